@@ -1,0 +1,83 @@
+"""Real servers for tests: redis-server, an in-process mock Kafka cluster, a real Kafka where KAFKA_HOME names one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+READY_TIMEOUT_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def _redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server on PATH")
+    port = free_port()
+    folder = tmp_path_factory.mktemp("redis")
+    options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
+    process = subprocess.Popen([binary, "--port", str(port), "--dir", str(folder), *options], stdout=subprocess.DEVNULL)
+    client = redis.Redis(port=port)
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            assert time.monotonic() < deadline, "redis-server did not start"
+            time.sleep(0.02)
+    client.close()
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture
+def redis_server(_redis_process: str) -> str:
+    """The URL of a real, empty Redis."""
+    client = redis.Redis.from_url(_redis_process)
+    client.flushall()
+    client.close()
+    return _redis_process
+
+
+@pytest.fixture(scope="session")
+def mock_broker() -> Iterator[str]:
+    """The address of librdkafka's mock cluster: the Kafka protocol, 4 partitions a topic, no controller."""
+    owner = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    (broker,) = owner.list_topics(timeout=10).brokers.values()
+    yield f"{broker.host}:{broker.port}"
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real single-node Apache Kafka; topics must be created."""
+    home = os.environ.get("KAFKA_HOME", "")
+    if not home or not Path(home, "bin", "kafka-server-start.sh").exists():
+        pytest.skip("KAFKA_HOME does not name an unpacked Kafka 4.x")
+    if shutil.which("java") is None:
+        pytest.skip("Kafka needs Java, and there is none on PATH")
+    from stream.embedded import RealKafka
+
+    broker = RealKafka(Path(home), tmp_path_factory.mktemp("kafka"))
+    try:
+        AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=30)
+        yield broker.bootstrap_servers
+    finally:
+        broker.stop()

@@ -1,0 +1,83 @@
+"""Settings: defaults, file, environment, secret files, and errors that name the nearest known key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream.config import env_name, known_settings, load, shown
+from stream.errors import ConfigError
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "freshet.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    path = toml(tmp_path, '[kafka]\nbootstrap_servers = "file:1"\ngroup_prefix = "shop"\n')
+    loaded = load(path, {"FRESHET_KAFKA__BOOTSTRAP_SERVERS": "env:1"})
+    assert loaded.settings.kafka.bootstrap_servers == "env:1"
+    assert loaded.settings.kafka.group_prefix == "shop"
+    assert loaded.sources == {
+        "kafka.bootstrap_servers": "FRESHET_KAFKA__BOOTSTRAP_SERVERS",
+        "kafka.group_prefix": str(path),
+    }
+
+
+def test_a_secret_can_come_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    loaded = load(None, {"FRESHET_KAFKA__SASL_PASSWORD_FILE": str(secret)})
+    assert loaded.settings.kafka.sasl_password.get_secret_value() == "hunter2"
+    assert "hunter2" not in str(shown(loaded.settings, loaded.sources))
+
+
+def test_lists_and_tables_are_json_in_the_environment() -> None:
+    settings = load(
+        None, {"FRESHET_EVENTS__SERIES_BY": '["sku"]', "FRESHET_EVENTS__ORDERS_FIELDS": '{"sku": "a.b"}'}
+    ).settings
+    assert settings.events.series_by == ("sku",)
+    assert settings.events.orders_fields == {"sku": "a.b"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({"FRESHET_KAFKA__BOOTSTRP_SERVERS": "x"}, "did you mean FRESHET_KAFKA__BOOTSTRAP_SERVERS"),
+        ({"FRESHET_WORKER__THREADS": "many"}, "FRESHET_WORKER__THREADS: worker.threads"),
+        ({"FRESHET_EVENTS__SERIES_BY": "sku"}, "must be JSON"),
+        ({"FRESHET_REDIS__URL_FILE": "/no/such/file"}, "cannot be read"),
+        ({"FRESHET_WORKER__RESOLUTION_MS": "7"}, "not one of windows.resolutions"),
+    ],
+)
+def test_a_wrong_environment_says_which_variable_and_what_to_do(environ: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        load(None, environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[kafka]\nbootstrap_server = 'x'\n", "did you mean kafka.bootstrap_servers"),
+        ("[kafak]\nx = 1\n", "unknown setting kafak"),
+        ("kafka = 3\n", r"write \[kafka\]"),
+        ("[kafka\n", "cannot be read"),
+        ("[ingest]\nbatch_max_records = 0\n", "ingest.batch_max_records"),
+    ],
+)
+def test_a_wrong_file_says_which_key_and_what_to_do(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(toml(tmp_path, text), {})
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load(tmp_path / "none.toml", {})
+
+
+def test_every_setting_has_its_own_environment_name() -> None:
+    names = [env_name(setting.name) for setting in known_settings()]
+    assert len(set(names)) == len(names) > 80
