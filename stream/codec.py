@@ -1,0 +1,73 @@
+"""JSON in one place: records to bytes and back, and the times that events carry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from stream.errors import EventError
+from stream.schemas import Time
+
+MAX_TIME_MS: Final = 253_402_300_799_999
+
+AnyRecord = TypeVar("AnyRecord")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+# msgspec rounds below a microsecond, and so could reach the next millisecond.
+_BELOW_MS = re.compile(r"(\.[0-9]{3})[0-9]+")
+_ENCODER = msgspec.json.Encoder()
+
+
+@cache
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(cast(type[Any], kind))
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """A record as it stands on its topic."""
+    return _ENCODER.encode(record)
+
+
+def decode(kind: type[AnyRecord], data: bytes) -> AnyRecord:
+    """A record from its topic.
+
+    Raises:
+        EventError: The bytes are not such a record.
+    """
+    try:
+        record: AnyRecord = _decoder(cast(Hashable, kind)).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError(f"not a {kind.__name__}: {error}") from None
+    return record
+
+
+def time_ms(value: Time) -> int:
+    """Epoch milliseconds of a time as events carry it; anything below a millisecond is cut off.
+
+    Raises:
+        EventError: It is before 1970, after 9999, or not RFC 3339 with an offset.
+
+    >>> time_ms("1970-01-01T01:00:01.5+01:00"), time_ms(1500)
+    (1500, 1500)
+    """
+    if isinstance(value, str):
+        try:
+            moment = msgspec.convert(_BELOW_MS.sub(r"\1", value), datetime)
+        except (msgspec.ValidationError, OverflowError, ValueError):
+            raise EventError(f"{value[:40]!r} is not an RFC 3339 time") from None
+        if moment.tzinfo is None:
+            raise EventError(f"{value!r} has no offset from UTC")
+        value = (moment - _EPOCH) // _MILLISECOND
+    if not 0 <= value <= MAX_TIME_MS:
+        raise EventError(f"time {_short(value)} is not within 1970 to 9999 in epoch milliseconds")
+    return value
+
+
+def _short(value: int) -> str:
+    return str(value) if abs(value) < 10**20 else "with more than 20 digits"

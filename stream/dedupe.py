@@ -1,0 +1,156 @@
+"""Which records were already applied: hashes of event ids, each with the minute of its newest applied event.
+
+A record is a duplicate when an applied record has the same hash and the end of that record's minute plus the allowed
+lateness is still after the watermark. When an entry's memory is freed never changes a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+MINUTE_MS: Final = 60_000
+UNSEEN: Final = -1
+_SMALLEST_CAPACITY: Final = 1 << 12
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+Bool = npt.NDArray[np.bool_]
+
+
+def minute_expiry_ms(minute: int, allowed_lateness_ms: int) -> int:
+    """The watermark at which a minute's hashes no longer make duplicates.
+
+    >>> minute_expiry_ms(2, 1_000)
+    181000
+    """
+    return (minute + 1) * MINUTE_MS + allowed_lateness_ms
+
+
+def first_live_minute(watermark_ms: int, allowed_lateness_ms: int) -> int:
+    """The oldest minute whose hashes still make duplicates.
+
+    >>> first_live_minute(181_000, 1_000), first_live_minute(180_999, 1_000)
+    (3, 2)
+    """
+    return (watermark_ms - allowed_lateness_ms) // MINUTE_MS
+
+
+class SeenHashes:
+    """An open-addressing table from hash to newest minute, in two flat arrays and without a Python object an entry.
+
+    >>> seen = SeenHashes()
+    >>> seen.add(np.array([7, 8], np.uint64), np.array([3, 4]), oldest_minute=0)
+    >>> seen.minutes(np.array([8, 9, 7], np.uint64)).tolist()
+    [4, -1, 3]
+    """
+
+    def __init__(self) -> None:
+        self._allocate(_SMALLEST_CAPACITY)
+
+    def __len__(self) -> int:
+        """Entries held, those that may be forgotten included."""
+        return self._used
+
+    def _allocate(self, capacity: int) -> None:
+        self._hashes = np.zeros(capacity, np.uint64)
+        self._minutes = np.full(capacity, UNSEEN, np.int64)
+        self._used = 0
+
+    def minutes(self, hashes: UInt64) -> Int64:
+        """The newest minute of each hash, or UNSEEN; expired entries may still be reported."""
+        return self._minutes[self._slots(hashes)]
+
+    def _slots(self, hashes: UInt64) -> npt.NDArray[np.intp]:
+        """For each hash its slot, or the free slot where its search ended."""
+        mask = np.uint64(len(self._hashes) - 1)
+        slots = (hashes & mask).astype(np.intp)
+        pending = np.arange(len(hashes))
+        while len(pending):
+            at = slots[pending]
+            taken = (self._minutes[at] != UNSEEN) & (self._hashes[at] != hashes[pending])
+            pending = pending[taken]
+            slots[pending] = (slots[pending] + 1) & int(mask)
+        return slots
+
+    def add(self, hashes: UInt64, minutes: Int64, *, oldest_minute: int) -> None:
+        """Remember applied hashes, the newest minute of each; entries before `oldest_minute` may be dropped."""
+        if (self._used + len(hashes)) * 2 > len(self._hashes):
+            self._rebuild(len(hashes), oldest_minute)
+        order = np.lexsort((minutes, hashes))
+        hashes, minutes = hashes[order], minutes[order]
+        newest = np.concatenate((hashes[1:] != hashes[:-1], [True]))[: len(hashes)]
+        hashes, minutes = hashes[newest], minutes[newest]
+        while len(hashes):
+            slots = self._slots(hashes)
+            free = self._minutes[slots] == UNSEEN
+            self._hashes[slots[free]] = hashes[free]
+            self._minutes[slots[free]] = minutes[free]
+            # Two new hashes may have met in one free slot: the last written holds it, the other searches on.
+            held = self._hashes[slots] == hashes
+            self._minutes[slots[held]] = np.maximum(self._minutes[slots[held]], minutes[held])
+            self._used += int((held & free).sum())
+            hashes, minutes = hashes[~held], minutes[~held]
+
+    def _rebuild(self, extra: int, oldest_minute: int) -> None:
+        live = self._minutes >= max(oldest_minute, 0)
+        hashes, minutes = self._hashes[live], self._minutes[live]
+        capacity = _SMALLEST_CAPACITY
+        while capacity < 4 * (len(hashes) + extra):
+            capacity *= 2
+        self._allocate(capacity)
+        if len(hashes):
+            self.add(hashes, minutes, oldest_minute=oldest_minute)
+
+
+def judge_duplicates(
+    hashes: UInt64,
+    minutes: Int64,
+    watermark_ms: Int64,
+    seen_minutes: Int64,
+    *,
+    allowed_lateness_ms: int,
+    admit: Callable[[int], bool] | None = None,
+) -> tuple[Bool, Bool]:
+    """Judge records in log order: (duplicate, refused).
+
+    Args:
+        hashes: Of the records' event ids.
+        minutes: Of the records' event times.
+        watermark_ms: Before each record.
+        seen_minutes: What `SeenHashes.minutes` says of each hash, as of the first record.
+        allowed_lateness_ms: How long after its minute's end a hash still makes duplicates, in watermark time.
+        admit: Asked for each record that is no duplicate, in order; False refuses it and it does not count as applied.
+            None admits all, and is fast: only hashes that repeat are then looked at one by one.
+    """
+    duplicate = _still_counts(seen_minutes, watermark_ms, allowed_lateness_ms)
+    refused = np.zeros(len(hashes), np.bool_)
+    newest: dict[int, int] = {}
+    for i in range(len(hashes)) if admit is not None else _repeated(hashes).tolist():
+        name = int(hashes[i])
+        minute = newest.get(name, int(seen_minutes[i]))
+        duplicate[i] = minute != UNSEEN and minute_expiry_ms(minute, allowed_lateness_ms) > watermark_ms[i]
+        if duplicate[i]:
+            continue
+        if admit is not None and not admit(i):
+            refused[i] = True
+        else:
+            newest[name] = max(minute, int(minutes[i]))
+    return duplicate, refused
+
+
+def _still_counts(minutes: Int64, watermark_ms: Int64, allowed_lateness_ms: int) -> Bool:
+    counts: Bool = (minutes != UNSEEN) & ((minutes + 1) * MINUTE_MS + allowed_lateness_ms > watermark_ms)
+    return counts
+
+
+def _repeated(hashes: UInt64) -> npt.NDArray[np.intp]:
+    """Positions, rising, of all hashes that occur more than once."""
+    order = np.argsort(hashes, kind="stable")
+    same = hashes[order[1:]] == hashes[order[:-1]]
+    if not same.any():
+        return order[:0]
+    return np.sort(order[np.concatenate((same, [False])) | np.concatenate(([False], same))])

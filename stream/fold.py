@@ -1,0 +1,136 @@
+"""The two parts of a partition's state that grow with its log, as absolute writes: tiles, and dedupe minutes.
+
+Both load lazily what Redis has, keep what they will need again, and learn of a write only once it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import repeat
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.config import Resolution
+from stream.dedupe import MINUTE_MS, SeenHashes, first_live_minute, minute_expiry_ms
+from stream.layout import Keys, MinuteAppend, TileWrites
+from stream.tiles import decode_cells, encode_cells
+from stream.windows import (
+    NO_CELLS,
+    Additions,
+    Cells,
+    TileCache,
+    TileName,
+    add_to,
+    split_tiles,
+    sum_by_tile,
+)
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+Read = Callable[[Sequence[str]], list[bytes | None]]
+"""Values of string keys in Redis."""
+
+ChangedTiles = list[tuple[TileName, Cells]]
+_HASH_BYTES = 8
+
+
+class TileFolder:
+    """Adds lines to tiles of all resolutions."""
+
+    def __init__(self, read: Read, keys: Keys, resolutions: Sequence[Resolution], max_cached_tiles: int) -> None:
+        self._read = read
+        self._keys = keys
+        self._resolutions = resolutions
+        self._cache = TileCache(max_cached_tiles)
+
+    def fold(
+        self, additions: Additions, *, frontier_ms: int, watermark_ms: int
+    ) -> tuple[list[TileWrites], ChangedTiles]:
+        """New absolute tiles after a batch.
+
+        Args:
+            additions: What its applied lines add.
+            frontier_ms: Before the batch: no bucket that begins after it has a tile yet.
+            watermark_ms: After the batch: decides which buckets are still retained.
+        """
+        writes: list[TileWrites] = []
+        changed: ChangedTiles = []
+        for resolution in self._resolutions:
+            sums = sum_by_tile(additions, resolution, watermark_ms)
+            width = resolution.resolution_ms
+            names = list(zip(repeat(width), sums.bucket.tolist(), sums.chunk.tolist(), strict=False))
+            keys, values = add_to(self._stored(names, frontier_ms // width), sums)
+            data = encode_cells(keys, values, len(names))
+            texts = [f"{bucket}:{chunk}" for _, bucket, chunk in names]
+            writes.append(TileWrites(width, (resolution.buckets + 1) * width, texts, data))
+            changed += zip(names, split_tiles(keys, values, len(names)), strict=True)
+        return writes, changed
+
+    def _stored(self, names: list[TileName], newest_bucket: int) -> list[Cells]:
+        tiles = [NO_CELLS] * len(names)
+        missing: list[int] = []
+        for n, name in enumerate(names):
+            cached = self._cache.get(name)
+            if cached is not None:
+                tiles[n] = cached
+            elif name[1] <= newest_bucket:
+                missing.append(n)
+        stored = self._read([self._keys.tile(*names[n]) for n in missing])
+        for n, data in zip(missing, stored, strict=True):
+            if data is not None:
+                tiles[n] = decode_cells(data)
+        return tiles
+
+    def remember(self, changed: ChangedTiles) -> None:
+        """These tiles were written."""
+        for name, cells in changed:
+            self._cache.put(name, cells)
+
+
+class MinuteLog:
+    """Hashes of applied events: `seen` for lookups, and how long each live minute's string is in Redis."""
+
+    def __init__(self, read: Read, keys: Keys, allowed_lateness_ms: int) -> None:
+        self.seen = SeenHashes()
+        self._read = read
+        self._keys = keys
+        self._allowed_lateness_ms = allowed_lateness_ms
+        self._num_bytes: dict[int, int] = {}
+
+    def load(self, frontier_ms: int, watermark_ms: int) -> None:
+        """Read the minutes that still make duplicates."""
+        oldest = max(first_live_minute(watermark_ms, self._allowed_lateness_ms), 0)
+        minutes = range(oldest, frontier_ms // MINUTE_MS + 1)
+        stored = self._read([self._keys.minute(minute) for minute in minutes])
+        for minute, data in zip(minutes, stored, strict=True):
+            if data:
+                hashes = np.frombuffer(data, "<u8").astype(np.uint64)
+                self.seen.add(hashes, np.full(len(hashes), minute), oldest_minute=oldest)
+                self._num_bytes[minute] = len(data)
+
+    def appends(self, hashes: UInt64, minutes: Int64, watermark_ms: int) -> list[MinuteAppend]:
+        """What a batch's applied records add to minutes still live after it, in log order, at absolute places."""
+        live = minutes >= first_live_minute(watermark_ms, self._allowed_lateness_ms)
+        hashes, minutes = hashes[live], minutes[live]
+        order = np.argsort(minutes, kind="stable")
+        appends = []
+        for group in np.split(order, np.flatnonzero(np.diff(minutes[order])) + 1):
+            if len(group):
+                minute = int(minutes[group[0]])
+                expiry_ms = minute_expiry_ms(minute, self._allowed_lateness_ms)
+                data = hashes[group].astype("<u8").tobytes()
+                appends.append(MinuteAppend(minute, expiry_ms, self._num_bytes.get(minute, 0), data))
+        return appends
+
+    def remember(self, appends: Sequence[MinuteAppend], watermark_ms: int) -> None:
+        """These hashes were written; forget the minutes that the watermark left behind."""
+        oldest = first_live_minute(watermark_ms, self._allowed_lateness_ms)
+        for append in appends:
+            self._num_bytes[append.minute] = append.num_bytes_before + len(append.data)
+        self._num_bytes = {minute: size for minute, size in self._num_bytes.items() if minute >= oldest}
+        if appends:
+            hashes = np.frombuffer(b"".join(append.data for append in appends), "<u8").astype(np.uint64)
+            sizes = [len(append.data) // _HASH_BYTES for append in appends]
+            minutes = np.repeat(np.array([append.minute for append in appends]), sizes)
+            self.seen.add(hashes, minutes, oldest_minute=oldest)

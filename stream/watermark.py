@@ -1,0 +1,57 @@
+"""How far a partition's events have come, and which of them are from the future or too late.
+
+Every judgement uses the watermark as it stood before the record, so it cannot depend on how the log was batched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+NEVER_MS: Final = -(2**61)
+"""A frontier before the first event: earlier than any event, and still an int64 after subtraction."""
+
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRules:
+    """What may be out of order, late, or ahead, in milliseconds."""
+
+    out_of_order_ms: int
+    allowed_lateness_ms: int
+    max_future_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeJudgement:
+    """One verdict a record; `watermark_ms` is the one before it, `frontier_ms` the one after the last."""
+
+    future: Bool
+    late: Bool
+    watermark_ms: Int64
+    frontier_ms: int
+
+
+def judge_times(event_time_ms: Int64, timestamp_ms: Int64, frontier_ms: int, rules: TimeRules) -> TimeJudgement:
+    """Judge records in log order.
+
+    A record is *future* when its event time is past its own timestamp by more than `max_future_ms`; it then leaves the
+    frontier alone. It is *late* when its event time plus `allowed_lateness_ms` is before the watermark. The frontier is
+    the running maximum of event time over all records that are not future, and the watermark trails it by
+    `out_of_order_ms`.
+
+    >>> times = np.array([10_000, 2_000, 99_000_000])
+    >>> verdict = judge_times(times, np.array([10_000, 10_000, 10_000]), NEVER_MS, TimeRules(5_000, 1_000, 60_000))
+    >>> verdict.late.tolist(), verdict.future.tolist(), verdict.frontier_ms
+    ([False, True, False], [False, False, True], 10000)
+    """
+    future = event_time_ms > timestamp_ms + rules.max_future_ms
+    running = np.maximum.accumulate(np.concatenate(([frontier_ms], np.where(future, NEVER_MS, event_time_ms))))
+    watermark_ms = running[:-1] - rules.out_of_order_ms
+    late = ~future & (event_time_ms + rules.allowed_lateness_ms < watermark_ms)
+    return TimeJudgement(future, late, watermark_ms, int(running[-1]))

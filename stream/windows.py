@@ -1,0 +1,168 @@
+"""From applied lines to changed tiles: what each line adds, to which buckets, and the sums with what was there.
+
+Cells are integers (see stream/tiles.py), so a sum cannot depend on how the log was batched. Nothing here knows Redis.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.config import Resolution
+from stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
+
+UNITS, REVENUE, ORDERS, RETURNS = (CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns"))
+CLICK_CHANNELS: Final = {
+    kind: CHANNELS.index(name)
+    for kind, name in (("view", "views"), ("cart", "carts"), ("favourite", "favourites"), ("checkout", "checkouts"))
+}
+MAX_CACHED_CELLS: Final = 4_000_000
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Cells = tuple[npt.NDArray[np.uint16], Int64]
+"""A tile's non-zero cells, rising, and their values."""
+
+NO_CELLS: Final[Cells] = (np.empty(0, np.uint16), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """Flat columns: `value` is added to `channel` of `item` (its slot) at `time_ms`. No value is zero."""
+
+    item: Int64
+    time_ms: Int64
+    channel: Int64
+    value: Int64
+
+
+def order_additions(item: Int64, time_ms: Int64, quantity: Float64, unit_price: Float64) -> Additions:
+    """What order lines add: units, revenue and a count of orders for sales, units returned for returns.
+
+    Quantities become thousandths and prices ten-thousandths, each rounded to the nearest (ties to even); revenue is
+    their product in ten-thousandths. With quantity <= 1,000,000 and price <= 900,000 no product leaves int64.
+
+    >>> sold = order_additions(np.array([0, 1]), np.array([5, 6]), np.array([2.0, -1.5]), np.array([9.99, 9.99]))
+    >>> [(CHANNELS[c], v) for c, v in zip(sold.channel.tolist(), sold.value.tolist())]
+    [('units', 2000), ('revenue', 199800), ('orders', 1), ('returns', 1500)]
+    """
+    thousandths = np.rint(quantity * 1_000).astype(np.int64)
+    price = np.rint(unit_price * 10_000).astype(np.int64)
+    sale = quantity > 0
+    value_CL = np.stack(
+        (
+            np.where(sale, thousandths, 0),
+            np.where(sale, (thousandths * price + 500) // 1_000, 0),
+            sale.astype(np.int64),
+            np.where(sale, 0, -thousandths),
+        )
+    )
+    channel, line = np.nonzero(value_CL)
+    channels = np.array((UNITS, REVENUE, ORDERS, RETURNS))
+    return Additions(item[line], time_ms[line], channels[channel], value_CL[channel, line])
+
+
+def click_additions(item: Int64, time_ms: Int64, channel: Int64) -> Additions:
+    """What clicks add: one to the channel of their kind."""
+    return Additions(item, time_ms, channel, np.ones(len(item), np.int64))
+
+
+def first_retained_bucket(watermark_ms: int, resolution: Resolution) -> int:
+    """The oldest bucket retained: its end plus `buckets` widths is after the watermark.
+
+    >>> first_retained_bucket(10_000, Resolution(resolution_ms=1_000, buckets=3))
+    7
+    """
+    return watermark_ms // resolution.resolution_ms - resolution.buckets
+
+
+@dataclass(frozen=True, slots=True)
+class TileSums:
+    """Sparse sums of several tiles: tile `t` is (bucket[t], chunk[t]); keys are `t * 8192 + cell`, strictly rising."""
+
+    bucket: Int64
+    chunk: Int64
+    keys: Int64
+    values: Int64
+
+
+def sum_by_tile(additions: Additions, resolution: Resolution, watermark_ms: int) -> TileSums:
+    """Add up what is still retained at `watermark_ms`, the one at the end of the batch.
+
+    A bucket retained at the end was retained before every record of the batch, since watermarks never fall; one that
+    is not will never be read. So this filter gives the tiles that judging record by record would leave.
+    """
+    bucket = additions.time_ms // resolution.resolution_ms
+    kept = bucket >= first_retained_bucket(watermark_ms, resolution)
+    bucket, item = bucket[kept], additions.item[kept]
+    if not len(bucket):
+        empty = np.empty(0, np.int64)
+        return TileSums(empty, empty, empty, empty)
+    first, chunks = int(bucket.min()), int(item.max()) // CHUNK_ITEMS + 1
+    tile = (bucket - first) * chunks + item // CHUNK_ITEMS
+    key = tile * CELLS + additions.channel[kept] * CHUNK_ITEMS + item % CHUNK_ITEMS
+    order = np.argsort(key)
+    key = key[order]
+    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    key, values = key[starts], np.add.reduceat(additions.value[kept][order], starts)
+    tile = key // CELLS
+    new_tile = np.concatenate(([True], tile[1:] != tile[:-1]))
+    names = tile[new_tile]
+    rank = np.cumsum(new_tile) - 1
+    return TileSums(names // chunks + first, names % chunks, rank * CELLS + key % CELLS, values)
+
+
+def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:
+    """The tiles' new absolute keys and values: `old[t]` plus the sums of tile `t`."""
+    sizes = np.fromiter(map(len, (cells for cells, _ in old)), np.int64, len(old))
+    if not sizes.any():
+        return sums.keys, sums.values
+    keys = np.concatenate([cells for cells, _ in old]) + np.repeat(np.arange(len(old)) * CELLS, sizes)
+    values = np.concatenate([numbers for _, numbers in old])
+    place = np.searchsorted(keys, sums.keys)
+    hit = keys[np.minimum(place, len(keys) - 1)] == sums.keys
+    values[place[hit]] += sums.values[hit]
+    if hit.all():
+        return keys, values
+    return np.insert(keys, place[~hit], sums.keys[~hit]), np.insert(values, place[~hit], sums.values[~hit])
+
+
+def split_tiles(keys: Int64, values: Int64, num_tiles: int) -> list[Cells]:
+    """Each tile's own cells, copied, so that keeping one does not keep all."""
+    edges = np.searchsorted(keys, np.arange(num_tiles + 1) * CELLS).tolist()
+    cells = (keys % CELLS).astype(np.uint16)
+    return [(cells[start:end].copy(), values[start:end].copy()) for start, end in pairwise(edges)]
+
+
+TileName = tuple[int, int, int]
+"""(resolution_ms, bucket, chunk)"""
+
+
+class TileCache:
+    """The most recently changed tiles of a partition, bounded in tiles and in cells."""
+
+    def __init__(self, max_tiles: int, max_cells: int = MAX_CACHED_CELLS) -> None:
+        self._max_tiles = max_tiles
+        self._max_cells = max_cells
+        self._cells = 0
+        self._tiles: OrderedDict[TileName, Cells] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def get(self, name: TileName) -> Cells | None:
+        return self._tiles.get(name)
+
+    def put(self, name: TileName, tile: Cells) -> None:
+        """Keep a tile as the newest; the oldest leave when there are too many."""
+        old = self._tiles.pop(name, NO_CELLS)
+        self._tiles[name] = tile
+        self._cells += len(tile[0]) - len(old[0])
+        while len(self._tiles) > self._max_tiles or (self._cells > self._max_cells and len(self._tiles) > 1):
+            _, (cells, _) = self._tiles.popitem(last=False)
+            self._cells -= len(cells)

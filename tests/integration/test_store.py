@@ -1,0 +1,253 @@
+"""The door to Redis on a real server: claims, writes, refusals, and what each error says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from stream import layout
+from stream.config import RedisSettings
+from stream.errors import FingerprintError, StoreError, StoreUnavailableError, StoreUnfitError
+from stream.layout import Header, MinuteAppend, Outcome, TileWrites, Update
+from stream.store import WindowStore, check_fit, connect
+
+TOPIC = "freshet.orders.v1"
+
+
+@pytest.fixture
+def client(redis_server: str) -> Iterator[redis.Redis]:
+    client = connect(RedisSettings(url=SecretStr(redis_server)))
+    yield client
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", "0")
+    client.close()
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> WindowStore:
+    return WindowStore(client, 0)
+
+
+def update(claim: Header, start: int, end: int, **fields: object) -> Update:
+    values = {
+        "topic": TOPIC,
+        "partition": 3,
+        "epoch": claim.epoch,
+        "owner": claim.owner,
+        "expected_offset": start,
+        "next_offset": end,
+        "watermark_ms": None,
+        "header": {"first_offset": 0, "read": end, "applied": end, "items": 0},
+        "items_before": 0,
+    }
+    return Update(**(values | fields))
+
+
+def everything(client: redis.Redis) -> dict[bytes, bytes]:
+    return {key: client.dump(key) for key in client.keys("*")}
+
+
+def test_a_claim_lists_the_partition_raises_the_epoch_and_gives_the_header(store: WindowStore) -> None:
+    first = store.claim(TOPIC, 3, '{"a":1}')
+    second = store.claim(TOPIC, 3, '{"a":1}')
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert first.owner != second.owner
+    assert second.next_offset is None
+    assert store.partitions() == [(TOPIC, 3)]
+    assert store.header(TOPIC, 3) == second
+    assert store.header(TOPIC, 4) is None
+
+
+def test_other_settings_are_refused_with_the_difference_and_the_way_out(store: WindowStore) -> None:
+    header = store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":900000,"format":1}')
+    assert store.apply(update(header, 0, 5)) is Outcome.APPLIED
+    with pytest.raises(FingerprintError, match=r"allowed_lateness_ms was 900000, is 1; set redis\.generation to 1"):
+        store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":1,"format":1}')
+    assert store.header(TOPIC, 3).epoch == header.epoch
+
+
+def test_each_outcome_of_apply_writes_only_when_it_says_applied(client: redis.Redis, store: WindowStore) -> None:
+    old = store.claim(TOPIC, 3, "{}")
+    header = store.claim(TOPIC, 3, "{}")
+    assert store.apply(update(header, 5, 9)) is Outcome.GAP  # It would not be the state's first batch.
+    assert store.apply(update(header, 0, 5)) is Outcome.APPLIED
+    before = everything(client)
+    assert store.apply(update(header, 0, 5)) is Outcome.ALREADY
+    assert store.apply(update(header, 0, 4)) is Outcome.GAP
+    assert store.apply(update(header, 7, 9)) is Outcome.GAP
+    assert store.apply(update(old, 5, 9)) is Outcome.FENCED
+    newer = Header(epoch=header.epoch + 1, owner="x")
+    assert store.apply(update(newer, 5, 9)) is Outcome.GAP
+    other = Header(epoch=header.epoch, owner="x")
+    assert store.apply(update(other, 5, 9)) is Outcome.FENCED
+    assert everything(client) == before
+
+
+def test_apply_writes_tiles_dictionary_minutes_index_and_books_together(
+    client: redis.Redis, store: WindowStore
+) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    tiles = TileWrites(60_000, 120_000, ["7:0", "7:1", "8:0"], [b"a", b"b", b"c"])
+    items = [f"s{n}" for n in range(1_026)]
+    books = {"first_offset": 0, "read": 9, "applied": 9, "items": len(items), "frontier_ms": 480_000}
+    first = update(
+        header, 0, 9, header=books, new_items=items, minutes=[MinuteAppend(7, 1_000_000, 0, b"12345678")], tiles=[tiles]
+    )
+    assert store.apply(first) is Outcome.APPLIED
+    keys = store.keys(TOPIC, 3)
+    assert store.read([keys.tile(60_000, 7, 1), keys.tile(60_000, 9, 0), keys.minute(7)]) == [b"b", None, b"12345678"]
+    assert store.dictionary(TOPIC, 3, 1_026) == items
+    assert client.hget(keys.dictionary(1), "1") == b"s1025"
+    assert client.zrange(keys.index(60_000), 0, -1, withscores=True) == [(b"7:0", 9.0), (b"7:1", 9.0), (b"8:0", 9.0)]
+    retained = dict(client.zrange(keys.retained, 0, -1, withscores=True))
+    assert retained == {b"60000:7:0": 540_000.0, b"60000:8:0": 600_000.0, b"u:7": 1_000_000.0}
+    stored = store.header(TOPIC, 3)
+    assert (stored.next_offset, stored.items, stored.frontier_ms, stored.applied) == (9, 1_026, 480_000, 9)
+
+
+def test_tiles_leave_exactly_when_the_watermark_reaches_their_expiry(client: redis.Redis, store: WindowStore) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    tiles = TileWrites(60_000, 120_000, ["7:0", "8:0"], [b"a", b"c"])
+    items = {"header": {"first_offset": 0, "items": 1}}
+    first = update(header, 0, 1, new_items=["s"], tiles=[tiles], watermark_ms=539_999, **items)
+    assert store.apply(first) is Outcome.APPLIED
+    keys = store.keys(TOPIC, 3)
+    assert store.read([keys.tile(60_000, 7, 0)]) == [b"a"]
+    assert store.apply(update(header, 1, 2, items_before=1, watermark_ms=540_000, **items)) is Outcome.APPLIED
+    assert store.read([keys.tile(60_000, 7, 0), keys.tile(60_000, 8, 0)]) == [None, b"c"]
+    assert client.zrange(keys.index(60_000), 0, -1) == [b"8:0"]
+
+
+def test_one_call_removes_a_bounded_number_of_keys(
+    client: redis.Redis, store: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MAX_REMOVED_KEYS", 3)
+    header = store.claim(TOPIC, 3, "{}")
+    tiles = TileWrites(1_000, 2_000, [f"{n}:0" for n in range(8)], [b"x"] * 8)
+    items = {"header": {"first_offset": 0, "items": 1}}
+    store.apply(update(header, 0, 1, new_items=["s"], tiles=[tiles], watermark_ms=0, **items))
+    left = []
+    for n in range(1, 4):
+        assert store.apply(update(header, n, n + 1, items_before=1, watermark_ms=10**9, **items)) is Outcome.APPLIED
+        left.append(len(client.keys("*:w:*")))
+    assert left == [5, 2, 0]
+
+
+def test_the_index_is_bounded_and_its_floor_says_below_what_it_knows_nothing(
+    client: redis.Redis, store: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MAX_INDEX_TILES", 2)
+    header = store.claim(TOPIC, 3, "{}")
+    for n in range(5):
+        tiles = TileWrites(1_000, 9_000, [f"{n}:0"], [b"x"])
+        assert store.apply(update(header, n, n + 1, tiles=[tiles])) is Outcome.APPLIED
+    index = client.zrange(store.keys(TOPIC, 3).index(1_000), 0, -1, withscores=True)
+    assert index == [(b"3:0", 4.0), (b"4:0", 5.0)]
+    assert store.header(TOPIC, 3).index_floor == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda client, keys: client.set(keys.minute(7), b"1234567890123456"), "has 16 bytes, expected 8"),
+        (lambda client, keys: client.set(keys.index(1_000), b"x"), "is not a sorted set"),
+        (lambda client, keys: client.set(keys.dictionary(0), b"x"), "is not a hash"),
+        (lambda client, keys: client.hset(keys.header, "items", 5), "has 5 items, expected 0"),
+    ],
+)
+def test_damage_is_found_before_anything_is_written(
+    client: redis.Redis, store: WindowStore, spoil: object, text: str
+) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    store.apply(update(header, 0, 1, minutes=[MinuteAppend(7, 10**9, 0, b"12345678")]))
+    for key in (store.keys(TOPIC, 3).index(1_000), store.keys(TOPIC, 3).dictionary(0)):
+        client.delete(key)
+    spoil(client, store.keys(TOPIC, 3))
+    before = everything(client)
+    tiles = TileWrites(1_000, 9_000, ["4:0"], [b"x"])
+    wanted = update(header, 1, 2, new_items=["s"], tiles=[tiles], minutes=[MinuteAppend(7, 10**9, 8, b"12345678")])
+    with pytest.raises(StoreError, match=text):
+        store.apply(wanted)
+    assert everything(client) == before
+
+
+def test_a_full_redis_is_said_and_nothing_is_written(client: redis.Redis, store: WindowStore) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    client.config_set("maxmemory", "1")
+    with pytest.raises(StoreUnavailableError, match="full"):
+        store.apply(update(header, 0, 1))
+    client.config_set("maxmemory", "0")
+    assert store.header(TOPIC, 3) == header
+
+
+def test_idle_rises_under_the_epoch_and_leaves_the_offset(store: WindowStore) -> None:
+    old = store.claim(TOPIC, 3, "{}")
+    assert store.declare_idle(TOPIC, 3, old, 50) is Outcome.APPLIED
+    header = store.claim(TOPIC, 3, "{}")
+    assert store.declare_idle(TOPIC, 3, old, 900) is Outcome.FENCED
+    assert store.declare_idle(TOPIC, 3, header, 40) is Outcome.APPLIED
+    assert store.header(TOPIC, 3).idle_frontier_ms == 50
+    assert store.apply(update(header, 0, 1)) is Outcome.APPLIED
+    assert store.declare_idle(TOPIC, 3, header, 60) is Outcome.GAP  # It stands before the first batch.
+    moved = store.header(TOPIC, 3)
+    assert store.declare_idle(TOPIC, 3, moved, 60) is Outcome.APPLIED
+    assert store.header(TOPIC, 3).idle_frontier_ms == 60
+    assert store.header(TOPIC, 3).next_offset == 1
+
+
+def test_a_dictionary_with_a_hole_is_damage(client: redis.Redis, store: WindowStore) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    books = {"first_offset": 0, "items": 2}
+    store.apply(update(header, 0, 1, header=books, new_items=["a", "b"]))
+    client.hdel(store.keys(TOPIC, 3).dictionary(0), "1")
+    with pytest.raises(StoreError, match="lacks slot b'1', expected 2"):
+        store.dictionary(TOPIC, 3, 2)
+
+
+def test_generations_share_nothing(client: redis.Redis, store: WindowStore) -> None:
+    store.claim(TOPIC, 3, "{}")
+    other = WindowStore(client, 1)
+    assert other.partitions() == []
+    assert other.claim(TOPIC, 0, "{}").epoch == 1
+    assert store.partitions() == [(TOPIC, 3)]
+
+
+def test_a_missing_redis_is_named_without_its_password() -> None:
+    settings = RedisSettings(url=SecretStr("redis://me:secret@127.0.0.1:1/0"), timeout_ms=200)
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1 does not answer") as caught:
+        connect(settings)
+    assert "secret" not in str(caught.value)
+    assert caught.value.retriable
+
+
+def test_an_address_that_is_none_is_named_without_its_password() -> None:
+    with pytest.raises(StoreError, match="http://shop:80") as caught:
+        connect(RedisSettings(url=SecretStr("http://me:secret@shop:80")))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_redis_that_evicts_is_unfit_and_a_good_one_is_fit(client: redis.Redis) -> None:
+    check_fit(client)
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(StoreUnfitError, match="set maxmemory-policy noeviction"):
+        check_fit(client)
+
+
+def test_a_redis_without_scripts_is_unfit(client: redis.Redis, redis_server: str) -> None:
+    client.acl_setuser("plain", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-eval", "-@scripting"])
+    address = redis_server.removeprefix("redis://")
+    plain = connect(RedisSettings(url=SecretStr(f"redis://plain:x@{address}")))
+    try:
+        with pytest.raises(StoreUnfitError, match="allow EVAL"):
+            check_fit(plain)
+    finally:
+        plain.close()
+        client.acl_deluser("plain")
+
+
+def test_a_connection_never_retries_by_itself(client: redis.Redis) -> None:
+    connection = client.connection_pool.make_connection()
+    assert connection.retry.get_retries() == 0
