@@ -1,0 +1,346 @@
+"""The ingest process: orders and clicks from Kafka into the windows in Redis, exactly once.
+
+Durable effects of a batch, in order:
+
+1. dead letters and late records are acknowledged by the broker;
+2. one atomic call per partition writes windows, offset, frontier and books to Redis;
+3. notices go to the windows topic;
+4. the group's offsets are committed, for lag graphs only: nothing reads them back.
+
+A crash between any two of them repeats from 1 at the offset that 2 wrote last.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from stream.assignment import LOST_HINT, Assignment, Key, Owned, check_inside
+from stream.clock import open_clock
+from stream.config import Settings
+from stream.decoder import EventKind
+from stream.errors import BrokerError, FreshetError, LogLostError, StoreUnavailableError
+from stream.failpoints import failpoint
+from stream.guard import DeadLetterGuard
+from stream.ingest_metrics import IngestMetrics
+from stream.kafka import LogOffsets, Message, consumer, partitions_of, take
+from stream.outbox import Outbox
+from stream.partition import Fold, PartitionWindows, RawBatch
+from stream.signals import on_signals
+from stream.store import Outcome, WindowStore, check_fit, connect
+from stream.telemetry import get_logger, new_registry, serve_http
+from stream.topics import dead_letter_topic
+
+SURVEY_S = 1.0
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 5.0
+SLICE_MS = 100
+CALM_S = 30.0
+STUCK_S = 120.0
+
+log = get_logger(__name__)
+
+
+def run(settings: Settings, *, until_end: bool = False) -> None:
+    """Ingest until SIGTERM or SIGINT, or until the log ends seen at the start.
+
+    SIGHUP lets records pass again after too many dead letters made it pause.
+
+    Args:
+        settings: All of them.
+        until_end: Return when everything that was in the logs at the start is in the windows.
+
+    Raises:
+        BrokerError, StoreError: At the start something is missing or unfit.
+        LogLostError: The stored offset is no longer in the log.
+        FingerprintError: The stored windows were folded under other settings.
+    """
+    ingest = Ingest(settings)
+    # Decoding makes no cycles, but a collection every 700 objects cost 1.2 us an event (bench/fold.py).
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        with on_signals({signal.SIGTERM: ingest.stop, signal.SIGINT: ingest.stop, signal.SIGHUP: ingest.lift_guard}):
+            ingest.run(until_end=until_end)
+    finally:
+        ingest.close()
+
+
+class Ingest:
+    """The loop and what it needs; the composition root of the process."""
+
+    def __init__(self, settings: Settings) -> None:
+        topics = settings.kafka.topics
+        self._settings = settings
+        self._kinds: dict[str, EventKind] = {topics.orders: "orders", topics.clicks: "clicks"}
+        letters = [dead_letter_topic(topic) for topic in self._kinds]
+        self._partitions = partitions_of(settings, [*self._kinds, *letters, topics.late, topics.windows])
+        self._everything = [(topic, number) for topic in self._kinds for number in range(self._partitions[topic])]
+        redis = connect(settings.redis)
+        check_fit(redis)
+        self._store = WindowStore(redis, settings.redis.generation)
+        self._clock = open_clock(redis)
+        self._consumer = consumer(settings, "ingest", enable_partition_eof=True)
+        self._logs = LogOffsets(settings)
+        self._assignment = Assignment(self._consumer, self._claim, self._logs.ranges)
+        limits = settings.ingest
+        self._guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
+        self._lifted = False
+        registry = new_registry()
+        self._metrics = IngestMetrics(registry)
+        self._outbox = Outbox(settings, self._partitions[topics.windows], self._metrics)
+        self._stopping = False
+        self._failures, self._failed_at_s = 0, 0.0
+        self._troubles: dict[str, str] = {"group": "joining the consumer group"}
+        self._beat_s = time.monotonic()
+        host = settings.telemetry.http_host
+        self.http_port = serve_http(limits.http_port, self.live, self.ready, registry=registry, host=host)
+
+    # What others may ask or order ---------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Finish the batch in hand, leave the group, return from `run`."""
+        self._stopping = True
+
+    def lift_guard(self) -> None:
+        """A person says: go on in spite of the dead letters."""
+        self._lifted = True
+
+    def _claim(self, topic: str, partition: int) -> PartitionWindows:
+        return PartitionWindows.claim(self._store, self._kinds[topic], topic, partition, self._settings)
+
+    def live(self) -> str | None:
+        """None while the loop turns."""
+        silent_s = time.monotonic() - self._beat_s
+        return f"the loop has not turned for {silent_s:.0f} s" if silent_s > STUCK_S else None
+
+    def ready(self) -> str | None:
+        """None while records flow, else what they wait for."""
+        return next(iter(list(self._troubles.values())), None)
+
+    # The loop -----------------------------------------------------------------------------------------------
+
+    def run(self, *, until_end: bool = False) -> None:
+        """See the function `run`."""
+        self._check_all_inside()
+        goal = self._logs.ends(self._everything) if until_end else None
+        self._assignment.join(list(self._kinds))
+        log.info("started", topics=list(self._kinds), http_port=self.http_port, until_end=until_end)
+        period_s = min(SURVEY_S, self._settings.windows.idle_ms / 2_000)
+        survey_s = 0.0
+        while not self._stopping:
+            self._beat_s = time.monotonic()
+            try:
+                self._turn()
+                if time.monotonic() >= survey_s:
+                    survey_s = time.monotonic() + period_s
+                    self._survey()
+                    if goal is not None and self._reached(goal):
+                        break
+            except (StoreUnavailableError, BrokerError) as error:
+                self._recover(error)
+        log.info("ended", reason="stopped" if self._stopping else "reached the end")
+
+    def close(self) -> None:
+        """Commit, send what is queued, leave the group."""
+        try:
+            self._assignment.commit(wait=True)
+        finally:
+            self._outbox.close()
+            self._consumer.close()
+
+    def _turn(self) -> None:
+        self._assignment.rejoin_when_fenced()
+        for key in self._assignment.claim_waiting():
+            self._outbox.notify(self._assignment.owned[key].windows)
+        self._note_group()
+        limits = self._settings.ingest
+        try:
+            with self._metrics.stage_seconds.labels("take").time():
+                taken = take(self._consumer, limits.batch_max_records, limits.batch_max_wait_ms)
+        except LogLostError as error:
+            raise LogLostError(error.message, hint=LOST_HINT) from None
+        if self._ingest(taken.messages):
+            self._assignment.reached(taken.ends)
+
+    def _ingest(self, messages: list[Message]) -> bool:
+        """Whether all are in the windows; nothing is kept of a batch that fails: its records are read again."""
+        folds = [(key, group, self._fold(key, group)) for key, group in self._grouped(messages).items()]
+        if not folds:
+            return True
+        dead = sum(len(fold.dead) for _, _, fold in folds)
+        reason = self._guard.judge(time.monotonic(), read=len(messages), dead=dead)
+        if reason is not None:
+            self._wait_for_person(reason)
+            return False
+        with self._metrics.stage_seconds.labels("publish").time():
+            self._outbox.publish_unfit([(group, fold) for _, group, fold in folds])
+        failpoint("after_dead_letters")
+        for key, group, fold in folds:
+            self._apply(key, group, fold)
+        return True
+
+    def _grouped(self, messages: list[Message]) -> dict[Key, list[Message]]:
+        groups: dict[Key, list[Message]] = {}
+        for message in messages:
+            groups.setdefault((message.topic() or "", message.partition() or 0), []).append(message)
+        return {key: group for key, group in groups.items() if key in self._assignment.owned}
+
+    def _fold(self, key: Key, messages: list[Message]) -> Fold:
+        offsets = np.array([message.offset() for message in messages], np.int64)
+        batch = RawBatch(
+            values=[message.value() for message in messages],
+            keys=[message.key() for message in messages],
+            timestamps_ms=np.array([message.timestamp()[1] for message in messages], np.int64),
+            offsets=offsets,
+            next_offset=int(offsets[-1]) + 1,
+        )
+        with self._metrics.stage_seconds.labels("fold").time():
+            return self._assignment.owned[key].windows.fold(batch)
+
+    def _apply(self, key: Key, messages: list[Message], fold: Fold) -> None:
+        owned = self._assignment.owned[key]
+        with self._metrics.stage_seconds.labels("apply").time():
+            outcome = owned.windows.apply(fold)
+        if self._lost(key, outcome):
+            return
+        owned.position, owned.at_end_since_s = fold.next_offset, None
+        owned.newest_timestamp_ms = messages[-1].timestamp()[1]
+        self._metrics.batch_applied(key[0], fold.counts)
+        failpoint("before_notice")
+        self._outbox.notify(owned.windows, fold.touched_item_ids)
+
+    def _lost(self, key: Key, outcome: Outcome) -> bool:
+        """Whether this process may not go on as it was: fenced by a newer owner, or Redis went back in time."""
+        place = {"topic": key[0], "partition": key[1]}
+        if outcome is Outcome.FENCED:
+            self._metrics.fenced.inc()
+            log.warning("fenced", **place, hint="another process has claimed this partition since")
+            self._assignment.drop(key)
+        elif outcome is Outcome.GAP:
+            self._metrics.gaps.inc()
+            log.warning("gap", **place, hint="Redis holds another offset than expected; reading on from there")
+            self._assignment.claim_again(key)
+        return outcome in (Outcome.FENCED, Outcome.GAP)
+
+    # Once a second ------------------------------------------------------------------------------------------
+
+    def _survey(self) -> None:
+        """Where the logs end, asked of the broker: lag, idleness, and proof that the broker is there at all."""
+        ends = self._logs.ends(self._assignment.owned)
+        now_s, now_ms = time.monotonic(), self._clock.now_ms()
+        for key, end in ends.items():
+            owned = self._assignment.owned[key]
+            self._measure(key, owned, end, now_ms)
+            if owned.position < end:
+                owned.at_end_since_s = None
+                continue
+            owned.at_end_since_s = now_s if owned.at_end_since_s is None else owned.at_end_since_s
+            if now_s - owned.at_end_since_s >= self._settings.windows.idle_ms / 1_000:
+                self._declare_idle(key, owned, now_ms)
+        self._metrics.owned.set(len(self._assignment.owned))
+        self._assignment.commit(wait=False)
+
+    def _measure(self, key: Key, owned: Owned, end: int, now_ms: int) -> None:
+        lag, newest_ms = max(0, end - owned.position), owned.newest_timestamp_ms
+        frontier_ms = owned.windows.frontier_ms
+        watermark_ms = None if frontier_ms is None else frontier_ms - self._settings.windows.out_of_order_ms
+        self._metrics.position(
+            *key,
+            lag_records=lag,
+            lag_ms=max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0,
+            watermark_age_ms=None if watermark_ms is None else now_ms - watermark_ms,
+        )
+
+    def _declare_idle(self, key: Key, owned: Owned, now_ms: int) -> None:
+        if not self._lost(key, owned.windows.declare_idle(now_ms)):
+            self._outbox.notify(owned.windows)
+
+    def _check_all_inside(self) -> None:
+        """Before joining the group, so that a lost log is said at once and by whoever is started."""
+        stored = {key: header.next_offset for key in self._everything if (header := self._store.header(*key))}
+        for key, (first, end) in self._logs.ranges(stored).items():
+            offset = stored[key]
+            if offset is not None:
+                check_inside(key, offset, first, end)
+
+    def _reached(self, goal: dict[Key, int]) -> bool:
+        return all(self._position(key) >= end for key, end in goal.items())
+
+    def _position(self, key: Key) -> int:
+        """Ours, or what another process of the group has stored."""
+        if key in self._assignment.owned:
+            return self._assignment.owned[key].position
+        header = self._store.header(*key)
+        return (header.next_offset or 0) if header else 0
+
+    # Trouble ------------------------------------------------------------------------------------------------
+
+    def _note_group(self) -> None:
+        for name, wrong, text in (
+            ("group", not self._assignment.joined, "joining the consumer group"),
+            ("fenced", self._assignment.fenced, "a partition was taken over by another process"),
+        ):
+            if wrong:
+                self._troubles[name] = text
+            else:
+                self._troubles.pop(name, None)
+
+    def _recover(self, error: FreshetError) -> None:
+        """Wait until Redis and the broker answer, then read again from the last record applied."""
+        now_s = time.monotonic()
+        self._failures = self._failures + 1 if now_s - self._failed_at_s < CALM_S else 0
+        self._failed_at_s = now_s
+        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
+        log.warning("waiting", reason=str(error), wait_s=wait_s)
+        self._troubles["servers"] = str(error)
+        self._hold(self._servers_answer, wait_s)
+        self._troubles.pop("servers", None)
+        log.info("going_on", after_s=round(time.monotonic() - now_s, 1))
+
+    def _servers_answer(self) -> bool:
+        try:
+            self._store.partitions()
+            self._logs.ends(self._everything)
+        except (StoreUnavailableError, BrokerError) as error:
+            self._troubles["servers"] = str(error)
+            return False
+        return True
+
+    def _wait_for_person(self, reason: str) -> None:
+        """Read nothing until SIGHUP; none of the batch was published or applied, so it is read again then."""
+        hint = f"mend the producer or the field map, then send SIGHUP to process {os.getpid()} (or restart it) to go on"
+        log.error("paused", reason=reason, hint=hint)
+        self._troubles["dead_letters"] = f"paused: {reason}; {hint}"
+        self._metrics.paused.set(1)
+        self._lifted = False
+        self._hold(lambda: self._lifted, 0.0)
+        if self._lifted:
+            self._guard.lift()
+            self._metrics.paused.set(0)
+            self._troubles.pop("dead_letters", None)
+            log.warning("resumed", reason="a person said so")
+
+    def _hold(self, until: Callable[[], bool], wait_s: float) -> None:
+        """Stay in the group without reading, at least `wait_s`, until a condition holds or we are told to stop."""
+        self._assignment.suspend()
+        look_s = time.monotonic() + wait_s
+        while not self._stopping:
+            self._beat_s = time.monotonic()
+            try:
+                take(self._consumer, 1, SLICE_MS)
+            except BrokerError as error:
+                log.debug("while_waiting", error=str(error))
+                time.sleep(SLICE_MS / 1_000)
+            if time.monotonic() < look_s:
+                continue
+            if until():
+                break
+            wait_s = min(LONGEST_WAIT_S, max(FIRST_WAIT_S, 2 * wait_s))
+            look_s = time.monotonic() + wait_s
+        self._assignment.resume()

@@ -1,0 +1,69 @@
+"""What ingest counts and times, for Prometheus; labelled by topic and partition, never by item."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from stream.partition import Counts
+
+PLACE = ("topic", "partition")
+STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+BATCH_BUCKETS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 20_000, 50_000)
+
+
+class IngestMetrics:
+    """All of ingest's metrics in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.lag_records = Gauge(
+            "freshet_ingest_lag_records", "Records in the log that are not in the windows.", PLACE, registry=registry
+        )
+        self.lag_seconds = Gauge(
+            "freshet_ingest_lag_seconds",
+            "Clock time since the timestamp of the newest record read, 0 at the log's end.",
+            PLACE,
+            registry=registry,
+        )
+        self.watermark_age_seconds = Gauge(
+            "freshet_ingest_watermark_age_seconds", "Clock time since the watermark.", PLACE, registry=registry
+        )
+        self.records = Counter(
+            "freshet_ingest_records", "Records read, by what became of them.", ("topic", "outcome"), registry=registry
+        )
+        self.dead_letters = Counter(
+            "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error"), registry=registry
+        )
+        self.batch_records = Histogram(
+            "freshet_ingest_batch_records", "Records of a partition's batch.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "freshet_ingest_stage_seconds",
+            "Wall time of a stage: take, fold, publish, apply.",
+            ("stage",),
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.fenced = Counter("freshet_ingest_fenced", "Partitions lost to a newer owner.", registry=registry)
+        self.gaps = Counter(
+            "freshet_ingest_gaps", "Times Redis was found behind, and was caught up.", registry=registry
+        )
+        self.owned = Gauge("freshet_ingest_partitions", "Partitions owned by this process.", registry=registry)
+        self.paused = Gauge(
+            "freshet_ingest_paused", "1 while too many dead letters pause ingest until SIGHUP.", registry=registry
+        )
+
+    def batch_applied(self, topic: str, counts: Counts) -> None:
+        """Count one batch, now that it is in the windows."""
+        self.batch_records.observe(counts.read)
+        for outcome in ("applied", "duplicate", "late_dropped", "dead_letter"):
+            self.records.labels(topic, outcome).inc(getattr(counts, outcome))
+
+    def position(
+        self, topic: str, partition: int, *, lag_records: int, lag_ms: int, watermark_age_ms: int | None
+    ) -> None:
+        """Where a partition stands."""
+        place = (topic, str(partition))
+        self.lag_records.labels(*place).set(lag_records)
+        self.lag_seconds.labels(*place).set(lag_ms / 1_000)
+        if watermark_age_ms is not None:
+            self.watermark_age_seconds.labels(*place).set(watermark_age_ms / 1_000)

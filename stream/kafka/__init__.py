@@ -1,0 +1,48 @@
+"""The only door to Kafka for freshet's own processes; nothing else imports the client library."""
+
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from stream.kafka.admin import LogOffsets, admin, ensure_topics, log_ends, log_ranges, topic_configs
+from stream.kafka.client import (
+    Cluster,
+    Taken,
+    broker_errors,
+    cluster,
+    consumer,
+    headers_of,
+    log_range,
+    partitions_of,
+    producer,
+    shard_of,
+    take,
+)
+from stream.kafka.publisher import Headers, Publisher
+from stream.kafka.table import TableReader, TableRecord
+
+__all__ = [
+    "Cluster",
+    "Consumer",
+    "Headers",
+    "LogOffsets",
+    "Message",
+    "Producer",
+    "Publisher",
+    "TableReader",
+    "TableRecord",
+    "Taken",
+    "TopicPartition",
+    "admin",
+    "broker_errors",
+    "cluster",
+    "consumer",
+    "ensure_topics",
+    "headers_of",
+    "log_ends",
+    "log_range",
+    "log_ranges",
+    "partitions_of",
+    "producer",
+    "shard_of",
+    "take",
+    "topic_configs",
+]

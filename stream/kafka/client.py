@@ -1,0 +1,274 @@
+"""Kafka clients as freshet sets them up, what the broker says of itself, and reading with errors told apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from stream.config import KafkaSettings, Settings
+from stream.errors import BrokerError, LogLostError
+from stream.telemetry import get_logger
+from stream.topics import dead_letter_max_bytes
+
+LIBRARY_LOG_LEVEL = 4
+"""librdkafka's syslog levels; 4 is warning. Its notes about closed connections at shutdown are level 6."""
+
+QUIET_S = 10.0
+
+
+log = get_logger(__name__)
+
+
+class _ClientLog:
+    """One client's own lines and errors, at most one of a kind in ten seconds: it repeats itself 20 times a second."""
+
+    def __init__(self) -> None:
+        self._said_at_s: dict[str, float] = {}
+
+    def log(self, level: int, text: str, *values: Any) -> None:
+        """A log line as the client hands it over when it is polled."""
+        facility, client, line = (*values, "", "", "")[:3]
+        self._say(facility, client=client, text=line or text)
+
+    def error(self, error: KafkaError) -> None:
+        """What the client calls when something is wrong with a broker."""
+        self._say(error.name(), text=error.str(), fatal=error.fatal())
+
+    def _say(self, kind: str, **fields: Any) -> None:
+        now_s = time.monotonic()
+        if now_s - self._said_at_s.get(kind, -QUIET_S) >= QUIET_S:
+            self._said_at_s[kind] = now_s
+            log.warning("kafka_client", kind=kind, **fields)
+
+
+@contextmanager
+def broker_errors(doing: str) -> Iterator[None]:
+    """Turn the client's exception into a BrokerError that says what was being done."""
+    try:
+        yield
+    except KafkaException as error:
+        raise BrokerError(f"{doing}: {_reason(error)}") from None
+
+
+def _reason(error: KafkaException) -> str:
+    cause = error.args[0] if error.args else error
+    return str(cause.str()) if isinstance(cause, KafkaError) else str(cause)
+
+
+# Clients ---------------------------------------------------------------------------------------------------
+
+
+def common_config(settings: KafkaSettings) -> dict[str, Any]:
+    """What every client is told: where, as whom, and that its log lines come to us."""
+    said = _ClientLog()
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": settings.group_prefix,
+        "security.protocol": settings.security_protocol,
+        "socket.timeout.ms": settings.request_timeout_ms,
+        "reconnect.backoff.max.ms": 2_000,
+        "log_level": LIBRARY_LOG_LEVEL,
+        "log.connection.close": False,
+        "logger": said,
+        "error_cb": said.error,
+    }
+    if settings.sasl_mechanism:
+        config["sasl.mechanism"] = settings.sasl_mechanism
+        config["sasl.username"] = settings.sasl_username
+        config["sasl.password"] = settings.sasl_password.get_secret_value()
+    if settings.ssl_ca_location:
+        config["ssl.ca.location"] = settings.ssl_ca_location
+    return config
+
+
+def _renamed(over: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "."): value for name, value in over.items()}
+
+
+def producer(settings: Settings, **over: Any) -> Producer:
+    """A producer: idempotent, all replicas acknowledge, keys placed as Java's clients place them.
+
+    Args:
+        settings: Where and as whom to connect.
+        **over: librdkafka settings, dots written as underscores: `transactional_id="..."`.
+    """
+    kafka = settings.kafka
+    config = {
+        **common_config(kafka),
+        "enable.idempotence": True,
+        "acks": "all",
+        "compression.type": "lz4",
+        "partitioner": "murmur2_random",
+        "linger.ms": 5,
+        "message.max.bytes": dead_letter_max_bytes(kafka),
+        "delivery.timeout.ms": 3 * kafka.request_timeout_ms,
+        **_renamed(over),
+    }
+    with broker_errors("making a producer"):
+        return Producer(config)
+
+
+def consumer(settings: Settings, group: str, **over: Any) -> Consumer:
+    """A consumer of the group `<group_prefix>.<group>`: no automatic commits, an error if its offset is gone.
+
+    Args:
+        settings: Where and as whom to connect.
+        group: The process's name, such as "ingest".
+        **over: librdkafka settings, dots written as underscores: `auto_offset_reset="earliest"`.
+    """
+    kafka = settings.kafka
+    config = {
+        **common_config(kafka),
+        "group.id": f"{kafka.group_prefix}.{group}",
+        "session.timeout.ms": kafka.session_timeout_ms,
+        "heartbeat.interval.ms": max(1, min(3_000, kafka.session_timeout_ms // 3)),
+        "partition.assignment.strategy": "cooperative-sticky",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 100,
+        "fetch.error.backoff.ms": 100,
+        **_renamed(over),
+    }
+    with broker_errors("making a consumer"):
+        return Consumer(config)
+
+
+def shard_of(item_id: str, num_shards: int) -> int:
+    """The partition of the windows topic, hence the worker, that an item belongs to.
+
+    >>> shard_of("a|north", 1)
+    0
+    """
+    return int(xxhash.xxh3_64_intdigest(item_id.encode())) % num_shards
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the broker says of itself; without a controller it makes topics when they are first used."""
+
+    num_brokers: int
+    has_controller: bool
+    partitions: dict[str, int]
+
+
+def cluster(settings: Settings, touch: Sequence[str] = ()) -> Cluster:
+    """Ask the broker for its topics and their number of partitions.
+
+    Args:
+        settings: Where to connect.
+        touch: Topics to ask for by name, which brings missing ones into being where there is no controller.
+
+    Raises:
+        BrokerError: No broker answers in time.
+    """
+    client, timeout_s = producer(settings), settings.kafka.request_timeout_ms / 1_000
+    try:
+        found = client.list_topics(timeout=timeout_s)
+        missing = [topic for topic in touch if topic not in found.topics]
+        has_controller = found.controller_id in found.brokers
+        if missing and not has_controller:
+            for topic in missing:
+                client.list_topics(topic, timeout=timeout_s)
+            found = client.list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {settings.kafka.bootstrap_servers} within {timeout_s:g} s ({_reason(error)})",
+            hint="start one, or set kafka.bootstrap_servers (FRESHET_KAFKA__BOOTSTRAP_SERVERS)",
+        ) from None
+    partitions = {name: len(topic.partitions) for name, topic in found.topics.items()}
+    return Cluster(len(found.brokers), has_controller, partitions)
+
+
+def partitions_of(settings: Settings, topics: Sequence[str]) -> dict[str, int]:
+    """The number of partitions of each topic.
+
+    Raises:
+        BrokerError: No broker answers, or a topic does not exist.
+    """
+    found = cluster(settings, touch=topics).partitions
+    missing = [topic for topic in topics if not found.get(topic)]
+    if missing:
+        raise BrokerError(
+            f"{settings.kafka.bootstrap_servers} has no topic {', '.join(missing)}",
+            hint="`freshet topics create` makes the topics",
+        )
+    return {topic: found[topic] for topic in topics}
+
+
+# Reading ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one `take` brought.
+
+    `ends` maps (topic, partition) to the offset after its last readable record, where the reader has reached it.
+    """
+
+    messages: list[Message]
+    ends: dict[tuple[str, int], int]
+
+
+def take(client: Consumer, max_records: int, max_wait_ms: int) -> Taken:
+    """Up to `max_records` messages, waiting at most `max_wait_ms`; serves rebalances.
+
+    `ends` is filled only when the client was made with `enable_partition_eof=True`.
+
+    Raises:
+        LogLostError: The offset asked for is not in the log (with `auto.offset.reset=error`).
+        BrokerError: The broker refuses, a topic does not exist, or the client is broken for good.
+    """
+    with broker_errors("reading from Kafka"):
+        found = client.consume(max_records, max_wait_ms / 1_000)
+    messages: list[Message] = []
+    ends: dict[tuple[str, int], int] = {}
+    for message in found:
+        error = message.error()
+        if error is None:
+            messages.append(message)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
+        else:
+            _refuse(error, message)
+    return Taken(messages, ends)
+
+
+_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+_LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+
+
+def _refuse(error: KafkaError, message: Message) -> None:
+    where = f"{message.topic()}:{message.partition()}"
+    if error.code() in _LOST:
+        raise LogLostError(f"{where}: offset {message.offset()} is no longer in the log ({error.str()})")
+    if error.code() in _PASSING or (error.retriable() and not error.fatal()):
+        log.warning("kafka_read", where=where, code=error.name(), text=error.str())
+        return
+    hint = ""
+    if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        hint = "`freshet topics create` makes the topics"
+    raise BrokerError(f"reading {where}: {error.str()}", hint=hint)
+
+
+def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
+    """A message's headers, in order, values as bytes."""
+    headers = message.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
+
+
+def log_range(client: Consumer, topic: str, partition: int, timeout_ms: int = 10_000) -> tuple[int, int]:
+    """The first offset in the log and the one after the last record, asked of the broker now.
+
+    Raises:
+        BrokerError: The broker does not answer in time.
+    """
+    with broker_errors(f"asking for the offsets of {topic}:{partition}"):
+        return client.get_watermark_offsets(TopicPartition(topic, partition), timeout_ms / 1_000)

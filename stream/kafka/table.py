@@ -1,0 +1,106 @@
+"""Reads whole topics from their start, for whoever needs a table rather than a share of a stream."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Message, TopicPartition
+
+from stream.config import Settings
+from stream.errors import BrokerError
+from stream.kafka.client import broker_errors, consumer, headers_of, partitions_of, take
+
+MAX_RECORDS = 5_000
+BUFFER_KB = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class TableRecord:
+    """One record of a topic read from its start."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    partition: int
+    offset: int
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class TableReader:
+    """Reads whole topics from the start, without a group: every reader sees every record.
+
+    The partitions are those found when it was made.
+
+    Args:
+        settings: Where to connect.
+        topics: Topics to read; on a broker without a controller, missing ones come into being.
+
+    Raises:
+        BrokerError: The broker does not answer, or a topic does not exist.
+    """
+
+    def __init__(self, settings: Settings, topics: list[str]) -> None:
+        partitions = partitions_of(settings, topics)
+        self._behind = {(topic, number) for topic, count in partitions.items() for number in range(count)}
+        self._client = consumer(
+            settings,
+            "table",
+            enable_partition_eof=True,
+            auto_offset_reset="earliest",
+            queued_max_messages_kbytes=BUFFER_KB,
+        )
+        # Offset 0 needs no lookup, which takes half a second; where it is gone, the reset goes to the first there is.
+        starts = [TopicPartition(topic, number, 0) for topic, number in sorted(self._behind)]
+        with broker_errors("starting to read topics"):
+            self._client.assign(starts)
+
+    @property
+    def caught_up(self) -> bool:
+        """True once the end of every partition has been seen."""
+        return not self._behind
+
+    def poll(self, max_wait_ms: int = 100, max_records: int = MAX_RECORDS) -> list[TableRecord]:
+        """The next records, in order within a partition; empty when none came in time."""
+        taken = take(self._client, max_records, max_wait_ms)
+        self._behind -= taken.ends.keys()
+        return [_table_record(message) for message in taken.messages]
+
+    def read_to_end(self, timeout_ms: int = 60_000) -> list[TableRecord]:
+        """Everything up to the ends as they are met.
+
+        Raises:
+            BrokerError: The ends were not reached in time.
+        """
+        deadline = time.monotonic() + timeout_ms / 1_000
+        records: list[TableRecord] = []
+        while not self.caught_up:
+            if time.monotonic() > deadline:
+                raise BrokerError(f"{len(self._behind)} partitions were not read to their end in {timeout_ms} ms")
+            records += self.poll()
+        return records
+
+    def close(self) -> None:
+        """Leave; blocks for a moment."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _table_record(message: Message) -> TableRecord:
+    return TableRecord(
+        message.topic() or "",
+        message.key(),
+        message.value(),
+        message.timestamp()[1],
+        message.partition() or 0,
+        message.offset() or 0,
+        tuple(headers_of(message)),
+    )

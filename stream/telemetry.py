@@ -1,0 +1,135 @@
+"""What a process tells about itself: structured logs, Prometheus metrics, and /livez, /readyz, /metrics over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from stream.config import TelemetrySettings
+from stream.errors import ConfigError
+
+Probe = Callable[[], str | None]
+"""None when all is well, else the reason why not, for a person."""
+
+NOISY_LOGGERS = ("aiokafka", "faust", "mode", "uvicorn.access", "asyncio")
+
+
+def configure_logging(settings: TelemetrySettings) -> None:
+    """Send all logs, ours and the libraries', to stderr as JSON or text. Called once, by a process's entry point."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    if not as_text:
+        renderer = structlog.processors.JSONRenderer(sort_keys=True)
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    if not as_text:
+        shared.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def get_logger(name: str) -> Any:
+    """A logger whose lines are events with fields: `log.info("claimed", topic=..., partition=...)`."""
+    return structlog.get_logger(name)
+
+
+def new_registry() -> CollectorRegistry:
+    """An empty metrics registry with the process's own memory, CPU and garbage-collector figures."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def serve_http(
+    port: int,
+    live: Probe,
+    ready: Probe,
+    *,
+    registry: CollectorRegistry | None = None,
+    host: str = "127.0.0.1",
+) -> int:
+    """Answer /livez, /readyz and /metrics from a daemon thread, and return the port.
+
+    Args:
+        port: 0 picks a free one.
+        live: None while the process should be left alone, else why it should be restarted (503).
+        ready: None while it does its work, else what it waits for (503).
+        registry: What /metrics shows; None: the process's own figures only.
+        host: The address to listen on; "0.0.0.0" in a container.
+
+    Raises:
+        ConfigError: The port is taken.
+    """
+    shown = registry if registry is not None else new_registry()
+    handler = type("Handler", (_Handler,), {"probes": {"/livez": live, "/readyz": ready}, "registry": shown})
+    try:
+        server = _Server((host, port), handler)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another http_port, or 0 for a free one"
+        ) from None
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    return int(server.server_address[1])
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 16
+
+
+class _Handler(BaseHTTPRequestHandler):
+    probes: dict[str, Probe]
+    registry: CollectorRegistry
+    timeout = 5.0
+
+    def do_GET(self) -> None:
+        """One of three pages, else 404."""
+        if self.path == "/metrics":
+            self._answer(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+        elif self.path in self.probes:
+            reason = self.probes[self.path]()
+            self._answer(200 if reason is None else 503, (reason or "ok").encode() + b"\n", "text/plain; charset=utf-8")
+        else:
+            self._answer(404, b"there are /livez, /readyz and /metrics\n", "text/plain; charset=utf-8")
+
+    def _answer(self, status: int, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Probes come every few seconds: nobody reads a line for each."""

@@ -1,0 +1,153 @@
+"""Which topics freshet needs and how each must be set, as plain data; `stream.kafka.ensure_topics` carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from stream.config import KafkaSettings, Settings
+
+DEAD_LETTER_SUFFIX = ".dlq"
+FOREVER = "-1"
+LARGEST_MS = str(2**63 - 1)
+BATCH_OVERHEAD_BYTES = 1_024
+DEAD_LETTER_ROOM_BYTES = 64 * 1_024
+
+TopicState = Literal["created", "exists", "mismatch", "automatic"]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """One topic: its name, number of partitions, and the settings that differ from the broker's own."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """What became of one topic.
+
+    `created`, `exists` (as planned), `mismatch` (with `problems`; nothing was altered), or `automatic`: the broker has
+    no controller and makes topics when they are first used.
+    """
+
+    name: str
+    state: TopicState
+    partitions: int
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsReport:
+    """What became of all topics; `healthy` when none is otherwise than planned."""
+
+    topics: tuple[TopicReport, ...]
+
+    @property
+    def healthy(self) -> bool:
+        return not any(topic.problems for topic in self.topics)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"healthy": self.healthy, "topics": [asdict(topic) for topic in self.topics]}
+
+    def as_text(self) -> str:
+        """For people: one line a topic, problems below it."""
+        width = max(len(topic.name) for topic in self.topics)
+        lines = []
+        for topic in self.topics:
+            lines.append(f"{topic.name:<{width}}  {topic.state:<9}  {topic.partitions} partitions")
+            lines += [f"{'':<{width}}  {problem}" for problem in topic.problems]
+        return "\n".join(lines)
+
+
+def create_topics(settings: Settings, *, live: bool = True) -> TopicsReport:
+    """Create what is missing and check the rest, for `freshet topics create`; see `stream.kafka.ensure_topics`.
+
+    Raises:
+        BrokerError: The broker does not answer or refuses to create a topic.
+    """
+    from stream.kafka import ensure_topics
+
+    return TopicsReport(tuple(ensure_topics(settings, live=live)))
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Where records of a topic go that cannot be used.
+
+    >>> dead_letter_topic("freshet.orders.v1")
+    'freshet.orders.v1.dlq'
+    """
+    return topic + DEAD_LETTER_SUFFIX
+
+
+def dead_letter_max_bytes(settings: KafkaSettings) -> int:
+    """Largest record of a dead-letter topic: the source's limit and 64 KB for the headers.
+
+    >>> dead_letter_max_bytes(KafkaSettings(max_record_bytes=1_000_000))
+    1065536
+    """
+    return settings.max_record_bytes + DEAD_LETTER_ROOM_BYTES
+
+
+def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
+    """Every topic freshet reads or writes.
+
+    Args:
+        settings: Names, partitions and limits.
+        live: True: event topics get LogAppendTime, so that "too far in the future" is judged by the broker's clock.
+            False (demo, replay): producers' timestamps are kept for ever, however old or far ahead.
+    """
+    names = settings.topics
+    keep: dict[str, str] = {} if live else _any_time()
+    events = {"message.timestamp.type": "LogAppendTime"} if live else keep
+    sources = {"max.message.bytes": str(settings.max_record_bytes + BATCH_OVERHEAD_BYTES)}
+    dead = {**keep, "max.message.bytes": str(dead_letter_max_bytes(settings))}
+    table = {**keep, "cleanup.policy": "compact"}
+    configs: dict[str, dict[str, str]] = {}
+    for name in (names.orders, names.clicks):
+        configs[name] = {**events, **sources}
+        configs[dead_letter_topic(name)] = dead
+    for name in (names.catalog, names.promotions, names.inventory, names.models, names.forecasts_latest):
+        if name:
+            configs[name] = table
+    configs[names.late] = dead
+    for name in (names.windows, names.forecasts, names.scores, names.drift, names.retrain, names.alerts):
+        configs[name] = keep
+    return [TopicPlan(name, settings.partitions, config) for name, config in configs.items()]
+
+
+def _any_time() -> dict[str, str]:
+    """Kafka 4 refuses timestamps over an hour ahead and deletes year-old ones at the next retention check."""
+    return {
+        "message.timestamp.type": "CreateTime",
+        "message.timestamp.after.max.ms": LARGEST_MS,
+        "retention.ms": FOREVER,
+    }
+
+
+def mismatches(wanted: TopicPlan, partitions: int, config: Mapping[str, str]) -> tuple[str, ...]:
+    """What an existing topic has otherwise than planned; a limit that is larger, or more partitions, is fine.
+
+    >>> mismatches(TopicPlan("t", 4, {"retention.ms": "-1"}), 2, {"retention.ms": "604800000"})
+    ('partitions: expected 4 or more, found 2', 'retention.ms: expected -1, found 604800000')
+    """
+    problems = []
+    if partitions < wanted.partitions:
+        problems.append(f"partitions: expected {wanted.partitions} or more, found {partitions}")
+    for name, value in wanted.config.items():
+        found = config.get(name)
+        if found is not None and not _satisfies(name, value, found):
+            problems.append(f"{name}: expected {value}, found {found}")
+    return tuple(problems)
+
+
+def _satisfies(name: str, value: str, found: str) -> bool:
+    if name == "max.message.bytes":
+        return int(found) >= int(value)
+    if name == "cleanup.policy":
+        return value in found.split(",")
+    return found == value

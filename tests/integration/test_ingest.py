@@ -1,0 +1,432 @@
+"""Ingest against real servers: what it writes and sends, and what it does when something goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+import redis
+
+from stream import assignment
+from stream.codec import decode
+from stream.config import Settings, load
+from stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
+from stream.errors import BrokerError, FingerprintError, LogLostError, StoreUnfitError
+from stream.ingest import Ingest, run
+from stream.kafka import Publisher, TableReader, TableRecord, ensure_topics, shard_of
+from stream.partition import fingerprint
+from stream.schemas import WindowsAdvanced
+from stream.store import WindowStore, connect
+from stream.topics import dead_letter_topic
+
+ROOT = Path(__file__).parent.parent.parent
+START_MS = 1_767_225_600_000
+TIMEOUT_S = 40.0
+
+
+@pytest.fixture
+def settings(mock_broker: str, redis_server: str, request: pytest.FixtureRequest) -> Settings:
+    return settings_for(mock_broker, redis_server, request.node.name)
+
+
+def settings_for(bootstrap_servers: str, redis_url: str, name: str, **over: str) -> Settings:
+    return load(environ=environ_for(bootstrap_servers, redis_url, name, **over)).settings
+
+
+def environ_for(bootstrap_servers: str, redis_url: str, name: str, **over: str) -> dict[str, str]:
+    """Own topics and an own group for each test; idle soon, so that idleness can be waited for."""
+    name = f"t{abs(hash(name)) % 10**8}"
+    environ = {
+        "FRESHET_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+        "FRESHET_KAFKA__GROUP_PREFIX": name,
+        "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "3000",
+        "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
+        "FRESHET_REDIS__URL": redis_url,
+        "FRESHET_REDIS__TIMEOUT_MS": "1000",
+        "FRESHET_WINDOWS__IDLE_MS": "600",
+    }
+    for topic in ("orders", "clicks", "late", "windows"):
+        environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
+    return environ | over
+
+
+def order(number: int, *, sku: str = "a", event_time_ms: int = 0) -> bytes:
+    event = {"event_id": f"o{number}", "sku": sku, "region": "north", "quantity": 2, "unit_price": 1.5}
+    return json.dumps({**event, "event_time": event_time_ms or START_MS + number * 100}).encode()
+
+
+def send(settings: Settings, values: Sequence[bytes | None], *, partition: int = 0) -> None:
+    """Records onto one partition of the orders topic; their timestamps are the log's, a tenth of a second apart."""
+    with Publisher(settings, message_max_bytes=4_000_000) as publisher:
+        for number, value in enumerate(values):
+            publisher.produce(
+                settings.kafka.topics.orders,
+                value,
+                key=b"key",
+                partition=partition,
+                headers=[("trace", b"t1")],
+                timestamp_ms=START_MS + number * 100,
+            )
+        publisher.flush()
+
+
+def read(settings: Settings, topic: str) -> list[TableRecord]:
+    with TableReader(settings, [topic]) as reader:
+        return reader.read_to_end()
+
+
+def books(settings: Settings, partition: int = 0) -> dict[str, int]:
+    header = store_of(settings).header(settings.kafka.topics.orders, partition)
+    if header is None:
+        return {}
+    names = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
+    return {name: getattr(header, name) for name in names}
+
+
+def store_of(settings: Settings) -> WindowStore:
+    return WindowStore(connect(settings.redis), settings.redis.generation)
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Ingest]:
+    """An ingest in a thread of this process; what it raised is raised here."""
+    ingest, failures = Ingest(settings), []
+
+    def target() -> None:
+        try:
+            ingest.run()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    try:
+        yield ingest
+    finally:
+        ingest.stop()
+        thread.join(TIMEOUT_S)
+        ingest.close()
+    assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+def wait_for(claim: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not claim():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+# What it writes and sends ----------------------------------------------------------------------------------
+
+
+def test_until_end_ingests_what_is_there_and_a_second_run_changes_nothing(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    late, future = (order(900 + ahead, event_time_ms=START_MS + ahead * 10**7) for ahead in (-1, 1))
+    broken, huge = b"\xff", b"[" * 2_000_000
+    send(settings, [*(order(n) for n in range(100)), order(5), broken, late, future, None, huge])
+    run(settings, until_end=True)
+    expected = {"read": 106, "applied": 100, "duplicate": 1, "late_dropped": 1, "dead_letter": 4}
+    assert books(settings) == expected
+    letters = read(settings, dead_letter_topic(settings.kafka.topics.orders))
+    by_offset = {dict(letter.headers)["freshet.error.offset"]: letter for letter in letters}
+    assert sorted(by_offset) == [b"101", b"103", b"104", b"105"]
+    assert dict(by_offset[b"105"].headers)["freshet.error.value_bytes"] == b"2000000"
+    assert len(by_offset[b"105"].value or b"") > 1_000_000
+    letter = by_offset[b"101"]
+    assert (letter.key, letter.value, letter.headers[0]) == (b"key", broken, ("trace", b"t1"))
+    assert dict(by_offset[b"103"].headers)["freshet.error.stage"] == b"future"
+    (late_record,) = read(settings, settings.kafka.topics.late)
+    assert late_record.value == late
+    assert dict(late_record.headers)["freshet.source.offset"] == b"102"
+    run(settings, until_end=True)
+    assert books(settings) == expected
+
+
+def test_notices_go_to_the_shards_of_the_touched_items(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    send(settings, [order(1, sku="a")])
+    run(settings, until_end=True)
+    notices = read(settings, settings.kafka.topics.windows)
+    applied = [notice for notice in notices if decode(WindowsAdvanced, notice.value or b"").offset == 1]
+    assert [notice.partition for notice in applied] == [shard_of("a|north", 4)]
+    assert decode(WindowsAdvanced, applied[0].value or b"").frontier_ms == START_MS + 100
+
+
+def test_a_partition_is_declared_idle_only_after_its_end_was_met_for_a_while(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    send(settings, [order(1)])
+
+    def idle_ms() -> int | None:
+        header = store_of(settings).header(settings.kafka.topics.orders, 0)
+        return header.idle_frontier_ms if header else None
+
+    with running(settings) as ingest:
+        wait_for(lambda: books(settings).get("applied") == 1)
+        wait_for(lambda: idle_ms() is not None)
+        first_ms = idle_ms() or 0
+        wait_for(lambda: (idle_ms() or 0) > first_ms)
+        assert abs(first_ms - time.time() * 1_000) < 10_000
+        assert ingest.ready() is None
+    stopped_ms = idle_ms()
+    with pytest.raises(AssertionError, match="in time"):
+        wait_for_moment(lambda: idle_ms() != stopped_ms)
+
+
+def wait_for_moment(claim: Callable[[], object], moment_s: float = 2.0) -> None:
+    deadline = time.monotonic() + moment_s
+    while not claim():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def test_probes_and_metrics_are_served(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    send(settings, [order(1), b"{"])
+    with running(settings) as ingest:
+        address = f"http://127.0.0.1:{ingest.http_port}"
+        with pytest.raises(HTTPError) as refused:
+            urllib.request.urlopen(f"{address}/readyz")
+        assert refused.value.read() == b"joining the consumer group\n"
+        wait_for(lambda: books(settings).get("read") == 2)
+        wait_for(lambda: ingest.ready() is None)
+        assert urllib.request.urlopen(f"{address}/livez").read() == b"ok\n"
+        caught_up = f'freshet_ingest_lag_records{{partition="0",topic="{settings.kafka.topics.orders}"}} 0.0'
+        wait_for(lambda: caught_up in urllib.request.urlopen(f"{address}/metrics").read().decode())
+        text = urllib.request.urlopen(f"{address}/metrics").read().decode()
+    assert "freshet_ingest_partitions 8.0" in text
+    assert f'freshet_ingest_records_total{{outcome="applied",topic="{settings.kafka.topics.orders}"}} 1.0' in text
+    assert 'freshet_ingest_dead_letters_total{error="' in text
+
+
+# Servers go away -------------------------------------------------------------------------------------------
+
+
+def test_redis_may_go_and_come_back(mock_broker: str, tmp_path: Path) -> None:
+    store = EmbeddedRedis(tmp_path, append_only=True)
+    settings = settings_for(mock_broker, store.url, "redis_goes")
+    ensure_topics(settings, live=False)
+    send(settings, [order(n) for n in range(50)])
+    with running(settings) as ingest:
+        wait_for(lambda: books(settings).get("applied") == 50)
+        store.process.kill()
+        store.stop()
+        send(settings, [*(order(n) for n in range(50, 100)), b"broken"])
+        wait_for(lambda: "does not answer" in (ingest.ready() or ""))
+        store = EmbeddedRedis(tmp_path, store.port, append_only=True)
+        wait_for(lambda: books(settings).get("read") == 101)
+        wait_for(lambda: ingest.ready() is None)
+    assert books(settings) == {"read": 101, "applied": 100, "duplicate": 0, "late_dropped": 0, "dead_letter": 1}
+    store.stop()
+
+
+@pytest.mark.slow
+def test_kafka_may_be_killed_and_come_back(redis_server: str, tmp_path: Path) -> None:
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        pytest.skip("KAFKA_HOME is not set")
+    kafka = RealKafka(Path(home), tmp_path)
+    settings = settings_for(kafka.bootstrap_servers, redis_server, "kafka_goes")
+    try:
+        ensure_topics(settings, live=False)
+        send(settings, [order(n) for n in range(50)])
+        with running(settings) as ingest:
+            wait_for(lambda: books(settings).get("applied") == 50)
+            kafka.process.kill()
+            kafka.stop()
+            wait_for(lambda: "offsets" in (ingest.ready() or ""))
+            kafka = RealKafka(Path(home), tmp_path, kafka.port)
+            send(settings, [order(n) for n in range(50, 100)])
+            wait_for(lambda: books(settings).get("applied") == 100)
+            wait_for(lambda: ingest.ready() is None)
+    finally:
+        kafka.stop()
+
+
+def test_an_outage_of_the_broker_does_not_look_like_silence(redis_server: str) -> None:
+    with EmbeddedBroker() as broker:
+        settings = settings_for(broker.bootstrap_servers, redis_server, "outage", FRESHET_WINDOWS__IDLE_MS="3000")
+        ensure_topics(settings, live=False)
+        send(settings, [order(1)])
+        with running(settings) as ingest:
+            wait_for(lambda: books(settings).get("applied") == 1)
+            broker.stop()
+            wait_for(lambda: ingest.ready() is not None)
+            with pytest.raises(AssertionError, match="in time"):
+                wait_for_moment(lambda: declared_idle(settings), 4.0)
+
+
+def declared_idle(settings: Settings) -> bool:
+    header = store_of(settings).header(settings.kafka.topics.orders, 0)
+    return header is not None and header.idle_frontier_ms is not None
+
+
+# Owners and offsets ----------------------------------------------------------------------------------------
+
+
+def test_a_fenced_partition_is_dropped_and_taken_again_only_after_a_new_assignment(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignment, "REJOIN_S", 3.0)
+    ensure_topics(settings, live=False)
+    send(settings, [order(1)])
+    with running(settings) as ingest:
+        wait_for(lambda: books(settings).get("applied") == 1)
+        store_of(settings).claim(settings.kafka.topics.orders, 0, fingerprint("orders", settings))
+        send(settings, [order(2)])
+        wait_for(lambda: "taken over" in (ingest.ready() or ""))
+        assert books(settings)["applied"] == 1
+        wait_for(lambda: books(settings).get("applied") == 2)
+        wait_for(lambda: ingest.ready() is None)
+
+
+def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    client = connect(settings.redis)
+    send(settings, [order(n) for n in range(30)])
+    with running(settings):
+        wait_for(lambda: books(settings).get("applied") == 30)
+        before = snapshot(client)
+        send(settings, [order(n) for n in range(30, 60)])
+        wait_for(lambda: books(settings).get("applied") == 60)
+        roll_back(client, before)
+        assert books(settings)["applied"] == 30
+        wait_for(lambda: books(settings).get("applied") == 60)
+        send(settings, [order(n) for n in range(60, 70)])
+        wait_for(lambda: books(settings).get("applied") == 70)
+    assert books(settings)["read"] == 70
+
+
+def snapshot(client: redis.Redis) -> dict[bytes, bytes]:
+    return {key: client.dump(key) for key in client.scan_iter()}  # type: ignore[misc]
+
+
+def roll_back(client: redis.Redis, before: dict[bytes, bytes]) -> None:
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.flushall()
+        for key, value in before.items():
+            pipeline.restore(key, 0, value)
+        pipeline.execute()
+
+
+def test_a_stored_offset_outside_the_log_stops_the_process_and_says_so(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    send(settings, [order(1)])
+    run(settings, until_end=True)
+    header = store_of(settings).keys(settings.kafka.topics.orders, 0).header
+    connect(settings.redis).hset(header, "next_offset", "500")
+    with pytest.raises(LogLostError, match=r"end at offset 500, and the log holds 0 to 1.*redis\.generation"):
+        run(settings, until_end=True)
+
+
+def test_a_broker_that_dropped_unread_records_stops_the_process_and_says_so(settings: Settings) -> None:
+    """The embedded broker keeps about 5 MB a partition and says nothing when it drops more."""
+    ensure_topics(settings, live=False)
+    send(settings, [order(1)])
+    run(settings, until_end=True)
+    send(settings, [random.Random(number).randbytes(200_000) for number in range(40)])
+    with pytest.raises(LogLostError, match="end at offset 1, and the log holds"):
+        run(settings, until_end=True)
+
+
+def test_windows_folded_under_other_settings_stop_the_process(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    send(settings, [order(1)])
+    run(settings, until_end=True)
+    windows = settings.windows.model_copy(update={"out_of_order_ms": 1})
+    with pytest.raises(FingerprintError, match="out_of_order_ms"):
+        run(settings.model_copy(update={"windows": windows}))
+
+
+def test_two_processes_share_the_partitions_and_hand_them_over(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    for partition in range(4):
+        send(settings, [order(n) for n in range(50)], partition=partition)
+    with running(settings) as first:
+        wait_for(lambda: all(books(settings, p).get("applied") == 50 for p in range(4)))
+        with running(settings) as second:
+            wait_for(lambda: len(second._assignment.owned) == 4 and len(first._assignment.owned) == 4)
+            for partition in range(4):
+                send(settings, [order(n) for n in range(50, 90)], partition=partition)
+            wait_for(lambda: all(books(settings, p).get("applied") == 90 for p in range(4)))
+        wait_for(lambda: len(first._assignment.owned) == 8)
+        send(settings, [order(n) for n in range(90, 95)], partition=1)
+        wait_for(lambda: books(settings, 1).get("applied") == 95)
+        assert first._metrics.fenced._value.get() == second._metrics.fenced._value.get() == 0
+    assert [books(settings, p)["read"] for p in range(4)] == [90, 95, 90, 90]
+
+
+# A person decides ------------------------------------------------------------------------------------------
+
+
+def test_too_many_dead_letters_pause_it_before_any_is_published_until_a_person_says_go_on(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    send(settings, [b"broken"] * 1_500)
+    letters = dead_letter_topic(settings.kafka.topics.orders)
+    with running(settings) as ingest:
+        wait_for(lambda: "1500 of 1500 records" in (ingest.ready() or ""))
+        assert read(settings, letters) == []
+        assert not books(settings).get("read")
+        ingest.lift_guard()
+        wait_for(lambda: books(settings).get("dead_letter") == 1_500)
+        wait_for(lambda: ingest.ready() is None)
+    assert len(read(settings, letters)) == 1_500
+
+
+def test_sigterm_finishes_the_batch_and_exits_with_0(mock_broker: str, redis_server: str) -> None:
+    environ = environ_for(mock_broker, redis_server, "sigterm", FRESHET_INGEST__BATCH_MAX_RECORDS="50")
+    settings = load(environ=environ).settings
+    ensure_topics(settings, live=False)
+    send(settings, [order(n) for n in range(5_000)])
+    code = "from stream.config import load; from stream.ingest import run; run(load().settings)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with process:
+        wait_for(lambda: books(settings).get("read"))
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, output.decode()
+    half = books(settings)["read"]
+    run(settings, until_end=True)
+    assert books(settings) == {"read": 5_000, "applied": 5_000, "duplicate": 0, "late_dropped": 0, "dead_letter": 0}
+    assert half > 0
+
+
+# Wrong from the start --------------------------------------------------------------------------------------
+
+
+def test_a_missing_broker_is_one_clear_error(redis_server: str) -> None:
+    with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127.0.0.1:1 .*FRESHET_KAFKA__BOOTSTRAP_SERVERS"):
+        run(settings_for("127.0.0.1:1", redis_server, "nobody", FRESHET_KAFKA__REQUEST_TIMEOUT_MS="500"))
+
+
+def test_missing_topics_are_one_clear_error(kafka_broker: str, redis_server: str) -> None:
+    with pytest.raises(BrokerError, match=r"has no topic .*freshet topics create"):
+        run(settings_for(kafka_broker, redis_server, "no_topics"))
+
+
+def test_a_redis_that_evicts_is_refused(settings: Settings) -> None:
+    client = connect(settings.redis)
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(StoreUnfitError, match="allkeys-lru"):
+            run(settings)
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")

@@ -1,0 +1,265 @@
+"""Ingest is killed at every named point, started again, and holds what a naive recount of the log holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from stream import tiles
+from stream.config import Settings, load
+from stream.embedded import EmbeddedBroker
+from stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
+from stream.topics import dead_letter_topic
+
+Cell = tuple[int, int, str, str]
+"""Resolution, bucket, item, channel."""
+
+ROOT = Path(__file__).parent.parent.parent
+KILLS = ("after_dead_letters:1", "before_apply:3", "after_apply:2", "before_notice:3", "after_dead_letters:2")
+START_MS = 1_767_225_600_000
+SKUS = [f"sku-{number}" for number in range(12)]
+KINDS = ("view", "cart", "favourite", "checkout")
+RUN = "from stream.config import load; from stream.ingest import run; run(load().settings, until_end=True)"
+
+
+@pytest.fixture
+def embedded_broker() -> Iterator[str]:
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap_servers
+
+
+def environment(bootstrap_servers: str, redis_url: str, name: str) -> dict[str, str]:
+    """Settings for one test: small batches, own topics, the shortest session that Kafka allows."""
+    topics = {topic: f"{name}.{topic}" for topic in ("orders", "clicks", "late", "windows")}
+    values = {
+        "FRESHET_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+        "FRESHET_KAFKA__GROUP_PREFIX": name,
+        "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
+        "FRESHET_REDIS__URL": redis_url,
+        "FRESHET_INGEST__BATCH_MAX_RECORDS": "300",
+        "FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE": "0.9",
+        **{f"FRESHET_KAFKA__TOPICS__{topic.upper()}": value for topic, value in topics.items()},
+    }
+    return values
+
+
+# The log ---------------------------------------------------------------------------------------------------
+
+
+def order_value(rng: random.Random, number: int, now_ms: int) -> bytes:
+    event: dict[str, Any] = {"event_id": f"o{number}", "order_id": f"r{number}", "event_time": now_ms}
+    if rng.random() < 0.3:
+        lines = [(rng.choice(SKUS), rng.randint(1, 5), rng.choice((2.5, 9.99))) for _ in range(rng.randint(1, 4))]
+        event |= {"region": "north", "lines": [{"sku": s, "quantity": q, "unit_price": p} for s, q, p in lines]}
+    else:
+        quantity = -rng.randint(1, 3) if rng.random() < 0.1 else rng.randint(1, 9)
+        event |= {"sku": rng.choice(SKUS), "region": "south", "quantity": quantity, "unit_price": 4.99}
+    return json.dumps(event).encode()
+
+
+def click_value(rng: random.Random, number: int, now_ms: int) -> bytes:
+    event = {"event_id": f"c{number}", "session_id": "s", "sku": rng.choice(SKUS), "region": "south"}
+    return json.dumps({**event, "event_time": now_ms, "kind": rng.choice(KINDS)}).encode()
+
+
+def send_log(settings: Settings, *, records: int, seed: int) -> None:
+    """Records of both topics: mostly in order, some disordered, late, repeated, from the future, or broken."""
+    rng = random.Random(seed)
+    sent: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+    topics = settings.kafka.topics
+    makers: dict[str, Callable[[random.Random, int, int], bytes]]
+    makers = {topics.orders: order_value, topics.clicks: click_value}
+    with Publisher(settings) as publisher:
+        for number in range(records):
+            now_ms = START_MS + number * 4_000
+            topic, partition = rng.choice(list(makers)), rng.choice((0, 0, 1, 2))
+            value: bytes | None = makers[topic](rng, number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000)))
+            odd = rng.random()
+            if odd < 0.05 and sent[topic, partition]:
+                value = rng.choice(sent[topic, partition][-400:])
+            elif odd < 0.08:
+                value = makers[topic](rng, number, now_ms - 3_000_000)
+            elif odd < 0.10:
+                value = makers[topic](rng, number, now_ms + 900_000)
+            elif odd < 0.13:
+                value = rng.choice((b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000))
+            elif value is not None:
+                sent[topic, partition].append(value)
+            publisher.produce(topic, value, key=b"k", partition=partition, timestamp_ms=now_ms)
+        publisher.flush()
+
+
+# The recount -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Books:
+    """What one partition should hold."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    cells: Counter[Cell] = field(default_factory=Counter)
+    applied: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    frontier_ms: int | None = None
+
+
+def recount(records: list[TableRecord], settings: Settings) -> dict[tuple[str, int], Books]:
+    """The rules once more, record by record, with dictionaries."""
+    books: dict[tuple[str, int], Books] = defaultdict(Books)
+    for record in sorted(records, key=lambda record: (record.topic, record.partition, record.offset)):
+        count_one(books[record.topic, record.partition], record, settings)
+    return books
+
+
+def count_one(book: Books, record: TableRecord, settings: Settings) -> None:
+    rules = settings.windows
+    book.counts["read"] += 1
+    event = parsed(record.value)
+    if event is None or event["event_time"] > record.timestamp_ms + rules.max_future_ms:
+        book.counts["dead_letter"] += 1
+        return
+    time_ms = event["event_time"]
+    watermark_ms = -(10**18) if book.frontier_ms is None else book.frontier_ms - rules.out_of_order_ms
+    book.frontier_ms = time_ms if book.frontier_ms is None else max(book.frontier_ms, time_ms)
+    before = book.applied[event["event_id"]]
+    if time_ms + rules.allowed_lateness_ms < watermark_ms:
+        book.counts["late_dropped"] += 1
+    elif any((ms // 60_000 + 1) * 60_000 + rules.allowed_lateness_ms > watermark_ms for ms in before):
+        book.counts["duplicate"] += 1
+    else:
+        book.counts["applied"] += 1
+        before.append(time_ms)
+        for resolution in rules.resolutions:
+            bucket = time_ms // resolution.resolution_ms
+            if (bucket + 1 + resolution.buckets) * resolution.resolution_ms > watermark_ms:
+                for item_id, channel, amount in amounts(event):
+                    book.cells[resolution.resolution_ms, bucket, item_id, channel] += amount
+
+
+def parsed(value: bytes | None) -> dict[str, Any] | None:
+    try:
+        event = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event_id"), str) else None
+
+
+def amounts(event: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+    if "kind" in event:
+        yield f"{event['sku']}|{event['region']}", event["kind"] + "s", 1
+        return
+    for line in event.get("lines") or [event]:
+        item_id, thousandths = f"{line['sku']}|{event['region']}", round(line["quantity"] * 1_000)
+        if thousandths < 0:
+            yield item_id, "returns", -thousandths
+            continue
+        yield item_id, "units", thousandths
+        yield item_id, "revenue", (thousandths * round(line["unit_price"] * 10_000) + 500) // 1_000
+        yield item_id, "orders", 1
+
+
+# What Redis holds ------------------------------------------------------------------------------------------
+
+
+def stored(client: redis.Redis, topic: str, partition: int) -> tuple[dict[str, int], Counter[Cell]]:
+    """A partition's header and its non-zero cells, straight from the keys."""
+    prefix = f"{{freshet:g0:{topic}:{partition}}}"
+    raw: dict[bytes, bytes] = client.hgetall(f"{prefix}:h")  # type: ignore[assignment]
+    header = {name.decode(): int(value) for name, value in raw.items() if name not in (b"owner", b"fingerprint")}
+    slots: dict[bytes, bytes] = client.hgetall(f"{prefix}:d:0")  # type: ignore[assignment]
+    cells: Counter[Cell] = Counter()
+    for key in client.scan_iter(f"{prefix}:w:*", count=1_000):
+        resolution_ms, bucket, chunk = (int(part) for part in key.decode().rsplit(":", 3)[1:])
+        assert chunk == 0
+        values = tiles.decode(client.get(key))  # type: ignore[arg-type]
+        for channel, slot in zip(*values.nonzero(), strict=True):
+            item_id = slots[b"%d" % slot].decode()
+            cells[resolution_ms, bucket, item_id, tiles.CHANNELS[channel]] = int(values[channel, slot])
+    return header, cells
+
+
+def assert_equal_to_recount(client: redis.Redis, expected: dict[tuple[str, int], Books], settings: Settings) -> None:
+    buckets = {resolution.resolution_ms: resolution.buckets for resolution in settings.windows.resolutions}
+    for (topic, partition), book in expected.items():
+        header, cells = stored(client, topic, partition)
+        found = {name: header[name] for name in ("read", "applied", "duplicate", "late_dropped", "dead_letter")}
+        assert found == {name: book.counts[name] for name in found}, (topic, partition)
+        assert found["read"] == sum(found.values()) - found["read"]
+        assert header["frontier_ms"] == book.frontier_ms
+        watermark_ms = header["frontier_ms"] - settings.windows.out_of_order_ms
+
+        def retained(cell: Cell, watermark_ms: int = watermark_ms) -> bool:
+            return (cell[1] + 1 + buckets[cell[0]]) * cell[0] > watermark_ms
+
+        assert {c: v for c, v in cells.items() if retained(c)} == {
+            c: v for c, v in book.cells.items() if v and retained(c)
+        }
+
+
+# The tests -------------------------------------------------------------------------------------------------
+
+
+def ingest(environ: dict[str, str], failpoint: str = "") -> int:
+    environ = {**os.environ, **environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    if failpoint:
+        environ["FRESHET_FAILPOINT"] = failpoint
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], env=environ, cwd="/", capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stdout[-4_000:] + done.stderr[-4_000:]
+    return done.returncode
+
+
+def kill_and_compare(bootstrap_servers: str, redis_url: str, name: str) -> None:
+    environ = environment(bootstrap_servers, redis_url, name)
+    settings = load(environ=environ).settings
+    topics = settings.kafka.topics
+    ensure_topics(settings, live=False)
+    send_log(settings, records=6_000, seed=7)
+    for failpoint in KILLS:
+        assert ingest(environ, failpoint) == -signal.SIGKILL, f"{failpoint} was not passed"
+    assert ingest(environ) == 0
+    with TableReader(settings, [topics.orders, topics.clicks]) as reader:
+        expected = recount(reader.read_to_end(), settings)
+    totals = sum((book.counts for book in expected.values()), Counter())
+    assert totals["read"] == 6_000
+    assert min(totals[name] for name in ("applied", "duplicate", "late_dropped", "dead_letter")) > 50
+    with redis.Redis.from_url(redis_url) as client:
+        assert_equal_to_recount(client, expected, settings)
+    assert_letters_complete(settings, totals)
+
+
+def assert_letters_complete(settings: Settings, totals: Counter[str]) -> None:
+    """Each dead letter and late record is there at least once; a repeat names the same source offset."""
+    topics = settings.kafka.topics
+    with TableReader(settings, [dead_letter_topic(topics.orders), dead_letter_topic(topics.clicks)]) as reader:
+        letters = {places(record, "freshet.error.") for record in reader.read_to_end()}
+    with TableReader(settings, [topics.late]) as reader:
+        late = {places(record, "freshet.source.") for record in reader.read_to_end()}
+    assert (len(letters), len(late)) == (totals["dead_letter"], totals["late_dropped"])
+
+
+def places(record: TableRecord, prefix: str) -> tuple[bytes | None, ...]:
+    said = dict(record.headers)
+    return tuple(said[prefix + name] for name in ("topic", "partition", "offset"))
+
+
+@pytest.mark.slow
+def test_windows_equal_a_recount_after_kills_on_the_embedded_broker(embedded_broker: str, redis_server: str) -> None:
+    kill_and_compare(embedded_broker, redis_server, "kill")
+
+
+@pytest.mark.slow
+def test_windows_equal_a_recount_after_kills_on_a_real_kafka(kafka_broker: str, redis_server: str) -> None:
+    kill_and_compare(kafka_broker, redis_server, "kill")

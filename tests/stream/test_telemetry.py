@@ -1,0 +1,85 @@
+"""Logs, probes and metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import urllib.request
+from collections.abc import Iterator
+from urllib.error import HTTPError
+
+import pytest
+import structlog
+
+from stream.config import TelemetrySettings
+from stream.errors import ConfigError
+from stream.telemetry import configure_logging, get_logger, new_registry, serve_http
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_lines_are_json_events_with_fields_ours_and_the_libraries(capsys: pytest.CaptureFixture[str]) -> None:
+    log = get_logger("stream.some")
+    configure_logging(TelemetrySettings(log_format="json"))
+    log.info("claimed", partition=3)
+    logging.getLogger("library").warning("it %s", "broke")
+    log.debug("not shown")
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["level"], line["logger"]) for line in said] == [
+        ("claimed", "info", "stream.some"),
+        ("it broke", "warning", "library"),
+    ]
+    assert said[0]["partition"] == 3
+
+
+def test_an_exception_is_inside_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(TelemetrySettings(log_format="json"))
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        get_logger("stream.some").exception("failed")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ValueError: wrong" in json.loads(line)["exception"]
+
+
+def test_text_is_for_people_and_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(TelemetrySettings(log_format="text", log_level="debug"))
+    get_logger("stream.some").debug("claimed", partition=3)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "claimed" in shown.err and "partition=3" in shown.err
+
+
+def fetch(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_probes_say_why_and_metrics_are_served() -> None:
+    reasons: dict[str, str | None] = {"live": None, "ready": "joining"}
+    port = serve_http(0, lambda: reasons["live"], lambda: reasons["ready"], registry=new_registry())
+    assert fetch(port, "/livez") == (200, "ok\n")
+    assert fetch(port, "/readyz") == (503, "joining\n")
+    reasons["ready"] = None
+    assert fetch(port, "/readyz") == (200, "ok\n")
+    status, text = fetch(port, "/metrics")
+    assert status == 200 and "process_resident_memory_bytes" in text
+    assert fetch(port, "/secrets")[0] == 404
+
+
+def test_a_taken_port_is_one_clear_error() -> None:
+    port = serve_http(0, lambda: None, lambda: None)
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*choose another http_port"):
+        serve_http(port, lambda: None, lambda: None)
