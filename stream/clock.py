@@ -1,0 +1,155 @@
+"""One clock for all processes: wall time, or simulated time whose anchor the source keeps in Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stream.errors import StoreError, StoreUnavailableError
+from stream.store import CLOCK_KEY, translated
+
+REREAD_MS = 200
+
+
+class Clock(Protocol):
+    """What time it is for the shop, and how fast that time runs."""
+
+    @property
+    def speed(self) -> float:
+        """Clock milliseconds per wall millisecond; 0 while the clock is held."""
+
+    def now_ms(self) -> int:
+        """Epoch milliseconds, UTC."""
+
+    def to_wall_ms(self, duration_ms: float) -> float:
+        """How long a stretch of this clock takes on the wall; infinite while the clock is held."""
+
+
+def wall_now_ms() -> int:
+    """Wall time in epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class WallClock:
+    """Wall time."""
+
+    speed = 1.0
+
+    def now_ms(self) -> int:
+        """Epoch milliseconds, UTC."""
+        return wall_now_ms()
+
+    def to_wall_ms(self, duration_ms: float) -> float:
+        """The same duration."""
+        return float(duration_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A point of the line that simulated time follows until the anchor moves.
+
+    >>> Anchor(wall_ms=1_000, simulated_ms=50_000, speed=60.0).at(1_500)
+    80000
+    """
+
+    wall_ms: int
+    simulated_ms: int
+    speed: float
+
+    def at(self, wall_ms: int) -> int:
+        """Simulated time at a wall time."""
+        return self.simulated_ms + round((wall_ms - self.wall_ms) * self.speed)
+
+
+class SimulatedClock:
+    """Follows the anchor in Redis; wall time while there is none.
+
+    The anchor is read again at most every `REREAD_MS` of wall time, so a clock may run ahead of a source that was
+    just held back. It then stands still until the new line has caught up, rather than running backwards; only an
+    anchor set to an earlier time than the last one moves it back. When Redis does not answer, it keeps its line.
+    """
+
+    def __init__(self, client: Any, *, wall_now_ms: Callable[[], int] = wall_now_ms) -> None:
+        self._client = client
+        self._wall_now_ms = wall_now_ms
+        self._anchor = read_anchor(client)
+        self._read_at_ms = wall_now_ms()
+        self._newest_ms: int | None = None
+
+    @property
+    def speed(self) -> float:
+        """Simulated milliseconds per wall millisecond; 0 while held."""
+        self._follow()
+        return 1.0 if self._anchor is None else self._anchor.speed
+
+    def now_ms(self) -> int:
+        """Simulated epoch milliseconds, UTC."""
+        self._follow()
+        wall_ms = self._wall_now_ms()
+        now_ms = wall_ms if self._anchor is None else self._anchor.at(wall_ms)
+        self._newest_ms = now_ms if self._newest_ms is None else max(now_ms, self._newest_ms)
+        return self._newest_ms
+
+    def to_wall_ms(self, duration_ms: float) -> float:
+        """How long a stretch of simulated time takes on the wall; infinite while held."""
+        speed = self.speed
+        return duration_ms / speed if speed > 0 else float("inf")
+
+    def _follow(self) -> None:
+        wall_ms = self._wall_now_ms()
+        if 0 <= wall_ms - self._read_at_ms < REREAD_MS:
+            return
+        self._read_at_ms = wall_ms
+        try:
+            anchor = read_anchor(self._client)
+        except StoreUnavailableError:
+            return
+        if _set_back(self._anchor, anchor):
+            self._newest_ms = None
+        self._anchor = anchor
+
+
+def _set_back(old: Anchor | None, new: Anchor | None) -> bool:
+    """Whether time was set to something else on purpose, rather than held back or resumed."""
+    if old is None or new is None:
+        return old is not new
+    return new.simulated_ms < old.simulated_ms
+
+
+def read_anchor(client: Any) -> Anchor | None:
+    """The anchor in Redis, or None when there is none.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+        StoreError: The key holds something else.
+    """
+    with translated(client):
+        fields: Mapping[bytes, bytes] = client.hgetall(CLOCK_KEY)
+    if not fields:
+        return None
+    try:
+        anchor = Anchor(int(fields[b"wall_ms"]), int(fields[b"simulated_ms"]), float(fields[b"speed"]))
+    except (KeyError, ValueError):
+        raise StoreError(
+            f"Redis key {CLOCK_KEY} holds {dict(fields)}; expected wall_ms, simulated_ms and speed",
+            hint="delete the key to go back to wall time",
+        ) from None
+    if not 0 <= anchor.speed < float("inf"):
+        raise StoreError(f"Redis key {CLOCK_KEY} has speed {anchor.speed}; expected a number >= 0")
+    return anchor
+
+
+def set_anchor(client: Any, simulated_ms: int, speed: float, *, wall_now_ms: Callable[[], int] = wall_now_ms) -> None:
+    """From now on it is `simulated_ms`, running at `speed` (0 holds it), for every process on this Redis."""
+    if not 0 <= speed < float("inf"):
+        raise StoreError(f"a clock cannot run at speed {speed}; expected a number >= 0")
+    anchor = {"wall_ms": str(wall_now_ms()), "simulated_ms": str(simulated_ms), "speed": repr(float(speed))}
+    with translated(client):
+        client.hset(CLOCK_KEY, mapping=anchor)
+
+
+def open_clock(client: Any) -> Clock:
+    """The clock that every process shares: wall time until a source sets an anchor, then simulated time."""
+    return SimulatedClock(client)

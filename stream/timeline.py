@@ -1,0 +1,157 @@
+"""Changes and intervals in time, laid onto a grid of buckets; pure numpy.
+
+Dimensions: R rows, N changes or intervals, S steps. Bucket s is [start + s * resolution, + resolution).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """`steps` buckets of `resolution_ms` from `start_ms` on.
+
+    >>> Grid(start_ms=1_000, steps=3, resolution_ms=500).end_ms
+    2500
+    """
+
+    start_ms: int
+    steps: int
+    resolution_ms: int
+
+    @property
+    def end_ms(self) -> int:
+        """End of the last bucket, exclusive."""
+        return self.start_ms + self.steps * self.resolution_ms
+
+    def bucket_starts(self) -> Ints:
+        """Start of every bucket, int64[S]."""
+        return self.start_ms + np.arange(self.steps, dtype=np.int64) * self.resolution_ms
+
+
+@dataclass(slots=True)
+class Changes:
+    """A value that changes in time; the oldest changes beyond `maximum` are forgotten."""
+
+    maximum: int
+    times_ms: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def set_from(self, time_ms: int, value: float) -> None:
+        """From `time_ms` on the value is this one, whatever was said of later times before.
+
+        >>> price = Changes(maximum=9)
+        >>> price.set_from(10, 5.0), price.set_from(20, 5.0), price.set_from(30, 4.0), price.set_from(25, 3.0)
+        (None, None, None, None)
+        >>> price.times_ms, price.values
+        ([10, 25], [5.0, 3.0])
+        """
+        cut = bisect_left(self.times_ms, time_ms)
+        del self.times_ms[cut:], self.values[cut:]
+        if self.values and self.values[-1] == value:
+            return
+        self.times_ms.append(time_ms)
+        self.values.append(value)
+        if len(self.times_ms) > self.maximum:
+            del self.times_ms[0], self.values[0]
+
+    def slice(self, start_ms: int, end_ms: int) -> slice:
+        """The changes that decide the value inside [start, end)."""
+        return slice(max(bisect_right(self.times_ms, start_ms) - 1, 0), bisect_left(self.times_ms, end_ms))
+
+    def at(self, time_ms: int) -> float:
+        """The value in force at a time; NaN before the first change."""
+        index = bisect_right(self.times_ms, time_ms) - 1
+        return self.values[index] if index >= 0 else float("nan")
+
+
+def value_at_starts(rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: int, grid: Grid) -> Floats:
+    """The value in force at the start of each bucket, float64[R, S]; NaN before a row's first change.
+
+    Args:
+        rows_N: the row of each change; the changes of one row are in the order of their times.
+        times_N: when it took effect.
+        values_N: what the value became.
+        num_rows: R.
+        grid: the buckets.
+
+    >>> grid = Grid(start_ms=0, steps=4, resolution_ms=10)
+    >>> value_at_starts(np.array([0, 0]), np.array([5, 20]), np.array([1.0, 2.0]), num_rows=1, grid=grid)
+    array([[nan,  1.,  2.,  2.]])
+    """
+    step_N = np.maximum(-((grid.start_ms - times_N) // grid.resolution_ms), 0)
+    inside_N = step_N < grid.steps
+    # Where changes share a step the last one assigned stands, which is the newest one.
+    change_RS = np.full((num_rows, grid.steps), -1, dtype=np.int64)
+    change_RS[rows_N[inside_N], step_N[inside_N]] = np.flatnonzero(inside_N)
+    np.maximum.accumulate(change_RS, axis=1, out=change_RS)
+    if not len(values_N):
+        return np.full((num_rows, grid.steps), np.nan)
+    return np.where(change_RS >= 0, values_N[change_RS], np.nan)
+
+
+def share_of_buckets(rows_N: Ints, times_N: Ints, states_N: Floats, *, num_rows: int, grid: Grid) -> Floats:
+    """The share of each bucket for which a 0-or-1 state was 1, float64[R, S].
+
+    NaN for every bucket that starts before the row's first change: its state is unknown, at least in part.
+
+    Args:
+        rows_N: the row of each change; the changes of one row are together, in the order of their times.
+        times_N: when the state changed.
+        states_N: 0.0 or 1.0 from then on.
+        num_rows: R.
+        grid: the buckets.
+
+    >>> grid = Grid(start_ms=0, steps=4, resolution_ms=10)
+    >>> changes = np.array([-3, 12, 18]), np.array([1.0, 0.0, 1.0])
+    >>> share_of_buckets(np.zeros(3, int), *changes, num_rows=1, grid=grid)
+    array([[1. , 0.4, 1. , 1. ]])
+    """
+    first_N = np.ones(len(rows_N), dtype=bool)
+    first_N[1:] = rows_N[1:] != rows_N[:-1]
+    jump_N = np.where(first_N, states_N, np.diff(states_N, prepend=0.0))
+    step_N = (times_N - grid.start_ms) // grid.resolution_ms
+    before_N = step_N < 0
+    inside_N = ~before_N & (step_N < grid.steps)
+    level_RS = np.zeros((num_rows, grid.steps + 1))
+    np.add.at(level_RS[:, 0], rows_N[before_N], jump_N[before_N])
+    np.add.at(level_RS, (rows_N[inside_N], step_N[inside_N] + 1), jump_N[inside_N])
+    share_RS = np.cumsum(level_RS, axis=1)[:, :-1]
+    left_N = (grid.start_ms + (step_N + 1) * grid.resolution_ms - times_N) / grid.resolution_ms
+    np.add.at(share_RS, (rows_N[inside_N], step_N[inside_N]), (jump_N * left_N)[inside_N])
+    known_from_R = np.full(num_rows, np.iinfo(np.int64).max)
+    known_from_R[rows_N[first_N]] = times_N[first_N]
+    share_RS[grid.bucket_starts() < known_from_R[:, None]] = np.nan
+    return share_RS
+
+
+def overlaps(starts_N: Ints, ends_N: Ints, grid: Grid) -> tuple[Ints, Ints, Floats]:
+    """Which buckets each interval [start, end) touches, and the share of the bucket that it covers.
+
+    Returns:
+        Interval number int64[M], step int64[M] and share float64[M] in (0, 1], one entry for each pair that meets.
+
+    >>> interval, step, share = overlaps(np.array([15]), np.array([40]), Grid(start_ms=0, steps=3, resolution_ms=10))
+    >>> step.tolist(), share.tolist()
+    ([1, 2], [0.5, 1.0])
+    """
+    starts_N = np.clip(starts_N, grid.start_ms, grid.end_ms)
+    ends_N = np.clip(ends_N, grid.start_ms, grid.end_ms)
+    first_N = (starts_N - grid.start_ms) // grid.resolution_ms
+    last_N = -((grid.start_ms - ends_N) // grid.resolution_ms)
+    count_N = np.where(ends_N > starts_N, last_N - first_N, 0)
+    interval_M = np.repeat(np.arange(len(starts_N)), count_N)
+    step_M = np.arange(count_N.sum()) - np.repeat(np.cumsum(count_N) - count_N - first_N, count_N)
+    bucket_M = grid.start_ms + step_M * grid.resolution_ms
+    covered_M = np.minimum(ends_N[interval_M], bucket_M + grid.resolution_ms) - np.maximum(
+        starts_N[interval_M], bucket_M
+    )
+    return interval_M, step_M, covered_M / grid.resolution_ms
