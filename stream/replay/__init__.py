@@ -1,0 +1,8 @@
+"""Real files as events: presets for known data sets, a column map for any other parquet or CSV."""
+
+from __future__ import annotations
+
+from stream.replay.open import PRESETS, open_replay, parse_map
+from stream.replay.rows import Replay
+
+__all__ = ["PRESETS", "Replay", "open_replay", "parse_map"]
