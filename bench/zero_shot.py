@@ -1,0 +1,187 @@
+"""How well the shipped weights forecast shops that they have never seen, against seasonal naive in the same run.
+
+Plays simulated shops (four weeks of history and some live days), folds their events into hours, and
+forecasts from several cutoffs. Run: python -m bench.zero_shot [--weights DIR] [--seeds 11,12,13]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.report import write_result
+from model.baselines import moving_average, seasonal_naive
+from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from model.forecaster import Forecaster
+from model.metrics import coverage, wql
+from model.text import static_features
+from stream.config import DAY_MS, HOUR_MS
+from stream.schemas import ClickEvent, OrderEvent, OrderLine
+from stream.shop import Shop as ShopState
+from stream.simulator import Shop, scenario
+
+HORIZON = 48
+HISTORY_HOURS = 28 * 24
+CUTOFF_HOURS = (0, 30, 60)  # after the history, at different hours of the day
+WEEK_HOURS = 168
+KINDS = ("view", "cart", "favourite", "checkout")
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One shop's hours: units [I, N], clicks [I, N, 4], and what its topics said."""
+
+    shop: Shop
+    state: ShopState
+    units_IN: Array
+    clicks_INC: Array
+
+
+def play(seed: int, items: int) -> Played:
+    """Play a shop and fold its orders and clicks into hours by event time."""
+    shop = Shop(seed, items, scenario("flash_sale"))
+    hours = HISTORY_HOURS + CUTOFF_HOURS[-1] + HORIZON
+    rows = {item_id: row for row, item_id in enumerate(shop.item_ids)}
+    played = Played(shop, ShopState(), np.zeros((len(rows), hours)), np.zeros((len(rows), hours, len(KINDS))))
+    seen: set[str] = set()
+    for batch in shop.batches(HOUR_MS):
+        if batch.start_ms >= shop.start_ms + (hours + 2) * HOUR_MS:
+            return played
+        for kind, key, value, time_ms in zip(batch.kinds, batch.keys, batch.values, batch.timestamps_ms, strict=True):
+            if kind == "orders" or kind == "clicks":
+                _count(played, rows, seen, kind, value or b"")
+            else:
+                played.state.apply(kind, key, value, time_ms)
+    raise AssertionError("the shop is endless")
+
+
+ORDERS, CLICKS = msgspec.json.Decoder(OrderEvent), msgspec.json.Decoder(ClickEvent)
+
+
+def _count(played: Played, rows: dict[str, int], seen: set[str], kind: str, value: bytes) -> None:
+    """Add one event to its hour; broken bytes and repeats are left out, as ingest would."""
+    try:
+        event = (ORDERS if kind == "orders" else CLICKS).decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    hour = (int(event.event_time) - played.shop.start_ms) // HOUR_MS
+    if event.event_id in seen or not 0 <= hour < played.units_IN.shape[1]:
+        return
+    seen.add(event.event_id)
+    if isinstance(event, ClickEvent):
+        row = rows.get(f"{event.sku}|{event.region}")
+        if row is not None:
+            played.clicks_INC[row, hour, KINDS.index(event.kind)] += 1
+        return
+    lines: Sequence[OrderEvent | OrderLine] = event.lines or [event]
+    for line in lines:
+        row = rows.get(f"{line.sku}|{line.region or event.region}")
+        if row is not None and line.quantity is not None and line.quantity > 0:
+            played.units_IN[row, hour] += line.quantity
+
+
+def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Array, Array]:
+    """A batch that ends at an hour, the whole history behind it, and the actuals; stock-outs are missing."""
+    shop, state, ids = played.shop, played.state, played.shop.item_ids
+    first, cutoff_ms = cutoff - length, shop.start_ms + cutoff * HOUR_MS
+    in_stock = state.in_stock(ids, shop.start_ms, cutoff + HORIZON, HOUR_MS, as_of_ms=cutoff_ms + HORIZON * HOUR_MS)
+    units = np.where(
+        (in_stock == 0) & (played.units_IN[:, : cutoff + HORIZON] == 0), np.nan, played.units_IN[:, : cutoff + HORIZON]
+    )
+    age_h = (cutoff_ms - np.nan_to_num(state.launched_ms(ids))) / HOUR_MS
+    units[np.arange(units.shape[1]) < (cutoff - age_h)[:, None]] = np.nan
+    known = np.full((len(ids), length + HORIZON, len(KNOWN_SLOTS)), np.nan, np.float32)
+    start_ms = shop.start_ms + first * HOUR_MS
+    known[..., :3] = state.known(ids, start_ms, length + HORIZON, HOUR_MS, as_of_ms=cutoff_ms)
+    past = np.full((len(ids), length, len(PAST_SLOTS)), np.nan, np.float32)
+    past[..., :4] = played.clicks_INC[:, first:cutoff]
+    past[..., 4] = in_stock[:, first:cutoff]
+    static = static_features(
+        state.texts(ids), state.unit_prices(ids, as_of_ms=cutoff_ms), cutoff_ms - state.launched_ms(ids)
+    )
+    batch = Batch(
+        torch.tensor(units[:, first:cutoff], dtype=torch.float32),
+        torch.tensor(past),
+        torch.tensor(known),
+        torch.tensor(static),
+        torch.full((len(ids),), start_ms),
+        HOUR_MS,
+    )
+    # Actuals of hours that were sold out part of the time are no demand either.
+    actual = np.where(in_stock[:, cutoff:] < 1, np.nan, units[:, cutoff:])
+    return batch, units[:, :cutoff], actual
+
+
+def scores(actual: Array, quantiles: Array, levels: Array, groups: dict[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """WQL overall and by group of rows, coverage of the middle 80 %, and the sum of medians over actuals."""
+    low, middle, high = (int(np.argmin(np.abs(levels - level))) for level in (0.1, 0.5, 0.9))
+    found = {"wql": wql(actual, quantiles, levels)}
+    found |= {f"wql_{name}": wql(actual[rows], quantiles[rows], levels) for name, rows in groups.items()}
+    found["wql_first_24"] = wql(actual[:, :24], quantiles[:, :24], levels)
+    found["coverage_80"] = coverage(actual, quantiles[..., low], quantiles[..., high])
+    seen = np.isfinite(actual)
+    found["median_over_actual"] = float(quantiles[..., middle][seen].sum() / actual[seen].sum())
+    return found
+
+
+def measure(forecaster: Forecaster, seeds: list[int], items: int) -> dict[str, dict[str, float]]:
+    """Mean scores of the network and the yardsticks over shops and cutoffs, on rows that all of them can forecast."""
+    levels = np.array(forecaster.quantile_levels)
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in seeds:
+        played = play(seed, items)
+        for later in CUTOFF_HOURS:
+            batch, history, actual = context(played, HISTORY_HOURS + later, forecaster.context_length)
+            rows = np.isfinite(history).sum(1) >= WEEK_HOURS
+            history, actual, level = history[rows], actual[rows], np.nanmean(history[rows], 1)
+            groups = {"below_1_an_hour": level < 1, "1_to_10": (level >= 1) & (level < 10), "above_10": level >= 10}
+            forecasts = {
+                "freshet": forecaster.forecast(batch).cpu().numpy()[rows],
+                "seasonal_naive_168": seasonal_naive(history, HORIZON, WEEK_HOURS, levels),
+                "seasonal_naive_24": seasonal_naive(history, HORIZON, 24, levels),
+                "moving_average_168": moving_average(history, HORIZON, WEEK_HOURS, levels),
+            }
+            for name, quantiles in forecasts.items():
+                found.setdefault(name, []).append(scores(actual, quantiles, levels, groups))
+    return {
+        name: {key: round(float(np.mean([run[key] for run in runs])), 4) for key in runs[0]}
+        for name, runs in found.items()
+    }
+
+
+def main() -> None:
+    """Measure, print and write bench/results/zero_shot.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=None)
+    parser.add_argument("--seeds", default="11,12,13")
+    parser.add_argument("--items", type=int, default=144)
+    arguments = parser.parse_args()
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    forecaster = Forecaster.from_pretrained(arguments.weights, device="cpu", dtype="float32")
+    table = measure(forecaster, seeds, arguments.items)
+    ratio = table["freshet"]["wql"] / table["seasonal_naive_168"]["wql"]
+    for name, row in table.items():
+        print(f"{name:20} " + "  ".join(f"{key} {value:.4f}" for key, value in row.items()))
+    print(f"WQL over seasonal naive's: {ratio:.3f}")
+    numbers = {
+        "what": f"simulated shops, hourly, {HISTORY_HOURS} h of history, horizon {HORIZON} h, zero-shot",
+        "seeds": seeds,
+        "items": arguments.items,
+        "days_of_history": HISTORY_HOURS * HOUR_MS // DAY_MS,
+        "weights_sha256": forecaster.sha256,
+        "scores": table,
+        "wql_over_seasonal_naive": round(ratio, 4),
+    }
+    print(write_result("zero_shot", numbers, ["numpy", "torch", "transformers"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Arrays in, quantiles out: the forecasting network, its training and its yardsticks."""

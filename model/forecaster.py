@@ -1,0 +1,198 @@
+"""The door to a trained network: batches in, sorted quantiles in units out.
+
+Dimensions: B rows, T context steps, H horizon steps, S = T + H, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.batch import Batch
+from model.features import to_units
+from model.network import FreshetNetwork, place
+from model.weights import BASE_WEIGHTS, golden_batch, verify_weights
+from stream.errors import InvalidInputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# bf16 must win clearly, since it costs two digits: on CPUs without the instructions it is many times slower.
+BF16_MUST_WIN_BY = 1.2
+
+
+class Forecaster:
+    """A network ready to forecast on one device.
+
+    Forecasting neither changes the network nor keeps gradients, and treats rows without a group
+    each alone: a batch equals its rows one by one up to rounding.
+    """
+
+    def __init__(self, network: FreshetNetwork, *, device: str = "auto", dtype: str = "auto", sha256: str = "") -> None:
+        self.device = torch.device(pick_device(device))
+        self.network = network
+        self.network.train(mode=False)
+        place(self.network, self.device)
+        self.dtype = pick_dtype(self.network, dtype)
+        place(self.network, dtype=self.dtype)
+        self.sha256 = sha256
+
+    @classmethod
+    def from_pretrained(cls, path: Path | str | None = None, device: str = "auto", dtype: str = "auto") -> Forecaster:
+        """Verify and load a directory of weights; without a path the ones that ship with freshet.
+
+        Args:
+            path: a directory written by `model.weights.save_weights`.
+            device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+            dtype: "float32", "bfloat16", or "auto": bfloat16 where a probe shows it to be faster.
+
+        Raises:
+            WeightsError: the weights are missing, corrupt or do not compute what they should.
+        """
+        verified = verify_weights(BASE_WEIGHTS if path is None else Path(path))
+        return cls(verified.network, device=device, dtype=dtype, sha256=verified.sha256)
+
+    @property
+    def quantile_levels(self) -> tuple[float, ...]:
+        """The probabilities of the last dimension of a forecast, rising."""
+        return tuple(self.network.config.quantile_levels)
+
+    @property
+    def prediction_length_max(self) -> int:
+        """The most steps one forecast can reach."""
+        return int(self.network.config.prediction_length)
+
+    @property
+    def context_length(self) -> int:
+        """The most history that is used; older steps are ignored."""
+        return int(self.network.config.context_length)
+
+    @torch.no_grad()
+    def forecast(self, batch: Batch, *, max_rows: int = 128) -> Tensor:
+        """Return quantiles in units, sorted and >= 0: float32 [B, H, Q] on the forecaster's device.
+
+        Any context length will do: a longer one is cut to the newest steps, others are padded on the
+        left. A row without history gets a forecast from its static features alone. At most `max_rows`
+        rows (and whole groups) are computed at a time; 128 fit a CPU's cache, a GPU likes more.
+
+        Raises:
+            InvalidInputError: shapes do not fit together, or the horizon is longer than trained.
+        """
+        asked = batch.validate().prediction_length
+        batch = self._fit(batch)
+        shape = (len(batch), batch.prediction_length, len(self.quantile_levels))
+        quantiles_BHQ = torch.empty(shape, device=self.device)
+        for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
+            part = batch.rows(index).to(self.device)
+            output = self.network(*part.arguments())
+            quantiles_BHQ[index.to(self.device)] = to_units(output.z_BHQ, output.loc_B, output.scale_B)
+        return quantiles_BHQ[:, :asked]
+
+    def _fit(self, batch: Batch) -> Batch:
+        """The batch with as much context and horizon as the network's patches need."""
+        config, horizon = self.network.config, batch.prediction_length
+        if horizon > self.prediction_length_max:
+            raise InvalidInputError(
+                f"a horizon of {horizon} steps was asked for, these weights reach {self.prediction_length_max}",
+                hint="ask for fewer steps, or for longer buckets (a coarser resolution)",
+            )
+        if batch.static_BF.shape[1] != config.num_static:
+            raise InvalidInputError(
+                f"static_BF has {batch.static_BF.shape[1]} features, these weights expect {config.num_static}",
+                hint="make them with model.text.static_features",
+            )
+        batch = newest(batch, self.context_length)
+        return padded(batch, left=-batch.context_length % config.patch_length, right=-horizon % config.patch_length)
+
+
+def newest(batch: Batch, context_length: int) -> Batch:
+    """The batch without steps older than the newest `context_length`."""
+    cut = max(batch.context_length - context_length, 0)
+    return replace(
+        batch,
+        target_BT=batch.target_BT[:, cut:],
+        past_BTP=batch.past_BTP[:, cut:],
+        known_BSK=batch.known_BSK[:, cut:],
+        start_ms_B=batch.start_ms_B + cut * batch.resolution_ms,
+    )
+
+
+def padded(batch: Batch, *, left: int, right: int) -> Batch:
+    """The batch with missing steps before its context and after its horizon."""
+    return replace(
+        batch,
+        target_BT=F.pad(batch.target_BT, (left, 0), value=math.nan),
+        past_BTP=F.pad(batch.past_BTP, (0, 0, left, 0), value=math.nan),
+        known_BSK=F.pad(batch.known_BSK, (0, 0, left, right), value=math.nan),
+        start_ms_B=batch.start_ms_B - left * batch.resolution_ms,
+    )
+
+
+def micro_batches(batch: Batch, max_rows: int, max_group_rows: int) -> Iterator[Tensor]:
+    """Row indices of at most `max_rows` each; related rows stay together.
+
+    Raises:
+        InvalidInputError: `max_rows` is below one, or a group has more rows than `max_group_rows` or `max_rows`.
+    """
+    if max_rows < 1:
+        raise InvalidInputError(f"max_rows is {max_rows}; expected at least 1")
+    if batch.group_B is None:
+        yield from torch.split(torch.arange(len(batch)), max_rows)
+        return
+    order = batch.group_B.cpu().argsort(stable=True)
+    sizes = np.unique(batch.group_B.cpu().numpy(), return_counts=True)[1].tolist()
+    if max(sizes, default=0) > min(max_group_rows, max_rows):
+        raise InvalidInputError(
+            f"a group has {max(sizes)} related rows; expected at most {min(max_group_rows, max_rows)}",
+            hint="split it, nearest relatives together",
+        )
+    start = end = 0
+    for size in sizes:
+        if end + size - start > max_rows:
+            yield order[start:end]
+            start = end
+        end += size
+    yield order[start:end]
+
+
+def pick_device(device: str) -> str:
+    """ "auto" as a GPU where there is one, else the CPU; any other name as it is."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(network: FreshetNetwork, dtype: str) -> torch.dtype:
+    """ "auto" as bfloat16 where a probe on this machine shows it clearly faster, else float32.
+
+    Raises:
+        InvalidInputError: the name is none of "auto", "float32" and "bfloat16".
+    """
+    if dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype != "auto":
+        raise InvalidInputError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
+    exact, rounded = copy.deepcopy(network), copy.deepcopy(network)
+    place(exact, dtype=torch.float32)
+    place(rounded, dtype=torch.bfloat16)
+    return torch.bfloat16 if _probe_s(exact) > BF16_MUST_WIN_BY * _probe_s(rounded) else torch.float32
+
+
+@torch.no_grad()
+def _probe_s(network: FreshetNetwork) -> float:
+    """Seconds of the fastest of a few small forecasts."""
+    device = next(network.parameters()).device
+    batch = golden_batch(network.config).rows(torch.arange(64) % 4).to(device)
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        network(*batch.arguments()).z_BHQ.sum().item()
+        times.append(time.perf_counter() - started)
+    return min(times)

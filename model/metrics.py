@@ -1,0 +1,86 @@
+"""Forecast metrics in numpy; NaN actuals are left out. Definitions follow fev's.
+
+Dimensions: B rows, H horizon steps, Q quantile levels, T context steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def pinball(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> Array:
+    """Pinball loss of each row, step and level: [B, H, Q], NaN where the actual is NaN.
+
+    >>> pinball(np.array([[2.0]]), np.array([[[1.0, 3.0]]]), np.array([0.1, 0.9])).round(2).tolist()
+    [[[0.1, 0.1]]]
+    """
+    error = actual_BH[..., None] - quantiles_BHQ
+    return np.maximum(levels * error, (levels - 1.0) * error)
+
+
+def wql(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> float:
+    """Weighted quantile loss: twice the summed pinball loss over summed |actual|, mean over the levels.
+
+    >>> wql(np.array([[2.0, 0.0]]), np.array([[[1.0], [0.0]]]), np.array([0.5]))
+    0.5
+    """
+    losses = 2.0 * pinball(actual_BH, quantiles_BHQ, levels)
+    return float(np.nansum(losses) / len(levels) / _total(actual_BH))
+
+
+def wape(actual_BH: Array, median_BH: Array) -> float:
+    """Summed absolute error over summed |actual|.
+
+    >>> wape(np.array([[2.0, 2.0]]), np.array([[1.0, 2.0]]))
+    0.25
+    """
+    return float(np.nansum(np.abs(actual_BH - median_BH)) / _total(actual_BH))
+
+
+def seasonal_error(target_BT: Array, season_length: int) -> Array:
+    """Mean absolute seasonal difference of each row's history: [B], NaN without a single pair.
+
+    >>> seasonal_error(np.array([[1.0, 3.0, 2.0, 6.0]]), 2).tolist()
+    [2.0]
+    """
+    gap_BT = np.abs(target_BT[:, season_length:] - target_BT[:, :-season_length])
+    count_B = np.isfinite(gap_BT).sum(1)
+    return np.where(count_B > 0, np.nansum(gap_BT, 1) / np.maximum(count_B, 1), np.nan)
+
+
+def mase(actual_BH: Array, median_BH: Array, target_BT: Array, season_length: int) -> float:
+    """Mean absolute error over the seasonal error; rows whose seasonal error is zero or unknown are dropped.
+
+    >>> mase(np.array([[4.0]]), np.array([[3.0]]), np.array([[1.0, 3.0, 2.0, 6.0]]), 2)
+    0.5
+    """
+    error_B = seasonal_error(target_BT, season_length)
+    usable_B = error_B > 0
+    return float(np.nanmean(np.abs(actual_BH - median_BH)[usable_B] / error_B[usable_B, None]))
+
+
+def coverage(actual_BH: Array, lower_BH: Array, upper_BH: Array) -> float:
+    """Share of actuals within [lower, upper], both ends inclusive.
+
+    >>> coverage(np.array([[1.0, 5.0]]), np.array([[0.0, 0.0]]), np.array([[1.0, 4.0]]))
+    0.5
+    """
+    inside = (actual_BH >= lower_BH) & (actual_BH <= upper_BH)
+    return float(inside[np.isfinite(actual_BH)].mean())
+
+
+def bias(actual_BH: Array, mean_BH: Array) -> float:
+    """Summed (forecast - actual) over summed |actual|: above zero means too much was forecast.
+
+    >>> bias(np.array([[2.0, 2.0]]), np.array([[3.0, 2.0]]))
+    0.25
+    """
+    return float(np.nansum(mean_BH - actual_BH) / _total(actual_BH))
+
+
+def _total(actual_BH: Array) -> float:
+    """Summed |actual|; 1 when nothing was sold, so that a loss over it stays finite."""
+    return float(np.nansum(np.abs(actual_BH))) or 1.0

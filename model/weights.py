@@ -1,0 +1,195 @@
+"""Weights as files: written with a golden forecast beside them, verified before anyone uses them.
+
+A directory of weights holds `config.json`, `model.safetensors` (bf16), `golden.safetensors` (what
+these weights forecast for `golden_batch`) and `README.md` (the model card). Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from model.features import to_units
+from model.network import FreshetConfig, FreshetNetwork
+from stream.errors import InvalidInputError, WeightsError
+
+BASE_WEIGHTS = Path(__file__).parent / "weights_base"
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+GOLDEN_FILE = "golden.safetensors"
+CARD_FILE = "README.md"
+# Two float32 machines differ by about 1e-5 of a forecast; one flipped weight bit differs by more than this.
+GOLDEN_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Weights that passed every check.
+
+    Attributes:
+        sha256: of `model.safetensors`, hexadecimal.
+        num_parameters: how many numbers the network has.
+        golden_error: largest difference from the stored forecast, relative to 1 + its size.
+        network: the verified network in float32, evaluation mode.
+    """
+
+    sha256: str
+    num_parameters: int
+    golden_error: float
+    network: FreshetNetwork
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, or of the weights inside a directory, in hexadecimal."""
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(f"no weights at {file}", hint="name a directory that holds model.safetensors")
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def golden_batch(config: FreshetConfig, seed: int = 0) -> Batch:
+    """A small batch from integer arithmetic alone: the same on every machine and version.
+
+    Four rows with counts, gaps, covariates and text; the third has no history at all.
+    """
+    rows, context = 4, min(8 * config.patch_length, config.context_length)
+    steps = context + min(2 * config.patch_length, config.prediction_length)
+    known_BSK = _scramble((rows, steps, len(KNOWN_SLOTS)), seed + 1) / 64.0
+    known_BSK[..., 0] = 0.5 + known_BSK[..., 0] / 32.0
+    known_BSK[..., 1:4] = (known_BSK[..., 1:4] > 12.0).float()
+    target_BT = _scramble((rows, context), seed + 2) // (8 * 4 ** torch.arange(rows)[:, None])
+    target_BT[1, context // 3 : context // 2] = math.nan
+    target_BT[2] = math.nan
+    past_BTP = _scramble((rows, context, len(PAST_SLOTS)), seed + 3) // 16
+    past_BTP[3] = math.nan
+    static_BF = (_scramble((rows, config.num_static), seed + 4) - 512.0) / 8192.0
+    start_ms_B = 1_700_000_000_000 // 3_600_000 * 3_600_000 + torch.arange(rows) * 7 * 3_600_000
+    return Batch(target_BT, past_BTP, known_BSK, static_BF, start_ms_B, 3_600_000)
+
+
+def _scramble(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Whole numbers from 0 to 1,023 without visible order, as float32."""
+    index = torch.arange(math.prod(shape), dtype=torch.int64) + seed * 1_000_003
+    mixed = (index * 2_654_435_761) % 2**32
+    mixed = ((mixed ^ (mixed >> 15)) * 2_246_822_519) % 2**32
+    return ((mixed >> 13) % 1024).float().reshape(shape)
+
+
+def save_weights(network: FreshetNetwork, directory: Path, *, card: str) -> str:
+    """Write weights in bf16, config, golden forecast and model card; return the weights' sha256.
+
+    Durable effects, in order: config, card, golden forecast, weights last, so that a directory with
+    weights is complete. The golden forecast is that of the weights as stored, after rounding to bf16.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    config = FreshetConfig.from_dict(network.config.to_dict())
+    state = {name: value.detach().cpu().to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
+    stored = _build(config, state)
+    described = config.to_diff_dict() | {"architectures": [FreshetNetwork.__name__], "dtype": "bfloat16"}
+    (directory / CONFIG_FILE).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    (directory / CARD_FILE).write_text(card)
+    # Through write_bytes, since save_file makes files that only their owner may read.
+    (directory / GOLDEN_FILE).write_bytes(save({"quantiles_BHQ": golden_forecast(stored)}))
+    (directory / WEIGHTS_FILE).write_bytes(save(state, metadata={"format": "pt"}))
+    return sha256_of(directory)
+
+
+def verify_weights(directory: Path, expected_sha256: str | None = None) -> Verified:
+    """Load weights and prove that they do what they did when they were saved.
+
+    Raises:
+        WeightsError: a file is missing, truncated or not safetensors; the sha256 is not the expected one;
+            names or shapes do not fit the config; a value is not finite; the golden forecast differs
+            by more than GOLDEN_TOLERANCE.
+    """
+    found = sha256_of(directory)
+    if expected_sha256 is not None and found != expected_sha256:
+        raise WeightsError(
+            f"{directory / WEIGHTS_FILE} has sha256 {found}, expected {expected_sha256}",
+            hint="the file was altered or belongs to another version",
+        )
+    config = read_config(directory)
+    state = _read_tensors(directory / WEIGHTS_FILE)
+    _check_state(directory, config, state)
+    network = _build(config, state)
+    error = _golden_error(directory, network)
+    return Verified(found, sum(p.numel() for p in network.parameters()), error, network)
+
+
+def read_config(directory: Path) -> FreshetConfig:
+    """Read a weights directory's config, or raise WeightsError."""
+    path = directory / CONFIG_FILE
+    try:
+        fields = json.loads(path.read_text())
+        if fields.get("model_type") != FreshetConfig.model_type:
+            kind = fields.get("model_type")
+            raise WeightsError(f"{path} describes a {kind!r} model, expected {FreshetConfig.model_type!r}")
+        return FreshetConfig(**{k: v for k, v in fields.items() if k != "model_type"})
+    except (OSError, ValueError, TypeError, AttributeError, InvalidInputError) as error:
+        raise WeightsError(f"{path} is not a readable config: {error}", hint="restore it or save again") from error
+
+
+@torch.no_grad()
+def golden_forecast(network: FreshetNetwork) -> Tensor:
+    """The quantiles, in units, that a network gives for the golden batch."""
+    output = network(*golden_batch(network.config).arguments())
+    return to_units(output.z_BHQ, output.loc_B, output.scale_B)
+
+
+def _build(config: FreshetConfig, state: dict[str, Tensor]) -> FreshetNetwork:
+    network = FreshetNetwork(config)
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    network.train(mode=False)
+    return network
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as safetensors: {error}", hint="it is truncated or corrupt; fetch it again"
+        ) from error
+
+
+def _check_state(directory: Path, config: FreshetConfig, state: dict[str, Tensor]) -> None:
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in FreshetNetwork(config).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise WeightsError(
+                f"{directory / WEIGHTS_FILE} holds {name} with shape {found.get(name)}, "
+                f"its config.json expects {expected.get(name)}",
+                hint="config and weights belong to different versions",
+            )
+    for name, value in state.items():
+        if not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"{directory / WEIGHTS_FILE} holds a value in {name} that is not finite")
+
+
+def _golden_error(directory: Path, network: FreshetNetwork) -> float:
+    stored = _read_tensors(directory / GOLDEN_FILE).get("quantiles_BHQ")
+    found = golden_forecast(network)
+    if stored is None or stored.shape != found.shape:
+        shape = None if stored is None else tuple(stored.shape)
+        expected = tuple(found.shape)
+        raise WeightsError(f"{directory / GOLDEN_FILE} holds a forecast of shape {shape}, expected {expected}")
+    error = float(((found - stored).abs() / (1.0 + stored.abs())).max())
+    if not error <= GOLDEN_TOLERANCE:
+        raise WeightsError(
+            f"the weights in {directory} differ from their golden forecast by {error:.2g}, "
+            f"tolerated is {GOLDEN_TOLERANCE:g}",
+            hint="the weights, or the code that runs them, are not those that were saved",
+        )
+    return error

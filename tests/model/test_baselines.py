@@ -1,0 +1,46 @@
+"""The yardsticks must be fair: a weak baseline makes any network look good."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from model.baselines import moving_average, seasonal_naive
+
+LEVELS = np.array([0.1, 0.5, 0.9])
+
+
+def test_it_repeats_the_last_season_and_is_sure_of_a_series_that_repeats_itself() -> None:
+    week = np.arange(7.0)
+    forecast = seasonal_naive(np.tile(week, 4)[None], 10, 7, LEVELS)
+    np.testing.assert_allclose(forecast[0, :, 1], [0, 1, 2, 3, 4, 5, 6, 0, 1, 2])
+    np.testing.assert_allclose(forecast[0, :, 0], forecast[0, :, 2])
+
+
+def test_the_phase_is_counted_from_the_cutoff_when_history_is_no_whole_number_of_seasons() -> None:
+    forecast = seasonal_naive(np.array([[9.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0]]), 3, 3, LEVELS)
+    assert forecast[0, :, 1].tolist() == [2.0, 3.0, 1.0]
+
+
+def test_the_spread_is_that_of_the_seasonal_differences_and_grows_by_season() -> None:
+    history = np.array([[0.0, 10.0, 3.0, 13.0, 0.0, 10.0]])
+    forecast = seasonal_naive(history + 100, 4, 2, np.array([0.5, 0.8413447]))
+    # Four differences of +-3, one degree of freedom less: sqrt(36 / 3).
+    spread = math.sqrt(12.0)
+    np.testing.assert_allclose(forecast[0, :, 1] - forecast[0, :, 0], spread * np.sqrt([1, 1, 2, 2]), rtol=1e-6)
+
+
+def test_a_missing_value_is_looked_up_a_season_earlier_and_quantiles_stop_at_zero() -> None:
+    history = np.array([[4.0, 1.0, math.nan, 2.0], [math.nan] * 4])
+    forecast = seasonal_naive(history, 2, 2, LEVELS)
+    assert forecast[0, :, 1].tolist() == [4.0, 2.0]
+    assert (forecast[0] >= 0).all()
+    assert np.isnan(forecast[1]).all()
+
+
+def test_the_moving_average_is_flat_and_ignores_gaps() -> None:
+    forecast = moving_average(np.array([[100.0, 2.0, math.nan, 4.0]]), 3, 3, LEVELS)
+    assert forecast[0, :, 1].tolist() == [3.0, 3.0, 3.0]
+    assert forecast[0, 0, 2] - 3.0 == pytest.approx(math.sqrt(2.0) * 1.2815516)

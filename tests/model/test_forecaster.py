@@ -1,0 +1,120 @@
+"""The forecaster takes whatever a shop has and gives sane quantiles in units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.batch import Batch
+from model.forecaster import Forecaster, micro_batches
+from model.weights import save_weights
+from stream.errors import InvalidInputError, WeightsError
+
+
+@pytest.fixture
+def forecaster(tiny_network) -> Forecaster:
+    return Forecaster(tiny_network, device="cpu", dtype="float32")
+
+
+def hours(rows: int, context: int, horizon: int) -> Batch:
+    generator = torch.Generator().manual_seed(rows + context)
+    return Batch(
+        torch.poisson(torch.full((rows, context), 4.0), generator=generator),
+        torch.full((rows, context, 8), math.nan),
+        torch.zeros(rows, context + horizon, 8),
+        torch.zeros(rows, 258),
+        torch.arange(rows) * 3_600_000,
+        3_600_000,
+    )
+
+
+def test_quantiles_are_sorted_finite_and_not_negative(forecaster, drawn) -> None:
+    quantiles = forecaster.forecast(drawn[0])
+    assert quantiles.shape == (12, 32, 21)
+    assert quantiles.dtype == torch.float32
+    assert not quantiles.requires_grad
+    assert bool(torch.isfinite(quantiles).all())
+    assert bool((quantiles >= 0).all())
+    assert bool((quantiles.diff(dim=-1) >= 0).all())
+
+
+@pytest.mark.parametrize("max_rows", [1, 5, 12, 500])
+def test_micro_batches_do_not_change_the_forecast(forecaster, drawn, max_rows) -> None:
+    whole = forecaster.forecast(drawn[0])
+    parts = forecaster.forecast(drawn[0], max_rows=max_rows)
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("context", "horizon"), [(1, 1), (5, 7), (16, 16), (100, 24), (128, 32), (300, 20)])
+def test_any_context_and_any_horizon_up_to_the_trained_one(forecaster, context, horizon) -> None:
+    assert forecaster.forecast(hours(3, context, horizon)).shape == (3, horizon, 21)
+
+
+def test_only_the_newest_steps_of_a_long_history_count(forecaster) -> None:
+    long = hours(2, 300, 16)
+    cut = 300 - forecaster.context_length
+    short = replace(
+        long,
+        target_BT=long.target_BT[:, cut:],
+        past_BTP=long.past_BTP[:, cut:],
+        known_BSK=long.known_BSK[:, cut:],
+        start_ms_B=long.start_ms_B + cut * long.resolution_ms,
+    )
+    assert torch.equal(forecaster.forecast(long), forecaster.forecast(short))
+
+
+def test_a_row_without_history_gets_a_forecast_and_its_price_moves_it(forecaster) -> None:
+    batch = replace(hours(2, 64, 24), target_BT=torch.full((2, 64), math.nan))
+    batch.static_BF[1, -2:] = torch.tensor([6.0, 1.0])
+    batch = replace(batch, start_ms_B=torch.zeros(2, dtype=torch.int64))
+    quantiles = forecaster.forecast(batch)
+    assert bool(torch.isfinite(quantiles).all())
+    assert not torch.allclose(quantiles[0], quantiles[1])
+
+
+def test_a_horizon_beyond_the_trained_one_is_refused_with_a_way_out(forecaster) -> None:
+    with pytest.raises(InvalidInputError, match="reach 32; ask for fewer steps"):
+        forecaster.forecast(hours(1, 64, 33))
+
+
+def test_static_features_of_another_width_are_refused(forecaster) -> None:
+    with pytest.raises(InvalidInputError, match="expect 258"):
+        forecaster.forecast(replace(hours(1, 64, 8), static_BF=torch.zeros(1, 3)))
+
+
+def test_related_rows_stay_in_one_micro_batch() -> None:
+    batch = replace(hours(7, 16, 8), group_B=torch.tensor([3, 1, 3, 1, 2, 2, 9]))
+    parts = [index.tolist() for index in micro_batches(batch, 4, 32)]
+    assert sorted(row for part in parts for row in part) == list(range(7))
+    assert all(len(part) <= 4 for part in parts)
+    where = {int(batch.group_B[row]): number for number, part in enumerate(parts) for row in part}
+    assert all(where[int(batch.group_B[row])] == number for number, part in enumerate(parts) for row in part)
+
+
+def test_a_group_larger_than_the_limit_is_refused() -> None:
+    batch = replace(hours(5, 16, 8), group_B=torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(InvalidInputError, match="5 related rows"):
+        list(micro_batches(batch, 512, 4))
+
+
+def test_an_unknown_dtype_is_refused_and_bfloat16_is_near_float32(tiny_network, drawn) -> None:
+    with pytest.raises(InvalidInputError, match="float16"):
+        Forecaster(tiny_network, device="cpu", dtype="float16")
+    exact = Forecaster(tiny_network, device="cpu", dtype="float32").forecast(drawn[0])
+    rounded = Forecaster(tiny_network, device="cpu", dtype="bfloat16").forecast(drawn[0])
+    assert bool(torch.isfinite(rounded).all())
+    assert (rounded.median() - exact.median()).abs() < 0.2 * exact.median() + 1.0
+
+
+def test_it_loads_verified_weights_and_refuses_missing_ones(tiny_network, tmp_path, drawn) -> None:
+    sha256 = save_weights(tiny_network, tmp_path / "w", card="")
+    loaded = Forecaster.from_pretrained(tmp_path / "w", device="cpu", dtype="float32")
+    assert loaded.sha256 == sha256
+    assert loaded.quantile_levels[0] == 0.01
+    assert loaded.quantile_levels[10] == 0.5
+    assert (loaded.context_length, loaded.prediction_length_max) == (128, 32)
+    with pytest.raises(WeightsError, match="no weights"):
+        Forecaster.from_pretrained(tmp_path / "nowhere")

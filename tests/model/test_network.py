@@ -1,0 +1,102 @@
+"""The network keeps its promises whatever its weights are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from model.batch import Batch
+from model.forecaster import padded
+from model.network import FreshetConfig, FreshetNetwork
+
+
+def run(network: FreshetNetwork, batch: Batch) -> torch.Tensor:
+    with torch.no_grad():
+        return network(*batch.arguments()).z_BHQ
+
+
+def test_all_levels_of_all_steps_come_out_of_one_pass(tiny_network, drawn) -> None:
+    batch, _ = drawn
+    assert run(tiny_network, batch).shape == (12, 32, 21)
+
+
+def test_saved_and_loaded_by_name_it_computes_the_same(tiny_network, drawn, tmp_path) -> None:
+    tiny_network.save_pretrained(tmp_path)
+    loaded = FreshetNetwork.from_pretrained(tmp_path)
+    automatic = AutoModel.from_pretrained(tmp_path)
+    expected = run(tiny_network, drawn[0])
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), FreshetConfig)
+    assert isinstance(automatic, FreshetNetwork)
+    assert torch.equal(run(loaded, drawn[0]), expected)
+    assert torch.equal(run(automatic, drawn[0]), expected)
+
+
+def test_rows_do_not_influence_each_other(tiny_network, drawn) -> None:
+    batch, _ = drawn
+    together = run(tiny_network, batch)
+    alone = torch.cat([run(tiny_network, batch.rows(slice(row, row + 1))) for row in range(len(batch))])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_missing_steps_before_the_history_change_nothing(tiny_network, drawn) -> None:
+    batch = replace(drawn[0])
+    longer = padded(batch, left=32, right=0)
+    torch.testing.assert_close(run(tiny_network, batch), run(tiny_network, longer), rtol=1e-4, atol=1e-4)
+
+
+def test_missing_covariates_are_told_from_zero(tiny_network, drawn) -> None:
+    batch, _ = drawn
+    blind = replace(batch, known_BSK=torch.full_like(batch.known_BSK, math.nan))
+    zeros = replace(batch, known_BSK=torch.zeros_like(batch.known_BSK))
+    assert bool(torch.isfinite(run(tiny_network, blind)).all())
+    assert not torch.equal(run(tiny_network, zeros), run(tiny_network, blind))
+
+
+def test_a_known_promotion_reaches_the_step_that_it_is_for(tiny_network, drawn) -> None:
+    batch, _ = drawn
+    known = torch.nan_to_num(batch.known_BSK)
+    changed = known.clone()
+    changed[:, batch.context_length + 5, 1] += 1.0
+    before, after = (run(tiny_network, replace(batch, known_BSK=slots)) for slots in (known, changed))
+    moved = (after - before).abs()
+    assert moved[:, 5].mean() > moved[:, 6].mean()
+
+
+@pytest.mark.parametrize("row", [[math.nan] * 64, [0.0] * 64, [5.0] * 64, [1e12] * 64, [0.0] * 63 + [1e9]])
+def test_odd_histories_give_finite_forecasts(tiny_network, drawn, row) -> None:
+    batch = drawn[0].rows(slice(0, 1))
+    batch = replace(
+        batch,
+        target_BT=torch.tensor([row]),
+        past_BTP=torch.full((1, 64, 8), math.nan),
+        known_BSK=torch.full((1, 96, 8), math.nan),
+    )
+    assert bool(torch.isfinite(run(tiny_network, batch)).all())
+
+
+def test_an_untrained_group_mixer_changes_nothing_and_a_trained_one_joins_only_relatives(tiny_config, drawn) -> None:
+    torch.manual_seed(0)
+    network = FreshetNetwork(tiny_config)
+    network.train(mode=False)
+    batch, _ = drawn
+    grouped = replace(batch, group_B=torch.arange(12) // 2)
+    torch.testing.assert_close(run(network, grouped), run(network, batch))
+    torch.nn.init.normal_(network.group_mixer.attention.out.weight)
+    louder = grouped.target_BT.clone()
+    louder[0] = 2.0 * louder[0] + 3.0 * torch.arange(louder.shape[1]) % 17
+    moved = (run(network, grouped) - run(network, replace(grouped, target_BT=louder))).abs().amax((1, 2))
+    assert moved[1] > 1e-4
+    assert bool((moved[2:] < 1e-4).all())
+
+
+def test_the_sizes_grow() -> None:
+    counts = []
+    for config in (FreshetConfig.edge(), FreshetConfig.default(), FreshetConfig.quality()):
+        with torch.device("meta"):
+            counts.append(sum(p.numel() for p in FreshetNetwork(config).parameters()))
+    assert counts == sorted(counts)
+    assert counts[1] < 6.5e6, "bf16 weights of the default size must stay below 13 MB"
