@@ -1,0 +1,1 @@
+"""Keep forecasts alive and honest: worker, scores, drift, fine-tuning, gate, registry, swap."""

@@ -1,0 +1,55 @@
+"""Items of the catalogue that nobody has bought or looked at yet: they get forecasts from their text and price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stream.schemas import item_id_of, item_id_parts
+from stream.shop import Shop
+
+MAX_COLD_ITEMS = 1_000
+COLD_FIELDS = {"sku", "region"}
+
+
+class ColdStart:
+    """Names the cold items of a shop: skus without any window, in every region that is known from other items.
+
+    Args:
+        series_by: The fields of an item id; with others than sku and region nothing can be named in advance.
+        owns: Which items are this worker's.
+        max_items: Beyond it the newest launches come first.
+    """
+
+    def __init__(self, series_by: Sequence[str], owns: Callable[[str], bool], max_items: int = MAX_COLD_ITEMS) -> None:
+        self._series_by = tuple(series_by)
+        self._owns, self._max_items = owns, max_items
+        self._skus: set[str] = set()
+        self._regions: set[str] = set()
+        self._possible = "sku" in self._series_by and set(self._series_by) <= COLD_FIELDS
+
+    def saw(self, item_ids: Sequence[str]) -> None:
+        """These have windows. To be told of all items, whoever owns them."""
+        if not self._possible:
+            return
+        for item_id in item_ids:
+            fields = dict(zip(self._series_by, item_id_parts(item_id), strict=False))
+            self._skus.add(fields["sku"])
+            self._regions.add(fields.get("region", "-"))
+
+    def item_ids(self, shop: Shop, cutoff_ms: int, horizon_ms: int) -> list[str]:
+        """Cold items that are on sale before the horizon's end; sorted, at most `max_items`."""
+        if not self._possible or not self._regions:
+            return []
+        skus = [sku for sku in shop.skus() if sku not in self._skus]
+        items = {self._item(sku, region): sku for sku in skus for region in sorted(self._regions)}
+        mine = [item_id for item_id in items if self._owns(item_id)]
+        launched_ms = shop.launched_ms(mine)
+        on_sale = [i for i in range(len(mine)) if not launched_ms[i] >= cutoff_ms + horizon_ms]
+        newest_first = sorted(on_sale, key=lambda i: (-np.nan_to_num(launched_ms[i]), mine[i]))
+        return sorted(mine[i] for i in newest_first[: self._max_items])
+
+    def _item(self, sku: str, region: str) -> str:
+        values = {"sku": sku, "region": region}
+        return item_id_of([values[field] for field in self._series_by])

@@ -1,0 +1,1 @@
+"""`freshet demo`: everything on one machine, watched and counted from outside."""

@@ -1,0 +1,53 @@
+"""What happened, in plain words: one sentence for each record that a person would want to hear about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
+
+
+def when(at_ms: int) -> str:
+    """A clock time as people read it.
+
+    >>> when(0)
+    'Thu 1 Jan 00:00'
+    """
+    at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+    return f"{at:%a} {at.day} {at:%b %H:%M}"
+
+
+def of_drift(alert: DriftAlert) -> str:
+    if alert.state == "stable":
+        return f"{alert.segment} is stable again: forecasts are as good as before the drift"
+    word = "drift" if alert.state == "drift" else "a first sign of drift"
+    return f"{word} in {alert.segment} ({alert.kind}) since {when(alert.onset_ms)}: {alert.description}"
+
+
+def of_request(request: RetrainRequest) -> str:
+    about = f" for {', '.join(request.segments)}" if request.segments else ""
+    return f"new weights are asked for{about} ({request.reason})"
+
+
+def of_model(event: ModelEvent) -> str:
+    """One sentence for a step in the life of a weights version."""
+    reason = f": {event.reason}" if event.reason else ""
+    if event.kind == "rejected" and not event.gate:
+        return f"no training{reason}"
+    sentences = {
+        "training": f"fine-tuning starts from {event.parent or 'base'}{reason}",
+        "rejected": f"the gate keeps the old weights{reason}",
+        "promoted": f"the gate promotes {event.version} over {event.parent or 'base'}{reason}",
+        "swapped": f"the worker now serves {event.version}; the swap paused it for {event.pause_ms or 0:.2f} ms",
+        "swap_failed": f"the worker refuses {event.version} and keeps the old weights{reason}",
+        "confirmed": f"probation is over, {event.version} stays{reason}",
+        "rolled_back": f"rolled back to {event.version}{reason}",
+    }
+    return sentences[event.kind]
+
+
+def of_promotion(promotion: Promotion, started: bool) -> str:
+    """A sale begins or ends."""
+    about = promotion.sku or f"all of {promotion.category}"
+    kind = promotion.kind.replace("_", " ")
+    return f"a {kind} on {about} {f'starts, {promotion.discount:.0%} off' if started else 'is over'}"

@@ -1,0 +1,172 @@
+"""What a demo can see from outside: log ends, the books in Redis, the output topics, the source's plan file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from online.demo import story
+from online.demo.count import COUNTED_KINDS, Tally
+from stream.clock import open_clock
+from stream.config import Settings
+from stream.errors import BrokerError
+from stream.kafka import LogOffsets, TableReader, partitions_of
+from stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
+from stream.store import WindowStore, connect
+
+MAX_POLLS_PER_LOOK = 20
+LEADERS_TIMEOUT_S = 30.0
+
+
+class Watcher:
+    """Reads topics and Redis as any outsider could.
+
+    Args:
+        settings: Where the demo's broker and Redis are.
+        speed: Clock milliseconds per wall millisecond.
+        say: Takes one sentence for each thing that happened.
+    """
+
+    def __init__(self, settings: Settings, speed: float, say: Callable[[str], None]) -> None:
+        names = settings.kafka.topics
+        self._kinds = {getattr(names, kind): kind for kind in (*COUNTED_KINDS, "promotions")}
+        self._settings, self._say = settings, say
+        self._reader = TableReader(settings, sorted(self._kinds))
+        self._offsets = LogOffsets(settings)
+        self._redis = connect(settings.redis)
+        self._store = WindowStore(self._redis, settings.redis.generation)
+        self.clock = open_clock(self._redis)
+        self.tally = Tally(speed)
+        self._sales: dict[str, Promotion] = {}
+        self._running: set[str] = set()
+        watched = self._partitions(names.orders, names.clicks, names.forecasts, names.windows)
+        self._starts = {at: start for at, (start, _) in self._leaders_ready(watched).items()}
+
+    def _leaders_ready(self, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+        """Offset ranges, asked again while the partitions of new topics still wait for their leaders."""
+        deadline = time.monotonic() + LEADERS_TIMEOUT_S
+        while True:
+            try:
+                return self._offsets.ranges(partitions)
+            except BrokerError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def look(self) -> None:
+        """Count what has come since the last look; bounded, never waits long."""
+        for _ in range(MAX_POLLS_PER_LOOK):
+            records = self._reader.poll(max_wait_ms=10)
+            if not records:
+                break
+            for record in records:
+                self._take(self._kinds[record.topic], record.value)
+        self._tell_sales()
+
+    def _take(self, kind: str, value: bytes | None) -> None:
+        if kind == "promotions":
+            self._plan_sale(value)
+            return
+        record = self.tally.count(kind, value)
+        if isinstance(record, DriftAlert):
+            self._say(story.of_drift(record))
+        elif isinstance(record, RetrainRequest):
+            self._say(story.of_request(record))
+        elif isinstance(record, ModelEvent):
+            self._say(story.of_model(record))
+
+    def _plan_sale(self, value: bytes | None) -> None:
+        promotion = msgspec.json.decode(value, type=Promotion) if value else None
+        if promotion and promotion.kind == "flash_sale":
+            self._sales[promotion.promotion_id] = promotion
+
+    def _tell_sales(self) -> None:
+        now_ms = self.clock.now_ms()
+        for key, sale in list(self._sales.items()):
+            if key not in self._running and int(sale.starts_at) <= now_ms < int(sale.ends_at):
+                self._running.add(key)
+                self._say(story.of_promotion(sale, started=True))
+            elif int(sale.ends_at) <= now_ms:
+                del self._sales[key]
+                if key in self._running:
+                    self._running.remove(key)
+                    self._say(story.of_promotion(sale, started=False))
+
+    def books(self) -> dict[str, int]:
+        """The books of all partitions added up, as Redis holds them."""
+        total = dict.fromkeys(("read", "applied", "duplicate", "late_dropped", "dead_letter"), 0)
+        for topic, partition in self._store.partitions():
+            header = self._store.header(topic, partition)
+            for name in total:
+                total[name] += getattr(header, name) if header else 0
+        return total
+
+    def produced(self) -> int:
+        """End less start offsets of the event topics, asked of the broker."""
+        names = self._settings.kafka.topics
+        return self._taken(names.orders, names.clicks)
+
+    def published(self) -> int:
+        """How many forecasts the topic has taken."""
+        return self._taken(self._settings.kafka.topics.forecasts)
+
+    def updates(self) -> int:
+        """How many notices the windows topic has taken."""
+        return self._taken(self._settings.kafka.topics.windows)
+
+    def items(self) -> int:
+        """Distinct items in the dictionaries of all partitions."""
+        found: set[str] = set()
+        for topic, partition in self._store.partitions():
+            header = self._store.header(topic, partition)
+            found.update(self._store.dictionary(topic, partition, header.items) if header else ())
+        return len(found)
+
+    def _taken(self, *topics: str) -> int:
+        """Records ever taken by these topics since the demo began."""
+        ranges = self._offsets.ranges(self._partitions(*topics))
+        return sum(end - self._starts[at] for at, (_, end) in ranges.items())
+
+    def _partitions(self, *topics: str) -> list[tuple[str, int]]:
+        numbers = partitions_of(self._settings, topics)
+        return [(topic, partition) for topic in topics for partition in range(numbers[topic])]
+
+    def summary(self) -> dict[str, Any]:
+        """Everything that `--summary` promises; call when nothing moves any more."""
+        self.look()
+        produced, books = self.produced(), self.books()
+        read = books.pop("read")
+        return {
+            "events": {"produced": produced, **books},
+            "conserved": produced == read == sum(books.values()),
+            "windows": {"items": self.items(), "updates": self.updates()},
+            "forecasts": self.tally.forecast_section(self.published()),
+            **self.tally.sections(),
+        }
+
+    def close(self) -> None:
+        self._reader.close()
+        self._redis.close()
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The source's progress file; empty until it is written."""
+    try:
+        plan = msgspec.json.decode(path.read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
+
+
+def wait_until(done: Callable[[], bool], timeout_s: float, every_s: float = 0.2) -> bool:
+    """Poll until `done` or the time is up; says which."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every_s)
+    return True

@@ -1,0 +1,61 @@
+"""`freshet doctor`: the stream's checks, and those of weights and device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from online.registry import BASE, Registry
+from stream.config import Settings
+from stream.doctor import Check, run_checks
+
+MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All findings."""
+
+    checks: list[Check]
+
+    @property
+    def healthy(self) -> bool:
+        """True when freshet can run; warnings are allowed."""
+        return all(check.state != "fail" for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"healthy": self.healthy, "checks": [asdict(check) for check in self.checks]}
+
+    def as_text(self) -> str:
+        return "\n".join(_line(check) for check in self.checks)
+
+
+def _line(check: Check) -> str:
+    return f"{MARKS[check.state]}  {check.name}: {check.message}" + (f"; {check.hint}" if check.hint else "")
+
+
+def examine(settings: Settings) -> Examination:
+    """Look at broker, topics, Redis, clock, windows, weights and device."""
+    return Examination(
+        run_checks(settings, [("weights", lambda: _weights(settings)), ("device", lambda: _device(settings))])
+    )
+
+
+def _weights(settings: Settings) -> Iterator[Check]:
+    from model.weights import BASE_WEIGHTS, verify_weights
+
+    registry = Registry(settings.learn.registry)
+    champion = registry.champion()
+    folder = BASE_WEIGHTS if champion == BASE else registry.path(champion)
+    if champion != BASE:
+        registry.verify(champion)
+    verified = verify_weights(folder)
+    yield Check("weights", "ok", f"{champion} ({verified.sha256[:12]}) computes what it did when it was saved")
+
+
+def _device(settings: Settings) -> Iterator[Check]:
+    from model.forecaster import Forecaster
+
+    forecaster = Forecaster.from_pretrained(device=settings.worker.device, dtype=settings.worker.dtype)
+    yield Check("device", "ok", f"forecasts on {forecaster.device} in {str(forecaster.dtype).removeprefix('torch.')}")

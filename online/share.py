@@ -1,0 +1,58 @@
+"""Which items are this worker's: its shards of the windows topic, and the notices that come on them."""
+
+from __future__ import annotations
+
+from stream.config import Settings
+from stream.kafka import Consumer, TopicPartition, broker_errors, consumer, partitions_of, shard_of, take
+from stream.telemetry import get_logger
+
+MAX_NOTICES = 1_000
+
+log = get_logger(__name__)
+
+
+class Share:
+    """A member of the worker group. Its shards change only inside `poll`; `version` says that they did.
+
+    Args:
+        settings: Where to connect, and the topic's name.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.kafka.topics.windows
+        self.num_shards = partitions_of(settings, [self._topic])[self._topic]
+        self.shards: frozenset[int] = frozenset()
+        self.version = 0
+        # Notices are hints: what was sent before this worker came is in Redis.
+        self._client = consumer(settings, "worker", auto_offset_reset="latest")
+        with broker_errors("joining the worker group"):
+            self._client.subscribe(
+                [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+            )
+
+    def poll(self, max_wait_ms: int) -> bool:
+        """Serve the group and say whether a notice came; to be called at least every few minutes.
+
+        Raises:
+            BrokerError: The broker refuses.
+        """
+        return bool(take(self._client, MAX_NOTICES if max_wait_ms == 0 else 1, max_wait_ms).messages)
+
+    def owns(self, item_id: str) -> bool:
+        """Whether an item is this worker's to forecast."""
+        return len(self.shards) == self.num_shards or shard_of(item_id, self.num_shards) in self.shards
+
+    def close(self) -> None:
+        """Leave the group; blocks for a moment."""
+        self._client.close()
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._become(self.shards | {at.partition for at in partitions})
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._become(self.shards - {at.partition for at in partitions})
+
+    def _become(self, shards: frozenset[int]) -> None:
+        if shards != self.shards:
+            self.shards, self.version = shards, self.version + 1
+            log.info("shards_changed", shards=sorted(shards), of=self.num_shards)

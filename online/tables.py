@@ -1,0 +1,62 @@
+"""The compacted topics that a worker keeps in memory: the shop's three, and the announcements of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stream.codec import decode
+from stream.config import Settings
+from stream.errors import EventError
+from stream.kafka import TableReader, TableRecord
+from stream.schemas import ModelEvent
+from stream.shop import Shop, ShopTopic
+from stream.telemetry import get_logger
+
+log = get_logger(__name__)
+
+
+class Tables:
+    """Feeds a `Shop`, and hands over each model event as it comes.
+
+    Args:
+        settings: Where to connect, and the topics' names.
+        offer: Called with every readable model event, oldest first within a partition.
+    """
+
+    def __init__(self, settings: Settings, offer: Callable[[ModelEvent], None]) -> None:
+        topics = settings.kafka.topics
+        self.shop = Shop(settings.events.series_by)
+        self._kinds: dict[str, ShopTopic] = {
+            topics.catalog: "catalog",
+            topics.promotions: "promotions",
+            topics.inventory: "inventory",
+        }
+        self._offer = offer
+        self._reader = TableReader(settings, [*self._kinds, topics.models])
+
+    @property
+    def caught_up(self) -> bool:
+        """True once the end of every partition has been seen."""
+        return self._reader.caught_up
+
+    def poll(self, max_wait_ms: int) -> int:
+        """Take in what has come; returns how many records that was."""
+        records = self._reader.poll(max_wait_ms)
+        for record in records:
+            kind = self._kinds.get(record.topic)
+            if kind is not None:
+                self.shop.apply(kind, record.key, record.value, record.timestamp_ms)
+            elif record.value is not None:
+                self._hand_over(record, record.value)
+        return len(records)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._reader.close()
+
+    def _hand_over(self, record: TableRecord, value: bytes) -> None:
+        try:
+            self._offer(decode(ModelEvent, value))
+        except EventError as error:
+            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            log.warning("model_event_not_read", error=str(error), **place)

@@ -1,0 +1,157 @@
+"""`freshet learn` as a process: windows from a real Redis, topics on a broker, killed on the way and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.weights import save_weights
+from online.registry import BASE, Registry
+from stream.codec import decode, encode
+from stream.config import HOUR_MS, Settings, Topics, load
+from stream.kafka import Publisher, TableReader
+from stream.layout import Outcome
+from stream.partition import PartitionWindows, RawBatch
+from stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
+from stream.store import WindowStore, connect
+from tests.online.learning import CONTEXT, STEPS, small_network
+
+DEADLINE_S = 90.0
+HOURS, SKUS = 220, 12
+NOW_MS = time.time_ns() // 1_000_000
+RUN = "from stream.config import load; from online.learn import run; run(load().settings)"
+
+
+def orders() -> RawBatch:
+    """Twelve items with a strong day, one line for each item and hour with sales, up to about now."""
+    rng = np.random.default_rng(0)
+    start_ms = (NOW_MS // HOUR_MS - HOURS) * HOUR_MS
+    values: list[bytes | None] = []
+    times = []
+    for hour in range(HOURS):
+        at_ms = start_ms + hour * HOUR_MS
+        rate = 8.0 * (1.0 + 0.9 * np.sin(2 * np.pi * hour / 24.0))
+        for sku, units in enumerate(rng.poisson(rate * (1 + np.arange(SKUS) / SKUS))):
+            if units:
+                line = {"sku": f"s{sku}", "region": "north", "quantity": int(units), "unit_price": 2.0}
+                values.append(json.dumps({"event_id": f"{hour}-{sku}", "event_time": at_ms, **line}).encode())
+                times.append(at_ms)
+    offsets = np.arange(len(values), dtype=np.int64)
+    return RawBatch(values, [None] * len(values), np.array(times, np.int64), offsets, len(values))
+
+
+class Process:
+    """One `freshet learn` with topics, windows and a registry of its own; its champion has learnt nothing."""
+
+    def __init__(self, broker: str, redis: str, folder: Path) -> None:
+        tag = uuid.uuid4().hex[:8]
+        self.environ = {
+            "FRESHET_KAFKA__BOOTSTRAP_SERVERS": broker,
+            "FRESHET_KAFKA__GROUP_PREFIX": tag,
+            "FRESHET_REDIS__URL": redis,
+            "FRESHET_WORKER__CONTEXT_LENGTH": str(CONTEXT),
+            "FRESHET_WORKER__PREDICTION_LENGTH": str(STEPS),
+            "FRESHET_LEARN__REGISTRY": str(folder / "registry"),
+            "FRESHET_LEARN__STEPS": "60",
+            "FRESHET_LEARN__LEARNING_RATE": "0.003",
+            "FRESHET_LEARN__THREADS": "1",
+            **{f"FRESHET_KAFKA__TOPICS__{name.upper()}": f"{tag}.{name}" for name in Topics.model_fields},
+        }
+        self.settings: Settings = load(environ=self.environ).settings
+        self.registry = Registry(folder / "registry")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> str:
+        """Windows in Redis and a champion in the registry; returns the champion."""
+        store = WindowStore(connect(self.settings.redis), self.settings.redis.generation)
+        topics = self.settings.kafka.topics
+        windows = PartitionWindows.claim(store, "orders", topics.orders, 0, self.settings)
+        windows.start_at(0)
+        assert windows.apply(windows.fold(orders())) is Outcome.APPLIED
+        with Publisher(self.settings) as publisher:
+            for sku in range(SKUS):
+                entry = CatalogEntry(sku=f"s{sku}", title=f"thing {sku}", category="things", unit_price=2.0)
+                publisher.produce(topics.catalog, encode(entry), key=entry.sku)
+        untaught = self.registry.add(
+            lambda folder: save_weights(small_network(), folder, card="# untaught\n") and None,  # type: ignore[arg-type]
+            parent=BASE,
+            created_at_ms=NOW_MS,
+        )
+        return self.registry.serve(untaught.version)
+
+    def ask(self, request_id: str) -> None:
+        request = RetrainRequest(request_id=request_id, requested_at_ms=NOW_MS, reason="manual")
+        with Publisher(self.settings) as publisher:
+            publisher.produce(self.settings.kafka.topics.retrain, encode(request), key=request_id)
+
+    def start(self, failpoint: str = "") -> subprocess.Popen[bytes]:
+        environ = {**os.environ, **self.environ, "OMP_NUM_THREADS": "1"}
+        if failpoint:
+            environ["FRESHET_FAILPOINT"] = failpoint
+        self.process = subprocess.Popen([sys.executable, "-c", RUN], env=environ, cwd=Path(__file__).parents[2])
+        return self.process
+
+    def events_until(self, kind: str) -> list[ModelEvent]:
+        """The models topic up to the first event of a kind."""
+        events: list[ModelEvent] = []
+        deadline = time.monotonic() + DEADLINE_S
+        with TableReader(self.settings, [self.settings.kafka.topics.models]) as reader:
+            while not any(event.kind == kind for event in events):
+                assert time.monotonic() < deadline, [event.kind for event in events]
+                assert self.process is not None and self.process.poll() is None, "learn ended"
+                events += [decode(ModelEvent, record.value or b"") for record in reader.poll(100)]
+        return sorted(events, key=lambda event: event.at_ms)
+
+
+@pytest.fixture
+def learn(mock_broker: str, redis_server: str, tmp_path: Path) -> Iterator[Process]:
+    process = Process(mock_broker, redis_server, tmp_path)
+    yield process
+    if process.process is not None and process.process.poll() is None:
+        process.process.kill()
+        process.process.wait()
+
+
+def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_registered(learn: Process) -> None:
+    champion = learn.prepare()
+    learn.ask("r1")
+    for failpoint in ("registry_before_rename", "learn_served"):
+        assert learn.start(failpoint).wait(DEADLINE_S) == -signal.SIGKILL
+    process = learn.start()
+    events = learn.events_until("promoted")
+    assert [event.kind for event in events] == ["training", "training", "promoted"]
+    promoted = events[-1]
+    assert (promoted.request_id, promoted.parent, promoted.gate["verdict"]) == ("r1", champion, "promote")
+    assert learn.registry.verify(promoted.version).weights_sha256 == promoted.sha256
+    assert learn.registry.champion() == promoted.version
+    assert [manifest.version for manifest in learn.registry.list()] == [champion, promoted.version]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def test_sigterm_during_training_ends_at_once_and_the_next_process_answers(learn: Process) -> None:
+    learn.prepare()
+    learn.environ["FRESHET_LEARN__STEPS"] = "2000"
+    process = learn.start()
+    learn.ask("r1")
+    learn.events_until("training")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    learn.environ["FRESHET_LEARN__STEPS"] = "60"
+    learn.start()
+    events = learn.events_until("promoted")
+    assert [(event.kind, event.request_id) for event in events] == [
+        ("training", "r1"),
+        ("training", "r1"),
+        ("promoted", "r1"),
+    ]
