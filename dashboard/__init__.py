@@ -1,0 +1,1 @@
+"""A read-only web page fed by server-sent events from the topics."""

@@ -1,0 +1,145 @@
+"""How right the forecasts were: scores summed by bucket, for all items, by segment and by weights version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from stream.config import DAY_MS
+from stream.schemas import Score
+
+MAX_BUCKETS = 24 * 21
+MAX_GROUPS = 64
+MAX_SCORED_ITEMS = 20_000
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sums over scored steps. `paired_*` are those that seasonal naive could forecast too."""
+
+    pinball: float = 0.0
+    actual: float = 0.0
+    paired_pinball: float = 0.0
+    paired_naive: float = 0.0
+    paired_actual: float = 0.0
+    covered: int = 0
+    steps: int = 0
+
+    def add(self, other: Sums, sign: int = 1) -> None:
+        """Add (or with -1 take away) another's sums."""
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + sign * getattr(other, part.name))
+
+    def wql(self) -> float | None:
+        """Weighted quantile loss of the model; None where nothing was sold. On the paired steps where there are any."""
+        if self.paired_actual > 0:
+            return self.paired_pinball / self.paired_actual
+        return self.pinball / self.actual if self.actual > 0 else None
+
+    def naive_wql(self) -> float | None:
+        """The same of seasonal naive."""
+        return self.paired_naive / self.paired_actual if self.paired_actual > 0 else None
+
+    def coverage(self) -> float | None:
+        """Share of scored steps within the 80 % interval."""
+        return self.covered / self.steps if self.steps else None
+
+
+Buckets = dict[int, Sums]
+
+
+class Accuracy:
+    """Sums by bucket start; the newest `MAX_BUCKETS` buckets, `MAX_GROUPS` segments and versions."""
+
+    def __init__(self, resolution_ms: int) -> None:
+        self.resolution_ms = resolution_ms
+        self.overall: Buckets = {}
+        self.by_segment: dict[str, Buckets] = {}
+        self.by_version: dict[str, Buckets] = {}
+        self.matured = 0
+        self._rows: dict[str, int] = {}
+        self._scored: dict[int, bytearray] = {}
+
+    def apply(self, score: Score) -> bool:
+        """Count a score once; False for a repeat, another resolution, or a bucket older than those kept."""
+        if score.resolution_ms != self.resolution_ms or not self._first(score):
+            return False
+        self.matured += len(score.steps)
+        by_version: dict[str, Sums] = {}
+        for step in score.steps:
+            sums = by_version.setdefault(step.weights_version, Sums())
+            sums.pinball += step.pinball
+            sums.actual += score.actual
+            sums.covered += step.covered_80
+            sums.steps += 1
+            if step.seasonal_naive_pinball is not None:
+                sums.paired_pinball += step.pinball
+                sums.paired_naive += step.seasonal_naive_pinball
+                sums.paired_actual += score.actual
+        for version, sums in by_version.items():
+            for group in (self.overall, _group(self.by_segment, score.segment), _group(self.by_version, version)):
+                group.setdefault(score.bucket_start_ms, Sums()).add(sums)
+        self._forget()
+        return True
+
+    def _first(self, score: Score) -> bool:
+        row = self._rows.setdefault(score.item_id, len(self._rows)) if self._room(score.item_id) else None
+        too_old = len(self._scored) >= MAX_BUCKETS and score.bucket_start_ms < min(self._scored)
+        if row is None or too_old:
+            return False
+        flags = self._scored.setdefault(score.bucket_start_ms, bytearray())
+        if len(flags) <= row:
+            flags.extend(bytes(row + 1 - len(flags)))
+        first = not flags[row]
+        flags[row] = 1
+        return first
+
+    def _room(self, item_id: str) -> bool:
+        return item_id in self._rows or len(self._rows) < MAX_SCORED_ITEMS
+
+    def _forget(self) -> None:
+        while len(self._scored) > MAX_BUCKETS:
+            oldest = min(self._scored)
+            del self._scored[oldest]
+            for buckets in (self.overall, *self.by_segment.values(), *self.by_version.values()):
+                buckets.pop(oldest, None)
+
+
+def _group(groups: dict[str, Buckets], name: str) -> Buckets:
+    if name not in groups and len(groups) >= MAX_GROUPS:
+        groups.pop(min(groups, key=lambda known: max(groups[known], default=0)))
+    return groups.setdefault(name, {})
+
+
+def total(buckets: Buckets, from_ms: int, to_ms: int) -> Sums:
+    """Sums over the buckets that start in [from_ms, to_ms)."""
+    return _summed(sums for start, sums in buckets.items() if from_ms <= start < to_ms)
+
+
+def last_day(buckets: Buckets) -> Sums:
+    """Sums over the newest day that has scores."""
+    newest = max(buckets, default=0)
+    return total(buckets, newest - DAY_MS + 1, newest + 1)
+
+
+def rolling(buckets: Buckets, width_ms: int = DAY_MS) -> list[tuple[int, Sums]]:
+    """For each bucket start, in order, the sums over the `width_ms` that end with that bucket.
+
+    A whole day at each point takes the daily season out of the curve.
+    """
+    starts = sorted(buckets)
+    points, running, oldest = [], Sums(), 0
+    for start in starts:
+        running.add(buckets[start])
+        while starts[oldest] <= start - width_ms:
+            running.add(buckets[starts[oldest]], -1)
+            oldest += 1
+        points.append((start, _summed([running])))
+    return points
+
+
+def _summed(parts: Iterable[Sums]) -> Sums:
+    result = Sums()
+    for part in parts:
+        result.add(part)
+    return result

@@ -1,0 +1,159 @@
+"""What was sold, read from Redis in a thread and handed to the page as immutable snapshots.
+
+Dimensions: I items, B buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.belief import ReadRules
+from stream.clock import open_clock
+from stream.config import Settings
+from stream.read import WindowReader, WindowView
+from stream.schemas import CHANNELS, UNIT_SCALES
+from stream.store import WindowStore, connect
+
+Floats = npt.NDArray[np.float32]
+
+KEPT_BUCKETS = 192
+# Stopping waits for a look that is under way, so a stalled Redis may hold one for this long only.
+MAX_TIMEOUT_MS = 1_500
+SHOWN_CHANNELS = ("units", "revenue", "views", "carts")
+EMPTY: Floats = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Ingest's own counts, summed over partitions: read = applied + duplicate + late_dropped + dead_letter."""
+
+    read: int = 0
+    applied: int = 0
+    duplicate: int = 0
+    late_dropped: int = 0
+    dead_letter: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Actuals:
+    """One consistent look at the windows; NaN where nothing was observed.
+
+    Attributes:
+        start_ms: Start of the first bucket; the last one ends at `end_ms`, the live cutoff.
+        values: For each of `SHOWN_CHANNELS` float32[I, B], in units and currency.
+    """
+
+    resolution_ms: int
+    start_ms: int = 0
+    num_buckets: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, Floats] = field(default_factory=lambda: dict.fromkeys(SHOWN_CHANNELS, EMPTY))
+    books: Books = Books()
+
+    @property
+    def end_ms(self) -> int:
+        """End of the last bucket."""
+        return self.start_ms + self.num_buckets * self.resolution_ms
+
+    def series(self, item_id: str, channel: str, from_ms: int) -> tuple[int, Floats]:
+        """An item's buckets from the one that holds `from_ms` on: the first one's start and their values."""
+        row = self.rows.get(item_id)
+        skip = min(max(0, (from_ms - self.start_ms) // self.resolution_ms), self.num_buckets)
+        start_ms = self.start_ms + skip * self.resolution_ms
+        if row is None:
+            return start_ms, np.full(self.num_buckets - skip, np.nan, np.float32)
+        return start_ms, self.values[channel][row, skip:]
+
+    def total(self, channel: str, from_ms: int) -> Floats:
+        """Each item's sum from the bucket that holds `from_ms` on; NaN where none of it was observed."""
+        skip = min(max(0, (from_ms - self.start_ms) // self.resolution_ms), self.num_buckets)
+        part_IB = self.values[channel][:, skip:]
+        sums: Floats = np.nansum(part_IB, axis=1)
+        sums[np.isnan(part_IB).all(axis=1)] = np.nan
+        return sums
+
+
+class Source(Protocol):
+    """Where snapshots come from; both calls block, for a thread."""
+
+    def read(self) -> Actuals | None:
+        """A new snapshot, or None when nothing changed."""
+
+    def clock(self) -> tuple[int, float]:
+        """The shop's time in epoch ms and its speed."""
+
+
+class RedisSource:
+    """Snapshots of the windows of one generation, at the forecasts' resolution."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._resolution_ms = settings.worker.resolution_ms
+        rules = ReadRules.of(settings, self._resolution_ms)
+        timeout_ms = min(settings.redis.timeout_ms, MAX_TIMEOUT_MS)
+        client = connect(settings.redis.model_copy(update={"timeout_ms": timeout_ms}))
+        self._clock = open_clock(client)
+        self._store = WindowStore(client, settings.redis.generation)
+        self._reader = WindowReader(client, settings.redis.generation, self._resolution_ms, KEPT_BUCKETS, rules=rules)
+        self._books = Books()
+        self._end_ms: int | None = None
+
+    def clock(self) -> tuple[int, float]:
+        """The shop's time in epoch ms and its speed."""
+        return self._clock.now_ms(), self._clock.speed
+
+    def read(self) -> Actuals | None:
+        """A new snapshot, or None when neither the windows nor their books moved."""
+        delta = self._reader.refresh()
+        books = self._read_books()
+        end_ms = self._reader.live_cutoff_ms()
+        if not delta.moved and books == self._books and end_ms == self._end_ms:
+            return None
+        self._books, self._end_ms = books, end_ms
+        if end_ms is None:
+            return Actuals(self._resolution_ms, books=books)
+        view = self._reader.window(end_ms, KEPT_BUCKETS)
+        rows = {item_id: row for row, item_id in enumerate(self._reader.item_ids)}
+        return snapshot(view, rows, self._resolution_ms, books)
+
+    def _read_books(self) -> Books:
+        headers = [self._store.header(topic, partition) for topic, partition in self._store.partitions()]
+        names = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
+        return Books(**{name: sum(getattr(header, name) for header in headers if header) for name in names})
+
+
+def snapshot(view: WindowView, rows: Mapping[str, int], resolution_ms: int, books: Books) -> Actuals:
+    """Integers of the tiles to units and currency; unobserved cells to NaN."""
+    values = {}
+    for channel in SHOWN_CHANNELS:
+        index = CHANNELS.index(channel)
+        cells_IB = (view.values_ICB[:, index] / UNIT_SCALES.get(channel, 1)).astype(np.float32)
+        cells_IB[~view.observed_ICB[:, index]] = np.nan
+        values[channel] = cells_IB
+    num_buckets = int(view.values_ICB.shape[2])
+    return Actuals(resolution_ms, int(view.start_ms), num_buckets, rows, values, books)
+
+
+class Rate:
+    """Events per second of wall time, over about the last `window_s` seconds.
+
+    >>> rate = Rate(window_s=10.0)
+    >>> [rate.note(at_s, count) for at_s, count in ((0.0, 0), (1.0, 100), (2.0, 300))]
+    [0.0, 100.0, 150.0]
+    """
+
+    def __init__(self, window_s: float = 10.0) -> None:
+        self._window_s = window_s
+        self._points: list[tuple[float, int]] = []
+
+    def note(self, at_s: float, count: int) -> float:
+        """Record a running count and return the rate."""
+        self._points.append((at_s, count))
+        while len(self._points) > 2 and self._points[0][0] < at_s - self._window_s:
+            self._points.pop(0)
+        (first_s, first), (last_s, last) = self._points[0], self._points[-1]
+        return max(0.0, (last - first) / (last_s - first_s)) if last_s > first_s else 0.0

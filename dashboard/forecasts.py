@@ -1,0 +1,131 @@
+"""Forecasts by item: the newest one, and what earlier ones said about each bucket one step and one day ahead.
+
+Dimensions: S steps, L levels, B buckets of the ring, Q the three quantiles kept of past forecasts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.config import DAY_MS
+from stream.errors import EventError
+from stream.schemas import Forecast
+
+Floats = npt.NDArray[np.float32]
+
+MAX_ITEMS = 20_000
+MAX_STEPS = 512
+PAST_BUCKETS = 192
+PAST_LEVELS = (0.1, 0.5, 0.9)
+LEADS = ("step", "day")
+
+
+@dataclass(slots=True)
+class ItemForecasts:
+    """One item's newest forecast and a ring of past ones."""
+
+    newest: Forecast
+    quantiles_SL: Floats
+    expected_S: Floats
+    past_bucket: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    past_BQ: dict[str, Floats] = field(default_factory=dict)
+
+    def keep(self, lead: str, bucket: int, quantiles_Q: Floats) -> None:
+        """Remember what was forecast for a bucket."""
+        if lead not in self.past_bucket:
+            self.past_bucket[lead] = np.full(PAST_BUCKETS, -1, np.int64)
+            self.past_BQ[lead] = np.zeros((PAST_BUCKETS, len(PAST_LEVELS)), np.float32)
+        slot = bucket % PAST_BUCKETS
+        self.past_bucket[lead][slot] = bucket
+        self.past_BQ[lead][slot] = quantiles_Q
+
+    def past(self, lead: str) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Bucket numbers in ascending order and the quantiles forecast for them at `PAST_LEVELS`."""
+        if lead not in self.past_bucket:
+            return np.zeros(0, np.int64), np.zeros((0, len(PAST_LEVELS)), np.float32)
+        buckets = self.past_bucket[lead]
+        order = np.argsort(buckets)[int((buckets < 0).sum()) :]
+        return buckets[order], self.past_BQ[lead][order]
+
+
+class ForecastBook:
+    """All items' forecasts at one resolution; at most `MAX_ITEMS` of them, later ones are counted in `refused`."""
+
+    def __init__(self, resolution_ms: int) -> None:
+        self.resolution_ms = resolution_ms
+        self.items: dict[str, ItemForecasts] = {}
+        self.seen = 0
+        self.refused = 0
+        self.newest_cutoff_ms = 0
+        self.weights_version = ""
+        self._day_steps = max(1, DAY_MS // resolution_ms)
+
+    def apply(self, forecast: Forecast) -> bool:
+        """Take a forecast in; False when it changes nothing (seen already, older, or of another resolution).
+
+        Raises:
+            EventError: Its quantiles are not a finite [steps, levels] table over rising levels.
+        """
+        if forecast.resolution_ms != self.resolution_ms:
+            return False
+        entry = self.items.get(forecast.item_id)
+        if entry is None and len(self.items) >= MAX_ITEMS:
+            self.refused += 1
+            return False
+        if entry is not None and not _newer(forecast, entry.newest):
+            return False
+        levels, quantiles_SL = _checked(forecast)
+        expected_S = quantiles_SL @ mean_weights(levels)
+        self.seen += 1
+        if entry is None:
+            entry = self.items[forecast.item_id] = ItemForecasts(forecast, quantiles_SL, expected_S)
+        entry.newest, entry.quantiles_SL, entry.expected_S = forecast, quantiles_SL, expected_S
+        self._keep_past(entry, levels)
+        if forecast.cutoff_ms >= self.newest_cutoff_ms:
+            self.newest_cutoff_ms, self.weights_version = forecast.cutoff_ms, forecast.weights_version
+        return True
+
+    def _keep_past(self, entry: ItemForecasts, levels: npt.NDArray[np.float64]) -> None:
+        first = entry.newest.cutoff_ms // self.resolution_ms
+        for lead, step in zip(LEADS, (1, self._day_steps), strict=True):
+            if step <= len(entry.quantiles_SL):
+                kept = np.interp(PAST_LEVELS, levels, entry.quantiles_SL[step - 1]).astype(np.float32)
+                entry.keep(lead, first + step - 1, kept)
+
+
+def _newer(forecast: Forecast, known: Forecast) -> bool:
+    """First of a kind wins: the same cutoff and weights again is a repeat."""
+    if forecast.cutoff_ms != known.cutoff_ms:
+        return forecast.cutoff_ms > known.cutoff_ms
+    return forecast.weights_version != known.weights_version and forecast.issued_at_ms >= known.issued_at_ms
+
+
+def _checked(forecast: Forecast) -> tuple[npt.NDArray[np.float64], Floats]:
+    levels = np.asarray(forecast.quantile_levels, np.float64)
+    steps = len(forecast.quantiles)
+    rising = len(levels) > 0 and levels[0] > 0 and levels[-1] < 1 and bool((np.diff(levels) > 0).all())
+    even = 0 < steps <= MAX_STEPS and all(len(row) == len(levels) for row in forecast.quantiles)
+    if not rising or not even:
+        raise EventError(
+            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected [1..{MAX_STEPS} steps, levels] quantiles "
+            f"over rising levels, found {steps} steps over levels {forecast.quantile_levels}"
+        )
+    quantiles_SL = np.asarray(forecast.quantiles, np.float32)
+    if not np.isfinite(quantiles_SL).all():
+        raise EventError(f"forecast {forecast.forecast_id} of {forecast.item_id} has quantiles that are not finite")
+    return levels, quantiles_SL
+
+
+def mean_weights(levels: npt.NDArray[np.float64]) -> Floats:
+    """Weights that turn quantiles into a mean: the quantile function, straight between levels and flat outside.
+
+    Means of steps add up to the mean of their sum, which medians of sparse items do not.
+
+    >>> mean_weights(np.array([0.25, 0.5, 0.75])).tolist()
+    [0.375, 0.25, 0.375]
+    """
+    middles = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
+    return np.diff(middles).astype(np.float32)

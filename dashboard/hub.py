@@ -1,0 +1,102 @@
+"""Server-sent events: one message for all subscribers, at most two a second, the newest state only."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+MIN_INTERVAL_S = 0.5
+HEARTBEAT_S = 10.0
+RETRY_MS = 2_000
+
+
+class Hub:
+    """Keeps the newest message and wakes its subscribers.
+
+    Every message holds the whole summary, so a subscriber that was slow or away needs the newest one only: that is
+    how a stream resumes. Ids are `<start of this process>-<number>`; who names the newest gets nothing twice.
+    """
+
+    def __init__(self, max_subscribers: int, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self.max_subscribers = max_subscribers
+        self.subscribers = 0
+        self.refused = 0
+        self._heartbeat_s = heartbeat_s
+        self._boot = secrets.token_hex(4)
+        self._number = 0
+        self._message = b""
+        self._news = asyncio.Event()
+        self._closed = False
+
+    @property
+    def newest_id(self) -> str:
+        """Id of the newest message."""
+        return f"{self._boot}-{self._number}"
+
+    def publish(self, data: bytes) -> None:
+        """Make this (one line of JSON) the newest message."""
+        self._number += 1
+        self._message = b"id: %s\nevent: update\ndata: %s\n\n" % (self.newest_id.encode(), data)
+        self._wake()
+
+    def close(self) -> None:
+        """End every stream now."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def stream(self, last_id: str = "") -> AsyncIterator[bytes]:
+        """What one subscriber is sent: the newest message, then each newer one, heartbeats in quiet times."""
+        yield b"retry: %d\n\n" % RETRY_MS
+        while not self._closed:
+            news = self._news
+            if self._number and self.newest_id != last_id:
+                last_id = self.newest_id
+                yield self._message
+                if self.newest_id != last_id:
+                    continue
+            try:
+                await asyncio.wait_for(news.wait(), self._heartbeat_s)
+            except TimeoutError:
+                yield b": still here\n\n"
+
+    async def run(self, revision: Callable[[], object], summary: Callable[[], bytes]) -> None:
+        """Publish a summary whenever the revision changed and somebody listens, at most each `MIN_INTERVAL_S`."""
+        published: object = None
+        while True:
+            newest = revision()
+            if newest != published and self.subscribers:
+                published = newest
+                self.publish(summary())
+            await asyncio.sleep(MIN_INTERVAL_S)
+
+
+class EventStream(StreamingResponse):
+    """One subscriber's response; it holds a seat in the hub for as long as it is sent."""
+
+    def __init__(self, hub: Hub, last_id: str) -> None:
+        super().__init__(hub.stream(last_id), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._hub.subscribers >= self._hub.max_subscribers:
+            await self._refuse(scope, receive, send)
+            return
+        self._hub.subscribers += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._hub.subscribers -= 1
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._hub.refused += 1
+        text = f"all {self._hub.max_subscribers} live streams are taken; dashboard.max_subscribers sets how many\n"
+        refusal = Response(text, status_code=503, media_type="text/plain", headers={"Retry-After": "10"})
+        await refusal(scope, receive, send)

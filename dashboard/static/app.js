@@ -1,0 +1,196 @@
+// The page's beginning: connects the live stream to the sections, and the keyboard and address bar to the items.
+
+import { Live, Refresher, ask } from "./api.js";
+import { loadDrift, loadFlash, loadModels } from "./boards.js";
+import { drawError } from "./charts.js";
+import { byId, el, empty, options, say, table, tableBehind } from "./dom.js";
+import * as format from "./format.js";
+import { ItemPanel } from "./item.js";
+import { ItemList } from "./items.js";
+
+const CLOCK_TICK_MS = 500;
+const ADDRESS = "#item=";
+const STATES = { live: "live", lost: "reconnecting", paused: "paused", waiting: "connecting", partial: "waiting for data" };
+
+const known = { revisions: {}, clock: null, errors: null, narrow: matchMedia("(max-width: 1100px)") };
+const openVerdicts = new Set();
+const now = () => (known.clock ? known.clock.now_ms + (performance.now() - known.clock.at) * known.clock.speed : null);
+
+// Totals --------------------------------------------------------------------------------------------------------
+
+function figure(name, value, unit, sub, tone = "") {
+  return el("div", {}, el("dt", {}, name),
+    el("dd", { class: "value" }, value, unit ? el("small", {}, unit) : null), el("dd", { class: `sub ${tone}`.trim() }, sub));
+}
+
+function gain(scores) {
+  if (scores.wql === null || scores.seasonal_naive_wql === null || !scores.seasonal_naive_wql) return ["waiting for scores", ""];
+  const change = scores.wql / scores.seasonal_naive_wql - 1;
+  const side = change < 0 ? "below" : "above";
+  return [`${format.percent(Math.abs(change))} ${side} seasonal naive`, change < 0 ? "good" : "bad"];
+}
+
+function showTotals(overview) {
+  const { events, forecasts, scores } = overview;
+  const lost = [["duplicate", events.duplicate], ["late", events.late_dropped], ["broken", events.dead_letter]]
+    .filter(([, count]) => count > 0).map(([name, count]) => `${format.compact(count)} ${name}`);
+  const [gained, tone] = gain(scores);
+  byId("figures").replaceChildren(
+    figure("Events", format.rate(events.per_s), "a second", `${format.compact(events.read)} read${lost.length ? `, ${lost[0]}` : ""}`),
+    figure("Forecasts", format.rate(forecasts.per_s), "a second", `${format.compact(forecasts.seen)} for ${format.count(forecasts.items)} series`),
+    figure("Sold in 24 h", format.compact(overview.units_day), "units", `${format.compact(overview.revenue_day)} in sales`),
+    figure("Error", format.error(scores.wql), "WQL", gained, tone),
+    figure("Within the 80 % interval", format.percent(scores.coverage_80, 1), "", scores.matured ? `${format.compact(scores.matured)} scored` : "waiting for scores"),
+    figure("Weights", el("span", { title: overview.weights_version }, overview.weights_version || "–"), "", drifting(overview.drift), overview.drift.active ? "bad" : ""),
+  );
+}
+
+function drifting(drift) {
+  if (drift.active) return `${drift.active} ${drift.active === 1 ? "segment drifts" : "segments drift"}`;
+  return drift.warning ? `${drift.warning} on watch` : "no drift";
+}
+
+function showClock() {
+  const ms = now();
+  if (ms === null) return;
+  say(byId("clock"), `${format.clock(ms)}`);
+  byId("clock").dateTime = new Date(ms).toISOString();
+  say(byId("speed"), format.speed(known.clock.speed));
+}
+
+function showProblem({ kafka, redis }) {
+  const problems = [kafka, redis].filter(Boolean);
+  byId("problem").hidden = !problems.length;
+  byId("problem").replaceChildren(...problems.map((text) => el("span", {}, text)));
+  if (byId("connection").dataset.state === "live" && problems.length) showState("partial");
+}
+
+// Sections ------------------------------------------------------------------------------------------------------
+
+const panel = new ItemPanel();
+const refreshList = new Refresher(() => list.load(), 2_000);
+const refreshItem = new Refresher(() => panel.load(), 1_000);
+const list = new ItemList({ onPick: (itemId) => pick(itemId), refresh: () => refreshList.want({ now: true }) });
+const refreshErrors = new Refresher(loadErrors, 3_000);
+const sections = {
+  items: [refreshList, refreshItem],
+  errors: [refreshErrors],
+  flash: [new Refresher(loadFlash, 2_000)],
+  drift: [new Refresher(() => loadDrift(now()), 3_000)],
+  models: [new Refresher(() => loadModels(now(), openVerdicts), 3_000)],
+};
+const refreshErrorTable = tableBehind(byId("error-data"), errorTable);
+
+async function loadErrors() {
+  const segment = byId("segment").value;
+  const errors = await ask(`/api/errors?${new URLSearchParams({ segment })}`);
+  known.errors = errors;
+  options(byId("segment"), "All items", errors.segments);
+  const chart = byId("error");
+  if (!errors.at_ms.length) {
+    if (!chart.querySelector(".empty")) chart.append(empty("Waiting for the first scores", "A forecast is scored when the hours it was about are final."));
+    return;
+  }
+  chart.querySelector(".empty")?.remove();
+  const [model, naive] = [errors.wql.at(-1), errors.seasonal_naive_wql.at(-1)];
+  chart.setAttribute("aria-label", `Error over time: now ${format.error(model)}, seasonal naive ${format.error(naive)}; the table below has every point`);
+  refreshErrorTable();
+  await drawError(chart, errors);
+}
+
+function errorTable() {
+  const { errors } = known;
+  if (!errors?.at_ms.length) return empty("No scores yet", "");
+  const marks = new Map();
+  for (const mark of errors.markers) {
+    const row = errors.at_ms.findIndex((ms) => ms >= mark.at_ms);
+    const at = row < 0 ? errors.at_ms.length - 1 : row;
+    marks.set(at, [...(marks.get(at) ?? []), `${format.words(mark.kind)} ${mark.label}`]);
+  }
+  const rows = errors.at_ms.map((ms, i) => [
+    format.isoTime(ms), format.error(errors.wql[i]), format.error(errors.seasonal_naive_wql[i]), format.error(errors.bucket_wql[i]),
+    format.percent(errors.coverage_80[i], 1), (marks.get(i) ?? []).join(", "),
+  ]);
+  return table(["Up to, UTC", "past day", "seasonal naive", "that hour", "in 80 %", "events"], rows.reverse());
+}
+
+function pick(itemId, { show = false } = {}) {
+  panel.itemId = itemId;
+  list.mark(itemId);
+  refreshItem.want({ now: true });
+  if (!show) return;
+  byId("item-title").focus({ preventScroll: true });
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (known.narrow.matches) byId("item").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+}
+
+// Live ----------------------------------------------------------------------------------------------------------
+
+function update(overview) {
+  known.clock = { ...overview.clock, at: performance.now() };
+  list.resolutionMs = overview.resolution_ms;
+  showTotals(overview);
+  showProblem(overview.problems);
+  for (const [section, refreshers] of Object.entries(sections)) {
+    if (known.revisions[section] === overview.revisions[section]) continue;
+    known.revisions[section] = overview.revisions[section];
+    for (const refresher of refreshers) refresher.want();
+  }
+}
+
+function showState(state) {
+  byId("connection").dataset.state = state;
+  say(byId("connection-text"), STATES[state]);
+  if (state === "lost") known.revisions = {};
+}
+
+function redraw() {
+  panel.draw();
+  if (known.errors?.at_ms.length) drawError(byId("error"), known.errors);
+}
+
+function switchTheme() {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  try {
+    localStorage.setItem("freshet-theme", root.dataset.theme);
+  } catch {
+    // Storage may be forbidden; the choice then lasts as long as the page.
+  }
+  redraw();
+}
+
+function fromAddress() {
+  if (!location.hash.startsWith(ADDRESS)) return;
+  try {
+    pick(decodeURIComponent(location.hash.slice(ADDRESS.length)), { show: true });
+  } catch {
+    // Not an item's address.
+  }
+}
+
+byId("theme").addEventListener("click", switchTheme);
+byId("segment").addEventListener("change", () => refreshErrors.want({ now: true }));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+window.addEventListener("hashchange", fromAddress);
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) {
+    if (event.key === "Escape" && event.target.id === "search") {
+      event.target.value = "";
+      list.turnTo(0);
+    }
+    return;
+  }
+  if (event.key === "/") {
+    event.preventDefault();
+    byId("search").focus();
+  } else if (event.key === "t") switchTheme();
+});
+setInterval(() => {
+  if (!document.hidden) showClock();
+}, CLOCK_TICK_MS);
+
+fromAddress();
+ask("/api/overview").then(update, () => {});
+new Live({ onUpdate: update, onState: showState }).start();

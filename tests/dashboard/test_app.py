@@ -1,0 +1,99 @@
+"""The process around the page: its socket, its clock, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from dashboard import app
+from dashboard.actuals import Actuals, Books
+from dashboard.app import Page, address, listen
+from stream.config import HOUR_MS, DashboardSettings, KafkaSettings, Settings
+from stream.errors import ConfigError, StoreUnavailableError
+
+
+def test_port_0_is_a_free_one_and_the_address_can_be_opened() -> None:
+    with listen(DashboardSettings(port=0)) as listener:
+        assert address(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    with listen(DashboardSettings(host="0.0.0.0", port=0)) as listener:
+        assert address(listener).startswith("http://127.0.0.1:")
+
+
+def test_a_taken_port_is_one_clear_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf":{port}: the port is taken; choose another dashboard\.port"):
+            listen(DashboardSettings(port=port))
+
+
+@pytest.mark.parametrize("where", [{"host": "203.0.113.7"}, {"port": 70_000}, {"host": "no such host"}])
+def test_an_address_that_is_not_ours_is_one_clear_error(where: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="the dashboard cannot listen on"):
+        listen(DashboardSettings(**{"port": 0} | where))
+
+
+def test_the_clock_runs_on_between_two_looks() -> None:
+    page = Page(Settings())
+    page.seen(None, (1_000_000, 3_600.0), time.monotonic() - 2.0)
+    assert page.moment().now_ms == pytest.approx(1_000_000 + 2_000 * 3_600, abs=3_600 * 500)
+    page.seen(None, (1_000_000, 0.0), time.monotonic() - 2.0)
+    assert page.moment().now_ms == 1_000_000
+
+
+def test_rates_come_from_the_books_and_the_forecasts() -> None:
+    page = Page(Settings())
+    for second, read in ((0.0, 100), (2.0, 300)):
+        page.seen(Actuals(HOUR_MS, books=Books(read=read)), (0, 1.0), second)
+    assert page.moment().events_per_s == 100.0
+    assert page.view.revisions["items"] == 2
+
+
+class FakeSource:
+    """A Redis that is away for a while."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def read(self) -> Actuals | None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailableError("Redis at shop:6379 does not answer")
+        return Actuals(HOUR_MS, books=Books(read=7))
+
+    def clock(self) -> tuple[int, float]:
+        return 5, 1.0
+
+
+def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "FIRST_RETRY_S", 0.01)
+    page = Page(Settings())
+    problems: list[str | None] = []
+
+    async def scenario() -> None:
+        looking = asyncio.create_task(app._look(page, Settings(), FakeSource(failures=2)))
+        while page.redis_problem is not None:
+            problems.append(page.redis_problem)
+            await asyncio.sleep(0.001)
+        looking.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+    assert "Redis at shop:6379 does not answer" in problems
+    assert page.actuals.books.read == 7
+
+
+def test_a_setting_that_cannot_work_stops_the_process_with_its_error() -> None:
+    kafka = KafkaSettings(security_protocol="SSL", ssl_ca_location="/nowhere.pem")
+    settings = Settings(kafka=kafka, dashboard=DashboardSettings(port=0))
+
+    async def scenario() -> None:
+        with listen(settings.dashboard) as listener:
+            await app.serve(settings, listener, source=FakeSource(0))
+
+    with pytest.raises(ConfigError, match=r"/nowhere\.pem"):
+        asyncio.run(asyncio.wait_for(scenario(), 10))

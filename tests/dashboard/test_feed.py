@@ -1,0 +1,131 @@
+"""Where reading starts, goes on, and starts anew; and what aiokafka is told about security."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from dashboard import feed as feed_module
+from dashboard.feed import Feed, consumer_options
+from stream.codec import encode
+from stream.config import KafkaSettings
+from stream.errors import ConfigError
+
+SETTINGS = KafkaSettings()
+FORECASTS = TopicPartition(SETTINGS.topics.forecasts, 0)
+MODELS = TopicPartition(SETTINGS.topics.models, 0)
+
+
+AWAY = "Kafka at localhost:9092 does not answer; is it running, and is kafka.bootstrap_servers right?"
+
+
+class FakeConsumer:
+    """The few calls of a consumer that placing needs."""
+
+    def __init__(self, ranges: dict[TopicPartition, tuple[int, int]]) -> None:
+        self.ranges = ranges
+        self.sought: dict[TopicPartition, int] = {}
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self.ranges)
+
+    async def beginning_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        return {partition: self.ranges[partition][0] for partition in partitions}
+
+    async def end_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        return {partition: self.ranges[partition][1] for partition in partitions}
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.sought[partition] = offset
+
+
+def place(feed: Feed, ranges: dict[TopicPartition, tuple[int, int]]) -> dict[TopicPartition, int]:
+    consumer = FakeConsumer(ranges)
+    asyncio.run(feed._place(consumer))
+    return consumer.sought
+
+
+def records(*pairs: tuple[int, bytes | None]) -> list[Any]:
+    return [SimpleNamespace(offset=offset, key=b"k", value=value, timestamp=0) for offset, value in pairs]
+
+
+def test_small_topics_are_read_whole_and_forecasts_from_a_bounded_tail(make: Any) -> None:
+    feed = Feed(SETTINGS, make.view())
+    sought = place(feed, {FORECASTS: (100, 1_000_000), MODELS: (5, 1_000_000)})
+    assert sought == {FORECASTS: 1_000_000 - feed_module.TAILS["forecasts"], MODELS: 5}
+
+
+def test_a_changed_assignment_goes_on_where_reading_stopped_and_repeats_are_dropped(make: Any) -> None:
+    view = make.view()
+    feed = Feed(SETTINGS, view)
+    place(feed, {MODELS: (0, 10)})
+    event = encode(make.model("training", "v2", 1))
+    feed._apply(MODELS, records((0, event), (1, b"junk")))
+    assert place(feed, {MODELS: (0, 10), FORECASTS: (0, 0)}) == {MODELS: 2, FORECASTS: 0}
+    feed._apply(MODELS, records((0, event), (1, b"junk"), (2, event)))
+    assert (view.applied["models"], view.malformed["models"]) == (2, 1)
+
+
+def test_a_log_that_lost_its_beginning_goes_on_with_what_is_left(make: Any) -> None:
+    feed = Feed(SETTINGS, make.view())
+    place(feed, {MODELS: (0, 10)})
+    assert place(feed, {MODELS: (40, 90)}) == {MODELS: 40}
+
+
+def test_a_topic_made_anew_is_read_from_its_start(make: Any) -> None:
+    feed = Feed(SETTINGS, make.view())
+    place(feed, {MODELS: (0, 10)})
+    feed._apply(MODELS, records((9, None)))
+    assert place(feed, {MODELS: (0, 3)}) == {MODELS: 0}
+
+
+def test_a_broker_that_is_away_is_asked_again_and_said_to_be_away(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "FIRST_RETRY_S", 0.0)
+    feed, tries = Feed(SETTINGS, make.view()), []
+
+    async def follow() -> None:
+        tries.append(feed.problem)
+        if len(tries) == 3:
+            feed.problem = None
+            await asyncio.Event().wait()
+        raise OSError("refused")
+
+    monkeypatch.setattr(feed, "_follow", follow)
+
+    async def scenario() -> None:
+        running = asyncio.create_task(feed.run())
+        while feed.problem is not None:
+            await asyncio.sleep(0)
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+    assert tries == ["not connected yet"] + [AWAY] * 2
+
+
+def test_security_settings_reach_aiokafka() -> None:
+    plain = consumer_options(SETTINGS)
+    assert plain["group_id"] is None and plain["enable_auto_commit"] is False
+    assert "ssl_context" not in plain and "sasl_mechanism" not in plain
+    secure = consumer_options(
+        KafkaSettings(
+            security_protocol="SASL_SSL", sasl_mechanism="SCRAM-SHA-512", sasl_username="me", sasl_password="secret"
+        )
+    )
+    assert (secure["sasl_mechanism"], secure["sasl_plain_username"]) == ("SCRAM-SHA-512", "me")
+    assert secure["sasl_plain_password"] == "secret" and secure["ssl_context"].check_hostname
+
+
+def test_a_token_for_oauthbearer_is_handed_over() -> None:
+    options = consumer_options(
+        KafkaSettings(security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_password="token")
+    )
+    assert asyncio.run(options["sasl_oauth_token_provider"].token()) == "token"
+
+
+def test_a_certificate_file_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"ssl_ca_location '/nowhere.pem'"):
+        consumer_options(KafkaSettings(security_protocol="SSL", ssl_ca_location="/nowhere.pem"))

@@ -1,0 +1,207 @@
+"""The demo's promises: what its summary says after a drift, and that killed processes cost nothing, on a real Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+DEMO_TIMEOUT_S = 420.0
+HOUR_MS = 3_600_000
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class RunningDemo:
+    """A `freshet demo` in a child process, its log, and what it wrote."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        self.log = folder / "demo.log"
+        self.summary_file = folder / "summary.json"
+        self.data_dir = folder / "data"
+        argv = [sys.executable, "-m", "freshet", "demo", "--data-dir", str(self.data_dir)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*argv, "--summary", str(self.summary_file), *arguments], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def wait_for(self, sentence: str, timeout_s: float = DEMO_TIMEOUT_S) -> None:
+        self.until(lambda: sentence in self.log.read_text(), timeout_s)
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = DEMO_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
+    def kill(self, command: str) -> None:
+        """SIGKILL to the process of this demo that runs `freshet <command>`."""
+        (victim,) = [p for p in psutil.Process(self.process.pid).children(recursive=True) if command in p.cmdline()]
+        victim.send_signal(signal.SIGKILL)
+        victim.wait(10)
+
+    def freshet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "freshet", *arguments, "--config", str(self.data_dir / "freshet.toml")]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+
+    def summary(self) -> dict[str, Any]:
+        """Wait for the end and return the summary."""
+        assert self.process.wait(DEMO_TIMEOUT_S) == 0, self.log.read_text()
+        read: dict[str, Any] = json.loads(self.summary_file.read_text())
+        return read
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_ctrl_c_stops_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    demo = RunningDemo(tmp_path, "--headless", "--scenario", "calm", "--items", "8")
+    try:
+        demo.wait_for("broker 127.0.0.1")
+        started = children_of(demo.process)
+        assert len(started) >= 6
+        demo.process.send_signal(signal.SIGINT)
+        demo.process.wait(60)
+        _, alive = psutil.wait_procs(started, timeout=10)
+        assert alive == []
+    finally:
+        demo.stop()
+
+
+def test_a_drift_is_found_learned_from_and_left_behind(tmp_path: Path) -> None:
+    demo = RunningDemo(tmp_path, "--headless", "--seconds", "150", "--seed", "1", "--scenario", "drift")
+    try:
+        summary = demo.summary()
+    finally:
+        demo.stop()
+    events, forecasts, scores = summary["events"], summary["forecasts"], summary["scores"]
+    assert summary["conserved"]
+    assert events["produced"] > 1_000_000
+    assert min(events["duplicate"], events["late_dropped"], events["dead_letter"]) > 0
+    assert forecasts["items"] > 100
+    assert scores["wql"] < scores["seasonal_naive_wql"]
+    assert summary["drift"]["alerts"]
+    assert summary["retrain"]["promoted"] >= 1
+    assert summary["swaps"]
+    assert len(summary["weights_versions"]) >= 2
+
+
+def consumed(bootstrap_servers: str, topic: str, ends: dict[int, int]) -> list[dict[str, Any]]:
+    """Every decodable event of a topic up to the given offsets, with its record timestamp."""
+    client = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "recount", "enable.auto.commit": False})
+    client.assign([TopicPartition(topic, number, 0) for number in ends])
+    events, left = [], sum(ends.values())
+    while left > 0:
+        for message in client.consume(10_000, 10):
+            left -= 1
+            events.append({"value": message.value(), "at": message.timestamp()[1]})
+    client.close()
+    return events
+
+
+def test_killed_processes_cost_nothing_on_a_real_kafka(tmp_path: Path) -> None:
+    home = os.environ.get("KAFKA_HOME")
+    if not home or shutil.which("java") is None:
+        pytest.skip("KAFKA_HOME does not name an unpacked Kafka, or there is no Java")
+    options = "--headless --seconds 110 --broker kafka --scenario calm --seed 2 --items 40"
+    demo = RunningDemo(tmp_path, *options.split())
+    try:
+        demo.wait_for("live begins")
+        for command in ("ingest", "worker", "learn"):
+            demo.kill(command)
+            demo.wait_for(f"{command} died (SIGKILL)")
+        console = (
+            f"{home}/bin/kafka-console-consumer.sh --bootstrap-server {bootstrap(demo)} --topic freshet.forecasts.v1"
+        )
+        argv = [*console.split(), "--from-beginning", "--max-messages", "5", "--timeout-ms", "60000"]
+        reader = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
+        read = [json.loads(line) for line in reader.stdout.splitlines() if line.startswith("{")]
+        assert len(read) == 5
+        assert all(forecast["quantiles"] for forecast in read)
+        verified = demo.freshet("verify", "--json")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        exported = demo.freshet("windows", "export", "--resolution-ms", str(HOUR_MS), "--format", "jsonl")
+        assert exported.returncode == 0, exported.stderr
+        recount = orders_by_hour(bootstrap(demo))
+        rows = [json.loads(line) for line in exported.stdout.splitlines()]
+        assert rows
+        differing = [row for row in rows if row["orders"] != recount[row["item_id"], row["bucket_start_ms"]]]
+        assert not differing
+        before = forecast_count(demo)
+        demo.until(lambda: forecast_count(demo) > before, 90)
+        summary = demo.summary()
+    finally:
+        demo.stop()
+    assert summary["conserved"]
+    assert summary["forecasts"]["items"] >= 40
+
+
+def bootstrap(demo: RunningDemo) -> str:
+    (line,) = [
+        x for x in (demo.data_dir / "freshet.toml").read_text().splitlines() if x.startswith("bootstrap_servers")
+    ]
+    return line.split('"')[1]
+
+
+def forecast_count(demo: RunningDemo) -> int:
+    client = Consumer({"bootstrap.servers": bootstrap(demo), "group.id": "count"})
+    total = sum(client.get_watermark_offsets(TopicPartition("freshet.forecasts.v1", n), 10)[1] for n in range(4))
+    client.close()
+    return total
+
+
+def orders_by_hour(bootstrap_servers: str) -> dict[tuple[str, int], int]:
+    """Order lines with a positive quantity by item and hour: each event once, no late, future or broken ones."""
+    client = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "ends"})
+    ends = {n: client.get_watermark_offsets(TopicPartition("freshet.orders.v1", n), 10)[1] for n in range(4)}
+    client.close()
+    counts: dict[tuple[str, int], int] = defaultdict(int)
+    for number, end in ends.items():
+        frontier, seen = 0, set()
+        for event in consumed(bootstrap_servers, "freshet.orders.v1", {number: end}):
+            try:
+                order = json.loads(event["value"])
+                at, lines = order["event_time"], order.get("lines") or [order]
+                wrong = type(at) is not int or not isinstance(order["event_id"], str)
+                wrong = wrong or any(not valid(line, order) for line in lines)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+            if wrong or at > event["at"] + 600_000:
+                continue
+            watermark, frontier = frontier - 5_000, max(frontier, at)
+            if at + 900_000 < watermark or order["event_id"] in seen:
+                continue
+            seen.add(order["event_id"])
+            for line in lines:
+                if line["quantity"] > 0:
+                    counts[f"{line['sku']}|{line.get('region') or order['region']}", at // HOUR_MS * HOUR_MS] += 1
+    return counts
+
+
+def valid(line: dict[str, Any], order: dict[str, Any]) -> bool:
+    numbers = [line["quantity"], line["unit_price"]]
+    if any(isinstance(x, bool) or not isinstance(x, int | float) or x != x for x in numbers):
+        return False
+    region = line.get("region") or order.get("region")
+    fits = 0 < abs(numbers[0]) <= 1_000_000 and 0 <= numbers[1] <= 900_000
+    return fits and isinstance(line["sku"], str) and isinstance(region, str)

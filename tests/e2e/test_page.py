@@ -1,0 +1,346 @@
+"""The page in a real browser, over a real broker protocol and a real Redis: what a visitor sees, does, and is told."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from confluent_kafka import Producer
+from playwright.sync_api import Browser, Page, expect
+
+from stream.codec import encode
+from stream.config import HOUR_MS, Settings
+from tests.e2e.conftest import RUN, environment
+from tests.e2e.shop_world import HOURS, World
+
+DESKTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+ANSWER_TIMEOUT_MS = 30_000
+# A stop takes 0.2 s where the machine is quiet and must stay under 2; the rest is room for a crowded one.
+STOP_TIMEOUT_S = 4.0
+DEMO_SECONDS = 60
+DEMO_TIMEOUT_S = 170.0
+
+expect.set_options(timeout=ANSWER_TIMEOUT_MS)
+
+
+@contextmanager
+def visit(browser: Browser, url: str, *, size: Any = DESKTOP, scheme: Any = "light") -> Iterator[Page]:
+    """A visitor's page; anything in its console, any failed request and any error fails the test."""
+    context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+    page, trouble = context.new_page(), []
+    page.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on(
+        "response", lambda answer: trouble.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+    )
+    page.goto(url)
+    try:
+        yield page
+    finally:
+        context.close()
+    assert trouble == []
+
+
+def wait_for_chart(page: Page, item_id: str) -> None:
+    expect(page.locator("#fan")).to_have_attribute("data-item", item_id)
+    expect(page.locator("#fan .main-svg").first).to_be_visible()
+
+
+def test_items_appear_and_a_click_draws_the_chart_of_that_item(page_url: str, browser: Browser) -> None:
+    with visit(browser, page_url) as page:
+        expect(page.locator(".row")).to_have_count(24)
+        expect(page.locator(".row .spark-line").first).to_be_attached()
+        first = page.locator(".row").first.get_attribute("data-item")
+        assert first is not None
+        wait_for_chart(page, first)
+        page.locator('.row[data-item="LAMP-09|south"]').click()
+        expect(page.locator("#item-title")).to_have_text("Head torch 400 lm")
+        wait_for_chart(page, "LAMP-09|south")
+        assert page.locator("#fan .scatterlayer .trace").count() >= 9
+        assert page.url.endswith("#item=LAMP-09%7Csouth")
+
+
+def test_the_numbers_on_the_page_are_those_of_the_topics_and_windows(
+    page_url: str, browser: Browser, world: World
+) -> None:
+    sold = sum(int(series.sold[HOURS - 24 : HOURS].sum()) for series in world.series)
+    with visit(browser, page_url) as page:
+        figures = page.locator("#figures")
+        expect(figures).to_contain_text(f"{sold:,}")
+        expect(figures).to_contain_text("4,056 for 24 series")
+        expect(figures).to_contain_text("below seasonal naive")
+        expect(page.locator("#models")).to_contain_text("v0003-9f2c1a")
+        expect(page.locator(".version.rejected")).to_contain_text("gain_low -0.031 against 0.01")
+        expect(page.locator("#drift")).to_contain_text("Outcomes of Electronics scatter more")
+        expect(page.locator("#flash")).to_contain_text("Enamel mug, set of four")
+        expect(page.locator("#error .main-svg").first).to_be_visible()
+
+
+def test_the_page_is_shown_on_desktop_and_phone_in_light_and_dark(
+    page_url: str, browser: Browser, screenshots: Path
+) -> None:
+    for name, size in (("desktop", DESKTOP), ("phone", PHONE)):
+        for scheme in ("light", "dark"):
+            with visit(browser, page_url, size=size, scheme=scheme) as page:
+                expect(page.locator("#fan .main-svg").first).to_be_visible()
+                expect(page.locator("#error .main-svg").first).to_be_visible()
+                expect(page.locator("#flash .card").first).to_be_visible()
+                width = page.evaluate("document.documentElement.scrollWidth")
+                assert width <= size["width"], f"{name} scrolls sideways: {width} px"
+                picture = page.screenshot(path=screenshots / f"{name}-{scheme}.png", full_page=True)
+                assert len(picture) > 50_000
+
+
+def test_search_sort_keyboard_and_theme_work_without_a_mouse(page_url: str, browser: Browser) -> None:
+    with visit(browser, page_url) as page:
+        expect(page.locator(".row")).to_have_count(24)
+        page.keyboard.press("/")
+        page.keyboard.type("tent west")
+        expect(page.locator(".row")).to_have_count(1)
+        page.keyboard.press("Escape")
+        expect(page.locator(".row")).to_have_count(24)
+        page.locator("#sort").select_option("title:asc")
+        expect(page.locator(".row").first).to_contain_text("Cast-iron pan")
+        page.locator(".row").first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        third = page.locator(".row").nth(2).get_attribute("data-item")
+        expect(page.locator('.row[aria-current="true"]')).to_have_attribute("data-item", str(third))
+        paper = "getComputedStyle(document.body).backgroundColor"
+        before = page.evaluate(paper)
+        page.keyboard.press("t")
+        assert page.evaluate(paper) != before
+        page.reload()
+        assert page.evaluate(paper) != before
+
+
+def test_every_chart_has_a_table_behind_it(page_url: str, browser: Browser) -> None:
+    with visit(browser, page_url) as page:
+        expect(page.locator("#fan .main-svg").first).to_be_visible()
+        page.locator("#fan-data summary").click()
+        expect(page.locator("#fan-data tbody tr")).to_have_count(24)
+        expect(page.locator("#error .main-svg").first).to_be_visible()
+        page.locator("#error-data summary").click()
+        expect(page.locator("#error-data tbody")).to_contain_text("promoted v0003-9f2c1a")
+        page.locator(".version summary").first.click()
+        expect(page.locator(".version table").first).to_contain_text("gain low")
+
+
+def test_a_new_forecast_reaches_an_open_page(
+    page_url: str, browser: Browser, shop_settings: Settings, world: World
+) -> None:
+    series = world.series[0]
+    newer = replace_version(world.forecast(series, HOURS), "v9999-live")
+    with visit(browser, f"{page_url}#item=BOOT-01%7Cnorth") as page:
+        wait_for_chart(page, series.item_id)
+        expect(page.locator("#facts")).to_contain_text("v0003-9f2c1a")
+        producer = Producer({"bootstrap.servers": shop_settings.kafka.bootstrap_servers})
+        producer.produce(shop_settings.kafka.topics.forecasts, encode(newer), series.item_id)
+        assert producer.flush(10) == 0
+        expect(page.locator("#facts")).to_contain_text("v9999-live")
+
+
+def test_text_from_topics_is_shown_as_text(page_url: str, browser: Browser, shop_settings: Settings) -> None:
+    producer = Producer({"bootstrap.servers": shop_settings.kafka.bootstrap_servers})
+    evil = b"<img src=x onerror=alert(1)><b>bold</b>"
+    catalog = b'{"sku":"BOOT-01","title":"%s","category":"%s"}' % (evil, evil)
+    drift = (
+        b'{"alert_id":"x","segment":"%s","state":"drift","kind":"level","detector":"%s","detected_at_ms":1,"onset_ms":1,'
+        b'"size":1.0,"weights_version":"%s","description":"%s","action":"%s"}'
+    ) % ((evil,) * 5)
+    producer.produce(shop_settings.kafka.topics.catalog, catalog, "BOOT-01")
+    producer.produce(shop_settings.kafka.topics.drift, drift, "x")
+    assert producer.flush(10) == 0
+    with visit(browser, f"{page_url}#item=BOOT-01%7Cnorth") as page:
+        expect(page.locator("#item-title")).to_have_text(evil.decode())
+        expect(page.locator("#drift")).to_contain_text(evil.decode())
+        assert page.locator("main img, main b:has-text('bold')").count() == 0
+
+
+def test_a_page_without_any_data_says_what_it_waits_for(
+    mock_broker: str, redis_server: str, browser: Browser, tmp_path: Path
+) -> None:
+    settings = Settings()
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": mock_broker, "topics": unused_topics(settings)})
+    redis = settings.redis.model_copy(update={"url": type(settings.redis.url)(redis_server)})
+    with running(settings.model_copy(update={"kafka": kafka, "redis": redis}), tmp_path) as (process, url):
+        with visit(browser, url) as page:
+            for text in (
+                "Waiting for the first items",
+                "Waiting for the first forecasts",
+                "Waiting for the first scores",
+            ):
+                expect(page.get_by_text(text)).to_be_visible()
+            expect(page.get_by_text("No flash sale now")).to_be_visible()
+        stop(process)
+
+
+def unused_topics(settings: Settings) -> Any:
+    names = {name: f"empty{time.time_ns()}.{name}" for name in type(settings.kafka.topics).model_fields}
+    return type(settings.kafka.topics)(**names)
+
+
+# The process -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(settings: Settings, folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A dashboard process and its address."""
+    with (folder / "dashboard.log").open("w") as log:
+        argv = [sys.executable, "-c", RUN]
+        process = subprocess.Popen(
+            argv, env=environment(settings) | more, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def stop(process: subprocess.Popen[str]) -> float:
+    """Seconds from SIGTERM to a clean end."""
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    return time.monotonic() - started
+
+
+def wait_until(true: Any, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_stop_ends_open_streams_soon_with_status_0(shop_settings: Settings, tmp_path: Path) -> None:
+    with running(shop_settings, tmp_path) as (process, url), ExitStack() as streams, httpx.Client() as client:
+        wait_until(lambda: client.get(f"{url}readyz").status_code == 200)
+        for _ in range(3):
+            answer = streams.enter_context(client.stream("GET", f"{url}api/stream"))
+            assert b"event: update" in next(part for part in answer.iter_raw() if b"event" in part)
+        assert stop(process) < STOP_TIMEOUT_S
+
+
+def test_streams_beyond_the_limit_are_refused_and_the_page_lives_on(shop_settings: Settings, tmp_path: Path) -> None:
+    few = {"FRESHET_DASHBOARD__MAX_SUBSCRIBERS": "2"}
+    with running(shop_settings, tmp_path, **few) as (process, url), httpx.Client() as client:
+        with ExitStack() as streams:
+            for _ in range(2):
+                assert streams.enter_context(client.stream("GET", f"{url}api/stream")).status_code == 200
+            refused = client.get(f"{url}api/stream")
+            assert (refused.status_code, "max_subscribers" in refused.text) == (503, True)
+            assert client.get(f"{url}api/overview").status_code == 200
+
+        def seated() -> bool:
+            with client.stream("GET", f"{url}api/stream") as answer:
+                return answer.status_code == 200
+
+        wait_until(seated)
+        stop(process)
+
+
+def test_broken_records_are_counted_and_skipped(page_url: str) -> None:
+    def metrics() -> str:
+        return httpx.get(f"{page_url}metrics").text
+
+    wait_until(lambda: 'records_total{kind="forecasts",usable="yes"} 4056.0' in metrics())
+    for kind in ("forecasts", "scores", "drift"):
+        assert f'records_total{{kind="{kind}",usable="no"}} 1.0' in metrics()
+
+
+def test_what_the_embedded_broker_has_dropped_does_not_stop_the_page(
+    page_url: str, shop_settings: Settings, world: World
+) -> None:
+    wait_until(lambda: httpx.get(f"{page_url}readyz").status_code == 200)
+    producer = Producer({"bootstrap.servers": shop_settings.kafka.bootstrap_servers})
+    for _ in range(12):
+        producer.produce(shop_settings.kafka.topics.forecasts, b"x" * 900_000, "pad", partition=0)
+        producer.flush(10)
+    newest = replace_version(world.forecast(world.series[0], HOURS), "v7777-later")
+    producer.produce(shop_settings.kafka.topics.forecasts, encode(newest), "last", partition=0)
+    assert producer.flush(10) == 0
+
+    def served() -> bool:
+        item = httpx.get(f"{page_url}api/items/BOOT-01%7Cnorth").json()
+        return bool(item["forecast"]["weights_version"] == "v7777-later")
+
+    wait_until(served)
+
+
+def replace_version(forecast: Any, version: str) -> Any:
+    values = {name: getattr(forecast, name) for name in forecast.__struct_fields__}
+    return type(forecast)(**values | {"weights_version": version, "cutoff_ms": forecast.cutoff_ms + HOUR_MS})
+
+
+def test_without_broker_and_redis_the_page_opens_and_says_so(browser: Browser, tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"127.0.0.1:{closed.getsockname()[1]}"
+        settings = Settings()
+        kafka = settings.kafka.model_copy(update={"bootstrap_servers": nowhere})
+        redis = settings.redis.model_copy(update={"url": type(settings.redis.url)(f"redis://{nowhere}/0")})
+        with running(settings.model_copy(update={"kafka": kafka, "redis": redis}), tmp_path) as (process, url):
+            with visit(browser, url) as page:
+                expect(page.locator("#problem")).to_contain_text(f"Kafka at {nowhere}")
+                expect(page.locator("#problem")).to_contain_text(f"Redis at {nowhere} does not answer")
+            assert httpx.get(f"{url}readyz").status_code == 503
+            assert httpx.get(f"{url}livez").status_code == 200
+            assert stop(process) < STOP_TIMEOUT_S
+
+
+# The live demo ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_demo_shows_real_forecasts_and_an_item_s_chart(browser: Browser, tmp_path: Path, screenshots: Path) -> None:
+    argv = [sys.executable, "-m", "freshet", "demo", "--port", "0", "--seconds", str(DEMO_SECONDS)]
+    argv += ["--seed", "1", "--data-dir", str(tmp_path / "demo")]
+    with (tmp_path / "demo.log").open("w") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        url = demo_address(process, tmp_path / "demo.log")
+        wait_until(lambda: forecasts_of(url) > 0, DEMO_TIMEOUT_S)
+        with visit(browser, url) as page:
+            page.locator(".row").nth(3).click()
+            item_id = page.locator('.row[aria-current="true"]').get_attribute("data-item")
+            wait_for_chart(page, str(item_id))
+            expect(page.locator("#facts")).to_contain_text("Weights")
+            page.screenshot(path=screenshots / "demo.png", full_page=True)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 1, 130), (tmp_path / "demo.log").read_text()
+
+
+def demo_address(process: subprocess.Popen[Any], log: Path) -> str:
+    """The page's address as the demo prints it."""
+    found: list[str] = []
+
+    def printed() -> bool:
+        assert process.poll() is None, log.read_text()
+        found.extend(re.findall(r"\bpage (http://\S+/)", log.read_text()))
+        return bool(found)
+
+    wait_until(printed, DEMO_TIMEOUT_S)
+    return found[0]
+
+
+def forecasts_of(url: str) -> int:
+    try:
+        return int(httpx.get(f"{url}api/overview", timeout=5).json()["forecasts"]["seen"])
+    except httpx.HTTPError:
+        return 0
