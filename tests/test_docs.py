@@ -1,0 +1,100 @@
+"""Pages that come from the code are current, links lead somewhere, and figures come from result files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer.main
+
+import freshet
+from docs.generate import RECORDS, pages, schema
+from stream.config import known_settings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize(("path", "text"), list(pages()), ids=lambda value: getattr(value, "name", ""))
+def test_a_generated_page_is_current(path: Path, text: str) -> None:
+    assert path.read_text("utf-8") == text, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_section_finds_it(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*\.md)?#([^)]+)\)", page.read_text("utf-8")):
+        there = page.parent / target if target else page
+        assert anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+
+
+def typed_commands(text: str) -> Iterator[list[str]]:
+    """The lines of a page's code blocks that a person would type after `freshet`."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith(("freshet ", ".venv/bin/freshet ")):
+                yield shlex.split(line, comments=True)[1:]
+
+
+def parses(arguments: list[str]) -> None:
+    command = typer.main.get_command(freshet.app)
+    rest = list(arguments)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    command.make_context("freshet", rest)
+
+
+def test_a_command_that_does_not_exist_would_be_found() -> None:
+    with pytest.raises(KeyError):
+        parses(["forecast"])
+    with pytest.raises(Exception, match="No such option"):
+        parses(["verify", "--fast"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_on_a_page_is_one_of_the_command_line(page: Path) -> None:
+    for arguments in typed_commands(page.read_text("utf-8")):
+        parses(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_and_every_file_on_a_page_exists(page: Path) -> None:
+    known = {setting.name for setting in known_settings()}
+    sections = "|".join({name.split(".")[0] for name in known})
+    quoted = re.findall(r"`([^`\n]+)`", page.read_text("utf-8"))
+    for text in quoted:
+        if re.fullmatch(rf"({sections})\.[a-z_]+(\.[a-z_]+)?", text):
+            assert text in known, f"{page.name} names the setting {text}"
+        if re.fullmatch(r"(stream|model|online|dashboard|tests|deploy|docs|bench)/[\w./-]*", text):
+            assert (ROOT / text).exists(), f"{page.name} names the file {text}"
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_json_schema_is_valid_and_names_required_fields(kind: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    made = schema(kind, RECORDS[kind])
+    jsonschema.Draft202012Validator.check_schema(made)
+    required = {field.encode_name for field in msgspec.structs.fields(RECORDS[kind]) if field.required}
+    definition = made["$defs"][RECORDS[kind].__name__]
+    assert set(definition["required"]) == required
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda path: path.name)
+def test_a_result_file_names_machine_and_versions(path: Path) -> None:
+    assert {"machine", "versions"} <= json.loads(path.read_text("utf-8")).keys()

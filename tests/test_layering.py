@@ -1,0 +1,76 @@
+"""Imports point one way: stream <- model <- online; dashboard sees stream only; one door per library."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "stream": {"stream"},
+    "model": {"stream", "model"},
+    "online": {"stream", "model", "online"},
+    "dashboard": {"stream", "dashboard"},
+}
+DOORS = {
+    "confluent_kafka": {
+        "stream/kafka/__init__.py",
+        "stream/kafka/admin.py",
+        "stream/kafka/client.py",
+        "stream/kafka/publisher.py",
+        "stream/kafka/table.py",
+        "stream/embedded.py",
+    },
+    "aiokafka": {"dashboard/feed.py"},
+    "faust": {"online/control.py"},
+    "river": {"online/drift.py"},
+    "captum": set(),
+}
+HEAVY = {"torch", "transformers", "sklearn", "river", "faust"}
+
+
+def _modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} has a relative import"
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_stands_left_of_it(package: str) -> None:
+    forbidden = (set(MAY_IMPORT) | {"freshet"}) - MAY_IMPORT[package]
+    wrong = {path.relative_to(ROOT).as_posix(): _imports(path) & forbidden for path in _modules(package)}
+    assert not {path: names for path, names in wrong.items() if names}
+
+
+def test_each_library_has_one_door() -> None:
+    for package in MAY_IMPORT:
+        for path in _modules(package):
+            name = path.relative_to(ROOT).as_posix()
+            for library in _imports(path) & DOORS.keys():
+                assert name in DOORS[library], f"{name} imports {library}; its door is {sorted(DOORS[library])}"
+
+
+@pytest.mark.parametrize("package", ["stream", "dashboard"])
+def test_no_heavy_library_is_imported_left_of_the_model(package: str) -> None:
+    for path in _modules(package):
+        assert not _imports(path) & HEAVY, path
+
+
+def test_importing_all_of_stream_does_not_load_torch() -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in _modules("stream")]
+    names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+    code = f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, timeout=60)
