@@ -195,13 +195,16 @@ def models(view: View) -> Json:
     """Weights versions, the newest first, each with its training, verdict, swaps and error before and after."""
     events = sorted(view.models, key=lambda event: event.at_ms)
     served = [event for event in events if event.kind in ("promoted", "rolled_back")]
+    # A candidate gets its version's name with the promotion; what happened before belongs to the same entry.
+    named = {event.request_id: event.version for event in events if event.kind == "promoted" and event.request_id}
     by_version: dict[str, list[ModelEvent]] = {}
     for event in events:
         if event.kind != "rolled_back":
-            by_version.setdefault(event.version, []).append(event)
+            name = named.get(event.request_id, event.version) if event.kind == "training" else event.version
+            by_version.setdefault(name, []).append(event)
     # What forecasts name is what serves; a promotion says what will, once a worker has swapped it in.
     serving = view.book.weights_version or (served[-1].version if served else "")
-    versions = [_version(view, known, served, serving) for known in by_version.values()]
+    versions = [_version(view, name, known, served, serving) for name, known in by_version.items()]
     versions.sort(key=lambda version: -version["at_ms"])
     return {
         "serving": serving,
@@ -226,8 +229,7 @@ def _pending(view: View) -> list[Json]:
     ]
 
 
-def _version(view: View, events: list[ModelEvent], served: list[ModelEvent], serving: str) -> Json:
-    name = events[0].version
+def _version(view: View, name: str, events: list[ModelEvent], served: list[ModelEvent], serving: str) -> Json:
     by_kind = {event.kind: event for event in events}
     verdict = by_kind.get("promoted") or by_kind.get("rejected")
     promoted = by_kind.get("promoted")
@@ -236,7 +238,7 @@ def _version(view: View, events: list[ModelEvent], served: list[ModelEvent], ser
     return {
         "version": name,
         "parent": next((event.parent for event in events if event.parent and event.kind != "swapped"), ""),
-        "status": _status(events, served, serving, undone is not None),
+        "status": _status(name, events, served, serving, undone is not None),
         "at_ms": max((event.at_ms for event in events if event.kind != "swapped"), default=events[-1].at_ms),
         "steps": [{"kind": event.kind, "at_ms": event.at_ms} for event in events if event.kind != "swapped"],
         "swaps": [
@@ -260,8 +262,8 @@ def _undone(promoted: ModelEvent, served: list[ModelEvent]) -> ModelEvent | None
     return next((event for event in after if event.parent == promoted.version), None)
 
 
-def _status(events: list[ModelEvent], served: list[ModelEvent], serving: str, undone: bool) -> str:
-    version, kinds = events[0].version, [event.kind for event in events]
+def _status(version: str, events: list[ModelEvent], served: list[ModelEvent], serving: str, undone: bool) -> str:
+    kinds = [event.kind for event in events]
     if undone:
         return "rolled_back"
     if [kind for kind in kinds if kind in ("swapped", "swap_failed")][-1:] == ["swap_failed"]:

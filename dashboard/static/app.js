@@ -41,7 +41,7 @@ function showTotals(overview) {
     figure("Sold in 24 h", format.compact(overview.units_day), "units", `${format.compact(overview.revenue_day)} in sales`),
     figure("Error", format.error(scores.wql), "WQL", gained, tone),
     figure("Within the 80 % interval", format.percent(scores.coverage_80, 1), "", scores.matured ? `${format.compact(scores.matured)} scored` : "waiting for scores"),
-    figure("Weights", el("span", { title: overview.weights_version }, overview.weights_version || "–"), "", drifting(overview.drift), overview.drift.active ? "bad" : ""),
+    figure("Weights", el("span", { title: overview.weights_version }, format.version(overview.weights_version)), "", drifting(overview.drift), overview.drift.active ? "bad" : ""),
   );
 }
 

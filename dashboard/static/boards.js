@@ -92,13 +92,13 @@ const alertCard = (alert, now) => el("article", { class: "card" },
 
 export async function loadModels(now, open) {
   const { versions, serving, rollbacks, pending } = await ask("/api/models");
-  say(byId("models-count"), serving ? `serving ${serving}` : "");
+  say(byId("models-count"), serving ? `serving ${format.version(serving)}` : "");
   byId("models").replaceChildren(...pending.map((request) => pendingEntry(request, now)), ...(versions.length || pending.length
     ? versions.slice(0, 8).map((version) => versionEntry(version, now, open))
-    : [el("li", {}, empty(serving ? `Serving ${serving}` : "Waiting for the first weights",
+    : [el("li", {}, empty(serving ? `Serving ${format.version(serving)}` : "Waiting for the first weights",
       "New weights are trained when drift is found. Each one's verdict, swap and effect is told here."))]),
   ...rollbacks.filter((event) => !versions.some((version) => version.rolled_back_at_ms === event.at_ms)).slice(0, 3)
-    .map((event) => el("li", { class: "version" }, el("div", { class: "line" }, el("h3", {}, `Back to ${event.version}`),
+    .map((event) => el("li", { class: "version" }, el("div", { class: "line" }, el("h3", {}, `Back to ${format.version(event.version)}`),
       el("span", { class: "right" }, format.ago(event.at_ms, now))), event.reason ? el("p", { class: "story" }, event.reason) : null)));
 }
 
@@ -115,10 +115,10 @@ const pendingEntry = (request, now) => el("li", { class: "version" },
 function story(version) {
   const parts = [];
   if (version.asked) parts.push(askedFor(version.asked));
-  if (version.parent) parts.push(`Trained from ${version.parent}.`);
+  if (version.parent) parts.push(`Trained from ${format.version(version.parent)}.`);
   if (version.swaps.length) {
     const pauses = version.swaps.map((swap) => swap.pause_ms).filter((pause) => pause !== null);
-    const pause = pauses.length ? `, paused ${Math.max(...pauses).toFixed(2)} ms` : "";
+    const pause = pauses.length ? `, paused ${format.pause(Math.max(...pauses))}` : "";
     const workers = new Set(version.swaps.map((swap) => swap.worker)).size;
     parts.push(`Swapped in by ${workers === 1 ? "one worker" : `${workers} workers`}${pause}.`);
   }
@@ -153,7 +153,7 @@ function versionEntry(version, now, open) {
   gate?.addEventListener("toggle", () => (gate.open ? open.add(version.version) : open.delete(version.version)));
   const told = story(version);
   return el("li", { class: `version ${version.status}` },
-    el("div", { class: "line" }, el("h3", {}, version.version), el("span", { class: `chip ${version.status}` }, format.words(version.status)),
+    el("div", { class: "line" }, el("h3", { title: version.version }, format.version(version.version)), el("span", { class: `chip ${version.status}` }, format.words(version.status)),
       el("span", { class: "right" }, format.ago(version.at_ms, now))),
     told ? el("p", { class: "story note" }, told) : null,
     effect(version.error),

@@ -206,6 +206,6 @@ export async function drawError(node, errors) {
 
 /** Plotly reads a little markup in annotations, so anything that could be some is taken out of names. */
 function label(mark) {
-  const name = String(mark.label).replace(/[<>&$]/g, " ");
+  const name = format.version(String(mark.label)).replace(/[<>&$]/g, " ");
   return `${MARK[mark.kind] ?? format.words(mark.kind)} ${name.length > 18 ? `${name.slice(0, 17)}…` : name}`;
 }

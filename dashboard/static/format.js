@@ -59,3 +59,9 @@ export function speed(value) {
   const perSecond = duration(1_000 * value);
   return value >= 60 ? `1 s = ${perSecond}` : `×${value}`;
 }
+
+/** A version as people say it; its whole name stands in the tooltip. */
+export const version = (name) => /^v\d+(?=-)/.exec(name ?? "")?.[0] ?? ((name ?? "").startsWith("candidate-") ? "candidate" : name || DASH);
+
+/** A pause in the unit that shows it. */
+export const pause = (ms) => (ms < 0.1 ? `${(1_000 * ms).toFixed(1)} µs` : `${ms.toFixed(1)} ms`);

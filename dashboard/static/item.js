@@ -63,7 +63,7 @@ export class ItemPanel {
       ["Price", about.unit_price === null ? null : about.unit_price.toFixed(2)],
       ["In stock", about.on_hand === null ? null : format.units(about.on_hand)],
       ["Forecast from", forecast ? format.dayTime(forecast.cutoff_ms) : null],
-      ["Weights", forecast?.weights_version],
+      ["Weights", format.version(forecast?.weights_version)],
       ["Status", forecast && forecast.status !== "ok" ? format.words(forecast.status) : null],
       ["Level factor", forecast && forecast.level_factor !== 1 ? `× ${forecast.level_factor.toFixed(2)}` : null],
       ["Within its 80 %", past],

@@ -34,11 +34,12 @@ def of_model(event: ModelEvent) -> str:
     reason = f": {event.reason}" if event.reason else ""
     if event.kind == "rejected" and not event.gate:
         return f"no training{reason}"
+    pause_us = (event.pause_ms or 0) * 1_000
     sentences = {
         "training": f"fine-tuning starts from {event.parent or 'base'}{reason}",
         "rejected": f"the gate keeps the old weights{reason}",
         "promoted": f"the gate promotes {event.version} over {event.parent or 'base'}{reason}",
-        "swapped": f"the worker now serves {event.version}; the swap paused it for {event.pause_ms or 0:.2f} ms",
+        "swapped": f"the worker now serves {event.version}; the swap paused it for {pause_us:.1f} µs",
         "swap_failed": f"the worker refuses {event.version} and keeps the old weights{reason}",
         "confirmed": f"probation is over, {event.version} stays{reason}",
         "rolled_back": f"rolled back to {event.version}{reason}",

@@ -136,6 +136,20 @@ def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: An
     assert version["gate"] == [{"name": "gain_low", "value": 0.1, "threshold": None, "ok": True}]
 
 
+def test_a_candidate_s_training_belongs_to_the_version_it_became(make: Any) -> None:
+    view = make.view(
+        ("models", make.model("training", "candidate-r1", 1, parent="base", request_id="r1")),
+        ("models", make.model("promoted", "v2", 2, parent="base", request_id="r1")),
+        ("models", make.model("training", "candidate-r2", 3, parent="v2", request_id="r2")),
+    )
+    versions = boards.models(view)["versions"]
+    assert [(version["version"], version["status"]) for version in versions] == [
+        ("candidate-r2", "training"),
+        ("v2", "serving"),
+    ]
+    assert [step["kind"] for step in versions[1]["steps"]] == ["training", "promoted"]
+
+
 def test_the_life_of_versions_ends_in_the_right_words(make: Any) -> None:
     view = make.view(
         ("models", make.model("rejected", "v1", 1, parent="base", reason="gain_low")),

@@ -44,3 +44,14 @@ def test_the_moving_average_is_flat_and_ignores_gaps() -> None:
     forecast = moving_average(np.array([[100.0, 2.0, math.nan, 4.0]]), 3, 3, LEVELS)
     assert forecast[0, :, 1].tolist() == [3.0, 3.0, 3.0]
     assert forecast[0, 0, 2] - 3.0 == pytest.approx(math.sqrt(2.0) * 1.2815516)
+
+
+def test_seasonal_naive_agrees_with_statsforecast_up_to_a_degree_of_freedom() -> None:
+    models = pytest.importorskip("statsforecast.models", reason="the bench extra is not installed")
+    series = np.random.default_rng(0).poisson(20, (3, 70)).astype(float)
+    ours = seasonal_naive(series, 15, 7, np.array([0.1, 0.5, 0.9]))
+    for mine, history in zip(ours, series, strict=True):
+        theirs = models.SeasonalNaive(season_length=7).forecast(y=history, h=15, level=[80])
+        np.testing.assert_array_equal(mine[:, 1], theirs["mean"])
+        np.testing.assert_allclose(mine[:, 2] - mine[:, 1], theirs["hi-80"] - theirs["mean"], rtol=0.01)
+        np.testing.assert_allclose(mine[:, 1] - mine[:, 0], theirs["mean"] - theirs["lo-80"], rtol=0.01)
