@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,37 +12,18 @@ import redis
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-READY_TIMEOUT_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from stream.embedded import EmbeddedRedis, RealKafka
+from stream.errors import ConfigError
 
 
 @pytest.fixture(scope="session")
 def _redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("no redis-server on PATH")
-    port = free_port()
-    folder = tmp_path_factory.mktemp("redis")
-    options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
-    process = subprocess.Popen([binary, "--port", str(port), "--dir", str(folder), *options], stdout=subprocess.DEVNULL)
-    client = redis.Redis(port=port)
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while True:
-        try:
-            client.ping()
-            break
-        except redis.ConnectionError:
-            assert time.monotonic() < deadline, "redis-server did not start"
-            time.sleep(0.02)
-    client.close()
-    yield f"redis://127.0.0.1:{port}/0"
-    process.terminate()
-    process.wait(10)
+    try:
+        server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    except ConfigError as error:
+        pytest.skip(str(error))
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture
@@ -73,8 +51,6 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("KAFKA_HOME does not name an unpacked Kafka 4.x")
     if shutil.which("java") is None:
         pytest.skip("Kafka needs Java, and there is none on PATH")
-    from stream.embedded import RealKafka
-
     broker = RealKafka(Path(home), tmp_path_factory.mktemp("kafka"))
     try:
         AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=30)
