@@ -28,7 +28,6 @@ DOORS = {
     "aiokafka": {"dashboard/feed.py"},
     "faust": {"online/control.py"},
     "river": {"online/drift.py"},
-    "captum": set(),
 }
 HEAVY = {"torch", "transformers", "sklearn", "river", "faust"}
 
