@@ -19,6 +19,8 @@ from stream.errors import BrokerError
 from stream.kafka.client import broker_errors, cluster, common_config
 from stream.topics import TopicPlan, TopicReport, mismatches, plan
 
+FIRST_ASK_MS = 2_000
+
 Key = tuple[str, int]
 Answer = TypeVar("Answer")
 
@@ -61,6 +63,10 @@ def _offsets(client: AdminClient, partitions: Iterable[Key], spec: OffsetSpec, t
 class LogOffsets:
     """The same for a process that runs on and on: a client that failed is thrown away.
 
+    Now and then the client library waits in vain for its own query of the partitions' leaders ("Failed to query
+    partition leaders: Timed out"). A new client gets its answer, so each question is asked
+    twice, the first time with little patience.
+
     A consumer's own connection may be parked in a fetch for a tenth of a second; this one answers in about a
     millisecond.
     """
@@ -80,9 +86,14 @@ class LogOffsets:
     def _ask(
         self, question: Callable[[AdminClient, Iterable[Key], int], dict[Key, Answer]], partitions: Iterable[Key]
     ) -> dict[Key, Answer]:
+        asked, timeout_ms = list(partitions), self._settings.kafka.request_timeout_ms
         self._client = self._client or admin(self._settings)
         try:
-            return question(self._client, partitions, self._settings.kafka.request_timeout_ms)
+            return question(self._client, asked, min(FIRST_ASK_MS, timeout_ms))
+        except BrokerError:
+            self._client = admin(self._settings)
+        try:
+            return question(self._client, asked, timeout_ms)
         except BrokerError:
             self._client = None
             raise
