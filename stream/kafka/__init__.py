@@ -2,7 +2,7 @@
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from stream.kafka.admin import LogOffsets, admin, ensure_topics, log_ends, log_ranges, topic_configs
+from stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs
 from stream.kafka.client import (
     Cluster,
     Taken,
@@ -37,9 +37,7 @@ __all__ = [
     "consumer",
     "ensure_topics",
     "headers_of",
-    "log_ends",
     "log_range",
-    "log_ranges",
     "partitions_of",
     "producer",
     "shard_of",

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import Consumer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
 
 from stream.config import Settings
 from stream.errors import BrokerError
-from stream.kafka.client import broker_errors, cluster, common_config
+from stream.kafka.client import broker_errors, cluster, common_config, consumer, log_range
 from stream.topics import TopicPlan, TopicReport, mismatches, plan
 
-FIRST_ASK_MS = 2_000
-
 Key = tuple[str, int]
-Answer = TypeVar("Answer")
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -31,72 +26,42 @@ def admin(settings: Settings) -> AdminClient:
         return AdminClient(common_config(settings.kafka))
 
 
-def log_ends(client: AdminClient, partitions: Iterable[Key], timeout_ms: int = 10_000) -> dict[Key, int]:
-    """The offset after the last committed record of each partition, asked of the brokers now, in one round trip.
-
-    Raises:
-        BrokerError: A partition's leader does not answer in time; make a new client, as this one would remember for
-            minutes that the partition had no leader.
-    """
-    return _offsets(client, partitions, OffsetSpec.latest(), timeout_ms)  # type: ignore[no-untyped-call]
-
-
-def log_ranges(client: AdminClient, partitions: Iterable[Key], timeout_ms: int = 10_000) -> dict[Key, tuple[int, int]]:
-    """The first offset in the log of each partition, and the one after its last committed record; see `log_ends`."""
-    asked = list(partitions)
-    firsts = _offsets(client, asked, OffsetSpec.earliest(), timeout_ms)  # type: ignore[no-untyped-call]
-    ends = log_ends(client, asked, timeout_ms)
-    return {key: (first, ends[key]) for key, first in firsts.items()}
-
-
-def _offsets(client: AdminClient, partitions: Iterable[Key], spec: OffsetSpec, timeout_ms: int) -> dict[Key, int]:
-    asked = {TopicPartition(*key): spec for key in partitions}
-    if not asked:
-        return {}
-    timeout_s = timeout_ms / 1_000
-    with broker_errors("asking for the offsets of logs"):
-        answers = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_s)
-        offsets = {at: answer.result(2 * timeout_s).offset for at, answer in answers.items()}
-    return {(at.topic, at.partition): offset for at, offset in offsets.items()}
-
-
 class LogOffsets:
-    """The same for a process that runs on and on: a client that failed is thrown away.
+    """Where logs begin and end, asked of the brokers now, on a connection of its own.
 
-    Now and then the client library waits in vain for its own query of the partitions' leaders ("Failed to query
-    partition leaders: Timed out"). A new client gets its answer, so each question is asked
-    twice, the first time with little patience.
-
-    A consumer's own connection may be parked in a fetch for a tenth of a second; this one answers in about a
-    millisecond.
+    A consumer that reads has its connection parked in a fetch for a tenth of a second; an idle one answers in a tenth
+    of a millisecond. The administration client's own call for this took a second in one of four calls, and sometimes
+    ten, waiting for its query of the leaders. A client that failed is thrown away: it would remember for minutes that
+    a partition had no leader.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: AdminClient | None = None
-
-    def ends(self, partitions: Iterable[Key]) -> dict[Key, int]:
-        """See `log_ends`."""
-        return self._ask(log_ends, partitions)
+        self._client: Consumer | None = None
 
     def ranges(self, partitions: Iterable[Key]) -> dict[Key, tuple[int, int]]:
-        """See `log_ranges`."""
-        return self._ask(log_ranges, partitions)
+        """The first offset in the log of each partition, and the one after its last committed record.
 
-    def _ask(
-        self, question: Callable[[AdminClient, Iterable[Key], int], dict[Key, Answer]], partitions: Iterable[Key]
-    ) -> dict[Key, Answer]:
-        asked, timeout_ms = list(partitions), self._settings.kafka.request_timeout_ms
-        self._client = self._client or admin(self._settings)
+        Raises:
+            BrokerError: A partition's leader does not answer in time.
+        """
+        self._client = self._client or consumer(self._settings, "offsets")
+        timeout_ms = self._settings.kafka.request_timeout_ms
         try:
-            return question(self._client, asked, min(FIRST_ASK_MS, timeout_ms))
+            return {key: log_range(self._client, *key, timeout_ms) for key in partitions}
         except BrokerError:
-            self._client = admin(self._settings)
-        try:
-            return question(self._client, asked, timeout_ms)
-        except BrokerError:
-            self._client = None
+            self.close()
             raise
+
+    def ends(self, partitions: Iterable[Key]) -> dict[Key, int]:
+        """The offset after the last committed record of each partition; see `ranges`."""
+        return {key: end for key, (_, end) in self.ranges(partitions).items()}
+
+    def close(self) -> None:
+        """Let go of the connection; the next question opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
 
 def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
