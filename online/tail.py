@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-import msgspec
-
 from online.demo.story import when
 from stream.codec import decode
 from stream.config import Settings
+from stream.errors import EventError
 from stream.kafka import TableReader
 from stream.schemas import Forecast
 
@@ -31,7 +30,7 @@ def _line(value: bytes | None, item_id: str | None, as_json: bool) -> str:
         return ""
     try:
         forecast = decode(Forecast, value)
-    except (msgspec.DecodeError, ValueError):
+    except EventError:
         return ""
     if item_id not in (None, forecast.item_id):
         return ""
