@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch>=2.9,<2.14
 DEMO_ARGS ?=
+OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),-Otarget)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check check-static check-tests format install install-dev docs clean
@@ -22,7 +23,7 @@ test: $(VENV)/.installed-dev ## Run all tests (those that need Kafka or Chromium
 	$(BIN)/python -m pytest tests
 
 check: $(VENV)/.installed-dev ## Lint, format, types, doctests, unit tests, import layering
-	@$(MAKE) --no-print-directory -j2 -Otarget check-static check-tests
+	@$(MAKE) --no-print-directory -j2 $(OUTPUT_SYNC) check-static check-tests
 
 check-static:
 	$(BIN)/ruff check .
