@@ -23,27 +23,10 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Epoch milliseconds, UTC."""
 
-    def to_wall_ms(self, duration_ms: float) -> float:
-        """How long a stretch of this clock takes on the wall; infinite while the clock is held."""
-
 
 def wall_now_ms() -> int:
     """Wall time in epoch milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-class WallClock:
-    """Wall time."""
-
-    speed = 1.0
-
-    def now_ms(self) -> int:
-        """Epoch milliseconds, UTC."""
-        return wall_now_ms()
-
-    def to_wall_ms(self, duration_ms: float) -> float:
-        """The same duration."""
-        return float(duration_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +74,6 @@ class SimulatedClock:
         now_ms = wall_ms if self._anchor is None else self._anchor.at(wall_ms)
         self._newest_ms = now_ms if self._newest_ms is None else max(now_ms, self._newest_ms)
         return self._newest_ms
-
-    def to_wall_ms(self, duration_ms: float) -> float:
-        """How long a stretch of simulated time takes on the wall; infinite while held."""
-        speed = self.speed
-        return duration_ms / speed if speed > 0 else float("inf")
 
     def _follow(self) -> None:
         wall_ms = self._wall_now_ms()
