@@ -68,5 +68,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.torch
-	$(BIN)/pip install -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/pip install -c constraints.txt -e '.[dev,bench,train]'
 	@touch $(VENV)/.installed $@
