@@ -37,9 +37,7 @@ def closed_steps(window: Window) -> Bools:
     """
     sold_NT = window.target_NT > 0
     seen_NT = np.isfinite(window.target_NT)
-    closed_NS = np.zeros(window.time_ms_NS.shape, bool)
-    for column in range(window.known_NSK.shape[2]):
-        closed_NS |= _closed_by(window.known_NSK[:, :, column], sold_NT, seen_NT)
+    closed_NS = _closed_by_covariates(window.known_NSK, sold_NT, seen_NT)
     # What the shop says about its days beats what its calendar looks like: it may open on its first Sunday.
     if not closed_NS.any():
         closed_NS = _closed_by_calendar(window, sold_NT, seen_NT)
@@ -47,22 +45,35 @@ def closed_steps(window: Window) -> Bools:
     return closed_NS
 
 
-def _closed_by(values_NS: Floats, sold_NT: Bools, seen_NT: Bools) -> Bools:
-    """Steps whose value of one covariate closes them."""
-    closed_NS = np.zeros(values_NS.shape, bool)
-    past_NT = values_NS[:, : sold_NT.shape[1]]
-    total, total_sold = int(seen_NT.sum()), int(sold_NT.sum())
-    for value in _states(past_NT[seen_NT]):
-        there_NT = (past_NT == value) & seen_NT
-        count_N, sold_N = there_NT.sum(1), (there_NT & sold_NT).sum(1)
-        idle_N = sold_N <= 2 * NEVER * count_N
-        count, sold = int(count_N[idle_N].sum()), int(sold_N[idle_N].sum())
-        never = sold <= NEVER * count if count >= MANY else count >= FEW and sold == 0
-        sells_otherwise = total_sold - sold_N.sum() > 0.5 * (total - count_N.sum())
-        # A few series may know no closing days; one step that sold nothing anywhere may have been an outage.
-        if never and sells_otherwise and count >= 0.9 * count_N.sum() and there_NT.any(0).sum() > 1:
-            closed_NS |= (values_NS == value) & idle_N[:, None]
+def _closed_by_covariates(known_NSK: Floats, sold_NT: Bools, seen_NT: Bools) -> Bools:
+    """Steps that some value of some covariate closes, the value that explains most steps first.
+
+    Each is judged by the steps that those before it left open, so that Sunday is no reason where "open" is known.
+    """
+    T = sold_NT.shape[1]
+    columns = range(known_NSK.shape[2])
+    states = [(column, value) for column in columns for value in _states(known_NSK[:, :T, column][seen_NT])]
+    idle_NT = seen_NT & ~sold_NT
+    ranked = sorted(states, key=lambda state: -int((idle_NT & (known_NSK[:, :T, state[0]] == state[1])).sum()))
+    closed_NS = np.zeros(known_NSK.shape[:2], bool)
+    for column, value in ranked:
+        there_NS = (known_NSK[:, :, column] == value) & ~closed_NS
+        closed_NS |= _closed_by(there_NS, sold_NT, seen_NT & ~closed_NS[:, :T])
     return closed_NS
+
+
+def _closed_by(there_NS: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
+    """The steps themselves where next to nothing sells on them and others sell; none otherwise."""
+    there_NT = there_NS[:, : sold_NT.shape[1]] & seen_NT
+    count_N, sold_N = there_NT.sum(1), (there_NT & sold_NT).sum(1)
+    idle_N = sold_N <= 2 * NEVER * count_N
+    count, sold = int(count_N[idle_N].sum()), int(sold_N[idle_N].sum())
+    never = sold <= NEVER * count if count >= MANY else count >= FEW and sold == 0
+    sells_otherwise = (sold_NT & seen_NT).sum() - sold_N.sum() > 0.5 * (seen_NT.sum() - count_N.sum())
+    # A few series may know no closing days; one step that sold nothing anywhere may have been an outage.
+    if never and sells_otherwise and count >= 0.9 * count_N.sum() and there_NT.any(0).sum() > 1:
+        return np.asarray(there_NS & idle_N[:, None])
+    return np.zeros(there_NS.shape, bool)
 
 
 def _states(values: Floats) -> list[float]:

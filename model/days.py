@@ -18,6 +18,7 @@ Bools = NDArray[np.bool_]
 WEEK_MS = 7 * DAY_MS
 MIN_UP = 0.002  # a flag that is up on a smaller share of the open steps teaches nothing
 MAX_FLAGS = 12
+MAX_STATES = 16  # a weekly covariate with more values counts no days
 FULL_DAY = 0.9  # share of a day's steps that must be seen for their sum to be the day's
 
 
@@ -31,7 +32,7 @@ class Days:
         column_NS: the column of each step of the window.
         target_ND: sum of the day, NaN where the day is not, or not wholly, seen before the cutoff.
         closed_ND: days of which every step is closed.
-        flags_NDF: share of the day that a flag is up, NaN where unknown.
+        flags_NDF: share of the day or week that a flag is up, NaN where unknown.
     """
 
     length_days: int
@@ -74,8 +75,10 @@ def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days |
     if not (window.resolution_ms <= DAY_MS or window.resolution_ms == WEEK_MS) or window.time_ms_NS.size == 0:
         return None
     length_days = 7 if window.resolution_ms == WEEK_MS else 1
-    first_day = int(window.time_ms_NS.min()) // DAY_MS
-    column_NS = (window.time_ms_NS // DAY_MS - first_day) // length_days
+    # A week is labelled by its last day.
+    day_NS = window.time_ms_NS // DAY_MS - (6 if window.frequency.startswith("W") else 0)
+    first_day = int(day_NS.min())
+    column_NS = (day_NS - first_day) // length_days
     shape = (len(window), int(column_NS.max()) + 1)
 
     def summed(values_NX: Floats | Ints | Bools) -> Floats:
@@ -86,7 +89,9 @@ def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days |
     steps_ND = summed(np.ones_like(column_NS))
     seen_ND = summed(np.isfinite(window.target_NT))
     whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * max(1.0, float(seen_ND.max(initial=0))))
-    known = [window.known_NSK[:, :, column] for column in flag_columns]
+    # Tables by week count the days on which a flag was up.
+    tops = [max(1.0, float(np.nanmax(window.known_NSK[:, :, column]))) for column in flag_columns]
+    known = [window.known_NSK[:, :, column] / top for column, top in zip(flag_columns, tops, strict=True)]
     flags = [summed(np.nan_to_num(flag_NS)) / _or_nan(summed(np.isfinite(flag_NS))) for flag_NS in known]
     return Days(
         length_days,
@@ -103,15 +108,14 @@ def _or_nan(count_ND: Floats | Ints) -> Floats:
 
 
 def flag_columns(window: Window, closed_NS: Bools) -> list[int]:
-    """Known covariates that are flags (shares, where a step is a week) and vary over the open steps: at most 12."""
+    """Known covariates that are flags (by week also shares and counts of days) and vary over open steps: at most 12."""
     chosen = []
     for column in range(window.known_NSK.shape[2]):
         values = window.known_NSK[:, : window.context_length, column][~closed_NS[:, : window.context_length]]
         values = values[np.isfinite(values)]
-        whole = window.resolution_ms != WEEK_MS
-        flag = len(values) > 0 and bool(
-            np.isin(values, (0, 1)).all() if whole else ((values >= 0) & (values <= 1)).all()
-        )
-        if flag and MIN_UP <= float(values.mean()) <= 1 - MIN_UP:
+        states = np.unique(values)
+        by_week = window.resolution_ms == WEEK_MS and len(states) <= MAX_STATES
+        flag = len(states) > 1 and (set(states) == {0, 1} or (by_week and states[0] >= 0))
+        if flag and float((values > 0).mean()) >= MIN_UP and float((values < states[-1]).mean()) >= MIN_UP:
             chosen.append(column)
     return chosen[:MAX_FLAGS]
