@@ -83,7 +83,8 @@ class Paths:
     def cumulative(self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None = None) -> Tensor:
         """Quantiles of the sum over the first `steps[k]` steps, at the same levels: [B, K, Q].
 
-        They rise with the levels and with the steps, and for one step are that step's own quantiles.
+        They rise with the levels and with the steps. For one step they are that step's own quantiles, brought to whole
+        units in rows that sell in those.
 
         Raises:
             InvalidInputError: the steps do not rise from at least 1 to at most H, or the quantiles do not fit.
@@ -109,7 +110,10 @@ class Paths:
         for step in range(1, steps[-1] + 1):
             sum_BN += self._step(quantiles_BHQ[:, step - 1], step - 1, whole_B)
             if step in steps:
-                found.append(quantiles_BHQ[:, 0] if step == 1 else path_quantiles(sum_BN, self.levels))
+                found.append(path_quantiles(sum_BN, self.levels))
+        if steps[0] == 1:
+            exact_BQ = quantiles_BHQ[:, 0]
+            found[0] = exact_BQ if whole_B is None else torch.where(whole_B[:, None], found[0], exact_BQ)
         return torch.stack(found, 1)
 
     def _step(self, quantiles_BQ: Tensor, step: int, whole_B: Tensor | None) -> Tensor:

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import asdict
 
 import torch
 
@@ -217,7 +218,8 @@ class Worker:
         for part in portions(len(rows) + len(cold), self._settings.worker.micro_batch):
             bare = cold[max(part.start - len(rows), 0) : max(part.stop - len(rows), 0)]
             with self.metrics.stage_seconds.labels("forecast").time():
-                waiting += forecast_items(held.contexts, bank, origin, rows[part.start : part.stop], bare)
+                some = rows[part.start : part.stop]
+                waiting += forecast_items(held.contexts, bank, origin, held.sums, rows=some, cold=bare)
             if len(waiting) >= PUBLISH_ROWS or part.stop == len(rows) + len(cold):
                 if not self._publish(held, waiting):
                     return
@@ -227,6 +229,8 @@ class Worker:
             if self._stopping:
                 return
         self._note_round(held, due, len(rows) + len(cold))
+        if held.sums.learn(held.contexts, bank, cutoff_ms):
+            log.info("learnt_how_steps_move", **asdict(held.sums.dependence))
 
     def _publish(self, held: Holdings, records: list[Forecast]) -> bool:
         """Send forecasts until they are acknowledged, then have them wait for their scores; False when stopped."""
