@@ -1,4 +1,4 @@
-"""The worker: receive, read, forecast, publish; then score what has become final.
+"""The worker: receive, read, forecast, publish; then score what has become final, and look back now and then.
 
 One round forecasts all items of this worker at one cutoff with one version of the weights. Durable effects of a turn:
 
@@ -145,6 +145,12 @@ class Worker:
             self._forecast(held, due)
         self._score(held)
         self._troubles.clear()
+        if (
+            due is not None
+            and not self._stopping
+            and held.sums.learn(held.contexts, self.switch.current, due.cutoff_ms)
+        ):
+            log.info("learnt_how_steps_move", **asdict(held.sums.dependence))
 
     # Receive and read ---------------------------------------------------------------------------------------
 
@@ -229,8 +235,6 @@ class Worker:
             if self._stopping:
                 return
         self._note_round(held, due, len(rows) + len(cold))
-        if held.sums.learn(held.contexts, bank, cutoff_ms):
-            log.info("learnt_how_steps_move", **asdict(held.sums.dependence))
 
     def _publish(self, held: Holdings, records: list[Forecast]) -> bool:
         """Send forecasts until they are acknowledged, then have them wait for their scores; False when stopped."""
