@@ -42,18 +42,20 @@ def score(window: Window, actual_NH: Floats, quantiles_NHQ: Floats, levels: tupl
 def measure(actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...], error_N: Floats) -> dict[str, float]:
     """All metrics of a forecast whose series have the seasonal errors `error_N`.
 
-    The point forecast of MASE, WAPE and bias is the median; coverage is that of the levels 0.1 to 0.9.
+    The point forecast of MASE, WAPE and bias is the median; coverage is that of the levels 0.1 to 0.9. What is over the
+    sum of the actuals is NaN when nothing was sold.
     """
     levels_Q = np.array(levels)
     median_NH = quantiles_NHQ[..., levels.index(0.5)]
     lower_NH, upper_NH = quantiles_NHQ[..., levels.index(0.1)], quantiles_NHQ[..., levels.index(0.9)]
+    sold = bool(np.nansum(actual_NH) > 0)
     return {
         "sql": metrics.sql(actual_NH, quantiles_NHQ, levels_Q, error_N),
-        "wql": metrics.wql(actual_NH, quantiles_NHQ, levels_Q),
+        "wql": metrics.wql(actual_NH, quantiles_NHQ, levels_Q) if sold else np.nan,
         "mase": metrics.mase(actual_NH, median_NH, error_N),
-        "wape": metrics.wape(actual_NH, median_NH),
+        "wape": metrics.wape(actual_NH, median_NH) if sold else np.nan,
         "coverage_80": metrics.coverage(actual_NH, lower_NH, upper_NH),
-        "bias": metrics.bias(actual_NH, median_NH),
+        "bias": metrics.bias(actual_NH, median_NH) if sold else np.nan,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ Categories = dict[str, tuple[str, ...]]
 MAX_CATEGORIES = 12
 # A whole number below this would be a time before 1973: more likely a year, a day number or seconds.
 _LEAST_EPOCH_MS = 100_000_000_000
+_NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
 _ZONED = re.compile(r"\d:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$")
 
 
@@ -98,11 +99,14 @@ def numbers(column: pd.Series) -> Floats:
 
     if pd.api.types.is_datetime64_any_dtype(column):
         raise InvalidInputError(f"column {column.name!r} holds dates", hint="give numbers, flags or text")
-    values = pd.to_numeric(column, errors="coerce").astype("Float64")
-    wrong = values.isna() & column.notna() & (column.astype(str).str.lower() != "nan")
-    if wrong.any():
-        raise InvalidInputError(f"{column[wrong].iloc[0]!r} in column {column.name!r} is no number")
-    found: Floats = values.to_numpy(np.float64, na_value=np.nan)
+    if pd.api.types.is_numeric_dtype(column):
+        found: Floats = column.to_numpy(np.float64, na_value=np.nan)
+    else:
+        values = pd.to_numeric(column, errors="coerce")
+        wrong = values.isna() & column.notna() & (column.astype(str).str.lower() != "nan")
+        if wrong.any():
+            raise InvalidInputError(f"{column[wrong].iloc[0]!r} in column {column.name!r} is no number")
+        found = values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
     if np.isinf(found).any():
         raise InvalidInputError(f"column {column.name!r} holds an infinite value", hint="leave unknown values empty")
     return found
@@ -122,7 +126,7 @@ def categories(frame: pd.DataFrame, columns: Iterable[str]) -> Categories:
 def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -> dict[str, Floats]:
     """Named number columns [R]: a text column becomes one "column=value" a category, all 0 for a value not in `known`.
 
-    A text column in a frame where it first comes must be in `known`; a missing text is missing in each of its columns.
+    A text column that is not in `known` is refused; a missing text is missing in each of its columns.
     """
     found: dict[str, Floats] = {}
     for name in columns:
@@ -162,8 +166,4 @@ def _holds_text(column: pd.Series) -> bool:
         return _holds_text(pd.Series(column.cat.categories))
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
         return False
-    return any(not _a_number(value) for value in column.dropna().head(1_000))
-
-
-def _a_number(value: Any) -> bool:
-    return not isinstance(value, str) and np.isscalar(value)
+    return pd.api.types.infer_dtype(column, skipna=True) not in _NUMBERS

@@ -14,7 +14,7 @@ import numpy as np
 
 from model import encode
 from model.grid import Grid, resolution_ms, season_length
-from model.panel import Floats, Ints, Panel
+from model.panel import Floats, Ints, Panel, Window
 from stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class _Cells(NamedTuple):
     aggregate: str | None
 
 
-def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """The named columns of a parquet or CSV file.
+def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFrame:
+    """The named columns of a parquet or CSV file; the column `names` is read as text, so that "007" stays "007".
 
     Raises:
         InvalidInputError: the file cannot be read or lacks a column.
@@ -92,7 +92,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
             return pd.read_parquet(path, columns=wanted)
         found = list(pd.read_csv(path, nrows=0).columns)
         _need(wanted, found, str(path))
-        return pd.read_csv(path, usecols=wanted, low_memory=False)
+        return pd.read_csv(path, usecols=wanted, dtype={names: str}, low_memory=False)
     except pd.errors.EmptyDataError:
         raise InvalidInputError(f"{path} is empty", hint="give a table with a header and rows") from None
     except (OSError, ValueError) as error:
@@ -111,7 +111,7 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
             negative or infinite, or an item has two rows for one step and `aggregate` is None.
     """
     columns = settings.columns
-    frame = read_table(source, columns.all()) if isinstance(source, Path) else source
+    frame = read_table(source, columns.all(), columns.item_id) if isinstance(source, Path) else source
     _need(columns.all(), list(frame.columns), "the table")
     if not len(frame):
         raise InvalidInputError("the table has no rows", hint="check the file, or the filter that made it")
@@ -151,25 +151,52 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
     )
 
 
-def known_ahead(panel: Panel, source: Path | pd.DataFrame, columns: Columns, horizon: int) -> Floats:
-    """The known covariates of the `horizon` steps after each series' end, from a table of future rows: [N, H, K].
+def window_ahead(panel: Panel, horizon: int, columns: Columns, future: Path | pd.DataFrame | None = None) -> Window:
+    """Everything up to each series' own end, and the `horizon` steps after it: what a forecast is made from.
 
-    What the table does not give is NaN: missing rows, missing columns, unknown items. A category that the panel has
-    not seen is 0 in each of its columns.
+    Args:
+        panel: the past.
+        horizon: H, steps to forecast.
+        columns: which column of `future` is what; of its roles only item, time and known are looked at.
+        future: a table of the known covariates of these steps. What it does not give is missing: all of them when it
+            is None, columns or rows that it lacks; rows of unknown items or other times are left out. A category that
+            the panel has not seen is 0 in each of its columns.
     """
-    wanted = (columns.item_id, columns.time, *columns.known)
-    frame = read_table(source, wanted) if isinstance(source, Path) else source
-    found = [name for name in columns.known if name in frame.columns]
-    _need([columns.item_id, columns.time], list(frame.columns), "the table of known covariates")
+    ahead_NH = times_ahead(panel, horizon)
+    ahead_NHK = known_ahead(panel, future, columns, horizon)
+    return Window(
+        item_ids=panel.item_ids,
+        frequency=panel.frequency,
+        resolution_ms=panel.resolution_ms,
+        season_length=panel.season_length,
+        time_ms_NS=np.hstack([panel.time_ms_NL, ahead_NH]),
+        target_NT=panel.target_NL,
+        known_NSK=np.concatenate([panel.known_NLK, ahead_NHK], axis=1),
+        past_NTP=panel.past_NLP,
+        known_names=panel.known_names,
+        past_names=panel.past_names,
+        static=panel.static,
+        length_N=panel.length_N,
+    )
+
+
+def known_ahead(panel: Panel, future: Path | pd.DataFrame | None, columns: Columns, horizon: int) -> Floats:
+    """The known covariates of the `horizon` steps after each series' end: [N, H, K], see `window_ahead`."""
+    ahead_NHK = np.full((len(panel), horizon, len(panel.known_names)), np.nan)
+    if future is None:
+        return ahead_NHK
+    named = (columns.item_id, columns.time)
+    frame = read_table(future, (*named, *columns.known), columns.item_id) if isinstance(future, Path) else future
+    _need(named, list(frame.columns), "the table of known covariates")
     rows = {item_id: row for row, item_id in enumerate(panel.item_ids)}
     row_R = np.array([rows.get(str(value), -1) for value in frame[columns.item_id]], np.int64)
-    ahead_NHK = np.full((len(panel), horizon, len(panel.known_names)), np.nan)
+    frame, row_R = frame[row_R >= 0], row_R[row_R >= 0]
     if not len(frame):
         return ahead_NHK
     grid, phase_N, last_N = _grid_of(panel)
     step_R = grid.steps(encode.times_ms(frame[columns.time]), phase_N[row_R]) - last_N[row_R] - 1
-    used = np.flatnonzero((row_R >= 0) & (step_R >= 0) & (step_R < horizon))
-    values = encode.covariates(frame, found, panel.categories)
+    used = np.flatnonzero((step_R >= 0) & (step_R < horizon))
+    values = encode.covariates(frame, [name for name in columns.known if name in frame.columns], panel.categories)
     for index, name in enumerate(panel.known_names):
         if name in values:
             ahead_NHK[row_R[used], step_R[used], index] = values[name][used]

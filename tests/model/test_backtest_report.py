@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from model.backtest import BacktestSettings, Results, backtest
+from model.backtest import LEVELS, BacktestSettings, Results, backtest
 from model.backtest_report import ranked, rows, table, write_forecasts, write_json
-from model.backtest_score import METRICS, stratify
+from model.backtest_score import METRICS, mean_over_windows, score, stratify
 from model.panel import Rolling
 from model.table import Columns, TableSettings, read_panel
 from tests.model.contestants import make
@@ -70,3 +71,11 @@ def test_strata_are_told_by_what_was_known_at_the_cutoff() -> None:
     assert groups["zero_share"]["50 to 90 %"].tolist() == [False, False, True]
     assert groups["history"]["cold start"].tolist() == [False, False, True]
     assert [groups["volume"][name].argmax() for name in groups["volume"]] == [0, 2, 1]
+
+
+def test_a_window_without_sales_has_no_score_that_is_over_sales() -> None:
+    window = window_of(np.ones((1, 9)) * np.arange(9.0), horizon=2, season_length=1)
+    for actual in (np.zeros((1, 2)), np.full((1, 2), np.nan)):
+        scores = score(window, actual, np.ones((1, 2, 9)), LEVELS).overall
+        assert math.isnan(scores["wql"]) and math.isnan(scores["wape"]) and math.isnan(scores["bias"])
+    assert mean_over_windows([scores, dict.fromkeys(METRICS, 1.0)])["wql"] == 1.0

@@ -12,7 +12,7 @@ import pytest
 from model.backtest import LEVELS, BacktestSettings, backtest
 from model.naive import SeasonalNaive
 from model.panel import Rolling
-from model.table import Columns, TableSettings, known_ahead, read_panel, read_table, times_ahead
+from model.table import Columns, TableSettings, known_ahead, read_panel, read_table, times_ahead, window_ahead
 from stream.errors import InvalidInputError
 from tests.model.windows import long_table
 
@@ -186,6 +186,22 @@ def test_series_may_end_on_different_days() -> None:
         "2024-01-08",
         "2024-01-09",
     ]
+
+
+def test_names_in_a_file_keep_their_leading_zeros(tmp_path: Path) -> None:
+    long_table(items=2, days=3).replace({"sku": {"sku0": "007", "sku1": "7"}}).to_csv(tmp_path / "t.csv", index=False)
+    assert read_panel(tmp_path / "t.csv", DAILY).item_ids == ("007", "7")
+
+
+def test_the_window_ahead_of_a_panel_holds_all_of_it_and_no_covariate_that_nobody_gave() -> None:
+    panel = read_panel(long_table(), DAILY)
+    window = window_ahead(panel, 3, COLUMNS)
+    assert (window.context_length, window.horizon) == (60, 3)
+    np.testing.assert_array_equal(np.diff(window.time_ms_NS), 86_400_000)
+    np.testing.assert_array_equal(window.known_NSK[:, :60], panel.known_NLK)
+    assert np.isnan(window.known_NSK[:, 60:]).all()
+    future = pd.DataFrame({"sku": ["sku1", "other"], "day": "2024-03-01", "promo": 1, "colour": "red"})
+    assert window_ahead(panel, 3, COLUMNS, future).known_NSK[1, 60].tolist() == [1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("frequency", ["D", "W-SUN", "MS", "h"])
