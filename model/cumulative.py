@@ -36,6 +36,8 @@ class Paths:
         steps: H, the longest horizon.
         num_paths: N, a power of two.
         seed: of the scrambled low-discrepancy sequence.
+        twin: correlation at each step (H numbers from 0 to 1) with the paths that the same other arguments make without
+            it, path by path; None: these are those paths.
 
     Raises:
         InvalidInputError: levels do not rise within 0 and 1, or the number of paths is no power of two.
@@ -49,6 +51,7 @@ class Paths:
         *,
         num_paths: int = NUM_PATHS,
         seed: int = 0,
+        twin: Sequence[float] | None = None,
     ) -> None:
         rising = all(low < high for low, high in zip((0.0, *levels), (*levels, 1.0), strict=True))
         if len(levels) < 2 or not rising or num_paths < 2 or num_paths & (num_paths - 1):
@@ -59,7 +62,7 @@ class Paths:
         self.dependence, self.levels, self.steps, self.num_paths = dependence, tuple(levels), steps, num_paths
         middle_N = (torch.arange(num_paths, dtype=torch.float64) + 0.5) / num_paths
         sorted_QN = quantile_weights(levels, middle_N)
-        self.rank_HN = ranks(latent_paths(dependence, steps, num_paths, seed))
+        self.rank_HN = ranks(latent_paths(dependence, steps, num_paths, seed, twin))
         self._weights_HQN = sorted_QN[:, self.rank_HN].transpose(0, 1).contiguous()
         generator = torch.Generator().manual_seed(seed)
         order_HN = ranks(torch.rand(steps, num_paths, generator=generator))
@@ -131,20 +134,34 @@ class Paths:
             )
 
 
-def latent_paths(dependence: Dependence, steps: int, num_paths: int, seed: int) -> Tensor:
+def latent_paths(
+    dependence: Dependence, steps: int, num_paths: int, seed: int, twin: Sequence[float] | None = None
+) -> Tensor:
     """Numbers whose steps move together as the dependence says, evenly spread over the paths: float64 [H, N]."""
     num_normals = 1 + steps + dependence.freedom
     engine = SobolEngine(num_normals, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     uniform_NX = engine.draw(num_paths, dtype=torch.float64)
-    normal_XN = torch.special.ndtri(uniform_NX.clamp(1e-6, 1 - 1e-6)).T
-    common_1N, own_HN, wild_FN = normal_XN.split((1, steps, dependence.freedom))
+    even_XN = torch.special.ndtri(uniform_NX.clamp(1e-6, 1 - 1e-6)).T
+    latent_HN = _correlated(dependence, even_XN[: 1 + steps])
+    if twin is not None:
+        # Two scrambled sequences of this kind are not independent of each other: plain random numbers are.
+        generator = torch.Generator().manual_seed(seed)
+        fresh_XN = torch.randn(1 + steps, num_paths, dtype=torch.float64, generator=generator)
+        alike_H1 = torch.tensor(twin, dtype=torch.float64)[:, None]
+        latent_HN = alike_H1 * latent_HN + (1.0 - alike_H1.square()).sqrt() * _correlated(dependence, fresh_XN)
+    # One divisor a path, shared by its steps and by twins, makes the t copula: a few paths are far out all along.
+    return latent_HN / even_XN[1 + steps :].square().mean(0).sqrt() if dependence.freedom else latent_HN
+
+
+def _correlated(dependence: Dependence, normal_XN: Tensor) -> Tensor:
+    """Independent normal numbers, one more than steps, as ones whose steps correlate: [H, N]."""
+    steps = len(normal_XN) - 1
     lag_HH = (torch.arange(steps)[:, None] - torch.arange(steps)).abs()
     own_L = torch.from_numpy(dependence.correlation(steps)) - dependence.common
     # Never singular: at least a thousandth of each step is its own.
     factor_HH = torch.linalg.cholesky(own_L[lag_HH] + 1e-3 * torch.eye(steps, dtype=torch.float64))
-    latent_HN: Tensor = dependence.common**0.5 * common_1N + factor_HH @ own_HN
-    # One divisor a path, shared by its steps, makes the t copula: a few paths are far out all along.
-    return latent_HN / wild_FN.square().mean(0).sqrt() if dependence.freedom else latent_HN
+    found_HN: Tensor = dependence.common**0.5 * normal_XN[:1] + factor_HH @ normal_XN[1:]
+    return found_HN
 
 
 def ranks(value_HN: Tensor) -> Tensor:
