@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import Batch
-from model.features import to_units
 from model.network import FreshetNetwork, place
 from model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from stream.errors import InvalidInputError
@@ -92,7 +91,7 @@ class Forecaster:
         for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
             part = batch.rows(index).to(self.device)
             output = self.network(*part.arguments())
-            quantiles_BHQ[index.to(self.device)] = to_units(output.z_BHQ, output.loc_B, output.scale_B)
+            quantiles_BHQ[index.to(self.device)] = output.units()
         return quantiles_BHQ[:, :asked]
 
     def _fit(self, batch: Batch) -> Batch:

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model import features
+from model.features import calendar_periods
 from model.baselines import Array, seasonal_naive
 from model.batch import Batch
 from model.forecaster import pick_device
-from model.loss import pinball_loss
+from model.loss import network_loss
 from model.metrics import wql
-from model.network import FreshetConfig, FreshetNetwork, FreshetOutput, place
+from model.network import FreshetConfig, FreshetNetwork, place
 from model.synthetic.mixture import sample
 from model.weights import save_weights
 
@@ -106,7 +106,7 @@ class Pretraining:
         )
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.settings.mixed_precision):
             output = self.network(*batch.arguments())
-        loss = output_loss(output, actual_BH, self.levels_Q)
+        loss = network_loss(output, actual_BH, self.levels_Q)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimiser.param_groups:
@@ -163,11 +163,6 @@ class Pretraining:
         return True
 
 
-def output_loss(output: FreshetOutput, actual_BH: Tensor, levels_Q: Tensor) -> Tensor:
-    """Pinball loss on the network's scale: arcsinh is monotone, so the best quantiles are the same."""
-    return pinball_loss(output.z_BHQ, features.to_z(actual_BH, output.loc_B, output.scale_B), levels_Q)
-
-
 def _parameter_groups(network: FreshetNetwork, weight_decay: float) -> list[dict[str, object]]:
     matrices = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
@@ -197,8 +192,8 @@ def skill(network: FreshetNetwork, batches: list[tuple[Batch, Tensor]]) -> dict[
     for batch, actual_BH in batches:
         output = network(*batch.arguments())
         levels_Q = torch.tensor(levels, dtype=torch.float32, device=actual_BH.device)
-        losses.append(float(output_loss(output, actual_BH, levels_Q)))
-        ours_BHQ = features.to_units(output.z_BHQ, output.loc_B, output.scale_B).cpu().numpy()
+        losses.append(float(network_loss(output, actual_BH, levels_Q)))
+        ours_BHQ = output.units().cpu().numpy()
         skills.append(row_skill(batch, actual_BH.cpu().numpy(), ours_BHQ, levels))
     return {"held_out_loss": float(np.mean(losses)), "held_out_skill": float(np.median(skills))}
 
@@ -218,7 +213,7 @@ def row_skill(batch: Batch, actual_BH: Array, quantiles_BHQ: Array, levels: Arra
 
 def season_length(batch: Batch) -> int:
     """The longest calendar season of which the context holds two cycles, else 1."""
-    periods = [int(p) for p in features.calendar_periods(batch.resolution_ms)]
+    periods = [int(p) for p in calendar_periods(batch.resolution_ms)]
     return max([p for p in periods if 2 * p <= batch.context_length], default=1)
 
 

@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model import features
 from model.batch import Batch
-from model.loss import pinball_loss
+from model.loss import network_loss
 from model.network import FreshetNetwork, place
 from stream.errors import InvalidInputError
 
@@ -154,6 +153,5 @@ def _step(
 
 
 def _loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> Tensor:
-    output = network(*batch.arguments())
     levels_Q = torch.tensor(network.config.quantile_levels, device=actual_BH.device)
-    return pinball_loss(output.z_BHQ, features.to_z(actual_BH, output.loc_B, output.scale_B), levels_Q)
+    return network_loss(network(*batch.arguments()), actual_BH, levels_Q)

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.batch import Batch
+from model.batch import KNOWN_SLOTS, Batch
+from model.text import NUM_STATIC
 from model.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
 from stream.errors import InvalidInputError
 
@@ -22,8 +23,8 @@ def sampler(generator: torch.Generator) -> tuple[Batch, torch.Tensor]:
     batch = Batch(
         target,
         torch.full((8, 64, 8), math.nan),
-        torch.zeros(8, 80, 8),
-        torch.zeros(8, 258),
+        torch.zeros(8, 80, len(KNOWN_SLOTS)),
+        torch.zeros(8, NUM_STATIC),
         torch.zeros(8, dtype=torch.int64),
         3_600_000,
     )
