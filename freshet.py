@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from model import commands
+from model.explain_command import explain
 
 if TYPE_CHECKING:
     from stream.config import Settings
@@ -372,6 +373,7 @@ def config_show(config: Config = None, json: Json = False) -> None:
 
 app.add_typer(commands.data, name="data")
 app.command()(commands.backtest)
+app.command()(explain)
 
 
 # Weights ----------------------------------------------------------------------------------------------------
