@@ -7,7 +7,7 @@ B rows of a batch.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from model.closed import closed_steps
 from model.events import fit_events
-from model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
+from model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, WEEK_MS, YEAR_MS
 from model.panel import Floats, Ints, Window
 from model.text import NUM_NUMBERS, NUM_TEXT, static_features
 
@@ -25,17 +25,20 @@ Singles = NDArray[np.float32]
 
 CONTINUOUS_MEAN = 100.0  # amounts that are no counts are brought to this mean, far above the unit of a count
 CONTINUOUS_SHARE = 0.01
+PRICE = KNOWN_SLOTS.index("price_ratio")
 NAMES = {
     "price": r"price|preis|cost",
     "discount": r"discount|depth|rabatt|markdown|pct_off|off_pct",
     "promotion": r"promo|sale\b|campaign|deal|feature|display|coupon|flyer|mailer",
-    "event": r"event|(?<!school)holiday|feast|festival|xmas|christmas|black_?friday",
+    "event": r"event|(?<!school)(?<!school.)holiday|feast|festival|xmas|christmas|black_?friday",
     "views": r"view|visit|session|traffic|impression|customer",
     "carts": r"cart|basket",
     "favourites": r"fav|wish|like",
     "checkouts": r"checkout",
     "in_stock": r"stock|on_?hand|inventory|avail",
 }
+# "StateHoliday=0" and "promo=none" say that there is none.
+NOTHING = r"=(0|none|no|n|false|nan|normal|regular)?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class Dressed:
             ends: first step after each row's cutoff, at most T.
             context: steps before it; what lies before the window's first step is NaN.
             horizon: steps from it on; what lies beyond the window's last step is NaN.
-            train: give the slot `effect` as training may use it.
+            train: give the slot `effect` as training may use it. Without, it holds what the whole window taught, which
+                only a cutoff at its end may know.
         """
         target_BX = _cut(self.target_NT, rows, ends - context, context + horizon)
         known_BSK = _cut(self.known_NSK, rows, ends - context, context + horizon)
@@ -91,11 +95,13 @@ class Dressed:
 def dress(window: Window) -> Dressed:
     """Put a window's columns into the network's slots; only data before the cutoff decide which goes where."""
     factor_N = _factors(window.target_NT)
+    # Everything that takes logarithms of sales needs them in their final size.
+    window = replace(window, target_NT=window.target_NT * factor_N[:, None])
     events = fit_events(window)
     known_NSK = _known(window)
     known_NSK[..., EFFECT] = _some(events.apply(window))
     return Dressed(
-        target_NT=(window.target_NT * factor_N[:, None]).astype(np.float32),
+        target_NT=window.target_NT.astype(np.float32),
         past_NTP=_past(window),
         known_NSK=known_NSK,
         taught_NS=_some(events.crossfit(window)),
@@ -144,9 +150,9 @@ def _known(window: Window) -> Singles:
         slot = _known_slot(name, values_NS)
         if _told_by_calendar(values_NS, window.time_ms_NS, window.resolution_ms) or _tells_closed(values_NS, closed_NS):
             continue
-        if slot is None:
+        if slot is None or (slot == PRICE and np.isfinite(known_NSK[..., PRICE]).any()):
             free.append(column)
-        elif slot == 0:
+        elif slot == PRICE:
             known_NSK[..., slot] = _ratio(values_NS, window.context_length)
         else:
             scaled_NS = values_NS / 100.0 if slot == DISCOUNT and np.nanmax(values_NS) > 1.0 else values_NS
@@ -160,30 +166,31 @@ def _known_slot(name: str, values_NS: Floats) -> int | None:
     """The slot that a column's name and values ask for; None for a free one."""
     column = name.lower()
     seen = values_NS[np.isfinite(values_NS)]
-    if not len(seen) or seen.min() < 0:
+    if not len(seen) or seen.min() < 0 or re.search(NOTHING, column):
         return None
     if re.search(NAMES["discount"], column):
         return DISCOUNT
     if re.search(NAMES["price"], column) and seen.min() > 0:
-        return 0
+        return PRICE
     flag = bool(np.isin(seen, (0.0, 1.0)).all())
     if flag and re.search(NAMES["promotion"], column):
         return PROMOTION
-    # "StateHoliday=0" and "StateHoliday=none" say that there is none.
-    if flag and re.search(NAMES["event"], column) and not re.search(r"=(0|none|no|false|nan|normal|regular)?$", column):
+    if flag and re.search(NAMES["event"], column):
         return EVENT
     return None
 
 
 def _told_by_calendar(values_NS: Floats, time_ms_NS: Ints, resolution_ms: int) -> bool:
-    """Whether a column repeats the weekday, the hour or the month, which the network sees anyway."""
-    flat, times = values_NS[:64].ravel(), time_ms_NS[:64].ravel()
+    """Whether a column never changes, or repeats the weekday, the hour or the month, which the network sees anyway."""
+    keep = np.isfinite(values_NS[:64])
+    values, times = values_NS[:64][keep], time_ms_NS[:64][keep]
+    if not len(values) or np.ptp(values) == 0.0:
+        return True
     months = times.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64) % 12
-    for groups in (times // DAY_MS % 7, times % DAY_MS // min(resolution_ms, DAY_MS), months):
-        keep = np.isfinite(flat)
-        if keep.any() and _constant_within(flat[keep], np.unique(groups[keep], return_inverse=True)[1]):
-            return True
-    return False
+    groups = {WEEK_MS: times // DAY_MS % 7, DAY_MS: times % DAY_MS // min(resolution_ms, DAY_MS), YEAR_MS: months}
+    # Within a single cycle everything repeats itself: an only December says nothing of Decembers.
+    usable = [group for cycle_ms, group in groups.items() if np.ptp(times) >= 2 * cycle_ms]
+    return any(_constant_within(values, np.unique(group, return_inverse=True)[1]) for group in usable)
 
 
 def _constant_within(values: Floats, groups: Ints) -> bool:
@@ -195,8 +202,12 @@ def _constant_within(values: Floats, groups: Ints) -> bool:
 
 def _tells_closed(values_NS: Floats, closed_NS: NDArray[np.bool_]) -> bool:
     """Whether a flag says nothing but open or closed."""
-    agree = np.mean((values_NS > 0) == closed_NS)
-    return bool(closed_NS.any() and (agree > 0.98 or agree < 0.02))
+    if not np.isin(values_NS[np.isfinite(values_NS)], (0.0, 1.0)).all():
+        return False
+    different = float(np.mean((values_NS > 0) != closed_NS))
+    # Few closed days look like any rare flag, so what differs is held against how many they are.
+    rarer = min(float(closed_NS.mean()), 1.0 - float(closed_NS.mean()))
+    return min(different, 1.0 - different) < min(0.02, 0.1 * rarer)
 
 
 def _ratio(values_NS: Floats, context: int) -> Floats:

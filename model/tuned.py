@@ -112,8 +112,8 @@ class Tuned:
 def tune(base: FreshetNetwork, dressed: Dressed, horizon: int, *, settings: FineTuneSettings = SETTINGS) -> Tuned:
     """Fine-tune on windows from anywhere in the past; the newest horizon decides how far to go from the base.
 
-    Training never sees a label of the hold-out. Series shorter than two horizons and SHORTEST_CONTEXT teach nothing;
-    where all of them are, the base comes back.
+    Training never sees a label of the hold-out. Series that begin less than SHORTEST_CONTEXT steps before it (or half
+    of a shorter table) teach nothing; where all of them do, the base comes back.
     """
     sampler = PastWindows(dressed, min(horizon, base.config.prediction_length), base.config.context_length)
     if not len(sampler.rows):
@@ -135,8 +135,8 @@ class PastWindows:
     def __init__(self, dressed: Dressed, horizon: int, context: int) -> None:
         self.dressed, self.horizon = dressed, horizon + -horizon % PATCH
         T = dressed.target_NT.shape[1]
-        self.last = T - horizon
-        seen_NT = np.isfinite(dressed.target_NT[:, : self.last])
+        self.last = max(T - horizon, 0)
+        seen_NT = np.isfinite(dressed.target_NT) & (np.arange(T) < self.last)
         begin_N = np.where(seen_NT.any(1), seen_NT.argmax(1), T)
         shortest = min(SHORTEST_CONTEXT, max(self.last // 2, 1))
         self.rows = np.flatnonzero(begin_N + shortest + 1 < self.last)
@@ -168,5 +168,8 @@ class PastWindows:
 
 
 def _loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> float:
-    parts = torch.split(torch.arange(len(batch)), SETTINGS.batch_size)
-    return sum(held_out_loss(network, batch.rows(part), actual_BH[part]) * len(part) for part in parts) / len(batch)
+    device = next(network.parameters()).device
+    total = 0.0
+    for part in torch.split(torch.arange(len(batch)), SETTINGS.batch_size):
+        total += held_out_loss(network, batch.rows(part).to(device), actual_BH[part].to(device)) * len(part)
+    return total / len(batch)
