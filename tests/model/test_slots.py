@@ -49,10 +49,10 @@ def test_a_flag_under_which_nothing_sells_goes_to_closed_alone() -> None:
 
 def test_few_closed_days_take_no_other_flag_with_them() -> None:
     day = np.arange(STEPS * 3 + HORIZON)
-    opened, promo, price = (day % 60 != 20) * 1.0, (day % 47 == 10) * 1.0, 5.0 + (day % 30 > 25)
-    target = np.where(opened[: STEPS * 3] > 0, 7.0, 0.0) * np.ones((ITEMS, 1))
+    opened, promo, price = (day % 90 != 20) * 1.0, (day % 137 == 10) * 1.0, 5.0 + (day % 30 > 25)
+    target = np.where(opened[: STEPS * 3] > 0, 7.0, 0.0) * np.ones((5, 1))
     window = window_of(target, horizon=HORIZON)
-    known = np.tile(np.stack([opened, promo, price], -1), (ITEMS, 1, 1))
+    known = np.tile(np.stack([opened, promo, price], -1), (5, 1, 1))
     names = filled(replace(window, known_NSK=known, known_names=("open", "promo", "price")))
     assert names == {"closed", "promotion", "price_ratio"}
 
