@@ -34,7 +34,7 @@ def network_loss(output: FreshetOutput, actual_BH: Tensor, levels_Q: Tensor) -> 
     Steps of which much is expected count for more, as they do in every metric in units: a step's weight is how many
     units one step of z is worth there, relative to the row's middle, and bounded.
     """
-    unit_B1, loc_B1, scale_B1 = (value[:, None] for value in output.scaling)
+    loc_B1, scale_B1 = output.scaling.loc_B[:, None], output.scaling.scale_B[:, None]
     expected_BH = torch.sinh((output.expected_BH * scale_B1 + loc_B1).clamp(-10.0, 10.0))
     weight_BH = torch.sqrt((expected_BH.square() + 1.0) / (torch.sinh(loc_B1).square() + 1.0)).clamp(*WEIGHT_BOUNDS)
     return pinball_loss(output.z_BHQ, to_z(actual_BH, output.scaling), levels_Q, weight_BH)

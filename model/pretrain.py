@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.features import calendar_periods
 from model.baselines import Array, seasonal_naive
 from model.batch import Batch
+from model.features import calendar_periods
 from model.forecaster import pick_device
 from model.loss import network_loss
 from model.metrics import wql
@@ -217,12 +217,17 @@ def season_length(batch: Batch) -> int:
     return max([p for p in periods if 2 * p <= batch.context_length], default=1)
 
 
-def reports(settings: PretrainSettings) -> Iterator[dict[str, float]]:
+def reports(
+    settings: PretrainSettings, advanced: Callable[[int, float], None] = lambda step, loss: None
+) -> Iterator[dict[str, float]]:
     """Train to the end or to the time limit, yielding a report every so many steps.
 
     Durable effects: a checkpoint every `checkpoint_every_s` seconds and at the end, where the averaged
     weights are written too; a killed run repeats what came after the last checkpoint and arrives at the
     same weights.
+
+    Args:
+        advanced: called after every step with the steps made so far and the step's loss.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -233,6 +238,7 @@ def reports(settings: PretrainSettings) -> Iterator[dict[str, float]]:
     wall_before, losses = run.wall_s, []
     while run.step < settings.steps:
         losses.append(run.advance())
+        advanced(run.step, losses[-1])
         now = time.monotonic()
         run.wall_s = wall_before + now - started
         if now - saved > settings.checkpoint_every_s:
@@ -273,11 +279,22 @@ def _card(run: Pretraining) -> str:
 
 
 def pretrain(settings: PretrainSettings) -> None:
-    """Train, resuming from the folder's checkpoint; prints each report and appends it to `log.jsonl`."""
+    """Train, resuming from the folder's checkpoint; each report is printed and appended to `log.jsonl`.
+
+    A terminal gets a progress bar on standard error, and TensorBoard its scalars in the folder, where it is installed.
+    """
+    from model.pretrain_watch import board, progress_bar
+
     settings.output.mkdir(parents=True, exist_ok=True)
-    with (settings.output / "log.jsonl").open("a") as log:
-        for report in reports(settings):
+    with (
+        (settings.output / "log.jsonl").open("a") as log,
+        board(settings.output) as scalars,
+        progress_bar(settings.steps) as bar,
+    ):
+        for report in reports(settings, bar.advanced):
             line = json.dumps({k: round(v, 6) for k, v in report.items()})
             log.write(line + "\n")
             log.flush()
+            scalars(report)
+            bar.reported(report)
             print(line, flush=True)

@@ -16,8 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import KNOWN_SLOTS
-from model.features import DAY_MS, DISCOUNT, EFFECT, EVENT, PROMOTION, WEEK_MS, WEEK_SHIFT_MS, Scaled
-from model.features import calendar_periods, detect_period
+from model.features import (
+    DAY_MS,
+    DISCOUNT,
+    EFFECT,
+    EVENT,
+    PROMOTION,
+    WEEK_MS,
+    WEEK_SHIFT_MS,
+    Scaled,
+    calendar_periods,
+    detect_period,
+)
 
 LOUD_WEIGHT = 0.05  # what a step on promotion counts in the profile of plain days
 RIDGE = 2.0  # two neutral observations of size one stand beside the real ones
@@ -60,7 +70,7 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
         resolution_ms: length of a step.
     """
     z_BT, seen_BT = scaled.z_BT, scaled.observed_BT
-    (B, T), steps = z_BT.shape, known_BSK.shape[1]
+    T, steps = z_BT.shape[1], known_BSK.shape[1]
     short, long = (round(length) for length in calendar_periods(resolution_ms))
     loud_BS = known_BSK[..., [PROMOTION, DISCOUNT, EVENT]].abs().amax(-1) > 0
     quiet_BT = torch.where(loud_BS[:, :T], LOUD_WEIGHT, 1.0) * seen_BT

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.batch import Batch
-from model.features import WEEK_MS
+from model.features import CLOSED, DAY_MS, WEEK_MS, known_channels, scale_target
 from model.forecaster import Forecaster
 from model.network import FreshetNetwork
-from model.panel import Floats, Window
+from model.panel import Floats, Ints, Window
+from model.profiles import profiles
 from model.slots import Dressed, dress
 from model.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
 from model.weights import BASE_WEIGHTS, verify_weights
@@ -25,7 +27,11 @@ SHORTEST_CONTEXT = 32  # steps of history before a training window
 SHIFT_WEEKS = 150
 PATCH = 16
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# What a factor of one must gain on the hold-out to be worth it: one horizon's luck is worth a per cent or two.
+PRUDENCE = 0.04
 HOLD_OUT_ROWS = 512
+SHOCK_ROWS_MIN, SHOCK_ROWS_MAX = 30, 256
+SHOCK_WEEKS = 4
 SETTINGS = FineTuneSettings(steps=100, batch_size=128, learning_rate=5e-4, warmup_steps=10)
 
 
@@ -121,15 +127,16 @@ def tune(base: FreshetNetwork, dressed: Dressed, horizon: int, *, settings: Fine
     tuned = fine_tune(base, sampler, settings=settings).network
     batch, actual_BH = sampler.hold_out(settings.seed)
     held_out = {factor: _loss(interpolate(base, tuned, factor), batch, actual_BH) for factor in FACTORS}
-    factor = min(held_out, key=lambda one: held_out[one])
+    factor = min(held_out, key=lambda one: held_out[one] * (1.0 + PRUDENCE * one))
     return Tuned(interpolate(base, tuned, factor), factor, held_out)
 
 
 class PastWindows:
     """Draws training windows whose labels end before the newest horizon.
 
-    Dates are shifted by whole weeks, at random: weekdays stay, but the network cannot learn by heart what all series
-    did on one date, of which a history holds only a few hundred.
+    A history holds only a few hundred dates, however many series share them, and a network would learn them by heart.
+    So dates are shifted by whole weeks, and what all series did alike on a date, beyond what is expected, is exchanged
+    for what they did on another one: as much of it as the future holds to be unsure of, and nothing to remember.
     """
 
     def __init__(self, dressed: Dressed, horizon: int, context: int) -> None:
@@ -144,6 +151,7 @@ class PastWindows:
         middle = min(self.last // 2, context // 2)
         self.lowest = np.minimum(np.maximum(begin_N[self.rows] + shortest, middle), self.last - 1)
         self.context = context
+        self.shocks_T = shared_shocks(dressed, self.last)
 
     def __call__(self, generator: torch.Generator, rows: int = SETTINGS.batch_size) -> tuple[Batch, Tensor]:
         """Windows at random; labels past the last one that may be learned are NaN."""
@@ -154,17 +162,55 @@ class PastWindows:
         context = min(self.context, int(ends.max()))
         context += -context % PATCH
         batch, actual_BH = self.dressed.batch(self.rows[pick], ends, context=context, horizon=self.horizon, train=True)
+        if self.shocks_T is not None:
+            actual_BH *= torch.from_numpy(self._swapped(ends, generator))
         late_BH = ends[:, None] + np.arange(self.horizon) >= self.last
         actual_BH[torch.from_numpy(late_BH)] = torch.nan
         weeks = SHIFT_WEEKS if self.dressed.resolution_ms <= WEEK_MS else 0
         shift_B = torch.randint(-weeks, weeks + 1, (rows,), generator=generator) * WEEK_MS
         return replace(batch, start_ms_B=batch.start_ms_B + shift_B), actual_BH
 
+    def _swapped(self, ends: Ints, generator: torch.Generator) -> NDArray[np.float32]:
+        """What turns each label's shared shock into that of another stretch of the past with the same weekdays."""
+        assert self.shocks_T is not None
+        season = max(round(WEEK_MS / self.dressed.resolution_ms), 1)
+        steps_H = np.arange(self.horizon)
+        own_BH = np.minimum(ends[:, None] + steps_H, self.last - 1)
+        cycles_B = torch.randint(2**31, (len(ends),), generator=generator).numpy()
+        first_B = ends % season + season * (cycles_B % max((self.last - self.horizon) // season, 1))
+        other_BH = np.minimum(first_B[:, None] + steps_H, self.last - 1)
+        ratio_BH: NDArray[np.float32] = np.exp(self.shocks_T[other_BH] - self.shocks_T[own_BH]).astype(np.float32)
+        return ratio_BH
+
     def hold_out(self, seed: int) -> tuple[Batch, Tensor]:
         """The newest horizon of some of the series."""
         rows = np.sort(np.random.default_rng(seed).permutation(self.rows)[:HOLD_OUT_ROWS])
         ends = np.full(len(rows), self.last)
         return self.dressed.batch(rows, ends, context=self.context, horizon=self.horizon, train=True)
+
+
+def shared_shocks(dressed: Dressed, end: int) -> Floats | None:
+    """What all series did alike on each date before step `end`, beyond what is expected of each: log units [T].
+
+    The median over series of what profiles leave over, less its own mean over the weeks around, bounded. None where
+    steps are shorter than a day or longer than a week, or where the series are few or do not share their dates.
+    """
+    rows = np.linspace(0, len(dressed.target_NT) - 1, min(len(dressed.target_NT), SHOCK_ROWS_MAX)).astype(np.int64)
+    alike = bool((dressed.time_ms_NS[rows] == dressed.time_ms_NS[:1]).all())
+    width = 1 + 2 * (SHOCK_WEEKS * WEEK_MS // dressed.resolution_ms)
+    if not (alike and len(rows) >= SHOCK_ROWS_MIN and DAY_MS <= dressed.resolution_ms <= WEEK_MS and end > width):
+        return None
+    batch, _ = dressed.batch(rows, np.full(len(rows), end), context=end, horizon=1, train=True)
+    scaled = scale_target(batch.target_BT, batch.known_BSK[:, :end, CLOSED] > 0.5)
+    values_BSK, _ = known_channels(batch.known_BSK, scaled.scaling.scale_B)
+    own = profiles(scaled, values_BSK, batch.start_ms_B, batch.resolution_ms)
+    left_BT = (scaled.z_BT - own.expected_BS[:, :end]) * scaled.scaling.scale_B[:, None]
+    left_BT[scaled.observed_BT == 0] = torch.nan
+    median_T = np.nan_to_num(left_BT.nanmedian(0).values.double().numpy())
+    ones_T = np.ones_like(median_T)
+    slow_T = np.convolve(median_T, np.ones(width), "same") / np.convolve(ones_T, np.ones(width), "same")
+    shocks_T: Floats = np.clip(median_T - slow_T, -1.0, 1.0)
+    return shocks_T
 
 
 def _loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> float:
