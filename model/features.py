@@ -23,6 +23,7 @@ NUM_PHASE_CHANNELS = 10  # sine and cosine of day, week, month, year and the det
 NUM_RUN_CHANNELS = 4
 UNIT_SHARE = 0.25  # below a quarter of its mean a series is seen linearly, above it by its logarithm
 SCALE_FLOOR = 0.05
+NOTHING = 1e-5
 PRIOR_STEPS = 2.0  # steps of a spread of one that stand beside the observed ones
 ACF_THRESHOLD = 0.15  # a lower peak of the autocorrelation explains too little to be a season
 ACF_SIGMAS = 4.0  # and one within so many standard errors of zero is noise
@@ -89,7 +90,9 @@ def from_z(z_BX: Tensor, scaling: Scaling) -> Tensor:
 
 def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
     """The network's scale back to units, sorted along the levels and never below zero."""
-    return from_z(z_BHQ, scaling).sort(dim=-1).values.clamp(min=0.0)
+    units_BHQ = from_z(z_BHQ, scaling).sort(dim=-1).values
+    # What rounding leaves of nothing is nothing: a closed step is forecast as 0, not as a millionth of a unit.
+    return torch.where(units_BHQ > NOTHING * scaling.unit_B[:, None, None], units_BHQ, 0.0)
 
 
 def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
