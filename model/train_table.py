@@ -20,7 +20,7 @@ from model.panel import Panel, Window
 from model.slots import dress
 from model.table import TableSettings, read_panel, window_ahead
 from model.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
-from model.tuned import FACTORS, PastWindows
+from model.tuned import FACTORS, PRUDENCE, PastWindows
 from model.weights import save_weights, verify_weights
 from stream.errors import InvalidInputError
 
@@ -106,7 +106,7 @@ def train(
 
     tuned = fine_tune(network, sampler, settings=settings, evaluate=loss)
     held_out = {factor: loss(interpolate(network, tuned.network, factor)) for factor in FACTORS}
-    factor = min(held_out, key=lambda one: held_out[one])
+    factor = min(held_out, key=lambda one: held_out[one] * (1.0 + PRUDENCE * one))
     chosen = interpolate(network, tuned.network, factor)
     name = source.name if isinstance(source, Path) else "a frame"
     facts = {"data": name, "series": len(sampler.rows), "horizon": prediction_length, "base": forecaster.sha256}
