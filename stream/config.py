@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream.errors import ConfigError
 
 ENV_PREFIX = "FRESHET_"
+UTC = "UTC"
 NOT_SETTINGS = frozenset({"FRESHET_FAILPOINT"})
 DEFAULT_CONFIG_FILE = Path("freshet.toml")
 
@@ -110,6 +112,23 @@ class WindowSettings(Section):
     )
     max_items_per_partition: Positive = 1_000_000
     idle_ms: Positive = Field(30_000, description="Wall time at the log's end before a partition is idle.")
+
+
+class CalendarSettings(Section):
+    """The shop's own days."""
+
+    time_zone: str = Field(
+        UTC, description="Whose midnights begin the buckets of a day, such as Europe/Berlin; needs a new generation."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("not a time zone of the IANA database, such as Europe/Berlin") from None
+        return name
 
 
 class IngestSettings(Section):
@@ -218,6 +237,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     events: EventSettings = EventSettings()
     windows: WindowSettings = WindowSettings()
+    calendar: CalendarSettings = CalendarSettings()
     ingest: IngestSettings = IngestSettings()
     worker: WorkerSettings = WorkerSettings()
     drift: DriftSettings = DriftSettings()
@@ -244,6 +264,11 @@ class Settings(BaseSettings):
         if self.worker.resolution_ms not in widths:
             raise ValueError(
                 f"worker.resolution_ms {self.worker.resolution_ms} is not one of windows.resolutions {widths}"
+            )
+        if self.worker.resolution_ms == DAY_MS and self.calendar.time_zone != UTC:
+            raise ValueError(
+                f"forecasts step by equal widths, and days in {self.calendar.time_zone} have 23 to 25 hours; "
+                "forecast hours, or keep calendar.time_zone UTC"
             )
         return self
 

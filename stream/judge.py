@@ -7,6 +7,7 @@ inside the batch cannot matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from stream.decoder import Decoded
 from stream.dedupe import MINUTE_MS, SeenHashes, judge_duplicates
+from stream.redrive import repeats
 from stream.watermark import NEVER_MS, TimeJudgement, TimeRules, judge_times
 
 Int64 = npt.NDArray[np.int64]
@@ -55,9 +57,10 @@ class ItemDictionary:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Verdicts on the decoded records (`late` and `future` are in `times`), and the dictionary's growth.
+    """Verdicts on the decoded records (`late` and `future` are in `times`), and what is new to the dictionary.
 
-    `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied.
+    `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied. `new_redrives` are
+    the headers of records sent again that were judged for the first time.
     """
 
     times: TimeJudgement
@@ -66,6 +69,7 @@ class Judged:
     applied: Bool
     line_slot: Int64
     new_items: list[str]
+    new_redrives: list[bytes]
 
 
 def judge(
@@ -76,6 +80,8 @@ def judge(
     rules: TimeRules,
     seen: SeenHashes,
     dictionary: ItemDictionary,
+    redrives: Sequence[bytes | None] = (),
+    known_redrives: AbstractSet[bytes] = frozenset(),
 ) -> Judged:
     """Judge the good records of a batch; changes neither `seen` nor `dictionary`.
 
@@ -86,9 +92,14 @@ def judge(
         rules: Limits of time.
         seen: What was applied before the batch.
         dictionary: The items before the batch.
+        redrives: The records' redrive headers, None for most; empty when no record has one.
+        known_redrives: Those of them that were judged before the batch.
     """
-    times = judge_times(decoded.event_time_ms, timestamp_ms, NEVER_MS if frontier_ms is None else frontier_ms, rules)
-    on_time = np.flatnonzero(~times.future & ~times.late)
+    redriven = np.array([name is not None for name in redrives], np.bool_) if redrives else None
+    before_ms = NEVER_MS if frontier_ms is None else frontier_ms
+    times = judge_times(decoded.event_time_ms, timestamp_ms, before_ms, rules, redriven)
+    repeat, new_redrives = repeats(redrives, times.future, known_redrives) if redrives else (times.future, [])
+    on_time = np.flatnonzero(~times.future & ~times.late & ~repeat)
     slot = dictionary.slots(decoded.line_item)
     hashes = decoded.event_hash[on_time]
     admission = _Admission(decoded, on_time, slot, dictionary)
@@ -102,10 +113,11 @@ def judge(
     )
     verdicts = np.zeros((3, len(decoded.index)), np.bool_)
     verdicts[:, on_time] = duplicate, refused, ~(duplicate | refused)
+    verdicts[0] |= repeat & ~times.future
     new_items: dict[str, int] = {}
     for line in np.flatnonzero((slot < 0) & verdicts[2][decoded.line_record]).tolist():
         slot[line] = new_items.setdefault(decoded.line_item[line], len(dictionary) + len(new_items))
-    return Judged(times, verdicts[0], verdicts[1], verdicts[2], slot, list(new_items))
+    return Judged(times, verdicts[0], verdicts[1], verdicts[2], slot, list(new_items), new_redrives)
 
 
 class _Admission:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from stream.config import RedisSettings
-from stream.errors import FingerprintError, StoreError, StoreUnavailableError, StoreUnfitError
+from stream.errors import FingerprintError, LogLostError, StoreError, StoreUnavailableError, StoreUnfitError
 from stream.layout import Header, Keys, MinuteAppend, Outcome, TileWrites, Update, partitions_key
 from stream.tiles import CHUNK_ITEMS
 
@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 CLOCK_KEY: Final = "freshet:clock"
+NEW_GENERATION_HINT: Final = (
+    "fold what the log still holds into new windows with `freshet ingest --from-beginning --into GENERATION`, "
+    "or bring back the Redis or the topic that belong together"
+)
 MINIMUM_VERSION: Final = (6, 2)
 MAX_KEYS_A_READ: Final = 512
 _LUA = Path(__file__).parent / "lua"
@@ -101,20 +105,27 @@ class WindowStore:
     def keys(self, topic: str, partition: int) -> Keys:
         return Keys(self.generation, topic, partition)
 
-    def claim(self, topic: str, partition: int, fingerprint: str) -> Header:
+    def claim(self, topic: str, partition: int, fingerprint: str, topic_id: str = "") -> Header:
         """Become the partition's owner: the epoch rises and all earlier owners are fenced.
 
         Durable effects, in order: the partition is listed, then the header is claimed.
 
         Raises:
             FingerprintError: Its windows were folded under other settings; nothing was claimed.
+            LogLostError: They were folded from another topic of that name, deleted since; nothing was claimed.
         """
         keys = self.keys(topic, partition)
         with translated(self._client):
             self._client.sadd(partitions_key(self.generation), f"{topic}:{partition}")
-            reply = self._scripts["claim"]([keys.header], [fingerprint, secrets.token_hex(8)])
+            reply = self._scripts["claim"]([keys.header], [fingerprint, secrets.token_hex(8), topic_id])
         if reply[0] == b"REFUSED":
             raise _other_settings(topic, partition, reply[1].decode(), fingerprint, self.generation)
+        if reply[0] == b"RECREATED":
+            raise LogLostError(
+                f"{topic}:{partition}: the windows were folded from topic id {reply[1].decode()}, and {topic} is now "
+                f"{topic_id}: it was deleted and made again, so offsets no longer mean the same records",
+                hint=NEW_GENERATION_HINT,
+            )
         return Header.parse(dict(zip(reply[1::2], reply[2::2], strict=True)))
 
     def apply(self, update: Update) -> Outcome:
@@ -166,6 +177,14 @@ class WindowStore:
                 place = f"{keys.dictionary(chunk)} lacks slot {error}"
                 raise StoreError(f"the item dictionary is damaged: {place}, expected {wanted} slots") from None
         return item_ids
+
+    def redriven(self, topic: str, partition: int, names: Sequence[bytes]) -> set[bytes]:
+        """Which of these redrive headers were judged before."""
+        if not names:
+            return set()
+        with translated(self._client):
+            found = self._client.smismember(self.keys(topic, partition).redrives, list(names))  # type: ignore[arg-type]
+        return {name for name, known in zip(names, found, strict=True) if known}  # type: ignore[arg-type]
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """Values of string keys, None where there is none, in bounded calls."""

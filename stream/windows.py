@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import Resolution
+from stream.grid import Grid
 from stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 
 UNITS, REVENUE, ORDERS, RETURNS = (CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns"))
@@ -72,15 +72,6 @@ def click_additions(item: Int64, time_ms: Int64, channel: Int64) -> Additions:
     return Additions(item, time_ms, channel, np.ones(len(item), np.int64))
 
 
-def first_retained_bucket(watermark_ms: int, resolution: Resolution) -> int:
-    """The oldest bucket retained: its end plus `buckets` widths is after the watermark.
-
-    >>> first_retained_bucket(10_000, Resolution(resolution_ms=1_000, buckets=3))
-    7
-    """
-    return watermark_ms // resolution.resolution_ms - resolution.buckets
-
-
 @dataclass(frozen=True, slots=True)
 class TileSums:
     """Sparse sums of several tiles: tile `t` is (bucket[t], chunk[t]); keys are `t * 8192 + cell`, strictly rising."""
@@ -91,14 +82,14 @@ class TileSums:
     values: Int64
 
 
-def sum_by_tile(additions: Additions, resolution: Resolution, watermark_ms: int) -> TileSums:
-    """Add up what is still retained at `watermark_ms`, the one at the end of the batch.
+def sum_by_tile(additions: Additions, grid: Grid, count: int, watermark_ms: int) -> TileSums:
+    """Add up what is still retained at `watermark_ms`, the one at the end of the batch, of `count` buckets.
 
     A bucket retained at the end was retained before every record of the batch, since watermarks never fall; one that
     is not will never be read. So this filter gives the tiles that judging record by record would leave.
     """
-    bucket = additions.time_ms // resolution.resolution_ms
-    kept = bucket >= first_retained_bucket(watermark_ms, resolution)
+    bucket = grid.buckets(additions.time_ms)
+    kept = bucket >= grid.first_retained(watermark_ms, count)
     bucket, item = bucket[kept], additions.item[kept]
     if not len(bucket):
         empty = np.empty(0, np.int64)
