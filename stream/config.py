@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from stream.errors import ConfigError
 
+TimeUnit = Literal["s", "ms", "us"]
+
 ENV_PREFIX = "FRESHET_"
 UTC = "UTC"
 NOT_SETTINGS = frozenset({"FRESHET_FAILPOINT"})
@@ -88,6 +90,7 @@ class EventSettings(Section):
     series_by: tuple[str, ...] = Field(("sku", "region"), description="Fields joined into the item_id.")
     orders_fields: dict[str, str] = Field({}, description="Our field = the record's dotted path, for orders.")
     clicks_fields: dict[str, str] = Field({}, description="Our field = the record's dotted path, for clicks.")
+    time_unit: TimeUnit = Field("ms", description="Of an event_time that is a whole number: s, ms, us since 1970.")
     max_depth: Positive = Field(64, description="Nesting beyond this is a dead letter.")
 
 

@@ -85,6 +85,8 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
     parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
     parts |= {"format": FORMAT, "kind": kind, "events.series_by": list(settings.events.series_by)}
     parts[f"events.{kind}_fields"] = dict(fields)
+    if settings.events.time_unit != "ms":
+        parts["events.time_unit"] = settings.events.time_unit
     if settings.calendar.time_zone != UTC:
         parts["calendar.time_zone"] = settings.calendar.time_zone
     return json.dumps(parts, sort_keys=True, separators=(",", ":"))
