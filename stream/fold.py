@@ -52,9 +52,7 @@ class TileFolder:
         self._grids = [(Grid(width.resolution_ms, time_zone), width.buckets) for width in resolutions]
         self._cache = TileCache(max_cached_tiles)
 
-    def fold(
-        self, additions: Additions, *, newest_ms: int, watermark_ms: int
-    ) -> tuple[list[TileWrites], ChangedTiles]:
+    def fold(self, additions: Additions, *, newest_ms: int, watermark_ms: int) -> tuple[list[TileWrites], ChangedTiles]:
         """New absolute tiles after a batch.
 
         Args:
