@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream.errors import StoreError
+from stream.grid import Grid
 from stream.layout import Header, Keys
 from stream.tiles import CHUNK_ITEMS
 
@@ -67,10 +68,10 @@ class Change:
 class PartitionFollower:
     """Reads one partition; remembers only up to which offset, and how many items it named."""
 
-    def __init__(self, client: Any, keys: Keys, resolution_ms: int) -> None:
+    def __init__(self, client: Any, keys: Keys, grid: Grid) -> None:
         self._client = client
         self._keys = keys
-        self._resolution_ms = resolution_ms
+        self._grid = grid
         self.offset = -1
         self.first_offset: int | None = None
         self.num_items = 0
@@ -79,7 +80,7 @@ class PartitionFollower:
         """Queue a look at what changed after the offset known here, or after another: two commands."""
         pipe.hgetall(self._keys.header)
         since = self.offset if since is None else since
-        pipe.zrangebyscore(self._keys.index(self._resolution_ms), f"({since}", "+inf")
+        pipe.zrangebyscore(self._keys.index(self._grid.resolution_ms), f"({since}", "+inf")
 
     def moved_back(self, look: Look) -> bool:
         """Whether Redis holds less than is known here: it lost its newest writes and waits for a replay."""
@@ -99,7 +100,7 @@ class PartitionFollower:
         assert seen is not None and not self.moved_back(look)
         restarted = self.first_offset is not None and self.first_offset != seen.first_offset
         full = self.first_offset is None or restarted or self.offset < seen.index_floor
-        wanted = _all_tiles(seen, self._resolution_ms, buckets) if full else set(look.changed)
+        wanted = _all_tiles(seen, self._grid, buckets) if full else set(look.changed)
         tiles: dict[TileId, bytes | None] = {}
         since = self.offset
         if full or len(wanted) > MAX_ATOMIC_TILES:
@@ -126,7 +127,7 @@ class PartitionFollower:
             pipe = self._client.pipeline(transaction=True)
             self.ask(pipe, since)
             if order:
-                pipe.mget([self._keys.tile(self._resolution_ms, *tile) for tile in order])
+                pipe.mget([self._keys.tile(self._grid.resolution_ms, *tile) for tile in order])
             fields, members, *values = pipe.execute()
             look = Look.of(fields, members)
             if look.header is None or look.header.first_offset != seen.first_offset:
@@ -143,7 +144,7 @@ class PartitionFollower:
         tiles: dict[TileId, bytes | None] = {}
         for first in range(0, len(order), MAX_ATOMIC_TILES):
             piece = order[first : first + MAX_ATOMIC_TILES]
-            values = self._client.mget([self._keys.tile(self._resolution_ms, *tile) for tile in piece])
+            values = self._client.mget([self._keys.tile(self._grid.resolution_ms, *tile) for tile in piece])
             tiles.update((tile, value) for tile, value in zip(piece, values, strict=True) if value is not None)
         return tiles
 
@@ -167,10 +168,11 @@ def _tile_ids(members: Iterable[bytes]) -> frozenset[TileId]:
         raise StoreError("the index of changed tiles holds a member that is not <bucket>:<chunk>") from None
 
 
-def _all_tiles(header: Header, resolution_ms: int, buckets: range) -> set[TileId]:
-    """Every tile of these buckets that could be there: from the first event to the frontier."""
-    if header.frontier_ms is None or header.first_event_ms is None:
+def _all_tiles(header: Header, grid: Grid, buckets: range) -> set[TileId]:
+    """Every tile of these buckets that could be there: from the first event to the newest."""
+    newest_ms = header.newest_ms
+    if newest_ms is None or header.first_event_ms is None:
         return set()
-    first = max(buckets.start, header.first_event_ms // resolution_ms)
-    end = min(buckets.stop, header.frontier_ms // resolution_ms + 1)
+    first = max(buckets.start, grid.bucket(header.first_event_ms))
+    end = min(buckets.stop, grid.bucket(newest_ms) + 1)
     return {(bucket, chunk) for bucket in range(first, end) for chunk in range(-(-header.items // CHUNK_ITEMS))}

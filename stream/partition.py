@@ -28,7 +28,7 @@ from stream.windows import Additions, click_additions, order_additions
 
 __all__ = ["Counts", "DeadLetter", "EventKind", "Fold", "Outcome", "PartitionWindows", "RawBatch", "fingerprint"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 Int64 = npt.NDArray[np.int64]
 

@@ -32,6 +32,11 @@ class Ring:
     def __contains__(self, bucket: int) -> bool:
         return self.head is not None and self.head - self.num_buckets < bucket <= self.head
 
+    @property
+    def held(self) -> set[int]:
+        """The buckets that it holds, none before the first."""
+        return set() if self.head is None else set(range(self.head - self.num_buckets + 1, self.head + 1))
+
     def grow(self, num_items: int) -> None:
         """Have rows for this many items; by a quarter at least, so that growing item by item copies little."""
         capacity = self._values_BCI.shape[2]

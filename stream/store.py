@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 CLOCK_KEY: Final = "freshet:clock"
+GENERATION_KEY: Final = "freshet:generation"
 NEW_GENERATION_HINT: Final = (
     "fold what the log still holds into new windows with `freshet ingest --from-beginning --into GENERATION`, "
     "or bring back the Redis or the topic that belong together"
@@ -92,6 +93,37 @@ def check_fit(client: redis.Redis) -> None:
             raise StoreUnfitError(
                 f"Redis runs no scripts ({error})", hint="allow EVAL, EVALSHA and SCRIPT LOAD to this user"
             ) from None
+
+
+def current_generation(client: redis.Redis, configured: int) -> int:
+    """The generation that readers read: the newest that was built beside another and made current, or as configured.
+
+    Raises:
+        StoreError: The key holds something else.
+    """
+    with translated(client):
+        said: Any = client.get(GENERATION_KEY)
+    return later_generation(said, configured)
+
+
+def later_generation(said: bytes | None, configured: int) -> int:
+    """The later of the one that is configured and the one that the key in Redis names.
+
+    >>> later_generation(b"3", 0), later_generation(None, 2)
+    (3, 2)
+    """
+    if said is not None and not said.isdigit():
+        raise StoreError(f"Redis key {GENERATION_KEY} holds {said[:40]!r}", hint="set it to a generation's number")
+    return max(configured, int(said or 0))
+
+
+def make_current(client: redis.Redis, generation: int) -> None:
+    """Switch readers to a generation, all with their next look; a later generation stays current."""
+    with translated(client):
+        client.eval(_RAISE, 1, GENERATION_KEY, generation)
+
+
+_RAISE = (_LUA / "raise.lua").read_text("utf-8")
 
 
 class WindowStore:
@@ -183,8 +215,8 @@ class WindowStore:
         if not names:
             return set()
         with translated(self._client):
-            found = self._client.smismember(self.keys(topic, partition).redrives, list(names))  # type: ignore[arg-type]
-        return {name for name, known in zip(names, found, strict=True) if known}  # type: ignore[arg-type]
+            found = self._client.smismember(self.keys(topic, partition).redrives, list(names))
+        return {name for name, known in zip(names, found, strict=True) if known}
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """Values of string keys, None where there is none, in bounded calls."""
