@@ -137,7 +137,7 @@ class CalendarSettings(Section):
 class IngestSettings(Section):
     """Limits of the ingest process."""
 
-    batch_max_records: Positive = 20_000
+    batch_max_records: Positive = 50_000
     batch_max_wait_ms: Positive = 50
     max_cached_tiles: Positive = 20_000
     dead_letter_pause_per_s: Positive = Field(5_000, description="Above this rate ingest pauses and says so.")

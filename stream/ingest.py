@@ -18,19 +18,18 @@ import signal
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from stream.assignment import LOST_HINT, Assignment, Key, Owned, check_inside
 from stream.clock import open_clock
 from stream.config import Settings
 from stream.decoder import EventKind
 from stream.errors import BrokerError, FreshetError, LogLostError, StoreUnavailableError
 from stream.failpoints import failpoint
+from stream.gather import Decode, Gathered, gather
 from stream.guard import DeadLetterGuard
 from stream.ingest_metrics import IngestMetrics
 from stream.kafka import LogOffsets, Message, consumer, partitions_of, take
 from stream.outbox import Outbox
-from stream.partition import Fold, PartitionWindows, RawBatch
+from stream.partition import Fold, PartitionWindows
 from stream.signals import on_signals
 from stream.store import Outcome, WindowStore, check_fit, connect
 from stream.telemetry import get_logger, new_registry, serve_http
@@ -159,49 +158,50 @@ class Ingest:
         for key in self._assignment.claim_waiting():
             self._outbox.notify(self._assignment.owned[key].windows)
         self._note_group()
+        gathered, ends = self._read()
+        if self._ingest(gathered):
+            self._assignment.reached(ends)
+
+    def _read(self) -> tuple[dict[Key, Gathered], dict[Key, int]]:
         limits = self._settings.ingest
         try:
-            with self._metrics.stage_seconds.labels("take").time():
-                taken = take(self._consumer, limits.batch_max_records, limits.batch_max_wait_ms)
+            with self._metrics.stage_seconds.labels("read").time():
+                return gather(
+                    lambda max_records, max_wait_ms: take(self._consumer, max_records, max_wait_ms),
+                    self._decoder_of,
+                    max_records=limits.batch_max_records,
+                    max_wait_ms=limits.batch_max_wait_ms,
+                    now_ms=lambda: time.monotonic() * 1_000,
+                )
         except LogLostError as error:
             raise LogLostError(error.message, hint=LOST_HINT) from None
-        if self._ingest(taken.messages):
-            self._assignment.reached(taken.ends)
 
-    def _ingest(self, messages: list[Message]) -> bool:
+    def _decoder_of(self, key: Key) -> Decode | None:
+        owned = self._assignment.owned.get(key)
+        return None if owned is None else owned.windows.decode
+
+    def _ingest(self, gathered: dict[Key, Gathered]) -> bool:
         """Whether all are in the windows; nothing is kept of a batch that fails: its records are read again."""
-        folds = [(key, group, self._fold(key, group)) for key, group in self._grouped(messages).items()]
+        # A partition may have gone to another process while later slices were read.
+        mine = {key: group for key, group in gathered.items() if key in self._assignment.owned}
+        folds = [(key, group.messages, self._fold(key, group)) for key, group in mine.items()]
         if not folds:
             return True
-        dead = sum(len(fold.dead) for _, _, fold in folds)
-        reason = self._guard.judge(time.monotonic(), read=len(messages), dead=dead)
+        read, dead = (sum(counts) for counts in zip(*((f.counts.read, len(f.dead)) for *_, f in folds), strict=True))
+        reason = self._guard.judge(time.monotonic(), read=read, dead=dead)
         if reason is not None:
             self._wait_for_person(reason)
             return False
         with self._metrics.stage_seconds.labels("publish").time():
-            self._outbox.publish_unfit([(group, fold) for _, group, fold in folds])
+            self._outbox.publish_unfit([(messages, fold) for _, messages, fold in folds])
         failpoint("after_dead_letters")
-        for key, group, fold in folds:
-            self._apply(key, group, fold)
+        for key, messages, fold in folds:
+            self._apply(key, messages, fold)
         return True
 
-    def _grouped(self, messages: list[Message]) -> dict[Key, list[Message]]:
-        groups: dict[Key, list[Message]] = {}
-        for message in messages:
-            groups.setdefault((message.topic() or "", message.partition() or 0), []).append(message)
-        return {key: group for key, group in groups.items() if key in self._assignment.owned}
-
-    def _fold(self, key: Key, messages: list[Message]) -> Fold:
-        offsets = np.array([message.offset() for message in messages], np.int64)
-        batch = RawBatch(
-            values=[message.value() for message in messages],
-            keys=[message.key() for message in messages],
-            timestamps_ms=np.array([message.timestamp()[1] for message in messages], np.int64),
-            offsets=offsets,
-            next_offset=int(offsets[-1]) + 1,
-        )
+    def _fold(self, key: Key, group: Gathered) -> Fold:
         with self._metrics.stage_seconds.labels("fold").time():
-            return self._assignment.owned[key].windows.fold(batch)
+            return self._assignment.owned[key].windows.fold_decoded(group.batch())
 
     def _apply(self, key: Key, messages: list[Message], fold: Fold) -> None:
         owned = self._assignment.owned[key]

@@ -49,6 +49,17 @@ class RawBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition in log order, decoded; the others of `RawBatch` as they are there."""
+
+    decoded: Decoded
+    timestamps_ms: Int64
+    first_offset: int
+    next_offset: int
+    redrives: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What became of a batch's records; they add up: read = applied + duplicate + late_dropped + dead_letter."""
 
@@ -154,7 +165,17 @@ class PartitionWindows:
         """The largest event time so far, future events left out; None before the first."""
         return self.header.frontier_ms
 
+    def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
+        """The next records of the log as columns; parts that follow each other may be put together and folded once."""
+        return self._decoder.decode(values, keys)
+
     def fold(self, batch: RawBatch) -> Fold:
+        """Decode a batch and fold it as `fold_decoded` does."""
+        decoded = self.decode(batch.values, batch.keys)
+        first_offset = int(batch.offsets[0]) if len(batch.offsets) else self.next_offset
+        return self.fold_decoded(Batch(decoded, batch.timestamps_ms, first_offset, batch.next_offset, batch.redrives))
+
+    def fold_decoded(self, batch: Batch) -> Fold:
         """Judge and add up a batch; reads Redis where it must, writes nothing, and changes nothing until `apply`.
 
         A bad record never fails its batch: it is in `dead`.
@@ -164,9 +185,8 @@ class PartitionWindows:
             StoreError: The stored windows are damaged.
         """
         assert batch.next_offset >= self.next_offset, "the batch ends before the windows"
-        assert not len(batch.offsets) or batch.offsets[0] >= self.next_offset, "the batch begins before the windows"
-        dictionary = self._load()
-        decoded = self._decoder.decode(batch.values, batch.keys)
+        assert batch.first_offset >= self.next_offset, "the batch begins before the windows"
+        dictionary, decoded = self._load(), batch.decoded
         names = list(map(batch.redrives.get, decoded.index.tolist())) if batch.redrives else []
         asked = [name for name in names if name is not None]
         judged = judge(
@@ -181,7 +201,7 @@ class PartitionWindows:
         )
         dead = dead_letters(decoded, judged, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms)
         counts = Counts(
-            read=len(batch.values),
+            read=decoded.num_records,
             applied=int(judged.applied.sum()),
             duplicate=int(judged.duplicate.sum()),
             late_dropped=int(judged.times.late.sum()),
@@ -325,5 +345,7 @@ class PartitionWindows:
 
 def _touched(decoded: Decoded, judged: Judged, dictionary: ItemDictionary) -> list[str]:
     known = len(dictionary)
-    slots = np.unique(judged.line_slot[judged.applied[decoded.line_record]]).tolist()
+    touched = np.zeros(known + len(judged.new_items), np.bool_)
+    touched[judged.line_slot[judged.applied[decoded.line_record]]] = True
+    slots = np.flatnonzero(touched).tolist()
     return [dictionary.item_ids[slot] if slot < known else judged.new_items[slot - known] for slot in slots]

@@ -35,7 +35,7 @@ def plain_times_ms(texts: Sequence[str]) -> Int64:
     letters = np.frombuffer(joined.encode(), np.uint8)
     size_N = np.fromiter(map(len, texts), np.int64, len(texts))
     start_N = np.cumsum(size_N) - size_N
-    for size in np.unique(size_N).tolist():
+    for size in set(size_N.tolist()):
         rows = np.flatnonzero(size_N == size)
         letter_NL = letters[start_N[rows, None] + np.arange(size)]
         for zone in (1, _ZONE_LETTERS):

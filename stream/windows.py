@@ -97,8 +97,7 @@ def sum_by_tile(additions: Additions, grid: Grid, count: int, watermark_ms: int)
     first, chunks = int(bucket.min()), int(item.max()) // CHUNK_ITEMS + 1
     tile = (bucket - first) * chunks + item // CHUNK_ITEMS
     key = tile * CELLS + additions.channel[kept] * CHUNK_ITEMS + item % CHUNK_ITEMS
-    order = np.argsort(key)
-    key = key[order]
+    key, order = _sorted(key)
     starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
     key, values = key[starts], np.add.reduceat(additions.value[kept][order], starts)
     tile = key // CELLS
@@ -106,6 +105,16 @@ def sum_by_tile(additions: Additions, grid: Grid, count: int, watermark_ms: int)
     names = tile[new_tile]
     rank = np.cumsum(new_tile) - 1
     return TileSums(names // chunks + first, names % chunks, rank * CELLS + key % CELLS, values)
+
+
+def _sorted(key: Int64) -> tuple[Int64, Int64]:
+    """Keys in rising order, none negative, and where each was; sorting both in one number is twice as fast."""
+    bits = len(key).bit_length()
+    if int(key.max()).bit_length() + bits > 62:
+        order = np.argsort(key)
+        return key[order], order
+    packed = np.sort((key << bits) | np.arange(len(key)))
+    return packed >> bits, packed & ((1 << bits) - 1)
 
 
 def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:

@@ -53,7 +53,12 @@ def broker_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise BrokerError(f"{doing}: {_reason(error)}") from None
+        raise broker_error(doing, error) from None
+
+
+def broker_error(doing: str, error: KafkaException) -> BrokerError:
+    """The client's exception as ours."""
+    return BrokerError(f"{doing}: {_reason(error)}")
 
 
 def _reason(error: KafkaException) -> str:
@@ -227,10 +232,12 @@ def take(client: Consumer, max_records: int, max_wait_ms: int) -> Taken:
     """
     with broker_errors("reading from Kafka"):
         found = client.consume(max_records, max_wait_ms / 1_000)
+    errors = list(map(Message.error, found))
+    if all(error is None for error in errors):  # Comparing with == fails in the client library.
+        return Taken(found, {})
     messages: list[Message] = []
     ends: dict[tuple[str, int], int] = {}
-    for message in found:
-        error = message.error()
+    for message, error in zip(found, errors, strict=True):
         if error is None:
             messages.append(message)
         elif error.code() == KafkaError._PARTITION_EOF:
