@@ -41,6 +41,7 @@ LONGEST_WAIT_S = 5.0
 SLICE_MS = 100
 CALM_S = 30.0
 STUCK_S = 120.0
+GC_THRESHOLDS = (100_000, 20, 100)
 
 log = get_logger(__name__)
 
@@ -62,7 +63,7 @@ def run(settings: Settings, *, until_end: bool = False) -> None:
     ingest = Ingest(settings)
     # Decoding makes no cycles, but a collection every 700 objects cost 1.2 us an event (bench/fold.py).
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         with on_signals({signal.SIGTERM: ingest.stop, signal.SIGINT: ingest.stop, signal.SIGHUP: ingest.lift_guard}):
             ingest.run(until_end=until_end)
@@ -90,6 +91,7 @@ class Ingest:
         limits = settings.ingest
         self._guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
         self._lifted = False
+        self._behind: dict[Key, int] = {}
         registry = new_registry()
         self._metrics = IngestMetrics(registry)
         self._outbox = Outbox(settings, self._partitions[topics.windows], self._metrics)
@@ -156,7 +158,9 @@ class Ingest:
     def _turn(self) -> None:
         self._assignment.rejoin_when_fenced()
         for key in self._assignment.claim_waiting():
-            self._outbox.notify(self._assignment.owned[key].windows)
+            owned = self._assignment.owned[key]
+            self._metrics.replayed.inc(max(0, self._behind.pop(key, 0) - owned.position))
+            self._outbox.notify(owned.windows)
         self._note_group()
         gathered, ends = self._read()
         if self._ingest(gathered):
@@ -225,6 +229,7 @@ class Ingest:
         elif outcome is Outcome.GAP:
             self._metrics.gaps.inc()
             log.warning("gap", **place, hint="Redis holds another offset than expected; reading on from there")
+            self._behind[key] = self._assignment.owned[key].position
             self._assignment.claim_again(key)
         return outcome in (Outcome.FENCED, Outcome.GAP)
 
@@ -244,6 +249,8 @@ class Ingest:
             if now_s - owned.at_end_since_s >= self._settings.windows.idle_ms / 1_000:
                 self._declare_idle(key, owned, now_ms)
         self._metrics.owned.set(len(self._assignment.owned))
+        self._metrics.items.set(sum(owned.windows.header.items for owned in self._assignment.owned.values()))
+        self._metrics.redis_bytes.set(self._store.memory_bytes())
         self._assignment.commit(wait=False)
 
     def _measure(self, key: Key, owned: Owned, end: int, now_ms: int) -> None:

@@ -38,7 +38,7 @@ class IngestMetrics:
         )
         self.stage_seconds = Histogram(
             "freshet_ingest_stage_seconds",
-            "Wall time of a stage: take, fold, publish, apply.",
+            "Wall time of a stage: read (and decode), fold, publish, apply.",
             ("stage",),
             buckets=STAGE_BUCKETS_S,
             registry=registry,
@@ -46,6 +46,13 @@ class IngestMetrics:
         self.fenced = Counter("freshet_ingest_fenced", "Partitions lost to a newer owner.", registry=registry)
         self.gaps = Counter(
             "freshet_ingest_gaps", "Times Redis was found behind, and was caught up.", registry=registry
+        )
+        self.replayed = Counter(
+            "freshet_ingest_replayed_records", "Records read again because Redis was behind.", registry=registry
+        )
+        self.items = Gauge("freshet_ingest_items", "Items in the dictionaries of owned partitions.", registry=registry)
+        self.redis_bytes = Gauge(
+            "freshet_ingest_redis_bytes", "Memory that Redis uses, whoever's keys it holds.", registry=registry
         )
         self.owned = Gauge("freshet_ingest_partitions", "Partitions owned by this process.", registry=registry)
         self.paused = Gauge(

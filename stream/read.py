@@ -19,11 +19,11 @@ from stream.errors import FreshetError, InvalidInputError, NotRetainedError
 from stream.follow import Change, Look, PartitionFollower, TileId
 from stream.grid import Grid
 from stream.layout import Keys, partitions_key
-from stream.ring import NUM_CHANNELS, Ints, Ring, Touched
+from stream.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
 from stream.schemas import CHANNELS
 from stream.store import GENERATION_KEY, later_generation, translated
 from stream.telemetry import get_logger
-from stream.tiles import CHUNK_ITEMS, decode
+from stream.tiles import CHUNK_ITEMS, decode, runs
 
 ORDER_CHANNELS = slice(0, CHANNELS.index("views"))
 CLICK_CHANNELS = slice(CHANNELS.index("views"), NUM_CHANNELS)
@@ -206,12 +206,12 @@ class WindowReader:
             values_ICB, np.broadcast_to(observed_CB, values_ICB.shape), start_ms=self._grid.start_ms(first)
         )
 
-    def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> Ints:
+    def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS) -> Ints:
         """What is held of those buckets, int64[I, C, B], open ones too; 0 says nothing where nothing was observed."""
         end = self._grid.bucket(end_ms)
         if end_ms != self._grid.start_ms(end):
             raise InvalidInputError(f"{end_ms} is not the end of a bucket of {self.resolution_ms} ms")
-        return self._ring.window(end - num_buckets, num_buckets, rows)
+        return self._ring.window(end - num_buckets, num_buckets, rows, channels)
 
     @property
     def newest_bucket(self) -> int:
@@ -359,6 +359,10 @@ class WindowReader:
             if chunk not in columns:
                 columns[chunk] = part.columns(chunk)
             column_N, row_N = columns[chunk]
+            if before is None and data is not None and isinstance(column_N, slice):
+                held[chunk] = data
+                self._add_new(bucket, row_N, data)
+                continue
             difference_CN = _values(data)[:, column_N]
             if before is not None:
                 difference_CN = difference_CN - decode(before)[:, column_N]
@@ -370,6 +374,12 @@ class WindowReader:
             if touched_N.any():
                 self._ring.add(bucket, row_N, difference_CN)
                 self._changes.note(bucket, row_N[touched_N])
+
+    def _add_new(self, bucket: int, row_N: Ints, data: bytes) -> None:
+        """Most of a full read: a tile of which nothing was held, and all of whose items have a row."""
+        touched = self._ring.add_tile(bucket, row_N, runs(data)) if len(row_N) else row_N
+        if len(touched):
+            self._changes.note(bucket, touched)
 
     def _note_rolled_back(self, behind: tuple[Input, ...]) -> None:
         for topic, partition in set(behind) - set(self._rolled_back):

@@ -5,14 +5,19 @@ Dimensions: B buckets, C channels, I items (rows), N columns of a tile.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.schemas import CHANNELS
+from stream.tiles import Run
 
 NUM_CHANNELS = len(CHANNELS)
 CAPACITY_STEP = 256
 BLOCK_CELLS = 8_192  # rows x buckets turned around at once: with 8 channels half a megabyte, which a CPU's cache holds
+
+ALL_CHANNELS = slice(None)
 
 Ints = NDArray[np.int64]
 
@@ -68,10 +73,31 @@ class Ring:
         else:
             target_CI[:, rows_N] += values_CN
 
-    def window(self, start: int, num_buckets: int, rows: Ints | None = None) -> Ints:
+    def add_tile(self, bucket: int, rows_N: Ints, tile: Iterable[Run]) -> Ints:
+        """Add a tile none of which is held yet, channel by channel and never dense; the rows it touches.
+
+        Args:
+            bucket: One that the ring holds.
+            rows_N: The row of each column; no cell of the tile lies beyond.
+            tile: From `stream.tiles.runs`.
+        """
+        target_CI = self._values_BCI[bucket % self.num_buckets]
+        first, together = int(rows_N[0]), bool((np.diff(rows_N) == 1).all())
+        touched_N = np.zeros(len(rows_N), dtype=bool)
+        for channel, positions, values in tile:
+            where = slice(len(values)) if positions is None else positions
+            touched_N[where] |= values != 0
+            if together:
+                target_CI[channel, first : first + len(rows_N)][where] += values.astype(np.int64)
+            else:
+                target_CI[channel, rows_N[where]] += values.astype(np.int64)
+        return rows_N[touched_N]
+
+    def window(self, start: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS) -> Ints:
         """Buckets `start ... start + num_buckets - 1` as a new int64[I, C, B]; 0 where the ring holds nothing."""
         num_rows = self.num_items if rows is None else len(rows)
-        values_ICB = np.zeros((num_rows, NUM_CHANNELS, num_buckets), dtype=np.int64)
+        held_BCI = self._values_BCI[:, channels]
+        values_ICB = np.zeros((num_rows, held_BCI.shape[1], num_buckets), dtype=np.int64)
         held = [bucket for bucket in range(start, start + num_buckets) if bucket in self]
         if not held or not num_rows:
             return values_ICB
@@ -81,9 +107,9 @@ class Ring:
         for first in range(0, num_rows, block_rows):
             block = slice(first, min(first + block_rows, num_rows))
             if rows is None:
-                part_ICB[block] = self._values_BCI[..., block][slot_B].transpose(2, 1, 0)
+                part_ICB[block] = held_BCI[..., block][slot_B].transpose(2, 1, 0)
             else:
-                part_ICB[block] = self._values_BCI[slot_B[:, None], :, rows[block]].transpose(1, 2, 0)
+                part_ICB[block] = held_BCI[slot_B[:, None], :, rows[block]].transpose(1, 2, 0)
         return values_ICB
 
 

@@ -218,6 +218,12 @@ class WindowStore:
             found = self._client.smismember(self.keys(topic, partition).redrives, list(names))
         return {name for name, known in zip(names, found, strict=True) if known}
 
+    def memory_bytes(self) -> int:
+        """What this Redis uses in all, by its own account; 0 where it does not say."""
+        with translated(self._client):
+            found: dict[str, Any] = self._client.info("memory")
+        return int(found.get("used_memory", 0))
+
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """Values of string keys, None where there is none, in bounded calls."""
         values: list[bytes | None] = []

@@ -33,6 +33,7 @@ __all__ = [
     "decode_channels",
     "encode",
     "encode_cells",
+    "runs",
 ]
 
 NUM_CHANNELS: Final = len(CHANNELS)
@@ -170,7 +171,7 @@ def decode_channels(data: bytes, channels: tuple[int, ...], out: Int64 | None = 
     if out is not None:
         values_CN[...] = 0
     row_of = {channel: row for row, channel in enumerate(channels)}
-    for channel, positions, values in _parse(data):
+    for channel, positions, values in runs(data):
         row = row_of.get(channel)
         if row is not None:
             values_N = values_CN[row]
@@ -182,7 +183,7 @@ def decode_cells(data: bytes) -> tuple[npt.NDArray[np.uint16], Int64]:
     """The tile's non-zero cells (rising) and their values, for a fold that never makes it dense."""
     cells: list[npt.NDArray[np.uint16]] = []
     values: list[npt.NDArray[np.unsignedinteger]] = []
-    for channel, positions, numbers in _parse(data):
+    for channel, positions, numbers in runs(data):
         if positions is None:
             positions = np.flatnonzero(numbers).astype(np.uint16)
             numbers = numbers[positions]
@@ -193,14 +194,18 @@ def decode_cells(data: bytes) -> tuple[npt.NDArray[np.uint16], Int64]:
     return np.concatenate(cells), np.concatenate(values, dtype=np.int64, casting="unsafe")
 
 
-_Run = tuple[int, npt.NDArray[np.uint16] | None, npt.NDArray[np.unsignedinteger]]
+Run = tuple[int, npt.NDArray[np.uint16] | None, npt.NDArray[np.unsignedinteger]]
 
 
-def _parse(data: bytes) -> list[_Run]:
-    """Each present channel as (channel, positions or None when dense, values); views into the bytes."""
+def runs(data: bytes) -> list[Run]:
+    """Each present channel as (channel, positions or None when dense from 0 on, values); views into the bytes.
+
+    Raises:
+        StoreError: The bytes are not a tile.
+    """
     if len(data) < _HEADER_BYTES or data[0] != FORMAT_VERSION:
         raise _broken(data, f"it does not begin with format version {FORMAT_VERSION}")
-    runs: list[_Run] = []
+    found: list[Run] = []
     place = _HEADER_BYTES
     for channel in range(NUM_CHANNELS):
         descriptor = data[1 + channel]
@@ -221,11 +226,11 @@ def _parse(data: bytes) -> list[_Run]:
             place += 2 * count
             if positions[-1] >= CHUNK_ITEMS or not (positions[1:] > positions[:-1]).all():
                 raise _broken(data, f"channel {channel} has positions that do not rise below {CHUNK_ITEMS}")
-        runs.append((channel, positions, np.frombuffer(data, dtype, count, place)))
+        found.append((channel, positions, np.frombuffer(data, dtype, count, place)))
         place = end
     if place != len(data):
         raise _broken(data, f"it goes on after byte {place}")
-    return runs
+    return found
 
 
 def _broken(data: bytes, what: str) -> StoreError:

@@ -210,6 +210,9 @@ def test_probes_and_metrics_are_served(settings: Settings) -> None:
     assert "freshet_ingest_partitions 8.0" in text
     assert f'freshet_ingest_records_total{{outcome="applied",topic="{settings.kafka.topics.orders}"}} 1.0' in text
     assert 'freshet_ingest_dead_letters_total{error="' in text
+    assert "freshet_ingest_items 1.0" in text
+    assert float(text.split("freshet_ingest_redis_bytes ")[1].split()[0]) > 100_000
+    assert "freshet_ingest_replayed_records_total 0.0" in text
 
 
 # Servers go away -------------------------------------------------------------------------------------------
@@ -297,7 +300,7 @@ def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None
     ensure_topics(settings, live=False)
     client = connect(settings.redis)
     send(settings, [order(n) for n in range(30)])
-    with running(settings):
+    with running(settings) as ingest:
         wait_for(lambda: books(settings).get("applied") == 30)
         before = snapshot(client)
         send(settings, [order(n) for n in range(30, 60)])
@@ -307,7 +310,10 @@ def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None
         wait_for(lambda: books(settings).get("applied") == 60)
         send(settings, [order(n) for n in range(60, 70)])
         wait_for(lambda: books(settings).get("applied") == 70)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{ingest.http_port}/metrics").read().decode()
     assert books(settings)["read"] == 70
+    assert "freshet_ingest_gaps_total 1.0" in text
+    assert "freshet_ingest_replayed_records_total 30.0" in text
 
 
 def snapshot(client: redis.Redis) -> dict[bytes, bytes]:
