@@ -279,7 +279,8 @@ def _address(url: str) -> str:
 def _other_settings(topic: str, partition: int, stored: str, ours: str, generation: int) -> FingerprintError:
     return FingerprintError(
         f"the windows of {topic} partition {partition} were folded under other settings: {_difference(stored, ours)}",
-        hint=f"set redis.generation to {generation + 1} to fold them anew, or take the settings back",
+        hint=f"`freshet ingest --from-beginning --into {generation + 1}` folds the log anew under these settings while "
+        "the old windows stay in use; or take the settings back",
     )
 
 
