@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from stream.assignment import check_inside
 from stream.config import Settings
 from stream.errors import LogLostError
 from stream.kafka import LogOffsets, topic_ids
+from stream.layout import Header
 from stream.store import NEW_GENERATION_HINT, WindowStore
 
 Key = tuple[str, int]
@@ -47,30 +48,34 @@ class TopicIdentity:
                 )
 
 
-def check_logs(store: WindowStore, logs: LogOffsets, partitions: Mapping[str, int], everything: Sequence[Key]) -> None:
+def check_logs(
+    store: WindowStore, logs: LogOffsets, partitions: Mapping[str, int], check: Callable[[str, int], Header | None]
+) -> None:
     """Whether every partition's windows can be continued from its log.
 
     Args:
         store: The generation to continue.
         logs: Where logs begin and end now.
-        partitions: How many each topic has.
-        everything: All partitions of the event topics.
+        partitions: How many each event topic has.
+        check: `WindowStore.check` of a partition, with what is expected of it.
 
     Raises:
-        LogLostError: A stored offset is outside its log, or the log of some partition is gone.
+        FingerprintError: Windows were folded under other settings.
+        LogLostError: A stored offset is outside its log, the log of some partition is gone, or it is another one.
     """
-    _check_partitions(store, partitions, {topic for topic, _ in everything})
-    stored = {key: header.next_offset for key in everything if (header := store.header(*key))}
+    _check_partitions(store, partitions)
+    everything = [(topic, number) for topic, count in partitions.items() for number in range(count)]
+    stored = {key: header.next_offset for key in everything if (header := check(*key))}
     for key, (first, end) in logs.ranges(stored).items():
         offset = stored[key]
         if offset is not None:
             check_inside(key, offset, first, end)
 
 
-def _check_partitions(store: WindowStore, partitions: Mapping[str, int], known: set[str]) -> None:
+def _check_partitions(store: WindowStore, partitions: Mapping[str, int]) -> None:
     """Topics with fewer partitions than the windows know are refused; more are fine."""
     for topic, partition in store.partitions():
-        if topic not in known or partition < partitions[topic]:
+        if partition < partitions.get(topic, partition + 1):
             continue
         header = store.header(topic, partition)
         if header is not None and header.next_offset is not None:

@@ -30,8 +30,9 @@ from stream.guard import DeadLetterGuard
 from stream.identity import TopicIdentity, check_logs
 from stream.ingest_metrics import IngestMetrics
 from stream.kafka import LogOffsets, Message, consumer, partitions_of, take
+from stream.layout import Header
 from stream.outbox import Outbox
-from stream.partition import Fold, PartitionWindows
+from stream.partition import Fold, PartitionWindows, fingerprint
 from stream.rawbatch import by_partition, raw_batch
 from stream.signals import on_signals
 from stream.store import NEW_GENERATION_HINT, Outcome, WindowStore, check_fit, connect
@@ -125,6 +126,10 @@ class Ingest:
             self._store, self._kinds[topic], topic, partition, self._settings, topic_id=topic_id
         )
 
+    def _check(self, topic: str, partition: int) -> Header | None:
+        ours = fingerprint(self._kinds[topic], self._settings)
+        return self._store.check(topic, partition, ours, self._identity.of(topic))
+
     def live(self) -> str | None:
         """None while the loop turns."""
         silent_s = time.monotonic() - self._beat_s
@@ -139,7 +144,8 @@ class Ingest:
     def run(self, *, until_end: bool = False) -> None:
         """See the function `run`."""
         # Before joining the group, so that a lost log is said at once and by whoever is started.
-        check_logs(self._store, self._logs, self._partitions, self._everything)
+        counts = {topic: self._partitions[topic] for topic in self._kinds}
+        check_logs(self._store, self._logs, counts, self._check)
         goal = self._logs.ends(self._everything) if until_end else None
         self._assignment.join(list(self._kinds))
         log.info("started", topics=list(self._kinds), http_port=self.http_port, until_end=until_end)

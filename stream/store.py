@@ -153,12 +153,23 @@ class WindowStore:
         if reply[0] == b"REFUSED":
             raise _other_settings(topic, partition, reply[1].decode(), fingerprint, self.generation)
         if reply[0] == b"RECREATED":
-            raise LogLostError(
-                f"{topic}:{partition}: the windows were folded from topic id {reply[1].decode()}, and {topic} is now "
-                f"{topic_id}: it was deleted and made again, so offsets no longer mean the same records",
-                hint=NEW_GENERATION_HINT,
-            )
+            raise _other_topic(topic, partition, reply[1].decode(), topic_id)
         return Header.parse(dict(zip(reply[1::2], reply[2::2], strict=True)))
+
+    def check(self, topic: str, partition: int, fingerprint: str, topic_id: str = "") -> Header | None:
+        """The stored header, refused for the same reasons as `claim` refuses it; changes nothing.
+
+        Raises:
+            FingerprintError, LogLostError: See `claim`.
+        """
+        header = self.header(topic, partition)
+        if header is None or header.next_offset is None:
+            return header
+        if header.fingerprint != fingerprint:
+            raise _other_settings(topic, partition, header.fingerprint, fingerprint, self.generation)
+        if topic_id and header.topic_id and topic_id != header.topic_id:
+            raise _other_topic(topic, partition, header.topic_id, topic_id)
+        return header
 
     def apply(self, update: Update) -> Outcome:
         """Write one batch, whole or not at all; calling again with the same update is harmless.
@@ -281,6 +292,14 @@ def _other_settings(topic: str, partition: int, stored: str, ours: str, generati
         f"the windows of {topic} partition {partition} were folded under other settings: {_difference(stored, ours)}",
         hint=f"`freshet ingest --from-beginning --into {generation + 1}` folds the log anew under these settings while "
         "the old windows stay in use; or take the settings back",
+    )
+
+
+def _other_topic(topic: str, partition: int, stored: str, ours: str) -> LogLostError:
+    return LogLostError(
+        f"{topic}:{partition}: the windows were folded from topic id {stored}, and {topic} is now {ours}: "
+        "it was deleted and made again, so offsets no longer mean the same records",
+        hint=NEW_GENERATION_HINT,
     )
 
 

@@ -121,9 +121,10 @@ def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
     """
     if not cluster(settings).has_controller:
         return {}
-    timeout_s = settings.kafka.request_timeout_ms / 1_000
+    # Held in a name: answers of a client that is let go of never come.
+    client, timeout_s = admin(settings), settings.kafka.request_timeout_ms / 1_000
     with broker_errors("asking for the ids of topics"):
-        answers = admin(settings).describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
+        answers = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
         return {name: str(answer.result(2 * timeout_s).topic_id) for name, answer in answers.items()}
 
 

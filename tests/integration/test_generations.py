@@ -144,4 +144,3 @@ def test_the_command_needs_both_options() -> None:
     for arguments in (["ingest", "--from-beginning"], ["ingest", "--into", "1"]):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 2 and "go together" in result.output
-

@@ -377,7 +377,9 @@ def test_a_redriven_record_is_counted_once_however_often_it_is_sent(settings: Se
     mapped = settings.events.model_copy(update={"orders_fields": {"quantity": "amount"}})
     odd = json.loads(order(7)) | {"amount": 3}
     del odd["quantity"]
-    send(settings, [order(1), json.dumps(odd).encode(), order(8, event_time_ms=START_MS - 10**7), order(9)], partition=2)
+    send(
+        settings, [order(1), json.dumps(odd).encode(), order(8, event_time_ms=START_MS - 10**7), order(9)], partition=2
+    )
     run(settings, until_end=True)
     assert books(settings, 2) == {"read": 4, "applied": 2, "duplicate": 0, "late_dropped": 1, "dead_letter": 1}
     frontier_ms = store_of(settings).header(topic, 2).frontier_ms
