@@ -70,6 +70,11 @@ class KafkaSettings(Section):
     replication_factor: Positive = 1
     request_timeout_ms: Positive = 10_000
     session_timeout_ms: Positive = 10_000
+    group_instance_id: str = Field(
+        "",
+        description="A name of this ingest process alone that survives its restart: it then has its partitions back at "
+        "once, not after session_timeout_ms.",
+    )
     max_record_bytes: Positive = 1_000_000
     topics: Topics = Topics()
 

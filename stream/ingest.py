@@ -94,7 +94,8 @@ class Ingest:
         self._clock = open_clock(redis)
         # Two generations never share a group: each reads every partition.
         group = f"ingest.g{generation}" if generation else "ingest"
-        self._consumer = consumer(settings, group, enable_partition_eof=True)
+        static = {"group_instance_id": settings.kafka.group_instance_id} if settings.kafka.group_instance_id else {}
+        self._consumer = consumer(settings, group, enable_partition_eof=True, **static)
         self._logs = LogOffsets(settings)
         self._assignment = Assignment(self._consumer, self._claim, self._logs.ranges)
         limits = settings.ingest

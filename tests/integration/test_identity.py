@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pytest
 from confluent_kafka.admin import NewPartitions
@@ -59,7 +59,8 @@ def test_more_partitions_are_taken_up(settings: Settings) -> None:
     send(settings, [order(1)])
     run(settings, until_end=True)
     topic = settings.kafka.topics.orders
-    admin(settings).create_partitions([NewPartitions(topic, 6)])[topic].result(20)
+    client = admin(settings)
+    client.create_partitions([NewPartitions(topic, 6)])[topic].result(20)
     wait_for(lambda: cluster(settings).partitions.get(topic) == 6)
     send(settings, [order(2)], partition=5)
     run(settings, until_end=True)
@@ -72,20 +73,10 @@ def test_a_topic_made_again_under_a_running_ingest_is_noticed(
 ) -> None:
     monkeypatch.setattr("stream.identity.CHECK_S", 0.2)
     send(settings, [order(1)])
-    with pytest.raises((LogLostError, BrokerError)), running(settings) as ingest:
+    with pytest.raises((LogLostError, BrokerError)), running(settings):
         wait_for(lambda: books(settings).get("applied") == 1)
         remake(settings, 4)
-        deadline = time.monotonic() + 30
-        while ingest.live() is None and time.monotonic() < deadline:
-            if not any(thread.is_alive() for thread in ingest_threads()):
-                break
-            time.sleep(0.05)
-
-
-def ingest_threads() -> list:
-    import threading
-
-    return [thread for thread in threading.enumerate() if "(target)" in thread.name]
+        wait_for(lambda: not any(thread.name.startswith("ingest") for thread in threading.enumerate()))
 
 
 def test_ids_stay_and_differ(settings: Settings) -> None:

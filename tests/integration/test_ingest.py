@@ -112,7 +112,7 @@ def running(settings: Settings, into: int | None = None) -> Iterator[Ingest]:
         except Exception as error:
             failures.append(error)
 
-    thread = threading.Thread(target=target)
+    thread = threading.Thread(target=target, name="ingest")
     thread.start()
     try:
         yield ingest
