@@ -84,6 +84,7 @@ class RedisSettings(Section):
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
     generation: NotNegative = Field(0, description="Which generation of windows is written and read.")
+    cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
     timeout_ms: Positive = 5_000
 
 

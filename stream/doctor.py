@@ -112,7 +112,8 @@ def check_redis(settings: Settings) -> list[Check]:
 def check_clock(settings: Settings) -> list[Check]:
     """Whether this machine and Redis agree about the time, and whether time is simulated."""
     client = connect(settings.redis)
-    seconds, microseconds = client.time()
+    said = client.time()
+    seconds, microseconds = next(iter(said.values())) if isinstance(said, dict) else said
     skew_ms = round(time.time() * 1_000 - (seconds * 1_000 + microseconds / 1_000))
     if abs(skew_ms) > MAX_SKEW_MS:
         text = f"this machine's clock is {skew_ms} ms ahead of Redis' (negative: behind)"

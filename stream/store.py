@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -48,25 +49,34 @@ _LUA = Path(__file__).parent / "lua"
 def connect(settings: RedisSettings) -> redis.Redis:
     """A checked connection without retries: the expected offset decides what a lost answer meant.
 
+    To a Redis Cluster it is another class that is used the same: all keys of a partition share a slot, and what reads
+    several partitions asks each node for its own.
+
     Raises:
         StoreUnavailableError: Redis does not answer; the message shows the address without its password.
     """
     url = settings.url.get_secret_value()
     timeout_s = settings.timeout_ms / 1_000
     try:
-        client = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
-            protocol=2,
-        )
+        client = _client(url, timeout_s, cluster=settings.cluster)
     except ValueError as error:
         raise StoreError(f"redis.url {_address(url)!r} is not a Redis address: {error}") from None
+    except redis.exceptions.RedisClusterException as error:
+        raise StoreUnavailableError(
+            f"the Redis Cluster at {_address(url)} does not answer: {error}",
+            hint="is it running, is redis.url one of its nodes, and is redis.cluster right?",
+        ) from None
     with translated(client):
         client.ping()
     return client
+
+
+def _client(url: str, timeout_s: float, *, cluster: bool) -> redis.Redis:
+    timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    none = Retry(NoBackoff(), 0)
+    if cluster:
+        return cast(redis.Redis, redis.RedisCluster.from_url(url, **timeouts, retry=none, protocol=2))
+    return redis.Redis.from_url(url, **timeouts, retry=none, retry_on_error=[], protocol=2)
 
 
 def check_fit(client: redis.Redis) -> None:
@@ -77,16 +87,9 @@ def check_fit(client: redis.Redis) -> None:
         StoreUnavailableError: It does not answer.
     """
     with translated(client):
-        info: dict[str, Any] = client.info()
-        version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
-            raise StoreUnfitError(f"Redis {version} is too old", hint="use Redis 6.2 or newer, or Valkey")
-        policy = str(info.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
-            raise StoreUnfitError(
-                f"Redis evicts keys (maxmemory-policy {policy}), so windows could vanish",
-                hint="set maxmemory-policy noeviction",
-            )
+        cluster = _cluster(client)
+        for info in [client.info()] if cluster is None else cluster.info(target_nodes="all").values():
+            _check_node(info)
         try:
             client.eval("return 1", 0)
         except redis.ResponseError as error:
@@ -124,6 +127,18 @@ def make_current(client: redis.Redis, generation: int) -> None:
 
 
 _RAISE = (_LUA / "raise.lua").read_text("utf-8")
+
+
+def _check_node(info: dict[str, Any]) -> None:
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
+        raise StoreUnfitError(f"Redis {version} is too old", hint="use Redis 6.2 or newer, or Valkey")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        raise StoreUnfitError(
+            f"Redis evicts keys (maxmemory-policy {policy}), so windows could vanish",
+            hint="set maxmemory-policy noeviction",
+        )
 
 
 class WindowStore:
@@ -243,14 +258,15 @@ class _Script:
 
     def __init__(self, client: redis.Redis, name: str) -> None:
         self._client = client
-        self._script = client.register_script((_LUA / f"{name}.lua").read_text("utf-8"))
+        self._text = (_LUA / f"{name}.lua").read_text("utf-8")
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, keys: list[str], args: list[Any]) -> Any:
         try:
-            return self._client.evalsha(self._script.sha, len(keys), *keys, *args)
+            return self._client.evalsha(self._sha, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
-            self._client.script_load(self._script.script)
-            return self._client.evalsha(self._script.sha, len(keys), *keys, *args)
+            self._client.script_load(self._text)
+            return self._client.evalsha(self._sha, len(keys), *keys, *args)
 
 
 @contextmanager
@@ -268,13 +284,22 @@ def translated(client: redis.Redis) -> Iterator[None]:
         ) from None
     except redis.exceptions.ReadOnlyError as error:
         raise StoreUnavailableError(f"Redis at {_address_of(client)} is a replica now: {error}") from None
+    except (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError) as error:
+        raise StoreUnavailableError(f"Redis at {_address_of(client)} moves its keys: {error}") from None
     except redis.RedisError as error:
         raise StoreError(f"Redis at {_address_of(client)} refused a call: {error}") from None
 
 
 def _address_of(client: redis.Redis) -> str:
+    cluster = _cluster(client)
+    if cluster is not None:
+        return "the cluster of " + ", ".join(sorted(node.name for node in cluster.get_nodes()))  # type: ignore[no-untyped-call]
     options = client.connection_pool.connection_kwargs
     return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+
+def _cluster(client: Any) -> redis.RedisCluster | None:
+    return client if isinstance(client, redis.RedisCluster) else None
 
 
 def _address(url: str) -> str:

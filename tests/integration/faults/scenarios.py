@@ -14,7 +14,7 @@ from tests.integration.test_ingest_kill import START_MS, order_value
 Fault = Callable[[World], None]
 FAILPOINTS = ("after_dead_letters", "before_apply", "after_apply", "before_notice")
 PARTS = 4
-RECORDS = 700
+RECORDS = 600
 
 
 def sigkill_at_random(world: World) -> None:
