@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from stream.errors import BrokerError, LogLostError
 from stream.kafka import Consumer, TopicPartition, broker_errors
 from stream.partition import PartitionWindows
+from stream.store import NEW_GENERATION_HINT
 from stream.telemetry import get_logger
 
 Key = tuple[str, int]
 
 REJOIN_S = 30.0
-LOST_HINT = (
-    "set redis.generation one higher to fold what the log still holds into new windows, "
-    "or bring back the Redis or the topic that belong together"
-)
 
 log = get_logger(__name__)
 
@@ -187,5 +184,5 @@ def check_inside(key: Key, position: int, first: int, end: int) -> None:
         raise LogLostError(
             f"{key[0]}:{key[1]}: the windows in Redis end at offset {position}, and the log holds {first} to {end}: "
             "the records between are gone, so the windows cannot be continued",
-            hint=LOST_HINT,
+            hint=NEW_GENERATION_HINT,
         )

@@ -72,6 +72,11 @@ class KafkaSettings(Section):
     replication_factor: Positive = 1
     request_timeout_ms: Positive = 10_000
     session_timeout_ms: Positive = 10_000
+    group_instance_id: str = Field(
+        "",
+        description="A name of this ingest process alone that survives its restart: it then has its partitions back at "
+        "once, not after session_timeout_ms.",
+    )
     max_record_bytes: Positive = 1_000_000
     topics: Topics = Topics()
 
@@ -81,6 +86,7 @@ class RedisSettings(Section):
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
     generation: NotNegative = Field(0, description="Which generation of windows is written and read.")
+    cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
     timeout_ms: Positive = 5_000
 
 

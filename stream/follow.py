@@ -32,8 +32,10 @@ class Look:
     changed: frozenset[TileId]
 
     @classmethod
-    def of(cls, fields: Mapping[bytes, bytes], members: Iterable[bytes]) -> Look:
+    def of(cls, fields: Mapping[bytes, bytes] | list[bytes], members: Iterable[bytes]) -> Look:
         """Understand the two answers; a partition that was claimed but never written counts as nothing."""
+        if isinstance(fields, list):  # A transaction on a cluster hands over what the server sent.
+            fields = dict(zip(fields[::2], fields[1::2], strict=True))
         header = Header.parse(fields) if fields else None
         if header is None or header.next_offset is None:
             return cls(None, frozenset())
@@ -127,7 +129,8 @@ class PartitionFollower:
             pipe = self._client.pipeline(transaction=True)
             self.ask(pipe, since)
             if order:
-                pipe.mget([self._keys.tile(self._grid.resolution_ms, *tile) for tile in order])
+                # By name: a cluster's pipeline has no `mget`, for fear of keys of several slots.
+                pipe.execute_command("MGET", *(self._keys.tile(self._grid.resolution_ms, *tile) for tile in order))
             fields, members, *values = pipe.execute()
             look = Look.of(fields, members)
             if look.header is None or look.header.first_offset != seen.first_offset:

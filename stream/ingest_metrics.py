@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from stream.assignment import Key, Owned
 from stream.partition import Counts
 
 PLACE = ("topic", "partition")
@@ -64,6 +65,17 @@ class IngestMetrics:
         self.batch_records.observe(counts.read)
         for outcome in ("applied", "duplicate", "late_dropped", "dead_letter"):
             self.records.labels(topic, outcome).inc(getattr(counts, outcome))
+
+    def stands(self, key: Key, owned: Owned, end: int, now_ms: int, out_of_order_ms: int) -> None:
+        """Where an owned partition stands at this clock time, when its log ends at `end`."""
+        lag, newest_ms = max(0, end - owned.position), owned.newest_timestamp_ms
+        frontier_ms = owned.windows.frontier_ms
+        self.position(
+            *key,
+            lag_records=lag,
+            lag_ms=max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0,
+            watermark_age_ms=None if frontier_ms is None else now_ms - frontier_ms + out_of_order_ms,
+        )
 
     def position(
         self, topic: str, partition: int, *, lag_records: int, lag_ms: int, watermark_age_ms: int | None

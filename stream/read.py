@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import redis
-from numpy.typing import NDArray
 
 from stream import belief
 from stream.belief import Input, InputState, ReadRules
@@ -24,45 +23,14 @@ from stream.schemas import CHANNELS
 from stream.store import GENERATION_KEY, later_generation, translated
 from stream.telemetry import get_logger
 from stream.tiles import CHUNK_ITEMS, decode, runs
+from stream.view import Delta, WindowView
+
+__all__ = ["Delta", "WindowReader", "WindowView"]
 
 ORDER_CHANNELS = slice(0, CHANNELS.index("views"))
 CLICK_CHANNELS = slice(CHANNELS.index("views"), NUM_CHANNELS)
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What one refresh changed.
-
-    Attributes:
-        changed_rows: int64, rising: rows with a cell that changed.
-        changed_buckets_ms: int64, rising: starts of the buckets with a cell that changed.
-        new_items: Items that got a row.
-        moved: Whether any offset or frontier moved, so that more may be observed than before.
-        rolled_back: Inputs of which Redis now holds less than this reader does; what was read before is kept.
-    """
-
-    changed_rows: Ints
-    changed_buckets_ms: Ints
-    new_items: list[str]
-    moved: bool
-    rolled_back: tuple[Input, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WindowView:
-    """Cells of some rows: sums as integers (thousandths of units, ten-thousandths of currency; see `UNIT_SCALES`).
-
-    Attributes:
-        values_ICB: int64; 0 where not observed.
-        observed_ICB: bool, read-only: False where the sum is not known, which is not the same as 0.
-        start_ms: start of the first bucket.
-    """
-
-    values_ICB: Ints
-    observed_ICB: NDArray[np.bool_]
-    start_ms: int
 
 
 @dataclass(slots=True)

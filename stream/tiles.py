@@ -236,5 +236,6 @@ def runs(data: bytes) -> list[Run]:
 def _broken(data: bytes, what: str) -> StoreError:
     return StoreError(
         f"a tile of {len(data)} bytes cannot be read: {what}",
-        hint="the windows were altered or written by another version; fold them again under a new redis.generation",
+        hint="the windows were altered or written by another version; "
+        "`freshet ingest --from-beginning --into GENERATION` folds them anew",
     )

@@ -12,7 +12,7 @@ import xxhash
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from stream.config import KafkaSettings, Settings
-from stream.errors import BrokerError, LogLostError
+from stream.errors import BrokerError, ConfigError, LogLostError
 from stream.telemetry import get_logger
 from stream.topics import dead_letter_max_bytes
 
@@ -255,6 +255,11 @@ def _refuse(error: KafkaError, message: Message) -> None:
     where = f"{message.topic()}:{message.partition()}"
     if error.code() in _LOST:
         raise LogLostError(f"{where}: offset {message.offset()} is no longer in the log ({error.str()})")
+    if error.code() == KafkaError.FENCED_INSTANCE_ID:
+        raise ConfigError(
+            f"another process has taken over kafka.group_instance_id: {error.str()}",
+            hint="give each ingest process a name of its own",
+        )
     if error.code() in _PASSING or (error.retriable() and not error.fatal()):
         log.warning("kafka_read", where=where, code=error.name(), text=error.str())
         return

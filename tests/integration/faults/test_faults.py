@@ -1,0 +1,98 @@
+"""Every fault, on a real Kafka and a real Redis: afterwards the windows are what the log says, bit for bit.
+
+Without more said, one seed of a short set. `CHAOS_SEEDS=5` runs five seeds of all of them (`make chaos SEEDS=5`), and
+`CHAOS_REPORT=FILE` tells what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.integration.faults.scenarios import FAULTS, fill_disk
+from tests.integration.faults.world import Broker, World
+
+LONG = "CHAOS_SEEDS" in os.environ
+SHORT_SET = [name for name in FAULTS if name not in ("two_forced_owners", "rebalance_storm", "redis_out_of_memory")]
+SEEDS = range(1, int(os.environ.get("CHAOS_SEEDS", "1")) + 1)
+REPORT = os.environ.get("CHAOS_REPORT")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def kafka_home() -> Path:
+    home = os.environ.get("KAFKA_HOME", "")
+    if not home or not Path(home, "bin", "kafka-server-start.sh").exists():
+        pytest.skip("KAFKA_HOME does not name an unpacked Kafka 4.x")
+    return Path(home).resolve()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = Broker(kafka_home(), tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[list[dict[str, Any]]]:
+    found: list[dict[str, Any]] = []
+    yield found
+    if REPORT:
+        violations = sum(not one["proved"] for one in found)
+        versions = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+        versions["redis"] = redis.__version__
+        report = {**versions, "seeds": list(SEEDS), "violations": violations, "runs": found}
+        Path(REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+def run(name: str, seed: int, world: World, fault: Any, outcomes: list[dict[str, Any]]) -> None:
+    begun_s = time.monotonic()
+    outcome: dict[str, Any] = {"fault": name, "seed": seed, "proved": False}
+    outcomes.append(outcome)
+    try:
+        fault(world)
+        outcome |= world.prove() | {"proved": True}
+    finally:
+        outcome["seconds"] = round(time.monotonic() - begun_s, 1)
+        world.close()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", FAULTS if LONG else SHORT_SET)
+def test_windows_are_what_the_log_says_after(
+    name: str, seed: int, broker: Broker, tmp_path: Path, outcomes: list[dict[str, Any]]
+) -> None:
+    run(name, seed, World(name, seed, broker, tmp_path), FAULTS[name], outcomes)
+
+
+@pytest.mark.skipif(not LONG, reason="takes a minute: with CHAOS_SEEDS only")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
+    seed: int, tmp_path: Path, outcomes: list[dict[str, Any]]
+) -> None:
+    home, mount = kafka_home(), tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("mounting a small file system needs root")
+    own = None
+    try:
+        own = Broker(home, mount / "kafka")
+        world = World("broker_disk_full", seed, own, tmp_path)
+        run("broker_disk_full", seed, world, lambda world: fill_disk(world, own, str(mount)), outcomes)
+    finally:
+        if own is not None:
+            own.stop()
+        subprocess.run(["umount", "-l", str(mount)], check=False)
