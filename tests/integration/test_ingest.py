@@ -213,7 +213,7 @@ def test_probes_and_metrics_are_served(settings: Settings) -> None:
     assert f'freshet_ingest_records_total{{outcome="applied",topic="{settings.kafka.topics.orders}"}} 1.0' in text
     assert 'freshet_ingest_dead_letters_total{error="' in text
     assert "freshet_ingest_items 1.0" in text
-    assert float(text.split("freshet_ingest_redis_bytes ")[1].split()[0]) > 100_000
+    assert float(text.split("\nfreshet_ingest_redis_bytes ")[1].split()[0]) > 100_000
     assert "freshet_ingest_replayed_records_total 0.0" in text
 
 
