@@ -22,7 +22,7 @@ from stream.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
 from stream.schemas import CHANNELS
 from stream.store import GENERATION_KEY, later_generation, translated
 from stream.telemetry import get_logger
-from stream.tiles import CHUNK_ITEMS, decode, runs
+from stream.tiles import CHUNK_ITEMS, decode
 from stream.view import Delta, WindowView
 
 __all__ = ["Delta", "WindowReader", "WindowView"]
@@ -327,10 +327,6 @@ class WindowReader:
             if chunk not in columns:
                 columns[chunk] = part.columns(chunk)
             column_N, row_N = columns[chunk]
-            if before is None and data is not None and isinstance(column_N, slice):
-                held[chunk] = data
-                self._add_new(bucket, row_N, data)
-                continue
             difference_CN = _values(data)[:, column_N]
             if before is not None:
                 difference_CN = difference_CN - decode(before)[:, column_N]
@@ -342,12 +338,6 @@ class WindowReader:
             if touched_N.any():
                 self._ring.add(bucket, row_N, difference_CN)
                 self._changes.note(bucket, row_N[touched_N])
-
-    def _add_new(self, bucket: int, row_N: Ints, data: bytes) -> None:
-        """Most of a full read: a tile of which nothing was held, and all of whose items have a row."""
-        touched = self._ring.add_tile(bucket, row_N, runs(data)) if len(row_N) else row_N
-        if len(touched):
-            self._changes.note(bucket, touched)
 
     def _note_rolled_back(self, behind: tuple[Input, ...]) -> None:
         for topic, partition in set(behind) - set(self._rolled_back):

@@ -5,13 +5,10 @@ Dimensions: B buckets, C channels, I items (rows), N columns of a tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.schemas import CHANNELS
-from stream.tiles import Run
 
 NUM_CHANNELS = len(CHANNELS)
 CAPACITY_STEP = 256
@@ -72,26 +69,6 @@ class Ring:
             target_CI[:, first : last + 1] += values_CN
         else:
             target_CI[:, rows_N] += values_CN
-
-    def add_tile(self, bucket: int, rows_N: Ints, tile: Iterable[Run]) -> Ints:
-        """Add a tile none of which is held yet, channel by channel and never dense; the rows it touches.
-
-        Args:
-            bucket: One that the ring holds.
-            rows_N: The row of each column; no cell of the tile lies beyond.
-            tile: From `stream.tiles.runs`.
-        """
-        target_CI = self._values_BCI[bucket % self.num_buckets]
-        first, together = int(rows_N[0]), bool((np.diff(rows_N) == 1).all())
-        touched_N = np.zeros(len(rows_N), dtype=bool)
-        for channel, positions, values in tile:
-            where = slice(len(values)) if positions is None else positions
-            touched_N[where] |= values != 0
-            if together:
-                target_CI[channel, first : first + len(rows_N)][where] += values.astype(np.int64)
-            else:
-                target_CI[channel, rows_N[where]] += values.astype(np.int64)
-        return rows_N[touched_N]
 
     def window(self, start: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS) -> Ints:
         """Buckets `start ... start + num_buckets - 1` as a new int64[I, C, B]; 0 where the ring holds nothing."""

@@ -33,7 +33,6 @@ __all__ = [
     "decode_channels",
     "encode",
     "encode_cells",
-    "runs",
 ]
 
 NUM_CHANNELS: Final = len(CHANNELS)
@@ -171,7 +170,7 @@ def decode_channels(data: bytes, channels: tuple[int, ...], out: Int64 | None = 
     if out is not None:
         values_CN[...] = 0
     row_of = {channel: row for row, channel in enumerate(channels)}
-    for channel, positions, values in runs(data):
+    for channel, positions, values in _parse(data):
         row = row_of.get(channel)
         if row is not None:
             values_N = values_CN[row]
@@ -183,7 +182,7 @@ def decode_cells(data: bytes) -> tuple[npt.NDArray[np.uint16], Int64]:
     """The tile's non-zero cells (rising) and their values, for a fold that never makes it dense."""
     cells: list[npt.NDArray[np.uint16]] = []
     values: list[npt.NDArray[np.unsignedinteger]] = []
-    for channel, positions, numbers in runs(data):
+    for channel, positions, numbers in _parse(data):
         if positions is None:
             positions = np.flatnonzero(numbers).astype(np.uint16)
             numbers = numbers[positions]
@@ -194,10 +193,10 @@ def decode_cells(data: bytes) -> tuple[npt.NDArray[np.uint16], Int64]:
     return np.concatenate(cells), np.concatenate(values, dtype=np.int64, casting="unsafe")
 
 
-Run = tuple[int, npt.NDArray[np.uint16] | None, npt.NDArray[np.unsignedinteger]]
+_Run = tuple[int, npt.NDArray[np.uint16] | None, npt.NDArray[np.unsignedinteger]]
 
 
-def runs(data: bytes) -> list[Run]:
+def _parse(data: bytes) -> list[_Run]:
     """Each present channel as (channel, positions or None when dense from 0 on, values); views into the bytes.
 
     Raises:
@@ -205,7 +204,7 @@ def runs(data: bytes) -> list[Run]:
     """
     if len(data) < _HEADER_BYTES or data[0] != FORMAT_VERSION:
         raise _broken(data, f"it does not begin with format version {FORMAT_VERSION}")
-    found: list[Run] = []
+    found: list[_Run] = []
     place = _HEADER_BYTES
     for channel in range(NUM_CHANNELS):
         descriptor = data[1 + channel]
