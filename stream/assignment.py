@@ -141,6 +141,9 @@ class Assignment:
         if position is None:
             windows.start_at(first)
             position = first
+            if first > 0:
+                text = "the log has lost its first records: buckets before its first event are missing, not half-filled"
+                log.warning("begun_late", topic=key[0], partition=key[1], offset=first, hint=text)
         check_inside(key, position, first, end)
         self.owned[key] = Owned(windows, position)
         self._read([key], [])
