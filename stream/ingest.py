@@ -171,6 +171,7 @@ class Ingest:
         """Commit, send what is queued, leave the group."""
         try:
             self._assignment.commit(wait=True)
+            self._assignment.settle(2 * self._settings.kafka.session_timeout_ms)
         finally:
             self._outbox.close()
             self._consumer.close()

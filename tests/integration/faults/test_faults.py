@@ -17,7 +17,7 @@ import pytest
 
 from bench.report import write_result
 from tests.integration.faults.scenarios import FAULTS, fill_disk
-from tests.integration.faults.world import Broker, World
+from tests.integration.faults.world import Broker, Ingest, World, wait_for
 
 LONG = "CHAOS_SEEDS" in os.environ
 SHORT_SET = [name for name in FAULTS if name not in ("two_forced_owners", "rebalance_storm", "redis_out_of_memory")]
@@ -92,3 +92,17 @@ def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
         if own is not None:
             own.stop()
         subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def test_a_process_with_nothing_to_read_ends_although_it_is_still_joining(broker: Broker, tmp_path: Path) -> None:
+    """A client closed in the milliseconds in which its first assignment came in once waited for ever."""
+    world = World("ends_while_joining", 1, broker, tmp_path)
+    try:
+        world.send(200)
+        first = world.start()
+        wait_for(lambda: world.read() >= 200)
+        first.kill()
+        last = Ingest(world.environ, tmp_path / "ingest.log", until_end=True)
+        assert last.process.wait(30) == 0, world.tail()
+    finally:
+        world.close()
