@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev ## Run all tests (those that need Kafka or Chromium
 	$(BIN)/python -m pytest tests
 
 chaos: $(VENV)/.installed-dev ## Hurt Kafka, Redis and ingest in every way, SEEDS=5 times each, and count again (needs KAFKA_HOME)
-	CHAOS_SEEDS=$(SEEDS) CHAOS_REPORT=bench/results/chaos.json $(BIN)/python -m pytest -q tests/integration/faults
+	CHAOS_SEEDS=$(SEEDS) CHAOS_REPORT=1 $(BIN)/python -m pytest -q tests/integration/faults
 	MODEL_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/integration/test_model.py
 
 check: $(VENV)/.installed-dev ## Lint, format, types, doctests, unit tests, import layering

@@ -135,7 +135,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     kafka = RealKafka(Path(os.environ["KAFKA_HOME"]), folder / "kafka")
     with kafka, EmbeddedRedis(folder / "redis") as redis:
         environ = {"FRESHET_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "FRESHET_REDIS__URL": redis.url}
-        environ["FRESHET_KAFKA__INSTANCE_ID"] = "bench"
+        environ["FRESHET_KAFKA__GROUP_INSTANCE_ID"] = "bench"
         settings = load(environ=environ).settings
         ensure_topics(settings, live=False)
         topics = (settings.kafka.topics.orders, settings.kafka.topics.clicks)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from stream.errors import BrokerError, LogLostError
-from stream.kafka import Consumer, TopicPartition, broker_errors
+from stream.kafka import Consumer, TopicPartition, broker_errors, take
 from stream.partition import PartitionWindows
 from stream.store import NEW_GENERATION_HINT
 from stream.telemetry import get_logger
@@ -19,6 +19,7 @@ from stream.telemetry import get_logger
 Key = tuple[str, int]
 
 REJOIN_S = 30.0
+SETTLE_SLICE_MS = 100
 
 log = get_logger(__name__)
 
@@ -62,6 +63,20 @@ class Assignment:
         self._topics = topics
         with broker_errors("joining the group"):
             self._client.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+
+    def settle(self, timeout_ms: int) -> None:
+        """Before leaving: let the group answer a join that is under way, for at most so long.
+
+        A client that is closed while its first assignment comes in waits in `_revoked` for ever: seen with a process
+        that had nothing to read and ended within milliseconds of joining.
+        """
+        deadline = time.monotonic() + timeout_ms / 1_000
+        while self._topics and not self.joined and time.monotonic() < deadline:
+            try:
+                take(self._client, 1, SETTLE_SLICE_MS)
+            except BrokerError as error:
+                log.debug("settle", error=str(error))
+                return
 
     def claim_waiting(self) -> list[Key]:
         """Claim what was assigned and start to read it; the partitions newly owned.
@@ -141,6 +156,9 @@ class Assignment:
         if position is None:
             windows.start_at(first)
             position = first
+            if first > 0:
+                text = "the log has lost its first records: buckets before its first event are missing, not half-filled"
+                log.warning("begun_late", topic=key[0], partition=key[1], offset=first, hint=text)
         check_inside(key, position, first, end)
         self.owned[key] = Owned(windows, position)
         self._read([key], [])

@@ -59,10 +59,13 @@ class Generations:
         return (header.next_offset or 0) if header else 0
 
     def switch(self) -> None:
-        """Make what was built current."""
+        """Make what was built current.
+
+        What the old generation has told of is still asked for: its writer may have been a second ahead.
+        """
         if self.building:
             make_current(self._client, self.written)
-            self.building, self._told = False, None
+            self.building = False
             log.info("generation_is_current", generation=self.written)
 
 

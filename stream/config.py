@@ -63,9 +63,6 @@ class KafkaSettings(Section):
 
     bootstrap_servers: str = "localhost:9092"
     group_prefix: str = Field("freshet", description="Consumer groups are named <prefix>.<process>.")
-    instance_id: str = Field(
-        "", description="This process's name over restarts: it gets its partitions back at once. One process each."
-    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
     sasl_username: str = ""

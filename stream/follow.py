@@ -9,12 +9,15 @@ again in the MULTI.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from stream.errors import StoreError
 from stream.grid import Grid
 from stream.layout import Header, Keys
+from stream.ring import Ints
 from stream.tiles import CHUNK_ITEMS
 
 MAX_ATOMIC_TILES = 256
@@ -162,6 +165,23 @@ class PartitionFollower:
                     return None
                 item_ids += [value.decode() for value in values]
         return item_ids
+
+
+@dataclass(slots=True)
+class HeldPart:
+    """What a reader's ring holds of one partition: the tiles' bytes, so that a difference is exact, and items' rows."""
+
+    follower: PartitionFollower
+    tiles: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    row_of_slot: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def columns(self, chunk: int) -> tuple[Ints | slice, Ints]:
+        """Columns of a chunk whose items have a row, and those rows."""
+        row_N = self.row_of_slot[chunk * CHUNK_ITEMS : (chunk + 1) * CHUNK_ITEMS]
+        column_N = np.flatnonzero(row_N >= 0)
+        if len(column_N) == len(row_N):
+            return slice(0, len(row_N)), row_N
+        return column_N, row_N[column_N]
 
 
 def _tile_ids(members: Iterable[bytes]) -> frozenset[TileId]:

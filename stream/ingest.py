@@ -13,12 +13,10 @@ A crash between any two of them repeats from 1 at the offset that 2 wrote last.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable
 
-from stream.alerting import paused_alert
 from stream.assignment import Assignment, Key, Owned
 from stream.backfill import Generations, caught_up
 from stream.clock import open_clock
@@ -34,6 +32,7 @@ from stream.kafka import LogOffsets, Message, consumer, partitions_of, take
 from stream.layout import Header
 from stream.outbox import Outbox
 from stream.partition import Fold, PartitionWindows, fingerprint
+from stream.pause import Pause
 from stream.signals import on_signals
 from stream.store import NEW_GENERATION_HINT, Outcome, WindowStore, check_fit, connect
 from stream.telemetry import get_logger, new_registry, serve_http
@@ -100,8 +99,6 @@ class Ingest:
         self._logs = LogOffsets(settings)
         self._assignment = Assignment(self._consumer, self._claim, self._logs.ranges)
         limits = settings.ingest
-        self._guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
-        self._lifted = False
         self._behind: dict[Key, int] = {}
         registry = new_registry()
         self._metrics = IngestMetrics(registry)
@@ -109,6 +106,9 @@ class Ingest:
         self._stopping, self._ends_before = False, dict[Key, int]()
         self._failures, self._failed_at_s = 0, 0.0
         self._troubles: dict[str, str] = {"group": "joining the consumer group"}
+        guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
+        subject = settings.kafka.group_prefix
+        self._pause = Pause(guard, self._outbox, self._metrics, self._troubles, self._clock, subject)
         self._beat_s = time.monotonic()
         host = settings.telemetry.http_host
         self.http_port = serve_http(limits.http_port, self.live, self.ready, registry=registry, host=host)
@@ -121,7 +121,7 @@ class Ingest:
 
     def lift_guard(self) -> None:
         """A person says: go on in spite of the dead letters."""
-        self._lifted = True
+        self._pause.lifted = True
 
     def _claim(self, topic: str, partition: int) -> PartitionWindows:
         topic_id = self._identity.of(topic)
@@ -173,6 +173,7 @@ class Ingest:
         """Commit, send what is queued, leave the group."""
         try:
             self._assignment.commit(wait=True)
+            self._assignment.settle(2 * self._settings.kafka.session_timeout_ms)
         finally:
             self._outbox.close()
             self._consumer.close()
@@ -215,10 +216,9 @@ class Ingest:
             return True
         unfit = [(messages, fold, self._told_before(key, fold)) for key, messages, fold in folds]
         dead = sum((group[letter.index].offset() or 0) >= told for group, fold, told in unfit for letter in fold.dead)
-        read = sum(fold.counts.read for _, _, fold in folds)
-        reason = self._guard.judge(time.monotonic(), read=read, dead=dead)
+        reason = self._pause.judge(read=sum(fold.counts.read for _, _, fold in folds), dead=dead)
         if reason is not None:
-            self._wait_for_person(reason)
+            self._pause.wait(reason, self._hold)
             return False
         with self._metrics.stage_seconds.labels("publish").time():
             self._outbox.publish_unfit(unfit)
@@ -346,24 +346,7 @@ class Ingest:
             return False
         return True
 
-    def _wait_for_person(self, reason: str) -> None:
-        """Read nothing until SIGHUP; none of the batch was published or applied, so it is read again then."""
-        hint = f"mend the producer or the field map, then send SIGHUP to process {os.getpid()} (or restart it) to go on"
-        log.error("paused", reason=reason, hint=hint)
-        self._troubles["dead_letters"] = f"paused: {reason}; {hint}"
-        self._metrics.paused.set(1)
-        self._lifted, since_ms, subject = False, self._clock.now_ms(), self._settings.kafka.group_prefix
-        self._outbox.alert(paused_alert("firing", subject, f"{reason}; {hint}", starts_at_ms=since_ms, at_ms=since_ms))
-        self._hold(lambda: self._lifted, 0.0)
-        if self._lifted:
-            self._guard.lift()
-            self._metrics.paused.set(0)
-            self._troubles.pop("dead_letters", None)
-            log.warning("resumed", reason="a person said so")
-            now_ms = self._clock.now_ms()
-            self._outbox.alert(paused_alert("resolved", subject, reason, starts_at_ms=since_ms, at_ms=now_ms))
-
-    def _hold(self, until: Callable[[], bool], wait_s: float) -> None:
+    def _hold(self, until: Callable[[], bool], wait_s: float = 0.0) -> None:
         """Stay in the group without reading, at least `wait_s`, until a condition holds or we are told to stop."""
         self._assignment.suspend()
         look_s = time.monotonic() + wait_s

@@ -6,7 +6,7 @@ Dimensions: I items (rows), C channels in the order of `stream.schemas.CHANNELS`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import redis
 from stream import belief
 from stream.belief import Input, InputState, ReadRules
 from stream.errors import FreshetError, InvalidInputError, NotRetainedError
-from stream.follow import Change, Look, PartitionFollower, TileId
+from stream.follow import Change, HeldPart, Look, PartitionFollower, TileId
 from stream.grid import Grid
 from stream.layout import Keys, partitions_key
 from stream.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
@@ -31,23 +31,6 @@ ORDER_CHANNELS = slice(0, CHANNELS.index("views"))
 CLICK_CHANNELS = slice(CHANNELS.index("views"), NUM_CHANNELS)
 
 log = get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Part:
-    """What the ring holds of one partition: the tiles' bytes, so that a difference is exact, and its items' rows."""
-
-    follower: PartitionFollower
-    tiles: dict[int, dict[int, bytes]] = field(default_factory=dict)
-    row_of_slot: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-
-    def columns(self, chunk: int) -> tuple[Ints | slice, Ints]:
-        """Columns of a chunk whose items have a row, and those rows."""
-        row_N = self.row_of_slot[chunk * CHUNK_ITEMS : (chunk + 1) * CHUNK_ITEMS]
-        column_N = np.flatnonzero(row_N >= 0)
-        if len(column_N) == len(row_N):
-            return slice(0, len(row_N)), row_N
-        return column_N, row_N[column_N]
 
 
 class WindowReader:
@@ -87,7 +70,7 @@ class WindowReader:
         self._owns = owns
         self._row_of: dict[str, int] = {}
         self._ring = Ring(num_buckets)
-        self._parts: dict[Input, _Part] = {}
+        self._parts: dict[Input, HeldPart] = {}
         self._rolled_back: tuple[Input, ...] = ()
         # What changed and was not told yet: a refresh that fails half-way is told by the next one.
         self._changes = Touched()
@@ -223,14 +206,14 @@ class WindowReader:
         new = sorted({_input(member) for member in members} - set(self._parts))
         for at in new:
             keys = Keys(self.generation, *at)
-            self._parts[at] = _Part(PartitionFollower(self._client, keys, self._grid))
+            self._parts[at] = HeldPart(PartitionFollower(self._client, keys, self._grid))
         if new:
             pipe = self._client.pipeline(transaction=False)
             looks |= zip(new, self._ask(pipe, [self._parts[at] for at in new]), strict=True)
         return later_generation(current, self.generation), looks
 
     @staticmethod
-    def _ask(pipe: Any, parts: Iterable[_Part]) -> list[Any]:
+    def _ask(pipe: Any, parts: Iterable[HeldPart]) -> list[Any]:
         """Run the pipe with the parts' questions at its end; their answers as looks."""
         first = len(pipe)
         for part in parts:
@@ -295,7 +278,7 @@ class WindowReader:
             header = change.header
         self.inputs[at] = InputState.of(header)
 
-    def _apply(self, part: _Part, change: Change) -> None:
+    def _apply(self, part: HeldPart, change: Change) -> None:
         """Add the difference between the new tiles and those that the ring holds."""
         if change.restarted:
             self._replace(part, dict.fromkeys(_held(part)))
@@ -315,7 +298,7 @@ class WindowReader:
             self.item_ids.append(item_id)
         return row
 
-    def _replace(self, part: _Part, tiles: dict[TileId, bytes | None]) -> None:
+    def _replace(self, part: HeldPart, tiles: dict[TileId, bytes | None]) -> None:
         columns: dict[int, tuple[Ints | slice, Ints]] = {}
         for (bucket, chunk), data in tiles.items():
             if bucket not in self._ring:
@@ -352,7 +335,7 @@ def _values(data: bytes | None) -> Ints:
     return _NOTHING if data is None else decode(data)
 
 
-def _held(part: _Part) -> list[TileId]:
+def _held(part: HeldPart) -> list[TileId]:
     return [(bucket, chunk) for bucket, chunks in part.tiles.items() for chunk in chunks]
 
 

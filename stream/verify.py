@@ -118,6 +118,10 @@ class Report:
         totals = self.as_dict()
         compared = f"{totals['cells']} cells from {totals['records']} records of {len(self.partitions)} partitions"
         lines = [f"the log is gone: {why}" for why in self.log_missing]
+        for part in self.partitions:
+            if part.first_offset > 0:
+                place = f"{part.topic}:{part.partition}"
+                lines.append(f"{place} begins at offset {part.first_offset}: what the log held before is not in it")
         lines += [difference.as_text() for difference in self.shown]
         if self.differences > len(self.shown):
             lines.append(f"and {self.differences - len(self.shown)} more")

@@ -141,9 +141,6 @@ def consumer(settings: Settings, group: str, **over: Any) -> Consumer:
         "fetch.error.backoff.ms": 100,
         **_renamed(over),
     }
-    if kafka.instance_id:
-        # A killed process otherwise keeps the group waiting for its session to end (KIP-345).
-        config["group.instance.id"] = kafka.instance_id
     with broker_errors("making a consumer"):
         return Consumer(config)
 

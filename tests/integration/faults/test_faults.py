@@ -1,14 +1,12 @@
 """Every fault, on a real Kafka and a real Redis: afterwards the windows are what the log says, bit for bit.
 
 Without more said, one seed of a short set. `CHAOS_SEEDS=5` runs five seeds of all of them (`make chaos SEEDS=5`), and
-`CHAOS_REPORT=FILE` tells what happened.
+`CHAOS_REPORT=1` writes `bench/results/chaos.json`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
+from bench.report import write_result
 from tests.integration.faults.scenarios import FAULTS, fill_disk
-from tests.integration.faults.world import Broker, World
+from tests.integration.faults.world import Broker, Ingest, World, wait_for
 
 LONG = "CHAOS_SEEDS" in os.environ
 SHORT_SET = [name for name in FAULTS if name not in ("two_forced_owners", "rebalance_storm", "redis_out_of_memory")]
@@ -49,10 +47,8 @@ def outcomes() -> Iterator[list[dict[str, Any]]]:
     yield found
     if REPORT:
         violations = sum(not one["proved"] for one in found)
-        versions = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-        versions["redis"] = redis.__version__
-        report = {**versions, "seeds": list(SEEDS), "violations": violations, "runs": found}
-        Path(REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        numbers = {"seeds": list(SEEDS), "violations": violations, "runs": found}
+        write_result("chaos", numbers, ["confluent-kafka", "redis", "freshet"])
 
 
 def run(name: str, seed: int, world: World, fault: Any, outcomes: list[dict[str, Any]]) -> None:
@@ -96,3 +92,17 @@ def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
         if own is not None:
             own.stop()
         subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def test_a_process_with_nothing_to_read_ends_although_it_is_still_joining(broker: Broker, tmp_path: Path) -> None:
+    """A client closed in the milliseconds in which its first assignment came in once waited for ever."""
+    world = World("ends_while_joining", 1, broker, tmp_path)
+    try:
+        world.send(200)
+        first = world.start()
+        wait_for(lambda: world.read() >= 200)
+        first.kill()
+        last = Ingest(world.environ, tmp_path / "ingest.log", until_end=True)
+        assert last.process.wait(30) == 0, world.tail()
+    finally:
+        world.close()
