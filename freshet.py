@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model import commands
+
 if TYPE_CHECKING:
     from stream.config import Settings
     from stream.letters import Wanted
@@ -418,6 +420,10 @@ def config_show(config: Config = None, json: Json = False) -> None:
     width = max(len(name) for name, _, _ in rows)
     text = "\n".join(f"{name:<{width}}  {value}  ({source})" for name, value, source in rows)
     _put([{"name": n, "value": v, "source": s} for n, v, s in rows], json, text)
+
+
+app.add_typer(commands.data, name="data")
+app.command()(commands.backtest)
 
 
 # Weights ----------------------------------------------------------------------------------------------------

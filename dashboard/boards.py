@@ -10,7 +10,7 @@ from dashboard.accuracy import rolling, total
 from dashboard.actuals import Actuals
 from dashboard.state import Announced, View
 from stream.config import DAY_MS, HOUR_MS
-from stream.flashsale import SellOut, estimate_sell_out
+from stream.flashsale import Outlook, SellOut, estimate_sell_out
 from stream.schemas import DriftAlert, ModelEvent, item_id_parts
 
 Json = dict[str, Any]
@@ -87,16 +87,8 @@ def _sale_item(item_id: str, known: Announced, view: View, actuals: Actuals, now
     sold = _sold(item_id, known, actuals) if now_ms >= known.starts_ms else 0.0
     estimate: SellOut | None = None
     if forecasts is not None and on_hand is not None and now_ms < known.ends_ms:
-        newest = forecasts.newest
-        estimate = estimate_sell_out(
-            newest.quantile_levels,
-            newest.quantiles,
-            cutoff_ms=newest.cutoff_ms,
-            resolution_ms=newest.resolution_ms,
-            on_hand=on_hand,
-            now_ms=now_ms,
-            ends_at_ms=known.ends_ms,
-        )
+        outlook = Outlook.of(forecasts.newest)
+        estimate = estimate_sell_out(outlook, on_hand=on_hand, now_ms=now_ms, ends_at_ms=known.ends_ms)
     return {
         "item_id": item_id,
         "region": forecasts.newest.region if forecasts else "",

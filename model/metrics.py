@@ -51,25 +51,33 @@ def seasonal_error(target_BT: Array, season_length: int) -> Array:
     return np.where(count_B > 0, np.nansum(gap_BT, 1) / np.maximum(count_B, 1), np.nan)
 
 
-def mase(actual_BH: Array, median_BH: Array, target_BT: Array, season_length: int) -> float:
-    """Mean absolute error over the seasonal error; rows whose seasonal error is zero or unknown are dropped.
+def sql(actual_BH: Array, quantiles_BHQ: Array, levels: Array, error_B: Array) -> float:
+    """Scaled quantile loss: twice the pinball loss over each row's `seasonal_error`, mean over levels, then over all
+    observed steps of all rows at once; rows whose seasonal error is zero or unknown are dropped, NaN when all are.
 
-    >>> mase(np.array([[4.0]]), np.array([[3.0]]), np.array([[1.0, 3.0, 2.0, 6.0]]), 2)
+    >>> sql(np.array([[2.0], [9.0]]), np.array([[[1.0]], [[1.0]]]), np.array([0.5]), np.array([4.0, 0.0]))
+    0.25
+    """
+    return _mean_of_scaled(2.0 * pinball(actual_BH, quantiles_BHQ, levels).mean(-1), error_B)
+
+
+def mase(actual_BH: Array, median_BH: Array, error_B: Array) -> float:
+    """Mean absolute error over each row's `seasonal_error`; rows where that is zero or unknown are dropped.
+
+    >>> mase(np.array([[4.0], [4.0]]), np.array([[3.0], [0.0]]), np.array([2.0, np.nan]))
     0.5
     """
-    error_B = seasonal_error(target_BT, season_length)
-    usable_B = error_B > 0
-    return float(np.nanmean(np.abs(actual_BH - median_BH)[usable_B] / error_B[usable_B, None]))
+    return _mean_of_scaled(np.abs(actual_BH - median_BH), error_B)
 
 
 def coverage(actual_BH: Array, lower_BH: Array, upper_BH: Array) -> float:
-    """Share of actuals within [lower, upper], both ends inclusive.
+    """Share of actuals within [lower, upper], both ends inclusive; NaN without a single actual.
 
     >>> coverage(np.array([[1.0, 5.0]]), np.array([[0.0, 0.0]]), np.array([[1.0, 4.0]]))
     0.5
     """
     inside = (actual_BH >= lower_BH) & (actual_BH <= upper_BH)
-    return float(inside[np.isfinite(actual_BH)].mean())
+    return _mean(inside[np.isfinite(actual_BH)])
 
 
 def bias(actual_BH: Array, mean_BH: Array) -> float:
@@ -79,6 +87,17 @@ def bias(actual_BH: Array, mean_BH: Array) -> float:
     0.25
     """
     return float(np.nansum(mean_BH - actual_BH) / _total(actual_BH))
+
+
+def _mean_of_scaled(loss_BH: Array, error_B: Array) -> float:
+    """Mean over all finite loss / error at once: a mean of the rows' means would weigh rows with gaps too high."""
+    usable_B = error_B > 0
+    scaled_BH = loss_BH[usable_B] / error_B[usable_B, None]
+    return _mean(scaled_BH[np.isfinite(scaled_BH)])
+
+
+def _mean(values: NDArray[np.floating] | NDArray[np.bool_]) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 def _total(actual_BH: Array) -> float:

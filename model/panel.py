@@ -1,6 +1,6 @@
-"""A long table as arrays, and windows of it that hold nothing from after their cutoff.
+"""A table as arrays aligned on the end of each series, and windows of it that hold nothing from after their cutoff.
 
-Dimensions: N series, T context steps, H horizon steps, S = T + H, K known covariates, P past covariates.
+Dimensions: N series, T context steps, H horizon steps, S = T + H, L steps in all, K known and P past covariates.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Window:
         known_names: K names; a one-hot column is "column=value".
         past_names: P names.
         static: per column N values: float64 with NaN, or object (str or None) for categories and text.
+        length_N: context steps since each series began, which may begin with missing values; None: it began with
+            its first value.
     """
 
     item_ids: tuple[str, ...]
@@ -49,6 +51,7 @@ class Window:
     known_names: tuple[str, ...]
     past_names: tuple[str, ...]
     static: dict[str, NDArray[np.float64] | NDArray[np.object_]]
+    length_N: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -56,12 +59,12 @@ class Window:
     @property
     def context_length(self) -> int:
         """T, steps of the longest history."""
-        return self.target_NT.shape[1]
+        return int(self.target_NT.shape[1])
 
     @property
     def horizon(self) -> int:
         """H, steps after the cutoff."""
-        return self.known_NSK.shape[1] - self.context_length
+        return int(self.known_NSK.shape[1]) - self.context_length
 
     def rows(self, index: Ints | slice) -> Window:
         """Some of the series, in the order of `index`."""
@@ -74,6 +77,7 @@ class Window:
             known_NSK=self.known_NSK[chosen],
             past_NTP=self.past_NTP[chosen],
             static={name: values[chosen] for name, values in self.static.items()},
+            length_N=None if self.length_N is None else self.length_N[chosen],
         )
 
     def earlier(self, steps: int, horizon: int | None = None) -> tuple[Window, Floats]:
@@ -101,5 +105,121 @@ class Window:
             target_NT=self.target_NT[:, :cutoff],
             known_NSK=self.known_NSK[:, :end],
             past_NTP=self.past_NTP[:, :cutoff],
+            length_N=None if self.length_N is None else np.maximum(self.length_N - steps, 0),
         )
         return window, self.target_NT[:, cutoff:end]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """N whole series, each aligned on its own end: column -1 holds every series' own last step.
+
+    Attributes:
+        item_ids: N names, sorted.
+        frequency: pandas offset alias of a step.
+        resolution_ms: nominal length of a step.
+        season_length: steps of the season that yardsticks use.
+        length_N: steps from the first to the last row of each series; what lies left of them is padding.
+        time_ms_NL: int64 start of every step, UTC milliseconds.
+        target_NL: float64 >= 0, NaN where missing.
+        known_NLK: known covariates, see `Window`.
+        past_NLP: past covariates, see `Window`.
+        known_names: K names.
+        past_names: P names.
+        static: per column N values, see `Window`.
+        categories: the values that became one-hot columns, per text column.
+    """
+
+    item_ids: tuple[str, ...]
+    frequency: str
+    resolution_ms: int
+    season_length: int
+    length_N: Ints
+    time_ms_NL: Ints
+    target_NL: Floats
+    known_NLK: Floats
+    past_NLP: Floats
+    known_names: tuple[str, ...]
+    past_names: tuple[str, ...]
+    static: dict[str, NDArray[np.float64] | NDArray[np.object_]]
+    categories: dict[str, tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def long_enough(self, steps: int) -> NDArray[np.bool_]:
+        """Which series have a step of history before a cutoff `steps` steps before their own end: [N]."""
+        return self.length_N > steps
+
+    def window(self, steps: int, horizon: int) -> Window:
+        """What may be known at a cutoff `steps` steps before each series' own end; too short series are left out.
+
+        Raises:
+            InvalidInputError: no series is long enough, or the horizon reaches past the end.
+        """
+        _require(1 <= horizon <= steps, f"a horizon of {horizon} steps does not fit into the last {steps} steps")
+        kept = self.long_enough(steps)
+        _require(
+            bool(kept.any()),
+            f"no series is longer than the {steps} steps that the windows need; "
+            f"the longest has {int(self.length_N.max(initial=0))}",
+            hint="ask for fewer or shorter windows, or give more history",
+        )
+        longest = int(self.length_N[kept].max())
+        rows = np.flatnonzero(kept)
+        L = self.target_NL.shape[1]
+        context, known = slice(L - longest, L - steps), slice(L - longest, L - steps + horizon)
+        return Window(
+            item_ids=tuple(self.item_ids[row] for row in rows),
+            frequency=self.frequency,
+            resolution_ms=self.resolution_ms,
+            season_length=self.season_length,
+            time_ms_NS=self.time_ms_NL[rows, known],
+            target_NT=self.target_NL[rows, context],
+            known_NSK=self.known_NLK[rows, known],
+            past_NTP=self.past_NLP[rows, context],
+            known_names=self.known_names,
+            past_names=self.past_names,
+            static={name: values[rows] for name, values in self.static.items()},
+            length_N=self.length_N[rows] - steps,
+        )
+
+    def actual(self, steps: int, horizon: int) -> Floats:
+        """What came after the cutoff of `window(steps, horizon)`: [N, H]. Never give it to a model."""
+        L = self.target_NL.shape[1]
+        return self.target_NL[self.long_enough(steps), L - steps : L - steps + horizon].copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """Rolling origins as fev places them: W cutoffs, `window_step` apart, the last one horizon before each end.
+
+    Cutoffs are steps from each series' own end, so series that end earlier have earlier cutoffs.
+
+    >>> rolling = Rolling(horizon=48, num_windows=10)
+    >>> rolling.steps_back(0), rolling.steps_back(9)
+    (480, 48)
+    """
+
+    horizon: int
+    num_windows: int = 1
+    window_step: int | None = None
+
+    def steps_back(self, index: int) -> int:
+        """Steps from the end of a series to the cutoff of window `index`, oldest first."""
+        if not 0 <= index < self.num_windows:
+            raise IndexError(f"window {index} of {self.num_windows}")
+        return self.horizon + (self.num_windows - 1 - index) * (self.window_step or self.horizon)
+
+    def window(self, panel: Panel, index: int) -> Window:
+        """What may be known at the cutoff of window `index`."""
+        return panel.window(self.steps_back(index), self.horizon)
+
+    def actual(self, panel: Panel, index: int) -> Floats:
+        """What came after that cutoff: [N, H], rows as in `window`."""
+        return panel.actual(self.steps_back(index), self.horizon)
+
+
+def _require(condition: bool, message: str, hint: str = "") -> None:
+    if not condition:
+        raise InvalidInputError(message, hint=hint)

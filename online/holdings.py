@@ -11,6 +11,7 @@ from online.recovery import Tail, read_alarms, read_forecasts, read_scores
 from online.score import PendingForecasts
 from online.scorer import Scorer, segments_of
 from online.share import Share
+from online.sums import Sums
 from stream.config import Settings
 from stream.read import WindowReader
 from stream.shop import Shop
@@ -27,7 +28,7 @@ def num_buckets(settings: Settings) -> int:
 
 
 class Holdings:
-    """Windows, contexts, pending forecasts and drift detectors of one share; made anew when the share changes.
+    """Windows, contexts, sums, pending forecasts and drift detectors of one share; made anew when the share changes.
 
     Args:
         settings: All of them.
@@ -51,6 +52,7 @@ class Holdings:
             prediction_length=worker.prediction_length,
             device=device,
         )
+        self.sums = Sums(worker.resolution_ms, worker.prediction_length)
         self.cold = ColdStart(series_by, share.owns)
         self.pending = PendingForecasts(steps, worker.resolution_ms, worker.max_pending_cutoffs)
         self.monitor = DriftMonitor(settings.drift, worker.resolution_ms)

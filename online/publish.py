@@ -1,12 +1,13 @@
 """Forecasts as records: nine wire levels, four significant digits, and an id that says what they were made from.
 
-Dimensions: B rows, H steps, Q levels of the network, W wire levels.
+Dimensions: B rows, H steps, K sums over first steps, Q levels of the network, W wire levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from model.batch import Batch
 from online.context import Contexts, cold_rows, context_sha256
 from online.score import Issued
+from online.sums import Sums
 from online.swap import Bank
 from stream.errors import InvalidInputError
-from stream.schemas import WIRE_LEVELS, Adjustments, Compute, Forecast, ForecastStatus, item_id_parts
+from stream.schemas import WIRE_LEVELS, Adjustments, Compute, Cumulative, Forecast, ForecastStatus, item_id_parts
 
 SIGNIFICANT_DIGITS = 4
 
@@ -43,6 +45,14 @@ class Origin:
     series_by: tuple[str, ...]
     degraded: bool
     adjustments: Adjustments = field(default_factory=Adjustments)
+
+
+class Numbers(NamedTuple):
+    """What the records of a micro-batch say: quantiles of each step, and of the sums over the first `sum_steps`."""
+
+    steps_BHW: NDArray[np.float64]
+    sums_BKW: NDArray[np.float64]
+    sum_steps: list[int]
 
 
 def wire_columns(levels: Sequence[float]) -> list[int]:
@@ -94,7 +104,7 @@ def forecast_ids(item_ids: Sequence[str], origin: Origin) -> list[str]:
 
 def forecast_records(
     item_ids: Sequence[str],
-    quantiles_BHW: NDArray[np.float64],
+    numbers: Numbers,
     origin: Origin,
     *,
     cold_B: NDArray[np.bool_],
@@ -104,7 +114,7 @@ def forecast_records(
     """The records of one micro-batch, in the order of its rows."""
     ids = forecast_ids(item_ids, origin)
     levels = list(WIRE_LEVELS)
-    quantiles = quantiles_BHW.tolist()
+    quantiles, sums = numbers.steps_BHW.tolist(), numbers.sums_BKW.tolist()
     records = []
     for row, item_id in enumerate(item_ids):
         fields = dict(zip(origin.series_by, item_id_parts(item_id), strict=False))
@@ -127,33 +137,37 @@ def forecast_records(
                 compute=compute,
                 status=status,
                 adjustments=origin.adjustments,
+                cumulative=Cumulative(steps=numbers.sum_steps, quantiles=sums[row]),
             )
         )
     return records
 
 
 def forecast_items(
-    contexts: Contexts, bank: Bank, origin: Origin, rows: Sequence[int], cold: Sequence[str]
+    contexts: Contexts, bank: Bank, origin: Origin, sums: Sums, *, rows: Sequence[int], cold: Sequence[str]
 ) -> list[Forecast]:
     """Forecast one micro-batch: items with a row, then cold ones without; records in that order."""
     records: list[Forecast] = []
     if rows:
         item_ids = [contexts.item_ids[row] for row in rows]
-        records += _forecast_batch(bank, origin, item_ids, contexts.batch(rows, origin.cutoff_ms))
+        records += _forecast_batch(bank, origin, sums, item_ids, contexts.batch(rows, origin.cutoff_ms))
     if cold:
-        records += _forecast_batch(bank, origin, cold, contexts.cold_batch(list(cold), origin.cutoff_ms))
+        records += _forecast_batch(bank, origin, sums, cold, contexts.cold_batch(list(cold), origin.cutoff_ms))
     return records
 
 
-def _forecast_batch(bank: Bank, origin: Origin, item_ids: Sequence[str], batch: Batch) -> list[Forecast]:
+def _forecast_batch(bank: Bank, origin: Origin, sums: Sums, item_ids: Sequence[str], batch: Batch) -> list[Forecast]:
     forecaster = bank.forecaster
-    columns = wire_columns(forecaster.quantile_levels)
-    quantiles_BHW = forecaster.forecast(batch)[..., columns].double().cpu().numpy()
+    levels = forecaster.quantile_levels
+    columns = wire_columns(levels)
+    steps_BHQ = forecaster.forecast(batch)
+    sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, levels)
+    steps_BHW, sums_BKW = (significant(part[..., columns].double().cpu().numpy()) for part in (steps_BHQ, sums_BKQ))
     dtype = str(forecaster.dtype).removeprefix("torch.")
     shape = [len(batch), batch.context_length]
     return forecast_records(
         item_ids,
-        significant(quantiles_BHW),
+        Numbers(steps_BHW, sums_BKW, sums.steps),
         origin,
         cold_B=cold_rows(batch),
         context_sha256=context_sha256(batch),

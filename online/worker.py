@@ -1,4 +1,4 @@
-"""The worker: receive, read, forecast, publish; then score what has become final.
+"""The worker: receive, read, forecast, publish; then score what has become final, and look back now and then.
 
 One round forecasts all items of this worker at one cutoff with one version of the weights. Durable effects of a turn:
 
@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import asdict
 
 import torch
 
@@ -144,6 +145,12 @@ class Worker:
             self._forecast(held, due)
         self._score(held)
         self._troubles.clear()
+        if (
+            due is not None
+            and not self._stopping
+            and held.sums.learn(held.contexts, self.switch.current, due.cutoff_ms)
+        ):
+            log.info("learnt_how_steps_move", **asdict(held.sums.dependence))
 
     # Receive and read ---------------------------------------------------------------------------------------
 
@@ -217,7 +224,8 @@ class Worker:
         for part in portions(len(rows) + len(cold), self._settings.worker.micro_batch):
             bare = cold[max(part.start - len(rows), 0) : max(part.stop - len(rows), 0)]
             with self.metrics.stage_seconds.labels("forecast").time():
-                waiting += forecast_items(held.contexts, bank, origin, rows[part.start : part.stop], bare)
+                some = rows[part.start : part.stop]
+                waiting += forecast_items(held.contexts, bank, origin, held.sums, rows=some, cold=bare)
             if len(waiting) >= PUBLISH_ROWS or part.stop == len(rows) + len(cold):
                 if not self._publish(held, waiting):
                     return

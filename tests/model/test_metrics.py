@@ -50,10 +50,25 @@ def test_coverage_counts_observed_steps_only() -> None:
     assert metrics.coverage(actual, np.zeros((1, 3)), np.full((1, 3), 5.0)) == 0.5
 
 
-def test_rows_without_a_seasonal_error_are_left_out_of_mase() -> None:
+def test_rows_without_a_seasonal_error_are_left_out_of_mase_and_sql() -> None:
     history = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [math.nan] * 3])
     actual, median = np.array([[9.0], [4.0], [5.0]]), np.array([[0.0], [2.0], [0.0]])
-    assert metrics.mase(actual, median, history, 1) == pytest.approx(2.0)
+    error = metrics.seasonal_error(history, 1)
+    assert metrics.mase(actual, median, error) == pytest.approx(2.0)
+    assert metrics.sql(actual, median[..., None], np.array([0.5]), error) == pytest.approx(2.0)
+    assert math.isnan(metrics.mase(actual[:1], median[:1], error[:1]))
+
+
+def test_sql_weighs_every_observed_step_the_same_and_not_every_row() -> None:
+    actual = np.array([[2.0, 2.0, 2.0], [8.0, math.nan, math.nan]])
+    forecast = np.array([[[1.0]] * 3, [[4.0]] * 3])
+    # Three losses of 1 and one of 4, each over a seasonal error of 1: 7 / 4. A mean of the rows' means would be 2.5.
+    assert metrics.sql(actual, forecast, np.array([0.5]), np.ones(2)) == pytest.approx(1.75)
+
+
+def test_the_seasonal_error_leaves_out_pairs_with_a_gap() -> None:
+    assert metrics.seasonal_error(np.array([[1.0, math.nan, 5.0, 6.0]]), 1).tolist() == [1.0]
+    assert np.isnan(metrics.seasonal_error(np.array([[1.0, 2.0]]), 7)).all()
 
 
 def test_a_week_without_sales_does_not_divide_by_zero() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online.publish import Origin, forecast_ids, forecast_records, issued_of, significant, wire_columns
+from online.publish import Numbers, Origin, forecast_ids, forecast_records, issued_of, significant, wire_columns
 from online.recovery import read_alarms, read_forecasts, read_scores
 from online.score import PendingForecasts
 from stream.codec import decode, encode
@@ -40,7 +40,7 @@ def records(items: list[str], **over: object) -> list[Forecast]:
     quantiles = significant(np.sort(rng.gamma(1, 40, (len(items), 4, 9)), axis=-1))
     return forecast_records(
         items,
-        quantiles,
+        Numbers(quantiles, quantiles[:, :2].cumsum(1), [1, 2]),
         origin(**over),
         cold_B=np.array([item.startswith("cold") for item in items]),
         context_sha256=["c"] * len(items),
@@ -97,6 +97,8 @@ def test_a_record_survives_the_wire_and_says_what_it_is() -> None:
     assert (escaped.sku, escaped.region) == ("x|y", "west")
     assert records(["a|north"], degraded=True)[0].status == "degraded"
     assert records(["only"], series_by=("sku",))[0].region == "-"
+    assert cold.cumulative is not None and cold.cumulative.steps == [1, 2]
+    assert cold.cumulative.quantiles[0] == cold.quantiles[0]
 
 
 def test_an_id_names_item_cutoff_offsets_weights_and_adjustments_but_not_the_time_of_issue() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import InvalidInputError
-from stream.flashsale import SellOut, estimate_sell_out
+from stream.flashsale import Outlook, SellOut, estimate_sell_out
+from stream.schemas import Cumulative
 
 LEVELS = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
 HOUR = 3_600_000
@@ -21,9 +22,9 @@ def normal_steps(mean: float, deviation: float, steps: int = 12) -> list[list[fl
     return [[NormalDist(mean, deviation).inv_cdf(level) for level in LEVELS]] * steps
 
 
-def estimate(quantiles: list[list[float]], **over: Any) -> SellOut:
-    asked = {"cutoff_ms": 0, "resolution_ms": HOUR, "on_hand": 100.0, "now_ms": 0, "ends_at_ms": 8 * HOUR}
-    return estimate_sell_out(LEVELS, quantiles, **(asked | over))
+def estimate(quantiles: list[list[float]], cumulative: Cumulative | None = None, **over: Any) -> SellOut:
+    asked = {"on_hand": 100.0, "now_ms": 0, "ends_at_ms": 8 * HOUR}
+    return estimate_sell_out(Outlook(LEVELS, quantiles, 0, HOUR, cumulative), **(asked | over))
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
@@ -93,6 +94,73 @@ def test_arrays_that_do_not_fit_are_refused(quantiles: list[list[float]]) -> Non
 
 def test_falling_levels_and_an_impossible_correlation_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="rising levels"):
-        estimate_sell_out([0.9, 0.1], [[1.0, 2.0]], cutoff_ms=0, resolution_ms=1, on_hand=1, now_ms=0, ends_at_ms=1)
+        estimate_sell_out(Outlook([0.9, 0.1], [[1.0, 2.0]], 0, 1), on_hand=1, now_ms=0, ends_at_ms=1)
     with pytest.raises(InvalidInputError, match="correlation"):
         estimate(normal_steps(1.0, 1.0), correlation=2.0)
+
+
+# With sums ----------------------------------------------------------------------------------------------------
+
+SUM_STEPS = [1, 2, 3, 4, 6, 8, 12]
+
+
+def draws(correlation: float, mean: float = 15.0, deviation: float = 4.0) -> np.ndarray:
+    rng = np.random.default_rng(2)
+    shared, own = rng.normal(size=(40_000, 1)), rng.normal(size=(40_000, 12))
+    return np.maximum(mean + deviation * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own), 0.0)
+
+
+def sums_of(demand: np.ndarray) -> Cumulative:
+    table = np.quantile(demand.cumsum(1)[:, np.array(SUM_STEPS) - 1], LEVELS, axis=0).T
+    return Cumulative(steps=SUM_STEPS, quantiles=table.tolist())
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+@pytest.mark.parametrize("starts", [0, 3 * HOUR, 3 * HOUR + HOUR // 2])
+def test_the_forecasts_own_sums_decide_from_now_on_too(correlation: float, starts: int) -> None:
+    demand = draws(correlation)
+    share = np.clip(np.arange(1, 13) - starts / HOUR, 0.0, 1.0) * (np.arange(12) < 10)
+    left = demand @ share
+    for stock in np.quantile(left, [0.2, 0.6, 0.9]):
+        over = {"on_hand": float(stock), "now_ms": starts, "ends_at_ms": 10 * HOUR}
+        found = estimate(normal_steps(15.0, 4.0), sums_of(demand), **over)
+        assert found.chance == pytest.approx((left >= stock).mean(), abs=0.03)
+        usual = estimate(normal_steps(15.0, 4.0), **over)
+        assert abs(usual.chance - (left >= stock).mean()) + 0.01 > abs(found.chance - (left >= stock).mean())
+
+
+def test_a_skewed_sum_keeps_its_own_shape() -> None:
+    rng = np.random.default_rng(4)
+    demand = rng.gamma(0.5, 10.0, (40_000, 12))
+    steps = [np.quantile(demand[:, 0], LEVELS).tolist()] * 12
+    stock = float(np.quantile(demand.sum(1), 0.97))
+    found = estimate(steps, sums_of(demand), on_hand=stock, ends_at_ms=12 * HOUR)
+    assert found.chance == pytest.approx(0.03, abs=0.01)
+
+
+@given(st.floats(0.0, 400.0), st.sampled_from([0.0, 0.4, 0.9]), st.integers(0, 12 * HOUR))
+def test_with_sums_more_stock_means_later_and_less_likely(on_hand: float, correlation: float, now_ms: int) -> None:
+    sums = SUMS[correlation]
+    less = estimate(normal_steps(15.0, 4.0), sums, on_hand=on_hand, now_ms=now_ms)
+    more = estimate(normal_steps(15.0, 4.0), sums, on_hand=on_hand + 10.0, now_ms=now_ms)
+    assert more.chance <= less.chance
+    for early, late in zip(etas(less), etas(more), strict=True):
+        assert late is None or (early is not None and now_ms <= early <= late)
+
+
+SUMS = {correlation: sums_of(draws(correlation)) for correlation in (0.0, 0.4, 0.9)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Cumulative(steps=[], quantiles=[]),
+        Cumulative(steps=[2, 1], quantiles=[[1.0] * 9] * 2),
+        Cumulative(steps=[1, 13], quantiles=[[1.0] * 9] * 2),
+        Cumulative(steps=[1], quantiles=[[1.0] * 8]),
+        Cumulative(steps=[1, 2], quantiles=[[1.0] * 9]),
+    ],
+)
+def test_sums_that_do_not_fit_are_refused(wrong: Cumulative) -> None:
+    with pytest.raises(InvalidInputError, match="rising numbers of steps up to 12"):
+        estimate(normal_steps(15.0, 4.0), wrong)

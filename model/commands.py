@@ -1,0 +1,92 @@
+"""The commands that need files only: `freshet data prepare` and `freshet backtest`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+data = typer.Typer(help="Data sets as tidy tables.", no_args_is_help=True)
+
+Known = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known in advance, such as promotions.")]
+Past = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")]
+Static = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns that do not change within a series.")]
+
+
+@data.command("prepare")
+def data_prepare(
+    preset: Annotated[
+        str, typer.Argument(help="rossmann_1D, rossmann_1W, car_parts, online_retail_daily or online_retail_hourly.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table: .parquet, or .csv.")],
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Folder with the raw files; default FRESHET_DATA, else ./data.")
+    ] = None,
+) -> None:
+    """Make a tidy table from your copy of a well-known data set."""
+    from model.prepare import prepare
+
+    rows = prepare(preset, from_ or Path(os.environ.get("FRESHET_DATA", "data")), output)
+    typer.echo(f"{rows:,} rows in {output}")
+
+
+def backtest(
+    data: Annotated[Path, typer.Option(help="A long table: parquet or CSV, one row an item and time.")],
+    item_id: Annotated[str, typer.Option(help="Column with the name of a series.")],
+    time: Annotated[str, typer.Option(help="Column with the time; UTC unless it names a zone.")],
+    target: Annotated[str, typer.Option(help="Column with what is forecast; at least 0, empty where unknown.")],
+    frequency: Annotated[str, typer.Option(help="A pandas alias: h, D, W-SUN, MS, 15min, ...")],
+    prediction_length: Annotated[int, typer.Option(min=1, help="Steps to forecast.")],
+    windows: Annotated[int, typer.Option(min=1, help="Rolling cutoffs, counted back from the end of a series.")] = 1,
+    known: Known = None,
+    past: Past = None,
+    static: Static = None,
+    window_step: Annotated[
+        int | None, typer.Option(min=1, help="Steps between cutoffs; default the prediction length.")
+    ] = None,
+    season_length: Annotated[
+        int | None, typer.Option(min=1, help="Steps of a season; default by frequency: 24 for h, 7 for D, 12 for MS.")
+    ] = None,
+    missing: Annotated[
+        Literal["keep", "zero"], typer.Option(help="A step without a value: unknown, or nothing sold.")
+    ] = "keep",
+    aggregate: Annotated[
+        Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
+    ] = None,
+    models: Annotated[str | None, typer.Option(help="Names joined by commas, freshet:FOLDER too; default all.")] = None,
+    fine_tune: Annotated[
+        Literal["none", "once", "each"],
+        typer.Option(help="freshet learns: not at all, at the first cutoff, or at each; the others: once, once, each."),
+    ] = "none",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of finished forecasts, to go on after a stop; default beside --json.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write scores, strata and windows here.")] = None,
+    forecasts: Annotated[Path | None, typer.Option(help="Write every forecast here, as parquet.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw forecasts and skill: .png, .svg, .pdf or .html.")] = None,
+) -> None:
+    """Compare models on rolling cutoffs of your own table; exit status 1 when a model failed."""
+    from model.backtest import BacktestSettings, make, names
+    from model.backtest_run import Outputs, run
+    from model.panel import Rolling
+    from model.table import Columns, TableSettings, read_panel
+
+    columns = Columns(item_id, time, target, _joined(known), _joined(past), _joined(static))
+    panel = read_panel(data, TableSettings(columns, frequency, season_length, missing, aggregate))
+    chosen = _joined([models]) if models else names()
+    settings = BacktestSettings(Rolling(prediction_length, windows, window_step), chosen, fine_tune, jobs)
+    beside = json.with_name(json.name + ".cache") if json else None
+    raise typer.Exit(run(panel, settings, Outputs(str(data), cache or beside, json, forecasts, plot), make=make))
+
+
+def _joined(parts: list[str] | None) -> tuple[str, ...]:
+    """Names from options that were repeated, joined by commas, or both; each once.
+
+    >>> _joined(["promo, price", "promo", "event"])
+    ('promo', 'price', 'event')
+    """
+    names = [name.strip() for part in parts or [] for name in part.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))

@@ -1,0 +1,149 @@
+"""Events: effects shared by all series are found, unseen ones are nothing, and no half-year teaches itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pytest
+
+from model.events import event_effects, fit_events
+from model.panel import Window
+from stream.errors import InvalidInputError
+
+DAY_MS = 86_400_000
+FIRST = date(2022, 1, 3)  # a Monday
+
+
+def day_number(year: int, month: int, day: int) -> int:
+    return date(year, month, day).toordinal() - FIRST.toordinal()
+
+
+def window(target_NT: np.ndarray, *, horizon: int = 28, known_NSK: np.ndarray | None = None, days: int = 1) -> Window:
+    """A window that starts on Monday, 2022-01-03; a step is `days` days."""
+    series, context = target_NT.shape
+    shape = (series, context + horizon)
+    known_NSK = np.zeros((*shape, 0)) if known_NSK is None else known_NSK
+    first = (FIRST - date(1970, 1, 1)).days
+    time_NS = np.broadcast_to((first + days * np.arange(shape[1])) * DAY_MS, shape)
+    names = tuple(f"k{column}" for column in range(known_NSK.shape[2]))
+    ids = tuple(str(row) for row in range(series))
+    past = np.zeros((series, context, 0))
+    frequency = {1: "D", 7: "W-SUN", 30: "MS"}[days]
+    return Window(ids, frequency, days * DAY_MS, 7, time_NS, target_NT, known_NSK, past, names, (), {})
+
+
+def sales(steps: int, effect_S: np.ndarray, *, series: int = 30, seed: int = 0) -> np.ndarray:
+    """Sales of about 200 with a weekly shape, noise of a tenth, and an effect in log units."""
+    random = np.random.default_rng(seed)
+    level_N1 = random.uniform(4.5, 6.0, (series, 1))
+    weekly_S = 0.3 * np.sin(2 * np.pi * np.arange(steps) / 7)
+    log_NT = level_N1 + weekly_S + effect_S[:steps] + 0.1 * random.normal(size=(series, steps))
+    return np.asarray(np.exp(log_NT).round())
+
+
+def christmas(steps: int) -> np.ndarray:
+    """The ten days up to Christmas Eve of 2022 and 2023 sell 65 % more."""
+    effect_S = np.zeros(steps)
+    for year in (2022, 2023):
+        effect_S[day_number(year, 12, 15) : day_number(year, 12, 25)] = 0.5
+    return effect_S
+
+
+CUTOFF = day_number(2023, 12, 12)
+
+
+def test_the_run_up_to_christmas_is_expected_again_after_one_year() -> None:
+    effect_S = christmas(CUTOFF + 28)
+    found_NS = event_effects(window(sales(CUTOFF, effect_S)))
+    eve = day_number(2023, 12, 20)
+    assert found_NS[:, eve].min() > 0.35
+    assert np.abs(found_NS[:, day_number(2023, 6, 1) : day_number(2023, 11, 1)]).max() < 0.1
+
+
+def test_what_only_one_half_year_taught_is_not_given_back_to_it() -> None:
+    target_NT = sales(CUTOFF, christmas(CUTOFF + 28))
+    shifted_NT = target_NT.copy()
+    winter = slice(day_number(2022, 8, 1), day_number(2023, 2, 1))
+    shifted_NT[:, winter] = np.round(target_NT[:, winter] * np.linspace(0.5, 2.0, winter.stop - winter.start))
+    events, shifted = fit_events(window(target_NT)), fit_events(window(shifted_NT))
+    row = events.half_years_B.tolist().index(2 * 2022 + 1)
+    # Residuals are taken from running levels, which reach a quarter into the neighbouring half-years.
+    np.testing.assert_allclose(events.weights_BK[row], shifted.weights_BK[row], atol=0.05)
+    assert np.abs(events.weights_K - shifted.weights_K).max() > 0.1
+    crossed_NS = events.crossfit(window(target_NT))
+    assert np.abs(crossed_NS[:, day_number(2022, 12, 20)]).max() < 0.1
+    np.testing.assert_array_equal(crossed_NS[:, CUTOFF:], events.apply(window(target_NT))[:, CUTOFF:])
+
+
+def test_nothing_after_the_cutoff_is_looked_at_and_chance_is_not_taken_for_an_event() -> None:
+    random = np.random.default_rng(5)
+    target_NT = np.round(np.exp(3 + 0.6 * random.normal(size=(1, 400))))
+    assert np.abs(event_effects(window(target_NT))).max() < 0.35
+
+
+def test_month_ends_the_day_before_a_closure_and_the_first_day_of_a_run_are_found() -> None:
+    steps = 700
+    dates = np.arange(steps + 28) + (FIRST - date(1970, 1, 1)).days
+    is_last = np.array([date.fromordinal(int(day) + 719_164).day == 1 for day in dates])
+    closed = np.isin(np.arange(steps + 28) % 41, [40]) & (np.arange(steps + 28) % 7 != 6)
+    before = np.roll(closed, -1)
+    run = (np.arange(steps + 28) // 15) % 2 == 1
+    rises = run & ~np.roll(run, 1)
+    effect_S = 0.2 * is_last + 0.4 * before + 0.3 * run + 0.25 * rises
+    known_NSK = np.broadcast_to(np.stack([1.0 - closed, run], -1), (30, steps + 28, 2))
+    target_NT = sales(steps, effect_S) * ~closed[:steps]
+    found_S = np.median(event_effects(window(target_NT, known_NSK=known_NSK)), 0)
+    usual = ~(is_last | before | rises | closed)
+    assert found_S[is_last & ~before & ~rises & ~closed].mean() - found_S[usual].mean() > 0.12
+    assert found_S[before & ~closed].mean() - found_S[usual].mean() > 0.25
+    assert found_S[rises & ~before & ~closed].mean() - found_S[usual].mean() > 0.15
+
+
+def test_hours_take_the_effect_of_their_day_and_thin_series_that_of_all_together() -> None:
+    effect_S = christmas(CUTOFF + 28)
+    random = np.random.default_rng(1)
+    thin_NT = random.poisson(0.15 * np.exp(effect_S[:CUTOFF]), (400, CUTOFF)).astype(float)
+    assert event_effects(window(thin_NT))[:, day_number(2023, 12, 20)].min() > 0.25
+    daily_NT = sales(CUTOFF, effect_S)
+    hourly_NT = np.repeat(daily_NT, 24, 1) / 24
+    hourly = replace(
+        window(hourly_NT, horizon=24 * 28),
+        frequency="h",
+        resolution_ms=DAY_MS // 24,
+        time_ms_NS=np.broadcast_to(
+            (FIRST - date(1970, 1, 1)).days * DAY_MS + np.arange(24 * (CUTOFF + 28)) * DAY_MS // 24,
+            (30, 24 * (CUTOFF + 28)),
+        ),
+    )
+    np.testing.assert_allclose(event_effects(hourly)[:, ::24], event_effects(window(daily_NT)), atol=1e-9)
+
+
+def test_weeks_know_christmas_and_months_know_nothing() -> None:
+    weeks = 100
+    effect_S = np.zeros(weeks + 13)
+    effect_S[[50, 102]] = 0.5  # the weeks that begin on 19 December 2022 and 18 December 2023
+    target_NT = np.round(np.exp(6 + effect_S[:weeks] + 0.1 * np.random.default_rng(2).normal(size=(30, weeks))))
+    found_NS = event_effects(window(target_NT, horizon=13, days=7))
+    assert found_NS[:, 102].min() > 0.3
+    assert np.abs(found_NS[:, 105:110]).max() < 0.05
+    assert not event_effects(window(sales(60, np.zeros(88)), days=30)).any()
+
+
+def test_public_holidays_of_a_country_are_known_when_it_is_named() -> None:
+    effect_S = np.zeros(CUTOFF + 28)
+    for year, month, day in ((2022, 7, 4), (2023, 7, 4), (2022, 11, 24), (2023, 11, 23), (2022, 9, 5), (2023, 9, 4)):
+        effect_S[day_number(year, month, day)] = 0.6
+    named = window(sales(CUTOFF, effect_S))
+    independence_day = day_number(2023, 7, 4)
+    assert event_effects(named, "US")[:, independence_day].min() > event_effects(named)[:, independence_day].max() + 0.1
+    with pytest.raises(InvalidInputError, match="'Atlantis'"):
+        event_effects(named, "Atlantis")
+
+
+@pytest.mark.parametrize("target", [np.full((2, 200), np.nan), np.zeros((2, 200)), np.full((2, 200), 7.0), [[3.0]]])
+def test_empty_zero_constant_and_one_point_series_have_no_events(target: object) -> None:
+    found_NS = event_effects(window(np.array(target, dtype=float)))
+    assert found_NS.shape == (len(np.array(target)), np.array(target).shape[1] + 28)
+    np.testing.assert_allclose(found_NS, 0.0, atol=1e-9)

@@ -1,0 +1,231 @@
+"""Any table people bring: a sane panel, or an error that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from model.backtest import LEVELS, BacktestSettings, backtest
+from model.naive import SeasonalNaive
+from model.panel import Rolling
+from model.table import Columns, TableSettings, known_ahead, read_panel, read_table, times_ahead, window_ahead
+from stream.errors import InvalidInputError
+from tests.model.windows import long_table
+
+COLUMNS = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name"))
+DAILY = TableSettings(COLUMNS, "D")
+PLAIN = TableSettings(Columns("sku", "day", "sold"), "D")
+
+
+def changed(**columns: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda table: table.assign(**columns)
+
+
+def first(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The table with another value in the eighth row of a column."""
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.astype({column: object})
+        table.loc[7, column] = value
+        return table
+
+    return change
+
+
+def zones(table: pd.DataFrame) -> pd.DataFrame:
+    """Midnight in UTC, written with two different offsets."""
+    texts = table.day.dt.strftime("%Y-%m-%dT00:00:00+00:00")
+    other = (table.day - pd.Timedelta("5h")).dt.strftime("%Y-%m-%dT%H:00:00-05:00")
+    return table.assign(day=np.where(np.arange(len(table)) % 2, other, texts))
+
+
+SANE = {
+    "unsorted": lambda table: table.sample(frac=1.0, random_state=3),
+    "one zone": lambda table: table.assign(day=table.day.dt.tz_localize("UTC")),
+    "several zones": zones,
+    "epoch milliseconds": lambda table: table.assign(day=table.day.astype("int64") // 1_000_000),
+    "all zeros": changed(sold=0.0),
+    "all missing": changed(sold=np.nan),
+    "constant": changed(sold=4),
+    "huge": changed(sold=1e12),
+    "missing covariates": changed(promo=np.nan, colour=None, visits=np.nan, price=np.nan, name=None),
+    "a gap": lambda table: table[(table.day < "2024-01-20") | (table.day > "2024-01-25")],
+    "numbers as text": lambda table: table.assign(sold=table.sold.astype(str), sku=table.sku.str[-1].astype(int)),
+    "nullable types": lambda table: table.convert_dtypes(),
+}
+WRONG = {
+    "duplicate": (
+        lambda table: pd.concat([table, table[3:4]]),
+        "'sku0' has more than one row for .*2024-01-04.*--aggr",
+    ),
+    "negative": (first("sold", -1.0), "-1.0 of item 'sku0' at 2024-01-08 00:00:00 is negative.*clip"),
+    "infinite": (changed(sold=np.inf), "'sold' holds an infinite value"),
+    "infinite covariate": (changed(promo=np.inf), "'promo' holds an infinite value"),
+    "text target": (first("sold", "many"), "'many' in column 'sold' is no number"),
+    "no rows": (lambda table: table[:0], "has no rows"),
+    "missing column": (lambda table: table.drop(columns="promo"), "no column 'promo'; it has sku, day, colour, sold"),
+    "no time": (first("day", None), "1 of 240 rows have no time in column 'day'"),
+    "broken time": (
+        lambda table: first("day", "soon")(table.astype({"day": str})),
+        "'soon' in column 'day' is no time",
+    ),
+    "years": (changed(day=2024), "2024 in column 'day' is no time in milliseconds"),
+    "some with zones": (
+        lambda table: first("day", "2024-01-08 00:00+01:00")(table.astype({"day": str})),
+        "some times .* have a time zone .*\\+01:00.* and some have none",
+    ),
+    "no item": (first("sku", None), "1 rows have no item in column 'sku'"),
+    "a covariate of dates": (lambda table: table.assign(promo=table.day), "'promo' holds dates"),
+}
+
+
+@pytest.mark.parametrize("name", SANE)
+def test_odd_tables_give_finite_forecasts(name: str) -> None:
+    panel = read_panel(SANE[name](long_table()), DAILY)
+    settings = BacktestSettings(Rolling(14, 2), ("seasonal_naive",))
+    results = backtest(panel, settings, make=lambda name, fine_tune: SeasonalNaive())
+    assert not results.failed
+    for row in results.of_model["seasonal_naive"]:
+        assert row.forecast.quantiles_NHQ is not None and row.forecast.quantiles_NHQ.shape == (4, 14, len(LEVELS))
+        assert np.isfinite(row.forecast.quantiles_NHQ).all()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_a_table_is_said(name: str) -> None:
+    change, message = WRONG[name]
+    with pytest.raises(InvalidInputError, match=message):
+        read_panel(change(long_table()), DAILY)
+
+
+@pytest.mark.parametrize("name", ["unsorted", "one zone", "several zones", "epoch milliseconds", "nullable types"])
+def test_how_a_table_is_written_does_not_change_the_panel(name: str) -> None:
+    expected, found = read_panel(long_table(), DAILY), read_panel(SANE[name](long_table()), DAILY)
+    for field in type(expected).__dataclass_fields__:
+        np.testing.assert_equal(getattr(found, field), getattr(expected, field))
+
+
+def test_one_row_is_a_series_without_history() -> None:
+    panel = read_panel(long_table()[:1], DAILY)
+    assert panel.length_N.tolist() == [1]
+    with pytest.raises(InvalidInputError, match=r"no series is longer than the 1 steps.*the longest has 1"):
+        panel.window(1, 1)
+
+
+def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "noise.parquet").write_bytes(b"noise")
+    for name, message in {
+        "empty.csv": "is empty",
+        "noise.parquet": "cannot be read",
+        "gone.csv": "cannot be read",
+    }.items():
+        with pytest.raises(InvalidInputError, match=message):
+            read_table(tmp_path / name, ["sku"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_give_what_the_frame_gives(tmp_path: Path, suffix: str) -> None:
+    table, path = long_table(), tmp_path / f"table.{suffix}"
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    expected, found = read_panel(table, DAILY), read_panel(path, DAILY)
+    np.testing.assert_array_equal(found.target_NL, expected.target_NL)
+    np.testing.assert_array_equal(found.known_NLK, expected.known_NLK)
+    with pytest.raises(InvalidInputError, match="has no column 'x'; it has sku, day, promo"):
+        read_table(path, ["x"])
+
+
+def test_a_missing_step_is_unknown_or_zero_and_several_rows_are_combined() -> None:
+    table = pd.DataFrame(
+        {
+            "sku": ["a", "a", "a", "a", "b"],
+            "day": ["2024-01-01 08:00", "2024-01-01 20:00", "2024-01-04 01:00", "2024-01-05", "2024-01-02"],
+            "sold": [1.0, 3.0, 5.0, np.nan, 2.0],
+        }
+    )
+    kept = read_panel(table, TableSettings(PLAIN.columns, "D", aggregate="sum"))
+    np.testing.assert_equal(kept.target_NL[0], [4.0, np.nan, np.nan, 5.0, np.nan])
+    np.testing.assert_equal(kept.target_NL[1], [np.nan] * 4 + [2.0])
+    zero = read_panel(table, TableSettings(PLAIN.columns, "D", missing="zero", aggregate="mean"))
+    np.testing.assert_equal(zero.target_NL[0], [2.0, 0.0, 0.0, 5.0, 0.0])
+    np.testing.assert_equal(zero.target_NL[1], [np.nan] * 4 + [2.0])
+
+
+def test_text_becomes_one_column_a_category_and_rare_ones_share_none() -> None:
+    table = long_table(items=1, days=40)
+    table["colour"] = [f"c{day % 15:02}" for day in range(39)] + [None]
+    panel = read_panel(table, DAILY)
+    names = [name for name in panel.known_names if name.startswith("colour=")]
+    assert len(names) == 12
+    colours_LK = panel.known_NLK[0][:, [panel.known_names.index(name) for name in names]]
+    # 39 days are 2 rounds of 15 and 9 more: c09 to c14 came twice, and the names decide among them.
+    assert names == [f"colour=c{number:02}" for number in range(12)]
+    assert colours_LK[:39].sum(1).tolist() == [float(day % 15 < 12) for day in range(39)]
+    assert np.isnan(colours_LK[39]).all()
+
+
+def test_flags_are_numbers_and_statics_are_each_series_first_known_value() -> None:
+    table = long_table(items=2, days=5).assign(promo=[True, False, None, True, False] * 2)
+    table["name"] = [None, "early", "late", None, None, None, None, None, None, None]
+    panel = read_panel(table, DAILY)
+    np.testing.assert_equal(panel.known_NLK[0, :, 0], [1.0, 0.0, np.nan, 1.0, 0.0])
+    assert panel.static["name"].tolist() == ["early", None]
+    assert panel.static["price"].tolist() == [0.0, 1.0]
+
+
+def test_series_may_end_on_different_days() -> None:
+    table = long_table(items=2, days=10)
+    panel = read_panel(table[~((table.sku == "sku1") & (table.day > "2024-01-07"))], DAILY)
+    ends = pd.to_datetime(panel.time_ms_NL[:, -1], unit="ms")
+    assert [str(end.date()) for end in ends] == ["2024-01-10", "2024-01-07"]
+    assert panel.length_N.tolist() == [10, 7]
+    assert [str(time.date()) for time in pd.to_datetime(times_ahead(panel, 2)[1], unit="ms")] == [
+        "2024-01-08",
+        "2024-01-09",
+    ]
+
+
+def test_names_in_a_file_keep_their_leading_zeros(tmp_path: Path) -> None:
+    long_table(items=2, days=3).replace({"sku": {"sku0": "007", "sku1": "7"}}).to_csv(tmp_path / "t.csv", index=False)
+    assert read_panel(tmp_path / "t.csv", DAILY).item_ids == ("007", "7")
+
+
+def test_the_window_ahead_of_a_panel_holds_all_of_it_and_no_covariate_that_nobody_gave() -> None:
+    panel = read_panel(long_table(), DAILY)
+    window = window_ahead(panel, 3, COLUMNS)
+    assert (window.context_length, window.horizon) == (60, 3)
+    np.testing.assert_array_equal(np.diff(window.time_ms_NS), 86_400_000)
+    np.testing.assert_array_equal(window.known_NSK[:, :60], panel.known_NLK)
+    assert np.isnan(window.known_NSK[:, 60:]).all()
+    future = pd.DataFrame({"sku": ["sku1", "other"], "day": "2024-03-01", "promo": 1, "colour": "red"})
+    assert window_ahead(panel, 3, COLUMNS, future).known_NSK[1, 60].tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("frequency", ["D", "W-SUN", "MS", "h"])
+def test_known_covariates_of_the_future_find_their_steps(frequency: str) -> None:
+    days = pd.date_range("2024-01-01", periods=20, freq=frequency)
+    past = pd.DataFrame({"sku": "a", "day": days[:15], "sold": 1.0, "promo": 0.0, "colour": "red"})
+    panel = read_panel(past, TableSettings(Columns("sku", "day", "sold", known=("promo", "colour")), frequency))
+    future = pd.DataFrame(
+        {"sku": ["a", "a", "a", "z"], "day": [*days[15:17], days[19], days[15]], "promo": [1, 2, 5, 9]}
+    )
+    ahead = known_ahead(panel, future.assign(colour=["red", "blue", None, "red"]), COLUMNS, 5)
+    np.testing.assert_equal(ahead[0, :, 0], [1.0, 2.0, np.nan, np.nan, 5.0])
+    # blue was never seen: it is no red; the last one is unknown.
+    np.testing.assert_equal(ahead[0, :, 1], [1.0, 0.0, np.nan, np.nan, np.nan])
+    assert times_ahead(panel, 5)[0].tolist() == days[15:].as_unit("ms").asi8.tolist()
+    assert np.isnan(known_ahead(panel, future[["sku", "day"]], COLUMNS, 5)).all()
+
+
+def test_a_column_has_one_role() -> None:
+    with pytest.raises(InvalidInputError, match="'sold' has two roles"):
+        Columns("sku", "day", "sold", known=("sold",))
+
+
+def test_a_grid_too_large_for_memory_is_refused() -> None:
+    table = pd.DataFrame({"sku": "a", "day": ["1990-01-01", "2024-01-01"], "sold": [1.0, 1.0]})
+    with pytest.raises(InvalidInputError, match="cells that fit; check the frequency"):
+        read_panel(table, TableSettings(PLAIN.columns, "s"))

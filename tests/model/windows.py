@@ -1,0 +1,47 @@
+"""Windows and tables for tests, small enough to write down."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from model.panel import Floats, Ints, Window
+
+DAY_MS = 86_400_000
+
+
+def window_of(target: Floats, *, horizon: int, season_length: int = 7, length: Ints | None = None) -> Window:
+    """A daily window without covariates."""
+    N, T = target.shape
+    return Window(
+        item_ids=tuple(f"item{row}" for row in range(N)),
+        frequency="D",
+        resolution_ms=DAY_MS,
+        season_length=season_length,
+        time_ms_NS=np.tile(np.arange(T + horizon) * DAY_MS, (N, 1)),
+        target_NT=target,
+        known_NSK=np.zeros((N, T + horizon, 0)),
+        past_NTP=np.zeros((N, T, 0)),
+        known_names=(),
+        past_names=(),
+        static={},
+        length_N=length,
+    )
+
+
+def long_table(items: int = 4, days: int = 60, seed: int = 0) -> pd.DataFrame:
+    """`items` daily series with a weekly season, a promotion, a colour, visits and a price class."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "sku": np.repeat([f"sku{row}" for row in range(items)], days),
+            "day": np.tile(pd.date_range("2024-01-01", periods=days, freq="D"), items),
+        }
+    )
+    frame["promo"] = rng.integers(0, 2, len(frame))
+    frame["colour"] = rng.choice(["red", "green"], len(frame))
+    frame["sold"] = rng.poisson(5 + 3 * (frame.day.dt.dayofweek == 5) + 4 * frame.promo).astype(float)
+    frame["visits"] = frame.sold * 10 + 1
+    frame["price"] = frame.sku.str[-1].astype(float)
+    frame["name"] = "thing " + frame.sku
+    return frame
