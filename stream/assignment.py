@@ -7,11 +7,12 @@ only then starts to fetch, at the offset stored beside the windows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from stream.errors import BrokerError, LogLostError
 from stream.kafka import Consumer, TopicPartition, broker_errors, take
+from stream.layout import Header
 from stream.partition import PartitionWindows
 from stream.store import NEW_GENERATION_HINT
 from stream.telemetry import get_logger
@@ -147,9 +148,19 @@ class Assignment:
         self.join(self._topics)
 
     @property
-    def fenced(self) -> bool:
-        """Whether a partition was dropped and not assigned again since."""
-        return self._fenced_at_s is not None
+    def trouble(self) -> str | None:
+        """What keeps this process from its share of the partitions, None where nothing does; for /readyz."""
+        if not self.joined:
+            return "joining the consumer group"
+        if self._fenced_at_s is not None:
+            return "a partition was taken over by another process"
+        return "claiming partitions" if self._waiting else None
+
+    def positions(self, keys: Collection[Key], stored: Callable[[str, int], Header | None]) -> dict[Key, int]:
+        """The next offset of partitions: ours, or what `stored` says that another process of the group has written."""
+        mine = {key: self.owned[key].position for key in keys if key in self.owned}
+        others = {key: stored(*key) for key in keys if key not in self.owned}
+        return mine | {key: (header.next_offset or 0) if header else 0 for key, header in others.items()}
 
     def _take_over(self, key: Key, windows: PartitionWindows, first: int, end: int) -> None:
         position = windows.header.next_offset

@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from stream.assignment import Assignment, Key, Owned
 from stream.backfill import Generations, caught_up
@@ -105,7 +105,7 @@ class Ingest:
         self._outbox = Outbox(settings, self._partitions[topics.windows], self._metrics)
         self._stopping, self._ends_before = False, dict[Key, int]()
         self._failures, self._failed_at_s = 0, 0.0
-        self._troubles: dict[str, str] = {"group": "joining the consumer group"}
+        self._troubles: dict[str, str] = {}
         guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
         subject = settings.kafka.group_prefix
         self._pause = Pause(guard, self._outbox, self._metrics, self._troubles, self._clock, subject)
@@ -140,7 +140,7 @@ class Ingest:
 
     def ready(self) -> str | None:
         """None while records flow, else what they wait for."""
-        return next(iter(list(self._troubles.values())), None)
+        return next(iter(list(self._troubles.values())), self._assignment.trouble)
 
     # The loop -----------------------------------------------------------------------------------------------
 
@@ -184,7 +184,6 @@ class Ingest:
             owned = self._assignment.owned[key]
             self._metrics.replayed.inc(max(0, self._behind.pop(key, 0) - owned.position))
             self._notify(owned.windows)
-        self._note_group()
         gathered, ends = self._read()
         if self._ingest(gathered):
             self._assignment.reached(ends)
@@ -302,27 +301,10 @@ class Ingest:
             log.warning("superseded", generation=self._store.generation, current=current)
             self.stop()
 
-    def _positions(self, keys: Iterable[Key]) -> dict[Key, int]:
-        return {key: self._position(key) for key in keys}
-
-    def _position(self, key: Key) -> int:
-        """Ours, or what another process of the group has stored."""
-        if key in self._assignment.owned:
-            return self._assignment.owned[key].position
-        header = self._store.header(*key)
-        return (header.next_offset or 0) if header else 0
+    def _positions(self, keys: Collection[Key]) -> dict[Key, int]:
+        return self._assignment.positions(keys, self._store.header)
 
     # Trouble ------------------------------------------------------------------------------------------------
-
-    def _note_group(self) -> None:
-        for name, wrong, text in (
-            ("group", not self._assignment.joined, "joining the consumer group"),
-            ("fenced", self._assignment.fenced, "a partition was taken over by another process"),
-        ):
-            if wrong:
-                self._troubles[name] = text
-            else:
-                self._troubles.pop(name, None)
 
     def _recover(self, error: FreshetError) -> None:
         """Wait until Redis and the broker answer, then read again from the last record applied."""

@@ -20,7 +20,7 @@ from tests.integration.faults.scenarios import FAULTS, fill_disk
 from tests.integration.faults.world import Broker, Ingest, World, wait_for
 
 LONG = "CHAOS_SEEDS" in os.environ
-# One of each kind: a death between two effects, a zombie, two Redises that went back, a cut, a broker's death, bad bytes.
+# One of each kind: death between two effects, a zombie, Redises that went back, a cut, a broker's death, bad bytes.
 SHORT_SET = (
     *("sigkill_at_failpoints", "zombie_after_sigstop", "redis_sigkill"),
     *("replica_promoted_with_lag", "redis_network_cut", "broker_sigkill", "poison"),
