@@ -276,11 +276,25 @@ def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
     return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
+LEADERLESS_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+_LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+
+
 def log_range(client: Consumer, topic: str, partition: int, timeout_ms: int = 10_000) -> tuple[int, int]:
     """The first offset in the log and the one after the last record, asked of the broker now.
+
+    A partition that is without a leader, as a new one is for a moment, is asked for again a few times.
 
     Raises:
         BrokerError: The broker does not answer in time.
     """
+    at = TopicPartition(topic, partition)
+    for wait_s in LEADERLESS_WAITS_S:
+        try:
+            return client.get_watermark_offsets(at, timeout_ms / 1_000)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS:
+                raise broker_error(f"asking for the offsets of {topic}:{partition}", error) from None
+        time.sleep(wait_s)
     with broker_errors(f"asking for the offsets of {topic}:{partition}"):
-        return client.get_watermark_offsets(TopicPartition(topic, partition), timeout_ms / 1_000)
+        return client.get_watermark_offsets(at, timeout_ms / 1_000)
