@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model import commands
+from model import commands, train_command
+from model.explain_command import explain
 
 if TYPE_CHECKING:
     from stream.config import Settings
@@ -424,23 +425,12 @@ def config_show(config: Config = None, json: Json = False) -> None:
 
 app.add_typer(commands.data, name="data")
 app.command()(commands.backtest)
+app.command()(explain)
+app.command()(train_command.train)
+app.command()(train_command.pretrain)
 
 
 # Weights ----------------------------------------------------------------------------------------------------
-
-
-@app.command()
-def pretrain(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for checkpoints and weights.")],
-    minutes: Annotated[float, typer.Option(min=0.01, help="Stop after so many minutes.")] = 60.0,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-) -> None:
-    """Train base weights on synthetic series; resumes from the folder's checkpoint."""
-    from model.pretrain import PretrainSettings
-    from model.pretrain import pretrain as run
-
-    run(PretrainSettings(output=output, minutes=minutes, seed=seed, device=device))
 
 
 @model.command("list")

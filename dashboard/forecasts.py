@@ -5,6 +5,7 @@ Dimensions: S steps, L levels, B buckets of the ring, Q the three quantiles kept
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from stream.config import DAY_MS
 from stream.errors import EventError
-from stream.schemas import Forecast
+from stream.schemas import Cumulative, Forecast
 
 Floats = npt.NDArray[np.float32]
 
@@ -67,7 +68,8 @@ class ForecastBook:
         """Take a forecast in; False when it changes nothing (seen already, older, or of another resolution).
 
         Raises:
-            EventError: Its quantiles are not a finite [steps, levels] table over rising levels.
+            EventError: Its quantiles are not a finite [steps, levels] table over rising levels, or its sums none over
+                rising numbers of those steps.
         """
         if forecast.resolution_ms != self.resolution_ms:
             return False
@@ -116,7 +118,20 @@ def _checked(forecast: Forecast) -> tuple[npt.NDArray[np.float64], Floats]:
     quantiles_SL = np.asarray(forecast.quantiles, np.float32)
     if not np.isfinite(quantiles_SL).all():
         raise EventError(f"forecast {forecast.forecast_id} of {forecast.item_id} has quantiles that are not finite")
+    if forecast.cumulative is not None:
+        _check_sums(forecast, forecast.cumulative)
     return levels, quantiles_SL
+
+
+def _check_sums(forecast: Forecast, sums: Cumulative) -> None:
+    rising = all(low < high for low, high in itertools.pairwise([0, *sums.steps, len(forecast.quantiles) + 1]))
+    even = len(sums.steps) == len(sums.quantiles) > 0
+    fits = even and all(len(row) == len(forecast.quantile_levels) for row in sums.quantiles)
+    if not rising or not fits or not np.isfinite(np.asarray(sums.quantiles, np.float32)).all():
+        raise EventError(
+            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected finite sums at every level over rising "
+            f"numbers of steps up to {len(forecast.quantiles)}, found {len(sums.quantiles)} over steps {sums.steps}"
+        )
 
 
 def mean_weights(levels: npt.NDArray[np.float64]) -> Floats:

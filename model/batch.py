@@ -15,7 +15,12 @@ from torch import Tensor
 
 from stream.errors import InvalidInputError
 
-KNOWN_SLOTS = ("price_ratio", "promotion", "discount", "event", "free_1", "free_2", "free_3", "free_4")
+KNOWN_SLOTS = (
+    *("price_ratio", "promotion", "discount", "event"),
+    "closed",  # 1 where nothing can be sold: such steps are forecast as 0 and count as missing in the history
+    "effect",  # expected change of log sales, estimated outside from what many series share
+    *(f"free_{number}" for number in range(1, 7)),
+)
 PAST_SLOTS = ("views", "carts", "favourites", "checkouts", "in_stock", "free_1", "free_2", "free_3")
 
 

@@ -22,14 +22,22 @@ def data_prepare(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The table: .parquet, or .csv.")],
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Folder with the raw files; default FRESHET_DATA, else ./data.")
+        Path | None,
+        typer.Option("--from", help="Folder with the raw files; default FRESHET_DATA, ./data or ../shared/data."),
     ] = None,
 ) -> None:
     """Make a tidy table from your copy of a well-known data set."""
     from model.prepare import prepare
 
-    rows = prepare(preset, from_ or Path(os.environ.get("FRESHET_DATA", "data")), output)
+    rows = prepare(preset, from_ or _raw_folder(), output)
     typer.echo(f"{rows:,} rows in {output}")
+
+
+def _raw_folder() -> Path:
+    """Where raw files lie when nobody says: the environment's word, else the first folder that is there."""
+    named = os.environ.get("FRESHET_DATA")
+    places = [Path(named)] if named else [Path("data"), Path("../shared/data")]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def backtest(

@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 EPOCH = date(1970, 1, 1)
 # Days from the feast at which a tent of the basis stands, steep where customers hurry; the outermost are feet only.
-CHRISTMAS = (-35, -28, -21, -14, -10, -7, -5, -3, -2, -1, 0, 1, 2, 3, 5, 8, 12, 18)
+CHRISTMAS = (-35, -28, -21, -14, -10, -7, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 18)
 EASTER = (-21, -14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7, 12)
 HOLIDAY = (-3, -2, -1, 0, 1, 2, 3)
 # For weeks: first days of spans whose share in a week counts, since a feast falls on any weekday; the last one ends it.
@@ -57,6 +57,13 @@ def calendar_features(days: Ints, length_days: int, country: str | None = None) 
     if length_days == 1:
         columns += _month_edges(days)
     return np.stack(columns, -1).astype(np.float64)
+
+
+def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
+    """How many of the first calendar features belong to each feast, in the order of days."""
+    if length_days == 1:
+        return [len(tents) - 2 for tents in (CHRISTMAS, EASTER, HOLIDAY)[: 2 + (country is not None)]]
+    return [len(spans) - 1 for spans in (CHRISTMAS_SPANS, EASTER_SPANS, HOLIDAY_SPANS)[: 2 + (country is not None)]]
 
 
 def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.closed import closed_steps
 from model.days import Days, days_of, flag_columns
-from model.event_features import EPOCH, calendar_features, series_features
+from model.event_features import EPOCH, calendar_features, feast_lengths, series_features
 from model.levels import cells, usual
 from model.panel import Floats, Ints, Window
 
@@ -27,8 +27,11 @@ DENSE = 0.6  # below this share of days with sales the days' totals over all ser
 LEVEL_WEEKS = 27  # span of the running median that stands for the level
 FEWEST_DAYS = {1: 56, 7: 20}
 EFFECT_SPREAD = 0.15  # how far effects are expected from 0, in log units
-STRONGEST = 0.7  # a residual beyond this counts as this
+STRONGEST = 1.5  # a residual beyond this counts as this
 RIDGES = (0.1, 50.0)
+# Neighbouring days of a feast lean on each other as much as each leans on nothing: a day that fell on a Sunday last
+# year is told by those around it (measured on one chain's Christmas: median error .341 instead of .355).
+FEAST_RIDGE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,9 @@ def fit_events(window: Window, country: str | None = None) -> Events:
 def _solved(events: Events, days: Days, left_ND: Floats) -> Events:
     """Ridge regression of the residuals, with and without each half-year."""
     count_D = np.isfinite(left_ND).sum(0)
-    # A day on which only few series were open tells less.
-    worth_D = np.where(count_D > 0, 1 / (count_D + 0.1 * np.median(count_D[count_D > 0])), 0.0)
+    # A day on which only few series were open tells less about the others.
+    usual_count = np.median(count_D[count_D > 0])
+    worth_D = np.where(count_D > 0, 2 / (count_D + usual_count), 0.0)
     half_years_D = half_years(days.day_D)
     half_years_B = np.unique(half_years_D[count_D > 0])
     calendar_DK = calendar_features(days.day_D, days.length_days, events.country)
@@ -124,7 +128,8 @@ def _solved(events: Events, days: Days, left_ND: Floats) -> Events:
     ]
     squares_BKK = np.array([[square_KK for square_KK, _ in parts] for parts in moments]).sum(0)
     products_BK = np.array([[product_K for _, product_K in parts] for parts in moments]).sum(0)
-    ridge_KK = _ridge(left_ND, worth_D) * np.eye(products_BK.shape[1])
+    feasts = feast_lengths(days.length_days, events.country)
+    ridge_KK = _ridge(left_ND, worth_D) * _penalty(feasts, products_BK.shape[1])
     weights_K = np.linalg.solve(squares_BKK.sum(0) + ridge_KK, products_BK.sum(0))
     others_BKK, others_BK = squares_BKK.sum(0) - squares_BKK + ridge_KK, products_BK.sum(0) - products_BK
     weights_BK = np.linalg.solve(others_BKK, others_BK[..., None])[..., 0]
@@ -137,6 +142,22 @@ def _moments(features_NDK: NDArray[np.float32], left_ND: Floats, worth_D: Floats
     features_XK = features_NDK[taken_ND].astype(np.float64)
     weighted_XK = features_XK * np.broadcast_to(worth_D, left_ND.shape)[taken_ND][:, None]
     return weighted_XK.T @ features_XK, weighted_XK.T @ left_ND[taken_ND].clip(-STRONGEST, STRONGEST)
+
+
+def _penalty(feasts: Sequence[int], size: int) -> Floats:
+    """Squares of the effects, and of the steps between neighbouring effects of a feast, as a matrix.
+
+    >>> _penalty([2], 3).round(1).tolist()
+    [[0.6, -0.3, 0.0], [-0.3, 0.6, 0.0], [0.0, 0.0, 1.0]]
+    """
+    matrix_KK = np.eye(size)
+    first = 0
+    for length in feasts:
+        own = slice(first, first + length)
+        steps = np.diff(np.eye(length), axis=0)
+        matrix_KK[own, own] = FEAST_RIDGE * (np.eye(length) + steps.T @ steps)
+        first += length
+    return matrix_KK
 
 
 def _ridge(left_ND: Floats, worth_D: Floats) -> float:

@@ -12,51 +12,84 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.batch import KNOWN_SLOTS
+
 DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
 YEAR_MS = 31_556_952_000
 # 1970-01-01 was a Thursday: three days later than the Monday which starts our weeks.
 WEEK_SHIFT_MS = 3 * DAY_MS
-NUM_PHASE_CHANNELS = 8  # sine and cosine of day, week, year and the detected period
+NUM_PHASE_CHANNELS = 10  # sine and cosine of day, week, month, year and the detected period
+NUM_RUN_CHANNELS = 4
+UNIT_SHARE = 0.25  # below a quarter of its mean a series is seen linearly, above it by its logarithm
+SCALE_FLOOR = 0.05
+PRIOR_STEPS = 2.0  # steps of a spread of one that stand beside the observed ones
 ACF_THRESHOLD = 0.15  # a lower peak of the autocorrelation explains too little to be a season
 ACF_SIGMAS = 4.0  # and one within so many standard errors of zero is noise
+PROMOTION, DISCOUNT, EVENT, CLOSED, EFFECT = (
+    KNOWN_SLOTS.index(name) for name in ("promotion", "discount", "event", "closed", "effect")
+)
+FIRST_FREE = KNOWN_SLOTS.index("free_1")
 
 
-class Scaled(NamedTuple):
-    """A target on the network's own scale, with what is needed to come back."""
+class Scaling(NamedTuple):
+    """How a row's units become numbers around zero: z = (arcsinh(y / unit) - loc) / scale."""
 
-    z_BT: Tensor
-    observed_BT: Tensor
+    unit_B: Tensor
     loc_B: Tensor
     scale_B: Tensor
 
 
-def scale_target(target_BT: Tensor) -> Scaled:
-    """Return arcsinh((y - loc) / scale), 0 where missing; scale is at least one unit.
+class Scaled(NamedTuple):
+    """A target on the network's own scale, where it was observed, and the way back."""
 
-    loc is the mean of the observed steps and scale their mean absolute deviation: unlike the
-    standard deviation it survives a flash sale of a hundred times the level.
+    z_BT: Tensor
+    observed_BT: Tensor
+    scaling: Scaling
+
+
+def scale_target(target_BT: Tensor, closed_BT: Tensor | None = None) -> Scaled:
+    """Return z = (arcsinh(y / unit) - loc) / scale, 0 where missing or closed.
+
+    unit is a quarter of the mean, at least one: effects that multiply sales add up in z, and zeros stay at a finite
+    distance. loc is the mean of arcsinh(y / unit) and scale its mean absolute deviation, pulled towards one where
+    little was observed.
+
+    Args:
+        target_BT: units, NaN where missing.
+        closed_BT: steps at which nothing could be sold, as booleans; they count as missing.
     """
     observed_BT = torch.isfinite(target_BT)
-    filled_BT = torch.where(observed_BT, target_BT, 0.0).float()
+    if closed_BT is not None:
+        observed_BT = observed_BT & ~closed_BT
     weight_BT = observed_BT.float()
-    count_B = weight_BT.sum(1).clamp(min=1.0)
-    loc_B = filled_BT.sum(1) / count_B
-    deviation_BT = (filled_BT - loc_B[:, None]).abs() * weight_BT
-    scale_B = (deviation_BT.sum(1) / count_B).clamp(min=1.0)
-    return Scaled(to_z(filled_BT, loc_B, scale_B) * weight_BT, weight_BT, loc_B, scale_B)
+    filled_BT = torch.where(observed_BT, target_BT, 0.0).float()
+    count_B = weight_BT.sum(1)
+    unit_B = (UNIT_SHARE * filled_BT.sum(1) / count_B.clamp(min=1.0)).clamp(min=1.0)
+    arc_BT = torch.arcsinh(filled_BT / unit_B[:, None])
+    loc_B = arc_BT.sum(1) / count_B.clamp(min=1.0)
+    deviation_BT = (arc_BT - loc_B[:, None]).abs() * weight_BT
+    scale_B = ((deviation_BT.sum(1) + PRIOR_STEPS) / (count_B + PRIOR_STEPS)).clamp(min=SCALE_FLOOR)
+    scaling = Scaling(unit_B, loc_B, scale_B)
+    return Scaled(to_z(filled_BT, scaling) * weight_BT, weight_BT, scaling)
 
 
-def to_z(units_BX: Tensor, loc_B: Tensor, scale_B: Tensor) -> Tensor:
+def to_z(units_BX: Tensor, scaling: Scaling) -> Tensor:
     """Units to the network's scale; NaN stays NaN."""
-    return torch.arcsinh((units_BX - loc_B[:, None]) / scale_B[:, None])
+    arc_BX = torch.arcsinh(units_BX / scaling.unit_B[:, None])
+    return (arc_BX - scaling.loc_B[:, None]) / scaling.scale_B[:, None]
 
 
-def to_units(z_BHQ: Tensor, loc_B: Tensor, scale_B: Tensor) -> Tensor:
+def from_z(z_BX: Tensor, scaling: Scaling) -> Tensor:
+    """The network's scale back to units, however many dimensions follow the rows."""
+    unit, loc, scale = (value.reshape(-1, *[1] * (z_BX.ndim - 1)) for value in scaling)
+    # sinh(18) is 3e7 units, each at least a quarter of the mean: a cap that only infinity would meet.
+    return torch.sinh((z_BX.float() * scale + loc).clamp(-18.0, 18.0)) * unit
+
+
+def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
     """The network's scale back to units, sorted along the levels and never below zero."""
-    # sinh(20) is 2.4e8 scales: a cap that no real forecast meets but infinity would.
-    z_BHQ = z_BHQ.float().clamp(-20.0, 20.0).sort(dim=-1).values
-    return (torch.sinh(z_BHQ) * scale_B[:, None, None] + loc_B[:, None, None]).clamp(min=0.0)
+    return from_z(z_BHQ, scaling).sort(dim=-1).values.clamp(min=0.0)
 
 
 def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,19 +97,20 @@ def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
     return _standardise(torch.log1p(values_BTK.float().clamp(min=0.0)), floor=0.5)
 
 
-def known_channels(known_BSK: Tensor) -> tuple[Tensor, Tensor]:
+def known_channels(known_BSK: Tensor, scale_B: Tensor) -> tuple[Tensor, Tensor]:
     """Known covariates on a common scale, and their mask.
 
-    Slot 0 is a price ratio (its logarithm), slots 1 to 3 are flags and depths (as they are), the
-    free ones are standardised over context and horizon together: all of it is known in advance.
+    The price ratio becomes its logarithm, flags and depths stay as they are, the effect is brought to
+    the target's own scale, the free slots are standardised over context and horizon together: all of it is
+    known in advance.
     """
     price_BS1 = known_BSK[..., :1].float().clamp(0.01, 100.0).log() * 2.0
-    named_BS3 = known_BSK[..., 1:4].float().clamp(-10.0, 10.0)
-    free_BSK, free_mask_BSK = _standardise(known_BSK[..., 4:].float(), floor=1e-3)
-    named_BSK = torch.cat([price_BS1, named_BS3], -1)
-    mask_BSK = torch.isfinite(named_BSK).float()
-    values_BSK = torch.cat([torch.nan_to_num(named_BSK), torch.arcsinh(free_BSK)], -1)
-    return values_BSK, torch.cat([mask_BSK, free_mask_BSK], -1)
+    named_BSX = known_BSK[..., 1:EFFECT].float().clamp(-10.0, 10.0)
+    effect_BS1 = known_BSK[..., EFFECT : EFFECT + 1].float().clamp(-5.0, 5.0) / scale_B[:, None, None]
+    free_BSX, free_mask_BSX = _standardise(known_BSK[..., FIRST_FREE:].float(), floor=1e-3)
+    named_BSK = torch.cat([price_BS1, named_BSX, effect_BS1], -1)
+    values_BSK = torch.cat([torch.nan_to_num(named_BSK), torch.arcsinh(free_BSX)], -1)
+    return values_BSK, torch.cat([torch.isfinite(named_BSK).float(), free_mask_BSX], -1)
 
 
 def _standardise(values_BXK: Tensor, *, floor: float) -> tuple[Tensor, Tensor]:
@@ -87,6 +121,34 @@ def _standardise(values_BXK: Tensor, *, floor: float) -> tuple[Tensor, Tensor]:
     centred_BXK = (filled_BXK - filled_BXK.sum(1, keepdim=True) / count_B1K) * mask_BXK
     spread_B1K = (centred_BXK.square().sum(1, keepdim=True) / count_B1K).sqrt().clamp(min=floor)
     return centred_BXK / spread_B1K, mask_BXK
+
+
+def run_channels(known_BSK: Tensor) -> Tensor:
+    """Where a step lies in its promotion and next to closed days, from 1 falling towards 0: [B, S, 4].
+
+    The promotion's first step and its last, the first step after a closed one and the last before one; 0 outside of
+    promotions and where no step is closed.
+
+    Args:
+        known_BSK: what `known_channels` gives, 0 where neutral or missing.
+    """
+    on_BS = known_BSK[..., [PROMOTION, DISCOUNT]].abs().amax(-1) > 0
+    closed_BS = known_BSK[..., CLOSED] > 0
+    channels = []
+    for flip in (False, True):
+        on, closed = (x_BS.flip(1) if flip else x_BS for x_BS in (on_BS, closed_BS))
+        run_BS = torch.where(on, 1.0 / _steps_since(~on), 0.0)
+        near_BS = torch.where(closed, 0.0, 1.0 / _steps_since(closed))
+        near_BS = near_BS * closed.int().cummax(1).values  # Before the first closed step there is none to be near.
+        channels += [x_BS.flip(1) if flip else x_BS for x_BS in (run_BS, near_BS)]
+    return torch.stack(channels, -1)
+
+
+def _steps_since(mark_BS: Tensor) -> Tensor:
+    """Steps since the newest mark at or before each step, counted from the start where there is none; at least 1."""
+    index_S = torch.arange(mark_BS.shape[1], device=mark_BS.device)
+    last_BS = torch.where(mark_BS, index_S, -1).cummax(1).values
+    return (index_S - last_BS).clamp(min=1).float()
 
 
 def calendar_periods(resolution_ms: int) -> tuple[float, float]:
@@ -135,16 +197,35 @@ def _autocorrelate(values_BT: Tensor) -> Tensor:
     return products_BT[:, :T].round(decimals=4)
 
 
+def month_turn(time_BS: Tensor) -> Tensor:
+    """How much of its calendar month (UTC) lies behind each moment, from 0 to 1, as float64.
+
+    Days since 1970 to day of month by whole-number arithmetic (Hinnant, "chrono-compatible low-level date
+    algorithms"); February counts as 30 days long.
+
+    >>> month_turn(torch.tensor([[1_704_067_200_000, 1_705_363_200_000]])).tolist()  # 1 and 16 January 2024
+    [[0.0, 0.4838709677419355]]
+    """
+    day = time_BS.div(DAY_MS, rounding_mode="floor") + 719_468
+    of_era = day.remainder(146_097)
+    year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * of_year + 2) // 153
+    first, following = (153 * month + 2) // 5, (153 * (month + 1) + 2) // 5
+    return (of_year - first + time_BS.remainder(DAY_MS).double() / DAY_MS) / (following - first)
+
+
 def phase_channels(start_ms_B: Tensor, resolution_ms: int, context: int, steps: int, period_B: Tensor) -> Tensor:
-    """Sine and cosine of time of day, of week, of year and of the detected period: [B, S, 8]."""
+    """Sine and cosine of time of day, of week, of month, of year and of the detected period: [B, S, 10]."""
     step_S = torch.arange(steps, device=start_ms_B.device)
     time_BS = start_ms_B[:, None] + step_S * resolution_ms
-    turns = [
+    day_BS, week_BS, year_BS = (
         (time_BS + shift).remainder(length).double() / length
         for length, shift in ((DAY_MS, 0), (WEEK_MS, WEEK_SHIFT_MS), (YEAR_MS, 0))
-    ]
+    )
     detected_BS = (step_S - context).remainder(period_B[:, None]).double() / period_B[:, None]
     # Without a period the phase stands still, whatever number stands for "none".
     detected_BS = torch.where(period_B[:, None] < 2 * steps, detected_BS, 0.0)
-    angle_BSR = torch.stack([*turns, detected_BS], -1).float() * (2 * torch.pi)
+    turns_BSR = torch.stack([day_BS, week_BS, month_turn(time_BS), year_BS, detected_BS], -1)
+    angle_BSR = turns_BSR.float() * (2 * torch.pi)
     return torch.cat([angle_BSR.sin(), angle_BSR.cos()], -1)

@@ -1,7 +1,7 @@
 """The network: fused-covariate patches, a bidirectional encoder, 21 quantiles for all steps in one pass.
 
 Dimensions: B rows, T context steps, H horizon steps, S = T + H, K known slots, P past slots,
-F static features, C channels of one step, N patches, L tokens, D width, Q quantile levels.
+F static features, X facts, C channels of one step, N patches, L tokens, D width, Q quantile levels.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from model import features, profiles
+from model.batch import KNOWN_SLOTS, PAST_SLOTS
+from model.text import NUM_NUMBERS, NUM_TEXT
 from stream.errors import InvalidInputError
 
 QUANTILE_LEVELS = (0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
-NUM_KNOWN = 8
-NUM_PAST = 8
-NUM_TEXT = 256
-NUM_SCALE_FACTS = 5
-# What a horizon step knows: time index, phases, profiles, known slots with masks.
-NUM_STEP_CHANNELS = 1 + features.NUM_PHASE_CHANNELS + profiles.NUM_PROFILE_CHANNELS + 2 * NUM_KNOWN
-# What a context step knows beside that: target and mask, past slots with masks.
-NUM_PATCH_CHANNELS = NUM_STEP_CHANNELS + 2 + 2 * NUM_PAST
+NUM_KNOWN = len(KNOWN_SLOTS)
+NUM_PAST = len(PAST_SLOTS)
+# What the scaling took away, the profiles' facts of a row, and which known slots the shop fills.
+NUM_ROW_FACTS = 5 + profiles.NUM_FACTS + NUM_KNOWN
+# What is known in advance of a step: phases, profiles, place in a run, known slots with masks.
+NUM_STEP_CHANNELS = (
+    1 + features.NUM_PHASE_CHANNELS + profiles.NUM_PROFILE_CHANNELS + features.NUM_RUN_CHANNELS + 2 * NUM_KNOWN
+)
+# What a context step holds: target with mask, expectation, surprise, runs, known slots, past slots with masks.
+NUM_CONTEXT_CHANNELS = 4 + features.NUM_RUN_CHANNELS + NUM_KNOWN + 2 * NUM_PAST
 
 
 class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -36,13 +40,14 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self,
         *,
         width: int = 128,
-        num_layers: int = 4,
+        num_layers: int = 3,
         num_heads: int = 4,
+        mlp_ratio: int = 3,
         patch_length: int = 16,
         context_length: int = 512,
         prediction_length: int = 64,
-        num_static: int = NUM_TEXT + 2,
-        step_width: int = 32,
+        num_static: int = NUM_TEXT + NUM_NUMBERS,
+        step_width: int = 48,
         dropout: float = 0.0,
         quantile_levels: tuple[float, ...] = QUANTILE_LEVELS,
         max_group_rows: int = 32,
@@ -57,6 +62,7 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self.width = width
         self.num_layers = num_layers
         self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
         self.patch_length = patch_length
         self.context_length = context_length
         self.prediction_length = prediction_length
@@ -74,21 +80,38 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     @classmethod
     def default(cls) -> FreshetConfig:
-        """The size whose weights ship: d128 x 4 layers."""
+        """The size whose weights ship: d128 x 3 layers."""
         return cls()
 
     @classmethod
     def quality(cls) -> FreshetConfig:
         """The largest size: d256 x 6 layers."""
-        return cls(width=256, num_layers=6, num_heads=8)
+        return cls(width=256, num_layers=6, num_heads=8, mlp_ratio=4)
 
 
 class FreshetOutput(NamedTuple):
-    """Quantiles on the network's scale (not yet sorted), with each row's loc and scale."""
+    """Quantiles on the network's scale (not yet sorted), each row's scaling, and what the profiles expected."""
 
     z_BHQ: Tensor
-    loc_B: Tensor
-    scale_B: Tensor
+    scaling: features.Scaling
+    expected_BH: Tensor
+
+    def units(self) -> Tensor:
+        """Sorted quantiles in units, never below zero: [B, H, Q]."""
+        return features.to_units(self.z_BHQ, self.scaling)
+
+
+class Inputs(NamedTuple):
+    """What the network computes from, made of a batch by arithmetic that has no parameters."""
+
+    context_BTC: Tensor
+    horizon_BHC: Tensor
+    static_BX: Tensor
+    observed_BT: Tensor
+    expected_BH: Tensor
+    noise_B: Tensor
+    closed_BH: Tensor
+    scaling: features.Scaling
 
 
 class Norm(nn.RMSNorm):
@@ -161,8 +184,9 @@ class Layer(nn.Module):
         self.attention_norm = Norm(config.width)
         self.attention = Attention(config)
         self.mlp_norm = Norm(config.width)
-        self.up = nn.Linear(config.width, 4 * config.width, bias=False)
-        self.down = SilentLinear(4 * config.width, config.width, bias=False)
+        wide = config.mlp_ratio * config.width
+        self.up = nn.Linear(config.width, wide, bias=False)
+        self.down = SilentLinear(wide, config.width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, hidden_BLD: Tensor, keep: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -215,8 +239,10 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
     def __init__(self, config: FreshetConfig) -> None:
         super().__init__(config)
         width = config.width
-        self.patch_embed = ResidualMLP(config.patch_length * NUM_PATCH_CHANNELS, 2 * width, width)
-        num_static = config.num_static + (config.num_static - NUM_TEXT) + NUM_SCALE_FACTS
+        patch = config.patch_length
+        self.context_embed = ResidualMLP(patch * NUM_CONTEXT_CHANNELS, width, width)
+        self.horizon_embed = ResidualMLP(patch * NUM_STEP_CHANNELS, width, width)
+        num_static = config.num_static + (config.num_static - NUM_TEXT) + NUM_ROW_FACTS
         self.static_embed = ResidualMLP(num_static, width, width)
         self.kind = nn.Parameter(torch.zeros(3, width))  # context, separator, horizon
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
@@ -246,82 +272,72 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
         resolution_ms: int,
         group_B: Tensor | None = None,
     ) -> FreshetOutput:
-        """Return unsorted quantiles on the network's scale; `features.to_units` finishes them."""
-        scaled = features.scale_target(target_BT)
-        context_BTC, horizon_BHC = self._channels(scaled, past_BTP, known_BSK, start_ms_B, resolution_ms)
-        hidden_BLD, keep = self._tokens(scaled, context_BTC, horizon_BHC, static_BF, resolution_ms)
+        """Return unsorted quantiles on the network's scale; `FreshetOutput.units` finishes them."""
+        with torch.autocast(target_BT.device.type, enabled=False):
+            inputs = self._inputs(target_BT, past_BTP, known_BSK, static_BF, start_ms_B, resolution_ms)
+        hidden_BLD, keep = self._tokens(inputs)
         rotary = self._rotary(hidden_BLD)
         for layer in self.layers:
             hidden_BLD = layer(hidden_BLD, keep, rotary)
         if group_B is not None:
             hidden_BLD = self.group_mixer(hidden_BLD, group_B)
-        num_horizon = horizon_BHC.shape[1] // self.config.patch_length
+        num_horizon = inputs.horizon_BHC.shape[1] // self.config.patch_length
         hidden_BND = self.final_norm(hidden_BLD[:, -num_horizon:])
-        known_BHC = horizon_BHC[..., :NUM_STEP_CHANNELS]
-        return FreshetOutput(self.head(hidden_BND, known_BHC), scaled.loc_B, scaled.scale_B)
+        left_BHQ = self.head(hidden_BND, inputs.horizon_BHC).float()
+        z_BHQ = inputs.expected_BH[..., None] + inputs.noise_B[:, None, None] * left_BHQ
+        nothing_B = -inputs.scaling.loc_B / inputs.scaling.scale_B
+        z_BHQ = torch.where(inputs.closed_BH[..., None], nothing_B[:, None, None], z_BHQ)
+        return FreshetOutput(z_BHQ, inputs.scaling, inputs.expected_BH)
 
-    def _channels(
-        self, scaled: features.Scaled, past_BTP: Tensor, known_BSK: Tensor, start_ms_B: Tensor, resolution_ms: int
-    ) -> tuple[Tensor, Tensor]:
-        """Everything each step knows, in the weights' dtype: context [B, T, C] and horizon [B, H, C]."""
-        (B, T), S = scaled.z_BT.shape, known_BSK.shape[1]
-        detected_B = features.detect_period(scaled.z_BT, scaled.observed_BT, none=2 * S)
-        values_BSK, mask_BSK = features.known_channels(known_BSK)
-        index_BS1 = (torch.arange(S, device=known_BSK.device) - T).expand(B, S)[..., None] / self.config.context_length
-        known_BSC = torch.cat(
-            [
-                index_BS1,
-                features.phase_channels(start_ms_B, resolution_ms, T, S, detected_B),
-                profiles.profile_channels(scaled, values_BSK, detected_B, start_ms_B, resolution_ms),
-                values_BSK,
-                mask_BSK,
-            ],
-            -1,
-        )
-        seen_BTC = torch.stack([scaled.z_BT, scaled.observed_BT], -1)
-        seen_BTC = torch.cat([seen_BTC, *features.log_standardise(past_BTP)], -1)
-        context_BTC = torch.cat([known_BSC[:, :T], seen_BTC], -1)
-        horizon_BHC = F.pad(known_BSC[:, T:], (0, seen_BTC.shape[-1]))
-        return context_BTC.to(self.dtype), horizon_BHC.to(self.dtype)
-
-    def _tokens(
+    def _inputs(
         self,
-        scaled: features.Scaled,
-        context_BTC: Tensor,
-        horizon_BHC: Tensor,
+        target_BT: Tensor,
+        past_BTP: Tensor,
+        known_BSK: Tensor,
         static_BF: Tensor,
+        start_ms_B: Tensor,
         resolution_ms: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Inputs:
+        """Everything the network looks at, in the weights' dtype, and how to come back to units."""
+        (B, T), S = target_BT.shape, known_BSK.shape[1]
+        closed_BS = known_BSK[..., features.CLOSED] > 0.5
+        scaled = features.scale_target(target_BT, closed_BS[:, :T])
+        values_BSK, mask_BSK = features.known_channels(known_BSK, scaled.scaling.scale_B)
+        own = profiles.profiles(scaled, values_BSK, start_ms_B, resolution_ms)
+        runs_BSX = features.run_channels(values_BSK)
+        index_H1 = torch.arange(S - T, device=target_BT.device)[:, None] / self.config.prediction_length
+        phases_BSX = features.phase_channels(start_ms_B, resolution_ms, T, S, own.period_B)
+        steps_BSC = torch.cat([phases_BSX, own.channels_BSC, runs_BSX, values_BSK, mask_BSK], -1)
+        horizon_BHC = torch.cat([index_H1.expand(B, -1, 1), steps_BSC[:, T:]], -1)
+        seen_BTX = torch.stack([scaled.z_BT, scaled.observed_BT, own.expected_BS[:, :T], own.surprise_BT], -1)
+        past_BTX = torch.cat(features.log_standardise(past_BTP), -1)
+        context_BTC = torch.cat([seen_BTX, runs_BSX[:, :T], values_BSK[:, :T], past_BTX], -1)
+        static_BX = torch.cat(
+            [_statics(static_BF), _scale_facts(scaled, resolution_ms), own.facts_BX, mask_BSK.amax(1)], -1
+        )
+        return Inputs(
+            context_BTC.to(self.dtype),
+            horizon_BHC.to(self.dtype),
+            static_BX.to(self.dtype),
+            scaled.observed_BT,
+            own.expected_BS[:, T:],
+            own.noise_B,
+            closed_BS[:, T:],
+            scaled.scaling,
+        )
+
+    def _tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Context patches, static, separator, horizon patches; and which of them may be looked at."""
-        B, patch = context_BTC.shape[0], self.config.patch_length
-        context_BND = self.patch_embed(context_BTC.reshape(B, -1, patch * NUM_PATCH_CHANNELS)) + self.kind[0]
-        horizon_BND = self.patch_embed(horizon_BHC.reshape(B, -1, patch * NUM_PATCH_CHANNELS)) + self.kind[2]
-        static_B1D = self.static_embed(self._static(scaled, static_BF, resolution_ms))[:, None]
+        B, patch = len(inputs.static_BX), self.config.patch_length
+        context_BND = self.context_embed(inputs.context_BTC.reshape(B, -1, patch * NUM_CONTEXT_CHANNELS))
+        horizon_BND = self.horizon_embed(inputs.horizon_BHC.reshape(B, -1, patch * NUM_STEP_CHANNELS))
+        static_B1D = self.static_embed(inputs.static_BX)[:, None]
         separator_B1D = self.kind[1].expand(B, 1, -1)
-        hidden_BLD = torch.cat([context_BND, static_B1D, separator_B1D, horizon_BND], 1)
+        hidden_BLD = torch.cat([context_BND + self.kind[0], static_B1D, separator_B1D, horizon_BND + self.kind[2]], 1)
         # Patches before the first observation are not looked at: padding on the left changes nothing.
-        begun_BN = scaled.observed_BT.view(B, -1, patch).amax(-1).cummax(1).values > 0
+        begun_BN = inputs.observed_BT.view(B, -1, patch).amax(-1).cummax(1).values > 0
         keep_BL = F.pad(begun_BN, (0, hidden_BLD.shape[1] - begun_BN.shape[1]), value=True)
         return hidden_BLD, keep_BL[:, None, None, :]
-
-    def _static(self, scaled: features.Scaled, static_BF: Tensor, resolution_ms: int) -> Tensor:
-        """Text and numbers with masks, and what the scaling took away: level, spread, amount, zeros."""
-        observed_B = scaled.observed_BT.sum(1)
-        zero_B = (
-            (scaled.z_BT <= torch.arcsinh(-scaled.loc_B / scaled.scale_B)[:, None] + 1e-4).float() * scaled.observed_BT
-        ).sum(1)
-        facts_B5 = torch.stack(
-            [
-                torch.log1p(scaled.loc_B.clamp(min=0)),
-                scaled.scale_B.log(),
-                torch.log1p(observed_B) / 3.0,
-                zero_B / observed_B.clamp(min=1.0),
-                torch.full_like(observed_B, resolution_ms / features.DAY_MS).log() / 3.0,
-            ],
-            -1,
-        )
-        mask_BX = torch.isfinite(static_BF[:, NUM_TEXT:]).float()
-        return torch.cat([torch.nan_to_num(static_BF.float()), mask_BX, facts_B5], -1).to(self.dtype)
 
     def _rotary(self, hidden_BLD: Tensor) -> tuple[Tensor, Tensor]:
         half = self.config.width // self.config.num_heads // 2
@@ -330,6 +346,21 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
         frequency = 1000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
         angle_LX = torch.arange(hidden_BLD.shape[1], device=device)[:, None] * frequency
         return angle_LX.cos().to(hidden_BLD.dtype), angle_LX.sin().to(hidden_BLD.dtype)
+
+
+def _statics(static_BF: Tensor) -> Tensor:
+    """Text and numbers, 0 where unknown, and which numbers are known."""
+    return torch.cat([torch.nan_to_num(static_BF.float()), torch.isfinite(static_BF[:, NUM_TEXT:]).float()], -1)
+
+
+def _scale_facts(scaled: features.Scaled, resolution_ms: int) -> Tensor:
+    """What the scaling took away: level, spread, unit, share of zeros; and the length of a step."""
+    unit_B, loc_B, scale_B = scaled.scaling
+    seen_B = scaled.observed_BT.sum(1)
+    nothing_B1 = (-loc_B / scale_B)[:, None]
+    zero_B = ((scaled.z_BT <= nothing_B1 + 1e-4).float() * scaled.observed_BT).sum(1)
+    length_B = torch.full_like(loc_B, resolution_ms / features.DAY_MS).log() / 3.0
+    return torch.stack([loc_B, scale_B.log(), unit_B.log() / 3.0, zero_B / seen_B.clamp(min=1.0), length_B], -1)
 
 
 def place(network: FreshetNetwork, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:

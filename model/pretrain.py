@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model import features
 from model.baselines import Array, seasonal_naive
 from model.batch import Batch
+from model.features import calendar_periods
 from model.forecaster import pick_device
-from model.loss import pinball_loss
+from model.loss import network_loss
 from model.metrics import wql
-from model.network import FreshetConfig, FreshetNetwork, FreshetOutput, place
+from model.network import FreshetConfig, FreshetNetwork, place
 from model.synthetic.mixture import sample
 from model.weights import save_weights
 
@@ -106,7 +106,7 @@ class Pretraining:
         )
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.settings.mixed_precision):
             output = self.network(*batch.arguments())
-        loss = output_loss(output, actual_BH, self.levels_Q)
+        loss = network_loss(output, actual_BH, self.levels_Q)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimiser.param_groups:
@@ -163,11 +163,6 @@ class Pretraining:
         return True
 
 
-def output_loss(output: FreshetOutput, actual_BH: Tensor, levels_Q: Tensor) -> Tensor:
-    """Pinball loss on the network's scale: arcsinh is monotone, so the best quantiles are the same."""
-    return pinball_loss(output.z_BHQ, features.to_z(actual_BH, output.loc_B, output.scale_B), levels_Q)
-
-
 def _parameter_groups(network: FreshetNetwork, weight_decay: float) -> list[dict[str, object]]:
     matrices = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
@@ -197,8 +192,8 @@ def skill(network: FreshetNetwork, batches: list[tuple[Batch, Tensor]]) -> dict[
     for batch, actual_BH in batches:
         output = network(*batch.arguments())
         levels_Q = torch.tensor(levels, dtype=torch.float32, device=actual_BH.device)
-        losses.append(float(output_loss(output, actual_BH, levels_Q)))
-        ours_BHQ = features.to_units(output.z_BHQ, output.loc_B, output.scale_B).cpu().numpy()
+        losses.append(float(network_loss(output, actual_BH, levels_Q)))
+        ours_BHQ = output.units().cpu().numpy()
         skills.append(row_skill(batch, actual_BH.cpu().numpy(), ours_BHQ, levels))
     return {"held_out_loss": float(np.mean(losses)), "held_out_skill": float(np.median(skills))}
 
@@ -218,16 +213,21 @@ def row_skill(batch: Batch, actual_BH: Array, quantiles_BHQ: Array, levels: Arra
 
 def season_length(batch: Batch) -> int:
     """The longest calendar season of which the context holds two cycles, else 1."""
-    periods = [int(p) for p in features.calendar_periods(batch.resolution_ms)]
+    periods = [int(p) for p in calendar_periods(batch.resolution_ms)]
     return max([p for p in periods if 2 * p <= batch.context_length], default=1)
 
 
-def reports(settings: PretrainSettings) -> Iterator[dict[str, float]]:
+def reports(
+    settings: PretrainSettings, advanced: Callable[[int, float], None] = lambda step, loss: None
+) -> Iterator[dict[str, float]]:
     """Train to the end or to the time limit, yielding a report every so many steps.
 
     Durable effects: a checkpoint every `checkpoint_every_s` seconds and at the end, where the averaged
     weights are written too; a killed run repeats what came after the last checkpoint and arrives at the
     same weights.
+
+    Args:
+        advanced: called after every step with the steps made so far and the step's loss.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -238,6 +238,7 @@ def reports(settings: PretrainSettings) -> Iterator[dict[str, float]]:
     wall_before, losses = run.wall_s, []
     while run.step < settings.steps:
         losses.append(run.advance())
+        advanced(run.step, losses[-1])
         now = time.monotonic()
         run.wall_s = wall_before + now - started
         if now - saved > settings.checkpoint_every_s:
@@ -278,11 +279,22 @@ def _card(run: Pretraining) -> str:
 
 
 def pretrain(settings: PretrainSettings) -> None:
-    """Train, resuming from the folder's checkpoint; prints each report and appends it to `log.jsonl`."""
+    """Train, resuming from the folder's checkpoint; each report is printed and appended to `log.jsonl`.
+
+    A terminal gets a progress bar on standard error, and TensorBoard its scalars in the folder, where it is installed.
+    """
+    from model.pretrain_watch import board, progress_bar
+
     settings.output.mkdir(parents=True, exist_ok=True)
-    with (settings.output / "log.jsonl").open("a") as log:
-        for report in reports(settings):
+    with (
+        (settings.output / "log.jsonl").open("a") as log,
+        board(settings.output) as scalars,
+        progress_bar(settings.steps) as bar,
+    ):
+        for report in reports(settings, bar.advanced):
             line = json.dumps({k: round(v, 6) for k, v in report.items()})
             log.write(line + "\n")
             log.flush()
+            scalars(report)
+            bar.reported(report)
             print(line, flush=True)

@@ -15,7 +15,8 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from stream.errors import InvalidInputError
 
 NUM_TEXT = 256
-NUM_STATIC = NUM_TEXT + 2
+NUM_NUMBERS = 6  # log price, log age, and four that a shop defines itself
+NUM_STATIC = NUM_TEXT + NUM_NUMBERS
 DAY_MS = 86_400_000
 
 
@@ -40,7 +41,7 @@ def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
 def static_features(
     texts: Sequence[str], unit_prices: NDArray[np.floating], ages_ms: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Return text, log price and log age in days for N items: float32 [N, 258].
+    """Return text, log price, log age in days and four free numbers (NaN) for N items: float32 [N, 262].
 
     Args:
         texts: title, category and brand of each item in one string; may be empty.
@@ -59,5 +60,6 @@ def static_features(
         )
     log_prices = np.log(np.where(prices > 0, prices, np.nan))
     log_ages = np.log1p(np.maximum(ages, 0.0) / DAY_MS)
-    numbers = np.stack([log_prices, log_ages], 1).astype(np.float32)
+    free = np.full((len(texts), NUM_NUMBERS - 2), np.nan)
+    numbers = np.column_stack([log_prices, log_ages, free]).astype(np.float32)
     return np.concatenate([encode_texts(texts), numbers], 1)

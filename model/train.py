@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from model import features
+from model import lora
 from model.batch import Batch
-from model.loss import pinball_loss
+from model.loss import network_loss
 from model.network import FreshetNetwork, place
 from stream.errors import InvalidInputError
 
 Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
 """Draws training windows with the given generator: contexts and their actuals [B, H], NaN = not observed."""
+Evaluate = Callable[[FreshetNetwork], float]
+"""The loss of a network, in evaluation mode, on windows that no step learns from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,14 @@ class FineTuneSettings:
         batch_size: rows that pass through the network at once; a larger draw is accumulated.
         learning_rate: reached after the warm-up, falling linearly to a tenth at the last step.
         gradient_norm_max: longer gradients are shortened to it.
-        freeze: "none" updates everything, "top" only the last encoder layer and the head.
+        tune: "full" updates everything, "top" the last encoder layer and the head, "lora" low-rank additions to the
+            matrices of `model.lora`, which are part of them afterwards.
+        dropout: share of each layer's output dropped while training.
+        mixed_precision: compute in bfloat16 where that is safe; the weights stay float32.
+        check_every_steps: steps between two looks at a hold-out, where one is given.
+        patience: looks in a row without a better loss after which training stops.
+        num_seeds: runs with seeds one after the other, whose weights are averaged
+            (Wortsman et al. 2022, "Model soups").
     """
 
     steps: int = 60
@@ -39,42 +48,111 @@ class FineTuneSettings:
     warmup_steps: int = 5
     seed: int = 0
     gradient_norm_max: float = 1.0
-    freeze: Literal["none", "top"] = "none"
+    tune: Literal["full", "top", "lora"] = "full"
+    dropout: float = 0.0
+    mixed_precision: bool = False
+    check_every_steps: int = 10
+    patience: int = 3
+    num_seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneResult:
-    """The tuned copy and the training loss of each step."""
+    """The tuned copy, and the training loss of each step of one run after the other."""
 
     network: FreshetNetwork
     losses: tuple[float, ...]
 
 
-def fine_tune(network: FreshetNetwork, sampler: Sampler, *, settings: FineTuneSettings) -> FineTuneResult:
+def fine_tune(
+    network: FreshetNetwork, sampler: Sampler, *, settings: FineTuneSettings, evaluate: Evaluate | None = None
+) -> FineTuneResult:
     """Return a tuned float32 copy of `network`, in evaluation mode; the given one is not touched.
 
     Blocks for the whole run. A step whose draw holds no observed actual changes no weight; its loss is 0.
 
+    Args:
+        evaluate: a hold-out to stop early at: the weights of each run's best look are kept. None: all steps are made.
+
     Raises:
-        InvalidInputError: the settings make no sense, or the loss is no longer finite.
+        InvalidInputError: the settings make no sense, the loss is no longer finite, or peft is missing.
     """
     _check(settings)
+    runs = [
+        _run(network, sampler, replace(settings, seed=settings.seed + number), evaluate)
+        for number in range(settings.num_seeds)
+    ]
+    losses = tuple(loss for run in runs for loss in run.losses)
+    return FineTuneResult(average([run.network for run in runs]), losses)
+
+
+def _run(
+    network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
+) -> FineTuneResult:
     tuned = copy.deepcopy(network)
     tuned.train()
     place(tuned, dtype=torch.float32)
-    parameters = _choose(tuned, settings.freeze)
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    generator = torch.Generator().manual_seed(settings.seed)
-    losses = []
+    # Dropout and the low-rank additions draw from the global generator.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # Dropout draws from the global generator.
-        for step in range(settings.steps):
-            optimiser.param_groups[0]["lr"] = learning_rate_at(step, settings)
-            losses.append(_step(tuned, sampler(generator), optimiser, settings))
-    for parameter in tuned.parameters():
-        parameter.requires_grad_(True)
+        torch.manual_seed(settings.seed)
+        finish = _choose(tuned, settings.tune)
+        _set_dropout(tuned, settings.dropout)
+        losses = _optimise(tuned, sampler, settings, evaluate)
+    _set_dropout(tuned, tuned.config.dropout)
+    tuned = finish()
+    tuned.requires_grad_(True)
     tuned.train(mode=False)
     return FineTuneResult(tuned, tuple(losses))
+
+
+def _optimise(
+    network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
+) -> list[float]:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    generator = torch.Generator().manual_seed(settings.seed)
+    best = None if evaluate is None else _Best(network, evaluate, settings.patience)
+    losses = []
+    for step in range(settings.steps):
+        optimiser.param_groups[0]["lr"] = learning_rate_at(step, settings)
+        losses.append(_step(network, sampler(generator), optimiser, settings))
+        due = (step + 1) % settings.check_every_steps == 0 or step + 1 == settings.steps
+        if best is not None and due and best.enough():
+            break
+    if best is not None:
+        best.restore()
+    return losses
+
+
+class _Best:
+    """The weights that did best on the hold-out so far, and for how many looks they have."""
+
+    def __init__(self, network: FreshetNetwork, evaluate: Evaluate, patience: int) -> None:
+        self.network, self.evaluate, self.left = network, evaluate, patience
+        self.patience = patience
+        self.loss = float("inf")
+        self.weights: list[Tensor] = []
+
+    def enough(self) -> bool:
+        """Look once more; True when nothing got better for `patience` looks in a row."""
+        self.network.train(mode=False)
+        loss = self.evaluate(self.network)
+        self.network.train()
+        if loss < self.loss:
+            self.loss, self.left = loss, self.patience
+            self.weights = [parameter.detach().clone() for parameter in self._trained()]
+        else:
+            self.left -= 1
+        return self.left == 0
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the network the best weights back."""
+        for parameter, best in zip(self._trained(), self.weights or self._trained(), strict=True):
+            parameter.copy_(best)
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
 
 def learning_rate_at(step: int, settings: FineTuneSettings) -> float:
@@ -114,20 +192,42 @@ def interpolate(base: FreshetNetwork, tuned: FreshetNetwork, factor: float) -> F
     return mixed
 
 
+@torch.no_grad()
+def average(networks: list[FreshetNetwork]) -> FreshetNetwork:
+    """Return a network whose weights are the mean of those given, of which there is at least one; one is itself."""
+    if len(networks) == 1:
+        return networks[0]
+    mean = copy.deepcopy(networks[0])
+    for same in zip(mean.parameters(), *(network.parameters() for network in networks), strict=True):
+        same[0].copy_(torch.stack(same[1:]).mean(0))
+    return mean
+
+
 def _check(settings: FineTuneSettings) -> None:
-    if settings.steps < 1 or settings.batch_size < 1 or settings.learning_rate <= 0:
-        raise InvalidInputError(
-            f"fine-tuning with steps={settings.steps}, batch_size={settings.batch_size}, "
-            f"learning_rate={settings.learning_rate}; expected all of them above zero"
-        )
+    names = ("steps", "batch_size", "learning_rate", "check_every_steps", "patience", "num_seeds")
+    wrong = [name for name in names if not getattr(settings, name) > 0]
+    if wrong:
+        told = ", ".join(f"{name}={getattr(settings, name)}" for name in wrong)
+        raise InvalidInputError(f"fine-tuning with {told}; expected a number above zero")
+    if not 0.0 <= settings.dropout < 1.0:
+        raise InvalidInputError(f"fine-tuning with dropout={settings.dropout}; expected 0 to below 1")
 
 
-def _choose(network: FreshetNetwork, freeze: str) -> list[Tensor]:
-    if freeze == "top":
+def _choose(network: FreshetNetwork, tune: str) -> Callable[[], FreshetNetwork]:
+    """Let the chosen weights learn and no others; what to call afterwards to get a plain network."""
+    if tune == "lora":
+        return lora.attach(network)
+    if tune == "top":
         network.requires_grad_(False)
         for part in (network.layers[-1], network.final_norm, network.head):
             part.requires_grad_(True)
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return lambda: network
+
+
+def _set_dropout(network: FreshetNetwork, share: float) -> None:
+    for module in network.modules():
+        if type(module) is nn.Dropout:
+            module.p = share
 
 
 def _step(
@@ -143,7 +243,8 @@ def _step(
     optimiser.zero_grad(set_to_none=True)
     for index in torch.split(torch.arange(len(batch), device=device), settings.batch_size):
         share = int(torch.isfinite(actual_BH[index]).sum()) / observed
-        loss = _loss(network, batch.rows(index), actual_BH[index]) * share
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
+            loss = _loss(network, batch.rows(index), actual_BH[index]) * share
         torch.autograd.backward(loss)
         total += float(loss.detach())
     if not total < float("inf"):
@@ -154,6 +255,5 @@ def _step(
 
 
 def _loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> Tensor:
-    output = network(*batch.arguments())
     levels_Q = torch.tensor(network.config.quantile_levels, device=actual_BH.device)
-    return pinball_loss(output.z_BHQ, features.to_z(actual_BH, output.loc_B, output.scale_B), levels_Q)
+    return network_loss(network(*batch.arguments()), actual_BH, levels_Q)

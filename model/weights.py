@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.features import to_units
+from model.features import EFFECT
 from model.network import FreshetConfig, FreshetNetwork
 from stream.errors import InvalidInputError, WeightsError
 
@@ -66,7 +66,8 @@ def golden_batch(config: FreshetConfig, seed: int = 0) -> Batch:
     steps = context + min(2 * config.patch_length, config.prediction_length)
     known_BSK = _scramble((rows, steps, len(KNOWN_SLOTS)), seed + 1) / 64.0
     known_BSK[..., 0] = 0.5 + known_BSK[..., 0] / 32.0
-    known_BSK[..., 1:4] = (known_BSK[..., 1:4] > 12.0).float()
+    known_BSK[..., 1:EFFECT] = (known_BSK[..., 1:EFFECT] > 12.0).float()
+    known_BSK[..., EFFECT] = known_BSK[..., EFFECT] / 32.0 - 0.25
     target_BT = _scramble((rows, context), seed + 2) // (8 * 4 ** torch.arange(rows)[:, None])
     target_BT[1, context // 3 : context // 2] = math.nan
     target_BT[2] = math.nan
@@ -143,7 +144,8 @@ def read_config(directory: Path) -> FreshetConfig:
 def golden_forecast(network: FreshetNetwork) -> Tensor:
     """The quantiles, in units, that a network gives for the golden batch."""
     output = network(*golden_batch(network.config).arguments())
-    return to_units(output.z_BHQ, output.loc_B, output.scale_B)
+    units: Tensor = output.units()
+    return units
 
 
 def _build(config: FreshetConfig, state: dict[str, Tensor]) -> FreshetNetwork:

@@ -67,7 +67,10 @@ def intermittent(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
     chance_B1 = draw.log_uniform(0.005, 0.5, 1)
     season_BS = wave(draw, steps, periods(draw, resolution_ms)) * draw.uniform(0.0, 0.7, 1) * draw.chance(0.5, 1)
     drift_BS = draw.walk(draw.uniform(0.0, 0.7), steps, draw.log_uniform(50.0, 800.0))
-    happens_BS = draw.uniform(0.0, 1.0, steps) < chance_B1 * (season_BS + drift_BS).clamp(-4.0, 2.0).exp()
+    # A part is launched, or superseded: from some moment on it sells ever more, or ever less.
+    since_BS = (torch.arange(steps, device=draw.device) / steps - draw.uniform(0.0, 1.0, 1)).clamp(min=0.0)
+    drift_BS = drift_BS + draw.normal(3.0, 1) * since_BS * draw.chance(0.35, 1)
+    happens_BS = draw.uniform(0.0, 1.0, steps) < chance_B1 * (season_BS + drift_BS).clamp(-6.0, 2.0).exp()
     size_BS = 1.0 + draw.poisson(draw.log_uniform(0.05, 20.0, 1) * draw.normal(0.5, steps).exp())
     return happens_BS.float() * size_BS
 

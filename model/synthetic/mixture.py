@@ -12,29 +12,35 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch
-from model.features import DAY_MS
-from model.network import NUM_TEXT
+from model.features import DAY_MS, WEEK_MS, YEAR_MS
 from model.synthetic import generic
 from model.synthetic.draw import Draw
 from model.synthetic.retail import Series, empty_slots, retail
+from model.text import NUM_NUMBERS, NUM_TEXT
 
 MINUTE_MS = 60_000
+MONTH_MS = YEAR_MS // 12
 RESOLUTIONS_MS = {
-    MINUTE_MS: 0.03,
-    5 * MINUTE_MS: 0.05,
-    15 * MINUTE_MS: 0.12,
-    60 * MINUTE_MS: 0.55,
-    DAY_MS: 0.21,
-    7 * DAY_MS: 0.04,
+    MINUTE_MS: 0.02,
+    5 * MINUTE_MS: 0.03,
+    15 * MINUTE_MS: 0.08,
+    60 * MINUTE_MS: 0.38,
+    DAY_MS: 0.36,
+    WEEK_MS: 0.08,
+    MONTH_MS: 0.05,
 }
 GENERIC: tuple[tuple[Callable[[Draw, int, int], Tensor], float], ...] = (
-    (generic.trend_season, 0.1),
+    (generic.trend_season, 0.09),
     (generic.gaussian_process, 0.05),
-    (generic.intermittent, 0.08),
+    (generic.intermittent, 0.13),
     (generic.walks, 0.03),
-    (generic.spikes_and_steps, 0.04),
+    (generic.spikes_and_steps, 0.03),
 )
-CONTEXT_SHARES = {512: 0.7, 256: 0.12, 128: 0.08, 64: 0.06, 32: 0.04}
+# How often which context and which horizon: a shop has years of hours and days, but few weeks and fewer months.
+CONTEXT_SHARES = {512: 0.5, 256: 0.25, 128: 0.13, 64: 0.08, 32: 0.04}
+HORIZON_SHARES = {64: 0.7, 32: 0.2, 16: 0.1}
+LONG_CONTEXT_SHARES = {256: 0.2, 128: 0.35, 64: 0.3, 32: 0.15}
+LONG_HORIZON_SHARES = {64: 0.1, 32: 0.4, 16: 0.5}
 
 
 def sample(
@@ -42,15 +48,26 @@ def sample(
 ) -> tuple[Batch, Tensor]:
     """One batch of the mixture and its actuals [B, H], NaN where nothing may be learned.
 
-    The resolution and the length of the context are drawn per batch, everything else per row.
+    The resolution and the lengths of context and horizon are drawn per batch, everything else per row.
+
+    Args:
+        context_length: the longest context that is drawn.
+        prediction_length: the longest horizon that is drawn.
     """
     picker = Draw(generator, 1)
-    resolution_ms = int(picker.choice(list(map(float, RESOLUTIONS_MS)), list(RESOLUTIONS_MS.values())).item())
-    length = int(picker.choice(list(map(float, CONTEXT_SHARES)), list(CONTEXT_SHARES.values())).item())
-    context = min(context_length, length)
+    resolution_ms = _pick(picker, RESOLUTIONS_MS)
+    few = resolution_ms >= WEEK_MS
+    context = min(context_length, _pick(picker, LONG_CONTEXT_SHARES if few else CONTEXT_SHARES))
+    horizon = min(prediction_length, _pick(picker, LONG_HORIZON_SHARES if few else HORIZON_SHARES))
     start_ms_B = random_starts(Draw(generator, rows), resolution_ms)
-    series = mixed_series(generator, start_ms_B, context + prediction_length, resolution_ms)
+    series = mixed_series(generator, start_ms_B, context + horizon, resolution_ms)
     return to_batch(Draw(generator, rows), series, start_ms_B, resolution_ms, context)
+
+
+def _pick(draw: Draw, shares: dict[int, float]) -> int:
+    # By position: a month in milliseconds has more digits than a float32.
+    position = draw.choice([float(index) for index in range(len(shares))], list(shares.values()))
+    return list(shares)[int(position.item())]
 
 
 def random_starts(draw: Draw, resolution_ms: int) -> Tensor:
@@ -114,5 +131,6 @@ def statics(draw: Draw, series: Series) -> Tensor:
     """Static features: text that says nothing (so that it is ignored until fine-tuned), price, age."""
     text_BX = draw.normal(1.0, NUM_TEXT) * draw.chance(0.2, NUM_TEXT) * draw.chance(0.5, 1)
     text_BX = text_BX / text_BX.norm(dim=1, keepdim=True).clamp(min=1.0)
-    numbers_B2 = torch.stack([series.log_price_B, torch.log1p(series.age_days_B)], 1)
-    return torch.cat([text_BX, torch.where(draw.chance(0.4, 2) > 0, math.nan, numbers_B2)], 1)
+    own_B2 = torch.stack([series.log_price_B, torch.log1p(series.age_days_B)], 1)
+    numbers_BX = torch.cat([own_B2, draw.normal(1.0, NUM_NUMBERS - 2)], 1)
+    return torch.cat([text_BX, torch.where(draw.chance(0.4, NUM_NUMBERS) > 0, math.nan, numbers_BX)], 1)

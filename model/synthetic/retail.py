@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS
-from model.features import DAY_MS, WEEK_MS, WEEK_SHIFT_MS, YEAR_MS
+from model.features import CLOSED, DAY_MS, EFFECT, FIRST_FREE, WEEK_MS, WEEK_SHIFT_MS, YEAR_MS, month_turn
 from model.synthetic.draw import Draw
 
 
@@ -36,15 +36,19 @@ def retail(draw: Draw, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Se
     """Rows of one shop-like process each."""
     time_BS = start_ms_B[:, None] + torch.arange(steps, device=draw.device) * resolution_ms
     past_BSP, known_BSK = empty_slots(draw.rows, steps, draw.device)
-    level_B = draw.log_uniform(0.03, 300.0) if resolution_ms < DAY_MS else draw.log_uniform(0.05, 2000.0)
+    level_B = draw.log_uniform(0.03, 300.0) if resolution_ms < DAY_MS else draw.log_uniform(0.05, 15_000.0)
     log_rate_BS = level_B.log()[:, None] + calendar_profile(draw, time_BS, resolution_ms)
     # Four shops of ten are calm: without them the network would never dare to be sure.
     unrest_B1 = draw.choice([0.2, 1.0], [0.4, 0.6])[:, None]
     log_rate_BS += wander(draw, steps) * unrest_B1
-    log_rate_BS += planned_effects(draw, known_BSK, resolution_ms)
-    log_rate_BS += free_effects(draw, known_BSK)
-    hidden_BS = log_rate_BS + surprises(draw, steps) * unrest_B1
-    rate_BS = hidden_BS.clamp(-12.0, 11.0).exp()
+    log_rate_BS += planned_effects(draw, known_BSK, time_BS, resolution_ms)
+    closed_BS = closed_days(draw, known_BSK, time_BS, resolution_ms)
+    special_BS = special_days(draw, time_BS, closed_BS, resolution_ms)
+    tell_effect(draw, known_BSK, special_BS)
+    log_rate_BS += special_BS + free_effects(draw, known_BSK)
+    noise_BS = draw.normal(1.0, steps) * draw.log_uniform(0.01, 0.3, 1) * draw.chance(0.6, 1)
+    hidden_BS = log_rate_BS + (surprises(draw, steps) + noise_BS) * unrest_B1
+    rate_BS = hidden_BS.clamp(-12.0, 11.0).exp() * (1.0 - closed_BS)
     target_BS = counts(draw, rate_BS)
     clicks(draw, past_BSP, rate_BS)
     target_BS = stock(draw, target_BS, past_BSP)
@@ -61,14 +65,60 @@ def calendar_profile(draw: Draw, time_BS: Tensor, resolution_ms: int) -> Tensor:
         weekday_BS = day_profile(draw, time_BS)
         other_BS = day_profile(draw, time_BS)
         # In four shops of ten the weekend has another shape of the day.
-        day_of_week_BS = (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
-        weekend_BS = (day_of_week_BS >= 5).float() * draw.chance(0.4, 1) * draw.uniform(0.2, 1.0, 1)
+        weekend_BS = (weekday(time_BS) >= 5).float() * draw.chance(0.4, 1) * draw.uniform(0.2, 1.0, 1)
         effect_BS = effect_BS + weekday_BS + weekend_BS * (other_BS - weekday_BS)
         # A new day profile from some moment on: a drift which nothing announces.
         index_S = torch.arange(time_BS.shape[1], device=draw.device)
         late_BS = (index_S > draw.uniform(0.0, 1.0, 1) * time_BS.shape[1]).float() * draw.chance(0.06, 1)
         effect_BS = effect_BS + late_BS * (other_BS - weekday_BS)
     return effect_BS
+
+
+def weekday(time_BS: Tensor) -> Tensor:
+    """Day of the week, 0 for Monday: int64 [B, S]."""
+    return (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
+
+
+def closed_days(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
+    """1.0 where a shop is closed and says so in its slot: a weekday, single days, a long pause: [B, S]."""
+    if resolution_ms > DAY_MS:
+        return torch.zeros_like(known_BSK[..., 0])
+    day_BS = (time_BS // DAY_MS - time_BS[:, :1] // DAY_MS).long()
+    num_days = int(day_BS.max()) + 1
+    free_BS = draw.chance(0.025, num_days).gather(1, day_BS)
+    rest_BS = (weekday(time_BS) == 6).float() * draw.chance(0.6, 1)
+    pause_BNS, _ = draw.intervals(time_BS.shape[1], 1, 7 * DAY_MS / resolution_ms, 60 * DAY_MS / resolution_ms)
+    pause_BS = pause_BNS[:, 0] * draw.chance(0.1, 1)
+    closed_BS = torch.maximum(torch.maximum(free_BS, rest_BS), pause_BS) * draw.chance(0.22, 1)
+    known_BSK[..., CLOSED] = closed_BS
+    return closed_BS
+
+
+def special_days(draw: Draw, time_BS: Tensor, closed_BS: Tensor, resolution_ms: int) -> Tensor:
+    """Log effect of dates that come back: feasts of the year, edges of the month, days next to closed ones."""
+    year_BS = time_BS.remainder(YEAR_MS).double().div(YEAR_MS).float()
+    effect_BS = torch.zeros_like(year_BS)
+    for _ in range(3):
+        # Sales rise for weeks towards a feast and fall within days after it.
+        ahead_BS = (draw.uniform(0.0, 1.0, 1) - year_BS + 0.5).remainder(1.0) - 0.5
+        rise_B1, fall_B1 = draw.log_uniform(0.005, 0.08, 1), draw.log_uniform(0.002, 0.03, 1)
+        peak_BS = torch.exp(-ahead_BS.abs() / torch.where(ahead_BS > 0, rise_B1, fall_B1))
+        effect_BS += peak_BS * draw.normal(0.6, 1) * draw.chance(0.35, 1)
+    if resolution_ms <= DAY_MS:
+        turn_BS = month_turn(time_BS).float()
+        effect_BS += draw.normal(0.15, 1) * draw.chance(0.4, 1) * (turn_BS < draw.uniform(0.05, 0.3, 1)).float()
+        effect_BS += draw.normal(0.15, 1) * draw.chance(0.4, 1) * (turn_BS > draw.uniform(0.7, 0.95, 1)).float()
+        day = max(DAY_MS // resolution_ms, 1)
+        for shift in (day, -day):
+            effect_BS += draw.normal(0.25, 1) * draw.chance(0.6, 1) * closed_BS.roll(shift, 1) * (1.0 - closed_BS)
+    return effect_BS
+
+
+def tell_effect(draw: Draw, known_BSK: Tensor, special_BS: Tensor) -> None:
+    """Fill the slot `effect` for a third of the rows: what special days do, as an outsider would estimate it."""
+    wrong_BS = draw.walk(draw.log_uniform(0.005, 0.1), special_BS.shape[1], draw.log_uniform(2.0, 60.0))
+    told_BS = special_BS * draw.uniform(0.5, 1.3, 1) + wrong_BS
+    known_BSK[..., EFFECT] = torch.where(draw.chance(0.35, 1) > 0, told_BS, math.nan)
 
 
 def day_profile(draw: Draw, time_BS: Tensor) -> Tensor:
@@ -95,8 +145,7 @@ def week_profile(draw: Draw, time_BS: Tensor) -> Tensor:
     level_B7 = draw.normal(1.0, 7) * spread_B1
     level_B7[:, 5:] += draw.normal(1.5, 1) * spread_B1
     level_B7[:, 6:] -= 8.0 * draw.chance(0.06, 1)
-    day_BS = (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
-    return level_B7.gather(1, day_BS) - level_B7[:, :5].mean(1, keepdim=True)
+    return level_B7.gather(1, weekday(time_BS)) - level_B7[:, :5].mean(1, keepdim=True)
 
 
 def year_profile(draw: Draw, time_BS: Tensor) -> Tensor:
@@ -121,21 +170,17 @@ def wander(draw: Draw, steps: int) -> Tensor:
     return trend_B1 * (index_S - 0.5) + slow_BS + short_BS + shift_BS + fading_BS
 
 
-def planned_effects(draw: Draw, known_BSK: Tensor, resolution_ms: int) -> Tensor:
+def planned_effects(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
     """Promotions, flash sales, price steps and events: fills slots 0 to 3 and returns their log effect."""
     steps = known_BSK.shape[1]
     hour = max(3_600_000 / resolution_ms, 0.0)
     elasticity_B1 = draw.log_uniform(0.3, 6.0, 1) * draw.chance(0.85, 1)
-    sales_BNS, _ = draw.intervals(steps, 4, 6 * hour, max(24 * 14 * hour, 4.0))
-    flash_BNS, _ = draw.intervals(steps, 4, 1 * hour, max(8 * hour, 2.0))
-    sales_BNS = sales_BNS * draw.chance(0.5, 4, 1) * draw.chance(0.7, 1, 1)
-    flash_BNS = flash_BNS * draw.chance(0.5, 4, 1) * draw.chance(0.6, 1, 1)
-    depth_BS = (sales_BNS * draw.uniform(0.05, 0.4, 4, 1)).amax(1)
-    depth_BS = torch.maximum(depth_BS, (flash_BNS * draw.uniform(0.2, 0.7, 4, 1)).amax(1))
+    depth_BS, flash_BS = promotions(draw, steps, hour)
     promotion_BS = (depth_BS > 0).float()
     banner_B1 = draw.uniform(0.0, 1.0, 1) * draw.chance(0.7, 1)
-    flash_B1 = draw.uniform(0.0, 1.8, 1)
-    uplift_BS = -elasticity_B1 * torch.log1p(-depth_BS) + banner_B1 * promotion_BS + flash_B1 * flash_BNS.amax(1)
+    uplift_BS = -elasticity_B1 * torch.log1p(-depth_BS) + banner_B1 * promotion_BS
+    uplift_BS = uplift_BS * promotion_shape(draw, promotion_BS, time_BS, hour)
+    uplift_BS += draw.uniform(0.0, 1.8, 1) * flash_BS
     # Who bought during the promotion doesn't buy right after it.
     ended_BS = (promotion_BS.roll(int(max(24 * hour, 1)), 1) - promotion_BS).clamp(min=0.0)
     uplift_BS -= draw.uniform(0.0, 0.6, 1) * draw.chance(0.3, 1) * ended_BS
@@ -147,16 +192,42 @@ def planned_effects(draw: Draw, known_BSK: Tensor, resolution_ms: int) -> Tensor
     includes_B1 = draw.chance(0.5, 1)
     known_BSK[..., 0] = (ratio_BS + includes_B1 * torch.log1p(-depth_BS)).exp()
     known_BSK[..., 1] = promotion_BS
-    known_BSK[..., 2] = depth_BS
+    # Many shops flag a promotion and do not say how deep it is.
+    known_BSK[..., 2] = torch.where(draw.chance(0.35, 1) > 0, math.nan, depth_BS)
     known_BSK[..., 3] = event_BS
     return uplift_BS.clamp(max=4.0) - (elasticity_B1 * ratio_BS).clamp(-2.0, 2.0) + event_effect_B1 * event_BS
+
+
+def promotions(draw: Draw, steps: int, hour: float) -> tuple[Tensor, Tensor]:
+    """Depth of discount at every step, and where a flash sale runs: single ones, or a fixed rhythm of weeks."""
+    sales_BNS, _ = draw.intervals(steps, 4, 6 * hour, max(24 * 14 * hour, 4.0))
+    flash_BNS, _ = draw.intervals(steps, 4, 1 * hour, max(8 * hour, 2.0))
+    sales_BNS = sales_BNS * draw.chance(0.5, 4, 1) * draw.chance(0.7, 1, 1)
+    flash_BNS = flash_BNS * draw.chance(0.5, 4, 1) * draw.chance(0.5, 1, 1)
+    week = max(round(168 * hour), 4)
+    rhythm_B1 = draw.choice([1.0, 2.0, 3.0, 4.0], [0.2, 0.5, 0.15, 0.15])[:, None] * week
+    turn_BS = (torch.arange(steps, device=draw.device) + draw.uniform(0.0, 1.0, 1) * rhythm_B1) % rhythm_B1 / rhythm_B1
+    rhythmic_BS = (turn_BS < draw.uniform(0.15, 0.6, 1)).float() * draw.uniform(0.05, 0.4, 1)
+    depth_BS = (sales_BNS * draw.uniform(0.05, 0.4, 4, 1)).amax(1)
+    depth_BS = torch.where(draw.chance(0.3, 1) > 0, rhythmic_BS, depth_BS)
+    return torch.maximum(depth_BS, (flash_BNS * draw.uniform(0.2, 0.7, 4, 1)).amax(1)), flash_BNS.amax(1)
+
+
+def promotion_shape(draw: Draw, promotion_BS: Tensor, time_BS: Tensor, hour: float) -> Tensor:
+    """How a promotion's effect varies within its run and over the week, around one: [B, S]."""
+    index_S = torch.arange(promotion_BS.shape[1], device=draw.device)
+    begun_BS = torch.where(promotion_BS > 0, -1, index_S).cummax(1).values
+    days_BS = (index_S - begun_BS).clamp(min=0) / max(24 * hour, 1.0)
+    fading_BS = draw.normal(0.4, 1) * draw.chance(0.5, 1) * torch.exp(-days_BS / draw.uniform(0.7, 4.0, 1))
+    weekly_BS = (draw.normal(0.25, 7) * draw.chance(0.4, 1)).gather(1, weekday(time_BS))
+    return (1.0 + fading_BS + weekly_BS).clamp(0.0, 2.0)
 
 
 def free_effects(draw: Draw, known_BSK: Tensor) -> Tensor:
     """What a shop defines itself (weather, footfall, open): some of it matters, some is pure noise."""
     steps = known_BSK.shape[1]
     effect_BS = torch.zeros_like(known_BSK[..., 0])
-    for slot in range(4, known_BSK.shape[2]):
+    for slot in range(FIRST_FREE, known_BSK.shape[2]):
         smooth_BS = draw.walk(torch.ones(draw.rows, device=draw.device), steps, draw.log_uniform(2.0, 60.0))
         flag_BS = draw.intervals(steps, 6, 1.0, 24.0)[0].amax(1)
         value_BS = torch.where(draw.chance(0.5, 1) > 0, smooth_BS, flag_BS)

@@ -13,6 +13,7 @@ from dashboard import forecasts
 from dashboard.forecasts import PAST_BUCKETS, ForecastBook, mean_weights
 from stream.config import HOUR_MS
 from stream.errors import EventError
+from stream.schemas import Cumulative
 
 
 def test_a_newer_cutoff_replaces_and_an_older_one_does_not(make: Any) -> None:
@@ -30,6 +31,12 @@ def test_the_same_cutoff_and_weights_again_is_a_repeat(make: Any) -> None:
     assert not book.apply(make.forecast(quantiles=[[9.0, 9.0, 9.0]]))
     assert book.seen == 1
     assert book.items["A|north"].quantiles_SL[0].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_sums_that_fit_are_kept_with_the_forecast(make: Any) -> None:
+    book, sums = ForecastBook(HOUR_MS), Cumulative(steps=[1], quantiles=[[1.0, 2.0, 3.0]])
+    assert book.apply(make.forecast(cumulative=sums))
+    assert book.items["A|north"].newest.cumulative == sums
 
 
 def test_new_weights_at_the_same_cutoff_replace(make: Any) -> None:
@@ -56,6 +63,12 @@ def test_forecasts_of_another_resolution_are_left_out(make: Any) -> None:
         {"quantile_levels": []},
         {"quantiles": [[1.0, 2.0, 1e39]]},
         {"quantiles": [[1.0, 2.0, 3.0]] * (forecasts.MAX_STEPS + 1)},
+        {"cumulative": Cumulative(steps=[], quantiles=[])},
+        {"cumulative": Cumulative(steps=[1, 1], quantiles=[[1.0, 2.0, 3.0]] * 2)},
+        {"cumulative": Cumulative(steps=[0], quantiles=[[1.0, 2.0, 3.0]])},
+        {"cumulative": Cumulative(steps=[10_000], quantiles=[[1.0, 2.0, 3.0]])},
+        {"cumulative": Cumulative(steps=[1], quantiles=[[1.0, 2.0]])},
+        {"cumulative": Cumulative(steps=[1], quantiles=[[1.0, 2.0, 1e39]])},
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")

@@ -143,6 +143,17 @@ def test_rows_do_not_change_each_other_and_the_seed_decides() -> None:
     assert paths.cumulative(quantiles[:0], [2]).shape == (0, 1, 21)
 
 
+@pytest.mark.parametrize("alike", [0.0, 0.6, 1.0])
+def test_twins_are_as_alike_as_asked_step_by_step(alike: float) -> None:
+    quantiles = normal_steps(100.0, 10.0, 4)
+    own, twin = (
+        Paths(Dependence(0.2, 0.4, 0.8, freedom=0), LEVELS, 4, num_paths=4096, twin=other).values(quantiles)[0]
+        for other in (None, [1.0, alike, alike, 1.0])
+    )
+    found = [float(np.corrcoef(first, second)[0, 1]) for first, second in zip(own, twin, strict=True)]
+    assert found == pytest.approx([1.0, alike, alike, 1.0], abs=0.04)
+
+
 @pytest.mark.parametrize("steps", [[], [0], [2, 1], [1, 1], [6]])
 def test_steps_that_are_not_there_are_refused(steps) -> None:
     with pytest.raises(InvalidInputError, match="from 1 to 5"):

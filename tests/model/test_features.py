@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import calendar
 import math
+from datetime import date
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import features, profiles
+from model.batch import KNOWN_SLOTS
 
 HOUR_MS = 3_600_000
 
@@ -20,25 +23,57 @@ HOUR_MS = 3_600_000
 def test_scaling_there_and_back_gives_the_same_units(values: list[float]) -> None:
     target_BT = torch.tensor([values])
     scaled = features.scale_target(target_BT)
-    back = torch.sinh(scaled.z_BT) * scaled.scale_B[:, None] + scaled.loc_B[:, None]
+    back = features.from_z(scaled.z_BT, scaled.scaling)
     seen = torch.isfinite(target_BT)
-    assert scaled.scale_B.item() >= 1.0
-    torch.testing.assert_close(back[seen], target_BT[seen], rtol=1e-3, atol=scaled.scale_B.item() * 1e-3)
+    assert scaled.scaling.unit_B.item() >= 1.0
+    torch.testing.assert_close(back[seen], target_BT[seen], rtol=1e-3, atol=scaled.scaling.unit_B.item() * 1e-3)
     assert bool((scaled.z_BT[~seen] == 0).all())
 
 
-def test_a_row_without_history_has_level_zero_and_scale_one() -> None:
+def test_a_row_without_history_has_unit_one_level_zero_and_spread_one() -> None:
     scaled = features.scale_target(torch.full((1, 8), math.nan))
-    assert (scaled.loc_B.item(), scaled.scale_B.item()) == (0.0, 1.0)
+    assert [value.item() for value in scaled.scaling] == [1.0, 0.0, 1.0]
     assert bool((scaled.z_BT == 0).all())
 
 
+def test_doubled_sales_lie_equally_far_above_large_levels() -> None:
+    levels = torch.tensor([[1_000.0, 500.0, 2_000.0] * 10, [10_000.0, 5_000.0, 20_000.0] * 10])
+    z = features.scale_target(levels).z_BT
+    torch.testing.assert_close(z[0], z[1], rtol=1e-4, atol=1e-4)
+
+
+def test_closed_steps_count_as_missing() -> None:
+    closed = torch.tensor([[False, True, False, False]])
+    scaled = features.scale_target(torch.tensor([[8.0, 0.0, 8.0, 8.0]]), closed)
+    assert scaled.observed_BT.tolist() == [[1.0, 0.0, 1.0, 1.0]]
+    assert scaled.scaling.unit_B.item() == 2.0
+
+
 def test_units_come_back_sorted_and_never_negative() -> None:
-    z_BHQ = torch.tensor([[[3.0, -50.0, 0.0]]])
-    units = features.to_units(z_BHQ, torch.tensor([2.0]), torch.tensor([1.0]))[0, 0].tolist()
+    scaling = features.Scaling(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([1.0]))
+    units = features.to_units(torch.tensor([[[3.0, -50.0, -1.0]]]), scaling)[0, 0].tolist()
     assert units == sorted(units)
-    assert units[0] == 0.0
-    assert units[1] == 2.0
+    assert units[:2] == [0.0, 0.0]
+    assert units[2] == pytest.approx(math.sinh(4.0))
+
+
+def test_a_promotion_counts_its_days_from_both_ends_and_closed_days_cast_shadows() -> None:
+    known = torch.zeros(1, 8, len(KNOWN_SLOTS))
+    known[0, 2:5, features.PROMOTION] = 1.0
+    known[0, 6, features.CLOSED] = 1.0
+    begun, after, ending, before = features.run_channels(known)[0].unbind(-1)
+    assert begun.tolist() == pytest.approx([0, 0, 1, 1 / 2, 1 / 3, 0, 0, 0])
+    assert ending.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 2, 1, 0, 0, 0])
+    assert after.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 0, 1])
+    assert before.tolist() == pytest.approx([1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1, 0, 0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dates(date(1960, 1, 1), date(2100, 12, 31)))
+def test_the_place_in_the_month_is_the_calendars(day: date) -> None:
+    time = torch.tensor([[(day - date(1970, 1, 1)).days * features.DAY_MS]])
+    length = 30 if day.month == 2 else calendar.monthrange(day.year, day.month)[1]
+    assert features.month_turn(time).item() == pytest.approx((day.day - 1) / length)
 
 
 def test_the_detected_period_is_the_planted_one() -> None:
@@ -52,11 +87,11 @@ def test_phases_tell_the_hour_and_the_monday() -> None:
     # 2024-01-01 00:00 UTC was a Monday.
     start_B = torch.tensor([1_704_067_200_000])
     channels = features.phase_channels(start_B, HOUR_MS, 4, 24, torch.tensor([10_000]))[0]
-    sine_day, sine_week, cosine_day, cosine_week = (channels[:, i] for i in (0, 1, 4, 5))
+    sine_day, sine_week, cosine_day, cosine_week = (channels[:, i] for i in (0, 1, 5, 6))
     assert sine_day[6].item() == pytest.approx(1.0, abs=1e-6)
     assert cosine_day[12].item() == pytest.approx(-1.0, abs=1e-6)
     assert (sine_week[0].item(), cosine_week[0].item()) == pytest.approx((0.0, 1.0), abs=1e-6)
-    assert bool((channels[:, 3] == 0).all()), "no detected period: its phase stands still"
+    assert bool((channels[:, 4] == 0).all()), "no detected period: its phase stands still"
 
 
 def naive_group_means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -71,45 +106,62 @@ def naive_group_means(values: np.ndarray, weights: np.ndarray, groups: np.ndarra
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 30))
-def test_group_means_equal_a_naive_loop(seed: int, period: int) -> None:
-    rng = np.random.default_rng(seed)
-    values, weights = rng.normal(size=40), (rng.random(40) < 0.7).astype(float)
+def test_sums_by_phase_and_by_group_equal_a_naive_loop(seed: int, period: int) -> None:
+    values = np.random.default_rng(seed).normal(size=40)
     groups = np.arange(-40, 16) % period
-    tensors = [torch.tensor(x)[None, None] for x in (values, weights)]
-    means, _ = profiles.group_means(*tensors, torch.tensor(groups)[None], 64)
-    np.testing.assert_allclose(means[0, 0].numpy(), naive_group_means(values, weights, groups), atol=1e-9)
+    naive = [sum(value for value, group in zip(values, groups, strict=False) if group == own) for own in groups]
+    stacked = torch.tensor(values)[None, None]
+    by_phase = profiles.by_phase(stacked, period, 56)[0, 0]
+    by_group = profiles.group_sums(stacked, torch.tensor(groups)[None], 64)[0, 0]
+    np.testing.assert_allclose(by_phase.numpy(), naive, atol=1e-9)
+    np.testing.assert_allclose(by_group.numpy(), naive, atol=1e-9)
 
 
-def test_a_weekly_shape_is_repeated_exactly_over_the_horizon() -> None:
-    hours = torch.arange(3 * 168 + 48)
-    shape = torch.sin(hours % 168 * 0.37)
-    channels = channels_of(shape[None, : 3 * 168], torch.zeros(1, len(hours), 8))
-    weekly, weekly_recent, weekly_count = channels[0, :, 3], channels[0, :, 4], channels[0, :, 5]
-    torch.testing.assert_close(weekly, shape, rtol=0, atol=1e-6)
-    torch.testing.assert_close(weekly_recent, shape, rtol=0, atol=1e-6)
-    torch.testing.assert_close(weekly_count, torch.full_like(shape, math.log(4.0)))
+def test_a_shape_of_the_day_is_expected_again_over_the_horizon() -> None:
+    hours = torch.arange(21 * 24 + 48)
+    shape = torch.sin(hours % 24 * 0.37)
+    found = profiles_of(shape[None, : 21 * 24], torch.zeros(1, len(hours), len(KNOWN_SLOTS)))
+    torch.testing.assert_close(found.expected_BS[0], shape, rtol=0, atol=0.06)
+    assert found.noise_B.item() < 0.05
 
 
-def test_recent_cycles_count_more() -> None:
-    channels = channels_of(torch.cat([torch.zeros(24), torch.ones(24)])[None], torch.zeros(1, 72, 8))
-    assert channels[0, 60, 0].item() == pytest.approx(0.5)
-    assert channels[0, 60, 1].item() == pytest.approx(1 / 1.6)
+def test_recent_cycles_count_more_in_the_shorter_memory() -> None:
+    found = profiles_of(torch.cat([torch.zeros(240), torch.ones(96)])[None], torch.zeros(1, 384, len(KNOWN_SLOTS)))
+    whole, shorter, shortest = found.channels_BSC[0, -1, 1:4].tolist()
+    assert whole < shorter < shortest
+    assert whole == pytest.approx(96 / 336, abs=0.02)
 
 
-def test_a_promotion_leaves_the_profile_alone_and_shows_as_an_effect_where_it_runs_again() -> None:
-    known = torch.zeros(1, 15 * 24, 8)
-    known[0, 72:144, 1] = 1.0
-    known[0, 14 * 24 + 3, 1] = 1.0
+def test_a_promotion_leaves_the_profile_alone_and_shows_where_it_runs_again() -> None:
+    known = torch.zeros(1, 15 * 24, len(KNOWN_SLOTS))
+    known[0, 72:144, features.PROMOTION] = 1.0
+    known[0, 14 * 24 + 3, features.PROMOTION] = 1.0
     z_BT = torch.zeros(1, 14 * 24)
     z_BT[0, 72:144] = 2.0
-    channels = channels_of(z_BT, known)
-    effect = channels[0, 14 * 24 :, -7]
-    assert channels[0, 14 * 24 :, 0].max().item() < 0.05, "a plain mean would say 0.43"
-    assert effect[3].item() == pytest.approx(2.0, abs=0.2)
-    assert effect[[2, 4]].tolist() == [0.0, 0.0]
+    ahead = profiles_of(z_BT, known).expected_BS[0, 14 * 24 :]
+    assert ahead[3].item() == pytest.approx(2.0, abs=0.3)
+    assert ahead[[2, 4]].abs().max().item() < 0.15, "a plain mean would say 0.43"
 
 
-def channels_of(z_BT: torch.Tensor, known_BSK: torch.Tensor) -> torch.Tensor:
-    scaled = features.Scaled(z_BT, torch.ones_like(z_BT), torch.zeros(1), torch.ones(1))
-    none = torch.tensor([2 * known_BSK.shape[1]])
-    return profiles.profile_channels(scaled, known_BSK, none, torch.tensor([0]), HOUR_MS)
+def test_two_slots_that_tell_one_story_share_its_effect() -> None:
+    known = torch.zeros(1, 15 * 24, len(KNOWN_SLOTS))
+    known[0, 72:144, [features.PROMOTION, features.EVENT]] = 1.0
+    z_BT = torch.zeros(1, 14 * 24)
+    z_BT[0, 72:144] = 2.0
+    parts = profiles.effects(z_BT, torch.ones_like(z_BT), known)[0, 100]
+    assert parts.sum().item() == pytest.approx(2.0, abs=0.1)
+    assert parts[features.PROMOTION].item() == pytest.approx(parts[features.EVENT].item())
+
+
+def test_an_effect_told_from_outside_is_believed_where_the_row_has_not_seen_it() -> None:
+    known = torch.zeros(1, 15 * 24, len(KNOWN_SLOTS))
+    known[0, 14 * 24 + 3, features.EFFECT] = 1.5
+    ahead = profiles_of(torch.zeros(1, 14 * 24), known).expected_BS[0, 14 * 24 :]
+    assert ahead[3].item() == pytest.approx(1.5)
+    assert ahead[4].item() == pytest.approx(0.0)
+
+
+def profiles_of(z_BT: torch.Tensor, known_BSK: torch.Tensor) -> profiles.Profiles:
+    ones = torch.ones(1)
+    scaled = features.Scaled(z_BT, torch.ones_like(z_BT), features.Scaling(ones, torch.zeros(1), ones))
+    return profiles.profiles(scaled, known_BSK, torch.tensor([0]), HOUR_MS)

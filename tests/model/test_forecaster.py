@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.batch import Batch
+from model.batch import KNOWN_SLOTS, Batch
 from model.forecaster import Forecaster, micro_batches
+from model.text import NUM_STATIC, NUM_TEXT
 from model.weights import save_weights
 from stream.errors import InvalidInputError, WeightsError
 
@@ -24,8 +25,8 @@ def hours(rows: int, context: int, horizon: int) -> Batch:
     return Batch(
         torch.poisson(torch.full((rows, context), 4.0), generator=generator),
         torch.full((rows, context, 8), math.nan),
-        torch.zeros(rows, context + horizon, 8),
-        torch.zeros(rows, 258),
+        torch.zeros(rows, context + horizon, len(KNOWN_SLOTS)),
+        torch.zeros(rows, NUM_STATIC),
         torch.arange(rows) * 3_600_000,
         3_600_000,
     )
@@ -68,7 +69,7 @@ def test_only_the_newest_steps_of_a_long_history_count(forecaster) -> None:
 
 def test_a_row_without_history_gets_a_forecast_and_its_price_moves_it(forecaster) -> None:
     batch = replace(hours(2, 64, 24), target_BT=torch.full((2, 64), math.nan))
-    batch.static_BF[1, -2:] = torch.tensor([6.0, 1.0])
+    batch.static_BF[1, NUM_TEXT : NUM_TEXT + 2] = torch.tensor([6.0, 1.0])
     batch = replace(batch, start_ms_B=torch.zeros(2, dtype=torch.int64))
     quantiles = forecaster.forecast(batch)
     assert bool(torch.isfinite(quantiles).all())
@@ -81,7 +82,7 @@ def test_a_horizon_beyond_the_trained_one_is_refused_with_a_way_out(forecaster) 
 
 
 def test_static_features_of_another_width_are_refused(forecaster) -> None:
-    with pytest.raises(InvalidInputError, match="expect 258"):
+    with pytest.raises(InvalidInputError, match=f"expect {NUM_STATIC}"):
         forecaster.forecast(replace(hours(1, 64, 8), static_BF=torch.zeros(1, 3)))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from model.batch import Batch
+from model.batch import KNOWN_SLOTS, Batch
+from model.features import CLOSED
 from model.forecaster import padded
 from model.network import FreshetConfig, FreshetNetwork
 
@@ -66,6 +67,22 @@ def test_a_known_promotion_reaches_the_step_that_it_is_for(tiny_network, drawn) 
     assert moved[:, 5].mean() > moved[:, 6].mean()
 
 
+def test_closed_steps_are_forecast_as_nothing_at_every_level_and_teach_nothing(tiny_network, drawn) -> None:
+    batch, _ = drawn
+    closed = batch.known_BSK.clone()
+    closed[..., CLOSED] = 0.0
+    closed[:, batch.context_length - 3, CLOSED] = 1.0
+    closed[:, batch.context_length + 2, CLOSED] = 1.0
+    batch = replace(batch, known_BSK=closed)
+    other = batch.target_BT.clone()
+    other[:, -3] = 1e6
+    with torch.no_grad():
+        units, unmoved = (tiny_network(*one.arguments()).units() for one in (batch, replace(batch, target_BT=other)))
+    assert float(units[:, 2].abs().max()) < 1e-4
+    assert float(units[:, 3].max()) > 0.0
+    assert torch.equal(units, unmoved)
+
+
 @pytest.mark.parametrize("row", [[math.nan] * 64, [0.0] * 64, [5.0] * 64, [1e12] * 64, [0.0] * 63 + [1e9]])
 def test_odd_histories_give_finite_forecasts(tiny_network, drawn, row) -> None:
     batch = drawn[0].rows(slice(0, 1))
@@ -73,7 +90,7 @@ def test_odd_histories_give_finite_forecasts(tiny_network, drawn, row) -> None:
         batch,
         target_BT=torch.tensor([row]),
         past_BTP=torch.full((1, 64, 8), math.nan),
-        known_BSK=torch.full((1, 96, 8), math.nan),
+        known_BSK=torch.full((1, 96, len(KNOWN_SLOTS)), math.nan),
     )
     assert bool(torch.isfinite(run(tiny_network, batch)).all())
 

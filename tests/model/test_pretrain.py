@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from typer.testing import CliRunner
 
+import freshet
 from model import pretrain
 from model.network import FreshetConfig
+from model.pretrain_watch import SCALARS, board, progress_bar
 from model.synthetic import generic, mixture
 from model.synthetic.draw import Draw
 from model.synthetic.retail import retail
@@ -111,3 +117,54 @@ def test_it_reports_learns_and_stops_at_the_wall_limit(run_settings) -> None:
     stopped = replace(run_settings, output=run_settings.output / "short", minutes=0.0)
     assert list(pretrain.reports(stopped)) == []
     assert json.loads((stopped.output / "state.json").read_text())["step"] == 1
+
+
+def test_tensorboard_gets_the_scalars_of_each_report(run_settings) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard comes with freshet[train]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with board(run_settings.output) as write:
+        for step in (4, 8):
+            write(
+                {"step": step, "loss": 0.5 / step, "held_out_loss": 0.2, "held_out_skill": 0.1, "learning_rate": 1e-3}
+            )
+    events = EventAccumulator(str(run_settings.output))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == sorted(SCALARS)
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(4, 0.125), (8, 0.0625)]
+
+
+def test_without_tensorboard_nothing_is_written(run_settings, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with board(run_settings.output) as write:
+        write({"step": 4.0})
+    assert not run_settings.output.exists()
+
+
+def test_a_terminal_sees_steps_loss_and_skill_and_a_file_nothing() -> None:
+    for terminal in (True, False):
+        screen = io.StringIO()
+        with progress_bar(10, Console(file=screen, force_terminal=terminal, width=120)) as bar:
+            bar.advanced(4, 0.1234)
+            bar.reported({"held_out_skill": 0.25})
+        shown = screen.getvalue()
+        assert [word in shown for word in ("4/10", "loss 0.1234", "held-out skill 0.250")] == [terminal] * 3
+        assert bool(shown.strip()) == terminal
+
+
+def test_every_step_is_told_to_whoever_watches(run_settings) -> None:
+    seen: list[tuple[int, float]] = []
+    found = list(pretrain.reports(run_settings, lambda step, loss: seen.append((step, loss))))
+    assert [step for step, _ in seen] == list(range(1, 9))
+    assert found[0]["loss"] == pytest.approx(sum(loss for _, loss in seen[:4]) / 4)
+
+
+def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
+    asked: list[pretrain.PretrainSettings] = []
+    monkeypatch.setattr(pretrain, "pretrain", asked.append)
+    options = "--size edge --steps 7 --batch-size 16 --threads 2 --minutes 0.5 --seed 3 --device cpu"
+    done = CliRunner().invoke(freshet.app, ["pretrain", "-o", str(tmp_path), *options.split()], catch_exceptions=False)
+    assert done.exit_code == 0
+    wanted = {"size": "edge", "steps": 7, "batch_size": 16, "threads": 2, "minutes": 0.5, "seed": 3, "device": "cpu"}
+    assert asked == [pretrain.PretrainSettings(tmp_path, **wanted)]
+    assert CliRunner().invoke(freshet.app, ["pretrain", "-o", str(tmp_path), "--size", "huge"]).exit_code == 2

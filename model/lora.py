@@ -1,0 +1,34 @@
+"""Low-rank additions to a network's matrices (Hu et al. 2021, "LoRA"): trained alone, then made part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from model.network import FreshetNetwork
+from stream.errors import InvalidInputError
+
+RANK = 8
+SCALE = 16  # an addition counts SCALE / RANK times
+MATRICES = ("qkv", "out", "up", "down")
+
+
+def attach(network: FreshetNetwork) -> Callable[[], FreshetNetwork]:
+    """Give the attention's and the MLPs' matrices additions of rank 8 that start at zero; nothing else can learn then.
+
+    Changes the network in place and draws from torch's global generator.
+
+    Returns:
+        What to call after training: it makes the additions part of the matrices and returns a plain network.
+
+    Raises:
+        InvalidInputError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise InvalidInputError(
+            "tuning with lora needs the package peft, which is not installed", hint="pip install 'freshet[train]'"
+        ) from None
+    adapted = get_peft_model(network, LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=list(MATRICES)))
+    return lambda: cast(FreshetNetwork, adapted.merge_and_unload())
