@@ -10,7 +10,9 @@ DEMO_ARGS ?=
 OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),-Otarget)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-static check-tests format install install-dev docs clean
+SEEDS ?= 5
+
+.PHONY: help demo test chaos check check-static check-tests format install install-dev docs clean
 
 help: ## Show this help
 	@echo "freshet: streaming sales forecasts. Targets:"
@@ -21,6 +23,10 @@ demo: $(VENV)/.installed ## Run everything on this machine: a simulated shop, li
 
 test: $(VENV)/.installed-dev ## Run all tests (those that need Kafka or Chromium skip where there is none)
 	$(BIN)/python -m pytest tests
+
+chaos: $(VENV)/.installed-dev ## Hurt Kafka, Redis and ingest in every way, SEEDS=5 times each, and count again (needs KAFKA_HOME)
+	CHAOS_SEEDS=$(SEEDS) CHAOS_REPORT=1 $(BIN)/python -m pytest -q tests/integration/faults
+	MODEL_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/integration/test_model.py
 
 check: $(VENV)/.installed-dev ## Lint, format, types, doctests, unit tests, import layering
 	@$(MAKE) --no-print-directory -j2 $(OUTPUT_SYNC) check-static check-tests

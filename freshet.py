@@ -13,6 +13,7 @@ from model.explain_command import explain
 
 if TYPE_CHECKING:
     from stream.config import Settings
+    from stream.letters import Wanted
 
 __version__ = "0.1.0"
 __all__ = ["Forecaster", "FreshetError", "Settings", "WindowReader", "__version__"]
@@ -61,6 +62,11 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Summary = Annotated[Path | None, typer.Option("--summary", help="Also write the result as JSON to this file.")]
 Seconds = Annotated[int | None, typer.Option(min=1, help="Stop after so many seconds of live time; default: never.")]
 Preset = Annotated[str | None, typer.Option(help="online_retail, taobao, olist or dunnhumby.")]
+SourceTopic = Annotated[str | None, typer.Option("--topic", help="Only letters from this source topic.")]
+ErrorName = Annotated[str | None, typer.Option("--error", help="Only this error class or stage.")]
+LetterFrom = Annotated[str | None, typer.Option("--from", help="Only letters written since; ms or RFC 3339.")]
+LetterTo = Annotated[str | None, typer.Option("--to", help="Only letters written before; ms or RFC 3339.")]
+Late = Annotated[bool, typer.Option("--late", help="Records that came too late instead of dead letters.")]
 Map = Annotated[list[str] | None, typer.Option("--map", help="field=column, repeated or joined by commas.")]
 
 
@@ -141,12 +147,18 @@ def demo(
 def ingest(
     config: Config = None,
     until_end: Annotated[bool, typer.Option(help="Stop at the log ends seen at start.")] = False,
+    from_beginning: Annotated[bool, typer.Option(help="Fold the whole log anew; needs --into.")] = False,
+    into: Annotated[
+        int | None, typer.Option(min=1, help="The generation to build; readers switch to it when it has caught up.")
+    ] = None,
     http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
 ) -> None:
     """Fold orders and clicks into windows in Redis, exactly once."""
     from stream.ingest import run
 
-    run(_with_http_port(_settings(config), "ingest", http_port), until_end=until_end)
+    if from_beginning != (into is not None):
+        raise typer.BadParameter("--from-beginning and --into go together: live windows are never overwritten")
+    run(_with_http_port(_settings(config), "ingest", http_port), until_end=until_end, into=into)
 
 
 @app.command()
@@ -300,6 +312,16 @@ def windows_export(
     )
 
 
+@windows.command("drop")
+def windows_drop(
+    generation: Annotated[int, typer.Argument(min=0, help="A generation that is not current.")], config: Config = None
+) -> None:
+    """Free the memory of an old generation of windows."""
+    from stream.backfill import drop_generation
+
+    typer.echo(f"{drop_generation(_settings(config), generation)} keys deleted")
+
+
 @app.command()
 def verify(config: Config = None, json: Json = False, summary: Summary = None) -> None:
     """Recount the log independently and compare with the windows; exit status 1 when anything differs."""
@@ -336,27 +358,57 @@ def doctor(config: Config = None, json: Json = False) -> None:
 @dlq.command("list")
 def dlq_list(
     config: Config = None,
-    topic: Annotated[str | None, typer.Option(help="Only letters from this source topic.")] = None,
+    topic: SourceTopic = None,
+    error: ErrorName = None,
+    from_: LetterFrom = None,
+    to: LetterTo = None,
+    late: Late = False,
     max: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     json: Json = False,
 ) -> None:
     """Show dead letters: where each came from and what is wrong with it."""
-    from stream.deadletter import list_letters
+    from stream.letters import list_letters
 
-    letters = list_letters(_settings(config), topic=topic, most=max)
+    letters = list_letters(_settings(config), _wanted(topic, error, from_, to, late), most=max)
     _put([letter.as_dict() for letter in letters], json, "\n".join(letter.as_text() for letter in letters))
 
 
 @dlq.command("redrive")
 def dlq_redrive(
     config: Config = None,
-    topic: Annotated[str | None, typer.Option(help="Only letters from this source topic.")] = None,
-    max: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    topic: SourceTopic = None,
+    error: ErrorName = None,
+    from_: LetterFrom = None,
+    to: LetterTo = None,
+    late: Late = False,
+    max: Annotated[int | None, typer.Option(min=1, help="At most so many; default: all.")] = None,
+    from_start: Annotated[bool, typer.Option(help="Also those sent before; windows count each once.")] = False,
 ) -> None:
-    """Send dead letters to their topics again."""
-    from stream.deadletter import redrive
+    """Send dead letters to the partitions they came from again; windows count each at most once."""
+    from stream.letters import redrive
 
-    typer.echo(f"{redrive(_settings(config), topic=topic, most=max)} sent again")
+    done = redrive(_settings(config), _wanted(topic, error, from_, to, late), most=max, from_start=from_start)
+    typer.echo(f"{done} sent again")
+
+
+@dlq.command("show")
+def dlq_show(
+    place: Annotated[str, typer.Argument(help="topic-partition-offset, as `list` shows it.")],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Show one letter whole: what is wrong with it, its headers, its value."""
+    from stream.letters import show_letter
+
+    letter = show_letter(_settings(config), place)
+    _put(letter.as_dict(), json, letter.as_page())
+
+
+def _wanted(topic: str | None, error: str | None, from_: str | None, to: str | None, late: bool) -> Wanted:
+    from stream.export import parse_time_ms
+    from stream.letters import Wanted
+
+    return Wanted(topic, late, error, parse_time_ms(from_, "--from"), parse_time_ms(to, "--to"))
 
 
 @config.command("show")

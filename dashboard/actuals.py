@@ -97,6 +97,7 @@ class RedisSource:
         timeout_ms = min(settings.redis.timeout_ms, MAX_TIMEOUT_MS)
         client = connect(settings.redis.model_copy(update={"timeout_ms": timeout_ms}))
         self._clock = open_clock(client)
+        self._client = client
         self._store = WindowStore(client, settings.redis.generation)
         self._reader = WindowReader(client, settings.redis.generation, self._resolution_ms, KEPT_BUCKETS, rules=rules)
         self._books = Books()
@@ -121,6 +122,8 @@ class RedisSource:
         return snapshot(view, rows, self._resolution_ms, books)
 
     def _read_books(self) -> Books:
+        if self._store.generation != self._reader.generation:
+            self._store = WindowStore(self._client, self._reader.generation)
         headers = [self._store.header(topic, partition) for topic, partition in self._store.partitions()]
         names = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
         return Books(**{name: sum(getattr(header, name) for header in headers if header) for name in names})

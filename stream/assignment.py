@@ -7,21 +7,20 @@ only then starts to fetch, at the offset stored beside the windows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from stream.errors import BrokerError, LogLostError
-from stream.kafka import Consumer, TopicPartition, broker_errors
+from stream.kafka import Consumer, TopicPartition, broker_errors, take
+from stream.layout import Header
 from stream.partition import PartitionWindows
+from stream.store import NEW_GENERATION_HINT
 from stream.telemetry import get_logger
 
 Key = tuple[str, int]
 
 REJOIN_S = 30.0
-LOST_HINT = (
-    "set redis.generation one higher to fold what the log still holds into new windows, "
-    "or bring back the Redis or the topic that belong together"
-)
+SETTLE_SLICE_MS = 100
 
 log = get_logger(__name__)
 
@@ -65,6 +64,20 @@ class Assignment:
         self._topics = topics
         with broker_errors("joining the group"):
             self._client.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+
+    def settle(self, timeout_ms: int) -> None:
+        """Before leaving: let the group answer a join that is under way, for at most so long.
+
+        A client that is closed while its first assignment comes in waits in `_revoked` for ever: seen with a process
+        that had nothing to read and ended within milliseconds of joining.
+        """
+        deadline = time.monotonic() + timeout_ms / 1_000
+        while self._topics and not self.joined and time.monotonic() < deadline:
+            try:
+                take(self._client, 1, SETTLE_SLICE_MS)
+            except BrokerError as error:
+                log.debug("settle", error=str(error))
+                return
 
     def claim_waiting(self) -> list[Key]:
         """Claim what was assigned and start to read it; the partitions newly owned.
@@ -135,15 +148,28 @@ class Assignment:
         self.join(self._topics)
 
     @property
-    def fenced(self) -> bool:
-        """Whether a partition was dropped and not assigned again since."""
-        return self._fenced_at_s is not None
+    def trouble(self) -> str | None:
+        """What keeps this process from its share of the partitions, None where nothing does; for /readyz."""
+        if not self.joined:
+            return "joining the consumer group"
+        if self._fenced_at_s is not None:
+            return "a partition was taken over by another process"
+        return "claiming partitions" if self._waiting else None
+
+    def positions(self, keys: Collection[Key], stored: Callable[[str, int], Header | None]) -> dict[Key, int]:
+        """The next offset of partitions: ours, or what `stored` says that another process of the group has written."""
+        mine = {key: self.owned[key].position for key in keys if key in self.owned}
+        others = {key: stored(*key) for key in keys if key not in self.owned}
+        return mine | {key: (header.next_offset or 0) if header else 0 for key, header in others.items()}
 
     def _take_over(self, key: Key, windows: PartitionWindows, first: int, end: int) -> None:
         position = windows.header.next_offset
         if position is None:
             windows.start_at(first)
             position = first
+            if first > 0:
+                text = "the log has lost its first records: buckets before its first event are missing, not half-filled"
+                log.warning("begun_late", topic=key[0], partition=key[1], offset=first, hint=text)
         check_inside(key, position, first, end)
         self.owned[key] = Owned(windows, position)
         self._read([key], [])
@@ -187,5 +213,5 @@ def check_inside(key: Key, position: int, first: int, end: int) -> None:
         raise LogLostError(
             f"{key[0]}:{key[1]}: the windows in Redis end at offset {position}, and the log holds {first} to {end}: "
             "the records between are gone, so the windows cannot be continued",
-            hint=LOST_HINT,
+            hint=NEW_GENERATION_HINT,
         )

@@ -1,19 +1,21 @@
 """What a reader may believe of stored windows: how far each input has come, what is closed, final, and observed. Pure.
 
-A bucket is named by its number, `bucket_start_ms // resolution_ms`. Dimension: B buckets.
+A bucket is named by its number, see `stream.grid`. Dimension: B buckets.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.config import Settings, WindowSettings
-from stream.errors import InvalidInputError
+from stream.config import UTC, Settings, WindowSettings
+from stream.errors import FingerprintError, InvalidInputError
+from stream.grid import Grid
 from stream.layout import Header
 
 Input = tuple[str, int]
@@ -30,6 +32,7 @@ class ReadRules:
     clicks_topic: str = "freshet.clicks.v1"
     out_of_order_ms: int = WindowSettings().out_of_order_ms
     allowed_lateness_ms: int = WindowSettings().allowed_lateness_ms
+    time_zone: str = UTC
 
     @classmethod
     def of(cls, settings: Settings, resolution_ms: int) -> ReadRules:
@@ -42,7 +45,7 @@ class ReadRules:
         if resolution_ms not in retained:
             raise InvalidInputError(
                 f"no windows are kept at {resolution_ms} ms; expected one of {sorted(retained)}",
-                hint="add it to windows.resolutions, which needs a new redis.generation",
+                hint="add it to windows.resolutions, and fold with `freshet ingest --from-beginning --into GENERATION`",
             )
         topics, windows = settings.kafka.topics, settings.windows
         return cls(
@@ -52,7 +55,34 @@ class ReadRules:
             topics.clicks,
             windows.out_of_order_ms,
             windows.allowed_lateness_ms,
+            settings.calendar.time_zone,
         )
+
+    def as_folded(self, fingerprint: str) -> ReadRules:
+        """The rules that a header's fingerprint tells, for a generation folded under other settings than ours.
+
+        Raises:
+            FingerprintError: That generation has no windows of this resolution.
+        """
+        said = json.loads(fingerprint)
+        kept = {width["resolution_ms"]: width["buckets"] for width in said.get("windows.resolutions", ())}
+        if self.resolution_ms not in kept:
+            raise FingerprintError(
+                f"the windows that are current now are not kept at {self.resolution_ms} ms, but at {sorted(kept)}",
+                hint="restart with the settings under which they were folded",
+            )
+        return replace(
+            self,
+            retained_buckets=kept[self.resolution_ms],
+            out_of_order_ms=said["windows.out_of_order_ms"],
+            allowed_lateness_ms=said["windows.allowed_lateness_ms"],
+            time_zone=said.get("calendar.time_zone", UTC),
+        )
+
+    @property
+    def grid(self) -> Grid:
+        """The buckets."""
+        return Grid(self.resolution_ms, self.time_zone)
 
     @property
     def topics(self) -> tuple[str, str]:
@@ -62,13 +92,17 @@ class ReadRules:
 
 @dataclass(frozen=True, slots=True)
 class InputState:
-    """Up to where one partition of an event topic has been folded."""
+    """Up to where one partition of an event topic has been folded.
+
+    `origin_ms` is the time of its first event; where the log began after offset 0, what came before is not known.
+    """
 
     offset: int
     first_offset: int
     frontier_ms: int | None
     idle_frontier_ms: int | None
     first_event_ms: int | None
+    origin_ms: int | None = None
 
     @classmethod
     def of(cls, header: Header) -> InputState:
@@ -80,6 +114,7 @@ class InputState:
             header.frontier_ms,
             header.idle_frontier_ms,
             header.first_event_ms,
+            header.origin_ms,
         )
 
 
@@ -101,17 +136,17 @@ def reached(inputs: Mapping[Input, InputState], topics: Iterable[str]) -> list[R
     return found
 
 
-def live_cutoff_ms(inputs: Mapping[Input, InputState], topic: str, resolution_ms: int) -> int | None:
+def live_cutoff_ms(inputs: Mapping[Input, InputState], topic: str, grid: Grid) -> int | None:
     """The newest bucket end that every partition of the topic with data has reached or is idle past.
 
     None before there is data. It may fall when a partition gets its first data.
 
     >>> state = InputState(offset=9, first_offset=0, frontier_ms=2_500, idle_frontier_ms=3_999, first_event_ms=0)
-    >>> live_cutoff_ms({("orders", 0): state}, "orders", 1_000)
+    >>> live_cutoff_ms({("orders", 0): state}, "orders", Grid(1_000))
     3000
     """
     live_ms = [part.live_ms for part in reached(inputs, [topic])]
-    return min(live_ms) // resolution_ms * resolution_ms if live_ms else None
+    return grid.start_ms(grid.bucket(min(live_ms))) if live_ms else None
 
 
 def closed_ms(inputs: Mapping[Input, InputState], rules: ReadRules) -> int | None:
@@ -138,23 +173,44 @@ def oldest_retained(parts: Iterable[Reached], rules: ReadRules) -> int | None:
     frontiers_ms = [part.frontier_ms for part in parts]
     if not frontiers_ms:
         return None
-    return (max(frontiers_ms) - rules.out_of_order_ms) // rules.resolution_ms - rules.retained_buckets
+    return rules.grid.first_retained(max(frontiers_ms) - rules.out_of_order_ms, rules.retained_buckets)
+
+
+def first_whole(inputs: Mapping[Input, InputState], topics: Iterable[str], rules: ReadRules) -> int | None:
+    """The oldest bucket of which no part lies before the beginning of a partition's windows; None: all are whole.
+
+    Windows that were begun on a log whose first records were gone (its first offset is not 0) know nothing of what
+    came before their first event, out of order by at most `out_of_order_ms`.
+
+    >>> state = InputState(9, first_offset=4, frontier_ms=99, idle_frontier_ms=None, first_event_ms=5, origin_ms=21)
+    >>> first_whole({("o", 0): state}, ["o"], ReadRules(10, 5, out_of_order_ms=3))
+    3
+    """
+    wanted = set(topics)
+    origins_ms = [
+        state.origin_ms
+        for (topic, _), state in inputs.items()
+        if topic in wanted and state.first_offset > 0 and state.origin_ms is not None
+    ]
+    return rules.grid.bucket(max(origins_ms) + rules.out_of_order_ms - 1) + 1 if origins_ms else None
 
 
 def observed(inputs: Mapping[Input, InputState], topic: str, bucket_B: NDArray[np.int64], rules: ReadRules) -> Bools:
     """Which buckets the sums of a topic are known for, bool[B].
 
     Known is a bucket that all partitions with data have reached (or are idle past), that does not end before the
-    first event of the topic, and that is still retained. All others are missing, which is not 0.
+    first event of the topic, that is whole (see `first_whole`), and that is still retained. All others are missing,
+    which is not 0.
     """
     parts = reached(inputs, [topic])
     oldest = oldest_retained(parts, rules)
     if oldest is None:
         return np.zeros(len(bucket_B), dtype=bool)
-    end_B = (bucket_B + 1) * rules.resolution_ms
+    end_B = rules.grid.starts_ms((bucket_B + 1).tolist())
     reached_B = end_B <= min(part.live_ms for part in parts)
     begun_B = end_B > min(part.first_event_ms for part in parts)
-    known_B: Bools = reached_B & begun_B & (bucket_B >= oldest)
+    whole = first_whole(inputs, [topic], rules)
+    known_B: Bools = reached_B & begun_B & (bucket_B >= (oldest if whole is None else max(oldest, whole)))
     return known_B
 
 

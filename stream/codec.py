@@ -10,10 +10,15 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+from stream.config import TimeUnit
 from stream.errors import EventError
 from stream.schemas import Time
 
 MAX_TIME_MS: Final = 253_402_300_799_999
+UNITS: Final[dict[TimeUnit, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000)}
+"""By what a whole number is multiplied, then divided, to become milliseconds."""
+
+_UNIT_NAMES: Final[dict[TimeUnit, str]] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 AnyRecord = TypeVar("AnyRecord")
 
@@ -47,14 +52,28 @@ def decode(kind: type[AnyRecord], data: bytes) -> AnyRecord:
     return record
 
 
-def time_ms(value: Time) -> int:
+def longest_time(unit: TimeUnit) -> int:
+    """The last moment of the year 9999 in a unit.
+
+    >>> longest_time("s")
+    253402300799
+    """
+    multiplier, divisor = UNITS[unit]
+    return (MAX_TIME_MS * divisor + divisor - 1) // multiplier
+
+
+def time_ms(value: Time, unit: TimeUnit = "ms") -> int:
     """Epoch milliseconds of a time as events carry it; anything below a millisecond is cut off.
+
+    Args:
+        value: RFC 3339 text, or a whole number of units since 1970.
+        unit: Of a whole number.
 
     Raises:
         EventError: It is before 1970, after 9999, or not RFC 3339 with an offset.
 
-    >>> time_ms("1970-01-01T01:00:01.5+01:00"), time_ms(1500)
-    (1500, 1500)
+    >>> time_ms("1970-01-01T01:00:01.5+01:00"), time_ms(1500), time_ms(2, "s")
+    (1500, 1500, 2000)
     """
     if isinstance(value, str):
         try:
@@ -63,10 +82,11 @@ def time_ms(value: Time) -> int:
             raise EventError(f"{value[:40]!r} is not an RFC 3339 time") from None
         if moment.tzinfo is None:
             raise EventError(f"{value!r} has no offset from UTC")
-        value = (moment - _EPOCH) // _MILLISECOND
-    if not 0 <= value <= MAX_TIME_MS:
-        raise EventError(f"time {_short(value)} is not within 1970 to 9999 in epoch milliseconds")
-    return value
+        value, unit = (moment - _EPOCH) // _MILLISECOND, "ms"
+    if not 0 <= value <= longest_time(unit):
+        raise EventError(f"time {_short(value)} is not within 1970 to 9999 in epoch {_UNIT_NAMES[unit]}")
+    multiplier, divisor = UNITS[unit]
+    return value * multiplier // divisor
 
 
 def _short(value: int) -> str:

@@ -9,13 +9,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream.errors import ConfigError
 
+TimeUnit = Literal["s", "ms", "us"]
+
 ENV_PREFIX = "FRESHET_"
+UTC = "UTC"
 NOT_SETTINGS = frozenset({"FRESHET_FAILPOINT"})
 DEFAULT_CONFIG_FILE = Path("freshet.toml")
 
@@ -68,6 +72,11 @@ class KafkaSettings(Section):
     replication_factor: Positive = 1
     request_timeout_ms: Positive = 10_000
     session_timeout_ms: Positive = 10_000
+    group_instance_id: str = Field(
+        "",
+        description="A name of this ingest process alone that survives its restart: it then has its partitions back at "
+        "once, not after session_timeout_ms.",
+    )
     max_record_bytes: Positive = 1_000_000
     topics: Topics = Topics()
 
@@ -77,6 +86,7 @@ class RedisSettings(Section):
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
     generation: NotNegative = Field(0, description="Which generation of windows is written and read.")
+    cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
     timeout_ms: Positive = 5_000
 
 
@@ -86,6 +96,7 @@ class EventSettings(Section):
     series_by: tuple[str, ...] = Field(("sku", "region"), description="Fields joined into the item_id.")
     orders_fields: dict[str, str] = Field({}, description="Our field = the record's dotted path, for orders.")
     clicks_fields: dict[str, str] = Field({}, description="Our field = the record's dotted path, for clicks.")
+    time_unit: TimeUnit = Field("ms", description="Of an event_time that is a whole number: s, ms, us since 1970.")
     max_depth: Positive = Field(64, description="Nesting beyond this is a dead letter.")
 
 
@@ -112,10 +123,27 @@ class WindowSettings(Section):
     idle_ms: Positive = Field(30_000, description="Wall time at the log's end before a partition is idle.")
 
 
+class CalendarSettings(Section):
+    """The shop's own days."""
+
+    time_zone: str = Field(
+        UTC, description="Whose midnights begin the buckets of a day, such as Europe/Berlin; needs a new generation."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("not a time zone of the IANA database, such as Europe/Berlin") from None
+        return name
+
+
 class IngestSettings(Section):
     """Limits of the ingest process."""
 
-    batch_max_records: Positive = 20_000
+    batch_max_records: Positive = 50_000
     batch_max_wait_ms: Positive = 50
     max_cached_tiles: Positive = 20_000
     dead_letter_pause_per_s: Positive = Field(5_000, description="Above this rate ingest pauses and says so.")
@@ -218,6 +246,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     events: EventSettings = EventSettings()
     windows: WindowSettings = WindowSettings()
+    calendar: CalendarSettings = CalendarSettings()
     ingest: IngestSettings = IngestSettings()
     worker: WorkerSettings = WorkerSettings()
     drift: DriftSettings = DriftSettings()
@@ -244,6 +273,11 @@ class Settings(BaseSettings):
         if self.worker.resolution_ms not in widths:
             raise ValueError(
                 f"worker.resolution_ms {self.worker.resolution_ms} is not one of windows.resolutions {widths}"
+            )
+        if self.worker.resolution_ms == DAY_MS and self.calendar.time_zone != UTC:
+            raise ValueError(
+                f"forecasts step by equal widths, and days in {self.calendar.time_zone} have 23 to 25 hours; "
+                "forecast hours, or keep calendar.time_zone UTC"
             )
         return self
 

@@ -13,7 +13,7 @@ from stream.decoder import EventKind
 from stream.errors import FreshetError
 from stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
 from stream.partition import fingerprint
-from stream.store import WindowStore, check_fit, connect
+from stream.store import WindowStore, check_fit, connect, current_generation
 from stream.topics import mismatches, plan
 
 MAX_SKEW_MS = 5_000
@@ -112,7 +112,8 @@ def check_redis(settings: Settings) -> list[Check]:
 def check_clock(settings: Settings) -> list[Check]:
     """Whether this machine and Redis agree about the time, and whether time is simulated."""
     client = connect(settings.redis)
-    seconds, microseconds = client.time()
+    said = client.time()
+    seconds, microseconds = next(iter(said.values())) if isinstance(said, dict) else said
     skew_ms = round(time.time() * 1_000 - (seconds * 1_000 + microseconds / 1_000))
     if abs(skew_ms) > MAX_SKEW_MS:
         text = f"this machine's clock is {skew_ms} ms ahead of Redis' (negative: behind)"
@@ -126,12 +127,13 @@ def check_clock(settings: Settings) -> list[Check]:
 
 def check_windows(settings: Settings) -> list[Check]:
     """Whether every stored partition can be continued from the log under these settings."""
-    store = WindowStore(connect(settings.redis), settings.redis.generation)
+    client = connect(settings.redis)
+    store = WindowStore(client, current_generation(client, settings.redis.generation))
     topics = settings.kafka.topics
     kinds: dict[str, EventKind] = {topics.orders: "orders", topics.clicks: "clicks"}
     stored = [key for key in store.partitions() if key[0] in kinds]
     if not stored:
-        return [Check("windows", "ok", f"generation {settings.redis.generation} is empty")]
+        return [Check("windows", "ok", f"generation {store.generation} is empty")]
     ranges = LogOffsets(settings).ranges(stored)
     checks = [
         check
@@ -146,7 +148,7 @@ def _continues(store: WindowStore, topic: str, partition: int, log: range, ours:
     if header is None or header.next_offset is None:
         return []
     where, checks = f"{topic}:{partition}", []
-    raise_generation = f"set redis.generation to {store.generation + 1} to fold what the log holds into new windows"
+    raise_generation = f"`freshet ingest --from-beginning --into {store.generation + 1}` folds what the log holds anew"
     if header.next_offset not in log:
         text = f"{where}: the windows end at offset {header.next_offset}, the log holds {log.start} to {log.stop - 1}"
         checks.append(Check("windows", "fail", text, raise_generation))

@@ -29,7 +29,7 @@ from stream.config import Settings
 from stream.errors import EventError, InvalidInputError
 from stream.read import WindowReader
 from stream.schemas import CHANNELS, UNIT_SCALES
-from stream.store import WindowStore, connect
+from stream.store import WindowStore, connect, current_generation
 from stream.telemetry import get_logger
 
 MAX_GROUP_CELLS = 24_000_000
@@ -123,16 +123,16 @@ def rows(
     """Windows in which any channel is not 0, sorted by item and bucket, a group of items at a time."""
     rules = ReadRules.of(settings, resolution_ms)
     client = connect(settings.redis)
-    store = WindowStore(client, settings.redis.generation)
+    store = WindowStore(client, current_generation(client, settings.redis.generation))
     item_ids = [item for item in _stored_items(store, rules) if item_id in (None, item)]
     if not item_ids:
-        log.warning("export_found_no_items", generation=settings.redis.generation, item_id=item_id)
+        log.warning("export_found_no_items", generation=store.generation, item_id=item_id)
     num_buckets = rules.retained_buckets + rules.out_of_order_ms // resolution_ms + 2
     group_items = max(MAX_GROUP_CELLS // (num_buckets * len(CHANNELS)), 1)
     for first in range(0, len(item_ids), group_items):
         wanted = frozenset(item_ids[first : first + group_items])
         reader = WindowReader(
-            client, settings.redis.generation, resolution_ms, num_buckets, owns=wanted.__contains__, rules=rules
+            client, store.generation, resolution_ms, num_buckets, owns=wanted.__contains__, rules=rules
         )
         reader.refresh()
         yield _group(reader, start_ms, end_ms, include_open=include_open)
@@ -149,24 +149,29 @@ def _stored_items(store: WindowStore, rules: ReadRules) -> list[str]:
 
 def _group(reader: WindowReader, start_ms: int | None, end_ms: int | None, *, include_open: bool) -> Rows:
     """All rows of the items that one reader owns."""
-    rules, width_ms = reader.rules, reader.resolution_ms
+    rules, grid = reader.rules, reader.rules.grid
     parts = belief.reached(reader.inputs, rules.topics)
     oldest, closed_ms = belief.oldest_retained(parts, rules), reader.closed_ms()
     if oldest is None or closed_ms is None:
         return Rows([], np.empty(0, np.int64), np.empty((0, len(CHANNELS)), np.int64), np.empty(0, bool))
-    oldest = max(oldest, min(part.first_event_ms for part in parts) // width_ms)
-    if start_ms is not None and start_ms < oldest * width_ms:
-        log.warning("export_starts_later", asked_ms=start_ms, oldest_retained_ms=oldest * width_ms)
-    first = oldest if start_ms is None else max(oldest, -(-start_ms // width_ms))
-    newest = max(part.frontier_ms for part in parts) // width_ms if include_open else closed_ms // width_ms - 1
-    last = newest if end_ms is None else min(newest, -(-end_ms // width_ms) - 1)
+    oldest = max(oldest, grid.bucket(min(part.first_event_ms for part in parts)))
+    whole = belief.first_whole(reader.inputs, rules.topics, rules)
+    if whole is not None and whole > oldest:
+        log.warning("export_starts_later", reason="the log had lost its first records", whole_ms=grid.start_ms(whole))
+        oldest = whole
+    if start_ms is not None and start_ms < grid.start_ms(oldest):
+        log.warning("export_starts_later", asked_ms=start_ms, oldest_retained_ms=grid.start_ms(oldest))
+    first = oldest if start_ms is None else max(oldest, grid.bucket(start_ms - 1) + 1)
+    newest = reader.newest_bucket if include_open else grid.bucket(closed_ms) - 1
+    last = newest if end_ms is None else min(newest, grid.bucket(end_ms - 1))
     num_buckets = max(last - first + 1, 0)
     order = np.argsort(np.array(reader.item_ids, dtype=object), kind="stable")
-    values_ICB = reader.sums((first + num_buckets) * width_ms, num_buckets, order)
+    values_ICB = reader.sums(grid.start_ms(first + num_buckets), num_buckets, order)
     item, bucket = np.nonzero(values_ICB.any(axis=1))
-    start_N = (first + bucket) * width_ms
+    start_B = grid.starts_ms(range(first, first + num_buckets + 1))
+    start_N = start_B[bucket]
     names = [reader.item_ids[row] for row in order[item]]
-    return Rows(names, start_N, values_ICB[item, :, bucket], start_N + width_ms <= closed_ms)
+    return Rows(names, start_N, values_ICB[item, :, bucket], start_B[bucket + 1] <= closed_ms)
 
 
 # Formats ----------------------------------------------------------------------------------------------------

@@ -41,6 +41,14 @@ class Shape:
         get = attrgetter(*(self.paths[name] for name in names))
         return get if len(names) > 1 else lambda record: (get(record),)
 
+    def reader(self, names: tuple[str, ...]) -> tuple[Callable[[Any], tuple[Any, ...]], list[int]]:
+        """Reads all of a record as a tuple, and where in it each of some fields is; AttributeError as for `getter`."""
+        if any("." in self.paths[name] for name in names):
+            return self.getter(names), list(range(len(names)))
+        # A plain copy of the whole struct takes a third of the time of asking for five of its fields.
+        attributes = self.struct.__struct_fields__
+        return msgspec.structs.astuple, [attributes.index(self.paths[name]) for name in names]
+
     def dig(self, record: Any, name: str) -> Any:
         """One field, None where it or an object on its way is missing or null."""
         for part in self.paths[name].split("."):

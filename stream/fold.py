@@ -11,8 +11,9 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import Resolution
+from stream.config import UTC, Resolution
 from stream.dedupe import MINUTE_MS, SeenHashes, first_live_minute, minute_expiry_ms
+from stream.grid import Grid
 from stream.layout import Keys, MinuteAppend, TileWrites
 from stream.tiles import decode_cells, encode_cells
 from stream.windows import (
@@ -38,32 +39,37 @@ _HASH_BYTES = 8
 class TileFolder:
     """Adds lines to tiles of all resolutions."""
 
-    def __init__(self, read: Read, keys: Keys, resolutions: Sequence[Resolution], max_cached_tiles: int) -> None:
+    def __init__(
+        self,
+        read: Read,
+        keys: Keys,
+        resolutions: Sequence[Resolution],
+        max_cached_tiles: int,
+        time_zone: str = UTC,
+    ) -> None:
         self._read = read
         self._keys = keys
-        self._resolutions = resolutions
+        self._grids = [(Grid(width.resolution_ms, time_zone), width.buckets) for width in resolutions]
         self._cache = TileCache(max_cached_tiles)
 
-    def fold(
-        self, additions: Additions, *, frontier_ms: int, watermark_ms: int
-    ) -> tuple[list[TileWrites], ChangedTiles]:
+    def fold(self, additions: Additions, *, newest_ms: int, watermark_ms: int) -> tuple[list[TileWrites], ChangedTiles]:
         """New absolute tiles after a batch.
 
         Args:
             additions: What its applied lines add.
-            frontier_ms: Before the batch: no bucket that begins after it has a tile yet.
+            newest_ms: Before the batch: no bucket that begins after it has a tile yet.
             watermark_ms: After the batch: decides which buckets are still retained.
         """
         writes: list[TileWrites] = []
         changed: ChangedTiles = []
-        for resolution in self._resolutions:
-            sums = sum_by_tile(additions, resolution, watermark_ms)
-            width = resolution.resolution_ms
+        for grid, count in self._grids:
+            sums = sum_by_tile(additions, grid, count, watermark_ms)
+            width = grid.resolution_ms
             names = list(zip(repeat(width), sums.bucket.tolist(), sums.chunk.tolist(), strict=False))
-            keys, values = add_to(self._stored(names, frontier_ms // width), sums)
+            keys, values = add_to(self._stored(names, grid.bucket(newest_ms)), sums)
             data = encode_cells(keys, values, len(names))
             texts = [f"{bucket}:{chunk}" for _, bucket, chunk in names]
-            writes.append(TileWrites(width, (resolution.buckets + 1) * width, texts, data))
+            writes.append(TileWrites(width, texts, data, [grid.expiry_ms(bucket, count) for _, bucket, _ in names]))
             changed += zip(names, split_tiles(keys, values, len(names)), strict=True)
         return writes, changed
 
@@ -98,10 +104,10 @@ class MinuteLog:
         self._allowed_lateness_ms = allowed_lateness_ms
         self._num_bytes: dict[int, int] = {}
 
-    def load(self, frontier_ms: int, watermark_ms: int) -> None:
-        """Read the minutes that still make duplicates."""
-        oldest = max(first_live_minute(watermark_ms, self._allowed_lateness_ms), 0)
-        minutes = range(oldest, frontier_ms // MINUTE_MS + 1)
+    def load(self, first_ms: int, newest_ms: int, watermark_ms: int) -> None:
+        """Read the minutes that still make duplicates, of events from `first_ms` to `newest_ms`."""
+        oldest = max(first_live_minute(watermark_ms, self._allowed_lateness_ms), first_ms // MINUTE_MS)
+        minutes = range(oldest, newest_ms // MINUTE_MS + 1)
         stored = self._read([self._keys.minute(minute) for minute in minutes])
         for minute, data in zip(minutes, stored, strict=True):
             if data:

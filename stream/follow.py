@@ -9,11 +9,15 @@ again in the MULTI.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from stream.errors import StoreError
+from stream.grid import Grid
 from stream.layout import Header, Keys
+from stream.ring import Ints
 from stream.tiles import CHUNK_ITEMS
 
 MAX_ATOMIC_TILES = 256
@@ -31,8 +35,10 @@ class Look:
     changed: frozenset[TileId]
 
     @classmethod
-    def of(cls, fields: Mapping[bytes, bytes], members: Iterable[bytes]) -> Look:
+    def of(cls, fields: Mapping[bytes, bytes] | list[bytes], members: Iterable[bytes]) -> Look:
         """Understand the two answers; a partition that was claimed but never written counts as nothing."""
+        if isinstance(fields, list):  # A transaction on a cluster hands over what the server sent.
+            fields = dict(zip(fields[::2], fields[1::2], strict=True))
         header = Header.parse(fields) if fields else None
         if header is None or header.next_offset is None:
             return cls(None, frozenset())
@@ -67,10 +73,10 @@ class Change:
 class PartitionFollower:
     """Reads one partition; remembers only up to which offset, and how many items it named."""
 
-    def __init__(self, client: Any, keys: Keys, resolution_ms: int) -> None:
+    def __init__(self, client: Any, keys: Keys, grid: Grid) -> None:
         self._client = client
         self._keys = keys
-        self._resolution_ms = resolution_ms
+        self._grid = grid
         self.offset = -1
         self.first_offset: int | None = None
         self.num_items = 0
@@ -79,7 +85,7 @@ class PartitionFollower:
         """Queue a look at what changed after the offset known here, or after another: two commands."""
         pipe.hgetall(self._keys.header)
         since = self.offset if since is None else since
-        pipe.zrangebyscore(self._keys.index(self._resolution_ms), f"({since}", "+inf")
+        pipe.zrangebyscore(self._keys.index(self._grid.resolution_ms), f"({since}", "+inf")
 
     def moved_back(self, look: Look) -> bool:
         """Whether Redis holds less than is known here: it lost its newest writes and waits for a replay."""
@@ -99,7 +105,7 @@ class PartitionFollower:
         assert seen is not None and not self.moved_back(look)
         restarted = self.first_offset is not None and self.first_offset != seen.first_offset
         full = self.first_offset is None or restarted or self.offset < seen.index_floor
-        wanted = _all_tiles(seen, self._resolution_ms, buckets) if full else set(look.changed)
+        wanted = _all_tiles(seen, self._grid, buckets) if full else set(look.changed)
         tiles: dict[TileId, bytes | None] = {}
         since = self.offset
         if full or len(wanted) > MAX_ATOMIC_TILES:
@@ -126,7 +132,8 @@ class PartitionFollower:
             pipe = self._client.pipeline(transaction=True)
             self.ask(pipe, since)
             if order:
-                pipe.mget([self._keys.tile(self._resolution_ms, *tile) for tile in order])
+                # By name: a cluster's pipeline has no `mget`, for fear of keys of several slots.
+                pipe.execute_command("MGET", *(self._keys.tile(self._grid.resolution_ms, *tile) for tile in order))
             fields, members, *values = pipe.execute()
             look = Look.of(fields, members)
             if look.header is None or look.header.first_offset != seen.first_offset:
@@ -143,7 +150,7 @@ class PartitionFollower:
         tiles: dict[TileId, bytes | None] = {}
         for first in range(0, len(order), MAX_ATOMIC_TILES):
             piece = order[first : first + MAX_ATOMIC_TILES]
-            values = self._client.mget([self._keys.tile(self._resolution_ms, *tile) for tile in piece])
+            values = self._client.mget([self._keys.tile(self._grid.resolution_ms, *tile) for tile in piece])
             tiles.update((tile, value) for tile, value in zip(piece, values, strict=True) if value is not None)
         return tiles
 
@@ -160,6 +167,23 @@ class PartitionFollower:
         return item_ids
 
 
+@dataclass(slots=True)
+class HeldPart:
+    """What a reader's ring holds of one partition: the tiles' bytes, so that a difference is exact, and items' rows."""
+
+    follower: PartitionFollower
+    tiles: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    row_of_slot: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def columns(self, chunk: int) -> tuple[Ints | slice, Ints]:
+        """Columns of a chunk whose items have a row, and those rows."""
+        row_N = self.row_of_slot[chunk * CHUNK_ITEMS : (chunk + 1) * CHUNK_ITEMS]
+        column_N = np.flatnonzero(row_N >= 0)
+        if len(column_N) == len(row_N):
+            return slice(0, len(row_N)), row_N
+        return column_N, row_N[column_N]
+
+
 def _tile_ids(members: Iterable[bytes]) -> frozenset[TileId]:
     try:
         return frozenset((int(bucket), int(chunk)) for bucket, chunk in (member.split(b":") for member in members))
@@ -167,10 +191,11 @@ def _tile_ids(members: Iterable[bytes]) -> frozenset[TileId]:
         raise StoreError("the index of changed tiles holds a member that is not <bucket>:<chunk>") from None
 
 
-def _all_tiles(header: Header, resolution_ms: int, buckets: range) -> set[TileId]:
-    """Every tile of these buckets that could be there: from the first event to the frontier."""
-    if header.frontier_ms is None or header.first_event_ms is None:
+def _all_tiles(header: Header, grid: Grid, buckets: range) -> set[TileId]:
+    """Every tile of these buckets that could be there: from the first event to the newest."""
+    newest_ms = header.newest_ms
+    if newest_ms is None or header.first_event_ms is None:
         return set()
-    first = max(buckets.start, header.first_event_ms // resolution_ms)
-    end = min(buckets.stop, header.frontier_ms // resolution_ms + 1)
+    first = max(buckets.start, grid.bucket(header.first_event_ms))
+    end = min(buckets.stop, grid.bucket(newest_ms) + 1)
     return {(bucket, chunk) for bucket in range(first, end) for chunk in range(-(-header.items // CHUNK_ITEMS))}

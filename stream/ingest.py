@@ -13,26 +13,28 @@ A crash between any two of them repeats from 1 at the offset that 2 wrote last.
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-import numpy as np
-
-from stream.assignment import LOST_HINT, Assignment, Key, Owned, check_inside
+from stream.assignment import Assignment, Key, Owned
+from stream.backfill import Generations, caught_up
 from stream.clock import open_clock
 from stream.config import Settings
 from stream.decoder import EventKind
 from stream.errors import BrokerError, FreshetError, LogLostError, StoreUnavailableError
 from stream.failpoints import failpoint
+from stream.gather import Decode, Gathered, gather
 from stream.guard import DeadLetterGuard
+from stream.identity import TopicIdentity, check_logs
 from stream.ingest_metrics import IngestMetrics
 from stream.kafka import LogOffsets, Message, consumer, partitions_of, take
+from stream.layout import Header
 from stream.outbox import Outbox
-from stream.partition import Fold, PartitionWindows, RawBatch
+from stream.partition import Fold, PartitionWindows, fingerprint
+from stream.pause import Pause
 from stream.signals import on_signals
-from stream.store import Outcome, WindowStore, check_fit, connect
+from stream.store import NEW_GENERATION_HINT, Outcome, WindowStore, check_fit, connect
 from stream.telemetry import get_logger, new_registry, serve_http
 from stream.topics import dead_letter_topic
 
@@ -42,11 +44,12 @@ LONGEST_WAIT_S = 5.0
 SLICE_MS = 100
 CALM_S = 30.0
 STUCK_S = 120.0
+GC_THRESHOLDS = (100_000, 20, 100)
 
 log = get_logger(__name__)
 
 
-def run(settings: Settings, *, until_end: bool = False) -> None:
+def run(settings: Settings, *, until_end: bool = False, into: int | None = None) -> None:
     """Ingest until SIGTERM or SIGINT, or until the log ends seen at the start.
 
     SIGHUP lets records pass again after too many dead letters made it pause.
@@ -54,16 +57,17 @@ def run(settings: Settings, *, until_end: bool = False) -> None:
     Args:
         settings: All of them.
         until_end: Return when everything that was in the logs at the start is in the windows.
+        into: Build this generation from the log's beginning, and make it current once it has caught up.
 
     Raises:
         BrokerError, StoreError: At the start something is missing or unfit.
-        LogLostError: The stored offset is no longer in the log.
+        LogLostError: The stored offset is no longer in the log, or the log is another one.
         FingerprintError: The stored windows were folded under other settings.
     """
-    ingest = Ingest(settings)
+    ingest = Ingest(settings, into)
     # Decoding makes no cycles, but a collection every 700 objects cost 1.2 us an event (bench/fold.py).
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         with on_signals({signal.SIGTERM: ingest.stop, signal.SIGINT: ingest.stop, signal.SIGHUP: ingest.lift_guard}):
             ingest.run(until_end=until_end)
@@ -74,29 +78,37 @@ def run(settings: Settings, *, until_end: bool = False) -> None:
 class Ingest:
     """The loop and what it needs; the composition root of the process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, into: int | None = None) -> None:
         topics = settings.kafka.topics
         self._settings = settings
         self._kinds: dict[str, EventKind] = {topics.orders: "orders", topics.clicks: "clicks"}
         letters = [dead_letter_topic(topic) for topic in self._kinds]
-        self._partitions = partitions_of(settings, [*self._kinds, *letters, topics.late, topics.windows])
+        self._partitions = partitions_of(settings, [*self._kinds, *letters, topics.late, topics.windows, topics.alerts])
         self._everything = [(topic, number) for topic in self._kinds for number in range(self._partitions[topic])]
         redis = connect(settings.redis)
         check_fit(redis)
-        self._store = WindowStore(redis, settings.redis.generation)
+        self._generations = Generations(redis, settings.redis.generation, into)
+        generation = self._generations.written
+        self._store = WindowStore(redis, generation)
+        self._identity = TopicIdentity(settings, list(self._kinds))
         self._clock = open_clock(redis)
-        self._consumer = consumer(settings, "ingest", enable_partition_eof=True)
+        # Two generations never share a group: each reads every partition.
+        group = f"ingest.g{generation}" if generation else "ingest"
+        static = {"group_instance_id": settings.kafka.group_instance_id} if settings.kafka.group_instance_id else {}
+        self._consumer = consumer(settings, group, enable_partition_eof=True, **static)
         self._logs = LogOffsets(settings)
         self._assignment = Assignment(self._consumer, self._claim, self._logs.ranges)
         limits = settings.ingest
-        self._guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
-        self._lifted = False
+        self._behind: dict[Key, int] = {}
         registry = new_registry()
         self._metrics = IngestMetrics(registry)
         self._outbox = Outbox(settings, self._partitions[topics.windows], self._metrics)
-        self._stopping = False
+        self._stopping, self._ends_before = False, dict[Key, int]()
         self._failures, self._failed_at_s = 0, 0.0
-        self._troubles: dict[str, str] = {"group": "joining the consumer group"}
+        self._troubles: dict[str, str] = {}
+        guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
+        subject = settings.kafka.group_prefix
+        self._pause = Pause(guard, self._outbox, self._metrics, self._troubles, self._clock, subject)
         self._beat_s = time.monotonic()
         host = settings.telemetry.http_host
         self.http_port = serve_http(limits.http_port, self.live, self.ready, registry=registry, host=host)
@@ -109,10 +121,17 @@ class Ingest:
 
     def lift_guard(self) -> None:
         """A person says: go on in spite of the dead letters."""
-        self._lifted = True
+        self._pause.lifted = True
 
     def _claim(self, topic: str, partition: int) -> PartitionWindows:
-        return PartitionWindows.claim(self._store, self._kinds[topic], topic, partition, self._settings)
+        topic_id = self._identity.of(topic)
+        return PartitionWindows.claim(
+            self._store, self._kinds[topic], topic, partition, self._settings, topic_id=topic_id
+        )
+
+    def _check(self, topic: str, partition: int) -> Header | None:
+        ours = fingerprint(self._kinds[topic], self._settings)
+        return self._store.check(topic, partition, ours, self._identity.of(topic))
 
     def live(self) -> str | None:
         """None while the loop turns."""
@@ -121,13 +140,15 @@ class Ingest:
 
     def ready(self) -> str | None:
         """None while records flow, else what they wait for."""
-        return next(iter(list(self._troubles.values())), None)
+        return next(iter(list(self._troubles.values())), self._assignment.trouble)
 
     # The loop -----------------------------------------------------------------------------------------------
 
     def run(self, *, until_end: bool = False) -> None:
         """See the function `run`."""
-        self._check_all_inside()
+        # Before joining the group, so that a lost log is said at once and by whoever is started.
+        counts = {topic: self._partitions[topic] for topic in self._kinds}
+        check_logs(self._store, self._logs, counts, self._check)
         goal = self._logs.ends(self._everything) if until_end else None
         self._assignment.join(list(self._kinds))
         log.info("started", topics=list(self._kinds), http_port=self.http_port, until_end=until_end)
@@ -140,8 +161,10 @@ class Ingest:
                 if time.monotonic() >= survey_s:
                     survey_s = time.monotonic() + period_s
                     self._survey()
-                    if goal is not None and self._reached(goal):
+                    if goal is not None and caught_up(self._positions(goal), goal):
+                        self._generations.switch()
                         break
+                    self._follow_generations()
             except (StoreUnavailableError, BrokerError) as error:
                 self._recover(error)
         log.info("ended", reason="stopped" if self._stopping else "reached the end")
@@ -150,6 +173,7 @@ class Ingest:
         """Commit, send what is queued, leave the group."""
         try:
             self._assignment.commit(wait=True)
+            self._assignment.settle(2 * self._settings.kafka.session_timeout_ms)
         finally:
             self._outbox.close()
             self._consumer.close()
@@ -157,51 +181,62 @@ class Ingest:
     def _turn(self) -> None:
         self._assignment.rejoin_when_fenced()
         for key in self._assignment.claim_waiting():
-            self._outbox.notify(self._assignment.owned[key].windows)
-        self._note_group()
+            owned = self._assignment.owned[key]
+            self._metrics.replayed.inc(max(0, self._behind.pop(key, 0) - owned.position))
+            self._notify(owned.windows)
+        gathered, ends = self._read()
+        if self._ingest(gathered):
+            self._assignment.reached(ends)
+
+    def _read(self) -> tuple[dict[Key, Gathered], dict[Key, int]]:
         limits = self._settings.ingest
         try:
-            with self._metrics.stage_seconds.labels("take").time():
-                taken = take(self._consumer, limits.batch_max_records, limits.batch_max_wait_ms)
+            with self._metrics.stage_seconds.labels("read").time():
+                return gather(
+                    lambda max_records, max_wait_ms: take(self._consumer, max_records, max_wait_ms),
+                    self._decoder_of,
+                    max_records=limits.batch_max_records,
+                    max_wait_ms=limits.batch_max_wait_ms,
+                    now_ms=lambda: time.monotonic() * 1_000,
+                )
         except LogLostError as error:
-            raise LogLostError(error.message, hint=LOST_HINT) from None
-        if self._ingest(taken.messages):
-            self._assignment.reached(taken.ends)
+            raise LogLostError(error.message, hint=NEW_GENERATION_HINT) from None
 
-    def _ingest(self, messages: list[Message]) -> bool:
+    def _decoder_of(self, key: Key) -> Decode | None:
+        owned = self._assignment.owned.get(key)
+        return None if owned is None else owned.windows.decode
+
+    def _ingest(self, gathered: dict[Key, Gathered]) -> bool:
         """Whether all are in the windows; nothing is kept of a batch that fails: its records are read again."""
-        folds = [(key, group, self._fold(key, group)) for key, group in self._grouped(messages).items()]
+        # A partition may have gone to another process while later slices were read.
+        mine = {key: group for key, group in gathered.items() if key in self._assignment.owned}
+        folds = [(key, group.messages, self._fold(key, group)) for key, group in mine.items()]
         if not folds:
             return True
-        dead = sum(len(fold.dead) for _, _, fold in folds)
-        reason = self._guard.judge(time.monotonic(), read=len(messages), dead=dead)
+        unfit = [(messages, fold, self._told_before(key, fold)) for key, messages, fold in folds]
+        dead = sum((group[letter.index].offset() or 0) >= told for group, fold, told in unfit for letter in fold.dead)
+        reason = self._pause.judge(read=sum(fold.counts.read for _, _, fold in folds), dead=dead)
         if reason is not None:
-            self._wait_for_person(reason)
+            self._pause.wait(reason, self._hold)
             return False
         with self._metrics.stage_seconds.labels("publish").time():
-            self._outbox.publish_unfit([(group, fold) for _, group, fold in folds])
+            self._outbox.publish_unfit(unfit)
         failpoint("after_dead_letters")
-        for key, group, fold in folds:
-            self._apply(key, group, fold)
+        for key, messages, fold in folds:
+            self._apply(key, messages, fold)
         return True
 
-    def _grouped(self, messages: list[Message]) -> dict[Key, list[Message]]:
-        groups: dict[Key, list[Message]] = {}
-        for message in messages:
-            groups.setdefault((message.topic() or "", message.partition() or 0), []).append(message)
-        return {key: group for key, group in groups.items() if key in self._assignment.owned}
-
-    def _fold(self, key: Key, messages: list[Message]) -> Fold:
-        offsets = np.array([message.offset() for message in messages], np.int64)
-        batch = RawBatch(
-            values=[message.value() for message in messages],
-            keys=[message.key() for message in messages],
-            timestamps_ms=np.array([message.timestamp()[1] for message in messages], np.int64),
-            offsets=offsets,
-            next_offset=int(offsets[-1]) + 1,
-        )
+    def _fold(self, key: Key, group: Gathered) -> Fold:
         with self._metrics.stage_seconds.labels("fold").time():
-            return self._assignment.owned[key].windows.fold(batch)
+            return self._assignment.owned[key].windows.fold_decoded(group.batch())
+
+    def _told_before(self, key: Key, fold: Fold) -> int:
+        return self._generations.told_before(key) if fold.dead or fold.late else 0
+
+    def _notify(self, windows: PartitionWindows, item_ids: list[str] | None = None) -> None:
+        """Readers of another generation have no use for what is being built."""
+        if not self._generations.building:
+            self._outbox.notify(windows, item_ids)
 
     def _apply(self, key: Key, messages: list[Message], fold: Fold) -> None:
         owned = self._assignment.owned[key]
@@ -213,7 +248,7 @@ class Ingest:
         owned.newest_timestamp_ms = messages[-1].timestamp()[1]
         self._metrics.batch_applied(key[0], fold.counts)
         failpoint("before_notice")
-        self._outbox.notify(owned.windows, fold.touched_item_ids)
+        self._notify(owned.windows, fold.touched_item_ids)
 
     def _lost(self, key: Key, outcome: Outcome) -> bool:
         """Whether this process may not go on as it was: fenced by a newer owner, or Redis went back in time."""
@@ -225,6 +260,7 @@ class Ingest:
         elif outcome is Outcome.GAP:
             self._metrics.gaps.inc()
             log.warning("gap", **place, hint="Redis holds another offset than expected; reading on from there")
+            self._behind[key] = self._assignment.owned[key].position
             self._assignment.claim_again(key)
         return outcome in (Outcome.FENCED, Outcome.GAP)
 
@@ -234,9 +270,10 @@ class Ingest:
         """Where the logs end, asked of the broker: lag, idleness, and proof that the broker is there at all."""
         ends = self._logs.ends(self._assignment.owned)
         now_s, now_ms = time.monotonic(), self._clock.now_ms()
+        self._identity.check(now_s)
         for key, end in ends.items():
             owned = self._assignment.owned[key]
-            self._measure(key, owned, end, now_ms)
+            self._metrics.stands(key, owned, end, now_ms, self._settings.windows.out_of_order_ms)
             if owned.position < end:
                 owned.at_end_since_s = None
                 continue
@@ -244,52 +281,30 @@ class Ingest:
             if now_s - owned.at_end_since_s >= self._settings.windows.idle_ms / 1_000:
                 self._declare_idle(key, owned, now_ms)
         self._metrics.owned.set(len(self._assignment.owned))
+        self._metrics.items.set(sum(owned.windows.header.items for owned in self._assignment.owned.values()))
+        self._metrics.redis_bytes.set(self._store.memory_bytes())
         self._assignment.commit(wait=False)
-
-    def _measure(self, key: Key, owned: Owned, end: int, now_ms: int) -> None:
-        lag, newest_ms = max(0, end - owned.position), owned.newest_timestamp_ms
-        frontier_ms = owned.windows.frontier_ms
-        watermark_ms = None if frontier_ms is None else frontier_ms - self._settings.windows.out_of_order_ms
-        self._metrics.position(
-            *key,
-            lag_records=lag,
-            lag_ms=max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0,
-            watermark_age_ms=None if watermark_ms is None else now_ms - watermark_ms,
-        )
 
     def _declare_idle(self, key: Key, owned: Owned, now_ms: int) -> None:
         if not self._lost(key, owned.windows.declare_idle(now_ms)):
-            self._outbox.notify(owned.windows)
+            self._notify(owned.windows)
 
-    def _check_all_inside(self) -> None:
-        """Before joining the group, so that a lost log is said at once and by whoever is started."""
-        stored = {key: header.next_offset for key in self._everything if (header := self._store.header(*key))}
-        for key, (first, end) in self._logs.ranges(stored).items():
-            offset = stored[key]
-            if offset is not None:
-                check_inside(key, offset, first, end)
+    def _follow_generations(self) -> None:
+        """Switch readers to what was built once it held what the logs held a survey ago; end when superseded."""
+        if self._generations.building:
+            if caught_up(self._positions(self._ends_before), self._ends_before):
+                self._generations.switch()
+                for owned in self._assignment.owned.values():
+                    self._outbox.notify(owned.windows)
+            self._ends_before = self._logs.ends(self._everything)
+        elif (current := self._generations.superseded_by()) is not None:
+            log.warning("superseded", generation=self._store.generation, current=current)
+            self.stop()
 
-    def _reached(self, goal: dict[Key, int]) -> bool:
-        return all(self._position(key) >= end for key, end in goal.items())
-
-    def _position(self, key: Key) -> int:
-        """Ours, or what another process of the group has stored."""
-        if key in self._assignment.owned:
-            return self._assignment.owned[key].position
-        header = self._store.header(*key)
-        return (header.next_offset or 0) if header else 0
+    def _positions(self, keys: Collection[Key]) -> dict[Key, int]:
+        return self._assignment.positions(keys, self._store.header)
 
     # Trouble ------------------------------------------------------------------------------------------------
-
-    def _note_group(self) -> None:
-        for name, wrong, text in (
-            ("group", not self._assignment.joined, "joining the consumer group"),
-            ("fenced", self._assignment.fenced, "a partition was taken over by another process"),
-        ):
-            if wrong:
-                self._troubles[name] = text
-            else:
-                self._troubles.pop(name, None)
 
     def _recover(self, error: FreshetError) -> None:
         """Wait until Redis and the broker answer, then read again from the last record applied."""
@@ -307,26 +322,13 @@ class Ingest:
         try:
             self._store.partitions()
             self._logs.ends(self._everything)
+            self._identity.check(time.monotonic(), at_once=True)
         except (StoreUnavailableError, BrokerError) as error:
             self._troubles["servers"] = str(error)
             return False
         return True
 
-    def _wait_for_person(self, reason: str) -> None:
-        """Read nothing until SIGHUP; none of the batch was published or applied, so it is read again then."""
-        hint = f"mend the producer or the field map, then send SIGHUP to process {os.getpid()} (or restart it) to go on"
-        log.error("paused", reason=reason, hint=hint)
-        self._troubles["dead_letters"] = f"paused: {reason}; {hint}"
-        self._metrics.paused.set(1)
-        self._lifted = False
-        self._hold(lambda: self._lifted, 0.0)
-        if self._lifted:
-            self._guard.lift()
-            self._metrics.paused.set(0)
-            self._troubles.pop("dead_letters", None)
-            log.warning("resumed", reason="a person said so")
-
-    def _hold(self, until: Callable[[], bool], wait_s: float) -> None:
+    def _hold(self, until: Callable[[], bool], wait_s: float = 0.0) -> None:
         """Stay in the group without reading, at least `wait_s`, until a condition holds or we are told to stop."""
         self._assignment.suspend()
         look_s = time.monotonic() + wait_s

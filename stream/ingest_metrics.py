@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from stream.assignment import Key, Owned
 from stream.partition import Counts
 
 PLACE = ("topic", "partition")
@@ -38,7 +39,7 @@ class IngestMetrics:
         )
         self.stage_seconds = Histogram(
             "freshet_ingest_stage_seconds",
-            "Wall time of a stage: take, fold, publish, apply.",
+            "Wall time of a stage: read (and decode), fold, publish, apply.",
             ("stage",),
             buckets=STAGE_BUCKETS_S,
             registry=registry,
@@ -46,6 +47,13 @@ class IngestMetrics:
         self.fenced = Counter("freshet_ingest_fenced", "Partitions lost to a newer owner.", registry=registry)
         self.gaps = Counter(
             "freshet_ingest_gaps", "Times Redis was found behind, and was caught up.", registry=registry
+        )
+        self.replayed = Counter(
+            "freshet_ingest_replayed_records", "Records read again because Redis was behind.", registry=registry
+        )
+        self.items = Gauge("freshet_ingest_items", "Items in the dictionaries of owned partitions.", registry=registry)
+        self.redis_bytes = Gauge(
+            "freshet_ingest_redis_bytes", "Memory that Redis uses, whoever's keys it holds.", registry=registry
         )
         self.owned = Gauge("freshet_ingest_partitions", "Partitions owned by this process.", registry=registry)
         self.paused = Gauge(
@@ -57,6 +65,17 @@ class IngestMetrics:
         self.batch_records.observe(counts.read)
         for outcome in ("applied", "duplicate", "late_dropped", "dead_letter"):
             self.records.labels(topic, outcome).inc(getattr(counts, outcome))
+
+    def stands(self, key: Key, owned: Owned, end: int, now_ms: int, out_of_order_ms: int) -> None:
+        """Where an owned partition stands at this clock time, when its log ends at `end`."""
+        lag, newest_ms = max(0, end - owned.position), owned.newest_timestamp_ms
+        frontier_ms = owned.windows.frontier_ms
+        self.position(
+            *key,
+            lag_records=lag,
+            lag_ms=max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0,
+            watermark_age_ms=None if frontier_ms is None else now_ms - frontier_ms + out_of_order_ms,
+        )
 
     def position(
         self, topic: str, partition: int, *, lag_records: int, lag_ms: int, watermark_age_ms: int | None

@@ -7,6 +7,7 @@ inside the batch cannot matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from stream.decoder import Decoded
 from stream.dedupe import MINUTE_MS, SeenHashes, judge_duplicates
+from stream.redrive import repeats
 from stream.watermark import NEVER_MS, TimeJudgement, TimeRules, judge_times
 
 Int64 = npt.NDArray[np.int64]
@@ -38,13 +40,30 @@ class ItemDictionary:
         self.max_items = max_items
         self.item_ids = list(item_ids)
         self._slots = {item_id: slot for slot, item_id in enumerate(self.item_ids)}
+        self._table: list[str] | None = None
+        self._slot_of_name = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def slots(self, item_ids: Sequence[str]) -> Int64:
-        """The slot of each, -1 where it has none."""
-        return np.fromiter(map(self._slots.get, item_ids, repeat(-1)), np.int64, len(item_ids))
+    def slots(self, names: Int64, item_ids: list[str]) -> Int64:
+        """The slot of each of some names, which are places in a table of item ids; -1 where it has none.
+
+        What a name meant is remembered for as long as the same table is used, since a table only grows.
+        """
+        if item_ids is not self._table:
+            self._table, self._slot_of_name = item_ids, np.empty(0, np.int64)
+        if len(item_ids) > len(self._slot_of_name):
+            more = item_ids[len(self._slot_of_name) :]
+            found = np.fromiter(map(self._slots.get, more, repeat(-1)), np.int64, len(more))
+            self._slot_of_name = np.concatenate((self._slot_of_name, found))
+        slots: Int64 = self._slot_of_name[names]
+        without = np.flatnonzero(slots < 0)
+        if len(without):
+            for name in np.unique(names[without]).tolist():
+                self._slot_of_name[name] = self._slots.get(item_ids[name], -1)
+            slots[without] = self._slot_of_name[names[without]]
+        return slots
 
     def extend(self, new_items: Sequence[str]) -> None:
         """Give the next slots to new items."""
@@ -55,9 +74,10 @@ class ItemDictionary:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Verdicts on the decoded records (`late` and `future` are in `times`), and the dictionary's growth.
+    """Verdicts on the decoded records (`late` and `future` are in `times`), and what is new to the dictionary.
 
-    `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied.
+    `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied. `new_redrives` are
+    the headers of records sent again that were judged for the first time.
     """
 
     times: TimeJudgement
@@ -66,6 +86,7 @@ class Judged:
     applied: Bool
     line_slot: Int64
     new_items: list[str]
+    new_redrives: list[bytes]
 
 
 def judge(
@@ -76,6 +97,8 @@ def judge(
     rules: TimeRules,
     seen: SeenHashes,
     dictionary: ItemDictionary,
+    redrives: Sequence[bytes | None] = (),
+    known_redrives: AbstractSet[bytes] = frozenset(),
 ) -> Judged:
     """Judge the good records of a batch; changes neither `seen` nor `dictionary`.
 
@@ -86,10 +109,15 @@ def judge(
         rules: Limits of time.
         seen: What was applied before the batch.
         dictionary: The items before the batch.
+        redrives: The records' redrive headers, None for most; empty when no record has one.
+        known_redrives: Those of them that were judged before the batch.
     """
-    times = judge_times(decoded.event_time_ms, timestamp_ms, NEVER_MS if frontier_ms is None else frontier_ms, rules)
-    on_time = np.flatnonzero(~times.future & ~times.late)
-    slot = dictionary.slots(decoded.line_item)
+    redriven = np.array([name is not None for name in redrives], np.bool_) if redrives else None
+    before_ms = NEVER_MS if frontier_ms is None else frontier_ms
+    times = judge_times(decoded.event_time_ms, timestamp_ms, before_ms, rules, redriven)
+    repeat, new_redrives = repeats(redrives, times.future, known_redrives) if redrives else (times.future, [])
+    on_time = np.flatnonzero(~times.future & ~times.late & ~repeat)
+    slot = dictionary.slots(decoded.line_name, decoded.item_ids)
     hashes = decoded.event_hash[on_time]
     admission = _Admission(decoded, on_time, slot, dictionary)
     duplicate, refused = judge_duplicates(
@@ -102,10 +130,11 @@ def judge(
     )
     verdicts = np.zeros((3, len(decoded.index)), np.bool_)
     verdicts[:, on_time] = duplicate, refused, ~(duplicate | refused)
+    verdicts[0] |= repeat & ~times.future
     new_items: dict[str, int] = {}
     for line in np.flatnonzero((slot < 0) & verdicts[2][decoded.line_record]).tolist():
-        slot[line] = new_items.setdefault(decoded.line_item[line], len(dictionary) + len(new_items))
-    return Judged(times, verdicts[0], verdicts[1], verdicts[2], slot, list(new_items))
+        slot[line] = new_items.setdefault(decoded.item_of(line), len(dictionary) + len(new_items))
+    return Judged(times, verdicts[0], verdicts[1], verdicts[2], slot, list(new_items), new_redrives)
 
 
 class _Admission:
@@ -124,12 +153,12 @@ class _Admission:
     def needed(self) -> bool:
         """Whether the batch could fill the dictionary at all."""
         unknown = np.flatnonzero(self._unknown).tolist()
-        return len(unknown) > self._free and len({self._decoded.line_item[line] for line in unknown}) > self._free
+        return len(unknown) > self._free and len({self._decoded.item_of(line) for line in unknown}) > self._free
 
     def admit(self, position: int) -> bool:
         record = self._on_time[position]
         lines = range(int(self._first_line[record]), int(self._first_line[record + 1]))
-        fresh = {self._decoded.line_item[line] for line in lines if self._unknown[line]} - self._admitted
+        fresh = {self._decoded.item_of(line) for line in lines if self._unknown[line]} - self._admitted
         if len(self._admitted) + len(fresh) > self._free:
             return False
         self._admitted |= fresh

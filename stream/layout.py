@@ -59,8 +59,13 @@ class Keys:
         """String: 8-byte little-endian xxh3-64 of the event ids applied in that minute, in log order."""
         return f"{self.prefix}:u:{minute}"
 
+    @property
+    def redrives(self) -> str:
+        """Set: the `freshet-redrive` headers of all records that were sent again and judged; never shrinks."""
+        return f"{self.prefix}:v"
+
     def tile(self, resolution_ms: int, bucket: int, chunk: int) -> str:
-        """String: one tile; `bucket` is bucket_start_ms // resolution_ms."""
+        """String: one tile; `bucket` is the number that `stream.grid` gives it."""
         return f"{self.prefix}:w:{resolution_ms}:{bucket}:{chunk}"
 
     def index(self, resolution_ms: int) -> str:
@@ -70,7 +75,11 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a partition's windows say about themselves; None where nothing has happened yet."""
+    """What a partition's windows say about themselves; None where nothing has happened yet.
+
+    `origin_ms` is the event time of the first record that counted for the frontier, `last_event_ms` the largest of an
+    applied one: redriven records leave the frontier alone, so it may be ahead of it.
+    """
 
     epoch: int = 0
     owner: str = ""
@@ -78,7 +87,9 @@ class Header:
     next_offset: int | None = None
     frontier_ms: int | None = None
     idle_frontier_ms: int | None = None
+    origin_ms: int | None = None
     first_event_ms: int | None = None
+    last_event_ms: int | None = None
     read: int = 0
     applied: int = 0
     duplicate: int = 0
@@ -86,18 +97,24 @@ class Header:
     dead_letter: int = 0
     items: int = 0
     fingerprint: str = ""
+    topic_id: str = ""
     index_floor: int = 0
 
     @classmethod
     def parse(cls, fields: Mapping[bytes, bytes]) -> Header:
         """From the hash as Redis gives it; unknown fields are ignored."""
-        texts = {"owner", "fingerprint"}
+        texts = {"owner", "fingerprint", "topic_id"}
         values: dict[str, Any] = {}
         for raw_name, raw in fields.items():
             name = raw_name.decode()
             if name in cls.__slots__:
                 values[name] = raw.decode() if name in texts else int(raw)
         return cls(**values)
+
+    @property
+    def newest_ms(self) -> int | None:
+        """No tile and no dedupe minute begins after it."""
+        return max((at for at in (self.frontier_ms, self.last_event_ms) if at is not None), default=None)
 
     def written_fields(self) -> dict[str, int]:
         """What `apply` writes besides next_offset, which its script writes itself, and what claims and idling own."""
@@ -108,7 +125,9 @@ class Header:
 _WRITTEN: Final = (
     "first_offset",
     "frontier_ms",
+    "origin_ms",
     "first_event_ms",
+    "last_event_ms",
     "read",
     "applied",
     "duplicate",
@@ -130,12 +149,15 @@ class MinuteAppend:
 
 @dataclass(frozen=True, slots=True)
 class TileWrites:
-    """Changed tiles of one resolution: names "<bucket>:<chunk>" and the tiles' new bytes, in rising order."""
+    """Changed tiles of one resolution: names "<bucket>:<chunk>" and the tiles' new bytes, in rising order.
+
+    `expiries_ms` are the watermarks at which the tiles leave.
+    """
 
     resolution_ms: int
-    keep_ms: int
     names: Sequence[str]
     data: Sequence[bytes]
+    expiries_ms: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +174,7 @@ class Update:
     header: Mapping[str, int]
     items_before: int
     new_items: Sequence[str] = ()
+    redrives: Sequence[bytes] = ()
     minutes: Sequence[MinuteAppend] = ()
     tiles: Sequence[TileWrites] = ()
 
@@ -163,12 +186,13 @@ class Update:
         args += (MAX_INDEX_TILES, MAX_REMOVED_KEYS, len(self.header))
         for name, value in self.header.items():
             args += (name, value)
-        args += (len(self.new_items), self.items_before, *self.new_items, len(self.minutes))
+        args += (len(self.new_items), self.items_before, *self.new_items)
+        args += (len(self.redrives), *self.redrives, len(self.minutes))
         for append in self.minutes:
             args += (append.minute, append.expiry_ms, append.num_bytes_before, append.data)
         args.append(len(self.tiles))
         for writes in self.tiles:
-            args += (writes.resolution_ms, writes.keep_ms, len(writes.names))
-            for name, data in zip(writes.names, writes.data, strict=True):
-                args += (name, data)
+            args += (writes.resolution_ms, len(writes.names))
+            for tile in zip(writes.names, writes.data, writes.expiries_ms, strict=True):
+                args += tile
         return args

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Sequence
 from stream.codec import encode
 from stream.config import Settings
 from stream.deadletter import Outgoing, dead_letter, late_record, limit_of, source_of
+from stream.errors import BrokerError
 from stream.ingest_metrics import IngestMetrics
 from stream.kafka import Message, Publisher, shard_of
 from stream.partition import Fold, PartitionWindows
-from stream.schemas import WindowsAdvanced
+from stream.schemas import Alert, WindowsAdvanced
+from stream.telemetry import get_logger
+
+log = get_logger(__name__)
 
 
 class Outbox:
@@ -29,26 +33,44 @@ class Outbox:
         self._metrics = metrics
         self._letters, self._notices = Publisher(settings), Publisher(settings)
 
-    def publish_unfit(self, folds: Iterable[tuple[Sequence[Message], Fold]]) -> None:
+    def publish_unfit(self, folds: Iterable[tuple[Sequence[Message], Fold, int]]) -> None:
         """Send the dead letters and late records of these batches; returns when all are acknowledged.
+
+        Args:
+            folds: Each with its messages and the offset before which its records were told of already.
 
         Raises:
             BrokerError: At least one was not; publish all of them again.
         """
-        unfit = [record for messages, fold in folds for record in self._unfit(messages, fold)]
+        unfit = [record for messages, fold, told in folds for record in self._unfit(messages, fold, told)]
         for record in unfit:
             self._letters.produce(record.topic, record.value, key=record.key, headers=record.headers)
         if unfit:
             self._letters.flush()
 
-    def _unfit(self, messages: Sequence[Message], fold: Fold) -> list[Outgoing]:
+    def _unfit(self, messages: Sequence[Message], fold: Fold, told: int) -> list[Outgoing]:
         records = []
         for letter in fold.dead:
             source = source_of(messages[letter.index])
+            if source.offset < told:
+                continue
             records.append(dead_letter(source, letter.stage, letter.error_class, letter.message, self._limit_bytes))
             self._metrics.dead_letters.labels(letter.stage, letter.error_class).inc()
         late = [source_of(messages[index]) for index in fold.late]
-        return records + [late_record(source, self._topics.late, self._limit_bytes) for source in late]
+        return records + [
+            late_record(source, self._topics.late, self._limit_bytes) for source in late if source.offset >= told
+        ]
+
+    def alert(self, alert: Alert) -> None:
+        """Tell people; a broker that is away is not waited for longer than a flush takes, and never raises.
+
+        The pause itself holds in any case, and /readyz says it too.
+        """
+        try:
+            self._letters.produce(self._topics.alerts, encode(alert), key=alert.subject)
+            self._letters.flush()
+        except BrokerError as error:
+            log.error("alert_not_sent", title=alert.data.title, error=str(error))
 
     def notify(self, windows: PartitionWindows, item_ids: Iterable[str] | None = None) -> None:
         """Tell the shards of these items (None: all shards) how far a partition's windows are.

@@ -7,14 +7,14 @@ older, are the same case: claim again, seek to `header.next_offset`, fold the sa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import Settings
+from stream.config import UTC, Settings
 from stream.decoder import Decoded, EventDecoder, EventKind
 from stream.dedupe import MINUTE_MS
 from stream.errors import StoreError, StoreUnavailableError
@@ -28,20 +28,35 @@ from stream.windows import Additions, click_additions, order_additions
 
 __all__ = ["Counts", "DeadLetter", "EventKind", "Fold", "Outcome", "PartitionWindows", "RawBatch", "fingerprint"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """Records of one partition in log order; `next_offset` is where the next batch begins."""
+    """Records of one partition in log order; `next_offset` is where the next batch begins.
+
+    `redrives` are the redrive headers of the records that have one, by their place in the batch.
+    """
 
     values: Sequence[bytes | None]
     keys: Sequence[bytes | None]
     timestamps_ms: Int64
     offsets: Int64
     next_offset: int
+    redrives: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition in log order, decoded; the others of `RawBatch` as they are there."""
+
+    decoded: Decoded
+    timestamps_ms: Int64
+    first_offset: int
+    next_offset: int
+    redrives: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,10 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
     parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
     parts |= {"format": FORMAT, "kind": kind, "events.series_by": list(settings.events.series_by)}
     parts[f"events.{kind}_fields"] = dict(fields)
+    if settings.events.time_unit != "ms":
+        parts["events.time_unit"] = settings.events.time_unit
+    if settings.calendar.time_zone != UTC:
+        parts["calendar.time_zone"] = settings.calendar.time_zone
     return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
 
@@ -99,7 +118,9 @@ class PartitionWindows:
         self._store = store
         self._decoder = EventDecoder(kind, settings.events, settings.kafka.max_record_bytes)
         self._rules = TimeRules(windows.out_of_order_ms, windows.allowed_lateness_ms, windows.max_future_ms)
-        self._tiles = TileFolder(store.read, keys, windows.resolutions, settings.ingest.max_cached_tiles)
+        self._tiles = TileFolder(
+            store.read, keys, windows.resolutions, settings.ingest.max_cached_tiles, settings.calendar.time_zone
+        )
         self._minutes = MinuteLog(store.read, keys, windows.allowed_lateness_ms)
         self._max_items = windows.max_items_per_partition
         self._dictionary: ItemDictionary | None = None
@@ -107,7 +128,14 @@ class PartitionWindows:
 
     @classmethod
     def claim(
-        cls, store: WindowStore, kind: EventKind, topic: str, partition: int, settings: Settings
+        cls,
+        store: WindowStore,
+        kind: EventKind,
+        topic: str,
+        partition: int,
+        settings: Settings,
+        *,
+        topic_id: str = "",
     ) -> PartitionWindows:
         """Own a partition: its epoch rises, all earlier owners are fenced. Reads the header and nothing else.
 
@@ -115,8 +143,9 @@ class PartitionWindows:
 
         Raises:
             FingerprintError: The stored windows were folded under other settings; nothing was changed.
+            LogLostError: They were folded from a topic with another id (empty is unknown); nothing was changed.
         """
-        header = store.claim(topic, partition, fingerprint(kind, settings))
+        header = store.claim(topic, partition, fingerprint(kind, settings), topic_id)
         return cls(store, kind, topic, partition, settings, header)
 
     def start_at(self, log_start_offset: int) -> None:
@@ -136,7 +165,17 @@ class PartitionWindows:
         """The largest event time so far, future events left out; None before the first."""
         return self.header.frontier_ms
 
+    def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
+        """The next records of the log as columns; parts that follow each other may be put together and folded once."""
+        return self._decoder.decode(values, keys)
+
     def fold(self, batch: RawBatch) -> Fold:
+        """Decode a batch and fold it as `fold_decoded` does."""
+        decoded = self.decode(batch.values, batch.keys)
+        first_offset = int(batch.offsets[0]) if len(batch.offsets) else self.next_offset
+        return self.fold_decoded(Batch(decoded, batch.timestamps_ms, first_offset, batch.next_offset, batch.redrives))
+
+    def fold_decoded(self, batch: Batch) -> Fold:
         """Judge and add up a batch; reads Redis where it must, writes nothing, and changes nothing until `apply`.
 
         A bad record never fails its batch: it is in `dead`.
@@ -146,9 +185,10 @@ class PartitionWindows:
             StoreError: The stored windows are damaged.
         """
         assert batch.next_offset >= self.next_offset, "the batch ends before the windows"
-        assert not len(batch.offsets) or batch.offsets[0] >= self.next_offset, "the batch begins before the windows"
-        dictionary = self._load()
-        decoded = self._decoder.decode(batch.values, batch.keys)
+        assert batch.first_offset >= self.next_offset, "the batch begins before the windows"
+        dictionary, decoded = self._load(), batch.decoded
+        names = list(map(batch.redrives.get, decoded.index.tolist())) if batch.redrives else []
+        asked = [name for name in names if name is not None]
         judged = judge(
             decoded,
             batch.timestamps_ms[decoded.index],
@@ -156,10 +196,12 @@ class PartitionWindows:
             rules=self._rules,
             seen=self._minutes.seen,
             dictionary=dictionary,
+            redrives=names if asked else (),
+            known_redrives=self._store.redriven(self.topic, self.partition, asked),
         )
         dead = dead_letters(decoded, judged, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms)
         counts = Counts(
-            read=len(batch.values),
+            read=decoded.num_records,
             applied=int(judged.applied.sum()),
             duplicate=int(judged.duplicate.sum()),
             late_dropped=int(judged.times.late.sum()),
@@ -220,8 +262,10 @@ class PartitionWindows:
                 raise
             # Redis changed since the claim. The fold goes on, and `apply` will say so instead of writing it.
             self._stale, item_ids = True, []
-        if self.header.frontier_ms is not None:
-            self._minutes.load(self.header.frontier_ms, self.header.frontier_ms - self._rules.out_of_order_ms)
+        first_ms, newest_ms = self.header.first_event_ms, self.header.newest_ms
+        if first_ms is not None and newest_ms is not None:
+            frontier_ms = NEVER_MS if self.header.frontier_ms is None else self.header.frontier_ms
+            self._minutes.load(first_ms, newest_ms, frontier_ms - self._rules.out_of_order_ms)
         self._dictionary = ItemDictionary(self._max_items, item_ids)
         return self._dictionary
 
@@ -239,10 +283,10 @@ class PartitionWindows:
 
     def _update(self, decoded: Decoded, judged: Judged, header: Header) -> tuple[Update, ChangedTiles]:
         """The batch's absolute writes, and the tiles to remember once they are in."""
-        frontier_ms = NEVER_MS if self.header.frontier_ms is None else self.header.frontier_ms
+        newest_ms = NEVER_MS if self.header.newest_ms is None else self.header.newest_ms
         watermark_ms = judged.times.frontier_ms - self._rules.out_of_order_ms
         additions = self._additions(decoded, judged)
-        writes, changed = self._tiles.fold(additions, frontier_ms=frontier_ms, watermark_ms=watermark_ms)
+        writes, changed = self._tiles.fold(additions, newest_ms=newest_ms, watermark_ms=watermark_ms)
         minutes = decoded.event_time_ms[judged.applied] // MINUTE_MS
         update = Update(
             topic=self.topic,
@@ -255,6 +299,7 @@ class PartitionWindows:
             header=header.written_fields(),
             items_before=self.header.items,
             new_items=judged.new_items,
+            redrives=judged.new_redrives,
             minutes=self._minutes.appends(decoded.event_hash[judged.applied], minutes, watermark_ms),
             tiles=writes,
         )
@@ -270,15 +315,17 @@ class PartitionWindows:
     def _header_after(self, next_offset: int, counts: Counts, judged: Judged, decoded: Decoded) -> Header:
         before = self.header
         event_ms = decoded.event_time_ms[judged.applied]
-        first = [] if before.first_event_ms is None else [before.first_event_ms]
+        seen = [at for at in (before.first_event_ms, before.last_event_ms) if at is not None]
         if len(event_ms):
-            first.append(int(event_ms.min()))
+            seen += (int(event_ms.min()), int(event_ms.max()))
         return replace(
             before,
             first_offset=self.next_offset if before.first_offset is None else before.first_offset,
             next_offset=next_offset,
             frontier_ms=None if judged.times.frontier_ms == NEVER_MS else judged.times.frontier_ms,
-            first_event_ms=min(first, default=None),
+            origin_ms=judged.times.first_ms if before.origin_ms is None else before.origin_ms,
+            first_event_ms=min(seen, default=None),
+            last_event_ms=max(seen, default=None),
             read=before.read + counts.read,
             applied=before.applied + counts.applied,
             duplicate=before.duplicate + counts.duplicate,
@@ -292,11 +339,13 @@ class PartitionWindows:
         self.header = replace(fold.header, idle_frontier_ms=self.header.idle_frontier_ms)
         self._load().extend(fold.update.new_items)
         self._tiles.remember(fold.changed)
-        if fold.update.watermark_ms is not None:
-            self._minutes.remember(fold.update.minutes, fold.update.watermark_ms)
+        watermark_ms = fold.update.watermark_ms
+        self._minutes.remember(fold.update.minutes, NEVER_MS if watermark_ms is None else watermark_ms)
 
 
 def _touched(decoded: Decoded, judged: Judged, dictionary: ItemDictionary) -> list[str]:
     known = len(dictionary)
-    slots = np.unique(judged.line_slot[judged.applied[decoded.line_record]]).tolist()
+    touched = np.zeros(known + len(judged.new_items), np.bool_)
+    touched[judged.line_slot[judged.applied[decoded.line_record]]] = True
+    slots = np.flatnonzero(touched).tolist()
     return [dictionary.item_ids[slot] if slot < known else judged.new_items[slot - known] for slot in slots]

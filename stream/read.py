@@ -6,79 +6,31 @@ Dimensions: I items (rows), C channels in the order of `stream.schemas.CHANNELS`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import redis
-from numpy.typing import NDArray
 
 from stream import belief
 from stream.belief import Input, InputState, ReadRules
-from stream.errors import InvalidInputError, NotRetainedError
-from stream.follow import Change, Look, PartitionFollower, TileId
+from stream.errors import FreshetError, InvalidInputError, NotRetainedError
+from stream.follow import Change, HeldPart, Look, PartitionFollower, TileId
+from stream.grid import Grid
 from stream.layout import Keys, partitions_key
-from stream.ring import NUM_CHANNELS, Ints, Ring, Touched
+from stream.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
 from stream.schemas import CHANNELS
-from stream.store import translated
+from stream.store import GENERATION_KEY, later_generation, translated
 from stream.telemetry import get_logger
 from stream.tiles import CHUNK_ITEMS, decode
+from stream.view import Delta, WindowView
+
+__all__ = ["Delta", "WindowReader", "WindowView"]
 
 ORDER_CHANNELS = slice(0, CHANNELS.index("views"))
 CLICK_CHANNELS = slice(CHANNELS.index("views"), NUM_CHANNELS)
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What one refresh changed.
-
-    Attributes:
-        changed_rows: int64, rising: rows with a cell that changed.
-        changed_buckets_ms: int64, rising: starts of the buckets with a cell that changed.
-        new_items: Items that got a row.
-        moved: Whether any offset or frontier moved, so that more may be observed than before.
-        rolled_back: Inputs of which Redis now holds less than this reader does; what was read before is kept.
-    """
-
-    changed_rows: Ints
-    changed_buckets_ms: Ints
-    new_items: list[str]
-    moved: bool
-    rolled_back: tuple[Input, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WindowView:
-    """Cells of some rows: sums as integers (thousandths of units, ten-thousandths of currency; see `UNIT_SCALES`).
-
-    Attributes:
-        values_ICB: int64; 0 where not observed.
-        observed_ICB: bool, read-only: False where the sum is not known, which is not the same as 0.
-        start_ms: start of the first bucket.
-    """
-
-    values_ICB: Ints
-    observed_ICB: NDArray[np.bool_]
-    start_ms: int
-
-
-@dataclass(slots=True)
-class _Part:
-    """What the ring holds of one partition: the tiles' bytes, so that a difference is exact, and its items' rows."""
-
-    follower: PartitionFollower
-    tiles: dict[int, dict[int, bytes]] = field(default_factory=dict)
-    row_of_slot: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-
-    def columns(self, chunk: int) -> tuple[Ints | slice, Ints]:
-        """Columns of a chunk whose items have a row, and those rows."""
-        row_N = self.row_of_slot[chunk * CHUNK_ITEMS : (chunk + 1) * CHUNK_ITEMS]
-        column_N = np.flatnonzero(row_N >= 0)
-        if len(column_N) == len(row_N):
-            return slice(0, len(row_N)), row_N
-        return column_N, row_N[column_N]
 
 
 class WindowReader:
@@ -89,7 +41,7 @@ class WindowReader:
 
     Args:
         client: From `stream.store.connect`.
-        generation: Which generation of windows.
+        generation: Which generation of windows to begin with; a later one is followed once it is current.
         resolution_ms: Width of a bucket.
         num_buckets: How many of the newest buckets to hold, counted from the furthest frontier of any partition.
         owns: Which items get a row; None is all.
@@ -114,12 +66,19 @@ class WindowReader:
         self.item_ids: list[str] = []
         self.inputs: dict[Input, InputState] = {}
         self._client = client
-        self._generation = generation
+        self.generation = generation
         self._owns = owns
         self._row_of: dict[str, int] = {}
         self._ring = Ring(num_buckets)
-        self._parts: dict[Input, _Part] = {}
+        self._parts: dict[Input, HeldPart] = {}
         self._rolled_back: tuple[Input, ...] = ()
+        # What changed and was not told yet: a refresh that fails half-way is told by the next one.
+        self._changes = Touched()
+        self._told_rows = 0
+
+    @property
+    def _grid(self) -> Grid:
+        return self.rules.grid
 
     @property
     def num_items(self) -> int:
@@ -137,19 +96,16 @@ class WindowReader:
             StoreUnavailableError: Redis does not answer; what was known stays, and the next call goes on from it.
             StoreError: What is stored cannot be read.
         """
-        first_row, changes = self.num_items, Touched()
+        before = dict(self.inputs)
         with translated(self._client):
-            looks = self._look()
-            self._advance(look.header.frontier_ms for look in looks.values() if look.header is not None)
-            before = dict(self.inputs)
-            behind = tuple(at for at, look in looks.items() if self._parts[at].follower.moved_back(look))
-            for at, look in looks.items():
-                if look.header is not None and at not in behind:
-                    self._take(at, look, changes)
+            current, looks = self._look()
+            behind = self._take_all(looks) if current == self.generation else self._switch(current)
         self._note_rolled_back(behind)
+        changes, self._changes = self._changes, Touched()
+        first_row, self._told_rows = self._told_rows, self.num_items
         return Delta(
             changes.rows(),
-            changes.buckets() * self.resolution_ms,
+            self._grid.starts_ms(changes.buckets().tolist()),
             self.item_ids[first_row:],
             self.inputs != before,
             behind,
@@ -161,7 +117,7 @@ class WindowReader:
 
     def live_cutoff_ms(self, orders_topic: str | None = None) -> int | None:
         """The newest bucket end that every orders partition with data has reached or is idle past; None before data."""
-        return belief.live_cutoff_ms(self.inputs, orders_topic or self.rules.orders_topic, self.resolution_ms)
+        return belief.live_cutoff_ms(self.inputs, orders_topic or self.rules.orders_topic, self._grid)
 
     def closed_ms(self) -> int | None:
         """Buckets that end at or before it are closed; None before data."""
@@ -178,7 +134,7 @@ class WindowReader:
         """The `num_buckets` buckets that end at `end_ms` (exclusive).
 
         Args:
-            end_ms: A multiple of the resolution.
+            end_ms: The end of a bucket: a multiple of the resolution, or a local midnight.
             num_buckets: B, may be more than is held.
             rows: int64[I]; None is all, in order.
             strict: Refuse buckets that are no longer retained, or not held here, instead of leaving them unobserved.
@@ -187,7 +143,7 @@ class WindowReader:
             InvalidInputError: `end_ms` is not the end of a bucket.
             NotRetainedError: With `strict`.
         """
-        first = end_ms // self.resolution_ms - num_buckets
+        first = self._grid.bucket(end_ms) - num_buckets
         if strict:
             self._check_held(first)
         values_ICB = self.sums(end_ms, num_buckets, rows)
@@ -198,14 +154,20 @@ class WindowReader:
             observed_CB[channels] = observed_B
             values_ICB[:, channels, ~observed_B] = 0
         return WindowView(
-            values_ICB, np.broadcast_to(observed_CB, values_ICB.shape), start_ms=first * self.resolution_ms
+            values_ICB, np.broadcast_to(observed_CB, values_ICB.shape), start_ms=self._grid.start_ms(first)
         )
 
-    def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> Ints:
+    def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS) -> Ints:
         """What is held of those buckets, int64[I, C, B], open ones too; 0 says nothing where nothing was observed."""
-        if end_ms % self.resolution_ms:
+        end = self._grid.bucket(end_ms)
+        if end_ms != self._grid.start_ms(end):
             raise InvalidInputError(f"{end_ms} is not the end of a bucket of {self.resolution_ms} ms")
-        return self._ring.window(end_ms // self.resolution_ms - num_buckets, num_buckets, rows)
+        return self._ring.window(end - num_buckets, num_buckets, rows, channels)
+
+    @property
+    def newest_bucket(self) -> int:
+        """The newest bucket held, -1 before data: that of the furthest frontier or applied event."""
+        return -1 if self._ring.head is None else self._ring.head
 
     @property
     def _oldest_held(self) -> int:
@@ -214,32 +176,44 @@ class WindowReader:
     def _check_held(self, first: int) -> None:
         retained = belief.oldest_retained(belief.reached(self.inputs, self.rules.topics), self.rules)
         oldest = first if retained is None else max(retained, self._oldest_held)
+        asked_ms = self._grid.start_ms(first)
         if first < oldest:
             raise NotRetainedError(
-                f"buckets of {self.resolution_ms} ms from {first * self.resolution_ms} on were asked for; "
-                f"the oldest that is retained and held starts at {oldest * self.resolution_ms}",
+                f"buckets of {self.resolution_ms} ms from {asked_ms} on were asked for; "
+                f"the oldest that is retained and held starts at {self._grid.start_ms(oldest)}",
                 hint="ask for a later start, or keep more buckets in windows.resolutions",
+            )
+        whole = belief.first_whole(self.inputs, self.rules.topics, self.rules)
+        if whole is not None and first < whole:
+            raise NotRetainedError(
+                f"buckets of {self.resolution_ms} ms from {asked_ms} on were asked for; the windows were begun when "
+                f"the log had lost its first records, and the oldest whole one starts at {self._grid.start_ms(whole)}",
+                hint="ask for a later start",
             )
 
     # Taking in -----------------------------------------------------------------------------------------------
 
-    def _look(self) -> dict[Input, Look]:
-        """Header and changed tiles of every partition, in one round trip; a second one for partitions that are new."""
+    def _look(self) -> tuple[int, dict[Input, Look]]:
+        """The current generation, and header and changed tiles of every partition of ours.
+
+        One round trip, and a second one for partitions that are new.
+        """
         pipe = self._client.pipeline(transaction=False)
-        pipe.smembers(partitions_key(self._generation))
-        members, *answers = self._ask(pipe, self._parts.values())
+        pipe.get(GENERATION_KEY)
+        pipe.smembers(partitions_key(self.generation))
+        current, members, *answers = self._ask(pipe, self._parts.values())
         looks = dict(zip(self._parts, answers, strict=True))
         new = sorted({_input(member) for member in members} - set(self._parts))
         for at in new:
-            keys = Keys(self._generation, *at)
-            self._parts[at] = _Part(PartitionFollower(self._client, keys, self.resolution_ms))
+            keys = Keys(self.generation, *at)
+            self._parts[at] = HeldPart(PartitionFollower(self._client, keys, self._grid))
         if new:
             pipe = self._client.pipeline(transaction=False)
             looks |= zip(new, self._ask(pipe, [self._parts[at] for at in new]), strict=True)
-        return looks
+        return later_generation(current, self.generation), looks
 
     @staticmethod
-    def _ask(pipe: Any, parts: Iterable[_Part]) -> list[Any]:
+    def _ask(pipe: Any, parts: Iterable[HeldPart]) -> list[Any]:
         """Run the pipe with the parts' questions at its end; their answers as looks."""
         first = len(pipe)
         for part in parts:
@@ -248,9 +222,9 @@ class WindowReader:
         looks = [Look.of(*pair) for pair in zip(answers[first::2], answers[first + 1 :: 2], strict=True)]
         return [*answers[:first], *looks]
 
-    def _advance(self, frontiers_ms: Iterable[int | None]) -> None:
-        """Move the ring on to the furthest frontier, and forget the tiles that leave it."""
-        heads = [frontier_ms // self.resolution_ms for frontier_ms in frontiers_ms if frontier_ms is not None]
+    def _advance(self, newest_ms: Iterable[int | None]) -> None:
+        """Move the ring on to the furthest frontier or event, and forget the tiles that leave it."""
+        heads = [self._grid.bucket(at_ms) for at_ms in newest_ms if at_ms is not None]
         if not heads or (self._ring.head is not None and max(heads) <= self._ring.head):
             return
         self._ring.advance(max(heads))
@@ -258,29 +232,63 @@ class WindowReader:
             for bucket in [bucket for bucket in part.tiles if bucket not in self._ring]:
                 del part.tiles[bucket]
 
-    def _take(self, at: Input, look: Look, changes: Touched) -> None:
+    def _take_all(self, looks: dict[Input, Look]) -> tuple[Input, ...]:
+        """Take in every partition that moved; those that moved back."""
+        self._advance(look.header.newest_ms for look in looks.values() if look.header is not None)
+        behind = tuple(at for at, look in looks.items() if self._parts[at].follower.moved_back(look))
+        for at, look in looks.items():
+            if look.header is not None and at not in behind:
+                self._take(at, look)
+        return behind
+
+    def _switch(self, generation: int) -> tuple[Input, ...]:
+        """Read another generation whole and then go over to it, or stay with what we have; rows stay."""
+        kept = self.generation, self.rules, self._ring, self._parts, self.inputs
+        self.generation, self._ring, self._parts, self.inputs = generation, Ring(self.num_buckets), {}, {}
+        self._ring.grow(self.num_items)
+        try:
+            self.rules = self._rules_of(generation)
+            behind = self._take_all(self._look()[1])
+        except (FreshetError, redis.RedisError):
+            self.generation, self.rules, self._ring, self._parts, self.inputs = kept
+            raise
+        if self.num_items:
+            for bucket in sorted(kept[2].held | self._ring.held):
+                self._changes.note(bucket, np.arange(self.num_items))
+        log.info("windows_switched", generation=generation, before=kept[0], items=self.num_items)
+        return behind
+
+    def _rules_of(self, generation: int) -> ReadRules:
+        members: Any = self._client.smembers(partitions_key(generation))
+        for member in members:
+            header: Any = self._client.hget(Keys(generation, *_input(member)).header, "fingerprint")
+            if header:
+                return self.rules.as_folded(header.decode())
+        return self.rules
+
+    def _take(self, at: Input, look: Look) -> None:
         part, header = self._parts[at], look.header
         assert header is not None
         if look.offset > part.follower.offset or header.first_offset != part.follower.first_offset:
             change = part.follower.read(look, range(self._oldest_held, self._oldest_held + self.num_buckets))
             if change is None:
                 return
-            self._apply(part, change, changes)
+            self._apply(part, change)
             part.follower.accept(change)
             header = change.header
         self.inputs[at] = InputState.of(header)
 
-    def _apply(self, part: _Part, change: Change, changes: Touched) -> None:
+    def _apply(self, part: HeldPart, change: Change) -> None:
         """Add the difference between the new tiles and those that the ring holds."""
         if change.restarted:
-            self._replace(part, dict.fromkeys(_held(part)), changes)
+            self._replace(part, dict.fromkeys(_held(part)))
             part.row_of_slot = part.row_of_slot[:0]
         rows = [self._row_for(item_id) for item_id in change.item_ids]
         part.row_of_slot = np.concatenate([part.row_of_slot, np.array(rows, dtype=np.int64)])
         self._ring.grow(self.num_items)
-        self._advance([change.header.frontier_ms])
+        self._advance([change.header.newest_ms])
         gone: dict[TileId, bytes | None] = dict.fromkeys(_held(part)) if change.full else {}
-        self._replace(part, gone | change.tiles, changes)
+        self._replace(part, gone | change.tiles)
 
     def _row_for(self, item_id: str) -> int:
         if self._owns is not None and not self._owns(item_id):
@@ -290,7 +298,7 @@ class WindowReader:
             self.item_ids.append(item_id)
         return row
 
-    def _replace(self, part: _Part, tiles: dict[TileId, bytes | None], changes: Touched) -> None:
+    def _replace(self, part: HeldPart, tiles: dict[TileId, bytes | None]) -> None:
         columns: dict[int, tuple[Ints | slice, Ints]] = {}
         for (bucket, chunk), data in tiles.items():
             if bucket not in self._ring:
@@ -312,7 +320,7 @@ class WindowReader:
             touched_N = difference_CN.any(axis=0)
             if touched_N.any():
                 self._ring.add(bucket, row_N, difference_CN)
-                changes.note(bucket, row_N[touched_N])
+                self._changes.note(bucket, row_N[touched_N])
 
     def _note_rolled_back(self, behind: tuple[Input, ...]) -> None:
         for topic, partition in set(behind) - set(self._rolled_back):
@@ -327,7 +335,7 @@ def _values(data: bytes | None) -> Ints:
     return _NOTHING if data is None else decode(data)
 
 
-def _held(part: _Part) -> list[TileId]:
+def _held(part: HeldPart) -> list[TileId]:
     return [(bucket, chunk) for bucket, chunks in part.tiles.items() for chunk in chunks]
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import xxhash
 
@@ -18,6 +20,8 @@ from stream.recount_event import BadRecordError, Event, Kind, read_event
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter"]
 
 CLEAN_UP_EVERY = 50_000
+DAY_MS = 86_400_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Cell = tuple[int, str, str]
 """Bucket, item_id, channel."""
@@ -31,14 +35,17 @@ class Recount:
     settings: Settings
     books: Counter[str] = field(default_factory=Counter)
     frontier_ms: int | None = None
+    origin_ms: int | None = None
     first_event_ms: int | None = None
+    last_event_ms: int | None = None
     item_ids: dict[str, None] = field(default_factory=dict)
+    _redrives: set[bytes] = field(default_factory=set)
     _newest_minute: dict[int, int] = field(default_factory=dict)
     _sums: dict[int, dict[int, dict[tuple[str, str], int]]] = field(default_factory=dict)
 
-    def take(self, key: bytes | None, value: bytes | None, timestamp_ms: int) -> Verdict:
-        """Judge and count the next record of the log."""
-        verdict = self._judge(key, value, timestamp_ms)
+    def take(self, key: bytes | None, value: bytes | None, timestamp_ms: int, redrive: bytes | None = None) -> Verdict:
+        """Judge and count the next record of the log; `redrive` is its header `freshet-redrive`."""
+        verdict = self._judge(key, value, timestamp_ms, redrive)
         self.books["read"] += 1
         self.books[verdict] += 1
         if self.books["read"] % CLEAN_UP_EVERY == 0:
@@ -52,7 +59,7 @@ class Recount:
         return {
             (bucket, item_id, channel): amount
             for bucket, amounts in sums.items()
-            if oldest is not None and bucket >= oldest
+            if oldest is None or bucket >= oldest
             for (item_id, channel), amount in amounts.items()
         }
 
@@ -62,8 +69,8 @@ class Recount:
         if watermark_ms is None:
             return None
         (count,) = (r.buckets for r in self.settings.windows.resolutions if r.resolution_ms == resolution_ms)
-        bucket = watermark_ms // resolution_ms - count - 2
-        while (bucket + 1 + count) * resolution_ms <= watermark_ms:
+        bucket = watermark_ms // resolution_ms - count - 4
+        while self._end_ms(bucket, resolution_ms) + count * resolution_ms <= watermark_ms:
             bucket += 1
         return bucket
 
@@ -71,7 +78,7 @@ class Recount:
     def _watermark_ms(self) -> int | None:
         return None if self.frontier_ms is None else self.frontier_ms - self.settings.windows.out_of_order_ms
 
-    def _judge(self, key: bytes | None, value: bytes | None, timestamp_ms: int) -> Verdict:
+    def _judge(self, key: bytes | None, value: bytes | None, timestamp_ms: int, redrive: bytes | None) -> Verdict:
         windows, watermark_ms = self.settings.windows, self._watermark_ms
         try:
             event = read_event(self.kind, key, value, self.settings)
@@ -79,10 +86,14 @@ class Recount:
             return "dead_letter"
         if event.event_time_ms > timestamp_ms + windows.max_future_ms:
             return "dead_letter"
-        if self.frontier_ms is None or event.event_time_ms > self.frontier_ms:
-            self.frontier_ms = event.event_time_ms
-        if watermark_ms is not None and event.event_time_ms + windows.allowed_lateness_ms < watermark_ms:
-            return "late_dropped"
+        if redrive is not None:
+            if redrive in self._redrives:
+                return "duplicate"
+            self._redrives.add(redrive)
+        else:
+            self._move_frontier(event.event_time_ms)
+            if watermark_ms is not None and event.event_time_ms + windows.allowed_lateness_ms < watermark_ms:
+                return "late_dropped"
         name, minute = xxhash.xxh3_64_intdigest(event.event_id.encode()), event.event_time_ms // 60_000
         known = self._newest_minute.get(name)
         if known is not None and self._counts_still(known, watermark_ms):
@@ -95,6 +106,26 @@ class Recount:
         self._apply(event, watermark_ms)
         return "applied"
 
+    def _move_frontier(self, event_time_ms: int) -> None:
+        if self.frontier_ms is None:
+            self.origin_ms = self.frontier_ms = event_time_ms
+        self.frontier_ms = max(self.frontier_ms, event_time_ms)
+
+    def _bucket(self, time_ms: int, resolution_ms: int) -> int:
+        """Days by the local date, all else by division."""
+        zone = self.settings.calendar.time_zone
+        if resolution_ms != DAY_MS or zone == "UTC":
+            return time_ms // resolution_ms
+        moment = EPOCH + timedelta(milliseconds=time_ms)
+        return moment.astimezone(ZoneInfo(zone)).toordinal() - EPOCH.toordinal()
+
+    def _end_ms(self, bucket: int, resolution_ms: int) -> int:
+        zone = self.settings.calendar.time_zone
+        if resolution_ms != DAY_MS or zone == "UTC":
+            return (bucket + 1) * resolution_ms
+        midnight = (EPOCH + timedelta(days=bucket + 1)).replace(tzinfo=ZoneInfo(zone))
+        return (midnight.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
+
     def _counts_still(self, minute: int, watermark_ms: int | None) -> bool:
         """Whether an applied record of that minute still makes duplicates."""
         return watermark_ms is None or (minute + 1) * 60_000 + self.settings.windows.allowed_lateness_ms > watermark_ms
@@ -102,9 +133,11 @@ class Recount:
     def _apply(self, event: Event, watermark_ms: int | None) -> None:
         if self.first_event_ms is None or event.event_time_ms < self.first_event_ms:
             self.first_event_ms = event.event_time_ms
+        if self.last_event_ms is None or event.event_time_ms > self.last_event_ms:
+            self.last_event_ms = event.event_time_ms
         for resolution in self.settings.windows.resolutions:
-            bucket = event.event_time_ms // resolution.resolution_ms
-            end_ms = (bucket + 1) * resolution.resolution_ms
+            bucket = self._bucket(event.event_time_ms, resolution.resolution_ms)
+            end_ms = self._end_ms(bucket, resolution.resolution_ms)
             if watermark_ms is not None and end_ms + resolution.buckets * resolution.resolution_ms <= watermark_ms:
                 continue
             buckets = self._sums.setdefault(resolution.resolution_ms, {})

@@ -77,7 +77,7 @@ def read_event(kind: Kind, key: bytes | None, value: bytes | None, settings: Set
         lines = [Line(_item_id(fields, events.series_by), {CLICKS[fields["kind"]]: 1})]
     else:
         lines = _order_lines(record, fields, settings)
-    return Event(event_id, _time_ms(event_time), lines)
+    return Event(event_id, _time_ms(event_time, events.time_unit), lines)
 
 
 def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
@@ -216,9 +216,13 @@ def _item_id(fields: dict[str, Any], series_by: tuple[str, ...]) -> str:
     return item_id
 
 
-def _time_ms(value: int | str) -> int:
+def _time_ms(value: int | str, unit: str) -> int:
     if isinstance(value, str):
         value = _rfc_3339_ms(value)
+    elif unit == "s":
+        value = value * 1_000
+    elif unit == "us":
+        value = value // 1_000
     if not 0 <= value <= LAST_TIME_MS:
         raise BadRecordError("a time before 1970 or after 9999")
     return value

@@ -14,6 +14,8 @@ NUM_CHANNELS = len(CHANNELS)
 CAPACITY_STEP = 256
 BLOCK_CELLS = 8_192  # rows x buckets turned around at once: with 8 channels half a megabyte, which a CPU's cache holds
 
+ALL_CHANNELS = slice(None)
+
 Ints = NDArray[np.int64]
 
 
@@ -31,6 +33,11 @@ class Ring:
 
     def __contains__(self, bucket: int) -> bool:
         return self.head is not None and self.head - self.num_buckets < bucket <= self.head
+
+    @property
+    def held(self) -> set[int]:
+        """The buckets that it holds, none before the first."""
+        return set() if self.head is None else set(range(self.head - self.num_buckets + 1, self.head + 1))
 
     def grow(self, num_items: int) -> None:
         """Have rows for this many items; by a quarter at least, so that growing item by item copies little."""
@@ -63,10 +70,11 @@ class Ring:
         else:
             target_CI[:, rows_N] += values_CN
 
-    def window(self, start: int, num_buckets: int, rows: Ints | None = None) -> Ints:
+    def window(self, start: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS) -> Ints:
         """Buckets `start ... start + num_buckets - 1` as a new int64[I, C, B]; 0 where the ring holds nothing."""
         num_rows = self.num_items if rows is None else len(rows)
-        values_ICB = np.zeros((num_rows, NUM_CHANNELS, num_buckets), dtype=np.int64)
+        held_BCI = self._values_BCI[:, channels]
+        values_ICB = np.zeros((num_rows, held_BCI.shape[1], num_buckets), dtype=np.int64)
         held = [bucket for bucket in range(start, start + num_buckets) if bucket in self]
         if not held or not num_rows:
             return values_ICB
@@ -76,9 +84,9 @@ class Ring:
         for first in range(0, num_rows, block_rows):
             block = slice(first, min(first + block_rows, num_rows))
             if rows is None:
-                part_ICB[block] = self._values_BCI[..., block][slot_B].transpose(2, 1, 0)
+                part_ICB[block] = held_BCI[..., block][slot_B].transpose(2, 1, 0)
             else:
-                part_ICB[block] = self._values_BCI[slot_B[:, None], :, rows[block]].transpose(1, 2, 0)
+                part_ICB[block] = held_BCI[slot_B[:, None], :, rows[block]].transpose(1, 2, 0)
         return values_ICB
 
 

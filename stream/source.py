@@ -21,7 +21,7 @@ from stream.config import DAY_MS, MINUTE_MS, SECOND_MS, Settings
 from stream.errors import InvalidInputError
 from stream.kafka import Publisher, consumer, log_range, partitions_of
 from stream.pump import Progress, Pump, Timer
-from stream.store import WindowStore, connect
+from stream.store import WindowStore, connect, current_generation
 from stream.telemetry import get_logger
 
 MAX_UNREAD_BYTES = 3_000_000
@@ -61,7 +61,7 @@ class KafkaOutlet:
             counts = partitions_of(settings, list(self._topics.values()))
             followed = (topics.orders, topics.clicks)
             self._partitions = [(topic, number) for topic in followed for number in range(counts[topic])]
-            self._store = WindowStore(self._redis, settings.redis.generation)
+            self._store = WindowStore(self._redis, current_generation(self._redis, settings.redis.generation))
             self._asker = consumer(settings, "source")
             stack.callback(self._asker.close)
             self._publisher = Publisher(settings, queue_buffering_max_kbytes=65_536, linger_ms=20)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -15,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from stream.config import RedisSettings
-from stream.errors import FingerprintError, StoreError, StoreUnavailableError, StoreUnfitError
+from stream.errors import FingerprintError, LogLostError, StoreError, StoreUnavailableError, StoreUnfitError
 from stream.layout import Header, Keys, MinuteAppend, Outcome, TileWrites, Update, partitions_key
 from stream.tiles import CHUNK_ITEMS
 
@@ -35,6 +36,11 @@ __all__ = [
 ]
 
 CLOCK_KEY: Final = "freshet:clock"
+GENERATION_KEY: Final = "freshet:generation"
+NEW_GENERATION_HINT: Final = (
+    "fold what the log still holds into new windows with `freshet ingest --from-beginning --into GENERATION`, "
+    "or bring back the Redis or the topic that belong together"
+)
 MINIMUM_VERSION: Final = (6, 2)
 MAX_KEYS_A_READ: Final = 512
 _LUA = Path(__file__).parent / "lua"
@@ -43,25 +49,34 @@ _LUA = Path(__file__).parent / "lua"
 def connect(settings: RedisSettings) -> redis.Redis:
     """A checked connection without retries: the expected offset decides what a lost answer meant.
 
+    To a Redis Cluster it is another class that is used the same: all keys of a partition share a slot, and what reads
+    several partitions asks each node for its own.
+
     Raises:
         StoreUnavailableError: Redis does not answer; the message shows the address without its password.
     """
     url = settings.url.get_secret_value()
     timeout_s = settings.timeout_ms / 1_000
     try:
-        client = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
-            protocol=2,
-        )
+        client = _client(url, timeout_s, cluster=settings.cluster)
     except ValueError as error:
         raise StoreError(f"redis.url {_address(url)!r} is not a Redis address: {error}") from None
+    except redis.exceptions.RedisClusterException as error:
+        raise StoreUnavailableError(
+            f"the Redis Cluster at {_address(url)} does not answer: {error}",
+            hint="is it running, is redis.url one of its nodes, and is redis.cluster right?",
+        ) from None
     with translated(client):
         client.ping()
     return client
+
+
+def _client(url: str, timeout_s: float, *, cluster: bool) -> redis.Redis:
+    timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    none = Retry(NoBackoff(), 0)
+    if cluster:
+        return cast(redis.Redis, redis.RedisCluster.from_url(url, **timeouts, retry=none, protocol=2))
+    return redis.Redis.from_url(url, **timeouts, retry=none, retry_on_error=[], protocol=2)
 
 
 def check_fit(client: redis.Redis) -> None:
@@ -72,22 +87,58 @@ def check_fit(client: redis.Redis) -> None:
         StoreUnavailableError: It does not answer.
     """
     with translated(client):
-        info: dict[str, Any] = client.info()
-        version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
-            raise StoreUnfitError(f"Redis {version} is too old", hint="use Redis 6.2 or newer, or Valkey")
-        policy = str(info.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
-            raise StoreUnfitError(
-                f"Redis evicts keys (maxmemory-policy {policy}), so windows could vanish",
-                hint="set maxmemory-policy noeviction",
-            )
+        cluster = _cluster(client)
+        for info in [client.info()] if cluster is None else cluster.info(target_nodes="all").values():
+            _check_node(info)
         try:
             client.eval("return 1", 0)
         except redis.ResponseError as error:
             raise StoreUnfitError(
                 f"Redis runs no scripts ({error})", hint="allow EVAL, EVALSHA and SCRIPT LOAD to this user"
             ) from None
+
+
+def current_generation(client: redis.Redis, configured: int) -> int:
+    """The generation that readers read: the newest that was built beside another and made current, or as configured.
+
+    Raises:
+        StoreError: The key holds something else.
+    """
+    with translated(client):
+        said: Any = client.get(GENERATION_KEY)
+    return later_generation(said, configured)
+
+
+def later_generation(said: bytes | None, configured: int) -> int:
+    """The later of the one that is configured and the one that the key in Redis names.
+
+    >>> later_generation(b"3", 0), later_generation(None, 2)
+    (3, 2)
+    """
+    if said is not None and not said.isdigit():
+        raise StoreError(f"Redis key {GENERATION_KEY} holds {said[:40]!r}", hint="set it to a generation's number")
+    return max(configured, int(said or 0))
+
+
+def make_current(client: redis.Redis, generation: int) -> None:
+    """Switch readers to a generation, all with their next look; a later generation stays current."""
+    with translated(client):
+        client.eval(_RAISE, 1, GENERATION_KEY, generation)
+
+
+_RAISE = (_LUA / "raise.lua").read_text("utf-8")
+
+
+def _check_node(info: dict[str, Any]) -> None:
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
+        raise StoreUnfitError(f"Redis {version} is too old", hint="use Redis 6.2 or newer, or Valkey")
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        raise StoreUnfitError(
+            f"Redis evicts keys (maxmemory-policy {policy}), so windows could vanish",
+            hint="set maxmemory-policy noeviction",
+        )
 
 
 class WindowStore:
@@ -101,21 +152,39 @@ class WindowStore:
     def keys(self, topic: str, partition: int) -> Keys:
         return Keys(self.generation, topic, partition)
 
-    def claim(self, topic: str, partition: int, fingerprint: str) -> Header:
+    def claim(self, topic: str, partition: int, fingerprint: str, topic_id: str = "") -> Header:
         """Become the partition's owner: the epoch rises and all earlier owners are fenced.
 
         Durable effects, in order: the partition is listed, then the header is claimed.
 
         Raises:
             FingerprintError: Its windows were folded under other settings; nothing was claimed.
+            LogLostError: They were folded from another topic of that name, deleted since; nothing was claimed.
         """
         keys = self.keys(topic, partition)
         with translated(self._client):
             self._client.sadd(partitions_key(self.generation), f"{topic}:{partition}")
-            reply = self._scripts["claim"]([keys.header], [fingerprint, secrets.token_hex(8)])
+            reply = self._scripts["claim"]([keys.header], [fingerprint, secrets.token_hex(8), topic_id])
         if reply[0] == b"REFUSED":
             raise _other_settings(topic, partition, reply[1].decode(), fingerprint, self.generation)
+        if reply[0] == b"RECREATED":
+            raise _other_topic(topic, partition, reply[1].decode(), topic_id)
         return Header.parse(dict(zip(reply[1::2], reply[2::2], strict=True)))
+
+    def check(self, topic: str, partition: int, fingerprint: str, topic_id: str = "") -> Header | None:
+        """The stored header, refused for the same reasons as `claim` refuses it; changes nothing.
+
+        Raises:
+            FingerprintError, LogLostError: See `claim`.
+        """
+        header = self.header(topic, partition)
+        if header is None or header.next_offset is None:
+            return header
+        if header.fingerprint != fingerprint:
+            raise _other_settings(topic, partition, header.fingerprint, fingerprint, self.generation)
+        if topic_id and header.topic_id and topic_id != header.topic_id:
+            raise _other_topic(topic, partition, header.topic_id, topic_id)
+        return header
 
     def apply(self, update: Update) -> Outcome:
         """Write one batch, whole or not at all; calling again with the same update is harmless.
@@ -167,6 +236,20 @@ class WindowStore:
                 raise StoreError(f"the item dictionary is damaged: {place}, expected {wanted} slots") from None
         return item_ids
 
+    def redriven(self, topic: str, partition: int, names: Sequence[bytes]) -> set[bytes]:
+        """Which of these redrive headers were judged before."""
+        if not names:
+            return set()
+        with translated(self._client):
+            found = self._client.smismember(self.keys(topic, partition).redrives, list(names))
+        return {name for name, known in zip(names, found, strict=True) if known}
+
+    def memory_bytes(self) -> int:
+        """What this Redis uses in all, by its own account; 0 where it does not say."""
+        with translated(self._client):
+            found: dict[str, Any] = self._client.info("memory")
+        return int(found.get("used_memory", 0))
+
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """Values of string keys, None where there is none, in bounded calls."""
         values: list[bytes | None] = []
@@ -181,14 +264,15 @@ class _Script:
 
     def __init__(self, client: redis.Redis, name: str) -> None:
         self._client = client
-        self._script = client.register_script((_LUA / f"{name}.lua").read_text("utf-8"))
+        self._text = (_LUA / f"{name}.lua").read_text("utf-8")
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, keys: list[str], args: list[Any]) -> Any:
         try:
-            return self._client.evalsha(self._script.sha, len(keys), *keys, *args)
+            return self._client.evalsha(self._sha, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
-            self._client.script_load(self._script.script)
-            return self._client.evalsha(self._script.sha, len(keys), *keys, *args)
+            self._client.script_load(self._text)
+            return self._client.evalsha(self._sha, len(keys), *keys, *args)
 
 
 @contextmanager
@@ -206,13 +290,22 @@ def translated(client: redis.Redis) -> Iterator[None]:
         ) from None
     except redis.exceptions.ReadOnlyError as error:
         raise StoreUnavailableError(f"Redis at {_address_of(client)} is a replica now: {error}") from None
+    except (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError) as error:
+        raise StoreUnavailableError(f"Redis at {_address_of(client)} moves its keys: {error}") from None
     except redis.RedisError as error:
         raise StoreError(f"Redis at {_address_of(client)} refused a call: {error}") from None
 
 
 def _address_of(client: redis.Redis) -> str:
+    cluster = _cluster(client)
+    if cluster is not None:
+        return "the cluster of " + ", ".join(sorted(node.name for node in cluster.get_nodes()))  # type: ignore[no-untyped-call]
     options = client.connection_pool.connection_kwargs
     return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+
+def _cluster(client: Any) -> redis.RedisCluster | None:
+    return client if isinstance(client, redis.RedisCluster) else None
 
 
 def _address(url: str) -> str:
@@ -228,7 +321,16 @@ def _address(url: str) -> str:
 def _other_settings(topic: str, partition: int, stored: str, ours: str, generation: int) -> FingerprintError:
     return FingerprintError(
         f"the windows of {topic} partition {partition} were folded under other settings: {_difference(stored, ours)}",
-        hint=f"set redis.generation to {generation + 1} to fold them anew, or take the settings back",
+        hint=f"`freshet ingest --from-beginning --into {generation + 1}` folds the log anew under these settings while "
+        "the old windows stay in use; or take the settings back",
+    )
+
+
+def _other_topic(topic: str, partition: int, stored: str, ours: str) -> LogLostError:
+    return LogLostError(
+        f"{topic}:{partition}: the windows were folded from topic id {stored}, and {topic} is now {ours}: "
+        "it was deleted and made again, so offsets no longer mean the same records",
+        hint=NEW_GENERATION_HINT,
     )
 
 

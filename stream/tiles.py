@@ -197,10 +197,14 @@ _Run = tuple[int, npt.NDArray[np.uint16] | None, npt.NDArray[np.unsignedinteger]
 
 
 def _parse(data: bytes) -> list[_Run]:
-    """Each present channel as (channel, positions or None when dense, values); views into the bytes."""
+    """Each present channel as (channel, positions or None when dense from 0 on, values); views into the bytes.
+
+    Raises:
+        StoreError: The bytes are not a tile.
+    """
     if len(data) < _HEADER_BYTES or data[0] != FORMAT_VERSION:
         raise _broken(data, f"it does not begin with format version {FORMAT_VERSION}")
-    runs: list[_Run] = []
+    found: list[_Run] = []
     place = _HEADER_BYTES
     for channel in range(NUM_CHANNELS):
         descriptor = data[1 + channel]
@@ -221,15 +225,16 @@ def _parse(data: bytes) -> list[_Run]:
             place += 2 * count
             if positions[-1] >= CHUNK_ITEMS or not (positions[1:] > positions[:-1]).all():
                 raise _broken(data, f"channel {channel} has positions that do not rise below {CHUNK_ITEMS}")
-        runs.append((channel, positions, np.frombuffer(data, dtype, count, place)))
+        found.append((channel, positions, np.frombuffer(data, dtype, count, place)))
         place = end
     if place != len(data):
         raise _broken(data, f"it goes on after byte {place}")
-    return runs
+    return found
 
 
 def _broken(data: bytes, what: str) -> StoreError:
     return StoreError(
         f"a tile of {len(data)} bytes cannot be read: {what}",
-        hint="the windows were altered or written by another version; fold them again under a new redis.generation",
+        hint="the windows were altered or written by another version; "
+        "`freshet ingest --from-beginning --into GENERATION` folds them anew",
     )

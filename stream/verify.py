@@ -16,12 +16,13 @@ import numpy as np
 from stream.config import Resolution, Settings
 from stream.errors import BrokerError, LogLostError, StoreError
 from stream.follow import Look, PartitionFollower, TileId
-from stream.kafka import Consumer, Message, TopicPartition, broker_errors, consumer, log_range, take
+from stream.grid import Grid
+from stream.kafka import Consumer, Message, TopicPartition, broker_errors, consumer, headers_of, log_range, take
 from stream.layout import Header, Keys
 from stream.recount import Cell, Recount
 from stream.recount_event import Kind
 from stream.schemas import CHANNELS
-from stream.store import WindowStore, connect, translated
+from stream.store import WindowStore, connect, current_generation, translated
 from stream.telemetry import get_logger
 from stream.tiles import CHUNK_ITEMS, decode
 
@@ -29,6 +30,7 @@ MAX_SHOWN = 20
 MAX_RETRIES = 20
 MAX_RECORDS_A_READ = 10_000
 MAX_SILENCE_S = 30.0
+TIMES = ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms")
 BOOKS = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
 
 log = get_logger(__name__)
@@ -116,6 +118,10 @@ class Report:
         totals = self.as_dict()
         compared = f"{totals['cells']} cells from {totals['records']} records of {len(self.partitions)} partitions"
         lines = [f"the log is gone: {why}" for why in self.log_missing]
+        for part in self.partitions:
+            if part.first_offset > 0:
+                place = f"{part.topic}:{part.partition}"
+                lines.append(f"{place} begins at offset {part.first_offset}: what the log held before is not in it")
         lines += [difference.as_text() for difference in self.shown]
         if self.differences > len(self.shown):
             lines.append(f"and {self.differences - len(self.shown)} more")
@@ -132,7 +138,7 @@ class Report:
 class Snapshot:
     """One partition's windows of one resolution as they were at one offset."""
 
-    resolution_ms: int
+    grid: Grid
     header: Header
     item_ids: list[str]
     tiles: dict[TileId, bytes | None]
@@ -143,11 +149,11 @@ class Snapshot:
         assert self.header.next_offset is not None
         return self.header.next_offset
 
-    def cells(self, oldest_bucket: int) -> dict[Cell, int]:
-        """Every stored cell that is not 0, from a bucket on."""
+    def cells(self, oldest_bucket: int | None) -> dict[Cell, int]:
+        """Every stored cell that is not 0, from a bucket on; None is from the first."""
         cells: dict[Cell, int] = {}
         for (bucket, chunk), data in self.tiles.items():
-            if data is None or bucket < oldest_bucket:
+            if data is None or (oldest_bucket is not None and bucket < oldest_bucket):
                 continue
             values_CN = decode(data)
             for channel, column in np.argwhere(values_CN).tolist():
@@ -167,8 +173,8 @@ def verify(settings: Settings) -> Report:
         BrokerError: Kafka cannot be read.
     """
     client = connect(settings.redis)
-    store = WindowStore(client, settings.redis.generation)
-    report = Report(settings.redis.generation)
+    store = WindowStore(client, current_generation(client, settings.redis.generation))
+    report = Report(store.generation)
     kinds: dict[str, Kind] = {settings.kafka.topics.orders: "orders", settings.kafka.topics.clicks: "clicks"}
     for topic, partition in store.partitions():
         header = store.header(topic, partition)
@@ -186,23 +192,32 @@ def _snapshots(client: Any, keys: Keys, settings: Settings) -> list[Snapshot]:
 
 
 def _snapshot(client: Any, keys: Keys, resolution: Resolution, settings: Settings) -> Snapshot:
-    width_ms = resolution.resolution_ms
-    slack = settings.windows.out_of_order_ms // width_ms + 1
-    follower = PartitionFollower(client, keys, width_ms)
+    grid = Grid(resolution.resolution_ms, settings.calendar.time_zone)
+    follower = PartitionFollower(client, keys, grid)
     for _ in range(MAX_RETRIES):
         pipe = client.pipeline(transaction=False)
         follower.ask(pipe)
         look = Look.of(*pipe.execute())
         if look.header is None:
             continue
-        newest = 0 if look.header.frontier_ms is None else look.header.frontier_ms // width_ms
-        change = follower.read(look, range(newest - resolution.buckets - slack, newest + 1))
+        change = follower.read(look, _wanted(look.header, grid, resolution.buckets, settings.windows.out_of_order_ms))
         if change is not None:
-            return Snapshot(width_ms, change.header, change.item_ids, change.tiles)
+            return Snapshot(grid, change.header, change.item_ids, change.tiles)
     raise StoreError(
         f"the windows of {keys.topic}:{keys.partition} would not hold still in {MAX_RETRIES} reads",
         hint="verify again when ingest has caught up with the log",
     )
+
+
+def _wanted(header: Header, grid: Grid, count: int, out_of_order_ms: int) -> range:
+    """Every bucket that may be stored: from the oldest that is retained, or the first of all, to the newest."""
+    newest_ms = header.newest_ms
+    if newest_ms is None or header.first_event_ms is None:
+        return range(0)
+    first = grid.bucket(header.first_event_ms)
+    if header.frontier_ms is not None:
+        first = max(first, grid.first_retained(header.frontier_ms - out_of_order_ms, count))
+    return range(first, grid.bucket(newest_ms) + 1)
 
 
 def _verify_partition(
@@ -221,7 +236,7 @@ def _verify_partition(
             for message in _messages(reader, part):
                 while waiting and waiting[0].offset <= (message.offset() or 0):
                     _compare(waiting.pop(0), recount, part, report)
-                recount.take(message.key(), message.value(), message.timestamp()[1])
+                recount.take(message.key(), message.value(), message.timestamp()[1], _redrive_of(message))
                 part.records += 1
             for snapshot in waiting:
                 _compare(snapshot, recount, part, report)
@@ -260,20 +275,26 @@ def _messages(reader: Consumer, part: PartitionReport) -> Iterator[Message]:
             raise BrokerError(f"{topic}:{partition} sent nothing after offset {position} for {MAX_SILENCE_S:g} s")
 
 
+def _redrive_of(message: Message) -> bytes | None:
+    """The last `freshet-redrive` header that says anything."""
+    said = [value for name, value in headers_of(message) if name == "freshet-redrive" and value]
+    return said[-1] if said else None
+
+
 def _compare(snapshot: Snapshot, recount: Recount, part: PartitionReport, report: Report) -> None:
     """Compare what is stored at an offset with what was recounted up to it."""
     for what, stored, recounted in _header_pairs(snapshot, recount):
         if stored != recounted:
             _note(Difference(part.topic, part.partition, what, stored, recounted), part, report)
-    width_ms = snapshot.resolution_ms
+    width_ms = snapshot.grid.resolution_ms
     cells = recount.cells(width_ms)
-    stored_cells = snapshot.cells(recount.oldest_bucket(width_ms) or 0)
+    stored_cells = snapshot.cells(recount.oldest_bucket(width_ms))
     part.cells += len(cells)
     for cell in sorted(cells.keys() | stored_cells.keys()):
         found, expected = stored_cells.get(cell, 0), cells.get(cell, 0)
         if found != expected:
             bucket, item_id, channel = cell
-            place = (item_id, width_ms, bucket * width_ms)
+            place = (item_id, width_ms, snapshot.grid.start_ms(bucket))
             _note(Difference(part.topic, part.partition, channel, found, expected, *place), part, report)
 
 
@@ -281,8 +302,8 @@ def _header_pairs(snapshot: Snapshot, recount: Recount) -> Iterator[tuple[str, A
     header = snapshot.header
     for book in BOOKS:
         yield book, getattr(header, book), recount.books[book]
-    yield "frontier_ms", header.frontier_ms, recount.frontier_ms
-    yield "first_event_ms", header.first_event_ms, recount.first_event_ms
+    for time_ms in TIMES:
+        yield time_ms, getattr(header, time_ms), getattr(recount, time_ms)
     yield "items", header.items, len(recount.item_ids)
     for slot, (stored, recounted) in enumerate(zip(snapshot.item_ids, recount.item_ids, strict=False)):
         if stored != recounted:

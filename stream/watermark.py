@@ -29,21 +29,27 @@ class TimeRules:
 
 @dataclass(frozen=True, slots=True)
 class TimeJudgement:
-    """One verdict a record; `watermark_ms` is the one before it, `frontier_ms` the one after the last."""
+    """One verdict a record; `watermark_ms` is the one before it, `frontier_ms` the one after the last.
+
+    `first_ms` is the event time of the first record that counts for the frontier, None without one.
+    """
 
     future: Bool
     late: Bool
     watermark_ms: Int64
     frontier_ms: int
+    first_ms: int | None
 
 
-def judge_times(event_time_ms: Int64, timestamp_ms: Int64, frontier_ms: int, rules: TimeRules) -> TimeJudgement:
+def judge_times(
+    event_time_ms: Int64, timestamp_ms: Int64, frontier_ms: int, rules: TimeRules, redriven: Bool | None = None
+) -> TimeJudgement:
     """Judge records in log order.
 
     A record is *future* when its event time is past its own timestamp by more than `max_future_ms`; it then leaves the
     frontier alone. It is *late* when its event time plus `allowed_lateness_ms` is before the watermark. The frontier is
     the running maximum of event time over all records that are not future, and the watermark trails it by
-    `out_of_order_ms`.
+    `out_of_order_ms`. Records in `redriven` are never late and leave the frontier alone.
 
     >>> times = np.array([10_000, 2_000, 99_000_000])
     >>> verdict = judge_times(times, np.array([10_000, 10_000, 10_000]), NEVER_MS, TimeRules(5_000, 1_000, 60_000))
@@ -51,7 +57,10 @@ def judge_times(event_time_ms: Int64, timestamp_ms: Int64, frontier_ms: int, rul
     ([False, True, False], [False, False, True], 10000)
     """
     future = event_time_ms > timestamp_ms + rules.max_future_ms
-    running = np.maximum.accumulate(np.concatenate(([frontier_ms], np.where(future, NEVER_MS, event_time_ms))))
+    aside = future if redriven is None else future | redriven
+    running = np.maximum.accumulate(np.concatenate(([frontier_ms], np.where(aside, NEVER_MS, event_time_ms))))
     watermark_ms = running[:-1] - rules.out_of_order_ms
-    late = ~future & (event_time_ms + rules.allowed_lateness_ms < watermark_ms)
-    return TimeJudgement(future, late, watermark_ms, int(running[-1]))
+    late = ~aside & (event_time_ms + rules.allowed_lateness_ms < watermark_ms)
+    first = int(aside.argmin()) if len(aside) else 0
+    first_ms = None if aside[first : first + 1].all() else int(event_time_ms[first])
+    return TimeJudgement(future, late, watermark_ms, int(running[-1]), first_ms)

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import Resolution
+from stream.grid import Grid
 from stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 
 UNITS, REVENUE, ORDERS, RETURNS = (CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns"))
@@ -72,15 +72,6 @@ def click_additions(item: Int64, time_ms: Int64, channel: Int64) -> Additions:
     return Additions(item, time_ms, channel, np.ones(len(item), np.int64))
 
 
-def first_retained_bucket(watermark_ms: int, resolution: Resolution) -> int:
-    """The oldest bucket retained: its end plus `buckets` widths is after the watermark.
-
-    >>> first_retained_bucket(10_000, Resolution(resolution_ms=1_000, buckets=3))
-    7
-    """
-    return watermark_ms // resolution.resolution_ms - resolution.buckets
-
-
 @dataclass(frozen=True, slots=True)
 class TileSums:
     """Sparse sums of several tiles: tile `t` is (bucket[t], chunk[t]); keys are `t * 8192 + cell`, strictly rising."""
@@ -91,14 +82,14 @@ class TileSums:
     values: Int64
 
 
-def sum_by_tile(additions: Additions, resolution: Resolution, watermark_ms: int) -> TileSums:
-    """Add up what is still retained at `watermark_ms`, the one at the end of the batch.
+def sum_by_tile(additions: Additions, grid: Grid, count: int, watermark_ms: int) -> TileSums:
+    """Add up what is still retained at `watermark_ms`, the one at the end of the batch, of `count` buckets.
 
     A bucket retained at the end was retained before every record of the batch, since watermarks never fall; one that
     is not will never be read. So this filter gives the tiles that judging record by record would leave.
     """
-    bucket = additions.time_ms // resolution.resolution_ms
-    kept = bucket >= first_retained_bucket(watermark_ms, resolution)
+    bucket = grid.buckets(additions.time_ms)
+    kept = bucket >= grid.first_retained(watermark_ms, count)
     bucket, item = bucket[kept], additions.item[kept]
     if not len(bucket):
         empty = np.empty(0, np.int64)
@@ -106,8 +97,7 @@ def sum_by_tile(additions: Additions, resolution: Resolution, watermark_ms: int)
     first, chunks = int(bucket.min()), int(item.max()) // CHUNK_ITEMS + 1
     tile = (bucket - first) * chunks + item // CHUNK_ITEMS
     key = tile * CELLS + additions.channel[kept] * CHUNK_ITEMS + item % CHUNK_ITEMS
-    order = np.argsort(key)
-    key = key[order]
+    key, order = _sorted(key)
     starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
     key, values = key[starts], np.add.reduceat(additions.value[kept][order], starts)
     tile = key // CELLS
@@ -115,6 +105,16 @@ def sum_by_tile(additions: Additions, resolution: Resolution, watermark_ms: int)
     names = tile[new_tile]
     rank = np.cumsum(new_tile) - 1
     return TileSums(names // chunks + first, names % chunks, rank * CELLS + key % CELLS, values)
+
+
+def _sorted(key: Int64) -> tuple[Int64, Int64]:
+    """Keys in rising order, none negative, and where each was; sorting both in one number is twice as fast."""
+    bits = len(key).bit_length()
+    if int(key.max()).bit_length() + bits > 62:
+        order = np.argsort(key)
+        return key[order], order
+    packed = np.sort((key << bits) | np.arange(len(key)))
+    return packed >> bits, packed & ((1 << bits) - 1)
 
 
 def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:

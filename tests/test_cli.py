@@ -42,15 +42,18 @@ def test_help_answers_without_importing_heavy_libraries() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_help_answers_with_less_than_300_ms_of_work() -> None:
-    """CPU time of the best of five, since a busy machine says nothing about the code."""
-    times = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run("--help")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(times) < 0.3
+def test_help_takes_little_more_work_than_the_help_of_an_empty_program() -> None:
+    """300 ms on an idle core; a bound in seconds says more of a busy core's neighbours than of the code."""
+    empty = ["-c", "import typer; typer.run(lambda: None)", "--help"]
+    pairs = [(cpu_s(["-m", "freshet", "--help"]), cpu_s(empty)) for _ in range(6)]
+    assert min(help_s for help_s, _ in pairs) < 1.5 * min(empty_s for _, empty_s in pairs), pairs
+
+
+def cpu_s(arguments: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60, cwd=ROOT, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_a_wrong_setting_is_one_line_and_exit_status_1(tmp_path: Path) -> None:

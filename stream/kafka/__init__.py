@@ -2,7 +2,7 @@
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs
+from stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs, topic_ids
 from stream.kafka.client import (
     Cluster,
     Taken,
@@ -43,4 +43,5 @@ __all__ = [
     "shard_of",
     "take",
     "topic_configs",
+    "topic_ids",
 ]

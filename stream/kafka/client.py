@@ -12,7 +12,7 @@ import xxhash
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from stream.config import KafkaSettings, Settings
-from stream.errors import BrokerError, LogLostError
+from stream.errors import BrokerError, ConfigError, LogLostError
 from stream.telemetry import get_logger
 from stream.topics import dead_letter_max_bytes
 
@@ -53,7 +53,12 @@ def broker_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise BrokerError(f"{doing}: {_reason(error)}") from None
+        raise broker_error(doing, error) from None
+
+
+def broker_error(doing: str, error: KafkaException) -> BrokerError:
+    """The client's exception as ours."""
+    return BrokerError(f"{doing}: {_reason(error)}")
 
 
 def _reason(error: KafkaException) -> str:
@@ -227,10 +232,12 @@ def take(client: Consumer, max_records: int, max_wait_ms: int) -> Taken:
     """
     with broker_errors("reading from Kafka"):
         found = client.consume(max_records, max_wait_ms / 1_000)
+    errors = list(map(Message.error, found))
+    if all(error is None for error in errors):  # Comparing with == fails in the client library.
+        return Taken(found, {})
     messages: list[Message] = []
     ends: dict[tuple[str, int], int] = {}
-    for message in found:
-        error = message.error()
+    for message, error in zip(found, errors, strict=True):
         if error is None:
             messages.append(message)
         elif error.code() == KafkaError._PARTITION_EOF:
@@ -248,6 +255,11 @@ def _refuse(error: KafkaError, message: Message) -> None:
     where = f"{message.topic()}:{message.partition()}"
     if error.code() in _LOST:
         raise LogLostError(f"{where}: offset {message.offset()} is no longer in the log ({error.str()})")
+    if error.code() == KafkaError.FENCED_INSTANCE_ID:
+        raise ConfigError(
+            f"another process has taken over kafka.group_instance_id: {error.str()}",
+            hint="give each ingest process a name of its own",
+        )
     if error.code() in _PASSING or (error.retriable() and not error.fatal()):
         log.warning("kafka_read", where=where, code=error.name(), text=error.str())
         return
@@ -264,11 +276,25 @@ def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
     return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
+LEADERLESS_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+_LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+
+
 def log_range(client: Consumer, topic: str, partition: int, timeout_ms: int = 10_000) -> tuple[int, int]:
     """The first offset in the log and the one after the last record, asked of the broker now.
+
+    A partition that is without a leader, as a new one is for a moment, is asked for again a few times.
 
     Raises:
         BrokerError: The broker does not answer in time.
     """
+    at = TopicPartition(topic, partition)
+    for wait_s in LEADERLESS_WAITS_S:
+        try:
+            return client.get_watermark_offsets(at, timeout_ms / 1_000)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS:
+                raise broker_error(f"asking for the offsets of {topic}:{partition}", error) from None
+        time.sleep(wait_s)
     with broker_errors(f"asking for the offsets of {topic}:{partition}"):
-        return client.get_watermark_offsets(TopicPartition(topic, partition), timeout_ms / 1_000)
+        return client.get_watermark_offsets(at, timeout_ms / 1_000)

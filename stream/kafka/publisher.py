@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from stream.config import Settings
 from stream.errors import BrokerError
-from stream.kafka.client import broker_errors, producer
+from stream.kafka.client import broker_error, producer
 from stream.telemetry import get_logger
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -63,17 +63,18 @@ class Publisher:
         deadline = time.monotonic() + self._timeout_ms / 1_000
         while True:
             try:
-                with broker_errors(f"sending to {topic}"):
-                    self._client.produce(
-                        topic,
-                        value,
-                        key,
-                        partition,
-                        on_delivery=self._delivered,
-                        timestamp=timestamp_ms,
-                        headers=list(headers) if headers else None,
-                    )
+                self._client.produce(
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    on_delivery=self._delivered,
+                    timestamp=timestamp_ms,
+                    headers=list(headers) if headers else None,
+                )
                 break
+            except KafkaException as error:
+                raise broker_error(f"sending to {topic}", error) from None
             except BufferError:
                 if time.monotonic() > deadline:
                     raise BrokerError(f"sending to {topic}: the queue of unsent records does not drain") from None

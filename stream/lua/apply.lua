@@ -8,8 +8,9 @@
 --          7 watermark in ms or '', 8 most members of an index, 9 most keys removed by this call,
 --          then n, n x (header field, value)
 --          then n, first slot, n x item_id
+--          then n, n x redrive header
 --          then n, n x (minute, its expiry in ms, its length in bytes so far, bytes to append)
---          then n, n x (resolution_ms, expiry of a bucket after its start in ms, m, m x ('bucket:chunk', tile))
+--          then n, n x (resolution_ms, m, m x ('bucket:chunk', tile, its expiry in ms))
 -- Returns  'APPLIED', 'ALREADY', 'FENCED' or 'GAP'.
 
 local CHUNK_ITEMS, GROUP_CHUNKS, MAX_UNPACK = 1024, 256, 2000
@@ -43,13 +44,18 @@ end
 local fields = 10
 local items = fields + 1 + 2 * tonumber(ARGV[fields])
 local num_items, first_slot = tonumber(ARGV[items]), tonumber(ARGV[items + 1])
-local minutes = items + 2 + num_items
+local redrives = items + 2 + num_items
+local num_redrives = tonumber(ARGV[redrives])
+local minutes = redrives + 1 + num_redrives
 local num_minutes = tonumber(ARGV[minutes])
 local resolutions = minutes + 1 + 4 * num_minutes
 local num_resolutions = tonumber(ARGV[resolutions])
 
 if (tonumber(stored[4]) or 0) ~= first_slot then
   return damaged('the dictionary has ' .. (stored[4] or '0') .. ' items, expected ' .. first_slot)
+end
+if other_type(prefix .. ':v', 'set') then
+  return damaged(prefix .. ':v is not a set')
 end
 if other_type(retained, 'zset') then
   return damaged(retained .. ' is not a sorted set')
@@ -75,12 +81,12 @@ for _ = 1, num_resolutions do
   if other_type(index, 'zset') then
     return damaged(index .. ' is not a sorted set')
   end
-  for i = place + 3, place + 1 + 2 * tonumber(ARGV[place + 2]), 2 do
-    if not string.find(ARGV[i], '^%d+:%d+$') then
+  for i = place + 2, place - 1 + 3 * tonumber(ARGV[place + 1]), 3 do
+    if not string.find(ARGV[i], '^%d+:%d+$') or not tonumber(ARGV[i + 2]) then
       return damaged('no tile is named ' .. ARGV[i])
     end
   end
-  place = place + 3 + 2 * tonumber(ARGV[place + 2])
+  place = place + 2 + 3 * tonumber(ARGV[place + 1])
 end
 if place ~= #ARGV + 1 then
   return damaged('the call has ' .. #ARGV .. ' arguments, expected ' .. (place - 1))
@@ -95,14 +101,17 @@ for i = 0, num_items - 1 do
   local slot = first_slot + i
   redis.call('HSET', prefix .. ':d:' .. math.floor(slot / CHUNK_ITEMS), slot % CHUNK_ITEMS, ARGV[items + 2 + i])
 end
+for i = redrives + 1, redrives + num_redrives do
+  redis.call('SADD', prefix .. ':v', ARGV[i])
+end
 for i = minutes + 1, minutes + 4 * num_minutes, 4 do
   redis.call('SETRANGE', prefix .. ':u:' .. ARGV[i], ARGV[i + 2], ARGV[i + 3])
   redis.call('ZADD', retained, ARGV[i + 1], 'u:' .. ARGV[i])
 end
 
-local function write_tiles(at, count, resolution, keep_ms, index)
+local function write_tiles(at, count, resolution, index)
   local tile, scored, last = prefix .. ':w:' .. resolution .. ':', {}, nil
-  for i = at, at + 2 * count - 2, 2 do
+  for i = at, at + 3 * count - 3, 3 do
     local name = ARGV[i]
     redis.call('SET', tile .. name, ARGV[i + 1])
     scored[#scored + 1] = next_offset
@@ -114,8 +123,7 @@ local function write_tiles(at, count, resolution, keep_ms, index)
     local bucket, chunk = string.match(name, '^(%d+):(%d+)$')
     local group = bucket .. ':' .. math.floor(chunk / GROUP_CHUNKS)
     if group ~= last then
-      local expiry = string.format('%.0f', bucket * resolution + keep_ms)
-      redis.call('ZADD', retained, expiry, resolution .. ':' .. group)
+      redis.call('ZADD', retained, ARGV[i + 2], resolution .. ':' .. group)
       last = group
     end
   end
@@ -127,16 +135,16 @@ end
 local floor = tonumber(stored[5]) or 0
 place = resolutions + 1
 for _ = 1, num_resolutions do
-  local resolution, count = ARGV[place], tonumber(ARGV[place + 2])
+  local resolution, count = ARGV[place], tonumber(ARGV[place + 1])
   local index = prefix .. ':x:' .. resolution
-  write_tiles(place + 3, count, resolution, tonumber(ARGV[place + 1]), index)
+  write_tiles(place + 2, count, resolution, index)
   local excess = redis.call('ZCARD', index) - tonumber(ARGV[8])
   if excess > 0 then
     local newest = redis.call('ZRANGE', index, excess - 1, excess - 1, 'WITHSCORES')
     redis.call('ZREMRANGEBYRANK', index, 0, excess - 1)
     floor = math.max(floor, tonumber(newest[2]))
   end
-  place = place + 3 + 2 * count
+  place = place + 2 + 3 * count
 end
 redis.call('HSET', header, 'index_floor', string.format('%.0f', floor))
 

@@ -26,10 +26,12 @@ from stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
 from stream.errors import BrokerError, FingerprintError, LogLostError, StoreUnfitError
 from stream.ingest import Ingest, run
 from stream.kafka import Publisher, TableReader, TableRecord, ensure_topics, shard_of
+from stream.letters import Wanted, list_letters, redrive
 from stream.partition import fingerprint
-from stream.schemas import WindowsAdvanced
+from stream.schemas import Alert, WindowsAdvanced
 from stream.store import WindowStore, connect
 from stream.topics import dead_letter_topic
+from stream.verify import verify
 
 ROOT = Path(__file__).parent.parent.parent
 START_MS = 1_767_225_600_000
@@ -57,7 +59,7 @@ def environ_for(bootstrap_servers: str, redis_url: str, name: str, **over: str) 
         "FRESHET_REDIS__TIMEOUT_MS": "1000",
         "FRESHET_WINDOWS__IDLE_MS": "600",
     }
-    for topic in ("orders", "clicks", "late", "windows"):
+    for topic in ("orders", "clicks", "late", "windows", "alerts"):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     return environ | over
 
@@ -100,9 +102,9 @@ def store_of(settings: Settings) -> WindowStore:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Ingest]:
+def running(settings: Settings, into: int | None = None) -> Iterator[Ingest]:
     """An ingest in a thread of this process; what it raised is raised here."""
-    ingest, failures = Ingest(settings), []
+    ingest, failures = Ingest(settings, into), []
 
     def target() -> None:
         try:
@@ -110,7 +112,7 @@ def running(settings: Settings) -> Iterator[Ingest]:
         except Exception as error:
             failures.append(error)
 
-    thread = threading.Thread(target=target)
+    thread = threading.Thread(target=target, name="ingest")
     thread.start()
     try:
         yield ingest
@@ -210,6 +212,9 @@ def test_probes_and_metrics_are_served(settings: Settings) -> None:
     assert "freshet_ingest_partitions 8.0" in text
     assert f'freshet_ingest_records_total{{outcome="applied",topic="{settings.kafka.topics.orders}"}} 1.0' in text
     assert 'freshet_ingest_dead_letters_total{error="' in text
+    assert "freshet_ingest_items 1.0" in text
+    assert float(text.split("\nfreshet_ingest_redis_bytes ")[1].split()[0]) > 100_000
+    assert "freshet_ingest_replayed_records_total 0.0" in text
 
 
 # Servers go away -------------------------------------------------------------------------------------------
@@ -297,7 +302,7 @@ def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None
     ensure_topics(settings, live=False)
     client = connect(settings.redis)
     send(settings, [order(n) for n in range(30)])
-    with running(settings):
+    with running(settings) as ingest:
         wait_for(lambda: books(settings).get("applied") == 30)
         before = snapshot(client)
         send(settings, [order(n) for n in range(30, 60)])
@@ -307,7 +312,10 @@ def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None
         wait_for(lambda: books(settings).get("applied") == 60)
         send(settings, [order(n) for n in range(60, 70)])
         wait_for(lambda: books(settings).get("applied") == 70)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{ingest.http_port}/metrics").read().decode()
     assert books(settings)["read"] == 70
+    assert "freshet_ingest_gaps_total 1.0" in text
+    assert "freshet_ingest_replayed_records_total 30.0" in text
 
 
 def snapshot(client: redis.Redis) -> dict[bytes, bytes]:
@@ -328,7 +336,7 @@ def test_a_stored_offset_outside_the_log_stops_the_process_and_says_so(settings:
     run(settings, until_end=True)
     header = store_of(settings).keys(settings.kafka.topics.orders, 0).header
     connect(settings.redis).hset(header, "next_offset", "500")
-    with pytest.raises(LogLostError, match=r"end at offset 500, and the log holds 0 to 1.*redis\.generation"):
+    with pytest.raises(LogLostError, match=r"end at offset 500, and the log holds 0 to 1.*--into GENERATION"):
         run(settings, until_end=True)
 
 
@@ -369,6 +377,34 @@ def test_two_processes_share_the_partitions_and_hand_them_over(settings: Setting
     assert [books(settings, p)["read"] for p in range(4)] == [90, 95, 90, 90]
 
 
+def test_a_redriven_record_is_counted_once_however_often_it_is_sent(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    topic = settings.kafka.topics.orders
+    mapped = settings.events.model_copy(update={"orders_fields": {"quantity": "amount"}})
+    odd = json.loads(order(7)) | {"amount": 3}
+    del odd["quantity"]
+    send(
+        settings, [order(1), json.dumps(odd).encode(), order(8, event_time_ms=START_MS - 10**7), order(9)], partition=2
+    )
+    run(settings, until_end=True)
+    assert books(settings, 2) == {"read": 4, "applied": 2, "duplicate": 0, "late_dropped": 1, "dead_letter": 1}
+    frontier_ms = store_of(settings).header(topic, 2).frontier_ms
+    assert redrive(settings, Wanted(late=True)).sent == 1
+    assert redrive(settings, Wanted(late=True), from_start=True).sent == 1
+    assert redrive(settings, Wanted(error="MissingField")).sent == 1
+    run(settings, until_end=True)
+    header = store_of(settings).header(topic, 2)
+    assert (header.applied, header.duplicate, header.dead_letter, header.frontier_ms) == (3, 1, 2, frontier_ms)
+    assert verify(settings).agrees
+    letters = list_letters(settings)
+    assert [letter.redriven for letter in letters] == [False, True]
+    # What could not be read is redriven once the field map is mended, in a generation of its own.
+    mended = settings.model_copy(update={"events": mapped})
+    assert letters[1].place == f"{topic}-2-6"
+    run(mended, until_end=True, into=1)
+    assert verify(mended).generation == 1
+
+
 # A person decides ------------------------------------------------------------------------------------------
 
 
@@ -378,12 +414,20 @@ def test_too_many_dead_letters_pause_it_before_any_is_published_until_a_person_s
     letters = dead_letter_topic(settings.kafka.topics.orders)
     with running(settings) as ingest:
         wait_for(lambda: "1500 of 1500 records" in (ingest.ready() or ""))
+        wait_for(lambda: [alert.data.state for alert in alerts_of(settings)] == ["firing"])
         assert read(settings, letters) == []
         assert not books(settings).get("read")
         ingest.lift_guard()
         wait_for(lambda: books(settings).get("dead_letter") == 1_500)
         wait_for(lambda: ingest.ready() is None)
     assert len(read(settings, letters)) == 1_500
+    firing, resolved = alerts_of(settings)
+    assert (resolved.data.state, resolved.subject) == ("resolved", firing.subject)
+    assert firing.data.severity == "critical" and "SIGHUP" in firing.data.description
+
+
+def alerts_of(settings: Settings) -> list[Alert]:
+    return [decode(Alert, record.value or b"") for record in read(settings, settings.kafka.topics.alerts)]
 
 
 def test_sigterm_finishes_the_batch_and_exits_with_0(mock_broker: str, redis_server: str) -> None:

@@ -176,7 +176,8 @@ def stored(client: redis.Redis, topic: str, partition: int) -> tuple[dict[str, i
     """A partition's header and its non-zero cells, straight from the keys."""
     prefix = f"{{freshet:g0:{topic}:{partition}}}"
     raw: dict[bytes, bytes] = client.hgetall(f"{prefix}:h")  # type: ignore[assignment]
-    header = {name.decode(): int(value) for name, value in raw.items() if name not in (b"owner", b"fingerprint")}
+    texts = (b"owner", b"fingerprint", b"topic_id")
+    header = {name.decode(): int(value) for name, value in raw.items() if name not in texts}
     slots: dict[bytes, bytes] = client.hgetall(f"{prefix}:d:0")  # type: ignore[assignment]
     cells: Counter[Cell] = Counter()
     for key in client.scan_iter(f"{prefix}:w:*", count=1_000):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -54,6 +54,7 @@ class World:
     frontiers: dict[tuple[str, int], int] = field(default_factory=dict)
     event_ids: Iterator[int] = field(default_factory=count)
     writers: dict[tuple[str, int], PartitionWindows] = field(default_factory=dict)
+    whole_from_ms: int = 0
 
     def writer(self, topic: str, partition: int) -> PartitionWindows:
         at = (topic, partition)
@@ -105,6 +106,7 @@ class World:
                 known = bool(fronts) and (bucket + 1) * HOUR_MS <= min(fronts) and bucket >= min(times)
                 known = known and bucket > newest - reader.num_buckets
                 known = known and (bucket + 1 + RETAINED) * HOUR_MS > max(fronts, default=0) - 5_000
+                known = known and (topic == CLICKS or bucket * HOUR_MS >= self.whole_from_ms)
                 assert (view.observed_ICB[:, channel, step] == known).all(), (topic, bucket - newest)
                 for row, item_id in enumerate(reader.item_ids):
                     expected = self.truth.get((item_id, channel, bucket), 0) if known else 0
@@ -304,9 +306,24 @@ def test_a_state_from_another_log_replaces_the_old_one(client: redis.Redis, worl
     writer.start_at(40)
     world.writers[ORDERS, 0] = writer
     world.write(ORDERS, 0, [("z", at(0.5)), ("a", at(2))])
+    world.whole_from_ms = at(0.5) + 5_000
     reader.refresh()
     world.check(reader)
     assert reader.offsets() == {f"{ORDERS}:0": 42, f"{ORDERS}:1": 1}
+
+
+def test_buckets_before_the_beginning_of_a_shortened_log_are_missing_and_never_half_filled(
+    client: redis.Redis, world: World
+) -> None:
+    world.writer(ORDERS, 0).header = replace(world.writer(ORDERS, 0).header, first_offset=40)
+    world.write(ORDERS, 0, [("a", at(3.2)), ("a", at(1.9)), ("a", at(6))])
+    world.whole_from_ms = at(3.2) + 5_000
+    reader = _reader(client)
+    reader.refresh()
+    world.check(reader)
+    assert reader.window(at(6), 2, strict=True).observed_ICB[:, 0].all()
+    with pytest.raises(NotRetainedError, match=f"the oldest whole one starts at {at(4)}"):
+        reader.window(at(6), 3, strict=True)
 
 
 def test_a_reader_below_the_floor_of_the_index_reads_everything(client: redis.Redis, world: World) -> None:

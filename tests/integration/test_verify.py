@@ -7,8 +7,10 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +18,7 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
-from stream.config import Resolution, Settings, WindowSettings
+from stream.config import CalendarSettings, Resolution, Settings, WindowSettings
 from stream.export import export
 from stream.partition import PartitionWindows, RawBatch
 from stream.store import Outcome, WindowStore, connect
@@ -129,6 +131,22 @@ def test_a_messy_log_and_its_windows_agree(settings: Settings, pipe: Callable[[s
     assert all(part.next_offset == 600 for part in report.partitions)
     header = WindowStore(connect(settings.redis), 0).header(settings.kafka.topics.orders, 0)
     assert header is not None and min(header.duplicate, header.late_dropped, header.dead_letter) > 5
+
+
+def test_days_of_the_shops_own_calendar_agree(settings: Settings, client: redis.Redis, tmp_path: Path) -> None:
+    resolutions = (Resolution(resolution_ms=24 * HOUR_MS, buckets=30), Resolution(resolution_ms=HOUR_MS, buckets=500))
+    windows = settings.windows.model_copy(update={"resolutions": resolutions})
+    calendar = CalendarSettings(time_zone="Australia/Lord_Howe")
+    settings = settings.model_copy(update={"windows": windows, "calendar": calendar})
+    records, at = messy(3, 300, "orders"), Pipe(settings, client, "orders", 0)
+    at.send(records)
+    at.fold(records)
+    report = verify(settings)
+    assert report.agrees and report.as_dict()["cells"] > 300, report.as_text()
+    export(settings, resolution_ms=24 * HOUR_MS, output=tmp_path / "days", include_open=True)
+    starts = {json.loads(line)["bucket_start_ms"] for line in (tmp_path / "days").read_text("utf-8").splitlines()}
+    zone = ZoneInfo("Australia/Lord_Howe")
+    assert starts and all(datetime.fromtimestamp(ms / 1_000, zone).strftime("%H:%M:%S") == "00:00:00" for ms in starts)
 
 
 def test_records_after_the_stored_offset_are_not_yet_expected(

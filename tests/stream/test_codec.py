@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.codec import MAX_TIME_MS, time_ms
-from stream.config import EventSettings
-from stream.decoder import Decoded, EventDecoder
+from stream.columns import Decoded, concatenate
+from stream.config import EventSettings, TimeUnit
+from stream.decoder import EventDecoder
 from stream.errors import ConfigError, EventError
 
 T = 1_700_000_000_000
@@ -284,6 +284,35 @@ def test_rfc_3339_times_are_cut_to_milliseconds(text: str, expected: int) -> Non
 
 
 @pytest.mark.parametrize(
+    ("unit", "last", "moment_ms", "last_ms"),
+    [
+        ("s", MAX_TIME_MS // 1_000, 1_700_000_000_000, MAX_TIME_MS - 999),
+        ("ms", MAX_TIME_MS, 1_700_000_000, MAX_TIME_MS),
+        ("us", MAX_TIME_MS * 1_000 + 999, 1_700_000, MAX_TIME_MS),
+    ],
+)
+@pytest.mark.parametrize("kind", ["orders", "clicks"])
+def test_whole_numbers_are_times_in_the_unit_that_is_set(
+    kind: str, unit: TimeUnit, last: int, moment_ms: int, last_ms: int
+) -> None:
+    event = ORDER if kind == "orders" else CLICK
+    values = [0, 1_700_000_000, last, last + 1, "2023-11-14T22:13:20.123Z"]
+    mixed = decoded(kind, *(event | {"event_time": value} for value in values), time_unit=unit)
+    assert mixed.event_time_ms.tolist() == [0, moment_ms, last_ms, T + 123]
+    assert [refusal.index for refusal in mixed.refusals] == [3]
+    numbers = decoded(kind, *(event | {"event_time": value} for value in values[:4]), time_unit=unit)
+    assert numbers.event_time_ms.tolist() == [0, moment_ms, last_ms]
+    assert [time_ms(value, unit) for value in values[:3]] == [0, moment_ms, last_ms]
+
+
+def test_text_that_only_looks_like_a_number_is_no_time_whatever_stands_beside_it() -> None:
+    number = CLICK | {"event_time": str(T)}
+    for neighbours in ([], [CLICK], [CLICK | {"event_time": "2023-11-14T22:13:20Z"}]):
+        (refusal,) = decoded("clicks", *neighbours, number).refusals
+        assert (refusal.index, refusal.error_class) == (len(neighbours), "InvalidTime")
+
+
+@pytest.mark.parametrize(
     "value", ["", "2024-13-01T00:00:00Z", "1969-12-31T23:59:59Z", "2024-01-01", -1, MAX_TIME_MS + 1]
 )
 def test_times_out_of_range_are_event_errors(value: int | str) -> None:
@@ -291,28 +320,69 @@ def test_times_out_of_range_are_event_errors(value: int | str) -> None:
         time_ms(value)
 
 
-VALUES = st.one_of(
+def mutated(draw: st.DrawFn, event: dict[str, Any]) -> bytes:
+    """An event as a shop might send it after all: fields gone or of another kind, bytes cut, flipped or repeated."""
+    event = dict(event)
+    for name in draw(st.lists(st.sampled_from([*event, "more"]), max_size=2)):
+        event[name] = draw(ODD)
+    data = json.dumps(event, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+    for at in draw(st.lists(st.integers(0, len(data) - 1), max_size=1)):
+        change = draw(st.sampled_from([b"", b"\xff", b"{", b"]", b"\n", b"9", data[at : at + 30], b"\x00"]))
+        data = data[:at] + change + data[at + 1 :]
+    return data
+
+
+ODD = st.one_of(
     st.none(),
-    st.binary(max_size=40),
-    st.sampled_from([json.dumps(ORDER).encode(), json.dumps(WHOLE | {"lines": LINES}).encode()]),
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(max_size=3), lambda inner: st.lists(inner) | inner
-    ).map(lambda value: json.dumps(ORDER | {"sku": value}).encode()),
+    st.booleans(),
+    st.integers(-2, 2**65),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=4),
+    st.sampled_from(["a|b", "a\\", "é" * 129, "2023-11-14T22:13:20Z", str(T), [], {}, [LINES[0]], LINES, [None], 1e6]),
 )
+LOGS = {
+    "orders": [ORDER, ORDER, WHOLE | {"lines": LINES}, WHOLE | {"lines": [LINES[0] | {"region": None}]}],
+    "clicks": [CLICK, CLICK, CLICK | {"sku": "ü"}, CLICK | {"event_time": "2023-11-14T22:13:20.5+01:00"}],
+}
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.lists(VALUES, max_size=12))
-def test_every_record_is_good_or_refused_and_its_neighbours_do_not_matter(values: list[bytes | None]) -> None:
-    decoder = EventDecoder("orders", EventSettings(), 2_000)
-    together = decoder.decode(values, [None] * len(values))
-    assert sorted([*together.index.tolist(), *(refusal.index for refusal in together.refusals)]) == list(
-        range(len(values))
+@st.composite
+def values_of(draw: st.DrawFn, kind: str) -> list[bytes | None]:
+    events = draw(st.lists(st.sampled_from(LOGS[kind]), max_size=12))
+    whole = [json.dumps(event).encode() for event in events]
+    odd = st.one_of(
+        st.none(), st.binary(max_size=20), st.builds(lambda n: mutated(draw, LOGS[kind][n]), st.integers(0, 3))
     )
-    items: list[str] = []
-    for n, value in enumerate(values):
-        alone = decoder.decode([value], [None])
-        assert (len(alone.index) == 1) == (n in together.index)
-        items += alone.line_item
-    assert together.line_item == items
-    assert (np.diff(together.line_record) >= 0).all()
+    for at in draw(st.lists(st.integers(0, len(whole)), max_size=4)):
+        whole.insert(at, draw(odd))
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["orders", "clicks"])
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_a_batch_is_what_its_records_are_one_by_one(kind: str, data: st.DataObject) -> None:
+    values = data.draw(values_of(kind))
+    together = EventDecoder(kind, EventSettings(), 2_000).decode(values, [None] * len(values))
+    apart = EventDecoder(kind, EventSettings(), 2_000)
+    alone = concatenate([apart.decode([value], [None]) for value in values]) if values else together
+    assert columns(together) == columns(alone)
+    assert sorted([*together.index.tolist(), *(bad.index for bad in together.refusals)]) == list(range(len(values)))
+
+
+def test_slices_and_parts_of_a_batch_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [b"{" if n % 5 == 0 else json.dumps(ORDER | {"sku": f"s{n % 7}"}).encode() for n in range(40)]
+    whole = columns(EventDecoder("orders", EventSettings()).decode(values, [None] * 40))
+    monkeypatch.setattr("stream.decoder.SLICE_RECORDS", 3)
+    monkeypatch.setattr("stream.decoder.MAX_CACHED_ITEM_IDS", 4)
+    decoder = EventDecoder("orders", EventSettings())
+    parts = [decoder.decode(values[n : n + 8], [None] * len(values[n : n + 8])) for n in range(0, 40, 8)]
+    assert len({id(part.item_ids) for part in parts}) > 1
+    assert columns(concatenate(parts)) == whole
+
+
+def columns(decoded: Decoded) -> dict[str, Any]:
+    """All of it that means something; names of items are places in a table."""
+    names = ("index", "event_hash", "event_time_ms", "line_record", "quantity", "unit_price", "channel")
+    found: dict[str, Any] = {name: getattr(decoded, name).tolist() for name in names}
+    return found | {"items": decoded.line_item, "refusals": decoded.refusals, "records": decoded.num_records}

@@ -75,7 +75,7 @@ def test_windows_that_cannot_be_continued_fail(settings: Settings) -> None:
     lost, other = found(settings)["windows"]
     assert lost.state == other.state == "fail"
     assert "end at offset 5, the log holds 0 to 1" in lost.message
-    assert "redis.generation to 1" in lost.hint and "other settings" in other.message
+    assert "--from-beginning --into 1" in lost.hint and "other settings" in other.message
 
 
 def test_a_callers_own_checks_come_last_and_may_fail(settings: Settings) -> None:

@@ -171,7 +171,8 @@ def test_a_fenced_partition_is_left_alone_until_it_is_assigned_again(rig: Rig, m
     rig.assign(A)
     rig.assignment.claim_waiting()
     rig.assignment.drop(A)
-    assert rig.assignment.claim_waiting() == [] and rig.client.reading == {} and rig.assignment.fenced
+    assert rig.assignment.claim_waiting() == [] and rig.client.reading == {}
+    assert rig.assignment.trouble == "a partition was taken over by another process"
     rig.assignment.rejoin_when_fenced()
     assert rig.client.subscriptions == 0
     monkeypatch.setattr("stream.assignment.REJOIN_S", 0.0)
@@ -179,6 +180,24 @@ def test_a_fenced_partition_is_left_alone_until_it_is_assigned_again(rig: Rig, m
     assert rig.client.subscriptions == 1 and rig.claims == [A]
     rig.assign(A)
     assert rig.assignment.claim_waiting() == [A]
+
+
+def test_it_says_what_it_waits_for_until_its_partitions_are_claimed(rig: Rig) -> None:
+    assert rig.assignment.trouble == "joining the consumer group"
+    rig.assign(A)
+    assert rig.assignment.trouble == "claiming partitions"
+    rig.assignment.claim_waiting()
+    assert rig.assignment.trouble is None
+
+
+def test_positions_are_ours_and_what_others_of_the_group_have_stored(rig: Rig) -> None:
+    rig.assign(A)
+    rig.assignment.claim_waiting()
+    rig.assignment.owned[A].position = 60
+    stored = {A: Header(next_offset=40), B: Header(next_offset=5)}
+    nothing_yet = ("orders", 2)
+    found = rig.assignment.positions([A, B, nothing_yet], lambda *key: stored.get(key))
+    assert found == {A: 60, B: 5, nothing_yet: 0}
 
 
 def test_positions_are_committed_once_each_time_they_move(rig: Rig) -> None:

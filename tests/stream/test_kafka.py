@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from typing import cast
 
 import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from stream.config import KafkaSettings, Settings
 from stream.embedded import EmbeddedBroker
@@ -15,6 +17,7 @@ from stream.kafka import (
     Publisher,
     TableReader,
     TopicPartition,
+    client,
     cluster,
     consumer,
     ensure_topics,
@@ -148,3 +151,29 @@ def test_no_broker_is_one_clear_error_without_the_password() -> None:
         TableReader(Settings(kafka=kafka), ["any"])
     assert "secret" not in str(refused.value)
     assert refused.value.retriable
+
+
+class Leaderless:
+    """A consumer of partitions that have no leader the first so many times."""
+
+    def __init__(self, times: int, code: int = KafkaError.NOT_LEADER_FOR_PARTITION) -> None:
+        self.left, self.code = times, code
+
+    def get_watermark_offsets(self, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
+        if self.left:
+            self.left -= 1
+            raise KafkaException(KafkaError(self.code))
+        return (3, 8)
+
+
+def test_a_partition_without_a_leader_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LEADERLESS_WAITS_S", (0.0, 0.0))
+    assert log_range(cast("Consumer", Leaderless(2)), "orders", 0) == (3, 8)
+    with pytest.raises(BrokerError, match="offsets of orders:0"):
+        log_range(cast("Consumer", Leaderless(3)), "orders", 0)
+
+
+def test_any_other_refusal_of_offsets_is_said_at_once() -> None:
+    unknown = Leaderless(1, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    with pytest.raises(BrokerError, match="offsets of orders:0"):
+        log_range(cast("Consumer", unknown), "orders", 0)

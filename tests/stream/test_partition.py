@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.config import Settings, WindowSettings
 from stream.errors import FingerprintError, StoreUnavailableError
 from stream.layout import Outcome
 from stream.partition import PartitionWindows, fingerprint
@@ -61,10 +63,73 @@ def test_any_split_into_batches_equals_judging_record_by_record(data: st.DataObj
     ] == verdicts
     seen = [frontier for frontier in frontiers if frontier is not None]
     assert seen == sorted(seen)
-    if reference.frontier_ms is not None:
-        assert stored_state(store, store, driver.topic, config) == reference.state()
+    assert stored_state(store, store, driver.topic, config) == reference.state()
     header = store.header(driver.topic, 0)
     assert header.read == header.applied + header.duplicate + header.late_dropped + header.dead_letter == len(log)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(-100, 200), min_size=1, max_size=60), st.integers(1, 20))
+def test_days_follow_the_calendar_over_both_changes_of_the_clocks(minutes: list[int], size: int) -> None:
+    sizes = [{"resolution_ms": 86_400_000, "buckets": 2}, {"resolution_ms": 3_600_000, "buckets": 30}]
+    windows = WindowSettings(resolutions=sizes, allowed_lateness_ms=50 * 3_600_000, max_future_ms=10**9)
+    config = Settings(windows=windows, calendar={"time_zone": "Europe/Berlin"}, worker={"resolution_ms": 3_600_000})
+    log, now_ms = [], 1_774_700_000_000
+    for n, step in enumerate(minutes):
+        now_ms += step * 900_000
+        log.append(order(n, now_ms))
+    log.append(order(1_000, 1_792_900_000_000))
+    log += [order(2_000 + n, 1_792_900_000_000 + n * 3_000_000) for n in range(30)]
+    store = MemoryStore()
+    driver = Driver(store, "orders", config, log)
+    while driver.windows.next_offset < len(log):
+        assert driver.step(size) is Outcome.APPLIED
+    assert stored_state(store, store, driver.topic, config) == naive("orders", config, log).state()
+
+
+def again(number: int, time_ms: int, now_ms: int, place: bytes, **fields: object) -> LogRecord:
+    """A record that is sent again at `now_ms`."""
+    return replace(order(number, time_ms, **fields), timestamp_ms=now_ms, redrive=place)
+
+
+def test_a_redriven_record_skips_lateness_and_leaves_the_frontier_alone() -> None:
+    late_ms = START_MS - 100_000
+    log = [order(1, START_MS), order(2, late_ms), again(2, late_ms, START_MS, b"t-0-1")]
+    store = MemoryStore()
+    driver = Driver(store, "orders", small_settings(), log)
+    driver.drain()
+    header = store.header(driver.topic, 0)
+    assert (header.applied, header.late_dropped, header.frontier_ms) == (2, 1, START_MS)
+    widths = {width for width, *_ in stored_state(store, store, driver.topic, driver.settings)["sums"]}
+    sums = stored_state(store, store, driver.topic, driver.settings)["sums"]
+    assert widths == {1_000, 60_000}
+    assert sums[60_000, late_ms // 60_000, "a|n", "orders"] == 1, "the minute still retains it"
+    assert (1_000, late_ms // 1_000, "a|n", "orders") not in sums, "the second does not"
+
+
+def test_a_redriven_record_is_a_duplicate_for_good_by_its_header_also_after_a_restart() -> None:
+    far_ms = START_MS + 10**9
+    first = again(2, START_MS, START_MS, b"t-0-1")
+    log = [order(1, START_MS), first, order(3, far_ms), again(2, far_ms, far_ms, b"t-0-1")]
+    store = MemoryStore()
+    driver = Driver(store, "orders", small_settings(), log)
+    for _ in log:
+        driver.step(1)
+        driver.claim()
+    header = store.header(driver.topic, 0)
+    assert (header.applied, header.duplicate) == (3, 1)
+
+
+def test_a_redriven_record_ahead_of_the_frontier_is_kept_when_its_bucket_comes() -> None:
+    ahead_ms = START_MS + 20_000
+    log = [order(1, START_MS), again(2, ahead_ms, ahead_ms, b"t-0-1"), order(3, ahead_ms + 500)]
+    store = MemoryStore()
+    driver = Driver(store, "orders", small_settings(), log)
+    for _ in log:
+        driver.step(1)
+        driver.claim()
+    sums = stored_state(store, store, driver.topic, driver.settings)["sums"]
+    assert sums[1_000, ahead_ms // 1_000, "a|n", "orders"] == 2
 
 
 ACTIONS = st.lists(

@@ -13,9 +13,11 @@ from stream.belief import InputState, ReadRules, closed_ms, final_ms, live_cutof
 from stream.config import Settings
 from stream.errors import InvalidInputError, StoreError
 from stream.follow import Look
+from stream.grid import Grid
 from stream.layout import Header
 from stream.ring import Ring
 
+GRID = Grid(10)
 RULES = ReadRules(10, retained_buckets=5, orders_topic="o", clicks_topic="c", out_of_order_ms=3, allowed_lateness_ms=20)
 
 
@@ -70,10 +72,10 @@ def test_a_ring_holds_what_was_added_to_its_newest_buckets_and_nothing_else(
 
 def test_the_cutoff_is_the_slowest_orders_partition_that_has_data() -> None:
     inputs = {("o", 0): state(95), ("o", 1): state(47), ("o", 2): state(None, first=None), ("c", 0): state(12)}
-    assert live_cutoff_ms(inputs, "o", 10) == 40
-    assert live_cutoff_ms(inputs | {("o", 1): state(47, idle=83)}, "o", 10) == 80
-    assert live_cutoff_ms(inputs | {("o", 1): state(47, idle=30)}, "o", 10) == 40
-    assert live_cutoff_ms({("c", 0): state(12)}, "o", 10) is None
+    assert live_cutoff_ms(inputs, "o", GRID) == 40
+    assert live_cutoff_ms(inputs | {("o", 1): state(47, idle=83)}, "o", GRID) == 80
+    assert live_cutoff_ms(inputs | {("o", 1): state(47, idle=30)}, "o", GRID) == 40
+    assert live_cutoff_ms({("c", 0): state(12)}, "o", GRID) is None
 
 
 def test_closed_never_counts_idleness_and_final_does() -> None:

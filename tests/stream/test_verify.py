@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stream.config import EventSettings, Resolution, Settings, WindowSettings
 from stream.decoder import EventDecoder
+from stream.grid import Grid
 from stream.layout import Header
 from stream.recount import Recount
 from stream.recount_event import BadRecordError, Kind, read_event
@@ -239,8 +240,9 @@ def _stored(recount: Recount, wrong: int = 0) -> Snapshot:
     values = np.zeros((8, 1), np.int64)
     values[:3, 0] = (2_000 + wrong, 199_800, 1)
     books = {book: recount.books[book] for book in ("read", "applied", "duplicate", "late_dropped", "dead_letter")}
-    header = Header(first_offset=0, next_offset=1, items=1, first_event_ms=T0, frontier_ms=recount.frontier_ms, **books)
-    return Snapshot(1_000, header, ["a|n"], {(T0 // 1_000, 0): encode(values)})
+    times = dict.fromkeys(("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms"), T0)
+    header = Header(first_offset=0, next_offset=1, items=1, **times, **books)
+    return Snapshot(Grid(1_000), header, ["a|n"], {(T0 // 1_000, 0): encode(values)})
 
 
 def test_equal_windows_have_no_differences_and_one_wrong_cell_is_found_and_named() -> None:

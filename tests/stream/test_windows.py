@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.config import Resolution
+from stream.grid import Grid
 from stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 from stream.windows import (
     NO_CELLS,
@@ -18,13 +18,12 @@ from stream.windows import (
     TileCache,
     add_to,
     click_additions,
-    first_retained_bucket,
     order_additions,
     split_tiles,
     sum_by_tile,
 )
 
-SECONDS = Resolution(resolution_ms=1_000, buckets=4)
+SECONDS, KEPT = Grid(1_000), 4
 LINES = st.lists(
     st.tuples(
         st.sampled_from([0, 1, 1_023, 1_024, 3_000]), st.integers(0, 20_000), st.integers(0, 7), st.integers(1, 2**40)
@@ -53,7 +52,7 @@ class Held:
         self.tiles = {}
 
     def add(self, lines: list[tuple[int, int, int, int]], watermark_ms: int) -> None:
-        sums = sum_by_tile(additions(lines), SECONDS, watermark_ms)
+        sums = sum_by_tile(additions(lines), SECONDS, KEPT, watermark_ms)
         names = list(zip(sums.bucket.tolist(), sums.chunk.tolist(), strict=True))
         keys, values = add_to([self.tiles.get(name, NO_CELLS) for name in names], sums)
         assert (np.diff(keys) > 0).all()
@@ -86,7 +85,7 @@ def test_the_fold_of_parts_is_the_fold_of_the_whole(lines, cuts: list[int]) -> N
 
 @given(st.integers(-10_000, 10_000), st.integers(1, 50), st.integers(1, 9))
 def test_the_first_retained_bucket_is_retained_and_the_one_before_is_not(watermark_ms, width, buckets) -> None:
-    first = first_retained_bucket(watermark_ms, Resolution(resolution_ms=width, buckets=buckets))
+    first = Grid(width).first_retained(watermark_ms, buckets)
     assert (first + 1 + buckets) * width > watermark_ms >= (first + buckets) * width
 
 
@@ -118,7 +117,7 @@ def test_a_click_adds_one_to_its_kind() -> None:
 
 
 def test_a_cell_belongs_to_the_bucket_whose_start_is_inclusive() -> None:
-    sums = sum_by_tile(additions([(0, 999, 0, 1), (0, 1_000, 0, 1)]), SECONDS, 0)
+    sums = sum_by_tile(additions([(0, 999, 0, 1), (0, 1_000, 0, 1)]), SECONDS, KEPT, 0)
     assert sums.bucket.tolist() == [0, 1]
     assert sums.keys.tolist() == [0, CELLS]
 

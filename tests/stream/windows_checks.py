@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import redis
@@ -17,11 +19,16 @@ from hypothesis import strategies as st
 
 from stream.config import Settings
 from stream.errors import FingerprintError, StoreError
+from stream.grid import Grid
 from stream.layout import Header, Keys, Outcome, Update
 from stream.partition import Fold, PartitionWindows, RawBatch
 from stream.tiles import CHANNELS, CHUNK_ITEMS, decode
 
 START_MS = 1_700_000_000_000
+LONG_AGO_MS = -(10**18)
+DAY_MS = 86_400_000
+TIMES = ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms")
+REDRIVES = [b"orders-0-1", b"orders-0-2", b"orders-1-7"]
 TOPICS = {"orders": "freshet.orders.v1", "clicks": "freshet.clicks.v1"}
 
 
@@ -37,6 +44,7 @@ class LogRecord:
     value: bytes | None
     timestamp_ms: int
     key: bytes | None = None
+    redrive: bytes | None = None
 
 
 class NaiveWindows:
@@ -51,6 +59,9 @@ class NaiveWindows:
         self.sums: dict[tuple[int, int, str, str], int] = {}
         self.books = {"read": 0, "applied": 0, "duplicate": 0, "late_dropped": 0, "dead_letter": 0}
         self.verdicts: list[str] = []
+        self.origin_ms: int | None = None
+        self.last_event_ms: int | None = None
+        self.redrives: set[bytes] = set()
 
     def feed(self, record: LogRecord) -> None:
         verdict = self._judge(record)
@@ -73,12 +84,19 @@ class NaiveWindows:
         if time_ms > record.timestamp_ms + windows.max_future_ms:
             return "dead_letter"
         before_ms = self.watermark_ms()
-        self.frontier_ms = time_ms if self.frontier_ms is None else max(self.frontier_ms, time_ms)
-        if before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms:
-            return "late_dropped"
+        if record.redrive is not None:
+            if record.redrive in self.redrives:
+                return "duplicate"
+            self.redrives.add(record.redrive)
+        else:
+            self.frontier_ms = max(time_ms, time_ms if self.frontier_ms is None else self.frontier_ms)
+            self.origin_ms = time_ms if self.origin_ms is None else self.origin_ms
+            if before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms:
+                return "late_dropped"
         for other_id, other_ms in self.applied:
             minute_end_ms = (other_ms // 60_000 + 1) * 60_000
-            if other_id == event_id and minute_end_ms + windows.allowed_lateness_ms > before_ms:
+            expired = before_ms is not None and minute_end_ms + windows.allowed_lateness_ms <= before_ms
+            if other_id == event_id and not expired:
                 return "duplicate"
         fresh = dict.fromkeys(item for item, _ in lines if item not in self.items)
         if len(self.items) + len(fresh) > windows.max_items_per_partition:
@@ -86,6 +104,7 @@ class NaiveWindows:
         self.items += fresh
         self.applied.append((event_id, time_ms))
         self.first_event_ms = min(time_ms, self.first_event_ms or time_ms)
+        self.last_event_ms = max(time_ms, self.last_event_ms or time_ms)
         for item, additions in lines:
             self._add(item, time_ms, additions, before_ms)
         return "applied"
@@ -93,8 +112,8 @@ class NaiveWindows:
     def _add(self, item: str, time_ms: int, additions: Mapping[str, int], before_ms: int | None) -> None:
         for resolution in self.settings.windows.resolutions:
             width = resolution.resolution_ms
-            bucket = time_ms // width
-            if before_ms is None or (bucket + 1 + resolution.buckets) * width > before_ms:
+            bucket = self.bucket(width, time_ms)
+            if before_ms is None or self.end_ms(width, bucket) + resolution.buckets * width > before_ms:
                 for channel, value in additions.items():
                     cell = (width, bucket, item, channel)
                     self.sums[cell] = self.sums.get(cell, 0) + value
@@ -112,9 +131,23 @@ class NaiveWindows:
             return item, {"returns": -q}
         return item, {"units": q, "revenue": (q * p + 500) // 1_000, "orders": 1}
 
+    def bucket(self, width: int, time_ms: int) -> int:
+        zone = self.settings.calendar.time_zone
+        if width != DAY_MS or zone == "UTC":
+            return time_ms // width
+        return (datetime.fromtimestamp(time_ms / 1_000, ZoneInfo(zone)).date() - date(1970, 1, 1)).days
+
+    def end_ms(self, width: int, bucket: int) -> int:
+        zone = self.settings.calendar.time_zone
+        if width != DAY_MS or zone == "UTC":
+            return (bucket + 1) * width
+        tomorrow = datetime(1970, 1, 1) + timedelta(days=bucket + 1)
+        return round(tomorrow.replace(tzinfo=ZoneInfo(zone)).timestamp() * 1_000)
+
     def state(self) -> dict[str, Any]:
         """All that readers may rely on, in the shape of `stored_state`."""
-        watermark_ms = self.watermark_ms()
+        frontier_ms = self.watermark_ms()
+        watermark_ms = LONG_AGO_MS if frontier_ms is None else frontier_ms
         lateness_ms = self.settings.windows.allowed_lateness_ms
         buckets = {r.resolution_ms: r.buckets for r in self.settings.windows.resolutions}
         minutes: dict[int, list[int]] = {}
@@ -122,9 +155,11 @@ class NaiveWindows:
             minute = time_ms // 60_000
             if (minute + 1) * 60_000 + lateness_ms > watermark_ms:
                 minutes.setdefault(minute, []).append(xxhash.xxh3_64_intdigest(event_id.encode()))
-        kept = {c: v for c, v in self.sums.items() if v and (c[1] + 1 + buckets[c[0]]) * c[0] > watermark_ms}
-        header = {"frontier_ms": self.frontier_ms, "first_event_ms": self.first_event_ms, "items": len(self.items)}
-        return {"header": header | self.books, "items": self.items, "minutes": minutes, "sums": kept}
+        ends_ms = {c: self.end_ms(c[0], c[1]) + buckets[c[0]] * c[0] for c in self.sums}
+        kept = {c: v for c, v in self.sums.items() if v and ends_ms[c] > watermark_ms}
+        header = {name: getattr(self, name) for name in TIMES} | {"items": len(self.items)}
+        state = {"header": header | self.books, "items": self.items, "minutes": minutes, "sums": kept}
+        return state | {"redrives": self.redrives}
 
 
 class MemoryStore:
@@ -136,13 +171,14 @@ class MemoryStore:
         self.headers: dict[tuple[str, int], Header] = {}
         self.items: dict[tuple[str, int], list[str]] = {}
         self.strings: dict[str, bytes] = {}
+        self.redrives: dict[tuple[str, int], frozenset[bytes]] = {}
         self.owners = 0
         self.writes = 0
 
     def keys(self, topic: str, partition: int) -> Keys:
         return Keys(self.generation, topic, partition)
 
-    def claim(self, topic: str, partition: int, fingerprint: str) -> Header:
+    def claim(self, topic: str, partition: int, fingerprint: str, topic_id: str = "") -> Header:
         header = self.headers.get((topic, partition), Header())
         if header.next_offset is not None and header.fingerprint != fingerprint:
             raise FingerprintError("other settings")
@@ -150,6 +186,9 @@ class MemoryStore:
         header = replace(header, epoch=header.epoch + 1, owner=str(self.owners), fingerprint=fingerprint)
         self.headers[topic, partition] = header
         return header
+
+    def redriven(self, topic: str, partition: int, names: Sequence[bytes]) -> set[bytes]:
+        return self.redrives.get((topic, partition), frozenset()) & set(names)
 
     def apply(self, update: Update) -> Outcome:
         place = update.topic, update.partition
@@ -172,6 +211,7 @@ class MemoryStore:
             for name, data in zip(writes.names, writes.data, strict=True):
                 self.strings[keys.tile(writes.resolution_ms, *map(int, name.split(":")))] = data
         self.items[place] = [*items, *update.new_items]
+        self.redrives[place] = self.redrives.get(place, frozenset()) | set(update.redrives)
         self.headers[place] = replace(header, **update.header, next_offset=update.next_offset)
         self.writes += 1
         return Outcome.APPLIED
@@ -205,10 +245,10 @@ class MemoryStore:
     # What only tests need: copies of everything, and everything that is stored.
 
     def save(self) -> Any:
-        return dict(self.headers), dict(self.items), dict(self.strings)
+        return dict(self.headers), dict(self.items), dict(self.strings), dict(self.redrives)
 
     def restore(self, saved: Any) -> None:
-        self.headers, self.items, self.strings = (dict(part) for part in saved)
+        self.headers, self.items, self.strings, self.redrives = (dict(part) for part in saved)
 
     def all_strings(self, keys: Keys) -> dict[str, bytes]:
         return {k.removeprefix(keys.prefix + ":"): v for k, v in self.strings.items() if k.startswith(keys.prefix)}
@@ -237,7 +277,7 @@ class RedisCopies:
 def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dict[str, Any]:
     """What the store holds and still retains, in the shape of `NaiveWindows.state`."""
     header = store.header(topic, 0)
-    watermark_ms = header.frontier_ms - settings.windows.out_of_order_ms
+    watermark_ms = LONG_AGO_MS if header.frontier_ms is None else header.frontier_ms - settings.windows.out_of_order_ms
     buckets = {r.resolution_ms: r.buckets for r in settings.windows.resolutions}
     items = store.dictionary(topic, 0, header.items)
     minutes: dict[int, list[int]] = {}
@@ -250,14 +290,15 @@ def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dic
                 minutes[minute] = np.frombuffer(data, "<u8").tolist()
             continue
         width, bucket, chunk = map(int, numbers)
-        if (bucket + 1 + buckets[width]) * width > watermark_ms:
+        if Grid(width, settings.calendar.time_zone).expiry_ms(bucket, buckets[width]) > watermark_ms:
             values_CN = decode(data)
             for channel, slot in zip(*np.nonzero(values_CN), strict=True):
                 cell = (width, bucket, items[chunk * CHUNK_ITEMS + slot], CHANNELS[channel])
                 sums[cell] = int(values_CN[channel, slot])
-    names = ["frontier_ms", "first_event_ms", "items", "read", "applied", "duplicate", "late_dropped", "dead_letter"]
+    names = [*TIMES, "items", "read", "applied", "duplicate", "late_dropped", "dead_letter"]
     head = {name: getattr(header, name) for name in names}
-    return {"header": head, "items": items, "minutes": minutes, "sums": sums}
+    state = {"header": head, "items": items, "minutes": minutes, "sums": sums}
+    return state | {"redrives": store.redriven(topic, 0, REDRIVES)}
 
 
 # Generated logs -------------------------------------------------------------------------------------------
@@ -311,7 +352,8 @@ def log_records(draw: st.DrawFn, kind: str, max_size: int = 60) -> list[LogRecor
             value = draw(st.sampled_from(BROKEN))
         else:
             value = json.dumps(draw(_event(kind)) | {"event_time": now_ms - back_ms}).encode()
-        records.append(LogRecord(value, now_ms))
+        redrive = draw(st.sampled_from(REDRIVES)) if draw(st.integers(0, 7)) == 0 else None
+        records.append(LogRecord(value, now_ms, redrive=redrive))
     return records
 
 
@@ -323,6 +365,7 @@ def batch_of(log: Sequence[LogRecord], start: int, end: int) -> RawBatch:
         timestamps_ms=np.array([record.timestamp_ms for record in records], np.int64),
         offsets=np.arange(start, end),
         next_offset=end,
+        redrives={n: record.redrive for n, record in enumerate(records) if record.redrive is not None},
     )
 
 

@@ -1,0 +1,112 @@
+"""Every fault, on a real Kafka and a real Redis: afterwards the windows are what the log says, bit for bit.
+
+Without more said, one seed of a short set. `CHAOS_SEEDS=5` runs five seeds of all of them (`make chaos SEEDS=5`), and
+`CHAOS_REPORT=1` writes `bench/results/chaos.json`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.report import write_result
+from tests.integration.faults.scenarios import FAULTS, fill_disk
+from tests.integration.faults.world import Broker, Ingest, World, wait_for
+
+LONG = "CHAOS_SEEDS" in os.environ
+# One of each kind: death between two effects, a zombie, Redises that went back, a cut, a broker's death, bad bytes.
+SHORT_SET = (
+    *("sigkill_at_failpoints", "zombie_after_sigstop", "redis_sigkill"),
+    *("replica_promoted_with_lag", "redis_network_cut", "broker_sigkill", "poison"),
+)
+SEEDS = range(1, int(os.environ.get("CHAOS_SEEDS", "1")) + 1)
+REPORT = os.environ.get("CHAOS_REPORT")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def kafka_home() -> Path:
+    home = os.environ.get("KAFKA_HOME", "")
+    if not home or not Path(home, "bin", "kafka-server-start.sh").exists():
+        pytest.skip("KAFKA_HOME does not name an unpacked Kafka 4.x")
+    return Path(home).resolve()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = Broker(kafka_home(), tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[list[dict[str, Any]]]:
+    found: list[dict[str, Any]] = []
+    yield found
+    if REPORT:
+        violations = sum(not one["proved"] for one in found)
+        numbers = {"seeds": list(SEEDS), "violations": violations, "runs": found}
+        write_result("chaos", numbers, ["confluent-kafka", "redis", "freshet"])
+
+
+def run(name: str, seed: int, world: World, fault: Any, outcomes: list[dict[str, Any]]) -> None:
+    begun_s = time.monotonic()
+    outcome: dict[str, Any] = {"fault": name, "seed": seed, "proved": False}
+    outcomes.append(outcome)
+    try:
+        fault(world)
+        outcome |= world.prove() | {"proved": True}
+    finally:
+        outcome["seconds"] = round(time.monotonic() - begun_s, 1)
+        world.close()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", FAULTS if LONG else SHORT_SET)
+def test_windows_are_what_the_log_says_after(
+    name: str, seed: int, broker: Broker, tmp_path: Path, outcomes: list[dict[str, Any]]
+) -> None:
+    run(name, seed, World(name, seed, broker, tmp_path), FAULTS[name], outcomes)
+
+
+@pytest.mark.skipif(not LONG, reason="takes a minute: with CHAOS_SEEDS only")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
+    seed: int, tmp_path: Path, outcomes: list[dict[str, Any]]
+) -> None:
+    home, mount = kafka_home(), tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("mounting a small file system needs root")
+    own = None
+    try:
+        own = Broker(home, mount / "kafka")
+        world = World("broker_disk_full", seed, own, tmp_path)
+        run("broker_disk_full", seed, world, lambda world: fill_disk(world, own, str(mount)), outcomes)
+    finally:
+        if own is not None:
+            own.stop()
+        subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def test_a_process_with_nothing_to_read_ends_although_it_is_still_joining(broker: Broker, tmp_path: Path) -> None:
+    """A client closed in the milliseconds in which its first assignment came in once waited for ever."""
+    world = World("ends_while_joining", 1, broker, tmp_path)
+    try:
+        world.send(200)
+        first = world.start()
+        wait_for(lambda: world.read() >= 200)
+        first.kill()
+        last = Ingest(world.environ, tmp_path / "ingest.log", until_end=True)
+        assert last.process.wait(30) == 0, world.tail()
+    finally:
+        world.close()

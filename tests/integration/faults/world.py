@@ -1,0 +1,288 @@
+"""One shop under fault: a seeded log on a real Kafka, a Redis that can be hurt, ingest as child processes, and proof.
+
+The proof is the same after every fault: all records are read to the end, `freshet verify` finds every cell, header and
+book as it counts them from the log, and produced = applied + duplicate + late + dead, record for record.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from stream.config import Settings, load
+from stream.embedded import RealKafka, free_port, redis_binary
+from stream.errors import BrokerError
+from stream.kafka import LogOffsets, Publisher, ensure_topics
+from stream.store import WindowStore, connect, current_generation
+from stream.verify import verify
+from tests.integration.faults.proxy import TcpProxy
+from tests.integration.test_ingest_kill import START_MS, click_value, order_value
+
+ROOT = Path(__file__).parent.parent.parent.parent
+RUN = "from stream.config import load; from stream.ingest import run; run(load().settings, until_end={until_end})"
+BOOKS = ("applied", "duplicate", "late_dropped", "dead_letter")
+PARTITIONS = 3
+TIMEOUT_S = 90.0
+
+
+class Broker:
+    """A Kafka that is killed, stopped and started again on the same folder and port."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self._home, self._folder, self.port = home, folder, free_port()
+        self._kafka = self._started()
+
+    def _started(self) -> RealKafka:
+        return RealKafka(self._home, self._folder, self.port)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        return self._kafka.alive
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._kafka.process.pid, number)
+
+    def restart(self) -> None:
+        """Kill it where it stands, and start it again."""
+        self.signal(signal.SIGKILL)
+        self._kafka.process.wait()
+        self._kafka = self._started()
+
+    def stop(self) -> None:
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGKILL)
+        self._kafka.process.wait()
+
+
+class HurtRedis:
+    """A redis-server with an append-only file synced every second, which can be killed and started again."""
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.port = folder, free_port()
+        self._options = {"appendonly": "yes", "appendfsync": "everysec", "aof-load-truncated": "yes"} | options
+        self.start()
+
+    def start(self) -> None:
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", **self._options}
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        self.process = subprocess.Popen([redis_binary(), *arguments], stdout=subprocess.DEVNULL)
+        wait_for(lambda: _listens(self.port))
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+
+    def truncate(self, rng: random.Random) -> int:
+        """Cut the append-only file at a random byte; how many bytes were lost."""
+        file = max(self.folder.glob("appendonlydir/*.incr.aof"))
+        size = file.stat().st_size
+        kept = rng.randrange(size // 2, size)
+        os.truncate(file, kept)
+        return size - kept
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith(b"+PONG")
+    return False
+
+
+def wait_for(claim: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not claim():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+class Ingest:
+    """An ingest process; its output goes to a file."""
+
+    def __init__(self, environ: dict[str, str], log_file: Path, *, until_end: bool = False) -> None:
+        self.log_file = log_file
+        with log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN.format(until_end=until_end)],
+                env={**os.environ, **environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                cwd="/",
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def said(self, text: str) -> int:
+        return self.log_file.read_text("utf-8", "replace").count(text)
+
+
+@dataclass
+class World:
+    """Everything that one fault needs."""
+
+    name: str
+    seed: int
+    broker: Broker
+    folder: Path
+    rng: random.Random = field(init=False)
+    redis: HurtRedis = field(init=False)
+    environ: dict[str, str] = field(init=False)
+    settings: Settings = field(init=False)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(f"{self.name}:{self.seed}")
+        self.redis = HurtRedis(self.folder / "redis")
+        self.proxy = TcpProxy(self.redis.port)
+        self._number = 0
+        self._sent: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+        self._children: list[Ingest] = []
+        prefix = f"{self.name}.{self.seed}.{os.getpid()}.{free_port()}"
+        topics = {topic: f"{prefix}.{topic}" for topic in ("orders", "clicks", "late", "windows", "alerts")}
+        self.environ = {
+            "FRESHET_KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
+            "FRESHET_KAFKA__GROUP_PREFIX": prefix,
+            "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
+            "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "4000",
+            "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
+            "FRESHET_KAFKA__GROUP_INSTANCE_ID": "a",
+            "FRESHET_REDIS__URL": f"redis://127.0.0.1:{self.proxy.port}/0",
+            "FRESHET_REDIS__TIMEOUT_MS": "1000",
+            "FRESHET_INGEST__BATCH_MAX_RECORDS": "300",
+            "FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE": "0.99",
+            **{f"FRESHET_KAFKA__TOPICS__{topic.upper()}": value for topic, value in topics.items()},
+        }
+        self.settings = load(environ=self.environ).settings
+        ensure_topics(self.settings, live=False)
+
+    # What happens ------------------------------------------------------------------------------------------
+
+    def start(self, **over: str) -> Ingest:
+        """An ingest process; two with the same `kafka.group_instance_id` would fence each other in the group."""
+        child = Ingest(self.environ | over, self.folder / "ingest.log")
+        self._children.append(child)
+        return child
+
+    @contextmanager
+    def ingesting(self, **over: str) -> Iterator[Ingest]:
+        """An ingest that has applied something, and goes on meanwhile."""
+        child = self.start(**over)
+        before = self.read()
+        wait_for(lambda: self.read() > before or not child.alive)
+        yield child
+
+    def read(self) -> int:
+        """How many records are in the windows; -1 while Redis does not say."""
+        try:
+            return sum(header.read for header in self._headers())
+        except Exception:
+            return -1
+
+    def _headers(self) -> list[Any]:
+        client = connect(self.settings.redis)
+        store = WindowStore(client, current_generation(client, 0))
+        found = [store.header(*key) for key in store.partitions()]
+        client.close()
+        return [header for header in found if header is not None]
+
+    def send(self, records: int, odd: Callable[[random.Random], bytes | None] | None = None) -> None:
+        """More of the log: mostly in order, some disordered, late, repeated, from the future, or broken."""
+        batch = [self._record(odd) for _ in range(records)]
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                with Publisher(self.settings) as publisher:
+                    for topic, partition, value, time_ms in batch:
+                        publisher.produce(topic, value, key=b"k", partition=partition, timestamp_ms=time_ms)
+                    publisher.flush()
+                return
+            except BrokerError:
+                # What was acknowledged is sent a second time: those records are duplicates, as a producer's would be.
+                assert time.monotonic() < deadline, "the broker did not come back"
+                time.sleep(0.2)
+
+    def _record(self, odd: Callable[[random.Random], bytes | None] | None) -> tuple[str, int, bytes | None, int]:
+        rng, topics = self.rng, self.settings.kafka.topics
+        self._number += 1
+        topic, partition = rng.choice((topics.orders, topics.clicks)), rng.randrange(PARTITIONS)
+        make = order_value if topic == topics.orders else click_value
+        now_ms, sent = START_MS + self._number * 4_000, self._sent[topic, partition]
+        value: bytes | None = make(rng, self._number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000)))
+        luck = rng.random()
+        if luck < 0.05 and sent:
+            value = rng.choice(sent[-400:])
+        elif luck < 0.08:
+            value = make(rng, self._number, now_ms - 3_000_000)
+        elif luck < 0.10:
+            value = make(rng, self._number, now_ms + 900_000)
+        elif luck < 0.13:
+            value = rng.choice((b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000))
+        elif odd is not None and luck < 0.6:
+            value = odd(rng)
+        elif value is not None:
+            sent.append(value)
+        return topic, partition, value, now_ms
+
+    # What must be so afterwards ----------------------------------------------------------------------------
+
+    def prove(self) -> dict[str, Any]:
+        """Read to the end in peace, and count again."""
+        for child in self._children:
+            child.signal(signal.SIGCONT)
+            child.kill()
+        last = Ingest(self.environ, self.folder / "ingest.log", until_end=True)
+        assert last.process.wait(TIMEOUT_S) == 0, self.tail()
+        keys = [(topic, n) for topic in self._events() for n in range(PARTITIONS)]
+        logs = LogOffsets(self.settings)
+        produced = sum(end - start for start, end in logs.ranges(keys).values())
+        logs.close()
+        books = {name: sum(getattr(header, name) for header in self._headers()) for name in BOOKS}
+        assert produced == sum(books.values()), (produced, books)
+        report = verify(self.settings)
+        assert report.agrees, report.as_text()
+        return {"events": produced, **books, "cells": report.as_dict()["cells"], **self.notes}
+
+    def _events(self) -> tuple[str, str]:
+        return self.settings.kafka.topics.orders, self.settings.kafka.topics.clicks
+
+    def tail(self) -> str:
+        return (self.folder / "ingest.log").read_text("utf-8", "replace")[-3_000:]
+
+    def close(self) -> None:
+        for child in self._children:
+            child.signal(signal.SIGCONT)
+            child.kill()
+        self.proxy.close()
+        self.redis.kill()

@@ -1,0 +1,200 @@
+"""Windows in a Redis Cluster of three nodes, and in a Redis that asks for TLS and knows only what it must."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from stream.belief import ReadRules
+from stream.config import RedisSettings
+from stream.doctor import check_clock, check_redis
+from stream.embedded import EmbeddedRedis, free_port, redis_binary
+from stream.errors import StoreError, StoreUnavailableError
+from stream.ingest import run
+from stream.kafka import ensure_topics
+from stream.layout import Keys, Outcome
+from stream.read import WindowReader
+from stream.store import WindowStore, check_fit, connect
+from stream.verify import verify
+from tests.integration.faults.world import wait_for
+from tests.integration.test_ingest import START_MS, books, order, send, settings_for
+from tests.stream.test_partition import order as small_order
+from tests.stream.windows_checks import Driver, small_settings
+
+HOUR_MS = 3_600_000
+ACL = (
+    "on >secret ~freshet:* ~{freshet:* -@all +ping +info +time +get +set +mget +hget +hset +hmget +hgetall +sadd "
+    "+smembers +smismember +zadd +zcard +zrange +zrangebyscore +zrem +zremrangebyrank +strlen +setrange +type +unlink "
+    "+scan +multi +exec +eval +evalsha +script|load"
+)
+
+
+def cluster_port() -> int:
+    """A free port whose bus port, 10,000 higher, exists too."""
+    while True:
+        port = free_port()
+        if port < 55_000:
+            return port
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSettings]:
+    if shutil.which("redis-cli") is None or shutil.which("redis-server") is None:
+        pytest.skip("a cluster needs redis-server and redis-cli on PATH")
+    ports = [cluster_port() for _ in range(3)]
+    nodes = []
+    for port in ports:
+        folder = tmp_path_factory.mktemp(f"node{port}")
+        options = ["--port", port, "--dir", folder, "--cluster-enabled", "yes", "--save", "", "--appendonly", "no"]
+        nodes.append(subprocess.Popen([redis_binary(), *map(str, options)], stdout=subprocess.DEVNULL))
+    try:
+        for port in ports:
+            wait_for(lambda port=port: listens(port))
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
+        subprocess.run(create, check=True, capture_output=True, timeout=60)
+        for port in ports:
+            wait_for(lambda port=port: cluster_state(port) == "ok")
+        yield RedisSettings(url=SecretStr(f"redis://{addresses[0]}"), cluster=True)
+    finally:
+        for node in nodes:
+            node.kill()
+            node.wait()
+
+
+def cluster_state(port: int) -> str:
+    with redis.Redis(port=port) as client:
+        return str(client.execute_command("CLUSTER INFO")["cluster_state"])
+
+
+def listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def test_all_keys_of_a_partition_share_a_slot_and_partitions_spread(cluster: RedisSettings) -> None:
+    client = redis.RedisCluster.from_url(cluster.url.get_secret_value())
+    slots = set()
+    for partition in range(16):
+        keys = Keys(0, "freshet.orders.v1", partition)
+        names = (keys.header, keys.retained, keys.redrives, keys.dictionary(3), keys.minute(9), keys.tile(1, 2, 3))
+        (slot,) = {client.keyslot(name) for name in names}
+        slots.add(slot)
+    assert len({client.nodes_manager.get_node_from_slot(slot).name for slot in slots}) == 3
+    client.close()
+
+
+def test_ingest_verify_and_readers_work_on_a_cluster(cluster: RedisSettings, mock_broker: str) -> None:
+    over = {"FRESHET_REDIS__CLUSTER": "true"}
+    settings = settings_for(mock_broker, cluster.url.get_secret_value(), "cluster", **over)
+    ensure_topics(settings, live=False)
+    for partition in range(4):
+        send(settings, [*(order(n, sku=f"s{n}") for n in range(30)), b"broken"], partition=partition)
+    run(settings, until_end=True)
+    assert [books(settings, n)["applied"] for n in range(4)] == [30] * 4
+    report = verify(settings)
+    assert report.agrees and len(report.partitions) == 4, report.as_text()
+    reader = WindowReader(connect(settings.redis), 0, HOUR_MS, 24, rules=ReadRules.of(settings, HOUR_MS))
+    assert len(reader.refresh().new_items) == 30
+    assert reader.sums(START_MS // HOUR_MS * HOUR_MS + HOUR_MS, 1)[:, 0].sum() == 4 * 30 * 2_000
+    send(settings, [order(100, sku="s1")], partition=2)
+    run(settings, until_end=True)
+    assert reader.refresh().changed_rows.tolist() == [reader.row("s1|north")]
+    run(settings, until_end=True, into=1)
+    reader.refresh()
+    assert reader.generation == 1 and reader.num_items == 30
+    assert [check.state for check in (*check_redis(settings), *check_clock(settings))] == ["ok", "ok"]
+
+
+def test_fences_and_gaps_hold_on_a_cluster(cluster: RedisSettings) -> None:
+    client = connect(cluster)
+    store = WindowStore(client, 7)
+    log = [small_order(n, START_MS + n) for n in range(12)]
+    driver = Driver(store, "orders", small_settings(), log)
+    driver.step(4)
+    driver.crash(4)
+    driver.zombies()
+    client.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
+    assert driver.step(4) is Outcome.GAP
+    driver.drain()
+    header = store.header(driver.topic, 0)
+    assert header is not None and header.applied == 12
+    client.close()
+
+
+def test_a_cluster_that_is_away_is_said_so() -> None:
+    with pytest.raises(StoreUnavailableError, match=r"Redis Cluster at redis://127\.0\.0\.1:1 does not answer"):
+        connect(RedisSettings(url=SecretStr("redis://me:secret@127.0.0.1:1"), cluster=True, timeout_ms=200))
+
+
+# TLS and ACL -----------------------------------------------------------------------------------------------
+
+
+def certificates(folder: Path) -> None:
+    """A certificate authority, and a certificate for 127.0.0.1 that it signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("certificates need openssl on PATH")
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca",
+        "req -newkey rsa:2048 -nodes -keyout redis.key -out redis.csr -subj /CN=r -addext subjectAltName=IP:127.0.0.1",
+        "x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out redis.crt -days 2 -copy_extensions copy",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    """The address of a Redis that speaks TLS only and knows one user with no more than windows need."""
+    certificates(tmp_path)
+    port = free_port()
+    files = {"tls-cert-file": "redis.crt", "tls-key-file": "redis.key", "tls-ca-cert-file": "ca.crt"}
+    options = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", "", "--dir", str(tmp_path)]
+    options += [part for name, file in files.items() for part in (f"--{name}", str(tmp_path / file))]
+    options += ["--user", "default", "off", "--user", "freshet", *ACL.split()]
+    process = subprocess.Popen([redis_binary(), *options], stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: listens(port))
+        yield f"rediss://freshet:secret@127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.crt'}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ingest_needs_no_more_than_the_documented_rights_over_tls(guarded: str, mock_broker: str) -> None:
+    settings = settings_for(mock_broker, guarded, "guarded")
+    ensure_topics(settings, live=False)
+    send(settings, [*(order(n, event_time_ms=START_MS + n * HOUR_MS) for n in range(30)), b"broken"])
+    run(settings, until_end=True)
+    assert verify(settings).agrees
+    run(settings, until_end=True, into=1)
+    reader = WindowReader(connect(settings.redis), 0, HOUR_MS, 24, rules=ReadRules.of(settings, HOUR_MS))
+    assert reader.refresh().moved and reader.generation == 1
+    client = connect(settings.redis)
+    check_fit(client)
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client.flushall()
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client.get("somebody else's")
+
+
+def test_a_certificate_that_nobody_signed_and_a_wrong_password_are_refused(guarded: str) -> None:
+    with pytest.raises(StoreUnavailableError, match="certificate"):
+        connect(RedisSettings(url=SecretStr(guarded.split("?")[0])))
+    with pytest.raises(StoreError) as caught:
+        connect(RedisSettings(url=SecretStr(guarded.replace("secret", "wrong"))))
+    assert "wrong" not in str(caught.value).replace("wrong password", "")
+
+
+def test_the_embedded_redis_is_no_cluster(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, pytest.raises(StoreUnavailableError, match=r"redis\.cluster"):
+        connect(RedisSettings(url=SecretStr(server.url), cluster=True))

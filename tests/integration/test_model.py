@@ -1,0 +1,232 @@
+"""A machine of random moves against a real Redis: whatever happens, what is stored is the log up to its offset.
+
+`MODEL_EXAMPLES=2000` runs the long set; without it, sixty examples. The moves are produce, deliver, crash at any of the
+failpoints between fold and notice, a zombie's write, a rebalance, Redis coming back older, FLUSHALL, and idling.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from pydantic import SecretStr
+
+from stream import partition as partition_module
+from stream.config import RedisSettings
+from stream.layout import Outcome
+from stream.partition import Fold, PartitionWindows
+from stream.store import WindowStore, connect
+from tests.stream.windows_checks import (
+    START_MS,
+    LogRecord,
+    RedisCopies,
+    batch_of,
+    log_records,
+    naive,
+    small_settings,
+    stored_state,
+)
+
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+TOPIC, KIND = "freshet.orders.v1", "orders"
+SETTINGS = small_settings()
+FAILPOINTS = ("after_dead_letters", "before_apply", "after_apply", "before_notice")
+
+
+class CrashError(Exception):
+    """The process died here."""
+
+
+@dataclass
+class Worker:
+    """One process's view of the partition: what it claimed, and perhaps a fold that it has not written yet."""
+
+    windows: PartitionWindows
+    unwritten: Fold | None = None
+
+
+class Shop(RuleBasedStateMachine):
+    """One partition, any number of processes, one Redis."""
+
+    client: ClassVar[redis.Redis]
+    zombies = Bundle("zombies")
+
+    @initialize()
+    def begin(self) -> None:
+        self.client.flushall()
+        self.store, self.copies = WindowStore(self.client, 0), RedisCopies(self.client)
+        self.log: list[LogRecord] = []
+        self.saved = self.copies.save()
+        self.owner = self._claimed()
+
+    def _claimed(self) -> Worker:
+        windows = PartitionWindows.claim(self.store, KIND, TOPIC, 0, SETTINGS)
+        if windows.header.next_offset is None:
+            windows.start_at(0)
+        return Worker(windows)
+
+    def _fold(self, worker: Worker, size: int) -> Fold:
+        start = worker.windows.next_offset
+        return worker.windows.fold(batch_of(self.log, start, min(len(self.log), start + size)))
+
+    # Moves --------------------------------------------------------------------------------------------------
+
+    @rule(records=log_records(KIND, max_size=12))
+    def produce(self, records: list[LogRecord]) -> None:
+        """The log goes on where its time stands."""
+        ahead_ms = max((record.timestamp_ms for record in self.log), default=START_MS) - START_MS
+        self.log += [_later(record, ahead_ms) for record in records]
+
+    @precondition(lambda self: self.owner.windows.next_offset < len(self.log))
+    @rule(size=st.integers(1, 9))
+    def deliver(self, size: int) -> None:
+        outcome = self.owner.windows.apply(self._fold(self.owner, size))
+        assert outcome is not Outcome.ALREADY
+        if outcome is Outcome.FENCED:
+            # Redis went back to a time under a claim with a higher number, or with the same one by another owner.
+            stored, mine = self.store.header(TOPIC, 0), self.owner.windows.header
+            assert stored is not None and stored.epoch >= mine.epoch and stored.owner != mine.owner
+        if outcome is not Outcome.APPLIED:
+            self.owner = self._claimed()
+
+    @precondition(lambda self: self.owner.windows.next_offset < len(self.log))
+    @rule(target=zombies, size=st.integers(1, 9), name=st.sampled_from(FAILPOINTS))
+    def crash(self, size: int, name: str) -> Worker:
+        """Die at a failpoint; another process takes over, and the dead one may turn out to be only asleep."""
+        lost = self.owner
+        lost.unwritten = self._fold(lost, size)
+        with _dying_at(name):
+            try:
+                if name != "after_dead_letters":
+                    lost.windows.apply(lost.unwritten)
+            except CrashError:
+                pass
+        self.owner = self._claimed()
+        return lost
+
+    @rule(target=zombies)
+    def rebalance(self) -> Worker:
+        """The group gives the partition to another process while the first knows nothing of it."""
+        lost, self.owner = self.owner, self._claimed()
+        return lost
+
+    @rule(zombie=zombies, size=st.integers(1, 9))
+    def zombie_write(self, zombie: Worker, size: int) -> None:
+        header = zombie.windows.header
+        stored = self.store.header(TOPIC, 0)
+        if stored is not None and (stored.epoch, stored.owner) == (header.epoch, header.owner):
+            return  # Redis went back to when it was the owner: then it is no zombie.
+        before = self._everything()
+        if zombie.unwritten is None and zombie.windows.next_offset < len(self.log):
+            zombie.unwritten = self._fold(zombie, size)
+        if zombie.unwritten is not None:
+            assert zombie.windows.apply(zombie.unwritten) in (Outcome.FENCED, Outcome.GAP)
+        assert zombie.windows.declare_idle(START_MS) in (Outcome.FENCED, Outcome.GAP)
+        assert self._everything() == before, "a zombie has written"
+
+    def _everything(self) -> dict[bytes, Any]:
+        """By content: in a dump the order of a hash's fields changes while Redis moves them to a larger table."""
+        read = {
+            b"hash": self.client.hgetall,
+            b"set": self.client.smembers,
+            b"string": self.client.get,
+            b"zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
+        }
+        return {key: read[self.client.type(key)](key) for key in self.client.keys("*")}
+
+    @rule()
+    def snapshot(self) -> None:
+        self.saved = self.copies.save()
+
+    @rule()
+    def redis_comes_back_older(self) -> None:
+        self.copies.restore(self.saved)
+
+    @rule()
+    def flushall(self) -> None:
+        self.client.flushall()
+
+    @rule(ahead_ms=st.integers(0, 10**6))
+    def idle(self, ahead_ms: int) -> None:
+        if self.owner.windows.declare_idle(START_MS + ahead_ms) is not Outcome.APPLIED:
+            self.owner = self._claimed()
+
+    # What must be so ----------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_is_stored_is_a_prefix_of_the_log_with_balanced_books(self) -> None:
+        header = self.store.header(TOPIC, 0) if hasattr(self, "store") else None
+        if header is None or header.next_offset is None:
+            return
+        assert header.read == header.next_offset <= len(self.log)
+        assert header.read == header.applied + header.duplicate + header.late_dropped + header.dead_letter
+        expected = naive(KIND, SETTINGS, self.log[: header.next_offset]).state()
+        assert stored_state(self.store, self.copies, TOPIC, SETTINGS) == expected
+
+    def teardown(self) -> None:
+        """In peace, all of the log is folded."""
+        if not hasattr(self, "store"):
+            return
+        for _ in range(len(self.log) + 3):
+            while self.owner.windows.next_offset < len(self.log):
+                self.deliver(7)
+            if self.owner.windows.declare_idle(START_MS) is Outcome.APPLIED:
+                break
+            self.owner = self._claimed()
+        header = self.store.header(TOPIC, 0)
+        assert header is not None and (header.next_offset or 0) == len(self.log)
+        self.what_is_stored_is_a_prefix_of_the_log_with_balanced_books()
+
+
+def _later(record: LogRecord, ahead_ms: int) -> LogRecord:
+    """The same record as it would have been so much later; values that are no events stay as they are."""
+    value = record.value
+    try:
+        event = json.loads(value or b"")
+        value = json.dumps(event | {"event_time": event["event_time"] + ahead_ms}).encode()
+    except (ValueError, KeyError, TypeError):
+        pass
+    return replace(record, value=value, timestamp_ms=record.timestamp_ms + ahead_ms)
+
+
+@contextmanager
+def _dying_at(name: str) -> Iterator[None]:
+    """Raise at a failpoint of the write path; `before_notice` is passed after apply has returned."""
+
+    def failpoint(passed: str) -> None:
+        if passed == name:
+            raise CrashError
+
+    kept, partition_module.failpoint = partition_module.failpoint, failpoint
+    try:
+        yield
+    finally:
+        partition_module.failpoint = kept
+
+
+@pytest.mark.timeout(max(180, EXAMPLES))
+def test_no_order_of_moves_leaves_a_trace(redis_server: str) -> None:
+    Shop.client = connect(RedisSettings(url=SecretStr(redis_server)))
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    profile = settings(max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=checks)
+    try:
+        run_state_machine_as_test(Shop, settings=profile)
+    finally:
+        Shop.client.close()
