@@ -104,12 +104,12 @@ def make(name: str, fine_tune: FineTune) -> Model:
 
         network: Model = tuned.make(Path(place) if place else None, fine_tune)
         return network
-    if name not in names():
+    from model import baselines
+
+    if name not in names() and kind not in baselines.ADAPTERS:
         raise InvalidInputError(
             f"there is no model {name!r}", hint=f"choose from {', '.join(names())}, or freshet:FOLDER"
         )
-    from model import baselines
-
     baseline: Model = baselines.make(name)
     return baseline
 

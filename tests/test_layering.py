@@ -27,7 +27,11 @@ DOORS = {
     },
     "aiokafka": {"dashboard/feed.py"},
     "faust": {"online/control.py"},
-    "river": {"online/drift.py"},
+    "river": {"online/drift.py", "model/baselines/online.py"},
+    "lightgbm": {"model/baselines/lightgbm.py"},
+    "statsforecast": {"model/baselines/statistical.py"},
+    "captum": {"model/gradients.py"},
+    "peft": {"model/lora.py"},
 }
 HEAVY = {"torch", "transformers", "sklearn", "river", "faust"}
 
