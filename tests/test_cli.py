@@ -16,7 +16,8 @@ import freshet
 ROOT = Path(__file__).parent.parent
 PROMISED = (
     *("demo", "ingest", "worker", "control", "learn", "dashboard", "simulate", "replay"),
-    *("verify", "doctor", "pretrain", "topics", "windows", "forecasts", "dlq", "model", "config"),
+    *("data", "backtest", "train", "explain", "pretrain"),
+    *("verify", "doctor", "topics", "windows", "forecasts", "dlq", "model", "config"),
 )
 
 
