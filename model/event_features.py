@@ -75,7 +75,7 @@ def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
     """
     columns: list[Floats | Bools] = [*_around_closed(days)]
     for flag in range(days.flags_NDF.shape[2]):
-        flag_ND = _bridged(days.flags_NDF[..., flag], days.closed_ND)
+        flag_ND = bridged(days.flags_NDF[..., flag], days.closed_ND)
         up_ND = flag_ND > 0
         rises_ND, falls_ND = up_ND & ~_shifted(up_ND, 1), up_ND & ~_shifted(up_ND, -1)
         columns += [] if flag_in_cells[flag] else [flag_ND]
@@ -117,10 +117,10 @@ def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
     return found_ND
 
 
-def _bridged(flag_ND: Floats, closed_ND: Bools) -> Floats:
+def bridged(flag_ND: Floats, closed_ND: Bools) -> Floats:
     """A flag carried over closed and unknown days where it is up on both sides; 0 on others of them.
 
-    >>> _bridged(np.array([[1.0, np.nan, 1.0, 0.0, np.nan]]), np.zeros((1, 5), bool)).tolist()
+    >>> bridged(np.array([[1.0, np.nan, 1.0, 0.0, np.nan]]), np.zeros((1, 5), bool)).tolist()
     [[1.0, 1.0, 1.0, 0.0, 0.0]]
     """
     open_ND = np.isfinite(flag_ND) & ~closed_ND

@@ -1,6 +1,6 @@
 """Yardsticks: seasonal naive and moving average, with quantiles from their in-sample residuals.
 
-Dimensions: B rows, T context steps, H horizon steps, Q quantile levels.
+Dimensions: B rows, N series, T context steps, H horizon steps, Q quantile levels.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.panel import Floats, Window
 
 Array = NDArray[np.floating]
 
@@ -79,3 +81,21 @@ def normal_quantiles(point_BH: Array, spread_BH: Array, levels: Array) -> Array:
     scores_Q = np.array([NormalDist().inv_cdf(float(level)) for level in levels])
     raised_BHQ: Array = point_BH[..., None] + spread_BH[..., None] * scores_Q
     return raised_BHQ.clip(min=0.0)
+
+
+def tidy(quantiles_NHQ: Array, window: Window) -> Floats:
+    """The same quantiles as every model owes them: finite, sorted and >= 0; gaps take the mean of their series.
+
+    >>> window = Window(("a",), "D", 86_400_000, 7, np.zeros((1, 3), np.int64), np.array([[1.0, 3.0]]),
+    ...                 np.zeros((1, 3, 0)), np.zeros((1, 2, 0)), (), (), {})
+    >>> tidy(np.array([[[np.nan, 0.5, -1.0]]]), window).tolist()
+    [[[0.0, 0.5, 2.0]]]
+    """
+    filled_NHQ = np.where(np.isfinite(quantiles_NHQ), quantiles_NHQ, mean_of(window.target_NT)[:, None, None])
+    return np.sort(filled_NHQ.clip(min=0.0).astype(np.float64), -1)
+
+
+def mean_of(target_NT: Floats) -> Floats:
+    """The mean of each series' observed steps, 0 without any: [N]."""
+    mean_N: Floats = np.nansum(target_NT, 1) / np.maximum(np.isfinite(target_NT).sum(1), 1)
+    return mean_N

@@ -1,0 +1,88 @@
+"""What freshet is compared with: yardsticks, classical methods, learners on features, other people's networks.
+
+`make` gives a model that forecasts windows; heavy libraries are imported only by the model that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Protocol
+
+from model.baselines.simple import (
+    Array,
+    latest_cycle,
+    moving_average,
+    normal_quantiles,
+    residual_spread,
+    seasonal_naive,
+)
+from model.panel import Floats, Window
+from stream.errors import InvalidInputError
+
+__all__ = [
+    "NAMES",
+    "Array",
+    "Baseline",
+    "latest_cycle",
+    "make",
+    "moving_average",
+    "normal_quantiles",
+    "residual_spread",
+    "seasonal_naive",
+]
+
+
+class Baseline(Protocol):
+    """What forecasts windows; it may keep what `fit` learned, and sees nothing but windows."""
+
+    @property
+    def name(self) -> str:
+        """The name in tables."""
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether `fit` must come before `predict`."""
+
+    def fit(self, window: Window) -> None:
+        """Learn from a window's own past; may be called again with a later window."""
+
+    def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
+        """Finite, sorted quantiles at `levels`: [N, H, Q]; the window may hold series that `fit` never saw."""
+
+
+_MODULES = {
+    "seasonal_naive": "yardsticks",
+    "naive": "yardsticks",
+    "moving_average": "yardsticks",
+    "croston_sba": "statistical",
+    "tsb": "statistical",
+    "auto_ets": "statistical",
+    "auto_theta": "statistical",
+    "snarimax": "online",
+    "linear": "linear",
+    "lightgbm": "lightgbm",
+    "lstm": "lstm",
+}
+NAMES = tuple(_MODULES)
+# These need weights: "chronos:FOLDER", "timesfm:FOLDER".
+ADAPTERS = ("chronos", "timesfm")
+
+
+def make(name: str) -> Baseline:
+    """The baseline of a name in `NAMES`, or another network by "chronos:FOLDER" or "timesfm:FOLDER".
+
+    Raises:
+        InvalidInputError: there is none of that name; for other networks, the folder or the library is missing.
+    """
+    kind, _, place = name.partition(":")
+    if kind in ADAPTERS:
+        kind_of = import_module("model.baselines.adapters")
+        adapter: Baseline = kind_of.make(kind, place)
+        return adapter
+    if name not in _MODULES:
+        raise InvalidInputError(
+            f"there is no model {name!r}", hint=f"choose from {', '.join(NAMES)}, chronos:FOLDER or timesfm:FOLDER"
+        )
+    build: Callable[[str], Baseline] = import_module(f"model.baselines.{_MODULES[name]}").make
+    return build(name)

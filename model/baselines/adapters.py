@@ -1,0 +1,156 @@
+"""Pre-trained networks of others, for whoever has their libraries and weights: Chronos (Bolt, 2) and TimesFM 2.5.
+
+Neither library is a dependency of freshet and nothing is downloaded: weights are a folder on this machine.
+Dimensions: N series, T context steps, H horizon steps, Q quantile levels, D levels that a network gives itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from statistics import NormalDist
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from model.baselines.simple import tidy
+from model.naive import forward_filled
+from model.panel import Floats, Window
+from stream.errors import InvalidInputError
+
+LONGEST = 2_048  # newest steps a network is shown
+BATCH = 256
+TIMESFM_LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
+
+
+class Chronos:
+    """A Chronos, Chronos-Bolt or Chronos-2 model; only Chronos-2 is shown the covariates."""
+
+    needs_fit = False
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"chronos:{folder}"
+        library = _library("chronos", "chronos-forecasting")
+        self._pipeline = library.BaseChronosPipeline.from_pretrained(str(folder), device_map="cpu")
+        self._with_covariates = type(self._pipeline).__name__ == "Chronos2Pipeline"
+
+    def fit(self, window: Window) -> None:
+        """Nothing to learn: it is used as it is."""
+
+    def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
+        """Quantiles [N, H, Q]; levels outside of what the model was trained on are its outermost ones."""
+        batches = [window.rows(slice(start, start + BATCH)) for start in range(0, len(window), BATCH)]
+        return tidy(np.concatenate([self._batch(batch, levels) for batch in batches]), window)
+
+    def _batch(self, window: Window, levels: tuple[float, ...]) -> Floats:
+        import torch
+
+        inputs: list[Any] = _chronos2_inputs(window) if self._with_covariates else []
+        inputs = inputs or [torch.tensor(series_T, dtype=torch.float32) for series_T in _histories(window)]
+        quantiles, _ = self._pipeline.predict_quantiles(
+            inputs, prediction_length=window.horizon, quantile_levels=list(levels)
+        )
+        # Chronos-2 answers with a list of [1, H, Q], the others with one tensor [N, H, Q].
+        return np.stack([np.asarray(series, np.float64).reshape(window.horizon, -1) for series in quantiles])
+
+
+class TimesFM:
+    """TimesFM 2.5, which looks at the target alone."""
+
+    needs_fit = False
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"timesfm:{folder}"
+        self._library = _library("timesfm", "timesfm[torch]")
+        self._model = self._library.TimesFM_2p5_200M_torch.from_pretrained(str(folder))
+        self._horizon = 0
+
+    def fit(self, window: Window) -> None:
+        """Nothing to learn: it is used as it is."""
+
+    def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
+        """Quantiles [N, H, Q], between its nine levels on a normal scale and beyond them by the same slope."""
+        if window.horizon > self._horizon:
+            self._horizon = window.horizon
+            self._model.compile(
+                self._library.ForecastConfig(
+                    max_context=LONGEST,
+                    max_horizon=self._horizon,
+                    normalize_inputs=True,
+                    use_continuous_quantile_head=True,
+                    infer_is_positive=True,
+                    fix_quantile_crossing=True,
+                )
+            )
+        inputs = [series_T.astype(np.float32) for series_T in _histories(window)]
+        _, answer_NHX = self._model.forecast(horizon=window.horizon, inputs=inputs)
+        # The first column is the mean.
+        given_NHD = np.asarray(answer_NHX, np.float64)[:, : window.horizon, 1:]
+        return tidy(at_levels(given_NHD, TIMESFM_LEVELS, levels), window)
+
+
+def make(kind: str, place: str) -> Chronos | TimesFM:
+    """The network in a folder.
+
+    Raises:
+        InvalidInputError: the folder or the library is missing, or the library cannot read the folder.
+    """
+    folder = Path(place)
+    if not place or not folder.is_dir():
+        raise InvalidInputError(
+            f"{kind}:{place} names no folder with weights", hint=f"download a model and give its folder: {kind}:FOLDER"
+        )
+    try:
+        return Chronos(folder) if kind == "chronos" else TimesFM(folder)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InvalidInputError(
+            f"the {kind} library cannot load the weights in {folder}: {error}",
+            hint="the folder must hold what save_pretrained or a download of the whole model wrote",
+        ) from error
+
+
+def at_levels(given_NHD: Floats, own_levels: Sequence[float], levels: Sequence[float]) -> Floats:
+    """Quantiles at other levels, linear in the normal score: [N, H, Q].
+
+    >>> at_levels(np.array([[[1.0, 2.0, 3.0]]]), (0.1, 0.5, 0.9), (0.1, 0.5, 0.9)).round(6).tolist()
+    [[[1.0, 2.0, 3.0]]]
+    >>> at_levels(np.array([[[1.0, 2.0, 3.0]]]), (0.1, 0.5, 0.9), (0.99,)).round(2).tolist()
+    [[[3.82]]]
+    """
+    own, asked = (np.array([NormalDist().inv_cdf(level) for level in some]) for some in (own_levels, levels))
+    upper = np.searchsorted(own, asked).clip(1, len(own) - 1)
+    share_Q = (asked - own[upper - 1]) / (own[upper] - own[upper - 1])
+    return np.asarray(given_NHD[..., upper - 1] * (1 - share_Q) + given_NHD[..., upper] * share_Q)
+
+
+def _library(name: str, package: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise InvalidInputError(f"the library {name!r} is not installed", hint=f"pip install '{package}'") from error
+
+
+def _histories(window: Window) -> list[Floats]:
+    """Each series from its first value on, gaps filled; a single 0 where there is none."""
+    filled = (filled_T[np.isfinite(filled_T)][-LONGEST:] for filled_T in forward_filled(window.target_NT))
+    return [series_T if len(series_T) else np.zeros(1) for series_T in filled]
+
+
+def _chronos2_inputs(window: Window) -> list[dict[str, Any]]:
+    """A dictionary a series: its target, and the covariates of the same steps."""
+    inputs: list[dict[str, Any]] = []
+    T = window.context_length
+    for row, series_T in enumerate(_histories(window)):
+        context = slice(T - len(series_T), T)
+        known = dict(zip(window.known_names, window.known_NSK[row].T, strict=True))
+        past = dict(zip(window.past_names, window.past_NTP[row].T, strict=True))
+        inputs.append(
+            {
+                "target": series_T,
+                "past_covariates": {name: values[context] for name, values in (known | past).items()},
+                "future_covariates": {name: values[T:] for name, values in known.items()},
+            }
+        )
+    return inputs

@@ -1,0 +1,291 @@
+"""What a learner is told about each step ahead, relative to what the series usually sells at such a step.
+
+The target of learning is the logarithm of sales less that usual level, which is taken from before the origin, and less
+the effect of events, which was learnt before the window's cutoff: who sells how much on which weekday under which
+promotion needs no learning, and zeros are no trouble.
+Dimensions: N series, T context steps, H horizon steps, S = T + H, F flags, X rows to learn from, K features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.closed import Bools, closed_steps
+from model.days import flag_columns
+from model.event_features import bridged
+from model.events import fit_events
+from model.levels import cells, usual
+from model.panel import Floats, Ints, Window
+from stream.config import DAY_MS
+
+WEEK_MS = 7 * DAY_MS
+HALF_YEAR_WEEKS = 26
+FEWEST_RECENT = 12  # steps of the usual level where half a year has fewer
+LONGEST_WEEKS = {True: 52, False: 260}  # history that is looked at, for steps below a day and others
+RECENT_WEEKS = (1, 2, 4, 8, 13)
+NEIGHBOURS = (-2, -1, 1, 2)
+MAX_KNOWN = 40
+MAX_RUN = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many steps make a week, the recent past and a year of whole weeks (0: not worth looking back so far)."""
+
+    week: int
+    recent: int
+    year: int
+    longest: int
+
+    @classmethod
+    def of(cls, window: Window) -> Pace:
+        """The pace of a window's steps.
+
+        >>> day = np.zeros((1, 2), np.int64)
+        >>> Pace.of(Window(("a",), "D", DAY_MS, 7, day, np.zeros((1, 1)), np.zeros((1, 2, 0)), np.zeros((1, 1, 0)),
+        ...                (), (), {}))
+        Pace(week=7, recent=182, year=364, longest=1820)
+        """
+        step_ms = window.resolution_ms
+        week = max(1, round(WEEK_MS / step_ms))
+        recent = max(FEWEST_RECENT, round(HALF_YEAR_WEEKS * WEEK_MS / step_ms))
+        year = 0 if step_ms < DAY_MS else max(1, round(52 * WEEK_MS / step_ms))
+        return cls(week, recent, year, max(recent, round(LONGEST_WEEKS[step_ms < DAY_MS] * WEEK_MS / step_ms)))
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A window, and what every origin in it needs.
+
+    Attributes:
+        window: its context no longer than the pace's longest.
+        pace: steps per week and so on.
+        closed_NS: steps on which nothing sells.
+        log_NT: log(1 + target), NaN where missing or closed.
+        effect_NS: what events add, in log units.
+        slot_NS: hour of the week or weekday, 0 for longer steps.
+        cell_NS: number of the kind of step, for the usual level.
+        flags_NSF: flags among the known covariates.
+    """
+
+    window: Window
+    pace: Pace
+    closed_NS: Bools
+    log_NT: Floats
+    effect_NS: Floats
+    slot_NS: Ints
+    cell_NS: Ints
+    flags_NSF: Bools
+
+    @classmethod
+    def of(cls, window: Window) -> Past:
+        """Closed steps, events and kinds of steps of a window."""
+        pace = Pace.of(window)
+        window = window if window.context_length <= pace.longest else _newest(window, pace.longest)
+        T, closed_NS = window.context_length, closed_steps(window)
+        slot_NS = np.zeros(window.time_ms_NS.shape, np.int64)
+        flags = flag_columns(window, closed_NS) if window.resolution_ms <= DAY_MS else []
+        if window.resolution_ms <= DAY_MS:
+            slot_NS = window.time_ms_NS % WEEK_MS // window.resolution_ms
+        bridges = [bridged(window.known_NSK[:, :, column], closed_NS) > 0.5 for column in flags]
+        flags_NSF = np.stack(bridges, -1) if bridges else np.zeros((*closed_NS.shape, 0), bool)
+        log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
+        cell_NS, _ = cells(log_NT, slot_NS, flags_NSF)
+        # Fitted on what a learner is trained on: leaving each half-year out instead costs a tenth, since the learner
+        # then sees last Christmas as unexplained and learns a second one on top of the events' own.
+        effect_NS = fit_events(window).apply(window)
+        return cls(window, pace, closed_NS, log_NT, effect_NS, slot_NS, cell_NS, flags_NSF)
+
+    def rows(self, index: Ints) -> Past:
+        """Some of the series."""
+        return replace(
+            self,
+            window=self.window.rows(index),
+            closed_NS=self.closed_NS[index],
+            log_NT=self.log_NT[index],
+            effect_NS=self.effect_NS[index],
+            slot_NS=self.slot_NS[index],
+            cell_NS=self.cell_NS[index],
+            flags_NSF=self.flags_NSF[index],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Steps ahead of one origin.
+
+    Attributes:
+        names: of the K features.
+        features_NHK: what a learner sees, NaN where unknown.
+        base_NH: usual level and events: what the learner's answer is added to.
+        target_NH: what it should answer, NaN where unknown.
+        spread_N: root mean square of what the recent past left over the usual level.
+    """
+
+    names: tuple[str, ...]
+    features_NHK: NDArray[np.float32]
+    base_NH: Floats
+    target_NH: Floats
+    spread_N: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Numbers for the texts of static columns, as they were when a learner was trained."""
+
+    names: tuple[str, ...]
+    numbers: dict[str, dict[str, int]]
+
+    @classmethod
+    def of(cls, window: Window, most: int = 50) -> Codes:
+        """Columns that are numbers, and texts with few enough values to be categories."""
+        numbers: dict[str, dict[str, int]] = {}
+        names = []
+        for name, values in window.static.items():
+            if values.dtype == object:
+                found = sorted({str(value) for value in values})
+                numbers[name] = {text: number for number, text in enumerate(found)}
+            if len(numbers.get(name, {})) <= most:
+                names.append(name)
+        return cls(tuple(names), numbers)
+
+    def columns(self, window: Window) -> Mapping[str, Floats]:
+        """Each static column as numbers [N], NaN for values that were not there in training."""
+        columns = {}
+        for name in self.names:
+            values, numbers = window.static.get(name), self.numbers.get(name)
+            if values is None:
+                columns[name] = np.full(len(window), np.nan)
+            elif numbers is None:
+                columns[name] = values.astype(np.float64)
+            else:
+                columns[name] = np.array([numbers.get(str(value), np.nan) for value in values], np.float64)
+        return columns
+
+
+def ahead(past: Past, codes: Codes, origin: int) -> Ahead:
+    """The H steps from `origin` on, seen from there: nothing from a later step is looked at but the target itself.
+
+    Args:
+        past: the window.
+        codes: numbers for texts.
+        origin: context steps before the first step ahead; T for the horizon of the window itself.
+    """
+    H, T = past.window.horizon, past.window.context_length
+    plain_NT = past.log_NT[:, :origin] - past.effect_NS[:, :origin]
+    level_NS = usual(plain_NT, past.cell_NS[:, : origin + H], past.pace.recent)
+    left_NT = plain_NT - level_NS[:, :origin]
+    base_NH = level_NS[:, origin:] + past.effect_NS[:, origin : origin + H]
+    target_NH = np.full(base_NH.shape, np.nan)
+    target_NH[:, : T - origin] = past.log_NT[:, origin : origin + H] - base_NH[:, : T - origin]
+    features = _features(past, codes, origin, left_NT)
+    shape = base_NH.shape
+    features_NHK = np.stack([np.broadcast_to(values, shape).astype(np.float32) for values in features.values()], -1)
+    return Ahead(
+        tuple(features), features_NHK, base_NH, target_NH, np.sqrt(_mean(left_NT[:, -past.pace.recent :] ** 2, 0.0))
+    )
+
+
+def _features(past: Past, codes: Codes, origin: int, left_NT: Floats) -> dict[str, NDArray[np.generic]]:
+    """Each feature by name, in a shape that broadcasts to [N, H]."""
+    window, H = past.window, past.window.horizon
+    span = slice(origin, origin + H)
+    known = {
+        f"known {name}": window.known_NSK[:, span, column] for column, name in enumerate(window.known_names[:MAX_KNOWN])
+    }
+    static = {f"static {name}": values_N[:, None] for name, values_N in codes.columns(window).items()}
+    return {
+        "ahead": np.arange(H)[None],
+        **_calendar(past, span),
+        **known,
+        **_neighbours(past, origin),
+        **_recent(past, origin, left_NT),
+        **static,
+    }
+
+
+def _calendar(past: Past, span: slice) -> dict[str, NDArray[np.generic]]:
+    """Place in the week and in the month; the month of the year where a step is one."""
+    time_NH = past.window.time_ms_NS[:, span]
+    day_NH, step_ms = time_NH // DAY_MS, past.window.resolution_ms
+    stamps_NH = time_NH.astype("datetime64[ms]")
+    month_NH = stamps_NH.astype("datetime64[M]")
+    if step_ms > DAY_MS:
+        # Weeks of the year are told by events and by last year; as a number they only name single weeks.
+        return {"month": month_NH.astype(np.int64) % 12} if step_ms > 2 * WEEK_MS else {}
+    dates_NH = stamps_NH.astype("datetime64[D]")
+    features: dict[str, NDArray[np.generic]] = {
+        "weekday": day_NH % 7,
+        "day of month": (dates_NH - month_NH.astype("datetime64[D]")).astype(np.int64),
+        "days left": ((month_NH + 1).astype("datetime64[D]") - dates_NH).astype(np.int64),
+    }
+    return features | ({"hour": time_NH % DAY_MS // step_ms} if step_ms < DAY_MS else {})
+
+
+def _neighbours(past: Past, origin: int) -> dict[str, NDArray[np.generic]]:
+    """Closed steps around, and steps since a flag last changed and until it changes next; none beyond the horizon."""
+    H = past.window.horizon
+    end = origin + H
+    features: dict[str, NDArray[np.generic]] = {}
+    for offset in NEIGHBOURS:
+        at_H = np.arange(origin, end) + offset
+        inside_H = (at_H >= 0) & (at_H < end)
+        features[f"closed {offset:+}"] = past.closed_NS[:, at_H.clip(0, end - 1)] & inside_H
+    for flag in range(past.flags_NSF.shape[2]):
+        up_NS = past.flags_NSF[:, :end, flag]
+        step_S, changes_NS = np.arange(end), np.diff(up_NS, axis=1, prepend=up_NS[:, :1])
+        last_NS = np.maximum.accumulate(np.where(changes_NS, step_S, -MAX_RUN), 1)
+        next_NS = np.minimum.accumulate(np.where(changes_NS, step_S, end + MAX_RUN)[:, ::-1], 1)[:, ::-1]
+        next_NS = np.concatenate([next_NS[:, 1:], np.full((len(up_NS), 1), end + MAX_RUN)], 1)
+        features[f"since flag {flag}"] = (step_S - last_NS)[:, origin:].clip(max=MAX_RUN)
+        features[f"until flag {flag}"] = (next_NS - step_S)[:, origin:].clip(max=MAX_RUN)
+    return features
+
+
+def _recent(past: Past, origin: int, left_NT: Floats) -> dict[str, NDArray[np.generic]]:
+    """What the last weeks, the same kind of step and last year left over the usual level, of the series and of all."""
+    pace, H = past.pace, past.window.horizon
+    cell_NS = past.cell_NS[:, : origin + H]
+    features: dict[str, NDArray[np.generic]] = {}
+    for weeks in RECENT_WEEKS:
+        features[f"left {weeks}w"] = _mean(left_NT[:, -weeks * pace.week :])[:, None]
+    features["left kind"] = usual(left_NT[:, -8 * pace.week :], cell_NS[:, -8 * pace.week - H :])[:, -H:]
+    for weeks in (1, 4):
+        of_all = left_NT[:, -weeks * pace.week :]
+        of_all = of_all[np.isfinite(of_all)]
+        features[f"left all {weeks}w"] = np.full((1, 1), np.median(of_all) if len(of_all) else np.nan)
+    features["spread"] = np.sqrt(_mean(left_NT[:, -pace.recent :] ** 2))[:, None]
+    features["seen"] = np.isfinite(left_NT[:, -pace.recent :]).sum(1)[:, None]
+    if pace.year:
+        last_year_NH = np.full((len(left_NT), H), np.nan)
+        at_H = np.arange(origin, origin + H) - pace.year
+        around_N1 = _mean(left_NT[:, max(0, origin - pace.year - pace.recent // 2) :][:, : pace.recent], 0.0)[:, None]
+        inside_H = (at_H >= 0) & (at_H < origin)
+        last_year_NH[:, inside_H] = left_NT[:, at_H[inside_H]] - around_N1
+        features["last year"] = last_year_NH
+    features["level"] = _mean(past.log_NT[:, max(0, origin - pace.recent) : origin])[:, None]
+    features["effect"] = past.effect_NS[:, origin : origin + H]
+    return features
+
+
+def _mean(values_NT: Floats, without: float = np.nan) -> Floats:
+    """The mean of each row's finite values: [N]."""
+    count_N = np.isfinite(values_NT).sum(1)
+    return np.where(count_N > 0, np.nansum(values_NT, 1) / np.maximum(count_N, 1), without)
+
+
+def _newest(window: Window, steps: int) -> Window:
+    """The window with only its newest context steps."""
+    first = window.context_length - steps
+    return replace(
+        window,
+        time_ms_NS=window.time_ms_NS[:, first:],
+        target_NT=window.target_NT[:, first:],
+        known_NSK=window.known_NSK[:, first:],
+        past_NTP=window.past_NTP[:, first:],
+        length_N=None if window.length_N is None else np.minimum(window.length_N, steps),
+    )
