@@ -1,7 +1,8 @@
 """What a learner is told about each step ahead, relative to what the series usually sells at such a step.
 
-The target of learning is the logarithm of sales less that usual level and less the effect of events, both from before
-the origin: who sells how much on which weekday under which promotion needs no learning, and zeros are no trouble.
+The target of learning is the logarithm of sales less that usual level, which is taken from before the origin, and less
+the effect of events, which was learnt before the window's cutoff: who sells how much on which weekday under which
+promotion needs no learning, and zeros are no trouble.
 Dimensions: N series, T context steps, H horizon steps, S = T + H, F flags, X rows to learn from, K features.
 """
 

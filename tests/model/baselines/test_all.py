@@ -48,7 +48,7 @@ def sales(series: int = 12, days: int = 150, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     level_N1 = np.exp(random.uniform(3, 5, (series, 1)))
     shape_T = np.array([1.0, 0.8, 0.9, 1.1, 1.4, 1.8, 0.0])[np.arange(days) % 7]
-    target_NT = random.poisson(level_N1 * shape_T).astype(float)
+    target_NT: np.ndarray = random.poisson(level_N1 * shape_T).astype(float)
     target_NT[0, 20:30] = np.nan
     target_NT[1, :60] = np.nan
     return target_NT
