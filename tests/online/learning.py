@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from model.network import FreshetConfig, FreshetNetwork
+from model.text import NUM_STATIC
 from model.train import FineTuneSettings, fine_tune
 from online.finetune import build_pool
 from online.replay import Draw
@@ -63,7 +64,7 @@ class PastInMemory:
             torch.from_numpy(self.target(rows, cutoff_ms, CONTEXT)).float(),
             torch.full((B, CONTEXT, len(PAST_SLOTS)), math.nan),
             torch.full((B, CONTEXT + STEPS, len(KNOWN_SLOTS)), math.nan),
-            torch.full((B, 258), math.nan),
+            torch.full((B, NUM_STATIC), math.nan),
             torch.full((B,), cutoff_ms - CONTEXT * HOUR_MS, dtype=torch.int64),
             HOUR_MS,
         )
