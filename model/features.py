@@ -91,8 +91,8 @@ def from_z(z_BX: Tensor, scaling: Scaling) -> Tensor:
 def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
     """The network's scale back to units, sorted along the levels and never below zero."""
     units_BHQ = from_z(z_BHQ, scaling).sort(dim=-1).values
-    # What rounding leaves of nothing is nothing: a closed step is forecast as 0, not as a millionth of a unit.
-    return torch.where(units_BHQ > NOTHING * scaling.unit_B[:, None, None], units_BHQ, 0.0)
+    # What rounding leaves of nothing is nothing: a closed step is forecast as 0. What is not a number stays visible.
+    return torch.where(units_BHQ <= NOTHING * scaling.unit_B[:, None, None], 0.0, units_BHQ)
 
 
 def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
