@@ -6,7 +6,6 @@ import html
 import io
 import itertools
 import textwrap
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.explain import Contribution, step_name
-from model.explanation import LOOKED_NOT_A_CAUSE, Explanation, headline, noticeable, number
+from model.explanation import LOOKED_NOT_A_CAUSE, Explanation, headline, moment, noticeable, number
 from stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -83,8 +82,7 @@ def _draw_sales(axes: Axes, found: Explanation) -> None:
         low_H, high_H = (found.quantiles_HQ[:, int(np.abs(levels - level).argmin())] for level in (low, high))
         _fill(axes, ahead, low_H, high_H, alpha)
     median_H, style = found.quantiles_HQ[:, int(np.abs(levels - 0.5).argmin())], {"color": FAN, "linewidth": 1.8}
-    cutoff = datetime.fromtimestamp(found.cutoff_ms / 1000, UTC)
-    label = f"forecast from {cutoff.day} {cutoff:%b %Y %H:%M}, with 50, 80 and 90 % ranges"
+    label = f"forecast from {moment(found.cutoff_ms, found.resolution_ms)}, with 50, 80 and 90 % ranges"
     axes.plot(ahead, median_H, label=label, **style, **width)  # type: ignore[arg-type]
     axes.axvline(_times(found, np.array([-0.5]))[0], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
     explained = found.shapley.steps

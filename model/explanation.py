@@ -228,10 +228,20 @@ def stretch(part: Looked, cutoff_ms: int, resolution_ms: int) -> str:
     '8 Nov to 14 Nov'
     """
     assert part.first is not None and part.last is not None
-    ends = cutoff_ms + part.first * resolution_ms, cutoff_ms + part.last * resolution_ms
-    moments = [datetime.fromtimestamp(end / 1000, UTC) for end in ends]
-    told = [f"{moment.day} {moment:%b}" + (f" {moment:%H:%M}" if resolution_ms < DAY_MS else "") for moment in moments]
+    told = [moment(cutoff_ms + step * resolution_ms, resolution_ms) for step in (part.first, part.last)]
     return f"{told[0]} to {told[1]}" if told[0] != told[1] else told[0]
+
+
+def moment(time_ms: int, resolution_ms: int) -> str:
+    """The start of a step as people write it, UTC; that of a month is the nearest one, since months differ in length.
+
+    >>> moment(1_017_570_600_000, 2_629_746_000), moment(1_700_006_400_000, 3_600_000)
+    ('Apr 2002', '15 Nov 00:00')
+    """
+    if step_name(resolution_ms) == "month":
+        return f"{datetime.fromtimestamp((time_ms + resolution_ms // 2) / 1000, UTC):%b %Y}"
+    when = datetime.fromtimestamp(time_ms / 1000, UTC)
+    return f"{when.day} {when:%b}" + (f" {when:%H:%M}" if resolution_ms < DAY_MS else "")
 
 
 def units(amount: float) -> str:
