@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from model.baselines.simple import tidy
 from model.baselines.steps import Ahead, Codes, Past, ahead
 from model.panel import Floats, Ints, Window
+from stream.config import DAY_MS
 
 MAX_ROWS = 250_000
 MAX_ORIGINS = 18
+# Days older than this teach a learner of days more about then than about now: on one chain's Christmas the scaled
+# quantile loss was .303 with all 23 months and .254 with the last 14. Weeks and months are too few to leave any out.
+TAUGHT_WEEKS = 60
 FOLDS = 3
 GROUPS, FEWEST_IN_GROUP = 10, 300
 SPREAD_POWER, SPREADS = 0.5, (0.3, 3.0)
@@ -155,9 +159,11 @@ class Learner:
 
 
 def lessons_of(past: Past, codes: Codes, seed: int = 0) -> Lessons | None:
-    """Rows from up to 18 origins spread over the past, of other series at each; None where no horizon fits."""
+    """Rows from up to 18 origins, of other series at each; None where no horizon fits."""
     N, T, H = len(past.window), past.window.context_length, past.window.horizon
     first = max(1, min(past.pace.recent // 2, (T - H) // 2))
+    if past.window.resolution_ms <= DAY_MS:
+        first = max(first, T - H - TAUGHT_WEEKS * past.pace.week)
     if first > T - H:
         return None
     step = max(1, H // 2, -(-(T - H - first + 1) // MAX_ORIGINS))

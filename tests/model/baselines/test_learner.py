@@ -77,6 +77,14 @@ def test_short_histories_give_lessons_as_soon_as_one_horizon_fits() -> None:
     assert lessons_of(Past.of(shop(days=14)), Codes.of(window)) is None
 
 
+def test_days_older_than_sixty_weeks_are_not_learnt_from() -> None:
+    window = shop(series=4, days=700)
+    lessons = lessons_of(Past.of(window), Codes.of(window))
+    assert lessons is not None
+    assert 700 - 14 - 420 <= lessons.step_X.min() < 700 - 14 - 390
+    assert lessons.step_X.max() == 699
+
+
 def test_errors_of_noisy_series_and_of_large_sales_are_wider() -> None:
     random = np.random.default_rng(0)
     spread_X = np.repeat([0.1, 0.4], 20_000)
