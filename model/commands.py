@@ -82,18 +82,18 @@ def backtest(
     from model.panel import Rolling
     from model.table import Columns, TableSettings, read_panel
 
-    columns = Columns(item_id, time, target, _joined(known), _joined(past), _joined(static))
+    columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     panel = read_panel(data, TableSettings(columns, frequency, season_length, missing, aggregate))
-    chosen = _joined([models]) if models else names()
+    chosen = joined([models]) if models else names()
     settings = BacktestSettings(Rolling(prediction_length, windows, window_step), chosen, fine_tune, jobs)
     beside = json.with_name(json.name + ".cache") if json else None
     raise typer.Exit(run(panel, settings, Outputs(str(data), cache or beside, json, forecasts, plot), make=make))
 
 
-def _joined(parts: list[str] | None) -> tuple[str, ...]:
+def joined(parts: list[str] | None) -> tuple[str, ...]:
     """Names from options that were repeated, joined by commas, or both; each once.
 
-    >>> _joined(["promo, price", "promo", "event"])
+    >>> joined(["promo, price", "promo", "event"])
     ('promo', 'price', 'event')
     """
     names = [name.strip() for part in parts or [] for name in part.split(",")]

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Known = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known in advance, such as promotions.")]
-Past = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")]
-Static = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns that do not change within a series.")]
+from model.commands import Known, Past, Static, joined
 
 
 def explain(
@@ -49,12 +47,11 @@ def explain(
     """Why one item's forecast is what it is: what adds how much, where it looked, what a promotion would do."""
     import orjson
 
-    from model.commands import _joined
     from model.explain_plot import plot as draw
     from model.explain_table import Question, answer
     from model.table import Columns, TableSettings
 
-    columns = Columns(item_id, time, target, _joined(known), _joined(past), _joined(static))
+    columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     question = Question(item, prediction_length, steps, promotion, future)
     found = answer(data, TableSettings(columns, frequency, None, missing, aggregate), question, weights)
     if plot:

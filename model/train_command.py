@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Known = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known in advance, such as promotions.")]
-Past = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")]
-Static = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns that do not change within a series.")]
+from model.commands import Known, Past, Static, joined
 
 # Low-rank additions start at zero and are few: they want larger steps than the weights themselves.
 LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
@@ -54,12 +52,11 @@ def train(
     """Fine-tune weights on your own table; take them with backtest --models freshet:FOLDER, explain --weights."""
     import orjson
 
-    from model.commands import _joined
     from model.table import Columns, TableSettings
     from model.train import FineTuneSettings
     from model.train_table import train as run
 
-    columns = Columns(item_id, time, target, _joined(known), _joined(past), _joined(static))
+    columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     settings = FineTuneSettings(
         steps=steps,
         batch_size=batch_size,
