@@ -18,7 +18,6 @@ Bools = NDArray[np.bool_]
 WEEK_MS = 7 * DAY_MS
 MIN_UP = 0.002  # a flag that is up on a smaller share of the open steps teaches nothing
 MAX_FLAGS = 12
-MAX_STATES = 16  # a weekly covariate with more values counts no days
 FULL_DAY = 0.9  # share of a day's steps that must be seen for their sum to be the day's
 
 
@@ -89,9 +88,7 @@ def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days |
     steps_ND = summed(np.ones_like(column_NS))
     seen_ND = summed(np.isfinite(window.target_NT))
     whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * max(1.0, float(seen_ND.max(initial=0))))
-    # Tables by week count the days on which a flag was up.
-    tops = [max(1.0, float(np.nanmax(window.known_NSK[:, :, column]))) for column in flag_columns]
-    known = [window.known_NSK[:, :, column] / top for column, top in zip(flag_columns, tops, strict=True)]
+    known = [window.known_NSK[:, :, column] for column in flag_columns]
     flags = [summed(np.nan_to_num(flag_NS)) / _or_nan(summed(np.isfinite(flag_NS))) for flag_NS in known]
     return Days(
         length_days,
@@ -108,14 +105,11 @@ def _or_nan(count_ND: Floats | Ints) -> Floats:
 
 
 def flag_columns(window: Window, closed_NS: Bools) -> list[int]:
-    """Known covariates that are flags (by week also shares and counts of days) and vary over open steps: at most 12."""
-    chosen = []
-    for column in range(window.known_NSK.shape[2]):
+    """Known covariates that are flags and vary over open steps: at most 12; none of weeks, which only hold shares."""
+    chosen = list[int]()
+    for column in range(window.known_NSK.shape[2] if window.resolution_ms <= DAY_MS else 0):
         values = window.known_NSK[:, : window.context_length, column][~closed_NS[:, : window.context_length]]
         values = values[np.isfinite(values)]
-        states = np.unique(values)
-        by_week = window.resolution_ms == WEEK_MS and len(states) <= MAX_STATES
-        flag = len(states) > 1 and (set(states) == {0, 1} or (by_week and states[0] >= 0))
-        if flag and float((values > 0).mean()) >= MIN_UP and float((values < states[-1]).mean()) >= MIN_UP:
+        if set(np.unique(values)) == {0, 1} and MIN_UP <= float(values.mean()) <= 1.0 - MIN_UP:
             chosen.append(column)
     return chosen[:MAX_FLAGS]

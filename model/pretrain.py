@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,21 +90,22 @@ class Pretraining:
         self.network.train()
         place(self.network, self.device)
         self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, settings.weight_decay), betas=(0.9, 0.98))
+        self.optimiser = torch.optim.AdamW(
+            _parameter_groups(self.network, settings.weight_decay), betas=(0.9, 0.98), foreach=True
+        )
         self.levels_Q = torch.tensor(self.config.quantile_levels, device=self.device)
         self.step = 0
         self.wall_s = 0.0
+        # A GPU waits for whoever launches its kernels: the next windows are drawn while gradients are computed.
+        self._ahead = ThreadPoolExecutor(1) if torch.device(self.device).type == "cuda" else None
+        self._coming: dict[int, Future[tuple[Batch, Tensor]]] = {}
 
-    def advance(self) -> float:
-        """One optimiser step; returns its loss. Data depend on seed and step alone."""
-        generator = torch.Generator(self.device)
-        generator.manual_seed(self.settings.seed * 1_000_003 + self.step)
-        batch, actual_BH = sample(
-            generator,
-            self.settings.batch_size,
-            context_length=self.config.context_length,
-            prediction_length=self.config.prediction_length,
-        )
+    def advance(self) -> Tensor:
+        """One optimiser step; returns its loss, on the device. Data depend on seed and step alone."""
+        coming = self._coming.pop(self.step, None)
+        batch, actual_BH = self._windows(self.step) if coming is None else coming.result()
+        if self._ahead is not None:
+            self._coming[self.step + 1] = self._ahead.submit(self._windows, self.step + 1)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.settings.mixed_precision):
             output = self.network(*batch.arguments())
         loss = network_loss(output, actual_BH, self.levels_Q)
@@ -115,13 +117,23 @@ class Pretraining:
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self._update_average()
-        return float(loss.detach())
+        return loss.detach()
+
+    def _windows(self, step: int) -> tuple[Batch, Tensor]:
+        generator = torch.Generator(self.device)
+        generator.manual_seed(self.settings.seed * 1_000_003 + step)
+        return sample(
+            generator,
+            self.settings.batch_size,
+            context_length=self.config.context_length,
+            prediction_length=self.config.prediction_length,
+        )
 
     def _update_average(self) -> None:
         # A short memory at first, or the random start would linger in the average.
         keep = min(self.settings.averaging, self.step / (self.step + 10.0))
-        for name, value in self.network.named_parameters():
-            self.average[name].lerp_(value.detach(), 1.0 - keep)
+        values = {name: value.detach() for name, value in self.network.named_parameters()}
+        torch._foreach_lerp_([self.average[name] for name in values], list(values.values()), 1.0 - keep)
 
     def averaged(self) -> FreshetNetwork:
         """A copy of the network that carries the averaged weights, in evaluation mode."""
@@ -218,7 +230,7 @@ def season_length(batch: Batch) -> int:
 
 
 def reports(
-    settings: PretrainSettings, advanced: Callable[[int, float], None] = lambda step, loss: None
+    settings: PretrainSettings, advanced: Callable[[int, Tensor], None] = lambda step, loss: None
 ) -> Iterator[dict[str, float]]:
     """Train to the end or to the time limit, yielding a report every so many steps.
 
@@ -227,7 +239,8 @@ def reports(
     same weights.
 
     Args:
-        advanced: called after every step with the steps made so far and the step's loss.
+        advanced: called after every step with the steps made so far and the step's loss; asking for its number makes a
+            GPU wait.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -253,10 +266,10 @@ def reports(
     save_weights(run.averaged(), settings.output / "weights", card=_card(run))
 
 
-def _report(run: Pretraining, losses: list[float], batches: list[tuple[Batch, Tensor]]) -> dict[str, float]:
+def _report(run: Pretraining, losses: list[Tensor], batches: list[tuple[Batch, Tensor]]) -> dict[str, float]:
     report = {
         "step": float(run.step),
-        "loss": float(np.mean(losses)),
+        "loss": float(torch.stack(losses).mean()),
         "windows": float(run.step * run.settings.batch_size),
         "wall_s": round(run.wall_s, 1),
         "learning_rate": learning_rate_at(run.step, run.settings),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
 Report = dict[str, float]
 SCALARS = ("loss", "held_out_loss", "held_out_skill", "learning_rate")
@@ -20,9 +21,12 @@ class Bar:
         self.progress = progress
         self.task = progress.add_task("", total=steps, loss="", skill="")
 
-    def advanced(self, step: int, loss: float) -> None:
-        """Show the steps made so far and the last one's loss."""
-        self.progress.update(self.task, completed=step, loss=f"loss {loss:.4f}")
+    def advanced(self, step: int, loss: Tensor) -> None:
+        """Show the steps made so far and, every tenth time, that step's loss."""
+        # A number that is asked for makes the GPU wait.
+        if step % 10 == 0 and not self.progress.disable:
+            self.progress.update(self.task, loss=f"loss {float(loss):.4f}")
+        self.progress.update(self.task, completed=step)
 
     def reported(self, report: Report) -> None:
         """Show a report's skill."""

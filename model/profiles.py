@@ -30,6 +30,8 @@ from model.features import (
 )
 
 LOUD_WEIGHT = 0.05  # what a step on promotion counts in the profile of plain days
+LONG_SEASON = 26  # steps of a season whose neighbouring phases tell nearly the same, each seen a few times at most
+FAITH, DOUBT = 0.8, 2.0  # how far a season is believed before it has shown anything, and what outweighs that
 RIDGE = 2.0  # two neutral observations of size one stand beside the real ones
 HALF_LIVES = (float("inf"), 16.0, 3.0)  # of the seasonal profile's memory, in cycles
 RECENT_HALF_LIVES = (0.4, 2.0, 8.0)  # of the level's memory, in cycles
@@ -74,7 +76,9 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
     short, long = (round(length) for length in calendar_periods(resolution_ms))
     loud_BS = known_BSK[..., [PROMOTION, DISCOUNT, EVENT]].abs().amax(-1) > 0
     quiet_BT = torch.where(loud_BS[:, :T], LOUD_WEIGHT, 1.0) * seen_BT
-    cycles_T = torch.arange(T - 1, -1, -1, device=z_BT.device) / short
+    # A year is a season, but a level lasts no years: weeks and months are remembered by the quarter.
+    pace = short if resolution_ms <= DAY_MS else max(short / 4, 3.0)
+    cycles_T = torch.arange(T - 1, -1, -1, device=z_BT.device) / pace
     memory_T = 0.5 ** (cycles_T / HALF_LIVES[1])
 
     plain_BS = _season(z_BT, quiet_BT, short, steps, HALF_LIVES[1:2])[0][:, 0]
@@ -126,6 +130,17 @@ def by_phase(values_BXT: Tensor, period: int, steps: int) -> Tensor:
     return sums_BXP[..., ahead_S]
 
 
+def apart(values_BXT: Tensor, period: int, steps: int) -> Tensor:
+    """As `by_phase`, but a context step hears only the other cycles, as a step of the horizon does: [B, X, S].
+
+    >>> apart(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 5).tolist()
+    [[[3.0, 0.0, 1.0, 2.0, 4.0]]]
+    """
+    sums_BXS = by_phase(values_BXT, period, steps)
+    sums_BXS[..., : values_BXT.shape[2]] -= values_BXT
+    return sums_BXS
+
+
 def group_sums(values_BXT: Tensor, group_BS: Tensor, num_groups: int) -> Tensor:
     """Sums of the context's values by each row's own groups of steps, given back at every step: [B, X, S]."""
     B, X, T = values_BXT.shape
@@ -146,7 +161,8 @@ def effects(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
     weighted_BKT = (design_BTK * seen_BT[..., None]).transpose(1, 2)
     ridge_KK = RIDGE * torch.eye(design_BTK.shape[-1], device=left_BT.device)
     right_BK1 = weighted_BKT @ (left_BT - given_BS[:, :T])[..., None]
-    slope_BK = torch.linalg.solve(weighted_BKT @ design_BTK + ridge_KK, right_BK1)[:, :-1, 0]
+    # Without the check that makes a GPU wait: the ridge keeps the matrix regular.
+    slope_BK = torch.linalg.solve_ex(weighted_BKT @ design_BTK + ridge_KK, right_BK1).result[:, :-1, 0]
     parts_BSK: Tensor = slope_BK[:, None] * known_BSK
     parts_BSK[..., EFFECT] += given_BS
     return parts_BSK
@@ -155,14 +171,25 @@ def effects(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
 def _season(
     z_BT: Tensor, weights_BT: Tensor, period: int, steps: int, half_lives: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Mean at the same phase for each memory, pulled to that memory's level; and the weight behind the first."""
+    """Mean at the same phase of other cycles for each memory, as far as it foretells; and the weight behind the first.
+
+    The difference from that memory's level is multiplied by the slope of what came on what the other cycles said.
+    """
     T = z_BT.shape[1]
     cycle_T = torch.arange(T - 1, -1, -1, device=z_BT.device).div(period, rounding_mode="floor")
     weights_BXT = torch.stack([weights_BT * 0.5 ** (cycle_T / half_life) for half_life in half_lives], 1)
     values_BXT = z_BT[:, None] * weights_BXT
     level_BX1 = values_BXT.sum(2, keepdim=True) / (weights_BXT.sum(2, keepdim=True) + 1e-6)
-    sums_BXS, count_BXS = by_phase(torch.cat([values_BXT, weights_BXT], 1), period, steps).chunk(2, 1)
-    return (sums_BXS + 0.5 * level_BX1) / (count_BXS + 0.5), count_BXS[:, 0]
+    stacked_BXT = torch.cat([values_BXT, weights_BXT], 1)
+    if period >= LONG_SEASON:
+        beside_BXT = F.pad(stacked_BXT, (0, 1))[..., 1:] + F.pad(stacked_BXT, (1, 0))[..., :-1]
+        stacked_BXT = 0.5 * stacked_BXT + 0.25 * beside_BXT
+    sums_BXS, count_BXS = apart(stacked_BXT, period, steps).chunk(2, 1)
+    told_BXS = (sums_BXS + 0.5 * level_BX1) / (count_BXS + 0.5) - level_BX1
+    known_BXT = told_BXS[..., :T] * weights_BXT
+    proof_BX1 = (known_BXT * (z_BT[:, None] - level_BX1)).sum(2, keepdim=True) + DOUBT * FAITH
+    belief_BX1 = (proof_BX1 / ((known_BXT * told_BXS[..., :T]).sum(2, keepdim=True) + DOUBT)).clamp(0.0, 1.0)
+    return level_BX1 + belief_BX1 * told_BXS, count_BXS[:, 0]
 
 
 def _loud_cells(left_BT: Tensor, weights_BT: Tensor, loud_BS: Tensor, period: int) -> tuple[Tensor, Tensor]:
@@ -170,9 +197,7 @@ def _loud_cells(left_BT: Tensor, weights_BT: Tensor, loud_BS: Tensor, period: in
     T, steps = left_BT.shape[1], loud_BS.shape[1]
     loud_BT = loud_BS[:, :T].float()
     weights_B2T = torch.stack([weights_BT * loud_BT, weights_BT * (1.0 - loud_BT)], 1)
-    sums_B2S, count_B2S = by_phase(torch.cat([left_BT[:, None] * weights_B2T, weights_B2T], 1), period, steps).chunk(
-        2, 1
-    )
+    sums_B2S, count_B2S = apart(torch.cat([left_BT[:, None] * weights_B2T, weights_B2T], 1), period, steps).chunk(2, 1)
     cell_B2S = sums_B2S / (count_B2S + 2.0)
     return _where(loud_BS, cell_B2S), _where(loud_BS, count_B2S)
 
@@ -185,7 +210,9 @@ def _weekday(left_BT: Tensor, weights_BT: Tensor, start_ms_B: Tensor, steps: int
     """Each weekday's own level beside the profile of the day, shrunk: [B, S]."""
     time_BS = start_ms_B[:, None] + torch.arange(steps, device=left_BT.device) * resolution_ms
     day_BS = (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
-    sums_B2S = group_sums(torch.stack([left_BT * weights_BT, weights_BT], 1), day_BS, 7)
+    values_B2T = torch.stack([left_BT * weights_BT, weights_BT], 1)
+    sums_B2S = group_sums(values_B2T, day_BS, 7)
+    sums_B2S[..., : left_BT.shape[1]] -= values_B2T
     return sums_B2S[:, 0] / (sums_B2S[:, 1] + 4.0)
 
 

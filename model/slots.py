@@ -16,9 +16,9 @@ from torch import Tensor
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from model.closed import closed_steps
-from model.events import fit_events
 from model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, WEEK_MS, YEAR_MS
 from model.panel import Floats, Ints, Window
+from model.shared import fit_shared
 from model.text import NUM_NUMBERS, NUM_TEXT, static_features
 
 Singles = NDArray[np.float32]
@@ -97,14 +97,14 @@ def dress(window: Window) -> Dressed:
     factor_N = _factors(window.target_NT)
     # Everything that takes logarithms of sales needs them in their final size.
     window = replace(window, target_NT=window.target_NT * factor_N[:, None])
-    events = fit_events(window)
+    shared = fit_shared(window)
     known_NSK = _known(window)
-    known_NSK[..., EFFECT] = _some(events.apply(window))
+    known_NSK[..., EFFECT] = _some(shared.apply(window))
     return Dressed(
         target_NT=window.target_NT.astype(np.float32),
         past_NTP=_past(window),
         known_NSK=known_NSK,
-        taught_NS=_some(events.crossfit(window)),
+        taught_NS=_some(shared.crossfit(window)),
         static_NF=_statics(window),
         time_ms_NS=window.time_ms_NS,
         resolution_ms=window.resolution_ms,

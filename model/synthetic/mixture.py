@@ -23,11 +23,11 @@ MONTH_MS = YEAR_MS // 12
 RESOLUTIONS_MS = {
     MINUTE_MS: 0.02,
     5 * MINUTE_MS: 0.03,
-    15 * MINUTE_MS: 0.08,
-    60 * MINUTE_MS: 0.38,
-    DAY_MS: 0.36,
-    WEEK_MS: 0.08,
-    MONTH_MS: 0.05,
+    15 * MINUTE_MS: 0.06,
+    60 * MINUTE_MS: 0.34,
+    DAY_MS: 0.34,
+    WEEK_MS: 0.12,
+    MONTH_MS: 0.09,
 }
 GENERIC: tuple[tuple[Callable[[Draw, int, int], Tensor], float], ...] = (
     (generic.trend_season, 0.09),
@@ -54,7 +54,8 @@ def sample(
         context_length: the longest context that is drawn.
         prediction_length: the longest horizon that is drawn.
     """
-    picker = Draw(generator, 1)
+    # Drawn on the CPU, or a GPU would have to finish a batch before the next one's shape is known.
+    picker = Draw(torch.Generator().manual_seed(generator.initial_seed()), 1)
     resolution_ms = _pick(picker, RESOLUTIONS_MS)
     few = resolution_ms >= WEEK_MS
     context = min(context_length, _pick(picker, LONG_CONTEXT_SHARES if few else CONTEXT_SHARES))

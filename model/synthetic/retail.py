@@ -41,11 +41,12 @@ def retail(draw: Draw, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Se
     # Four shops of ten are calm: without them the network would never dare to be sure.
     unrest_B1 = draw.choice([0.2, 1.0], [0.4, 0.6])[:, None]
     log_rate_BS += wander(draw, steps) * unrest_B1
-    log_rate_BS += planned_effects(draw, known_BSK, time_BS, resolution_ms)
+    planned_BS = planned_effects(draw, known_BSK, time_BS, resolution_ms)
     closed_BS = closed_days(draw, known_BSK, time_BS, resolution_ms)
     special_BS = special_days(draw, time_BS, closed_BS, resolution_ms)
-    tell_effect(draw, known_BSK, special_BS)
-    log_rate_BS += special_BS + free_effects(draw, known_BSK)
+    free_BS = free_effects(draw, known_BSK)
+    tell_effect(draw, known_BSK, special_BS, planned_BS + free_BS)
+    log_rate_BS += planned_BS + special_BS + free_BS
     noise_BS = draw.normal(1.0, steps) * draw.log_uniform(0.01, 0.3, 1) * draw.chance(0.6, 1)
     hidden_BS = log_rate_BS + (surprises(draw, steps) + noise_BS) * unrest_B1
     rate_BS = hidden_BS.clamp(-12.0, 11.0).exp() * (1.0 - closed_BS)
@@ -84,7 +85,7 @@ def closed_days(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: i
     if resolution_ms > DAY_MS:
         return torch.zeros_like(known_BSK[..., 0])
     day_BS = (time_BS // DAY_MS - time_BS[:, :1] // DAY_MS).long()
-    num_days = int(day_BS.max()) + 1
+    num_days = day_BS.shape[1] * resolution_ms // DAY_MS + 2
     free_BS = draw.chance(0.025, num_days).gather(1, day_BS)
     rest_BS = (weekday(time_BS) == 6).float() * draw.chance(0.6, 1)
     pause_BNS, _ = draw.intervals(time_BS.shape[1], 1, 7 * DAY_MS / resolution_ms, 60 * DAY_MS / resolution_ms)
@@ -114,10 +115,15 @@ def special_days(draw: Draw, time_BS: Tensor, closed_BS: Tensor, resolution_ms: 
     return effect_BS
 
 
-def tell_effect(draw: Draw, known_BSK: Tensor, special_BS: Tensor) -> None:
-    """Fill the slot `effect` for a third of the rows: what special days do, as an outsider would estimate it."""
+def tell_effect(draw: Draw, known_BSK: Tensor, special_BS: Tensor, planned_BS: Tensor) -> None:
+    """Fill the slot `effect` for a third of the rows: what all series of a shop share, as its past would tell it.
+
+    That is what special days do, and in half of those rows also what the covariates do to the average series, of which
+    each has its own share.
+    """
     wrong_BS = draw.walk(draw.log_uniform(0.005, 0.1), special_BS.shape[1], draw.log_uniform(2.0, 60.0))
-    told_BS = special_BS * draw.uniform(0.5, 1.3, 1) + wrong_BS
+    usual_BS = planned_BS * draw.uniform(0.4, 1.4, 1) * draw.chance(0.5, 1)
+    told_BS = special_BS * draw.uniform(0.5, 1.3, 1) + usual_BS + wrong_BS
     known_BSK[..., EFFECT] = torch.where(draw.chance(0.35, 1) > 0, told_BS, math.nan)
 
 
@@ -224,16 +230,20 @@ def promotion_shape(draw: Draw, promotion_BS: Tensor, time_BS: Tensor, hour: flo
 
 
 def free_effects(draw: Draw, known_BSK: Tensor) -> Tensor:
-    """What a shop defines itself (weather, footfall, open): some of it matters, some is pure noise."""
+    """What a shop defines itself (weather, footfall, days open): some of it matters, some is pure noise."""
     steps = known_BSK.shape[1]
     effect_BS = torch.zeros_like(known_BSK[..., 0])
     for slot in range(FIRST_FREE, known_BSK.shape[2]):
         smooth_BS = draw.walk(torch.ones(draw.rows, device=draw.device), steps, draw.log_uniform(2.0, 60.0))
         flag_BS = draw.intervals(steps, 6, 1.0, 24.0)[0].amax(1)
-        value_BS = torch.where(draw.chance(0.5, 1) > 0, smooth_BS, flag_BS)
-        size_B1 = draw.normal(0.4, 1) * draw.chance(0.6, 1)
+        # Of seven days a few are lost now and then, and sales with them.
+        lost_BS = draw.chance(0.15, steps) * draw.integers(1, 4, steps)
+        kind_B1 = draw.uniform(0.0, 1.0, 1)
+        value_BS = torch.where(kind_B1 < 0.45, smooth_BS, torch.where(kind_B1 < 0.8, flag_BS, 7.0 - lost_BS))
+        told_BS = torch.where(kind_B1 < 0.8, value_BS, (value_BS / 7.0).log() * 2.5)
+        size_B1 = torch.where(kind_B1 < 0.8, draw.normal(0.4, 1), draw.uniform(0.2, 0.5, 1)) * draw.chance(0.6, 1)
         present_B1 = draw.chance(0.12, 1)
-        effect_BS += size_B1 * value_BS * present_B1
+        effect_BS += size_B1 * told_BS * present_B1
         scale_B1 = draw.log_uniform(0.1, 100.0, 1)
         known_BSK[..., slot] = torch.where(present_B1 > 0, value_BS * scale_B1, math.nan)
     return effect_BS

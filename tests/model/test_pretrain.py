@@ -111,7 +111,7 @@ def test_it_reports_learns_and_stops_at_the_wall_limit(run_settings) -> None:
     pretrain.pretrain(run_settings)
     log = [json.loads(line) for line in (run_settings.output / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [4, 8]
-    assert log[1]["loss"] < log[0]["loss"]
+    assert log[1]["held_out_loss"] < log[0]["held_out_loss"]
     assert math.isfinite(log[1]["held_out_skill"])
     assert verify_weights(run_settings.output / "weights").golden_error < 1e-5
     stopped = replace(run_settings, output=run_settings.output / "short", minutes=0.0)
@@ -145,18 +145,18 @@ def test_a_terminal_sees_steps_loss_and_skill_and_a_file_nothing() -> None:
     for terminal in (True, False):
         screen = io.StringIO()
         with progress_bar(10, Console(file=screen, force_terminal=terminal, width=120)) as bar:
-            bar.advanced(4, 0.1234)
+            bar.advanced(10, torch.tensor(0.1234))
             bar.reported({"held_out_skill": 0.25})
         shown = screen.getvalue()
-        assert [word in shown for word in ("4/10", "loss 0.1234", "held-out skill 0.250")] == [terminal] * 3
+        assert [word in shown for word in ("10/10", "loss 0.1234", "held-out skill 0.250")] == [terminal] * 3
         assert bool(shown.strip()) == terminal
 
 
 def test_every_step_is_told_to_whoever_watches(run_settings) -> None:
-    seen: list[tuple[int, float]] = []
+    seen: list[tuple[int, torch.Tensor]] = []
     found = list(pretrain.reports(run_settings, lambda step, loss: seen.append((step, loss))))
     assert [step for step, _ in seen] == list(range(1, 9))
-    assert found[0]["loss"] == pytest.approx(sum(loss for _, loss in seen[:4]) / 4)
+    assert found[0]["loss"] == pytest.approx(float(sum(loss for _, loss in seen[:4])) / 4)
 
 
 def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:

@@ -1,0 +1,90 @@
+"""What all series share is found from short histories, and nothing after the cutoff is looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model.closed import closed_steps
+from model.panel import Floats, Window
+from model.shared import fit_shared
+from model.slopes import STRONGEST, fit_slopes
+from stream.config import DAY_MS
+
+WEEK_MS = 7 * DAY_MS
+MONDAY_MS = 19_723 * DAY_MS  # 1 January 2024
+
+
+def weeks(known_NSK: Floats, target_NT: Floats, names: tuple[str, ...]) -> Window:
+    """A table by week, first week from 1 January 2024 on."""
+    time_ms_NS = np.broadcast_to(MONDAY_MS + WEEK_MS * np.arange(known_NSK.shape[1]), known_NSK.shape[:2])
+    past_NTP = np.zeros((*target_NT.shape, 0))
+    ids = tuple(f"s{row}" for row in range(len(target_NT)))
+    return Window(ids, "W-SUN", WEEK_MS, 1, time_ms_NS, target_NT, known_NSK, past_NTP, names, (), {})
+
+
+def shops(seed: int = 0, context: int = 20, horizon: int = 6) -> tuple[Window, Floats]:
+    """Shops that sell by the days they are open and by price; and the log effect of both, without noise: [N, S]."""
+    draw = np.random.default_rng(seed)
+    shape = (80, context + horizon)
+    days_NS, price_NS = 7.0 - draw.integers(0, 4, shape) * (draw.random(shape) < 0.3), draw.uniform(1.0, 3.0, shape)
+    effect_NS = np.log(days_NS / 7.0) - 0.8 * np.log(price_NS)
+    level_N1 = draw.uniform(3.0, 8.0, (80, 1))
+    log_NT = (level_N1 + effect_NS + draw.normal(0.0, 0.2, shape))[:, :context]
+    window = weeks(np.stack([days_NS, price_NS], -1), np.rint(np.exp(log_NT)), ("open_days", "price"))
+    return window, effect_NS
+
+
+def test_twenty_weeks_of_eighty_shops_tell_what_open_days_and_prices_do() -> None:
+    window, effect_NS = shops()
+    found_NS = fit_shared(window).apply(window)
+    wanted_NS = effect_NS - effect_NS[:, :20].mean(1, keepdims=True)
+    error_NH = (found_NS - wanted_NS)[:, 20:]
+    assert np.abs(error_NH).mean() < 0.25 * np.abs(wanted_NS[:, 20:]).mean()
+
+
+def test_what_is_known_of_the_horizon_counts_and_its_sales_do_not_exist() -> None:
+    window, _ = shops()
+    slopes = fit_slopes(window, closed_steps(window), [0, 1])
+    closed_NSK = window.known_NSK.copy()
+    closed_NSK[:, 20:, 0] = 4.0
+    other = weeks(closed_NSK, window.target_NT, window.known_names)
+    assert fit_slopes(other, closed_steps(other), [0, 1]).weights_2C.tolist() == slopes.weights_2C.tolist()
+    assert (slopes.apply(other)[:, 20:] <= slopes.apply(window)[:, 20:] + 1e-9).all()
+
+
+def test_beyond_what_was_seen_an_effect_stays_as_it_was() -> None:
+    window, _ = shops()
+    slopes = fit_slopes(window, closed_steps(window), [0, 1])
+    far_NSK, edge_NSK = window.known_NSK.copy(), window.known_NSK.copy()
+    far_NSK[:, 20:, 1], edge_NSK[:, 20:, 1] = 1e9, slopes.high_C[1]
+    far, edge = (slopes.apply(weeks(known_NSK, window.target_NT, ())) for known_NSK in (far_NSK, edge_NSK))
+    assert far.tolist() == edge.tolist()
+    assert np.abs(far).max() <= STRONGEST
+
+
+@pytest.mark.parametrize("spoil", ["constant", "missing", "one value", "no sales"])
+def test_a_covariate_that_says_nothing_does_nothing(spoil: str) -> None:
+    window, _ = shops()
+    known_NSK, target_NT = window.known_NSK[..., :1].copy(), window.target_NT.copy()
+    if spoil == "constant":
+        known_NSK[:] = 5.0
+    elif spoil == "missing":
+        known_NSK[:] = np.nan
+    elif spoil == "one value":
+        known_NSK[1:] = np.nan
+        known_NSK[0] = 3.0
+    else:
+        target_NT[:] = np.nan
+    bare = weeks(known_NSK, target_NT, ("open_days",))
+    slopes = fit_slopes(bare, closed_steps(bare), [0])
+    assert slopes.columns == ()
+    assert not slopes.apply(bare).any()
+
+
+def test_a_missing_value_has_no_effect_but_a_finite_one() -> None:
+    window, _ = shops()
+    known_NSK = window.known_NSK.copy()
+    known_NSK[::3, ::2] = np.nan
+    gappy = weeks(known_NSK, window.target_NT, window.known_names)
+    assert np.isfinite(fit_shared(gappy).apply(gappy)).all()
