@@ -47,7 +47,7 @@ class BoltShaped(nn.Module):
         self.head = ResidualMLP(config.d_model, config.d_ff, horizon * num_levels)
         self.train(mode=False)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def forward(self, target_BT: Tensor) -> Tensor:
         """Sorted quantiles in units: [B, H, Q]."""
         seen_BT = torch.isfinite(target_BT)

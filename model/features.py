@@ -60,24 +60,32 @@ def scale_target(target_BT: Tensor, closed_BT: Tensor | None = None) -> Scaled:
         target_BT: units, NaN where missing.
         closed_BT: steps at which nothing could be sold, as booleans; they count as missing.
     """
-    observed_BT = torch.isfinite(target_BT)
+    weight_BT = _finite(target_BT)
     if closed_BT is not None:
-        observed_BT = observed_BT & ~closed_BT
-    weight_BT = observed_BT.float()
-    filled_BT = torch.where(observed_BT, target_BT, 0.0).float()
+        weight_BT = weight_BT * ~closed_BT
+    filled_BT = torch.nan_to_num(target_BT.float(), nan=0.0, posinf=0.0, neginf=0.0) * weight_BT
     count_B = weight_BT.sum(1)
     unit_B = (UNIT_SHARE * filled_BT.sum(1) / count_B.clamp(min=1.0)).clamp(min=1.0)
-    arc_BT = torch.arcsinh(filled_BT / unit_B[:, None])
+    arc_BT = arcsinh(filled_BT / unit_B[:, None])
     loc_B = arc_BT.sum(1) / count_B.clamp(min=1.0)
-    deviation_BT = (arc_BT - loc_B[:, None]).abs() * weight_BT
-    scale_B = ((deviation_BT.sum(1) + PRIOR_STEPS) / (count_B + PRIOR_STEPS)).clamp(min=SCALE_FLOOR)
-    scaling = Scaling(unit_B, loc_B, scale_B)
-    return Scaled(to_z(filled_BT, scaling) * weight_BT, weight_BT, scaling)
+    centred_BT = (arc_BT - loc_B[:, None]) * weight_BT
+    scale_B = ((centred_BT.abs().sum(1) + PRIOR_STEPS) / (count_B + PRIOR_STEPS)).clamp(min=SCALE_FLOOR)
+    return Scaled(centred_BT / scale_B[:, None], weight_BT, Scaling(unit_B, loc_B, scale_B))
+
+
+def arcsinh(size: Tensor) -> Tensor:
+    """The inverse hyperbolic sine of numbers >= 0, ten times as fast on a CPU as torch's.
+
+    >>> [round(x, 5) for x in arcsinh(torch.tensor([0.0, 1e-4, 0.75])).tolist()]  # the last one is log 2
+    [0.0, 0.0001, 0.69315]
+    """
+    square = size.square()
+    return torch.log1p(size + square / (1.0 + (1.0 + square) ** 0.5))
 
 
 def to_z(units_BX: Tensor, scaling: Scaling) -> Tensor:
     """Units to the network's scale; NaN stays NaN."""
-    arc_BX = torch.arcsinh(units_BX / scaling.unit_B[:, None])
+    arc_BX = arcsinh(units_BX / scaling.unit_B[:, None])
     return (arc_BX - scaling.loc_B[:, None]) / scaling.scale_B[:, None]
 
 
@@ -97,33 +105,44 @@ def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
 
 def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
     """Counts to standardised log1p and their mask, per row and slot; spread floored at 0.5."""
-    return _standardise(torch.log1p(values_BTK.float().clamp(min=0.0)), floor=0.5)
+    values_BKT, mask_BKT = _standardise(torch.log1p(_slot_by_slot(values_BTK).clamp(min=0.0)), floor=0.5)
+    return values_BKT.mT, mask_BKT.mT
 
 
 def known_channels(known_BSK: Tensor, scale_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Known covariates on a common scale, and their mask.
+    """Known covariates on a common scale, and their mask: [B, S, K] each.
 
     The price ratio becomes its logarithm, flags and depths stay as they are, the effect is brought to
     the target's own scale, the free slots are standardised over context and horizon together: all of it is
     known in advance.
     """
-    price_BS1 = known_BSK[..., :1].float().clamp(0.01, 100.0).log() * 2.0
-    named_BSX = known_BSK[..., 1:EFFECT].float().clamp(-10.0, 10.0)
-    effect_BS1 = known_BSK[..., EFFECT : EFFECT + 1].float().clamp(-5.0, 5.0) / scale_B[:, None, None]
-    free_BSX, free_mask_BSX = _standardise(known_BSK[..., FIRST_FREE:].float(), floor=1e-3)
-    named_BSK = torch.cat([price_BS1, named_BSX, effect_BS1], -1)
-    values_BSK = torch.cat([torch.nan_to_num(named_BSK), torch.arcsinh(free_BSX)], -1)
-    return values_BSK, torch.cat([torch.isfinite(named_BSK).float(), free_mask_BSX], -1)
+    known_BKS = _slot_by_slot(known_BSK)
+    price_B1S = known_BKS[:, :1].clamp(0.01, 100.0).log() * 2.0
+    named_BXS = known_BKS[:, 1:EFFECT].clamp(-10.0, 10.0)
+    effect_B1S = known_BKS[:, EFFECT:FIRST_FREE].clamp(-5.0, 5.0) / scale_B[:, None, None]
+    free_BXS, free_mask_BXS = _standardise(known_BKS[:, FIRST_FREE:], floor=1e-3)
+    named_BXS = torch.cat([price_B1S, named_BXS, effect_B1S], 1)
+    mask_BKS = torch.cat([_finite(named_BXS), free_mask_BXS], 1)
+    values_BKS = torch.cat([torch.nan_to_num(named_BXS), free_BXS.sign() * arcsinh(free_BXS.abs())], 1)
+    return values_BKS.mT, mask_BKS.mT
 
 
-def _standardise(values_BXK: Tensor, *, floor: float) -> tuple[Tensor, Tensor]:
-    finite_BXK = torch.isfinite(values_BXK)
-    mask_BXK = finite_BXK.float()
-    filled_BXK = torch.where(finite_BXK, values_BXK, 0.0)
-    count_B1K = mask_BXK.sum(1, keepdim=True).clamp(min=1.0)
-    centred_BXK = (filled_BXK - filled_BXK.sum(1, keepdim=True) / count_B1K) * mask_BXK
-    spread_B1K = (centred_BXK.square().sum(1, keepdim=True) / count_B1K).sqrt().clamp(min=floor)
-    return centred_BXK / spread_B1K, mask_BXK
+def _finite(values: Tensor) -> Tensor:
+    return (values.abs() < torch.inf).float()
+
+
+def _slot_by_slot(values_BSK: Tensor) -> Tensor:
+    """The same as [B, K, S]: a CPU is several times as fast where the steps of a slot are neighbours in memory."""
+    return values_BSK.float().mT.contiguous()
+
+
+def _standardise(values_BKS: Tensor, *, floor: float) -> tuple[Tensor, Tensor]:
+    mask_BKS = _finite(values_BKS)
+    filled_BKS = torch.nan_to_num(values_BKS, nan=0.0, posinf=0.0, neginf=0.0)
+    count_BK1 = mask_BKS.sum(2, keepdim=True).clamp(min=1.0)
+    centred_BKS = (filled_BKS - filled_BKS.sum(2, keepdim=True) / count_BK1) * mask_BKS
+    spread_BK1 = (centred_BKS.square().sum(2, keepdim=True) / count_BK1).sqrt().clamp(min=floor)
+    return centred_BKS / spread_BK1, mask_BKS
 
 
 def run_channels(known_BSK: Tensor) -> Tensor:
@@ -135,23 +154,15 @@ def run_channels(known_BSK: Tensor) -> Tensor:
     Args:
         known_BSK: what `known_channels` gives, 0 where neutral or missing.
     """
-    on_BS = known_BSK[..., [PROMOTION, DISCOUNT]].abs().amax(-1) > 0
+    on_BS = known_BSK[..., PROMOTION].abs() + known_BSK[..., DISCOUNT].abs() > 0
     closed_BS = known_BSK[..., CLOSED] > 0
-    channels = []
-    for flip in (False, True):
-        on, closed = (x_BS.flip(1) if flip else x_BS for x_BS in (on_BS, closed_BS))
-        run_BS = torch.where(on, 1.0 / _steps_since(~on), 0.0)
-        near_BS = torch.where(closed, 0.0, 1.0 / _steps_since(closed))
-        near_BS = near_BS * closed.int().cummax(1).values  # Before the first closed step there is none to be near.
-        channels += [x_BS.flip(1) if flip else x_BS for x_BS in (run_BS, near_BS)]
-    return torch.stack(channels, -1)
-
-
-def _steps_since(mark_BS: Tensor) -> Tensor:
-    """Steps since the newest mark at or before each step, counted from the start where there is none; at least 1."""
-    index_S = torch.arange(mark_BS.shape[1], device=mark_BS.device)
-    last_BS = torch.where(mark_BS, index_S, -1).cummax(1).values
-    return (index_S - last_BS).clamp(min=1).float()
+    marks_BXS = torch.stack([~on_BS, ~on_BS.flip(1), closed_BS, closed_BS.flip(1)], 1)
+    index_S = torch.arange(1.0, on_BS.shape[1] + 1.0, device=known_BSK.device)
+    # A promotion may have begun before the first step; before the first closed step there is none to be near.
+    never_X1 = torch.stack([index_S.new_zeros(2), index_S.new_full((2,), -torch.inf)]).view(4, 1)
+    last_BXS = torch.where(marks_BXS, index_S, never_X1).cummax(2).values
+    begun, ending, after, before = torch.where(marks_BXS, 0.0, 1.0 / (index_S - last_BXS)).unbind(1)
+    return torch.stack([begun, after, ending.flip(1), before.flip(1)], 1).mT
 
 
 def calendar_periods(resolution_ms: int) -> tuple[float, float]:
@@ -176,15 +187,15 @@ def detect_period(z_BT: Tensor, observed_BT: Tensor, none: int) -> Tensor:
     T = z_BT.shape[1]
     count_B1 = observed_BT.sum(1, keepdim=True).clamp(min=1.0)
     centred_BT = (z_BT - z_BT.sum(1, keepdim=True) / count_B1) * observed_BT
-    pairs_BT = _autocorrelate(observed_BT)
-    acf_BT = _autocorrelate(centred_BT) / pairs_BT.clamp(min=1.0)
+    pairs_BT, products_BT = _autocorrelate(torch.stack([observed_BT, centred_BT]))
+    acf_BT = products_BT / pairs_BT.clamp(min=1.0)
     acf_BT = acf_BT / acf_BT[:, :1].clamp(min=1e-6)
     lags_T = torch.arange(T, device=z_BT.device)
     span_B1 = T - observed_BT.argmax(1, keepdim=True)
     usable_BT = (lags_T >= 2) & (lags_T <= span_B1 // 2) & (pairs_BT > 8)
     before_BT, after_BT = acf_BT.roll(1, 1), acf_BT.roll(-1, 1)
     peak_BT = usable_BT & (acf_BT >= before_BT) & (acf_BT >= after_BT)
-    clear_BT = peak_BT & (acf_BT > ACF_THRESHOLD) & (acf_BT * pairs_BT.sqrt() > ACF_SIGMAS)
+    clear_BT = peak_BT & (acf_BT > ACF_THRESHOLD) & (acf_BT * pairs_BT**0.5 > ACF_SIGMAS)
     height_BT = torch.where(clear_BT, acf_BT, 0.0)
     best_B1 = height_BT.amax(1, keepdim=True)
     # Multiples of a period peak nearly as high as the period itself: the shortest of them is meant.
@@ -192,12 +203,12 @@ def detect_period(z_BT: Tensor, observed_BT: Tensor, none: int) -> Tensor:
     return torch.where(best_B1[:, 0] > 0, first_B, none)
 
 
-def _autocorrelate(values_BT: Tensor) -> Tensor:
-    T = values_BT.shape[1]
-    spectrum_BF = torch.fft.rfft(values_BT, n=2 * T)
-    products_BT: Tensor = torch.fft.irfft(spectrum_BF.abs().square(), n=2 * T)
+def _autocorrelate(values_XBT: Tensor) -> Tensor:
+    T = values_XBT.shape[2]
+    spectrum_XBFC = torch.view_as_real(torch.fft.rfft(values_XBT, n=2 * T))
+    products_XBT: Tensor = torch.fft.irfft(spectrum_XBFC.square().sum(-1), n=2 * T)
     # Rounded, so that a tie between two lags does not hang on the last bit.
-    return products_BT[:, :T].round(decimals=4)
+    return products_XBT[..., :T].round(decimals=4)
 
 
 def month_turn(time_BS: Tensor) -> Tensor:
@@ -218,17 +229,24 @@ def month_turn(time_BS: Tensor) -> Tensor:
     return (of_year - first + time_BS.remainder(DAY_MS).double() / DAY_MS) / (following - first)
 
 
-def phase_channels(start_ms_B: Tensor, resolution_ms: int, context: int, steps: int, period_B: Tensor) -> Tensor:
-    """Sine and cosine of time of day, of week, of month, of year and of the detected period: [B, S, 10]."""
-    step_S = torch.arange(steps, device=start_ms_B.device)
-    time_BS = start_ms_B[:, None] + step_S * resolution_ms
-    day_BS, week_BS, year_BS = (
-        (time_BS + shift).remainder(length).double() / length
+def phase_channels(start_ms_B: Tensor, resolution_ms: int, horizon: range, period_B: Tensor) -> Tensor:
+    """Sine and cosine of time of day, of week, of month, of year and of the detected period: [B, H, 10].
+
+    Args:
+        start_ms_B: start of the first context step.
+        resolution_ms: length of a step.
+        horizon: the steps that are asked for, the first context step being 0.
+        period_B: steps; twice the steps of context and horizon, or more, where there is none.
+    """
+    step_H = torch.arange(horizon.start, horizon.stop, device=start_ms_B.device)
+    time_BH = start_ms_B[:, None] + step_H * resolution_ms
+    day_BH, week_BH, year_BH = (
+        (time_BH + shift).remainder(length).double() / length
         for length, shift in ((DAY_MS, 0), (WEEK_MS, WEEK_SHIFT_MS), (YEAR_MS, 0))
     )
-    detected_BS = (step_S - context).remainder(period_B[:, None]).double() / period_B[:, None]
+    detected_BH = (step_H - horizon.start).remainder(period_B[:, None]).double() / period_B[:, None]
     # Without a period the phase stands still, whatever number stands for "none".
-    detected_BS = torch.where(period_B[:, None] < 2 * steps, detected_BS, 0.0)
-    turns_BSR = torch.stack([day_BS, week_BS, month_turn(time_BS), year_BS, detected_BS], -1)
-    angle_BSR = turns_BSR.float() * (2 * torch.pi)
-    return torch.cat([angle_BSR.sin(), angle_BSR.cos()], -1)
+    detected_BH = torch.where(period_B[:, None] < 2 * horizon.stop, detected_BH, 0.0)
+    turns_BHR = torch.stack([day_BH, week_BH, month_turn(time_BH), year_BH, detected_BH], -1)
+    angle_BHR = turns_BHR.float() * (2 * torch.pi)
+    return torch.cat([angle_BHR.sin(), angle_BHR.cos()], -1)

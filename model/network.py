@@ -155,19 +155,35 @@ class Attention(nn.Module):
         self.query_norm = Norm(head)
         self.key_norm = Norm(head)
 
-    def forward(self, hidden_BLD: Tensor, keep: Tensor | None, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Mix the tokens of dimension 1; `keep` is a boolean mask over (queries, keys)."""
+    def forward(
+        self, hidden_BLD: Tensor, keep: Tensor | None, rotary: tuple[Tensor, Tensor] | None, *, last: int | None = None
+    ) -> Tensor:
+        """Mix the tokens of dimension 1; `keep` is a boolean mask over (queries, keys).
+
+        Only what the `last` tokens become is computed and returned; all of them by default.
+        """
         B, L, D = hidden_BLD.shape
         qkv = self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = self.query_norm(qkv[0]), self.key_norm(qkv[1]), qkv[2]
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)
-        # Written out: at 38 tokens the CPU's fused kernel takes four times as long backwards (half of a whole step).
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        if keep is not None:
-            scores = scores.masked_fill(~keep, -1e4)
-        mixed = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
-        return cast(Tensor, self.out(mixed.transpose(1, 2).reshape(B, L, D)))
+        if last is not None:
+            query = query[:, :, -last:]
+        bias = None if keep is None else torch.where(keep, 0.0, -1e4).to(query.dtype).expand(B, 1, query.shape[2], L)
+        mixed = _attend(query, key, value, bias)
+        return cast(Tensor, self.out(mixed.transpose(1, 2).reshape(B, -1, D)))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax attention over the last two dimensions, `bias` being added to its scores."""
+    if not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    # Written out: at 38 tokens the CPU's fused kernel takes four times as long backwards (half of a whole step).
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias
+    mixed: Tensor = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    return mixed
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -189,10 +205,12 @@ class Layer(nn.Module):
         self.down = SilentLinear(wide, config.width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden_BLD: Tensor, keep: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Attention, then the squared-ReLU MLP, each added to the stream."""
-        mixed_BLD = self.attention(self.attention_norm(hidden_BLD), keep, rotary)
-        hidden_BLD = hidden_BLD + self.dropout(mixed_BLD)
+    def forward(
+        self, hidden_BLD: Tensor, keep: Tensor, rotary: tuple[Tensor, Tensor], *, last: int | None = None
+    ) -> Tensor:
+        """Attention, then the squared-ReLU MLP, each added to the stream; of the `last` tokens, by default of all."""
+        mixed_BLD = self.attention(self.attention_norm(hidden_BLD), keep, rotary, last=last)
+        hidden_BLD = hidden_BLD[:, -mixed_BLD.shape[1] :] + self.dropout(mixed_BLD)
         wide = F.relu(self.up(self.mlp_norm(hidden_BLD))).square()
         return cast(Tensor, hidden_BLD + self.dropout(self.down(wide)))
 
@@ -277,13 +295,15 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
             inputs = self._inputs(target_BT, past_BTP, known_BSK, static_BF, start_ms_B, resolution_ms)
         hidden_BLD, keep = self._tokens(inputs)
         rotary = self._rotary(hidden_BLD)
-        for layer in self.layers:
-            hidden_BLD = layer(hidden_BLD, keep, rotary)
-        if group_B is not None:
-            hidden_BLD = self.group_mixer(hidden_BLD, group_B)
         num_horizon = inputs.horizon_BHC.shape[1] // self.config.patch_length
-        hidden_BND = self.final_norm(hidden_BLD[:, -num_horizon:])
-        left_BHQ = self.head(hidden_BND, inputs.horizon_BHC).float()
+        *layers, last_layer = self.layers
+        for layer in layers:
+            hidden_BLD = layer(hidden_BLD, keep, rotary)
+        # Nobody looks at the other tokens after the last layer, so it leaves them out.
+        hidden_BND = last_layer(hidden_BLD, keep, rotary, last=num_horizon)
+        if group_B is not None:
+            hidden_BND = self.group_mixer(hidden_BND, group_B)
+        left_BHQ = self.head(self.final_norm(hidden_BND), inputs.horizon_BHC).float()
         z_BHQ = inputs.expected_BH[..., None] + inputs.noise_B[:, None, None] * left_BHQ
         nothing_B = -inputs.scaling.loc_B / inputs.scaling.scale_B
         z_BHQ = torch.where(inputs.closed_BH[..., None], nothing_B[:, None, None], z_BHQ)
@@ -306,14 +326,14 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
         own = profiles.profiles(scaled, values_BSK, start_ms_B, resolution_ms)
         runs_BSX = features.run_channels(values_BSK)
         index_H1 = torch.arange(S - T, device=target_BT.device)[:, None] / self.config.prediction_length
-        phases_BSX = features.phase_channels(start_ms_B, resolution_ms, T, S, own.period_B)
-        steps_BSC = torch.cat([phases_BSX, own.channels_BSC, runs_BSX, values_BSK, mask_BSK], -1)
-        horizon_BHC = torch.cat([index_H1.expand(B, -1, 1), steps_BSC[:, T:]], -1)
-        seen_BTX = torch.stack([scaled.z_BT, scaled.observed_BT, own.expected_BS[:, :T], own.surprise_BT], -1)
-        past_BTX = torch.cat(features.log_standardise(past_BTP), -1)
-        context_BTC = torch.cat([seen_BTX, runs_BSX[:, :T], values_BSK[:, :T], past_BTX], -1)
+        phases_BHX = features.phase_channels(start_ms_B, resolution_ms, range(T, S), own.period_B)
+        ahead_BHX = [x_BSX[:, T:] for x_BSX in (runs_BSX, values_BSK, mask_BSK)]
+        horizon_BHC = torch.cat([index_H1.expand(B, -1, 1), phases_BHX, own.channels_BHC, *ahead_BHX], -1)
+        seen_BXT = torch.stack([scaled.z_BT, scaled.observed_BT, own.expected_BS[:, :T], own.surprise_BT], 1)
+        behind_BTX = (runs_BSX[:, :T], values_BSK[:, :T], *features.log_standardise(past_BTP))
+        context_BTC = torch.cat([seen_BXT, *(x_BTX.mT for x_BTX in behind_BTX)], 1).mT
         static_BX = torch.cat(
-            [_statics(static_BF), _scale_facts(scaled, resolution_ms), own.facts_BX, mask_BSK.amax(1)], -1
+            [_statics(static_BF), _scale_facts(scaled, resolution_ms), own.facts_BX, mask_BSK.sum(1).clamp(max=1.0)], -1
         )
         return Inputs(
             context_BTC.to(self.dtype),

@@ -49,7 +49,7 @@ class Profiles(NamedTuple):
         expected_BS: season + level + effects of what is known in advance.
         surprise_BT: (z - expected) / noise, 0 where missing.
         noise_B: mean absolute difference of the two over the recent past.
-        channels_BSC: the parts that `expected` is made of and what else recurs, NUM_PROFILE_CHANNELS of them.
+        channels_BHC: the parts that `expected` is made of and what else recurs, NUM_PROFILE_CHANNELS of them.
         facts_BX: numbers of the row: recent levels, log noise, how much was seen; NUM_FACTS of them.
         period_B: int64 the period found in what is left over; 2 S where there is none.
     """
@@ -57,7 +57,7 @@ class Profiles(NamedTuple):
     expected_BS: Tensor
     surprise_BT: Tensor
     noise_B: Tensor
-    channels_BSC: Tensor
+    channels_BHC: Tensor
     facts_BX: Tensor
     period_B: Tensor
 
@@ -74,23 +74,23 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
     z_BT, seen_BT = scaled.z_BT, scaled.observed_BT
     T, steps = z_BT.shape[1], known_BSK.shape[1]
     short, long = (round(length) for length in calendar_periods(resolution_ms))
-    loud_BS = known_BSK[..., [PROMOTION, DISCOUNT, EVENT]].abs().amax(-1) > 0
-    quiet_BT = torch.where(loud_BS[:, :T], LOUD_WEIGHT, 1.0) * seen_BT
+    loud_BS = known_BSK[..., PROMOTION].abs() + known_BSK[..., DISCOUNT].abs() + known_BSK[..., EVENT].abs() > 0
     # A year is a season, but a level lasts no years: weeks and months are remembered by the quarter.
     pace = short if resolution_ms <= DAY_MS else max(short / 4, 3.0)
     cycles_T = torch.arange(T - 1, -1, -1, device=z_BT.device) / pace
-    memory_T = 0.5 ** (cycles_T / HALF_LIVES[1])
+    recalled_BT = seen_BT * torch.exp2(-cycles_T / HALF_LIVES[1])
 
+    quiet_BT = torch.where(loud_BS[:, :T], LOUD_WEIGHT * seen_BT, seen_BT)
     plain_BS = _season(z_BT, quiet_BT, short, steps, HALF_LIVES[1:2])[0][:, 0]
-    parts_BSK = effects(z_BT - plain_BS[:, :T], seen_BT, known_BSK)
-    effect_BS = parts_BSK.sum(-1)
+    slope_BK = slopes(z_BT - plain_BS[:, :T], seen_BT, known_BSK)
+    effect_BS = (known_BSK @ slope_BK[..., None])[..., 0]
     season_BXS, count_BS = _season(z_BT - effect_BS[:, :T], seen_BT, short, steps, HALF_LIVES)
     expected_BS = season_BXS[:, 1] + effect_BS
-    cell_BS, cell_count_BS = _loud_cells(z_BT - expected_BS[:, :T], seen_BT * memory_T, loud_BS, short)
+    cell_BS, cell_count_BS = _loud_cells(z_BT - expected_BS[:, :T], recalled_BT, loud_BS, short)
     expected_BS = expected_BS + cell_BS
     weekday_BS = torch.zeros_like(expected_BS)
     if resolution_ms * 2 <= DAY_MS:
-        weekday_BS = _weekday(z_BT - expected_BS[:, :T], seen_BT * memory_T, start_ms_B, steps, resolution_ms)
+        weekday_BS = _weekday(z_BT - expected_BS[:, :T], recalled_BT, start_ms_B, steps, resolution_ms)
         expected_BS = expected_BS + weekday_BS
 
     # A slope from quiet weeks may promise anything: a factor of fifty is where belief ends.
@@ -98,47 +98,58 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
     expected_BS = expected_BS.clamp(-bound_B1, bound_B1)
 
     left_BT = (z_BT - expected_BS[:, :T]) * seen_BT
-    weights_BT = seen_BT * 0.5 ** (cycles_T / NOISE_HALF_LIFE)
-    noise_B = ((left_BT.abs() * weights_BT).sum(1) + 1.0) / (weights_BT.sum(1) + 2.0)
-    noise_B = noise_B.clamp(min=NOISE_FLOOR)
+    recent_BX, noise_B = _recent(left_BT, seen_BT, cycles_T)
     surprise_BT = (left_BT / noise_B[:, None]).clamp(-8.0, 8.0)
-    long_BS, long_count_BS = _long_ago(left_BT, seen_BT, long, steps, resolution_ms)
+    facts_BX = torch.cat([recent_BX, torch.stack([noise_B.log(), torch.log1p(seen_BT.sum(1)) / 3.0], -1)], -1)
+
+    # What follows is looked at over the horizon alone.
     period_B = detect_period(left_BT, seen_BT, none=2 * steps)
-    detected_BXS, detected_count_BS = _detected(left_BT, seen_BT, period_B, steps)
-    noise_BS = (by_phase(left_BT.abs()[:, None], short, steps)[:, 0] + noise_B[:, None]) / (count_BS + 1.0)
-    own_BXS = [expected_BS, *season_BXS.unbind(1), cell_BS, weekday_BS, long_BS, *detected_BXS.unbind(1)]
-    counts_BXS = [torch.log1p(x_BS) for x_BS in (count_BS, cell_count_BS, long_count_BS, detected_count_BS)]
-    channels_BSC = torch.cat([torch.stack([*own_BXS, *counts_BXS, noise_BS], -1), parts_BSK], -1)
-    levels = [_recent(left_BT, seen_BT, cycles_T, half_life) for half_life in RECENT_HALF_LIVES]
-    facts_BX = torch.stack([*levels, noise_B.log(), torch.log1p(seen_BT.sum(1)) / 3.0], -1)
-    return Profiles(expected_BS, surprise_BT, noise_B, channels_BSC, facts_BX, period_B)
+    ahead = slice(T, steps)
+    long_BH, long_count_BH = _long_ago(left_BT, seen_BT, long, steps - T, resolution_ms)
+    detected_BXH, detected_count_BH = _detected(left_BT, seen_BT, period_B, steps)
+    count_BH = count_BS[:, ahead]
+    noise_BH = (by_phase(left_BT.abs()[:, None], short, steps - T)[:, 0] + noise_B[:, None]) / (count_BH + 1.0)
+    own_BXH = [x_BS[:, ahead] for x_BS in (expected_BS, *season_BXS.unbind(1), cell_BS, weekday_BS)]
+    counts_BXH = torch.log1p(torch.stack([count_BH, cell_count_BS[:, ahead], long_count_BH, detected_count_BH], 1))
+    channels_BXH = [*own_BXH, long_BH, *detected_BXH.unbind(1), *counts_BXH.unbind(1), noise_BH]
+    parts_BHK = slope_BK[:, None] * known_BSK[:, ahead]
+    channels_BHC = torch.cat([torch.stack(channels_BXH, -1), parts_BHK], -1)
+    return Profiles(expected_BS, surprise_BT, noise_B, channels_BHC, facts_BX, period_B)
 
 
-def by_phase(values_BXT: Tensor, period: int, steps: int) -> Tensor:
-    """Sums of the context's values at the same phase of a period, at each of S steps: [B, X, S].
+def by_phase(values_BXT: Tensor, period: int, horizon: int) -> Tensor:
+    """Sums of the context's values at the same phase of a period, at each step of the horizon: [B, X, H].
 
     Phases are counted from the cutoff, so that one reshape serves all rows.
 
-    >>> by_phase(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 5).tolist()
-    [[[4.0, 2.0, 4.0, 2.0, 4.0]]]
+    >>> by_phase(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 3).tolist()
+    [[[2.0, 4.0, 2.0]]]
     """
-    T = values_BXT.shape[2]
-    cycles = -(-T // period)
-    padded_BXCP = F.pad(values_BXT, (cycles * period - T, 0)).view(*values_BXT.shape[:2], cycles, period)
-    sums_BXP: Tensor = padded_BXCP.sum(2)
-    ahead_S = torch.arange(-T, steps - T, device=values_BXT.device).remainder(period)
-    return sums_BXP[..., ahead_S]
+    return _repeat(_fold(values_BXT, period, horizon).sum(2), horizon)
 
 
 def apart(values_BXT: Tensor, period: int, steps: int) -> Tensor:
-    """As `by_phase`, but a context step hears only the other cycles, as a step of the horizon does: [B, X, S].
+    """As `by_phase`, also at each context step, which hears only the other cycles: [B, X, S].
 
     >>> apart(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 5).tolist()
     [[[3.0, 0.0, 1.0, 2.0, 4.0]]]
     """
-    sums_BXS = by_phase(values_BXT, period, steps)
-    sums_BXS[..., : values_BXT.shape[2]] -= values_BXT
-    return sums_BXS
+    T = values_BXT.shape[2]
+    folded_BXCP = _fold(values_BXT, period, steps - T)
+    sums_BXP = folded_BXCP.sum(2)
+    others_BXT = (sums_BXP[:, :, None] - folded_BXCP).flatten(2)[..., -T:]
+    return torch.cat([others_BXT, _repeat(sums_BXP, steps - T)], -1)
+
+
+def _fold(values_BXT: Tensor, period: int, horizon: int) -> Tensor:
+    """One row a cycle, the last of which ends at the cutoff: [B, X, cycles, P]."""
+    B, X, T = values_BXT.shape
+    period = min(period, T + horizon)  # Of a longer one, no two steps share a phase either.
+    return F.pad(values_BXT, (-T % period, 0)).view(B, X, -1, period)
+
+
+def _repeat(sums_BXP: Tensor, horizon: int) -> Tensor:
+    return sums_BXP.repeat(1, 1, -(-horizon // sums_BXP.shape[2]))[..., :horizon]
 
 
 def group_sums(values_BXT: Tensor, group_BS: Tensor, num_groups: int) -> Tensor:
@@ -149,23 +160,23 @@ def group_sums(values_BXT: Tensor, group_BS: Tensor, num_groups: int) -> Tensor:
     return sums_BXG.gather(2, group_BS[:, None].expand(B, X, group_BS.shape[1]))
 
 
-def effects(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
-    """What each known covariate does to this series, at every step: [B, S, K].
+def slopes(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
+    """What a unit of each known covariate does to this series: [B, K].
 
     One ridge regression with an intercept for all slots together, so that slots which tell the same story share
     it. The slot `effect` is believed as it is, the regression may correct it.
     """
-    given_BS = known_BSK[..., EFFECT]
-    T = left_BT.shape[1]
-    design_BTK = torch.cat([known_BSK[:, :T], torch.ones_like(known_BSK[:, :T, :1])], -1)
-    weighted_BKT = (design_BTK * seen_BT[..., None]).transpose(1, 2)
-    ridge_KK = RIDGE * torch.eye(design_BTK.shape[-1], device=left_BT.device)
-    right_BK1 = weighted_BKT @ (left_BT - given_BS[:, :T])[..., None]
+    T, K = left_BT.shape[1], known_BSK.shape[2]
+    open_BT = left_BT - known_BSK[:, :T, EFFECT]
+    # Each slot, the intercept, and what they are to explain: one product gives both sides of the equation.
+    design_BKT = torch.cat([known_BSK[:, :T].mT, torch.ones_like(open_BT)[:, None], open_BT[:, None]], 1)
+    moments_BKK = (design_BKT[:, :-1] * seen_BT[:, None]) @ design_BKT.mT
+    ridge_KK = RIDGE * torch.eye(K + 1, device=left_BT.device)
     # Without the check that makes a GPU wait: the ridge keeps the matrix regular.
-    slope_BK = torch.linalg.solve_ex(weighted_BKT @ design_BTK + ridge_KK, right_BK1).result[:, :-1, 0]
-    parts_BSK: Tensor = slope_BK[:, None] * known_BSK
-    parts_BSK[..., EFFECT] += given_BS
-    return parts_BSK
+    solved_BK1 = torch.linalg.solve_ex(moments_BKK[..., :-1] + ridge_KK, moments_BKK[..., -1:]).result
+    believed_K = (torch.arange(K, device=left_BT.device) == EFFECT).to(left_BT.dtype)
+    slope_BK: Tensor = solved_BK1[:, :K, 0] + believed_K
+    return slope_BK
 
 
 def _season(
@@ -177,7 +188,8 @@ def _season(
     """
     T = z_BT.shape[1]
     cycle_T = torch.arange(T - 1, -1, -1, device=z_BT.device).div(period, rounding_mode="floor")
-    weights_BXT = torch.stack([weights_BT * 0.5 ** (cycle_T / half_life) for half_life in half_lives], 1)
+    memory_XT = torch.stack([torch.exp2(-cycle_T / half_life) for half_life in half_lives])
+    weights_BXT = weights_BT[:, None] * memory_XT
     values_BXT = z_BT[:, None] * weights_BXT
     level_BX1 = values_BXT.sum(2, keepdim=True) / (weights_BXT.sum(2, keepdim=True) + 1e-6)
     stacked_BXT = torch.cat([values_BXT, weights_BXT], 1)
@@ -195,15 +207,11 @@ def _season(
 def _loud_cells(left_BT: Tensor, weights_BT: Tensor, loud_BS: Tensor, period: int) -> tuple[Tensor, Tensor]:
     """What promotions and plain days do at the same phase beyond their mean effect, shrunk; and the weight behind."""
     T, steps = left_BT.shape[1], loud_BS.shape[1]
-    loud_BT = loud_BS[:, :T].float()
-    weights_B2T = torch.stack([weights_BT * loud_BT, weights_BT * (1.0 - loud_BT)], 1)
-    sums_B2S, count_B2S = apart(torch.cat([left_BT[:, None] * weights_B2T, weights_B2T], 1), period, steps).chunk(2, 1)
-    cell_B2S = sums_B2S / (count_B2S + 2.0)
-    return _where(loud_BS, cell_B2S), _where(loud_BS, count_B2S)
-
-
-def _where(first_BS: Tensor, pair_B2S: Tensor) -> Tensor:
-    return torch.where(first_BS, pair_B2S[:, 0], pair_B2S[:, 1])
+    given_B2T = torch.stack([left_BT * weights_BT, weights_BT], 1)
+    loud_BXT = given_B2T * loud_BS[:, None, :T]
+    sums_BXS = apart(torch.cat([loud_BXT, given_B2T - loud_BXT], 1), period, steps)
+    sum_BS, count_BS = torch.where(loud_BS[:, None], sums_BXS[:, :2], sums_BXS[:, 2:]).unbind(1)
+    return sum_BS / (count_BS + 2.0), count_BS
 
 
 def _weekday(left_BT: Tensor, weights_BT: Tensor, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Tensor:
@@ -216,30 +224,34 @@ def _weekday(left_BT: Tensor, weights_BT: Tensor, start_ms_B: Tensor, steps: int
     return sums_B2S[:, 0] / (sums_B2S[:, 1] + 4.0)
 
 
-def _long_ago(left_BT: Tensor, seen_BT: Tensor, period: int, steps: int, resolution_ms: int) -> tuple[Tensor, Tensor]:
-    """What was left over around the same phase of the long season, shrunk: [B, S]; and the weight behind."""
+def _long_ago(left_BT: Tensor, seen_BT: Tensor, period: int, horizon: int, resolution_ms: int) -> tuple[Tensor, Tensor]:
+    """What was left over around the same phase of the long season, shrunk: [B, H]; and the weight behind."""
     width = 7 if resolution_ms == DAY_MS else 3 if resolution_ms < DAY_MS else 1
     smooth_B2T = F.avg_pool1d(
         torch.stack([left_BT, seen_BT], 1), width, stride=1, padding=width // 2, count_include_pad=True
     )
-    sums_B2S = by_phase(smooth_B2T, period, steps)
-    return sums_B2S[:, 0] / (sums_B2S[:, 1] + 0.5), sums_B2S[:, 1]
+    sum_BH, count_BH = by_phase(smooth_B2T, period, horizon).unbind(1)
+    return sum_BH / (count_BH + 0.5), count_BH
 
 
 def _detected(left_BT: Tensor, seen_BT: Tensor, period_B: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Mean and recent mean of what was left over at the same phase of the detected period, and the weight behind."""
     T = left_BT.shape[1]
     ahead_S = torch.arange(-T, steps - T, device=left_BT.device)
-    phase_BS = ahead_S.remainder(period_B[:, None].clamp(max=2 * steps))
+    phase_BS = ahead_S.remainder(period_B[:, None])
     cycle_BT = (-1 - ahead_S[:T]).div(period_B[:, None], rounding_mode="floor")
     weights_B2T = torch.stack([seen_BT, seen_BT * 0.6**cycle_BT], 1)
     stacked_BXT = torch.cat([left_BT[:, None] * weights_B2T, weights_B2T], 1)
-    sums_B2S, count_B2S = group_sums(stacked_BXT, phase_BS, 2 * steps).chunk(2, 1)
-    found_B1S = (period_B < 2 * steps)[:, None, None].float()
-    return sums_B2S / (count_B2S + 1.0) * found_B1S, count_B2S[:, 0] * found_B1S[:, 0]
+    sums_BXH = group_sums(stacked_BXT, phase_BS, 2 * steps)[..., T:]
+    # Without a period nothing was found.
+    sums_B2H, count_B2H = (sums_BXH * (period_B < 2 * steps)[:, None, None]).chunk(2, 1)
+    return sums_B2H / (count_B2H + 1.0), count_B2H[:, 0]
 
 
-def _recent(left_BT: Tensor, seen_BT: Tensor, cycles_T: Tensor, half_life: float) -> Tensor:
-    """Mean of what was left over lately, pulled to zero where little was seen: [B]."""
-    weights_BT = seen_BT * 0.5 ** (cycles_T / half_life)
-    return (left_BT * weights_BT).sum(1) / (weights_BT.sum(1) + 1.0)
+def _recent(left_BT: Tensor, seen_BT: Tensor, cycles_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of what was left over lately, pulled to zero where little was seen: [B, X]; and its mean size: [B]."""
+    memory_TX = torch.stack([torch.exp2(-cycles_T / life) for life in (*RECENT_HALF_LIVES, NOISE_HALF_LIFE)], -1)
+    weight_BX = seen_BT @ memory_TX
+    recent_BX = left_BT @ memory_TX[:, :-1] / (weight_BX[:, :-1] + 1.0)
+    noise_B = (left_BT.abs() @ memory_TX[:, -1] + 1.0) / (weight_BX[:, -1] + 2.0)
+    return recent_BX, noise_B.clamp(min=NOISE_FLOOR)

@@ -86,7 +86,7 @@ def test_the_detected_period_is_the_planted_one() -> None:
 def test_phases_tell_the_hour_and_the_monday() -> None:
     # 2024-01-01 00:00 UTC was a Monday.
     start_B = torch.tensor([1_704_067_200_000])
-    channels = features.phase_channels(start_B, HOUR_MS, 4, 24, torch.tensor([10_000]))[0]
+    channels = features.phase_channels(start_B, HOUR_MS, range(24), torch.tensor([10_000]))[0]
     sine_day, sine_week, cosine_day, cosine_week = (channels[:, i] for i in (0, 1, 5, 6))
     assert sine_day[6].item() == pytest.approx(1.0, abs=1e-6)
     assert cosine_day[12].item() == pytest.approx(-1.0, abs=1e-6)
@@ -105,16 +105,18 @@ def naive_group_means(values: np.ndarray, weights: np.ndarray, groups: np.ndarra
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 30))
+@given(st.integers(0, 10_000), st.integers(2, 100))
 def test_sums_by_phase_and_by_group_equal_a_naive_loop(seed: int, period: int) -> None:
     values = np.random.default_rng(seed).normal(size=40)
-    groups = np.arange(-40, 16) % period
+    groups = np.arange(-40, 16) % min(period, 64)
     naive = [sum(value for value, group in zip(values, groups, strict=False) if group == own) for own in groups]
     stacked = torch.tensor(values)[None, None]
-    by_phase = profiles.by_phase(stacked, period, 56)[0, 0]
+    by_phase = profiles.by_phase(stacked, period, 16)[0, 0]
     by_group = profiles.group_sums(stacked, torch.tensor(groups)[None], 64)[0, 0]
-    np.testing.assert_allclose(by_phase.numpy(), naive, atol=1e-9)
+    np.testing.assert_allclose(by_phase.numpy(), naive[40:], atol=1e-9)
     np.testing.assert_allclose(by_group.numpy(), naive, atol=1e-9)
+    others = profiles.apart(stacked, period, 56)[0, 0]
+    np.testing.assert_allclose(others.numpy(), naive - np.pad(values, (0, 16)), atol=1e-9)
 
 
 def test_a_shape_of_the_day_is_expected_again_over_the_horizon() -> None:
@@ -127,7 +129,7 @@ def test_a_shape_of_the_day_is_expected_again_over_the_horizon() -> None:
 
 def test_recent_cycles_count_more_in_the_shorter_memory() -> None:
     found = profiles_of(torch.cat([torch.zeros(240), torch.ones(96)])[None], torch.zeros(1, 384, len(KNOWN_SLOTS)))
-    whole, shorter, shortest = found.channels_BSC[0, -1, 1:4].tolist()
+    whole, shorter, shortest = found.channels_BHC[0, -1, 1:4].tolist()
     assert whole < shorter < shortest
     assert whole == pytest.approx(96 / 336, abs=0.02)
 
@@ -148,9 +150,10 @@ def test_two_slots_that_tell_one_story_share_its_effect() -> None:
     known[0, 72:144, [features.PROMOTION, features.EVENT]] = 1.0
     z_BT = torch.zeros(1, 14 * 24)
     z_BT[0, 72:144] = 2.0
-    parts = profiles.effects(z_BT, torch.ones_like(z_BT), known)[0, 100]
-    assert parts.sum().item() == pytest.approx(2.0, abs=0.1)
-    assert parts[features.PROMOTION].item() == pytest.approx(parts[features.EVENT].item())
+    slope = profiles.slopes(z_BT, torch.ones_like(z_BT), known)[0]
+    promotion, event = slope[features.PROMOTION].item(), slope[features.EVENT].item()
+    assert promotion + event == pytest.approx(2.0, abs=0.1)
+    assert promotion == pytest.approx(event)
 
 
 def test_an_effect_told_from_outside_is_believed_where_the_row_has_not_seen_it() -> None:
@@ -165,3 +168,24 @@ def profiles_of(z_BT: torch.Tensor, known_BSK: torch.Tensor) -> profiles.Profile
     ones = torch.ones(1)
     scaled = features.Scaled(z_BT, torch.ones_like(z_BT), features.Scaling(ones, torch.zeros(1), ones))
     return profiles.profiles(scaled, known_BSK, torch.tensor([0]), HOUR_MS)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1e9, width=32), min_size=1, max_size=40))
+def test_the_fast_inverse_hyperbolic_sine_is_torchs_and_rises_at_zero(values: list[float]) -> None:
+    sizes = torch.tensor([*values, 0.0], requires_grad=True)
+    fast = features.arcsinh(sizes)
+    torch.testing.assert_close(fast, torch.arcsinh(sizes.detach()), rtol=2e-6, atol=1e-7)
+    (slope,) = torch.autograd.grad(fast.sum(), sizes)
+    torch.testing.assert_close(slope, 1.0 / torch.sqrt(1.0 + sizes.detach().square()), rtol=1e-4, atol=1e-9)
+
+
+def test_infinite_and_missing_numbers_count_as_missing_wherever_they_stand() -> None:
+    known = torch.zeros(1, 4, len(KNOWN_SLOTS))
+    known[0, :, features.FIRST_FREE] = torch.tensor([1.0, math.nan, math.inf, 3.0])
+    known[0, :, 0] = torch.tensor([1.0, math.nan, 1.0, 1.0])
+    values, mask = features.known_channels(known, torch.ones(1))
+    assert mask[0, :, features.FIRST_FREE].tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert mask[0, :, 0].tolist() == [1.0, 0.0, 1.0, 1.0]
+    one = math.asinh(1.0)
+    assert values[0, :, features.FIRST_FREE].tolist() == pytest.approx([-one, 0.0, 0.0, one])

@@ -37,6 +37,7 @@ def test_quantiles_are_sorted_finite_and_not_negative(forecaster, drawn) -> None
     assert quantiles.shape == (12, 32, 21)
     assert quantiles.dtype == torch.float32
     assert not quantiles.requires_grad
+    assert not quantiles.is_inference()
     assert bool(torch.isfinite(quantiles).all())
     assert bool((quantiles >= 0).all())
     assert bool((quantiles.diff(dim=-1) >= 0).all())

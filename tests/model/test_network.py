@@ -117,3 +117,19 @@ def test_the_sizes_grow() -> None:
             counts.append(sum(p.numel() for p in FreshetNetwork(config).parameters()))
     assert counts == sorted(counts)
     assert counts[1] < 6.5e6, "bf16 weights of the default size must stay below 13 MB"
+
+
+def test_the_last_layer_computes_the_horizons_tokens_as_if_it_computed_all(tiny_network) -> None:
+    layer, width = tiny_network.layers[-1], tiny_network.config.width
+    hidden = torch.randn(3, 9, width, generator=torch.Generator().manual_seed(0))
+    keep = (torch.arange(9) > 2).expand(3, 1, 1, 9)
+    rotary = tiny_network._rotary(hidden)
+    with torch.no_grad():
+        whole, end = layer(hidden, keep, rotary), layer(hidden, keep, rotary, last=2)
+    torch.testing.assert_close(end, whole[:, -2:])
+
+
+def test_forecasts_are_the_same_with_gradients_and_without(tiny_network, drawn) -> None:
+    with_gradients = tiny_network(*drawn[0].arguments()).z_BHQ
+    assert with_gradients.requires_grad
+    torch.testing.assert_close(with_gradients.detach(), run(tiny_network, drawn[0]), rtol=1e-4, atol=1e-4)
