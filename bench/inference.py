@@ -82,6 +82,8 @@ def num_covariates(batch: Batch) -> int:
 def best_ms(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
     """Wall and CPU ms of the fastest run of each job; jobs take turns, so that a busy machine slows all alike."""
     best = dict.fromkeys(jobs, (float("inf"), float("inf")))
+    for job in jobs.values():
+        job()  # What is compiled or allocated the first time is not counted.
     for _ in range(repeats):
         for name, job in jobs.items():
             wall, cpu = time.perf_counter(), time.process_time()
@@ -92,7 +94,7 @@ def best_ms(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, tu
 
 
 def measure(
-    network: FreshetNetwork, dtypes: list[str], *, threads: int, repeats: int
+    network: FreshetNetwork, dtypes: list[str], *, threads: int, repeats: int, compiled: bool
 ) -> tuple[list[dict[str, Any]], int]:
     """One row per model, number format and batch size, and how many covariates the batch fills."""
     torch.set_num_threads(threads)
@@ -105,6 +107,11 @@ def measure(
         for rows, batch in ((1, many.rows(slice(0, 1))), (ROWS, many)):
             jobs[f"freshet {dtype} {rows}"] = partial(forecaster.forecast, batch)
             jobs[f"bolt-tiny-shaped {dtype} {rows}"] = partial(bolt, batch.target_BT)
+            if compiled:
+                fast = Forecaster(copy.deepcopy(network), device="cpu", dtype=dtype, compiled=True)
+                jobs[f"freshet-compiled {dtype} {rows}"] = partial(fast.forecast, batch)
+                fast_bolt = torch.compile(copy.deepcopy(bolt), dynamic=False)
+                jobs[f"bolt-tiny-shaped-compiled {dtype} {rows}"] = partial(fast_bolt, batch.target_BT)
         # A lower bound: the attention between an item's rows, which such a network needs, is left out.
         spread = many.rows(torch.arange(ROWS // 8).repeat_interleave(1 + covariates))
         jobs[f"covariates-as-rows {dtype} {ROWS // 8}"] = partial(forecaster.forecast, spread)
@@ -125,12 +132,16 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
         return float(max(r["items_per_s"] for r in rows if r["model"] == model and r["dtype"] in dtypes))
 
     exact, any_dtype = ("float32",), tuple(DTYPES)
-    return {
+    found = {
         "over_bolt_float32": round(speed("freshet", exact) / speed("bolt-tiny-shaped", exact), 2),
         "over_bolt_best": round(speed("freshet", any_dtype) / speed("bolt-tiny-shaped", any_dtype), 2),
         "over_rows_float32": round(speed("freshet", exact) / speed("covariates-as-rows", exact), 2),
         "over_rows_best": round(speed("freshet", any_dtype) / speed("covariates-as-rows", any_dtype), 2),
     }
+    if any(row["model"] == "freshet-compiled" for row in rows):
+        fast = speed("freshet-compiled", exact) / speed("bolt-tiny-shaped-compiled", exact)
+        found["over_bolt_float32_both_compiled"] = round(fast, 2)
+    return found
 
 
 def main() -> None:
@@ -139,6 +150,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=BASE_WEIGHTS)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", default="2,1", help="on busy cores two threads wait for each other: then use 1")
+    parser.add_argument("--compiled", action="store_true", help="both networks through torch.compile too; minutes")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="float32 and, where it is fast, bfloat16")
     arguments = parser.parse_args()
     dtypes = ["float32", *(name for name in arguments.dtypes.split(",") if name != "float32")]
@@ -147,7 +159,9 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     numbers: dict[str, Any] = {"context": network.config.context_length, "horizon": network.config.prediction_length}
     for threads in map(int, arguments.threads.split(",")):
-        rows, numbers["covariates"] = measure(network, dtypes, threads=threads, repeats=arguments.repeats)
+        rows, numbers["covariates"] = measure(
+            network, dtypes, threads=threads, repeats=arguments.repeats, compiled=arguments.compiled
+        )
         numbers[f"ratios_{threads}_threads"] = ratios(rows)
         print(numbers[f"ratios_{threads}_threads"])
         runs += rows

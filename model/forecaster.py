@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import Batch
-from model.network import FreshetNetwork, place
+from model.network import FreshetNetwork, FreshetOutput, place
 from model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from stream.errors import InvalidInputError
 
@@ -38,9 +38,25 @@ class Forecaster:
 
     Forecasting neither changes the network nor keeps gradients, and treats rows without a group
     each alone: a batch equals its rows one by one up to rounding.
+
+    Args:
+        network: becomes the forecaster's own.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        dtype: "float32", "bfloat16", or "auto": bfloat16 where a probe shows it to be faster.
+        sha256: of the weights.
+        compiled: whether rows without a group go through torch.compile: 1.5 times as fast on a CPU, after a minute or
+            more for each new pair of lengths (and up to eight of them).
     """
 
-    def __init__(self, network: FreshetNetwork, *, device: str = "auto", dtype: str = "auto", sha256: str = "") -> None:
+    def __init__(
+        self,
+        network: FreshetNetwork,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        sha256: str = "",
+        compiled: bool = False,
+    ) -> None:
         self.device = torch.device(pick_device(device))
         self.network = network
         self.network.train(mode=False)
@@ -48,21 +64,23 @@ class Forecaster:
         self.dtype = pick_dtype(self.network, dtype)
         place(self.network, dtype=self.dtype)
         self.sha256 = sha256
+        self._compiled = torch.compile(self.network, dynamic=False) if compiled else None
 
     @classmethod
-    def from_pretrained(cls, path: Path | str | None = None, device: str = "auto", dtype: str = "auto") -> Forecaster:
+    def from_pretrained(
+        cls, path: Path | str | None = None, device: str = "auto", dtype: str = "auto", *, compiled: bool = False
+    ) -> Forecaster:
         """Verify and load a directory of weights; without a path the ones that ship with freshet.
 
         Args:
             path: a directory written by `model.weights.save_weights`.
-            device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-            dtype: "float32", "bfloat16", or "auto": bfloat16 where a probe shows it to be faster.
+            device: as for the class, like `dtype` and `compiled`.
 
         Raises:
             WeightsError: the weights are missing, corrupt or do not compute what they should.
         """
         verified = verify_weights(BASE_WEIGHTS if path is None else Path(path))
-        return cls(verified.network, device=device, dtype=dtype, sha256=verified.sha256)
+        return cls(verified.network, device=device, dtype=dtype, sha256=verified.sha256, compiled=compiled)
 
     @property
     def quantile_levels(self) -> tuple[float, ...]:
@@ -98,10 +116,16 @@ class Forecaster:
             max_rows = CPU_ROWS if self.device.type == "cpu" else GPU_ROWS
         with torch.inference_mode():
             for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
-                part = batch.rows(index).to(self.device)
-                output = self.network(*part.arguments())
-                quantiles_BHQ[index.to(self.device)] = output.units()
+                quantiles_BHQ[index.to(self.device)] = self._compute(batch, index, max_rows)
         return quantiles_BHQ[:, :asked]
+
+    def _compute(self, batch: Batch, index: Tensor, max_rows: int) -> Tensor:
+        """Quantiles of some rows; what was compiled knows two sizes, one row and `max_rows`."""
+        if self._compiled is None or batch.group_B is not None:
+            return cast(FreshetOutput, self.network(*batch.rows(index).to(self.device).arguments())).units()
+        spare = index[-1:].repeat(max_rows - len(index) if len(index) > 1 else 0)
+        part = batch.rows(torch.cat([index, spare])).to(self.device)
+        return cast(FreshetOutput, self._compiled(*part.arguments())).units()[: len(index)]
 
     def predict(
         self,

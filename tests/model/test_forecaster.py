@@ -120,3 +120,20 @@ def test_it_loads_verified_weights_and_refuses_missing_ones(tiny_network, tmp_pa
     assert (loaded.context_length, loaded.prediction_length_max) == (128, 32)
     with pytest.raises(WeightsError, match="no weights"):
         Forecaster.from_pretrained(tmp_path / "nowhere")
+
+
+def test_compiled_rows_are_padded_to_one_size_and_forecast_the_same(tiny_network, drawn, monkeypatch) -> None:
+    sizes: list[int] = []
+
+    def compiled(network, *, dynamic: bool):
+        assert not dynamic
+        return lambda target_BT, *others: sizes.append(len(target_BT)) or network(target_BT, *others)
+
+    plain = Forecaster(tiny_network, device="cpu", dtype="float32")
+    monkeypatch.setattr(torch, "compile", compiled)
+    fast = Forecaster(tiny_network, device="cpu", dtype="float32", compiled=True)
+    batch = drawn[0].rows(slice(0, 6))
+    expected = plain.forecast(batch)
+    torch.testing.assert_close(fast.forecast(batch, max_rows=4), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast.forecast(batch.rows(slice(0, 1))), expected[:1], rtol=1e-4, atol=1e-4)
+    assert sizes == [4, 4, 1]
