@@ -283,9 +283,13 @@ def _told(name: str, value: object) -> str:
 
 
 def _ranks(values_N: Floats) -> Floats:
-    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; NaN stays."""
+    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; 0 where all are the same, NaN stays.
+
+    >>> _ranks(np.array([5.0, 9.0, np.nan])).tolist(), _ranks(np.array([2.0, 2.0])).tolist()
+    ([-1.7, 1.7, nan], [0.0, 0.0])
+    """
     seen = np.isfinite(values_N)
-    _, place = np.unique(values_N[seen], return_inverse=True)
+    found, place = np.unique(values_N[seen], return_inverse=True)
     ranks_N = np.full(len(values_N), np.nan)
-    ranks_N[seen] = 3.4 * (place / max(int(place.max(initial=0)), 1)) - 1.7
+    ranks_N[seen] = 1.7 * (2 * place - (len(found) - 1)) / max(len(found) - 1, 1)
     return ranks_N

@@ -98,7 +98,7 @@ def train(
     network = forecaster.network
     dressed = dress(_sold(read_panel(source, table), prediction_length, table))
     horizon = min(prediction_length, forecaster.prediction_length_max)
-    sampler = PastWindows(dressed, horizon, forecaster.context_length)
+    sampler = PastWindows(dressed, horizon, network.config)
     batch, actual_BH = _hold_out(sampler, settings.seed)
 
     def loss(tried: FreshetNetwork) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.batch import Batch
 from model.features import CLOSED, DAY_MS, WEEK_MS, known_channels, scale_target
 from model.forecaster import Forecaster
-from model.network import FreshetNetwork
+from model.network import FreshetConfig, FreshetNetwork
 from model.panel import Floats, Ints, Window
 from model.profiles import profiles
 from model.slots import Dressed, dress
@@ -25,7 +25,6 @@ from model.weights import BASE_WEIGHTS, verify_weights
 
 SHORTEST_CONTEXT = 32  # steps of history before a training window
 SHIFT_WEEKS = 150
-PATCH = 16
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # What a factor of one must gain on the hold-out to be worth it: one horizon's luck is worth a per cent or two.
 PRUDENCE = 0.04
@@ -121,7 +120,7 @@ def tune(base: FreshetNetwork, dressed: Dressed, horizon: int, *, settings: Fine
     Training never sees a label of the hold-out. Series that begin less than SHORTEST_CONTEXT steps before it (or half
     of a shorter table) teach nothing; where all of them do, the base comes back.
     """
-    sampler = PastWindows(dressed, min(horizon, base.config.prediction_length), base.config.context_length)
+    sampler = PastWindows(dressed, min(horizon, base.config.prediction_length), base.config)
     if not len(sampler.rows):
         return Tuned(base, 0.0, {})
     tuned = fine_tune(base, sampler, settings=settings).network
@@ -139,8 +138,9 @@ class PastWindows:
     for what they did on another one: as much of it as the future holds to be unsure of, and nothing to remember.
     """
 
-    def __init__(self, dressed: Dressed, horizon: int, context: int) -> None:
-        self.dressed, self.horizon = dressed, horizon + -horizon % PATCH
+    def __init__(self, dressed: Dressed, horizon: int, config: FreshetConfig) -> None:
+        context, self.patch = config.context_length, config.patch_length
+        self.dressed, self.horizon = dressed, horizon + -horizon % self.patch
         T = dressed.target_NT.shape[1]
         self.last = max(T - horizon, 0)
         seen_NT = np.isfinite(dressed.target_NT) & (np.arange(T) < self.last)
@@ -160,7 +160,7 @@ class PastWindows:
         # Ends near the newest label keep a part of their horizon.
         ends = (self.lowest[pick] + share * (self.last - self.lowest[pick])).astype(np.int64)
         context = min(self.context, int(ends.max()))
-        context += -context % PATCH
+        context += -context % self.patch
         batch, actual_BH = self.dressed.batch(self.rows[pick], ends, context=context, horizon=self.horizon, train=True)
         if self.shocks_T is not None:
             actual_BH *= torch.from_numpy(self._swapped(ends, generator))

@@ -11,6 +11,7 @@ import torch
 from model import tuned
 from model.batch import Batch
 from model.forecaster import Forecaster
+from model.network import FreshetConfig
 from model.panel import Floats, Window
 from model.slots import Dressed, dress
 from model.train import FineTuneSettings
@@ -19,6 +20,7 @@ from tests.model.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)
 HORIZON = 14
+CONFIG = FreshetConfig(context_length=128)
 SETTINGS = FineTuneSettings(steps=2, batch_size=128, warmup_steps=1, learning_rate=1e-3)
 
 
@@ -126,8 +128,8 @@ def poisoned(dressed: Dressed, since: int, value: float) -> Dressed:
 @pytest.mark.parametrize("value", [9e6, np.nan])
 def test_training_windows_never_hold_anything_of_the_hold_out(value: float) -> None:
     dressed = dress(window_of(counts(), horizon=HORIZON))
-    clean = draws(PastWindows(dressed, HORIZON, 128))
-    other = draws(PastWindows(poisoned(dressed, 120 - HORIZON, value), HORIZON, 128))
+    clean = draws(PastWindows(dressed, HORIZON, CONFIG))
+    other = draws(PastWindows(poisoned(dressed, 120 - HORIZON, value), HORIZON, CONFIG))
     for (batch, actual_BH), (batch_2, actual_2_BH) in zip(clean, other, strict=True):
         assert torch.equal(batch.target_BT.nan_to_num(-1.0), batch_2.target_BT.nan_to_num(-1.0))
         assert torch.equal(batch.past_BTP.nan_to_num(-1.0), batch_2.past_BTP.nan_to_num(-1.0))
@@ -147,7 +149,7 @@ def test_the_tuned_weights_do_not_depend_on_the_hold_out_but_the_factor_does(tin
 
 def test_the_hold_out_is_the_newest_horizon() -> None:
     target = counts()
-    sampler = PastWindows(dress(window_of(target, horizon=HORIZON)), HORIZON, 128)
+    sampler = PastWindows(dress(window_of(target, horizon=HORIZON)), HORIZON, CONFIG)
     batch, actual_BH = sampler.hold_out(seed=0)
     assert np.array_equal(actual_BH[:, :HORIZON], target[:, -HORIZON:])
     assert actual_BH[:, HORIZON:].isnan().all()
@@ -155,7 +157,7 @@ def test_the_hold_out_is_the_newest_horizon() -> None:
 
 
 def test_dates_move_by_whole_weeks_so_that_weekdays_stay() -> None:
-    sampler = PastWindows(dress(window_of(counts(1), horizon=HORIZON)), HORIZON, 128)
+    sampler = PastWindows(dress(window_of(counts(1), horizon=HORIZON)), HORIZON, CONFIG)
     starts = torch.cat([batch.start_ms_B for batch, _ in draws(sampler)])
     assert len(starts.unique()) > 60
     one, _ = sampler(torch.Generator().manual_seed(1), 1)
@@ -182,7 +184,7 @@ def test_only_series_with_enough_past_teach() -> None:
     target = counts(3)
     target[1, :-20] = np.nan
     target[2] = np.nan
-    assert PastWindows(dress(window_of(target, horizon=HORIZON)), HORIZON, 128).rows.tolist() == [0]
+    assert PastWindows(dress(window_of(target, horizon=HORIZON)), HORIZON, CONFIG).rows.tolist() == [0]
 
 
 def test_a_model_that_is_not_to_be_tuned_keeps_its_weights(forecaster: Forecaster) -> None:
