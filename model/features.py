@@ -23,7 +23,8 @@ NUM_PHASE_CHANNELS = 10  # sine and cosine of day, week, month, year and the det
 NUM_RUN_CHANNELS = 4
 UNIT_SHARE = 0.25  # below a quarter of its mean a series is seen linearly, above it by its logarithm
 SCALE_FLOOR = 0.05
-NOTHING = 1e-5
+NOTHING = 0.1  # units: who sells whole ones sells none where less is forecast
+ROUNDING = 1e-5  # of the unit: what arithmetic leaves of nothing
 PRIOR_STEPS = 2.0  # steps of a spread of one that stand beside the observed ones
 ACF_THRESHOLD = 0.15  # a lower peak of the autocorrelation explains too little to be a season
 ACF_SIGMAS = 4.0  # and one within so many standard errors of zero is noise
@@ -97,10 +98,11 @@ def from_z(z_BX: Tensor, scaling: Scaling) -> Tensor:
 
 
 def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
-    """The network's scale back to units, sorted along the levels and never below zero."""
+    """The network's scale back to units, sorted along the levels and never below zero; 0 below a tenth of a unit."""
     units_BHQ = from_z(z_BHQ, scaling).sort(dim=-1).values
-    # What rounding leaves of nothing is nothing: a closed step is forecast as 0. What is not a number stays visible.
-    return torch.where(units_BHQ <= NOTHING * scaling.unit_B[:, None, None], 0.0, units_BHQ)
+    # A quantile of a count that is mostly zero is zero. What is not a number stays visible.
+    nothing_B = (ROUNDING * scaling.unit_B).clamp(min=NOTHING)
+    return torch.where(units_BHQ <= nothing_B[:, None, None], 0.0, units_BHQ)
 
 
 def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
