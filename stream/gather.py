@@ -81,7 +81,7 @@ def gather(
         asked = min(SLICE_RECORDS, left)
         taken = take(asked, max(0, int(deadline_ms - now_ms())))
         ends |= taken.ends
-        for key, messages in runs(taken.messages):
+        for key, messages in by_partition(taken.messages).items():
             decode = decoder_of(key)
             if decode is not None:
                 gathered.setdefault(key, Gathered()).add(messages, decode)
@@ -91,8 +91,16 @@ def gather(
     return gathered, ends
 
 
+def by_partition(messages: Sequence[Message]) -> dict[Key, list[Message]]:
+    """Each partition's messages, in order: in a trickle partitions take turns, and decoding a few at a time is dear."""
+    found: dict[Key, list[Message]] = {}
+    for key, stretch in runs(messages):
+        found.setdefault(key, []).extend(stretch)
+    return found
+
+
 def runs(messages: Sequence[Message]) -> Iterable[tuple[Key, Sequence[Message]]]:
-    """The messages as stretches of one partition each, in order; nearly all of a slice come in one or two."""
+    """The messages as stretches of one partition each, in order; of a busy log nearly all come in one or two."""
     if not messages:
         return
     topics = list(map(Message.topic, messages))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream.columns import Decoded
 from stream.config import EventSettings
 from stream.decoder import EventDecoder
-from stream.gather import Gathered, gather, runs
+from stream.gather import Gathered, by_partition, gather, runs
 from stream.kafka import Message, Taken
 
 PLACES = st.tuples(st.sampled_from(["orders", "clicks"]), st.integers(0, 2))
@@ -31,6 +31,15 @@ def test_runs_are_all_messages_in_order_each_of_one_partition(places: list[tuple
     assert [one for _, run in found for one in run] == messages
     assert [key for key, run in found for _ in run] == places
     assert all(before != after for (before, _), (after, _) in pairwise(found))
+
+
+@given(st.lists(PLACES, max_size=40))
+def test_a_partition_is_decoded_once_a_slice_in_its_own_order(places: list[tuple[str, int]]) -> None:
+    messages = [message(*place, offset) for offset, place in enumerate(places)]
+    found = by_partition(messages)
+    assert set(found) == set(places)
+    for key, mine in found.items():
+        assert mine == [one for one, place in zip(messages, places, strict=True) if place == key]
 
 
 @dataclass
@@ -88,3 +97,16 @@ def test_it_waits_no_longer_in_all_than_it_may_and_reads_no_more(monkeypatch: py
     read(short)
     assert short.asked == [(4, 50), (4, 49)]
     assert short.now_ms == 50
+
+
+def test_partitions_that_take_turns_are_decoded_once_each() -> None:
+    calls: list[int] = []
+
+    def decode(values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
+        calls.append(len(values))
+        return nothing(values, keys)
+
+    tape = Tape([message("orders", n % 2, n // 2) for n in range(10)])
+    mine = {("orders", 0): decode, ("orders", 1): decode}
+    gather(tape.take, mine.get, max_records=20, max_wait_ms=50, now_ms=lambda: tape.now_ms)
+    assert calls == [5, 5]
