@@ -9,37 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
+from model import baselines
 from model.backtest_cache import Cache
 from model.backtest_score import Scores, score
 from model.backtest_workers import Forecast, Job, forecasts, plan
-from model.panel import Floats, Panel, Rolling, Window
+from model.panel import Panel, Rolling
 from stream.errors import InvalidInputError
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 FineTune = Literal["none", "once", "each"]
-
-
-class Model(Protocol):
-    """What forecasts windows; it may keep what `fit` learned, and sees nothing but windows."""
-
-    @property
-    def name(self) -> str:
-        """The name in tables."""
-
-    @property
-    def needs_fit(self) -> bool:
-        """Whether `fit` must come before `predict`."""
-
-    def fit(self, window: Window) -> None:
-        """Learn from a window's own past; may be called again with a later window."""
-
-    def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Finite quantiles at `levels`: [N, H, Q]; the window may hold series that `fit` never saw."""
-
-
-Make = Callable[[str, FineTune], Model]
+Make = Callable[[str, FineTune], baselines.Model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +68,10 @@ class Results:
 
 def names() -> tuple[str, ...]:
     """Every model that a comparison knows by name."""
-    from model.baselines import NAMES
-
-    return ("freshet", *NAMES)
+    return ("freshet", *baselines.NAMES)
 
 
-def make(name: str, fine_tune: FineTune) -> Model:
+def make(name: str, fine_tune: FineTune) -> baselines.Model:
     """The model of a name.
 
     Raises:
@@ -102,16 +81,12 @@ def make(name: str, fine_tune: FineTune) -> Model:
     if kind == "freshet":
         from model import tuned
 
-        network: Model = tuned.make(Path(place) if place else None, fine_tune)
-        return network
-    from model import baselines
-
+        return tuned.make(Path(place) if place else None, fine_tune)
     if name not in names() and kind not in baselines.ADAPTERS:
         raise InvalidInputError(
             f"there is no model {name!r}", hint=f"choose from {', '.join(names())}, or freshet:FOLDER"
         )
-    baseline: Model = baselines.make(name)
-    return baseline
+    return baselines.make(name)
 
 
 def backtest(

@@ -21,7 +21,8 @@ from model.panel import Floats, Panel, Rolling, Window
 from stream.errors import FreshetError
 
 if TYPE_CHECKING:
-    from model.backtest import FineTune, Make, Model
+    from model.backtest import FineTune, Make
+    from model.baselines import Model
 
 
 @dataclass(frozen=True, slots=True)

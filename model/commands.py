@@ -13,6 +13,7 @@ data = typer.Typer(help="Data sets as tidy tables.", no_args_is_help=True)
 Known = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known in advance, such as promotions.")]
 Past = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")]
 Static = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns that do not change within a series.")]
+Country = Annotated[str | None, typer.Option(metavar="CODE", help="Whose public holidays count: DE, GB, US, ...")]
 
 
 @data.command("prepare")
@@ -63,6 +64,7 @@ def backtest(
     aggregate: Annotated[
         Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
     ] = None,
+    country: Country = None,
     models: Annotated[str | None, typer.Option(help="Names joined by commas, freshet:FOLDER too; default all.")] = None,
     fine_tune: Annotated[
         Literal["none", "once", "each"],
@@ -83,7 +85,7 @@ def backtest(
     from model.table import Columns, TableSettings, read_panel
 
     columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
-    panel = read_panel(data, TableSettings(columns, frequency, season_length, missing, aggregate))
+    panel = read_panel(data, TableSettings(columns, frequency, season_length, missing, aggregate, country))
     chosen = joined([models]) if models else names()
     settings = BacktestSettings(Rolling(prediction_length, windows, window_step), chosen, fine_tune, jobs)
     beside = json.with_name(json.name + ".cache") if json else None

@@ -31,7 +31,7 @@ class Days:
         column_NS: the column of each step of the window.
         target_ND: sum of the day, NaN where the day is not, or not wholly, seen before the cutoff.
         closed_ND: days of which every step is closed.
-        flags_NDF: share of the day or week that a flag is up, NaN where unknown.
+        flags_NDF: share of the day that a flag is up, NaN where unknown.
     """
 
     length_days: int

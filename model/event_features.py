@@ -46,7 +46,7 @@ def calendar_features(days: Ints, length_days: int, country: str | None = None) 
         (_day_numbers(_easter, years), EASTER, EASTER_SPANS),
     ]
     if country is not None:
-        feasts.append((_public_holidays(country, years), HOLIDAY, HOLIDAY_SPANS))
+        feasts.append((public_holidays(country, years), HOLIDAY, HOLIDAY_SPANS))
     columns: list[Floats | Bools] = []
     for feast_days, tents, spans in feasts:
         if length_days == 1:
@@ -177,7 +177,12 @@ def _easter(year: int) -> date:
     return date.fromordinal(easter(year).toordinal())
 
 
-def _public_holidays(country: str, years: range) -> Ints:
+def public_holidays(country: str, years: range) -> Ints:
+    """Day numbers of a country's public holidays, rising.
+
+    Raises:
+        InvalidInputError: the country is not known.
+    """
     import holidays
 
     try:

@@ -15,7 +15,7 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from model.closed import closed_steps
+from model.closed import Bools
 from model.days import Days, days_of, flag_columns
 from model.event_features import EPOCH, calendar_features, feast_lengths, series_features
 from model.levels import cells, usual
@@ -41,7 +41,6 @@ class Events:
     Attributes:
         flags: columns of the known covariates that are used.
         flag_in_cells: which of them the usual level knows already.
-        country: whose public holidays are used, or None.
         weights_K: effect of each feature in log units, from all days before the cutoff; empty where nothing was fitted.
         weights_BK: the same without the half-year b.
         half_years_B: number of each half-year.
@@ -49,59 +48,46 @@ class Events:
 
     flags: tuple[int, ...]
     flag_in_cells: tuple[bool, ...]
-    country: str | None
     weights_K: Floats
     weights_BK: Floats
     half_years_B: Ints
 
-    def apply(self, window: Window) -> Floats:
-        """The effect at every step of the window, in log units: [N, S]."""
-        return self._effects(window, apart=False)
+    def effects(self, window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
+        """What events add at every step of the window, in log units: [N, S] twice.
 
-    def crossfit(self, window: Window) -> Floats:
-        """As `apply`, but context steps see only what other half-years taught: what a learner may be trained on.
-
-        Half-years start in February and August, so that no Christmas and no Easter is cut in two.
+        The first as all days before the cutoff taught it. In the second, which a learner may be trained on, context
+        steps see only what other half-years taught; these start in February and August, so that no Christmas and no
+        Easter is cut in two.
         """
-        return self._effects(window, apart=True)
-
-    def _effects(self, window: Window, *, apart: bool) -> Floats:
-        closed_NS = closed_steps(window)
         days = days_of(window, closed_NS, list(self.flags)) if len(self.weights_K) else None
         if days is None:
-            return np.zeros(window.time_ms_NS.shape)
-        calendar_DK = calendar_features(days.day_D, days.length_days, self.country)
-        weights_DK = np.broadcast_to(self.weights_K, (len(days.day_D), len(self.weights_K))).copy()
-        past_D = np.isfinite(days.target_ND).any(0) if apart else np.zeros(len(days.day_D), bool)
+            return np.zeros(window.time_ms_NS.shape), np.zeros(window.time_ms_NS.shape)
+        calendar_DK = calendar_features(days.day_D, days.length_days, window.country)
+        others_DK = np.broadcast_to(self.weights_K, (len(days.day_D), len(self.weights_K))).copy()
+        past_D = np.isfinite(days.target_ND).any(0)
         for half_year, weights_K in zip(self.half_years_B, self.weights_BK, strict=True):
-            weights_DK[past_D & (half_years(days.day_D) == half_year)] = weights_K
-        effects_ND = np.empty(days.target_ND.shape)
+            others_DK[past_D & (half_years(days.day_D) == half_year)] = weights_K
+        known_ND, taught_ND = np.empty(days.target_ND.shape), np.empty(days.target_ND.shape)
         for rows, features_NDK in _chunks(days, self.flag_in_cells, calendar_DK):
-            effects_ND[rows] = np.einsum("ndk,dk->nd", features_NDK, weights_DK)
-        return np.take_along_axis(effects_ND, days.column_NS, 1)
+            known_ND[rows] = features_NDK @ self.weights_K
+            taught_ND[rows] = np.einsum("ndk,dk->nd", features_NDK, others_DK)
+        return np.take_along_axis(known_ND, days.column_NS, 1), np.take_along_axis(taught_ND, days.column_NS, 1)
 
 
-def event_effects(window: Window, country: str | None = None) -> Floats:
-    """What the calendar adds to the logarithm of sales at every step of context and horizon: [N, S].
-
-    Zeros where steps are longer than a day and no week, and where there is too little history.
-
-    Args:
-        window: the past to learn from and the horizon to look at.
-        country: ISO code whose public holidays are known, besides Christmas and Easter.
-    """
-    return fit_events(window, country).apply(window)
-
-
-def fit_events(window: Window, country: str | None = None) -> Events:
+def fit_events(window: Window, closed_NS: Bools) -> Events:
     """Effects learnt from everything before the window's cutoff.
 
+    None where steps are longer than a day and no week, and where there is too little history.
+
+    Args:
+        window: the past to learn from.
+        closed_NS: steps that cannot sell.
+
     Raises:
-        InvalidInputError: the country is not known.
+        InvalidInputError: the window's country is not known.
     """
-    closed_NS = closed_steps(window)
     flags = flag_columns(window, closed_NS)
-    nothing = Events(tuple(flags), (), country, np.zeros(0), np.zeros((0, 0)), np.zeros(0, np.int64))
+    nothing = Events(tuple(flags), (), np.zeros(0), np.zeros((0, 0)), np.zeros(0, np.int64))
     days = days_of(window, closed_NS, flags)
     if days is None:
         return nothing
@@ -110,10 +96,10 @@ def fit_events(window: Window, country: str | None = None) -> Events:
     if np.isfinite(left_ND).any(0).sum() < FEWEST_DAYS[days.length_days]:
         return nothing
     events = replace(nothing, flag_in_cells=tuple(flag in in_cells for flag in range(len(flags))))
-    return _solved(events, days, left_ND)
+    return _solved(events, days, left_ND, window.country)
 
 
-def _solved(events: Events, days: Days, left_ND: Floats) -> Events:
+def _solved(events: Events, days: Days, left_ND: Floats, country: str | None) -> Events:
     """Ridge regression of the residuals, with and without each half-year."""
     count_D = np.isfinite(left_ND).sum(0)
     # A day on which only few series were open tells less about the others.
@@ -121,14 +107,14 @@ def _solved(events: Events, days: Days, left_ND: Floats) -> Events:
     worth_D = np.where(count_D > 0, 2 / (count_D + usual_count), 0.0)
     half_years_D = half_years(days.day_D)
     half_years_B = np.unique(half_years_D[count_D > 0])
-    calendar_DK = calendar_features(days.day_D, days.length_days, events.country)
+    calendar_DK = calendar_features(days.day_D, days.length_days, country)
     moments = [
         [_moments(features_NDK, left_ND[rows], worth_D * (half_years_D == part)) for part in half_years_B]
         for rows, features_NDK in _chunks(days, events.flag_in_cells, calendar_DK)
     ]
     squares_BKK = np.array([[square_KK for square_KK, _ in parts] for parts in moments]).sum(0)
     products_BK = np.array([[product_K for _, product_K in parts] for parts in moments]).sum(0)
-    feasts = feast_lengths(days.length_days, events.country)
+    feasts = feast_lengths(days.length_days, country)
     ridge_KK = _ridge(left_ND, worth_D) * _penalty(feasts, products_BK.shape[1])
     weights_K = np.linalg.solve(squares_BKK.sum(0) + ridge_KK, products_BK.sum(0))
     others_BKK, others_BK = squares_BKK.sum(0) - squares_BKK + ridge_KK, products_BK.sum(0) - products_BK

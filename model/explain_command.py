@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from model.commands import Known, Past, Static, joined
+from model.commands import Country, Known, Past, Static, joined
 
 
 def explain(
@@ -30,6 +30,7 @@ def explain(
     aggregate: Annotated[
         Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
     ] = None,
+    country: Country = None,
     steps: Annotated[
         str | None, typer.Option(metavar="START:END", help="Explain these steps only, from 1, both included.")
     ] = None,
@@ -53,7 +54,7 @@ def explain(
 
     columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     question = Question(item, prediction_length, steps, promotion, future)
-    found = answer(data, TableSettings(columns, frequency, None, missing, aggregate), question, weights)
+    found = answer(data, TableSettings(columns, frequency, None, missing, aggregate, country), question, weights)
     if plot:
         draw(found.explanation, plot)
     typer.echo(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2) if json else "\n".join(found.sentences()))

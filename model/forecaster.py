@@ -139,6 +139,7 @@ class Forecaster:
         known: Sequence[str] = (),
         past: Sequence[str] = (),
         static: Sequence[str] = (),
+        country: str | None = None,
         future: pd.DataFrame | None = None,
         quantile_levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     ) -> pd.DataFrame:
@@ -154,6 +155,7 @@ class Forecaster:
             known: columns known in advance, such as promotions and prices.
             past: columns known up to the last row only.
             static: columns that do not change within a series.
+            country: ISO code whose public holidays are known, such as "DE"; Christmas and Easter always are.
             future: `item_id`, `timestamp` and known columns of the steps ahead; what it does not give is unknown.
             quantile_levels: between 0 and 1, rising.
 
@@ -163,13 +165,13 @@ class Forecaster:
 
         Raises:
             InvalidInputError: columns are missing, cannot be read or have two rows for one step, or levels and length
-                make no sense.
+                make no sense, or the country is not known.
         """
         from model.frame import FrameRequest, predict
         from model.table import Columns, TableSettings
 
         columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
-        table = TableSettings(columns, frequency)
+        table = TableSettings(columns, frequency, country=country)
         return predict(self, frame, FrameRequest(table, prediction_length, tuple(quantile_levels), future))
 
     def _fit(self, batch: Batch) -> Batch:

@@ -38,6 +38,7 @@ class Window:
         static: per column N values: float64 with NaN, or object (str or None) for categories and text.
         length_N: context steps since each series began, which may begin with missing values; None: it began with
             its first value.
+        country: ISO code whose public holidays are known, besides Christmas and Easter; None: no other.
     """
 
     item_ids: tuple[str, ...]
@@ -52,6 +53,7 @@ class Window:
     past_names: tuple[str, ...]
     static: dict[str, NDArray[np.float64] | NDArray[np.object_]]
     length_N: Ints | None = None
+    country: str | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -128,6 +130,7 @@ class Panel:
         past_names: P names.
         static: per column N values, see `Window`.
         categories: the values that became one-hot columns, per text column.
+        country: see `Window`.
     """
 
     item_ids: tuple[str, ...]
@@ -143,6 +146,7 @@ class Panel:
     past_names: tuple[str, ...]
     static: dict[str, NDArray[np.float64] | NDArray[np.object_]]
     categories: dict[str, tuple[str, ...]]
+    country: str | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -182,6 +186,7 @@ class Panel:
             past_names=self.past_names,
             static={name: values[rows] for name, values in self.static.items()},
             length_N=self.length_N[rows] - steps,
+            country=self.country,
         )
 
     def actual(self, steps: int, horizon: int) -> Floats:

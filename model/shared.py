@@ -5,52 +5,35 @@ Dimensions: N series, T context steps, S context and horizon steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from model.closed import closed_steps
-from model.events import Events, fit_events
+from model.closed import Bools
+from model.events import fit_events
 from model.panel import Floats, Window
-from model.slopes import Slopes, fit_slopes
+from model.slopes import fit_slopes
 from stream.config import DAY_MS
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """Slopes and events that were fitted on one window's past."""
+def shared_effects(window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
+    """Effects learnt from everything before the window's cutoff, at every step, in log units: [N, S] twice.
 
-    slopes: Slopes
-    events: Events
-
-    def apply(self, window: Window) -> Floats:
-        """The effect at every step of the window, in log units: [N, S]."""
-        return self.slopes.apply(window) + self.events.apply(window)
-
-    def crossfit(self, window: Window) -> Floats:
-        """As `apply`, but of the events context steps see only what other half-years taught.
-
-        Slopes are few and many steps taught them, so that none of these knows itself in them.
-        """
-        return self.slopes.apply(window) + self.events.crossfit(window)
-
-
-def fit_shared(window: Window, country: str | None = None) -> Shared:
-    """Effects learnt from everything before the window's cutoff.
-
-    By day, flags are events, which have edges and runs; of a week or a month they are shares, as other numbers.
+    By day, flags are events, which have edges and runs; of a week or a month they are shares, as other numbers. The
+    first are what a forecast may use. The second are for training: of events, context steps see only what other
+    half-years taught. Slopes are few and many steps taught them, so that none of these knows itself in them.
 
     Args:
-        window: the past to learn from.
-        country: ISO code whose public holidays are known, besides Christmas and Easter.
+        window: the past to learn from and the horizon to look at.
+        closed_NS: steps that cannot sell, as `closed_steps` finds them.
 
     Raises:
-        InvalidInputError: the country is not known.
+        InvalidInputError: the window's country is not known.
     """
-    closed_NS = closed_steps(window)
-    slopes = fit_slopes(window, closed_NS, _numbers(window))
-    plain_NT = window.target_NT * np.exp(-slopes.apply(window)[:, : window.context_length])
-    return Shared(slopes, fit_events(replace(window, target_NT=plain_NT), country))
+    slopes_NS = fit_slopes(window, closed_NS, _numbers(window)).apply(window)
+    plain = replace(window, target_NT=window.target_NT * np.exp(-slopes_NS[:, : window.context_length]))
+    known_NS, taught_NS = fit_events(plain, closed_NS).effects(window, closed_NS)
+    return slopes_NS + known_NS, slopes_NS + taught_NS
 
 
 def _numbers(window: Window) -> list[int]:

@@ -21,6 +21,7 @@ Bools = NDArray[np.bool_]
 WEEK_MS = 7 * DAY_MS
 MAX_SLOTS = 168  # of the week; shorter steps have too few values in each
 FEWEST_STEPS = 200  # of all series together
+LEAST_SPREAD = 1e-3
 RIDGE = 10.0  # observations of a spread of one
 STRONGEST = 2.0  # an effect beyond this, in log units, was hardly ever seen
 
@@ -92,11 +93,11 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
         for feature_NS in slopes._features(window, column, place)
     ]
     features_XK = np.stack(features_KX, -1)
-    spread_K = features_XK.std(0) + 1e-9
+    # A covariate that never varies within a group keeps a spread of rounding errors, and so a weight of nothing.
+    spread_K = np.maximum(features_XK.std(0), LEAST_SPREAD)
     features_XK /= spread_K
     squares_KK = features_XK.T @ features_XK + RIDGE * np.eye(len(spread_K))
     weights_K = np.linalg.solve(squares_KK, features_XK.T @ _within(log_NT[seen_NT], group_X)) / spread_K
-    weights_K[spread_K < 1e-6] = 0.0
     return replace(slopes, weights_2C=weights_K.reshape(len(chosen), 2).T)
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.closed import closed_steps
+from model.closed import Bools, closed_steps
 from model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, WEEK_MS, YEAR_MS
 from model.panel import Floats, Ints, Window
-from model.shared import fit_shared
+from model.shared import shared_effects
 from model.text import NUM_NUMBERS, NUM_TEXT, static_features
 
 Singles = NDArray[np.float32]
@@ -97,14 +97,15 @@ def dress(window: Window) -> Dressed:
     factor_N = _factors(window.target_NT)
     # Everything that takes logarithms of sales needs them in their final size.
     window = replace(window, target_NT=window.target_NT * factor_N[:, None])
-    shared = fit_shared(window)
-    known_NSK = _known(window)
-    known_NSK[..., EFFECT] = _some(shared.apply(window))
+    closed_NS = closed_steps(window)
+    effect_NS, taught_NS = shared_effects(window, closed_NS)
+    known_NSK = _known(window, closed_NS)
+    known_NSK[..., EFFECT] = _some(effect_NS)
     return Dressed(
         target_NT=window.target_NT.astype(np.float32),
         past_NTP=_past(window),
         known_NSK=known_NSK,
-        taught_NS=_some(shared.crossfit(window)),
+        taught_NS=_some(taught_NS),
         static_NF=_statics(window),
         time_ms_NS=window.time_ms_NS,
         resolution_ms=window.resolution_ms,
@@ -139,9 +140,8 @@ def _factors(target_NT: Floats) -> Floats:
 # Known covariates -------------------------------------------------------------------------------------------
 
 
-def _known(window: Window) -> Singles:
+def _known(window: Window, closed_NS: Bools) -> Singles:
     known_NSK = np.full((*window.time_ms_NS.shape, len(KNOWN_SLOTS)), np.nan, np.float32)
-    closed_NS = closed_steps(window)
     if closed_NS.any():
         known_NSK[..., CLOSED] = closed_NS
     free = []
@@ -200,7 +200,7 @@ def _constant_within(values: Floats, groups: Ints) -> bool:
     return bool((high - low <= 1e-9).all())
 
 
-def _tells_closed(values_NS: Floats, closed_NS: NDArray[np.bool_]) -> bool:
+def _tells_closed(values_NS: Floats, closed_NS: Bools) -> bool:
     """Whether a flag says nothing but open or closed."""
     if not np.isin(values_NS[np.isfinite(values_NS)], (0.0, 1.0)).all():
         return False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from model import encode
+from model.event_features import public_holidays
 from model.grid import Grid, resolution_ms, season_length
 from model.panel import Floats, Ints, Panel, Window
 from stream.errors import InvalidInputError
@@ -58,6 +59,7 @@ class TableSettings:
         missing: what a step without a value means between the first and the last row of a series: "keep" unknown, or
             "zero" nothing sold.
         aggregate: how several rows of one item and step are combined; None: that is an error. Covariates are averaged.
+        country: ISO code whose public holidays are known, besides Christmas and Easter; None: no other.
     """
 
     columns: Columns
@@ -65,6 +67,7 @@ class TableSettings:
     season_length: int | None = None
     missing: Literal["keep", "zero"] = "keep"
     aggregate: Literal["sum", "mean"] | None = None
+    country: str | None = None
 
 
 class _Cells(NamedTuple):
@@ -108,9 +111,12 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
 
     Raises:
         InvalidInputError: columns are missing, the table is empty, times or numbers cannot be read, a target is
-            negative or infinite, or an item has two rows for one step and `aggregate` is None.
+            negative or infinite, an item has two rows for one step without `aggregate`, or the country is not known.
     """
     columns = settings.columns
+    if settings.country is not None:
+        # An unknown one is refused at once and not first where events are learnt.
+        public_holidays(settings.country, range(2024, 2025))
     frame = read_table(source, columns.all(), columns.item_id) if isinstance(source, Path) else source
     _need(columns.all(), list(frame.columns), "the table")
     if not len(frame):
@@ -148,6 +154,7 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
         past_names=past_names,
         static=encode.statics(frame, columns.static, code_R, step_R),
         categories=categories,
+        country=settings.country,
     )
 
 
@@ -177,6 +184,7 @@ def window_ahead(panel: Panel, horizon: int, columns: Columns, future: Path | pd
         past_names=panel.past_names,
         static=panel.static,
         length_N=panel.length_N,
+        country=panel.country,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from model.commands import Known, Past, Static, joined
+from model.commands import Country, Known, Past, Static, joined
 
 # Low-rank additions start at zero and are few: they want larger steps than the weights themselves.
 LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
@@ -30,6 +30,7 @@ def train(
     aggregate: Annotated[
         Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
     ] = None,
+    country: Country = None,
     tune: Annotated[
         Literal["full", "top", "lora"],
         typer.Option(help="What learns: everything, the last layer and the head, or low-rank additions (peft)."),
@@ -69,7 +70,7 @@ def train(
         patience=patience,
         num_seeds=seeds,
     )
-    table = TableSettings(columns, frequency, None, missing, aggregate)
+    table = TableSettings(columns, frequency, None, missing, aggregate, country)
     found = run(data, table, prediction_length, settings=settings, output=output, base=base)
     typer.echo(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2) if json else "\n".join(found.sentences()))
 

@@ -15,19 +15,16 @@ from torch import Tensor
 
 from model.batch import Batch
 from model.forecaster import Forecaster
-from model.network import FreshetNetwork
 from model.panel import Panel, Window
 from model.slots import dress
 from model.table import TableSettings, read_panel, window_ahead
-from model.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
-from model.tuned import FACTORS, PRUDENCE, PastWindows
+from model.train import FineTuneSettings, fine_tune, held_out_loss
+from model.tuned import PastWindows, Tuned, choose
 from model.weights import save_weights, verify_weights
 from stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ROWS = 128  # of the hold-out that pass through the network at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +98,13 @@ def train(
     sampler = PastWindows(dressed, horizon, network.config)
     batch, actual_BH = _hold_out(sampler, settings.seed)
 
-    def loss(tried: FreshetNetwork) -> float:
-        return _loss(tried, batch, actual_BH)
-
-    tuned = fine_tune(network, sampler, settings=settings, evaluate=loss)
-    held_out = {factor: loss(interpolate(network, tuned.network, factor)) for factor in FACTORS}
-    factor = min(held_out, key=lambda one: held_out[one] * (1.0 + PRUDENCE * one))
-    chosen = interpolate(network, tuned.network, factor)
+    tuned = fine_tune(
+        network, sampler, settings=settings, evaluate=lambda tried: held_out_loss(tried, batch, actual_BH)
+    )
+    chosen = choose(network, tuned.network, batch, actual_BH)
     name = source.name if isinstance(source, Path) else "a frame"
     facts = {"data": name, "series": len(sampler.rows), "horizon": prediction_length, "base": forecaster.sha256}
-    save_weights(chosen, output, card=card(facts | _columns(table) | asdict(settings), factor, held_out))
+    save_weights(chosen.network, output, card=card(facts | _columns(table) | asdict(settings), chosen))
     written = verify_weights(output)
     return Trained(
         output,
@@ -118,14 +112,14 @@ def train(
         num_series=len(sampler.rows),
         num_parameters=written.num_parameters,
         steps_made=len(tuned.losses),
-        factor=factor,
-        before=held_out[0.0],
-        after=_loss(written.network, batch.to("cpu"), actual_BH.cpu()),
-        held_out=held_out,
+        factor=chosen.factor,
+        before=chosen.held_out[0.0],
+        after=held_out_loss(written.network, batch, actual_BH),
+        held_out=chosen.held_out,
     )
 
 
-def card(facts: dict[str, Any], factor: float, held_out: dict[float, float]) -> str:
+def card(facts: dict[str, Any], chosen: Tuned) -> str:
     """The model card: what the weights were made from, how, and what each factor lost on the hold-out."""
     lines = [
         "# Weights fine-tuned on a table",
@@ -136,7 +130,10 @@ def card(facts: dict[str, Any], factor: float, held_out: dict[float, float]) -> 
         "",
         "| factor from the base (0) to the tuned weights (1) | hold-out loss |",
         "|---|---|",
-        *(f"| {one:g}{' (taken)' if one == factor else ''} | {loss:.5f} |" for one, loss in held_out.items()),
+        *(
+            f"| {one:g}{' (taken)' if one == chosen.factor else ''} | {loss:.5f} |"
+            for one, loss in chosen.held_out.items()
+        ),
         "",
     ]
     return "\n".join(lines)
@@ -182,12 +179,3 @@ def _hold_out(sampler: PastWindows, seed: int) -> tuple[Batch, Tensor]:
         f"the longest has {sampler.dressed.target_NT.shape[1]} steps",
         hint="give more history, or a shorter --prediction-length",
     )
-
-
-def _loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> float:
-    """Mean over the rows, some at a time, where the network is."""
-    device = next(network.parameters()).device
-    total = 0.0
-    for part in torch.split(torch.arange(len(batch)), ROWS):
-        total += held_out_loss(network, batch.rows(part).to(device), actual_BH[part].to(device)) * len(part)
-    return total / len(batch)

@@ -124,8 +124,12 @@ def tune(base: FreshetNetwork, dressed: Dressed, horizon: int, *, settings: Fine
     if not len(sampler.rows):
         return Tuned(base, 0.0, {})
     tuned = fine_tune(base, sampler, settings=settings).network
-    batch, actual_BH = sampler.hold_out(settings.seed)
-    held_out = {factor: _loss(interpolate(base, tuned, factor), batch, actual_BH) for factor in FACTORS}
+    return choose(base, tuned, *sampler.hold_out(settings.seed))
+
+
+def choose(base: FreshetNetwork, tuned: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> Tuned:
+    """The weights between base and tuned that do best on a hold-out, the further ones having more to show."""
+    held_out = {factor: held_out_loss(interpolate(base, tuned, factor), batch, actual_BH) for factor in FACTORS}
     factor = min(held_out, key=lambda one: held_out[one] * (1.0 + PRUDENCE * one))
     return Tuned(interpolate(base, tuned, factor), factor, held_out)
 
@@ -211,11 +215,3 @@ def shared_shocks(dressed: Dressed, end: int) -> Floats | None:
     slow_T = np.convolve(median_T, np.ones(width), "same") / np.convolve(ones_T, np.ones(width), "same")
     shocks_T: Floats = np.clip(median_T - slow_T, -1.0, 1.0)
     return shocks_T
-
-
-def _loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> float:
-    device = next(network.parameters()).device
-    total = 0.0
-    for part in torch.split(torch.arange(len(batch)), SETTINGS.batch_size):
-        total += held_out_loss(network, batch.rows(part).to(device), actual_BH[part].to(device)) * len(part)
-    return total / len(batch)

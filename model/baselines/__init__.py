@@ -23,7 +23,7 @@ from stream.errors import InvalidInputError
 __all__ = [
     "NAMES",
     "Array",
-    "Baseline",
+    "Model",
     "latest_cycle",
     "make",
     "moving_average",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-class Baseline(Protocol):
+class Model(Protocol):
     """What forecasts windows; it may keep what `fit` learned, and sees nothing but windows."""
 
     @property
@@ -69,7 +69,7 @@ NAMES = tuple(_MODULES)
 ADAPTERS = ("chronos", "timesfm")
 
 
-def make(name: str) -> Baseline:
+def make(name: str) -> Model:
     """The baseline of a name in `NAMES`, or another network by "chronos:FOLDER" or "timesfm:FOLDER".
 
     Raises:
@@ -78,11 +78,11 @@ def make(name: str) -> Baseline:
     kind, _, place = name.partition(":")
     if kind in ADAPTERS:
         kind_of = import_module("model.baselines.adapters")
-        adapter: Baseline = kind_of.make(kind, place)
+        adapter: Model = kind_of.make(kind, place)
         return adapter
     if name not in _MODULES:
         raise InvalidInputError(
             f"there is no model {name!r}", hint=f"choose from {', '.join(NAMES)}, chronos:FOLDER or timesfm:FOLDER"
         )
-    build: Callable[[str], Baseline] = import_module(f"model.baselines.{_MODULES[name]}").make
+    build: Callable[[str], Model] = import_module(f"model.baselines.{_MODULES[name]}").make
     return build(name)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from model.closed import Bools, closed_steps
 from model.days import flag_columns
 from model.event_features import bridged
-from model.events import fit_events
 from model.levels import cells, usual
 from model.panel import Floats, Ints, Window
+from model.shared import shared_effects
 from stream.config import DAY_MS
 
 WEEK_MS = 7 * DAY_MS
@@ -66,7 +66,7 @@ class Past:
         pace: steps per week and so on.
         closed_NS: steps on which nothing sells.
         log_NT: log(1 + target), NaN where missing or closed.
-        effect_NS: what events add, in log units.
+        effect_NS: what all series share, in log units.
         slot_NS: hour of the week or weekday, 0 for longer steps.
         cell_NS: number of the kind of step, for the usual level.
         flags_NSF: flags among the known covariates.
@@ -88,7 +88,7 @@ class Past:
         window = window if window.context_length <= pace.longest else _newest(window, pace.longest)
         T, closed_NS = window.context_length, closed_steps(window)
         slot_NS = np.zeros(window.time_ms_NS.shape, np.int64)
-        flags = flag_columns(window, closed_NS) if window.resolution_ms <= DAY_MS else []
+        flags = flag_columns(window, closed_NS)
         if window.resolution_ms <= DAY_MS:
             slot_NS = window.time_ms_NS % WEEK_MS // window.resolution_ms
         bridges = [bridged(window.known_NSK[:, :, column], closed_NS) > 0.5 for column in flags]
@@ -97,7 +97,7 @@ class Past:
         cell_NS, _ = cells(log_NT, slot_NS, flags_NSF)
         # Fitted on what a learner is trained on: leaving each half-year out instead costs a tenth, since the learner
         # then sees last Christmas as unexplained and learns a second one on top of the events' own.
-        effect_NS = fit_events(window).apply(window)
+        effect_NS, _ = shared_effects(window, closed_NS)
         return cls(window, pace, closed_NS, log_NT, effect_NS, slot_NS, cell_NS, flags_NSF)
 
     def rows(self, index: Ints) -> Past:

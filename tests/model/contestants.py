@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.backtest import FineTune, Model
+from model.backtest import FineTune
+from model.baselines import Model
 from model.naive import SeasonalNaive
 from model.panel import Floats, Window
 from stream.errors import InvalidInputError

@@ -8,8 +8,9 @@ from datetime import date
 import numpy as np
 import pytest
 
-from model.events import event_effects, fit_events
-from model.panel import Window
+from model.closed import closed_steps
+from model.events import Events, fit_events
+from model.panel import Floats, Window
 from stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000
@@ -54,6 +55,18 @@ def christmas(steps: int) -> np.ndarray:
 CUTOFF = day_number(2023, 12, 12)
 
 
+def fitted(window: Window) -> Events:
+    return fit_events(window, closed_steps(window))
+
+
+def both_effects(window: Window) -> tuple[Floats, Floats]:
+    return fitted(window).effects(window, closed_steps(window))
+
+
+def event_effects(window: Window) -> Floats:
+    return both_effects(window)[0]
+
+
 def test_the_run_up_to_christmas_is_expected_again_after_one_year() -> None:
     effect_S = christmas(CUTOFF + 28)
     found_NS = event_effects(window(sales(CUTOFF, effect_S)))
@@ -67,14 +80,14 @@ def test_what_only_one_half_year_taught_is_not_given_back_to_it() -> None:
     shifted_NT = target_NT.copy()
     winter = slice(day_number(2022, 8, 1), day_number(2023, 2, 1))
     shifted_NT[:, winter] = np.round(target_NT[:, winter] * np.linspace(0.5, 2.0, winter.stop - winter.start))
-    events, shifted = fit_events(window(target_NT)), fit_events(window(shifted_NT))
+    events, shifted = fitted(window(target_NT)), fitted(window(shifted_NT))
     row = events.half_years_B.tolist().index(2 * 2022 + 1)
     # Residuals are taken from running levels, which reach a quarter into the neighbouring half-years.
     np.testing.assert_allclose(events.weights_BK[row], shifted.weights_BK[row], atol=0.05)
     assert np.abs(events.weights_K - shifted.weights_K).max() > 0.1
-    crossed_NS = events.crossfit(window(target_NT))
+    known_NS, crossed_NS = both_effects(window(target_NT))
     assert np.abs(crossed_NS[:, day_number(2022, 12, 20)]).max() < 0.1
-    np.testing.assert_array_equal(crossed_NS[:, CUTOFF:], events.apply(window(target_NT))[:, CUTOFF:])
+    np.testing.assert_array_equal(crossed_NS[:, CUTOFF:], known_NS[:, CUTOFF:])
 
 
 def test_nothing_after_the_cutoff_is_looked_at_and_chance_is_not_taken_for_an_event() -> None:
@@ -137,9 +150,10 @@ def test_public_holidays_of_a_country_are_known_when_it_is_named() -> None:
         effect_S[day_number(year, month, day)] = 0.6
     named = window(sales(CUTOFF, effect_S))
     independence_day = day_number(2023, 7, 4)
-    assert event_effects(named, "US")[:, independence_day].min() > event_effects(named)[:, independence_day].max() + 0.1
+    known, unknown = event_effects(replace(named, country="US")), event_effects(named)
+    assert known[:, independence_day].min() > unknown[:, independence_day].max() + 0.1
     with pytest.raises(InvalidInputError, match="'Atlantis'"):
-        event_effects(named, "Atlantis")
+        event_effects(replace(named, country="Atlantis"))
 
 
 @pytest.mark.parametrize("target", [np.full((2, 200), np.nan), np.zeros((2, 200)), np.full((2, 200), 7.0), [[3.0]]])

@@ -121,5 +121,7 @@ def test_frames_that_cannot_be_used_are_refused(forecaster) -> None:
         forecaster.predict(two_items(), 0)
     with pytest.raises(InvalidInputError, match="sold"):
         forecaster.predict(two_items(), 7, target="sold")
+    with pytest.raises(InvalidInputError, match="'Atlantis'"):
+        forecaster.predict(two_items(), 7, country="Atlantis")
     with pytest.raises(InvalidInputError, match="more than one row"):
         forecaster.predict(pd.concat([two_items(), two_items()]), 7)

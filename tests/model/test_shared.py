@@ -7,7 +7,7 @@ import pytest
 
 from model.closed import closed_steps
 from model.panel import Floats, Window
-from model.shared import fit_shared
+from model.shared import shared_effects
 from model.slopes import STRONGEST, fit_slopes
 from stream.config import DAY_MS
 
@@ -37,7 +37,7 @@ def shops(seed: int = 0, context: int = 20, horizon: int = 6) -> tuple[Window, F
 
 def test_twenty_weeks_of_eighty_shops_tell_what_open_days_and_prices_do() -> None:
     window, effect_NS = shops()
-    found_NS = fit_shared(window).apply(window)
+    found_NS, _ = shared_effects(window, closed_steps(window))
     wanted_NS = effect_NS - effect_NS[:, :20].mean(1, keepdims=True)
     error_NH = (found_NS - wanted_NS)[:, 20:]
     assert np.abs(error_NH).mean() < 0.25 * np.abs(wanted_NS[:, 20:]).mean()
@@ -87,4 +87,4 @@ def test_a_missing_value_has_no_effect_but_a_finite_one() -> None:
     known_NSK = window.known_NSK.copy()
     known_NSK[::3, ::2] = np.nan
     gappy = weeks(known_NSK, window.target_NT, window.known_names)
-    assert np.isfinite(fit_shared(gappy).apply(gappy)).all()
+    assert np.isfinite(shared_effects(gappy, closed_steps(gappy))).all()

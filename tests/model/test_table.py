@@ -229,3 +229,12 @@ def test_a_grid_too_large_for_memory_is_refused() -> None:
     table = pd.DataFrame({"sku": "a", "day": ["1990-01-01", "2024-01-01"], "sold": [1.0, 1.0]})
     with pytest.raises(InvalidInputError, match="cells that fit; check the frequency"):
         read_panel(table, TableSettings(PLAIN.columns, "s"))
+
+
+def test_the_country_goes_from_the_table_into_every_window() -> None:
+    settings = TableSettings(PLAIN.columns, "D", country="US")
+    panel = read_panel(long_table(items=2, days=30), settings)
+    assert panel.window(10, 5).country == "US"
+    assert panel.window(10, 5).rows(slice(0, 1)).country == "US"
+    assert panel.window(10, 5).earlier(5)[0].country == "US"
+    assert window_ahead(panel, 5, settings.columns).country == "US"
