@@ -20,7 +20,7 @@ TimeUnit = Literal["s", "ms", "us"]
 
 ENV_PREFIX = "FRESHET_"
 UTC = "UTC"
-NOT_SETTINGS = frozenset({"FRESHET_FAILPOINT"})
+NOT_SETTINGS = frozenset({"FRESHET_DATA", "FRESHET_FAILPOINT"})
 DEFAULT_CONFIG_FILE = Path("freshet.toml")
 
 SECOND_MS = 1_000

@@ -81,3 +81,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 def test_every_setting_has_its_own_environment_name() -> None:
     names = [env_name(setting.name) for setting in known_settings()]
     assert len(set(names)) == len(names) > 80
+
+
+def test_what_other_commands_read_from_the_environment_is_no_unknown_setting() -> None:
+    assert load(None, {"FRESHET_DATA": "data", "FRESHET_FAILPOINT": "before_apply:1"}) == load(None, {})
