@@ -1,15 +1,17 @@
-"""What may move all series alike on a day: nearness of feasts, edges of months, of closed days and of flags.
+"""What may move all series alike on a day: nearness of feasts and of a new month, edges of closed days and of flags.
 
 Dimensions: N series, D days or weeks, F flags, K features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+from dateutil.easter import easter  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from model.days import Days
@@ -19,14 +21,30 @@ from stream.errors import InvalidInputError
 Bools = NDArray[np.bool_]
 
 EPOCH = date(1970, 1, 1)
-# Days from the feast at which a tent of the basis stands, steep where customers hurry; the outermost are feet only.
-CHRISTMAS = (-35, -28, -21, -14, -10, -7, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 18)
-EASTER = (-21, -14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7, 12)
-HOLIDAY = (-3, -2, -1, 0, 1, 2, 3)
-# For weeks: first days of spans whose share in a week counts, since a feast falls on any weekday; the last one ends it.
-CHRISTMAS_SPANS, EASTER_SPANS, HOLIDAY_SPANS = (-28, -21, -14, -7, 0, 2, 7, 14), (-14, -7, 0, 2, 9), (-3, 0, 1, 4)
-MONTH_DAYS = 3
 FAR = 10_000
+
+
+class Feast(NamedTuple):
+    """A day that comes again, and how finely the days around it are told apart.
+
+    Attributes:
+        tents: days from it at which a tent of the basis stands, steep where customers hurry; the outermost are feet.
+        spans: for weeks, first days of spans whose share in a week counts, since it falls on any weekday; the last one
+            ends it.
+    """
+
+    tents: tuple[int, ...]
+    spans: tuple[int, ...]
+
+
+CHRISTMAS = Feast(
+    (-35, -28, -21, -14, -10, -7, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 18),
+    (-28, -21, -14, -7, 0, 2, 7, 14),
+)
+EASTER = Feast((-21, -14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7, 12), (-14, -7, 0, 2, 9))
+# Around the first day of a month, when pay comes and rent goes; the middle of the month is what they are held against.
+MONTH = Feast((-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16), (-8, -3, 0, 3, 8))
+HOLIDAY = Feast((-3, -2, -1, 0, 1, 2, 3), (-3, 0, 1, 4))
 
 
 def calendar_features(days: Ints, length_days: int, country: str | None = None) -> Floats:
@@ -41,29 +59,38 @@ def calendar_features(days: Ints, length_days: int, country: str | None = None) 
         InvalidInputError: the country is not known.
     """
     years = range((EPOCH + timedelta(int(days[0]))).year - 1, (EPOCH + timedelta(int(days[-1]))).year + 2)
-    feasts = [
-        (_day_numbers(lambda year: date(year, 12, 25), years), CHRISTMAS, CHRISTMAS_SPANS),
-        (_day_numbers(_easter, years), EASTER, EASTER_SPANS),
-    ]
-    if country is not None:
-        feasts.append((public_holidays(country, years), HOLIDAY, HOLIDAY_SPANS))
     columns: list[Floats | Bools] = []
-    for feast_days, tents, spans in feasts:
+    for feast in _feasts(country):
+        feast_days = _feast_days(feast, years, country)
         if length_days == 1:
-            columns += _tents(_distance(days, feast_days), tents)
+            columns += _tents(_distance(days, feast_days), feast.tents)
         else:
             distance_D7 = np.stack([_distance(days + day, feast_days) for day in range(length_days)], -1)
-            columns += [((distance_D7 >= first) & (distance_D7 < end)).mean(1) for first, end in pairwise(spans)]
-    if length_days == 1:
-        columns += _month_edges(days)
+            columns += [((distance_D7 >= first) & (distance_D7 < end)).mean(1) for first, end in pairwise(feast.spans)]
     return np.stack(columns, -1).astype(np.float64)
 
 
 def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
     """How many of the first calendar features belong to each feast, in the order of days."""
-    if length_days == 1:
-        return [len(tents) - 2 for tents in (CHRISTMAS, EASTER, HOLIDAY)[: 2 + (country is not None)]]
-    return [len(spans) - 1 for spans in (CHRISTMAS_SPANS, EASTER_SPANS, HOLIDAY_SPANS)[: 2 + (country is not None)]]
+    return [len(feast.tents) - 2 if length_days == 1 else len(feast.spans) - 1 for feast in _feasts(country)]
+
+
+def _feasts(country: str | None) -> list[Feast]:
+    return [CHRISTMAS, EASTER, MONTH, *([] if country is None else [HOLIDAY])]
+
+
+def _feast_days(feast: Feast, years: range, country: str | None) -> Ints:
+    """Day numbers of a feast, rising."""
+    if feast is HOLIDAY:
+        assert country is not None
+        return public_holidays(country, years)
+    if feast is EASTER:
+        days = [easter(year) for year in years]
+    elif feast is MONTH:
+        days = [date(year, month, 1) for year in years for month in range(1, 13)]
+    else:
+        days = [date(year, 12, 25) for year in years]
+    return _numbers(days)
 
 
 def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
@@ -163,20 +190,6 @@ def _distance(days: Ints, feast_days: Ints) -> Ints:
     return distance_D
 
 
-def _month_edges(days: Ints) -> list[Bools]:
-    """The first three and the last three days of a month."""
-    dates = [EPOCH + timedelta(int(day)) for day in days]
-    first = np.array([day.day for day in dates])
-    left = np.array([((day.replace(day=1) + timedelta(32)).replace(day=1) - day).days for day in dates])
-    return [edge == place for edge in (first, left) for place in range(1, MONTH_DAYS + 1)]
-
-
-def _easter(year: int) -> date:
-    from dateutil.easter import easter  # type: ignore[import-untyped]
-
-    return date.fromordinal(easter(year).toordinal())
-
-
 def public_holidays(country: str, years: range) -> Ints:
     """Day numbers of a country's public holidays, rising.
 
@@ -191,8 +204,8 @@ def public_holidays(country: str, years: range) -> Ints:
         raise InvalidInputError(
             f"no public holidays are known for the country {country!r}", hint="use an ISO code such as DE, GB or US"
         ) from error
-    return np.array(sorted((day - EPOCH).days for day in found), np.int64)
+    return _numbers(sorted(found))
 
 
-def _day_numbers(feast: Callable[[int], date], years: range) -> Ints:
-    return np.array([(feast(year) - EPOCH).days for year in years], np.int64)
+def _numbers(days: Iterable[date]) -> Ints:
+    return np.array([(day - EPOCH).days for day in days], np.int64)

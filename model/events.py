@@ -1,4 +1,4 @@
-"""What Christmas, Easter, month ends, closed days and runs of flags do to all series alike, from before the cutoff.
+"""What feasts, the turn of the month, closed days and runs of flags do to all series alike, from before the cutoff.
 
 A year or two of history holds each of these once or twice, so no single series can tell them from noise; all series
 together can. One ridge regression in which a day counts once, however many series it has.

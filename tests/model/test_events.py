@@ -114,6 +114,21 @@ def test_month_ends_the_day_before_a_closure_and_the_first_day_of_a_run_are_foun
     assert found_S[rises & ~before & ~closed].mean() - found_S[usual].mean() > 0.15
 
 
+@pytest.mark.parametrize(("days", "steps"), [(1, 700), (7, 100)])
+def test_the_weeks_around_pay_day_are_found_and_the_middle_of_the_month_is_quiet(days: int, steps: int) -> None:
+    horizon = 182 // days
+    dates = [FIRST.toordinal() + days * step for step in range(steps + horizon)]
+    # Spending swings through the month: high from the 27th to the 4th, low from the 15th to the 24th.
+    day_SD = np.array([[date.fromordinal(first + day).day for day in range(days)] for first in dates])
+    effect_S = (0.2 * ((day_SD >= 27) | (day_SD <= 4)) - 0.1 * ((day_SD >= 15) & (day_SD <= 24))).mean(1)
+    noise_NT = 0.1 * np.random.default_rng(5).normal(size=(30, steps))
+    target_NT = np.round(np.exp(6 + effect_S[:steps] + noise_NT))
+    found_S = np.median(event_effects(window(target_NT, horizon=horizon, days=days)), 0)[steps:]
+    true_S = effect_S[steps:]
+    assert np.corrcoef(found_S, true_S)[0, 1] > 0.8
+    assert found_S[true_S > 0.1].mean() - found_S[true_S < -0.05].mean() > 0.1
+
+
 def test_hours_take_the_effect_of_their_day_and_thin_series_that_of_all_together() -> None:
     effect_S = christmas(CUTOFF + 28)
     random = np.random.default_rng(1)
