@@ -66,14 +66,13 @@ class SeenHashes:
 
     def _slots(self, hashes: UInt64) -> npt.NDArray[np.intp]:
         """For each hash its slot, or the free slot where its search ended."""
-        mask = np.uint64(len(self._hashes) - 1)
-        slots = (hashes & mask).astype(np.intp)
-        pending = np.arange(len(hashes))
+        mask = len(self._hashes) - 1
+        slots = (hashes & np.uint64(mask)).astype(np.intp)
+        pending = np.flatnonzero((self._hashes[slots] != hashes) & (self._minutes[slots] != UNSEEN))
         while len(pending):
-            at = slots[pending]
-            taken = (self._minutes[at] != UNSEEN) & (self._hashes[at] != hashes[pending])
-            pending = pending[taken]
-            slots[pending] = (slots[pending] + 1) & int(mask)
+            at = (slots[pending] + 1) & mask
+            slots[pending] = at
+            pending = pending[(self._hashes[at] != hashes[pending]) & (self._minutes[at] != UNSEEN)]
         return slots
 
     def add(self, hashes: UInt64, minutes: Int64, *, oldest_minute: int) -> None:
@@ -87,8 +86,12 @@ class SeenHashes:
             # Two new hashes may have met in one free slot: the last written holds it, the other searches on.
             held = self._hashes[slots] == hashes
             taken = np.sort(slots[held & free])  # np.unique takes ten times as long.
-            self._used += len(taken) - int(np.count_nonzero(taken[1:] == taken[:-1]))
-            np.maximum.at(self._minutes, slots[held], minutes[held])
+            again = int(np.count_nonzero(taken[1:] == taken[:-1]))
+            self._used += len(taken) - again
+            if again or len(taken) < np.count_nonzero(held):
+                np.maximum.at(self._minutes, slots[held], minutes[held])
+            else:
+                self._minutes[slots[held]] = minutes[held]
             hashes, minutes = hashes[~held], minutes[~held]
 
     def _rebuild(self, extra: int, oldest_minute: int) -> None:

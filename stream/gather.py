@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
-from operator import ne
+from itertools import pairwise, repeat
+from operator import eq, itemgetter
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from stream.partition import Batch, Int64
 from stream.redrive import redrive_name
 
 SLICE_RECORDS = 2_000
+_MILLISECONDS = itemgetter(1)
 
 Key = tuple[str, int]
 Decode = Callable[[Sequence[bytes | None], Sequence[bytes | None]], Decoded]
@@ -36,8 +37,8 @@ class Gathered:
     def add(self, messages: Sequence[Message], decode: Decode) -> None:
         """Take the next messages of the partition; at least one."""
         self._parts.append(decode(list(map(Message.value, messages)), list(map(Message.key, messages))))
-        stamps = chain.from_iterable(map(Message.timestamp, messages))
-        self._timestamps_ms.append(np.fromiter(stamps, np.int64, 2 * len(messages))[1::2])
+        stamps = map(_MILLISECONDS, map(Message.timestamp, messages))
+        self._timestamps_ms.append(np.fromiter(stamps, np.int64, len(messages)))
         if any(map(Message.headers, messages)):
             names = ((n, redrive_name(headers_of(one))) for n, one in enumerate(messages, len(self.messages)))
             self._redrives |= {n: name for n, name in names if name is not None}
@@ -106,8 +107,9 @@ def runs(messages: Sequence[Message]) -> Iterable[tuple[Key, Sequence[Message]]]
     topics = list(map(Message.topic, messages))
     partitions = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
     changes = partitions[1:] != partitions[:-1]
-    if topics.count(topics[0]) < len(topics):
-        changes |= np.fromiter(map(ne, topics[1:], topics[:-1]), np.bool_, len(changes))
+    for topic in set(topics) - {topics[0]}:
+        of_it = np.fromiter(map(eq, topics, repeat(topic)), np.bool_, len(topics))
+        changes |= of_it[1:] != of_it[:-1]
     edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(messages)]
     for start, end in pairwise(edges):
         yield (topics[start] or "", int(partitions[start])), messages[start:end]

@@ -233,7 +233,7 @@ def take(client: Consumer, max_records: int, max_wait_ms: int) -> Taken:
     with broker_errors("reading from Kafka"):
         found = client.consume(max_records, max_wait_ms / 1_000)
     errors = list(map(Message.error, found))
-    if all(error is None for error in errors):  # Comparing with == fails in the client library.
+    if not any(errors):  # Every error is true, and comparing with == fails in the client library.
         return Taken(found, {})
     messages: list[Message] = []
     ends: dict[tuple[str, int], int] = {}
