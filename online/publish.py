@@ -15,6 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from model.batch import Batch
+from model.conversion import conversion
 from online.context import Contexts, cold_rows, context_sha256
 from online.score import Issued
 from online.sums import Sums
@@ -34,6 +35,7 @@ class Origin:
         offsets: Of every input, as `topic:partition`.
         series_by: The fields that an item id consists of.
         degraded: Something is amiss, so no forecast of the round is called `ok`.
+        conversion: Whether units per view are forecast too.
     """
 
     resolution_ms: int
@@ -45,14 +47,19 @@ class Origin:
     series_by: tuple[str, ...]
     degraded: bool
     adjustments: Adjustments = field(default_factory=Adjustments)
+    conversion: bool = False
 
 
 class Numbers(NamedTuple):
-    """What the records of a micro-batch say: quantiles of each step, and of the sums over the first `sum_steps`."""
+    """What the records of a micro-batch say: quantiles of each step, and of the sums over the first `sum_steps`.
+
+    And of the conversion at each step, where it is asked for; NaN in rows without views.
+    """
 
     steps_BHW: NDArray[np.float64]
     sums_BKW: NDArray[np.float64]
     sum_steps: list[int]
+    conversion_BHW: NDArray[np.float64] | None = None
 
 
 def wire_columns(levels: Sequence[float]) -> list[int]:
@@ -115,6 +122,7 @@ def forecast_records(
     ids = forecast_ids(item_ids, origin)
     levels = list(WIRE_LEVELS)
     quantiles, sums = numbers.steps_BHW.tolist(), numbers.sums_BKW.tolist()
+    conversions = _known_rows(numbers.conversion_BHW, len(item_ids))
     records = []
     for row, item_id in enumerate(item_ids):
         fields = dict(zip(origin.series_by, item_id_parts(item_id), strict=False))
@@ -138,9 +146,16 @@ def forecast_records(
                 status=status,
                 adjustments=origin.adjustments,
                 cumulative=Cumulative(steps=numbers.sum_steps, quantiles=sums[row]),
+                conversion=conversions[row],
             )
         )
     return records
+
+
+def _known_rows(values_BHW: NDArray[np.float64] | None, num_rows: int) -> list[list[list[float]] | None]:
+    if values_BHW is None:
+        return [None] * num_rows
+    return [row_HW.tolist() if np.isfinite(row_HW).all() else None for row_HW in values_BHW]
 
 
 def forecast_items(
@@ -162,12 +177,13 @@ def _forecast_batch(bank: Bank, origin: Origin, sums: Sums, item_ids: Sequence[s
     columns = wire_columns(levels)
     steps_BHQ = forecaster.forecast(batch)
     sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, levels)
-    steps_BHW, sums_BKW = (significant(part[..., columns].double().cpu().numpy()) for part in (steps_BHQ, sums_BKQ))
+    found = [steps_BHQ, sums_BKQ, *([conversion(forecaster, batch)] if origin.conversion else [])]
+    steps_BHW, sums_BKW, *more = (significant(part[..., columns].double().cpu().numpy()) for part in found)
     dtype = str(forecaster.dtype).removeprefix("torch.")
     shape = [len(batch), batch.context_length]
     return forecast_records(
         item_ids,
-        Numbers(steps_BHW, sums_BKW, sums.steps),
+        Numbers(steps_BHW, sums_BKW, sums.steps, *more),
         origin,
         cold_B=cold_rows(batch),
         context_sha256=context_sha256(batch),

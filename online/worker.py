@@ -214,6 +214,7 @@ class Worker:
             offsets=held.reader.offsets(),
             series_by=self._settings.events.series_by,
             degraded=bool(bank.fallback) or self._rolled_back,
+            conversion=self._settings.worker.conversion,
         )
         done = held.pending.items_at(cutoff_ms)
         rows = [row for row, item_id in enumerate(held.contexts.item_ids) if item_id not in done]

@@ -167,6 +167,7 @@ class WorkerSettings(Section):
     poll_ms: Positive = Field(200, description="Longest wait for a notice before Redis is looked at anyway.")
     score_steps: tuple[int, ...] = Field((1, 3, 6, 12, 24), description="Steps ahead that are scored.")
     season_length: Positive = Field(168, description="Steps of the seasonal naive yardstick.")
+    conversion: bool = Field(False, description="Forecast units per view too; doubles what a round computes.")
     max_pending_cutoffs: Positive = Field(64, description="Cutoffs kept while they wait for final buckets.")
     http_port: NotNegative = 0
 

@@ -132,7 +132,8 @@ ForecastStatus = Literal["ok", "degraded", "cold_start"]
 class Forecast(Record, frozen=True, kw_only=True):
     """`freshet.forecasts.v1`, key item_id: quantiles of units per step after `cutoff_ms`.
 
-    `quantiles[step][level]` is for the bucket `[cutoff_ms + step * resolution_ms, + resolution_ms)`.
+    `quantiles[step][level]` is for the bucket `[cutoff_ms + step * resolution_ms, + resolution_ms)`. `conversion` is
+    the same of units per view, where `worker.conversion` asks for it and the item was viewed.
     """
 
     forecast_id: str
@@ -152,6 +153,7 @@ class Forecast(Record, frozen=True, kw_only=True):
     status: ForecastStatus
     adjustments: Adjustments = Adjustments()
     cumulative: Cumulative | None = None
+    conversion: list[list[float]] | None = None
 
 
 class ScoredStep(Record, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +33,7 @@ class FakeForecaster:
         self.row_Q = mean + deviation * torch.special.ndtri(torch.tensor(LEVELS))
         self.calls = 0
 
-    def forecast(self, batch: Batch) -> torch.Tensor:
+    def forecast(self, batch: Batch, *, max_rows: int | None = None) -> torch.Tensor:
         self.calls += 1
         return self.row_Q.expand(len(batch), batch.prediction_length, -1).clone()
 
@@ -124,6 +124,22 @@ def test_whole_units_stay_whole_whatever_the_other_rows_sell() -> None:
 )
 def test_sums_are_published_up_to_the_whole_horizon(horizon: int, steps: list[int]) -> None:
     assert Sums(HOUR_MS, horizon).steps == steps
+
+
+def test_records_carry_units_per_view_where_they_are_asked_for_and_views_are_known() -> None:
+    asked = Origin(HOUR_MS, 100 * HOUR_MS, 0, "v1", "ab", {"orders:0": 1}, ("sku",), False, conversion=True)
+    contexts, sums, fake = FakeContexts(3), Sums(HOUR_MS, STEPS), bank()
+    viewed = contexts.batch([0, 1], 0)
+    viewed.past_BTP[0, :, PAST_SLOTS.index("views")] = 50.0
+    contexts.batch = lambda rows, cutoff_ms: viewed  # type: ignore[method-assign]
+    first, second = forecast_items(contexts, fake, asked, sums, rows=[0, 1], cold=[])  # type: ignore[arg-type]
+    # 5 units of 50 views and one of 30: the fake forecasts 100, which stands for the usual rate.
+    assert first.conversion is not None and second.conversion is None
+    assert np.shape(first.conversion) == (STEPS, len(WIRE_LEVELS))
+    usual = (5.0 * CONTEXT + 0.9) / (50.0 * CONTEXT + 30.0)
+    assert first.conversion[0][WIRE_LEVELS.index(0.5)] == pytest.approx(usual, rel=1e-3)
+    plain, _ = forecast_items(contexts, fake, replace(asked, conversion=False), sums, rows=[0, 1], cold=[])  # type: ignore[arg-type]
+    assert plain.conversion is None and plain.quantiles == first.quantiles
 
 
 def test_records_carry_the_sums_of_their_own_row_at_the_wire_levels() -> None:
