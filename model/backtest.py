@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from model import baselines
+from model.averaged import Averaged
 from model.backtest_cache import Cache
 from model.backtest_score import Scores, score
 from model.backtest_workers import Forecast, Job, forecasts, plan
@@ -29,7 +30,7 @@ class BacktestSettings:
 
     Attributes:
         rolling: where the cutoffs lie.
-        models: names of baselines, "freshet", or "freshet:FOLDER" for other weights.
+        models: names of baselines, "freshet", or "freshet:FOLDER" for other weights; "A+B" is the mean of two.
         fine_tune: "each": all models learn at every cutoff; "once": at the first only; "none": so do the baselines,
             while freshet's network is used as it is.
         jobs: processes that work at once.
@@ -72,11 +73,13 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, fine_tune: FineTune) -> baselines.Model:
-    """The model of a name.
+    """The model of a name, or the mean of those joined by "+".
 
     Raises:
         InvalidInputError: there is none of that name.
     """
+    if "+" in name:
+        return Averaged([make(part, fine_tune) for part in name.split("+")])
     kind, _, place = name.partition(":")
     if kind == "freshet":
         from model import tuned

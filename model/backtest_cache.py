@@ -86,10 +86,11 @@ def _code_fingerprint() -> str:
 
 
 def _weights_fingerprint(model: str) -> str:
-    """The content of the folder that "freshet:FOLDER" names; empty for others."""
-    _, _, place = model.partition(":")
+    """The content of the folders that "freshet:FOLDER" and the like name, joined by "+" or alone."""
     digest = xxhash.xxh3_128()
-    for path in sorted(Path(place).glob("*")) if place else []:
-        if path.is_file():
-            digest.update(path.read_bytes())
+    for part in model.split("+"):
+        _, _, place = part.partition(":")
+        for path in sorted(Path(place).glob("*")) if place else []:
+            if path.is_file():
+                digest.update(path.read_bytes())
     return digest.hexdigest()

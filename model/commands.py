@@ -65,7 +65,10 @@ def backtest(
         Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
     ] = None,
     country: Country = None,
-    models: Annotated[str | None, typer.Option(help="Names joined by commas, freshet:FOLDER too; default all.")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Names joined by commas, freshet:FOLDER too, A+B is the mean of two; default all."),
+    ] = None,
     fine_tune: Annotated[
         Literal["none", "once", "each"],
         typer.Option(help="freshet learns: not at all, at the first cutoff, or at each; the others: once, once, each."),

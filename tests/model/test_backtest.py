@@ -11,6 +11,7 @@ import pytest
 
 from model import backtest_cache
 from model.backtest import BacktestSettings, FineTune, Results, backtest
+from model.backtest import make as model_of
 from model.backtest_workers import Forecast
 from model.panel import Panel, Rolling
 from model.table import Columns, TableSettings, read_panel
@@ -74,6 +75,19 @@ def test_an_unknown_model_ends_it_before_anything_is_forecast(panel: Panel) -> N
     with pytest.raises(InvalidInputError, match="no model 'typo'"):
         backtest(panel, BacktestSettings(ROLLING, ("seasonal_naive", "typo")), make=make, on_done=heard.append)
     assert not heard
+
+
+def test_names_joined_by_a_plus_are_fitted_and_averaged(panel: Panel) -> None:
+    parts = ("naive", "seasonal_naive")
+    results = backtest(panel, BacktestSettings(ROLLING, (*parts, "+".join(parts))), make=model_of)
+    first, second, mean = (results.of_model[name] for name in results.settings.models)
+    for one, other, both in zip(first, second, mean, strict=True):
+        assert one.forecast.quantiles_NHQ is not None and other.forecast.quantiles_NHQ is not None
+        expected = (one.forecast.quantiles_NHQ + other.forecast.quantiles_NHQ) / 2
+        np.testing.assert_allclose(both.forecast.quantiles_NHQ, expected)
+    assert model_of("linear+naive", "each").needs_fit and not model_of("naive+seasonal_naive", "each").needs_fit
+    with pytest.raises(InvalidInputError, match="no model 'typo'"):
+        model_of("naive+typo", "none")
 
 
 def test_processes_give_what_one_process_gives(panel: Panel) -> None:
