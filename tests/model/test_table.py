@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.backtest import LEVELS, BacktestSettings, backtest
-from model.naive import SeasonalNaive
+from model.backtest import LEVELS, BacktestSettings, backtest, make
 from model.panel import Rolling
 from model.table import Columns, TableSettings, known_ahead, read_panel, read_table, times_ahead, window_ahead
 from stream.errors import InvalidInputError
@@ -84,14 +83,29 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", SANE)
-def test_odd_tables_give_finite_forecasts(name: str) -> None:
+def test_odd_tables_give_sane_forecasts(name: str) -> None:
     panel = read_panel(SANE[name](long_table()), DAILY)
-    settings = BacktestSettings(Rolling(14, 2), ("seasonal_naive",))
-    results = backtest(panel, settings, make=lambda name, fine_tune: SeasonalNaive())
+    results = backtest(panel, BacktestSettings(Rolling(14, 2), ("seasonal_naive", "freshet")), make=make)
     assert not results.failed
-    for row in results.of_model["seasonal_naive"]:
-        assert row.forecast.quantiles_NHQ is not None and row.forecast.quantiles_NHQ.shape == (4, 14, len(LEVELS))
-        assert np.isfinite(row.forecast.quantiles_NHQ).all()
+    for row in (row for rows in results.of_model.values() for row in rows):
+        found = row.forecast.quantiles_NHQ
+        assert found is not None and found.shape == (4, 14, len(LEVELS))
+        assert np.isfinite(found).all() and (np.diff(found, axis=-1) >= 0).all()
+    network = results.of_model["freshet"][-1].forecast.quantiles_NHQ
+    assert network is not None and (network >= 0).all()
+    sold = {"all zeros": 0.0, "constant": 4.0, "huge": 1e12}.get(name)
+    if sold is not None:
+        np.testing.assert_allclose(network[..., 4], sold, rtol=0.05)
+
+
+def test_a_horizon_longer_than_trained_gives_a_sane_forecast() -> None:
+    panel = read_panel(long_table(days=150), DAILY)
+    results = backtest(panel, BacktestSettings(Rolling(90, 1), ("freshet",)), make=make)
+    (row,) = results.of_model["freshet"]
+    assert row.forecast.quantiles_NHQ is not None, row.forecast.trace
+    assert row.forecast.quantiles_NHQ.shape == (4, 90, len(LEVELS))
+    assert np.isfinite(row.forecast.quantiles_NHQ).all()
+    assert row.scores is not None and row.scores.overall["wape"] < 1.0
 
 
 @pytest.mark.parametrize("name", WRONG)
