@@ -6,7 +6,6 @@ Both load lazily what Redis has, keep what they will need again, and learn of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -53,34 +52,37 @@ class TileFolder:
         self._cache = TileCache(max_cached_tiles)
 
     def fold(self, additions: Additions, *, newest_ms: int, watermark_ms: int) -> tuple[list[TileWrites], ChangedTiles]:
-        """New absolute tiles after a batch.
+        """New absolute tiles after a batch; those of all resolutions are read, added up and encoded together.
 
         Args:
             additions: What its applied lines add.
             newest_ms: Before the batch: no bucket that begins after it has a tile yet.
             watermark_ms: After the batch: decides which buckets are still retained.
         """
-        writes: list[TileWrites] = []
-        changed: ChangedTiles = []
-        for grid, count in self._grids:
-            sums = sum_by_tile(additions, grid, count, watermark_ms)
-            width = grid.resolution_ms
-            names = list(zip(repeat(width), sums.bucket.tolist(), sums.chunk.tolist(), strict=False))
-            keys, values = add_to(self._stored(names, grid.bucket(newest_ms)), sums)
-            data = encode_cells(keys, values, len(names))
-            texts = [f"{bucket}:{chunk}" for _, bucket, chunk in names]
-            writes.append(TileWrites(width, texts, data, [grid.expiry_ms(bucket, count) for _, bucket, _ in names]))
-            changed += zip(names, split_tiles(keys, values, len(names)), strict=True)
-        return writes, changed
+        sums = sum_by_tile(additions, self._grids, watermark_ms)
+        widths = [self._grids[place][0].resolution_ms for place in sums.place.tolist()]
+        names = list(zip(widths, sums.bucket.tolist(), sums.chunk.tolist(), strict=True))
+        newest = {grid.resolution_ms: grid.bucket(newest_ms) for grid, _ in self._grids}
+        keys, values = add_to(self._stored(names, newest), sums)
+        data = encode_cells(keys, values, len(names))
+        writes = []
+        edges = np.searchsorted(sums.place, np.arange(len(self._grids) + 1)).tolist()
+        for (grid, count), start, end in zip(self._grids, edges, edges[1:], strict=False):
+            own = slice(start, end)
+            texts = [f"{bucket}:{chunk}" for _, bucket, chunk in names[own]]
+            expiries_ms = [grid.expiry_ms(bucket, count) for _, bucket, _ in names[own]]
+            writes.append(TileWrites(grid.resolution_ms, texts, data[own], expiries_ms))
+        return writes, list(zip(names, split_tiles(keys, values, len(names)), strict=True))
 
-    def _stored(self, names: list[TileName], newest_bucket: int) -> list[Cells]:
+    def _stored(self, names: list[TileName], newest: dict[int, int]) -> list[Cells]:
+        """What each tile holds so far; nothing where its bucket is after the newest one of its resolution."""
         tiles = [NO_CELLS] * len(names)
         missing: list[int] = []
         for n, name in enumerate(names):
             cached = self._cache.get(name)
             if cached is not None:
                 tiles[n] = cached
-            elif name[1] <= newest_bucket:
+            elif name[1] <= newest[name[0]]:
                 missing.append(n)
         stored = self._read([self._keys.tile(*names[n]) for n in missing])
         for n, data in zip(missing, stored, strict=True):

@@ -6,6 +6,7 @@ Cells are integers (see stream/tiles.py), so a sum cannot depend on how the log 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -76,40 +77,58 @@ def click_additions(item: Int64, time_ms: Int64, channel: Int64) -> Additions:
 
 @dataclass(frozen=True, slots=True)
 class TileSums:
-    """Sparse sums of several tiles: tile `t` is (bucket[t], chunk[t]); keys are `t * 8192 + cell`, strictly rising."""
+    """Sparse sums of several tiles: keys are `t * 8192 + cell`, strictly rising, of tile `t`.
 
+    That tile is (bucket[t], chunk[t]) of the resolution at `place[t]` in the order in which they were given.
+    """
+
+    place: Int64
     bucket: Int64
     chunk: Int64
     keys: Int64
     values: Int64
 
 
-def sum_by_tile(additions: Additions, grid: Grid, count: int, watermark_ms: int) -> TileSums:
-    """Add up what is still retained at `watermark_ms`, the one at the end of the batch, of `count` buckets.
+def sum_by_tile(additions: Additions, resolutions: Sequence[tuple[Grid, int]], watermark_ms: int) -> TileSums:
+    """Add up what is still retained at `watermark_ms`, the one at the end of the batch.
 
     A bucket retained at the end was retained before every record of the batch, since watermarks never fall; one that
     is not will never be read. So this filter gives the tiles that judging record by record would leave.
+
+    Args:
+        additions: Lines in any order.
+        resolutions: Each grid with how many of its buckets are kept; at least one.
+        watermark_ms: After the batch.
     """
-    bucket = grid.buckets(additions.time_ms)
-    kept = bucket >= grid.first_retained(watermark_ms, count)
-    item, channel, value = additions.item, additions.channel, additions.value
-    if not kept.all():
-        bucket, item, channel, value = bucket[kept], item[kept], channel[kept], value[kept]
-    if not len(bucket):
-        empty = np.empty(0, np.int64)
-        return TileSums(empty, empty, empty, empty)
-    first, chunks = int(bucket.min()), int(item.max()) // CHUNK_ITEMS + 1
+    chunks = int(additions.item.max(initial=0)) // CHUNK_ITEMS + 1
     # Shifts, since numpy's remainder costs ten times as much as they do.
-    tile = (bucket - first) * chunks + (item >> _ITEM_BITS)
-    key = (tile << _CELL_BITS) | (channel << _ITEM_BITS) | (item & (CHUNK_ITEMS - 1))
+    chunk, cell = additions.item >> _ITEM_BITS, additions.channel << _ITEM_BITS | additions.item & (CHUNK_ITEMS - 1)
+    keys, values, firsts, starts = [], [], [], [0]
+    for grid, count in resolutions:
+        bucket = grid.buckets(additions.time_ms)
+        kept = bucket >= grid.first_retained(watermark_ms, count)
+        whole = bool(kept.all())
+        if not whole:
+            bucket = bucket[kept]
+        firsts.append(int(bucket.min()) if len(bucket) else 0)
+        tile = starts[-1] + (bucket - firsts[-1]) * chunks + (chunk if whole else chunk[kept])
+        keys.append(tile << _CELL_BITS | (cell if whole else cell[kept]))
+        values.append(additions.value if whole else additions.value[kept])
+        starts.append(starts[-1] + (int(bucket.max()) - firsts[-1] + 1 if len(bucket) else 0) * chunks)
+    key, value = np.concatenate(keys), np.concatenate(values)
+    if not len(key):
+        return TileSums(key, key, key, key, key)
     key, order = _sorted(key)
-    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-    key, values = key[starts], np.add.reduceat(value[order], starts)
+    first_of_cell = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    key, sums = key[first_of_cell], np.add.reduceat(value[order], first_of_cell)
     tile = key >> _CELL_BITS
     new_tile = np.concatenate(([True], tile[1:] != tile[:-1]))
     names = tile[new_tile]
+    place = np.searchsorted(starts, names, side="right") - 1
+    names -= np.array(starts)[place]
     rank = np.cumsum(new_tile) - 1
-    return TileSums(names // chunks + first, names % chunks, (rank << _CELL_BITS) | (key & (CELLS - 1)), values)
+    bucket = names // chunks + np.array(firsts)[place]
+    return TileSums(place, bucket, names % chunks, rank << _CELL_BITS | key & (CELLS - 1), sums)
 
 
 def _sorted(key: Int64) -> tuple[Int64, Int64]:
@@ -134,7 +153,8 @@ def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:
     values[place[hit]] += sums.values[hit]
     if hit.all():
         return keys, values
-    return np.insert(keys, place[~hit], sums.keys[~hit]), np.insert(values, place[~hit], sums.values[~hit])
+    new = ~hit
+    return np.insert(keys, place[new], sums.keys[new]), np.insert(values, place[new], sums.values[new])
 
 
 def split_tiles(keys: Int64, values: Int64, num_tiles: int) -> list[Cells]:

@@ -52,7 +52,7 @@ class Held:
         self.tiles = {}
 
     def add(self, lines: list[tuple[int, int, int, int]], watermark_ms: int) -> None:
-        sums = sum_by_tile(additions(lines), SECONDS, KEPT, watermark_ms)
+        sums = sum_by_tile(additions(lines), [(SECONDS, KEPT)], watermark_ms)
         names = list(zip(sums.bucket.tolist(), sums.chunk.tolist(), strict=True))
         keys, values = add_to([self.tiles.get(name, NO_CELLS) for name in names], sums)
         assert (np.diff(keys) > 0).all()
@@ -117,7 +117,7 @@ def test_a_click_adds_one_to_its_kind() -> None:
 
 
 def test_a_cell_belongs_to_the_bucket_whose_start_is_inclusive() -> None:
-    sums = sum_by_tile(additions([(0, 999, 0, 1), (0, 1_000, 0, 1)]), SECONDS, KEPT, 0)
+    sums = sum_by_tile(additions([(0, 999, 0, 1), (0, 1_000, 0, 1)]), [(SECONDS, KEPT)], 0)
     assert sums.bucket.tolist() == [0, 1]
     assert sums.keys.tolist() == [0, CELLS]
 
