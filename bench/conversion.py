@@ -42,13 +42,14 @@ def measure(forecaster: Forecaster, seeds: list[int], items: int) -> dict[str, f
                 "shrunken_mean": conversion_rates(batch)[1].numpy()[:, None],
             }
             found |= {f"last_{hours}_h": ratios(history, views[:, :cutoff], hours)[:, None] for hours in PAST_HOURS}
-            seen = np.isfinite(actual)
+            # Items that nobody viewed before the cutoff have no conversion to be forecast.
+            seen = np.isfinite(actual) & np.isfinite(found["freshet"])
             ahead = in_blocks(np.where(seen, views[:, cutoff:], 0.0))
             units = in_blocks(np.where(seen, actual, 0.0))
             enough = ahead >= MIN_VIEWS
             sold += float(units[enough].sum())
             for name, rates in found.items():
-                expected = in_blocks(np.where(seen, views[:, cutoff:] * rates, 0.0))
+                expected = in_blocks(np.where(seen, views[:, cutoff:] * np.nan_to_num(rates), 0.0))
                 wrong[name] = wrong.get(name, 0.0) + float(np.abs(expected - units)[enough].sum())
     return {name: round(total / sold, 4) for name, total in wrong.items()}
 
