@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from model import commands, train_command
-from model.explain_command import explain
+from model import commands
+from model.explain.command import explain
+from model.training import command as train_command
 
 if TYPE_CHECKING:
     from stream.config import Settings

@@ -16,12 +16,12 @@ import torch
 
 from bench.inference import shop_batch
 from bench.report import write_result
-from model.attention import looked_at
 from model.batch import Batch
-from model.explain import shapley
+from model.explain.attention import looked_at
+from model.explain.gradients import integrated_gradients
+from model.explain.shapley import shapley
+from model.explain.whatif import Promotion, what_if
 from model.forecaster import Forecaster
-from model.gradients import integrated_gradients
-from model.whatif import Promotion, what_if
 
 HORIZON = 24
 REPEATS = 5

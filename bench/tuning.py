@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from bench.report import write_result
-from model.backtest_score import measure
+from model.backtest.score import measure
 from model.forecaster import Forecaster
 from model.metrics import seasonal_error
 from model.network import FreshetNetwork
-from model.panel import Panel, Rolling
 from model.slots import Dressed, dress
-from model.table import Columns, TableSettings, read_panel
-from model.train import FineTuneSettings
-from model.tuned import SETTINGS, forecast, tune
+from model.tables.panel import Panel, Rolling
+from model.tables.table import Columns, TableSettings, read_panel
+from model.training.train import FineTuneSettings
+from model.training.tuned import SETTINGS, forecast, tune
 from model.weights import BASE_WEIGHTS, verify_weights
 
 LEVELS = tuple(round(0.1 * step, 1) for step in range(1, 10))

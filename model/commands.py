@@ -28,7 +28,7 @@ def data_prepare(
     ] = None,
 ) -> None:
     """Make a tidy table from your copy of a well-known data set."""
-    from model.prepare import prepare
+    from model.tables.prepare import prepare
 
     rows = prepare(preset, from_ or _raw_folder(), output)
     typer.echo(f"{rows:,} rows in {output}")
@@ -82,10 +82,10 @@ def backtest(
     plot: Annotated[Path | None, typer.Option(help="Draw forecasts and skill: .png, .svg, .pdf or .html.")] = None,
 ) -> None:
     """Compare models on rolling cutoffs of your own table; exit status 1 when a model failed."""
-    from model.backtest import BacktestSettings, make, names
-    from model.backtest_run import Outputs, run
-    from model.panel import Rolling
-    from model.table import Columns, TableSettings, read_panel
+    from model.backtest.compare import BacktestSettings, make, names
+    from model.backtest.run import Outputs, run
+    from model.tables.panel import Rolling
+    from model.tables.table import Columns, TableSettings, read_panel
 
     columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     panel = read_panel(data, TableSettings(columns, frequency, season_length, missing, aggregate, country))

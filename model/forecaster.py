@@ -168,7 +168,7 @@ class Forecaster:
                 make no sense, or the country is not known.
         """
         from model.frame import FrameRequest, predict
-        from model.table import Columns, TableSettings
+        from model.tables.table import Columns, TableSettings
 
         columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
         table = TableSettings(columns, frequency, country=country)

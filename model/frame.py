@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.forecaster import Forecaster
-from model.panel import Floats, Ints
 from model.slots import dress
-from model.table import TableSettings, read_panel, window_ahead
-from model.tuned import at_levels, forecast
+from model.tables.panel import Floats, Ints
+from model.tables.table import TableSettings, read_panel, window_ahead
+from model.training.tuned import at_levels, forecast
 from stream.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.closed import Bools, closed_steps
+from model.effects.closed import Bools, closed_steps
+from model.effects.shared import shared_effects
 from model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, WEEK_MS, YEAR_MS
-from model.panel import Floats, Ints, Window
-from model.shared import shared_effects
+from model.tables.panel import Floats, Ints, Window
 from model.text import NUM_NUMBERS, NUM_TEXT, static_features
 
 Singles = NDArray[np.float32]

@@ -21,7 +21,7 @@ from model.batch import Batch
 from model.forecaster import Forecaster, newest, padded
 from model.metrics import pinball
 from model.network import FreshetNetwork
-from model.train import FineTuneSettings, fine_tune, interpolate
+from model.training.train import FineTuneSettings, fine_tune, interpolate
 from online.replay import Draw
 from stream.config import LearnSettings
 

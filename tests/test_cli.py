@@ -46,8 +46,8 @@ def test_help_answers_without_importing_heavy_libraries() -> None:
 def test_help_takes_little_more_work_than_the_help_of_an_empty_program() -> None:
     """300 ms on an idle core; a bound in seconds says more of a busy core's neighbours than of the code."""
     empty = ["-c", "import typer; typer.run(lambda: None)", "--help"]
-    pairs = [(cpu_s(["-m", "freshet", "--help"]), cpu_s(empty)) for _ in range(6)]
-    assert min(help_s for help_s, _ in pairs) < 1.5 * min(empty_s for _, empty_s in pairs), pairs
+    pairs = [(cpu_s(["-m", "freshet", "--help"]), cpu_s(empty)) for _ in range(8)]
+    assert min(help_s for help_s, _ in pairs) < 1.6 * min(empty_s for _, empty_s in pairs), pairs
 
 
 def cpu_s(arguments: list[str]) -> float:

@@ -30,8 +30,8 @@ DOORS = {
     "river": {"online/drift.py", "model/baselines/online.py"},
     "lightgbm": {"model/baselines/lightgbm.py"},
     "statsforecast": {"model/baselines/statistical.py"},
-    "captum": {"model/gradients.py"},
-    "peft": {"model/lora.py"},
+    "captum": {"model/explain/gradients.py"},
+    "peft": {"model/training/lora.py"},
 }
 HEAVY = {"torch", "transformers", "sklearn", "river", "faust"}
 

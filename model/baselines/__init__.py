@@ -17,7 +17,7 @@ from model.baselines.simple import (
     residual_spread,
     seasonal_naive,
 )
-from model.panel import Floats, Window
+from model.tables.panel import Floats, Window
 from stream.errors import InvalidInputError
 
 __all__ = [

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from model.baselines.naive import forward_filled
 from model.baselines.simple import tidy
-from model.naive import forward_filled
-from model.panel import Floats, Window
+from model.tables.panel import Floats, Window
 from stream.errors import InvalidInputError
 
 LONGEST = 2_048  # newest steps a network is shown

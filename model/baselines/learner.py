@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.baselines.simple import tidy
 from model.baselines.steps import Ahead, Codes, Past, ahead
-from model.panel import Floats, Ints, Window
+from model.tables.panel import Floats, Ints, Window
 from stream.config import DAY_MS
 
 MAX_ROWS = 250_000

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.baselines.learner import Answer, Learner, Lessons
-from model.panel import Floats
+from model.tables.panel import Floats
 
 TREES = 120
 SETTINGS = {

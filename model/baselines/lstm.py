@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from model.baselines.adapters import at_levels
 from model.baselines.simple import tidy
-from model.closed import Bools, closed_steps
-from model.panel import Floats, Ints, Window
+from model.effects.closed import Bools, closed_steps
+from model.tables.panel import Floats, Ints, Window
 from stream.config import DAY_MS
 
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

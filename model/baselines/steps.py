@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.closed import Bools, closed_steps
-from model.days import flag_columns
-from model.event_features import bridged
-from model.levels import cells, usual
-from model.panel import Floats, Ints, Window
-from model.shared import shared_effects
+from model.effects.closed import Bools, closed_steps
+from model.effects.days import flag_columns
+from model.effects.features import bridged
+from model.effects.levels import cells, usual
+from model.effects.shared import shared_effects
+from model.tables.panel import Floats, Ints, Window
 from stream.config import DAY_MS
 
 WEEK_MS = 7 * DAY_MS

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model.backtest import FineTune
+from model.backtest.workers import FineTune
 from model.baselines import Model
-from model.naive import SeasonalNaive
-from model.panel import Floats, Window
+from model.baselines.naive import SeasonalNaive
+from model.tables.panel import Floats, Window
 from stream.errors import InvalidInputError
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.attention import attention_weights, looked_at
-from model.explain import one_row
+from model.explain.attention import attention_weights, looked_at
+from model.explain.shapley import one_row
 from model.forecaster import Forecaster
 from stream.errors import InvalidInputError
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import backtest_cache
-from model.backtest import BacktestSettings, FineTune, Results, backtest
-from model.backtest import make as model_of
-from model.backtest_workers import Forecast
-from model.panel import Panel, Rolling
-from model.table import Columns, TableSettings, read_panel
+from model.backtest import cache as backtest_cache
+from model.backtest.compare import BacktestSettings, Results, backtest
+from model.backtest.compare import make as model_of
+from model.backtest.workers import FineTune, Forecast
+from model.tables.panel import Panel, Rolling
+from model.tables.table import Columns, TableSettings, read_panel
 from stream.errors import InvalidInputError
 from tests.model.contestants import make
 from tests.model.windows import long_table

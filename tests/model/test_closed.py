@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.closed import closed_steps
-from model.panel import Window
+from model.effects.closed import closed_steps
+from model.tables.panel import Window
 
 DAY_MS = 86_400_000
 

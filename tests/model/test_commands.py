@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import freshet
-from model import backtest as contest
+from model.backtest import compare as contest
 from stream.errors import InvalidInputError
 from tests.model.contestants import make
 from tests.model.windows import long_table

@@ -8,9 +8,9 @@ from datetime import date
 import numpy as np
 import pytest
 
-from model.closed import closed_steps
-from model.events import Events, fit_events
-from model.panel import Floats, Window
+from model.effects.closed import closed_steps
+from model.effects.events import Events, fit_events
+from model.tables.panel import Floats, Window
 from stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.explain import groups_of, one_row, shapley, shapley_values
+from model.explain.shapley import groups_of, one_row, shapley, shapley_values
 from model.forecaster import Forecaster
 from model.text import NUM_STATIC, NUM_TEXT
 from stream.errors import InvalidInputError

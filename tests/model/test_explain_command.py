@@ -11,12 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from model.explain_command import explain
-from model.explain_table import NEVER_PROMOTED, Question, answer, parse_promotion, parse_steps, planned
-from model.panel import Window
-from model.table import Columns, TableSettings, read_panel, window_ahead
+from model.explain.command import explain
+from model.explain.item import NEVER_PROMOTED, Question, answer, parse_promotion, parse_steps, planned
+from model.explain.whatif import Promotion
+from model.tables.panel import Window
+from model.tables.table import Columns, TableSettings, read_panel, window_ahead
 from model.weights import save_weights
-from model.whatif import Promotion
 from stream.errors import InvalidInputError
 
 RUN = CliRunner()

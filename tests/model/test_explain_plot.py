@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.attention import Looked
-from model.explain import Contribution, Group, Shapley
-from model.explain_plot import draw, plot
-from model.explanation import Explanation
-from model.gradients import Gradients
+from model.explain.attention import Looked
+from model.explain.gradients import Gradients
+from model.explain.plot import draw, plot
+from model.explain.shapley import Contribution, Group, Shapley
+from model.explain.words import Explanation
 from stream.errors import InvalidInputError
 
 HOUR_MS = 3_600_000

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.attention import Looked
 from model.batch import PAST_SLOTS
-from model.explain import Contribution, Group, Shapley, one_row
-from model.explanation import (
+from model.explain.attention import Looked
+from model.explain.shapley import Contribution, Group, Shapley, one_row
+from model.explain.words import (
     contribution_sentence,
     explain,
     looked_sentence,

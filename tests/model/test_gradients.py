@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from model.batch import KNOWN_SLOTS, Batch
-from model.explain import one_row
+from model.explain.gradients import integrated_gradients
+from model.explain.shapley import one_row
 from model.forecaster import Forecaster
-from model.gradients import integrated_gradients
 from stream.errors import InvalidInputError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.grid import Grid, resolution_ms, season_length
+from model.tables.grid import Grid, resolution_ms, season_length
 from stream.errors import InvalidInputError
 
 

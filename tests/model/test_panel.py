@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.panel import Panel, Rolling, Window
-from model.table import Columns, TableSettings, read_panel
+from model.tables.panel import Panel, Rolling, Window
+from model.tables.table import Columns, TableSettings, read_panel
 from stream.errors import InvalidInputError
 from tests.model.windows import long_table
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.prepare import MIN_ORDER_LINES, PRESETS, prepare
+from model.tables.prepare import MIN_ORDER_LINES, PRESETS, prepare
 from stream.errors import InvalidInputError
 
 

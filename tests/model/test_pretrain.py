@@ -15,12 +15,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import freshet
-from model import pretrain
 from model.network import FreshetConfig
-from model.pretrain_watch import SCALARS, board, progress_bar
 from model.synthetic import generic, mixture
 from model.synthetic.draw import Draw
 from model.synthetic.retail import retail
+from model.training import pretrain
+from model.training.watch import SCALARS, board, progress_bar
 from model.weights import verify_weights
 
 HOUR_MS = 3_600_000

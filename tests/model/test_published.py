@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from model import metrics
-from model.naive import SeasonalNaive
-from model.panel import Rolling
-from model.prepare import PRESETS
-from model.table import Columns, TableSettings, read_panel
+from model.baselines.naive import SeasonalNaive
+from model.tables.panel import Rolling
+from model.tables.prepare import PRESETS
+from model.tables.table import Columns, TableSettings, read_panel
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 FOLDER = Path(os.environ.get("FRESHET_DATA", "data"))

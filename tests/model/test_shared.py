@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.closed import closed_steps
-from model.panel import Floats, Window
-from model.shared import shared_effects
-from model.slopes import STRONGEST, fit_slopes
+from model.effects.closed import closed_steps
+from model.effects.shared import shared_effects
+from model.effects.slopes import STRONGEST, fit_slopes
+from model.tables.panel import Floats, Window
 from stream.config import DAY_MS
 
 WEEK_MS = 7 * DAY_MS

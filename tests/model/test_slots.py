@@ -9,8 +9,8 @@ import pytest
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS
 from model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
-from model.panel import Window
 from model.slots import PRICE, dress
+from model.tables.panel import Window
 from model.text import NUM_TEXT
 from tests.model.windows import window_of
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.backtest import LEVELS, BacktestSettings, backtest, make
-from model.panel import Rolling
-from model.table import Columns, TableSettings, known_ahead, read_panel, read_table, times_ahead, window_ahead
+from model.backtest.compare import LEVELS, BacktestSettings, backtest, make
+from model.tables.panel import Rolling
+from model.tables.table import Columns, TableSettings, known_ahead, read_panel, read_table, times_ahead, window_ahead
 from stream.errors import InvalidInputError
 from tests.model.windows import long_table
 

@@ -13,11 +13,11 @@ import torch
 from typer.testing import CliRunner
 
 import freshet
-from model import train_table
 from model.forecaster import Forecaster
-from model.table import Columns, TableSettings
-from model.train import FineTuneSettings
-from model.train_table import train
+from model.tables.table import Columns, TableSettings
+from model.training import table as train_table
+from model.training.table import train
+from model.training.train import FineTuneSettings
 from model.weights import save_weights, verify_weights
 from stream.errors import InvalidInputError
 

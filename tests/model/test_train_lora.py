@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model import lora
 from model.network import FreshetNetwork
-from model.train import FineTuneSettings, fine_tune, held_out_loss
+from model.training import lora
+from model.training.train import FineTuneSettings, fine_tune, held_out_loss
 from stream.errors import InvalidInputError
 
 pytest.importorskip("peft", reason="peft comes with freshet[train]")

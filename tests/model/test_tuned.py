@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from model import tuned
 from model.batch import Batch
 from model.forecaster import Forecaster
 from model.network import FreshetConfig
-from model.panel import Floats, Window
 from model.slots import Dressed, dress
-from model.train import FineTuneSettings
-from model.tuned import FreshetModel, PastWindows, at_levels, forecast, tune
+from model.tables.panel import Floats, Window
+from model.training import tuned
+from model.training.train import FineTuneSettings
+from model.training.tuned import FreshetModel, PastWindows, at_levels, forecast, tune
 from tests.model.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)

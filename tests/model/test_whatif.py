@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from model.explain.whatif import Promotion, compare, likeness, planned, what_if
 from model.forecaster import Forecaster
 from model.network import QUANTILE_LEVELS
-from model.whatif import Promotion, compare, likeness, planned, what_if
 from stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000

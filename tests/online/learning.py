@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from model.network import FreshetConfig, FreshetNetwork
 from model.text import NUM_STATIC
-from model.train import FineTuneSettings, fine_tune
+from model.training.train import FineTuneSettings, fine_tune
 from online.finetune import build_pool
 from online.replay import Draw
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from model.baselines import make
-from model.panel import Window
+from model.tables.panel import Window
 from stream.errors import InvalidInputError
 
 LEVELS = (0.05, 0.5, 0.9)

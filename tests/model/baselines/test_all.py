@@ -10,7 +10,7 @@ import pytest
 
 from model.baselines import NAMES, make
 from model.baselines.lstm import Lstm
-from model.panel import Window
+from model.tables.panel import Window
 from stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000

@@ -9,7 +9,7 @@ import numpy as np
 from model.baselines.learner import Errors, Learner, Lessons, lessons_of
 from model.baselines.linear import train
 from model.baselines.steps import Codes, Past, ahead
-from model.panel import Window
+from model.tables.panel import Window
 
 DAY_MS = 86_400_000
 

@@ -1,0 +1,1 @@
+"""Models compared on rolling cutoffs of one table."""

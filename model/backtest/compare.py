@@ -1,0 +1,133 @@
+"""A rolling-origin comparison: every model forecasts every window, and what came then says which was right.
+
+A worker gets the panel, cuts its window and gives quantiles back; only the parent process looks at what came.
+Dimensions: N series, H horizon steps, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model import baselines
+from model.backtest.averaged import Averaged
+from model.backtest.cache import Cache
+from model.backtest.score import Scores, score
+from model.backtest.workers import FineTune, Forecast, Job, Make, forecasts, plan
+from model.tables.panel import Panel, Rolling
+from stream.errors import InvalidInputError
+
+LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestSettings:
+    """What is compared, and how.
+
+    Attributes:
+        rolling: where the cutoffs lie.
+        models: names of baselines, "freshet", or "freshet:FOLDER" for other weights; "A+B" is the mean of two.
+        fine_tune: "each": all models learn at every cutoff; "once": at the first only; "none": so do the baselines,
+            while freshet's network is used as it is.
+        jobs: processes that work at once.
+        levels: quantile levels, the median among them.
+    """
+
+    rolling: Rolling
+    models: tuple[str, ...]
+    fine_tune: FineTune = "none"
+    jobs: int = 1
+    levels: tuple[float, ...] = LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """A forecast and its scores; no scores where the model failed."""
+
+    forecast: Forecast
+    scores: Scores | None
+
+
+@dataclass(slots=True)
+class Results:
+    """All forecasts of a comparison, by model in the order asked for, oldest window first."""
+
+    panel: Panel
+    settings: BacktestSettings
+    of_model: dict[str, list[WindowResult]] = field(default_factory=dict)
+    resumed: int = 0
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of models that failed in a window."""
+        return [name for name, rows in self.of_model.items() if any(row.forecast.error for row in rows)]
+
+
+def names() -> tuple[str, ...]:
+    """Every model that a comparison knows by name."""
+    return ("freshet", *baselines.NAMES)
+
+
+def make(name: str, fine_tune: FineTune) -> baselines.Model:
+    """The model of a name, or the mean of those joined by "+".
+
+    Raises:
+        InvalidInputError: there is none of that name.
+    """
+    if "+" in name:
+        return Averaged([make(part, fine_tune) for part in name.split("+")])
+    kind, _, place = name.partition(":")
+    if kind == "freshet":
+        from model.training import tuned
+
+        return tuned.make(Path(place) if place else None, fine_tune)
+    if name not in names() and kind not in baselines.ADAPTERS:
+        raise InvalidInputError(
+            f"there is no model {name!r}", hint=f"choose from {', '.join(names())}, or freshet:FOLDER"
+        )
+    return baselines.make(name)
+
+
+def backtest(
+    panel: Panel,
+    settings: BacktestSettings,
+    *,
+    make: Make,
+    cache_in: Path | None = None,
+    on_done: Callable[[Forecast], None] = lambda forecast: None,
+) -> Results:
+    """Every model's forecasts of every window with their scores.
+
+    A model that fails is reported in its results and stops no other. With a folder `cache_in`, finished forecasts are
+    kept there and are not made again. `on_done` hears of each new forecast.
+
+    Raises:
+        InvalidInputError: a model's name is unknown, or no series is long enough for a window.
+    """
+    rolling = settings.rolling
+    rolling.window(panel, 0)
+    job = Job(panel, rolling, settings.levels, settings.fine_tune, make)
+    cache = Cache(cache_in, job) if cache_in else None
+    kept = cache.load(settings.models, rolling.num_windows) if cache else []
+    tasks = plan(job, settings.models, {(forecast.model, forecast.index) for forecast in kept})
+    found = list(kept)
+    for forecast in forecasts(job, tasks, settings.jobs):
+        if cache and not forecast.error:
+            cache.save(forecast)
+        found.append(forecast)
+        on_done(forecast)
+    return Results(panel, settings, _scored(panel, settings, found), resumed=len(kept))
+
+
+def _scored(panel: Panel, settings: BacktestSettings, found: list[Forecast]) -> dict[str, list[WindowResult]]:
+    """All forecasts with their scores: a window at a time, since its arrays are the largest thing here."""
+    of_model: dict[str, list[WindowResult]] = {name: [] for name in settings.models}
+    for index in range(settings.rolling.num_windows):
+        window, actual_NH = settings.rolling.window(panel, index), settings.rolling.actual(panel, index)
+        for forecast in found:
+            if forecast.index == index:
+                quantiles_NHQ = forecast.quantiles_NHQ
+                scores = None if quantiles_NHQ is None else score(window, actual_NH, quantiles_NHQ, settings.levels)
+                of_model[forecast.model].append(WindowResult(forecast, scores))
+    return of_model

@@ -1,0 +1,95 @@
+"""Scores of one forecast: over all series, and by stratum of what was known at the cutoff.
+
+Dimensions: N series, H horizon steps, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import metrics
+from model.tables.panel import Floats, Window
+
+METRICS = ("sql", "wql", "mase", "wape", "coverage_80", "bias")
+_ZERO_SHARES = {"under 10 %": 0.1, "10 to 50 %": 0.5, "50 to 90 %": 0.9, "over 90 %": np.inf}
+_VOLUMES = ("low third", "middle third", "high third")
+
+
+class Scores(NamedTuple):
+    """Metrics by name; the same for each stratum; and how many series there were, in all and in each stratum."""
+
+    overall: dict[str, float]
+    strata: dict[str, dict[str, dict[str, float]]]
+    series: int
+
+
+def score(window: Window, actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...]) -> Scores:
+    """The metrics of a forecast, as fev defines them, and per stratum with its number of series."""
+    error_N = np.asarray(metrics.seasonal_error(window.target_NT, window.season_length), np.float64)
+    strata: dict[str, dict[str, dict[str, float]]] = {}
+    for kind, groups in stratify(window).items():
+        strata[kind] = {}
+        for name, rows_N in groups.items():
+            if rows_N.any():
+                found = measure(actual_NH[rows_N], quantiles_NHQ[rows_N], levels, error_N[rows_N])
+                strata[kind][name] = {**found, "series": float(rows_N.sum())}
+    return Scores(measure(actual_NH, quantiles_NHQ, levels, error_N), strata, len(window))
+
+
+def measure(actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...], error_N: Floats) -> dict[str, float]:
+    """All metrics of a forecast whose series have the seasonal errors `error_N`.
+
+    The point forecast of MASE, WAPE and bias is the median; coverage is that of the levels 0.1 to 0.9. What is over the
+    sum of the actuals is NaN when nothing was sold.
+    """
+    levels_Q = np.array(levels)
+    median_NH = quantiles_NHQ[..., levels.index(0.5)]
+    lower_NH, upper_NH = quantiles_NHQ[..., levels.index(0.1)], quantiles_NHQ[..., levels.index(0.9)]
+    sold = bool(np.nansum(actual_NH) > 0)
+    return {
+        "sql": metrics.sql(actual_NH, quantiles_NHQ, levels_Q, error_N),
+        "wql": metrics.wql(actual_NH, quantiles_NHQ, levels_Q) if sold else np.nan,
+        "mase": metrics.mase(actual_NH, median_NH, error_N),
+        "wape": metrics.wape(actual_NH, median_NH) if sold else np.nan,
+        "coverage_80": metrics.coverage(actual_NH, lower_NH, upper_NH),
+        "bias": metrics.bias(actual_NH, median_NH) if sold else np.nan,
+    }
+
+
+def stratify(window: Window) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """Which series are in which group by what is known at the cutoff: kind -> group -> [N].
+
+    Kinds: the share of observed steps on which nothing sold; the mean sold a step, in thirds; and whether a series is
+    younger than two seasons and two horizons.
+    """
+    seen_NT = np.isfinite(window.target_NT)
+    steps_N = np.maximum(seen_NT.sum(1), 1)
+    zeros_N = ((window.target_NT == 0) & seen_NT).sum(1) / steps_N
+    mean_N = np.nansum(window.target_NT, 1) / steps_N
+    edges = list(_ZERO_SHARES.values())
+    share_N = np.searchsorted(edges, zeros_N, side="right")
+    third_N = np.searchsorted(np.quantile(mean_N, [1 / 3, 2 / 3]), mean_N)
+    age_N = np.where(seen_NT.any(1), window.context_length - seen_NT.argmax(1), 0)
+    young_N = age_N < 2 * max(window.season_length, window.horizon)
+    return {
+        "zero_share": {name: share_N == index for index, name in enumerate(_ZERO_SHARES)},
+        "volume": {name: third_N == index for index, name in enumerate(_VOLUMES)},
+        "history": {"cold start": young_N, "established": ~young_N},
+    }
+
+
+def mean_over_windows(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each metric over windows, left out where it is not defined.
+
+    >>> mean_over_windows([{"sql": 1.0}, {"sql": 3.0}, {"sql": float("nan")}])
+    {'sql': 2.0}
+    """
+    found = {}
+    for name in rows[0] if rows else ():
+        values = np.array([row[name] for row in rows])
+        seen = values[np.isfinite(values)]
+        found[name] = float(seen.mean()) if seen.size else float("nan")
+    return found

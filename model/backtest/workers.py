@@ -1,0 +1,182 @@
+"""The work of a comparison: a model fits and forecasts windows, in this process or in several.
+
+A process gets the panel once and cuts its own windows; a failure becomes part of the answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from model.baselines import Model
+from model.tables.panel import Floats, Panel, Rolling, Window
+from stream.errors import FreshetError
+
+FineTune = Literal["none", "once", "each"]
+Make = Callable[[str, FineTune], Model]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one model gave for one window, [N, H, Q], or why it gave nothing."""
+
+    model: str
+    index: int
+    quantiles_NHQ: Floats | None
+    fit_s: float = 0.0
+    predict_s: float = 0.0
+    error: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every task shares."""
+
+    panel: Panel
+    rolling: Rolling
+    levels: tuple[float, ...]
+    fine_tune: FineTune
+    make: Make
+
+
+class Task(NamedTuple):
+    """One model and the windows that it forecasts one after the other, after a fit at the first of all."""
+
+    model: str
+    indices: tuple[int, ...]
+    fit_at: int | None
+
+
+def plan(job: Job, models: tuple[str, ...], done: set[tuple[str, int]]) -> list[Task]:
+    """Tasks for all windows that are not done: one a window where no fit is shared, else one a model.
+
+    Raises:
+        FreshetError: a model's name or weights are wrong. Other failures are left to the task, which reports them.
+    """
+    tasks: list[Task] = []
+    for name in models:
+        left = tuple(index for index in range(job.rolling.num_windows) if (name, index) not in done)
+        learns = bool(left) and _learns(job, name)
+        if learns and job.fine_tune != "each":
+            tasks.append(Task(name, left, fit_at=0))
+        else:
+            tasks += [Task(name, (index,), fit_at=index if learns else None) for index in left]
+    return tasks
+
+
+def _learns(job: Job, name: str) -> bool:
+    try:
+        return job.make(name, job.fine_tune).needs_fit
+    except FreshetError:
+        raise
+    except Exception:
+        return False
+
+
+def forecasts(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
+    """The answers to all tasks, as they come."""
+    if jobs == 1 or len(tasks) == 1:
+        for task in tasks:
+            yield from _answers(job, task)
+    else:
+        yield from _in_processes(job, tasks, min(jobs, len(tasks)))
+
+
+def _in_processes(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
+    with _threads_shared_by(jobs):
+        # Forked processes would hang in the thread pools that torch and lightgbm had begun.
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (job,))
+        try:
+            pending = {pool.submit(_in_worker, task): task for task in tasks}
+            for future in as_completed(pending):
+                try:
+                    yield from future.result()
+                except BrokenExecutor:
+                    error = "its process died, perhaps for lack of memory; try fewer --jobs"
+                    yield from (
+                        Forecast(pending[future].model, index, None, error=error) for index in pending[future].indices
+                    )
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _threads_shared_by(jobs: int) -> Iterator[None]:
+    """Processes started meanwhile take their share of the cores, unless the caller has chosen a number of threads."""
+    name = "OMP_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(max((os.cpu_count() or 1) // jobs, 1))
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+_job: Job | None = None
+
+
+def _begin(job: Job) -> None:
+    global _job
+    _job = job
+
+
+def _in_worker(task: Task) -> list[Forecast]:
+    assert _job is not None, "the pool's initializer runs before any task"
+    return list(_answers(_job, task))
+
+
+def _answers(job: Job, task: Task) -> Iterator[Forecast]:
+    """The forecasts of a task; an error ends it for one window, or for all when there is no model to ask."""
+    try:
+        started = time.perf_counter()
+        model = _fitted(job, task)
+        fit_s = time.perf_counter() - started
+    except Exception as error:
+        yield from (_failure(task.model, index, error) for index in task.indices)
+        return
+    for index in task.indices:
+        try:
+            window = job.rolling.window(job.panel, index)
+            started = time.perf_counter()
+            quantiles_NHQ = _checked(model.predict(window, job.levels), window, job.levels)
+            yield Forecast(task.model, index, quantiles_NHQ, fit_s, time.perf_counter() - started)
+            fit_s = 0.0
+        except Exception as error:
+            yield _failure(task.model, index, error)
+
+
+def _fitted(job: Job, task: Task) -> Model:
+    model = job.make(task.model, job.fine_tune)
+    if task.fit_at is not None:
+        model.fit(job.rolling.window(job.panel, task.fit_at))
+    return model
+
+
+def _failure(model: str, index: int, error: Exception) -> Forecast:
+    lines = str(error).strip().splitlines() or ["no message"]
+    return Forecast(model, index, None, error=f"{type(error).__name__}: {lines[0]}", trace=traceback.format_exc())
+
+
+def _checked(quantiles_NHQ: Floats, window: Window, levels: tuple[float, ...]) -> Floats:
+    """The quantiles, if they are finite and as many as asked for: scores would pass over missing ones in silence."""
+    expected = (len(window), window.horizon, len(levels))
+    found = np.asarray(quantiles_NHQ, np.float64)
+    if found.shape != expected:
+        raise ValueError(f"it gave quantiles of shape {found.shape}, expected {expected}")
+    wrong_N = ~np.isfinite(found).all((1, 2))
+    if wrong_N.any():
+        first = window.item_ids[int(np.argmax(wrong_N))]
+        raise ValueError(f"its forecasts of {int(wrong_N.sum())} series are not finite, first {first!r}")
+    return found

@@ -1,0 +1,1 @@
+"""What all series of a table share, learnt before the network: closed days, calendar, flags, prices."""

@@ -1,0 +1,211 @@
+"""What may move all series alike on a day: nearness of feasts and of a new month, edges of closed days and of flags.
+
+Dimensions: N series, D days or weeks, F flags, K features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from dateutil.easter import easter  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from model.effects.days import Days
+from model.tables.panel import Floats, Ints
+from stream.errors import InvalidInputError
+
+Bools = NDArray[np.bool_]
+
+EPOCH = date(1970, 1, 1)
+FAR = 10_000
+
+
+class Feast(NamedTuple):
+    """A day that comes again, and how finely the days around it are told apart.
+
+    Attributes:
+        tents: days from it at which a tent of the basis stands, steep where customers hurry; the outermost are feet.
+        spans: for weeks, first days of spans whose share in a week counts, since it falls on any weekday; the last one
+            ends it.
+    """
+
+    tents: tuple[int, ...]
+    spans: tuple[int, ...]
+
+
+CHRISTMAS = Feast(
+    (-35, -28, -21, -14, -10, -7, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 18),
+    (-28, -21, -14, -7, 0, 2, 7, 14),
+)
+EASTER = Feast((-21, -14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7, 12), (-14, -7, 0, 2, 9))
+# Around the first day of a month, when pay comes and rent goes; the middle of the month is what they are held against.
+MONTH = Feast((-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16), (-8, -3, 0, 3, 8))
+HOLIDAY = Feast((-3, -2, -1, 0, 1, 2, 3), (-3, 0, 1, 4))
+
+
+def calendar_features(days: Ints, length_days: int, country: str | None = None) -> Floats:
+    """Features that depend on the date alone: [D, K].
+
+    Args:
+        days: day numbers from 1970-01-01, of weeks their first.
+        length_days: 1 or 7.
+        country: ISO code whose public holidays are added, such as "DE" or "US".
+
+    Raises:
+        InvalidInputError: the country is not known.
+    """
+    years = range((EPOCH + timedelta(int(days[0]))).year - 1, (EPOCH + timedelta(int(days[-1]))).year + 2)
+    columns: list[Floats | Bools] = []
+    for feast in _feasts(country):
+        feast_days = _feast_days(feast, years, country)
+        if length_days == 1:
+            columns += _tents(_distance(days, feast_days), feast.tents)
+        else:
+            distance_D7 = np.stack([_distance(days + day, feast_days) for day in range(length_days)], -1)
+            columns += [((distance_D7 >= first) & (distance_D7 < end)).mean(1) for first, end in pairwise(feast.spans)]
+    return np.stack(columns, -1).astype(np.float64)
+
+
+def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
+    """How many of the first calendar features belong to each feast, in the order of days."""
+    return [len(feast.tents) - 2 if length_days == 1 else len(feast.spans) - 1 for feast in _feasts(country)]
+
+
+def _feasts(country: str | None) -> list[Feast]:
+    return [CHRISTMAS, EASTER, MONTH, *([] if country is None else [HOLIDAY])]
+
+
+def _feast_days(feast: Feast, years: range, country: str | None) -> Ints:
+    """Day numbers of a feast, rising."""
+    if feast is HOLIDAY:
+        assert country is not None
+        return public_holidays(country, years)
+    if feast is EASTER:
+        days = [easter(year) for year in years]
+    elif feast is MONTH:
+        days = [date(year, month, 1) for year in years for month in range(1, 13)]
+    else:
+        days = [date(year, 12, 25) for year in years]
+    return _numbers(days)
+
+
+def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
+    """Features that depend on the series too: [N, D, K], around unusually closed days and along runs of flags.
+
+    Args:
+        days: the window by days.
+        flag_in_cells: which flags the usual level knows already; of those only the edges count.
+    """
+    columns: list[Floats | Bools] = [*_around_closed(days)]
+    for flag in range(days.flags_NDF.shape[2]):
+        flag_ND = bridged(days.flags_NDF[..., flag], days.closed_ND)
+        up_ND = flag_ND > 0
+        rises_ND, falls_ND = up_ND & ~_shifted(up_ND, 1), up_ND & ~_shifted(up_ND, -1)
+        columns += [] if flag_in_cells[flag] else [flag_ND]
+        columns += [_shifted(rises_ND, -1), rises_ND, falls_ND, _shifted(falls_ND, 1)]
+    return np.stack(columns, -1).astype(np.float32)
+
+
+def _around_closed(days: Days) -> list[Bools]:
+    """The last two open days before an unusual closure and the first two after it."""
+    weekday_D = days.day_D % 7 if days.length_days == 1 else np.zeros(len(days.day_D), np.int64)
+    share_ND = np.zeros(days.closed_ND.shape)
+    known_ND = np.isfinite(days.target_ND) | days.closed_ND
+    for weekday in range(7):
+        there_ND = known_ND & (weekday_D == weekday)
+        share_N = (there_ND & days.closed_ND).sum(1) / np.maximum(there_ND.sum(1), 1)
+        share_ND += share_N[:, None] * (weekday_D == weekday)
+    unusual_ND = days.closed_ND & (share_ND < 0.5)
+    after_ND = _open_days_since(days.closed_ND, unusual_ND)
+    before_ND = _open_days_since(days.closed_ND[:, ::-1], unusual_ND[:, ::-1])[:, ::-1]
+    return [before_ND == 1, before_ND == 2, after_ND == 1, after_ND == 2]
+
+
+def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
+    """For open days, how many open days ago (1 for the first) a closure ended that held an unusual day; else FAR.
+
+    >>> closed, unusual = np.array([[0, 1, 1, 0, 0, 1, 0]]) > 0, np.array([[0, 0, 1, 0, 0, 0, 0]]) > 0
+    >>> _open_days_since(closed, unusual).tolist()
+    [[10000, 10000, 10000, 1, 2, 10000, 10000]]
+    """
+    found_ND = np.full(closed_ND.shape, FAR)
+    since_N = np.full(len(closed_ND), FAR)
+    fresh_N = np.zeros(len(closed_ND), bool)
+    for day in range(closed_ND.shape[1]):
+        closed_N = closed_ND[:, day]
+        fresh_N = np.where(closed_N, fresh_N | unusual_ND[:, day], fresh_N)
+        since_N = np.where(closed_N, np.where(fresh_N, 0, FAR), np.minimum(since_N + 1, FAR))
+        found_ND[:, day] = np.where(closed_N, FAR, since_N)
+        fresh_N &= closed_N
+    return found_ND
+
+
+def bridged(flag_ND: Floats, closed_ND: Bools) -> Floats:
+    """A flag carried over closed and unknown days where it is up on both sides; 0 on others of them.
+
+    >>> bridged(np.array([[1.0, np.nan, 1.0, 0.0, np.nan]]), np.zeros((1, 5), bool)).tolist()
+    [[1.0, 1.0, 1.0, 0.0, 0.0]]
+    """
+    open_ND = np.isfinite(flag_ND) & ~closed_ND
+    filled_ND = np.where(open_ND, flag_ND, 0.0)
+    D = flag_ND.shape[1]
+    back_ND = np.maximum.accumulate(np.where(open_ND, np.arange(D), -1), 1)
+    ahead_ND = np.minimum.accumulate(np.where(open_ND, np.arange(D), D)[:, ::-1], 1)[:, ::-1]
+    before_ND = np.take_along_axis(filled_ND, back_ND.clip(0), 1) * (back_ND >= 0)
+    after_ND = np.take_along_axis(filled_ND, ahead_ND.clip(max=D - 1), 1) * (ahead_ND < D)
+    return np.where(open_ND, filled_ND, np.minimum(before_ND, after_ND))
+
+
+def _shifted(values_ND: Bools, days: int) -> Bools:
+    """Values moved `days` later (earlier if negative); what enters is False."""
+    moved_ND = np.zeros_like(values_ND)
+    if days > 0:
+        moved_ND[:, days:] = values_ND[:, :-days]
+    else:
+        moved_ND[:, :days] = values_ND[:, -days:]
+    return moved_ND
+
+
+def _tents(distance_D: Ints, knots: Sequence[int]) -> list[Floats]:
+    """Tent functions of a distance: 1 at their own knot, 0 from the neighbouring knots on.
+
+    >>> [tent.tolist() for tent in _tents(np.array([-1, 0, 1, 2]), (-2, 0, 1))]
+    [[0.5, 1.0, 0.0, 0.0]]
+    """
+    triples = zip(knots[:-2], knots[1:-1], knots[2:], strict=True)
+    return [
+        np.minimum((distance_D - left) / (top - left), (right - distance_D) / (right - top)).clip(0)
+        for left, top, right in triples
+    ]
+
+
+def _distance(days: Ints, feast_days: Ints) -> Ints:
+    """Days since the nearest feast, negative before it."""
+    gaps = days[:, None] - feast_days
+    distance_D: Ints = gaps[np.arange(len(days)), np.abs(gaps).argmin(1)]
+    return distance_D
+
+
+def public_holidays(country: str, years: range) -> Ints:
+    """Day numbers of a country's public holidays, rising.
+
+    Raises:
+        InvalidInputError: the country is not known.
+    """
+    import holidays
+
+    try:
+        found = holidays.country_holidays(country.upper(), years=list(years))
+    except NotImplementedError as error:
+        raise InvalidInputError(
+            f"no public holidays are known for the country {country!r}", hint="use an ISO code such as DE, GB or US"
+        ) from error
+    return _numbers(sorted(found))
+
+
+def _numbers(days: Iterable[date]) -> Ints:
+    return np.array([(day - EPOCH).days for day in days], np.int64)

@@ -1,0 +1,127 @@
+"""What numbers known in advance do to all series alike: open days, prices, degrees, shares of a week on promotion.
+
+A short history says little of such slopes, a thousand short histories say them well: one ridge regression of log sales
+on every covariate and its logarithm, within series, so that it matters how a series differs from itself and not who
+sells much. Each series' own answer is then learned relative to this one (`profiles.slopes`).
+Dimensions: N series, T context steps, S context and horizon steps, C columns, K features, G groups, X seen steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.tables.panel import Floats, Ints, Window
+from stream.config import DAY_MS
+
+Bools = NDArray[np.bool_]
+
+WEEK_MS = 7 * DAY_MS
+MAX_SLOTS = 168  # of the week; shorter steps have too few values in each
+FEWEST_STEPS = 200  # of all series together
+LEAST_SPREAD = 1e-3
+RIDGE = 10.0  # observations of a spread of one
+STRONGEST = 2.0  # an effect beyond this, in log units, was hardly ever seen
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """Slopes that were fitted on one window's past.
+
+    Attributes:
+        columns: known covariates that are used.
+        low_C: the least value seen before the cutoff; beyond it the effect stays what it is there.
+        high_C: the greatest.
+        mean_C: what stands for a missing value.
+        weights_2C: log units per unit of each covariate's place between the two, and per unit of its logarithm.
+    """
+
+    columns: tuple[int, ...]
+    low_C: Floats
+    high_C: Floats
+    mean_C: Floats
+    weights_2C: Floats
+
+    def apply(self, window: Window) -> Floats:
+        """The effect at every step, in log units, zero on each series' average before the cutoff: [N, S]."""
+        effect_NS = np.zeros(window.time_ms_NS.shape)
+        for place, column in enumerate(self.columns):
+            for weight, feature_NS in zip(
+                self.weights_2C[:, place], self._features(window, column, place), strict=True
+            ):
+                effect_NS += weight * feature_NS
+        seen_NT = np.isfinite(window.target_NT)
+        total_N1 = (effect_NS[:, : window.context_length] * seen_NT).sum(1, keepdims=True)
+        mean_N1 = total_N1 / np.maximum(seen_NT.sum(1, keepdims=True), 1)
+        bounded_NS: Floats = np.clip(effect_NS - mean_N1, -STRONGEST, STRONGEST)
+        return bounded_NS
+
+    def _features(self, window: Window, column: int, place: int) -> tuple[Floats, Floats]:
+        """A covariate's place between its least and greatest value, and the logarithm of that."""
+        low, high = self.low_C[place], self.high_C[place]
+        values_NS = window.known_NSK[:, :, column]
+        filled_NS = np.where(np.isnan(values_NS), self.mean_C[place], values_NS)
+        place_NS = (filled_NS.clip(low, high) - low) / (high - low)
+        return place_NS, np.log(0.1 + place_NS)
+
+
+def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
+    """Slopes learnt from the open steps before the window's cutoff, within each series and slot of the week.
+
+    Args:
+        window: the past to learn from.
+        closed_NS: steps that cannot sell.
+        columns: known covariates that may be used.
+    """
+    T = window.context_length
+    log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
+    seen_NT = np.isfinite(log_NT)
+    low_C, high_C, mean_C = _ranges(window.known_NSK[:, :T, columns], seen_NT)
+    kept_C = high_C > low_C
+    nothing = Slopes((), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((2, 0)))
+    group_NT = _groups(window)
+    if seen_NT.sum() < FEWEST_STEPS or not kept_C.any() or group_NT is None:
+        return nothing
+    chosen = [column for column, kept in zip(columns, kept_C, strict=True) if kept]
+    slopes = Slopes(tuple(chosen), low_C[kept_C], high_C[kept_C], mean_C[kept_C], np.zeros((2, len(chosen))))
+    group_X = group_NT[seen_NT]
+    features_KX = [
+        _within(feature_NS[:, :T][seen_NT], group_X)
+        for place, column in enumerate(chosen)
+        for feature_NS in slopes._features(window, column, place)
+    ]
+    features_XK = np.stack(features_KX, -1)
+    # A covariate that never varies within a group keeps a spread of rounding errors, and so a weight of nothing.
+    spread_K = np.maximum(features_XK.std(0), LEAST_SPREAD)
+    features_XK /= spread_K
+    squares_KK = features_XK.T @ features_XK + RIDGE * np.eye(len(spread_K))
+    weights_K = np.linalg.solve(squares_KK, features_XK.T @ _within(log_NT[seen_NT], group_X)) / spread_K
+    return replace(slopes, weights_2C=weights_K.reshape(len(chosen), 2).T)
+
+
+def _ranges(known_NTC: Floats, seen_NT: Bools) -> tuple[Floats, Floats, Floats]:
+    """Least, greatest and mean value of each covariate; a mean of 0 where there is none."""
+    values_XC = known_NTC[seen_NT]
+    finite_XC = np.isfinite(values_XC)
+    low_C = np.where(finite_XC, values_XC, np.inf).min(0, initial=np.inf)
+    high_C = np.where(finite_XC, values_XC, -np.inf).max(0, initial=-np.inf)
+    return low_C, high_C, np.where(finite_XC, values_XC, 0.0).sum(0) / np.maximum(finite_XC.sum(0), 1)
+
+
+def _groups(window: Window) -> Ints | None:
+    """A number for each series and slot of the week: [N, T]; None where steps are too short to fill the slots."""
+    rows_N1 = np.arange(len(window))[:, None]
+    time_NT = window.time_ms_NS[:, : window.context_length]
+    if window.resolution_ms > DAY_MS:
+        return np.broadcast_to(rows_N1, time_NT.shape)
+    slots = WEEK_MS // max(window.resolution_ms, 1)
+    return rows_N1 * slots + time_NT % WEEK_MS // window.resolution_ms if slots <= MAX_SLOTS else None
+
+
+def _within(values_X: Floats, group_X: Ints) -> Floats:
+    """Values less the mean of their group."""
+    sums_G, counts_G = np.bincount(group_X, values_X), np.bincount(group_X)
+    centred_X: Floats = values_X - (sums_G / np.maximum(counts_G, 1))[group_X]
+    return centred_X

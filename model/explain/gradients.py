@@ -1,0 +1,139 @@
+"""Integrated gradients: which past sales and which known covariates carry a forecast, step by step. Captum's door.
+
+Dimensions: R points on the path, T context steps, H horizon steps, S = T + H, K known slots.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from model.batch import KNOWN_SLOTS, Batch
+from model.explain.shapley import chosen_steps, level_columns, one_row
+from model.forecaster import Forecaster, newest, padded
+
+NUM_POINTS = 24  # of a Gauss-Legendre sum, which misses well below a percent
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """What each number that the network saw adds to the forecast, against a history in which nothing ever sold.
+
+    Attributes:
+        target_T: units that each past bucket's sales add; NaN where sales are missing or too old to be seen.
+        known_SK: the same for known covariates in the order of KNOWN_SLOTS, against their neutral values.
+        full: the forecast that is explained.
+        empty: the forecast at the other end of the path.
+        gap: `full` - `empty` less the sum of all of it: 0 when the integral is exact.
+    """
+
+    target_T: NDArray[np.float64]
+    known_SK: NDArray[np.float64]
+    full: float
+    empty: float
+    gap: float
+
+
+def integrated_gradients(
+    forecaster: Forecaster,
+    batch: Batch,
+    row: int,
+    *,
+    steps: range | None = None,
+    level: float = 0.5,
+    factor: float = 1.0,
+) -> Gradients:
+    """Attribute the summed quantile of some steps to numbers of the past and of the plan (Sundararajan et al. 2017).
+
+    The path runs straight from a history of zeros and neutral covariates to the row as it is; what is missing stays
+    missing all along, so it gets nothing. A price's neutral value is 1, that of free covariates their mean, that of all
+    others 0; which steps are closed does not change.
+
+    Args:
+        forecaster: computes gradients through its network.
+        batch: holds the row.
+        row: which one.
+        steps: of the horizon, from 0; default all.
+        level: of the quantile.
+        factor: units of the batch that make one unit of the reader.
+
+    Raises:
+        InvalidInputError: there is no such row, the steps are not within the horizon, or the level is not forecast.
+    """
+    from captum.attr import IntegratedGradients
+
+    one = one_row(batch, row)
+    steps = chosen_steps(steps, one.prediction_length)
+    (column,) = level_columns(forecaster.quantile_levels, (level,))
+    fitted = _fitted(forecaster, one).to(forecaster.device)
+    target_1T, known_1SK = torch.nan_to_num(fitted.target_BT), torch.nan_to_num(fitted.known_BSK)
+    neutral_1SK = _neutral(fitted.known_BSK)
+    missing_1T, missing_1SK = fitted.target_BT.isnan(), fitted.known_BSK.isnan()
+
+    def summed(target_RT: Tensor, known_RSK: Tensor) -> Tensor:
+        rows = torch.zeros(len(target_RT), dtype=torch.int64, device=target_RT.device)
+        path = replace(
+            fitted.rows(rows),
+            target_BT=torch.where(missing_1T, math.nan, target_RT),
+            known_BSK=torch.where(missing_1SK, math.nan, known_RSK),
+        )
+        with saved_tensors_hooks(_without_nan, lambda kept: kept):
+            units_RHQ: Tensor = forecaster.network(*path.arguments()).units()
+        return units_RHQ[:, steps.start : steps.stop, column].sum(1) / factor
+
+    ends = (target_1T, known_1SK), (torch.zeros_like(target_1T), neutral_1SK)
+    found_1T, found_1SK = IntegratedGradients(summed).attribute(*ends, n_steps=NUM_POINTS, method="gausslegendre")
+    # What does not move along the path adds nothing, whatever its gradient is.
+    found_1T, found_1SK = (
+        torch.where(end == start, 0.0, x) for x, end, start in zip((found_1T, found_1SK), *ends, strict=True)
+    )
+    with torch.no_grad():
+        full, empty = (float(summed(*end)) for end in ends)
+    gap = full - empty - float(found_1T.double().sum() + found_1SK.double().sum())
+    target_T = _back(found_1T.masked_fill(missing_1T, math.nan)[0], one.context_length, fitted.context_length)
+    known_SK = _back(found_1SK[0], one.context_length, fitted.context_length)[: one.known_BSK.shape[1]]
+    return Gradients(target_T, known_SK, full, empty, gap)
+
+
+def _without_nan(kept: Tensor) -> Tensor:
+    # What is missing is masked somewhere behind the place where it was read, so its gradient is zero. Autograd, which
+    # multiplies that zero by the NaN it kept from there, would make all of it NaN.
+    return torch.nan_to_num(kept) if kept.is_floating_point() else kept
+
+
+def _fitted(forecaster: Forecaster, one: Batch) -> Batch:
+    """As much context and horizon as the network's patches need."""
+    patch = int(forecaster.network.config.patch_length)
+    horizon = one.prediction_length
+    one = newest(one, forecaster.context_length)
+    return padded(one, left=-one.context_length % patch, right=-horizon % patch)
+
+
+def _neutral(known_1SK: Tensor) -> Tensor:
+    """Values at which known covariates say nothing, 0 where they are missing."""
+    neutral_1SK = torch.zeros_like(known_1SK)
+    for slot, name in enumerate(KNOWN_SLOTS):
+        values_1S = known_1SK[..., slot]
+        if name == "price_ratio":
+            neutral_1SK[..., slot] = 1.0
+        elif name == "closed":
+            neutral_1SK[..., slot] = values_1S
+        elif name.startswith("free"):
+            neutral_1SK[..., slot] = values_1S.nanmean(1, keepdim=True)
+    still_1SK = (known_1SK - neutral_1SK).abs() < 1e-6
+    return torch.nan_to_num(torch.where(still_1SK, known_1SK, torch.where(known_1SK.isnan(), 0.0, neutral_1SK)))
+
+
+def _back(values_X: Tensor, context: int, fitted_context: int) -> NDArray[np.float64]:
+    """Steps of the fitted row as steps of the row itself: padding leaves, what was cut off comes back as NaN."""
+    found = values_X.double().cpu().numpy()
+    if fitted_context >= context:
+        return found[fitted_context - context :]
+    older = np.full((context - fitted_context, *found.shape[1:]), np.nan)
+    return np.concatenate([older, found])

@@ -1,0 +1,227 @@
+"""The same item with and without a promotion that is not decided yet: what it would add, and how sure that is.
+
+Nobody sees both worlds, so how they hang together must be assumed. Both are run along the same paths: a day that is
+good without the promotion is good with it. Taking that for certain would make the gain too sure, taking the worlds as
+strangers would drown it in noise that both share. If demand with the promotion is demand without it times an effect
+that is not known exactly, places in the two correlate by the ratio of their relative spreads; that is used, step by
+step, and the two extremes are told beside it.
+
+Dimensions: H horizon steps, S = context + H, K known slots, Q quantile levels, N paths, P levels of RANGE.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.batch import KNOWN_SLOTS, Batch
+from model.cumulative import Paths, path_quantiles
+from model.dependence import default_dependence
+from model.explain.shapley import Forecasts, chosen_steps, level_columns, one_row
+from model.explain.words import number, span, units
+from model.marginal import whole_rows
+from stream.errors import InvalidInputError
+
+Floats = NDArray[np.float64]
+
+RANGE = (0.1, 0.5, 0.9)
+NUM_PATHS = 4096
+SAME = 0.999  # relative spreads this near to each other are one
+
+PRICE, PROMOTION, DISCOUNT = (KNOWN_SLOTS.index(name) for name in ("price_ratio", "promotion", "discount"))
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A promotion that might be planned.
+
+    Attributes:
+        steps: of the horizon, from 0.
+        discount: share of the price that is taken off, 0 to below 1; 0 is a promotion without a lower price.
+
+    Raises:
+        InvalidInputError: the discount is not in that range.
+    """
+
+    steps: range
+    discount: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.discount < 1.0:
+            raise InvalidInputError(f"a discount of {self.discount}; expected 0 to below 1, such as 0.2 for 20 % off")
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """Two worlds of one item, in units; every array's last dimension is the 10, 50 and 90 percent quantile.
+
+    Attributes:
+        promotion: what is tried.
+        resolution_ms: length of a step.
+        with_HP: each step with it.
+        without_HP: each step without it.
+        uplift_HP: each step's difference.
+        with_P: sum over the promotion's steps with it.
+        without_P: the same without it.
+        uplift_P: their difference.
+        uplift_all_P: difference of the sums over the whole horizon: what is bought earlier is missed later.
+        surest_P: `uplift_P` if both worlds were good and bad together for certain.
+        loosest_P: `uplift_P` if they were strangers.
+    """
+
+    promotion: Promotion
+    resolution_ms: int
+    with_HP: Floats
+    without_HP: Floats
+    uplift_HP: Floats
+    with_P: Floats
+    without_P: Floats
+    uplift_P: Floats
+    uplift_all_P: Floats
+    surest_P: Floats
+    loosest_P: Floats
+
+    def sentence(self) -> str:
+        """What a merchant wants to know, in words."""
+        low, middle, high = self.uplift_P
+        what = f"{100 * self.promotion.discount:.0f} % off" if self.promotion.discount else "A promotion"
+        share = f" ({100 * middle / self.without_P[1]:+.0f} %)" if self.without_P[1] > 0 else ""
+        when = span(self.promotion.steps, self.resolution_ms).removeprefix("the next ")
+        return (
+            f"{what} for {when} would sell about {units(self.with_P[1])} instead of {number(self.without_P[1])}: "
+            f"{number(abs(middle))} {'more' if middle >= 0 else 'fewer'}{share}, four times in five between "
+            f"{number(low)} and {number(high)}."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for machines; steps count from 1."""
+        arrays = {
+            name: getattr(self, name).round(6).tolist()
+            for name in (
+                *("with_HP", "without_HP", "uplift_HP", "with_P", "without_P"),
+                *("uplift_P", "uplift_all_P", "surest_P", "loosest_P"),
+            )
+        }
+        return {
+            "steps": [self.promotion.steps.start + 1, self.promotion.steps.stop],
+            "discount": self.promotion.discount,
+            "levels": list(RANGE),
+            **{name.rsplit("_", 1)[0] + ("_by_step" if name.endswith("HP") else ""): v for name, v in arrays.items()},
+            "text": self.sentence(),
+        }
+
+
+def what_if(forecaster: Forecasts, batch: Batch, row: int, promotion: Promotion, *, factor: float = 1.0) -> WhatIf:
+    """Forecast a row with and without a promotion in some steps of its horizon.
+
+    The slots promotion, discount and (where the row has prices) price_ratio are set in those steps in both worlds;
+    everything else stays. Where a shop's own columns or shared effects depend on its promotions, build the two batches
+    from its table and use `compare`.
+
+    Raises:
+        InvalidInputError: there is no such row, or the steps are not within the horizon.
+    """
+    one = one_row(batch, row)
+    steps = chosen_steps(promotion.steps, one.prediction_length)
+    worlds = [planned(one, steps, flag, discount) for flag, discount in ((1.0, promotion.discount), (0.0, 0.0))]
+    return compare(forecaster, worlds[0], worlds[1], promotion, factor=factor)
+
+
+def planned(one: Batch, steps: range, flag: float, discount: float) -> Batch:
+    """A single row with another plan for some steps of its horizon."""
+    known_1SK = one.known_BSK.clone()
+    within = slice(one.context_length + steps.start, one.context_length + steps.stop)
+    known_1SK[:, within, PROMOTION], known_1SK[:, within, DISCOUNT] = flag, discount
+    if bool(torch.isfinite(known_1SK[..., PRICE]).any()):
+        known_1SK[:, within, PRICE] = 1.0 - discount
+    return replace(one, known_BSK=known_1SK)
+
+
+def compare(
+    forecaster: Forecasts, with_1: Batch, without_1: Batch, promotion: Promotion, *, factor: float = 1.0
+) -> WhatIf:
+    """Compare two batches of the same single row, which differ in what is planned.
+
+    Args:
+        forecaster: forecasts both.
+        with_1: the world with the promotion.
+        without_1: the one without it.
+        promotion: what it is and when.
+        factor: units of the batches that make one unit of the reader.
+
+    Raises:
+        InvalidInputError: the batches are not one row each with the same horizon.
+    """
+    if len(with_1) != 1 or len(without_1) != 1 or with_1.known_BSK.shape != without_1.known_BSK.shape:
+        raise InvalidInputError(
+            f"worlds of {len(with_1)} and {len(without_1)} rows, known steps {tuple(with_1.known_BSK.shape[1:])} and "
+            f"{tuple(without_1.known_BSK.shape[1:])}; expected one row each, of the same length"
+        )
+    steps = chosen_steps(promotion.steps, with_1.prediction_length)
+    pair_2HQ = torch.cat([forecaster.forecast(world).cpu() / factor for world in (with_1, without_1)])
+    worlds = _Worlds(
+        pair_2HQ, forecaster.quantile_levels, with_1.resolution_ms, whole_rows(with_1.target_BT) & (factor == 1)
+    )
+    here, alike_H = slice(steps.start, steps.stop), likeness(pair_2HQ, forecaster.quantile_levels)
+    with_HN, without_HN = worlds.run(alike_H)
+    return WhatIf(
+        promotion=promotion,
+        resolution_ms=with_1.resolution_ms,
+        with_HP=_range(with_HN),
+        without_HP=_range(without_HN),
+        uplift_HP=_range(with_HN - without_HN),
+        with_P=_range(with_HN[here].sum(0)),
+        without_P=_range(without_HN[here].sum(0)),
+        uplift_P=_range((with_HN - without_HN)[here].sum(0)),
+        uplift_all_P=_range((with_HN - without_HN).sum(0)),
+        surest_P=worlds.uplift(here, [1.0] * len(alike_H)),
+        loosest_P=worlds.uplift(here, [0.0] * len(alike_H)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Worlds:
+    """The quantiles of two worlds, with and without, and how paths are drawn through them."""
+
+    quantiles_2HQ: Tensor
+    levels: tuple[float, ...]
+    resolution_ms: int
+    whole_1: Tensor
+
+    def run(self, alike_H: list[float]) -> tuple[Tensor, Tensor]:
+        """Units of both worlds on paths that are alike to this degree: [H, N] each."""
+        dependence, steps = default_dependence(self.resolution_ms), self.quantiles_2HQ.shape[1]
+        own = Paths(dependence, self.levels, steps, num_paths=NUM_PATHS)
+        twin = Paths(dependence, self.levels, steps, num_paths=NUM_PATHS, twin=alike_H)
+        return own.values(self.quantiles_2HQ[:1], self.whole_1)[0], twin.values(self.quantiles_2HQ[1:], self.whole_1)[0]
+
+    def uplift(self, here: slice, alike_H: list[float]) -> Floats:
+        with_HN, without_HN = self.run(alike_H)
+        return _range((with_HN - without_HN)[here].sum(0))
+
+
+def likeness(pair_2HQ: Tensor, levels: tuple[float, ...]) -> list[float]:
+    """How places in two worlds correlate, step by step: the ratio of their relative spreads, at most 1: [H].
+
+    >>> flat, wide = [8.0, 10.0, 12.0], [12.0, 20.0, 28.0]
+    >>> likeness(torch.tensor([[wide, flat], [flat, flat]]), (0.1, 0.5, 0.9))
+    [0.5, 1.0]
+    """
+    low, high = level_columns(levels, (0.1, 0.9))
+    mean_2H = pair_2HQ.mean(-1).clamp(min=1e-6)
+    spread_2H = (pair_2HQ[..., high] - pair_2HQ[..., low]) / mean_2H
+    most_H, least_H = spread_2H.amax(0), spread_2H.amin(0)
+    ratios = [float(least / most) if most > 0 else 1.0 for least, most in zip(least_H, most_H, strict=True)]
+    return [1.0 if ratio > SAME or math.isnan(ratio) else round(ratio, 6) for ratio in ratios]
+
+
+def _range(value_XN: Tensor) -> Floats:
+    """The quantiles of RANGE along the last dimension."""
+    flat = path_quantiles(value_XN.reshape(-1, value_XN.shape[-1]), RANGE).double().numpy()
+    return flat.reshape(*value_XN.shape[:-1], len(RANGE))

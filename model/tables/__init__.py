@@ -1,0 +1,1 @@
+"""From any long table to series that are aligned on their own end."""

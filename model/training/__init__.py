@@ -1,0 +1,1 @@
+"""Pre-training on simulated series, fine-tuning on real ones."""

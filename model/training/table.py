@@ -1,0 +1,181 @@
+"""Fine-tunes the network on a table and writes weights that every other command takes.
+
+Dimensions: N series, T context steps, H horizon steps, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.batch import Batch
+from model.forecaster import Forecaster
+from model.slots import dress
+from model.tables.panel import Panel, Window
+from model.tables.table import TableSettings, read_panel, window_ahead
+from model.training.train import FineTuneSettings, fine_tune, held_out_loss
+from model.training.tuned import PastWindows, Tuned, choose
+from model.weights import save_weights, verify_weights
+from stream.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of it.
+
+    Attributes:
+        output: the folder of weights.
+        sha256: of the weights.
+        num_series: series with enough history to learn from.
+        num_parameters: numbers in the network.
+        steps_made: optimiser steps of all runs.
+        factor: how far the weights went from the base (0) to the tuned ones (1).
+        before: hold-out loss of the base.
+        after: hold-out loss of the weights as they were written.
+        held_out: hold-out loss of each factor.
+    """
+
+    output: Path
+    sha256: str
+    num_series: int
+    num_parameters: int
+    steps_made: int
+    factor: float
+    before: float
+    after: float
+    held_out: dict[float, float]
+
+    def sentences(self) -> list[str]:
+        """All of it in words."""
+        change = 100.0 * (1.0 - self.after / self.before)
+        told = [
+            f"{self.steps_made} steps on {self.num_series} series",
+            f"hold-out loss {self.before:.4f} before, {self.after:.4f} after ({change:+.1f} % better)",
+            f"factor {self.factor:g} (0 is the base, 1 the tuned weights)",
+            f"weights in {self.output}, sha256 {self.sha256}",
+        ]
+        if self.factor == 0.0:
+            told.append("nothing that was learnt helped on the newest steps: these are the base weights")
+        return told
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for machines."""
+        losses = {f"{factor:g}": loss for factor, loss in self.held_out.items()}
+        return asdict(self) | {"output": str(self.output), "held_out": losses}
+
+
+def train(
+    source: Path | pd.DataFrame,
+    table: TableSettings,
+    prediction_length: int,
+    *,
+    settings: FineTuneSettings,
+    output: Path,
+    base: Path | None = None,
+) -> Trained:
+    """Fine-tune on a table's past, verify the weights that were written, and tell how much they gained.
+
+    Training never sees the newest `prediction_length` steps. They decide when to stop and how far to go from the base,
+    so that their loss flatters a little: a backtest on other steps is the fair judge. Rows at the table's end where no
+    series has a target are left out.
+
+    Raises:
+        InvalidInputError: the table or the settings cannot be used, no series is long enough, or peft is missing.
+        WeightsError: the base is missing or does not compute what it should.
+    """
+    forecaster = Forecaster.from_pretrained(base, dtype="float32")
+    network = forecaster.network
+    dressed = dress(_sold(read_panel(source, table), prediction_length, table))
+    horizon = min(prediction_length, forecaster.prediction_length_max)
+    sampler = PastWindows(dressed, horizon, network.config)
+    batch, actual_BH = _hold_out(sampler, settings.seed)
+
+    tuned = fine_tune(
+        network, sampler, settings=settings, evaluate=lambda tried: held_out_loss(tried, batch, actual_BH)
+    )
+    chosen = choose(network, tuned.network, batch, actual_BH)
+    name = source.name if isinstance(source, Path) else "a frame"
+    facts = {"data": name, "series": len(sampler.rows), "horizon": prediction_length, "base": forecaster.sha256}
+    save_weights(chosen.network, output, card=card(facts | _columns(table) | asdict(settings), chosen))
+    written = verify_weights(output)
+    return Trained(
+        output,
+        written.sha256,
+        num_series=len(sampler.rows),
+        num_parameters=written.num_parameters,
+        steps_made=len(tuned.losses),
+        factor=chosen.factor,
+        before=chosen.held_out[0.0],
+        after=held_out_loss(written.network, batch, actual_BH),
+        held_out=chosen.held_out,
+    )
+
+
+def card(facts: dict[str, Any], chosen: Tuned) -> str:
+    """The model card: what the weights were made from, how, and what each factor lost on the hold-out."""
+    lines = [
+        "# Weights fine-tuned on a table",
+        "",
+        "Training did not see the newest horizon of the series; it decided when to stop and which factor to take.",
+        "",
+        *(f"* {name}: {value}" for name, value in facts.items()),
+        "",
+        "| factor from the base (0) to the tuned weights (1) | hold-out loss |",
+        "|---|---|",
+        *(
+            f"| {one:g}{' (taken)' if one == chosen.factor else ''} | {loss:.5f} |"
+            for one, loss in chosen.held_out.items()
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _columns(table: TableSettings) -> dict[str, str]:
+    roles = {
+        name: value if isinstance(value, str) else ", ".join(value) for name, value in asdict(table.columns).items()
+    }
+    return {name: value for name, value in roles.items() if value} | {"frequency": table.frequency}
+
+
+def _sold(panel: Panel, horizon: int, table: TableSettings) -> Window:
+    """All of the past up to the last step at which any series has a target."""
+    sold = np.flatnonzero(np.isfinite(panel.target_NL).any(0))
+    if not len(sold):
+        raise InvalidInputError(f"column {table.columns.target!r} holds no target at all", hint="name another column")
+    return window_ahead(_without_end(panel, panel.target_NL.shape[1] - 1 - int(sold[-1])), horizon, table.columns)
+
+
+def _without_end(panel: Panel, steps: int) -> Panel:
+    """The panel without the last steps of each series, and without series that have no others."""
+    kept, end = panel.long_enough(steps), panel.target_NL.shape[1] - steps
+    return replace(
+        panel,
+        item_ids=tuple(item for item, keep in zip(panel.item_ids, kept, strict=True) if keep),
+        length_N=panel.length_N[kept] - steps,
+        time_ms_NL=panel.time_ms_NL[kept, :end],
+        target_NL=panel.target_NL[kept, :end],
+        known_NLK=panel.known_NLK[kept, :end],
+        past_NLP=panel.past_NLP[kept, :end],
+        static={name: values[kept] for name, values in panel.static.items()},
+    )
+
+
+def _hold_out(sampler: PastWindows, seed: int) -> tuple[Batch, Tensor]:
+    if len(sampler.rows):
+        batch, actual_BH = sampler.hold_out(seed)
+        if bool(torch.isfinite(actual_BH).any()):
+            return batch, actual_BH
+    raise InvalidInputError(
+        f"no series is long enough to learn from: it takes one horizon to hold out and some history before it; "
+        f"the longest has {sampler.dressed.target_NT.shape[1]} steps",
+        hint="give more history, or a shorter --prediction-length",
+    )

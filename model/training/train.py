@@ -1,0 +1,268 @@
+"""Fine-tuning: a tuned copy of a network from matured windows, and the way back towards the base."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.batch import Batch
+from model.network import FreshetNetwork, place
+from model.training import lora
+from model.training.loss import network_loss
+from stream.errors import InvalidInputError
+
+Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
+"""Draws training windows with the given generator: contexts and their actuals [B, H], NaN = not observed."""
+Evaluate = Callable[[FreshetNetwork], float]
+"""The loss of a network, in evaluation mode, on windows that no step learns from."""
+
+HELD_OUT_ROWS = 128  # that pass through the network at once
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneSettings:
+    """How one fine-tuning run goes; the same settings, network and sampler give the same weights.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: rows that pass through the network at once; a larger draw is accumulated.
+        learning_rate: reached after the warm-up, falling linearly to a tenth at the last step.
+        gradient_norm_max: longer gradients are shortened to it.
+        tune: "full" updates everything, "top" the last encoder layer and the head, "lora" low-rank additions to the
+            matrices of `model.training.lora`, which are part of them afterwards.
+        dropout: share of each layer's output dropped while training.
+        mixed_precision: compute in bfloat16 where that is safe; the weights stay float32.
+        check_every_steps: steps between two looks at a hold-out, where one is given.
+        patience: looks in a row without a better loss after which training stops.
+        num_seeds: runs with seeds one after the other, whose weights are averaged
+            (Wortsman et al. 2022, "Model soups").
+    """
+
+    steps: int = 60
+    batch_size: int = 128
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    warmup_steps: int = 5
+    seed: int = 0
+    gradient_norm_max: float = 1.0
+    tune: Literal["full", "top", "lora"] = "full"
+    dropout: float = 0.0
+    mixed_precision: bool = False
+    check_every_steps: int = 10
+    patience: int = 3
+    num_seeds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneResult:
+    """The tuned copy, and the training loss of each step of one run after the other."""
+
+    network: FreshetNetwork
+    losses: tuple[float, ...]
+
+
+def fine_tune(
+    network: FreshetNetwork, sampler: Sampler, *, settings: FineTuneSettings, evaluate: Evaluate | None = None
+) -> FineTuneResult:
+    """Return a tuned float32 copy of `network`, in evaluation mode; the given one is not touched.
+
+    Blocks for the whole run. A step whose draw holds no observed actual changes no weight; its loss is 0.
+
+    Args:
+        evaluate: a hold-out to stop early at: the weights of each run's best look are kept. None: all steps are made.
+
+    Raises:
+        InvalidInputError: the settings make no sense, the loss is no longer finite, or peft is missing.
+    """
+    _check(settings)
+    runs = [
+        _run(network, sampler, replace(settings, seed=settings.seed + number), evaluate)
+        for number in range(settings.num_seeds)
+    ]
+    losses = tuple(loss for run in runs for loss in run.losses)
+    return FineTuneResult(average([run.network for run in runs]), losses)
+
+
+def _run(
+    network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
+) -> FineTuneResult:
+    tuned = copy.deepcopy(network)
+    tuned.train()
+    place(tuned, dtype=torch.float32)
+    # Dropout and the low-rank additions draw from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        finish = _choose(tuned, settings.tune)
+        _set_dropout(tuned, settings.dropout)
+        losses = _optimise(tuned, sampler, settings, evaluate)
+    _set_dropout(tuned, tuned.config.dropout)
+    tuned = finish()
+    tuned.requires_grad_(True)
+    tuned.train(mode=False)
+    return FineTuneResult(tuned, tuple(losses))
+
+
+def _optimise(
+    network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
+) -> list[float]:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    generator = torch.Generator().manual_seed(settings.seed)
+    best = None if evaluate is None else _Best(network, evaluate, settings.patience)
+    losses = []
+    for step in range(settings.steps):
+        optimiser.param_groups[0]["lr"] = learning_rate_at(step, settings)
+        losses.append(_step(network, sampler(generator), optimiser, settings))
+        due = (step + 1) % settings.check_every_steps == 0 or step + 1 == settings.steps
+        if best is not None and due and best.enough():
+            break
+    if best is not None:
+        best.restore()
+    return losses
+
+
+class _Best:
+    """The weights that did best on the hold-out so far, and for how many looks they have."""
+
+    def __init__(self, network: FreshetNetwork, evaluate: Evaluate, patience: int) -> None:
+        self.network, self.evaluate, self.left = network, evaluate, patience
+        self.patience = patience
+        self.loss = float("inf")
+        self.weights: list[Tensor] = []
+
+    def enough(self) -> bool:
+        """Look once more; True when nothing got better for `patience` looks in a row."""
+        self.network.train(mode=False)
+        loss = self.evaluate(self.network)
+        self.network.train()
+        if loss < self.loss:
+            self.loss, self.left = loss, self.patience
+            self.weights = [parameter.detach().clone() for parameter in self._trained()]
+        else:
+            self.left -= 1
+        return self.left == 0
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the network the best weights back."""
+        for parameter, best in zip(self._trained(), self.weights or self._trained(), strict=True):
+            parameter.copy_(best)
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+
+def learning_rate_at(step: int, settings: FineTuneSettings) -> float:
+    """Linear warm-up, then linear decay to a tenth.
+
+    >>> settings = FineTuneSettings(steps=11, warmup_steps=1, learning_rate=1.0)
+    >>> [round(learning_rate_at(step, settings), 2) for step in (0, 1, 6, 11)]
+    [1.0, 1.0, 0.55, 0.1]
+    """
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    return settings.learning_rate * (1.0 - 0.9 * share)
+
+
+@torch.no_grad()
+def held_out_loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> float:
+    """Mean pinball loss on the network's own scale: comparable between networks, not between batches.
+
+    Some rows at a time, wherever the network is, each row counting alike.
+    """
+    device = next(network.parameters()).device
+    total = 0.0
+    for part in torch.split(torch.arange(len(batch)), HELD_OUT_ROWS):
+        total += float(_loss(network, batch.rows(part).to(device), actual_BH[part].to(device))) * len(part)
+    return total / len(batch)
+
+
+@torch.no_grad()
+def interpolate(base: FreshetNetwork, tuned: FreshetNetwork, factor: float) -> FreshetNetwork:
+    """Return a new network with weights base + factor * (tuned - base); factor in [0, 1].
+
+    Halfway between base and tuned keeps most of what was learnt and more of what was known
+    (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+    """
+    if not 0.0 <= factor <= 1.0:
+        raise InvalidInputError(f"the interpolation factor is {factor}; expected 0 (base) to 1 (tuned)")
+    mixed = copy.deepcopy(base)
+    mixed.train(mode=False)
+    place(mixed, dtype=torch.float32)
+    theirs = dict(tuned.named_parameters())
+    for name, parameter in mixed.named_parameters():
+        parameter.lerp_(theirs[name].to(parameter), factor)
+    return mixed
+
+
+@torch.no_grad()
+def average(networks: list[FreshetNetwork]) -> FreshetNetwork:
+    """Return a network whose weights are the mean of those given, of which there is at least one; one is itself."""
+    if len(networks) == 1:
+        return networks[0]
+    mean = copy.deepcopy(networks[0])
+    for same in zip(mean.parameters(), *(network.parameters() for network in networks), strict=True):
+        same[0].copy_(torch.stack(same[1:]).mean(0))
+    return mean
+
+
+def _check(settings: FineTuneSettings) -> None:
+    names = ("steps", "batch_size", "learning_rate", "check_every_steps", "patience", "num_seeds")
+    wrong = [name for name in names if not getattr(settings, name) > 0]
+    if wrong:
+        told = ", ".join(f"{name}={getattr(settings, name)}" for name in wrong)
+        raise InvalidInputError(f"fine-tuning with {told}; expected a number above zero")
+    if not 0.0 <= settings.dropout < 1.0:
+        raise InvalidInputError(f"fine-tuning with dropout={settings.dropout}; expected 0 to below 1")
+
+
+def _choose(network: FreshetNetwork, tune: str) -> Callable[[], FreshetNetwork]:
+    """Let the chosen weights learn and no others; what to call afterwards to get a plain network."""
+    if tune == "lora":
+        return lora.attach(network)
+    if tune == "top":
+        network.requires_grad_(False)
+        for part in (network.layers[-1], network.final_norm, network.head):
+            part.requires_grad_(True)
+    return lambda: network
+
+
+def _set_dropout(network: FreshetNetwork, share: float) -> None:
+    for module in network.modules():
+        if type(module) is nn.Dropout:
+            module.p = share
+
+
+def _step(
+    network: FreshetNetwork, drawn: tuple[Batch, Tensor], optimiser: torch.optim.Optimizer, settings: FineTuneSettings
+) -> float:
+    """One update from one draw, in chunks of `batch_size` rows weighted by their observed steps."""
+    device = next(network.parameters()).device
+    batch, actual_BH = drawn[0].to(device), drawn[1].to(device)
+    observed = int(torch.isfinite(actual_BH).sum())
+    if observed == 0:
+        return 0.0
+    total = 0.0
+    optimiser.zero_grad(set_to_none=True)
+    for index in torch.split(torch.arange(len(batch), device=device), settings.batch_size):
+        share = int(torch.isfinite(actual_BH[index]).sum()) / observed
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
+            loss = _loss(network, batch.rows(index), actual_BH[index]) * share
+        torch.autograd.backward(loss)
+        total += float(loss.detach())
+    if not total < float("inf"):
+        raise InvalidInputError(f"the fine-tuning loss became {total}", hint="lower the learning rate")
+    torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], settings.gradient_norm_max)
+    optimiser.step()
+    return total
+
+
+def _loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> Tensor:
+    levels_Q = torch.tensor(network.config.quantile_levels, device=actual_BH.device)
+    return network_loss(network(*batch.arguments()), actual_BH, levels_Q)
