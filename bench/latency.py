@@ -90,7 +90,7 @@ def send_steadily(settings: Settings, rate: int, seconds: int) -> dict[Key, list
     """Events with wall-clock times at a steady rate; (offset, when it was handed to the client) by partition."""
     topics: dict[Kind, str] = {"orders": settings.kafka.topics.orders, "clicks": settings.kafka.topics.clicks}
     sent: dict[Key, list[tuple[int, float]]] = {}
-    client = producer(settings, queue_buffering_max_messages=1_000_000)
+    client = producer(settings, queue_buffering_max_messages=1_000_000, linger_ms=20)
     records = ShopLog(rate * seconds, rate=rate, seed=7).records()
     shift_ms = int(time.time() * 1_000) - START_MS
     started_s, done = time.monotonic(), 0
