@@ -22,6 +22,7 @@ from model.network import FreshetNetwork
 from model.slots import Dressed, dress
 from model.tables.panel import Panel, Rolling
 from model.tables.table import Columns, TableSettings, read_panel
+from model.training import lora
 from model.training.train import FineTuneSettings
 from model.training.tuned import SETTINGS, forecast, tune
 from model.weights import BASE_WEIGHTS, verify_weights
@@ -50,9 +51,9 @@ def learning(network: FreshetNetwork, way: str) -> int:
         return sum(p.numel() for part in parts for p in part.parameters())
     if way == "lora":
         return sum(
-            8 * sum(module.weight.shape)
+            lora.RANK * sum(module.weight.shape)
             for name, module in network.named_modules()
-            if name.rpartition(".")[2] in ("qkv", "out", "up", "down")
+            if name.rpartition(".")[2] in lora.MATRICES
         )
     return sum(p.numel() for p in network.parameters())
 

@@ -14,6 +14,10 @@ Known = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns kn
 Past = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")]
 Static = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns that do not change within a series.")]
 Country = Annotated[str | None, typer.Option(metavar="CODE", help="Whose public holidays count: DE, GB, US, ...")]
+Missing = Annotated[Literal["keep", "zero"], typer.Option(help="A step without a value: unknown, or nothing sold.")]
+Aggregate = Annotated[
+    Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
+]
 
 
 @data.command("prepare")
@@ -58,12 +62,8 @@ def backtest(
     season_length: Annotated[
         int | None, typer.Option(min=1, help="Steps of a season; default by frequency: 24 for h, 7 for D, 12 for MS.")
     ] = None,
-    missing: Annotated[
-        Literal["keep", "zero"], typer.Option(help="A step without a value: unknown, or nothing sold.")
-    ] = "keep",
-    aggregate: Annotated[
-        Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
-    ] = None,
+    missing: Missing = "keep",
+    aggregate: Aggregate = None,
     country: Country = None,
     models: Annotated[
         str | None,

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from model.batch import PAST_SLOTS, Batch
 from model.forecaster import Forecaster
+from model.slots import CONTINUOUS_MEAN
 
 VIEWS, IN_STOCK = PAST_SLOTS.index("views"), PAST_SLOTS.index("in_stock")
 TYPICAL, TYPICAL_VIEWS = 0.03, 30.0  # units per view of shops, and how many of a row's own views outweigh that
-COMMON_MEAN = 100.0  # rates are brought to it, far above the unit of a count
 MAX_PRIOR_VIEWS = 1e6  # against so many a step's own ratio says nothing
 
 
-def conversion(forecaster: Forecaster, batch: Batch, *, max_rows: int | None = None) -> Tensor:
+def conversion(forecaster: Forecaster, batch: Batch) -> Tensor:
     """Quantiles of units per view at every step after the cutoff: float32 [B, H, Q], sorted and >= 0.
 
     They are of the rate behind the sales, not of a step's own ratio, which chance moves further the fewer views it has.
@@ -33,18 +33,17 @@ def conversion(forecaster: Forecaster, batch: Batch, *, max_rows: int | None = N
     Args:
         forecaster: forecasts the rates.
         batch: contexts with views in their past slot; known covariates count.
-        max_rows: as for `Forecaster.forecast`.
 
     Raises:
         InvalidInputError: the batch cannot be forecast.
     """
     rates_BT, usual_B = conversion_rates(batch.validate())
-    factor_B = COMMON_MEAN / usual_B
+    factor_B = CONTINUOUS_MEAN / usual_B
     # What clicks have to say is in the rates.
     past_BTP = torch.full_like(batch.past_BTP, torch.nan)
     past_BTP[..., IN_STOCK] = batch.past_BTP[..., IN_STOCK]
     asked = replace(batch, target_BT=rates_BT * factor_B[:, None], past_BTP=past_BTP)
-    quantiles_BHQ = forecaster.forecast(asked, max_rows=max_rows)
+    quantiles_BHQ = forecaster.forecast(asked)
     scale_B = torch.where(torch.isfinite(rates_BT).any(1), factor_B, torch.nan).to(quantiles_BHQ)
     return quantiles_BHQ / scale_B[:, None, None]
 

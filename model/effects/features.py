@@ -5,8 +5,9 @@ Dimensions: N series, D days or weeks, F flags, K features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,23 +29,34 @@ class Feast(NamedTuple):
     """A day that comes again, and how finely the days around it are told apart.
 
     Attributes:
+        dates: when it falls in these years, rising.
         tents: days from it at which a tent of the basis stands, steep where customers hurry; the outermost are feet.
         spans: for weeks, first days of spans whose share in a week counts, since it falls on any weekday; the last one
             ends it.
     """
 
+    dates: Callable[[range], list[date]]
     tents: tuple[int, ...]
     spans: tuple[int, ...]
 
 
 CHRISTMAS = Feast(
+    lambda years: [date(year, 12, 25) for year in years],
     (-35, -28, -21, -14, -10, -7, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 18),
     (-28, -21, -14, -7, 0, 2, 7, 14),
 )
-EASTER = Feast((-21, -14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7, 12), (-14, -7, 0, 2, 9))
+EASTER = Feast(
+    lambda years: [easter(year) for year in years],
+    (-21, -14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7, 12),
+    (-14, -7, 0, 2, 9),
+)
 # Around the first day of a month, when pay comes and rent goes; the middle of the month is what they are held against.
-MONTH = Feast((-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16), (-8, -3, 0, 3, 8))
-HOLIDAY = Feast((-3, -2, -1, 0, 1, 2, 3), (-3, 0, 1, 4))
+MONTH = Feast(
+    lambda years: [date(year, month, 1) for year in years for month in range(1, 13)],
+    (-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16),
+    (-8, -3, 0, 3, 8),
+)
+HOLIDAY_TENTS, HOLIDAY_SPANS = (-3, -2, -1, 0, 1, 2, 3), (-3, 0, 1, 4)
 
 
 def calendar_features(days: Ints, length_days: int, country: str | None = None) -> Floats:
@@ -61,7 +73,7 @@ def calendar_features(days: Ints, length_days: int, country: str | None = None) 
     years = range((EPOCH + timedelta(int(days[0]))).year - 1, (EPOCH + timedelta(int(days[-1]))).year + 2)
     columns: list[Floats | Bools] = []
     for feast in _feasts(country):
-        feast_days = _feast_days(feast, years, country)
+        feast_days = np.array([(day - EPOCH).days for day in feast.dates(years)], np.int64)
         if length_days == 1:
             columns += _tents(_distance(days, feast_days), feast.tents)
         else:
@@ -76,21 +88,8 @@ def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
 
 
 def _feasts(country: str | None) -> list[Feast]:
-    return [CHRISTMAS, EASTER, MONTH, *([] if country is None else [HOLIDAY])]
-
-
-def _feast_days(feast: Feast, years: range, country: str | None) -> Ints:
-    """Day numbers of a feast, rising."""
-    if feast is HOLIDAY:
-        assert country is not None
-        return public_holidays(country, years)
-    if feast is EASTER:
-        days = [easter(year) for year in years]
-    elif feast is MONTH:
-        days = [date(year, month, 1) for year in years for month in range(1, 13)]
-    else:
-        days = [date(year, 12, 25) for year in years]
-    return _numbers(days)
+    named = [] if country is None else [Feast(partial(public_holidays, country), HOLIDAY_TENTS, HOLIDAY_SPANS)]
+    return [CHRISTMAS, EASTER, MONTH, *named]
 
 
 def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
@@ -190,8 +189,8 @@ def _distance(days: Ints, feast_days: Ints) -> Ints:
     return distance_D
 
 
-def public_holidays(country: str, years: range) -> Ints:
-    """Day numbers of a country's public holidays, rising.
+def public_holidays(country: str, years: range) -> list[date]:
+    """A country's public holidays, rising.
 
     Raises:
         InvalidInputError: the country is not known.
@@ -199,13 +198,8 @@ def public_holidays(country: str, years: range) -> Ints:
     import holidays
 
     try:
-        found = holidays.country_holidays(country.upper(), years=list(years))
+        return sorted(holidays.country_holidays(country.upper(), years=list(years)))
     except NotImplementedError as error:
         raise InvalidInputError(
             f"no public holidays are known for the country {country!r}", hint="use an ISO code such as DE, GB or US"
         ) from error
-    return _numbers(sorted(found))
-
-
-def _numbers(days: Iterable[date]) -> Ints:
-    return np.array([(day - EPOCH).days for day in days], np.int64)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from model.commands import Country, Known, Past, Static, joined
+from model.commands import Aggregate, Country, Known, Missing, Past, Static, joined
 
 
 def explain(
@@ -24,12 +24,8 @@ def explain(
     future: Annotated[
         Path | None, typer.Option(help="A table of the known columns of the steps ahead, where --data ends before.")
     ] = None,
-    missing: Annotated[
-        Literal["keep", "zero"], typer.Option(help="A step without a value: unknown, or nothing sold.")
-    ] = "keep",
-    aggregate: Annotated[
-        Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
-    ] = None,
+    missing: Missing = "keep",
+    aggregate: Aggregate = None,
     country: Country = None,
     steps: Annotated[
         str | None, typer.Option(metavar="START:END", help="Explain these steps only, from 1, both included.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from model.commands import Country, Known, Past, Static, joined
+from model.commands import Aggregate, Country, Known, Missing, Past, Static, joined
 
 # Low-rank additions start at zero and are few: they want larger steps than the weights themselves.
 LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
@@ -24,12 +24,8 @@ def train(
     known: Known = None,
     past: Past = None,
     static: Static = None,
-    missing: Annotated[
-        Literal["keep", "zero"], typer.Option(help="A step without a value: unknown, or nothing sold.")
-    ] = "keep",
-    aggregate: Annotated[
-        Literal["sum", "mean"] | None, typer.Option(help="How several rows of one step are combined; default: refused.")
-    ] = None,
+    missing: Missing = "keep",
+    aggregate: Aggregate = None,
     country: Country = None,
     tune: Annotated[
         Literal["full", "top", "lora"],

@@ -33,7 +33,7 @@ class FakeForecaster:
         self.row_Q = mean + deviation * torch.special.ndtri(torch.tensor(LEVELS))
         self.calls = 0
 
-    def forecast(self, batch: Batch, *, max_rows: int | None = None) -> torch.Tensor:
+    def forecast(self, batch: Batch) -> torch.Tensor:
         self.calls += 1
         return self.row_Q.expand(len(batch), batch.prediction_length, -1).clone()
 
