@@ -11,8 +11,9 @@ OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),-Otarget)
 
 .DEFAULT_GOAL := help
 SEEDS ?= 5
+LINKS := build/links
 
-.PHONY: help demo test chaos check check-static check-tests format install install-dev docs clean
+.PHONY: help links demo test chaos check check-static check-tests format install install-dev docs clean
 
 help: ## Show this help
 	@echo "freshet: streaming sales forecasts. Targets:"
@@ -31,12 +32,16 @@ chaos: $(VENV)/.installed-dev ## Hurt Kafka, Redis and ingest in every way, SEED
 check: $(VENV)/.installed-dev ## Lint, format, types, doctests, unit tests, import layering
 	@$(MAKE) --no-print-directory -j2 $(OUTPUT_SYNC) check-static check-tests
 
-check-static:
+links: ## Show the folders as the one package they are, for editors and mypy (build/links/freshet)
+	@mkdir -p $(LINKS)/freshet
+	@cd $(LINKS)/freshet && ln -sfn $(addprefix ../../../,stream model online dashboard $(wildcard freshet/*)) .
+
+check-static: links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict stream model online dashboard freshet.py
+	MYPYPATH=$(LINKS) $(BIN)/mypy --strict -p freshet
 	$(BIN)/python -m docs.generate --check
-	$(BIN)/python -m pytest -q --doctest-modules stream model online dashboard freshet.py
+	$(BIN)/python -m pytest -q --doctest-modules $(LINKS)/freshet
 
 check-tests:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" tests --ignore=tests/integration --ignore=tests/e2e
@@ -69,10 +74,10 @@ $(VENV)/.torch: | $(BIN)/python
 	fi
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.torch
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(VENV)/.torch
 	$(BIN)/pip install -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.torch
+$(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt | $(VENV)/.torch
 	$(BIN)/pip install -c constraints.txt -e '.[dev,bench,train]'
 	@touch $(VENV)/.installed $@

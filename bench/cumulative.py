@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from bench.report import write_result
-from model.cumulative import Paths
-from model.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
-from model.forecaster import Forecaster
-from model.marginal import whole_rows
-from model.synthetic.mixture import sample
+from freshet.model.cumulative import Paths
+from freshet.model.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
+from freshet.model.forecaster import Forecaster
+from freshet.model.marginal import whole_rows
+from freshet.model.synthetic.mixture import sample
 
 STEPS = [1, 6, 12, 24]
 HORIZON = STEPS[-1]

@@ -16,12 +16,12 @@ import torch
 
 from bench.inference import shop_batch
 from bench.report import write_result
-from model.batch import Batch
-from model.explain.attention import looked_at
-from model.explain.gradients import integrated_gradients
-from model.explain.shapley import shapley
-from model.explain.whatif import Promotion, what_if
-from model.forecaster import Forecaster
+from freshet.model.batch import Batch
+from freshet.model.explain.attention import looked_at
+from freshet.model.explain.gradients import integrated_gradients
+from freshet.model.explain.shapley import shapley
+from freshet.model.explain.whatif import Promotion, what_if
+from freshet.model.forecaster import Forecaster
 
 HORIZON = 24
 REPEATS = 5

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from transformers import T5Config, T5Model
 
 from bench.report import write_result
-from model.batch import Batch
-from model.forecaster import DTYPES, Forecaster
-from model.network import FreshetNetwork, ResidualMLP
-from model.synthetic.draw import Draw
-from model.synthetic.mixture import random_starts, to_batch
-from model.synthetic.retail import retail
-from model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.batch import Batch
+from freshet.model.forecaster import DTYPES, Forecaster
+from freshet.model.network import FreshetNetwork, ResidualMLP
+from freshet.model.synthetic.draw import Draw
+from freshet.model.synthetic.mixture import random_starts, to_batch
+from freshet.model.synthetic.retail import retail
+from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 HOUR_MS = 3_600_000
 ROWS = 128

@@ -27,13 +27,13 @@ import psutil
 
 from bench.report import write_result
 from bench.shop_log import ShopLog, publish
-from stream.config import EventSettings, Settings, load
-from stream.decoder import EventDecoder
-from stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
-from stream.ingest import GC_THRESHOLDS
-from stream.kafka import ensure_topics
-from stream.schemas import ClickEvent, OrderEvent
-from stream.store import WindowStore, connect
+from freshet.stream.config import EventSettings, Settings, load
+from freshet.stream.decoder import EventDecoder
+from freshet.stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
+from freshet.stream.ingest import GC_THRESHOLDS
+from freshet.stream.kafka import ensure_topics
+from freshet.stream.schemas import ClickEvent, OrderEvent
+from freshet.stream.store import WindowStore, connect
 
 HERE = Path(__file__).parent
 MOCK_EVENTS = 120_000  # The broker inside librdkafka keeps 5 MB a partition.
@@ -178,7 +178,7 @@ def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, An
     redis_before = _redis_cpu_s(client)
     child = psutil.Popen(
         [sys.executable, "-m", "freshet", "ingest", "--until-end"],
-        env={**os.environ, **environ, "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, **environ},
         stderr=subprocess.DEVNULL,
     )
     started: tuple[int, float, float] | None = None

@@ -29,11 +29,11 @@ from confluent_kafka import KafkaError, Message
 
 from bench.report import write_result
 from bench.shop_log import START_MS, Kind, ShopLog, publish
-from stream.config import Settings, load
-from stream.embedded import EmbeddedRedis, RealKafka
-from stream.kafka import ensure_topics, producer
-from stream.layout import Keys
-from stream.store import connect
+from freshet.stream.config import Settings, load
+from freshet.stream.embedded import EmbeddedRedis, RealKafka
+from freshet.stream.kafka import ensure_topics, producer
+from freshet.stream.layout import Keys
+from freshet.stream.store import connect
 
 ROOT = Path(__file__).parent.parent
 LOOK_S, TICK_S = 0.002, 0.005
@@ -72,7 +72,7 @@ class Watcher(threading.Thread):
 def ingest(environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """`freshet ingest`, killed at the end if it still runs."""
     command = [sys.executable, "-m", "freshet", "ingest"]
-    child = subprocess.Popen(command, env={**os.environ, **environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(command, env={**os.environ, **environ}, stderr=subprocess.DEVNULL)
     try:
         yield child
     finally:

@@ -19,13 +19,13 @@ import redis
 from numpy.typing import NDArray
 
 from bench.report import write_result
-from stream.belief import ReadRules
-from stream.config import HOUR_MS, RedisSettings
-from stream.embedded import EmbeddedRedis
-from stream.layout import Keys
-from stream.read import WindowReader
-from stream.store import connect
-from stream.tiles import CHUNK_ITEMS, encode
+from freshet.stream.belief import ReadRules
+from freshet.stream.config import HOUR_MS, RedisSettings
+from freshet.stream.embedded import EmbeddedRedis
+from freshet.stream.layout import Keys
+from freshet.stream.read import WindowReader
+from freshet.stream.store import connect
+from freshet.stream.tiles import CHUNK_ITEMS, encode
 
 BUCKETS = 512
 FIRST_BUCKET = 480_000

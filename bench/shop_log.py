@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import Settings
-from stream.kafka import Publisher
+from freshet.stream.config import Settings
+from freshet.stream.kafka import Publisher
 
 START_MS = 1_767_225_600_000
 ORDERS, WHOLE_ORDERS, DUPLICATES, LATE = 0.30, 0.05, 0.05, 0.02

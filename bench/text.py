@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bench.report import write_result
-from model.text import NUM_TEXT, static_features
+from freshet.model.text import NUM_TEXT, static_features
 
 Floats = NDArray[np.floating]
 FOLDS, REPEATS = 5, 5

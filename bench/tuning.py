@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from bench.report import write_result
-from model.backtest.score import measure
-from model.forecaster import Forecaster
-from model.metrics import seasonal_error
-from model.network import FreshetNetwork
-from model.slots import Dressed, dress
-from model.tables.panel import Panel, Rolling
-from model.tables.table import Columns, TableSettings, read_panel
-from model.training import lora
-from model.training.train import FineTuneSettings
-from model.training.tuned import SETTINGS, forecast, tune
-from model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.backtest.score import measure
+from freshet.model.forecaster import Forecaster
+from freshet.model.metrics import seasonal_error
+from freshet.model.network import FreshetNetwork
+from freshet.model.slots import Dressed, dress
+from freshet.model.tables.panel import Panel, Rolling
+from freshet.model.tables.table import Columns, TableSettings, read_panel
+from freshet.model.training import lora
+from freshet.model.training.train import FineTuneSettings
+from freshet.model.training.tuned import SETTINGS, forecast, tune
+from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 LEVELS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 COLUMNS = Columns(

@@ -17,15 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from bench.report import write_result
-from model.baselines import moving_average, seasonal_naive
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.forecaster import Forecaster
-from model.metrics import coverage, wql
-from model.text import static_features
-from stream.config import DAY_MS, HOUR_MS
-from stream.schemas import ClickEvent, OrderEvent, OrderLine
-from stream.shop import Shop as ShopState
-from stream.simulator import Shop, scenario
+from freshet.model.baselines import moving_average, seasonal_naive
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.forecaster import Forecaster
+from freshet.model.metrics import coverage, wql
+from freshet.model.text import static_features
+from freshet.stream.config import DAY_MS, HOUR_MS
+from freshet.stream.schemas import ClickEvent, OrderEvent, OrderLine
+from freshet.stream.shop import Shop as ShopState
+from freshet.stream.simulator import Shop, scenario
 
 HORIZON = 48
 HISTORY_HOURS = 28 * 24

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from stream.config import DAY_MS
-from stream.schemas import Score
+from freshet.stream.config import DAY_MS
+from freshet.stream.schemas import Score
 
 MAX_BUCKETS = 24 * 21
 MAX_GROUPS = 64

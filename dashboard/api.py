@@ -9,13 +9,13 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from dashboard.accuracy import last_day, rolling
-from dashboard.actuals import Actuals
-from dashboard.forecasts import LEADS, PAST_LEVELS, ItemForecasts
-from dashboard.state import View
-from stream.config import DAY_MS
-from stream.errors import InvalidInputError
-from stream.schemas import item_id_parts
+from freshet.dashboard.accuracy import last_day, rolling
+from freshet.dashboard.actuals import Actuals
+from freshet.dashboard.forecasts import LEADS, PAST_LEVELS, ItemForecasts
+from freshet.dashboard.state import View
+from freshet.stream.config import DAY_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import item_id_parts
 
 Json = dict[str, Any]
 Sort = Literal["units", "expected", "change", "title", "category", "status"]

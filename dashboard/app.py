@@ -16,14 +16,14 @@ import orjson
 import uvicorn
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from dashboard import api, web
-from dashboard.actuals import Actuals, Rate, RedisSource, Source
-from dashboard.feed import Feed
-from dashboard.hub import Hub
-from dashboard.state import View
-from stream.config import DashboardSettings, Settings
-from stream.errors import ConfigError, FreshetError
-from stream.telemetry import get_logger, new_registry
+from freshet.dashboard import api, web
+from freshet.dashboard.actuals import Actuals, Rate, RedisSource, Source
+from freshet.dashboard.feed import Feed
+from freshet.dashboard.hub import Hub
+from freshet.dashboard.state import View
+from freshet.stream.config import DashboardSettings, Settings
+from freshet.stream.errors import ConfigError, FreshetError
+from freshet.stream.telemetry import get_logger, new_registry
 
 LOOK_S = 1.0
 FIRST_RETRY_S = 0.5

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from dashboard.accuracy import rolling, total
-from dashboard.actuals import Actuals
-from dashboard.state import Announced, View
-from stream.config import DAY_MS, HOUR_MS
-from stream.flashsale import Outlook, SellOut, estimate_sell_out
-from stream.schemas import DriftAlert, ModelEvent, item_id_parts
+from freshet.dashboard.accuracy import rolling, total
+from freshet.dashboard.actuals import Actuals
+from freshet.dashboard.state import Announced, View
+from freshet.stream.config import DAY_MS, HOUR_MS
+from freshet.stream.flashsale import Outlook, SellOut, estimate_sell_out
+from freshet.stream.schemas import DriftAlert, ModelEvent, item_id_parts
 
 Json = dict[str, Any]
 

@@ -11,10 +11,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from dashboard.state import Kind, View
-from stream.config import KafkaSettings
-from stream.errors import ConfigError
-from stream.telemetry import get_logger
+from freshet.dashboard.state import Kind, View
+from freshet.stream.config import KafkaSettings
+from freshet.stream.errors import ConfigError
+from freshet.stream.telemetry import get_logger
 
 TAILS: Mapping[Kind, int] = {"forecasts": 20_000, "scores": 40_000}
 """Records from the end of each partition at which reading starts; the other topics are read whole."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import DAY_MS
-from stream.errors import EventError
-from stream.schemas import Cumulative, Forecast
+from freshet.stream.config import DAY_MS
+from freshet.stream.errors import EventError
+from freshet.stream.schemas import Cumulative, Forecast
 
 Floats = npt.NDArray[np.float32]
 

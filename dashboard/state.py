@@ -9,12 +9,12 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from dashboard.accuracy import Accuracy
-from dashboard.forecasts import ForecastBook
-from stream.config import WorkerSettings
-from stream.errors import EventError
-from stream.schemas import Alert, DriftAlert, Forecast, ModelEvent, Promotion, Record, RetrainRequest, Score
-from stream.shop import Shop, to_ms
+from freshet.dashboard.accuracy import Accuracy
+from freshet.dashboard.forecasts import ForecastBook
+from freshet.stream.config import WorkerSettings
+from freshet.stream.errors import EventError
+from freshet.stream.schemas import Alert, DriftAlert, Forecast, ModelEvent, Promotion, Record, RetrainRequest, Score
+from freshet.stream.shop import Shop, to_ms
 
 Kind = Literal["forecasts", "scores", "drift", "models", "retrain", "alerts", "catalog", "promotions", "inventory"]
 Section = Literal["items", "errors", "drift", "models", "flash"]

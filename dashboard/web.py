@@ -22,11 +22,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard import api, boards
-from dashboard.actuals import Actuals
-from dashboard.hub import EventStream, Hub
-from dashboard.state import View
-from stream.errors import InvalidInputError
+from freshet.dashboard import api, boards
+from freshet.dashboard.actuals import Actuals
+from freshet.dashboard.hub import EventStream, Hub
+from freshet.dashboard.state import View
+from freshet.stream.errors import InvalidInputError
 
 STATIC = Path(__file__).parent / "static"
 PLOTLY_VERSION = metadata.version("plotly")

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from stream import schemas
-from stream.config import Known, Settings, env_name, known_settings
+from freshet.stream import schemas
+from freshet.stream.config import Known, Settings, env_name, known_settings
 
 DOCS = Path(__file__).parent
 RECORDS: dict[str, type[schemas.Record]] = {

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stream.errors import InvalidInputError
+from freshet.stream.errors import InvalidInputError
 
 KNOWN_SLOTS = (
     *("price_ratio", "promotion", "discount", "event"),
@@ -32,7 +32,7 @@ class Batch:
         target_BT: float32 units per bucket, >= 0; NaN where missing (stock-out, before the launch).
         past_BTP: float32 raw counts in the order of PAST_SLOTS; NaN where missing.
         known_BSK: float32 in the order of KNOWN_SLOTS, for context and horizon; NaN where unknown.
-        static_BF: float32 from `model.text.static_features`; NaN for unknown numbers.
+        static_BF: float32 from `freshet.model.text.static_features`; NaN for unknown numbers.
         start_ms_B: int64 start of the first context bucket, UTC milliseconds.
         resolution_ms: length of a bucket, the same for all rows.
         group_B: int64 group number of related rows, or None when rows stand alone.

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from model.dependence import Dependence
-from model.marginal import quantile_weights
-from stream.errors import InvalidInputError
+from freshet.model.dependence import Dependence
+from freshet.model.marginal import quantile_weights
+from freshet.stream.errors import InvalidInputError
 
 NUM_PATHS = 512
 ROWS_AT_ONCE = 128  # rows whose paths fit a core's cache

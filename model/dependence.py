@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.marginal import places
-from stream.errors import InvalidInputError
+from freshet.model.marginal import places
+from freshet.stream.errors import InvalidInputError
 
 Floats = NDArray[np.float64]
 

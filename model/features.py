@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.batch import KNOWN_SLOTS
+from freshet.model.batch import KNOWN_SLOTS
 
 DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS

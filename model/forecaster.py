@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.batch import Batch
-from model.network import FreshetNetwork, FreshetOutput, place
-from model.weights import BASE_WEIGHTS, golden_batch, verify_weights
-from stream.errors import InvalidInputError
+from freshet.model.batch import Batch
+from freshet.model.network import FreshetNetwork, FreshetOutput, place
+from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class Forecaster:
         """Verify and load a directory of weights; without a path the ones that ship with freshet.
 
         Args:
-            path: a directory written by `model.weights.save_weights`.
+            path: a directory written by `freshet.model.weights.save_weights`.
             device: as for the class, like `dtype` and `compiled`.
 
         Raises:
@@ -167,8 +167,8 @@ class Forecaster:
             InvalidInputError: columns are missing, cannot be read or have two rows for one step, or levels and length
                 make no sense, or the country is not known.
         """
-        from model.frame import FrameRequest, predict
-        from model.tables.table import Columns, TableSettings
+        from freshet.model.frame import FrameRequest, predict
+        from freshet.model.tables.table import Columns, TableSettings
 
         columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
         table = TableSettings(columns, frequency, country=country)
@@ -185,7 +185,7 @@ class Forecaster:
         if batch.static_BF.shape[1] != config.num_static:
             raise InvalidInputError(
                 f"static_BF has {batch.static_BF.shape[1]} features, these weights expect {config.num_static}",
-                hint="make them with model.text.static_features",
+                hint="make them with freshet.model.text.static_features",
             )
         batch = newest(batch, self.context_length)
         return padded(batch, left=-batch.context_length % config.patch_length, right=-horizon % config.patch_length)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.forecaster import Forecaster
-from model.slots import dress
-from model.tables.panel import Floats, Ints
-from model.tables.table import TableSettings, read_panel, window_ahead
-from model.training.tuned import at_levels, forecast
-from stream.errors import InvalidInputError
+from freshet.model.forecaster import Forecaster
+from freshet.model.slots import dress
+from freshet.model.tables.panel import Floats, Ints
+from freshet.model.tables.table import TableSettings, read_panel, window_ahead
+from freshet.model.training.tuned import at_levels, forecast
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd

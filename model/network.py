@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from model import features, profiles
-from model.batch import KNOWN_SLOTS, PAST_SLOTS
-from model.text import NUM_NUMBERS, NUM_TEXT
-from stream.errors import InvalidInputError
+from freshet.model import features, profiles
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.text import NUM_NUMBERS, NUM_TEXT
+from freshet.stream.errors import InvalidInputError
 
 QUANTILE_LEVELS = (0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
 NUM_KNOWN = len(KNOWN_SLOTS)

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.batch import KNOWN_SLOTS
-from model.features import (
+from freshet.model.batch import KNOWN_SLOTS
+from freshet.model.features import (
     DAY_MS,
     DISCOUNT,
     EFFECT,

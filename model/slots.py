@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.effects.closed import Bools, closed_steps
-from model.effects.shared import shared_effects
-from model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, WEEK_MS, YEAR_MS
-from model.tables.panel import Floats, Ints, Window
-from model.text import NUM_NUMBERS, NUM_TEXT, static_features
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.effects.closed import Bools, closed_steps
+from freshet.model.effects.shared import shared_effects
+from freshet.model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, WEEK_MS, YEAR_MS
+from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.text import NUM_NUMBERS, NUM_TEXT, static_features
 
 Singles = NDArray[np.float32]
 

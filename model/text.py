@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from stream.errors import InvalidInputError
+from freshet.stream.errors import InvalidInputError
 
 NUM_TEXT = 256
 NUM_NUMBERS = 6  # log price, log age, and four that a shop defines itself

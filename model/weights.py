@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.features import EFFECT
-from model.network import FreshetConfig, FreshetNetwork
-from stream.errors import InvalidInputError, WeightsError
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.features import EFFECT
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.stream.errors import InvalidInputError, WeightsError
 
 BASE_WEIGHTS = Path(__file__).parent / "weights_base"
 WEIGHTS_FILE = "model.safetensors"

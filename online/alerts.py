@@ -12,7 +12,7 @@ from typing import Literal
 
 import xxhash
 
-from stream.schemas import Alert, AlertData, DriftAlert, ModelEvent, Promotion
+from freshet.stream.schemas import Alert, AlertData, DriftAlert, ModelEvent, Promotion
 
 SOURCE = "/freshet/control"
 DRIFT_TYPE = "io.freshet.drift"

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.text import NUM_TEXT, encode_texts, static_features
-from stream.read import Delta, WindowReader
-from stream.schemas import CHANNELS, UNIT_SCALES
-from stream.shop import Shop
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.text import NUM_TEXT, encode_texts, static_features
+from freshet.stream.read import Delta, WindowReader
+from freshet.stream.schemas import CHANNELS, UNIT_SCALES
+from freshet.stream.shop import Shop
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

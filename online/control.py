@@ -19,18 +19,18 @@ from typing import Any
 import faust
 import msgspec
 
-from online.alerts import FLASH_SALE_TYPE, AlertBook, Signal, drift_signal, flash_sale_signal, model_signals
-from online.rules import RetrainRules
-from stream.clock import Clock, open_clock
-from stream.codec import decode, encode
-from stream.config import KafkaSettings, Settings, Topics
-from stream.deadletter import Outgoing, Source, dead_letter, limit_of
-from stream.errors import BrokerError, ConfigError, EventError, FreshetError
-from stream.kafka import Publisher, TableReader, ensure_topics
-from stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest
-from stream.shop import Shop
-from stream.store import connect
-from stream.telemetry import get_logger, serve_http
+from freshet.online.alerts import FLASH_SALE_TYPE, AlertBook, Signal, drift_signal, flash_sale_signal, model_signals
+from freshet.online.rules import RetrainRules
+from freshet.stream.clock import Clock, open_clock
+from freshet.stream.codec import decode, encode
+from freshet.stream.config import KafkaSettings, Settings, Topics
+from freshet.stream.deadletter import Outgoing, Source, dead_letter, limit_of
+from freshet.stream.errors import BrokerError, ConfigError, EventError, FreshetError
+from freshet.stream.kafka import Publisher, TableReader, ensure_topics
+from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.shop import Shop
+from freshet.stream.store import connect
+from freshet.stream.telemetry import get_logger, serve_http
 
 TICK_S = 0.2
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 10.0

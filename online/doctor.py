@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from online.registry import BASE, Registry
-from stream.config import Settings
-from stream.doctor import Check, run_checks
+from freshet.online.registry import BASE, Registry
+from freshet.stream.config import Settings
+from freshet.stream.doctor import Check, run_checks
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -43,7 +43,7 @@ def examine(settings: Settings) -> Examination:
 
 
 def _weights(settings: Settings) -> Iterator[Check]:
-    from model.weights import BASE_WEIGHTS, verify_weights
+    from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
     registry = Registry(settings.learn.registry)
     champion = registry.champion()
@@ -55,7 +55,7 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
 
 def _device(settings: Settings) -> Iterator[Check]:
-    from model.forecaster import Forecaster
+    from freshet.model.forecaster import Forecaster
 
     forecaster = Forecaster.from_pretrained(device=settings.worker.device, dtype=settings.worker.dtype)
     yield Check("device", "ok", f"forecasts on {forecaster.device} in {str(forecaster.dtype).removeprefix('torch.')}")

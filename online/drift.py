@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from river.drift import ADWIN
 
-from online.evidence import Evidence, Item, items_by_segment, pool, serving_version
-from online.stretch import STABLE_BUCKETS, Cusum, StableStretch, block_noise, chance_height
-from stream.config import DAY_MS, HOUR_MS, DriftSettings
-from stream.schemas import DriftAlert, DriftKind, Score
+from freshet.online.evidence import Evidence, Item, items_by_segment, pool, serving_version
+from freshet.online.stretch import STABLE_BUCKETS, Cusum, StableStretch, block_noise, chance_height
+from freshet.stream.config import DAY_MS, HOUR_MS, DriftSettings
+from freshet.stream.schemas import DriftAlert, DriftKind, Score
 
 ALL = "all"
 LEVEL_SLACK, LEVEL_HEIGHT = 1.0, 8.0

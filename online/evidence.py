@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream.schemas import Score, ScoredStep
+from freshet.stream.schemas import Score, ScoredStep
 
 CLIP = 2.5  # one flash sale or one bulk order may not move a segment
 STEP_CORRELATION = 0.8  # of the normal scores of older and newer forecasts of the same bucket

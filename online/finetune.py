@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.batch import Batch
-from model.forecaster import Forecaster, newest, padded
-from model.metrics import pinball
-from model.network import FreshetNetwork
-from model.training.train import FineTuneSettings, fine_tune, interpolate
-from online.replay import Draw
-from stream.config import LearnSettings
+from freshet.model.batch import Batch
+from freshet.model.forecaster import Forecaster, newest, padded
+from freshet.model.metrics import pinball
+from freshet.model.network import FreshetNetwork
+from freshet.model.training.train import FineTuneSettings, fine_tune, interpolate
+from freshet.online.replay import Draw
+from freshet.stream.config import LearnSettings
 
 FACTORS = (1.0, 0.5)
 FORECAST_ROWS = 256
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 class Windows(Protocol):
-    """Where contexts and actuals come from: `online.context.Contexts`, or a fake."""
+    """Where contexts and actuals come from: `freshet.online.context.Contexts`, or a fake."""
 
     def batch(self, rows: NDArray[np.int64], cutoff_ms: int) -> Batch:
         """Contexts that end at the cutoff, and what was known then of the steps after it."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from online.coldstart import ColdStart
-from online.context import Contexts
-from online.drift import DriftMonitor
-from online.recovery import Tail, read_alarms, read_forecasts, read_scores
-from online.score import PendingForecasts
-from online.scorer import Scorer, segments_of
-from online.share import Share
-from online.sums import Sums
-from stream.config import Settings
-from stream.read import WindowReader
-from stream.shop import Shop
-from stream.telemetry import get_logger
+from freshet.online.coldstart import ColdStart
+from freshet.online.context import Contexts
+from freshet.online.drift import DriftMonitor
+from freshet.online.recovery import Tail, read_alarms, read_forecasts, read_scores
+from freshet.online.score import PendingForecasts
+from freshet.online.scorer import Scorer, segments_of
+from freshet.online.share import Share
+from freshet.online.sums import Sums
+from freshet.stream.config import Settings
+from freshet.stream.read import WindowReader
+from freshet.stream.shop import Shop
+from freshet.stream.telemetry import get_logger
 
 SPARE_BUCKETS = 72  # beyond context and horizon, for forecasts that wait long to be scored
 

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.batch import Batch
-from online.context import Contexts
-from online.learner import Learner, Stopped
-from online.ledger import Ledger
-from online.registry import Registry
-from online.scorer import segments_of
-from stream.belief import ReadRules
-from stream.clock import open_clock
-from stream.codec import decode, encode
-from stream.config import Settings, Topics
-from stream.errors import BrokerError, FreshetError
-from stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
-from stream.read import WindowReader
-from stream.schemas import DriftAlert, ModelEvent, RetrainRequest
-from stream.shop import Shop, ShopTopic
-from stream.store import connect
-from stream.telemetry import get_logger, serve_http
+from freshet.model.batch import Batch
+from freshet.online.context import Contexts
+from freshet.online.learner import Learner, Stopped
+from freshet.online.ledger import Ledger
+from freshet.online.registry import Registry
+from freshet.online.scorer import segments_of
+from freshet.stream.belief import ReadRules
+from freshet.stream.clock import open_clock
+from freshet.stream.codec import decode, encode
+from freshet.stream.config import Settings, Topics
+from freshet.stream.errors import BrokerError, FreshetError
+from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
+from freshet.stream.read import WindowReader
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.shop import Shop, ShopTopic
+from freshet.stream.store import connect
+from freshet.stream.telemetry import get_logger, serve_http
 
 POLL_MS = 200
 LEVEL_BUCKETS = 168

@@ -21,20 +21,20 @@ from typing import Literal
 
 import torch
 
-from model.forecaster import pick_device
-from model.network import FreshetNetwork
-from model.weights import BASE_WEIGHTS, save_weights, verify_weights
-from online.finetune import Challenger, make_challenger
-from online.gate import Gain, judge, relative_gain
-from online.ledger import Ledger
-from online.registry import BASE, CHALLENGER, Manifest, Registry
-from online.replay import ready_ms
-from online.trial import History, compare, pools_of, split_of, trial_of
-from stream.config import LearnSettings
-from stream.errors import FreshetError, RegistryError, WeightsError
-from stream.failpoints import failpoint
-from stream.schemas import ModelEvent, RetrainRequest
-from stream.telemetry import get_logger
+from freshet.model.forecaster import pick_device
+from freshet.model.network import FreshetNetwork
+from freshet.model.weights import BASE_WEIGHTS, save_weights, verify_weights
+from freshet.online.finetune import Challenger, make_challenger
+from freshet.online.gate import Gain, judge, relative_gain
+from freshet.online.ledger import Ledger
+from freshet.online.registry import BASE, CHALLENGER, Manifest, Registry
+from freshet.online.replay import ready_ms
+from freshet.online.trial import History, compare, pools_of, split_of, trial_of
+from freshet.stream.config import LearnSettings
+from freshet.stream.errors import FreshetError, RegistryError, WeightsError
+from freshet.stream.failpoints import failpoint
+from freshet.stream.schemas import ModelEvent, RetrainRequest
+from freshet.stream.telemetry import get_logger
 
 MAX_WAIT_FACTOR = 2
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from online.rules import ANSWERS
-from stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.online.rules import ANSWERS
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
 SERVING = frozenset({"promoted", "rolled_back"})
 

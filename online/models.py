@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from online.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
-from stream.clock import open_clock
-from stream.codec import encode
-from stream.config import Settings
-from stream.kafka import Publisher
-from stream.schemas import ModelEvent
-from stream.store import connect
+from freshet.online.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
+from freshet.stream.clock import open_clock
+from freshet.stream.codec import encode
+from freshet.stream.config import Settings
+from freshet.stream.kafka import Publisher
+from freshet.stream.schemas import ModelEvent
+from freshet.stream.store import connect
 
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 

@@ -14,14 +14,22 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from model.batch import Batch
-from model.conversion import conversion
-from online.context import Contexts, cold_rows, context_sha256
-from online.score import Issued
-from online.sums import Sums
-from online.swap import Bank
-from stream.errors import InvalidInputError
-from stream.schemas import WIRE_LEVELS, Adjustments, Compute, Cumulative, Forecast, ForecastStatus, item_id_parts
+from freshet.model.batch import Batch
+from freshet.model.conversion import conversion
+from freshet.online.context import Contexts, cold_rows, context_sha256
+from freshet.online.score import Issued
+from freshet.online.sums import Sums
+from freshet.online.swap import Bank
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import (
+    WIRE_LEVELS,
+    Adjustments,
+    Compute,
+    Cumulative,
+    Forecast,
+    ForecastStatus,
+    item_id_parts,
+)
 
 SIGNIFICANT_DIGITS = 4
 

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from online.score import Issued, PendingForecasts
-from stream.codec import decode
-from stream.config import Settings
-from stream.errors import BrokerError, EventError
-from stream.kafka import Consumer, TopicPartition, broker_errors, consumer, log_range, partitions_of, take
-from stream.schemas import DriftAlert, Score
-from stream.telemetry import get_logger
+from freshet.online.score import Issued, PendingForecasts
+from freshet.stream.codec import decode
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError, EventError
+from freshet.stream.kafka import Consumer, TopicPartition, broker_errors, consumer, log_range, partitions_of, take
+from freshet.stream.schemas import DriftAlert, Score
+from freshet.stream.telemetry import get_logger
 
 MAX_TAIL_RECORDS = 60_000
 TAIL_TIMEOUT_S = 60.0

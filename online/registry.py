@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from stream.errors import RegistryError
-from stream.failpoints import failpoint
+from freshet.stream.errors import RegistryError
+from freshet.stream.failpoints import failpoint
 
 BASE = "base"
 CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import xxhash
 
-from stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
 ANSWERS = frozenset({"promoted", "rejected", "rolled_back"})
 MAX_ATTEMPTS = 3

@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from stream.schemas import Score, ScoredStep
+from freshet.stream.schemas import Score, ScoredStep
 
 Floats = NDArray[np.float64]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stream.config import Settings
-from stream.kafka import Consumer, TopicPartition, broker_errors, consumer, partitions_of, shard_of, take
-from stream.telemetry import get_logger
+from freshet.stream.config import Settings
+from freshet.stream.kafka import Consumer, TopicPartition, broker_errors, consumer, partitions_of, shard_of, take
+from freshet.stream.telemetry import get_logger
 
 MAX_NOTICES = 1_000
 

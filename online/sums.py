@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.cumulative import Paths
-from model.dependence import WITHOUT_HISTORY, Dependence, default_dependence, estimate_dependence
-from model.marginal import whole_rows
-from online.context import Contexts
-from online.swap import Bank
+from freshet.model.cumulative import Paths
+from freshet.model.dependence import WITHOUT_HISTORY, Dependence, default_dependence, estimate_dependence
+from freshet.model.marginal import whole_rows
+from freshet.online.context import Contexts
+from freshet.online.swap import Bank
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 """Sums are published over so many first steps and over the whole horizon: dense early, where orders are due."""

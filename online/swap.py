@@ -11,13 +11,13 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from model.forecaster import Forecaster
-from model.weights import BASE_WEIGHTS, golden_batch, verify_weights
-from online.registry import BASE, Registry
-from stream.config import Settings
-from stream.errors import ConfigError, FreshetError, RegistryError, WeightsError
-from stream.schemas import ModelEvent
-from stream.telemetry import get_logger
+from freshet.model.forecaster import Forecaster
+from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
+from freshet.online.registry import BASE, Registry
+from freshet.stream.config import Settings
+from freshet.stream.errors import ConfigError, FreshetError, RegistryError, WeightsError
+from freshet.stream.schemas import ModelEvent
+from freshet.stream.telemetry import get_logger
 
 SERVING_KINDS = ("promoted", "rolled_back")
 

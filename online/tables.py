@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stream.codec import decode
-from stream.config import Settings
-from stream.errors import EventError
-from stream.kafka import TableReader, TableRecord
-from stream.schemas import ModelEvent
-from stream.shop import Shop, ShopTopic
-from stream.telemetry import get_logger
+from freshet.stream.codec import decode
+from freshet.stream.config import Settings
+from freshet.stream.errors import EventError
+from freshet.stream.kafka import TableReader, TableRecord
+from freshet.stream.schemas import ModelEvent
+from freshet.stream.shop import Shop, ShopTopic
+from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from online.demo.story import when
-from stream.codec import decode
-from stream.config import Settings
-from stream.errors import EventError
-from stream.kafka import TableReader
-from stream.schemas import Forecast
+from freshet.online.demo.story import when
+from freshet.stream.codec import decode
+from freshet.stream.config import Settings
+from freshet.stream.errors import EventError
+from freshet.stream.kafka import TableReader
+from freshet.stream.schemas import Forecast
 
 
 def tail(settings: Settings, *, item_id: str | None = None, most: int | None = None, as_json: bool = False) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.network import FreshetNetwork
-from online.finetune import Pool, Windows, build_pool, by_item_and_bucket, evaluate, forecast_ms
-from online.gate import Trial
-from online.replay import (
+from freshet.model.network import FreshetNetwork
+from freshet.online.finetune import Pool, Windows, build_pool, by_item_and_bucket, evaluate, forecast_ms
+from freshet.online.gate import Trial
+from freshet.online.replay import (
     MAX_VALIDATION_WINDOWS,
     MIN_RECENT_BUCKETS,
     Split,
@@ -27,8 +27,8 @@ from online.replay import (
     replay_draws,
     split_time,
 )
-from stream.config import LearnSettings
-from stream.errors import InvalidInputError
+from freshet.stream.config import LearnSettings
+from freshet.stream.errors import InvalidInputError
 
 ALL_SEGMENTS = "all"
 MIN_CONTEXT_BUCKETS = 24

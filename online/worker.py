@@ -20,25 +20,25 @@ from dataclasses import asdict
 
 import torch
 
-from online.holdings import Holdings, num_buckets
-from online.microbatch import Round, plan_round, portions
-from online.publish import Origin, forecast_items, issued_of
-from online.share import Share
-from online.swap import open_switch
-from online.tables import Tables
-from online.worker_metrics import WorkerMetrics
-from stream.belief import ReadRules
-from stream.clock import open_clock
-from stream.codec import encode
-from stream.config import Settings
-from stream.errors import BrokerError, StoreUnavailableError
-from stream.failpoints import failpoint
-from stream.kafka import Publisher, partitions_of
-from stream.read import WindowReader
-from stream.schemas import Forecast, ModelEvent
-from stream.signals import on_signals
-from stream.store import check_fit, connect
-from stream.telemetry import get_logger, new_registry, serve_http
+from freshet.online.holdings import Holdings, num_buckets
+from freshet.online.microbatch import Round, plan_round, portions
+from freshet.online.publish import Origin, forecast_items, issued_of
+from freshet.online.share import Share
+from freshet.online.swap import open_switch
+from freshet.online.tables import Tables
+from freshet.online.worker_metrics import WorkerMetrics
+from freshet.stream.belief import ReadRules
+from freshet.stream.clock import open_clock
+from freshet.stream.codec import encode
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError, StoreUnavailableError
+from freshet.stream.failpoints import failpoint
+from freshet.stream.kafka import Publisher, partitions_of
+from freshet.stream.read import WindowReader
+from freshet.stream.schemas import Forecast, ModelEvent
+from freshet.stream.signals import on_signals
+from freshet.stream.store import check_fit, connect
+from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 LOOK_S = 1.0
 FIRST_WAIT_S = 0.1

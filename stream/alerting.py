@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import xxhash
 
-from stream.schemas import Alert, AlertData
+from freshet.stream.schemas import Alert, AlertData
 
 INGEST_TYPE: Final = "io.freshet.ingest"
 SOURCE: Final = "/freshet/ingest"

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from stream.errors import BrokerError, LogLostError
-from stream.kafka import Consumer, TopicPartition, broker_errors, take
-from stream.layout import Header
-from stream.partition import PartitionWindows
-from stream.store import NEW_GENERATION_HINT
-from stream.telemetry import get_logger
+from freshet.stream.errors import BrokerError, LogLostError
+from freshet.stream.kafka import Consumer, TopicPartition, broker_errors, take
+from freshet.stream.layout import Header
+from freshet.stream.partition import PartitionWindows
+from freshet.stream.store import NEW_GENERATION_HINT
+from freshet.stream.telemetry import get_logger
 
 Key = tuple[str, int]
 

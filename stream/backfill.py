@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 import redis
 
-from stream.config import Settings
-from stream.errors import ConfigError
-from stream.store import WindowStore, connect, current_generation, make_current, translated
-from stream.telemetry import get_logger
+from freshet.stream.config import Settings
+from freshet.stream.errors import ConfigError
+from freshet.stream.store import WindowStore, connect, current_generation, make_current, translated
+from freshet.stream.telemetry import get_logger
 
 Key = tuple[str, int]
 

@@ -1,6 +1,6 @@
 """What a reader may believe of stored windows: how far each input has come, what is closed, final, and observed. Pure.
 
-A bucket is named by its number, see `stream.grid`. Dimension: B buckets.
+A bucket is named by its number, see `freshet.stream.grid`. Dimension: B buckets.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.config import UTC, Settings, WindowSettings
-from stream.errors import FingerprintError, InvalidInputError
-from stream.grid import Grid
-from stream.layout import Header
+from freshet.stream.config import UTC, Settings, WindowSettings
+from freshet.stream.errors import FingerprintError, InvalidInputError
+from freshet.stream.grid import Grid
+from freshet.stream.layout import Header
 
 Input = tuple[str, int]
 """Topic and partition."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stream.errors import StoreError, StoreUnavailableError
-from stream.store import CLOCK_KEY, translated
+from freshet.stream.errors import StoreError, StoreUnavailableError
+from freshet.stream.store import CLOCK_KEY, translated
 
 REREAD_MS = 200
 

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from stream.config import TimeUnit
-from stream.errors import EventError
-from stream.schemas import Time
+from freshet.stream.config import TimeUnit
+from freshet.stream.errors import EventError
+from freshet.stream.schemas import Time
 
 MAX_TIME_MS: Final = 253_402_300_799_999
 UNITS: Final[dict[TimeUnit, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000)}

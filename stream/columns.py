@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stream.limits import Refusal
+from freshet.stream.limits import Refusal
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]

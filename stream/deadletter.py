@@ -1,4 +1,4 @@
-"""Records that cannot be used and records that came too late: how they are kept. `stream.letters` shows them."""
+"""Records that cannot be used and records that came too late: how they are kept."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from stream.config import KafkaSettings
-from stream.kafka import Message, headers_of
-from stream.topics import dead_letter_max_bytes, dead_letter_topic
+from freshet.stream.config import KafkaSettings
+from freshet.stream.kafka import Message, headers_of
+from freshet.stream.topics import dead_letter_max_bytes, dead_letter_topic
 
 ERROR_PREFIX = "freshet.error."
 SOURCE_PREFIX = "freshet.source."

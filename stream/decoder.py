@@ -23,15 +23,15 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from stream.codec import UNITS, longest_time, time_ms
-from stream.columns import Decoded, Float64, Int64, concatenate, without
-from stream.config import EventSettings, TimeUnit
-from stream.errors import EventError
-from stream.fieldmap import click_shape, order_shapes
-from stream.limits import MAX_KEY_BYTES, ByteLimits, Refusal
-from stream.rfc3339 import NOT_PLAIN, plain_times_ms
-from stream.schemas import item_id_of
-from stream.windows import CLICK_CHANNELS
+from freshet.stream.codec import UNITS, longest_time, time_ms
+from freshet.stream.columns import Decoded, Float64, Int64, concatenate, without
+from freshet.stream.config import EventSettings, TimeUnit
+from freshet.stream.errors import EventError
+from freshet.stream.fieldmap import click_shape, order_shapes
+from freshet.stream.limits import MAX_KEY_BYTES, ByteLimits, Refusal
+from freshet.stream.rfc3339 import NOT_PLAIN, plain_times_ms
+from freshet.stream.schemas import item_id_of
+from freshet.stream.windows import CLICK_CHANNELS
 
 __all__ = ["Decoded", "EventDecoder", "EventKind"]
 

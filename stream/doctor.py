@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from stream.clock import open_clock, read_anchor
-from stream.config import Settings
-from stream.decoder import EventKind
-from stream.errors import FreshetError
-from stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
-from stream.partition import fingerprint
-from stream.store import WindowStore, check_fit, connect, current_generation
-from stream.topics import mismatches, plan
+from freshet.stream.clock import open_clock, read_anchor
+from freshet.stream.config import Settings
+from freshet.stream.decoder import EventKind
+from freshet.stream.errors import FreshetError
+from freshet.stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
+from freshet.stream.partition import fingerprint
+from freshet.stream.store import WindowStore, check_fit, connect, current_generation
+from freshet.stream.topics import mismatches, plan
 
 MAX_SKEW_MS = 5_000
 

@@ -3,9 +3,8 @@
 Every child dies with the thread that started it (PR_SET_PDEATHSIG), even when that is killed: start them from a thread
 that lives as long as they are needed, such as the main one.
 
-`python -m stream.embedded broker` is the child that owns the embedded broker; `... exec PARENT COMMAND...` becomes
-another program after tying itself to its parent.
-"""
+`python -m freshet.stream.embedded broker` is the child that owns the embedded broker; `... exec PARENT COMMAND...`
+becomes another program after tying itself to its parent."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from stream.errors import BrokerError, ConfigError, StoreUnavailableError
+from freshet.stream.errors import BrokerError, ConfigError, StoreUnavailableError
 
 PR_SET_PDEATHSIG = 1
 START_TIMEOUT_S = 20.0
@@ -49,9 +48,8 @@ class Child:
         environ: Mapping[str, str] | None = None,
         pipe_output: bool = False,
     ) -> None:
-        tied = [sys.executable, "-m", "stream.embedded", "exec", str(os.getpid()), *command]
-        paths = [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environ or {})}
+        tied = [sys.executable, "-m", "freshet.stream.embedded", "exec", str(os.getpid()), *command]
+        env = {**os.environ, **(environ or {})}
         log: IO[bytes] | None = log_file.open("ab") if log_file else None
         try:
             self.process = subprocess.Popen(
@@ -101,7 +99,9 @@ class EmbeddedBroker(Child):
     """
 
     def __init__(self, log_file: Path | None = None) -> None:
-        super().__init__([sys.executable, "-m", "stream.embedded", "broker"], log_file=log_file, pipe_output=True)
+        super().__init__(
+            [sys.executable, "-m", "freshet.stream.embedded", "broker"], log_file=log_file, pipe_output=True
+        )
         assert self.process.stdout is not None
         self.bootstrap_servers = self.process.stdout.readline().decode().strip()
         if not self.bootstrap_servers:
@@ -316,7 +316,7 @@ def main(arguments: list[str]) -> None:
             die_with_parent(int(parent))
             os.execvp(command, [command, *rest])
         case _:
-            raise SystemExit("usage: python -m stream.embedded broker | exec PARENT COMMAND...")
+            raise SystemExit("usage: python -m freshet.stream.embedded broker | exec PARENT COMMAND...")
 
 
 if __name__ == "__main__":

@@ -22,15 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from stream import belief
-from stream.belief import ReadRules
-from stream.codec import time_ms
-from stream.config import Settings
-from stream.errors import EventError, InvalidInputError
-from stream.read import WindowReader
-from stream.schemas import CHANNELS, UNIT_SCALES
-from stream.store import WindowStore, connect, current_generation
-from stream.telemetry import get_logger
+from freshet.stream import belief
+from freshet.stream.belief import ReadRules
+from freshet.stream.codec import time_ms
+from freshet.stream.config import Settings
+from freshet.stream.errors import EventError, InvalidInputError
+from freshet.stream.read import WindowReader
+from freshet.stream.schemas import CHANNELS, UNIT_SCALES
+from freshet.stream.store import WindowStore, connect, current_generation
+from freshet.stream.telemetry import get_logger
 
 MAX_GROUP_CELLS = 24_000_000
 COLUMNS = ("item_id", "bucket_start_ms", *CHANNELS)

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from stream.errors import ConfigError
-from stream.schemas import ClickKind, Time
+from freshet.stream.errors import ConfigError
+from freshet.stream.schemas import ClickKind, Time
 
 LINE: Final[dict[str, Any]] = {"sku": str, "region": str, "quantity": float, "unit_price": float}
 ORDER: Final[dict[str, Any]] = {"event_id": str, "event_time": Time, "order_id": str, **LINE}

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stream.errors import InvalidInputError
-from stream.schemas import Cumulative, Forecast
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import Cumulative, Forecast
 
 Floats = npt.NDArray[np.float64]
 

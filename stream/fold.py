@@ -10,21 +10,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import UTC, Resolution
-from stream.dedupe import MINUTE_MS, SeenHashes, first_live_minute, minute_expiry_ms
-from stream.grid import Grid
-from stream.layout import Keys, MinuteAppend, TileWrites
-from stream.tiles import decode_cells, encode_cells
-from stream.windows import (
-    NO_CELLS,
-    Additions,
-    Cells,
-    TileCache,
-    TileName,
-    add_to,
-    split_tiles,
-    sum_by_tile,
-)
+from freshet.stream.config import UTC, Resolution
+from freshet.stream.dedupe import MINUTE_MS, SeenHashes, first_live_minute, minute_expiry_ms
+from freshet.stream.grid import Grid
+from freshet.stream.layout import Keys, MinuteAppend, TileWrites
+from freshet.stream.tiles import decode_cells, encode_cells
+from freshet.stream.windows import NO_CELLS, Additions, Cells, TileCache, TileName, add_to, split_tiles, sum_by_tile
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]

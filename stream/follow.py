@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from stream.errors import StoreError
-from stream.grid import Grid
-from stream.layout import Header, Keys
-from stream.ring import Ints
-from stream.tiles import CHUNK_ITEMS
+from freshet.stream.errors import StoreError
+from freshet.stream.grid import Grid
+from freshet.stream.layout import Header, Keys
+from freshet.stream.ring import Ints
+from freshet.stream.tiles import CHUNK_ITEMS
 
 MAX_ATOMIC_TILES = 256
 MAX_REREADS = 16

@@ -13,10 +13,10 @@ from operator import eq, itemgetter
 
 import numpy as np
 
-from stream.columns import Decoded, concatenate
-from stream.kafka import Message, Taken, headers_of
-from stream.partition import Batch, Int64
-from stream.redrive import redrive_name
+from freshet.stream.columns import Decoded, concatenate
+from freshet.stream.kafka import Message, Taken, headers_of
+from freshet.stream.partition import Batch, Int64
+from freshet.stream.redrive import redrive_name
 
 SLICE_RECORDS = 2_000
 _MILLISECONDS = itemgetter(1)

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import DAY_MS, UTC
+from freshet.stream.config import DAY_MS, UTC
 
 Int64 = npt.NDArray[np.int64]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from stream.assignment import check_inside
-from stream.config import Settings
-from stream.errors import LogLostError
-from stream.kafka import LogOffsets, topic_ids
-from stream.layout import Header
-from stream.store import NEW_GENERATION_HINT, WindowStore
+from freshet.stream.assignment import check_inside
+from freshet.stream.config import Settings
+from freshet.stream.errors import LogLostError
+from freshet.stream.kafka import LogOffsets, topic_ids
+from freshet.stream.layout import Header
+from freshet.stream.store import NEW_GENERATION_HINT, WindowStore
 
 Key = tuple[str, int]
 

@@ -17,26 +17,26 @@ import signal
 import time
 from collections.abc import Callable, Collection
 
-from stream.assignment import Assignment, Key, Owned
-from stream.backfill import Generations, caught_up
-from stream.clock import open_clock
-from stream.config import Settings
-from stream.decoder import EventKind
-from stream.errors import BrokerError, FreshetError, LogLostError, StoreUnavailableError
-from stream.failpoints import failpoint
-from stream.gather import Decode, Gathered, gather
-from stream.guard import DeadLetterGuard
-from stream.identity import TopicIdentity, check_logs
-from stream.ingest_metrics import IngestMetrics
-from stream.kafka import LogOffsets, Message, consumer, partitions_of, take
-from stream.layout import Header
-from stream.outbox import Outbox
-from stream.partition import Fold, PartitionWindows, fingerprint
-from stream.pause import Pause
-from stream.signals import on_signals
-from stream.store import NEW_GENERATION_HINT, Outcome, WindowStore, check_fit, connect
-from stream.telemetry import get_logger, new_registry, serve_http
-from stream.topics import dead_letter_topic
+from freshet.stream.assignment import Assignment, Key, Owned
+from freshet.stream.backfill import Generations, caught_up
+from freshet.stream.clock import open_clock
+from freshet.stream.config import Settings
+from freshet.stream.decoder import EventKind
+from freshet.stream.errors import BrokerError, FreshetError, LogLostError, StoreUnavailableError
+from freshet.stream.failpoints import failpoint
+from freshet.stream.gather import Decode, Gathered, gather
+from freshet.stream.guard import DeadLetterGuard
+from freshet.stream.identity import TopicIdentity, check_logs
+from freshet.stream.ingest_metrics import IngestMetrics
+from freshet.stream.kafka import LogOffsets, Message, consumer, partitions_of, take
+from freshet.stream.layout import Header
+from freshet.stream.outbox import Outbox
+from freshet.stream.partition import Fold, PartitionWindows, fingerprint
+from freshet.stream.pause import Pause
+from freshet.stream.signals import on_signals
+from freshet.stream.store import NEW_GENERATION_HINT, Outcome, WindowStore, check_fit, connect
+from freshet.stream.telemetry import get_logger, new_registry, serve_http
+from freshet.stream.topics import dead_letter_topic
 
 SURVEY_S = 1.0
 FIRST_WAIT_S = 0.1

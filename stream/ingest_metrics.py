@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from stream.assignment import Key, Owned
-from stream.partition import Counts
+from freshet.stream.assignment import Key, Owned
+from freshet.stream.partition import Counts
 
 PLACE = ("topic", "partition")
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

@@ -14,10 +14,10 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from stream.decoder import Decoded
-from stream.dedupe import MINUTE_MS, SeenHashes, judge_duplicates
-from stream.redrive import repeats
-from stream.watermark import NEVER_MS, TimeJudgement, TimeRules, judge_times
+from freshet.stream.decoder import Decoded
+from freshet.stream.dedupe import MINUTE_MS, SeenHashes, judge_duplicates
+from freshet.stream.redrive import repeats
+from freshet.stream.watermark import NEVER_MS, TimeJudgement, TimeRules, judge_times
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]

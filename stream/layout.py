@@ -65,7 +65,7 @@ class Keys:
         return f"{self.prefix}:v"
 
     def tile(self, resolution_ms: int, bucket: int, chunk: int) -> str:
-        """String: one tile; `bucket` is the number that `stream.grid` gives it."""
+        """String: one tile; `bucket` is the number that `freshet.stream.grid` gives it."""
         return f"{self.prefix}:w:{resolution_ms}:{bucket}:{chunk}"
 
     def index(self, resolution_ms: int) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stream.config import Settings
-from stream.deadletter import ERROR_PREFIX, SOURCE_PREFIX, HeaderList, Outgoing, Source, source_of
-from stream.errors import ConfigError, InvalidInputError
-from stream.kafka import (
+from freshet.stream.config import Settings
+from freshet.stream.deadletter import ERROR_PREFIX, SOURCE_PREFIX, HeaderList, Outgoing, Source, source_of
+from freshet.stream.errors import ConfigError, InvalidInputError
+from freshet.stream.kafka import (
     Consumer,
     Publisher,
     TableReader,
@@ -21,8 +21,8 @@ from stream.kafka import (
     partitions_of,
     take,
 )
-from stream.redrive import REDRIVE_HEADER
-from stream.topics import dead_letter_topic
+from freshet.stream.redrive import REDRIVE_HEADER
+from freshet.stream.topics import dead_letter_topic
 
 REDRIVE_BATCH = 1_000
 LATE = "late"
@@ -237,8 +237,8 @@ def redrive(
 
     Without filters it goes on where the last redrive ended (kept in the group `<group_prefix>.redrive`); with a filter,
     or `from_start`, it looks at all letters. Sending one twice is harmless: each record carries the header
-    `freshet-redrive: topic-partition-offset` of its original, and windows count a header once (`stream.redrive`).
-    Durable effects, in order: the records are acknowledged, then the position is kept.
+    `freshet-redrive: topic-partition-offset` of its original, and windows count a header once
+    (`freshet.stream.redrive`). Durable effects, in order: the records are acknowledged, then the position is kept.
 
     Args:
         settings: Where to connect.

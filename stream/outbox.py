@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from stream.codec import encode
-from stream.config import Settings
-from stream.deadletter import Outgoing, dead_letter, late_record, limit_of, source_of
-from stream.errors import BrokerError
-from stream.ingest_metrics import IngestMetrics
-from stream.kafka import Message, Publisher, shard_of
-from stream.partition import Fold, PartitionWindows
-from stream.schemas import Alert, WindowsAdvanced
-from stream.telemetry import get_logger
+from freshet.stream.codec import encode
+from freshet.stream.config import Settings
+from freshet.stream.deadletter import Outgoing, dead_letter, late_record, limit_of, source_of
+from freshet.stream.errors import BrokerError
+from freshet.stream.ingest_metrics import IngestMetrics
+from freshet.stream.kafka import Message, Publisher, shard_of
+from freshet.stream.partition import Fold, PartitionWindows
+from freshet.stream.schemas import Alert, WindowsAdvanced
+from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)
 

@@ -14,17 +14,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import UTC, Settings
-from stream.decoder import Decoded, EventDecoder, EventKind
-from stream.dedupe import MINUTE_MS
-from stream.errors import StoreError, StoreUnavailableError
-from stream.failpoints import failpoint
-from stream.fold import ChangedTiles, MinuteLog, TileFolder
-from stream.judge import DeadLetter, ItemDictionary, Judged, dead_letters, judge
-from stream.layout import Header, Outcome, Update
-from stream.store import WindowStore
-from stream.watermark import NEVER_MS, TimeRules
-from stream.windows import Additions, click_additions, order_additions
+from freshet.stream.config import UTC, Settings
+from freshet.stream.decoder import Decoded, EventDecoder, EventKind
+from freshet.stream.dedupe import MINUTE_MS
+from freshet.stream.errors import StoreError, StoreUnavailableError
+from freshet.stream.failpoints import failpoint
+from freshet.stream.fold import ChangedTiles, MinuteLog, TileFolder
+from freshet.stream.judge import DeadLetter, ItemDictionary, Judged, dead_letters, judge
+from freshet.stream.layout import Header, Outcome, Update
+from freshet.stream.store import WindowStore
+from freshet.stream.watermark import NEVER_MS, TimeRules
+from freshet.stream.windows import Additions, click_additions, order_additions
 
 __all__ = ["Counts", "DeadLetter", "EventKind", "Fold", "Outcome", "PartitionWindows", "RawBatch", "fingerprint"]
 

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable
 
-from stream.alerting import paused_alert
-from stream.clock import Clock
-from stream.guard import DeadLetterGuard
-from stream.ingest_metrics import IngestMetrics
-from stream.outbox import Outbox
-from stream.telemetry import get_logger
+from freshet.stream.alerting import paused_alert
+from freshet.stream.clock import Clock
+from freshet.stream.guard import DeadLetterGuard
+from freshet.stream.ingest_metrics import IngestMetrics
+from freshet.stream.outbox import Outbox
+from freshet.stream.telemetry import get_logger
 
 TROUBLE = "dead_letters"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from stream.batches import SourceBatch
+from freshet.stream.batches import SourceBatch
 
 Phase = Literal["history", "live", "done"]
 

@@ -1,7 +1,7 @@
 """The newest windows of every item, merged over partitions and kept current: what forecasts are made from.
 
-Dimensions: I items (rows), C channels in the order of `stream.schemas.CHANNELS`, B buckets, N columns of a tile.
-"""
+Dimensions: I items (rows), C channels in the order of `freshet.stream.schemas.CHANNELS`, B buckets, N columns of a
+tile."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import redis
 
-from stream import belief
-from stream.belief import Input, InputState, ReadRules
-from stream.errors import FreshetError, InvalidInputError, NotRetainedError
-from stream.follow import Change, HeldPart, Look, PartitionFollower, TileId
-from stream.grid import Grid
-from stream.layout import Keys, partitions_key
-from stream.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
-from stream.schemas import CHANNELS
-from stream.store import GENERATION_KEY, later_generation, translated
-from stream.telemetry import get_logger
-from stream.tiles import CHUNK_ITEMS, decode
-from stream.view import Delta, WindowView
+from freshet.stream import belief
+from freshet.stream.belief import Input, InputState, ReadRules
+from freshet.stream.errors import FreshetError, InvalidInputError, NotRetainedError
+from freshet.stream.follow import Change, HeldPart, Look, PartitionFollower, TileId
+from freshet.stream.grid import Grid
+from freshet.stream.layout import Keys, partitions_key
+from freshet.stream.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
+from freshet.stream.schemas import CHANNELS
+from freshet.stream.store import GENERATION_KEY, later_generation, translated
+from freshet.stream.telemetry import get_logger
+from freshet.stream.tiles import CHUNK_ITEMS, decode
+from freshet.stream.view import Delta, WindowView
 
 __all__ = ["Delta", "WindowReader", "WindowView"]
 
@@ -40,7 +40,7 @@ class WindowReader:
     (`offsets`); what Redis loses in a crash is kept here until it has been replayed.
 
     Args:
-        client: From `stream.store.connect`.
+        client: From `freshet.stream.store.connect`.
         generation: Which generation of windows to begin with; a later one is followed once it is current.
         resolution_ms: Width of a bucket.
         num_buckets: How many of the newest buckets to hold, counted from the furthest frontier of any partition.

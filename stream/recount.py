@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 import xxhash
 
-from stream.config import Settings
-from stream.recount_event import BadRecordError, Event, Kind, read_event
+from freshet.stream.config import Settings
+from freshet.stream.recount_event import BadRecordError, Event, Kind, read_event
 
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
-from stream.config import Settings
+from freshet.stream.config import Settings
 
 Kind = Literal["orders", "clicks"]
 

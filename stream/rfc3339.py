@@ -1,7 +1,7 @@
 """RFC 3339 times as text to epoch milliseconds, a column at a time; pure numpy.
 
 Only the plain forms are read here, such as `2026-01-31T09:30:00Z` or `2026-01-31T10:30:00.125+01:00`; whoever calls
-asks `stream.codec.time_ms` about each other one. Dimensions: N texts, L letters.
+asks `freshet.stream.codec.time_ms` about each other one. Dimensions: N texts, L letters.
 """
 
 from __future__ import annotations

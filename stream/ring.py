@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.schemas import CHANNELS
+from freshet.stream.schemas import CHANNELS
 
 NUM_CHANNELS = len(CHANNELS)
 CAPACITY_STEP = 256

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.codec import decode, time_ms
-from stream.errors import EventError
-from stream.schemas import CatalogEntry, InventoryLevel, Promotion, item_id_parts
-from stream.telemetry import get_logger
-from stream.timeline import Changes, Grid, Ints, overlaps, share_of_buckets, value_at_starts
+from freshet.stream.codec import decode, time_ms
+from freshet.stream.errors import EventError
+from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion, item_id_parts
+from freshet.stream.telemetry import get_logger
+from freshet.stream.timeline import Changes, Grid, Ints, overlaps, share_of_buckets, value_at_starts
 
 ShopTopic = Literal["catalog", "promotions", "inventory"]
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import msgspec
 
-from stream.batches import SourceBatch, TopicKind
-from stream.clock import set_anchor
-from stream.config import DAY_MS, MINUTE_MS, SECOND_MS, Settings
-from stream.errors import InvalidInputError
-from stream.kafka import Publisher, consumer, log_range, partitions_of
-from stream.pump import Progress, Pump, Timer
-from stream.store import WindowStore, connect, current_generation
-from stream.telemetry import get_logger
+from freshet.stream.batches import SourceBatch, TopicKind
+from freshet.stream.clock import set_anchor
+from freshet.stream.config import DAY_MS, MINUTE_MS, SECOND_MS, Settings
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.kafka import Publisher, consumer, log_range, partitions_of
+from freshet.stream.pump import Progress, Pump, Timer
+from freshet.stream.store import WindowStore, connect, current_generation
+from freshet.stream.telemetry import get_logger
 
 MAX_UNREAD_BYTES = 3_000_000
 LOW_UNREAD_BYTES = 2_000_000
@@ -241,8 +241,8 @@ def simulate(
         drift_after_ms: Simulated time from the start of live to a planted drift; None is 15 % of the live time.
         plan: A file that says what is planned and how far it is.
     """
-    from stream.simulator import DEFAULT_ITEMS, Shop
-    from stream.simulator import scenario as preset
+    from freshet.stream.simulator import DEFAULT_ITEMS, Shop
+    from freshet.stream.simulator import scenario as preset
 
     tour_ms = (seconds or TOUR_SECONDS) * SECOND_MS * speed
     live_ms = max(1, round(tour_ms if drift_after_ms is None else drift_after_ms / DRIFT_SHARE))
@@ -279,14 +279,14 @@ def replay(
     Args:
         settings: Broker, Redis and topics.
         file: A parquet or CSV file, or a preset's folder.
-        preset: See `stream.replay.PRESETS`.
+        preset: See `freshet.stream.replay.PRESETS`.
         columns: Instead of a preset, our field -> the file's column.
         speed: How many times as fast as it happened.
         seconds: Wall seconds of live time; None goes on to the file's end.
         history_days: Days of the file sent at once before live begins.
         plan: A file that says what is planned and how far it is.
     """
-    from stream.replay import open_replay
+    from freshet.stream.replay import open_replay
 
     source = open_replay(file, preset=preset, mapping=columns or None)
     for reason, count in source.skipped.items():

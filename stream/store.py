@@ -15,10 +15,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from stream.config import RedisSettings
-from stream.errors import FingerprintError, LogLostError, StoreError, StoreUnavailableError, StoreUnfitError
-from stream.layout import Header, Keys, MinuteAppend, Outcome, TileWrites, Update, partitions_key
-from stream.tiles import CHUNK_ITEMS
+from freshet.stream.config import RedisSettings
+from freshet.stream.errors import FingerprintError, LogLostError, StoreError, StoreUnavailableError, StoreUnfitError
+from freshet.stream.layout import Header, Keys, MinuteAppend, Outcome, TileWrites, Update, partitions_key
+from freshet.stream.tiles import CHUNK_ITEMS
 
 __all__ = [
     "CLOCK_KEY",

@@ -13,8 +13,8 @@ import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from stream.config import TelemetrySettings
-from stream.errors import ConfigError
+from freshet.stream.config import TelemetrySettings
+from freshet.stream.errors import ConfigError
 
 Probe = Callable[[], str | None]
 """None when all is well, else the reason why not, for a person."""

@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from stream.errors import StoreError
-from stream.schemas import CHANNELS
+from freshet.stream.errors import StoreError
+from freshet.stream.schemas import CHANNELS
 
 __all__ = [
     "CELLS",

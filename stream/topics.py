@@ -1,4 +1,6 @@
-"""Which topics freshet needs and how each must be set, as plain data; `stream.kafka.ensure_topics` carries it out."""
+"""Which topics freshet needs and how each must be set, as plain data; `freshet.stream.kafka.ensure_topics` carries it
+out.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stream.config import KafkaSettings, Settings
+from freshet.stream.config import KafkaSettings, Settings
 
 DEAD_LETTER_SUFFIX = ".dlq"
 FOREVER = "-1"
@@ -65,12 +67,12 @@ class TopicsReport:
 
 
 def create_topics(settings: Settings, *, live: bool = True) -> TopicsReport:
-    """Create what is missing and check the rest, for `freshet topics create`; see `stream.kafka.ensure_topics`.
+    """Create what is missing and check the rest, for `freshet topics create`; see `freshet.stream.kafka.ensure_topics`.
 
     Raises:
         BrokerError: The broker does not answer or refuses to create a topic.
     """
-    from stream.kafka import ensure_topics
+    from freshet.stream.kafka import ensure_topics
 
     return TopicsReport(tuple(ensure_topics(settings, live=live)))
 

@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from stream.config import Resolution, Settings
-from stream.errors import BrokerError, LogLostError, StoreError
-from stream.follow import Look, PartitionFollower, TileId
-from stream.grid import Grid
-from stream.kafka import Consumer, Message, TopicPartition, broker_errors, consumer, headers_of, log_range, take
-from stream.layout import Header, Keys
-from stream.recount import Cell, Recount
-from stream.recount_event import Kind
-from stream.schemas import CHANNELS
-from stream.store import WindowStore, connect, current_generation, translated
-from stream.telemetry import get_logger
-from stream.tiles import CHUNK_ITEMS, decode
+from freshet.stream.config import Resolution, Settings
+from freshet.stream.errors import BrokerError, LogLostError, StoreError
+from freshet.stream.follow import Look, PartitionFollower, TileId
+from freshet.stream.grid import Grid
+from freshet.stream.kafka import Consumer, Message, TopicPartition, broker_errors, consumer, headers_of, log_range, take
+from freshet.stream.layout import Header, Keys
+from freshet.stream.recount import Cell, Recount
+from freshet.stream.recount_event import Kind
+from freshet.stream.schemas import CHANNELS
+from freshet.stream.store import WindowStore, connect, current_generation, translated
+from freshet.stream.telemetry import get_logger
+from freshet.stream.tiles import CHUNK_ITEMS, decode
 
 MAX_SHOWN = 20
 MAX_RETRIES = 20

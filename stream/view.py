@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.belief import Input
-from stream.ring import Ints
+from freshet.stream.belief import Input
+from freshet.stream.ring import Ints
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from stream.grid import Grid
-from stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
+from freshet.stream.grid import Grid
+from freshet.stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 
 UNITS, REVENUE, ORDERS, RETURNS = (CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns"))
 CLICK_CHANNELS: Final = {

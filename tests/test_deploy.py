@@ -13,8 +13,8 @@ import pytest
 import typer.main
 import yaml
 
-import freshet
-from stream.config import load
+from freshet.cli.main import app
+from freshet.stream.config import load
 
 ROOT = Path(__file__).parent.parent
 SERVICE_KEYS = {
@@ -74,7 +74,7 @@ def test_every_environment_name_is_a_known_setting_with_a_valid_value() -> None:
 
 
 def test_every_command_is_one_of_the_command_line() -> None:
-    group = typer.main.get_command(freshet.app)
+    group = typer.main.get_command(app)
     for service in ours().values():
         command, args = group, list(service["command"])
         while hasattr(command, "commands"):

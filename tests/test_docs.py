@@ -12,9 +12,9 @@ import msgspec
 import pytest
 import typer.main
 
-import freshet
 from docs.generate import RECORDS, pages, schema
-from stream.config import known_settings
+from freshet.cli.main import app
+from freshet.stream.config import known_settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -53,7 +53,7 @@ def typed_commands(text: str) -> Iterator[list[str]]:
 
 
 def parses(arguments: list[str]) -> None:
-    command = typer.main.get_command(freshet.app)
+    command = typer.main.get_command(app)
     rest = list(arguments)
     while hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]

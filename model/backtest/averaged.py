@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.baselines import Model
-from model.tables.panel import Floats, Window
+from freshet.model.baselines import Model
+from freshet.model.tables.panel import Floats, Window
 
 
 class Averaged:

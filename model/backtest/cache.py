@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from model.backtest.workers import Forecast, Job
+from freshet.model.backtest.workers import Forecast, Job
 
 
 class Cache:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model import baselines
-from model.backtest.averaged import Averaged
-from model.backtest.cache import Cache
-from model.backtest.score import Scores, score
-from model.backtest.workers import FineTune, Forecast, Job, Make, forecasts, plan
-from model.tables.panel import Panel, Rolling
-from stream.errors import InvalidInputError
+from freshet.model import baselines
+from freshet.model.backtest.averaged import Averaged
+from freshet.model.backtest.cache import Cache
+from freshet.model.backtest.score import Scores, score
+from freshet.model.backtest.workers import FineTune, Forecast, Job, Make, forecasts, plan
+from freshet.model.tables.panel import Panel, Rolling
+from freshet.stream.errors import InvalidInputError
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 
@@ -79,7 +79,7 @@ def make(name: str, fine_tune: FineTune) -> baselines.Model:
         return Averaged([make(part, fine_tune) for part in name.split("+")])
     kind, _, place = name.partition(":")
     if kind == "freshet":
-        from model.training import tuned
+        from freshet.model.training import tuned
 
         return tuned.make(Path(place) if place else None, fine_tune)
     if name not in names() and kind not in baselines.ADAPTERS:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from model.backtest.compare import Results
-from model.backtest.report import ranked
-from model.backtest.score import METRICS
+from freshet.model.backtest.compare import Results
+from freshet.model.backtest.report import ranked
+from freshet.model.backtest.score import METRICS
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }

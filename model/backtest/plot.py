@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.backtest.compare import Results
-from model.backtest.page import page
-from model.backtest.report import ranked, rows
-from model.backtest.score import stratify
-from model.tables.panel import Floats, Window
+from freshet.model.backtest.compare import Results
+from freshet.model.backtest.page import page
+from freshet.model.backtest.report import ranked, rows
+from freshet.model.backtest.score import stratify
+from freshet.model.tables.panel import Floats, Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.backtest.compare import Results, WindowResult
-from model.backtest.score import METRICS, Scores, mean_over_windows
+from freshet.model.backtest.compare import Results, WindowResult
+from freshet.model.backtest.score import METRICS, Scores, mean_over_windows
 
 if TYPE_CHECKING:
     from rich.table import Table

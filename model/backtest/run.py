@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.backtest.compare import BacktestSettings, Results, backtest
-from model.backtest.report import rows, table, write_forecasts, write_json
-from model.backtest.workers import Forecast, Make
-from stream.errors import InvalidInputError
+from freshet.model.backtest.compare import BacktestSettings, Results, backtest
+from freshet.model.backtest.report import rows, table, write_forecasts, write_json
+from freshet.model.backtest.workers import Forecast, Make
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from model.tables.panel import Panel
+    from freshet.model.tables.panel import Panel
 
 _PLOTS = {".png", ".svg", ".pdf", ".html"}
 
@@ -51,7 +51,7 @@ def run(panel: Panel, settings: BacktestSettings, outputs: Outputs, *, make: Mak
     if outputs.forecasts:
         write_forecasts(results, outputs.forecasts)
     if outputs.plot:
-        from model.backtest.plot import plot
+        from freshet.model.backtest.plot import plot
 
         plot(results, outputs.plot)
     return 1 if results.failed else 0

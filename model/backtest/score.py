@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model import metrics
-from model.tables.panel import Floats, Window
+from freshet.model import metrics
+from freshet.model.tables.panel import Floats, Window
 
 METRICS = ("sql", "wql", "mase", "wape", "coverage_80", "bias")
 _ZERO_SHARES = {"under 10 %": 0.1, "10 to 50 %": 0.5, "50 to 90 %": 0.9, "over 90 %": np.inf}

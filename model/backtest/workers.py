@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from model.baselines import Model
-from model.tables.panel import Floats, Panel, Rolling, Window
-from stream.errors import FreshetError
+from freshet.model.baselines import Model
+from freshet.model.tables.panel import Floats, Panel, Rolling, Window
+from freshet.stream.errors import FreshetError
 
 FineTune = Literal["none", "once", "each"]
 Make = Callable[[str, FineTune], Model]

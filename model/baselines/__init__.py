@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol
 
-from model.baselines.simple import (
+from freshet.model.baselines.simple import (
     Array,
     latest_cycle,
     moving_average,
@@ -17,8 +17,8 @@ from model.baselines.simple import (
     residual_spread,
     seasonal_naive,
 )
-from model.tables.panel import Floats, Window
-from stream.errors import InvalidInputError
+from freshet.model.tables.panel import Floats, Window
+from freshet.stream.errors import InvalidInputError
 
 __all__ = [
     "NAMES",
@@ -77,12 +77,12 @@ def make(name: str) -> Model:
     """
     kind, _, place = name.partition(":")
     if kind in ADAPTERS:
-        kind_of = import_module("model.baselines.adapters")
+        kind_of = import_module("freshet.model.baselines.adapters")
         adapter: Model = kind_of.make(kind, place)
         return adapter
     if name not in _MODULES:
         raise InvalidInputError(
             f"there is no model {name!r}", hint=f"choose from {', '.join(NAMES)}, chronos:FOLDER or timesfm:FOLDER"
         )
-    build: Callable[[str], Model] = import_module(f"model.baselines.{_MODULES[name]}").make
+    build: Callable[[str], Model] = import_module(f"freshet.model.baselines.{_MODULES[name]}").make
     return build(name)

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from model.baselines.naive import forward_filled
-from model.baselines.simple import tidy
-from model.tables.panel import Floats, Window
-from stream.errors import InvalidInputError
+from freshet.model.baselines.naive import forward_filled
+from freshet.model.baselines.simple import tidy
+from freshet.model.tables.panel import Floats, Window
+from freshet.stream.errors import InvalidInputError
 
 LONGEST = 2_048  # newest steps a network is shown
 BATCH = 256

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.baselines.simple import tidy
-from model.baselines.steps import Ahead, Codes, Past, ahead
-from model.tables.panel import Floats, Ints, Window
-from stream.config import DAY_MS
+from freshet.model.baselines.simple import tidy
+from freshet.model.baselines.steps import Ahead, Codes, Past, ahead
+from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.stream.config import DAY_MS
 
 MAX_ROWS = 250_000
 MAX_ORIGINS = 18

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.baselines.learner import Answer, Learner, Lessons
-from model.tables.panel import Floats
+from freshet.model.baselines.learner import Answer, Learner, Lessons
+from freshet.model.tables.panel import Floats
 
 TREES = 120
 SETTINGS = {

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.baselines.learner import Answer, Learner, Lessons
-from model.tables.panel import Floats
+from freshet.model.baselines.learner import Answer, Learner, Lessons
+from freshet.model.tables.panel import Floats
 
 RIDGE = 30.0  # in rows; features are on one scale
 NAMES_OF_THINGS = ("weekday", "hour", "month")  # features whose numbers mean no amount: a column for each value

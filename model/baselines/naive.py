@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Floats, Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from model.baselines.simple import mean_of, normal_quantiles, tidy
-from model.tables.panel import Floats, Window
+from freshet.model.baselines.simple import mean_of, normal_quantiles, tidy
+from freshet.model.tables.panel import Floats, Window
 
 LAGS, SEASONAL_LAGS = 1, 2
 LONGEST = 1_000  # newest steps that it learns from

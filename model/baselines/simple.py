@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Floats, Window
 
 Array = NDArray[np.floating]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from model.baselines.naive import forward_filled, seasonal_naive
-from model.baselines.simple import tidy
-from model.tables.panel import Floats, Window
+from freshet.model.baselines.naive import forward_filled, seasonal_naive
+from freshet.model.baselines.simple import tidy
+from freshet.model.tables.panel import Floats, Window
 
 LONGEST = 1_000  # newest steps that are looked at; older ones only cost time
 LONGEST_SEASON = 24  # AutoETS refuses longer ones, and so they are left out

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.effects.closed import Bools, closed_steps
-from model.effects.days import flag_columns
-from model.effects.features import bridged
-from model.effects.levels import cells, usual
-from model.effects.shared import shared_effects
-from model.tables.panel import Floats, Ints, Window
-from stream.config import DAY_MS
+from freshet.model.effects.closed import Bools, closed_steps
+from freshet.model.effects.days import flag_columns
+from freshet.model.effects.features import bridged
+from freshet.model.effects.levels import cells, usual
+from freshet.model.effects.shared import shared_effects
+from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.stream.config import DAY_MS
 
 WEEK_MS = 7 * DAY_MS
 HALF_YEAR_WEEKS = 26

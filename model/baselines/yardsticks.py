@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.baselines.naive import SeasonalNaive
-from model.baselines.simple import moving_average, tidy
-from model.tables.panel import Floats, Window
+from freshet.model.baselines.naive import SeasonalNaive
+from freshet.model.baselines.simple import moving_average, tidy
+from freshet.model.tables.panel import Floats, Window
 
 SEASONS = 4  # of the moving average
 SHORTEST_AVERAGE = 7

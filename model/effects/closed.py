@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tables.panel import Floats, Ints, Window
-from stream.config import DAY_MS
+from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.stream.config import DAY_MS
 
 Bools = NDArray[np.bool_]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tables.panel import Floats, Ints, Window
-from stream.config import DAY_MS
+from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.stream.config import DAY_MS
 
 Bools = NDArray[np.bool_]
 

@@ -15,11 +15,11 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from model.effects.closed import Bools
-from model.effects.days import Days, days_of, flag_columns
-from model.effects.features import EPOCH, calendar_features, feast_lengths, series_features
-from model.effects.levels import cells, usual
-from model.tables.panel import Floats, Ints, Window
+from freshet.model.effects.closed import Bools
+from freshet.model.effects.days import Days, days_of, flag_columns
+from freshet.model.effects.features import EPOCH, calendar_features, feast_lengths, series_features
+from freshet.model.effects.levels import cells, usual
+from freshet.model.tables.panel import Floats, Ints, Window
 
 MAX_SERIES = 1_000  # evenly chosen for the fit; more say nothing new about a day
 CHUNK = 256

@@ -15,9 +15,9 @@ import numpy as np
 from dateutil.easter import easter  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from model.effects.days import Days
-from model.tables.panel import Floats, Ints
-from stream.errors import InvalidInputError
+from freshet.model.effects.days import Days
+from freshet.model.tables.panel import Floats, Ints
+from freshet.stream.errors import InvalidInputError
 
 Bools = NDArray[np.bool_]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tables.panel import Floats, Ints
+from freshet.model.tables.panel import Floats, Ints
 
 Bools = NDArray[np.bool_]
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from model.effects.closed import Bools
-from model.effects.events import fit_events
-from model.effects.slopes import fit_slopes
-from model.tables.panel import Floats, Window
-from stream.config import DAY_MS
+from freshet.model.effects.closed import Bools
+from freshet.model.effects.events import fit_events
+from freshet.model.effects.slopes import fit_slopes
+from freshet.model.tables.panel import Floats, Window
+from freshet.stream.config import DAY_MS
 
 
 def shared_effects(window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:

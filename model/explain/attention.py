@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from model.batch import Batch
-from model.explain.shapley import chosen_steps, one_row
-from model.forecaster import Forecaster
-from model.network import Attention, rotate
+from freshet.model.batch import Batch
+from freshet.model.explain.shapley import chosen_steps, one_row
+from freshet.model.forecaster import Forecaster
+from freshet.model.network import Attention, rotate
 
 NUM_BETWEEN = 2  # tokens between context and horizon: the item's own, and a separator
 

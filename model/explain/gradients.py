@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from model.batch import KNOWN_SLOTS, Batch
-from model.explain.shapley import chosen_steps, level_columns, one_row
-from model.features import from_z
-from model.forecaster import Forecaster, newest, padded
+from freshet.model.batch import KNOWN_SLOTS, Batch
+from freshet.model.explain.shapley import chosen_steps, level_columns, one_row
+from freshet.model.features import from_z
+from freshet.model.forecaster import Forecaster, newest, padded
 
 # Of a Gauss-Legendre sum, which misses less than a percent in most rows, and some where a period is found on the way.
 NUM_POINTS = 24

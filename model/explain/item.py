@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.batch import Batch
-from model.explain.whatif import Promotion, WhatIf, compare
-from model.explain.words import Explanation, explain
-from model.forecaster import Forecaster
-from model.slots import NAMES, Dressed, dress
-from model.tables.panel import Floats, Ints, Panel, Window
-from model.tables.table import TableSettings, read_panel, window_ahead
-from stream.config import DAY_MS
-from stream.errors import InvalidInputError
+from freshet.model.batch import Batch
+from freshet.model.explain.whatif import Promotion, WhatIf, compare
+from freshet.model.explain.words import Explanation, explain
+from freshet.model.forecaster import Forecaster
+from freshet.model.slots import NAMES, Dressed, dress
+from freshet.model.tables.panel import Floats, Ints, Panel, Window
+from freshet.model.tables.table import TableSettings, read_panel, window_ahead
+from freshet.stream.config import DAY_MS
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd

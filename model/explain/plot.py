@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.explain.shapley import Contribution, step_name
-from model.explain.words import LOOKED_NOT_A_CAUSE, Explanation, headline, moment, noticeable, number
-from stream.errors import InvalidInputError
+from freshet.model.explain.shapley import Contribution, step_name
+from freshet.model.explain.words import LOOKED_NOT_A_CAUSE, Explanation, headline, moment, noticeable, number
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

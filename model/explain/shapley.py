@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.text import NUM_TEXT
-from stream.config import DAY_MS, HOUR_MS
-from stream.errors import InvalidInputError
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.text import NUM_TEXT
+from freshet.stream.config import DAY_MS, HOUR_MS
+from freshet.stream.errors import InvalidInputError
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ STEP_NAMES = ((HOUR_MS, "hour"), (DAY_MS, "day"), (WEEK_MS, "week"), (30 * DAY_M
 
 
 class Forecasts(Protocol):
-    """What is needed of a `model.forecaster.Forecaster`."""
+    """What is needed of a `freshet.model.forecaster.Forecaster`."""
 
     @property
     def quantile_levels(self) -> tuple[float, ...]:

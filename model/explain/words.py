@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.batch import Batch
-from model.cumulative import Paths
-from model.dependence import WITHOUT_HISTORY, default_dependence
-from model.explain.attention import Looked, looked_at
-from model.explain.gradients import Gradients, integrated_gradients
-from model.explain.shapley import NOTICEABLE, Contribution, Shapley, chosen_steps, one_row, shapley, step_name
-from model.forecaster import Forecaster
-from model.marginal import whole_rows
-from stream.config import DAY_MS
+from freshet.model.batch import Batch
+from freshet.model.cumulative import Paths
+from freshet.model.dependence import WITHOUT_HISTORY, default_dependence
+from freshet.model.explain.attention import Looked, looked_at
+from freshet.model.explain.gradients import Gradients, integrated_gradients
+from freshet.model.explain.shapley import NOTICEABLE, Contribution, Shapley, chosen_steps, one_row, shapley, step_name
+from freshet.model.forecaster import Forecaster
+from freshet.model.marginal import whole_rows
+from freshet.stream.config import DAY_MS
 
 Floats = NDArray[np.float64]
 

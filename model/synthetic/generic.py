@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from model.features import calendar_periods
-from model.synthetic.draw import Draw
+from freshet.model.features import calendar_periods
+from freshet.model.synthetic.draw import Draw
 
 
 def periods(draw: Draw, resolution_ms: int) -> Tensor:

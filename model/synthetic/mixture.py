@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from model.batch import Batch
-from model.features import DAY_MS, WEEK_MS, YEAR_MS
-from model.synthetic import generic
-from model.synthetic.draw import Draw
-from model.synthetic.retail import Series, empty_slots, retail
-from model.text import NUM_NUMBERS, NUM_TEXT
+from freshet.model.batch import Batch
+from freshet.model.features import DAY_MS, WEEK_MS, YEAR_MS
+from freshet.model.synthetic import generic
+from freshet.model.synthetic.draw import Draw
+from freshet.model.synthetic.retail import Series, empty_slots, retail
+from freshet.model.text import NUM_NUMBERS, NUM_TEXT
 
 MINUTE_MS = 60_000
 MONTH_MS = YEAR_MS // 12

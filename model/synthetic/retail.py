@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS
-from model.features import CLOSED, DAY_MS, EFFECT, FIRST_FREE, WEEK_MS, WEEK_SHIFT_MS, YEAR_MS, month_turn
-from model.synthetic.draw import Draw
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.features import CLOSED, DAY_MS, EFFECT, FIRST_FREE, WEEK_MS, WEEK_SHIFT_MS, YEAR_MS, month_turn
+from freshet.model.synthetic.draw import Draw
 
 
 class Series(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import InvalidInputError
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd

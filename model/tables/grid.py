@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import InvalidInputError
+from freshet.stream.errors import InvalidInputError
 
 Ints = NDArray[np.int64]
 DAY_MS = 86_400_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import InvalidInputError
+from freshet.stream.errors import InvalidInputError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream.errors import InvalidInputError
-from stream.replay.presets import RETAIL_PRODUCT
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.replay.presets import RETAIL_PRODUCT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from model.effects.features import public_holidays
-from model.tables import encode
-from model.tables.grid import Grid, resolution_ms, season_length
-from model.tables.panel import Floats, Ints, Panel, Window
-from stream.errors import InvalidInputError
+from freshet.model.effects.features import public_holidays
+from freshet.model.tables import encode
+from freshet.model.tables.grid import Grid, resolution_ms, season_length
+from freshet.model.tables.panel import Floats, Ints, Panel, Window
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd

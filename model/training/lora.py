@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from model.network import FreshetNetwork
-from stream.errors import InvalidInputError
+from freshet.model.network import FreshetNetwork
+from freshet.stream.errors import InvalidInputError
 
 RANK = 8
 SCALE = 16  # an addition counts SCALE / RANK times

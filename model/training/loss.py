@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.features import to_z
-from model.network import FreshetOutput
+from freshet.model.features import to_z
+from freshet.model.network import FreshetOutput
 
 WEIGHT_BOUNDS = (0.3, 3.0)
 

@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.baselines import Array, seasonal_naive
-from model.batch import Batch
-from model.features import calendar_periods
-from model.forecaster import pick_device
-from model.metrics import wql
-from model.network import FreshetConfig, FreshetNetwork, place
-from model.synthetic.mixture import sample
-from model.training.loss import network_loss
-from model.weights import save_weights
+from freshet.model.baselines import Array, seasonal_naive
+from freshet.model.batch import Batch
+from freshet.model.features import calendar_periods
+from freshet.model.forecaster import pick_device
+from freshet.model.metrics import wql
+from freshet.model.network import FreshetConfig, FreshetNetwork, place
+from freshet.model.synthetic.mixture import sample
+from freshet.model.training.loss import network_loss
+from freshet.model.weights import save_weights
 
 CHECKPOINT = "checkpoint.safetensors"
 STATE = "state.json"
@@ -296,7 +296,7 @@ def pretrain(settings: PretrainSettings) -> None:
 
     A terminal gets a progress bar on standard error, and TensorBoard its scalars in the folder, where it is installed.
     """
-    from model.training.watch import board, progress_bar
+    from freshet.model.training.watch import board, progress_bar
 
     settings.output.mkdir(parents=True, exist_ok=True)
     with (

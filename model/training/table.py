@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.batch import Batch
-from model.forecaster import Forecaster
-from model.slots import dress
-from model.tables.panel import Panel, Window
-from model.tables.table import TableSettings, read_panel, window_ahead
-from model.training.train import FineTuneSettings, fine_tune, held_out_loss
-from model.training.tuned import PastWindows, Tuned, choose
-from model.weights import save_weights, verify_weights
-from stream.errors import InvalidInputError
+from freshet.model.batch import Batch
+from freshet.model.forecaster import Forecaster
+from freshet.model.slots import dress
+from freshet.model.tables.panel import Panel, Window
+from freshet.model.tables.table import TableSettings, read_panel, window_ahead
+from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss
+from freshet.model.training.tuned import PastWindows, Tuned, choose
+from freshet.model.weights import save_weights, verify_weights
+from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd

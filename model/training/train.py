@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model.batch import Batch
-from model.network import FreshetNetwork, place
-from model.training import lora
-from model.training.loss import network_loss
-from stream.errors import InvalidInputError
+from freshet.model.batch import Batch
+from freshet.model.network import FreshetNetwork, place
+from freshet.model.training import lora
+from freshet.model.training.loss import network_loss
+from freshet.stream.errors import InvalidInputError
 
 Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
 """Draws training windows with the given generator: contexts and their actuals [B, H], NaN = not observed."""
@@ -34,7 +34,7 @@ class FineTuneSettings:
         learning_rate: reached after the warm-up, falling linearly to a tenth at the last step.
         gradient_norm_max: longer gradients are shortened to it.
         tune: "full" updates everything, "top" the last encoder layer and the head, "lora" low-rank additions to the
-            matrices of `model.training.lora`, which are part of them afterwards.
+            matrices of `freshet.model.training.lora`, which are part of them afterwards.
         dropout: share of each layer's output dropped while training.
         mixed_precision: compute in bfloat16 where that is safe; the weights stay float32.
         check_every_steps: steps between two looks at a hold-out, where one is given.

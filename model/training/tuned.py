@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.batch import Batch
-from model.features import CLOSED, DAY_MS, WEEK_MS, known_channels, scale_target
-from model.forecaster import Forecaster
-from model.network import FreshetConfig, FreshetNetwork
-from model.profiles import profiles
-from model.slots import Dressed, dress
-from model.tables.panel import Floats, Ints, Window
-from model.training.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
-from model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.batch import Batch
+from freshet.model.features import CLOSED, DAY_MS, WEEK_MS, known_channels, scale_target
+from freshet.model.forecaster import Forecaster
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.profiles import profiles
+from freshet.model.slots import Dressed, dress
+from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
+from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 SHORTEST_CONTEXT = 32  # steps of history before a training window
 SHIFT_WEEKS = 150

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest, Score
+from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest, Score
 
 MAX_LATENCIES = 200_000
 

@@ -7,8 +7,8 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stream.config import Settings, env_name
-from stream.errors import ConfigError
+from freshet.stream.config import Settings, env_name
+from freshet.stream.errors import ConfigError
 
 LIVE_SPEED = 900.0
 HEADLESS_SPEED = 3_600.0

@@ -15,7 +15,7 @@ from types import FrameType
 import orjson
 from rich.console import Console
 
-from online.demo.options import (
+from freshet.online.demo.options import (
     HISTORY_DAYS,
     REPLAY_HISTORY_DAYS,
     DemoOptions,
@@ -23,13 +23,13 @@ from online.demo.options import (
     config_text,
     dashboard_port,
 )
-from online.demo.supervise import Service, Supervisor
-from online.demo.view import Status, View, open_view
-from online.demo.watch import Watcher, read_plan, wait_until
-from stream.config import Settings, load
-from stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
-from stream.errors import ConfigError, FreshetError
-from stream.kafka import ensure_topics
+from freshet.online.demo.supervise import Service, Supervisor
+from freshet.online.demo.view import Status, View, open_view
+from freshet.online.demo.watch import Watcher, read_plan, wait_until
+from freshet.stream.config import Settings, load
+from freshet.stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
+from freshet.stream.errors import ConfigError, FreshetError
+from freshet.stream.kafka import ensure_topics
 
 TICK_S = 0.5
 CATCH_UP_S = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
+from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
 
 
 def when(at_ms: int) -> str:

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from online.demo.story import when
+from freshet.online.demo.story import when
 
 MAX_LINES = 14
 PLAIN_STATUS_EVERY = 10

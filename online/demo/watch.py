@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from online.demo import story
-from online.demo.count import COUNTED_KINDS, Tally
-from stream.clock import open_clock
-from stream.config import Settings
-from stream.errors import BrokerError
-from stream.kafka import LogOffsets, TableReader, partitions_of
-from stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
-from stream.store import WindowStore, connect
+from freshet.online.demo import story
+from freshet.online.demo.count import COUNTED_KINDS, Tally
+from freshet.stream.clock import open_clock
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka import LogOffsets, TableReader, partitions_of
+from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
+from freshet.stream.store import WindowStore, connect
 
 MAX_POLLS_PER_LOOK = 20
 LEADERS_TIMEOUT_S = 30.0

@@ -2,8 +2,8 @@
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs, topic_ids
-from stream.kafka.client import (
+from freshet.stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs, topic_ids
+from freshet.stream.kafka.client import (
     Cluster,
     Taken,
     broker_errors,
@@ -16,8 +16,8 @@ from stream.kafka.client import (
     shard_of,
     take,
 )
-from stream.kafka.publisher import Headers, Publisher
-from stream.kafka.table import TableReader, TableRecord
+from freshet.stream.kafka.publisher import Headers, Publisher
+from freshet.stream.kafka.table import TableReader, TableRecord
 
 __all__ = [
     "Cluster",

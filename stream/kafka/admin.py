@@ -12,10 +12,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from stream.config import Settings
-from stream.errors import BrokerError
-from stream.kafka.client import broker_errors, cluster, common_config, consumer, log_range
-from stream.topics import TopicPlan, TopicReport, mismatches, plan
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka.client import broker_errors, cluster, common_config, consumer, log_range
+from freshet.stream.topics import TopicPlan, TopicReport, mismatches, plan
 
 Key = tuple[str, int]
 

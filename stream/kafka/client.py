@@ -11,10 +11,10 @@ from typing import Any
 import xxhash
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from stream.config import KafkaSettings, Settings
-from stream.errors import BrokerError, ConfigError, LogLostError
-from stream.telemetry import get_logger
-from stream.topics import dead_letter_max_bytes
+from freshet.stream.config import KafkaSettings, Settings
+from freshet.stream.errors import BrokerError, ConfigError, LogLostError
+from freshet.stream.telemetry import get_logger
+from freshet.stream.topics import dead_letter_max_bytes
 
 LIBRARY_LOG_LEVEL = 4
 """librdkafka's syslog levels; 4 is warning. Its notes about closed connections at shutdown are level 6."""

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from stream.config import Settings
-from stream.errors import BrokerError
-from stream.kafka.client import broker_error, producer
-from stream.telemetry import get_logger
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka.client import broker_error, producer
+from freshet.stream.telemetry import get_logger
 
 Headers = Sequence[tuple[str, bytes | None]]
 

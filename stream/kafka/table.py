@@ -9,9 +9,9 @@ from typing import Self
 
 from confluent_kafka import Message, TopicPartition
 
-from stream.config import Settings
-from stream.errors import BrokerError
-from stream.kafka.client import broker_errors, consumer, headers_of, partitions_of, take
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka.client import broker_errors, consumer, headers_of, partitions_of, take
 
 MAX_RECORDS = 5_000
 BUFFER_KB = 8_192

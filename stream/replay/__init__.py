@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.replay.open import PRESETS, open_replay, parse_map
-from stream.replay.rows import Replay
+from freshet.stream.replay.open import PRESETS, open_replay, parse_map
+from freshet.stream.replay.rows import Replay
 
 __all__ = ["PRESETS", "Replay", "open_replay", "parse_map"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.errors import InvalidInputError
-from stream.replay.presets import dunnhumby, olist, online_retail, taobao
-from stream.replay.rows import CLICK_NAMES, ORDER, Codes, Replay, Rows, split
-from stream.replay.table import Table
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.replay.presets import dunnhumby, olist, online_retail, taobao
+from freshet.stream.replay.rows import CLICK_NAMES, ORDER, Codes, Replay, Rows, split
+from freshet.stream.replay.table import Table
 
 PRESETS = {"online_retail": online_retail, "taobao": taobao, "olist": olist, "dunnhumby": dunnhumby}
 FIELDS = ("event_time", "sku", "quantity", "unit_price", "region", "order_id", "event_id", "kind")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.config import DAY_MS
-from stream.replay.rows import CART, FAVOURITE, ORDER, VIEW, Codes, Floats, Replay, Rows, first_prices, split
-from stream.replay.table import Table
-from stream.schemas import CatalogEntry
+from freshet.stream.config import DAY_MS
+from freshet.stream.replay.rows import CART, FAVOURITE, ORDER, VIEW, Codes, Floats, Replay, Rows, first_prices, split
+from freshet.stream.replay.table import Table
+from freshet.stream.schemas import CatalogEntry
 
 RETAIL_PRODUCT = re.compile(r"\d{5}|DCGS|SP\d|PADS")
 TAOBAO_KINDS = {"pv": VIEW, "cart": CART, "fav": FAVOURITE, "buy": ORDER}

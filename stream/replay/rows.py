@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.batches import SourceBatch, TopicKind
-from stream.config import HOUR_MS, MINUTE_MS
-from stream.errors import InvalidInputError
-from stream.schemas import CatalogEntry
+from freshet.stream.batches import SourceBatch, TopicKind
+from freshet.stream.config import HOUR_MS, MINUTE_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import CatalogEntry
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

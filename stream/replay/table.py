@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from stream.errors import InvalidInputError
-from stream.replay.rows import Codes, Floats, Ints
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.replay.rows import Codes, Floats, Ints
 
 SECONDS_BELOW = 100_000_000_000
 

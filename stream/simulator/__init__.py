@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stream.simulator.faults import Faults
-from stream.simulator.plan import Drift, Scenario, scenario
-from stream.simulator.shop import DEFAULT_ITEMS, DEFAULT_START_MS, Shop
+from freshet.stream.simulator.faults import Faults
+from freshet.stream.simulator.plan import Drift, Scenario, scenario
+from freshet.stream.simulator.shop import DEFAULT_ITEMS, DEFAULT_START_MS, Shop
 
 __all__ = ["DEFAULT_ITEMS", "DEFAULT_START_MS", "Drift", "Faults", "Scenario", "Shop", "scenario"]

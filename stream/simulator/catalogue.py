@@ -8,9 +8,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from stream.schemas import item_id_of
-from stream.simulator.goods import CATEGORIES, REGION_SHARES, REGIONS
-from stream.simulator.seeds import generator
+from freshet.stream.schemas import item_id_of
+from freshet.stream.simulator.goods import CATEGORIES, REGION_SHARES, REGIONS
+from freshet.stream.simulator.seeds import generator
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -11,11 +11,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from stream.config import DAY_MS, HOUR_MS, MINUTE_MS
-from stream.simulator.catalogue import Catalogue, Floats
-from stream.simulator.goods import CATEGORIES, REGIONS
-from stream.simulator.plan import COUPON_LIFT, FLASH_LIFT, Drift, Plan
-from stream.simulator.seeds import generator
+from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS
+from freshet.stream.simulator.catalogue import Catalogue, Floats
+from freshet.stream.simulator.goods import CATEGORIES, REGIONS
+from freshet.stream.simulator.plan import COUPON_LIFT, FLASH_LIFT, Drift, Plan
+from freshet.stream.simulator.seeds import generator
 
 QUARTER_MS = 15 * MINUTE_MS
 QUARTERS = HOUR_MS // QUARTER_MS

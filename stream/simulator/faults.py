@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.config import HOUR_MS, MINUTE_MS
-from stream.errors import InvalidInputError
-from stream.simulator.records import Records
-from stream.simulator.seeds import generator
+from freshet.stream.config import HOUR_MS, MINUTE_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.simulator.records import Records
+from freshet.stream.simulator.seeds import generator
 
 EVENT_TIME = re.compile(rb'"event_time":(\d+)')
 NESTING = 1_000

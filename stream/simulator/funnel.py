@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.config import DAY_MS, HOUR_MS, MINUTE_MS
-from stream.simulator.catalogue import Catalogue, Floats, Ints
-from stream.simulator.demand import QUARTER_MS, QUARTERS, Demand, HourDemand, draw_leads
-from stream.simulator.goods import REGIONS
-from stream.simulator.seeds import generator
-from stream.simulator.stock import Stock
+from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS
+from freshet.stream.simulator.catalogue import Catalogue, Floats, Ints
+from freshet.stream.simulator.demand import QUARTER_MS, QUARTERS, Demand, HourDemand, draw_leads
+from freshet.stream.simulator.goods import REGIONS
+from freshet.stream.simulator.seeds import generator
+from freshet.stream.simulator.stock import Stock
 
 VIEW, CART, FAVOURITE, CHECKOUT = range(4)
 HOUR_NOISE_SHAPE = 12.0

@@ -7,13 +7,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from stream.config import DAY_MS, HOUR_MS
-from stream.errors import InvalidInputError
-from stream.schemas import Promotion
-from stream.simulator.catalogue import Catalogue, Floats
-from stream.simulator.faults import Faults
-from stream.simulator.goods import CATEGORIES
-from stream.simulator.seeds import generator
+from freshet.stream.config import DAY_MS, HOUR_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import Promotion
+from freshet.stream.simulator.catalogue import Catalogue, Floats
+from freshet.stream.simulator.faults import Faults
+from freshet.stream.simulator.goods import CATEGORIES
+from freshet.stream.simulator.seeds import generator
 
 WEEK_MS = 7 * DAY_MS
 FLASH_SALES_PER_WEEK = 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream.batches import TopicKind
+from freshet.stream.batches import TopicKind
 
 
 @dataclass(slots=True)

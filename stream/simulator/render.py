@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from stream.config import HOUR_MS
-from stream.schemas import CatalogEntry, InventoryLevel, Promotion
-from stream.simulator.catalogue import Catalogue, Floats, Ints
-from stream.simulator.funnel import Clicks, Lines
-from stream.simulator.goods import REGIONS
-from stream.simulator.records import Records
-from stream.simulator.seeds import generator
+from freshet.stream.config import HOUR_MS
+from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
+from freshet.stream.simulator.catalogue import Catalogue, Floats, Ints
+from freshet.stream.simulator.funnel import Clicks, Lines
+from freshet.stream.simulator.goods import REGIONS
+from freshet.stream.simulator.records import Records
+from freshet.stream.simulator.seeds import generator
 
 KINDS = ("view", "cart", "favourite", "checkout")
 MEAN_DELAY_MS, MAX_DELAY_MS = 400, 4_000

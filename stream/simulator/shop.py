@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stream.batches import SourceBatch
-from stream.config import DAY_MS, HOUR_MS, MINUTE_MS
-from stream.errors import InvalidInputError
-from stream.simulator.catalogue import Floats, Ints, make_catalogue
-from stream.simulator.demand import QUARTER_MS, QUARTERS, Demand
-from stream.simulator.faults import add_faults
-from stream.simulator.funnel import Funnel, Hour
-from stream.simulator.goods import REGIONS
-from stream.simulator.plan import PlannedPromotion, Scenario, make_plan
-from stream.simulator.records import Records
-from stream.simulator.render import Renderer
-from stream.simulator.seeds import generator
-from stream.simulator.stock import Stock
+from freshet.stream.batches import SourceBatch
+from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.simulator.catalogue import Floats, Ints, make_catalogue
+from freshet.stream.simulator.demand import QUARTER_MS, QUARTERS, Demand
+from freshet.stream.simulator.faults import add_faults
+from freshet.stream.simulator.funnel import Funnel, Hour
+from freshet.stream.simulator.goods import REGIONS
+from freshet.stream.simulator.plan import PlannedPromotion, Scenario, make_plan
+from freshet.stream.simulator.records import Records
+from freshet.stream.simulator.render import Renderer
+from freshet.stream.simulator.seeds import generator
+from freshet.stream.simulator.stock import Stock
 
 DEFAULT_ITEMS = 144
 DEFAULT_START_MS = 1_767_600_000_000  # Monday, 2026-01-05 08:00 UTC

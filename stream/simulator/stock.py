@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream.config import DAY_MS, HOUR_MS
-from stream.simulator.catalogue import Floats, Ints
-from stream.simulator.seeds import generator
+from freshet.stream.config import DAY_MS, HOUR_MS
+from freshet.stream.simulator.catalogue import Floats, Ints
+from freshet.stream.simulator.seeds import generator
 
 DELIVERY_HOUR = 5
 COVER_DAYS = 6.0

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from dashboard.actuals import SHOWN_CHANNELS, Actuals, Books
-from dashboard.state import Kind, View
-from stream.codec import encode
-from stream.config import HOUR_MS, WorkerSettings
-from stream.schemas import Compute, DriftAlert, Forecast, ModelEvent, Score, ScoredStep
+from freshet.dashboard.actuals import SHOWN_CHANNELS, Actuals, Books
+from freshet.dashboard.state import Kind, View
+from freshet.stream.codec import encode
+from freshet.stream.config import HOUR_MS, WorkerSettings
+from freshet.stream.schemas import Compute, DriftAlert, Forecast, ModelEvent, Score, ScoredStep
 
 
 class Make:

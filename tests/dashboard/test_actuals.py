@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.actuals import Actuals, Books, Rate, snapshot
-from stream.config import HOUR_MS
-from stream.read import WindowView
-from stream.schemas import CHANNELS
+from freshet.dashboard.actuals import Actuals, Books, Rate, snapshot
+from freshet.stream.config import HOUR_MS
+from freshet.stream.read import WindowView
+from freshet.stream.schemas import CHANNELS
 
 
 def test_integers_become_units_and_currency_and_the_unobserved_becomes_nan() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard import api
-from dashboard.actuals import Actuals, Books
-from dashboard.api import ItemQuery, Moment
-from stream.config import HOUR_MS
-from stream.errors import InvalidInputError
-from stream.schemas import CatalogEntry, InventoryLevel, Promotion
+from freshet.dashboard import api
+from freshet.dashboard.actuals import Actuals, Books
+from freshet.dashboard.api import ItemQuery, Moment
+from freshet.stream.config import HOUR_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
 
 NOW = Moment(now_ms=100 * HOUR_MS + 1_000, speed=900.0, events_per_s=12.34, forecasts_per_s=5.0)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dashboard import app
-from dashboard.actuals import Actuals, Books
-from dashboard.app import Page, address, listen
-from stream.config import HOUR_MS, DashboardSettings, KafkaSettings, Settings
-from stream.errors import ConfigError, StoreUnavailableError
+from freshet.dashboard import app
+from freshet.dashboard.actuals import Actuals, Books
+from freshet.dashboard.app import Page, address, listen
+from freshet.stream.config import HOUR_MS, DashboardSettings, KafkaSettings, Settings
+from freshet.stream.errors import ConfigError, StoreUnavailableError
 
 
 def test_port_0_is_a_free_one_and_the_address_can_be_opened() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dashboard import boards
-from stream.config import HOUR_MS
-from stream.schemas import Alert, AlertData, CatalogEntry, InventoryLevel, Promotion, RetrainRequest
+from freshet.dashboard import boards
+from freshet.stream.config import HOUR_MS
+from freshet.stream.schemas import Alert, AlertData, CatalogEntry, InventoryLevel, Promotion, RetrainRequest
 
 
 def sale(name: str = "rush", first: float = 95, last: float = 105, **more: Any) -> tuple[Any, Promotion]:

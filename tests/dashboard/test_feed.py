@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from dashboard import feed as feed_module
-from dashboard.feed import Feed, consumer_options
-from stream.codec import encode
-from stream.config import KafkaSettings
-from stream.errors import ConfigError
+from freshet.dashboard import feed as feed_module
+from freshet.dashboard.feed import Feed, consumer_options
+from freshet.stream.codec import encode
+from freshet.stream.config import KafkaSettings
+from freshet.stream.errors import ConfigError
 
 SETTINGS = KafkaSettings()
 FORECASTS = TopicPartition(SETTINGS.topics.forecasts, 0)

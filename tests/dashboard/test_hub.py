@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dashboard import hub as hub_module
-from dashboard.hub import EventStream, Hub
+from freshet.dashboard import hub as hub_module
+from freshet.dashboard.hub import EventStream, Hub
 
 
 async def take(stream: AsyncIterator[bytes], count: int) -> list[bytes]:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import state
-from dashboard.state import DECODERS, View
-from stream.codec import encode
-from stream.config import HOUR_MS, WorkerSettings
-from stream.schemas import Alert, AlertData, CatalogEntry, Promotion, RetrainRequest
+from freshet.dashboard import state
+from freshet.dashboard.state import DECODERS, View
+from freshet.stream.codec import encode
+from freshet.stream.config import HOUR_MS, WorkerSettings
+from freshet.stream.schemas import Alert, AlertData, CatalogEntry, Promotion, RetrainRequest
 
 
 def promotion(name: str = "p1", **more: Any) -> Promotion:

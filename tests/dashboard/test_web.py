@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from dashboard import web
-from dashboard.app import Page
-from stream.config import Settings
+from freshet.dashboard import web
+from freshet.dashboard.app import Page
+from freshet.stream.config import Settings
 
 STATIC = sorted(path for path in web.STATIC.iterdir() if path.suffix in (".html", ".js", ".css", ".svg"))
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from stream.config import KafkaSettings, RedisSettings, Settings, Topics
+from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
 from tests.e2e.shop_world import World, fill_redis, fill_topics
 
 CHROMIUM = "/usr/bin/chromium"
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
 RUN = """
-from dashboard.app import run
-from stream.config import load
-from stream.telemetry import configure_logging
+from freshet.dashboard.app import run
+from freshet.stream.config import load
+from freshet.stream.telemetry import configure_logging
 
 settings = load().settings
 configure_logging(settings.telemetry)

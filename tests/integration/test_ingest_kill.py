@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import redis
 
-from stream import tiles
-from stream.config import Settings, load
-from stream.embedded import EmbeddedBroker
-from stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
-from stream.topics import dead_letter_topic
+from freshet.stream import tiles
+from freshet.stream.config import Settings, load
+from freshet.stream.embedded import EmbeddedBroker
+from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
+from freshet.stream.topics import dead_letter_topic
 
 Cell = tuple[int, int, str, str]
 """Resolution, bucket, item, channel."""
@@ -31,7 +31,11 @@ KILLS = ("after_dead_letters:1", "before_apply:3", "after_apply:2", "before_noti
 START_MS = 1_767_225_600_000
 SKUS = [f"sku-{number}" for number in range(12)]
 KINDS = ("view", "cart", "favourite", "checkout")
-RUN = "from stream.config import load; from stream.ingest import run; run(load().settings, until_end=True)"
+RUN = """
+from freshet.stream.config import load
+from freshet.stream.ingest import run
+run(load().settings, until_end=True)
+"""
 
 
 @pytest.fixture
@@ -212,7 +216,7 @@ def assert_equal_to_recount(client: redis.Redis, expected: dict[tuple[str, int],
 
 
 def ingest(environ: dict[str, str], failpoint: str = "") -> int:
-    environ = {**os.environ, **environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, **environ, "OMP_NUM_THREADS": "1"}
     if failpoint:
         environ["FRESHET_FAILPOINT"] = failpoint
     done = subprocess.run(

@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.weights import save_weights
-from online.registry import BASE, Registry
-from stream.codec import decode, encode
-from stream.config import HOUR_MS, Settings, Topics, load
-from stream.kafka import Publisher, TableReader
-from stream.layout import Outcome
-from stream.partition import PartitionWindows, RawBatch
-from stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
-from stream.store import WindowStore, connect
+from freshet.model.weights import save_weights
+from freshet.online.registry import BASE, Registry
+from freshet.stream.codec import decode, encode
+from freshet.stream.config import HOUR_MS, Settings, Topics, load
+from freshet.stream.kafka import Publisher, TableReader
+from freshet.stream.layout import Outcome
+from freshet.stream.partition import PartitionWindows, RawBatch
+from freshet.stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
+from freshet.stream.store import WindowStore, connect
 from tests.online.learning import CONTEXT, STEPS, small_network
 
 DEADLINE_S = 90.0
 HOURS, SKUS = 220, 12
 NOW_MS = time.time_ns() // 1_000_000
-RUN = "from stream.config import load; from online.learn import run; run(load().settings)"
+RUN = "from freshet.stream.config import load; from freshet.online.learn import run; run(load().settings)"
 
 
 def orders() -> RawBatch:

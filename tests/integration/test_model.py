@@ -28,11 +28,11 @@ from hypothesis.stateful import (
 )
 from pydantic import SecretStr
 
-from stream import partition as partition_module
-from stream.config import RedisSettings
-from stream.layout import Outcome
-from stream.partition import Fold, PartitionWindows
-from stream.store import WindowStore, connect
+from freshet.stream import partition as partition_module
+from freshet.stream.config import RedisSettings
+from freshet.stream.layout import Outcome
+from freshet.stream.partition import Fold, PartitionWindows
+from freshet.stream.store import WindowStore, connect
 from tests.stream.windows_checks import (
     START_MS,
     LogRecord,

@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from model.weights import BASE_WEIGHTS
-from online import models
-from online.doctor import examine
-from online.registry import BASE, Registry
-from online.tail import tail
-from stream.codec import encode
-from stream.config import KafkaSettings, LearnSettings, RedisSettings, Settings, Topics, WorkerSettings
-from stream.errors import RegistryError
-from stream.kafka import Publisher, TableReader
-from stream.schemas import Compute, Forecast, ModelEvent
+from freshet.model.weights import BASE_WEIGHTS
+from freshet.online import models
+from freshet.online.doctor import examine
+from freshet.online.registry import BASE, Registry
+from freshet.online.tail import tail
+from freshet.stream.codec import encode
+from freshet.stream.config import KafkaSettings, LearnSettings, RedisSettings, Settings, Topics, WorkerSettings
+from freshet.stream.errors import RegistryError
+from freshet.stream.kafka import Publisher, TableReader
+from freshet.stream.schemas import Compute, Forecast, ModelEvent
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from stream.config import RedisSettings
-from stream.errors import StoreUnavailableError
-from stream.layout import Outcome
-from stream.store import WindowStore, connect
+from freshet.stream.config import RedisSettings
+from freshet.stream.errors import StoreUnavailableError
+from freshet.stream.layout import Outcome
+from freshet.stream.store import WindowStore, connect
 from tests.stream.test_partition import ACTIONS, order
 from tests.stream.windows_checks import (
     START_MS,

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 import redis
 
-from stream.clock import read_anchor
-from stream.config import DAY_MS, HOUR_MS, KafkaSettings, RedisSettings, Settings, Topics
-from stream.ingest import run as run_ingest
-from stream.kafka import consumer, ensure_topics, log_range, partitions_of
-from stream.simulator import Shop, scenario
-from stream.source import MAX_UNREAD_BYTES, KafkaOutlet, run_source
-from stream.store import WindowStore
+from freshet.stream.clock import read_anchor
+from freshet.stream.config import DAY_MS, HOUR_MS, KafkaSettings, RedisSettings, Settings, Topics
+from freshet.stream.ingest import run as run_ingest
+from freshet.stream.kafka import consumer, ensure_topics, log_range, partitions_of
+from freshet.stream.simulator import Shop, scenario
+from freshet.stream.source import MAX_UNREAD_BYTES, KafkaOutlet, run_source
+from freshet.stream.store import WindowStore
 
 EVENTS = ("orders", "clicks")
 

@@ -8,11 +8,11 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from stream import layout
-from stream.config import RedisSettings
-from stream.errors import FingerprintError, StoreError, StoreUnavailableError, StoreUnfitError
-from stream.layout import Header, MinuteAppend, Outcome, TileWrites, Update
-from stream.store import WindowStore, check_fit, connect
+from freshet.stream import layout
+from freshet.stream.config import RedisSettings
+from freshet.stream.errors import FingerprintError, StoreError, StoreUnavailableError, StoreUnfitError
+from freshet.stream.layout import Header, MinuteAppend, Outcome, TileWrites, Update
+from freshet.stream.store import WindowStore, check_fit, connect
 
 TOPIC = "freshet.orders.v1"
 

@@ -17,17 +17,17 @@ import pytest
 import torch
 from pydantic import SecretStr
 
-from model.network import FreshetConfig, FreshetNetwork
-from model.weights import save_weights
-from online.registry import Registry
-from online.worker import Worker
-from stream.codec import decode, encode
-from stream.config import Settings, load
-from stream.errors import StoreUnavailableError, WeightsError
-from stream.kafka import Publisher, TableReader, ensure_topics
-from stream.partition import PartitionWindows, RawBatch
-from stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
-from stream.store import Outcome, WindowStore, connect
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.weights import save_weights
+from freshet.online.registry import Registry
+from freshet.online.worker import Worker
+from freshet.stream.codec import decode, encode
+from freshet.stream.config import Settings, load
+from freshet.stream.errors import StoreUnavailableError, WeightsError
+from freshet.stream.kafka import Publisher, TableReader, ensure_topics
+from freshet.stream.partition import PartitionWindows, RawBatch
+from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
+from freshet.stream.store import Outcome, WindowStore, connect
 
 HOUR_MS = 3_600_000
 START_MS = 480_000 * HOUR_MS

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.batch import Batch
-from model.network import FreshetConfig, FreshetNetwork
-from model.synthetic.mixture import sample
+from freshet.model.batch import Batch
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.synthetic.mixture import sample
 
 
 @pytest.fixture(scope="session")

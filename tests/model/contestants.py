@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from model.backtest.workers import FineTune
-from model.baselines import Model
-from model.baselines.naive import SeasonalNaive
-from model.tables.panel import Floats, Window
-from stream.errors import InvalidInputError
+from freshet.model.backtest.workers import FineTune
+from freshet.model.baselines import Model
+from freshet.model.baselines.naive import SeasonalNaive
+from freshet.model.tables.panel import Floats, Window
+from freshet.stream.errors import InvalidInputError
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.explain.attention import attention_weights, looked_at
-from model.explain.shapley import one_row
-from model.forecaster import Forecaster
-from stream.errors import InvalidInputError
+from freshet.model.explain.attention import attention_weights, looked_at
+from freshet.model.explain.shapley import one_row
+from freshet.model.forecaster import Forecaster
+from freshet.stream.errors import InvalidInputError
 
 
 @pytest.fixture

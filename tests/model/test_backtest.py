@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.backtest import cache as backtest_cache
-from model.backtest.compare import BacktestSettings, Results, backtest
-from model.backtest.compare import make as model_of
-from model.backtest.workers import FineTune, Forecast
-from model.tables.panel import Panel, Rolling
-from model.tables.table import Columns, TableSettings, read_panel
-from stream.errors import InvalidInputError
+from freshet.model.backtest import cache as backtest_cache
+from freshet.model.backtest.compare import BacktestSettings, Results, backtest
+from freshet.model.backtest.compare import make as model_of
+from freshet.model.backtest.workers import FineTune, Forecast
+from freshet.model.tables.panel import Panel, Rolling
+from freshet.model.tables.table import Columns, TableSettings, read_panel
+from freshet.stream.errors import InvalidInputError
 from tests.model.contestants import make
 from tests.model.windows import long_table
 

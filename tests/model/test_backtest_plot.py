@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.backtest.compare import BacktestSettings, Results, backtest
-from model.backtest.plot import plot, sample
-from model.tables.panel import Rolling
-from model.tables.table import Columns, TableSettings, read_panel
+from freshet.model.backtest.compare import BacktestSettings, Results, backtest
+from freshet.model.backtest.plot import plot, sample
+from freshet.model.tables.panel import Rolling
+from freshet.model.tables.table import Columns, TableSettings, read_panel
 from tests.model.contestants import make
 from tests.model.windows import long_table, window_of
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.backtest.compare import LEVELS, BacktestSettings, Results, backtest
-from model.backtest.report import ranked, rows, table, write_forecasts, write_json
-from model.backtest.score import METRICS, mean_over_windows, score, stratify
-from model.tables.panel import Rolling
-from model.tables.table import Columns, TableSettings, read_panel
+from freshet.model.backtest.compare import LEVELS, BacktestSettings, Results, backtest
+from freshet.model.backtest.report import ranked, rows, table, write_forecasts, write_json
+from freshet.model.backtest.score import METRICS, mean_over_windows, score, stratify
+from freshet.model.tables.panel import Rolling
+from freshet.model.tables.table import Columns, TableSettings, read_panel
 from tests.model.contestants import make
 from tests.model.windows import long_table, window_of
 

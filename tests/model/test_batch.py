@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.batch import Batch
-from stream.errors import InvalidInputError
+from freshet.model.batch import Batch
+from freshet.stream.errors import InvalidInputError
 
 
 def test_a_batch_from_the_mixture_is_valid_and_knows_its_lengths(drawn) -> None:

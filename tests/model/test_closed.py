@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.effects.closed import closed_steps
-from model.tables.panel import Window
+from freshet.model.effects.closed import closed_steps
+from freshet.model.tables.panel import Window
 
 DAY_MS = 86_400_000
 

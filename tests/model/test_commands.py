@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-import freshet
-from model.backtest import compare as contest
-from stream.errors import InvalidInputError
+from freshet.cli.main import app
+from freshet.model.backtest import compare as contest
+from freshet.stream.errors import InvalidInputError
 from tests.model.contestants import make
 from tests.model.windows import long_table
 
@@ -44,7 +44,7 @@ def test_a_comparison_prints_a_table_and_writes_what_is_asked_for(table: Path) -
         "--plot",
         f"{folder / 'p.html'}",
     ]
-    done = RUN.invoke(freshet.app, arguments(table, *files), catch_exceptions=False)
+    done = RUN.invoke(app, arguments(table, *files), catch_exceptions=False)
     assert done.exit_code == 0
     assert "seasonal_naive" in done.stdout and "constant" in done.stdout and "WQL" in done.stdout
     assert "1 of 3 series have 10 steps or fewer" in done.stderr
@@ -53,12 +53,12 @@ def test_a_comparison_prints_a_table_and_writes_what_is_asked_for(table: Path) -
     assert [window["series"] for window in models[0]["windows"]] == [2, 3]
     assert len(pd.read_parquet(folder / "f.parquet")) == 2 * 5 * 5
     assert "<svg" in (folder / "p.html").read_text()
-    again = RUN.invoke(freshet.app, arguments(table, *files), catch_exceptions=False)
+    again = RUN.invoke(app, arguments(table, *files), catch_exceptions=False)
     assert "4 forecasts taken from" in again.stderr
 
 
 def test_a_failed_model_is_said_and_the_exit_status_is_1(table: Path) -> None:
-    done = RUN.invoke(freshet.app, arguments(table, "--models", "seasonal_naive,raises"), catch_exceptions=False)
+    done = RUN.invoke(app, arguments(table, "--models", "seasonal_naive,raises"), catch_exceptions=False)
     assert done.exit_code == 1
     assert "raises failed in 1 of 2 windows: RuntimeError: no forecast today" in done.stdout
     assert "0." in next(line for line in done.stdout.splitlines() if "seasonal_naive" in line)
@@ -77,15 +77,15 @@ def test_a_failed_model_is_said_and_the_exit_status_is_1(table: Path) -> None:
 )
 def test_what_cannot_work_is_said_before_anything_is_computed(table: Path, others: list[str], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        RUN.invoke(freshet.app, arguments(table, *others), catch_exceptions=False)
+        RUN.invoke(app, arguments(table, *others), catch_exceptions=False)
 
 
 def test_a_known_data_set_is_prepared_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pd.DataFrame({"month": ["1998-01"], "part_1": [np.nan]}).to_parquet(tmp_path / "carparts_monthly.parquet")
     out = tmp_path / "table.parquet"
-    done = RUN.invoke(freshet.app, ["data", "prepare", "car_parts", "-o", str(out), "--from", str(tmp_path)])
+    done = RUN.invoke(app, ["data", "prepare", "car_parts", "-o", str(out), "--from", str(tmp_path)])
     assert (done.exit_code, done.stdout) == (0, f"1 rows in {out}\n")
     out.unlink()
     monkeypatch.setenv("FRESHET_DATA", str(tmp_path))
-    assert RUN.invoke(freshet.app, ["data", "prepare", "car_parts", "-o", str(out)]).exit_code == 0
+    assert RUN.invoke(app, ["data", "prepare", "car_parts", "-o", str(out)]).exit_code == 0
     assert pd.read_parquet(out).columns.tolist() == ["id", "timestamp", "target"]

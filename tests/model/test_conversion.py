@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.batch import PAST_SLOTS, Batch
-from model.conversion import TYPICAL, conversion, conversion_rates
-from model.forecaster import Forecaster
-from model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.batch import PAST_SLOTS, Batch
+from freshet.model.conversion import TYPICAL, conversion, conversion_rates
+from freshet.model.forecaster import Forecaster
+from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 HOUR_MS = 3_600_000
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.cumulative import Paths, path_quantiles
-from model.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
-from model.marginal import distribution, places, quantile_weights
-from model.network import QUANTILE_LEVELS
-from stream.errors import InvalidInputError
+from freshet.model.cumulative import Paths, path_quantiles
+from freshet.model.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
+from freshet.model.marginal import distribution, places, quantile_weights
+from freshet.model.network import QUANTILE_LEVELS
+from freshet.stream.errors import InvalidInputError
 
 LEVELS = QUANTILE_LEVELS
 AT = {level: column for column, level in enumerate(LEVELS)}

@@ -8,10 +8,10 @@ from datetime import date
 import numpy as np
 import pytest
 
-from model.effects.closed import closed_steps
-from model.effects.events import Events, fit_events
-from model.tables.panel import Floats, Window
-from stream.errors import InvalidInputError
+from freshet.model.effects.closed import closed_steps
+from freshet.model.effects.events import Events, fit_events
+from freshet.model.tables.panel import Floats, Window
+from freshet.stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000
 FIRST = date(2022, 1, 3)  # a Monday

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.explain.shapley import groups_of, one_row, shapley, shapley_values
-from model.forecaster import Forecaster
-from model.text import NUM_STATIC, NUM_TEXT
-from stream.errors import InvalidInputError
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.explain.shapley import groups_of, one_row, shapley, shapley_values
+from freshet.model.forecaster import Forecaster
+from freshet.model.text import NUM_STATIC, NUM_TEXT
+from freshet.stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000
 CONTEXT, HORIZON = 28, 6

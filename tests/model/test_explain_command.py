@@ -11,13 +11,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from model.explain.command import explain
-from model.explain.item import NEVER_PROMOTED, Question, answer, parse_promotion, parse_steps, planned
-from model.explain.whatif import Promotion
-from model.tables.panel import Window
-from model.tables.table import Columns, TableSettings, read_panel, window_ahead
-from model.weights import save_weights
-from stream.errors import InvalidInputError
+from freshet.cli.explain import explain
+from freshet.model.explain.item import NEVER_PROMOTED, Question, answer, parse_promotion, parse_steps, planned
+from freshet.model.explain.whatif import Promotion
+from freshet.model.tables.panel import Window
+from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
+from freshet.model.weights import save_weights
+from freshet.stream.errors import InvalidInputError
 
 RUN = CliRunner()
 DAYS, AHEAD = 90, 7

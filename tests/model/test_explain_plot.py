@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.explain.attention import Looked
-from model.explain.gradients import Gradients
-from model.explain.plot import draw, plot
-from model.explain.shapley import Contribution, Group, Shapley
-from model.explain.words import Explanation
-from stream.errors import InvalidInputError
+from freshet.model.explain.attention import Looked
+from freshet.model.explain.gradients import Gradients
+from freshet.model.explain.plot import draw, plot
+from freshet.model.explain.shapley import Contribution, Group, Shapley
+from freshet.model.explain.words import Explanation
+from freshet.stream.errors import InvalidInputError
 
 HOUR_MS = 3_600_000
 CONTEXT, HORIZON = 64, 24

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.batch import PAST_SLOTS
-from model.explain.attention import Looked
-from model.explain.shapley import Contribution, Group, Shapley, one_row
-from model.explain.words import (
+from freshet.model.batch import PAST_SLOTS
+from freshet.model.explain.attention import Looked
+from freshet.model.explain.shapley import Contribution, Group, Shapley, one_row
+from freshet.model.explain.words import (
     contribution_sentence,
     explain,
     looked_sentence,
@@ -21,7 +21,7 @@ from model.explain.words import (
     quiet_sentence,
     span,
 )
-from model.forecaster import Forecaster
+from freshet.model.forecaster import Forecaster
 
 HOUR_MS = 3_600_000
 

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import features, profiles
-from model.batch import KNOWN_SLOTS
+from freshet.model import features, profiles
+from freshet.model.batch import KNOWN_SLOTS
 
 HOUR_MS = 3_600_000
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.batch import KNOWN_SLOTS, Batch
-from model.forecaster import Forecaster, micro_batches
-from model.text import NUM_STATIC, NUM_TEXT
-from model.weights import save_weights
-from stream.errors import InvalidInputError, WeightsError
+from freshet.model.batch import KNOWN_SLOTS, Batch
+from freshet.model.forecaster import Forecaster, micro_batches
+from freshet.model.text import NUM_STATIC, NUM_TEXT
+from freshet.model.weights import save_weights
+from freshet.stream.errors import InvalidInputError, WeightsError
 
 
 @pytest.fixture

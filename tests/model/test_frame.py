@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.forecaster import Forecaster
-from model.frame import LEVELS, mean_weights
-from stream.errors import InvalidInputError
+from freshet.model.forecaster import Forecaster
+from freshet.model.frame import LEVELS, mean_weights
+from freshet.stream.errors import InvalidInputError
 
 
 @pytest.fixture

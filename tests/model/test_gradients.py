@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.batch import KNOWN_SLOTS, Batch
-from model.explain.gradients import integrated_gradients
-from model.explain.shapley import one_row
-from model.forecaster import Forecaster
-from stream.errors import InvalidInputError
+from freshet.model.batch import KNOWN_SLOTS, Batch
+from freshet.model.explain.gradients import integrated_gradients
+from freshet.model.explain.shapley import one_row
+from freshet.model.forecaster import Forecaster
+from freshet.stream.errors import InvalidInputError
 
 
 @pytest.fixture

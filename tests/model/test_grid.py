@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.tables.grid import Grid, resolution_ms, season_length
-from stream.errors import InvalidInputError
+from freshet.model.tables.grid import Grid, resolution_ms, season_length
+from freshet.stream.errors import InvalidInputError
 
 
 def stamps(*texts: str) -> np.ndarray:

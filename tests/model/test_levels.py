@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.effects.levels import cells, usual
+from freshet.model.effects.levels import cells, usual
 
 
 def test_a_flag_that_moves_sales_splits_the_kinds_and_a_rare_or_idle_one_does_not() -> None:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from model.training.loss import pinball_loss
+from freshet.model.training.loss import pinball_loss
 
 LEVELS = torch.tensor([0.1, 0.5, 0.9])
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from model.baselines.naive import SeasonalNaive, seasonal_naive
+from freshet.model.baselines.naive import SeasonalNaive, seasonal_naive
 from tests.model.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from model.batch import KNOWN_SLOTS, Batch
-from model.features import CLOSED
-from model.forecaster import padded
-from model.network import FreshetConfig, FreshetNetwork
+from freshet.model.batch import KNOWN_SLOTS, Batch
+from freshet.model.features import CLOSED
+from freshet.model.forecaster import padded
+from freshet.model.network import FreshetConfig, FreshetNetwork
 
 
 def run(network: FreshetNetwork, batch: Batch) -> torch.Tensor:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.tables.panel import Panel, Rolling, Window
-from model.tables.table import Columns, TableSettings, read_panel
-from stream.errors import InvalidInputError
+from freshet.model.tables.panel import Panel, Rolling, Window
+from freshet.model.tables.table import Columns, TableSettings, read_panel
+from freshet.stream.errors import InvalidInputError
 from tests.model.windows import long_table
 
 COLUMNS = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name"))

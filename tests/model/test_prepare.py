@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.tables.prepare import MIN_ORDER_LINES, PRESETS, prepare
-from stream.errors import InvalidInputError
+from freshet.model.tables.prepare import MIN_ORDER_LINES, PRESETS, prepare
+from freshet.stream.errors import InvalidInputError
 
 
 def rossmann_files(folder: Path) -> Path:

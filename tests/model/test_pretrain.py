@@ -14,14 +14,14 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-import freshet
-from model.network import FreshetConfig
-from model.synthetic import generic, mixture
-from model.synthetic.draw import Draw
-from model.synthetic.retail import retail
-from model.training import pretrain
-from model.training.watch import SCALARS, board, progress_bar
-from model.weights import verify_weights
+from freshet.cli.main import app
+from freshet.model.network import FreshetConfig
+from freshet.model.synthetic import generic, mixture
+from freshet.model.synthetic.draw import Draw
+from freshet.model.synthetic.retail import retail
+from freshet.model.training import pretrain
+from freshet.model.training.watch import SCALARS, board, progress_bar
+from freshet.model.weights import verify_weights
 
 HOUR_MS = 3_600_000
 
@@ -163,8 +163,8 @@ def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
     asked: list[pretrain.PretrainSettings] = []
     monkeypatch.setattr(pretrain, "pretrain", asked.append)
     options = "--size edge --steps 7 --batch-size 16 --threads 2 --minutes 0.5 --seed 3 --device cpu"
-    done = CliRunner().invoke(freshet.app, ["pretrain", "-o", str(tmp_path), *options.split()], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["pretrain", "-o", str(tmp_path), *options.split()], catch_exceptions=False)
     assert done.exit_code == 0
     wanted = {"size": "edge", "steps": 7, "batch_size": 16, "threads": 2, "minutes": 0.5, "seed": 3, "device": "cpu"}
     assert asked == [pretrain.PretrainSettings(tmp_path, **wanted)]
-    assert CliRunner().invoke(freshet.app, ["pretrain", "-o", str(tmp_path), "--size", "huge"]).exit_code == 2
+    assert CliRunner().invoke(app, ["pretrain", "-o", str(tmp_path), "--size", "huge"]).exit_code == 2

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model import metrics
-from model.baselines.naive import SeasonalNaive
-from model.tables.panel import Rolling
-from model.tables.prepare import PRESETS
-from model.tables.table import Columns, TableSettings, read_panel
+from freshet.model import metrics
+from freshet.model.baselines.naive import SeasonalNaive
+from freshet.model.tables.panel import Rolling
+from freshet.model.tables.prepare import PRESETS
+from freshet.model.tables.table import Columns, TableSettings, read_panel
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 FOLDER = Path(os.environ.get("FRESHET_DATA", "data"))

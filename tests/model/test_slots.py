@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS
-from model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
-from model.slots import PRICE, dress
-from model.tables.panel import Window
-from model.text import NUM_TEXT
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
+from freshet.model.slots import PRICE, dress
+from freshet.model.tables.panel import Window
+from freshet.model.text import NUM_TEXT
 from tests.model.windows import window_of
 
 ITEMS, STEPS, HORIZON = 3, 90, 14

@@ -9,10 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.backtest.compare import LEVELS, BacktestSettings, backtest, make
-from model.tables.panel import Rolling
-from model.tables.table import Columns, TableSettings, known_ahead, read_panel, read_table, times_ahead, window_ahead
-from stream.errors import InvalidInputError
+from freshet.model.backtest.compare import LEVELS, BacktestSettings, backtest, make
+from freshet.model.tables.panel import Rolling
+from freshet.model.tables.table import (
+    Columns,
+    TableSettings,
+    known_ahead,
+    read_panel,
+    read_table,
+    times_ahead,
+    window_ahead,
+)
+from freshet.stream.errors import InvalidInputError
 from tests.model.windows import long_table
 
 COLUMNS = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name"))

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from model.network import FreshetConfig
-from model.text import NUM_STATIC, encode_texts, static_features
-from stream.errors import InvalidInputError
+from freshet.model.network import FreshetConfig
+from freshet.model.text import NUM_STATIC, encode_texts, static_features
+from freshet.stream.errors import InvalidInputError
 
 
 def test_vectors_are_unit_length_and_siblings_are_near() -> None:

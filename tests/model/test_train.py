@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.batch import KNOWN_SLOTS, Batch
-from model.text import NUM_STATIC
-from model.training.train import FineTuneSettings, average, fine_tune, held_out_loss, interpolate
-from stream.errors import InvalidInputError
+from freshet.model.batch import KNOWN_SLOTS, Batch
+from freshet.model.text import NUM_STATIC
+from freshet.model.training.train import FineTuneSettings, average, fine_tune, held_out_loss, interpolate
+from freshet.stream.errors import InvalidInputError
 
 SETTINGS = FineTuneSettings(steps=12, learning_rate=3e-3, warmup_steps=2, seed=3)
 

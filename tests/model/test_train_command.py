@@ -12,14 +12,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import freshet
-from model.forecaster import Forecaster
-from model.tables.table import Columns, TableSettings
-from model.training import table as train_table
-from model.training.table import train
-from model.training.train import FineTuneSettings
-from model.weights import save_weights, verify_weights
-from stream.errors import InvalidInputError
+from freshet.cli.main import app
+from freshet.model.forecaster import Forecaster
+from freshet.model.tables.table import Columns, TableSettings
+from freshet.model.training import table as train_table
+from freshet.model.training.table import train
+from freshet.model.training.train import FineTuneSettings
+from freshet.model.weights import save_weights, verify_weights
+from freshet.stream.errors import InvalidInputError
 
 RUN = CliRunner()
 TABLE = TableSettings(Columns("sku", "day", "sold", ("promo",)), "D")
@@ -64,7 +64,7 @@ def test_it_writes_weights_that_load_and_are_better_on_the_hold_out(tmp_path: Pa
     sales().to_csv(tmp_path / "sales.csv", index=False)
     output = tmp_path / "tuned"
     others = ("--tune", tune, "--learning-rate", "0.01", "-o", str(output), "--json")
-    done = RUN.invoke(freshet.app, arguments(tmp_path / "sales.csv", base, *others), catch_exceptions=False)
+    done = RUN.invoke(app, arguments(tmp_path / "sales.csv", base, *others), catch_exceptions=False)
     told = json.loads(done.stdout)
     assert done.exit_code == 0
     assert told["factor"] > 0 and told["after"] < told["before"]
@@ -90,7 +90,7 @@ def test_it_tells_what_it_did_and_the_card_says_from_what(tmp_path: Path, base: 
     sales().to_csv(tmp_path / "sales.csv", index=False)
     output = tmp_path / "tuned"
     others = ("--seeds", "2", "-o", str(output))
-    done = RUN.invoke(freshet.app, arguments(tmp_path / "sales.csv", base, *others), catch_exceptions=False)
+    done = RUN.invoke(app, arguments(tmp_path / "sales.csv", base, *others), catch_exceptions=False)
     assert "8 steps on 4 series" in done.stdout
     assert "hold-out loss" in done.stdout and "factor" in done.stdout
     card = (output / "README.md").read_text()

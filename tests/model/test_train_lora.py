@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.network import FreshetNetwork
-from model.training import lora
-from model.training.train import FineTuneSettings, fine_tune, held_out_loss
-from stream.errors import InvalidInputError
+from freshet.model.network import FreshetNetwork
+from freshet.model.training import lora
+from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss
+from freshet.stream.errors import InvalidInputError
 
 pytest.importorskip("peft", reason="peft comes with freshet[train]")
 SETTINGS = FineTuneSettings(steps=12, learning_rate=1e-2, warmup_steps=2, tune="lora")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.batch import Batch
-from model.forecaster import Forecaster
-from model.network import FreshetConfig
-from model.slots import Dressed, dress
-from model.tables.panel import Floats, Window
-from model.training import tuned
-from model.training.train import FineTuneSettings
-from model.training.tuned import FreshetModel, PastWindows, at_levels, forecast, tune
+from freshet.model.batch import Batch
+from freshet.model.forecaster import Forecaster
+from freshet.model.network import FreshetConfig
+from freshet.model.slots import Dressed, dress
+from freshet.model.tables.panel import Floats, Window
+from freshet.model.training import tuned
+from freshet.model.training.train import FineTuneSettings
+from freshet.model.training.tuned import FreshetModel, PastWindows, at_levels, forecast, tune
 from tests.model.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model import weights
-from model.network import FreshetConfig, FreshetNetwork
-from stream.errors import WeightsError
+from freshet.model import weights
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.stream.errors import WeightsError
 
 
 @pytest.fixture

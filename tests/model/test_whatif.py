@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.explain.whatif import Promotion, compare, likeness, planned, what_if
-from model.forecaster import Forecaster
-from model.network import QUANTILE_LEVELS
-from stream.errors import InvalidInputError
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.explain.whatif import Promotion, compare, likeness, planned, what_if
+from freshet.model.forecaster import Forecaster
+from freshet.model.network import QUANTILE_LEVELS
+from freshet.stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000
 CONTEXT, HORIZON = 28, 6

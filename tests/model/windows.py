@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Floats, Ints, Window
 
 DAY_MS = 86_400_000
 

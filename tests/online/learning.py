@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.network import FreshetConfig, FreshetNetwork
-from model.text import NUM_STATIC
-from model.training.train import FineTuneSettings, fine_tune
-from online.finetune import build_pool
-from online.replay import Draw
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.text import NUM_STATIC
+from freshet.model.training.train import FineTuneSettings, fine_tune
+from freshet.online.finetune import build_pool
+from freshet.online.replay import Draw
 
 HOUR_MS = 3_600_000
 CONTEXT, STEPS, ITEMS = 64, 16, 12

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online import alerts
-from online.alerts import AlertBook, Signal, drift_signal, flash_sale_signal, model_signals
-from stream.schemas import Alert, DriftAlert, ModelEvent, Promotion
+from freshet.online import alerts
+from freshet.online.alerts import AlertBook, Signal, drift_signal, flash_sale_signal, model_signals
+from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion
 
 
 def drift(state: Any, at_ms: int, kind: Any = "level", description: str = "too low.") -> Signal:

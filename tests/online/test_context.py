@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS
-from model.text import static_features
-from online.coldstart import ColdStart
-from online.context import Contexts, cold_rows, context_sha256
-from stream.belief import InputState
-from stream.read import Delta, WindowView
-from stream.schemas import CHANNELS, CatalogEntry, InventoryLevel, Promotion
-from stream.shop import Shop
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.text import static_features
+from freshet.online.coldstart import ColdStart
+from freshet.online.context import Contexts, cold_rows, context_sha256
+from freshet.stream.belief import InputState
+from freshet.stream.read import Delta, WindowView
+from freshet.stream.schemas import CHANNELS, CatalogEntry, InventoryLevel, Promotion
+from freshet.stream.shop import Shop
 
 HOUR_MS = 3_600_000
 FIRST = 480_000  # the bucket of the first event

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from online.alerts import FLASH_SALE_TYPE
-from online.control import Controller, Output, credentials
-from online.rules import RetrainRules
-from stream.codec import encode
-from stream.config import KafkaSettings, Topics
-from stream.errors import ConfigError, EventError
-from stream.schemas import Alert, DriftAlert, ModelEvent, Promotion, RetrainRequest
+from freshet.online.alerts import FLASH_SALE_TYPE
+from freshet.online.control import Controller, Output, credentials
+from freshet.online.rules import RetrainRules
+from freshet.stream.codec import encode
+from freshet.stream.config import KafkaSettings, Topics
+from freshet.stream.errors import ConfigError, EventError
+from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion, RetrainRequest
 
 HOUR = 3_600_000
 TOPICS = Topics()
@@ -106,7 +106,7 @@ def test_a_rolled_back_model_is_an_alert_until_the_next_is_confirmed() -> None:
 @pytest.mark.parametrize("value", [b"", b"{", b"{}", b"[1]", b"\xff", b'{"kind": 3}'])
 @pytest.mark.parametrize("topic", [TOPICS.drift, TOPICS.models, TOPICS.retrain, TOPICS.promotions, TOPICS.alerts])
 def test_a_broken_record_is_refused(topic: str, value: bytes) -> None:
-    from online.control import UNUSABLE
+    from freshet.online.control import UNUSABLE
 
     with pytest.raises(UNUSABLE):
         controller().take(topic, b"k", value, 0)

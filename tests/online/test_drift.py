@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from online.drift import ALL, DriftMonitor, SegmentDetector
-from online.evidence import Evidence, items_by_segment, serving_version
-from online.score import Actual, Due, judge, score_records
-from stream.config import DriftSettings
-from stream.schemas import WIRE_LEVELS, DriftAlert, Score, ScoredStep
+from freshet.online.drift import ALL, DriftMonitor, SegmentDetector
+from freshet.online.evidence import Evidence, items_by_segment, serving_version
+from freshet.online.score import Actual, Due, judge, score_records
+from freshet.stream.config import DriftSettings
+from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Score, ScoredStep
 
 HOUR_MS = 3_600_000
 STEPS = (1, 3, 6, 12, 24)

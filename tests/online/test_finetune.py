@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.weights import save_weights, verify_weights
-from online.finetune import FACTORS, Pool, as_stored, build_pool, by_item_and_bucket, evaluate, make_challenger
-from online.replay import Draw
-from stream.config import LearnSettings
+from freshet.model.weights import save_weights, verify_weights
+from freshet.online.finetune import FACTORS, Pool, as_stored, build_pool, by_item_and_bucket, evaluate, make_challenger
+from freshet.online.replay import Draw
+from freshet.stream.config import LearnSettings
 from tests.online.learning import CONTEXT, HOUR_MS, ITEMS, START_MS, STEPS, PastInMemory, small_network, taught_network
 
 ALL = np.arange(ITEMS)

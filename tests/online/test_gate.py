@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
-from online.gate import HOUR_MS, Trial, Verdict, judge, relative_gain, student_t
+from freshet.online.gate import HOUR_MS, Trial, Verdict, judge, relative_gain, student_t
 
 ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from model.weights import save_weights
-from online import learner as learner_module
-from online import registry as registry_module
-from online.learner import Learner, Stopped
-from online.ledger import Ledger
-from online.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
-from stream.config import LearnSettings
-from stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.model.weights import save_weights
+from freshet.online import learner as learner_module
+from freshet.online import registry as registry_module
+from freshet.online.learner import Learner, Stopped
+from freshet.online.ledger import Ledger
+from freshet.online.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
+from freshet.stream.config import LearnSettings
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 from tests.online.learning import HOUR_MS, START_MS, PastInMemory, small_network, taught_network
 
 SETTINGS = LearnSettings(

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online.ledger import Ledger
-from stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.online.ledger import Ledger
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
 
 def request(number: int, reason: Any = "drift", alert_ids: tuple[str, ...] = ()) -> RetrainRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online.microbatch import Round, plan_round, portions
+from freshet.online.microbatch import Round, plan_round, portions
 
 HOUR_MS = 3_600_000
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from online import registry as module
-from online.registry import BASE, CHAMPION, PREVIOUS, VERSION_PATTERN, Manifest, Registry
-from stream.errors import RegistryError
+from freshet.online import registry as module
+from freshet.online.registry import BASE, CHAMPION, PREVIOUS, VERSION_PATTERN, Manifest, Registry
+from freshet.stream.errors import RegistryError
 
 STEPS = [
     "registry_files_written",

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online.replay import (
+from freshet.online.replay import (
     ANCHOR_CUTOFFS,
     MAX_ANCHOR_WINDOWS,
     MAX_GATE_WINDOWS,

@@ -9,8 +9,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online.rules import MAX_ATTEMPTS, MAX_OUTSTANDING_COOLDOWNS, RetrainRules
-from stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.online.rules import MAX_ATTEMPTS, MAX_OUTSTANDING_COOLDOWNS, RetrainRules
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
 HOUR = 3_600_000
 

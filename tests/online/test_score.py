@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.metrics import wql
-from online.score import Actual, Due, Issued, PendingForecasts, judge, score_records, uniform
-from stream.schemas import WIRE_LEVELS
+from freshet.model.metrics import wql
+from freshet.online.score import Actual, Due, Issued, PendingForecasts, judge, score_records, uniform
+from freshet.stream.schemas import WIRE_LEVELS
 
 HOUR_MS = 3_600_000
 STEPS = (1, 2, 4)

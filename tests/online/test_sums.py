@@ -12,12 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from model.dependence import default_dependence
-from model.network import QUANTILE_LEVELS
-from online.publish import Origin, forecast_items, wire_columns
-from online.sums import LEARN_EVERY, Sums
-from stream.schemas import WIRE_LEVELS
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.dependence import default_dependence
+from freshet.model.network import QUANTILE_LEVELS
+from freshet.online.publish import Origin, forecast_items, wire_columns
+from freshet.online.sums import LEARN_EVERY, Sums
+from freshet.stream.schemas import WIRE_LEVELS
 
 HOUR_MS = 3_600_000
 STEPS, CONTEXT = 12, 48

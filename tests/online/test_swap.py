@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 import torch
 
-from model.forecaster import Forecaster
-from model.network import FreshetConfig, FreshetNetwork
-from model.weights import golden_batch, save_weights
-from online.registry import BASE, Registry
-from online.swap import Bank, WeightsSwitch, first_bank, load_bank, loader
-from stream.errors import FreshetError, RegistryError, WeightsError
-from stream.schemas import ModelEvent
+from freshet.model.forecaster import Forecaster
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.weights import golden_batch, save_weights
+from freshet.online.registry import BASE, Registry
+from freshet.online.swap import Bank, WeightsSwitch, first_bank, load_bank, loader
+from freshet.stream.errors import FreshetError, RegistryError, WeightsError
+from freshet.stream.schemas import ModelEvent
 
 
 def save(folder: Path, seed: int = 0) -> str:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from online.publish import Numbers, Origin, forecast_ids, forecast_records, issued_of, significant, wire_columns
-from online.recovery import read_alarms, read_forecasts, read_scores
-from online.score import PendingForecasts
-from stream.codec import decode, encode
-from stream.errors import InvalidInputError
-from stream.schemas import WIRE_LEVELS, Adjustments, Compute, DriftAlert, Forecast, Score, ScoredStep
+from freshet.online.publish import Numbers, Origin, forecast_ids, forecast_records, issued_of, significant, wire_columns
+from freshet.online.recovery import read_alarms, read_forecasts, read_scores
+from freshet.online.score import PendingForecasts
+from freshet.stream.codec import decode, encode
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import WIRE_LEVELS, Adjustments, Compute, DriftAlert, Forecast, Score, ScoredStep
 
 HOUR_MS = 3_600_000
 STEPS = (1, 2, 4)

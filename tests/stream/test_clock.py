@@ -7,8 +7,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.clock import Anchor, SimulatedClock, open_clock, read_anchor, set_anchor
-from stream.errors import StoreError, StoreUnavailableError
+from freshet.stream.clock import Anchor, SimulatedClock, open_clock, read_anchor, set_anchor
+from freshet.stream.errors import StoreError, StoreUnavailableError
 
 
 class FakeRedis:

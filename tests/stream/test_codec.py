@@ -10,11 +10,11 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.codec import MAX_TIME_MS, time_ms
-from stream.columns import Decoded, concatenate
-from stream.config import EventSettings, TimeUnit
-from stream.decoder import EventDecoder
-from stream.errors import ConfigError, EventError
+from freshet.stream.codec import MAX_TIME_MS, time_ms
+from freshet.stream.columns import Decoded, concatenate
+from freshet.stream.config import EventSettings, TimeUnit
+from freshet.stream.decoder import EventDecoder
+from freshet.stream.errors import ConfigError, EventError
 
 T = 1_700_000_000_000
 ORDER = {"event_id": "e", "order_id": "o", "sku": "a", "region": "n", "event_time": T, "quantity": 2, "unit_price": 9.5}
@@ -373,8 +373,8 @@ def test_a_batch_is_what_its_records_are_one_by_one(kind: str, data: st.DataObje
 def test_slices_and_parts_of_a_batch_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [b"{" if n % 5 == 0 else json.dumps(ORDER | {"sku": f"s{n % 7}"}).encode() for n in range(40)]
     whole = columns(EventDecoder("orders", EventSettings()).decode(values, [None] * 40))
-    monkeypatch.setattr("stream.decoder.SLICE_RECORDS", 3)
-    monkeypatch.setattr("stream.decoder.MAX_CACHED_ITEM_IDS", 4)
+    monkeypatch.setattr("freshet.stream.decoder.SLICE_RECORDS", 3)
+    monkeypatch.setattr("freshet.stream.decoder.MAX_CACHED_ITEM_IDS", 4)
     decoder = EventDecoder("orders", EventSettings())
     parts = [decoder.decode(values[n : n + 8], [None] * len(values[n : n + 8])) for n in range(0, 40, 8)]
     assert len({id(part.item_ids) for part in parts}) > 1

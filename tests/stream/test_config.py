@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.config import env_name, known_settings, load, shown
-from stream.errors import ConfigError
+from freshet.stream.config import env_name, known_settings, load, shown
+from freshet.stream.errors import ConfigError
 
 
 def toml(tmp_path: Path, text: str) -> Path:

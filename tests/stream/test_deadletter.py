@@ -7,8 +7,8 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.config import KafkaSettings
-from stream.deadletter import Source, dead_letter, late_record, limit_of
+from freshet.stream.config import KafkaSettings
+from freshet.stream.deadletter import Source, dead_letter, late_record, limit_of
 
 LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from stream.clock import set_anchor
-from stream.config import KafkaSettings, RedisSettings, Settings, Topics
-from stream.doctor import Check, run_checks
-from stream.errors import WeightsError
-from stream.kafka import Publisher, ensure_topics
-from stream.partition import fingerprint
-from stream.store import WindowStore, connect
+from freshet.stream.clock import set_anchor
+from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
+from freshet.stream.doctor import Check, run_checks
+from freshet.stream.errors import WeightsError
+from freshet.stream.kafka import Publisher, ensure_topics
+from freshet.stream.partition import fingerprint
+from freshet.stream.store import WindowStore, connect
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import export as export_module
-from stream.config import Settings
-from stream.errors import InvalidInputError
-from stream.export import _WRITERS, Rows, decimal, export, parse_time_ms
+from freshet.stream import export as export_module
+from freshet.stream.config import Settings
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.export import _WRITERS, Rows, decimal, export, parse_time_ms
 
 ROWS = Rows(
     ['a|"n,', "é|-"],

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.errors import InvalidInputError
-from stream.flashsale import Outlook, SellOut, estimate_sell_out
-from stream.schemas import Cumulative
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.flashsale import Outlook, SellOut, estimate_sell_out
+from freshet.stream.schemas import Cumulative
 
 LEVELS = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
 HOUR = 3_600_000

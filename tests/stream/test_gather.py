@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.columns import Decoded
-from stream.config import EventSettings
-from stream.decoder import EventDecoder
-from stream.gather import Gathered, by_partition, gather, runs
-from stream.kafka import Message, Taken
+from freshet.stream.columns import Decoded
+from freshet.stream.config import EventSettings
+from freshet.stream.decoder import EventDecoder
+from freshet.stream.gather import Gathered, by_partition, gather, runs
+from freshet.stream.kafka import Message, Taken
 
 PLACES = st.tuples(st.sampled_from(["orders", "clicks"]), st.integers(0, 2))
 
@@ -69,7 +69,7 @@ def read(tape: Tape, max_records: int = 10) -> tuple[dict[tuple[str, int], Gathe
 
 
 def test_slices_of_a_partition_become_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.gather.SLICE_RECORDS", 3)
+    monkeypatch.setattr("freshet.stream.gather.SLICE_RECORDS", 3)
     redrive = [("trace", b"1"), ("freshet-redrive", b"orders-0-2")]
     messages = [message("orders", n % 2, n, headers=redrive if n == 6 else []) for n in range(8)]
     tape = Tape(messages, ends={("orders", 1): 8})
@@ -89,7 +89,7 @@ def test_messages_of_partitions_that_are_not_ours_are_dropped() -> None:
 
 
 def test_it_waits_no_longer_in_all_than_it_may_and_reads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.gather.SLICE_RECORDS", 4)
+    monkeypatch.setattr("freshet.stream.gather.SLICE_RECORDS", 4)
     tape = Tape([message("orders", 0, n) for n in range(30)])
     read(tape)
     assert tape.asked == [(4, 50), (4, 49), (2, 48)]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.config import DAY_MS, CalendarSettings, Settings, WorkerSettings
-from stream.grid import Grid
+from freshet.stream.config import DAY_MS, CalendarSettings, Settings, WorkerSettings
+from freshet.stream.grid import Grid
 
 HOUR_MS = 3_600_000
 ZONES = ("UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "America/Havana")

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from stream.assignment import Assignment, Key
-from stream.errors import LogLostError, StoreUnavailableError
-from stream.kafka import Consumer, TopicPartition, shard_of
-from stream.outbox import shards_of
-from stream.partition import PartitionWindows
-from stream.store import Header
+from freshet.stream.assignment import Assignment, Key
+from freshet.stream.errors import LogLostError, StoreUnavailableError
+from freshet.stream.kafka import Consumer, TopicPartition, shard_of
+from freshet.stream.outbox import shards_of
+from freshet.stream.partition import PartitionWindows
+from freshet.stream.store import Header
 
 
 class FakeConsumer:
@@ -175,7 +175,7 @@ def test_a_fenced_partition_is_left_alone_until_it_is_assigned_again(rig: Rig, m
     assert rig.assignment.trouble == "a partition was taken over by another process"
     rig.assignment.rejoin_when_fenced()
     assert rig.client.subscriptions == 0
-    monkeypatch.setattr("stream.assignment.REJOIN_S", 0.0)
+    monkeypatch.setattr("freshet.stream.assignment.REJOIN_S", 0.0)
     rig.assignment.rejoin_when_fenced()
     assert rig.client.subscriptions == 1 and rig.claims == [A]
     rig.assign(A)

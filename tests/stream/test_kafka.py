@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
-from stream.config import KafkaSettings, Settings
-from stream.embedded import EmbeddedBroker
-from stream.errors import BrokerError, LogLostError
-from stream.kafka import (
+from freshet.stream.config import KafkaSettings, Settings
+from freshet.stream.embedded import EmbeddedBroker
+from freshet.stream.errors import BrokerError, LogLostError
+from freshet.stream.kafka import (
     LogOffsets,
     Publisher,
     TableReader,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from stream.config import KafkaSettings, Settings, Topics
-from stream.deadletter import Source, dead_letter, late_record, limit_of
-from stream.errors import ConfigError, InvalidInputError
-from stream.kafka import Publisher, TableReader, ensure_topics
-from stream.letters import Wanted, again, list_letters, redrive, show_letter
-from stream.topics import dead_letter_topic
+from freshet.stream.config import KafkaSettings, Settings, Topics
+from freshet.stream.deadletter import Source, dead_letter, late_record, limit_of
+from freshet.stream.errors import ConfigError, InvalidInputError
+from freshet.stream.kafka import Publisher, TableReader, ensure_topics
+from freshet.stream.letters import Wanted, again, list_letters, redrive, show_letter
+from freshet.stream.topics import dead_letter_topic
 
 LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.config import Settings, WindowSettings
-from stream.errors import FingerprintError, StoreUnavailableError
-from stream.layout import Outcome
-from stream.partition import PartitionWindows, fingerprint
+from freshet.stream.config import Settings, WindowSettings
+from freshet.stream.errors import FingerprintError, StoreUnavailableError
+from freshet.stream.layout import Outcome
+from freshet.stream.partition import PartitionWindows, fingerprint
 from tests.stream.windows_checks import (
     START_MS,
     Driver,
@@ -326,7 +326,7 @@ class Marking(MemoryStore):
 log = [order(n, START_MS) for n in range(2)]
 Driver(Marking(), "orders", small_settings(), log).drain()
 """
-    environment = os.environ | {"FRESHET_FAILPOINT": name, "PYTHONPATH": os.getcwd()}
+    environment = os.environ | {"FRESHET_FAILPOINT": name}
     finished = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60)
     assert finished.returncode == -signal.SIGKILL
     assert mark.exists() == written

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.config import Settings
+from freshet.stream.config import Settings
 from tests.stream.windows_checks import Driver, LogRecord, MemoryStore, log_records, small_settings, stored_state
 
 KINDS = st.sampled_from(["orders", "clicks"])

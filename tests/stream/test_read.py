@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.belief import InputState, ReadRules, closed_ms, final_ms, live_cutoff_ms, observed
-from stream.config import Settings
-from stream.errors import InvalidInputError, StoreError
-from stream.follow import Look
-from stream.grid import Grid
-from stream.layout import Header
-from stream.ring import Ring
+from freshet.stream.belief import InputState, ReadRules, closed_ms, final_ms, live_cutoff_ms, observed
+from freshet.stream.config import Settings
+from freshet.stream.errors import InvalidInputError, StoreError
+from freshet.stream.follow import Look
+from freshet.stream.grid import Grid
+from freshet.stream.layout import Header
+from freshet.stream.ring import Ring
 
 GRID = Grid(10)
 RULES = ReadRules(10, retained_buckets=5, orders_topic="o", clicks_topic="c", out_of_order_ms=3, allowed_lateness_ms=20)

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.config import DAY_MS, HOUR_MS, EventSettings
-from stream.decoder import EventDecoder
-from stream.errors import InvalidInputError
-from stream.replay import Replay, open_replay, parse_map
+from freshet.stream.config import DAY_MS, HOUR_MS, EventSettings
+from freshet.stream.decoder import EventDecoder
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.replay import Replay, open_replay, parse_map
 
 DATA = Path(os.environ.get("DATA_HOME") or Path(__file__).parents[3] / "shared" / "data")
 

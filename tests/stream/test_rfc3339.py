@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.codec import time_ms
-from stream.errors import EventError
-from stream.rfc3339 import NOT_PLAIN, plain_times_ms
+from freshet.stream.codec import time_ms
+from freshet.stream.errors import EventError
+from freshet.stream.rfc3339 import NOT_PLAIN, plain_times_ms
 
 MOMENTS = st.datetimes(datetime(1960, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.codec import decode, encode
-from stream.errors import EventError
-from stream.schemas import CHANNELS, UNIT_SCALES, Alert, AlertData, WindowsAdvanced, item_id_of, item_id_parts
+from freshet.stream.codec import decode, encode
+from freshet.stream.errors import EventError
+from freshet.stream.schemas import CHANNELS, UNIT_SCALES, Alert, AlertData, WindowsAdvanced, item_id_of, item_id_parts
 
 PARTS = st.lists(st.text(alphabet=st.sampled_from("ab|\\é")), min_size=1, max_size=4)
 

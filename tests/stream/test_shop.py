@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream import shop as shop_module
-from stream.shop import Shop, to_ms
-from stream.timeline import Changes, Grid, overlaps, share_of_buckets, value_at_starts
+from freshet.stream import shop as shop_module
+from freshet.stream.shop import Shop, to_ms
+from freshet.stream.timeline import Changes, Grid, overlaps, share_of_buckets, value_at_starts
 
 HOUR = 3_600_000
 

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.config import DAY_MS, HOUR_MS, MINUTE_MS, EventSettings
-from stream.decoder import EventDecoder
-from stream.errors import InvalidInputError
-from stream.schemas import InventoryLevel, Promotion
-from stream.simulator import DEFAULT_ITEMS, DEFAULT_START_MS, Drift, Faults, Scenario, Shop, scenario
-from stream.simulator.demand import Demand, _lead_shares
-from stream.simulator.faults import BREAKS, break_value
-from stream.simulator.stock import Stock
+from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS, EventSettings
+from freshet.stream.decoder import EventDecoder
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import InventoryLevel, Promotion
+from freshet.stream.simulator import DEFAULT_ITEMS, DEFAULT_START_MS, Drift, Faults, Scenario, Shop, scenario
+from freshet.stream.simulator.demand import Demand, _lead_shares
+from freshet.stream.simulator.faults import BREAKS, break_value
+from freshet.stream.simulator.stock import Stock
 
 PLAIN = Scenario("plain")
 Record = tuple[str, bytes, bytes | None, int]

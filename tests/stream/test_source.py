@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.batches import SourceBatch
-from stream.pump import MAX_AHEAD_MS, Progress, Pump
-from stream.source import PlanFile, _slice_ms
+from freshet.stream.batches import SourceBatch
+from freshet.stream.pump import MAX_AHEAD_MS, Progress, Pump
+from freshet.stream.source import PlanFile, _slice_ms
 
 START_MS = 1_000_000
 SLICE_MS = 900

@@ -11,9 +11,9 @@ from urllib.error import HTTPError
 import pytest
 import structlog
 
-from stream.config import TelemetrySettings
-from stream.errors import ConfigError
-from stream.telemetry import configure_logging, get_logger, new_registry, serve_http
+from freshet.stream.config import TelemetrySettings
+from freshet.stream.errors import ConfigError
+from freshet.stream.telemetry import configure_logging, get_logger, new_registry, serve_http
 
 
 @pytest.fixture(autouse=True)

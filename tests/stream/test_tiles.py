@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from stream.errors import StoreError
-from stream.tiles import CELLS, CHUNK_ITEMS, decode, decode_cells, decode_channels, encode, encode_cells
+from freshet.stream.errors import StoreError
+from freshet.stream.tiles import CELLS, CHUNK_ITEMS, decode, decode_cells, decode_channels, encode, encode_cells
 
 LARGEST = st.sampled_from([1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1])
 

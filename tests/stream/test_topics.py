@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream.config import KafkaSettings, Topics
-from stream.topics import TopicPlan, TopicReport, TopicsReport, dead_letter_max_bytes, mismatches, plan
+from freshet.stream.config import KafkaSettings, Topics
+from freshet.stream.topics import TopicPlan, TopicReport, TopicsReport, dead_letter_max_bytes, mismatches, plan
 
 
 def by_name(settings: KafkaSettings, *, live: bool) -> dict[str, TopicPlan]:

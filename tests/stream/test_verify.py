@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream.config import EventSettings, Resolution, Settings, WindowSettings
-from stream.decoder import EventDecoder
-from stream.grid import Grid
-from stream.layout import Header
-from stream.recount import Recount
-from stream.recount_event import BadRecordError, Kind, read_event
-from stream.tiles import encode
-from stream.verify import Difference, PartitionReport, Report, Snapshot, _compare
+from freshet.stream.config import EventSettings, Resolution, Settings, WindowSettings
+from freshet.stream.decoder import EventDecoder
+from freshet.stream.grid import Grid
+from freshet.stream.layout import Header
+from freshet.stream.recount import Recount
+from freshet.stream.recount_event import BadRecordError, Kind, read_event
+from freshet.stream.tiles import encode
+from freshet.stream.verify import Difference, PartitionReport, Report, Snapshot, _compare
 
 T0 = 1_700_000_000_000 // 60_000 * 60_000
 WINDOWS = WindowSettings(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.watermark import NEVER_MS, TimeRules, judge_times
+from freshet.stream.watermark import NEVER_MS, TimeRules, judge_times
 
 RULES = st.builds(TimeRules, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 RECORDS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=40)

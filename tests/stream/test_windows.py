@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.grid import Grid
-from stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
-from stream.windows import (
+from freshet.stream.grid import Grid
+from freshet.stream.tiles import CELLS, CHANNELS, CHUNK_ITEMS
+from freshet.stream.windows import (
     NO_CELLS,
     Additions,
     TileCache,

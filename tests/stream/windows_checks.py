@@ -17,12 +17,12 @@ import redis
 import xxhash
 from hypothesis import strategies as st
 
-from stream.config import Settings
-from stream.errors import FingerprintError, StoreError
-from stream.grid import Grid
-from stream.layout import Header, Keys, Outcome, Update
-from stream.partition import Fold, PartitionWindows, RawBatch
-from stream.tiles import CHANNELS, CHUNK_ITEMS, decode
+from freshet.stream.config import Settings
+from freshet.stream.errors import FingerprintError, StoreError
+from freshet.stream.grid import Grid
+from freshet.stream.layout import Header, Keys, Outcome, Update
+from freshet.stream.partition import Fold, PartitionWindows, RawBatch
+from freshet.stream.tiles import CHANNELS, CHUNK_ITEMS, decode
 
 START_MS = 1_700_000_000_000
 LONG_AGO_MS = -(10**18)

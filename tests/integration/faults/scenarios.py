@@ -226,8 +226,8 @@ def fill_disk(world: World, broker: Broker, mount: str) -> None:
 
 
 def _send_until_refused(world: World, broker: Broker) -> None:
-    from stream.errors import BrokerError
-    from stream.kafka import Publisher
+    from freshet.stream.errors import BrokerError
+    from freshet.stream.kafka import Publisher
 
     topic = world.settings.kafka.topics.clicks
     for number in range(40):

@@ -22,17 +22,21 @@ from typing import Any
 
 import redis
 
-from stream.config import Settings, load
-from stream.embedded import RealKafka, free_port, redis_binary
-from stream.errors import BrokerError
-from stream.kafka import LogOffsets, Publisher, ensure_topics
-from stream.store import WindowStore, connect, current_generation
-from stream.verify import verify
+from freshet.stream.config import Settings, load
+from freshet.stream.embedded import RealKafka, free_port, redis_binary
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka import LogOffsets, Publisher, ensure_topics
+from freshet.stream.store import WindowStore, connect, current_generation
+from freshet.stream.verify import verify
 from tests.integration.faults.proxy import TcpProxy
 from tests.integration.test_ingest_kill import START_MS, click_value, order_value
 
 ROOT = Path(__file__).parent.parent.parent.parent
-RUN = "from stream.config import load; from stream.ingest import run; run(load().settings, until_end={until_end})"
+RUN = """
+from freshet.stream.config import load
+from freshet.stream.ingest import run
+run(load().settings, until_end={until_end})
+"""
 BOOKS = ("applied", "duplicate", "late_dropped", "dead_letter")
 PARTITIONS = 3
 TIMEOUT_S = 90.0
@@ -126,7 +130,7 @@ class Ingest:
         with log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", RUN.format(until_end=until_end)],
-                env={**os.environ, **environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **environ, "OMP_NUM_THREADS": "1"},
                 cwd="/",
                 stdout=log,
                 stderr=log,

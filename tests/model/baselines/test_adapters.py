@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.baselines import make
-from model.tables.panel import Window
-from stream.errors import InvalidInputError
+from freshet.model.baselines import make
+from freshet.model.tables.panel import Window
+from freshet.stream.errors import InvalidInputError
 
 LEVELS = (0.05, 0.5, 0.9)
 DAY_MS = 86_400_000

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.baselines import NAMES, make
-from model.baselines.lstm import Lstm
-from model.tables.panel import Window
-from stream.errors import InvalidInputError
+from freshet.model.baselines import NAMES, make
+from freshet.model.baselines.lstm import Lstm
+from freshet.model.tables.panel import Window
+from freshet.stream.errors import InvalidInputError
 
 DAY_MS = 86_400_000
 LEVELS = (0.01, 0.1, 0.5, 0.9, 0.99)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from model.baselines.learner import Errors, Learner, Lessons, lessons_of
-from model.baselines.linear import train
-from model.baselines.steps import Codes, Past, ahead
-from model.tables.panel import Window
+from freshet.model.baselines.learner import Errors, Learner, Lessons, lessons_of
+from freshet.model.baselines.linear import train
+from freshet.model.baselines.steps import Codes, Past, ahead
+from freshet.model.tables.panel import Window
 
 DAY_MS = 86_400_000
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from model.baselines import moving_average, seasonal_naive
+from freshet.model.baselines import moving_average, seasonal_naive
 
 LEVELS = np.array([0.1, 0.5, 0.9])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from online.demo.count import Tally
-from stream.schemas import ModelEvent, Score, ScoredStep
+from freshet.online.demo.count import Tally
+from freshet.stream.schemas import ModelEvent, Score, ScoredStep
 
 
 def forecast(item: str, cutoff_ms: int, version: str = "base") -> bytes:

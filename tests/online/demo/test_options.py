@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from online.demo.options import DemoOptions, config_text, dashboard_port
-from stream.config import Settings, load
-from stream.errors import ConfigError
+from freshet.online.demo.options import DemoOptions, config_text, dashboard_port
+from freshet.stream.config import Settings, load
+from freshet.stream.errors import ConfigError
 
 
 @pytest.mark.parametrize(

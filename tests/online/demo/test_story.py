@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from online.demo import story
-from stream.schemas import ModelEvent, Promotion
+from freshet.online.demo import story
+from freshet.stream.schemas import ModelEvent, Promotion
 
 
 def event(kind: str, **more: object) -> ModelEvent:

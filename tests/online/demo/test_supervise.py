@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from online.demo.supervise import MAX_FAILURES, Service, Supervisor
-from stream.errors import FreshetError
+from freshet.online.demo.supervise import MAX_FAILURES, Service, Supervisor
+from freshet.stream.errors import FreshetError
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 DEADLINE_S = 20.0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from model.commands import Aggregate, Country, Known, Missing, Past, Static, joined
+from freshet.cli.tables import Aggregate, Country, Known, Missing, Past, Static, joined
 
 
 def explain(
@@ -44,9 +44,9 @@ def explain(
     """Why one item's forecast is what it is: what adds how much, where it looked, what a promotion would do."""
     import orjson
 
-    from model.explain.item import Question, answer
-    from model.explain.plot import plot as draw
-    from model.tables.table import Columns, TableSettings
+    from freshet.model.explain.item import Question, answer
+    from freshet.model.explain.plot import plot as draw
+    from freshet.model.tables.table import Columns, TableSettings
 
     columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     question = Question(item, prediction_length, steps, promotion, future)

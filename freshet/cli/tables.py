@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-data = typer.Typer(help="Data sets as tidy tables.", no_args_is_help=True)
+from freshet.cli.options import group
+
+data = group("Data sets as tidy tables.")
 
 Known = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known in advance, such as promotions.")]
 Past = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")]
@@ -32,7 +34,7 @@ def data_prepare(
     ] = None,
 ) -> None:
     """Make a tidy table from your copy of a well-known data set."""
-    from model.tables.prepare import prepare
+    from freshet.model.tables.prepare import prepare
 
     rows = prepare(preset, from_ or _raw_folder(), output)
     typer.echo(f"{rows:,} rows in {output}")
@@ -82,10 +84,10 @@ def backtest(
     plot: Annotated[Path | None, typer.Option(help="Draw forecasts and skill: .png, .svg, .pdf or .html.")] = None,
 ) -> None:
     """Compare models on rolling cutoffs of your own table; exit status 1 when a model failed."""
-    from model.backtest.compare import BacktestSettings, make, names
-    from model.backtest.run import Outputs, run
-    from model.tables.panel import Rolling
-    from model.tables.table import Columns, TableSettings, read_panel
+    from freshet.model.backtest.compare import BacktestSettings, make, names
+    from freshet.model.backtest.run import Outputs, run
+    from freshet.model.tables.panel import Rolling
+    from freshet.model.tables.table import Columns, TableSettings, read_panel
 
     columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     panel = read_panel(data, TableSettings(columns, frequency, season_length, missing, aggregate, country))

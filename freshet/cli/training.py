@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from model.commands import Aggregate, Country, Known, Missing, Past, Static, joined
+from freshet.cli.tables import Aggregate, Country, Known, Missing, Past, Static, joined
 
 # Low-rank additions start at zero and are few: they want larger steps than the weights themselves.
 LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
@@ -49,9 +49,9 @@ def train(
     """Fine-tune weights on your own table; take them with backtest --models freshet:FOLDER, explain --weights."""
     import orjson
 
-    from model.tables.table import Columns, TableSettings
-    from model.training.table import train as run
-    from model.training.train import FineTuneSettings
+    from freshet.model.tables.table import Columns, TableSettings
+    from freshet.model.training.table import train as run
+    from freshet.model.training.train import FineTuneSettings
 
     columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     settings = FineTuneSettings(
@@ -82,8 +82,8 @@ def pretrain(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default torch's own choice.")] = None,
 ) -> None:
     """Train base weights on synthetic series; resumes from the folder's checkpoint."""
-    from model.training.pretrain import PretrainSettings
-    from model.training.pretrain import pretrain as run
+    from freshet.model.training.pretrain import PretrainSettings
+    from freshet.model.training.pretrain import pretrain as run
 
     run(
         PretrainSettings(

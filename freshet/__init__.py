@@ -1,0 +1,33 @@
+"""Streaming, real-time sales forecasts: the public names, each imported when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freshet.model.forecaster import Forecaster
+    from freshet.stream.config import Settings
+    from freshet.stream.errors import FreshetError
+    from freshet.stream.read import WindowReader
+
+__version__ = "0.1.0"
+__all__ = ["Forecaster", "FreshetError", "Settings", "WindowReader", "__version__"]
+
+_PUBLIC = {
+    "Forecaster": "freshet.model.forecaster",
+    "FreshetError": "freshet.stream.errors",
+    "Settings": "freshet.stream.config",
+    "WindowReader": "freshet.stream.read",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module that defines it.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'freshet' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,60 @@
+"""`freshet COMMAND`: every command under its name, and a known error as one clear line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from freshet import __version__
+from freshet.cli import explain, letters, operations, processes, tables, training, weights
+
+app = typer.Typer(
+    name="freshet",
+    help="Streaming, real-time sales forecasts: orders and clicks in through Kafka, quantile forecasts out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+app.command()(processes.demo)
+app.command()(processes.ingest)
+app.command()(processes.worker)
+app.command()(processes.control)
+app.command()(processes.learn)
+app.command()(processes.dashboard)
+app.command()(processes.simulate)
+app.command()(processes.replay)
+app.command()(tables.backtest)
+app.command()(explain.explain)
+app.command()(training.train)
+app.command()(training.pretrain)
+app.command()(operations.verify)
+app.command()(operations.doctor)
+app.add_typer(operations.topics, name="topics")
+app.add_typer(operations.windows, name="windows")
+app.add_typer(operations.forecasts, name="forecasts")
+app.add_typer(letters.dlq, name="dlq")
+app.add_typer(operations.config, name="config")
+app.add_typer(weights.model, name="model")
+app.add_typer(tables.data, name="data")
+
+
+def main() -> None:
+    """Run a command; a known error is one clear line and exit status 1."""
+    from freshet.stream.errors import FreshetError
+
+    try:
+        app()
+    except FreshetError as error:
+        typer.echo(f"freshet: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

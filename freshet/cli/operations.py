@@ -1,0 +1,107 @@
+"""Commands that look at what runs and say what they see: topics, windows, forecasts, settings, doctor, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshet.cli.options import Config, Json, Summary, group, put, settings_of
+
+topics = group("Kafka topics.")
+windows = group("The windows in Redis.")
+forecasts = group("The forecast topic.")
+config = group("Settings.")
+
+
+@windows.command("export")
+def windows_export(
+    resolution_ms: Annotated[int, typer.Option(min=1, help="Width of the buckets.")],
+    config: Config = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Inclusive; ms or RFC 3339.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Exclusive; ms or RFC 3339.")] = None,
+    item: Annotated[str | None, typer.Option(help="Only this item_id.")] = None,
+    format: Annotated[str, typer.Option(help="jsonl, csv or parquet.")] = "jsonl",
+    include_open: Annotated[bool, typer.Option(help="Also buckets that may still change.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File; default standard output.")] = None,
+) -> None:
+    """Write the closed windows, one row an item and bucket."""
+    from freshet.stream.export import export
+
+    export(
+        settings_of(config),
+        resolution_ms=resolution_ms,
+        start=from_,
+        end=to,
+        item_id=item,
+        format=format,
+        include_open=include_open,
+        output=output,
+    )
+
+
+@windows.command("drop")
+def windows_drop(
+    generation: Annotated[int, typer.Argument(min=0, help="A generation that is not current.")], config: Config = None
+) -> None:
+    """Free the memory of an old generation of windows."""
+    from freshet.stream.backfill import drop_generation
+
+    typer.echo(f"{drop_generation(settings_of(config), generation)} keys deleted")
+
+
+@topics.command("create")
+def topics_create(config: Config = None, json: Json = False) -> None:
+    """Create or check all topics; safe to repeat."""
+    from dataclasses import asdict
+
+    from freshet.stream.kafka import ensure_topics
+
+    reports = ensure_topics(settings_of(config), live=True)
+    lines = [f"{report.state:<9} {report.name}  {'; '.join(report.problems)}".rstrip() for report in reports]
+    put([asdict(report) for report in reports], json, "\n".join(lines))
+    raise typer.Exit(1 if any(report.state == "mismatch" for report in reports) else 0)
+
+
+def verify(config: Config = None, json: Json = False, summary: Summary = None) -> None:
+    """Recount the log independently and compare with the windows; exit status 1 when anything differs."""
+    from freshet.stream.verify import verify as run
+
+    report = run(settings_of(config))
+    put(report.as_dict(), json, report.as_text(), summary)
+    raise typer.Exit(0 if report.agrees else 1)
+
+
+@forecasts.command("tail")
+def forecasts_tail(
+    config: Config = None,
+    item: Annotated[str | None, typer.Option(help="Only this item_id.")] = None,
+    max: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    json: Json = False,
+) -> None:
+    """Print forecasts as they come."""
+    from freshet.online.tail import tail
+
+    tail(settings_of(config), item_id=item, most=max, as_json=json)
+
+
+def doctor(config: Config = None, json: Json = False) -> None:
+    """Check broker, topics, Redis, weights and device; exit status 1 when something must be mended."""
+    from freshet.online.doctor import examine
+
+    report = examine(settings_of(config))
+    put(report.as_dict(), json, report.as_text())
+    raise typer.Exit(0 if report.healthy else 1)
+
+
+@config.command("show")
+def config_show(config: Config = None, json: Json = False) -> None:
+    """Every setting, its value, and where the value comes from."""
+    from freshet.stream.config import load, shown
+
+    loaded = load(config)
+    rows = shown(loaded.settings, loaded.sources)
+    width = max(len(name) for name, _, _ in rows)
+    text = "\n".join(f"{name:<{width}}  {value}  ({source})" for name, value, source in rows)
+    put([{"name": n, "value": v, "source": s} for n, v, s in rows], json, text)
