@@ -21,10 +21,10 @@ import numpy as np
 
 from bench.report import write_result
 from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS, RedisSettings, Resolution, Settings, WindowSettings
-from freshet.stream.decoder import EventKind
-from freshet.stream.embedded import EmbeddedRedis
-from freshet.stream.partition import Outcome, PartitionWindows, RawBatch
-from freshet.stream.store import WindowStore, connect
+from freshet.stream.events.decoder import EventKind
+from freshet.stream.fold.partition import Outcome, PartitionWindows, RawBatch
+from freshet.stream.kafka.servers import EmbeddedRedis
+from freshet.stream.store.redis import WindowStore, connect
 
 START_MS = 1_700_000_000_000
 REGIONS = ("north", "south", "east")

@@ -28,12 +28,12 @@ import psutil
 from bench.report import write_result
 from bench.shop_log import ShopLog, publish
 from freshet.stream.config import EventSettings, Settings, load
-from freshet.stream.decoder import EventDecoder
-from freshet.stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
-from freshet.stream.ingest import GC_THRESHOLDS
+from freshet.stream.events.decoder import EventDecoder
+from freshet.stream.ingest.process import GC_THRESHOLDS
 from freshet.stream.kafka import ensure_topics
+from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
 from freshet.stream.schemas import ClickEvent, OrderEvent
-from freshet.stream.store import WindowStore, connect
+from freshet.stream.store.redis import WindowStore, connect
 
 HERE = Path(__file__).parent
 MOCK_EVENTS = 120_000  # The broker inside librdkafka keeps 5 MB a partition.

@@ -30,10 +30,10 @@ from confluent_kafka import KafkaError, Message
 from bench.report import write_result
 from bench.shop_log import START_MS, Kind, ShopLog, publish
 from freshet.stream.config import Settings, load
-from freshet.stream.embedded import EmbeddedRedis, RealKafka
 from freshet.stream.kafka import ensure_topics, producer
-from freshet.stream.layout import Keys
-from freshet.stream.store import connect
+from freshet.stream.kafka.servers import EmbeddedRedis, RealKafka
+from freshet.stream.store.layout import Keys
+from freshet.stream.store.redis import connect
 
 ROOT = Path(__file__).parent.parent
 LOOK_S, TICK_S = 0.002, 0.005

@@ -19,13 +19,13 @@ import redis
 from numpy.typing import NDArray
 
 from bench.report import write_result
-from freshet.stream.belief import ReadRules
 from freshet.stream.config import HOUR_MS, RedisSettings
-from freshet.stream.embedded import EmbeddedRedis
-from freshet.stream.layout import Keys
-from freshet.stream.read import WindowReader
-from freshet.stream.store import connect
-from freshet.stream.tiles import CHUNK_ITEMS, encode
+from freshet.stream.kafka.servers import EmbeddedRedis
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
+from freshet.stream.store.layout import Keys
+from freshet.stream.store.redis import connect
+from freshet.stream.store.tiles import CHUNK_ITEMS, encode
 
 BUCKETS = 512
 FIRST_BUCKET = 480_000

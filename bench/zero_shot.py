@@ -22,10 +22,10 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.forecaster import Forecaster
 from freshet.model.metrics import coverage, wql
 from freshet.model.text import static_features
+from freshet.stream.catalog.shop import Shop as ShopState
 from freshet.stream.config import DAY_MS, HOUR_MS
 from freshet.stream.schemas import ClickEvent, OrderEvent, OrderLine
-from freshet.stream.shop import Shop as ShopState
-from freshet.stream.simulator import Shop, scenario
+from freshet.stream.source.simulator import Shop, scenario
 
 HORIZON = 48
 HISTORY_HOURS = 28 * 24

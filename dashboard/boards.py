@@ -9,8 +9,8 @@ from typing import Any
 from freshet.dashboard.accuracy import rolling, total
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.state import Announced, View
+from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.config import DAY_MS, HOUR_MS
-from freshet.stream.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.schemas import DriftAlert, ModelEvent, item_id_parts
 
 Json = dict[str, Any]

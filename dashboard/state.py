@@ -11,10 +11,10 @@ import msgspec
 
 from freshet.dashboard.accuracy import Accuracy
 from freshet.dashboard.forecasts import ForecastBook
+from freshet.stream.catalog.shop import Shop, to_ms
 from freshet.stream.config import WorkerSettings
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import Alert, DriftAlert, Forecast, ModelEvent, Promotion, Record, RetrainRequest, Score
-from freshet.stream.shop import Shop, to_ms
 
 Kind = Literal["forecasts", "scores", "drift", "models", "retrain", "alerts", "catalog", "promotions", "inventory"]
 Section = Literal["items", "errors", "drift", "models", "flash"]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from freshet.model.forecaster import Forecaster
     from freshet.stream.config import Settings
     from freshet.stream.errors import FreshetError
-    from freshet.stream.read import WindowReader
+    from freshet.stream.read.reader import WindowReader
 
 __version__ = "0.1.0"
 __all__ = ["Forecaster", "FreshetError", "Settings", "WindowReader", "__version__"]
@@ -18,7 +18,7 @@ _PUBLIC = {
     "Forecaster": "freshet.model.forecaster",
     "FreshetError": "freshet.stream.errors",
     "Settings": "freshet.stream.config",
-    "WindowReader": "freshet.stream.read",
+    "WindowReader": "freshet.stream.read.reader",
 }
 
 

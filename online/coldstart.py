@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from freshet.stream.catalog.shop import Shop
 from freshet.stream.schemas import item_id_of, item_id_parts
-from freshet.stream.shop import Shop
 
 MAX_COLD_ITEMS = 1_000
 COLD_FIELDS = {"sku", "region"}

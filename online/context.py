@@ -15,9 +15,9 @@ from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.text import NUM_TEXT, encode_texts, static_features
-from freshet.stream.read import Delta, WindowReader
+from freshet.stream.catalog.shop import Shop
+from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
-from freshet.stream.shop import Shop
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

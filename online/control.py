@@ -21,15 +21,15 @@ import msgspec
 
 from freshet.online.alerts import FLASH_SALE_TYPE, AlertBook, Signal, drift_signal, flash_sale_signal, model_signals
 from freshet.online.rules import RetrainRules
+from freshet.stream.catalog.shop import Shop
 from freshet.stream.clock import Clock, open_clock
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import KafkaSettings, Settings, Topics
-from freshet.stream.deadletter import Outgoing, Source, dead_letter, limit_of
 from freshet.stream.errors import BrokerError, ConfigError, EventError, FreshetError
+from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, limit_of
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest
-from freshet.stream.shop import Shop
-from freshet.stream.store import connect
+from freshet.stream.store.redis import connect
 from freshet.stream.telemetry import get_logger, serve_http
 
 TICK_S = 0.2

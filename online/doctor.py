@@ -8,7 +8,7 @@ from typing import Any
 
 from freshet.online.registry import BASE, Registry
 from freshet.stream.config import Settings
-from freshet.stream.doctor import Check, run_checks
+from freshet.stream.ops.doctor import Check, run_checks
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 

@@ -12,9 +12,9 @@ from freshet.online.score import PendingForecasts
 from freshet.online.scorer import Scorer, segments_of
 from freshet.online.share import Share
 from freshet.online.sums import Sums
+from freshet.stream.catalog.shop import Shop
 from freshet.stream.config import Settings
-from freshet.stream.read import WindowReader
-from freshet.stream.shop import Shop
+from freshet.stream.read.reader import WindowReader
 from freshet.stream.telemetry import get_logger
 
 SPARE_BUCKETS = 72  # beyond context and horizon, for forecasts that wait long to be scored

@@ -18,16 +18,16 @@ from freshet.online.learner import Learner, Stopped
 from freshet.online.ledger import Ledger
 from freshet.online.registry import Registry
 from freshet.online.scorer import segments_of
-from freshet.stream.belief import ReadRules
+from freshet.stream.catalog.shop import Shop, ShopTopic
 from freshet.stream.clock import open_clock
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import BrokerError, FreshetError
 from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
-from freshet.stream.read import WindowReader
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
-from freshet.stream.shop import Shop, ShopTopic
-from freshet.stream.store import connect
+from freshet.stream.store.redis import connect
 from freshet.stream.telemetry import get_logger, serve_http
 
 POLL_MS = 200

@@ -12,7 +12,7 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
 from freshet.stream.schemas import ModelEvent
-from freshet.stream.store import connect
+from freshet.stream.store.redis import connect
 
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 

@@ -13,9 +13,9 @@ from freshet.model.baselines import seasonal_naive
 from freshet.online.context import Contexts
 from freshet.online.drift import DriftMonitor
 from freshet.online.score import Actual, Due, PendingForecasts, judge, score_records
+from freshet.stream.catalog.shop import Shop
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score, item_id_parts
-from freshet.stream.shop import Shop
 
 PROMOTION = 1  # of the three known slots of `Shop.known`
 NO_SEGMENT = "-"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from freshet.stream.catalog.shop import Shop, ShopTopic
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.kafka import TableReader, TableRecord
 from freshet.stream.schemas import ModelEvent
-from freshet.stream.shop import Shop, ShopTopic
 from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -27,17 +27,17 @@ from freshet.online.share import Share
 from freshet.online.swap import open_switch
 from freshet.online.tables import Tables
 from freshet.online.worker_metrics import WorkerMetrics
-from freshet.stream.belief import ReadRules
 from freshet.stream.clock import open_clock
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.kafka import Publisher, partitions_of
-from freshet.stream.read import WindowReader
+from freshet.stream.process import on_signals
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import Forecast, ModelEvent
-from freshet.stream.signals import on_signals
-from freshet.stream.store import check_fit, connect
+from freshet.stream.store.redis import check_fit, connect
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 LOOK_S = 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from freshet.stream.errors import StoreError, StoreUnavailableError
-from freshet.stream.store import CLOCK_KEY, translated
+from freshet.stream.store.redis import CLOCK_KEY, translated
 
 REREAD_MS = 200
 

@@ -12,8 +12,8 @@ import redis
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from freshet.stream.embedded import EmbeddedRedis, RealKafka
 from freshet.stream.errors import ConfigError
+from freshet.stream.kafka.servers import EmbeddedRedis, RealKafka
 
 
 @pytest.fixture(scope="session")

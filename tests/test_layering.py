@@ -23,7 +23,7 @@ DOORS = {
         "stream/kafka/client.py",
         "stream/kafka/publisher.py",
         "stream/kafka/table.py",
-        "stream/embedded.py",
+        "stream/kafka/servers.py",
     },
     "aiokafka": {"dashboard/feed.py"},
     "faust": {"online/control.py"},

@@ -20,7 +20,7 @@ from freshet.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from freshet.stream.letters import Wanted
+    from freshet.stream.ops.dead_letters import Wanted
 
 dlq = group("Dead letters.")
 
@@ -37,7 +37,7 @@ def dlq_list(
     json: Json = False,
 ) -> None:
     """Show dead letters: where each came from and what is wrong with it."""
-    from freshet.stream.letters import list_letters
+    from freshet.stream.ops.dead_letters import list_letters
 
     letters = list_letters(settings_of(config), _wanted(topic, error, from_, to, late), most=max)
     put([letter.as_dict() for letter in letters], json, "\n".join(letter.as_text() for letter in letters))
@@ -55,7 +55,7 @@ def dlq_redrive(
     from_start: Annotated[bool, typer.Option(help="Also those sent before; windows count each once.")] = False,
 ) -> None:
     """Send dead letters to the partitions they came from again; windows count each at most once."""
-    from freshet.stream.letters import redrive
+    from freshet.stream.ops.dead_letters import redrive
 
     done = redrive(settings_of(config), _wanted(topic, error, from_, to, late), most=max, from_start=from_start)
     typer.echo(f"{done} sent again")
@@ -68,14 +68,14 @@ def dlq_show(
     json: Json = False,
 ) -> None:
     """Show one letter whole: what is wrong with it, its headers, its value."""
-    from freshet.stream.letters import show_letter
+    from freshet.stream.ops.dead_letters import show_letter
 
     letter = show_letter(settings_of(config), place)
     put(letter.as_dict(), json, letter.as_page())
 
 
 def _wanted(topic: str | None, error: str | None, from_: str | None, to: str | None, late: bool) -> Wanted:
-    from freshet.stream.export import parse_time_ms
-    from freshet.stream.letters import Wanted
+    from freshet.stream.ops.dead_letters import Wanted
+    from freshet.stream.read.export import parse_time_ms
 
     return Wanted(topic, late, error, parse_time_ms(from_, "--from"), parse_time_ms(to, "--to"))

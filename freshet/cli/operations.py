@@ -27,7 +27,7 @@ def windows_export(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File; default standard output.")] = None,
 ) -> None:
     """Write the closed windows, one row an item and bucket."""
-    from freshet.stream.export import export
+    from freshet.stream.read.export import export
 
     export(
         settings_of(config),
@@ -46,7 +46,7 @@ def windows_drop(
     generation: Annotated[int, typer.Argument(min=0, help="A generation that is not current.")], config: Config = None
 ) -> None:
     """Free the memory of an old generation of windows."""
-    from freshet.stream.backfill import drop_generation
+    from freshet.stream.ingest.generations import drop_generation
 
     typer.echo(f"{drop_generation(settings_of(config), generation)} keys deleted")
 
@@ -66,7 +66,7 @@ def topics_create(config: Config = None, json: Json = False) -> None:
 
 def verify(config: Config = None, json: Json = False, summary: Summary = None) -> None:
     """Recount the log independently and compare with the windows; exit status 1 when anything differs."""
-    from freshet.stream.verify import verify as run
+    from freshet.stream.verify.verify import verify as run
 
     report = run(settings_of(config))
     put(report.as_dict(), json, report.as_text(), summary)

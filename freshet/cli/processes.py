@@ -58,7 +58,7 @@ def ingest(
     http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
 ) -> None:
     """Fold orders and clicks into windows in Redis, exactly once."""
-    from freshet.stream.ingest import run
+    from freshet.stream.ingest.process import run
 
     if from_beginning != (into is not None):
         raise typer.BadParameter("--from-beginning and --into go together: live windows are never overwritten")
@@ -119,7 +119,7 @@ def simulate(
     plan: Annotated[Path | None, typer.Option(help="Write progress and plan to this JSON file.")] = None,
 ) -> None:
     """Send a simulated shop's events to the event topics."""
-    from freshet.stream.source import simulate as run
+    from freshet.stream.source.process import simulate as run
 
     run(
         settings_of(config),
@@ -145,7 +145,7 @@ def replay(
     plan: Annotated[Path | None, typer.Option(help="Write progress and plan to this JSON file.")] = None,
 ) -> None:
     """Send a real file's events to the event topics."""
-    from freshet.stream.source import replay as run
+    from freshet.stream.source.process import replay as run
 
     run(
         settings_of(config),

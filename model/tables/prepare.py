@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.replay.presets import RETAIL_PRODUCT
+from freshet.stream.source.replay.presets import RETAIL_PRODUCT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,9 +27,9 @@ from freshet.online.demo.supervise import Service, Supervisor
 from freshet.online.demo.view import Status, View, open_view
 from freshet.online.demo.watch import Watcher, read_plan, wait_until
 from freshet.stream.config import Settings, load
-from freshet.stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
 from freshet.stream.errors import ConfigError, FreshetError
 from freshet.stream.kafka import ensure_topics
+from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
 
 TICK_S = 0.5
 CATCH_UP_S = 60.0

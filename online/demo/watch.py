@@ -16,7 +16,7 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import LogOffsets, TableReader, partitions_of
 from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
-from freshet.stream.store import WindowStore, connect
+from freshet.stream.store.redis import WindowStore, connect
 
 MAX_POLLS_PER_LOOK = 20
 LEADERS_TIMEOUT_S = 30.0

@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka.client import broker_errors, cluster, common_config, consumer, log_range
-from freshet.stream.topics import TopicPlan, TopicReport, mismatches, plan
+from freshet.stream.kafka.topics import TopicPlan, TopicReport, mismatches, plan
 
 Key = tuple[str, int]
 

@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError, ConfigError, LogLostError
+from freshet.stream.kafka.topics import dead_letter_max_bytes
 from freshet.stream.telemetry import get_logger
-from freshet.stream.topics import dead_letter_max_bytes
 
 LIBRARY_LOG_LEVEL = 4
 """librdkafka's syslog levels; 4 is warning. Its notes about closed connections at shutdown are level 6."""

@@ -9,7 +9,7 @@ import pytest
 
 from freshet.dashboard.actuals import Actuals, Books, Rate, snapshot
 from freshet.stream.config import HOUR_MS
-from freshet.stream.read import WindowView
+from freshet.stream.read.reader import WindowView
 from freshet.stream.schemas import CHANNELS
 
 

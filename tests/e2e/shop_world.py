@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from freshet.stream.clock import set_anchor
 from freshet.stream.codec import encode
 from freshet.stream.config import HOUR_MS, Settings
-from freshet.stream.partition import PartitionWindows, RawBatch
+from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.schemas import (
     WIRE_LEVELS,
     CatalogEntry,
@@ -29,7 +29,7 @@ from freshet.stream.schemas import (
     ScoredStep,
     item_id_of,
 )
-from freshet.stream.store import WindowStore, connect
+from freshet.stream.store.redis import WindowStore, connect
 
 NOW_MS = 1_773_238_800_000 + 20 * 60_000  # Wednesday 11 March 2026, 14:20 UTC
 FIRST_HOUR = 14

@@ -12,21 +12,21 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from freshet.stream.belief import ReadRules
 from freshet.stream.config import RedisSettings
-from freshet.stream.doctor import check_clock, check_redis
-from freshet.stream.embedded import EmbeddedRedis, free_port, redis_binary
 from freshet.stream.errors import StoreError, StoreUnavailableError
-from freshet.stream.ingest import run
+from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics
-from freshet.stream.layout import Keys, Outcome
-from freshet.stream.read import WindowReader
-from freshet.stream.store import WindowStore, check_fit, connect
-from freshet.stream.verify import verify
+from freshet.stream.kafka.servers import EmbeddedRedis, free_port, redis_binary
+from freshet.stream.ops.doctor import check_clock, check_redis
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
+from freshet.stream.store.layout import Keys, Outcome
+from freshet.stream.store.redis import WindowStore, check_fit, connect
+from freshet.stream.verify.verify import verify
 from tests.integration.faults.world import wait_for
 from tests.integration.test_ingest import START_MS, books, order, send, settings_for
-from tests.stream.test_partition import order as small_order
-from tests.stream.windows_checks import Driver, small_settings
+from tests.stream.fold.test_partition import order as small_order
+from tests.stream.fold.windows_checks import Driver, small_settings
 
 HOUR_MS = 3_600_000
 ACL = (

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from freshet.stream.backfill import drop_generation
-from freshet.stream.belief import ReadRules
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, FingerprintError
-from freshet.stream.ingest import run
+from freshet.stream.ingest.generations import drop_generation
+from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics
-from freshet.stream.read import WindowReader
-from freshet.stream.store import GENERATION_KEY, connect, current_generation, make_current
-from freshet.stream.topics import dead_letter_topic
-from freshet.stream.verify import verify
+from freshet.stream.kafka.topics import dead_letter_topic
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
+from freshet.stream.store.redis import GENERATION_KEY, connect, current_generation, make_current
+from freshet.stream.verify.verify import verify
 from tests.integration.test_ingest import START_MS, order, read, running, send, settings_for, store_of, wait_for
 
 HOUR_MS = 3_600_000

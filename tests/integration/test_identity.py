@@ -9,10 +9,10 @@ from confluent_kafka.admin import NewPartitions
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, LogLostError
-from freshet.stream.identity import TopicIdentity
-from freshet.stream.ingest import run
+from freshet.stream.ingest.identity import TopicIdentity
+from freshet.stream.ingest.process import run
 from freshet.stream.kafka import admin, cluster, ensure_topics, topic_ids
-from freshet.stream.verify import verify
+from freshet.stream.verify.verify import verify
 from tests.integration.test_ingest import books, order, running, send, settings_for, store_of, wait_for
 
 
@@ -71,7 +71,7 @@ def test_more_partitions_are_taken_up(settings: Settings) -> None:
 def test_a_topic_made_again_under_a_running_ingest_is_noticed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("freshet.stream.identity.CHECK_S", 0.2)
+    monkeypatch.setattr("freshet.stream.ingest.identity.CHECK_S", 0.2)
     send(settings, [order(1)])
     with pytest.raises((LogLostError, BrokerError)), running(settings):
         wait_for(lambda: books(settings).get("applied") == 1)

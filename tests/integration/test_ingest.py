@@ -19,19 +19,19 @@ from urllib.error import HTTPError
 import pytest
 import redis
 
-from freshet.stream import assignment
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings, load
-from freshet.stream.embedded import EmbeddedBroker, EmbeddedRedis, RealKafka
 from freshet.stream.errors import BrokerError, FingerprintError, LogLostError, StoreUnfitError
-from freshet.stream.ingest import Ingest, run
+from freshet.stream.fold.partition import fingerprint
+from freshet.stream.ingest import assignment
+from freshet.stream.ingest.process import Ingest, run
 from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics, shard_of
-from freshet.stream.letters import Wanted, list_letters, redrive
-from freshet.stream.partition import fingerprint
+from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
+from freshet.stream.kafka.topics import dead_letter_topic
+from freshet.stream.ops.dead_letters import Wanted, list_letters, redrive
 from freshet.stream.schemas import Alert, WindowsAdvanced
-from freshet.stream.store import WindowStore, connect
-from freshet.stream.topics import dead_letter_topic
-from freshet.stream.verify import verify
+from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.verify.verify import verify
 
 ROOT = Path(__file__).parent.parent.parent
 START_MS = 1_767_225_600_000
@@ -435,7 +435,7 @@ def test_sigterm_finishes_the_batch_and_exits_with_0(mock_broker: str, redis_ser
     settings = load(environ=environ).settings
     ensure_topics(settings, live=False)
     send(settings, [order(n) for n in range(5_000)])
-    code = "from freshet.stream.config import load; from freshet.stream.ingest import run; run(load().settings)"
+    code = "from freshet.stream.config import load; from freshet.stream.ingest.process import run; run(load().settings)"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, **environ},

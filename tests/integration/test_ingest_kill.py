@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import redis
 
-from freshet.stream import tiles
 from freshet.stream.config import Settings, load
-from freshet.stream.embedded import EmbeddedBroker
 from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
-from freshet.stream.topics import dead_letter_topic
+from freshet.stream.kafka.servers import EmbeddedBroker
+from freshet.stream.kafka.topics import dead_letter_topic
+from freshet.stream.store import tiles
 
 Cell = tuple[int, int, str, str]
 """Resolution, bucket, item, channel."""
@@ -33,7 +33,7 @@ SKUS = [f"sku-{number}" for number in range(12)]
 KINDS = ("view", "cart", "favourite", "checkout")
 RUN = """
 from freshet.stream.config import load
-from freshet.stream.ingest import run
+from freshet.stream.ingest.process import run
 run(load().settings, until_end=True)
 """
 

@@ -28,12 +28,12 @@ from hypothesis.stateful import (
 )
 from pydantic import SecretStr
 
-from freshet.stream import partition as partition_module
 from freshet.stream.config import RedisSettings
-from freshet.stream.layout import Outcome
-from freshet.stream.partition import Fold, PartitionWindows
-from freshet.stream.store import WindowStore, connect
-from tests.stream.windows_checks import (
+from freshet.stream.fold import partition as partition_module
+from freshet.stream.fold.partition import Fold, PartitionWindows
+from freshet.stream.store.layout import Outcome
+from freshet.stream.store.redis import WindowStore, connect
+from tests.stream.fold.windows_checks import (
     START_MS,
     LogRecord,
     RedisCopies,

@@ -20,10 +20,10 @@ from pydantic import SecretStr
 
 from freshet.stream.config import RedisSettings
 from freshet.stream.errors import StoreUnavailableError
-from freshet.stream.layout import Outcome
-from freshet.stream.store import WindowStore, connect
-from tests.stream.test_partition import ACTIONS, order
-from tests.stream.windows_checks import (
+from freshet.stream.store.layout import Outcome
+from freshet.stream.store.redis import WindowStore, connect
+from tests.stream.fold.test_partition import ACTIONS, order
+from tests.stream.fold.windows_checks import (
     START_MS,
     Driver,
     LogRecord,

@@ -8,11 +8,11 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from freshet.stream import layout
 from freshet.stream.config import RedisSettings
 from freshet.stream.errors import FingerprintError, StoreError, StoreUnavailableError, StoreUnfitError
-from freshet.stream.layout import Header, MinuteAppend, Outcome, TileWrites, Update
-from freshet.stream.store import WindowStore, check_fit, connect
+from freshet.stream.store import layout
+from freshet.stream.store.layout import Header, MinuteAppend, Outcome, TileWrites, Update
+from freshet.stream.store.redis import WindowStore, check_fit, connect
 
 TOPIC = "freshet.orders.v1"
 

@@ -19,10 +19,10 @@ import redis
 from confluent_kafka import Producer
 
 from freshet.stream.config import CalendarSettings, Resolution, Settings, WindowSettings
-from freshet.stream.export import export
-from freshet.stream.partition import PartitionWindows, RawBatch
-from freshet.stream.store import Outcome, WindowStore, connect
-from freshet.stream.verify import verify
+from freshet.stream.fold.partition import PartitionWindows, RawBatch
+from freshet.stream.read.export import export
+from freshet.stream.store.redis import Outcome, WindowStore, connect
+from freshet.stream.verify.verify import verify
 
 HOUR_MS = 3_600_000
 T0 = 1_700_000_000_000 // HOUR_MS * HOUR_MS
@@ -272,7 +272,7 @@ def test_export_in_small_groups_of_items_writes_the_same_rows(
     settings: Settings, logs: list[tuple[str, list[Record]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export(settings, resolution_ms=HOUR_MS, format="parquet", output=tmp_path / "one.parquet")
-    monkeypatch.setattr("freshet.stream.export.MAX_GROUP_CELLS", 1)
+    monkeypatch.setattr("freshet.stream.read.export.MAX_GROUP_CELLS", 1)
     export(settings, resolution_ms=HOUR_MS, format="parquet", output=tmp_path / "many.parquet")
     one, many = (pq.read_table(tmp_path / name) for name in ("one.parquet", "many.parquet"))
     assert one.equals(many) and one.num_rows == len(naive(logs, closed_ms=T0 + 14 * HOUR_MS - 5_000))

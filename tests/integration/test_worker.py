@@ -24,10 +24,10 @@ from freshet.online.worker import Worker
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import StoreUnavailableError, WeightsError
+from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
-from freshet.stream.partition import PartitionWindows, RawBatch
 from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
-from freshet.stream.store import Outcome, WindowStore, connect
+from freshet.stream.store.redis import Outcome, WindowStore, connect
 
 HOUR_MS = 3_600_000
 START_MS = 480_000 * HOUR_MS

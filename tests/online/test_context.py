@@ -16,10 +16,10 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.text import static_features
 from freshet.online.coldstart import ColdStart
 from freshet.online.context import Contexts, cold_rows, context_sha256
-from freshet.stream.belief import InputState
-from freshet.stream.read import Delta, WindowView
+from freshet.stream.catalog.shop import Shop
+from freshet.stream.read.progress import InputState
+from freshet.stream.read.reader import Delta, WindowView
 from freshet.stream.schemas import CHANNELS, CatalogEntry, InventoryLevel, Promotion
-from freshet.stream.shop import Shop
 
 HOUR_MS = 3_600_000
 FIRST = 480_000  # the bucket of the first event

@@ -23,18 +23,18 @@ from typing import Any
 import redis
 
 from freshet.stream.config import Settings, load
-from freshet.stream.embedded import RealKafka, free_port, redis_binary
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import LogOffsets, Publisher, ensure_topics
-from freshet.stream.store import WindowStore, connect, current_generation
-from freshet.stream.verify import verify
+from freshet.stream.kafka.servers import RealKafka, free_port, redis_binary
+from freshet.stream.store.redis import WindowStore, connect, current_generation
+from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy
 from tests.integration.test_ingest_kill import START_MS, click_value, order_value
 
 ROOT = Path(__file__).parent.parent.parent.parent
 RUN = """
 from freshet.stream.config import load
-from freshet.stream.ingest import run
+from freshet.stream.ingest.process import run
 run(load().settings, until_end={until_end})
 """
 BOOKS = ("applied", "duplicate", "late_dropped", "dead_letter")

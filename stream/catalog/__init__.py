@@ -1,0 +1,1 @@
+"""Catalogue, promotions and inventory records in, answers about an item now and through time out."""

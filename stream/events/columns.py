@@ -1,0 +1,111 @@
+"""A batch of decoded events as columns, and several batches put together; pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from freshet.stream.events.limits import Refusal
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+AnyColumn = TypeVar("AnyColumn", npt.NDArray[np.int64], npt.NDArray[np.float64])
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The good records of a batch as columns, in log order, and a refusal for each other one.
+
+    `index` is the record's place in the batch of `num_records`. Lines are flat: `line_record` is the line's record (a
+    position in `index`, rising), `line_name` the place of its item_id in `item_ids`, a table that only grows and that
+    later batches share. Orders fill `quantity` and `unit_price`, clicks fill `channel`.
+    """
+
+    num_records: int
+    index: npt.NDArray[np.intp]
+    event_hash: npt.NDArray[np.uint64]
+    event_time_ms: Int64
+    line_record: npt.NDArray[np.intp]
+    line_name: Int64
+    quantity: Float64
+    unit_price: Float64
+    channel: Int64
+    refusals: list[Refusal]
+    item_ids: list[str]
+
+    def item_of(self, line: int) -> str:
+        """The item_id of one line."""
+        return self.item_ids[int(self.line_name[line])]
+
+    @property
+    def line_item(self) -> list[str]:
+        """The item_id of each line."""
+        return [self.item_ids[name] for name in self.line_name.tolist()]
+
+
+def concatenate(parts: Sequence[Decoded]) -> Decoded:
+    """One batch of several that follow each other; at least one."""
+    if len(parts) == 1:
+        return parts[0]
+    records, good = _starts(part.num_records for part in parts), _starts(len(part.index) for part in parts)
+    names, item_ids = _one_table([part.item_ids for part in parts])
+    return Decoded(
+        num_records=records[-1],
+        index=np.concatenate([part.index + at for part, at in zip(parts, records, strict=False)]),
+        event_hash=np.concatenate([part.event_hash for part in parts]),
+        event_time_ms=np.concatenate([part.event_time_ms for part in parts]),
+        line_record=np.concatenate([part.line_record + at for part, at in zip(parts, good, strict=False)]),
+        line_name=np.concatenate([part.line_name + at for part, at in zip(parts, names, strict=True)]),
+        quantity=np.concatenate([part.quantity for part in parts]),
+        unit_price=np.concatenate([part.unit_price for part in parts]),
+        channel=np.concatenate([part.channel for part in parts]),
+        refusals=[
+            replace(bad, index=bad.index + at)
+            for part, at in zip(parts, records, strict=False)
+            for bad in part.refusals
+        ],
+        item_ids=item_ids,
+    )
+
+
+def _starts(sizes: Iterable[int]) -> list[int]:
+    """Where each part begins when they follow each other, and where the last one ends."""
+    return [0, *accumulate(sizes)]
+
+
+def _one_table(tables: Sequence[list[str]]) -> tuple[list[int], list[str]]:
+    """Where in one table the names of each part's table begin; nearly always all share one."""
+    different = {id(table): table for table in tables}
+    if len(different) == 1:
+        return [0] * len(tables), tables[0]
+    starts = dict(zip(different, _starts(map(len, different.values())), strict=False))
+    return [starts[id(table)] for table in tables], list(chain.from_iterable(different.values()))
+
+
+def without(columns: Decoded, refusals: Sequence[Refusal]) -> Decoded:
+    """Leave out every record that was refused, with all its lines."""
+    bad = np.isin(columns.index, [refusal.index for refusal in refusals])
+    bad_line = bad[columns.line_record]
+    new_place = np.cumsum(~bad) - 1
+    return replace(
+        columns,
+        index=columns.index[~bad],
+        event_hash=columns.event_hash[~bad],
+        event_time_ms=columns.event_time_ms[~bad],
+        line_record=new_place[columns.line_record[~bad_line]],
+        line_name=columns.line_name[~bad_line],
+        quantity=_chosen(columns.quantity, ~bad_line),
+        unit_price=_chosen(columns.unit_price, ~bad_line),
+        channel=_chosen(columns.channel, ~bad_line),
+        refusals=list(refusals),
+    )
+
+
+def _chosen(column: AnyColumn, lines: npt.NDArray[np.bool_]) -> AnyColumn:
+    """The chosen lines of a column; one that the other kind of event fills stays empty."""
+    return column[lines] if len(column) else column

@@ -1,0 +1,144 @@
+"""The two parts of a partition's state that grow with its log, as absolute writes: tiles, and dedupe minutes.
+
+Both load lazily what Redis has, keep what they will need again, and learn of a write only once it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from freshet.stream.config import UTC, Resolution
+from freshet.stream.fold.additions import (
+    NO_CELLS,
+    Additions,
+    Cells,
+    TileCache,
+    TileName,
+    add_to,
+    split_tiles,
+    sum_by_tile,
+)
+from freshet.stream.fold.dedupe import MINUTE_MS, SeenHashes, first_live_minute, minute_expiry_ms
+from freshet.stream.store.grid import Grid
+from freshet.stream.store.layout import Keys, MinuteAppend, TileWrites
+from freshet.stream.store.tiles import decode_cells, encode_cells
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+Read = Callable[[Sequence[str]], list[bytes | None]]
+"""Values of string keys in Redis."""
+
+ChangedTiles = list[tuple[TileName, Cells]]
+_HASH_BYTES = 8
+
+
+class TileFolder:
+    """Adds lines to tiles of all resolutions."""
+
+    def __init__(
+        self,
+        read: Read,
+        keys: Keys,
+        resolutions: Sequence[Resolution],
+        max_cached_tiles: int,
+        time_zone: str = UTC,
+    ) -> None:
+        self._read = read
+        self._keys = keys
+        self._grids = [(Grid(width.resolution_ms, time_zone), width.buckets) for width in resolutions]
+        self._cache = TileCache(max_cached_tiles)
+
+    def fold(self, additions: Additions, *, newest_ms: int, watermark_ms: int) -> tuple[list[TileWrites], ChangedTiles]:
+        """New absolute tiles after a batch; those of all resolutions are read, added up and encoded together.
+
+        Args:
+            additions: What its applied lines add.
+            newest_ms: Before the batch: no bucket that begins after it has a tile yet.
+            watermark_ms: After the batch: decides which buckets are still retained.
+        """
+        sums = sum_by_tile(additions, self._grids, watermark_ms)
+        widths = [self._grids[place][0].resolution_ms for place in sums.place.tolist()]
+        names = list(zip(widths, sums.bucket.tolist(), sums.chunk.tolist(), strict=True))
+        newest = {grid.resolution_ms: grid.bucket(newest_ms) for grid, _ in self._grids}
+        keys, values = add_to(self._stored(names, newest), sums)
+        data = encode_cells(keys, values, len(names))
+        writes = []
+        edges = np.searchsorted(sums.place, np.arange(len(self._grids) + 1)).tolist()
+        for (grid, count), start, end in zip(self._grids, edges, edges[1:], strict=False):
+            own = slice(start, end)
+            texts = [f"{bucket}:{chunk}" for _, bucket, chunk in names[own]]
+            expiries_ms = [grid.expiry_ms(bucket, count) for _, bucket, _ in names[own]]
+            writes.append(TileWrites(grid.resolution_ms, texts, data[own], expiries_ms))
+        return writes, list(zip(names, split_tiles(keys, values, len(names)), strict=True))
+
+    def _stored(self, names: list[TileName], newest: dict[int, int]) -> list[Cells]:
+        """What each tile holds so far; nothing where its bucket is after the newest one of its resolution."""
+        tiles = [NO_CELLS] * len(names)
+        missing: list[int] = []
+        for n, name in enumerate(names):
+            cached = self._cache.get(name)
+            if cached is not None:
+                tiles[n] = cached
+            elif name[1] <= newest[name[0]]:
+                missing.append(n)
+        stored = self._read([self._keys.tile(*names[n]) for n in missing])
+        for n, data in zip(missing, stored, strict=True):
+            if data is not None:
+                tiles[n] = decode_cells(data)
+        return tiles
+
+    def remember(self, changed: ChangedTiles) -> None:
+        """These tiles were written."""
+        for name, cells in changed:
+            self._cache.put(name, cells)
+
+
+class MinuteLog:
+    """Hashes of applied events: `seen` for lookups, and how long each live minute's string is in Redis."""
+
+    def __init__(self, read: Read, keys: Keys, allowed_lateness_ms: int) -> None:
+        self.seen = SeenHashes()
+        self._read = read
+        self._keys = keys
+        self._allowed_lateness_ms = allowed_lateness_ms
+        self._num_bytes: dict[int, int] = {}
+
+    def load(self, first_ms: int, newest_ms: int, watermark_ms: int) -> None:
+        """Read the minutes that still make duplicates, of events from `first_ms` to `newest_ms`."""
+        oldest = max(first_live_minute(watermark_ms, self._allowed_lateness_ms), first_ms // MINUTE_MS)
+        minutes = range(oldest, newest_ms // MINUTE_MS + 1)
+        stored = self._read([self._keys.minute(minute) for minute in minutes])
+        for minute, data in zip(minutes, stored, strict=True):
+            if data:
+                hashes = np.frombuffer(data, "<u8").astype(np.uint64)
+                self.seen.add(hashes, np.full(len(hashes), minute), oldest_minute=oldest)
+                self._num_bytes[minute] = len(data)
+
+    def appends(self, hashes: UInt64, minutes: Int64, watermark_ms: int) -> list[MinuteAppend]:
+        """What a batch's applied records add to minutes still live after it, in log order, at absolute places."""
+        live = minutes >= first_live_minute(watermark_ms, self._allowed_lateness_ms)
+        hashes, minutes = hashes[live], minutes[live]
+        order = np.argsort(minutes, kind="stable")
+        appends = []
+        for group in np.split(order, np.flatnonzero(np.diff(minutes[order])) + 1):
+            if len(group):
+                minute = int(minutes[group[0]])
+                expiry_ms = minute_expiry_ms(minute, self._allowed_lateness_ms)
+                data = hashes[group].astype("<u8").tobytes()
+                appends.append(MinuteAppend(minute, expiry_ms, self._num_bytes.get(minute, 0), data))
+        return appends
+
+    def remember(self, appends: Sequence[MinuteAppend], watermark_ms: int) -> None:
+        """These hashes were written; forget the minutes that the watermark left behind."""
+        oldest = first_live_minute(watermark_ms, self._allowed_lateness_ms)
+        for append in appends:
+            self._num_bytes[append.minute] = append.num_bytes_before + len(append.data)
+        self._num_bytes = {minute: size for minute, size in self._num_bytes.items() if minute >= oldest}
+        if appends:
+            hashes = np.frombuffer(b"".join(append.data for append in appends), "<u8").astype(np.uint64)
+            sizes = [len(append.data) // _HASH_BYTES for append in appends]
+            minutes = np.repeat(np.array([append.minute for append in appends]), sizes)
+            self.seen.add(hashes, minutes, oldest_minute=oldest)

@@ -1,0 +1,88 @@
+"""What ingest counts and times, for Prometheus; labelled by topic and partition, never by item."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from freshet.stream.fold.partition import Counts
+from freshet.stream.ingest.assignment import Key, Owned
+
+PLACE = ("topic", "partition")
+STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+BATCH_BUCKETS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 20_000, 50_000)
+
+
+class IngestMetrics:
+    """All of ingest's metrics in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.lag_records = Gauge(
+            "freshet_ingest_lag_records", "Records in the log that are not in the windows.", PLACE, registry=registry
+        )
+        self.lag_seconds = Gauge(
+            "freshet_ingest_lag_seconds",
+            "Clock time since the timestamp of the newest record read, 0 at the log's end.",
+            PLACE,
+            registry=registry,
+        )
+        self.watermark_age_seconds = Gauge(
+            "freshet_ingest_watermark_age_seconds", "Clock time since the watermark.", PLACE, registry=registry
+        )
+        self.records = Counter(
+            "freshet_ingest_records", "Records read, by what became of them.", ("topic", "outcome"), registry=registry
+        )
+        self.dead_letters = Counter(
+            "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error"), registry=registry
+        )
+        self.batch_records = Histogram(
+            "freshet_ingest_batch_records", "Records of a partition's batch.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "freshet_ingest_stage_seconds",
+            "Wall time of a stage: read (and decode), fold, publish, apply.",
+            ("stage",),
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.fenced = Counter("freshet_ingest_fenced", "Partitions lost to a newer owner.", registry=registry)
+        self.gaps = Counter(
+            "freshet_ingest_gaps", "Times Redis was found behind, and was caught up.", registry=registry
+        )
+        self.replayed = Counter(
+            "freshet_ingest_replayed_records", "Records read again because Redis was behind.", registry=registry
+        )
+        self.items = Gauge("freshet_ingest_items", "Items in the dictionaries of owned partitions.", registry=registry)
+        self.redis_bytes = Gauge(
+            "freshet_ingest_redis_bytes", "Memory that Redis uses, whoever's keys it holds.", registry=registry
+        )
+        self.owned = Gauge("freshet_ingest_partitions", "Partitions owned by this process.", registry=registry)
+        self.paused = Gauge(
+            "freshet_ingest_paused", "1 while too many dead letters pause ingest until SIGHUP.", registry=registry
+        )
+
+    def batch_applied(self, topic: str, counts: Counts) -> None:
+        """Count one batch, now that it is in the windows."""
+        self.batch_records.observe(counts.read)
+        for outcome in ("applied", "duplicate", "late_dropped", "dead_letter"):
+            self.records.labels(topic, outcome).inc(getattr(counts, outcome))
+
+    def stands(self, key: Key, owned: Owned, end: int, now_ms: int, out_of_order_ms: int) -> None:
+        """Where an owned partition stands at this clock time, when its log ends at `end`."""
+        lag, newest_ms = max(0, end - owned.position), owned.newest_timestamp_ms
+        frontier_ms = owned.windows.frontier_ms
+        self.position(
+            *key,
+            lag_records=lag,
+            lag_ms=max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0,
+            watermark_age_ms=None if frontier_ms is None else now_ms - frontier_ms + out_of_order_ms,
+        )
+
+    def position(
+        self, topic: str, partition: int, *, lag_records: int, lag_ms: int, watermark_age_ms: int | None
+    ) -> None:
+        """Where a partition stands."""
+        place = (topic, str(partition))
+        self.lag_records.labels(*place).set(lag_records)
+        self.lag_seconds.labels(*place).set(lag_ms / 1_000)
+        if watermark_age_ms is not None:
+            self.watermark_age_seconds.labels(*place).set(watermark_age_ms / 1_000)

@@ -1,0 +1,115 @@
+"""What one turn of ingest reads: slices of messages, each taken apart by partition while a core's cache holds it.
+
+20,000 messages read at once cost twice as much each as 2,000 at a time: they fall out of the cache before anybody looks
+at them. So a batch is read and decoded slice by slice, and judged, folded and written as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, repeat
+from operator import eq, itemgetter
+
+import numpy as np
+
+from freshet.stream.events.columns import Decoded, concatenate
+from freshet.stream.events.redrive import redrive_name
+from freshet.stream.fold.partition import Batch, Int64
+from freshet.stream.kafka import Message, Taken, headers_of
+
+SLICE_RECORDS = 2_000
+_MILLISECONDS = itemgetter(1)
+
+Key = tuple[str, int]
+Decode = Callable[[Sequence[bytes | None], Sequence[bytes | None]], Decoded]
+
+
+@dataclass(slots=True)
+class Gathered:
+    """One partition's messages of a turn, in log order, and what they decode to."""
+
+    messages: list[Message] = field(default_factory=list)
+    _parts: list[Decoded] = field(default_factory=list)
+    _timestamps_ms: list[Int64] = field(default_factory=list)
+    _redrives: dict[int, bytes] = field(default_factory=dict)
+
+    def add(self, messages: Sequence[Message], decode: Decode) -> None:
+        """Take the next messages of the partition; at least one."""
+        self._parts.append(decode(list(map(Message.value, messages)), list(map(Message.key, messages))))
+        stamps = map(_MILLISECONDS, map(Message.timestamp, messages))
+        self._timestamps_ms.append(np.fromiter(stamps, np.int64, len(messages)))
+        if any(map(Message.headers, messages)):
+            names = ((n, redrive_name(headers_of(one))) for n, one in enumerate(messages, len(self.messages)))
+            self._redrives |= {n: name for n, name in names if name is not None}
+        self.messages += messages
+
+    def batch(self) -> Batch:
+        """All of it, ready to be folded."""
+        return Batch(
+            decoded=concatenate(self._parts),
+            timestamps_ms=np.concatenate(self._timestamps_ms),
+            first_offset=self.messages[0].offset() or 0,
+            next_offset=(self.messages[-1].offset() or 0) + 1,
+            redrives=self._redrives,
+        )
+
+
+def gather(
+    take: Callable[[int, int], Taken],
+    decoder_of: Callable[[Key], Decode | None],
+    *,
+    max_records: int,
+    max_wait_ms: int,
+    now_ms: Callable[[], float],
+) -> tuple[dict[Key, Gathered], dict[Key, int]]:
+    """Read up to `max_records` records, waiting at most `max_wait_ms` in all.
+
+    Args:
+        take: Reads so many messages, waiting so many milliseconds.
+        decoder_of: A partition's decoder; None where its messages are not ours, which are dropped.
+        max_records: Most records.
+        max_wait_ms: Longest wait; a slice that comes back short has waited and is the last one.
+        now_ms: A clock that never goes back.
+
+    Returns:
+        Each partition's records, and the log ends that were met.
+    """
+    gathered: dict[Key, Gathered] = {}
+    ends: dict[Key, int] = {}
+    left, deadline_ms = max_records, now_ms() + max_wait_ms
+    while left > 0:
+        asked = min(SLICE_RECORDS, left)
+        taken = take(asked, max(0, int(deadline_ms - now_ms())))
+        ends |= taken.ends
+        for key, messages in by_partition(taken.messages).items():
+            decode = decoder_of(key)
+            if decode is not None:
+                gathered.setdefault(key, Gathered()).add(messages, decode)
+        left -= asked
+        if len(taken.messages) + len(taken.ends) < asked:
+            break
+    return gathered, ends
+
+
+def by_partition(messages: Sequence[Message]) -> dict[Key, list[Message]]:
+    """Each partition's messages, in order: in a trickle partitions take turns, and decoding a few at a time is dear."""
+    found: dict[Key, list[Message]] = {}
+    for key, stretch in runs(messages):
+        found.setdefault(key, []).extend(stretch)
+    return found
+
+
+def runs(messages: Sequence[Message]) -> Iterable[tuple[Key, Sequence[Message]]]:
+    """The messages as stretches of one partition each, in order; of a busy log nearly all come in one or two."""
+    if not messages:
+        return
+    topics = list(map(Message.topic, messages))
+    partitions = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
+    changes = partitions[1:] != partitions[:-1]
+    for topic in set(topics) - {topics[0]}:
+        of_it = np.fromiter(map(eq, topics, repeat(topic)), np.bool_, len(topics))
+        changes |= of_it[1:] != of_it[:-1]
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(messages)]
+    for start, end in pairwise(edges):
+        yield (topics[start] or "", int(partitions[start])), messages[start:end]

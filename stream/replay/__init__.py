@@ -1,8 +1,0 @@
-"""Real files as events: presets for known data sets, a column map for any other parquet or CSV."""
-
-from __future__ import annotations
-
-from freshet.stream.replay.open import PRESETS, open_replay, parse_map
-from freshet.stream.replay.rows import Replay
-
-__all__ = ["PRESETS", "Replay", "open_replay", "parse_map"]

@@ -1,0 +1,108 @@
+"""Opens a file for replay: by the name of a preset, or by a map from our fields to its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.source.replay.presets import dunnhumby, olist, online_retail, taobao
+from freshet.stream.source.replay.rows import CLICK_NAMES, ORDER, Codes, Replay, Rows, split
+from freshet.stream.source.replay.table import Table
+
+PRESETS = {"online_retail": online_retail, "taobao": taobao, "olist": olist, "dunnhumby": dunnhumby}
+FIELDS = ("event_time", "sku", "quantity", "unit_price", "region", "order_id", "event_id", "kind")
+NEEDED = ("event_time", "sku")
+ORDER_WORDS = ("order", "buy", "purchase", "sale", "transaction")
+CLICK_WORDS = {name: number for number, name in enumerate(CLICK_NAMES) if name} | {"pv": 1, "fav": 3, "addtocart": 2}
+
+
+def parse_map(text: str) -> dict[str, str]:
+    """`field=column,field=column` as a dictionary.
+
+    >>> parse_map("event_time=ts,sku=item")
+    {'event_time': 'ts', 'sku': 'item'}
+
+    Raises:
+        InvalidInputError: A part has no `=`, or names an unknown field.
+    """
+    mapping = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, column = (piece.strip() for piece in part.partition("="))
+        if not equals or name not in FIELDS or not column:
+            raise InvalidInputError(f"--map: {part!r} is not field=column", hint=f"the fields are {', '.join(FIELDS)}")
+        mapping[name] = column
+    return mapping
+
+
+def open_replay(path: Path, *, preset: str | None = None, mapping: Mapping[str, str] | None = None) -> Replay:
+    """Read a whole file and bring its rows into time order.
+
+    Args:
+        path: A parquet or CSV file; a preset also takes the folder.
+        preset: One of `PRESETS`.
+        mapping: Our field -> the file's column; `event_time` and `sku` are needed. Without `kind` every row is an
+            order; without `quantity` it is of one unit; without `unit_price` it is free; without `region` it is in "-".
+
+    Raises:
+        InvalidInputError: Neither or both ways are given, the file cannot be read, or it lacks a column.
+    """
+    if (preset is None) == (mapping is None):
+        raise InvalidInputError(
+            "a replay needs either a preset or a map", hint=f"--preset {', '.join(PRESETS)}, or --map field=column,..."
+        )
+    if preset is not None:
+        if preset not in PRESETS:
+            raise InvalidInputError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+        return PRESETS[preset](path)
+    return _mapped(path, mapping or {})
+
+
+def _mapped(path: Path, mapping: Mapping[str, str]) -> Replay:
+    missing = [name for name in NEEDED if name not in mapping]
+    table = Table(path)
+    if missing:
+        raise InvalidInputError(
+            f"--map does not say which column of {path.name} is {missing[0]!r}; "
+            f"its columns are {', '.join(table.columns)}"
+        )
+    table.need(list(mapping.values()), "--map")
+    num = len(table)
+    time_ms, no_time = table.times_ms(mapping["event_time"])
+    kind, unknown = _kinds(table, mapping.get("kind"))
+    rows = Rows(
+        time_ms=time_ms,
+        row=np.arange(num),
+        kind=kind,
+        sku=table.texts(mapping["sku"]),
+        region=table.texts(mapping["region"], "-") if "region" in mapping else Codes.constant("-", num),
+        quantity=table.numbers(mapping["quantity"]) if "quantity" in mapping else np.ones(num),
+        unit_price=table.numbers(mapping["unit_price"]) if "unit_price" in mapping else np.zeros(num),
+        order_id=table.texts(mapping["order_id"]) if "order_id" in mapping else None,
+        event_id=table.texts(mapping["event_id"]) if "event_id" in mapping else None,
+    )
+    blank = np.array([name == "" for name in rows.sku.names])
+    order = rows.kind == ORDER
+    kept, skipped = split(
+        rows,
+        [
+            ("no time", no_time),
+            ("no sku", blank[rows.sku.codes]),
+            ("unknown kind", unknown),
+            ("no quantity", order & ~(np.abs(rows.quantity) > 0)),
+            ("no price", order & ~(rows.unit_price >= 0)),
+        ],
+    )
+    return Replay(path.stem, kept.by_time(), {}, skipped)
+
+
+def _kinds(table: Table, column: str | None) -> tuple[np.ndarray, np.ndarray]:
+    if column is None:
+        return np.full(len(table), ORDER), np.zeros(len(table), dtype=bool)
+    texts = table.texts(column)
+    words = [name.strip().lower().rstrip("s") for name in texts.names]
+    numbers = np.array([ORDER if word in ORDER_WORDS else CLICK_WORDS.get(word, -1) for word in words], dtype=np.int64)
+    kind = numbers[texts.codes]
+    return kind, kind < 0

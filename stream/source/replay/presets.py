@@ -1,0 +1,236 @@
+"""How four well-known data sets become events.
+
+Each preset takes the file the user named (or its folder) and finds what else it needs beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from freshet.stream.config import DAY_MS
+from freshet.stream.schemas import CatalogEntry
+from freshet.stream.source.replay.rows import (
+    CART,
+    FAVOURITE,
+    ORDER,
+    VIEW,
+    Codes,
+    Floats,
+    Replay,
+    Rows,
+    first_prices,
+    split,
+)
+from freshet.stream.source.replay.table import Table
+
+RETAIL_PRODUCT = re.compile(r"\d{5}|DCGS|SP\d|PADS")
+TAOBAO_KINDS = {"pv": VIEW, "cart": CART, "fav": FAVOURITE, "buy": ORDER}
+TAOBAO_WINDOW_MS = (1_511_539_200_000, 1_511_539_200_000 + 9 * DAY_MS)
+
+
+def online_retail(path: Path) -> Replay:
+    """Online Retail I + II: one event a line; a cancellation (invoice C...) is a return; times are London's.
+
+    Skipped: the second copy of the nine days that both sheets hold; postage, fees, vouchers, manual lines and tests;
+    lines without a price (samples, stock corrections).
+    """
+    table = Table(_in_folder(path, "online_retail_II.parquet"))
+    needed = ("ts", "invoice", "sku", "description", "quantity", "unit_price", "country", "row", "in_overlap")
+    table.need(needed, "--preset online_retail")
+    time_ms, _ = table.times_ms("ts", "Europe/London")
+    sku = table.texts("sku")
+    rows = Rows(
+        time_ms=time_ms,
+        row=np.arange(len(table)),
+        kind=np.full(len(table), ORDER),
+        sku=sku,
+        region=table.texts("country", "-"),
+        quantity=table.numbers("quantity"),
+        unit_price=table.numbers("unit_price"),
+        order_id=table.texts("invoice"),
+    )
+    goods = np.array([bool(RETAIL_PRODUCT.match(name)) for name in sku.names])
+    kept, skipped = split(
+        rows,
+        [
+            ("second copy of days in both sheets", table.flags("in_overlap")),
+            ("postage, fees, vouchers and corrections, not goods", ~goods[sku.codes]),
+            ("no price: samples and stock corrections", ~(rows.unit_price > 0)),
+            ("no quantity", ~(rows.quantity != 0)),
+        ],
+    )
+    kept = kept.by_time()
+    titles = _most_common(table.texts("description"), sku)
+    prices = first_prices(kept)
+    catalog = {s: CatalogEntry(sku=s, title=titles.get(s, ""), unit_price=price) for s, price in prices.items()}
+    return Replay("online_retail", kept, catalog, skipped)
+
+
+def taobao(path: Path) -> Replay:
+    """Taobao user behaviour: views, carts, favourites, and purchases of one unit whose price is unknown (0)."""
+    table = Table(_in_folder(path, "dense_slice.parquet"))
+    table.need(("item_id", "category_id", "behavior", "ts"), "--preset taobao")
+    time_ms, _ = table.times_ms("ts")
+    behaviour, sku, num = table.texts("behavior"), table.texts("item_id"), len(table)
+    kinds = np.array([TAOBAO_KINDS.get(name, -1) for name in behaviour.names])
+    rows = Rows(
+        time_ms=time_ms,
+        row=np.arange(num),
+        kind=kinds[behaviour.codes],
+        sku=sku,
+        region=Codes.constant("-", num),
+        quantity=np.ones(num),
+        unit_price=np.zeros(num),
+    )
+    low, high = TAOBAO_WINDOW_MS
+    kept, skipped = split(
+        rows,
+        [
+            ("stray time outside 25 November to 3 December 2017", (time_ms < low) | (time_ms >= high)),
+            ("unknown behaviour", rows.kind < 0),
+        ],
+    )
+    categories = _most_common(table.texts("category_id"), sku)
+    catalog = {s: CatalogEntry(sku=s, category=category) for s, category in categories.items()}
+    return Replay(f"taobao-{table.path.stem}", kept.by_time(), catalog, skipped)
+
+
+def olist(path: Path) -> Replay:
+    """Olist: one event an order item at its purchase, quantity 1; region is the customer's state where it is told."""
+    folder = path if path.is_dir() else path.parent
+    items, orders = Table(folder / "order_items.parquet"), Table(folder / "orders.parquet")
+    items.need(("order_id", "order_item_id", "product_id", "price"), "--preset olist")
+    orders.need(("order_id", "order_status", "order_purchase_timestamp"), "--preset olist")
+    order = items.texts("order_id")
+    known = orders.texts("order_id")
+    place = {known.names[code]: i for i, code in enumerate(known.codes.tolist())}
+    found = np.array([place.get(name, -1) for name in order.names])[order.codes]
+    bought_ms, no_time = orders.times_ms("order_purchase_timestamp", "America/Sao_Paulo")
+    status = orders.texts("order_status")
+    cancelled = np.array([name in ("canceled", "unavailable") for name in status.names])[status.codes]
+    states = orders.texts("customer_state", "-") if "customer_state" in orders.columns else None
+    num = len(items)
+    rows = Rows(
+        time_ms=bought_ms[found],
+        row=np.arange(num),
+        kind=np.full(num, ORDER),
+        sku=items.texts("product_id"),
+        region=states.take(found) if states else Codes.constant("-", num),
+        quantity=np.ones(num),
+        unit_price=items.numbers("price"),
+        order_id=order,
+    )
+    kept, skipped = split(
+        rows,
+        [
+            ("item of an order that is not in the file", found < 0),
+            ("order without a time", no_time[found]),
+            ("order cancelled or unavailable", cancelled[found]),
+        ],
+    )
+    kept = kept.by_time()
+    return Replay("olist", kept, _olist_catalog(folder, first_prices(kept)), skipped)
+
+
+def _olist_catalog(folder: Path, prices: dict[str, float]) -> dict[str, CatalogEntry]:
+    """Category names in English where the folder translates them; the data set has no titles."""
+    products = folder / "full_olist_products_dataset.parquet"
+    if not products.is_file():
+        return {sku: CatalogEntry(sku=sku, unit_price=price) for sku, price in prices.items()}
+    table, english = Table(products), _olist_english(folder)
+    table.need(("product_id", "product_category_name"), "--preset olist")
+    names = table.texts("product_category_name")
+    sku = table.texts("product_id")
+    category = {sku.names[s]: names.names[c] for s, c in zip(sku.codes.tolist(), names.codes.tolist(), strict=True)}
+    return {
+        sku: CatalogEntry(sku=sku, category=english.get(category.get(sku, ""), category.get(sku, "")), unit_price=price)
+        for sku, price in prices.items()
+    }
+
+
+def _olist_english(folder: Path) -> dict[str, str]:
+    path = folder / "product_category_name_translation.parquet"
+    if not path.is_file():
+        return {}
+    table = Table(path)
+    table.need(("product_category_name", "product_category_name_english"), "--preset olist")
+    return dict(
+        zip(
+            table.raw("product_category_name").to_pylist(),
+            table.raw("product_category_name_english").to_pylist(),
+            strict=True,
+        )
+    )
+
+
+def dunnhumby(path: Path) -> Replay:
+    """The Complete Journey: one event a basket line, region is the store, price is what was paid for a unit.
+
+    Times have no zone and are taken as UTC. Skipped: lines without a quantity (coupons and corrections); a line that
+    cost nothing keeps its units at price 0.
+    """
+    table = Table(_in_folder(path, "transactions_sample.parquet"))
+    needed = ("store_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp")
+    table.need(needed, "--preset dunnhumby")
+    time_ms, no_time = table.times_ms("transaction_timestamp")
+    quantity, sales = table.numbers("quantity"), table.numbers("sales_value")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        price: Floats = np.round(np.abs(sales / quantity), 4).astype(np.float64)
+    rows = Rows(
+        time_ms=time_ms,
+        row=np.arange(len(table)),
+        kind=np.full(len(table), ORDER),
+        sku=table.texts("product_id"),
+        region=table.texts("store_id", "-"),
+        quantity=quantity,
+        unit_price=price,
+        order_id=table.texts("basket_id"),
+    )
+    kept, skipped = split(
+        rows,
+        [("no quantity", ~(np.abs(quantity) > 0)), ("no time", no_time), ("no value", ~np.isfinite(price))],
+    )
+    kept = kept.by_time()
+    return Replay("dunnhumby", kept, _dunnhumby_catalog(table.path.parent, kept), skipped)
+
+
+def _dunnhumby_catalog(folder: Path, rows: Rows) -> dict[str, CatalogEntry]:
+    path, prices = folder / "products.parquet", first_prices(rows)
+    if not path.is_file():
+        return {sku: CatalogEntry(sku=sku, unit_price=price) for sku, price in prices.items()}
+    table = Table(path)
+    table.need(("product_id", "department", "brand", "product_category", "product_type", "package_size"), "dunnhumby")
+    columns = [
+        [value or "" for value in table.raw(name).to_pylist()]
+        for name in ("product_id", "department", "brand", "product_category", "product_type", "package_size")
+    ]
+    return {
+        sku: CatalogEntry(
+            sku=sku,
+            title=" ".join(part for part in (kind, size) if part),
+            category=category or department,
+            brand=brand,
+            attributes={"department": department},
+            unit_price=prices[sku],
+        )
+        for sku, department, brand, category, kind, size in zip(*columns, strict=True)
+        if sku in prices
+    }
+
+
+def _in_folder(path: Path, name: str) -> Path:
+    return path / name if path.is_dir() else path
+
+
+def _most_common(texts: Codes, sku: Codes) -> dict[str, str]:
+    """The text that each sku has most often, blanks left out; the one seen first among equals."""
+    pairs, first, counts = np.unique(np.stack([sku.codes, texts.codes]), axis=1, return_index=True, return_counts=True)
+    best: dict[str, str] = {}
+    for i in np.lexsort((first, -counts)).tolist():
+        name, text = sku.names[int(pairs[0, i])], texts.names[int(pairs[1, i])].strip()
+        if text:
+            best.setdefault(name, text)
+    return best

@@ -1,0 +1,95 @@
+"""What goes wrong on the way to a topic: repeats, late and future events, broken bytes, in given shares."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from freshet.stream.config import HOUR_MS, MINUTE_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.source.simulator.records import Records
+from freshet.stream.source.simulator.seeds import generator
+
+EVENT_TIME = re.compile(rb'"event_time":(\d+)')
+NESTING = 1_000
+REPEAT_MS = (1_000, 10 * MINUTE_MS)
+LATE_MS = (30_000, 14 * MINUTE_MS)
+TOO_LATE_MS = (20 * MINUTE_MS, 90 * MINUTE_MS)
+FUTURE_MS = (30 * MINUTE_MS, 48 * 60 * MINUTE_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Shares of the events, 0 to 1.
+
+    Late ones arrive up to 14 minutes after their time, too late ones 20 to 90 minutes. Repeats, future and broken
+    records come on top of the shop's own events, so that they do not change what was sold.
+    """
+
+    duplicates: float = 0.0
+    late: float = 0.0
+    too_late: float = 0.0
+    future: float = 0.0
+    broken: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            share = getattr(self, name)
+            if not 0.0 <= share <= 1.0:
+                raise InvalidInputError(f"the share of faults {name!r} is {share}; expected 0 to 1")
+
+
+def add_faults(records: Records, faults: Faults, seed: int, hour_ms: int) -> Records:
+    """The hour's orders and clicks with faults among them; `records` itself changes its arrival times only."""
+    rng = generator(seed, "faults", hour_ms // HOUR_MS)
+    pick = rng.random((5, len(records)))
+    _delay(records, pick[0] < faults.late, rng, LATE_MS)
+    _delay(records, (pick[0] >= faults.late) & (pick[0] < faults.late + faults.too_late), rng, TOO_LATE_MS)
+    extra = Records()
+    for i in np.flatnonzero(pick[1] < faults.duplicates).tolist():
+        after_ms = int(rng.integers(*REPEAT_MS))
+        extra.add(records.kinds[i], records.keys[i], records.values[i], records.timestamps_ms[i] + after_ms)
+    for i in np.flatnonzero(pick[2] < faults.future).tolist():
+        ahead_ms = int(rng.integers(*FUTURE_MS))
+        extra.add(records.kinds[i], records.keys[i], _moved(records.values[i], ahead_ms), records.timestamps_ms[i])
+    for i in np.flatnonzero(pick[3] < faults.broken).tolist():
+        broken = break_value(records.values[i] or b"", int(rng.integers(len(BREAKS))))
+        extra.add(records.kinds[i], records.keys[i], broken, records.timestamps_ms[i])
+    records.extend(extra)
+    return records
+
+
+def _delay(records: Records, who: np.ndarray, rng: np.random.Generator, range_ms: tuple[int, int]) -> None:
+    for i in np.flatnonzero(who).tolist():
+        records.timestamps_ms[i] += int(rng.integers(*range_ms))
+
+
+def _moved(value: bytes | None, ahead_ms: int) -> bytes:
+    return EVENT_TIME.sub(lambda m: b'"event_time":%d' % (int(m[1]) + ahead_ms), value or b"", count=1)
+
+
+def break_value(value: bytes, way: int) -> bytes | None:
+    """A good event's value, broken in one of the ways of `BREAKS`.
+
+    >>> break_value(b'{"event_time":5}', 0)
+    b'{"event_'
+    """
+    name = BREAKS[way]
+    if name == "truncated":
+        return value[: len(value) // 2]
+    if name == "wrong_type":
+        return EVENT_TIME.sub(b'"event_time":[true]', value, count=1)
+    if name == "not_a_number":
+        return EVENT_TIME.sub(b'"event_time":NaN', value, count=1)
+    if name == "unknown_kind":
+        return value.replace(b'"kind":"', b'"kind":"tele').replace(b'"quantity":', b'"amount":')
+    if name == "nested":
+        return value[:-1] + b',"note":' + b"[" * NESTING + b"]" * NESTING + b"}"
+    if name == "not_text":
+        return b"\xff\xfe" + value
+    return None
+
+
+BREAKS = ("truncated", "wrong_type", "not_a_number", "unknown_kind", "nested", "not_text", "null")

@@ -1,0 +1,302 @@
+"""What will happen in the simulated shop and when: promotions, price steps, launches, and drift, from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+
+from freshet.stream.config import DAY_MS, HOUR_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import Promotion
+from freshet.stream.source.simulator.catalogue import Catalogue, Floats
+from freshet.stream.source.simulator.faults import Faults
+from freshet.stream.source.simulator.goods import CATEGORIES
+from freshet.stream.source.simulator.seeds import generator
+
+WEEK_MS = 7 * DAY_MS
+FLASH_SALES_PER_WEEK = 3
+COUPONS_PER_WEEK = 2
+PRICE_STEP_DAYS = 12
+ANNOUNCE_MS = (6 * HOUR_MS, 48 * HOUR_MS)
+FLASH_LIFT = 1.5
+COUPON_LIFT = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A lasting change of demand in some categories from `at_ms` on.
+
+    `level` multiplies the rate, `hours_later` moves the day's profile, `elasticity` multiplies the reaction to prices.
+    """
+
+    at_ms: int
+    categories: tuple[str, ...]
+    level: float = 1.0
+    hours_later: float = 0.0
+    elasticity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the live part of a run shows, and how many faults the whole stream carries."""
+
+    name: str
+    flash_sale: bool = False
+    drift: bool = False
+    promotions_go_on: bool = False
+    launch: bool = False
+    faults: Faults = field(default_factory=Faults)
+
+
+SMALL_FAULTS = Faults(duplicates=0.005, late=0.002, too_late=0.0005, future=0.0002, broken=0.0005)
+SCENARIOS = {
+    "calm": Scenario("calm", faults=SMALL_FAULTS),
+    "flash_sale": Scenario("flash_sale", flash_sale=True, promotions_go_on=True, launch=True, faults=SMALL_FAULTS),
+    "drift": Scenario("drift", flash_sale=True, drift=True, faults=SMALL_FAULTS),
+}
+
+
+def scenario(name: str) -> Scenario:
+    """The preset of that name.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    if name not in SCENARIOS:
+        raise InvalidInputError(f"unknown scenario {name!r}; expected one of {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPromotion:
+    """A promotion and when the shop tells about it; exactly one of `sku` and `category` is an index, the other -1."""
+
+    promotion: Promotion
+    announced_ms: int
+    starts_ms: int
+    ends_ms: int
+    sku: int = -1
+    category: int = -1
+
+    @property
+    def flash(self) -> bool:
+        """Whether it is a flash sale, with its own stock."""
+        return self.promotion.kind == "flash_sale"
+
+    def covers(self, catalogue: Catalogue) -> Floats:
+        """1 for the skus it is for, else 0."""
+        index = np.arange(catalogue.num_skus) == self.sku if self.sku >= 0 else catalogue.category_S == self.category
+        covered: Floats = index.astype(np.float64)
+        return covered
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the first event.
+
+    Args:
+        live_start_ms: Where history ends and the live part begins.
+        live_ms: How long the live part is meant to be; planted events are placed relative to it.
+    """
+
+    seed: int
+    catalogue: Catalogue
+    scenario: Scenario
+    start_ms: int
+    live_start_ms: int
+    live_ms: int
+    drifts: tuple[Drift, ...]
+    planted: tuple[PlannedPromotion, ...]
+    launch_S: Floats
+
+    @property
+    def drift_at_ms(self) -> int | None:
+        """When the first planted drift sets in."""
+        return min((drift.at_ms for drift in self.drifts), default=None)
+
+    def facts(self) -> dict[str, object]:
+        """What will happen, in plain values, for whoever shows or checks a run."""
+        sales = [sale for sale in self.planted if sale.flash]
+        return {
+            "start_ms": self.start_ms,
+            "live_start_ms": self.live_start_ms,
+            "drift_at_ms": self.drift_at_ms,
+            "drifts": [asdict(drift) for drift in self.drifts],
+            "flash_sales": [
+                {"promotion_id": sale.promotion.promotion_id, "sku": sale.promotion.sku}
+                | {"starts_ms": sale.starts_ms, "ends_ms": sale.ends_ms, "discount": sale.promotion.discount}
+                for sale in sales
+            ],
+        }
+
+    def promotions(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
+        """Promotions that start in `[from_ms, to_ms)`, in the order of their start."""
+        weeks = range((from_ms - self.start_ms) // WEEK_MS, (to_ms - 1 - self.start_ms) // WEEK_MS + 1)
+        regular = [sale for week in weeks if week >= 0 for sale in self._week(week)]
+        found = [sale for sale in (*regular, *self.planted) if from_ms <= sale.starts_ms < to_ms]
+        return sorted(found, key=lambda sale: (sale.starts_ms, sale.promotion.promotion_id))
+
+    def active(self, at_ms: int) -> list[PlannedPromotion]:
+        """Promotions that run at a time."""
+        return [sale for sale in self.promotions(at_ms - WEEK_MS, at_ms + 1) if sale.ends_ms > at_ms]
+
+    def announced(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
+        """Promotions that the shop tells about in `[from_ms, to_ms)`."""
+        near = self.promotions(from_ms, to_ms + ANNOUNCE_MS[1] + HOUR_MS)
+        return [sale for sale in near if from_ms <= sale.announced_ms < to_ms]
+
+    def price_ratios(self, at_ms: int) -> Floats:
+        """Shelf price against the catalogue's first price, per sku; steps land on 06:00 of some days."""
+        day = (at_ms - self.start_ms - 6 * HOUR_MS) // DAY_MS
+        return _price_ratios(self.seed, self.catalogue.num_skus, max(int(day), -1))
+
+    def _week(self, week: int) -> list[PlannedPromotion]:
+        sales = _regular_promotions(self.seed, week, self.start_ms + week * WEEK_MS, self.catalogue)
+        return [sale for sale in sales if self._allowed(sale)]
+
+    def _allowed(self, sale: PlannedPromotion) -> bool:
+        if sale.starts_ms < self.start_ms + DAY_MS:
+            return False
+        if sale.sku >= 0 and sale.starts_ms < self.launch_S[sale.sku]:
+            return False
+        return self.scenario.promotions_go_on or sale.ends_ms <= self.live_start_ms
+
+
+@lru_cache(maxsize=64)
+def _price_ratios(seed: int, num_skus: int, day: int) -> Floats:
+    """The newest step of each sku up to a day: on average every PRICE_STEP_DAYS days, around the first price."""
+    ratios, stepped = np.ones(num_skus), np.zeros(num_skus, dtype=bool)
+    for past in range(day, -1, -1):
+        rng = generator(seed, "prices", past)
+        steps = np.exp(np.clip(rng.normal(0.0, 0.10, num_skus), -0.22, 0.22))
+        first = (rng.random(num_skus) < 1.0 / PRICE_STEP_DAYS) & ~stepped
+        ratios[first] = steps[first]
+        stepped |= first
+        if stepped.all():
+            break
+    return ratios
+
+
+@lru_cache(maxsize=64)
+def _regular_promotions(seed: int, week: int, week_start_ms: int, catalogue: Catalogue) -> list[PlannedPromotion]:
+    rng = generator(seed, "promotions", week)
+    best = np.argsort(-_lines_S(catalogue))[: max(1, catalogue.num_skus // 2)]
+    sales = []
+    for number in range(FLASH_SALES_PER_WEEK):
+        start = week_start_ms + int(rng.integers(7)) * DAY_MS + int(rng.integers(1, 14)) * HOUR_MS
+        sku = int(best[rng.integers(len(best))])
+        sales.append(
+            _flash_sale(f"FLASH-{week:03d}-{number}", start, int(rng.integers(3, 7)), sku, catalogue, _lead(rng))
+        )
+    for number in range(COUPONS_PER_WEEK):
+        start = week_start_ms + int(rng.integers(7)) * DAY_MS + int(rng.integers(0, 12)) * HOUR_MS
+        category = int(rng.integers(min(len(CATEGORIES), catalogue.num_skus)))
+        promotion = Promotion(
+            promotion_id=f"COUPON-{week:03d}-{number}",
+            category=CATEGORIES[category].name,
+            starts_at=start,
+            ends_at=start + int(rng.integers(24, 49)) * HOUR_MS,
+            discount=float(rng.choice([0.10, 0.15])),
+            kind="coupon",
+        )
+        sales.append(_planned(promotion, _lead(rng), category=category))
+    return sales
+
+
+def _lead(rng: np.random.Generator) -> int:
+    return int(rng.integers(ANNOUNCE_MS[0], ANNOUNCE_MS[1]))
+
+
+def _flash_sale(name: str, start_ms: int, hours: int, sku: int, catalogue: Catalogue, lead_ms: int) -> PlannedPromotion:
+    discount = 0.40 if catalogue.elasticity_S[sku] < 1.5 else 0.30
+    promotion = Promotion(
+        promotion_id=name,
+        sku=catalogue.skus[sku],
+        starts_at=start_ms,
+        ends_at=start_ms + hours * HOUR_MS,
+        discount=discount,
+        kind="flash_sale",
+    )
+    return _planned(promotion, lead_ms, sku=sku)
+
+
+def _planned(promotion: Promotion, lead_ms: int, *, sku: int = -1, category: int = -1) -> PlannedPromotion:
+    starts_ms, ends_ms = int(promotion.starts_at), int(promotion.ends_at)
+    return PlannedPromotion(promotion, starts_ms - lead_ms, starts_ms, ends_ms, sku, category)
+
+
+def _lines_S(catalogue: Catalogue) -> Floats:
+    lines: Floats = catalogue.lines_per_hour_I.reshape(catalogue.num_skus, -1).sum(axis=1)
+    return lines
+
+
+def make_plan(
+    seed: int, catalogue: Catalogue, scenario: Scenario, *, start_ms: int, live_start_ms: int, live_ms: int
+) -> Plan:
+    """Decide promotions, launches and drift.
+
+    The flash sale of the live part is for an article of the busiest category and drift hits other categories, so
+    that one does not hide the other.
+    """
+    lines_S = _lines_S(catalogue)
+    num_categories = min(len(CATEGORIES), catalogue.num_skus)
+    by_lines = np.argsort(-np.bincount(catalogue.category_S, lines_S, num_categories), kind="stable")
+    plan = Plan(
+        seed=seed,
+        catalogue=catalogue,
+        scenario=scenario,
+        start_ms=start_ms,
+        live_start_ms=live_start_ms,
+        live_ms=live_ms,
+        drifts=_drifts(by_lines, live_start_ms, live_ms) if scenario.drift else (),
+        planted=(),
+        launch_S=_launches(seed, catalogue, scenario, start_ms, live_start_ms, live_ms),
+    )
+    if not scenario.flash_sale:
+        return plan
+    skus = np.flatnonzero((catalogue.category_S == by_lines[0]) & (plan.launch_S < live_start_ms))
+    best = int(skus[np.argmax(lines_S[skus])]) if len(skus) else int(np.argmax(lines_S))
+    window = (0.08, 0.12) if scenario.drift else (0.10, 0.20)
+    return replace(plan, planted=(_live_flash_sale(catalogue, best, window, live_start_ms, live_ms),))
+
+
+def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[Drift, ...]:
+    at_ms = live_start_ms + round(0.15 * live_ms / HOUR_MS) * HOUR_MS
+    names = [CATEGORIES[int(category)].name for category in by_lines]
+    if len(names) < 3:
+        return (Drift(at_ms, (names[-1],), level=2.2),)
+    return (Drift(at_ms, (names[1],), level=2.2), Drift(at_ms, (names[2],), level=1.3, hours_later=9.0, elasticity=1.5))
+
+
+def _live_flash_sale(
+    catalogue: Catalogue, sku: int, window: tuple[float, float], live_start_ms: int, live_ms: int
+) -> PlannedPromotion:
+    """Within a part of the live run, at the hour when most customers of that category come."""
+    first = -(-(live_start_ms + round(window[0] * live_ms)) // HOUR_MS) * HOUR_MS
+    last = max(first, live_start_ms + round(window[1] * live_ms))
+    starts = range(first, last + 1, HOUR_MS)
+    best = max(starts, key=lambda start: _busy(int(catalogue.category_S[sku]), start))
+    return _flash_sale("FLASH-LIVE", best, 5, sku, catalogue, 9 * HOUR_MS)
+
+
+def _busy(category: int, start_ms: int) -> float:
+    hour = start_ms / HOUR_MS % 24 + 1.5
+    peaks = CATEGORIES[category].peaks
+    return float(sum(w * np.exp(-(((hour - h + 12) % 24 - 12) ** 2) / (2 * s * s)) for h, s, w in peaks))
+
+
+def _launches(
+    seed: int, catalogue: Catalogue, scenario: Scenario, start_ms: int, live_start_ms: int, live_ms: int
+) -> Floats:
+    """When each sku is first sold: nearly all before the history begins, two within it, one live if asked."""
+    launch_S = np.full(catalogue.num_skus, -np.inf)
+    middle = np.argsort(_lines_S(catalogue))[catalogue.num_skus // 4 : 3 * catalogue.num_skus // 4]
+    chosen = generator(seed, "launches").permutation(middle)[:3]
+    history_ms = live_start_ms - start_ms
+    times = [start_ms + 0.35 * history_ms, start_ms + 0.70 * history_ms]
+    times += [live_start_ms + 0.25 * live_ms] if scenario.launch else []
+    for sku, time_ms in zip(chosen, times, strict=False):
+        launch_S[sku] = round(time_ms / HOUR_MS) * HOUR_MS
+    return launch_S

@@ -1,0 +1,1 @@
+"""How windows lie in Redis: keys, tiles and the atomic calls; updates in, stored state out."""

@@ -1,0 +1,198 @@
+"""How windows lie in Redis: the names of the keys, the header's fields, and what one write carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+MAX_INDEX_TILES: Final = 50_000
+MAX_REMOVED_KEYS: Final = 1_000
+
+
+def partitions_key(generation: int) -> str:
+    """Set of "<topic>:<partition>" that were ever claimed."""
+    return f"freshet:g{generation}:partitions"
+
+
+class Outcome(Enum):
+    """What became of a write."""
+
+    APPLIED = "APPLIED"
+    ALREADY = "ALREADY"
+    FENCED = "FENCED"
+    GAP = "GAP"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of one partition's keys; one hash tag, so that all share a Redis Cluster slot.
+
+    >>> Keys(0, "freshet.orders.v1", 3).tile(3_600_000, 475_000, 0)
+    '{freshet:g0:freshet.orders.v1:3}:w:3600000:475000:0'
+    """
+
+    generation: int
+    topic: str
+    partition: int
+
+    @property
+    def prefix(self) -> str:
+        return f"{{freshet:g{self.generation}:{self.topic}:{self.partition}}}"
+
+    @property
+    def header(self) -> str:
+        """Hash: epoch, offsets, frontiers, books, fingerprint."""
+        return f"{self.prefix}:h"
+
+    @property
+    def retained(self) -> str:
+        """Sorted set: what is stored, scored by the watermark at which it leaves."""
+        return f"{self.prefix}:r"
+
+    def dictionary(self, chunk: int) -> str:
+        """Hash: position in the chunk -> item_id, append-only."""
+        return f"{self.prefix}:d:{chunk}"
+
+    def minute(self, minute: int) -> str:
+        """String: 8-byte little-endian xxh3-64 of the event ids applied in that minute, in log order."""
+        return f"{self.prefix}:u:{minute}"
+
+    @property
+    def redrives(self) -> str:
+        """Set: the `freshet-redrive` headers of all records that were sent again and judged; never shrinks."""
+        return f"{self.prefix}:v"
+
+    def tile(self, resolution_ms: int, bucket: int, chunk: int) -> str:
+        """String: one tile; `bucket` is the number that `freshet.stream.store.grid` gives it."""
+        return f"{self.prefix}:w:{resolution_ms}:{bucket}:{chunk}"
+
+    def index(self, resolution_ms: int) -> str:
+        """Sorted set: "<bucket>:<chunk>" scored by the next offset of the call that changed the tile."""
+        return f"{self.prefix}:x:{resolution_ms}"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a partition's windows say about themselves; None where nothing has happened yet.
+
+    `origin_ms` is the event time of the first record that counted for the frontier, `last_event_ms` the largest of an
+    applied one: redriven records leave the frontier alone, so it may be ahead of it.
+    """
+
+    epoch: int = 0
+    owner: str = ""
+    first_offset: int | None = None
+    next_offset: int | None = None
+    frontier_ms: int | None = None
+    idle_frontier_ms: int | None = None
+    origin_ms: int | None = None
+    first_event_ms: int | None = None
+    last_event_ms: int | None = None
+    read: int = 0
+    applied: int = 0
+    duplicate: int = 0
+    late_dropped: int = 0
+    dead_letter: int = 0
+    items: int = 0
+    fingerprint: str = ""
+    topic_id: str = ""
+    index_floor: int = 0
+
+    @classmethod
+    def parse(cls, fields: Mapping[bytes, bytes]) -> Header:
+        """From the hash as Redis gives it; unknown fields are ignored."""
+        texts = {"owner", "fingerprint", "topic_id"}
+        values: dict[str, Any] = {}
+        for raw_name, raw in fields.items():
+            name = raw_name.decode()
+            if name in cls.__slots__:
+                values[name] = raw.decode() if name in texts else int(raw)
+        return cls(**values)
+
+    @property
+    def newest_ms(self) -> int | None:
+        """No tile and no dedupe minute begins after it."""
+        return max((at for at in (self.frontier_ms, self.last_event_ms) if at is not None), default=None)
+
+    def written_fields(self) -> dict[str, int]:
+        """What `apply` writes besides next_offset, which its script writes itself, and what claims and idling own."""
+        values = {name: getattr(self, name) for name in _WRITTEN}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_WRITTEN: Final = (
+    "first_offset",
+    "frontier_ms",
+    "origin_ms",
+    "first_event_ms",
+    "last_event_ms",
+    "read",
+    "applied",
+    "duplicate",
+    "late_dropped",
+    "dead_letter",
+    "items",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteAppend:
+    """Hashes to append to one dedupe minute, at the absolute position that replaying would give."""
+
+    minute: int
+    expiry_ms: int
+    num_bytes_before: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TileWrites:
+    """Changed tiles of one resolution: names "<bucket>:<chunk>" and the tiles' new bytes, in rising order.
+
+    `expiries_ms` are the watermarks at which the tiles leave.
+    """
+
+    resolution_ms: int
+    names: Sequence[str]
+    data: Sequence[bytes]
+    expiries_ms: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One batch of one partition, in absolute values."""
+
+    topic: str
+    partition: int
+    epoch: int
+    owner: str
+    expected_offset: int
+    next_offset: int
+    watermark_ms: int | None
+    header: Mapping[str, int]
+    items_before: int
+    new_items: Sequence[str] = ()
+    redrives: Sequence[bytes] = ()
+    minutes: Sequence[MinuteAppend] = ()
+    tiles: Sequence[TileWrites] = ()
+
+    def arguments(self, prefix: str) -> list[Any]:
+        """The script's ARGV, as apply.lua describes them."""
+        first = "1" if self.expected_offset == self.header["first_offset"] else "0"
+        watermark = "" if self.watermark_ms is None else self.watermark_ms
+        args: list[Any] = [prefix, self.epoch, self.owner, self.expected_offset, self.next_offset, first, watermark]
+        args += (MAX_INDEX_TILES, MAX_REMOVED_KEYS, len(self.header))
+        for name, value in self.header.items():
+            args += (name, value)
+        args += (len(self.new_items), self.items_before, *self.new_items)
+        args += (len(self.redrives), *self.redrives, len(self.minutes))
+        for append in self.minutes:
+            args += (append.minute, append.expiry_ms, append.num_bytes_before, append.data)
+        args.append(len(self.tiles))
+        for writes in self.tiles:
+            args += (writes.resolution_ms, len(writes.names))
+            for tile in zip(writes.names, writes.data, writes.expiries_ms, strict=True):
+                args += tile
+        return args

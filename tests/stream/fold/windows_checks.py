@@ -1,0 +1,433 @@
+"""What the tests of the write side share: a naive reference, a store in memory, generated logs, and one driver.
+
+The driver runs the same on the store in memory and on a real Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import redis
+import xxhash
+from hypothesis import strategies as st
+
+from freshet.stream.config import Settings
+from freshet.stream.errors import FingerprintError, StoreError
+from freshet.stream.fold.partition import Fold, PartitionWindows, RawBatch
+from freshet.stream.store.grid import Grid
+from freshet.stream.store.layout import Header, Keys, Outcome, Update
+from freshet.stream.store.tiles import CHANNELS, CHUNK_ITEMS, decode
+
+START_MS = 1_700_000_000_000
+LONG_AGO_MS = -(10**18)
+DAY_MS = 86_400_000
+TIMES = ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms")
+REDRIVES = [b"orders-0-1", b"orders-0-2", b"orders-1-7"]
+TOPICS = {"orders": "freshet.orders.v1", "clicks": "freshet.clicks.v1"}
+
+
+def small_settings(**windows: Any) -> Settings:
+    """Windows so small that everything leaves, is late or is a duplicate within a few records."""
+    sizes = [{"resolution_ms": 1_000, "buckets": 5}, {"resolution_ms": 60_000, "buckets": 2}]
+    values = {"out_of_order_ms": 2_000, "allowed_lateness_ms": 5_000, "max_future_ms": 30_000, "resolutions": sizes}
+    return Settings(windows=values | windows, worker={"resolution_ms": 60_000}, ingest={"max_cached_tiles": 3})
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    value: bytes | None
+    timestamp_ms: int
+    key: bytes | None = None
+    redrive: bytes | None = None
+
+
+class NaiveWindows:
+    """The rules, record by record, in plain Python; knows events only as `log_records` makes them."""
+
+    def __init__(self, kind: str, settings: Settings) -> None:
+        self.kind, self.settings = kind, settings
+        self.frontier_ms: int | None = None
+        self.first_event_ms: int | None = None
+        self.items: list[str] = []
+        self.applied: list[tuple[str, int]] = []
+        self.sums: dict[tuple[int, int, str, str], int] = {}
+        self.books = {"read": 0, "applied": 0, "duplicate": 0, "late_dropped": 0, "dead_letter": 0}
+        self.verdicts: list[str] = []
+        self.origin_ms: int | None = None
+        self.last_event_ms: int | None = None
+        self.redrives: set[bytes] = set()
+
+    def feed(self, record: LogRecord) -> None:
+        verdict = self._judge(record)
+        self.verdicts.append(verdict)
+        self.books["read"] += 1
+        self.books[verdict] += 1
+
+    def watermark_ms(self) -> int | None:
+        return None if self.frontier_ms is None else self.frontier_ms - self.settings.windows.out_of_order_ms
+
+    def _judge(self, record: LogRecord) -> str:
+        windows = self.settings.windows
+        try:
+            event = json.loads(record.value.decode())
+            lines = [self._line(event, line) for line in event.get("lines", [event])]
+            time_ms, event_id = event["event_time"], event["event_id"]
+            assert lines and isinstance(event_id, str) and isinstance(time_ms, int)
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+            return "dead_letter"
+        if time_ms > record.timestamp_ms + windows.max_future_ms:
+            return "dead_letter"
+        before_ms = self.watermark_ms()
+        if record.redrive is not None:
+            if record.redrive in self.redrives:
+                return "duplicate"
+            self.redrives.add(record.redrive)
+        else:
+            self.frontier_ms = max(time_ms, time_ms if self.frontier_ms is None else self.frontier_ms)
+            self.origin_ms = time_ms if self.origin_ms is None else self.origin_ms
+            if before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms:
+                return "late_dropped"
+        for other_id, other_ms in self.applied:
+            minute_end_ms = (other_ms // 60_000 + 1) * 60_000
+            expired = before_ms is not None and minute_end_ms + windows.allowed_lateness_ms <= before_ms
+            if other_id == event_id and not expired:
+                return "duplicate"
+        fresh = dict.fromkeys(item for item, _ in lines if item not in self.items)
+        if len(self.items) + len(fresh) > windows.max_items_per_partition:
+            return "dead_letter"
+        self.items += fresh
+        self.applied.append((event_id, time_ms))
+        self.first_event_ms = min(time_ms, self.first_event_ms or time_ms)
+        self.last_event_ms = max(time_ms, self.last_event_ms or time_ms)
+        for item, additions in lines:
+            self._add(item, time_ms, additions, before_ms)
+        return "applied"
+
+    def _add(self, item: str, time_ms: int, additions: Mapping[str, int], before_ms: int | None) -> None:
+        for resolution in self.settings.windows.resolutions:
+            width = resolution.resolution_ms
+            bucket = self.bucket(width, time_ms)
+            if before_ms is None or self.end_ms(width, bucket) + resolution.buckets * width > before_ms:
+                for channel, value in additions.items():
+                    cell = (width, bucket, item, channel)
+                    self.sums[cell] = self.sums.get(cell, 0) + value
+
+    def _line(self, event: dict[str, Any], line: dict[str, Any]) -> tuple[str, dict[str, int]]:
+        region = line.get("region", event.get("region"))
+        assert isinstance(line["sku"], str) and isinstance(region, str)
+        item = "|".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in (line["sku"], region))
+        if self.kind == "clicks":
+            return item, {{"view": "views", "cart": "carts", "favourite": "favourites"}[event["kind"]]: 1}
+        quantity, price = line["quantity"], line["unit_price"]
+        assert 0 < abs(quantity) <= 1_000_000 and 0 <= price <= 900_000
+        q, p = round(quantity * 1_000), round(price * 10_000)
+        if quantity < 0:
+            return item, {"returns": -q}
+        return item, {"units": q, "revenue": (q * p + 500) // 1_000, "orders": 1}
+
+    def bucket(self, width: int, time_ms: int) -> int:
+        zone = self.settings.calendar.time_zone
+        if width != DAY_MS or zone == "UTC":
+            return time_ms // width
+        return (datetime.fromtimestamp(time_ms / 1_000, ZoneInfo(zone)).date() - date(1970, 1, 1)).days
+
+    def end_ms(self, width: int, bucket: int) -> int:
+        zone = self.settings.calendar.time_zone
+        if width != DAY_MS or zone == "UTC":
+            return (bucket + 1) * width
+        tomorrow = datetime(1970, 1, 1) + timedelta(days=bucket + 1)
+        return round(tomorrow.replace(tzinfo=ZoneInfo(zone)).timestamp() * 1_000)
+
+    def state(self) -> dict[str, Any]:
+        """All that readers may rely on, in the shape of `stored_state`."""
+        frontier_ms = self.watermark_ms()
+        watermark_ms = LONG_AGO_MS if frontier_ms is None else frontier_ms
+        lateness_ms = self.settings.windows.allowed_lateness_ms
+        buckets = {r.resolution_ms: r.buckets for r in self.settings.windows.resolutions}
+        minutes: dict[int, list[int]] = {}
+        for event_id, time_ms in self.applied:
+            minute = time_ms // 60_000
+            if (minute + 1) * 60_000 + lateness_ms > watermark_ms:
+                minutes.setdefault(minute, []).append(xxhash.xxh3_64_intdigest(event_id.encode()))
+        ends_ms = {c: self.end_ms(c[0], c[1]) + buckets[c[0]] * c[0] for c in self.sums}
+        kept = {c: v for c, v in self.sums.items() if v and ends_ms[c] > watermark_ms}
+        header = {name: getattr(self, name) for name in TIMES} | {"items": len(self.items)}
+        state = {"header": header | self.books, "items": self.items, "minutes": minutes, "sums": kept}
+        return state | {"redrives": self.redrives}
+
+
+class MemoryStore:
+    """`WindowStore` without Redis: the same answers from one dictionary that can be copied and put back."""
+
+    generation = 0
+
+    def __init__(self) -> None:
+        self.headers: dict[tuple[str, int], Header] = {}
+        self.items: dict[tuple[str, int], list[str]] = {}
+        self.strings: dict[str, bytes] = {}
+        self.redrives: dict[tuple[str, int], frozenset[bytes]] = {}
+        self.owners = 0
+        self.writes = 0
+
+    def keys(self, topic: str, partition: int) -> Keys:
+        return Keys(self.generation, topic, partition)
+
+    def claim(self, topic: str, partition: int, fingerprint: str, topic_id: str = "") -> Header:
+        header = self.headers.get((topic, partition), Header())
+        if header.next_offset is not None and header.fingerprint != fingerprint:
+            raise FingerprintError("other settings")
+        self.owners += 1
+        header = replace(header, epoch=header.epoch + 1, owner=str(self.owners), fingerprint=fingerprint)
+        self.headers[topic, partition] = header
+        return header
+
+    def redriven(self, topic: str, partition: int, names: Sequence[bytes]) -> set[bytes]:
+        return self.redrives.get((topic, partition), frozenset()) & set(names)
+
+    def apply(self, update: Update) -> Outcome:
+        place = update.topic, update.partition
+        header = self.headers.get(place, Header())
+        outcome = self._check(header, update.epoch, update.owner)
+        if outcome is not None:
+            return outcome
+        if header.next_offset == update.next_offset:
+            return Outcome.ALREADY
+        first = header.next_offset is None and update.expected_offset == update.header["first_offset"]
+        if header.next_offset != update.expected_offset and not first:
+            return Outcome.GAP
+        keys, items = self.keys(*place), self.items.setdefault(place, [])
+        assert len(items) == update.items_before
+        for append in update.minutes:
+            before = self.strings.get(keys.minute(append.minute), b"")
+            assert len(before) == append.num_bytes_before
+            self.strings[keys.minute(append.minute)] = before + append.data
+        for writes in update.tiles:
+            for name, data in zip(writes.names, writes.data, strict=True):
+                self.strings[keys.tile(writes.resolution_ms, *map(int, name.split(":")))] = data
+        self.items[place] = [*items, *update.new_items]
+        self.redrives[place] = self.redrives.get(place, frozenset()) | set(update.redrives)
+        self.headers[place] = replace(header, **update.header, next_offset=update.next_offset)
+        self.writes += 1
+        return Outcome.APPLIED
+
+    def declare_idle(self, topic: str, partition: int, header: Header, idle_frontier_ms: int) -> Outcome:
+        stored = self.headers.get((topic, partition), Header())
+        outcome = self._check(stored, header.epoch, header.owner)
+        if outcome is not None or stored.next_offset != header.next_offset:
+            return outcome or Outcome.GAP
+        idle_ms = max(idle_frontier_ms, stored.idle_frontier_ms or 0)
+        self.headers[topic, partition] = replace(stored, idle_frontier_ms=idle_ms)
+        return Outcome.APPLIED
+
+    def _check(self, stored: Header, epoch: int, owner: str) -> Outcome | None:
+        if stored.epoch > epoch or (stored.epoch == epoch and stored.owner != owner):
+            return Outcome.FENCED
+        return Outcome.GAP if stored.epoch < epoch else None
+
+    def header(self, topic: str, partition: int) -> Header | None:
+        return self.headers.get((topic, partition))
+
+    def dictionary(self, topic: str, partition: int, items: int) -> list[str]:
+        stored = self.items.get((topic, partition), [])
+        if len(stored) < items:
+            raise StoreError("the item dictionary is damaged")
+        return stored[:items]
+
+    def read(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [self.strings.get(key) for key in keys]
+
+    # What only tests need: copies of everything, and everything that is stored.
+
+    def save(self) -> Any:
+        return dict(self.headers), dict(self.items), dict(self.strings), dict(self.redrives)
+
+    def restore(self, saved: Any) -> None:
+        self.headers, self.items, self.strings, self.redrives = (dict(part) for part in saved)
+
+    def all_strings(self, keys: Keys) -> dict[str, bytes]:
+        return {k.removeprefix(keys.prefix + ":"): v for k, v in self.strings.items() if k.startswith(keys.prefix)}
+
+
+class RedisCopies:
+    """`save`, `restore` and `all_strings` for a real Redis."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+
+    def save(self) -> Any:
+        return {key: self.client.dump(key) for key in self.client.keys("*")}
+
+    def restore(self, saved: Any) -> None:
+        self.client.flushall()
+        for key, data in saved.items():
+            self.client.restore(key, 0, data)
+
+    def all_strings(self, keys: Keys) -> dict[str, bytes]:
+        names = [key.decode() for key in self.client.keys("*") if key.decode().startswith(keys.prefix)]
+        strings = [name for name in names if name.removeprefix(keys.prefix)[1] in "uw"]
+        return {name.removeprefix(keys.prefix + ":"): self.client.get(name) for name in strings}
+
+
+def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dict[str, Any]:
+    """What the store holds and still retains, in the shape of `NaiveWindows.state`."""
+    header = store.header(topic, 0)
+    watermark_ms = LONG_AGO_MS if header.frontier_ms is None else header.frontier_ms - settings.windows.out_of_order_ms
+    buckets = {r.resolution_ms: r.buckets for r in settings.windows.resolutions}
+    items = store.dictionary(topic, 0, header.items)
+    minutes: dict[int, list[int]] = {}
+    sums: dict[tuple[int, int, str, str], int] = {}
+    for name, data in copies.all_strings(store.keys(topic, 0)).items():
+        kind, *numbers = name.split(":")
+        if kind == "u":
+            minute = int(numbers[0])
+            if (minute + 1) * 60_000 + settings.windows.allowed_lateness_ms > watermark_ms:
+                minutes[minute] = np.frombuffer(data, "<u8").tolist()
+            continue
+        width, bucket, chunk = map(int, numbers)
+        if Grid(width, settings.calendar.time_zone).expiry_ms(bucket, buckets[width]) > watermark_ms:
+            values_CN = decode(data)
+            for channel, slot in zip(*np.nonzero(values_CN), strict=True):
+                cell = (width, bucket, items[chunk * CHUNK_ITEMS + slot], CHANNELS[channel])
+                sums[cell] = int(values_CN[channel, slot])
+    names = [*TIMES, "items", "read", "applied", "duplicate", "late_dropped", "dead_letter"]
+    head = {name: getattr(header, name) for name in names}
+    state = {"header": head, "items": items, "minutes": minutes, "sums": sums}
+    return state | {"redrives": store.redriven(topic, 0, REDRIVES)}
+
+
+# Generated logs -------------------------------------------------------------------------------------------
+
+BROKEN = (
+    None,
+    b"",
+    b"\xff\xfe",
+    b"[]",
+    b"{",
+    b"not json",
+    b'{"event_id": "x"}',
+    b'{"event_id": "x", "event_time": NaN, "sku": "a", "region": "n", "quantity": 1, "unit_price": 1}',
+    b'{"event_id": "x", "event_time": 1700000000000, "sku": "a", "region": "n", "quantity": 0, "unit_price": 1}',
+    b'{"event_id": "x", "event_time": 1700000000000, "sku": "a", "quantity": 1, "unit_price": 1}',
+    b'{"event_id": "x", "event_time": 1700000000000, "region": "n", "lines": []}',
+    b'{"event_id": "x", "event_time": 1700000000000, "region": "n", "lines": [{"sku": "a", "quantity": 1, '
+    b'"unit_price": 1}, {"sku": "b", "quantity": 1, "unit_price": -1}]}',
+)
+
+_ids = st.integers(0, 12).map("e{}".format)
+_skus = st.sampled_from(["a", "b", "a|b", "c\\", "d"])
+_regions = st.sampled_from(["n", "s|"])
+_amounts = st.fixed_dictionaries(
+    {
+        "sku": _skus,
+        "quantity": st.sampled_from([1, 2, -1, 0.5, 0.0001, 1_000_000, -3.25]),
+        "unit_price": st.sampled_from([0, 0.01, 9.99, 12.34565, 900_000]),
+    }
+)
+
+
+def _event(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    base = {"event_id": _ids, "region": _regions}
+    if kind == "clicks":
+        kinds = st.sampled_from(["view", "cart", "favourite", "sniff"])
+        return st.fixed_dictionaries(base | {"sku": _skus, "kind": kinds})
+    single = st.builds(lambda head, line: head | line, st.fixed_dictionaries(base), _amounts)
+    return single | st.fixed_dictionaries(base | {"lines": st.lists(_amounts, min_size=1, max_size=3)})
+
+
+@st.composite
+def log_records(draw: st.DrawFn, kind: str, max_size: int = 60) -> list[LogRecord]:
+    """A log whose time moves on in jumps, with duplicates, late, future and broken records anywhere."""
+    records: list[LogRecord] = []
+    now_ms = START_MS
+    for _ in range(draw(st.integers(1, max_size))):
+        now_ms += draw(st.sampled_from([0, 100, 900, 5_000, 70_000]))
+        back_ms = draw(st.sampled_from([0, 0, 500, 3_000, 7_000, 8_000, 60_000, -29_000, -40_000]))
+        if draw(st.integers(0, 9)) == 0:
+            value = draw(st.sampled_from(BROKEN))
+        else:
+            value = json.dumps(draw(_event(kind)) | {"event_time": now_ms - back_ms}).encode()
+        redrive = draw(st.sampled_from(REDRIVES)) if draw(st.integers(0, 7)) == 0 else None
+        records.append(LogRecord(value, now_ms, redrive=redrive))
+    return records
+
+
+def batch_of(log: Sequence[LogRecord], start: int, end: int) -> RawBatch:
+    records = log[start:end]
+    return RawBatch(
+        values=[record.value for record in records],
+        keys=[record.key for record in records],
+        timestamps_ms=np.array([record.timestamp_ms for record in records], np.int64),
+        offsets=np.arange(start, end),
+        next_offset=end,
+        redrives={n: record.redrive for n, record in enumerate(records) if record.redrive is not None},
+    )
+
+
+def naive(kind: str, settings: Settings, log: Sequence[LogRecord]) -> NaiveWindows:
+    reference = NaiveWindows(kind, settings)
+    for record in log:
+        reference.feed(record)
+    return reference
+
+
+@dataclass
+class Driver:
+    """Ingest without Kafka: claims, folds, applies, and does what each outcome asks for."""
+
+    store: Any
+    kind: str
+    settings: Settings
+    log: Sequence[LogRecord]
+    windows: PartitionWindows = field(init=False)
+    old: list[tuple[PartitionWindows, Fold]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.claim()
+
+    @property
+    def topic(self) -> str:
+        return TOPICS[self.kind]
+
+    def claim(self) -> None:
+        self.windows = PartitionWindows.claim(self.store, self.kind, self.topic, 0, self.settings)
+        if self.windows.header.next_offset is None:
+            self.windows.start_at(0)
+
+    def step(self, size: int) -> Outcome:
+        """One batch; an outcome that asks for a new claim gets it."""
+        start = self.windows.next_offset
+        fold = self.windows.fold(batch_of(self.log, start, min(start + size, len(self.log))))
+        outcome = self.windows.apply(fold)
+        if outcome in (Outcome.GAP, Outcome.FENCED):
+            self.claim()
+        return outcome
+
+    def crash(self, size: int) -> None:
+        """Lose everything between fold and apply; the lost owner lives on as a zombie."""
+        start = self.windows.next_offset
+        self.old.append((self.windows, self.windows.fold(batch_of(self.log, start, min(start + size, len(self.log))))))
+        self.claim()
+
+    def zombies(self) -> None:
+        """Wake every lost owner that the store no longer knows as its owner: none may write anything."""
+        for windows, fold in self.old:
+            stored = self.store.header(self.topic, 0)
+            if (stored.epoch, stored.owner) != (windows.header.epoch, windows.header.owner):
+                assert windows.apply(fold) in (Outcome.FENCED, Outcome.GAP)
+                assert windows.declare_idle(1) in (Outcome.FENCED, Outcome.GAP)
+                assert self.store.header(self.topic, 0) == stored
+
+    def drain(self, size: int = 7) -> None:
+        """Read to the log's end, and be idle there: that is how an owner with nothing to write learns of a rollback."""
+        while True:
+            while self.windows.next_offset < len(self.log):
+                self.step(size)
+            if self.windows.declare_idle(START_MS) is Outcome.APPLIED:
+                return
+            self.claim()

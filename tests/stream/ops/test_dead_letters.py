@@ -1,0 +1,125 @@
+"""Dead letters and late records are found by what a person asks for, and go back to where they came from."""
+
+from __future__ import annotations
+
+import pytest
+
+from freshet.stream.config import KafkaSettings, Settings, Topics
+from freshet.stream.errors import ConfigError, InvalidInputError
+from freshet.stream.events.dead_letter import Source, dead_letter, late_record, limit_of
+from freshet.stream.kafka import Publisher, TableReader, ensure_topics
+from freshet.stream.kafka.topics import dead_letter_topic
+from freshet.stream.ops.dead_letters import Wanted, again, list_letters, redrive, show_letter
+
+LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
+
+
+def source(
+    value: bytes | None = b"{", key: bytes | None = b"k", headers: list[tuple[str, bytes | None]] | None = None
+) -> Source:
+    return Source("orders", 3, 17, 1_000, key, value, headers or [])
+
+
+def test_redriving_gives_back_the_original_and_names_it() -> None:
+    letter = dead_letter(source(headers=[("trace", b"1")]), "decode", "Bad", "x", LIMIT)
+    back = again(Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4})
+    assert back is not None
+    assert (back.topic, back.partition, back.key, back.value) == ("orders", 3, b"k", b"{")
+    assert back.headers == [("trace", b"1"), ("freshet-redrive", b"orders-3-17")]
+
+
+def test_a_cut_letter_is_not_sent_again() -> None:
+    letter = dead_letter(source(b"v" * 200_000), "decode", "Bad", "x", LIMIT)
+    assert again(Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}) is None
+
+
+@pytest.fixture
+def settings(mock_broker: str, request: pytest.FixtureRequest) -> Settings:
+    name = request.node.name[-40:]
+    topics = Topics(orders=f"{name}.orders", clicks=f"{name}.clicks")
+    kafka = KafkaSettings(bootstrap_servers=mock_broker, group_prefix=name, topics=topics)
+    settings = Settings(kafka=kafka)
+    ensure_topics(settings, live=False)
+    return settings
+
+
+def send_letters(settings: Settings, values: list[bytes]) -> None:
+    topic = settings.kafka.topics.orders
+    with Publisher(settings) as publisher:
+        for offset, value in enumerate(values):
+            record = dead_letter(Source(topic, 0, offset, 0, b"k", value, []), "decode", "Bad", "x", LIMIT)
+            publisher.produce(record.topic, record.value, key=record.key, headers=record.headers)
+
+
+def test_letters_are_listed_with_where_they_came_from(settings: Settings) -> None:
+    send_letters(settings, [b"one", b"\xff"])
+    letters = list_letters(settings)
+    topic = settings.kafka.topics.orders
+    assert [letter.as_dict()["value"] for letter in letters] == ["one", "�"]
+    assert letters[0].as_text() == f"{topic}-0-0  decode/Bad: x  'one'"
+    assert len(list_letters(settings, Wanted(topic), most=1)) == 1
+    assert list_letters(settings, Wanted(settings.kafka.topics.clicks)) == []
+
+
+def test_only_event_topics_have_letters(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="alerts is not an event topic"):
+        list_letters(settings, Wanted("alerts"))
+
+
+def test_a_redrive_goes_on_where_the_last_one_ended(settings: Settings) -> None:
+    topic = settings.kafka.topics.orders
+    send_letters(settings, [b"one", b"two", b"v" * 200_000])
+    assert str(redrive(settings)) == "2 letters (1 were cut and stay)"
+    assert str(redrive(settings)) == "0 letters"
+    send_letters(settings, [b"three"])
+    assert redrive(settings, Wanted(topic)).sent == 1
+    assert redrive(settings, Wanted(topic), from_start=True, most=2).sent == 2
+    with TableReader(settings, [topic]) as reader:
+        records = reader.read_to_end()
+    assert sorted(record.value or b"" for record in records)[:3] == [b"one", b"one", b"three"]
+    assert dict(records[0].headers)["freshet-redrive"] == f"{topic}-0-0".encode()
+    with TableReader(settings, [dead_letter_topic(topic)]) as reader:
+        assert len(reader.read_to_end()) == 4
+
+
+def test_a_record_that_fails_again_keeps_the_place_of_the_very_first_one() -> None:
+    first = ("freshet-redrive", b"orders-3-2")
+    letter = dead_letter(source(headers=[first]), "decode", "Bad", "x", LIMIT)
+    back = again(Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4})
+    assert back is not None and back.headers == [first]
+
+
+def test_a_late_record_goes_back_to_the_topic_and_partition_it_came_from() -> None:
+    late = late_record(source(b"{}"), "late", LIMIT)
+    back = again(Source("late", 0, 5, 0, late.key, late.value, late.headers), {"orders": 4, "clicks": 4})
+    assert back is not None
+    assert (back.topic, back.partition, back.headers) == ("orders", 3, [("freshet-redrive", b"orders-3-17")])
+
+
+def test_letters_are_filtered_by_error_and_time_and_one_is_shown_whole(settings: Settings) -> None:
+    topic = settings.kafka.topics.orders
+    with Publisher(settings) as publisher:
+        for offset, (stage, wrong) in enumerate([("decode", "Undecodable"), ("future", "FutureEvent")]):
+            record = dead_letter(
+                Source(topic, 1, offset, 0, b"k", b"\xff", [("trace", b"7")]), stage, wrong, "x", LIMIT
+            )
+            publisher.produce(record.topic, record.value, headers=record.headers, timestamp_ms=1_000 * (offset + 1))
+    assert [letter.place for letter in list_letters(settings, Wanted(error="futureevent"))] == [f"{topic}-1-1"]
+    assert [letter.place for letter in list_letters(settings, Wanted(error="decode"))] == [f"{topic}-1-0"]
+    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(from_ms=1_001))] == [2_000]
+    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(to_ms=2_000))] == [1_000]
+    page = show_letter(settings, f"{topic}-1-1").as_page()
+    assert "future/FutureEvent: x" in page and "trace: 7" in page
+    with pytest.raises(InvalidInputError, match="no letter of 'nowhere-0-0'"):
+        show_letter(settings, "nowhere-0-0")
+
+
+def test_a_filtered_redrive_sends_what_it_names_and_leaves_the_place_of_the_next_one_alone(settings: Settings) -> None:
+    topic = settings.kafka.topics.orders
+    send_letters(settings, [b"one", b"two"])
+    assert redrive(settings, Wanted(error="Good")).skipped == 2
+    assert redrive(settings, Wanted(error="Bad"), most=1).sent == 1
+    assert redrive(settings).sent == 2
+    with TableReader(settings, [topic]) as reader:
+        records = reader.read_to_end()
+    assert {record.partition for record in records} == {0} and len(records) == 3

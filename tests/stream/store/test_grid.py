@@ -1,0 +1,69 @@
+"""Bucket numbers and times, against the standard library's calendar."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freshet.stream.config import DAY_MS, CalendarSettings, Settings, WorkerSettings
+from freshet.stream.store.grid import Grid
+
+HOUR_MS = 3_600_000
+ZONES = ("UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "America/Havana")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+times = st.integers(0, 4_102_444_800_000) | st.integers(-5, 5).map(lambda n: 1_774_738_800_000 + n)
+
+
+@given(st.sampled_from(ZONES), times)
+def test_a_day_is_the_local_date(zone: str, time_ms: int) -> None:
+    grid = Grid(DAY_MS, zone)
+    local = (EPOCH + timedelta(milliseconds=time_ms)).astimezone(ZoneInfo(zone))
+    day = grid.bucket(time_ms)
+    assert day == local.toordinal() - EPOCH.toordinal()
+    assert grid.start_ms(day) <= time_ms < grid.end_ms(day)
+
+
+@given(st.sampled_from(ZONES), st.lists(times, max_size=30), st.sampled_from([DAY_MS, HOUR_MS]))
+def test_many_times_at_once_are_each_time_alone(zone: str, many: list[int], width_ms: int) -> None:
+    grid = Grid(width_ms, zone)
+    assert grid.buckets(np.array(many, np.int64)).tolist() == [grid.bucket(time_ms) for time_ms in many]
+
+
+@given(st.sampled_from(ZONES), times, st.integers(1, 900), st.sampled_from([DAY_MS, HOUR_MS]))
+def test_the_first_retained_bucket_is_retained_and_the_one_before_is_not(
+    zone: str, watermark_ms: int, count: int, width_ms: int
+) -> None:
+    grid = Grid(width_ms, zone)
+    first = grid.first_retained(watermark_ms, count)
+    assert grid.expiry_ms(first, count) > watermark_ms
+    before = first - 1 if grid.start_ms(first - 1) < grid.start_ms(first) else first - 2
+    assert grid.expiry_ms(before, count) <= watermark_ms
+
+
+@pytest.mark.parametrize(("date", "hours"), [("2026-03-29", 23), ("2026-06-01", 24), ("2026-10-25", 25)])
+def test_days_on_which_clocks_change_have_23_or_25_hours(date: str, hours: int) -> None:
+    grid = Grid(DAY_MS, "Europe/Berlin")
+    noon = datetime.fromisoformat(f"{date}T12:00").replace(tzinfo=ZoneInfo("Europe/Berlin"))
+    day = grid.bucket(round(noon.timestamp() * 1_000))
+    assert (grid.end_ms(day) - grid.start_ms(day)) == hours * HOUR_MS
+    assert grid.starts_ms([day, day + 1]).tolist() == [grid.start_ms(day), grid.end_ms(day)]
+
+
+def test_times_far_apart_and_at_the_ends_of_the_calendar_have_buckets() -> None:
+    grid = Grid(DAY_MS, "America/Sao_Paulo")
+    far = np.array([0, 253_402_300_799_999, 1_700_000_000_000], np.int64)
+    assert grid.buckets(far).tolist() == [grid.bucket(time_ms) for time_ms in far.tolist()]
+    assert grid.bucket(-(2**61)) < 0
+
+
+def test_an_unknown_zone_and_a_daily_forecast_of_uneven_days_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a time zone"):
+        CalendarSettings(time_zone="Mars/Olympus")
+    with pytest.raises(ValueError, match="23 to 25 hours"):
+        Settings(calendar=CalendarSettings(time_zone="Europe/Berlin"), worker=WorkerSettings(resolution_ms=DAY_MS))
