@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from freshet.online.registry import BASE, Registry
+from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.config import Settings
 from freshet.stream.ops.doctor import Check, run_checks
 

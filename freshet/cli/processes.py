@@ -70,7 +70,7 @@ def worker(
     http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
 ) -> None:
     """Forecast every item at each new cutoff, score what became final, watch for drift."""
-    from freshet.online.worker import run
+    from freshet.online.worker.process import run
 
     run(with_http_port(settings_of(config), "worker", http_port))
 
@@ -80,7 +80,7 @@ def control(
     http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
 ) -> None:
     """Turn drift into alerts and retrain requests."""
-    from freshet.online.control import run
+    from freshet.online.control.process import run
 
     run(with_http_port(settings_of(config), "control", http_port))
 
@@ -90,7 +90,7 @@ def learn(
     http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
 ) -> None:
     """Fine-tune on request, pass or fail the gate, publish new weights."""
-    from freshet.online.learn import run
+    from freshet.online.learn.process import run
 
     run(with_http_port(settings_of(config), "learn", http_port))
 

@@ -14,7 +14,7 @@ model = group("Weights versions.")
 @model.command("list")
 def model_list(config: Config = None, json: Json = False) -> None:
     """All versions and the aliases that point at them."""
-    from freshet.online.models import versions
+    from freshet.online.weights.versions import versions
 
     rows = versions(settings_of(config))
     put(rows, json, "\n".join(f"{row['version']}  {', '.join(row['aliases'])}".rstrip() for row in rows))
@@ -23,7 +23,7 @@ def model_list(config: Config = None, json: Json = False) -> None:
 @model.command("show")
 def model_show(version: Annotated[str, typer.Argument(help="A version or an alias.")], config: Config = None) -> None:
     """The manifest of one version, after checking its files."""
-    from freshet.online.models import show
+    from freshet.online.weights.versions import show
 
     put(show(settings_of(config), version), True, "")
 
@@ -31,7 +31,7 @@ def model_show(version: Annotated[str, typer.Argument(help="A version or an alia
 @model.command("promote")
 def model_promote(version: Annotated[str, typer.Argument(help="A version, or base.")], config: Config = None) -> None:
     """Make a version the champion, past the gate, and tell the workers."""
-    from freshet.online.models import promote
+    from freshet.online.weights.versions import promote
 
     typer.echo(promote(settings_of(config), version))
 
@@ -39,6 +39,6 @@ def model_promote(version: Annotated[str, typer.Argument(help="A version, or bas
 @model.command("rollback")
 def model_rollback(config: Config = None) -> None:
     """Make the champion's parent the champion again and tell the workers."""
-    from freshet.online.models import rollback
+    from freshet.online.weights.versions import rollback
 
     typer.echo(rollback(settings_of(config)))

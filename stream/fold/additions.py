@@ -1,7 +1,7 @@
 """From applied lines to changed tiles: what each line adds, to which buckets, and the sums with what was there.
 
 Cells are integers (see stream/store/tiles.py), so a sum cannot depend on how the log was batched. Nothing here knows
-Redis. """
+Redis."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from freshet.stream.kafka import Publisher, TableReader, TableRecord
 from freshet.stream.schemas import Alert, DriftAlert, RetrainRequest
 
 DEADLINE_S = 60.0
-RUN = "from freshet.stream.config import load; from freshet.online.control import run; run(load().settings)"
+RUN = "from freshet.stream.config import load; from freshet.online.control.process import run; run(load().settings)"
 NOW_MS = time.time_ns() // 1_000_000
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from freshet.model.weights import save_weights
-from freshet.online.registry import BASE, Registry
+from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import HOUR_MS, Settings, Topics, load
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
@@ -24,12 +24,12 @@ from freshet.stream.kafka import Publisher, TableReader
 from freshet.stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
 from freshet.stream.store.layout import Outcome
 from freshet.stream.store.redis import WindowStore, connect
-from tests.online.learning import CONTEXT, STEPS, small_network
+from tests.online.learn.learning import CONTEXT, STEPS, small_network
 
 DEADLINE_S = 90.0
 HOURS, SKUS = 220, 12
 NOW_MS = time.time_ns() // 1_000_000
-RUN = "from freshet.stream.config import load; from freshet.online.learn import run; run(load().settings)"
+RUN = "from freshet.stream.config import load; from freshet.online.learn.process import run; run(load().settings)"
 
 
 def orders() -> RawBatch:

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import save_weights
-from freshet.online.registry import Registry
-from freshet.online.worker import Worker
+from freshet.online.weights.registry import Registry
+from freshet.online.worker.process import Worker
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import StoreUnavailableError, WeightsError

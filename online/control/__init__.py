@@ -1,0 +1,1 @@
+"""Drift alerts and promotions in, alerts and retrain requests out."""

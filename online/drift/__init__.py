@@ -1,0 +1,1 @@
+"""Forecasts and final buckets in, scores out; scores in, drift alerts out."""

@@ -1,0 +1,235 @@
+"""New weights without a pause: loaded and proven beside the ones in service, then one reference moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import torch
+
+from freshet.model.forecaster import Forecaster
+from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
+from freshet.online.weights.registry import BASE, Registry
+from freshet.stream.config import Settings
+from freshet.stream.errors import ConfigError, FreshetError, RegistryError, WeightsError
+from freshet.stream.schemas import ModelEvent
+from freshet.stream.telemetry import get_logger
+
+SERVING_KINDS = ("promoted", "rolled_back")
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """One set of weights that is ready to forecast; immutable, so whoever holds it cannot see half a swap.
+
+    Attributes:
+        version: The name that forecasts carry.
+        sha256: Of the weights file.
+        forecaster: The network on its device.
+        fallback: Why these are not the weights that should serve; empty when they are.
+    """
+
+    version: str
+    sha256: str
+    forecaster: Forecaster
+    fallback: str = ""
+
+
+Load = Callable[[str, str, str], Bank]
+"""(version, expected sha256 or empty, uri or empty) -> a proven bank; raises WeightsError or RegistryError."""
+
+
+def loader(registry: Registry, device: str, dtype: str) -> Load:
+    """Loads versions by name from the registry, or from the announced folder where the registry has none."""
+
+    def load(version: str, sha256: str, uri: str) -> Bank:
+        return load_bank(version, _folder(registry, version, uri), sha256, device=device, dtype=dtype)
+
+    return load
+
+
+def _folder(registry: Registry, version: str, uri: str) -> Path:
+    if version == BASE:
+        return BASE_WEIGHTS
+    try:
+        folder = registry.path(version)
+    except RegistryError:
+        if uri and Path(uri).is_dir():
+            return Path(uri)
+        raise
+    registry.verify(version)
+    return folder
+
+
+def load_bank(version: str, folder: Path, sha256: str, *, device: str, dtype: str) -> Bank:
+    """Load weights and prove them: sha256, shapes, finite values, golden forecast, and a finite one on the device.
+
+    Raises:
+        WeightsError: One of these does not hold.
+    """
+    verified = verify_weights(folder, sha256 or None)
+    forecaster = Forecaster(verified.network, device=device, dtype=dtype, sha256=verified.sha256)
+    # On the device and in the type in which it will serve; also the warm-up of its kernels.
+    if not bool(torch.isfinite(forecaster.forecast(golden_batch(forecaster.network.config))).all()):
+        raise WeightsError(f"the weights in {folder} forecast values that are not finite as {forecaster.dtype}")
+    return Bank(version, verified.sha256, forecaster)
+
+
+def first_bank(load: Load, champion: Callable[[], str], pinned: str, *, device: str, dtype: str) -> Bank:
+    """What serves from the start: the pinned folder, else the registry's champion, else the base.
+
+    A champion that cannot be loaded is replaced by the base, which says so in `fallback`; a pinned folder or a base
+    that cannot be loaded stops the worker.
+
+    Raises:
+        WeightsError: There is nothing to serve.
+    """
+    if pinned:
+        return load_bank(Path(pinned).name, Path(pinned), "", device=device, dtype=dtype)
+    try:
+        version = champion()
+        if version != BASE:
+            return load(version, "", "")
+    except FreshetError as error:
+        log.error("champion_not_served", reason=str(error), serving=BASE)
+        base = load(BASE, "", "")
+        return Bank(base.version, base.sha256, base.forecaster, fallback=f"the champion cannot be served: {error}")
+    return load(BASE, "", "")
+
+
+def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
+    """The switch of a worker that starts.
+
+    Raises:
+        WeightsError: There is nothing to serve.
+        ConfigError: What there is does not reach as far as forecasts are to be published.
+    """
+    wanted, registry = settings.worker, Registry(settings.learn.registry)
+    load = loader(registry, wanted.device, wanted.dtype)
+    bank = first_bank(load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype)
+    reach = bank.forecaster.prediction_length_max
+    if reach < wanted.prediction_length:
+        raise ConfigError(f"worker.prediction_length is {wanted.prediction_length}, the weights reach {reach} steps")
+    # The first bank has probed which type is fastest on this device; the next ones need not.
+    dtype = str(bank.forecaster.dtype).removeprefix("torch.")
+    return WeightsSwitch(bank, loader(registry, str(bank.forecaster.device), dtype), worker)
+
+
+class WeightsSwitch:
+    """Two banks: the one in service and the idle one, which is filled in the background.
+
+    The loop reads `current` once a round, so that a cutoff is forecast by one version, and calls `settle` between
+    rounds. Only `settle` moves the reference; the old bank stays for an instant way back.
+
+    Args:
+        bank: What serves first.
+        load: Fills the idle bank; runs in a thread.
+        worker: Name of this worker in the events that it reports.
+    """
+
+    def __init__(self, bank: Bank, load: Load, worker: str) -> None:
+        self.current = bank
+        self._idle: Bank | None = None
+        self._load, self._worker = load, worker
+        self._wanted: ModelEvent | None = None
+        self._done: SimpleQueue[tuple[ModelEvent, Bank | FreshetError]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._newest_ms = -1
+
+    @property
+    def loading(self) -> bool:
+        """A version is on its way."""
+        return self._thread is not None
+
+    def offer(self, event: ModelEvent) -> None:
+        """Take in an announcement; only the newest promotion or rollback counts."""
+        if event.kind not in SERVING_KINDS or event.at_ms < self._newest_ms:
+            return
+        self._newest_ms = event.at_ms
+        self._wanted = None if self._serves(event) else event
+
+    def begin(self) -> None:
+        """Start to load what was offered last, unless something is being loaded."""
+        event = self._wanted
+        if event is None or self._thread is not None:
+            return
+        self._wanted = None
+        if self._idle is not None and _matches(self._idle, event):
+            self._done.put((event, self._idle))
+            return
+        self._thread = threading.Thread(target=self._fill, args=(event,), name="weights", daemon=True)
+        self._thread.start()
+
+    def settle(self, now_ms: int) -> ModelEvent | None:
+        """Between two rounds: serve what has been loaded, or say why not. Returns the event to report, if any."""
+        try:
+            event, result = self._done.get_nowait()
+        except Empty:
+            self.begin()
+            return None
+        self._thread = None
+        if event.at_ms < self._newest_ms:
+            log.info("weights_overtaken", version=event.version)
+            self.begin()
+            return None
+        report = self._refuse(event, result, now_ms) if isinstance(result, FreshetError) else self._flip(result, now_ms)
+        self.begin()
+        return report
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the idle bank is filled; True unless that took too long."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+        return thread is None or not thread.is_alive()
+
+    def _fill(self, event: ModelEvent) -> None:
+        try:
+            self._done.put((event, self._load(event.version, event.sha256, event.uri)))
+        except FreshetError as error:
+            self._done.put((event, error))
+        except Exception as error:
+            # Whatever a strange file made the libraries raise, the worker goes on with the weights that it has.
+            self._done.put((event, WeightsError(f"version {event.version} cannot be loaded: {error!r}")))
+
+    def _flip(self, bank: Bank, now_ms: int) -> ModelEvent:
+        started = time.perf_counter()
+        self.current, self._idle = bank, self.current
+        pause_ms = (time.perf_counter() - started) * 1_000
+        parent = self._idle.version
+        log.info("weights_swapped", version=bank.version, before=parent, pause_ms=pause_ms)
+        return ModelEvent(
+            kind="swapped",
+            version=bank.version,
+            at_ms=now_ms,
+            sha256=bank.sha256,
+            parent=parent,
+            worker=self._worker,
+            pause_ms=round(pause_ms, 6),
+        )
+
+    def _refuse(self, event: ModelEvent, error: FreshetError, now_ms: int) -> ModelEvent:
+        log.error("weights_not_swapped", version=event.version, serving=self.current.version, reason=str(error))
+        return ModelEvent(
+            kind="swap_failed",
+            version=event.version,
+            at_ms=now_ms,
+            sha256=event.sha256,
+            parent=self.current.version,
+            worker=self._worker,
+            reason=str(error),
+        )
+
+    def _serves(self, event: ModelEvent) -> bool:
+        # While another version is being loaded, the one in service is not what will serve.
+        return self._thread is None and _matches(self.current, event)
+
+
+def _matches(bank: Bank, event: ModelEvent) -> bool:
+    return bank.version == event.version and event.sha256 in ("", bank.sha256) and not bank.fallback

@@ -1,0 +1,71 @@
+"""What a person does with weights versions: list, show, promote, roll back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
+from freshet.stream.clock import open_clock
+from freshet.stream.codec import encode
+from freshet.stream.config import Settings
+from freshet.stream.kafka import Publisher
+from freshet.stream.schemas import ModelEvent
+from freshet.stream.store.redis import connect
+
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+
+
+def versions(settings: Settings) -> list[dict[str, Any]]:
+    """All versions, oldest first, with the aliases that point at each; the shipped weights come first."""
+    registry = Registry(settings.learn.registry)
+    pointed = {alias: registry.alias(alias) for alias in ALIASES} | {CHAMPION: registry.champion()}
+    names = [BASE, *(manifest.version for manifest in registry.list())]
+    return [{"version": name, "aliases": [alias for alias in ALIASES if pointed[alias] == name]} for name in names]
+
+
+def show(settings: Settings, version: str) -> dict[str, Any]:
+    """The manifest of a version or alias, after its files were checked.
+
+    Raises:
+        RegistryError: There is no such version, or a file was altered.
+    """
+    registry = Registry(settings.learn.registry)
+    name = (registry.alias(version) or BASE) if version in ALIASES else version
+    return {"version": BASE} if name == BASE else dict(msgspec.to_builtins(registry.verify(name)))
+
+
+def promote(settings: Settings, version: str) -> str:
+    """Make a version, or `base`, the champion past the gate, and tell the workers; returns what to print."""
+    registry = Registry(settings.learn.registry)
+    before = registry.champion()
+    sha256, uri = _location(registry, version)
+    registry.serve(version)
+    _announce(settings, ModelEvent(kind="promoted", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before))
+    return f"{version} is the champion, {before} was"
+
+
+def rollback(settings: Settings) -> str:
+    """Make the champion's parent the champion again and tell the workers; returns what to print."""
+    registry = Registry(settings.learn.registry)
+    before = registry.champion()
+    version = registry.roll_back()
+    sha256, uri = _location(registry, version)
+    _announce(settings, ModelEvent(kind="rolled_back", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before))
+    return f"{version} is the champion again, {before} was"
+
+
+def _location(registry: Registry, version: str) -> tuple[str, str]:
+    if version == BASE:
+        return "", ""
+    return registry.verify(version).weights_sha256, str(registry.path(version).resolve())
+
+
+def _announce(settings: Settings, event: ModelEvent) -> None:
+    at_ms = open_clock(connect(settings.redis)).now_ms()
+    with Publisher(settings) as publisher:
+        topic = settings.kafka.topics.models
+        told = msgspec.structs.replace(event, at_ms=at_ms, reason="by hand")
+        publisher.produce(topic, encode(told), key=f"{event.kind}:{event.version}")
+        publisher.flush()

@@ -1,0 +1,1 @@
+"""Windows and side inputs in, forecasts and scores out, round after round."""

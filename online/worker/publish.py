@@ -1,0 +1,207 @@
+"""Forecasts as records: nine wire levels, four significant digits, and an id that says what they were made from.
+
+Dimensions: B rows, H steps, K sums over first steps, Q levels of the network, W wire levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from freshet.model.batch import Batch
+from freshet.model.conversion import conversion
+from freshet.online.drift.score import Issued
+from freshet.online.weights.swap import Bank
+from freshet.online.worker.context import Contexts, cold_rows, context_sha256
+from freshet.online.worker.sums import Sums
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.schemas import (
+    WIRE_LEVELS,
+    Adjustments,
+    Compute,
+    Cumulative,
+    Forecast,
+    ForecastStatus,
+    item_id_parts,
+)
+
+SIGNIFICANT_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What all forecasts of a round have in common.
+
+    Attributes:
+        cutoff_ms: End of the newest bucket used.
+        offsets: Of every input, as `topic:partition`.
+        series_by: The fields that an item id consists of.
+        degraded: Something is amiss, so no forecast of the round is called `ok`.
+        conversion: Whether units per view are forecast too.
+    """
+
+    resolution_ms: int
+    cutoff_ms: int
+    issued_at_ms: int
+    weights_version: str
+    weights_sha256: str
+    offsets: dict[str, int]
+    series_by: tuple[str, ...]
+    degraded: bool
+    adjustments: Adjustments = field(default_factory=Adjustments)
+    conversion: bool = False
+
+
+class Numbers(NamedTuple):
+    """What the records of a micro-batch say: quantiles of each step, and of the sums over the first `sum_steps`.
+
+    And of the conversion at each step, where it is asked for; NaN in rows without views.
+    """
+
+    steps_BHW: NDArray[np.float64]
+    sums_BKW: NDArray[np.float64]
+    sum_steps: list[int]
+    conversion_BHW: NDArray[np.float64] | None = None
+
+
+def wire_columns(levels: Sequence[float]) -> list[int]:
+    """Where the published levels are among the network's.
+
+    Raises:
+        InvalidInputError: The network lacks one of them.
+
+    >>> wire_columns([0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+    [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    near = {round(level, 6): column for column, level in enumerate(levels)}
+    missing = [level for level in WIRE_LEVELS if level not in near]
+    if missing:
+        raise InvalidInputError(f"the weights forecast the levels {list(levels)}; expected {missing} among them")
+    return [near[level] for level in WIRE_LEVELS]
+
+
+def significant(values: NDArray[np.floating], digits: int = SIGNIFICANT_DIGITS) -> NDArray[np.float64]:
+    """Values rounded to so many significant digits, each as the nearest double, which prints short.
+
+    >>> significant(np.array([0.123456, 1234.56, 987654.0, 0.0])).tolist()
+    [0.1235, 1235.0, 987700.0, 0.0]
+    """
+    exact = np.asarray(values, np.float64)
+    size = np.floor(np.log10(np.where(exact > 0, exact, 1.0)))
+    power = 10.0 ** np.abs(digits - 1 - size)
+    small = size <= digits - 1
+    # Dividing by a power of ten rounds correctly, multiplying by its inexact inverse would not.
+    return np.asarray(np.where(small, np.rint(exact * power) / power, np.rint(exact / power) * power))
+
+
+def forecast_ids(item_ids: Sequence[str], origin: Origin) -> list[str]:
+    """The same forecast has the same id wherever it is made: 32 hexadecimal digits.
+
+    They are xxh3-128 of cutoff, resolution, offsets, weights, adjustments, and then the item.
+    """
+    adjusted = msgspec.to_builtins(origin.adjustments)
+    weights = (origin.weights_version, origin.weights_sha256)
+    common = [origin.resolution_ms, origin.cutoff_ms, sorted(origin.offsets.items()), weights, adjusted]
+    start = xxhash.xxh3_128(msgspec.json.encode(common))
+    ids = []
+    for item_id in item_ids:
+        digest = start.copy()
+        digest.update(item_id.encode())
+        ids.append(digest.hexdigest())
+    return ids
+
+
+def forecast_records(
+    item_ids: Sequence[str],
+    numbers: Numbers,
+    origin: Origin,
+    *,
+    cold_B: NDArray[np.bool_],
+    context_sha256: Sequence[str],
+    compute: Compute,
+) -> list[Forecast]:
+    """The records of one micro-batch, in the order of its rows."""
+    ids = forecast_ids(item_ids, origin)
+    levels = list(WIRE_LEVELS)
+    quantiles, sums = numbers.steps_BHW.tolist(), numbers.sums_BKW.tolist()
+    conversions = _known_rows(numbers.conversion_BHW, len(item_ids))
+    records = []
+    for row, item_id in enumerate(item_ids):
+        fields = dict(zip(origin.series_by, item_id_parts(item_id), strict=False))
+        status: ForecastStatus = "cold_start" if cold_B[row] else "degraded" if origin.degraded else "ok"
+        records.append(
+            Forecast(
+                forecast_id=ids[row],
+                item_id=item_id,
+                sku=fields.get("sku", item_id),
+                region=fields.get("region", "-"),
+                resolution_ms=origin.resolution_ms,
+                cutoff_ms=origin.cutoff_ms,
+                issued_at_ms=origin.issued_at_ms,
+                quantile_levels=levels,
+                quantiles=quantiles[row],
+                weights_version=origin.weights_version,
+                weights_sha256=origin.weights_sha256,
+                offsets=origin.offsets,
+                context_sha256=context_sha256[row],
+                compute=compute,
+                status=status,
+                adjustments=origin.adjustments,
+                cumulative=Cumulative(steps=numbers.sum_steps, quantiles=sums[row]),
+                conversion=conversions[row],
+            )
+        )
+    return records
+
+
+def _known_rows(values_BHW: NDArray[np.float64] | None, num_rows: int) -> list[list[list[float]] | None]:
+    if values_BHW is None:
+        return [None] * num_rows
+    return [row_HW.tolist() if np.isfinite(row_HW).all() else None for row_HW in values_BHW]
+
+
+def forecast_items(
+    contexts: Contexts, bank: Bank, origin: Origin, sums: Sums, *, rows: Sequence[int], cold: Sequence[str]
+) -> list[Forecast]:
+    """Forecast one micro-batch: items with a row, then cold ones without; records in that order."""
+    records: list[Forecast] = []
+    if rows:
+        item_ids = [contexts.item_ids[row] for row in rows]
+        records += _forecast_batch(bank, origin, sums, item_ids, contexts.batch(rows, origin.cutoff_ms))
+    if cold:
+        records += _forecast_batch(bank, origin, sums, cold, contexts.cold_batch(list(cold), origin.cutoff_ms))
+    return records
+
+
+def _forecast_batch(bank: Bank, origin: Origin, sums: Sums, item_ids: Sequence[str], batch: Batch) -> list[Forecast]:
+    forecaster = bank.forecaster
+    levels = forecaster.quantile_levels
+    columns = wire_columns(levels)
+    steps_BHQ = forecaster.forecast(batch)
+    sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, levels)
+    found = [steps_BHQ, sums_BKQ, *([conversion(forecaster, batch)] if origin.conversion else [])]
+    steps_BHW, sums_BKW, *more = (significant(part[..., columns].double().cpu().numpy()) for part in found)
+    dtype = str(forecaster.dtype).removeprefix("torch.")
+    shape = [len(batch), batch.context_length]
+    return forecast_records(
+        item_ids,
+        Numbers(steps_BHW, sums_BKW, sums.steps, *more),
+        origin,
+        cold_B=cold_rows(batch),
+        context_sha256=context_sha256(batch),
+        compute=Compute(device=str(forecaster.device), dtype=dtype, batch_shape=shape),
+    )
+
+
+def issued_of(records: Sequence[Forecast], steps: Sequence[int]) -> Issued:
+    """The scored steps of records that share cutoff and weights."""
+    quantiles_IKQ = np.array([[record.quantiles[step - 1] for step in steps] for record in records], np.float32)
+    item_ids = [record.item_id for record in records]
+    ids = [record.forecast_id for record in records]
+    return Issued(records[0].cutoff_ms, records[0].weights_version, WIRE_LEVELS, item_ids, ids, quantiles_IKQ)

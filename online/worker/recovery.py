@@ -1,0 +1,161 @@
+"""What a worker that starts must know of the one before: forecasts still waiting, what was scored, alarms that hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from freshet.online.drift.score import Issued, PendingForecasts
+from freshet.stream.codec import decode
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError, EventError
+from freshet.stream.kafka import Consumer, TopicPartition, broker_errors, consumer, log_range, partitions_of, take
+from freshet.stream.schemas import DriftAlert, Score
+from freshet.stream.telemetry import get_logger
+
+MAX_TAIL_RECORDS = 60_000
+TAIL_TIMEOUT_S = 60.0
+TAKE_RECORDS = 5_000
+
+AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
+
+log = get_logger(__name__)
+
+
+class PublishedForecast(msgspec.Struct, frozen=True):
+    """The fields of a published forecast that scoring needs."""
+
+    forecast_id: str
+    item_id: str
+    resolution_ms: int
+    cutoff_ms: int
+    quantile_levels: tuple[float, ...]
+    quantiles: list[list[float]]
+    weights_version: str
+
+
+class Tail:
+    """The newest values of a topic, in order within a partition, up to the ends seen when iteration begins.
+
+    Args:
+        settings: Where to connect.
+        topic: Read without a group.
+        max_records: In all; the same share of it for each partition.
+
+    Attributes:
+        cut: Partitions of which older records exist, or existed, that are not read.
+
+    Iterating raises BrokerError when the broker does not answer, or the ends are not reached in time.
+    """
+
+    def __init__(self, settings: Settings, topic: str, max_records: int = MAX_TAIL_RECORDS) -> None:
+        self._settings, self._topic, self._max_records = settings, topic, max_records
+        self.cut: set[int] = set()
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Partition and value of each record."""
+        topic = self._topic
+        number = partitions_of(self._settings, [topic])[topic]
+        client = consumer(self._settings, "worker-tail", enable_partition_eof=True, auto_offset_reset="earliest")
+        try:
+            ends: dict[tuple[str, int], int] = {}
+            starts = []
+            for partition in range(number):
+                first, end = log_range(client, topic, partition)
+                start = max(first, end - max(self._max_records // number, 1))
+                if start > 0:
+                    self.cut.add(partition)
+                if end > start:
+                    ends[topic, partition] = end
+                    starts.append(TopicPartition(topic, partition, start))
+            with broker_errors(f"starting to read the end of {topic}"):
+                client.assign(starts)
+            yield from _read_to(client, ends, topic)
+        finally:
+            client.close()
+
+
+def _read_to(client: Consumer, ends: dict[tuple[str, int], int], topic: str) -> Iterator[tuple[int, bytes]]:
+    deadline_s = time.monotonic() + TAIL_TIMEOUT_S
+    while ends:
+        if time.monotonic() > deadline_s:
+            raise BrokerError(f"{len(ends)} partitions of {topic} were not read to their end in {TAIL_TIMEOUT_S} s")
+        taken = take(client, TAKE_RECORDS, 100)
+        for message in taken.messages:
+            partition, value = message.partition() or 0, message.value()
+            if (message.offset() or 0) + 1 >= ends.get((topic, partition), 1 << 62):
+                ends.pop((topic, partition), None)
+            if value is not None:
+                yield partition, value
+        for place, end in taken.ends.items():
+            if end >= ends.get(place, end):
+                ends.pop(place, None)
+
+
+def read_forecasts(
+    values: Iterable[tuple[int, bytes]],
+    pending: PendingForecasts,
+    *,
+    oldest_cutoff_ms: int,
+    owns: Callable[[str], bool],
+) -> int:
+    """Put published forecasts of my items back into `pending`, first wins; returns how many were taken."""
+    groups: dict[tuple[int, str, tuple[float, ...]], list[tuple[str, str, NDArray[np.float32]]]] = {}
+    columns = [step - 1 for step in pending.score_steps]
+    for _, found in _decoded(PublishedForecast, values):
+        fits = found.resolution_ms == pending.resolution_ms and found.cutoff_ms >= oldest_cutoff_ms
+        if fits and len(found.quantiles) > max(columns, default=-1) and owns(found.item_id):
+            key = found.cutoff_ms, found.weights_version, found.quantile_levels
+            quantiles_KQ = np.array([found.quantiles[column] for column in columns], np.float32)
+            groups.setdefault(key, []).append((found.item_id, found.forecast_id, quantiles_KQ))
+    for (cutoff_ms, version, levels), rows in sorted(groups.items(), key=lambda group: group[0]):
+        item_ids, forecast_ids, quantiles = zip(*rows, strict=True)
+        pending.add(Issued(cutoff_ms, version, levels, list(item_ids), list(forecast_ids), np.stack(quantiles)))
+    return sum(len(rows) for rows in groups.values())
+
+
+def read_scores(scores: Tail, pending: PendingForecasts, *, owns: Callable[[str], bool]) -> dict[int, list[Score]]:
+    """Close what was scored already; returns the scores of my items by bucket, oldest first, repeats left out.
+
+    Of buckets older than what a cut log still tells, nothing is scored: it may have been.
+    """
+    buckets: dict[int, dict[str, Score]] = {}
+    oldest_ms: dict[int, int] = {}
+    for partition, score in _decoded(Score, scores):
+        if score.resolution_ms != pending.resolution_ms:
+            continue
+        bucket_ms = score.bucket_start_ms
+        oldest_ms[partition] = min(bucket_ms, oldest_ms.get(partition, bucket_ms))
+        if owns(score.item_id):
+            for step in score.steps:
+                pending.close(step.forecast_id, step.step)
+            buckets.setdefault(bucket_ms, {}).setdefault(score.item_id, score)
+    told_from_ms = max((oldest_ms[partition] for partition in scores.cut if partition in oldest_ms), default=None)
+    if told_from_ms is not None:
+        for bucket_ms in pending.due_buckets(told_from_ms + pending.resolution_ms):
+            pending.close_bucket(bucket_ms)
+    return {bucket_ms: list(buckets[bucket_ms].values()) for bucket_ms in sorted(buckets)}
+
+
+def read_alarms(values: Iterable[tuple[int, bytes]]) -> list[DriftAlert]:
+    """Alarms that were raised and not ended."""
+    newest: dict[str, DriftAlert] = {}
+    for _, alert in _decoded(DriftAlert, values):
+        known = newest.get(alert.alert_id)
+        if known is None or alert.detected_at_ms >= known.detected_at_ms:
+            newest[alert.alert_id] = alert
+    return [alert for alert in newest.values() if alert.state == "drift"]
+
+
+def _decoded(kind: type[AnyStruct], values: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, AnyStruct]]:
+    """The records that can be read, with their partitions; what else is on the topic is logged and left."""
+    for partition, value in values:
+        try:
+            yield partition, decode(kind, value)
+        except EventError as error:
+            log.warning("record_not_read", error=str(error))

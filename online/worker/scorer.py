@@ -1,0 +1,124 @@
+"""Scores what has become final and watches for drift: windows and pending forecasts in, records out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from freshet.model.baselines import seasonal_naive
+from freshet.online.drift.detectors import DriftMonitor
+from freshet.online.drift.score import Actual, Due, PendingForecasts, judge, score_records
+from freshet.online.worker.context import Contexts
+from freshet.stream.catalog.shop import Shop
+from freshet.stream.config import DriftSettings
+from freshet.stream.schemas import DriftAlert, Score, item_id_parts
+
+PROMOTION = 1  # of the three known slots of `Shop.known`
+NO_SEGMENT = "-"
+SEASONS_BEFORE_DRIFT = 2
+
+
+def segments_of(item_ids: Sequence[str], settings: DriftSettings, shop: Shop, series_by: Sequence[str]) -> list[str]:
+    """The segment of each item; `-` where its category or field is unknown."""
+    if settings.segment_by == "category":
+        return [category or NO_SEGMENT for category in shop.categories(item_ids)]
+    place = series_by.index(settings.segment_by) if settings.segment_by in series_by else -1
+    if place < 0:
+        return [NO_SEGMENT] * len(item_ids)
+    return [item_id_parts(item_id)[place] for item_id in item_ids]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBucket:
+    """What a final bucket brought; `unknown` counts forecast steps whose actual is not known any more."""
+
+    bucket_ms: int
+    scores: list[Score]
+    alerts: list[DriftAlert]
+    unknown: int
+
+
+class Scorer:
+    """Holds final buckets against what was forecast of them.
+
+    Args:
+        contexts: Actuals, and the history for the yardstick.
+        pending: What waits to be scored.
+        monitor: Takes the scores.
+        segments: The segment of each of some items.
+        season_length: Steps of the seasonal naive yardstick.
+    """
+
+    def __init__(
+        self,
+        contexts: Contexts,
+        pending: PendingForecasts,
+        monitor: DriftMonitor,
+        *,
+        segments: Callable[[Sequence[str]], list[str]],
+        season_length: int,
+    ) -> None:
+        self.contexts, self.pending, self.monitor = contexts, pending, monitor
+        self._segments, self._season_length = segments, season_length
+
+    def score(self, bucket_ms: int, now_ms: int) -> ScoredBucket:
+        """Score every open step about a final bucket; nothing is closed, so it may be repeated until published."""
+        due = self.pending.due(bucket_ms)
+        actuals = self._actuals(sorted({item_id for step in due for item_id in step.item_ids}), bucket_ms)
+        judged = []
+        for step in due:
+            # An unknown actual is judged as 0 here and then left out by `score_records`.
+            units_I = np.array([actuals[i].units if i in actuals else 0.0 for i in step.item_ids])
+            judged.append((step, judge(step, units_I, self._naive(step))))
+        resolution_ms = self.contexts.reader.resolution_ms
+        scores = score_records(
+            judged, actuals, bucket_start_ms=bucket_ms, resolution_ms=resolution_ms, scored_at_ms=now_ms
+        )
+        unknown = sum(item_id not in actuals for step in due for item_id in step.item_ids)
+        return ScoredBucket(bucket_ms, scores, self.watch(bucket_ms, scores, now_ms), unknown)
+
+    def watch(self, bucket_ms: int, scores: list[Score], now_ms: int) -> list[DriftAlert]:
+        """Feed the drift detectors; a bucket that they know already changes nothing.
+
+        Before the state holds two seasons, forecasts are wrong for want of history, not because the shop changed.
+        """
+        if not self._seasoned(bucket_ms):
+            return []
+        left_out = self._promoted([score.item_id for score in scores], bucket_ms)
+        return self.monitor.update(bucket_ms, scores, now_ms=now_ms, left_out=left_out)
+
+    def _seasoned(self, bucket_ms: int) -> bool:
+        reader = self.contexts.reader
+        begun = [state.first_event_ms for state in reader.inputs.values() if state.first_event_ms is not None]
+        seasons_ms = SEASONS_BEFORE_DRIFT * self._season_length * reader.resolution_ms
+        return bool(begun) and bucket_ms >= min(begun) + seasons_ms
+
+    def _actuals(self, item_ids: list[str], bucket_ms: int) -> dict[str, Actual]:
+        if not item_ids:
+            return {}
+        units_I1, in_stock_I1 = self.contexts.actuals(item_ids, bucket_ms, 1)
+        found = map(Actual, units_I1[:, 0].tolist(), in_stock_I1[:, 0].tolist(), self._segments(item_ids))
+        return {item_id: actual for item_id, actual in zip(item_ids, found, strict=True) if isfinite(actual.units)}
+
+    def _naive(self, due: Due) -> NDArray[np.float64]:
+        """The yardstick's quantiles for one step, from the history before the same cutoff; NaN without history."""
+        naive_IQ = np.full((len(due.item_ids), len(due.levels)), np.nan)
+        rows = [self.contexts.reader.row(item_id) for item_id in due.item_ids]
+        known = np.array([row is not None for row in rows], bool)
+        if known.any():
+            found = np.array([row for row in rows if row is not None], np.int64)
+            history = self.contexts.target(found, due.cutoff_ms, self.contexts.context_length)
+            naive = seasonal_naive(history, due.step, self._season_length, np.array(due.levels))
+            naive_IQ[known] = naive[:, due.step - 1]
+        return naive_IQ
+
+    def _promoted(self, item_ids: list[str], bucket_ms: int) -> set[str]:
+        if not item_ids:
+            return set()
+        known_I1K = self.contexts.shop.known(item_ids, bucket_ms, 1, self.contexts.reader.resolution_ms)
+        promoted = known_I1K[:, 0, PROMOTION] > 0
+        return {item_id for item_id, hit in zip(item_ids, promoted.tolist(), strict=True) if hit}

@@ -1,0 +1,116 @@
+"""Alerts fire, change and end once each, under one fingerprint, however often records come again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freshet.online.control import alerts
+from freshet.online.control.alerts import AlertBook, Signal, drift_signal, flash_sale_signal, model_signals
+from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion
+
+
+def drift(state: Any, at_ms: int, kind: Any = "level", description: str = "too low.") -> Signal:
+    record = DriftAlert(
+        alert_id=f"{state}-{at_ms}",
+        segment="shoes",
+        state=state,
+        kind=kind,
+        detector="adwin",
+        detected_at_ms=at_ms,
+        onset_ms=at_ms - 5,
+        size=1.0,
+        weights_version="base",
+        description=description,
+        action="Retrain.",
+    )
+    return drift_signal(record)
+
+
+def feed(book: AlertBook, *signals: Signal) -> list[Alert]:
+    made = []
+    for signal in signals:
+        for record in book.apply(signal):
+            book.restore(record)
+            made.append(record)
+    return made
+
+
+def states(records: list[Alert]) -> list[str]:
+    return [record.data.state for record in records]
+
+
+def test_a_drift_fires_is_updated_and_resolved_under_one_fingerprint() -> None:
+    made = feed(AlertBook(), drift("warning", 10), drift("drift", 20), drift("stable", 30))
+    assert states(made) == ["firing", "updated", "resolved"]
+    assert len({record.subject for record in made}) == 1
+    assert [record.data.severity for record in made] == ["warning", "critical", "critical"]
+    assert {record.data.starts_at_ms for record in made} == {5}
+    assert made[-1].data.ends_at_ms == 30
+    assert made[0].time == "1970-01-01T00:00:00.010Z"
+
+
+def test_nothing_is_said_where_nothing_changed() -> None:
+    assert states(feed(AlertBook(), drift("drift", 10), drift("drift", 10), drift("drift", 12))) == ["firing"]
+    assert feed(AlertBook(), drift("stable", 10)) == []
+
+
+def test_stable_ends_every_kind_of_its_segment_only() -> None:
+    book = AlertBook()
+    other = Signal(alerts.DRIFT_TYPE, "hats", "level", True, 1, 1)
+    feed(book, drift("drift", 10), drift("drift", 11, kind="spread"), other)
+    assert states(feed(book, drift("stable", 20))) == ["resolved", "resolved"]
+    assert [alert.data.labels["subject"] for alert in book.firing()] == ["hats"]
+
+
+def test_an_alert_that_comes_back_fires_again_with_the_same_fingerprint() -> None:
+    made = feed(AlertBook(), drift("drift", 10), drift("stable", 20), drift("drift", 30))
+    assert states(made) == ["firing", "resolved", "firing"]
+    assert made[0].subject == made[2].subject
+    assert made[0].id != made[2].id
+
+
+@given(st.lists(st.integers(0, 4), max_size=15))
+def test_a_book_restored_from_its_topic_says_nothing_to_redelivered_signals(again: list[int]) -> None:
+    signals = [drift("warning", 10), drift("drift", 20), drift("stable", 30), drift("drift", 40), drift("stable", 50)]
+    book = AlertBook()
+    topic = feed(book, *signals)
+    restored = AlertBook()
+    for record in topic:
+        restored.restore(record)
+    assert feed(restored, *(signals[i] for i in again)) == []
+    assert restored.firing() == book.firing()
+
+
+def test_a_crash_before_the_record_was_published_makes_an_equal_record() -> None:
+    assert AlertBook().apply(drift("drift", 10)) == AlertBook().apply(drift("drift", 10))
+
+
+def event(kind: Any, at_ms: int) -> ModelEvent:
+    return ModelEvent(kind=kind, version="v0002", at_ms=at_ms, reason="because")
+
+
+def test_a_rollback_fires_and_a_confirmed_promotion_ends_it() -> None:
+    book = AlertBook()
+    signals = [signal for e in (event("rolled_back", 5), event("confirmed", 9)) for signal in model_signals(e)]
+    made = feed(book, *signals)
+    assert states(made) == ["firing", "resolved"]
+    assert (made[0].data.severity, made[0].data.description) == ("critical", "because")
+    assert model_signals(event("training", 1)) == []
+
+
+def test_a_flash_sale_is_an_alert_while_it_runs() -> None:
+    sale = Promotion(promotion_id="p", starts_at=100, ends_at=200, discount=0.3, kind="flash_sale", sku="s1")
+    made = feed(AlertBook(), *(flash_sale_signal(sale, 100, 200, now) for now in (50, 100, 150, 200, 250)))
+    assert states(made) == ["firing", "resolved"]
+    assert made[0].data.description.startswith("30% off s1")
+
+
+def test_resolved_alerts_are_forgotten_beyond_the_limit(monkeypatch: Any) -> None:
+    monkeypatch.setattr(alerts, "MAX_RESOLVED", 1)
+    book = AlertBook()
+    feed(book, drift("drift", 10), drift("drift", 11, kind="spread"), drift("stable", 20))
+    book.forget_resolved()
+    assert len(book.apply(drift("drift", 10)) + book.apply(drift("drift", 11, kind="spread"))) == 1

@@ -1,0 +1,164 @@
+"""Requests for training: when, how often, and the same id for the same cause."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freshet.online.control.rules import MAX_ATTEMPTS, MAX_OUTSTANDING_COOLDOWNS, RetrainRules
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+
+HOUR = 3_600_000
+
+
+def alert(segment: str = "shoes", state: Any = "drift", at: int = 10, alert_id: str = "") -> DriftAlert:
+    return DriftAlert(
+        alert_id=alert_id or f"{segment}-{at}",
+        segment=segment,
+        state=state,
+        kind="level",
+        detector="adwin",
+        detected_at_ms=at * HOUR,
+        onset_ms=(at - 4) * HOUR,
+        size=1.0,
+        weights_version="base",
+        description="",
+        action="",
+    )
+
+
+def answer(request: RetrainRequest, kind: Any) -> ModelEvent:
+    return ModelEvent(kind=kind, version="v", at_ms=0, request_id=request.request_id)
+
+
+def rules(**over: int) -> RetrainRules:
+    return RetrainRules(**({"cooldown_ms": 12 * HOUR, "min_new_data_ms": 6 * HOUR} | over))
+
+
+def asked(state: RetrainRules, now: int) -> RetrainRequest:
+    request = state.due(now * HOUR)
+    assert request is not None
+    state.observe_request(request)
+    return request
+
+
+def test_a_drift_asks_once_there_is_data_enough_since_its_onset() -> None:
+    state = rules()
+    state.observe_drift(alert(at=10))
+    assert state.due(11 * HOUR) is None
+    request = asked(state, 12)
+    assert (request.reason, request.segments, request.alert_ids) == ("drift", ["shoes"], ["shoes-10"])
+
+
+def test_a_warning_asks_for_nothing_and_a_drift_that_is_over_neither() -> None:
+    state = rules()
+    state.observe_drift(alert(state="warning"))
+    assert state.due(20 * HOUR) is None
+    state.observe_drift(alert(at=11))
+    state.observe_drift(alert(state="stable", at=12))
+    assert state.due(20 * HOUR) is None
+
+
+def test_a_feed_that_broke_is_nothing_to_train_on() -> None:
+    state = rules()
+    state.observe_drift(msgspec.structs.replace(alert(), kind="data"))
+    assert state.due(20 * HOUR) is None
+
+
+def test_a_redelivered_alert_does_not_reopen_a_drift_that_is_over() -> None:
+    state = rules()
+    for record in (alert(at=10), alert(state="stable", at=15), alert(at=10)):
+        state.observe_drift(record)
+    assert state.due(30 * HOUR) is None
+
+
+def test_only_one_request_is_outstanding_and_the_cooldown_holds_after_its_answer() -> None:
+    state = rules()
+    state.observe_drift(alert())
+    request = asked(state, 12)
+    state.observe_drift(alert("hats", at=13))
+    assert state.due(30 * HOUR) is None, "the first is not answered"
+    state.observe_model(answer(request, "promoted"))
+    assert state.due(23 * HOUR) is None, "the cool-down"
+    assert asked(state, 24).segments == ["hats"], "the shoes were trained for"
+
+
+def test_an_unanswered_request_does_not_stop_training_for_ever() -> None:
+    state = rules()
+    state.observe_drift(alert())
+    asked(state, 12)
+    state.observe_drift(alert("hats", at=13))
+    late = 12 + 12 * MAX_OUTSTANDING_COOLDOWNS
+    assert state.due((late - 1) * HOUR) is None
+    assert state.due(late * HOUR) is not None
+
+
+def test_a_rejected_challenger_is_tried_again_under_another_id_and_not_for_ever() -> None:
+    state = rules()
+    state.observe_drift(alert())
+    ids = []
+    for attempt in range(MAX_ATTEMPTS):
+        request = asked(state, 12 + 12 * attempt)
+        state.observe_model(answer(request, "rejected"))
+        ids.append(request.request_id)
+    assert len(set(ids)) == MAX_ATTEMPTS
+    assert state.due(500 * HOUR) is None
+
+
+def test_the_schedule_asks_once_a_slot_and_does_not_make_up_for_the_past() -> None:
+    state = rules(cooldown_ms=1, schedule_ms=24 * HOUR, started_at_ms=1_000 * 24 * HOUR + 5)
+    assert state.due(1_000 * 24 * HOUR + 6) is None
+    request = asked(state, 1_001 * 24)
+    assert request.reason == "schedule"
+    state.observe_model(answer(request, "rejected"))
+    assert state.due((1_001 * 24 + 23) * HOUR) is None
+    assert asked(state, 1_002 * 24).request_id != request.request_id
+
+
+def test_a_rollback_by_hand_neither_blocks_nor_cools_down() -> None:
+    state = rules()
+    state.observe_request(RetrainRequest(request_id="r", requested_at_ms=11 * HOUR, reason="rollback"))
+    state.observe_drift(alert())
+    assert state.due(12 * HOUR) is not None
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.randoms(use_true_random=False))
+def test_redelivery_leads_to_the_same_request(again: list[int], random: Any) -> None:
+    records = [alert(name, at=10) for name in ("a", "b", "c", "d", "e", "f")]
+    once, often = rules(), rules()
+    for record in records:
+        once.observe_drift(record)
+    repeated = [*records, *(records[i] for i in again)]
+    random.shuffle(repeated)
+    for record in repeated:
+        often.observe_drift(record)
+    assert once.due(40 * HOUR) == often.due(40 * HOUR) is not None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 30), st.booleans()), max_size=60))
+def test_requests_keep_the_cooldown_whatever_comes(events: list[tuple[str, int, bool]]) -> None:
+    state, now, times = rules(), 100, []
+    for segment, hours, answered in events:
+        now += hours
+        state.observe_drift(alert(segment, at=now))
+        if (request := state.due(now * HOUR)) is not None:
+            times.append(now)
+            state.observe_request(request)
+            if answered:
+                state.observe_model(answer(request, "rejected"))
+    assert all(later - earlier >= 12 for earlier, later in itertools.pairwise(times))
+
+
+def test_a_restart_that_reads_the_topics_asks_for_nothing_twice() -> None:
+    first = rules()
+    first.observe_drift(alert())
+    request = asked(first, 12)
+    second = rules()
+    second.observe_model(answer(request, "promoted"))
+    second.observe_drift(alert())
+    second.observe_request(request)
+    assert second.due(100 * HOUR) is None

@@ -1,0 +1,273 @@
+"""Drift is found within hours, and calm weeks stay calm: measured on a synthetic shop with an imperfect forecaster.
+
+The shop has 8 categories of 15 items, a day profile, busier weekends, over-dispersed counts, and slow wandering of the
+whole shop, each category and each item that no forecaster can foresee. The forecaster knows the profile with errors,
+learns the level from the last days, and is biased and wrongly sure of itself, as real ones are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from freshet.online.drift.detectors import ALL, DriftMonitor, SegmentDetector
+from freshet.online.drift.evidence import Evidence, items_by_segment, serving_version
+from freshet.online.drift.score import Actual, Due, judge, score_records
+from freshet.stream.config import DriftSettings
+from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Score, ScoredStep
+
+HOUR_MS = 3_600_000
+STEPS = (1, 3, 6, 12, 24)
+WARM_UP_HOURS = 168
+LEVEL_SCORES_Q = np.array([NormalDist().inv_cdf(level) for level in WIRE_LEVELS])
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Change:
+    """From this hour on the sales of one category are multiplied."""
+
+    hour: int
+    factor: float
+    category: int = 3
+    profile_shift: int = 0
+
+
+def gamma_quantiles(mean_I: Floats, dispersion_I: Floats) -> Floats:
+    """Wilson and Hilferty's approximation for a gamma distribution of a count's mean and variance."""
+    variance_I = mean_I + dispersion_I * mean_I**2
+    shape_I1, scale_I1 = (mean_I**2 / variance_I)[:, None], (variance_I / mean_I)[:, None]
+    cube = 1 - 1 / (9 * shape_I1) + LEVEL_SCORES_Q / (3 * np.sqrt(shape_I1))
+    return np.maximum(shape_I1 * scale_I1 * np.maximum(cube, 0.0) ** 3 - 0.3, 0.0)
+
+
+def wander(rng: np.random.Generator, rows: int, hours: int, size: float) -> Floats:
+    noise = rng.normal(0.0, size * np.sqrt(1 - 0.9**2), (rows, hours))
+    for hour in range(1, hours):
+        noise[:, hour] += 0.9 * noise[:, hour - 1]
+    return np.exp(noise)
+
+
+@dataclass
+class SyntheticShop:
+    """Sales and forecasts of a seeded shop, as the scores a worker would publish."""
+
+    seed: int
+    hours: int
+    change: Change | None = None
+    wandering: float = 0.03
+    versions: tuple[tuple[int, str], ...] = ((0, "base"),)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        hours = np.arange(self.hours + WARM_UP_HOURS)
+        self.category = np.repeat(np.arange(8), 15)
+        level = np.exp(rng.normal(0.5, 1.8, 120)).clip(0.05, 200)[:, None]
+        self.dispersion = rng.uniform(0.02, 0.3, 120)
+        day = np.exp(-0.5 * ((np.arange(24) - 15) / 5.0) ** 2) + 0.15
+        day = (day / day.mean() * np.exp(rng.normal(0, 0.25, (8, 24))))[self.category]
+        weekend = np.isin(hours // 24 % 7, [5, 6])
+        known = level * day[:, hours % 24]
+        true = known * (1 + 0.2 * weekend) * wander(rng, 1, len(hours), self.wandering)
+        true *= wander(rng, 8, len(hours), self.wandering)[self.category] * wander(rng, 120, len(hours), 0.08)
+        if self.change is not None:
+            self._apply(true, self.change)
+        shape = 1 / self.dispersion[:, None]
+        self.units = rng.poisson(true * rng.gamma(shape, 1 / shape, true.shape)).astype(float)
+        errors = np.exp(rng.normal(0, 0.1, (8, 24)))[self.category][:, hours % 24]
+        self.known = known * errors * (1 + 0.15 * weekend) * np.exp(rng.normal(0, 0.1, 120))[:, None]
+        self.believed = self.dispersion * np.exp(rng.normal(0, 0.3, 120)) + 0.01
+        self.factor = self._learnt_level()
+
+    def _apply(self, true: Floats, change: Change) -> None:
+        rows, start = self.category == change.category, WARM_UP_HOURS + change.hour
+        true[rows, start:] *= change.factor
+        if change.profile_shift:
+            true[rows, start:] = np.roll(true[rows], change.profile_shift, axis=1)[:, start:]
+
+    def _learnt_level(self) -> Floats:
+        """Level factor known at each hour's start, from about the last 36 hours."""
+        sold = expected = np.full(120, 10.0)
+        factor = np.ones(self.units.shape)
+        for hour in range(self.units.shape[1]):
+            factor[:, hour] = sold / expected
+            sold = (sold - 10) * (1 - 1 / 36) + self.units[:, hour] + 10
+            expected = (expected - 10) * (1 - 1 / 36) + self.known[:, hour] + 10
+        return factor
+
+    def scores(self, hour: int) -> list[Score]:
+        bucket = WARM_UP_HOURS + hour
+        ids = [f"i{number}|r" for number in range(120)]
+        judged = []
+        for step in STEPS:
+            cutoff = bucket - step + 1
+            version = next(
+                name for since, name in reversed(self.versions) if cutoff >= since + WARM_UP_HOURS or not since
+            )
+            quantiles = gamma_quantiles(self.known[:, bucket] * self.factor[:, cutoff], self.believed)
+            forecast_ids = [f"{number}:{cutoff}:{self.seed}" for number in range(120)]
+            due = Due(step, cutoff * HOUR_MS, version, WIRE_LEVELS, ids, forecast_ids, quantiles.astype(np.float32))
+            judged.append((due, judge(due, self.units[:, bucket])))
+        actuals = {
+            ids[row]: Actual(float(self.units[row, bucket]), True, f"c{self.category[row]}") for row in range(len(ids))
+        }
+        return score_records(
+            judged, actuals, bucket_start_ms=hour * HOUR_MS, resolution_ms=HOUR_MS, scored_at_ms=hour * HOUR_MS
+        )
+
+
+def alerts_of(shop: SyntheticShop, monitor: DriftMonitor | None = None) -> list[DriftAlert]:
+    monitor = monitor or DriftMonitor(DriftSettings(), HOUR_MS)
+    found: list[DriftAlert] = []
+    for hour in range(shop.hours):
+        found += monitor.update(hour * HOUR_MS, shop.scores(hour), now_ms=hour * HOUR_MS)
+    return found
+
+
+@cache
+def shifted(seed: int, factor: float, hour: int) -> list[DriftAlert]:
+    return alerts_of(SyntheticShop(seed, hour + 60, Change(hour, factor)))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_calm_week_of_nine_streams_raises_no_alarm(seed: int) -> None:
+    assert alerts_of(SyntheticShop(seed, 24 * 7)) == []
+
+
+@pytest.mark.parametrize("seed", [10, 11, 12])
+@pytest.mark.parametrize(("factor", "hour", "within"), [(2.0, 20, 8), (2.0, 48, 8), (0.5, 48, 12), (0.5, 120, 12)])
+def test_a_doubled_or_halved_category_is_found_within_hours(seed: int, factor: float, hour: int, within: int) -> None:
+    found = [alert for alert in shifted(seed, factor, hour) if alert.segment == "c3" and alert.state == "drift"]
+    first = found[0]
+    assert hour <= first.detected_at_ms // HOUR_MS <= hour + within
+    assert abs(first.onset_ms // HOUR_MS - hour) <= 6
+    assert first.kind == "level" and (first.size > 0) == (factor > 1)
+    assert ("above" if factor > 1 else "below") in first.description and first.action
+
+
+@pytest.mark.parametrize("seed", [10, 11, 12])
+def test_nobody_else_is_accused_of_the_shift(seed: int) -> None:
+    assert {alert.segment for alert in shifted(seed, 2.0, 20)} == {"c3"}
+
+
+def test_an_alarm_ends_with_the_same_id_once_the_forecasts_have_followed() -> None:
+    found = alerts_of(SyntheticShop(11, 24 * 9, Change(48, 2.0)))
+    mine = [alert for alert in found if alert.segment == "c3"]
+    assert [alert.state for alert in mine[:2]] == ["drift", "stable"]
+    assert mine[0].alert_id == mine[1].alert_id and mine[1].detected_at_ms > mine[0].detected_at_ms
+
+
+def test_a_moved_day_profile_is_called_timing() -> None:
+    found = alerts_of(SyntheticShop(12, 24 * 6, Change(72, 1.0, profile_shift=8)))
+    mine = [alert for alert in found if alert.segment == "c3" and alert.state == "drift"]
+    assert mine[0].detected_at_ms // HOUR_MS <= 72 + 24
+    assert "timing" in {alert.kind for alert in mine}
+
+
+def test_the_same_scores_give_the_same_alerts_after_a_restart_and_repeats_change_nothing() -> None:
+    shop = SyntheticShop(11, 80, Change(48, 2.0))
+    whole = alerts_of(shop)
+    rebuilt = DriftMonitor(DriftSettings(), HOUR_MS)
+    for hour in range(50):
+        rebuilt.update(hour * HOUR_MS, shop.scores(hour), now_ms=hour * HOUR_MS)
+    assert rebuilt.update(20 * HOUR_MS, shop.scores(20), now_ms=0) == []
+    later = []
+    for hour in range(50, 80):
+        later += rebuilt.update(hour * HOUR_MS, shop.scores(hour), now_ms=hour * HOUR_MS)
+    assert later == [alert for alert in whole if alert.detected_at_ms >= 50 * HOUR_MS] and later
+
+
+def test_new_weights_are_held_to_a_fresh_standard() -> None:
+    monitor = DriftMonitor(DriftSettings(), HOUR_MS)
+    alerts_of(SyntheticShop(1, 60, versions=((0, "base"), (50, "v1"))), monitor)
+    assert monitor.version == "v1"
+    assert len(monitor.segments["c0"].level.stretch) <= 10
+
+
+def test_an_alarm_from_before_a_restart_is_ended_when_its_segment_is_quiet() -> None:
+    monitor = DriftMonitor(DriftSettings(), HOUR_MS)
+    (raised,) = [alert for alert in shifted(11, 2.0, 20) if alert.state == "drift"]
+    monitor.adopt(raised)
+    found = alerts_of(SyntheticShop(1, 40), monitor)
+    assert [(alert.alert_id, alert.state) for alert in found] == [(raised.alert_id, "stable")]
+
+
+# Evidence ----------------------------------------------------------------------------------------------------
+
+
+def score(item: str, *, pit: float = 0.5, in_stock: bool = True, version: str = "base", step: int = 1) -> Score:
+    scored = ScoredStep(
+        forecast_id=item,
+        weights_version=version,
+        step=step,
+        pinball=1.0,
+        seasonal_naive_pinball=None,
+        pit=pit,
+        residual=0.5,
+        covered_80=True,
+        median=4.0,
+    )
+    return Score(
+        item_id=item,
+        segment="c",
+        resolution_ms=HOUR_MS,
+        bucket_start_ms=0,
+        scored_at_ms=0,
+        actual=5.0,
+        steps=[scored],
+        in_stock=in_stock,
+    )
+
+
+def test_stocked_out_and_promoted_items_and_other_versions_say_nothing() -> None:
+    scores = [score("a"), score("b", in_stock=False), score("c"), score("d", version="old", step=24)]
+    assert serving_version(scores) == "base"
+    (items,) = items_by_segment(scores, "base", left_out={"c"}).values()
+    assert len(items) == 1
+
+
+def test_a_feed_that_falls_silent_is_a_data_alarm() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    rng = np.random.default_rng(0)
+    found = []
+    for hour in range(60):
+        silent = hour >= 40
+        level = -12.0 if silent else float(rng.normal())
+        evidence = Evidence(hour * HOUR_MS, level, 0.0, 6.0, 0.0 if silent else 50.0, 50.0)
+        found += detector.update(evidence)
+    assert [(alarm.kind, alarm.onset_ms // HOUR_MS) for alarm, begins in found if begins] == [("data", 40)]
+
+
+def test_errors_that_grow_without_a_shift_are_a_spread_alarm() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    rng = np.random.default_rng(0)
+    found = []
+    for hour in range(60):
+        evidence = Evidence(hour * HOUR_MS, float(rng.normal()), float(rng.normal()) + 5.0 * (hour >= 40), 6.0, 50, 50)
+        found += detector.update(evidence)
+    assert [alarm.kind for alarm, begins in found if begins] == ["spread"]
+
+
+def test_a_small_lasting_shift_is_found_by_adwin_and_one_below_the_least_effect_is_not() -> None:
+    def detect(shift: float) -> list[str]:
+        detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+        rng = np.random.default_rng(3)
+        found = []
+        for hour in range(600):
+            evidence = Evidence(hour * HOUR_MS, float(rng.normal()) + shift * (hour >= 300), 0.0, 1.0, 50, 50)
+            found += [alarm.detector for alarm, begins in detector.update(evidence) if begins]
+        return found
+
+    assert "adwin" in detect(0.9)
+    assert detect(0.2) == []
+
+
+def test_the_whole_shop_is_a_segment_of_its_own() -> None:
+    monitor = DriftMonitor(DriftSettings(), HOUR_MS)
+    monitor.update(0, SyntheticShop(0, 1).scores(0), now_ms=0)
+    assert set(monitor.tensions()) == {ALL, *(f"c{number}" for number in range(8))}

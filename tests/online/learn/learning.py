@@ -1,0 +1,104 @@
+"""A small past and a small network for tests of learning."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.text import NUM_STATIC
+from freshet.model.training.train import FineTuneSettings, fine_tune
+from freshet.online.learn.finetune import build_pool
+from freshet.online.learn.windows import Draw
+
+HOUR_MS = 3_600_000
+CONTEXT, STEPS, ITEMS = 64, 16, 12
+START_MS = 20_000 * 24 * HOUR_MS
+
+
+class PastInMemory:
+    """A `History` over an array of units: items in four segments with a day of their own, newest bucket last."""
+
+    resolution_ms, steps = HOUR_MS, STEPS
+
+    def __init__(self, num_buckets: int, onset: int | None = None, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        hours = np.arange(num_buckets)
+        level_I1 = np.exp(rng.normal(2.0, 0.6, (ITEMS, 1)))
+        rate_IN = level_I1 * (1.0 + 0.8 * np.sin(2 * np.pi * (hours % 24) / 24.0))
+        if onset is not None:
+            # From the onset on every third hour sells five times as much, the others a quarter.
+            comb_N = np.where(hours % 3 == 0, 5.0, 0.25)
+            rate_IN[:, onset:] = (level_I1 * comb_N)[:, onset:]
+        self.units_IN = rng.poisson(rate_IN).astype(np.float64)
+        self.known_buckets = num_buckets
+        self.refreshes = 0
+
+    def refresh(self) -> None:
+        self.refreshes += 1
+
+    def final_ms(self) -> int | None:
+        return START_MS + self.known_buckets * HOUR_MS
+
+    def first_ms(self) -> int | None:
+        return START_MS
+
+    def segments(self) -> list[str]:
+        return [f"s{row % 4}" for row in range(ITEMS)]
+
+    def levels(self) -> NDArray[np.float64]:
+        levels: NDArray[np.float64] = self.units_IN[:, : self.known_buckets].mean(1)
+        return levels
+
+    def offsets(self) -> dict[str, int]:
+        return {"orders:0": self.known_buckets}
+
+    def batch(self, rows: NDArray[np.int64], cutoff_ms: int) -> Batch:
+        B = len(rows)
+        return Batch(
+            torch.from_numpy(self.target(rows, cutoff_ms, CONTEXT)).float(),
+            torch.full((B, CONTEXT, len(PAST_SLOTS)), math.nan),
+            torch.full((B, CONTEXT + STEPS, len(KNOWN_SLOTS)), math.nan),
+            torch.full((B, NUM_STATIC), math.nan),
+            torch.full((B,), cutoff_ms - CONTEXT * HOUR_MS, dtype=torch.int64),
+            HOUR_MS,
+        )
+
+    def target(self, rows: NDArray[np.int64], end_ms: int, steps: int) -> NDArray[np.float64]:
+        stop = (end_ms - START_MS) // HOUR_MS
+        found = np.full((len(rows), steps), np.nan)
+        for step, bucket in enumerate(range(stop - steps, stop)):
+            if 0 <= bucket < self.known_buckets:
+                found[:, step] = self.units_IN[rows, bucket]
+        return found
+
+
+def small_network(seed: int = 0) -> FreshetNetwork:
+    torch.manual_seed(seed)
+    config = FreshetConfig(
+        width=32, num_layers=1, num_heads=2, patch_length=8, context_length=CONTEXT, prediction_length=STEPS
+    )
+    network = FreshetNetwork(config)
+    network.train(False)
+    return network
+
+
+@functools.cache
+def taught_network() -> FreshetNetwork:
+    """A network that knows the shop of `PastInMemory` as it was before the onset. Do not change it."""
+    past = PastInMemory(400)
+    draws = [Draw(START_MS + hour * HOUR_MS, np.arange(ITEMS)) for hour in range(70, 380, 4)]
+    pool = build_pool(past, draws, steps=STEPS, label_end_ms=START_MS + 400 * HOUR_MS)
+    assert pool is not None
+
+    def sampler(generator: torch.Generator) -> tuple[Batch, torch.Tensor]:
+        index = torch.randint(len(pool), (48,), generator=generator)
+        return pool.batch.rows(index), pool.actual_NH[index]
+
+    settings = FineTuneSettings(steps=150, batch_size=48, learning_rate=3e-3)
+    return fine_tune(small_network(), sampler, settings=settings).network

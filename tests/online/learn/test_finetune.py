@@ -1,0 +1,140 @@
+"""A challenger learns what is new, from labels it may see, and is what will be stored."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from freshet.model.weights import save_weights, verify_weights
+from freshet.online.learn.finetune import (
+    FACTORS,
+    Pool,
+    as_stored,
+    build_pool,
+    by_item_and_bucket,
+    evaluate,
+    make_challenger,
+)
+from freshet.online.learn.windows import Draw
+from freshet.stream.config import LearnSettings
+from tests.online.learn.learning import (
+    CONTEXT,
+    HOUR_MS,
+    ITEMS,
+    START_MS,
+    STEPS,
+    PastInMemory,
+    small_network,
+    taught_network,
+)
+
+ALL = np.arange(ITEMS)
+TUNING = LearnSettings(steps=60, batch_size=32, learning_rate=2e-3)
+
+
+def pool_at(past: PastInMemory, hours: range, end: int) -> Pool:
+    draws = [Draw(START_MS + hour * HOUR_MS, ALL) for hour in hours]
+    pool = build_pool(past, draws, steps=STEPS, label_end_ms=START_MS + end * HOUR_MS)
+    assert pool is not None
+    return pool
+
+
+def loss(network: torch.nn.Module, pool: Pool) -> float:
+    return float(np.nanmean(evaluate(network, pool).loss_NH))  # type: ignore[arg-type]
+
+
+def test_labels_end_where_they_must() -> None:
+    pool = pool_at(PastInMemory(200), range(100, 120, 5), end=118)
+    label_end = (pool.cutoffs_N[:, None] - START_MS) // HOUR_MS + np.arange(STEPS)[None, :]
+    assert (np.isfinite(pool.actual_NH.numpy()) == (label_end < 118)).all()
+
+
+def test_contexts_hold_nothing_after_their_cutoff() -> None:
+    past = PastInMemory(200)
+    before = pool_at(past, range(100, 101), end=200).batch.target_BT
+    past.units_IN[:, 100:] = 1e6
+    assert torch.equal(pool_at(past, range(100, 101), end=200).batch.target_BT, before)
+    assert before.shape == (ITEMS, CONTEXT)
+
+
+def test_a_challenger_learns_a_new_day_and_keeps_most_of_the_old_one() -> None:
+    past = PastInMemory(400, onset=300)
+    champion = taught_network()
+    before = copy.deepcopy(champion.state_dict())
+    challenger = make_challenger(
+        champion,
+        recent=pool_at(past, range(310, 350, 3), end=350),
+        replay=pool_at(past, range(80, 270, 9), end=300),
+        validation=pool_at(past, range(350, 360, 3), end=360),
+        settings=TUNING,
+    )
+    held_out = pool_at(past, range(360, 390, 4), end=400)
+    assert loss(challenger.network, held_out) < 0.9 * loss(champion, held_out)
+    anchors = pool_at(past, range(75, 270, 31), end=300)
+    assert loss(challenger.network, anchors) < 1.25 * loss(champion, anchors)
+    assert all(torch.equal(before[name], value) for name, value in champion.state_dict().items())
+    assert challenger.factor in FACTORS
+    assert challenger.validation[challenger.factor] == min(challenger.validation.values())
+
+
+def test_the_same_windows_and_seed_give_the_same_challenger() -> None:
+    past = PastInMemory(200)
+    pools = {
+        "recent": pool_at(past, range(100, 130, 5), 140),
+        "replay": None,
+        "validation": pool_at(past, range(140, 150, 5), 150),
+    }
+    once, again = (
+        make_challenger(small_network(), settings=TUNING.model_copy(update={"steps": 3}), **pools)  # type: ignore[arg-type]
+        for _ in range(2)
+    )
+    assert once.train_losses == again.train_losses
+    for one, other in zip(once.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_the_gate_sees_is_what_is_stored(tmp_path: Path) -> None:
+    network = as_stored(copy.deepcopy(taught_network()))
+    pool = pool_at(PastInMemory(200), range(100, 110, 5), 140)
+    save_weights(network, tmp_path, card="# test\n")
+    assert np.array_equal(
+        evaluate(verify_weights(tmp_path).network, pool).loss_NH, evaluate(network, pool).loss_NH, equal_nan=True
+    )
+
+
+def test_training_stops_when_it_is_asked_to() -> None:
+    class Enough(Exception):
+        pass
+
+    calls = []
+
+    def stopped() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Enough
+
+    pool = pool_at(PastInMemory(200), range(100, 110, 5), 140)
+    with pytest.raises(Enough):
+        make_challenger(small_network(), recent=pool, replay=None, validation=pool, settings=TUNING, stopped=stopped)
+
+
+def test_forecasts_that_are_not_finite_lose_infinity_and_are_seen() -> None:
+    network = copy.deepcopy(small_network())
+    with torch.no_grad():
+        network.final_norm.weight.fill_(float("nan"))
+    outcome = evaluate(network, pool_at(PastInMemory(200), range(100, 101), 140))
+    assert not outcome.finite
+    assert np.isinf(outcome.loss_NH).all()
+
+
+def test_losses_are_put_to_their_item_and_bucket() -> None:
+    past = PastInMemory(200)
+    pool = pool_at(past, range(100, 108, 4), end=112)
+    values = np.where(np.isfinite(pool.actual_NH.numpy()), pool.actual_NH.numpy(), np.nan).astype(np.float64)
+    rows, table = by_item_and_bucket(values, pool, START_MS + 100 * HOUR_MS, 12)
+    assert rows.tolist() == ALL.tolist()
+    assert np.array_equal(table, past.units_IN[:, 100:112])

@@ -1,0 +1,164 @@
+"""The gate lets a clearly better challenger through, and an equal one only rarely."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats  # type: ignore[import-untyped]
+
+from freshet.online.learn.gate import HOUR_MS, Trial, Verdict, judge, relative_gain, student_t
+
+ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
+
+
+def losses(rng: np.random.Generator, level: np.ndarray, error: float) -> np.ndarray:
+    """Losses of one model: item levels, an error of its own per item and one that lasts for hours."""
+    item = np.exp(error * rng.normal(size=(ITEMS, 1)))
+    hours = np.zeros(BUCKETS)
+    for t in range(BUCKETS):
+        hours[t] = 0.7 * hours[t - 1] * (t > 0) + rng.normal()
+    return level * item * np.exp(error * 0.5 * hours)
+
+
+def trial(champion: np.ndarray, challenger: np.ndarray, affected: tuple[str, ...] = ()) -> Trial:
+    segments = [f"s{row * SEGMENTS // len(champion)}" for row in range(len(champion))]
+    anchors = np.ones(10)
+    return Trial(
+        champion, challenger, segments, frozenset(affected), HOUR_MS, 0.8, 0.79, anchors, anchors, 5.0, 5.1, True
+    )
+
+
+def verdict(case: Trial) -> Verdict:
+    return judge(case, margin=0.01, confidence=0.95)
+
+
+def rate(gain: float, draws: int = 1_000, affected: tuple[str, ...] = ()) -> float:
+    """Share of draws promoted when both models err alike, the challenger's losses smaller by `gain` on average."""
+    promoted = 0
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        # What both share: heavy-tailed item levels and the noise of each hour's sales.
+        level = rng.lognormal(0, 1.2, (ITEMS, 1)) * rng.gamma(2.0, 0.5, (ITEMS, BUCKETS))
+        pair = losses(rng, level, 0.05), (1 - gain) * losses(rng, level, 0.05)
+        promoted += verdict(trial(*pair, affected=affected)).promote
+    return promoted / draws
+
+
+def test_an_equal_model_is_promoted_rarely() -> None:
+    assert rate(0.0) <= 0.06, "measured: 4.8 % of 1,500 draws"
+
+
+def test_looking_at_several_segments_does_not_promote_an_equal_model_more_often() -> None:
+    assert rate(0.0, affected=("s0", "s1", "s4")) <= 0.06, "measured: 2.9 % of 1,500 draws"
+
+
+def test_a_clearly_better_model_is_usually_promoted() -> None:
+    assert rate(0.12, draws=200) >= 0.9, "measured: 99 % of 1,500 draws"
+
+
+def test_the_same_forecasts_are_never_promoted() -> None:
+    champion = np.random.default_rng(1).gamma(2.0, 1.0, (ITEMS, BUCKETS))
+    judged = verdict(trial(champion, champion))
+    assert not judged.promote
+    assert judged.reason == "gain_low 0 against 0.01"
+
+
+@given(st.integers(5, 60), st.sampled_from([0.9, 0.95, 0.975, 0.99]))
+def test_the_t_quantile_is_right_to_two_digits(freedom: int, confidence: float) -> None:
+    assert student_t(confidence, freedom) == pytest.approx(stats.t.ppf(confidence, freedom), rel=4e-3)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 10.0))
+def test_the_gain_does_not_depend_on_the_unit_of_the_losses(seed: int, unit: float) -> None:
+    rng = np.random.default_rng(seed)
+    champion, challenger = rng.gamma(2.0, 1.0, (2, 8, 12))
+    one = relative_gain(champion, challenger, HOUR_MS, 0.95)
+    other = relative_gain(champion * unit, challenger * unit, HOUR_MS, 0.95)
+    assert other.gain == pytest.approx(one.gain, abs=1e-9)
+    assert other.low == pytest.approx(one.low, abs=1e-9)
+
+
+def test_days_are_the_blocks_when_there_are_enough() -> None:
+    assert relative_gain(np.ones((5, 150)), np.ones((5, 150)), HOUR_MS, 0.95).block_ms == 24 * HOUR_MS
+    short = relative_gain(np.ones((5, 12)), np.ones((5, 12)), HOUR_MS, 0.95)
+    assert (short.block_ms, short.num_blocks) == (2 * HOUR_MS, 6)
+
+
+def test_a_gain_that_one_item_makes_is_not_believed() -> None:
+    champion = np.ones((ITEMS, BUCKETS))
+    champion[0] = 60.0
+    challenger = champion.copy()
+    challenger[0] = 30.0
+    judged = verdict(trial(champion, challenger))
+    assert judged.gain.gain > 0.2
+    assert not judged.promote
+
+
+def test_missing_cells_count_for_nothing() -> None:
+    rng = np.random.default_rng(2)
+    champion, challenger = rng.gamma(2.0, 1.0, (2, 8, 12))
+    champion[3, 4] = challenger[5, 5] = np.nan
+    kept = np.isfinite(champion) & np.isfinite(challenger)
+    case = replace(trial(champion, challenger), segments=["s"] * 8)
+    assert verdict(case).gain.gain == pytest.approx(1 - challenger[kept].sum() / champion[kept].sum())
+
+
+def better() -> Trial:
+    champion = np.random.default_rng(3).gamma(20.0, 0.05, (ITEMS, BUCKETS))
+    return trial(champion, champion * 0.7)
+
+
+def failed(case: Trial) -> list[str]:
+    return [line.name for line in verdict(case).lines if not line.ok]
+
+
+def test_a_better_model_passes_every_line() -> None:
+    assert failed(better()) == []
+
+
+def test_each_guard_alone_stops_a_better_model() -> None:
+    case = better()
+    worse = case.challenger_IT.copy()
+    worse[:10] = case.champion_IT[:10] * 1.2
+    assert failed(replace(case, finite=False)) == ["finite"]
+    assert failed(replace(case, challenger_coverage=0.6)) == ["coverage_distance"]
+    assert failed(replace(case, challenger_anchor_A=np.full(10, 1.2))) == ["anchor_loss"]
+    assert failed(replace(case, challenger_ms=11.0)) == ["latency_ratio"]
+    assert failed(replace(case, challenger_IT=worse)) == ["segment_loss:s0"]
+
+
+def test_more_may_be_forgotten_the_more_is_gained() -> None:
+    forgets = np.full(10, 1.06)
+    assert failed(replace(better(), challenger_anchor_A=forgets)) == []
+    champion = better().champion_IT
+    little = replace(better(), challenger_IT=champion * 0.9, challenger_anchor_A=forgets)
+    assert failed(little) == ["anchor_loss"]
+
+
+def test_a_drifted_segment_alone_makes_the_test_and_the_others_guard() -> None:
+    case = better()
+    helped = case.champion_IT.copy()
+    helped[:10] *= 0.7
+    assert verdict(replace(case, challenger_IT=helped, affected=frozenset({"s0"}))).promote
+    harmed = case.champion_IT * 1.03
+    harmed[:10] = helped[:10]
+    assert "overall_gain" not in failed(replace(case, challenger_IT=harmed, affected=frozenset({"s0"})))
+    harmed[10:] = case.champion_IT[10:] * 1.08
+    assert "overall_gain" in failed(replace(case, challenger_IT=harmed, affected=frozenset({"s0"})))
+
+
+def test_too_few_buckets_are_not_enough() -> None:
+    champion = np.random.default_rng(4).gamma(2.0, 1.0, (ITEMS, 4))
+    assert "blocks" in failed(trial(champion, champion * 0.5))
+
+
+def test_the_summary_is_plain_json_with_every_line() -> None:
+    judged = verdict(trial(np.zeros((ITEMS, BUCKETS)), np.zeros((ITEMS, BUCKETS))))
+    flat = judged.summary()
+    assert flat["verdict"] == "reject"
+    assert flat["gain_low"] == "-inf"
+    assert all(f"{line.name}.ok" in flat for line in judged.lines)

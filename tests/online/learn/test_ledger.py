@@ -1,0 +1,88 @@
+"""The ledger says the same whatever order and however often its records come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freshet.online.learn.ledger import Ledger
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+
+
+def request(number: int, reason: Any = "drift", alert_ids: tuple[str, ...] = ()) -> RetrainRequest:
+    return RetrainRequest(request_id=f"r{number}", requested_at_ms=number, reason=reason, alert_ids=list(alert_ids))
+
+
+def event(kind: Any, at_ms: int, version: str = "v1", request_id: str = "") -> ModelEvent:
+    return ModelEvent(kind=kind, version=version, at_ms=at_ms, request_id=request_id)
+
+
+def ledger(*records: RetrainRequest | ModelEvent | DriftAlert) -> Ledger:
+    made = Ledger()
+    for record in records:
+        if isinstance(record, RetrainRequest):
+            made.take_request(record)
+        elif isinstance(record, ModelEvent):
+            made.take_event(record)
+        else:
+            made.take_drift(record)
+    return made
+
+
+RECORDS = [
+    request(1),
+    request(2, "rollback"),
+    request(3),
+    request(4),
+    event("training", 5, request_id="r3"),
+    event("promoted", 6, "v1", "r3"),
+    event("confirmed", 7, "v1"),
+    event("promoted", 8, "v2"),
+    event("swapped", 9, "v2"),
+]
+
+
+@given(st.permutations(RECORDS), st.lists(st.sampled_from(RECORDS), max_size=8))
+def test_order_and_redelivery_change_nothing(records: list[Any], again: list[Any]) -> None:
+    book = ledger(*records, *again)
+    assert book.training() == request(4)
+    assert [one.request_id for one in book.superseded()] == ["r1"]
+    assert book.rollback() == request(2, "rollback")
+    assert book.serving == event("promoted", 8, "v2")
+    assert book.on_probation() == event("promoted", 8, "v2")
+
+
+def test_an_older_request_than_one_that_was_answered_is_superseded() -> None:
+    book = ledger(request(1), request(2), event("rejected", 9, request_id="r2"))
+    assert book.training() is None
+    assert book.superseded() == [request(1)]
+
+
+def test_probation_ends_with_a_confirmation_or_a_rollback() -> None:
+    assert ledger(event("promoted", 1)).on_probation() is not None
+    assert ledger(event("promoted", 1), event("confirmed", 2)).on_probation() is None
+    assert ledger(event("promoted", 1), event("rolled_back", 2, "base")).on_probation() is None
+
+
+def test_the_onset_of_a_request_is_that_of_its_youngest_drift() -> None:
+    alerts = [
+        DriftAlert(
+            alert_id=name,
+            segment=name,
+            state="drift",
+            kind="level",
+            detector="d",
+            detected_at_ms=9,
+            onset_ms=onset_ms,
+            size=1.0,
+            weights_version="base",
+            description="",
+            action="",
+        )
+        for name, onset_ms in (("a", 3), ("b", 5))
+    ]
+    book = ledger(*alerts)
+    assert book.onset_ms(request(1, alert_ids=("a", "b", "unknown"))) == 5
+    assert book.onset_ms(request(1)) is None

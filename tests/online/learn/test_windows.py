@@ -1,0 +1,117 @@
+"""No label crosses the end of its part, and draws are what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freshet.online.learn.windows import (
+    ANCHOR_CUTOFFS,
+    MAX_ANCHOR_WINDOWS,
+    MAX_GATE_WINDOWS,
+    MAX_POOL_WINDOWS,
+    MIN_RECENT_BUCKETS,
+    Draw,
+    Split,
+    anchor_draws,
+    holdout_draws,
+    ready_ms,
+    recent_draws,
+    replay_draws,
+    split_time,
+    strata_of,
+)
+
+HOUR = 3_600_000
+
+splits = st.builds(
+    lambda final, first, onset, recent, holdout: split_time(
+        final * HOUR + 7,
+        first_ms=first * HOUR,
+        onset_ms=None if onset is None else onset * HOUR - 5,
+        resolution_ms=HOUR,
+        recent_buckets=recent,
+        holdout_buckets=holdout,
+    ),
+    st.integers(400, 1_000),
+    st.integers(0, 300),
+    st.none() | st.integers(300, 1_000),
+    st.integers(MIN_RECENT_BUCKETS, 100),
+    st.integers(1, 48),
+)
+
+
+def windows(draws: list[Draw]) -> int:
+    return sum(len(draw.rows) for draw in draws)
+
+
+@given(splits)
+def test_the_parts_follow_one_another(split: Split) -> None:
+    ends = [split.replay_start_ms, split.recent_start_ms, split.train_end_ms, split.holdout_start_ms, split.final_ms]
+    assert ends == sorted(ends)
+    assert all(end % HOUR == 0 for end in ends)
+    assert split.recent_buckets >= MIN_RECENT_BUCKETS
+    assert split.train_end_ms < split.holdout_start_ms < split.final_ms
+
+
+@given(splits, st.integers(1, 2_000), st.integers(0, 2**32 - 1))
+def test_every_draw_lies_in_its_part_and_within_its_limit(split: Split, num_items: int, seed: int) -> None:
+    rng, steps = np.random.default_rng(seed), 24
+    levels = rng.lognormal(0, 2, num_items)
+    recent = recent_draws(rng, split, num_items)
+    older = replay_draws(rng, split, levels, steps)
+    spared = anchor_draws(rng, split, levels, steps, older)
+    held = holdout_draws(rng, split.holdout_start_ms, split.final_ms, HOUR, num_items)
+    assert recent and held
+    assert all(split.recent_start_ms <= draw.cutoff_ms < split.train_end_ms for draw in recent)
+    assert all(split.replay_start_ms <= draw.cutoff_ms < split.recent_start_ms for draw in older + spared)
+    assert all(draw.cutoff_ms + steps * HOUR < split.recent_start_ms + HOUR for draw in older + spared)
+    assert held[0].cutoff_ms == split.holdout_start_ms
+    assert all(draw.cutoff_ms < split.final_ms for draw in held)
+    assert not {draw.cutoff_ms for draw in older} & {draw.cutoff_ms for draw in spared}
+    assert len(spared) <= ANCHOR_CUTOFFS
+    assert max(windows(recent), windows(older)) <= MAX_POOL_WINDOWS
+    assert windows(spared) <= MAX_ANCHOR_WINDOWS
+    assert windows(held) <= MAX_GATE_WINDOWS
+    for draw in [*recent, *older, *spared, *held]:
+        assert len(np.unique(draw.rows)) == len(draw.rows)
+        assert draw.rows.min() >= 0
+        assert draw.rows.max() < num_items
+
+
+def test_half_of_the_recent_windows_are_of_the_items_that_drift() -> None:
+    split = split_time(900 * HOUR, first_ms=0, onset_ms=None, resolution_ms=HOUR, recent_buckets=48, holdout_buckets=12)
+    affected = np.arange(100, 160)
+    draws = recent_draws(np.random.default_rng(0), split, 1_000, affected)
+    assert sum(row in affected for draw in draws for row in draw.rows.tolist()) == windows(draws) / 2
+
+
+def test_recent_windows_begin_with_the_drift() -> None:
+    asked = {"first_ms": 0, "resolution_ms": 1, "recent_buckets": 48, "holdout_buckets": 12}
+    assert split_time(500, onset_ms=460, **asked).recent_start_ms == 460
+    assert split_time(500, onset_ms=100, **asked).recent_start_ms == 500 - 18 - 48
+    assert split_time(500, onset_ms=499, **asked).recent_start_ms == 500 - 18 - MIN_RECENT_BUCKETS
+
+
+@given(st.integers(0, 1_000), st.integers(1, 48))
+def test_once_ready_all_of_the_recent_part_is_after_the_onset(onset: int, holdout: int) -> None:
+    final = ready_ms(onset, resolution_ms=1, holdout_buckets=holdout)
+    split = split_time(final, first_ms=0, onset_ms=onset, resolution_ms=1, recent_buckets=48, holdout_buckets=holdout)
+    assert split.recent_start_ms == onset
+    assert split.recent_buckets == MIN_RECENT_BUCKETS
+
+
+def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
+    split = split_time(900 * HOUR, first_ms=0, onset_ms=None, resolution_ms=HOUR, recent_buckets=48, holdout_buckets=12)
+    levels = np.array([0.0] * 10 + [100.0] * 990)
+    rng = np.random.default_rng(0)
+    draws = replay_draws(rng, split, levels, 24)
+    lowest = set(strata_of(levels)[0].tolist())
+    assert sum(row in lowest for draw in draws for row in draw.rows.tolist()) == windows(draws) / 4
+
+
+def test_the_same_seed_draws_the_same_windows() -> None:
+    split = split_time(900 * HOUR, first_ms=0, onset_ms=None, resolution_ms=HOUR, recent_buckets=48, holdout_buckets=12)
+    once, again = (recent_draws(np.random.default_rng(3), split, 5_000) for _ in range(2))
+    assert all((a.rows == b.rows).all() and a.cutoff_ms == b.cutoff_ms for a, b in zip(once, again, strict=True))
