@@ -12,8 +12,8 @@ import numpy as np
 
 from bench.report import write_result
 from bench.zero_shot import CUTOFF_HOURS, HISTORY_HOURS, HORIZON, Array, context, play
-from freshet.model.conversion import conversion, conversion_rates
 from freshet.model.forecaster import Forecaster
+from freshet.model.quantiles.conversion import conversion, conversion_rates
 
 BLOCK_HOURS = 12
 MIN_VIEWS = 20

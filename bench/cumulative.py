@@ -1,9 +1,8 @@
 """How often sums over the first steps fall into their forecast range, and how long making those ranges takes.
 
 The shipped weights forecast synthetic series they have not seen; one half of them teaches how steps move together, the
-other half judges: steps taken as independent, the defaults of `model/dependence.py`, and what the first half taught.
-Run: python -m bench.cumulative [--weights DIR] [--batches N]
-"""
+other half judges: steps taken as independent, the defaults of `model/quantiles/dependence.py`, and what the first half
+taught. Run: python -m bench.cumulative [--weights DIR] [--batches N]"""
 
 from __future__ import annotations
 
@@ -18,10 +17,10 @@ import torch
 from torch import Tensor
 
 from bench.report import write_result
-from freshet.model.cumulative import Paths
-from freshet.model.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
 from freshet.model.forecaster import Forecaster
-from freshet.model.marginal import whole_rows
+from freshet.model.quantiles.cumulative import Paths
+from freshet.model.quantiles.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
+from freshet.model.quantiles.marginal import whole_rows
 from freshet.model.synthetic.mixture import sample
 
 STEPS = [1, 6, 12, 24]

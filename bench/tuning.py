@@ -16,10 +16,10 @@ import numpy as np
 
 from bench.report import write_result
 from freshet.model.backtest.score import measure
+from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import Forecaster
-from freshet.model.metrics import seasonal_error
 from freshet.model.network import FreshetNetwork
-from freshet.model.slots import Dressed, dress
+from freshet.model.quantiles.metrics import seasonal_error
 from freshet.model.tables.panel import Panel, Rolling
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.model.training import lora

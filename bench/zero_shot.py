@@ -20,7 +20,7 @@ from bench.report import write_result
 from freshet.model.baselines import moving_average, seasonal_naive
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.forecaster import Forecaster
-from freshet.model.metrics import coverage, wql
+from freshet.model.quantiles.metrics import coverage, wql
 from freshet.model.text import static_features
 from freshet.stream.catalog.shop import Shop as ShopState
 from freshet.stream.config import DAY_MS, HOUR_MS

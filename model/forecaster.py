@@ -167,7 +167,7 @@ class Forecaster:
             InvalidInputError: columns are missing, cannot be read or have two rows for one step, or levels and length
                 make no sense, or the country is not known.
         """
-        from freshet.model.frame import FrameRequest, predict
+        from freshet.model.predict.frame import FrameRequest, predict
         from freshet.model.tables.table import Columns, TableSettings
 
         columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))

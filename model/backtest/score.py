@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model import metrics
+from freshet.model.quantiles import metrics
 from freshet.model.tables.panel import Floats, Window
 
 METRICS = ("sql", "wql", "mase", "wape", "coverage_80", "bias")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freshet.model.batch import Batch
+from freshet.model.effects.slots import NAMES, Dressed, dress
 from freshet.model.explain.whatif import Promotion, WhatIf, compare
 from freshet.model.explain.words import Explanation, explain
 from freshet.model.forecaster import Forecaster
-from freshet.model.slots import NAMES, Dressed, dress
 from freshet.model.tables.panel import Floats, Ints, Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
 from freshet.stream.config import DAY_MS

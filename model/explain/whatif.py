@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
-from freshet.model.cumulative import Paths, path_quantiles
-from freshet.model.dependence import default_dependence
 from freshet.model.explain.shapley import Forecasts, chosen_steps, level_columns, one_row
 from freshet.model.explain.words import number, span, units
-from freshet.model.marginal import whole_rows
+from freshet.model.quantiles.cumulative import Paths, path_quantiles
+from freshet.model.quantiles.dependence import default_dependence
+from freshet.model.quantiles.marginal import whole_rows
 from freshet.stream.errors import InvalidInputError
 
 Floats = NDArray[np.float64]

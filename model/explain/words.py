@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from freshet.model.batch import Batch
-from freshet.model.cumulative import Paths
-from freshet.model.dependence import WITHOUT_HISTORY, default_dependence
 from freshet.model.explain.attention import Looked, looked_at
 from freshet.model.explain.gradients import Gradients, integrated_gradients
 from freshet.model.explain.shapley import NOTICEABLE, Contribution, Shapley, chosen_steps, one_row, shapley, step_name
 from freshet.model.forecaster import Forecaster
-from freshet.model.marginal import whole_rows
+from freshet.model.quantiles.cumulative import Paths
+from freshet.model.quantiles.dependence import WITHOUT_HISTORY, default_dependence
+from freshet.model.quantiles.marginal import whole_rows
 from freshet.stream.config import DAY_MS
 
 Floats = NDArray[np.float64]

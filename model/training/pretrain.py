@@ -20,8 +20,8 @@ from freshet.model.baselines import Array, seasonal_naive
 from freshet.model.batch import Batch
 from freshet.model.features import calendar_periods
 from freshet.model.forecaster import pick_device
-from freshet.model.metrics import wql
 from freshet.model.network import FreshetConfig, FreshetNetwork, place
+from freshet.model.quantiles.metrics import wql
 from freshet.model.synthetic.mixture import sample
 from freshet.model.training.loss import network_loss
 from freshet.model.weights import save_weights

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
+from freshet.model.effects.slots import dress
 from freshet.model.forecaster import Forecaster
-from freshet.model.slots import dress
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
 from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import Batch
+from freshet.model.effects.slots import Dressed, dress
 from freshet.model.features import CLOSED, DAY_MS, WEEK_MS, known_channels, scale_target
 from freshet.model.forecaster import Forecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.profiles import profiles
-from freshet.model.slots import Dressed, dress
 from freshet.model.tables.panel import Floats, Ints, Window
 from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
 from freshet.model.weights import BASE_WEIGHTS, verify_weights

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from freshet.model.batch import Batch
 from freshet.model.forecaster import Forecaster, newest, padded
-from freshet.model.metrics import pinball
 from freshet.model.network import FreshetNetwork
+from freshet.model.quantiles.metrics import pinball
 from freshet.model.training.train import FineTuneSettings, fine_tune, interpolate
 from freshet.online.learn.windows import Draw
 from freshet.stream.config import LearnSettings

@@ -15,7 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from freshet.model.batch import Batch
-from freshet.model.conversion import conversion
+from freshet.model.quantiles.conversion import conversion
 from freshet.online.drift.score import Issued
 from freshet.online.weights.swap import Bank
 from freshet.online.worker.context import Contexts, cold_rows, context_sha256

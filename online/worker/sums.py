@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freshet.model.cumulative import Paths
-from freshet.model.dependence import WITHOUT_HISTORY, Dependence, default_dependence, estimate_dependence
-from freshet.model.marginal import whole_rows
+from freshet.model.quantiles.cumulative import Paths
+from freshet.model.quantiles.dependence import WITHOUT_HISTORY, Dependence, default_dependence, estimate_dependence
+from freshet.model.quantiles.marginal import whole_rows
 from freshet.online.weights.swap import Bank
 from freshet.online.worker.context import Contexts
 

@@ -12,6 +12,7 @@ import pytest
 from freshet.model.weights import BASE_WEIGHTS
 from freshet.online.doctor import examine
 from freshet.online.tail import tail
+from freshet.online.weights import versions
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import encode
 from freshet.stream.config import KafkaSettings, LearnSettings, RedisSettings, Settings, Topics, WorkerSettings

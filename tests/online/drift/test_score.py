@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshet.model.metrics import wql
+from freshet.model.quantiles.metrics import wql
 from freshet.online.drift.score import Actual, Due, Issued, PendingForecasts, judge, score_records, uniform
 from freshet.stream.schemas import WIRE_LEVELS
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.dependence import default_dependence
 from freshet.model.network import QUANTILE_LEVELS
+from freshet.model.quantiles.dependence import default_dependence
 from freshet.online.worker.publish import Origin, forecast_items, wire_columns
 from freshet.online.worker.sums import LEARN_EVERY, Sums
 from freshet.stream.schemas import WIRE_LEVELS

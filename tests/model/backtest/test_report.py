@@ -15,8 +15,8 @@ from freshet.model.backtest.report import ranked, rows, table, write_forecasts, 
 from freshet.model.backtest.score import METRICS, mean_over_windows, score, stratify
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.table import Columns, TableSettings, read_panel
-from tests.model.contestants import make
-from tests.model.windows import long_table, window_of
+from tests.model.backtest.contestants import make
+from tests.model.tables.windows import long_table, window_of
 
 ROLLING = Rolling(5, 3)
 MODELS = ("constant", "raises", "seasonal_naive")

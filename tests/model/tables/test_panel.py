@@ -10,7 +10,7 @@ import pytest
 from freshet.model.tables.panel import Panel, Rolling, Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
-from tests.model.windows import long_table
+from tests.model.tables.windows import long_table
 
 COLUMNS = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name"))
 SETTINGS = TableSettings(COLUMNS, "D")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from freshet.model.dependence import Dependence
-from freshet.model.marginal import quantile_weights
+from freshet.model.quantiles.dependence import Dependence
+from freshet.model.quantiles.marginal import quantile_weights
 from freshet.stream.errors import InvalidInputError
 
 NUM_PATHS = 512

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from freshet.model.batch import Batch
+from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import Forecaster
 from freshet.model.network import FreshetConfig
-from freshet.model.slots import Dressed, dress
 from freshet.model.tables.panel import Floats, Window
 from freshet.model.training import tuned
 from freshet.model.training.train import FineTuneSettings
 from freshet.model.training.tuned import FreshetModel, PastWindows, at_levels, forecast, tune
-from tests.model.windows import window_of
+from tests.model.tables.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)
 HORIZON = 14

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.effects.slots import PRICE, dress
 from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
-from freshet.model.slots import PRICE, dress
 from freshet.model.tables.panel import Window
 from freshet.model.text import NUM_TEXT
-from tests.model.windows import window_of
+from tests.model.tables.windows import window_of
 
 ITEMS, STEPS, HORIZON = 3, 90, 14
 DAYS = np.arange(STEPS + HORIZON)

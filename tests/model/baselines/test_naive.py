@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from freshet.model.baselines.naive import SeasonalNaive, seasonal_naive
-from tests.model.windows import window_of
+from tests.model.tables.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)
 

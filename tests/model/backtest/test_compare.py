@@ -16,8 +16,8 @@ from freshet.model.backtest.workers import FineTune, Forecast
 from freshet.model.tables.panel import Panel, Rolling
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
-from tests.model.contestants import make
-from tests.model.windows import long_table
+from tests.model.backtest.contestants import make
+from tests.model.tables.windows import long_table
 
 ROLLING = Rolling(5, 3)  # contexts of 25, 30 and 35 steps
 

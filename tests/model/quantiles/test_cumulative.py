@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshet.model.cumulative import Paths, path_quantiles
-from freshet.model.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
-from freshet.model.marginal import distribution, places, quantile_weights
 from freshet.model.network import QUANTILE_LEVELS
+from freshet.model.quantiles.cumulative import Paths, path_quantiles
+from freshet.model.quantiles.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
+from freshet.model.quantiles.marginal import distribution, places, quantile_weights
 from freshet.stream.errors import InvalidInputError
 
 LEVELS = QUANTILE_LEVELS

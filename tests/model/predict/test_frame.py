@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from freshet.model.forecaster import Forecaster
-from freshet.model.frame import LEVELS, mean_weights
+from freshet.model.predict.frame import LEVELS, mean_weights
 from freshet.stream.errors import InvalidInputError
 
 

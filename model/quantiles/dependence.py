@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from freshet.model.marginal import places
+from freshet.model.quantiles.marginal import places
 from freshet.stream.errors import InvalidInputError
 
 Floats = NDArray[np.float64]

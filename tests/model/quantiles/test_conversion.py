@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from freshet.model.batch import PAST_SLOTS, Batch
-from freshet.model.conversion import TYPICAL, conversion, conversion_rates
 from freshet.model.forecaster import Forecaster
+from freshet.model.quantiles.conversion import TYPICAL, conversion, conversion_rates
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 HOUR_MS = 3_600_000

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freshet.model import metrics
 from freshet.model.baselines.naive import SeasonalNaive
+from freshet.model.quantiles import metrics
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.prepare import PRESETS
 from freshet.model.tables.table import Columns, TableSettings, read_panel

@@ -13,7 +13,7 @@ import pytest
 
 import freshet
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PROMISED = (
     *("demo", "ingest", "worker", "control", "learn", "dashboard", "simulate", "replay"),
     *("data", "backtest", "train", "explain", "pretrain"),

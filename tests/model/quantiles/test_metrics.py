@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshet.model import metrics
+from freshet.model.quantiles import metrics
 
 LEVELS = np.array([0.1, 0.5, 0.9])
 

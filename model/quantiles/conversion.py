@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import PAST_SLOTS, Batch
+from freshet.model.effects.slots import CONTINUOUS_MEAN
 from freshet.model.forecaster import Forecaster
-from freshet.model.slots import CONTINUOUS_MEAN
 
 VIEWS, IN_STOCK = PAST_SLOTS.index("views"), PAST_SLOTS.index("in_stock")
 TYPICAL, TYPICAL_VIEWS = 0.03, 30.0  # units per view of shops, and how many of a row's own views outweigh that

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from freshet.cli.main import app
 from freshet.model.backtest import compare as contest
 from freshet.stream.errors import InvalidInputError
-from tests.model.contestants import make
-from tests.model.windows import long_table
+from tests.model.backtest.contestants import make
+from tests.model.tables.windows import long_table
 
 RUN = CliRunner()
 

@@ -11,8 +11,8 @@ from freshet.model.backtest.compare import BacktestSettings, Results, backtest
 from freshet.model.backtest.plot import plot, sample
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.table import Columns, TableSettings, read_panel
-from tests.model.contestants import make
-from tests.model.windows import long_table, window_of
+from tests.model.backtest.contestants import make
+from tests.model.tables.windows import long_table, window_of
 
 
 def compared(models: tuple[str, ...], rolling: Rolling) -> Results:

@@ -21,7 +21,7 @@ from freshet.model.tables.table import (
     window_ahead,
 )
 from freshet.stream.errors import InvalidInputError
-from tests.model.windows import long_table
+from tests.model.tables.windows import long_table
 
 COLUMNS = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name"))
 DAILY = TableSettings(COLUMNS, "D")

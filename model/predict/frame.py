@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from freshet.model.effects.slots import dress
 from freshet.model.forecaster import Forecaster
-from freshet.model.slots import dress
 from freshet.model.tables.panel import Floats, Ints
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
 from freshet.model.training.tuned import at_levels, forecast

@@ -1,0 +1,1 @@
+"""Quantiles in, what they say out: distributions, sums over steps, conversion, and metrics."""
