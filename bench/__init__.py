@@ -1,1 +1,3 @@
-"""Measurements: one script a claim, each writing `bench/results/<name>.json` with machine and versions."""
+"""Measurements: one script a claim, each writing `bench/results/<name>.json` with machine and
+versions.
+"""

@@ -1,7 +1,9 @@
-"""How well conversion is forecast on shops that the weights have never seen, against plain ratios in the same run.
+"""How well conversion is forecast on shops that the weights have never seen, against plain ratios
+in the same run.
 
-Plays the shops of `bench.zero_shot`. A forecast's rates are held against what came: the views that really came, times
-the rate, should give the units that really came. Run: python -m bench.conversion [--seeds 11,12,13]
+Plays the shops of `bench.zero_shot`. A forecast's rates are held against what came: the views that
+really came, times the rate, should give the units that really came. Run: python -m bench.conversion
+[--seeds 11,12,13]
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def ratios(units_IN: Array, views_IN: Array, hours: int) -> Array:
 
 
 def measure(forecaster: Forecaster, seeds: list[int], items: int) -> dict[str, float]:
-    """Absolute error of units in blocks of hours, given their views, over these units: by each way to a rate."""
+    """Absolute error of units in blocks of hours, given their views, over these units: by each way
+    to a rate.
+    """
     middle = forecaster.quantile_levels.index(0.5)
     wrong: dict[str, float] = {}
     sold = 0.0
@@ -41,7 +45,10 @@ def measure(forecaster: Forecaster, seeds: list[int], items: int) -> dict[str, f
                 "freshet": conversion(forecaster, batch)[..., middle].cpu().numpy(),
                 "shrunken_mean": conversion_rates(batch)[1].numpy()[:, None],
             }
-            found |= {f"last_{hours}_h": ratios(history, views[:, :cutoff], hours)[:, None] for hours in PAST_HOURS}
+            found |= {
+                f"last_{hours}_h": ratios(history, views[:, :cutoff], hours)[:, None]
+                for hours in PAST_HOURS
+            }
             # Items that nobody viewed before the cutoff have no conversion to be forecast.
             seen = np.isfinite(actual) & np.isfinite(found["freshet"])
             ahead = in_blocks(np.where(seen, views[:, cutoff:], 0.0))
@@ -74,7 +81,8 @@ def main() -> None:
         print(f"{name:16} {value:.4f}")
     print(f"over the best ratio's: {table['freshet'] / best:.3f}")
     numbers = {
-        "what": f"simulated shops, blocks of {BLOCK_HOURS} h with at least {MIN_VIEWS} views, up to {HORIZON} h ahead",
+        "what": f"simulated shops, blocks of {BLOCK_HOURS} h with at least {MIN_VIEWS} views, "
+        f"up to {HORIZON} h ahead",
         "seeds": seeds,
         "items": arguments.items,
         "weights_sha256": forecaster.sha256,

@@ -1,8 +1,11 @@
-"""How often sums over the first steps fall into their forecast range, and how long making those ranges takes.
+"""How often sums over the first steps fall into their forecast range, and how long making those
+ranges takes.
 
-The shipped weights forecast synthetic series they have not seen; one half of them teaches how steps move together, the
-other half judges: steps taken as independent, the defaults of `model/quantiles/dependence.py`, and what the first half
-taught. Run: python -m bench.cumulative [--weights DIR] [--batches N]"""
+The shipped weights forecast synthetic series they have not seen; one half of them teaches how steps
+move together, the other half judges: steps taken as independent, the defaults of
+`model/quantiles/dependence.py`, and what the first half taught. Run: python -m bench.cumulative
+[--weights DIR] [--batches N]
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,12 @@ from torch import Tensor
 from bench.report import write_result
 from freshet.model.forecaster import Forecaster
 from freshet.model.quantiles.cumulative import Paths
-from freshet.model.quantiles.dependence import INDEPENDENT, Dependence, default_dependence, estimate_dependence
+from freshet.model.quantiles.dependence import (
+    INDEPENDENT,
+    Dependence,
+    default_dependence,
+    estimate_dependence,
+)
 from freshet.model.quantiles.marginal import whole_rows
 from freshet.model.synthetic.mixture import sample
 
@@ -48,12 +56,16 @@ def forecasts(forecaster: Forecaster, batches: int) -> dict[int, Forecasts]:
     for seed in range(FIRST_SEED, FIRST_SEED + batches):
         generator = torch.Generator().manual_seed(seed)
         longest = forecaster.context_length, forecaster.prediction_length_max
-        batch, actual_BH = sample(generator, ROWS, context_length=longest[0], prediction_length=longest[1])
+        batch, actual_BH = sample(
+            generator, ROWS, context_length=longest[0], prediction_length=longest[1]
+        )
         if batch.prediction_length < HORIZON:
             continue
         seen_B = torch.isfinite(batch.target_BT).any(1)
         quantiles_BHQ = forecaster.forecast(batch)[seen_B, :HORIZON]
-        part = Forecasts(quantiles_BHQ, actual_BH[seen_B, :HORIZON], whole_rows(batch.target_BT)[seen_B])
+        part = Forecasts(
+            quantiles_BHQ, actual_BH[seen_B, :HORIZON], whole_rows(batch.target_BT)[seen_B]
+        )
         # Kinds of series stand in order within a batch: shuffled, both halves hold all of them.
         order = torch.randperm(len(part.whole_B), generator=generator)
         found.setdefault(batch.resolution_ms, []).append(
@@ -69,9 +81,16 @@ def forecasts(forecaster: Forecaster, batches: int) -> dict[int, Forecasts]:
     }
 
 
-def judge(held: Forecasts, dependence: Dependence, levels: tuple[float, ...]) -> dict[str, list[float]]:
+def judge(
+    held: Forecasts, dependence: Dependence, levels: tuple[float, ...]
+) -> dict[str, list[float]]:
     """Coverage of three ranges, and pinball loss over the sum's size, at each of STEPS."""
-    sums_BKQ = Paths(dependence, levels, HORIZON).cumulative(held.quantiles_BHQ, STEPS, held.whole_B).double().numpy()
+    sums_BKQ = (
+        Paths(dependence, levels, HORIZON)
+        .cumulative(held.quantiles_BHQ, STEPS, held.whole_B)
+        .double()
+        .numpy()
+    )
     index = np.array(STEPS) - 1
     actual_BK = held.actual_BH.double().numpy().cumsum(1)[:, index]
     expected_BK = held.quantiles_BHQ.double().mean(-1).numpy().cumsum(1)[:, index]
@@ -80,12 +99,18 @@ def judge(held: Forecasts, dependence: Dependence, levels: tuple[float, ...]) ->
     for name, (low, high) in RANGES.items():
         low_BK, high_BK = sums_BKQ[..., _at(levels, low)], sums_BKQ[..., _at(levels, high)]
         inside_BK = (actual_BK >= low_BK - 1e-6) & (actual_BK <= high_BK + 1e-6)
-        found[name] = [round(float(inside_BK[seen_BK[:, k], k].mean()), 4) for k in range(len(STEPS))]
+        found[name] = [
+            round(float(inside_BK[seen_BK[:, k], k].mean()), 4) for k in range(len(STEPS))
+        ]
     error_BKQ = actual_BK[..., None] - sums_BKQ
     loss_BK = np.maximum(np.array(levels) * error_BKQ, (np.array(levels) - 1) * error_BKQ).mean(-1)
     # Over the larger of what was expected and what came: one wild row must not be the mean.
-    scaled_BK = np.where(seen_BK, loss_BK / np.maximum(np.fmax(expected_BK, actual_BK), 1.0), np.nan)
-    found["pinball_over_sum"] = [round(float(np.nanmean(scaled_BK[:, k])), 4) for k in range(len(STEPS))]
+    scaled_BK = np.where(
+        seen_BK, loss_BK / np.maximum(np.fmax(expected_BK, actual_BK), 1.0), np.nan
+    )
+    found["pinball_over_sum"] = [
+        round(float(np.nanmean(scaled_BK[:, k])), 4) for k in range(len(STEPS))
+    ]
     return found
 
 
@@ -97,7 +122,9 @@ def speed(levels: tuple[float, ...]) -> dict[str, float]:
     """Milliseconds of one processor, best of some runs, for 2,000 items and 24 steps."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(3)
-    quantiles_BHQ = (torch.rand(2_000, HORIZON, len(levels), generator=generator) * 20).sort(-1).values
+    quantiles_BHQ = (
+        (torch.rand(2_000, HORIZON, len(levels), generator=generator) * 20).sort(-1).values
+    )
     whole_B, found = torch.ones(2_000, dtype=torch.bool), {}
     started = time.process_time()
     paths = Paths(default_dependence(3_600_000), levels, HORIZON)
@@ -127,11 +154,21 @@ def main() -> None:
         ways = {"independent": INDEPENDENT, "default": prior, "learnt": learnt}
         for name, dependence in ways.items():
             scores = judge(held, dependence, levels)
-            row: dict[str, Any] = {"resolution_ms": resolution_ms, "rows": len(held.whole_B), "way": name}
+            row: dict[str, Any] = {
+                "resolution_ms": resolution_ms,
+                "rows": len(held.whole_B),
+                "way": name,
+            }
             table.append(row | {"dependence": asdict(dependence), **scores})
-            print(resolution_ms, name, *dependence_of(dependence), *(f"{key} {value}" for key, value in scores.items()))
+            print(
+                resolution_ms,
+                name,
+                *dependence_of(dependence),
+                *(f"{key} {value}" for key, value in scores.items()),
+            )
     numbers = {
-        "what": "synthetic mixture, series not trained on; sums over the first steps against their forecast ranges",
+        "what": "synthetic mixture, series not trained on; sums over the first steps against "
+        "their forecast ranges",
         "steps": STEPS,
         "weights_sha256": forecaster.sha256,
         "cpu_ms_2000_items_24_steps": speed(levels),

@@ -1,6 +1,8 @@
-"""Run whole demos and write down what their summaries say, how long the back-fill took, and how much memory they used.
+"""Run whole demos and write down what their summaries say, how long the back-fill took, and how
+much memory they used.
 
-`python -m bench.demo --scenario drift --seeds 1 2 3 --seconds 150` adds up every process of each demo.
+`python -m bench.demo --scenario drift --seeds 1 2 3 --seconds 150` adds up every process of each
+demo.
 """
 
 from __future__ import annotations
@@ -37,22 +39,35 @@ def run(scenario: str, seed: int, seconds: int) -> dict[str, Any]:
     """One headless demo: its summary without the long lists, and what was seen from outside."""
     with tempfile.TemporaryDirectory() as folder:
         summary, log = Path(folder, "summary.json"), Path(folder, "log")
-        options = f"--headless --scenario {scenario} --seed {seed} --seconds {seconds} --summary {summary}"
+        options = (
+            f"--headless --scenario {scenario} --seed {seed} --seconds {seconds} "
+            f"--summary {summary}"
+        )
         with log.open("w") as output:
-            child = psutil.Popen([sys.executable, "-m", "freshet", "demo", *options.split()], stdout=output)
+            child = psutil.Popen(
+                [sys.executable, "-m", "freshet", "demo", *options.split()], stdout=output
+            )
         most_mib = 0.0
         while child.poll() is None:
             most_mib = max(most_mib, memory_mib(child))
             time.sleep(SAMPLE_S)
         found: dict[str, Any] = json.loads(summary.read_text())
         folded = re.search(r"history is folded after (\d+) s", log.read_text())
-    found["drift"] = {"alerts": [f"{alert['segment']} {alert['kind']}" for alert in found["drift"]["alerts"]]}
-    seen = {"exit_status": child.returncode, "back_fill_s": int(folded[1]) if folded else None, "most_mib": most_mib}
+    found["drift"] = {
+        "alerts": [f"{alert['segment']} {alert['kind']}" for alert in found["drift"]["alerts"]]
+    }
+    seen = {
+        "exit_status": child.returncode,
+        "back_fill_s": int(folded[1]) if folded else None,
+        "most_mib": most_mib,
+    }
     return {"scenario": scenario, "seed": seed, "seconds": seconds, **seen, **found}
 
 
 def main() -> None:
-    """Run the demos asked for, one after another, and write `bench/results/demo_<scenario>.json`."""
+    """Run the demos asked for, one after another, and write
+    `bench/results/demo_<scenario>.json`.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenario", default="drift", choices=("calm", "flash_sale", "drift"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])

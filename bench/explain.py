@@ -1,6 +1,7 @@
 """How long explaining one forecast takes on one thread, and how exactly the parts add up.
 
-Context 512, a day of hours ahead, synthetic shops. Run: python -m bench.explain [--weights DIR] [--rows N]
+Context 512, a day of hours ahead, synthetic shops. Run: python -m bench.explain [--weights DIR]
+[--rows N]
 """
 
 from __future__ import annotations
@@ -72,15 +73,29 @@ def main() -> None:
     for run in runs:
         by_groups.setdefault(run["groups"], []).append(run["shapley_ms"])
     summary = {
-        "shapley_ms_by_groups": {str(groups): min(times) for groups, times in sorted(by_groups.items())},
-        **{name: min(run[name] for run in runs) for name in ("integrated_gradients_ms", "attention_ms", "what_if_ms")},
-        **{name: max(run[name] for run in runs) for name in runs[0] if name.endswith("missed_percent")},
+        "shapley_ms_by_groups": {
+            str(groups): min(times) for groups, times in sorted(by_groups.items())
+        },
+        **{
+            name: min(run[name] for run in runs)
+            for name in ("integrated_gradients_ms", "attention_ms", "what_if_ms")
+        },
+        **{
+            name: max(run[name] for run in runs)
+            for name in runs[0]
+            if name.endswith("missed_percent")
+        },
     }
     print(summary)
-    numbers = {"what": "processor milliseconds for one forecast, one thread", "weights_sha256": forecaster.sha256}
+    numbers = {
+        "what": "processor milliseconds for one forecast, one thread",
+        "weights_sha256": forecaster.sha256,
+    }
     print(
         write_result(
-            "explain", {**numbers, "context": batch.context_length, **summary, "runs": runs}, ["torch", "captum"]
+            "explain",
+            {**numbers, "context": batch.context_length, **summary, "runs": runs},
+            ["torch", "captum"],
         )
     )
 

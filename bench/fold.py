@@ -1,8 +1,9 @@
-"""What one event costs the process that folds it: decode, judge, fold and encode, apply, in CPU time.
+"""What one event costs the process that folds it: decode, judge, fold and encode, apply, in CPU
+time.
 
-Events are in memory and Redis is real, so this is ingest without Kafka. Four weeks of history of one orders and one
-clicks partition are back-filled with minute, hour and day windows, then a live stream runs at all four default
-resolutions in small batches. Run: python -m bench.fold
+Events are in memory and Redis is real, so this is ingest without Kafka. Four weeks of history of
+one orders and one clicks partition are back-filled with minute, hour and day windows, then a live
+stream runs at all four default resolutions in small batches. Run: python -m bench.fold
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from typing import Any
 import numpy as np
 
 from bench.report import write_result
-from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS, RedisSettings, Resolution, Settings, WindowSettings
+from freshet.stream.config import (
+    DAY_MS,
+    HOUR_MS,
+    MINUTE_MS,
+    RedisSettings,
+    Resolution,
+    Settings,
+    WindowSettings,
+)
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.partition import Outcome, PartitionWindows, RawBatch
 from freshet.stream.kafka.servers import EmbeddedRedis
@@ -69,7 +78,9 @@ class Stages:
         setattr(owner, name, timed)
 
 
-def events(run: Run, seed: int = 1) -> tuple[list[bytes | None], np.ndarray[Any, np.dtype[np.int64]]]:
+def events(
+    run: Run, seed: int = 1
+) -> tuple[list[bytes | None], np.ndarray[Any, np.dtype[np.int64]]]:
     """A log in time order: zipf items, whole orders, duplicates, late events."""
     draw = random.Random(seed)
     rank = np.random.default_rng(seed).zipf(1.2, 2 * run.events) % max(run.items // len(REGIONS), 1)
@@ -89,18 +100,28 @@ def _event(kind: EventKind, number: int, time_ms: int, rank: int, draw: random.R
     head = {"event_id": f"{number:012d}-{draw.getrandbits(32):08x}", "event_time": time_ms}
     head["region"] = draw.choice(REGIONS)
     if kind == "clicks":
-        click = {"session_id": f"s{draw.getrandbits(40)}", "sku": f"sku-{rank:05d}", "kind": draw.choice(CLICKS)}
+        click = {
+            "session_id": f"s{draw.getrandbits(40)}",
+            "sku": f"sku-{rank:05d}",
+            "kind": draw.choice(CLICKS),
+        }
         return json.dumps(head | click).encode()
     count = draw.randrange(2, 5) if draw.random() < WHOLE_ORDERS else 1
     lines = [
-        {"sku": f"sku-{rank + n:05d}", "quantity": draw.randrange(1, 4), "unit_price": round(draw.uniform(1, 90), 2)}
+        {
+            "sku": f"sku-{rank + n:05d}",
+            "quantity": draw.randrange(1, 4),
+            "unit_price": round(draw.uniform(1, 90), 2),
+        }
         for n in range(count)
     ]
     body: dict[str, Any] = lines[0] if count == 1 else {"lines": lines}
     return json.dumps(head | {"order_id": f"o{number}"} | body).encode()
 
 
-def batches(values: list[bytes | None], stamps: np.ndarray[Any, np.dtype[np.int64]], size: int) -> Iterator[RawBatch]:
+def batches(
+    values: list[bytes | None], stamps: np.ndarray[Any, np.dtype[np.int64]], size: int
+) -> Iterator[RawBatch]:
     for start in range(0, len(values), size):
         end = min(start + size, len(values))
         chosen = values[start:end]
@@ -113,7 +134,9 @@ def measure(run: Run, url: RedisSettings) -> dict[str, Any]:
     client.flushall()
     windows_settings = WindowSettings(resolutions=run.resolutions)
     settings = Settings(windows=windows_settings, redis=url)
-    windows = PartitionWindows.claim(WindowStore(client, 0), run.kind, f"freshet.{run.kind}.v1", 0, settings)
+    windows = PartitionWindows.claim(
+        WindowStore(client, 0), run.kind, f"freshet.{run.kind}.v1", 0, settings
+    )
     windows.start_at(0)
     values, stamps = events(run)
     stages = Stages()
@@ -142,7 +165,9 @@ def measure(run: Run, url: RedisSettings) -> dict[str, Any]:
         "cpu_us_an_event": round(1e6 * cpu_s / run.events, 2),
         "wall_us_an_event": round(1e6 * wall_s / run.events, 2),
         "events_a_cpu_second": round(run.events / cpu_s),
-        "stages_cpu_us": {name: round(1e6 * value / run.events, 2) for name, value in sorted(stages.cpu_s.items())},
+        "stages_cpu_us": {
+            name: round(1e6 * value / run.events, 2) for name, value in sorted(stages.cpu_s.items())
+        },
         "redis_mib": round(memory["used_memory"] / 2**20, 1),
     }
 
@@ -156,8 +181,24 @@ def main() -> None:
     runs = [
         Run("back-fill of orders, 4 weeks", "orders", count, 28 * DAY_MS, 120, 20_000, BACK_FILL),
         Run("back-fill of clicks, 4 weeks", "clicks", count, 28 * DAY_MS, 120, 20_000, BACK_FILL),
-        Run("live clicks, 10,000 items, 20,000 a batch", "clicks", count, 200_000, 10_000, 20_000, live),
-        Run("live clicks, 10,000 items, 1,000 a batch", "clicks", count, 200_000, 10_000, 1_000, live),
+        Run(
+            "live clicks, 10,000 items, 20,000 a batch",
+            "clicks",
+            count,
+            200_000,
+            10_000,
+            20_000,
+            live,
+        ),
+        Run(
+            "live clicks, 10,000 items, 1,000 a batch",
+            "clicks",
+            count,
+            200_000,
+            10_000,
+            1_000,
+            live,
+        ),
     ]
     rows = []
     with TemporaryDirectory() as folder, EmbeddedRedis(Path(folder)) as server:

@@ -1,10 +1,12 @@
-"""The same stream of shop events through freshet and through four streaming frameworks: CPU-seconds an event.
+"""The same stream of shop events through freshet and through four streaming frameworks: CPU-seconds
+an event.
 
-freshet runs as it ships (`freshet ingest`): exactly once into Redis, duplicates, dead letters, late records, four
-widths of window. The others do the nearest thing each can, with their own windows and state, each in its own process.
-What each did not do stands in the result. A real Kafka where KAFKA_HOME names one, else the broker inside librdkafka.
-CPU is the process's own, all its threads, as the OS counts it, after a warm-up.
-Run: python -m bench.ingest [--events N] [--only freshet,quix] [--cache FOLDER] [--json]
+freshet runs as it ships (`freshet ingest`): exactly once into Redis, duplicates, dead letters, late
+records, four widths of window. The others do the nearest thing each can, with their own windows and
+state, each in its own process. What each did not do stands in the result. A real Kafka where
+KAFKA_HOME names one, else the broker inside librdkafka. CPU is the process's own, all its threads,
+as the OS counts it, after a warm-up. Run: python -m bench.ingest [--events N] [--only freshet,quix]
+[--cache FOLDER] [--json]
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ DECODED_EVENTS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A framework: its script, what to install for it, how many events it is given, and what it leaves undone."""
+    """A framework: its script, what to install for it, how many events it is given, and what it
+    leaves undone.
+    """
 
     name: str
     script: str
@@ -61,7 +65,8 @@ CONTENDERS = (
         ("pathway==0.33.0",),
         100_000,
         500_000,
-        "one width of window instead of four; nothing in Redis, state in memory only; no duplicates removed; no "
+        "one width of window instead of four; nothing in Redis, state in memory only; no "
+        "duplicates removed; no "
         "lateness; a bad record is logged and gone",
     ),
     Contender(
@@ -70,7 +75,8 @@ CONTENDERS = (
         ("quixstreams==3.28.1",),
         20_000,
         120_000,
-        "one width of window instead of four, by message key instead of item; nothing in Redis, RocksDB and changelog "
+        "one width of window instead of four, by message key instead of item; nothing in "
+        "Redis, RocksDB and changelog "
         "topics; no duplicates removed; a bad record stops it",
     ),
     Contender(
@@ -79,7 +85,8 @@ CONTENDERS = (
         ("bytewax[kafka]==0.21.1",),
         10_000,
         50_000,
-        "one width of window instead of four; nothing in Redis, snapshots in SQLite, output at least once; no "
+        "one width of window instead of four; nothing in Redis, snapshots in SQLite, output at "
+        "least once; no "
         "duplicates removed; a bad record stops it",
     ),
     Contender(
@@ -88,7 +95,8 @@ CONTENDERS = (
         (),
         2_000,
         12_000,
-        "one width of window instead of four; nothing in Redis, memory and a changelog topic, at least once; no "
+        "one width of window instead of four; nothing in Redis, memory and a changelog topic, "
+        "at least once; no "
         "duplicates removed; windows expire by wall clock; a bad record is acknowledged and gone",
     ),
 )
@@ -104,11 +112,13 @@ class Servers:
     events: int
 
 
-# Contenders ------------------------------------------------------------------------------------------------
+# Contenders ---------------------------------------------------------------------------------------
 
 
 def interpreter(contender: Contender, cache: Path) -> Path:
-    """A Python that has what the contender needs; its own virtual environment, kept in the cache."""
+    """A Python that has what the contender needs; its own virtual environment, kept in the
+    cache.
+    """
     if not contender.requirements:
         return Path(sys.executable)
     folder = cache / contender.name
@@ -134,7 +144,12 @@ def script(python: Path, name: str, servers: Servers, warm_up: int, events: int)
     # The scripts know nothing of freshet, so its folder is kept off their path.
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        command, cwd=HERE / "contenders", env=environ, capture_output=True, text=True, timeout=LONGEST_S
+        command,
+        cwd=HERE / "contenders",
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"events"')]
     if not lines:
@@ -148,7 +163,9 @@ def run_contender(contender: Contender, servers: Servers, cache: Path) -> dict[s
     events = min(contender.events, servers.events)
     try:
         python = interpreter(contender, cache)
-        measured = script(python, contender.script, servers, min(contender.warm_up, events // 4), events)
+        measured = script(
+            python, contender.script, servers, min(contender.warm_up, events // 4), events
+        )
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         reason = str(getattr(error, "stderr", "") or error).strip()
         return {"name": contender.name, "skipped": reason[-400:]}
@@ -166,11 +183,13 @@ def figures(measured: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# freshet ---------------------------------------------------------------------------------------------------
+# freshet ------------------------------------------------------------------------------------------
 
 
 def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, Any]:
-    """The real command from an empty state to the log's end; its CPU from the warm-up on, its end included."""
+    """The real command from an empty state to the log's end; its CPU from the warm-up on, its end
+    included.
+    """
     environ = servers.environ | {"FRESHET_REDIS__GENERATION": str(generation)}
     environ["FRESHET_KAFKA__GROUP_PREFIX"] = f"bench{generation}"
     client = connect(servers.settings.redis)
@@ -191,13 +210,20 @@ def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, An
     _, status, used = os.wait4(child.pid, 0)
     assert status == 0, f"freshet ingest ended with {status}"
     wall_s, counted = time.monotonic() - started[2], books(store)
-    conserved = sum(counted[name] for name in ("applied", "duplicate", "late_dropped", "dead_letter"))
+    conserved = sum(
+        counted[name] for name in ("applied", "duplicate", "late_dropped", "dead_letter")
+    )
     assert conserved == counted["read"] == servers.events, counted
     measured = {"events": counted["read"] - started[0], "wall_s": wall_s}
     measured["cpu_s"] = used.ru_utime + used.ru_stime - started[1]
     redis_us = 1e6 * (_redis_cpu_s(client) - redis_before) / servers.events
     client.close()
-    return {"name": "freshet", **figures(measured), "books": counted, "redis_cpu_us_an_event": round(redis_us, 3)}
+    return {
+        "name": "freshet",
+        **figures(measured),
+        "books": counted,
+        "redis_cpu_us_an_event": round(redis_us, 3),
+    }
 
 
 def books(store: WindowStore) -> dict[str, int]:
@@ -212,7 +238,7 @@ def _redis_cpu_s(client: Any) -> float:
     return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
 
-# Ceilings --------------------------------------------------------------------------------------------------
+# Ceilings -----------------------------------------------------------------------------------------
 
 
 def decode_alone(log: ShopLog) -> list[dict[str, Any]]:
@@ -220,7 +246,10 @@ def decode_alone(log: ShopLog) -> list[dict[str, Any]]:
     values: dict[str, list[bytes | None]] = {"orders": [], "clicks": []}
     for kind, _, value, _ in log.records():
         values[kind].append(value)
-    orders, clicks = msgspec.json.Decoder(OrderEvent).decode, msgspec.json.Decoder(ClickEvent).decode
+    orders, clicks = (
+        msgspec.json.Decoder(OrderEvent).decode,
+        msgspec.json.Decoder(ClickEvent).decode,
+    )
 
     def typed() -> None:
         for decode, column in ((orders, values["orders"]), (clicks, values["clicks"])):
@@ -233,7 +262,9 @@ def decode_alone(log: ShopLog) -> list[dict[str, Any]]:
             (EventDecoder("clicks", EventSettings()), values["clicks"]),
         ):
             for start in range(0, len(column), 2_000):
-                decoder.decode(column[start : start + 2_000], [None] * len(column[start : start + 2_000]))
+                decoder.decode(
+                    column[start : start + 2_000], [None] * len(column[start : start + 2_000])
+                )
 
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -246,16 +277,21 @@ def decode_alone(log: ShopLog) -> list[dict[str, Any]]:
     return found
 
 
-# The run ---------------------------------------------------------------------------------------------------
+# The run ------------------------------------------------------------------------------------------
 
 
 def start(stack: ExitStack, folder: Path, events: int) -> Servers:
     """A broker with the stream in its topics, and an empty Redis."""
     home = os.environ.get("KAFKA_HOME")
-    broker: RealKafka | EmbeddedBroker = RealKafka(Path(home), folder / "kafka") if home else EmbeddedBroker()
+    broker: RealKafka | EmbeddedBroker = (
+        RealKafka(Path(home), folder / "kafka") if home else EmbeddedBroker()
+    )
     stack.enter_context(broker)
     redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
-    environ = {"FRESHET_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers, "FRESHET_REDIS__URL": redis.url}
+    environ = {
+        "FRESHET_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "FRESHET_REDIS__URL": redis.url,
+    }
     settings = load(environ=environ).settings
     ensure_topics(settings, live=False)
     events = events if home else min(events, MOCK_EVENTS)
@@ -274,12 +310,16 @@ def measure(servers: Servers, only: list[str], cache: Path, repeats: int) -> lis
     for contender in chosen:
         rows.append(run_contender(contender, servers, cache))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    rows += [run_freshet(servers, warm_up, generation) for generation in range(repeats, 2 * repeats)]
+    rows += [
+        run_freshet(servers, warm_up, generation) for generation in range(repeats, 2 * repeats)
+    ]
     return rows
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How many times as many events a CPU-second freshet folds; of its own runs the slowest counts."""
+    """How many times as many events a CPU-second freshet folds; of its own runs the slowest
+    counts.
+    """
     mine = min(row["events_a_cpu_second"] for row in rows if row["name"] == "freshet")
     others = [row for row in rows if "did_not" in row]
     return {row["name"]: round(mine / row["events_a_cpu_second"], 2) for row in others}
@@ -293,7 +333,10 @@ def table(rows: list[dict[str, Any]], found: dict[str, float]) -> str:
             lines.append(f"{row['name']:18} skipped: {row['skipped'].splitlines()[-1]}")
             continue
         times = f"{found[row['name']]:.1f} x" if row["name"] in found else ""
-        lines.append(f"{row['name']:18} {row['events_a_cpu_second']:13,} {row['cpu_us_an_event']:9.2f}  {times}")
+        lines.append(
+            f"{row['name']:18} {row['events_a_cpu_second']:13,} {row['cpu_us_an_event']:9.2f}  "
+            f"{times}"
+        )
     return "\n".join(lines)
 
 
@@ -301,8 +344,12 @@ def main() -> None:
     """Measure, print and write bench/results/ingest.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="contenders; all by default")
-    parser.add_argument("--repeats", type=int, default=2, help="runs of freshet before, and again after the others")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=[], help="contenders; all by default"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=2, help="runs of freshet before, and again after the others"
+    )
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "freshet-bench")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -310,10 +357,23 @@ def main() -> None:
         servers = start(stack, Path(folder), arguments.events)
         rows = measure(servers, arguments.only, arguments.cache, arguments.repeats)
     found = ratios(rows)
-    log = "10,000 items, 30 % orders (5 % of them whole), 5 % duplicates, 2 % late, epoch ms, 4 partitions a topic"
-    numbers = {"broker": servers.broker, "events": servers.events, "log": log, "rows": rows, "freshet_is_times": found}
-    path = write_result("ingest", numbers, ["confluent-kafka", "msgspec", "numpy", "redis", "faust-streaming"])
-    print(json.dumps(numbers, indent=2) if arguments.json else f"{table(rows, found)}\nwrote {path}")
+    log = (
+        "10,000 items, 30 % orders (5 % of them whole), 5 % duplicates, 2 % late, epoch ms, "
+        "4 partitions a topic"
+    )
+    numbers = {
+        "broker": servers.broker,
+        "events": servers.events,
+        "log": log,
+        "rows": rows,
+        "freshet_is_times": found,
+    }
+    path = write_result(
+        "ingest", numbers, ["confluent-kafka", "msgspec", "numpy", "redis", "faust-streaming"]
+    )
+    print(
+        json.dumps(numbers, indent=2) if arguments.json else f"{table(rows, found)}\nwrote {path}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How long from sending an event until Redis holds it, at a steady rate; and how long ingest is gone after a SIGKILL.
+"""How long from sending an event until Redis holds it, at a steady rate; and how long ingest is
+gone after a SIGKILL.
 
-A real Kafka (KAFKA_HOME) and a real Redis; `freshet ingest` runs as it ships. An event is visible when the stored
-offset of its partition has passed it; Redis is asked every two milliseconds. Recovery is from the start of the new
-process to its first write, with a million events behind it in Redis and new ones waiting in the log.
-The producer waits 20 ms for company, which is part of what is measured: with 5 its many small requests keep the
-broker busy.
-Run: KAFKA_HOME=... python -m bench.latency [--rate 20000] [--seconds 20] [--history 1000000]
+A real Kafka (KAFKA_HOME) and a real Redis; `freshet ingest` runs as it ships. An event is visible
+when the stored offset of its partition has passed it; Redis is asked every two milliseconds.
+Recovery is from the start of the new process to its first write, with a million events behind it in
+Redis and new ones waiting in the log. The producer waits 20 ms for company, which is part of what
+is measured: with 5 its many small requests keep the broker busy. Run: KAFKA_HOME=... python -m
+bench.latency [--rate 20000] [--seconds 20] [--history 1000000]
 """
 
 from __future__ import annotations
@@ -84,13 +85,22 @@ def wait_for(watcher: Watcher, offsets: int) -> None:
     """Until so many records are in the windows."""
     deadline_s = time.monotonic() + LONGEST_S
     while watcher.applied() < offsets:
-        assert time.monotonic() < deadline_s, f"{watcher.applied()} of {offsets} after {LONGEST_S} s"
+        assert time.monotonic() < deadline_s, (
+            f"{watcher.applied()} of {offsets} after {LONGEST_S} s"
+        )
         time.sleep(LOOK_S)
 
 
-def send_steadily(settings: Settings, rate: int, seconds: int) -> dict[Key, list[tuple[int, float]]]:
-    """Events with wall-clock times at a steady rate; (offset, when it was handed to the client) by partition."""
-    topics: dict[Kind, str] = {"orders": settings.kafka.topics.orders, "clicks": settings.kafka.topics.clicks}
+def send_steadily(
+    settings: Settings, rate: int, seconds: int
+) -> dict[Key, list[tuple[int, float]]]:
+    """Events with wall-clock times at a steady rate; (offset, when it was handed to the client) by
+    partition.
+    """
+    topics: dict[Kind, str] = {
+        "orders": settings.kafka.topics.orders,
+        "clicks": settings.kafka.topics.clicks,
+    }
     sent: dict[Key, list[tuple[int, float]]] = {}
     client = producer(settings, queue_buffering_max_messages=1_000_000, linger_ms=20)
     records = ShopLog(rate * seconds, rate=rate, seed=7).records()
@@ -100,7 +110,9 @@ def send_steadily(settings: Settings, rate: int, seconds: int) -> dict[Key, list
         due = min(rate * seconds, int((time.monotonic() - started_s) * rate))
         for kind, key, value, _ in islice(records, due - done):
 
-            def delivered(error: KafkaError | None, message: Message, at_s: float = time.monotonic()) -> None:
+            def delivered(
+                error: KafkaError | None, message: Message, at_s: float = time.monotonic()
+            ) -> None:
                 assert error is None, error
                 place = message.topic() or "", message.partition() or 0
                 sent.setdefault(place, []).append((message.offset() or 0, at_s))
@@ -129,19 +141,26 @@ def latencies_ms(
         record_offsets, sent_s = (np.array(column) for column in zip(*records, strict=True))
         waited.append(at_s[np.searchsorted(offsets, record_offsets, side="right")] - sent_s)
     found = np.percentile(np.concatenate(waited) * 1_000, (50, 90, 99, 99.9))
-    return dict(zip(("p50", "p90", "p99", "p99_9"), (round(float(ms), 1) for ms in found), strict=True))
+    return dict(
+        zip(("p50", "p90", "p99", "p99_9"), (round(float(ms), 1) for ms in found), strict=True)
+    )
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """History, a kill, the recovery, then the steady stream."""
     kafka = RealKafka(Path(os.environ["KAFKA_HOME"]), folder / "kafka")
     with kafka, EmbeddedRedis(folder / "redis") as redis:
-        environ = {"FRESHET_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "FRESHET_REDIS__URL": redis.url}
+        environ = {
+            "FRESHET_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "FRESHET_REDIS__URL": redis.url,
+        }
         environ["FRESHET_KAFKA__GROUP_INSTANCE_ID"] = "bench"
         settings = load(environ=environ).settings
         ensure_topics(settings, live=False)
         topics = (settings.kafka.topics.orders, settings.kafka.topics.clicks)
-        watcher = Watcher(settings, [(topic, n) for topic in topics for n in range(settings.kafka.partitions)])
+        watcher = Watcher(
+            settings, [(topic, n) for topic in topics for n in range(settings.kafka.partitions)]
+        )
         watcher.start()
         publish(ShopLog(arguments.history), settings)
         with ingest(environ):
@@ -154,7 +173,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             recovery_s = time.monotonic() - started_s
             wait_for(watcher, arguments.history + waiting.events)
             sent = send_steadily(settings, arguments.rate, arguments.seconds)
-            wait_for(watcher, arguments.history + waiting.events + arguments.rate * arguments.seconds)
+            wait_for(
+                watcher, arguments.history + waiting.events + arguments.rate * arguments.seconds
+            )
         watcher.stopping.set()
         watcher.join()
     return {"recovery_s": round(recovery_s, 2), "latency_ms": latencies_ms(sent, watcher.seen)}
@@ -168,7 +189,9 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=1_000_000)
     arguments = parser.parse_args()
     if not os.environ.get("KAFKA_HOME"):
-        parser.error("set KAFKA_HOME to the folder of an unpacked Kafka: the embedded broker forgets history")
+        parser.error(
+            "set KAFKA_HOME to the folder of an unpacked Kafka: the embedded broker forgets history"
+        )
     with TemporaryDirectory() as folder:
         found = measure(Path(folder), arguments)
     numbers = {**vars(arguments), **found}

@@ -1,8 +1,9 @@
-"""How long a reader takes: everything into arrays, what one new bucket changed, and a look that finds nothing new.
+"""How long a reader takes: everything into arrays, what one new bucket changed, and a look that
+finds nothing new.
 
-512 hourly buckets, 8 channels, two fifths of the unit cells not zero, one orders partition in a real Redis. Beside it,
-in the same run, the layout that most feature stores use: one hash an item, bucket -> value, for ONE channel.
-Run: python -m bench.read
+512 hourly buckets, 8 channels, two fifths of the unit cells not zero, one orders partition in a
+real Redis. Beside it, in the same run, the layout that most feature stores use: one hash an item,
+bucket -> value, for ONE channel. Run: python -m bench.read
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Shop:
             slots = range(min(CHUNK_ITEMS, items - chunk * CHUNK_ITEMS))
             names = {str(slot): f"sku{chunk * CHUNK_ITEMS + slot}|north" for slot in slots}
             client.hset(self._keys.dictionary(chunk), mapping=names)
-        self.units: list[Ints] = [self.write(bucket)[0] for bucket in range(FIRST_BUCKET, FIRST_BUCKET + BUCKETS)]
+        self.units: list[Ints] = [
+            self.write(bucket)[0] for bucket in range(FIRST_BUCKET, FIRST_BUCKET + BUCKETS)
+        ]
 
     def write(self, bucket: int, chunks: int | None = None) -> Ints:
         """New values for a bucket, or for its first chunks only, and the header that says so."""
@@ -70,15 +73,25 @@ class Shop:
             tile = encode(values_CI[:, chunk * CHUNK_ITEMS : (chunk + 1) * CHUNK_ITEMS])
             pipe.set(self._keys.tile(HOUR_MS, bucket, chunk), tile)
             pipe.zadd(self._keys.index(HOUR_MS), {f"{bucket}:{chunk}": self.offset})
-        header = {"first_offset": 0, "next_offset": self.offset, "items": self.items, "index_floor": 0}
-        times = {"frontier_ms": (bucket + 1) * HOUR_MS - 1, "first_event_ms": FIRST_BUCKET * HOUR_MS}
+        header = {
+            "first_offset": 0,
+            "next_offset": self.offset,
+            "items": self.items,
+            "index_floor": 0,
+        }
+        times = {
+            "frontier_ms": (bucket + 1) * HOUR_MS - 1,
+            "first_event_ms": FIRST_BUCKET * HOUR_MS,
+        }
         pipe.hset(self._keys.header, mapping={**header, **times})
         pipe.execute()
         return values_CI
 
 
 class Took(NamedTuple):
-    """Seconds of one run: on the wall, and of this process's CPU, which other work on the machine leaves alone."""
+    """Seconds of one run: on the wall, and of this process's CPU, which other work on the machine
+    leaves alone.
+    """
 
     wall_s: float
     cpu_s: float
@@ -105,8 +118,12 @@ def measure_tiles(shop: Shop, client: redis.Redis, repeats: int) -> dict[str, An
         reader = WindowReader(client, 0, HOUR_MS, BUCKETS, rules=RULES)
         full.append(timed(reader.refresh))
         window.append(timed(lambda reader=reader: reader.sums(end_ms, BUCKETS)))
-        one_channel.append(timed(lambda reader=reader: reader.sums(end_ms, BUCKETS, channels=slice(1))))
-    assert (reader.sums(end_ms, BUCKETS, channels=slice(1))[:, 0] == np.stack(shop.units, axis=1)).all()
+        one_channel.append(
+            timed(lambda reader=reader: reader.sums(end_ms, BUCKETS, channels=slice(1)))
+        )
+    assert (
+        reader.sums(end_ms, BUCKETS, channels=slice(1))[:, 0] == np.stack(shop.units, axis=1)
+    ).all()
     two_tiles = []
     for _ in range(20):
         shop.write(FIRST_BUCKET + BUCKETS - 1, chunks=2)
@@ -134,7 +151,10 @@ def measure_hashes(shop: Shop, client: redis.Redis) -> dict[str, Any]:
         pipe = client.pipeline(transaction=False)
         for item in range(first, min(first + HASHES_A_TRIP, shop.items)):
             filled = np.flatnonzero(units_IB[item]).tolist()
-            pipe.hset(f"hash:{item}", mapping={str(FIRST_BUCKET + b): int(units_IB[item, b]) for b in filled})
+            pipe.hset(
+                f"hash:{item}",
+                mapping={str(FIRST_BUCKET + b): int(units_IB[item, b]) for b in filled},
+            )
         pipe.execute()
     used = int(client.info("memory")["used_memory"]) - before
 
@@ -149,7 +169,10 @@ def measure_hashes(shop: Shop, client: redis.Redis) -> dict[str, Any]:
                     read_IB[item, int(bucket) - FIRST_BUCKET] = int(value)
         assert (read_IB == units_IB).all()
 
-    return {"full_read_one_channel": median([timed(read)]), "bytes_an_item_one_channel": round(used / shop.items)}
+    return {
+        "full_read_one_channel": median([timed(read)]),
+        "bytes_an_item_one_channel": round(used / shop.items),
+    }
 
 
 def measure(items: int, client: redis.Redis, repeats: int) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Write one result file: the numbers of a run, the machine it ran on, and the versions it ran with."""
+"""Write one result file: the numbers of a run, the machine it ran on, and the versions it ran
+with.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
         ]
         cpu = names[0] if names else cpu
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -40,9 +44,18 @@ def write_result(name: str, numbers: dict[str, Any], packages: Iterable[str]) ->
         numbers: What was measured; baselines and ratios of the same run belong in here.
         packages: Distribution names whose versions matter.
     """
-    versions = {"python": platform.python_version(), **{package: version(package) for package in packages}}
-    result = {"name": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    versions = {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+    result = {
+        "name": name,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+    }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**result, "versions": versions, **numbers}, indent=2) + "\n", "utf-8")
+    path.write_text(
+        json.dumps({**result, "versions": versions, **numbers}, indent=2) + "\n", "utf-8"
+    )
     return path

@@ -1,8 +1,10 @@
-"""What an event costs ingest as items and partitions grow: the same batches, Kafka left out, a real Redis.
+"""What an event costs ingest as items and partitions grow: the same batches, Kafka left out, a real
+Redis.
 
-Items: clicks of one partition, each batch of 100,000 spread evenly over all items, one day of history behind it.
-Partitions: one stream of 10,000 items divided over 1 to 64 partitions, 50,000 records a turn in all, as ingest reads.
-CPU is this process's, which is ingest without Kafka. Run: python -m bench.scale [--json]
+Items: clicks of one partition, each batch of 100,000 spread evenly over all items, one day of
+history behind it. Partitions: one stream of 10,000 items divided over 1 to 64 partitions, 50,000
+records a turn in all, as ingest reads. CPU is this process's, which is ingest without Kafka. Run:
+python -m bench.scale [--json]
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ RATE = 5_000
 WARM_UP, MEASURED = 2, 4
 
 
-def clicks(items: int, start: int, count: int, time_ms: int, dice: np.random.Generator, *, even: bool) -> list[bytes]:
+def clicks(
+    items: int, start: int, count: int, time_ms: int, dice: np.random.Generator, *, even: bool
+) -> list[bytes]:
     """Clicks on items drawn evenly, or by zipf, RATE a second from `time_ms` on."""
     drawn = dice.integers(0, items, count) if even else zipf(dice, items, count)
     times = time_ms + np.arange(count) * 1_000 // RATE
@@ -45,10 +49,14 @@ def clicks(items: int, start: int, count: int, time_ms: int, dice: np.random.Gen
 
 
 def raw(values: list[bytes], offset: int) -> RawBatch:
-    """A batch that begins at an offset; records are stamped late enough never to be from the future."""
+    """A batch that begins at an offset; records are stamped late enough never to be from the
+    future.
+    """
     count = len(values)
     offsets = np.arange(offset, offset + count)
-    return RawBatch(values, [None] * count, np.full(count, START_MS + 2 * DAY_MS), offsets, offset + count)
+    return RawBatch(
+        values, [None] * count, np.full(count, START_MS + 2 * DAY_MS), offsets, offset + count
+    )
 
 
 def history(items: int, dice: np.random.Generator) -> Iterator[list[bytes]]:
@@ -79,7 +87,10 @@ def claimed(url: str, partitions: int) -> list[PartitionWindows]:
     client = connect(settings.redis)
     client.flushall()
     store = WindowStore(client, 0)
-    found = [PartitionWindows.claim(store, "clicks", "freshet.clicks.v1", n, settings) for n in range(partitions)]
+    found = [
+        PartitionWindows.claim(store, "clicks", "freshet.clicks.v1", n, settings)
+        for n in range(partitions)
+    ]
     for windows in found:
         windows.start_at(0)
     return found
@@ -98,7 +109,12 @@ def by_items(url: str, items: int) -> dict[str, Any]:
     assert windows.header.items == items
     memory = connect(RedisSettings(url=url)).info("memory")["used_memory"]
     cost_us = 1e6 * float(np.median(costs[WARM_UP:])) / BATCH
-    return {"items": items, "batch": BATCH, "cpu_us_an_event": round(cost_us, 3), "redis_mib": round(memory / 2**20)}
+    return {
+        "items": items,
+        "batch": BATCH,
+        "cpu_us_an_event": round(cost_us, 3),
+        "redis_mib": round(memory / 2**20),
+    }
 
 
 def by_partitions(url: str, partitions: int) -> dict[str, Any]:
@@ -107,8 +123,12 @@ def by_partitions(url: str, partitions: int) -> dict[str, Any]:
     parts = claimed(url, partitions)
     costs = []
     for n in range(WARM_UP + MEASURED):
-        values = clicks(10_000, n << 32, TURN, START_MS + n * TURN * 1_000 // RATE, dice, even=False)
-        costs.append(sum(apply(windows, values[first::partitions]) for first, windows in enumerate(parts)))
+        values = clicks(
+            10_000, n << 32, TURN, START_MS + n * TURN * 1_000 // RATE, dice, even=False
+        )
+        costs.append(
+            sum(apply(windows, values[first::partitions]) for first, windows in enumerate(parts))
+        )
     cost_us = 1e6 * float(np.median(costs[WARM_UP:])) / TURN
     return {"partitions": partitions, "turn": TURN, "cpu_us_an_event": round(cost_us, 3)}
 

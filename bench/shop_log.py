@@ -1,7 +1,9 @@
-"""One stream of shop events for every contender of a bench: the same bytes for the same seed, and onto Kafka.
+"""One stream of shop events for every contender of a bench: the same bytes for the same seed, and
+onto Kafka.
 
-10,000 items by zipf, 70 % clicks and 30 % orders (5 % of them whole orders of 2 to 4 lines), epoch milliseconds, 5 %
-duplicates of recent events, 2 % too late to count. The record timestamp is when the shop sent it.
+10,000 items by zipf, 70 % clicks and 30 % orders (5 % of them whole orders of 2 to 4 lines), epoch
+milliseconds, 5 % duplicates of recent events, 2 % too late to count. The record timestamp is when
+the shop sent it.
 """
 
 from __future__ import annotations
@@ -52,7 +54,11 @@ class ShopLog:
             yield from self._block(dice, start, min(100_000, self.events - start), recent)
 
     def _block(
-        self, dice: np.random.Generator, start: int, count: int, recent: list[tuple[Kind, bytes, bytes]]
+        self,
+        dice: np.random.Generator,
+        start: int,
+        count: int,
+        recent: list[tuple[Kind, bytes, bytes]],
     ) -> Iterator[tuple[Kind, bytes, bytes, int]]:
         sent_ms = START_MS + (np.arange(start, start + count) * 1_000) // self.rate
         late = dice.random(count) < LATE
@@ -60,14 +66,22 @@ class ShopLog:
         items = zipf(dice, self.items, 4 * count).reshape(count, 4).tolist()
         order = (dice.random(count) < ORDERS).tolist()
         lines = np.where(dice.random(count) < WHOLE_ORDERS, dice.integers(2, 5, count), 1).tolist()
-        repeat = np.where(dice.random(count) < DUPLICATES, dice.integers(1, RECENT + 1, count), 0).tolist()
-        salt, cents = dice.integers(0, 2**62, count).tolist(), dice.integers(100, 9_000, count).tolist()
+        repeat = np.where(
+            dice.random(count) < DUPLICATES, dice.integers(1, RECENT + 1, count), 0
+        ).tolist()
+        salt, cents = (
+            dice.integers(0, 2**62, count).tolist(),
+            dice.integers(100, 9_000, count).tolist(),
+        )
         times = self._times(time_ms)
         for n, at_ms in enumerate(sent_ms.tolist()):
             if repeat[n] and len(recent) >= repeat[n]:
                 kind, key, value = recent[-repeat[n]]
             elif order[n]:
-                kind, (key, value) = "orders", _order(salt[n], times[n], items[n][: lines[n]], cents[n])
+                kind, (key, value) = (
+                    "orders",
+                    _order(salt[n], times[n], items[n][: lines[n]], cents[n]),
+                )
             else:
                 kind, (key, value) = "clicks", _click(salt[n], times[n], items[n][0])
             recent.append((kind, key, value))
@@ -77,7 +91,10 @@ class ShopLog:
 
     def _times(self, time_ms: Ints) -> list[str]:
         if self.rfc_3339:
-            return [f'"{text}Z"' for text in np.datetime_as_string(time_ms.astype("datetime64[ms]")).tolist()]
+            return [
+                f'"{text}Z"'
+                for text in np.datetime_as_string(time_ms.astype("datetime64[ms]")).tolist()
+            ]
         return list(map(str, time_ms.tolist()))
 
 
@@ -94,12 +111,18 @@ def _place(item: int) -> str:
 def _click(salt: int, time: str, item: int) -> tuple[bytes, bytes]:
     kind = CLICKS[salt % len(CLICKS)]
     head = f'"event_id":"c-{salt:016x}","session_id":"s-{salt % 2**40:010x}","event_time":{time}'
-    return f"sku-{item // len(REGIONS):06d}".encode(), f'{{{head},{_place(item)},"kind":"{kind}"}}'.encode()
+    return (
+        f"sku-{item // len(REGIONS):06d}".encode(),
+        f'{{{head},{_place(item)},"kind":"{kind}"}}'.encode(),
+    )
 
 
 def _order(salt: int, time: str, items: list[int], cents: int) -> tuple[bytes, bytes]:
     head = f'"event_id":"o-{salt:016x}","order_id":"{salt % 2**40:010x}","event_time":{time}'
-    lines = [f'{_place(item)},"quantity":{1 + (salt + item) % 3},"unit_price":{cents / 100}' for item in items]
+    lines = [
+        f'{_place(item)},"quantity":{1 + (salt + item) % 3},"unit_price":{cents / 100}'
+        for item in items
+    ]
     key = f"sku-{items[0] // len(REGIONS):06d}".encode()
     if len(lines) == 1:
         return key, f"{{{head},{lines[0]}}}".encode()
@@ -108,7 +131,10 @@ def _order(salt: int, time: str, items: list[int], cents: int) -> tuple[bytes, b
 
 def publish(log: ShopLog, settings: Settings, **over: Any) -> dict[Kind, int]:
     """Send the whole log to the event topics by key; how many records each got."""
-    topics: dict[Kind, str] = {"orders": settings.kafka.topics.orders, "clicks": settings.kafka.topics.clicks}
+    topics: dict[Kind, str] = {
+        "orders": settings.kafka.topics.orders,
+        "clicks": settings.kafka.topics.clicks,
+    }
     sent: dict[Kind, int] = {"orders": 0, "clicks": 0}
     with Publisher(settings, **over) as publisher:
         for kind, key, value, timestamp_ms in log.records():

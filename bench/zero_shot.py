@@ -1,4 +1,5 @@
-"""How well the shipped weights forecast shops that they have never seen, against seasonal naive in the same run.
+"""How well the shipped weights forecast shops that they have never seen, against seasonal naive in
+the same run.
 
 Plays simulated shops (four weeks of history and some live days), folds their events into hours, and
 forecasts from several cutoffs. Run: python -m bench.zero_shot [--weights DIR] [--seeds 11,12,13]
@@ -50,12 +51,16 @@ def play(seed: int, items: int) -> Played:
     shop = Shop(seed, items, scenario("flash_sale"))
     hours = HISTORY_HOURS + CUTOFF_HOURS[-1] + HORIZON
     rows = {item_id: row for row, item_id in enumerate(shop.item_ids)}
-    played = Played(shop, ShopState(), np.zeros((len(rows), hours)), np.zeros((len(rows), hours, len(KINDS))))
+    played = Played(
+        shop, ShopState(), np.zeros((len(rows), hours)), np.zeros((len(rows), hours, len(KINDS)))
+    )
     seen: set[str] = set()
     for batch in shop.batches(HOUR_MS):
         if batch.start_ms >= shop.start_ms + (hours + 2) * HOUR_MS:
             return played
-        for kind, key, value, time_ms in zip(batch.kinds, batch.keys, batch.values, batch.timestamps_ms, strict=True):
+        for kind, key, value, time_ms in zip(
+            batch.kinds, batch.keys, batch.values, batch.timestamps_ms, strict=True
+        ):
             if kind == "orders" or kind == "clicks":
                 _count(played, rows, seen, kind, value or b"")
             else:
@@ -89,12 +94,18 @@ def _count(played: Played, rows: dict[str, int], seen: set[str], kind: str, valu
 
 
 def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Array, Array]:
-    """A batch that ends at an hour, the whole history behind it, and the actuals; stock-outs are missing."""
+    """A batch that ends at an hour, the whole history behind it, and the actuals; stock-outs are
+    missing.
+    """
     shop, state, ids = played.shop, played.state, played.shop.item_ids
     first, cutoff_ms = cutoff - length, shop.start_ms + cutoff * HOUR_MS
-    in_stock = state.in_stock(ids, shop.start_ms, cutoff + HORIZON, HOUR_MS, as_of_ms=cutoff_ms + HORIZON * HOUR_MS)
+    in_stock = state.in_stock(
+        ids, shop.start_ms, cutoff + HORIZON, HOUR_MS, as_of_ms=cutoff_ms + HORIZON * HOUR_MS
+    )
     units = np.where(
-        (in_stock == 0) & (played.units_IN[:, : cutoff + HORIZON] == 0), np.nan, played.units_IN[:, : cutoff + HORIZON]
+        (in_stock == 0) & (played.units_IN[:, : cutoff + HORIZON] == 0),
+        np.nan,
+        played.units_IN[:, : cutoff + HORIZON],
     )
     age_h = (cutoff_ms - np.nan_to_num(state.launched_ms(ids))) / HOUR_MS
     units[np.arange(units.shape[1]) < (cutoff - age_h)[:, None]] = np.nan
@@ -105,7 +116,9 @@ def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Array, Arr
     past[..., :4] = played.clicks_INC[:, first:cutoff]
     past[..., 4] = in_stock[:, first:cutoff]
     static = static_features(
-        state.texts(ids), state.unit_prices(ids, as_of_ms=cutoff_ms), cutoff_ms - state.launched_ms(ids)
+        state.texts(ids),
+        state.unit_prices(ids, as_of_ms=cutoff_ms),
+        cutoff_ms - state.launched_ms(ids),
     )
     batch = Batch(
         torch.tensor(units[:, first:cutoff], dtype=torch.float32),
@@ -120,11 +133,17 @@ def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Array, Arr
     return batch, units[:, :cutoff], actual
 
 
-def scores(actual: Array, quantiles: Array, levels: Array, groups: dict[str, NDArray[np.bool_]]) -> dict[str, float]:
-    """WQL overall and by group of rows, coverage of the middle 80 %, and the sum of medians over actuals."""
+def scores(
+    actual: Array, quantiles: Array, levels: Array, groups: dict[str, NDArray[np.bool_]]
+) -> dict[str, float]:
+    """WQL overall and by group of rows, coverage of the middle 80 %, and the sum of medians over
+    actuals.
+    """
     low, middle, high = (int(np.argmin(np.abs(levels - level))) for level in (0.1, 0.5, 0.9))
     found = {"wql": wql(actual, quantiles, levels)}
-    found |= {f"wql_{name}": wql(actual[rows], quantiles[rows], levels) for name, rows in groups.items()}
+    found |= {
+        f"wql_{name}": wql(actual[rows], quantiles[rows], levels) for name, rows in groups.items()
+    }
     found["wql_first_24"] = wql(actual[:, :24], quantiles[:, :24], levels)
     found["coverage_80"] = coverage(actual, quantiles[..., low], quantiles[..., high])
     seen = np.isfinite(actual)
@@ -133,16 +152,24 @@ def scores(actual: Array, quantiles: Array, levels: Array, groups: dict[str, NDA
 
 
 def measure(forecaster: Forecaster, seeds: list[int], items: int) -> dict[str, dict[str, float]]:
-    """Mean scores of the network and the yardsticks over shops and cutoffs, on rows that all of them can forecast."""
+    """Mean scores of the network and the yardsticks over shops and cutoffs, on rows that all of
+    them can forecast.
+    """
     levels = np.array(forecaster.quantile_levels)
     found: dict[str, list[dict[str, float]]] = {}
     for seed in seeds:
         played = play(seed, items)
         for later in CUTOFF_HOURS:
-            batch, history, actual = context(played, HISTORY_HOURS + later, forecaster.context_length)
+            batch, history, actual = context(
+                played, HISTORY_HOURS + later, forecaster.context_length
+            )
             rows = np.isfinite(history).sum(1) >= WEEK_HOURS
             history, actual, level = history[rows], actual[rows], np.nanmean(history[rows], 1)
-            groups = {"below_1_an_hour": level < 1, "1_to_10": (level >= 1) & (level < 10), "above_10": level >= 10}
+            groups = {
+                "below_1_an_hour": level < 1,
+                "1_to_10": (level >= 1) & (level < 10),
+                "above_10": level >= 10,
+            }
             forecasts = {
                 "freshet": forecaster.forecast(batch).cpu().numpy()[rows],
                 "seasonal_naive_168": seasonal_naive(history, HORIZON, WEEK_HOURS, levels),
@@ -172,7 +199,8 @@ def main() -> None:
         print(f"{name:20} " + "  ".join(f"{key} {value:.4f}" for key, value in row.items()))
     print(f"WQL over seasonal naive's: {ratio:.3f}")
     numbers = {
-        "what": f"simulated shops, hourly, {HISTORY_HOURS} h of history, horizon {HORIZON} h, zero-shot",
+        "what": f"simulated shops, hourly, {HISTORY_HOURS} h of history, horizon {HORIZON} h, "
+        "zero-shot",
         "seeds": seeds,
         "items": arguments.items,
         "days_of_history": HISTORY_HOURS * HOUR_MS // DAY_MS,

@@ -1,4 +1,6 @@
-"""How right the forecasts were: scores summed by bucket, for all items, by segment and by weights version."""
+"""How right the forecasts were: scores summed by bucket, for all items, by segment and by weights
+version.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Sums:
             setattr(self, part.name, getattr(self, part.name) + sign * getattr(other, part.name))
 
     def wql(self) -> float | None:
-        """Weighted quantile loss of the model; None where nothing was sold. On the paired steps where there are any."""
+        """Weighted quantile loss of the model; None where nothing was sold. On the paired steps
+        where there are any.
+        """
         if self.paired_actual > 0:
             return self.paired_pinball / self.paired_actual
         return self.pinball / self.actual if self.actual > 0 else None
@@ -49,7 +53,9 @@ Buckets = dict[int, Sums]
 
 
 class Accuracy:
-    """Sums by bucket start; the newest `MAX_BUCKETS` buckets, `MAX_GROUPS` segments and versions."""
+    """Sums by bucket start; the newest `MAX_BUCKETS` buckets, `MAX_GROUPS` segments and
+    versions.
+    """
 
     def __init__(self, resolution_ms: int) -> None:
         self.resolution_ms = resolution_ms
@@ -61,7 +67,9 @@ class Accuracy:
         self._scored: dict[int, bytearray] = {}
 
     def apply(self, score: Score) -> bool:
-        """Count a score once; False for a repeat, another resolution, or a bucket older than those kept."""
+        """Count a score once; False for a repeat, another resolution, or a bucket older than those
+        kept.
+        """
         if score.resolution_ms != self.resolution_ms or not self._first(score):
             return False
         self.matured += len(score.steps)
@@ -77,13 +85,21 @@ class Accuracy:
                 sums.paired_naive += step.seasonal_naive_pinball
                 sums.paired_actual += score.actual
         for version, sums in by_version.items():
-            for group in (self.overall, _group(self.by_segment, score.segment), _group(self.by_version, version)):
+            for group in (
+                self.overall,
+                _group(self.by_segment, score.segment),
+                _group(self.by_version, version),
+            ):
                 group.setdefault(score.bucket_start_ms, Sums()).add(sums)
         self._forget()
         return True
 
     def _first(self, score: Score) -> bool:
-        row = self._rows.setdefault(score.item_id, len(self._rows)) if self._room(score.item_id) else None
+        row = (
+            self._rows.setdefault(score.item_id, len(self._rows))
+            if self._room(score.item_id)
+            else None
+        )
         too_old = len(self._scored) >= MAX_BUCKETS and score.bucket_start_ms < min(self._scored)
         if row is None or too_old:
             return False

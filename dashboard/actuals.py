@@ -30,7 +30,9 @@ EMPTY: Floats = np.zeros((0, 0), np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Ingest's own counts, summed over partitions: read = applied + duplicate + late_dropped + dead_letter."""
+    """Ingest's own counts, summed over partitions: read = applied + duplicate + late_dropped +
+    dead_letter.
+    """
 
     read: int = 0
     applied: int = 0
@@ -52,7 +54,9 @@ class Actuals:
     start_ms: int = 0
     num_buckets: int = 0
     rows: Mapping[str, int] = field(default_factory=dict)
-    values: Mapping[str, Floats] = field(default_factory=lambda: dict.fromkeys(SHOWN_CHANNELS, EMPTY))
+    values: Mapping[str, Floats] = field(
+        default_factory=lambda: dict.fromkeys(SHOWN_CHANNELS, EMPTY)
+    )
     books: Books = Books()
 
     @property
@@ -61,7 +65,9 @@ class Actuals:
         return self.start_ms + self.num_buckets * self.resolution_ms
 
     def series(self, item_id: str, channel: str, from_ms: int) -> tuple[int, Floats]:
-        """An item's buckets from the one that holds `from_ms` on: the first one's start and their values."""
+        """An item's buckets from the one that holds `from_ms` on: the first one's start and their
+        values.
+        """
         row = self.rows.get(item_id)
         skip = min(max(0, (from_ms - self.start_ms) // self.resolution_ms), self.num_buckets)
         start_ms = self.start_ms + skip * self.resolution_ms
@@ -70,7 +76,9 @@ class Actuals:
         return start_ms, self.values[channel][row, skip:]
 
     def total(self, channel: str, from_ms: int) -> Floats:
-        """Each item's sum from the bucket that holds `from_ms` on; NaN where none of it was observed."""
+        """Each item's sum from the bucket that holds `from_ms` on; NaN where none of it was
+        observed.
+        """
         skip = min(max(0, (from_ms - self.start_ms) // self.resolution_ms), self.num_buckets)
         part_IB = self.values[channel][:, skip:]
         sums: Floats = np.nansum(part_IB, axis=1)
@@ -99,7 +107,9 @@ class RedisSource:
         self._clock = open_clock(client)
         self._client = client
         self._store = WindowStore(client, settings.redis.generation)
-        self._reader = WindowReader(client, settings.redis.generation, self._resolution_ms, KEPT_BUCKETS, rules=rules)
+        self._reader = WindowReader(
+            client, settings.redis.generation, self._resolution_ms, KEPT_BUCKETS, rules=rules
+        )
         self._books = Books()
         self._end_ms: int | None = None
 
@@ -124,12 +134,18 @@ class RedisSource:
     def _read_books(self) -> Books:
         if self._store.generation != self._reader.generation:
             self._store = WindowStore(self._client, self._reader.generation)
-        headers = [self._store.header(topic, partition) for topic, partition in self._store.partitions()]
+        headers = [
+            self._store.header(topic, partition) for topic, partition in self._store.partitions()
+        ]
         names = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
-        return Books(**{name: sum(getattr(header, name) for header in headers if header) for name in names})
+        return Books(
+            **{name: sum(getattr(header, name) for header in headers if header) for name in names}
+        )
 
 
-def snapshot(view: WindowView, rows: Mapping[str, int], resolution_ms: int, books: Books) -> Actuals:
+def snapshot(
+    view: WindowView, rows: Mapping[str, int], resolution_ms: int, books: Books
+) -> Actuals:
     """Integers of the tiles to units and currency; unobserved cells to NaN."""
     values = {}
     for channel in SHOWN_CHANNELS:

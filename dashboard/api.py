@@ -1,4 +1,6 @@
-"""Questions the page asks about totals, errors and items, answered from the view and the actuals as plain data."""
+"""Questions the page asks about totals, errors and items, answered from the view and the actuals as
+plain data.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ MARKED_EVENTS = ("promoted", "rejected", "swapped", "rolled_back")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What time it is for the shop, how fast that time runs, and the rates of the last seconds of wall time."""
+    """What time it is for the shop, how fast that time runs, and the rates of the last seconds of
+    wall time.
+    """
 
     now_ms: int
     speed: float = 1.0
@@ -88,7 +92,9 @@ def overview(view: View, actuals: Actuals, moment: Moment) -> Json:
 
 
 def errors(view: View, segment: str, max_points: int) -> Json:
-    """The error over time, each point over the day that ends there, with what happened to the model meanwhile."""
+    """The error over time, each point over the day that ends there, with what happened to the model
+    meanwhile.
+    """
     buckets = view.accuracy.by_segment.get(segment, {}) if segment else view.accuracy.overall
     points = rolling(buckets)
     points = points[:: max(1, -(-len(points) // max_points))]
@@ -186,7 +192,9 @@ def _expected_day(forecasts: ItemForecasts, resolution_ms: int) -> float:
 
 
 def _list_entry(row: _Row, view: View, actuals: Actuals) -> Json:
-    start_ms, units_B = actuals.series(row.item_id, "units", actuals.end_ms - SPARK_BUCKETS * actuals.resolution_ms)
+    start_ms, units_B = actuals.series(
+        row.item_id, "units", actuals.end_ms - SPARK_BUCKETS * actuals.resolution_ms
+    )
     forecasts = view.book.items.get(row.item_id)
     return {
         "item_id": row.item_id,
@@ -230,7 +238,9 @@ def item(view: View, actuals: Actuals, moment: Moment, item_id: str) -> Json | N
         "about": _about(view, item_id, sku),
         "actuals": {"start_ms": start_ms, "units": numbers(units_B), "views": numbers(views_B)},
         "forecast": _fan(forecasts) if forecasts else None,
-        "past": {lead: _past(forecasts, lead, view.book.resolution_ms, from_ms) for lead in LEADS} if forecasts else {},
+        "past": {lead: _past(forecasts, lead, view.book.resolution_ms, from_ms) for lead in LEADS}
+        if forecasts
+        else {},
         "promotions": _bands(view, sku, from_ms, moment.now_ms + ITEM_HISTORY_MS),
     }
 
@@ -287,10 +297,16 @@ def _bands(view: View, sku: str, from_ms: int, to_ms: int) -> list[Json]:
     ]
 
 
-def at_levels(forecasts: ItemForecasts, levels: tuple[float, ...], steps: int) -> list[npt.NDArray[np.float64]]:
-    """The newest forecast's quantiles at the asked levels, one row a level, the first `steps` steps."""
+def at_levels(
+    forecasts: ItemForecasts, levels: tuple[float, ...], steps: int
+) -> list[npt.NDArray[np.float64]]:
+    """The newest forecast's quantiles at the asked levels, one row a level, the first `steps`
+    steps.
+    """
     known_L = forecasts.newest.quantile_levels
-    table_LS = np.array([np.interp(levels, known_L, row_L) for row_L in forecasts.quantiles_SL[:steps]]).T
+    table_LS = np.array(
+        [np.interp(levels, known_L, row_L) for row_L in forecasts.quantiles_SL[:steps]]
+    ).T
     return list(table_LS)
 
 

@@ -1,4 +1,6 @@
-"""The dashboard process: one event loop that follows the topics, looks at Redis in a thread, and serves the page."""
+"""The dashboard process: one event loop that follows the topics, looks at Redis in a thread, and
+serves the page.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ log = get_logger(__name__)
 
 
 class Page:
-    """What the routes look at: the view, the newest actuals, the clock, and what is wrong at the moment."""
+    """What the routes look at: the view, the newest actuals, the clock, and what is wrong at the
+    moment.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.view = View(settings.worker, settings.events.series_by)
@@ -55,7 +59,12 @@ class Page:
         read_s, clock_ms, speed = self._clock
         now_ms = clock_ms + round((time.monotonic() - read_s) * 1_000 * speed)
         return api.Moment(
-            now_ms, speed, self._events_per_s, self._forecasts_per_s, self.feed.problem, self.redis_problem
+            now_ms,
+            speed,
+            self._events_per_s,
+            self._forecasts_per_s,
+            self.feed.problem,
+            self.redis_problem,
         )
 
     def summary(self) -> dict[str, Any]:
@@ -69,7 +78,9 @@ class Page:
     def not_ready(self) -> str | None:
         """Why the page is not ready; None when it is."""
         problems = {"kafka": self.feed.problem, "redis": self.redis_problem}
-        return "; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem) or None
+        return (
+            "; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem) or None
+        )
 
     def look(self, source: Source) -> tuple[Actuals | None, tuple[int, float]]:
         """One blocking look at Redis, for a thread."""
@@ -96,12 +107,24 @@ class _Figures:
         page = self._page
         yield _gauge("freshet_dashboard_subscribers", "Open live streams.", page.hub.subscribers)
         yield _gauge("freshet_dashboard_items", "Items with a forecast.", len(page.view.book.items))
-        age_ms = page.moment().now_ms - page.view.book.newest_cutoff_ms if page.view.book.items else float("nan")
-        yield _gauge("freshet_dashboard_forecast_age_ms", "Clock time since the newest forecast's cutoff.", age_ms)
-        refused = CounterMetricFamily("freshet_dashboard_subscribers_refused", "Streams refused for want of room.")
+        age_ms = (
+            page.moment().now_ms - page.view.book.newest_cutoff_ms
+            if page.view.book.items
+            else float("nan")
+        )
+        yield _gauge(
+            "freshet_dashboard_forecast_age_ms",
+            "Clock time since the newest forecast's cutoff.",
+            age_ms,
+        )
+        refused = CounterMetricFamily(
+            "freshet_dashboard_subscribers_refused", "Streams refused for want of room."
+        )
         refused.add_metric([], page.hub.refused)
         yield refused
-        records = CounterMetricFamily("freshet_dashboard_records", "Records read.", labels=["kind", "usable"])
+        records = CounterMetricFamily(
+            "freshet_dashboard_records", "Records read.", labels=["kind", "usable"]
+        )
         for kind, count in page.view.applied.items():
             records.add_metric([kind, "yes"], count)
         for kind, count in page.view.malformed.items():
@@ -124,7 +147,8 @@ class _Server(uvicorn.Server):
 def run(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
     """Serve the page until SIGTERM or SIGINT. Blocks.
 
-    A broker or a Redis that is away is asked again and again; the page and /readyz say so meanwhile.
+    A broker or a Redis that is away is asked again and again; the page and /readyz say so
+    meanwhile.
 
     Args:
         settings: All settings; `dashboard.port` 0 picks a free port.
@@ -179,7 +203,11 @@ async def serve(
     """Everything inside the event loop, until `stop` is set or a signal comes."""
     page = Page(settings)
     config = uvicorn.Config(
-        web.build(page), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_S
+        web.build(page),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=DRAIN_S,
     )
     server = _Server(config)
     stop = stop or asyncio.Event()
@@ -216,7 +244,9 @@ async def _until_stopped(
             task.result()
 
 
-async def _announce(server: uvicorn.Server, listener: socket.socket, on_ready: Callable[[str], None] | None) -> None:
+async def _announce(
+    server: uvicorn.Server, listener: socket.socket, on_ready: Callable[[str], None] | None
+) -> None:
     while not server.started:
         await asyncio.sleep(0.01)
     log.info("serving", address=address(listener))
@@ -243,7 +273,9 @@ async def _look(page: Page, settings: Settings, source: Source | None) -> None:
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT stop the process, when this loop runs in the main thread (a test's may not)."""
+    """SIGTERM and SIGINT stop the process, when this loop runs in the main thread (a test's may
+    not).
+    """
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,4 +1,6 @@
-"""The boards: flash sales with their sell-out estimate, drift by segment, and the life of each weights version."""
+"""The boards: flash sales with their sell-out estimate, drift by segment, and the life of each
+weights version.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ AFTER_MS = 2 * DAY_MS
 STATE_ORDER = {"drift": 0, "warning": 1, "stable": 2}
 
 
-# Flash sales ----------------------------------------------------------------------------------------------
+# Flash sales --------------------------------------------------------------------------------------
 
 
 def flash_sales(view: View, actuals: Actuals, now_ms: int) -> Json:
@@ -43,7 +45,12 @@ def flash_sales(view: View, actuals: Actuals, now_ms: int) -> Json:
     by_sku = _items_by_sku(view, actuals)
     sales = [_sale(known, view, actuals, now_ms, by_sku) for known in shown]
     order = {"running": 0, "announced": 1, "ended": 2}
-    sales.sort(key=lambda sale: (order[sale["state"]], sale["starts_ms"] * (-1 if sale["state"] == "ended" else 1)))
+    sales.sort(
+        key=lambda sale: (
+            order[sale["state"]],
+            sale["starts_ms"] * (-1 if sale["state"] == "ended" else 1),
+        )
+    )
     return {"now_ms": now_ms, "total": len(sales), "sales": sales[:MAX_SALES]}
 
 
@@ -57,14 +64,26 @@ def _items_by_sku(view: View, actuals: Actuals) -> dict[str, list[str]]:
     return by_sku
 
 
-def _sale(known: Announced, view: View, actuals: Actuals, now_ms: int, by_sku: dict[str, list[str]]) -> Json:
+def _sale(
+    known: Announced, view: View, actuals: Actuals, now_ms: int, by_sku: dict[str, list[str]]
+) -> Json:
     promotion = known.promotion
     skus = view.shop.promoted_skus(promotion)
-    rows = [_sale_item(item_id, known, view, actuals, now_ms) for sku in skus for item_id in by_sku.get(sku, [])]
+    rows = [
+        _sale_item(item_id, known, view, actuals, now_ms)
+        for sku in skus
+        for item_id in by_sku.get(sku, [])
+    ]
     rows.sort(key=lambda row: (-(row["chance"] or 0.0), -(row["sold"] or 0.0), row["item_id"]))
     entry = view.shop.entry(promotion.sku) if promotion.sku else None
     sold, on_hand = (_known_sum(row[name] for row in rows) for name in ("sold", "on_hand"))
-    state = "announced" if now_ms < known.starts_ms else "running" if now_ms < known.ends_ms else "ended"
+    state = (
+        "announced"
+        if now_ms < known.starts_ms
+        else "running"
+        if now_ms < known.ends_ms
+        else "ended"
+    )
     return {
         "promotion_id": promotion.promotion_id,
         "state": state,
@@ -88,14 +107,18 @@ def _sale_item(item_id: str, known: Announced, view: View, actuals: Actuals, now
     estimate: SellOut | None = None
     if forecasts is not None and on_hand is not None and now_ms < known.ends_ms:
         outlook = Outlook.of(forecasts.newest)
-        estimate = estimate_sell_out(outlook, on_hand=on_hand, now_ms=now_ms, ends_at_ms=known.ends_ms)
+        estimate = estimate_sell_out(
+            outlook, on_hand=on_hand, now_ms=now_ms, ends_at_ms=known.ends_ms
+        )
     return {
         "item_id": item_id,
         "region": forecasts.newest.region if forecasts else "",
         "sold": sold,
         "on_hand": on_hand,
         "sell_through": _share(sold, on_hand),
-        "eta_ms": [estimate.eta_ms_p10, estimate.eta_ms_p50, estimate.eta_ms_p90] if estimate else None,
+        "eta_ms": [estimate.eta_ms_p10, estimate.eta_ms_p50, estimate.eta_ms_p90]
+        if estimate
+        else None,
         "chance": round(estimate.chance, 3) if estimate else None,
         "until_ms": estimate.until_ms if estimate else None,
         "expected_units": round(estimate.expected_units, 1) if estimate else None,
@@ -103,7 +126,9 @@ def _sale_item(item_id: str, known: Announced, view: View, actuals: Actuals, now
 
 
 def _sold(item_id: str, known: Announced, actuals: Actuals) -> float | None:
-    """Units since the sale's start, up to its end; buckets that are only partly in it count for their share."""
+    """Units since the sale's start, up to its end; buckets that are only partly in it count for
+    their share.
+    """
     start_ms, units_B = actuals.series(item_id, "units", known.starts_ms)
     width_ms, sold, observed = actuals.resolution_ms, 0.0, False
     for step, units in enumerate(units_B.tolist()):
@@ -127,7 +152,7 @@ def _known_sum(values: Iterable[float | None]) -> float | None:
     return round(sum(known), 1) if known else None
 
 
-# Drift ----------------------------------------------------------------------------------------------------
+# Drift --------------------------------------------------------------------------------------------
 
 
 def drift(view: View) -> Json:
@@ -171,7 +196,9 @@ def _drift_card(view: View, alerts: list[DriftAlert]) -> Json:
         "weights_version": trouble.weights_version,
         "description": newest.description,
         "action": newest.action,
-        "history": [{"state": a.state, "at_ms": a.detected_at_ms, "size": a.size} for a in alerts[-8:]],
+        "history": [
+            {"state": a.state, "at_ms": a.detected_at_ms, "size": a.size} for a in alerts[-8:]
+        ],
         "error": {
             "at_ms": [start + view.accuracy.resolution_ms for start, _ in points],
             "wql": [_rounded(sums.wql()) for _, sums in points],
@@ -180,21 +207,33 @@ def _drift_card(view: View, alerts: list[DriftAlert]) -> Json:
     }
 
 
-# Models ---------------------------------------------------------------------------------------------------
+# Models -------------------------------------------------------------------------------------------
 
 
 def models(view: View) -> Json:
-    """Weights versions, the newest first, each with its training, verdict, swaps and error before and after."""
+    """Weights versions, the newest first, each with its training, verdict, swaps and error before
+    and after.
+    """
     events = sorted(view.models, key=lambda event: event.at_ms)
     served = [event for event in events if event.kind in ("promoted", "rolled_back")]
-    # A candidate gets its version's name with the promotion; what happened before belongs to the same entry.
-    named = {event.request_id: event.version for event in events if event.kind == "promoted" and event.request_id}
+    # A candidate gets its version's name with the promotion; what happened before belongs to the
+    # same entry.
+    named = {
+        event.request_id: event.version
+        for event in events
+        if event.kind == "promoted" and event.request_id
+    }
     by_version: dict[str, list[ModelEvent]] = {}
     for event in events:
         if event.kind != "rolled_back":
-            name = named.get(event.request_id, event.version) if event.kind == "training" else event.version
+            name = (
+                named.get(event.request_id, event.version)
+                if event.kind == "training"
+                else event.version
+            )
             by_version.setdefault(name, []).append(event)
-    # What forecasts name is what serves; a promotion says what will, once a worker has swapped it in.
+    # What forecasts name is what serves; a promotion says what will, once a worker has swapped it
+    # in.
     serving = view.book.weights_version or (served[-1].version if served else "")
     versions = [_version(view, name, known, served, serving) for name, known in by_version.items()]
     versions.sort(key=lambda version: -version["at_ms"])
@@ -216,23 +255,39 @@ def _pending(view: View) -> list[Json]:
     waiting = [request for name, request in view.retrains.items() if name not in answered]
     waiting.sort(key=lambda request: -request.requested_at_ms)
     return [
-        {"reason": request.reason, "segments": request.segments, "requested_at_ms": request.requested_at_ms}
+        {
+            "reason": request.reason,
+            "segments": request.segments,
+            "requested_at_ms": request.requested_at_ms,
+        }
         for request in waiting[:MAX_PENDING]
     ]
 
 
-def _version(view: View, name: str, events: list[ModelEvent], served: list[ModelEvent], serving: str) -> Json:
+def _version(
+    view: View, name: str, events: list[ModelEvent], served: list[ModelEvent], serving: str
+) -> Json:
     by_kind = {event.kind: event for event in events}
     verdict = by_kind.get("promoted") or by_kind.get("rejected")
     promoted = by_kind.get("promoted")
-    request = view.retrains.get(next((event.request_id for event in events if event.request_id), ""))
+    request = view.retrains.get(
+        next((event.request_id for event in events if event.request_id), "")
+    )
     undone = _undone(promoted, served) if promoted else None
     return {
         "version": name,
-        "parent": next((event.parent for event in events if event.parent and event.kind != "swapped"), ""),
+        "parent": next(
+            (event.parent for event in events if event.parent and event.kind != "swapped"), ""
+        ),
         "status": _status(name, events, served, serving, undone is not None),
-        "at_ms": max((event.at_ms for event in events if event.kind != "swapped"), default=events[-1].at_ms),
-        "steps": [{"kind": event.kind, "at_ms": event.at_ms} for event in events if event.kind != "swapped"],
+        "at_ms": max(
+            (event.at_ms for event in events if event.kind != "swapped"), default=events[-1].at_ms
+        ),
+        "steps": [
+            {"kind": event.kind, "at_ms": event.at_ms}
+            for event in events
+            if event.kind != "swapped"
+        ],
         "swaps": [
             {"worker": event.worker, "at_ms": event.at_ms, "pause_ms": event.pause_ms}
             for event in events
@@ -250,11 +305,15 @@ def _version(view: View, name: str, events: list[ModelEvent], served: list[Model
 
 def _undone(promoted: ModelEvent, served: list[ModelEvent]) -> ModelEvent | None:
     """The roll-back that ended a promotion: it names as parent what it took out of service."""
-    after = (event for event in served if event.kind == "rolled_back" and event.at_ms > promoted.at_ms)
+    after = (
+        event for event in served if event.kind == "rolled_back" and event.at_ms > promoted.at_ms
+    )
     return next((event for event in after if event.parent == promoted.version), None)
 
 
-def _status(version: str, events: list[ModelEvent], served: list[ModelEvent], serving: str, undone: bool) -> str:
+def _status(
+    version: str, events: list[ModelEvent], served: list[ModelEvent], serving: str, undone: bool
+) -> str:
     kinds = [event.kind for event in events]
     if undone:
         return "rolled_back"
@@ -268,9 +327,11 @@ def _status(version: str, events: list[ModelEvent], served: list[ModelEvent], se
 
 
 def _before_and_after(view: View, promoted: ModelEvent, undone: ModelEvent | None) -> Json:
-    """The error of all forecasts over the day before a promotion, and of the version's own since, two days at most.
+    """The error of all forecasts over the day before a promotion, and of the version's own since,
+    two days at most.
 
-    Forecasts that the version before it issued mature for a horizon longer, so they are left out of the second.
+    Forecasts that the version before it issued mature for a horizon longer, so they are left out of
+    the second.
     """
     until_ms = min(promoted.at_ms + AFTER_MS, undone.at_ms if undone else promoted.at_ms + AFTER_MS)
     before = total(view.accuracy.overall, promoted.at_ms - DAY_MS, promoted.at_ms)
@@ -284,14 +345,21 @@ def _before_and_after(view: View, promoted: ModelEvent, undone: ModelEvent | Non
 
 
 def gate_lines(gate: dict[str, float | str | bool]) -> list[Json]:
-    """The verdict's conditions: each name with its value, its threshold and whether it holds, the failed first.
+    """The verdict's conditions: each name with its value, its threshold and whether it holds, the
+    failed first.
 
-    >>> gate_lines({"verdict": "reject", "gain_low": -0.02, "gain_low.threshold": 0.01, "gain_low.ok": False})
+    >>> gate_lines({"verdict": "reject", "gain_low": -0.02, "gain_low.threshold": 0.01,
+    ...     "gain_low.ok": False})
     [{'name': 'gain_low', 'value': -0.02, 'threshold': 0.01, 'ok': False}]
     """
     names = [name.removesuffix(".ok") for name in gate if name.endswith(".ok")]
     lines = [
-        {"name": name, "value": gate.get(name), "threshold": gate.get(f"{name}.threshold"), "ok": gate[f"{name}.ok"]}
+        {
+            "name": name,
+            "value": gate.get(name),
+            "threshold": gate.get(f"{name}.threshold"),
+            "ok": gate[f"{name}.ok"],
+        }
         for name in names
     ]
     return sorted(lines, key=lambda line: bool(line["ok"]))

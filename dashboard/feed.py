@@ -1,4 +1,6 @@
-"""From the topics into the view, with aiokafka: no group, nothing committed, every topic followed to its end and on."""
+"""From the topics into the view, with aiokafka: no group, nothing committed, every topic followed
+to its end and on.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from freshet.stream.errors import ConfigError
 from freshet.stream.telemetry import get_logger
 
 TAILS: Mapping[Kind, int] = {"forecasts": 20_000, "scores": 40_000}
-"""Records from the end of each partition at which reading starts; the other topics are read whole."""
+"""Records from the end of each partition at which reading starts; the other topics are read whole.
+"""
 
 MAX_RECORDS_PER_POLL = 500
 POLL_MS = 250
@@ -29,13 +32,16 @@ log = get_logger(__name__)
 
 
 class Feed:
-    """Follows the topics until cancelled, through broker restarts and logs that lose their beginning.
+    """Follows the topics until cancelled, through broker restarts and logs that lose their
+    beginning.
 
-    Each record is applied once: positions are kept here, so that a new connection, or an assignment that changed
-    because a topic appeared, goes on where the last one stopped.
+    Each record is applied once: positions are kept here, so that a new connection, or an assignment
+    that changed because a topic appeared, goes on where the last one stopped.
     """
 
-    def __init__(self, settings: KafkaSettings, view: View, *, on_records: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, settings: KafkaSettings, view: View, *, on_records: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
         self._view = view
         self._on_records = on_records
@@ -55,7 +61,11 @@ class Feed:
             try:
                 await self._follow()
             except (KafkaError, OSError) as error:
-                retry_s = FIRST_RETRY_S if self.problem is None else min(max(FIRST_RETRY_S, 2 * retry_s), MAX_RETRY_S)
+                retry_s = (
+                    FIRST_RETRY_S
+                    if self.problem is None
+                    else min(max(FIRST_RETRY_S, 2 * retry_s), MAX_RETRY_S)
+                )
                 self.problem = _in_words(self._settings.bootstrap_servers, error)
                 log.warning("kafka_away", error=self.problem, retry_s=retry_s)
                 await asyncio.sleep(retry_s)
@@ -68,7 +78,9 @@ class Feed:
             while True:
                 if consumer.assignment() != self._assigned:
                     await self._place(consumer)
-                polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_RECORDS_PER_POLL)
+                polled = await consumer.getmany(
+                    timeout_ms=POLL_MS, max_records=MAX_RECORDS_PER_POLL
+                )
                 for partition, records in polled.items():
                     self._apply(partition, records)
                 if not polled:
@@ -79,23 +91,34 @@ class Feed:
             await consumer.stop()
 
     async def _check_reachable(self, consumer: AIOKafkaConsumer) -> None:
-        """A quiet consumer hides a broker that is gone: aiokafka itself retries for ever without a word."""
+        """A quiet consumer hides a broker that is gone: aiokafka itself retries for ever without a
+        word.
+        """
         if not self._assigned:
             return
         partition = min(self._assigned)
-        await asyncio.wait_for(consumer.end_offsets([partition]), self._settings.request_timeout_ms / 1_000)
+        await asyncio.wait_for(
+            consumer.end_offsets([partition]), self._settings.request_timeout_ms / 1_000
+        )
 
     async def _place(self, consumer: AIOKafkaConsumer) -> None:
-        """Seek every assigned partition: to where reading stopped, else to the tail or the beginning."""
+        """Seek every assigned partition: to where reading stopped, else to the tail or the
+        beginning.
+        """
         assigned = frozenset(consumer.assignment())
         first = await consumer.beginning_offsets(assigned)
         end = await consumer.end_offsets(assigned)
         for partition in assigned:
             at = self._next.get(partition)
             if at is None or not first[partition] <= at <= end[partition]:
-                # Past the end: the topic was made anew. Before the start: the log lost what was not read yet.
+                # Past the end: the topic was made anew. Before the start: the log lost what was not
+                # read yet.
                 tail = TAILS.get(self._kinds[partition.topic])
-                at = first[partition] if tail is None else max(first[partition], end[partition] - tail)
+                at = (
+                    first[partition]
+                    if tail is None
+                    else max(first[partition], end[partition] - tail)
+                )
             self._next[partition] = at
             consumer.seek(partition, at)
         self._assigned = assigned
@@ -106,14 +129,22 @@ class Feed:
             if record.offset < self._next.get(partition, 0):
                 continue
             if not self._view.apply(kind, record.key, record.value, record.timestamp):
-                log.debug("record_skipped", topic=partition.topic, partition=partition.partition, offset=record.offset)
+                log.debug(
+                    "record_skipped",
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    offset=record.offset,
+                )
             self._next[partition] = record.offset + 1
         self._on_records()
 
 
 def _in_words(servers: str, error: Exception) -> str:
     if isinstance(error, KafkaConnectionError | OSError):
-        return f"Kafka at {servers} does not answer; is it running, and is kafka.bootstrap_servers right?"
+        return (
+            f"Kafka at {servers} does not answer; is it running, and is "
+            "kafka.bootstrap_servers right?"
+        )
     return f"Kafka at {servers}: {error or type(error).__name__}"
 
 
@@ -136,7 +167,8 @@ def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
     """aiokafka's arguments for our settings.
 
     Raises:
-        ConfigError: The certificate file cannot be read, or the mechanism needs what the page does not have.
+        ConfigError: The certificate file cannot be read, or the mechanism needs what the page does
+            not have.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
@@ -155,7 +187,9 @@ def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
         options["sasl_plain_username"] = settings.sasl_username
         options["sasl_plain_password"] = settings.sasl_password.get_secret_value()
         if settings.sasl_mechanism == "OAUTHBEARER":
-            options["sasl_oauth_token_provider"] = _GivenToken(settings.sasl_password.get_secret_value())
+            options["sasl_oauth_token_provider"] = _GivenToken(
+                settings.sasl_password.get_secret_value()
+            )
     if settings.security_protocol.endswith("SSL"):
         options["ssl_context"] = _ssl_context(settings.ssl_ca_location)
     return options
@@ -165,7 +199,9 @@ def _ssl_context(ca_location: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_location or None)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"kafka.ssl_ca_location {ca_location!r} cannot be used: {error}") from None
+        raise ConfigError(
+            f"kafka.ssl_ca_location {ca_location!r} cannot be used: {error}"
+        ) from None
 
 
 class _GivenToken(AbstractTokenProvider):  # type: ignore[misc]

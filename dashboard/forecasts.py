@@ -1,4 +1,5 @@
-"""Forecasts by item: the newest one, and what earlier ones said about each bucket one step and one day ahead.
+"""Forecasts by item: the newest one, and what earlier ones said about each bucket one step and one
+day ahead.
 
 Dimensions: S steps, L levels, B buckets of the ring, Q the three quantiles kept of past forecasts.
 """
@@ -44,7 +45,9 @@ class ItemForecasts:
         self.past_BQ[lead][slot] = quantiles_Q
 
     def past(self, lead: str) -> tuple[npt.NDArray[np.int64], Floats]:
-        """Bucket numbers in ascending order and the quantiles forecast for them at `PAST_LEVELS`."""
+        """Bucket numbers in ascending order and the quantiles forecast for them at
+        `PAST_LEVELS`.
+        """
         if lead not in self.past_bucket:
             return np.zeros(0, np.int64), np.zeros((0, len(PAST_LEVELS)), np.float32)
         buckets = self.past_bucket[lead]
@@ -53,7 +56,9 @@ class ItemForecasts:
 
 
 class ForecastBook:
-    """All items' forecasts at one resolution; at most `MAX_ITEMS` of them, later ones are counted in `refused`."""
+    """All items' forecasts at one resolution; at most `MAX_ITEMS` of them, later ones are counted
+    in `refused`.
+    """
 
     def __init__(self, resolution_ms: int) -> None:
         self.resolution_ms = resolution_ms
@@ -65,11 +70,12 @@ class ForecastBook:
         self._day_steps = max(1, DAY_MS // resolution_ms)
 
     def apply(self, forecast: Forecast) -> bool:
-        """Take a forecast in; False when it changes nothing (seen already, older, or of another resolution).
+        """Take a forecast in; False when it changes nothing (seen already, older, or of another
+        resolution).
 
         Raises:
-            EventError: Its quantiles are not a finite [steps, levels] table over rising levels, or its sums none over
-                rising numbers of those steps.
+            EventError: Its quantiles are not a finite [steps, levels] table over rising levels, or
+                its sums none over rising numbers of those steps.
         """
         if forecast.resolution_ms != self.resolution_ms:
             return False
@@ -87,14 +93,19 @@ class ForecastBook:
         entry.newest, entry.quantiles_SL, entry.expected_S = forecast, quantiles_SL, expected_S
         self._keep_past(entry, levels)
         if forecast.cutoff_ms >= self.newest_cutoff_ms:
-            self.newest_cutoff_ms, self.weights_version = forecast.cutoff_ms, forecast.weights_version
+            self.newest_cutoff_ms, self.weights_version = (
+                forecast.cutoff_ms,
+                forecast.weights_version,
+            )
         return True
 
     def _keep_past(self, entry: ItemForecasts, levels: npt.NDArray[np.float64]) -> None:
         first = entry.newest.cutoff_ms // self.resolution_ms
         for lead, step in zip(LEADS, (1, self._day_steps), strict=True):
             if step <= len(entry.quantiles_SL):
-                kept = np.interp(PAST_LEVELS, levels, entry.quantiles_SL[step - 1]).astype(np.float32)
+                kept = np.interp(PAST_LEVELS, levels, entry.quantiles_SL[step - 1]).astype(
+                    np.float32
+                )
                 entry.keep(lead, first + step - 1, kept)
 
 
@@ -102,40 +113,55 @@ def _newer(forecast: Forecast, known: Forecast) -> bool:
     """First of a kind wins: the same cutoff and weights again is a repeat."""
     if forecast.cutoff_ms != known.cutoff_ms:
         return forecast.cutoff_ms > known.cutoff_ms
-    return forecast.weights_version != known.weights_version and forecast.issued_at_ms >= known.issued_at_ms
+    return (
+        forecast.weights_version != known.weights_version
+        and forecast.issued_at_ms >= known.issued_at_ms
+    )
 
 
 def _checked(forecast: Forecast) -> tuple[npt.NDArray[np.float64], Floats]:
     levels = np.asarray(forecast.quantile_levels, np.float64)
     steps = len(forecast.quantiles)
-    rising = len(levels) > 0 and levels[0] > 0 and levels[-1] < 1 and bool((np.diff(levels) > 0).all())
+    rising = (
+        len(levels) > 0 and levels[0] > 0 and levels[-1] < 1 and bool((np.diff(levels) > 0).all())
+    )
     even = 0 < steps <= MAX_STEPS and all(len(row) == len(levels) for row in forecast.quantiles)
     if not rising or not even:
         raise EventError(
-            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected [1..{MAX_STEPS} steps, levels] quantiles "
+            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected [1..{MAX_STEPS} "
+            "steps, levels] quantiles "
             f"over rising levels, found {steps} steps over levels {forecast.quantile_levels}"
         )
     quantiles_SL = np.asarray(forecast.quantiles, np.float32)
     if not np.isfinite(quantiles_SL).all():
-        raise EventError(f"forecast {forecast.forecast_id} of {forecast.item_id} has quantiles that are not finite")
+        raise EventError(
+            f"forecast {forecast.forecast_id} of {forecast.item_id} has quantiles that are not "
+            "finite"
+        )
     if forecast.cumulative is not None:
         _check_sums(forecast, forecast.cumulative)
     return levels, quantiles_SL
 
 
 def _check_sums(forecast: Forecast, sums: Cumulative) -> None:
-    rising = all(low < high for low, high in itertools.pairwise([0, *sums.steps, len(forecast.quantiles) + 1]))
+    rising = all(
+        low < high
+        for low, high in itertools.pairwise([0, *sums.steps, len(forecast.quantiles) + 1])
+    )
     even = len(sums.steps) == len(sums.quantiles) > 0
     fits = even and all(len(row) == len(forecast.quantile_levels) for row in sums.quantiles)
     if not rising or not fits or not np.isfinite(np.asarray(sums.quantiles, np.float32)).all():
         raise EventError(
-            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected finite sums at every level over rising "
-            f"numbers of steps up to {len(forecast.quantiles)}, found {len(sums.quantiles)} over steps {sums.steps}"
+            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected finite sums at "
+            "every level over rising "
+            f"numbers of steps up to {len(forecast.quantiles)}, found {len(sums.quantiles)} "
+            f"over steps {sums.steps}"
         )
 
 
 def mean_weights(levels: npt.NDArray[np.float64]) -> Floats:
-    """Weights that turn quantiles into a mean: the quantile function, straight between levels and flat outside.
+    """Weights that turn quantiles into a mean: the quantile function, straight between levels and
+    flat outside.
 
     Means of steps add up to the mean of their sum, which medians of sparse items do not.
 

@@ -1,4 +1,6 @@
-"""Server-sent events: one message for all subscribers, at most two a second, the newest state only."""
+"""Server-sent events: one message for all subscribers, at most two a second, the newest state
+only.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ RETRY_MS = 2_000
 class Hub:
     """Keeps the newest message and wakes its subscribers.
 
-    Every message holds the whole summary, so a subscriber that was slow or away needs the newest one only: that is
-    how a stream resumes. Ids are `<start of this process>-<number>`; who names the newest gets nothing twice.
+    Every message holds the whole summary, so a subscriber that was slow or away needs the newest
+    one only: that is how a stream resumes. Ids are `<start of this process>-<number>`; who names
+    the newest gets nothing twice.
     """
 
     def __init__(self, max_subscribers: int, *, heartbeat_s: float = HEARTBEAT_S) -> None:
@@ -53,7 +56,9 @@ class Hub:
         self._news = asyncio.Event()
 
     async def stream(self, last_id: str = "") -> AsyncIterator[bytes]:
-        """What one subscriber is sent: the newest message, then each newer one, heartbeats in quiet times."""
+        """What one subscriber is sent: the newest message, then each newer one, heartbeats in quiet
+        times.
+        """
         yield b"retry: %d\n\n" % RETRY_MS
         while not self._closed:
             news = self._news
@@ -68,7 +73,9 @@ class Hub:
                 yield b": still here\n\n"
 
     async def run(self, revision: Callable[[], object], summary: Callable[[], bytes]) -> None:
-        """Publish a summary whenever the revision changed and somebody listens, at most each `MIN_INTERVAL_S`."""
+        """Publish a summary whenever the revision changed and somebody listens, at most each
+        `MIN_INTERVAL_S`.
+        """
         published: object = None
         while True:
             newest = revision()
@@ -82,7 +89,11 @@ class EventStream(StreamingResponse):
     """One subscriber's response; it holds a seat in the hub for as long as it is sent."""
 
     def __init__(self, hub: Hub, last_id: str) -> None:
-        super().__init__(hub.stream(last_id), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        super().__init__(
+            hub.stream(last_id),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store"},
+        )
         self._hub = hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,6 +108,11 @@ class EventStream(StreamingResponse):
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._hub.refused += 1
-        text = f"all {self._hub.max_subscribers} live streams are taken; dashboard.max_subscribers sets how many\n"
-        refusal = Response(text, status_code=503, media_type="text/plain", headers={"Retry-After": "10"})
+        text = (
+            f"all {self._hub.max_subscribers} live streams are taken; "
+            "dashboard.max_subscribers sets how many\n"
+        )
+        refusal = Response(
+            text, status_code=503, media_type="text/plain", headers={"Retry-After": "10"}
+        )
         await refusal(scope, receive, send)

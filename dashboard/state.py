@@ -14,9 +14,28 @@ from freshet.dashboard.forecasts import ForecastBook
 from freshet.stream.catalog.shop import Shop, to_ms
 from freshet.stream.config import WorkerSettings
 from freshet.stream.errors import EventError
-from freshet.stream.schemas import Alert, DriftAlert, Forecast, ModelEvent, Promotion, Record, RetrainRequest, Score
+from freshet.stream.schemas import (
+    Alert,
+    DriftAlert,
+    Forecast,
+    ModelEvent,
+    Promotion,
+    Record,
+    RetrainRequest,
+    Score,
+)
 
-Kind = Literal["forecasts", "scores", "drift", "models", "retrain", "alerts", "catalog", "promotions", "inventory"]
+Kind = Literal[
+    "forecasts",
+    "scores",
+    "drift",
+    "models",
+    "retrain",
+    "alerts",
+    "catalog",
+    "promotions",
+    "inventory",
+]
 Section = Literal["items", "errors", "drift", "models", "flash"]
 
 T = TypeVar("T")
@@ -66,7 +85,9 @@ class View:
     `revisions` counts changes by section, so that a page fetches again only what changed.
     """
 
-    def __init__(self, worker: WorkerSettings, series_by: tuple[str, ...] = ("sku", "region")) -> None:
+    def __init__(
+        self, worker: WorkerSettings, series_by: tuple[str, ...] = ("sku", "region")
+    ) -> None:
         self.book = ForecastBook(worker.resolution_ms)
         self.accuracy = Accuracy(worker.resolution_ms)
         self.series_by = series_by
@@ -98,7 +119,13 @@ class View:
         """
         try:
             changed = self._take(kind, key, value, timestamp_ms)
-        except (EventError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
+        except (
+            EventError,
+            msgspec.MsgspecError,
+            UnicodeDecodeError,
+            RecursionError,
+            OverflowError,
+        ):
             self.malformed[kind] += 1
             return False
         self.applied[kind] += 1
@@ -138,8 +165,12 @@ class View:
         return True
 
     def _forget(self, kind: Kind, key: bytes | None) -> bool:
-        """A tombstone: only alerts are kept by key; elsewhere history stays until it is pushed out."""
-        return kind == "alerts" and key is not None and self.alerts.pop(key.decode(), None) is not None
+        """A tombstone: only alerts are kept by key; elsewhere history stays until it is pushed
+        out.
+        """
+        return (
+            kind == "alerts" and key is not None and self.alerts.pop(key.decode(), None) is not None
+        )
 
     def promotions_of(self, sku: str, from_ms: int, to_ms_: int) -> list[Announced]:
         """Promotions of a sku or its category that touch [from_ms, to_ms_), by start."""
@@ -150,7 +181,10 @@ class View:
             for known in self.promotions.values()
             if known.starts_ms < to_ms_
             and known.ends_ms > from_ms
-            and (known.promotion.sku == sku or (known.promotion.sku is None and known.promotion.category == category))
+            and (
+                known.promotion.sku == sku
+                or (known.promotion.sku is None and known.promotion.category == category)
+            )
         ]
         return sorted(found, key=lambda known: (known.starts_ms, known.promotion.promotion_id))
 

@@ -87,7 +87,11 @@ def _questions(state: State) -> list[Route]:
                 found = question(request)
             except InvalidInputError as error:
                 return json_response({"error": str(error)}, 400)
-            return json_response(found) if found is not None else json_response({"error": "there is no such item"}, 404)
+            return (
+                json_response(found)
+                if found is not None
+                else json_response({"error": "there is no such item"}, 404)
+            )
 
         return Route(path, respond)
 
@@ -96,7 +100,11 @@ def _questions(state: State) -> list[Route]:
 
     def item(request: Request) -> Any:
         item_id = request.path_params["item_id"]
-        return api.item(state.view, state.actuals, state.moment(), item_id) if len(item_id) <= MAX_ITEM_ID else None
+        return (
+            api.item(state.view, state.actuals, state.moment(), item_id)
+            if len(item_id) <= MAX_ITEM_ID
+            else None
+        )
 
     async def stream(request: Request) -> Response:
         return EventStream(state.hub, request.headers.get("last-event-id", ""))
@@ -104,9 +112,15 @@ def _questions(state: State) -> list[Route]:
     return [
         answer("/api/overview", lambda request: state.summary() | {"errors": errors(request)}),
         answer("/api/errors", errors),
-        answer("/api/items", lambda r: api.items(state.view, state.actuals, api.item_query(dict(r.query_params)))),
+        answer(
+            "/api/items",
+            lambda r: api.items(state.view, state.actuals, api.item_query(dict(r.query_params))),
+        ),
         answer("/api/items/{item_id:path}", item),
-        answer("/api/flash-sales", lambda _: boards.flash_sales(state.view, state.actuals, state.moment().now_ms)),
+        answer(
+            "/api/flash-sales",
+            lambda _: boards.flash_sales(state.view, state.actuals, state.moment().now_ms),
+        ),
         answer("/api/drift", lambda _: boards.drift(state.view)),
         answer("/api/models", lambda _: boards.models(state.view)),
         Route("/api/stream", stream),
@@ -122,7 +136,9 @@ def _probes(state: State) -> list[Route]:
         return PlainTextResponse(f"{problem or 'ok'}\n", 503 if problem else 200)
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(state.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(
+            generate_latest(state.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
 
     return [Route("/livez", live), Route("/readyz", ready), Route("/metrics", metrics)]
 
@@ -130,10 +146,15 @@ def _probes(state: State) -> list[Route]:
 def json_response(content: Any, status: int = 200) -> Response:
     """JSON that nobody caches."""
     headers = {"Cache-Control": "no-store"}
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")
+    return Response(
+        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
+        status,
+        headers,
+        "application/json",
+    )
 
 
-# Files ----------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------
 
 
 def _pages() -> list[Route]:
@@ -149,12 +170,21 @@ def _pages() -> list[Route]:
     async def plotly(request: Request) -> Response:
         packed = "gzip" in request.headers.get("accept-encoding", "")
         body = await asyncio.to_thread(_plotly, packed)
-        headers = {"Cache-Control": f"public, max-age={YEAR_S}, immutable", "Vary": "Accept-Encoding"}
+        headers = {
+            "Cache-Control": f"public, max-age={YEAR_S}, immutable",
+            "Vary": "Accept-Encoding",
+        }
         if packed:
             headers["Content-Encoding"] = "gzip"
-        return _unless_known(request, body, f'"plotly-{PLOTLY_VERSION}"', "text/javascript", headers)
+        return _unless_known(
+            request, body, f'"plotly-{PLOTLY_VERSION}"', "text/javascript", headers
+        )
 
-    return [Route("/", page), Route("/static/{name}", static), Route("/vendor/plotly.min.js", plotly)]
+    return [
+        Route("/", page),
+        Route("/static/{name}", static),
+        Route("/vendor/plotly.min.js", plotly),
+    ]
 
 
 def _file(request: Request, path: Path) -> Response:
@@ -166,7 +196,9 @@ def _file(request: Request, path: Path) -> Response:
     return _unless_known(request, body, tag, media_type, {"Cache-Control": "no-cache"})
 
 
-def _unless_known(request: Request, body: bytes, tag: str, media_type: str, headers: dict[str, str]) -> Response:
+def _unless_known(
+    request: Request, body: bytes, tag: str, media_type: str, headers: dict[str, str]
+) -> Response:
     """The body, or 304 when the browser has it already."""
     headers = headers | {"ETag": tag}
     if request.headers.get("if-none-match") == tag:

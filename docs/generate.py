@@ -1,6 +1,7 @@
 """Write the pages that come from the code: configuration.md and a JSON Schema for each record.
 
-`python -m docs.generate` writes them; `python -m docs.generate --check` exits 1 when they are not current.
+`python -m docs.generate` writes them; `python -m docs.generate --check` exits 1 when they are not
+current.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ HEAD = """# Configuration
 
 Generated from `stream/config.py` by `make docs`; do not edit.
 
-One TOML file (`--config FILE`, else `freshet.toml` if it is there), then the environment, which wins. A name in the
-environment is `FRESHET_SECTION__NAME`; lists and tables are JSON there. Any variable may end in `_FILE` and then names
-a file that holds the value, for secrets. An unknown name is an error that names the nearest known one.
+One TOML file (`--config FILE`, else `freshet.toml` if it is there), then the environment, which
+wins. A name in the environment is `FRESHET_SECTION__NAME`; lists and tables are JSON there. Any
+variable may end in `_FILE` and then names a file that holds the value, for secrets. An unknown name
+is an error that names the nearest known one.
 `freshet config show` prints every value and where it came from.
 """
 
@@ -88,7 +90,11 @@ def _cell(value: Any) -> str:
 def schema(kind: str, record: type[schemas.Record]) -> dict[str, Any]:
     """JSON Schema (2020-12) of one topic's value."""
     made = msgspec.json.schema(record)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"freshet.{kind}.v1", **made}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"freshet.{kind}.v1",
+        **made,
+    }
 
 
 def main() -> None:

@@ -29,5 +29,7 @@ def __getattr__(name: str) -> Any:
         AttributeError: there is no such name.
     """
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'freshet' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'freshet' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -17,7 +17,8 @@ from freshet.stream.errors import InvalidInputError
 
 KNOWN_SLOTS = (
     *("price_ratio", "promotion", "discount", "event"),
-    "closed",  # 1 where nothing can be sold: such steps are forecast as 0 and count as missing in the history
+    # 1 where nothing can be sold: such steps are forecast as 0 and count as missing in the history.
+    "closed",
     "effect",  # expected change of log sales, estimated outside from what many series share
     *(f"free_{number}" for number in range(1, 7)),
 )
@@ -76,11 +77,15 @@ class Batch:
         self._check_shapes()
         if self.prediction_length <= 0:
             raise InvalidInputError(
-                f"known_BSK has {self.known_BSK.shape[1]} steps for a context of {self.context_length}: no horizon; "
-                "expected context plus horizon, fill the part after the cutoff with NaN where nothing is known"
+                f"known_BSK has {self.known_BSK.shape[1]} steps for a context of "
+                f"{self.context_length}: no horizon; "
+                "expected context plus horizon, fill the part after the cutoff with NaN where "
+                "nothing is known"
             )
         if self.resolution_ms <= 0:
-            raise InvalidInputError(f"resolution_ms is {self.resolution_ms}; expected a positive length")
+            raise InvalidInputError(
+                f"resolution_ms is {self.resolution_ms}; expected a positive length"
+            )
         broken_B = ((self.target_BT < 0) | torch.isinf(self.target_BT)).any(1)
         if bool(broken_B.any()):
             raise InvalidInputError(
@@ -94,7 +99,8 @@ class Batch:
             found = tuple(getattr(self, name).shape)
             if len(found) != dimensions:
                 raise InvalidInputError(
-                    f"{name} has shape {found}; expected {dimensions} dimensions, as its name's ending says"
+                    f"{name} has shape {found}; expected {dimensions} dimensions, as its "
+                    "name's ending says"
                 )
         (B, T), S = self.target_BT.shape, self.known_BSK.shape[1]
         expected: dict[str, tuple[int, ...]] = {
@@ -110,7 +116,9 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: dict[str, Any] = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
+        changed: dict[str, Any] = {
+            name: change(v) for name, v in values.items() if isinstance(v, Tensor)
+        }
         return replace(self, **changed)
 
 

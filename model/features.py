@@ -21,7 +21,9 @@ YEAR_MS = 31_556_952_000
 WEEK_SHIFT_MS = 3 * DAY_MS
 NUM_PHASE_CHANNELS = 10  # sine and cosine of day, week, month, year and the detected period
 NUM_RUN_CHANNELS = 4
-UNIT_SHARE = 0.25  # below a quarter of its mean a series is seen linearly, above it by its logarithm
+UNIT_SHARE = (
+    0.25  # below a quarter of its mean a series is seen linearly, above it by its logarithm
+)
 SCALE_FLOOR = 0.05
 NOTHING = 0.1  # units: who sells whole ones sells none where less is forecast
 ROUNDING = 1e-5  # of the unit: what arithmetic leaves of nothing
@@ -53,9 +55,9 @@ class Scaled(NamedTuple):
 def scale_target(target_BT: Tensor, closed_BT: Tensor | None = None) -> Scaled:
     """Return z = (arcsinh(y / unit) - loc) / scale, 0 where missing or closed.
 
-    unit is a quarter of the mean, at least one: effects that multiply sales add up in z, and zeros stay at a finite
-    distance. loc is the mean of arcsinh(y / unit) and scale its mean absolute deviation, pulled towards one where
-    little was observed.
+    unit is a quarter of the mean, at least one: effects that multiply sales add up in z, and zeros
+    stay at a finite distance. loc is the mean of arcsinh(y / unit) and scale its mean absolute
+    deviation, pulled towards one where little was observed.
 
     Args:
         target_BT: units, NaN where missing.
@@ -70,14 +72,17 @@ def scale_target(target_BT: Tensor, closed_BT: Tensor | None = None) -> Scaled:
     arc_BT = arcsinh(filled_BT / unit_B[:, None])
     loc_B = arc_BT.sum(1) / count_B.clamp(min=1.0)
     centred_BT = (arc_BT - loc_B[:, None]) * weight_BT
-    scale_B = ((centred_BT.abs().sum(1) + PRIOR_STEPS) / (count_B + PRIOR_STEPS)).clamp(min=SCALE_FLOOR)
+    scale_B = ((centred_BT.abs().sum(1) + PRIOR_STEPS) / (count_B + PRIOR_STEPS)).clamp(
+        min=SCALE_FLOOR
+    )
     return Scaled(centred_BT / scale_B[:, None], weight_BT, Scaling(unit_B, loc_B, scale_B))
 
 
 def arcsinh(size: Tensor) -> Tensor:
     """The inverse hyperbolic sine of numbers >= 0, ten times as fast on a CPU as torch's.
 
-    >>> [round(x, 5) for x in arcsinh(torch.tensor([0.0, 1e-4, 0.75])).tolist()]  # the last one is log 2
+    >>> # The last one is log 2.
+    >>> [round(x, 5) for x in arcsinh(torch.tensor([0.0, 1e-4, 0.75])).tolist()]
     [0.0, 0.0001, 0.69315]
     """
     square = size.square()
@@ -93,12 +98,15 @@ def to_z(units_BX: Tensor, scaling: Scaling) -> Tensor:
 def from_z(z_BX: Tensor, scaling: Scaling) -> Tensor:
     """The network's scale back to units, however many dimensions follow the rows."""
     unit, loc, scale = (value.reshape(-1, *[1] * (z_BX.ndim - 1)) for value in scaling)
-    # sinh(18) is 3e7 units, each at least a quarter of the mean: a cap that only infinity would meet.
+    # sinh(18) is 3e7 units, each at least a quarter of the mean: a cap that only infinity would
+    # meet.
     return torch.sinh((z_BX.float() * scale + loc).clamp(-18.0, 18.0)) * unit
 
 
 def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
-    """The network's scale back to units, sorted along the levels and never below zero; 0 below a tenth of a unit."""
+    """The network's scale back to units, sorted along the levels and never below zero; 0 below a
+    tenth of a unit.
+    """
     units_BHQ = from_z(z_BHQ, scaling).sort(dim=-1).values
     # A quantile of a count that is mostly zero is zero. What is not a number stays visible.
     nothing_B = (ROUNDING * scaling.unit_B).clamp(min=NOTHING)
@@ -107,16 +115,18 @@ def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
 
 def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
     """Counts to standardised log1p and their mask, per row and slot; spread floored at 0.5."""
-    values_BKT, mask_BKT = _standardise(torch.log1p(_slot_by_slot(values_BTK).clamp(min=0.0)), floor=0.5)
+    values_BKT, mask_BKT = _standardise(
+        torch.log1p(_slot_by_slot(values_BTK).clamp(min=0.0)), floor=0.5
+    )
     return values_BKT.mT, mask_BKT.mT
 
 
 def known_channels(known_BSK: Tensor, scale_B: Tensor) -> tuple[Tensor, Tensor]:
     """Known covariates on a common scale, and their mask: [B, S, K] each.
 
-    The price ratio becomes its logarithm, flags and depths stay as they are, the effect is brought to
-    the target's own scale, the free slots are standardised over context and horizon together: all of it is
-    known in advance.
+    The price ratio becomes its logarithm, flags and depths stay as they are, the effect is brought
+    to the target's own scale, the free slots are standardised over context and horizon together:
+    all of it is known in advance.
     """
     known_BKS = _slot_by_slot(known_BSK)
     price_B1S = known_BKS[:, :1].clamp(0.01, 100.0).log() * 2.0
@@ -125,7 +135,9 @@ def known_channels(known_BSK: Tensor, scale_B: Tensor) -> tuple[Tensor, Tensor]:
     free_BXS, free_mask_BXS = _standardise(known_BKS[:, FIRST_FREE:], floor=1e-3)
     named_BXS = torch.cat([price_B1S, named_BXS, effect_B1S], 1)
     mask_BKS = torch.cat([_finite(named_BXS), free_mask_BXS], 1)
-    values_BKS = torch.cat([torch.nan_to_num(named_BXS), free_BXS.sign() * arcsinh(free_BXS.abs())], 1)
+    values_BKS = torch.cat(
+        [torch.nan_to_num(named_BXS), free_BXS.sign() * arcsinh(free_BXS.abs())], 1
+    )
     return values_BKS.mT, mask_BKS.mT
 
 
@@ -134,7 +146,9 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def _slot_by_slot(values_BSK: Tensor) -> Tensor:
-    """The same as [B, K, S]: a CPU is several times as fast where the steps of a slot are neighbours in memory."""
+    """The same as [B, K, S]: a CPU is several times as fast where the steps of a slot are
+    neighbours in memory.
+    """
     return values_BSK.float().mT.contiguous()
 
 
@@ -148,10 +162,11 @@ def _standardise(values_BKS: Tensor, *, floor: float) -> tuple[Tensor, Tensor]:
 
 
 def run_channels(known_BSK: Tensor) -> Tensor:
-    """Where a step lies in its promotion and next to closed days, from 1 falling towards 0: [B, S, 4].
+    """Where a step lies in its promotion and next to closed days, from 1 falling towards 0: [B, S,
+    4].
 
-    The promotion's first step and its last, the first step after a closed one and the last before one; 0 outside of
-    promotions and where no step is closed.
+    The promotion's first step and its last, the first step after a closed one and the last before
+    one; 0 outside of promotions and where no step is closed.
 
     Args:
         known_BSK: what `known_channels` gives, 0 where neutral or missing.
@@ -160,7 +175,8 @@ def run_channels(known_BSK: Tensor) -> Tensor:
     closed_BS = known_BSK[..., CLOSED] > 0
     marks_BXS = torch.stack([~on_BS, ~on_BS.flip(1), closed_BS, closed_BS.flip(1)], 1)
     index_S = torch.arange(1.0, on_BS.shape[1] + 1.0, device=known_BSK.device)
-    # A promotion may have begun before the first step; before the first closed step there is none to be near.
+    # A promotion may have begun before the first step; before the first closed step there is none
+    # to be near.
     never_X1 = torch.stack([index_S.new_zeros(2), index_S.new_full((2,), -torch.inf)]).view(4, 1)
     last_BXS = torch.where(marks_BXS, index_S, never_X1).cummax(2).values
     begun, ending, after, before = torch.where(marks_BXS, 0.0, 1.0 / (index_S - last_BXS)).unbind(1)
@@ -181,7 +197,8 @@ def calendar_periods(resolution_ms: int) -> tuple[float, float]:
 
 
 def detect_period(z_BT: Tensor, observed_BT: Tensor, none: int) -> Tensor:
-    """The shortest lag (int64, steps) with nearly the highest autocorrelation of each row, or `none`.
+    """The shortest lag (int64, steps) with nearly the highest autocorrelation of each row, or
+    `none`.
 
     Lags from 2 to half of the row's observed span count; a row whose best peak is below
     ACF_THRESHOLD or within ACF_SIGMAS standard errors has no period.
@@ -216,10 +233,11 @@ def _autocorrelate(values_XBT: Tensor) -> Tensor:
 def month_turn(time_BS: Tensor) -> Tensor:
     """How much of its calendar month (UTC) lies behind each moment, from 0 to 1, as float64.
 
-    Days since 1970 to day of month by whole-number arithmetic (Hinnant, "chrono-compatible low-level date
-    algorithms"); February counts as 30 days long.
+    Days since 1970 to day of month by whole-number arithmetic (Hinnant, "chrono-compatible
+    low-level date algorithms"); February counts as 30 days long.
 
-    >>> month_turn(torch.tensor([[1_704_067_200_000, 1_705_363_200_000]])).tolist()  # 1 and 16 January 2024
+    >>> # 1 and 16 January 2024.
+    >>> month_turn(torch.tensor([[1_704_067_200_000, 1_705_363_200_000]])).tolist()
     [[0.0, 0.4838709677419355]]
     """
     day = time_BS.div(DAY_MS, rounding_mode="floor") + 719_468
@@ -231,8 +249,11 @@ def month_turn(time_BS: Tensor) -> Tensor:
     return (of_year - first + time_BS.remainder(DAY_MS).double() / DAY_MS) / (following - first)
 
 
-def phase_channels(start_ms_B: Tensor, resolution_ms: int, horizon: range, period_B: Tensor) -> Tensor:
-    """Sine and cosine of time of day, of week, of month, of year and of the detected period: [B, H, 10].
+def phase_channels(
+    start_ms_B: Tensor, resolution_ms: int, horizon: range, period_B: Tensor
+) -> Tensor:
+    """Sine and cosine of time of day, of week, of month, of year and of the detected period: [B, H,
+    10].
 
     Args:
         start_ms_B: start of the first context step.

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# bf16 must win clearly, since it costs two digits: on CPUs without the instructions it is many times slower.
+# bf16 must win clearly, since it costs two digits: on CPUs without the instructions it is many
+# times slower.
 BF16_MUST_WIN_BY = 1.2
 # What is computed at a time: on a CPU as much as its cache holds, and no less than a whole group.
 CPU_ROWS, GPU_ROWS = 32, 512
@@ -44,8 +45,8 @@ class Forecaster:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "bfloat16", or "auto": bfloat16 where a probe shows it to be faster.
         sha256: of the weights.
-        compiled: whether rows without a group go through torch.compile: 1.5 times as fast on a CPU, after a minute or
-            more for each new pair of lengths (and up to eight of them).
+        compiled: whether rows without a group go through torch.compile: 1.5 times as fast on a CPU,
+            after a minute or more for each new pair of lengths (and up to eight of them).
     """
 
     def __init__(
@@ -68,7 +69,12 @@ class Forecaster:
 
     @classmethod
     def from_pretrained(
-        cls, path: Path | str | None = None, device: str = "auto", dtype: str = "auto", *, compiled: bool = False
+        cls,
+        path: Path | str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        *,
+        compiled: bool = False,
     ) -> Forecaster:
         """Verify and load a directory of weights; without a path the ones that ship with freshet.
 
@@ -80,7 +86,9 @@ class Forecaster:
             WeightsError: the weights are missing, corrupt or do not compute what they should.
         """
         verified = verify_weights(BASE_WEIGHTS if path is None else Path(path))
-        return cls(verified.network, device=device, dtype=dtype, sha256=verified.sha256, compiled=compiled)
+        return cls(
+            verified.network, device=device, dtype=dtype, sha256=verified.sha256, compiled=compiled
+        )
 
     @property
     def quantile_levels(self) -> tuple[float, ...]:
@@ -101,9 +109,10 @@ class Forecaster:
     def forecast(self, batch: Batch, *, max_rows: int | None = None) -> Tensor:
         """Return quantiles in units, sorted and >= 0: float32 [B, H, Q] on the forecaster's device.
 
-        Any context length will do: a longer one is cut to the newest steps, others are padded on the
-        left. A row without history gets a forecast from its static features alone. At most `max_rows`
-        rows (and whole groups) are computed at a time: by default 32 on a CPU, which its cache holds, 512 elsewhere.
+        Any context length will do: a longer one is cut to the newest steps, others are padded on
+        the left. A row without history gets a forecast from its static features alone. At most
+        `max_rows` rows (and whole groups) are computed at a time: by default 32 on a CPU, which its
+        cache holds, 512 elsewhere.
 
         Raises:
             InvalidInputError: shapes do not fit together, or the horizon is longer than trained.
@@ -122,7 +131,9 @@ class Forecaster:
     def _compute(self, batch: Batch, index: Tensor, max_rows: int) -> Tensor:
         """Quantiles of some rows; what was compiled knows two sizes, one row and `max_rows`."""
         if self._compiled is None or batch.group_B is not None:
-            return cast(FreshetOutput, self.network(*batch.rows(index).to(self.device).arguments())).units()
+            return cast(
+                FreshetOutput, self.network(*batch.rows(index).to(self.device).arguments())
+            ).units()
         spare = index[-1:].repeat(max_rows - len(index) if len(index) > 1 else 0)
         part = batch.rows(torch.cat([index, spare])).to(self.device)
         return cast(FreshetOutput, self._compiled(*part.arguments())).units()[: len(index)]
@@ -143,11 +154,13 @@ class Forecaster:
         future: pd.DataFrame | None = None,
         quantile_levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     ) -> pd.DataFrame:
-        """Forecast a long frame, one row an item and time in any order, with the argument names of other libraries.
+        """Forecast a long frame, one row an item and time in any order, with the argument names of
+        other libraries.
 
         Args:
             frame: the past; each item's forecast starts one step after its own last row.
-            prediction_length: steps to forecast; past the network's reach its medians stand in for history.
+            prediction_length: steps to forecast; past the network's reach its medians stand in for
+                history.
             frequency: pandas offset alias of a step, such as "h", "D", "W-SUN", "MS".
             item_id: column with the name of a series.
             timestamp: column with the time, UTC unless it names a zone.
@@ -155,40 +168,52 @@ class Forecaster:
             known: columns known in advance, such as promotions and prices.
             past: columns known up to the last row only.
             static: columns that do not change within a series.
-            country: ISO code whose public holidays are known, such as "DE"; Christmas and Easter always are.
-            future: `item_id`, `timestamp` and known columns of the steps ahead; what it does not give is unknown.
+            country: ISO code whose public holidays are known, such as "DE"; Christmas and Easter
+                always are.
+            future: `item_id`, `timestamp` and known columns of the steps ahead; what it does not
+                give is unknown.
             quantile_levels: between 0 and 1, rising.
 
         Returns:
-            One row an item and step, sorted: `item_id`, `timestamp`, a column a level ("0.1", ...) and "mean", in
-            units and >= 0. The mean is that of the whole quantile function, flat beyond the outermost levels.
+            One row an item and step, sorted: `item_id`, `timestamp`, a column a level ("0.1", ...)
+                and "mean", in
+            units and >= 0. The mean is that of the whole quantile function, flat beyond the
+                outermost levels.
 
         Raises:
-            InvalidInputError: columns are missing, cannot be read or have two rows for one step, or levels and length
-                make no sense, or the country is not known.
+            InvalidInputError: columns are missing, cannot be read or have two rows for one step, or
+                levels and length make no sense, or the country is not known.
         """
         from freshet.model.predict.frame import FrameRequest, predict
         from freshet.model.tables.table import Columns, TableSettings
 
         columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
         table = TableSettings(columns, frequency, country=country)
-        return predict(self, frame, FrameRequest(table, prediction_length, tuple(quantile_levels), future))
+        return predict(
+            self, frame, FrameRequest(table, prediction_length, tuple(quantile_levels), future)
+        )
 
     def _fit(self, batch: Batch) -> Batch:
         """The batch with as much context and horizon as the network's patches need."""
         config, horizon = self.network.config, batch.prediction_length
         if horizon > self.prediction_length_max:
             raise InvalidInputError(
-                f"a horizon of {horizon} steps was asked for, these weights reach {self.prediction_length_max}",
+                f"a horizon of {horizon} steps was asked for, these weights reach "
+                f"{self.prediction_length_max}",
                 hint="ask for fewer steps, or for longer buckets (a coarser resolution)",
             )
         if batch.static_BF.shape[1] != config.num_static:
             raise InvalidInputError(
-                f"static_BF has {batch.static_BF.shape[1]} features, these weights expect {config.num_static}",
+                f"static_BF has {batch.static_BF.shape[1]} features, these weights expect "
+                f"{config.num_static}",
                 hint="make them with freshet.model.text.static_features",
             )
         batch = newest(batch, self.context_length)
-        return padded(batch, left=-batch.context_length % config.patch_length, right=-horizon % config.patch_length)
+        return padded(
+            batch,
+            left=-batch.context_length % config.patch_length,
+            right=-horizon % config.patch_length,
+        )
 
 
 def newest(batch: Batch, context_length: int) -> Batch:
@@ -218,7 +243,8 @@ def micro_batches(batch: Batch, max_rows: int, max_group_rows: int) -> Iterator[
     """Row indices of at most `max_rows` each; related rows stay together.
 
     Raises:
-        InvalidInputError: `max_rows` is below one, or a group has more rows than `max_group_rows` or `max_rows`.
+        InvalidInputError: `max_rows` is below one, or a group has more rows than `max_group_rows`
+            or `max_rows`.
     """
     if max_rows < 1:
         raise InvalidInputError(f"max_rows is {max_rows}; expected at least 1")
@@ -229,7 +255,8 @@ def micro_batches(batch: Batch, max_rows: int, max_group_rows: int) -> Iterator[
     sizes = np.unique(batch.group_B.cpu().numpy(), return_counts=True)[1].tolist()
     if max(sizes, default=0) > min(max_group_rows, max_rows):
         raise InvalidInputError(
-            f"a group has {max(sizes)} related rows; expected at most {min(max_group_rows, max_rows)}",
+            f"a group has {max(sizes)} related rows; expected at most "
+            f"{min(max_group_rows, max_rows)}",
             hint="split it, nearest relatives together",
         )
     start = end = 0
@@ -261,7 +288,9 @@ def pick_dtype(network: FreshetNetwork, dtype: str) -> torch.dtype:
     exact, rounded = copy.deepcopy(network), copy.deepcopy(network)
     place(exact, dtype=torch.float32)
     place(rounded, dtype=torch.bfloat16)
-    return torch.bfloat16 if _probe_s(exact) > BF16_MUST_WIN_BY * _probe_s(rounded) else torch.float32
+    return (
+        torch.bfloat16 if _probe_s(exact) > BF16_MUST_WIN_BY * _probe_s(rounded) else torch.float32
+    )
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""The network: fused-covariate patches, a bidirectional encoder, 21 quantiles for all steps in one pass.
+"""The network: fused-covariate patches, a bidirectional encoder, 21 quantiles for all steps in one
+pass.
 
 Dimensions: B rows, T context steps, H horizon steps, S = T + H, K known slots, P past slots,
 F static features, X facts, C channels of one step, N patches, L tokens, D width, Q quantile levels.
@@ -25,9 +26,14 @@ NUM_PAST = len(PAST_SLOTS)
 NUM_ROW_FACTS = 5 + profiles.NUM_FACTS + NUM_KNOWN
 # What is known in advance of a step: phases, profiles, place in a run, known slots with masks.
 NUM_STEP_CHANNELS = (
-    1 + features.NUM_PHASE_CHANNELS + profiles.NUM_PROFILE_CHANNELS + features.NUM_RUN_CHANNELS + 2 * NUM_KNOWN
+    1
+    + features.NUM_PHASE_CHANNELS
+    + profiles.NUM_PROFILE_CHANNELS
+    + features.NUM_RUN_CHANNELS
+    + 2 * NUM_KNOWN
 )
-# What a context step holds: target with mask, expectation, surprise, runs, known slots, past slots with masks.
+# What a context step holds: target with mask, expectation, surprise, runs, known slots, past slots
+# with masks.
 NUM_CONTEXT_CHANNELS = 4 + features.NUM_RUN_CHANNELS + NUM_KNOWN + 2 * NUM_PAST
 
 
@@ -53,11 +59,17 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         max_group_rows: int = 32,
         **kwargs: Any,
     ) -> None:
-        if width % (2 * num_heads) or context_length % patch_length or prediction_length % patch_length:
+        if (
+            width % (2 * num_heads)
+            or context_length % patch_length
+            or prediction_length % patch_length
+        ):
             raise InvalidInputError(
-                f"width {width}, {num_heads} heads, patches of {patch_length}, context {context_length} "
+                f"width {width}, {num_heads} heads, patches of {patch_length}, context "
+                f"{context_length} "
                 f"and horizon {prediction_length} make no network",
-                hint="width must be a multiple of twice the heads, context and horizon multiples of the patch",
+                hint="width must be a multiple of twice the heads, context and horizon "
+                "multiples of the patch",
             )
         self.width = width
         self.num_layers = num_layers
@@ -90,7 +102,9 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 
 class FreshetOutput(NamedTuple):
-    """Quantiles on the network's scale (not yet sorted), each row's scaling, and what the profiles expected."""
+    """Quantiles on the network's scale (not yet sorted), each row's scaling, and what the profiles
+    expected.
+    """
 
     z_BHQ: Tensor
     scaling: features.Scaling
@@ -156,7 +170,12 @@ class Attention(nn.Module):
         self.key_norm = Norm(head)
 
     def forward(
-        self, hidden_BLD: Tensor, keep: Tensor | None, rotary: tuple[Tensor, Tensor] | None, *, last: int | None = None
+        self,
+        hidden_BLD: Tensor,
+        keep: Tensor | None,
+        rotary: tuple[Tensor, Tensor] | None,
+        *,
+        last: int | None = None,
     ) -> Tensor:
         """Mix the tokens of dimension 1; `keep` is a boolean mask over (queries, keys).
 
@@ -169,7 +188,11 @@ class Attention(nn.Module):
             query, key = rotate(query, *rotary), rotate(key, *rotary)
         if last is not None:
             query = query[:, :, -last:]
-        bias = None if keep is None else torch.where(keep, 0.0, -1e4).to(query.dtype).expand(B, 1, query.shape[2], L)
+        bias = (
+            None
+            if keep is None
+            else torch.where(keep, 0.0, -1e4).to(query.dtype).expand(B, 1, query.shape[2], L)
+        )
         mixed = _attend(query, key, value, bias)
         return cast(Tensor, self.out(mixed.transpose(1, 2).reshape(B, -1, D)))
 
@@ -178,7 +201,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> T
     """Softmax attention over the last two dimensions, `bias` being added to its scores."""
     if not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    # Written out: at 38 tokens the CPU's fused kernel takes four times as long backwards (half of a whole step).
+    # Written out: at 38 tokens the CPU's fused kernel takes four times as long backwards (half of a
+    # whole step).
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if bias is not None:
         scores = scores + bias
@@ -206,9 +230,16 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, hidden_BLD: Tensor, keep: Tensor, rotary: tuple[Tensor, Tensor], *, last: int | None = None
+        self,
+        hidden_BLD: Tensor,
+        keep: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        *,
+        last: int | None = None,
     ) -> Tensor:
-        """Attention, then the squared-ReLU MLP, each added to the stream; of the `last` tokens, by default of all."""
+        """Attention, then the squared-ReLU MLP, each added to the stream; of the `last` tokens, by
+        default of all.
+        """
         mixed_BLD = self.attention(self.attention_norm(hidden_BLD), keep, rotary, last=last)
         hidden_BLD = hidden_BLD[:, -mixed_BLD.shape[1] :] + self.dropout(mixed_BLD)
         wide = F.relu(self.up(self.mlp_norm(hidden_BLD))).square()
@@ -238,12 +269,16 @@ class StepHead(nn.Module):
         self.patch_length = config.patch_length
         self.spread = nn.Linear(config.width, config.patch_length * config.step_width)
         self.step = nn.Linear(NUM_STEP_CHANNELS, config.step_width)
-        self.mlp = ResidualMLP(2 * config.step_width, 4 * config.step_width, len(config.quantile_levels))
+        self.mlp = ResidualMLP(
+            2 * config.step_width, 4 * config.step_width, len(config.quantile_levels)
+        )
 
     def forward(self, hidden_BND: Tensor, known_BHC: Tensor) -> Tensor:
         """[B, N, D] and [B, H, C] to [B, H, Q]."""
         token_BHW = self.spread(hidden_BND).reshape(*known_BHC.shape[:2], -1)
-        return cast(Tensor, self.mlp(torch.cat([token_BHW, F.silu(token_BHW + self.step(known_BHC))], -1)))
+        return cast(
+            Tensor, self.mlp(torch.cat([token_BHW, F.silu(token_BHW + self.step(known_BHC))], -1))
+        )
 
 
 class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -271,8 +306,12 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
-            # Whatever writes into the residual stream starts silent, so that each layer begins as the identity.
-            nn.init.normal_(module.weight, std=0.0 if isinstance(module, SilentLinear) else module.in_features**-0.5)
+            # Whatever writes into the residual stream starts silent, so that each layer begins as
+            # the identity.
+            nn.init.normal_(
+                module.weight,
+                std=0.0 if isinstance(module, SilentLinear) else module.in_features**-0.5,
+            )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.RMSNorm):
@@ -292,7 +331,9 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
     ) -> FreshetOutput:
         """Return unsorted quantiles on the network's scale; `FreshetOutput.units` finishes them."""
         with torch.autocast(target_BT.device.type, enabled=False):
-            inputs = self._inputs(target_BT, past_BTP, known_BSK, static_BF, start_ms_B, resolution_ms)
+            inputs = self._inputs(
+                target_BT, past_BTP, known_BSK, static_BF, start_ms_B, resolution_ms
+            )
         hidden_BLD, keep = self._tokens(inputs)
         rotary = self._rotary(hidden_BLD)
         num_horizon = inputs.horizon_BHC.shape[1] // self.config.patch_length
@@ -325,15 +366,27 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
         values_BSK, mask_BSK = features.known_channels(known_BSK, scaled.scaling.scale_B)
         own = profiles.profiles(scaled, values_BSK, start_ms_B, resolution_ms)
         runs_BSX = features.run_channels(values_BSK)
-        index_H1 = torch.arange(S - T, device=target_BT.device)[:, None] / self.config.prediction_length
+        index_H1 = (
+            torch.arange(S - T, device=target_BT.device)[:, None] / self.config.prediction_length
+        )
         phases_BHX = features.phase_channels(start_ms_B, resolution_ms, range(T, S), own.period_B)
         ahead_BHX = [x_BSX[:, T:] for x_BSX in (runs_BSX, values_BSK, mask_BSK)]
-        horizon_BHC = torch.cat([index_H1.expand(B, -1, 1), phases_BHX, own.channels_BHC, *ahead_BHX], -1)
-        seen_BXT = torch.stack([scaled.z_BT, scaled.observed_BT, own.expected_BS[:, :T], own.surprise_BT], 1)
+        horizon_BHC = torch.cat(
+            [index_H1.expand(B, -1, 1), phases_BHX, own.channels_BHC, *ahead_BHX], -1
+        )
+        seen_BXT = torch.stack(
+            [scaled.z_BT, scaled.observed_BT, own.expected_BS[:, :T], own.surprise_BT], 1
+        )
         behind_BTX = (runs_BSX[:, :T], values_BSK[:, :T], *features.log_standardise(past_BTP))
         context_BTC = torch.cat([seen_BXT, *(x_BTX.mT for x_BTX in behind_BTX)], 1).mT
         static_BX = torch.cat(
-            [_statics(static_BF), _scale_facts(scaled, resolution_ms), own.facts_BX, mask_BSK.sum(1).clamp(max=1.0)], -1
+            [
+                _statics(static_BF),
+                _scale_facts(scaled, resolution_ms),
+                own.facts_BX,
+                mask_BSK.sum(1).clamp(max=1.0),
+            ],
+            -1,
         )
         return Inputs(
             context_BTC.to(self.dtype),
@@ -347,14 +400,23 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
         )
 
     def _tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Context patches, static, separator, horizon patches; and which of them may be looked at."""
+        """Context patches, static, separator, horizon patches; and which of them may be looked
+        at.
+        """
         B, patch = len(inputs.static_BX), self.config.patch_length
-        context_BND = self.context_embed(inputs.context_BTC.reshape(B, -1, patch * NUM_CONTEXT_CHANNELS))
-        horizon_BND = self.horizon_embed(inputs.horizon_BHC.reshape(B, -1, patch * NUM_STEP_CHANNELS))
+        context_BND = self.context_embed(
+            inputs.context_BTC.reshape(B, -1, patch * NUM_CONTEXT_CHANNELS)
+        )
+        horizon_BND = self.horizon_embed(
+            inputs.horizon_BHC.reshape(B, -1, patch * NUM_STEP_CHANNELS)
+        )
         static_B1D = self.static_embed(inputs.static_BX)[:, None]
         separator_B1D = self.kind[1].expand(B, 1, -1)
-        hidden_BLD = torch.cat([context_BND + self.kind[0], static_B1D, separator_B1D, horizon_BND + self.kind[2]], 1)
-        # Patches before the first observation are not looked at: padding on the left changes nothing.
+        hidden_BLD = torch.cat(
+            [context_BND + self.kind[0], static_B1D, separator_B1D, horizon_BND + self.kind[2]], 1
+        )
+        # Patches before the first observation are not looked at: padding on the left changes
+        # nothing.
         begun_BN = inputs.observed_BT.view(B, -1, patch).amax(-1).cummax(1).values > 0
         keep_BL = F.pad(begun_BN, (0, hidden_BLD.shape[1] - begun_BN.shape[1]), value=True)
         return hidden_BLD, keep_BL[:, None, None, :]
@@ -370,7 +432,9 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
 
 def _statics(static_BF: Tensor) -> Tensor:
     """Text and numbers, 0 where unknown, and which numbers are known."""
-    return torch.cat([torch.nan_to_num(static_BF.float()), torch.isfinite(static_BF[:, NUM_TEXT:]).float()], -1)
+    return torch.cat(
+        [torch.nan_to_num(static_BF.float()), torch.isfinite(static_BF[:, NUM_TEXT:]).float()], -1
+    )
 
 
 def _scale_facts(scaled: features.Scaled, resolution_ms: int) -> Tensor:
@@ -380,10 +444,16 @@ def _scale_facts(scaled: features.Scaled, resolution_ms: int) -> Tensor:
     nothing_B1 = (-loc_B / scale_B)[:, None]
     zero_B = ((scaled.z_BT <= nothing_B1 + 1e-4).float() * scaled.observed_BT).sum(1)
     length_B = torch.full_like(loc_B, resolution_ms / features.DAY_MS).log() / 3.0
-    return torch.stack([loc_B, scale_B.log(), unit_B.log() / 3.0, zero_B / seen_B.clamp(min=1.0), length_B], -1)
+    return torch.stack(
+        [loc_B, scale_B.log(), unit_B.log() / 3.0, zero_B / seen_B.clamp(min=1.0), length_B], -1
+    )
 
 
-def place(network: FreshetNetwork, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+def place(
+    network: FreshetNetwork,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Move a network's weights to a device or a number format, in place."""
     nn.Module.to(network, device=device, dtype=dtype)
 

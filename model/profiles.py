@@ -1,10 +1,12 @@
-"""What each series is expected to do, from its own past: season, level, noise and answers to known covariates.
+"""What each series is expected to do, from its own past: season, level, noise and answers to known
+covariates.
 
-Masked sums and one small ridge regression before the network, computed before the cutoff and given for every
-step of context and horizon. The network forecasts what they leave over, in units of the noise they leave, so that it
-need not learn to average over patches whose length divides no day.
+Masked sums and one small ridge regression before the network, computed before the cutoff and given
+for every step of context and horizon. The network forecasts what they leave over, in units of the
+noise they leave, so that it need not learn to average over patches whose length divides no day.
 
-Dimensions: B rows, T context steps, H horizon steps, S = T + H, K known slots, P steps of a period, X stacked values.
+Dimensions: B rows, T context steps, H horizon steps, S = T + H, K known slots, P steps of a period,
+X stacked values.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ from freshet.model.features import (
 )
 
 LOUD_WEIGHT = 0.05  # what a step on promotion counts in the profile of plain days
-LONG_SEASON = 26  # steps of a season whose neighbouring phases tell nearly the same, each seen a few times at most
-FAITH, DOUBT = 0.8, 2.0  # how far a season is believed before it has shown anything, and what outweighs that
+# Steps of a season whose neighbouring phases tell nearly the same, each seen a few times at most.
+LONG_SEASON = 26
+FAITH, DOUBT = (
+    0.8,
+    2.0,
+)  # how far a season is believed before it has shown anything, and what outweighs that
 RIDGE = 2.0  # two neutral observations of size one stand beside the real ones
 HALF_LIVES = (float("inf"), 16.0, 3.0)  # of the seasonal profile's memory, in cycles
 RECENT_HALF_LIVES = (0.4, 2.0, 8.0)  # of the level's memory, in cycles
@@ -49,8 +55,10 @@ class Profiles(NamedTuple):
         expected_BS: season + level + effects of what is known in advance.
         surprise_BT: (z - expected) / noise, 0 where missing.
         noise_B: mean absolute difference of the two over the recent past.
-        channels_BHC: the parts that `expected` is made of and what else recurs, NUM_PROFILE_CHANNELS of them.
-        facts_BX: numbers of the row: recent levels, log noise, how much was seen; NUM_FACTS of them.
+        channels_BHC: the parts that `expected` is made of and what else recurs,
+            NUM_PROFILE_CHANNELS of them.
+        facts_BX: numbers of the row: recent levels, log noise, how much was seen; NUM_FACTS of
+            them.
         period_B: int64 the period found in what is left over; 2 S where there is none.
     """
 
@@ -67,15 +75,22 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
 
     Args:
         scaled: the scaled target and where it was observed.
-        known_BSK: known covariates as `features.known_channels` gives them, 0 where neutral or missing.
+        known_BSK: known covariates as `features.known_channels` gives them, 0 where neutral or
+            missing.
         start_ms_B: start of the first context step.
         resolution_ms: length of a step.
     """
     z_BT, seen_BT = scaled.z_BT, scaled.observed_BT
     T, steps = z_BT.shape[1], known_BSK.shape[1]
     short, long = (round(length) for length in calendar_periods(resolution_ms))
-    loud_BS = known_BSK[..., PROMOTION].abs() + known_BSK[..., DISCOUNT].abs() + known_BSK[..., EVENT].abs() > 0
-    # A year is a season, but a level lasts no years: weeks and months are remembered by the quarter.
+    loud_BS = (
+        known_BSK[..., PROMOTION].abs()
+        + known_BSK[..., DISCOUNT].abs()
+        + known_BSK[..., EVENT].abs()
+        > 0
+    )
+    # A year is a season, but a level lasts no years: weeks and months are remembered by the
+    # quarter.
     pace = short if resolution_ms <= DAY_MS else max(short / 4, 3.0)
     cycles_T = torch.arange(T - 1, -1, -1, device=z_BT.device) / pace
     recalled_BT = seen_BT * torch.exp2(-cycles_T / HALF_LIVES[1])
@@ -90,7 +105,9 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
     expected_BS = expected_BS + cell_BS
     weekday_BS = torch.zeros_like(expected_BS)
     if resolution_ms * 2 <= DAY_MS:
-        weekday_BS = _weekday(z_BT - expected_BS[:, :T], recalled_BT, start_ms_B, steps, resolution_ms)
+        weekday_BS = _weekday(
+            z_BT - expected_BS[:, :T], recalled_BT, start_ms_B, steps, resolution_ms
+        )
         expected_BS = expected_BS + weekday_BS
 
     # A slope from quiet weeks may promise anything: a factor of fifty is where belief ends.
@@ -100,7 +117,9 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
     left_BT = (z_BT - expected_BS[:, :T]) * seen_BT
     recent_BX, noise_B = _recent(left_BT, seen_BT, cycles_T)
     surprise_BT = (left_BT / noise_B[:, None]).clamp(-8.0, 8.0)
-    facts_BX = torch.cat([recent_BX, torch.stack([noise_B.log(), torch.log1p(seen_BT.sum(1)) / 3.0], -1)], -1)
+    facts_BX = torch.cat(
+        [recent_BX, torch.stack([noise_B.log(), torch.log1p(seen_BT.sum(1)) / 3.0], -1)], -1
+    )
 
     # What follows is looked at over the horizon alone.
     period_B = detect_period(left_BT, seen_BT, none=2 * steps)
@@ -108,9 +127,13 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
     long_BH, long_count_BH = _long_ago(left_BT, seen_BT, long, steps - T, resolution_ms)
     detected_BXH, detected_count_BH = _detected(left_BT, seen_BT, period_B, steps)
     count_BH = count_BS[:, ahead]
-    noise_BH = (by_phase(left_BT.abs()[:, None], short, steps - T)[:, 0] + noise_B[:, None]) / (count_BH + 1.0)
+    noise_BH = (by_phase(left_BT.abs()[:, None], short, steps - T)[:, 0] + noise_B[:, None]) / (
+        count_BH + 1.0
+    )
     own_BXH = [x_BS[:, ahead] for x_BS in (expected_BS, *season_BXS.unbind(1), cell_BS, weekday_BS)]
-    counts_BXH = torch.log1p(torch.stack([count_BH, cell_count_BS[:, ahead], long_count_BH, detected_count_BH], 1))
+    counts_BXH = torch.log1p(
+        torch.stack([count_BH, cell_count_BS[:, ahead], long_count_BH, detected_count_BH], 1)
+    )
     channels_BXH = [*own_BXH, long_BH, *detected_BXH.unbind(1), *counts_BXH.unbind(1), noise_BH]
     parts_BHK = slope_BK[:, None] * known_BSK[:, ahead]
     channels_BHC = torch.cat([torch.stack(channels_BXH, -1), parts_BHK], -1)
@@ -118,7 +141,8 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
 
 
 def by_phase(values_BXT: Tensor, period: int, horizon: int) -> Tensor:
-    """Sums of the context's values at the same phase of a period, at each step of the horizon: [B, X, H].
+    """Sums of the context's values at the same phase of a period, at each step of the horizon: [B,
+    X, H].
 
     Phases are counted from the cutoff, so that one reshape serves all rows.
 
@@ -153,7 +177,9 @@ def _repeat(sums_BXP: Tensor, horizon: int) -> Tensor:
 
 
 def group_sums(values_BXT: Tensor, group_BS: Tensor, num_groups: int) -> Tensor:
-    """Sums of the context's values by each row's own groups of steps, given back at every step: [B, X, S]."""
+    """Sums of the context's values by each row's own groups of steps, given back at every step: [B,
+    X, S].
+    """
     B, X, T = values_BXT.shape
     sums_BXG = values_BXT.new_zeros(B, X, num_groups)
     sums_BXG.scatter_add_(2, group_BS[:, None, :T].expand(B, X, T), values_BXT)
@@ -163,17 +189,22 @@ def group_sums(values_BXT: Tensor, group_BS: Tensor, num_groups: int) -> Tensor:
 def slopes(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
     """What a unit of each known covariate does to this series: [B, K].
 
-    One ridge regression with an intercept for all slots together, so that slots which tell the same story share
-    it. The slot `effect` is believed as it is, the regression may correct it.
+    One ridge regression with an intercept for all slots together, so that slots which tell the same
+    story share it. The slot `effect` is believed as it is, the regression may correct it.
     """
     T, K = left_BT.shape[1], known_BSK.shape[2]
     open_BT = left_BT - known_BSK[:, :T, EFFECT]
-    # Each slot, the intercept, and what they are to explain: one product gives both sides of the equation.
-    design_BKT = torch.cat([known_BSK[:, :T].mT, torch.ones_like(open_BT)[:, None], open_BT[:, None]], 1)
+    # Each slot, the intercept, and what they are to explain: one product gives both sides of the
+    # equation.
+    design_BKT = torch.cat(
+        [known_BSK[:, :T].mT, torch.ones_like(open_BT)[:, None], open_BT[:, None]], 1
+    )
     moments_BKK = (design_BKT[:, :-1] * seen_BT[:, None]) @ design_BKT.mT
     ridge_KK = RIDGE * torch.eye(K + 1, device=left_BT.device)
     # Without the check that makes a GPU wait: the ridge keeps the matrix regular.
-    solved_BK1 = torch.linalg.solve_ex(moments_BKK[..., :-1] + ridge_KK, moments_BKK[..., -1:]).result
+    solved_BK1 = torch.linalg.solve_ex(
+        moments_BKK[..., :-1] + ridge_KK, moments_BKK[..., -1:]
+    ).result
     believed_K = (torch.arange(K, device=left_BT.device) == EFFECT).to(left_BT.dtype)
     slope_BK: Tensor = solved_BK1[:, :K, 0] + believed_K
     return slope_BK
@@ -182,9 +213,11 @@ def slopes(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
 def _season(
     z_BT: Tensor, weights_BT: Tensor, period: int, steps: int, half_lives: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Mean at the same phase of other cycles for each memory, as far as it foretells; and the weight behind the first.
+    """Mean at the same phase of other cycles for each memory, as far as it foretells; and the
+    weight behind the first.
 
-    The difference from that memory's level is multiplied by the slope of what came on what the other cycles said.
+    The difference from that memory's level is multiplied by the slope of what came on what the
+    other cycles said.
     """
     T = z_BT.shape[1]
     cycle_T = torch.arange(T - 1, -1, -1, device=z_BT.device).div(period, rounding_mode="floor")
@@ -200,12 +233,18 @@ def _season(
     told_BXS = (sums_BXS + 0.5 * level_BX1) / (count_BXS + 0.5) - level_BX1
     known_BXT = told_BXS[..., :T] * weights_BXT
     proof_BX1 = (known_BXT * (z_BT[:, None] - level_BX1)).sum(2, keepdim=True) + DOUBT * FAITH
-    belief_BX1 = (proof_BX1 / ((known_BXT * told_BXS[..., :T]).sum(2, keepdim=True) + DOUBT)).clamp(0.0, 1.0)
+    belief_BX1 = (proof_BX1 / ((known_BXT * told_BXS[..., :T]).sum(2, keepdim=True) + DOUBT)).clamp(
+        0.0, 1.0
+    )
     return level_BX1 + belief_BX1 * told_BXS, count_BXS[:, 0]
 
 
-def _loud_cells(left_BT: Tensor, weights_BT: Tensor, loud_BS: Tensor, period: int) -> tuple[Tensor, Tensor]:
-    """What promotions and plain days do at the same phase beyond their mean effect, shrunk; and the weight behind."""
+def _loud_cells(
+    left_BT: Tensor, weights_BT: Tensor, loud_BS: Tensor, period: int
+) -> tuple[Tensor, Tensor]:
+    """What promotions and plain days do at the same phase beyond their mean effect, shrunk; and the
+    weight behind.
+    """
     T, steps = left_BT.shape[1], loud_BS.shape[1]
     given_B2T = torch.stack([left_BT * weights_BT, weights_BT], 1)
     loud_BXT = given_B2T * loud_BS[:, None, :T]
@@ -214,7 +253,9 @@ def _loud_cells(left_BT: Tensor, weights_BT: Tensor, loud_BS: Tensor, period: in
     return sum_BS / (count_BS + 2.0), count_BS
 
 
-def _weekday(left_BT: Tensor, weights_BT: Tensor, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Tensor:
+def _weekday(
+    left_BT: Tensor, weights_BT: Tensor, start_ms_B: Tensor, steps: int, resolution_ms: int
+) -> Tensor:
     """Each weekday's own level beside the profile of the day, shrunk: [B, S]."""
     time_BS = start_ms_B[:, None] + torch.arange(steps, device=left_BT.device) * resolution_ms
     day_BS = (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
@@ -224,18 +265,30 @@ def _weekday(left_BT: Tensor, weights_BT: Tensor, start_ms_B: Tensor, steps: int
     return sums_B2S[:, 0] / (sums_B2S[:, 1] + 4.0)
 
 
-def _long_ago(left_BT: Tensor, seen_BT: Tensor, period: int, horizon: int, resolution_ms: int) -> tuple[Tensor, Tensor]:
-    """What was left over around the same phase of the long season, shrunk: [B, H]; and the weight behind."""
+def _long_ago(
+    left_BT: Tensor, seen_BT: Tensor, period: int, horizon: int, resolution_ms: int
+) -> tuple[Tensor, Tensor]:
+    """What was left over around the same phase of the long season, shrunk: [B, H]; and the weight
+    behind.
+    """
     width = 7 if resolution_ms == DAY_MS else 3 if resolution_ms < DAY_MS else 1
     smooth_B2T = F.avg_pool1d(
-        torch.stack([left_BT, seen_BT], 1), width, stride=1, padding=width // 2, count_include_pad=True
+        torch.stack([left_BT, seen_BT], 1),
+        width,
+        stride=1,
+        padding=width // 2,
+        count_include_pad=True,
     )
     sum_BH, count_BH = by_phase(smooth_B2T, period, horizon).unbind(1)
     return sum_BH / (count_BH + 0.5), count_BH
 
 
-def _detected(left_BT: Tensor, seen_BT: Tensor, period_B: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Mean and recent mean of what was left over at the same phase of the detected period, and the weight behind."""
+def _detected(
+    left_BT: Tensor, seen_BT: Tensor, period_B: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Mean and recent mean of what was left over at the same phase of the detected period, and the
+    weight behind.
+    """
     T = left_BT.shape[1]
     ahead_S = torch.arange(-T, steps - T, device=left_BT.device)
     phase_BS = ahead_S.remainder(period_B[:, None])
@@ -249,8 +302,12 @@ def _detected(left_BT: Tensor, seen_BT: Tensor, period_B: Tensor, steps: int) ->
 
 
 def _recent(left_BT: Tensor, seen_BT: Tensor, cycles_T: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of what was left over lately, pulled to zero where little was seen: [B, X]; and its mean size: [B]."""
-    memory_TX = torch.stack([torch.exp2(-cycles_T / life) for life in (*RECENT_HALF_LIVES, NOISE_HALF_LIFE)], -1)
+    """Means of what was left over lately, pulled to zero where little was seen: [B, X]; and its
+    mean size: [B].
+    """
+    memory_TX = torch.stack(
+        [torch.exp2(-cycles_T / life) for life in (*RECENT_HALF_LIVES, NOISE_HALF_LIFE)], -1
+    )
     weight_BX = seen_BT @ memory_TX
     recent_BX = left_BT @ memory_TX[:, :-1] / (weight_BX[:, :-1] + 1.0)
     noise_B = (left_BT.abs() @ memory_TX[:, -1] + 1.0) / (weight_BX[:, -1] + 2.0)

@@ -27,11 +27,18 @@ def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
     near each other and collisions cancel on average.
 
     >>> vectors = encode_texts(["red shoe", "red shoes", "garden hose", ""])
-    >>> bool(vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]), float(vectors[3] @ vectors[3])
-    (True, 0.0)
+    >>> bool(vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2])
+    True
+    >>> float(vectors[3] @ vectors[3])
+    0.0
     """
     vectorizer = HashingVectorizer(
-        analyzer="char_wb", ngram_range=(3, 5), n_features=NUM_TEXT, alternate_sign=True, norm="l2", dtype=np.float32
+        analyzer="char_wb",
+        ngram_range=(3, 5),
+        n_features=NUM_TEXT,
+        alternate_sign=True,
+        norm="l2",
+        dtype=np.float32,
     )
     if len(texts) == 0:
         return np.zeros((0, NUM_TEXT), np.float32)
@@ -41,12 +48,14 @@ def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
 def static_features(
     texts: Sequence[str], unit_prices: NDArray[np.floating], ages_ms: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Return text, log price, log age in days and four free numbers (NaN) for N items: float32 [N, 262].
+    """Return text, log price, log age in days and four free numbers (NaN) for N items: float32 [N,
+    262].
 
     Args:
         texts: title, category and brand of each item in one string; may be empty.
         unit_prices: price of one unit, NaN where unknown; zero and less count as unknown.
-        ages_ms: time since the launch, NaN where unknown; negative (not launched yet) counts as zero.
+        ages_ms: time since the launch, NaN where unknown; negative (not launched yet) counts as
+            zero.
 
     Raises:
         InvalidInputError: the three do not have the same length.

@@ -27,7 +27,8 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.safetensors"
 CARD_FILE = "README.md"
-# Two float32 machines differ by about 1e-5 of a forecast; one flipped weight bit differs by more than this.
+# Two float32 machines differ by about 1e-5 of a forecast; one flipped weight bit differs by more
+# than this.
 GOLDEN_TOLERANCE = 1e-3
 
 
@@ -52,7 +53,9 @@ def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, or of the weights inside a directory, in hexadecimal."""
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
-        raise WeightsError(f"no weights at {file}", hint="name a directory that holds model.safetensors")
+        raise WeightsError(
+            f"no weights at {file}", hint="name a directory that holds model.safetensors"
+        )
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -90,13 +93,20 @@ def save_weights(network: FreshetNetwork, directory: Path, *, card: str) -> str:
     """Write weights in bf16, config, golden forecast and model card; return the weights' sha256.
 
     Durable effects, in order: config, card, golden forecast, weights last, so that a directory with
-    weights is complete. The golden forecast is that of the weights as stored, after rounding to bf16.
+    weights is complete. The golden forecast is that of the weights as stored, after rounding to
+    bf16.
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = FreshetConfig.from_dict(network.config.to_dict())
-    state = {name: value.detach().cpu().to(torch.bfloat16).contiguous() for name, value in network.state_dict().items()}
+    state = {
+        name: value.detach().cpu().to(torch.bfloat16).contiguous()
+        for name, value in network.state_dict().items()
+    }
     stored = _build(config, state)
-    described = config.to_diff_dict() | {"architectures": [FreshetNetwork.__name__], "dtype": "bfloat16"}
+    described = config.to_diff_dict() | {
+        "architectures": [FreshetNetwork.__name__],
+        "dtype": "bfloat16",
+    }
     (directory / CONFIG_FILE).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
     (directory / CARD_FILE).write_text(card)
     # Through write_bytes, since save_file makes files that only their owner may read.
@@ -109,9 +119,9 @@ def verify_weights(directory: Path, expected_sha256: str | None = None) -> Verif
     """Load weights and prove that they do what they did when they were saved.
 
     Raises:
-        WeightsError: a file is missing, truncated or not safetensors; the sha256 is not the expected one;
-            names or shapes do not fit the config; a value is not finite; the golden forecast differs
-            by more than GOLDEN_TOLERANCE.
+        WeightsError: a file is missing, truncated or not safetensors; the sha256 is not the
+            expected one; names or shapes do not fit the config; a value is not finite; the golden
+            forecast differs by more than GOLDEN_TOLERANCE.
     """
     found = sha256_of(directory)
     if expected_sha256 is not None and found != expected_sha256:
@@ -134,10 +144,14 @@ def read_config(directory: Path) -> FreshetConfig:
         fields = json.loads(path.read_text())
         if fields.get("model_type") != FreshetConfig.model_type:
             kind = fields.get("model_type")
-            raise WeightsError(f"{path} describes a {kind!r} model, expected {FreshetConfig.model_type!r}")
+            raise WeightsError(
+                f"{path} describes a {kind!r} model, expected {FreshetConfig.model_type!r}"
+            )
         return FreshetConfig(**{k: v for k, v in fields.items() if k != "model_type"})
     except (OSError, ValueError, TypeError, AttributeError, InvalidInputError) as error:
-        raise WeightsError(f"{path} is not a readable config: {error}", hint="restore it or save again") from error
+        raise WeightsError(
+            f"{path} is not a readable config: {error}", hint="restore it or save again"
+        ) from error
 
 
 @torch.no_grad()
@@ -160,13 +174,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path} cannot be read as safetensors: {error}", hint="it is truncated or corrupt; fetch it again"
+            f"{path} cannot be read as safetensors: {error}",
+            hint="it is truncated or corrupt; fetch it again",
         ) from error
 
 
 def _check_state(directory: Path, config: FreshetConfig, state: dict[str, Tensor]) -> None:
     with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in FreshetNetwork(config).state_dict().items()}
+        expected = {
+            name: tuple(value.shape) for name, value in FreshetNetwork(config).state_dict().items()
+        }
     found = {name: tuple(value.shape) for name, value in state.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -177,7 +194,9 @@ def _check_state(directory: Path, config: FreshetConfig, state: dict[str, Tensor
             )
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{directory / WEIGHTS_FILE} holds a value in {name} that is not finite")
+            raise WeightsError(
+                f"{directory / WEIGHTS_FILE} holds a value in {name} that is not finite"
+            )
 
 
 def _golden_error(directory: Path, network: FreshetNetwork) -> float:
@@ -186,7 +205,9 @@ def _golden_error(directory: Path, network: FreshetNetwork) -> float:
     if stored is None or stored.shape != found.shape:
         shape = None if stored is None else tuple(stored.shape)
         expected = tuple(found.shape)
-        raise WeightsError(f"{directory / GOLDEN_FILE} holds a forecast of shape {shape}, expected {expected}")
+        raise WeightsError(
+            f"{directory / GOLDEN_FILE} holds a forecast of shape {shape}, expected {expected}"
+        )
     error = float(((found - stored).abs() / (1.0 + stored.abs())).max())
     if not error <= GOLDEN_TOLERANCE:
         raise WeightsError(

@@ -32,13 +32,18 @@ class Examination:
 
 
 def _line(check: Check) -> str:
-    return f"{MARKS[check.state]}  {check.name}: {check.message}" + (f"; {check.hint}" if check.hint else "")
+    return f"{MARKS[check.state]}  {check.name}: {check.message}" + (
+        f"; {check.hint}" if check.hint else ""
+    )
 
 
 def examine(settings: Settings) -> Examination:
     """Look at broker, topics, Redis, clock, windows, weights and device."""
     return Examination(
-        run_checks(settings, [("weights", lambda: _weights(settings)), ("device", lambda: _device(settings))])
+        run_checks(
+            settings,
+            [("weights", lambda: _weights(settings)), ("device", lambda: _device(settings))],
+        )
     )
 
 
@@ -51,11 +56,21 @@ def _weights(settings: Settings) -> Iterator[Check]:
     if champion != BASE:
         registry.verify(champion)
     verified = verify_weights(folder)
-    yield Check("weights", "ok", f"{champion} ({verified.sha256[:12]}) computes what it did when it was saved")
+    yield Check(
+        "weights",
+        "ok",
+        f"{champion} ({verified.sha256[:12]}) computes what it did when it was saved",
+    )
 
 
 def _device(settings: Settings) -> Iterator[Check]:
     from freshet.model.forecaster import Forecaster
 
-    forecaster = Forecaster.from_pretrained(device=settings.worker.device, dtype=settings.worker.dtype)
-    yield Check("device", "ok", f"forecasts on {forecaster.device} in {str(forecaster.dtype).removeprefix('torch.')}")
+    forecaster = Forecaster.from_pretrained(
+        device=settings.worker.device, dtype=settings.worker.dtype
+    )
+    yield Check(
+        "device",
+        "ok",
+        f"forecasts on {forecaster.device} in {str(forecaster.dtype).removeprefix('torch.')}",
+    )

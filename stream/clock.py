@@ -1,4 +1,6 @@
-"""One clock for all processes: wall time, or simulated time whose anchor the source keeps in Redis."""
+"""One clock for all processes: wall time, or simulated time whose anchor the source keeps in
+Redis.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,10 @@ class Anchor:
 class SimulatedClock:
     """Follows the anchor in Redis; wall time while there is none.
 
-    The anchor is read again at most every `REREAD_MS` of wall time, so a clock may run ahead of a source that was
-    just held back. It then stands still until the new line has caught up, rather than running backwards; only an
-    anchor set to an earlier time than the last one moves it back. When Redis does not answer, it keeps its line.
+    The anchor is read again at most every `REREAD_MS` of wall time, so a clock may run ahead of a
+    source that was just held back. It then stands still until the new line has caught up, rather
+    than running backwards; only an anchor set to an earlier time than the last one moves it back.
+    When Redis does not answer, it keeps its line.
     """
 
     def __init__(self, client: Any, *, wall_now_ms: Callable[[], int] = wall_now_ms) -> None:
@@ -108,7 +111,9 @@ def read_anchor(client: Any) -> Anchor | None:
     if not fields:
         return None
     try:
-        anchor = Anchor(int(fields[b"wall_ms"]), int(fields[b"simulated_ms"]), float(fields[b"speed"]))
+        anchor = Anchor(
+            int(fields[b"wall_ms"]), int(fields[b"simulated_ms"]), float(fields[b"speed"])
+        )
     except (KeyError, ValueError):
         raise StoreError(
             f"Redis key {CLOCK_KEY} holds {dict(fields)}; expected wall_ms, simulated_ms and speed",
@@ -119,15 +124,25 @@ def read_anchor(client: Any) -> Anchor | None:
     return anchor
 
 
-def set_anchor(client: Any, simulated_ms: int, speed: float, *, wall_now_ms: Callable[[], int] = wall_now_ms) -> None:
-    """From now on it is `simulated_ms`, running at `speed` (0 holds it), for every process on this Redis."""
+def set_anchor(
+    client: Any, simulated_ms: int, speed: float, *, wall_now_ms: Callable[[], int] = wall_now_ms
+) -> None:
+    """From now on it is `simulated_ms`, running at `speed` (0 holds it), for every process on this
+    Redis.
+    """
     if not 0 <= speed < float("inf"):
         raise StoreError(f"a clock cannot run at speed {speed}; expected a number >= 0")
-    anchor = {"wall_ms": str(wall_now_ms()), "simulated_ms": str(simulated_ms), "speed": repr(float(speed))}
+    anchor = {
+        "wall_ms": str(wall_now_ms()),
+        "simulated_ms": str(simulated_ms),
+        "speed": repr(float(speed)),
+    }
     with translated(client):
         client.hset(CLOCK_KEY, mapping=anchor)
 
 
 def open_clock(client: Any) -> Clock:
-    """The clock that every process shares: wall time until a source sets an anchor, then simulated time."""
+    """The clock that every process shares: wall time until a source sets an anchor, then simulated
+    time.
+    """
     return SimulatedClock(client)

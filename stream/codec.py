@@ -18,7 +18,11 @@ MAX_TIME_MS: Final = 253_402_300_799_999
 UNITS: Final[dict[TimeUnit, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000)}
 """By what a whole number is multiplied, then divided, to become milliseconds."""
 
-_UNIT_NAMES: Final[dict[TimeUnit, str]] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
+_UNIT_NAMES: Final[dict[TimeUnit, str]] = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+}
 
 AnyRecord = TypeVar("AnyRecord")
 
@@ -84,7 +88,9 @@ def time_ms(value: Time, unit: TimeUnit = "ms") -> int:
             raise EventError(f"{value!r} has no offset from UTC")
         value, unit = (moment - _EPOCH) // _MILLISECOND, "ms"
     if not 0 <= value <= longest_time(unit):
-        raise EventError(f"time {_short(value)} is not within 1970 to 9999 in epoch {_UNIT_NAMES[unit]}")
+        raise EventError(
+            f"time {_short(value)} is not within 1970 to 9999 in epoch {_UNIT_NAMES[unit]}"
+        )
     multiplier, divisor = UNITS[unit]
     return value * multiplier // divisor
 

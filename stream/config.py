@@ -1,4 +1,6 @@
-"""Every setting of every process: defaults here, then one TOML file, then the environment, then `*_FILE` secrets."""
+"""Every setting of every process: defaults here, then one TOML file, then the environment, then
+`*_FILE` secrets.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from freshet.stream.errors import ConfigError
 
@@ -62,7 +77,9 @@ class KafkaSettings(Section):
     """How to reach Kafka."""
 
     bootstrap_servers: str = "localhost:9092"
-    group_prefix: str = Field("freshet", description="Consumer groups are named <prefix>.<process>.")
+    group_prefix: str = Field(
+        "freshet", description="Consumer groups are named <prefix>.<process>."
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
     sasl_username: str = ""
@@ -74,7 +91,8 @@ class KafkaSettings(Section):
     session_timeout_ms: Positive = 10_000
     group_instance_id: str = Field(
         "",
-        description="A name of this ingest process alone that survives its restart: it then has its partitions back at "
+        description="A name of this ingest process alone that survives its restart: it then "
+        "has its partitions back at "
         "once, not after session_timeout_ms.",
     )
     max_record_bytes: Positive = 1_000_000
@@ -85,18 +103,30 @@ class RedisSettings(Section):
     """How to reach the window store."""
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
-    generation: NotNegative = Field(0, description="Which generation of windows is written and read.")
+    generation: NotNegative = Field(
+        0, description="Which generation of windows is written and read."
+    )
     cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
     timeout_ms: Positive = 5_000
 
 
 class EventSettings(Section):
-    """What an event is: the fields that name a series, and where a shop's own records keep each field."""
+    """What an event is: the fields that name a series, and where a shop's own records keep each
+    field.
+    """
 
-    series_by: tuple[str, ...] = Field(("sku", "region"), description="Fields joined into the item_id.")
-    orders_fields: dict[str, str] = Field({}, description="Our field = the record's dotted path, for orders.")
-    clicks_fields: dict[str, str] = Field({}, description="Our field = the record's dotted path, for clicks.")
-    time_unit: TimeUnit = Field("ms", description="Of an event_time that is a whole number: s, ms, us since 1970.")
+    series_by: tuple[str, ...] = Field(
+        ("sku", "region"), description="Fields joined into the item_id."
+    )
+    orders_fields: dict[str, str] = Field(
+        {}, description="Our field = the record's dotted path, for orders."
+    )
+    clicks_fields: dict[str, str] = Field(
+        {}, description="Our field = the record's dotted path, for clicks."
+    )
+    time_unit: TimeUnit = Field(
+        "ms", description="Of an event_time that is a whole number: s, ms, us since 1970."
+    )
     max_depth: Positive = Field(64, description="Nesting beyond this is a dead letter.")
 
 
@@ -120,14 +150,18 @@ class WindowSettings(Section):
         Resolution(resolution_ms=DAY_MS, buckets=800),
     )
     max_items_per_partition: Positive = 1_000_000
-    idle_ms: Positive = Field(30_000, description="Wall time at the log's end before a partition is idle.")
+    idle_ms: Positive = Field(
+        30_000, description="Wall time at the log's end before a partition is idle."
+    )
 
 
 class CalendarSettings(Section):
     """The shop's own days."""
 
     time_zone: str = Field(
-        UTC, description="Whose midnights begin the buckets of a day, such as Europe/Berlin; needs a new generation."
+        UTC,
+        description="Whose midnights begin the buckets of a day, such as Europe/Berlin; needs "
+        "a new generation.",
     )
 
     @field_validator("time_zone")
@@ -136,7 +170,9 @@ class CalendarSettings(Section):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("not a time zone of the IANA database, such as Europe/Berlin") from None
+            raise ValueError(
+                "not a time zone of the IANA database, such as Europe/Berlin"
+            ) from None
         return name
 
 
@@ -146,11 +182,17 @@ class IngestSettings(Section):
     batch_max_records: Positive = 50_000
     batch_max_wait_ms: Positive = 50
     max_cached_tiles: Positive = 20_000
-    dead_letter_pause_per_s: Positive = Field(5_000, description="Above this rate ingest pauses and says so.")
-    dead_letter_pause_share: Fraction = Field(
-        0.5, description="Share of dead records at which ingest pauses, once a thousand were read in 10 s."
+    dead_letter_pause_per_s: Positive = Field(
+        5_000, description="Above this rate ingest pauses and says so."
     )
-    http_port: NotNegative = Field(0, description="Port of /livez, /readyz and /metrics; 0 picks a free one.")
+    dead_letter_pause_share: Fraction = Field(
+        0.5,
+        description="Share of dead records at which ingest pauses, once a thousand were read "
+        "in 10 s.",
+    )
+    http_port: NotNegative = Field(
+        0, description="Port of /livez, /readyz and /metrics; 0 picks a free one."
+    )
 
 
 class WorkerSettings(Section):
@@ -159,16 +201,28 @@ class WorkerSettings(Section):
     resolution_ms: Positive = HOUR_MS
     context_length: Positive = 512
     prediction_length: Positive = Field(24, description="Steps published with each forecast.")
-    weights: str = Field("", description="Folder of weights; empty is the registry's champion, else the base.")
+    weights: str = Field(
+        "", description="Folder of weights; empty is the registry's champion, else the base."
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: NotNegative = Field(0, description="CPU threads of the network; 0 leaves it to PyTorch.")
+    threads: NotNegative = Field(
+        0, description="CPU threads of the network; 0 leaves it to PyTorch."
+    )
     micro_batch: Positive = 256
-    poll_ms: Positive = Field(200, description="Longest wait for a notice before Redis is looked at anyway.")
-    score_steps: tuple[int, ...] = Field((1, 3, 6, 12, 24), description="Steps ahead that are scored.")
+    poll_ms: Positive = Field(
+        200, description="Longest wait for a notice before Redis is looked at anyway."
+    )
+    score_steps: tuple[int, ...] = Field(
+        (1, 3, 6, 12, 24), description="Steps ahead that are scored."
+    )
     season_length: Positive = Field(168, description="Steps of the seasonal naive yardstick.")
-    conversion: bool = Field(False, description="Forecast units per view too; doubles what a round computes.")
-    max_pending_cutoffs: Positive = Field(64, description="Cutoffs kept while they wait for final buckets.")
+    conversion: bool = Field(
+        False, description="Forecast units per view too; doubles what a round computes."
+    )
+    max_pending_cutoffs: Positive = Field(
+        64, description="Cutoffs kept while they wait for final buckets."
+    )
     http_port: NotNegative = 0
 
 
@@ -177,21 +231,31 @@ class DriftSettings(Section):
 
     segment_by: Literal["category", "region", "sku"] = "category"
     adwin_delta: Fraction = 0.002
-    min_buckets: Positive = Field(12, description="Final buckets of a segment seen before it may alarm.")
-    min_effect: Annotated[float, Field(gt=0)] = Field(
-        0.35, description="Smallest shift, in standard deviations of the stable stretch, that is an alarm."
+    min_buckets: Positive = Field(
+        12, description="Final buckets of a segment seen before it may alarm."
     )
-    clear_buckets: Positive = Field(12, description="Quiet buckets after which a segment is stable again.")
+    min_effect: Annotated[float, Field(gt=0)] = Field(
+        0.35,
+        description="Smallest shift, in standard deviations of the stable stretch, that is an "
+        "alarm.",
+    )
+    clear_buckets: Positive = Field(
+        12, description="Quiet buckets after which a segment is stable again."
+    )
 
 
 class ControlSettings(Section):
     """When an alert leads to training."""
 
-    cooldown_ms: Positive = Field(12 * HOUR_MS, description="Clock time between two retrain requests.")
+    cooldown_ms: Positive = Field(
+        12 * HOUR_MS, description="Clock time between two retrain requests."
+    )
     min_new_data_ms: NotNegative = Field(
         6 * HOUR_MS, description="Time after a drift's onset before training is worth it."
     )
-    schedule_ms: NotNegative = Field(0, description="Clock time between scheduled retrains; 0 is never.")
+    schedule_ms: NotNegative = Field(
+        0, description="Clock time between scheduled retrains; 0 is never."
+    )
     http_port: NotNegative = 0
 
 
@@ -204,12 +268,16 @@ class LearnSettings(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     replay_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     recent_buckets: Positive = Field(48, description="Newest matured buckets that count as recent.")
-    holdout_buckets: Positive = Field(12, description="Newest matured buckets kept from training, for the gate.")
+    holdout_buckets: Positive = Field(
+        12, description="Newest matured buckets kept from training, for the gate."
+    )
     gate_margin: Annotated[float, Field(ge=0)] = Field(
         0.01, description="Relative gain in pinball loss that a challenger must show."
     )
     gate_confidence: Fraction = 0.95
-    probation_buckets: Positive = Field(24, description="Final buckets before a promotion is confirmed.")
+    probation_buckets: Positive = Field(
+        24, description="Final buckets before a promotion is confirmed."
+    )
     probation_margin: Annotated[float, Field(ge=0)] = Field(
         0.10, description="Relative loss against the parent at which a promotion is rolled back."
     )
@@ -232,16 +300,21 @@ class TelemetrySettings(Section):
     """Logs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: text on a terminal."
+    )
     http_host: str = Field(
-        "127.0.0.1", description="Where /livez, /readyz and /metrics listen; 0.0.0.0 in a container."
+        "127.0.0.1",
+        description="Where /livez, /readyz and /metrics listen; 0.0.0.0 in a container.",
     )
 
 
 class Settings(BaseSettings):
     """All sections together."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
 
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
@@ -273,11 +346,13 @@ class Settings(BaseSettings):
         widths = [resolution.resolution_ms for resolution in self.windows.resolutions]
         if self.worker.resolution_ms not in widths:
             raise ValueError(
-                f"worker.resolution_ms {self.worker.resolution_ms} is not one of windows.resolutions {widths}"
+                f"worker.resolution_ms {self.worker.resolution_ms} is not one of "
+                f"windows.resolutions {widths}"
             )
         if self.worker.resolution_ms == DAY_MS and self.calendar.time_zone != UTC:
             raise ValueError(
-                f"forecasts step by equal widths, and days in {self.calendar.time_zone} have 23 to 25 hours; "
+                f"forecasts step by equal widths, and days in {self.calendar.time_zone} have "
+                "23 to 25 hours; "
                 "forecast hours, or keep calendar.time_zone UTC"
             )
         return self
@@ -300,7 +375,12 @@ def known_settings(model: type[BaseModel] = Settings, prefix: str = "") -> Itera
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from known_settings(annotation, f"{dotted}.")
         else:
-            yield Known(dotted, annotation, field.get_default(call_default_factory=True), field.description or "")
+            yield Known(
+                dotted,
+                annotation,
+                field.get_default(call_default_factory=True),
+                field.description or "",
+            )
 
 
 def env_name(dotted: str) -> str:
@@ -328,7 +408,8 @@ def load(config_file: Path | None = None, environ: Mapping[str, str] | None = No
         environ: The environment; None is the process's own.
 
     Raises:
-        ConfigError: A file is missing or broken, a name is unknown (with the nearest known one), a value is wrong.
+        ConfigError: A file is missing or broken, a name is unknown (with the nearest known one), a
+            value is wrong.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
@@ -355,7 +436,9 @@ def _from_file(config_file: Path | None) -> list[tuple[str, Any, str]]:
     return [(name, value, str(path)) for name, value in _flatten(table, known, str(path))]
 
 
-def _flatten(table: dict[str, Any], known: dict[str, Known], where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(
+    table: dict[str, Any], known: dict[str, Known], where: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
         name = f"{prefix}{key}"
         section = any(setting.startswith(f"{name}.") for setting in known)
@@ -364,16 +447,22 @@ def _flatten(table: dict[str, Any], known: dict[str, Known], where: str, prefix:
         elif section and isinstance(value, dict):
             yield from _flatten(value, known, where, f"{name}.")
         elif section:
-            raise ConfigError(f"{where}: {name} is a section, found {value!r}", hint=f"write [{name}]")
+            raise ConfigError(
+                f"{where}: {name} is a section, found {value!r}", hint=f"write [{name}]"
+            )
         else:
             raise _unknown(name, known, where)
 
 
 def _unknown(name: str, known: dict[str, Known], where: str, spell: Any = str) -> ConfigError:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1]: k for k in known}, n=1)
+    leaf = difflib.get_close_matches(
+        name.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1]: k for k in known}, n=1
+    )
     match = near or [k for k in known if leaf and k.rsplit(".", 1)[-1] == leaf[0]][:1]
-    hint = f"did you mean {spell(match[0])}?" if match else "`freshet config show` lists all settings"
+    hint = (
+        f"did you mean {spell(match[0])}?" if match else "`freshet config show` lists all settings"
+    )
     return ConfigError(f"{where}: unknown setting {spell(name)}", hint=hint)
 
 
@@ -381,7 +470,9 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     known = {setting.name: setting for setting in known_settings()}
     names = {env_name(name): name for name in known}
     found = []
-    for variable in sorted(v for v in environ if v.startswith(ENV_PREFIX) and v not in NOT_SETTINGS):
+    for variable in sorted(
+        v for v in environ if v.startswith(ENV_PREFIX) and v not in NOT_SETTINGS
+    ):
         text, plain = environ[variable], variable
         if variable not in names and variable.endswith("_FILE"):
             plain, text = variable.removesuffix("_FILE"), _secret(variable, text)
@@ -396,17 +487,25 @@ def _secret(variable: str, path: str) -> str:
     try:
         return Path(path).read_text("utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"environment: {variable} names a file that cannot be read: {error}") from None
+        raise ConfigError(
+            f"environment: {variable} names a file that cannot be read: {error}"
+        ) from None
 
 
 def _parse(variable: str, text: str, setting: Known) -> Any:
-    """Complex values are JSON in the environment, as pydantic-settings reads them; the rest is text."""
+    """Complex values are JSON in the environment, as pydantic-settings reads them; the rest is
+    text.
+    """
     if get_origin(setting.annotation) not in (tuple, list, dict):
         return text
     try:
-        return EnvSettingsSource(Settings).decode_complex_value(setting.name, Settings.model_fields["kafka"], text)
+        return EnvSettingsSource(Settings).decode_complex_value(
+            setting.name, Settings.model_fields["kafka"], text
+        )
     except ValueError as error:
-        raise ConfigError(f"environment: {variable} must be JSON, found {text!r}: {error}") from None
+        raise ConfigError(
+            f"environment: {variable} must be JSON, found {text!r}: {error}"
+        ) from None
 
 
 def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -429,7 +528,9 @@ def _config_error(error: ValidationError, sources: Mapping[str, str]) -> ConfigE
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path)
-    source = next((s for n, s in sources.items() if name == n or name.startswith(f"{n}.")), "settings")
+    source = next(
+        (s for n, s in sources.items() if name == n or name.startswith(f"{n}.")), "settings"
+    )
     found = "" if isinstance(first["input"], dict | Settings) else f", found {first['input']!r}"
     text = first["msg"].removeprefix("Value error, ")
     return ConfigError(f"{source}: {name}: {text}{found}" if name else f"{source}: {text}")

@@ -14,7 +14,8 @@ FreshetError
 ├── WeightsError                weights are missing, corrupt or do not do what they did
 └── RegistryError               a version or alias does not exist or was altered
 
-`retriable` is decided on the class: it says whether the same call may succeed later without a person acting.
+`retriable` is decided on the class: it says whether the same call may succeed later without a
+person acting.
 """
 
 

@@ -1,4 +1,6 @@
-"""Named places where a test makes the process die by SIGKILL, so that crash recovery is tried and not argued."""
+"""Named places where a test makes the process die by SIGKILL, so that crash recovery is tried and
+not argued.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _passes: Counter[str] = Counter()
 
 
 def failpoint(name: str) -> None:
-    """Kill this process if the environment says `FRESHET_FAILPOINT=<name>[:n]` and this is the n-th pass.
+    """Kill this process if the environment says `FRESHET_FAILPOINT=<name>[:n]` and this is the n-th
+    pass.
 
     Without that variable it does nothing; production never sets it.
     """

@@ -1,7 +1,8 @@
 """Every record freshet reads or writes, as typed structs: the wire format in code.
 
-Times end in `_ms` and are epoch milliseconds UTC. Input events may carry RFC 3339 text instead; the codec turns it
-into milliseconds. Unknown fields are ignored on input, so that producers may add theirs.
+Times end in `_ms` and are epoch milliseconds UTC. Input events may carry RFC 3339 text instead; the
+codec turns it into milliseconds. Unknown fields are ignored on input, so that producers may add
+theirs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A value on a topic; immutable, compared by value."""
 
 
-# Events in ------------------------------------------------------------------------------------------------
+# Events in ----------------------------------------------------------------------------------------
 
 
 class OrderLine(Record, frozen=True, kw_only=True):
@@ -35,7 +36,9 @@ class OrderLine(Record, frozen=True, kw_only=True):
 
 
 class OrderEvent(Record, frozen=True, kw_only=True):
-    """`freshet.orders.v1`: either one line (`sku`, `quantity`, `unit_price`) or a whole order (`lines`)."""
+    """`freshet.orders.v1`: either one line (`sku`, `quantity`, `unit_price`) or a whole order
+    (`lines`).
+    """
 
     event_id: str
     event_time: Time
@@ -59,7 +62,9 @@ class ClickEvent(Record, frozen=True, kw_only=True):
 
 
 class CatalogEntry(Record, frozen=True, kw_only=True):
-    """`freshet.catalog.v1`, key sku, compacted: what an item is and costs from the record's time on."""
+    """`freshet.catalog.v1`, key sku, compacted: what an item is and costs from the record's time
+    on.
+    """
 
     sku: str
     title: str = ""
@@ -71,7 +76,9 @@ class CatalogEntry(Record, frozen=True, kw_only=True):
 
 
 class Promotion(Record, frozen=True, kw_only=True):
-    """`freshet.promotions.v1`, key promotion_id, compacted: a price cut known in advance, [starts_at, ends_at)."""
+    """`freshet.promotions.v1`, key promotion_id, compacted: a price cut known in advance,
+    [starts_at, ends_at).
+    """
 
     promotion_id: str
     starts_at: Time
@@ -91,11 +98,13 @@ class InventoryLevel(Record, frozen=True, kw_only=True):
     region: str | None = None
 
 
-# Between the parts ----------------------------------------------------------------------------------------
+# Between the parts --------------------------------------------------------------------------------
 
 
 class WindowsAdvanced(Record, frozen=True, kw_only=True):
-    """`freshet.windows.v1`, one to each shard touched: Redis now holds this partition up to `offset`. A hint."""
+    """`freshet.windows.v1`, one to each shard touched: Redis now holds this partition up to
+    `offset`. A hint.
+    """
 
     topic: str
     partition: int
@@ -132,8 +141,9 @@ ForecastStatus = Literal["ok", "degraded", "cold_start"]
 class Forecast(Record, frozen=True, kw_only=True):
     """`freshet.forecasts.v1`, key item_id: quantiles of units per step after `cutoff_ms`.
 
-    `quantiles[step][level]` is for the bucket `[cutoff_ms + step * resolution_ms, + resolution_ms)`. `conversion` is
-    the same of units per view, where `worker.conversion` asks for it and the item was viewed.
+    `quantiles[step][level]` is for the bucket `[cutoff_ms + step * resolution_ms, +
+    resolution_ms)`. `conversion` is the same of units per view, where `worker.conversion` asks for
+    it and the item was viewed.
     """
 
     forecast_id: str
@@ -171,10 +181,12 @@ class ScoredStep(Record, frozen=True, kw_only=True):
 
 
 class Score(Record, frozen=True, kw_only=True):
-    """`freshet.scores.v1`, key item_id: a bucket became final; every forecast step due on it, scored once.
+    """`freshet.scores.v1`, key item_id: a bucket became final; every forecast step due on it,
+    scored once.
 
-    `pinball` is the mean over `quantile_levels` of twice the pinball loss, in units, so that the sum over records
-    divided by the sum of `actual` is WQL. `pit` is randomised for counts; `residual` is (actual - median) / scale.
+    `pinball` is the mean over `quantile_levels` of twice the pinball loss, in units, so that the
+    sum over records divided by the sum of `actual` is WQL. `pit` is randomised for counts;
+    `residual` is (actual - median) / scale.
     """
 
     item_id: str
@@ -191,7 +203,9 @@ DriftKind = Literal["level", "spread", "timing", "data"]
 
 
 class DriftAlert(Record, frozen=True, kw_only=True):
-    """`freshet.drift.v1`, key segment: forecasts of a segment stopped being right (or are right again)."""
+    """`freshet.drift.v1`, key segment: forecasts of a segment stopped being right (or are right
+    again).
+    """
 
     alert_id: str
     segment: str
@@ -216,13 +230,17 @@ class RetrainRequest(Record, frozen=True, kw_only=True):
     alert_ids: list[str] = []
 
 
-ModelEventKind = Literal["training", "rejected", "promoted", "swapped", "swap_failed", "confirmed", "rolled_back"]
+ModelEventKind = Literal[
+    "training", "rejected", "promoted", "swapped", "swap_failed", "confirmed", "rolled_back"
+]
 
 
 class ModelEvent(Record, frozen=True, kw_only=True):
-    """`freshet.models.v1`, key `<kind>:<version>[:<worker>]`, compacted: the life of a weights version.
+    """`freshet.models.v1`, key `<kind>:<version>[:<worker>]`, compacted: the life of a weights
+    version.
 
-    A worker serves the version of the newest `promoted` or `rolled_back` event; it answers with `swapped`.
+    A worker serves the version of the newest `promoted` or `rolled_back` event; it answers with
+    `swapped`.
     """
 
     kind: ModelEventKind
@@ -252,7 +270,9 @@ class AlertData(Record, frozen=True, kw_only=True):
 
 
 class Alert(Record, frozen=True, kw_only=True, rename={"data_content_type": "datacontenttype"}):
-    """`freshet.alerts.v1`, key fingerprint: a CloudEvents 1.0 envelope; `subject` is the stable fingerprint."""
+    """`freshet.alerts.v1`, key fingerprint: a CloudEvents 1.0 envelope; `subject` is the stable
+    fingerprint.
+    """
 
     id: str
     source: str
@@ -264,7 +284,7 @@ class Alert(Record, frozen=True, kw_only=True, rename={"data_content_type": "dat
     data_content_type: str = "application/json"
 
 
-# Identity of a series -------------------------------------------------------------------------------------
+# Identity of a series -----------------------------------------------------------------------------
 
 
 def item_id_of(values: list[str]) -> str:

@@ -1,4 +1,6 @@
-"""What a process tells about itself: structured logs, Prometheus metrics, and /livez, /readyz, /metrics over HTTP."""
+"""What a process tells about itself: structured logs, Prometheus metrics, and /livez, /readyz,
+/metrics over HTTP.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,13 @@ NOISY_LOGGERS = ("aiokafka", "faust", "mode", "uvicorn.access", "asyncio")
 
 
 def configure_logging(settings: TelemetrySettings) -> None:
-    """Send all logs, ours and the libraries', to stderr as JSON or text. Called once, by a process's entry point."""
+    """Send all logs, ours and the libraries', to stderr as JSON or text. Called once, by a
+    process's entry point.
+    """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    as_text = settings.log_format == "text" or (
+        settings.log_format == "auto" and sys.stderr.isatty()
+    )
     renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     if not as_text:
         renderer = structlog.processors.JSONRenderer(sort_keys=True)
@@ -59,12 +65,16 @@ def configure_logging(settings: TelemetrySettings) -> None:
 
 
 def get_logger(name: str) -> Any:
-    """A logger whose lines are events with fields: `log.info("claimed", topic=..., partition=...)`."""
+    """A logger whose lines are events with fields: `log.info("claimed", topic=...,
+    partition=...)`.
+    """
     return structlog.get_logger(name)
 
 
 def new_registry() -> CollectorRegistry:
-    """An empty metrics registry with the process's own memory, CPU and garbage-collector figures."""
+    """An empty metrics registry with the process's own memory, CPU and garbage-collector
+    figures.
+    """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -93,12 +103,15 @@ def serve_http(
         ConfigError: The port is taken.
     """
     shown = registry if registry is not None else new_registry()
-    handler = type("Handler", (_Handler,), {"probes": {"/livez": live, "/readyz": ready}, "registry": shown})
+    handler = type(
+        "Handler", (_Handler,), {"probes": {"/livez": live, "/readyz": ready}, "registry": shown}
+    )
     try:
         server = _Server((host, port), handler)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another http_port, or 0 for a free one"
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            hint="choose another http_port, or 0 for a free one",
         ) from None
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     return int(server.server_address[1])
@@ -120,9 +133,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
         elif self.path in self.probes:
             reason = self.probes[self.path]()
-            self._answer(200 if reason is None else 503, (reason or "ok").encode() + b"\n", "text/plain; charset=utf-8")
+            self._answer(
+                200 if reason is None else 503,
+                (reason or "ok").encode() + b"\n",
+                "text/plain; charset=utf-8",
+            )
         else:
-            self._answer(404, b"there are /livez, /readyz and /metrics\n", "text/plain; charset=utf-8")
+            self._answer(
+                404, b"there are /livez, /readyz and /metrics\n", "text/plain; charset=utf-8"
+            )
 
     def _answer(self, status: int, body: bytes, content_type: str) -> None:
         self.send_response(status)

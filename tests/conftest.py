@@ -1,4 +1,6 @@
-"""Real servers for tests: redis-server, an in-process mock Kafka cluster, a real Kafka where KAFKA_HOME names one."""
+"""Real servers for tests: redis-server, an in-process mock Kafka cluster, a real Kafka where
+KAFKA_HOME names one.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def redis_server(_redis_process: str) -> str:
 
 @pytest.fixture(scope="session")
 def mock_broker() -> Iterator[str]:
-    """The address of librdkafka's mock cluster: the Kafka protocol, 4 partitions a topic, no controller."""
+    """The address of librdkafka's mock cluster: the Kafka protocol, 4 partitions a topic, no
+    controller.
+    """
     owner = Producer({"test.mock.num.brokers": 1, "log_level": 0})
     (broker,) = owner.list_topics(timeout=10).brokers.values()
     yield f"{broker.host}:{broker.port}"

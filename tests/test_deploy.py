@@ -1,4 +1,6 @@
-"""What cannot be run without Docker is at least checked: structure, setting names, commands, mounted files."""
+"""What cannot be run without Docker is at least checked: structure, setting names, commands,
+mounted files.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,17 @@ from freshet.stream.config import load
 
 ROOT = Path(__file__).parent.parent
 SERVICE_KEYS = {
-    *("build", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "networks", "ports"),
+    *(
+        "build",
+        "command",
+        "depends_on",
+        "deploy",
+        "environment",
+        "healthcheck",
+        "image",
+        "networks",
+        "ports",
+    ),
     *("profiles", "restart", "volumes"),
 }
 TOP_KEYS = {"name", "services", "volumes", "networks", "configs", "secrets"}
@@ -31,7 +43,11 @@ def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
 
 
 def ours() -> dict[str, dict[str, Any]]:
-    return {name: service for name, service in compose()["services"].items() if service["image"] == "freshet"}
+    return {
+        name: service
+        for name, service in compose()["services"].items()
+        if service["image"] == "freshet"
+    }
 
 
 @pytest.mark.parametrize("name", ["docker-compose.yml", "deploy/docker-compose.gpu.yml"])
@@ -68,7 +84,9 @@ def test_every_dependency_and_volume_exists() -> None:
 def test_every_environment_name_is_a_known_setting_with_a_valid_value() -> None:
     for service in ours().values():
         load(None, service["environment"])
-    image = dict(re.findall(r"(FRESHET_\w+)=(\S+)", (ROOT / "deploy/Dockerfile").read_text("utf-8")))
+    image = dict(
+        re.findall(r"(FRESHET_\w+)=(\S+)", (ROOT / "deploy/Dockerfile").read_text("utf-8"))
+    )
     assert image
     load(None, image)
 
@@ -103,7 +121,9 @@ def test_prometheus_accepts_its_files() -> None:
     if shutil.which("promtool") is None:
         pytest.skip("no promtool on PATH")
     folder = ROOT / "deploy/prometheus"
-    subprocess.run(["promtool", "check", "config", "prometheus.yml"], check=True, cwd=folder, timeout=60)
+    subprocess.run(
+        ["promtool", "check", "config", "prometheus.yml"], check=True, cwd=folder, timeout=60
+    )
 
 
 def test_the_dashboard_and_the_alert_rules_ask_only_for_metrics_that_are_exported() -> None:
@@ -112,22 +132,32 @@ def test_the_dashboard_and_the_alert_rules_ask_only_for_metrics_that_are_exporte
         for path in (ROOT / package).rglob("*.py"):
             exported |= set(re.findall(r'"(freshet_[a-z_]+)"', path.read_text("utf-8")))
     board = json.loads((ROOT / "deploy/grafana/dashboards/freshet.json").read_text("utf-8"))
-    asked = " ".join(target["expr"] for panel in board["panels"] for target in panel.get("targets", []))
+    asked = " ".join(
+        target["expr"] for panel in board["panels"] for target in panel.get("targets", [])
+    )
     asked += (ROOT / "deploy/prometheus/alerts.yml").read_text("utf-8")
     names = set(re.findall(r"freshet_[a-z_]+", asked))
     assert names
     bare = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in exported}
-    assert not {name for name in names if re.sub(r"_(total|bucket|sum|count)$", "", name) not in bare}
+    assert not {
+        name for name in names if re.sub(r"_(total|bucket|sum|count)$", "", name) not in bare
+    }
 
 
 def test_prometheus_finds_each_alert_firing_and_silent_when_it_should_be() -> None:
     if shutil.which("promtool") is None:
         pytest.skip("no promtool on PATH")
-    subprocess.run(["promtool", "test", "rules", "alert_rules.yml"], check=True, cwd=ROOT / "tests", timeout=60)
+    subprocess.run(
+        ["promtool", "test", "rules", "alert_rules.yml"], check=True, cwd=ROOT / "tests", timeout=60
+    )
 
 
 def alert_rules() -> list[dict[str, Any]]:
-    return [rule for group in compose("deploy/prometheus/alerts.yml")["groups"] for rule in group["rules"]]
+    return [
+        rule
+        for group in compose("deploy/prometheus/alerts.yml")["groups"]
+        for rule in group["rules"]
+    ]
 
 
 def test_every_alert_is_tested_and_leads_to_a_section_of_the_runbook() -> None:
@@ -138,21 +168,31 @@ def test_every_alert_is_tested_and_leads_to_a_section_of_the_runbook() -> None:
         page, _, anchor = rule["annotations"]["runbook"].partition("#")
         assert page == "docs/runbook.md"
         assert anchor in anchors, rule["alert"]
-        assert tested.count(f"alertname: {rule['alert']}") >= 2, "one test where it fires, one where it does not"
+        assert tested.count(f"alertname: {rule['alert']}") >= 2, (
+            "one test where it fires, one where it does not"
+        )
 
 
 def test_the_grafana_dashboard_has_no_panels_on_top_of_each_other_and_one_datasource() -> None:
     board = json.loads((ROOT / "deploy/grafana/dashboards/freshet.json").read_text("utf-8"))
-    provisioned = compose("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"][0]["uid"]
+    provisioned = compose("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"][
+        0
+    ]["uid"]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
         assert not cells & taken, panel["title"]
         assert at["x"] + at["w"] <= 24
         taken |= cells
-        assert all(target["datasource"]["uid"] == provisioned for target in panel.get("targets", []))
+        assert all(
+            target["datasource"]["uid"] == provisioned for target in panel.get("targets", [])
+        )
 
 
 def test_prometheus_understands_every_question_of_the_grafana_dashboard(tmp_path: Path) -> None:
@@ -161,6 +201,13 @@ def test_prometheus_understands_every_question_of_the_grafana_dashboard(tmp_path
     board = json.loads((ROOT / "deploy/grafana/dashboards/freshet.json").read_text("utf-8"))
     asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     assert asked
-    rules = [{"record": f"q{n}", "expr": text.replace("$__rate_interval", "1m")} for n, text in enumerate(asked)]
-    (tmp_path / "asked.yml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}), "utf-8")
-    subprocess.run(["promtool", "check", "rules", "asked.yml"], check=True, cwd=tmp_path, timeout=60)
+    rules = [
+        {"record": f"q{n}", "expr": text.replace("$__rate_interval", "1m")}
+        for n, text in enumerate(asked)
+    ]
+    (tmp_path / "asked.yml").write_text(
+        yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}), "utf-8"
+    )
+    subprocess.run(
+        ["promtool", "check", "rules", "asked.yml"], check=True, cwd=tmp_path, timeout=60
+    )

@@ -1,4 +1,6 @@
-"""Pages that come from the code are current, links lead somewhere, and figures come from result files."""
+"""Pages that come from the code are current, links lead somewhere, and figures come from result
+files.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize(("path", "text"), list(pages()), ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize(
+    ("path", "text"), list(pages()), ids=lambda value: getattr(value, "name", "")
+)
 def test_a_generated_page_is_current(path: Path, text: str) -> None:
     assert path.read_text("utf-8") == text, "run `make docs`"
 
@@ -90,11 +94,15 @@ def test_a_json_schema_is_valid_and_names_required_fields(kind: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     made = schema(kind, RECORDS[kind])
     jsonschema.Draft202012Validator.check_schema(made)
-    required = {field.encode_name for field in msgspec.structs.fields(RECORDS[kind]) if field.required}
+    required = {
+        field.encode_name for field in msgspec.structs.fields(RECORDS[kind]) if field.required
+    }
     definition = made["$defs"][RECORDS[kind].__name__]
     assert set(definition["required"]) == required
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda path: path.name
+)
 def test_a_result_file_names_machine_and_versions(path: Path) -> None:
     assert {"machine", "versions"} <= json.loads(path.read_text("utf-8")).keys()

@@ -1,4 +1,6 @@
-"""Imports point one way: stream <- model <- online; dashboard sees stream only; one door per library."""
+"""Imports point one way: stream <- model <- online; dashboard sees stream only; one door per
+library.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_each_library_has_one_door() -> None:
         for path in _modules(package):
             name = path.relative_to(ROOT).as_posix()
             for library in _imports(path) & DOORS.keys():
-                assert name in DOORS[library], f"{name} imports {library}; its door is {sorted(DOORS[library])}"
+                assert name in DOORS[library], (
+                    f"{name} imports {library}; its door is {sorted(DOORS[library])}"
+                )
 
 
 @pytest.mark.parametrize("package", ["stream", "dashboard"])
@@ -81,5 +85,8 @@ def test_no_heavy_library_is_imported_left_of_the_model(package: str) -> None:
 def test_importing_all_of_stream_does_not_load_torch() -> None:
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in _modules("stream")]
     names = [f"freshet.{name.removesuffix('.__init__')}" for name in names]
-    code = f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\nassert 'torch' not in sys.modules"
+    code = (
+        f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\nassert "
+        "'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, timeout=60)

@@ -33,18 +33,30 @@ def main(servers: str, orders: str, clicks: str, warm_up: int, total: int) -> No
         record = json.loads(message.value)
         at = datetime.fromtimestamp(record["event_time"] / 1_000, UTC)
         lines = record.get("lines") or [record]
-        return [(f"{line['sku']}|{line['region']}", (at, line.get("quantity", 1))) for line in lines]
+        return [
+            (f"{line['sku']}|{line['region']}", (at, line.get("quantity", 1))) for line in lines
+        ]
 
     lines = op.flat_map("lines", records, lines_of)
-    clock = win.EventClock(ts_getter=lambda line: line[0], wait_for_system_duration=timedelta(seconds=5))
+    clock = win.EventClock(
+        ts_getter=lambda line: line[0], wait_for_system_duration=timedelta(seconds=5)
+    )
     windower = win.TumblingWindower(align_to=EPOCH, length=timedelta(minutes=1))
     sums = win.fold_window(
-        "sum", lines, clock, windower, lambda: 0.0, lambda total, line: total + line[1], lambda a, b: a + b
+        "sum",
+        lines,
+        clock,
+        windower,
+        lambda: 0.0,
+        lambda total, line: total + line[1],
+        lambda a, b: a + b,
     )
     op.output("out", sums.down, TestingSink([]))
     folder = Path(tempfile.mkdtemp())
     init_db_dir(folder, 1)
-    cli_main(flow, epoch_interval=timedelta(seconds=10), recovery_config=RecoveryConfig(str(folder)))
+    cli_main(
+        flow, epoch_interval=timedelta(seconds=10), recovery_config=RecoveryConfig(str(folder))
+    )
 
 
 if __name__ == "__main__":

@@ -11,9 +11,15 @@ SLICE_RECORDS = 2_000
 
 
 def main(servers: str, orders: str, clicks: str, warm_up: int, total: int) -> None:
-    client = Consumer({"bootstrap.servers": servers, "group.id": "alone", "auto.offset.reset": "earliest"})
+    client = Consumer(
+        {"bootstrap.servers": servers, "group.id": "alone", "auto.offset.reset": "earliest"}
+    )
     known = client.list_topics(timeout=10).topics
-    places = [TopicPartition(topic, number, 0) for topic in (orders, clicks) for number in known[topic].partitions]
+    places = [
+        TopicPartition(topic, number, 0)
+        for topic in (orders, clicks)
+        for number in known[topic].partitions
+    ]
     client.assign(places)
     watch = Stopwatch(warm_up, total)
     while True:

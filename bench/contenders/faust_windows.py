@@ -1,4 +1,6 @@
-"""Faust: one tumbling window of a minute by item, in its own table in memory with a changelog topic."""
+"""Faust: one tumbling window of a minute by item, in its own table in memory with a changelog
+topic.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def main(servers: str, orders: str, clicks: str, warm_up: int, total: int) -> No
     settings = {"bootstrap.servers": servers, "group.id": f"bench-pathway-{os.getpid()}"}
     settings["auto.offset.reset"] = "earliest"
     for topic in (orders, clicks):
-        records = pw.io.kafka.read(settings, topic=topic, format="json", schema=Line, autocommit_duration_ms=100)
+        records = pw.io.kafka.read(
+            settings, topic=topic, format="json", schema=Line, autocommit_duration_ms=100
+        )
         whole = records.filter(pw.this.lines.is_not_none())
         many = whole.select(pw.this.event_time, line=pw.this.lines).flatten(pw.this.line)
         many = many.select(
@@ -42,13 +44,19 @@ def main(servers: str, orders: str, clicks: str, warm_up: int, total: int) -> No
         )
         lines = pw.Table.concat_reindex(one, many) if topic == orders else one
         window = pw.temporal.tumbling(duration=60_000)
-        lines = lines.select(pw.this.event_time, pw.this.quantity, item=pw.this.sku + "|" + pw.this.region)
+        lines = lines.select(
+            pw.this.event_time, pw.this.quantity, item=pw.this.sku + "|" + pw.this.region
+        )
         sums = lines.windowby(lines.event_time, window=window, instance=lines.item).reduce(
-            item=pw.this._pw_instance, start=pw.this._pw_window_start, total=pw.reducers.sum(pw.this.quantity)
+            item=pw.this._pw_instance,
+            start=pw.this._pw_window_start,
+            total=pw.reducers.sum(pw.this.quantity),
         )
         pw.io.null.write(sums)
 
-        def counted(key: Any, row: dict[str, Any], time: int, is_addition: bool, topic: str = topic) -> None:
+        def counted(
+            key: Any, row: dict[str, Any], time: int, is_addition: bool, topic: str = topic
+        ) -> None:
             if is_addition:
                 watch.count(row["events"] - seen[topic])
                 seen[topic] = row["events"]

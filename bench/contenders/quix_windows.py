@@ -1,4 +1,6 @@
-"""Quix Streams: one tumbling window of a minute by message key, in RocksDB with changelog topics, exactly once."""
+"""Quix Streams: one tumbling window of a minute by message key, in RocksDB with changelog topics,
+exactly once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What every contender reports: CPU-seconds of its process, from the OS, between a warm-up and the last event."""
+"""What every contender reports: CPU-seconds of its process, from the OS, between a warm-up and the
+last event.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,14 @@ class Stopwatch:
             self._finish(*self._started)
 
     def _finish(self, events: int, cpu_s: float, wall_s: float) -> None:
-        measured = {"events": self.events - events, "cpu_s": _cpu_s() - cpu_s, "wall_s": time.monotonic() - wall_s}
-        os.write(1, json.dumps(measured).encode() + b"\n")  # Past a sys.stdout that a framework has replaced.
+        measured = {
+            "events": self.events - events,
+            "cpu_s": _cpu_s() - cpu_s,
+            "wall_s": time.monotonic() - wall_s,
+        }
+        os.write(
+            1, json.dumps(measured).encode() + b"\n"
+        )  # Past a sys.stdout that a framework has replaced.
         os._exit(0)
 
 

@@ -1,1 +1,3 @@
-"""The command line: one function a command, and everything a command needs imported when it runs."""
+"""The command line: one function a command, and everything a command needs imported when it
+runs.
+"""

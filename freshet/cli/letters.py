@@ -40,7 +40,11 @@ def dlq_list(
     from freshet.stream.ops.dead_letters import list_letters
 
     letters = list_letters(settings_of(config), _wanted(topic, error, from_, to, late), most=max)
-    put([letter.as_dict() for letter in letters], json, "\n".join(letter.as_text() for letter in letters))
+    put(
+        [letter.as_dict() for letter in letters],
+        json,
+        "\n".join(letter.as_text() for letter in letters),
+    )
 
 
 @dlq.command("redrive")
@@ -52,12 +56,16 @@ def dlq_redrive(
     to: LetterTo = None,
     late: Late = False,
     max: Annotated[int | None, typer.Option(min=1, help="At most so many; default: all.")] = None,
-    from_start: Annotated[bool, typer.Option(help="Also those sent before; windows count each once.")] = False,
+    from_start: Annotated[
+        bool, typer.Option(help="Also those sent before; windows count each once.")
+    ] = False,
 ) -> None:
     """Send dead letters to the partitions they came from again; windows count each at most once."""
     from freshet.stream.ops.dead_letters import redrive
 
-    done = redrive(settings_of(config), _wanted(topic, error, from_, to, late), most=max, from_start=from_start)
+    done = redrive(
+        settings_of(config), _wanted(topic, error, from_, to, late), most=max, from_start=from_start
+    )
     typer.echo(f"{done} sent again")
 
 
@@ -74,7 +82,9 @@ def dlq_show(
     put(letter.as_dict(), json, letter.as_page())
 
 
-def _wanted(topic: str | None, error: str | None, from_: str | None, to: str | None, late: bool) -> Wanted:
+def _wanted(
+    topic: str | None, error: str | None, from_: str | None, to: str | None, late: bool
+) -> Wanted:
     from freshet.stream.ops.dead_letters import Wanted
     from freshet.stream.read.export import parse_time_ms
 

@@ -11,7 +11,8 @@ from freshet.cli import explain, letters, operations, processes, tables, trainin
 
 app = typer.Typer(
     name="freshet",
-    help="Streaming, real-time sales forecasts: orders and clicks in through Kafka, quantile forecasts out.",
+    help="Streaming, real-time sales forecasts: orders and clicks in through Kafka, quantile "
+    "forecasts out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

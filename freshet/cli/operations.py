@@ -1,4 +1,6 @@
-"""Commands that look at what runs and say what they see: topics, windows, forecasts, settings, doctor, verify."""
+"""Commands that look at what runs and say what they see: topics, windows, forecasts, settings,
+doctor, verify.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def windows_export(
     item: Annotated[str | None, typer.Option(help="Only this item_id.")] = None,
     format: Annotated[str, typer.Option(help="jsonl, csv or parquet.")] = "jsonl",
     include_open: Annotated[bool, typer.Option(help="Also buckets that may still change.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File; default standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File; default standard output.")
+    ] = None,
 ) -> None:
     """Write the closed windows, one row an item and bucket."""
     from freshet.stream.read.export import export
@@ -43,7 +47,8 @@ def windows_export(
 
 @windows.command("drop")
 def windows_drop(
-    generation: Annotated[int, typer.Argument(min=0, help="A generation that is not current.")], config: Config = None
+    generation: Annotated[int, typer.Argument(min=0, help="A generation that is not current.")],
+    config: Config = None,
 ) -> None:
     """Free the memory of an old generation of windows."""
     from freshet.stream.ingest.generations import drop_generation
@@ -59,13 +64,18 @@ def topics_create(config: Config = None, json: Json = False) -> None:
     from freshet.stream.kafka import ensure_topics
 
     reports = ensure_topics(settings_of(config), live=True)
-    lines = [f"{report.state:<9} {report.name}  {'; '.join(report.problems)}".rstrip() for report in reports]
+    lines = [
+        f"{report.state:<9} {report.name}  {'; '.join(report.problems)}".rstrip()
+        for report in reports
+    ]
     put([asdict(report) for report in reports], json, "\n".join(lines))
     raise typer.Exit(1 if any(report.state == "mismatch" for report in reports) else 0)
 
 
 def verify(config: Config = None, json: Json = False, summary: Summary = None) -> None:
-    """Recount the log independently and compare with the windows; exit status 1 when anything differs."""
+    """Recount the log independently and compare with the windows; exit status 1 when anything
+    differs.
+    """
     from freshet.stream.verify.verify import verify as run
 
     report = run(settings_of(config))
@@ -87,7 +97,9 @@ def forecasts_tail(
 
 
 def doctor(config: Config = None, json: Json = False) -> None:
-    """Check broker, topics, Redis, weights and device; exit status 1 when something must be mended."""
+    """Check broker, topics, Redis, weights and device; exit status 1 when something must be
+    mended.
+    """
     from freshet.online.doctor import examine
 
     report = examine(settings_of(config))

@@ -1,4 +1,6 @@
-"""Options that several commands share, and what they do: read the settings, parse a map, print a result."""
+"""Options that several commands share, and what they do: read the settings, parse a map, print a
+result.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,33 @@ import typer
 if TYPE_CHECKING:
     from freshet.stream.config import Settings
 
-Config = Annotated[Path | None, typer.Option("--config", help="TOML file; default freshet.toml if it is there.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; default freshet.toml if it is there.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-Summary = Annotated[Path | None, typer.Option("--summary", help="Also write the result as JSON to this file.")]
-Seconds = Annotated[int | None, typer.Option(min=1, help="Stop after so many seconds of live time; default: never.")]
+Summary = Annotated[
+    Path | None, typer.Option("--summary", help="Also write the result as JSON to this file.")
+]
+Seconds = Annotated[
+    int | None, typer.Option(min=1, help="Stop after so many seconds of live time; default: never.")
+]
 Preset = Annotated[str | None, typer.Option(help="online_retail, taobao, olist or dunnhumby.")]
-SourceTopic = Annotated[str | None, typer.Option("--topic", help="Only letters from this source topic.")]
+SourceTopic = Annotated[
+    str | None, typer.Option("--topic", help="Only letters from this source topic.")
+]
 ErrorName = Annotated[str | None, typer.Option("--error", help="Only this error class or stage.")]
-LetterFrom = Annotated[str | None, typer.Option("--from", help="Only letters written since; ms or RFC 3339.")]
-LetterTo = Annotated[str | None, typer.Option("--to", help="Only letters written before; ms or RFC 3339.")]
-Late = Annotated[bool, typer.Option("--late", help="Records that came too late instead of dead letters.")]
-Map = Annotated[list[str] | None, typer.Option("--map", help="field=column, repeated or joined by commas.")]
+LetterFrom = Annotated[
+    str | None, typer.Option("--from", help="Only letters written since; ms or RFC 3339.")
+]
+LetterTo = Annotated[
+    str | None, typer.Option("--to", help="Only letters written before; ms or RFC 3339.")
+]
+Late = Annotated[
+    bool, typer.Option("--late", help="Records that came too late instead of dead letters.")
+]
+Map = Annotated[
+    list[str] | None, typer.Option("--map", help="field=column, repeated or joined by commas.")
+]
 
 
 def settings_of(path: Path | None) -> Settings:
@@ -60,7 +78,9 @@ def with_http_port(settings: Settings, section: str, port: int | None) -> Settin
     """The settings with another port for the process of this section."""
     if port is None:
         return settings
-    return settings.model_copy(update={section: getattr(settings, section).model_copy(update={"http_port": port})})
+    return settings.model_copy(
+        update={section: getattr(settings, section).model_copy(update={"http_port": port})}
+    )
 
 
 def group(text: str) -> typer.Typer:

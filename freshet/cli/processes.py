@@ -1,4 +1,6 @@
-"""Commands that run until they are told to stop: the demo, the five processes, and the two sources of events."""
+"""Commands that run until they are told to stop: the demo, the five processes, and the two sources
+of events.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.options import Config, Map, Preset, Seconds, Summary, columns_of, settings_of, with_http_port
+from freshet.cli.options import (
+    Config,
+    Map,
+    Preset,
+    Seconds,
+    Summary,
+    columns_of,
+    settings_of,
+    with_http_port,
+)
 
 
 def demo(
@@ -17,14 +28,24 @@ def demo(
     summary: Summary = None,
     items: Annotated[int | None, typer.Option(min=1, help="Series in the simulated shop.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 1,
-    speed: Annotated[float | None, typer.Option(min=0.001, help="Simulated seconds per second.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0.001, help="Simulated seconds per second.")
+    ] = None,
     scenario: Annotated[str, typer.Option(help="calm, flash_sale or drift.")] = "drift",
-    replay: Annotated[Path | None, typer.Option(help="A real file instead of the simulated shop.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="A real file instead of the simulated shop.")
+    ] = None,
     preset: Preset = None,
     map: Map = None,
-    broker: Annotated[str, typer.Option(help="embedded, or kafka (needs KAFKA_HOME and Java).")] = "embedded",
-    data_dir: Annotated[Path | None, typer.Option(help="Keep Redis, logs and weights here.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, help="Port of the web page; 0 is any free one.")] = None,
+    broker: Annotated[
+        str, typer.Option(help="embedded, or kafka (needs KAFKA_HOME and Java).")
+    ] = "embedded",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep Redis, logs and weights here.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, help="Port of the web page; 0 is any free one.")
+    ] = None,
 ) -> None:
     """Run everything on this machine: broker, Redis, a shop, forecasts, a web page."""
     from freshet.online.demo.options import DemoOptions
@@ -51,23 +72,34 @@ def demo(
 def ingest(
     config: Config = None,
     until_end: Annotated[bool, typer.Option(help="Stop at the log ends seen at start.")] = False,
-    from_beginning: Annotated[bool, typer.Option(help="Fold the whole log anew; needs --into.")] = False,
+    from_beginning: Annotated[
+        bool, typer.Option(help="Fold the whole log anew; needs --into.")
+    ] = False,
     into: Annotated[
-        int | None, typer.Option(min=1, help="The generation to build; readers switch to it when it has caught up.")
+        int | None,
+        typer.Option(
+            min=1, help="The generation to build; readers switch to it when it has caught up."
+        ),
     ] = None,
-    http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
+    ] = None,
 ) -> None:
     """Fold orders and clicks into windows in Redis, exactly once."""
     from freshet.stream.ingest.process import run
 
     if from_beginning != (into is not None):
-        raise typer.BadParameter("--from-beginning and --into go together: live windows are never overwritten")
+        raise typer.BadParameter(
+            "--from-beginning and --into go together: live windows are never overwritten"
+        )
     run(with_http_port(settings_of(config), "ingest", http_port), until_end=until_end, into=into)
 
 
 def worker(
     config: Config = None,
-    http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
+    ] = None,
 ) -> None:
     """Forecast every item at each new cutoff, score what became final, watch for drift."""
     from freshet.online.worker.process import run
@@ -77,7 +109,9 @@ def worker(
 
 def control(
     config: Config = None,
-    http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
+    ] = None,
 ) -> None:
     """Turn drift into alerts and retrain requests."""
     from freshet.online.control.process import run
@@ -87,7 +121,9 @@ def control(
 
 def learn(
     config: Config = None,
-    http_port: Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
+    ] = None,
 ) -> None:
     """Fine-tune on request, pass or fail the gate, publish new weights."""
     from freshet.online.learn.process import run
@@ -114,9 +150,15 @@ def simulate(
     scenario: Annotated[str, typer.Option(help="calm, flash_sale or drift.")] = "drift",
     speed: Annotated[float, typer.Option(min=0.001, help="Simulated seconds per second.")] = 900.0,
     seconds: Seconds = None,
-    history_days: Annotated[int, typer.Option(min=0, help="Days sent at once before live begins.")] = 28,
-    drift_after_ms: Annotated[int | None, typer.Option(min=0, help="Simulated time until the planted drift.")] = None,
-    plan: Annotated[Path | None, typer.Option(help="Write progress and plan to this JSON file.")] = None,
+    history_days: Annotated[
+        int, typer.Option(min=0, help="Days sent at once before live begins.")
+    ] = 28,
+    drift_after_ms: Annotated[
+        int | None, typer.Option(min=0, help="Simulated time until the planted drift.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Write progress and plan to this JSON file.")
+    ] = None,
 ) -> None:
     """Send a simulated shop's events to the event topics."""
     from freshet.stream.source.process import simulate as run
@@ -139,10 +181,16 @@ def replay(
     config: Config = None,
     preset: Preset = None,
     map: Map = None,
-    speed: Annotated[float, typer.Option(min=0.001, help="Times as fast as it happened.")] = 3_600.0,
+    speed: Annotated[
+        float, typer.Option(min=0.001, help="Times as fast as it happened.")
+    ] = 3_600.0,
     seconds: Seconds = None,
-    history_days: Annotated[int, typer.Option(min=0, help="Days sent at once before live begins.")] = 0,
-    plan: Annotated[Path | None, typer.Option(help="Write progress and plan to this JSON file.")] = None,
+    history_days: Annotated[
+        int, typer.Option(min=0, help="Days sent at once before live begins.")
+    ] = 0,
+    plan: Annotated[
+        Path | None, typer.Option(help="Write progress and plan to this JSON file.")
+    ] = None,
 ) -> None:
     """Send a real file's events to the event topics."""
     from freshet.stream.source.process import replay as run

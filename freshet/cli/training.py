@@ -1,4 +1,6 @@
-"""The commands that make weights: `freshet train` on a table of yours, `freshet pretrain` on synthetic series."""
+"""The commands that make weights: `freshet train` on a table of yours, `freshet pretrain` on
+synthetic series.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,18 @@ LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="A long table: parquet or CSV, one row an item and time.")],
+    data: Annotated[
+        Path, typer.Option(help="A long table: parquet or CSV, one row an item and time.")
+    ],
     item_id: Annotated[str, typer.Option(help="Column with the name of a series.")],
     time: Annotated[str, typer.Option(help="Column with the time; UTC unless it names a zone.")],
-    target: Annotated[str, typer.Option(help="Column with what is forecast; at least 0, empty where unknown.")],
+    target: Annotated[
+        str, typer.Option(help="Column with what is forecast; at least 0, empty where unknown.")
+    ],
     frequency: Annotated[str, typer.Option(help="A pandas alias: h, D, W-SUN, MS, 15min, ...")],
-    prediction_length: Annotated[int, typer.Option(min=1, help="Steps to forecast; the newest are held out.")],
+    prediction_length: Annotated[
+        int, typer.Option(min=1, help="Steps to forecast; the newest are held out.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the weights.")],
     known: Known = None,
     past: Past = None,
@@ -29,24 +37,39 @@ def train(
     country: Country = None,
     tune: Annotated[
         Literal["full", "top", "lora"],
-        typer.Option(help="What learns: everything, the last layer and the head, or low-rank additions (peft)."),
+        typer.Option(
+            help="What learns: everything, the last layer and the head, or low-rank additions "
+            "(peft)."
+        ),
     ] = "full",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps at most.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once; a step of 128 is accumulated.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Windows at once; a step of 128 is accumulated.")
+    ] = 128,
     learning_rate: Annotated[
         float | None, typer.Option(min=0.0, help="Default 5e-4 for full and top, 2e-3 for lora.")
     ] = None,
-    dropout: Annotated[float, typer.Option(min=0.0, max=0.99, help="Share dropped while training.")] = 0.0,
-    patience: Annotated[int, typer.Option(min=1, help="Looks at the hold-out without gain, then it stops.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs with other seeds whose weights are averaged.")] = 1,
+    dropout: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Share dropped while training.")
+    ] = 0.0,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Looks at the hold-out without gain, then it stops.")
+    ] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs with other seeds whose weights are averaged.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Compute in bfloat16: faster where the machine knows it.")
     ] = False,
-    base: Annotated[Path | None, typer.Option(help="Folder of weights to start from; default those that ship.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Folder of weights to start from; default those that ship.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """Fine-tune weights on your own table; take them with backtest --models freshet:FOLDER, explain --weights."""
+    """Fine-tune weights on your own table; take them with backtest --models freshet:FOLDER, explain
+    --weights.
+    """
     import orjson
 
     from freshet.model.tables.table import Columns, TableSettings
@@ -68,18 +91,30 @@ def train(
     )
     table = TableSettings(columns, frequency, None, missing, aggregate, country)
     found = run(data, table, prediction_length, settings=settings, output=output, base=base)
-    typer.echo(orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2) if json else "\n".join(found.sentences()))
+    typer.echo(
+        orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2)
+        if json
+        else "\n".join(found.sentences())
+    )
 
 
 def pretrain(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for checkpoints, logs and weights.")],
-    size: Annotated[Literal["edge", "default", "quality"], typer.Option(help="How large the network is.")] = "default",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for checkpoints, logs and weights.")
+    ],
+    size: Annotated[
+        Literal["edge", "default", "quality"], typer.Option(help="How large the network is.")
+    ] = "default",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps in all.")] = 12_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 128,
-    minutes: Annotated[float, typer.Option(min=0.01, help="Stop after so many minutes; call again to go on.")] = 60.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="Stop after so many minutes; call again to go on.")
+    ] = 60.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default torch's own choice.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default torch's own choice.")
+    ] = None,
 ) -> None:
     """Train base weights on synthetic series; resumes from the folder's checkpoint."""
     from freshet.model.training.pretrain import PretrainSettings

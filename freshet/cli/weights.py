@@ -17,11 +17,17 @@ def model_list(config: Config = None, json: Json = False) -> None:
     from freshet.online.weights.versions import versions
 
     rows = versions(settings_of(config))
-    put(rows, json, "\n".join(f"{row['version']}  {', '.join(row['aliases'])}".rstrip() for row in rows))
+    put(
+        rows,
+        json,
+        "\n".join(f"{row['version']}  {', '.join(row['aliases'])}".rstrip() for row in rows),
+    )
 
 
 @model.command("show")
-def model_show(version: Annotated[str, typer.Argument(help="A version or an alias.")], config: Config = None) -> None:
+def model_show(
+    version: Annotated[str, typer.Argument(help="A version or an alias.")], config: Config = None
+) -> None:
     """The manifest of one version, after checking its files."""
     from freshet.online.weights.versions import show
 
@@ -29,7 +35,9 @@ def model_show(version: Annotated[str, typer.Argument(help="A version or an alia
 
 
 @model.command("promote")
-def model_promote(version: Annotated[str, typer.Argument(help="A version, or base.")], config: Config = None) -> None:
+def model_promote(
+    version: Annotated[str, typer.Argument(help="A version, or base.")], config: Config = None
+) -> None:
     """Make a version the champion, past the gate, and tell the workers."""
     from freshet.online.weights.versions import promote
 

@@ -1,7 +1,8 @@
 """Several models as one: the mean of their quantiles, level by level.
 
-Where two models err in different ways their mean may err less than either, and averaging quantiles, unlike averaging
-probabilities, widens no fan (Lichtendahl et al. 2013, "Is it better to average probabilities or quantiles?").
+Where two models err in different ways their mean may err less than either, and averaging quantiles,
+unlike averaging probabilities, widens no fan (Lichtendahl et al. 2013, "Is it better to average
+probabilities or quantiles?").
 
 Dimensions: N series, H horizon steps, Q quantile levels.
 """

@@ -1,7 +1,9 @@
-"""Finished forecasts of a comparison in a folder, so that an interrupted one goes on where it stopped.
+"""Finished forecasts of a comparison in a folder, so that an interrupted one goes on where it
+stopped.
 
-A forecast's file is named by a fingerprint of everything that could change it: the panel, the cutoffs, the levels, the
-model and its weights, and the code of the models. A file appears whole or not at all.
+A forecast's file is named by a fingerprint of everything that could change it: the panel, the
+cutoffs, the levels, the model and its weights, and the code of the models. A file appears whole or
+not at all.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class Cache:
             return Forecast(model, index, kept["quantiles"], fit_s, predict_s)
 
     def _path(self, model: str, index: int) -> Path:
-        digest = xxhash.xxh3_128(f"{self._shared}|{model}|{_weights_fingerprint(model)}|{index}".encode())
+        digest = xxhash.xxh3_128(
+            f"{self._shared}|{model}|{_weights_fingerprint(model)}|{index}".encode()
+        )
         slug = "".join(letter if letter.isalnum() else "-" for letter in model)[:40]
         return self._folder / f"{slug}-{index}-{digest.hexdigest()}.npz"
 
@@ -62,7 +66,9 @@ def _shared_fingerprint(job: Job) -> str:
         value = getattr(job.panel, field.name)
         digest.update(f"{field.name}:".encode())
         digest.update(
-            np.ascontiguousarray(value).data if isinstance(value, np.ndarray) else repr(_plain(value)).encode()
+            np.ascontiguousarray(value).data
+            if isinstance(value, np.ndarray)
+            else repr(_plain(value)).encode()
         )
     digest.update(repr((job.rolling, job.levels, job.fine_tune, _code_fingerprint())).encode())
     return digest.hexdigest()
@@ -71,12 +77,17 @@ def _shared_fingerprint(job: Job) -> str:
 def _plain(value: object) -> object:
     """A value whose text is complete: numpy shortens long arrays."""
     if isinstance(value, dict):
-        return {name: entry.tolist() if isinstance(entry, np.ndarray) else entry for name, entry in value.items()}
+        return {
+            name: entry.tolist() if isinstance(entry, np.ndarray) else entry
+            for name, entry in value.items()
+        }
     return value
 
 
 def _code_fingerprint() -> str:
-    """Every source and weights file of the models: results of other code are not results of this one."""
+    """Every source and weights file of the models: results of other code are not results of this
+    one.
+    """
     root = Path(__file__).parent.parent
     digest = xxhash.xxh3_128()
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.safetensors")]):
@@ -86,7 +97,9 @@ def _code_fingerprint() -> str:
 
 
 def _weights_fingerprint(model: str) -> str:
-    """The content of the folders that "freshet:FOLDER" and the like name, joined by "+" or alone."""
+    """The content of the folders that "freshet:FOLDER" and the like name, joined by "+" or
+    alone.
+    """
     digest = xxhash.xxh3_128()
     for part in model.split("+"):
         _, _, place = part.partition(":")

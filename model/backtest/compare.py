@@ -1,7 +1,8 @@
-"""A rolling-origin comparison: every model forecasts every window, and what came then says which was right.
+"""A rolling-origin comparison: every model forecasts every window, and what came then says which
+was right.
 
-A worker gets the panel, cuts its window and gives quantiles back; only the parent process looks at what came.
-Dimensions: N series, H horizon steps, Q quantile levels.
+A worker gets the panel, cuts its window and gives quantiles back; only the parent process looks at
+what came. Dimensions: N series, H horizon steps, Q quantile levels.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ class BacktestSettings:
 
     Attributes:
         rolling: where the cutoffs lie.
-        models: names of baselines, "freshet", or "freshet:FOLDER" for other weights; "A+B" is the mean of two.
-        fine_tune: "each": all models learn at every cutoff; "once": at the first only; "none": so do the baselines,
-            while freshet's network is used as it is.
+        models: names of baselines, "freshet", or "freshet:FOLDER" for other weights; "A+B" is the
+            mean of two.
+        fine_tune: "each": all models learn at every cutoff; "once": at the first only; "none": so
+            do the baselines, while freshet's network is used as it is.
         jobs: processes that work at once.
         levels: quantile levels, the median among them.
     """
@@ -61,7 +63,9 @@ class Results:
     @property
     def failed(self) -> list[str]:
         """Names of models that failed in a window."""
-        return [name for name, rows in self.of_model.items() if any(row.forecast.error for row in rows)]
+        return [
+            name for name, rows in self.of_model.items() if any(row.forecast.error for row in rows)
+        ]
 
 
 def names() -> tuple[str, ...]:
@@ -84,7 +88,8 @@ def make(name: str, fine_tune: FineTune) -> baselines.Model:
         return tuned.make(Path(place) if place else None, fine_tune)
     if name not in names() and kind not in baselines.ADAPTERS:
         raise InvalidInputError(
-            f"there is no model {name!r}", hint=f"choose from {', '.join(names())}, or freshet:FOLDER"
+            f"there is no model {name!r}",
+            hint=f"choose from {', '.join(names())}, or freshet:FOLDER",
         )
     return baselines.make(name)
 
@@ -99,8 +104,8 @@ def backtest(
 ) -> Results:
     """Every model's forecasts of every window with their scores.
 
-    A model that fails is reported in its results and stops no other. With a folder `cache_in`, finished forecasts are
-    kept there and are not made again. `on_done` hears of each new forecast.
+    A model that fails is reported in its results and stops no other. With a folder `cache_in`,
+    finished forecasts are kept there and are not made again. `on_done` hears of each new forecast.
 
     Raises:
         InvalidInputError: a model's name is unknown, or no series is long enough for a window.
@@ -120,14 +125,25 @@ def backtest(
     return Results(panel, settings, _scored(panel, settings, found), resumed=len(kept))
 
 
-def _scored(panel: Panel, settings: BacktestSettings, found: list[Forecast]) -> dict[str, list[WindowResult]]:
-    """All forecasts with their scores: a window at a time, since its arrays are the largest thing here."""
+def _scored(
+    panel: Panel, settings: BacktestSettings, found: list[Forecast]
+) -> dict[str, list[WindowResult]]:
+    """All forecasts with their scores: a window at a time, since its arrays are the largest thing
+    here.
+    """
     of_model: dict[str, list[WindowResult]] = {name: [] for name in settings.models}
     for index in range(settings.rolling.num_windows):
-        window, actual_NH = settings.rolling.window(panel, index), settings.rolling.actual(panel, index)
+        window, actual_NH = (
+            settings.rolling.window(panel, index),
+            settings.rolling.actual(panel, index),
+        )
         for forecast in found:
             if forecast.index == index:
                 quantiles_NHQ = forecast.quantiles_NHQ
-                scores = None if quantiles_NHQ is None else score(window, actual_NH, quantiles_NHQ, settings.levels)
+                scores = (
+                    None
+                    if quantiles_NHQ is None
+                    else score(window, actual_NH, quantiles_NHQ, settings.levels)
+                )
                 of_model[forecast.model].append(WindowResult(forecast, scores))
     return of_model

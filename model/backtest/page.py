@@ -1,4 +1,6 @@
-"""A comparison as one web page: the tables as text and the picture inside, without scripts or other files."""
+"""A comparison as one web page: the tables as text and the picture inside, without scripts or other
+files.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from freshet.model.backtest.report import ranked
 from freshet.model.backtest.score import METRICS
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; }
+body { max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
 th:first-child, td:first-child { text-align: left; }
@@ -21,7 +24,18 @@ tr.best td { font-weight: 600; } tr.failed td { color: #b91c1c; }
 svg { width: 100%; height: auto; }
 @media (max-width: 700px) { div.wide { overflow-x: auto; } }
 """
-_HEADS = ("model", "SQL", "WQL", "MASE", "WAPE", "coverage 80 %", "bias", "fit s", "predict s", "series")
+_HEADS = (
+    "model",
+    "SQL",
+    "WQL",
+    "MASE",
+    "WAPE",
+    "coverage 80 %",
+    "bias",
+    "fit s",
+    "predict s",
+    "series",
+)
 _KINDS = {"zero_share": "Share of steps without a sale", "volume": "Volume", "history": "History"}
 
 
@@ -29,12 +43,20 @@ def page(results: Results, found: list[dict[str, Any]], svg: str) -> str:
     """The page of a comparison, with the rows of `backtest_report.rows` and a picture."""
     rolling, panel = results.settings.rolling, results.panel
     facts = (
-        f"{len(panel):,} series, steps of {escape(panel.frequency)}, season of {panel.season_length}; "
-        f"{rolling.num_windows} cutoffs, {rolling.horizon} steps ahead each. Means over the cutoffs; lower is better, "
+        f"{len(panel):,} series, steps of {escape(panel.frequency)}, season of "
+        f"{panel.season_length}; "
+        f"{rolling.num_windows} cutoffs, {rolling.horizon} steps ahead each. Means over the "
+        "cutoffs; lower is better, "
         "coverage should be 80 %, a bias above 0 is too much forecast."
     )
-    failures = "".join(f"<p>{escape(row['model'])} failed {escape(row['error'])}</p>" for row in found if row["error"])
-    strata = "".join(f"<h2>{title}</h2>{_strata(kind, ranked(found))}" for kind, title in _KINDS.items())
+    failures = "".join(
+        f"<p>{escape(row['model'])} failed {escape(row['error'])}</p>"
+        for row in found
+        if row["error"]
+    )
+    strata = "".join(
+        f"<h2>{title}</h2>{_strata(kind, ranked(found))}" for kind, title in _KINDS.items()
+    )
     picture = re.sub(r"^.*?(?=<svg)", "", svg, count=1, flags=re.DOTALL)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -62,13 +84,18 @@ def _strata(kind: str, found: list[dict[str, Any]]) -> str:
     heads = ["WQL", *(f"{group} ({count:,})" for group, count in zip(groups, counts, strict=True))]
     lines = []
     for row in sound:
-        values = [_number(row["strata"].get(kind, {}).get(group, {}).get("wql")) for group in groups]
+        values = [
+            _number(row["strata"].get(kind, {}).get(group, {}).get("wql")) for group in groups
+        ]
         lines.append(f"<tr>{_cells('td', [row['model'], *values])}</tr>")
     return _table(heads, lines)
 
 
 def _table(heads: tuple[str, ...] | list[str], lines: list[str]) -> str:
-    return f'<div class="wide"><table><tr>{_cells("th", list(heads))}</tr>{"".join(lines)}</table></div>'
+    return (
+        "<div "
+        f'class="wide"><table><tr>{_cells("th", list(heads))}</tr>{"".join(lines)}</table></div>'
+    )
 
 
 def _cells(tag: str, texts: list[str]) -> str:

@@ -1,4 +1,5 @@
-"""Pictures of a comparison: forecasts of a few telling series against what came, and skill by stratum.
+"""Pictures of a comparison: forecasts of a few telling series against what came, and skill by
+stratum.
 
 A page (.html) holds the picture as SVG and the tables as text, in one file without scripts.
 """
@@ -36,7 +37,9 @@ def plot(results: Results, path: Path) -> None:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "freshet", "font.size": 9}):
         figure = _draw(results)
         if path.suffix.lower() != ".html":
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+            figure.savefig(
+                path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None
+            )
             return
         svg = io.StringIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -72,25 +75,36 @@ def _draw_fans(results: Results, name: str, figure: Any) -> None:
     grid = figure.subplots(-(-len(chosen) // 3), 3, squeeze=False).ravel()
     others = [other for other in (_YARDSTICK,) if other in results.of_model and other != name]
     for axes, (row, why) in zip(grid, chosen.items(), strict=False):
-        axes.set_title(f"{_short(window.item_ids[row])} · {why}", fontsize=9, loc="left", color=_INK)
+        axes.set_title(
+            f"{_short(window.item_ids[row])} · {why}", fontsize=9, loc="left", color=_INK
+        )
         _draw_fan(axes, window, row, _quantiles(results, name, index)[row], results.settings.levels)
         _draw_after(axes, window, row, actual_NH[row], "actual")
         for other in others:
             median_H = _quantiles(results, other, index)[row][:, results.settings.levels.index(0.5)]
-            _draw_line(axes, window, row, median_H, {"color": _DOTTED, "ls": ":", "lw": 1.3, "label": other})
+            _draw_line(
+                axes,
+                window,
+                row,
+                median_H,
+                {"color": _DOTTED, "ls": ":", "lw": 1.3, "label": other},
+            )
         _style(axes)
     for axes in grid[len(chosen) :]:
         axes.set_axis_off()
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.suptitle(f"Forecasts of {name} at the last cutoff", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(
+        f"Forecasts of {name} at the last cutoff", x=0.01, ha="left", fontsize=12, fontweight="bold"
+    )
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
 
 
 def sample(window: Window, actual_NH: Floats) -> dict[int, str]:
-    """Up to six rows and why each is shown: the middle one by volume of each group of series, then the most sold.
+    """Up to six rows and why each is shown: the middle one by volume of each group of series, then
+    the most sold.
 
-    Groups of the share of steps without a sale come first, then thirds of volume, then cold starts. Rows that sold
-    nothing lately, or have nothing to compare with, are not shown.
+    Groups of the share of steps without a sale come first, then thirds of volume, then cold starts.
+    Rows that sold nothing lately, or have nothing to compare with, are not shown.
     """
     recent_NT = window.target_NT[:, -_shown(window) :]
     lively_N = np.asarray(np.isfinite(actual_NH).any(1) & (np.nan_to_num(recent_NT) > 0).any(1))
@@ -112,7 +126,9 @@ def _shown(window: Window) -> int:
     return min(window.context_length, max(3 * window.horizon, 2 * window.season_length, 20))
 
 
-def _draw_fan(axes: Axes, window: Window, row: int, quantiles_HQ: Floats, levels: tuple[float, ...]) -> None:
+def _draw_fan(
+    axes: Axes, window: Window, row: int, quantiles_HQ: Floats, levels: tuple[float, ...]
+) -> None:
     """The history, the fan between outer quantiles, and the median."""
     H, shown = window.horizon, _shown(window)
     times = window.time_ms_NS[row].astype("datetime64[ms]")
@@ -127,7 +143,13 @@ def _draw_fan(axes: Axes, window: Window, row: int, quantiles_HQ: Floats, levels
         else:
             between = quantiles_HQ[:, low], quantiles_HQ[:, high]
             axes.fill_between(ahead, *between, color=_FAN, alpha=alpha, lw=0, label=label)
-    _draw_line(axes, window, row, quantiles_HQ[:, levels.index(0.5)], {"color": _FAN, "lw": 1.5, "label": "median"})
+    _draw_line(
+        axes,
+        window,
+        row,
+        quantiles_HQ[:, levels.index(0.5)],
+        {"color": _FAN, "lw": 1.5, "label": "median"},
+    )
     axes.axvline(times[window.context_length - 1], color="#9aa5b1", lw=0.8, ls="--")
 
 
@@ -144,10 +166,14 @@ def _draw_after(axes: Axes, window: Window, row: int, actual_H: Floats, label: s
     _draw_line(axes, window, row, actual_H, style)
 
 
-def _draw_line(axes: Axes, window: Window, row: int, values_H: Floats, style: dict[str, Any]) -> None:
+def _draw_line(
+    axes: Axes, window: Window, row: int, values_H: Floats, style: dict[str, Any]
+) -> None:
     marker = {"marker": "o", "ms": 4} if window.horizon == 1 else {}
     wanted: Any = marker | style
-    axes.plot(window.time_ms_NS[row, -window.horizon :].astype("datetime64[ms]"), values_H, **wanted)
+    axes.plot(
+        window.time_ms_NS[row, -window.horizon :].astype("datetime64[ms]"), values_H, **wanted
+    )
 
 
 def _style(axes: Any) -> None:
@@ -164,14 +190,24 @@ def _style(axes: Any) -> None:
 
 
 def _draw_bars(found: list[dict[str, Any]], figure: Any) -> None:
-    """Bars of 1 - WQL / WQL of the yardstick by stratum; of WQL itself where the yardstick is not in the comparison."""
+    """Bars of 1 - WQL / WQL of the yardstick by stratum; of WQL itself where the yardstick is not
+    in the comparison.
+    """
     sound = [row for row in found if not row["error"]]
     yardstick = next((row for row in sound if row["model"] == _YARDSTICK), None)
     shown = [row for row in sound if row is not yardstick][:_BARS] or sound
     if yardstick is shown[0]:
         yardstick = None
-    title = f"Skill: share of {_YARDSTICK}'s WQL that is saved" if yardstick else "WQL, lower is better"
-    figure.suptitle(f"{title}, by what was known at the cutoff", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    title = (
+        f"Skill: share of {_YARDSTICK}'s WQL that is saved" if yardstick else "WQL, lower is better"
+    )
+    figure.suptitle(
+        f"{title}, by what was known at the cutoff",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+        fontweight="bold",
+    )
     panes = figure.subplots(1, len(_KINDS), sharey=True)
     for axes, (kind, text) in zip(panes, _KINDS.items(), strict=True):
         groups = list(shown[0]["strata"].get(kind, {}))
@@ -184,16 +220,24 @@ def _draw_bars(found: list[dict[str, Any]], figure: Any) -> None:
         axes.set_xlim(-0.5, max(len(groups), 1) - 0.5)
         counts = [round(shown[0]["strata"][kind][group]["series"]) for group in groups]
         axes.set_xticks(
-            range(len(groups)), [f"{group}\n{count:,} series" for group, count in zip(groups, counts, strict=True)]
+            range(len(groups)),
+            [f"{group}\n{count:,} series" for group, count in zip(groups, counts, strict=True)],
         )
         axes.set_title(text, fontsize=9, loc="left")
         axes.axhline(0, color=_INK, lw=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*panes[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(shown), frameon=False)
+    figure.legend(
+        *panes[0].get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=len(shown),
+        frameon=False,
+    )
 
 
 def _height(row: dict[str, Any], yardstick: dict[str, Any] | None, kind: str, group: str) -> float:
-    """Skill of a model in a group, at least -1 so that one bad bar does not flatten the others; 0 where unknown."""
+    """Skill of a model in a group, at least -1 so that one bad bar does not flatten the others; 0
+    where unknown.
+    """
     wql = float(row["strata"][kind].get(group, {}).get("wql", np.nan))
     if yardstick:
         base = float(yardstick["strata"][kind].get(group, {}).get("wql", np.nan))

@@ -1,4 +1,6 @@
-"""What a comparison found: a table for people, JSON for programs, and every forecast as parquet for whoever scores."""
+"""What a comparison found: a table for people, JSON for programs, and every forecast as parquet for
+whoever scores.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,22 @@ from freshet.model.backtest.score import METRICS, Scores, mean_over_windows
 if TYPE_CHECKING:
     from rich.table import Table
 
-_TITLES = {"sql": "SQL", "wql": "WQL", "mase": "MASE", "wape": "WAPE", "coverage_80": "cover 80 %", "bias": "bias"}
+_TITLES = {
+    "sql": "SQL",
+    "wql": "WQL",
+    "mase": "MASE",
+    "wape": "WAPE",
+    "coverage_80": "cover 80 %",
+    "bias": "bias",
+}
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """One row a model: metrics as means over the windows, seconds as sums, series of the fullest window, strata.
+    """One row a model: metrics as means over the windows, seconds as sums, series of the fullest
+    window, strata.
 
-    A model that failed in any window has no metrics, since means over other windows would compare unlike things.
+    A model that failed in any window has no metrics, since means over other windows would compare
+    unlike things.
     """
     return [_row(name, found) for name, found in results.of_model.items()]
 
@@ -28,12 +39,18 @@ def _row(name: str, found: list[WindowResult]) -> dict[str, Any]:
     failures = [window.forecast for window in found if window.forecast.error]
     scores = [window.scores for window in found if window.scores is not None]
     row: dict[str, Any] = {"model": name}
-    row |= dict.fromkeys(METRICS) if failures else mean_over_windows([entry.overall for entry in scores])
+    row |= (
+        dict.fromkeys(METRICS)
+        if failures
+        else mean_over_windows([entry.overall for entry in scores])
+    )
     row["fit_s"] = sum(window.forecast.fit_s for window in found)
     row["predict_s"] = sum(window.forecast.predict_s for window in found)
     row["series"] = max((entry.series for entry in scores), default=0)
     row["forecasts"] = sum(entry.series for entry in scores)
-    row["error"] = f"in {len(failures)} of {len(found)} windows: {failures[0].error}" if failures else ""
+    row["error"] = (
+        f"in {len(failures)} of {len(found)} windows: {failures[0].error}" if failures else ""
+    )
     row["strata"] = {} if failures else _strata(scores)
     row["windows"] = [
         {"window": window.forecast.index, **window.scores.overall, "series": window.scores.series}
@@ -45,12 +62,16 @@ def _row(name: str, found: list[WindowResult]) -> dict[str, Any]:
 
 
 def _strata(scores: list[Scores]) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics of each group as means over the windows in which it has series; `series` is a mean, too."""
+    """Metrics of each group as means over the windows in which it has series; `series` is a mean,
+    too.
+    """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for kind in scores[0].strata if scores else ():
         groups = dict.fromkeys(group for entry in scores for group in entry.strata[kind])
         found[kind] = {
-            group: mean_over_windows([entry.strata[kind][group] for entry in scores if group in entry.strata[kind]])
+            group: mean_over_windows(
+                [entry.strata[kind][group] for entry in scores if group in entry.strata[kind]]
+            )
             for group in groups
         }
     return found
@@ -60,17 +81,28 @@ def table(found: list[dict[str, Any]]) -> Table:
     """The rows for a terminal, best SQL first, failures last."""
     from rich.table import Table
 
-    shown = Table(title="Means over all windows, lower is better; coverage should be 80 %", title_justify="left")
+    shown = Table(
+        title="Means over all windows, lower is better; coverage should be 80 %",
+        title_justify="left",
+    )
     shown.add_column("model", no_wrap=True)
     for name in (*_TITLES.values(), "fit s", "predict s", "series"):
         shown.add_column(name, justify="right")
     for place, row in enumerate(ranked(found)):
         if row["error"]:
-            shown.add_row(row["model"], *["-"] * (len(METRICS) + 2), str(row["series"]), style="red")
+            shown.add_row(
+                row["model"], *["-"] * (len(METRICS) + 2), str(row["series"]), style="red"
+            )
         else:
             numbers = [_number(name, row[name]) for name in METRICS]
             seconds = [f"{row['fit_s']:.1f}", f"{row['predict_s']:.1f}"]
-            shown.add_row(row["model"], *numbers, *seconds, str(row["series"]), style="bold" if place == 0 else None)
+            shown.add_row(
+                row["model"],
+                *numbers,
+                *seconds,
+                str(row["series"]),
+                style="bold" if place == 0 else None,
+            )
     return shown
 
 
@@ -94,7 +126,9 @@ def _number(name: str, value: float) -> str:
 
 
 def write_json(results: Results, data: str, path: Path) -> None:
-    """Everything but the forecasts as JSON: how it was run, and a row a model with its strata and windows."""
+    """Everything but the forecasts as JSON: how it was run, and a row a model with its strata and
+    windows.
+    """
     import orjson
 
     settings, panel = results.settings, results.panel
@@ -114,7 +148,8 @@ def write_json(results: Results, data: str, path: Path) -> None:
 
 
 def write_forecasts(results: Results, path: Path) -> None:
-    """Every forecast as parquet: model, item_id, timestamp, cutoff and a column a quantile level, such as "0.1".
+    """Every forecast as parquet: model, item_id, timestamp, cutoff and a column a quantile level,
+    such as "0.1".
 
     The cutoff is the time of the last step that the model saw. Times are UTC.
     """
@@ -145,7 +180,9 @@ def _forecast_table(results: Results, found: WindowResult, schema: Any) -> Any:
     times_NH, cutoff_N = window.time_ms_NS[:, -H:], window.time_ms_NS[:, -H - 1]
     columns = [
         pa.DictionaryArray.from_arrays(np.zeros(N * H, np.int32), [forecast.model]),
-        pa.DictionaryArray.from_arrays(np.repeat(np.arange(N, dtype=np.int32), H), list(window.item_ids)),
+        pa.DictionaryArray.from_arrays(
+            np.repeat(np.arange(N, dtype=np.int32), H), list(window.item_ids)
+        ),
         pa.array(times_NH.ravel(), schema.field("timestamp").type),
         pa.array(np.repeat(cutoff_N, H), schema.field("cutoff").type),
         *forecast.quantiles_NHQ.reshape(N * H, Q).T,

@@ -1,4 +1,6 @@
-"""A comparison as people run it: progress and warnings on stderr, the table on stdout, files where asked for."""
+"""A comparison as people run it: progress and warnings on stderr, the table on stdout, files where
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def run(panel: Panel, settings: BacktestSettings, outputs: Outputs, *, make: Mak
     """Compare, print and write; the exit status: 1 when a model failed, else 0.
 
     Raises:
-        InvalidInputError: a file cannot be written where it is asked for, or the comparison cannot begin.
+        InvalidInputError: a file cannot be written where it is asked for, or the comparison cannot
+            begin.
     """
     _check(outputs)
     _say_dropped(panel, settings)
@@ -64,7 +67,8 @@ def _check(outputs: Outputs) -> None:
             raise InvalidInputError(f"{path.parent} is no folder, so {path.name} cannot be written")
     if outputs.plot and outputs.plot.suffix.lower() not in _PLOTS:
         raise InvalidInputError(
-            f"{outputs.plot} is no kind of picture that can be drawn", hint=f"end it with {', '.join(sorted(_PLOTS))}"
+            f"{outputs.plot} is no kind of picture that can be drawn",
+            hint=f"end it with {', '.join(sorted(_PLOTS))}",
         )
 
 
@@ -73,7 +77,8 @@ def _say_dropped(panel: Panel, settings: BacktestSettings) -> None:
     dropped = int((~panel.long_enough(steps)).sum())
     if 0 < dropped < len(panel):
         print(
-            f"{dropped} of {len(panel)} series have {steps} steps or fewer: they are left out of the windows that "
+            f"{dropped} of {len(panel)} series have {steps} steps or fewer: they are left out "
+            "of the windows that "
             "they are too short for",
             file=sys.stderr,
         )
@@ -81,7 +86,9 @@ def _say_dropped(panel: Panel, settings: BacktestSettings) -> None:
 
 @contextmanager
 def _progress(settings: BacktestSettings) -> Iterator[Callable[[Forecast], None]]:
-    """A bar on stderr, or a line a forecast where that is no terminal; failures are told as they come."""
+    """A bar on stderr, or a line a forecast where that is no terminal; failures are told as they
+    come.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
@@ -94,7 +101,9 @@ def _progress(settings: BacktestSettings) -> Iterator[Callable[[Forecast], None]
             bar.update(task, advance=1, description=escape(forecast.model))
             name = f"{forecast.model} window {forecast.index + 1} of {settings.rolling.num_windows}"
             if forecast.error:
-                console.print(f"{name} failed: {forecast.error}\n{forecast.trace}", markup=False, style="red")
+                console.print(
+                    f"{name} failed: {forecast.error}\n{forecast.trace}", markup=False, style="red"
+                )
             elif not console.is_terminal:
                 seconds = forecast.fit_s + forecast.predict_s
                 console.print(f"{name}: {seconds:.1f} s", markup=False, highlight=False)

@@ -19,14 +19,18 @@ _VOLUMES = ("low third", "middle third", "high third")
 
 
 class Scores(NamedTuple):
-    """Metrics by name; the same for each stratum; and how many series there were, in all and in each stratum."""
+    """Metrics by name; the same for each stratum; and how many series there were, in all and in
+    each stratum.
+    """
 
     overall: dict[str, float]
     strata: dict[str, dict[str, dict[str, float]]]
     series: int
 
 
-def score(window: Window, actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...]) -> Scores:
+def score(
+    window: Window, actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...]
+) -> Scores:
     """The metrics of a forecast, as fev defines them, and per stratum with its number of series."""
     error_N = np.asarray(metrics.seasonal_error(window.target_NT, window.season_length), np.float64)
     strata: dict[str, dict[str, dict[str, float]]] = {}
@@ -39,15 +43,20 @@ def score(window: Window, actual_NH: Floats, quantiles_NHQ: Floats, levels: tupl
     return Scores(measure(actual_NH, quantiles_NHQ, levels, error_N), strata, len(window))
 
 
-def measure(actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...], error_N: Floats) -> dict[str, float]:
+def measure(
+    actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...], error_N: Floats
+) -> dict[str, float]:
     """All metrics of a forecast whose series have the seasonal errors `error_N`.
 
-    The point forecast of MASE, WAPE and bias is the median; coverage is that of the levels 0.1 to 0.9. What is over the
-    sum of the actuals is NaN when nothing was sold.
+    The point forecast of MASE, WAPE and bias is the median; coverage is that of the levels 0.1 to
+    0.9. What is over the sum of the actuals is NaN when nothing was sold.
     """
     levels_Q = np.array(levels)
     median_NH = quantiles_NHQ[..., levels.index(0.5)]
-    lower_NH, upper_NH = quantiles_NHQ[..., levels.index(0.1)], quantiles_NHQ[..., levels.index(0.9)]
+    lower_NH, upper_NH = (
+        quantiles_NHQ[..., levels.index(0.1)],
+        quantiles_NHQ[..., levels.index(0.9)],
+    )
     sold = bool(np.nansum(actual_NH) > 0)
     return {
         "sql": metrics.sql(actual_NH, quantiles_NHQ, levels_Q, error_N),
@@ -62,8 +71,8 @@ def measure(actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...],
 def stratify(window: Window) -> dict[str, dict[str, NDArray[np.bool_]]]:
     """Which series are in which group by what is known at the cutoff: kind -> group -> [N].
 
-    Kinds: the share of observed steps on which nothing sold; the mean sold a step, in thirds; and whether a series is
-    younger than two seasons and two horizons.
+    Kinds: the share of observed steps on which nothing sold; the mean sold a step, in thirds; and
+    whether a series is younger than two seasons and two horizons.
     """
     seen_NT = np.isfinite(window.target_NT)
     steps_N = np.maximum(seen_NT.sum(1), 1)

@@ -50,7 +50,9 @@ class Job:
 
 
 class Task(NamedTuple):
-    """One model and the windows that it forecasts one after the other, after a fit at the first of all."""
+    """One model and the windows that it forecasts one after the other, after a fit at the first of
+    all.
+    """
 
     model: str
     indices: tuple[int, ...]
@@ -58,10 +60,12 @@ class Task(NamedTuple):
 
 
 def plan(job: Job, models: tuple[str, ...], done: set[tuple[str, int]]) -> list[Task]:
-    """Tasks for all windows that are not done: one a window where no fit is shared, else one a model.
+    """Tasks for all windows that are not done: one a window where no fit is shared, else one a
+    model.
 
     Raises:
-        FreshetError: a model's name or weights are wrong. Other failures are left to the task, which reports them.
+        FreshetError: a model's name or weights are wrong. Other failures are left to the task,
+            which reports them.
     """
     tasks: list[Task] = []
     for name in models:
@@ -104,7 +108,8 @@ def _in_processes(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
                 except BrokenExecutor:
                     error = "its process died, perhaps for lack of memory; try fewer --jobs"
                     yield from (
-                        Forecast(pending[future].model, index, None, error=error) for index in pending[future].indices
+                        Forecast(pending[future].model, index, None, error=error)
+                        for index in pending[future].indices
                     )
         finally:
             pool.shutdown(cancel_futures=True)
@@ -112,7 +117,9 @@ def _in_processes(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
 
 @contextmanager
 def _threads_shared_by(jobs: int) -> Iterator[None]:
-    """Processes started meanwhile take their share of the cores, unless the caller has chosen a number of threads."""
+    """Processes started meanwhile take their share of the cores, unless the caller has chosen a
+    number of threads.
+    """
     name = "OMP_NUM_THREADS"
     if name in os.environ:
         yield
@@ -138,7 +145,9 @@ def _in_worker(task: Task) -> list[Forecast]:
 
 
 def _answers(job: Job, task: Task) -> Iterator[Forecast]:
-    """The forecasts of a task; an error ends it for one window, or for all when there is no model to ask."""
+    """The forecasts of a task; an error ends it for one window, or for all when there is no model
+    to ask.
+    """
     try:
         started = time.perf_counter()
         model = _fitted(job, task)
@@ -166,11 +175,19 @@ def _fitted(job: Job, task: Task) -> Model:
 
 def _failure(model: str, index: int, error: Exception) -> Forecast:
     lines = str(error).strip().splitlines() or ["no message"]
-    return Forecast(model, index, None, error=f"{type(error).__name__}: {lines[0]}", trace=traceback.format_exc())
+    return Forecast(
+        model,
+        index,
+        None,
+        error=f"{type(error).__name__}: {lines[0]}",
+        trace=traceback.format_exc(),
+    )
 
 
 def _checked(quantiles_NHQ: Floats, window: Window, levels: tuple[float, ...]) -> Floats:
-    """The quantiles, if they are finite and as many as asked for: scores would pass over missing ones in silence."""
+    """The quantiles, if they are finite and as many as asked for: scores would pass over missing
+    ones in silence.
+    """
     expected = (len(window), window.horizon, len(levels))
     found = np.asarray(quantiles_NHQ, np.float64)
     if found.shape != expected:
@@ -178,5 +195,7 @@ def _checked(quantiles_NHQ: Floats, window: Window, levels: tuple[float, ...]) -
     wrong_N = ~np.isfinite(found).all((1, 2))
     if wrong_N.any():
         first = window.item_ids[int(np.argmax(wrong_N))]
-        raise ValueError(f"its forecasts of {int(wrong_N.sum())} series are not finite, first {first!r}")
+        raise ValueError(
+            f"its forecasts of {int(wrong_N.sum())} series are not finite, first {first!r}"
+        )
     return found

@@ -1,6 +1,8 @@
-"""What freshet is compared with: yardsticks, classical methods, learners on features, other people's networks.
+"""What freshet is compared with: yardsticks, classical methods, learners on features, other
+people's networks.
 
-`make` gives a model that forecasts windows; heavy libraries are imported only by the model that needs them.
+`make` gives a model that forecasts windows; heavy libraries are imported only by the model that
+needs them.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class Model(Protocol):
         """Learn from a window's own past; may be called again with a later window."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Finite, sorted quantiles at `levels`: [N, H, Q]; the window may hold series that `fit` never saw."""
+        """Finite, sorted quantiles at `levels`: [N, H, Q]; the window may hold series that `fit`
+        never saw.
+        """
 
 
 _MODULES = {
@@ -70,10 +74,12 @@ ADAPTERS = ("chronos", "timesfm")
 
 
 def make(name: str) -> Model:
-    """The baseline of a name in `NAMES`, or another network by "chronos:FOLDER" or "timesfm:FOLDER".
+    """The baseline of a name in `NAMES`, or another network by "chronos:FOLDER" or
+    "timesfm:FOLDER".
 
     Raises:
-        InvalidInputError: there is none of that name; for other networks, the folder or the library is missing.
+        InvalidInputError: there is none of that name; for other networks, the folder or the library
+            is missing.
     """
     kind, _, place = name.partition(":")
     if kind in ADAPTERS:
@@ -82,7 +88,8 @@ def make(name: str) -> Model:
         return adapter
     if name not in _MODULES:
         raise InvalidInputError(
-            f"there is no model {name!r}", hint=f"choose from {', '.join(NAMES)}, chronos:FOLDER or timesfm:FOLDER"
+            f"there is no model {name!r}",
+            hint=f"choose from {', '.join(NAMES)}, chronos:FOLDER or timesfm:FOLDER",
         )
     build: Callable[[str], Model] = import_module(f"freshet.model.baselines.{_MODULES[name]}").make
     return build(name)

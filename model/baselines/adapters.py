@@ -1,7 +1,9 @@
-"""Pre-trained networks of others, for whoever has their libraries and weights: Chronos (Bolt, 2) and TimesFM 2.5.
+"""Pre-trained networks of others, for whoever has their libraries and weights: Chronos (Bolt, 2)
+and TimesFM 2.5.
 
-Neither library is a dependency of freshet and nothing is downloaded: weights are a folder on this machine.
-Dimensions: N series, T context steps, H horizon steps, Q quantile levels, D levels that a network gives itself.
+Neither library is a dependency of freshet and nothing is downloaded: weights are a folder on this
+machine. Dimensions: N series, T context steps, H horizon steps, Q quantile levels, D levels that a
+network gives itself.
 """
 
 from __future__ import annotations
@@ -40,20 +42,28 @@ class Chronos:
         """Nothing to learn: it is used as it is."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q]; levels outside of what the model was trained on are its outermost ones."""
-        batches = [window.rows(slice(start, start + BATCH)) for start in range(0, len(window), BATCH)]
+        """Quantiles [N, H, Q]; levels outside of what the model was trained on are its outermost
+        ones.
+        """
+        batches = [
+            window.rows(slice(start, start + BATCH)) for start in range(0, len(window), BATCH)
+        ]
         return tidy(np.concatenate([self._batch(batch, levels) for batch in batches]), window)
 
     def _batch(self, window: Window, levels: tuple[float, ...]) -> Floats:
         import torch
 
         inputs: list[Any] = _chronos2_inputs(window) if self._with_covariates else []
-        inputs = inputs or [torch.tensor(series_T, dtype=torch.float32) for series_T in _histories(window)]
+        inputs = inputs or [
+            torch.tensor(series_T, dtype=torch.float32) for series_T in _histories(window)
+        ]
         quantiles, _ = self._pipeline.predict_quantiles(
             inputs, prediction_length=window.horizon, quantile_levels=list(levels)
         )
         # Chronos-2 answers with a list of [1, H, Q], the others with one tensor [N, H, Q].
-        return np.stack([np.asarray(series, np.float64).reshape(window.horizon, -1) for series in quantiles])
+        return np.stack(
+            [np.asarray(series, np.float64).reshape(window.horizon, -1) for series in quantiles]
+        )
 
 
 class TimesFM:
@@ -71,7 +81,9 @@ class TimesFM:
         """Nothing to learn: it is used as it is."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q], between its nine levels on a normal scale and beyond them by the same slope."""
+        """Quantiles [N, H, Q], between its nine levels on a normal scale and beyond them by the
+        same slope.
+        """
         if window.horizon > self._horizon:
             self._horizon = window.horizon
             self._model.compile(
@@ -95,12 +107,14 @@ def make(kind: str, place: str) -> Chronos | TimesFM:
     """The network in a folder.
 
     Raises:
-        InvalidInputError: the folder or the library is missing, or the library cannot read the folder.
+        InvalidInputError: the folder or the library is missing, or the library cannot read the
+            folder.
     """
     folder = Path(place)
     if not place or not folder.is_dir():
         raise InvalidInputError(
-            f"{kind}:{place} names no folder with weights", hint=f"download a model and give its folder: {kind}:FOLDER"
+            f"{kind}:{place} names no folder with weights",
+            hint=f"download a model and give its folder: {kind}:FOLDER",
         )
     try:
         return Chronos(folder) if kind == "chronos" else TimesFM(folder)
@@ -119,7 +133,9 @@ def at_levels(given_NHD: Floats, own_levels: Sequence[float], levels: Sequence[f
     >>> at_levels(np.array([[[1.0, 2.0, 3.0]]]), (0.1, 0.5, 0.9), (0.99,)).round(2).tolist()
     [[[3.82]]]
     """
-    own, asked = (np.array([NormalDist().inv_cdf(level) for level in some]) for some in (own_levels, levels))
+    own, asked = (
+        np.array([NormalDist().inv_cdf(level) for level in some]) for some in (own_levels, levels)
+    )
     upper = np.searchsorted(own, asked).clip(1, len(own) - 1)
     share_Q = (asked - own[upper - 1]) / (own[upper] - own[upper - 1])
     return np.asarray(given_NHD[..., upper - 1] * (1 - share_Q) + given_NHD[..., upper] * share_Q)
@@ -129,12 +145,16 @@ def _library(name: str, package: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise InvalidInputError(f"the library {name!r} is not installed", hint=f"pip install '{package}'") from error
+        raise InvalidInputError(
+            f"the library {name!r} is not installed", hint=f"pip install '{package}'"
+        ) from error
 
 
 def _histories(window: Window) -> list[Floats]:
     """Each series from its first value on, gaps filled; a single 0 where there is none."""
-    filled = (filled_T[np.isfinite(filled_T)][-LONGEST:] for filled_T in forward_filled(window.target_NT))
+    filled = (
+        filled_T[np.isfinite(filled_T)][-LONGEST:] for filled_T in forward_filled(window.target_NT)
+    )
     return [series_T if len(series_T) else np.zeros(1) for series_T in filled]
 
 
@@ -149,7 +169,9 @@ def _chronos2_inputs(window: Window) -> list[dict[str, Any]]:
         inputs.append(
             {
                 "target": series_T,
-                "past_covariates": {name: values[context] for name, values in (known | past).items()},
+                "past_covariates": {
+                    name: values[context] for name, values in (known | past).items()
+                },
                 "future_covariates": {name: values[T:] for name, values in known.items()},
             }
         )

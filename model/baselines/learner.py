@@ -1,10 +1,11 @@
-"""A learner on features of steps ahead, whatever it is, and the quantiles that its own past errors give it.
+"""A learner on features of steps ahead, whatever it is, and the quantiles that its own past errors
+give it.
 
-Three models, each trained without a third of the blocks of days, answer together; what each leaves unexplained in its
-own third is the distribution of errors. Quantiles that a learner fits itself are overconfident here, because all
-series share a day's luck: nine separate fits cover 69 % where they promise 80.
-Dimensions: N series, T context steps, H horizon steps, Q quantile levels, X rows to learn from, K features, L levels
-of a table, G groups of rows with about the same expected sales.
+Three models, each trained without a third of the blocks of days, answer together; what each leaves
+unexplained in its own third is the distribution of errors. Quantiles that a learner fits itself are
+overconfident here, because all series share a day's luck: nine separate fits cover 69 % where they
+promise 80. Dimensions: N series, T context steps, H horizon steps, Q quantile levels, X rows to
+learn from, K features, L levels of a table, G groups of rows with about the same expected sales.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from freshet.stream.config import DAY_MS
 
 MAX_ROWS = 250_000
 MAX_ORIGINS = 18
-# Days older than this teach a learner of days more about then than about now: on one chain's Christmas the scaled
-# quantile loss was .303 with all 23 months and .254 with the last 14. Weeks and months are too few to leave any out.
+# Days older than this teach a learner of days more about then than about now: on one chain's
+# Christmas the scaled quantile loss was .303 with all 23 months and .254 with the last 14. Weeks
+# and months are too few to leave any out.
 TAUGHT_WEEKS = 60
 FOLDS = 3
 GROUPS, FEWEST_IN_GROUP = 10, 300
@@ -70,10 +72,15 @@ class Errors:
 
     @classmethod
     def of(cls, error_X: Floats, expected_X: Floats, spread_X: Floats, share_X: Floats) -> Errors:
-        """The distribution of errors that were made on rows not learnt from; `share_X` is how far ahead, 0 to 1."""
+        """The distribution of errors that were made on rows not learnt from; `share_X` is how far
+        ahead, 0 to 1.
+        """
         usual_spread = float(np.median(spread_X)) or 1.0
         size_X = np.abs(error_X)
-        near, far = size_X[share_X < 0.5].mean(), size_X[share_X >= 0.5].mean() if (share_X >= 0.5).any() else 0.0
+        near, far = (
+            size_X[share_X < 0.5].mean(),
+            size_X[share_X >= 0.5].mean() if (share_X >= 0.5).any() else 0.0,
+        )
         # The halves' middles lie half a horizon apart.
         growth = float(np.clip(2 * (far / near - 1), 0.0, 2.0)) if near > 0 else 0.0
         unit = cls(np.zeros(1), np.zeros((1, 1)), usual_spread, growth)
@@ -85,14 +92,22 @@ class Errors:
         return cls(expected_G, quantiles_GL, usual_spread, growth)
 
     def scale(self, spread: Floats, share: Floats) -> Floats:
-        """How much larger than usual errors are, for a series' spread and a share of the horizon."""
+        """How much larger than usual errors are, for a series' spread and a share of the
+        horizon.
+        """
         relative = np.maximum(spread, 1e-9) / self.usual_spread
         return np.clip(relative**SPREAD_POWER, *SPREADS) * (1 + self.growth * share)
 
     def at(self, expected_NH: Floats, levels: tuple[float, ...]) -> Floats:
-        """Quantiles of the scaled error at some levels: [N, H, Q], linear between groups and levels."""
-        table_GQ = np.stack([np.interp(levels, GRID_L, quantiles_L) for quantiles_L in self.quantiles_GL])
-        return np.stack([np.interp(expected_NH, self.expected_G, column_G) for column_G in table_GQ.T], -1)
+        """Quantiles of the scaled error at some levels: [N, H, Q], linear between groups and
+        levels.
+        """
+        table_GQ = np.stack(
+            [np.interp(levels, GRID_L, quantiles_L) for quantiles_L in self.quantiles_GL]
+        )
+        return np.stack(
+            [np.interp(expected_NH, self.expected_G, column_G) for column_G in table_GQ.T], -1
+        )
 
 
 class Learner:
@@ -113,7 +128,9 @@ class Learner:
         self._errors: Errors | None = None
 
     def fit(self, window: Window) -> None:
-        """Learn from origins all over the window's past; a history too short for any leaves only the usual level."""
+        """Learn from origins all over the window's past; a history too short for any leaves only
+        the usual level.
+        """
         past, self._codes, self._answers, self._errors = Past.of(window), Codes.of(window), [], None
         lessons = lessons_of(past, self._codes)
         if lessons is None:
@@ -135,7 +152,9 @@ class Learner:
         """Quantiles [N, H, Q], 0 on closed steps."""
         past = Past.of(window)
         parts = [
-            self._quantiles(past.rows(np.arange(start, min(start + ROWS_AT_ONCE, len(window)))), levels)
+            self._quantiles(
+                past.rows(np.arange(start, min(start + ROWS_AT_ONCE, len(window)))), levels
+            )
             for start in range(0, len(window), ROWS_AT_ONCE)
         ]
         quantiles_NHQ = np.concatenate(parts)
@@ -178,7 +197,9 @@ def lessons_of(past: Past, codes: Codes, seed: int = 0) -> Lessons | None:
     usable_X = np.isfinite(target_X)
     if not usable_X.any():
         return None
-    features_XK = np.concatenate([part.features_NHK.reshape(-1, len(part.names)) for _, part in seen])
+    features_XK = np.concatenate(
+        [part.features_NHK.reshape(-1, len(part.names)) for _, part in seen]
+    )
     each_H = np.arange(H)
     return Lessons(
         seen[0][1].names,

@@ -1,7 +1,7 @@
 """Gradient-boosted trees (LightGBM) on features of steps ahead.
 
-The three models that answer together differ: the second draws its splits at random, the third looks at typical rather
-than mean errors. Dimensions: X rows, K features.
+The three models that answer together differ: the second draws its splits at random, the third looks
+at typical rather than mean errors. Dimensions: X rows, K features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SETTINGS = {
     "lambda_l2": 5.0,
     "max_bin": 127,
     "verbosity": -1,
-    # Worker processes share the cores already, and two threads that wait for each other are slower than one.
+    # Worker processes share the cores already, and two threads that wait for each other are slower
+    # than one.
     "num_threads": 1,
     "deterministic": True,
     "force_col_wise": True,
@@ -41,7 +42,9 @@ def train(lessons: Lessons, fold: int) -> Answer:
     import lightgbm
 
     low, high = np.quantile(lessons.target_X, OUTLIERS)
-    data = lightgbm.Dataset(lessons.features_XK, lessons.target_X.clip(low, high), free_raw_data=True)
+    data = lightgbm.Dataset(
+        lessons.features_XK, lessons.target_X.clip(low, high), free_raw_data=True
+    )
     leaf = int(np.clip(len(lessons.target_X) // 500, 5, 200))
     settings = SETTINGS | VARIANTS[fold % len(VARIANTS)] | {"seed": fold, "min_data_in_leaf": leaf}
     booster = lightgbm.train(settings, data, TREES)

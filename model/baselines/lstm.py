@@ -1,7 +1,8 @@
 """A small LSTM with a quantile head, trained on the window's own past: what a shop would try first.
 
-It reads the newest steps with their covariates, then runs on over the horizon with the target left out.
-Dimensions: N series, T context steps, H horizon steps, S = T + H, C steps read, B rows of a batch, F inputs, Q levels.
+It reads the newest steps with their covariates, then runs on over the horizon with the target left
+out. Dimensions: N series, T context steps, H horizon steps, S = T + H, C steps read, B rows of a
+batch, F inputs, Q levels.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Encoded:
 
     @classmethod
     def of(cls, window: Window) -> Encoded:
-        """Logarithms of the target without closed steps; flags, covariates and calendar of every step."""
+        """Logarithms of the target without closed steps; flags, covariates and calendar of every
+        step.
+        """
         T, closed_NS = window.context_length, closed_steps(window)
         known_NSK = np.nan_to_num(window.known_NSK)
         day_NS = window.time_ms_NS / DAY_MS
@@ -63,19 +66,32 @@ class Encoded:
         scaled_NSK = ((known_NSK - middle_K) / np.where(spread_K > 0, spread_K, 1.0)).clip(-5, 5)
         others_NSF = np.concatenate([scaled_NSK, np.stack([closed_NS, *waves], -1)], -1)
         log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
-        return cls(log_NT, others_NSF, closed_NS, min(T, max(LONGEST_READ - window.horizon, window.horizon)))
+        return cls(
+            log_NT,
+            others_NSF,
+            closed_NS,
+            min(T, max(LONGEST_READ - window.horizon, window.horizon)),
+        )
 
     def batch(self, rows_B: Ints, cutoff_B: Ints, horizon: int) -> tuple[Tensor, Floats, Floats]:
-        """Inputs [B, C + H, F] up to each row's cutoff and beyond, and the location and scale of the target [B, 1]."""
+        """Inputs [B, C + H, F] up to each row's cutoff and beyond, and the location and scale of
+        the target [B, 1].
+        """
         steps_BS = cutoff_B[:, None] + np.arange(-self.read, horizon)
         inside_BC = steps_BS[:, : self.read].clip(0)
-        seen_BC = np.where(steps_BS[:, : self.read] >= 0, self.log_NT[rows_B[:, None], inside_BC], np.nan)
+        seen_BC = np.where(
+            steps_BS[:, : self.read] >= 0, self.log_NT[rows_B[:, None], inside_BC], np.nan
+        )
         count_B1 = np.isfinite(seen_BC).sum(1, keepdims=True)
         loc_B1 = np.nansum(seen_BC, 1, keepdims=True) / np.maximum(count_B1, 1)
         square_B1 = np.nansum((seen_BC - loc_B1) ** 2, 1, keepdims=True) / np.maximum(count_B1, 1)
         scale_B1 = np.sqrt(square_B1) + 0.1
-        target_BS = np.pad((seen_BC - loc_B1) / scale_B1, ((0, 0), (0, horizon)), constant_values=np.nan)
-        ahead_BS = np.broadcast_to(np.arange(-self.read, horizon).clip(0) / horizon, target_BS.shape)
+        target_BS = np.pad(
+            (seen_BC - loc_B1) / scale_B1, ((0, 0), (0, horizon)), constant_values=np.nan
+        )
+        ahead_BS = np.broadcast_to(
+            np.arange(-self.read, horizon).clip(0) / horizon, target_BS.shape
+        )
         own_BSF = np.stack([np.nan_to_num(target_BS), np.isfinite(target_BS), ahead_BS], -1)
         others_BSF = self.others_NSF[rows_B[:, None], steps_BS.clip(0)]
         inputs_BSF = torch.tensor(np.concatenate([own_BSF, others_BSF], -1), dtype=torch.float32)
@@ -116,7 +132,9 @@ class Lstm:
         self._network = network
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q], 0 on closed steps; without any past to learn from, each series' mean."""
+        """Quantiles [N, H, Q], 0 on closed steps; without any past to learn from, each series'
+        mean.
+        """
         if self._network is None:
             return tidy(np.full((len(window), window.horizon, len(levels)), np.nan), window)
         encoded, parts = Encoded.of(window), list[Floats]()
@@ -141,7 +159,9 @@ def make(name: str) -> Lstm:
 def _loss(network: Network, encoded: Encoded, rows_B: Ints, cutoff_B: Ints, horizon: int) -> Tensor:
     """Mean pinball loss over the steps that were seen, on each row's own scale."""
     inputs_BSF, loc_B1, scale_B1 = encoded.batch(rows_B, cutoff_B, horizon)
-    actual_BH = (encoded.log_NT[rows_B[:, None], cutoff_B[:, None] + np.arange(horizon)] - loc_B1) / scale_B1
+    actual_BH = (
+        encoded.log_NT[rows_B[:, None], cutoff_B[:, None] + np.arange(horizon)] - loc_B1
+    ) / scale_B1
     target_BH = torch.tensor(actual_BH, dtype=torch.float32)
     seen_BH = torch.isfinite(target_BH)
     error_BHQ = target_BH.nan_to_num()[..., None] - network(inputs_BSF, horizon)

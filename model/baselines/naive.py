@@ -1,4 +1,5 @@
-"""The yardstick that published tables use: seasonal naive, with the spread that statsforecast gives it.
+"""The yardstick that published tables use: seasonal naive, with the spread that statsforecast gives
+it.
 
 Dimensions: N series, T context steps, H horizon steps, Q quantile levels, M steps of a season.
 """
@@ -15,9 +16,11 @@ from freshet.model.tables.panel import Floats, Window
 
 @dataclass(frozen=True, slots=True)
 class SeasonalNaive:
-    """Repeats the last season; `season_length` None takes the window's own, 1 repeats the last value.
+    """Repeats the last season; `season_length` None takes the window's own, 1 repeats the last
+    value.
 
-    Quantiles may lie below 0, because the published figures are those of plain normal distributions.
+    Quantiles may lie below 0, because the published figures are those of plain normal
+    distributions.
     """
 
     name: str = "seasonal_naive"
@@ -33,12 +36,14 @@ class SeasonalNaive:
         return seasonal_naive(begun(window), window.horizon, season_length, levels)
 
 
-def seasonal_naive(target_NT: Floats, horizon: int, season_length: int, levels: tuple[float, ...]) -> Floats:
+def seasonal_naive(
+    target_NT: Floats, horizon: int, season_length: int, levels: tuple[float, ...]
+) -> Floats:
     """Quantiles [N, H, Q] around the value one season ago, gaps filled by the value before them.
 
-    The spread is the root mean square of the seasonal differences, and grows with the square root of the seasons
-    ahead, as in statsforecast's SeasonalNaive. A series younger than a season takes its mean for the phases it has
-    not seen; one without any value is forecast as 0.
+    The spread is the root mean square of the seasonal differences, and grows with the square root
+    of the seasons ahead, as in statsforecast's SeasonalNaive. A series younger than a season takes
+    its mean for the phases it has not seen; one without any value is forecast as 0.
 
     >>> seasonal_naive(np.array([[1.0, 5.0, 1.0, 5.0]]), 3, 2, (0.5,))[0, :, 0].tolist()
     [1.0, 5.0, 1.0]
@@ -55,7 +60,9 @@ def seasonal_naive(target_NT: Floats, horizon: int, season_length: int, levels: 
 
 
 def begun(window: Window) -> Floats:
-    """The targets [N, T], where a series that begins with missing values begins with 0 instead, as in fev."""
+    """The targets [N, T], where a series that begins with missing values begins with 0 instead, as
+    in fev.
+    """
     if window.length_N is None:
         return window.target_NT
     steps_T = np.arange(window.context_length)

@@ -32,13 +32,17 @@ class Snarimax:
         """Nothing to keep: a series is learnt when it is forecast."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q], normal around the forecast with the spread that its own past forecasts had."""
+        """Quantiles [N, H, Q], normal around the forecast with the spread that its own past
+        forecasts had.
+        """
         point_NH = np.repeat(mean_of(window.target_NT)[:, None], window.horizon, 1)
         spread_NH = np.zeros_like(point_NH)
         for row, target_T in enumerate(window.target_NT):
             series_T = target_T[np.isfinite(target_T)][-LONGEST:]
             if len(series_T) > 2 * window.season_length + LAGS and series_T.any():
-                point_NH[row], spread_NH[row] = _forecast(series_T, window.horizon, window.season_length)
+                point_NH[row], spread_NH[row] = _forecast(
+                    series_T, window.horizon, window.season_length
+                )
         return tidy(normal_quantiles(point_NH, spread_NH, np.array(levels)), window)
 
 
@@ -48,7 +52,9 @@ def make(name: str) -> Snarimax:
 
 
 def _forecast(series_T: Floats, horizon: int, season: int) -> tuple[Floats, Floats]:
-    """The forecast [H] and its spread by step [H], from forecasts made along the way once two seasons were seen."""
+    """The forecast [H] and its spread by step [H], from forecasts made along the way once two
+    seasons were seen.
+    """
     model, largest = _model(season), float(series_T.max())
     rehearsed: deque[Floats] = deque(maxlen=REHEARSALS)
     every = max(1, len(series_T) // (2 * REHEARSALS))
@@ -74,7 +80,12 @@ def _model(season: int) -> Any:
     from river.time_series import SNARIMAX
 
     return SNARIMAX(
-        p=LAGS, d=0, q=0, m=season, sp=SEASONAL_LAGS if season > 1 else 0, regressor=LinearRegression(Adam(0.01))
+        p=LAGS,
+        d=0,
+        q=0,
+        m=season,
+        sp=SEASONAL_LAGS if season > 1 else 0,
+        regressor=LinearRegression(Adam(0.01)),
     )
 
 

@@ -35,7 +35,8 @@ def seasonal_naive(target_BT: Array, horizon: int, season_length: int, levels: A
 
 
 def moving_average(target_BT: Array, horizon: int, window: int, levels: Array) -> Array:
-    """The mean of the last `window` observed steps, with normal quantiles of the deviations from it.
+    """The mean of the last `window` observed steps, with normal quantiles of the deviations from
+    it.
 
     >>> moving_average(np.array([[9.0, 1.0, 3.0]]), 2, 2, np.array([0.5]))[0, :, 0].tolist()
     [2.0, 2.0]
@@ -45,12 +46,16 @@ def moving_average(target_BT: Array, horizon: int, window: int, levels: Array) -
     mean_B = np.where(count_B > 0, np.nansum(recent_BT, 1) / np.maximum(count_B, 1), np.nan)
     square_B = np.nansum((recent_BT - mean_B[:, None]) ** 2, 1) / np.maximum(count_B - 1, 1)
     return normal_quantiles(
-        np.repeat(mean_B[:, None], horizon, 1), np.repeat(np.sqrt(square_B)[:, None], horizon, 1), levels
+        np.repeat(mean_B[:, None], horizon, 1),
+        np.repeat(np.sqrt(square_B)[:, None], horizon, 1),
+        levels,
     )
 
 
 def latest_cycle(target_BT: Array, season_length: int) -> Array:
-    """The newest observed value of each phase: [B, season_length]; a row's mean where a phase has none."""
+    """The newest observed value of each phase: [B, season_length]; a row's mean where a phase has
+    none.
+    """
     B, T = target_BT.shape
     cycles = -(-T // season_length)
     padded = np.full((B, cycles * season_length), np.nan)
@@ -84,14 +89,18 @@ def normal_quantiles(point_BH: Array, spread_BH: Array, levels: Array) -> Array:
 
 
 def tidy(quantiles_NHQ: Array, window: Window) -> Floats:
-    """The same quantiles as every model owes them: finite, sorted and >= 0; gaps take the mean of their series.
+    """The same quantiles as every model owes them: finite, sorted and >= 0; gaps take the mean of
+    their series.
 
-    >>> window = Window(("a",), "D", 86_400_000, 7, np.zeros((1, 3), np.int64), np.array([[1.0, 3.0]]),
+    >>> window = Window(("a",), "D", 86_400_000, 7, np.zeros((1, 3), np.int64),
+    ...     np.array([[1.0, 3.0]]),
     ...                 np.zeros((1, 3, 0)), np.zeros((1, 2, 0)), (), (), {})
     >>> tidy(np.array([[[np.nan, 0.5, -1.0]]]), window).tolist()
     [[[0.0, 0.5, 2.0]]]
     """
-    filled_NHQ = np.where(np.isfinite(quantiles_NHQ), quantiles_NHQ, mean_of(window.target_NT)[:, None, None])
+    filled_NHQ = np.where(
+        np.isfinite(quantiles_NHQ), quantiles_NHQ, mean_of(window.target_NT)[:, None, None]
+    )
     return np.sort(filled_NHQ.clip(min=0.0).astype(np.float64), -1)
 
 

@@ -1,8 +1,9 @@
-"""Classical methods of one series at a time, from statsforecast: Croston (SBA), TSB, AutoETS, AutoTheta.
+"""Classical methods of one series at a time, from statsforecast: Croston (SBA), TSB, AutoETS,
+AutoTheta.
 
-Each series is fitted anew in `predict`, in this process alone. A series with too few steps, or one that a method
-cannot fit, is forecast naively; gaps take the value before them. AutoETS and AutoTheta try dozens of models a series:
-expect a fifth of a second each, more with long seasons.
+Each series is fitted anew in `predict`, in this process alone. A series with too few steps, or one
+that a method cannot fit, is forecast naively; gaps take the value before them. AutoETS and
+AutoTheta try dozens of models a series: expect a fifth of a second each, more with long seasons.
 Dimensions: N series, T steps of one series, H horizon steps, Q quantile levels.
 """
 
@@ -31,7 +32,8 @@ class Statistical:
 
     Attributes:
         name: one of the methods below.
-        forecast: quantiles [H, Q] of one series [T] without gaps, from its horizon, season and levels.
+        forecast: quantiles [H, Q] of one series [T] without gaps, from its horizon, season and
+            levels.
     """
 
     name: str
@@ -53,21 +55,33 @@ class Statistical:
                 quantiles_NHQ[row] = quantiles_NHQ[row] if found_HQ is None else found_HQ
         return tidy(quantiles_NHQ, window)
 
-    def _guarded(self, series_T: Floats, horizon: int, season: int, levels: tuple[float, ...]) -> Floats | None:
+    def _guarded(
+        self, series_T: Floats, horizon: int, season: int, levels: tuple[float, ...]
+    ) -> Floats | None:
         """One series' quantiles, or None where the method fails on it or runs away."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 found_HQ = self.forecast(series_T, horizon, season, levels)
-            # Its optimisers raise whatever their numerics run into; one odd series must not end a comparison.
+            # Its optimisers raise whatever their numerics run into; one odd series must not end a
+            # comparison.
             except Exception:
                 return None
-        return found_HQ if np.isfinite(found_HQ).all() and np.abs(found_HQ).max() < 100 * series_T.max() else None
+        return (
+            found_HQ
+            if np.isfinite(found_HQ).all() and np.abs(found_HQ).max() < 100 * series_T.max()
+            else None
+        )
 
 
 def make(name: str) -> Statistical:
     """The method of a name."""
-    methods = {"auto_ets": _auto_ets, "auto_theta": _auto_theta, "croston_sba": _croston_sba, "tsb": _tsb}
+    methods = {
+        "auto_ets": _auto_ets,
+        "auto_theta": _auto_theta,
+        "croston_sba": _croston_sba,
+        "tsb": _tsb,
+    }
     return Statistical(name, methods[name])
 
 
@@ -82,7 +96,9 @@ def _auto_theta(series_T: Floats, horizon: int, season: int, levels: tuple[float
 
     # Its default decomposition divides by the season, which is 0 on days without sales.
     kind = "multiplicative" if series_T.min() > 0 else "additive"
-    return _interval_quantiles(AutoTheta(season_length=season, decomposition_type=kind), series_T, horizon, levels)
+    return _interval_quantiles(
+        AutoTheta(season_length=season, decomposition_type=kind), series_T, horizon, levels
+    )
 
 
 def _croston_sba(series_T: Floats, horizon: int, season: int, levels: tuple[float, ...]) -> Floats:
@@ -94,24 +110,33 @@ def _croston_sba(series_T: Floats, horizon: int, season: int, levels: tuple[floa
 def _tsb(series_T: Floats, horizon: int, season: int, levels: tuple[float, ...]) -> Floats:
     from statsforecast.models import TSB
 
-    return _scaled_history(TSB(alpha_d=TSB_DEMAND, alpha_p=TSB_PROBABILITY), series_T, horizon, levels)
+    return _scaled_history(
+        TSB(alpha_d=TSB_DEMAND, alpha_p=TSB_PROBABILITY), series_T, horizon, levels
+    )
 
 
-def _interval_quantiles(model: Any, series_T: Floats, horizon: int, levels: tuple[float, ...]) -> Floats:
+def _interval_quantiles(
+    model: Any, series_T: Floats, horizon: int, levels: tuple[float, ...]
+) -> Floats:
     """Quantiles as the edges of the model's own central intervals."""
     widths = sorted({round(100 * abs(2 * level - 1), 6) for level in levels} - {0.0})
     found = model.forecast(y=series_T, h=horizon, level=widths or None)
     columns = []
     for level in levels:
         width = round(100 * abs(2 * level - 1), 6)
-        columns.append(found["mean"] if width == 0 else found[f"{'lo' if level < 0.5 else 'hi'}-{width}"])
+        columns.append(
+            found["mean"] if width == 0 else found[f"{'lo' if level < 0.5 else 'hi'}-{width}"]
+        )
     return np.stack(columns, -1)
 
 
-def _scaled_history(model: Any, series_T: Floats, horizon: int, levels: tuple[float, ...]) -> Floats:
+def _scaled_history(
+    model: Any, series_T: Floats, horizon: int, levels: tuple[float, ...]
+) -> Floats:
     """The distribution of the series' own steps, moved to the rate that the model expects.
 
-    These methods give a rate and no distribution; a normal one around it would put half its weight where no sale is.
+    These methods give a rate and no distribution; a normal one around it would put half its weight
+    where no sale is.
     """
     rate, mean = float(model.forecast(y=series_T, h=1)["mean"][0]), float(series_T.mean())
     quantiles_Q = np.quantile(series_T, levels, method="inverted_cdf") * rate / mean

@@ -1,9 +1,11 @@
-"""What a learner is told about each step ahead, relative to what the series usually sells at such a step.
+"""What a learner is told about each step ahead, relative to what the series usually sells at such a
+step.
 
-The target of learning is the logarithm of sales less that usual level, which is taken from before the origin, and less
-the effect of events, which was learnt before the window's cutoff: who sells how much on which weekday under which
-promotion needs no learning, and zeros are no trouble.
-Dimensions: N series, T context steps, H horizon steps, S = T + H, F flags, X rows to learn from, K features.
+The target of learning is the logarithm of sales less that usual level, which is taken from before
+the origin, and less the effect of events, which was learnt before the window's cutoff: who sells
+how much on which weekday under which promotion needs no learning, and zeros are no trouble.
+Dimensions: N series, T context steps, H horizon steps, S = T + H, F flags, X rows to learn from, K
+features.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from freshet.stream.config import DAY_MS
 WEEK_MS = 7 * DAY_MS
 HALF_YEAR_WEEKS = 26
 FEWEST_RECENT = 12  # steps of the usual level where half a year has fewer
-LONGEST_WEEKS = {True: 52, False: 260}  # history that is looked at, for steps below a day and others
+LONGEST_WEEKS = {
+    True: 52,
+    False: 260,
+}  # history that is looked at, for steps below a day and others
 RECENT_WEEKS = (1, 2, 4, 8, 13)
 NEIGHBOURS = (-2, -1, 1, 2)
 MAX_KNOWN = 40
@@ -34,7 +39,9 @@ MAX_RUN = 30
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many steps make a week, the recent past and a year of whole weeks (0: not worth looking back so far)."""
+    """How many steps make a week, the recent past and a year of whole weeks (0: not worth looking
+    back so far).
+    """
 
     week: int
     recent: int
@@ -46,7 +53,8 @@ class Pace:
         """The pace of a window's steps.
 
         >>> day = np.zeros((1, 2), np.int64)
-        >>> Pace.of(Window(("a",), "D", DAY_MS, 7, day, np.zeros((1, 1)), np.zeros((1, 2, 0)), np.zeros((1, 1, 0)),
+        >>> Pace.of(Window(("a",), "D", DAY_MS, 7, day, np.zeros((1, 1)), np.zeros((1, 2, 0)),
+        ...     np.zeros((1, 1, 0)),
         ...                (), (), {}))
         Pace(week=7, recent=182, year=364, longest=1820)
         """
@@ -54,7 +62,12 @@ class Pace:
         week = max(1, round(WEEK_MS / step_ms))
         recent = max(FEWEST_RECENT, round(HALF_YEAR_WEEKS * WEEK_MS / step_ms))
         year = 0 if step_ms < DAY_MS else max(1, round(52 * WEEK_MS / step_ms))
-        return cls(week, recent, year, max(recent, round(LONGEST_WEEKS[step_ms < DAY_MS] * WEEK_MS / step_ms)))
+        return cls(
+            week,
+            recent,
+            year,
+            max(recent, round(LONGEST_WEEKS[step_ms < DAY_MS] * WEEK_MS / step_ms)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +108,9 @@ class Past:
         flags_NSF = np.stack(bridges, -1) if bridges else np.zeros((*closed_NS.shape, 0), bool)
         log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
         cell_NS, _ = cells(log_NT, slot_NS, flags_NSF)
-        # Fitted on what a learner is trained on: leaving each half-year out instead costs a tenth, since the learner
-        # then sees last Christmas as unexplained and learns a second one on top of the events' own.
+        # Fitted on what a learner is trained on: leaving each half-year out instead costs a tenth,
+        # since the learner then sees last Christmas as unexplained and learns a second one on top
+        # of the events' own.
         effect_NS, _ = shared_effects(window, closed_NS)
         return cls(window, pace, closed_NS, log_NT, effect_NS, slot_NS, cell_NS, flags_NSF)
 
@@ -163,12 +177,15 @@ class Codes:
             elif numbers is None:
                 columns[name] = values.astype(np.float64)
             else:
-                columns[name] = np.array([numbers.get(str(value), np.nan) for value in values], np.float64)
+                columns[name] = np.array(
+                    [numbers.get(str(value), np.nan) for value in values], np.float64
+                )
         return columns
 
 
 def ahead(past: Past, codes: Codes, origin: int) -> Ahead:
-    """The H steps from `origin` on, seen from there: nothing from a later step is looked at but the target itself.
+    """The H steps from `origin` on, seen from there: nothing from a later step is looked at but the
+    target itself.
 
     Args:
         past: the window.
@@ -184,20 +201,31 @@ def ahead(past: Past, codes: Codes, origin: int) -> Ahead:
     target_NH[:, : T - origin] = past.log_NT[:, origin : origin + H] - base_NH[:, : T - origin]
     features = _features(past, codes, origin, left_NT)
     shape = base_NH.shape
-    features_NHK = np.stack([np.broadcast_to(values, shape).astype(np.float32) for values in features.values()], -1)
+    features_NHK = np.stack(
+        [np.broadcast_to(values, shape).astype(np.float32) for values in features.values()], -1
+    )
     return Ahead(
-        tuple(features), features_NHK, base_NH, target_NH, np.sqrt(_mean(left_NT[:, -past.pace.recent :] ** 2, 0.0))
+        tuple(features),
+        features_NHK,
+        base_NH,
+        target_NH,
+        np.sqrt(_mean(left_NT[:, -past.pace.recent :] ** 2, 0.0)),
     )
 
 
-def _features(past: Past, codes: Codes, origin: int, left_NT: Floats) -> dict[str, NDArray[np.generic]]:
+def _features(
+    past: Past, codes: Codes, origin: int, left_NT: Floats
+) -> dict[str, NDArray[np.generic]]:
     """Each feature by name, in a shape that broadcasts to [N, H]."""
     window, H = past.window, past.window.horizon
     span = slice(origin, origin + H)
     known = {
-        f"known {name}": window.known_NSK[:, span, column] for column, name in enumerate(window.known_names[:MAX_KNOWN])
+        f"known {name}": window.known_NSK[:, span, column]
+        for column, name in enumerate(window.known_names[:MAX_KNOWN])
     }
-    static = {f"static {name}": values_N[:, None] for name, values_N in codes.columns(window).items()}
+    static = {
+        f"static {name}": values_N[:, None] for name, values_N in codes.columns(window).items()
+    }
     return {
         "ahead": np.arange(H)[None],
         **_calendar(past, span),
@@ -215,7 +243,8 @@ def _calendar(past: Past, span: slice) -> dict[str, NDArray[np.generic]]:
     stamps_NH = time_NH.astype("datetime64[ms]")
     month_NH = stamps_NH.astype("datetime64[M]")
     if step_ms > DAY_MS:
-        # Weeks of the year are told by events and by last year; as a number they only name single weeks.
+        # Weeks of the year are told by events and by last year; as a number they only name single
+        # weeks.
         return {"month": month_NH.astype(np.int64) % 12} if step_ms > 2 * WEEK_MS else {}
     dates_NH = stamps_NH.astype("datetime64[D]")
     features: dict[str, NDArray[np.generic]] = {
@@ -227,7 +256,9 @@ def _calendar(past: Past, span: slice) -> dict[str, NDArray[np.generic]]:
 
 
 def _neighbours(past: Past, origin: int) -> dict[str, NDArray[np.generic]]:
-    """Closed steps around, and steps since a flag last changed and until it changes next; none beyond the horizon."""
+    """Closed steps around, and steps since a flag last changed and until it changes next; none
+    beyond the horizon.
+    """
     H = past.window.horizon
     end = origin + H
     features: dict[str, NDArray[np.generic]] = {}
@@ -239,7 +270,9 @@ def _neighbours(past: Past, origin: int) -> dict[str, NDArray[np.generic]]:
         up_NS = past.flags_NSF[:, :end, flag]
         step_S, changes_NS = np.arange(end), np.diff(up_NS, axis=1, prepend=up_NS[:, :1])
         last_NS = np.maximum.accumulate(np.where(changes_NS, step_S, -MAX_RUN), 1)
-        next_NS = np.minimum.accumulate(np.where(changes_NS, step_S, end + MAX_RUN)[:, ::-1], 1)[:, ::-1]
+        next_NS = np.minimum.accumulate(np.where(changes_NS, step_S, end + MAX_RUN)[:, ::-1], 1)[
+            :, ::-1
+        ]
         next_NS = np.concatenate([next_NS[:, 1:], np.full((len(up_NS), 1), end + MAX_RUN)], 1)
         features[f"since flag {flag}"] = (step_S - last_NS)[:, origin:].clip(max=MAX_RUN)
         features[f"until flag {flag}"] = (next_NS - step_S)[:, origin:].clip(max=MAX_RUN)
@@ -247,23 +280,31 @@ def _neighbours(past: Past, origin: int) -> dict[str, NDArray[np.generic]]:
 
 
 def _recent(past: Past, origin: int, left_NT: Floats) -> dict[str, NDArray[np.generic]]:
-    """What the last weeks, the same kind of step and last year left over the usual level, of the series and of all."""
+    """What the last weeks, the same kind of step and last year left over the usual level, of the
+    series and of all.
+    """
     pace, H = past.pace, past.window.horizon
     cell_NS = past.cell_NS[:, : origin + H]
     features: dict[str, NDArray[np.generic]] = {}
     for weeks in RECENT_WEEKS:
         features[f"left {weeks}w"] = _mean(left_NT[:, -weeks * pace.week :])[:, None]
-    features["left kind"] = usual(left_NT[:, -8 * pace.week :], cell_NS[:, -8 * pace.week - H :])[:, -H:]
+    features["left kind"] = usual(left_NT[:, -8 * pace.week :], cell_NS[:, -8 * pace.week - H :])[
+        :, -H:
+    ]
     for weeks in (1, 4):
         of_all = left_NT[:, -weeks * pace.week :]
         of_all = of_all[np.isfinite(of_all)]
-        features[f"left all {weeks}w"] = np.full((1, 1), np.median(of_all) if len(of_all) else np.nan)
+        features[f"left all {weeks}w"] = np.full(
+            (1, 1), np.median(of_all) if len(of_all) else np.nan
+        )
     features["spread"] = np.sqrt(_mean(left_NT[:, -pace.recent :] ** 2))[:, None]
     features["seen"] = np.isfinite(left_NT[:, -pace.recent :]).sum(1)[:, None]
     if pace.year:
         last_year_NH = np.full((len(left_NT), H), np.nan)
         at_H = np.arange(origin, origin + H) - pace.year
-        around_N1 = _mean(left_NT[:, max(0, origin - pace.year - pace.recent // 2) :][:, : pace.recent], 0.0)[:, None]
+        around_N1 = _mean(
+            left_NT[:, max(0, origin - pace.year - pace.recent // 2) :][:, : pace.recent], 0.0
+        )[:, None]
         inside_H = (at_H >= 0) & (at_H < origin)
         last_year_NH[:, inside_H] = left_NT[:, at_H[inside_H]] - around_N1
         features["last year"] = last_year_NH

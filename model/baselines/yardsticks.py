@@ -19,7 +19,9 @@ SHORTEST_AVERAGE = 7
 
 @dataclass(frozen=True, slots=True)
 class MovingAverage:
-    """The mean of the last four seasons (of the last seven steps at least), with normal quantiles."""
+    """The mean of the last four seasons (of the last seven steps at least), with normal
+    quantiles.
+    """
 
     name: str = "moving_average"
     needs_fit: bool = False
@@ -30,11 +32,15 @@ class MovingAverage:
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q]."""
         span = max(SHORTEST_AVERAGE, SEASONS * window.season_length)
-        return tidy(moving_average(window.target_NT, window.horizon, span, np.array(levels)), window)
+        return tidy(
+            moving_average(window.target_NT, window.horizon, span, np.array(levels)), window
+        )
 
 
 def make(name: str) -> SeasonalNaive | MovingAverage:
-    """One of the three; the naive ones are those of published tables, whose quantiles may lie below 0."""
+    """One of the three; the naive ones are those of published tables, whose quantiles may lie below
+    0.
+    """
     if name == "moving_average":
         return MovingAverage()
     return SeasonalNaive(name, 1 if name == "naive" else None)

@@ -1,1 +1,3 @@
-"""What all series of a table share, learnt before the network: closed days, calendar, flags, prices."""
+"""What all series of a table share, learnt before the network: closed days, calendar, flags,
+prices.
+"""

@@ -1,7 +1,8 @@
-"""Steps on which nothing can sell, found from what was sold before the cutoff: closed shops, days off, nights.
+"""Steps on which nothing can sell, found from what was sold before the cutoff: closed shops, days
+off, nights.
 
-A forecast there is exactly 0 at every level, and profiles leave such steps out.
-Dimensions: N series, T context steps, H horizon steps, S = T + H, K known covariates, G slots of a week.
+A forecast there is exactly 0 at every level, and profiles leave such steps out. Dimensions: N
+series, T context steps, H horizon steps, S = T + H, K known covariates, G slots of a week.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ Bools = NDArray[np.bool_]
 
 WEEK_MS = 7 * DAY_MS
 MAX_VALUES = 16  # a covariate with more different values is a number, not a state
-NEVER, FEW, MANY = 0.005, 12, 50  # share of steps with sales that still means never, and steps needed to say so
+NEVER, FEW, MANY = (
+    0.005,
+    12,
+    50,
+)  # share of steps with sales that still means never, and steps needed to say so
 CALENDAR_WEEKS = 52  # a weekday that sold more than a year ago says nothing
 WEEKDAY_SEEN, SLOT_WEEKS, SLOT_RATIO = 20, 8, 0.05
 
@@ -24,13 +29,14 @@ WEEKDAY_SEEN, SLOT_WEEKS, SLOT_RATIO = 20, 8, 0.05
 def closed_steps(window: Window) -> Bools:
     """Which steps of context and horizon cannot sell: [N, S].
 
-    A value of a flag, of a one-hot column or of any other known covariate with few values closes a step when, over all
-    series, next to nothing was ever sold under it while most other steps sell; a series that did sell under it
-    is left open. Where no covariate says so, weekdays and hours of the week on which nothing ever sells do. A step
-    of the context with sales is never closed.
+    A value of a flag, of a one-hot column or of any other known covariate with few values closes a
+    step when, over all series, next to nothing was ever sold under it while most other steps sell;
+    a series that did sell under it is left open. Where no covariate says so, weekdays and hours of
+    the week on which nothing ever sells do. A step of the context with sales is never closed.
 
     >>> day = np.arange(42)
-    >>> window = Window(("a",), "D", 86_400_000, 7, day[None] * 86_400_000, (day[None, :35] % 7 < 4) * 5.0,
+    >>> window = Window(("a",), "D", 86_400_000, 7, day[None] * 86_400_000,
+    ...     (day[None, :35] % 7 < 4) * 5.0,
     ...                 (day[None, :, None] % 7 < 4) * 1.0, np.zeros((1, 35, 0)), ("open",), (), {})
     >>> closed_steps(window)[0, 35:].tolist()
     [False, False, False, False, True, True, True]
@@ -38,7 +44,8 @@ def closed_steps(window: Window) -> Bools:
     sold_NT = window.target_NT > 0
     seen_NT = np.isfinite(window.target_NT)
     closed_NS = _closed_by_covariates(window.known_NSK, sold_NT, seen_NT)
-    # What the shop says about its days beats what its calendar looks like: it may open on its first Sunday.
+    # What the shop says about its days beats what its calendar looks like: it may open on its first
+    # Sunday.
     if not closed_NS.any():
         closed_NS = _closed_by_calendar(window, sold_NT, seen_NT)
     closed_NS[:, : window.context_length] &= ~sold_NT
@@ -48,13 +55,20 @@ def closed_steps(window: Window) -> Bools:
 def _closed_by_covariates(known_NSK: Floats, sold_NT: Bools, seen_NT: Bools) -> Bools:
     """Steps that some value of some covariate closes, the value that explains most steps first.
 
-    Each is judged by the steps that those before it left open, so that Sunday is no reason where "open" is known.
+    Each is judged by the steps that those before it left open, so that Sunday is no reason where
+    "open" is known.
     """
     T = sold_NT.shape[1]
     columns = range(known_NSK.shape[2])
-    states = [(column, value) for column in columns for value in _states(known_NSK[:, :T, column][seen_NT])]
+    states = [
+        (column, value)
+        for column in columns
+        for value in _states(known_NSK[:, :T, column][seen_NT])
+    ]
     idle_NT = seen_NT & ~sold_NT
-    ranked = sorted(states, key=lambda state: -int((idle_NT & (known_NSK[:, :T, state[0]] == state[1])).sum()))
+    ranked = sorted(
+        states, key=lambda state: -int((idle_NT & (known_NSK[:, :T, state[0]] == state[1])).sum())
+    )
     closed_NS = np.zeros(known_NSK.shape[:2], bool)
     for column, value in ranked:
         there_NS = (known_NSK[:, :, column] == value) & ~closed_NS
@@ -69,8 +83,11 @@ def _closed_by(there_NS: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
     idle_N = sold_N <= 2 * NEVER * count_N
     count, sold = int(count_N[idle_N].sum()), int(sold_N[idle_N].sum())
     never = sold <= NEVER * count if count >= MANY else count >= FEW and sold == 0
-    sells_otherwise = (sold_NT & seen_NT).sum() - sold_N.sum() > 0.5 * (seen_NT.sum() - count_N.sum())
-    # A few series may know no closing days; one step that sold nothing anywhere may have been an outage.
+    sells_otherwise = (sold_NT & seen_NT).sum() - sold_N.sum() > 0.5 * (
+        seen_NT.sum() - count_N.sum()
+    )
+    # A few series may know no closing days; one step that sold nothing anywhere may have been an
+    # outage.
     if never and sells_otherwise and count >= 0.9 * count_N.sum() and there_NT.any(0).sum() > 1:
         return np.asarray(there_NS & idle_N[:, None])
     return np.zeros(there_NS.shape, bool)
@@ -86,13 +103,21 @@ def _states(values: Floats) -> list[float]:
 
 
 def _closed_by_calendar(window: Window, sold_NT: Bools, seen_NT: Bools) -> Bools:
-    """Slots of the week without sales: of all series together, and weekdays of single series that sell otherwise."""
+    """Slots of the week without sales: of all series together, and weekdays of single series that
+    sell otherwise.
+    """
     closed_NS = np.zeros(window.time_ms_NS.shape, bool)
     if not (0 < window.resolution_ms <= DAY_MS and WEEK_MS % window.resolution_ms == 0):
         return closed_NS
     slot_NS = window.time_ms_NS % WEEK_MS // window.resolution_ms
-    recent = slice(max(0, sold_NT.shape[1] - CALENDAR_WEEKS * WEEK_MS // window.resolution_ms), None)
-    slot_NT, sold_NT, seen_NT = slot_NS[:, : sold_NT.shape[1]][:, recent], sold_NT[:, recent], seen_NT[:, recent]
+    recent = slice(
+        max(0, sold_NT.shape[1] - CALENDAR_WEEKS * WEEK_MS // window.resolution_ms), None
+    )
+    slot_NT, sold_NT, seen_NT = (
+        slot_NS[:, : sold_NT.shape[1]][:, recent],
+        sold_NT[:, recent],
+        seen_NT[:, recent],
+    )
     slots = WEEK_MS // window.resolution_ms
     closed_NS |= _slots_without_sales(slot_NT, sold_NT, seen_NT, slots)[slot_NS]
     if window.resolution_ms == DAY_MS:
@@ -100,16 +125,23 @@ def _closed_by_calendar(window: Window, sold_NT: Bools, seen_NT: Bools) -> Bools
             there_NT = (slot_NT == weekday) & seen_NT
             count_N, sold_N = there_NT.sum(1), (there_NT & sold_NT).sum(1)
             other_N, other_sold_N = seen_NT.sum(1) - count_N, sold_NT.sum(1) - sold_N
-            idle_N = (count_N >= WEEKDAY_SEEN) & (sold_N <= 2 * NEVER * count_N) & (other_sold_N > 0.5 * other_N)
+            idle_N = (
+                (count_N >= WEEKDAY_SEEN)
+                & (sold_N <= 2 * NEVER * count_N)
+                & (other_sold_N > 0.5 * other_N)
+            )
             closed_NS |= idle_N[:, None] & (slot_NS == weekday)
     return closed_NS
 
 
 def _slots_without_sales(slot_NT: Ints, sold_NT: Bools, seen_NT: Bools, slots: int) -> Bools:
-    """Which slots of the week sell next to nothing in any series, though as many steps as elsewhere were seen: [G]."""
+    """Which slots of the week sell next to nothing in any series, though as many steps as elsewhere
+    were seen: [G].
+    """
     count_G = np.bincount(slot_NT[seen_NT], minlength=slots)
     share_G = np.bincount(slot_NT[sold_NT], minlength=slots) / np.maximum(count_G, 1)
-    # In thin data a rare sale may fall anywhere, so a slot must sell far less than the others do and not only little.
+    # In thin data a rare sale may fall anywhere, so a slot must sell far less than the others do
+    # and not only little.
     limit = min(NEVER, SLOT_RATIO * float(sold_NT.sum()) / max(1, int(seen_NT.sum())))
     weeks_G = np.array([(seen_NT & (slot_NT == slot)).any(0).sum() for slot in range(slots)])
     return (count_G >= MANY) & (weeks_G >= SLOT_WEEKS) & (share_G <= limit)

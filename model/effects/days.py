@@ -1,4 +1,5 @@
-"""A window by days (by weeks where a step is a week): what events are fitted on, whatever the length of a step.
+"""A window by days (by weeks where a step is a week): what events are fitted on, whatever the
+length of a step.
 
 Dimensions: N series, S context and horizon steps, D days or weeks, F flags.
 """
@@ -57,7 +58,9 @@ class Days:
         )
 
     def total(self) -> Days:
-        """All series together as one, closed when all are, a flag up as far as it is on their average."""
+        """All series together as one, closed when all are, a flag up as far as it is on their
+        average.
+        """
         seen_ND = np.isfinite(self.target_ND)
         flags_NDF = np.isfinite(self.flags_NDF)
         mean_DF = np.nansum(self.flags_NDF, 0) / _or_nan(flags_NDF.sum(0))
@@ -71,7 +74,10 @@ class Days:
 
 def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days | None:
     """The window by days or weeks; None where its steps are longer than a day and no week."""
-    if not (window.resolution_ms <= DAY_MS or window.resolution_ms == WEEK_MS) or window.time_ms_NS.size == 0:
+    if (
+        not (window.resolution_ms <= DAY_MS or window.resolution_ms == WEEK_MS)
+        or window.time_ms_NS.size == 0
+    ):
         return None
     length_days = 7 if window.resolution_ms == WEEK_MS else 1
     # A week is labelled by its last day.
@@ -82,14 +88,18 @@ def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days |
 
     def summed(values_NX: Floats | Ints | Bools) -> Floats:
         index_NX = np.arange(shape[0])[:, None] * shape[1] + column_NS[:, : values_NX.shape[1]]
-        sums = np.bincount(index_NX.ravel(), values_NX.astype(np.float64).ravel(), shape[0] * shape[1])
+        sums = np.bincount(
+            index_NX.ravel(), values_NX.astype(np.float64).ravel(), shape[0] * shape[1]
+        )
         return sums.astype(np.float64).reshape(shape)
 
     steps_ND = summed(np.ones_like(column_NS))
     seen_ND = summed(np.isfinite(window.target_NT))
     whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * max(1.0, float(seen_ND.max(initial=0))))
     known = [window.known_NSK[:, :, column] for column in flag_columns]
-    flags = [summed(np.nan_to_num(flag_NS)) / _or_nan(summed(np.isfinite(flag_NS))) for flag_NS in known]
+    flags = [
+        summed(np.nan_to_num(flag_NS)) / _or_nan(summed(np.isfinite(flag_NS))) for flag_NS in known
+    ]
     return Days(
         length_days,
         first_day,
@@ -105,10 +115,14 @@ def _or_nan(count_ND: Floats | Ints) -> Floats:
 
 
 def flag_columns(window: Window, closed_NS: Bools) -> list[int]:
-    """Known covariates that are flags and vary over open steps: at most 12; none of weeks, which only hold shares."""
+    """Known covariates that are flags and vary over open steps: at most 12; none of weeks, which
+    only hold shares.
+    """
     chosen = list[int]()
     for column in range(window.known_NSK.shape[2] if window.resolution_ms <= DAY_MS else 0):
-        values = window.known_NSK[:, : window.context_length, column][~closed_NS[:, : window.context_length]]
+        values = window.known_NSK[:, : window.context_length, column][
+            ~closed_NS[:, : window.context_length]
+        ]
         values = values[np.isfinite(values)]
         if set(np.unique(values)) == {0, 1} and MIN_UP <= float(values.mean()) <= 1.0 - MIN_UP:
             chosen.append(column)

@@ -1,8 +1,10 @@
-"""What feasts, the turn of the month, closed days and runs of flags do to all series alike, from before the cutoff.
+"""What feasts, the turn of the month, closed days and runs of flags do to all series alike, from
+before the cutoff.
 
-A year or two of history holds each of these once or twice, so no single series can tell them from noise; all series
-together can. One ridge regression in which a day counts once, however many series it has.
-Dimensions: N series, T context steps, S context and horizon steps, D days or weeks, K features, F flags, B half-years.
+A year or two of history holds each of these once or twice, so no single series can tell them from
+noise; all series together can. One ridge regression in which a day counts once, however many series
+it has. Dimensions: N series, T context steps, S context and horizon steps, D days or weeks, K
+features, F flags, B half-years.
 """
 
 from __future__ import annotations
@@ -23,25 +25,29 @@ from freshet.model.tables.panel import Floats, Ints, Window
 
 MAX_SERIES = 1_000  # evenly chosen for the fit; more say nothing new about a day
 CHUNK = 256
-DENSE = 0.6  # below this share of days with sales the days' totals over all series are looked at instead
+# Below this share of days with sales the days' totals over all series are looked at instead.
+DENSE = 0.6
 LEVEL_WEEKS = 27  # span of the running median that stands for the level
 FEWEST_DAYS = {1: 56, 7: 20}
 EFFECT_SPREAD = 0.15  # how far effects are expected from 0, in log units
 STRONGEST = 1.5  # a residual beyond this counts as this
 RIDGES = (0.1, 50.0)
-# Neighbouring days of a feast lean on each other as much as each leans on nothing: a day that fell on a Sunday last
-# year is told by those around it (measured on one chain's Christmas: median error .341 instead of .355).
+# Neighbouring days of a feast lean on each other as much as each leans on nothing: a day that fell
+# on a Sunday last year is told by those around it (measured on one chain's Christmas: median error
+# .341 instead of .355).
 FEAST_RIDGE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Effects that were fitted on one window's past; the half-years are kept apart for training on that past.
+    """Effects that were fitted on one window's past; the half-years are kept apart for training on
+    that past.
 
     Attributes:
         flags: columns of the known covariates that are used.
         flag_in_cells: which of them the usual level knows already.
-        weights_K: effect of each feature in log units, from all days before the cutoff; empty where nothing was fitted.
+        weights_K: effect of each feature in log units, from all days before the cutoff; empty where
+            nothing was fitted.
         weights_BK: the same without the half-year b.
         half_years_B: number of each half-year.
     """
@@ -55,9 +61,9 @@ class Events:
     def effects(self, window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
         """What events add at every step of the window, in log units: [N, S] twice.
 
-        The first as all days before the cutoff taught it. In the second, which a learner may be trained on, context
-        steps see only what other half-years taught; these start in February and August, so that no Christmas and no
-        Easter is cut in two.
+        The first as all days before the cutoff taught it. In the second, which a learner may be
+        trained on, context steps see only what other half-years taught; these start in February and
+        August, so that no Christmas and no Easter is cut in two.
         """
         days = days_of(window, closed_NS, list(self.flags)) if len(self.weights_K) else None
         if days is None:
@@ -71,7 +77,9 @@ class Events:
         for rows, features_NDK in _chunks(days, self.flag_in_cells, calendar_DK):
             known_ND[rows] = features_NDK @ self.weights_K
             taught_ND[rows] = np.einsum("ndk,dk->nd", features_NDK, others_DK)
-        return np.take_along_axis(known_ND, days.column_NS, 1), np.take_along_axis(taught_ND, days.column_NS, 1)
+        return np.take_along_axis(known_ND, days.column_NS, 1), np.take_along_axis(
+            taught_ND, days.column_NS, 1
+        )
 
 
 def fit_events(window: Window, closed_NS: Bools) -> Events:
@@ -91,7 +99,11 @@ def fit_events(window: Window, closed_NS: Bools) -> Events:
     days = days_of(window, closed_NS, flags)
     if days is None:
         return nothing
-    days = days.total() if _sparse(days) else days.rows(slice(None, None, -(-len(days.target_ND) // MAX_SERIES)))
+    days = (
+        days.total()
+        if _sparse(days)
+        else days.rows(slice(None, None, -(-len(days.target_ND) // MAX_SERIES)))
+    )
     left_ND, in_cells = _residuals(days)
     if np.isfinite(left_ND).any(0).sum() < FEWEST_DAYS[days.length_days]:
         return nothing
@@ -109,7 +121,10 @@ def _solved(events: Events, days: Days, left_ND: Floats, country: str | None) ->
     half_years_B = np.unique(half_years_D[count_D > 0])
     calendar_DK = calendar_features(days.day_D, days.length_days, country)
     moments = [
-        [_moments(features_NDK, left_ND[rows], worth_D * (half_years_D == part)) for part in half_years_B]
+        [
+            _moments(features_NDK, left_ND[rows], worth_D * (half_years_D == part))
+            for part in half_years_B
+        ]
         for rows, features_NDK in _chunks(days, events.flag_in_cells, calendar_DK)
     ]
     squares_BKK = np.array([[square_KK for square_KK, _ in parts] for parts in moments]).sum(0)
@@ -117,21 +132,29 @@ def _solved(events: Events, days: Days, left_ND: Floats, country: str | None) ->
     feasts = feast_lengths(days.length_days, country)
     ridge_KK = _ridge(left_ND, worth_D) * _penalty(feasts, products_BK.shape[1])
     weights_K = np.linalg.solve(squares_BKK.sum(0) + ridge_KK, products_BK.sum(0))
-    others_BKK, others_BK = squares_BKK.sum(0) - squares_BKK + ridge_KK, products_BK.sum(0) - products_BK
+    others_BKK, others_BK = (
+        squares_BKK.sum(0) - squares_BKK + ridge_KK,
+        products_BK.sum(0) - products_BK,
+    )
     weights_BK = np.linalg.solve(others_BKK, others_BK[..., None])[..., 0]
     return replace(events, weights_K=weights_K, weights_BK=weights_BK, half_years_B=half_years_B)
 
 
-def _moments(features_NDK: NDArray[np.float32], left_ND: Floats, worth_D: Floats) -> tuple[Floats, Floats]:
+def _moments(
+    features_NDK: NDArray[np.float32], left_ND: Floats, worth_D: Floats
+) -> tuple[Floats, Floats]:
     """Weighted squares and products of the days that count."""
     taken_ND = np.isfinite(left_ND) & (worth_D > 0)
     features_XK = features_NDK[taken_ND].astype(np.float64)
     weighted_XK = features_XK * np.broadcast_to(worth_D, left_ND.shape)[taken_ND][:, None]
-    return weighted_XK.T @ features_XK, weighted_XK.T @ left_ND[taken_ND].clip(-STRONGEST, STRONGEST)
+    return weighted_XK.T @ features_XK, weighted_XK.T @ left_ND[taken_ND].clip(
+        -STRONGEST, STRONGEST
+    )
 
 
 def _penalty(feasts: Sequence[int], size: int) -> Floats:
-    """Squares of the effects, and of the steps between neighbouring effects of a feast, as a matrix.
+    """Squares of the effects, and of the steps between neighbouring effects of a feast, as a
+    matrix.
 
     >>> _penalty([2], 3).round(1).tolist()
     [[0.6, -0.3, 0.0], [-0.3, 0.6, 0.0], [0.0, 0.0, 1.0]]
@@ -147,14 +170,18 @@ def _penalty(feasts: Sequence[int], size: int) -> Floats:
 
 
 def _ridge(left_ND: Floats, worth_D: Floats) -> float:
-    """How many days of its own an effect needs to be believed by half: noise of a day's mean over expected effects."""
+    """How many days of its own an effect needs to be believed by half: noise of a day's mean over
+    expected effects.
+    """
     mean_D = np.nansum(left_ND * worth_D, 0)[worth_D > 0]
     noise = 1.4826 * float(np.median(np.abs(mean_D - np.median(mean_D))))
     return float(np.clip(noise**2 / EFFECT_SPREAD**2, *RIDGES))
 
 
 def _residuals(days: Days) -> tuple[Floats, list[int]]:
-    """Log sales less the usual of their kind of day and the level of their half-year [N, D], and the flags in kinds."""
+    """Log sales less the usual of their kind of day and the level of their half-year [N, D], and
+    the flags in kinds.
+    """
     log_ND = np.where(days.closed_ND, np.nan, np.log1p(days.target_ND))
     weekday_D = days.day_D % 7 if days.length_days == 1 else np.zeros(len(days.day_D), np.int64)
     weekday_ND = np.broadcast_to(weekday_D, log_ND.shape)
@@ -164,7 +191,9 @@ def _residuals(days: Days) -> tuple[Floats, list[int]]:
 
 
 def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
-    """Median over half a year of the medians of weeks, so that no event of two weeks moves it: [N, D]."""
+    """Median over half a year of the medians of weeks, so that no event of two weeks moves it: [N,
+    D].
+    """
     N, D = left_ND.shape
     weeks = -(-D // days_a_week)
     padded_ND = np.pad(left_ND, ((0, 0), (weeks * days_a_week - D, 0)), constant_values=np.nan)
@@ -183,11 +212,15 @@ def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
 def _chunks(
     days: Days, flag_in_cells: Sequence[bool], calendar_DK: Floats
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """All features [N, D, K] of some series at a time, since those of all need not fit into memory."""
+    """All features [N, D, K] of some series at a time, since those of all need not fit into
+    memory.
+    """
     for start in range(0, len(days.target_ND), CHUNK):
         rows = slice(start, start + CHUNK)
         own_NDK = series_features(days.rows(rows), flag_in_cells)
-        shared_NDK = np.broadcast_to(calendar_DK.astype(np.float32), (len(own_NDK), *calendar_DK.shape))
+        shared_NDK = np.broadcast_to(
+            calendar_DK.astype(np.float32), (len(own_NDK), *calendar_DK.shape)
+        )
         yield rows, np.concatenate([shared_NDK, own_NDK], -1)
 
 
@@ -199,7 +232,8 @@ def _sparse(days: Days) -> bool:
 def half_years(day_D: Ints) -> Ints:
     """A number for each half-year from February to July and from August to January.
 
-    >>> half_years(np.array([0, 30, 31, 211, 212])).tolist()  # 1 January, 31 January, 1 February, 31 July, 1 August
+    >>> # 1 January, 31 January, 1 February, 31 July, 1 August.
+    >>> half_years(np.array([0, 30, 31, 211, 212])).tolist()
     [3939, 3939, 3940, 3940, 3941]
     """
     dates = [EPOCH + timedelta(int(day)) for day in day_D]

@@ -1,4 +1,5 @@
-"""What may move all series alike on a day: nearness of feasts and of a new month, edges of closed days and of flags.
+"""What may move all series alike on a day: nearness of feasts and of a new month, edges of closed
+days and of flags.
 
 Dimensions: N series, D days or weeks, F flags, K features.
 """
@@ -30,9 +31,10 @@ class Feast(NamedTuple):
 
     Attributes:
         dates: when it falls in these years, rising.
-        tents: days from it at which a tent of the basis stands, steep where customers hurry; the outermost are feet.
-        spans: for weeks, first days of spans whose share in a week counts, since it falls on any weekday; the last one
-            ends it.
+        tents: days from it at which a tent of the basis stands, steep where customers hurry; the
+            outermost are feet.
+        spans: for weeks, first days of spans whose share in a week counts, since it falls on any
+            weekday; the last one ends it.
     """
 
     dates: Callable[[range], list[date]]
@@ -50,7 +52,8 @@ EASTER = Feast(
     (-21, -14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7, 12),
     (-14, -7, 0, 2, 9),
 )
-# Around the first day of a month, when pay comes and rent goes; the middle of the month is what they are held against.
+# Around the first day of a month, when pay comes and rent goes; the middle of the month is what
+# they are held against.
 MONTH = Feast(
     lambda years: [date(year, month, 1) for year in years for month in range(1, 13)],
     (-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16),
@@ -70,30 +73,45 @@ def calendar_features(days: Ints, length_days: int, country: str | None = None) 
     Raises:
         InvalidInputError: the country is not known.
     """
-    years = range((EPOCH + timedelta(int(days[0]))).year - 1, (EPOCH + timedelta(int(days[-1]))).year + 2)
+    years = range(
+        (EPOCH + timedelta(int(days[0]))).year - 1, (EPOCH + timedelta(int(days[-1]))).year + 2
+    )
     columns: list[Floats | Bools] = []
     for feast in _feasts(country):
         feast_days = np.array([(day - EPOCH).days for day in feast.dates(years)], np.int64)
         if length_days == 1:
             columns += _tents(_distance(days, feast_days), feast.tents)
         else:
-            distance_D7 = np.stack([_distance(days + day, feast_days) for day in range(length_days)], -1)
-            columns += [((distance_D7 >= first) & (distance_D7 < end)).mean(1) for first, end in pairwise(feast.spans)]
+            distance_D7 = np.stack(
+                [_distance(days + day, feast_days) for day in range(length_days)], -1
+            )
+            columns += [
+                ((distance_D7 >= first) & (distance_D7 < end)).mean(1)
+                for first, end in pairwise(feast.spans)
+            ]
     return np.stack(columns, -1).astype(np.float64)
 
 
 def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
     """How many of the first calendar features belong to each feast, in the order of days."""
-    return [len(feast.tents) - 2 if length_days == 1 else len(feast.spans) - 1 for feast in _feasts(country)]
+    return [
+        len(feast.tents) - 2 if length_days == 1 else len(feast.spans) - 1
+        for feast in _feasts(country)
+    ]
 
 
 def _feasts(country: str | None) -> list[Feast]:
-    named = [] if country is None else [Feast(partial(public_holidays, country), HOLIDAY_TENTS, HOLIDAY_SPANS)]
+    named = (
+        []
+        if country is None
+        else [Feast(partial(public_holidays, country), HOLIDAY_TENTS, HOLIDAY_SPANS)]
+    )
     return [CHRISTMAS, EASTER, MONTH, *named]
 
 
 def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
-    """Features that depend on the series too: [N, D, K], around unusually closed days and along runs of flags.
+    """Features that depend on the series too: [N, D, K], around unusually closed days and along
+    runs of flags.
 
     Args:
         days: the window by days.
@@ -125,9 +143,11 @@ def _around_closed(days: Days) -> list[Bools]:
 
 
 def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
-    """For open days, how many open days ago (1 for the first) a closure ended that held an unusual day; else FAR.
+    """For open days, how many open days ago (1 for the first) a closure ended that held an unusual
+    day; else FAR.
 
-    >>> closed, unusual = np.array([[0, 1, 1, 0, 0, 1, 0]]) > 0, np.array([[0, 0, 1, 0, 0, 0, 0]]) > 0
+    >>> closed, unusual = np.array([[0, 1, 1, 0, 0, 1, 0]]) > 0, np.array([[0, 0, 1, 0, 0, 0,
+    ...     0]]) > 0
     >>> _open_days_since(closed, unusual).tolist()
     [[10000, 10000, 10000, 1, 2, 10000, 10000]]
     """
@@ -144,7 +164,8 @@ def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
 
 
 def bridged(flag_ND: Floats, closed_ND: Bools) -> Floats:
-    """A flag carried over closed and unknown days where it is up on both sides; 0 on others of them.
+    """A flag carried over closed and unknown days where it is up on both sides; 0 on others of
+    them.
 
     >>> bridged(np.array([[1.0, np.nan, 1.0, 0.0, np.nan]]), np.zeros((1, 5), bool)).tolist()
     [[1.0, 1.0, 1.0, 0.0, 0.0]]
@@ -201,5 +222,6 @@ def public_holidays(country: str, years: range) -> list[date]:
         return sorted(holidays.country_holidays(country.upper(), years=list(years)))
     except NotImplementedError as error:
         raise InvalidInputError(
-            f"no public holidays are known for the country {country!r}", hint="use an ISO code such as DE, GB or US"
+            f"no public holidays are known for the country {country!r}",
+            hint="use an ISO code such as DE, GB or US",
         ) from error

@@ -1,4 +1,5 @@
-"""What a series usually sells at a step like this one: by slot of the week, and by the flags that move sales most.
+"""What a series usually sells at a step like this one: by slot of the week, and by the flags that
+move sales most.
 
 A learner that sees sales relative to this needs no memory for who sells how much on which weekday.
 Dimensions: N series, T context steps, S context and horizon steps, F flags, C cells.
@@ -14,12 +15,15 @@ from freshet.model.tables.panel import Floats, Ints
 Bools = NDArray[np.bool_]
 
 MAX_CELL_FLAGS = 2
-WORTH = 0.02  # share of the variance within slots that a flag must explain to split every slot in two
+WORTH = (
+    0.02  # share of the variance within slots that a flag must explain to split every slot in two
+)
 SHARES = 0.05  # a flag that is up on a smaller share of the steps leaves too few to average
 
 
 def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, list[int]]:
-    """A number for every kind of step, and the flags that tell kinds apart besides the slot: [N, S] and at most two.
+    """A number for every kind of step, and the flags that tell kinds apart besides the slot: [N, S]
+    and at most two.
 
     Args:
         values_NT: what is sold (a logarithm of it), NaN where missing or closed.
@@ -35,7 +39,8 @@ def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, lis
     for _ in range(min(MAX_CELL_FLAGS, flags_NSF.shape[2])):
         left_NT = values_NT - usual(values_NT, cell_NS)[:, : values_NT.shape[1]]
         worth = [
-            0.0 if flag in chosen else _explained(left_NT, flags_NSF[..., flag]) for flag in range(flags_NSF.shape[2])
+            0.0 if flag in chosen else _explained(left_NT, flags_NSF[..., flag])
+            for flag in range(flags_NSF.shape[2])
         ]
         best = int(np.argmax(worth))
         if worth[best] < WORTH:
@@ -46,13 +51,15 @@ def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, lis
 
 
 def usual(values_NT: Floats, cell_NS: Ints, recent: int | None = None) -> Floats:
-    """The mean of each series over the steps of the same cell, at every step of context and horizon: [N, S].
+    """The mean of each series over the steps of the same cell, at every step of context and
+    horizon: [N, S].
 
     Args:
         values_NT: NaN where missing or closed.
         cell_NS: number of the cell of each step.
-        recent: only the last so many steps count fully; where a cell has few of them, its mean over the whole
-            history, moved by how much the series has changed since, counts as one more. None takes all alike.
+        recent: only the last so many steps count fully; where a cell has few of them, its mean over
+            the whole history, moved by how much the series has changed since, counts as one more.
+            None takes all alike.
 
     A cell without any step takes the mean of the others, a series without any value 0.
 
@@ -82,11 +89,17 @@ def _sums(values_NT: Floats, cell_NS: Ints, recent: int) -> tuple[Floats, Floats
 
 
 def _explained(left_NT: Floats, flag_NS: Bools) -> float:
-    """Share of the variance that goes with a flag, 0 where it is hardly ever or nearly always up."""
+    """Share of the variance that goes with a flag, 0 where it is hardly ever or nearly always
+    up.
+    """
     flag_NT, seen_NT = flag_NS[:, : left_NT.shape[1]], np.isfinite(left_NT)
     up, down = left_NT[seen_NT & flag_NT], left_NT[seen_NT & ~flag_NT]
     share = len(up) / max(1, len(up) + len(down))
     if not SHARES <= share <= 1 - SHARES:
         return 0.0
     variance = float(np.var(left_NT[seen_NT]))
-    return share * (1 - share) * float(up.mean() - down.mean()) ** 2 / variance if variance > 0 else 0.0
+    return (
+        share * (1 - share) * float(up.mean() - down.mean()) ** 2 / variance
+        if variance > 0
+        else 0.0
+    )

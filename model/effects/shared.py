@@ -1,4 +1,5 @@
-"""What all series of a table do alike: what numbers known in advance do to them, then what the calendar adds.
+"""What all series of a table do alike: what numbers known in advance do to them, then what the
+calendar adds.
 
 Dimensions: N series, T context steps, S context and horizon steps.
 """
@@ -17,11 +18,13 @@ from freshet.stream.config import DAY_MS
 
 
 def shared_effects(window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
-    """Effects learnt from everything before the window's cutoff, at every step, in log units: [N, S] twice.
+    """Effects learnt from everything before the window's cutoff, at every step, in log units: [N,
+    S] twice.
 
-    By day, flags are events, which have edges and runs; of a week or a month they are shares, as other numbers. The
-    first are what a forecast may use. The second are for training: of events, context steps see only what other
-    half-years taught. Slopes are few and many steps taught them, so that none of these knows itself in them.
+    By day, flags are events, which have edges and runs; of a week or a month they are shares, as
+    other numbers. The first are what a forecast may use. The second are for training: of events,
+    context steps see only what other half-years taught. Slopes are few and many steps taught them,
+    so that none of these knows itself in them.
 
     Args:
         window: the past to learn from and the horizon to look at.
@@ -31,7 +34,9 @@ def shared_effects(window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
         InvalidInputError: the window's country is not known.
     """
     slopes_NS = fit_slopes(window, closed_NS, _numbers(window)).apply(window)
-    plain = replace(window, target_NT=window.target_NT * np.exp(-slopes_NS[:, : window.context_length]))
+    plain = replace(
+        window, target_NT=window.target_NT * np.exp(-slopes_NS[:, : window.context_length])
+    )
     known_NS, taught_NS = fit_events(plain, closed_NS).effects(window, closed_NS)
     return slopes_NS + known_NS, slopes_NS + taught_NS
 
@@ -42,5 +47,7 @@ def _numbers(window: Window) -> list[int]:
     if window.resolution_ms > DAY_MS:
         return list(columns)
     return [
-        column for column in columns if not np.isin(np.nan_to_num(window.known_NSK[:, :, column]), (0.0, 1.0)).all()
+        column
+        for column in columns
+        if not np.isin(np.nan_to_num(window.known_NSK[:, :, column]), (0.0, 1.0)).all()
     ]

@@ -1,9 +1,11 @@
-"""What numbers known in advance do to all series alike: open days, prices, degrees, shares of a week on promotion.
+"""What numbers known in advance do to all series alike: open days, prices, degrees, shares of a
+week on promotion.
 
-A short history says little of such slopes, a thousand short histories say them well: one ridge regression of log sales
-on every covariate and its logarithm, within series, so that it matters how a series differs from itself and not who
-sells much. Each series' own answer is then learned relative to this one (`profiles.slopes`).
-Dimensions: N series, T context steps, S context and horizon steps, C columns, K features, G groups, X seen steps.
+A short history says little of such slopes, a thousand short histories say them well: one ridge
+regression of log sales on every covariate and its logarithm, within series, so that it matters how
+a series differs from itself and not who sells much. Each series' own answer is then learned
+relative to this one (`profiles.slopes`). Dimensions: N series, T context steps, S context and
+horizon steps, C columns, K features, G groups, X seen steps.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Slopes:
         low_C: the least value seen before the cutoff; beyond it the effect stays what it is there.
         high_C: the greatest.
         mean_C: what stands for a missing value.
-        weights_2C: log units per unit of each covariate's place between the two, and per unit of its logarithm.
+        weights_2C: log units per unit of each covariate's place between the two, and per unit of
+            its logarithm.
     """
 
     columns: tuple[int, ...]
@@ -45,7 +48,9 @@ class Slopes:
     weights_2C: Floats
 
     def apply(self, window: Window) -> Floats:
-        """The effect at every step, in log units, zero on each series' average before the cutoff: [N, S]."""
+        """The effect at every step, in log units, zero on each series' average before the cutoff:
+        [N, S].
+        """
         effect_NS = np.zeros(window.time_ms_NS.shape)
         for place, column in enumerate(self.columns):
             for weight, feature_NS in zip(
@@ -68,7 +73,8 @@ class Slopes:
 
 
 def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
-    """Slopes learnt from the open steps before the window's cutoff, within each series and slot of the week.
+    """Slopes learnt from the open steps before the window's cutoff, within each series and slot of
+    the week.
 
     Args:
         window: the past to learn from.
@@ -85,7 +91,9 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
     if seen_NT.sum() < FEWEST_STEPS or not kept_C.any() or group_NT is None:
         return nothing
     chosen = [column for column, kept in zip(columns, kept_C, strict=True) if kept]
-    slopes = Slopes(tuple(chosen), low_C[kept_C], high_C[kept_C], mean_C[kept_C], np.zeros((2, len(chosen))))
+    slopes = Slopes(
+        tuple(chosen), low_C[kept_C], high_C[kept_C], mean_C[kept_C], np.zeros((2, len(chosen)))
+    )
     group_X = group_NT[seen_NT]
     features_KX = [
         _within(feature_NS[:, :T][seen_NT], group_X)
@@ -93,11 +101,14 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
         for feature_NS in slopes._features(window, column, place)
     ]
     features_XK = np.stack(features_KX, -1)
-    # A covariate that never varies within a group keeps a spread of rounding errors, and so a weight of nothing.
+    # A covariate that never varies within a group keeps a spread of rounding errors, and so a
+    # weight of nothing.
     spread_K = np.maximum(features_XK.std(0), LEAST_SPREAD)
     features_XK /= spread_K
     squares_KK = features_XK.T @ features_XK + RIDGE * np.eye(len(spread_K))
-    weights_K = np.linalg.solve(squares_KK, features_XK.T @ _within(log_NT[seen_NT], group_X)) / spread_K
+    weights_K = (
+        np.linalg.solve(squares_KK, features_XK.T @ _within(log_NT[seen_NT], group_X)) / spread_K
+    )
     return replace(slopes, weights_2C=weights_K.reshape(len(chosen), 2).T)
 
 
@@ -107,17 +118,25 @@ def _ranges(known_NTC: Floats, seen_NT: Bools) -> tuple[Floats, Floats, Floats]:
     finite_XC = np.isfinite(values_XC)
     low_C = np.where(finite_XC, values_XC, np.inf).min(0, initial=np.inf)
     high_C = np.where(finite_XC, values_XC, -np.inf).max(0, initial=-np.inf)
-    return low_C, high_C, np.where(finite_XC, values_XC, 0.0).sum(0) / np.maximum(finite_XC.sum(0), 1)
+    return (
+        low_C,
+        high_C,
+        np.where(finite_XC, values_XC, 0.0).sum(0) / np.maximum(finite_XC.sum(0), 1),
+    )
 
 
 def _groups(window: Window) -> Ints | None:
-    """A number for each series and slot of the week: [N, T]; None where steps are too short to fill the slots."""
+    """A number for each series and slot of the week: [N, T]; None where steps are too short to fill
+    the slots.
+    """
     rows_N1 = np.arange(len(window))[:, None]
     time_NT = window.time_ms_NS[:, : window.context_length]
     if window.resolution_ms > DAY_MS:
         return np.broadcast_to(rows_N1, time_NT.shape)
     slots = WEEK_MS // max(window.resolution_ms, 1)
-    return rows_N1 * slots + time_NT % WEEK_MS // window.resolution_ms if slots <= MAX_SLOTS else None
+    return (
+        rows_N1 * slots + time_NT % WEEK_MS // window.resolution_ms if slots <= MAX_SLOTS else None
+    )
 
 
 def _within(values_X: Floats, group_X: Ints) -> Floats:

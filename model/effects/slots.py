@@ -1,7 +1,7 @@
 """From a window of any table to the network's slots, and batches of it as of any earlier cutoff.
 
-Dimensions: N series, T context steps, H horizon steps, S = T + H, K known slots, P past slots, F static features,
-B rows of a batch.
+Dimensions: N series, T context steps, H horizon steps, S = T + H, K known slots, P past slots, F
+static features, B rows of a batch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,25 @@ from torch import Tensor
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.effects.closed import Bools, closed_steps
 from freshet.model.effects.shared import shared_effects
-from freshet.model.features import CLOSED, DAY_MS, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, WEEK_MS, YEAR_MS
+from freshet.model.features import (
+    CLOSED,
+    DAY_MS,
+    DISCOUNT,
+    EFFECT,
+    EVENT,
+    FIRST_FREE,
+    PROMOTION,
+    WEEK_MS,
+    YEAR_MS,
+)
 from freshet.model.tables.panel import Floats, Ints, Window
 from freshet.model.text import NUM_NUMBERS, NUM_TEXT, static_features
 
 Singles = NDArray[np.float32]
 
-CONTINUOUS_MEAN = 100.0  # amounts that are no counts are brought to this mean, far above the unit of a count
+CONTINUOUS_MEAN = (
+    100.0  # amounts that are no counts are brought to this mean, far above the unit of a count
+)
 CONTINUOUS_SHARE = 0.01
 PRICE = KNOWN_SLOTS.index("price_ratio")
 NAMES = {
@@ -65,22 +77,27 @@ class Dressed:
     resolution_ms: int
     factor_N: Floats
 
-    def batch(self, rows: Ints, ends: Ints, *, context: int, horizon: int, train: bool = False) -> tuple[Batch, Tensor]:
-        """Contexts of some rows that end before step `ends`, and the actuals [B, H] where they are known, else NaN.
+    def batch(
+        self, rows: Ints, ends: Ints, *, context: int, horizon: int, train: bool = False
+    ) -> tuple[Batch, Tensor]:
+        """Contexts of some rows that end before step `ends`, and the actuals [B, H] where they are
+        known, else NaN.
 
         Args:
             rows: series of each batch row.
             ends: first step after each row's cutoff, at most T.
             context: steps before it; what lies before the window's first step is NaN.
             horizon: steps from it on; what lies beyond the window's last step is NaN.
-            train: give the slot `effect` as training may use it. Without, it holds what the whole window taught, which
-                only a cutoff at its end may know.
+            train: give the slot `effect` as training may use it. Without, it holds what the whole
+                window taught, which only a cutoff at its end may know.
         """
         target_BX = _cut(self.target_NT, rows, ends - context, context + horizon)
         known_BSK = _cut(self.known_NSK, rows, ends - context, context + horizon)
         if train:
             known_BSK[..., EFFECT] = _cut(self.taught_NS, rows, ends - context, context + horizon)
-        first_ms_B = self.time_ms_NS[rows, np.clip(ends - 1, 0, None)] - (context - 1) * self.resolution_ms
+        first_ms_B = (
+            self.time_ms_NS[rows, np.clip(ends - 1, 0, None)] - (context - 1) * self.resolution_ms
+        )
         batch = Batch(
             torch.from_numpy(target_BX[:, :context]),
             torch.from_numpy(_cut(self.past_NTP, rows, ends - context, context)),
@@ -93,7 +110,9 @@ class Dressed:
 
 
 def dress(window: Window) -> Dressed:
-    """Put a window's columns into the network's slots; only data before the cutoff decide which goes where."""
+    """Put a window's columns into the network's slots; only data before the cutoff decide which
+    goes where.
+    """
     factor_N = _factors(window.target_NT)
     # Everything that takes logarithms of sales needs them in their final size.
     window = replace(window, target_NT=window.target_NT * factor_N[:, None])
@@ -128,7 +147,9 @@ def _some(effect_NS: Floats) -> Singles:
 
 
 def _factors(target_NT: Floats) -> Floats:
-    """What brings amounts that are no counts to a common size; 1 for counts and for large amounts."""
+    """What brings amounts that are no counts to a common size; 1 for counts and for large
+    amounts.
+    """
     seen = np.isfinite(target_NT)
     broken = (np.abs(target_NT - np.rint(target_NT)) > 1e-6) & seen
     if broken.sum() <= CONTINUOUS_SHARE * max(seen.sum(), 1):
@@ -137,7 +158,7 @@ def _factors(target_NT: Floats) -> Floats:
     return np.where(mean_N > 0, np.maximum(CONTINUOUS_MEAN / np.maximum(mean_N, 1e-12), 1.0), 1.0)
 
 
-# Known covariates -------------------------------------------------------------------------------------------
+# Known covariates ---------------------------------------------------------------------------------
 
 
 def _known(window: Window, closed_NS: Bools) -> Singles:
@@ -148,16 +169,22 @@ def _known(window: Window, closed_NS: Bools) -> Singles:
     for column, name in enumerate(window.known_names):
         values_NS = window.known_NSK[..., column]
         slot = _known_slot(name, values_NS)
-        if _told_by_calendar(values_NS, window.time_ms_NS, window.resolution_ms) or _tells_closed(values_NS, closed_NS):
+        if _told_by_calendar(values_NS, window.time_ms_NS, window.resolution_ms) or _tells_closed(
+            values_NS, closed_NS
+        ):
             continue
         if slot is None or (slot == PRICE and np.isfinite(known_NSK[..., PRICE]).any()):
             free.append(column)
         elif slot == PRICE:
             known_NSK[..., slot] = _ratio(values_NS, window.context_length)
         else:
-            scaled_NS = values_NS / 100.0 if slot == DISCOUNT and np.nanmax(values_NS) > 1.0 else values_NS
+            scaled_NS = (
+                values_NS / 100.0 if slot == DISCOUNT and np.nanmax(values_NS) > 1.0 else values_NS
+            )
             known_NSK[..., slot] = np.fmax(known_NSK[..., slot], scaled_NS)
-    for slot, column in zip(range(FIRST_FREE, len(KNOWN_SLOTS)), _strongest(window, free), strict=False):
+    for slot, column in zip(
+        range(FIRST_FREE, len(KNOWN_SLOTS)), _strongest(window, free), strict=False
+    ):
         known_NSK[..., slot] = window.known_NSK[..., column]
     return known_NSK
 
@@ -181,16 +208,24 @@ def _known_slot(name: str, values_NS: Floats) -> int | None:
 
 
 def _told_by_calendar(values_NS: Floats, time_ms_NS: Ints, resolution_ms: int) -> bool:
-    """Whether a column never changes, or repeats the weekday, the hour or the month, which the network sees anyway."""
+    """Whether a column never changes, or repeats the weekday, the hour or the month, which the
+    network sees anyway.
+    """
     keep = np.isfinite(values_NS[:64])
     values, times = values_NS[:64][keep], time_ms_NS[:64][keep]
     if not len(values) or np.ptp(values) == 0.0:
         return True
     months = times.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64) % 12
-    groups = {WEEK_MS: times // DAY_MS % 7, DAY_MS: times % DAY_MS // min(resolution_ms, DAY_MS), YEAR_MS: months}
+    groups = {
+        WEEK_MS: times // DAY_MS % 7,
+        DAY_MS: times % DAY_MS // min(resolution_ms, DAY_MS),
+        YEAR_MS: months,
+    }
     # Within a single cycle everything repeats itself: an only December says nothing of Decembers.
     usable = [group for cycle_ms, group in groups.items() if np.ptp(times) >= 2 * cycle_ms]
-    return any(_constant_within(values, np.unique(group, return_inverse=True)[1]) for group in usable)
+    return any(
+        _constant_within(values, np.unique(group, return_inverse=True)[1]) for group in usable
+    )
 
 
 def _constant_within(values: Floats, groups: Ints) -> bool:
@@ -214,7 +249,10 @@ def _ratio(values_NS: Floats, context: int) -> Floats:
     """Prices relative to each series' usual one."""
     with np.errstate(all="ignore"):
         usual_N = np.array(
-            [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values_NS[:, :context]]
+            [
+                np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan
+                for row in values_NS[:, :context]
+            ]
         )
         return np.asarray(values_NS / usual_N[:, None])
 
@@ -222,7 +260,10 @@ def _ratio(values_NS: Floats, context: int) -> Floats:
 def _strongest(window: Window, columns: list[int]) -> list[int]:
     """Columns by how strongly they go with the logarithm of sales, strongest first."""
     log_NT = np.log1p(np.where(np.isfinite(window.target_NT), window.target_NT, np.nan))
-    return sorted(columns, key=lambda column: -_strength(log_NT, window.known_NSK[:, : window.context_length, column]))
+    return sorted(
+        columns,
+        key=lambda column: -_strength(log_NT, window.known_NSK[:, : window.context_length, column]),
+    )
 
 
 def _strength(log_NT: Floats, values_NT: Floats) -> float:
@@ -236,15 +277,19 @@ def _strength(log_NT: Floats, values_NT: Floats) -> float:
     return abs(float((sides[0] * sides[1]).sum())) / spread if spread > 0 else 0.0
 
 
-# Past covariates and static columns -------------------------------------------------------------------------
+# Past covariates and static columns ---------------------------------------------------------------
 
 
 def _past(window: Window) -> Singles:
     past_NTP = np.full((*window.target_NT.shape, len(PAST_SLOTS)), np.nan, np.float32)
     taken: set[str] = set()
     for column, name in enumerate(window.past_names):
-        wanted = [slot for slot in PAST_SLOTS if slot in NAMES and re.search(NAMES[slot], name.lower())]
-        slot = next((slot for slot in [*wanted, "free_1", "free_2", "free_3"] if slot not in taken), None)
+        wanted = [
+            slot for slot in PAST_SLOTS if slot in NAMES and re.search(NAMES[slot], name.lower())
+        ]
+        slot = next(
+            (slot for slot in [*wanted, "free_1", "free_2", "free_3"] if slot not in taken), None
+        )
         if slot is None:
             continue
         taken.add(slot)
@@ -283,7 +328,8 @@ def _told(name: str, value: object) -> str:
 
 
 def _ranks(values_N: Floats) -> Floats:
-    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; 0 where all are the same, NaN stays.
+    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; 0 where all are the same, NaN
+    stays.
 
     >>> _ranks(np.array([5.0, 9.0, np.nan])).tolist(), _ranks(np.array([2.0, 2.0])).tolist()
     ([-1.7, 1.7, nan], [0.0, 0.0])

@@ -1,4 +1,5 @@
-"""Where the network looked: attention from the forecast steps back to stretches of the past. It names no causes.
+"""Where the network looked: attention from the forecast steps back to stretches of the past. It
+names no causes.
 
 Dimensions: R heads, L tokens, D width, N patches.
 """
@@ -24,9 +25,11 @@ class Looked:
     """How much of the looking back went where; shares sum to one.
 
     Attributes:
-        first: first step of a stretch of the past, counted from the cutoff (-1 is the newest); None for the others.
+        first: first step of a stretch of the past, counted from the cutoff (-1 is the newest); None
+            for the others.
         last: last step, inclusive.
-        what: "past", "item" (text, price, level) or "plan" (calendar and known covariates of the horizon).
+        what: "past", "item" (text, price, level) or "plan" (calendar and known covariates of the
+            horizon).
         share: 0 to 1.
     """
 
@@ -36,12 +39,14 @@ class Looked:
     share: float
 
 
-def looked_at(forecaster: Forecaster, batch: Batch, row: int, *, steps: range | None = None) -> tuple[Looked, ...]:
+def looked_at(
+    forecaster: Forecaster, batch: Batch, row: int, *, steps: range | None = None
+) -> tuple[Looked, ...]:
     """Where the forecast of some steps looked, oldest stretch first, then the item and the plan.
 
-    Attention rollout (Abnar and Zuidema 2020): heads are averaged, half of each layer is what a token already was, and
-    layers are multiplied. Stretches are the network's patches; the oldest may begin before the history does and is then
-    cut to it.
+    Attention rollout (Abnar and Zuidema 2020): heads are averaged, half of each layer is what a
+    token already was, and layers are multiplied. Stretches are the network's patches; the oldest
+    may begin before the history does and is then cut to it.
 
     Raises:
         InvalidInputError: there is no such row, or the steps are not within the horizon.
@@ -75,10 +80,14 @@ def _weights(forecaster: Forecaster, one: Batch) -> list[Tensor]:
     found: list[Tensor] = []
 
     def note(module: torch.nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        found.append(attention_weights(cast(Attention, module), *arguments)[0].mean(0).float().cpu())
+        found.append(
+            attention_weights(cast(Attention, module), *arguments)[0].mean(0).float().cpu()
+        )
 
     layers = forecaster.network.layers
-    handles = [cast(torch.nn.Module, layer.attention).register_forward_hook(note) for layer in layers]
+    handles = [
+        cast(torch.nn.Module, layer.attention).register_forward_hook(note) for layer in layers
+    ]
     try:
         forecaster.forecast(one)
     finally:
@@ -88,9 +97,14 @@ def _weights(forecaster: Forecaster, one: Batch) -> list[Tensor]:
 
 
 def attention_weights(
-    attention: Attention, hidden_BLD: Tensor, keep: Tensor | None, rotary: tuple[Tensor, Tensor] | None
+    attention: Attention,
+    hidden_BLD: Tensor,
+    keep: Tensor | None,
+    rotary: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """How much each token takes from each other one, as the layer itself computes it: [B, R, L, L], rows sum to 1."""
+    """How much each token takes from each other one, as the layer itself computes it: [B, R, L, L],
+    rows sum to 1.
+    """
     B, L, _ = hidden_BLD.shape
     qkv = attention.qkv(hidden_BLD).view(B, L, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     query, key = attention.query_norm(qkv[0]), attention.key_norm(qkv[1])

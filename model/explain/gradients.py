@@ -1,4 +1,5 @@
-"""Integrated gradients: which past sales and which known covariates carry a forecast, step by step. Captum's door.
+"""Integrated gradients: which past sales and which known covariates carry a forecast, step by step.
+Captum's door.
 
 Dimensions: R points on the path, T context steps, H horizon steps, S = T + H, K known slots.
 """
@@ -19,18 +20,23 @@ from freshet.model.explain.shapley import chosen_steps, level_columns, one_row
 from freshet.model.features import from_z
 from freshet.model.forecaster import Forecaster, newest, padded
 
-# Of a Gauss-Legendre sum, which misses less than a percent in most rows, and some where a period is found on the way.
+# Of a Gauss-Legendre sum, which misses less than a percent in most rows, and some where a period is
+# found on the way.
 NUM_POINTS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """What each number that the network saw adds to the forecast, against a history in which nothing ever sold.
+    """What each number that the network saw adds to the forecast, against a history in which
+    nothing ever sold.
 
     Attributes:
-        target_T: units that each past bucket's sales add; NaN where sales are missing or too old to be seen.
-        known_SK: the same for known covariates in the order of KNOWN_SLOTS, against their neutral values.
-        full: the forecast that is explained, before what is less than a tenth of a unit becomes none.
+        target_T: units that each past bucket's sales add; NaN where sales are missing or too old to
+            be seen.
+        known_SK: the same for known covariates in the order of KNOWN_SLOTS, against their neutral
+            values.
+        full: the forecast that is explained, before what is less than a tenth of a unit becomes
+            none.
         empty: the forecast at the other end of the path.
         gap: `full` - `empty` less the sum of all of it: 0 when the integral is exact.
     """
@@ -51,11 +57,12 @@ def integrated_gradients(
     level: float = 0.5,
     factor: float = 1.0,
 ) -> Gradients:
-    """Attribute the summed quantile of some steps to numbers of the past and of the plan (Sundararajan et al. 2017).
+    """Attribute the summed quantile of some steps to numbers of the past and of the plan
+    (Sundararajan et al. 2017).
 
-    The path runs straight from a history of zeros and neutral covariates to the row as it is; what is missing stays
-    missing all along, so it gets nothing. A price's neutral value is 1, that of free covariates their mean, that of all
-    others 0; which steps are closed does not change.
+    The path runs straight from a history of zeros and neutral covariates to the row as it is; what
+    is missing stays missing all along, so it gets nothing. A price's neutral value is 1, that of
+    free covariates their mean, that of all others 0; which steps are closed does not change.
 
     Args:
         forecaster: computes gradients through its network.
@@ -66,7 +73,8 @@ def integrated_gradients(
         factor: units of the batch that make one unit of the reader.
 
     Raises:
-        InvalidInputError: there is no such row, the steps are not within the horizon, or the level is not forecast.
+        InvalidInputError: there is no such row, the steps are not within the horizon, or the level
+            is not forecast.
     """
     from captum.attr import IntegratedGradients
 
@@ -92,22 +100,30 @@ def integrated_gradients(
         return units_RHQ[:, steps.start : steps.stop, column].sum(1) / factor
 
     ends = (target_1T, known_1SK), (torch.zeros_like(target_1T), neutral_1SK)
-    found_1T, found_1SK = IntegratedGradients(summed).attribute(*ends, n_steps=NUM_POINTS, method="gausslegendre")
+    found_1T, found_1SK = IntegratedGradients(summed).attribute(
+        *ends, n_steps=NUM_POINTS, method="gausslegendre"
+    )
     # What does not move along the path adds nothing, whatever its gradient is.
     found_1T, found_1SK = (
-        torch.where(end == start, 0.0, x) for x, end, start in zip((found_1T, found_1SK), *ends, strict=True)
+        torch.where(end == start, 0.0, x)
+        for x, end, start in zip((found_1T, found_1SK), *ends, strict=True)
     )
     with torch.no_grad():
         full, empty = (float(summed(*end)) for end in ends)
     gap = full - empty - float(found_1T.double().sum() + found_1SK.double().sum())
-    target_T = _back(found_1T.masked_fill(missing_1T, math.nan)[0], one.context_length, fitted.context_length)
-    known_SK = _back(found_1SK[0], one.context_length, fitted.context_length)[: one.known_BSK.shape[1]]
+    target_T = _back(
+        found_1T.masked_fill(missing_1T, math.nan)[0], one.context_length, fitted.context_length
+    )
+    known_SK = _back(found_1SK[0], one.context_length, fitted.context_length)[
+        : one.known_BSK.shape[1]
+    ]
     return Gradients(target_T, known_SK, full, empty, gap)
 
 
 def _without_nan(kept: Tensor) -> Tensor:
-    # What is missing is masked somewhere behind the place where it was read, so its gradient is zero. Autograd, which
-    # multiplies that zero by the NaN it kept from there, would make all of it NaN.
+    # What is missing is masked somewhere behind the place where it was read, so its gradient is
+    # zero. Autograd, which multiplies that zero by the NaN it kept from there, would make all of it
+    # NaN.
     return torch.nan_to_num(kept) if kept.is_floating_point() else kept
 
 
@@ -131,11 +147,15 @@ def _neutral(known_1SK: Tensor) -> Tensor:
         elif name.startswith("free"):
             neutral_1SK[..., slot] = values_1S.nanmean(1, keepdim=True)
     still_1SK = (known_1SK - neutral_1SK).abs() < 1e-6
-    return torch.nan_to_num(torch.where(still_1SK, known_1SK, torch.where(known_1SK.isnan(), 0.0, neutral_1SK)))
+    return torch.nan_to_num(
+        torch.where(still_1SK, known_1SK, torch.where(known_1SK.isnan(), 0.0, neutral_1SK))
+    )
 
 
 def _back(values_X: Tensor, context: int, fitted_context: int) -> NDArray[np.float64]:
-    """Steps of the fitted row as steps of the row itself: padding leaves, what was cut off comes back as NaN."""
+    """Steps of the fitted row as steps of the row itself: padding leaves, what was cut off comes
+    back as NaN.
+    """
     found = values_X.double().cpu().numpy()
     if fitted_context >= context:
         return found[fitted_context - context :]

@@ -27,7 +27,9 @@ from freshet.stream.errors import InvalidInputError
 if TYPE_CHECKING:
     import pandas as pd
 
-NEVER_PROMOTED = "It has no promotion in its past: what one does is taken from other series and other shops."
+NEVER_PROMOTED = (
+    "It has no promotion in its past: what one does is taken from other series and other shops."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,13 @@ class Answer:
         return self.explanation.as_dict() | {"promotion": told}
 
 
-def answer(source: Path | pd.DataFrame, table: TableSettings, question: Question, weights: Path | None) -> Answer:
+def answer(
+    source: Path | pd.DataFrame, table: TableSettings, question: Question, weights: Path | None
+) -> Answer:
     """Read a table and explain one series' forecast from where its target ends.
 
-    Rows that lie ahead (an empty target at the end of the series) and the table of `question.future` say what is known
-    of the horizon.
+    Rows that lie ahead (an empty target at the end of the series) and the table of
+    `question.future` say what is known of the horizon.
 
     Raises:
         InvalidInputError: the table, the item, the steps or the promotion cannot be used.
@@ -106,17 +110,21 @@ def _place(panel: Panel, item: str) -> int:
         return panel.item_ids.index(item)
     near = difflib.get_close_matches(item, panel.item_ids, 3, 0.4) or list(panel.item_ids[:3])
     raise InvalidInputError(
-        f"there is no item {item!r} among the {len(panel)} of the table", hint=f"there are {', '.join(near)}, ..."
+        f"there is no item {item!r} among the {len(panel)} of the table",
+        hint=f"there are {', '.join(near)}, ...",
     )
 
 
 def _from_the_end_of_target(ahead: Window, place: int) -> tuple[Window, int]:
-    """The window whose cutoff is behind the series' last target, for all series long enough, and the series' row."""
+    """The window whose cutoff is behind the series' last target, for all series long enough, and
+    the series' row.
+    """
     T, H = ahead.context_length, ahead.horizon
     seen = np.flatnonzero(np.isfinite(ahead.target_NT[place]))
     if not len(seen):
         raise InvalidInputError(
-            f"item {ahead.item_ids[place]!r} has no target at all", hint="its forecast would rest on other items alone"
+            f"item {ahead.item_ids[place]!r} has no target at all",
+            hint="its forecast would rest on other items alone",
         )
     back = T - 1 - int(seen[-1])
     length_N = np.full(len(ahead), T) if ahead.length_N is None else ahead.length_N
@@ -140,25 +148,30 @@ def _batch(dressed: Dressed, window: Window, row: int, forecaster: Forecaster) -
     return dressed.batch(np.array([row]), ends, context=context, horizon=window.horizon)[0]
 
 
-# The plan ---------------------------------------------------------------------------------------------------
+# The plan -----------------------------------------------------------------------------------------
 
 
 def planned(window: Window, row: int, promotion: Promotion, *, on: bool) -> Window:
-    """The window with a promotion in some steps of one row's horizon, or with plain prices and none.
+    """The window with a promotion in some steps of one row's horizon, or with plain prices and
+    none.
 
-    Every flag that the network reads as a promotion is set, a discount is given as the column gives it (0.2 or 20), and
-    a price is the series' usual one less the discount.
+    Every flag that the network reads as a promotion is set, a discount is given as the column gives
+    it (0.2 or 20), and a price is the series' usual one less the discount.
 
     Raises:
         InvalidInputError: no known covariate says anything about promotions or prices.
     """
     known_NSK = window.known_NSK.copy()
-    steps = slice(window.context_length + promotion.steps.start, window.context_length + promotion.steps.stop)
+    steps = slice(
+        window.context_length + promotion.steps.start, window.context_length + promotion.steps.stop
+    )
     kinds = _kinds(window)
     if not kinds:
         raise InvalidInputError(
-            "no known column is about promotions, discounts or prices, so nothing says what one does",
-            hint="name such a column with --known; its name should say what it is, such as promo, discount or price",
+            "no known column is about promotions, discounts or prices, so nothing says what "
+            "one does",
+            hint="name such a column with --known; its name should say what it is, such as "
+            "promo, discount or price",
         )
     for column, kind in kinds:
         values_S = known_NSK[row, :, column]
@@ -183,7 +196,11 @@ def _kinds(window: Window) -> list[tuple[int, str]]:
             found.append((column, "discount"))
         elif re.search(NAMES["price"], name.lower()):
             found.append((column, "price"))
-        elif re.search(NAMES["promotion"], name.lower()) and flag and bool(np.isin(seen, (0.0, 1.0)).all()):
+        elif (
+            re.search(NAMES["promotion"], name.lower())
+            and flag
+            and bool(np.isin(seen, (0.0, 1.0)).all())
+        ):
             found.append((column, "promotion"))
     return found
 
@@ -204,7 +221,7 @@ def _median(values_T: Floats) -> float:
     return float(np.median(seen)) if len(seen) else float("nan")
 
 
-# Options ----------------------------------------------------------------------------------------------------
+# Options ------------------------------------------------------------------------------------------
 
 
 def parse_steps(text: str | None, horizon: int) -> range:
@@ -221,13 +238,15 @@ def parse_steps(text: str | None, horizon: int) -> range:
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]) <= horizon:
         raise InvalidInputError(
-            f"steps {text!r} of a horizon of {horizon}", hint=f"expected START:END, such as 1:{horizon}"
+            f"steps {text!r} of a horizon of {horizon}",
+            hint=f"expected START:END, such as 1:{horizon}",
         )
     return range(int(match[1]) - 1, int(match[2]))
 
 
 def parse_promotion(text: str, time_ms_H: Ints) -> Promotion:
-    """ "START:END:DISCOUNT", where start and end are steps from 1 or dates (UTC) and both are included.
+    """ "START:END:DISCOUNT", where start and end are steps from 1 or dates (UTC) and both are
+    included.
 
     Raises:
         InvalidInputError: it is not of that form, or no step of the horizon lies within.
@@ -248,9 +267,13 @@ def parse_promotion(text: str, time_ms_H: Ints) -> Promotion:
     first_ms, last_ms = (_date_ms(day, text) for day in (match[1], match[2]))
     within = np.flatnonzero((time_ms_H >= first_ms) & (time_ms_H < last_ms + DAY_MS))
     if not len(within):
-        ends = [datetime.fromtimestamp(int(ms) / 1000, UTC).date().isoformat() for ms in time_ms_H[[0, -1]]]
+        ends = [
+            datetime.fromtimestamp(int(ms) / 1000, UTC).date().isoformat()
+            for ms in time_ms_H[[0, -1]]
+        ]
         raise InvalidInputError(
-            f"no step lies within the promotion {text!r}", hint=f"the horizon is {ends[0]} to {ends[1]}"
+            f"no step lies within the promotion {text!r}",
+            hint=f"the horizon is {ends[0]} to {ends[1]}",
         )
     return Promotion(range(int(within[0]), int(within[-1]) + 1), discount)
 
@@ -259,4 +282,6 @@ def _date_ms(day: str, text: str) -> int:
     try:
         return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
-        raise InvalidInputError(f"{day!r} in the promotion {text!r} is no date", hint="expected YYYY-MM-DD") from None
+        raise InvalidInputError(
+            f"{day!r} in the promotion {text!r} is no date", hint="expected YYYY-MM-DD"
+        ) from None

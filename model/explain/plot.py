@@ -1,4 +1,6 @@
-"""An explanation as a picture: the forecast after its history, where the network looked, and what adds how much."""
+"""An explanation as a picture: the forecast after its history, where the network looked, and what
+adds how much.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freshet.model.explain.shapley import Contribution, step_name
-from freshet.model.explain.words import LOOKED_NOT_A_CAUSE, Explanation, headline, moment, noticeable, number
+from freshet.model.explain.words import (
+    LOOKED_NOT_A_CAUSE,
+    Explanation,
+    headline,
+    moment,
+    noticeable,
+    number,
+)
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -37,7 +46,8 @@ def plot(found: Explanation, path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidInputError(
-            f"{path} asks for a picture as {path.suffix or 'nothing'}", hint=f"end the name in {', '.join(SUFFIXES)}"
+            f"{path} asks for a picture as {path.suffix or 'nothing'}",
+            hint=f"end the name in {', '.join(SUFFIXES)}",
         )
     import matplotlib
 
@@ -46,18 +56,24 @@ def plot(found: Explanation, path: Path) -> None:
         if path.suffix.lower() == ".html":
             path.write_text(_page(found, draw(found)), "utf-8")
         else:
-            draw(found).savefig(path, dpi=144, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+            draw(found).savefig(
+                path, dpi=144, metadata={"Date": None} if path.suffix.lower() == ".svg" else None
+            )
 
 
 def draw(found: Explanation) -> Figure:
-    """The picture as a matplotlib figure; nothing of it is left behind, and no display is asked for."""
+    """The picture as a matplotlib figure; nothing of it is left behind, and no display is asked
+    for.
+    """
     from matplotlib.figure import Figure
 
     parts = noticeable(found.shapley)
     bars_height = 1.1 + 0.36 * (len(parts) + 3)
     figure = Figure(figsize=(10, 5.0 + bars_height), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[5.0, bars_height], squeeze=False).ravel()
-    upper.suptitle("\n".join(textwrap.wrap(headline(found), 112)), x=0.01, ha="left", fontsize=12, color=INK)
+    upper.suptitle(
+        "\n".join(textwrap.wrap(headline(found), 112)), x=0.01, ha="left", fontsize=12, color=INK
+    )
     sales, looked = upper.subplots(2, 1, sharex=True, height_ratios=[8, 1])
     _draw_sales(sales, found)
     _draw_looked(looked, found)
@@ -66,7 +82,9 @@ def draw(found: Explanation) -> Figure:
 
 
 def _shown(found: Explanation) -> int:
-    """Steps of history in the picture: what was seen, but not so much that the forecast shrinks to a line."""
+    """Steps of history in the picture: what was seen, but not so much that the forecast shrinks to
+    a line.
+    """
     seen = np.flatnonzero(np.isfinite(found.target_T))
     history = len(found.target_T) - int(seen[0]) if len(seen) else 1
     return max(1, min(history, max(SHOWN_HORIZONS * len(found.quantiles_HQ), FEWEST_SHOWN)))
@@ -75,20 +93,39 @@ def _shown(found: Explanation) -> int:
 def _draw_sales(axes: Axes, found: Explanation) -> None:
     horizon, shown = len(found.quantiles_HQ), _shown(found)
     times = _times(found, np.arange(-shown, 0))
-    axes.plot(times, found.target_T[-shown:], color=SOLD, linewidth=1.1, marker=".", markersize=3, label="sold")
+    axes.plot(
+        times,
+        found.target_T[-shown:],
+        color=SOLD,
+        linewidth=1.1,
+        marker=".",
+        markersize=3,
+        label="sold",
+    )
     ahead, levels = _times(found, np.arange(horizon)), np.array(found.levels)
     width = {"marker": "o", "markersize": 4} if horizon == 1 else {}
     for low, high, alpha in FANS:
-        low_H, high_H = (found.quantiles_HQ[:, int(np.abs(levels - level).argmin())] for level in (low, high))
+        low_H, high_H = (
+            found.quantiles_HQ[:, int(np.abs(levels - level).argmin())] for level in (low, high)
+        )
         _fill(axes, ahead, low_H, high_H, alpha)
-    median_H, style = found.quantiles_HQ[:, int(np.abs(levels - 0.5).argmin())], {"color": FAN, "linewidth": 1.8}
-    label = f"forecast from {moment(found.cutoff_ms, found.resolution_ms)}, with 50, 80 and 90 % ranges"
+    median_H, style = (
+        found.quantiles_HQ[:, int(np.abs(levels - 0.5).argmin())],
+        {"color": FAN, "linewidth": 1.8},
+    )
+    label = (
+        f"forecast from {moment(found.cutoff_ms, found.resolution_ms)}, with 50, 80 and 90 % ranges"
+    )
     axes.plot(ahead, median_H, label=label, **style, **width)  # type: ignore[arg-type]
-    axes.axvline(_times(found, np.array([-0.5]))[0], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.axvline(
+        _times(found, np.array([-0.5]))[0], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3))
+    )
     explained = found.shapley.steps
     if len(explained) < horizon:
         edges = _times(found, np.array([explained.start - 0.5, explained.stop - 0.5]))
-        axes.axvspan(edges[0], edges[1], color=FAINT, alpha=0.15, linewidth=0, label="explained steps")
+        axes.axvspan(
+            edges[0], edges[1], color=FAINT, alpha=0.15, linewidth=0, label="explained steps"
+        )
     start, end = _times(found, np.array([-shown - 0.5, horizon - 0.5]))
     axes.set_xlim(start, end + (end - start) // 100)
     top = max(axes.get_ylim()[1], 1.0)
@@ -99,7 +136,9 @@ def _draw_sales(axes: Axes, found: Explanation) -> None:
     _bare(axes)
 
 
-def _fill(axes: Any, ahead: NDArray[np.datetime64], low_H: Floats, high_H: Floats, alpha: float) -> None:
+def _fill(
+    axes: Any, ahead: NDArray[np.datetime64], low_H: Floats, high_H: Floats, alpha: float
+) -> None:
     if len(ahead) == 1:
         axes.vlines(ahead, low_H, high_H, color=FAN, alpha=alpha, linewidth=8)
     else:
@@ -136,7 +175,9 @@ def _draw_looked(axes: Axes, found: Explanation) -> None:
 
 
 def _draw_bars(axes: Axes, found: Explanation, parts: list[Contribution]) -> None:
-    """From what is expected of an unknown item to the forecast, one bar for each group of inputs."""
+    """From what is expected of an unknown item to the forecast, one bar for each group of
+    inputs.
+    """
     shapley = found.shapley
     gains = [float(part.units_L[0]) for part in parts]
     names = ["An item about which it knows nothing", *(part.group.words for part in parts)]
@@ -154,7 +195,15 @@ def _draw_bars(axes: Axes, found: Explanation, parts: list[Contribution]) -> Non
     told = [number(shapley.empty_L[0]), *signed, number(shapley.full_L[0])]
     rights = [ends[0], *np.maximum(ends[1:], ends[:-1]), shapley.full_L[0]]
     for row, (right, text) in enumerate(zip(rights, told, strict=True)):
-        axes.annotate(text, (right, row), (5, 0), textcoords="offset points", va="center", fontsize=9.5, color=INK)
+        axes.annotate(
+            text,
+            (right, row),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            color=INK,
+        )
     axes.set_yticks(rows, names, fontsize=9.5)
     axes.invert_yaxis()
     low, high = min(0.0, float(ends.min())), max(float(ends.max()), float(shapley.full_L[0]))
@@ -162,7 +211,8 @@ def _draw_bars(axes: Axes, found: Explanation, parts: list[Contribution]) -> Non
     axes.axvline(0.0, color=FAINT, linewidth=0.8)
     axes.xaxis.set_major_formatter("{x:,.10g}")
     axes.set_xlabel(
-        "Units over the explained steps: exact Shapley values, what the forecast rests on and no causes.",
+        "Units over the explained steps: exact Shapley values, what the forecast rests on and "
+        "no causes.",
         color=FAINT,
         fontsize=9,
         loc="left",
@@ -170,7 +220,9 @@ def _draw_bars(axes: Axes, found: Explanation, parts: list[Contribution]) -> Non
     _bare(axes)
 
 
-def _times(found: Explanation, steps: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.datetime64]:
+def _times(
+    found: Explanation, steps: NDArray[np.floating] | NDArray[np.integer]
+) -> NDArray[np.datetime64]:
     """Middles of steps, counted from the cutoff."""
     return (found.cutoff_ms + (steps + 0.5) * found.resolution_ms).astype("datetime64[ms]")
 
@@ -184,7 +236,9 @@ def _dates(axes: Any) -> None:
     zero_formats = ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(
-        dates.ConciseDateFormatter(locator, formats=formats, zero_formats=zero_formats, show_offset=False)
+        dates.ConciseDateFormatter(
+            locator, formats=formats, zero_formats=zero_formats, show_offset=False
+        )
     )
 
 
@@ -205,7 +259,8 @@ def _page(found: Explanation, figure: Figure) -> str:
     title = html.escape(f"Why this forecast: {found.name}" if found.name else "Why this forecast")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1c2733}"
+        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem "
+        "auto;padding:0 1rem;color:#1c2733}"
         "svg{width:100%;height:auto}</style></head>\n"
         f"<body><h1>{title}</h1>\n<ul>\n{words}\n</ul>\n{svg}</body></html>\n"
     )

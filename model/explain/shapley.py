@@ -1,10 +1,12 @@
-"""Why a forecast is what it is: exact Shapley values over groups of what the network was told, and the words for them.
+"""Why a forecast is what it is: exact Shapley values over groups of what the network was told, and
+the words for them.
 
-The network was trained with any of its inputs missing, so a group is taken away by making it missing, and the forecast
-without it is a forecast like any other. With at most eight groups every combination is forecast: 256 rows, one batch.
+The network was trained with any of its inputs missing, so a group is taken away by making it
+missing, and the forecast without it is a forecast like any other. With at most eight groups every
+combination is forecast: 256 rows, one batch.
 
-Dimensions: B rows (one for each combination), T context steps, H horizon steps, S = T + H, K known slots, G groups,
-L levels.
+Dimensions: B rows (one for each combination), T context steps, H horizon steps, S = T + H, K known
+slots, G groups, L levels.
 """
 
 from __future__ import annotations
@@ -114,10 +116,12 @@ def shapley(
     levels: tuple[float, ...] = LEVELS,
     factor: float = 1.0,
 ) -> Shapley:
-    """Take the forecast of one row apart, exactly (Shapley 1953): every combination of its groups is forecast.
+    """Take the forecast of one row apart, exactly (Shapley 1953): every combination of its groups
+    is forecast.
 
-    Contributions at the upper level are to the sum of the steps' upper quantiles, which is more than the upper
-    quantile of the sum. The row is explained alone: related rows of its group are left out.
+    Contributions at the upper level are to the sum of the steps' upper quantiles, which is more
+    than the upper quantile of the sum. The row is explained alone: related rows of its group are
+    left out.
 
     Args:
         forecaster: forecasts the combinations, in one call.
@@ -151,7 +155,8 @@ def shapley_values(value_BX: Floats) -> Floats:
     """Shapley values of G players from what every coalition is worth: [G, ...].
 
     Args:
-        value_BX: worth of the 2**G coalitions; player g belongs to coalition b where bit g of b is set.
+        value_BX: worth of the 2**G coalitions; player g belongs to coalition b where bit g of b is
+            set.
 
     >>> shapley_values(np.array([0.0, 10.0, 20.0, 60.0])).tolist()
     [25.0, 35.0]
@@ -163,13 +168,15 @@ def shapley_values(value_BX: Floats) -> Floats:
     found = []
     for group in range(num_groups):
         without = coalition_B[(coalition_B >> group) & 1 == 0]
-        weight = np.array([ways[n] for n in np.broadcast_to(size_B, len(value_BX))[without]], np.float64)
+        weight = np.array(
+            [ways[n] for n in np.broadcast_to(size_B, len(value_BX))[without]], np.float64
+        )
         gain = value_BX[without | 1 << group] - value_BX[without]
         found.append(np.tensordot(weight / math.factorial(num_groups), gain, 1))
     return np.array(found) if found else np.zeros((0, *value_BX.shape[1:]))
 
 
-# Groups -----------------------------------------------------------------------------------------------------
+# Groups -------------------------------------------------------------------------------------------
 
 Hide = Callable[[Batch, Tensor], None]
 """Makes a group missing in some rows (a boolean mask) of a batch that may be written to."""
@@ -181,7 +188,12 @@ def groups_of(one: Batch) -> list[tuple[Group, Hide]]:
     found: list[tuple[Group, Hide]] = []
     start = max(one.context_length - recent, 0)
     if _any(one.target_BT[:, start:]):
-        found.append((Group("recent", words, many=True), lambda batch, rows: _blank(batch.target_BT[:, start:], rows)))
+        found.append(
+            (
+                Group("recent", words, many=True),
+                lambda batch, rows: _blank(batch.target_BT[:, start:], rows),
+            )
+        )
     if _any(one.target_BT[:, :start]):
         older = Group("older", "Earlier sales", many=True)
         found.append((older, lambda batch, rows: _blank(batch.target_BT[:, :start], rows)))
@@ -229,13 +241,17 @@ def _known_group(key: str, used: list[str]) -> Group:
     if key == "promotion":
         return Group(key, "The promotion")
     if key == "event":
-        return Group(key, "Closing days" if used == ["closed"] else "Holidays and events", many=True)
+        return Group(
+            key, "Closing days" if used == ["closed"] else "Holidays and events", many=True
+        )
     return Group(key, "Your own covariates", many=True)
 
 
 def _signals(past_BTP: Tensor) -> str:
     names = [name for slot, name in enumerate(PAST_SLOTS) if _any(past_BTP[..., slot])]
-    words = ["stock" if name == "in_stock" else name for name in names if not name.startswith("free")]
+    words = [
+        "stock" if name == "in_stock" else name for name in names if not name.startswith("free")
+    ]
     words += ["your own signals"] * any(name.startswith("free") for name in names)
     told = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
     return told[0].upper() + told[1:]
@@ -279,7 +295,9 @@ def one_row(batch: Batch, row: int) -> Batch:
         InvalidInputError: there is no such row.
     """
     if not 0 <= row < len(batch):
-        raise InvalidInputError(f"row {row} of a batch of {len(batch)} rows; expected 0 to {len(batch) - 1}")
+        raise InvalidInputError(
+            f"row {row} of a batch of {len(batch)} rows; expected 0 to {len(batch) - 1}"
+        )
     return replace(batch.validate().rows(torch.tensor([row])).to("cpu"), group_B=None)
 
 
@@ -291,7 +309,9 @@ def chosen_steps(steps: range | None, horizon: int) -> range:
     """
     steps = range(horizon) if steps is None else steps
     if not 0 <= steps.start < steps.stop <= horizon or steps.step != 1:
-        raise InvalidInputError(f"steps {steps} of a horizon of {horizon}; expected one or more of 0 to {horizon - 1}")
+        raise InvalidInputError(
+            f"steps {steps} of a horizon of {horizon}; expected one or more of 0 to {horizon - 1}"
+        )
     return steps
 
 
@@ -307,5 +327,7 @@ def level_columns(known: Sequence[float], levels: Sequence[float]) -> list[int]:
     near = {round(level, 6): column for column, level in enumerate(known)}
     missing = [level for level in levels if round(level, 6) not in near]
     if missing:
-        raise InvalidInputError(f"the levels {missing} are not forecast; expected some of {list(known)}")
+        raise InvalidInputError(
+            f"the levels {missing} are not forecast; expected some of {list(known)}"
+        )
     return [near[round(level, 6)] for level in levels]

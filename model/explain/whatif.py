@@ -1,12 +1,15 @@
-"""The same item with and without a promotion that is not decided yet: what it would add, and how sure that is.
+"""The same item with and without a promotion that is not decided yet: what it would add, and how
+sure that is.
 
-Nobody sees both worlds, so how they hang together must be assumed. Both are run along the same paths: a day that is
-good without the promotion is good with it. Taking that for certain would make the gain too sure, taking the worlds as
-strangers would drown it in noise that both share. If demand with the promotion is demand without it times an effect
-that is not known exactly, places in the two correlate by the ratio of their relative spreads; that is used, step by
-step, and the two extremes are told beside it.
+Nobody sees both worlds, so how they hang together must be assumed. Both are run along the same
+paths: a day that is good without the promotion is good with it. Taking that for certain would make
+the gain too sure, taking the worlds as strangers would drown it in noise that both share. If demand
+with the promotion is demand without it times an effect that is not known exactly, places in the two
+correlate by the ratio of their relative spreads; that is used, step by step, and the two extremes
+are told beside it.
 
-Dimensions: H horizon steps, S = context + H, K known slots, Q quantile levels, N paths, P levels of RANGE.
+Dimensions: H horizon steps, S = context + H, K known slots, Q quantile levels, N paths, P levels of
+RANGE.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ RANGE = (0.1, 0.5, 0.9)
 NUM_PATHS = 4096
 SAME = 0.999  # relative spreads this near to each other are one
 
-PRICE, PROMOTION, DISCOUNT = (KNOWN_SLOTS.index(name) for name in ("price_ratio", "promotion", "discount"))
+PRICE, PROMOTION, DISCOUNT = (
+    KNOWN_SLOTS.index(name) for name in ("price_ratio", "promotion", "discount")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class Promotion:
 
     Attributes:
         steps: of the horizon, from 0.
-        discount: share of the price that is taken off, 0 to below 1; 0 is a promotion without a lower price.
+        discount: share of the price that is taken off, 0 to below 1; 0 is a promotion without a
+            lower price.
 
     Raises:
         InvalidInputError: the discount is not in that range.
@@ -54,12 +60,15 @@ class Promotion:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.discount < 1.0:
-            raise InvalidInputError(f"a discount of {self.discount}; expected 0 to below 1, such as 0.2 for 20 % off")
+            raise InvalidInputError(
+                f"a discount of {self.discount}; expected 0 to below 1, such as 0.2 for 20 % off"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """Two worlds of one item, in units; every array's last dimension is the 10, 50 and 90 percent quantile.
+    """Two worlds of one item, in units; every array's last dimension is the 10, 50 and 90 percent
+    quantile.
 
     Attributes:
         promotion: what is tried.
@@ -70,7 +79,8 @@ class WhatIf:
         with_P: sum over the promotion's steps with it.
         without_P: the same without it.
         uplift_P: their difference.
-        uplift_all_P: difference of the sums over the whole horizon: what is bought earlier is missed later.
+        uplift_all_P: difference of the sums over the whole horizon: what is bought earlier is
+            missed later.
         surest_P: `uplift_P` if both worlds were good and bad together for certain.
         loosest_P: `uplift_P` if they were strangers.
     """
@@ -90,12 +100,18 @@ class WhatIf:
     def sentence(self) -> str:
         """What a merchant wants to know, in words."""
         low, middle, high = self.uplift_P
-        what = f"{100 * self.promotion.discount:.0f} % off" if self.promotion.discount else "A promotion"
+        what = (
+            f"{100 * self.promotion.discount:.0f} % off"
+            if self.promotion.discount
+            else "A promotion"
+        )
         share = f" ({100 * middle / self.without_P[1]:+.0f} %)" if self.without_P[1] > 0 else ""
         when = span(self.promotion.steps, self.resolution_ms).removeprefix("the next ")
         return (
-            f"{what} for {when} would sell about {units(self.with_P[1])} instead of {number(self.without_P[1])}: "
-            f"{number(abs(middle))} {'more' if middle >= 0 else 'fewer'}{share}, four times in five between "
+            f"{what} for {when} would sell about {units(self.with_P[1])} instead of "
+            f"{number(self.without_P[1])}: "
+            f"{number(abs(middle))} {'more' if middle >= 0 else 'fewer'}{share}, four times in "
+            "five between "
             f"{number(low)} and {number(high)}."
         )
 
@@ -112,24 +128,32 @@ class WhatIf:
             "steps": [self.promotion.steps.start + 1, self.promotion.steps.stop],
             "discount": self.promotion.discount,
             "levels": list(RANGE),
-            **{name.rsplit("_", 1)[0] + ("_by_step" if name.endswith("HP") else ""): v for name, v in arrays.items()},
+            **{
+                name.rsplit("_", 1)[0] + ("_by_step" if name.endswith("HP") else ""): v
+                for name, v in arrays.items()
+            },
             "text": self.sentence(),
         }
 
 
-def what_if(forecaster: Forecasts, batch: Batch, row: int, promotion: Promotion, *, factor: float = 1.0) -> WhatIf:
+def what_if(
+    forecaster: Forecasts, batch: Batch, row: int, promotion: Promotion, *, factor: float = 1.0
+) -> WhatIf:
     """Forecast a row with and without a promotion in some steps of its horizon.
 
-    The slots promotion, discount and (where the row has prices) price_ratio are set in those steps in both worlds;
-    everything else stays. Where a shop's own columns or shared effects depend on its promotions, build the two batches
-    from its table and use `compare`.
+    The slots promotion, discount and (where the row has prices) price_ratio are set in those steps
+    in both worlds; everything else stays. Where a shop's own columns or shared effects depend on
+    its promotions, build the two batches from its table and use `compare`.
 
     Raises:
         InvalidInputError: there is no such row, or the steps are not within the horizon.
     """
     one = one_row(batch, row)
     steps = chosen_steps(promotion.steps, one.prediction_length)
-    worlds = [planned(one, steps, flag, discount) for flag, discount in ((1.0, promotion.discount), (0.0, 0.0))]
+    worlds = [
+        planned(one, steps, flag, discount)
+        for flag, discount in ((1.0, promotion.discount), (0.0, 0.0))
+    ]
     return compare(forecaster, worlds[0], worlds[1], promotion, factor=factor)
 
 
@@ -144,7 +168,12 @@ def planned(one: Batch, steps: range, flag: float, discount: float) -> Batch:
 
 
 def compare(
-    forecaster: Forecasts, with_1: Batch, without_1: Batch, promotion: Promotion, *, factor: float = 1.0
+    forecaster: Forecasts,
+    with_1: Batch,
+    without_1: Batch,
+    promotion: Promotion,
+    *,
+    factor: float = 1.0,
 ) -> WhatIf:
     """Compare two batches of the same single row, which differ in what is planned.
 
@@ -158,15 +187,25 @@ def compare(
     Raises:
         InvalidInputError: the batches are not one row each with the same horizon.
     """
-    if len(with_1) != 1 or len(without_1) != 1 or with_1.known_BSK.shape != without_1.known_BSK.shape:
+    if (
+        len(with_1) != 1
+        or len(without_1) != 1
+        or with_1.known_BSK.shape != without_1.known_BSK.shape
+    ):
         raise InvalidInputError(
-            f"worlds of {len(with_1)} and {len(without_1)} rows, known steps {tuple(with_1.known_BSK.shape[1:])} and "
+            f"worlds of {len(with_1)} and {len(without_1)} rows, known steps "
+            f"{tuple(with_1.known_BSK.shape[1:])} and "
             f"{tuple(without_1.known_BSK.shape[1:])}; expected one row each, of the same length"
         )
     steps = chosen_steps(promotion.steps, with_1.prediction_length)
-    pair_2HQ = torch.cat([forecaster.forecast(world).cpu() / factor for world in (with_1, without_1)])
+    pair_2HQ = torch.cat(
+        [forecaster.forecast(world).cpu() / factor for world in (with_1, without_1)]
+    )
     worlds = _Worlds(
-        pair_2HQ, forecaster.quantile_levels, with_1.resolution_ms, whole_rows(with_1.target_BT) & (factor == 1)
+        pair_2HQ,
+        forecaster.quantile_levels,
+        with_1.resolution_ms,
+        whole_rows(with_1.target_BT) & (factor == 1),
     )
     here, alike_H = slice(steps.start, steps.stop), likeness(pair_2HQ, forecaster.quantile_levels)
     with_HN, without_HN = worlds.run(alike_H)
@@ -199,7 +238,9 @@ class _Worlds:
         dependence, steps = default_dependence(self.resolution_ms), self.quantiles_2HQ.shape[1]
         own = Paths(dependence, self.levels, steps, num_paths=NUM_PATHS)
         twin = Paths(dependence, self.levels, steps, num_paths=NUM_PATHS, twin=alike_H)
-        return own.values(self.quantiles_2HQ[:1], self.whole_1)[0], twin.values(self.quantiles_2HQ[1:], self.whole_1)[0]
+        return own.values(self.quantiles_2HQ[:1], self.whole_1)[0], twin.values(
+            self.quantiles_2HQ[1:], self.whole_1
+        )[0]
 
     def uplift(self, here: slice, alike_H: list[float]) -> Floats:
         with_HN, without_HN = self.run(alike_H)
@@ -207,7 +248,8 @@ class _Worlds:
 
 
 def likeness(pair_2HQ: Tensor, levels: tuple[float, ...]) -> list[float]:
-    """How places in two worlds correlate, step by step: the ratio of their relative spreads, at most 1: [H].
+    """How places in two worlds correlate, step by step: the ratio of their relative spreads, at
+    most 1: [H].
 
     >>> flat, wide = [8.0, 10.0, 12.0], [12.0, 20.0, 28.0]
     >>> likeness(torch.tensor([[wide, flat], [flat, flat]]), (0.1, 0.5, 0.9))
@@ -217,7 +259,10 @@ def likeness(pair_2HQ: Tensor, levels: tuple[float, ...]) -> list[float]:
     mean_2H = pair_2HQ.mean(-1).clamp(min=1e-6)
     spread_2H = (pair_2HQ[..., high] - pair_2HQ[..., low]) / mean_2H
     most_H, least_H = spread_2H.amax(0), spread_2H.amin(0)
-    ratios = [float(least / most) if most > 0 else 1.0 for least, most in zip(least_H, most_H, strict=True)]
+    ratios = [
+        float(least / most) if most > 0 else 1.0
+        for least, most in zip(least_H, most_H, strict=True)
+    ]
     return [1.0 if ratio > SAME or math.isnan(ratio) else round(ratio, 6) for ratio in ratios]
 
 

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from freshet.model.batch import Batch
 from freshet.model.explain.attention import Looked, looked_at
 from freshet.model.explain.gradients import Gradients, integrated_gradients
-from freshet.model.explain.shapley import NOTICEABLE, Contribution, Shapley, chosen_steps, one_row, shapley, step_name
+from freshet.model.explain.shapley import (
+    NOTICEABLE,
+    Contribution,
+    Shapley,
+    chosen_steps,
+    one_row,
+    shapley,
+    step_name,
+)
 from freshet.model.forecaster import Forecaster
 from freshet.model.quantiles.cumulative import Paths
 from freshet.model.quantiles.dependence import WITHOUT_HISTORY, default_dependence
@@ -27,7 +35,8 @@ Floats = NDArray[np.float64]
 
 RANGE = (0.1, 0.5, 0.9)
 NOT_A_CAUSE = (
-    "What each adds is its exact Shapley value, the average over every order in which the network could have been "
+    "What each adds is its exact Shapley value, the average over every order in which the "
+    "network could have been "
     "told. It says what the forecast rests on, not what makes people buy."
 )
 LOOKED_NOT_A_CAUSE = "That is attention, not a cause."
@@ -64,10 +73,13 @@ class Explanation:
     looked: tuple[Looked, ...]
 
     def sentences(self) -> list[str]:
-        """The explanation as a merchant reads it: what is forecast, what adds how much, where the network looked."""
+        """The explanation as a merchant reads it: what is forecast, what adds how much, where the
+        network looked.
+        """
         return [
             headline(self),
-            f"Of an item about which it knows nothing it would expect {units(self.shapley.empty_L[0])}.",
+            "Of an item about which it knows nothing it would expect "
+            f"{units(self.shapley.empty_L[0])}.",
             *(contribution_sentence(found, self.shapley) for found in noticeable(self.shapley)),
             *quiet_sentence(self.shapley),
             NOT_A_CAUSE,
@@ -89,13 +101,25 @@ class Explanation:
             "full": parts.full_L.tolist(),
             "empty": parts.empty_L.tolist(),
             "contributions": [
-                {"group": found.group.key, "words": found.group.words, "units": found.units_L.tolist()}
+                {
+                    "group": found.group.key,
+                    "words": found.group.words,
+                    "units": found.units_L.tolist(),
+                }
                 for found in parts.contributions
             ],
-            "history": [None if np.isnan(units) else round(float(units), 6) for units in self.gradients.target_T],
+            "history": [
+                None if np.isnan(units) else round(float(units), 6)
+                for units in self.gradients.target_T
+            ],
             "history_gap": self.gradients.gap,
             "looked": [
-                {"what": part.what, "first_step": part.first, "last_step": part.last, "share": round(part.share, 6)}
+                {
+                    "what": part.what,
+                    "first_step": part.first,
+                    "last_step": part.last,
+                    "share": round(part.share, 6),
+                }
                 for part in self.looked
             ],
             "text": self.sentences(),
@@ -136,7 +160,9 @@ def explain(
         target_T=one.target_BT[0].double().numpy() / factor,
         levels=forecaster.quantile_levels,
         quantiles_HQ=quantiles_1HQ[0].double().numpy(),
-        total=_total(one, quantiles_1HQ[:, steps.start : steps.stop], forecaster.quantile_levels, factor),
+        total=_total(
+            one, quantiles_1HQ[:, steps.start : steps.stop], forecaster.quantile_levels, factor
+        ),
         shapley=shapley(forecaster, one, 0, steps=steps, factor=factor),
         gradients=integrated_gradients(forecaster, one, 0, steps=steps, factor=factor),
         looked=looked_at(forecaster, one, 0, steps=steps),
@@ -156,7 +182,7 @@ def _total(
     return low, middle, high
 
 
-# Words ------------------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def headline(found: Explanation) -> str:
@@ -178,7 +204,9 @@ def span(steps: range, resolution_ms: int) -> str:
     name = step_name(resolution_ms)
     if steps.start == 0:
         return f"the next {name}" if len(steps) == 1 else f"the next {len(steps)} {name}s"
-    return f"{name} {steps.stop}" if len(steps) == 1 else f"{name}s {steps.start + 1} to {steps.stop}"
+    return (
+        f"{name} {steps.stop}" if len(steps) == 1 else f"{name}s {steps.start + 1} to {steps.stop}"
+    )
 
 
 def noticeable(found: Shapley) -> list[Contribution]:
@@ -205,7 +233,10 @@ def quiet_sentence(found: Shapley) -> list[str]:
         return []
     words = [quiet[0], *(word[0].lower() + word[1:] for word in quiet[1:])]
     subject = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-    return [f"{subject} hardly change{'s' if len(quiet) == 1 and not _many(found, quiet[0]) else ''} it."]
+    return [
+        f"{subject} hardly "
+        f"change{'s' if len(quiet) == 1 and not _many(found, quiet[0]) else ''} it."
+    ]
 
 
 def _many(found: Shapley, words: str) -> bool:
@@ -215,10 +246,21 @@ def _many(found: Shapley, words: str) -> bool:
 def looked_sentence(looked: tuple[Looked, ...], cutoff_ms: int, resolution_ms: int) -> str:
     """Where the network looked most, as dates."""
     shares = {part.what: part.share for part in looked if part.what != "past"}
-    past = sorted((part for part in looked if part.what == "past" and part.share > 0), key=lambda part: -part.share)[:2]
-    places = [f"{stretch(part, cutoff_ms, resolution_ms)} ({100 * part.share:.0f} %)" for part in past]
-    places += [f"the plan ahead ({100 * shares['plan']:.0f} %)", f"the item ({100 * shares['item']:.0f} %)"]
-    return f"The network looked most at {', '.join(places[:-1])} and {places[-1]}. {LOOKED_NOT_A_CAUSE}"
+    past = sorted(
+        (part for part in looked if part.what == "past" and part.share > 0),
+        key=lambda part: -part.share,
+    )[:2]
+    places = [
+        f"{stretch(part, cutoff_ms, resolution_ms)} ({100 * part.share:.0f} %)" for part in past
+    ]
+    places += [
+        f"the plan ahead ({100 * shares['plan']:.0f} %)",
+        f"the item ({100 * shares['item']:.0f} %)",
+    ]
+    return (
+        f"The network looked most at {', '.join(places[:-1])} and {places[-1]}. "
+        f"{LOOKED_NOT_A_CAUSE}"
+    )
 
 
 def stretch(part: Looked, cutoff_ms: int, resolution_ms: int) -> str:
@@ -228,12 +270,15 @@ def stretch(part: Looked, cutoff_ms: int, resolution_ms: int) -> str:
     '8 Nov to 14 Nov'
     """
     assert part.first is not None and part.last is not None
-    told = [moment(cutoff_ms + step * resolution_ms, resolution_ms) for step in (part.first, part.last)]
+    told = [
+        moment(cutoff_ms + step * resolution_ms, resolution_ms) for step in (part.first, part.last)
+    ]
     return f"{told[0]} to {told[1]}" if told[0] != told[1] else told[0]
 
 
 def moment(time_ms: int, resolution_ms: int) -> str:
-    """The start of a step as people write it, UTC; that of a month is the nearest one, since months differ in length.
+    """The start of a step as people write it, UTC; that of a month is the nearest one, since months
+    differ in length.
 
     >>> moment(1_017_570_600_000, 2_629_746_000), moment(1_700_006_400_000, 3_600_000)
     ('Apr 2002', '15 Nov 00:00')
@@ -262,4 +307,8 @@ def number(amount: float) -> str:
     """
     if abs(amount) >= 9.95:
         return f"{amount:,.0f}"
-    return f"{amount:.1f}".removesuffix(".0") if abs(amount) >= 1 else f"{amount:.2f}".rstrip("0").rstrip(".")
+    return (
+        f"{amount:.1f}".removesuffix(".0")
+        if abs(amount) >= 1
+        else f"{amount:.2f}".rstrip("0").rstrip(".")
+    )

@@ -1,9 +1,10 @@
 """How many units a view brings: conversion, forecast beside the units by the same network.
 
-A step's own ratio of units to views is mostly chance where views are few. So each step of the past gets the mean of
-what its rate may have been: units are Poisson around views times a rate, rates are gamma around the row's usual one,
-and how wide is told from the row (empirical Bayes, Robbins 1956, by moments). These rates are a series like any other,
-with the same calendar and the same known covariates: one more row of the same network. Each row stands alone.
+A step's own ratio of units to views is mostly chance where views are few. So each step of the past
+gets the mean of what its rate may have been: units are Poisson around views times a rate, rates are
+gamma around the row's usual one, and how wide is told from the row (empirical Bayes, Robbins 1956,
+by moments). These rates are a series like any other, with the same calendar and the same known
+covariates: one more row of the same network. Each row stands alone.
 
 Dimensions: B rows, T context steps, H horizon steps, P past slots, Q quantile levels.
 """
@@ -20,15 +21,19 @@ from freshet.model.effects.slots import CONTINUOUS_MEAN
 from freshet.model.forecaster import Forecaster
 
 VIEWS, IN_STOCK = PAST_SLOTS.index("views"), PAST_SLOTS.index("in_stock")
-TYPICAL, TYPICAL_VIEWS = 0.03, 30.0  # units per view of shops, and how many of a row's own views outweigh that
+TYPICAL, TYPICAL_VIEWS = (
+    0.03,
+    30.0,
+)  # units per view of shops, and how many of a row's own views outweigh that
 MAX_PRIOR_VIEWS = 1e6  # against so many a step's own ratio says nothing
 
 
 def conversion(forecaster: Forecaster, batch: Batch) -> Tensor:
-    """Quantiles of units per view at every step after the cutoff: float32 [B, H, Q], sorted and >= 0.
+    """Quantiles of units per view at every step after the cutoff: float32 [B, H, Q], sorted and >=
+    0.
 
-    They are of the rate behind the sales, not of a step's own ratio, which chance moves further the fewer views it has.
-    A row without a view is NaN.
+    They are of the rate behind the sales, not of a step's own ratio, which chance moves further the
+    fewer views it has. A row without a view is NaN.
 
     Args:
         forecaster: forecasts the rates.
@@ -49,14 +54,19 @@ def conversion(forecaster: Forecaster, batch: Batch) -> Tensor:
 
 
 def conversion_rates(batch: Batch) -> tuple[Tensor, Tensor]:
-    """What the rate of each step may have been, NaN without views or units: [B, T]; and the row's usual one: [B]."""
+    """What the rate of each step may have been, NaN without views or units: [B, T]; and the row's
+    usual one: [B].
+    """
     views_BT, units_BT = batch.past_BTP[..., VIEWS].double(), batch.target_BT.double()
     seen_BT = (views_BT > 0) & torch.isfinite(views_BT) & torch.isfinite(units_BT)
     views_BT, units_BT = torch.where(seen_BT, views_BT, 0.0), torch.where(seen_BT, units_BT, 0.0)
     total_B = views_BT.sum(1)
     usual_B = (units_BT.sum(1) + TYPICAL * TYPICAL_VIEWS) / (total_B + TYPICAL_VIEWS)
-    # E (units - views * usual)^2 = usual * views + spread * views^2: chance, and how far rates differ.
-    beyond_B = ((units_BT - views_BT * usual_B[:, None]).square().sum(1) - usual_B * total_B).clamp(min=0.0)
+    # E (units - views * usual)^2 = usual * views + spread * views^2: chance, and how far rates
+    # differ.
+    beyond_B = ((units_BT - views_BT * usual_B[:, None]).square().sum(1) - usual_B * total_B).clamp(
+        min=0.0
+    )
     spread_B = beyond_B / views_BT.square().sum(1).clamp(min=1.0)
     prior_B1 = (usual_B / spread_B.clamp(min=1e-12)).clamp(max=MAX_PRIOR_VIEWS)[:, None]
     rates_BT = (units_BT + prior_B1 * usual_B[:, None]) / (views_BT + prior_B1)

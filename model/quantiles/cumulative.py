@@ -1,8 +1,9 @@
 """Quantiles of what sells over the first steps together, from the quantiles of each step.
 
-Per-step quantiles do not add up: ten bad days in a row are rarer than one. Each step's distribution is cut into equally
-likely values, and paths pick one value of each step such that steps move together as forecast errors do (a copula by
-its ranks, as in the Schaake shuffle of Clark et al. 2004). Sums along the paths then have quantiles.
+Per-step quantiles do not add up: ten bad days in a row are rarer than one. Each step's distribution
+is cut into equally likely values, and paths pick one value of each step such that steps move
+together as forecast errors do (a copula by its ranks, as in the Schaake shuffle of Clark et al.
+2004). Sums along the paths then have quantiles.
 
 Dimensions: B rows, H horizon steps, Q quantile levels, N paths, K chosen steps.
 """
@@ -25,10 +26,11 @@ ROWS_AT_ONCE = 128  # rows whose paths fit a core's cache
 
 
 class Paths:
-    """Which value each path picks at each step: the same for all rows, so that it is made once and used often.
+    """Which value each path picks at each step: the same for all rows, so that it is made once and
+    used often.
 
-    Every step's own distribution is met exactly, whatever the number of paths: each of its N equally likely values is
-    picked once. Making one is deterministic given its arguments.
+    Every step's own distribution is met exactly, whatever the number of paths: each of its N
+    equally likely values is picked once. Making one is deterministic given its arguments.
 
     Args:
         dependence: how steps move together.
@@ -36,11 +38,12 @@ class Paths:
         steps: H, the longest horizon.
         num_paths: N, a power of two.
         seed: of the scrambled low-discrepancy sequence.
-        twin: correlation at each step (H numbers from 0 to 1) with the paths that the same other arguments make without
-            it, path by path; None: these are those paths.
+        twin: correlation at each step (H numbers from 0 to 1) with the paths that the same other
+            arguments make without it, path by path; None: these are those paths.
 
     Raises:
-        InvalidInputError: levels do not rise within 0 and 1, or the number of paths is no power of two.
+        InvalidInputError: levels do not rise within 0 and 1, or the number of paths is no power of
+            two.
     """
 
     def __init__(
@@ -56,10 +59,16 @@ class Paths:
         rising = all(low < high for low, high in zip((0.0, *levels), (*levels, 1.0), strict=True))
         if len(levels) < 2 or not rising or num_paths < 2 or num_paths & (num_paths - 1):
             raise InvalidInputError(
-                f"{num_paths} paths over the levels {list(levels)}; expected a power of two, and two or more "
+                f"{num_paths} paths over the levels {list(levels)}; expected a power of two, "
+                "and two or more "
                 "levels that rise between 0 and 1"
             )
-        self.dependence, self.levels, self.steps, self.num_paths = dependence, tuple(levels), steps, num_paths
+        self.dependence, self.levels, self.steps, self.num_paths = (
+            dependence,
+            tuple(levels),
+            steps,
+            num_paths,
+        )
         middle_N = (torch.arange(num_paths, dtype=torch.float64) + 0.5) / num_paths
         sorted_QN = quantile_weights(levels, middle_N)
         self.rank_HN = ranks(latent_paths(dependence, steps, num_paths, seed, twin))
@@ -73,42 +82,60 @@ class Paths:
 
         Args:
             quantiles_BHQ: as forecast.
-            whole_B: rows that sell in whole units. Their fractions become the next whole unit as often as they say
-                (a quantile of 0.3 is 0 mostly and 1 at times), so that what hardly sells can sell nothing at all.
+            whole_B: rows that sell in whole units. Their fractions become the next whole unit as
+                often as they say (a quantile of 0.3 is 0 mostly and 1 at times), so that what
+                hardly sells can sell nothing at all.
 
         Raises:
             InvalidInputError: other levels or more steps than these paths were made for.
         """
         self._check(quantiles_BHQ)
-        steps = [self._step(quantiles_BHQ[:, step], step, whole_B) for step in range(quantiles_BHQ.shape[1])]
+        steps = [
+            self._step(quantiles_BHQ[:, step], step, whole_B)
+            for step in range(quantiles_BHQ.shape[1])
+        ]
         return torch.stack(steps, 1)
 
-    def cumulative(self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None = None) -> Tensor:
+    def cumulative(
+        self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None = None
+    ) -> Tensor:
         """Quantiles of the sum over the first `steps[k]` steps, at the same levels: [B, K, Q].
 
-        They rise with the levels and with the steps. For one step they are that step's own quantiles, brought to whole
-        units in rows that sell in those.
+        They rise with the levels and with the steps. For one step they are that step's own
+        quantiles, brought to whole units in rows that sell in those.
 
         Raises:
-            InvalidInputError: the steps do not rise from at least 1 to at most H, or the quantiles do not fit.
+            InvalidInputError: the steps do not rise from at least 1 to at most H, or the quantiles
+                do not fit.
 
         >>> paths = Paths(Dependence(0.0, 0.0, 0.0), [0.25, 0.5, 0.75], 2)
         >>> paths.cumulative(torch.tensor([[[3.0, 3.0, 3.0], [1.0, 1.0, 1.0]]]), [1, 2]).tolist()
         [[[3.0, 3.0, 3.0], [4.0, 4.0, 4.0]]]
         """
         self._check(quantiles_BHQ)
-        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] > quantiles_BHQ.shape[1]:
+        if (
+            not steps
+            or list(steps) != sorted(set(steps))
+            or steps[0] < 1
+            or steps[-1] > quantiles_BHQ.shape[1]
+        ):
             raise InvalidInputError(
-                f"sums over the first {list(steps)} steps; expected rising numbers from 1 to {quantiles_BHQ.shape[1]}"
+                f"sums over the first {list(steps)} steps; expected rising numbers from 1 to "
+                f"{quantiles_BHQ.shape[1]}"
             )
         found_BKQ = quantiles_BHQ.new_empty(len(quantiles_BHQ), len(steps), len(self.levels))
         for start in range(0, len(quantiles_BHQ), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            found_BKQ[rows] = self._cumulative(quantiles_BHQ[rows], steps, None if whole_B is None else whole_B[rows])
-        # The first step's own quantiles are exact, the sums' come from paths: a rounding must not let a sum fall.
+            found_BKQ[rows] = self._cumulative(
+                quantiles_BHQ[rows], steps, None if whole_B is None else whole_B[rows]
+            )
+        # The first step's own quantiles are exact, the sums' come from paths: a rounding must not
+        # let a sum fall.
         return found_BKQ.cummax(1).values
 
-    def _cumulative(self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None) -> Tensor:
+    def _cumulative(
+        self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None
+    ) -> Tensor:
         sum_BN, found = quantiles_BHQ.new_zeros(len(quantiles_BHQ), self.num_paths), []
         for step in range(1, steps[-1] + 1):
             sum_BN += self._step(quantiles_BHQ[:, step - 1], step - 1, whole_B)
@@ -116,7 +143,9 @@ class Paths:
                 found.append(path_quantiles(sum_BN, self.levels))
         if steps[0] == 1:
             exact_BQ = quantiles_BHQ[:, 0]
-            found[0] = exact_BQ if whole_B is None else torch.where(whole_B[:, None], found[0], exact_BQ)
+            found[0] = (
+                exact_BQ if whole_B is None else torch.where(whole_B[:, None], found[0], exact_BQ)
+            )
         return torch.stack(found, 1)
 
     def _step(self, quantiles_BQ: Tensor, step: int, whole_B: Tensor | None) -> Tensor:
@@ -130,27 +159,42 @@ class Paths:
         found = tuple(quantiles_BHQ.shape)
         if len(found) != 3 or found[1] > self.steps or found[2] != len(self.levels):
             raise InvalidInputError(
-                f"quantiles have shape {found}; expected [rows, at most {self.steps} steps, {len(self.levels)} levels]"
+                f"quantiles have shape {found}; expected [rows, at most {self.steps} steps, "
+                f"{len(self.levels)} levels]"
             )
 
 
 def latent_paths(
-    dependence: Dependence, steps: int, num_paths: int, seed: int, twin: Sequence[float] | None = None
+    dependence: Dependence,
+    steps: int,
+    num_paths: int,
+    seed: int,
+    twin: Sequence[float] | None = None,
 ) -> Tensor:
-    """Numbers whose steps move together as the dependence says, evenly spread over the paths: float64 [H, N]."""
+    """Numbers whose steps move together as the dependence says, evenly spread over the paths:
+    float64 [H, N].
+    """
     num_normals = 1 + steps + dependence.freedom
     engine = SobolEngine(num_normals, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     uniform_NX = engine.draw(num_paths, dtype=torch.float64)
     even_XN = torch.special.ndtri(uniform_NX.clamp(1e-6, 1 - 1e-6)).T
     latent_HN = _correlated(dependence, even_XN[: 1 + steps])
     if twin is not None:
-        # Two scrambled sequences of this kind are not independent of each other: plain random numbers are.
+        # Two scrambled sequences of this kind are not independent of each other: plain random
+        # numbers are.
         generator = torch.Generator().manual_seed(seed)
         fresh_XN = torch.randn(1 + steps, num_paths, dtype=torch.float64, generator=generator)
         alike_H1 = torch.tensor(twin, dtype=torch.float64)[:, None]
-        latent_HN = alike_H1 * latent_HN + (1.0 - alike_H1.square()).sqrt() * _correlated(dependence, fresh_XN)
-    # One divisor a path, shared by its steps and by twins, makes the t copula: a few paths are far out all along.
-    return latent_HN / even_XN[1 + steps :].square().mean(0).sqrt() if dependence.freedom else latent_HN
+        latent_HN = alike_H1 * latent_HN + (1.0 - alike_H1.square()).sqrt() * _correlated(
+            dependence, fresh_XN
+        )
+    # One divisor a path, shared by its steps and by twins, makes the t copula: a few paths are far
+    # out all along.
+    return (
+        latent_HN / even_XN[1 + steps :].square().mean(0).sqrt()
+        if dependence.freedom
+        else latent_HN
+    )
 
 
 def _correlated(dependence: Dependence, normal_XN: Tensor) -> Tensor:
@@ -189,7 +233,8 @@ def path_quantiles(value_BN: Tensor, levels: Sequence[float]) -> Tensor:
 
 
 def _sorted(value_BN: Tensor) -> Tensor:
-    # On a CPU numpy's vectorised sort takes a fourteenth of torch's time (0.23 against 3.3 ms for 128 x 512).
+    # On a CPU numpy's vectorised sort takes a fourteenth of torch's time (0.23 against 3.3 ms for
+    # 128 x 512).
     if value_BN.device.type != "cpu":
         return value_BN.sort(dim=1).values
     return torch.from_numpy(np.sort(value_BN.numpy(), axis=1))

@@ -1,9 +1,11 @@
-"""How the errors of a forecast's steps move together, learnt from where actuals fell in their forecasts.
+"""How the errors of a forecast's steps move together, learnt from where actuals fell in their
+forecasts.
 
-The steps of one forecast are tied by a Student t copula (Demarta and McNeil 2005): their places in their own
-distributions correlate by `common + persistent * decay ** distance`. The common part is a level that was judged wrong
-for the whole horizon, the persistent part a mood that passes. Few degrees of freedom say that some forecasts are wrong
-all along while most are right all along; a Gaussian copula makes the former too rare and the usual sum too wide.
+The steps of one forecast are tied by a Student t copula (Demarta and McNeil 2005): their places in
+their own distributions correlate by `common + persistent * decay ** distance`. The common part is a
+level that was judged wrong for the whole horizon, the persistent part a mood that passes. Few
+degrees of freedom say that some forecasts are wrong all along while most are right all along; a
+Gaussian copula makes the former too rare and the usual sum too wide.
 
 Dimensions: B rows, H horizon steps, Q quantile levels, L distances.
 """
@@ -35,7 +37,8 @@ class Dependence:
 
     Attributes:
         common: correlation that all steps of a horizon share, 0 to 1.
-        persistent: correlation that fades with the distance, 0 to 1; at most 1 together with `common`.
+        persistent: correlation that fades with the distance, 0 to 1; at most 1 together with
+            `common`.
         decay: what one more step of distance leaves of the persistent part, 0 to 1.
         freedom: degrees of freedom of the t copula; 0 for a Gaussian one.
 
@@ -52,8 +55,10 @@ class Dependence:
         parts = (self.common, self.persistent, self.decay, 1.0 - self.common - self.persistent)
         if not all(-1e-9 <= part <= 1.0 for part in parts) or self.freedom < 0:
             raise InvalidInputError(
-                f"a dependence with {self.common} common and {self.persistent} persistent that decays by {self.decay}, "
-                f"freedom {self.freedom}; expected each from 0 to 1, at most 1 for the first two together, freedom >= 0"
+                f"a dependence with {self.common} common and {self.persistent} persistent that "
+                f"decays by {self.decay}, "
+                f"freedom {self.freedom}; expected each from 0 to 1, at most 1 for the first "
+                "two together, freedom >= 0"
             )
 
     def correlation(self, steps: int) -> Floats:
@@ -70,7 +75,8 @@ class Dependence:
 INDEPENDENT = Dependence(0.0, 0.0, 0.0, freedom=0)
 """Steps that know nothing of each other."""
 WITHOUT_HISTORY = Dependence(0.9, 0.08, 0.9)
-"""Where nothing was ever observed, the level is the question, and it is wrong for all steps alike."""
+"""Where nothing was ever observed, the level is the question, and it is wrong for all steps alike.
+"""
 DEFAULTS = (
     (HOUR_MS // 2, Dependence(0.09, 0.46, 0.95)),
     (HOUR_MS, Dependence(0.14, 0.4, 0.85)),
@@ -79,7 +85,8 @@ DEFAULT = Dependence(0.03, 0.3, 0.97)
 
 
 def default_dependence(resolution_ms: int) -> Dependence:
-    """What the shipped weights' errors on unseen synthetic series showed (bench/cumulative.py), by resolution.
+    """What the shipped weights' errors on unseen synthetic series showed (bench/cumulative.py), by
+    resolution.
 
     >>> default_dependence(3_600_000) == default_dependence(86_400_000)
     False
@@ -95,7 +102,8 @@ def estimate_dependence(
     prior: Dependence = INDEPENDENT,
     prior_rows: float = PRIOR_ROWS,
 ) -> Dependence:
-    """The dependence that past forecasts and their actuals show, drawn towards a prior where they are few.
+    """The dependence that past forecasts and their actuals show, drawn towards a prior where they
+    are few.
 
     Args:
         actual_BH: what came, NaN where missing.
@@ -104,23 +112,32 @@ def estimate_dependence(
         prior: what to believe before any forecast was seen.
         prior_rows: how many forecasts the prior counts for.
     """
-    place_BH, variance_BH = (part.double().cpu().numpy() for part in places(actual_BH, quantiles_BHQ, levels))
+    place_BH, variance_BH = (
+        part.double().cpu().numpy() for part in places(actual_BH, quantiles_BHQ, levels)
+    )
     H, seen_BH = place_BH.shape[1], np.isfinite(place_BH)
     place_BH, variance_BH = np.where(seen_BH, place_BH, 0.0), np.where(seen_BH, variance_BH, 0.0)
-    # A pair of coarse steps shows only so much of its correlation: the product of what each one's place can vary.
+    # A pair of coarse steps shows only so much of its correlation: the product of what each one's
+    # place can vary.
     product_L = np.array([(place_BH[:, : H - lag] * place_BH[:, lag:]).sum() for lag in range(H)])
-    weight_L = np.array([(variance_BH[:, : H - lag] * variance_BH[:, lag:]).sum() for lag in range(H)])
+    weight_L = np.array(
+        [(variance_BH[:, : H - lag] * variance_BH[:, lag:]).sum() for lag in range(H)]
+    )
     spread = max((place_BH**2).sum() / max(variance_BH.sum(), 1e-9), 1e-3)
     rank_L = np.clip(product_L / spread / np.maximum(weight_L, 1e-9), -1.0, 1.0)
-    # Correlations of ranks are a little nearer to zero than those of the numbers beneath (Pearson 1907).
+    # Correlations of ranks are a little nearer to zero than those of the numbers beneath (Pearson
+    # 1907).
     seen_L = 2.0 * np.sin(np.pi / 6.0 * rank_L)
     prior_L = prior_rows * (H - np.arange(H, dtype=np.float64))
     together_L = np.maximum(weight_L + prior_L, 1e-9)
-    return fit_dependence((weight_L * seen_L + prior_L * prior.correlation(H)) / together_L, weight_L + prior_L)
+    return fit_dependence(
+        (weight_L * seen_L + prior_L * prior.correlation(H)) / together_L, weight_L + prior_L
+    )
 
 
 def fit_dependence(correlation_L: Floats, weight_L: Floats) -> Dependence:
-    """The dependence whose correlations come nearest to these, by weighted squares; distance 0 does not count.
+    """The dependence whose correlations come nearest to these, by weighted squares; distance 0 does
+    not count.
 
     >>> fit_dependence(Dependence(0.2, 0.4, 0.5).correlation(12), np.ones(12))
     Dependence(common=0.2, persistent=0.4, decay=0.5, freedom=3)

@@ -22,7 +22,8 @@ def pinball(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> Array:
 
 
 def wql(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> float:
-    """Weighted quantile loss: twice the summed pinball loss over summed |actual|, mean over the levels.
+    """Weighted quantile loss: twice the summed pinball loss over summed |actual|, mean over the
+    levels.
 
     >>> wql(np.array([[2.0, 0.0]]), np.array([[[1.0], [0.0]]]), np.array([0.5]))
     0.5
@@ -52,17 +53,20 @@ def seasonal_error(target_BT: Array, season_length: int) -> Array:
 
 
 def sql(actual_BH: Array, quantiles_BHQ: Array, levels: Array, error_B: Array) -> float:
-    """Scaled quantile loss: twice the pinball loss over each row's `seasonal_error`, mean over levels, then over all
-    observed steps of all rows at once; rows whose seasonal error is zero or unknown are dropped, NaN when all are.
+    """Scaled quantile loss: twice the pinball loss over each row's `seasonal_error`, mean over
+    levels, then over all observed steps of all rows at once; rows whose seasonal error is zero or
+    unknown are dropped, NaN when all are.
 
-    >>> sql(np.array([[2.0], [9.0]]), np.array([[[1.0]], [[1.0]]]), np.array([0.5]), np.array([4.0, 0.0]))
+    >>> sql(np.array([[2.0], [9.0]]), np.array([[[1.0]], [[1.0]]]), np.array([0.5]),
+    ...     np.array([4.0, 0.0]))
     0.25
     """
     return _mean_of_scaled(2.0 * pinball(actual_BH, quantiles_BHQ, levels).mean(-1), error_B)
 
 
 def mase(actual_BH: Array, median_BH: Array, error_B: Array) -> float:
-    """Mean absolute error over each row's `seasonal_error`; rows where that is zero or unknown are dropped.
+    """Mean absolute error over each row's `seasonal_error`; rows where that is zero or unknown are
+    dropped.
 
     >>> mase(np.array([[4.0], [4.0]]), np.array([[3.0], [0.0]]), np.array([2.0, np.nan]))
     0.5
@@ -90,7 +94,9 @@ def bias(actual_BH: Array, mean_BH: Array) -> float:
 
 
 def _mean_of_scaled(loss_BH: Array, error_B: Array) -> float:
-    """Mean over all finite loss / error at once: a mean of the rows' means would weigh rows with gaps too high."""
+    """Mean over all finite loss / error at once: a mean of the rows' means would weigh rows with
+    gaps too high.
+    """
     usable_B = error_B > 0
     scaled_BH = loss_BH[usable_B] / error_B[usable_B, None]
     return _mean(scaled_BH[np.isfinite(scaled_BH)])

@@ -34,7 +34,9 @@ class Draw:
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Whole numbers in [low, high): int64 [B, *shape]."""
-        return torch.randint(low, high, (self.rows, *shape), generator=self.generator, device=self.device)
+        return torch.randint(
+            low, high, (self.rows, *shape), generator=self.generator, device=self.device
+        )
 
     def chance(self, probability: float, *shape: int) -> Tensor:
         """1.0 with the given probability, else 0.0: [B, *shape]."""
@@ -44,7 +46,10 @@ class Draw:
         """One of the options per row: float32 [B]."""
         table = torch.tensor(options, device=self.device)
         chosen = torch.multinomial(
-            torch.tensor(weights, device=self.device), self.rows, replacement=True, generator=self.generator
+            torch.tensor(weights, device=self.device),
+            self.rows,
+            replacement=True,
+            generator=self.generator,
         )
         return table[chosen]
 
@@ -53,10 +58,12 @@ class Draw:
         return torch.poisson(rate.clamp(0.0, 1e6), generator=self.generator)
 
     def gamma(self, shape: Tensor) -> Tensor:
-        """Gamma with scale 1, seeded: Wilson-Hilferty's normal approximation with an exact small-shape boost.
+        """Gamma with scale 1, seeded: Wilson-Hilferty's normal approximation with an exact
+        small-shape boost.
 
-        torch._standard_gamma takes its randomness through the generator on the CPU only, so the cube of a
-        normal serves on every device; for shapes below 1 Gamma(a) = Gamma(a + 1) * U ** (1 / a).
+        torch._standard_gamma takes its randomness through the generator on the CPU only, so the
+        cube of a normal serves on every device; for shapes below 1 Gamma(a) = Gamma(a + 1) * U **
+        (1 / a).
         """
         raised = shape + 1.0
         normal = torch.randn(shape.shape, generator=self.generator, device=self.device)
@@ -67,8 +74,8 @@ class Draw:
     def walk(self, spread: Tensor, steps: int, memory: Tensor) -> Tensor:
         """A smooth random path [B, S] of the given spread [B] and memory [B] (in steps).
 
-        A sum of ten random cosines whose frequencies follow a heavy tail: stationary, cheap and without a
-        loop over steps.
+        A sum of ten random cosines whose frequencies follow a heavy tail: stationary, cheap and
+        without a loop over steps.
         """
         terms = 10
         frequency = self.uniform(0.0, math.pi / 2, terms).tan() / memory[:, None]
@@ -77,7 +84,9 @@ class Draw:
         angle = frequency[:, :, None] * index_S + phase[:, :, None]
         return angle.cos().sum(1) * (spread * math.sqrt(2.0 / terms))[:, None]
 
-    def intervals(self, steps: int, count: int, shortest: float, longest: float) -> tuple[Tensor, Tensor]:
+    def intervals(
+        self, steps: int, count: int, shortest: float, longest: float
+    ) -> tuple[Tensor, Tensor]:
         """`count` random intervals a row as masks [B, count, S], and their starts [B, count]."""
         start = self.uniform(-0.1, 1.0, count) * steps
         length = self.log_uniform(max(shortest, 1.0), max(longest, 2.0), count).ceil()

@@ -36,7 +36,8 @@ GENERIC: tuple[tuple[Callable[[Draw, int, int], Tensor], float], ...] = (
     (generic.walks, 0.03),
     (generic.spikes_and_steps, 0.03),
 )
-# How often which context and which horizon: a shop has years of hours and days, but few weeks and fewer months.
+# How often which context and which horizon: a shop has years of hours and days, but few weeks and
+# fewer months.
 CONTEXT_SHARES = {512: 0.5, 256: 0.25, 128: 0.13, 64: 0.08, 32: 0.04}
 HORIZON_SHARES = {64: 0.7, 32: 0.2, 16: 0.1}
 LONG_CONTEXT_SHARES = {256: 0.2, 128: 0.35, 64: 0.3, 32: 0.15}
@@ -48,7 +49,8 @@ def sample(
 ) -> tuple[Batch, Tensor]:
     """One batch of the mixture and its actuals [B, H], NaN where nothing may be learned.
 
-    The resolution and the lengths of context and horizon are drawn per batch, everything else per row.
+    The resolution and the lengths of context and horizon are drawn per batch, everything else per
+    row.
 
     Args:
         context_length: the longest context that is drawn.
@@ -74,10 +76,14 @@ def _pick(draw: Draw, shares: dict[int, float]) -> int:
 def random_starts(draw: Draw, resolution_ms: int) -> Tensor:
     """Bucket-aligned starts within forty years of 1980: int64 [B]."""
     day_B = draw.integers(3650, 3650 + 40 * 365)
-    return day_B * DAY_MS + draw.integers(0, max(DAY_MS // resolution_ms, 1)) * (resolution_ms % DAY_MS)
+    return day_B * DAY_MS + draw.integers(0, max(DAY_MS // resolution_ms, 1)) * (
+        resolution_ms % DAY_MS
+    )
 
 
-def mixed_series(generator: torch.Generator, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Series:
+def mixed_series(
+    generator: torch.Generator, start_ms_B: Tensor, steps: int, resolution_ms: int
+) -> Series:
     """Rows of every kind in the mixture's shares, one kind after the other."""
     rows, parts, done = len(start_ms_B), [], 0
     for make, share in GENERIC:
@@ -93,7 +99,9 @@ def mixed_series(generator: torch.Generator, start_ms_B: Tensor, steps: int, res
     return Series(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
-def to_batch(draw: Draw, series: Series, start_ms_B: Tensor, resolution_ms: int, context: int) -> tuple[Batch, Tensor]:
+def to_batch(
+    draw: Draw, series: Series, start_ms_B: Tensor, resolution_ms: int, context: int
+) -> tuple[Batch, Tensor]:
     """Cut at the cutoff and take away what a real shop would not have."""
     target_BS = series.target_BS.clamp(max=1e7)
     seen_BT = forget(draw, target_BS[:, :context])
@@ -129,9 +137,13 @@ def drop_slots(draw: Draw, slots_BXK: Tensor, *, all_gone: float, one_gone: floa
 
 
 def statics(draw: Draw, series: Series) -> Tensor:
-    """Static features: text that says nothing (so that it is ignored until fine-tuned), price, age."""
+    """Static features: text that says nothing (so that it is ignored until fine-tuned), price,
+    age.
+    """
     text_BX = draw.normal(1.0, NUM_TEXT) * draw.chance(0.2, NUM_TEXT) * draw.chance(0.5, 1)
     text_BX = text_BX / text_BX.norm(dim=1, keepdim=True).clamp(min=1.0)
     own_B2 = torch.stack([series.log_price_B, torch.log1p(series.age_days_B)], 1)
     numbers_BX = torch.cat([own_B2, draw.normal(1.0, NUM_NUMBERS - 2)], 1)
-    return torch.cat([text_BX, torch.where(draw.chance(0.4, NUM_NUMBERS) > 0, math.nan, numbers_BX)], 1)
+    return torch.cat(
+        [text_BX, torch.where(draw.chance(0.4, NUM_NUMBERS) > 0, math.nan, numbers_BX)], 1
+    )

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
-from freshet.model.features import CLOSED, DAY_MS, EFFECT, FIRST_FREE, WEEK_MS, WEEK_SHIFT_MS, YEAR_MS, month_turn
+from freshet.model.features import (
+    CLOSED,
+    DAY_MS,
+    EFFECT,
+    FIRST_FREE,
+    WEEK_MS,
+    WEEK_SHIFT_MS,
+    YEAR_MS,
+    month_turn,
+)
 from freshet.model.synthetic.draw import Draw
 
 
@@ -36,7 +45,11 @@ def retail(draw: Draw, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Se
     """Rows of one shop-like process each."""
     time_BS = start_ms_B[:, None] + torch.arange(steps, device=draw.device) * resolution_ms
     past_BSP, known_BSK = empty_slots(draw.rows, steps, draw.device)
-    level_B = draw.log_uniform(0.03, 300.0) if resolution_ms < DAY_MS else draw.log_uniform(0.05, 15_000.0)
+    level_B = (
+        draw.log_uniform(0.03, 300.0)
+        if resolution_ms < DAY_MS
+        else draw.log_uniform(0.05, 15_000.0)
+    )
     log_rate_BS = level_B.log()[:, None] + calendar_profile(draw, time_BS, resolution_ms)
     # Four shops of ten are calm: without them the network would never dare to be sure.
     unrest_B1 = draw.choice([0.2, 1.0], [0.4, 0.6])[:, None]
@@ -66,11 +79,15 @@ def calendar_profile(draw: Draw, time_BS: Tensor, resolution_ms: int) -> Tensor:
         weekday_BS = day_profile(draw, time_BS)
         other_BS = day_profile(draw, time_BS)
         # In four shops of ten the weekend has another shape of the day.
-        weekend_BS = (weekday(time_BS) >= 5).float() * draw.chance(0.4, 1) * draw.uniform(0.2, 1.0, 1)
+        weekend_BS = (
+            (weekday(time_BS) >= 5).float() * draw.chance(0.4, 1) * draw.uniform(0.2, 1.0, 1)
+        )
         effect_BS = effect_BS + weekday_BS + weekend_BS * (other_BS - weekday_BS)
         # A new day profile from some moment on: a drift which nothing announces.
         index_S = torch.arange(time_BS.shape[1], device=draw.device)
-        late_BS = (index_S > draw.uniform(0.0, 1.0, 1) * time_BS.shape[1]).float() * draw.chance(0.06, 1)
+        late_BS = (index_S > draw.uniform(0.0, 1.0, 1) * time_BS.shape[1]).float() * draw.chance(
+            0.06, 1
+        )
         effect_BS = effect_BS + late_BS * (other_BS - weekday_BS)
     return effect_BS
 
@@ -81,14 +98,18 @@ def weekday(time_BS: Tensor) -> Tensor:
 
 
 def closed_days(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
-    """1.0 where a shop is closed and says so in its slot: a weekday, single days, a long pause: [B, S]."""
+    """1.0 where a shop is closed and says so in its slot: a weekday, single days, a long pause: [B,
+    S].
+    """
     if resolution_ms > DAY_MS:
         return torch.zeros_like(known_BSK[..., 0])
     day_BS = (time_BS // DAY_MS - time_BS[:, :1] // DAY_MS).long()
     num_days = day_BS.shape[1] * resolution_ms // DAY_MS + 2
     free_BS = draw.chance(0.025, num_days).gather(1, day_BS)
     rest_BS = (weekday(time_BS) == 6).float() * draw.chance(0.6, 1)
-    pause_BNS, _ = draw.intervals(time_BS.shape[1], 1, 7 * DAY_MS / resolution_ms, 60 * DAY_MS / resolution_ms)
+    pause_BNS, _ = draw.intervals(
+        time_BS.shape[1], 1, 7 * DAY_MS / resolution_ms, 60 * DAY_MS / resolution_ms
+    )
     pause_BS = pause_BNS[:, 0] * draw.chance(0.1, 1)
     closed_BS = torch.maximum(torch.maximum(free_BS, rest_BS), pause_BS) * draw.chance(0.22, 1)
     known_BSK[..., CLOSED] = closed_BS
@@ -96,7 +117,9 @@ def closed_days(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: i
 
 
 def special_days(draw: Draw, time_BS: Tensor, closed_BS: Tensor, resolution_ms: int) -> Tensor:
-    """Log effect of dates that come back: feasts of the year, edges of the month, days next to closed ones."""
+    """Log effect of dates that come back: feasts of the year, edges of the month, days next to
+    closed ones.
+    """
     year_BS = time_BS.remainder(YEAR_MS).double().div(YEAR_MS).float()
     effect_BS = torch.zeros_like(year_BS)
     for _ in range(3):
@@ -107,21 +130,37 @@ def special_days(draw: Draw, time_BS: Tensor, closed_BS: Tensor, resolution_ms: 
         effect_BS += peak_BS * draw.normal(0.6, 1) * draw.chance(0.35, 1)
     if resolution_ms <= DAY_MS:
         turn_BS = month_turn(time_BS).float()
-        effect_BS += draw.normal(0.15, 1) * draw.chance(0.4, 1) * (turn_BS < draw.uniform(0.05, 0.3, 1)).float()
-        effect_BS += draw.normal(0.15, 1) * draw.chance(0.4, 1) * (turn_BS > draw.uniform(0.7, 0.95, 1)).float()
+        effect_BS += (
+            draw.normal(0.15, 1)
+            * draw.chance(0.4, 1)
+            * (turn_BS < draw.uniform(0.05, 0.3, 1)).float()
+        )
+        effect_BS += (
+            draw.normal(0.15, 1)
+            * draw.chance(0.4, 1)
+            * (turn_BS > draw.uniform(0.7, 0.95, 1)).float()
+        )
         day = max(DAY_MS // resolution_ms, 1)
         for shift in (day, -day):
-            effect_BS += draw.normal(0.25, 1) * draw.chance(0.6, 1) * closed_BS.roll(shift, 1) * (1.0 - closed_BS)
+            effect_BS += (
+                draw.normal(0.25, 1)
+                * draw.chance(0.6, 1)
+                * closed_BS.roll(shift, 1)
+                * (1.0 - closed_BS)
+            )
     return effect_BS
 
 
 def tell_effect(draw: Draw, known_BSK: Tensor, special_BS: Tensor, planned_BS: Tensor) -> None:
-    """Fill the slot `effect` for a third of the rows: what all series of a shop share, as its past would tell it.
+    """Fill the slot `effect` for a third of the rows: what all series of a shop share, as its past
+    would tell it.
 
-    That is what special days do, and in half of those rows also what the covariates do to the average series, of which
-    each has its own share.
+    That is what special days do, and in half of those rows also what the covariates do to the
+    average series, of which each has its own share.
     """
-    wrong_BS = draw.walk(draw.log_uniform(0.005, 0.1), special_BS.shape[1], draw.log_uniform(2.0, 60.0))
+    wrong_BS = draw.walk(
+        draw.log_uniform(0.005, 0.1), special_BS.shape[1], draw.log_uniform(2.0, 60.0)
+    )
     usual_BS = planned_BS * draw.uniform(0.4, 1.4, 1) * draw.chance(0.5, 1)
     told_BS = special_BS * draw.uniform(0.5, 1.3, 1) + usual_BS + wrong_BS
     known_BSK[..., EFFECT] = torch.where(draw.chance(0.35, 1) > 0, told_BS, math.nan)
@@ -134,7 +173,11 @@ def day_profile(draw: Draw, time_BS: Tensor) -> Tensor:
     effect_BS = torch.zeros_like(turn_BS)
     for harmonic, size in ((1, 1.0), (2, 0.5), (3, 0.3), (4, 0.2)):
         phase_B1 = draw.uniform(0.0, 1.0, 1)
-        effect_BS += size * draw.uniform(0.2, 1.0, 1) * torch.cos(2 * math.pi * harmonic * (turn_BS - phase_B1))
+        effect_BS += (
+            size
+            * draw.uniform(0.2, 1.0, 1)
+            * torch.cos(2 * math.pi * harmonic * (turn_BS - phase_B1))
+        )
     for _ in range(2):
         distance_BS = (turn_BS - draw.uniform(0.0, 1.0, 1) + 0.5).remainder(1.0) - 0.5
         width_B1 = draw.log_uniform(0.02, 0.12, 1)
@@ -160,7 +203,9 @@ def year_profile(draw: Draw, time_BS: Tensor) -> Tensor:
     effect_BS = torch.zeros_like(turn_BS)
     for harmonic in (1, 2, 4):
         size_B1 = draw.uniform(0.0, 0.5 / harmonic, 1) * draw.chance(0.6, 1)
-        effect_BS += size_B1 * torch.cos(2 * math.pi * (harmonic * turn_BS - draw.uniform(0.0, 1.0, 1)))
+        effect_BS += size_B1 * torch.cos(
+            2 * math.pi * (harmonic * turn_BS - draw.uniform(0.0, 1.0, 1))
+        )
     return effect_BS
 
 
@@ -168,16 +213,24 @@ def wander(draw: Draw, steps: int) -> Tensor:
     """Trend, slow drift and short memory of the level: [B, S], unannounced but lasting."""
     index_S = torch.arange(steps, device=draw.device) / steps
     trend_B1 = draw.normal(0.5, 1) * draw.chance(0.5, 1)
-    slow_BS = draw.walk(draw.uniform(0.0, 0.4) * draw.chance(0.6), steps, draw.log_uniform(30.0, 600.0))
-    short_BS = draw.walk(draw.uniform(0.0, 0.3) * draw.chance(0.5), steps, draw.log_uniform(1.0, 24.0))
+    slow_BS = draw.walk(
+        draw.uniform(0.0, 0.4) * draw.chance(0.6), steps, draw.log_uniform(30.0, 600.0)
+    )
+    short_BS = draw.walk(
+        draw.uniform(0.0, 0.3) * draw.chance(0.5), steps, draw.log_uniform(1.0, 24.0)
+    )
     moment_BS = (index_S > draw.uniform(0.0, 1.1, 1)).float()
     shift_BS = moment_BS * draw.normal(0.8, 1) * draw.chance(0.15, 1)
-    fading_BS = -6.0 * (index_S - draw.uniform(0.5, 1.0, 1)).clamp(min=0.0) * 3.0 * draw.chance(0.03, 1)
+    fading_BS = (
+        -6.0 * (index_S - draw.uniform(0.5, 1.0, 1)).clamp(min=0.0) * 3.0 * draw.chance(0.03, 1)
+    )
     return trend_B1 * (index_S - 0.5) + slow_BS + short_BS + shift_BS + fading_BS
 
 
 def planned_effects(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
-    """Promotions, flash sales, price steps and events: fills slots 0 to 3 and returns their log effect."""
+    """Promotions, flash sales, price steps and events: fills slots 0 to 3 and returns their log
+    effect.
+    """
     steps = known_BSK.shape[1]
     hour = max(3_600_000 / resolution_ms, 0.0)
     elasticity_B1 = draw.log_uniform(0.3, 6.0, 1) * draw.chance(0.85, 1)
@@ -201,22 +254,34 @@ def planned_effects(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_m
     # Many shops flag a promotion and do not say how deep it is.
     known_BSK[..., 2] = torch.where(draw.chance(0.35, 1) > 0, math.nan, depth_BS)
     known_BSK[..., 3] = event_BS
-    return uplift_BS.clamp(max=4.0) - (elasticity_B1 * ratio_BS).clamp(-2.0, 2.0) + event_effect_B1 * event_BS
+    return (
+        uplift_BS.clamp(max=4.0)
+        - (elasticity_B1 * ratio_BS).clamp(-2.0, 2.0)
+        + event_effect_B1 * event_BS
+    )
 
 
 def promotions(draw: Draw, steps: int, hour: float) -> tuple[Tensor, Tensor]:
-    """Depth of discount at every step, and where a flash sale runs: single ones, or a fixed rhythm of weeks."""
+    """Depth of discount at every step, and where a flash sale runs: single ones, or a fixed rhythm
+    of weeks.
+    """
     sales_BNS, _ = draw.intervals(steps, 4, 6 * hour, max(24 * 14 * hour, 4.0))
     flash_BNS, _ = draw.intervals(steps, 4, 1 * hour, max(8 * hour, 2.0))
     sales_BNS = sales_BNS * draw.chance(0.5, 4, 1) * draw.chance(0.7, 1, 1)
     flash_BNS = flash_BNS * draw.chance(0.5, 4, 1) * draw.chance(0.5, 1, 1)
     week = max(round(168 * hour), 4)
     rhythm_B1 = draw.choice([1.0, 2.0, 3.0, 4.0], [0.2, 0.5, 0.15, 0.15])[:, None] * week
-    turn_BS = (torch.arange(steps, device=draw.device) + draw.uniform(0.0, 1.0, 1) * rhythm_B1) % rhythm_B1 / rhythm_B1
+    turn_BS = (
+        (torch.arange(steps, device=draw.device) + draw.uniform(0.0, 1.0, 1) * rhythm_B1)
+        % rhythm_B1
+        / rhythm_B1
+    )
     rhythmic_BS = (turn_BS < draw.uniform(0.15, 0.6, 1)).float() * draw.uniform(0.05, 0.4, 1)
     depth_BS = (sales_BNS * draw.uniform(0.05, 0.4, 4, 1)).amax(1)
     depth_BS = torch.where(draw.chance(0.3, 1) > 0, rhythmic_BS, depth_BS)
-    return torch.maximum(depth_BS, (flash_BNS * draw.uniform(0.2, 0.7, 4, 1)).amax(1)), flash_BNS.amax(1)
+    return torch.maximum(
+        depth_BS, (flash_BNS * draw.uniform(0.2, 0.7, 4, 1)).amax(1)
+    ), flash_BNS.amax(1)
 
 
 def promotion_shape(draw: Draw, promotion_BS: Tensor, time_BS: Tensor, hour: float) -> Tensor:
@@ -224,24 +289,34 @@ def promotion_shape(draw: Draw, promotion_BS: Tensor, time_BS: Tensor, hour: flo
     index_S = torch.arange(promotion_BS.shape[1], device=draw.device)
     begun_BS = torch.where(promotion_BS > 0, -1, index_S).cummax(1).values
     days_BS = (index_S - begun_BS).clamp(min=0) / max(24 * hour, 1.0)
-    fading_BS = draw.normal(0.4, 1) * draw.chance(0.5, 1) * torch.exp(-days_BS / draw.uniform(0.7, 4.0, 1))
+    fading_BS = (
+        draw.normal(0.4, 1) * draw.chance(0.5, 1) * torch.exp(-days_BS / draw.uniform(0.7, 4.0, 1))
+    )
     weekly_BS = (draw.normal(0.25, 7) * draw.chance(0.4, 1)).gather(1, weekday(time_BS))
     return (1.0 + fading_BS + weekly_BS).clamp(0.0, 2.0)
 
 
 def free_effects(draw: Draw, known_BSK: Tensor) -> Tensor:
-    """What a shop defines itself (weather, footfall, days open): some of it matters, some is pure noise."""
+    """What a shop defines itself (weather, footfall, days open): some of it matters, some is pure
+    noise.
+    """
     steps = known_BSK.shape[1]
     effect_BS = torch.zeros_like(known_BSK[..., 0])
     for slot in range(FIRST_FREE, known_BSK.shape[2]):
-        smooth_BS = draw.walk(torch.ones(draw.rows, device=draw.device), steps, draw.log_uniform(2.0, 60.0))
+        smooth_BS = draw.walk(
+            torch.ones(draw.rows, device=draw.device), steps, draw.log_uniform(2.0, 60.0)
+        )
         flag_BS = draw.intervals(steps, 6, 1.0, 24.0)[0].amax(1)
         # Of seven days a few are lost now and then, and sales with them.
         lost_BS = draw.chance(0.15, steps) * draw.integers(1, 4, steps)
         kind_B1 = draw.uniform(0.0, 1.0, 1)
-        value_BS = torch.where(kind_B1 < 0.45, smooth_BS, torch.where(kind_B1 < 0.8, flag_BS, 7.0 - lost_BS))
+        value_BS = torch.where(
+            kind_B1 < 0.45, smooth_BS, torch.where(kind_B1 < 0.8, flag_BS, 7.0 - lost_BS)
+        )
         told_BS = torch.where(kind_B1 < 0.8, value_BS, (value_BS / 7.0).log() * 2.5)
-        size_B1 = torch.where(kind_B1 < 0.8, draw.normal(0.4, 1), draw.uniform(0.2, 0.5, 1)) * draw.chance(0.6, 1)
+        size_B1 = torch.where(
+            kind_B1 < 0.8, draw.normal(0.4, 1), draw.uniform(0.2, 0.5, 1)
+        ) * draw.chance(0.6, 1)
         present_B1 = draw.chance(0.12, 1)
         effect_BS += size_B1 * told_BS * present_B1
         scale_B1 = draw.log_uniform(0.1, 100.0, 1)
@@ -252,7 +327,9 @@ def free_effects(draw: Draw, known_BSK: Tensor) -> Tensor:
 def surprises(draw: Draw, steps: int) -> Tensor:
     """Bursts that nobody announced: a mention, a bot, a competitor out of stock."""
     burst_BNS, _ = draw.intervals(steps, 3, 1.0, 12.0)
-    return (burst_BNS * draw.normal(1.0, 3, 1) * draw.chance(0.25, 3, 1) * draw.chance(0.4, 1, 1)).sum(1)
+    return (
+        burst_BNS * draw.normal(1.0, 3, 1) * draw.chance(0.25, 3, 1) * draw.chance(0.4, 1, 1)
+    ).sum(1)
 
 
 def counts(draw: Draw, rate_BS: Tensor) -> Tensor:
@@ -261,7 +338,9 @@ def counts(draw: Draw, rate_BS: Tensor) -> Tensor:
     shape_B1 = draw.log_uniform(0.4, 100.0, 1)
     mixed_BS = draw.gamma(shape_B1.expand_as(rate_BS)) / shape_B1
     multiple_B1 = torch.where(
-        draw.chance(0.1, 1) > 0, draw.choice([2.0, 3.0, 6.0, 12.0], [0.4, 0.2, 0.25, 0.15])[:, None], 1.0
+        draw.chance(0.1, 1) > 0,
+        draw.choice([2.0, 3.0, 6.0, 12.0], [0.4, 0.2, 0.25, 0.15])[:, None],
+        1.0,
     )
     mean_BS = torch.where((kind_B1 == 1) | (kind_B1 == 2), rate_BS * mixed_BS, rate_BS)
     open_BS = (draw.uniform(0.0, 1.0, rate_BS.shape[1]) < draw.uniform(0.2, 0.9, 1)).float()
@@ -272,7 +351,9 @@ def counts(draw: Draw, rate_BS: Tensor) -> Tensor:
 
 
 def clicks(draw: Draw, past_BSP: Tensor, rate_BS: Tensor) -> None:
-    """Fill views, carts, favourites and checkouts: noisy signals that lead the demand by a few steps."""
+    """Fill views, carts, favourites and checkouts: noisy signals that lead the demand by a few
+    steps.
+    """
     steps = rate_BS.shape[1]
     index_S = torch.arange(steps, device=draw.device)
     ratio_B1 = draw.log_uniform(3.0, 60.0, 1)

@@ -1,4 +1,6 @@
-"""Columns of a table as numbers: times as UTC milliseconds, flags and categories as 0 and 1, statics one per series."""
+"""Columns of a table as numbers: times as UTC milliseconds, flags and categories as 0 and 1,
+statics one per series.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,16 @@ Floats = NDArray[np.float64]
 Categories = dict[str, tuple[str, ...]]
 
 MAX_CATEGORIES = 12
-# A whole number below this would be a time before 1973: more likely a year, a day number or seconds.
+# A whole number below this would be a time before 1973: more likely a year, a day number or
+# seconds.
 _LEAST_EPOCH_MS = 100_000_000_000
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
 _ZONED = re.compile(r"\d:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$")
 
 
 def times_ms(column: pd.Series) -> Ints:
-    """A column of times as UTC milliseconds: [R]. Times without a zone are UTC, whole numbers epoch milliseconds.
+    """A column of times as UTC milliseconds: [R]. Times without a zone are UTC, whole numbers epoch
+    milliseconds.
 
     Raises:
         InvalidInputError: a time is missing or unreadable, or only some have a time zone.
@@ -36,7 +40,8 @@ def times_ms(column: pd.Series) -> Ints:
     missing = int(column.isna().sum())
     if missing:
         raise InvalidInputError(
-            f"{missing} of {len(column)} rows have no time in column {column.name!r}", hint="fill or drop them"
+            f"{missing} of {len(column)} rows have no time in column {column.name!r}",
+            hint="fill or drop them",
         )
     if pd.api.types.is_numeric_dtype(column):
         return _epoch_ms(column)
@@ -52,7 +57,8 @@ def _epoch_ms(column: pd.Series) -> Ints:
     values = column.to_numpy(np.float64)
     if not (np.isfinite(values).all() and (values >= _LEAST_EPOCH_MS).all()):
         raise InvalidInputError(
-            f"the time {column.iloc[int(np.argmin(values))]} in column {column.name!r} is no time in milliseconds "
+            f"the time {column.iloc[int(np.argmin(values))]} in column {column.name!r} is no "
+            "time in milliseconds "
             "since 1970",
             hint="write dates as 2024-05-31 or 2024-05-31T13:00:00Z",
         )
@@ -67,7 +73,8 @@ def _parsed(column: pd.Series) -> pd.Series:
     zoned = texts.str.contains(_ZONED)
     if zoned.any() and not zoned.all():
         raise InvalidInputError(
-            f"some times in column {column.name!r} have a time zone ({texts[zoned].iloc[0]}) and some have none "
+            f"some times in column {column.name!r} have a time zone ({texts[zoned].iloc[0]}) "
+            "and some have none "
             f"({texts[~zoned].iloc[0]})",
             hint="write all of them in UTC, or all with their zone",
         )
@@ -77,13 +84,16 @@ def _parsed(column: pd.Series) -> pd.Series:
     if stamps.isna().any():
         wrong = texts[stamps.isna()].iloc[0]
         raise InvalidInputError(
-            f"{wrong!r} in column {column.name!r} is no time", hint="write dates as 2024-05-31 or 2024-05-31T13:00:00Z"
+            f"{wrong!r} in column {column.name!r} is no time",
+            hint="write dates as 2024-05-31 or 2024-05-31T13:00:00Z",
         )
     return stamps
 
 
 def _guessed(texts: pd.Series) -> str:
-    """The format of the first time, which all others must follow: mixed formats would swap days and months."""
+    """The format of the first time, which all others must follow: mixed formats would swap days and
+    months.
+    """
     from pandas.tseries.api import guess_datetime_format
 
     return guess_datetime_format(texts.iloc[0]) or "ISO8601"
@@ -98,17 +108,23 @@ def numbers(column: pd.Series) -> Floats:
     import pandas as pd
 
     if pd.api.types.is_datetime64_any_dtype(column):
-        raise InvalidInputError(f"column {column.name!r} holds dates", hint="give numbers, flags or text")
+        raise InvalidInputError(
+            f"column {column.name!r} holds dates", hint="give numbers, flags or text"
+        )
     if pd.api.types.is_numeric_dtype(column):
         found: Floats = column.to_numpy(np.float64, na_value=np.nan)
     else:
         values = pd.to_numeric(column, errors="coerce")
         wrong = values.isna() & column.notna() & (column.astype(str).str.lower() != "nan")
         if wrong.any():
-            raise InvalidInputError(f"{column[wrong].iloc[0]!r} in column {column.name!r} is no number")
+            raise InvalidInputError(
+                f"{column[wrong].iloc[0]!r} in column {column.name!r} is no number"
+            )
         found = values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
     if np.isinf(found).any():
-        raise InvalidInputError(f"column {column.name!r} holds an infinite value", hint="leave unknown values empty")
+        raise InvalidInputError(
+            f"column {column.name!r} holds an infinite value", hint="leave unknown values empty"
+        )
     return found
 
 
@@ -124,9 +140,11 @@ def categories(frame: pd.DataFrame, columns: Iterable[str]) -> Categories:
 
 
 def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -> dict[str, Floats]:
-    """Named number columns [R]: a text column becomes one "column=value" a category, all 0 for a value not in `known`.
+    """Named number columns [R]: a text column becomes one "column=value" a category, all 0 for a
+    value not in `known`.
 
-    A text column that is not in `known` is refused; a missing text is missing in each of its columns.
+    A text column that is not in `known` is refused; a missing text is missing in each of its
+    columns.
     """
     found: dict[str, Floats] = {}
     for name in columns:
@@ -136,20 +154,27 @@ def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -
         missing = frame[name].isna().to_numpy()
         texts = frame[name].astype(str).to_numpy()
         for value in known[name]:
-            found[f"{name}={value}"] = np.where(missing, np.nan, (texts == value).astype(np.float64))
+            found[f"{name}={value}"] = np.where(
+                missing, np.nan, (texts == value).astype(np.float64)
+            )
     return found
 
 
 def statics(
     frame: pd.DataFrame, columns: Iterable[str], code_R: Ints, step_R: Ints
 ) -> dict[str, NDArray[np.float64] | NDArray[np.object_]]:
-    """Each series' first value of each column in time: float64, or object (str or None) for text: [N]."""
+    """Each series' first value of each column in time: float64, or object (str or None) for text:
+    [N].
+    """
     names = list(columns)
     if not names:
         return {}
     ordered = frame[names].iloc[np.lexsort((step_R, code_R))]
     first = ordered.groupby(np.sort(code_R), sort=True).first()
-    return {name: _texts(first[name]) if _holds_text(frame[name]) else numbers(first[name]) for name in names}
+    return {
+        name: _texts(first[name]) if _holds_text(frame[name]) else numbers(first[name])
+        for name in names
+    }
 
 
 def _texts(column: pd.Series) -> NDArray[np.object_]:
@@ -159,7 +184,9 @@ def _texts(column: pd.Series) -> NDArray[np.object_]:
 
 
 def _holds_text(column: pd.Series) -> bool:
-    """Whether a column is text or categories rather than numbers, flags, or objects that are all numbers."""
+    """Whether a column is text or categories rather than numbers, flags, or objects that are all
+    numbers.
+    """
     import pandas as pd
 
     if isinstance(column.dtype, pd.CategoricalDtype):

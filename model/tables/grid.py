@@ -1,8 +1,10 @@
-"""The regular steps of a pandas frequency: which step a time belongs to, when a step starts, how many make a season.
+"""The regular steps of a pandas frequency: which step a time belongs to, when a step starts, how
+many make a season.
 
-A frequency of fixed length (hours, days, weeks) keeps each series' own phase where all its times share one, so that
-daily sales stamped at noon stay at noon. Any other frequency (months, quarters, business days) follows the calendar.
-Times of day before a label at the end of a period ("W-SUN", "ME") belong to that period.
+A frequency of fixed length (hours, days, weeks) keeps each series' own phase where all its times
+share one, so that daily sales stamped at noon stay at noon. Any other frequency (months, quarters,
+business days) follows the calendar. Times of day before a label at the end of a period ("W-SUN",
+"ME") belong to that period.
 """
 
 from __future__ import annotations
@@ -18,8 +20,20 @@ from freshet.stream.errors import InvalidInputError
 
 Ints = NDArray[np.int64]
 DAY_MS = 86_400_000
-# Steps of the season that people look at first; the hour for seconds, the day for minutes and hours, the week for days.
-_SEASONS = {"s": 3_600, "min": 1_440, "h": 24, "D": 7, "B": 5, "W": 1, "SM": 24, "M": 12, "Q": 4, "Y": 1}
+# Steps of the season that people look at first; the hour for seconds, the day for minutes and
+# hours, the week for days.
+_SEASONS = {
+    "s": 3_600,
+    "min": 1_440,
+    "h": 24,
+    "D": 7,
+    "B": 5,
+    "W": 1,
+    "SM": 24,
+    "M": 12,
+    "Q": 4,
+    "Y": 1,
+}
 _SUNDAY_MS = 3 * DAY_MS  # 1970-01-04
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 
@@ -55,12 +69,16 @@ class Grid:
             return cls(frequency, offset.nanos // 1_000_000, 0, at_end)
         if isinstance(offset, pd.offsets.Week):
             weekday = _WEEKDAYS.index(offset.name.split("-")[1]) if "-" in offset.name else 6
-            return cls(frequency, 7 * offset.n * DAY_MS, _SUNDAY_MS + (weekday - 6) * DAY_MS, at_end)
+            return cls(
+                frequency, 7 * offset.n * DAY_MS, _SUNDAY_MS + (weekday - 6) * DAY_MS, at_end
+            )
         first = pd.Timestamp(first_ms, unit="ms").normalize()
         return cls(frequency, 0, int(offset.rollback(first).value // 1_000_000), at_end)
 
     def phases(self, time_ms_R: Ints, code_R: Ints, num: int) -> Ints:
-        """The phase of each of `num` series, in ms: its own where all its times share one, else the calendar's."""
+        """The phase of each of `num` series, in ms: its own where all its times share one, else the
+        calendar's.
+        """
         phase_N = np.full(num, self.anchor_ms % self.step_ms if self.step_ms else 0)
         if self.step_ms:
             rest_R = time_ms_R % self.step_ms
@@ -79,17 +97,23 @@ class Grid:
             return np.searchsorted(labels, time_ms_R, side="right") - 1
         if self.at_end:
             # Sunday evening belongs to the week that is labelled Sunday.
-            whole = np.where(phase_R == time_ms_R % self.step_ms, time_ms_R, time_ms_R - time_ms_R % DAY_MS)
+            whole = np.where(
+                phase_R == time_ms_R % self.step_ms, time_ms_R, time_ms_R - time_ms_R % DAY_MS
+            )
             return -((phase_R - whole) // self.step_ms)
         return (time_ms_R - phase_R) // self.step_ms
 
     def times(self, step: Ints, phase: Ints) -> Ints:
-        """The start (or the label) of numbered steps, UTC milliseconds; step 0 and before for padding too."""
+        """The start (or the label) of numbered steps, UTC milliseconds; step 0 and before for
+        padding too.
+        """
         if self.step_ms:
             return step * self.step_ms + phase
         labels = self._labels(self.anchor_ms, int(step.max()) + 1)
         # Padding lies before the first label: it is stepped back by the nominal length.
-        return np.where(step >= 0, labels[np.maximum(step, 0)], labels[0] + step * resolution_ms(self.frequency))
+        return np.where(
+            step >= 0, labels[np.maximum(step, 0)], labels[0] + step * resolution_ms(self.frequency)
+        )
 
     def _labels(self, until_ms: int, periods: int = 0) -> Ints:
         import pandas as pd
@@ -105,7 +129,8 @@ class Grid:
 
 
 def season_length(frequency: str) -> int:
-    """Steps of the season that a frequency suggests; 1 where it has none or a whole number of steps does not fill it.
+    """Steps of the season that a frequency suggests; 1 where it has none or a whole number of steps
+    does not fill it.
 
     >>> [season_length(name) for name in ("h", "15min", "D", "W-SUN", "MS", "QS", "B", "5h")]
     [24, 96, 7, 1, 12, 4, 5, 1]
@@ -148,8 +173,13 @@ def _offset(frequency: str) -> Any:
             offset = pd.tseries.frequencies.to_offset(frequency)
     except ValueError:
         offset = None
-    if offset is None or offset.n < 1 or (isinstance(offset, pd.offsets.Tick) and offset.nanos < 1_000_000):
+    if (
+        offset is None
+        or offset.n < 1
+        or (isinstance(offset, pd.offsets.Tick) and offset.nanos < 1_000_000)
+    ):
         raise InvalidInputError(
-            f"{frequency!r} is no frequency", hint="give a pandas alias such as h, D, W-SUN, MS, QS or 15min"
+            f"{frequency!r} is no frequency",
+            hint="give a pandas alias such as h, D, W-SUN, MS, QS or 15min",
         )
     return offset

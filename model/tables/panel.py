@@ -1,6 +1,8 @@
-"""A table as arrays aligned on the end of each series, and windows of it that hold nothing from after their cutoff.
+"""A table as arrays aligned on the end of each series, and windows of it that hold nothing from
+after their cutoff.
 
-Dimensions: N series, T context steps, H horizon steps, S = T + H, L steps in all, K known and P past covariates.
+Dimensions: N series, T context steps, H horizon steps, S = T + H, L steps in all, K known and P
+past covariates.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ Ints = NDArray[np.int64]
 class Window:
     """N series up to one cutoff each, and what is known in advance of the H steps after it.
 
-    Everything is aligned on the right: the last context step of every series is its last step before the cutoff, and
-    histories shorter than the longest are padded with NaN on the left. The arrays are copies that end at the cutoff,
-    so that no later value can be asked for.
+    Everything is aligned on the right: the last context step of every series is its last step
+    before the cutoff, and histories shorter than the longest are padded with NaN on the left. The
+    arrays are copies that end at the cutoff, so that no later value can be asked for.
 
     Attributes:
         item_ids: N names.
@@ -31,14 +33,17 @@ class Window:
         season_length: steps of the season that yardsticks use.
         time_ms_NS: int64 start of every context and horizon step, UTC milliseconds.
         target_NT: float64 >= 0; NaN where missing or before the series began.
-        known_NSK: float64 numbers, flags and one-hot categories, NaN where missing; context and horizon.
+        known_NSK: float64 numbers, flags and one-hot categories, NaN where missing; context and
+            horizon.
         past_NTP: the same for covariates that end with the context.
         known_names: K names; a one-hot column is "column=value".
         past_names: P names.
-        static: per column N values: float64 with NaN, or object (str or None) for categories and text.
-        length_N: context steps since each series began, which may begin with missing values; None: it began with
-            its first value.
-        country: ISO code whose public holidays are known, besides Christmas and Easter; None: no other.
+        static: per column N values: float64 with NaN, or object (str or None) for categories and
+            text.
+        length_N: context steps since each series began, which may begin with missing values; None:
+            it began with its first value.
+        country: ISO code whose public holidays are known, besides Christmas and Easter; None: no
+            other.
     """
 
     item_ids: tuple[str, ...]
@@ -83,20 +88,24 @@ class Window:
         )
 
     def earlier(self, steps: int, horizon: int | None = None) -> tuple[Window, Floats]:
-        """The same series `steps` steps ago, and what came then: a window to learn from and its actuals [N, H].
+        """The same series `steps` steps ago, and what came then: a window to learn from and its
+        actuals [N, H].
 
         Args:
-            steps: how many steps before this window's cutoff the new one lies; at least the new horizon.
+            steps: how many steps before this window's cutoff the new one lies; at least the new
+                horizon.
             horizon: H of the new window; default this one's.
 
         Raises:
-            InvalidInputError: the history is not that long, or the horizon would reach past this cutoff.
+            InvalidInputError: the history is not that long, or the horizon would reach past this
+                cutoff.
         """
         horizon = self.horizon if horizon is None else horizon
         cutoff = self.context_length - steps
         if not (horizon >= 1 and steps >= horizon and cutoff >= 1):
             raise InvalidInputError(
-                f"a window {steps} steps ago with a horizon of {horizon} does not fit into a history of "
+                f"a window {steps} steps ago with a horizon of {horizon} does not fit into a "
+                "history of "
                 f"{self.context_length} steps",
                 hint="ask for at least the horizon and less than the history",
             )
@@ -121,7 +130,8 @@ class Panel:
         frequency: pandas offset alias of a step.
         resolution_ms: nominal length of a step.
         season_length: steps of the season that yardsticks use.
-        length_N: steps from the first to the last row of each series; what lies left of them is padding.
+        length_N: steps from the first to the last row of each series; what lies left of them is
+            padding.
         time_ms_NL: int64 start of every step, UTC milliseconds.
         target_NL: float64 >= 0, NaN where missing.
         known_NLK: known covariates, see `Window`.
@@ -152,16 +162,22 @@ class Panel:
         return len(self.item_ids)
 
     def long_enough(self, steps: int) -> NDArray[np.bool_]:
-        """Which series have a step of history before a cutoff `steps` steps before their own end: [N]."""
+        """Which series have a step of history before a cutoff `steps` steps before their own end:
+        [N].
+        """
         return self.length_N > steps
 
     def window(self, steps: int, horizon: int) -> Window:
-        """What may be known at a cutoff `steps` steps before each series' own end; too short series are left out.
+        """What may be known at a cutoff `steps` steps before each series' own end; too short series
+        are left out.
 
         Raises:
             InvalidInputError: no series is long enough, or the horizon reaches past the end.
         """
-        _require(1 <= horizon <= steps, f"a horizon of {horizon} steps does not fit into the last {steps} steps")
+        _require(
+            1 <= horizon <= steps,
+            f"a horizon of {horizon} steps does not fit into the last {steps} steps",
+        )
         kept = self.long_enough(steps)
         _require(
             bool(kept.any()),
@@ -190,14 +206,17 @@ class Panel:
         )
 
     def actual(self, steps: int, horizon: int) -> Floats:
-        """What came after the cutoff of `window(steps, horizon)`: [N, H]. Never give it to a model."""
+        """What came after the cutoff of `window(steps, horizon)`: [N, H]. Never give it to a
+        model.
+        """
         L = self.target_NL.shape[1]
         return self.target_NL[self.long_enough(steps), L - steps : L - steps + horizon].copy()
 
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """Rolling origins as fev places them: W cutoffs, `window_step` apart, the last one horizon before each end.
+    """Rolling origins as fev places them: W cutoffs, `window_step` apart, the last one horizon
+    before each end.
 
     Cutoffs are steps from each series' own end, so series that end earlier have earlier cutoffs.
 

@@ -1,4 +1,5 @@
-"""Reads a long table (parquet, CSV or a pandas frame) into a `Panel`: one row an item and time, in any order.
+"""Reads a long table (parquet, CSV or a pandas frame) into a `Panel`: one row an item and time, in
+any order.
 
 Dimensions: R rows of the table, N series, L steps, H horizon steps, K covariate columns.
 """
@@ -40,7 +41,8 @@ class Columns:
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
             raise InvalidInputError(
-                f"the column {twice[0]!r} has two roles", hint="a column is item, time, target, known, past or static"
+                f"the column {twice[0]!r} has two roles",
+                hint="a column is item, time, target, known, past or static",
             )
 
     def all(self) -> list[str]:
@@ -56,10 +58,12 @@ class TableSettings:
         columns: which column is what.
         frequency: pandas offset alias of a step.
         season_length: steps of the season that yardsticks use; None: what the frequency suggests.
-        missing: what a step without a value means between the first and the last row of a series: "keep" unknown, or
-            "zero" nothing sold.
-        aggregate: how several rows of one item and step are combined; None: that is an error. Covariates are averaged.
-        country: ISO code whose public holidays are known, besides Christmas and Easter; None: no other.
+        missing: what a step without a value means between the first and the last row of a series:
+            "keep" unknown, or "zero" nothing sold.
+        aggregate: how several rows of one item and step are combined; None: that is an error.
+            Covariates are averaged.
+        country: ISO code whose public holidays are known, besides Christmas and Easter; None: no
+            other.
     """
 
     columns: Columns
@@ -79,7 +83,8 @@ class _Cells(NamedTuple):
 
 
 def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFrame:
-    """The named columns of a parquet or CSV file; the column `names` is read as text, so that "007" stays "007".
+    """The named columns of a parquet or CSV file; the column `names` is read as text, so that "007"
+    stays "007".
 
     Raises:
         InvalidInputError: the file cannot be read or lacks a column.
@@ -97,30 +102,41 @@ def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFr
         _need(wanted, found, str(path))
         return pd.read_csv(path, usecols=wanted, dtype={names: str}, low_memory=False)
     except pd.errors.EmptyDataError:
-        raise InvalidInputError(f"{path} is empty", hint="give a table with a header and rows") from None
+        raise InvalidInputError(
+            f"{path} is empty", hint="give a table with a header and rows"
+        ) from None
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} cannot be read as a table: {error}", hint="give parquet or CSV") from error
+        raise InvalidInputError(
+            f"{path} cannot be read as a table: {error}", hint="give parquet or CSV"
+        ) from error
 
 
 def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
-    """The series of a table, each on the regular grid of the frequency from its first to its last row.
+    """The series of a table, each on the regular grid of the frequency from its first to its last
+    row.
 
-    Times are UTC; those with a time zone are converted, whole numbers are epoch milliseconds. A time between two steps
-    belongs to the step it lies in. Text covariates become "column=value" columns of their 12 most frequent values. A
-    static column takes the value of a series' first row that has one.
+    Times are UTC; those with a time zone are converted, whole numbers are epoch milliseconds. A
+    time between two steps belongs to the step it lies in. Text covariates become "column=value"
+    columns of their 12 most frequent values. A static column takes the value of a series' first row
+    that has one.
 
     Raises:
-        InvalidInputError: columns are missing, the table is empty, times or numbers cannot be read, a target is
-            negative or infinite, an item has two rows for one step without `aggregate`, or the country is not known.
+        InvalidInputError: columns are missing, the table is empty, times or numbers cannot be read,
+            a target is negative or infinite, an item has two rows for one step without `aggregate`,
+            or the country is not known.
     """
     columns = settings.columns
     if settings.country is not None:
         # An unknown one is refused at once and not first where events are learnt.
         public_holidays(settings.country, range(2024, 2025))
-    frame = read_table(source, columns.all(), columns.item_id) if isinstance(source, Path) else source
+    frame = (
+        read_table(source, columns.all(), columns.item_id) if isinstance(source, Path) else source
+    )
     _need(columns.all(), list(frame.columns), "the table")
     if not len(frame):
-        raise InvalidInputError("the table has no rows", hint="check the file, or the filter that made it")
+        raise InvalidInputError(
+            "the table has no rows", hint="check the file, or the filter that made it"
+        )
     item_ids, code_R = _items(frame[columns.item_id])
     time_ms_R = encode.times_ms(frame[columns.time])
     target_R = _targets(frame, columns)
@@ -158,16 +174,21 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
     )
 
 
-def window_ahead(panel: Panel, horizon: int, columns: Columns, future: Path | pd.DataFrame | None = None) -> Window:
-    """Everything up to each series' own end, and the `horizon` steps after it: what a forecast is made from.
+def window_ahead(
+    panel: Panel, horizon: int, columns: Columns, future: Path | pd.DataFrame | None = None
+) -> Window:
+    """Everything up to each series' own end, and the `horizon` steps after it: what a forecast is
+    made from.
 
     Args:
         panel: the past.
         horizon: H, steps to forecast.
-        columns: which column of `future` is what; of its roles only item, time and known are looked at.
-        future: a table of the known covariates of these steps. What it does not give is missing: all of them when it
-            is None, columns or rows that it lacks; rows of unknown items or other times are left out. A category that
-            the panel has not seen is 0 in each of its columns.
+        columns: which column of `future` is what; of its roles only item, time and known are looked
+            at.
+        future: a table of the known covariates of these steps. What it does not give is missing:
+            all of them when it is None, columns or rows that it lacks; rows of unknown items or
+            other times are left out. A category that the panel has not seen is 0 in each of its
+            columns.
     """
     ahead_NH = times_ahead(panel, horizon)
     ahead_NHK = known_ahead(panel, future, columns, horizon)
@@ -188,13 +209,21 @@ def window_ahead(panel: Panel, horizon: int, columns: Columns, future: Path | pd
     )
 
 
-def known_ahead(panel: Panel, future: Path | pd.DataFrame | None, columns: Columns, horizon: int) -> Floats:
-    """The known covariates of the `horizon` steps after each series' end: [N, H, K], see `window_ahead`."""
+def known_ahead(
+    panel: Panel, future: Path | pd.DataFrame | None, columns: Columns, horizon: int
+) -> Floats:
+    """The known covariates of the `horizon` steps after each series' end: [N, H, K], see
+    `window_ahead`.
+    """
     ahead_NHK = np.full((len(panel), horizon, len(panel.known_names)), np.nan)
     if future is None:
         return ahead_NHK
     named = (columns.item_id, columns.time)
-    frame = read_table(future, (*named, *columns.known), columns.item_id) if isinstance(future, Path) else future
+    frame = (
+        read_table(future, (*named, *columns.known), columns.item_id)
+        if isinstance(future, Path)
+        else future
+    )
     _need(named, list(frame.columns), "the table of known covariates")
     rows = {item_id: row for row, item_id in enumerate(panel.item_ids)}
     row_R = np.array([rows.get(str(value), -1) for value in frame[columns.item_id]], np.int64)
@@ -204,7 +233,9 @@ def known_ahead(panel: Panel, future: Path | pd.DataFrame | None, columns: Colum
     grid, phase_N, last_N = _grid_of(panel)
     step_R = grid.steps(encode.times_ms(frame[columns.time]), phase_N[row_R]) - last_N[row_R] - 1
     used = np.flatnonzero((step_R >= 0) & (step_R < horizon))
-    values = encode.covariates(frame, [name for name in columns.known if name in frame.columns], panel.categories)
+    values = encode.covariates(
+        frame, [name for name in columns.known if name in frame.columns], panel.categories
+    )
     for index, name in enumerate(panel.known_names):
         if name in values:
             ahead_NHK[row_R[used], step_R[used], index] = values[name][used]
@@ -229,7 +260,8 @@ def _need(wanted: Iterable[str], found: list[str], place: str) -> None:
     missing = [name for name in wanted if name not in found]
     if missing:
         raise InvalidInputError(
-            f"{place} has no column {', '.join(map(repr, missing))}", hint=f"it has {', '.join(map(str, found))}"
+            f"{place} has no column {', '.join(map(repr, missing))}",
+            hint=f"it has {', '.join(map(str, found))}",
         )
 
 
@@ -239,7 +271,9 @@ def _items(column: pd.Series) -> tuple[tuple[str, ...], Ints]:
 
     missing = int(column.isna().sum())
     if missing:
-        raise InvalidInputError(f"{missing} rows have no item in column {column.name!r}", hint="fill or drop them")
+        raise InvalidInputError(
+            f"{missing} rows have no item in column {column.name!r}", hint="fill or drop them"
+        )
     coarse = column.astype("category")
     name_of, names = pd.factorize(coarse.cat.categories.astype(str), sort=True)
     code_R = name_of[coarse.cat.codes.to_numpy()].astype(np.int64)
@@ -252,7 +286,8 @@ def _targets(frame: pd.DataFrame, columns: Columns) -> Floats:
     if (target_R < 0).any():
         row = frame.iloc[int(np.argmax(target_R < 0))]
         raise InvalidInputError(
-            f"the target {row[columns.target]} of item {row[columns.item_id]!r} at {row[columns.time]} is negative",
+            f"the target {row[columns.target]} of item {row[columns.item_id]!r} at "
+            f"{row[columns.time]} is negative",
             hint="sales are at least 0: take returns out of the table, or clip them to 0",
         )
     return target_R
@@ -266,11 +301,14 @@ def _spans(step_R: Ints, code_R: Ints, num: int) -> tuple[Ints, Ints]:
     return first_N, last_N
 
 
-def _cells(step_R: Ints, code_R: Ints, last_N: Ints, length_N: Ints, aggregate: str | None) -> _Cells:
+def _cells(
+    step_R: Ints, code_R: Ints, last_N: Ints, length_N: Ints, aggregate: str | None
+) -> _Cells:
     longest = int(length_N.max())
     if len(last_N) * longest > MAX_CELLS:
         raise InvalidInputError(
-            f"{len(last_N)} series of up to {longest} steps are more than the {MAX_CELLS:,} cells that fit",
+            f"{len(last_N)} series of up to {longest} steps are more than the {MAX_CELLS:,} "
+            "cells that fit",
             hint="check the frequency and the times, or choose fewer series",
         )
     flat_R = code_R * longest + longest - 1 - (last_N[code_R] - step_R)

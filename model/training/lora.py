@@ -1,4 +1,6 @@
-"""Low-rank additions to a network's matrices (Hu et al. 2021, "LoRA"): trained alone, then made part of them."""
+"""Low-rank additions to a network's matrices (Hu et al. 2021, "LoRA"): trained alone, then made
+part of them.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,14 @@ MATRICES = ("qkv", "out", "up", "down")
 
 
 def attach(network: FreshetNetwork) -> Callable[[], FreshetNetwork]:
-    """Give the attention's and the MLPs' matrices additions of rank 8 that start at zero; nothing else can learn then.
+    """Give the attention's and the MLPs' matrices additions of rank 8 that start at zero; nothing
+    else can learn then.
 
     Changes the network in place and draws from torch's global generator.
 
     Returns:
-        What to call after training: it makes the additions part of the matrices and returns a plain network.
+        What to call after training: it makes the additions part of the matrices and returns a plain
+            network.
 
     Raises:
         InvalidInputError: peft is not installed.
@@ -28,7 +32,10 @@ def attach(network: FreshetNetwork) -> Callable[[], FreshetNetwork]:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise InvalidInputError(
-            "tuning with lora needs the package peft, which is not installed", hint="pip install 'freshet[train]'"
+            "tuning with lora needs the package peft, which is not installed",
+            hint="pip install 'freshet[train]'",
         ) from None
-    adapted = get_peft_model(network, LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=list(MATRICES)))
+    adapted = get_peft_model(
+        network, LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=list(MATRICES))
+    )
     return lambda: cast(FreshetNetwork, adapted.merge_and_unload())

@@ -11,11 +11,14 @@ from freshet.model.network import FreshetOutput
 WEIGHT_BOUNDS = (0.3, 3.0)
 
 
-def pinball_loss(quantiles_BHQ: Tensor, target_BH: Tensor, levels_Q: Tensor, weight_BH: Tensor | None = None) -> Tensor:
-    """Return the mean pinball loss over observed steps and levels, a scalar; 0 when nothing is observed.
+def pinball_loss(
+    quantiles_BHQ: Tensor, target_BH: Tensor, levels_Q: Tensor, weight_BH: Tensor | None = None
+) -> Tensor:
+    """Return the mean pinball loss over observed steps and levels, a scalar; 0 when nothing is
+    observed.
 
-    NaN in `target_BH` means not observed (a stock-out, not yet matured). `weight_BH` says how much a step counts beside
-    the others; it must not depend on the target, or the quantiles would lean.
+    NaN in `target_BH` means not observed (a stock-out, not yet matured). `weight_BH` says how much
+    a step counts beside the others; it must not depend on the target, or the quantiles would lean.
 
     >>> q = torch.tensor([[[1.0, 3.0]]]); y = torch.tensor([[2.0]])
     >>> round(pinball_loss(q, y, torch.tensor([0.1, 0.9])).item(), 3)
@@ -29,12 +32,16 @@ def pinball_loss(quantiles_BHQ: Tensor, target_BH: Tensor, levels_Q: Tensor, wei
 
 
 def network_loss(output: FreshetOutput, actual_BH: Tensor, levels_Q: Tensor) -> Tensor:
-    """The pinball loss on the network's scale, where arcsinh has not changed which quantiles are best.
+    """The pinball loss on the network's scale, where arcsinh has not changed which quantiles are
+    best.
 
-    Steps of which much is expected count for more, as they do in every metric in units: a step's weight is how many
-    units one step of z is worth there, relative to the row's middle, and bounded.
+    Steps of which much is expected count for more, as they do in every metric in units: a step's
+    weight is how many units one step of z is worth there, relative to the row's middle, and
+    bounded.
     """
     loc_B1, scale_B1 = output.scaling.loc_B[:, None], output.scaling.scale_B[:, None]
     expected_BH = torch.sinh((output.expected_BH * scale_B1 + loc_B1).clamp(-10.0, 10.0))
-    weight_BH = torch.sqrt((expected_BH.square() + 1.0) / (torch.sinh(loc_B1).square() + 1.0)).clamp(*WEIGHT_BOUNDS)
+    weight_BH = torch.sqrt(
+        (expected_BH.square() + 1.0) / (torch.sinh(loc_B1).square() + 1.0)
+    ).clamp(*WEIGHT_BOUNDS)
     return pinball_loss(output.z_BHQ, to_z(actual_BH, output.scaling), levels_Q, weight_BH)

@@ -68,7 +68,8 @@ class PretrainSettings:
 def learning_rate_at(step: int, settings: PretrainSettings) -> float:
     """Warm-up, stable, then square-root decay to zero over the last share of the steps.
 
-    >>> settings = PretrainSettings(Path("."), steps=100, learning_rate=1.0, warmup_steps=10, decay_share=0.5)
+    >>> settings = PretrainSettings(Path("."), steps=100, learning_rate=1.0, warmup_steps=10,
+    ...     decay_share=0.5)
     >>> [round(learning_rate_at(step, settings), 2) for step in (0, 9, 49, 100)]
     [0.1, 1.0, 1.0, 0.0]
     """
@@ -79,7 +80,9 @@ def learning_rate_at(step: int, settings: PretrainSettings) -> float:
 
 
 class Pretraining:
-    """Network, optimiser, averaged weights and random state of one run, saved and restored together."""
+    """Network, optimiser, averaged weights and random state of one run, saved and restored
+    together.
+    """
 
     def __init__(self, settings: PretrainSettings) -> None:
         torch.manual_seed(settings.seed)
@@ -89,24 +92,31 @@ class Pretraining:
         self.network = FreshetNetwork(self.config)
         self.network.train()
         place(self.network, self.device)
-        self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
+        self.average = {
+            name: value.detach().clone() for name, value in self.network.named_parameters()
+        }
         self.optimiser = torch.optim.AdamW(
             _parameter_groups(self.network, settings.weight_decay), betas=(0.9, 0.98), foreach=True
         )
         self.levels_Q = torch.tensor(self.config.quantile_levels, device=self.device)
         self.step = 0
         self.wall_s = 0.0
-        # A GPU waits for whoever launches its kernels: the next windows are drawn while gradients are computed.
+        # A GPU waits for whoever launches its kernels: the next windows are drawn while gradients
+        # are computed.
         self._ahead = ThreadPoolExecutor(1) if torch.device(self.device).type == "cuda" else None
         self._coming: dict[int, Future[tuple[Batch, Tensor]]] = {}
 
     def advance(self) -> Tensor:
-        """One optimiser step; returns its loss, on the device. Data depend on seed and step alone."""
+        """One optimiser step; returns its loss, on the device. Data depend on seed and step
+        alone.
+        """
         coming = self._coming.pop(self.step, None)
         batch, actual_BH = self._windows(self.step) if coming is None else coming.result()
         if self._ahead is not None:
             self._coming[self.step + 1] = self._ahead.submit(self._windows, self.step + 1)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.settings.mixed_precision):
+        with torch.autocast(
+            torch.device(self.device).type, torch.bfloat16, enabled=self.settings.mixed_precision
+        ):
             output = self.network(*batch.arguments())
         loss = network_loss(output, actual_BH, self.levels_Q)
         torch.autograd.backward(loss)
@@ -133,7 +143,9 @@ class Pretraining:
         # A short memory at first, or the random start would linger in the average.
         keep = min(self.settings.averaging, self.step / (self.step + 10.0))
         values = {name: value.detach() for name, value in self.network.named_parameters()}
-        torch._foreach_lerp_([self.average[name] for name in values], list(values.values()), 1.0 - keep)
+        torch._foreach_lerp_(
+            [self.average[name] for name in values], list(values.values()), 1.0 - keep
+        )
 
     def averaged(self) -> FreshetNetwork:
         """A copy of the network that carries the averaged weights, in evaluation mode."""
@@ -152,7 +164,9 @@ class Pretraining:
         directory = self.settings.output
         directory.mkdir(parents=True, exist_ok=True)
         facts = {"step": str(self.step), "wall_s": str(self.wall_s)}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, directory / "new.tmp", metadata=facts)
+        save_file(
+            {k: v.contiguous() for k, v in tensors.items()}, directory / "new.tmp", metadata=facts
+        )
         os.replace(directory / "new.tmp", directory / CHECKPOINT)
         state = {"step": self.step, "wall_s": self.wall_s, "settings": _plain(self.settings)}
         (directory / STATE).write_text(json.dumps(state, indent=1))
@@ -178,7 +192,10 @@ class Pretraining:
 def _parameter_groups(network: FreshetNetwork, weight_decay: float) -> list[dict[str, object]]:
     matrices = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -189,10 +206,15 @@ def _plain(settings: PretrainSettings) -> dict[str, object]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
 
 
-def held_out(settings: PretrainSettings, config: FreshetConfig, batches: int = 6) -> list[tuple[Batch, Tensor]]:
+def held_out(
+    settings: PretrainSettings, config: FreshetConfig, batches: int = 6
+) -> list[tuple[Batch, Tensor]]:
     """Batches of the mixture that no training step draws."""
     generator = torch.Generator(pick_device(settings.device)).manual_seed(2**40 + settings.seed)
-    lengths = {"context_length": config.context_length, "prediction_length": config.prediction_length}
+    lengths = {
+        "context_length": config.context_length,
+        "prediction_length": config.prediction_length,
+    }
     return [sample(generator, 256, **lengths) for _ in range(batches)]
 
 
@@ -211,7 +233,9 @@ def skill(network: FreshetNetwork, batches: list[tuple[Batch, Tensor]]) -> dict[
 
 
 def row_skill(batch: Batch, actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> float:
-    """1 - WQL / WQL of seasonal naive with every row brought to size one, or the largest alone would decide."""
+    """1 - WQL / WQL of seasonal naive with every row brought to size one, or the largest alone
+    would decide.
+    """
     target_BT = batch.target_BT.cpu().numpy()
     naive_BHQ = seasonal_naive(target_BT, actual_BH.shape[1], season_length(batch), levels)
     rows = np.isfinite(naive_BHQ).all((1, 2)) & np.isfinite(actual_BH).any(1)
@@ -234,13 +258,13 @@ def reports(
 ) -> Iterator[dict[str, float]]:
     """Train to the end or to the time limit, yielding a report every so many steps.
 
-    Durable effects: a checkpoint every `checkpoint_every_s` seconds and at the end, where the averaged
-    weights are written too; a killed run repeats what came after the last checkpoint and arrives at the
-    same weights.
+    Durable effects: a checkpoint every `checkpoint_every_s` seconds and at the end, where the
+    averaged weights are written too; a killed run repeats what came after the last checkpoint and
+    arrives at the same weights.
 
     Args:
-        advanced: called after every step with the steps made so far and the step's loss; asking for its number makes a
-            GPU wait.
+        advanced: called after every step with the steps made so far and the step's loss; asking for
+            its number makes a GPU wait.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -266,7 +290,9 @@ def reports(
     save_weights(run.averaged(), settings.output / "weights", card=_card(run))
 
 
-def _report(run: Pretraining, losses: list[Tensor], batches: list[tuple[Batch, Tensor]]) -> dict[str, float]:
+def _report(
+    run: Pretraining, losses: list[Tensor], batches: list[tuple[Batch, Tensor]]
+) -> dict[str, float]:
     report = {
         "step": float(run.step),
         "loss": float(torch.stack(losses).mean()),
@@ -278,7 +304,9 @@ def _report(run: Pretraining, losses: list[Tensor], batches: list[tuple[Batch, T
 
 
 def _card(run: Pretraining) -> str:
-    lines = [f"* {name}: {value}" for name, value in _plain(run.settings).items() if name != "output"]
+    lines = [
+        f"* {name}: {value}" for name, value in _plain(run.settings).items() if name != "output"
+    ]
     return "\n".join(
         [
             "# Weights pre-trained on synthetic series",
@@ -292,9 +320,11 @@ def _card(run: Pretraining) -> str:
 
 
 def pretrain(settings: PretrainSettings) -> None:
-    """Train, resuming from the folder's checkpoint; each report is printed and appended to `log.jsonl`.
+    """Train, resuming from the folder's checkpoint; each report is printed and appended to
+    `log.jsonl`.
 
-    A terminal gets a progress bar on standard error, and TensorBoard its scalars in the folder, where it is installed.
+    A terminal gets a progress bar on standard error, and TensorBoard its scalars in the folder,
+    where it is installed.
     """
     from freshet.model.training.watch import board, progress_bar
 

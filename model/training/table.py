@@ -58,12 +58,15 @@ class Trained:
         change = 100.0 * (1.0 - self.after / self.before)
         told = [
             f"{self.steps_made} steps on {self.num_series} series",
-            f"hold-out loss {self.before:.4f} before, {self.after:.4f} after ({change:+.1f} % better)",
+            f"hold-out loss {self.before:.4f} before, {self.after:.4f} after ({change:+.1f} % "
+            "better)",
             f"factor {self.factor:g} (0 is the base, 1 the tuned weights)",
             f"weights in {self.output}, sha256 {self.sha256}",
         ]
         if self.factor == 0.0:
-            told.append("nothing that was learnt helped on the newest steps: these are the base weights")
+            told.append(
+                "nothing that was learnt helped on the newest steps: these are the base weights"
+            )
         return told
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,14 +84,16 @@ def train(
     output: Path,
     base: Path | None = None,
 ) -> Trained:
-    """Fine-tune on a table's past, verify the weights that were written, and tell how much they gained.
+    """Fine-tune on a table's past, verify the weights that were written, and tell how much they
+    gained.
 
-    Training never sees the newest `prediction_length` steps. They decide when to stop and how far to go from the base,
-    so that their loss flatters a little: a backtest on other steps is the fair judge. Rows at the table's end where no
-    series has a target are left out.
+    Training never sees the newest `prediction_length` steps. They decide when to stop and how far
+    to go from the base, so that their loss flatters a little: a backtest on other steps is the fair
+    judge. Rows at the table's end where no series has a target are left out.
 
     Raises:
-        InvalidInputError: the table or the settings cannot be used, no series is long enough, or peft is missing.
+        InvalidInputError: the table or the settings cannot be used, no series is long enough, or
+            peft is missing.
         WeightsError: the base is missing or does not compute what it should.
     """
     forecaster = Forecaster.from_pretrained(base, dtype="float32")
@@ -99,12 +104,22 @@ def train(
     batch, actual_BH = _hold_out(sampler, settings.seed)
 
     tuned = fine_tune(
-        network, sampler, settings=settings, evaluate=lambda tried: held_out_loss(tried, batch, actual_BH)
+        network,
+        sampler,
+        settings=settings,
+        evaluate=lambda tried: held_out_loss(tried, batch, actual_BH),
     )
     chosen = choose(network, tuned.network, batch, actual_BH)
     name = source.name if isinstance(source, Path) else "a frame"
-    facts = {"data": name, "series": len(sampler.rows), "horizon": prediction_length, "base": forecaster.sha256}
-    save_weights(chosen.network, output, card=card(facts | _columns(table) | asdict(settings), chosen))
+    facts = {
+        "data": name,
+        "series": len(sampler.rows),
+        "horizon": prediction_length,
+        "base": forecaster.sha256,
+    }
+    save_weights(
+        chosen.network, output, card=card(facts | _columns(table) | asdict(settings), chosen)
+    )
     written = verify_weights(output)
     return Trained(
         output,
@@ -120,11 +135,14 @@ def train(
 
 
 def card(facts: dict[str, Any], chosen: Tuned) -> str:
-    """The model card: what the weights were made from, how, and what each factor lost on the hold-out."""
+    """The model card: what the weights were made from, how, and what each factor lost on the
+    hold-out.
+    """
     lines = [
         "# Weights fine-tuned on a table",
         "",
-        "Training did not see the newest horizon of the series; it decided when to stop and which factor to take.",
+        "Training did not see the newest horizon of the series; it decided when to stop and "
+        "which factor to take.",
         "",
         *(f"* {name}: {value}" for name, value in facts.items()),
         "",
@@ -141,7 +159,8 @@ def card(facts: dict[str, Any], chosen: Tuned) -> str:
 
 def _columns(table: TableSettings) -> dict[str, str]:
     roles = {
-        name: value if isinstance(value, str) else ", ".join(value) for name, value in asdict(table.columns).items()
+        name: value if isinstance(value, str) else ", ".join(value)
+        for name, value in asdict(table.columns).items()
     }
     return {name: value for name, value in roles.items() if value} | {"frequency": table.frequency}
 
@@ -150,8 +169,12 @@ def _sold(panel: Panel, horizon: int, table: TableSettings) -> Window:
     """All of the past up to the last step at which any series has a target."""
     sold = np.flatnonzero(np.isfinite(panel.target_NL).any(0))
     if not len(sold):
-        raise InvalidInputError(f"column {table.columns.target!r} holds no target at all", hint="name another column")
-    return window_ahead(_without_end(panel, panel.target_NL.shape[1] - 1 - int(sold[-1])), horizon, table.columns)
+        raise InvalidInputError(
+            f"column {table.columns.target!r} holds no target at all", hint="name another column"
+        )
+    return window_ahead(
+        _without_end(panel, panel.target_NL.shape[1] - 1 - int(sold[-1])), horizon, table.columns
+    )
 
 
 def _without_end(panel: Panel, steps: int) -> Panel:
@@ -175,7 +198,8 @@ def _hold_out(sampler: PastWindows, seed: int) -> tuple[Batch, Tensor]:
         if bool(torch.isfinite(actual_BH).any()):
             return batch, actual_BH
     raise InvalidInputError(
-        f"no series is long enough to learn from: it takes one horizon to hold out and some history before it; "
+        "no series is long enough to learn from: it takes one horizon to hold out and some "
+        "history before it; "
         f"the longest has {sampler.dressed.target_NT.shape[1]} steps",
         hint="give more history, or a shorter --prediction-length",
     )

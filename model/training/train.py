@@ -1,4 +1,6 @@
-"""Fine-tuning: a tuned copy of a network from matured windows, and the way back towards the base."""
+"""Fine-tuning: a tuned copy of a network from matured windows, and the way back towards the
+base.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from freshet.model.training.loss import network_loss
 from freshet.stream.errors import InvalidInputError
 
 Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
-"""Draws training windows with the given generator: contexts and their actuals [B, H], NaN = not observed."""
+"""Draws training windows with the given generator: contexts and their actuals [B, H], NaN = not
+observed.
+"""
 Evaluate = Callable[[FreshetNetwork], float]
 """The loss of a network, in evaluation mode, on windows that no step learns from."""
 
@@ -33,8 +37,9 @@ class FineTuneSettings:
         batch_size: rows that pass through the network at once; a larger draw is accumulated.
         learning_rate: reached after the warm-up, falling linearly to a tenth at the last step.
         gradient_norm_max: longer gradients are shortened to it.
-        tune: "full" updates everything, "top" the last encoder layer and the head, "lora" low-rank additions to the
-            matrices of `freshet.model.training.lora`, which are part of them afterwards.
+        tune: "full" updates everything, "top" the last encoder layer and the head, "lora" low-rank
+            additions to the matrices of `freshet.model.training.lora`, which are part of them
+            afterwards.
         dropout: share of each layer's output dropped while training.
         mixed_precision: compute in bfloat16 where that is safe; the weights stay float32.
         check_every_steps: steps between two looks at a hold-out, where one is given.
@@ -67,17 +72,24 @@ class FineTuneResult:
 
 
 def fine_tune(
-    network: FreshetNetwork, sampler: Sampler, *, settings: FineTuneSettings, evaluate: Evaluate | None = None
+    network: FreshetNetwork,
+    sampler: Sampler,
+    *,
+    settings: FineTuneSettings,
+    evaluate: Evaluate | None = None,
 ) -> FineTuneResult:
     """Return a tuned float32 copy of `network`, in evaluation mode; the given one is not touched.
 
-    Blocks for the whole run. A step whose draw holds no observed actual changes no weight; its loss is 0.
+    Blocks for the whole run. A step whose draw holds no observed actual changes no weight; its loss
+    is 0.
 
     Args:
-        evaluate: a hold-out to stop early at: the weights of each run's best look are kept. None: all steps are made.
+        evaluate: a hold-out to stop early at: the weights of each run's best look are kept. None:
+            all steps are made.
 
     Raises:
-        InvalidInputError: the settings make no sense, the loss is no longer finite, or peft is missing.
+        InvalidInputError: the settings make no sense, the loss is no longer finite, or peft is
+            missing.
     """
     _check(settings)
     runs = [
@@ -111,7 +123,9 @@ def _optimise(
     network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
 ) -> list[float]:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
     generator = torch.Generator().manual_seed(settings.seed)
     best = None if evaluate is None else _Best(network, evaluate, settings.patience)
     losses = []
@@ -172,14 +186,17 @@ def learning_rate_at(step: int, settings: FineTuneSettings) -> float:
 
 @torch.no_grad()
 def held_out_loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> float:
-    """Mean pinball loss on the network's own scale: comparable between networks, not between batches.
+    """Mean pinball loss on the network's own scale: comparable between networks, not between
+    batches.
 
     Some rows at a time, wherever the network is, each row counting alike.
     """
     device = next(network.parameters()).device
     total = 0.0
     for part in torch.split(torch.arange(len(batch)), HELD_OUT_ROWS):
-        total += float(_loss(network, batch.rows(part).to(device), actual_BH[part].to(device))) * len(part)
+        total += float(
+            _loss(network, batch.rows(part).to(device), actual_BH[part].to(device))
+        ) * len(part)
     return total / len(batch)
 
 
@@ -191,7 +208,9 @@ def interpolate(base: FreshetNetwork, tuned: FreshetNetwork, factor: float) -> F
     (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
     """
     if not 0.0 <= factor <= 1.0:
-        raise InvalidInputError(f"the interpolation factor is {factor}; expected 0 (base) to 1 (tuned)")
+        raise InvalidInputError(
+            f"the interpolation factor is {factor}; expected 0 (base) to 1 (tuned)"
+        )
     mixed = copy.deepcopy(base)
     mixed.train(mode=False)
     place(mixed, dtype=torch.float32)
@@ -203,11 +222,15 @@ def interpolate(base: FreshetNetwork, tuned: FreshetNetwork, factor: float) -> F
 
 @torch.no_grad()
 def average(networks: list[FreshetNetwork]) -> FreshetNetwork:
-    """Return a network whose weights are the mean of those given, of which there is at least one; one is itself."""
+    """Return a network whose weights are the mean of those given, of which there is at least one;
+    one is itself.
+    """
     if len(networks) == 1:
         return networks[0]
     mean = copy.deepcopy(networks[0])
-    for same in zip(mean.parameters(), *(network.parameters() for network in networks), strict=True):
+    for same in zip(
+        mean.parameters(), *(network.parameters() for network in networks), strict=True
+    ):
         same[0].copy_(torch.stack(same[1:]).mean(0))
     return mean
 
@@ -219,11 +242,15 @@ def _check(settings: FineTuneSettings) -> None:
         told = ", ".join(f"{name}={getattr(settings, name)}" for name in wrong)
         raise InvalidInputError(f"fine-tuning with {told}; expected a number above zero")
     if not 0.0 <= settings.dropout < 1.0:
-        raise InvalidInputError(f"fine-tuning with dropout={settings.dropout}; expected 0 to below 1")
+        raise InvalidInputError(
+            f"fine-tuning with dropout={settings.dropout}; expected 0 to below 1"
+        )
 
 
 def _choose(network: FreshetNetwork, tune: str) -> Callable[[], FreshetNetwork]:
-    """Let the chosen weights learn and no others; what to call afterwards to get a plain network."""
+    """Let the chosen weights learn and no others; what to call afterwards to get a plain
+    network.
+    """
     if tune == "lora":
         return lora.attach(network)
     if tune == "top":
@@ -240,7 +267,10 @@ def _set_dropout(network: FreshetNetwork, share: float) -> None:
 
 
 def _step(
-    network: FreshetNetwork, drawn: tuple[Batch, Tensor], optimiser: torch.optim.Optimizer, settings: FineTuneSettings
+    network: FreshetNetwork,
+    drawn: tuple[Batch, Tensor],
+    optimiser: torch.optim.Optimizer,
+    settings: FineTuneSettings,
 ) -> float:
     """One update from one draw, in chunks of `batch_size` rows weighted by their observed steps."""
     device = next(network.parameters()).device
@@ -257,8 +287,12 @@ def _step(
         torch.autograd.backward(loss)
         total += float(loss.detach())
     if not total < float("inf"):
-        raise InvalidInputError(f"the fine-tuning loss became {total}", hint="lower the learning rate")
-    torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], settings.gradient_norm_max)
+        raise InvalidInputError(
+            f"the fine-tuning loss became {total}", hint="lower the learning rate"
+        )
+    torch.nn.utils.clip_grad_norm_(
+        [p for p in network.parameters() if p.requires_grad], settings.gradient_norm_max
+    )
     optimiser.step()
     return total
 

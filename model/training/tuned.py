@@ -1,4 +1,5 @@
-"""freshet's network as a model of windows: used as it is, or fine-tuned on what lies before a cutoff.
+"""freshet's network as a model of windows: used as it is, or fine-tuned on what lies before a
+cutoff.
 
 Dimensions: N series, T context steps, H horizon steps, Q quantile levels, B rows of a batch.
 """
@@ -26,7 +27,8 @@ from freshet.model.weights import BASE_WEIGHTS, verify_weights
 SHORTEST_CONTEXT = 32  # steps of history before a training window
 SHIFT_WEEKS = 150
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0)
-# What a factor of one must gain on the hold-out to be worth it: one horizon's luck is worth a per cent or two.
+# What a factor of one must gain on the hold-out to be worth it: one horizon's luck is worth a per
+# cent or two.
 PRUDENCE = 0.04
 HOLD_OUT_ROWS = 512
 SHOCK_ROWS_MIN, SHOCK_ROWS_MAX = 30, 256
@@ -43,17 +45,23 @@ class FreshetModel:
         settings: how.
     """
 
-    def __init__(self, forecaster: Forecaster, *, tune: bool, settings: FineTuneSettings = SETTINGS) -> None:
+    def __init__(
+        self, forecaster: Forecaster, *, tune: bool, settings: FineTuneSettings = SETTINGS
+    ) -> None:
         self.name = "freshet"
         self.needs_fit = tune
         self.base, self.forecaster = forecaster, forecaster
         self.settings = settings
 
     def fit(self, window: Window) -> None:
-        """Fine-tune a copy of the base weights on the window's past, always starting from the base."""
+        """Fine-tune a copy of the base weights on the window's past, always starting from the
+        base.
+        """
         if self.needs_fit:
             tuned = tune(self.base.network, dress(window), window.horizon, settings=self.settings)
-            self.forecaster = Forecaster(tuned.network, device=str(self.base.device), dtype="float32")
+            self.forecaster = Forecaster(
+                tuned.network, device=str(self.base.device), dtype="float32"
+            )
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles in units at `levels`, sorted and >= 0: [N, H, Q]."""
@@ -71,18 +79,23 @@ def make(weights: Path | None, fine_tune: str) -> FreshetModel:
     return FreshetModel(network, tune=fine_tune != "none")
 
 
-def forecast(forecaster: Forecaster, dressed: Dressed, horizon: int, levels: tuple[float, ...]) -> Floats:
-    """Quantiles of the `horizon` steps after the last known one, in units: [N, H, Q], sorted and >= 0.
+def forecast(
+    forecaster: Forecaster, dressed: Dressed, horizon: int, levels: tuple[float, ...]
+) -> Floats:
+    """Quantiles of the `horizon` steps after the last known one, in units: [N, H, Q], sorted and >=
+    0.
 
-    Beyond the network's own reach its medians stand in for history, piece by piece: the fan there is the one of a
-    single piece and therefore too narrow.
+    Beyond the network's own reach its medians stand in for history, piece by piece: the fan there
+    is the one of a single piece and therefore too narrow.
     """
     N, T = dressed.target_NT.shape
     own_Q, rows = np.array(forecaster.quantile_levels), np.arange(N)
     pieces: list[Floats] = []
     for first in range(0, horizon, forecaster.prediction_length_max):
         steps = min(forecaster.prediction_length_max, horizon - first)
-        batch, _ = dressed.batch(rows, np.full(N, T + first), context=forecaster.context_length, horizon=steps)
+        batch, _ = dressed.batch(
+            rows, np.full(N, T + first), context=forecaster.context_length, horizon=steps
+        )
         quantiles_NHQ = forecaster.forecast(batch).cpu().double().numpy()
         pieces.append(at_levels(quantiles_NHQ, own_Q, np.array(levels)))
         median_NH = quantiles_NHQ[..., int(np.abs(own_Q - 0.5).argmin())].astype(np.float32)
@@ -91,7 +104,8 @@ def forecast(forecaster: Forecaster, dressed: Dressed, horizon: int, levels: tup
 
 
 def at_levels(quantiles_NHQ: Floats, own_Q: Floats, levels_Q: Floats) -> Floats:
-    """Quantiles at other levels, on straight lines between the nearest two; beyond the outermost these are given.
+    """Quantiles at other levels, on straight lines between the nearest two; beyond the outermost
+    these are given.
 
     >>> at_levels(np.array([[[1.0, 3.0]]]), np.array([0.4, 0.6]), np.array([0.45, 0.9])).tolist()
     [[[1.5, 3.0]]]
@@ -100,25 +114,33 @@ def at_levels(quantiles_NHQ: Floats, own_Q: Floats, levels_Q: Floats) -> Floats:
     below_Q = np.floor(place_Q).astype(np.int64)
     share_Q = place_Q - below_Q
     above_Q = np.minimum(below_Q + 1, len(own_Q) - 1)
-    # Two products, not a difference: equal neighbours stay equal to the last bit, so that nothing comes unsorted.
-    mixed: Floats = quantiles_NHQ[..., below_Q] * (1.0 - share_Q) + quantiles_NHQ[..., above_Q] * share_Q
+    # Two products, not a difference: equal neighbours stay equal to the last bit, so that nothing
+    # comes unsorted.
+    mixed: Floats = (
+        quantiles_NHQ[..., below_Q] * (1.0 - share_Q) + quantiles_NHQ[..., above_Q] * share_Q
+    )
     return np.maximum.accumulate(mixed, axis=-1)
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A fine-tuned copy, how far it went from the base, and what the hold-out said of each factor."""
+    """A fine-tuned copy, how far it went from the base, and what the hold-out said of each
+    factor.
+    """
 
     network: FreshetNetwork
     factor: float
     held_out: dict[float, float]
 
 
-def tune(base: FreshetNetwork, dressed: Dressed, horizon: int, *, settings: FineTuneSettings = SETTINGS) -> Tuned:
-    """Fine-tune on windows from anywhere in the past; the newest horizon decides how far to go from the base.
+def tune(
+    base: FreshetNetwork, dressed: Dressed, horizon: int, *, settings: FineTuneSettings = SETTINGS
+) -> Tuned:
+    """Fine-tune on windows from anywhere in the past; the newest horizon decides how far to go from
+    the base.
 
-    Training never sees a label of the hold-out. Series that begin less than SHORTEST_CONTEXT steps before it (or half
-    of a shorter table) teach nothing; where all of them do, the base comes back.
+    Training never sees a label of the hold-out. Series that begin less than SHORTEST_CONTEXT steps
+    before it (or half of a shorter table) teach nothing; where all of them do, the base comes back.
     """
     sampler = PastWindows(dressed, min(horizon, base.config.prediction_length), base.config)
     if not len(sampler.rows):
@@ -128,8 +150,13 @@ def tune(base: FreshetNetwork, dressed: Dressed, horizon: int, *, settings: Fine
 
 
 def choose(base: FreshetNetwork, tuned: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> Tuned:
-    """The weights between base and tuned that do best on a hold-out, the further ones having more to show."""
-    held_out = {factor: held_out_loss(interpolate(base, tuned, factor), batch, actual_BH) for factor in FACTORS}
+    """The weights between base and tuned that do best on a hold-out, the further ones having more
+    to show.
+    """
+    held_out = {
+        factor: held_out_loss(interpolate(base, tuned, factor), batch, actual_BH)
+        for factor in FACTORS
+    }
     factor = min(held_out, key=lambda one: held_out[one] * (1.0 + PRUDENCE * one))
     return Tuned(interpolate(base, tuned, factor), factor, held_out)
 
@@ -137,9 +164,10 @@ def choose(base: FreshetNetwork, tuned: FreshetNetwork, batch: Batch, actual_BH:
 class PastWindows:
     """Draws training windows whose labels end before the newest horizon.
 
-    A history holds only a few hundred dates, however many series share them, and a network would learn them by heart.
-    So dates are shifted by whole weeks, and what all series did alike on a date, beyond what is expected, is exchanged
-    for what they did on another one: as much of it as the future holds to be unsure of, and nothing to remember.
+    A history holds only a few hundred dates, however many series share them, and a network would
+    learn them by heart. So dates are shifted by whole weeks, and what all series did alike on a
+    date, beyond what is expected, is exchanged for what they did on another one: as much of it as
+    the future holds to be unsure of, and nothing to remember.
     """
 
     def __init__(self, dressed: Dressed, horizon: int, config: FreshetConfig) -> None:
@@ -151,13 +179,16 @@ class PastWindows:
         begin_N = np.where(seen_NT.any(1), seen_NT.argmax(1), T)
         shortest = min(SHORTEST_CONTEXT, max(self.last // 2, 1))
         self.rows = np.flatnonzero(begin_N + shortest + 1 < self.last)
-        # Half of a long history as context: a window with little of it looks unlike what is forecast.
+        # Half of a long history as context: a window with little of it looks unlike what is
+        # forecast.
         middle = min(self.last // 2, context // 2)
         self.lowest = np.minimum(np.maximum(begin_N[self.rows] + shortest, middle), self.last - 1)
         self.context = context
         self.shocks_T = shared_shocks(dressed, self.last)
 
-    def __call__(self, generator: torch.Generator, rows: int = SETTINGS.batch_size) -> tuple[Batch, Tensor]:
+    def __call__(
+        self, generator: torch.Generator, rows: int = SETTINGS.batch_size
+    ) -> tuple[Batch, Tensor]:
         """Windows at random; labels past the last one that may be learned are NaN."""
         pick = torch.randint(len(self.rows), (rows,), generator=generator).numpy()
         share = torch.rand(rows, generator=generator).numpy()
@@ -165,7 +196,9 @@ class PastWindows:
         ends = (self.lowest[pick] + share * (self.last - self.lowest[pick])).astype(np.int64)
         context = min(self.context, int(ends.max()))
         context += -context % self.patch
-        batch, actual_BH = self.dressed.batch(self.rows[pick], ends, context=context, horizon=self.horizon, train=True)
+        batch, actual_BH = self.dressed.batch(
+            self.rows[pick], ends, context=context, horizon=self.horizon, train=True
+        )
         if self.shocks_T is not None:
             actual_BH *= torch.from_numpy(self._swapped(ends, generator))
         late_BH = ends[:, None] + np.arange(self.horizon) >= self.last
@@ -175,7 +208,9 @@ class PastWindows:
         return replace(batch, start_ms_B=batch.start_ms_B + shift_B), actual_BH
 
     def _swapped(self, ends: Ints, generator: torch.Generator) -> NDArray[np.float32]:
-        """What turns each label's shared shock into that of another stretch of the past with the same weekdays."""
+        """What turns each label's shared shock into that of another stretch of the past with the
+        same weekdays.
+        """
         assert self.shocks_T is not None
         season = max(round(WEEK_MS / self.dressed.resolution_ms), 1)
         steps_H = np.arange(self.horizon)
@@ -183,26 +218,39 @@ class PastWindows:
         cycles_B = torch.randint(2**31, (len(ends),), generator=generator).numpy()
         first_B = ends % season + season * (cycles_B % max((self.last - self.horizon) // season, 1))
         other_BH = np.minimum(first_B[:, None] + steps_H, self.last - 1)
-        ratio_BH: NDArray[np.float32] = np.exp(self.shocks_T[other_BH] - self.shocks_T[own_BH]).astype(np.float32)
+        ratio_BH: NDArray[np.float32] = np.exp(
+            self.shocks_T[other_BH] - self.shocks_T[own_BH]
+        ).astype(np.float32)
         return ratio_BH
 
     def hold_out(self, seed: int) -> tuple[Batch, Tensor]:
         """The newest horizon of some of the series."""
         rows = np.sort(np.random.default_rng(seed).permutation(self.rows)[:HOLD_OUT_ROWS])
         ends = np.full(len(rows), self.last)
-        return self.dressed.batch(rows, ends, context=self.context, horizon=self.horizon, train=True)
+        return self.dressed.batch(
+            rows, ends, context=self.context, horizon=self.horizon, train=True
+        )
 
 
 def shared_shocks(dressed: Dressed, end: int) -> Floats | None:
-    """What all series did alike on each date before step `end`, beyond what is expected of each: log units [T].
+    """What all series did alike on each date before step `end`, beyond what is expected of each:
+    log units [T].
 
-    The median over series of what profiles leave over, less its own mean over the weeks around, bounded. None where
-    steps are shorter than a day or longer than a week, or where the series are few or do not share their dates.
+    The median over series of what profiles leave over, less its own mean over the weeks around,
+    bounded. None where steps are shorter than a day or longer than a week, or where the series are
+    few or do not share their dates.
     """
-    rows = np.linspace(0, len(dressed.target_NT) - 1, min(len(dressed.target_NT), SHOCK_ROWS_MAX)).astype(np.int64)
+    rows = np.linspace(
+        0, len(dressed.target_NT) - 1, min(len(dressed.target_NT), SHOCK_ROWS_MAX)
+    ).astype(np.int64)
     alike = bool((dressed.time_ms_NS[rows] == dressed.time_ms_NS[:1]).all())
     width = 1 + 2 * (SHOCK_WEEKS * WEEK_MS // dressed.resolution_ms)
-    if not (alike and len(rows) >= SHOCK_ROWS_MIN and DAY_MS <= dressed.resolution_ms <= WEEK_MS and end > width):
+    if not (
+        alike
+        and len(rows) >= SHOCK_ROWS_MIN
+        and DAY_MS <= dressed.resolution_ms <= WEEK_MS
+        and end > width
+    ):
         return None
     batch, _ = dressed.batch(rows, np.full(len(rows), end), context=end, horizon=1, train=True)
     scaled = scale_target(batch.target_BT, batch.known_BSK[:, :end, CLOSED] > 0.5)
@@ -212,6 +260,8 @@ def shared_shocks(dressed: Dressed, end: int) -> Floats | None:
     left_BT[scaled.observed_BT == 0] = torch.nan
     median_T = np.nan_to_num(left_BT.nanmedian(0).values.double().numpy())
     ones_T = np.ones_like(median_T)
-    slow_T = np.convolve(median_T, np.ones(width), "same") / np.convolve(ones_T, np.ones(width), "same")
+    slow_T = np.convolve(median_T, np.ones(width), "same") / np.convolve(
+        ones_T, np.ones(width), "same"
+    )
     shocks_T: Floats = np.clip(median_T - slow_T, -1.0, 1.0)
     return shocks_T

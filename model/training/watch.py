@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 Report = dict[str, float]
@@ -38,17 +45,26 @@ def progress_bar(steps: int, console: Console | None = None) -> Iterator[Bar]:
     """A bar on standard error, silent where that is no terminal; printed lines stand above it."""
     console = Console(stderr=True) if console is None else console
     columns = (
-        *(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[skill]}")),
+        *(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[skill]}"),
+        ),
         *(TimeElapsedColumn(), TimeRemainingColumn()),
     )
     # Standard output stays what it is: it may go to a file while the bar is looked at.
-    with Progress(*columns, console=console, disable=not console.is_terminal, redirect_stdout=False) as progress:
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, redirect_stdout=False
+    ) as progress:
         yield Bar(progress, steps)
 
 
 @contextmanager
 def board(folder: Path) -> Iterator[Callable[[Report], None]]:
-    """Writes a report's scalars for TensorBoard; does nothing where tensorboard is not installed."""
+    """Writes a report's scalars for TensorBoard; does nothing where tensorboard is not
+    installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,7 +1,8 @@
 """The life of an alert: firing, updated, resolved, under a fingerprint that stays the same. Pure.
 
-A book of alerts turns signals ("this is so", "this is over") into `Alert` records, and says nothing where nothing
-changed. Its state is the newest record of each fingerprint, so it is restored by reading the alerts topic.
+A book of alerts turns signals ("this is so", "this is over") into `Alert` records, and says nothing
+where nothing changed. Its state is the newest record of each fingerprint, so it is restored by
+reading the alerts topic.
 """
 
 from __future__ import annotations
@@ -20,9 +21,17 @@ MODEL_TYPE = "io.freshet.model"
 FLASH_SALE_TYPE = "io.freshet.flash_sale"
 Severity = Literal["info", "warning", "critical"]
 DRIFT_SEVERITIES: dict[str, Severity] = {"warning": "warning", "drift": "critical"}
-MODEL_FAILURES: dict[str, Severity] = {"rejected": "warning", "rolled_back": "critical", "swap_failed": "critical"}
+MODEL_FAILURES: dict[str, Severity] = {
+    "rejected": "warning",
+    "rolled_back": "critical",
+    "swap_failed": "critical",
+}
 # Which troubles a model event ends.
-MODEL_CURES = {"promoted": ("rejected",), "confirmed": ("rejected", "rolled_back"), "swapped": ("swap_failed",)}
+MODEL_CURES = {
+    "promoted": ("rejected",),
+    "confirmed": ("rejected", "rolled_back"),
+    "swapped": ("swap_failed",),
+}
 MAX_RESOLVED = 10_000
 
 
@@ -57,13 +66,17 @@ class AlertBook:
     _newest: dict[str, Alert] = field(default_factory=dict, init=False)
 
     def restore(self, alert: Alert) -> None:
-        """Take over a record of the alerts topic; the newest of a fingerprint wins, at a tie the later read."""
+        """Take over a record of the alerts topic; the newest of a fingerprint wins, at a tie the
+        later read.
+        """
         known = self._newest.get(alert.subject)
         if known is None or alert.data.updated_at_ms >= known.data.updated_at_ms:
             self._newest[alert.subject] = alert
 
     def apply(self, signal: Signal) -> list[Alert]:
-        """The records that this signal makes; none for a redelivery. The caller publishes, then calls `restore`."""
+        """The records that this signal makes; none for a redelivery. The caller publishes, then
+        calls `restore`.
+        """
         if signal.active:
             return self._fire(signal)
         return [self._resolve(alert, signal) for alert in self._concerned(signal)]
@@ -96,11 +109,14 @@ class AlertBook:
         return [_record(signal, subject, "updated", known.data.starts_at_ms)]
 
     def _concerned(self, signal: Signal) -> list[Alert]:
-        wanted = {"type": signal.type, "subject": signal.subject} | ({"kind": signal.kind} if signal.kind else {})
+        wanted = {"type": signal.type, "subject": signal.subject} | (
+            {"kind": signal.kind} if signal.kind else {}
+        )
         return [
             alert
             for alert in self.firing()
-            if wanted.items() <= alert.data.labels.items() and signal.at_ms >= alert.data.updated_at_ms
+            if wanted.items() <= alert.data.labels.items()
+            and signal.at_ms >= alert.data.updated_at_ms
         ]
 
     def _resolve(self, alert: Alert, signal: Signal) -> Alert:
@@ -122,14 +138,17 @@ class AlertBook:
 def fingerprint(type_: str, subject: str, kind: str) -> str:
     """The stable name of one trouble.
 
-    >>> fingerprint("io.freshet.drift", "shoes", "level") == fingerprint("io.freshet.drift", "shoes", "level")
+    >>> fingerprint("io.freshet.drift", "shoes", "level") == fingerprint("io.freshet.drift",
+    ...     "shoes", "level")
     True
     """
     return xxhash.xxh3_64_hexdigest("\x1f".join((type_, subject, kind)).encode())
 
 
 def drift_signal(alert: DriftAlert) -> Signal:
-    """What a drift alert means: a warning or drift fires its kind, stable ends every kind of the segment."""
+    """What a drift alert means: a warning or drift fires its kind, stable ends every kind of the
+    segment.
+    """
     active = alert.state != "stable"
     return Signal(
         DRIFT_TYPE,
@@ -149,8 +168,23 @@ def model_signals(event: ModelEvent) -> list[Signal]:
     at_ms = event.at_ms
     if severity := MODEL_FAILURES.get(event.kind):
         title = f"Weights {event.version}: {event.kind.replace('_', ' ')}"
-        return [Signal(MODEL_TYPE, "champion", event.kind, True, at_ms, at_ms, severity, title, event.reason)]
-    return [Signal(MODEL_TYPE, "champion", kind, False, at_ms, at_ms) for kind in MODEL_CURES.get(event.kind, ())]
+        return [
+            Signal(
+                MODEL_TYPE,
+                "champion",
+                event.kind,
+                True,
+                at_ms,
+                at_ms,
+                severity,
+                title,
+                event.reason,
+            )
+        ]
+    return [
+        Signal(MODEL_TYPE, "champion", kind, False, at_ms, at_ms)
+        for kind in MODEL_CURES.get(event.kind, ())
+    ]
 
 
 def flash_sale_signal(sale: Promotion, starts_at_ms: int, ends_at_ms: int, now_ms: int) -> Signal:
@@ -169,7 +203,9 @@ def flash_sale_signal(sale: Promotion, starts_at_ms: int, ends_at_ms: int, now_m
     )
 
 
-def _record(signal: Signal, subject: str, state: Literal["firing", "updated", "resolved"], starts_at_ms: int) -> Alert:
+def _record(
+    signal: Signal, subject: str, state: Literal["firing", "updated", "resolved"], starts_at_ms: int
+) -> Alert:
     data = AlertData(
         state=state,
         severity=signal.severity,
@@ -180,9 +216,22 @@ def _record(signal: Signal, subject: str, state: Literal["firing", "updated", "r
         labels={"type": signal.type, "subject": signal.subject, "kind": signal.kind},
         ends_at_ms=signal.at_ms if state == "resolved" else None,
     )
-    identity = xxhash.xxh3_64_hexdigest(f"{subject}\x1f{state}\x1f{signal.at_ms}\x1f{signal.description}".encode())
-    return Alert(id=identity, source=SOURCE, type=signal.type, subject=subject, time=_rfc3339(signal.at_ms), data=data)
+    identity = xxhash.xxh3_64_hexdigest(
+        f"{subject}\x1f{state}\x1f{signal.at_ms}\x1f{signal.description}".encode()
+    )
+    return Alert(
+        id=identity,
+        source=SOURCE,
+        type=signal.type,
+        subject=subject,
+        time=_rfc3339(signal.at_ms),
+        data=data,
+    )
 
 
 def _rfc3339(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(time_ms / 1000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )

@@ -1,9 +1,11 @@
-"""Alerts and retrain triggers as Faust agents; the only door to `faust`. `freshet control` runs `run`.
+"""Alerts and retrain triggers as Faust agents; the only door to `faust`. `freshet control` runs
+`run`.
 
-Faust 0.15 commits what an agent was given whether it raised or not, and keeps tables with a changelog that nothing here
-needs. So agents hold idempotent, low-rate logic only: what is known is rebuilt from whole topics at start, a record
-read twice changes nothing, outputs are acknowledged before the agent takes the next record, and a record that cannot
-be used goes to `<topic>.dlq`. One process is enough; a second one would see part of the partitions only.
+Faust 0.15 commits what an agent was given whether it raised or not, and keeps tables with a
+changelog that nothing here needs. So agents hold idempotent, low-rate logic only: what is known is
+rebuilt from whole topics at start, a record read twice changes nothing, outputs are acknowledged
+before the agent takes the next record, and a record that cannot be used goes to `<topic>.dlq`. One
+process is enough; a second one would see part of the partitions only.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class Output:
 class Controller:
     """What control knows and decides, without Kafka: records in, records out.
 
-    Outputs count as published only when `published` is told so; asking again before that gives them again.
+    Outputs count as published only when `published` is told so; asking again before that gives them
+    again.
     """
 
     topics: Topics
@@ -71,7 +74,9 @@ class Controller:
     book: AlertBook = field(default_factory=AlertBook)
     shop: Shop = field(default_factory=Shop)
 
-    def take(self, topic: str, key: bytes | None, value: bytes | None, timestamp_ms: int) -> list[Output]:
+    def take(
+        self, topic: str, key: bytes | None, value: bytes | None, timestamp_ms: int
+    ) -> list[Output]:
         """Take in one record of an input topic and return what to publish.
 
         Raises:
@@ -115,11 +120,19 @@ class Controller:
 
     def _signals(self, signals: list[Signal]) -> list[Output]:
         alerts = [alert for one in signals for alert in self.book.apply(one)]
-        return [Output(self.topics.alerts, alert.subject, alert, alert.data.updated_at_ms) for alert in alerts]
+        return [
+            Output(self.topics.alerts, alert.subject, alert, alert.data.updated_at_ms)
+            for alert in alerts
+        ]
 
     def _flash_sales(self, now_ms: int) -> list[Signal]:
-        sales = {s.promotion_id: s for s in self.shop.active_promotions(now_ms) if FLASH_SALE in s.kind}
-        begun = [flash_sale_signal(sale, *self.shop.promotion_times(name), now_ms) for name, sale in sales.items()]
+        sales = {
+            s.promotion_id: s for s in self.shop.active_promotions(now_ms) if FLASH_SALE in s.kind
+        }
+        begun = [
+            flash_sale_signal(sale, *self.shop.promotion_times(name), now_ms)
+            for name, sale in sales.items()
+        ]
         firing = [alert.data for alert in self.book.firing() if alert.type == FLASH_SALE_TYPE]
         over = [
             Signal(FLASH_SALE_TYPE, data.labels["subject"], "", False, now_ms, data.starts_at_ms)
@@ -132,7 +145,9 @@ class Controller:
 class Control:
     """The controller with its clock, its publisher and its Faust app."""
 
-    def __init__(self, settings: Settings, controller: Controller, clock: Clock, publisher: Publisher) -> None:
+    def __init__(
+        self, settings: Settings, controller: Controller, clock: Clock, publisher: Publisher
+    ) -> None:
         self._settings = settings
         self._controller = controller
         self._clock = clock
@@ -149,7 +164,8 @@ class Control:
             broker_credentials=credentials(kafka),
             broker_session_timeout=kafka.session_timeout_ms / 1_000,
             broker_heartbeat_interval=max(0.1, min(3.0, kafka.session_timeout_ms / 3_000)),
-            broker_request_timeout=max(kafka.request_timeout_ms, kafka.session_timeout_ms + 1_000) / 1_000,
+            broker_request_timeout=max(kafka.request_timeout_ms, kafka.session_timeout_ms + 1_000)
+            / 1_000,
             consumer_auto_offset_reset="earliest",
             datadir=data_folder,
             store="memory://",
@@ -170,7 +186,12 @@ class Control:
         self.waiting_for = None
 
     def _add_agent(self, app: Any, name: str) -> None:
-        raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+        raw = {
+            "key_type": bytes,
+            "value_type": bytes,
+            "key_serializer": "raw",
+            "value_serializer": "raw",
+        }
 
         async def agent(stream: Any) -> None:
             async for event in stream.events():
@@ -184,9 +205,13 @@ class Control:
             self.waiting_for = None
             try:
                 timestamp_ms = int(message.timestamp * 1_000)
-                outputs = self._controller.take(message.topic, message.key, message.value, timestamp_ms)
+                outputs = self._controller.take(
+                    message.topic, message.key, message.value, timestamp_ms
+                )
             except UNUSABLE as error:
-                log.warning("record_unusable", topic=message.topic, offset=message.offset, error=str(error))
+                log.warning(
+                    "record_unusable", topic=message.topic, offset=message.offset, error=str(error)
+                )
                 letter = self._letter(message, error)
                 await self._until_sent(lambda: self._send_letter(letter))
                 return
@@ -226,14 +251,18 @@ class Control:
             message.value,
             [(name, bytes(value)) for name, value in dict(message.headers or {}).items()],
         )
-        return dead_letter(source, "control", type(error).__name__, str(error), limit_of(self._settings.kafka))
+        return dead_letter(
+            source, "control", type(error).__name__, str(error), limit_of(self._settings.kafka)
+        )
 
     def _send_letter(self, letter: Outgoing) -> None:
         self._publisher.produce(letter.topic, letter.value, key=letter.key, headers=letter.headers)
         self._publisher.flush()
 
     async def _until_sent(self, send: Callable[[], None]) -> None:
-        """Send in a thread and try again until it is acknowledged: an agent that goes on would lose the record."""
+        """Send in a thread and try again until it is acknowledged: an agent that goes on would lose
+        the record.
+        """
         wait_s = RETRY_FIRST_S
         while True:
             try:
@@ -253,7 +282,8 @@ def input_topics(topics: Topics) -> tuple[str, ...]:
 
 
 def restored(settings: Settings) -> tuple[Controller, list[Output]]:
-    """A controller that knows what the topics say so far, and the outputs that were due and are not in them.
+    """A controller that knows what the topics say so far, and the outputs that were due and are not
+    in them.
 
     Alerts are read before what causes them, so that only what a crash left out is said again.
 
@@ -265,7 +295,9 @@ def restored(settings: Settings) -> tuple[Controller, list[Output]]:
     controller = Controller(topics, rules, shop=Shop(settings.events.series_by))
     with TableReader(settings, [*input_topics(topics), topics.alerts]) as reader:
         records = reader.read_to_end()
-    records.sort(key=lambda record: (record.topic != topics.alerts, record.timestamp_ms, record.offset))
+    records.sort(
+        key=lambda record: (record.topic != topics.alerts, record.timestamp_ms, record.offset)
+    )
     missed: list[Output] = []
     for record in records:
         try:
@@ -289,7 +321,10 @@ def credentials(kafka: KafkaSettings) -> Any:
         context = ssl.create_default_context(cafile=kafka.ssl_ca_location or None)
     if kafka.security_protocol.startswith("SASL"):
         if kafka.sasl_mechanism == "OAUTHBEARER":
-            raise ConfigError("freshet control cannot sign in with OAUTHBEARER", hint="use SCRAM-SHA-512 for its user")
+            raise ConfigError(
+                "freshet control cannot sign in with OAUTHBEARER",
+                hint="use SCRAM-SHA-512 for its user",
+            )
         return faust.SASLCredentials(
             mechanism=kafka.sasl_mechanism or "PLAIN",
             username=kafka.sasl_username,
@@ -308,11 +343,16 @@ def run(settings: Settings) -> None:
     ensure_topics(settings, live=True)
     clock = open_clock(connect(settings.redis))
     controller, missed = restored(settings)
-    with Publisher(settings) as publisher, tempfile.TemporaryDirectory(prefix="freshet-control-") as folder:
+    with (
+        Publisher(settings) as publisher,
+        tempfile.TemporaryDirectory(prefix="freshet-control-") as folder,
+    ):
         control = Control(settings, controller, clock, publisher)
         control.send(missed)
         host = settings.telemetry.http_host
-        port = serve_http(settings.control.http_port, lambda: None, lambda: control.waiting_for, host=host)
+        port = serve_http(
+            settings.control.http_port, lambda: None, lambda: control.waiting_for, host=host
+        )
         log.info("started", http_port=port)
         asyncio.run(_serve(control, folder))
     log.info("stopped")

@@ -1,7 +1,9 @@
-"""When training is asked for: a pure state machine over drift alerts, requests and the answers to them.
+"""When training is asked for: a pure state machine over drift alerts, requests and the answers to
+them.
 
-The state is a function of the topics read so far, and a request's id is a hash of what led to it. So a control process
-that starts anew, or reads an alert twice, asks for the same thing again at most, and `learn` answers each id once.
+The state is a function of the topics read so far, and a request's id is a hash of what led to it.
+So a control process that starts anew, or reads an alert twice, asks for the same thing again at
+most, and `learn` answers each id once.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class RetrainRules:
         cooldown_ms: Least time between two requests.
         min_new_data_ms: Least time between a drift's onset and the request.
         schedule_ms: Time between scheduled requests; 0 is never.
-        started_at_ms: The clock when the schedule began, None for the first time `due` is asked; earlier slots are not
-            made up for.
+        started_at_ms: The clock when the schedule began, None for the first time `due` is asked;
+            earlier slots are not made up for.
     """
 
     cooldown_ms: int
@@ -40,7 +42,9 @@ class RetrainRules:
     _answers: dict[str, str] = field(default_factory=dict, init=False)
 
     def observe_drift(self, alert: DriftAlert) -> None:
-        """A segment drifts or is stable again; alerts older than what is known of the segment change nothing."""
+        """A segment drifts or is stable again; alerts older than what is known of the segment
+        change nothing.
+        """
         if alert.detected_at_ms < self._latest_ms.get(alert.segment, 0):
             return
         self._latest_ms[alert.segment] = alert.detected_at_ms
@@ -59,9 +63,13 @@ class RetrainRules:
             self._answers.setdefault(event.request_id, event.kind)
 
     def due(self, now_ms: int) -> RetrainRequest | None:
-        """What to ask for now, or None. Asking again before the request was observed gives an equal request."""
+        """What to ask for now, or None. Asking again before the request was observed gives an equal
+        request.
+        """
         asked_ms = max((r.requested_at_ms for r in self._training()), default=None)
-        if asked_ms is not None and (now_ms - asked_ms < self.cooldown_ms or self._outstanding(now_ms)):
+        if asked_ms is not None and (
+            now_ms - asked_ms < self.cooldown_ms or self._outstanding(now_ms)
+        ):
             return None
         return self._drift_request(now_ms) or self._scheduled_request(now_ms, asked_ms)
 
@@ -70,7 +78,10 @@ class RetrainRules:
 
     def _outstanding(self, now_ms: int) -> bool:
         oldest_ms = now_ms - MAX_OUTSTANDING_COOLDOWNS * self.cooldown_ms
-        return any(r.request_id not in self._answers and r.requested_at_ms > oldest_ms for r in self._training())
+        return any(
+            r.request_id not in self._answers and r.requested_at_ms > oldest_ms
+            for r in self._training()
+        )
 
     def _drift_request(self, now_ms: int) -> RetrainRequest | None:
         alerts = [alert for alert in self._open.values() if self._wants_training(alert)]
@@ -90,10 +101,13 @@ class RetrainRules:
     def _wants_training(self, alert: DriftAlert) -> bool:
         """Not of data that are broken, never trained for with success, nor in vain too often."""
         promoted = any(
-            alert.alert_id in request.alert_ids and self._answers.get(request.request_id) == "promoted"
+            alert.alert_id in request.alert_ids
+            and self._answers.get(request.request_id) == "promoted"
             for request in self._requests.values()
         )
-        return alert.kind != "data" and not promoted and self._attempts(alert.alert_id) < MAX_ATTEMPTS
+        return (
+            alert.kind != "data" and not promoted and self._attempts(alert.alert_id) < MAX_ATTEMPTS
+        )
 
     def _attempts(self, alert_id: str) -> int:
         return sum(alert_id in request.alert_ids for request in self._requests.values())
@@ -103,19 +117,24 @@ class RetrainRules:
             return None
         slot = now_ms // self.schedule_ms
         # A clock that was set back (a replay begins) begins the schedule again.
-        self.started_at_ms = now_ms if self.started_at_ms is None else min(now_ms, self.started_at_ms)
+        self.started_at_ms = (
+            now_ms if self.started_at_ms is None else min(now_ms, self.started_at_ms)
+        )
         since_ms = self.started_at_ms if asked_ms is None else asked_ms
         if slot <= since_ms // self.schedule_ms:
             return None
         return RetrainRequest(
-            request_id=request_id_of("schedule", str(slot)), requested_at_ms=now_ms, reason="schedule"
+            request_id=request_id_of("schedule", str(slot)),
+            requested_at_ms=now_ms,
+            reason="schedule",
         )
 
 
 def request_id_of(reason: str, *parts: str) -> str:
     """A request's id: the reason and a hash of what led to it.
 
-    >>> request_id_of("drift", "a1", "0") == request_id_of("drift", "a1", "0") != request_id_of("drift", "a1", "1")
+    >>> request_id_of("drift", "a1", "0") == request_id_of("drift", "a1",
+    ...     "0") != request_id_of("drift", "a1", "1")
     True
     """
     return f"{reason}-{xxhash.xxh3_64_hexdigest(chr(31).join(parts).encode())}"

@@ -1,4 +1,6 @@
-"""Count what a demo did, from the topics and from Redis only: nobody reports on its own work here."""
+"""Count what a demo did, from the topics and from Redis only: nobody reports on its own work
+here.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class Tally:
     unreadable: int = 0
 
     def count(self, kind: str, value: bytes | None) -> Any:
-        """Count one record of a topic kind (`forecasts`, `scores`, `drift`, ...); returns it decoded, or None."""
+        """Count one record of a topic kind (`forecasts`, `scores`, `drift`, ...); returns it
+        decoded, or None.
+        """
         decoder, add = _KINDS[kind]
         if value is None:
             return None
@@ -83,7 +87,9 @@ class Tally:
             if step.seasonal_naive_pinball is not None:
                 row = np.array([step.pinball, step.seasonal_naive_pinball, score.actual])
                 self.losses += row
-                self.recent[score.bucket_start_ms] = self.recent.get(score.bucket_start_ms, np.zeros(3)) + row
+                self.recent[score.bucket_start_ms] = (
+                    self.recent.get(score.bucket_start_ms, np.zeros(3)) + row
+                )
 
     def _drift(self, alert: DriftAlert) -> None:
         self.drift[f"{alert.alert_id}:{alert.state}"] = alert
@@ -98,13 +104,16 @@ class Tally:
         (self.resolved if alert.data.state == "resolved" else self.fired).add(alert.subject)
 
     def wql(self, newest_buckets: int | None = None) -> tuple[float, float] | None:
-        """(served, seasonal naive) weighted quantile loss, both over the steps where naive has a season of history.
+        """(served, seasonal naive) weighted quantile loss, both over the steps where naive has a
+        season of history.
 
         Args:
             newest_buckets: Only the newest so many scored buckets; None is all of them.
         """
         rows = (
-            [self.losses] if newest_buckets is None else [self.recent[t] for t in sorted(self.recent)[-newest_buckets:]]
+            [self.losses]
+            if newest_buckets is None
+            else [self.recent[t] for t in sorted(self.recent)[-newest_buckets:]]
         )
         served, naive, actual = np.sum(rows, axis=0) if rows else np.zeros(3)
         return (float(served / actual), float(naive / actual)) if actual else None
@@ -116,7 +125,11 @@ class Tally:
     def sections(self) -> dict[str, Any]:
         """The parts of the summary that come from the output topics."""
         served, naive = self.wql() or (None, None)
-        drift = [a for a in sorted(self.drift.values(), key=lambda a: a.detected_at_ms) if a.state == "drift"]
+        drift = [
+            a
+            for a in sorted(self.drift.values(), key=lambda a: a.detected_at_ms)
+            if a.state == "drift"
+        ]
         return {
             "scores": {
                 "matured": len(self.scored),
@@ -130,7 +143,9 @@ class Tally:
                 "promoted": len(self.of_kind("promoted")),
                 "rejected": len(self.of_kind("rejected")),
             },
-            "swaps": [{"version": e.version, "pause_ms": e.pause_ms} for e in self.of_kind("swapped")],
+            "swaps": [
+                {"version": e.version, "pause_ms": e.pause_ms} for e in self.of_kind("swapped")
+            ],
             "weights_versions": sorted(self.versions),
             "alerts": {"firing": len(self.fired), "resolved": len(self.resolved)},
         }
@@ -138,7 +153,10 @@ class Tally:
     def forecast_section(self, published: int) -> dict[str, Any]:
         """`coalesced` counts the cutoffs between the first and the last that nobody forecast."""
         latencies = np.asarray(self.latencies_ms or [np.nan])
-        p50, p99 = (None if np.isnan(latencies).any() else float(np.percentile(latencies, q)) for q in (50, 99))
+        p50, p99 = (
+            None if np.isnan(latencies).any() else float(np.percentile(latencies, q))
+            for q in (50, 99)
+        )
         return {
             "published": published,
             "items": len(self.forecast_items),

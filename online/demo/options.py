@@ -39,7 +39,9 @@ class DemoOptions:
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
-            raise ConfigError(f"--scenario {self.scenario} is unknown", hint=f"one of {', '.join(SCENARIOS)}")
+            raise ConfigError(
+                f"--scenario {self.scenario} is unknown", hint=f"one of {', '.join(SCENARIOS)}"
+            )
         if self.broker not in ("embedded", "kafka"):
             raise ConfigError(f"--broker {self.broker} is unknown", hint="embedded or kafka")
         if self.replay is not None and not self.replay.exists():
@@ -103,7 +105,9 @@ def dashboard_port(asked: int | None, settings: Settings) -> int:
 
 
 def config_text(bootstrap_servers: str, redis_url: str, port: int, data_dir: Path) -> str:
-    """The TOML file that all processes of a demo read, and that a person may pass to any `freshet` command."""
+    """The TOML file that all processes of a demo read, and that a person may pass to any `freshet`
+    command.
+    """
     return "\n".join(
         [
             "# Written by `freshet demo`; pass it as --config to look into the running demo.",

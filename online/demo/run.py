@@ -54,12 +54,15 @@ class Stop:
 def run_demo(options: DemoOptions, config_file: Path | None) -> int:
     """Run until `--seconds` are over or Ctrl-C; returns the exit status.
 
-    Exit status 1 when the books don't balance or no forecast came. Leaves nothing behind but `--data-dir`.
+    Exit status 1 when the books don't balance or no forecast came. Leaves nothing behind but
+    `--data-dir`.
     """
     stop = Stop()
     claim_environ(os.environ)
     with ExitStack() as stack:
-        folder = options.data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-demo-")))
+        folder = options.data_dir or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-demo-"))
+        )
         folder.mkdir(parents=True, exist_ok=True)
         view = stack.enter_context(open_view(Console(file=sys.stdout)))
         demo = Demo(options, folder.resolve(), view, stop)
@@ -98,7 +101,10 @@ class Demo:
             self._page = f"http://127.0.0.1:{settings.dashboard.port}/"
             self._start_child("dashboard", ["dashboard"])
         self._start_child("source", self._source_command(), once=True)
-        view.say(f"broker {settings.kafka.bootstrap_servers}, Redis {settings.redis.url.get_secret_value()}")
+        view.say(
+            f"broker {settings.kafka.bootstrap_servers}, Redis "
+            f"{settings.redis.url.get_secret_value()}"
+        )
         view.say(f"look inside with: freshet COMMAND --config {self._config_file}")
         if self._page:
             view.say(f"page {self._page}")
@@ -112,10 +118,14 @@ class Demo:
         redis = EmbeddedRedis(self._folder / "redis")
         self._services.callback(redis.stop)
         broker = (
-            RealKafka(_kafka_home(), self._folder / "kafka") if self._options.broker == "kafka" else EmbeddedBroker()
+            RealKafka(_kafka_home(), self._folder / "kafka")
+            if self._options.broker == "kafka"
+            else EmbeddedBroker()
         )
         self._services.callback(broker.stop)
-        self._config_file.write_text(config_text(broker.bootstrap_servers, redis.url, port, self._folder), "utf-8")
+        self._config_file.write_text(
+            config_text(broker.bootstrap_servers, redis.url, port, self._folder), "utf-8"
+        )
         return load(self._config_file).settings
 
     def _start_child(self, name: str, command: list[str], *, once: bool = False) -> None:
@@ -127,12 +137,25 @@ class Demo:
         common = ["--speed", str(options.simulated_per_second), "--plan", str(self._plan_file)]
         common += ["--history-days", str(REPLAY_HISTORY_DAYS if options.replay else HISTORY_DAYS)]
         if options.replay:
-            columns = [part for field, column in options.columns.items() for part in ("--map", f"{field}={column}")]
+            columns = [
+                part
+                for field, column in options.columns.items()
+                for part in ("--map", f"{field}={column}")
+            ]
             preset = ["--preset", options.preset] if options.preset else []
             return ["replay", str(options.replay), *preset, *columns, *common]
         items = ["--items", str(options.items)] if options.items else []
         drift = ["--drift-after-ms", str(options.drift_after_ms)]
-        return ["simulate", "--seed", str(options.seed), "--scenario", options.scenario, *items, *drift, *common]
+        return [
+            "simulate",
+            "--seed",
+            str(options.seed),
+            "--scenario",
+            options.scenario,
+            *items,
+            *drift,
+            *common,
+        ]
 
     def back_fill(self) -> None:
         """Until the source says that history is sent and ingest has folded it.
@@ -144,7 +167,9 @@ class Demo:
         while not self._stop.asked:
             plan = read_plan(self._plan_file)
             if plan.get("backfill_done"):
-                self._view.say(f"history is folded after {time.monotonic() - started:.0f} s; live begins")
+                self._view.say(
+                    f"history is folded after {time.monotonic() - started:.0f} s; live begins"
+                )
                 return
             if time.monotonic() - started > BACK_FILL_TIMEOUT_S:
                 raise FreshetError(f"the back-fill did not end in {BACK_FILL_TIMEOUT_S:.0f} s")
@@ -158,10 +183,14 @@ class Demo:
             if any(one.name == "source" and one.finished for one in self._supervisor.services):
                 self._view.say("the source has no more events")
                 return
-            self._tick(f"live at {self._options.simulated_per_second:,.0f} x", read_plan(self._plan_file))
+            self._tick(
+                f"live at {self._options.simulated_per_second:,.0f} x", read_plan(self._plan_file)
+            )
 
     def finish(self) -> int:
-        """Stop the source, let the rest catch up, count, write the summary; returns the exit status."""
+        """Stop the source, let the rest catch up, count, write the summary; returns the exit
+        status.
+        """
         watcher = self._watcher
         assert watcher is not None
         self._supervisor.stop("source")
@@ -170,7 +199,9 @@ class Demo:
         wait_until(lambda: False, SETTLE_S)
         summary = watcher.summary()
         if self._options.summary:
-            self._options.summary.write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+            self._options.summary.write_bytes(
+                orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n"
+            )
         return self._verdict(summary)
 
     def _verdict(self, summary: dict[str, object]) -> int:

@@ -1,4 +1,6 @@
-"""What happened, in plain words: one sentence for each record that a person would want to hear about."""
+"""What happened, in plain words: one sentence for each record that a person would want to hear
+about.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ def of_drift(alert: DriftAlert) -> str:
     if alert.state == "stable":
         return f"{alert.segment} is stable again: forecasts are as good as before the drift"
     word = "drift" if alert.state == "drift" else "a first sign of drift"
-    return f"{word} in {alert.segment} ({alert.kind}) since {when(alert.onset_ms)}: {alert.description}"
+    return (
+        f"{word} in {alert.segment} ({alert.kind}) since {when(alert.onset_ms)}: "
+        f"{alert.description}"
+    )
 
 
 def of_request(request: RetrainRequest) -> str:
@@ -39,7 +44,8 @@ def of_model(event: ModelEvent) -> str:
         "training": f"fine-tuning starts from {event.parent or 'base'}{reason}",
         "rejected": f"the gate keeps the old weights{reason}",
         "promoted": f"the gate promotes {event.version} over {event.parent or 'base'}{reason}",
-        "swapped": f"the worker now serves {event.version}; the swap paused it for {pause_us:.1f} µs",
+        "swapped": f"the worker now serves {event.version}; the swap paused it for "
+        f"{pause_us:.1f} µs",
         "swap_failed": f"the worker refuses {event.version} and keeps the old weights{reason}",
         "confirmed": f"probation is over, {event.version} stays{reason}",
         "rolled_back": f"rolled back to {event.version}{reason}",
@@ -51,4 +57,6 @@ def of_promotion(promotion: Promotion, started: bool) -> str:
     """A sale begins or ends."""
     about = promotion.sku or f"all of {promotion.category}"
     kind = promotion.kind.replace("_", " ")
-    return f"a {kind} on {about} {f'starts, {promotion.discount:.0%} off' if started else 'is over'}"
+    return (
+        f"a {kind} on {about} {f'starts, {promotion.discount:.0%} off' if started else 'is over'}"
+    )

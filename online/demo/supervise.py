@@ -1,4 +1,6 @@
-"""Child processes that are started together, restarted with back-off when they die, and stopped together."""
+"""Child processes that are started together, restarted with back-off when they die, and stopped
+together.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ class Supervisor:
         """Restart what died and whose back-off has passed.
 
         Raises:
-            FreshetError: A service failed `MAX_FAILURES` times within a minute; the text ends with its last log lines.
+            FreshetError: A service failed `MAX_FAILURES` times within a minute; the text ends with
+                its last log lines.
         """
         for service in self.services:
             if service.running or service.finished or service.process is None:
@@ -84,8 +87,12 @@ class Supervisor:
                 self._bury(service)
 
     def stop(self, *names: str) -> None:
-        """Stop the named services for good, all when none is named: SIGTERM at once, SIGKILL after a time-out."""
-        leaving = [service for service in reversed(self.services) if service.name in names or not names]
+        """Stop the named services for good, all when none is named: SIGTERM at once, SIGKILL after
+        a time-out.
+        """
+        leaving = [
+            service for service in reversed(self.services) if service.name in names or not names
+        ]
         for service in leaving:
             if service.running and service.process:
                 service.process.process.terminate()
@@ -104,11 +111,15 @@ class Supervisor:
     def _bury(self, service: Service) -> None:
         assert service.process is not None
         status, now_s = service.process.process.returncode, self._now_s()
-        service.failures_s = [at_s for at_s in service.failures_s if now_s - at_s < FAILURE_WINDOW_S] + [now_s]
+        service.failures_s = [
+            at_s for at_s in service.failures_s if now_s - at_s < FAILURE_WINDOW_S
+        ] + [now_s]
         if len(service.failures_s) >= MAX_FAILURES:
             raise FreshetError(
-                f"{service.name} died {MAX_FAILURES} times within a minute, the last time {_how(status)}",
-                hint=f"its log {self.log_path(service.name)} ends with:\n{self._tail(service.name)}",
+                f"{service.name} died {MAX_FAILURES} times within a minute, the last time "
+                f"{_how(status)}",
+                hint=f"its log {self.log_path(service.name)} ends "
+                f"with:\n{self._tail(service.name)}",
             )
         wait_s = min(FIRST_BACKOFF_S * 2 ** (len(service.failures_s) - 1), MAX_BACKOFF_S)
         service.next_start_s, service.process = now_s + wait_s, None

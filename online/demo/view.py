@@ -53,7 +53,10 @@ class View(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
     def say(self, sentence: str) -> None: ...
     def show(self, status: Status) -> None: ...
@@ -69,7 +72,10 @@ class PlainView:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         return None
 
@@ -95,7 +101,10 @@ class PanelView:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._live.__exit__(kind, error, trace)
 
@@ -110,7 +119,12 @@ class PanelView:
         for label, value in self._status.as_rows():
             table.add_row(Text(label, style="dim"), Text(value))
         story = [Text(f"• {line}") for line in self._lines]
-        return Panel(Group(table, Text(), *story), title="freshet demo", subtitle="Ctrl-C stops", border_style="cyan")
+        return Panel(
+            Group(table, Text(), *story),
+            title="freshet demo",
+            subtitle="Ctrl-C stops",
+            border_style="cyan",
+        )
 
 
 def open_view(console: Console) -> View:

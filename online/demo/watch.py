@@ -1,4 +1,6 @@
-"""What a demo can see from outside: log ends, the books in Redis, the output topics, the source's plan file."""
+"""What a demo can see from outside: log ends, the books in Redis, the output topics, the source's
+plan file.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,12 @@ class Watcher:
         watched = self._partitions(names.orders, names.clicks, names.forecasts, names.windows)
         self._starts = {at: start for at, (start, _) in self._leaders_ready(watched).items()}
 
-    def _leaders_ready(self, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
-        """Offset ranges, asked again while the partitions of new topics still wait for their leaders."""
+    def _leaders_ready(
+        self, partitions: list[tuple[str, int]]
+    ) -> dict[tuple[str, int], tuple[int, int]]:
+        """Offset ranges, asked again while the partitions of new topics still wait for their
+        leaders.
+        """
         deadline = time.monotonic() + LEADERS_TIMEOUT_S
         while True:
             try:

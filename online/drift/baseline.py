@@ -1,4 +1,6 @@
-"""What was usual while forecasts were right, and how far a sum of departures from it may climb by chance."""
+"""What was usual while forecasts were right, and how far a sum of departures from it may climb by
+chance.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ STABLE_BUCKETS = 336  # two weeks of hours
 PRIOR_BUCKETS = 4.0
 PHASE_PRIOR_BUCKETS = 3.0
 SMALLEST_SPREAD = 0.7
-STEP_CAP = 3.0  # the most that one bucket may add to a sum, so that no single bucket raises an alarm
+STEP_CAP = (
+    3.0  # the most that one bucket may add to a sum, so that no single bucket raises an alarm
+)
 BOOTSTRAP_BLOCK = 24
 BOOTSTRAP_PATHS = 200
 BOOTSTRAP_LENGTH = 720
@@ -25,9 +29,11 @@ BOOTSTRAP_MARGIN = 1.25
 
 
 class StableStretch:
-    """Mean, spread and the bias of each hour of the day (of each weekday for daily buckets) of one stream.
+    """Mean, spread and the bias of each hour of the day (of each weekday for daily buckets) of one
+    stream.
 
-    Starts from a prior of a few buckets at mean 0 and spread 1, so that the first day is not taken too seriously.
+    Starts from a prior of a few buckets at mean 0 and spread 1, so that the first day is not taken
+    too seriously.
     """
 
     def __init__(self, phase_of_ms: int) -> None:
@@ -63,7 +69,9 @@ class StableStretch:
         return bucket_ms // self._phase_of_ms % self._num_phases
 
     def _columns(self) -> tuple[NDArray[np.int64], Floats]:
-        return np.array([p for p, _ in self._values], np.int64), np.array([v for _, v in self._values], np.float64)
+        return np.array([p for p, _ in self._values], np.int64), np.array(
+            [v for _, v in self._values], np.float64
+        )
 
     def _fit(self) -> None:
         phases, values = self._columns()
@@ -94,7 +102,9 @@ class Cusum:
     count: int = 0
 
     def update(self, bucket_ms: int, value: float, *, slack: float) -> float:
-        """Add one bucket and return the sum; the onset is the bucket at which the present climb began."""
+        """Add one bucket and return the sum; the onset is the bucket at which the present climb
+        began.
+        """
         if self.total == 0.0:
             self.onset_ms, self.sum, self.count = bucket_ms, 0.0, 0
         self.sum, self.count = self.sum + value, self.count + 1
@@ -108,10 +118,11 @@ class Cusum:
 
 
 def chance_height(stable: Floats, *, slack: float, two_sided: bool, seed: int) -> float:
-    """The height that a CUSUM of such a stretch passes within 30 days of hours with a chance of one in ten.
+    """The height that a CUSUM of such a stretch passes within 30 days of hours with a chance of one
+    in ten.
 
-    Blocks of a day are drawn with replacement, so that the bootstrap keeps whatever neighbouring hours have in common;
-    independent noise of the same size would promise a calm that never comes.
+    Blocks of a day are drawn with replacement, so that the bootstrap keeps whatever neighbouring
+    hours have in common; independent noise of the same size would promise a calm that never comes.
     """
     rng = np.random.default_rng(seed)
     num_blocks = -(-BOOTSTRAP_LENGTH // BOOTSTRAP_BLOCK)
@@ -127,7 +138,9 @@ def chance_height(stable: Floats, *, slack: float, two_sided: bool, seed: int) -
 
 
 def block_noise(stable: Floats, length: int) -> float:
-    """Standard deviation of the mean of `length` neighbouring values, never below that of independent ones."""
+    """Standard deviation of the mean of `length` neighbouring values, never below that of
+    independent ones.
+    """
     block = min(length, max(len(stable) // 6, 1))
     num_blocks = len(stable) // block
     if num_blocks < 3:

@@ -1,8 +1,9 @@
-"""Have the forecasts of a segment stopped being right? Detectors on scored forecasts; the only door to `river`.
+"""Have the forecasts of a segment stopped being right? Detectors on scored forecasts; the only door
+to `river`.
 
-Each segment has two streams, level and spread, standardised by its own stable stretch. A CUSUM finds clear shifts
-within hours, River's ADWIN small ones within days. Settings bound what counts: a shift below `min_effect` standard
-deviations, or one that chance explains, is no alarm.
+Each segment has two streams, level and spread, standardised by its own stable stretch. A CUSUM
+finds clear shifts within hours, River's ADWIN small ones within days. Settings bound what counts: a
+shift below `min_effect` standard deviations, or one that chance explains, is no alarm.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from typing import Any
 import numpy as np
 from river.drift import ADWIN
 
-from freshet.online.drift.baseline import STABLE_BUCKETS, Cusum, StableStretch, block_noise, chance_height
+from freshet.online.drift.baseline import (
+    STABLE_BUCKETS,
+    Cusum,
+    StableStretch,
+    block_noise,
+    chance_height,
+)
 from freshet.online.drift.evidence import Evidence, Item, items_by_segment, pool, serving_version
 from freshet.stream.config import DAY_MS, HOUR_MS, DriftSettings
 from freshet.stream.schemas import DriftAlert, DriftKind, Score
@@ -24,7 +31,8 @@ from freshet.stream.schemas import DriftAlert, DriftKind, Score
 ALL = "all"
 LEVEL_SLACK, LEVEL_HEIGHT = 1.0, 8.0
 SPREAD_SLACK, SPREAD_HEIGHT = 1.5, 12.0
-# Shops wander by themselves: the level must move by this share of a doubling before it counts as a departure.
+# Shops wander by themselves: the level must move by this share of a doubling before it counts as a
+# departure.
 WANDER = 0.3
 CALIBRATION_BUCKETS = 72
 RECALIBRATE_BUCKETS = 24
@@ -34,8 +42,10 @@ SILENT_BUCKETS = 3
 SILENT_UNITS = 9.0
 LONGEST_DRIFT_BUCKETS = 168
 ACTIONS: dict[DriftKind, str] = {
-    "level": "fine-tune on the newest data; if a price, promotion or assortment change explains it, announce it",
-    "spread": "fine-tune on the newest data; until then trust the wide quantiles, not the narrow ones",
+    "level": "fine-tune on the newest data; if a price, promotion or assortment change "
+    "explains it, announce it",
+    "spread": "fine-tune on the newest data; until then trust the wide quantiles, not the "
+    "narrow ones",
     "timing": "fine-tune on the newest data: the shape of the day has changed",
     "data": "check the order feed of this segment before anything else; do not train on it",
 }
@@ -43,7 +53,9 @@ ACTIONS: dict[DriftKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A detector objects: since when, by how many standard deviations, and which detector it was."""
+    """A detector objects: since when, by how many standard deviations, and which detector it
+    was.
+    """
 
     onset_ms: int
     size: float
@@ -60,9 +72,13 @@ class StreamDetector:
         seed: Of the calibration's bootstrap.
     """
 
-    def __init__(self, settings: DriftSettings, phase_of_ms: int, *, two_sided: bool, seed: int) -> None:
+    def __init__(
+        self, settings: DriftSettings, phase_of_ms: int, *, two_sided: bool, seed: int
+    ) -> None:
         self.settings, self.seed, self.two_sided = settings, seed, two_sided
-        self.slack, self.height = (LEVEL_SLACK, LEVEL_HEIGHT) if two_sided else (SPREAD_SLACK, SPREAD_HEIGHT)
+        self.slack, self.height = (
+            (LEVEL_SLACK, LEVEL_HEIGHT) if two_sided else (SPREAD_SLACK, SPREAD_HEIGHT)
+        )
         self.stretch = StableStretch(phase_of_ms)
         self._unsettled: deque[tuple[int, float]] = deque()
         self._uncalibrated = self.seen = 0
@@ -87,7 +103,9 @@ class StreamDetector:
         """How near an alarm is, from 0 to 1."""
         return min(1.0, max(self.up.total, self.down.total) / self.height)
 
-    def update(self, bucket_ms: int, value: float, *, leverage: float = 0.0, learn: bool) -> Finding | None:
+    def update(
+        self, bucket_ms: int, value: float, *, leverage: float = 0.0, learn: bool
+    ) -> Finding | None:
         """Take one bucket; a finding is returned on each bucket on which it holds.
 
         Args:
@@ -109,15 +127,21 @@ class StreamDetector:
         return finding
 
     def _suspect(self, bucket_ms: int, y: float) -> None:
-        """Feed ADWIN once there is something to compare with; what it doubts is not learnt for a while."""
+        """Feed ADWIN once there is something to compare with; what it doubts is not learnt for a
+        while.
+        """
         if len(self.stretch) < 2 * self.settings.min_buckets:
             return
         self._adwin.update(y)
         self._recent.append((bucket_ms, y))
-        self._suspicion = SUSPICION_BUCKETS if self._adwin.drift_detected else max(self._suspicion - 1, 0)
+        self._suspicion = (
+            SUSPICION_BUCKETS if self._adwin.drift_detected else max(self._suspicion - 1, 0)
+        )
 
     def _settle(self, bucket_ms: int, value: float) -> None:
-        """A bucket becomes usual once others have followed without an alarm: a shift must not teach itself."""
+        """A bucket becomes usual once others have followed without an alarm: a shift must not teach
+        itself.
+        """
         self._unsettled.append((bucket_ms, value))
         wait = 0 if len(self.stretch) < self.settings.min_buckets else self.settings.min_buckets
         while len(self._unsettled) > wait:
@@ -126,7 +150,9 @@ class StreamDetector:
         if len(self.stretch) >= CALIBRATION_BUCKETS and self._uncalibrated >= RECALIBRATE_BUCKETS:
             self._uncalibrated = 0
             stable = self.stretch.standardised()
-            by_chance = chance_height(stable, slack=self.slack, two_sided=self.two_sided, seed=self.seed)
+            by_chance = chance_height(
+                stable, slack=self.slack, two_sided=self.two_sided, seed=self.seed
+            )
             self.height = max(LEVEL_HEIGHT if self.two_sided else SPREAD_HEIGHT, by_chance)
 
     def _finding(self, leverage: float) -> Finding | None:
@@ -140,7 +166,9 @@ class StreamDetector:
         newest = list(self._recent)[-max(int(self._adwin.width), 1) :]
         mean = float(np.mean([value for _, value in newest]))
         noise = block_noise(self.stretch.standardised(), len(newest))
-        least = max(self.settings.min_effect, ADWIN_NOISE * noise, WANDER * leverage / self.stretch.spread)
+        least = max(
+            self.settings.min_effect, ADWIN_NOISE * noise, WANDER * leverage / self.stretch.spread
+        )
         if abs(mean) < least or (mean < 0 and not self.two_sided):
             return None
         return Finding(newest[0][0], mean, "adwin")
@@ -176,7 +204,9 @@ class SegmentDetector:
         return 1.0 if self.active else max(self.level.tension, self.spread.tension)
 
     def forget(self) -> None:
-        """New weights serve: what is usual is learnt anew; an alarm holds until they have been quiet."""
+        """New weights serve: what is usual is learnt anew; an alarm holds until they have been
+        quiet.
+        """
         self.level.forget()
         self.spread.forget()
         self._recent.clear()
@@ -202,7 +232,9 @@ class SegmentDetector:
 
     def _kind_of(self, level: Finding) -> DriftKind:
         newest = list(self._recent)[-SILENT_BUCKETS:]
-        silent = not any(e.actual for e in newest) and sum(e.expected for e in newest) >= SILENT_UNITS
+        silent = (
+            not any(e.actual for e in newest) and sum(e.expected for e in newest) >= SILENT_UNITS
+        )
         if silent:
             return "data"
         known = self.active.get("level")
@@ -233,7 +265,9 @@ class SegmentDetector:
         return ended
 
     def percent(self, since_ms: int) -> float | None:
-        """Sales since then against the forecasts, beyond what was usual before; None where nothing was forecast."""
+        """Sales since then against the forecasts, beyond what was usual before; None where nothing
+        was forecast.
+        """
         before = [e for e in self._recent if e.bucket_ms < since_ms]
         after = [e for e in self._recent if e.bucket_ms >= since_ms]
         expected, usual_expected = sum(e.expected for e in after), sum(e.expected for e in before)
@@ -246,7 +280,8 @@ class SegmentDetector:
 class DriftMonitor:
     """All segments of a shop, fed with the scores of one final bucket after the other.
 
-    Its state follows from the scores alone, so a restarted worker rebuilds it from the scores topic.
+    Its state follows from the scores alone, so a restarted worker rebuilds it from the scores
+    topic.
     """
 
     def __init__(self, settings: DriftSettings, resolution_ms: int) -> None:
@@ -262,24 +297,36 @@ class DriftMonitor:
     def update(
         self, bucket_ms: int, scores: list[Score], *, now_ms: int, left_out: Collection[str] = ()
     ) -> list[DriftAlert]:
-        """Take all scores of one bucket and return what changed; buckets come in rising order, others are ignored.
+        """Take all scores of one bucket and return what changed; buckets come in rising order,
+        others are ignored.
 
-        Segments in alarm are left out of `all`, which would only repeat them. When other weights begin to serve,
-        what is usual is learnt anew.
+        Segments in alarm are left out of `all`, which would only repeat them. When other weights
+        begin to serve, what is usual is learnt anew.
         """
         if bucket_ms <= self._newest_ms or not scores:
             return []
         self._newest_ms = bucket_ms
         self._follow(serving_version(scores))
         items = items_by_segment(scores, self.version, left_out=left_out)
-        changes = [change for segment in sorted(items) for change in self._feed(segment, bucket_ms, items[segment])]
-        calm = [item for segment in sorted(items) if not self.segments[segment].active for item in items[segment]]
+        changes = [
+            change
+            for segment in sorted(items)
+            for change in self._feed(segment, bucket_ms, items[segment])
+        ]
+        calm = [
+            item
+            for segment in sorted(items)
+            if not self.segments[segment].active
+            for item in items[segment]
+        ]
         if len(items) > 1 and calm:
             changes += self._feed(ALL, bucket_ms, calm)
         return [self._alert(detector, alarm, begins, now_ms) for detector, alarm, begins in changes]
 
     def adopt(self, alert: DriftAlert) -> None:
-        """An alarm that was raised before a restart and not ended: it ends when its segment is quiet."""
+        """An alarm that was raised before a restart and not ended: it ends when its segment is
+        quiet.
+        """
         detector = self._detector(alert.segment)
         if alert.state == "drift" and alert.kind not in detector.active:
             known = Alarm(alert.alert_id, alert.kind, alert.onset_ms, alert.size, alert.detector)
@@ -297,11 +344,15 @@ class DriftMonitor:
             self.segments[segment] = SegmentDetector(segment, self.settings, self.resolution_ms)
         return self.segments[segment]
 
-    def _feed(self, segment: str, bucket_ms: int, items: list[Item]) -> list[tuple[SegmentDetector, Alarm, bool]]:
+    def _feed(
+        self, segment: str, bucket_ms: int, items: list[Item]
+    ) -> list[tuple[SegmentDetector, Alarm, bool]]:
         detector = self._detector(segment)
         return [(detector, *change) for change in detector.update(pool(bucket_ms, items))]
 
-    def _alert(self, detector: SegmentDetector, alarm: Alarm, begins: bool, now_ms: int) -> DriftAlert:
+    def _alert(
+        self, detector: SegmentDetector, alarm: Alarm, begins: bool, now_ms: int
+    ) -> DriftAlert:
         return DriftAlert(
             alert_id=alarm.alert_id,
             segment=detector.segment,
@@ -312,7 +363,9 @@ class DriftMonitor:
             onset_ms=alarm.onset_ms,
             size=round(alarm.size, 3),
             weights_version=self.version,
-            description=_describe(detector, alarm) if begins else f"{detector.segment}: forecasts are right again",
+            description=_describe(detector, alarm)
+            if begins
+            else f"{detector.segment}: forecasts are right again",
             action=ACTIONS[alarm.kind] if begins else "nothing",
         )
 
@@ -322,14 +375,20 @@ def _describe(detector: SegmentDetector, alarm: Alarm) -> str:
     name = "the whole shop" if detector.segment == ALL else detector.segment
     percent = detector.percent(alarm.onset_ms)
     if alarm.kind == "data":
-        return f"{name}: nothing was sold in the last {SILENT_BUCKETS} buckets, though sales were forecast"
+        return (
+            f"{name}: nothing was sold in the last {SILENT_BUCKETS} buckets, though sales "
+            "were forecast"
+        )
     if alarm.kind == "spread":
         return f"{name}: errors are larger than forecast, by {alarm.size:.1f} standard deviations"
     if alarm.kind == "timing":
         return f"{name}: sales fall at other times of the day than forecast"
     side = "above" if alarm.size > 0 else "below"
     share = "" if percent is None or (percent > 0) != (alarm.size > 0) else f" ({percent:+.0f} %)"
-    return f"{name}: sales run {side} the forecasts{share}, by {abs(alarm.size):.1f} standard deviations"
+    return (
+        f"{name}: sales run {side} the forecasts{share}, by {abs(alarm.size):.1f} standard "
+        "deviations"
+    )
 
 
 def _adwin(settings: DriftSettings) -> Any:

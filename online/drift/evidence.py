@@ -1,7 +1,9 @@
-"""What the scores of one final bucket say of each segment: many items pooled into two numbers that should be at rest.
+"""What the scores of one final bucket say of each segment: many items pooled into two numbers that
+should be at rest.
 
-Sales themselves change with the hour, the season and every promotion, and a detector on them never rests. Where each
-actual fell in its own forecast distribution (PIT), as a normal score, is stable while the forecasts are right.
+Sales themselves change with the hour, the season and every promotion, and a detector on them never
+rests. Where each actual fell in its own forecast distribution (PIT), as a normal score, is stable
+while the forecasts are right.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ LEAST_WEIGHT = 0.1  # sparse items tell little each, but there are many
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item in one bucket: its normal score, how far a doubling would move that, units sold and expected."""
+    """One item in one bucket: its normal score, how far a doubling would move that, units sold and
+    expected.
+    """
 
     z: float
     leverage: float
@@ -37,8 +41,10 @@ class Evidence:
 
     Attributes:
         bucket_ms: Start of the bucket.
-        level: Pooled normal score, about standard normal while forecasts are right, above 0 when more is sold.
-        spread: Pooled squares of the normal scores, less what is usual; above 0 when forecasts are too sure.
+        level: Pooled normal score, about standard normal while forecasts are right, above 0 when
+            more is sold.
+        spread: Pooled squares of the normal scores, less what is usual; above 0 when forecasts are
+            too sure.
         leverage: How much a doubling of all sales would add to `level`.
         actual: Units sold.
         expected: Units forecast (sum of medians).
@@ -61,10 +67,13 @@ def serving_version(scores: Iterable[Score]) -> str:
     return min(newest, key=lambda pair: (pair[0], -newest[pair]))[1] if newest else ""
 
 
-def items_by_segment(scores: Iterable[Score], version: str, *, left_out: Collection[str] = ()) -> dict[str, list[Item]]:
+def items_by_segment(
+    scores: Iterable[Score], version: str, *, left_out: Collection[str] = ()
+) -> dict[str, list[Item]]:
     """The items of a bucket that can be held against the version in service.
 
-    Stocked-out items say nothing, nor do those in `left_out` (on promotion), nor forecasts of other versions.
+    Stocked-out items say nothing, nor do those in `left_out` (on promotion), nor forecasts of other
+    versions.
     """
     kept: list[tuple[Score, list[ScoredStep]]] = []
     for score in scores:
@@ -72,8 +81,12 @@ def items_by_segment(scores: Iterable[Score], version: str, *, left_out: Collect
         if steps and score.in_stock and score.item_id not in left_out:
             kept.append((score, steps))
     items: dict[str, list[Item]] = {}
-    for (score, steps), z in zip(kept, normal_scores([steps for _, steps in kept]).tolist(), strict=True):
-        leverage = sum(leverage_of(score.actual, step.median or 0.0, step.residual) for step in steps) / len(steps)
+    for (score, steps), z in zip(
+        kept, normal_scores([steps for _, steps in kept]).tolist(), strict=True
+    ):
+        leverage = sum(
+            leverage_of(score.actual, step.median or 0.0, step.residual) for step in steps
+        ) / len(steps)
         expected = sum(step.median or 0.0 for step in steps) / len(steps)
         items.setdefault(score.segment, []).append(Item(z, leverage, score.actual, expected))
     return items

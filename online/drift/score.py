@@ -1,4 +1,5 @@
-"""Forecasts held against what then happened: which steps wait for their bucket, and what a final bucket says of them.
+"""Forecasts held against what then happened: which steps wait for their bucket, and what a final
+bucket says of them.
 
 Dimensions: I items, K scored steps, Q quantile levels.
 """
@@ -15,9 +16,11 @@ from freshet.stream.schemas import Score, ScoredStep
 
 Floats = NDArray[np.float64]
 
-# The spread between the 10 % and the 90 % quantile of a normal distribution, in standard deviations.
+# The spread between the 10 % and the 90 % quantile of a normal distribution, in standard
+# deviations.
 NORMAL_SPREAD_80 = 2.5631031310892007
-# A median of 0 with no spread is common for sparse items; below half a unit counts cannot be told apart.
+# A median of 0 with no spread is common for sparse items; below half a unit counts cannot be told
+# apart.
 SMALLEST_SCALE = 0.5
 RANDOM_BITS = 53
 
@@ -27,7 +30,8 @@ class Issued:
     """The scored steps of forecasts that share cutoff and weights.
 
     Attributes:
-        cutoff_ms: Step s (from 1) is about the bucket that starts at `cutoff_ms + (s - 1) * resolution`.
+        cutoff_ms: Step s (from 1) is about the bucket that starts at `cutoff_ms + (s - 1) *
+            resolution`.
         weights_version: Who made them.
         levels: The published quantile levels, rising.
         item_ids: I items.
@@ -90,7 +94,9 @@ class PendingForecasts:
         return {item_id for item_id, _ in self._made.get(cutoff_ms, ())}
 
     def add(self, issued: Issued) -> None:
-        """Keep these until they are scored; of several for one item, cutoff and version the first wins."""
+        """Keep these until they are scored; of several for one item, cutoff and version the first
+        wins.
+        """
         made = self._made.setdefault(issued.cutoff_ms, set())
         new = []
         for row, item_id in enumerate(issued.item_ids):
@@ -124,7 +130,9 @@ class PendingForecasts:
         for cutoff_ms, blocks in self._blocks.items():
             for column, step in enumerate(self.score_steps):
                 bucket_ms = cutoff_ms + (step - 1) * self.resolution_ms
-                if bucket_ms + self.resolution_ms <= final_ms and any(b.open_IK[:, column].any() for b in blocks):
+                if bucket_ms + self.resolution_ms <= final_ms and any(
+                    b.open_IK[:, column].any() for b in blocks
+                ):
                     due.add(bucket_ms)
         return sorted(due)
 
@@ -142,7 +150,9 @@ class PendingForecasts:
         return found
 
     def close_bucket(self, bucket_ms: int) -> None:
-        """Every step about this bucket is done, scored or not; cutoffs without an open step are let go."""
+        """Every step about this bucket is done, scored or not; cutoffs without an open step are let
+        go.
+        """
         for column, step in enumerate(self.score_steps):
             cutoff_ms = bucket_ms - (step - 1) * self.resolution_ms
             for block in self._blocks.get(cutoff_ms, []):
@@ -183,7 +193,8 @@ def judge(due: Due, actual_I: Floats, naive_IQ: Floats | None = None) -> Outcome
     Args:
         due: The step with its published quantiles.
         actual_I: Units sold in the bucket.
-        naive_IQ: Quantiles of the seasonal naive yardstick at the same levels; NaN or None where there is none.
+        naive_IQ: Quantiles of the seasonal naive yardstick at the same levels; NaN or None where
+            there is none.
     """
     levels_Q = np.asarray(due.levels)
     quantiles_IQ = np.asarray(due.quantiles_IQ, np.float64)
@@ -202,9 +213,11 @@ def judge(due: Due, actual_I: Floats, naive_IQ: Floats | None = None) -> Outcome
 
 
 def mean_pinball(actual_I: Floats, quantiles_IQ: Floats, levels_Q: Floats) -> Floats:
-    """Mean over the levels of twice the pinball loss, in units: its sum over the sum of actuals is WQL.
+    """Mean over the levels of twice the pinball loss, in units: its sum over the sum of actuals is
+    WQL.
 
-    >>> mean_pinball(np.array([4.0]), np.array([[3.0, 5.0]]), np.array([0.5, 0.9])).round(2).tolist()
+    >>> mean_pinball(np.array([4.0]), np.array([[3.0, 5.0]]),
+    ...     np.array([0.5, 0.9])).round(2).tolist()
     [0.6]
     """
     error_IQ = actual_I[:, None] - quantiles_IQ
@@ -214,10 +227,12 @@ def mean_pinball(actual_I: Floats, quantiles_IQ: Floats, levels_Q: Floats) -> Fl
 def randomised_pit(
     actual_I: Floats, quantiles_IQ: Floats, levels_Q: Floats, scale_I: Floats, uniform_I: Floats
 ) -> Floats:
-    """Where the actual fell in its forecast distribution, uniform on [0, 1] when the forecast is right.
+    """Where the actual fell in its forecast distribution, uniform on [0, 1] when the forecast is
+    right.
 
-    A whole number stands for the half unit on either side of it and is spread over that interval's probability
-    (Czado, Gneiting and Held 2009), or the many zeros of sparse items would pile up at one value.
+    A whole number stands for the half unit on either side of it and is spread over that interval's
+    probability (Czado, Gneiting and Held 2009), or the many zeros of sparse items would pile up at
+    one value.
 
     >>> three = np.array([[0.0, 0.0, 2.0]]), np.array([0.1, 0.5, 0.9]), np.array([0.5])
     >>> randomised_pit(np.array([0.0]), *three, np.array([0.5])).round(2).tolist()
@@ -231,26 +246,35 @@ def randomised_pit(
     return np.asarray(lower_I + uniform_I * (upper_I - lower_I))
 
 
-def _distribution(y_I: Floats, quantiles_IQ: Floats, levels_Q: Floats, scale_I: Floats, *, strict: bool) -> Floats:
-    """P(Y < y) if strict, else P(Y <= y): linear between the levels, linear to 0 below, exponential above."""
+def _distribution(
+    y_I: Floats, quantiles_IQ: Floats, levels_Q: Floats, scale_I: Floats, *, strict: bool
+) -> Floats:
+    """P(Y < y) if strict, else P(Y <= y): linear between the levels, linear to 0 below, exponential
+    above.
+    """
     below_IQ = quantiles_IQ < y_I[:, None] if strict else quantiles_IQ <= y_I[:, None]
     count_I = below_IQ.sum(1)
     left_I, right_I = np.clip(count_I - 1, 0, None), np.clip(count_I, None, len(levels_Q) - 1)
     rows_I = np.arange(len(y_I))
     q_left_I, q_right_I = quantiles_IQ[rows_I, left_I], quantiles_IQ[rows_I, right_I]
     width_I = np.maximum(q_right_I - q_left_I, 1e-12)
-    inside_I = levels_Q[left_I] + (y_I - q_left_I) / width_I * (levels_Q[right_I] - levels_Q[left_I])
+    inside_I = levels_Q[left_I] + (y_I - q_left_I) / width_I * (
+        levels_Q[right_I] - levels_Q[left_I]
+    )
     first_I, last_I = quantiles_IQ[:, 0], quantiles_IQ[:, -1]
     under_I = levels_Q[0] * np.clip(y_I / np.maximum(first_I, 1e-12), 0.0, 1.0)
     over_I = 1.0 - (1.0 - levels_Q[-1]) * np.exp(-np.maximum(y_I - last_I, 0.0) / scale_I)
-    return np.asarray(np.where(count_I == 0, under_I, np.where(count_I == len(levels_Q), over_I, inside_I)))
+    return np.asarray(
+        np.where(count_I == 0, under_I, np.where(count_I == len(levels_Q), over_I, inside_I))
+    )
 
 
 def uniform(forecast_ids: list[str], step: int) -> Floats:
     """A number in [0, 1) for each forecast step, the same in every process."""
     suffix = f":{step}".encode()
     bits = [
-        xxhash.xxh3_64_intdigest(forecast_id.encode() + suffix) >> (64 - RANDOM_BITS) for forecast_id in forecast_ids
+        xxhash.xxh3_64_intdigest(forecast_id.encode() + suffix) >> (64 - RANDOM_BITS)
+        for forecast_id in forecast_ids
     ]
     return np.asarray(bits, np.float64) / 2.0**RANDOM_BITS
 
@@ -282,7 +306,9 @@ def score_records(
     resolution_ms: int,
     scored_at_ms: int,
 ) -> list[Score]:
-    """One record an item with every step that was due, in the order of steps; items without an actual are left out."""
+    """One record an item with every step that was due, in the order of steps; items without an
+    actual are left out.
+    """
     steps: dict[str, list[ScoredStep]] = {}
     for due, outcome in sorted(judged, key=lambda pair: pair[0].step):
         for row, item_id in enumerate(due.item_ids):

@@ -1,4 +1,5 @@
-"""The windows of one training and the trial that the gate judges, built from the window store's past.
+"""The windows of one training and the trial that the gate judges, built from the window store's
+past.
 
 Dimensions: I items, T buckets.
 """
@@ -14,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from freshet.model.network import FreshetNetwork
-from freshet.online.learn.finetune import Pool, Windows, build_pool, by_item_and_bucket, evaluate, forecast_ms
+from freshet.online.learn.finetune import (
+    Pool,
+    Windows,
+    build_pool,
+    by_item_and_bucket,
+    evaluate,
+    forecast_ms,
+)
 from freshet.online.learn.gate import Trial
 from freshet.online.learn.windows import (
     MAX_VALIDATION_WINDOWS,
@@ -105,7 +113,8 @@ def split_of(history: History, settings: LearnSettings, onset_ms: int | None) ->
         raise InvalidInputError("there are no final windows to learn from")
     if final_ms < ready_ms(first_ms, resolution_ms=width_ms, holdout_buckets=holdout):
         raise InvalidInputError(
-            f"{(final_ms - first_ms) // width_ms} buckets are final; training, validation and hold-out "
+            f"{(final_ms - first_ms) // width_ms} buckets are final; training, validation and "
+            "hold-out "
             f"need {ready_ms(0, resolution_ms=1, holdout_buckets=holdout)}"
         )
     return split_time(
@@ -140,7 +149,13 @@ def pools_of(history: History, split: Split, affected: Collection[str], seed: in
 
 
 def compare(
-    history: History, first: FreshetNetwork, second: FreshetNetwork, *, start_ms: int, end_ms: int, seed: int
+    history: History,
+    first: FreshetNetwork,
+    second: FreshetNetwork,
+    *,
+    start_ms: int,
+    end_ms: int,
+    seed: int,
 ) -> Comparison:
     """Both networks on the same windows, with labels in [start, end).
 
@@ -169,11 +184,22 @@ def trial_of(
     affected: Collection[str],
     seed: int,
 ) -> Trial:
-    """Champion and challenger on the hold-out; what became final while the challenger was trained belongs to it."""
-    latest_ms = split.holdout_start_ms + MAX_HOLDOUT_FACTOR * split.holdout_buckets * split.resolution_ms
-    final_ms = max(history.final_ms() or 0, split.final_ms) // split.resolution_ms * split.resolution_ms
+    """Champion and challenger on the hold-out; what became final while the challenger was trained
+    belongs to it.
+    """
+    latest_ms = (
+        split.holdout_start_ms + MAX_HOLDOUT_FACTOR * split.holdout_buckets * split.resolution_ms
+    )
+    final_ms = (
+        max(history.final_ms() or 0, split.final_ms) // split.resolution_ms * split.resolution_ms
+    )
     both = compare(
-        history, champion, challenger, start_ms=split.holdout_start_ms, end_ms=min(final_ms, latest_ms), seed=seed
+        history,
+        champion,
+        challenger,
+        start_ms=split.holdout_start_ms,
+        end_ms=min(final_ms, latest_ms),
+        seed=seed,
     )
     segments = history.segments()
     before, after = (_losses(network, pools.anchors) for network in (champion, challenger))

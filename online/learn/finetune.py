@@ -1,4 +1,5 @@
-"""From a champion and drawn windows to a challenger, and what both forecast on windows that neither trained on.
+"""From a champion and drawn windows to a challenger, and what both forecast on windows that neither
+trained on.
 
 Dimensions: N windows, H steps, Q quantile levels.
 """
@@ -39,7 +40,9 @@ class Windows(Protocol):
         """Contexts that end at the cutoff, and what was known then of the steps after it."""
 
     def target(self, rows: NDArray[np.int64], end_ms: int, steps: int) -> Floats:
-        """Units of the steps that end at `end_ms`, [rows, steps]; NaN where not observed or out of stock."""
+        """Units of the steps that end at `end_ms`, [rows, steps]; NaN where not observed or out of
+        stock.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,9 @@ class Challenger:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a network did on a pool: losses in units and whether the 80 % interval held, NaN where there is no label."""
+    """What a network did on a pool: losses in units and whether the 80 % interval held, NaN where
+    there is no label.
+    """
 
     loss_NH: Floats
     covered_NH: Floats
@@ -83,7 +88,9 @@ class Outcome:
     @property
     def coverage(self) -> float:
         """Share of labels within the interval; NaN without labels."""
-        return float(np.nanmean(self.covered_NH)) if np.isfinite(self.covered_NH).any() else math.nan
+        return (
+            float(np.nanmean(self.covered_NH)) if np.isfinite(self.covered_NH).any() else math.nan
+        )
 
     @property
     def finite(self) -> bool:
@@ -91,8 +98,12 @@ class Outcome:
         return not bool(np.isinf(self.loss_NH).any())
 
 
-def build_pool(windows: Windows, draws: Sequence[Draw], *, steps: int, label_end_ms: int) -> Pool | None:
-    """Build windows from draws; labels at or after `label_end_ms` are NaN. None where there is no draw."""
+def build_pool(
+    windows: Windows, draws: Sequence[Draw], *, steps: int, label_end_ms: int
+) -> Pool | None:
+    """Build windows from draws; labels at or after `label_end_ms` are NaN. None where there is no
+    draw.
+    """
     if not draws:
         return None
     batches, actuals = [], []
@@ -102,7 +113,9 @@ def build_pool(windows: Windows, draws: Sequence[Draw], *, steps: int, label_end
         actual_NH = torch.full((len(draw.rows), steps), math.nan)
         if known_steps:
             end_ms = draw.cutoff_ms + known_steps * batch.resolution_ms
-            actual_NH[:, :known_steps] = torch.from_numpy(windows.target(draw.rows, end_ms, known_steps))
+            actual_NH[:, :known_steps] = torch.from_numpy(
+                windows.target(draw.rows, end_ms, known_steps)
+            )
         batches.append(batch.to("cpu"))
         actuals.append(actual_NH)
     return Pool(
@@ -114,7 +127,9 @@ def build_pool(windows: Windows, draws: Sequence[Draw], *, steps: int, label_end
 
 
 def concatenated(batches: Sequence[Batch]) -> Batch:
-    """One batch of all rows; groups are dropped, since rows of different cutoffs are not related."""
+    """One batch of all rows; groups are dropped, since rows of different cutoffs are not
+    related.
+    """
     return Batch(
         torch.cat([batch.target_BT for batch in batches]),
         torch.cat([batch.past_BTP for batch in batches]),
@@ -134,7 +149,8 @@ def make_challenger(
     settings: LearnSettings,
     stopped: Callable[[], None] = lambda: None,
 ) -> Challenger:
-    """Fine-tune a copy of the champion and choose how far to go from one to the other on the validation pool.
+    """Fine-tune a copy of the champion and choose how far to go from one to the other on the
+    validation pool.
 
     Blocks for seconds. The gate's hold-out is not seen here.
 
@@ -153,7 +169,9 @@ def make_challenger(
             if size:
                 index = torch.randint(len(pool), (size,), generator=generator)
                 parts.append((pool.batch.rows(index), pool.actual_NH[index]))
-        return concatenated([batch for batch, _ in parts]), torch.cat([actual for _, actual in parts])
+        return concatenated([batch for batch, _ in parts]), torch.cat(
+            [actual for _, actual in parts]
+        )
 
     tuning = FineTuneSettings(
         steps=settings.steps,
@@ -168,7 +186,9 @@ def make_challenger(
         candidates[factor] = as_stored(interpolate(champion, tuned.network, factor))
         losses[factor] = float(np.nansum(evaluate(candidates[factor], validation).loss_NH))
     factor = min(FACTORS, key=lambda one: losses[one])
-    return Challenger(candidates[factor], factor, losses, tuned.losses, time.perf_counter() - started)
+    return Challenger(
+        candidates[factor], factor, losses, tuned.losses, time.perf_counter() - started
+    )
 
 
 def as_stored(network: FreshetNetwork) -> FreshetNetwork:
@@ -180,7 +200,9 @@ def as_stored(network: FreshetNetwork) -> FreshetNetwork:
 
 
 def evaluate(network: FreshetNetwork, pool: Pool) -> Outcome:
-    """Twice the pinball loss in units, mean over levels, of every label; infinite where a forecast is not finite."""
+    """Twice the pinball loss in units, mean over levels, of every label; infinite where a forecast
+    is not finite.
+    """
     forecaster = Forecaster(network, device=str(next(network.parameters()).device), dtype="float32")
     quantiles_NHQ = forecaster.forecast(pool.batch, max_rows=FORECAST_ROWS).cpu().double().numpy()
     levels_Q = np.array(forecaster.quantile_levels)
@@ -197,11 +219,13 @@ def evaluate(network: FreshetNetwork, pool: Pool) -> Outcome:
 def forecast_ms(networks: Sequence[FreshetNetwork], pool: Pool) -> list[float]:
     """Wall milliseconds of each network's fastest forecast of the same rows.
 
-    They take turns, and go on until they are alike: a busy machine makes any one pass slow, but not forty.
+    They take turns, and go on until they are alike: a busy machine makes any one pass slow, but not
+    forty.
     """
     batch = pool.batch.rows(slice(0, LATENCY_ROWS))
     forecasters = [
-        Forecaster(network, device=str(next(network.parameters()).device), dtype="float32") for network in networks
+        Forecaster(network, device=str(next(network.parameters()).device), dtype="float32")
+        for network in networks
     ]
     fastest_s = [math.inf] * len(networks)
     for number in range(LATENCY_PASSES_MAX):
@@ -217,10 +241,12 @@ def forecast_ms(networks: Sequence[FreshetNetwork], pool: Pool) -> list[float]:
 def by_item_and_bucket(
     values_NH: Floats, pool: Pool, start_ms: int, num_buckets: int
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Mean over the windows that speak of the same item and bucket: rows int64[I], values float[I, T].
+    """Mean over the windows that speak of the same item and bucket: rows int64[I], values float[I,
+    T].
 
     >>> pool = Pool(None, torch.zeros(2, 2), np.array([7, 7]), np.array([0, 1]))
-    >>> pool = Pool(Batch(*[torch.zeros(0)] * 5, resolution_ms=1), *[pool.actual_NH, pool.rows_N, pool.cutoffs_N])
+    >>> pool = Pool(Batch(*[torch.zeros(0)] * 5, resolution_ms=1),
+    ...     *[pool.actual_NH, pool.rows_N, pool.cutoffs_N])
     >>> by_item_and_bucket(np.array([[1.0, 2.0], [4.0, np.nan]]), pool, 0, 2)[1].tolist()
     [[1.0, 3.0]]
     """
@@ -242,4 +268,6 @@ def _fitted(pool: Pool, network: FreshetNetwork) -> Pool:
     right = -batch.prediction_length % config.patch_length
     batch = padded(batch, left=-batch.context_length % config.patch_length, right=right)
     missing = batch.prediction_length - pool.actual_NH.shape[1]
-    return Pool(batch, F.pad(pool.actual_NH, (0, missing), value=math.nan), pool.rows_N, pool.cutoffs_N)
+    return Pool(
+        batch, F.pad(pool.actual_NH, (0, missing), value=math.nan), pool.rows_N, pool.cutoffs_N
+    )

@@ -1,12 +1,14 @@
-"""May a challenger replace the champion? One look at held-out windows, every line of the verdict recorded.
+"""May a challenger replace the champion? One look at held-out windows, every line of the verdict
+recorded.
 
 Dimensions: I items, T hold-out buckets in time order, A anchor windows.
 
-The test: pinball losses of both versions on the same cells, summed; the relative gain is one minus their ratio. Losses
-of neighbouring hours move together, and so do all hours of one item, so the standard error (of the linearised ratio)
-is clustered two ways, over blocks of time and over items (Cameron, Gelbach & Miller 2011), and the degrees of freedom
-are those of the poorer way, items counted by their weight (Kish). A challenger passes when the lower end of the
-one-sided t interval lies above the margin. It is looked at once per challenger; whatever was tried on the way (factors
+The test: pinball losses of both versions on the same cells, summed; the relative gain is one minus
+their ratio. Losses of neighbouring hours move together, and so do all hours of one item, so the
+standard error (of the linearised ratio) is clustered two ways, over blocks of time and over items
+(Cameron, Gelbach & Miller 2011), and the degrees of freedom are those of the poorer way, items
+counted by their weight (Kish). A challenger passes when the lower end of the one-sided t interval
+lies above the margin. It is looked at once per challenger; whatever was tried on the way (factors
 of interpolation) is chosen on other buckets.
 """
 
@@ -41,10 +43,11 @@ class Trial:
     """What both versions did on windows that neither was trained on.
 
     Attributes:
-        champion_IT, challenger_IT: pinball loss in units per item and final bucket; NaN where there is no actual.
+        champion_IT, challenger_IT: pinball loss in units per item and final bucket; NaN where there
+            is no actual.
         segments: I names, one for each item.
-        affected: Segments that the drift alert named: the test is theirs. Where none has MIN_ITEMS items (or none was
-            named) all items make the test.
+        affected: Segments that the drift alert named: the test is theirs. Where none has MIN_ITEMS
+            items (or none was named) all items make the test.
         resolution_ms: Length of a bucket.
         champion_coverage, challenger_coverage: Share of cells within the 10 % to 90 % interval.
         champion_anchor_A, challenger_anchor_A: Losses on windows from before the drift.
@@ -98,7 +101,9 @@ class Verdict:
     @property
     def reason(self) -> str:
         """The lines that failed, in words; empty for a promotion."""
-        failed = [f"{x.name} {x.value:.4g} against {x.threshold:.4g}" for x in self.lines if not x.ok]
+        failed = [
+            f"{x.name} {x.value:.4g} against {x.threshold:.4g}" for x in self.lines if not x.ok
+        ]
         return "; ".join(failed)
 
     def summary(self) -> dict[str, float | str | bool]:
@@ -110,7 +115,11 @@ class Verdict:
                 line.threshold,
                 line.ok,
             )
-        blocks = {"gain": self.gain.gain, "blocks": float(self.gain.num_blocks), "block_ms": float(self.gain.block_ms)}
+        blocks = {
+            "gain": self.gain.gain,
+            "blocks": float(self.gain.num_blocks),
+            "block_ms": float(self.gain.block_ms),
+        }
         return {name: _plain(value) for name, value in (flat | blocks).items()}
 
 
@@ -142,20 +151,30 @@ def judge(trial: Trial, *, margin: float, confidence: float) -> Verdict:
 def _tested(trial: Trial, champion_IT: Floats, challenger_IT: Floats, confidence: float) -> Gain:
     """The gain that decides: of the affected segment that shows it most clearly, else of all items.
 
-    A challenger need not help every kind of drift (a level shift is mostly seen in the context), so each affected
-    segment is a test of its own, at a confidence that keeps the chance of any false one (Bonferroni).
+    A challenger need not help every kind of drift (a level shift is mostly seen in the context), so
+    each affected segment is a test of its own, at a confidence that keeps the chance of any false
+    one (Bonferroni).
     """
-    masks = [np.array([segment == name for segment in trial.segments]) for name in sorted(trial.affected)]
-    masks = [mask for mask in masks if mask.sum() >= MIN_ITEMS] or [np.ones(len(trial.segments), bool)]
+    masks = [
+        np.array([segment == name for segment in trial.segments]) for name in sorted(trial.affected)
+    ]
+    masks = [mask for mask in masks if mask.sum() >= MIN_ITEMS] or [
+        np.ones(len(trial.segments), bool)
+    ]
     each = 1.0 - (1.0 - confidence) / len(masks)
-    gains = [relative_gain(champion_IT[m], challenger_IT[m], trial.resolution_ms, each) for m in masks]
+    gains = [
+        relative_gain(champion_IT[m], challenger_IT[m], trial.resolution_ms, each) for m in masks
+    ]
     return max(gains, key=lambda gain: gain.low)
 
 
-def relative_gain(champion_IT: Floats, challenger_IT: Floats, resolution_ms: int, confidence: float) -> Gain:
+def relative_gain(
+    champion_IT: Floats, challenger_IT: Floats, resolution_ms: int, confidence: float
+) -> Gain:
     """One minus the ratio of summed losses, with the lower end of its one-sided interval.
 
-    Cells that are NaN count for nothing. Without losses, blocks or items enough, `low` is minus infinity.
+    Cells that are NaN count for nothing. Without losses, blocks or items enough, `low` is minus
+    infinity.
 
     >>> relative_gain(np.full((6, 6), 2.0), np.full((6, 6), 1.0), HOUR_MS, 0.95)
     Gain(gain=0.5, low=0.5, num_blocks=6, block_ms=3600000, num_items=6)
@@ -181,7 +200,8 @@ def relative_gain(champion_IT: Floats, challenger_IT: Floats, resolution_ms: int
 
 
 def student_t(confidence: float, freedom: float) -> float:
-    """The one-sided quantile of Student's t (Cornish-Fisher, Abramowitz & Stegun 26.7.5; error < 0.002 from 5 on).
+    """The one-sided quantile of Student's t (Cornish-Fisher, Abramowitz & Stegun 26.7.5; error <
+    0.002 from 5 on).
 
     >>> round(student_t(0.95, 5), 2), round(student_t(0.95, 1_000_000), 3)
     (2.01, 1.645)
@@ -200,7 +220,9 @@ def _variance(sums: Floats) -> float:
 
 
 def _blocks(num_buckets: int, resolution_ms: int) -> tuple[int, int]:
-    """Buckets in a block and the number of blocks: days when there are enough, else the longest that gives enough."""
+    """Buckets in a block and the number of blocks: days when there are enough, else the longest
+    that gives enough.
+    """
     for hours in BLOCK_HOURS:
         length = hours * HOUR_MS // resolution_ms
         if length >= 1 and num_buckets // length >= MIN_BLOCKS:
@@ -210,35 +232,54 @@ def _blocks(num_buckets: int, resolution_ms: int) -> tuple[int, int]:
 
 
 def _paired(trial: Trial) -> tuple[Floats, Floats]:
-    """Losses of both versions, NaN in the same cells: a cell counts where the champion's loss is known."""
-    assert trial.champion_IT.shape == trial.challenger_IT.shape == (len(trial.segments), trial.champion_IT.shape[1])
+    """Losses of both versions, NaN in the same cells: a cell counts where the champion's loss is
+    known.
+    """
+    assert (
+        trial.champion_IT.shape
+        == trial.challenger_IT.shape
+        == (len(trial.segments), trial.champion_IT.shape[1])
+    )
     both_IT = np.isfinite(trial.champion_IT) & np.isfinite(trial.challenger_IT)
-    return np.where(both_IT, trial.champion_IT, np.nan), np.where(both_IT, trial.challenger_IT, np.nan)
+    return np.where(both_IT, trial.champion_IT, np.nan), np.where(
+        both_IT, trial.challenger_IT, np.nan
+    )
 
 
 def _coverage(trial: Trial) -> Line:
-    """How far the 80 % interval is from holding 80 %: at most the champion's distance and a band."""
+    """How far the 80 % interval is from holding 80 %: at most the champion's distance and a
+    band.
+    """
     distance = abs(trial.challenger_coverage - NOMINAL_COVERAGE)
     allowed = abs(trial.champion_coverage - NOMINAL_COVERAGE) + COVERAGE_BAND
     return Line("coverage_distance", distance, allowed, distance <= allowed)
 
 
-def _segments(trial: Trial, champion_IT: Floats, challenger_IT: Floats, confidence: float) -> list[Line]:
+def _segments(
+    trial: Trial, champion_IT: Floats, challenger_IT: Floats, confidence: float
+) -> list[Line]:
     """No segment may get worse: by more than the margin, and more than chance explains."""
     lines = []
     for name in sorted(set(trial.segments)):
         rows = np.array([segment == name for segment in trial.segments])
         # Roles exchanged: the lower end of the champion's gain over the challenger.
-        harm = relative_gain(challenger_IT[rows], champion_IT[rows], trial.resolution_ms, confidence)
+        harm = relative_gain(
+            challenger_IT[rows], champion_IT[rows], trial.resolution_ms, confidence
+        )
         worse = harm.gain > SEGMENT_MARGIN and harm.low > 0.0
         lines.append(Line(f"segment_loss:{name}", harm.gain, SEGMENT_MARGIN, not worse))
     return sorted(lines, key=lambda line: (line.ok, -line.value))[:MAX_SEGMENT_LINES]
 
 
 def _anchors(trial: Trial, gain: Gain) -> Line:
-    """What was forgotten of the time before the drift: little, or at most a quarter of what is surely gained."""
+    """What was forgotten of the time before the drift: little, or at most a quarter of what is
+    surely gained.
+    """
     allowed = max(ANCHOR_MARGIN, ANCHOR_SHARE * gain.low)
-    before, after = float(np.nansum(trial.champion_anchor_A)), float(np.nansum(trial.challenger_anchor_A))
+    before, after = (
+        float(np.nansum(trial.champion_anchor_A)),
+        float(np.nansum(trial.challenger_anchor_A)),
+    )
     loss = after / before - 1.0 if before > 0 else 0.0
     return Line("anchor_loss", loss, allowed, loss <= allowed)
 

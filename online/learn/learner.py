@@ -1,13 +1,15 @@
-"""New weights from what the shop did lately: request -> fine-tune -> gate -> registry -> announcement -> probation.
+"""New weights from what the shop did lately: request -> fine-tune -> gate -> registry ->
+announcement -> probation.
 
-One request at a time, and the answer is in the models topic before the next one is looked at. Order of durable effects
-of a promotion: 1. the version's directory, 2. the aliases, 3. the `promoted` event. Killed before 1, the request is
-done again; between 1 and 3, the version that answers it is found in the registry and the rest is made up for.
+One request at a time, and the answer is in the models topic before the next one is looked at. Order
+of durable effects of a promotion: 1. the version's directory, 2. the aliases, 3. the `promoted`
+event. Killed before 1, the request is done again; between 1 and 3, the version that answers it is
+found in the registry and the rest is made up for.
 
-Probation: after `probation_buckets` final buckets the new version and its parent both forecast them from the same
-contexts (a shadow run), and the version is rolled back when it is worse by more than the margin. The scores of served
-forecasts cannot decide that: they tell how the parent did before the drift and the version after it, which are
-different days.
+Probation: after `probation_buckets` final buckets the new version and its parent both forecast them
+from the same contexts (a shadow run), and the version is rolled back when it is worse by more than
+the margin. The scores of served forecasts cannot decide that: they tell how the parent did before
+the drift and the version after it, which are different days.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ log = get_logger(__name__)
 
 
 class Stopped(Exception):
-    """The process was asked to end while it trained; the request stays unanswered and is done again."""
+    """The process was asked to end while it trained; the request stays unanswered and is done
+    again.
+    """
 
 
 @dataclass(slots=True)
@@ -73,7 +77,9 @@ class Learner:
             FreshetError: Redis or the broker failed; call again later.
         """
         for request in self.ledger.superseded():
-            self._answer("rejected", _candidate(request), request, reason="superseded by a newer request")
+            self._answer(
+                "rejected", _candidate(request), request, reason="superseded by a newer request"
+            )
         if (wanted := self.ledger.rollback()) is not None:
             self._roll_back(wanted.request_id, "asked for")
         elif (event := self.ledger.on_probation()) is not None and self._probation_runs(event):
@@ -83,7 +89,7 @@ class Learner:
         else:
             self.phase = "idle"
 
-    # Requests -----------------------------------------------------------------------------------------------
+    # Requests -------------------------------------------------------------------------------------
 
     def _handle(self, request: RetrainRequest) -> None:
         """Answer a request, or leave it for later when there are not enough final buckets yet."""
@@ -102,10 +108,14 @@ class Learner:
             if isinstance(error, FreshetError) and error.retriable:
                 raise
             log.error("training_failed", request_id=request.request_id, error=str(error))
-            self._answer("rejected", _candidate(request), request, reason=f"training failed: {error}")
+            self._answer(
+                "rejected", _candidate(request), request, reason=f"training failed: {error}"
+            )
 
     def _ready(self, request: RetrainRequest) -> bool:
-        """Enough final buckets since the onset; or the wait has been long enough, and the gate shall say so."""
+        """Enough final buckets since the onset; or the wait has been long enough, and the gate
+        shall say so.
+        """
         holdout, width_ms = self.settings.holdout_buckets, self.history.resolution_ms
         final_ms, first_ms = self.history.final_ms(), self.history.first_ms()
         needed_ms = ready_ms(0, resolution_ms=width_ms, holdout_buckets=holdout)
@@ -114,7 +124,9 @@ class Learner:
             return waited
         onset_ms = self.ledger.onset_ms(request)
         start_ms = first_ms if onset_ms is None else max(first_ms, onset_ms)
-        return waited or final_ms >= ready_ms(start_ms, resolution_ms=width_ms, holdout_buckets=holdout)
+        return waited or final_ms >= ready_ms(
+            start_ms, resolution_ms=width_ms, holdout_buckets=holdout
+        )
 
     def _train(self, request: RetrainRequest) -> None:
         self.phase = f"training for {request.request_id}"
@@ -135,9 +147,17 @@ class Learner:
         failpoint("learn_trained")
         self.history.refresh()
         trial = trial_of(
-            self.history, split, pools, champion, challenger.network, affected=request.segments, seed=self.settings.seed
+            self.history,
+            split,
+            pools,
+            champion,
+            challenger.network,
+            affected=request.segments,
+            seed=self.settings.seed,
         )
-        verdict = judge(trial, margin=self.settings.gate_margin, confidence=self.settings.gate_confidence)
+        verdict = judge(
+            trial, margin=self.settings.gate_margin, confidence=self.settings.gate_confidence
+        )
         report: dict[str, float | str | bool] = {
             **verdict.summary(),
             "factor": challenger.factor,
@@ -147,11 +167,18 @@ class Learner:
         }
         log.info("gate", request_id=request.request_id, reason=verdict.reason, **report)
         if not verdict.promote:
-            self._answer("rejected", _candidate(request), request, parent=parent, reason=verdict.reason, gate=report)
+            self._answer(
+                "rejected",
+                _candidate(request),
+                request,
+                parent=parent,
+                reason=verdict.reason,
+                gate=report,
+            )
             return
         self._promote(self._register(request, challenger, parent, report))
 
-    # Versions -----------------------------------------------------------------------------------------------
+    # Versions -------------------------------------------------------------------------------------
 
     def _network(self, version: str) -> FreshetNetwork:
         if version == BASE:
@@ -164,10 +191,16 @@ class Learner:
         return network
 
     def _register(
-        self, request: RetrainRequest, challenger: Challenger, parent: str, report: dict[str, float | str | bool]
+        self,
+        request: RetrainRequest,
+        challenger: Challenger,
+        parent: str,
+        report: dict[str, float | str | bool],
     ) -> Manifest:
         def build(folder: Path) -> None:
-            save_weights(challenger.network.cpu(), folder, card=_card(request, challenger, parent, report))
+            save_weights(
+                challenger.network.cpu(), folder, card=_card(request, challenger, parent, report)
+            )
             (folder / "gate.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
         manifest = self.registry.add(
@@ -199,9 +232,15 @@ class Learner:
         )
         failpoint("learn_announced")
 
-    def _roll_back(self, request_id: str, reason: str, gate: dict[str, float | str | bool] | None = None) -> None:
+    def _roll_back(
+        self, request_id: str, reason: str, gate: dict[str, float | str | bool] | None = None
+    ) -> None:
         """Serve the parent of what was last announced; doing it twice is doing it once."""
-        current = self.ledger.serving.version if self.ledger.serving is not None else self.registry.champion()
+        current = (
+            self.ledger.serving.version
+            if self.ledger.serving is not None
+            else self.registry.champion()
+        )
         if current == BASE:
             self._say(
                 ModelEvent(
@@ -233,19 +272,26 @@ class Learner:
             )
         )
 
-    # Probation ----------------------------------------------------------------------------------------------
+    # Probation ------------------------------------------------------------------------------------
 
     def _probation_end_ms(self, event: ModelEvent) -> int:
-        return self._probation_start_ms(event) + self.settings.probation_buckets * self.history.resolution_ms
+        return (
+            self._probation_start_ms(event)
+            + self.settings.probation_buckets * self.history.resolution_ms
+        )
 
     def _probation_start_ms(self, event: ModelEvent) -> int:
         width_ms = self.history.resolution_ms
         return -(-event.at_ms // width_ms) * width_ms
 
     def _probation_runs(self, event: ModelEvent) -> bool:
-        """Whether it still keeps requests waiting: no longer than twice its length of clock time."""
+        """Whether it still keeps requests waiting: no longer than twice its length of clock
+        time.
+        """
         start_ms = self._probation_start_ms(event)
-        return self.now_ms() < start_ms + MAX_WAIT_FACTOR * (self._probation_end_ms(event) - start_ms)
+        return self.now_ms() < start_ms + MAX_WAIT_FACTOR * (
+            self._probation_end_ms(event) - start_ms
+        )
 
     def _judge_probation(self, event: ModelEvent) -> None:
         """Confirm or roll back once all of its buckets are final."""
@@ -259,12 +305,19 @@ class Learner:
         except (WeightsError, RegistryError) as error:
             self._roll_back("", f"the version on probation cannot be used: {error}")
             return
-        both = compare(self.history, *pair, start_ms=start_ms, end_ms=end_ms, seed=self.settings.seed)
-        gain = relative_gain(both.first_IT, both.second_IT, self.history.resolution_ms, self.settings.gate_confidence)
+        both = compare(
+            self.history, *pair, start_ms=start_ms, end_ms=end_ms, seed=self.settings.seed
+        )
+        gain = relative_gain(
+            both.first_IT, both.second_IT, self.history.resolution_ms, self.settings.gate_confidence
+        )
         report = _probation_report(gain, self.settings.probation_margin)
         log.info("probation", version=event.version, **report)
         if -gain.gain > self.settings.probation_margin or not both.finite:
-            reason = f"{-gain.gain:.1%} worse than {event.parent or BASE} on {self.settings.probation_buckets} buckets"
+            reason = (
+                f"{-gain.gain:.1%} worse than {event.parent or BASE} on "
+                f"{self.settings.probation_buckets} buckets"
+            )
             self._roll_back("", reason, report)
             return
         self._say(
@@ -278,7 +331,7 @@ class Learner:
             )
         )
 
-    # Saying so ----------------------------------------------------------------------------------------------
+    # Saying so ------------------------------------------------------------------------------------
 
     def _answer(
         self,
@@ -304,7 +357,9 @@ class Learner:
     def _say(self, event: ModelEvent) -> None:
         self.publish(event)
         self.ledger.take_event(event)
-        log.info(event.kind, version=event.version, request_id=event.request_id, reason=event.reason)
+        log.info(
+            event.kind, version=event.version, request_id=event.request_id, reason=event.reason
+        )
 
 
 def _candidate(request: RetrainRequest) -> str:
@@ -321,13 +376,21 @@ def _probation_report(gain: Gain, margin: float) -> dict[str, float | str | bool
     }
 
 
-def _card(request: RetrainRequest, challenger: Challenger, parent: str, report: dict[str, float | str | bool]) -> str:
+def _card(
+    request: RetrainRequest,
+    challenger: Challenger,
+    parent: str,
+    report: dict[str, float | str | bool],
+) -> str:
     """The model card of a fine-tuned version."""
     lines = "\n".join(f"| {name} | {value} |" for name, value in report.items())
     return (
         "---\nlibrary_name: transformers\npipeline_tag: time-series-forecasting\n---\n\n"
         f"# freshet weights fine-tuned from {parent}\n\n"
-        f"Asked for by `{request.request_id}` ({request.reason}; segments: {', '.join(request.segments) or 'all'}).\n"
-        f"{len(challenger.train_losses)} steps, then {challenger.factor:g} of the way from the parent to the tuned "
-        f"weights, chosen on validation windows.\n\n## Gate\n\n| line | value |\n|---|---|\n{lines}\n"
+        f"Asked for by `{request.request_id}` ({request.reason}; segments: "
+        f"{', '.join(request.segments) or 'all'}).\n"
+        f"{len(challenger.train_losses)} steps, then {challenger.factor:g} of the way from the "
+        "parent to the tuned "
+        "weights, chosen on validation windows.\n\n## Gate\n\n| line | value "
+        f"|\n|---|---|\n{lines}\n"
     )

@@ -1,4 +1,6 @@
-"""What the topics say of training: requests without an answer, the version that serves, its probation. Pure."""
+"""What the topics say of training: requests without an answer, the version that serves, its
+probation. Pure.
+"""
 
 from __future__ import annotations
 
@@ -50,20 +52,36 @@ class Ledger:
     def superseded(self) -> list[RetrainRequest]:
         """Requests for training that were not answered and are older than another one."""
         newest = max(self._trainings(), key=_age, default=None)
-        return [request for request in self._waiting() if request.reason != "rollback" and request is not newest]
+        return [
+            request
+            for request in self._waiting()
+            if request.reason != "rollback" and request is not newest
+        ]
 
     def onset_ms(self, request: RetrainRequest) -> int | None:
         """Since when all of the request's drifts are there; None where none is known."""
-        known = [self._onsets_ms[alert_id] for alert_id in request.alert_ids if alert_id in self._onsets_ms]
+        known = [
+            self._onsets_ms[alert_id]
+            for alert_id in request.alert_ids
+            if alert_id in self._onsets_ms
+        ]
         return max(known, default=None)
 
     def on_probation(self) -> ModelEvent | None:
         """The promotion of the serving version, until it is confirmed or rolled back."""
         event = self.serving
-        return event if event is not None and event.kind == "promoted" and event.version not in self._settled else None
+        return (
+            event
+            if event is not None and event.kind == "promoted" and event.version not in self._settled
+            else None
+        )
 
     def _waiting(self) -> list[RetrainRequest]:
-        return [request for request_id, request in self._requests.items() if request_id not in self._answered]
+        return [
+            request
+            for request_id, request in self._requests.items()
+            if request_id not in self._answered
+        ]
 
     def _trainings(self) -> list[RetrainRequest]:
         return [request for request in self._requests.values() if request.reason != "rollback"]

@@ -1,4 +1,6 @@
-"""`freshet learn`: the learner with its topics, its view of the window store and its clock; `run` is the process."""
+"""`freshet learn`: the learner with its topics, its view of the window store and its clock; `run`
+is the process.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,11 @@ class WindowHistory:
 
     def first_ms(self) -> int | None:
         """Start of the oldest bucket that was observed and is held."""
-        states = [state for state in self._contexts.reader.inputs.values() if state.first_event_ms is not None]
+        states = [
+            state
+            for state in self._contexts.reader.inputs.values()
+            if state.first_event_ms is not None
+        ]
         begun = [state.first_event_ms for state in states if state.first_event_ms is not None]
         frontiers = [state.frontier_ms for state in states if state.frontier_ms is not None]
         if not begun or not frontiers:
@@ -101,7 +107,9 @@ class WindowHistory:
 
 
 class Inbox:
-    """Feeds ledger and shop from the topics; a record that cannot be read is logged and passed over."""
+    """Feeds ledger and shop from the topics; a record that cannot be read is logged and passed
+    over.
+    """
 
     def __init__(self, topics: Topics, ledger: Ledger, shop: Shop) -> None:
         self._ledger, self._shop, self._topics = ledger, shop, topics
@@ -125,7 +133,12 @@ class Inbox:
             try:
                 self._take(record.topic, record.value)
             except (FreshetError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-                log.warning("record_unusable", topic=record.topic, offset=record.offset, error=str(error)[:500])
+                log.warning(
+                    "record_unusable",
+                    topic=record.topic,
+                    offset=record.offset,
+                    error=str(error)[:500],
+                )
 
     def _take(self, topic: str, value: bytes) -> None:
         if topic == self._topics.retrain:
@@ -154,7 +167,9 @@ class Health:
 
 
 def publisher_of(publisher: Publisher, topic: str, health: Health) -> Callable[[ModelEvent], None]:
-    """A function that publishes an event and returns once it is acknowledged, however long that takes."""
+    """A function that publishes an event and returns once it is acknowledged, however long that
+    takes.
+    """
 
     def publish(event: ModelEvent) -> None:
         wait_s = RETRY_FIRST_S
@@ -176,7 +191,8 @@ def publisher_of(publisher: Publisher, topic: str, health: Health) -> Callable[[
 
 
 def run(settings: Settings) -> None:
-    """Learn until SIGTERM or SIGINT; a training that runs then is given up and done again by the next process.
+    """Learn until SIGTERM or SIGINT; a training that runs then is given up and done again by the
+    next process.
 
     Raises:
         FreshetError: Broker, Redis or the base weights are missing at start.
@@ -214,7 +230,9 @@ def run(settings: Settings) -> None:
 
 def _history(settings: Settings, client: object, shop: Shop) -> WindowHistory:
     width_ms = settings.worker.resolution_ms
-    retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}[width_ms]
+    retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}[
+        width_ms
+    ]
     reader = WindowReader(
         client,  # type: ignore[arg-type]
         settings.redis.generation,
@@ -229,7 +247,9 @@ def _history(settings: Settings, client: object, shop: Shop) -> WindowHistory:
         prediction_length=settings.worker.prediction_length,
     )
     series_by = settings.events.series_by
-    return WindowHistory(contexts, lambda item_ids: segments_of(item_ids, settings.drift, shop, series_by))
+    return WindowHistory(
+        contexts, lambda item_ids: segments_of(item_ids, settings.drift, shop, series_by)
+    )
 
 
 def _loop(reader: TableReader, inbox: Inbox, learner: Learner, health: Health) -> None:

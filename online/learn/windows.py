@@ -1,4 +1,5 @@
-"""Which windows fine-tuning sees, and which it must not: a split of time, and draws of items and cutoffs. Pure.
+"""Which windows fine-tuning sees, and which it must not: a split of time, and draws of items and
+cutoffs. Pure.
 
 Time, newest last (each part ends where the next begins; labels never cross the end of their part):
 
@@ -71,11 +72,13 @@ def split_time(
     Args:
         final_ms: Buckets that end at or before it are final.
         first_ms: Start of what is retained.
-        onset_ms: Start of the drift; recent windows begin with it, unless that leaves fewer than MIN_RECENT_BUCKETS.
+        onset_ms: Start of the drift; recent windows begin with it, unless that leaves fewer than
+            MIN_RECENT_BUCKETS.
         recent_buckets: The most buckets that count as recent.
         holdout_buckets: Newest final buckets, for the gate alone.
 
-    >>> s = split_time(100, first_ms=0, onset_ms=70, resolution_ms=1, recent_buckets=48, holdout_buckets=8)
+    >>> s = split_time(100, first_ms=0, onset_ms=70, resolution_ms=1, recent_buckets=48,
+    ...     holdout_buckets=8)
     >>> s.recent_start_ms, s.train_end_ms, s.holdout_start_ms, s.final_ms
     (70, 88, 92, 100)
     """
@@ -88,7 +91,9 @@ def split_time(
         recent_start_ms = max(recent_start_ms, onset_ms)
     recent_start_ms = min(recent_start_ms, train_end_ms - MIN_RECENT_BUCKETS * resolution_ms)
     replay_start_ms = min(-(-first_ms // resolution_ms) * resolution_ms, recent_start_ms)
-    return Split(resolution_ms, replay_start_ms, recent_start_ms, train_end_ms, holdout_start_ms, final_ms)
+    return Split(
+        resolution_ms, replay_start_ms, recent_start_ms, train_end_ms, holdout_start_ms, final_ms
+    )
 
 
 def ready_ms(onset_ms: int, *, resolution_ms: int, holdout_buckets: int) -> int:
@@ -97,7 +102,10 @@ def ready_ms(onset_ms: int, *, resolution_ms: int, holdout_buckets: int) -> int:
     >>> ready_ms(100, resolution_ms=1, holdout_buckets=12)
     130
     """
-    return onset_ms + (MIN_RECENT_BUCKETS + holdout_buckets + max(1, holdout_buckets // 2)) * resolution_ms
+    return (
+        onset_ms
+        + (MIN_RECENT_BUCKETS + holdout_buckets + max(1, holdout_buckets // 2)) * resolution_ms
+    )
 
 
 def recent_draws(
@@ -109,9 +117,12 @@ def recent_draws(
 ) -> list[Draw]:
     """Training windows of the recent part: cutoffs spread over it, all items or as many as fit.
 
-    Where a drift named items (`affected`, rising rows), half of the windows are theirs, as far as there are enough.
+    Where a drift named items (`affected`, rising rows), half of the windows are theirs, as far as
+    there are enough.
     """
-    cutoffs = _spread(split.recent_start_ms, split.train_end_ms, split.resolution_ms, RECENT_CUTOFFS)
+    cutoffs = _spread(
+        split.recent_start_ms, split.train_end_ms, split.resolution_ms, RECENT_CUTOFFS
+    )
     rows = np.arange(num_items)
     others = rows if affected is None else np.setdiff1d(rows, affected)
     strata = [part for part in (affected, others) if part is not None and len(part)]
@@ -119,9 +130,14 @@ def recent_draws(
 
 
 def replay_draws(
-    rng: np.random.Generator, split: Split, levels: NDArray[np.floating], steps: int, maximum: int = MAX_POOL_WINDOWS
+    rng: np.random.Generator,
+    split: Split,
+    levels: NDArray[np.floating],
+    steps: int,
+    maximum: int = MAX_POOL_WINDOWS,
 ) -> list[Draw]:
-    """Older windows, equally many from each stratum of sales level: sparse items are most of a shop, least of its loss.
+    """Older windows, equally many from each stratum of sales level: sparse items are most of a
+    shop, least of its loss.
 
     Args:
         split: The parts; labels stay before the recent one.
@@ -134,7 +150,11 @@ def replay_draws(
 
 
 def anchor_draws(
-    rng: np.random.Generator, split: Split, levels: NDArray[np.floating], steps: int, taken: Sequence[Draw]
+    rng: np.random.Generator,
+    split: Split,
+    levels: NDArray[np.floating],
+    steps: int,
+    taken: Sequence[Draw],
 ) -> list[Draw]:
     """Windows from before the recent part that training does not use, to see what was forgotten."""
     latest_ms = max(split.replay_start_ms, split.recent_start_ms - steps * split.resolution_ms)
@@ -152,7 +172,8 @@ def holdout_draws(
     num_items: int,
     maximum: int = MAX_GATE_WINDOWS,
 ) -> list[Draw]:
-    """Windows whose labels lie in [start, end): the same items at every cutoff, one cutoff at the start.
+    """Windows whose labels lie in [start, end): the same items at every cutoff, one cutoff at the
+    start.
 
     As many cutoffs as fit `maximum` windows, at least one; of more items than that, a sample.
     """
@@ -160,7 +181,9 @@ def holdout_draws(
     if num_items > maximum:
         rows = np.sort(rng.choice(num_items, maximum, replace=False))
     num_cutoffs = max(1, maximum // max(1, len(rows)))
-    return [Draw(cutoff_ms, rows) for cutoff_ms in _spread(start_ms, end_ms, resolution_ms, num_cutoffs)]
+    return [
+        Draw(cutoff_ms, rows) for cutoff_ms in _spread(start_ms, end_ms, resolution_ms, num_cutoffs)
+    ]
 
 
 def strata_of(levels: NDArray[np.floating]) -> list[Ints]:
@@ -173,8 +196,12 @@ def strata_of(levels: NDArray[np.floating]) -> list[Ints]:
     return [rows for rows in np.array_split(order, NUM_STRATA) if len(rows)]
 
 
-def _drawn(rng: np.random.Generator, cutoffs: list[int], strata: list[Ints], maximum: int) -> list[Draw]:
-    """At every cutoff an equal number of each stratum, without repeats, sorted; at most `maximum` windows."""
+def _drawn(
+    rng: np.random.Generator, cutoffs: list[int], strata: list[Ints], maximum: int
+) -> list[Draw]:
+    """At every cutoff an equal number of each stratum, without repeats, sorted; at most `maximum`
+    windows.
+    """
     if not cutoffs or not strata:
         return []
     share = max(1, maximum // (len(cutoffs) * len(strata)))

@@ -1,4 +1,6 @@
-"""The folder of weights versions: immutable directories, aliases that move by atomic rename, nothing half done."""
+"""The folder of weights versions: immutable directories, aliases that move by atomic rename,
+nothing half done.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class Registry:
     """Versions and aliases in one folder; one writer, any number of concurrent readers.
 
-    A version appears by one rename of a directory that was written and synced beside it, so a reader sees all of it
-    or nothing. The shipped weights are the version `base`, which is no directory of this folder.
+    A version appears by one rename of a directory that was written and synced beside it, so a
+    reader sees all of it or nothing. The shipped weights are the version `base`, which is no
+    directory of this folder.
 
     Args:
         folder: Created on the first write.
@@ -64,10 +67,12 @@ class Registry:
         offsets: dict[str, int] | None = None,
         gate: dict[str, float | str | bool] | None = None,
     ) -> Manifest:
-        """Make a version of the files that `build` writes into an empty directory, and return its manifest.
+        """Make a version of the files that `build` writes into an empty directory, and return its
+        manifest.
 
-        Order of durable effects: 1. files, 2. manifest, 3. the rename that makes the version exist, 4. the folder's
-        own entry. A crash before 3 leaves only a hidden directory, which the next `add` removes.
+        Order of durable effects: 1. files, 2. manifest, 3. the rename that makes the version exist,
+        4. the folder's own entry. A crash before 3 leaves only a hidden directory, which the next
+        `add` removes.
 
         Raises:
             RegistryError: `build` wrote no `model.safetensors`, or the folder cannot be written.
@@ -92,7 +97,9 @@ class Registry:
                 gate=gate or {},
                 sha256=sums,
             )
-            (building / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            (building / MANIFEST_FILE).write_bytes(
+                msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+            )
             for path in (*building.iterdir(), building):
                 _sync(path)
             failpoint("registry_before_rename")
@@ -115,14 +122,19 @@ class Registry:
         """
         if not self.path_exists(version):
             hint = (
-                f"`{BASE}` is the shipped weights, not a directory" if version == BASE else "see `freshet model list`"
+                f"`{BASE}` is the shipped weights, not a directory"
+                if version == BASE
+                else "see `freshet model list`"
             )
             raise RegistryError(f"{self.folder} has no version {version!r}", hint=hint)
         return self._versions / version
 
     def path_exists(self, version: str) -> bool:
         """Whether there is such a version."""
-        return bool(VERSION_PATTERN.fullmatch(version)) and (self._versions / version / MANIFEST_FILE).is_file()
+        return (
+            bool(VERSION_PATTERN.fullmatch(version))
+            and (self._versions / version / MANIFEST_FILE).is_file()
+        )
 
     def manifest(self, version: str) -> Manifest:
         """What the version says of itself; its files are not checked, see `verify`."""
@@ -144,27 +156,36 @@ class Registry:
         manifest, folder = self.manifest(version), self.path(version)
         found = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
         for name in sorted(found ^ set(manifest.sha256)):
-            raise RegistryError(f"{folder / name} is {'not in the manifest' if name in found else 'missing'}")
+            raise RegistryError(
+                f"{folder / name} is {'not in the manifest' if name in found else 'missing'}"
+            )
         for name, expected in manifest.sha256.items():
             if (actual := sha256_of(folder / name)) != expected:
                 raise RegistryError(
-                    f"{folder / name} was altered: sha256 {actual[:16]}, the manifest says {expected[:16]}",
+                    f"{folder / name} was altered: sha256 {actual[:16]}, the manifest says "
+                    f"{expected[:16]}",
                     hint=f"`freshet model rollback` returns to {manifest.parent}",
                 )
         return manifest
 
     def find(self, request_id: str) -> Manifest | None:
         """The newest version that answers a retrain request, or None."""
-        return next((m for m in reversed(self.list()) if request_id and m.request_id == request_id), None)
+        return next(
+            (m for m in reversed(self.list()) if request_id and m.request_id == request_id), None
+        )
 
     def alias(self, name: str) -> str | None:
-        """The version that an alias names (`base` for the shipped weights), or None where it is not set."""
+        """The version that an alias names (`base` for the shipped weights), or None where it is not
+        set.
+        """
         try:
             return self._alias_path(name).read_text("ascii").strip()
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise RegistryError(f"the alias {self._alias_path(name)} cannot be read: {error}") from error
+            raise RegistryError(
+                f"the alias {self._alias_path(name)} cannot be read: {error}"
+            ) from error
 
     def champion(self) -> str:
         """The version to serve: the alias, else `base`."""
@@ -202,7 +223,8 @@ class Registry:
         return self.serve(self.manifest(champion).parent)
 
     def serve(self, version: str) -> str:
-        """Make any version, or the base, the champion and its parent `previous`; repeating it is harmless.
+        """Make any version, or the base, the champion and its parent `previous`; repeating it is
+        harmless.
 
         `previous` moves first: a crash between the two leaves the old champion in service.
         """
@@ -218,11 +240,14 @@ class Registry:
     def _next_version(self, created_at_ms: int, sha256: str) -> str:
         names = _version_names(self._versions)
         number = _number(names[-1]) + 1 if names else 1
-        return f"v{number:04d}-{datetime.fromtimestamp(created_at_ms / 1000, UTC):%Y%m%dT%H%M%SZ}-{sha256[:8]}"
+        created_at = datetime.fromtimestamp(created_at_ms / 1000, UTC)
+        return f"v{number:04d}-{created_at:%Y%m%dT%H%M%SZ}-{sha256[:8]}"
 
     def _alias_path(self, name: str) -> Path:
         if name not in ALIASES:
-            raise RegistryError(f"unknown alias {name!r}", hint=f"the aliases are {', '.join(ALIASES)}")
+            raise RegistryError(
+                f"unknown alias {name!r}", hint=f"the aliases are {', '.join(ALIASES)}"
+            )
         return self.folder / "aliases" / name
 
 
@@ -238,7 +263,10 @@ def sha256_of(path: Path) -> str:
 def _version_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    return sorted((path.name for path in folder.iterdir() if VERSION_PATTERN.fullmatch(path.name)), key=_number)
+    return sorted(
+        (path.name for path in folder.iterdir() if VERSION_PATTERN.fullmatch(path.name)),
+        key=_number,
+    )
 
 
 def _number(name: str) -> int:

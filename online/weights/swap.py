@@ -1,4 +1,6 @@
-"""New weights without a pause: loaded and proven beside the ones in service, then one reference moves."""
+"""New weights without a pause: loaded and proven beside the ones in service, then one reference
+moves.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """One set of weights that is ready to forecast; immutable, so whoever holds it cannot see half a swap.
+    """One set of weights that is ready to forecast; immutable, so whoever holds it cannot see half
+    a swap.
 
     Attributes:
         version: The name that forecasts carry.
@@ -42,14 +45,20 @@ class Bank:
 
 
 Load = Callable[[str, str, str], Bank]
-"""(version, expected sha256 or empty, uri or empty) -> a proven bank; raises WeightsError or RegistryError."""
+"""(version, expected sha256 or empty, uri or empty) -> a proven bank; raises WeightsError or
+RegistryError.
+"""
 
 
 def loader(registry: Registry, device: str, dtype: str) -> Load:
-    """Loads versions by name from the registry, or from the announced folder where the registry has none."""
+    """Loads versions by name from the registry, or from the announced folder where the registry has
+    none.
+    """
 
     def load(version: str, sha256: str, uri: str) -> Bank:
-        return load_bank(version, _folder(registry, version, uri), sha256, device=device, dtype=dtype)
+        return load_bank(
+            version, _folder(registry, version, uri), sha256, device=device, dtype=dtype
+        )
 
     return load
 
@@ -68,7 +77,8 @@ def _folder(registry: Registry, version: str, uri: str) -> Path:
 
 
 def load_bank(version: str, folder: Path, sha256: str, *, device: str, dtype: str) -> Bank:
-    """Load weights and prove them: sha256, shapes, finite values, golden forecast, and a finite one on the device.
+    """Load weights and prove them: sha256, shapes, finite values, golden forecast, and a finite one
+    on the device.
 
     Raises:
         WeightsError: One of these does not hold.
@@ -77,15 +87,19 @@ def load_bank(version: str, folder: Path, sha256: str, *, device: str, dtype: st
     forecaster = Forecaster(verified.network, device=device, dtype=dtype, sha256=verified.sha256)
     # On the device and in the type in which it will serve; also the warm-up of its kernels.
     if not bool(torch.isfinite(forecaster.forecast(golden_batch(forecaster.network.config))).all()):
-        raise WeightsError(f"the weights in {folder} forecast values that are not finite as {forecaster.dtype}")
+        raise WeightsError(
+            f"the weights in {folder} forecast values that are not finite as {forecaster.dtype}"
+        )
     return Bank(version, verified.sha256, forecaster)
 
 
-def first_bank(load: Load, champion: Callable[[], str], pinned: str, *, device: str, dtype: str) -> Bank:
+def first_bank(
+    load: Load, champion: Callable[[], str], pinned: str, *, device: str, dtype: str
+) -> Bank:
     """What serves from the start: the pinned folder, else the registry's champion, else the base.
 
-    A champion that cannot be loaded is replaced by the base, which says so in `fallback`; a pinned folder or a base
-    that cannot be loaded stops the worker.
+    A champion that cannot be loaded is replaced by the base, which says so in `fallback`; a pinned
+    folder or a base that cannot be loaded stops the worker.
 
     Raises:
         WeightsError: There is nothing to serve.
@@ -99,7 +113,12 @@ def first_bank(load: Load, champion: Callable[[], str], pinned: str, *, device: 
     except FreshetError as error:
         log.error("champion_not_served", reason=str(error), serving=BASE)
         base = load(BASE, "", "")
-        return Bank(base.version, base.sha256, base.forecaster, fallback=f"the champion cannot be served: {error}")
+        return Bank(
+            base.version,
+            base.sha256,
+            base.forecaster,
+            fallback=f"the champion cannot be served: {error}",
+        )
     return load(BASE, "", "")
 
 
@@ -112,10 +131,15 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
     """
     wanted, registry = settings.worker, Registry(settings.learn.registry)
     load = loader(registry, wanted.device, wanted.dtype)
-    bank = first_bank(load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype)
+    bank = first_bank(
+        load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype
+    )
     reach = bank.forecaster.prediction_length_max
     if reach < wanted.prediction_length:
-        raise ConfigError(f"worker.prediction_length is {wanted.prediction_length}, the weights reach {reach} steps")
+        raise ConfigError(
+            f"worker.prediction_length is {wanted.prediction_length}, the weights reach "
+            f"{reach} steps"
+        )
     # The first bank has probed which type is fastest on this device; the next ones need not.
     dtype = str(bank.forecaster.dtype).removeprefix("torch.")
     return WeightsSwitch(bank, loader(registry, str(bank.forecaster.device), dtype), worker)
@@ -124,8 +148,9 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
 class WeightsSwitch:
     """Two banks: the one in service and the idle one, which is filled in the background.
 
-    The loop reads `current` once a round, so that a cutoff is forecast by one version, and calls `settle` between
-    rounds. Only `settle` moves the reference; the old bank stays for an instant way back.
+    The loop reads `current` once a round, so that a cutoff is forecast by one version, and calls
+    `settle` between rounds. Only `settle` moves the reference; the old bank stays for an instant
+    way back.
 
     Args:
         bank: What serves first.
@@ -163,11 +188,15 @@ class WeightsSwitch:
         if self._idle is not None and _matches(self._idle, event):
             self._done.put((event, self._idle))
             return
-        self._thread = threading.Thread(target=self._fill, args=(event,), name="weights", daemon=True)
+        self._thread = threading.Thread(
+            target=self._fill, args=(event,), name="weights", daemon=True
+        )
         self._thread.start()
 
     def settle(self, now_ms: int) -> ModelEvent | None:
-        """Between two rounds: serve what has been loaded, or say why not. Returns the event to report, if any."""
+        """Between two rounds: serve what has been loaded, or say why not. Returns the event to
+        report, if any.
+        """
         try:
             event, result = self._done.get_nowait()
         except Empty:
@@ -178,7 +207,11 @@ class WeightsSwitch:
             log.info("weights_overtaken", version=event.version)
             self.begin()
             return None
-        report = self._refuse(event, result, now_ms) if isinstance(result, FreshetError) else self._flip(result, now_ms)
+        report = (
+            self._refuse(event, result, now_ms)
+            if isinstance(result, FreshetError)
+            else self._flip(result, now_ms)
+        )
         self.begin()
         return report
 
@@ -195,8 +228,11 @@ class WeightsSwitch:
         except FreshetError as error:
             self._done.put((event, error))
         except Exception as error:
-            # Whatever a strange file made the libraries raise, the worker goes on with the weights that it has.
-            self._done.put((event, WeightsError(f"version {event.version} cannot be loaded: {error!r}")))
+            # Whatever a strange file made the libraries raise, the worker goes on with the weights
+            # that it has.
+            self._done.put(
+                (event, WeightsError(f"version {event.version} cannot be loaded: {error!r}"))
+            )
 
     def _flip(self, bank: Bank, now_ms: int) -> ModelEvent:
         started = time.perf_counter()
@@ -215,7 +251,12 @@ class WeightsSwitch:
         )
 
     def _refuse(self, event: ModelEvent, error: FreshetError, now_ms: int) -> ModelEvent:
-        log.error("weights_not_swapped", version=event.version, serving=self.current.version, reason=str(error))
+        log.error(
+            "weights_not_swapped",
+            version=event.version,
+            serving=self.current.version,
+            reason=str(error),
+        )
         return ModelEvent(
             kind="swap_failed",
             version=event.version,

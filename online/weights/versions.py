@@ -18,11 +18,16 @@ ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 
 
 def versions(settings: Settings) -> list[dict[str, Any]]:
-    """All versions, oldest first, with the aliases that point at each; the shipped weights come first."""
+    """All versions, oldest first, with the aliases that point at each; the shipped weights come
+    first.
+    """
     registry = Registry(settings.learn.registry)
     pointed = {alias: registry.alias(alias) for alias in ALIASES} | {CHAMPION: registry.champion()}
     names = [BASE, *(manifest.version for manifest in registry.list())]
-    return [{"version": name, "aliases": [alias for alias in ALIASES if pointed[alias] == name]} for name in names]
+    return [
+        {"version": name, "aliases": [alias for alias in ALIASES if pointed[alias] == name]}
+        for name in names
+    ]
 
 
 def show(settings: Settings, version: str) -> dict[str, Any]:
@@ -37,12 +42,19 @@ def show(settings: Settings, version: str) -> dict[str, Any]:
 
 
 def promote(settings: Settings, version: str) -> str:
-    """Make a version, or `base`, the champion past the gate, and tell the workers; returns what to print."""
+    """Make a version, or `base`, the champion past the gate, and tell the workers; returns what to
+    print.
+    """
     registry = Registry(settings.learn.registry)
     before = registry.champion()
     sha256, uri = _location(registry, version)
     registry.serve(version)
-    _announce(settings, ModelEvent(kind="promoted", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before))
+    _announce(
+        settings,
+        ModelEvent(
+            kind="promoted", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
+        ),
+    )
     return f"{version} is the champion, {before} was"
 
 
@@ -52,7 +64,12 @@ def rollback(settings: Settings) -> str:
     before = registry.champion()
     version = registry.roll_back()
     sha256, uri = _location(registry, version)
-    _announce(settings, ModelEvent(kind="rolled_back", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before))
+    _announce(
+        settings,
+        ModelEvent(
+            kind="rolled_back", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
+        ),
+    )
     return f"{version} is the champion again, {before} was"
 
 

@@ -1,4 +1,6 @@
-"""Items of the catalogue that nobody has bought or looked at yet: they get forecasts from their text and price."""
+"""Items of the catalogue that nobody has bought or looked at yet: they get forecasts from their
+text and price.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,19 @@ COLD_FIELDS = {"sku", "region"}
 
 
 class ColdStart:
-    """Names the cold items of a shop: skus without any window, in every region that is known from other items.
+    """Names the cold items of a shop: skus without any window, in every region that is known from
+    other items.
 
     Args:
-        series_by: The fields of an item id; with others than sku and region nothing can be named in advance.
+        series_by: The fields of an item id; with others than sku and region nothing can be named in
+            advance.
         owns: Which items are this worker's.
         max_items: Beyond it the newest launches come first.
     """
 
-    def __init__(self, series_by: Sequence[str], owns: Callable[[str], bool], max_items: int = MAX_COLD_ITEMS) -> None:
+    def __init__(
+        self, series_by: Sequence[str], owns: Callable[[str], bool], max_items: int = MAX_COLD_ITEMS
+    ) -> None:
         self._series_by = tuple(series_by)
         self._owns, self._max_items = owns, max_items
         self._skus: set[str] = set()

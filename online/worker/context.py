@@ -1,6 +1,8 @@
-"""What each forecast is made from: a ring of windows resident on the device, dressed with what the shop knows.
+"""What each forecast is made from: a ring of windows resident on the device, dressed with what the
+shop knows.
 
-Dimensions: I items, B rows of a batch, N buckets of the ring, T context steps, S = T + H, P past slots, K known slots.
+Dimensions: I items, B rows of a batch, N buckets of the ring, T context steps, S = T + H, P past
+slots, K known slots.
 """
 
 from __future__ import annotations
@@ -34,9 +36,11 @@ MAX_TEXTS = 200_000
 
 
 class Contexts:
-    """The newest buckets of every item on the device, and batches of them as of any cutoff that they cover.
+    """The newest buckets of every item on the device, and batches of them as of any cutoff that
+    they cover.
 
-    Only cells that changed are copied. Rows are the reader's; `cold_batch` serves items that have no row yet.
+    Only cells that changed are copied. Rows are the reader's; `cold_batch` serves items that have
+    no row yet.
 
     Args:
         reader: Holds at least `context_length` buckets, and more for older cutoffs.
@@ -60,7 +64,9 @@ class Contexts:
         self.device = torch.device(device)
         self._head: int | None = None
         self._units_IN = torch.zeros(FIRST_CAPACITY, reader.num_buckets, device=self.device)
-        self._clicks_INC = torch.zeros(FIRST_CAPACITY, reader.num_buckets, NUM_CLICKS, device=self.device)
+        self._clicks_INC = torch.zeros(
+            FIRST_CAPACITY, reader.num_buckets, NUM_CLICKS, device=self.device
+        )
         self._first_I: Ints = np.full(FIRST_CAPACITY, NEVER, np.int64)
         self._texts: dict[str, NDArray[np.float32]] = {}
 
@@ -85,10 +91,12 @@ class Contexts:
                 self._copy(rows, start, stop)
         return delta
 
-    # Batches ------------------------------------------------------------------------------------------------
+    # Batches --------------------------------------------------------------------------------------
 
     def batch(self, rows: Sequence[int] | Ints, cutoff_ms: int) -> Batch:
-        """Contexts of some rows that end at the cutoff; nothing after it is used, whatever else is known by now."""
+        """Contexts of some rows that end at the cutoff; nothing after it is used, whatever else is
+        known by now.
+        """
         rows = np.asarray(rows, np.int64)
         item_ids = [self.item_ids[row] for row in rows]
         first = cutoff_ms // self.reader.resolution_ms - self.context_length
@@ -106,7 +114,9 @@ class Contexts:
         return self._dress(item_ids, target_BT, past_BTP, cutoff_ms)
 
     def target(self, rows: Sequence[int] | Ints, end_ms: int, steps: int) -> Floats:
-        """Units of the steps that end at `end_ms`, as a context sees them: float64[B, steps], NaN where missing."""
+        """Units of the steps that end at `end_ms`, as a context sees them: float64[B, steps], NaN
+        where missing.
+        """
         rows = np.asarray(rows, np.int64)
         item_ids = [self.item_ids[row] for row in rows]
         first = end_ms // self.reader.resolution_ms - steps
@@ -114,8 +124,11 @@ class Contexts:
         units_BT = self._target(rows, first, steps, self._begin(item_ids, rows), in_stock_BT)
         return np.asarray(units_BT.double().cpu().numpy())
 
-    def actuals(self, item_ids: list[str], start_ms: int, steps: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """What was sold: units float64[B, steps], NaN where not observed, and whether the item was in stock throughout.
+    def actuals(
+        self, item_ids: list[str], start_ms: int, steps: int
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """What was sold: units float64[B, steps], NaN where not observed, and whether the item was
+        in stock throughout.
 
         An item without a row sold nothing. Stock that is unknown counts as in stock.
         """
@@ -126,12 +139,16 @@ class Contexts:
         has_row = np.array([row is not None for row in found], bool)
         rows = np.array([row for row in found if row is not None], np.int64)
         if len(rows):
-            units_BS[has_row] = self._cells(self._units_IN, rows, first, steps).double().cpu().numpy()
+            units_BS[has_row] = (
+                self._cells(self._units_IN, rows, first, steps).double().cpu().numpy()
+            )
         units_BS[:, ~self._observed(first, steps)[UNITS]] = np.nan
         in_stock_BS = self._in_stock(item_ids, first, steps, start_ms + steps * resolution_ms)
         return units_BS, ~(in_stock_BS < 1.0)
 
-    def _dress(self, item_ids: list[str], target_BT: Tensor, past_BTP: Tensor, cutoff_ms: int) -> Batch:
+    def _dress(
+        self, item_ids: list[str], target_BT: Tensor, past_BTP: Tensor, cutoff_ms: int
+    ) -> Batch:
         resolution_ms = self.reader.resolution_ms
         start_ms = cutoff_ms - self.context_length * resolution_ms
         steps = self.context_length + self.prediction_length
@@ -143,19 +160,29 @@ class Contexts:
             past_BTP=past_BTP,
             known_BSK=known_BSK.to(self.device),
             static_BF=torch.from_numpy(self._static(item_ids, cutoff_ms)).to(self.device),
-            start_ms_B=torch.full((len(item_ids),), start_ms, dtype=torch.int64, device=self.device),
+            start_ms_B=torch.full(
+                (len(item_ids),), start_ms, dtype=torch.int64, device=self.device
+            ),
             resolution_ms=resolution_ms,
         )
 
-    def _target(self, rows: Ints, first: int, steps: int, begin_B: Ints, in_stock_BT: NDArray[np.float32]) -> Tensor:
-        """Missing are: what was not observed, what was before the launch, and buckets without stock and sales."""
+    def _target(
+        self, rows: Ints, first: int, steps: int, begin_B: Ints, in_stock_BT: NDArray[np.float32]
+    ) -> Tensor:
+        """Missing are: what was not observed, what was before the launch, and buckets without stock
+        and sales.
+        """
         units_BT = self._cells(self._units_IN, rows, first, steps)
         seen_BT = self._seen(first, steps, UNITS, begin_B)
         empty_BT = torch.from_numpy(in_stock_BT == 0.0).to(self.device) & (units_BT == 0.0)
         return torch.where(seen_BT & ~empty_BT, units_BT, torch.nan)
 
-    def _past(self, rows: Ints, first: int, begin_B: Ints, in_stock_BT: NDArray[np.float32]) -> Tensor:
-        past_BTP = torch.full((len(rows), self.context_length, len(PAST_SLOTS)), torch.nan, device=self.device)
+    def _past(
+        self, rows: Ints, first: int, begin_B: Ints, in_stock_BT: NDArray[np.float32]
+    ) -> Tensor:
+        past_BTP = torch.full(
+            (len(rows), self.context_length, len(PAST_SLOTS)), torch.nan, device=self.device
+        )
         clicks_BTC = self._cells(self._clicks_INC, rows, first, self.context_length)
         seen_BT = self._seen(first, self.context_length, CLICKS.start, begin_B)
         past_BTP[..., :NUM_CLICKS] = torch.where(seen_BT[..., None], clicks_BTC, torch.nan)
@@ -168,7 +195,9 @@ class Contexts:
         return torch.from_numpy(seen_BT).to(self.device)
 
     def _observed(self, first: int, steps: int) -> NDArray[np.bool_]:
-        """Which channels were observed in which buckets, the same for every item: bool[C, steps]."""
+        """Which channels were observed in which buckets, the same for every item: bool[C,
+        steps].
+        """
         if not self.reader.num_items:
             return np.zeros((len(CHANNELS), steps), bool)
         end_ms = (first + steps) * self.reader.resolution_ms
@@ -176,20 +205,28 @@ class Contexts:
         return np.asarray(view.observed_ICB[0])
 
     def _begin(self, item_ids: list[str], rows: Ints) -> Ints:
-        """The bucket from which on an item was there: its launch, or its first event where that is earlier."""
+        """The bucket from which on an item was there: its launch, or its first event where that is
+        earlier.
+        """
         launched_ms = self.shop.launched_ms(item_ids)
         known = np.isfinite(launched_ms)
         launch_B = np.where(known, np.nan_to_num(launched_ms), NEVER) // self.reader.resolution_ms
         return np.minimum(launch_B.astype(np.int64), self._first_I[rows])
 
-    def _in_stock(self, item_ids: list[str], first: int, steps: int, as_of_ms: int) -> NDArray[np.float32]:
+    def _in_stock(
+        self, item_ids: list[str], first: int, steps: int, as_of_ms: int
+    ) -> NDArray[np.float32]:
         resolution_ms = self.reader.resolution_ms
-        return self.shop.in_stock(item_ids, first * resolution_ms, steps, resolution_ms, as_of_ms=as_of_ms)
+        return self.shop.in_stock(
+            item_ids, first * resolution_ms, steps, resolution_ms, as_of_ms=as_of_ms
+        )
 
     def _static(self, item_ids: list[str], cutoff_ms: int) -> NDArray[np.float32]:
         texts = self.shop.texts(item_ids)
         prices = self.shop.unit_prices(item_ids, as_of_ms=cutoff_ms)
-        static_BF = static_features([""] * len(texts), prices, cutoff_ms - self.shop.launched_ms(item_ids))
+        static_BF = static_features(
+            [""] * len(texts), prices, cutoff_ms - self.shop.launched_ms(item_ids)
+        )
         new = list(dict.fromkeys(text for text in texts if text not in self._texts))
         if len(self._texts) + len(new) > MAX_TEXTS:
             self._texts.clear()
@@ -199,7 +236,7 @@ class Contexts:
             static_BF[row, :NUM_TEXT] = self._texts[text]
         return static_BF
 
-    # The ring -----------------------------------------------------------------------------------------------
+    # The ring -------------------------------------------------------------------------------------
 
     def _cells(self, ring: Tensor, rows: Ints, first: int, steps: int) -> Tensor:
         """Cells of some rows and buckets; 0 where the ring holds nothing."""
@@ -216,13 +253,21 @@ class Contexts:
         if num_items <= capacity:
             return
         more = max(num_items, 2 * capacity) - capacity
-        self._units_IN = torch.cat([self._units_IN, self._units_IN.new_zeros(more, *self._units_IN.shape[1:])])
-        self._clicks_INC = torch.cat([self._clicks_INC, self._clicks_INC.new_zeros(more, *self._clicks_INC.shape[1:])])
+        self._units_IN = torch.cat(
+            [self._units_IN, self._units_IN.new_zeros(more, *self._units_IN.shape[1:])]
+        )
+        self._clicks_INC = torch.cat(
+            [self._clicks_INC, self._clicks_INC.new_zeros(more, *self._clicks_INC.shape[1:])]
+        )
         self._first_I = np.concatenate([self._first_I, np.full(more, NEVER, np.int64)])
 
     def _advance(self) -> None:
         """Clear the slots of buckets that enter the ring."""
-        frontiers = [state.frontier_ms for state in self.reader.inputs.values() if state.frontier_ms is not None]
+        frontiers = [
+            state.frontier_ms
+            for state in self.reader.inputs.values()
+            if state.frontier_ms is not None
+        ]
         if not frontiers:
             return
         head = max(frontiers) // self.reader.resolution_ms
@@ -250,7 +295,9 @@ class Contexts:
 
 
 def cold_rows(batch: Batch) -> NDArray[np.bool_]:
-    """Rows with too little history, or without any sale in it, to call the forecast more than a cold start."""
+    """Rows with too little history, or without any sale in it, to call the forecast more than a
+    cold start.
+    """
     observed_BT = torch.isfinite(batch.target_BT)
     sold_B = torch.where(observed_BT, batch.target_BT, 0.0).sum(1)
     return np.asarray(((observed_BT.sum(1) < MIN_OBSERVED) | (sold_B <= 0)).cpu().numpy())
@@ -259,10 +306,13 @@ def cold_rows(batch: Batch) -> NDArray[np.bool_]:
 def context_sha256(batch: Batch) -> list[str]:
     """The sha256 of every number that each row's forecast is made from, whatever device it is on.
 
-    Each row's bytes in order: target, past, known, static (float32, little-endian, one spelling of NaN and of 0), then
-    start and resolution (int64).
+    Each row's bytes in order: target, past, known, static (float32, little-endian, one spelling of
+    NaN and of 0), then start and resolution (int64).
     """
-    arrays = [_canonical(tensor) for tensor in (batch.target_BT, batch.past_BTP, batch.known_BSK, batch.static_BF)]
+    arrays = [
+        _canonical(tensor)
+        for tensor in (batch.target_BT, batch.past_BTP, batch.known_BSK, batch.static_BF)
+    ]
     start_ms = batch.start_ms_B.cpu().tolist()
     hashes = []
     for row in range(len(batch)):
@@ -276,7 +326,9 @@ def context_sha256(batch: Batch) -> list[str]:
 
 def _canonical(tensor: Tensor) -> NDArray[np.float32]:
     array = tensor.float().cpu().numpy()
-    canonical: NDArray[np.float32] = np.where(np.isnan(array), np.float32("nan"), array + np.float32(0.0))
+    canonical: NDArray[np.float32] = np.where(
+        np.isnan(array), np.float32("nan"), array + np.float32(0.0)
+    )
     return np.ascontiguousarray(canonical.astype("<f4", copy=False))
 
 

@@ -1,9 +1,19 @@
-"""Which items are this worker's: its shards of the windows topic, and the notices that come on them."""
+"""Which items are this worker's: its shards of the windows topic, and the notices that come on
+them.
+"""
 
 from __future__ import annotations
 
 from freshet.stream.config import Settings
-from freshet.stream.kafka import Consumer, TopicPartition, broker_errors, consumer, partitions_of, shard_of, take
+from freshet.stream.kafka import (
+    Consumer,
+    TopicPartition,
+    broker_errors,
+    consumer,
+    partitions_of,
+    shard_of,
+    take,
+)
 from freshet.stream.telemetry import get_logger
 
 MAX_NOTICES = 1_000
@@ -12,7 +22,8 @@ log = get_logger(__name__)
 
 
 class Share:
-    """A member of the worker group. Its shards change only inside `poll`; `version` says that they did.
+    """A member of the worker group. Its shards change only inside `poll`; `version` says that they
+    did.
 
     Args:
         settings: Where to connect, and the topic's name.
@@ -27,7 +38,10 @@ class Share:
         self._client = consumer(settings, "worker", auto_offset_reset="latest")
         with broker_errors("joining the worker group"):
             self._client.subscribe(
-                [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+                [self._topic],
+                on_assign=self._assigned,
+                on_revoke=self._revoked,
+                on_lost=self._revoked,
             )
 
     def poll(self, max_wait_ms: int) -> bool:
@@ -36,11 +50,15 @@ class Share:
         Raises:
             BrokerError: The broker refuses.
         """
-        return bool(take(self._client, MAX_NOTICES if max_wait_ms == 0 else 1, max_wait_ms).messages)
+        return bool(
+            take(self._client, MAX_NOTICES if max_wait_ms == 0 else 1, max_wait_ms).messages
+        )
 
     def owns(self, item_id: str) -> bool:
         """Whether an item is this worker's to forecast."""
-        return len(self.shards) == self.num_shards or shard_of(item_id, self.num_shards) in self.shards
+        return (
+            len(self.shards) == self.num_shards or shard_of(item_id, self.num_shards) in self.shards
+        )
 
     def close(self) -> None:
         """Leave the group; blocks for a moment."""

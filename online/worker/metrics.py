@@ -1,4 +1,6 @@
-"""What the worker counts and times, for Prometheus; labelled by segment or status at most, never by item."""
+"""What the worker counts and times, for Prometheus; labelled by segment or status at most, never by
+item.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,15 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.forecasts = Counter(
-            "freshet_worker_forecasts", "Forecasts acknowledged by the broker.", ("status",), registry=registry
+            "freshet_worker_forecasts",
+            "Forecasts acknowledged by the broker.",
+            ("status",),
+            registry=registry,
         )
         self.coalesced = Counter(
-            "freshet_worker_coalesced_cutoffs", "Cutoffs skipped because a newer one had come.", registry=registry
+            "freshet_worker_coalesced_cutoffs",
+            "Cutoffs skipped because a newer one had come.",
+            registry=registry,
         )
         self.latency_seconds = Histogram(
             "freshet_worker_latency_seconds",
@@ -31,21 +38,35 @@ class WorkerMetrics:
             registry=registry,
         )
         self.forecast_age_seconds = Gauge(
-            "freshet_worker_forecast_age_seconds", "Clock time since the newest published cutoff.", registry=registry
+            "freshet_worker_forecast_age_seconds",
+            "Clock time since the newest published cutoff.",
+            registry=registry,
         )
         self.lag_seconds = Gauge(
             "freshet_worker_lag_seconds",
             "Clock time since the newest cutoff that the windows allow.",
             registry=registry,
         )
-        self.items = Gauge("freshet_worker_items", "Items owned, with and without history.", registry=registry)
-        self.scores = Counter("freshet_worker_scores", "Score records acknowledged by the broker.", registry=registry)
-        self.unscored = Counter(
-            "freshet_worker_unscored_steps", "Forecast steps whose bucket was not known any more.", registry=registry
+        self.items = Gauge(
+            "freshet_worker_items", "Items owned, with and without history.", registry=registry
         )
-        self.drift_score = Gauge("freshet_worker_drift_score", "0 calm to 1 in alarm.", ("segment",), registry=registry)
-        self.alerts = Counter("freshet_worker_drift_alerts", "Drift alerts.", ("state", "kind"), registry=registry)
-        self.swaps = Counter("freshet_worker_swaps", "Weights swapped or refused.", ("outcome",), registry=registry)
+        self.scores = Counter(
+            "freshet_worker_scores", "Score records acknowledged by the broker.", registry=registry
+        )
+        self.unscored = Counter(
+            "freshet_worker_unscored_steps",
+            "Forecast steps whose bucket was not known any more.",
+            registry=registry,
+        )
+        self.drift_score = Gauge(
+            "freshet_worker_drift_score", "0 calm to 1 in alarm.", ("segment",), registry=registry
+        )
+        self.alerts = Counter(
+            "freshet_worker_drift_alerts", "Drift alerts.", ("state", "kind"), registry=registry
+        )
+        self.swaps = Counter(
+            "freshet_worker_swaps", "Weights swapped or refused.", ("outcome",), registry=registry
+        )
         self.swap_pause_seconds = Histogram(
             "freshet_worker_swap_pause_seconds",
             "How long the loop stood still for a swap.",
@@ -53,6 +74,11 @@ class WorkerMetrics:
             registry=registry,
         )
         self.troubles = Counter(
-            "freshet_worker_troubles", "Times Redis or the broker failed.", ("what",), registry=registry
+            "freshet_worker_troubles",
+            "Times Redis or the broker failed.",
+            ("what",),
+            registry=registry,
         )
-        self.degraded = Gauge("freshet_worker_degraded", "1 while something is amiss.", registry=registry)
+        self.degraded = Gauge(
+            "freshet_worker_degraded", "1 while something is amiss.", registry=registry
+        )

@@ -1,13 +1,16 @@
-"""The worker: receive, read, forecast, publish; then score what has become final, and look back now and then.
+"""The worker: receive, read, forecast, publish; then score what has become final, and look back now
+and then.
 
-One round forecasts all items of this worker at one cutoff with one version of the weights. Durable effects of a turn:
+One round forecasts all items of this worker at one cutoff with one version of the weights. Durable
+effects of a turn:
 
 1. the round's forecasts are acknowledged by the broker, portion by portion;
 2. only then do they wait to be scored;
 3. the scores and drift alerts of a final bucket are acknowledged;
 4. only then is the bucket closed.
 
-A crash between any two repeats what was not acknowledged; what was is read back at the start and not made again.
+A crash between any two repeats what was not acknowledged; what was is read back at the start and
+not made again.
 """
 
 from __future__ import annotations
@@ -86,7 +89,9 @@ class Worker:
         self._publisher = Publisher(settings)
         self._held: Holdings | None = None
         self._stopping = False
-        self._troubles: dict[str, str] = {"start": "reading the catalogue and joining the worker group"}
+        self._troubles: dict[str, str] = {
+            "start": "reading the catalogue and joining the worker group"
+        }
         self._wait_s = FIRST_WAIT_S
         self._beat_s = time.monotonic()
         self._looked_s = self._seen_s = 0.0
@@ -97,9 +102,11 @@ class Worker:
         self.metrics.forecast_age_seconds.set_function(self._age_s)
         self.metrics.degraded.set_function(lambda: float(self.ready() is not None))
         host = settings.telemetry.http_host
-        self.http_port = serve_http(worker.http_port, self.live, self.ready, registry=registry, host=host)
+        self.http_port = serve_http(
+            worker.http_port, self.live, self.ready, registry=registry, host=host
+        )
 
-    # What others may ask or order ---------------------------------------------------------------------------
+    # What others may ask or order -----------------------------------------------------------------
 
     def stop(self) -> None:
         """Finish the portion in hand and return from `run`."""
@@ -112,14 +119,21 @@ class Worker:
 
     def ready(self) -> str | None:
         """None while forecasts flow from the weights that should serve, else what is amiss."""
-        return next(iter(list(self._troubles.values())), None) or self.switch.current.fallback or None
+        return (
+            next(iter(list(self._troubles.values())), None) or self.switch.current.fallback or None
+        )
 
-    # The loop -----------------------------------------------------------------------------------------------
+    # The loop -------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """See the function `run`."""
         bank = self.switch.current
-        log.info("started", version=bank.version, device=str(bank.forecaster.device), http_port=self.http_port)
+        log.info(
+            "started",
+            version=bank.version,
+            device=str(bank.forecaster.device),
+            http_port=self.http_port,
+        )
         while not self._stopping:
             self._beat_s = time.monotonic()
             try:
@@ -152,10 +166,12 @@ class Worker:
         ):
             log.info("learnt_how_steps_move", **asdict(held.sums.dependence))
 
-    # Receive and read ---------------------------------------------------------------------------------------
+    # Receive and read -----------------------------------------------------------------------------
 
     def _receive(self) -> Holdings | None:
-        """Serve the group and the tables; None until there is a share and the tables have been read."""
+        """Serve the group and the tables; None until there is a share and the tables have been
+        read.
+        """
         noticed = self._share.poll(self._settings.worker.poll_ms)
         self._tables.poll(0 if self._tables.caught_up else self._settings.worker.poll_ms)
         self._swap()
@@ -200,10 +216,12 @@ class Worker:
             self.metrics.lag_seconds.set((self._clock.now_ms() - cutoff_ms) / 1_000)
         return cutoff_ms
 
-    # Forecast and publish -----------------------------------------------------------------------------------
+    # Forecast and publish -------------------------------------------------------------------------
 
     def _forecast(self, held: Holdings, due: Round) -> None:
-        """One round: every item that has no forecast at this cutoff yet, all by the version that serves now."""
+        """One round: every item that has no forecast at this cutoff yet, all by the version that
+        serves now.
+        """
         bank, cutoff_ms = self.switch.current, due.cutoff_ms
         origin = Origin(
             resolution_ms=self._settings.worker.resolution_ms,
@@ -219,14 +237,18 @@ class Worker:
         done = held.pending.items_at(cutoff_ms)
         rows = [row for row, item_id in enumerate(held.contexts.item_ids) if item_id not in done]
         horizon_ms = self._settings.worker.prediction_length * origin.resolution_ms
-        cold = [i for i in held.cold.item_ids(self._tables.shop, cutoff_ms, horizon_ms) if i not in done]
+        cold = [
+            i for i in held.cold.item_ids(self._tables.shop, cutoff_ms, horizon_ms) if i not in done
+        ]
         self.metrics.items.set(held.reader.num_items + len(cold))
         waiting: list[Forecast] = []
         for part in portions(len(rows) + len(cold), self._settings.worker.micro_batch):
             bare = cold[max(part.start - len(rows), 0) : max(part.stop - len(rows), 0)]
             with self.metrics.stage_seconds.labels("forecast").time():
                 some = rows[part.start : part.stop]
-                waiting += forecast_items(held.contexts, bank, origin, held.sums, rows=some, cold=bare)
+                waiting += forecast_items(
+                    held.contexts, bank, origin, held.sums, rows=some, cold=bare
+                )
             if len(waiting) >= PUBLISH_ROWS or part.stop == len(rows) + len(cold):
                 if not self._publish(held, waiting):
                     return
@@ -238,7 +260,9 @@ class Worker:
         self._note_round(held, due, len(rows) + len(cold))
 
     def _publish(self, held: Holdings, records: list[Forecast]) -> bool:
-        """Send forecasts until they are acknowledged, then have them wait for their scores; False when stopped."""
+        """Send forecasts until they are acknowledged, then have them wait for their scores; False
+        when stopped.
+        """
         outgoing: Outgoing = []
         for record in records:
             value = encode(record)
@@ -262,17 +286,28 @@ class Worker:
         self.metrics.coalesced.inc(due.skipped)
         self.metrics.latency_seconds.observe(took_s)
         version = self.switch.current.version
-        log.info("forecast", cutoff_ms=due.cutoff_ms, items=num_items, skipped=due.skipped, s=took_s, version=version)
+        log.info(
+            "forecast",
+            cutoff_ms=due.cutoff_ms,
+            items=num_items,
+            skipped=due.skipped,
+            s=took_s,
+            version=version,
+        )
 
-    # Score --------------------------------------------------------------------------------------------------
+    # Score ----------------------------------------------------------------------------------------
 
     def _score(self, held: Holdings) -> None:
         """Score buckets that have become final, oldest first; the rest waits for the next turn."""
         for bucket_ms in held.pending.due_buckets(held.reader.final_ms())[:MAX_BUCKETS_A_TURN]:
             with self.metrics.stage_seconds.labels("score").time():
                 found = held.scorer.score(bucket_ms, self._clock.now_ms())
-            outgoing: Outgoing = [(self._topics.scores, score.item_id, encode(score)) for score in found.scores]
-            outgoing += [(self._topics.drift, alert.segment, encode(alert)) for alert in found.alerts]
+            outgoing: Outgoing = [
+                (self._topics.scores, score.item_id, encode(score)) for score in found.scores
+            ]
+            outgoing += [
+                (self._topics.drift, alert.segment, encode(alert)) for alert in found.alerts
+            ]
             failpoint("before_scores")
             if not self._insist(outgoing):
                 return
@@ -282,13 +317,15 @@ class Worker:
             self.metrics.unscored.inc(found.unknown)
             for alert in found.alerts:
                 self.metrics.alerts.labels(alert.state, alert.kind).inc()
-                log.warning("drift", segment=alert.segment, state=alert.state, text=alert.description)
+                log.warning(
+                    "drift", segment=alert.segment, state=alert.state, text=alert.description
+                )
             self._share.poll(0)
             self._beat_s = time.monotonic()
         for segment, tension in held.monitor.tensions().items():
             self.metrics.drift_score.labels(segment).set(tension)
 
-    # Weights ------------------------------------------------------------------------------------------------
+    # Weights --------------------------------------------------------------------------------------
 
     def _offer(self, event: ModelEvent) -> None:
         if not self._settings.worker.weights:
@@ -305,7 +342,7 @@ class Worker:
         key = f"{event.kind}:{event.version}:{event.worker}"
         self._insist([(self._topics.models, key, encode(event))])
 
-    # Trouble ------------------------------------------------------------------------------------------------
+    # Trouble --------------------------------------------------------------------------------------
 
     def _insist(self, outgoing: Outgoing) -> bool:
         """Send these until all are acknowledged; False when told to stop before that."""
@@ -323,7 +360,9 @@ class Worker:
         return True
 
     def _trouble_with(self, error: BrokerError | StoreUnavailableError) -> None:
-        """Say it once, count it, and wait a little longer each time; forecasts keep their timestamps meanwhile."""
+        """Say it once, count it, and wait a little longer each time; forecasts keep their
+        timestamps meanwhile.
+        """
         what = "broker" if isinstance(error, BrokerError) else "redis"
         if what not in self._troubles:
             log.error("degraded", what=what, error=str(error), newest_cutoff_ms=self._published_ms)

@@ -1,4 +1,5 @@
-"""Forecasts as records: nine wire levels, four significant digits, and an id that says what they were made from.
+"""Forecasts as records: nine wire levels, four significant digits, and an id that says what they
+were made from.
 
 Dimensions: B rows, H steps, K sums over first steps, Q levels of the network, W wire levels.
 """
@@ -59,7 +60,8 @@ class Origin:
 
 
 class Numbers(NamedTuple):
-    """What the records of a micro-batch say: quantiles of each step, and of the sums over the first `sum_steps`.
+    """What the records of a micro-batch say: quantiles of each step, and of the sums over the first
+    `sum_steps`.
 
     And of the conversion at each step, where it is asked for; NaN in rows without views.
     """
@@ -82,11 +84,15 @@ def wire_columns(levels: Sequence[float]) -> list[int]:
     near = {round(level, 6): column for column, level in enumerate(levels)}
     missing = [level for level in WIRE_LEVELS if level not in near]
     if missing:
-        raise InvalidInputError(f"the weights forecast the levels {list(levels)}; expected {missing} among them")
+        raise InvalidInputError(
+            f"the weights forecast the levels {list(levels)}; expected {missing} among them"
+        )
     return [near[level] for level in WIRE_LEVELS]
 
 
-def significant(values: NDArray[np.floating], digits: int = SIGNIFICANT_DIGITS) -> NDArray[np.float64]:
+def significant(
+    values: NDArray[np.floating], digits: int = SIGNIFICANT_DIGITS
+) -> NDArray[np.float64]:
     """Values rounded to so many significant digits, each as the nearest double, which prints short.
 
     >>> significant(np.array([0.123456, 1234.56, 987654.0, 0.0])).tolist()
@@ -97,7 +103,9 @@ def significant(values: NDArray[np.floating], digits: int = SIGNIFICANT_DIGITS) 
     power = 10.0 ** np.abs(digits - 1 - size)
     small = size <= digits - 1
     # Dividing by a power of ten rounds correctly, multiplying by its inexact inverse would not.
-    return np.asarray(np.where(small, np.rint(exact * power) / power, np.rint(exact / power) * power))
+    return np.asarray(
+        np.where(small, np.rint(exact * power) / power, np.rint(exact / power) * power)
+    )
 
 
 def forecast_ids(item_ids: Sequence[str], origin: Origin) -> list[str]:
@@ -107,7 +115,13 @@ def forecast_ids(item_ids: Sequence[str], origin: Origin) -> list[str]:
     """
     adjusted = msgspec.to_builtins(origin.adjustments)
     weights = (origin.weights_version, origin.weights_sha256)
-    common = [origin.resolution_ms, origin.cutoff_ms, sorted(origin.offsets.items()), weights, adjusted]
+    common = [
+        origin.resolution_ms,
+        origin.cutoff_ms,
+        sorted(origin.offsets.items()),
+        weights,
+        adjusted,
+    ]
     start = xxhash.xxh3_128(msgspec.json.encode(common))
     ids = []
     for item_id in item_ids:
@@ -134,7 +148,9 @@ def forecast_records(
     records = []
     for row, item_id in enumerate(item_ids):
         fields = dict(zip(origin.series_by, item_id_parts(item_id), strict=False))
-        status: ForecastStatus = "cold_start" if cold_B[row] else "degraded" if origin.degraded else "ok"
+        status: ForecastStatus = (
+            "cold_start" if cold_B[row] else "degraded" if origin.degraded else "ok"
+        )
         records.append(
             Forecast(
                 forecast_id=ids[row],
@@ -160,33 +176,49 @@ def forecast_records(
     return records
 
 
-def _known_rows(values_BHW: NDArray[np.float64] | None, num_rows: int) -> list[list[list[float]] | None]:
+def _known_rows(
+    values_BHW: NDArray[np.float64] | None, num_rows: int
+) -> list[list[list[float]] | None]:
     if values_BHW is None:
         return [None] * num_rows
     return [row_HW.tolist() if np.isfinite(row_HW).all() else None for row_HW in values_BHW]
 
 
 def forecast_items(
-    contexts: Contexts, bank: Bank, origin: Origin, sums: Sums, *, rows: Sequence[int], cold: Sequence[str]
+    contexts: Contexts,
+    bank: Bank,
+    origin: Origin,
+    sums: Sums,
+    *,
+    rows: Sequence[int],
+    cold: Sequence[str],
 ) -> list[Forecast]:
     """Forecast one micro-batch: items with a row, then cold ones without; records in that order."""
     records: list[Forecast] = []
     if rows:
         item_ids = [contexts.item_ids[row] for row in rows]
-        records += _forecast_batch(bank, origin, sums, item_ids, contexts.batch(rows, origin.cutoff_ms))
+        records += _forecast_batch(
+            bank, origin, sums, item_ids, contexts.batch(rows, origin.cutoff_ms)
+        )
     if cold:
-        records += _forecast_batch(bank, origin, sums, cold, contexts.cold_batch(list(cold), origin.cutoff_ms))
+        records += _forecast_batch(
+            bank, origin, sums, cold, contexts.cold_batch(list(cold), origin.cutoff_ms)
+        )
     return records
 
 
-def _forecast_batch(bank: Bank, origin: Origin, sums: Sums, item_ids: Sequence[str], batch: Batch) -> list[Forecast]:
+def _forecast_batch(
+    bank: Bank, origin: Origin, sums: Sums, item_ids: Sequence[str], batch: Batch
+) -> list[Forecast]:
     forecaster = bank.forecaster
     levels = forecaster.quantile_levels
     columns = wire_columns(levels)
     steps_BHQ = forecaster.forecast(batch)
     sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, levels)
     found = [steps_BHQ, sums_BKQ, *([conversion(forecaster, batch)] if origin.conversion else [])]
-    steps_BHW, sums_BKW, *more = (significant(part[..., columns].double().cpu().numpy()) for part in found)
+    steps_BHW, sums_BKW, *more = (
+        significant(part[..., columns].double().cpu().numpy()) for part in found
+    )
     dtype = str(forecaster.dtype).removeprefix("torch.")
     shape = [len(batch), batch.context_length]
     return forecast_records(
@@ -201,7 +233,11 @@ def _forecast_batch(bank: Bank, origin: Origin, sums: Sums, item_ids: Sequence[s
 
 def issued_of(records: Sequence[Forecast], steps: Sequence[int]) -> Issued:
     """The scored steps of records that share cutoff and weights."""
-    quantiles_IKQ = np.array([[record.quantiles[step - 1] for step in steps] for record in records], np.float32)
+    quantiles_IKQ = np.array(
+        [[record.quantiles[step - 1] for step in steps] for record in records], np.float32
+    )
     item_ids = [record.item_id for record in records]
     ids = [record.forecast_id for record in records]
-    return Issued(records[0].cutoff_ms, records[0].weights_version, WIRE_LEVELS, item_ids, ids, quantiles_IKQ)
+    return Issued(
+        records[0].cutoff_ms, records[0].weights_version, WIRE_LEVELS, item_ids, ids, quantiles_IKQ
+    )

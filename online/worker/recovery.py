@@ -1,4 +1,6 @@
-"""What a worker that starts must know of the one before: forecasts still waiting, what was scored, alarms that hold."""
+"""What a worker that starts must know of the one before: forecasts still waiting, what was scored,
+alarms that hold.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from freshet.online.drift.score import Issued, PendingForecasts
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, EventError
-from freshet.stream.kafka import Consumer, TopicPartition, broker_errors, consumer, log_range, partitions_of, take
+from freshet.stream.kafka import (
+    Consumer,
+    TopicPartition,
+    broker_errors,
+    consumer,
+    log_range,
+    partitions_of,
+    take,
+)
 from freshet.stream.schemas import DriftAlert, Score
 from freshet.stream.telemetry import get_logger
 
@@ -40,7 +50,8 @@ class PublishedForecast(msgspec.Struct, frozen=True):
 
 
 class Tail:
-    """The newest values of a topic, in order within a partition, up to the ends seen when iteration begins.
+    """The newest values of a topic, in order within a partition, up to the ends seen when iteration
+    begins.
 
     Args:
         settings: Where to connect.
@@ -50,7 +61,8 @@ class Tail:
     Attributes:
         cut: Partitions of which older records exist, or existed, that are not read.
 
-    Iterating raises BrokerError when the broker does not answer, or the ends are not reached in time.
+    Iterating raises BrokerError when the broker does not answer, or the ends are not reached in
+    time.
     """
 
     def __init__(self, settings: Settings, topic: str, max_records: int = MAX_TAIL_RECORDS) -> None:
@@ -61,7 +73,9 @@ class Tail:
         """Partition and value of each record."""
         topic = self._topic
         number = partitions_of(self._settings, [topic])[topic]
-        client = consumer(self._settings, "worker-tail", enable_partition_eof=True, auto_offset_reset="earliest")
+        client = consumer(
+            self._settings, "worker-tail", enable_partition_eof=True, auto_offset_reset="earliest"
+        )
         try:
             ends: dict[tuple[str, int], int] = {}
             starts = []
@@ -80,11 +94,16 @@ class Tail:
             client.close()
 
 
-def _read_to(client: Consumer, ends: dict[tuple[str, int], int], topic: str) -> Iterator[tuple[int, bytes]]:
+def _read_to(
+    client: Consumer, ends: dict[tuple[str, int], int], topic: str
+) -> Iterator[tuple[int, bytes]]:
     deadline_s = time.monotonic() + TAIL_TIMEOUT_S
     while ends:
         if time.monotonic() > deadline_s:
-            raise BrokerError(f"{len(ends)} partitions of {topic} were not read to their end in {TAIL_TIMEOUT_S} s")
+            raise BrokerError(
+                f"{len(ends)} partitions of {topic} were not read to their end in "
+                f"{TAIL_TIMEOUT_S} s"
+            )
         taken = take(client, TAKE_RECORDS, 100)
         for message in taken.messages:
             partition, value = message.partition() or 0, message.value()
@@ -104,8 +123,12 @@ def read_forecasts(
     oldest_cutoff_ms: int,
     owns: Callable[[str], bool],
 ) -> int:
-    """Put published forecasts of my items back into `pending`, first wins; returns how many were taken."""
-    groups: dict[tuple[int, str, tuple[float, ...]], list[tuple[str, str, NDArray[np.float32]]]] = {}
+    """Put published forecasts of my items back into `pending`, first wins; returns how many were
+    taken.
+    """
+    groups: dict[
+        tuple[int, str, tuple[float, ...]], list[tuple[str, str, NDArray[np.float32]]]
+    ] = {}
     columns = [step - 1 for step in pending.score_steps]
     for _, found in _decoded(PublishedForecast, values):
         fits = found.resolution_ms == pending.resolution_ms and found.cutoff_ms >= oldest_cutoff_ms
@@ -115,12 +138,19 @@ def read_forecasts(
             groups.setdefault(key, []).append((found.item_id, found.forecast_id, quantiles_KQ))
     for (cutoff_ms, version, levels), rows in sorted(groups.items(), key=lambda group: group[0]):
         item_ids, forecast_ids, quantiles = zip(*rows, strict=True)
-        pending.add(Issued(cutoff_ms, version, levels, list(item_ids), list(forecast_ids), np.stack(quantiles)))
+        pending.add(
+            Issued(
+                cutoff_ms, version, levels, list(item_ids), list(forecast_ids), np.stack(quantiles)
+            )
+        )
     return sum(len(rows) for rows in groups.values())
 
 
-def read_scores(scores: Tail, pending: PendingForecasts, *, owns: Callable[[str], bool]) -> dict[int, list[Score]]:
-    """Close what was scored already; returns the scores of my items by bucket, oldest first, repeats left out.
+def read_scores(
+    scores: Tail, pending: PendingForecasts, *, owns: Callable[[str], bool]
+) -> dict[int, list[Score]]:
+    """Close what was scored already; returns the scores of my items by bucket, oldest first,
+    repeats left out.
 
     Of buckets older than what a cut log still tells, nothing is scored: it may have been.
     """
@@ -135,7 +165,9 @@ def read_scores(scores: Tail, pending: PendingForecasts, *, owns: Callable[[str]
             for step in score.steps:
                 pending.close(step.forecast_id, step.step)
             buckets.setdefault(bucket_ms, {}).setdefault(score.item_id, score)
-    told_from_ms = max((oldest_ms[partition] for partition in scores.cut if partition in oldest_ms), default=None)
+    told_from_ms = max(
+        (oldest_ms[partition] for partition in scores.cut if partition in oldest_ms), default=None
+    )
     if told_from_ms is not None:
         for bucket_ms in pending.due_buckets(told_from_ms + pending.resolution_ms):
             pending.close_bucket(bucket_ms)
@@ -152,8 +184,12 @@ def read_alarms(values: Iterable[tuple[int, bytes]]) -> list[DriftAlert]:
     return [alert for alert in newest.values() if alert.state == "drift"]
 
 
-def _decoded(kind: type[AnyStruct], values: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, AnyStruct]]:
-    """The records that can be read, with their partitions; what else is on the topic is logged and left."""
+def _decoded(
+    kind: type[AnyStruct], values: Iterable[tuple[int, bytes]]
+) -> Iterator[tuple[int, AnyStruct]]:
+    """The records that can be read, with their partitions; what else is on the topic is logged and
+    left.
+    """
     for partition, value in values:
         try:
             yield partition, decode(kind, value)

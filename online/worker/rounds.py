@@ -1,4 +1,6 @@
-"""Which cutoff is forecast next, what is skipped on the way, and in which portions: the pure plan of a round."""
+"""Which cutoff is forecast next, what is skipped on the way, and in which portions: the pure plan
+of a round.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ class Round:
 
     Attributes:
         cutoff_ms: End of the newest bucket that may be used.
-        skipped: Cutoffs between the previous round and this one which nobody will forecast any more.
+        skipped: Cutoffs between the previous round and this one which nobody will forecast any
+            more.
     """
 
     cutoff_ms: int
@@ -22,8 +25,9 @@ class Round:
 def plan_round(previous_ms: int | None, newest_ms: int | None, resolution_ms: int) -> Round | None:
     """The round that is due, or None while no new bucket has ended.
 
-    A worker which fell behind forecasts the newest cutoff only: an old forecast helps nobody, and catching up would
-    keep it behind. The cutoffs in between are counted, so that the gap can be seen.
+    A worker which fell behind forecasts the newest cutoff only: an old forecast helps nobody, and
+    catching up would keep it behind. The cutoffs in between are counted, so that the gap can be
+    seen.
 
     Args:
         previous_ms: Cutoff of the last round; None before the first.

@@ -1,4 +1,6 @@
-"""Scores what has become final and watches for drift: windows and pending forecasts in, records out."""
+"""Scores what has become final and watches for drift: windows and pending forecasts in, records
+out.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ NO_SEGMENT = "-"
 SEASONS_BEFORE_DRIFT = 2
 
 
-def segments_of(item_ids: Sequence[str], settings: DriftSettings, shop: Shop, series_by: Sequence[str]) -> list[str]:
+def segments_of(
+    item_ids: Sequence[str], settings: DriftSettings, shop: Shop, series_by: Sequence[str]
+) -> list[str]:
     """The segment of each item; `-` where its category or field is unknown."""
     if settings.segment_by == "category":
         return [category or NO_SEGMENT for category in shop.categories(item_ids)]
@@ -34,7 +38,9 @@ def segments_of(item_ids: Sequence[str], settings: DriftSettings, shop: Shop, se
 
 @dataclass(frozen=True, slots=True)
 class ScoredBucket:
-    """What a final bucket brought; `unknown` counts forecast steps whose actual is not known any more."""
+    """What a final bucket brought; `unknown` counts forecast steps whose actual is not known any
+    more.
+    """
 
     bucket_ms: int
     scores: list[Score]
@@ -66,9 +72,13 @@ class Scorer:
         self._segments, self._season_length = segments, season_length
 
     def score(self, bucket_ms: int, now_ms: int) -> ScoredBucket:
-        """Score every open step about a final bucket; nothing is closed, so it may be repeated until published."""
+        """Score every open step about a final bucket; nothing is closed, so it may be repeated
+        until published.
+        """
         due = self.pending.due(bucket_ms)
-        actuals = self._actuals(sorted({item_id for step in due for item_id in step.item_ids}), bucket_ms)
+        actuals = self._actuals(
+            sorted({item_id for step in due for item_id in step.item_ids}), bucket_ms
+        )
         judged = []
         for step in due:
             # An unknown actual is judged as 0 here and then left out by `score_records`.
@@ -76,7 +86,11 @@ class Scorer:
             judged.append((step, judge(step, units_I, self._naive(step))))
         resolution_ms = self.contexts.reader.resolution_ms
         scores = score_records(
-            judged, actuals, bucket_start_ms=bucket_ms, resolution_ms=resolution_ms, scored_at_ms=now_ms
+            judged,
+            actuals,
+            bucket_start_ms=bucket_ms,
+            resolution_ms=resolution_ms,
+            scored_at_ms=now_ms,
         )
         unknown = sum(item_id not in actuals for step in due for item_id in step.item_ids)
         return ScoredBucket(bucket_ms, scores, self.watch(bucket_ms, scores, now_ms), unknown)
@@ -84,7 +98,8 @@ class Scorer:
     def watch(self, bucket_ms: int, scores: list[Score], now_ms: int) -> list[DriftAlert]:
         """Feed the drift detectors; a bucket that they know already changes nothing.
 
-        Before the state holds two seasons, forecasts are wrong for want of history, not because the shop changed.
+        Before the state holds two seasons, forecasts are wrong for want of history, not because the
+        shop changed.
         """
         if not self._seasoned(bucket_ms):
             return []
@@ -93,7 +108,11 @@ class Scorer:
 
     def _seasoned(self, bucket_ms: int) -> bool:
         reader = self.contexts.reader
-        begun = [state.first_event_ms for state in reader.inputs.values() if state.first_event_ms is not None]
+        begun = [
+            state.first_event_ms
+            for state in reader.inputs.values()
+            if state.first_event_ms is not None
+        ]
         seasons_ms = SEASONS_BEFORE_DRIFT * self._season_length * reader.resolution_ms
         return bool(begun) and bucket_ms >= min(begun) + seasons_ms
 
@@ -101,11 +120,19 @@ class Scorer:
         if not item_ids:
             return {}
         units_I1, in_stock_I1 = self.contexts.actuals(item_ids, bucket_ms, 1)
-        found = map(Actual, units_I1[:, 0].tolist(), in_stock_I1[:, 0].tolist(), self._segments(item_ids))
-        return {item_id: actual for item_id, actual in zip(item_ids, found, strict=True) if isfinite(actual.units)}
+        found = map(
+            Actual, units_I1[:, 0].tolist(), in_stock_I1[:, 0].tolist(), self._segments(item_ids)
+        )
+        return {
+            item_id: actual
+            for item_id, actual in zip(item_ids, found, strict=True)
+            if isfinite(actual.units)
+        }
 
     def _naive(self, due: Due) -> NDArray[np.float64]:
-        """The yardstick's quantiles for one step, from the history before the same cutoff; NaN without history."""
+        """The yardstick's quantiles for one step, from the history before the same cutoff; NaN
+        without history.
+        """
         naive_IQ = np.full((len(due.item_ids), len(due.levels)), np.nan)
         rows = [self.contexts.reader.row(item_id) for item_id in due.item_ids]
         known = np.array([row is not None for row in rows], bool)
@@ -119,6 +146,8 @@ class Scorer:
     def _promoted(self, item_ids: list[str], bucket_ms: int) -> set[str]:
         if not item_ids:
             return set()
-        known_I1K = self.contexts.shop.known(item_ids, bucket_ms, 1, self.contexts.reader.resolution_ms)
+        known_I1K = self.contexts.shop.known(
+            item_ids, bucket_ms, 1, self.contexts.reader.resolution_ms
+        )
         promoted = known_I1K[:, 0, PROMOTION] > 0
         return {item_id for item_id, hit in zip(item_ids, promoted.tolist(), strict=True) if hit}

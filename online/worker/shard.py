@@ -28,7 +28,8 @@ def num_buckets(settings: Settings) -> int:
 
 
 class Holdings:
-    """Windows, contexts, sums, pending forecasts and drift detectors of one share; made anew when the share changes.
+    """Windows, contexts, sums, pending forecasts and drift detectors of one share; made anew when
+    the share changes.
 
     Args:
         settings: All of them.
@@ -39,7 +40,12 @@ class Holdings:
     """
 
     def __init__(
-        self, settings: Settings, reader: WindowReader, shop: Shop, share: Share, device: torch.device
+        self,
+        settings: Settings,
+        reader: WindowReader,
+        shop: Shop,
+        share: Share,
+        device: torch.device,
     ) -> None:
         worker, series_by = settings.worker, settings.events.series_by
         steps = tuple(step for step in worker.score_steps if 1 <= step <= worker.prediction_length)
@@ -72,7 +78,10 @@ class Holdings:
             BrokerError: Not all of it could be read; nothing here may be used then.
         """
         topics, pending = settings.kafka.topics, self.pending
-        final_ms, kept = self.reader.final_ms() or 0, max(pending.score_steps, default=0) + SPARE_BUCKETS
+        final_ms, kept = (
+            self.reader.final_ms() or 0,
+            max(pending.score_steps, default=0) + SPARE_BUCKETS,
+        )
         oldest_ms = final_ms - kept * pending.resolution_ms
         forecasts = read_forecasts(
             Tail(settings, topics.forecasts), pending, oldest_cutoff_ms=oldest_ms, owns=share.owns
@@ -83,4 +92,9 @@ class Holdings:
         for alert in read_alarms(Tail(settings, topics.drift)):
             self.monitor.adopt(alert)
         self.previous_ms = max(pending.cutoffs, default=None)
-        log.info("recovered", forecasts=forecasts, scored_buckets=len(scores), cutoffs=len(pending.cutoffs))
+        log.info(
+            "recovered",
+            forecasts=forecasts,
+            scored_buckets=len(scores),
+            cutoffs=len(pending.cutoffs),
+        )

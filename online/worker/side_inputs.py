@@ -1,4 +1,6 @@
-"""The compacted topics that a worker keeps in memory: the shop's three, and the announcements of weights."""
+"""The compacted topics that a worker keeps in memory: the shop's three, and the announcements of
+weights.
+"""
 
 from __future__ import annotations
 

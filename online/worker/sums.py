@@ -1,7 +1,8 @@
 """Quantiles of what sells over the first steps together, for each forecast record.
 
-How a forecast's steps move together depends on the shop, its resolution and the weights. It is learnt from the shop
-itself: from what the weights that serve would have forecast one horizon ago, and what came.
+How a forecast's steps move together depends on the shop, its resolution and the weights. It is
+learnt from the shop itself: from what the weights that serve would have forecast one horizon ago,
+and what came.
 
 Dimensions: B rows, H horizon steps, Q quantile levels, K sums, W wire levels.
 """
@@ -13,13 +14,20 @@ import torch
 from torch import Tensor
 
 from freshet.model.quantiles.cumulative import Paths
-from freshet.model.quantiles.dependence import WITHOUT_HISTORY, Dependence, default_dependence, estimate_dependence
+from freshet.model.quantiles.dependence import (
+    WITHOUT_HISTORY,
+    Dependence,
+    default_dependence,
+    estimate_dependence,
+)
 from freshet.model.quantiles.marginal import whole_rows
 from freshet.online.weights.swap import Bank
 from freshet.online.worker.context import Contexts
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
-"""Sums are published over so many first steps and over the whole horizon: dense early, where orders are due."""
+"""Sums are published over so many first steps and over the whole horizon: dense early, where orders
+are due.
+"""
 LEARN_ROWS = 128
 LEARN_EVERY = 24  # rounds between two looks back
 
@@ -33,17 +41,22 @@ class Sums:
     """
 
     def __init__(self, resolution_ms: int, prediction_length: int) -> None:
-        self.steps = sorted({*(step for step in STEPS if step < prediction_length), prediction_length})
+        self.steps = sorted(
+            {*(step for step in STEPS if step < prediction_length), prediction_length}
+        )
         self.dependence = default_dependence(resolution_ms)
         self._prediction_length = prediction_length
         self._made: dict[tuple[Dependence, tuple[float, ...]], Paths] = {}
         self._learnt_from, self._rounds = "", 0
 
-    def quantiles(self, target_BT: Tensor, quantiles_BHQ: Tensor, levels: tuple[float, ...]) -> Tensor:
+    def quantiles(
+        self, target_BT: Tensor, quantiles_BHQ: Tensor, levels: tuple[float, ...]
+    ) -> Tensor:
         """Quantiles of the sums over the first `steps`, at the same levels: [B, K, Q].
 
         Args:
-            target_BT: The contexts: rows that sold whole units only will do so, and those without any are all unsure.
+            target_BT: The contexts: rows that sold whole units only will do so, and those without
+                any are all unsure.
             quantiles_BHQ: Their forecasts.
             levels: Q rising probabilities.
         """
@@ -52,27 +65,46 @@ class Sums:
         for dependence, rows_B in ((self.dependence, begun_B), (WITHOUT_HISTORY, ~begun_B)):
             if bool(rows_B.any()):
                 paths = self._paths(dependence, levels)
-                found_BKQ[rows_B] = paths.cumulative(quantiles_BHQ[rows_B], self.steps, whole_B[rows_B])
+                found_BKQ[rows_B] = paths.cumulative(
+                    quantiles_BHQ[rows_B], self.steps, whole_B[rows_B]
+                )
         return found_BKQ
 
     def learn(self, contexts: Contexts, bank: Bank, cutoff_ms: int) -> bool:
-        """Count a round; at the first one, after a swap, and now and then, look back and learn how steps move together.
+        """Count a round; at the first one, after a swap, and now and then, look back and learn how
+        steps move together.
 
-        Looking back costs about one micro-batch, so it belongs after a round's forecasts are out. Returns whether it
-        did.
+        Looking back costs about one micro-batch, so it belongs after a round's forecasts are out.
+        Returns whether it did.
         """
         self._rounds += 1
-        if not contexts.item_ids or (self._learnt_from == bank.version and self._rounds <= LEARN_EVERY):
+        if not contexts.item_ids or (
+            self._learnt_from == bank.version and self._rounds <= LEARN_EVERY
+        ):
             return False
         self._learnt_from, self._rounds = bank.version, 0
-        rows = np.unique(np.linspace(0, len(contexts.item_ids) - 1, LEARN_ROWS).round().astype(np.int64))
-        batch = contexts.batch(rows, cutoff_ms - self._prediction_length * contexts.reader.resolution_ms)
-        actual_BH = torch.from_numpy(contexts.target(rows, cutoff_ms, self._prediction_length)).float()
+        rows = np.unique(
+            np.linspace(0, len(contexts.item_ids) - 1, LEARN_ROWS).round().astype(np.int64)
+        )
+        batch = contexts.batch(
+            rows, cutoff_ms - self._prediction_length * contexts.reader.resolution_ms
+        )
+        actual_BH = torch.from_numpy(
+            contexts.target(rows, cutoff_ms, self._prediction_length)
+        ).float()
         begun_B = torch.isfinite(batch.target_BT).any(1).cpu()
-        quantiles_BHQ, levels = bank.forecaster.forecast(batch).cpu(), bank.forecaster.quantile_levels
-        # What was learnt before counts as much as this look: one cutoff shows the same day to all items.
+        quantiles_BHQ, levels = (
+            bank.forecaster.forecast(batch).cpu(),
+            bank.forecaster.quantile_levels,
+        )
+        # What was learnt before counts as much as this look: one cutoff shows the same day to all
+        # items.
         self.dependence = estimate_dependence(
-            actual_BH[begun_B], quantiles_BHQ[begun_B], levels, prior=self.dependence, prior_rows=LEARN_ROWS
+            actual_BH[begun_B],
+            quantiles_BHQ[begun_B],
+            levels,
+            prior=self.dependence,
+            prior_rows=LEARN_ROWS,
         )
         self._made.clear()
         return True

@@ -1,1 +1,3 @@
-"""Catalogue, promotions and inventory records in, answers about an item now and through time out."""
+"""Catalogue, promotions and inventory records in, answers about an item now and through time
+out.
+"""

@@ -8,7 +8,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.stream.catalog.timeline import Changes, Grid, Ints, overlaps, share_of_buckets, value_at_starts
+from freshet.stream.catalog.timeline import (
+    Changes,
+    Grid,
+    Ints,
+    overlaps,
+    share_of_buckets,
+    value_at_starts,
+)
 from freshet.stream.codec import decode, time_ms
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion, item_id_parts
@@ -29,7 +36,9 @@ Float64 = NDArray[np.float64]
 
 
 class Announced(NamedTuple):
-    """A promotion with its times as milliseconds and the timestamp of the first record that named it."""
+    """A promotion with its times as milliseconds and the timestamp of the first record that named
+    it.
+    """
 
     promotion: Promotion
     starts_ms: int
@@ -47,8 +56,9 @@ class Level(NamedTuple):
 class Shop:
     """State of the three shop topics, fed record by record in the order of the log.
 
-    Unknown is NaN or empty, never 0. Methods that take `as_of_ms` answer with what was known then: prices in force
-    later are the price in force at that time, promotions announced later are left out, and stock is unknown past it.
+    Unknown is NaN or empty, never 0. Methods that take `as_of_ms` answer with what was known then:
+    prices in force later are the price in force at that time, promotions announced later are left
+    out, and stock is unknown past it.
     """
 
     def __init__(self, series_by: Sequence[str] = ("sku", "region")) -> None:
@@ -64,7 +74,9 @@ class Shop:
         self.version = 0
         self.newest_ms = 0
 
-    def apply(self, topic_kind: ShopTopic, key: bytes | None, value: bytes | None, timestamp_ms: int) -> bool:
+    def apply(
+        self, topic_kind: ShopTopic, key: bytes | None, value: bytes | None, timestamp_ms: int
+    ) -> bool:
         """Take in one record; a null value is a tombstone.
 
         A record that cannot be used is counted in `malformed`, logged, and changes nothing.
@@ -81,7 +93,12 @@ class Shop:
                     self._identity_of[topic_kind, key] = identity
         except EventError as error:
             self.malformed[topic_kind] += 1
-            log.warning("shop_record_skipped", topic_kind=topic_kind, key=repr(key)[:200], error=str(error)[:500])
+            log.warning(
+                "shop_record_skipped",
+                topic_kind=topic_kind,
+                key=repr(key)[:200],
+                error=str(error)[:500],
+            )
             return False
         self.version += 1
         self.newest_ms = max(self.newest_ms, timestamp_ms)
@@ -96,31 +113,51 @@ class Shop:
         return list(self._catalog)
 
     def known(
-        self, item_ids: Sequence[str], start_ms: int, steps: int, resolution_ms: int, *, as_of_ms: int | None = None
+        self,
+        item_ids: Sequence[str],
+        start_ms: int,
+        steps: int,
+        resolution_ms: int,
+        *,
+        as_of_ms: int | None = None,
     ) -> Float32:
         """What is known in advance of each item and bucket, float32[I, steps, 3].
 
-        * price_ratio: the price at the bucket's start over the price now (`as_of_ms`); NaN before the first known one.
+        * price_ratio: the price at the bucket's start over the price now (`as_of_ms`); NaN before
+          the first known one.
         * promotion: the share of the bucket under a promotion of the sku or its category, 0 to 1.
-        * discount: the deepest discount, as a share of the price, times the share of the bucket that it covers.
+        * discount: the deepest discount, as a share of the price, times the share of the bucket
+          that it covers.
 
         A future price is the current one; promotions are not in it.
         """
         grid = Grid(start_ms, steps, resolution_ms)
-        skus, row_I = np.unique([self._series(item_id)[0] or "" for item_id in item_ids], return_inverse=True)
+        skus, row_I = np.unique(
+            [self._series(item_id)[0] or "" for item_id in item_ids], return_inverse=True
+        )
         known_RSK = np.empty((len(skus), steps, 3), dtype=np.float32)
         as_of_ms = FOREVER_MS if as_of_ms is None else as_of_ms
         known_RSK[..., 0] = self._price_ratios(list(skus), grid, as_of_ms)
         known_RSK[..., 1], known_RSK[..., 2] = self._discounts(list(skus), grid, as_of_ms)
-        return known_RSK if len(skus) == len(item_ids) and (row_I[:-1] < row_I[1:]).all() else known_RSK[row_I]
+        return (
+            known_RSK
+            if len(skus) == len(item_ids) and (row_I[:-1] < row_I[1:]).all()
+            else known_RSK[row_I]
+        )
 
     def in_stock(
-        self, item_ids: Sequence[str], start_ms: int, steps: int, resolution_ms: int, *, as_of_ms: int | None = None
+        self,
+        item_ids: Sequence[str],
+        start_ms: int,
+        steps: int,
+        resolution_ms: int,
+        *,
+        as_of_ms: int | None = None,
     ) -> Float32:
         """The share of each bucket for which the item was in stock, float32[I, steps], 0 to 1.
 
-        NaN where no level was known at the bucket's start, and for buckets that end after `as_of_ms` (default: the
-        newest record of the shop topics).
+        NaN where no level was known at the bucket's start, and for buckets that end after
+        `as_of_ms` (default: the newest record of the shop topics).
         """
         grid = Grid(start_ms, steps, resolution_ms)
         rows: list[int] = []
@@ -133,7 +170,11 @@ class Shop:
                 times += changes.times_ms[part]
                 states += changes.values[part]
                 rows += [row] * (len(times) - len(rows))
-        change_N = np.array(rows, dtype=np.int64), np.array(times, dtype=np.int64), np.array(states, dtype=np.float64)
+        change_N = (
+            np.array(rows, dtype=np.int64),
+            np.array(times, dtype=np.int64),
+            np.array(states, dtype=np.float64),
+        )
         share_IS = share_of_buckets(*change_N, num_rows=len(item_ids), grid=grid)
         as_of_ms = self.newest_ms if as_of_ms is None else as_of_ms
         share_IS[:, grid.bucket_starts() + resolution_ms > as_of_ms] = np.nan
@@ -142,11 +183,18 @@ class Shop:
     def on_hand(self, item_ids: Sequence[str]) -> Float64:
         """Units on hand by the newest records, float64[I]; NaN where unknown."""
         levels = [self._levels.get(self._stocked(self._series(item_id))) for item_id in item_ids]
-        return np.array([sum(level.on_hand for level in by.values()) if by else np.nan for by in levels], np.float64)
+        return np.array(
+            [sum(level.on_hand for level in by.values()) if by else np.nan for by in levels],
+            np.float64,
+        )
 
     def active_promotions(self, now_ms: int) -> list[Promotion]:
         """Promotions running at a time, by start and id."""
-        active = [known for known in self._promotions.values() if known.starts_ms <= now_ms < known.ends_ms]
+        active = [
+            known
+            for known in self._promotions.values()
+            if known.starts_ms <= now_ms < known.ends_ms
+        ]
         active.sort(key=lambda known: (known.starts_ms, known.promotion.promotion_id))
         return [known.promotion for known in active]
 
@@ -159,7 +207,9 @@ class Shop:
         """The skus that a promotion is for, sorted."""
         if promotion.sku is not None:
             return [promotion.sku]
-        return sorted(sku for sku, entry in self._catalog.items() if entry.category == promotion.category)
+        return sorted(
+            sku for sku, entry in self._catalog.items() if entry.category == promotion.category
+        )
 
     def texts(self, item_ids: Sequence[str]) -> list[str]:
         """Title, category, brand and attributes of each item as one text; empty where unknown."""
@@ -174,39 +224,59 @@ class Shop:
         """The price of each item, float32[I]; NaN where unknown."""
         time_ms = FOREVER_MS if as_of_ms is None else as_of_ms
         histories = [self._prices.get(self._series(item_id)[0] or "") for item_id in item_ids]
-        return np.array([prices.at(time_ms) if prices else np.nan for prices in histories], dtype=np.float32)
+        return np.array(
+            [prices.at(time_ms) if prices else np.nan for prices in histories], dtype=np.float32
+        )
 
     def launched_ms(self, item_ids: Sequence[str]) -> Float64:
         """When each item was launched, epoch ms as float64[I]; NaN where unknown."""
         entries = [self._entry_of(item_id) for item_id in item_ids]
         times = [entry.launched_at if entry else None for entry in entries]
-        return np.array([np.nan if time is None else to_ms(time) for time in times], dtype=np.float64)
+        return np.array(
+            [np.nan if time is None else to_ms(time) for time in times], dtype=np.float64
+        )
 
-    # Records in ---------------------------------------------------------------------------------------------
+    # Records in -----------------------------------------------------------------------------------
 
     def _takes(self, topic_kind: ShopTopic) -> Callable[[bytes, int], Any]:
-        takes = {"catalog": self._take_entry, "promotions": self._take_promotion, "inventory": self._take_level}
+        takes = {
+            "catalog": self._take_entry,
+            "promotions": self._take_promotion,
+            "inventory": self._take_level,
+        }
         return takes[topic_kind]
 
     def _take_entry(self, value: bytes, timestamp_ms: int) -> str:
         entry = decode(CatalogEntry, value)
         price = entry.unit_price
         if price is not None and not 0 < price < float("inf"):
-            raise EventError(f"catalogue entry {entry.sku!r} has unit_price {price}; expected a positive number")
+            raise EventError(
+                f"catalogue entry {entry.sku!r} has unit_price {price}; expected a positive number"
+            )
         if entry.launched_at is not None:
             to_ms(entry.launched_at)
         self._catalog[entry.sku] = entry
         if price is not None:
-            self._prices.setdefault(entry.sku, Changes(MAX_PRICE_CHANGES)).set_from(timestamp_ms, price)
+            self._prices.setdefault(entry.sku, Changes(MAX_PRICE_CHANGES)).set_from(
+                timestamp_ms, price
+            )
         return entry.sku
 
     def _take_promotion(self, value: bytes, timestamp_ms: int) -> str:
         promotion = decode(Promotion, value)
-        name, starts_ms, ends_ms = promotion.promotion_id, to_ms(promotion.starts_at), to_ms(promotion.ends_at)
+        name, starts_ms, ends_ms = (
+            promotion.promotion_id,
+            to_ms(promotion.starts_at),
+            to_ms(promotion.ends_at),
+        )
         if not starts_ms < ends_ms:
-            raise EventError(f"promotion {name!r} ends at {ends_ms}, not after its start {starts_ms}")
+            raise EventError(
+                f"promotion {name!r} ends at {ends_ms}, not after its start {starts_ms}"
+            )
         if not 0 <= promotion.discount <= 1:
-            raise EventError(f"promotion {name!r} has discount {promotion.discount}; expected a share, 0 to 1")
+            raise EventError(
+                f"promotion {name!r} has discount {promotion.discount}; expected a share, 0 to 1"
+            )
         if promotion.sku is None and promotion.category is None:
             raise EventError(f"promotion {name!r} names neither a sku nor a category")
         before = self._promotions.get(name)
@@ -215,14 +285,18 @@ class Shop:
         self._promotions[name] = Announced(promotion, starts_ms, ends_ms, announced_ms)
         self._promotions_of.setdefault(_promoted(promotion), set()).add(name)
         if len(self._promotions) > MAX_PROMOTIONS:
-            self._drop_promotion(min(self._promotions, key=lambda other: self._promotions[other].ends_ms))
+            self._drop_promotion(
+                min(self._promotions, key=lambda other: self._promotions[other].ends_ms)
+            )
         return name
 
     def _take_level(self, value: bytes, timestamp_ms: int) -> tuple[Series, str | None]:
         level = decode(InventoryLevel, value)
         as_of_ms = to_ms(level.as_of)
         if not abs(level.on_hand) < float("inf"):
-            raise EventError(f"inventory of {level.sku!r} has on_hand {level.on_hand}; expected a finite number")
+            raise EventError(
+                f"inventory of {level.sku!r} has on_hand {level.on_hand}; expected a finite number"
+            )
         series = (level.sku, level.region if "region" in self._series_by else None)
         levels = self._levels.setdefault(series, {})
         before = levels.get(level.region)
@@ -264,7 +338,7 @@ class Shop:
         if known is not None:
             self._promotions_of[_promoted(known.promotion)].discard(promotion_id)
 
-    # Matrices out -------------------------------------------------------------------------------------------
+    # Matrices out ---------------------------------------------------------------------------------
 
     def _series(self, item_id: str) -> Series:
         parts = item_id_parts(item_id) if "\\" in item_id else item_id.split("|")
@@ -275,7 +349,9 @@ class Shop:
         return self._catalog.get(self._series(item_id)[0] or "")
 
     def _stocked(self, series: Series) -> Series:
-        """The series under which levels are kept: the item's own, else the sku's where no region was named."""
+        """The series under which levels are kept: the item's own, else the sku's where no region
+        was named.
+        """
         return series if series in self._levels else (series[0], None)
 
     def _stock_of(self, series: Series) -> Changes | None:
@@ -294,15 +370,25 @@ class Shop:
                 times += prices.times_ms[part]
                 values += prices.values[part]
                 rows += [row] * (len(times) - len(rows))
-        change_N = np.array(rows, dtype=np.int64), np.array(times, dtype=np.int64), np.array(values, dtype=np.float64)
-        ratio_RS: Float64 = value_at_starts(*change_N, num_rows=len(skus), grid=grid) / now_R[:, None]
+        change_N = (
+            np.array(rows, dtype=np.int64),
+            np.array(times, dtype=np.int64),
+            np.array(values, dtype=np.float64),
+        )
+        ratio_RS: Float64 = (
+            value_at_starts(*change_N, num_rows=len(skus), grid=grid) / now_R[:, None]
+        )
         return ratio_RS
 
     def _discounts(self, skus: list[str], grid: Grid, as_of_ms: int) -> tuple[Float64, Float64]:
         rows, promotions = [], []
         for row, sku in enumerate(skus):
             for known in self._promotions_for(sku):
-                if known.announced_ms <= as_of_ms and known.starts_ms < grid.end_ms and known.ends_ms > grid.start_ms:
+                if (
+                    known.announced_ms <= as_of_ms
+                    and known.starts_ms < grid.end_ms
+                    and known.ends_ms > grid.start_ms
+                ):
                     rows.append(row)
                     promotions.append(known)
         row_N: Ints = np.array(rows, dtype=np.int64)
@@ -328,11 +414,17 @@ to_ms = time_ms
 
 
 def _promoted(promotion: Promotion) -> tuple[str, str]:
-    return ("sku", promotion.sku) if promotion.sku is not None else ("category", promotion.category or "")
+    return (
+        ("sku", promotion.sku)
+        if promotion.sku is not None
+        else ("category", promotion.category or "")
+    )
 
 
 def _text(entry: CatalogEntry | None) -> str:
     if entry is None:
         return ""
     attributes = [f"{name} {value}" for name, value in sorted(entry.attributes.items())]
-    return " ".join(part for part in (entry.title, entry.category, entry.brand, *attributes) if part)
+    return " ".join(
+        part for part in (entry.title, entry.category, entry.brand, *attributes) if part
+    )

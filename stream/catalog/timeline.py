@@ -1,6 +1,7 @@
 """Changes and intervals in time, laid onto a grid of buckets; pure numpy.
 
-Dimensions: R rows, N changes or intervals, S steps. Bucket s is [start + s * resolution, + resolution).
+Dimensions: R rows, N changes or intervals, S steps. Bucket s is [start + s * resolution, +
+resolution).
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Changes:
         """From `time_ms` on the value is this one, whatever was said of later times before.
 
         >>> price = Changes(maximum=9)
-        >>> price.set_from(10, 5.0), price.set_from(20, 5.0), price.set_from(30, 4.0), price.set_from(25, 3.0)
+        >>> price.set_from(10, 5.0), price.set_from(20, 5.0), price.set_from(30,
+        ...     4.0), price.set_from(25, 3.0)
         (None, None, None, None)
         >>> price.times_ms, price.values
         ([10, 25], [5.0, 3.0])
@@ -65,7 +67,9 @@ class Changes:
 
     def slice(self, start_ms: int, end_ms: int) -> slice:
         """The changes that decide the value inside [start, end)."""
-        return slice(max(bisect_right(self.times_ms, start_ms) - 1, 0), bisect_left(self.times_ms, end_ms))
+        return slice(
+            max(bisect_right(self.times_ms, start_ms) - 1, 0), bisect_left(self.times_ms, end_ms)
+        )
 
     def at(self, time_ms: int) -> float:
         """The value in force at a time; NaN before the first change."""
@@ -73,8 +77,11 @@ class Changes:
         return self.values[index] if index >= 0 else float("nan")
 
 
-def value_at_starts(rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: int, grid: Grid) -> Floats:
-    """The value in force at the start of each bucket, float64[R, S]; NaN before a row's first change.
+def value_at_starts(
+    rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: int, grid: Grid
+) -> Floats:
+    """The value in force at the start of each bucket, float64[R, S]; NaN before a row's first
+    change.
 
     Args:
         rows_N: the row of each change; the changes of one row are in the order of their times.
@@ -84,7 +91,8 @@ def value_at_starts(rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: 
         grid: the buckets.
 
     >>> grid = Grid(start_ms=0, steps=4, resolution_ms=10)
-    >>> value_at_starts(np.array([0, 0]), np.array([5, 20]), np.array([1.0, 2.0]), num_rows=1, grid=grid)
+    >>> value_at_starts(np.array([0, 0]), np.array([5, 20]), np.array([1.0, 2.0]), num_rows=1,
+    ...     grid=grid)
     array([[nan,  1.,  2.,  2.]])
     """
     step_N = np.maximum(-((grid.start_ms - times_N) // grid.resolution_ms), 0)
@@ -98,13 +106,17 @@ def value_at_starts(rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: 
     return np.where(change_RS >= 0, values_N[change_RS], np.nan)
 
 
-def share_of_buckets(rows_N: Ints, times_N: Ints, states_N: Floats, *, num_rows: int, grid: Grid) -> Floats:
+def share_of_buckets(
+    rows_N: Ints, times_N: Ints, states_N: Floats, *, num_rows: int, grid: Grid
+) -> Floats:
     """The share of each bucket for which a 0-or-1 state was 1, float64[R, S].
 
-    NaN for every bucket that starts before the row's first change: its state is unknown, at least in part.
+    NaN for every bucket that starts before the row's first change: its state is unknown, at least
+    in part.
 
     Args:
-        rows_N: the row of each change; the changes of one row are together, in the order of their times.
+        rows_N: the row of each change; the changes of one row are together, in the order of their
+            times.
         times_N: when the state changed.
         states_N: 0.0 or 1.0 from then on.
         num_rows: R.
@@ -137,9 +149,11 @@ def overlaps(starts_N: Ints, ends_N: Ints, grid: Grid) -> tuple[Ints, Ints, Floa
     """Which buckets each interval [start, end) touches, and the share of the bucket that it covers.
 
     Returns:
-        Interval number int64[M], step int64[M] and share float64[M] in (0, 1], one entry for each pair that meets.
+        Interval number int64[M], step int64[M] and share float64[M] in (0, 1], one entry for each
+            pair that meets.
 
-    >>> interval, step, share = overlaps(np.array([15]), np.array([40]), Grid(start_ms=0, steps=3, resolution_ms=10))
+    >>> interval, step, share = overlaps(np.array([15]), np.array([40]),
+    ...     Grid(start_ms=0, steps=3, resolution_ms=10))
     >>> step.tolist(), share.tolist()
     ([1, 2], [0.5, 1.0])
     """

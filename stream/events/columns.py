@@ -21,9 +21,10 @@ AnyColumn = TypeVar("AnyColumn", npt.NDArray[np.int64], npt.NDArray[np.float64])
 class Decoded:
     """The good records of a batch as columns, in log order, and a refusal for each other one.
 
-    `index` is the record's place in the batch of `num_records`. Lines are flat: `line_record` is the line's record (a
-    position in `index`, rising), `line_name` the place of its item_id in `item_ids`, a table that only grows and that
-    later batches share. Orders fill `quantity` and `unit_price`, clicks fill `channel`.
+    `index` is the record's place in the batch of `num_records`. Lines are flat: `line_record` is
+    the line's record (a position in `index`, rising), `line_name` the place of its item_id in
+    `item_ids`, a table that only grows and that later batches share. Orders fill `quantity` and
+    `unit_price`, clicks fill `channel`.
     """
 
     num_records: int
@@ -52,15 +53,22 @@ def concatenate(parts: Sequence[Decoded]) -> Decoded:
     """One batch of several that follow each other; at least one."""
     if len(parts) == 1:
         return parts[0]
-    records, good = _starts(part.num_records for part in parts), _starts(len(part.index) for part in parts)
+    records, good = (
+        _starts(part.num_records for part in parts),
+        _starts(len(part.index) for part in parts),
+    )
     names, item_ids = _one_table([part.item_ids for part in parts])
     return Decoded(
         num_records=records[-1],
         index=np.concatenate([part.index + at for part, at in zip(parts, records, strict=False)]),
         event_hash=np.concatenate([part.event_hash for part in parts]),
         event_time_ms=np.concatenate([part.event_time_ms for part in parts]),
-        line_record=np.concatenate([part.line_record + at for part, at in zip(parts, good, strict=False)]),
-        line_name=np.concatenate([part.line_name + at for part, at in zip(parts, names, strict=True)]),
+        line_record=np.concatenate(
+            [part.line_record + at for part, at in zip(parts, good, strict=False)]
+        ),
+        line_name=np.concatenate(
+            [part.line_name + at for part, at in zip(parts, names, strict=True)]
+        ),
         quantity=np.concatenate([part.quantity for part in parts]),
         unit_price=np.concatenate([part.unit_price for part in parts]),
         channel=np.concatenate([part.channel for part in parts]),

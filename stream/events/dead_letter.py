@@ -57,7 +57,9 @@ def source_of(message: Message) -> Source:
     )
 
 
-def dead_letter(source: Source, stage: str, error_class: str, text: str, limit_bytes: int) -> Outgoing:
+def dead_letter(
+    source: Source, stage: str, error_class: str, text: str, limit_bytes: int
+) -> Outgoing:
     """The record for `<topic>.dlq`: original bytes, key and headers, and why it could not be used.
 
     Args:
@@ -65,10 +67,14 @@ def dead_letter(source: Source, stage: str, error_class: str, text: str, limit_b
         stage: Where it failed: decode, validate, future, ...
         error_class: Name of the error's class.
         text: What was wrong, for a person; cut at 1,000 bytes.
-        limit_bytes: Largest record the dead-letter topic takes; what is larger is cut, see `fitted`.
+        limit_bytes: Largest record the dead-letter topic takes; what is larger is cut, see
+            `fitted`.
     """
     why = {"stage": stage, "class": error_class, "message": text}
-    said = [(ERROR_PREFIX + name, value.encode("utf-8", "replace")[:MAX_TEXT_BYTES]) for name, value in why.items()]
+    said = [
+        (ERROR_PREFIX + name, value.encode("utf-8", "replace")[:MAX_TEXT_BYTES])
+        for name, value in why.items()
+    ]
     ours = [*_place(source, ERROR_PREFIX), *said]
     record = Outgoing(dead_letter_topic(source.topic), source.key, source.value, source.headers)
     return fitted(record, ours, limit_bytes)
@@ -90,10 +96,11 @@ def _place(source: Source, prefix: str) -> list[tuple[str, bytes]]:
 
 
 def fitted(record: Outgoing, ours: Sequence[tuple[str, bytes]], limit_bytes: int) -> Outgoing:
-    """The record with our headers, cut where it would not fit, with the size and sha256 of each part that was cut.
+    """The record with our headers, cut where it would not fit, with the size and sha256 of each
+    part that was cut.
 
-    The value is cut first; then the original headers are left out; then the key is cut. A record must always fit:
-    one that the dead-letter topic refuses would hold up its partition for ever.
+    The value is cut first; then the original headers are left out; then the key is cut. A record
+    must always fit: one that the dead-letter topic refuses would hold up its partition for ever.
 
     >>> cut = fitted(Outgoing("t.dlq", b"k", b"v" * 5_000, []), [], limit_bytes=3_048)
     >>> len(cut.value), cut.headers[0]

@@ -1,11 +1,12 @@
 """Bytes of the two event topics to columns, with no Python object an event that outlives its slice.
 
-What a record must be to be an event, in the order it is checked; the first thing wrong makes it a dead letter:
-a key of at most 256 bytes and a value (not null) of at most `max_record_bytes`, nested at most `max_depth` deep, UTF-8
-and JSON throughout; an object whose known fields have their types (null counts as missing); with `event_id`,
-`event_time` (epoch in `events.time_unit`, or RFC 3339 with an offset; 1970 to 9999), and every `series_by` field, and
-an item_id of at most 256 bytes; clicks with a known `kind`; orders either with `quantity` and `unit_price`, or with
-`lines`, at least one, each with its own (and its own sku; the other `series_by` fields may stand in the order);
+What a record must be to be an event, in the order it is checked; the first thing wrong makes it a
+dead letter: a key of at most 256 bytes and a value (not null) of at most `max_record_bytes`, nested
+at most `max_depth` deep, UTF-8 and JSON throughout; an object whose known fields have their types
+(null counts as missing); with `event_id`, `event_time` (epoch in `events.time_unit`, or RFC 3339
+with an offset; 1970 to 9999), and every `series_by` field, and an item_id of at most 256 bytes;
+clicks with a known `kind`; orders either with `quantity` and `unit_price`, or with `lines`, at
+least one, each with its own (and its own sku; the other `series_by` fields may stand in the order);
 0 < |quantity| <= 1,000,000 and 0 <= unit_price <= 900,000.
 
 Every check is made once for a slice of records, and record by record only where a slice fails it.
@@ -39,7 +40,8 @@ EventKind = Literal["orders", "clicks"]
 MAX_QUANTITY: Final = 1_000_000
 MAX_UNIT_PRICE: Final = 900_000
 MAX_CACHED_ITEM_IDS: Final = 500_000
-# What a slice makes stays in a core's cache until it is columns: 20,000 records at once cost each twice as much.
+# What a slice makes stays in a core's cache until it is columns: 20,000 records at once cost each
+# twice as much.
 SLICE_RECORDS: Final = 2_048
 
 Index = npt.NDArray[np.intp]
@@ -62,7 +64,9 @@ class _Refused:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Lines while they are checked; `record` is a position among the decoded ones, the amounts None where missing."""
+    """Lines while they are checked; `record` is a position among the decoded ones, the amounts None
+    where missing.
+    """
 
     record: Index
     series: Fields
@@ -71,9 +75,13 @@ class _Lines:
 
 
 class EventDecoder:
-    """Decodes and validates one kind of event, a batch at a time; a bad record never fails its batch."""
+    """Decodes and validates one kind of event, a batch at a time; a bad record never fails its
+    batch.
+    """
 
-    def __init__(self, kind: EventKind, events: EventSettings, max_record_bytes: int = 1_000_000) -> None:
+    def __init__(
+        self, kind: EventKind, events: EventSettings, max_record_bytes: int = 1_000_000
+    ) -> None:
         self._orders = kind == "orders"
         self._series_by = events.series_by
         self._unit: TimeUnit = events.time_unit
@@ -95,7 +103,12 @@ class EventDecoder:
         """Columns of the good records; pure but for a bounded cache of item ids."""
         self._items.forget_when_full()
         starts = range(0, max(len(values), 1), SLICE_RECORDS)
-        return concatenate([self._slice(values[n : n + SLICE_RECORDS], keys[n : n + SLICE_RECORDS]) for n in starts])
+        return concatenate(
+            [
+                self._slice(values[n : n + SLICE_RECORDS], keys[n : n + SLICE_RECORDS])
+                for n in starts
+            ]
+        )
 
     def _slice(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
         refused = _Refused()
@@ -103,7 +116,9 @@ class EventDecoder:
             refused.by_index.setdefault(refusal.index, refusal)
         index, rows = self._rows(values, refused)
         columns_read = list(zip(*rows, strict=True))
-        fields: Fields = [columns_read[place] for place in self._places] if rows else [()] * len(self._names)
+        fields: Fields = (
+            [columns_read[place] for place in self._places] if rows else [()] * len(self._names)
+        )
         hashes = _hashes(fields[0], index, refused)
         times_ms = _times(fields[1], self._unit, index, refused)
         channel, empty = np.empty(0, np.int64), np.empty(0)
@@ -130,8 +145,12 @@ class EventDecoder:
         found = refused.by_index
         return without(columns, [found[n] for n in sorted(found)]) if found else columns
 
-    def _rows(self, values: Sequence[bytes | None], refused: _Refused) -> tuple[Index, list[tuple[Any, ...]]]:
-        """One typed decode a record, then its fields as a tuple; with the place of each in the slice."""
+    def _rows(
+        self, values: Sequence[bytes | None], refused: _Refused
+    ) -> tuple[Index, list[tuple[Any, ...]]]:
+        """One typed decode a record, then its fields as a tuple; with the place of each in the
+        slice.
+        """
         index = np.arange(len(values))
         if refused.by_index:
             index = np.delete(index, list(refused.by_index))
@@ -139,15 +158,20 @@ class EventDecoder:
         rows: list[tuple[Any, ...] | None] = []
         reading = map(self._read, map(self._decode, cast(Sequence[bytes], values)))
         while True:
-            # The iterator goes on after the record that raised, so good records cost no try of their own.
+            # The iterator goes on after the record that raised, so good records cost no try of
+            # their own.
             try:
                 rows.extend(reading)
                 break
             except AttributeError:
                 event = self._decode(cast(bytes, values[len(rows)]))
-                rows.append(tuple(self._shape.dig(event, name) for name in self._names))  # Where paths are nested.
+                rows.append(
+                    tuple(self._shape.dig(event, name) for name in self._names)
+                )  # Where paths are nested.
             except _UNFIT as error:
-                wrong = "InvalidField" if isinstance(error, msgspec.ValidationError) else "Undecodable"
+                wrong = (
+                    "InvalidField" if isinstance(error, msgspec.ValidationError) else "Undecodable"
+                )
                 refused.add(int(index[len(rows)]), wrong, str(error))
                 rows.append(None)
         good = [row for row in rows if row is not None]
@@ -208,7 +232,9 @@ class _ItemNames:
     def places(self, lines: _Lines, index: Index, refused: _Refused) -> Int64:
         """The place of each line's item_id; that of a refused record means nothing."""
         item_ids = self._joined(lines, index, refused)
-        places = np.fromiter(map(self._place_of.get, item_ids, repeat(_UNNAMED)), np.int64, len(item_ids))
+        places = np.fromiter(
+            map(self._place_of.get, item_ids, repeat(_UNNAMED)), np.int64, len(item_ids)
+        )
         for n in np.flatnonzero(places == _UNNAMED).tolist():
             places[n] = self._place(item_ids[n], int(index[lines.record[n]]), refused)
         return places
@@ -228,14 +254,20 @@ class _ItemNames:
         values = [column[line] for column in lines.series]
         if None in values:
             missing = self._series_by[values.index(None)]
-            refused.add(int(index[lines.record[line]]), "MissingField", f"the field {missing!r} is missing")
+            refused.add(
+                int(index[lines.record[line]]), "MissingField", f"the field {missing!r} is missing"
+            )
         return item_id_of([value or "" for value in values])
 
     def _place(self, item_id: str, index: int, refused: _Refused) -> int:
         """The place of an item_id that was new a moment ago."""
         size = len(item_id.encode())
         if size > MAX_KEY_BYTES:
-            refused.add(index, "OversizedKey", f"the item_id has {size} bytes, expected at most {MAX_KEY_BYTES}")
+            refused.add(
+                index,
+                "OversizedKey",
+                f"the item_id has {size} bytes, expected at most {MAX_KEY_BYTES}",
+            )
         elif index not in refused.by_index:
             place = self._place_of.setdefault(item_id, len(self.item_ids))
             if place == len(self.item_ids):
@@ -295,7 +327,9 @@ def _amounts(lines: _Lines, index: Index, refused: _Refused) -> tuple[Float64, F
     size = np.abs(quantity)
     good = (size > 0) & (size <= MAX_QUANTITY) & (unit_price >= 0) & (unit_price <= MAX_UNIT_PRICE)
     for n in np.flatnonzero(~good).tolist():
-        refused.add(int(index[lines.record[n]]), *_wrong_amount(lines.quantity[n], lines.unit_price[n]))
+        refused.add(
+            int(index[lines.record[n]]), *_wrong_amount(lines.quantity[n], lines.unit_price[n])
+        )
     return quantity, unit_price
 
 
@@ -308,7 +342,10 @@ def _numbers(column: Sequence[float | None]) -> Float64:
 
 def _wrong_amount(quantity: float | None, unit_price: float | None) -> tuple[str, str]:
     if quantity is None or unit_price is None:
-        return "MissingField", f"the field {'quantity' if quantity is None else 'unit_price'!r} is missing"
+        return (
+            "MissingField",
+            f"the field {'quantity' if quantity is None else 'unit_price'!r} is missing",
+        )
     if quantity == 0 or abs(quantity) > MAX_QUANTITY:
         return "OutOfRange", f"quantity is {quantity}, expected not zero and at most {MAX_QUANTITY}"
     return "OutOfRange", f"unit_price is {unit_price}, expected 0 to {MAX_UNIT_PRICE}"

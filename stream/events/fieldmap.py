@@ -1,7 +1,9 @@
-"""A shop's own field names: typed structs, made at start, that decode its records straight into our columns.
+"""A shop's own field names: typed structs, made at start, that decode its records straight into our
+columns.
 
-`events.orders_fields` and `events.clicks_fields` say, for one of our fields, the dotted path at which the shop's record
-keeps it; `lines.<field>` is a path inside one line of a whole order. What is not mapped has our own name.
+`events.orders_fields` and `events.clicks_fields` say, for one of our fields, the dotted path at
+which the shop's record keeps it; `lines.<field>` is a path inside one line of a whole order. What
+is not mapped has our own name.
 """
 
 from __future__ import annotations
@@ -31,21 +33,28 @@ CLICK: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A struct and where in it each of our fields is; every field may be None, whoever needs it looks."""
+    """A struct and where in it each of our fields is; every field may be None, whoever needs it
+    looks.
+    """
 
     struct: type[msgspec.Struct]
     paths: Mapping[str, str]
 
     def getter(self, names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-        """Reads some fields of a decoded record as a tuple; AttributeError where an object on the way is null."""
+        """Reads some fields of a decoded record as a tuple; AttributeError where an object on the
+        way is null.
+        """
         get = attrgetter(*(self.paths[name] for name in names))
         return get if len(names) > 1 else lambda record: (get(record),)
 
     def reader(self, names: tuple[str, ...]) -> tuple[Callable[[Any], tuple[Any, ...]], list[int]]:
-        """Reads all of a record as a tuple, and where in it each of some fields is; AttributeError as for `getter`."""
+        """Reads all of a record as a tuple, and where in it each of some fields is; AttributeError
+        as for `getter`.
+        """
         if any("." in self.paths[name] for name in names):
             return self.getter(names), list(range(len(names)))
-        # A plain copy of the whole struct takes a third of the time of asking for five of its fields.
+        # A plain copy of the whole struct takes a third of the time of asking for five of its
+        # fields.
         attributes = self.struct.__struct_fields__
         return msgspec.structs.astuple, [attributes.index(self.paths[name]) for name in names]
 
@@ -63,8 +72,14 @@ def order_shapes(mapping: Mapping[str, str], series_by: tuple[str, ...]) -> tupl
     extra = dict.fromkeys((name for name in series_by if name not in ORDER), str)
     fields = {**ORDER, **extra}
     line_fields = {**LINE, **extra}
-    line_mapping = {k.removeprefix("lines."): v for k, v in mapping.items() if k.startswith("lines.")}
-    _check(mapping, {*fields, "lines", *(f"lines.{name}" for name in line_fields)}, "events.orders_fields")
+    line_mapping = {
+        k.removeprefix("lines."): v for k, v in mapping.items() if k.startswith("lines.")
+    }
+    _check(
+        mapping,
+        {*fields, "lines", *(f"lines.{name}" for name in line_fields)},
+        "events.orders_fields",
+    )
     line = _shape("Line", line_fields, line_mapping)
     own = {k: v for k, v in mapping.items() if not k.startswith("lines.")}
     return _shape("Order", {**fields, "lines": list[line.struct]}, own), line  # type: ignore[name-defined]
@@ -97,9 +112,14 @@ def _shape(title: str, fields: Mapping[str, Any], mapping: Mapping[str, str]) ->
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"field {name!r}: {'.'.join(path)!r} leads through a value that another field uses")
+                raise ConfigError(
+                    f"field {name!r}: {'.'.join(path)!r} leads through a value that another "
+                    "field uses"
+                )
         if node.setdefault(leaf, kind) != kind:
-            raise ConfigError(f"field {name!r}: {'.'.join(path)!r} is already used for another kind of value")
+            raise ConfigError(
+                f"field {name!r}: {'.'.join(path)!r} is already used for another kind of value"
+            )
     struct, places = _struct(title, tree)
     for name in fields:
         paths[name] = places[mapping.get(name, name)]
@@ -117,7 +137,9 @@ def _struct(title: str, tree: Mapping[str, Any]) -> tuple[type[msgspec.Struct], 
         if isinstance(kind, dict):
             nested, below = _struct(f"{title}_{attribute}", kind)
             fields.append((attribute, nested | None, msgspec.field(default_factory=nested)))
-            places.update({f"{key}.{path}": f"{attribute}.{place}" for path, place in below.items()})
+            places.update(
+                {f"{key}.{path}": f"{attribute}.{place}" for path, place in below.items()}
+            )
         else:
             fields.append((attribute, kind | None, None))
             places[key] = attribute

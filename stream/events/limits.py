@@ -1,4 +1,6 @@
-"""Limits on a record's raw bytes, checked before any JSON decoder sees them: size, depth of nesting, UTF-8."""
+"""Limits on a record's raw bytes, checked before any JSON decoder sees them: size, depth of
+nesting, UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,12 @@ class ByteLimits:
     max_depth: int
     max_record_bytes: int
 
-    def refusals(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Iterator[Refusal]:
-        """What is wrong with a batch, keys first; one in which nothing is costs a few calls, and none a record."""
+    def refusals(
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
+    ) -> Iterator[Refusal]:
+        """What is wrong with a batch, keys first; one in which nothing is costs a few calls, and
+        none a record.
+        """
         if max(map(len, filter(None, keys)), default=0) > MAX_KEY_BYTES:
             for i, key in enumerate(keys):
                 if key is not None and len(key) > MAX_KEY_BYTES:
@@ -49,7 +55,9 @@ class ByteLimits:
 
     def _plain(self, values: Sequence[bytes]) -> bool:
         """Whether all values are surely within the limits, looking at all of them as one text."""
-        joined = b"\n".join(values)  # A line feed is no part of a longer character, so good text is good apart too.
+        joined = b"\n".join(
+            values
+        )  # A line feed is no part of a longer character, so good text is good apart too.
         sizes = np.fromiter(map(len, values), np.int64, len(values))
         return (
             int(sizes.max(initial=0)) <= self.max_record_bytes
@@ -61,11 +69,17 @@ class ByteLimits:
         if value is None:
             return "NullValue", "the value is null"
         if len(value) > self.max_record_bytes:
-            return "OversizedValue", f"the value has {len(value)} bytes, expected at most {self.max_record_bytes}"
+            return (
+                "OversizedValue",
+                f"the value has {len(value)} bytes, expected at most {self.max_record_bytes}",
+            )
         if value.count(b"[") + value.count(b"{") > self.max_depth:
             depth = nesting(value)
             if depth > self.max_depth:
-                return "DeepNesting", f"the value is nested {depth} deep, expected at most {self.max_depth}"
+                return (
+                    "DeepNesting",
+                    f"the value is nested {depth} deep, expected at most {self.max_depth}",
+                )
         try:
             value.decode()
         except UnicodeDecodeError as error:
@@ -74,7 +88,9 @@ class ByteLimits:
 
 
 def _most_brackets(joined: bytes, sizes: npt.NDArray[np.int64]) -> int:
-    """At least as many as any value has, brackets inside strings too; exact where that takes more than a look."""
+    """At least as many as any value has, brackets inside strings too; exact where that takes more
+    than a look.
+    """
     if not joined:
         return 0
     ends = np.cumsum(sizes + 1)

@@ -1,9 +1,10 @@
-"""Records that a person sends again: what their header is, and which of them were judged before. Pure.
+"""Records that a person sends again: what their header is, and which of them were judged before.
+Pure.
 
-A record with the header `freshet-redrive: topic-partition-offset` (the place of the original) skips the check for
-lateness, leaves the frontier alone, and is a duplicate when a record with the same header was judged before in this
-partition, however long ago; its event id makes it a duplicate as anyone's does. It is folded into the resolutions that
-still retain its bucket.
+A record with the header `freshet-redrive: topic-partition-offset` (the place of the original) skips
+the check for lateness, leaves the frontier alone, and is a duplicate when a record with the same
+header was judged before in this partition, however long ago; its event id makes it a duplicate as
+anyone's does. It is folded into the resolutions that still retain its bucket.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Headers = Sequence[tuple[str, str | bytes | None]]
 
 
 def redrive_name(headers: Headers) -> bytes | None:
-    """What a record's redrive header says, None without one; the last one counts, and a long one goes by its hash.
+    """What a record's redrive header says, None without one; the last one counts, and a long one
+    goes by its hash.
 
     >>> redrive_name([("trace", b"1"), ("freshet-redrive", b"orders-3-17")])
     b'orders-3-17'
@@ -31,14 +33,17 @@ def redrive_name(headers: Headers) -> bytes | None:
     for header, value in reversed(headers):
         if header == REDRIVE_HEADER and value:
             name = value.encode() if isinstance(value, str) else value
-            return name if len(name) <= MAX_NAME_BYTES else hashlib.sha256(name).hexdigest().encode()
+            return (
+                name if len(name) <= MAX_NAME_BYTES else hashlib.sha256(name).hexdigest().encode()
+            )
     return None
 
 
 def repeats(
     names: Sequence[bytes | None], future: npt.NDArray[np.bool_], known: AbstractSet[bytes]
 ) -> tuple[npt.NDArray[np.bool_], list[bytes]]:
-    """Which records repeat a header that was judged before, and the headers judged for the first time.
+    """Which records repeat a header that was judged before, and the headers judged for the first
+    time.
 
     Args:
         names: Each record's, in log order; None for those that are not redriven.

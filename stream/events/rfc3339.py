@@ -1,7 +1,8 @@
 """RFC 3339 times as text to epoch milliseconds, a column at a time; pure numpy.
 
-Only the plain forms are read here, such as `2026-01-31T09:30:00Z` or `2026-01-31T10:30:00.125+01:00`; whoever calls
-asks `freshet.stream.codec.time_ms` about each other one. Dimensions: N texts, L letters.
+Only the plain forms are read here, such as `2026-01-31T09:30:00Z` or
+`2026-01-31T10:30:00.125+01:00`; whoever calls asks `freshet.stream.codec.time_ms` about each other
+one. Dimensions: N texts, L letters.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Letters = npt.NDArray[np.uint8]
 
 
 def plain_times_ms(texts: Sequence[str]) -> Int64:
-    """Epoch milliseconds of each text, cut off below a millisecond; NOT_PLAIN where that is for somebody else to say.
+    """Epoch milliseconds of each text, cut off below a millisecond; NOT_PLAIN where that is for
+    somebody else to say.
 
     >>> plain_times_ms(["1970-01-01T01:00:01.5+01:00", "1970-01-01T00:00:02Z", "soon"]).tolist()
     [1500, 2000, -1]
@@ -58,7 +60,9 @@ def _of_one_form(letter_NL: Letters, zone_letters: int) -> Int64:
     millisecond_N, fraction_good = _fraction(letter_NL, digit_NL, end)
     offset_N, zone_good = _offset_seconds(letter_NL, digit_NL, end)
     times_ms = (second_N - offset_N) * 1_000 + millisecond_N
-    return np.where(good & in_range & fraction_good & zone_good & (times_ms >= 0), times_ms, NOT_PLAIN)
+    return np.where(
+        good & in_range & fraction_good & zone_good & (times_ms >= 0), times_ms, NOT_PLAIN
+    )
 
 
 def _two(digit_NL: Letters, first: int) -> Int64:
@@ -66,11 +70,19 @@ def _two(digit_NL: Letters, first: int) -> Int64:
 
 
 def _seconds(digit_NL: Letters) -> tuple[Int64, Bool]:
-    """Seconds since the epoch by a calendar without zone, and whether each part is within its range."""
-    year, month, day = _two(digit_NL, 0) * 100 + _two(digit_NL, 2), _two(digit_NL, 5), _two(digit_NL, 8)
+    """Seconds since the epoch by a calendar without zone, and whether each part is within its
+    range.
+    """
+    year, month, day = (
+        _two(digit_NL, 0) * 100 + _two(digit_NL, 2),
+        _two(digit_NL, 5),
+        _two(digit_NL, 8),
+    )
     hour, minute, second = _two(digit_NL, 11), _two(digit_NL, 14), _two(digit_NL, 17)
     months = (year - 1_970) * 12 + month - 1
-    first_day, next_first_day = (at.astype("datetime64[M]").astype("datetime64[D]") for at in (months, months + 1))
+    first_day, next_first_day = (
+        at.astype("datetime64[M]").astype("datetime64[D]") for at in (months, months + 1)
+    )
     num_days = (next_first_day - first_day).astype(np.int64)
     good = (month >= 1) & (month <= 12) & (day >= 1) & (day <= num_days) & (year >= 1_970)
     good &= (hour < 24) & (minute < 60) & (second < 60)
@@ -79,7 +91,9 @@ def _seconds(digit_NL: Letters) -> tuple[Int64, Bool]:
 
 
 def _fraction(letter_NL: Letters, digit_NL: Letters, end: int) -> tuple[Int64, Bool]:
-    """Milliseconds of what stands between the seconds and the zone, and whether it is a fraction or nothing."""
+    """Milliseconds of what stands between the seconds and the zone, and whether it is a fraction or
+    nothing.
+    """
     millisecond_N = np.zeros(len(letter_NL), np.int64)
     if end == _SECONDS_END:
         return millisecond_N, np.ones(len(letter_NL), np.bool_)
@@ -96,7 +110,11 @@ def _offset_seconds(letter_NL: Letters, digit_NL: Letters, end: int) -> tuple[In
         return np.zeros(len(letter_NL), np.int64), np.ones(len(letter_NL), np.bool_)
     sign, colon = letter_NL[:, end], letter_NL[:, end + 3]
     hour, minute = _two(digit_NL, end + 1), _two(digit_NL, end + 4)
-    digits = np.concatenate((digit_NL[:, end + 1 : end + 3], digit_NL[:, end + 4 : end + 6]), axis=1)
-    good = ((sign == ord("+")) | (sign == ord("-"))) & (colon == ord(":")) & (digits < 10).all(axis=1)
+    digits = np.concatenate(
+        (digit_NL[:, end + 1 : end + 3], digit_NL[:, end + 4 : end + 6]), axis=1
+    )
+    good = (
+        ((sign == ord("+")) | (sign == ord("-"))) & (colon == ord(":")) & (digits < 10).all(axis=1)
+    )
     good &= (hour < 24) & (minute < 60)
     return np.where(sign == ord("-"), -1, 1) * (hour * 60 + minute) * 60, good

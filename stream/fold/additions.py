@@ -1,7 +1,9 @@
-"""From applied lines to changed tiles: what each line adds, to which buckets, and the sums with what was there.
+"""From applied lines to changed tiles: what each line adds, to which buckets, and the sums with
+what was there.
 
-Cells are integers (see stream/store/tiles.py), so a sum cannot depend on how the log was batched. Nothing here knows
-Redis."""
+Cells are integers (see stream/store/tiles.py), so a sum cannot depend on how the log was batched.
+Nothing here knows Redis.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,17 @@ import numpy.typing as npt
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 
-UNITS, REVENUE, ORDERS, RETURNS = (CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns"))
+UNITS, REVENUE, ORDERS, RETURNS = (
+    CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns")
+)
 CLICK_CHANNELS: Final = {
     kind: CHANNELS.index(name)
-    for kind, name in (("view", "views"), ("cart", "carts"), ("favourite", "favourites"), ("checkout", "checkouts"))
+    for kind, name in (
+        ("view", "views"),
+        ("cart", "carts"),
+        ("favourite", "favourites"),
+        ("checkout", "checkouts"),
+    )
 }
 MAX_CACHED_CELLS: Final = 4_000_000
 _ITEM_BITS, _CELL_BITS = CHUNK_ITEMS.bit_length() - 1, CELLS.bit_length() - 1
@@ -36,7 +45,9 @@ NO_CELLS: Final[Cells] = (np.empty(0, np.uint16), np.empty(0, np.int64))
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """Flat columns: `value` is added to `channel` of `item` (its slot) at `time_ms`. No value is zero."""
+    """Flat columns: `value` is added to `channel` of `item` (its slot) at `time_ms`. No value is
+    zero.
+    """
 
     item: Int64
     time_ms: Int64
@@ -44,13 +55,18 @@ class Additions:
     value: Int64
 
 
-def order_additions(item: Int64, time_ms: Int64, quantity: Float64, unit_price: Float64) -> Additions:
-    """What order lines add: units, revenue and a count of orders for sales, units returned for returns.
+def order_additions(
+    item: Int64, time_ms: Int64, quantity: Float64, unit_price: Float64
+) -> Additions:
+    """What order lines add: units, revenue and a count of orders for sales, units returned for
+    returns.
 
-    Quantities become thousandths and prices ten-thousandths, each rounded to the nearest (ties to even); revenue is
-    their product in ten-thousandths. With quantity <= 1,000,000 and price <= 900,000 no product leaves int64.
+    Quantities become thousandths and prices ten-thousandths, each rounded to the nearest (ties to
+    even); revenue is their product in ten-thousandths. With quantity <= 1,000,000 and price <=
+    900,000 no product leaves int64.
 
-    >>> sold = order_additions(np.array([0, 1]), np.array([5, 6]), np.array([2.0, -1.5]), np.array([9.99, 9.99]))
+    >>> sold = order_additions(np.array([0, 1]), np.array([5, 6]), np.array([2.0, -1.5]),
+    ...     np.array([9.99, 9.99]))
     >>> [(CHANNELS[c], v) for c, v in zip(sold.channel.tolist(), sold.value.tolist())]
     [('units', 2000), ('revenue', 199800), ('orders', 1), ('returns', 1500)]
     """
@@ -79,7 +95,8 @@ def click_additions(item: Int64, time_ms: Int64, channel: Int64) -> Additions:
 class TileSums:
     """Sparse sums of several tiles: keys are `t * 8192 + cell`, strictly rising, of tile `t`.
 
-    That tile is (bucket[t], chunk[t]) of the resolution at `place[t]` in the order in which they were given.
+    That tile is (bucket[t], chunk[t]) of the resolution at `place[t]` in the order in which they
+    were given.
     """
 
     place: Int64
@@ -89,11 +106,14 @@ class TileSums:
     values: Int64
 
 
-def sum_by_tile(additions: Additions, resolutions: Sequence[tuple[Grid, int]], watermark_ms: int) -> TileSums:
+def sum_by_tile(
+    additions: Additions, resolutions: Sequence[tuple[Grid, int]], watermark_ms: int
+) -> TileSums:
     """Add up what is still retained at `watermark_ms`, the one at the end of the batch.
 
-    A bucket retained at the end was retained before every record of the batch, since watermarks never fall; one that
-    is not will never be read. So this filter gives the tiles that judging record by record would leave.
+    A bucket retained at the end was retained before every record of the batch, since watermarks
+    never fall; one that is not will never be read. So this filter gives the tiles that judging
+    record by record would leave.
 
     Args:
         additions: Lines in any order.
@@ -102,7 +122,10 @@ def sum_by_tile(additions: Additions, resolutions: Sequence[tuple[Grid, int]], w
     """
     chunks = int(additions.item.max(initial=0)) // CHUNK_ITEMS + 1
     # Shifts, since numpy's remainder costs ten times as much as they do.
-    chunk, cell = additions.item >> _ITEM_BITS, additions.channel << _ITEM_BITS | additions.item & (CHUNK_ITEMS - 1)
+    chunk, cell = (
+        additions.item >> _ITEM_BITS,
+        additions.channel << _ITEM_BITS | additions.item & (CHUNK_ITEMS - 1),
+    )
     keys, values, firsts, starts = [], [], [], [0]
     for grid, count in resolutions:
         bucket = grid.buckets(additions.time_ms)
@@ -114,7 +137,9 @@ def sum_by_tile(additions: Additions, resolutions: Sequence[tuple[Grid, int]], w
         tile = starts[-1] + (bucket - firsts[-1]) * chunks + (chunk if whole else chunk[kept])
         keys.append(tile << _CELL_BITS | (cell if whole else cell[kept]))
         values.append(additions.value if whole else additions.value[kept])
-        starts.append(starts[-1] + (int(bucket.max()) - firsts[-1] + 1 if len(bucket) else 0) * chunks)
+        starts.append(
+            starts[-1] + (int(bucket.max()) - firsts[-1] + 1 if len(bucket) else 0) * chunks
+        )
     key, value = np.concatenate(keys), np.concatenate(values)
     if not len(key):
         return TileSums(key, key, key, key, key)
@@ -132,7 +157,9 @@ def sum_by_tile(additions: Additions, resolutions: Sequence[tuple[Grid, int]], w
 
 
 def _sorted(key: Int64) -> tuple[Int64, Int64]:
-    """Keys in rising order, none negative, and where each was; sorting both in one number is twice as fast."""
+    """Keys in rising order, none negative, and where each was; sorting both in one number is twice
+    as fast.
+    """
     bits = len(key).bit_length()
     if int(key.max()).bit_length() + bits > 62:
         order = np.argsort(key)
@@ -146,7 +173,9 @@ def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:
     sizes = np.fromiter(map(len, (cells for cells, _ in old)), np.int64, len(old))
     if not sizes.any():
         return sums.keys, sums.values
-    keys = np.concatenate([cells for cells, _ in old]) + np.repeat(np.arange(len(old)) * CELLS, sizes)
+    keys = np.concatenate([cells for cells, _ in old]) + np.repeat(
+        np.arange(len(old)) * CELLS, sizes
+    )
     values = np.concatenate([numbers for _, numbers in old])
     place = np.searchsorted(keys, sums.keys)
     hit = keys[np.minimum(place, len(keys) - 1)] == sums.keys
@@ -154,7 +183,9 @@ def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:
     if hit.all():
         return keys, values
     new = ~hit
-    return np.insert(keys, place[new], sums.keys[new]), np.insert(values, place[new], sums.values[new])
+    return np.insert(keys, place[new], sums.keys[new]), np.insert(
+        values, place[new], sums.values[new]
+    )
 
 
 def split_tiles(keys: Int64, values: Int64, num_tiles: int) -> list[Cells]:
@@ -188,6 +219,8 @@ class TileCache:
         old = self._tiles.pop(name, NO_CELLS)
         self._tiles[name] = tile
         self._cells += len(tile[0]) - len(old[0])
-        while len(self._tiles) > self._max_tiles or (self._cells > self._max_cells and len(self._tiles) > 1):
+        while len(self._tiles) > self._max_tiles or (
+            self._cells > self._max_cells and len(self._tiles) > 1
+        ):
             _, (cells, _) = self._tiles.popitem(last=False)
             self._cells -= len(cells)

@@ -1,7 +1,9 @@
-"""Which records were already applied: hashes of event ids, each with the minute of its newest applied event.
+"""Which records were already applied: hashes of event ids, each with the minute of its newest
+applied event.
 
-A record is a duplicate when an applied record has the same hash and the end of that record's minute plus the allowed
-lateness is still after the watermark. When an entry's memory is freed never changes a verdict.
+A record is a duplicate when an applied record has the same hash and the end of that record's minute
+plus the allowed lateness is still after the watermark. When an entry's memory is freed never
+changes a verdict.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def first_live_minute(watermark_ms: int, allowed_lateness_ms: int) -> int:
 
 
 class SeenHashes:
-    """An open-addressing table from hash to newest minute, in two flat arrays and without a Python object an entry.
+    """An open-addressing table from hash to newest minute, in two flat arrays and without a Python
+    object an entry.
 
     >>> seen = SeenHashes()
     >>> seen.add(np.array([7, 8], np.uint64), np.array([3, 4]), oldest_minute=0)
@@ -76,14 +79,17 @@ class SeenHashes:
         return slots
 
     def add(self, hashes: UInt64, minutes: Int64, *, oldest_minute: int) -> None:
-        """Remember applied hashes, the newest minute of each; entries before `oldest_minute` may be dropped."""
+        """Remember applied hashes, the newest minute of each; entries before `oldest_minute` may be
+        dropped.
+        """
         if (self._used + len(hashes)) * 2 > len(self._hashes):
             self._rebuild(len(hashes), oldest_minute)
         while len(hashes):
             slots = self._slots(hashes)
             free = self._minutes[slots] == UNSEEN
             self._hashes[slots[free]] = hashes[free]
-            # Two new hashes may have met in one free slot: the last written holds it, the other searches on.
+            # Two new hashes may have met in one free slot: the last written holds it, the other
+            # searches on.
             held = self._hashes[slots] == hashes
             taken = np.sort(slots[held & free])  # np.unique takes ten times as long.
             again = int(np.count_nonzero(taken[1:] == taken[:-1]))
@@ -121,9 +127,11 @@ def judge_duplicates(
         minutes: Of the records' event times.
         watermark_ms: Before each record.
         seen_minutes: What `SeenHashes.minutes` says of each hash, as of the first record.
-        allowed_lateness_ms: How long after its minute's end a hash still makes duplicates, in watermark time.
-        admit: Asked for each record that is no duplicate, in order; False refuses it and it does not count as applied.
-            None admits all, and is fast: only hashes that repeat are then looked at one by one.
+        allowed_lateness_ms: How long after its minute's end a hash still makes duplicates, in
+            watermark time.
+        admit: Asked for each record that is no duplicate, in order; False refuses it and it does
+            not count as applied. None admits all, and is fast: only hashes that repeat are then
+            looked at one by one.
     """
     duplicate = _still_counts(seen_minutes, watermark_ms, allowed_lateness_ms)
     refused = np.zeros(len(hashes), np.bool_)
@@ -131,7 +139,9 @@ def judge_duplicates(
     for i in range(len(hashes)) if admit is not None else _repeated(hashes).tolist():
         name = int(hashes[i])
         minute = newest.get(name, int(seen_minutes[i]))
-        duplicate[i] = minute != UNSEEN and minute_expiry_ms(minute, allowed_lateness_ms) > watermark_ms[i]
+        duplicate[i] = (
+            minute != UNSEEN and minute_expiry_ms(minute, allowed_lateness_ms) > watermark_ms[i]
+        )
         if duplicate[i]:
             continue
         if admit is not None and not admit(i):
@@ -142,7 +152,9 @@ def judge_duplicates(
 
 
 def _still_counts(minutes: Int64, watermark_ms: Int64, allowed_lateness_ms: int) -> Bool:
-    counts: Bool = (minutes != UNSEEN) & ((minutes + 1) * MINUTE_MS + allowed_lateness_ms > watermark_ms)
+    counts: Bool = (minutes != UNSEEN) & (
+        (minutes + 1) * MINUTE_MS + allowed_lateness_ms > watermark_ms
+    )
     return counts
 
 

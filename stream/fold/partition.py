@@ -1,7 +1,8 @@
 """One partition's windows, as ingest drives them: claim, fold a batch, apply it, and again.
 
-Nothing here is durable but what `apply` and `declare_idle` write. So a crash anywhere, and a Redis that came back
-older, are the same case: claim again, seek to `header.next_offset`, fold the same records into the same bytes.
+Nothing here is durable but what `apply` and `declare_idle` write. So a crash anywhere, and a Redis
+that came back older, are the same case: claim again, seek to `header.next_offset`, fold the same
+records into the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
 from freshet.stream.store.layout import Header, Outcome, Update
 from freshet.stream.store.redis import WindowStore
 
-__all__ = ["Counts", "DeadLetter", "EventKind", "Fold", "Outcome", "PartitionWindows", "RawBatch", "fingerprint"]
+__all__ = [
+    "Counts",
+    "DeadLetter",
+    "EventKind",
+    "Fold",
+    "Outcome",
+    "PartitionWindows",
+    "RawBatch",
+    "fingerprint",
+]
 
 FORMAT: Final = 2
 
@@ -50,7 +60,9 @@ class RawBatch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one partition in log order, decoded; the others of `RawBatch` as they are there."""
+    """Records of one partition in log order, decoded; the others of `RawBatch` as they are
+    there.
+    """
 
     decoded: Decoded
     timestamps_ms: Int64
@@ -61,7 +73,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of a batch's records; they add up: read = applied + duplicate + late_dropped + dead_letter."""
+    """What became of a batch's records; they add up: read = applied + duplicate + late_dropped +
+    dead_letter.
+    """
 
     read: int
     applied: int
@@ -90,7 +104,9 @@ class Fold:
 
 
 def fingerprint(kind: EventKind, settings: Settings) -> str:
-    """The settings that decide what tiles hold, as canonical JSON; `windows.idle_ms` decides nothing."""
+    """The settings that decide what tiles hold, as canonical JSON; `windows.idle_ms` decides
+    nothing.
+    """
     windows = settings.windows.model_dump(mode="json", exclude={"idle_ms"})
     fields = settings.events.orders_fields if kind == "orders" else settings.events.clicks_fields
     parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
@@ -104,10 +120,18 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
 
 
 class PartitionWindows:
-    """The one writer of a partition's windows. Not thread-safe; each fold must be applied before the next."""
+    """The one writer of a partition's windows. Not thread-safe; each fold must be applied before
+    the next.
+    """
 
     def __init__(
-        self, store: WindowStore, kind: EventKind, topic: str, partition: int, settings: Settings, header: Header
+        self,
+        store: WindowStore,
+        kind: EventKind,
+        topic: str,
+        partition: int,
+        settings: Settings,
+        header: Header,
     ) -> None:
         windows = settings.windows
         keys = store.keys(topic, partition)
@@ -117,9 +141,15 @@ class PartitionWindows:
         self.header = header
         self._store = store
         self._decoder = EventDecoder(kind, settings.events, settings.kafka.max_record_bytes)
-        self._rules = TimeRules(windows.out_of_order_ms, windows.allowed_lateness_ms, windows.max_future_ms)
+        self._rules = TimeRules(
+            windows.out_of_order_ms, windows.allowed_lateness_ms, windows.max_future_ms
+        )
         self._tiles = TileFolder(
-            store.read, keys, windows.resolutions, settings.ingest.max_cached_tiles, settings.calendar.time_zone
+            store.read,
+            keys,
+            windows.resolutions,
+            settings.ingest.max_cached_tiles,
+            settings.calendar.time_zone,
         )
         self._minutes = MinuteLog(store.read, keys, windows.allowed_lateness_ms)
         self._max_items = windows.max_items_per_partition
@@ -137,26 +167,34 @@ class PartitionWindows:
         *,
         topic_id: str = "",
     ) -> PartitionWindows:
-        """Own a partition: its epoch rises, all earlier owners are fenced. Reads the header and nothing else.
+        """Own a partition: its epoch rises, all earlier owners are fenced. Reads the header and
+        nothing else.
 
-        Seek to `header.next_offset`; where that is None, call `start_at` with the log's first offset.
+        Seek to `header.next_offset`; where that is None, call `start_at` with the log's first
+        offset.
 
         Raises:
-            FingerprintError: The stored windows were folded under other settings; nothing was changed.
-            LogLostError: They were folded from a topic with another id (empty is unknown); nothing was changed.
+            FingerprintError: The stored windows were folded under other settings; nothing was
+                changed.
+            LogLostError: They were folded from a topic with another id (empty is unknown); nothing
+                was changed.
         """
         header = store.claim(topic, partition, fingerprint(kind, settings), topic_id)
         return cls(store, kind, topic, partition, settings, header)
 
     def start_at(self, log_start_offset: int) -> None:
         """Begin a partition that has no windows yet; nothing is written before the first apply."""
-        assert self.header.next_offset is None, f"{self.topic}:{self.partition} continues at {self.header.next_offset}"
+        assert self.header.next_offset is None, (
+            f"{self.topic}:{self.partition} continues at {self.header.next_offset}"
+        )
         self.header = replace(self.header, first_offset=log_start_offset)
 
     @property
     def next_offset(self) -> int:
         """Where the next batch begins."""
-        offset = self.header.first_offset if self.header.next_offset is None else self.header.next_offset
+        offset = (
+            self.header.first_offset if self.header.next_offset is None else self.header.next_offset
+        )
         assert offset is not None, "start_at comes before the first fold"
         return offset
 
@@ -166,17 +204,22 @@ class PartitionWindows:
         return self.header.frontier_ms
 
     def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
-        """The next records of the log as columns; parts that follow each other may be put together and folded once."""
+        """The next records of the log as columns; parts that follow each other may be put together
+        and folded once.
+        """
         return self._decoder.decode(values, keys)
 
     def fold(self, batch: RawBatch) -> Fold:
         """Decode a batch and fold it as `fold_decoded` does."""
         decoded = self.decode(batch.values, batch.keys)
         first_offset = int(batch.offsets[0]) if len(batch.offsets) else self.next_offset
-        return self.fold_decoded(Batch(decoded, batch.timestamps_ms, first_offset, batch.next_offset, batch.redrives))
+        return self.fold_decoded(
+            Batch(decoded, batch.timestamps_ms, first_offset, batch.next_offset, batch.redrives)
+        )
 
     def fold_decoded(self, batch: Batch) -> Fold:
-        """Judge and add up a batch; reads Redis where it must, writes nothing, and changes nothing until `apply`.
+        """Judge and add up a batch; reads Redis where it must, writes nothing, and changes nothing
+        until `apply`.
 
         A bad record never fails its batch: it is in `dead`.
 
@@ -199,7 +242,9 @@ class PartitionWindows:
             redrives=names if asked else (),
             known_redrives=self._store.redriven(self.topic, self.partition, asked),
         )
-        dead = dead_letters(decoded, judged, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms)
+        dead = dead_letters(
+            decoded, judged, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms
+        )
         counts = Counts(
             read=decoded.num_records,
             applied=int(judged.applied.sum()),
@@ -224,8 +269,9 @@ class PartitionWindows:
     def apply(self, fold: Fold) -> Outcome:
         """Write a fold, whole or not at all, and move on when it is in.
 
-        APPLIED, ALREADY: it is in. GAP: Redis is older than this object; claim again and seek. FENCED: another owner
-        has the partition; drop it until it is reassigned. After GAP and FENCED this object must not be used.
+        APPLIED, ALREADY: it is in. GAP: Redis is older than this object; claim again and seek.
+        FENCED: another owner has the partition; drop it until it is reassigned. After GAP and
+        FENCED this object must not be used.
 
         Raises:
             StoreUnavailableError: No answer; apply the same fold again, or claim again.
@@ -242,7 +288,9 @@ class PartitionWindows:
 
         GAP and FENCED mean what they mean for `apply`.
         """
-        outcome = self._store.declare_idle(self.topic, self.partition, self.header, idle_frontier_ms)
+        outcome = self._store.declare_idle(
+            self.topic, self.partition, self.header, idle_frontier_ms
+        )
         if outcome is Outcome.APPLIED:
             before = self.header.idle_frontier_ms
             idle_ms = idle_frontier_ms if before is None else max(before, idle_frontier_ms)
@@ -260,7 +308,8 @@ class PartitionWindows:
         except StoreError:
             if not self._moved():
                 raise
-            # Redis changed since the claim. The fold goes on, and `apply` will say so instead of writing it.
+            # Redis changed since the claim. The fold goes on, and `apply` will say so instead of
+            # writing it.
             self._stale, item_ids = True, []
         first_ms, newest_ms = self.header.first_event_ms, self.header.newest_ms
         if first_ms is not None and newest_ms is not None:
@@ -273,7 +322,11 @@ class PartitionWindows:
         """Whether the stored header is no longer the claimed one."""
         stored = self._store.header(self.topic, self.partition) or Header()
         mine = self.header
-        return (stored.epoch, stored.owner, stored.next_offset) != (mine.epoch, mine.owner, mine.next_offset)
+        return (stored.epoch, stored.owner, stored.next_offset) != (
+            mine.epoch,
+            mine.owner,
+            mine.next_offset,
+        )
 
     def _why_stale(self) -> Outcome:
         stored = self._store.header(self.topic, self.partition) or Header()
@@ -281,12 +334,16 @@ class PartitionWindows:
         other = stored.epoch == self.header.epoch and stored.owner != self.header.owner
         return Outcome.FENCED if newer or other else Outcome.GAP
 
-    def _update(self, decoded: Decoded, judged: Judged, header: Header) -> tuple[Update, ChangedTiles]:
+    def _update(
+        self, decoded: Decoded, judged: Judged, header: Header
+    ) -> tuple[Update, ChangedTiles]:
         """The batch's absolute writes, and the tiles to remember once they are in."""
         newest_ms = NEVER_MS if self.header.newest_ms is None else self.header.newest_ms
         watermark_ms = judged.times.frontier_ms - self._rules.out_of_order_ms
         additions = self._additions(decoded, judged)
-        writes, changed = self._tiles.fold(additions, newest_ms=newest_ms, watermark_ms=watermark_ms)
+        writes, changed = self._tiles.fold(
+            additions, newest_ms=newest_ms, watermark_ms=watermark_ms
+        )
         minutes = decoded.event_time_ms[judged.applied] // MINUTE_MS
         update = Update(
             topic=self.topic,
@@ -300,7 +357,9 @@ class PartitionWindows:
             items_before=self.header.items,
             new_items=judged.new_items,
             redrives=judged.new_redrives,
-            minutes=self._minutes.appends(decoded.event_hash[judged.applied], minutes, watermark_ms),
+            minutes=self._minutes.appends(
+                decoded.event_hash[judged.applied], minutes, watermark_ms
+            ),
             tiles=writes,
         )
         return update, changed
@@ -309,10 +368,14 @@ class PartitionWindows:
         lines = judged.applied[decoded.line_record]
         slot, time_ms = judged.line_slot[lines], decoded.event_time_ms[decoded.line_record[lines]]
         if self.kind == "orders":
-            return order_additions(slot, time_ms, decoded.quantity[lines], decoded.unit_price[lines])
+            return order_additions(
+                slot, time_ms, decoded.quantity[lines], decoded.unit_price[lines]
+            )
         return click_additions(slot, time_ms, decoded.channel[lines])
 
-    def _header_after(self, next_offset: int, counts: Counts, judged: Judged, decoded: Decoded) -> Header:
+    def _header_after(
+        self, next_offset: int, counts: Counts, judged: Judged, decoded: Decoded
+    ) -> Header:
         before = self.header
         event_ms = decoded.event_time_ms[judged.applied]
         seen = [at for at in (before.first_event_ms, before.last_event_ms) if at is not None]
@@ -340,7 +403,9 @@ class PartitionWindows:
         self._load().extend(fold.update.new_items)
         self._tiles.remember(fold.changed)
         watermark_ms = fold.update.watermark_ms
-        self._minutes.remember(fold.update.minutes, NEVER_MS if watermark_ms is None else watermark_ms)
+        self._minutes.remember(
+            fold.update.minutes, NEVER_MS if watermark_ms is None else watermark_ms
+        )
 
 
 def _touched(decoded: Decoded, judged: Judged, dictionary: ItemDictionary) -> list[str]:
@@ -348,4 +413,7 @@ def _touched(decoded: Decoded, judged: Judged, dictionary: ItemDictionary) -> li
     touched = np.zeros(known + len(judged.new_items), np.bool_)
     touched[judged.line_slot[judged.applied[decoded.line_record]]] = True
     slots = np.flatnonzero(touched).tolist()
-    return [dictionary.item_ids[slot] if slot < known else judged.new_items[slot - known] for slot in slots]
+    return [
+        dictionary.item_ids[slot] if slot < known else judged.new_items[slot - known]
+        for slot in slots
+    ]

@@ -1,7 +1,8 @@
-"""What becomes of each record of a batch: future, late, duplicate, refused by a full dictionary, or applied.
+"""What becomes of each record of a batch: future, late, duplicate, refused by a full dictionary, or
+applied.
 
-The verdicts are those of judging record by record in log order; whole columns are judged at once only where the order
-inside the batch cannot matter.
+The verdicts are those of judging record by record in log order; whole columns are judged at once
+only where the order inside the batch cannot matter.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that cannot be used: its place in the batch, and why. Stages: decode, future, dictionary."""
+    """A record that cannot be used: its place in the batch, and why. Stages: decode, future,
+    dictionary.
+    """
 
     index: int
     stage: str
@@ -34,7 +37,9 @@ class DeadLetter:
 
 
 class ItemDictionary:
-    """Which slot each item has: slots are given in log order, by the first applied line, and never change."""
+    """Which slot each item has: slots are given in log order, by the first applied line, and never
+    change.
+    """
 
     def __init__(self, max_items: int, item_ids: Sequence[str] = ()) -> None:
         self.max_items = max_items
@@ -47,9 +52,11 @@ class ItemDictionary:
         return len(self.item_ids)
 
     def slots(self, names: Int64, item_ids: list[str]) -> Int64:
-        """The slot of each of some names, which are places in a table of item ids; -1 where it has none.
+        """The slot of each of some names, which are places in a table of item ids; -1 where it has
+        none.
 
-        What a name meant is remembered for as long as the same table is used, since a table only grows.
+        What a name meant is remembered for as long as the same table is used, since a table only
+        grows.
         """
         if item_ids is not self._table:
             self._table, self._slot_of_name = item_ids, np.empty(0, np.int64)
@@ -74,10 +81,11 @@ class ItemDictionary:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Verdicts on the decoded records (`late` and `future` are in `times`), and what is new to the dictionary.
+    """Verdicts on the decoded records (`late` and `future` are in `times`), and what is new to the
+    dictionary.
 
-    `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied. `new_redrives` are
-    the headers of records sent again that were judged for the first time.
+    `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied.
+    `new_redrives` are the headers of records sent again that were judged for the first time.
     """
 
     times: TimeJudgement
@@ -115,7 +123,9 @@ def judge(
     redriven = np.array([name is not None for name in redrives], np.bool_) if redrives else None
     before_ms = NEVER_MS if frontier_ms is None else frontier_ms
     times = judge_times(decoded.event_time_ms, timestamp_ms, before_ms, rules, redriven)
-    repeat, new_redrives = repeats(redrives, times.future, known_redrives) if redrives else (times.future, [])
+    repeat, new_redrives = (
+        repeats(redrives, times.future, known_redrives) if redrives else (times.future, [])
+    )
     on_time = np.flatnonzero(~times.future & ~times.late & ~repeat)
     slot = dictionary.slots(decoded.line_name, decoded.item_ids)
     hashes = decoded.event_hash[on_time]
@@ -141,7 +151,11 @@ class _Admission:
     """Lets a record in while all its new items still find a slot; asked in log order."""
 
     def __init__(
-        self, decoded: Decoded, on_time: npt.NDArray[np.intp], line_slot: Int64, dictionary: ItemDictionary
+        self,
+        decoded: Decoded,
+        on_time: npt.NDArray[np.intp],
+        line_slot: Int64,
+        dictionary: ItemDictionary,
     ) -> None:
         self._decoded = decoded
         self._on_time = on_time
@@ -153,19 +167,26 @@ class _Admission:
     def needed(self) -> bool:
         """Whether the batch could fill the dictionary at all."""
         unknown = np.flatnonzero(self._unknown).tolist()
-        return len(unknown) > self._free and len({self._decoded.item_of(line) for line in unknown}) > self._free
+        return (
+            len(unknown) > self._free
+            and len({self._decoded.item_of(line) for line in unknown}) > self._free
+        )
 
     def admit(self, position: int) -> bool:
         record = self._on_time[position]
         lines = range(int(self._first_line[record]), int(self._first_line[record + 1]))
-        fresh = {self._decoded.item_of(line) for line in lines if self._unknown[line]} - self._admitted
+        fresh = {
+            self._decoded.item_of(line) for line in lines if self._unknown[line]
+        } - self._admitted
         if len(self._admitted) + len(fresh) > self._free:
             return False
         self._admitted |= fresh
         return True
 
 
-def dead_letters(decoded: Decoded, judged: Judged, timestamps_ms: Int64, *, max_future_ms: int) -> list[DeadLetter]:
+def dead_letters(
+    decoded: Decoded, judged: Judged, timestamps_ms: Int64, *, max_future_ms: int
+) -> list[DeadLetter]:
     """Every record of the batch that cannot be used, in log order.
 
     Args:
@@ -174,11 +195,16 @@ def dead_letters(decoded: Decoded, judged: Judged, timestamps_ms: Int64, *, max_
         timestamps_ms: Kafka timestamps of all records of the batch.
         max_future_ms: For the message.
     """
-    dead = [DeadLetter(bad.index, "decode", bad.error_class, bad.message) for bad in decoded.refusals]
+    dead = [
+        DeadLetter(bad.index, "decode", bad.error_class, bad.message) for bad in decoded.refusals
+    ]
     for n in np.flatnonzero(judged.times.future).tolist():
         index = int(decoded.index[n])
         ahead_ms = int(decoded.event_time_ms[n]) - int(timestamps_ms[index])
-        text = f"event_time is {ahead_ms} ms after the record's timestamp, expected at most {max_future_ms}"
+        text = (
+            f"event_time is {ahead_ms} ms after the record's timestamp, expected at most "
+            f"{max_future_ms}"
+        )
         dead.append(DeadLetter(index, "future", "FutureEvent", text))
     for index in decoded.index[judged.refused].tolist():
         text = "the partition's item dictionary is full (windows.max_items_per_partition)"

@@ -1,6 +1,7 @@
 """How far a partition's events have come, and which of them are from the future or too late.
 
-Every judgement uses the watermark as it stood before the record, so it cannot depend on how the log was batched.
+Every judgement uses the watermark as it stood before the record, so it cannot depend on how the log
+was batched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 NEVER_MS: Final = -(2**61)
-"""A frontier before the first event: earlier than any event, and still an int64 after subtraction."""
+"""A frontier before the first event: earlier than any event, and still an int64 after subtraction.
+"""
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -29,7 +31,8 @@ class TimeRules:
 
 @dataclass(frozen=True, slots=True)
 class TimeJudgement:
-    """One verdict a record; `watermark_ms` is the one before it, `frontier_ms` the one after the last.
+    """One verdict a record; `watermark_ms` is the one before it, `frontier_ms` the one after the
+    last.
 
     `first_ms` is the event time of the first record that counts for the frontier, None without one.
     """
@@ -42,23 +45,31 @@ class TimeJudgement:
 
 
 def judge_times(
-    event_time_ms: Int64, timestamp_ms: Int64, frontier_ms: int, rules: TimeRules, redriven: Bool | None = None
+    event_time_ms: Int64,
+    timestamp_ms: Int64,
+    frontier_ms: int,
+    rules: TimeRules,
+    redriven: Bool | None = None,
 ) -> TimeJudgement:
     """Judge records in log order.
 
-    A record is *future* when its event time is past its own timestamp by more than `max_future_ms`; it then leaves the
-    frontier alone. It is *late* when its event time plus `allowed_lateness_ms` is before the watermark. The frontier is
-    the running maximum of event time over all records that are not future, and the watermark trails it by
-    `out_of_order_ms`. Records in `redriven` are never late and leave the frontier alone.
+    A record is *future* when its event time is past its own timestamp by more than `max_future_ms`;
+    it then leaves the frontier alone. It is *late* when its event time plus `allowed_lateness_ms`
+    is before the watermark. The frontier is the running maximum of event time over all records that
+    are not future, and the watermark trails it by `out_of_order_ms`. Records in `redriven` are
+    never late and leave the frontier alone.
 
     >>> times = np.array([10_000, 2_000, 99_000_000])
-    >>> verdict = judge_times(times, np.array([10_000, 10_000, 10_000]), NEVER_MS, TimeRules(5_000, 1_000, 60_000))
+    >>> verdict = judge_times(times, np.array([10_000, 10_000, 10_000]), NEVER_MS,
+    ...     TimeRules(5_000, 1_000, 60_000))
     >>> verdict.late.tolist(), verdict.future.tolist(), verdict.frontier_ms
     ([False, True, False], [False, False, True], 10000)
     """
     future = event_time_ms > timestamp_ms + rules.max_future_ms
     aside = future if redriven is None else future | redriven
-    running = np.maximum.accumulate(np.concatenate(([frontier_ms], np.where(aside, NEVER_MS, event_time_ms))))
+    running = np.maximum.accumulate(
+        np.concatenate(([frontier_ms], np.where(aside, NEVER_MS, event_time_ms)))
+    )
     watermark_ms = running[:-1] - rules.out_of_order_ms
     late = ~aside & (event_time_ms + rules.allowed_lateness_ms < watermark_ms)
     first = int(aside.argmin()) if len(aside) else 0

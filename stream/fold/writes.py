@@ -1,6 +1,8 @@
-"""The two parts of a partition's state that grow with its log, as absolute writes: tiles, and dedupe minutes.
+"""The two parts of a partition's state that grow with its log, as absolute writes: tiles, and
+dedupe minutes.
 
-Both load lazily what Redis has, keep what they will need again, and learn of a write only once it is in.
+Both load lazily what Redis has, keep what they will need again, and learn of a write only once it
+is in.
 """
 
 from __future__ import annotations
@@ -48,11 +50,16 @@ class TileFolder:
     ) -> None:
         self._read = read
         self._keys = keys
-        self._grids = [(Grid(width.resolution_ms, time_zone), width.buckets) for width in resolutions]
+        self._grids = [
+            (Grid(width.resolution_ms, time_zone), width.buckets) for width in resolutions
+        ]
         self._cache = TileCache(max_cached_tiles)
 
-    def fold(self, additions: Additions, *, newest_ms: int, watermark_ms: int) -> tuple[list[TileWrites], ChangedTiles]:
-        """New absolute tiles after a batch; those of all resolutions are read, added up and encoded together.
+    def fold(
+        self, additions: Additions, *, newest_ms: int, watermark_ms: int
+    ) -> tuple[list[TileWrites], ChangedTiles]:
+        """New absolute tiles after a batch; those of all resolutions are read, added up and encoded
+        together.
 
         Args:
             additions: What its applied lines add.
@@ -75,7 +82,9 @@ class TileFolder:
         return writes, list(zip(names, split_tiles(keys, values, len(names)), strict=True))
 
     def _stored(self, names: list[TileName], newest: dict[int, int]) -> list[Cells]:
-        """What each tile holds so far; nothing where its bucket is after the newest one of its resolution."""
+        """What each tile holds so far; nothing where its bucket is after the newest one of its
+        resolution.
+        """
         tiles = [NO_CELLS] * len(names)
         missing: list[int] = []
         for n, name in enumerate(names):
@@ -97,7 +106,9 @@ class TileFolder:
 
 
 class MinuteLog:
-    """Hashes of applied events: `seen` for lookups, and how long each live minute's string is in Redis."""
+    """Hashes of applied events: `seen` for lookups, and how long each live minute's string is in
+    Redis.
+    """
 
     def __init__(self, read: Read, keys: Keys, allowed_lateness_ms: int) -> None:
         self.seen = SeenHashes()
@@ -108,7 +119,9 @@ class MinuteLog:
 
     def load(self, first_ms: int, newest_ms: int, watermark_ms: int) -> None:
         """Read the minutes that still make duplicates, of events from `first_ms` to `newest_ms`."""
-        oldest = max(first_live_minute(watermark_ms, self._allowed_lateness_ms), first_ms // MINUTE_MS)
+        oldest = max(
+            first_live_minute(watermark_ms, self._allowed_lateness_ms), first_ms // MINUTE_MS
+        )
         minutes = range(oldest, newest_ms // MINUTE_MS + 1)
         stored = self._read([self._keys.minute(minute) for minute in minutes])
         for minute, data in zip(minutes, stored, strict=True):
@@ -118,7 +131,9 @@ class MinuteLog:
                 self._num_bytes[minute] = len(data)
 
     def appends(self, hashes: UInt64, minutes: Int64, watermark_ms: int) -> list[MinuteAppend]:
-        """What a batch's applied records add to minutes still live after it, in log order, at absolute places."""
+        """What a batch's applied records add to minutes still live after it, in log order, at
+        absolute places.
+        """
         live = minutes >= first_live_minute(watermark_ms, self._allowed_lateness_ms)
         hashes, minutes = hashes[live], minutes[live]
         order = np.argsort(minutes, kind="stable")
@@ -128,7 +143,9 @@ class MinuteLog:
                 minute = int(minutes[group[0]])
                 expiry_ms = minute_expiry_ms(minute, self._allowed_lateness_ms)
                 data = hashes[group].astype("<u8").tobytes()
-                appends.append(MinuteAppend(minute, expiry_ms, self._num_bytes.get(minute, 0), data))
+                appends.append(
+                    MinuteAppend(minute, expiry_ms, self._num_bytes.get(minute, 0), data)
+                )
         return appends
 
     def remember(self, appends: Sequence[MinuteAppend], watermark_ms: int) -> None:
@@ -136,9 +153,13 @@ class MinuteLog:
         oldest = first_live_minute(watermark_ms, self._allowed_lateness_ms)
         for append in appends:
             self._num_bytes[append.minute] = append.num_bytes_before + len(append.data)
-        self._num_bytes = {minute: size for minute, size in self._num_bytes.items() if minute >= oldest}
+        self._num_bytes = {
+            minute: size for minute, size in self._num_bytes.items() if minute >= oldest
+        }
         if appends:
-            hashes = np.frombuffer(b"".join(append.data for append in appends), "<u8").astype(np.uint64)
+            hashes = np.frombuffer(b"".join(append.data for append in appends), "<u8").astype(
+                np.uint64
+            )
             sizes = [len(append.data) // _HASH_BYTES for append in appends]
             minutes = np.repeat(np.array([append.minute for append in appends]), sizes)
             self.seen.add(hashes, minutes, oldest_minute=oldest)

@@ -15,7 +15,12 @@ PAUSED: Final = "paused"
 
 
 def paused_alert(
-    state: Literal["firing", "resolved"], subject: str, description: str, *, starts_at_ms: int, at_ms: int
+    state: Literal["firing", "resolved"],
+    subject: str,
+    description: str,
+    *,
+    starts_at_ms: int,
+    at_ms: int,
 ) -> Alert:
     """Ingest is paused, or goes on.
 
@@ -41,5 +46,11 @@ def paused_alert(
         ends_at_ms=at_ms if state == "resolved" else None,
     )
     identity = xxhash.xxh3_64_hexdigest(f"{fingerprint}\x1f{state}\x1f{at_ms}".encode())
-    time = datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Alert(id=identity, source=SOURCE, type=INGEST_TYPE, subject=fingerprint, time=time, data=data)
+    time = (
+        datetime.fromtimestamp(at_ms / 1_000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
+    return Alert(
+        id=identity, source=SOURCE, type=INGEST_TYPE, subject=fingerprint, time=time, data=data
+    )

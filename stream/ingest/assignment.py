@@ -1,7 +1,8 @@
-"""Which partitions this process owns: joins the group, claims each partition in Redis, and reads from what it says.
+"""Which partitions this process owns: joins the group, claims each partition in Redis, and reads
+from what it says.
 
-A partition that the group assigns is not read until it is claimed: the callback only notes it, the loop claims it and
-only then starts to fetch, at the offset stored beside the windows.
+A partition that the group assigns is not read until it is claimed: the callback only notes it, the
+loop claims it and only then starts to fetch, at the offset stored beside the windows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class Owned:
-    """A claimed partition: its windows, the next offset to read, and since when that has been the log's end."""
+    """A claimed partition: its windows, the next offset to read, and since when that has been the
+    log's end.
+    """
 
     windows: PartitionWindows
     position: int
@@ -63,13 +66,15 @@ class Assignment:
         """Ask the group for a share of the topics; it comes during later reads."""
         self._topics = topics
         with broker_errors("joining the group"):
-            self._client.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+            self._client.subscribe(
+                topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+            )
 
     def settle(self, timeout_ms: int) -> None:
         """Before leaving: let the group answer a join that is under way, for at most so long.
 
-        A client that is closed while its first assignment comes in waits in `_revoked` for ever: seen with a process
-        that had nothing to read and ended within milliseconds of joining.
+        A client that is closed while its first assignment comes in waits in `_revoked` for ever:
+        seen with a process that had nothing to read and ended within milliseconds of joining.
         """
         deadline = time.monotonic() + timeout_ms / 1_000
         while self._topics and not self.joined and time.monotonic() < deadline:
@@ -95,7 +100,9 @@ class Assignment:
 
     def commit(self, *, wait: bool) -> None:
         """Tell the group how far we are, for whoever draws lag graphs; we never read it back."""
-        moved = {key: owned for key, owned in self.owned.items() if owned.position != owned.committed}
+        moved = {
+            key: owned for key, owned in self.owned.items() if owned.position != owned.committed
+        }
         if not moved:
             return
         offsets = [TopicPartition(*key, owned.position) for key, owned in moved.items()]
@@ -111,22 +118,30 @@ class Assignment:
             owned.committed = owned.position
 
     def claim_again(self, key: Key) -> None:
-        """After Redis went back: stop reading, and wait to be claimed at the offset that it now holds."""
+        """After Redis went back: stop reading, and wait to be claimed at the offset that it now
+        holds.
+        """
         self._stop_reading(key)
         self._waiting.append(key)
 
     def drop(self, key: Key) -> None:
-        """After a newer owner was met: leave the partition alone until the group assigns it again."""
+        """After a newer owner was met: leave the partition alone until the group assigns it
+        again.
+        """
         self._stop_reading(key)
         self._fenced_at_s = time.monotonic()
 
     def reached(self, ends: Mapping[Key, int]) -> None:
-        """Ends that the reader has met, once all records before them are applied; control records have offsets too."""
+        """Ends that the reader has met, once all records before them are applied; control records
+        have offsets too.
+        """
         for key in ends.keys() & self.owned.keys():
             self.owned[key].position = max(self.owned[key].position, ends[key])
 
     def suspend(self) -> None:
-        """Stop reading everything, stay in the group, keep the claims; records read but not applied are forgotten."""
+        """Stop reading everything, stay in the group, keep the claims; records read but not applied
+        are forgotten.
+        """
         self._read([], list(self.owned))
         self._suspended = True
 
@@ -138,7 +153,9 @@ class Assignment:
         self._read(list(self.owned), [])
 
     def rejoin_when_fenced(self) -> None:
-        """Some time after a `drop`, ask the group for a fresh share: the newer owner may be gone for good."""
+        """Some time after a `drop`, ask the group for a fresh share: the newer owner may be gone
+        for good.
+        """
         if self._fenced_at_s is None or time.monotonic() - self._fenced_at_s < REJOIN_S:
             return
         self._fenced_at_s = None
@@ -149,18 +166,26 @@ class Assignment:
 
     @property
     def trouble(self) -> str | None:
-        """What keeps this process from its share of the partitions, None where nothing does; for /readyz."""
+        """What keeps this process from its share of the partitions, None where nothing does; for
+        /readyz.
+        """
         if not self.joined:
             return "joining the consumer group"
         if self._fenced_at_s is not None:
             return "a partition was taken over by another process"
         return "claiming partitions" if self._waiting else None
 
-    def positions(self, keys: Collection[Key], stored: Callable[[str, int], Header | None]) -> dict[Key, int]:
-        """The next offset of partitions: ours, or what `stored` says that another process of the group has written."""
+    def positions(
+        self, keys: Collection[Key], stored: Callable[[str, int], Header | None]
+    ) -> dict[Key, int]:
+        """The next offset of partitions: ours, or what `stored` says that another process of the
+        group has written.
+        """
         mine = {key: self.owned[key].position for key in keys if key in self.owned}
         others = {key: stored(*key) for key in keys if key not in self.owned}
-        return mine | {key: (header.next_offset or 0) if header else 0 for key, header in others.items()}
+        return mine | {
+            key: (header.next_offset or 0) if header else 0 for key, header in others.items()
+        }
 
     def _take_over(self, key: Key, windows: PartitionWindows, first: int, end: int) -> None:
         position = windows.header.next_offset
@@ -168,12 +193,17 @@ class Assignment:
             windows.start_at(first)
             position = first
             if first > 0:
-                text = "the log has lost its first records: buckets before its first event are missing, not half-filled"
+                text = (
+                    "the log has lost its first records: buckets before its first event are "
+                    "missing, not half-filled"
+                )
                 log.warning("begun_late", topic=key[0], partition=key[1], offset=first, hint=text)
         check_inside(key, position, first, end)
         self.owned[key] = Owned(windows, position)
         self._read([key], [])
-        log.info("claimed", topic=key[0], partition=key[1], offset=position, epoch=windows.header.epoch)
+        log.info(
+            "claimed", topic=key[0], partition=key[1], offset=position, epoch=windows.header.epoch
+        )
 
     def _stop_reading(self, key: Key) -> None:
         if self.owned.pop(key, None) is not None:
@@ -188,7 +218,8 @@ class Assignment:
             self._client.incremental_assign(starts)
 
     def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
-        # An empty assignment answers the group; without it the client would start to read by itself.
+        # An empty assignment answers the group; without it the client would start to read by
+        # itself.
         client.incremental_assign([])
         self._waiting += [(at.topic, at.partition) for at in partitions]
         self.joined = True
@@ -197,7 +228,9 @@ class Assignment:
     def _revoked(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         # A revocation is answered by unassigning, even when nothing of it was being read.
         keys = [(at.topic, at.partition) for at in partitions]
-        reading = [key for key in keys if self.owned.pop(key, None) is not None and not self._suspended]
+        reading = [
+            key for key in keys if self.owned.pop(key, None) is not None and not self._suspended
+        ]
         client.incremental_unassign([TopicPartition(*key) for key in reading])
         self._waiting = [key for key in self._waiting if key not in keys]
         log.info("revoked", partitions=[f"{topic}:{partition}" for topic, partition in keys])
@@ -211,7 +244,8 @@ def check_inside(key: Key, position: int, first: int, end: int) -> None:
     """
     if not first <= position <= end:
         raise LogLostError(
-            f"{key[0]}:{key[1]}: the windows in Redis end at offset {position}, and the log holds {first} to {end}: "
+            f"{key[0]}:{key[1]}: the windows in Redis end at offset {position}, and the log "
+            f"holds {first} to {end}: "
             "the records between are gone, so the windows cannot be continued",
             hint=NEW_GENERATION_HINT,
         )

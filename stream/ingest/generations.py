@@ -1,10 +1,12 @@
-"""A generation of windows built beside the one that is current: `freshet ingest --from-beginning --into GENERATION`.
+"""A generation of windows built beside the one that is current: `freshet ingest --from-beginning
+--into GENERATION`.
 
-This is the way to change resolutions, `series_by`, lateness or the calendar, and the way out of a lost log. The builder
-reads the whole log under its own settings and group while the current generation is written and read on; when it has
-caught up, one write makes its generation current: readers go over with their next look, and whoever writes the old one
-ends. The builder goes on as the live ingest. Dead letters and late records that the current generation has already
-told of are not told again.
+This is the way to change resolutions, `series_by`, lateness or the calendar, and the way out of a
+lost log. The builder reads the whole log under its own settings and group while the current
+generation is written and read on; when it has caught up, one write makes its generation current:
+readers go over with their next look, and whoever writes the old one ends. The builder goes on as
+the live ingest. Dead letters and late records that the current generation has already told of are
+not told again.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ import redis
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError
-from freshet.stream.store.redis import WindowStore, connect, current_generation, make_current, translated
+from freshet.stream.store.redis import (
+    WindowStore,
+    connect,
+    current_generation,
+    make_current,
+    translated,
+)
 from freshet.stream.telemetry import get_logger
 
 Key = tuple[str, int]
@@ -42,26 +50,32 @@ class Generations:
         current = current_generation(client, configured)
         if into is not None and into < current:
             raise ConfigError(
-                f"generation {into} is older than {current}, which is current", hint=f"build generation {current + 1}"
+                f"generation {into} is older than {current}, which is current",
+                hint=f"build generation {current + 1}",
             )
         self.written = current if into is None else into
         self.building = self.written > current
         self._told = WindowStore(client, current) if self.building else None
 
     def superseded_by(self) -> int | None:
-        """The generation that is current instead of ours, or None while ours is current or being built."""
+        """The generation that is current instead of ours, or None while ours is current or being
+        built.
+        """
         current = current_generation(self._client, self.written)
         return current if current > self.written else None
 
     def told_before(self, key: Key) -> int:
-        """The offset before which the current generation has told of a partition's dead and late records."""
+        """The offset before which the current generation has told of a partition's dead and late
+        records.
+        """
         header = self._told.header(*key) if self._told is not None else None
         return (header.next_offset or 0) if header else 0
 
     def switch(self) -> None:
         """Make what was built current.
 
-        What the old generation has told of is still asked for: its writer may have been a second ahead.
+        What the old generation has told of is still asked for: its writer may have been a second
+        ahead.
         """
         if self.building:
             make_current(self._client, self.written)
@@ -72,7 +86,8 @@ class Generations:
 def caught_up(positions: Mapping[Key, int], ends: Mapping[Key, int]) -> bool:
     """Whether everything that was in the logs when they were asked is folded.
 
-    >>> caught_up({("o", 0): 7}, {("o", 0): 7}), caught_up({("o", 0): 6}, {("o", 0): 7}), caught_up({}, {})
+    >>> caught_up({("o", 0): 7}, {("o", 0): 7}), caught_up({("o", 0): 6},
+    ...     {("o", 0): 7}), caught_up({}, {})
     (True, False, False)
     """
     return bool(ends) and all(positions.get(key, 0) >= end for key, end in ends.items())
@@ -81,8 +96,8 @@ def caught_up(positions: Mapping[Key, int], ends: Mapping[Key, int]) -> bool:
 def drop_generation(settings: Settings, generation: int) -> int:
     """Delete all keys of a generation that is not current; how many there were.
 
-    Blocks Redis for no longer than one call of a thousand keys takes. Its list of partitions goes last, so a drop that
-    was interrupted can be repeated.
+    Blocks Redis for no longer than one call of a thousand keys takes. Its list of partitions goes
+    last, so a drop that was interrupted can be repeated.
 
     Raises:
         ConfigError: It is current: readers would find nothing.
@@ -90,9 +105,13 @@ def drop_generation(settings: Settings, generation: int) -> int:
     client = connect(settings.redis)
     current = current_generation(client, settings.redis.generation)
     if generation == current:
-        raise ConfigError(f"generation {generation} is current", hint="build and switch to another one first")
+        raise ConfigError(
+            f"generation {generation} is current", hint="build and switch to another one first"
+        )
     with translated(client):
-        return _delete(client, f"{{freshet:g{generation}:*") + _delete(client, f"freshet:g{generation}:*")
+        return _delete(client, f"{{freshet:g{generation}:*") + _delete(
+            client, f"freshet:g{generation}:*"
+        )
 
 
 def _delete(client: redis.Redis, pattern: str) -> int:

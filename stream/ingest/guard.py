@@ -1,4 +1,6 @@
-"""Stops ingest before a bad deploy drains a topic into dead letters; pure, the time is passed in."""
+"""Stops ingest before a bad deploy drains a topic into dead letters; pure, the time is passed
+in.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ MIN_READ = 1_000
 
 
 class DeadLetterGuard:
-    """Judges each batch, before any of it is published, by the dead letters of the last ten seconds.
+    """Judges each batch, before any of it is published, by the dead letters of the last ten
+    seconds.
 
-    A paused ingest reads nothing, so the share of bad records cannot fall by waiting, and going on by itself would
-    drain the topic bit by bit while nobody looks. So a person decides: after `lift` everything passes until both
-    limits are kept again, and then the guard is back.
+    A paused ingest reads nothing, so the share of bad records cannot fall by waiting, and going on
+    by itself would drain the topic bit by bit while nobody looks. So a person decides: after `lift`
+    everything passes until both limits are kept again, and then the guard is back.
 
     Args:
         per_s: Dead letters a second, averaged over the window, above which ingest pauses.

@@ -1,4 +1,6 @@
-"""Whether the topics are still the ones that the windows were folded from: by their ids, and by their partitions."""
+"""Whether the topics are still the ones that the windows were folded from: by their ids, and by
+their partitions.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ class TopicIdentity:
         for topic, known in self._ids.items():
             if found.get(topic, known) != known:
                 raise LogLostError(
-                    f"{topic} was deleted and made again (topic id {known}, now {found[topic]}): offsets no longer "
+                    f"{topic} was deleted and made again (topic id {known}, now "
+                    f"{found[topic]}): offsets no longer "
                     "mean the same records",
                     hint=NEW_GENERATION_HINT,
                 )
 
 
 def check_logs(
-    store: WindowStore, logs: LogOffsets, partitions: Mapping[str, int], check: Callable[[str, int], Header | None]
+    store: WindowStore,
+    logs: LogOffsets,
+    partitions: Mapping[str, int],
+    check: Callable[[str, int], Header | None],
 ) -> None:
     """Whether every partition's windows can be continued from its log.
 
@@ -61,7 +67,8 @@ def check_logs(
 
     Raises:
         FingerprintError: Windows were folded under other settings.
-        LogLostError: A stored offset is outside its log, the log of some partition is gone, or it is another one.
+        LogLostError: A stored offset is outside its log, the log of some partition is gone, or it
+            is another one.
     """
     _check_partitions(store, partitions)
     everything = [(topic, number) for topic, count in partitions.items() for number in range(count)]
@@ -80,7 +87,8 @@ def _check_partitions(store: WindowStore, partitions: Mapping[str, int]) -> None
         header = store.header(topic, partition)
         if header is not None and header.next_offset is not None:
             raise LogLostError(
-                f"{topic} has {partitions[topic]} partitions, and there are windows of partition {partition}: "
+                f"{topic} has {partitions[topic]} partitions, and there are windows of "
+                f"partition {partition}: "
                 "the topic was made again with fewer",
                 hint=NEW_GENERATION_HINT,
             )

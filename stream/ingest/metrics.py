@@ -17,7 +17,10 @@ class IngestMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.lag_records = Gauge(
-            "freshet_ingest_lag_records", "Records in the log that are not in the windows.", PLACE, registry=registry
+            "freshet_ingest_lag_records",
+            "Records in the log that are not in the windows.",
+            PLACE,
+            registry=registry,
         )
         self.lag_seconds = Gauge(
             "freshet_ingest_lag_seconds",
@@ -26,16 +29,28 @@ class IngestMetrics:
             registry=registry,
         )
         self.watermark_age_seconds = Gauge(
-            "freshet_ingest_watermark_age_seconds", "Clock time since the watermark.", PLACE, registry=registry
+            "freshet_ingest_watermark_age_seconds",
+            "Clock time since the watermark.",
+            PLACE,
+            registry=registry,
         )
         self.records = Counter(
-            "freshet_ingest_records", "Records read, by what became of them.", ("topic", "outcome"), registry=registry
+            "freshet_ingest_records",
+            "Records read, by what became of them.",
+            ("topic", "outcome"),
+            registry=registry,
         )
         self.dead_letters = Counter(
-            "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error"), registry=registry
+            "freshet_ingest_dead_letters",
+            "Dead letters by stage and error.",
+            ("stage", "error"),
+            registry=registry,
         )
         self.batch_records = Histogram(
-            "freshet_ingest_batch_records", "Records of a partition's batch.", buckets=BATCH_BUCKETS, registry=registry
+            "freshet_ingest_batch_records",
+            "Records of a partition's batch.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
         )
         self.stage_seconds = Histogram(
             "freshet_ingest_stage_seconds",
@@ -44,20 +59,36 @@ class IngestMetrics:
             buckets=STAGE_BUCKETS_S,
             registry=registry,
         )
-        self.fenced = Counter("freshet_ingest_fenced", "Partitions lost to a newer owner.", registry=registry)
+        self.fenced = Counter(
+            "freshet_ingest_fenced", "Partitions lost to a newer owner.", registry=registry
+        )
         self.gaps = Counter(
-            "freshet_ingest_gaps", "Times Redis was found behind, and was caught up.", registry=registry
+            "freshet_ingest_gaps",
+            "Times Redis was found behind, and was caught up.",
+            registry=registry,
         )
         self.replayed = Counter(
-            "freshet_ingest_replayed_records", "Records read again because Redis was behind.", registry=registry
+            "freshet_ingest_replayed_records",
+            "Records read again because Redis was behind.",
+            registry=registry,
         )
-        self.items = Gauge("freshet_ingest_items", "Items in the dictionaries of owned partitions.", registry=registry)
+        self.items = Gauge(
+            "freshet_ingest_items",
+            "Items in the dictionaries of owned partitions.",
+            registry=registry,
+        )
         self.redis_bytes = Gauge(
-            "freshet_ingest_redis_bytes", "Memory that Redis uses, whoever's keys it holds.", registry=registry
+            "freshet_ingest_redis_bytes",
+            "Memory that Redis uses, whoever's keys it holds.",
+            registry=registry,
         )
-        self.owned = Gauge("freshet_ingest_partitions", "Partitions owned by this process.", registry=registry)
+        self.owned = Gauge(
+            "freshet_ingest_partitions", "Partitions owned by this process.", registry=registry
+        )
         self.paused = Gauge(
-            "freshet_ingest_paused", "1 while too many dead letters pause ingest until SIGHUP.", registry=registry
+            "freshet_ingest_paused",
+            "1 while too many dead letters pause ingest until SIGHUP.",
+            registry=registry,
         )
 
     def batch_applied(self, topic: str, counts: Counts) -> None:
@@ -74,11 +105,19 @@ class IngestMetrics:
             *key,
             lag_records=lag,
             lag_ms=max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0,
-            watermark_age_ms=None if frontier_ms is None else now_ms - frontier_ms + out_of_order_ms,
+            watermark_age_ms=None
+            if frontier_ms is None
+            else now_ms - frontier_ms + out_of_order_ms,
         )
 
     def position(
-        self, topic: str, partition: int, *, lag_records: int, lag_ms: int, watermark_age_ms: int | None
+        self,
+        topic: str,
+        partition: int,
+        *,
+        lag_records: int,
+        lag_ms: int,
+        watermark_age_ms: int | None,
     ) -> None:
         """Where a partition stands."""
         place = (topic, str(partition))

@@ -1,4 +1,6 @@
-"""What ingest sends: dead letters and late records, waited for; notices to the workers, not waited for."""
+"""What ingest sends: dead letters and late records, waited for; notices to the workers, not waited
+for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,13 @@ from collections.abc import Iterable, Sequence
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
-from freshet.stream.events.dead_letter import Outgoing, dead_letter, late_record, limit_of, source_of
+from freshet.stream.events.dead_letter import (
+    Outgoing,
+    dead_letter,
+    late_record,
+    limit_of,
+    source_of,
+)
 from freshet.stream.fold.partition import Fold, PartitionWindows
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.kafka import Message, Publisher, shard_of
@@ -34,17 +42,23 @@ class Outbox:
         self._letters, self._notices = Publisher(settings), Publisher(settings)
 
     def publish_unfit(self, folds: Iterable[tuple[Sequence[Message], Fold, int]]) -> None:
-        """Send the dead letters and late records of these batches; returns when all are acknowledged.
+        """Send the dead letters and late records of these batches; returns when all are
+        acknowledged.
 
         Args:
-            folds: Each with its messages and the offset before which its records were told of already.
+            folds: Each with its messages and the offset before which its records were told of
+                already.
 
         Raises:
             BrokerError: At least one was not; publish all of them again.
         """
-        unfit = [record for messages, fold, told in folds for record in self._unfit(messages, fold, told)]
+        unfit = [
+            record for messages, fold, told in folds for record in self._unfit(messages, fold, told)
+        ]
         for record in unfit:
-            self._letters.produce(record.topic, record.value, key=record.key, headers=record.headers)
+            self._letters.produce(
+                record.topic, record.value, key=record.key, headers=record.headers
+            )
         if unfit:
             self._letters.flush()
 
@@ -54,15 +68,22 @@ class Outbox:
             source = source_of(messages[letter.index])
             if source.offset < told:
                 continue
-            records.append(dead_letter(source, letter.stage, letter.error_class, letter.message, self._limit_bytes))
+            records.append(
+                dead_letter(
+                    source, letter.stage, letter.error_class, letter.message, self._limit_bytes
+                )
+            )
             self._metrics.dead_letters.labels(letter.stage, letter.error_class).inc()
         late = [source_of(messages[index]) for index in fold.late]
         return records + [
-            late_record(source, self._topics.late, self._limit_bytes) for source in late if source.offset >= told
+            late_record(source, self._topics.late, self._limit_bytes)
+            for source in late
+            if source.offset >= told
         ]
 
     def alert(self, alert: Alert) -> None:
-        """Tell people; a broker that is away is not waited for longer than a flush takes, and never raises.
+        """Tell people; a broker that is away is not waited for longer than a flush takes, and never
+        raises.
 
         The pause itself holds in any case, and /readyz says it too.
         """
@@ -88,7 +109,9 @@ class Outbox:
             frontier_ms=header.frontier_ms or 0,
         )
         value = encode(notice)
-        shards = range(self._num_shards) if item_ids is None else shards_of(item_ids, self._num_shards)
+        shards = (
+            range(self._num_shards) if item_ids is None else shards_of(item_ids, self._num_shards)
+        )
         for shard in shards:
             self._notices.produce(self._topics.windows, value, partition=shard)
 

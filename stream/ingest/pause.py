@@ -1,4 +1,6 @@
-"""Too many dead letters: ingest waits for a person, and says so in the log, in /readyz, as a metric and as an alert."""
+"""Too many dead letters: ingest waits for a person, and says so in the log, in /readyz, as a metric
+and as an alert.
+"""
 
 from __future__ import annotations
 
@@ -48,18 +50,24 @@ class Pause:
         return self._guard.judge(time.monotonic(), read=read, dead=dead)
 
     def wait(self, reason: str, hold: Callable[[Callable[[], bool]], None]) -> None:
-        """Read nothing until SIGHUP; none of the batch was published or applied, so it is read again then.
+        """Read nothing until SIGHUP; none of the batch was published or applied, so it is read
+        again then.
 
         Args:
             reason: What the guard said.
             hold: Waits without reading until what it is given is true, or ingest is told to stop.
         """
-        hint = f"mend the producer or the field map, then send SIGHUP to process {os.getpid()} (or restart it) to go on"
+        hint = (
+            f"mend the producer or the field map, then send SIGHUP to process {os.getpid()} "
+            "(or restart it) to go on"
+        )
         log.error("paused", reason=reason, hint=hint)
         self._troubles[TROUBLE] = f"paused: {reason}; {hint}"
         self._metrics.paused.set(1)
         self.lifted, since_ms = False, self._clock.now_ms()
-        firing = paused_alert("firing", self._subject, f"{reason}; {hint}", starts_at_ms=since_ms, at_ms=since_ms)
+        firing = paused_alert(
+            "firing", self._subject, f"{reason}; {hint}", starts_at_ms=since_ms, at_ms=since_ms
+        )
         self._outbox.alert(firing)
         hold(lambda: self.lifted)
         if self.lifted:
@@ -68,4 +76,6 @@ class Pause:
             self._troubles.pop(TROUBLE, None)
             log.warning("resumed", reason="a person said so")
             now_ms = self._clock.now_ms()
-            self._outbox.alert(paused_alert("resolved", self._subject, reason, starts_at_ms=since_ms, at_ms=now_ms))
+            self._outbox.alert(
+                paused_alert("resolved", self._subject, reason, starts_at_ms=since_ms, at_ms=now_ms)
+            )

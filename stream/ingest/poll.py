@@ -1,7 +1,9 @@
-"""What one turn of ingest reads: slices of messages, each taken apart by partition while a core's cache holds it.
+"""What one turn of ingest reads: slices of messages, each taken apart by partition while a core's
+cache holds it.
 
-20,000 messages read at once cost twice as much each as 2,000 at a time: they fall out of the cache before anybody looks
-at them. So a batch is read and decoded slice by slice, and judged, folded and written as one.
+20,000 messages read at once cost twice as much each as 2,000 at a time: they fall out of the cache
+before anybody looks at them. So a batch is read and decoded slice by slice, and judged, folded and
+written as one.
 """
 
 from __future__ import annotations
@@ -36,11 +38,16 @@ class Gathered:
 
     def add(self, messages: Sequence[Message], decode: Decode) -> None:
         """Take the next messages of the partition; at least one."""
-        self._parts.append(decode(list(map(Message.value, messages)), list(map(Message.key, messages))))
+        self._parts.append(
+            decode(list(map(Message.value, messages)), list(map(Message.key, messages)))
+        )
         stamps = map(_MILLISECONDS, map(Message.timestamp, messages))
         self._timestamps_ms.append(np.fromiter(stamps, np.int64, len(messages)))
         if any(map(Message.headers, messages)):
-            names = ((n, redrive_name(headers_of(one))) for n, one in enumerate(messages, len(self.messages)))
+            names = (
+                (n, redrive_name(headers_of(one)))
+                for n, one in enumerate(messages, len(self.messages))
+            )
             self._redrives |= {n: name for n, name in names if name is not None}
         self.messages += messages
 
@@ -93,7 +100,9 @@ def gather(
 
 
 def by_partition(messages: Sequence[Message]) -> dict[Key, list[Message]]:
-    """Each partition's messages, in order: in a trickle partitions take turns, and decoding a few at a time is dear."""
+    """Each partition's messages, in order: in a trickle partitions take turns, and decoding a few
+    at a time is dear.
+    """
     found: dict[Key, list[Message]] = {}
     for key, stretch in runs(messages):
         found.setdefault(key, []).extend(stretch)
@@ -101,7 +110,9 @@ def by_partition(messages: Sequence[Message]) -> dict[Key, list[Message]]:
 
 
 def runs(messages: Sequence[Message]) -> Iterable[tuple[Key, Sequence[Message]]]:
-    """The messages as stretches of one partition each, in order; of a busy log nearly all come in one or two."""
+    """The messages as stretches of one partition each, in order; of a busy log nearly all come in
+    one or two.
+    """
     if not messages:
         return
     topics = list(map(Message.topic, messages))

@@ -57,7 +57,8 @@ def run(settings: Settings, *, until_end: bool = False, into: int | None = None)
     Args:
         settings: All of them.
         until_end: Return when everything that was in the logs at the start is in the windows.
-        into: Build this generation from the log's beginning, and make it current once it has caught up.
+        into: Build this generation from the log's beginning, and make it current once it has caught
+            up.
 
     Raises:
         BrokerError, StoreError: At the start something is missing or unfit.
@@ -65,11 +66,18 @@ def run(settings: Settings, *, until_end: bool = False, into: int | None = None)
         FingerprintError: The stored windows were folded under other settings.
     """
     ingest = Ingest(settings, into)
-    # Decoding makes no cycles, but a collection every 700 objects cost 1.2 us an event (bench/fold.py).
+    # Decoding makes no cycles, but a collection every 700 objects cost 1.2 us an event
+    # (bench/fold.py).
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        with on_signals({signal.SIGTERM: ingest.stop, signal.SIGINT: ingest.stop, signal.SIGHUP: ingest.lift_guard}):
+        with on_signals(
+            {
+                signal.SIGTERM: ingest.stop,
+                signal.SIGINT: ingest.stop,
+                signal.SIGHUP: ingest.lift_guard,
+            }
+        ):
             ingest.run(until_end=until_end)
     finally:
         ingest.close()
@@ -83,8 +91,12 @@ class Ingest:
         self._settings = settings
         self._kinds: dict[str, EventKind] = {topics.orders: "orders", topics.clicks: "clicks"}
         letters = [dead_letter_topic(topic) for topic in self._kinds]
-        self._partitions = partitions_of(settings, [*self._kinds, *letters, topics.late, topics.windows, topics.alerts])
-        self._everything = [(topic, number) for topic in self._kinds for number in range(self._partitions[topic])]
+        self._partitions = partitions_of(
+            settings, [*self._kinds, *letters, topics.late, topics.windows, topics.alerts]
+        )
+        self._everything = [
+            (topic, number) for topic in self._kinds for number in range(self._partitions[topic])
+        ]
         redis = connect(settings.redis)
         check_fit(redis)
         self._generations = Generations(redis, settings.redis.generation, into)
@@ -94,7 +106,11 @@ class Ingest:
         self._clock = open_clock(redis)
         # Two generations never share a group: each reads every partition.
         group = f"ingest.g{generation}" if generation else "ingest"
-        static = {"group_instance_id": settings.kafka.group_instance_id} if settings.kafka.group_instance_id else {}
+        static = (
+            {"group_instance_id": settings.kafka.group_instance_id}
+            if settings.kafka.group_instance_id
+            else {}
+        )
         self._consumer = consumer(settings, group, enable_partition_eof=True, **static)
         self._logs = LogOffsets(settings)
         self._assignment = Assignment(self._consumer, self._claim, self._logs.ranges)
@@ -108,12 +124,16 @@ class Ingest:
         self._troubles: dict[str, str] = {}
         guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
         subject = settings.kafka.group_prefix
-        self._pause = Pause(guard, self._outbox, self._metrics, self._troubles, self._clock, subject)
+        self._pause = Pause(
+            guard, self._outbox, self._metrics, self._troubles, self._clock, subject
+        )
         self._beat_s = time.monotonic()
         host = settings.telemetry.http_host
-        self.http_port = serve_http(limits.http_port, self.live, self.ready, registry=registry, host=host)
+        self.http_port = serve_http(
+            limits.http_port, self.live, self.ready, registry=registry, host=host
+        )
 
-    # What others may ask or order ---------------------------------------------------------------------------
+    # What others may ask or order -----------------------------------------------------------------
 
     def stop(self) -> None:
         """Finish the batch in hand, leave the group, return from `run`."""
@@ -142,7 +162,7 @@ class Ingest:
         """None while records flow, else what they wait for."""
         return next(iter(list(self._troubles.values())), self._assignment.trouble)
 
-    # The loop -----------------------------------------------------------------------------------------------
+    # The loop -------------------------------------------------------------------------------------
 
     def run(self, *, until_end: bool = False) -> None:
         """See the function `run`."""
@@ -207,14 +227,20 @@ class Ingest:
         return None if owned is None else owned.windows.decode
 
     def _ingest(self, gathered: dict[Key, Gathered]) -> bool:
-        """Whether all are in the windows; nothing is kept of a batch that fails: its records are read again."""
+        """Whether all are in the windows; nothing is kept of a batch that fails: its records are
+        read again.
+        """
         # A partition may have gone to another process while later slices were read.
         mine = {key: group for key, group in gathered.items() if key in self._assignment.owned}
         folds = [(key, group.messages, self._fold(key, group)) for key, group in mine.items()]
         if not folds:
             return True
         unfit = [(messages, fold, self._told_before(key, fold)) for key, messages, fold in folds]
-        dead = sum((group[letter.index].offset() or 0) >= told for group, fold, told in unfit for letter in fold.dead)
+        dead = sum(
+            (group[letter.index].offset() or 0) >= told
+            for group, fold, told in unfit
+            for letter in fold.dead
+        )
         reason = self._pause.judge(read=sum(fold.counts.read for _, _, fold in folds), dead=dead)
         if reason is not None:
             self._pause.wait(reason, self._hold)
@@ -251,7 +277,9 @@ class Ingest:
         self._notify(owned.windows, fold.touched_item_ids)
 
     def _lost(self, key: Key, outcome: Outcome) -> bool:
-        """Whether this process may not go on as it was: fenced by a newer owner, or Redis went back in time."""
+        """Whether this process may not go on as it was: fenced by a newer owner, or Redis went back
+        in time.
+        """
         place = {"topic": key[0], "partition": key[1]}
         if outcome is Outcome.FENCED:
             self._metrics.fenced.inc()
@@ -259,15 +287,21 @@ class Ingest:
             self._assignment.drop(key)
         elif outcome is Outcome.GAP:
             self._metrics.gaps.inc()
-            log.warning("gap", **place, hint="Redis holds another offset than expected; reading on from there")
+            log.warning(
+                "gap",
+                **place,
+                hint="Redis holds another offset than expected; reading on from there",
+            )
             self._behind[key] = self._assignment.owned[key].position
             self._assignment.claim_again(key)
         return outcome in (Outcome.FENCED, Outcome.GAP)
 
-    # Once a second ------------------------------------------------------------------------------------------
+    # Once a second --------------------------------------------------------------------------------
 
     def _survey(self) -> None:
-        """Where the logs end, asked of the broker: lag, idleness, and proof that the broker is there at all."""
+        """Where the logs end, asked of the broker: lag, idleness, and proof that the broker is
+        there at all.
+        """
         ends = self._logs.ends(self._assignment.owned)
         now_s, now_ms = time.monotonic(), self._clock.now_ms()
         self._identity.check(now_s)
@@ -281,7 +315,9 @@ class Ingest:
             if now_s - owned.at_end_since_s >= self._settings.windows.idle_ms / 1_000:
                 self._declare_idle(key, owned, now_ms)
         self._metrics.owned.set(len(self._assignment.owned))
-        self._metrics.items.set(sum(owned.windows.header.items for owned in self._assignment.owned.values()))
+        self._metrics.items.set(
+            sum(owned.windows.header.items for owned in self._assignment.owned.values())
+        )
         self._metrics.redis_bytes.set(self._store.memory_bytes())
         self._assignment.commit(wait=False)
 
@@ -290,7 +326,9 @@ class Ingest:
             self._notify(owned.windows)
 
     def _follow_generations(self) -> None:
-        """Switch readers to what was built once it held what the logs held a survey ago; end when superseded."""
+        """Switch readers to what was built once it held what the logs held a survey ago; end when
+        superseded.
+        """
         if self._generations.building:
             if caught_up(self._positions(self._ends_before), self._ends_before):
                 self._generations.switch()
@@ -304,7 +342,7 @@ class Ingest:
     def _positions(self, keys: Collection[Key]) -> dict[Key, int]:
         return self._assignment.positions(keys, self._store.header)
 
-    # Trouble ------------------------------------------------------------------------------------------------
+    # Trouble --------------------------------------------------------------------------------------
 
     def _recover(self, error: FreshetError) -> None:
         """Wait until Redis and the broker answer, then read again from the last record applied."""
@@ -329,7 +367,9 @@ class Ingest:
         return True
 
     def _hold(self, until: Callable[[], bool], wait_s: float = 0.0) -> None:
-        """Stay in the group without reading, at least `wait_s`, until a condition holds or we are told to stop."""
+        """Stay in the group without reading, at least `wait_s`, until a condition holds or we are
+        told to stop.
+        """
         self._assignment.suspend()
         look_s = time.monotonic() + wait_s
         while not self._stopping:

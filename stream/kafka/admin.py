@@ -1,4 +1,6 @@
-"""Questions and orders to the broker itself: creates missing topics, reads settings, tells where logs end."""
+"""Questions and orders to the broker itself: creates missing topics, reads settings, tells where
+logs end.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,10 @@ def admin(settings: Settings) -> AdminClient:
 class LogOffsets:
     """Where logs begin and end, asked of the brokers now, on a connection of its own.
 
-    A consumer that reads has its connection parked in a fetch for a tenth of a second; an idle one answers in a tenth
-    of a millisecond. The administration client's own call for this took a second in one of four calls, and sometimes
-    ten, waiting for its query of the leaders. A client that failed is thrown away: it would remember for minutes that
-    a partition had no leader.
+    A consumer that reads has its connection parked in a fetch for a tenth of a second; an idle one
+    answers in a tenth of a millisecond. The administration client's own call for this took a second
+    in one of four calls, and sometimes ten, waiting for its query of the leaders. A client that
+    failed is thrown away: it would remember for minutes that a partition had no leader.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,7 +42,8 @@ class LogOffsets:
         self._client: Consumer | None = None
 
     def ranges(self, partitions: Iterable[Key]) -> dict[Key, tuple[int, int]]:
-        """The first offset in the log of each partition, and the one after its last committed record.
+        """The first offset in the log of each partition, and the one after its last committed
+        record.
 
         Raises:
             BrokerError: A partition's leader does not answer in time.
@@ -65,10 +68,12 @@ class LogOffsets:
 
 
 def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
-    """Create the topics that are missing and compare the others with the plan; calling it again changes nothing.
+    """Create the topics that are missing and compare the others with the plan; calling it again
+    changes nothing.
 
-    Existing topics are never altered: they may be a shop's own. On a broker without a controller (the embedded one)
-    topics come into being by being asked for, with that broker's own number of partitions.
+    Existing topics are never altered: they may be a shop's own. On a broker without a controller
+    (the embedded one) topics come into being by being asked for, with that broker's own number of
+    partitions.
 
     Args:
         settings: Where to connect, names and limits.
@@ -80,17 +85,24 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
     wanted = plan(settings.kafka, live=live)
     found = cluster(settings, touch=[topic.name for topic in wanted])
     if not found.has_controller:
-        return [TopicReport(topic.name, "automatic", found.partitions.get(topic.name, 0)) for topic in wanted]
+        return [
+            TopicReport(topic.name, "automatic", found.partitions.get(topic.name, 0))
+            for topic in wanted
+        ]
     missing = [topic for topic in wanted if topic.name not in found.partitions]
     present = [topic for topic in wanted if topic.name in found.partitions]
     client = admin(settings)
     _create(client, settings, missing)
     configs = topic_configs(client, settings, [topic.name for topic in present])
-    reports = {topic.name: TopicReport(topic.name, "created", topic.partitions) for topic in missing}
+    reports = {
+        topic.name: TopicReport(topic.name, "created", topic.partitions) for topic in missing
+    }
     for topic in present:
         partitions = found.partitions[topic.name]
         problems = mismatches(topic, partitions, configs[topic.name])
-        reports[topic.name] = TopicReport(topic.name, "mismatch" if problems else "exists", partitions, problems)
+        reports[topic.name] = TopicReport(
+            topic.name, "mismatch" if problems else "exists", partitions, problems
+        )
     return [reports[topic.name] for topic in wanted]
 
 
@@ -98,10 +110,15 @@ def _create(client: AdminClient, settings: Settings, topics: list[TopicPlan]) ->
     if not topics:
         return
     kafka = settings.kafka
-    asked = [NewTopic(topic.name, topic.partitions, kafka.replication_factor, config=topic.config) for topic in topics]
+    asked = [
+        NewTopic(topic.name, topic.partitions, kafka.replication_factor, config=topic.config)
+        for topic in topics
+    ]
     timeout_s = kafka.request_timeout_ms / 1_000
     with broker_errors("creating topics"):
-        answers = client.create_topics(asked, operation_timeout=timeout_s, request_timeout=2 * timeout_s)
+        answers = client.create_topics(
+            asked, operation_timeout=timeout_s, request_timeout=2 * timeout_s
+        )
     for name, answer in answers.items():
         try:
             with broker_errors(f"creating topic {name}"):
@@ -112,7 +129,8 @@ def _create(client: AdminClient, settings: Settings, topics: list[TopicPlan]) ->
 
 
 def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
-    """The id of each topic, which a topic of the same name that is made again does not share (KIP-516).
+    """The id of each topic, which a topic of the same name that is made again does not share
+    (KIP-516).
 
     Empty on a broker without a controller, which has none.
 
@@ -125,10 +143,14 @@ def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
     client, timeout_s = admin(settings), settings.kafka.request_timeout_ms / 1_000
     with broker_errors("asking for the ids of topics"):
         answers = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
-        return {name: str(answer.result(2 * timeout_s).topic_id) for name, answer in answers.items()}
+        return {
+            name: str(answer.result(2 * timeout_s).topic_id) for name, answer in answers.items()
+        }
 
 
-def topic_configs(client: AdminClient, settings: Settings, names: Sequence[str]) -> dict[str, dict[str, str]]:
+def topic_configs(
+    client: AdminClient, settings: Settings, names: Sequence[str]
+) -> dict[str, dict[str, str]]:
     """All settings of the named topics, as the broker says them.
 
     Raises:
@@ -141,6 +163,8 @@ def topic_configs(client: AdminClient, settings: Settings, names: Sequence[str])
         asked = [ConfigResource(ResourceType.TOPIC, name) for name in names]
         answers = client.describe_configs(asked, request_timeout=timeout_s)
         return {
-            resource.name: {name: entry.value for name, entry in answer.result(2 * timeout_s).items()}
+            resource.name: {
+                name: entry.value for name, entry in answer.result(2 * timeout_s).items()
+            }
             for resource, answer in answers.items()
         }

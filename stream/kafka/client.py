@@ -1,4 +1,6 @@
-"""Kafka clients as freshet sets them up, what the broker says of itself, and reading with errors told apart."""
+"""Kafka clients as freshet sets them up, what the broker says of itself, and reading with errors
+told apart.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from freshet.stream.kafka.topics import dead_letter_max_bytes
 from freshet.stream.telemetry import get_logger
 
 LIBRARY_LOG_LEVEL = 4
-"""librdkafka's syslog levels; 4 is warning. Its notes about closed connections at shutdown are level 6."""
+"""librdkafka's syslog levels; 4 is warning. Its notes about closed connections at shutdown are
+level 6.
+"""
 
 QUIET_S = 10.0
 
@@ -26,7 +30,9 @@ log = get_logger(__name__)
 
 
 class _ClientLog:
-    """One client's own lines and errors, at most one of a kind in ten seconds: it repeats itself 20 times a second."""
+    """One client's own lines and errors, at most one of a kind in ten seconds: it repeats itself 20
+    times a second.
+    """
 
     def __init__(self) -> None:
         self._said_at_s: dict[str, float] = {}
@@ -66,7 +72,7 @@ def _reason(error: KafkaException) -> str:
     return str(cause.str()) if isinstance(cause, KafkaError) else str(cause)
 
 
-# Clients ---------------------------------------------------------------------------------------------------
+# Clients ------------------------------------------------------------------------------------------
 
 
 def common_config(settings: KafkaSettings) -> dict[str, Any]:
@@ -120,7 +126,8 @@ def producer(settings: Settings, **over: Any) -> Producer:
 
 
 def consumer(settings: Settings, group: str, **over: Any) -> Consumer:
-    """A consumer of the group `<group_prefix>.<group>`: no automatic commits, an error if its offset is gone.
+    """A consumer of the group `<group_prefix>.<group>`: no automatic commits, an error if its
+    offset is gone.
 
     Args:
         settings: Where and as whom to connect.
@@ -156,7 +163,9 @@ def shard_of(item_id: str, num_shards: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the broker says of itself; without a controller it makes topics when they are first used."""
+    """What the broker says of itself; without a controller it makes topics when they are first
+    used.
+    """
 
     num_brokers: int
     has_controller: bool
@@ -168,7 +177,8 @@ def cluster(settings: Settings, touch: Sequence[str] = ()) -> Cluster:
 
     Args:
         settings: Where to connect.
-        touch: Topics to ask for by name, which brings missing ones into being where there is no controller.
+        touch: Topics to ask for by name, which brings missing ones into being where there is no
+            controller.
 
     Raises:
         BrokerError: No broker answers in time.
@@ -184,7 +194,8 @@ def cluster(settings: Settings, touch: Sequence[str] = ()) -> Cluster:
             found = client.list_topics(timeout=timeout_s)
     except KafkaException as error:
         raise BrokerError(
-            f"no Kafka broker answers at {settings.kafka.bootstrap_servers} within {timeout_s:g} s ({_reason(error)})",
+            f"no Kafka broker answers at {settings.kafka.bootstrap_servers} within "
+            f"{timeout_s:g} s ({_reason(error)})",
             hint="start one, or set kafka.bootstrap_servers (FRESHET_KAFKA__BOOTSTRAP_SERVERS)",
         ) from None
     partitions = {name: len(topic.partitions) for name, topic in found.topics.items()}
@@ -207,14 +218,15 @@ def partitions_of(settings: Settings, topics: Sequence[str]) -> dict[str, int]:
     return {topic: found[topic] for topic in topics}
 
 
-# Reading ---------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What one `take` brought.
 
-    `ends` maps (topic, partition) to the offset after its last readable record, where the reader has reached it.
+    `ends` maps (topic, partition) to the offset after its last readable record, where the reader
+    has reached it.
     """
 
     messages: list[Message]
@@ -247,14 +259,18 @@ def take(client: Consumer, max_records: int, max_wait_ms: int) -> Taken:
     return Taken(messages, ends)
 
 
-_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+_PASSING = frozenset(
+    {KafkaError._MAX_POLL_EXCEEDED, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
+)
 _LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
 def _refuse(error: KafkaError, message: Message) -> None:
     where = f"{message.topic()}:{message.partition()}"
     if error.code() in _LOST:
-        raise LogLostError(f"{where}: offset {message.offset()} is no longer in the log ({error.str()})")
+        raise LogLostError(
+            f"{where}: offset {message.offset()} is no longer in the log ({error.str()})"
+        )
     if error.code() == KafkaError.FENCED_INSTANCE_ID:
         raise ConfigError(
             f"another process has taken over kafka.group_instance_id: {error.str()}",
@@ -280,10 +296,13 @@ LEADERLESS_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 _LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
-def log_range(client: Consumer, topic: str, partition: int, timeout_ms: int = 10_000) -> tuple[int, int]:
+def log_range(
+    client: Consumer, topic: str, partition: int, timeout_ms: int = 10_000
+) -> tuple[int, int]:
     """The first offset in the log and the one after the last record, asked of the broker now.
 
-    A partition that is without a leader, as a new one is for a moment, is asked for again a few times.
+    A partition that is without a leader, as a new one is for a moment, is asked for again a few
+    times.
 
     Raises:
         BrokerError: The broker does not answer in time.
@@ -294,7 +313,9 @@ def log_range(client: Consumer, topic: str, partition: int, timeout_ms: int = 10
             return client.get_watermark_offsets(at, timeout_ms / 1_000)
         except KafkaException as error:
             if error.args[0].code() not in _LEADERLESS:
-                raise broker_error(f"asking for the offsets of {topic}:{partition}", error) from None
+                raise broker_error(
+                    f"asking for the offsets of {topic}:{partition}", error
+                ) from None
         time.sleep(wait_s)
     with broker_errors(f"asking for the offsets of {topic}:{partition}"):
         return client.get_watermark_offsets(at, timeout_ms / 1_000)

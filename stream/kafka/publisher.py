@@ -25,8 +25,8 @@ log = get_logger(__name__)
 class Publisher:
     """Sends records and knows which were acknowledged.
 
-    Durable effects: a record counts only after a `flush` that returned. When `flush` raises, some of the records since
-    the last one may be in the log and some not: send all of them again.
+    Durable effects: a record counts only after a `flush` that returned. When `flush` raises, some
+    of the records since the last one may be in the log and some not: send all of them again.
     """
 
     def __init__(self, settings: Settings, **over: Any) -> None:
@@ -77,7 +77,9 @@ class Publisher:
                 raise broker_error(f"sending to {topic}", error) from None
             except BufferError:
                 if time.monotonic() > deadline:
-                    raise BrokerError(f"sending to {topic}: the queue of unsent records does not drain") from None
+                    raise BrokerError(
+                        f"sending to {topic}: the queue of unsent records does not drain"
+                    ) from None
                 self._client.poll(QUEUE_FULL_WAIT_S)
         self._client.poll(0)
 
@@ -92,12 +94,15 @@ class Publisher:
         """Return when all records are acknowledged.
 
         Args:
-            timeout_ms: Longest wait; None is four times `kafka.request_timeout_ms`. What is unsent then is dropped.
+            timeout_ms: Longest wait; None is four times `kafka.request_timeout_ms`. What is unsent
+                then is dropped.
 
         Raises:
             BrokerError: At least one record was not acknowledged.
         """
-        unsent = self._client.flush((self._timeout_ms if timeout_ms is None else timeout_ms) / 1_000)
+        unsent = self._client.flush(
+            (self._timeout_ms if timeout_ms is None else timeout_ms) / 1_000
+        )
         if unsent:
             self._client.purge()
             self._client.flush(1)
@@ -106,10 +111,14 @@ class Publisher:
             self._client, self._broken = producer(self._settings, **self._over), False
         if failed or unsent:
             first = failed[0] if failed else "the broker did not answer in time"
-            raise BrokerError(f"{max(len(failed), unsent)} records were not acknowledged; first: {first}")
+            raise BrokerError(
+                f"{max(len(failed), unsent)} records were not acknowledged; first: {first}"
+            )
 
     def close(self) -> None:
-        """Wait a moment for what is queued, and say so in the log if something was lost; never raises."""
+        """Wait a moment for what is queued, and say so in the log if something was lost; never
+        raises.
+        """
         try:
             self.flush(CLOSE_TIMEOUT_MS)
         except BrokerError as error:
@@ -118,5 +127,10 @@ class Publisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()

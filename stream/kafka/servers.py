@@ -1,10 +1,12 @@
-"""Servers for a machine that has none: a broker inside librdkafka, a redis-server, or an unpacked Kafka, as children.
+"""Servers for a machine that has none: a broker inside librdkafka, a redis-server, or an unpacked
+Kafka, as children.
 
-Every child dies with the thread that started it (PR_SET_PDEATHSIG), even when that is killed: start them from a thread
-that lives as long as they are needed, such as the main one.
+Every child dies with the thread that started it (PR_SET_PDEATHSIG), even when that is killed: start
+them from a thread that lives as long as they are needed, such as the main one.
 
-`python -m freshet.stream.kafka.servers broker` is the child that owns the embedded broker; `... exec PARENT COMMAND...`
-becomes another program after tying itself to its parent."""
+`python -m freshet.stream.kafka.servers broker` is the child that owns the embedded broker; `...
+exec PARENT COMMAND...` becomes another program after tying itself to its parent.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,14 @@ class Child:
         environ: Mapping[str, str] | None = None,
         pipe_output: bool = False,
     ) -> None:
-        tied = [sys.executable, "-m", "freshet.stream.kafka.servers", "exec", str(os.getpid()), *command]
+        tied = [
+            sys.executable,
+            "-m",
+            "freshet.stream.kafka.servers",
+            "exec",
+            str(os.getpid()),
+            *command,
+        ]
         env = {**os.environ, **(environ or {})}
         log: IO[bytes] | None = log_file.open("ab") if log_file else None
         try:
@@ -84,15 +93,21 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.stop()
 
 
 class EmbeddedBroker(Child):
-    """A broker inside librdkafka: the Kafka protocol for a demo and for tests, in a child of its own.
+    """A broker inside librdkafka: the Kafka protocol for a demo and for tests, in a child of its
+    own.
 
-    It keeps about 5 MB a partition and then silently drops the oldest, has no controller (topics of 4 partitions come
-    into being when used), and shows transactions that were never committed.
+    It keeps about 5 MB a partition and then silently drops the oldest, has no controller (topics of
+    4 partitions come into being when used), and shows transactions that were never committed.
 
     Raises:
         BrokerError: The child ended or said nothing in time.
@@ -100,17 +115,23 @@ class EmbeddedBroker(Child):
 
     def __init__(self, log_file: Path | None = None) -> None:
         super().__init__(
-            [sys.executable, "-m", "freshet.stream.kafka.servers", "broker"], log_file=log_file, pipe_output=True
+            [sys.executable, "-m", "freshet.stream.kafka.servers", "broker"],
+            log_file=log_file,
+            pipe_output=True,
         )
         assert self.process.stdout is not None
         self.bootstrap_servers = self.process.stdout.readline().decode().strip()
         if not self.bootstrap_servers:
             self.stop()
-            raise BrokerError("the embedded broker ended before it was ready", hint="see its log" if log_file else "")
+            raise BrokerError(
+                "the embedded broker ended before it was ready",
+                hint="see its log" if log_file else "",
+            )
 
 
 class EmbeddedRedis(Child):
-    """A redis-server of our own on loopback: never evicts, so that a full memory is an error and not a wrong sum.
+    """A redis-server of our own on loopback: never evicts, so that a full memory is an error and
+    not a wrong sum.
 
     Args:
         folder: Where it keeps its files; made if missing.
@@ -141,7 +162,9 @@ class EmbeddedRedis(Child):
         super().__init__([redis_binary(), *arguments], log_file=log_file)
         if not _wait(lambda: _pings(self.port), self, START_TIMEOUT_S):
             self.stop()
-            raise StoreUnavailableError(f"redis-server did not answer on port {self.port}", hint=f"see {log_file}")
+            raise StoreUnavailableError(
+                f"redis-server did not answer on port {self.port}", hint=f"see {log_file}"
+            )
 
 
 def redis_binary() -> str:
@@ -173,7 +196,8 @@ def _pings(port: int) -> bool:
 
 
 class RealKafka(Child):
-    """One Apache Kafka 4 node (KRaft) from an unpacked release, on loopback, topics only by request.
+    """One Apache Kafka 4 node (KRaft) from an unpacked release, on loopback, topics only by
+    request.
 
     Args:
         kafka_home: The unpacked release: `bin/`, `libs/`.
@@ -197,14 +221,19 @@ class RealKafka(Child):
         environ = {"KAFKA_HEAP_OPTS": "-Xms128M -Xmx512M", "LOG_DIR": str(folder.resolve())}
         if not (folder / "log" / "meta.properties").exists():
             _format(scripts["kafka-storage.sh"], properties, environ)
-        super().__init__([scripts["kafka-server-start.sh"], str(properties)], log_file=log_file, environ=environ)
+        super().__init__(
+            [scripts["kafka-server-start.sh"], str(properties)], log_file=log_file, environ=environ
+        )
         if not _wait(lambda: _serves(self.bootstrap_servers), self, KAFKA_START_TIMEOUT_S):
             self.stop()
             raise BrokerError(f"Kafka from {kafka_home} did not start", hint=f"see {log_file}")
 
 
 def _kafka_scripts(kafka_home: Path) -> dict[str, str]:
-    scripts = {name: kafka_home.resolve() / "bin" / name for name in ("kafka-storage.sh", "kafka-server-start.sh")}
+    scripts = {
+        name: kafka_home.resolve() / "bin" / name
+        for name in ("kafka-storage.sh", "kafka-server-start.sh")
+    }
     missing = [str(path) for path in scripts.values() if not path.exists()]
     if missing:
         raise ConfigError(
@@ -213,12 +242,16 @@ def _kafka_scripts(kafka_home: Path) -> dict[str, str]:
         )
     java_home = os.environ.get("JAVA_HOME")
     if not shutil.which(f"{java_home}/bin/java" if java_home else "java"):
-        raise ConfigError("Kafka needs Java 17 or newer, and there is no java on PATH or in JAVA_HOME")
+        raise ConfigError(
+            "Kafka needs Java 17 or newer, and there is no java on PATH or in JAVA_HOME"
+        )
     return {name: str(path) for name, path in scripts.items()}
 
 
 def _kafka_properties(folder: Path, port: int, controller_port: int) -> str:
-    """Settings of a single node; the group joins at once, and a killed broker is back within seconds."""
+    """Settings of a single node; the group joins at once, and a killed broker is back within
+    seconds.
+    """
     values = {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -253,7 +286,9 @@ def _format(script: str, properties: Path, environ: Mapping[str, str]) -> None:
         check=False,
     )
     if done.returncode:
-        raise BrokerError(f"kafka-storage.sh format failed: {(done.stderr or done.stdout).strip()[-500:]}")
+        raise BrokerError(
+            f"kafka-storage.sh format failed: {(done.stderr or done.stdout).strip()[-500:]}"
+        )
 
 
 def _serves(bootstrap_servers: str) -> bool:
@@ -261,7 +296,9 @@ def _serves(bootstrap_servers: str) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    client = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "socket.timeout.ms": 2_000})
+    client = AdminClient(
+        {"bootstrap.servers": bootstrap_servers, "log_level": 0, "socket.timeout.ms": 2_000}
+    )
     try:
         return bool(client.list_topics(timeout=2).brokers)
     except KafkaException:
@@ -284,11 +321,13 @@ def _wait(ready: Callable[[], bool], child: Child, timeout_s: float) -> bool:
     return False
 
 
-# In the child ----------------------------------------------------------------------------------------------
+# In the child -------------------------------------------------------------------------------------
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends; it survives `exec`. Linux only."""
+    """Have the kernel kill this process when the thread that started it ends; it survives `exec`.
+    Linux only.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -296,7 +335,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def _own_broker() -> None:
-    """Hold the embedded broker until a signal comes; its address is the first line on standard output."""
+    """Hold the embedded broker until a signal comes; its address is the first line on standard
+    output.
+    """
     from confluent_kafka import Producer
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -316,7 +357,9 @@ def main(arguments: list[str]) -> None:
             die_with_parent(int(parent))
             os.execvp(command, [command, *rest])
         case _:
-            raise SystemExit("usage: python -m freshet.stream.kafka.servers broker | exec PARENT COMMAND...")
+            raise SystemExit(
+                "usage: python -m freshet.stream.kafka.servers broker | exec PARENT COMMAND..."
+            )
 
 
 if __name__ == "__main__":

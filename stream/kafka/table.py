@@ -1,4 +1,6 @@
-"""Reads whole topics from their start, for whoever needs a table rather than a share of a stream."""
+"""Reads whole topics from their start, for whoever needs a table rather than a share of a
+stream.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class TableReader:
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
         partitions = partitions_of(settings, topics)
-        self._behind = {(topic, number) for topic, count in partitions.items() for number in range(count)}
+        self._behind = {
+            (topic, number) for topic, count in partitions.items() for number in range(count)
+        }
         self._client = consumer(
             settings,
             "table",
@@ -53,7 +57,8 @@ class TableReader:
             auto_offset_reset="earliest",
             queued_max_messages_kbytes=BUFFER_KB,
         )
-        # Offset 0 needs no lookup, which takes half a second; where it is gone, the reset goes to the first there is.
+        # Offset 0 needs no lookup, which takes half a second; where it is gone, the reset goes to
+        # the first there is.
         starts = [TopicPartition(topic, number, 0) for topic, number in sorted(self._behind)]
         with broker_errors("starting to read topics"):
             self._client.assign(starts)
@@ -79,7 +84,9 @@ class TableReader:
         records: list[TableRecord] = []
         while not self.caught_up:
             if time.monotonic() > deadline:
-                raise BrokerError(f"{len(self._behind)} partitions were not read to their end in {timeout_ms} ms")
+                raise BrokerError(
+                    f"{len(self._behind)} partitions were not read to their end in {timeout_ms} ms"
+                )
             records += self.poll()
         return records
 
@@ -90,7 +97,12 @@ class TableReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
 

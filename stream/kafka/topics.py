@@ -1,5 +1,5 @@
-"""Which topics freshet needs and how each must be set, as plain data; `freshet.stream.kafka.ensure_topics` carries it
-out.
+"""Which topics freshet needs and how each must be set, as plain data;
+`freshet.stream.kafka.ensure_topics` carries it out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ TopicState = Literal["created", "exists", "mismatch", "automatic"]
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """One topic: its name, number of partitions, and the settings that differ from the broker's own."""
+    """One topic: its name, number of partitions, and the settings that differ from the broker's
+    own.
+    """
 
     name: str
     partitions: int
@@ -32,8 +34,8 @@ class TopicPlan:
 class TopicReport:
     """What became of one topic.
 
-    `created`, `exists` (as planned), `mismatch` (with `problems`; nothing was altered), or `automatic`: the broker has
-    no controller and makes topics when they are first used.
+    `created`, `exists` (as planned), `mismatch` (with `problems`; nothing was altered), or
+    `automatic`: the broker has no controller and makes topics when they are first used.
     """
 
     name: str
@@ -67,7 +69,8 @@ class TopicsReport:
 
 
 def create_topics(settings: Settings, *, live: bool = True) -> TopicsReport:
-    """Create what is missing and check the rest, for `freshet topics create`; see `freshet.stream.kafka.ensure_topics`.
+    """Create what is missing and check the rest, for `freshet topics create`; see
+    `freshet.stream.kafka.ensure_topics`.
 
     Raises:
         BrokerError: The broker does not answer or refuses to create a topic.
@@ -100,8 +103,9 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
 
     Args:
         settings: Names, partitions and limits.
-        live: True: event topics get LogAppendTime, so that "too far in the future" is judged by the broker's clock.
-            False (demo, replay): producers' timestamps are kept for ever, however old or far ahead.
+        live: True: event topics get LogAppendTime, so that "too far in the future" is judged by the
+            broker's clock. False (demo, replay): producers' timestamps are kept for ever, however
+            old or far ahead.
     """
     names = settings.topics
     keep: dict[str, str] = {} if live else _any_time()
@@ -113,17 +117,32 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
     for name in (names.orders, names.clicks):
         configs[name] = {**events, **sources}
         configs[dead_letter_topic(name)] = dead
-    for name in (names.catalog, names.promotions, names.inventory, names.models, names.forecasts_latest):
+    for name in (
+        names.catalog,
+        names.promotions,
+        names.inventory,
+        names.models,
+        names.forecasts_latest,
+    ):
         if name:
             configs[name] = table
     configs[names.late] = dead
-    for name in (names.windows, names.forecasts, names.scores, names.drift, names.retrain, names.alerts):
+    for name in (
+        names.windows,
+        names.forecasts,
+        names.scores,
+        names.drift,
+        names.retrain,
+        names.alerts,
+    ):
         configs[name] = keep
     return [TopicPlan(name, settings.partitions, config) for name, config in configs.items()]
 
 
 def _any_time() -> dict[str, str]:
-    """Kafka 4 refuses timestamps over an hour ahead and deletes year-old ones at the next retention check."""
+    """Kafka 4 refuses timestamps over an hour ahead and deletes year-old ones at the next retention
+    check.
+    """
     return {
         "message.timestamp.type": "CreateTime",
         "message.timestamp.after.max.ms": LARGEST_MS,
@@ -132,7 +151,8 @@ def _any_time() -> dict[str, str]:
 
 
 def mismatches(wanted: TopicPlan, partitions: int, config: Mapping[str, str]) -> tuple[str, ...]:
-    """What an existing topic has otherwise than planned; a limit that is larger, or more partitions, is fine.
+    """What an existing topic has otherwise than planned; a limit that is larger, or more
+    partitions, is fine.
 
     >>> mismatches(TopicPlan("t", 4, {"retention.ms": "-1"}), 2, {"retention.ms": "604800000"})
     ('partitions: expected 4 or more, found 2', 'retention.ms: expected -1, found 604800000')

@@ -1,1 +1,3 @@
-"""What a person asks of a running stream: is everything as it must be, and what became of refused records."""
+"""What a person asks of a running stream: is everything as it must be, and what became of refused
+records.
+"""

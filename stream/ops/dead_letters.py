@@ -8,7 +8,14 @@ from typing import Any
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, InvalidInputError
-from freshet.stream.events.dead_letter import ERROR_PREFIX, SOURCE_PREFIX, HeaderList, Outgoing, Source, source_of
+from freshet.stream.events.dead_letter import (
+    ERROR_PREFIX,
+    SOURCE_PREFIX,
+    HeaderList,
+    Outgoing,
+    Source,
+    source_of,
+)
 from freshet.stream.events.redrive import REDRIVE_HEADER
 from freshet.stream.kafka import (
     Consumer,
@@ -69,18 +76,22 @@ class Wanted:
         """
         known = [settings.kafka.topics.orders, settings.kafka.topics.clicks]
         if self.topic is not None and self.topic not in known:
-            raise ConfigError(f"{self.topic} is not an event topic", hint=f"choose one of {', '.join(known)}")
+            raise ConfigError(
+                f"{self.topic} is not an event topic", hint=f"choose one of {', '.join(known)}"
+            )
         if self.late:
             return [settings.kafka.topics.late]
         return [dead_letter_topic(name) for name in known if self.topic in (None, name)]
 
 
-# Showing ---------------------------------------------------------------------------------------------------
+# Showing ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class LetterView:
-    """One letter as people see it; `place` is topic-partition-offset of the record that could not be used."""
+    """One letter as people see it; `place` is topic-partition-offset of the record that could not
+    be used.
+    """
 
     place: str
     stage: str
@@ -96,7 +107,12 @@ class LetterView:
     def as_dict(self) -> dict[str, Any]:
         """For `--json`; bytes that are not UTF-8 are shown with replacement characters."""
         headers = [[name, _shown(value)] for name, value in self.headers]
-        return {**asdict(self), "key": _shown(self.key), "value": _shown(self.value), "headers": headers}
+        return {
+            **asdict(self),
+            "key": _shown(self.key),
+            "value": _shown(self.value),
+            "headers": headers,
+        }
 
     def as_text(self) -> str:
         """For people: one line, the value at most 80 characters."""
@@ -117,7 +133,9 @@ class LetterView:
         return "\n".join(line for line in lines if line)
 
 
-def list_letters(settings: Settings, wanted: Wanted = Wanted(), *, most: int = 100) -> list[LetterView]:
+def list_letters(
+    settings: Settings, wanted: Wanted = Wanted(), *, most: int = 100
+) -> list[LetterView]:
     """Letters that are in the log now, in the order of their partitions.
 
     Args:
@@ -148,7 +166,9 @@ def show_letter(settings: Settings, place: str) -> LetterView:
             if _place_of(_said(letter.headers)) == place:
                 found = letter
     if found is None:
-        raise InvalidInputError(f"no letter of {place!r} is in the log", hint="`freshet dlq list` shows the places")
+        raise InvalidInputError(
+            f"no letter of {place!r} is in the log", hint="`freshet dlq list` shows the places"
+        )
     return view_of(found)
 
 
@@ -160,7 +180,15 @@ def _letters(settings: Settings, wanted: Wanted) -> Iterator[Source]:
 
 def _as_source(record: TableRecord) -> Source:
     headers = list(record.headers)
-    return Source(record.topic, record.partition, record.offset, record.timestamp_ms, record.key, record.value, headers)
+    return Source(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp_ms,
+        record.key,
+        record.value,
+        headers,
+    )
 
 
 def view_of(letter: Source) -> LetterView:
@@ -209,15 +237,21 @@ def _cut(said: dict[str, str]) -> bool:
 
 
 def _without_ours(headers: HeaderList) -> HeaderList:
-    return [(name, value) for name, value in headers if not name.startswith((ERROR_PREFIX, SOURCE_PREFIX))]
+    return [
+        (name, value)
+        for name, value in headers
+        if not name.startswith((ERROR_PREFIX, SOURCE_PREFIX))
+    ]
 
 
-# Sending again ---------------------------------------------------------------------------------------------
+# Sending again ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What a redrive did: letters sent again, those left because part of them was cut, those not wanted."""
+    """What a redrive did: letters sent again, those left because part of them was cut, those not
+    wanted.
+    """
 
     sent: int = 0
     cut: int = 0
@@ -231,15 +265,20 @@ class Redriven:
 
 
 def redrive(
-    settings: Settings, wanted: Wanted = Wanted(), *, most: int | None = None, from_start: bool = False
+    settings: Settings,
+    wanted: Wanted = Wanted(),
+    *,
+    most: int | None = None,
+    from_start: bool = False,
 ) -> Redriven:
-    """Send letters to the partitions they came from once more, for instance after a field map was corrected.
+    """Send letters to the partitions they came from once more, for instance after a field map was
+    corrected.
 
-    Without filters it goes on where the last redrive ended (kept in the group `<group_prefix>.redrive`); with a filter,
-    or `from_start`, it looks at all letters. Sending one twice is harmless: each record carries the header
-    `freshet-redrive: topic-partition-offset` of its original, and windows count a header once
-    (`freshet.stream.events.redrive`). Durable effects, in order: the records are acknowledged, then the position is
-    kept.
+    Without filters it goes on where the last redrive ended (kept in the group
+    `<group_prefix>.redrive`); with a filter, or `from_start`, it looks at all letters. Sending one
+    twice is harmless: each record carries the header `freshet-redrive: topic-partition-offset` of
+    its original, and windows count a header once (`freshet.stream.events.redrive`). Durable
+    effects, in order: the records are acknowledged, then the position is kept.
 
     Args:
         settings: Where to connect.
@@ -257,11 +296,14 @@ def redrive(
     return done
 
 
-def _redrive_topic(settings: Settings, letters: str, wanted: Wanted, most: int | None, from_start: bool) -> Redriven:
+def _redrive_topic(
+    settings: Settings, letters: str, wanted: Wanted, most: int | None, from_start: bool
+) -> Redriven:
     events = [settings.kafka.topics.orders, settings.kafka.topics.clicks]
     counts = partitions_of(settings, [letters, *events])
     client = consumer(settings, "redrive", auto_offset_reset="earliest", enable_partition_eof=True)
-    # The late topic is shared by both event topics: one of them redriven says nothing of the other's letters.
+    # The late topic is shared by both event topics: one of them redriven says nothing of the
+    # other's letters.
     keep = not wanted.narrows() and not (wanted.late and wanted.topic is not None)
     try:
         ends = {number: log_range(client, letters, number)[1] for number in range(counts[letters])}
@@ -273,7 +315,9 @@ def _redrive_topic(settings: Settings, letters: str, wanted: Wanted, most: int |
         client.close()
 
 
-def _redrive(client: Consumer, sender: _Sender, ends: dict[int, int], most: int | None, *, keep: bool) -> Redriven:
+def _redrive(
+    client: Consumer, sender: _Sender, ends: dict[int, int], most: int | None, *, keep: bool
+) -> Redriven:
     """Up to the given ends: what fails again meanwhile is left for the next redrive."""
     done = Redriven()
     while ends and (most is None or done.sent + done.cut < most):
@@ -284,7 +328,9 @@ def _redrive(client: Consumer, sender: _Sender, ends: dict[int, int], most: int 
         done += sender.send(letters)
         if keep:
             _keep_position(client, letters)
-        passed = {letter.partition for letter in letters if letter.offset + 1 >= ends[letter.partition]}
+        passed = {
+            letter.partition for letter in letters if letter.offset + 1 >= ends[letter.partition]
+        }
         passed |= {partition for _, partition in taken.ends}
         ends = {number: end for number, end in ends.items() if number not in passed}
     return done
@@ -306,7 +352,11 @@ class _Sender:
                 done += Redriven(cut=1)
                 continue
             self._publisher.produce(
-                record.topic, record.value, key=record.key, partition=record.partition, headers=record.headers
+                record.topic,
+                record.value,
+                key=record.key,
+                partition=record.partition,
+                headers=record.headers,
             )
             done += Redriven(sent=1)
         self._publisher.flush()
@@ -323,17 +373,21 @@ def _starts(client: Consumer, letters: str, count: int, from_start: bool) -> lis
 
 
 def _keep_position(client: Consumer, letters: list[Source]) -> None:
-    newest = {letter.partition: TopicPartition(letter.topic, letter.partition, letter.offset + 1) for letter in letters}
+    newest = {
+        letter.partition: TopicPartition(letter.topic, letter.partition, letter.offset + 1)
+        for letter in letters
+    }
     if newest:
         with broker_errors("keeping where this redrive is"):
             client.commit(offsets=list(newest.values()), asynchronous=False)
 
 
 def again(letter: Source, partitions: dict[str, int]) -> Outgoing | None:
-    """A letter as it goes back, without our notes; None when part of it was cut or it is of no event topic.
+    """A letter as it goes back, without our notes; None when part of it was cut or it is of no
+    event topic.
 
-    It goes to the partition it came from, where its redrive header is remembered, and keeps the header it may have: the
-    place of the very first record.
+    It goes to the partition it came from, where its redrive header is remembered, and keeps the
+    header it may have: the place of the very first record.
 
     Args:
         letter: From a dead-letter topic or the late topic.
@@ -346,4 +400,6 @@ def again(letter: Source, partitions: dict[str, int]) -> Outgoing | None:
     place = said.get(REDRIVE_HEADER) or _place_of(said)
     kept = [pair for pair in _without_ours(letter.headers) if pair[0] != REDRIVE_HEADER]
     partition = int(number) if int(number) < partitions[topic] else -1
-    return Outgoing(topic, letter.key, letter.value, [*kept, (REDRIVE_HEADER, place.encode())], partition)
+    return Outgoing(
+        topic, letter.key, letter.value, [*kept, (REDRIVE_HEADER, place.encode())], partition
+    )

@@ -23,7 +23,9 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding; `fail` means that freshet cannot run like this, `warn` that a person should know."""
+    """One finding; `fail` means that freshet cannot run like this, `warn` that a person should
+    know.
+    """
 
     name: str
     state: State
@@ -62,7 +64,11 @@ def _safely(name: str, probe: Probe) -> list[Check]:
 def check_broker(settings: Settings) -> list[Check]:
     """Whether Kafka answers, and which kind it is."""
     found = cluster(settings)
-    kind = f"{found.num_brokers} broker(s)" if found.has_controller else "an embedded broker, for demos and tests only"
+    kind = (
+        f"{found.num_brokers} broker(s)"
+        if found.has_controller
+        else "an embedded broker, for demos and tests only"
+    )
     return [Check("broker", "ok", f"{settings.kafka.bootstrap_servers} answers: {kind}")]
 
 
@@ -72,14 +78,24 @@ def check_topics(settings: Settings) -> list[Check]:
     if not found.has_controller:
         return [Check("topics", "ok", "topics come into being when they are used")]
     checks = [*_missing(settings, found), *_differing(settings, found)]
-    return checks or [Check("topics", "ok", f"all {len(plan(settings.kafka, live=True))} topics are as planned")]
+    return checks or [
+        Check("topics", "ok", f"all {len(plan(settings.kafka, live=True))} topics are as planned")
+    ]
 
 
 def _missing(settings: Settings, found: Cluster) -> list[Check]:
-    missing = [topic.name for topic in plan(settings.kafka, live=True) if topic.name not in found.partitions]
+    missing = [
+        topic.name
+        for topic in plan(settings.kafka, live=True)
+        if topic.name not in found.partitions
+    ]
     if not missing:
         return []
-    return [Check("topics", "fail", f"missing: {', '.join(missing)}", "`freshet topics create` makes them")]
+    return [
+        Check(
+            "topics", "fail", f"missing: {', '.join(missing)}", "`freshet topics create` makes them"
+        )
+    ]
 
 
 def _differing(settings: Settings, found: Cluster) -> list[Check]:
@@ -94,10 +110,13 @@ def _differing(settings: Settings, found: Cluster) -> list[Check]:
 
 def _why(problem: str) -> str:
     reasons = {
-        "message.timestamp.type": "with CreateTime a producer's wrong clock can push the watermark ahead, and all "
-        "true records after it are late; LogAppendTime protects from that (only a demo or a replay needs CreateTime)",
+        "message.timestamp.type": "with CreateTime a producer's wrong clock can push the "
+        "watermark ahead, and all "
+        "true records after it are late; LogAppendTime protects from that (only a demo or a "
+        "replay needs CreateTime)",
         "max.message.bytes": "a record that is larger than this stops its partition",
-        "cleanup.policy": "without compaction the topic loses its oldest entries, or grows for ever",
+        "cleanup.policy": "without compaction the topic loses its oldest entries, or grows for "
+        "ever",
         "partitions": "fewer partitions than planned limit how many processes share the work",
     }
     return reasons.get(problem.split(":")[0], "")
@@ -122,7 +141,11 @@ def check_clock(settings: Settings) -> list[Check]:
     if anchor is None:
         return [Check("clock", "ok", "wall time")]
     now_ms = open_clock(client).now_ms()
-    return [Check("clock", "ok", f"simulated, at {now_ms} ms, {anchor.speed:g} times as fast as wall time")]
+    return [
+        Check(
+            "clock", "ok", f"simulated, at {now_ms} ms, {anchor.speed:g} times as fast as wall time"
+        )
+    ]
 
 
 def check_windows(settings: Settings) -> list[Check]:
@@ -138,21 +161,33 @@ def check_windows(settings: Settings) -> list[Check]:
     checks = [
         check
         for (topic, partition), (first, end) in ranges.items()
-        for check in _continues(store, topic, partition, range(first, end + 1), fingerprint(kinds[topic], settings))
+        for check in _continues(
+            store, topic, partition, range(first, end + 1), fingerprint(kinds[topic], settings)
+        )
     ]
     return checks or [Check("windows", "ok", f"{len(stored)} partitions can be continued")]
 
 
-def _continues(store: WindowStore, topic: str, partition: int, log: range, ours: str) -> list[Check]:
+def _continues(
+    store: WindowStore, topic: str, partition: int, log: range, ours: str
+) -> list[Check]:
     header = store.header(topic, partition)
     if header is None or header.next_offset is None:
         return []
     where, checks = f"{topic}:{partition}", []
-    raise_generation = f"`freshet ingest --from-beginning --into {store.generation + 1}` folds what the log holds anew"
+    raise_generation = (
+        f"`freshet ingest --from-beginning --into {store.generation + 1}` folds "
+        "what the log holds anew"
+    )
     if header.next_offset not in log:
-        text = f"{where}: the windows end at offset {header.next_offset}, the log holds {log.start} to {log.stop - 1}"
+        text = (
+            f"{where}: the windows end at offset {header.next_offset}, the log holds "
+            f"{log.start} to {log.stop - 1}"
+        )
         checks.append(Check("windows", "fail", text, raise_generation))
     if header.fingerprint != ours:
         text = f"{where}: the windows were folded under other settings"
-        checks.append(Check("windows", "fail", text, f"{raise_generation}, or take the settings back"))
+        checks.append(
+            Check("windows", "fail", text, f"{raise_generation}, or take the settings back")
+        )
     return checks

@@ -1,8 +1,8 @@
 """Stored windows as rows for people and other programs: `freshet windows export`.
 
-Rows are sorted by item and then bucket, while Redis keeps them by bucket. So items are read in groups that fit in
-memory: one group for most shops, and then every row is from one moment of each partition; with several groups each
-group has its own moment.
+Rows are sorted by item and then bucket, while Redis keeps them by bucket. So items are read in
+groups that fit in memory: one group for most shops, and then every row is from one moment of each
+partition; with several groups each group has its own moment.
 """
 
 from __future__ import annotations
@@ -66,11 +66,13 @@ def export(
     Args:
         settings: Where Redis is and how windows were folded.
         resolution_ms: Width of the buckets.
-        start: First bucket start, inclusive; epoch ms or RFC 3339. None is the oldest that is retained.
+        start: First bucket start, inclusive; epoch ms or RFC 3339. None is the oldest that is
+            retained.
         end: Bucket starts before it, exclusive.
         item_id: Only this item.
         format: jsonl, csv or parquet.
-        include_open: Also buckets that are not closed by the stored watermarks, and a column `closed`.
+        include_open: Also buckets that are not closed by the stored watermarks, and a column
+            `closed`.
         output: A file; None is standard output.
 
     Returns:
@@ -83,7 +85,9 @@ def export(
     if format not in _WRITERS:
         raise InvalidInputError(f"the format is {format!r}; expected one of {', '.join(_WRITERS)}")
     start_ms, end_ms = parse_time_ms(start, "--from"), parse_time_ms(end, "--to")
-    groups = rows(settings, resolution_ms, start_ms, end_ms, item_id=item_id, include_open=include_open)
+    groups = rows(
+        settings, resolution_ms, start_ms, end_ms, item_id=item_id, include_open=include_open
+    )
     written = 0
     with _opened(output) as file:
         writer = _WRITERS[format](file, include_open)
@@ -120,7 +124,9 @@ def rows(
     item_id: str | None = None,
     include_open: bool = False,
 ) -> Iterator[Rows]:
-    """Windows in which any channel is not 0, sorted by item and bucket, a group of items at a time."""
+    """Windows in which any channel is not 0, sorted by item and bucket, a group of items at a
+    time.
+    """
     rules = ReadRules.of(settings, resolution_ms)
     client = connect(settings.redis)
     store = WindowStore(client, current_generation(client, settings.redis.generation))
@@ -132,7 +138,12 @@ def rows(
     for first in range(0, len(item_ids), group_items):
         wanted = frozenset(item_ids[first : first + group_items])
         reader = WindowReader(
-            client, store.generation, resolution_ms, num_buckets, owns=wanted.__contains__, rules=rules
+            client,
+            store.generation,
+            resolution_ms,
+            num_buckets,
+            owns=wanted.__contains__,
+            rules=rules,
         )
         reader.refresh()
         yield _group(reader, start_ms, end_ms, include_open=include_open)
@@ -147,20 +158,30 @@ def _stored_items(store: WindowStore, rules: ReadRules) -> list[str]:
     return sorted(items)
 
 
-def _group(reader: WindowReader, start_ms: int | None, end_ms: int | None, *, include_open: bool) -> Rows:
+def _group(
+    reader: WindowReader, start_ms: int | None, end_ms: int | None, *, include_open: bool
+) -> Rows:
     """All rows of the items that one reader owns."""
     rules, grid = reader.rules, reader.rules.grid
     parts = progress.reached(reader.inputs, rules.topics)
     oldest, closed_ms = progress.oldest_retained(parts, rules), reader.closed_ms()
     if oldest is None or closed_ms is None:
-        return Rows([], np.empty(0, np.int64), np.empty((0, len(CHANNELS)), np.int64), np.empty(0, bool))
+        return Rows(
+            [], np.empty(0, np.int64), np.empty((0, len(CHANNELS)), np.int64), np.empty(0, bool)
+        )
     oldest = max(oldest, grid.bucket(min(part.first_event_ms for part in parts)))
     whole = progress.first_whole(reader.inputs, rules.topics, rules)
     if whole is not None and whole > oldest:
-        log.warning("export_starts_later", reason="the log had lost its first records", whole_ms=grid.start_ms(whole))
+        log.warning(
+            "export_starts_later",
+            reason="the log had lost its first records",
+            whole_ms=grid.start_ms(whole),
+        )
         oldest = whole
     if start_ms is not None and start_ms < grid.start_ms(oldest):
-        log.warning("export_starts_later", asked_ms=start_ms, oldest_retained_ms=grid.start_ms(oldest))
+        log.warning(
+            "export_starts_later", asked_ms=start_ms, oldest_retained_ms=grid.start_ms(oldest)
+        )
     first = oldest if start_ms is None else max(oldest, grid.bucket(start_ms - 1) + 1)
     newest = reader.newest_bucket if include_open else grid.bucket(closed_ms) - 1
     last = newest if end_ms is None else min(newest, grid.bucket(end_ms - 1))
@@ -174,7 +195,7 @@ def _group(reader: WindowReader, start_ms: int | None, end_ms: int | None, *, in
     return Rows(names, start_N, values_ICB[item, :, bucket], start_B[bucket + 1] <= closed_ms)
 
 
-# Formats ----------------------------------------------------------------------------------------------------
+# Formats ------------------------------------------------------------------------------------------
 
 
 class _Writer(Protocol):
@@ -199,7 +220,12 @@ def decimal(value: int, scale: int) -> str:
 def _texts(group: Rows) -> Iterator[tuple[str, int, list[str], bool]]:
     columns = (group.bucket_start_ms.tolist(), group.values_NC.tolist(), group.closed.tolist())
     for item_id, start_ms, values, closed in zip(group.item_ids, *columns, strict=True):
-        yield item_id, start_ms, [decimal(*pair) for pair in zip(values, _SCALES, strict=True)], closed
+        yield (
+            item_id,
+            start_ms,
+            [decimal(*pair) for pair in zip(values, _SCALES, strict=True)],
+            closed,
+        )
 
 
 class _Jsonl:
@@ -211,8 +237,12 @@ class _Jsonl:
 
     def write(self, group: Rows) -> None:
         for item_id, start_ms, values, closed in _texts(group):
-            fields = [f'"item_id":{json.dumps(item_id, ensure_ascii=False)},"bucket_start_ms":{start_ms}']
-            fields += [f'"{channel}":{value}' for channel, value in zip(CHANNELS, values, strict=True)]
+            fields = [
+                f'"item_id":{json.dumps(item_id, ensure_ascii=False)},"bucket_start_ms":{start_ms}'
+            ]
+            fields += [
+                f'"{channel}":{value}' for channel, value in zip(CHANNELS, values, strict=True)
+            ]
             if self._include_open:
                 fields.append(f'"closed":{"true" if closed else "false"}')
             self._file.write(("{" + ",".join(fields) + "}\n").encode())
@@ -247,7 +277,11 @@ class _Parquet:
 
     def __init__(self, file: BinaryIO, include_open: bool) -> None:
         kinds = [pa.float64() if scale > 1 else pa.int64() for scale in _SCALES]
-        fields = [("item_id", pa.string()), ("bucket_start_ms", pa.int64()), *zip(CHANNELS, kinds, strict=True)]
+        fields = [
+            ("item_id", pa.string()),
+            ("bucket_start_ms", pa.int64()),
+            *zip(CHANNELS, kinds, strict=True),
+        ]
         self._schema = pa.schema([*fields, ("closed", pa.bool_())] if include_open else fields)
         self._writer = pq.ParquetWriter(file, self._schema)
         self._include_open = include_open
@@ -258,7 +292,10 @@ class _Parquet:
             columns.append(values / scale if scale > 1 else values)
         if self._include_open:
             columns.append(group.closed)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        arrays = [
+            pa.array(column, field.type)
+            for column, field in zip(columns, self._schema, strict=True)
+        ]
         self._writer.write_table(pa.table(arrays, schema=self._schema))
 
     def close(self) -> None:
@@ -276,7 +313,8 @@ def _opened(output: Path | None) -> Iterator[BinaryIO]:
             yield sys.stdout.buffer
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read has seen enough, as `head` does; what is still buffered has nowhere to go.
+            # Whoever read has seen enough, as `head` does; what is still buffered has nowhere to
+            # go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     partial = output.with_name(f".{output.name}.partial")

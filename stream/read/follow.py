@@ -1,9 +1,9 @@
 """One partition's stored windows, read as they were at one offset, then followed by what changed.
 
-A look costs one round trip and tells header and changed tiles. When something moved, the tiles, the header and the
-index are read in one MULTI; if the index then names a tile that was not read, it is read again with it. Many tiles are
-read in pieces beforehand, so that Redis is never held up: those that changed meanwhile are in the index and are read
-again in the MULTI.
+A look costs one round trip and tells header and changed tiles. When something moved, the tiles, the
+header and the index are read in one MULTI; if the index then names a tile that was not read, it is
+read again with it. Many tiles are read in pieces beforehand, so that Redis is never held up: those
+that changed meanwhile are in the index and are read again in the MULTI.
 """
 
 from __future__ import annotations
@@ -29,14 +29,18 @@ TileId = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A partition's header and the tiles changed since the offset that was asked about, not read at one moment."""
+    """A partition's header and the tiles changed since the offset that was asked about, not read at
+    one moment.
+    """
 
     header: Header | None
     changed: frozenset[TileId]
 
     @classmethod
     def of(cls, fields: Mapping[bytes, bytes] | list[bytes], members: Iterable[bytes]) -> Look:
-        """Understand the two answers; a partition that was claimed but never written counts as nothing."""
+        """Understand the two answers; a partition that was claimed but never written counts as
+        nothing.
+        """
         if isinstance(fields, list):  # A transaction on a cluster hands over what the server sent.
             fields = dict(zip(fields[::2], fields[1::2], strict=True))
         header = Header.parse(fields) if fields else None
@@ -58,7 +62,8 @@ class Change:
     Attributes:
         header: The partition's header at that offset.
         restarted: Nothing that was known before belongs to this state: another log.
-        full: `tiles` holds every tile there is; otherwise those that changed, None for removed ones.
+        full: `tiles` holds every tile there is; otherwise those that changed, None for removed
+            ones.
         item_ids: New items, in the order of their slots.
         tiles: Bytes of tiles.
     """
@@ -82,17 +87,23 @@ class PartitionFollower:
         self.num_items = 0
 
     def ask(self, pipe: Any, since: int | None = None) -> None:
-        """Queue a look at what changed after the offset known here, or after another: two commands."""
+        """Queue a look at what changed after the offset known here, or after another: two
+        commands.
+        """
         pipe.hgetall(self._keys.header)
         since = self.offset if since is None else since
         pipe.zrangebyscore(self._keys.index(self._grid.resolution_ms), f"({since}", "+inf")
 
     def moved_back(self, look: Look) -> bool:
-        """Whether Redis holds less than is known here: it lost its newest writes and waits for a replay."""
+        """Whether Redis holds less than is known here: it lost its newest writes and waits for a
+        replay.
+        """
         if self.first_offset is None:
             return False
         header = look.header
-        return header is None or (header.first_offset == self.first_offset and look.offset < self.offset)
+        return header is None or (
+            header.first_offset == self.first_offset and look.offset < self.offset
+        )
 
     def read(self, look: Look, buckets: range) -> Change | None:
         """Read what moved; None when it kept moving meanwhile, then the next look tells more.
@@ -126,14 +137,18 @@ class PartitionFollower:
     def _read_rest(
         self, seen: Header, since: int, wanted: set[TileId], tiles: dict[TileId, bytes | None]
     ) -> Header | None:
-        """Add to `tiles` what changed after `since`, all at one moment; the header of that moment."""
+        """Add to `tiles` what changed after `since`, all at one moment; the header of that
+        moment.
+        """
         for _ in range(MAX_REREADS):
             order = sorted(wanted)
             pipe = self._client.pipeline(transaction=True)
             self.ask(pipe, since)
             if order:
                 # By name: a cluster's pipeline has no `mget`, for fear of keys of several slots.
-                pipe.execute_command("MGET", *(self._keys.tile(self._grid.resolution_ms, *tile) for tile in order))
+                pipe.execute_command(
+                    "MGET", *(self._keys.tile(self._grid.resolution_ms, *tile) for tile in order)
+                )
             fields, members, *values = pipe.execute()
             look = Look.of(fields, members)
             if look.header is None or look.header.first_offset != seen.first_offset:
@@ -150,17 +165,27 @@ class PartitionFollower:
         tiles: dict[TileId, bytes | None] = {}
         for first in range(0, len(order), MAX_ATOMIC_TILES):
             piece = order[first : first + MAX_ATOMIC_TILES]
-            values = self._client.mget([self._keys.tile(self._grid.resolution_ms, *tile) for tile in piece])
-            tiles.update((tile, value) for tile, value in zip(piece, values, strict=True) if value is not None)
+            values = self._client.mget(
+                [self._keys.tile(self._grid.resolution_ms, *tile) for tile in piece]
+            )
+            tiles.update(
+                (tile, value)
+                for tile, value in zip(piece, values, strict=True)
+                if value is not None
+            )
         return tiles
 
     def _read_items(self, first: int, end: int) -> list[str] | None:
-        """Items of the slots [first, end), None if some are gone; a dictionary only grows, so it needs no MULTI."""
+        """Items of the slots [first, end), None if some are gone; a dictionary only grows, so it
+        needs no MULTI.
+        """
         item_ids: list[str] = []
         for chunk in range(first // CHUNK_ITEMS, -(-end // CHUNK_ITEMS)):
             slots = range(max(first, chunk * CHUNK_ITEMS), min(end, (chunk + 1) * CHUNK_ITEMS))
             if slots:
-                values = self._client.hmget(self._keys.dictionary(chunk), [str(slot % CHUNK_ITEMS) for slot in slots])
+                values = self._client.hmget(
+                    self._keys.dictionary(chunk), [str(slot % CHUNK_ITEMS) for slot in slots]
+                )
                 if None in values:
                     return None
                 item_ids += [value.decode() for value in values]
@@ -169,7 +194,9 @@ class PartitionFollower:
 
 @dataclass(slots=True)
 class HeldPart:
-    """What a reader's ring holds of one partition: the tiles' bytes, so that a difference is exact, and items' rows."""
+    """What a reader's ring holds of one partition: the tiles' bytes, so that a difference is exact,
+    and items' rows.
+    """
 
     follower: PartitionFollower
     tiles: dict[int, dict[int, bytes]] = field(default_factory=dict)
@@ -186,9 +213,14 @@ class HeldPart:
 
 def _tile_ids(members: Iterable[bytes]) -> frozenset[TileId]:
     try:
-        return frozenset((int(bucket), int(chunk)) for bucket, chunk in (member.split(b":") for member in members))
+        return frozenset(
+            (int(bucket), int(chunk))
+            for bucket, chunk in (member.split(b":") for member in members)
+        )
     except ValueError:
-        raise StoreError("the index of changed tiles holds a member that is not <bucket>:<chunk>") from None
+        raise StoreError(
+            "the index of changed tiles holds a member that is not <bucket>:<chunk>"
+        ) from None
 
 
 def _all_tiles(header: Header, grid: Grid, buckets: range) -> set[TileId]:
@@ -198,4 +230,8 @@ def _all_tiles(header: Header, grid: Grid, buckets: range) -> set[TileId]:
         return set()
     first = max(buckets.start, grid.bucket(header.first_event_ms))
     end = min(buckets.stop, grid.bucket(newest_ms) + 1)
-    return {(bucket, chunk) for bucket in range(first, end) for chunk in range(-(-header.items // CHUNK_ITEMS))}
+    return {
+        (bucket, chunk)
+        for bucket in range(first, end)
+        for chunk in range(-(-header.items // CHUNK_ITEMS))
+    }

@@ -1,4 +1,5 @@
-"""What a reader may believe of stored windows: how far each input has come, what is closed, final, and observed. Pure.
+"""What a reader may believe of stored windows: how far each input has come, what is closed, final,
+and observed. Pure.
 
 A bucket is named by its number, see `freshet.stream.store.grid`. Dimension: B buckets.
 """
@@ -24,7 +25,9 @@ Input = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class ReadRules:
-    """The settings under which the windows were folded, as far as reading one resolution depends on them."""
+    """The settings under which the windows were folded, as far as reading one resolution depends on
+    them.
+    """
 
     resolution_ms: int
     retained_buckets: int
@@ -45,7 +48,8 @@ class ReadRules:
         if resolution_ms not in retained:
             raise InvalidInputError(
                 f"no windows are kept at {resolution_ms} ms; expected one of {sorted(retained)}",
-                hint="add it to windows.resolutions, and fold with `freshet ingest --from-beginning --into GENERATION`",
+                hint="add it to windows.resolutions, and fold with `freshet ingest "
+                "--from-beginning --into GENERATION`",
             )
         topics, windows = settings.kafka.topics, settings.windows
         return cls(
@@ -59,16 +63,21 @@ class ReadRules:
         )
 
     def as_folded(self, fingerprint: str) -> ReadRules:
-        """The rules that a header's fingerprint tells, for a generation folded under other settings than ours.
+        """The rules that a header's fingerprint tells, for a generation folded under other settings
+        than ours.
 
         Raises:
             FingerprintError: That generation has no windows of this resolution.
         """
         said = json.loads(fingerprint)
-        kept = {width["resolution_ms"]: width["buckets"] for width in said.get("windows.resolutions", ())}
+        kept = {
+            width["resolution_ms"]: width["buckets"]
+            for width in said.get("windows.resolutions", ())
+        }
         if self.resolution_ms not in kept:
             raise FingerprintError(
-                f"the windows that are current now are not kept at {self.resolution_ms} ms, but at {sorted(kept)}",
+                f"the windows that are current now are not kept at {self.resolution_ms} ms, "
+                f"but at {sorted(kept)}",
                 hint="restart with the settings under which they were folded",
             )
         return replace(
@@ -94,7 +103,8 @@ class ReadRules:
 class InputState:
     """Up to where one partition of an event topic has been folded.
 
-    `origin_ms` is the time of its first event; where the log began after offset 0, what came before is not known.
+    `origin_ms` is the time of its first event; where the log began after offset 0, what came before
+    is not known.
     """
 
     offset: int
@@ -137,11 +147,13 @@ def reached(inputs: Mapping[Input, InputState], topics: Iterable[str]) -> list[R
 
 
 def live_cutoff_ms(inputs: Mapping[Input, InputState], topic: str, grid: Grid) -> int | None:
-    """The newest bucket end that every partition of the topic with data has reached or is idle past.
+    """The newest bucket end that every partition of the topic with data has reached or is idle
+    past.
 
     None before there is data. It may fall when a partition gets its first data.
 
-    >>> state = InputState(offset=9, first_offset=0, frontier_ms=2_500, idle_frontier_ms=3_999, first_event_ms=0)
+    >>> state = InputState(offset=9, first_offset=0, frontier_ms=2_500, idle_frontier_ms=3_999,
+    ...     first_event_ms=0)
     >>> live_cutoff_ms({("orders", 0): state}, "orders", Grid(1_000))
     3000
     """
@@ -150,13 +162,17 @@ def live_cutoff_ms(inputs: Mapping[Input, InputState], topic: str, grid: Grid) -
 
 
 def closed_ms(inputs: Mapping[Input, InputState], rules: ReadRules) -> int | None:
-    """Buckets that end at or before it are closed: the minimum watermark of the partitions with data."""
+    """Buckets that end at or before it are closed: the minimum watermark of the partitions with
+    data.
+    """
     frontiers_ms = [part.frontier_ms for part in reached(inputs, rules.topics)]
     return min(frontiers_ms) - rules.out_of_order_ms if frontiers_ms else None
 
 
 def final_ms(inputs: Mapping[Input, InputState], rules: ReadRules) -> int | None:
-    """Buckets that end at or before it are final: nothing on time can change them; idle partitions count as idle."""
+    """Buckets that end at or before it are final: nothing on time can change them; idle partitions
+    count as idle.
+    """
     live_ms = [part.live_ms for part in reached(inputs, rules.topics)]
     return min(live_ms) - rules.out_of_order_ms - rules.allowed_lateness_ms if live_ms else None
 
@@ -173,16 +189,22 @@ def oldest_retained(parts: Iterable[Reached], rules: ReadRules) -> int | None:
     frontiers_ms = [part.frontier_ms for part in parts]
     if not frontiers_ms:
         return None
-    return rules.grid.first_retained(max(frontiers_ms) - rules.out_of_order_ms, rules.retained_buckets)
+    return rules.grid.first_retained(
+        max(frontiers_ms) - rules.out_of_order_ms, rules.retained_buckets
+    )
 
 
-def first_whole(inputs: Mapping[Input, InputState], topics: Iterable[str], rules: ReadRules) -> int | None:
-    """The oldest bucket of which no part lies before the beginning of a partition's windows; None: all are whole.
+def first_whole(
+    inputs: Mapping[Input, InputState], topics: Iterable[str], rules: ReadRules
+) -> int | None:
+    """The oldest bucket of which no part lies before the beginning of a partition's windows; None:
+    all are whole.
 
-    Windows that were begun on a log whose first records were gone (its first offset is not 0) know nothing of what
-    came before their first event, out of order by at most `out_of_order_ms`.
+    Windows that were begun on a log whose first records were gone (its first offset is not 0) know
+    nothing of what came before their first event, out of order by at most `out_of_order_ms`.
 
-    >>> state = InputState(9, first_offset=4, frontier_ms=99, idle_frontier_ms=None, first_event_ms=5, origin_ms=21)
+    >>> state = InputState(9, first_offset=4, frontier_ms=99, idle_frontier_ms=None,
+    ...     first_event_ms=5, origin_ms=21)
     >>> first_whole({("o", 0): state}, ["o"], ReadRules(10, 5, out_of_order_ms=3))
     3
     """
@@ -192,15 +214,19 @@ def first_whole(inputs: Mapping[Input, InputState], topics: Iterable[str], rules
         for (topic, _), state in inputs.items()
         if topic in wanted and state.first_offset > 0 and state.origin_ms is not None
     ]
-    return rules.grid.bucket(max(origins_ms) + rules.out_of_order_ms - 1) + 1 if origins_ms else None
+    return (
+        rules.grid.bucket(max(origins_ms) + rules.out_of_order_ms - 1) + 1 if origins_ms else None
+    )
 
 
-def observed(inputs: Mapping[Input, InputState], topic: str, bucket_B: NDArray[np.int64], rules: ReadRules) -> Bools:
+def observed(
+    inputs: Mapping[Input, InputState], topic: str, bucket_B: NDArray[np.int64], rules: ReadRules
+) -> Bools:
     """Which buckets the sums of a topic are known for, bool[B].
 
-    Known is a bucket that all partitions with data have reached (or are idle past), that does not end before the
-    first event of the topic, that is whole (see `first_whole`), and that is still retained. All others are missing,
-    which is not 0.
+    Known is a bucket that all partitions with data have reached (or are idle past), that does not
+    end before the first event of the topic, that is whole (see `first_whole`), and that is still
+    retained. All others are missing, which is not 0.
     """
     parts = reached(inputs, [topic])
     oldest = oldest_retained(parts, rules)
@@ -210,7 +236,9 @@ def observed(inputs: Mapping[Input, InputState], topic: str, bucket_B: NDArray[n
     reached_B = end_B <= min(part.live_ms for part in parts)
     begun_B = end_B > min(part.first_event_ms for part in parts)
     whole = first_whole(inputs, [topic], rules)
-    known_B: Bools = reached_B & begun_B & (bucket_B >= (oldest if whole is None else max(oldest, whole)))
+    known_B: Bools = (
+        reached_B & begun_B & (bucket_B >= (oldest if whole is None else max(oldest, whole)))
+    )
     return known_B
 
 

@@ -1,7 +1,9 @@
-"""The newest windows of every item, merged over partitions and kept current: what forecasts are made from.
+"""The newest windows of every item, merged over partitions and kept current: what forecasts are
+made from.
 
-Dimensions: I items (rows), C channels in the order of `freshet.stream.schemas.CHANNELS`, B buckets, N columns of a
-tile."""
+Dimensions: I items (rows), C channels in the order of `freshet.stream.schemas.CHANNELS`, B buckets,
+N columns of a tile.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +36,22 @@ log = get_logger(__name__)
 
 
 class WindowReader:
-    """The newest `num_buckets` buckets of one resolution, summed over the partitions of both event topics.
+    """The newest `num_buckets` buckets of one resolution, summed over the partitions of both event
+    topics.
 
-    `refresh` brings it up to date; everything else answers from memory. Each partition is as it was at one offset
-    (`offsets`); what Redis loses in a crash is kept here until it has been replayed.
+    `refresh` brings it up to date; everything else answers from memory. Each partition is as it was
+    at one offset (`offsets`); what Redis loses in a crash is kept here until it has been replayed.
 
     Args:
         client: From `freshet.stream.store.redis.connect`.
-        generation: Which generation of windows to begin with; a later one is followed once it is current.
+        generation: Which generation of windows to begin with; a later one is followed once it is
+            current.
         resolution_ms: Width of a bucket.
-        num_buckets: How many of the newest buckets to hold, counted from the furthest frontier of any partition.
+        num_buckets: How many of the newest buckets to hold, counted from the furthest frontier of
+            any partition.
         owns: Which items get a row; None is all.
-        rules: `ReadRules.of(settings, resolution_ms)`; None is the default names and times, retaining what is held.
+        rules: `ReadRules.of(settings, resolution_ms)`; None is the default names and times,
+            retaining what is held.
     """
 
     def __init__(
@@ -59,7 +65,9 @@ class WindowReader:
         rules: ReadRules | None = None,
     ) -> None:
         if num_buckets < 1:
-            raise InvalidInputError(f"a reader of {num_buckets} buckets holds nothing; expected 1 or more")
+            raise InvalidInputError(
+                f"a reader of {num_buckets} buckets holds nothing; expected 1 or more"
+            )
         self.resolution_ms = resolution_ms
         self.num_buckets = num_buckets
         self.rules = rules or ReadRules(resolution_ms, num_buckets)
@@ -93,7 +101,8 @@ class WindowReader:
         """Take in what changed in Redis; one round trip when nothing did.
 
         Raises:
-            StoreUnavailableError: Redis does not answer; what was known stays, and the next call goes on from it.
+            StoreUnavailableError: Redis does not answer; what was known stays, and the next call
+                goes on from it.
             StoreError: What is stored cannot be read.
         """
         before = dict(self.inputs)
@@ -113,31 +122,47 @@ class WindowReader:
 
     def offsets(self) -> dict[str, int]:
         """The offset that each partition's state stands for, as `topic:partition`."""
-        return {f"{topic}:{partition}": state.offset for (topic, partition), state in sorted(self.inputs.items())}
+        return {
+            f"{topic}:{partition}": state.offset
+            for (topic, partition), state in sorted(self.inputs.items())
+        }
 
     def live_cutoff_ms(self, orders_topic: str | None = None) -> int | None:
-        """The newest bucket end that every orders partition with data has reached or is idle past; None before data."""
-        return progress.live_cutoff_ms(self.inputs, orders_topic or self.rules.orders_topic, self._grid)
+        """The newest bucket end that every orders partition with data has reached or is idle past;
+        None before data.
+        """
+        return progress.live_cutoff_ms(
+            self.inputs, orders_topic or self.rules.orders_topic, self._grid
+        )
 
     def closed_ms(self) -> int | None:
         """Buckets that end at or before it are closed; None before data."""
         return progress.closed_ms(self.inputs, self.rules)
 
-    def final_ms(self, allowed_lateness_ms: int | None = None, out_of_order_ms: int | None = None) -> int | None:
-        """Buckets that end at or before it are final; None before data. Unnamed allowances are those of the rules."""
-        lateness_ms = self.rules.allowed_lateness_ms if allowed_lateness_ms is None else allowed_lateness_ms
+    def final_ms(
+        self, allowed_lateness_ms: int | None = None, out_of_order_ms: int | None = None
+    ) -> int | None:
+        """Buckets that end at or before it are final; None before data. Unnamed allowances are
+        those of the rules.
+        """
+        lateness_ms = (
+            self.rules.allowed_lateness_ms if allowed_lateness_ms is None else allowed_lateness_ms
+        )
         slack_ms = self.rules.out_of_order_ms if out_of_order_ms is None else out_of_order_ms
         rules = replace(self.rules, allowed_lateness_ms=lateness_ms, out_of_order_ms=slack_ms)
         return progress.final_ms(self.inputs, rules)
 
-    def window(self, end_ms: int, num_buckets: int, rows: Ints | None = None, *, strict: bool = False) -> WindowView:
+    def window(
+        self, end_ms: int, num_buckets: int, rows: Ints | None = None, *, strict: bool = False
+    ) -> WindowView:
         """The `num_buckets` buckets that end at `end_ms` (exclusive).
 
         Args:
             end_ms: The end of a bucket: a multiple of the resolution, or a local midnight.
             num_buckets: B, may be more than is held.
             rows: int64[I]; None is all, in order.
-            strict: Refuse buckets that are no longer retained, or not held here, instead of leaving them unobserved.
+            strict: Refuse buckets that are no longer retained, or not held here, instead of leaving
+                them unobserved.
 
         Raises:
             InvalidInputError: `end_ms` is not the end of a bucket.
@@ -149,24 +174,43 @@ class WindowReader:
         values_ICB = self.sums(end_ms, num_buckets, rows)
         bucket_B = np.arange(first, first + num_buckets, dtype=np.int64)
         observed_CB = np.zeros((NUM_CHANNELS, num_buckets), dtype=bool)
-        for topic, channels in ((self.rules.orders_topic, ORDER_CHANNELS), (self.rules.clicks_topic, CLICK_CHANNELS)):
-            observed_B = progress.observed(self.inputs, topic, bucket_B, self.rules) & (bucket_B >= self._oldest_held)
+        for topic, channels in (
+            (self.rules.orders_topic, ORDER_CHANNELS),
+            (self.rules.clicks_topic, CLICK_CHANNELS),
+        ):
+            observed_B = progress.observed(self.inputs, topic, bucket_B, self.rules) & (
+                bucket_B >= self._oldest_held
+            )
             observed_CB[channels] = observed_B
             values_ICB[:, channels, ~observed_B] = 0
         return WindowView(
-            values_ICB, np.broadcast_to(observed_CB, values_ICB.shape), start_ms=self._grid.start_ms(first)
+            values_ICB,
+            np.broadcast_to(observed_CB, values_ICB.shape),
+            start_ms=self._grid.start_ms(first),
         )
 
-    def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS) -> Ints:
-        """What is held of those buckets, int64[I, C, B], open ones too; 0 says nothing where nothing was observed."""
+    def sums(
+        self,
+        end_ms: int,
+        num_buckets: int,
+        rows: Ints | None = None,
+        channels: slice = ALL_CHANNELS,
+    ) -> Ints:
+        """What is held of those buckets, int64[I, C, B], open ones too; 0 says nothing where
+        nothing was observed.
+        """
         end = self._grid.bucket(end_ms)
         if end_ms != self._grid.start_ms(end):
-            raise InvalidInputError(f"{end_ms} is not the end of a bucket of {self.resolution_ms} ms")
+            raise InvalidInputError(
+                f"{end_ms} is not the end of a bucket of {self.resolution_ms} ms"
+            )
         return self._ring.window(end - num_buckets, num_buckets, rows, channels)
 
     @property
     def newest_bucket(self) -> int:
-        """The newest bucket held, -1 before data: that of the furthest frontier or applied event."""
+        """The newest bucket held, -1 before data: that of the furthest frontier or applied
+        event.
+        """
         return -1 if self._ring.head is None else self._ring.head
 
     @property
@@ -174,7 +218,9 @@ class WindowReader:
         return 0 if self._ring.head is None else self._ring.head - self.num_buckets + 1
 
     def _check_held(self, first: int) -> None:
-        retained = progress.oldest_retained(progress.reached(self.inputs, self.rules.topics), self.rules)
+        retained = progress.oldest_retained(
+            progress.reached(self.inputs, self.rules.topics), self.rules
+        )
         oldest = first if retained is None else max(retained, self._oldest_held)
         asked_ms = self._grid.start_ms(first)
         if first < oldest:
@@ -186,12 +232,14 @@ class WindowReader:
         whole = progress.first_whole(self.inputs, self.rules.topics, self.rules)
         if whole is not None and first < whole:
             raise NotRetainedError(
-                f"buckets of {self.resolution_ms} ms from {asked_ms} on were asked for; the windows were begun when "
-                f"the log had lost its first records, and the oldest whole one starts at {self._grid.start_ms(whole)}",
+                f"buckets of {self.resolution_ms} ms from {asked_ms} on were asked for; the "
+                "windows were begun when "
+                "the log had lost its first records, and the oldest whole one starts at "
+                f"{self._grid.start_ms(whole)}",
                 hint="ask for a later start",
             )
 
-    # Taking in -----------------------------------------------------------------------------------------------
+    # Taking in ------------------------------------------------------------------------------------
 
     def _look(self) -> tuple[int, dict[Input, Look]]:
         """The current generation, and header and changed tiles of every partition of ours.
@@ -219,11 +267,15 @@ class WindowReader:
         for part in parts:
             part.follower.ask(pipe)
         answers = pipe.execute()
-        looks = [Look.of(*pair) for pair in zip(answers[first::2], answers[first + 1 :: 2], strict=True)]
+        looks = [
+            Look.of(*pair) for pair in zip(answers[first::2], answers[first + 1 :: 2], strict=True)
+        ]
         return [*answers[:first], *looks]
 
     def _advance(self, newest_ms: Iterable[int | None]) -> None:
-        """Move the ring on to the furthest frontier or event, and forget the tiles that leave it."""
+        """Move the ring on to the furthest frontier or event, and forget the tiles that leave
+        it.
+        """
         heads = [self._grid.bucket(at_ms) for at_ms in newest_ms if at_ms is not None]
         if not heads or (self._ring.head is not None and max(heads) <= self._ring.head):
             return
@@ -235,16 +287,25 @@ class WindowReader:
     def _take_all(self, looks: dict[Input, Look]) -> tuple[Input, ...]:
         """Take in every partition that moved; those that moved back."""
         self._advance(look.header.newest_ms for look in looks.values() if look.header is not None)
-        behind = tuple(at for at, look in looks.items() if self._parts[at].follower.moved_back(look))
+        behind = tuple(
+            at for at, look in looks.items() if self._parts[at].follower.moved_back(look)
+        )
         for at, look in looks.items():
             if look.header is not None and at not in behind:
                 self._take(at, look)
         return behind
 
     def _switch(self, generation: int) -> tuple[Input, ...]:
-        """Read another generation whole and then go over to it, or stay with what we have; rows stay."""
+        """Read another generation whole and then go over to it, or stay with what we have; rows
+        stay.
+        """
         kept = self.generation, self.rules, self._ring, self._parts, self.inputs
-        self.generation, self._ring, self._parts, self.inputs = generation, Ring(self.num_buckets), {}, {}
+        self.generation, self._ring, self._parts, self.inputs = (
+            generation,
+            Ring(self.num_buckets),
+            {},
+            {},
+        )
         self._ring.grow(self.num_items)
         try:
             self.rules = self._rules_of(generation)
@@ -270,7 +331,9 @@ class WindowReader:
         part, header = self._parts[at], look.header
         assert header is not None
         if look.offset > part.follower.offset or header.first_offset != part.follower.first_offset:
-            change = part.follower.read(look, range(self._oldest_held, self._oldest_held + self.num_buckets))
+            change = part.follower.read(
+                look, range(self._oldest_held, self._oldest_held + self.num_buckets)
+            )
             if change is None:
                 return
             self._apply(part, change)
@@ -324,7 +387,12 @@ class WindowReader:
 
     def _note_rolled_back(self, behind: tuple[Input, ...]) -> None:
         for topic, partition in set(behind) - set(self._rolled_back):
-            log.warning("windows_rolled_back", topic=topic, partition=partition, known=self.inputs[topic, partition])
+            log.warning(
+                "windows_rolled_back",
+                topic=topic,
+                partition=partition,
+                known=self.inputs[topic, partition],
+            )
         self._rolled_back = behind
 
 

@@ -12,7 +12,8 @@ from freshet.stream.schemas import CHANNELS
 
 NUM_CHANNELS = len(CHANNELS)
 CAPACITY_STEP = 256
-BLOCK_CELLS = 8_192  # rows x buckets turned around at once: with 8 channels half a megabyte, which a CPU's cache holds
+# Rows x buckets turned around at once: with 8 channels half a megabyte, which a CPU's cache holds.
+BLOCK_CELLS = 8_192
 
 ALL_CHANNELS = slice(None)
 
@@ -22,14 +23,17 @@ Ints = NDArray[np.int64]
 class Ring:
     """Buckets `head - num_buckets + 1 ... head`; what leaves is forgotten, what enters starts at 0.
 
-    Kept time-major inside, as tiles are, so that a changed tile is written where it lies; `window` turns it around.
+    Kept time-major inside, as tiles are, so that a changed tile is written where it lies; `window`
+    turns it around.
     """
 
     def __init__(self, num_buckets: int) -> None:
         self.num_buckets = num_buckets
         self.num_items = 0
         self.head: int | None = None
-        self._values_BCI: Ints = np.zeros((num_buckets, NUM_CHANNELS, CAPACITY_STEP), dtype=np.int64)
+        self._values_BCI: Ints = np.zeros(
+            (num_buckets, NUM_CHANNELS, CAPACITY_STEP), dtype=np.int64
+        )
 
     def __contains__(self, bucket: int) -> bool:
         return self.head is not None and self.head - self.num_buckets < bucket <= self.head
@@ -37,10 +41,16 @@ class Ring:
     @property
     def held(self) -> set[int]:
         """The buckets that it holds, none before the first."""
-        return set() if self.head is None else set(range(self.head - self.num_buckets + 1, self.head + 1))
+        return (
+            set()
+            if self.head is None
+            else set(range(self.head - self.num_buckets + 1, self.head + 1))
+        )
 
     def grow(self, num_items: int) -> None:
-        """Have rows for this many items; by a quarter at least, so that growing item by item copies little."""
+        """Have rows for this many items; by a quarter at least, so that growing item by item copies
+        little.
+        """
         capacity = self._values_BCI.shape[2]
         if num_items > capacity:
             capacity = -(-max(num_items, capacity * 5 // 4) // CAPACITY_STEP) * CAPACITY_STEP
@@ -70,8 +80,12 @@ class Ring:
         else:
             target_CI[:, rows_N] += values_CN
 
-    def window(self, start: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS) -> Ints:
-        """Buckets `start ... start + num_buckets - 1` as a new int64[I, C, B]; 0 where the ring holds nothing."""
+    def window(
+        self, start: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS
+    ) -> Ints:
+        """Buckets `start ... start + num_buckets - 1` as a new int64[I, C, B]; 0 where the ring
+        holds nothing.
+        """
         num_rows = self.num_items if rows is None else len(rows)
         held_BCI = self._values_BCI[:, channels]
         values_ICB = np.zeros((num_rows, held_BCI.shape[1], num_buckets), dtype=np.int64)

@@ -20,7 +20,8 @@ class Delta:
         changed_buckets_ms: int64, rising: starts of the buckets with a cell that changed.
         new_items: Items that got a row.
         moved: Whether any offset or frontier moved, so that more may be observed than before.
-        rolled_back: Inputs of which Redis now holds less than this reader does; what was read before is kept.
+        rolled_back: Inputs of which Redis now holds less than this reader does; what was read
+            before is kept.
     """
 
     changed_rows: Ints
@@ -32,7 +33,8 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class WindowView:
-    """Cells of some rows: sums as integers (thousandths of units, ten-thousandths of currency; see `UNIT_SCALES`).
+    """Cells of some rows: sums as integers (thousandths of units, ten-thousandths of currency; see
+    `UNIT_SCALES`).
 
     Attributes:
         values_ICB: int64; 0 where not observed.

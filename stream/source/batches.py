@@ -1,4 +1,6 @@
-"""What every event source yields: records in the order they arrive, one stretch of time after another."""
+"""What every event source yields: records in the order they arrive, one stretch of time after
+another.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ TopicKind = Literal["orders", "clicks", "catalog", "promotions", "inventory"]
 
 @dataclass(frozen=True, slots=True)
 class SourceBatch:
-    """Records with `start_ms <= timestamp < end_ms`, in time order; four columns of the same length.
+    """Records with `start_ms <= timestamp < end_ms`, in time order; four columns of the same
+    length.
 
-    `kinds` says the topic of each record, `timestamps_ms` when it arrives (the Kafka record timestamp).
+    `kinds` says the topic of each record, `timestamps_ms` when it arrives (the Kafka record
+    timestamp).
     """
 
     start_ms: int

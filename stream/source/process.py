@@ -1,4 +1,6 @@
-"""The processes `freshet simulate` and `freshet replay`: events onto the topics, in step with ingest and the clock."""
+"""The processes `freshet simulate` and `freshet replay`: events onto the topics, in step with
+ingest and the clock.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,11 @@ log = get_logger(__name__)
 
 
 class KafkaOutlet:
-    """Sends batches to the topics, and looks at the windows in Redis to see how much of them is still unread.
+    """Sends batches to the topics, and looks at the windows in Redis to see how much of them is
+    still unread.
 
-    An embedded broker forgets what is older than about 5 MB in a partition, so no partition may hold more than
-    `MAX_UNREAD_BYTES` that ingest has not folded.
+    An embedded broker forgets what is older than about 5 MB in a partition, so no partition may
+    hold more than `MAX_UNREAD_BYTES` that ingest has not folded.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -60,8 +63,12 @@ class KafkaOutlet:
             stack.callback(self._redis.close)
             counts = partitions_of(settings, list(self._topics.values()))
             followed = (topics.orders, topics.clicks)
-            self._partitions = [(topic, number) for topic in followed for number in range(counts[topic])]
-            self._store = WindowStore(self._redis, current_generation(self._redis, settings.redis.generation))
+            self._partitions = [
+                (topic, number) for topic in followed for number in range(counts[topic])
+            ]
+            self._store = WindowStore(
+                self._redis, current_generation(self._redis, settings.redis.generation)
+            )
             self._asker = consumer(settings, "source")
             stack.callback(self._asker.close)
             self._publisher = Publisher(settings, queue_buffering_max_kbytes=65_536, linger_ms=20)
@@ -85,9 +92,14 @@ class KafkaOutlet:
         return self.unread_bytes() == 0
 
     def unread_bytes(self) -> int:
-        """What the fullest partition of the event topics holds that is not in the windows; asks broker and Redis."""
+        """What the fullest partition of the event topics holds that is not in the windows; asks
+        broker and Redis.
+        """
         self._publisher.flush()
-        return max(round(self._unread(topic, number) * self._mean_bytes(topic)) for topic, number in self._partitions)
+        return max(
+            round(self._unread(topic, number) * self._mean_bytes(topic))
+            for topic, number in self._partitions
+        )
 
     def _unread(self, topic: str, partition: int) -> int:
         low, high = log_range(self._asker, topic, partition)
@@ -126,16 +138,22 @@ class KafkaOutlet:
 
 
 class PlanFile:
-    """A small JSON file that says what a source plans and how far it is; replaced whole, at most twice a second."""
+    """A small JSON file that says what a source plans and how far it is; replaced whole, at most
+    twice a second.
+    """
 
-    def __init__(self, path: Path | None, plan: Mapping[str, Any], produced: Mapping[str, int]) -> None:
+    def __init__(
+        self, path: Path | None, plan: Mapping[str, Any], produced: Mapping[str, int]
+    ) -> None:
         self._path, self._plan, self._produced = path, plan, produced
         self._phase, self._written_s = "", 0.0
 
     def update(self, progress: Progress) -> None:
         """Write if there is news."""
         now_s = time.monotonic()
-        if self._path is None or (progress.phase == self._phase and now_s - self._written_s < PLAN_EVERY_S):
+        if self._path is None or (
+            progress.phase == self._phase and now_s - self._written_s < PLAN_EVERY_S
+        ):
             return
         self._phase, self._written_s = progress.phase, now_s
         state = {
@@ -163,10 +181,12 @@ def run_source(
     plan: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, int]:
-    """Send batches until they end, `stop` is set, or `seconds` of live time are over; returns records sent by topic.
+    """Send batches until they end, `stop` is set, or `seconds` of live time are over; returns
+    records sent by topic.
 
-    Blocks. History (up to `backfill_until_ms`) goes as fast as ingest folds it, then live at `speed` simulated
-    milliseconds per wall millisecond. On return everything sent is acknowledged and the clock is held at its end.
+    Blocks. History (up to `backfill_until_ms`) goes as fast as ingest folds it, then live at
+    `speed` simulated milliseconds per wall millisecond. On return everything sent is acknowledged
+    and the clock is held at its end.
 
     Raises:
         BrokerError: No broker, a topic is missing, or records were not acknowledged.
@@ -211,7 +231,9 @@ def _complainer() -> Callable[[Progress], None]:
             since_s = now_s
         elif now_s - since_s >= COMPLAIN_EVERY_S:
             since_s = now_s
-            log.warning("waiting_for_ingest", sent_ms=progress.sent_ms, hint="is `freshet ingest` running?")
+            log.warning(
+                "waiting_for_ingest", sent_ms=progress.sent_ms, hint="is `freshet ingest` running?"
+            )
 
     return complain
 
@@ -238,7 +260,8 @@ def simulate(
         speed: Simulated milliseconds per wall millisecond, live.
         seconds: Wall seconds of live time; None never ends.
         history_days: Days sent before live begins.
-        drift_after_ms: Simulated time from the start of live to a planted drift; None is 15 % of the live time.
+        drift_after_ms: Simulated time from the start of live to a planted drift; None is 15 % of
+            the live time.
         plan: A file that says what is planned and how far it is.
     """
     from freshet.stream.source.simulator import DEFAULT_ITEMS, Shop
@@ -248,7 +271,13 @@ def simulate(
     live_ms = max(1, round(tour_ms if drift_after_ms is None else drift_after_ms / DRIFT_SHARE))
     items = DEFAULT_ITEMS if items is None else items
     shop = Shop(seed, items, preset(scenario), backfill_ms=history_days * DAY_MS, live_ms=live_ms)
-    facts = {"source": "simulate", "seed": seed, "scenario": scenario, "items": len(shop.item_ids), **shop.plan.facts()}
+    facts = {
+        "source": "simulate",
+        "seed": seed,
+        "scenario": scenario,
+        "items": len(shop.item_ids),
+        **shop.plan.facts(),
+    }
     batches = shop.batches(_slice_ms(speed))
     with stop_on_signals() as stop:
         run_source(
@@ -274,7 +303,8 @@ def replay(
     history_days: float = 0,
     plan: Path | None = None,
 ) -> None:
-    """Send a real file's events, oldest first, until it ends, `seconds` of live time are over, SIGTERM or Ctrl-C.
+    """Send a real file's events, oldest first, until it ends, `seconds` of live time are over,
+    SIGTERM or Ctrl-C.
 
     Args:
         settings: Broker, Redis and topics.

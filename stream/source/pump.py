@@ -1,4 +1,6 @@
-"""When to send which batch, and what time it is: history as fast as it is folded, then live at a steady speed."""
+"""When to send which batch, and what time it is: history as fast as it is folded, then live at a
+steady speed.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a source has come; `sent_ms` is the end of the newest batch sent, None before the first."""
+    """How far a source has come; `sent_ms` is the end of the newest batch sent, None before the
+    first.
+    """
 
     phase: Phase
     sent_ms: int | None
@@ -69,8 +73,9 @@ class Progress:
 class Pump:
     """Sends batches in order; one use.
 
-    During history the clock is held at what was sent and acknowledged. Live, a batch is sent when the clock reaches its
-    start, so the clock never shows a time whose events have not been sent; when sending is held back, so is the clock.
+    During history the clock is held at what was sent and acknowledged. Live, a batch is sent when
+    the clock reaches its start, so the clock never shows a time whose events have not been sent;
+    when sending is held back, so is the clock.
 
     Args:
         outlet: Where to.
@@ -102,7 +107,8 @@ class Pump:
         self._line = (0.0, 0)
 
     def run(self, batches: Iterable[SourceBatch]) -> None:
-        """Send until the batches end, the time is up, or the timer is stopped; what was sent is acknowledged then.
+        """Send until the batches end, the time is up, or the timer is stopped; what was sent is
+        acknowledged then.
 
         Raises:
             BrokerError: Records were not acknowledged.
@@ -179,7 +185,11 @@ class Pump:
 
     def _over(self) -> bool:
         live_ms = self._timer.now_ms() - self._live_since_ms
-        late = self._phase == "live" and self._live_wall_ms is not None and live_ms >= self._live_wall_ms
+        late = (
+            self._phase == "live"
+            and self._live_wall_ms is not None
+            and live_ms >= self._live_wall_ms
+        )
         return late or self._timer.stopped
 
     def _finish(self) -> None:

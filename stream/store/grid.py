@@ -1,8 +1,9 @@
-"""Which bucket a time falls into, and when a bucket begins: equal widths, but days are the shop's own. Pure.
+"""Which bucket a time falls into, and when a bucket begins: equal widths, but days are the shop's
+own. Pure.
 
-A day begins at local midnight of `calendar.time_zone`, so the days on which clocks change have 23 or 25 hours. Its
-bucket number is the local date as days since 1970-01-01; a bucket of any other width is `start_ms // width`. A day
-that a zone skipped (Apia, 2011-12-30) is empty.
+A day begins at local midnight of `calendar.time_zone`, so the days on which clocks change have 23
+or 25 hours. Its bucket number is the local date as days since 1970-01-01; a bucket of any other
+width is `start_ms // width`. A day that a zone skipped (Apia, 2011-12-30) is empty.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Grid:
     """Buckets of one width.
 
     >>> berlin = Grid(86_400_000, "Europe/Berlin")
-    >>> spring = berlin.bucket(1_774_738_800_000)  # 2026-03-29T00:00 in Berlin, when clocks go forward
+    >>> # 2026-03-29T00:00 in Berlin, when clocks go forward.
+    >>> spring = berlin.bucket(1_774_738_800_000)
     >>> (berlin.end_ms(spring) - berlin.start_ms(spring)) // 3_600_000
     23
     """
@@ -50,7 +52,9 @@ class Grid:
             return time_ms // self.resolution_ms
         day = time_ms // DAY_MS
         candidates = (day + 1, day)
-        return next((at for at in candidates if _midnight_ms(self.time_zone, at) <= time_ms), day - 1)
+        return next(
+            (at for at in candidates if _midnight_ms(self.time_zone, at) <= time_ms), day - 1
+        )
 
     def start_ms(self, bucket: int) -> int:
         """When a bucket begins, inclusive."""
@@ -90,7 +94,9 @@ class Grid:
 
 @lru_cache(maxsize=20_000)
 def _midnight_ms(time_zone: str, day: int) -> int:
-    """When a local day begins; where midnight does not exist, the moment at which clocks skip it."""
+    """When a local day begins; where midnight does not exist, the moment at which clocks skip
+    it.
+    """
     if not _FIRST_DAY <= day <= _LAST_DAY:
         return day * DAY_MS
     midnight = _EPOCH_DAY + timedelta(days=day)

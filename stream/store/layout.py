@@ -1,4 +1,6 @@
-"""How windows lie in Redis: the names of the keys, the header's fields, and what one write carries."""
+"""How windows lie in Redis: the names of the keys, the header's fields, and what one write
+carries.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +58,16 @@ class Keys:
         return f"{self.prefix}:d:{chunk}"
 
     def minute(self, minute: int) -> str:
-        """String: 8-byte little-endian xxh3-64 of the event ids applied in that minute, in log order."""
+        """String: 8-byte little-endian xxh3-64 of the event ids applied in that minute, in log
+        order.
+        """
         return f"{self.prefix}:u:{minute}"
 
     @property
     def redrives(self) -> str:
-        """Set: the `freshet-redrive` headers of all records that were sent again and judged; never shrinks."""
+        """Set: the `freshet-redrive` headers of all records that were sent again and judged; never
+        shrinks.
+        """
         return f"{self.prefix}:v"
 
     def tile(self, resolution_ms: int, bucket: int, chunk: int) -> str:
@@ -69,7 +75,9 @@ class Keys:
         return f"{self.prefix}:w:{resolution_ms}:{bucket}:{chunk}"
 
     def index(self, resolution_ms: int) -> str:
-        """Sorted set: "<bucket>:<chunk>" scored by the next offset of the call that changed the tile."""
+        """Sorted set: "<bucket>:<chunk>" scored by the next offset of the call that changed the
+        tile.
+        """
         return f"{self.prefix}:x:{resolution_ms}"
 
 
@@ -77,8 +85,9 @@ class Keys:
 class Header:
     """What a partition's windows say about themselves; None where nothing has happened yet.
 
-    `origin_ms` is the event time of the first record that counted for the frontier, `last_event_ms` the largest of an
-    applied one: redriven records leave the frontier alone, so it may be ahead of it.
+    `origin_ms` is the event time of the first record that counted for the frontier, `last_event_ms`
+    the largest of an applied one: redriven records leave the frontier alone, so it may be ahead of
+    it.
     """
 
     epoch: int = 0
@@ -114,10 +123,14 @@ class Header:
     @property
     def newest_ms(self) -> int | None:
         """No tile and no dedupe minute begins after it."""
-        return max((at for at in (self.frontier_ms, self.last_event_ms) if at is not None), default=None)
+        return max(
+            (at for at in (self.frontier_ms, self.last_event_ms) if at is not None), default=None
+        )
 
     def written_fields(self) -> dict[str, int]:
-        """What `apply` writes besides next_offset, which its script writes itself, and what claims and idling own."""
+        """What `apply` writes besides next_offset, which its script writes itself, and what claims
+        and idling own.
+        """
         values = {name: getattr(self, name) for name in _WRITTEN}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -149,7 +162,8 @@ class MinuteAppend:
 
 @dataclass(frozen=True, slots=True)
 class TileWrites:
-    """Changed tiles of one resolution: names "<bucket>:<chunk>" and the tiles' new bytes, in rising order.
+    """Changed tiles of one resolution: names "<bucket>:<chunk>" and the tiles' new bytes, in rising
+    order.
 
     `expiries_ms` are the watermarks at which the tiles leave.
     """
@@ -182,7 +196,15 @@ class Update:
         """The script's ARGV, as apply.lua describes them."""
         first = "1" if self.expected_offset == self.header["first_offset"] else "0"
         watermark = "" if self.watermark_ms is None else self.watermark_ms
-        args: list[Any] = [prefix, self.epoch, self.owner, self.expected_offset, self.next_offset, first, watermark]
+        args: list[Any] = [
+            prefix,
+            self.epoch,
+            self.owner,
+            self.expected_offset,
+            self.next_offset,
+            first,
+            watermark,
+        ]
         args += (MAX_INDEX_TILES, MAX_REMOVED_KEYS, len(self.header))
         for name, value in self.header.items():
             args += (name, value)

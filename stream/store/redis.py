@@ -1,4 +1,6 @@
-"""The only door to Redis for writing windows: keys, header, and three atomic calls (claim, apply, declare idle)."""
+"""The only door to Redis for writing windows: keys, header, and three atomic calls (claim, apply,
+declare idle).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,22 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from freshet.stream.config import RedisSettings
-from freshet.stream.errors import FingerprintError, LogLostError, StoreError, StoreUnavailableError, StoreUnfitError
-from freshet.stream.store.layout import Header, Keys, MinuteAppend, Outcome, TileWrites, Update, partitions_key
+from freshet.stream.errors import (
+    FingerprintError,
+    LogLostError,
+    StoreError,
+    StoreUnavailableError,
+    StoreUnfitError,
+)
+from freshet.stream.store.layout import (
+    Header,
+    Keys,
+    MinuteAppend,
+    Outcome,
+    TileWrites,
+    Update,
+    partitions_key,
+)
 from freshet.stream.store.tiles import CHUNK_ITEMS
 
 __all__ = [
@@ -38,7 +54,8 @@ __all__ = [
 CLOCK_KEY: Final = "freshet:clock"
 GENERATION_KEY: Final = "freshet:generation"
 NEW_GENERATION_HINT: Final = (
-    "fold what the log still holds into new windows with `freshet ingest --from-beginning --into GENERATION`, "
+    "fold what the log still holds into new windows with `freshet ingest --from-beginning "
+    "--into GENERATION`, "
     "or bring back the Redis or the topic that belong together"
 )
 MINIMUM_VERSION: Final = (6, 2)
@@ -49,11 +66,12 @@ _LUA = Path(__file__).parent / "lua"
 def connect(settings: RedisSettings) -> redis.Redis:
     """A checked connection without retries: the expected offset decides what a lost answer meant.
 
-    To a Redis Cluster it is another class that is used the same: all keys of a partition share a slot, and what reads
-    several partitions asks each node for its own.
+    To a Redis Cluster it is another class that is used the same: all keys of a partition share a
+    slot, and what reads several partitions asks each node for its own.
 
     Raises:
-        StoreUnavailableError: Redis does not answer; the message shows the address without its password.
+        StoreUnavailableError: Redis does not answer; the message shows the address without its
+            password.
     """
     url = settings.url.get_secret_value()
     timeout_s = settings.timeout_ms / 1_000
@@ -75,7 +93,9 @@ def _client(url: str, timeout_s: float, *, cluster: bool) -> redis.Redis:
     timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     none = Retry(NoBackoff(), 0)
     if cluster:
-        return cast(redis.Redis, redis.RedisCluster.from_url(url, **timeouts, retry=none, protocol=2))
+        return cast(
+            redis.Redis, redis.RedisCluster.from_url(url, **timeouts, retry=none, protocol=2)
+        )
     return redis.Redis.from_url(url, **timeouts, retry=none, retry_on_error=[], protocol=2)
 
 
@@ -88,18 +108,22 @@ def check_fit(client: redis.Redis) -> None:
     """
     with translated(client):
         cluster = _cluster(client)
-        for info in [client.info()] if cluster is None else cluster.info(target_nodes="all").values():
+        for info in (
+            [client.info()] if cluster is None else cluster.info(target_nodes="all").values()
+        ):
             _check_node(info)
         try:
             client.eval("return 1", 0)
         except redis.ResponseError as error:
             raise StoreUnfitError(
-                f"Redis runs no scripts ({error})", hint="allow EVAL, EVALSHA and SCRIPT LOAD to this user"
+                f"Redis runs no scripts ({error})",
+                hint="allow EVAL, EVALSHA and SCRIPT LOAD to this user",
             ) from None
 
 
 def current_generation(client: redis.Redis, configured: int) -> int:
-    """The generation that readers read: the newest that was built beside another and made current, or as configured.
+    """The generation that readers read: the newest that was built beside another and made current,
+    or as configured.
 
     Raises:
         StoreError: The key holds something else.
@@ -116,12 +140,17 @@ def later_generation(said: bytes | None, configured: int) -> int:
     (3, 2)
     """
     if said is not None and not said.isdigit():
-        raise StoreError(f"Redis key {GENERATION_KEY} holds {said[:40]!r}", hint="set it to a generation's number")
+        raise StoreError(
+            f"Redis key {GENERATION_KEY} holds {said[:40]!r}",
+            hint="set it to a generation's number",
+        )
     return max(configured, int(said or 0))
 
 
 def make_current(client: redis.Redis, generation: int) -> None:
-    """Switch readers to a generation, all with their next look; a later generation stays current."""
+    """Switch readers to a generation, all with their next look; a later generation stays
+    current.
+    """
     with translated(client):
         client.eval(_RAISE, 1, GENERATION_KEY, generation)
 
@@ -132,7 +161,9 @@ _RAISE = (_LUA / "raise.lua").read_text("utf-8")
 def _check_node(info: dict[str, Any]) -> None:
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
-        raise StoreUnfitError(f"Redis {version} is too old", hint="use Redis 6.2 or newer, or Valkey")
+        raise StoreUnfitError(
+            f"Redis {version} is too old", hint="use Redis 6.2 or newer, or Valkey"
+        )
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
         raise StoreUnfitError(
@@ -142,7 +173,9 @@ def _check_node(info: dict[str, Any]) -> None:
 
 
 class WindowStore:
-    """Windows of one generation, as their one writer sees them. Every call blocks for one round trip."""
+    """Windows of one generation, as their one writer sees them. Every call blocks for one round
+    trip.
+    """
 
     def __init__(self, client: redis.Redis, generation: int) -> None:
         self.generation = generation
@@ -159,19 +192,24 @@ class WindowStore:
 
         Raises:
             FingerprintError: Its windows were folded under other settings; nothing was claimed.
-            LogLostError: They were folded from another topic of that name, deleted since; nothing was claimed.
+            LogLostError: They were folded from another topic of that name, deleted since; nothing
+                was claimed.
         """
         keys = self.keys(topic, partition)
         with translated(self._client):
             self._client.sadd(partitions_key(self.generation), f"{topic}:{partition}")
-            reply = self._scripts["claim"]([keys.header], [fingerprint, secrets.token_hex(8), topic_id])
+            reply = self._scripts["claim"](
+                [keys.header], [fingerprint, secrets.token_hex(8), topic_id]
+            )
         if reply[0] == b"REFUSED":
             raise _other_settings(topic, partition, reply[1].decode(), fingerprint, self.generation)
         if reply[0] == b"RECREATED":
             raise _other_topic(topic, partition, reply[1].decode(), topic_id)
         return Header.parse(dict(zip(reply[1::2], reply[2::2], strict=True)))
 
-    def check(self, topic: str, partition: int, fingerprint: str, topic_id: str = "") -> Header | None:
+    def check(
+        self, topic: str, partition: int, fingerprint: str, topic_id: str = ""
+    ) -> Header | None:
         """The stored header, refused for the same reasons as `claim` refuses it; changes nothing.
 
         Raises:
@@ -181,7 +219,9 @@ class WindowStore:
         if header is None or header.next_offset is None:
             return header
         if header.fingerprint != fingerprint:
-            raise _other_settings(topic, partition, header.fingerprint, fingerprint, self.generation)
+            raise _other_settings(
+                topic, partition, header.fingerprint, fingerprint, self.generation
+            )
         if topic_id and header.topic_id and topic_id != header.topic_id:
             raise _other_topic(topic, partition, header.topic_id, topic_id)
         return header
@@ -190,19 +230,28 @@ class WindowStore:
         """Write one batch, whole or not at all; calling again with the same update is harmless.
 
         Raises:
-            StoreUnavailableError: No answer; the write may or may not have happened, so call again or claim again.
+            StoreUnavailableError: No answer; the write may or may not have happened, so call again
+                or claim again.
             StoreError: The stored windows are damaged; nothing was written.
         """
         keys = self.keys(update.topic, update.partition)
         with translated(self._client):
-            return Outcome(self._scripts["apply"]([keys.header], update.arguments(keys.prefix)).decode())
+            return Outcome(
+                self._scripts["apply"]([keys.header], update.arguments(keys.prefix)).decode()
+            )
 
-    def declare_idle(self, topic: str, partition: int, header: Header, idle_frontier_ms: int) -> Outcome:
-        """Raise the idle frontier under the header's epoch; never lowers it, never moves the offset."""
+    def declare_idle(
+        self, topic: str, partition: int, header: Header, idle_frontier_ms: int
+    ) -> Outcome:
+        """Raise the idle frontier under the header's epoch; never lowers it, never moves the
+        offset.
+        """
         offset = "" if header.next_offset is None else header.next_offset
         args = [header.epoch, header.owner, offset, idle_frontier_ms]
         with translated(self._client):
-            return Outcome(self._scripts["idle"]([self.keys(topic, partition).header], args).decode())
+            return Outcome(
+                self._scripts["idle"]([self.keys(topic, partition).header], args).decode()
+            )
 
     def header(self, topic: str, partition: int) -> Header | None:
         """The stored header, or None when the partition was never claimed."""
@@ -233,7 +282,9 @@ class WindowStore:
                 item_ids += [slots[b"%d" % slot].decode() for slot in range(wanted)]
             except KeyError as error:
                 place = f"{keys.dictionary(chunk)} lacks slot {error}"
-                raise StoreError(f"the item dictionary is damaged: {place}, expected {wanted} slots") from None
+                raise StoreError(
+                    f"the item dictionary is damaged: {place}, expected {wanted} slots"
+                ) from None
         return item_ids
 
     def redriven(self, topic: str, partition: int, names: Sequence[bytes]) -> set[bytes]:
@@ -282,16 +333,22 @@ def translated(client: redis.Redis) -> Iterator[None]:
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreUnavailableError(
-            f"Redis at {_address_of(client)} does not answer: {error}", hint="is it running, and is redis.url right?"
+            f"Redis at {_address_of(client)} does not answer: {error}",
+            hint="is it running, and is redis.url right?",
         ) from None
     except redis.exceptions.OutOfMemoryError as error:
         raise StoreUnavailableError(
-            f"Redis at {_address_of(client)} is full: {error}", hint="raise maxmemory; nothing was written"
+            f"Redis at {_address_of(client)} is full: {error}",
+            hint="raise maxmemory; nothing was written",
         ) from None
     except redis.exceptions.ReadOnlyError as error:
-        raise StoreUnavailableError(f"Redis at {_address_of(client)} is a replica now: {error}") from None
+        raise StoreUnavailableError(
+            f"Redis at {_address_of(client)} is a replica now: {error}"
+        ) from None
     except (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError) as error:
-        raise StoreUnavailableError(f"Redis at {_address_of(client)} moves its keys: {error}") from None
+        raise StoreUnavailableError(
+            f"Redis at {_address_of(client)} moves its keys: {error}"
+        ) from None
     except redis.RedisError as error:
         raise StoreError(f"Redis at {_address_of(client)} refused a call: {error}") from None
 
@@ -301,7 +358,9 @@ def _address_of(client: redis.Redis) -> str:
     if cluster is not None:
         return "the cluster of " + ", ".join(sorted(node.name for node in cluster.get_nodes()))  # type: ignore[no-untyped-call]
     options = client.connection_pool.connection_kwargs
-    return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+    return str(
+        options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    )
 
 
 def _cluster(client: Any) -> redis.RedisCluster | None:
@@ -318,17 +377,22 @@ def _address(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _other_settings(topic: str, partition: int, stored: str, ours: str, generation: int) -> FingerprintError:
+def _other_settings(
+    topic: str, partition: int, stored: str, ours: str, generation: int
+) -> FingerprintError:
     return FingerprintError(
-        f"the windows of {topic} partition {partition} were folded under other settings: {_difference(stored, ours)}",
-        hint=f"`freshet ingest --from-beginning --into {generation + 1}` folds the log anew under these settings while "
+        f"the windows of {topic} partition {partition} were folded under other settings: "
+        f"{_difference(stored, ours)}",
+        hint=f"`freshet ingest --from-beginning --into {generation + 1}` folds the log anew "
+        "under these settings while "
         "the old windows stay in use; or take the settings back",
     )
 
 
 def _other_topic(topic: str, partition: int, stored: str, ours: str) -> LogLostError:
     return LogLostError(
-        f"{topic}:{partition}: the windows were folded from topic id {stored}, and {topic} is now {ours}: "
+        f"{topic}:{partition}: the windows were folded from topic id {stored}, and {topic} is "
+        f"now {ours}: "
         "it was deleted and made again, so offsets no longer mean the same records",
         hint=NEW_GENERATION_HINT,
     )

@@ -1,15 +1,17 @@
 """The bytes of one tile: one bucket of one chunk of 1,024 items, eight channels of integers.
 
-    byte 0        format version, 1
-    bytes 1-8     one descriptor a channel: low nibble 0 absent, 1 sparse, 2 dense; high nibble log2 of the width
-    then, for each channel that is present, in order:
-      sparse      u16 count, count x u16 positions (rising), count x width values (none of them zero)
-      dense       u16 length, length x width values (the last one not zero; the rest of the chunk is zero)
+    byte 0        format version, 1 bytes 1-8     one descriptor a channel: low nibble 0 absent, 1
+    sparse, 2 dense; high nibble log2 of the width then, for each channel that is present, in order:
+      sparse      u16 count, count x u16 positions (rising), count x width values (none of them
+      zero) dense       u16 length, length x width values (the last one not zero; the rest of the
+      chunk is zero)
 
-All numbers are little-endian and unsigned. The form is the smaller one (dense when equal) in the narrowest width that
-holds the channel's largest value, so that the same values always give the same bytes.
+All numbers are little-endian and unsigned. The form is the smaller one (dense when equal) in the
+narrowest width that holds the channel's largest value, so that the same values always give the same
+bytes.
 
-A *cell* is `channel * 1024 + position`; a *key* is `tile * 8192 + cell`, so one sorted array holds many sparse tiles.
+A *cell* is `channel * 1024 + position`; a *key* is `tile * 8192 + cell`, so one sorted array holds
+many sparse tiles.
 """
 
 from __future__ import annotations
@@ -127,7 +129,9 @@ class _Runs:
             _scatter(out, place[chosen], self.values[chosen], dtype)
 
     def _starts(self, tile: Int64, tile_starts: Int64) -> Int64:
-        """Where each run begins: after the tile's header and the runs of the same tile before it."""
+        """Where each run begins: after the tile's header and the runs of the same tile before
+        it.
+        """
         before: Int64 = np.cumsum(self.num_bytes) - self.num_bytes
         first_of_tile = np.searchsorted(tile, tile, side="left")
         return tile_starts[tile] + _HEADER_BYTES + before - before[first_of_tile]
@@ -139,7 +143,9 @@ def _tile_starts(runs: _Runs, num_tiles: int) -> Int64:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
 
 
-def _scatter(out: npt.NDArray[np.uint8], places: Int64, numbers: Int64, dtype: np.dtype[np.unsignedinteger]) -> None:
+def _scatter(
+    out: npt.NDArray[np.uint8], places: Int64, numbers: Int64, dtype: np.dtype[np.unsignedinteger]
+) -> None:
     """Write each number's little-endian bytes at its place."""
     if len(places):
         numbers_NB = numbers.astype(dtype).view(np.uint8).reshape(-1, dtype.itemsize)
@@ -197,7 +203,8 @@ _Run = tuple[int, npt.NDArray[np.uint16] | None, npt.NDArray[np.unsignedinteger]
 
 
 def _parse(data: bytes) -> list[_Run]:
-    """Each present channel as (channel, positions or None when dense from 0 on, values); views into the bytes.
+    """Each present channel as (channel, positions or None when dense from 0 on, values); views into
+    the bytes.
 
     Raises:
         StoreError: The bytes are not a tile.
@@ -212,7 +219,9 @@ def _parse(data: bytes) -> list[_Run]:
             continue
         form, log_width = descriptor & 15, descriptor >> 4
         if form > _DENSE or form == _ABSENT or log_width >= len(_WIDTHS) or place + 2 > len(data):
-            raise _broken(data, f"channel {channel} has descriptor {descriptor} at byte {1 + channel}")
+            raise _broken(
+                data, f"channel {channel} has descriptor {descriptor} at byte {1 + channel}"
+            )
         count = data[place] | data[place + 1] << 8
         place += 2
         dtype = _WIDTHS[log_width]
@@ -224,7 +233,9 @@ def _parse(data: bytes) -> list[_Run]:
             positions = np.frombuffer(data, _U16, count, place)
             place += 2 * count
             if positions[-1] >= CHUNK_ITEMS or not (positions[1:] > positions[:-1]).all():
-                raise _broken(data, f"channel {channel} has positions that do not rise below {CHUNK_ITEMS}")
+                raise _broken(
+                    data, f"channel {channel} has positions that do not rise below {CHUNK_ITEMS}"
+                )
         found.append((channel, positions, np.frombuffer(data, dtype, count, place)))
         place = end
     if place != len(data):

@@ -1,4 +1,6 @@
-"""One record of an event topic as the recount reads it: the standard library's JSON, then the rules, plainly. Pure."""
+"""One record of an event topic as the recount reads it: the standard library's JSON, then the
+rules, plainly. Pure.
+"""
 
 from __future__ import annotations
 
@@ -86,9 +88,13 @@ def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
     try:
         text = value.decode("utf-8")
         _check_depth(text, settings.events.max_depth)
-        record = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer)
+        record = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer
+        )
         if "\\u" in text:
-            json.dumps(record, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+            json.dumps(record, ensure_ascii=False).encode(
+                "utf-8"
+            )  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise BadRecordError(str(error)) from None
     if not isinstance(record, dict):
@@ -157,9 +163,15 @@ def _field(record: Any, name: str, path: str) -> Any:
         if value is None:
             continue
         if name == "event_time":
-            good = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+            good = isinstance(value, str) or (
+                isinstance(value, int) and not isinstance(value, bool)
+            )
         elif name in NUMBERS:
-            good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+            good = (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and abs(value) < float("inf")
+            )
         else:
             good = isinstance(value, str) and (name != "kind" or value in CLICKS)
         if not good:
@@ -173,7 +185,9 @@ def _order_lines(record: Any, fields: dict[str, Any], settings: Settings) -> lis
     for given in _values(record, mapping.get("lines", "lines").split(".")):
         if given is not None and not isinstance(given, list):
             raise BadRecordError("lines is not a list")
-        whole = given if given is None else [_line_fields(line, mapping, series_by) for line in given]
+        whole = (
+            given if given is None else [_line_fields(line, mapping, series_by) for line in given]
+        )
     if whole is None:
         return [_order_line(fields, series_by)]
     if not whole:
@@ -202,8 +216,14 @@ def _order_line(fields: dict[str, Any], series_by: tuple[str, ...]) -> Line:
     if quantity < 0:
         amounts = {"returns": -thousandths}
     else:
-        amounts = {"units": thousandths, "revenue": (thousandths * price + 500) // 1_000, "orders": 1}
-    return Line(_item_id(fields, series_by), {name: amount for name, amount in amounts.items() if amount})
+        amounts = {
+            "units": thousandths,
+            "revenue": (thousandths * price + 500) // 1_000,
+            "orders": 1,
+        }
+    return Line(
+        _item_id(fields, series_by), {name: amount for name, amount in amounts.items() if amount}
+    )
 
 
 def _item_id(fields: dict[str, Any], series_by: tuple[str, ...]) -> str:

@@ -1,7 +1,8 @@
-"""Windows counted a second time, slowly and plainly, to check the first count: dictionaries, one record at a time.
+"""Windows counted a second time, slowly and plainly, to check the first count: dictionaries, one
+record at a time.
 
-It is written from the rules, not from the code that folds: it shares no code with codec, watermark, dedupe, windows or
-partition, and reads JSON with the standard library. Pure.
+It is written from the rules, not from the code that folds: it shares no code with codec, watermark,
+dedupe, windows or partition, and reads JSON with the standard library. Pure.
 """
 
 from __future__ import annotations
@@ -43,7 +44,13 @@ class Recount:
     _newest_minute: dict[int, int] = field(default_factory=dict)
     _sums: dict[int, dict[int, dict[tuple[str, str], int]]] = field(default_factory=dict)
 
-    def take(self, key: bytes | None, value: bytes | None, timestamp_ms: int, redrive: bytes | None = None) -> Verdict:
+    def take(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        redrive: bytes | None = None,
+    ) -> Verdict:
         """Judge and count the next record of the log; `redrive` is its header `freshet-redrive`."""
         verdict = self._judge(key, value, timestamp_ms, redrive)
         self.books["read"] += 1
@@ -64,11 +71,15 @@ class Recount:
         }
 
     def oldest_bucket(self, resolution_ms: int) -> int | None:
-        """The first bucket whose end + n x resolution is after the watermark; None before the first event."""
+        """The first bucket whose end + n x resolution is after the watermark; None before the first
+        event.
+        """
         watermark_ms = self._watermark_ms
         if watermark_ms is None:
             return None
-        (count,) = (r.buckets for r in self.settings.windows.resolutions if r.resolution_ms == resolution_ms)
+        (count,) = (
+            r.buckets for r in self.settings.windows.resolutions if r.resolution_ms == resolution_ms
+        )
         bucket = watermark_ms // resolution_ms - count - 4
         while self._end_ms(bucket, resolution_ms) + count * resolution_ms <= watermark_ms:
             bucket += 1
@@ -76,9 +87,15 @@ class Recount:
 
     @property
     def _watermark_ms(self) -> int | None:
-        return None if self.frontier_ms is None else self.frontier_ms - self.settings.windows.out_of_order_ms
+        return (
+            None
+            if self.frontier_ms is None
+            else self.frontier_ms - self.settings.windows.out_of_order_ms
+        )
 
-    def _judge(self, key: bytes | None, value: bytes | None, timestamp_ms: int, redrive: bytes | None) -> Verdict:
+    def _judge(
+        self, key: bytes | None, value: bytes | None, timestamp_ms: int, redrive: bytes | None
+    ) -> Verdict:
         windows, watermark_ms = self.settings.windows, self._watermark_ms
         try:
             event = read_event(self.kind, key, value, self.settings)
@@ -92,13 +109,21 @@ class Recount:
             self._redrives.add(redrive)
         else:
             self._move_frontier(event.event_time_ms)
-            if watermark_ms is not None and event.event_time_ms + windows.allowed_lateness_ms < watermark_ms:
+            if (
+                watermark_ms is not None
+                and event.event_time_ms + windows.allowed_lateness_ms < watermark_ms
+            ):
                 return "late_dropped"
-        name, minute = xxhash.xxh3_64_intdigest(event.event_id.encode()), event.event_time_ms // 60_000
+        name, minute = (
+            xxhash.xxh3_64_intdigest(event.event_id.encode()),
+            event.event_time_ms // 60_000,
+        )
         known = self._newest_minute.get(name)
         if known is not None and self._counts_still(known, watermark_ms):
             return "duplicate"
-        new_items = {line.item_id: None for line in event.lines if line.item_id not in self.item_ids}
+        new_items = {
+            line.item_id: None for line in event.lines if line.item_id not in self.item_ids
+        }
         if len(self.item_ids) + len(new_items) > windows.max_items_per_partition:
             return "dead_letter"
         self.item_ids.update(new_items)
@@ -128,7 +153,10 @@ class Recount:
 
     def _counts_still(self, minute: int, watermark_ms: int | None) -> bool:
         """Whether an applied record of that minute still makes duplicates."""
-        return watermark_ms is None or (minute + 1) * 60_000 + self.settings.windows.allowed_lateness_ms > watermark_ms
+        return (
+            watermark_ms is None
+            or (minute + 1) * 60_000 + self.settings.windows.allowed_lateness_ms > watermark_ms
+        )
 
     def _apply(self, event: Event, watermark_ms: int | None) -> None:
         if self.first_event_ms is None or event.event_time_ms < self.first_event_ms:
@@ -138,7 +166,10 @@ class Recount:
         for resolution in self.settings.windows.resolutions:
             bucket = self._bucket(event.event_time_ms, resolution.resolution_ms)
             end_ms = self._end_ms(bucket, resolution.resolution_ms)
-            if watermark_ms is not None and end_ms + resolution.buckets * resolution.resolution_ms <= watermark_ms:
+            if (
+                watermark_ms is not None
+                and end_ms + resolution.buckets * resolution.resolution_ms <= watermark_ms
+            ):
                 continue
             buckets = self._sums.setdefault(resolution.resolution_ms, {})
             amounts = buckets.setdefault(bucket, defaultdict(int))
@@ -153,5 +184,9 @@ class Recount:
             for bucket in [bucket for bucket in buckets if oldest is not None and bucket < oldest]:
                 del buckets[bucket]
         watermark_ms = self._watermark_ms
-        live = {name: at for name, at in self._newest_minute.items() if self._counts_still(at, watermark_ms)}
+        live = {
+            name: at
+            for name, at in self._newest_minute.items()
+            if self._counts_still(at, watermark_ms)
+        }
         self._newest_minute = live

@@ -1,7 +1,8 @@
 """`freshet verify`: count the log again, independently, and compare with the stored windows.
 
-Each partition's stored windows are read first, each resolution as it was at one offset; then the log is read from the
-state's first offset, and compared whenever such an offset is reached. So it can run while ingest does.
+Each partition's stored windows are read first, each resolution as it was at one offset; then the
+log is read from the state's first offset, and compared whenever such an offset is reached. So it
+can run while ingest does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import numpy as np
 
 from freshet.stream.config import Resolution, Settings
 from freshet.stream.errors import BrokerError, LogLostError, StoreError
-from freshet.stream.kafka import Consumer, Message, TopicPartition, broker_errors, consumer, headers_of, log_range, take
+from freshet.stream.kafka import (
+    Consumer,
+    Message,
+    TopicPartition,
+    broker_errors,
+    consumer,
+    headers_of,
+    log_range,
+    take,
+)
 from freshet.stream.read.follow import Look, PartitionFollower, TileId
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.store.grid import Grid
@@ -62,7 +72,9 @@ class Difference:
 
 @dataclass(slots=True)
 class PartitionReport:
-    """What was found of one partition. `log_missing` says why it could not be recounted, or is None."""
+    """What was found of one partition. `log_missing` says why it could not be recounted, or is
+    None.
+    """
 
     topic: str
     partition: int
@@ -95,7 +107,9 @@ class Report:
 
     @property
     def agrees(self) -> bool:
-        """Whether everything stored was recounted and is the same; False when nothing could be compared."""
+        """Whether everything stored was recounted and is the same; False when nothing could be
+        compared.
+        """
         return bool(self.partitions) and not self.differences and not self.log_missing
 
     def as_dict(self) -> dict[str, Any]:
@@ -116,12 +130,18 @@ class Report:
         if not self.partitions:
             return f"there are no windows under generation {self.generation}: nothing was compared"
         totals = self.as_dict()
-        compared = f"{totals['cells']} cells from {totals['records']} records of {len(self.partitions)} partitions"
+        compared = (
+            f"{totals['cells']} cells from {totals['records']} records of "
+            f"{len(self.partitions)} partitions"
+        )
         lines = [f"the log is gone: {why}" for why in self.log_missing]
         for part in self.partitions:
             if part.first_offset > 0:
                 place = f"{part.topic}:{part.partition}"
-                lines.append(f"{place} begins at offset {part.first_offset}: what the log held before is not in it")
+                lines.append(
+                    f"{place} begins at offset {part.first_offset}: what the log held before "
+                    "is not in it"
+                )
         lines += [difference.as_text() for difference in self.shown]
         if self.differences > len(self.shown):
             lines.append(f"and {self.differences - len(self.shown)} more")
@@ -158,13 +178,18 @@ class Snapshot:
             values_CN = decode(data)
             for channel, column in np.argwhere(values_CN).tolist():
                 slot = chunk * CHUNK_ITEMS + column
-                item_id = self.item_ids[slot] if slot < len(self.item_ids) else f"(no item in slot {slot})"
+                item_id = (
+                    self.item_ids[slot]
+                    if slot < len(self.item_ids)
+                    else f"(no item in slot {slot})"
+                )
                 cells[bucket, item_id, CHANNELS[channel]] = int(values_CN[channel, column])
         return cells
 
 
 def verify(settings: Settings) -> Report:
-    """Recount every partition that has windows and compare all channels, buckets, resolutions and books.
+    """Recount every partition that has windows and compare all channels, buckets, resolutions and
+    books.
 
     Blocks for as long as it takes to read the log: about half a minute a million records.
 
@@ -175,7 +200,10 @@ def verify(settings: Settings) -> Report:
     client = connect(settings.redis)
     store = WindowStore(client, current_generation(client, settings.redis.generation))
     report = Report(store.generation)
-    kinds: dict[str, Kind] = {settings.kafka.topics.orders: "orders", settings.kafka.topics.clicks: "clicks"}
+    kinds: dict[str, Kind] = {
+        settings.kafka.topics.orders: "orders",
+        settings.kafka.topics.clicks: "clicks",
+    }
     for topic, partition in store.partitions():
         header = store.header(topic, partition)
         if topic in kinds and header is not None and header.next_offset is not None:
@@ -187,7 +215,9 @@ def verify(settings: Settings) -> Report:
 def _snapshots(client: Any, keys: Keys, settings: Settings) -> list[Snapshot]:
     """Every resolution of a partition, in the order of their offsets."""
     with translated(client):
-        snapshots = [_snapshot(client, keys, width, settings) for width in settings.windows.resolutions]
+        snapshots = [
+            _snapshot(client, keys, width, settings) for width in settings.windows.resolutions
+        ]
     return sorted(snapshots, key=lambda snapshot: snapshot.offset)
 
 
@@ -200,7 +230,9 @@ def _snapshot(client: Any, keys: Keys, resolution: Resolution, settings: Setting
         look = Look.of(*pipe.execute())
         if look.header is None:
             continue
-        change = follower.read(look, _wanted(look.header, grid, resolution.buckets, settings.windows.out_of_order_ms))
+        change = follower.read(
+            look, _wanted(look.header, grid, resolution.buckets, settings.windows.out_of_order_ms)
+        )
         if change is not None:
             return Snapshot(grid, change.header, change.item_ids, change.tiles)
     raise StoreError(
@@ -210,7 +242,9 @@ def _snapshot(client: Any, keys: Keys, resolution: Resolution, settings: Setting
 
 
 def _wanted(header: Header, grid: Grid, count: int, out_of_order_ms: int) -> range:
-    """Every bucket that may be stored: from the oldest that is retained, or the first of all, to the newest."""
+    """Every bucket that may be stored: from the oldest that is retained, or the first of all, to
+    the newest.
+    """
     newest_ms = header.newest_ms
     if newest_ms is None or header.first_event_ms is None:
         return range(0)
@@ -221,7 +255,12 @@ def _wanted(header: Header, grid: Grid, count: int, out_of_order_ms: int) -> ran
 
 
 def _verify_partition(
-    topic: str, partition: int, kind: Kind, snapshots: list[Snapshot], settings: Settings, report: Report
+    topic: str,
+    partition: int,
+    kind: Kind,
+    snapshots: list[Snapshot],
+    settings: Settings,
+    report: Report,
 ) -> None:
     """Recount one partition into the report."""
     first, end = snapshots[-1].header.first_offset, snapshots[-1].offset
@@ -229,14 +268,18 @@ def _verify_partition(
     part = PartitionReport(topic, partition, first, end)
     report.partitions.append(part)
     recount, waiting = Recount(kind, settings), list(snapshots)
-    reader = consumer(settings, "verify", enable_partition_eof=True, queued_max_messages_kbytes=8_192)
+    reader = consumer(
+        settings, "verify", enable_partition_eof=True, queued_max_messages_kbytes=8_192
+    )
     try:
         part.log_missing = _missing(log_range(reader, topic, partition), part)
         if part.log_missing is None:
             for message in _messages(reader, part):
                 while waiting and waiting[0].offset <= (message.offset() or 0):
                     _compare(waiting.pop(0), recount, part, report)
-                recount.take(message.key(), message.value(), message.timestamp()[1], _redrive_of(message))
+                recount.take(
+                    message.key(), message.value(), message.timestamp()[1], _redrive_of(message)
+                )
                 part.records += 1
             for snapshot in waiting:
                 _compare(snapshot, recount, part, report)
@@ -272,7 +315,9 @@ def _messages(reader: Consumer, part: PartitionReport) -> Iterator[Message]:
         if taken.messages:
             heard = time.monotonic()
         elif time.monotonic() - heard > MAX_SILENCE_S:
-            raise BrokerError(f"{topic}:{partition} sent nothing after offset {position} for {MAX_SILENCE_S:g} s")
+            raise BrokerError(
+                f"{topic}:{partition} sent nothing after offset {position} for {MAX_SILENCE_S:g} s"
+            )
 
 
 def _redrive_of(message: Message) -> bytes | None:
@@ -295,7 +340,11 @@ def _compare(snapshot: Snapshot, recount: Recount, part: PartitionReport, report
         if found != expected:
             bucket, item_id, channel = cell
             place = (item_id, width_ms, snapshot.grid.start_ms(bucket))
-            _note(Difference(part.topic, part.partition, channel, found, expected, *place), part, report)
+            _note(
+                Difference(part.topic, part.partition, channel, found, expected, *place),
+                part,
+                report,
+            )
 
 
 def _header_pairs(snapshot: Snapshot, recount: Recount) -> Iterator[tuple[str, Any, Any]]:
@@ -305,7 +354,9 @@ def _header_pairs(snapshot: Snapshot, recount: Recount) -> Iterator[tuple[str, A
     for time_ms in TIMES:
         yield time_ms, getattr(header, time_ms), getattr(recount, time_ms)
     yield "items", header.items, len(recount.item_ids)
-    for slot, (stored, recounted) in enumerate(zip(snapshot.item_ids, recount.item_ids, strict=False)):
+    for slot, (stored, recounted) in enumerate(
+        zip(snapshot.item_ids, recount.item_ids, strict=False)
+    ):
         if stored != recounted:
             yield f"item in slot {slot}", stored, recounted
             return

@@ -1,4 +1,6 @@
-"""The command line as others rely on it: fast help, one clear line for a known error, no traceback."""
+"""The command line as others rely on it: fast help, one clear line for a known error, no
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,14 @@ PROMISED = (
 )
 
 
-def run(*args: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: str, env: dict[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, **(env or {})}
     command = [sys.executable, "-m", "freshet", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, cwd=cwd, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=environ, cwd=cwd, check=False
+    )
 
 
 def test_help_names_every_promised_command() -> None:
@@ -37,14 +43,19 @@ def test_help_answers_without_importing_heavy_libraries() -> None:
         "import sys\nfrom freshet.cli.main import app\n"
         "from typer.testing import CliRunner\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
-        "print([n for n in ('torch', 'numpy', 'redis', 'confluent_kafka', 'pydantic') if n in sys.modules])"
+        "print([n for n in ('torch', 'numpy', 'redis', 'confluent_kafka', 'pydantic') if n in "
+        "sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_help_takes_little_more_work_than_the_help_of_an_empty_program() -> None:
-    """300 ms on an idle core; a bound in seconds says more of a busy core's neighbours than of the code."""
+    """300 ms on an idle core; a bound in seconds says more of a busy core's neighbours than of the
+    code.
+    """
     empty = ["-c", "import typer; typer.run(lambda: None)", "--help"]
     pairs = [(cpu_s(["-m", "freshet", "--help"]), cpu_s(empty)) for _ in range(8)]
     assert min(help_s for help_s, _ in pairs) < 1.6 * min(empty_s for _, empty_s in pairs), pairs
@@ -52,7 +63,9 @@ def test_help_takes_little_more_work_than_the_help_of_an_empty_program() -> None
 
 def cpu_s(arguments: list[str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60, cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, *arguments], capture_output=True, timeout=60, cwd=ROOT, check=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -67,7 +80,13 @@ def test_a_wrong_setting_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
 
 
 def test_a_missing_redis_is_one_line_and_exit_status_1() -> None:
-    done = run("windows", "export", "--resolution-ms", "3600000", env={"FRESHET_REDIS__URL": "redis://127.0.0.1:1/0"})
+    done = run(
+        "windows",
+        "export",
+        "--resolution-ms",
+        "3600000",
+        env={"FRESHET_REDIS__URL": "redis://127.0.0.1:1/0"},
+    )
     assert done.returncode == 1
     assert "127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr

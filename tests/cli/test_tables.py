@@ -21,16 +21,22 @@ RUN = CliRunner()
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A table with one short series, in a folder of its own, and the test's models instead of the real ones."""
+    """A table with one short series, in a folder of its own, and the test's models instead of the
+    real ones.
+    """
     monkeypatch.setattr(contest, "make", make)
     monkeypatch.setattr(contest, "names", lambda: ("seasonal_naive", "constant"))
     frame = long_table(items=3, days=40)
-    frame[(frame.sku != "sku2") | (frame.day >= "2024-02-01")].to_csv(tmp_path / "sales.csv", index=False)
+    frame[(frame.sku != "sku2") | (frame.day >= "2024-02-01")].to_csv(
+        tmp_path / "sales.csv", index=False
+    )
     return tmp_path / "sales.csv"
 
 
 def arguments(table: Path, *others: str) -> list[str]:
-    columns = f"--data {table} --item-id sku --time day --target sold --known promo,colour --past visits"
+    columns = (
+        f"--data {table} --item-id sku --time day --target sold --known promo,colour --past visits"
+    )
     return [*f"backtest {columns} --frequency D --prediction-length 5 --windows 2".split(), *others]
 
 
@@ -58,7 +64,9 @@ def test_a_comparison_prints_a_table_and_writes_what_is_asked_for(table: Path) -
 
 
 def test_a_failed_model_is_said_and_the_exit_status_is_1(table: Path) -> None:
-    done = RUN.invoke(app, arguments(table, "--models", "seasonal_naive,raises"), catch_exceptions=False)
+    done = RUN.invoke(
+        app, arguments(table, "--models", "seasonal_naive,raises"), catch_exceptions=False
+    )
     assert done.exit_code == 1
     assert "raises failed in 1 of 2 windows: RuntimeError: no forecast today" in done.stdout
     assert "0." in next(line for line in done.stdout.splitlines() if "seasonal_naive" in line)
@@ -75,15 +83,23 @@ def test_a_failed_model_is_said_and_the_exit_status_is_1(table: Path) -> None:
         (["--json", "nowhere/r.json"], "nowhere is no folder"),
     ],
 )
-def test_what_cannot_work_is_said_before_anything_is_computed(table: Path, others: list[str], message: str) -> None:
+def test_what_cannot_work_is_said_before_anything_is_computed(
+    table: Path, others: list[str], message: str
+) -> None:
     with pytest.raises(InvalidInputError, match=message):
         RUN.invoke(app, arguments(table, *others), catch_exceptions=False)
 
 
-def test_a_known_data_set_is_prepared_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pd.DataFrame({"month": ["1998-01"], "part_1": [np.nan]}).to_parquet(tmp_path / "carparts_monthly.parquet")
+def test_a_known_data_set_is_prepared_from_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pd.DataFrame({"month": ["1998-01"], "part_1": [np.nan]}).to_parquet(
+        tmp_path / "carparts_monthly.parquet"
+    )
     out = tmp_path / "table.parquet"
-    done = RUN.invoke(app, ["data", "prepare", "car_parts", "-o", str(out), "--from", str(tmp_path)])
+    done = RUN.invoke(
+        app, ["data", "prepare", "car_parts", "-o", str(out), "--from", str(tmp_path)]
+    )
     assert (done.exit_code, done.stdout) == (0, f"1 rows in {out}\n")
     out.unlink()
     monkeypatch.setenv("FRESHET_DATA", str(tmp_path))

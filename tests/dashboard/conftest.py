@@ -50,8 +50,16 @@ class Make:
             "residual": 0.0,
             "covered_80": True,
         }
-        whole = {name: more.pop(name) for name in list(more) if name in ("actual", "segment", "resolution_ms")}
-        values: dict[str, Any] = {"segment": "Boots", "resolution_ms": HOUR_MS, "actual": 10.0} | whole
+        whole = {
+            name: more.pop(name)
+            for name in list(more)
+            if name in ("actual", "segment", "resolution_ms")
+        }
+        values: dict[str, Any] = {
+            "segment": "Boots",
+            "resolution_ms": HOUR_MS,
+            "actual": 10.0,
+        } | whole
         start_ms = hour * HOUR_MS
         return Score(
             item_id=item_id,
@@ -86,13 +94,19 @@ class Make:
             assert view.apply(kind, b"key", encode(record), 0), (kind, record)
         return view
 
-    def actuals(self, units: dict[str, list[float]], *, end_hour: int = 100, books: Books | None = None) -> Actuals:
+    def actuals(
+        self, units: dict[str, list[float]], *, end_hour: int = 100, books: Books | None = None
+    ) -> Actuals:
         """Hourly units that end at `end_hour`; other channels are ten times as much."""
         length = max((len(row) for row in units.values()), default=0)
         table = np.array(list(units.values()), np.float32).reshape(len(units), length)
-        values = {channel: table if channel == "units" else 10 * table for channel in SHOWN_CHANNELS}
+        values = {
+            channel: table if channel == "units" else 10 * table for channel in SHOWN_CHANNELS
+        }
         rows = {item_id: row for row, item_id in enumerate(units)}
-        return Actuals(HOUR_MS, (end_hour - length) * HOUR_MS, length, rows, values, books or Books())
+        return Actuals(
+            HOUR_MS, (end_hour - length) * HOUR_MS, length, rows, values, books or Books()
+        )
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,9 @@ from freshet.stream.config import DAY_MS, HOUR_MS
 def test_wql_is_pinball_over_what_was_sold(make: Any) -> None:
     known = Accuracy(HOUR_MS)
     known.apply(make.score(pinball=3.0, seasonal_naive_pinball=6.0, actual=10.0))
-    known.apply(make.score("B|n", pinball=1.0, seasonal_naive_pinball=6.0, actual=30.0, covered_80=False))
+    known.apply(
+        make.score("B|n", pinball=1.0, seasonal_naive_pinball=6.0, actual=30.0, covered_80=False)
+    )
     sums = known.overall[100 * HOUR_MS]
     assert (sums.wql(), sums.naive_wql(), sums.coverage()) == (0.1, 0.3, 0.5)
 
@@ -40,7 +42,10 @@ def test_the_model_is_held_against_naive_on_the_same_steps_only(make: Any) -> No
 def test_without_any_naive_the_model_stands_alone_and_nothing_sold_has_no_error(make: Any) -> None:
     known = Accuracy(HOUR_MS)
     known.apply(make.score(pinball=2.0, seasonal_naive_pinball=None, actual=4.0))
-    assert (known.overall[100 * HOUR_MS].wql(), known.overall[100 * HOUR_MS].naive_wql()) == (0.5, None)
+    assert (known.overall[100 * HOUR_MS].wql(), known.overall[100 * HOUR_MS].naive_wql()) == (
+        0.5,
+        None,
+    )
     assert Sums().wql() is None and Sums().coverage() is None
 
 
@@ -62,12 +67,18 @@ def test_only_the_newest_buckets_are_kept_and_older_scores_are_refused(
     known = Accuracy(HOUR_MS)
     for hour in (10, 11, 12, 13):
         known.apply(make.score(hour=hour))
-    assert sorted(known.overall) == sorted(known.by_segment["Boots"]) == [h * HOUR_MS for h in (11, 12, 13)]
+    assert (
+        sorted(known.overall)
+        == sorted(known.by_segment["Boots"])
+        == [h * HOUR_MS for h in (11, 12, 13)]
+    )
     assert not known.apply(make.score("B|n", hour=9))
     assert known.apply(make.score("B|n", hour=11))
 
 
-def test_groups_beyond_the_maximum_push_out_the_one_longest_silent(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_beyond_the_maximum_push_out_the_one_longest_silent(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(accuracy, "MAX_GROUPS", 2)
     known = Accuracy(HOUR_MS)
     for hour, segment in ((10, "a"), (12, "b"), (13, "c")):
@@ -75,7 +86,9 @@ def test_groups_beyond_the_maximum_push_out_the_one_longest_silent(make: Any, mo
     assert set(known.by_segment) == {"b", "c"}
 
 
-def test_items_beyond_the_maximum_are_not_scored(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_beyond_the_maximum_are_not_scored(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(accuracy, "MAX_SCORED_ITEMS", 1)
     known = Accuracy(HOUR_MS)
     assert known.apply(make.score("A|n"))
@@ -86,8 +99,12 @@ hours_and_losses = st.dictionaries(st.integers(0, 80), st.integers(1, 50), min_s
 
 
 @given(hours_and_losses)
-def test_each_point_of_the_curve_is_the_sum_of_the_day_that_ends_there(losses: dict[int, int]) -> None:
-    buckets = {hour * HOUR_MS: Sums(pinball=loss, actual=100.0, steps=1) for hour, loss in losses.items()}
+def test_each_point_of_the_curve_is_the_sum_of_the_day_that_ends_there(
+    losses: dict[int, int],
+) -> None:
+    buckets = {
+        hour * HOUR_MS: Sums(pinball=loss, actual=100.0, steps=1) for hour, loss in losses.items()
+    }
     for start_ms, sums in rolling(buckets):
         naive = sum(b.pinball for at, b in buckets.items() if start_ms - DAY_MS < at <= start_ms)
         assert sums.pinball == pytest.approx(naive)

@@ -19,7 +19,9 @@ def test_integers_become_units_and_currency_and_the_unobserved_becomes_nan() -> 
     values_ICB[0, CHANNELS.index("revenue")] = [19_990_000, 0]
     observed_ICB = np.ones_like(values_ICB, bool)
     observed_ICB[0, CHANNELS.index("views")] = False
-    found = snapshot(WindowView(values_ICB, observed_ICB, 5 * HOUR_MS), {"A|n": 0}, HOUR_MS, Books())
+    found = snapshot(
+        WindowView(values_ICB, observed_ICB, 5 * HOUR_MS), {"A|n": 0}, HOUR_MS, Books()
+    )
     assert found.values["units"].tolist() == [[2.5, 0.0]]
     assert found.values["revenue"].tolist() == [[1999.0, 0.0]]
     assert np.isnan(found.values["views"]).all()

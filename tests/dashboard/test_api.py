@@ -21,19 +21,32 @@ NOW = Moment(now_ms=100 * HOUR_MS + 1_000, speed=900.0, events_per_s=12.34, fore
 @pytest.fixture
 def view(make: Any) -> Any:
     return make.view(
-        ("catalog", CatalogEntry(sku="A", title="Trail boot", category="Boots", brand="Larch", unit_price=99.0)),
+        (
+            "catalog",
+            CatalogEntry(
+                sku="A", title="Trail boot", category="Boots", brand="Larch", unit_price=99.0
+            ),
+        ),
         ("catalog", CatalogEntry(sku="B", title="Tent", category="Camping")),
         ("inventory", InventoryLevel(sku="A", region="north", on_hand=7, as_of=0)),
-        ("promotions", Promotion(promotion_id="p", sku="A", starts_at=0, ends_at=101 * HOUR_MS, discount=0.3)),
+        (
+            "promotions",
+            Promotion(promotion_id="p", sku="A", starts_at=0, ends_at=101 * HOUR_MS, discount=0.3),
+        ),
         ("forecasts", make.forecast("A|north", 100)),
-        ("forecasts", make.forecast("B|south", 100, quantiles=[[0.0, 1.0, 2.0]] * 24, status="cold_start")),
+        (
+            "forecasts",
+            make.forecast("B|south", 100, quantiles=[[0.0, 1.0, 2.0]] * 24, status="cold_start"),
+        ),
         ("scores", make.score(hour=99, pinball=2.0, seasonal_naive_pinball=4.0, actual=10.0)),
         ("drift", make.drift(detected_at_ms=99 * HOUR_MS)),
     )
 
 
 def test_the_overview_counts_and_compares(view: Any, make: Any) -> None:
-    actuals = make.actuals({"A|north": [1, 2], "C|west": [4, math.nan]}, books=Books(read=9, applied=8, duplicate=1))
+    actuals = make.actuals(
+        {"A|north": [1, 2], "C|west": [4, math.nan]}, books=Books(read=9, applied=8, duplicate=1)
+    )
     found = api.overview(view, actuals, NOW)
     assert found["clock"] == {"now_ms": NOW.now_ms, "speed": 900.0}
     assert found["events"] == {
@@ -41,7 +54,12 @@ def test_the_overview_counts_and_compares(view: Any, make: Any) -> None:
     }  # fmt: skip
     assert found["forecasts"]["items"] == 2 and found["items"] == 2
     assert (found["units_day"], found["revenue_day"]) == (7.0, 70.0)
-    assert found["scores"] == {"matured": 1, "wql": 0.2, "seasonal_naive_wql": 0.4, "coverage_80": 1.0}
+    assert found["scores"] == {
+        "matured": 1,
+        "wql": 0.2,
+        "seasonal_naive_wql": 0.4,
+        "coverage_80": 1.0,
+    }
     assert found["weights_version"] == "base" and found["drift"] == {"active": 1, "warning": 0}
 
 
@@ -82,12 +100,22 @@ def test_the_list_sorts_searches_and_turns_pages(view: Any, make: Any) -> None:
 def test_a_row_holds_two_days_of_sales_and_a_day_of_forecast(view: Any, make: Any) -> None:
     actuals = make.actuals({"A|north": [1.0] * 60})
     row = api.items(view, actuals, ItemQuery(text="boot"))["items"][0]
-    assert (row["title"], row["category"], row["region"], row["status"]) == ("Trail boot", "Boots", "north", "ok")
+    assert (row["title"], row["category"], row["region"], row["status"]) == (
+        "Trail boot",
+        "Boots",
+        "north",
+        "ok",
+    )
     assert row["spark"] == {"start_ms": 52 * HOUR_MS, "units": [1.0] * 48}
     assert row["units_day"] == 24.0
     assert row["expected_day"] == 48.0  # 24 steps with quantiles 1, 2, 3: mean 2
     assert row["change"] == 1.0
-    assert row["forecast"] == {"cutoff_ms": 100 * HOUR_MS, "p10": [1.0] * 24, "p50": [2.0] * 24, "p90": [3.0] * 24}
+    assert row["forecast"] == {
+        "cutoff_ms": 100 * HOUR_MS,
+        "p10": [1.0] * 24,
+        "p50": [2.0] * 24,
+        "p90": [3.0] * 24,
+    }
 
 
 def test_the_item_has_fan_history_past_forecasts_and_promotions(view: Any, make: Any) -> None:
@@ -105,8 +133,21 @@ def test_the_item_has_fan_history_past_forecasts_and_promotions(view: Any, make:
     assert found["actuals"]["units"] == [1.0, None, 2.0]
     assert found["forecast"]["levels"] == [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]
     # Straight between levels, flat beyond the outermost.
-    assert [row[0] for row in found["forecast"]["quantiles"]] == [1.0, 1.0, 1.375, 2.0, 2.625, 3.0, 3.0]
-    assert found["past"]["step"] == {"start_ms": [100 * HOUR_MS], "p10": [1.0], "p50": [2.0], "p90": [3.0]}
+    assert [row[0] for row in found["forecast"]["quantiles"]] == [
+        1.0,
+        1.0,
+        1.375,
+        2.0,
+        2.625,
+        3.0,
+        3.0,
+    ]
+    assert found["past"]["step"] == {
+        "start_ms": [100 * HOUR_MS],
+        "p10": [1.0],
+        "p50": [2.0],
+        "p90": [3.0],
+    }
     assert found["past"]["day"]["start_ms"] == [123 * HOUR_MS]
     assert [band["discount"] for band in found["promotions"]] == [0.3]
 
@@ -114,15 +155,29 @@ def test_the_item_has_fan_history_past_forecasts_and_promotions(view: Any, make:
 def test_an_item_with_sales_but_no_forecast_is_shown_waiting(view: Any, make: Any) -> None:
     found = api.item(view, make.actuals({"C\\|1|west": [1.0]}), NOW, "C\\|1|west")
     assert found is not None
-    assert (found["sku"], found["region"], found["forecast"], found["past"]) == ("C|1", "west", None, {})
+    assert (found["sku"], found["region"], found["forecast"], found["past"]) == (
+        "C|1",
+        "west",
+        None,
+        {},
+    )
     assert found["about"]["unit_price"] is None and found["about"]["on_hand"] is None
 
 
-def test_the_error_has_a_point_for_each_bucket_and_marks_what_happened(view: Any, make: Any) -> None:
+def test_the_error_has_a_point_for_each_bucket_and_marks_what_happened(
+    view: Any, make: Any
+) -> None:
     view.models.extend([make.model("training", "v2", 99.5), make.model("promoted", "v2", 99.6)])
     found = api.errors(view, "", 100)
-    assert (found["at_ms"], found["wql"], found["seasonal_naive_wql"]) == ([100 * HOUR_MS], [0.2], [0.4])
-    assert [(mark["kind"], mark["label"]) for mark in found["markers"]] == [("drift", "Boots"), ("promoted", "v2")]
+    assert (found["at_ms"], found["wql"], found["seasonal_naive_wql"]) == (
+        [100 * HOUR_MS],
+        [0.2],
+        [0.4],
+    )
+    assert [(mark["kind"], mark["label"]) for mark in found["markers"]] == [
+        ("drift", "Boots"),
+        ("promoted", "v2"),
+    ]
     assert found["segments"] == ["Boots"]
     tents = api.errors(view, "Tents", 100)
     assert tents["at_ms"] == [] and [mark["kind"] for mark in tents["markers"]] == ["promoted"]
@@ -135,15 +190,28 @@ def test_the_error_never_has_more_points_than_asked_for(make: Any) -> None:
 
 
 def test_numbers_keep_four_digits_and_say_none_for_nan() -> None:
-    assert api.numbers(np.array([1234.56, np.nan, 0.00012345], np.float32)) == [1235.0, None, 0.0001234]
+    assert api.numbers(np.array([1234.56, np.nan, 0.00012345], np.float32)) == [
+        1235.0,
+        None,
+        0.0001234,
+    ]
 
 
-@pytest.mark.parametrize("wrong", [{"sort": "x"}, {"page": "-1"}, {"page": "1e9"}, {"page_size": "٣"}, {"page": ""}])
+@pytest.mark.parametrize(
+    "wrong", [{"sort": "x"}, {"page": "-1"}, {"page": "1e9"}, {"page_size": "٣"}, {"page": ""}]
+)
 def test_parameters_that_are_none_are_refused_in_words(wrong: dict[str, str]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(wrong))):
         api.item_query(wrong)
 
 
 def test_parameters_of_a_url_become_a_query() -> None:
-    parameters = {"q": "boot", "sort": "title", "order": "asc", "page": "2", "page_size": "10", "category": "Boots"}
+    parameters = {
+        "q": "boot",
+        "sort": "title",
+        "order": "asc",
+        "page": "2",
+        "page_size": "10",
+        "category": "Boots",
+    }
     assert api.item_query(parameters) == ItemQuery("boot", "Boots", "title", False, 2, 10)

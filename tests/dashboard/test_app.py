@@ -28,11 +28,15 @@ def test_a_taken_port_is_one_clear_error() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf":{port}: the port is taken; choose another dashboard\.port"):
+        with pytest.raises(
+            ConfigError, match=rf":{port}: the port is taken; choose another dashboard\.port"
+        ):
             listen(DashboardSettings(port=port))
 
 
-@pytest.mark.parametrize("where", [{"host": "203.0.113.7"}, {"port": 70_000}, {"host": "no such host"}])
+@pytest.mark.parametrize(
+    "where", [{"host": "203.0.113.7"}, {"port": 70_000}, {"host": "no such host"}]
+)
 def test_an_address_that_is_not_ours_is_one_clear_error(where: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="the dashboard cannot listen on"):
         listen(DashboardSettings(**{"port": 0} | where))
@@ -70,7 +74,9 @@ class FakeSource:
         return 5, 1.0
 
 
-def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(app, "FIRST_RETRY_S", 0.01)
     page = Page(Settings())
     problems: list[str | None] = []

@@ -8,10 +8,19 @@ import pytest
 
 from freshet.dashboard import boards
 from freshet.stream.config import HOUR_MS
-from freshet.stream.schemas import Alert, AlertData, CatalogEntry, InventoryLevel, Promotion, RetrainRequest
+from freshet.stream.schemas import (
+    Alert,
+    AlertData,
+    CatalogEntry,
+    InventoryLevel,
+    Promotion,
+    RetrainRequest,
+)
 
 
-def sale(name: str = "rush", first: float = 95, last: float = 105, **more: Any) -> tuple[Any, Promotion]:
+def sale(
+    name: str = "rush", first: float = 95, last: float = 105, **more: Any
+) -> tuple[Any, Promotion]:
     values: dict[str, Any] = {"sku": "A", "discount": 0.3, "kind": "flash_sale"}
     times: dict[str, Any] = {"starts_at": round(first * HOUR_MS), "ends_at": round(last * HOUR_MS)}
     return "promotions", Promotion(promotion_id=name, **times, **values | more)
@@ -21,19 +30,28 @@ def stock(on_hand: float, sku: str = "A", region: str = "north") -> tuple[Any, I
     return "inventory", InventoryLevel(sku=sku, region=region, on_hand=on_hand, as_of=0)
 
 
-def board(make: Any, *records: Any, units: list[float] | None = None, now_hour: float = 100) -> list[dict[str, Any]]:
+def board(
+    make: Any, *records: Any, units: list[float] | None = None, now_hour: float = 100
+) -> list[dict[str, Any]]:
     view = make.view(*records)
     actuals = make.actuals({"A|north": units or [4.0] * 10})
-    sales: list[dict[str, Any]] = boards.flash_sales(view, actuals, round(now_hour * HOUR_MS))["sales"]
+    sales: list[dict[str, Any]] = boards.flash_sales(view, actuals, round(now_hour * HOUR_MS))[
+        "sales"
+    ]
     return sales
 
 
-# Flash sales ----------------------------------------------------------------------------------------------
+# Flash sales --------------------------------------------------------------------------------------
 
 
 def test_a_running_sale_counts_what_was_sold_since_its_start(make: Any) -> None:
     [found] = board(make, sale(), stock(20), ("forecasts", make.forecast()))
-    assert (found["state"], found["sold"], found["on_hand"], found["sell_through"]) == ("running", 20.0, 20.0, 0.5)
+    assert (found["state"], found["sold"], found["on_hand"], found["sell_through"]) == (
+        "running",
+        20.0,
+        20.0,
+        0.5,
+    )
     # Two units an hour are likely, five hours are left: ten of twenty.
     [row] = found["items"]
     assert row["expected_units"] == pytest.approx(10.0)
@@ -55,16 +73,37 @@ def test_a_sale_that_will_surely_sell_out_says_so(make: Any) -> None:
 def test_without_stock_or_forecast_nothing_is_made_up(make: Any) -> None:
     [found] = board(make, sale())
     [row] = found["items"]
-    assert (row["chance"], row["eta_ms"], row["on_hand"], row["sell_through"]) == (None, None, None, None)
+    assert (row["chance"], row["eta_ms"], row["on_hand"], row["sell_through"]) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_sales_are_announced_then_running_then_ended_then_gone(make: Any) -> None:
-    states = {hour: [s["state"] for s in board(make, sale(), now_hour=hour)] for hour in (40, 60, 100, 105, 110, 112)}
-    assert states == {40: [], 60: ["announced"], 100: ["running"], 105: ["ended"], 110: ["ended"], 112: []}
+    states = {
+        hour: [s["state"] for s in board(make, sale(), now_hour=hour)]
+        for hour in (40, 60, 100, 105, 110, 112)
+    }
+    assert states == {
+        40: [],
+        60: ["announced"],
+        100: ["running"],
+        105: ["ended"],
+        110: ["ended"],
+        112: [],
+    }
 
 
 def test_the_running_sale_comes_first_and_coupons_are_no_flash_sales(make: Any) -> None:
-    found = board(make, sale("later", 101, 103), sale("now"), sale("over", 90, 99), sale("paper", kind="coupon"))
+    found = board(
+        make,
+        sale("later", 101, 103),
+        sale("now"),
+        sale("over", 90, 99),
+        sale("paper", kind="coupon"),
+    )
     assert [s["promotion_id"] for s in found] == ["now", "later", "over"]
 
 
@@ -83,14 +122,19 @@ def test_a_category_sale_covers_its_items_the_likeliest_to_sell_out_first(make: 
     assert [row["item_id"] for row in found["items"]] == ["B|south", "A|north"]
 
 
-# Drift ----------------------------------------------------------------------------------------------------
+# Drift --------------------------------------------------------------------------------------------
 
 
 def test_a_segment_has_one_card_with_its_newest_state_and_the_trouble_behind_it(make: Any) -> None:
     view = make.view(
         ("drift", make.drift(state="warning", detected_at_ms=108 * HOUR_MS, size=0.4)),
         ("drift", make.drift(alert_id="a2", size=0.9)),
-        ("drift", make.drift(alert_id="a3", state="stable", size=0.1, kind="data", detected_at_ms=130 * HOUR_MS)),
+        (
+            "drift",
+            make.drift(
+                alert_id="a3", state="stable", size=0.1, kind="data", detected_at_ms=130 * HOUR_MS
+            ),
+        ),
         ("drift", make.drift(alert_id="b1", segment="Tents", detected_at_ms=120 * HOUR_MS)),
         ("scores", make.score(hour=104)),
         ("scores", make.score(hour=105)),
@@ -106,22 +150,37 @@ def test_a_segment_has_one_card_with_its_newest_state_and_the_trouble_behind_it(
 def test_resolved_alerts_are_not_shown(make: Any) -> None:
     def alert(subject: str, state: Any) -> Alert:
         data = AlertData(
-            state=state, severity="warning", title=subject, description="", starts_at_ms=1, updated_at_ms=2
+            state=state,
+            severity="warning",
+            title=subject,
+            description="",
+            starts_at_ms=1,
+            updated_at_ms=2,
         )
-        return Alert(id=subject, source="/x", type="io.freshet.model", subject=subject, time="", data=data)
+        return Alert(
+            id=subject, source="/x", type="io.freshet.model", subject=subject, time="", data=data
+        )
 
     view = make.view(("alerts", alert("over", "resolved")), ("alerts", alert("on", "firing")))
     assert [alert["title"] for alert in boards.drift(view)["alerts"]] == ["on"]
 
 
-# Weights --------------------------------------------------------------------------------------------------
+# Weights ------------------------------------------------------------------------------------------
 
 
 def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: Any) -> None:
     view = make.view(
-        ("retrain", RetrainRequest(request_id="r1", requested_at_ms=0, reason="drift", segments=["Boots"])),
+        (
+            "retrain",
+            RetrainRequest(request_id="r1", requested_at_ms=0, reason="drift", segments=["Boots"]),
+        ),
         ("models", make.model("training", "v2", 99, parent="base", request_id="r1")),
-        ("models", make.model("promoted", "v2", 100, parent="base", gate={"gain_low": 0.1, "gain_low.ok": True})),
+        (
+            "models",
+            make.model(
+                "promoted", "v2", 100, parent="base", gate={"gain_low": 0.1, "gain_low.ok": True}
+            ),
+        ),
         ("models", make.model("swapped", "v2", 100.1, worker="w0", pause_ms=0.2)),
         ("scores", make.score(hour=99, pinball=4.0)),
         ("scores", make.score(hour=101, pinball=1.0, weights_version="v2")),
@@ -163,11 +222,18 @@ def test_the_life_of_versions_ends_in_the_right_words(make: Any) -> None:
     )
     found = boards.models(view)
     assert {version["version"]: version["status"] for version in found["versions"]} == {
-        "v1": "rejected", "v2": "retired", "v3": "rolled_back", "v4": "swap_failed", "v5": "training",
-    }  # fmt: skip
+        "v1": "rejected",
+        "v2": "retired",
+        "v3": "rolled_back",
+        "v4": "swap_failed",
+        "v5": "training",
+    }
     assert [version["version"] for version in found["versions"]] == ["v5", "v4", "v3", "v2", "v1"]
     undone = next(version for version in found["versions"] if version["version"] == "v3")
-    assert (undone["rolled_back_at_ms"], undone["rolled_back_because"]) == (5 * HOUR_MS, "worse than its parent")
+    assert (undone["rolled_back_at_ms"], undone["rolled_back_because"]) == (
+        5 * HOUR_MS,
+        "worse than its parent",
+    )
     assert [event["version"] for event in found["rollbacks"]] == ["v2"]
 
 
@@ -175,26 +241,53 @@ def test_a_promotion_serves_only_once_forecasts_name_it(make: Any) -> None:
     before = ("forecasts", make.forecast(hour=9, weights_version="base"))
     promoted = ("models", make.model("promoted", "v2", 10, parent="base"))
     view = make.view(("models", make.model("promoted", "base", 1)), before, promoted)
-    statuses = {version["version"]: version["status"] for version in boards.models(view)["versions"]}
+    statuses = {
+        version["version"]: version["status"] for version in boards.models(view)["versions"]
+    }
     assert statuses == {"base": "serving", "v2": "promoted"}
     view.book.apply(make.forecast(hour=10, weights_version="v2"))
-    statuses = {version["version"]: version["status"] for version in boards.models(view)["versions"]}
+    statuses = {
+        version["version"]: version["status"] for version in boards.models(view)["versions"]
+    }
     assert statuses == {"base": "retired", "v2": "serving"}
 
 
 def test_a_request_waits_until_an_event_names_it(make: Any) -> None:
     def request(name: str, at_ms: int) -> tuple[Any, RetrainRequest]:
-        return "retrain", RetrainRequest(request_id=name, requested_at_ms=at_ms, reason="drift", segments=["Boots"])
+        return "retrain", RetrainRequest(
+            request_id=name, requested_at_ms=at_ms, reason="drift", segments=["Boots"]
+        )
 
-    view = make.view(request("r1", 1), request("r2", 2), ("models", make.model("training", "v2", 1, request_id="r1")))
-    assert boards.models(view)["pending"] == [{"reason": "drift", "segments": ["Boots"], "requested_at_ms": 2}]
+    view = make.view(
+        request("r1", 1),
+        request("r2", 2),
+        ("models", make.model("training", "v2", 1, request_id="r1")),
+    )
+    assert boards.models(view)["pending"] == [
+        {"reason": "drift", "segments": ["Boots"], "requested_at_ms": 2}
+    ]
 
 
 def test_before_any_promotion_the_version_of_the_forecasts_serves(make: Any) -> None:
     view = make.view(("forecasts", make.forecast(weights_version="base")))
-    assert boards.models(view) == {"serving": "base", "versions": [], "rollbacks": [], "pending": []}
+    assert boards.models(view) == {
+        "serving": "base",
+        "versions": [],
+        "rollbacks": [],
+        "pending": [],
+    }
 
 
 def test_gate_lines_put_the_failed_first() -> None:
-    gate: dict[str, Any] = {"verdict": "reject", "a": 1.0, "a.ok": True, "b": "-inf", "b.threshold": 0.0, "b.ok": False}
-    assert [(line["name"], line["ok"]) for line in boards.gate_lines(gate)] == [("b", False), ("a", True)]
+    gate: dict[str, Any] = {
+        "verdict": "reject",
+        "a": 1.0,
+        "a.ok": True,
+        "b": "-inf",
+        "b.threshold": 0.0,
+        "b.ok": False,
+    }
+    assert [(line["name"], line["ok"]) for line in boards.gate_lines(gate)] == [
+        ("b", False),
+        ("a", True),
+    ]

@@ -20,7 +20,9 @@ FORECASTS = TopicPartition(SETTINGS.topics.forecasts, 0)
 MODELS = TopicPartition(SETTINGS.topics.models, 0)
 
 
-AWAY = "Kafka at localhost:9092 does not answer; is it running, and is kafka.bootstrap_servers right?"
+AWAY = (
+    "Kafka at localhost:9092 does not answer; is it running, and is kafka.bootstrap_servers right?"
+)
 
 
 class FakeConsumer:
@@ -50,7 +52,10 @@ def place(feed: Feed, ranges: dict[TopicPartition, tuple[int, int]]) -> dict[Top
 
 
 def records(*pairs: tuple[int, bytes | None]) -> list[Any]:
-    return [SimpleNamespace(offset=offset, key=b"k", value=value, timestamp=0) for offset, value in pairs]
+    return [
+        SimpleNamespace(offset=offset, key=b"k", value=value, timestamp=0)
+        for offset, value in pairs
+    ]
 
 
 def test_small_topics_are_read_whole_and_forecasts_from_a_bounded_tail(make: Any) -> None:
@@ -59,7 +64,9 @@ def test_small_topics_are_read_whole_and_forecasts_from_a_bounded_tail(make: Any
     assert sought == {FORECASTS: 1_000_000 - feed_module.TAILS["forecasts"], MODELS: 5}
 
 
-def test_a_changed_assignment_goes_on_where_reading_stopped_and_repeats_are_dropped(make: Any) -> None:
+def test_a_changed_assignment_goes_on_where_reading_stopped_and_repeats_are_dropped(
+    make: Any,
+) -> None:
     view = make.view()
     feed = Feed(SETTINGS, view)
     place(feed, {MODELS: (0, 10)})
@@ -83,7 +90,9 @@ def test_a_topic_made_anew_is_read_from_its_start(make: Any) -> None:
     assert place(feed, {MODELS: (0, 3)}) == {MODELS: 0}
 
 
-def test_a_broker_that_is_away_is_asked_again_and_said_to_be_away(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_away_is_asked_again_and_said_to_be_away(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(feed_module, "FIRST_RETRY_S", 0.0)
     feed, tries = Feed(SETTINGS, make.view()), []
 
@@ -112,7 +121,10 @@ def test_security_settings_reach_aiokafka() -> None:
     assert "ssl_context" not in plain and "sasl_mechanism" not in plain
     secure = consumer_options(
         KafkaSettings(
-            security_protocol="SASL_SSL", sasl_mechanism="SCRAM-SHA-512", sasl_username="me", sasl_password="secret"
+            security_protocol="SASL_SSL",
+            sasl_mechanism="SCRAM-SHA-512",
+            sasl_username="me",
+            sasl_password="secret",
         )
     )
     assert (secure["sasl_mechanism"], secure["sasl_plain_username"]) == ("SCRAM-SHA-512", "me")
@@ -121,7 +133,9 @@ def test_security_settings_reach_aiokafka() -> None:
 
 def test_a_token_for_oauthbearer_is_handed_over() -> None:
     options = consumer_options(
-        KafkaSettings(security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_password="token")
+        KafkaSettings(
+            security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_password="token"
+        )
     )
     assert asyncio.run(options["sasl_oauth_token_provider"].token()) == "token"
 

@@ -72,14 +72,18 @@ def test_forecasts_of_another_resolution_are_left_out(make: Any) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-def test_a_table_that_is_no_forecast_is_refused_and_changes_nothing(make: Any, wrong: dict[str, Any]) -> None:
+def test_a_table_that_is_no_forecast_is_refused_and_changes_nothing(
+    make: Any, wrong: dict[str, Any]
+) -> None:
     book = ForecastBook(HOUR_MS)
     with pytest.raises(EventError):
         book.apply(make.forecast(**wrong))
     assert not book.items and book.seen == 0
 
 
-def test_items_beyond_the_maximum_are_counted_not_kept(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_beyond_the_maximum_are_counted_not_kept(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(forecasts, "MAX_ITEMS", 2)
     book = ForecastBook(HOUR_MS)
     for name in ("A|n", "B|n", "C|n"):
@@ -112,15 +116,23 @@ def test_a_short_forecast_says_nothing_about_the_day_after(make: Any) -> None:
 
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=60, unique=True).map(sorted))
-def test_the_ring_holds_the_last_forecasts_as_a_dictionary_would(make: Any, hours: list[int]) -> None:
+def test_the_ring_holds_the_last_forecasts_as_a_dictionary_would(
+    make: Any, hours: list[int]
+) -> None:
     book = ForecastBook(HOUR_MS)
     naive: dict[int, float] = {}
     for hour in hours:
         book.apply(make.forecast(hour=hour, quantiles=[[hour, hour, hour]]))
-        naive = {kept: value for kept, value in naive.items() if kept % PAST_BUCKETS != hour % PAST_BUCKETS}
+        naive = {
+            kept: value
+            for kept, value in naive.items()
+            if kept % PAST_BUCKETS != hour % PAST_BUCKETS
+        }
         naive[hour] = float(hour)
     buckets, quantiles = book.items["A|north"].past("step")
-    assert dict(zip(buckets.tolist(), quantiles[:, 1].tolist(), strict=True)) == dict(sorted(naive.items()))
+    assert dict(zip(buckets.tolist(), quantiles[:, 1].tolist(), strict=True)) == dict(
+        sorted(naive.items())
+    )
 
 
 @given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=9, unique=True).map(sorted))

@@ -1,4 +1,6 @@
-"""Live streams: the newest message once, heartbeats in quiet times, a limit on seats, and an end."""
+"""Live streams: the newest message once, heartbeats in quiet times, a limit on seats, and an
+end.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,13 @@ async def respond(hub: Hub, gone: asyncio.Event) -> list[dict[str, Any]]:
     async def send(message: Any) -> None:
         sent.append(dict(message))
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "asgi": {"spec_version": "2.3"}}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [],
+        "asgi": {"spec_version": "2.3"},
+    }
     await EventStream(hub, "")(scope, receive, send)
     return sent
 
@@ -114,7 +122,9 @@ def test_the_seat_beyond_the_last_is_refused_and_a_left_one_is_free_again() -> N
     asyncio.run(scenario())
 
 
-def test_updates_are_published_when_something_changed_and_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_updates_are_published_when_something_changed_and_somebody_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(hub_module, "MIN_INTERVAL_S", 0.0)
 
     async def turns(count: int) -> None:

@@ -1,4 +1,6 @@
-"""Records of every topic change the view as they should; those that cannot be used change nothing."""
+"""Records of every topic change the view as they should; those that cannot be used change
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,26 @@ from freshet.stream.schemas import Alert, AlertData, CatalogEntry, Promotion, Re
 
 
 def promotion(name: str = "p1", **more: Any) -> Promotion:
-    values: dict[str, Any] = {"starts_at": 10 * HOUR_MS, "ends_at": 20 * HOUR_MS, "discount": 0.2, "sku": "A"}
+    values: dict[str, Any] = {
+        "starts_at": 10 * HOUR_MS,
+        "ends_at": 20 * HOUR_MS,
+        "discount": 0.2,
+        "sku": "A",
+    }
     return Promotion(promotion_id=name, **values | more)
 
 
 def alert(subject: str = "s1") -> Alert:
-    data = AlertData(state="firing", severity="info", title="t", description="d", starts_at_ms=1, updated_at_ms=1)
+    data = AlertData(
+        state="firing", severity="info", title="t", description="d", starts_at_ms=1, updated_at_ms=1
+    )
     return Alert(id="1", source="/x", type="io.freshet.drift", subject=subject, time="", data=data)
 
 
 kinds = st.sampled_from([*DECODERS, "catalog", "inventory"])
 junk = st.one_of(
-    st.binary(max_size=60), st.sampled_from([b"", b"null", b"[]", b"{}", b'{"sku":1}', b"[" * 3000, b"\xff\xfe"])
+    st.binary(max_size=60),
+    st.sampled_from([b"", b"null", b"[]", b"{}", b'{"sku":1}', b"[" * 3000, b"\xff\xfe"]),
 )
 
 
@@ -80,7 +90,10 @@ def test_promotions_touch_their_sku_and_their_category_only(make: Any) -> None:
 def test_times_as_text_are_understood(make: Any) -> None:
     text = promotion(starts_at="1970-01-01T10:00:00Z", ends_at="1970-01-01T20:00:00Z")
     view = make.view(("promotions", text))
-    assert (view.promotions["p1"].starts_ms, view.promotions["p1"].ends_ms) == (10 * HOUR_MS, 20 * HOUR_MS)
+    assert (view.promotions["p1"].starts_ms, view.promotions["p1"].ends_ms) == (
+        10 * HOUR_MS,
+        20 * HOUR_MS,
+    )
 
 
 def test_a_promotion_that_ends_before_it_starts_is_refused(make: Any) -> None:

@@ -1,4 +1,6 @@
-"""Routes, headers, files: what a browser may do with this page, and what it is told when something is wrong."""
+"""Routes, headers, files: what a browser may do with this page, and what it is told when something
+is wrong.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from freshet.dashboard import web
 from freshet.dashboard.app import Page
 from freshet.stream.config import Settings
 
-STATIC = sorted(path for path in web.STATIC.iterdir() if path.suffix in (".html", ".js", ".css", ".svg"))
+STATIC = sorted(
+    path for path in web.STATIC.iterdir() if path.suffix in (".html", ".js", ".css", ".svg")
+)
 
 
 @pytest.fixture
@@ -42,7 +46,9 @@ def get(page: Page) -> Callable[..., httpx.Response]:
 @pytest.mark.parametrize(
     "path", ["/", "/static/app.js", "/api/overview", "/api/items/none", "/readyz", "/metrics", "/x"]
 )
-def test_every_answer_carries_the_security_headers(get: Callable[..., httpx.Response], path: str) -> None:
+def test_every_answer_carries_the_security_headers(
+    get: Callable[..., httpx.Response], path: str
+) -> None:
     headers = get(path).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
@@ -53,9 +59,19 @@ def test_every_answer_carries_the_security_headers(get: Callable[..., httpx.Resp
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/overview", "/api/errors?segment=x", "/api/items", "/api/flash-sales", "/api/drift", "/api/models"]
+    "path",
+    [
+        "/api/overview",
+        "/api/errors?segment=x",
+        "/api/items",
+        "/api/flash-sales",
+        "/api/drift",
+        "/api/models",
+    ],
 )
-def test_every_question_has_a_json_answer_that_is_not_cached(get: Callable[..., httpx.Response], path: str) -> None:
+def test_every_question_has_a_json_answer_that_is_not_cached(
+    get: Callable[..., httpx.Response], path: str
+) -> None:
     answer = get(path)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -77,14 +93,25 @@ def test_a_wrong_parameter_is_answered_in_words(get: Callable[..., httpx.Respons
 
 
 def test_nothing_outside_the_static_folder_is_served(get: Callable[..., httpx.Response]) -> None:
-    for path in ("/static/../app.py", "/static/..%2Fapp.py", "/static/%2e%2e/app.py", "/static/.hidden", "/static/"):
+    for path in (
+        "/static/../app.py",
+        "/static/..%2Fapp.py",
+        "/static/%2e%2e/app.py",
+        "/static/.hidden",
+        "/static/",
+    ):
         assert get(path).status_code == 404, path
 
 
-def test_plotly_comes_from_the_package_is_packed_and_kept_for_a_year(get: Callable[..., httpx.Response]) -> None:
+def test_plotly_comes_from_the_package_is_packed_and_kept_for_a_year(
+    get: Callable[..., httpx.Response],
+) -> None:
     packed = get("/vendor/plotly.min.js", **{"Accept-Encoding": "gzip"})
     assert packed.headers["content-encoding"] == "gzip"
-    assert "immutable" in packed.headers["cache-control"] and "max-age=31536000" in packed.headers["cache-control"]
+    assert (
+        "immutable" in packed.headers["cache-control"]
+        and "max-age=31536000" in packed.headers["cache-control"]
+    )
     plain = get("/vendor/plotly.min.js", **{"Accept-Encoding": "identity"})
     assert plain.content == packed.content and len(plain.content) > 1_000_000
     assert "content-encoding" not in plain.headers
@@ -121,7 +148,14 @@ def test_pages_load_nothing_from_elsewhere_and_write_no_markup_from_data(path: A
     text = path.read_text("utf-8")
     addresses = set(re.findall(r"https?://[^\s\"'`)]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg"}
-    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
+    for way in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+    ):
         assert way not in text
     assert not re.search(r"<script(?![^>]*\bsrc=)", text), "inline scripts are not allowed"
     assert not re.search(r"\son[a-z]+\s*=\s*[\"']", text), "inline handlers are not allowed"

@@ -31,12 +31,16 @@ run(settings, on_ready=lambda address: print(address, flush=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--screenshots", default=None, help="folder that keeps the pictures of the page")
+    parser.addoption(
+        "--screenshots", default=None, help="folder that keeps the pictures of the page"
+    )
 
 
 @pytest.fixture
 def screenshots(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    folder = Path(request.config.getoption("--screenshots", default=None) or tmp_path / "screenshots")
+    folder = Path(
+        request.config.getoption("--screenshots", default=None) or tmp_path / "screenshots"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -44,7 +48,11 @@ def screenshots(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
-    binary = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium") or shutil.which("chromium-browser")
+    binary = (
+        CHROMIUM
+        if Path(CHROMIUM).exists()
+        else shutil.which("chromium") or shutil.which("chromium-browser")
+    )
     if binary is None:
         pytest.skip("there is no Chromium")
     with sync_playwright() as playwright:
@@ -64,7 +72,8 @@ def shop_settings(world: World, mock_broker: str, redis_server: str) -> Settings
     prefix = f"page{time.time_ns()}"
     topics = Topics(**{name: f"{prefix}.{name}" for name in Topics.model_fields})
     settings = Settings(
-        kafka=KafkaSettings(bootstrap_servers=mock_broker, topics=topics), redis=RedisSettings(url=redis_server)
+        kafka=KafkaSettings(bootstrap_servers=mock_broker, topics=topics),
+        redis=RedisSettings(url=redis_server),
     )
     fill_redis(world, settings)
     fill_topics(world, settings)
@@ -89,7 +98,11 @@ def page_url(shop_settings: Settings, tmp_path: Path) -> Iterator[str]:
     """The address of a dashboard process over the filled shop; it must stop cleanly and soon."""
     with (tmp_path / "dashboard.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN], env=environment(shop_settings), stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, "-c", RUN],
+            env=environment(shop_settings),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
     assert process.stdout is not None
     address = process.stdout.readline().strip()

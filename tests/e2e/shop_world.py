@@ -1,4 +1,6 @@
-"""A small shop in the middle of a week, as its topics and windows would hold it: a sale, a drift, new weights."""
+"""A small shop in the middle of a week, as its topics and windows would hold it: a sale, a drift,
+new weights.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ class World:
     def _series(self, random: Any, sku: str, region: str, category: str, level: float) -> Series:
         hour = np.arange(HOURS + STEPS + 1)
         of_day, day = (hour + FIRST_HOUR) % 24, (hour + FIRST_HOUR) // 24
-        shape = 0.12 + 0.75 * np.exp(-((of_day - 12.5) ** 2) / 11) + np.exp(-((of_day - 20) ** 2) / 6)
+        shape = (
+            0.12 + 0.75 * np.exp(-((of_day - 12.5) ** 2) / 11) + np.exp(-((of_day - 20) ** 2) / 6)
+        )
         week = np.array([0.92, 0.9, 0.95, 1.0, 1.12, 1.3, 1.18])[(day + 2) % 7]
         believed = level * shape * week * 1.45
         rate = believed * np.exp(random.normal(0, 0.04, len(hour)))
@@ -102,7 +106,10 @@ class World:
         z = np.array([-2.326, -1.645, -1.282, -0.674, 0, 0.674, 1.282, 1.645, 2.326])
         knows = series.believed[hour : hour + steps, None]
         if hour < HOURS - SWAP_AGE and series.category == "Footwear":
-            knows = knows / np.where(np.arange(hour, hour + steps) >= HOURS - SWAP_AGE, 2.05, 1.0)[:, None]
+            knows = (
+                knows
+                / np.where(np.arange(hour, hour + steps) >= HOURS - SWAP_AGE, 2.05, 1.0)[:, None]
+            )
         spread = np.sqrt(0.25 + knows / 48)
         table: np.ndarray[Any, Any] = np.maximum(0.0, np.sqrt(knows) + z * spread) ** 2
         return table
@@ -136,7 +143,11 @@ class World:
         for step in (1, 24):
             quantiles = self.quantiles(series, hour - step + 1, step)[step - 1]
             miss = series.sold[hour] - quantiles
-            pinball = float(np.mean(2 * np.maximum(np.array(WIRE_LEVELS) * miss, (np.array(WIRE_LEVELS) - 1) * miss)))
+            pinball = float(
+                np.mean(
+                    2 * np.maximum(np.array(WIRE_LEVELS) * miss, (np.array(WIRE_LEVELS) - 1) * miss)
+                )
+            )
             naive = abs(series.sold[hour] - series.sold[hour - 168])
             steps.append(
                 ScoredStep(
@@ -171,11 +182,20 @@ class World:
                 if quantity := round(series.sold[hour] * share):
                     name = f"{series.item_id}@{hour}"
                     found.append((at_ms, name, series, quantity))
-        return [(at_ms, self._order(name, series, quantity, at_ms)) for at_ms, name, series, quantity in found]
+        return [
+            (at_ms, self._order(name, series, quantity, at_ms))
+            for at_ms, name, series, quantity in found
+        ]
 
     def _order(self, name: str, series: Series, quantity: int, at_ms: int) -> bytes:
         price = next(good[4] for good in GOODS if good[0] == series.sku)
-        order = {"event_id": name, "order_id": name, "sku": series.sku, "region": series.region, "event_time": at_ms}
+        order = {
+            "event_id": name,
+            "order_id": name,
+            "sku": series.sku,
+            "region": series.region,
+            "event_time": at_ms,
+        }
         return json.dumps(order | {"quantity": quantity, "unit_price": price}).encode()
 
     def shop_records(self) -> Iterator[tuple[str, str, Any]]:
@@ -183,10 +203,14 @@ class World:
             yield (
                 "catalog",
                 sku,
-                CatalogEntry(sku=sku, title=title, category=category, brand=brand, unit_price=price),
+                CatalogEntry(
+                    sku=sku, title=title, category=category, brand=brand, unit_price=price
+                ),
             )
         for series in self.series:
-            left = {"MUGS-11|north": 350.0, "MUGS-11|south": 190.0, "MUGS-11|west": 240.0}.get(series.item_id, 900.0)
+            left = {"MUGS-11|north": 350.0, "MUGS-11|south": 190.0, "MUGS-11|west": 240.0}.get(
+                series.item_id, 900.0
+            )
             level = InventoryLevel(sku=series.sku, region=series.region, on_hand=left, as_of=NOW_MS)
             yield "inventory", f"{series.sku}|{series.region}", level
         yield from self._promotions()
@@ -215,7 +239,12 @@ class World:
 
     def events(self) -> Iterator[tuple[str, str, Any]]:
         at = self._hours_ago
-        alert: dict[str, Any] = {"segment": "Footwear", "kind": "level", "detector": "ADWIN", "weights_version": "base"}
+        alert: dict[str, Any] = {
+            "segment": "Footwear",
+            "kind": "level",
+            "detector": "ADWIN",
+            "weights_version": "base",
+        }
         text = "Footwear sells 2.1 times what was forecast, in every region."
         fix = "Level factors are on; new weights are being trained on the newest days."
         for state, age, size, said in (("warning", 102, 0.41, text), ("drift", 97, 0.94, text)):
@@ -295,7 +324,12 @@ class World:
                 {"request_id": "r1", "gate": worse, "reason": "gain_low -0.031 against 0.01"},
             ),
             ("training", "v0003-9f2c1a", 79.9, {"request_id": "r2"}),
-            ("promoted", "v0003-9f2c1a", SWAP_AGE, {"request_id": "r2", "gate": gate | {"verdict": "promote"}}),
+            (
+                "promoted",
+                "v0003-9f2c1a",
+                SWAP_AGE,
+                {"request_id": "r2", "gate": gate | {"verdict": "promote"}},
+            ),
             ("swapped", "v0003-9f2c1a", SWAP_AGE - 0.05, {"worker": "worker-0", "pause_ms": 0.18}),
         )
         for kind, version, age, more in plan:
@@ -308,7 +342,11 @@ def fill_redis(world: World, settings: Settings) -> None:
     client = connect(settings.redis)
     set_anchor(client, NOW_MS, 60.0)
     partition = PartitionWindows.claim(
-        WindowStore(client, settings.redis.generation), "orders", settings.kafka.topics.orders, 0, settings
+        WindowStore(client, settings.redis.generation),
+        "orders",
+        settings.kafka.topics.orders,
+        0,
+        settings,
     )
     partition.start_at(0)
     orders = world.orders()
@@ -325,7 +363,9 @@ def fill_redis(world: World, settings: Settings) -> None:
 
 
 def fill_topics(world: World, settings: Settings) -> None:
-    """Everything the dashboard reads from Kafka, oldest first, with a few broken records among them."""
+    """Everything the dashboard reads from Kafka, oldest first, with a few broken records among
+    them.
+    """
     topics = settings.kafka.topics.model_dump()
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "linger.ms": 20})
     refused: list[Any] = []

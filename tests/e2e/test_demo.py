@@ -1,4 +1,6 @@
-"""The demo's promises: what its summary says after a drift, and that killed processes cost nothing, on a real Kafka."""
+"""The demo's promises: what its summary says after a drift, and that killed processes cost nothing,
+on a real Kafka.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class RunningDemo:
         argv = [sys.executable, "-m", "freshet", "demo", "--data-dir", str(self.data_dir)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*argv, "--summary", str(self.summary_file), *arguments], stdout=log, stderr=subprocess.STDOUT
+                [*argv, "--summary", str(self.summary_file), *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def wait_for(self, sentence: str, timeout_s: float = DEMO_TIMEOUT_S) -> None:
@@ -50,12 +54,23 @@ class RunningDemo:
 
     def kill(self, command: str) -> None:
         """SIGKILL to the process of this demo that runs `freshet <command>`."""
-        (victim,) = [p for p in psutil.Process(self.process.pid).children(recursive=True) if command in p.cmdline()]
+        (victim,) = [
+            p
+            for p in psutil.Process(self.process.pid).children(recursive=True)
+            if command in p.cmdline()
+        ]
         victim.send_signal(signal.SIGKILL)
         victim.wait(10)
 
     def freshet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "freshet", *arguments, "--config", str(self.data_dir / "freshet.toml")]
+        argv = [
+            sys.executable,
+            "-m",
+            "freshet",
+            *arguments,
+            "--config",
+            str(self.data_dir / "freshet.toml"),
+        ]
         return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
 
     def summary(self) -> dict[str, Any]:
@@ -89,7 +104,9 @@ def test_ctrl_c_stops_everything_and_leaves_nothing_behind(tmp_path: Path) -> No
 
 
 def test_a_drift_is_found_and_answered_by_new_weights_or_by_the_gates_no(tmp_path: Path) -> None:
-    demo = RunningDemo(tmp_path, "--headless", "--seconds", "150", "--seed", "1", "--scenario", "drift")
+    demo = RunningDemo(
+        tmp_path, "--headless", "--seconds", "150", "--seed", "1", "--scenario", "drift"
+    )
     try:
         summary = demo.summary()
     finally:
@@ -103,14 +120,19 @@ def test_a_drift_is_found_and_answered_by_new_weights_or_by_the_gates_no(tmp_pat
     assert summary["drift"]["alerts"]
     promoted, rejected = (summary["retrain"][answer] for answer in ("promoted", "rejected"))
     assert promoted + rejected >= 1
-    # Every promotion is served, and nothing else is: the base weights first, then one version more for each swap.
+    # Every promotion is served, and nothing else is: the base weights first, then one version more
+    # for each swap.
     assert bool(summary["swaps"]) == (promoted >= 1)
-    assert len(summary["weights_versions"]) == 1 + len({swap["version"] for swap in summary["swaps"]})
+    assert len(summary["weights_versions"]) == 1 + len(
+        {swap["version"] for swap in summary["swaps"]}
+    )
 
 
 def consumed(bootstrap_servers: str, topic: str, ends: dict[int, int]) -> list[dict[str, Any]]:
     """Every decodable event of a topic up to the given offsets, with its record timestamp."""
-    client = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "recount", "enable.auto.commit": False})
+    client = Consumer(
+        {"bootstrap.servers": bootstrap_servers, "group.id": "recount", "enable.auto.commit": False}
+    )
     client.assign([TopicPartition(topic, number, 0) for number in ends])
     events, left = [], sum(ends.values())
     while left > 0:
@@ -133,21 +155,33 @@ def test_killed_processes_cost_nothing_on_a_real_kafka(tmp_path: Path) -> None:
             demo.kill(command)
             demo.wait_for(f"{command} died (SIGKILL)")
         console = (
-            f"{home}/bin/kafka-console-consumer.sh --bootstrap-server {bootstrap(demo)} --topic freshet.forecasts.v1"
+            f"{home}/bin/kafka-console-consumer.sh --bootstrap-server {bootstrap(demo)} "
+            "--topic freshet.forecasts.v1"
         )
-        argv = [*console.split(), "--from-beginning", "--max-messages", "5", "--timeout-ms", "60000"]
+        argv = [
+            *console.split(),
+            "--from-beginning",
+            "--max-messages",
+            "5",
+            "--timeout-ms",
+            "60000",
+        ]
         reader = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
         read = [json.loads(line) for line in reader.stdout.splitlines() if line.startswith("{")]
         assert len(read) == 5
         assert all(forecast["quantiles"] for forecast in read)
         verified = demo.freshet("verify", "--json")
         assert verified.returncode == 0, verified.stdout + verified.stderr
-        exported = demo.freshet("windows", "export", "--resolution-ms", str(HOUR_MS), "--format", "jsonl")
+        exported = demo.freshet(
+            "windows", "export", "--resolution-ms", str(HOUR_MS), "--format", "jsonl"
+        )
         assert exported.returncode == 0, exported.stderr
         recount = orders_by_hour(bootstrap(demo))
         rows = [json.loads(line) for line in exported.stdout.splitlines()]
         assert rows
-        differing = [row for row in rows if row["orders"] != recount[row["item_id"], row["bucket_start_ms"]]]
+        differing = [
+            row for row in rows if row["orders"] != recount[row["item_id"], row["bucket_start_ms"]]
+        ]
         assert not differing
         before = forecast_count(demo)
         demo.until(lambda: forecast_count(demo) > before, 90)
@@ -160,22 +194,32 @@ def test_killed_processes_cost_nothing_on_a_real_kafka(tmp_path: Path) -> None:
 
 def bootstrap(demo: RunningDemo) -> str:
     (line,) = [
-        x for x in (demo.data_dir / "freshet.toml").read_text().splitlines() if x.startswith("bootstrap_servers")
+        x
+        for x in (demo.data_dir / "freshet.toml").read_text().splitlines()
+        if x.startswith("bootstrap_servers")
     ]
     return line.split('"')[1]
 
 
 def forecast_count(demo: RunningDemo) -> int:
     client = Consumer({"bootstrap.servers": bootstrap(demo), "group.id": "count"})
-    total = sum(client.get_watermark_offsets(TopicPartition("freshet.forecasts.v1", n), 10)[1] for n in range(4))
+    total = sum(
+        client.get_watermark_offsets(TopicPartition("freshet.forecasts.v1", n), 10)[1]
+        for n in range(4)
+    )
     client.close()
     return total
 
 
 def orders_by_hour(bootstrap_servers: str) -> dict[tuple[str, int], int]:
-    """Order lines with a positive quantity by item and hour: each event once, no late, future or broken ones."""
+    """Order lines with a positive quantity by item and hour: each event once, no late, future or
+    broken ones.
+    """
     client = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "ends"})
-    ends = {n: client.get_watermark_offsets(TopicPartition("freshet.orders.v1", n), 10)[1] for n in range(4)}
+    ends = {
+        n: client.get_watermark_offsets(TopicPartition("freshet.orders.v1", n), 10)[1]
+        for n in range(4)
+    }
     client.close()
     counts: dict[tuple[str, int], int] = defaultdict(int)
     for number, end in ends.items():
@@ -196,7 +240,10 @@ def orders_by_hour(bootstrap_servers: str) -> dict[tuple[str, int], int]:
             seen.add(order["event_id"])
             for line in lines:
                 if line["quantity"] > 0:
-                    counts[f"{line['sku']}|{line.get('region') or order['region']}", at // HOUR_MS * HOUR_MS] += 1
+                    counts[
+                        f"{line['sku']}|{line.get('region') or order['region']}",
+                        at // HOUR_MS * HOUR_MS,
+                    ] += 1
     return counts
 
 

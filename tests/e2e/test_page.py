@@ -1,4 +1,6 @@
-"""The page in a real browser, over a real broker protocol and a real Redis: what a visitor sees, does, and is told."""
+"""The page in a real browser, over a real broker protocol and a real Redis: what a visitor sees,
+does, and is told.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from tests.e2e.shop_world import HOURS, World
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 ANSWER_TIMEOUT_MS = 30_000
-# A stop takes 0.2 s where the machine is quiet and must stay under 2; the rest is room for a crowded one.
+# A stop takes 0.2 s where the machine is quiet and must stay under 2; the rest is room for a
+# crowded one.
 STOP_TIMEOUT_S = 4.0
 DEMO_SECONDS = 60
 DEMO_TIMEOUT_S = 170.0
@@ -35,14 +38,21 @@ expect.set_options(timeout=ANSWER_TIMEOUT_MS)
 
 
 @contextmanager
-def visit(browser: Browser, url: str, *, size: Any = DESKTOP, scheme: Any = "light") -> Iterator[Page]:
-    """A visitor's page; anything in its console, any failed request and any error fails the test."""
+def visit(
+    browser: Browser, url: str, *, size: Any = DESKTOP, scheme: Any = "light"
+) -> Iterator[Page]:
+    """A visitor's page; anything in its console, any failed request and any error fails the
+    test.
+    """
     context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
     page, trouble = context.new_page(), []
     page.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on(
-        "response", lambda answer: trouble.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+        "response",
+        lambda answer: (
+            trouble.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+        ),
     )
     page.goto(url)
     try:
@@ -57,7 +67,9 @@ def wait_for_chart(page: Page, item_id: str) -> None:
     expect(page.locator("#fan .main-svg").first).to_be_visible()
 
 
-def test_items_appear_and_a_click_draws_the_chart_of_that_item(page_url: str, browser: Browser) -> None:
+def test_items_appear_and_a_click_draws_the_chart_of_that_item(
+    page_url: str, browser: Browser
+) -> None:
     with visit(browser, page_url) as page:
         expect(page.locator(".row")).to_have_count(24)
         expect(page.locator(".row .spark-line").first).to_be_attached()
@@ -102,7 +114,9 @@ def test_the_page_is_shown_on_desktop_and_phone_in_light_and_dark(
                 assert len(picture) > 50_000
 
 
-def test_search_sort_keyboard_and_theme_work_without_a_mouse(page_url: str, browser: Browser) -> None:
+def test_search_sort_keyboard_and_theme_work_without_a_mouse(
+    page_url: str, browser: Browser
+) -> None:
     with visit(browser, page_url) as page:
         expect(page.locator(".row")).to_have_count(24)
         page.keyboard.press("/")
@@ -152,7 +166,9 @@ def test_a_new_forecast_reaches_an_open_page(
         expect(page.locator("#facts")).to_contain_text("v9999")
 
 
-def test_text_from_topics_is_shown_as_text(page_url: str, browser: Browser, shop_settings: Settings) -> None:
+def test_text_from_topics_is_shown_as_text(
+    page_url: str, browser: Browser, shop_settings: Settings
+) -> None:
     producer = Producer({"bootstrap.servers": shop_settings.kafka.bootstrap_servers})
     evil = b"<img src=x onerror=alert(1)><b>bold</b>"
     catalog = b'{"sku":"BOOT-01","title":"%s","category":"%s"}' % (evil, evil)
@@ -173,9 +189,14 @@ def test_a_page_without_any_data_says_what_it_waits_for(
     mock_broker: str, redis_server: str, browser: Browser, tmp_path: Path
 ) -> None:
     settings = Settings()
-    kafka = settings.kafka.model_copy(update={"bootstrap_servers": mock_broker, "topics": unused_topics(settings)})
+    kafka = settings.kafka.model_copy(
+        update={"bootstrap_servers": mock_broker, "topics": unused_topics(settings)}
+    )
     redis = settings.redis.model_copy(update={"url": type(settings.redis.url)(redis_server)})
-    with running(settings.model_copy(update={"kafka": kafka, "redis": redis}), tmp_path) as (process, url):
+    with running(settings.model_copy(update={"kafka": kafka, "redis": redis}), tmp_path) as (
+        process,
+        url,
+    ):
         with visit(browser, url) as page:
             for text in (
                 "Waiting for the first items",
@@ -188,15 +209,19 @@ def test_a_page_without_any_data_says_what_it_waits_for(
 
 
 def unused_topics(settings: Settings) -> Any:
-    names = {name: f"empty{time.time_ns()}.{name}" for name in type(settings.kafka.topics).model_fields}
+    names = {
+        name: f"empty{time.time_ns()}.{name}" for name in type(settings.kafka.topics).model_fields
+    }
     return type(settings.kafka.topics)(**names)
 
 
-# The process -----------------------------------------------------------------------------------------------
+# The process --------------------------------------------------------------------------------------
 
 
 @contextmanager
-def running(settings: Settings, folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    settings: Settings, folder: Path, **more: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A dashboard process and its address."""
     with (folder / "dashboard.log").open("w") as log:
         argv = [sys.executable, "-c", RUN]
@@ -226,8 +251,14 @@ def wait_until(true: Any, timeout_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_stop_ends_open_streams_soon_with_status_0(shop_settings: Settings, tmp_path: Path) -> None:
-    with running(shop_settings, tmp_path) as (process, url), ExitStack() as streams, httpx.Client() as client:
+def test_a_stop_ends_open_streams_soon_with_status_0(
+    shop_settings: Settings, tmp_path: Path
+) -> None:
+    with (
+        running(shop_settings, tmp_path) as (process, url),
+        ExitStack() as streams,
+        httpx.Client() as client,
+    ):
         wait_until(lambda: client.get(f"{url}readyz").status_code == 200)
         for _ in range(3):
             answer = streams.enter_context(client.stream("GET", f"{url}api/stream"))
@@ -235,12 +266,17 @@ def test_a_stop_ends_open_streams_soon_with_status_0(shop_settings: Settings, tm
         assert stop(process) < STOP_TIMEOUT_S
 
 
-def test_streams_beyond_the_limit_are_refused_and_the_page_lives_on(shop_settings: Settings, tmp_path: Path) -> None:
+def test_streams_beyond_the_limit_are_refused_and_the_page_lives_on(
+    shop_settings: Settings, tmp_path: Path
+) -> None:
     few = {"FRESHET_DASHBOARD__MAX_SUBSCRIBERS": "2"}
     with running(shop_settings, tmp_path, **few) as (process, url), httpx.Client() as client:
         with ExitStack() as streams:
             for _ in range(2):
-                assert streams.enter_context(client.stream("GET", f"{url}api/stream")).status_code == 200
+                assert (
+                    streams.enter_context(client.stream("GET", f"{url}api/stream")).status_code
+                    == 200
+                )
             refused = client.get(f"{url}api/stream")
             assert (refused.status_code, "max_subscribers" in refused.text) == (503, True)
             assert client.get(f"{url}api/overview").status_code == 200
@@ -283,31 +319,44 @@ def test_what_the_embedded_broker_has_dropped_does_not_stop_the_page(
 
 def replace_version(forecast: Any, version: str) -> Any:
     values = {name: getattr(forecast, name) for name in forecast.__struct_fields__}
-    return type(forecast)(**values | {"weights_version": version, "cutoff_ms": forecast.cutoff_ms + HOUR_MS})
+    return type(forecast)(
+        **values | {"weights_version": version, "cutoff_ms": forecast.cutoff_ms + HOUR_MS}
+    )
 
 
-def test_without_broker_and_redis_the_page_opens_and_says_so(browser: Browser, tmp_path: Path) -> None:
+def test_without_broker_and_redis_the_page_opens_and_says_so(
+    browser: Browser, tmp_path: Path
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nowhere = f"127.0.0.1:{closed.getsockname()[1]}"
         settings = Settings()
         kafka = settings.kafka.model_copy(update={"bootstrap_servers": nowhere})
-        redis = settings.redis.model_copy(update={"url": type(settings.redis.url)(f"redis://{nowhere}/0")})
-        with running(settings.model_copy(update={"kafka": kafka, "redis": redis}), tmp_path) as (process, url):
+        redis = settings.redis.model_copy(
+            update={"url": type(settings.redis.url)(f"redis://{nowhere}/0")}
+        )
+        with running(settings.model_copy(update={"kafka": kafka, "redis": redis}), tmp_path) as (
+            process,
+            url,
+        ):
             with visit(browser, url) as page:
                 expect(page.locator("#problem")).to_contain_text(f"Kafka at {nowhere}")
-                expect(page.locator("#problem")).to_contain_text(f"Redis at {nowhere} does not answer")
+                expect(page.locator("#problem")).to_contain_text(
+                    f"Redis at {nowhere} does not answer"
+                )
             assert httpx.get(f"{url}readyz").status_code == 503
             assert httpx.get(f"{url}livez").status_code == 200
             assert stop(process) < STOP_TIMEOUT_S
 
 
-# The live demo ---------------------------------------------------------------------------------------------
+# The live demo ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_demo_shows_real_forecasts_and_an_item_s_chart(browser: Browser, tmp_path: Path, screenshots: Path) -> None:
+def test_the_demo_shows_real_forecasts_and_an_item_s_chart(
+    browser: Browser, tmp_path: Path, screenshots: Path
+) -> None:
     argv = [sys.executable, "-m", "freshet", "demo", "--port", "0", "--seconds", str(DEMO_SECONDS)]
     argv += ["--seed", "1", "--data-dir", str(tmp_path / "demo")]
     with (tmp_path / "demo.log").open("w") as log:

@@ -1,4 +1,6 @@
-"""Windows in a Redis Cluster of three nodes, and in a Redis that asks for TLS and knows only what it must."""
+"""Windows in a Redis Cluster of three nodes, and in a Redis that asks for TLS and knows only what
+it must.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,10 @@ from tests.stream.fold.windows_checks import Driver, small_settings
 
 HOUR_MS = 3_600_000
 ACL = (
-    "on >secret ~freshet:* ~{freshet:* -@all +ping +info +time +get +set +mget +hget +hset +hmget +hgetall +sadd "
-    "+smembers +smismember +zadd +zcard +zrange +zrangebyscore +zrem +zremrangebyrank +strlen +setrange +type +unlink "
+    "on >secret ~freshet:* ~{freshet:* -@all +ping +info +time +get +set +mget +hget +hset "
+    "+hmget +hgetall +sadd "
+    "+smembers +smismember +zadd +zcard +zrange +zrangebyscore +zrem +zremrangebyrank +strlen "
+    "+setrange +type +unlink "
     "+scan +multi +exec +eval +evalsha +script|load"
 )
 
@@ -52,13 +56,34 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSettings]
     nodes = []
     for port in ports:
         folder = tmp_path_factory.mktemp(f"node{port}")
-        options = ["--port", port, "--dir", folder, "--cluster-enabled", "yes", "--save", "", "--appendonly", "no"]
-        nodes.append(subprocess.Popen([redis_binary(), *map(str, options)], stdout=subprocess.DEVNULL))
+        options = [
+            "--port",
+            port,
+            "--dir",
+            folder,
+            "--cluster-enabled",
+            "yes",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
+        nodes.append(
+            subprocess.Popen([redis_binary(), *map(str, options)], stdout=subprocess.DEVNULL)
+        )
     try:
         for port in ports:
             wait_for(lambda port=port: listens(port))
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
+        create = [
+            "redis-cli",
+            "--cluster",
+            "create",
+            *addresses,
+            "--cluster-replicas",
+            "0",
+            "--cluster-yes",
+        ]
         subprocess.run(create, check=True, capture_output=True, timeout=60)
         for port in ports:
             wait_for(lambda port=port: cluster_state(port) == "ok")
@@ -87,24 +112,37 @@ def test_all_keys_of_a_partition_share_a_slot_and_partitions_spread(cluster: Red
     slots = set()
     for partition in range(16):
         keys = Keys(0, "freshet.orders.v1", partition)
-        names = (keys.header, keys.retained, keys.redrives, keys.dictionary(3), keys.minute(9), keys.tile(1, 2, 3))
+        names = (
+            keys.header,
+            keys.retained,
+            keys.redrives,
+            keys.dictionary(3),
+            keys.minute(9),
+            keys.tile(1, 2, 3),
+        )
         (slot,) = {client.keyslot(name) for name in names}
         slots.add(slot)
     assert len({client.nodes_manager.get_node_from_slot(slot).name for slot in slots}) == 3
     client.close()
 
 
-def test_ingest_verify_and_readers_work_on_a_cluster(cluster: RedisSettings, mock_broker: str) -> None:
+def test_ingest_verify_and_readers_work_on_a_cluster(
+    cluster: RedisSettings, mock_broker: str
+) -> None:
     over = {"FRESHET_REDIS__CLUSTER": "true"}
     settings = settings_for(mock_broker, cluster.url.get_secret_value(), "cluster", **over)
     ensure_topics(settings, live=False)
     for partition in range(4):
-        send(settings, [*(order(n, sku=f"s{n}") for n in range(30)), b"broken"], partition=partition)
+        send(
+            settings, [*(order(n, sku=f"s{n}") for n in range(30)), b"broken"], partition=partition
+        )
     run(settings, until_end=True)
     assert [books(settings, n)["applied"] for n in range(4)] == [30] * 4
     report = verify(settings)
     assert report.agrees and len(report.partitions) == 4, report.as_text()
-    reader = WindowReader(connect(settings.redis), 0, HOUR_MS, 24, rules=ReadRules.of(settings, HOUR_MS))
+    reader = WindowReader(
+        connect(settings.redis), 0, HOUR_MS, 24, rules=ReadRules.of(settings, HOUR_MS)
+    )
     assert len(reader.refresh().new_items) == 30
     assert reader.sums(START_MS // HOUR_MS * HOUR_MS + HOUR_MS, 1)[:, 0].sum() == 4 * 30 * 2_000
     send(settings, [order(100, sku="s1")], partition=2)
@@ -113,7 +151,10 @@ def test_ingest_verify_and_readers_work_on_a_cluster(cluster: RedisSettings, moc
     run(settings, until_end=True, into=1)
     reader.refresh()
     assert reader.generation == 1 and reader.num_items == 30
-    assert [check.state for check in (*check_redis(settings), *check_clock(settings))] == ["ok", "ok"]
+    assert [check.state for check in (*check_redis(settings), *check_clock(settings))] == [
+        "ok",
+        "ok",
+    ]
 
 
 def test_fences_and_gaps_hold_on_a_cluster(cluster: RedisSettings) -> None:
@@ -133,11 +174,17 @@ def test_fences_and_gaps_hold_on_a_cluster(cluster: RedisSettings) -> None:
 
 
 def test_a_cluster_that_is_away_is_said_so() -> None:
-    with pytest.raises(StoreUnavailableError, match=r"Redis Cluster at redis://127\.0\.0\.1:1 does not answer"):
-        connect(RedisSettings(url=SecretStr("redis://me:secret@127.0.0.1:1"), cluster=True, timeout_ms=200))
+    with pytest.raises(
+        StoreUnavailableError, match=r"Redis Cluster at redis://127\.0\.0\.1:1 does not answer"
+    ):
+        connect(
+            RedisSettings(
+                url=SecretStr("redis://me:secret@127.0.0.1:1"), cluster=True, timeout_ms=200
+            )
+        )
 
 
-# TLS and ACL -----------------------------------------------------------------------------------------------
+# TLS and ACL --------------------------------------------------------------------------------------
 
 
 def certificates(folder: Path) -> None:
@@ -146,20 +193,41 @@ def certificates(folder: Path) -> None:
         pytest.skip("certificates need openssl on PATH")
     for command in (
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca",
-        "req -newkey rsa:2048 -nodes -keyout redis.key -out redis.csr -subj /CN=r -addext subjectAltName=IP:127.0.0.1",
-        "x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out redis.crt -days 2 -copy_extensions copy",
+        "req -newkey rsa:2048 -nodes -keyout redis.key -out redis.csr -subj /CN=r -addext "
+        "subjectAltName=IP:127.0.0.1",
+        "x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out redis.crt -days "
+        "2 -copy_extensions copy",
     ):
         subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[str]:
-    """The address of a Redis that speaks TLS only and knows one user with no more than windows need."""
+    """The address of a Redis that speaks TLS only and knows one user with no more than windows
+    need.
+    """
     certificates(tmp_path)
     port = free_port()
-    files = {"tls-cert-file": "redis.crt", "tls-key-file": "redis.key", "tls-ca-cert-file": "ca.crt"}
-    options = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", "", "--dir", str(tmp_path)]
-    options += [part for name, file in files.items() for part in (f"--{name}", str(tmp_path / file))]
+    files = {
+        "tls-cert-file": "redis.crt",
+        "tls-key-file": "redis.key",
+        "tls-ca-cert-file": "ca.crt",
+    }
+    options = [
+        "--port",
+        "0",
+        "--tls-port",
+        str(port),
+        "--tls-auth-clients",
+        "no",
+        "--save",
+        "",
+        "--dir",
+        str(tmp_path),
+    ]
+    options += [
+        part for name, file in files.items() for part in (f"--{name}", str(tmp_path / file))
+    ]
     options += ["--user", "default", "off", "--user", "freshet", *ACL.split()]
     process = subprocess.Popen([redis_binary(), *options], stdout=subprocess.DEVNULL)
     try:
@@ -170,14 +238,20 @@ def guarded(tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_ingest_needs_no_more_than_the_documented_rights_over_tls(guarded: str, mock_broker: str) -> None:
+def test_ingest_needs_no_more_than_the_documented_rights_over_tls(
+    guarded: str, mock_broker: str
+) -> None:
     settings = settings_for(mock_broker, guarded, "guarded")
     ensure_topics(settings, live=False)
-    send(settings, [*(order(n, event_time_ms=START_MS + n * HOUR_MS) for n in range(30)), b"broken"])
+    send(
+        settings, [*(order(n, event_time_ms=START_MS + n * HOUR_MS) for n in range(30)), b"broken"]
+    )
     run(settings, until_end=True)
     assert verify(settings).agrees
     run(settings, until_end=True, into=1)
-    reader = WindowReader(connect(settings.redis), 0, HOUR_MS, 24, rules=ReadRules.of(settings, HOUR_MS))
+    reader = WindowReader(
+        connect(settings.redis), 0, HOUR_MS, 24, rules=ReadRules.of(settings, HOUR_MS)
+    )
     assert reader.refresh().moved and reader.generation == 1
     client = connect(settings.redis)
     check_fit(client)
@@ -196,5 +270,8 @@ def test_a_certificate_that_nobody_signed_and_a_wrong_password_are_refused(guard
 
 
 def test_the_embedded_redis_is_no_cluster(tmp_path: Path) -> None:
-    with EmbeddedRedis(tmp_path) as server, pytest.raises(StoreUnavailableError, match=r"redis\.cluster"):
+    with (
+        EmbeddedRedis(tmp_path) as server,
+        pytest.raises(StoreUnavailableError, match=r"redis\.cluster"),
+    ):
         connect(RedisSettings(url=SecretStr(server.url), cluster=True))

@@ -1,4 +1,6 @@
-"""`freshet control` as a process on a broker that speaks Kafka: alerts and requests out, through a SIGKILL too."""
+"""`freshet control` as a process on a broker that speaks Kafka: alerts and requests out, through a
+SIGKILL too.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from freshet.stream.kafka import Publisher, TableReader, TableRecord
 from freshet.stream.schemas import Alert, DriftAlert, RetrainRequest
 
 DEADLINE_S = 60.0
-RUN = "from freshet.stream.config import load; from freshet.online.control.process import run; run(load().settings)"
+RUN = (
+    "from freshet.stream.config import load; from freshet.online.control.process import run; "
+    "run(load().settings)"
+)
 NOW_MS = time.time_ns() // 1_000_000
 
 
@@ -49,7 +54,10 @@ class Process:
             "FRESHET_KAFKA__GROUP_PREFIX": tag,
             "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
             "FRESHET_REDIS__URL": redis,
-            **{f"FRESHET_KAFKA__TOPICS__{name.upper()}": f"{tag}.{name}" for name in Topics.model_fields},
+            **{
+                f"FRESHET_KAFKA__TOPICS__{name.upper()}": f"{tag}.{name}"
+                for name in Topics.model_fields
+            },
         }
         self.settings: Settings = load(environ=self.environ).settings
         self.folder = folder
@@ -57,7 +65,9 @@ class Process:
 
     def start(self) -> None:
         environ = os.environ | self.environ | {"TMPDIR": str(self.folder)}
-        self.process = subprocess.Popen([sys.executable, "-c", RUN], env=environ, cwd=Path(__file__).parents[2])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN], env=environ, cwd=Path(__file__).parents[2]
+        )
 
     def stop(self, how: signal.Signals) -> int:
         assert self.process is not None
@@ -96,7 +106,9 @@ def states(records: list[TableRecord]) -> list[tuple[str, str]]:
     return [(alert.data.labels["subject"], alert.data.state) for alert in alerts]
 
 
-def test_drift_becomes_an_alert_and_a_request_and_a_broken_record_a_dead_letter(control: Process) -> None:
+def test_drift_becomes_an_alert_and_a_request_and_a_broken_record_a_dead_letter(
+    control: Process,
+) -> None:
     topics = control.settings.kafka.topics
     control.start()
     control.send(topics.drift, b"{broken", encode(drift("shoes")))
@@ -117,10 +129,18 @@ def test_a_killed_control_goes_on_without_saying_anything_twice(control: Process
     control.stop(signal.SIGKILL)
     control.process = None
     # While it is down the drift ends, and another begins within the cool-down.
-    control.send(topics.drift, encode(drift("shoes", "stable", NOW_MS + 1)), encode(drift("hats", at_ms=NOW_MS + 2)))
+    control.send(
+        topics.drift,
+        encode(drift("shoes", "stable", NOW_MS + 1)),
+        encode(drift("hats", at_ms=NOW_MS + 2)),
+    )
     control.start()
     alerts = control.wait_for(topics.alerts, 3)
-    assert sorted(states(alerts)) == [("hats", "firing"), ("shoes", "firing"), ("shoes", "resolved")]
+    assert sorted(states(alerts)) == [
+        ("hats", "firing"),
+        ("shoes", "firing"),
+        ("shoes", "resolved"),
+    ]
     control.send(topics.drift, encode(drift("hats", "stable", NOW_MS + 3)))
     assert len(control.wait_for(topics.alerts, 4)) == 4
     assert len(control.wait_for(topics.retrain, 1)) == 1

@@ -1,4 +1,6 @@
-"""A second generation of windows is built beside the live one, and readers go over to it in one look."""
+"""A second generation of windows is built beside the live one, and readers go over to it in one
+look.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.redis import GENERATION_KEY, connect, current_generation, make_current
 from freshet.stream.verify.verify import verify
-from tests.integration.test_ingest import START_MS, order, read, running, send, settings_for, store_of, wait_for
+from tests.integration.test_ingest import (
+    START_MS,
+    order,
+    read,
+    running,
+    send,
+    settings_for,
+    store_of,
+    wait_for,
+)
 
 HOUR_MS = 3_600_000
 
@@ -52,7 +63,9 @@ def test_other_settings_name_the_way_and_the_way_works(settings: Settings) -> No
     assert new is not None and old is not None
     assert (old.applied, old.late_dropped, old.dead_letter) == (50, 1, 1)
     assert (new.applied, new.late_dropped, new.dead_letter) == (51, 0, 1)
-    assert len(read(settings, dead_letter_topic(topic))) == 1, "what the first generation told of is not told again"
+    assert len(read(settings, dead_letter_topic(topic))) == 1, (
+        "what the first generation told of is not told again"
+    )
     with pytest.raises(FingerprintError):
         run(settings, until_end=True)
     with pytest.raises(ConfigError, match="is current"):
@@ -63,10 +76,14 @@ def test_other_settings_name_the_way_and_the_way_works(settings: Settings) -> No
 
 
 def with_generation(settings: Settings, generation: int) -> Settings:
-    return settings.model_copy(update={"redis": settings.redis.model_copy(update={"generation": generation})})
+    return settings.model_copy(
+        update={"redis": settings.redis.model_copy(update={"generation": generation})}
+    )
 
 
-def test_a_reader_goes_over_when_the_builder_has_caught_up_and_the_old_writer_ends(settings: Settings) -> None:
+def test_a_reader_goes_over_when_the_builder_has_caught_up_and_the_old_writer_ends(
+    settings: Settings,
+) -> None:
     ensure_topics(settings, live=False)
     send(settings, [order(n) for n in range(40)])
     fewer = changed(settings, out_of_order_ms=1_000)
@@ -76,7 +93,12 @@ def test_a_reader_goes_over_when_the_builder_has_caught_up_and_the_old_writer_en
         wait_for(lambda: reader.refresh().moved and units(reader) == 80_000)
         seen = []
         with running(fewer, into=1) as new:
-            wait_for(lambda: seen.append((reader.refresh().changed_rows.tolist(), units(reader))) or reader.generation)  # type: ignore[func-returns-value]
+            wait_for(
+                lambda: (
+                    seen.append((reader.refresh().changed_rows.tolist(), units(reader)))
+                    or reader.generation
+                )
+            )  # type: ignore[func-returns-value]
             wait_for(lambda: old._stopping)
             send(settings, [order(n) for n in range(40, 45)])
             wait_for(lambda: reader.refresh().moved and units(reader) == 90_000)
@@ -94,8 +116,12 @@ def test_a_switch_that_fails_half_way_leaves_the_reader_as_it_was(
     send(settings, [order(n) for n in range(10)])
     run(settings, until_end=True)
     coarse = changed(settings, resolutions=settings.windows.resolutions[:2])
-    coarse = coarse.model_copy(update={"worker": settings.worker.model_copy(update={"resolution_ms": 60_000})})
-    reader = WindowReader(connect(settings.redis), 0, HOUR_MS, 48, rules=ReadRules.of(settings, HOUR_MS))
+    coarse = coarse.model_copy(
+        update={"worker": settings.worker.model_copy(update={"resolution_ms": 60_000})}
+    )
+    reader = WindowReader(
+        connect(settings.redis), 0, HOUR_MS, 48, rules=ReadRules.of(settings, HOUR_MS)
+    )
     reader.refresh()
     run(coarse, until_end=True, into=1)
     with pytest.raises(FingerprintError, match="not kept at 3600000 ms"):
@@ -121,7 +147,9 @@ def test_a_killed_builder_goes_on_and_switches_when_it_is_done(settings: Setting
     send(settings, [order(n) for n in range(60)])
     run(settings, until_end=True)
     wider = changed(settings, allowed_lateness_ms=HOUR_MS)
-    small = wider.model_copy(update={"ingest": wider.ingest.model_copy(update={"batch_max_records": 20})})
+    small = wider.model_copy(
+        update={"ingest": wider.ingest.model_copy(update={"batch_max_records": 20})}
+    )
     topic = settings.kafka.topics.orders
     with running(small, into=1):
         wait_for(lambda: half_built(settings, topic))

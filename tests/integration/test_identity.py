@@ -13,7 +13,15 @@ from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import admin, cluster, ensure_topics, topic_ids
 from freshet.stream.verify.verify import verify
-from tests.integration.test_ingest import books, order, running, send, settings_for, store_of, wait_for
+from tests.integration.test_ingest import (
+    books,
+    order,
+    running,
+    send,
+    settings_for,
+    store_of,
+    wait_for,
+)
 
 
 @pytest.fixture
@@ -33,13 +41,17 @@ def remake(settings: Settings, partitions: int) -> None:
     wait_for(lambda: cluster(settings).partitions.get(topic) == partitions)
 
 
-def test_a_topic_made_again_is_refused_although_it_is_longer_than_the_old_one(settings: Settings) -> None:
+def test_a_topic_made_again_is_refused_although_it_is_longer_than_the_old_one(
+    settings: Settings,
+) -> None:
     send(settings, [order(n) for n in range(5)])
     run(settings, until_end=True)
     remake(settings, 4)
     send(settings, [order(n) for n in range(100, 150)])
     before = store_of(settings).header(settings.kafka.topics.orders, 0)
-    with pytest.raises(LogLostError, match=r"deleted and made again.*--from-beginning --into GENERATION"):
+    with pytest.raises(
+        LogLostError, match=r"deleted and made again.*--from-beginning --into GENERATION"
+    ):
         run(settings, until_end=True)
     assert store_of(settings).header(settings.kafka.topics.orders, 0) == before
     run(settings, until_end=True, into=1)
@@ -51,7 +63,9 @@ def test_fewer_partitions_are_refused_with_the_way_out(settings: Settings) -> No
     send(settings, [order(1)], partition=3)
     run(settings, until_end=True)
     remake(settings, 2)
-    with pytest.raises(LogLostError, match=r"has 2 partitions, and there are windows of partition 3.*--into"):
+    with pytest.raises(
+        LogLostError, match=r"has 2 partitions, and there are windows of partition 3.*--into"
+    ):
         run(settings, until_end=True)
 
 
@@ -76,7 +90,9 @@ def test_a_topic_made_again_under_a_running_ingest_is_noticed(
     with pytest.raises((LogLostError, BrokerError)), running(settings):
         wait_for(lambda: books(settings).get("applied") == 1)
         remake(settings, 4)
-        wait_for(lambda: not any(thread.name.startswith("ingest") for thread in threading.enumerate()))
+        wait_for(
+            lambda: not any(thread.name.startswith("ingest") for thread in threading.enumerate())
+        )
 
 
 def test_ids_stay_and_differ(settings: Settings) -> None:

@@ -1,4 +1,6 @@
-"""Ingest against real servers: what it writes and sends, and what it does when something goes away."""
+"""Ingest against real servers: what it writes and sends, and what it does when something goes
+away.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +67,20 @@ def environ_for(bootstrap_servers: str, redis_url: str, name: str, **over: str) 
 
 
 def order(number: int, *, sku: str = "a", event_time_ms: int = 0) -> bytes:
-    event = {"event_id": f"o{number}", "sku": sku, "region": "north", "quantity": 2, "unit_price": 1.5}
+    event = {
+        "event_id": f"o{number}",
+        "sku": sku,
+        "region": "north",
+        "quantity": 2,
+        "unit_price": 1.5,
+    }
     return json.dumps({**event, "event_time": event_time_ms or START_MS + number * 100}).encode()
 
 
 def send(settings: Settings, values: Sequence[bytes | None], *, partition: int = 0) -> None:
-    """Records onto one partition of the orders topic; their timestamps are the log's, a tenth of a second apart."""
+    """Records onto one partition of the orders topic; their timestamps are the log's, a tenth of a
+    second apart.
+    """
     with Publisher(settings, message_max_bytes=4_000_000) as publisher:
         for number, value in enumerate(values):
             publisher.produce(
@@ -132,10 +142,12 @@ def wait_for(claim: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-# What it writes and sends ----------------------------------------------------------------------------------
+# What it writes and sends -------------------------------------------------------------------------
 
 
-def test_until_end_ingests_what_is_there_and_a_second_run_changes_nothing(settings: Settings) -> None:
+def test_until_end_ingests_what_is_there_and_a_second_run_changes_nothing(
+    settings: Settings,
+) -> None:
     ensure_topics(settings, live=False)
     late, future = (order(900 + ahead, event_time_ms=START_MS + ahead * 10**7) for ahead in (-1, 1))
     broken, huge = b"\xff", b"[" * 2_000_000
@@ -163,12 +175,16 @@ def test_notices_go_to_the_shards_of_the_touched_items(settings: Settings) -> No
     send(settings, [order(1, sku="a")])
     run(settings, until_end=True)
     notices = read(settings, settings.kafka.topics.windows)
-    applied = [notice for notice in notices if decode(WindowsAdvanced, notice.value or b"").offset == 1]
+    applied = [
+        notice for notice in notices if decode(WindowsAdvanced, notice.value or b"").offset == 1
+    ]
     assert [notice.partition for notice in applied] == [shard_of("a|north", 4)]
     assert decode(WindowsAdvanced, applied[0].value or b"").frontier_ms == START_MS + 100
 
 
-def test_a_partition_is_declared_idle_only_after_its_end_was_met_for_a_while(settings: Settings) -> None:
+def test_a_partition_is_declared_idle_only_after_its_end_was_met_for_a_while(
+    settings: Settings,
+) -> None:
     ensure_topics(settings, live=False)
     send(settings, [order(1)])
 
@@ -206,18 +222,19 @@ def test_probes_and_metrics_are_served(settings: Settings) -> None:
         wait_for(lambda: books(settings).get("read") == 2)
         wait_for(lambda: ingest.ready() is None)
         assert urllib.request.urlopen(f"{address}/livez").read() == b"ok\n"
-        caught_up = f'freshet_ingest_lag_records{{partition="0",topic="{settings.kafka.topics.orders}"}} 0.0'
+        orders = settings.kafka.topics.orders
+        caught_up = f'freshet_ingest_lag_records{{partition="0",topic="{orders}"}} 0.0'
         wait_for(lambda: caught_up in urllib.request.urlopen(f"{address}/metrics").read().decode())
         text = urllib.request.urlopen(f"{address}/metrics").read().decode()
     assert "freshet_ingest_partitions 8.0" in text
-    assert f'freshet_ingest_records_total{{outcome="applied",topic="{settings.kafka.topics.orders}"}} 1.0' in text
+    assert f'freshet_ingest_records_total{{outcome="applied",topic="{orders}"}} 1.0' in text
     assert 'freshet_ingest_dead_letters_total{error="' in text
     assert "freshet_ingest_items 1.0" in text
     assert float(text.split("\nfreshet_ingest_redis_bytes ")[1].split()[0]) > 100_000
     assert "freshet_ingest_replayed_records_total 0.0" in text
 
 
-# Servers go away -------------------------------------------------------------------------------------------
+# Servers go away ----------------------------------------------------------------------------------
 
 
 def test_redis_may_go_and_come_back(mock_broker: str, tmp_path: Path) -> None:
@@ -234,7 +251,13 @@ def test_redis_may_go_and_come_back(mock_broker: str, tmp_path: Path) -> None:
         store = EmbeddedRedis(tmp_path, store.port, append_only=True)
         wait_for(lambda: books(settings).get("read") == 101)
         wait_for(lambda: ingest.ready() is None)
-    assert books(settings) == {"read": 101, "applied": 100, "duplicate": 0, "late_dropped": 0, "dead_letter": 1}
+    assert books(settings) == {
+        "read": 101,
+        "applied": 100,
+        "duplicate": 0,
+        "late_dropped": 0,
+        "dead_letter": 1,
+    }
     store.stop()
 
 
@@ -263,7 +286,9 @@ def test_kafka_may_be_killed_and_come_back(redis_server: str, tmp_path: Path) ->
 
 def test_an_outage_of_the_broker_does_not_look_like_silence(redis_server: str) -> None:
     with EmbeddedBroker() as broker:
-        settings = settings_for(broker.bootstrap_servers, redis_server, "outage", FRESHET_WINDOWS__IDLE_MS="3000")
+        settings = settings_for(
+            broker.bootstrap_servers, redis_server, "outage", FRESHET_WINDOWS__IDLE_MS="3000"
+        )
         ensure_topics(settings, live=False)
         send(settings, [order(1)])
         with running(settings) as ingest:
@@ -279,7 +304,7 @@ def declared_idle(settings: Settings) -> bool:
     return header is not None and header.idle_frontier_ms is not None
 
 
-# Owners and offsets ----------------------------------------------------------------------------------------
+# Owners and offsets -------------------------------------------------------------------------------
 
 
 def test_a_fenced_partition_is_dropped_and_taken_again_only_after_a_new_assignment(
@@ -312,7 +337,9 @@ def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None
         wait_for(lambda: books(settings).get("applied") == 60)
         send(settings, [order(n) for n in range(60, 70)])
         wait_for(lambda: books(settings).get("applied") == 70)
-        text = urllib.request.urlopen(f"http://127.0.0.1:{ingest.http_port}/metrics").read().decode()
+        text = (
+            urllib.request.urlopen(f"http://127.0.0.1:{ingest.http_port}/metrics").read().decode()
+        )
     assert books(settings)["read"] == 70
     assert "freshet_ingest_gaps_total 1.0" in text
     assert "freshet_ingest_replayed_records_total 30.0" in text
@@ -336,11 +363,15 @@ def test_a_stored_offset_outside_the_log_stops_the_process_and_says_so(settings:
     run(settings, until_end=True)
     header = store_of(settings).keys(settings.kafka.topics.orders, 0).header
     connect(settings.redis).hset(header, "next_offset", "500")
-    with pytest.raises(LogLostError, match=r"end at offset 500, and the log holds 0 to 1.*--into GENERATION"):
+    with pytest.raises(
+        LogLostError, match=r"end at offset 500, and the log holds 0 to 1.*--into GENERATION"
+    ):
         run(settings, until_end=True)
 
 
-def test_a_broker_that_dropped_unread_records_stops_the_process_and_says_so(settings: Settings) -> None:
+def test_a_broker_that_dropped_unread_records_stops_the_process_and_says_so(
+    settings: Settings,
+) -> None:
     """The embedded broker keeps about 5 MB a partition and says nothing when it drops more."""
     ensure_topics(settings, live=False)
     send(settings, [order(1)])
@@ -366,7 +397,9 @@ def test_two_processes_share_the_partitions_and_hand_them_over(settings: Setting
     with running(settings) as first:
         wait_for(lambda: all(books(settings, p).get("applied") == 50 for p in range(4)))
         with running(settings) as second:
-            wait_for(lambda: len(second._assignment.owned) == 4 and len(first._assignment.owned) == 4)
+            wait_for(
+                lambda: len(second._assignment.owned) == 4 and len(first._assignment.owned) == 4
+            )
             for partition in range(4):
                 send(settings, [order(n) for n in range(50, 90)], partition=partition)
             wait_for(lambda: all(books(settings, p).get("applied") == 90 for p in range(4)))
@@ -384,17 +417,30 @@ def test_a_redriven_record_is_counted_once_however_often_it_is_sent(settings: Se
     odd = json.loads(order(7)) | {"amount": 3}
     del odd["quantity"]
     send(
-        settings, [order(1), json.dumps(odd).encode(), order(8, event_time_ms=START_MS - 10**7), order(9)], partition=2
+        settings,
+        [order(1), json.dumps(odd).encode(), order(8, event_time_ms=START_MS - 10**7), order(9)],
+        partition=2,
     )
     run(settings, until_end=True)
-    assert books(settings, 2) == {"read": 4, "applied": 2, "duplicate": 0, "late_dropped": 1, "dead_letter": 1}
+    assert books(settings, 2) == {
+        "read": 4,
+        "applied": 2,
+        "duplicate": 0,
+        "late_dropped": 1,
+        "dead_letter": 1,
+    }
     frontier_ms = store_of(settings).header(topic, 2).frontier_ms
     assert redrive(settings, Wanted(late=True)).sent == 1
     assert redrive(settings, Wanted(late=True), from_start=True).sent == 1
     assert redrive(settings, Wanted(error="MissingField")).sent == 1
     run(settings, until_end=True)
     header = store_of(settings).header(topic, 2)
-    assert (header.applied, header.duplicate, header.dead_letter, header.frontier_ms) == (3, 1, 2, frontier_ms)
+    assert (header.applied, header.duplicate, header.dead_letter, header.frontier_ms) == (
+        3,
+        1,
+        2,
+        frontier_ms,
+    )
     assert verify(settings).agrees
     letters = list_letters(settings)
     assert [letter.redriven for letter in letters] == [False, True]
@@ -405,10 +451,12 @@ def test_a_redriven_record_is_counted_once_however_often_it_is_sent(settings: Se
     assert verify(mended).generation == 1
 
 
-# A person decides ------------------------------------------------------------------------------------------
+# A person decides ---------------------------------------------------------------------------------
 
 
-def test_too_many_dead_letters_pause_it_before_any_is_published_until_a_person_says_go_on(settings: Settings) -> None:
+def test_too_many_dead_letters_pause_it_before_any_is_published_until_a_person_says_go_on(
+    settings: Settings,
+) -> None:
     ensure_topics(settings, live=False)
     send(settings, [b"broken"] * 1_500)
     letters = dead_letter_topic(settings.kafka.topics.orders)
@@ -427,15 +475,23 @@ def test_too_many_dead_letters_pause_it_before_any_is_published_until_a_person_s
 
 
 def alerts_of(settings: Settings) -> list[Alert]:
-    return [decode(Alert, record.value or b"") for record in read(settings, settings.kafka.topics.alerts)]
+    return [
+        decode(Alert, record.value or b"")
+        for record in read(settings, settings.kafka.topics.alerts)
+    ]
 
 
 def test_sigterm_finishes_the_batch_and_exits_with_0(mock_broker: str, redis_server: str) -> None:
-    environ = environ_for(mock_broker, redis_server, "sigterm", FRESHET_INGEST__BATCH_MAX_RECORDS="50")
+    environ = environ_for(
+        mock_broker, redis_server, "sigterm", FRESHET_INGEST__BATCH_MAX_RECORDS="50"
+    )
     settings = load(environ=environ).settings
     ensure_topics(settings, live=False)
     send(settings, [order(n) for n in range(5_000)])
-    code = "from freshet.stream.config import load; from freshet.stream.ingest.process import run; run(load().settings)"
+    code = (
+        "from freshet.stream.config import load; from freshet.stream.ingest.process import "
+        "run; run(load().settings)"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, **environ},
@@ -449,16 +505,29 @@ def test_sigterm_finishes_the_batch_and_exits_with_0(mock_broker: str, redis_ser
     assert process.returncode == 0, output.decode()
     half = books(settings)["read"]
     run(settings, until_end=True)
-    assert books(settings) == {"read": 5_000, "applied": 5_000, "duplicate": 0, "late_dropped": 0, "dead_letter": 0}
+    assert books(settings) == {
+        "read": 5_000,
+        "applied": 5_000,
+        "duplicate": 0,
+        "late_dropped": 0,
+        "dead_letter": 0,
+    }
     assert half > 0
 
 
-# Wrong from the start --------------------------------------------------------------------------------------
+# Wrong from the start -----------------------------------------------------------------------------
 
 
 def test_a_missing_broker_is_one_clear_error(redis_server: str) -> None:
-    with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127.0.0.1:1 .*FRESHET_KAFKA__BOOTSTRAP_SERVERS"):
-        run(settings_for("127.0.0.1:1", redis_server, "nobody", FRESHET_KAFKA__REQUEST_TIMEOUT_MS="500"))
+    with pytest.raises(
+        BrokerError,
+        match=r"no Kafka broker answers at 127.0.0.1:1 .*FRESHET_KAFKA__BOOTSTRAP_SERVERS",
+    ):
+        run(
+            settings_for(
+                "127.0.0.1:1", redis_server, "nobody", FRESHET_KAFKA__REQUEST_TIMEOUT_MS="500"
+            )
+        )
 
 
 def test_missing_topics_are_one_clear_error(kafka_broker: str, redis_server: str) -> None:

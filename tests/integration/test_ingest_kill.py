@@ -1,4 +1,6 @@
-"""Ingest is killed at every named point, started again, and holds what a naive recount of the log holds."""
+"""Ingest is killed at every named point, started again, and holds what a naive recount of the log
+holds.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,13 @@ Cell = tuple[int, int, str, str]
 """Resolution, bucket, item, channel."""
 
 ROOT = Path(__file__).parent.parent.parent
-KILLS = ("after_dead_letters:1", "before_apply:3", "after_apply:2", "before_notice:3", "after_dead_letters:2")
+KILLS = (
+    "after_dead_letters:1",
+    "before_apply:3",
+    "after_apply:2",
+    "before_notice:3",
+    "after_dead_letters:2",
+)
 START_MS = 1_767_225_600_000
 SKUS = [f"sku-{number}" for number in range(12)]
 KINDS = ("view", "cart", "favourite", "checkout")
@@ -59,27 +67,49 @@ def environment(bootstrap_servers: str, redis_url: str, name: str) -> dict[str, 
     return values
 
 
-# The log ---------------------------------------------------------------------------------------------------
+# The log ------------------------------------------------------------------------------------------
 
 
 def order_value(rng: random.Random, number: int, now_ms: int) -> bytes:
-    event: dict[str, Any] = {"event_id": f"o{number}", "order_id": f"r{number}", "event_time": now_ms}
+    event: dict[str, Any] = {
+        "event_id": f"o{number}",
+        "order_id": f"r{number}",
+        "event_time": now_ms,
+    }
     if rng.random() < 0.3:
-        lines = [(rng.choice(SKUS), rng.randint(1, 5), rng.choice((2.5, 9.99))) for _ in range(rng.randint(1, 4))]
-        event |= {"region": "north", "lines": [{"sku": s, "quantity": q, "unit_price": p} for s, q, p in lines]}
+        lines = [
+            (rng.choice(SKUS), rng.randint(1, 5), rng.choice((2.5, 9.99)))
+            for _ in range(rng.randint(1, 4))
+        ]
+        event |= {
+            "region": "north",
+            "lines": [{"sku": s, "quantity": q, "unit_price": p} for s, q, p in lines],
+        }
     else:
         quantity = -rng.randint(1, 3) if rng.random() < 0.1 else rng.randint(1, 9)
-        event |= {"sku": rng.choice(SKUS), "region": "south", "quantity": quantity, "unit_price": 4.99}
+        event |= {
+            "sku": rng.choice(SKUS),
+            "region": "south",
+            "quantity": quantity,
+            "unit_price": 4.99,
+        }
     return json.dumps(event).encode()
 
 
 def click_value(rng: random.Random, number: int, now_ms: int) -> bytes:
-    event = {"event_id": f"c{number}", "session_id": "s", "sku": rng.choice(SKUS), "region": "south"}
+    event = {
+        "event_id": f"c{number}",
+        "session_id": "s",
+        "sku": rng.choice(SKUS),
+        "region": "south",
+    }
     return json.dumps({**event, "event_time": now_ms, "kind": rng.choice(KINDS)}).encode()
 
 
 def send_log(settings: Settings, *, records: int, seed: int) -> None:
-    """Records of both topics: mostly in order, some disordered, late, repeated, from the future, or broken."""
+    """Records of both topics: mostly in order, some disordered, late, repeated, from the future, or
+    broken.
+    """
     rng = random.Random(seed)
     sent: dict[tuple[str, int], list[bytes]] = defaultdict(list)
     topics = settings.kafka.topics
@@ -89,7 +119,9 @@ def send_log(settings: Settings, *, records: int, seed: int) -> None:
         for number in range(records):
             now_ms = START_MS + number * 4_000
             topic, partition = rng.choice(list(makers)), rng.choice((0, 0, 1, 2))
-            value: bytes | None = makers[topic](rng, number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000)))
+            value: bytes | None = makers[topic](
+                rng, number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000))
+            )
             odd = rng.random()
             if odd < 0.05 and sent[topic, partition]:
                 value = rng.choice(sent[topic, partition][-400:])
@@ -98,14 +130,16 @@ def send_log(settings: Settings, *, records: int, seed: int) -> None:
             elif odd < 0.10:
                 value = makers[topic](rng, number, now_ms + 900_000)
             elif odd < 0.13:
-                value = rng.choice((b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000))
+                value = rng.choice(
+                    (b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000)
+                )
             elif value is not None:
                 sent[topic, partition].append(value)
             publisher.produce(topic, value, key=b"k", partition=partition, timestamp_ms=now_ms)
         publisher.flush()
 
 
-# The recount -----------------------------------------------------------------------------------------------
+# The recount --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -121,7 +155,9 @@ class Books:
 def recount(records: list[TableRecord], settings: Settings) -> dict[tuple[str, int], Books]:
     """The rules once more, record by record, with dictionaries."""
     books: dict[tuple[str, int], Books] = defaultdict(Books)
-    for record in sorted(records, key=lambda record: (record.topic, record.partition, record.offset)):
+    for record in sorted(
+        records, key=lambda record: (record.topic, record.partition, record.offset)
+    ):
         count_one(books[record.topic, record.partition], record, settings)
     return books
 
@@ -134,12 +170,16 @@ def count_one(book: Books, record: TableRecord, settings: Settings) -> None:
         book.counts["dead_letter"] += 1
         return
     time_ms = event["event_time"]
-    watermark_ms = -(10**18) if book.frontier_ms is None else book.frontier_ms - rules.out_of_order_ms
+    watermark_ms = (
+        -(10**18) if book.frontier_ms is None else book.frontier_ms - rules.out_of_order_ms
+    )
     book.frontier_ms = time_ms if book.frontier_ms is None else max(book.frontier_ms, time_ms)
     before = book.applied[event["event_id"]]
     if time_ms + rules.allowed_lateness_ms < watermark_ms:
         book.counts["late_dropped"] += 1
-    elif any((ms // 60_000 + 1) * 60_000 + rules.allowed_lateness_ms > watermark_ms for ms in before):
+    elif any(
+        (ms // 60_000 + 1) * 60_000 + rules.allowed_lateness_ms > watermark_ms for ms in before
+    ):
         book.counts["duplicate"] += 1
     else:
         book.counts["applied"] += 1
@@ -173,7 +213,7 @@ def amounts(event: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
         yield item_id, "orders", 1
 
 
-# What Redis holds ------------------------------------------------------------------------------------------
+# What Redis holds ---------------------------------------------------------------------------------
 
 
 def stored(client: redis.Redis, topic: str, partition: int) -> tuple[dict[str, int], Counter[Cell]]:
@@ -190,15 +230,24 @@ def stored(client: redis.Redis, topic: str, partition: int) -> tuple[dict[str, i
         values = tiles.decode(client.get(key))  # type: ignore[arg-type]
         for channel, slot in zip(*values.nonzero(), strict=True):
             item_id = slots[b"%d" % slot].decode()
-            cells[resolution_ms, bucket, item_id, tiles.CHANNELS[channel]] = int(values[channel, slot])
+            cells[resolution_ms, bucket, item_id, tiles.CHANNELS[channel]] = int(
+                values[channel, slot]
+            )
     return header, cells
 
 
-def assert_equal_to_recount(client: redis.Redis, expected: dict[tuple[str, int], Books], settings: Settings) -> None:
-    buckets = {resolution.resolution_ms: resolution.buckets for resolution in settings.windows.resolutions}
+def assert_equal_to_recount(
+    client: redis.Redis, expected: dict[tuple[str, int], Books], settings: Settings
+) -> None:
+    buckets = {
+        resolution.resolution_ms: resolution.buckets for resolution in settings.windows.resolutions
+    }
     for (topic, partition), book in expected.items():
         header, cells = stored(client, topic, partition)
-        found = {name: header[name] for name in ("read", "applied", "duplicate", "late_dropped", "dead_letter")}
+        found = {
+            name: header[name]
+            for name in ("read", "applied", "duplicate", "late_dropped", "dead_letter")
+        }
         assert found == {name: book.counts[name] for name in found}, (topic, partition)
         assert found["read"] == sum(found.values()) - found["read"]
         assert header["frontier_ms"] == book.frontier_ms
@@ -212,7 +261,7 @@ def assert_equal_to_recount(client: redis.Redis, expected: dict[tuple[str, int],
         }
 
 
-# The tests -------------------------------------------------------------------------------------------------
+# The tests ----------------------------------------------------------------------------------------
 
 
 def ingest(environ: dict[str, str], failpoint: str = "") -> int:
@@ -220,7 +269,12 @@ def ingest(environ: dict[str, str], failpoint: str = "") -> int:
     if failpoint:
         environ["FRESHET_FAILPOINT"] = failpoint
     done = subprocess.run(
-        [sys.executable, "-c", RUN], env=environ, cwd="/", capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", RUN],
+        env=environ,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stdout[-4_000:] + done.stderr[-4_000:]
     return done.returncode
@@ -239,16 +293,22 @@ def kill_and_compare(bootstrap_servers: str, redis_url: str, name: str) -> None:
         expected = recount(reader.read_to_end(), settings)
     totals = sum((book.counts for book in expected.values()), Counter())
     assert totals["read"] == 6_000
-    assert min(totals[name] for name in ("applied", "duplicate", "late_dropped", "dead_letter")) > 50
+    assert (
+        min(totals[name] for name in ("applied", "duplicate", "late_dropped", "dead_letter")) > 50
+    )
     with redis.Redis.from_url(redis_url) as client:
         assert_equal_to_recount(client, expected, settings)
     assert_letters_complete(settings, totals)
 
 
 def assert_letters_complete(settings: Settings, totals: Counter[str]) -> None:
-    """Each dead letter and late record is there at least once; a repeat names the same source offset."""
+    """Each dead letter and late record is there at least once; a repeat names the same source
+    offset.
+    """
     topics = settings.kafka.topics
-    with TableReader(settings, [dead_letter_topic(topics.orders), dead_letter_topic(topics.clicks)]) as reader:
+    with TableReader(
+        settings, [dead_letter_topic(topics.orders), dead_letter_topic(topics.clicks)]
+    ) as reader:
         letters = {places(record, "freshet.error.") for record in reader.read_to_end()}
     with TableReader(settings, [topics.late]) as reader:
         late = {places(record, "freshet.source.") for record in reader.read_to_end()}
@@ -261,10 +321,14 @@ def places(record: TableRecord, prefix: str) -> tuple[bytes | None, ...]:
 
 
 @pytest.mark.slow
-def test_windows_equal_a_recount_after_kills_on_the_embedded_broker(embedded_broker: str, redis_server: str) -> None:
+def test_windows_equal_a_recount_after_kills_on_the_embedded_broker(
+    embedded_broker: str, redis_server: str
+) -> None:
     kill_and_compare(embedded_broker, redis_server, "kill")
 
 
 @pytest.mark.slow
-def test_windows_equal_a_recount_after_kills_on_a_real_kafka(kafka_broker: str, redis_server: str) -> None:
+def test_windows_equal_a_recount_after_kills_on_a_real_kafka(
+    kafka_broker: str, redis_server: str
+) -> None:
     kill_and_compare(kafka_broker, redis_server, "kill")

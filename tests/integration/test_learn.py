@@ -1,4 +1,6 @@
-"""`freshet learn` as a process: windows from a real Redis, topics on a broker, killed on the way and started again."""
+"""`freshet learn` as a process: windows from a real Redis, topics on a broker, killed on the way
+and started again.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,16 @@ from tests.online.learn.learning import CONTEXT, STEPS, small_network
 DEADLINE_S = 90.0
 HOURS, SKUS = 220, 12
 NOW_MS = time.time_ns() // 1_000_000
-RUN = "from freshet.stream.config import load; from freshet.online.learn.process import run; run(load().settings)"
+RUN = (
+    "from freshet.stream.config import load; from freshet.online.learn.process import run; "
+    "run(load().settings)"
+)
 
 
 def orders() -> RawBatch:
-    """Twelve items with a strong day, one line for each item and hour with sales, up to about now."""
+    """Twelve items with a strong day, one line for each item and hour with sales, up to about
+    now.
+    """
     rng = np.random.default_rng(0)
     start_ms = (NOW_MS // HOUR_MS - HOURS) * HOUR_MS
     values: list[bytes | None] = []
@@ -43,15 +50,24 @@ def orders() -> RawBatch:
         rate = 8.0 * (1.0 + 0.9 * np.sin(2 * np.pi * hour / 24.0))
         for sku, units in enumerate(rng.poisson(rate * (1 + np.arange(SKUS) / SKUS))):
             if units:
-                line = {"sku": f"s{sku}", "region": "north", "quantity": int(units), "unit_price": 2.0}
-                values.append(json.dumps({"event_id": f"{hour}-{sku}", "event_time": at_ms, **line}).encode())
+                line = {
+                    "sku": f"s{sku}",
+                    "region": "north",
+                    "quantity": int(units),
+                    "unit_price": 2.0,
+                }
+                values.append(
+                    json.dumps({"event_id": f"{hour}-{sku}", "event_time": at_ms, **line}).encode()
+                )
                 times.append(at_ms)
     offsets = np.arange(len(values), dtype=np.int64)
     return RawBatch(values, [None] * len(values), np.array(times, np.int64), offsets, len(values))
 
 
 class Process:
-    """One `freshet learn` with topics, windows and a registry of its own; its champion has learnt nothing."""
+    """One `freshet learn` with topics, windows and a registry of its own; its champion has learnt
+    nothing.
+    """
 
     def __init__(self, broker: str, redis: str, folder: Path) -> None:
         tag = uuid.uuid4().hex[:8]
@@ -65,7 +81,10 @@ class Process:
             "FRESHET_LEARN__STEPS": "60",
             "FRESHET_LEARN__LEARNING_RATE": "0.003",
             "FRESHET_LEARN__THREADS": "1",
-            **{f"FRESHET_KAFKA__TOPICS__{name.upper()}": f"{tag}.{name}" for name in Topics.model_fields},
+            **{
+                f"FRESHET_KAFKA__TOPICS__{name.upper()}": f"{tag}.{name}"
+                for name in Topics.model_fields
+            },
         }
         self.settings: Settings = load(environ=self.environ).settings
         self.registry = Registry(folder / "registry")
@@ -80,7 +99,9 @@ class Process:
         assert windows.apply(windows.fold(orders())) is Outcome.APPLIED
         with Publisher(self.settings) as publisher:
             for sku in range(SKUS):
-                entry = CatalogEntry(sku=f"s{sku}", title=f"thing {sku}", category="things", unit_price=2.0)
+                entry = CatalogEntry(
+                    sku=f"s{sku}", title=f"thing {sku}", category="things", unit_price=2.0
+                )
                 publisher.produce(topics.catalog, encode(entry), key=entry.sku)
         untaught = self.registry.add(
             lambda folder: save_weights(small_network(), folder, card="# untaught\n") and None,  # type: ignore[arg-type]
@@ -98,7 +119,9 @@ class Process:
         environ = {**os.environ, **self.environ, "OMP_NUM_THREADS": "1"}
         if failpoint:
             environ["FRESHET_FAILPOINT"] = failpoint
-        self.process = subprocess.Popen([sys.executable, "-c", RUN], env=environ, cwd=Path(__file__).parents[2])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN], env=environ, cwd=Path(__file__).parents[2]
+        )
         return self.process
 
     def events_until(self, kind: str) -> list[ModelEvent]:
@@ -122,7 +145,9 @@ def learn(mock_broker: str, redis_server: str, tmp_path: Path) -> Iterator[Proce
         process.process.wait()
 
 
-def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_registered(learn: Process) -> None:
+def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_registered(
+    learn: Process,
+) -> None:
     champion = learn.prepare()
     learn.ask("r1")
     for failpoint in ("registry_before_rename", "learn_served"):
@@ -131,7 +156,11 @@ def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_regist
     events = learn.events_until("promoted")
     assert [event.kind for event in events] == ["training", "training", "promoted"]
     promoted = events[-1]
-    assert (promoted.request_id, promoted.parent, promoted.gate["verdict"]) == ("r1", champion, "promote")
+    assert (promoted.request_id, promoted.parent, promoted.gate["verdict"]) == (
+        "r1",
+        champion,
+        "promote",
+    )
     assert learn.registry.verify(promoted.version).weights_sha256 == promoted.sha256
     assert learn.registry.champion() == promoted.version
     assert [manifest.version for manifest in learn.registry.list()] == [champion, promoted.version]

@@ -1,7 +1,9 @@
-"""A machine of random moves against a real Redis: whatever happens, what is stored is the log up to its offset.
+"""A machine of random moves against a real Redis: whatever happens, what is stored is the log up to
+its offset.
 
-`MODEL_EXAMPLES=2000` runs the long set; without it, sixty examples. The moves are produce, deliver, crash at any of the
-failpoints between fold and notice, a zombie's write, a rebalance, Redis coming back older, FLUSHALL, and idling.
+`MODEL_EXAMPLES=2000` runs the long set; without it, sixty examples. The moves are produce, deliver,
+crash at any of the failpoints between fold and notice, a zombie's write, a rebalance, Redis coming
+back older, FLUSHALL, and idling.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class CrashError(Exception):
 
 @dataclass
 class Worker:
-    """One process's view of the partition: what it claimed, and perhaps a fold that it has not written yet."""
+    """One process's view of the partition: what it claimed, and perhaps a fold that it has not
+    written yet.
+    """
 
     windows: PartitionWindows
     unwritten: Fold | None = None
@@ -86,7 +90,7 @@ class Shop(RuleBasedStateMachine):
         start = worker.windows.next_offset
         return worker.windows.fold(batch_of(self.log, start, min(len(self.log), start + size)))
 
-    # Moves --------------------------------------------------------------------------------------------------
+    # Moves ----------------------------------------------------------------------------------------
 
     @rule(records=log_records(KIND, max_size=12))
     def produce(self, records: list[LogRecord]) -> None:
@@ -100,7 +104,8 @@ class Shop(RuleBasedStateMachine):
         outcome = self.owner.windows.apply(self._fold(self.owner, size))
         assert outcome is not Outcome.ALREADY
         if outcome is Outcome.FENCED:
-            # Redis went back to a time under a claim with a higher number, or with the same one by another owner.
+            # Redis went back to a time under a claim with a higher number, or with the same one by
+            # another owner.
             stored, mine = self.store.header(TOPIC, 0), self.owner.windows.header
             assert stored is not None and stored.epoch >= mine.epoch and stored.owner != mine.owner
         if outcome is not Outcome.APPLIED:
@@ -109,7 +114,9 @@ class Shop(RuleBasedStateMachine):
     @precondition(lambda self: self.owner.windows.next_offset < len(self.log))
     @rule(target=zombies, size=st.integers(1, 9), name=st.sampled_from(FAILPOINTS))
     def crash(self, size: int, name: str) -> Worker:
-        """Die at a failpoint; another process takes over, and the dead one may turn out to be only asleep."""
+        """Die at a failpoint; another process takes over, and the dead one may turn out to be only
+        asleep.
+        """
         lost = self.owner
         lost.unwritten = self._fold(lost, size)
         with _dying_at(name):
@@ -142,7 +149,9 @@ class Shop(RuleBasedStateMachine):
         assert self._everything() == before, "a zombie has written"
 
     def _everything(self) -> dict[bytes, Any]:
-        """By content: in a dump the order of a hash's fields changes while Redis moves them to a larger table."""
+        """By content: in a dump the order of a hash's fields changes while Redis moves them to a
+        larger table.
+        """
         read = {
             b"hash": self.client.hgetall,
             b"set": self.client.smembers,
@@ -168,7 +177,7 @@ class Shop(RuleBasedStateMachine):
         if self.owner.windows.declare_idle(START_MS + ahead_ms) is not Outcome.APPLIED:
             self.owner = self._claimed()
 
-    # What must be so ----------------------------------------------------------------------------------------
+    # What must be so ------------------------------------------------------------------------------
 
     @invariant()
     def what_is_stored_is_a_prefix_of_the_log_with_balanced_books(self) -> None:
@@ -176,7 +185,10 @@ class Shop(RuleBasedStateMachine):
         if header is None or header.next_offset is None:
             return
         assert header.read == header.next_offset <= len(self.log)
-        assert header.read == header.applied + header.duplicate + header.late_dropped + header.dead_letter
+        assert (
+            header.read
+            == header.applied + header.duplicate + header.late_dropped + header.dead_letter
+        )
         expected = naive(KIND, SETTINGS, self.log[: header.next_offset]).state()
         assert stored_state(self.store, self.copies, TOPIC, SETTINGS) == expected
 
@@ -196,7 +208,9 @@ class Shop(RuleBasedStateMachine):
 
 
 def _later(record: LogRecord, ahead_ms: int) -> LogRecord:
-    """The same record as it would have been so much later; values that are no events stay as they are."""
+    """The same record as it would have been so much later; values that are no events stay as they
+    are.
+    """
     value = record.value
     try:
         event = json.loads(value or b"")
@@ -208,7 +222,9 @@ def _later(record: LogRecord, ahead_ms: int) -> LogRecord:
 
 @contextmanager
 def _dying_at(name: str) -> Iterator[None]:
-    """Raise at a failpoint of the write path; `before_notice` is passed after apply has returned."""
+    """Raise at a failpoint of the write path; `before_notice` is passed after apply has
+    returned.
+    """
 
     def failpoint(passed: str) -> None:
         if passed == name:
@@ -225,7 +241,9 @@ def _dying_at(name: str) -> Iterator[None]:
 def test_no_order_of_moves_leaves_a_trace(redis_server: str) -> None:
     Shop.client = connect(RedisSettings(url=SecretStr(redis_server)))
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    profile = settings(max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=checks)
+    profile = settings(
+        max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=checks
+    )
     try:
         run_state_machine_as_test(Shop, settings=profile)
     finally:

@@ -1,4 +1,6 @@
-"""The same checks as in memory, on a real Redis: any batches, crashes, zombies, rollbacks, restarts of Redis."""
+"""The same checks as in memory, on a real Redis: any batches, crashes, zombies, rollbacks, restarts
+of Redis.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +49,19 @@ def same_as_naive(client: redis.Redis, driver: Driver) -> bool:
     reference = naive(driver.kind, driver.settings, driver.log)
     if reference.frontier_ms is None:
         return True
-    stored = stored_state(WindowStore(client, 0), RedisCopies(client), driver.topic, driver.settings)
+    stored = stored_state(
+        WindowStore(client, 0), RedisCopies(client), driver.topic, driver.settings
+    )
     return stored == reference.state()
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
-def test_any_split_into_batches_equals_judging_record_by_record(client: redis.Redis, data: st.DataObject) -> None:
+def test_any_split_into_batches_equals_judging_record_by_record(
+    client: redis.Redis, data: st.DataObject
+) -> None:
     client.flushall()
     kind = data.draw(st.sampled_from(["orders", "clicks"]))
     config = small_settings(max_items_per_partition=data.draw(st.sampled_from([1, 3, 100])))
@@ -63,7 +71,9 @@ def test_any_split_into_batches_equals_judging_record_by_record(client: redis.Re
     assert same_as_naive(client, driver)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(log=log_records("orders"), actions=ACTIONS)
 def test_crashes_zombies_and_rollbacks_leave_no_trace(
     client: redis.Redis, log: list[LogRecord], actions: list[tuple[str, int]]
@@ -89,14 +99,21 @@ def test_crashes_zombies_and_rollbacks_leave_no_trace(
 
 
 def test_the_scripts_come_back_after_redis_forgot_them(client: redis.Redis) -> None:
-    driver = Driver(WindowStore(client, 0), "orders", small_settings(), [order(n, START_MS) for n in range(4)])
+    driver = Driver(
+        WindowStore(client, 0), "orders", small_settings(), [order(n, START_MS) for n in range(4)]
+    )
     driver.step(2)
     client.script_flush()
     assert driver.step(2) is Outcome.APPLIED
 
 
 def test_a_flushed_redis_is_a_gap_and_the_log_is_folded_again(client: redis.Redis) -> None:
-    driver = Driver(WindowStore(client, 0), "orders", small_settings(), [order(n, START_MS + n) for n in range(6)])
+    driver = Driver(
+        WindowStore(client, 0),
+        "orders",
+        small_settings(),
+        [order(n, START_MS + n) for n in range(6)],
+    )
     driver.step(3)
     client.flushall()
     assert driver.step(3) is Outcome.GAP

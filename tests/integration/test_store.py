@@ -9,7 +9,12 @@ import redis
 from pydantic import SecretStr
 
 from freshet.stream.config import RedisSettings
-from freshet.stream.errors import FingerprintError, StoreError, StoreUnavailableError, StoreUnfitError
+from freshet.stream.errors import (
+    FingerprintError,
+    StoreError,
+    StoreUnavailableError,
+    StoreUnfitError,
+)
 from freshet.stream.store import layout
 from freshet.stream.store.layout import Header, MinuteAppend, Outcome, TileWrites, Update
 from freshet.stream.store.redis import WindowStore, check_fit, connect
@@ -50,7 +55,9 @@ def everything(client: redis.Redis) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.keys("*")}
 
 
-def test_a_claim_lists_the_partition_raises_the_epoch_and_gives_the_header(store: WindowStore) -> None:
+def test_a_claim_lists_the_partition_raises_the_epoch_and_gives_the_header(
+    store: WindowStore,
+) -> None:
     first = store.claim(TOPIC, 3, '{"a":1}')
     second = store.claim(TOPIC, 3, '{"a":1}')
     assert (first.epoch, second.epoch) == (1, 2)
@@ -64,15 +71,21 @@ def test_a_claim_lists_the_partition_raises_the_epoch_and_gives_the_header(store
 def test_other_settings_are_refused_with_the_difference_and_the_way_out(store: WindowStore) -> None:
     header = store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":900000,"format":1}')
     assert store.apply(update(header, 0, 5)) is Outcome.APPLIED
-    with pytest.raises(FingerprintError, match=r"allowed_lateness_ms was 900000, is 1; .*--from-beginning --into 1"):
+    with pytest.raises(
+        FingerprintError, match=r"allowed_lateness_ms was 900000, is 1; .*--from-beginning --into 1"
+    ):
         store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":1,"format":1}')
     assert store.header(TOPIC, 3).epoch == header.epoch
 
 
-def test_each_outcome_of_apply_writes_only_when_it_says_applied(client: redis.Redis, store: WindowStore) -> None:
+def test_each_outcome_of_apply_writes_only_when_it_says_applied(
+    client: redis.Redis, store: WindowStore
+) -> None:
     old = store.claim(TOPIC, 3, "{}")
     header = store.claim(TOPIC, 3, "{}")
-    assert store.apply(update(header, 5, 9)) is Outcome.GAP  # It would not be the state's first batch.
+    assert (
+        store.apply(update(header, 5, 9)) is Outcome.GAP
+    )  # It would not be the state's first batch.
     assert store.apply(update(header, 0, 5)) is Outcome.APPLIED
     before = everything(client)
     assert store.apply(update(header, 0, 5)) is Outcome.ALREADY
@@ -90,25 +103,54 @@ def test_apply_writes_tiles_dictionary_minutes_index_and_books_together(
     client: redis.Redis, store: WindowStore
 ) -> None:
     header = store.claim(TOPIC, 3, "{}")
-    tiles = TileWrites(60_000, ["7:0", "7:1", "8:0"], [b"a", b"b", b"c"], [540_000, 540_000, 600_000])
+    tiles = TileWrites(
+        60_000, ["7:0", "7:1", "8:0"], [b"a", b"b", b"c"], [540_000, 540_000, 600_000]
+    )
     items = [f"s{n}" for n in range(1_026)]
-    books = {"first_offset": 0, "read": 9, "applied": 9, "items": len(items), "frontier_ms": 480_000}
+    books = {
+        "first_offset": 0,
+        "read": 9,
+        "applied": 9,
+        "items": len(items),
+        "frontier_ms": 480_000,
+    }
     first = update(
-        header, 0, 9, header=books, new_items=items, minutes=[MinuteAppend(7, 1_000_000, 0, b"12345678")], tiles=[tiles]
+        header,
+        0,
+        9,
+        header=books,
+        new_items=items,
+        minutes=[MinuteAppend(7, 1_000_000, 0, b"12345678")],
+        tiles=[tiles],
     )
     assert store.apply(first) is Outcome.APPLIED
     keys = store.keys(TOPIC, 3)
-    assert store.read([keys.tile(60_000, 7, 1), keys.tile(60_000, 9, 0), keys.minute(7)]) == [b"b", None, b"12345678"]
+    assert store.read([keys.tile(60_000, 7, 1), keys.tile(60_000, 9, 0), keys.minute(7)]) == [
+        b"b",
+        None,
+        b"12345678",
+    ]
     assert store.dictionary(TOPIC, 3, 1_026) == items
     assert client.hget(keys.dictionary(1), "1") == b"s1025"
-    assert client.zrange(keys.index(60_000), 0, -1, withscores=True) == [(b"7:0", 9.0), (b"7:1", 9.0), (b"8:0", 9.0)]
+    assert client.zrange(keys.index(60_000), 0, -1, withscores=True) == [
+        (b"7:0", 9.0),
+        (b"7:1", 9.0),
+        (b"8:0", 9.0),
+    ]
     retained = dict(client.zrange(keys.retained, 0, -1, withscores=True))
     assert retained == {b"60000:7:0": 540_000.0, b"60000:8:0": 600_000.0, b"u:7": 1_000_000.0}
     stored = store.header(TOPIC, 3)
-    assert (stored.next_offset, stored.items, stored.frontier_ms, stored.applied) == (9, 1_026, 480_000, 9)
+    assert (stored.next_offset, stored.items, stored.frontier_ms, stored.applied) == (
+        9,
+        1_026,
+        480_000,
+        9,
+    )
 
 
-def test_tiles_leave_exactly_when_the_watermark_reaches_their_expiry(client: redis.Redis, store: WindowStore) -> None:
+def test_tiles_leave_exactly_when_the_watermark_reaches_their_expiry(
+    client: redis.Redis, store: WindowStore
+) -> None:
     header = store.claim(TOPIC, 3, "{}")
     tiles = TileWrites(60_000, ["7:0", "8:0"], [b"a", b"c"], [540_000, 600_000])
     items = {"header": {"first_offset": 0, "items": 1}}
@@ -116,7 +158,10 @@ def test_tiles_leave_exactly_when_the_watermark_reaches_their_expiry(client: red
     assert store.apply(first) is Outcome.APPLIED
     keys = store.keys(TOPIC, 3)
     assert store.read([keys.tile(60_000, 7, 0)]) == [b"a"]
-    assert store.apply(update(header, 1, 2, items_before=1, watermark_ms=540_000, **items)) is Outcome.APPLIED
+    assert (
+        store.apply(update(header, 1, 2, items_before=1, watermark_ms=540_000, **items))
+        is Outcome.APPLIED
+    )
     assert store.read([keys.tile(60_000, 7, 0), keys.tile(60_000, 8, 0)]) == [None, b"c"]
     assert client.zrange(keys.index(60_000), 0, -1) == [b"8:0"]
 
@@ -126,12 +171,17 @@ def test_one_call_removes_a_bounded_number_of_keys(
 ) -> None:
     monkeypatch.setattr(layout, "MAX_REMOVED_KEYS", 3)
     header = store.claim(TOPIC, 3, "{}")
-    tiles = TileWrites(1_000, [f"{n}:0" for n in range(8)], [b"x"] * 8, [n * 1_000 + 2_000 for n in range(8)])
+    tiles = TileWrites(
+        1_000, [f"{n}:0" for n in range(8)], [b"x"] * 8, [n * 1_000 + 2_000 for n in range(8)]
+    )
     items = {"header": {"first_offset": 0, "items": 1}}
     store.apply(update(header, 0, 1, new_items=["s"], tiles=[tiles], watermark_ms=0, **items))
     left = []
     for n in range(1, 4):
-        assert store.apply(update(header, n, n + 1, items_before=1, watermark_ms=10**9, **items)) is Outcome.APPLIED
+        assert (
+            store.apply(update(header, n, n + 1, items_before=1, watermark_ms=10**9, **items))
+            is Outcome.APPLIED
+        )
         left.append(len(client.keys("*:w:*")))
     assert left == [5, 2, 0]
 
@@ -152,7 +202,10 @@ def test_the_index_is_bounded_and_its_floor_says_below_what_it_knows_nothing(
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda client, keys: client.set(keys.minute(7), b"1234567890123456"), "has 16 bytes, expected 8"),
+        (
+            lambda client, keys: client.set(keys.minute(7), b"1234567890123456"),
+            "has 16 bytes, expected 8",
+        ),
         (lambda client, keys: client.set(keys.index(1_000), b"x"), "is not a sorted set"),
         (lambda client, keys: client.set(keys.dictionary(0), b"x"), "is not a hash"),
         (lambda client, keys: client.hset(keys.header, "items", 5), "has 5 items, expected 0"),
@@ -168,13 +221,22 @@ def test_damage_is_found_before_anything_is_written(
     spoil(client, store.keys(TOPIC, 3))
     before = everything(client)
     tiles = TileWrites(1_000, ["4:0"], [b"x"], [13_000])
-    wanted = update(header, 1, 2, new_items=["s"], tiles=[tiles], minutes=[MinuteAppend(7, 10**9, 8, b"12345678")])
+    wanted = update(
+        header,
+        1,
+        2,
+        new_items=["s"],
+        tiles=[tiles],
+        minutes=[MinuteAppend(7, 10**9, 8, b"12345678")],
+    )
     with pytest.raises(StoreError, match=text):
         store.apply(wanted)
     assert everything(client) == before
 
 
-def test_a_full_redis_is_said_and_nothing_is_written(client: redis.Redis, store: WindowStore) -> None:
+def test_a_full_redis_is_said_and_nothing_is_written(
+    client: redis.Redis, store: WindowStore
+) -> None:
     header = store.claim(TOPIC, 3, "{}")
     client.config_set("maxmemory", "1")
     with pytest.raises(StoreUnavailableError, match="full"):
@@ -191,7 +253,9 @@ def test_idle_rises_under_the_epoch_and_leaves_the_offset(store: WindowStore) ->
     assert store.declare_idle(TOPIC, 3, header, 40) is Outcome.APPLIED
     assert store.header(TOPIC, 3).idle_frontier_ms == 50
     assert store.apply(update(header, 0, 1)) is Outcome.APPLIED
-    assert store.declare_idle(TOPIC, 3, header, 60) is Outcome.GAP  # It stands before the first batch.
+    assert (
+        store.declare_idle(TOPIC, 3, header, 60) is Outcome.GAP
+    )  # It stands before the first batch.
     moved = store.header(TOPIC, 3)
     assert store.declare_idle(TOPIC, 3, moved, 60) is Outcome.APPLIED
     assert store.header(TOPIC, 3).idle_frontier_ms == 60
@@ -237,7 +301,9 @@ def test_a_redis_that_evicts_is_unfit_and_a_good_one_is_fit(client: redis.Redis)
 
 
 def test_a_redis_without_scripts_is_unfit(client: redis.Redis, redis_server: str) -> None:
-    client.acl_setuser("plain", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-eval", "-@scripting"])
+    client.acl_setuser(
+        "plain", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-eval", "-@scripting"]
+    )
     address = redis_server.removeprefix("redis://")
     plain = connect(RedisSettings(url=SecretStr(f"redis://plain:x@{address}")))
     try:

@@ -1,4 +1,6 @@
-"""Verify and export on a real Redis and a broker that speaks Kafka's protocol: records in, fold, recount, rows out."""
+"""Verify and export on a real Redis and a broker that speaks Kafka's protocol: records in, fold,
+recount, rows out.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ from freshet.stream.verify.verify import verify
 
 HOUR_MS = 3_600_000
 T0 = 1_700_000_000_000 // HOUR_MS * HOUR_MS
-RESOLUTIONS = (Resolution(resolution_ms=60_000, buckets=100), Resolution(resolution_ms=HOUR_MS, buckets=500))
+RESOLUTIONS = (
+    Resolution(resolution_ms=60_000, buckets=100),
+    Resolution(resolution_ms=HOUR_MS, buckets=500),
+)
 
 Record = tuple[bytes | None, int]
 
@@ -36,7 +41,9 @@ def settings(redis_server: str, mock_broker: str, request: pytest.FixtureRequest
     """Topics of its own for each test, since the broker outlives it."""
     name = f"{request.node.name}.{random.getrandbits(32):x}".replace("[", ".").replace("]", "")
     topics = {"orders": f"{name}.orders", "clicks": f"{name}.clicks"}
-    windows = WindowSettings(resolutions=RESOLUTIONS, allowed_lateness_ms=2 * HOUR_MS, max_future_ms=60_000)
+    windows = WindowSettings(
+        resolutions=RESOLUTIONS, allowed_lateness_ms=2 * HOUR_MS, max_future_ms=60_000
+    )
     return Settings(
         kafka={"bootstrap_servers": mock_broker, "topics": topics},  # type: ignore[arg-type]
         redis={"url": redis_server},  # type: ignore[arg-type]
@@ -52,18 +59,30 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 
 
 def order(event_id: str, time_ms: int, **over: Any) -> Record:
-    fields = {"event_id": event_id, "event_time": time_ms, "sku": "a", "region": "n", "quantity": 2, "unit_price": 9.99}
+    fields = {
+        "event_id": event_id,
+        "event_time": time_ms,
+        "sku": "a",
+        "region": "n",
+        "quantity": 2,
+        "unit_price": 9.99,
+    }
     return json.dumps({**fields, **over}).encode(), time_ms
 
 
 def messy(seed: int, num_records: int, kind: str) -> list[Record]:
-    """A log with sales, returns, whole orders, duplicates, late and future events, and broken bytes."""
+    """A log with sales, returns, whole orders, duplicates, late and future events, and broken
+    bytes.
+    """
     draw, records, now_ms = random.Random(seed), [], T0
     for n in range(num_records):
         now_ms += draw.randrange(120_000)
         event_ms = now_ms - draw.randrange(2) * draw.randrange(4 * HOUR_MS)
         value, _ = order(str(n), event_ms, sku=f"s{draw.randrange(40)}")
-        event = json.loads(value or b"") | {"quantity": draw.choice([1, 2.5, -1]), "unit_price": draw.random() * 50}
+        event = json.loads(value or b"") | {
+            "quantity": draw.choice([1, 2.5, -1]),
+            "unit_price": draw.random() * 50,
+        }
         if kind == "clicks":
             event = {**event, "kind": draw.choice(["view", "view", "cart", "checkout"])}
         luck = draw.random()
@@ -76,7 +95,9 @@ def messy(seed: int, num_records: int, kind: str) -> list[Record]:
         elif luck < 0.14:
             event["sku"] = 5
         elif luck < 0.3 and kind == "orders":
-            event["lines"] = [{"sku": f"s{m}", "quantity": m, "unit_price": 1.5} for m in range(1, 4)]
+            event["lines"] = [
+                {"sku": f"s{m}", "quantity": m, "unit_price": 1.5} for m in range(1, 4)
+            ]
         records.append((None if luck > 0.99 else json.dumps(event).encode(), now_ms))
     return records
 
@@ -94,7 +115,9 @@ class Pipe:
 
     def send(self, records: list[Record]) -> None:
         for value, timestamp_ms in records:
-            self._producer.produce(self.topic, value, partition=self.partition, timestamp=timestamp_ms)
+            self._producer.produce(
+                self.topic, value, partition=self.partition, timestamp=timestamp_ms
+            )
             self._producer.poll(0)
         assert self._producer.flush(30) == 0
 
@@ -118,7 +141,9 @@ def pipe(settings: Settings, client: redis.Redis) -> Callable[[str, int], Pipe]:
     return lambda kind, partition: Pipe(settings, client, kind, partition)
 
 
-def test_a_messy_log_and_its_windows_agree(settings: Settings, pipe: Callable[[str, int], Pipe]) -> None:
+def test_a_messy_log_and_its_windows_agree(
+    settings: Settings, pipe: Callable[[str, int], Pipe]
+) -> None:
     for kind, partition in (("orders", 0), ("orders", 2), ("clicks", 1)):
         records = messy(partition, 600, kind)
         at = pipe(kind, partition)
@@ -133,8 +158,13 @@ def test_a_messy_log_and_its_windows_agree(settings: Settings, pipe: Callable[[s
     assert header is not None and min(header.duplicate, header.late_dropped, header.dead_letter) > 5
 
 
-def test_days_of_the_shops_own_calendar_agree(settings: Settings, client: redis.Redis, tmp_path: Path) -> None:
-    resolutions = (Resolution(resolution_ms=24 * HOUR_MS, buckets=30), Resolution(resolution_ms=HOUR_MS, buckets=500))
+def test_days_of_the_shops_own_calendar_agree(
+    settings: Settings, client: redis.Redis, tmp_path: Path
+) -> None:
+    resolutions = (
+        Resolution(resolution_ms=24 * HOUR_MS, buckets=30),
+        Resolution(resolution_ms=HOUR_MS, buckets=500),
+    )
     windows = settings.windows.model_copy(update={"resolutions": resolutions})
     calendar = CalendarSettings(time_zone="Australia/Lord_Howe")
     settings = settings.model_copy(update={"windows": windows, "calendar": calendar})
@@ -144,9 +174,14 @@ def test_days_of_the_shops_own_calendar_agree(settings: Settings, client: redis.
     report = verify(settings)
     assert report.agrees and report.as_dict()["cells"] > 300, report.as_text()
     export(settings, resolution_ms=24 * HOUR_MS, output=tmp_path / "days", include_open=True)
-    starts = {json.loads(line)["bucket_start_ms"] for line in (tmp_path / "days").read_text("utf-8").splitlines()}
+    starts = {
+        json.loads(line)["bucket_start_ms"]
+        for line in (tmp_path / "days").read_text("utf-8").splitlines()
+    }
     zone = ZoneInfo("Australia/Lord_Howe")
-    assert starts and all(datetime.fromtimestamp(ms / 1_000, zone).strftime("%H:%M:%S") == "00:00:00" for ms in starts)
+    assert starts and all(
+        datetime.fromtimestamp(ms / 1_000, zone).strftime("%H:%M:%S") == "00:00:00" for ms in starts
+    )
 
 
 def test_records_after_the_stored_offset_are_not_yet_expected(
@@ -159,7 +194,9 @@ def test_records_after_the_stored_offset_are_not_yet_expected(
     assert report.agrees and report.partitions[0].records == 150, report.as_text()
 
 
-def test_one_altered_tile_is_found(settings: Settings, client: redis.Redis, pipe: Callable[[str, int], Pipe]) -> None:
+def test_one_altered_tile_is_found(
+    settings: Settings, client: redis.Redis, pipe: Callable[[str, int], Pipe]
+) -> None:
     records, at = [order("1", T0), order("2", T0 + HOUR_MS, sku="b")], pipe("orders", 0)
     at.send(records)
     at.fold(records)
@@ -175,7 +212,9 @@ def test_one_altered_tile_is_found(settings: Settings, client: redis.Redis, pipe
     assert "is stored as 0, recounted as 2000" in report.as_text()
 
 
-def test_a_log_whose_beginning_is_gone_is_said_so(settings: Settings, pipe: Callable[[str, int], Pipe]) -> None:
+def test_a_log_whose_beginning_is_gone_is_said_so(
+    settings: Settings, pipe: Callable[[str, int], Pipe]
+) -> None:
     at = pipe("orders", 0)
     # The broker in memory keeps about 5 MB a partition.
     records = [order(str(n), T0, note="x" * 400_000) for n in range(40)]
@@ -184,11 +223,15 @@ def test_a_log_whose_beginning_is_gone_is_said_so(settings: Settings, pipe: Call
     report = verify(settings)
     assert not report.agrees and not report.differences
     (missing,) = report.log_missing
-    assert missing.startswith(f"{at.topic}:0: the log starts at ") and missing.endswith("the state needs 0")
+    assert missing.startswith(f"{at.topic}:0: the log starts at ") and missing.endswith(
+        "the state needs 0"
+    )
     assert "the log is gone" in report.as_text()
 
 
-def test_a_log_that_ends_before_the_state_is_said_so(settings: Settings, pipe: Callable[[str, int], Pipe]) -> None:
+def test_a_log_that_ends_before_the_state_is_said_so(
+    settings: Settings, pipe: Callable[[str, int], Pipe]
+) -> None:
     at = pipe("orders", 0)
     at.send([order("1", T0)])
     at.fold([order("1", T0), order("2", T0)])
@@ -200,17 +243,21 @@ def test_without_windows_nothing_is_called_right(settings: Settings) -> None:
     assert not report.agrees and "there are no windows under generation 0" in report.as_text()
 
 
-# Export -------------------------------------------------------------------------------------------------------
+# Export -------------------------------------------------------------------------------------------
 
 
-def naive(logs: list[tuple[str, list[Record]]], closed_ms: int) -> dict[tuple[str, int], dict[str, float]]:
+def naive(
+    logs: list[tuple[str, list[Record]]], closed_ms: int
+) -> dict[tuple[str, int], dict[str, float]]:
     """Rows of good, distinct, on-time records, in the order of item and bucket."""
     rows: dict[tuple[str, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kind, records in logs:
         for value, _ in records:
             assert value is not None
             event = json.loads(value)
-            row = rows[f"{event['sku']}|{event['region']}", event["event_time"] // HOUR_MS * HOUR_MS]
+            row = rows[
+                f"{event['sku']}|{event['region']}", event["event_time"] // HOUR_MS * HOUR_MS
+            ]
             if kind == "clicks":
                 row["views"] += 1
             else:
@@ -224,7 +271,12 @@ def tidy(seed: int, kind: str, hours: float) -> list[Record]:
     draw, step = random.Random(seed), round(hours * HOUR_MS / 300)
     over = {"kind": "view"} if kind == "clicks" else {}
     return [
-        order(f"{kind}{seed}-{n}", T0 + n * step, sku=draw.choice(["b", "a", 'q"|,']).replace("|", "/"), **over)
+        order(
+            f"{kind}{seed}-{n}",
+            T0 + n * step,
+            sku=draw.choice(["b", "a", 'q"|,']).replace("|", "/"),
+            **over,
+        )
         for n in range(301)
     ]
 
@@ -258,33 +310,53 @@ def test_export_can_add_open_windows_and_cut_out_an_item_and_a_span(
 ) -> None:
     output = tmp_path / "windows.csv"
     span = {"start": T0 + HOUR_MS, "end": T0 + 16 * HOUR_MS}
-    export(settings, resolution_ms=HOUR_MS, item_id="a|n", format="csv", include_open=True, output=output, **span)  # type: ignore[arg-type]
+    export(
+        settings,
+        resolution_ms=HOUR_MS,
+        item_id="a|n",
+        format="csv",
+        include_open=True,
+        output=output,
+        **span,
+    )  # type: ignore[arg-type]
     with output.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     expected = {key: row for key, row in naive(logs, closed_ms=2**62).items() if key[0] == "a|n"}
     expected = {key: row for key, row in expected.items() if span["start"] <= key[1] < span["end"]}
     assert [int(row["bucket_start_ms"]) for row in rows] == [at for _, at in expected]
     assert [float(row["units"]) for row in rows] == [row["units"] for row in expected.values()]
-    assert [row["closed"] for row in rows] == ["true" if at < T0 + 13 * HOUR_MS else "false" for _, at in expected]
+    assert [row["closed"] for row in rows] == [
+        "true" if at < T0 + 13 * HOUR_MS else "false" for _, at in expected
+    ]
 
 
 def test_export_in_small_groups_of_items_writes_the_same_rows(
-    settings: Settings, logs: list[tuple[str, list[Record]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    logs: list[tuple[str, list[Record]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     export(settings, resolution_ms=HOUR_MS, format="parquet", output=tmp_path / "one.parquet")
     monkeypatch.setattr("freshet.stream.read.export.MAX_GROUP_CELLS", 1)
     export(settings, resolution_ms=HOUR_MS, format="parquet", output=tmp_path / "many.parquet")
     one, many = (pq.read_table(tmp_path / name) for name in ("one.parquet", "many.parquet"))
-    assert one.equals(many) and one.num_rows == len(naive(logs, closed_ms=T0 + 14 * HOUR_MS - 5_000))
+    assert one.equals(many) and one.num_rows == len(
+        naive(logs, closed_ms=T0 + 14 * HOUR_MS - 5_000)
+    )
 
 
 def test_export_leaves_out_what_is_no_longer_retained_by_every_partition(
     settings: Settings, pipe: Callable[[str, int], Pipe], tmp_path: Path
 ) -> None:
     for partition, hours in ((0, 0), (1, 3)):
-        pipe("orders", partition).fold([order(str(n), T0 + hours * HOUR_MS + n * 60_000) for n in range(61)])
+        pipe("orders", partition).fold(
+            [order(str(n), T0 + hours * HOUR_MS + n * 60_000) for n in range(61)]
+        )
     export(settings, resolution_ms=60_000, output=tmp_path / "out", include_open=True)
-    starts = [json.loads(line)["bucket_start_ms"] for line in (tmp_path / "out").read_text("utf-8").splitlines()]
+    starts = [
+        json.loads(line)["bucket_start_ms"]
+        for line in (tmp_path / "out").read_text("utf-8").splitlines()
+    ]
     assert starts == [T0 + 3 * HOUR_MS + n * 60_000 for n in range(61)]
 
 

@@ -15,7 +15,14 @@ from freshet.online.tail import tail
 from freshet.online.weights import versions
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import encode
-from freshet.stream.config import KafkaSettings, LearnSettings, RedisSettings, Settings, Topics, WorkerSettings
+from freshet.stream.config import (
+    KafkaSettings,
+    LearnSettings,
+    RedisSettings,
+    Settings,
+    Topics,
+    WorkerSettings,
+)
 from freshet.stream.errors import RegistryError
 from freshet.stream.kafka import Publisher, TableReader
 from freshet.stream.schemas import Compute, Forecast, ModelEvent
@@ -45,7 +52,10 @@ def registered(settings: Settings, parent: str = BASE) -> str:
 
 def announced(settings: Settings) -> list[ModelEvent]:
     with TableReader(settings, [settings.kafka.topics.models]) as reader:
-        found = [msgspec.json.decode(record.value or b"", type=ModelEvent) for record in reader.read_to_end()]
+        found = [
+            msgspec.json.decode(record.value or b"", type=ModelEvent)
+            for record in reader.read_to_end()
+        ]
     return sorted(found, key=lambda event: event.at_ms)
 
 
@@ -55,8 +65,13 @@ def test_a_version_is_promoted_and_taken_back_by_hand(settings: Settings) -> Non
     assert {"version": version, "aliases": ["champion"]} in versions.versions(settings)
     assert versions.show(settings, "champion")["version"] == version
     assert versions.rollback(settings) == f"base is the champion again, {version} was"
-    told = [(event.kind, event.version, event.parent, event.reason) for event in announced(settings)]
-    assert told == [("promoted", version, "base", "by hand"), ("rolled_back", "base", version, "by hand")]
+    told = [
+        (event.kind, event.version, event.parent, event.reason) for event in announced(settings)
+    ]
+    assert told == [
+        ("promoted", version, "base", "by hand"),
+        ("rolled_back", "base", version, "by hand"),
+    ]
     assert all(event.at_ms > 0 for event in announced(settings))
 
 
@@ -88,7 +103,13 @@ def test_the_doctor_names_an_altered_champion(settings: Settings) -> None:
 
 def forecast(item_id: str) -> Forecast:
     levels = [0.1, 0.5, 0.9]
-    values: dict[str, Any] = {"forecast_id": item_id, "item_id": item_id, "sku": "a", "region": "n", "status": "ok"}
+    values: dict[str, Any] = {
+        "forecast_id": item_id,
+        "item_id": item_id,
+        "sku": "a",
+        "region": "n",
+        "status": "ok",
+    }
     return Forecast(
         **values,
         resolution_ms=1,

@@ -1,4 +1,6 @@
-"""The worker against a real Redis and a broker: windows in, forecasts, scores and swaps out, through restarts."""
+"""The worker against a real Redis and a broker: windows in, forecasts, scores and swaps out,
+through restarts.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ R = TypeVar("R")
 
 def save_random_weights(folder: Path, seed: int) -> str:
     torch.manual_seed(seed)
-    config = FreshetConfig(width=32, num_layers=1, num_heads=2, context_length=64, prediction_length=32)
+    config = FreshetConfig(
+        width=32, num_layers=1, num_heads=2, context_length=64, prediction_length=32
+    )
     return save_weights(FreshetNetwork(config), folder, card="random")
 
 
@@ -62,7 +66,17 @@ def settings_for(bootstrap: str, redis_url: str, folder: Path, name: str, **over
         "FRESHET_WORKER__WEIGHTS": str(folder / "weights"),
         "FRESHET_LEARN__REGISTRY": str(folder / "registry"),
     }
-    for topic in ("orders", "clicks", "catalog", "promotions", "inventory", "late", "windows", "forecasts", "scores"):
+    for topic in (
+        "orders",
+        "clicks",
+        "catalog",
+        "promotions",
+        "inventory",
+        "late",
+        "windows",
+        "forecasts",
+        "scores",
+    ):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     for topic in ("drift", "retrain", "models", "alerts", "forecasts_latest"):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
@@ -71,7 +85,9 @@ def settings_for(bootstrap: str, redis_url: str, folder: Path, name: str, **over
 
 @dataclass
 class Shop:
-    """Sells through the real fold: every item sells `hour % 5` times two units an hour, in partition 0."""
+    """Sells through the real fold: every item sells `hour % 5` times two units an hour, in
+    partition 0.
+    """
 
     settings: Settings
     items: int = 6
@@ -81,14 +97,20 @@ class Shop:
     writer: PartitionWindows | None = None
 
     def sell(self, hours: int) -> None:
-        """Go on for some hours; the last event is right at the start of the hour after, so that all are complete."""
+        """Go on for some hours; the last event is right at the start of the hour after, so that all
+        are complete.
+        """
         values = []
         for hour in range(self.hour, self.hour + hours):
             for number in range(self.items):
                 quantity = 1 + (hour + number) % 5
                 item = f"s{number}|north"
                 self.sold[item, START_MS + hour * HOUR_MS] = quantity
-                values.append(self._order(f"s{number}", START_MS + hour * HOUR_MS + 60_000 * (number + 1), quantity))
+                values.append(
+                    self._order(
+                        f"s{number}", START_MS + hour * HOUR_MS + 60_000 * (number + 1), quantity
+                    )
+                )
         self.hour += hours
         values.append(self._order("clock", START_MS + self.hour * HOUR_MS, 1))
         self._fold(values)
@@ -98,8 +120,14 @@ class Shop:
         return START_MS + self.hour * HOUR_MS
 
     def _order(self, sku: str, event_time_ms: int, quantity: int) -> bytes:
-        event: dict[str, Any] = {"event_id": f"{sku}-{event_time_ms}", "sku": sku, "region": "north"}
-        return json.dumps({**event, "quantity": quantity, "unit_price": 1, "event_time": event_time_ms}).encode()
+        event: dict[str, Any] = {
+            "event_id": f"{sku}-{event_time_ms}",
+            "sku": sku,
+            "region": "north",
+        }
+        return json.dumps(
+            {**event, "quantity": quantity, "unit_price": 1, "event_time": event_time_ms}
+        ).encode()
 
     def _fold(self, values: list[bytes]) -> None:
         if self.writer is None:
@@ -116,7 +144,9 @@ class Shop:
 
 
 @pytest.fixture
-def settings(mock_broker: str, redis_server: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+def settings(
+    mock_broker: str, redis_server: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Settings:
     made = settings_for(mock_broker, redis_server, tmp_path, request.node.name)
     save_random_weights(Path(made.worker.weights), seed=0)
     ensure_topics(made, live=False)
@@ -139,7 +169,11 @@ def running(settings: Settings) -> Iterator[Worker]:
 
 def read(settings: Settings, topic: str, kind: type[R]) -> list[R]:
     with TableReader(settings, [topic]) as reader:
-        return [decode(kind, record.value) for record in reader.read_to_end() if record.value is not None]
+        return [
+            decode(kind, record.value)
+            for record in reader.read_to_end()
+            if record.value is not None
+        ]
 
 
 def eventually(look: Callable[[], T], good: Callable[[T], bool]) -> T:
@@ -164,17 +198,25 @@ def at_cutoff(settings: Settings, cutoff_ms: int) -> list[Forecast]:
     return [forecast for forecast in forecasts(settings) if forecast.cutoff_ms == cutoff_ms]
 
 
-def test_every_item_is_forecast_at_the_newest_cutoff_and_cold_items_say_so(settings: Settings) -> None:
+def test_every_item_is_forecast_at_the_newest_cutoff_and_cold_items_say_so(
+    settings: Settings,
+) -> None:
     shop = Shop(settings)
     shop.sell(48)
     with Publisher(settings) as publisher:
         new = CatalogEntry(sku="new", title="A red lamp", category="lamps", unit_price=20.0)
-        publisher.produce(settings.kafka.topics.catalog, encode(new), key="new", timestamp_ms=START_MS)
+        publisher.produce(
+            settings.kafka.topics.catalog, encode(new), key="new", timestamp_ms=START_MS
+        )
     with running(settings) as worker:
         found = eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 8)
         assert worker.ready() is None
     by_item = {forecast.item_id: forecast for forecast in found}
-    assert sorted(by_item) == ["clock|north", "new|north", *(f"s{number}|north" for number in range(6))]
+    assert sorted(by_item) == [
+        "clock|north",
+        "new|north",
+        *(f"s{number}|north" for number in range(6)),
+    ]
     assert by_item["new|north"].status == "cold_start" and by_item["s0|north"].status == "ok"
     one = by_item["s3|north"]
     assert one.quantile_levels == list(WIRE_LEVELS) and np.shape(one.quantiles) == (8, 9)
@@ -182,10 +224,14 @@ def test_every_item_is_forecast_at_the_newest_cutoff_and_cold_items_say_so(setti
     assert (np.diff(one.quantiles, axis=1) >= 0).all() and np.min(one.quantiles) >= 0
     assert len({forecast.forecast_id for forecast in found}) == len(found)
     latest = read(settings, settings.kafka.topics.forecasts_latest, Forecast)
-    assert {forecast.forecast_id for forecast in latest} == {forecast.forecast_id for forecast in found}
+    assert {forecast.forecast_id for forecast in latest} == {
+        forecast.forecast_id for forecast in found
+    }
 
 
-def test_a_worker_that_falls_behind_forecasts_the_newest_cutoff_only_and_counts_the_rest(settings: Settings) -> None:
+def test_a_worker_that_falls_behind_forecasts_the_newest_cutoff_only_and_counts_the_rest(
+    settings: Settings,
+) -> None:
     shop = Shop(settings)
     shop.sell(30)
     with running(settings) as worker:
@@ -193,10 +239,15 @@ def test_a_worker_that_falls_behind_forecasts_the_newest_cutoff_only_and_counts_
         shop.sell(5)
         eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
         assert worker.metrics.coalesced._value.get() == 4
-    assert {forecast.cutoff_ms for forecast in forecasts(settings)} == {shop.now_ms - 5 * HOUR_MS, shop.now_ms}
+    assert {forecast.cutoff_ms for forecast in forecasts(settings)} == {
+        shop.now_ms - 5 * HOUR_MS,
+        shop.now_ms,
+    }
 
 
-def test_final_buckets_are_scored_once_with_what_was_really_sold_through_restarts(settings: Settings) -> None:
+def test_final_buckets_are_scored_once_with_what_was_really_sold_through_restarts(
+    settings: Settings,
+) -> None:
     shop = Shop(settings)
     shop.sell(30)
     for _ in range(3):
@@ -204,8 +255,11 @@ def test_final_buckets_are_scored_once_with_what_was_really_sold_through_restart
             eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
         shop.sell(2)
     with running(settings) as worker:
-        # Cutoffs 30, 32, 34 and 36, final up to 35: hour 30 at step 1, hours 32 and 34 at steps 1 and 3.
-        found = eventually(lambda: scores(settings), lambda found: sum(len(score.steps) for score in found) >= 35)
+        # Cutoffs 30, 32, 34 and 36, final up to 35: hour 30 at step 1, hours 32 and 34 at steps 1
+        # and 3.
+        found = eventually(
+            lambda: scores(settings), lambda found: sum(len(score.steps) for score in found) >= 35
+        )
         eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
         assert worker.ready() is None
     found = scores(settings)
@@ -226,24 +280,41 @@ def test_announced_weights_are_swapped_in_and_no_cutoff_mixes_two_versions(
     settings = settings_for(mock_broker, redis_server, tmp_path, "swap", FRESHET_WORKER__WEIGHTS="")
     ensure_topics(settings, live=False)
     registry = Registry(settings.learn.registry)
-    first = registry.add(lambda folder: save_random_weights(folder, 1) and None, parent="base", created_at_ms=1)
-    second = registry.add(lambda folder: save_random_weights(folder, 2) and None, parent="base", created_at_ms=2)
+    first = registry.add(
+        lambda folder: save_random_weights(folder, 1) and None, parent="base", created_at_ms=1
+    )
+    second = registry.add(
+        lambda folder: save_random_weights(folder, 2) and None, parent="base", created_at_ms=2
+    )
     registry.serve(first.version)
     shop = Shop(settings)
     shop.sell(30)
     with running(settings), Publisher(settings) as publisher:
         eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
-        event = ModelEvent(kind="promoted", version=second.version, at_ms=9, sha256=second.weights_sha256)
+        event = ModelEvent(
+            kind="promoted", version=second.version, at_ms=9, sha256=second.weights_sha256
+        )
         publisher.produce(settings.kafka.topics.models, encode(event), key="promoted:2")
-        broken = ModelEvent(kind="promoted", version="v0009-20260101T000000Z-00000000", at_ms=10, sha256="00")
+        broken = ModelEvent(
+            kind="promoted", version="v0009-20260101T000000Z-00000000", at_ms=10, sha256="00"
+        )
         publisher.flush()
         swapped = eventually(
-            lambda: [e for e in read(settings, settings.kafka.topics.models, ModelEvent) if e.kind == "swapped"], bool
+            lambda: [
+                e
+                for e in read(settings, settings.kafka.topics.models, ModelEvent)
+                if e.kind == "swapped"
+            ],
+            bool,
         )
         publisher.produce(settings.kafka.topics.models, encode(broken), key="promoted:9")
         publisher.flush()
         failed = eventually(
-            lambda: [e for e in read(settings, settings.kafka.topics.models, ModelEvent) if e.kind == "swap_failed"],
+            lambda: [
+                e
+                for e in read(settings, settings.kafka.topics.models, ModelEvent)
+                if e.kind == "swap_failed"
+            ],
             bool,
         )
         for _ in range(3):
@@ -270,7 +341,9 @@ def test_pinned_weights_that_were_altered_stop_the_worker_at_the_start(
 
 def test_without_redis_a_worker_does_not_start(settings: Settings) -> None:
     away = settings.model_copy(
-        update={"redis": settings.redis.model_copy(update={"url": SecretStr("redis://127.0.0.1:1/0")})}
+        update={
+            "redis": settings.redis.model_copy(update={"url": SecretStr("redis://127.0.0.1:1/0")})
+        }
     )
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1"):
         Worker(away)

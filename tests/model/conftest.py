@@ -12,7 +12,9 @@ from freshet.model.synthetic.mixture import sample
 
 @pytest.fixture(scope="session")
 def tiny_config() -> FreshetConfig:
-    return FreshetConfig(width=32, num_layers=2, num_heads=2, context_length=128, prediction_length=32, step_width=8)
+    return FreshetConfig(
+        width=32, num_layers=2, num_heads=2, context_length=128, prediction_length=32, step_width=8
+    )
 
 
 @pytest.fixture

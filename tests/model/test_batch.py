@@ -30,7 +30,10 @@ def test_rows_keep_their_order_and_their_resolution(drawn) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda b: {"past_BTP": b.past_BTP[:, 1:]}, r"past_BTP has shape .* expected .* pad with NaN"),
+        (
+            lambda b: {"past_BTP": b.past_BTP[:, 1:]},
+            r"past_BTP has shape .* expected .* pad with NaN",
+        ),
         (lambda b: {"known_BSK": b.known_BSK[:, : b.context_length]}, "no horizon"),
         (lambda b: {"known_BSK": b.known_BSK[0]}, "3 dimensions"),
         (lambda b: {"start_ms_B": b.start_ms_B[:1]}, "start_ms_B"),

@@ -26,7 +26,9 @@ def test_scaling_there_and_back_gives_the_same_units(values: list[float]) -> Non
     back = features.from_z(scaled.z_BT, scaled.scaling)
     seen = torch.isfinite(target_BT)
     assert scaled.scaling.unit_B.item() >= 1.0
-    torch.testing.assert_close(back[seen], target_BT[seen], rtol=1e-3, atol=scaled.scaling.unit_B.item() * 1e-3)
+    torch.testing.assert_close(
+        back[seen], target_BT[seen], rtol=1e-3, atol=scaled.scaling.unit_B.item() * 1e-3
+    )
     assert bool((scaled.z_BT[~seen] == 0).all())
 
 
@@ -80,7 +82,12 @@ def test_the_detected_period_is_the_planted_one() -> None:
     steps = torch.arange(300)
     rows = [torch.cos(2 * math.pi * steps / period) for period in (7, 24, 52)]
     z_BT = torch.stack([*rows, torch.randn(300, generator=torch.Generator().manual_seed(1))])
-    assert features.detect_period(z_BT, torch.ones_like(z_BT), none=9_999).tolist() == [7, 24, 52, 9_999]
+    assert features.detect_period(z_BT, torch.ones_like(z_BT), none=9_999).tolist() == [
+        7,
+        24,
+        52,
+        9_999,
+    ]
 
 
 def test_phases_tell_the_hour_and_the_monday() -> None:
@@ -109,7 +116,10 @@ def naive_group_means(values: np.ndarray, weights: np.ndarray, groups: np.ndarra
 def test_sums_by_phase_and_by_group_equal_a_naive_loop(seed: int, period: int) -> None:
     values = np.random.default_rng(seed).normal(size=40)
     groups = np.arange(-40, 16) % min(period, 64)
-    naive = [sum(value for value, group in zip(values, groups, strict=False) if group == own) for own in groups]
+    naive = [
+        sum(value for value, group in zip(values, groups, strict=False) if group == own)
+        for own in groups
+    ]
     stacked = torch.tensor(values)[None, None]
     by_phase = profiles.by_phase(stacked, period, 16)[0, 0]
     by_group = profiles.group_sums(stacked, torch.tensor(groups)[None], 64)[0, 0]
@@ -128,7 +138,9 @@ def test_a_shape_of_the_day_is_expected_again_over_the_horizon() -> None:
 
 
 def test_recent_cycles_count_more_in_the_shorter_memory() -> None:
-    found = profiles_of(torch.cat([torch.zeros(240), torch.ones(96)])[None], torch.zeros(1, 384, len(KNOWN_SLOTS)))
+    found = profiles_of(
+        torch.cat([torch.zeros(240), torch.ones(96)])[None], torch.zeros(1, 384, len(KNOWN_SLOTS))
+    )
     whole, shorter, shortest = found.channels_BHC[0, -1, 1:4].tolist()
     assert whole < shorter < shortest
     assert whole == pytest.approx(96 / 336, abs=0.02)
@@ -166,7 +178,9 @@ def test_an_effect_told_from_outside_is_believed_where_the_row_has_not_seen_it()
 
 def profiles_of(z_BT: torch.Tensor, known_BSK: torch.Tensor) -> profiles.Profiles:
     ones = torch.ones(1)
-    scaled = features.Scaled(z_BT, torch.ones_like(z_BT), features.Scaling(ones, torch.zeros(1), ones))
+    scaled = features.Scaled(
+        z_BT, torch.ones_like(z_BT), features.Scaling(ones, torch.zeros(1), ones)
+    )
     return profiles.profiles(scaled, known_BSK, torch.tensor([0]), HOUR_MS)
 
 
@@ -177,7 +191,9 @@ def test_the_fast_inverse_hyperbolic_sine_is_torchs_and_rises_at_zero(values: li
     fast = features.arcsinh(sizes)
     torch.testing.assert_close(fast, torch.arcsinh(sizes.detach()), rtol=2e-6, atol=1e-7)
     (slope,) = torch.autograd.grad(fast.sum(), sizes)
-    torch.testing.assert_close(slope, 1.0 / torch.sqrt(1.0 + sizes.detach().square()), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(
+        slope, 1.0 / torch.sqrt(1.0 + sizes.detach().square()), rtol=1e-4, atol=1e-9
+    )
 
 
 def test_infinite_and_missing_numbers_count_as_missing_wherever_they_stand() -> None:

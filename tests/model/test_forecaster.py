@@ -50,7 +50,9 @@ def test_micro_batches_do_not_change_the_forecast(forecaster, drawn, max_rows) -
     torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("context", "horizon"), [(1, 1), (5, 7), (16, 16), (100, 24), (128, 32), (300, 20)])
+@pytest.mark.parametrize(
+    ("context", "horizon"), [(1, 1), (5, 7), (16, 16), (100, 24), (128, 32), (300, 20)]
+)
 def test_any_context_and_any_horizon_up_to_the_trained_one(forecaster, context, horizon) -> None:
     assert forecaster.forecast(hours(3, context, horizon)).shape == (3, horizon, 21)
 
@@ -93,7 +95,11 @@ def test_related_rows_stay_in_one_micro_batch() -> None:
     assert sorted(row for part in parts for row in part) == list(range(7))
     assert all(len(part) <= 4 for part in parts)
     where = {int(batch.group_B[row]): number for number, part in enumerate(parts) for row in part}
-    assert all(where[int(batch.group_B[row])] == number for number, part in enumerate(parts) for row in part)
+    assert all(
+        where[int(batch.group_B[row])] == number
+        for number, part in enumerate(parts)
+        for row in part
+    )
 
 
 def test_a_group_larger_than_the_limit_is_refused() -> None:
@@ -122,12 +128,16 @@ def test_it_loads_verified_weights_and_refuses_missing_ones(tiny_network, tmp_pa
         Forecaster.from_pretrained(tmp_path / "nowhere")
 
 
-def test_compiled_rows_are_padded_to_one_size_and_forecast_the_same(tiny_network, drawn, monkeypatch) -> None:
+def test_compiled_rows_are_padded_to_one_size_and_forecast_the_same(
+    tiny_network, drawn, monkeypatch
+) -> None:
     sizes: list[int] = []
 
     def compiled(network, *, dynamic: bool):
         assert not dynamic
-        return lambda target_BT, *others: sizes.append(len(target_BT)) or network(target_BT, *others)
+        return lambda target_BT, *others: (
+            sizes.append(len(target_BT)) or network(target_BT, *others)
+        )
 
     plain = Forecaster(tiny_network, device="cpu", dtype="float32")
     monkeypatch.setattr(torch, "compile", compiled)
@@ -135,5 +145,7 @@ def test_compiled_rows_are_padded_to_one_size_and_forecast_the_same(tiny_network
     batch = drawn[0].rows(slice(0, 6))
     expected = plain.forecast(batch)
     torch.testing.assert_close(fast.forecast(batch, max_rows=4), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(fast.forecast(batch.rows(slice(0, 1))), expected[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        fast.forecast(batch.rows(slice(0, 1))), expected[:1], rtol=1e-4, atol=1e-4
+    )
     assert sizes == [4, 4, 1]

@@ -39,14 +39,18 @@ def test_saved_and_loaded_by_name_it_computes_the_same(tiny_network, drawn, tmp_
 def test_rows_do_not_influence_each_other(tiny_network, drawn) -> None:
     batch, _ = drawn
     together = run(tiny_network, batch)
-    alone = torch.cat([run(tiny_network, batch.rows(slice(row, row + 1))) for row in range(len(batch))])
+    alone = torch.cat(
+        [run(tiny_network, batch.rows(slice(row, row + 1))) for row in range(len(batch))]
+    )
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_missing_steps_before_the_history_change_nothing(tiny_network, drawn) -> None:
     batch = replace(drawn[0])
     longer = padded(batch, left=32, right=0)
-    torch.testing.assert_close(run(tiny_network, batch), run(tiny_network, longer), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        run(tiny_network, batch), run(tiny_network, longer), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_missing_covariates_are_told_from_zero(tiny_network, drawn) -> None:
@@ -62,12 +66,16 @@ def test_a_known_promotion_reaches_the_step_that_it_is_for(tiny_network, drawn) 
     known = torch.nan_to_num(batch.known_BSK)
     changed = known.clone()
     changed[:, batch.context_length + 5, 1] += 1.0
-    before, after = (run(tiny_network, replace(batch, known_BSK=slots)) for slots in (known, changed))
+    before, after = (
+        run(tiny_network, replace(batch, known_BSK=slots)) for slots in (known, changed)
+    )
     moved = (after - before).abs()
     assert moved[:, 5].mean() > moved[:, 6].mean()
 
 
-def test_closed_steps_are_forecast_as_nothing_at_every_level_and_teach_nothing(tiny_network, drawn) -> None:
+def test_closed_steps_are_forecast_as_nothing_at_every_level_and_teach_nothing(
+    tiny_network, drawn
+) -> None:
     batch, _ = drawn
     closed = batch.known_BSK.clone()
     closed[..., CLOSED] = 0.0
@@ -77,13 +85,18 @@ def test_closed_steps_are_forecast_as_nothing_at_every_level_and_teach_nothing(t
     other = batch.target_BT.clone()
     other[:, -3] = 1e6
     with torch.no_grad():
-        units, unmoved = (tiny_network(*one.arguments()).units() for one in (batch, replace(batch, target_BT=other)))
+        units, unmoved = (
+            tiny_network(*one.arguments()).units()
+            for one in (batch, replace(batch, target_BT=other))
+        )
     assert float(units[:, 2].abs().max()) == 0.0
     assert float(units[:, 3].max()) > 0.0
     assert torch.equal(units, unmoved)
 
 
-@pytest.mark.parametrize("row", [[math.nan] * 64, [0.0] * 64, [5.0] * 64, [1e12] * 64, [0.0] * 63 + [1e9]])
+@pytest.mark.parametrize(
+    "row", [[math.nan] * 64, [0.0] * 64, [5.0] * 64, [1e12] * 64, [0.0] * 63 + [1e9]]
+)
 def test_odd_histories_give_finite_forecasts(tiny_network, drawn, row) -> None:
     batch = drawn[0].rows(slice(0, 1))
     batch = replace(
@@ -95,7 +108,9 @@ def test_odd_histories_give_finite_forecasts(tiny_network, drawn, row) -> None:
     assert bool(torch.isfinite(run(tiny_network, batch)).all())
 
 
-def test_an_untrained_group_mixer_changes_nothing_and_a_trained_one_joins_only_relatives(tiny_config, drawn) -> None:
+def test_an_untrained_group_mixer_changes_nothing_and_a_trained_one_joins_only_relatives(
+    tiny_config, drawn
+) -> None:
     torch.manual_seed(0)
     network = FreshetNetwork(tiny_config)
     network.train(mode=False)
@@ -105,7 +120,11 @@ def test_an_untrained_group_mixer_changes_nothing_and_a_trained_one_joins_only_r
     torch.nn.init.normal_(network.group_mixer.attention.out.weight)
     louder = grouped.target_BT.clone()
     louder[0] = 2.0 * louder[0] + 3.0 * torch.arange(louder.shape[1]) % 17
-    moved = (run(network, grouped) - run(network, replace(grouped, target_BT=louder))).abs().amax((1, 2))
+    moved = (
+        (run(network, grouped) - run(network, replace(grouped, target_BT=louder)))
+        .abs()
+        .amax((1, 2))
+    )
     assert moved[1] > 1e-4
     assert bool((moved[2:] < 1e-4).all())
 
@@ -132,4 +151,6 @@ def test_the_last_layer_computes_the_horizons_tokens_as_if_it_computed_all(tiny_
 def test_forecasts_are_the_same_with_gradients_and_without(tiny_network, drawn) -> None:
     with_gradients = tiny_network(*drawn[0].arguments()).z_BHQ
     assert with_gradients.requires_grad
-    torch.testing.assert_close(with_gradients.detach(), run(tiny_network, drawn[0]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        with_gradients.detach(), run(tiny_network, drawn[0]), rtol=1e-4, atol=1e-4
+    )

@@ -14,7 +14,12 @@ from freshet.stream.errors import InvalidInputError
 
 def test_vectors_are_unit_length_and_siblings_are_near() -> None:
     vectors = encode_texts(
-        ["Trail Runner Shoe blue", "Trail Runner Shoe red", "Espresso Beans 1 kg", "köttbullar 冷凍"]
+        [
+            "Trail Runner Shoe blue",
+            "Trail Runner Shoe red",
+            "Espresso Beans 1 kg",
+            "köttbullar 冷凍",
+        ]
     )
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
     assert vectors.shape == (4, 256)

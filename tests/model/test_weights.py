@@ -32,7 +32,9 @@ def test_what_was_saved_is_verified_and_computes_the_same(saved, tiny_network) -
     assert verified.golden_error < 1e-5
     assert verified.num_parameters == tiny_network.num_parameters()
     assert (saved / weights.CARD_FILE).read_text() == "# a card\n"
-    for found, original in zip(verified.network.parameters(), tiny_network.parameters(), strict=True):
+    for found, original in zip(
+        verified.network.parameters(), tiny_network.parameters(), strict=True
+    ):
         torch.testing.assert_close(found, original, rtol=0.01, atol=1e-3)
 
 
@@ -86,7 +88,11 @@ def test_a_missing_tensor_is_named(saved) -> None:
 
 
 def test_a_value_that_is_not_finite_is_refused(saved) -> None:
-    rewrite(saved, "layers.0.up.weight", lambda weight: weight.index_fill(0, torch.tensor([0]), torch.nan))
+    rewrite(
+        saved,
+        "layers.0.up.weight",
+        lambda weight: weight.index_fill(0, torch.tensor([0]), torch.nan),
+    )
     with pytest.raises(WeightsError, match=r"layers\.0\.up\.weight that is not finite"):
         weights.verify_weights(saved)
 
@@ -97,7 +103,9 @@ def test_weights_that_compute_something_else_are_refused(saved) -> None:
         weights.verify_weights(saved)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"model_type": "bert"}', '{"model_type": "freshet", "width": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"model_type": "bert"}', '{"model_type": "freshet", "width": "x"}']
+)
 def test_a_broken_config_is_refused(saved, text) -> None:
     (saved / weights.CONFIG_FILE).write_text(text)
     with pytest.raises(WeightsError):
@@ -110,7 +118,9 @@ def test_a_missing_golden_forecast_is_refused(saved) -> None:
         weights.verify_weights(saved)
 
 
-def test_the_golden_batch_is_the_same_everywhere_and_holds_every_difficulty(tiny_config: FreshetConfig) -> None:
+def test_the_golden_batch_is_the_same_everywhere_and_holds_every_difficulty(
+    tiny_config: FreshetConfig,
+) -> None:
     batch = weights.golden_batch(tiny_config).validate()
     assert batch.target_BT[0, :4].tolist() == [126.0, 51.0, 83.0, 103.0]
     assert bool(torch.isnan(batch.target_BT[2]).all())
@@ -121,7 +131,10 @@ def test_the_golden_batch_is_the_same_everywhere_and_holds_every_difficulty(tiny
 def test_the_weights_that_ship_are_small_documented_and_verified(tmp_path) -> None:
     verified = weights.verify_weights(weights.BASE_WEIGHTS)
     assert (weights.BASE_WEIGHTS / weights.WEIGHTS_FILE).stat().st_size <= 13e6
-    assert json.loads((weights.BASE_WEIGHTS / weights.CONFIG_FILE).read_text())["model_type"] == "freshet"
+    assert (
+        json.loads((weights.BASE_WEIGHTS / weights.CONFIG_FILE).read_text())["model_type"]
+        == "freshet"
+    )
     assert verified.sha256 in (weights.BASE_WEIGHTS / weights.CARD_FILE).read_text()
     copied = shutil.copytree(weights.BASE_WEIGHTS, tmp_path / "copy")
     assert weights.verify_weights(copied).sha256 == verified.sha256

@@ -82,7 +82,9 @@ def test_a_held_clock_stands_still(store: FakeRedis, wall: Wall) -> None:
     assert clock.now_ms() == 7_000
 
 
-def test_an_anchor_set_while_running_is_followed_within_the_reread_time(store: FakeRedis, wall: Wall) -> None:
+def test_an_anchor_set_while_running_is_followed_within_the_reread_time(
+    store: FakeRedis, wall: Wall
+) -> None:
     clock = _clock(store, wall)
     set_anchor(store, 5_000, 2.0, wall_now_ms=wall)
     wall.now_ms += 200
@@ -101,7 +103,9 @@ def test_redis_is_asked_at_most_once_in_the_reread_time(store: FakeRedis, wall: 
     assert store.reads == 2
 
 
-def test_a_clock_held_back_stands_still_rather_than_running_backwards(store: FakeRedis, wall: Wall) -> None:
+def test_a_clock_held_back_stands_still_rather_than_running_backwards(
+    store: FakeRedis, wall: Wall
+) -> None:
     set_anchor(store, 0, 1_000.0, wall_now_ms=wall)
     clock = _clock(store, wall)
     set_anchor(store, 100_000, 0, wall_now_ms=wall)
@@ -114,7 +118,9 @@ def test_a_clock_held_back_stands_still_rather_than_running_backwards(store: Fak
     assert clock.now_ms() == 400_000
 
 
-def test_an_anchor_set_to_an_earlier_time_moves_the_clock_back(store: FakeRedis, wall: Wall) -> None:
+def test_an_anchor_set_to_an_earlier_time_moves_the_clock_back(
+    store: FakeRedis, wall: Wall
+) -> None:
     set_anchor(store, 9_000_000, 1.0, wall_now_ms=wall)
     clock = _clock(store, wall)
     assert clock.now_ms() == 9_000_000
@@ -138,10 +144,14 @@ def test_a_clock_cannot_be_opened_without_redis(store: FakeRedis) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"wall_ms": "1"}, {"wall_ms": "x", "simulated_ms": "1", "speed": "1"}, {"speed": "nan"}]
+    "fields",
+    [{"wall_ms": "1"}, {"wall_ms": "x", "simulated_ms": "1", "speed": "1"}, {"speed": "nan"}],
 )
 def test_a_broken_anchor_is_refused(store: FakeRedis, fields: dict[str, str]) -> None:
-    store.hset("freshet:clock", mapping={"wall_ms": "1", "simulated_ms": "2", **fields} if len(fields) == 1 else fields)
+    store.hset(
+        "freshet:clock",
+        mapping={"wall_ms": "1", "simulated_ms": "2", **fields} if len(fields) == 1 else fields,
+    )
     if fields == {"wall_ms": "1"}:
         del store.hashes["freshet:clock"][b"simulated_ms"]
     with pytest.raises(StoreError):
@@ -155,8 +165,14 @@ def test_a_speed_that_is_no_speed_is_refused(store: FakeRedis, speed: float) -> 
     assert store.hashes == {}
 
 
-@given(st.lists(st.tuples(st.integers(0, 2_000), st.sampled_from([0.0, 0.5, 1.0, 3_600.0])), max_size=30))
-def test_time_never_runs_backwards_while_the_source_moves_its_anchor_on(moves: list[tuple[int, float]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2_000), st.sampled_from([0.0, 0.5, 1.0, 3_600.0])), max_size=30
+    )
+)
+def test_time_never_runs_backwards_while_the_source_moves_its_anchor_on(
+    moves: list[tuple[int, float]],
+) -> None:
     store, wall = FakeRedis(), Wall()
     anchor = Anchor(wall(), 0, 1.0)
     set_anchor(store, 0, 1.0, wall_now_ms=wall)

@@ -1,4 +1,6 @@
-"""Settings: defaults, file, environment, secret files, and errors that name the nearest known key."""
+"""Settings: defaults, file, environment, secret files, and errors that name the nearest known
+key.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def test_a_secret_can_come_from_a_file_and_is_never_shown(tmp_path: Path) -> Non
 
 def test_lists_and_tables_are_json_in_the_environment() -> None:
     settings = load(
-        None, {"FRESHET_EVENTS__SERIES_BY": '["sku"]', "FRESHET_EVENTS__ORDERS_FIELDS": '{"sku": "a.b"}'}
+        None,
+        {"FRESHET_EVENTS__SERIES_BY": '["sku"]', "FRESHET_EVENTS__ORDERS_FIELDS": '{"sku": "a.b"}'},
     ).settings
     assert settings.events.series_by == ("sku",)
     assert settings.events.orders_fields == {"sku": "a.b"}
@@ -53,7 +56,9 @@ def test_lists_and_tables_are_json_in_the_environment() -> None:
         ({"FRESHET_WORKER__RESOLUTION_MS": "7"}, "not one of windows.resolutions"),
     ],
 )
-def test_a_wrong_environment_says_which_variable_and_what_to_do(environ: dict[str, str], text: str) -> None:
+def test_a_wrong_environment_says_which_variable_and_what_to_do(
+    environ: dict[str, str], text: str
+) -> None:
     with pytest.raises(ConfigError, match=text):
         load(None, environ)
 
@@ -68,7 +73,9 @@ def test_a_wrong_environment_says_which_variable_and_what_to_do(environ: dict[st
         ("[ingest]\nbatch_max_records = 0\n", "ingest.batch_max_records"),
     ],
 )
-def test_a_wrong_file_says_which_key_and_what_to_do(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_file_says_which_key_and_what_to_do(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load(toml(tmp_path, text), {})
 
@@ -84,4 +91,6 @@ def test_every_setting_has_its_own_environment_name() -> None:
 
 
 def test_what_other_commands_read_from_the_environment_is_no_unknown_setting() -> None:
-    assert load(None, {"FRESHET_DATA": "data", "FRESHET_FAILPOINT": "before_apply:1"}) == load(None, {})
+    assert load(None, {"FRESHET_DATA": "data", "FRESHET_FAILPOINT": "before_apply:1"}) == load(
+        None, {}
+    )

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from freshet.stream.codec import decode, encode
 from freshet.stream.errors import EventError
-from freshet.stream.schemas import CHANNELS, UNIT_SCALES, Alert, AlertData, WindowsAdvanced, item_id_of, item_id_parts
+from freshet.stream.schemas import (
+    CHANNELS,
+    UNIT_SCALES,
+    Alert,
+    AlertData,
+    WindowsAdvanced,
+    item_id_of,
+    item_id_parts,
+)
 
 PARTS = st.lists(st.text(alphabet=st.sampled_from("ab|\\é")), min_size=1, max_size=4)
 
@@ -30,13 +38,17 @@ def test_a_record_survives_its_topic_and_ignores_what_others_add() -> None:
 
 
 def test_an_alert_has_the_names_of_cloud_events() -> None:
-    data = AlertData(state="firing", severity="info", title="", description="", starts_at_ms=0, updated_at_ms=0)
+    data = AlertData(
+        state="firing", severity="info", title="", description="", starts_at_ms=0, updated_at_ms=0
+    )
     alert = Alert(id="1", source="s", type="t", subject="f", time="2024-01-01T00:00:00Z", data=data)
     assert b'"datacontenttype":"application/json"' in encode(alert)
     assert decode(Alert, encode(alert)) == alert
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b'{"topic":1}', b"\xff", b'{"topic":"\xff"}', b"[" * 5_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"topic":1}', b"\xff", b'{"topic":"\xff"}', b"[" * 5_000]
+)
 def test_bytes_that_are_no_record_are_an_event_error_that_names_the_kind(data: bytes) -> None:
     with pytest.raises(EventError, match="not a WindowsAdvanced"):
         decode(WindowsAdvanced, data)

@@ -26,7 +26,9 @@ def logging_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def test_lines_are_json_events_with_fields_ours_and_the_libraries(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_json_events_with_fields_ours_and_the_libraries(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     log = get_logger("stream.some")
     configure_logging(TelemetrySettings(log_format="json"))
     log.info("claimed", partition=3)
@@ -81,5 +83,7 @@ def test_probes_say_why_and_metrics_are_served() -> None:
 
 def test_a_taken_port_is_one_clear_error() -> None:
     port = serve_http(0, lambda: None, lambda: None)
-    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*choose another http_port"):
+    with pytest.raises(
+        ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*choose another http_port"
+    ):
         serve_http(port, lambda: None, lambda: None)

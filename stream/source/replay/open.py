@@ -16,7 +16,11 @@ PRESETS = {"online_retail": online_retail, "taobao": taobao, "olist": olist, "du
 FIELDS = ("event_time", "sku", "quantity", "unit_price", "region", "order_id", "event_id", "kind")
 NEEDED = ("event_time", "sku")
 ORDER_WORDS = ("order", "buy", "purchase", "sale", "transaction")
-CLICK_WORDS = {name: number for number, name in enumerate(CLICK_NAMES) if name} | {"pv": 1, "fav": 3, "addtocart": 2}
+CLICK_WORDS = {name: number for number, name in enumerate(CLICK_NAMES) if name} | {
+    "pv": 1,
+    "fav": 3,
+    "addtocart": 2,
+}
 
 
 def parse_map(text: str) -> dict[str, str]:
@@ -32,30 +36,39 @@ def parse_map(text: str) -> dict[str, str]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, column = (piece.strip() for piece in part.partition("="))
         if not equals or name not in FIELDS or not column:
-            raise InvalidInputError(f"--map: {part!r} is not field=column", hint=f"the fields are {', '.join(FIELDS)}")
+            raise InvalidInputError(
+                f"--map: {part!r} is not field=column", hint=f"the fields are {', '.join(FIELDS)}"
+            )
         mapping[name] = column
     return mapping
 
 
-def open_replay(path: Path, *, preset: str | None = None, mapping: Mapping[str, str] | None = None) -> Replay:
+def open_replay(
+    path: Path, *, preset: str | None = None, mapping: Mapping[str, str] | None = None
+) -> Replay:
     """Read a whole file and bring its rows into time order.
 
     Args:
         path: A parquet or CSV file; a preset also takes the folder.
         preset: One of `PRESETS`.
-        mapping: Our field -> the file's column; `event_time` and `sku` are needed. Without `kind` every row is an
-            order; without `quantity` it is of one unit; without `unit_price` it is free; without `region` it is in "-".
+        mapping: Our field -> the file's column; `event_time` and `sku` are needed. Without `kind`
+            every row is an order; without `quantity` it is of one unit; without `unit_price` it is
+            free; without `region` it is in "-".
 
     Raises:
-        InvalidInputError: Neither or both ways are given, the file cannot be read, or it lacks a column.
+        InvalidInputError: Neither or both ways are given, the file cannot be read, or it lacks a
+            column.
     """
     if (preset is None) == (mapping is None):
         raise InvalidInputError(
-            "a replay needs either a preset or a map", hint=f"--preset {', '.join(PRESETS)}, or --map field=column,..."
+            "a replay needs either a preset or a map",
+            hint=f"--preset {', '.join(PRESETS)}, or --map field=column,...",
         )
     if preset is not None:
         if preset not in PRESETS:
-            raise InvalidInputError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+            raise InvalidInputError(
+                f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}"
+            )
         return PRESETS[preset](path)
     return _mapped(path, mapping or {})
 
@@ -77,9 +90,13 @@ def _mapped(path: Path, mapping: Mapping[str, str]) -> Replay:
         row=np.arange(num),
         kind=kind,
         sku=table.texts(mapping["sku"]),
-        region=table.texts(mapping["region"], "-") if "region" in mapping else Codes.constant("-", num),
+        region=table.texts(mapping["region"], "-")
+        if "region" in mapping
+        else Codes.constant("-", num),
         quantity=table.numbers(mapping["quantity"]) if "quantity" in mapping else np.ones(num),
-        unit_price=table.numbers(mapping["unit_price"]) if "unit_price" in mapping else np.zeros(num),
+        unit_price=table.numbers(mapping["unit_price"])
+        if "unit_price" in mapping
+        else np.zeros(num),
         order_id=table.texts(mapping["order_id"]) if "order_id" in mapping else None,
         event_id=table.texts(mapping["event_id"]) if "event_id" in mapping else None,
     )
@@ -103,6 +120,9 @@ def _kinds(table: Table, column: str | None) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(table), ORDER), np.zeros(len(table), dtype=bool)
     texts = table.texts(column)
     words = [name.strip().lower().rstrip("s") for name in texts.names]
-    numbers = np.array([ORDER if word in ORDER_WORDS else CLICK_WORDS.get(word, -1) for word in words], dtype=np.int64)
+    numbers = np.array(
+        [ORDER if word in ORDER_WORDS else CLICK_WORDS.get(word, -1) for word in words],
+        dtype=np.int64,
+    )
     kind = numbers[texts.codes]
     return kind, kind < 0

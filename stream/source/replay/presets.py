@@ -32,13 +32,24 @@ TAOBAO_WINDOW_MS = (1_511_539_200_000, 1_511_539_200_000 + 9 * DAY_MS)
 
 
 def online_retail(path: Path) -> Replay:
-    """Online Retail I + II: one event a line; a cancellation (invoice C...) is a return; times are London's.
+    """Online Retail I + II: one event a line; a cancellation (invoice C...) is a return; times are
+    London's.
 
-    Skipped: the second copy of the nine days that both sheets hold; postage, fees, vouchers, manual lines and tests;
-    lines without a price (samples, stock corrections).
+    Skipped: the second copy of the nine days that both sheets hold; postage, fees, vouchers, manual
+    lines and tests; lines without a price (samples, stock corrections).
     """
     table = Table(_in_folder(path, "online_retail_II.parquet"))
-    needed = ("ts", "invoice", "sku", "description", "quantity", "unit_price", "country", "row", "in_overlap")
+    needed = (
+        "ts",
+        "invoice",
+        "sku",
+        "description",
+        "quantity",
+        "unit_price",
+        "country",
+        "row",
+        "in_overlap",
+    )
     table.need(needed, "--preset online_retail")
     time_ms, _ = table.times_ms("ts", "Europe/London")
     sku = table.texts("sku")
@@ -65,12 +76,17 @@ def online_retail(path: Path) -> Replay:
     kept = kept.by_time()
     titles = _most_common(table.texts("description"), sku)
     prices = first_prices(kept)
-    catalog = {s: CatalogEntry(sku=s, title=titles.get(s, ""), unit_price=price) for s, price in prices.items()}
+    catalog = {
+        s: CatalogEntry(sku=s, title=titles.get(s, ""), unit_price=price)
+        for s, price in prices.items()
+    }
     return Replay("online_retail", kept, catalog, skipped)
 
 
 def taobao(path: Path) -> Replay:
-    """Taobao user behaviour: views, carts, favourites, and purchases of one unit whose price is unknown (0)."""
+    """Taobao user behaviour: views, carts, favourites, and purchases of one unit whose price is
+    unknown (0).
+    """
     table = Table(_in_folder(path, "dense_slice.parquet"))
     table.need(("item_id", "category_id", "behavior", "ts"), "--preset taobao")
     time_ms, _ = table.times_ms("ts")
@@ -89,7 +105,10 @@ def taobao(path: Path) -> Replay:
     kept, skipped = split(
         rows,
         [
-            ("stray time outside 25 November to 3 December 2017", (time_ms < low) | (time_ms >= high)),
+            (
+                "stray time outside 25 November to 3 December 2017",
+                (time_ms < low) | (time_ms >= high),
+            ),
             ("unknown behaviour", rows.kind < 0),
         ],
     )
@@ -99,7 +118,9 @@ def taobao(path: Path) -> Replay:
 
 
 def olist(path: Path) -> Replay:
-    """Olist: one event an order item at its purchase, quantity 1; region is the customer's state where it is told."""
+    """Olist: one event an order item at its purchase, quantity 1; region is the customer's state
+    where it is told.
+    """
     folder = path if path.is_dir() else path.parent
     items, orders = Table(folder / "order_items.parquet"), Table(folder / "orders.parquet")
     items.need(("order_id", "order_item_id", "product_id", "price"), "--preset olist")
@@ -110,7 +131,9 @@ def olist(path: Path) -> Replay:
     found = np.array([place.get(name, -1) for name in order.names])[order.codes]
     bought_ms, no_time = orders.times_ms("order_purchase_timestamp", "America/Sao_Paulo")
     status = orders.texts("order_status")
-    cancelled = np.array([name in ("canceled", "unavailable") for name in status.names])[status.codes]
+    cancelled = np.array([name in ("canceled", "unavailable") for name in status.names])[
+        status.codes
+    ]
     states = orders.texts("customer_state", "-") if "customer_state" in orders.columns else None
     num = len(items)
     rows = Rows(
@@ -144,9 +167,16 @@ def _olist_catalog(folder: Path, prices: dict[str, float]) -> dict[str, CatalogE
     table.need(("product_id", "product_category_name"), "--preset olist")
     names = table.texts("product_category_name")
     sku = table.texts("product_id")
-    category = {sku.names[s]: names.names[c] for s, c in zip(sku.codes.tolist(), names.codes.tolist(), strict=True)}
+    category = {
+        sku.names[s]: names.names[c]
+        for s, c in zip(sku.codes.tolist(), names.codes.tolist(), strict=True)
+    }
     return {
-        sku: CatalogEntry(sku=sku, category=english.get(category.get(sku, ""), category.get(sku, "")), unit_price=price)
+        sku: CatalogEntry(
+            sku=sku,
+            category=english.get(category.get(sku, ""), category.get(sku, "")),
+            unit_price=price,
+        )
         for sku, price in prices.items()
     }
 
@@ -167,13 +197,21 @@ def _olist_english(folder: Path) -> dict[str, str]:
 
 
 def dunnhumby(path: Path) -> Replay:
-    """The Complete Journey: one event a basket line, region is the store, price is what was paid for a unit.
+    """The Complete Journey: one event a basket line, region is the store, price is what was paid
+    for a unit.
 
-    Times have no zone and are taken as UTC. Skipped: lines without a quantity (coupons and corrections); a line that
-    cost nothing keeps its units at price 0.
+    Times have no zone and are taken as UTC. Skipped: lines without a quantity (coupons and
+    corrections); a line that cost nothing keeps its units at price 0.
     """
     table = Table(_in_folder(path, "transactions_sample.parquet"))
-    needed = ("store_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp")
+    needed = (
+        "store_id",
+        "basket_id",
+        "product_id",
+        "quantity",
+        "sales_value",
+        "transaction_timestamp",
+    )
     table.need(needed, "--preset dunnhumby")
     time_ms, no_time = table.times_ms("transaction_timestamp")
     quantity, sales = table.numbers("quantity"), table.numbers("sales_value")
@@ -191,7 +229,11 @@ def dunnhumby(path: Path) -> Replay:
     )
     kept, skipped = split(
         rows,
-        [("no quantity", ~(np.abs(quantity) > 0)), ("no time", no_time), ("no value", ~np.isfinite(price))],
+        [
+            ("no quantity", ~(np.abs(quantity) > 0)),
+            ("no time", no_time),
+            ("no value", ~np.isfinite(price)),
+        ],
     )
     kept = kept.by_time()
     return Replay("dunnhumby", kept, _dunnhumby_catalog(table.path.parent, kept), skipped)
@@ -202,10 +244,20 @@ def _dunnhumby_catalog(folder: Path, rows: Rows) -> dict[str, CatalogEntry]:
     if not path.is_file():
         return {sku: CatalogEntry(sku=sku, unit_price=price) for sku, price in prices.items()}
     table = Table(path)
-    table.need(("product_id", "department", "brand", "product_category", "product_type", "package_size"), "dunnhumby")
+    table.need(
+        ("product_id", "department", "brand", "product_category", "product_type", "package_size"),
+        "dunnhumby",
+    )
     columns = [
         [value or "" for value in table.raw(name).to_pylist()]
-        for name in ("product_id", "department", "brand", "product_category", "product_type", "package_size")
+        for name in (
+            "product_id",
+            "department",
+            "brand",
+            "product_category",
+            "product_type",
+            "package_size",
+        )
     ]
     return {
         sku: CatalogEntry(
@@ -227,7 +279,9 @@ def _in_folder(path: Path, name: str) -> Path:
 
 def _most_common(texts: Codes, sku: Codes) -> dict[str, str]:
     """The text that each sku has most often, blanks left out; the one seen first among equals."""
-    pairs, first, counts = np.unique(np.stack([sku.codes, texts.codes]), axis=1, return_index=True, return_counts=True)
+    pairs, first, counts = np.unique(
+        np.stack([sku.codes, texts.codes]), axis=1, return_index=True, return_counts=True
+    )
     best: dict[str, str] = {}
     for i in np.lexsort((first, -counts)).tolist():
         name, text = sku.names[int(pairs[0, i])], texts.names[int(pairs[1, i])].strip()

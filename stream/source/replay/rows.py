@@ -42,7 +42,9 @@ class Codes:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Events as columns; `kind` is ORDER or a click's number, `event_id` None makes ids from the file's row numbers."""
+    """Events as columns; `kind` is ORDER or a click's number, `event_id` None makes ids from the
+    file's row numbers.
+    """
 
     time_ms: Ints
     row: Ints
@@ -98,7 +100,10 @@ class Replay:
 
     def __post_init__(self) -> None:
         if not len(self.rows):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items()) or "the file is empty"
+            reasons = (
+                ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+                or "the file is empty"
+            )
             raise InvalidInputError(f"{self.name}: no events to replay ({reasons})")
 
     @property
@@ -123,15 +128,23 @@ class Replay:
             yield self._batch(start, stop, start_ms, end_ms, known)
             start, start_ms = stop, end_ms
 
-    def _batch(self, start: int, stop: int, start_ms: int, end_ms: int, known: set[int]) -> SourceBatch:
+    def _batch(
+        self, start: int, stop: int, start_ms: int, end_ms: int, known: set[int]
+    ) -> SourceBatch:
         part = self.rows.take(np.arange(start, stop))
-        kinds: list[TopicKind] = ["orders" if kind == ORDER else "clicks" for kind in part.kind.tolist()]
+        kinds: list[TopicKind] = [
+            "orders" if kind == ORDER else "clicks" for kind in part.kind.tolist()
+        ]
         keys = [part.sku.names[code].encode() for code in part.sku.codes.tolist()]
         values: list[bytes | None] = list(self._render(part))
         timestamps = part.time_ms.tolist()
         new = [code for code in dict.fromkeys(part.sku.codes.tolist()) if code not in known]
         known.update(new)
-        entries = [self.catalog[part.sku.names[code]] for code in new if part.sku.names[code] in self.catalog]
+        entries = [
+            self.catalog[part.sku.names[code]]
+            for code in new
+            if part.sku.names[code] in self.catalog
+        ]
         told: list[TopicKind] = ["catalog"] * len(entries)
         told_ms = timestamps[0] if timestamps else start_ms
         return SourceBatch(
@@ -147,10 +160,17 @@ class Replay:
         skus, regions = _quoted(part.sku), _quoted(part.region)
         orders = _quoted(part.order_id) if part.order_id else None
         name = msgspec.json.encode(self.name).decode()[:-1]
-        ids = _quoted(part.event_id) if part.event_id else [f'{name}-{row}"' for row in part.row.tolist()]
+        ids = (
+            _quoted(part.event_id)
+            if part.event_id
+            else [f'{name}-{row}"' for row in part.row.tolist()]
+        )
         quantities, prices = map(_numbers, (part.quantity, part.unit_price))
-        for i, (kind, time_ms) in enumerate(zip(part.kind.tolist(), part.time_ms.tolist(), strict=True)):
-            head = f'{{"event_id":{ids[i]},"sku":{skus[i]},"region":{regions[i]},"event_time":{time_ms}'
+        for i, (kind, time_ms) in enumerate(
+            zip(part.kind.tolist(), part.time_ms.tolist(), strict=True)
+        ):
+            item = f'"sku":{skus[i]},"region":{regions[i]}'
+            head = f'{{"event_id":{ids[i]},{item},"event_time":{time_ms}'
             if kind != ORDER:
                 yield f'{head},"kind":"{CLICK_NAMES[kind]}"}}'.encode()
                 continue
@@ -160,7 +180,9 @@ class Replay:
 
 def _quoted(texts: Codes) -> list[str]:
     """JSON strings, each distinct one escaped once."""
-    quoted = {code: msgspec.json.encode(texts.names[code]).decode() for code in set(texts.codes.tolist())}
+    quoted = {
+        code: msgspec.json.encode(texts.names[code]).decode() for code in set(texts.codes.tolist())
+    }
     return [quoted[code] for code in texts.codes.tolist()]
 
 
@@ -173,11 +195,18 @@ def first_prices(rows: Rows) -> dict[str, float]:
     """The first unit price above 0 of each sku, in the order of `rows`."""
     priced = rows.keep((rows.kind == ORDER) & (rows.unit_price > 0))
     codes, first = np.unique(priced.sku.codes, return_index=True)
-    return {priced.sku.names[code]: float(priced.unit_price[i]) for code, i in zip(codes.tolist(), first, strict=True)}
+    return {
+        priced.sku.names[code]: float(priced.unit_price[i])
+        for code, i in zip(codes.tolist(), first, strict=True)
+    }
 
 
-def split(rows: Rows, reasons: Sequence[tuple[str, npt.NDArray[np.bool_]]]) -> tuple[Rows, dict[str, int]]:
-    """Rows that no reason skips, and how many each reason skipped; the first reason that holds counts."""
+def split(
+    rows: Rows, reasons: Sequence[tuple[str, npt.NDArray[np.bool_]]]
+) -> tuple[Rows, dict[str, int]]:
+    """Rows that no reason skips, and how many each reason skipped; the first reason that holds
+    counts.
+    """
     kept, skipped = np.ones(len(rows), dtype=bool), {}
     for reason, holds in reasons:
         hit = kept & holds

@@ -1,4 +1,6 @@
-"""Columns of a parquet or CSV file as numpy arrays, with errors that name the file and what it has."""
+"""Columns of a parquet or CSV file as numpy arrays, with errors that name the file and what it
+has.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,15 @@ class Table:
         if not path.is_file():
             raise InvalidInputError(f"the file {path} does not exist")
         try:
-            self.data = pa.csv.read_csv(path) if path.suffix.lower() in (".csv", ".txt") else pq.read_table(path)
+            self.data = (
+                pa.csv.read_csv(path)
+                if path.suffix.lower() in (".csv", ".txt")
+                else pq.read_table(path)
+            )
         except (pa.ArrowInvalid, OSError) as error:
             raise InvalidInputError(
-                f"{path} cannot be read: {str(error).splitlines()[0]}", hint="expected a parquet or a CSV file"
+                f"{path} cannot be read: {str(error).splitlines()[0]}",
+                hint="expected a parquet or a CSV file",
             ) from None
 
     def __len__(self) -> int:
@@ -78,18 +85,22 @@ class Table:
         try:
             column = pc.cast(self.raw(name), pa.float64())
         except pa.ArrowInvalid as error:
-            raise InvalidInputError(f"{self.path.name}: column {name!r} is not numeric: {error}") from None
+            raise InvalidInputError(
+                f"{self.path.name}: column {name!r} is not numeric: {error}"
+            ) from None
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
     def flags(self, name: str) -> np.ndarray:
         """One column as booleans; nulls are False."""
-        return np.asarray(pc.fill_null(self.raw(name), False).to_numpy(zero_copy_only=False), dtype=bool)
+        return np.asarray(
+            pc.fill_null(self.raw(name), False).to_numpy(zero_copy_only=False), dtype=bool
+        )
 
     def times_ms(self, name: str, zone: str = "UTC") -> tuple[Ints, np.ndarray]:
         """One column as epoch milliseconds, and where there is none.
 
-        Timestamps and dates without a zone, and text without an offset, are local times of `zone`; numbers are epoch
-        seconds when small, else milliseconds.
+        Timestamps and dates without a zone, and text without an offset, are local times of `zone`;
+        numbers are epoch seconds when small, else milliseconds.
 
         Raises:
             InvalidInputError: It holds something else.
@@ -104,7 +115,8 @@ class Table:
             utc = _utc(column, zone)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InvalidInputError(
-                f"{self.path.name}: column {name!r} does not hold times: {str(error).splitlines()[0]}"
+                f"{self.path.name}: column {name!r} does not hold times: "
+                f"{str(error).splitlines()[0]}"
             ) from None
         return np.asarray(pc.fill_null(pc.cast(utc, pa.int64()), 0), dtype=np.int64), missing
 

@@ -25,7 +25,8 @@ LARGEST_LEVEL = 20.0
 class Catalogue:
     """Columns over skus `[S]` and over items `[I]` (item = sku in one region, regions fastest).
 
-    `lines_per_hour` is the mean number of order lines of an item; a line is `pack * (1 + Poisson(extra_packs))` units.
+    `lines_per_hour` is the mean number of order lines of an item; a line is `pack * (1 +
+    Poisson(extra_packs))` units.
     """
 
     skus: list[str]
@@ -98,7 +99,9 @@ def make_catalogue(seed: int, items: int) -> Catalogue:
 
 
 def _of(category_S: Ints, field: str) -> Floats:
-    return np.array([getattr(CATEGORIES[int(category)], field) for category in category_S], dtype=np.float64)
+    return np.array(
+        [getattr(CATEGORIES[int(category)], field) for category in category_S], dtype=np.float64
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,9 @@ class _Article:
 
 
 class _Names:
-    """Hands out articles of a category without repeating one until all its products and variants were used."""
+    """Hands out articles of a category without repeating one until all its products and variants
+    were used.
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -127,18 +132,26 @@ class _Names:
         price = round(product.price * float(self._rng.uniform(0.9, 1.15)), 2)
         sku = f"{spec.name[:3].upper()}-{1001 + turn}"
         return _Article(
-            sku, f"{brand} {product.title} {variant}", brand, {spec.attribute: variant}, price, product.pack
+            sku,
+            f"{brand} {product.title} {variant}",
+            brand,
+            {spec.attribute: variant},
+            price,
+            product.pack,
         )
 
 
 def _levels(rng: np.random.Generator, pack_S: Ints, quantity_S: Floats) -> Floats:
-    """Order lines per hour of each item: a heavy tail over skus (articles bought in packs sell best), split by region.
+    """Order lines per hour of each item: a heavy tail over skus (articles bought in packs sell
+    best), split by region.
 
-    The tail is spread evenly over the quantiles rather than drawn, so that every seed's shop is about as busy;
-    its end is bent, so that no article is most of the shop.
+    The tail is spread evenly over the quantiles rather than drawn, so that every seed's shop is
+    about as busy; its end is bent, so that no article is most of the shop.
     """
     num_skus = len(pack_S)
-    tail = np.exp([LEVEL_SIGMA * NormalDist().inv_cdf((rank + 0.5) / num_skus) for rank in range(num_skus)])
+    tail = np.exp(
+        [LEVEL_SIGMA * NormalDist().inv_cdf((rank + 0.5) / num_skus) for rank in range(num_skus)]
+    )
     tail = tail / (1.0 + tail / LARGEST_LEVEL)
     popularity = np.log(pack_S) + rng.normal(0.0, 0.5, num_skus)
     level_S = tail[np.argsort(np.argsort(popularity))]
@@ -146,5 +159,7 @@ def _levels(rng: np.random.Generator, pack_S: Ints, quantity_S: Floats) -> Float
     lines_SR = level_S[:, None] * share_SR / share_SR.sum(axis=1, keepdims=True)
     lines_SR *= LINES_PER_HOUR_PER_ITEM / lines_SR.mean()
     low, high = UNITS_PER_HOUR_RANGE
-    lines: Floats = np.clip(lines_SR, low / quantity_S[:, None], high / quantity_S[:, None]).reshape(-1)
+    lines: Floats = np.clip(
+        lines_SR, low / quantity_S[:, None], high / quantity_S[:, None]
+    ).reshape(-1)
     return lines

@@ -31,7 +31,9 @@ LEAD_RANGE_MS = (3 * MINUTE_MS, 60 * MINUTE_MS)
 
 @dataclass(frozen=True, slots=True)
 class HourDemand:
-    """One hour: visits per quarter, the share that buys, the price paid, and whether the item exists yet."""
+    """One hour: visits per quarter, the share that buys, the price paid, and whether the item
+    exists yet.
+    """
 
     visits_IQ: Floats
     conversion_SQ: Floats
@@ -48,18 +50,26 @@ class Demand:
         self._weekends = np.stack([_week_profile(index) for index in range(len(CATEGORIES))])
 
     def hour(self, start_ms: int) -> HourDemand:
-        """The rates in `[start_ms, start_ms + 1 h)`; promotions and price steps change on full hours only."""
+        """The rates in `[start_ms, start_ms + 1 h)`; promotions and price steps change on full
+        hours only.
+        """
         catalogue = self._catalogue
         discount_S, lift_S = self._promoted(start_ms)
         price_S = np.round(catalogue.price_S * self._plan.price_ratios(start_ms), 2)
         paid_S = np.round(price_S * (1.0 - discount_S), 2)
         level_S, later_S, elasticity_S = self._drifted(start_ms)
         lift_S = lift_S * (paid_S / catalogue.price_S) ** -elasticity_S
-        conversion_S = np.minimum(catalogue.conversion_S * lift_S ** (1.0 - TRAFFIC_POWER), MAX_CONVERSION)
+        conversion_S = np.minimum(
+            catalogue.conversion_S * lift_S ** (1.0 - TRAFFIC_POWER), MAX_CONVERSION
+        )
         base_S = level_S * self._trend(start_ms) * self._launched(start_ms) * lift_S**TRAFFIC_POWER
         season_SQ = self._season(start_ms, later_S)
-        visits_S = catalogue.lines_per_hour_I.reshape(-1, len(REGIONS)) / catalogue.conversion_S[:, None]
-        visits_IQ = (visits_S[:, :, None] * (base_S[:, None] * season_SQ)[:, None, :] / QUARTERS).reshape(-1, QUARTERS)
+        visits_S = (
+            catalogue.lines_per_hour_I.reshape(-1, len(REGIONS)) / catalogue.conversion_S[:, None]
+        )
+        visits_IQ = (
+            visits_S[:, :, None] * (base_S[:, None] * season_SQ)[:, None, :] / QUARTERS
+        ).reshape(-1, QUARTERS)
         quarters = np.ones((1, QUARTERS))
         return HourDemand(visits_IQ, conversion_S[:, None] * quarters, paid_S[:, None] * quarters)
 
@@ -71,12 +81,14 @@ class Demand:
     def expected_units(self, start_ms: int) -> Floats:
         """Mean units ordered per item in the hour from `start_ms`, if nothing were ever sold out.
 
-        Orders trail visits by the lead, so the hour before counts too. Chance (counts, hourly and daily noise, all of
-        mean 1) averages out; returns are not subtracted.
+        Orders trail visits by the lead, so the hour before counts too. Chance (counts, hourly and
+        daily noise, all of mean 1) averages out; returns are not subtracted.
         """
         before, now = (self._lines_IQ(hour) for hour in (start_ms - HOUR_MS, start_ms))
         lines_IQ = np.concatenate([before, now], axis=1)
-        units: Floats = (lines_IQ @ _lead_shares()) * np.repeat(self._catalogue.mean_quantity_S, len(REGIONS))
+        units: Floats = (lines_IQ @ _lead_shares()) * np.repeat(
+            self._catalogue.mean_quantity_S, len(REGIONS)
+        )
         return units
 
     def _lines_IQ(self, start_ms: int) -> Floats:
@@ -87,7 +99,11 @@ class Demand:
     def day_noise(self, start_ms: int) -> Floats:
         """What the weather does to each category on that day, mean 1, per sku."""
         day = start_ms // DAY_MS
-        noise = np.exp(generator(self._plan.seed, "days", day).normal(-(DAY_NOISE**2) / 2, DAY_NOISE, len(CATEGORIES)))
+        noise = np.exp(
+            generator(self._plan.seed, "days", day).normal(
+                -(DAY_NOISE**2) / 2, DAY_NOISE, len(CATEGORIES)
+            )
+        )
         by_sku: Floats = noise[self._catalogue.category_S]
         return by_sku
 
@@ -96,7 +112,9 @@ class Demand:
         for sale in self._plan.active(at_ms):
             covers = sale.covers(self._catalogue)
             discount_S = np.maximum(discount_S, sale.promotion.discount * covers)
-            lift_S = np.maximum(lift_S, np.where(covers > 0, FLASH_LIFT if sale.flash else COUPON_LIFT, 1.0))
+            lift_S = np.maximum(
+                lift_S, np.where(covers > 0, FLASH_LIFT if sale.flash else COUPON_LIFT, 1.0)
+            )
         return discount_S, lift_S
 
     def _drifted(self, at_ms: int) -> tuple[Floats, Floats, Floats]:
@@ -110,15 +128,24 @@ class Demand:
         return level_S, later_S, elasticity_S
 
     def _hit(self, drift: Drift) -> np.ndarray:
-        return np.isin(self._catalogue.category_S, [i for i, c in enumerate(CATEGORIES) if c.name in drift.categories])
+        return np.isin(
+            self._catalogue.category_S,
+            [i for i, c in enumerate(CATEGORIES) if c.name in drift.categories],
+        )
 
     def _season(self, start_ms: int, later_S: Floats) -> Floats:
         """Day and week profile at the middle of each quarter, mean 1 over a week."""
         categories = self._catalogue.category_S[:, None]
-        middle_SQ = start_ms + (np.arange(QUARTERS)[None, :] + 0.5) * QUARTER_MS - later_S[:, None] * HOUR_MS
+        middle_SQ = (
+            start_ms
+            + (np.arange(QUARTERS)[None, :] + 0.5) * QUARTER_MS
+            - later_S[:, None] * HOUR_MS
+        )
         quarter_SQ = (middle_SQ % DAY_MS // QUARTER_MS).astype(np.int64)
         weekday = (start_ms // DAY_MS + 3) % 7
-        season: Floats = self._profiles[categories, quarter_SQ] * self._weekends[categories, weekday]
+        season: Floats = (
+            self._profiles[categories, quarter_SQ] * self._weekends[categories, weekday]
+        )
         return season
 
     def _trend(self, at_ms: int) -> Floats:
@@ -163,13 +190,16 @@ def _week_profile(category: int) -> Floats:
 
 def draw_leads(rng: np.random.Generator, num: int) -> Floats:
     """Milliseconds from a visit to its order."""
-    leads: Floats = np.clip(LEAD_MEDIAN_MS * np.exp(LEAD_SIGMA * rng.standard_normal(num)), *LEAD_RANGE_MS)
+    leads: Floats = np.clip(
+        LEAD_MEDIAN_MS * np.exp(LEAD_SIGMA * rng.standard_normal(num)), *LEAD_RANGE_MS
+    )
     return leads
 
 
 @lru_cache(maxsize=1)
 def _lead_shares() -> Floats:
-    """Share of orders from visits in a quarter (0-3 the hour before, 4-7 this hour) that fall into this hour.
+    """Share of orders from visits in a quarter (0-3 the hour before, 4-7 this hour) that fall into
+    this hour.
 
     Midpoint rule over the visit's place in its quarter and over the lead's quantiles.
     """

@@ -1,4 +1,6 @@
-"""What goes wrong on the way to a topic: repeats, late and future events, broken bytes, in given shares."""
+"""What goes wrong on the way to a topic: repeats, late and future events, broken bytes, in given
+shares.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ FUTURE_MS = (30 * MINUTE_MS, 48 * 60 * MINUTE_MS)
 class Faults:
     """Shares of the events, 0 to 1.
 
-    Late ones arrive up to 14 minutes after their time, too late ones 20 to 90 minutes. Repeats, future and broken
-    records come on top of the shop's own events, so that they do not change what was sold.
+    Late ones arrive up to 14 minutes after their time, too late ones 20 to 90 minutes. Repeats,
+    future and broken records come on top of the shop's own events, so that they do not change what
+    was sold.
     """
 
     duplicates: float = 0.0
@@ -42,18 +45,35 @@ class Faults:
 
 
 def add_faults(records: Records, faults: Faults, seed: int, hour_ms: int) -> Records:
-    """The hour's orders and clicks with faults among them; `records` itself changes its arrival times only."""
+    """The hour's orders and clicks with faults among them; `records` itself changes its arrival
+    times only.
+    """
     rng = generator(seed, "faults", hour_ms // HOUR_MS)
     pick = rng.random((5, len(records)))
     _delay(records, pick[0] < faults.late, rng, LATE_MS)
-    _delay(records, (pick[0] >= faults.late) & (pick[0] < faults.late + faults.too_late), rng, TOO_LATE_MS)
+    _delay(
+        records,
+        (pick[0] >= faults.late) & (pick[0] < faults.late + faults.too_late),
+        rng,
+        TOO_LATE_MS,
+    )
     extra = Records()
     for i in np.flatnonzero(pick[1] < faults.duplicates).tolist():
         after_ms = int(rng.integers(*REPEAT_MS))
-        extra.add(records.kinds[i], records.keys[i], records.values[i], records.timestamps_ms[i] + after_ms)
+        extra.add(
+            records.kinds[i],
+            records.keys[i],
+            records.values[i],
+            records.timestamps_ms[i] + after_ms,
+        )
     for i in np.flatnonzero(pick[2] < faults.future).tolist():
         ahead_ms = int(rng.integers(*FUTURE_MS))
-        extra.add(records.kinds[i], records.keys[i], _moved(records.values[i], ahead_ms), records.timestamps_ms[i])
+        extra.add(
+            records.kinds[i],
+            records.keys[i],
+            _moved(records.values[i], ahead_ms),
+            records.timestamps_ms[i],
+        )
     for i in np.flatnonzero(pick[3] < faults.broken).tolist():
         broken = break_value(records.values[i] or b"", int(rng.integers(len(BREAKS))))
         extra.add(records.kinds[i], records.keys[i], broken, records.timestamps_ms[i])
@@ -61,13 +81,17 @@ def add_faults(records: Records, faults: Faults, seed: int, hour_ms: int) -> Rec
     return records
 
 
-def _delay(records: Records, who: np.ndarray, rng: np.random.Generator, range_ms: tuple[int, int]) -> None:
+def _delay(
+    records: Records, who: np.ndarray, rng: np.random.Generator, range_ms: tuple[int, int]
+) -> None:
     for i in np.flatnonzero(who).tolist():
         records.timestamps_ms[i] += int(rng.integers(*range_ms))
 
 
 def _moved(value: bytes | None, ahead_ms: int) -> bytes:
-    return EVENT_TIME.sub(lambda m: b'"event_time":%d' % (int(m[1]) + ahead_ms), value or b"", count=1)
+    return EVENT_TIME.sub(
+        lambda m: b'"event_time":%d' % (int(m[1]) + ahead_ms), value or b"", count=1
+    )
 
 
 def break_value(value: bytes, way: int) -> bytes | None:

@@ -1,4 +1,6 @@
-"""One hour of customers: visits become carts, orders and returns, as columns before they are written as records."""
+"""One hour of customers: visits become carts, orders and returns, as columns before they are
+written as records.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ import numpy as np
 
 from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.source.simulator.catalogue import Catalogue, Floats, Ints
-from freshet.stream.source.simulator.demand import QUARTER_MS, QUARTERS, Demand, HourDemand, draw_leads
+from freshet.stream.source.simulator.demand import (
+    QUARTER_MS,
+    QUARTERS,
+    Demand,
+    HourDemand,
+    draw_leads,
+)
 from freshet.stream.source.simulator.goods import REGIONS
 from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.source.simulator.stock import Stock
@@ -38,7 +46,9 @@ class Clicks:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Order lines as columns, in time order; lines of one order are neighbours and share `order` and `time_ms`."""
+    """Order lines as columns, in time order; lines of one order are neighbours and share `order`
+    and `time_ms`.
+    """
 
     item: Ints
     time_ms: Ints
@@ -51,7 +61,13 @@ class Lines:
 
     def take(self, which: Ints) -> Lines:
         """Only those lines, in that order."""
-        return Lines(self.item[which], self.time_ms[which], self.quantity[which], self.price[which], self.order[which])
+        return Lines(
+            self.item[which],
+            self.time_ms[which],
+            self.quantity[which],
+            self.price[which],
+            self.order[which],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,9 @@ class Hour:
 
 
 class Funnel:
-    """Plays hour after hour; holds visits whose orders are still to come, and sales that will come back."""
+    """Plays hour after hour; holds visits whose orders are still to come, and sales that will come
+    back.
+    """
 
     def __init__(self, seed: int, catalogue: Catalogue, demand: Demand, stock: Stock) -> None:
         self._seed = seed
@@ -114,7 +132,9 @@ class Funnel:
             (FAVOURITE, likes, early * 0.5),
             (CHECKOUT, checks_out, late),
         )
-        return _join_clicks(item, visit_ms, session, [(kind, who, lead_ms * part) for kind, who, part in stages])
+        return _join_clicks(
+            item, visit_ms, session, [(kind, who, lead_ms * part) for kind, who, part in stages]
+        )
 
     def _order(self, start_ms: int, demand: HourDemand) -> tuple[Lines, dict[int, int]]:
         """Orders whose time has come, as far as stock goes; and when which item sold out."""
@@ -129,26 +149,36 @@ class Funnel:
         before_I = self._stock.on_hand_I
         quantity = self._stock.sell(item, self._catalogue.pack_S[sku] * packs)
         sold = quantity > 0
-        lines = self._baskets(rng, Lines(item[sold], time_ms[sold], quantity[sold], price[sold], item[sold]))
+        lines = self._baskets(
+            rng, Lines(item[sold], time_ms[sold], quantity[sold], price[sold], item[sold])
+        )
         gone = np.flatnonzero((before_I > 0) & (self._stock.on_hand_I == 0))
         sold_out = {int(i): int(time_ms[sold][item[sold] == i].max()) for i in gone}
         self._plan_returns(rng, lines)
         return lines, sold_out
 
     def _baskets(self, rng: np.random.Generator, lines: Lines) -> Lines:
-        """Let some lines join the line before them in the same region, as one order at the later one's time."""
+        """Let some lines join the line before them in the same region, as one order at the later
+        one's time.
+        """
         region = lines.item % len(REGIONS)
         by_region = np.lexsort((lines.time_ms, region))
         item, time_ms = lines.item[by_region], lines.time_ms[by_region]
         joins = np.zeros(len(item), dtype=bool)
-        joins[1:] = (np.diff(region[by_region]) == 0) & (np.diff(time_ms) < BASKET_GAP_MS) & (np.diff(item) != 0)
+        joins[1:] = (
+            (np.diff(region[by_region]) == 0)
+            & (np.diff(time_ms) < BASKET_GAP_MS)
+            & (np.diff(item) != 0)
+        )
         joins &= rng.random(len(item)) < BASKET_SHARE
         group = np.cumsum(~joins) - 1
         last_ms = np.zeros(len(item), dtype=np.int64)
         np.maximum.at(last_ms, group, time_ms)
         order = self._orders + group
         self._orders += int(group[-1]) + 1 if len(item) else 0
-        grouped = Lines(item, last_ms[group], lines.quantity[by_region], lines.price[by_region], order)
+        grouped = Lines(
+            item, last_ms[group], lines.quantity[by_region], lines.price[by_region], order
+        )
         return grouped.take(np.lexsort((order, grouped.time_ms)))
 
     def _plan_returns(self, rng: np.random.Generator, lines: Lines) -> None:
@@ -162,11 +192,15 @@ class Funnel:
             self._returns[int(time_ms[i]) // HOUR_MS * HOUR_MS].append(returned.take(np.array([i])))
 
 
-def _join_clicks(item: Ints, visit_ms: Ints, session: Ints, stages: list[tuple[int, np.ndarray, Floats]]) -> Clicks:
+def _join_clicks(
+    item: Ints, visit_ms: Ints, session: Ints, stages: list[tuple[int, np.ndarray, Floats]]
+) -> Clicks:
     return Clicks(
         item=np.concatenate([item[who] for _, who, _ in stages]),
         kind=np.concatenate([np.full(int(who.sum()), kind) for kind, who, _ in stages]),
-        time_ms=np.concatenate([(visit_ms + after_ms.astype(np.int64))[who] for _, who, after_ms in stages]),
+        time_ms=np.concatenate(
+            [(visit_ms + after_ms.astype(np.int64))[who] for _, who, after_ms in stages]
+        ),
         session=np.concatenate([session[who] for _, who, _ in stages]),
     )
 

@@ -1,4 +1,6 @@
-"""The shop's shelves: what each category sells, when its customers come, and how they react to a price."""
+"""The shop's shelves: what each category sells, when its customers come, and how they react to a
+price.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ REGION_SHARES = (0.40, 0.28, 0.20, 0.12)
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One kind of article: a title to which a variant is added, its price, and how many are taken at once."""
+    """One kind of article: a title to which a variant is added, its price, and how many are taken
+    at once.
+    """
 
     title: str
     variants: tuple[str, ...]
@@ -22,8 +26,8 @@ class Product:
 class Category:
     """What the articles of a category share.
 
-    `peaks` are (hour of day, width in hours, weight) on top of a floor of night traffic; `weekend` is the level of
-    Saturday and Sunday against a weekday.
+    `peaks` are (hour of day, width in hours, weight) on top of a floor of night traffic; `weekend`
+    is the level of Saturday and Sunday against a weekday.
     """
 
     name: str

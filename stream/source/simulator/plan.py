@@ -1,4 +1,6 @@
-"""What will happen in the simulated shop and when: promotions, price steps, launches, and drift, from a seed."""
+"""What will happen in the simulated shop and when: promotions, price steps, launches, and drift,
+from a seed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ COUPON_LIFT = 1.1
 class Drift:
     """A lasting change of demand in some categories from `at_ms` on.
 
-    `level` multiplies the rate, `hours_later` moves the day's profile, `elasticity` multiplies the reaction to prices.
+    `level` multiplies the rate, `hours_later` moves the day's profile, `elasticity` multiplies the
+    reaction to prices.
     """
 
     at_ms: int
@@ -53,7 +56,9 @@ class Scenario:
 SMALL_FAULTS = Faults(duplicates=0.005, late=0.002, too_late=0.0005, future=0.0002, broken=0.0005)
 SCENARIOS = {
     "calm": Scenario("calm", faults=SMALL_FAULTS),
-    "flash_sale": Scenario("flash_sale", flash_sale=True, promotions_go_on=True, launch=True, faults=SMALL_FAULTS),
+    "flash_sale": Scenario(
+        "flash_sale", flash_sale=True, promotions_go_on=True, launch=True, faults=SMALL_FAULTS
+    ),
     "drift": Scenario("drift", flash_sale=True, drift=True, faults=SMALL_FAULTS),
 }
 
@@ -65,13 +70,17 @@ def scenario(name: str) -> Scenario:
         InvalidInputError: There is none.
     """
     if name not in SCENARIOS:
-        raise InvalidInputError(f"unknown scenario {name!r}; expected one of {', '.join(SCENARIOS)}")
+        raise InvalidInputError(
+            f"unknown scenario {name!r}; expected one of {', '.join(SCENARIOS)}"
+        )
     return SCENARIOS[name]
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedPromotion:
-    """A promotion and when the shop tells about it; exactly one of `sku` and `category` is an index, the other -1."""
+    """A promotion and when the shop tells about it; exactly one of `sku` and `category` is an
+    index, the other -1.
+    """
 
     promotion: Promotion
     announced_ms: int
@@ -87,7 +96,11 @@ class PlannedPromotion:
 
     def covers(self, catalogue: Catalogue) -> Floats:
         """1 for the skus it is for, else 0."""
-        index = np.arange(catalogue.num_skus) == self.sku if self.sku >= 0 else catalogue.category_S == self.category
+        index = (
+            np.arange(catalogue.num_skus) == self.sku
+            if self.sku >= 0
+            else catalogue.category_S == self.category
+        )
         covered: Floats = index.astype(np.float64)
         return covered
 
@@ -126,21 +139,29 @@ class Plan:
             "drifts": [asdict(drift) for drift in self.drifts],
             "flash_sales": [
                 {"promotion_id": sale.promotion.promotion_id, "sku": sale.promotion.sku}
-                | {"starts_ms": sale.starts_ms, "ends_ms": sale.ends_ms, "discount": sale.promotion.discount}
+                | {
+                    "starts_ms": sale.starts_ms,
+                    "ends_ms": sale.ends_ms,
+                    "discount": sale.promotion.discount,
+                }
                 for sale in sales
             ],
         }
 
     def promotions(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
         """Promotions that start in `[from_ms, to_ms)`, in the order of their start."""
-        weeks = range((from_ms - self.start_ms) // WEEK_MS, (to_ms - 1 - self.start_ms) // WEEK_MS + 1)
+        weeks = range(
+            (from_ms - self.start_ms) // WEEK_MS, (to_ms - 1 - self.start_ms) // WEEK_MS + 1
+        )
         regular = [sale for week in weeks if week >= 0 for sale in self._week(week)]
         found = [sale for sale in (*regular, *self.planted) if from_ms <= sale.starts_ms < to_ms]
         return sorted(found, key=lambda sale: (sale.starts_ms, sale.promotion.promotion_id))
 
     def active(self, at_ms: int) -> list[PlannedPromotion]:
         """Promotions that run at a time."""
-        return [sale for sale in self.promotions(at_ms - WEEK_MS, at_ms + 1) if sale.ends_ms > at_ms]
+        return [
+            sale for sale in self.promotions(at_ms - WEEK_MS, at_ms + 1) if sale.ends_ms > at_ms
+        ]
 
     def announced(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
         """Promotions that the shop tells about in `[from_ms, to_ms)`."""
@@ -148,7 +169,9 @@ class Plan:
         return [sale for sale in near if from_ms <= sale.announced_ms < to_ms]
 
     def price_ratios(self, at_ms: int) -> Floats:
-        """Shelf price against the catalogue's first price, per sku; steps land on 06:00 of some days."""
+        """Shelf price against the catalogue's first price, per sku; steps land on 06:00 of some
+        days.
+        """
         day = (at_ms - self.start_ms - 6 * HOUR_MS) // DAY_MS
         return _price_ratios(self.seed, self.catalogue.num_skus, max(int(day), -1))
 
@@ -166,7 +189,9 @@ class Plan:
 
 @lru_cache(maxsize=64)
 def _price_ratios(seed: int, num_skus: int, day: int) -> Floats:
-    """The newest step of each sku up to a day: on average every PRICE_STEP_DAYS days, around the first price."""
+    """The newest step of each sku up to a day: on average every PRICE_STEP_DAYS days, around the
+    first price.
+    """
     ratios, stepped = np.ones(num_skus), np.zeros(num_skus, dtype=bool)
     for past in range(day, -1, -1):
         rng = generator(seed, "prices", past)
@@ -180,7 +205,9 @@ def _price_ratios(seed: int, num_skus: int, day: int) -> Floats:
 
 
 @lru_cache(maxsize=64)
-def _regular_promotions(seed: int, week: int, week_start_ms: int, catalogue: Catalogue) -> list[PlannedPromotion]:
+def _regular_promotions(
+    seed: int, week: int, week_start_ms: int, catalogue: Catalogue
+) -> list[PlannedPromotion]:
     rng = generator(seed, "promotions", week)
     best = np.argsort(-_lines_S(catalogue))[: max(1, catalogue.num_skus // 2)]
     sales = []
@@ -188,7 +215,14 @@ def _regular_promotions(seed: int, week: int, week_start_ms: int, catalogue: Cat
         start = week_start_ms + int(rng.integers(7)) * DAY_MS + int(rng.integers(1, 14)) * HOUR_MS
         sku = int(best[rng.integers(len(best))])
         sales.append(
-            _flash_sale(f"FLASH-{week:03d}-{number}", start, int(rng.integers(3, 7)), sku, catalogue, _lead(rng))
+            _flash_sale(
+                f"FLASH-{week:03d}-{number}",
+                start,
+                int(rng.integers(3, 7)),
+                sku,
+                catalogue,
+                _lead(rng),
+            )
         )
     for number in range(COUPONS_PER_WEEK):
         start = week_start_ms + int(rng.integers(7)) * DAY_MS + int(rng.integers(0, 12)) * HOUR_MS
@@ -209,7 +243,9 @@ def _lead(rng: np.random.Generator) -> int:
     return int(rng.integers(ANNOUNCE_MS[0], ANNOUNCE_MS[1]))
 
 
-def _flash_sale(name: str, start_ms: int, hours: int, sku: int, catalogue: Catalogue, lead_ms: int) -> PlannedPromotion:
+def _flash_sale(
+    name: str, start_ms: int, hours: int, sku: int, catalogue: Catalogue, lead_ms: int
+) -> PlannedPromotion:
     discount = 0.40 if catalogue.elasticity_S[sku] < 1.5 else 0.30
     promotion = Promotion(
         promotion_id=name,
@@ -222,7 +258,9 @@ def _flash_sale(name: str, start_ms: int, hours: int, sku: int, catalogue: Catal
     return _planned(promotion, lead_ms, sku=sku)
 
 
-def _planned(promotion: Promotion, lead_ms: int, *, sku: int = -1, category: int = -1) -> PlannedPromotion:
+def _planned(
+    promotion: Promotion, lead_ms: int, *, sku: int = -1, category: int = -1
+) -> PlannedPromotion:
     starts_ms, ends_ms = int(promotion.starts_at), int(promotion.ends_at)
     return PlannedPromotion(promotion, starts_ms - lead_ms, starts_ms, ends_ms, sku, category)
 
@@ -233,16 +271,24 @@ def _lines_S(catalogue: Catalogue) -> Floats:
 
 
 def make_plan(
-    seed: int, catalogue: Catalogue, scenario: Scenario, *, start_ms: int, live_start_ms: int, live_ms: int
+    seed: int,
+    catalogue: Catalogue,
+    scenario: Scenario,
+    *,
+    start_ms: int,
+    live_start_ms: int,
+    live_ms: int,
 ) -> Plan:
     """Decide promotions, launches and drift.
 
-    The flash sale of the live part is for an article of the busiest category and drift hits other categories, so
-    that one does not hide the other.
+    The flash sale of the live part is for an article of the busiest category and drift hits other
+    categories, so that one does not hide the other.
     """
     lines_S = _lines_S(catalogue)
     num_categories = min(len(CATEGORIES), catalogue.num_skus)
-    by_lines = np.argsort(-np.bincount(catalogue.category_S, lines_S, num_categories), kind="stable")
+    by_lines = np.argsort(
+        -np.bincount(catalogue.category_S, lines_S, num_categories), kind="stable"
+    )
     plan = Plan(
         seed=seed,
         catalogue=catalogue,
@@ -259,7 +305,9 @@ def make_plan(
     skus = np.flatnonzero((catalogue.category_S == by_lines[0]) & (plan.launch_S < live_start_ms))
     best = int(skus[np.argmax(lines_S[skus])]) if len(skus) else int(np.argmax(lines_S))
     window = (0.08, 0.12) if scenario.drift else (0.10, 0.20)
-    return replace(plan, planted=(_live_flash_sale(catalogue, best, window, live_start_ms, live_ms),))
+    return replace(
+        plan, planted=(_live_flash_sale(catalogue, best, window, live_start_ms, live_ms),)
+    )
 
 
 def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[Drift, ...]:
@@ -267,7 +315,10 @@ def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[Dri
     names = [CATEGORIES[int(category)].name for category in by_lines]
     if len(names) < 3:
         return (Drift(at_ms, (names[-1],), level=2.2),)
-    return (Drift(at_ms, (names[1],), level=2.2), Drift(at_ms, (names[2],), level=1.3, hours_later=9.0, elasticity=1.5))
+    return (
+        Drift(at_ms, (names[1],), level=2.2),
+        Drift(at_ms, (names[2],), level=1.3, hours_later=9.0, elasticity=1.5),
+    )
 
 
 def _live_flash_sale(
@@ -284,13 +335,22 @@ def _live_flash_sale(
 def _busy(category: int, start_ms: int) -> float:
     hour = start_ms / HOUR_MS % 24 + 1.5
     peaks = CATEGORIES[category].peaks
-    return float(sum(w * np.exp(-(((hour - h + 12) % 24 - 12) ** 2) / (2 * s * s)) for h, s, w in peaks))
+    return float(
+        sum(w * np.exp(-(((hour - h + 12) % 24 - 12) ** 2) / (2 * s * s)) for h, s, w in peaks)
+    )
 
 
 def _launches(
-    seed: int, catalogue: Catalogue, scenario: Scenario, start_ms: int, live_start_ms: int, live_ms: int
+    seed: int,
+    catalogue: Catalogue,
+    scenario: Scenario,
+    start_ms: int,
+    live_start_ms: int,
+    live_ms: int,
 ) -> Floats:
-    """When each sku is first sold: nearly all before the history begins, two within it, one live if asked."""
+    """When each sku is first sold: nearly all before the history begins, two within it, one live if
+    asked.
+    """
     launch_S = np.full(catalogue.num_skus, -np.inf)
     middle = np.argsort(_lines_S(catalogue))[catalogue.num_skus // 4 : 3 * catalogue.num_skus // 4]
     chosen = generator(seed, "launches").permutation(middle)[:3]

@@ -48,5 +48,8 @@ class Records:
     def cut(self, start: int, stop: int) -> Records:
         """Records `start` to `stop`."""
         return Records(
-            self.kinds[start:stop], self.keys[start:stop], self.values[start:stop], self.timestamps_ms[start:stop]
+            self.kinds[start:stop],
+            self.keys[start:stop],
+            self.values[start:stop],
+            self.timestamps_ms[start:stop],
         )

@@ -19,13 +19,17 @@ ID_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Renderer:
-    """Writes one shop's records; event ids follow from the seed and the number of records written before."""
+    """Writes one shop's records; event ids follow from the seed and the number of records written
+    before.
+    """
 
     def __init__(self, seed: int, catalogue: Catalogue) -> None:
         self._seed = seed
         self._catalogue = catalogue
         self._keys = [sku.encode() for sku in catalogue.skus for _ in REGIONS]
-        self._places = [f'"sku":"{sku}","region":"{region}"' for sku in catalogue.skus for region in REGIONS]
+        self._places = [
+            f'"sku":"{sku}","region":"{region}"' for sku in catalogue.skus for region in REGIONS
+        ]
         self._skus = [sku for sku in catalogue.skus for _ in REGIONS]
         self._written = 0
 
@@ -49,12 +53,16 @@ class Renderer:
         return Records(["clicks"] * len(values), keys, values, arrival)
 
     def orders(self, hour_ms: int, lines: Lines, purpose: str = "order delays") -> Records:
-        """One record an order: a single line flat, several as `lines`; keyed by the sku of the first."""
+        """One record an order: a single line flat, several as `lines`; keyed by the sku of the
+        first.
+        """
         first = np.flatnonzero(np.diff(lines.order, prepend=-1))
         stop = np.append(first, len(lines))[1:]
         single = stop - first == 1
         ids = self._event_ids(len(first))
-        rows = list(zip(lines.item.tolist(), lines.quantity.tolist(), lines.price.tolist(), strict=True))
+        rows = list(
+            zip(lines.item.tolist(), lines.quantity.tolist(), lines.price.tolist(), strict=True)
+        )
         values: list[bytes | None] = [
             self._flat(e, o, t, rows[a]) if one else self._whole(e, o, t, rows[a:b])
             for e, o, t, a, b, one in zip(
@@ -68,7 +76,12 @@ class Renderer:
             )
         ]
         keys = [self._keys[i] for i in lines.item[first].tolist()]
-        return Records(["orders"] * len(values), keys, values, self._arrival(hour_ms, purpose, lines.time_ms[first]))
+        return Records(
+            ["orders"] * len(values),
+            keys,
+            values,
+            self._arrival(hour_ms, purpose, lines.time_ms[first]),
+        )
 
     def _flat(self, event_id: int, order: int, time_ms: int, line: tuple[int, int, float]) -> bytes:
         item, quantity, price = line
@@ -77,7 +90,9 @@ class Renderer:
             f'"quantity":{quantity},"unit_price":{price:.2f}}}'
         ).encode()
 
-    def _whole(self, event_id: int, order: int, time_ms: int, lines: list[tuple[int, int, float]]) -> bytes:
+    def _whole(
+        self, event_id: int, order: int, time_ms: int, lines: list[tuple[int, int, float]]
+    ) -> bytes:
         region = REGIONS[lines[0][0] % len(REGIONS)]
         inner = ",".join(
             f'{{"sku":"{self._skus[item]}","quantity":{quantity},"unit_price":{price:.2f}}}'
@@ -88,8 +103,12 @@ class Renderer:
             f'"lines":[{inner}]}}'
         ).encode()
 
-    def catalog(self, sku: int, price: float, launched_ms: float, at_ms: int) -> tuple[bytes, bytes]:
-        """Key and value of one article's catalogue entry; articles older than the history have no launch time."""
+    def catalog(
+        self, sku: int, price: float, launched_ms: float, at_ms: int
+    ) -> tuple[bytes, bytes]:
+        """Key and value of one article's catalogue entry; articles older than the history have no
+        launch time.
+        """
         catalogue = self._catalogue
         entry = CatalogEntry(
             sku=catalogue.skus[sku],
@@ -121,7 +140,11 @@ class Renderer:
         return ids
 
     def _arrival(self, hour_ms: int, purpose: str, time_ms: Ints) -> list[int]:
-        """When each event reaches the topic: a little after it happened, so that neighbours swap places."""
-        delay: Floats = generator(self._seed, purpose, hour_ms // HOUR_MS).exponential(MEAN_DELAY_MS, len(time_ms))
+        """When each event reaches the topic: a little after it happened, so that neighbours swap
+        places.
+        """
+        delay: Floats = generator(self._seed, purpose, hour_ms // HOUR_MS).exponential(
+            MEAN_DELAY_MS, len(time_ms)
+        )
         arrival: list[int] = (time_ms + np.minimum(delay, MAX_DELAY_MS).astype(np.int64)).tolist()
         return arrival

@@ -37,7 +37,8 @@ class Shop:
         items: Series (sku and region) at least; rounded up to whole skus.
         start_ms: First moment, a full hour.
         backfill_ms: Length of the history before the live part, whole hours.
-        live_ms: Meant length of the live part: planted events are placed relative to it. The stream itself is endless.
+        live_ms: Meant length of the live part: planted events are placed relative to it. The stream
+            itself is endless.
     """
 
     def __init__(
@@ -57,7 +58,12 @@ class Shop:
         self.scenario = scenario
         self.catalogue = make_catalogue(seed, items)
         self.plan = make_plan(
-            seed, self.catalogue, scenario, start_ms=start_ms, live_start_ms=self.live_start_ms, live_ms=live_ms
+            seed,
+            self.catalogue,
+            scenario,
+            start_ms=start_ms,
+            live_start_ms=self.live_start_ms,
+            live_ms=live_ms,
         )
         self.demand = Demand(self.catalogue, self.plan)
 
@@ -67,11 +73,17 @@ class Shop:
         return self.catalogue.item_ids
 
     def expected_units(self, start_ms: int, hours: int) -> Floats:
-        """Ground truth, float64 `[items, hours]`: mean units ordered per hour if nothing were ever sold out."""
-        return np.stack([self.demand.expected_units(start_ms + h * HOUR_MS) for h in range(hours)], axis=1)
+        """Ground truth, float64 `[items, hours]`: mean units ordered per hour if nothing were ever
+        sold out.
+        """
+        return np.stack(
+            [self.demand.expected_units(start_ms + h * HOUR_MS) for h in range(hours)], axis=1
+        )
 
     def batches(self, slice_ms: int = DEFAULT_SLICE_MS) -> Iterator[SourceBatch]:
-        """Endless slices of `slice_ms` from `start_ms`; their records do not depend on where they are cut."""
+        """Endless slices of `slice_ms` from `start_ms`; their records do not depend on where they
+        are cut.
+        """
         hours, waiting = self.hours(), Records()
         start_ms, known_until_ms = self.start_ms, self.start_ms
         while True:
@@ -131,7 +143,9 @@ class _Play:
         prices = shop.demand.shelf_prices(start_ms)
         known_S = shop.plan.launch_S - DAY_MS <= start_ms
         for sku in np.flatnonzero(known_S & (prices != self._prices)).tolist():
-            key, value = self._renderer.catalog(sku, float(prices[sku]), float(shop.plan.launch_S[sku]), start_ms)
+            key, value = self._renderer.catalog(
+                sku, float(prices[sku]), float(shop.plan.launch_S[sku]), start_ms
+            )
             records.add("catalog", key, value, start_ms)
             self._prices[sku] = prices[sku]
         for sale in shop.plan.announced(start_ms, start_ms + HOUR_MS):
@@ -157,7 +171,9 @@ class _Play:
         return items
 
     def _stock_moves(self, start_ms: int, hour: Hour) -> Records:
-        """Items that sold out, at the moment they did; items on flash sale every quarter of an hour."""
+        """Items that sold out, at the moment they did; items on flash sale every quarter of an
+        hour.
+        """
         records = Records()
         for item, time_ms in hour.sold_out.items():
             key, value = self._renderer.inventory(item, 0, time_ms)
@@ -193,6 +209,8 @@ def _check(seed: int, items: int, start_ms: int, backfill_ms: int, live_ms: int)
     if items < 1:
         raise InvalidInputError(f"the shop has {items} items; expected at least 1")
     if start_ms % HOUR_MS or backfill_ms % HOUR_MS or backfill_ms < 0:
-        raise InvalidInputError(f"start_ms {start_ms} and backfill_ms {backfill_ms} must be full hours")
+        raise InvalidInputError(
+            f"start_ms {start_ms} and backfill_ms {backfill_ms} must be full hours"
+        )
     if live_ms <= 0:
         raise InvalidInputError(f"live_ms is {live_ms}; expected more than 0")

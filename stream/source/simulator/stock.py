@@ -35,7 +35,9 @@ class Stock:
         self.on_hand_I: Ints = self._target()
 
     def sell(self, item: Ints, quantity: Ints) -> Ints:
-        """Take from stock in the given order; the quantities actually sold, cut where an item runs out."""
+        """Take from stock in the given order; the quantities actually sold, cut where an item runs
+        out.
+        """
         order = np.argsort(item, kind="stable")
         sorted_item, wanted = item[order], quantity[order]
         taken_so_far = np.cumsum(wanted) - wanted
@@ -52,12 +54,15 @@ class Stock:
     def deliver(self, hour_start_ms: int) -> Ints:
         """Replenish if the lorry comes at this hour; the items whose stock rose.
 
-        A scarce item's lorry stays away on some days, and its cover is short, so it runs out now and then.
+        A scarce item's lorry stays away on some days, and its cover is short, so it runs out now
+        and then.
         """
         if hour_start_ms // HOUR_MS % 24 != DELIVERY_HOUR:
             return np.empty(0, dtype=np.int64)
         self._remember_sales()
-        late_I = generator(self._seed, "deliveries", hour_start_ms // DAY_MS).random(len(self._pack_I))
+        late_I = generator(self._seed, "deliveries", hour_start_ms // DAY_MS).random(
+            len(self._pack_I)
+        )
         comes_I = ~self._scarce_I | (late_I >= LATE_DELIVERY_SHARE)
         target_I = self._target()
         low_I = self.on_hand_I < np.maximum(target_I * REORDER_DAYS / COVER_DAYS, 1)

@@ -1,4 +1,6 @@
-"""A TCP proxy that can be cut and turned to another server, for tests of what lies between two processes."""
+"""A TCP proxy that can be cut and turned to another server, for tests of what lies between two
+processes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from contextlib import suppress
 
 
 class TcpProxy:
-    """Forwards a port of loopback to a server, until it is cut; `turn` changes the server for new connections."""
+    """Forwards a port of loopback to a server, until it is cut; `turn` changes the server for new
+    connections.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port

@@ -53,10 +53,14 @@ def zombie_after_sigstop(world: World) -> None:
 
 
 def two_forced_owners(world: World) -> None:
-    """Two processes in two groups own every partition at once: the newer claim must win, and nothing count twice."""
+    """Two processes in two groups own every partition at once: the newer claim must win, and
+    nothing count twice.
+    """
     world.send(RECORDS)
     with world.ingesting():
-        other = world.start(FRESHET_KAFKA__GROUP_PREFIX=world.environ["FRESHET_KAFKA__GROUP_PREFIX"] + ".other")
+        other = world.start(
+            FRESHET_KAFKA__GROUP_PREFIX=world.environ["FRESHET_KAFKA__GROUP_PREFIX"] + ".other"
+        )
         for _ in range(PARTS):
             world.send(RECORDS)
         wait_for(lambda: world.read() >= RECORDS * PARTS)
@@ -184,7 +188,11 @@ def poison(world: World) -> None:
         kind = world.rng.random()
         if kind < 0.3:
             return world.rng.randbytes(world.rng.randrange(200))
-        value = bytearray(order_value(world.rng, world.rng.randrange(10**6), START_MS + world.rng.randrange(10**7)))
+        value = bytearray(
+            order_value(
+                world.rng, world.rng.randrange(10**6), START_MS + world.rng.randrange(10**7)
+            )
+        )
         for _ in range(world.rng.randint(1, 4)):
             value[world.rng.randrange(len(value))] = world.rng.randrange(256)
         if kind < 0.5:
@@ -201,14 +209,29 @@ FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
         *(sigkill_at_random, sigkill_at_failpoints, zombie_after_sigstop, two_forced_owners),
-        *(redis_sigkill, redis_file_truncated, redis_flushall, redis_stall, replica_promoted_with_lag),
-        *(redis_network_cut, redis_out_of_memory, broker_sigkill, broker_stall, rebalance_storm, poison),
+        *(
+            redis_sigkill,
+            redis_file_truncated,
+            redis_flushall,
+            redis_stall,
+            replica_promoted_with_lag,
+        ),
+        *(
+            redis_network_cut,
+            redis_out_of_memory,
+            broker_sigkill,
+            broker_stall,
+            rebalance_storm,
+            poison,
+        ),
     )
 }
 
 
 def fill_disk(world: World, broker: Broker, mount: str) -> None:
-    """The broker's disk, a file system of its own, is full; somebody makes room, and it is started again."""
+    """The broker's disk, a file system of its own, is full; somebody makes room, and it is started
+    again.
+    """
     world.send(RECORDS)
     with world.ingesting():
         filler = f"{mount}/filler"
@@ -237,7 +260,9 @@ def _send_until_refused(world: World, broker: Broker) -> None:
             with Publisher(world.settings) as publisher:
                 for n in range(20):
                     value = world.rng.randbytes(10_000)
-                    publisher.produce(topic, value, partition=0, timestamp_ms=START_MS + number * 20 + n)
+                    publisher.produce(
+                        topic, value, partition=0, timestamp_ms=START_MS + number * 20 + n
+                    )
                 publisher.flush(3_000)
         except BrokerError:
             return

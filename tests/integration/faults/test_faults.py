@@ -1,7 +1,8 @@
-"""Every fault, on a real Kafka and a real Redis: afterwards the windows are what the log says, bit for bit.
+"""Every fault, on a real Kafka and a real Redis: afterwards the windows are what the log says, bit
+for bit.
 
-Without more said, one seed of a short set. `CHAOS_SEEDS=5` runs five seeds of all of them (`make chaos SEEDS=5`), and
-`CHAOS_REPORT=1` writes `bench/results/chaos.json`.
+Without more said, one seed of a short set. `CHAOS_SEEDS=5` runs five seeds of all of them (`make
+chaos SEEDS=5`), and `CHAOS_REPORT=1` writes `bench/results/chaos.json`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from tests.integration.faults.scenarios import FAULTS, fill_disk
 from tests.integration.faults.world import Broker, Ingest, World, wait_for
 
 LONG = "CHAOS_SEEDS" in os.environ
-# One of each kind: death between two effects, a zombie, Redises that went back, a cut, a broker's death, bad bytes.
+# One of each kind: death between two effects, a zombie, Redises that went back, a cut, a broker's
+# death, bad bytes.
 SHORT_SET = (
     *("sigkill_at_failpoints", "zombie_after_sigstop", "redis_sigkill"),
     *("replica_promoted_with_lag", "redis_network_cut", "broker_sigkill", "poison"),
@@ -83,7 +85,9 @@ def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
     home, mount = kafka_home(), tmp_path / "disk"
     mount.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(mount)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(mount)],
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip("mounting a small file system needs root")
@@ -91,15 +95,25 @@ def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
     try:
         own = Broker(home, mount / "kafka")
         world = World("broker_disk_full", seed, own, tmp_path)
-        run("broker_disk_full", seed, world, lambda world: fill_disk(world, own, str(mount)), outcomes)
+        run(
+            "broker_disk_full",
+            seed,
+            world,
+            lambda world: fill_disk(world, own, str(mount)),
+            outcomes,
+        )
     finally:
         if own is not None:
             own.stop()
         subprocess.run(["umount", "-l", str(mount)], check=False)
 
 
-def test_a_process_with_nothing_to_read_ends_although_it_is_still_joining(broker: Broker, tmp_path: Path) -> None:
-    """A client closed in the milliseconds in which its first assignment came in once waited for ever."""
+def test_a_process_with_nothing_to_read_ends_although_it_is_still_joining(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """A client closed in the milliseconds in which its first assignment came in once waited for
+    ever.
+    """
     world = World("ends_while_joining", 1, broker, tmp_path)
     try:
         world.send(200)

@@ -1,7 +1,9 @@
-"""One shop under fault: a seeded log on a real Kafka, a Redis that can be hurt, ingest as child processes, and proof.
+"""One shop under fault: a seeded log on a real Kafka, a Redis that can be hurt, ingest as child
+processes, and proof.
 
-The proof is the same after every fault: all records are read to the end, `freshet verify` finds every cell, header and
-book as it counts them from the log, and produced = applied + duplicate + late + dead, record for record.
+The proof is the same after every fault: all records are read to the end, `freshet verify` finds
+every cell, header and book as it counts them from the log, and produced = applied + duplicate +
+late + dead, record for record.
 """
 
 from __future__ import annotations
@@ -77,16 +79,28 @@ class Broker:
 
 
 class HurtRedis:
-    """A redis-server with an append-only file synced every second, which can be killed and started again."""
+    """A redis-server with an append-only file synced every second, which can be killed and started
+    again.
+    """
 
     def __init__(self, folder: Path, **options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, free_port()
-        self._options = {"appendonly": "yes", "appendfsync": "everysec", "aof-load-truncated": "yes"} | options
+        self._options = {
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "aof-load-truncated": "yes",
+        } | options
         self.start()
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", **self._options}
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "save": "",
+            **self._options,
+        }
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen([redis_binary(), *arguments], stdout=subprocess.DEVNULL)
         wait_for(lambda: _listens(self.port))
@@ -174,7 +188,10 @@ class World:
         self._sent: dict[tuple[str, int], list[bytes]] = defaultdict(list)
         self._children: list[Ingest] = []
         prefix = f"{self.name}.{self.seed}.{os.getpid()}.{free_port()}"
-        topics = {topic: f"{prefix}.{topic}" for topic in ("orders", "clicks", "late", "windows", "alerts")}
+        topics = {
+            topic: f"{prefix}.{topic}"
+            for topic in ("orders", "clicks", "late", "windows", "alerts")
+        }
         self.environ = {
             "FRESHET_KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
             "FRESHET_KAFKA__GROUP_PREFIX": prefix,
@@ -191,10 +208,12 @@ class World:
         self.settings = load(environ=self.environ).settings
         ensure_topics(self.settings, live=False)
 
-    # What happens ------------------------------------------------------------------------------------------
+    # What happens ---------------------------------------------------------------------------------
 
     def start(self, **over: str) -> Ingest:
-        """An ingest process; two with the same `kafka.group_instance_id` would fence each other in the group."""
+        """An ingest process; two with the same `kafka.group_instance_id` would fence each other in
+        the group.
+        """
         child = Ingest(self.environ | over, self.folder / "ingest.log")
         self._children.append(child)
         return child
@@ -221,29 +240,40 @@ class World:
         client.close()
         return [header for header in found if header is not None]
 
-    def send(self, records: int, odd: Callable[[random.Random], bytes | None] | None = None) -> None:
-        """More of the log: mostly in order, some disordered, late, repeated, from the future, or broken."""
+    def send(
+        self, records: int, odd: Callable[[random.Random], bytes | None] | None = None
+    ) -> None:
+        """More of the log: mostly in order, some disordered, late, repeated, from the future, or
+        broken.
+        """
         batch = [self._record(odd) for _ in range(records)]
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 with Publisher(self.settings) as publisher:
                     for topic, partition, value, time_ms in batch:
-                        publisher.produce(topic, value, key=b"k", partition=partition, timestamp_ms=time_ms)
+                        publisher.produce(
+                            topic, value, key=b"k", partition=partition, timestamp_ms=time_ms
+                        )
                     publisher.flush()
                 return
             except BrokerError:
-                # What was acknowledged is sent a second time: those records are duplicates, as a producer's would be.
+                # What was acknowledged is sent a second time: those records are duplicates, as a
+                # producer's would be.
                 assert time.monotonic() < deadline, "the broker did not come back"
                 time.sleep(0.2)
 
-    def _record(self, odd: Callable[[random.Random], bytes | None] | None) -> tuple[str, int, bytes | None, int]:
+    def _record(
+        self, odd: Callable[[random.Random], bytes | None] | None
+    ) -> tuple[str, int, bytes | None, int]:
         rng, topics = self.rng, self.settings.kafka.topics
         self._number += 1
         topic, partition = rng.choice((topics.orders, topics.clicks)), rng.randrange(PARTITIONS)
         make = order_value if topic == topics.orders else click_value
         now_ms, sent = START_MS + self._number * 4_000, self._sent[topic, partition]
-        value: bytes | None = make(rng, self._number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000)))
+        value: bytes | None = make(
+            rng, self._number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000))
+        )
         luck = rng.random()
         if luck < 0.05 and sent:
             value = rng.choice(sent[-400:])
@@ -252,14 +282,16 @@ class World:
         elif luck < 0.10:
             value = make(rng, self._number, now_ms + 900_000)
         elif luck < 0.13:
-            value = rng.choice((b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000))
+            value = rng.choice(
+                (b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000)
+            )
         elif odd is not None and luck < 0.6:
             value = odd(rng)
         elif value is not None:
             sent.append(value)
         return topic, partition, value, now_ms
 
-    # What must be so afterwards ----------------------------------------------------------------------------
+    # What must be so afterwards -------------------------------------------------------------------
 
     def prove(self) -> dict[str, Any]:
         """Read to the end in peace, and count again."""

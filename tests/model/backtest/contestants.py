@@ -17,7 +17,9 @@ from freshet.stream.errors import InvalidInputError
 
 @dataclass(slots=True)
 class Constant:
-    """Forecasts the mean of the window it was last fitted on; writes each fit and forecast into a file, if any."""
+    """Forecasts the mean of the window it was last fitted on; writes each fit and forecast into a
+    file, if any.
+    """
 
     name: str = "constant"
     diary: Path | None = None

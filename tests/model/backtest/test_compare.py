@@ -1,4 +1,6 @@
-"""A comparison: who is fitted when, what a failure does, what a restart repeats, and that processes change nothing."""
+"""A comparison: who is fitted when, what a failure does, what a restart repeats, and that processes
+change nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ ROLLING = Rolling(5, 3)  # contexts of 25, 30 and 35 steps
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:
-    return read_panel(long_table(items=3, days=40), TableSettings(Columns("sku", "day", "sold", known=("promo",)), "D"))
+    return read_panel(
+        long_table(items=3, days=40),
+        TableSettings(Columns("sku", "day", "sold", known=("promo",)), "D"),
+    )
 
 
 def compared(panel: Panel, *models: str, **others: object) -> Results:
@@ -53,7 +58,9 @@ def test_a_failure_is_told_and_stops_no_other(panel: Panel) -> None:
     assert results.failed == ["raises", "unbuildable"]
     errors = [row.forecast.error for row in results.of_model["raises"]]
     assert errors == ["", "", "RuntimeError: no forecast today"]
-    assert [row.forecast.error for row in results.of_model["unbuildable"]] == ["RuntimeError: a library is missing"] * 3
+    assert [row.forecast.error for row in results.of_model["unbuildable"]] == [
+        "RuntimeError: a library is missing"
+    ] * 3
     assert all(row.scores is not None for row in results.of_model["seasonal_naive"])
 
 
@@ -64,7 +71,9 @@ def test_a_failure_is_told_and_stops_no_other(panel: Panel) -> None:
         ("short", r"shape \(1, 5, 9\), expected \(3, 5, 9\)"),
     ],
 )
-def test_forecasts_that_scores_would_pass_over_are_failures(panel: Panel, name: str, message: str) -> None:
+def test_forecasts_that_scores_would_pass_over_are_failures(
+    panel: Panel, name: str, message: str
+) -> None:
     (first, *_) = compared(panel, name).of_model[name]
     assert first.scores is None
     assert re.search(message, first.forecast.error)
@@ -73,7 +82,12 @@ def test_forecasts_that_scores_would_pass_over_are_failures(panel: Panel, name: 
 def test_an_unknown_model_ends_it_before_anything_is_forecast(panel: Panel) -> None:
     heard: list[Forecast] = []
     with pytest.raises(InvalidInputError, match="no model 'typo'"):
-        backtest(panel, BacktestSettings(ROLLING, ("seasonal_naive", "typo")), make=make, on_done=heard.append)
+        backtest(
+            panel,
+            BacktestSettings(ROLLING, ("seasonal_naive", "typo")),
+            make=make,
+            on_done=heard.append,
+        )
     assert not heard
 
 
@@ -85,7 +99,10 @@ def test_names_joined_by_a_plus_are_fitted_and_averaged(panel: Panel) -> None:
         assert one.forecast.quantiles_NHQ is not None and other.forecast.quantiles_NHQ is not None
         expected = (one.forecast.quantiles_NHQ + other.forecast.quantiles_NHQ) / 2
         np.testing.assert_allclose(both.forecast.quantiles_NHQ, expected)
-    assert model_of("linear+naive", "each").needs_fit and not model_of("naive+seasonal_naive", "each").needs_fit
+    assert (
+        model_of("linear+naive", "each").needs_fit
+        and not model_of("naive+seasonal_naive", "each").needs_fit
+    )
     with pytest.raises(InvalidInputError, match="no model 'typo'"):
         model_of("naive+typo", "none")
 
@@ -102,7 +119,9 @@ def test_processes_give_what_one_process_gives(panel: Panel) -> None:
 
 def test_a_process_that_dies_is_a_failure_and_not_the_end(panel: Panel) -> None:
     results = compared(panel, "dies", jobs=2)
-    assert [row.forecast.error[:17] for row in results.of_model["dies"]] == ["its process died,"] * 3
+    assert [row.forecast.error[:17] for row in results.of_model["dies"]] == [
+        "its process died,"
+    ] * 3
 
 
 def test_a_restart_makes_only_what_is_missing(panel: Panel, tmp_path: Path) -> None:
@@ -129,7 +148,9 @@ def test_other_data_settings_or_code_take_nothing_from_the_cache(
     compared(panel, "seasonal_naive", cache_in=tmp_path)
     assert compared(panel, "seasonal_naive", cache_in=tmp_path).resumed == 3
     assert compared(panel, "seasonal_naive", cache_in=tmp_path, fine_tune="each").resumed == 0
-    other = read_panel(long_table(items=3, days=40, seed=1), TableSettings(Columns("sku", "day", "sold"), "D"))
+    other = read_panel(
+        long_table(items=3, days=40, seed=1), TableSettings(Columns("sku", "day", "sold"), "D")
+    )
     assert compared(other, "seasonal_naive", cache_in=tmp_path).resumed == 0
     monkeypatch.setattr(backtest_cache, "_code_fingerprint", lambda: "another")
     assert compared(panel, "seasonal_naive", cache_in=tmp_path).resumed == 0
@@ -139,7 +160,10 @@ def test_models_are_given_nothing_from_after_their_cutoff(panel: Panel) -> None:
     """The same forecasts come when the last windows' actuals are garbage."""
     target = panel.target_NL.copy()
     target[:, -5:] = 1e9
-    clean, dirty = compared(panel, "constant"), compared(replace(panel, target_NL=target), "constant")
+    clean, dirty = (
+        compared(panel, "constant"),
+        compared(replace(panel, target_NL=target), "constant"),
+    )
     for one, other in zip(clean.of_model["constant"], dirty.of_model["constant"], strict=True):
         np.testing.assert_equal(one.forecast.quantiles_NHQ, other.forecast.quantiles_NHQ)
     assert clean.of_model["constant"][2].scores != dirty.of_model["constant"][2].scores

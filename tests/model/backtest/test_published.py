@@ -1,4 +1,6 @@
-"""The published figures of fev-bench, to six digits, where FRESHET_DATA names a folder with the raw files."""
+"""The published figures of fev-bench, to six digits, where FRESHET_DATA names a folder with the raw
+files.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,16 @@ FOLDER = Path(os.environ.get("FRESHET_DATA", "data"))
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (FOLDER / "rossmann").is_dir(), reason="FRESHET_DATA names no folder with rossmann in it"),
+    pytest.mark.skipif(
+        not (FOLDER / "rossmann").is_dir(),
+        reason="FRESHET_DATA names no folder with rossmann in it",
+    ),
 ]
 
 
-def scored(table: pd.DataFrame, settings: TableSettings, rolling: Rolling, model: SeasonalNaive) -> list[float]:
+def scored(
+    table: pd.DataFrame, settings: TableSettings, rolling: Rolling, model: SeasonalNaive
+) -> list[float]:
     """SQL, MASE, WAPE and WQL, each the mean over the windows."""
     panel = read_panel(table, settings)
     rows = []
@@ -50,9 +57,13 @@ def settings(frequency: str, **others: object) -> TableSettings:
 def test_seasonal_naive_and_naive_on_daily_rossmann() -> None:
     table, rolling = PRESETS["rossmann_1D"](FOLDER), Rolling(48, 10)
     seasonal = scored(table, settings("D"), rolling, SeasonalNaive())
-    assert seasonal == pytest.approx([0.9136725128, 0.788554812, 0.269245196, 0.3139894576], rel=1e-6)
+    assert seasonal == pytest.approx(
+        [0.9136725128, 0.788554812, 0.269245196, 0.3139894576], rel=1e-6
+    )
     naive = scored(table, settings("D"), rolling, SeasonalNaive("naive", 1))
-    assert naive == pytest.approx([2.7620723433, 1.6195142379, 0.5480500863, 0.9388561818], rel=1e-6)
+    assert naive == pytest.approx(
+        [2.7620723433, 1.6195142379, 0.5480500863, 0.9388561818], rel=1e-6
+    )
 
 
 def test_seasonal_naive_on_weekly_rossmann() -> None:
@@ -63,6 +74,9 @@ def test_seasonal_naive_on_weekly_rossmann() -> None:
 
 
 def test_seasonal_naive_on_car_parts_without_a_spread() -> None:
-    found = scored(PRESETS["car_parts"](FOLDER), settings("MS", missing="zero"), Rolling(12), SeasonalNaive())
-    # The published figure is that of a point forecast, for which the quantile loss is the absolute error.
+    found = scored(
+        PRESETS["car_parts"](FOLDER), settings("MS", missing="zero"), Rolling(12), SeasonalNaive()
+    )
+    # The published figure is that of a point forecast, for which the quantile loss is the absolute
+    # error.
     assert found[2] == pytest.approx(1.5999522, rel=1e-6)

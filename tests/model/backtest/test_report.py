@@ -24,21 +24,29 @@ MODELS = ("constant", "raises", "seasonal_naive")
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    panel = read_panel(long_table(items=3, days=40), TableSettings(Columns("sku", "day", "sold"), "D"))
+    panel = read_panel(
+        long_table(items=3, days=40), TableSettings(Columns("sku", "day", "sold"), "D")
+    )
     return backtest(panel, BacktestSettings(ROLLING, MODELS), make=make)
 
 
-def test_anyone_can_score_the_forecasts_from_the_file_and_the_data(results: Results, tmp_path: Path) -> None:
+def test_anyone_can_score_the_forecasts_from_the_file_and_the_data(
+    results: Results, tmp_path: Path
+) -> None:
     write_forecasts(results, tmp_path / "f.parquet")
     found = pd.read_parquet(tmp_path / "f.parquet")
     levels = [f"0.{tenth}" for tenth in range(1, 10)]
     assert list(found.columns) == ["model", "item_id", "timestamp", "cutoff", *levels]
     found = found.astype({"model": str, "item_id": str})
     assert ((found.timestamp - found.cutoff).dt.days.between(1, 5)).all()
-    joined = found.merge(long_table(items=3, days=40), left_on=["item_id", "timestamp"], right_on=["sku", "day"])
+    joined = found.merge(
+        long_table(items=3, days=40), left_on=["item_id", "timestamp"], right_on=["sku", "day"]
+    )
     assert len(joined) == len(found) == 2 * 45 + 30
     naive = joined[joined.model == "seasonal_naive"]
-    loss = sum((naive.sold - naive[q]) * (float(q) - (naive.sold < naive[q])) for q in levels) * 2 / 9
+    loss = (
+        sum((naive.sold - naive[q]) * (float(q) - (naive.sold < naive[q])) for q in levels) * 2 / 9
+    )
     by_window = loss.groupby(naive.cutoff).sum() / naive.sold.groupby(naive.cutoff).sum()
     row = next(row for row in rows(results) if row["model"] == "seasonal_naive")
     assert by_window.mean() == pytest.approx(row["wql"])
@@ -48,7 +56,12 @@ def test_anyone_can_score_the_forecasts_from_the_file_and_the_data(results: Resu
 def test_the_json_has_a_row_a_model_and_says_who_failed(results: Results, tmp_path: Path) -> None:
     write_json(results, "sales.csv", tmp_path / "r.json")
     found = json.loads((tmp_path / "r.json").read_text())
-    assert (found["season_length"], found["prediction_length"], found["windows"], found["window_step"]) == (7, 5, 3, 5)
+    assert (
+        found["season_length"],
+        found["prediction_length"],
+        found["windows"],
+        found["window_step"],
+    ) == (7, 5, 3, 5)
     constant, raises, naive = found["models"]
     assert {*METRICS, "fit_s", "predict_s", "series"} <= constant.keys()
     assert (naive["series"], naive["forecasts"], naive["error"]) == (3, 9, "")
@@ -77,5 +90,7 @@ def test_a_window_without_sales_has_no_score_that_is_over_sales() -> None:
     window = window_of(np.ones((1, 9)) * np.arange(9.0), horizon=2, season_length=1)
     for actual in (np.zeros((1, 2)), np.full((1, 2), np.nan)):
         scores = score(window, actual, np.ones((1, 2, 9)), LEVELS).overall
-        assert math.isnan(scores["wql"]) and math.isnan(scores["wape"]) and math.isnan(scores["bias"])
+        assert (
+            math.isnan(scores["wql"]) and math.isnan(scores["wape"]) and math.isnan(scores["bias"])
+        )
     assert mean_over_windows([scores, dict.fromkeys(METRICS, 1.0)])["wql"] == 1.0

@@ -1,4 +1,6 @@
-"""Other people's networks, with fake libraries in their place: what they are given and how their answers are read."""
+"""Other people's networks, with fake libraries in their place: what they are given and how their
+answers are read.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,26 @@ DAY_MS = 86_400_000
 
 
 def window() -> Window:
-    """Two series of five days, the second one younger and with a gap; two days ahead; a flag and visits."""
+    """Two series of five days, the second one younger and with a gap; two days ahead; a flag and
+    visits.
+    """
     target_NT = np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [np.nan, np.nan, 6.0, np.nan, 8.0]])
     known_NSK = np.arange(14.0).reshape(2, 7, 1)
     time_NS = np.tile(np.arange(7) * DAY_MS, (2, 1))
     past_NTP = np.arange(10.0).reshape(2, 5, 1)
-    return Window(("a", "b"), "D", DAY_MS, 7, time_NS, target_NT, known_NSK, past_NTP, ("flag",), ("visits",), {})
+    return Window(
+        ("a", "b"),
+        "D",
+        DAY_MS,
+        7,
+        time_NS,
+        target_NT,
+        known_NSK,
+        past_NTP,
+        ("flag",),
+        ("visits",),
+        {},
+    )
 
 
 class BoltPipeline:
@@ -40,7 +56,9 @@ class BoltPipeline:
             raise OSError("no config.json")
         return cls()
 
-    def predict_quantiles(self, inputs: list[Any], prediction_length: int, quantile_levels: list[float]) -> Any:
+    def predict_quantiles(
+        self, inputs: list[Any], prediction_length: int, quantile_levels: list[float]
+    ) -> Any:
         self.asked += inputs
         last = torch.stack([series[-1] for series in inputs])
         steps = torch.ones(len(inputs), prediction_length, 1)
@@ -50,10 +68,15 @@ class BoltPipeline:
 class Chronos2Pipeline(BoltPipeline):
     """Takes dictionaries and answers with a list of [1, H, Q]."""
 
-    def predict_quantiles(self, inputs: list[Any], prediction_length: int, quantile_levels: list[float]) -> Any:
+    def predict_quantiles(
+        self, inputs: list[Any], prediction_length: int, quantile_levels: list[float]
+    ) -> Any:
         self.asked += inputs
         last = [torch.tensor(series["target"][-1]) for series in inputs]
-        return [value + torch.zeros(1, prediction_length, 1) + torch.tensor(quantile_levels) for value in last], last
+        return [
+            value + torch.zeros(1, prediction_length, 1) + torch.tensor(quantile_levels)
+            for value in last
+        ], last
 
 
 class FakeTimesFM:
@@ -82,7 +105,9 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None:
     monkeypatch.setitem(sys.modules, name, library)
 
 
-def test_chronos_bolt_sees_each_series_from_its_first_value_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_chronos_bolt_sees_each_series_from_its_first_value_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     install(monkeypatch, "chronos", BaseChronosPipeline=BoltPipeline)
     model: Any = make(f"chronos:{tmp_path}")
     found_NHQ = model.predict(window(), LEVELS)
@@ -91,7 +116,9 @@ def test_chronos_bolt_sees_each_series_from_its_first_value_on(monkeypatch: pyte
     assert model.name == f"chronos:{tmp_path}" and not model.needs_fit
 
 
-def test_chronos_2_is_shown_covariates_of_the_same_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_chronos_2_is_shown_covariates_of_the_same_steps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     install(monkeypatch, "chronos", BaseChronosPipeline=Chronos2Pipeline)
     model: Any = make(f"chronos:{tmp_path}")
     found_NHQ = model.predict(window(), LEVELS)
@@ -99,7 +126,9 @@ def test_chronos_2_is_shown_covariates_of_the_same_steps(monkeypatch: pytest.Mon
     second = model._pipeline.asked[1]
     assert second["past_covariates"]["flag"].tolist() == [9, 10, 11]
     assert second["past_covariates"]["visits"].tolist() == [7, 8, 9]
-    assert {name: values.tolist() for name, values in second["future_covariates"].items()} == {"flag": [12, 13]}
+    assert {name: values.tolist() for name, values in second["future_covariates"].items()} == {
+        "flag": [12, 13]
+    }
 
 
 def test_timesfm_is_compiled_once_per_horizon_and_read_without_its_mean(
@@ -128,5 +157,7 @@ def test_a_missing_folder_a_missing_library_and_broken_weights_say_what_to_do(
     install(monkeypatch, "chronos", BaseChronosPipeline=BoltPipeline)
     broken = tmp_path / "broken"
     broken.mkdir()
-    with pytest.raises(InvalidInputError, match=r"cannot load the weights in .*broken: no config\.json"):
+    with pytest.raises(
+        InvalidInputError, match=r"cannot load the weights in .*broken: no config\.json"
+    ):
         make(f"chronos:{broken}")

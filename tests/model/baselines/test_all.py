@@ -1,4 +1,6 @@
-"""What every baseline owes: finite, sorted quantiles >= 0 for any window, and none of it from after the cutoff."""
+"""What every baseline owes: finite, sorted quantiles >= 0 for any window, and none of it from after
+the cutoff.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,23 @@ DAY_MS = 86_400_000
 LEVELS = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 
-def window(target_NT: np.ndarray, *, horizon: int = 14, step_ms: int = DAY_MS, known: bool = True) -> Window:
-    """A window with an opening flag, a number with gaps, a category, a number a series, and visits."""
+def window(
+    target_NT: np.ndarray, *, horizon: int = 14, step_ms: int = DAY_MS, known: bool = True
+) -> Window:
+    """A window with an opening flag, a number with gaps, a category, a number a series, and
+    visits.
+    """
     series, context = target_NT.shape
     random = np.random.default_rng(3)
     shape = (series, context + horizon)
-    known_NSK = np.stack([np.arange(shape[1]) % 7 != 6 + np.zeros(shape), random.normal(size=shape)], -1)
+    known_NSK = np.stack(
+        [np.arange(shape[1]) % 7 != 6 + np.zeros(shape), random.normal(size=shape)], -1
+    )
     known_NSK[:, 3, 1] = np.nan
     static: dict[str, Any] = {
-        "kind": np.array([None if row % 3 == 2 else "ab"[row % 2] for row in range(series)], object),
+        "kind": np.array(
+            [None if row % 3 == 2 else "ab"[row % 2] for row in range(series)], object
+        ),
         "size": np.where(np.arange(series) == 1, np.nan, np.arange(series) * 1.0),
     }
     return Window(
@@ -33,7 +43,9 @@ def window(target_NT: np.ndarray, *, horizon: int = 14, step_ms: int = DAY_MS, k
         {3_600_000: "h", DAY_MS: "D", 7 * DAY_MS: "W-SUN"}.get(step_ms, "MS"),
         step_ms,
         7 if step_ms == DAY_MS else 12 if step_ms > 7 * DAY_MS else 1,
-        np.broadcast_to(1_600_000_000_000 // DAY_MS * DAY_MS + np.arange(shape[1]) * step_ms, shape),
+        np.broadcast_to(
+            1_600_000_000_000 // DAY_MS * DAY_MS + np.arange(shape[1]) * step_ms, shape
+        ),
         target_NT,
         known_NSK if known else known_NSK[..., :0],
         random.poisson(5, (series, context, 1)).astype(float),
@@ -54,8 +66,11 @@ def sales(series: int = 12, days: int = 150, seed: int = 0) -> np.ndarray:
     return target_NT
 
 
-def predicted(name: str, of: Window, learnt_from: Window | None = None, steps: int = 10) -> np.ndarray:
-    # The LSTM's full training takes many seconds, and what is owed to odd series does not depend on it.
+def predicted(
+    name: str, of: Window, learnt_from: Window | None = None, steps: int = 10
+) -> np.ndarray:
+    # The LSTM's full training takes many seconds, and what is owed to odd series does not depend on
+    # it.
     model = Lstm(steps) if name == "lstm" else make(name)
     if model.needs_fit:
         model.fit(learnt_from or of)
@@ -77,7 +92,9 @@ ODD = {
     "constant": np.full((3, 90), 7.0),
     "empty": np.full((2, 90), np.nan),
     "one sale": np.eye(4, 90),
-    "mixed": np.array([[np.nan] * 60, [0.0] * 60, [5.0] * 60, [np.nan] * 59 + [2.0], list(range(60))]),
+    "mixed": np.array(
+        [[np.nan] * 60, [0.0] * 60, [5.0] * 60, [np.nan] * 59 + [2.0], list(range(60))]
+    ),
 }
 
 
@@ -128,5 +145,7 @@ def test_a_missing_cell_of_a_covariate_changes_no_other_series(name: str) -> Non
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match=r"no model 'prophet'; choose from seasonal_naive, .*chronos:FOLDER"):
+    with pytest.raises(
+        InvalidInputError, match=r"no model 'prophet'; choose from seasonal_naive, .*chronos:FOLDER"
+    ):
         make("prophet")

@@ -1,4 +1,6 @@
-"""Learners: what they are told holds nothing from after the origin, and their errors become honest quantiles."""
+"""Learners: what they are told holds nothing from after the origin, and their errors become honest
+quantiles.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,23 @@ def shop(*, series: int = 40, days: int = 400, horizon: int = 14, seed: int = 0)
     time_NS = np.tile(np.arange(steps) * DAY_MS, (series, 1))
     target_NT = np.round(np.exp(log_NS[:, :days]))
     return Window(
-        ids, "D", DAY_MS, 7, time_NS, target_NT, known_NSK, np.zeros((series, days, 0)), ("promotion",), (), static
+        ids,
+        "D",
+        DAY_MS,
+        7,
+        time_NS,
+        target_NT,
+        known_NSK,
+        np.zeros((series, days, 0)),
+        ("promotion",),
+        (),
+        static,
     )
 
 
-def test_what_is_told_about_steps_ahead_does_not_change_with_what_happens_after_the_origin() -> None:
+def test_what_is_told_about_steps_ahead_does_not_change_with_what_happens_after_the_origin() -> (
+    None
+):
     window = shop()
     changed_NT = window.target_NT.copy()
     changed_NT[:, 300:] = 1_000.0
@@ -93,8 +107,12 @@ def test_errors_of_noisy_series_and_of_large_sales_are_wider() -> None:
     errors = Errors.of(error_X, expected_X, spread_X, np.tile(np.linspace(0, 1, 20_000), 2) * 0)
     upper = errors.at(np.array([[1.0, 5.0]]), (0.9,))[0, :, 0]
     assert 2.0 < upper[1] / upper[0] < 4.0
-    assert np.isclose(errors.scale(np.array(0.4), np.array(0.0)) / errors.scale(np.array(0.1), np.array(0.0)), 2.0)
-    wide = errors.at(np.array([[3.0]]), (0.1, 0.9))[0, 0] * errors.scale(np.array(0.4), np.array(0.0))
+    assert np.isclose(
+        errors.scale(np.array(0.4), np.array(0.0)) / errors.scale(np.array(0.1), np.array(0.0)), 2.0
+    )
+    wide = errors.at(np.array([[3.0]]), (0.1, 0.9))[0, 0] * errors.scale(
+        np.array(0.4), np.array(0.0)
+    )
     held = np.abs(expected_X[20_000:] - 3.0) < 0.3
     inside = (error_X[20_000:][held] > wide[0]) & (error_X[20_000:][held] < wide[1])
     assert 0.74 < inside.mean() < 0.86
@@ -105,7 +123,11 @@ def test_errors_that_grow_along_the_horizon_widen_the_fan() -> None:
     share_X = random.random(20_000)
     error_X = random.normal(size=20_000) * (1 + share_X)
     errors = Errors.of(error_X, np.zeros(20_000), np.ones(20_000), share_X)
-    assert 1.6 < errors.scale(np.array(1.0), np.array(1.0)) / errors.scale(np.array(1.0), np.array(0.0)) < 2.6
+    assert (
+        1.6
+        < errors.scale(np.array(1.0), np.array(1.0)) / errors.scale(np.array(1.0), np.array(0.0))
+        < 2.6
+    )
 
 
 def test_eighty_of_a_hundred_fall_into_the_eighty_percent_band_and_the_category_is_learnt() -> None:

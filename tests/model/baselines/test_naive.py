@@ -29,7 +29,9 @@ def test_it_is_statsforecasts_seasonal_naive(season_length: int) -> None:
 
 
 def test_gaps_are_filled_by_the_value_before_them_and_their_differences_count() -> None:
-    forecast = seasonal_naive(np.array([[4.0, 1.0, math.nan, math.nan]]), 3, 2, (0.5, 0.8413447460685429))
+    forecast = seasonal_naive(
+        np.array([[4.0, 1.0, math.nan, math.nan]]), 3, 2, (0.5, 0.8413447460685429)
+    )
     assert forecast[0, :, 0].tolist() == [1.0, 1.0, 1.0]
     # Filled: 4, 1, 1, 1, so the seasonal differences are -3 and 0.
     np.testing.assert_allclose(forecast[0, :, 1] - 1.0, math.sqrt(4.5) * np.sqrt([1, 1, 2]))

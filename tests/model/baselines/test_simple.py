@@ -29,7 +29,9 @@ def test_the_spread_is_that_of_the_seasonal_differences_and_grows_by_season() ->
     forecast = seasonal_naive(history + 100, 4, 2, np.array([0.5, 0.8413447]))
     # Four differences of +-3, one degree of freedom less: sqrt(36 / 3).
     spread = math.sqrt(12.0)
-    np.testing.assert_allclose(forecast[0, :, 1] - forecast[0, :, 0], spread * np.sqrt([1, 1, 2, 2]), rtol=1e-6)
+    np.testing.assert_allclose(
+        forecast[0, :, 1] - forecast[0, :, 0], spread * np.sqrt([1, 1, 2, 2]), rtol=1e-6
+    )
 
 
 def test_a_missing_value_is_looked_up_a_season_earlier_and_quantiles_stop_at_zero() -> None:
@@ -53,5 +55,9 @@ def test_seasonal_naive_agrees_with_statsforecast_up_to_a_degree_of_freedom() ->
     for mine, history in zip(ours, series, strict=True):
         theirs = models.SeasonalNaive(season_length=7).forecast(y=history, h=15, level=[80])
         np.testing.assert_array_equal(mine[:, 1], theirs["mean"])
-        np.testing.assert_allclose(mine[:, 2] - mine[:, 1], theirs["hi-80"] - theirs["mean"], rtol=0.01)
-        np.testing.assert_allclose(mine[:, 1] - mine[:, 0], theirs["mean"] - theirs["lo-80"], rtol=0.01)
+        np.testing.assert_allclose(
+            mine[:, 2] - mine[:, 1], theirs["hi-80"] - theirs["mean"], rtol=0.01
+        )
+        np.testing.assert_allclose(
+            mine[:, 1] - mine[:, 0], theirs["mean"] - theirs["lo-80"], rtol=0.01
+        )

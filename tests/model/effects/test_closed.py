@@ -11,21 +11,38 @@ DAY_MS = 86_400_000
 
 
 def window(
-    target_NT: np.ndarray, known_NSK: np.ndarray | None = None, horizon: int = 14, resolution_ms: int = DAY_MS
+    target_NT: np.ndarray,
+    known_NSK: np.ndarray | None = None,
+    horizon: int = 14,
+    resolution_ms: int = DAY_MS,
 ) -> Window:
     """A window that starts on a Thursday, 1970-01-01."""
     series, context = target_NT.shape
     known_NSK = np.zeros((series, context + horizon, 0)) if known_NSK is None else known_NSK
-    time_NS = np.broadcast_to(np.arange(context + horizon) * resolution_ms, (series, context + horizon))
+    time_NS = np.broadcast_to(
+        np.arange(context + horizon) * resolution_ms, (series, context + horizon)
+    )
     names = tuple(f"k{column}" for column in range(known_NSK.shape[2]))
     ids = tuple(f"item{row}" for row in range(series))
     return Window(
-        ids, "D", resolution_ms, 7, time_NS, target_NT, known_NSK, np.zeros((series, context, 0)), names, (), {}
+        ids,
+        "D",
+        resolution_ms,
+        7,
+        time_NS,
+        target_NT,
+        known_NSK,
+        np.zeros((series, context, 0)),
+        names,
+        (),
+        {},
     )
 
 
 def shop(*, series: int = 6, days: int = 140, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Sales and the flag `open`, which is 0 on about one day in eight, over context and 14 more days."""
+    """Sales and the flag `open`, which is 0 on about one day in eight, over context and 14 more
+    days.
+    """
     random = np.random.default_rng(seed)
     open_NS = (random.random((series, days + 14)) > 0.12).astype(float)
     return random.poisson(20, (series, days)) * open_NS[:, :days], open_NS
@@ -39,8 +56,12 @@ def test_days_flagged_closed_are_closed_in_context_and_horizon() -> None:
 def test_a_promotion_flag_and_a_price_close_nothing() -> None:
     target_NT, open_NS = shop()
     random = np.random.default_rng(1)
-    other_NSK = np.stack([random.integers(0, 2, open_NS.shape), random.random(open_NS.shape)], -1).astype(float)
-    assert not closed_steps(window(np.random.default_rng(2).poisson(20, target_NT.shape) + 1.0, other_NSK)).any()
+    other_NSK = np.stack(
+        [random.integers(0, 2, open_NS.shape), random.random(open_NS.shape)], -1
+    ).astype(float)
+    assert not closed_steps(
+        window(np.random.default_rng(2).poisson(20, target_NT.shape) + 1.0, other_NSK)
+    ).any()
 
 
 def test_a_flag_in_thin_data_closes_nothing_however_rarely_it_sold() -> None:

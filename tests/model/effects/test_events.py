@@ -1,4 +1,6 @@
-"""Events: effects shared by all series are found, unseen ones are nothing, and no half-year teaches itself."""
+"""Events: effects shared by all series are found, unseen ones are nothing, and no half-year teaches
+itself.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def day_number(year: int, month: int, day: int) -> int:
     return date(year, month, day).toordinal() - FIRST.toordinal()
 
 
-def window(target_NT: np.ndarray, *, horizon: int = 28, known_NSK: np.ndarray | None = None, days: int = 1) -> Window:
+def window(
+    target_NT: np.ndarray, *, horizon: int = 28, known_NSK: np.ndarray | None = None, days: int = 1
+) -> Window:
     """A window that starts on Monday, 2022-01-03; a step is `days` days."""
     series, context = target_NT.shape
     shape = (series, context + horizon)
@@ -32,7 +36,9 @@ def window(target_NT: np.ndarray, *, horizon: int = 28, known_NSK: np.ndarray | 
     ids = tuple(str(row) for row in range(series))
     past = np.zeros((series, context, 0))
     frequency = {1: "D", 7: "W-SUN", 30: "MS"}[days]
-    return Window(ids, frequency, days * DAY_MS, 7, time_NS, target_NT, known_NSK, past, names, (), {})
+    return Window(
+        ids, frequency, days * DAY_MS, 7, time_NS, target_NT, known_NSK, past, names, (), {}
+    )
 
 
 def sales(steps: int, effect_S: np.ndarray, *, series: int = 30, seed: int = 0) -> np.ndarray:
@@ -79,10 +85,13 @@ def test_what_only_one_half_year_taught_is_not_given_back_to_it() -> None:
     target_NT = sales(CUTOFF, christmas(CUTOFF + 28))
     shifted_NT = target_NT.copy()
     winter = slice(day_number(2022, 8, 1), day_number(2023, 2, 1))
-    shifted_NT[:, winter] = np.round(target_NT[:, winter] * np.linspace(0.5, 2.0, winter.stop - winter.start))
+    shifted_NT[:, winter] = np.round(
+        target_NT[:, winter] * np.linspace(0.5, 2.0, winter.stop - winter.start)
+    )
     events, shifted = fitted(window(target_NT)), fitted(window(shifted_NT))
     row = events.half_years_B.tolist().index(2 * 2022 + 1)
-    # Residuals are taken from running levels, which reach a quarter into the neighbouring half-years.
+    # Residuals are taken from running levels, which reach a quarter into the neighbouring
+    # half-years.
     np.testing.assert_allclose(events.weights_BK[row], shifted.weights_BK[row], atol=0.05)
     assert np.abs(events.weights_K - shifted.weights_K).max() > 0.1
     known_NS, crossed_NS = both_effects(window(target_NT))
@@ -115,12 +124,19 @@ def test_month_ends_the_day_before_a_closure_and_the_first_day_of_a_run_are_foun
 
 
 @pytest.mark.parametrize(("days", "steps"), [(1, 700), (7, 100)])
-def test_the_weeks_around_pay_day_are_found_and_the_middle_of_the_month_is_quiet(days: int, steps: int) -> None:
+def test_the_weeks_around_pay_day_are_found_and_the_middle_of_the_month_is_quiet(
+    days: int, steps: int
+) -> None:
     horizon = 182 // days
     dates = [FIRST.toordinal() + days * step for step in range(steps + horizon)]
-    # Spending swings through the month: high from the 27th to the 4th, low from the 15th to the 24th.
-    day_SD = np.array([[date.fromordinal(first + day).day for day in range(days)] for first in dates])
-    effect_S = (0.2 * ((day_SD >= 27) | (day_SD <= 4)) - 0.1 * ((day_SD >= 15) & (day_SD <= 24))).mean(1)
+    # Spending swings through the month: high from the 27th to the 4th, low from the 15th to the
+    # 24th.
+    day_SD = np.array(
+        [[date.fromordinal(first + day).day for day in range(days)] for first in dates]
+    )
+    effect_S = (
+        0.2 * ((day_SD >= 27) | (day_SD <= 4)) - 0.1 * ((day_SD >= 15) & (day_SD <= 24))
+    ).mean(1)
     noise_NT = 0.1 * np.random.default_rng(5).normal(size=(30, steps))
     target_NT = np.round(np.exp(6 + effect_S[:steps] + noise_NT))
     found_S = np.median(event_effects(window(target_NT, horizon=horizon, days=days)), 0)[steps:]
@@ -145,14 +161,18 @@ def test_hours_take_the_effect_of_their_day_and_thin_series_that_of_all_together
             (30, 24 * (CUTOFF + 28)),
         ),
     )
-    np.testing.assert_allclose(event_effects(hourly)[:, ::24], event_effects(window(daily_NT)), atol=1e-9)
+    np.testing.assert_allclose(
+        event_effects(hourly)[:, ::24], event_effects(window(daily_NT)), atol=1e-9
+    )
 
 
 def test_weeks_know_christmas_and_months_know_nothing() -> None:
     weeks = 100
     effect_S = np.zeros(weeks + 13)
     effect_S[[50, 102]] = 0.5  # the weeks that begin on 19 December 2022 and 18 December 2023
-    target_NT = np.round(np.exp(6 + effect_S[:weeks] + 0.1 * np.random.default_rng(2).normal(size=(30, weeks))))
+    target_NT = np.round(
+        np.exp(6 + effect_S[:weeks] + 0.1 * np.random.default_rng(2).normal(size=(30, weeks)))
+    )
     found_NS = event_effects(window(target_NT, horizon=13, days=7))
     assert found_NS[:, 102].min() > 0.3
     assert np.abs(found_NS[:, 105:110]).max() < 0.05
@@ -161,7 +181,14 @@ def test_weeks_know_christmas_and_months_know_nothing() -> None:
 
 def test_public_holidays_of_a_country_are_known_when_it_is_named() -> None:
     effect_S = np.zeros(CUTOFF + 28)
-    for year, month, day in ((2022, 7, 4), (2023, 7, 4), (2022, 11, 24), (2023, 11, 23), (2022, 9, 5), (2023, 9, 4)):
+    for year, month, day in (
+        (2022, 7, 4),
+        (2023, 7, 4),
+        (2022, 11, 24),
+        (2023, 11, 23),
+        (2022, 9, 5),
+        (2023, 9, 4),
+    ):
         effect_S[day_number(year, month, day)] = 0.6
     named = window(sales(CUTOFF, effect_S))
     independence_day = day_number(2023, 7, 4)
@@ -171,7 +198,9 @@ def test_public_holidays_of_a_country_are_known_when_it_is_named() -> None:
         event_effects(replace(named, country="Atlantis"))
 
 
-@pytest.mark.parametrize("target", [np.full((2, 200), np.nan), np.zeros((2, 200)), np.full((2, 200), 7.0), [[3.0]]])
+@pytest.mark.parametrize(
+    "target", [np.full((2, 200), np.nan), np.zeros((2, 200)), np.full((2, 200), 7.0), [[3.0]]]
+)
 def test_empty_zero_constant_and_one_point_series_have_no_events(target: object) -> None:
     found_NS = event_effects(window(np.array(target, dtype=float)))
     assert found_NS.shape == (len(np.array(target)), np.array(target).shape[1] + 28)

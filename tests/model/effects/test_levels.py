@@ -11,7 +11,11 @@ def test_a_flag_that_moves_sales_splits_the_kinds_and_a_rare_or_idle_one_does_no
     random = np.random.default_rng(0)
     slot_NS = np.tile(np.arange(7), (5, 40))
     flags_NSF = random.random((5, 280, 3)) < np.array([0.4, 0.5, 0.01])
-    values_NT = slot_NS * 0.1 + flags_NSF @ np.array([0.5, 0.0, 3.0]) + 0.1 * random.normal(size=slot_NS.shape)
+    values_NT = (
+        slot_NS * 0.1
+        + flags_NSF @ np.array([0.5, 0.0, 3.0])
+        + 0.1 * random.normal(size=slot_NS.shape)
+    )
     cell_NS, chosen = cells(values_NT, slot_NS, flags_NSF)
     assert chosen == [0]
     assert (cell_NS == slot_NS + 7 * flags_NSF[..., 0]).all()
@@ -22,10 +26,14 @@ def test_recent_steps_count_and_a_kind_not_seen_lately_follows_the_series() -> N
     values_NT = np.where(cell_NS[:, :60] == 1, 3.0, 1.0) + np.where(np.arange(60) >= 40, 1.0, 0.0)
     level_NS = usual(values_NT, cell_NS, recent=20)
     assert abs(level_NS[0, 60] - 2.0) < 0.05
-    assert abs(level_NS[0, 61] - 3.5) < 0.05  # 3 of old, moved by the half that all of kind 0 stands above its mean
+    assert (
+        abs(level_NS[0, 61] - 3.5) < 0.05
+    )  # 3 of old, moved by the half that all of kind 0 stands above its mean
 
 
 def test_series_without_values_are_at_zero_and_unseen_kinds_at_the_mean() -> None:
-    level_NS = usual(np.array([[np.nan, np.nan], [1.0, 3.0]]), np.array([[0, 1, 2], [0, 1, 2]]), recent=1)
+    level_NS = usual(
+        np.array([[np.nan, np.nan], [1.0, 3.0]]), np.array([[0, 1, 2], [0, 1, 2]]), recent=1
+    )
     assert level_NS[0].tolist() == [0.0, 0.0, 0.0]
     assert np.isfinite(level_NS).all()

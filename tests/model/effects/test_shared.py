@@ -1,4 +1,6 @@
-"""What all series share is found from short histories, and nothing after the cutoff is looked at."""
+"""What all series share is found from short histories, and nothing after the cutoff is looked
+at.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,32 @@ MONDAY_MS = 19_723 * DAY_MS  # 1 January 2024
 
 def weeks(known_NSK: Floats, target_NT: Floats, names: tuple[str, ...]) -> Window:
     """A table by week, first week from 1 January 2024 on."""
-    time_ms_NS = np.broadcast_to(MONDAY_MS + WEEK_MS * np.arange(known_NSK.shape[1]), known_NSK.shape[:2])
+    time_ms_NS = np.broadcast_to(
+        MONDAY_MS + WEEK_MS * np.arange(known_NSK.shape[1]), known_NSK.shape[:2]
+    )
     past_NTP = np.zeros((*target_NT.shape, 0))
     ids = tuple(f"s{row}" for row in range(len(target_NT)))
-    return Window(ids, "W-SUN", WEEK_MS, 1, time_ms_NS, target_NT, known_NSK, past_NTP, names, (), {})
+    return Window(
+        ids, "W-SUN", WEEK_MS, 1, time_ms_NS, target_NT, known_NSK, past_NTP, names, (), {}
+    )
 
 
 def shops(seed: int = 0, context: int = 20, horizon: int = 6) -> tuple[Window, Floats]:
-    """Shops that sell by the days they are open and by price; and the log effect of both, without noise: [N, S]."""
+    """Shops that sell by the days they are open and by price; and the log effect of both, without
+    noise: [N, S].
+    """
     draw = np.random.default_rng(seed)
     shape = (80, context + horizon)
-    days_NS, price_NS = 7.0 - draw.integers(0, 4, shape) * (draw.random(shape) < 0.3), draw.uniform(1.0, 3.0, shape)
+    days_NS, price_NS = (
+        7.0 - draw.integers(0, 4, shape) * (draw.random(shape) < 0.3),
+        draw.uniform(1.0, 3.0, shape),
+    )
     effect_NS = np.log(days_NS / 7.0) - 0.8 * np.log(price_NS)
     level_N1 = draw.uniform(3.0, 8.0, (80, 1))
     log_NT = (level_N1 + effect_NS + draw.normal(0.0, 0.2, shape))[:, :context]
-    window = weeks(np.stack([days_NS, price_NS], -1), np.rint(np.exp(log_NT)), ("open_days", "price"))
+    window = weeks(
+        np.stack([days_NS, price_NS], -1), np.rint(np.exp(log_NT)), ("open_days", "price")
+    )
     return window, effect_NS
 
 
@@ -49,7 +62,10 @@ def test_what_is_known_of_the_horizon_counts_and_its_sales_do_not_exist() -> Non
     closed_NSK = window.known_NSK.copy()
     closed_NSK[:, 20:, 0] = 4.0
     other = weeks(closed_NSK, window.target_NT, window.known_names)
-    assert fit_slopes(other, closed_steps(other), [0, 1]).weights_2C.tolist() == slopes.weights_2C.tolist()
+    assert (
+        fit_slopes(other, closed_steps(other), [0, 1]).weights_2C.tolist()
+        == slopes.weights_2C.tolist()
+    )
     assert (slopes.apply(other)[:, 20:] <= slopes.apply(window)[:, 20:] + 1e-9).all()
 
 
@@ -58,7 +74,9 @@ def test_beyond_what_was_seen_an_effect_stays_as_it_was() -> None:
     slopes = fit_slopes(window, closed_steps(window), [0, 1])
     far_NSK, edge_NSK = window.known_NSK.copy(), window.known_NSK.copy()
     far_NSK[:, 20:, 1], edge_NSK[:, 20:, 1] = 1e9, slopes.high_C[1]
-    far, edge = (slopes.apply(weeks(known_NSK, window.target_NT, ())) for known_NSK in (far_NSK, edge_NSK))
+    far, edge = (
+        slopes.apply(weeks(known_NSK, window.target_NT, ())) for known_NSK in (far_NSK, edge_NSK)
+    )
     assert far.tolist() == edge.tolist()
     assert np.abs(far).max() <= STRONGEST
 

@@ -18,7 +18,9 @@ ITEMS, STEPS, HORIZON = 3, 90, 14
 DAYS = np.arange(STEPS + HORIZON)
 
 
-def shop(columns: dict[str, np.ndarray] | None = None, *, target: np.ndarray | None = None) -> Window:
+def shop(
+    columns: dict[str, np.ndarray] | None = None, *, target: np.ndarray | None = None
+) -> Window:
     """Three series of 90 days with known columns of one value per day."""
     columns = columns or {}
     if target is None:
@@ -36,7 +38,9 @@ def rare(seed: int, share: float = 0.2) -> np.ndarray:
 def filled(window: Window) -> set[str]:
     """Names of the known slots that hold anything."""
     known_NSK = dress(window).known_NSK
-    return {name for slot, name in enumerate(KNOWN_SLOTS) if np.isfinite(known_NSK[..., slot]).any()} - {"effect"}
+    return {
+        name for slot, name in enumerate(KNOWN_SLOTS) if np.isfinite(known_NSK[..., slot]).any()
+    } - {"effect"}
 
 
 def test_a_flag_under_which_nothing_sells_goes_to_closed_alone() -> None:
@@ -84,7 +88,9 @@ def test_a_flag_goes_to_the_slot_that_its_name_asks_for(name: str, slot: int) ->
 
 def test_two_promotions_share_a_slot_and_their_absence_does_not_hide_them() -> None:
     mail, flyer = rare(5), rare(6)
-    known_NSK = dress(shop({"promo=mail": mail, "promo=none": 1.0 - np.maximum(mail, flyer), "flyer": flyer})).known_NSK
+    known_NSK = dress(
+        shop({"promo=mail": mail, "promo=none": 1.0 - np.maximum(mail, flyer), "flyer": flyer})
+    ).known_NSK
     assert np.array_equal(known_NSK[0, :, PROMOTION], np.maximum(mail, flyer))
 
 
@@ -101,11 +107,17 @@ def test_a_second_price_does_not_overwrite_the_first() -> None:
 
 
 def test_discounts_in_percent_become_shares() -> None:
-    assert np.allclose(dress(shop({"discount": 30.0 * rare(9)})).known_NSK[0, :, DISCOUNT], 0.3 * rare(9))
+    assert np.allclose(
+        dress(shop({"discount": 30.0 * rare(9)})).known_NSK[0, :, DISCOUNT], 0.3 * rare(9)
+    )
 
 
-@pytest.mark.parametrize("values", [DAYS % 7, DAYS % 7 == 2, np.ones(len(DAYS)), np.full(len(DAYS), np.nan)])
-def test_columns_that_the_calendar_tells_or_that_tell_nothing_are_dropped(values: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "values", [DAYS % 7, DAYS % 7 == 2, np.ones(len(DAYS)), np.full(len(DAYS), np.nan)]
+)
+def test_columns_that_the_calendar_tells_or_that_tell_nothing_are_dropped(
+    values: np.ndarray,
+) -> None:
     assert filled(shop({"DayOfWeek": values * 1.0})) == set()
 
 
@@ -128,7 +140,11 @@ def test_more_than_six_free_columns_keep_the_strongest() -> None:
     target = np.rint(20.0 * np.exp(0.5 * columns["weather"][:STEPS])) * np.ones((ITEMS, 1))
     dressed = dress(shop(columns, target=target))
     assert np.allclose(dressed.known_NSK[0, :, FIRST_FREE], columns["weather"].astype(np.float32))
-    assert np.isfinite(dressed.known_NSK).all((0, 1)).sum() - np.isfinite(dressed.known_NSK[..., EFFECT]).all() == 6
+    assert (
+        np.isfinite(dressed.known_NSK).all((0, 1)).sum()
+        - np.isfinite(dressed.known_NSK[..., EFFECT]).all()
+        == 6
+    )
 
 
 def test_amounts_are_scaled_up_and_counts_and_large_amounts_are_not() -> None:
@@ -141,7 +157,12 @@ def test_amounts_are_scaled_up_and_counts_and_large_amounts_are_not() -> None:
 
 def test_what_all_series_share_does_not_depend_on_the_unit_of_amounts() -> None:
     day = np.arange(760)
-    sales = 0.02 * np.exp(0.7 * (day % 365 > 345)) * (1.0 + 0.1 * np.sin(day * 1.7)) * np.ones((ITEMS, 1))
+    sales = (
+        0.02
+        * np.exp(0.7 * (day % 365 > 345))
+        * (1.0 + 0.1 * np.sin(day * 1.7))
+        * np.ones((ITEMS, 1))
+    )
     small = dress(window_of(sales, horizon=HORIZON)).known_NSK[..., EFFECT]
     smaller = dress(window_of(sales / 8.0, horizon=HORIZON)).known_NSK[..., EFFECT]
     assert np.nanmax(np.abs(small)) > 0.1
@@ -154,7 +175,9 @@ def test_past_columns_go_by_name_and_the_rest_to_free_slots_until_they_are_full(
     past[0, 0] = np.nan
     dressed = dress(replace(shop(), past_NTP=past, past_names=names))
     for slot, column in (("views", 0), ("carts", 1), ("free_1", 3), ("free_2", 4), ("free_3", 5)):
-        assert np.array_equal(dressed.past_NTP[..., PAST_SLOTS.index(slot)], past[..., column], equal_nan=True)
+        assert np.array_equal(
+            dressed.past_NTP[..., PAST_SLOTS.index(slot)], past[..., column], equal_nan=True
+        )
     stock_NT = dressed.past_NTP[..., PAST_SLOTS.index("in_stock")]
     assert np.isnan(stock_NT[0, 0]) and (stock_NT[1:] == 1.0).all()
 
@@ -172,7 +195,9 @@ def test_static_columns_become_text_price_and_ranks() -> None:
 
 
 def test_a_batch_as_of_an_earlier_cutoff_is_the_earlier_window_and_knows_nothing_later() -> None:
-    window = replace(shop({"promo": rare(4)}), past_NTP=np.ones((ITEMS, STEPS, 1)), past_names=("visits",))
+    window = replace(
+        shop({"promo": rare(4)}), past_NTP=np.ones((ITEMS, STEPS, 1)), past_names=("visits",)
+    )
     earlier, then = window.earlier(20)
     poisoned = dress(window)
     poisoned.target_NT[:, STEPS - 20 :] = -1e9
@@ -191,8 +216,13 @@ def test_a_batch_as_of_an_earlier_cutoff_is_the_earlier_window_and_knows_nothing
 
 def test_beyond_the_window_nothing_is_known() -> None:
     dressed = dress(shop({"promo": rare(4)}))
-    batch, actual_BH = dressed.batch(np.array([2]), np.array([STEPS]), context=16, horizon=HORIZON + 2)
-    assert batch.known_BSK[0, :-2, PROMOTION].isfinite().all() and batch.known_BSK[0, -2:].isnan().all()
+    batch, actual_BH = dressed.batch(
+        np.array([2]), np.array([STEPS]), context=16, horizon=HORIZON + 2
+    )
+    assert (
+        batch.known_BSK[0, :-2, PROMOTION].isfinite().all()
+        and batch.known_BSK[0, -2:].isnan().all()
+    )
     assert actual_BH.isnan().all()
     assert batch.start_ms_B.tolist() == [(STEPS - 16) * 86_400_000]
 

@@ -22,7 +22,9 @@ def forecaster(tiny_network) -> Forecaster:
 
 
 def sales(batch: Batch, row: int) -> Batch:
-    """A row of the batch with a whole history: a weekly wave around 40, and a promotion in the horizon."""
+    """A row of the batch with a whole history: a weekly wave around 40, and a promotion in the
+    horizon.
+    """
     one = one_row(batch, row)
     steps = torch.arange(one.context_length)
     target = 40.0 + 20.0 * torch.sin(2 * math.pi * steps / 7) + (steps % 5)
@@ -59,7 +61,10 @@ def test_missing_sales_stay_missing_and_get_nothing(forecaster, drawn) -> None:
 def test_steps_are_those_of_the_row_whatever_the_network_pads_or_cuts(forecaster, drawn) -> None:
     one = sales(drawn[0], 0)
     short = replace(
-        one, target_BT=one.target_BT[:, -37:], past_BTP=one.past_BTP[:, -37:], known_BSK=one.known_BSK[:, -57:]
+        one,
+        target_BT=one.target_BT[:, -37:],
+        past_BTP=one.past_BTP[:, -37:],
+        known_BSK=one.known_BSK[:, -57:],
     )
     found = integrated_gradients(forecaster, short, 0)
     assert found.target_T.shape == (37,) and found.known_SK.shape == (57, len(KNOWN_SLOTS))
@@ -75,7 +80,9 @@ def test_steps_are_those_of_the_row_whatever_the_network_pads_or_cuts(forecaster
     assert np.isnan(found.target_T[:beyond]).all() and np.isfinite(found.target_T[beyond:]).all()
 
 
-def test_covariates_at_their_neutral_value_add_nothing_and_a_promotion_may(forecaster, drawn) -> None:
+def test_covariates_at_their_neutral_value_add_nothing_and_a_promotion_may(
+    forecaster, drawn
+) -> None:
     one = sales(drawn[0], 2)
     found = integrated_gradients(forecaster, one, 0)
     assert not found.known_SK[:, KNOWN_SLOTS.index("price_ratio")].any()

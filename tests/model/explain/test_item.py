@@ -12,7 +12,14 @@ import typer
 from typer.testing import CliRunner
 
 from freshet.cli.explain import explain
-from freshet.model.explain.item import NEVER_PROMOTED, Question, answer, parse_promotion, parse_steps, planned
+from freshet.model.explain.item import (
+    NEVER_PROMOTED,
+    Question,
+    answer,
+    parse_promotion,
+    parse_steps,
+    planned,
+)
 from freshet.model.explain.whatif import Promotion
 from freshet.model.tables.panel import Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
@@ -40,7 +47,16 @@ def frame(days: int = DAYS) -> pd.DataFrame:
         day = pd.date_range("2024-01-01", periods=days)
         price = np.where(promo == 1, 8.0, 10.0)
         parts.append(
-            pd.DataFrame({"sku": item, "day": day, "sold": sold, "promo": promo, "price": price, "visits": sold})
+            pd.DataFrame(
+                {
+                    "sku": item,
+                    "day": day,
+                    "sold": sold,
+                    "promo": promo,
+                    "price": price,
+                    "visits": sold,
+                }
+            )
         )
     return pd.concat(parts, ignore_index=True)
 
@@ -50,10 +66,12 @@ TABLE = TableSettings(COLUMNS, "D")
 
 
 def window(horizon: int = AHEAD) -> Window:
-    return window_ahead(read_panel(frame()[lambda f: f.sold.notna()], TABLE), horizon, COLUMNS, frame())
+    return window_ahead(
+        read_panel(frame()[lambda f: f.sold.notna()], TABLE), horizon, COLUMNS, frame()
+    )
 
 
-# The command ------------------------------------------------------------------------------------------------
+# The command --------------------------------------------------------------------------------------
 
 
 def app() -> typer.Typer:
@@ -63,14 +81,18 @@ def app() -> typer.Typer:
 
 
 def arguments(table: Path, weights: Path, *others: str) -> list[str]:
-    columns = f"--data {table} --item-id sku --time day --target sold --known promo,price --past visits"
+    columns = (
+        f"--data {table} --item-id sku --time day --target sold --known promo,price --past visits"
+    )
     return [*f"{columns} --frequency D --prediction-length 7 --weights {weights}".split(), *others]
 
 
 def test_it_prints_words_and_draws(tmp_path: Path, weights: Path) -> None:
     frame().to_csv(tmp_path / "sales.csv", index=False)
     others = ("--item", "hat", "--promotion", "2:4:20%", "--plot", f"{tmp_path / 'why.html'}")
-    done = RUN.invoke(app(), arguments(tmp_path / "sales.csv", weights, *others), catch_exceptions=False)
+    done = RUN.invoke(
+        app(), arguments(tmp_path / "sales.csv", weights, *others), catch_exceptions=False
+    )
     assert done.exit_code == 0
     assert done.stdout.startswith("hat: about ")
     assert "over the next 7 days" in done.stdout
@@ -82,19 +104,29 @@ def test_json_holds_the_numbers(tmp_path: Path, weights: Path) -> None:
     frame().to_csv(tmp_path / "sales.csv", index=False)
     others = ("--item", "hat", "--json", "--steps", "1:2")
     told = json.loads(
-        RUN.invoke(app(), arguments(tmp_path / "sales.csv", weights, *others), catch_exceptions=False).stdout
+        RUN.invoke(
+            app(), arguments(tmp_path / "sales.csv", weights, *others), catch_exceptions=False
+        ).stdout
     )
     assert told["item_id"] == "hat" and told["steps"] == [1, 2] and told["promotion"] is None
     assert len(told["quantiles"]) == AHEAD
     total = told["empty"][0] + sum(part["units"][0] for part in told["contributions"])
     assert total == pytest.approx(told["full"][0], rel=1e-4)
-    assert {part["group"] for part in told["contributions"]} >= {"recent", "older", "signals", "promotion", "price"}
+    assert {part["group"] for part in told["contributions"]} >= {
+        "recent",
+        "older",
+        "signals",
+        "promotion",
+        "price",
+    }
 
 
-# The table --------------------------------------------------------------------------------------------------
+# The table ----------------------------------------------------------------------------------------
 
 
-def test_the_cutoff_is_where_the_target_ends_and_the_plan_comes_from_either_table(weights: Path) -> None:
+def test_the_cutoff_is_where_the_target_ends_and_the_plan_comes_from_either_table(
+    weights: Path,
+) -> None:
     inside = answer(frame(), TABLE, Question("shoe", AHEAD), weights)
     sold = frame()[lambda f: f.sold.notna()]
     beside = answer(sold, TABLE, Question("shoe", AHEAD, future=frame()), weights)
@@ -118,16 +150,24 @@ def test_an_unknown_item_is_refused_with_near_names(weights: Path) -> None:
         answer(nothing, TABLE, Question("hat", AHEAD), weights)
 
 
-# The promotion ----------------------------------------------------------------------------------------------
+# The promotion ------------------------------------------------------------------------------------
 
 
 def test_a_plan_sets_flags_and_prices_of_one_row_in_its_steps() -> None:
     before = window()
     row, steps = before.item_ids.index("hat"), slice(DAYS - AHEAD + 1, DAYS - AHEAD + 4)
-    on, off = (planned(before, row, Promotion(range(1, 4), 0.25), on=flag).known_NSK for flag in (True, False))
+    on, off = (
+        planned(before, row, Promotion(range(1, 4), 0.25), on=flag).known_NSK
+        for flag in (True, False)
+    )
     promo, price = (before.known_names.index(name) for name in ("promo", "price"))
-    assert on[row, steps, promo].tolist() == [1.0] * 3 and off[row, steps, promo].tolist() == [0.0] * 3
-    assert on[row, steps, price].tolist() == [7.5] * 3 and off[row, steps, price].tolist() == [10.0] * 3
+    assert (
+        on[row, steps, promo].tolist() == [1.0] * 3 and off[row, steps, promo].tolist() == [0.0] * 3
+    )
+    assert (
+        on[row, steps, price].tolist() == [7.5] * 3
+        and off[row, steps, price].tolist() == [10.0] * 3
+    )
     for changed in (on, off):
         kept = changed.copy()
         kept[row, steps] = before.known_NSK[row, steps]
@@ -144,9 +184,12 @@ def test_discounts_are_given_as_their_column_gives_them(scale: float) -> None:
     assert changed.known_NSK[0, DAYS, 0] == pytest.approx(0.3 * scale)
 
 
-def test_what_was_never_promoted_is_said_and_a_table_without_promotions_refused(weights: Path) -> None:
+def test_what_was_never_promoted_is_said_and_a_table_without_promotions_refused(
+    weights: Path,
+) -> None:
     coat, hat = (
-        answer(frame(), TABLE, Question(item, AHEAD, promotion="1:2:0.2"), weights) for item in ("coat", "hat")
+        answer(frame(), TABLE, Question(item, AHEAD, promotion="1:2:0.2"), weights)
+        for item in ("coat", "hat")
     )
     assert coat.note == NEVER_PROMOTED and coat.sentences()[-1] == NEVER_PROMOTED
     assert hat.note == "" and hat.what_if is not None

@@ -1,4 +1,6 @@
-"""Pictures of explanations: written in three formats, the same each time, with the numbers that they claim."""
+"""Pictures of explanations: written in three formats, the same each time, with the numbers that
+they claim.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,16 @@ def explanation(horizon: int = HORIZON, steps: range | None = None) -> Explanati
     rng = np.random.default_rng(0)
     target = rng.poisson(10.0, CONTEXT).astype(float)
     target[:20], target[30] = np.nan, np.nan
-    parts = ((Group("recent", "The last week's sales", many=True), 150.0), (Group("price", "The price"), -40.0))
+    parts = (
+        (Group("recent", "The last week's sales", many=True), 150.0),
+        (Group("price", "The price"), -40.0),
+    )
     quiet = (Group("event", "Holidays & events", many=True), 0.5)
     found = [Contribution(g, np.array([u, u]), np.zeros((horizon, 2))) for g, u in (*parts, quiet)]
     steps = range(horizon) if steps is None else steps
-    shapley = Shapley((0.5, 0.9), steps, HOUR_MS, np.array([30.0, 40.0]), np.array([140.5, 200.0]), tuple(found))
+    shapley = Shapley(
+        (0.5, 0.9), steps, HOUR_MS, np.array([30.0, 40.0]), np.array([140.5, 200.0]), tuple(found)
+    )
     return Explanation(
         name="<shoe>",
         start_ms=0,
@@ -41,7 +48,10 @@ def explanation(horizon: int = HORIZON, steps: range | None = None) -> Explanati
         shapley=shapley,
         gradients=Gradients(target * 0.1, np.zeros((CONTEXT + horizon, 12)), 140.5, 0.0, 0.0),
         looked=(
-            *(Looked(-64 + 16 * patch, -49 + 16 * patch, "past", 0.1 * (1 + patch)) for patch in range(4)),
+            *(
+                Looked(-64 + 16 * patch, -49 + 16 * patch, "past", 0.1 * (1 + patch))
+                for patch in range(4)
+            ),
             Looked(None, None, "item", 0.05),
             Looked(None, None, "plan", 0.05),
         ),
@@ -80,7 +90,8 @@ def test_bars_lead_from_nothing_known_to_the_forecast() -> None:
         "Forecast (sum of medians)",
     ]
     spans = {
-        round(bar.get_y() + bar.get_height() / 2): (bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars.patches
+        round(bar.get_y() + bar.get_height() / 2): (bar.get_x(), bar.get_x() + bar.get_width())
+        for bar in bars.patches
     }
     np.testing.assert_allclose(
         [spans[row] for row in range(5)], [(0, 30), (30, 180), (180, 140), (140, 140.5), (0, 140.5)]
@@ -108,7 +119,10 @@ def test_chosen_steps_are_marked_and_a_single_step_is_visible() -> None:
 def test_an_item_without_history_has_a_picture_too(tmp_path: Path) -> None:
     bare = explanation()
     nothing = replace(bare.shapley, contributions=(), full_L=bare.shapley.empty_L)
-    plot(replace(bare, target_T=np.full(CONTEXT, np.nan), shapley=nothing, looked=bare.looked[-2:]), tmp_path / "e.png")
+    plot(
+        replace(bare, target_T=np.full(CONTEXT, np.nan), shapley=nothing, looked=bare.looked[-2:]),
+        tmp_path / "e.png",
+    )
     assert (tmp_path / "e.png").stat().st_size > 10_000
 
 

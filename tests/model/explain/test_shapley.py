@@ -1,4 +1,6 @@
-"""Shapley values are exact, add up, and give nothing to what does nothing; the words say what the numbers say."""
+"""Shapley values are exact, add up, and give nothing to what does nothing; the words say what the
+numbers say.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ CONTEXT, HORIZON = 28, 6
 
 
 class FakeForecaster:
-    """Median = what was sold in the newest 7 days and before, what promotions add, half as much when both are there."""
+    """Median = what was sold in the newest 7 days and before, what promotions add, half as much
+    when both are there.
+    """
 
     quantile_levels = (0.1, 0.5, 0.9)
 
@@ -56,7 +60,7 @@ def row(**over: torch.Tensor) -> Batch:
     return Batch(**(fields | over), resolution_ms=DAY_MS)  # type: ignore[arg-type]
 
 
-# The numbers ------------------------------------------------------------------------------------------------
+# The numbers --------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 5), st.integers(0, 10**6))
@@ -77,19 +81,27 @@ def test_a_known_game_is_taken_apart_exactly_in_one_call() -> None:
     found = shapley(forecaster, row(), 0)
     assert forecaster.calls == 1
     units = {part.group.key: part.units_L.tolist() for part in found.contributions}
-    # Sums over six days: 42 of the newest week and 63 of the older three; 20 of the promotion, 18 less for both.
+    # Sums over six days: 42 of the newest week and 63 of the older three; 20 of the promotion, 18
+    # less for both.
     assert units == {
         "older": [pytest.approx(63.0), pytest.approx(126.0)],
         "recent": [pytest.approx(42.0 - 9.0), pytest.approx(66.0)],
         "promotion": [pytest.approx(20.0 - 9.0), pytest.approx(22.0)],
         "event": [pytest.approx(0.0, abs=1e-9), pytest.approx(0.0, abs=1e-9)],
     }
-    assert [part.group.key for part in found.contributions] == ["older", "recent", "promotion", "event"]
+    assert [part.group.key for part in found.contributions] == [
+        "older",
+        "recent",
+        "promotion",
+        "event",
+    ]
     assert found.empty_L.tolist() == [30.0, 60.0]
 
 
 def test_chosen_steps_and_single_steps_add_up_to_the_same() -> None:
-    whole, last = (shapley(FakeForecaster(), row(), 0, steps=steps) for steps in (None, range(4, 6)))
+    whole, last = (
+        shapley(FakeForecaster(), row(), 0, steps=steps) for steps in (None, range(4, 6))
+    )
     for part in last.contributions:
         same = next(other for other in whole.contributions if other.group == part.group)
         np.testing.assert_allclose(part.steps_HL, same.steps_HL)
@@ -99,9 +111,14 @@ def test_chosen_steps_and_single_steps_add_up_to_the_same() -> None:
 
 
 def test_the_factor_brings_amounts_back_to_the_readers_units() -> None:
-    plain, scaled = shapley(FakeForecaster(), row(), 0), shapley(FakeForecaster(), row(), 0, factor=10.0)
+    plain, scaled = (
+        shapley(FakeForecaster(), row(), 0),
+        shapley(FakeForecaster(), row(), 0, factor=10.0),
+    )
     np.testing.assert_allclose(scaled.full_L, plain.full_L / 10.0)
-    np.testing.assert_allclose(scaled.contributions[0].units_L, plain.contributions[0].units_L / 10.0)
+    np.testing.assert_allclose(
+        scaled.contributions[0].units_L, plain.contributions[0].units_L / 10.0
+    )
 
 
 def test_with_a_network_all_of_it_adds_up_and_a_dummy_gets_nothing(tiny_network, drawn) -> None:
@@ -115,14 +132,17 @@ def test_with_a_network_all_of_it_adds_up_and_a_dummy_gets_nothing(tiny_network,
         np.testing.assert_allclose(found.full_L, full, rtol=1e-3, atol=1e-2)
         again = shapley(forecaster, batch, index)
         assert all(
-            (a.units_L == b.units_L).all() for a, b in zip(found.contributions, again.contributions, strict=True)
+            (a.units_L == b.units_L).all()
+            for a, b in zip(found.contributions, again.contributions, strict=True)
         )
 
 
 def test_relatives_of_a_row_do_not_change_how_it_is_explained(tiny_network, drawn) -> None:
     forecaster = Forecaster(tiny_network, device="cpu", dtype="float32")
     together = replace(drawn[0], group_B=torch.zeros(len(drawn[0]), dtype=torch.int64))
-    np.testing.assert_array_equal(shapley(forecaster, together, 3).full_L, shapley(forecaster, drawn[0], 3).full_L)
+    np.testing.assert_array_equal(
+        shapley(forecaster, together, 3).full_L, shapley(forecaster, drawn[0], 3).full_L
+    )
 
 
 def test_what_is_not_there_is_refused() -> None:
@@ -135,7 +155,7 @@ def test_what_is_not_there_is_refused() -> None:
         shapley(FakeForecaster(), row(), 0, levels=(0.5, 0.95))
 
 
-# Groups -----------------------------------------------------------------------------------------------------
+# Groups -------------------------------------------------------------------------------------------
 
 
 def full_row() -> Batch:
@@ -159,7 +179,9 @@ def test_every_slot_belongs_to_one_group_and_there_are_at_most_eight() -> None:
             before, after = getattr(one, name)[0], getattr(copy, name)
             assert torch.equal(after[0], before), f"{group.key} touches a row that keeps it"
             missing = after[1].isnan() & ~before.isnan()
-            gone[name] = gone.get(name, torch.zeros_like(missing, dtype=torch.int64)) + missing.long()
+            gone[name] = (
+                gone.get(name, torch.zeros_like(missing, dtype=torch.int64)) + missing.long()
+            )
     assert all(bool((gone[name] == 1).all()) for name in ("target_BT", "past_BTP", "known_BSK"))
     assert bool((gone["static_BF"][NUM_TEXT:] == 1).all())
 
@@ -173,7 +195,10 @@ def test_a_group_with_nothing_in_it_is_left_out() -> None:
     )
     assert groups_of(cold) == []
     found = shapley(FakeForecaster(), cold, 0)
-    assert found.contributions == () and found.full_L.tolist() == found.empty_L.tolist() == [30.0, 60.0]
+    assert found.contributions == () and found.full_L.tolist() == found.empty_L.tolist() == [
+        30.0,
+        60.0,
+    ]
 
 
 def test_words_name_what_is_there() -> None:
@@ -183,5 +208,7 @@ def test_words_name_what_is_there() -> None:
     words = {group.key: group.words for group, _ in groups_of(row(past_BTP=past))}
     assert words["signals"] == "Views, carts and stock"
     assert words["recent"] == "The last week's sales"
-    weekly = {group.key: group.words for group, _ in groups_of(replace(row(), resolution_ms=7 * DAY_MS))}
+    weekly = {
+        group.key: group.words for group, _ in groups_of(replace(row(), resolution_ms=7 * DAY_MS))
+    }
     assert weekly["recent"] == "The last 4 weeks' sales"

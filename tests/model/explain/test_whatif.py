@@ -1,4 +1,6 @@
-"""What a promotion would add: the difference of two worlds that share their noise, and only that."""
+"""What a promotion would add: the difference of two worlds that share their noise, and only
+that.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ NORMAL = torch.special.ndtri(torch.tensor(QUANTILE_LEVELS))
 
 
 class FakeForecaster:
-    """About 100 a day, times 1 + flag + 2 x discount; `wider` is how much more the promoted days vary."""
+    """About 100 a day, times 1 + flag + 2 x discount; `wider` is how much more the promoted days
+    vary.
+    """
 
     quantile_levels = QUANTILE_LEVELS
 
@@ -77,17 +81,23 @@ def test_a_sure_effect_is_told_as_sure_and_steps_without_it_as_nothing() -> None
 def test_an_effect_that_is_not_known_exactly_lies_between_the_extremes() -> None:
     found = what_if(FakeForecaster(wider=2.0), row(), 0, Promotion(range(0, 1), 0.0))
     low, _, high = found.uplift_HP[0]
-    # 200 with a deviation of 40, 100 with one of 10, correlated by 10 % over 20 %: a deviation of 36.1.
+    # 200 with a deviation of 40, 100 with one of 10, correlated by 10 % over 20 %: a deviation of
+    # 36.1.
     deviation = math.sqrt(40.0**2 + 10.0**2 - 2 * 0.5 * 40.0 * 10.0)
     assert (high - low) / 2 == pytest.approx(1.2816 * deviation, rel=0.04)
-    assert found.surest_P[2] - found.surest_P[0] < high - low < found.loosest_P[2] - found.loosest_P[0]
+    assert (
+        found.surest_P[2] - found.surest_P[0] < high - low < found.loosest_P[2] - found.loosest_P[0]
+    )
 
 
 def test_whole_units_and_other_units_are_heeded() -> None:
     counts = replace(row(), target_BT=torch.full((1, CONTEXT), 100.0))
     found = what_if(FakeForecaster(), counts, 0, Promotion(range(0, 2), 0.1))
     np.testing.assert_allclose(found.uplift_HP, found.uplift_HP.round(), atol=0.51)
-    plain, tenth = (what_if(FakeForecaster(), row(), 0, Promotion(range(0, 2), 0.1), factor=f) for f in (1.0, 10.0))
+    plain, tenth = (
+        what_if(FakeForecaster(), row(), 0, Promotion(range(0, 2), 0.1), factor=f)
+        for f in (1.0, 10.0)
+    )
     np.testing.assert_allclose(tenth.uplift_P, plain.uplift_P / 10.0, rtol=1e-4)
 
 
@@ -124,7 +134,9 @@ def test_impossible_promotions_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="horizon of 6"):
         what_if(FakeForecaster(), row(), 0, Promotion(range(0, 7), 0.1))
     with pytest.raises(InvalidInputError, match="one row each"):
-        compare(FakeForecaster(), row(), row().rows(torch.tensor([0, 0])), Promotion(range(0, 1), 0.1))
+        compare(
+            FakeForecaster(), row(), row().rows(torch.tensor([0, 0])), Promotion(range(0, 1), 0.1)
+        )
 
 
 def test_nothing_sold_in_either_world_is_alike() -> None:

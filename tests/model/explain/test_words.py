@@ -32,9 +32,14 @@ def forecaster(tiny_network) -> Forecaster:
 
 
 def taken_apart(*parts: tuple[Group, float], empty: float = 10.0) -> Shapley:
-    found = tuple(Contribution(group, np.array([units, 2 * units]), np.zeros((24, 2))) for group, units in parts)
+    found = tuple(
+        Contribution(group, np.array([units, 2 * units]), np.zeros((24, 2)))
+        for group, units in parts
+    )
     full = empty + sum(units for _, units in parts)
-    return Shapley((0.5, 0.9), range(0, 24), HOUR_MS, np.array([empty, 0.0]), np.array([full, 0.0]), found)
+    return Shapley(
+        (0.5, 0.9), range(0, 24), HOUR_MS, np.array([empty, 0.0]), np.array([full, 0.0]), found
+    )
 
 
 SALES = Group("recent", "The last week's sales", many=True)
@@ -50,14 +55,18 @@ def test_a_merchant_reads_what_adds_how_much_and_against_what() -> None:
         "Holidays and events take 5 units away (-12 %).",
     ]
     alone = taken_apart((SALES, 1.0), (PROMOTION, -30.0), empty=40.0)
-    assert contribution_sentence(alone.contributions[1], alone) == "The promotion takes 30 units away."
+    assert (
+        contribution_sentence(alone.contributions[1], alone) == "The promotion takes 30 units away."
+    )
 
 
 def test_what_hardly_matters_shares_one_sentence() -> None:
     found = taken_apart((SALES, 200.0), (PROMOTION, 0.4), (EVENTS, -0.1))
     assert noticeable(found) == [found.contributions[0]]
     assert quiet_sentence(found) == ["The promotion and holidays and events hardly change it."]
-    assert quiet_sentence(taken_apart((SALES, 200.0), (PROMOTION, 0.4))) == ["The promotion hardly changes it."]
+    assert quiet_sentence(taken_apart((SALES, 200.0), (PROMOTION, 0.4))) == [
+        "The promotion hardly changes it."
+    ]
     assert quiet_sentence(taken_apart((SALES, 200.0))) == []
 
 
@@ -70,7 +79,8 @@ def test_where_it_looked_is_told_as_dates_and_as_no_cause() -> None:
     )
     told = looked_sentence(looked, 1_700_006_400_000, HOUR_MS)
     assert told == (
-        "The network looked most at 14 Nov 08:00 to 14 Nov 23:00 (50 %), 13 Nov 16:00 to 14 Nov 07:00 (10 %), "
+        "The network looked most at 14 Nov 08:00 to 14 Nov 23:00 (50 %), 13 Nov 16:00 to 14 "
+        "Nov 07:00 (10 %), "
         "the plan ahead (30 %) and the item (10 %). That is attention, not a cause."
     )
     assert "past" not in looked_sentence(looked[2:], 0, HOUR_MS)
@@ -109,7 +119,9 @@ def test_an_item_without_history_is_explained_by_what_there_is(forecaster, drawn
         past_BTP=torch.full((1, one.context_length, len(PAST_SLOTS)), math.nan),
     )
     found = explain(forecaster, bare, 0)
-    assert {part.group.key for part in found.shapley.contributions}.isdisjoint({"recent", "older", "signals"})
+    assert {part.group.key for part in found.shapley.contributions}.isdisjoint(
+        {"recent", "older", "signals"}
+    )
     assert all(sentence for sentence in found.sentences())
     assert found.total[0] <= found.total[1] <= found.total[2]
 
@@ -119,7 +131,9 @@ def test_amounts_come_back_in_the_readers_units(forecaster, drawn) -> None:
     np.testing.assert_allclose(scaled.quantiles_HQ, plain.quantiles_HQ / 8.0, rtol=1e-5)
     np.testing.assert_allclose(scaled.target_T, plain.target_T / 8.0)
     np.testing.assert_allclose(scaled.shapley.full_L, plain.shapley.full_L / 8.0, rtol=1e-5)
-    np.testing.assert_allclose(scaled.gradients.target_T, plain.gradients.target_T / 8.0, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        scaled.gradients.target_T, plain.gradients.target_T / 8.0, rtol=1e-3, atol=1e-5
+    )
 
 
 def test_steps_without_a_name_are_steps() -> None:

@@ -42,7 +42,10 @@ def test_two_items_of_different_length_in_no_order_give_a_tidy_frame(forecaster)
     assert list(found.columns) == ["item_id", "timestamp", *map(str, LEVELS), "mean"]
     assert found.item_id.tolist() == ["hat"] * 7 + ["shoe"] * 7
     for item, first in (("hat", "2024-06-24"), ("shoe", "2024-07-01")):
-        assert found[found.item_id == item].timestamp.tolist() == pd.date_range(first, periods=7).tolist()
+        assert (
+            found[found.item_id == item].timestamp.tolist()
+            == pd.date_range(first, periods=7).tolist()
+        )
     quantiles = found[list(map(str, LEVELS))].to_numpy()
     assert np.isfinite(quantiles).all() and (quantiles >= 0).all()
     assert (np.diff(quantiles, axis=1) >= 0).all()
@@ -51,7 +54,9 @@ def test_two_items_of_different_length_in_no_order_give_a_tidy_frame(forecaster)
 
 def test_the_order_of_the_rows_does_not_matter(forecaster) -> None:
     ordered = two_items().sort_values(["item_id", "timestamp"])
-    pd.testing.assert_frame_equal(forecaster.predict(two_items(), 7), forecaster.predict(ordered, 7))
+    pd.testing.assert_frame_equal(
+        forecaster.predict(two_items(), 7), forecaster.predict(ordered, 7)
+    )
 
 
 def test_a_horizon_beyond_the_networks_reach_goes_on(forecaster) -> None:
@@ -60,7 +65,8 @@ def test_a_horizon_beyond_the_networks_reach_goes_on(forecaster) -> None:
     assert len(long) == 140 and np.isfinite(long["mean"]).all()
     shoe = long[long.item_id == "shoe"].reset_index(drop=True)
     assert shoe.timestamp.iloc[-1] == pd.Timestamp("2024-07-01") + pd.Timedelta(days=69)
-    # What items share is fitted with a view to the calendar ahead, so that the first steps are alike but not equal.
+    # What items share is fitted with a view to the calendar ahead, so that the first steps are
+    # alike but not equal.
     np.testing.assert_allclose(shoe["0.9"][:32], short[short.item_id == "shoe"]["0.9"], rtol=0.05)
 
 

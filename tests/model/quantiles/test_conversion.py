@@ -32,7 +32,12 @@ def shop(rate_BS: np.ndarray, views: float, horizon: int = 24, seed: int = 1) ->
     known_BSK = torch.full((rows, steps, 12), torch.nan)
     start_ms_B = torch.full((rows,), 1_764_547_200_000)
     return Batch(
-        torch.from_numpy(units_BT), past_BTP, known_BSK, torch.full((rows, 262), torch.nan), start_ms_B, HOUR_MS
+        torch.from_numpy(units_BT),
+        past_BTP,
+        known_BSK,
+        torch.full((rows, 262), torch.nan),
+        start_ms_B,
+        HOUR_MS,
     )
 
 
@@ -62,7 +67,9 @@ def test_a_row_depends_on_no_other_and_one_without_views_is_missing(forecaster: 
     some = replace(batch, past_BTP=past_BTP)
     found_BHQ = conversion(forecaster, some)
     assert bool(found_BHQ[1].isnan().all()) and bool(found_BHQ[0].isfinite().all())
-    torch.testing.assert_close(found_BHQ[:1], conversion(forecaster, batch.rows(slice(0, 1))), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        found_BHQ[:1], conversion(forecaster, batch.rows(slice(0, 1))), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("views", [0.0, 1.0, 1e9])

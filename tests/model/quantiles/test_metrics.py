@@ -35,7 +35,9 @@ def test_wql_equals_a_naive_loop_and_leaves_out_missing_actuals(seed: int) -> No
     actual[rng.random((4, 5)) < 0.3] = math.nan
     actual[0, 0] = 2.0
     quantiles = np.sort(rng.gamma(2.0, 2.0, (4, 5, 3)), axis=-1)
-    assert metrics.wql(actual, quantiles, LEVELS) == pytest.approx(naive_wql(actual, quantiles, LEVELS))
+    assert metrics.wql(actual, quantiles, LEVELS) == pytest.approx(
+        naive_wql(actual, quantiles, LEVELS)
+    )
 
 
 def test_the_true_quantiles_score_better_than_shifted_ones() -> None:
@@ -62,7 +64,8 @@ def test_rows_without_a_seasonal_error_are_left_out_of_mase_and_sql() -> None:
 def test_sql_weighs_every_observed_step_the_same_and_not_every_row() -> None:
     actual = np.array([[2.0, 2.0, 2.0], [8.0, math.nan, math.nan]])
     forecast = np.array([[[1.0]] * 3, [[4.0]] * 3])
-    # Three losses of 1 and one of 4, each over a seasonal error of 1: 7 / 4. A mean of the rows' means would be 2.5.
+    # Three losses of 1 and one of 4, each over a seasonal error of 1: 7 / 4. A mean of the rows'
+    # means would be 2.5.
     assert metrics.sql(actual, forecast, np.array([0.5]), np.ones(2)) == pytest.approx(1.75)
 
 

@@ -12,7 +12,9 @@ from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
 from tests.model.tables.windows import long_table
 
-COLUMNS = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name"))
+COLUMNS = Columns(
+    "sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name")
+)
 SETTINGS = TableSettings(COLUMNS, "D")
 
 
@@ -57,7 +59,9 @@ def test_garbage_after_the_cutoff_changes_nothing_in_a_window(panel: Panel, inde
 def test_garbage_in_the_rows_of_the_table_after_the_cutoff_changes_nothing_either() -> None:
     table = long_table()
     late = (table.day >= table.day.max() - np.timedelta64(4, "D")).to_numpy()
-    bad = table.assign(sold=np.where(late, 7e8, table.sold), visits=np.where(late, 7e8, table.visits))
+    bad = table.assign(
+        sold=np.where(late, 7e8, table.sold), visits=np.where(late, 7e8, table.visits)
+    )
     bad.loc[late, ["price", "name"]] = 99.0, "garbage"
     clean = read_panel(table, SETTINGS).window(5, 5)
     dirty = read_panel(bad, SETTINGS).window(5, 5)
@@ -68,7 +72,9 @@ def test_garbage_in_the_rows_of_the_table_after_the_cutoff_changes_nothing_eithe
 def test_a_window_holds_no_reference_to_what_came_later(panel: Panel) -> None:
     window = panel.window(5, 5)
     for values in (window.target_NT, window.past_NTP, window.known_NSK, window.time_ms_NS):
-        assert not any(np.shares_memory(values, later) for later in (panel.target_NL, panel.past_NLP))
+        assert not any(
+            np.shares_memory(values, later) for later in (panel.target_NL, panel.past_NLP)
+        )
         assert values.base is None or values.base.size == values.size
 
 

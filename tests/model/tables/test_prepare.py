@@ -13,17 +13,21 @@ from freshet.stream.errors import InvalidInputError
 
 
 def rossmann_files(folder: Path) -> Path:
-    """Four shops in two states over 16 days from a Tuesday: shops 1, 2 in one state and 3, 4 in the other.
+    """Four shops in two states over 16 days from a Tuesday: shops 1, 2 in one state and 3, 4 in the
+    other.
 
-    All are closed on Sundays but shop 1; on 2013-01-10 only shop 1 of its state is open, on a holiday of that state.
-    Closed days have no covariates, as in copies that were joined from sales; shop 4 lacks the first day.
+    All are closed on Sundays but shop 1; on 2013-01-10 only shop 1 of its state is open, on a
+    holiday of that state. Closed days have no covariates, as in copies that were joined from sales;
+    shop 4 lacks the first day.
     """
     days = pd.date_range("2013-01-01", periods=16, freq="D")
     table = pd.DataFrame({"Store": np.repeat([1, 2, 3, 4], 16), "Date": np.tile(days, 4)})
     holiday = (table.Store <= 2) & (table.Date == "2013-01-10")
     closed = ((table.Date.dt.dayofweek == 6) | holiday) & (table.Store != 1)
     # School holidays differ between the states on even days.
-    school = np.where(table.Store <= 2, table.Date.dt.day % 2 == 0, table.Date.dt.day > 12).astype(float)
+    school = np.where(table.Store <= 2, table.Date.dt.day % 2 == 0, table.Date.dt.day > 12).astype(
+        float
+    )
     table["Sales"] = np.where(closed, 0, 100 + table.Store)
     table["Customers"] = pd.array(np.where(closed, 0, 10), "Int16")
     table["Open"] = pd.array(np.ones(64), "Int16")
@@ -33,7 +37,11 @@ def rossmann_files(folder: Path) -> Path:
     table.loc[closed, ["Customers", "Open", "Promo", "StateHoliday", "SchoolHoliday"]] = pd.NA
     table["promo_by_date"] = pd.array(table.Date.dt.day % 3 == 0, "Int16")
     shops = pd.DataFrame(
-        {"Store": [1, 2, 3, 4], "StoreType": list("abca"), "CompetitionDistance": [1.0, 2.0, None, 4.0]}
+        {
+            "Store": [1, 2, 3, 4],
+            "StoreType": list("abca"),
+            "CompetitionDistance": [1.0, 2.0, None, 4.0],
+        }
     )
     (folder / "rossmann").mkdir()
     table.drop(index=48).to_parquet(folder / "rossmann" / "train.parquet")
@@ -41,7 +49,9 @@ def rossmann_files(folder: Path) -> Path:
     return folder
 
 
-def test_daily_rossmann_fills_closed_days_from_the_date_and_from_shops_of_the_state(tmp_path: Path) -> None:
+def test_daily_rossmann_fills_closed_days_from_the_date_and_from_shops_of_the_state(
+    tmp_path: Path,
+) -> None:
     table = PRESETS["rossmann_1D"](rossmann_files(tmp_path)).set_index(["id", "timestamp"])
     assert len(table) == 64
     first = table.loc[("4", "2013-01-01")]
@@ -64,7 +74,9 @@ def test_weekly_rossmann_sums_whole_weeks_only(tmp_path: Path) -> None:
 
 
 def test_car_parts_keep_their_missing_months(tmp_path: Path) -> None:
-    wide = pd.DataFrame({"month": ["1998-01", "1998-02"], "part_2": [1.0, None], "part_1": [0.0, 3.0]})
+    wide = pd.DataFrame(
+        {"month": ["1998-01", "1998-02"], "part_2": [1.0, None], "part_1": [0.0, 3.0]}
+    )
     wide.to_csv(tmp_path / "carparts_monthly.csv", index=False)
     table = PRESETS["car_parts"](tmp_path)
     assert table.id.tolist() == ["part_1", "part_1", "part_2", "part_2"]
@@ -73,9 +85,17 @@ def test_car_parts_keep_their_missing_months(tmp_path: Path) -> None:
 
 
 def retail_files(folder: Path) -> Path:
-    """An article sold from day 2 on with a line an hour, one that is sold too rarely, and lines that are no demand."""
+    """An article sold from day 2 on with a line an hour, one that is sold too rarely, and lines
+    that are no demand.
+    """
     hours = pd.date_range("2010-01-05 10:30", periods=MIN_ORDER_LINES, freq="h")
-    usual = {"invoice": "5001", "sku": "12345a", "description": " BOX ", "quantity": 2, "unit_price": 1.5}
+    usual = {
+        "invoice": "5001",
+        "sku": "12345a",
+        "description": " BOX ",
+        "quantity": 2,
+        "unit_price": 1.5,
+    }
     lines = pd.DataFrame({"ts": hours, **usual, "in_overlap": False})
     other = {"ts": pd.Timestamp("2010-01-04 09:10"), **usual, "in_overlap": False}
     odd = [
@@ -84,7 +104,14 @@ def retail_files(folder: Path) -> Path:
         {**other, "invoice": "C5001", "quantity": -2},
         {**other, "sku": "POST"},
         {**other, "unit_price": 0.0},
-        {**other, "ts": hours[0], "sku": "12345A", "description": None, "quantity": 4, "unit_price": 3.0},
+        {
+            **other,
+            "ts": hours[0],
+            "sku": "12345A",
+            "description": None,
+            "quantity": 4,
+            "unit_price": 3.0,
+        },
     ]
     pd.concat([lines, pd.DataFrame(odd)]).to_parquet(folder / "online_retail_II.parquet")
     return folder
@@ -112,7 +139,11 @@ def test_tables_are_written_and_what_is_missing_is_named(tmp_path: Path) -> None
     rossmann_files(tmp_path)
     assert prepare("rossmann_1D", tmp_path, tmp_path / "table.csv") == 64
     assert len(pd.read_csv(tmp_path / "table.csv")) == 64
-    with pytest.raises(InvalidInputError, match="no data set 'm5'; choose rossmann_1D, rossmann_1W"):
+    with pytest.raises(
+        InvalidInputError, match="no data set 'm5'; choose rossmann_1D, rossmann_1W"
+    ):
         prepare("m5", tmp_path, tmp_path / "x.parquet")
-    with pytest.raises(InvalidInputError, match=r"carparts_monthly.parquet or carparts_monthly.csv; say where"):
+    with pytest.raises(
+        InvalidInputError, match=r"carparts_monthly.parquet or carparts_monthly.csv; say where"
+    ):
         prepare("car_parts", tmp_path, tmp_path / "x.parquet")

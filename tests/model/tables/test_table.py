@@ -1,4 +1,6 @@
-"""Any table people bring: a sane panel, or an error that says what is wrong, where, and what to do."""
+"""Any table people bring: a sane panel, or an error that says what is wrong, where, and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from freshet.model.tables.table import (
 from freshet.stream.errors import InvalidInputError
 from tests.model.tables.windows import long_table
 
-COLUMNS = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name"))
+COLUMNS = Columns(
+    "sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name")
+)
 DAILY = TableSettings(COLUMNS, "D")
 PLAIN = TableSettings(Columns("sku", "day", "sold"), "D")
 
@@ -59,9 +63,13 @@ SANE = {
     "all missing": changed(sold=np.nan),
     "constant": changed(sold=4),
     "huge": changed(sold=1e12),
-    "missing covariates": changed(promo=np.nan, colour=None, visits=np.nan, price=np.nan, name=None),
+    "missing covariates": changed(
+        promo=np.nan, colour=None, visits=np.nan, price=np.nan, name=None
+    ),
     "a gap": lambda table: table[(table.day < "2024-01-20") | (table.day > "2024-01-25")],
-    "numbers as text": lambda table: table.assign(sold=table.sold.astype(str), sku=table.sku.str[-1].astype(int)),
+    "numbers as text": lambda table: table.assign(
+        sold=table.sold.astype(str), sku=table.sku.str[-1].astype(int)
+    ),
     "nullable types": lambda table: table.convert_dtypes(),
 }
 WRONG = {
@@ -69,12 +77,18 @@ WRONG = {
         lambda table: pd.concat([table, table[3:4]]),
         "'sku0' has more than one row for .*2024-01-04.*--aggr",
     ),
-    "negative": (first("sold", -1.0), "-1.0 of item 'sku0' at 2024-01-08 00:00:00 is negative.*clip"),
+    "negative": (
+        first("sold", -1.0),
+        "-1.0 of item 'sku0' at 2024-01-08 00:00:00 is negative.*clip",
+    ),
     "infinite": (changed(sold=np.inf), "'sold' holds an infinite value"),
     "infinite covariate": (changed(promo=np.inf), "'promo' holds an infinite value"),
     "text target": (first("sold", "many"), "'many' in column 'sold' is no number"),
     "no rows": (lambda table: table[:0], "has no rows"),
-    "missing column": (lambda table: table.drop(columns="promo"), "no column 'promo'; it has sku, day, colour, sold"),
+    "missing column": (
+        lambda table: table.drop(columns="promo"),
+        "no column 'promo'; it has sku, day, colour, sold",
+    ),
     "no time": (first("day", None), "1 of 240 rows have no time in column 'day'"),
     "broken time": (
         lambda table: first("day", "soon")(table.astype({"day": str})),
@@ -93,7 +107,9 @@ WRONG = {
 @pytest.mark.parametrize("name", SANE)
 def test_odd_tables_give_sane_forecasts(name: str) -> None:
     panel = read_panel(SANE[name](long_table()), DAILY)
-    results = backtest(panel, BacktestSettings(Rolling(14, 2), ("seasonal_naive", "freshet")), make=make)
+    results = backtest(
+        panel, BacktestSettings(Rolling(14, 2), ("seasonal_naive", "freshet")), make=make
+    )
     assert not results.failed
     for row in (row for rows in results.of_model.values() for row in rows):
         found = row.forecast.quantiles_NHQ
@@ -123,7 +139,9 @@ def test_what_is_wrong_with_a_table_is_said(name: str) -> None:
         read_panel(change(long_table()), DAILY)
 
 
-@pytest.mark.parametrize("name", ["unsorted", "one zone", "several zones", "epoch milliseconds", "nullable types"])
+@pytest.mark.parametrize(
+    "name", ["unsorted", "one zone", "several zones", "epoch milliseconds", "nullable types"]
+)
 def test_how_a_table_is_written_does_not_change_the_panel(name: str) -> None:
     expected, found = read_panel(long_table(), DAILY), read_panel(SANE[name](long_table()), DAILY)
     for field in type(expected).__dataclass_fields__:
@@ -133,7 +151,9 @@ def test_how_a_table_is_written_does_not_change_the_panel(name: str) -> None:
 def test_one_row_is_a_series_without_history() -> None:
     panel = read_panel(long_table()[:1], DAILY)
     assert panel.length_N.tolist() == [1]
-    with pytest.raises(InvalidInputError, match=r"no series is longer than the 1 steps.*the longest has 1"):
+    with pytest.raises(
+        InvalidInputError, match=r"no series is longer than the 1 steps.*the longest has 1"
+    ):
         panel.window(1, 1)
 
 
@@ -164,7 +184,13 @@ def test_a_missing_step_is_unknown_or_zero_and_several_rows_are_combined() -> No
     table = pd.DataFrame(
         {
             "sku": ["a", "a", "a", "a", "b"],
-            "day": ["2024-01-01 08:00", "2024-01-01 20:00", "2024-01-04 01:00", "2024-01-05", "2024-01-02"],
+            "day": [
+                "2024-01-01 08:00",
+                "2024-01-01 20:00",
+                "2024-01-04 01:00",
+                "2024-01-05",
+                "2024-01-02",
+            ],
             "sold": [1.0, 3.0, 5.0, np.nan, 2.0],
         }
     )
@@ -211,7 +237,9 @@ def test_series_may_end_on_different_days() -> None:
 
 
 def test_names_in_a_file_keep_their_leading_zeros(tmp_path: Path) -> None:
-    long_table(items=2, days=3).replace({"sku": {"sku0": "007", "sku1": "7"}}).to_csv(tmp_path / "t.csv", index=False)
+    long_table(items=2, days=3).replace({"sku": {"sku0": "007", "sku1": "7"}}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
     assert read_panel(tmp_path / "t.csv", DAILY).item_ids == ("007", "7")
 
 
@@ -222,7 +250,9 @@ def test_the_window_ahead_of_a_panel_holds_all_of_it_and_no_covariate_that_nobod
     np.testing.assert_array_equal(np.diff(window.time_ms_NS), 86_400_000)
     np.testing.assert_array_equal(window.known_NSK[:, :60], panel.known_NLK)
     assert np.isnan(window.known_NSK[:, 60:]).all()
-    future = pd.DataFrame({"sku": ["sku1", "other"], "day": "2024-03-01", "promo": 1, "colour": "red"})
+    future = pd.DataFrame(
+        {"sku": ["sku1", "other"], "day": "2024-03-01", "promo": 1, "colour": "red"}
+    )
     assert window_ahead(panel, 3, COLUMNS, future).known_NSK[1, 60].tolist() == [1.0, 0.0, 1.0]
 
 
@@ -230,9 +260,15 @@ def test_the_window_ahead_of_a_panel_holds_all_of_it_and_no_covariate_that_nobod
 def test_known_covariates_of_the_future_find_their_steps(frequency: str) -> None:
     days = pd.date_range("2024-01-01", periods=20, freq=frequency)
     past = pd.DataFrame({"sku": "a", "day": days[:15], "sold": 1.0, "promo": 0.0, "colour": "red"})
-    panel = read_panel(past, TableSettings(Columns("sku", "day", "sold", known=("promo", "colour")), frequency))
+    panel = read_panel(
+        past, TableSettings(Columns("sku", "day", "sold", known=("promo", "colour")), frequency)
+    )
     future = pd.DataFrame(
-        {"sku": ["a", "a", "a", "z"], "day": [*days[15:17], days[19], days[15]], "promo": [1, 2, 5, 9]}
+        {
+            "sku": ["a", "a", "a", "z"],
+            "day": [*days[15:17], days[19], days[15]],
+            "promo": [1, 2, 5, 9],
+        }
     )
     ahead = known_ahead(panel, future.assign(colour=["red", "blue", None, "red"]), COLUMNS, 5)
     np.testing.assert_equal(ahead[0, :, 0], [1.0, 2.0, np.nan, np.nan, 5.0])

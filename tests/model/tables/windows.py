@@ -10,7 +10,9 @@ from freshet.model.tables.panel import Floats, Ints, Window
 DAY_MS = 86_400_000
 
 
-def window_of(target: Floats, *, horizon: int, season_length: int = 7, length: Ints | None = None) -> Window:
+def window_of(
+    target: Floats, *, horizon: int, season_length: int = 7, length: Ints | None = None
+) -> Window:
     """A daily window without covariates."""
     N, T = target.shape
     return Window(
@@ -30,7 +32,9 @@ def window_of(target: Floats, *, horizon: int, season_length: int = 7, length: I
 
 
 def long_table(items: int = 4, days: int = 60, seed: int = 0) -> pd.DataFrame:
-    """`items` daily series with a weekly season, a promotion, a colour, visits and a price class."""
+    """`items` daily series with a weekly season, a promotion, a colour, visits and a price
+    class.
+    """
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
         {
@@ -40,7 +44,9 @@ def long_table(items: int = 4, days: int = 60, seed: int = 0) -> pd.DataFrame:
     )
     frame["promo"] = rng.integers(0, 2, len(frame))
     frame["colour"] = rng.choice(["red", "green"], len(frame))
-    frame["sold"] = rng.poisson(5 + 3 * (frame.day.dt.dayofweek == 5) + 4 * frame.promo).astype(float)
+    frame["sold"] = rng.poisson(5 + 3 * (frame.day.dt.dayofweek == 5) + 4 * frame.promo).astype(
+        float
+    )
     frame["visits"] = frame.sold * 10 + 1
     frame["price"] = frame.sku.str[-1].astype(float)
     frame["name"] = "thing " + frame.sku

@@ -24,7 +24,9 @@ def test_merged_weights_forecast_what_the_adapted_network_did(tiny_network, draw
     finish = lora.attach(adapted)
     with torch.no_grad():
         base = tiny_network(*batch.arguments()).z_BHQ
-        torch.testing.assert_close(adapted(*batch.arguments()).z_BHQ, base)  # The additions start at zero.
+        torch.testing.assert_close(
+            adapted(*batch.arguments()).z_BHQ, base
+        )  # The additions start at zero.
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.1)
@@ -46,13 +48,17 @@ def test_it_learns_and_changes_the_matrices_alone(tiny_network, drawn) -> None:
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert "layers.0.attention.qkv.weight" in moved and "layers.1.down.weight" in moved
     assert {name.split(".")[-2] for name in moved} <= set(lora.MATRICES)
-    assert all(torch.equal(value, before[name]) for name, value in tiny_network.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in tiny_network.state_dict().items()
+    )
     assert all(parameter.requires_grad for parameter in result.network.parameters())
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_network, drawn) -> None:
     first, second = (
-        fine_tune(tiny_network, lambda generator: drawn, settings=replace(SETTINGS, steps=2)).network.state_dict()
+        fine_tune(
+            tiny_network, lambda generator: drawn, settings=replace(SETTINGS, steps=2)
+        ).network.state_dict()
         for _ in range(2)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -69,7 +75,10 @@ def test_the_network_can_be_exported(tiny_network, drawn) -> None:
     batch, _ = drawn
     program = torch.export.export(tiny_network, batch.arguments())
     with torch.no_grad():
-        found, expected = program.module()(*batch.arguments())[0], tiny_network(*batch.arguments()).z_BHQ
+        found, expected = (
+            program.module()(*batch.arguments())[0],
+            tiny_network(*batch.arguments()).z_BHQ,
+        )
     torch.testing.assert_close(found, expected)
 
 
@@ -77,6 +86,7 @@ def test_the_network_can_be_exported(tiny_network, drawn) -> None:
 def test_the_network_can_be_compiled(tiny_network, drawn) -> None:
     batch, _ = drawn
     with torch.no_grad():
-        # Tracing is what may fail; the code that a backend makes of it needs a compiler that not every machine has.
+        # Tracing is what may fail; the code that a backend makes of it needs a compiler that not
+        # every machine has.
         found = torch.compile(tiny_network, backend="eager")(*batch.arguments()).z_BHQ
         torch.testing.assert_close(found, tiny_network(*batch.arguments()).z_BHQ)

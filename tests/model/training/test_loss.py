@@ -14,7 +14,10 @@ LEVELS = torch.tensor([0.1, 0.5, 0.9])
 def test_gradient_descent_on_it_finds_the_empirical_quantiles() -> None:
     target = torch.linspace(0.0, 100.0, 1001)[:, None]
     quantiles = torch.tensor([10.0, 50.0, 90.0])
-    losses = [pinball_loss((quantiles + shift).expand(1001, 1, 3), target, LEVELS).item() for shift in (-5.0, 0.0, 5.0)]
+    losses = [
+        pinball_loss((quantiles + shift).expand(1001, 1, 3), target, LEVELS).item()
+        for shift in (-5.0, 0.0, 5.0)
+    ]
     assert losses[1] < min(losses[0], losses[2])
 
 

@@ -30,14 +30,22 @@ HOUR_MS = 3_600_000
 def run_settings(tmp_path: Path, monkeypatch, tiny_config) -> pretrain.PretrainSettings:
     monkeypatch.setattr(FreshetConfig, "edge", classmethod(lambda cls: tiny_config))
     return pretrain.PretrainSettings(
-        tmp_path / "run", size="edge", device="cpu", steps=8, batch_size=16, warmup_steps=2, report_every_steps=4
+        tmp_path / "run",
+        size="edge",
+        device="cpu",
+        steps=8,
+        batch_size=16,
+        warmup_steps=2,
+        report_every_steps=4,
     )
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_batch_is_valid_and_depends_on_the_seed_alone(seed: int) -> None:
     def draw() -> tuple[object, torch.Tensor]:
-        return mixture.sample(torch.Generator().manual_seed(seed), 32, context_length=128, prediction_length=32)
+        return mixture.sample(
+            torch.Generator().manual_seed(seed), 32, context_length=128, prediction_length=32
+        )
 
     (batch, actual), (_, again) = draw(), draw()
     batch.validate()
@@ -65,7 +73,9 @@ def test_promotions_that_are_known_raise_the_sales_and_views_lead() -> None:
     assert lift[rows].median() > 1.2
 
 
-@pytest.mark.parametrize(("make", "share"), mixture.GENERIC, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("make", "share"), mixture.GENERIC, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_generic_series_are_finite_varied_and_not_negative(make, share) -> None:
     values = make(Draw(torch.Generator().manual_seed(3), 64), 200, HOUR_MS)
     assert values.shape == (64, 200)
@@ -109,7 +119,9 @@ def test_a_killed_run_continues_to_the_same_weights(run_settings) -> None:
 
 def test_it_reports_learns_and_stops_at_the_wall_limit(run_settings) -> None:
     pretrain.pretrain(run_settings)
-    log = [json.loads(line) for line in (run_settings.output / "log.jsonl").read_text().splitlines()]
+    log = [
+        json.loads(line) for line in (run_settings.output / "log.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in log] == [4, 8]
     assert log[1]["held_out_loss"] < log[0]["held_out_loss"]
     assert math.isfinite(log[1]["held_out_skill"])
@@ -126,12 +138,21 @@ def test_tensorboard_gets_the_scalars_of_each_report(run_settings) -> None:
     with board(run_settings.output) as write:
         for step in (4, 8):
             write(
-                {"step": step, "loss": 0.5 / step, "held_out_loss": 0.2, "held_out_skill": 0.1, "learning_rate": 1e-3}
+                {
+                    "step": step,
+                    "loss": 0.5 / step,
+                    "held_out_loss": 0.2,
+                    "held_out_skill": 0.1,
+                    "learning_rate": 1e-3,
+                }
             )
     events = EventAccumulator(str(run_settings.output))
     events.Reload()
     assert sorted(events.Tags()["scalars"]) == sorted(SCALARS)
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(4, 0.125), (8, 0.0625)]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        (4, 0.125),
+        (8, 0.0625),
+    ]
 
 
 def test_without_tensorboard_nothing_is_written(run_settings, monkeypatch) -> None:
@@ -148,7 +169,9 @@ def test_a_terminal_sees_steps_loss_and_skill_and_a_file_nothing() -> None:
             bar.advanced(10, torch.tensor(0.1234))
             bar.reported({"held_out_skill": 0.25})
         shown = screen.getvalue()
-        assert [word in shown for word in ("10/10", "loss 0.1234", "held-out skill 0.250")] == [terminal] * 3
+        assert [word in shown for word in ("10/10", "loss 0.1234", "held-out skill 0.250")] == [
+            terminal
+        ] * 3
         assert bool(shown.strip()) == terminal
 
 
@@ -162,9 +185,23 @@ def test_every_step_is_told_to_whoever_watches(run_settings) -> None:
 def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
     asked: list[pretrain.PretrainSettings] = []
     monkeypatch.setattr(pretrain, "pretrain", asked.append)
-    options = "--size edge --steps 7 --batch-size 16 --threads 2 --minutes 0.5 --seed 3 --device cpu"
-    done = CliRunner().invoke(app, ["pretrain", "-o", str(tmp_path), *options.split()], catch_exceptions=False)
+    options = (
+        "--size edge --steps 7 --batch-size 16 --threads 2 --minutes 0.5 --seed 3 --device cpu"
+    )
+    done = CliRunner().invoke(
+        app, ["pretrain", "-o", str(tmp_path), *options.split()], catch_exceptions=False
+    )
     assert done.exit_code == 0
-    wanted = {"size": "edge", "steps": 7, "batch_size": 16, "threads": 2, "minutes": 0.5, "seed": 3, "device": "cpu"}
+    wanted = {
+        "size": "edge",
+        "steps": 7,
+        "batch_size": 16,
+        "threads": 2,
+        "minutes": 0.5,
+        "seed": 3,
+        "device": "cpu",
+    }
     assert asked == [pretrain.PretrainSettings(tmp_path, **wanted)]
-    assert CliRunner().invoke(app, ["pretrain", "-o", str(tmp_path), "--size", "huge"]).exit_code == 2
+    assert (
+        CliRunner().invoke(app, ["pretrain", "-o", str(tmp_path), "--size", "huge"]).exit_code == 2
+    )

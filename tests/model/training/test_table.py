@@ -28,7 +28,8 @@ SETTINGS = FineTuneSettings(steps=4, learning_rate=2e-3, warmup_steps=1, check_e
 
 @pytest.fixture
 def base(tiny_network, tmp_path: Path) -> Path:
-    # The tiny network is far from any good; halfway to silence there is something left to learn, quickly.
+    # The tiny network is far from any good; halfway to silence there is something left to learn,
+    # quickly.
     with torch.no_grad():
         for parameter in tiny_network.head.parameters():
             parameter.mul_(0.5)
@@ -42,7 +43,12 @@ def sales(days: int = 120, items: int = 4) -> pd.DataFrame:
     day = pd.date_range("2024-01-01", periods=days)
     parts = [
         pd.DataFrame(
-            {"sku": f"sku{item}", "day": day, "sold": rng.poisson(10 + 10 * promo).astype(float), "promo": promo}
+            {
+                "sku": f"sku{item}",
+                "day": day,
+                "sold": rng.poisson(10 + 10 * promo).astype(float),
+                "promo": promo,
+            }
         )
         for item in range(items)
     ]
@@ -54,11 +60,13 @@ def arguments(table: Path, base: Path, *others: str) -> list[str]:
     return [*f"train {columns} --prediction-length 7 --steps 4 --base {base}".split(), *others]
 
 
-# The command ------------------------------------------------------------------------------------------------
+# The command --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tune", ["full", "top", "lora"])
-def test_it_writes_weights_that_load_and_are_better_on_the_hold_out(tmp_path: Path, base: Path, tune: str) -> None:
+def test_it_writes_weights_that_load_and_are_better_on_the_hold_out(
+    tmp_path: Path, base: Path, tune: str
+) -> None:
     if tune == "lora":
         pytest.importorskip("peft", reason="peft comes with freshet[train]")
     sales().to_csv(tmp_path / "sales.csv", index=False)
@@ -74,7 +82,9 @@ def test_it_writes_weights_that_load_and_are_better_on_the_hold_out(tmp_path: Pa
     moved = {
         name.split(".")[0]
         for (name, value), old in zip(
-            verified.network.named_parameters(), verify_weights(base).network.parameters(), strict=True
+            verified.network.named_parameters(),
+            verify_weights(base).network.parameters(),
+            strict=True,
         )
         if not torch.equal(value, old)
     }
@@ -94,13 +104,20 @@ def test_it_tells_what_it_did_and_the_card_says_from_what(tmp_path: Path, base: 
     assert "8 steps on 4 series" in done.stdout
     assert "hold-out loss" in done.stdout and "factor" in done.stdout
     card = (output / "README.md").read_text()
-    for fact in ("data: sales.csv", "num_seeds: 2", "tune: full", "known: promo", "frequency: D", "(taken)"):
+    for fact in (
+        "data: sales.csv",
+        "num_seeds: 2",
+        "tune: full",
+        "known: promo",
+        "frequency: D",
+        "(taken)",
+    ):
         assert fact in card
     assert str(tmp_path) not in card
     assert card.count("\n| 0") + card.count("\n| 1") == 5
 
 
-# The table --------------------------------------------------------------------------------------------------
+# The table ----------------------------------------------------------------------------------------
 
 
 def test_rows_that_lie_ahead_teach_nothing(tmp_path: Path, base: Path) -> None:
@@ -123,7 +140,9 @@ def test_what_does_not_help_is_not_taken(tmp_path: Path, base: Path) -> None:
     assert found.sha256 == verify_weights(base).sha256
 
 
-def test_the_loss_told_is_that_of_the_weights_as_written(tmp_path: Path, base: Path, monkeypatch) -> None:
+def test_the_loss_told_is_that_of_the_weights_as_written(
+    tmp_path: Path, base: Path, monkeypatch
+) -> None:
     def write_the_base(network, directory: Path, *, card: str) -> str:
         return save_weights(verify_weights(base).network, directory, card=card)
 
@@ -138,5 +157,12 @@ def test_tables_too_short_to_learn_from_are_refused(tmp_path: Path, base: Path, 
     with pytest.raises(InvalidInputError, match="no series is long enough"):
         train(sales(days), TABLE, 7, settings=SETTINGS, output=tmp_path / "tuned", base=base)
     with pytest.raises(InvalidInputError, match="no target at all"):
-        train(sales().assign(sold=np.nan), TABLE, 7, settings=SETTINGS, output=tmp_path / "tuned", base=base)
+        train(
+            sales().assign(sold=np.nan),
+            TABLE,
+            7,
+            settings=SETTINGS,
+            output=tmp_path / "tuned",
+            base=base,
+        )
     assert not (tmp_path / "tuned").exists()

@@ -11,7 +11,13 @@ import torch
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
 from freshet.model.text import NUM_STATIC
-from freshet.model.training.train import FineTuneSettings, average, fine_tune, held_out_loss, interpolate
+from freshet.model.training.train import (
+    FineTuneSettings,
+    average,
+    fine_tune,
+    held_out_loss,
+    interpolate,
+)
 from freshet.stream.errors import InvalidInputError
 
 SETTINGS = FineTuneSettings(steps=12, learning_rate=3e-3, warmup_steps=2, seed=3)
@@ -65,10 +71,14 @@ def test_chunks_give_the_same_step_as_one_batch(tiny_network) -> None:
 
 
 def test_top_changes_the_head_and_the_last_layer_only(tiny_network) -> None:
-    tuned = fine_tune(tiny_network, sampler, settings=replace(SETTINGS, steps=2, tune="top")).network
+    tuned = fine_tune(
+        tiny_network, sampler, settings=replace(SETTINGS, steps=2, tune="top")
+    ).network
     moved = {
         name
-        for (name, value), base in zip(tuned.named_parameters(), tiny_network.parameters(), strict=True)
+        for (name, value), base in zip(
+            tuned.named_parameters(), tiny_network.parameters(), strict=True
+        )
         if not torch.equal(value, base)
     }
     assert {name.split(".")[0] for name in moved} <= {"layers", "head", "final_norm"}
@@ -115,7 +125,9 @@ def test_training_stops_when_the_hold_out_gets_no_better_and_keeps_the_best(tiny
 
 def test_a_look_at_a_hold_out_changes_nothing_while_it_gets_better(tiny_network) -> None:
     falling = iter(range(100, 0, -1))
-    watched = fine_tune(tiny_network, sampler, settings=SETTINGS, evaluate=lambda network: float(next(falling)))
+    watched = fine_tune(
+        tiny_network, sampler, settings=SETTINGS, evaluate=lambda network: float(next(falling))
+    )
     plain = fine_tune(tiny_network, sampler, settings=SETTINGS)
     assert same(parameters(watched.network), parameters(plain.network))
 
@@ -125,7 +137,9 @@ def test_several_seeds_give_the_mean_of_their_weights(tiny_network) -> None:
     both = fine_tune(tiny_network, sampler, settings=replace(short, num_seeds=2))
     runs = [fine_tune(tiny_network, sampler, settings=replace(short, seed=seed)) for seed in (3, 4)]
     assert both.losses == runs[0].losses + runs[1].losses
-    expected = [(a + b) / 2 for a, b in zip(*(parameters(run.network) for run in runs), strict=True)]
+    expected = [
+        (a + b) / 2 for a, b in zip(*(parameters(run.network) for run in runs), strict=True)
+    ]
     for found, mean in zip(parameters(both.network), expected, strict=True):
         torch.testing.assert_close(found, mean)
     assert same(parameters(average([runs[0].network])), parameters(runs[0].network))
@@ -133,10 +147,13 @@ def test_several_seeds_give_the_mean_of_their_weights(tiny_network) -> None:
 
 def test_dropout_acts_while_training_only(tiny_network) -> None:
     plain, dropped = (
-        fine_tune(tiny_network, sampler, settings=replace(SETTINGS, steps=2, dropout=share)) for share in (0.0, 0.5)
+        fine_tune(tiny_network, sampler, settings=replace(SETTINGS, steps=2, dropout=share))
+        for share in (0.0, 0.5)
     )
     assert plain.losses != dropped.losses
-    assert {module.p for module in dropped.network.modules() if type(module) is torch.nn.Dropout} == {0.0}
+    assert {
+        module.p for module in dropped.network.modules() if type(module) is torch.nn.Dropout
+    } == {0.0}
 
 
 def test_mixed_precision_learns_in_float32_weights(tiny_network) -> None:

@@ -1,4 +1,6 @@
-"""The network as a model of windows: sane on odd ones, and fine-tuned without looking at what it is judged by."""
+"""The network as a model of windows: sane on odd ones, and fine-tuned without looking at what it is
+judged by.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,11 @@ def forecaster(tiny_network) -> Forecaster:
 )
 def test_odd_windows_get_sane_forecasts(target: Floats, forecaster: Forecaster) -> None:
     window = window_of(target, horizon=HORIZON)
-    for changed in (window, with_flag(window, np.full(1, np.nan)), with_flag(window, np.arange(1.0) + 1.0)):
+    for changed in (
+        window,
+        with_flag(window, np.full(1, np.nan)),
+        with_flag(window, np.arange(1.0) + 1.0),
+    ):
         assert sane(forecast(forecaster, dress(changed), HORIZON, LEVELS), changed)
 
 
@@ -80,20 +86,30 @@ def test_a_horizon_beyond_the_networks_reach_comes_piece_by_piece(forecaster: Fo
 def test_a_rows_forecast_does_not_hang_on_the_others(forecaster: Forecaster) -> None:
     dressed = dress(window_of(counts(), horizon=HORIZON))
     together_NHQ = forecast(forecaster, dressed, HORIZON, LEVELS)
-    alone = {name: getattr(dressed, name)[2:3] for name in Dressed.__slots__ if name != "resolution_ms"}
-    assert np.allclose(forecast(forecaster, replace(dressed, **alone), HORIZON, LEVELS)[0], together_NHQ[2], rtol=1e-4)
+    alone = {
+        name: getattr(dressed, name)[2:3] for name in Dressed.__slots__ if name != "resolution_ms"
+    }
+    assert np.allclose(
+        forecast(forecaster, replace(dressed, **alone), HORIZON, LEVELS)[0],
+        together_NHQ[2],
+        rtol=1e-4,
+    )
 
 
 def test_forecasts_of_small_amounts_come_back_in_their_own_size(forecaster: Forecaster) -> None:
     amounts = counts(2) * 0.01
     amounts_NHQ = forecast(forecaster, dress(window_of(amounts, horizon=HORIZON)), HORIZON, LEVELS)
     brought = 100.0 / amounts.mean(1, keepdims=True)
-    scaled_NHQ = forecast(forecaster, dress(window_of(amounts * brought, horizon=HORIZON)), HORIZON, LEVELS)
+    scaled_NHQ = forecast(
+        forecaster, dress(window_of(amounts * brought, horizon=HORIZON)), HORIZON, LEVELS
+    )
     assert np.allclose(amounts_NHQ, scaled_NHQ / brought[..., None], rtol=1e-3, atol=1e-6)
 
 
 def test_closed_steps_are_forecast_as_nothing(forecaster: Forecaster) -> None:
-    window = window_of(np.where(np.arange(140) % 7 == 3, 0.0, 6.0) * np.ones((3, 1)), horizon=HORIZON)
+    window = window_of(
+        np.where(np.arange(140) % 7 == 3, 0.0, 6.0) * np.ones((3, 1)), horizon=HORIZON
+    )
     quantiles_NHQ = forecast(forecaster, dress(window), HORIZON, LEVELS)
     closed = np.arange(140, 154) % 7 == 3
     assert quantiles_NHQ[:, closed].max() < 1e-5
@@ -103,7 +119,9 @@ def test_closed_steps_are_forecast_as_nothing(forecaster: Forecaster) -> None:
 def test_levels_between_the_networks_own_lie_between_its_quantiles() -> None:
     quantiles = np.array([[[1.0, 3.0, 11.0]]])
     own, asked = np.array([0.1, 0.5, 0.9]), np.array([0.01, 0.1, 0.4, 0.6, 0.9, 0.99])
-    assert at_levels(quantiles, own, asked)[0, 0].tolist() == pytest.approx([1.0, 1.0, 2.5, 5.0, 11.0, 11.0])
+    assert at_levels(quantiles, own, asked)[0, 0].tolist() == pytest.approx(
+        [1.0, 1.0, 2.5, 5.0, 11.0, 11.0]
+    )
 
 
 def test_the_networks_own_levels_come_through_unchanged(forecaster: Forecaster) -> None:
@@ -137,7 +155,9 @@ def test_training_windows_never_hold_anything_of_the_hold_out(value: float) -> N
         assert actual_BH.isfinite().any(1).all()
 
 
-def test_the_tuned_weights_do_not_depend_on_the_hold_out_but_the_factor_does(tiny_network, monkeypatch) -> None:
+def test_the_tuned_weights_do_not_depend_on_the_hold_out_but_the_factor_does(
+    tiny_network, monkeypatch
+) -> None:
     dressed = dress(window_of(counts(), horizon=HORIZON))
     monkeypatch.setattr(tuned, "FACTORS", (1.0,))
     one = tune(tiny_network, dressed, HORIZON, settings=SETTINGS)
@@ -167,7 +187,9 @@ def test_dates_move_by_whole_weeks_so_that_weekdays_stay() -> None:
 
 
 def test_the_factor_with_the_least_loss_on_the_hold_out_is_taken(tiny_network) -> None:
-    result = tune(tiny_network, dress(window_of(counts(), horizon=HORIZON)), HORIZON, settings=SETTINGS)
+    result = tune(
+        tiny_network, dress(window_of(counts(), horizon=HORIZON)), HORIZON, settings=SETTINGS
+    )
     assert set(result.held_out) == set(tuned.FACTORS)
     assert result.held_out[result.factor] == min(result.held_out.values())
 
@@ -184,7 +206,9 @@ def test_only_series_with_enough_past_teach() -> None:
     target = counts(3)
     target[1, :-20] = np.nan
     target[2] = np.nan
-    assert PastWindows(dress(window_of(target, horizon=HORIZON)), HORIZON, CONFIG).rows.tolist() == [0]
+    assert PastWindows(
+        dress(window_of(target, horizon=HORIZON)), HORIZON, CONFIG
+    ).rows.tolist() == [0]
 
 
 def test_a_model_that_is_not_to_be_tuned_keeps_its_weights(forecaster: Forecaster) -> None:
@@ -204,4 +228,6 @@ def test_fitting_twice_starts_from_the_base_each_time(forecaster: Forecaster) ->
     once_NHQ = model.predict(window, LEVELS)
     model.fit(window)
     assert np.array_equal(model.predict(window, LEVELS), once_NHQ)
-    assert all(torch.equal(a, b) for a, b in zip(before, forecaster.network.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, forecaster.network.parameters(), strict=True)
+    )

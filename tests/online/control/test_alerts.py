@@ -1,4 +1,6 @@
-"""Alerts fire, change and end once each, under one fingerprint, however often records come again."""
+"""Alerts fire, change and end once each, under one fingerprint, however often records come
+again.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.online.control import alerts
-from freshet.online.control.alerts import AlertBook, Signal, drift_signal, flash_sale_signal, model_signals
+from freshet.online.control.alerts import (
+    AlertBook,
+    Signal,
+    drift_signal,
+    flash_sale_signal,
+    model_signals,
+)
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion
 
 
@@ -53,7 +61,9 @@ def test_a_drift_fires_is_updated_and_resolved_under_one_fingerprint() -> None:
 
 
 def test_nothing_is_said_where_nothing_changed() -> None:
-    assert states(feed(AlertBook(), drift("drift", 10), drift("drift", 10), drift("drift", 12))) == ["firing"]
+    assert states(
+        feed(AlertBook(), drift("drift", 10), drift("drift", 10), drift("drift", 12))
+    ) == ["firing"]
     assert feed(AlertBook(), drift("stable", 10)) == []
 
 
@@ -73,8 +83,16 @@ def test_an_alert_that_comes_back_fires_again_with_the_same_fingerprint() -> Non
 
 
 @given(st.lists(st.integers(0, 4), max_size=15))
-def test_a_book_restored_from_its_topic_says_nothing_to_redelivered_signals(again: list[int]) -> None:
-    signals = [drift("warning", 10), drift("drift", 20), drift("stable", 30), drift("drift", 40), drift("stable", 50)]
+def test_a_book_restored_from_its_topic_says_nothing_to_redelivered_signals(
+    again: list[int],
+) -> None:
+    signals = [
+        drift("warning", 10),
+        drift("drift", 20),
+        drift("stable", 30),
+        drift("drift", 40),
+        drift("stable", 50),
+    ]
     book = AlertBook()
     topic = feed(book, *signals)
     restored = AlertBook()
@@ -94,7 +112,11 @@ def event(kind: Any, at_ms: int) -> ModelEvent:
 
 def test_a_rollback_fires_and_a_confirmed_promotion_ends_it() -> None:
     book = AlertBook()
-    signals = [signal for e in (event("rolled_back", 5), event("confirmed", 9)) for signal in model_signals(e)]
+    signals = [
+        signal
+        for e in (event("rolled_back", 5), event("confirmed", 9))
+        for signal in model_signals(e)
+    ]
     made = feed(book, *signals)
     assert states(made) == ["firing", "resolved"]
     assert (made[0].data.severity, made[0].data.description) == ("critical", "because")
@@ -102,8 +124,12 @@ def test_a_rollback_fires_and_a_confirmed_promotion_ends_it() -> None:
 
 
 def test_a_flash_sale_is_an_alert_while_it_runs() -> None:
-    sale = Promotion(promotion_id="p", starts_at=100, ends_at=200, discount=0.3, kind="flash_sale", sku="s1")
-    made = feed(AlertBook(), *(flash_sale_signal(sale, 100, 200, now) for now in (50, 100, 150, 200, 250)))
+    sale = Promotion(
+        promotion_id="p", starts_at=100, ends_at=200, discount=0.3, kind="flash_sale", sku="s1"
+    )
+    made = feed(
+        AlertBook(), *(flash_sale_signal(sale, 100, 200, now) for now in (50, 100, 150, 200, 250))
+    )
     assert states(made) == ["firing", "resolved"]
     assert made[0].data.description.startswith("30% off s1")
 

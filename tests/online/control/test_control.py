@@ -41,7 +41,16 @@ def drift(state: Any = "drift", at: int = 10) -> bytes:
 
 
 def sale(kind: str = "flash_sale") -> bytes:
-    return encode(Promotion(promotion_id="p", starts_at=10 * HOUR, ends_at=12 * HOUR, discount=0.5, kind=kind, sku="s"))
+    return encode(
+        Promotion(
+            promotion_id="p",
+            starts_at=10 * HOUR,
+            ends_at=12 * HOUR,
+            discount=0.5,
+            kind=kind,
+            sku="s",
+        )
+    )
 
 
 def step(state: Controller, topic: str, value: bytes) -> list[Output]:
@@ -59,7 +68,10 @@ def tick(state: Controller, hour: int) -> list[Output]:
 def test_a_drift_gives_one_alert_and_one_request() -> None:
     state = controller()
     (alert,) = step(state, TOPICS.drift, drift())
-    assert (alert.topic, alert.key) == (TOPICS.alerts, alert.record.subject if isinstance(alert.record, Alert) else "")
+    assert (alert.topic, alert.key) == (
+        TOPICS.alerts,
+        alert.record.subject if isinstance(alert.record, Alert) else "",
+    )
     (request,) = tick(state, 10)
     assert isinstance(request.record, RetrainRequest)
     assert (request.topic, request.key) == (TOPICS.retrain, request.record.request_id)
@@ -70,7 +82,9 @@ def test_what_was_not_published_is_given_again() -> None:
     state = controller()
     first = state.take(TOPICS.drift, b"k", drift(), 0)
     assert state.take(TOPICS.drift, b"k", drift(), 0) == first
-    assert [output.key for output in state.tick(10 * HOUR)] == [output.key for output in state.tick(10 * HOUR)]
+    assert [output.key for output in state.tick(10 * HOUR)] == [
+        output.key for output in state.tick(10 * HOUR)
+    ]
 
 
 def test_a_controller_fed_from_its_own_topics_says_nothing_again() -> None:
@@ -85,7 +99,10 @@ def test_a_flash_sale_fires_while_it_runs_and_a_coupon_does_not() -> None:
     state = controller()
     assert step(state, TOPICS.promotions, sale()) == []
     said = [(hour, output.record) for hour in range(9, 14) for output in tick(state, hour)]
-    assert [(hour, r.data.state) for hour, r in said if isinstance(r, Alert)] == [(10, "firing"), (12, "resolved")]
+    assert [(hour, r.data.state) for hour, r in said if isinstance(r, Alert)] == [
+        (10, "firing"),
+        (12, "resolved"),
+    ]
     assert {r.type for _, r in said if isinstance(r, Alert)} == {FLASH_SALE_TYPE}
     coupon = controller()
     step(coupon, TOPICS.promotions, sale("coupon"))
@@ -98,13 +115,17 @@ def test_a_rolled_back_model_is_an_alert_until_the_next_is_confirmed() -> None:
     (fired,) = step(state, TOPICS.models, encode(bad))
     assert isinstance(fired.record, Alert)
     assert fired.record.data.severity == "critical"
-    (over,) = step(state, TOPICS.models, encode(ModelEvent(kind="confirmed", version="v2", at_ms=9)))
+    (over,) = step(
+        state, TOPICS.models, encode(ModelEvent(kind="confirmed", version="v2", at_ms=9))
+    )
     assert isinstance(over.record, Alert)
     assert over.record.data.state == "resolved"
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"{}", b"[1]", b"\xff", b'{"kind": 3}'])
-@pytest.mark.parametrize("topic", [TOPICS.drift, TOPICS.models, TOPICS.retrain, TOPICS.promotions, TOPICS.alerts])
+@pytest.mark.parametrize(
+    "topic", [TOPICS.drift, TOPICS.models, TOPICS.retrain, TOPICS.promotions, TOPICS.alerts]
+)
 def test_a_broken_record_is_refused(topic: str, value: bytes) -> None:
     from freshet.online.control.process import UNUSABLE
 
@@ -125,7 +146,10 @@ def test_a_promotion_that_ends_before_it_starts_is_refused() -> None:
 def test_settings_become_credentials() -> None:
     assert credentials(KafkaSettings()) is None
     secured = KafkaSettings(
-        security_protocol="SASL_PLAINTEXT", sasl_mechanism="SCRAM-SHA-512", sasl_username="u", sasl_password="p"
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username="u",
+        sasl_password="p",
     )
     found = credentials(secured)
     assert (found.username, found.password, found.mechanism.value) == ("u", "p", "SCRAM-SHA-512")

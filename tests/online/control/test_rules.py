@@ -15,7 +15,9 @@ from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 HOUR = 3_600_000
 
 
-def alert(segment: str = "shoes", state: Any = "drift", at: int = 10, alert_id: str = "") -> DriftAlert:
+def alert(
+    segment: str = "shoes", state: Any = "drift", at: int = 10, alert_id: str = ""
+) -> DriftAlert:
     return DriftAlert(
         alert_id=alert_id or f"{segment}-{at}",
         segment=segment,
@@ -51,7 +53,11 @@ def test_a_drift_asks_once_there_is_data_enough_since_its_onset() -> None:
     state.observe_drift(alert(at=10))
     assert state.due(11 * HOUR) is None
     request = asked(state, 12)
-    assert (request.reason, request.segments, request.alert_ids) == ("drift", ["shoes"], ["shoes-10"])
+    assert (request.reason, request.segments, request.alert_ids) == (
+        "drift",
+        ["shoes"],
+        ["shoes-10"],
+    )
 
 
 def test_a_warning_asks_for_nothing_and_a_drift_that_is_over_neither() -> None:
@@ -121,7 +127,9 @@ def test_the_schedule_asks_once_a_slot_and_does_not_make_up_for_the_past() -> No
 
 def test_a_rollback_by_hand_neither_blocks_nor_cools_down() -> None:
     state = rules()
-    state.observe_request(RetrainRequest(request_id="r", requested_at_ms=11 * HOUR, reason="rollback"))
+    state.observe_request(
+        RetrainRequest(request_id="r", requested_at_ms=11 * HOUR, reason="rollback")
+    )
     state.observe_drift(alert())
     assert state.due(12 * HOUR) is not None
 
@@ -139,7 +147,9 @@ def test_redelivery_leads_to_the_same_request(again: list[int], random: Any) -> 
     assert once.due(40 * HOUR) == often.due(40 * HOUR) is not None
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 30), st.booleans()), max_size=60))
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 30), st.booleans()), max_size=60)
+)
 def test_requests_keep_the_cooldown_whatever_comes(events: list[tuple[str, int, bool]]) -> None:
     state, now, times = rules(), 100, []
     for segment, hours, answered in events:

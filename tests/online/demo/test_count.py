@@ -24,7 +24,9 @@ def forecast(item: str, cutoff_ms: int, version: str = "base") -> bytes:
     )
 
 
-def score(actual: float, pinball: float, naive: float | None, *, in_stock: bool = True, step: int = 1) -> bytes:
+def score(
+    actual: float, pinball: float, naive: float | None, *, in_stock: bool = True, step: int = 1
+) -> bytes:
     line = ScoredStep(
         forecast_id="f",
         weights_version="base",
@@ -54,7 +56,12 @@ def test_coalesced_cutoffs_are_those_nobody_forecast() -> None:
     for cutoff_ms in (100, 110, 140):
         tally.count("forecasts", forecast("a", cutoff_ms))
     section = tally.forecast_section(published=3)
-    assert section == {"published": 3, "items": 1, "coalesced": 2, "latency_ms": {"p50": 30.0, "p99": 30.0}}
+    assert section == {
+        "published": 3,
+        "items": 1,
+        "coalesced": 2,
+        "latency_ms": {"p50": 30.0, "p99": 30.0},
+    }
 
 
 def test_a_redelivered_score_is_counted_once_and_a_stock_out_not_at_all() -> None:

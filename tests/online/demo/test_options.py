@@ -37,7 +37,9 @@ def test_a_taken_port_that_was_asked_for_is_an_error_and_one_that_was_not_is_avo
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match="taken"):
             dashboard_port(port, Settings())
-        settings = Settings().model_copy(update={"dashboard": Settings().dashboard.model_copy(update={"port": port})})
+        settings = Settings().model_copy(
+            update={"dashboard": Settings().dashboard.model_copy(update={"port": port})}
+        )
         assert dashboard_port(None, settings) != port
 
 

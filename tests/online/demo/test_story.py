@@ -21,6 +21,8 @@ def test_a_pause_is_told_in_a_unit_that_shows_it() -> None:
 
 
 def test_a_sale_begins_and_ends() -> None:
-    sale = Promotion(promotion_id="p", starts_at=0, ends_at=1, discount=0.3, kind="flash_sale", category="toys")
+    sale = Promotion(
+        promotion_id="p", starts_at=0, ends_at=1, discount=0.3, kind="flash_sale", category="toys"
+    )
     assert story.of_promotion(sale, started=True) == "a flash sale on all of toys starts, 30% off"
     assert story.of_promotion(sale, started=False) == "a flash sale on all of toys is over"

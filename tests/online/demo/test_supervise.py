@@ -66,7 +66,9 @@ def test_a_killed_child_starts_again_after_its_back_off(
     assert not child.running
 
 
-def test_a_child_that_keeps_dying_ends_the_demo_with_its_last_words(supervisor: Supervisor, clock: FakeTime) -> None:
+def test_a_child_that_keeps_dying_ends_the_demo_with_its_last_words(
+    supervisor: Supervisor, clock: FakeTime
+) -> None:
     child = Service("broken", [sys.executable, "-c", "raise SystemExit('no such table')"])
     supervisor.start(child)
 

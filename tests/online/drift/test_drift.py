@@ -1,8 +1,10 @@
-"""Drift is found within hours, and calm weeks stay calm: measured on a synthetic shop with an imperfect forecaster.
+"""Drift is found within hours, and calm weeks stay calm: measured on a synthetic shop with an
+imperfect forecaster.
 
-The shop has 8 categories of 15 items, a day profile, busier weekends, over-dispersed counts, and slow wandering of the
-whole shop, each category and each item that no forecaster can foresee. The forecaster knows the profile with errors,
-learns the level from the last days, and is biased and wrongly sure of itself, as real ones are.
+The shop has 8 categories of 15 items, a day profile, busier weekends, over-dispersed counts, and
+slow wandering of the whole shop, each category and each item that no forecaster can foresee. The
+forecaster knows the profile with errors, learns the level from the last days, and is biased and
+wrongly sure of itself, as real ones are.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class Change:
 
 
 def gamma_quantiles(mean_I: Floats, dispersion_I: Floats) -> Floats:
-    """Wilson and Hilferty's approximation for a gamma distribution of a count's mean and variance."""
+    """Wilson and Hilferty's approximation for a gamma distribution of a count's mean and
+    variance.
+    """
     variance_I = mean_I + dispersion_I * mean_I**2
     shape_I1, scale_I1 = (mean_I**2 / variance_I)[:, None], (variance_I / mean_I)[:, None]
     cube = 1 - 1 / (9 * shape_I1) + LEVEL_SCORES_Q / (3 * np.sqrt(shape_I1))
@@ -74,13 +78,17 @@ class SyntheticShop:
         weekend = np.isin(hours // 24 % 7, [5, 6])
         known = level * day[:, hours % 24]
         true = known * (1 + 0.2 * weekend) * wander(rng, 1, len(hours), self.wandering)
-        true *= wander(rng, 8, len(hours), self.wandering)[self.category] * wander(rng, 120, len(hours), 0.08)
+        true *= wander(rng, 8, len(hours), self.wandering)[self.category] * wander(
+            rng, 120, len(hours), 0.08
+        )
         if self.change is not None:
             self._apply(true, self.change)
         shape = 1 / self.dispersion[:, None]
         self.units = rng.poisson(true * rng.gamma(shape, 1 / shape, true.shape)).astype(float)
         errors = np.exp(rng.normal(0, 0.1, (8, 24)))[self.category][:, hours % 24]
-        self.known = known * errors * (1 + 0.15 * weekend) * np.exp(rng.normal(0, 0.1, 120))[:, None]
+        self.known = (
+            known * errors * (1 + 0.15 * weekend) * np.exp(rng.normal(0, 0.1, 120))[:, None]
+        )
         self.believed = self.dispersion * np.exp(rng.normal(0, 0.3, 120)) + 0.01
         self.factor = self._learnt_level()
 
@@ -107,17 +115,34 @@ class SyntheticShop:
         for step in STEPS:
             cutoff = bucket - step + 1
             version = next(
-                name for since, name in reversed(self.versions) if cutoff >= since + WARM_UP_HOURS or not since
+                name
+                for since, name in reversed(self.versions)
+                if cutoff >= since + WARM_UP_HOURS or not since
             )
-            quantiles = gamma_quantiles(self.known[:, bucket] * self.factor[:, cutoff], self.believed)
+            quantiles = gamma_quantiles(
+                self.known[:, bucket] * self.factor[:, cutoff], self.believed
+            )
             forecast_ids = [f"{number}:{cutoff}:{self.seed}" for number in range(120)]
-            due = Due(step, cutoff * HOUR_MS, version, WIRE_LEVELS, ids, forecast_ids, quantiles.astype(np.float32))
+            due = Due(
+                step,
+                cutoff * HOUR_MS,
+                version,
+                WIRE_LEVELS,
+                ids,
+                forecast_ids,
+                quantiles.astype(np.float32),
+            )
             judged.append((due, judge(due, self.units[:, bucket])))
         actuals = {
-            ids[row]: Actual(float(self.units[row, bucket]), True, f"c{self.category[row]}") for row in range(len(ids))
+            ids[row]: Actual(float(self.units[row, bucket]), True, f"c{self.category[row]}")
+            for row in range(len(ids))
         }
         return score_records(
-            judged, actuals, bucket_start_ms=hour * HOUR_MS, resolution_ms=HOUR_MS, scored_at_ms=hour * HOUR_MS
+            judged,
+            actuals,
+            bucket_start_ms=hour * HOUR_MS,
+            resolution_ms=HOUR_MS,
+            scored_at_ms=hour * HOUR_MS,
         )
 
 
@@ -140,9 +165,17 @@ def test_a_calm_week_of_nine_streams_raises_no_alarm(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [10, 11, 12])
-@pytest.mark.parametrize(("factor", "hour", "within"), [(2.0, 20, 8), (2.0, 48, 8), (0.5, 48, 12), (0.5, 120, 12)])
-def test_a_doubled_or_halved_category_is_found_within_hours(seed: int, factor: float, hour: int, within: int) -> None:
-    found = [alert for alert in shifted(seed, factor, hour) if alert.segment == "c3" and alert.state == "drift"]
+@pytest.mark.parametrize(
+    ("factor", "hour", "within"), [(2.0, 20, 8), (2.0, 48, 8), (0.5, 48, 12), (0.5, 120, 12)]
+)
+def test_a_doubled_or_halved_category_is_found_within_hours(
+    seed: int, factor: float, hour: int, within: int
+) -> None:
+    found = [
+        alert
+        for alert in shifted(seed, factor, hour)
+        if alert.segment == "c3" and alert.state == "drift"
+    ]
     first = found[0]
     assert hour <= first.detected_at_ms // HOUR_MS <= hour + within
     assert abs(first.onset_ms // HOUR_MS - hour) <= 6
@@ -197,10 +230,12 @@ def test_an_alarm_from_before_a_restart_is_ended_when_its_segment_is_quiet() -> 
     assert [(alert.alert_id, alert.state) for alert in found] == [(raised.alert_id, "stable")]
 
 
-# Evidence ----------------------------------------------------------------------------------------------------
+# Evidence -----------------------------------------------------------------------------------------
 
 
-def score(item: str, *, pit: float = 0.5, in_stock: bool = True, version: str = "base", step: int = 1) -> Score:
+def score(
+    item: str, *, pit: float = 0.5, in_stock: bool = True, version: str = "base", step: int = 1
+) -> Score:
     scored = ScoredStep(
         forecast_id=item,
         weights_version=version,
@@ -225,7 +260,12 @@ def score(item: str, *, pit: float = 0.5, in_stock: bool = True, version: str = 
 
 
 def test_stocked_out_and_promoted_items_and_other_versions_say_nothing() -> None:
-    scores = [score("a"), score("b", in_stock=False), score("c"), score("d", version="old", step=24)]
+    scores = [
+        score("a"),
+        score("b", in_stock=False),
+        score("c"),
+        score("d", version="old", step=24),
+    ]
     assert serving_version(scores) == "base"
     (items,) = items_by_segment(scores, "base", left_out={"c"}).values()
     assert len(items) == 1
@@ -240,7 +280,9 @@ def test_a_feed_that_falls_silent_is_a_data_alarm() -> None:
         level = -12.0 if silent else float(rng.normal())
         evidence = Evidence(hour * HOUR_MS, level, 0.0, 6.0, 0.0 if silent else 50.0, 50.0)
         found += detector.update(evidence)
-    assert [(alarm.kind, alarm.onset_ms // HOUR_MS) for alarm, begins in found if begins] == [("data", 40)]
+    assert [(alarm.kind, alarm.onset_ms // HOUR_MS) for alarm, begins in found if begins] == [
+        ("data", 40)
+    ]
 
 
 def test_errors_that_grow_without_a_shift_are_a_spread_alarm() -> None:
@@ -248,7 +290,14 @@ def test_errors_that_grow_without_a_shift_are_a_spread_alarm() -> None:
     rng = np.random.default_rng(0)
     found = []
     for hour in range(60):
-        evidence = Evidence(hour * HOUR_MS, float(rng.normal()), float(rng.normal()) + 5.0 * (hour >= 40), 6.0, 50, 50)
+        evidence = Evidence(
+            hour * HOUR_MS,
+            float(rng.normal()),
+            float(rng.normal()) + 5.0 * (hour >= 40),
+            6.0,
+            50,
+            50,
+        )
         found += detector.update(evidence)
     assert [alarm.kind for alarm, begins in found if begins] == ["spread"]
 
@@ -259,7 +308,9 @@ def test_a_small_lasting_shift_is_found_by_adwin_and_one_below_the_least_effect_
         rng = np.random.default_rng(3)
         found = []
         for hour in range(600):
-            evidence = Evidence(hour * HOUR_MS, float(rng.normal()) + shift * (hour >= 300), 0.0, 1.0, 50, 50)
+            evidence = Evidence(
+                hour * HOUR_MS, float(rng.normal()) + shift * (hour >= 300), 0.0, 1.0, 50, 50
+            )
             found += [alarm.detector for alarm, begins in detector.update(evidence) if begins]
         return found
 

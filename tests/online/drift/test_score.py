@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshet.model.quantiles.metrics import wql
-from freshet.online.drift.score import Actual, Due, Issued, PendingForecasts, judge, score_records, uniform
+from freshet.online.drift.score import (
+    Actual,
+    Due,
+    Issued,
+    PendingForecasts,
+    judge,
+    score_records,
+    uniform,
+)
 from freshet.stream.schemas import WIRE_LEVELS
 
 HOUR_MS = 3_600_000
@@ -18,9 +26,13 @@ STEPS = (1, 2, 4)
 ITEMS = ("a|n", "b|n", "c|n")
 
 
-def due_of(quantiles_IQ: np.ndarray, *, step: int = 1, levels: tuple[float, ...] = WIRE_LEVELS) -> Due:
+def due_of(
+    quantiles_IQ: np.ndarray, *, step: int = 1, levels: tuple[float, ...] = WIRE_LEVELS
+) -> Due:
     ids = [f"f{row}" for row in range(len(quantiles_IQ))]
-    return Due(step, 0, "v1", levels, [f"i{row}" for row in range(len(quantiles_IQ))], ids, quantiles_IQ)
+    return Due(
+        step, 0, "v1", levels, [f"i{row}" for row in range(len(quantiles_IQ))], ids, quantiles_IQ
+    )
 
 
 def issued_at(cutoff_ms: int, version: str = "v1", items: tuple[str, ...] = ITEMS) -> Issued:
@@ -29,7 +41,7 @@ def issued_at(cutoff_ms: int, version: str = "v1", items: tuple[str, ...] = ITEM
     return Issued(cutoff_ms, version, WIRE_LEVELS, list(items), ids, quantiles)
 
 
-# Judging -----------------------------------------------------------------------------------------------------
+# Judging ------------------------------------------------------------------------------------------
 
 
 def test_summed_pinball_over_summed_actuals_is_wql() -> None:
@@ -61,7 +73,9 @@ def test_an_actual_beyond_the_outer_quantiles_has_a_pit_near_the_ends() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=9, max_size=9), st.floats(0, 1e6))
-def test_judging_is_finite_and_pit_a_share_for_any_sorted_quantiles(values: list[float], actual: float) -> None:
+def test_judging_is_finite_and_pit_a_share_for_any_sorted_quantiles(
+    values: list[float], actual: float
+) -> None:
     outcome = judge(due_of(np.sort(np.array([values]), axis=1)), np.array([actual]))
     assert 0.0 <= outcome.pit_I[0] <= 1.0
     assert np.isfinite(outcome.pinball_I[0]) and np.isfinite(outcome.residual_I[0])
@@ -84,16 +98,23 @@ def test_the_random_share_of_a_pit_depends_on_forecast_and_step_alone() -> None:
 def test_a_record_holds_all_steps_of_its_item_in_order_and_unknown_actuals_are_left_out() -> None:
     quantiles = np.tile(np.linspace(1.0, 9.0, 9), (2, 1))
     pairs = [
-        (due_of(quantiles, step=step), judge(due_of(quantiles, step=step), np.array([5.0, 0.0]))) for step in (3, 1)
+        (due_of(quantiles, step=step), judge(due_of(quantiles, step=step), np.array([5.0, 0.0])))
+        for step in (3, 1)
     ]
     actuals = {"i0": Actual(5.0, False, "shoes")}
-    records = score_records(pairs, actuals, bucket_start_ms=0, resolution_ms=HOUR_MS, scored_at_ms=9)
+    records = score_records(
+        pairs, actuals, bucket_start_ms=0, resolution_ms=HOUR_MS, scored_at_ms=9
+    )
     assert [record.item_id for record in records] == ["i0"]
     assert [step.step for step in records[0].steps] == [1, 3]
-    assert records[0].in_stock is False and records[0].segment == "shoes" and records[0].steps[0].median == 5.0
+    assert (
+        records[0].in_stock is False
+        and records[0].segment == "shoes"
+        and records[0].steps[0].median == 5.0
+    )
 
 
-# Pending -----------------------------------------------------------------------------------------------------
+# Pending ------------------------------------------------------------------------------------------
 
 
 def test_a_step_is_due_once_its_bucket_has_ended_and_not_a_moment_before() -> None:
@@ -121,7 +142,9 @@ def test_the_oldest_cutoff_is_dropped_and_counted_when_too_many_wait() -> None:
 
 
 class Log:
-    """Two topics that outlive workers, and a worker that may die between any two of its acknowledged records."""
+    """Two topics that outlive workers, and a worker that may die between any two of its
+    acknowledged records.
+    """
 
     def __init__(self) -> None:
         self.forecasts: list[Issued] = []

@@ -22,7 +22,9 @@ START_MS = 20_000 * 24 * HOUR_MS
 
 
 class PastInMemory:
-    """A `History` over an array of units: items in four segments with a day of their own, newest bucket last."""
+    """A `History` over an array of units: items in four segments with a day of their own, newest
+    bucket last.
+    """
 
     resolution_ms, steps = HOUR_MS, STEPS
 
@@ -81,7 +83,12 @@ class PastInMemory:
 def small_network(seed: int = 0) -> FreshetNetwork:
     torch.manual_seed(seed)
     config = FreshetConfig(
-        width=32, num_layers=1, num_heads=2, patch_length=8, context_length=CONTEXT, prediction_length=STEPS
+        width=32,
+        num_layers=1,
+        num_heads=2,
+        patch_length=8,
+        context_length=CONTEXT,
+        prediction_length=STEPS,
     )
     network = FreshetNetwork(config)
     network.train(False)
@@ -90,7 +97,9 @@ def small_network(seed: int = 0) -> FreshetNetwork:
 
 @functools.cache
 def taught_network() -> FreshetNetwork:
-    """A network that knows the shop of `PastInMemory` as it was before the onset. Do not change it."""
+    """A network that knows the shop of `PastInMemory` as it was before the onset. Do not change
+    it.
+    """
     past = PastInMemory(400)
     draws = [Draw(START_MS + hour * HOUR_MS, np.arange(ITEMS)) for hour in range(70, 380, 4)]
     pool = build_pool(past, draws, steps=STEPS, label_end_ms=START_MS + 400 * HOUR_MS)

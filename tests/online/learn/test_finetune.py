@@ -102,7 +102,9 @@ def test_what_the_gate_sees_is_what_is_stored(tmp_path: Path) -> None:
     pool = pool_at(PastInMemory(200), range(100, 110, 5), 140)
     save_weights(network, tmp_path, card="# test\n")
     assert np.array_equal(
-        evaluate(verify_weights(tmp_path).network, pool).loss_NH, evaluate(network, pool).loss_NH, equal_nan=True
+        evaluate(verify_weights(tmp_path).network, pool).loss_NH,
+        evaluate(network, pool).loss_NH,
+        equal_nan=True,
     )
 
 
@@ -119,7 +121,14 @@ def test_training_stops_when_it_is_asked_to() -> None:
 
     pool = pool_at(PastInMemory(200), range(100, 110, 5), 140)
     with pytest.raises(Enough):
-        make_challenger(small_network(), recent=pool, replay=None, validation=pool, settings=TUNING, stopped=stopped)
+        make_challenger(
+            small_network(),
+            recent=pool,
+            replay=None,
+            validation=pool,
+            settings=TUNING,
+            stopped=stopped,
+        )
 
 
 def test_forecasts_that_are_not_finite_lose_infinity_and_are_seen() -> None:
@@ -134,7 +143,9 @@ def test_forecasts_that_are_not_finite_lose_infinity_and_are_seen() -> None:
 def test_losses_are_put_to_their_item_and_bucket() -> None:
     past = PastInMemory(200)
     pool = pool_at(past, range(100, 108, 4), end=112)
-    values = np.where(np.isfinite(pool.actual_NH.numpy()), pool.actual_NH.numpy(), np.nan).astype(np.float64)
+    values = np.where(np.isfinite(pool.actual_NH.numpy()), pool.actual_NH.numpy(), np.nan).astype(
+        np.float64
+    )
     rows, table = by_item_and_bucket(values, pool, START_MS + 100 * HOUR_MS, 12)
     assert rows.tolist() == ALL.tolist()
     assert np.array_equal(table, past.units_IN[:, 100:112])

@@ -16,7 +16,9 @@ ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
 
 
 def losses(rng: np.random.Generator, level: np.ndarray, error: float) -> np.ndarray:
-    """Losses of one model: item levels, an error of its own per item and one that lasts for hours."""
+    """Losses of one model: item levels, an error of its own per item and one that lasts for
+    hours.
+    """
     item = np.exp(error * rng.normal(size=(ITEMS, 1)))
     hours = np.zeros(BUCKETS)
     for t in range(BUCKETS):
@@ -28,7 +30,18 @@ def trial(champion: np.ndarray, challenger: np.ndarray, affected: tuple[str, ...
     segments = [f"s{row * SEGMENTS // len(champion)}" for row in range(len(champion))]
     anchors = np.ones(10)
     return Trial(
-        champion, challenger, segments, frozenset(affected), HOUR_MS, 0.8, 0.79, anchors, anchors, 5.0, 5.1, True
+        champion,
+        challenger,
+        segments,
+        frozenset(affected),
+        HOUR_MS,
+        0.8,
+        0.79,
+        anchors,
+        anchors,
+        5.0,
+        5.1,
+        True,
     )
 
 
@@ -37,7 +50,9 @@ def verdict(case: Trial) -> Verdict:
 
 
 def rate(gain: float, draws: int = 1_000, affected: tuple[str, ...] = ()) -> float:
-    """Share of draws promoted when both models err alike, the challenger's losses smaller by `gain` on average."""
+    """Share of draws promoted when both models err alike, the challenger's losses smaller by `gain`
+    on average.
+    """
     promoted = 0
     for seed in range(draws):
         rng = np.random.default_rng(seed)
@@ -69,7 +84,9 @@ def test_the_same_forecasts_are_never_promoted() -> None:
 
 @given(st.integers(5, 60), st.sampled_from([0.9, 0.95, 0.975, 0.99]))
 def test_the_t_quantile_is_right_to_two_digits(freedom: int, confidence: float) -> None:
-    assert student_t(confidence, freedom) == pytest.approx(stats.t.ppf(confidence, freedom), rel=4e-3)
+    assert student_t(confidence, freedom) == pytest.approx(
+        stats.t.ppf(confidence, freedom), rel=4e-3
+    )
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10.0))
@@ -83,7 +100,9 @@ def test_the_gain_does_not_depend_on_the_unit_of_the_losses(seed: int, unit: flo
 
 
 def test_days_are_the_blocks_when_there_are_enough() -> None:
-    assert relative_gain(np.ones((5, 150)), np.ones((5, 150)), HOUR_MS, 0.95).block_ms == 24 * HOUR_MS
+    assert (
+        relative_gain(np.ones((5, 150)), np.ones((5, 150)), HOUR_MS, 0.95).block_ms == 24 * HOUR_MS
+    )
     short = relative_gain(np.ones((5, 12)), np.ones((5, 12)), HOUR_MS, 0.95)
     assert (short.block_ms, short.num_blocks) == (2 * HOUR_MS, 6)
 
@@ -104,7 +123,9 @@ def test_missing_cells_count_for_nothing() -> None:
     champion[3, 4] = challenger[5, 5] = np.nan
     kept = np.isfinite(champion) & np.isfinite(challenger)
     case = replace(trial(champion, challenger), segments=["s"] * 8)
-    assert verdict(case).gain.gain == pytest.approx(1 - challenger[kept].sum() / champion[kept].sum())
+    assert verdict(case).gain.gain == pytest.approx(
+        1 - challenger[kept].sum() / champion[kept].sum()
+    )
 
 
 def better() -> Trial:
@@ -146,7 +167,9 @@ def test_a_drifted_segment_alone_makes_the_test_and_the_others_guard() -> None:
     assert verdict(replace(case, challenger_IT=helped, affected=frozenset({"s0"}))).promote
     harmed = case.champion_IT * 1.03
     harmed[:10] = helped[:10]
-    assert "overall_gain" not in failed(replace(case, challenger_IT=harmed, affected=frozenset({"s0"})))
+    assert "overall_gain" not in failed(
+        replace(case, challenger_IT=harmed, affected=frozenset({"s0"}))
+    )
     harmed[10:] = case.champion_IT[10:] * 1.08
     assert "overall_gain" in failed(replace(case, challenger_IT=harmed, affected=frozenset({"s0"})))
 

@@ -1,4 +1,6 @@
-"""The learner answers every request once, through crashes at every step, and takes back what turns out bad."""
+"""The learner answers every request once, through crashes at every step, and takes back what turns
+out bad.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from freshet.online.weights import registry as registry_module
 from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
 from freshet.stream.config import LearnSettings
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
-from tests.online.learn.learning import HOUR_MS, START_MS, PastInMemory, small_network, taught_network
+from tests.online.learn.learning import (
+    HOUR_MS,
+    START_MS,
+    PastInMemory,
+    small_network,
+    taught_network,
+)
 
 SETTINGS = LearnSettings(
     steps=40,
@@ -80,9 +88,13 @@ class Shop:
     def now_ms(self) -> int:
         return START_MS + self.past.known_buckets * HOUR_MS
 
-    def ask(self, request_id: str = "r1", reason: Any = "drift", hour: int | None = None, **over: Any) -> None:
+    def ask(
+        self, request_id: str = "r1", reason: Any = "drift", hour: int | None = None, **over: Any
+    ) -> None:
         at_ms = self.now_ms if hour is None else START_MS + hour * HOUR_MS
-        request = RetrainRequest(request_id=request_id, requested_at_ms=at_ms, reason=reason, **over)
+        request = RetrainRequest(
+            request_id=request_id, requested_at_ms=at_ms, reason=reason, **over
+        )
         self.requests.append(request)
         self.learner.ledger.take_request(request)
 
@@ -128,13 +140,23 @@ def test_a_drift_is_learnt_gated_registered_and_announced(drifted: Shop) -> None
     assert drifted.kinds() == ["training", "promoted"]
     promoted = drifted.events[-1]
     manifest = drifted.registry.verify(promoted.version)
-    assert (promoted.sha256, promoted.parent, promoted.request_id) == (manifest.weights_sha256, BASE, "r1")
+    assert (promoted.sha256, promoted.parent, promoted.request_id) == (
+        manifest.weights_sha256,
+        BASE,
+        "r1",
+    )
     assert Path(promoted.uri) == drifted.registry.path(promoted.version).resolve()
     assert promoted.gate["verdict"] == "promote"
     assert float(promoted.gate["gain_low"]) > SETTINGS.gate_margin
     aliases = [drifted.registry.alias(name) for name in (CHAMPION, PREVIOUS, CHALLENGER)]
     assert aliases == [promoted.version, BASE, promoted.version]
-    assert set(manifest.sha256) >= {"model.safetensors", "config.json", "golden.safetensors", "README.md", "gate.json"}
+    assert set(manifest.sha256) >= {
+        "model.safetensors",
+        "config.json",
+        "golden.safetensors",
+        "README.md",
+        "gate.json",
+    }
     assert manifest.offsets == {"orders:0": 400}
 
 
@@ -186,7 +208,9 @@ def test_a_crash_at_any_step_ends_in_one_version_announced_once(
     assert drifted.kinds().count("promoted") == 1
     (manifest,) = drifted.registry.list()
     assert (
-        drifted.registry.verify(manifest.version).version == drifted.events[-1].version == drifted.registry.champion()
+        drifted.registry.verify(manifest.version).version
+        == drifted.events[-1].version
+        == drifted.registry.champion()
     )
 
 
@@ -258,7 +282,9 @@ def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: Shop)
     first = drifted.events[-1].version
     second = drifted.registry.add(untaught(0), parent=first, created_at_ms=0)
     drifted.registry.serve(second.version)
-    drifted.events.append(ModelEvent(kind="promoted", version=second.version, at_ms=drifted.now_ms + 1, parent=first))
+    drifted.events.append(
+        ModelEvent(kind="promoted", version=second.version, at_ms=drifted.now_ms + 1, parent=first)
+    )
     drifted.ask("back", reason="rollback")
 
     def crash(event: ModelEvent) -> None:
@@ -306,7 +332,11 @@ def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: Shop) -> N
     calm.pass_hours(1)
     calm.learner.step()
     rolled_back = calm.events[-1]
-    assert (rolled_back.kind, rolled_back.version, rolled_back.parent) == ("rolled_back", BASE, version)
+    assert (rolled_back.kind, rolled_back.version, rolled_back.parent) == (
+        "rolled_back",
+        BASE,
+        version,
+    )
     assert "worse than base" in rolled_back.reason
     assert calm.registry.champion() == BASE
     calm.learner.step()

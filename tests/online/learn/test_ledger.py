@@ -12,7 +12,9 @@ from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
 
 def request(number: int, reason: Any = "drift", alert_ids: tuple[str, ...] = ()) -> RetrainRequest:
-    return RetrainRequest(request_id=f"r{number}", requested_at_ms=number, reason=reason, alert_ids=list(alert_ids))
+    return RetrainRequest(
+        request_id=f"r{number}", requested_at_ms=number, reason=reason, alert_ids=list(alert_ids)
+    )
 
 
 def event(kind: Any, at_ms: int, version: str = "v1", request_id: str = "") -> ModelEvent:

@@ -48,7 +48,13 @@ def windows(draws: list[Draw]) -> int:
 
 @given(splits)
 def test_the_parts_follow_one_another(split: Split) -> None:
-    ends = [split.replay_start_ms, split.recent_start_ms, split.train_end_ms, split.holdout_start_ms, split.final_ms]
+    ends = [
+        split.replay_start_ms,
+        split.recent_start_ms,
+        split.train_end_ms,
+        split.holdout_start_ms,
+        split.final_ms,
+    ]
     assert ends == sorted(ends)
     assert all(end % HOUR == 0 for end in ends)
     assert split.recent_buckets >= MIN_RECENT_BUCKETS
@@ -56,7 +62,9 @@ def test_the_parts_follow_one_another(split: Split) -> None:
 
 
 @given(splits, st.integers(1, 2_000), st.integers(0, 2**32 - 1))
-def test_every_draw_lies_in_its_part_and_within_its_limit(split: Split, num_items: int, seed: int) -> None:
+def test_every_draw_lies_in_its_part_and_within_its_limit(
+    split: Split, num_items: int, seed: int
+) -> None:
     rng, steps = np.random.default_rng(seed), 24
     levels = rng.lognormal(0, 2, num_items)
     recent = recent_draws(rng, split, num_items)
@@ -65,8 +73,12 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(split: Split, num_item
     held = holdout_draws(rng, split.holdout_start_ms, split.final_ms, HOUR, num_items)
     assert recent and held
     assert all(split.recent_start_ms <= draw.cutoff_ms < split.train_end_ms for draw in recent)
-    assert all(split.replay_start_ms <= draw.cutoff_ms < split.recent_start_ms for draw in older + spared)
-    assert all(draw.cutoff_ms + steps * HOUR < split.recent_start_ms + HOUR for draw in older + spared)
+    assert all(
+        split.replay_start_ms <= draw.cutoff_ms < split.recent_start_ms for draw in older + spared
+    )
+    assert all(
+        draw.cutoff_ms + steps * HOUR < split.recent_start_ms + HOUR for draw in older + spared
+    )
     assert held[0].cutoff_ms == split.holdout_start_ms
     assert all(draw.cutoff_ms < split.final_ms for draw in held)
     assert not {draw.cutoff_ms for draw in older} & {draw.cutoff_ms for draw in spared}
@@ -81,10 +93,19 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(split: Split, num_item
 
 
 def test_half_of_the_recent_windows_are_of_the_items_that_drift() -> None:
-    split = split_time(900 * HOUR, first_ms=0, onset_ms=None, resolution_ms=HOUR, recent_buckets=48, holdout_buckets=12)
+    split = split_time(
+        900 * HOUR,
+        first_ms=0,
+        onset_ms=None,
+        resolution_ms=HOUR,
+        recent_buckets=48,
+        holdout_buckets=12,
+    )
     affected = np.arange(100, 160)
     draws = recent_draws(np.random.default_rng(0), split, 1_000, affected)
-    assert sum(row in affected for draw in draws for row in draw.rows.tolist()) == windows(draws) / 2
+    assert (
+        sum(row in affected for draw in draws for row in draw.rows.tolist()) == windows(draws) / 2
+    )
 
 
 def test_recent_windows_begin_with_the_drift() -> None:
@@ -97,13 +118,27 @@ def test_recent_windows_begin_with_the_drift() -> None:
 @given(st.integers(0, 1_000), st.integers(1, 48))
 def test_once_ready_all_of_the_recent_part_is_after_the_onset(onset: int, holdout: int) -> None:
     final = ready_ms(onset, resolution_ms=1, holdout_buckets=holdout)
-    split = split_time(final, first_ms=0, onset_ms=onset, resolution_ms=1, recent_buckets=48, holdout_buckets=holdout)
+    split = split_time(
+        final,
+        first_ms=0,
+        onset_ms=onset,
+        resolution_ms=1,
+        recent_buckets=48,
+        holdout_buckets=holdout,
+    )
     assert split.recent_start_ms == onset
     assert split.recent_buckets == MIN_RECENT_BUCKETS
 
 
 def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
-    split = split_time(900 * HOUR, first_ms=0, onset_ms=None, resolution_ms=HOUR, recent_buckets=48, holdout_buckets=12)
+    split = split_time(
+        900 * HOUR,
+        first_ms=0,
+        onset_ms=None,
+        resolution_ms=HOUR,
+        recent_buckets=48,
+        holdout_buckets=12,
+    )
     levels = np.array([0.0] * 10 + [100.0] * 990)
     rng = np.random.default_rng(0)
     draws = replay_draws(rng, split, levels, 24)
@@ -112,6 +147,16 @@ def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
 
 
 def test_the_same_seed_draws_the_same_windows() -> None:
-    split = split_time(900 * HOUR, first_ms=0, onset_ms=None, resolution_ms=HOUR, recent_buckets=48, holdout_buckets=12)
+    split = split_time(
+        900 * HOUR,
+        first_ms=0,
+        onset_ms=None,
+        resolution_ms=HOUR,
+        recent_buckets=48,
+        holdout_buckets=12,
+    )
     once, again = (recent_draws(np.random.default_rng(3), split, 5_000) for _ in range(2))
-    assert all((a.rows == b.rows).all() and a.cutoff_ms == b.cutoff_ms for a, b in zip(once, again, strict=True))
+    assert all(
+        (a.rows == b.rows).all() and a.cutoff_ms == b.cutoff_ms
+        for a, b in zip(once, again, strict=True)
+    )

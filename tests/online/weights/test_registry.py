@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from freshet.online.weights import registry as module
-from freshet.online.weights.registry import BASE, CHAMPION, PREVIOUS, VERSION_PATTERN, Manifest, Registry
+from freshet.online.weights.registry import (
+    BASE,
+    CHAMPION,
+    PREVIOUS,
+    VERSION_PATTERN,
+    Manifest,
+    Registry,
+)
 from freshet.stream.errors import RegistryError
 
 STEPS = [
@@ -33,8 +40,12 @@ def weights(text: str = "weights") -> Callable[[Path], None]:
     return build
 
 
-def add(registry: Registry, text: str = "weights", parent: str = BASE, request_id: str = "") -> Manifest:
-    return registry.add(weights(text), parent=parent, created_at_ms=1_700_000_000_000, request_id=request_id)
+def add(
+    registry: Registry, text: str = "weights", parent: str = BASE, request_id: str = ""
+) -> Manifest:
+    return registry.add(
+        weights(text), parent=parent, created_at_ms=1_700_000_000_000, request_id=request_id
+    )
 
 
 @pytest.fixture
@@ -96,7 +107,9 @@ def test_a_broken_manifest_and_a_renamed_version_are_refused(registry: Registry)
         registry.manifest(first)
 
 
-@pytest.mark.parametrize("name", ["v9999", "../aliases", "base", "", "v0001-20231114T221320Z-00000000"])
+@pytest.mark.parametrize(
+    "name", ["v9999", "../aliases", "base", "", "v0001-20231114T221320Z-00000000"]
+)
 def test_a_version_that_does_not_exist_is_refused(registry: Registry, name: str) -> None:
     add(registry)
     with pytest.raises(RegistryError, match="has no version"):
@@ -162,7 +175,11 @@ def test_a_crash_at_any_step_leaves_a_valid_registry_that_goes_on(
     assert (registry.champion(), registry.alias(PREVIOUS)) == (done.version, first)
     assert len(registry.list()) == 2
     third = add(registry, "third").version
-    assert {path.name for path in (registry.folder / "versions").iterdir()} == {first, done.version, third}
+    assert {path.name for path in (registry.folder / "versions").iterdir()} == {
+        first,
+        done.version,
+        third,
+    }
 
 
 def test_a_reader_beside_the_writer_never_sees_half_a_version(registry: Registry) -> None:

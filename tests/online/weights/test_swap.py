@@ -21,7 +21,9 @@ from freshet.stream.schemas import ModelEvent
 
 def save(folder: Path, seed: int = 0) -> str:
     torch.manual_seed(seed)
-    config = FreshetConfig(width=16, num_layers=1, num_heads=1, context_length=32, prediction_length=16)
+    config = FreshetConfig(
+        width=16, num_layers=1, num_heads=1, context_length=32, prediction_length=16
+    )
     return save_weights(FreshetNetwork(config), folder, card="random")
 
 
@@ -74,7 +76,12 @@ def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> 
     held = switch.current
     assert held.version == "base"
     (event,) = settle(switch)
-    assert (event.kind, event.version, event.parent, event.worker) == ("swapped", "v1", "base", "w1")
+    assert (event.kind, event.version, event.parent, event.worker) == (
+        "swapped",
+        "v1",
+        "base",
+        "w1",
+    )
     assert event.pause_ms is not None and event.pause_ms < 5
     # Whoever took the reference before the swap still holds the old bank, whole.
     assert held.version == "base" and switch.current.version == "v1"
@@ -90,13 +97,21 @@ def test_going_back_to_the_bank_before_needs_no_loading() -> None:
     assert [event.version for event in events] == ["base"] and shelf.loaded == ["v1"]
 
 
-@pytest.mark.parametrize("error", [WeightsError("bad sha"), RegistryError("altered"), ValueError("odd file")])
-def test_a_version_that_cannot_be_proven_is_refused_and_the_old_one_serves_on(error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [WeightsError("bad sha"), RegistryError("altered"), ValueError("odd file")]
+)
+def test_a_version_that_cannot_be_proven_is_refused_and_the_old_one_serves_on(
+    error: Exception,
+) -> None:
     shelf = Shelf(broken={"v1": error})
     switch = WeightsSwitch(bank("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     (event,) = settle(switch)
-    assert event.kind == "swap_failed" and str(error) in event.reason and switch.current.version == "base"
+    assert (
+        event.kind == "swap_failed"
+        and str(error) in event.reason
+        and switch.current.version == "base"
+    )
     assert settle(switch) == [] and shelf.loaded == ["v1"]
 
 
@@ -143,11 +158,14 @@ def test_rounds_that_take_the_reference_once_never_mix_versions_through_many_swa
                 switch.wait(10)
                 switch.settle(number)
             rounds[-1].add(f"{serving.version}/{serving.sha256}")
-    assert all(len(seen) == 1 and "sha-" + next(iter(seen)).split("/")[0] in next(iter(seen)) for seen in rounds)
+    assert all(
+        len(seen) == 1 and "sha-" + next(iter(seen)).split("/")[0] in next(iter(seen))
+        for seen in rounds
+    )
     assert len({next(iter(seen)) for seen in rounds}) > 100
 
 
-# Real files --------------------------------------------------------------------------------------------------
+# Real files ---------------------------------------------------------------------------------------
 
 
 def test_a_swapped_bank_forecasts_exactly_like_freshly_loaded_weights(tmp_path: Path) -> None:
@@ -156,7 +174,9 @@ def test_a_swapped_bank_forecasts_exactly_like_freshly_loaded_weights(tmp_path: 
     second = registry.add(lambda folder: save(folder, 2) and None, parent=BASE, created_at_ms=2)
     load = loader(registry, "cpu", "float32")
     switch = WeightsSwitch(load(first.version, "", ""), load, "w1")
-    event = ModelEvent(kind="promoted", version=second.version, at_ms=5, sha256=second.weights_sha256)
+    event = ModelEvent(
+        kind="promoted", version=second.version, at_ms=5, sha256=second.weights_sha256
+    )
     switch.offer(event)
     assert [found.kind for found in settle(switch)] == ["swapped"]
     fresh = Forecaster.from_pretrained(registry.path(second.version), "cpu", "float32")
@@ -195,7 +215,10 @@ def test_without_champion_the_base_serves_and_a_pinned_folder_comes_first(tmp_pa
     assert first_bank(Shelf().load, lambda: BASE, "", device="cpu", dtype="float32").fallback == ""
     save(tmp_path / "mine")
     assert (
-        first_bank(Shelf().load, lambda: "v1", str(tmp_path / "mine"), device="cpu", dtype="float32").version == "mine"
+        first_bank(
+            Shelf().load, lambda: "v1", str(tmp_path / "mine"), device="cpu", dtype="float32"
+        ).version
+        == "mine"
     )
 
 

@@ -28,7 +28,9 @@ UNITS, VIEWS = CHANNELS.index("units"), CHANNELS.index("views")
 
 @dataclass
 class FakeReader:
-    """A reader over a dictionary of cells; orders are observed from `FIRST` up to `reached`, clicks up to `clicked`."""
+    """A reader over a dictionary of cells; orders are observed from `FIRST` up to `reached`, clicks
+    up to `clicked`.
+    """
 
     num_buckets: int = 40
     resolution_ms: int = HOUR_MS
@@ -64,23 +66,33 @@ class FakeReader:
         self.changed.clear()
         return Delta(rows, buckets * HOUR_MS, [], True, ())
 
-    def sums(self, end_ms: int, num_buckets: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    def sums(
+        self, end_ms: int, num_buckets: int, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
         rows = np.arange(self.num_items) if rows is None else rows
         first = end_ms // HOUR_MS - num_buckets
         values = np.zeros((len(rows), len(CHANNELS), num_buckets), np.int64)
         for (row, channel, bucket), value in self.cells.items():
-            if row in rows and 0 <= bucket - first < num_buckets and bucket > self.head - self.num_buckets:
+            if (
+                row in rows
+                and 0 <= bucket - first < num_buckets
+                and bucket > self.head - self.num_buckets
+            ):
                 values[list(rows).index(row), channel, bucket - first] = value
         return values
 
-    def window(self, end_ms: int, num_buckets: int, rows: NDArray[np.int64] | None = None) -> WindowView:
+    def window(
+        self, end_ms: int, num_buckets: int, rows: NDArray[np.int64] | None = None
+    ) -> WindowView:
         values = self.sums(end_ms, num_buckets, rows)
         buckets = np.arange(end_ms // HOUR_MS - num_buckets, end_ms // HOUR_MS)
         observed = np.zeros((len(CHANNELS), num_buckets), bool)
         held = (buckets >= FIRST) & (buckets > self.head - self.num_buckets)
         observed[:VIEWS] = held & (buckets < self.reached)
         observed[VIEWS:] = held & (buckets < self.clicked)
-        return WindowView(values, np.broadcast_to(observed, values.shape), int(buckets[0]) * HOUR_MS)
+        return WindowView(
+            values, np.broadcast_to(observed, values.shape), int(buckets[0]) * HOUR_MS
+        )
 
 
 def contexts_of(reader: FakeReader, shop: Shop | None = None, context_length: int = 8) -> Contexts:
@@ -95,7 +107,9 @@ def tell(shop: Shop, kind: str, record: msgspec.Struct, at_ms: int = 0) -> None:
 
 @pytest.fixture
 def reader() -> FakeReader:
-    """One item: 2 units at hour 0, 3 at hour 4, views at hours 0 and 5; orders reached hour 8, clicks hour 6."""
+    """One item: 2 units at hour 0, 3 at hour 4, views at hours 0 and 5; orders reached hour 8,
+    clicks hour 6.
+    """
     reader = FakeReader(reached=FIRST + 8, clicked=FIRST + 6)
     reader.add("a|n", FIRST, UNITS, 2_000)
     reader.add("a|n", FIRST + 4, UNITS, 3_000)
@@ -105,7 +119,9 @@ def reader() -> FakeReader:
     return reader
 
 
-def test_units_and_clicks_are_copied_zero_is_zero_and_unobserved_is_missing(reader: FakeReader) -> None:
+def test_units_and_clicks_are_copied_zero_is_zero_and_unobserved_is_missing(
+    reader: FakeReader,
+) -> None:
     batch = contexts_of(reader).batch([0], (FIRST + 8) * HOUR_MS).validate()
     assert batch.target_BT[0].tolist() == [2, 0, 0, 0, 3, 0, 0, 0]
     views = batch.past_BTP[0, :, PAST_SLOTS.index("views")].numpy()
@@ -116,29 +132,40 @@ def test_units_and_clicks_are_copied_zero_is_zero_and_unobserved_is_missing(read
 def test_nothing_after_the_cutoff_is_in_a_context(reader: FakeReader) -> None:
     contexts = contexts_of(reader)
     before = contexts.batch([0], (FIRST + 4) * HOUR_MS)
-    assert before.target_BT[0, -4:].tolist() == [2, 0, 0, 0] and before.target_BT[0, :4].isnan().all()
+    assert (
+        before.target_BT[0, -4:].tolist() == [2, 0, 0, 0] and before.target_BT[0, :4].isnan().all()
+    )
     reader.add("a|n", FIRST + 4, UNITS, 50_000)
     reader.add("a|n", FIRST + 7, UNITS, 9_000)
     contexts.refresh()
     assert context_sha256(contexts.batch([0], (FIRST + 4) * HOUR_MS)) == context_sha256(before)
 
 
-def test_a_bucket_without_stock_and_sales_is_missing_and_one_with_sales_is_not(reader: FakeReader) -> None:
+def test_a_bucket_without_stock_and_sales_is_missing_and_one_with_sales_is_not(
+    reader: FakeReader,
+) -> None:
     shop = Shop()
     for hour, on_hand in ((0, 5), (2, 0), (6, 5)):
         level = InventoryLevel(sku="a", region="n", on_hand=on_hand, as_of=(FIRST + hour) * HOUR_MS)
         tell(shop, "inventory", level, (FIRST + hour) * HOUR_MS)
     contexts = contexts_of(reader, shop)
     batch = contexts.batch([0], (FIRST + 8) * HOUR_MS)
-    np.testing.assert_array_equal(batch.target_BT[0].numpy(), [2, 0, np.nan, np.nan, 3, np.nan, 0, 0])
+    np.testing.assert_array_equal(
+        batch.target_BT[0].numpy(), [2, 0, np.nan, np.nan, 3, np.nan, 0, 0]
+    )
     in_stock = batch.past_BTP[0, :, PAST_SLOTS.index("in_stock")]
     assert in_stock.tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
     units, stocked = contexts.actuals(["a|n", "never|n"], FIRST * HOUR_MS, 8)
     assert units.tolist() == [[2, 0, 0, 0, 3, 0, 0, 0], [0] * 8]
-    assert stocked[0].tolist() == [True, True, False, False, False, False, True, True] and stocked[1].all()
+    assert (
+        stocked[0].tolist() == [True, True, False, False, False, False, True, True]
+        and stocked[1].all()
+    )
 
 
-def test_before_the_launch_is_missing_and_without_a_launch_before_the_first_event(reader: FakeReader) -> None:
+def test_before_the_launch_is_missing_and_without_a_launch_before_the_first_event(
+    reader: FakeReader,
+) -> None:
     reader.add("late|n", FIRST + 5, UNITS, 1_000)
     shop = Shop()
     tell(shop, "catalog", CatalogEntry(sku="a", launched_at=(FIRST - 90) * HOUR_MS))
@@ -152,7 +179,9 @@ def test_before_the_launch_is_missing_and_without_a_launch_before_the_first_even
     np.testing.assert_array_equal(target[0].numpy(), [np.nan] * 3 + [0, 0, 1, 0, 0])
 
 
-def test_promotions_reach_into_the_horizon_only_if_they_were_announced_by_the_cutoff(reader: FakeReader) -> None:
+def test_promotions_reach_into_the_horizon_only_if_they_were_announced_by_the_cutoff(
+    reader: FakeReader,
+) -> None:
     shop, cutoff_ms = Shop(), (FIRST + 8) * HOUR_MS
     times = {"starts_at": cutoff_ms + HOUR_MS, "ends_at": cutoff_ms + 3 * HOUR_MS}
     known = Promotion(promotion_id="p", sku="a", discount=0.3, **times)  # type: ignore[arg-type]
@@ -160,14 +189,22 @@ def test_promotions_reach_into_the_horizon_only_if_they_were_announced_by_the_cu
     tell(shop, "promotions", known, cutoff_ms - 1)
     tell(shop, "promotions", secret, cutoff_ms + 1)
     batch = contexts_of(reader, shop).batch([0], cutoff_ms)
-    np.testing.assert_allclose(batch.known_BSK[0, 8:, KNOWN_SLOTS.index("discount")], [0, 0.3, 0.3, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        batch.known_BSK[0, 8:, KNOWN_SLOTS.index("discount")], [0, 0.3, 0.3, 0], rtol=1e-6
+    )
 
 
 def test_static_features_are_those_of_the_model(reader: FakeReader) -> None:
     shop, cutoff_ms = Shop(), (FIRST + 8) * HOUR_MS
-    tell(shop, "catalog", CatalogEntry(sku="a", title="Red shoe", category="shoes", unit_price=20.0, launched_at=0))
+    tell(
+        shop,
+        "catalog",
+        CatalogEntry(sku="a", title="Red shoe", category="shoes", unit_price=20.0, launched_at=0),
+    )
     batch = contexts_of(reader, shop).batch([0], cutoff_ms)
-    expected = static_features(shop.texts(["a|n"]), shop.unit_prices(["a|n"]), np.array([float(cutoff_ms)]))
+    expected = static_features(
+        shop.texts(["a|n"]), shop.unit_prices(["a|n"]), np.array([float(cutoff_ms)])
+    )
     np.testing.assert_array_equal(batch.static_BF.numpy(), expected)
 
 
@@ -216,7 +253,10 @@ def test_the_hash_tells_every_input_apart_and_nothing_else(reader: FakeReader) -
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["a", "b", "c"]), st.integers(0, 90), st.sampled_from([UNITS, VIEWS]), st.integers(1, 9)
+            st.sampled_from(["a", "b", "c"]),
+            st.integers(0, 90),
+            st.sampled_from([UNITS, VIEWS]),
+            st.integers(1, 9),
         ),
         min_size=1,
         max_size=40,
@@ -238,12 +278,14 @@ def test_copying_changes_bit_by_bit_equals_copying_all_at_once(
     reader.changed = {(row, bucket) for row, _, bucket in reader.cells}
     whole = contexts_of(reader)
     rows, cutoff_ms = list(range(reader.num_items)), (reader.head + 1) * HOUR_MS
-    np.testing.assert_array_equal(stepwise.target(rows, cutoff_ms, 8) > 0, whole.target(rows, cutoff_ms, 8) > 0)
+    np.testing.assert_array_equal(
+        stepwise.target(rows, cutoff_ms, 8) > 0, whole.target(rows, cutoff_ms, 8) > 0
+    )
     sums = reader.sums(cutoff_ms, 8)[:, UNITS] / 1_000
     np.testing.assert_array_equal(np.nan_to_num(stepwise.target(rows, cutoff_ms, 8)), sums)
 
 
-# Cold start ----------------------------------------------------------------------------------------------------
+# Cold start ---------------------------------------------------------------------------------------
 
 
 def cold(owns: Callable[[str], bool] = lambda _: True, *, max_items: int = 9) -> ColdStart:
@@ -261,9 +303,14 @@ def test_skus_without_windows_are_cold_in_every_known_region() -> None:
     assert names.item_ids(shop, 0, HOUR_MS) == []
 
 
-def test_cold_items_of_others_or_launched_later_are_left_and_the_newest_come_first_when_there_are_too_many() -> None:
+def test_cold_items_of_others_or_launched_later_are_left_and_the_newest_come_first() -> None:
     shop = Shop()
-    for sku, launched in (("soon", 5 * HOUR_MS), ("new", HOUR_MS), ("old", 0), ("far", 99 * HOUR_MS)):
+    for sku, launched in (
+        ("soon", 5 * HOUR_MS),
+        ("new", HOUR_MS),
+        ("old", 0),
+        ("far", 99 * HOUR_MS),
+    ):
         tell(shop, "catalog", CatalogEntry(sku=sku, launched_at=launched))
     mine = cold(lambda item: not item.startswith("soon"))
     mine.saw(["x|n"])

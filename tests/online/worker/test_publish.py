@@ -1,4 +1,6 @@
-"""The worker's parts without servers: what a record says, and what the next worker learns from the topics."""
+"""The worker's parts without servers: what a record says, and what the next worker learns from the
+topics.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,15 @@ from freshet.online.worker.publish import (
 from freshet.online.worker.recovery import read_alarms, read_forecasts, read_scores
 from freshet.stream.codec import decode, encode
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.schemas import WIRE_LEVELS, Adjustments, Compute, DriftAlert, Forecast, Score, ScoredStep
+from freshet.stream.schemas import (
+    WIRE_LEVELS,
+    Adjustments,
+    Compute,
+    DriftAlert,
+    Forecast,
+    Score,
+    ScoredStep,
+)
 
 HOUR_MS = 3_600_000
 STEPS = (1, 2, 4)
@@ -88,7 +98,7 @@ def score(forecast: Forecast, step: int, item: str | None = None) -> Score:
     )
 
 
-# Records -------------------------------------------------------------------------------------------------------
+# Records ------------------------------------------------------------------------------------------
 
 
 @given(st.floats(1e-9, 1e12))
@@ -109,7 +119,9 @@ def test_a_record_survives_the_wire_and_says_what_it_is() -> None:
     assert cold.cumulative.quantiles[0] == cold.quantiles[0]
 
 
-def test_an_id_names_item_cutoff_offsets_weights_and_adjustments_but_not_the_time_of_issue() -> None:
+def test_an_id_names_item_cutoff_offsets_weights_and_adjustments_but_not_the_time_of_issue() -> (
+    None
+):
     (same,) = forecast_ids(["a|n"], origin())
     assert forecast_ids(["b|n", "a|n"], origin(issued_at_ms=99))[1] == same
     assert forecast_ids(["a|n"], origin(offsets={"clicks:1": 9, "orders:0": 7})) == [same]
@@ -130,12 +142,14 @@ def test_weights_that_lack_a_wire_level_are_refused() -> None:
         wire_columns([level for level in WIRE_LEVELS if level != 0.25])
 
 
-# Recovery ------------------------------------------------------------------------------------------------------
+# Recovery -----------------------------------------------------------------------------------------
 
 
 def recovered(forecasts: list[bytes], scores: FakeTail) -> PendingForecasts:
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
-    read_forecasts([(0, value) for value in forecasts], pending, oldest_cutoff_ms=0, owns=lambda _: True)
+    read_forecasts(
+        [(0, value) for value in forecasts], pending, oldest_cutoff_ms=0, owns=lambda _: True
+    )
     read_scores(scores, pending, owns=lambda _: True)  # type: ignore[arg-type]
     return pending
 
@@ -162,17 +176,23 @@ def test_of_buckets_that_a_cut_log_no_longer_tells_nothing_is_scored_again() -> 
     made = records(["a|n", "b|n"])
     values = [encode(record) for record in made]
     other = score(made[0], 2, item="z|n")
-    assert recovered(values, FakeTail([encode(other)], cut=(0,))).due_buckets(99 * HOUR_MS) == [13 * HOUR_MS]
+    assert recovered(values, FakeTail([encode(other)], cut=(0,))).due_buckets(99 * HOUR_MS) == [
+        13 * HOUR_MS
+    ]
     kept = recovered(values, FakeTail([encode(other)]))
     assert kept.due_buckets(99 * HOUR_MS) == [10 * HOUR_MS, 11 * HOUR_MS, 13 * HOUR_MS]
 
 
 def test_repeated_scores_count_once_and_items_of_others_are_left() -> None:
     made = records(["a|n", "b|n"])
-    tail = FakeTail([encode(score(made[0], 1)), encode(score(made[0], 1)), encode(score(made[1], 1))])
+    tail = FakeTail(
+        [encode(score(made[0], 1)), encode(score(made[0], 1)), encode(score(made[1], 1))]
+    )
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
     found = read_scores(tail, pending, owns=lambda item: item == "a|n")  # type: ignore[arg-type]
-    assert {bucket: [s.item_id for s in scores] for bucket, scores in found.items()} == {10 * HOUR_MS: ["a|n"]}
+    assert {bucket: [s.item_id for s in scores] for bucket, scores in found.items()} == {
+        10 * HOUR_MS: ["a|n"]
+    }
 
 
 def test_an_alarm_holds_until_its_own_id_is_stable() -> None:

@@ -40,7 +40,9 @@ class FakeForecaster:
 
 @dataclass
 class FakeContexts:
-    """Items whose every stretch of one horizon is off by a factor of its own; the last one never sold anything."""
+    """Items whose every stretch of one horizon is off by a factor of its own; the last one never
+    sold anything.
+    """
 
     num_items: int = 300
     asked: list[int] = field(default_factory=list)
@@ -94,7 +96,11 @@ def test_it_looks_one_horizon_back_and_learns_that_steps_are_wrong_together() ->
 def test_it_looks_back_at_first_after_a_swap_and_now_and_then() -> None:
     sums, contexts, first, second = Sums(HOUR_MS, STEPS), FakeContexts(20), bank("v1"), bank("v2")
     looked = [sums.learn(contexts, first, 0) for _ in range(2 * LEARN_EVERY + 3)]  # type: ignore[arg-type]
-    assert [number for number, did in enumerate(looked) if did] == [0, LEARN_EVERY + 1, 2 * LEARN_EVERY + 2]
+    assert [number for number, did in enumerate(looked) if did] == [
+        0,
+        LEARN_EVERY + 1,
+        2 * LEARN_EVERY + 2,
+    ]
     assert sums.learn(contexts, second, 0)  # type: ignore[arg-type]
     assert not sums.learn(contexts, second, 0)  # type: ignore[arg-type]
     assert not Sums(HOUR_MS, STEPS).learn(FakeContexts(0), first, 0)  # type: ignore[arg-type]
@@ -127,7 +133,9 @@ def test_sums_are_published_up_to_the_whole_horizon(horizon: int, steps: list[in
 
 
 def test_records_carry_units_per_view_where_they_are_asked_for_and_views_are_known() -> None:
-    asked = Origin(HOUR_MS, 100 * HOUR_MS, 0, "v1", "ab", {"orders:0": 1}, ("sku",), False, conversion=True)
+    asked = Origin(
+        HOUR_MS, 100 * HOUR_MS, 0, "v1", "ab", {"orders:0": 1}, ("sku",), False, conversion=True
+    )
     contexts, sums, fake = FakeContexts(3), Sums(HOUR_MS, STEPS), bank()
     viewed = contexts.batch([0, 1], 0)
     viewed.past_BTP[0, :, PAST_SLOTS.index("views")] = 50.0
@@ -138,7 +146,9 @@ def test_records_carry_units_per_view_where_they_are_asked_for_and_views_are_kno
     assert np.shape(first.conversion) == (STEPS, len(WIRE_LEVELS))
     usual = (5.0 * CONTEXT + 0.9) / (50.0 * CONTEXT + 30.0)
     assert first.conversion[0][WIRE_LEVELS.index(0.5)] == pytest.approx(usual, rel=1e-3)
-    plain, _ = forecast_items(contexts, fake, replace(asked, conversion=False), sums, rows=[0, 1], cold=[])  # type: ignore[arg-type]
+    plain, _ = forecast_items(
+        contexts, fake, replace(asked, conversion=False), sums, rows=[0, 1], cold=[]
+    )  # type: ignore[arg-type]
     assert plain.conversion is None and plain.quantiles == first.quantiles
 
 
@@ -155,6 +165,8 @@ def test_records_carry_the_sums_of_their_own_row_at_the_wire_levels() -> None:
         assert (np.diff(table, axis=0) >= 0).all() and (np.diff(table, axis=1) >= 0).all()
     assert warm.cumulative is not None and cold.cumulative is not None
     row = FakeForecaster(100.0, 10.0).row_Q.expand(1, STEPS, -1)
-    expected = sums.quantiles(torch.full((1, CONTEXT), 5.0), row, LEVELS)[0][:, wire_columns(LEVELS)]
+    expected = sums.quantiles(torch.full((1, CONTEXT), 5.0), row, LEVELS)[0][
+        :, wire_columns(LEVELS)
+    ]
     np.testing.assert_allclose(warm.cumulative.quantiles, expected, rtol=1e-3)
     assert cold.cumulative.quantiles[-1][-1] > warm.cumulative.quantiles[-1][-1]

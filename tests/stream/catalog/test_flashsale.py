@@ -22,7 +22,9 @@ def normal_steps(mean: float, deviation: float, steps: int = 12) -> list[list[fl
     return [[NormalDist(mean, deviation).inv_cdf(level) for level in LEVELS]] * steps
 
 
-def estimate(quantiles: list[list[float]], cumulative: Cumulative | None = None, **over: Any) -> SellOut:
+def estimate(
+    quantiles: list[list[float]], cumulative: Cumulative | None = None, **over: Any
+) -> SellOut:
     asked = {"on_hand": 100.0, "now_ms": 0, "ends_at_ms": 8 * HOUR}
     return estimate_sell_out(Outlook(LEVELS, quantiles, 0, HOUR, cumulative), **(asked | over))
 
@@ -43,15 +45,25 @@ def test_the_times_are_those_of_a_simulation() -> None:
     demand = np.maximum(15.0 + 4.0 * (np.sqrt(0.3) * shared + np.sqrt(0.7) * own), 0.0).cumsum(1)
     hours = np.array([np.interp(100.0, row, np.arange(1, 13)) for row in demand])
     found = estimate(normal_steps(15.0, 4.0))
-    for eta_ms, share in ((found.eta_ms_p10, 0.1), (found.eta_ms_p50, 0.5), (found.eta_ms_p90, 0.9)):
+    for eta_ms, share in (
+        (found.eta_ms_p10, 0.1),
+        (found.eta_ms_p50, 0.5),
+        (found.eta_ms_p90, 0.9),
+    ):
         assert eta_ms is not None
         assert eta_ms / HOUR == pytest.approx(np.quantile(hours, share), abs=0.3)
 
 
 @given(st.floats(0.0, 400.0), st.floats(0.0, 1.0), st.integers(0, 12 * HOUR))
-def test_more_stock_means_later_and_less_likely(on_hand: float, correlation: float, now_ms: int) -> None:
-    less = estimate(normal_steps(15.0, 4.0), on_hand=on_hand, correlation=correlation, now_ms=now_ms)
-    more = estimate(normal_steps(15.0, 4.0), on_hand=on_hand + 10.0, correlation=correlation, now_ms=now_ms)
+def test_more_stock_means_later_and_less_likely(
+    on_hand: float, correlation: float, now_ms: int
+) -> None:
+    less = estimate(
+        normal_steps(15.0, 4.0), on_hand=on_hand, correlation=correlation, now_ms=now_ms
+    )
+    more = estimate(
+        normal_steps(15.0, 4.0), on_hand=on_hand + 10.0, correlation=correlation, now_ms=now_ms
+    )
     assert more.chance <= less.chance
     for early, late in zip(etas(less), etas(more), strict=True):
         assert late is None or (early is not None and now_ms <= early <= late)
@@ -94,12 +106,14 @@ def test_arrays_that_do_not_fit_are_refused(quantiles: list[list[float]]) -> Non
 
 def test_falling_levels_and_an_impossible_correlation_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="rising levels"):
-        estimate_sell_out(Outlook([0.9, 0.1], [[1.0, 2.0]], 0, 1), on_hand=1, now_ms=0, ends_at_ms=1)
+        estimate_sell_out(
+            Outlook([0.9, 0.1], [[1.0, 2.0]], 0, 1), on_hand=1, now_ms=0, ends_at_ms=1
+        )
     with pytest.raises(InvalidInputError, match="correlation"):
         estimate(normal_steps(1.0, 1.0), correlation=2.0)
 
 
-# With sums ----------------------------------------------------------------------------------------------------
+# With sums ----------------------------------------------------------------------------------------
 
 SUM_STEPS = [1, 2, 3, 4, 6, 8, 12]
 
@@ -107,7 +121,9 @@ SUM_STEPS = [1, 2, 3, 4, 6, 8, 12]
 def draws(correlation: float, mean: float = 15.0, deviation: float = 4.0) -> np.ndarray:
     rng = np.random.default_rng(2)
     shared, own = rng.normal(size=(40_000, 1)), rng.normal(size=(40_000, 12))
-    return np.maximum(mean + deviation * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own), 0.0)
+    return np.maximum(
+        mean + deviation * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own), 0.0
+    )
 
 
 def sums_of(demand: np.ndarray) -> Cumulative:
@@ -126,7 +142,9 @@ def test_the_forecasts_own_sums_decide_from_now_on_too(correlation: float, start
         found = estimate(normal_steps(15.0, 4.0), sums_of(demand), **over)
         assert found.chance == pytest.approx((left >= stock).mean(), abs=0.03)
         usual = estimate(normal_steps(15.0, 4.0), **over)
-        assert abs(usual.chance - (left >= stock).mean()) + 0.01 > abs(found.chance - (left >= stock).mean())
+        assert abs(usual.chance - (left >= stock).mean()) + 0.01 > abs(
+            found.chance - (left >= stock).mean()
+        )
 
 
 def test_a_skewed_sum_keeps_its_own_shape() -> None:
@@ -139,7 +157,9 @@ def test_a_skewed_sum_keeps_its_own_shape() -> None:
 
 
 @given(st.floats(0.0, 400.0), st.sampled_from([0.0, 0.4, 0.9]), st.integers(0, 12 * HOUR))
-def test_with_sums_more_stock_means_later_and_less_likely(on_hand: float, correlation: float, now_ms: int) -> None:
+def test_with_sums_more_stock_means_later_and_less_likely(
+    on_hand: float, correlation: float, now_ms: int
+) -> None:
     sums = SUMS[correlation]
     less = estimate(normal_steps(15.0, 4.0), sums, on_hand=on_hand, now_ms=now_ms)
     more = estimate(normal_steps(15.0, 4.0), sums, on_hand=on_hand + 10.0, now_ms=now_ms)

@@ -1,4 +1,6 @@
-"""Catalogue, promotions and inventory through time, against plain loops over every millisecond that matters."""
+"""Catalogue, promotions and inventory through time, against plain loops over every millisecond that
+matters.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from hypothesis import strategies as st
 
 from freshet.stream.catalog import shop as shop_module
 from freshet.stream.catalog.shop import Shop, to_ms
-from freshet.stream.catalog.timeline import Changes, Grid, overlaps, share_of_buckets, value_at_starts
+from freshet.stream.catalog.timeline import (
+    Changes,
+    Grid,
+    overlaps,
+    share_of_buckets,
+    value_at_starts,
+)
 
 HOUR = 3_600_000
 
@@ -25,13 +33,30 @@ def entry(shop: Shop, at_ms: int, sku: str = "a", **fields: Any) -> bool:
     return put(shop, "catalog", at_ms, key=sku, sku=sku, **fields)
 
 
-def promotion(shop: Shop, at_ms: int, name: str, starts: int, ends: int, discount: float, **fields: Any) -> bool:
-    values = {"promotion_id": name, "starts_at": starts, "ends_at": ends, "discount": discount, **fields}
+def promotion(
+    shop: Shop, at_ms: int, name: str, starts: int, ends: int, discount: float, **fields: Any
+) -> bool:
+    values = {
+        "promotion_id": name,
+        "starts_at": starts,
+        "ends_at": ends,
+        "discount": discount,
+        **fields,
+    }
     return put(shop, "promotions", at_ms, key=name, **values)
 
 
 def level(shop: Shop, as_of: int, on_hand: float, sku: str = "a", region: str | None = "n") -> bool:
-    return put(shop, "inventory", as_of, key=f"{sku}/{region}", sku=sku, region=region, on_hand=on_hand, as_of=as_of)
+    return put(
+        shop,
+        "inventory",
+        as_of,
+        key=f"{sku}/{region}",
+        sku=sku,
+        region=region,
+        on_hand=on_hand,
+        as_of=as_of,
+    )
 
 
 def test_prices_change_from_the_records_time_on_and_are_relative_to_the_price_now() -> None:
@@ -49,7 +74,13 @@ def test_at_a_cutoff_a_later_price_is_not_known() -> None:
     entry(shop, 0, unit_price=4.0)
     entry(shop, 3 * HOUR, unit_price=2.0)
     assert shop.known(["a|n"], 0, 5, HOUR, as_of_ms=3 * HOUR - 1)[0, :, 0].tolist() == [1.0] * 5
-    assert shop.known(["a|n"], 0, 5, HOUR, as_of_ms=3 * HOUR)[0, :, 0].tolist() == [2.0, 2.0, 2.0, 1.0, 1.0]
+    assert shop.known(["a|n"], 0, 5, HOUR, as_of_ms=3 * HOUR)[0, :, 0].tolist() == [
+        2.0,
+        2.0,
+        2.0,
+        1.0,
+        1.0,
+    ]
 
 
 def test_promotions_of_a_sku_and_of_its_category_appear_in_future_steps() -> None:
@@ -77,7 +108,9 @@ def test_a_promotion_announced_after_the_cutoff_is_not_known_at_it() -> None:
     promotion(shop, 5 * HOUR, "p", 6 * HOUR, 7 * HOUR, 0.4, sku="a")
     promotion(shop, 8 * HOUR, "p", 6 * HOUR, 7 * HOUR, 0.5, sku="a")
     assert not shop.known(["a|n"], 0, 8, HOUR, as_of_ms=4 * HOUR)[0, :, 1].any()
-    np.testing.assert_allclose(shop.known(["a|n"], 0, 8, HOUR, as_of_ms=5 * HOUR)[0, 6], [np.nan, 1, 0.5])
+    np.testing.assert_allclose(
+        shop.known(["a|n"], 0, 8, HOUR, as_of_ms=5 * HOUR)[0, 6], [np.nan, 1, 0.5]
+    )
 
 
 def test_an_updated_promotion_replaces_the_old_one_and_a_tombstone_deletes_it() -> None:
@@ -106,7 +139,9 @@ def test_active_promotions_are_those_running_now_end_exclusive() -> None:
     assert shop.promoted_skus(shop.active_promotions(10)[0]) == ["s"]
 
 
-def test_stock_is_a_share_of_the_bucket_unknown_before_the_first_level_and_past_the_cutoff() -> None:
+def test_stock_is_a_share_of_the_bucket_unknown_before_the_first_level_and_past_the_cutoff() -> (
+    None
+):
     shop = Shop()
     level(shop, HOUR // 2, 5)
     level(shop, 2 * HOUR + HOUR // 4, 0)
@@ -116,7 +151,11 @@ def test_stock_is_a_share_of_the_bucket_unknown_before_the_first_level_and_past_
     np.testing.assert_allclose(shares[0], [np.nan, 1, 0.25, 0, 0.5, 1, np.nan])
     assert np.isnan(shares[1]).all()
     assert shop.on_hand(["a|n"]).tolist() == [7.0] and np.isnan(shop.on_hand(["b|n"])[0])
-    assert np.isnan(shop.in_stock(["a|n"], 0, 7, HOUR)[0]).tolist() == [True, *[False] * 3, *[True] * 3]
+    assert np.isnan(shop.in_stock(["a|n"], 0, 7, HOUR)[0]).tolist() == [
+        True,
+        *[False] * 3,
+        *[True] * 3,
+    ]
 
 
 def test_a_stale_level_changes_nothing() -> None:
@@ -151,14 +190,25 @@ def test_tombstones_forget_entries_and_levels() -> None:
     level(shop, 0, 4)
     level(shop, 0, 4, region="s")
     assert shop.apply("catalog", b"a", None, 9) and shop.apply("inventory", b"a/n", None, 9)
-    assert shop.entry("a") is None and shop.texts(["a|n"]) == [""] and np.isnan(shop.unit_prices(["a|n"])[0])
+    assert (
+        shop.entry("a") is None
+        and shop.texts(["a|n"]) == [""]
+        and np.isnan(shop.unit_prices(["a|n"])[0])
+    )
     assert np.isnan(shop.on_hand(["a|n"])[0]) and shop.on_hand(["a|s"]).tolist() == [4.0]
     assert shop.apply("catalog", b"never seen", None, 9)
 
 
 def test_texts_categories_and_launches() -> None:
     shop = Shop()
-    entry(shop, 0, title="Red shoe", category="shoes", brand="Acme", attributes={"size": "9", "colour": "red"})
+    entry(
+        shop,
+        0,
+        title="Red shoe",
+        category="shoes",
+        brand="Acme",
+        attributes={"size": "9", "colour": "red"},
+    )
     entry(shop, 0, sku="b", title="Hat", launched_at="1970-01-01T00:00:01Z")
     assert shop.texts(["a|n", "b|x", "c|n"]) == ["Red shoe shoes Acme colour red size 9", "Hat", ""]
     assert shop.categories(["a|n", "b|n", "c|n"]) == ["shoes", "", ""]
@@ -182,10 +232,20 @@ def test_an_item_id_with_escaped_bars_finds_its_sku() -> None:
         ("catalog", b'{"sku": "a", "unit_price": 0}'),
         ("catalog", b'{"sku": "a", "unit_price": -1}'),
         ("catalog", b'{"sku": "a", "launched_at": "yesterday"}'),
-        ("promotions", b'{"promotion_id": "p", "starts_at": 5, "ends_at": 5, "discount": 0.1, "sku": "a"}'),
-        ("promotions", b'{"promotion_id": "p", "starts_at": 5, "ends_at": 6, "discount": 1.1, "sku": "a"}'),
+        (
+            "promotions",
+            b'{"promotion_id": "p", "starts_at": 5, "ends_at": 5, "discount": 0.1, "sku": "a"}',
+        ),
+        (
+            "promotions",
+            b'{"promotion_id": "p", "starts_at": 5, "ends_at": 6, "discount": 1.1, "sku": "a"}',
+        ),
         ("promotions", b'{"promotion_id": "p", "starts_at": 5, "ends_at": 6, "discount": 0.1}'),
-        ("promotions", b'{"promotion_id": "p", "starts_at": "soon", "ends_at": 6, "discount": 0.1, "sku": "a"}'),
+        (
+            "promotions",
+            b'{"promotion_id": "p", "starts_at": "soon", "ends_at": 6, "discount": 0.1, "sku": '
+            b'"a"}',
+        ),
         ("inventory", b'{"sku": "a", "on_hand": "many", "as_of": 5}'),
         ("inventory", b'{"sku": "a", "on_hand": 1, "as_of": -1}'),
     ],
@@ -194,7 +254,11 @@ def test_a_malformed_record_is_counted_and_changes_nothing(kind: Any, value: byt
     shop = Shop()
     assert not shop.apply(kind, b"k", value, 7)
     assert shop.malformed[kind] == 1 and shop.version == 0
-    assert shop.entry("a") is None and shop.active_promotions(5) == [] and np.isnan(shop.on_hand(["a|n"])[0])
+    assert (
+        shop.entry("a") is None
+        and shop.active_promotions(5) == []
+        and np.isnan(shop.on_hand(["a|n"])[0])
+    )
 
 
 def test_a_tombstone_without_a_key_is_malformed() -> None:
@@ -232,7 +296,12 @@ CHANGES = st.lists(st.tuples(st.integers(-30, 90), st.sampled_from([0.0, 1.0])),
 
 
 @settings(deadline=None)
-@given(st.lists(CHANGES, min_size=1, max_size=4), st.integers(-20, 20), st.integers(1, 7), st.integers(1, 12))
+@given(
+    st.lists(CHANGES, min_size=1, max_size=4),
+    st.integers(-20, 20),
+    st.integers(1, 7),
+    st.integers(1, 12),
+)
 def test_shares_and_values_equal_a_walk_over_every_millisecond(
     rows: list[list[tuple[int, float]]], start: int, steps: int, width: int
 ) -> None:
@@ -243,7 +312,11 @@ def test_shares_and_values_equal_a_walk_over_every_millisecond(
             history.set_from(time_ms, value)
         flat += [(row, *pair) for pair in zip(history.times_ms, history.values, strict=True)]
     columns = list(zip(*flat, strict=True)) or [(), (), ()]
-    arrays = (np.array(columns[0], np.int64), np.array(columns[1], np.int64), np.array(columns[2], np.float64))
+    arrays = (
+        np.array(columns[0], np.int64),
+        np.array(columns[1], np.int64),
+        np.array(columns[2], np.float64),
+    )
     grid = Grid(start, steps, width)
     share = share_of_buckets(*arrays, num_rows=len(rows), grid=grid)
     value = value_at_starts(*arrays, num_rows=len(rows), grid=grid)
@@ -251,16 +324,27 @@ def test_shares_and_values_equal_a_walk_over_every_millisecond(
         for step in range(steps):
             bucket = range(start + step * width, start + (step + 1) * width)
             np.testing.assert_equal(value[row, step], history.at(bucket[0]))
-            walked = np.mean([history.at(time_ms) for time_ms in bucket]) if history.at(bucket[0]) >= 0 else np.nan
+            walked = (
+                np.mean([history.at(time_ms) for time_ms in bucket])
+                if history.at(bucket[0]) >= 0
+                else np.nan
+            )
             np.testing.assert_allclose(share[row, step], walked, atol=1e-12)
 
 
-@given(st.lists(st.tuples(st.integers(-50, 90), st.integers(0, 60)), max_size=6), st.integers(1, 7), st.integers(1, 12))
-def test_overlaps_equal_a_count_of_milliseconds(spans: list[tuple[int, int]], steps: int, width: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(-50, 90), st.integers(0, 60)), max_size=6),
+    st.integers(1, 7),
+    st.integers(1, 12),
+)
+def test_overlaps_equal_a_count_of_milliseconds(
+    spans: list[tuple[int, int]], steps: int, width: int
+) -> None:
     starts = np.array([start for start, _ in spans], np.int64)
     ends = starts + np.array([length for _, length in spans], np.int64)
     found = {
-        (int(n), int(s)): share for n, s, share in zip(*overlaps(starts, ends, Grid(3, steps, width)), strict=True)
+        (int(n), int(s)): share
+        for n, s, share in zip(*overlaps(starts, ends, Grid(3, steps, width)), strict=True)
     }
     for n in range(len(spans)):
         for step in range(steps):

@@ -14,13 +14,17 @@ LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
 
 
 def source(
-    value: bytes | None = b"{", key: bytes | None = b"k", headers: list[tuple[str, bytes | None]] | None = None
+    value: bytes | None = b"{",
+    key: bytes | None = b"k",
+    headers: list[tuple[str, bytes | None]] | None = None,
 ) -> Source:
     return Source("orders", 3, 17, 1_000, key, value, headers or [])
 
 
 def test_it_keeps_bytes_key_and_headers_and_adds_why() -> None:
-    letter = dead_letter(source(b"\xff\x00", headers=[("trace", b"1"), ("none", None)]), "decode", "Bad", "é", LIMIT)
+    letter = dead_letter(
+        source(b"\xff\x00", headers=[("trace", b"1"), ("none", None)]), "decode", "Bad", "é", LIMIT
+    )
     assert (letter.topic, letter.key, letter.value) == ("orders.dlq", b"k", b"\xff\x00")
     assert letter.headers == [
         ("trace", b"1"),
@@ -66,7 +70,8 @@ def test_whatever_came_it_fits_and_nothing_is_cut_that_would_fit(
     cut = any(name.endswith("_bytes") for name, _ in letter.headers)
     assert not (whole and cut)
     assert cut == (
-        (letter.value, letter.key) != (came.value, came.key) or letter.headers[: len(headers)] != came.headers
+        (letter.value, letter.key) != (came.value, came.key)
+        or letter.headers[: len(headers)] != came.headers
     )
 
 

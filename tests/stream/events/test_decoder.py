@@ -1,4 +1,6 @@
-"""Events from bytes: what is good, every way to be bad, a shop's own names; one bad record never fails its batch."""
+"""Events from bytes: what is good, every way to be bad, a shop's own names; one bad record never
+fails its batch.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,41 @@ from freshet.stream.events.columns import Decoded, concatenate
 from freshet.stream.events.decoder import EventDecoder
 
 T = 1_700_000_000_000
-ORDER = {"event_id": "e", "order_id": "o", "sku": "a", "region": "n", "event_time": T, "quantity": 2, "unit_price": 9.5}
-CLICK = {"event_id": "e", "session_id": "s", "sku": "a", "region": "n", "event_time": T, "kind": "cart"}
+ORDER = {
+    "event_id": "e",
+    "order_id": "o",
+    "sku": "a",
+    "region": "n",
+    "event_time": T,
+    "quantity": 2,
+    "unit_price": 9.5,
+}
+CLICK = {
+    "event_id": "e",
+    "session_id": "s",
+    "sku": "a",
+    "region": "n",
+    "event_time": T,
+    "kind": "cart",
+}
 WHOLE = {"event_id": "e", "region": "n", "event_time": T}
-LINES = [{"sku": "a", "quantity": 1, "unit_price": 1}, {"sku": "b", "quantity": -2, "unit_price": 3, "region": "s"}]
+LINES = [
+    {"sku": "a", "quantity": 1, "unit_price": 1},
+    {"sku": "b", "quantity": -2, "unit_price": 3, "region": "s"},
+]
 
 
 def without(record: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != name}
 
 
-def decoded(kind: str, *values: object, keys: list[bytes | None] | None = None, **options: Any) -> Decoded:
+def decoded(
+    kind: str, *values: object, keys: list[bytes | None] | None = None, **options: Any
+) -> Decoded:
     data = [v if isinstance(v, bytes | None) else json.dumps(v).encode() for v in values]
-    return EventDecoder(kind, EventSettings(**options), 2_000).decode(data, keys or [None] * len(data))
+    return EventDecoder(kind, EventSettings(**options), 2_000).decode(
+        data, keys or [None] * len(data)
+    )
 
 
 def refused(kind: str, value: object, **options: Any) -> tuple[str, str]:
@@ -61,12 +85,20 @@ def test_a_whole_order_is_one_record_and_many_lines_in_order() -> None:
 
 def test_clicks_name_the_channel_of_their_kind() -> None:
     kinds = ("view", "cart", "favourite", "checkout")
-    assert decoded("clicks", *(CLICK | {"kind": kind} for kind in kinds)).channel.tolist() == [4, 5, 6, 7]
+    assert decoded("clicks", *(CLICK | {"kind": kind} for kind in kinds)).channel.tolist() == [
+        4,
+        5,
+        6,
+        7,
+    ]
 
 
 def test_names_with_separators_and_other_alphabets_stay_apart() -> None:
     found = decoded(
-        "clicks", CLICK | {"sku": "a|b", "region": "c"}, CLICK | {"sku": "a", "region": "b|c"}, CLICK | {"sku": "ü"}
+        "clicks",
+        CLICK | {"sku": "a|b", "region": "c"},
+        CLICK | {"sku": "a", "region": "b|c"},
+        CLICK | {"sku": "ü"},
     )
     assert found.line_item == ["a\\|b|c", "a|b\\|c", "ü|n"]
 
@@ -138,7 +170,9 @@ def test_bytes_that_are_no_event_are_refused(kind: str, value: bytes, error_clas
     ],
 )
 @pytest.mark.parametrize("kind", ["orders", "clicks"])
-def test_fields_of_every_event_are_checked(kind: str, change: dict[str, Any], error_class: str, text: str) -> None:
+def test_fields_of_every_event_are_checked(
+    kind: str, change: dict[str, Any], error_class: str, text: str
+) -> None:
     found = refused(kind, (ORDER if kind == "orders" else CLICK) | change)
     assert found[0] == error_class
     assert text in found[1]
@@ -161,9 +195,17 @@ def test_fields_of_every_event_are_checked(kind: str, change: dict[str, Any], er
         (b'{"event_id": "e", "quantity": NaN}', "Undecodable", "invalid character"),
         (b'{"event_id": "e", "quantity": ' + b"9" * 400 + b"}", "InvalidField", "out of range"),
         (WHOLE | {"lines": []}, "MissingField", "no lines"),
-        (WHOLE | {"lines": [*LINES, {"sku": "c", "quantity": 0, "unit_price": 1}]}, "OutOfRange", "quantity is 0"),
+        (
+            WHOLE | {"lines": [*LINES, {"sku": "c", "quantity": 0, "unit_price": 1}]},
+            "OutOfRange",
+            "quantity is 0",
+        ),
         (WHOLE | {"lines": [*LINES, {"quantity": 1, "unit_price": 1}]}, "MissingField", "'sku'"),
-        (WHOLE | {"sku": "top", "lines": [{"quantity": 1, "unit_price": 1}]}, "MissingField", "'sku'"),
+        (
+            WHOLE | {"sku": "top", "lines": [{"quantity": 1, "unit_price": 1}]},
+            "MissingField",
+            "'sku'",
+        ),
         (WHOLE | {"lines": [*LINES, None]}, "InvalidField", "got `null`"),
         (WHOLE | {"lines": {"sku": "a"}}, "InvalidField", "got `object`"),
         (without(WHOLE, "region") | {"lines": LINES}, "MissingField", "'region'"),
@@ -175,7 +217,9 @@ def test_one_bad_line_condemns_its_whole_order(value: object, error_class: str, 
     assert text in found[1]
 
 
-@pytest.mark.parametrize(("kind", "text"), [(None, "'kind' is missing"), ("sniff", "Invalid enum"), (3, "got `int`")])
+@pytest.mark.parametrize(
+    ("kind", "text"), [(None, "'kind' is missing"), ("sniff", "Invalid enum"), (3, "got `int`")]
+)
 def test_clicks_of_unknown_kinds_are_refused(kind: object, text: str) -> None:
     assert text in refused("clicks", CLICK | {"kind": kind})[1]
 
@@ -198,7 +242,13 @@ def test_a_key_over_256_bytes_condemns_its_record() -> None:
 
 def test_depth_is_counted_outside_strings_and_its_limit_is_inclusive() -> None:
     def nested(depth: int) -> bytes:
-        return json.dumps(ORDER)[:-1].encode() + b',"x":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+        return (
+            json.dumps(ORDER)[:-1].encode()
+            + b',"x":'
+            + b"[" * (depth - 1)
+            + b"]" * (depth - 1)
+            + b"}"
+        )
 
     brackets = ORDER | {"more": "[" * 100, "other": '\\"{{{' * 40}
     found = decoded("orders", nested(64), nested(65), brackets)
@@ -237,7 +287,9 @@ def test_a_shop_s_own_names_are_found_by_dotted_paths() -> None:
     assert found.unit_price.tolist() == [2.0, 1.5]
 
 
-@pytest.mark.parametrize("meta", [None, {}, {"at": T}, {"at": T, "place": None}, {"place": {"name": "n"}}])
+@pytest.mark.parametrize(
+    "meta", [None, {}, {"at": T}, {"at": T, "place": None}, {"place": {"name": "n"}}]
+)
 def test_a_path_that_ends_early_is_a_missing_field(meta: object) -> None:
     one = {"id": "e", "meta": meta, "product": {"code": "a"}, "quantity": 1, "unit_price": 2}
     found = decoded("orders", one, orders_fields=FIELDS)
@@ -247,7 +299,9 @@ def test_a_path_that_ends_early_is_a_missing_field(meta: object) -> None:
 def test_an_object_that_is_null_in_a_line_is_a_missing_field() -> None:
     place = {"at": T, "place": {"name": "n"}}
     row = {"product": None, "n": 3, "price": {"gross": 1.5}}
-    found = decoded("orders", {"id": "f", "meta": place, "cart": {"rows": [row]}}, orders_fields=FIELDS)
+    found = decoded(
+        "orders", {"id": "f", "meta": place, "cart": {"rows": [row]}}, orders_fields=FIELDS
+    )
     assert found.refusals[0].message == "the field 'sku' is missing"
 
 
@@ -262,7 +316,9 @@ def test_an_object_that_is_null_in_a_line_is_a_missing_field() -> None:
         ("orders", {"sku": "region.code"}, "leads through a value|already used"),
     ],
 )
-def test_a_mapping_that_cannot_be_is_a_config_error(kind: str, fields: dict[str, str], text: str) -> None:
+def test_a_mapping_that_cannot_be_is_a_config_error(
+    kind: str, fields: dict[str, str], text: str
+) -> None:
     with pytest.raises(ConfigError, match=text):
         EventDecoder(kind, EventSettings(**{f"{kind}_fields": fields}), 2_000)
 
@@ -280,7 +336,10 @@ def test_a_mapping_that_cannot_be_is_a_config_error(kind: str, fields: dict[str,
 )
 def test_rfc_3339_times_are_cut_to_milliseconds(text: str, expected: int) -> None:
     assert time_ms(text) == expected
-    assert decoded("clicks", CLICK | {"event_time": text}, CLICK).event_time_ms.tolist() == [expected, T]
+    assert decoded("clicks", CLICK | {"event_time": text}, CLICK).event_time_ms.tolist() == [
+        expected,
+        T,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +359,9 @@ def test_whole_numbers_are_times_in_the_unit_that_is_set(
     mixed = decoded(kind, *(event | {"event_time": value} for value in values), time_unit=unit)
     assert mixed.event_time_ms.tolist() == [0, moment_ms, last_ms, T + 123]
     assert [refusal.index for refusal in mixed.refusals] == [3]
-    numbers = decoded(kind, *(event | {"event_time": value} for value in values[:4]), time_unit=unit)
+    numbers = decoded(
+        kind, *(event | {"event_time": value} for value in values[:4]), time_unit=unit
+    )
     assert numbers.event_time_ms.tolist() == [0, moment_ms, last_ms]
     assert [time_ms(value, unit) for value in values[:3]] == [0, moment_ms, last_ms]
 
@@ -321,13 +382,17 @@ def test_times_out_of_range_are_event_errors(value: int | str) -> None:
 
 
 def mutated(draw: st.DrawFn, event: dict[str, Any]) -> bytes:
-    """An event as a shop might send it after all: fields gone or of another kind, bytes cut, flipped or repeated."""
+    """An event as a shop might send it after all: fields gone or of another kind, bytes cut,
+    flipped or repeated.
+    """
     event = dict(event)
     for name in draw(st.lists(st.sampled_from([*event, "more"]), max_size=2)):
         event[name] = draw(ODD)
     data = json.dumps(event, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
     for at in draw(st.lists(st.integers(0, len(data) - 1), max_size=1)):
-        change = draw(st.sampled_from([b"", b"\xff", b"{", b"]", b"\n", b"9", data[at : at + 30], b"\x00"]))
+        change = draw(
+            st.sampled_from([b"", b"\xff", b"{", b"]", b"\n", b"9", data[at : at + 30], b"\x00"])
+        )
         data = data[:at] + change + data[at + 1 :]
     return data
 
@@ -338,11 +403,35 @@ ODD = st.one_of(
     st.integers(-2, 2**65),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=4),
-    st.sampled_from(["a|b", "a\\", "é" * 129, "2023-11-14T22:13:20Z", str(T), [], {}, [LINES[0]], LINES, [None], 1e6]),
+    st.sampled_from(
+        [
+            "a|b",
+            "a\\",
+            "é" * 129,
+            "2023-11-14T22:13:20Z",
+            str(T),
+            [],
+            {},
+            [LINES[0]],
+            LINES,
+            [None],
+            1e6,
+        ]
+    ),
 )
 LOGS = {
-    "orders": [ORDER, ORDER, WHOLE | {"lines": LINES}, WHOLE | {"lines": [LINES[0] | {"region": None}]}],
-    "clicks": [CLICK, CLICK, CLICK | {"sku": "ü"}, CLICK | {"event_time": "2023-11-14T22:13:20.5+01:00"}],
+    "orders": [
+        ORDER,
+        ORDER,
+        WHOLE | {"lines": LINES},
+        WHOLE | {"lines": [LINES[0] | {"region": None}]},
+    ],
+    "clicks": [
+        CLICK,
+        CLICK,
+        CLICK | {"sku": "ü"},
+        CLICK | {"event_time": "2023-11-14T22:13:20.5+01:00"},
+    ],
 }
 
 
@@ -351,7 +440,9 @@ def values_of(draw: st.DrawFn, kind: str) -> list[bytes | None]:
     events = draw(st.lists(st.sampled_from(LOGS[kind]), max_size=12))
     whole = [json.dumps(event).encode() for event in events]
     odd = st.one_of(
-        st.none(), st.binary(max_size=20), st.builds(lambda n: mutated(draw, LOGS[kind][n]), st.integers(0, 3))
+        st.none(),
+        st.binary(max_size=20),
+        st.builds(lambda n: mutated(draw, LOGS[kind][n]), st.integers(0, 3)),
     )
     for at in draw(st.lists(st.integers(0, len(whole)), max_size=4)):
         whole.insert(at, draw(odd))
@@ -367,22 +458,40 @@ def test_a_batch_is_what_its_records_are_one_by_one(kind: str, data: st.DataObje
     apart = EventDecoder(kind, EventSettings(), 2_000)
     alone = concatenate([apart.decode([value], [None]) for value in values]) if values else together
     assert columns(together) == columns(alone)
-    assert sorted([*together.index.tolist(), *(bad.index for bad in together.refusals)]) == list(range(len(values)))
+    assert sorted([*together.index.tolist(), *(bad.index for bad in together.refusals)]) == list(
+        range(len(values))
+    )
 
 
 def test_slices_and_parts_of_a_batch_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = [b"{" if n % 5 == 0 else json.dumps(ORDER | {"sku": f"s{n % 7}"}).encode() for n in range(40)]
+    values = [
+        b"{" if n % 5 == 0 else json.dumps(ORDER | {"sku": f"s{n % 7}"}).encode() for n in range(40)
+    ]
     whole = columns(EventDecoder("orders", EventSettings()).decode(values, [None] * 40))
     monkeypatch.setattr("freshet.stream.events.decoder.SLICE_RECORDS", 3)
     monkeypatch.setattr("freshet.stream.events.decoder.MAX_CACHED_ITEM_IDS", 4)
     decoder = EventDecoder("orders", EventSettings())
-    parts = [decoder.decode(values[n : n + 8], [None] * len(values[n : n + 8])) for n in range(0, 40, 8)]
+    parts = [
+        decoder.decode(values[n : n + 8], [None] * len(values[n : n + 8])) for n in range(0, 40, 8)
+    ]
     assert len({id(part.item_ids) for part in parts}) > 1
     assert columns(concatenate(parts)) == whole
 
 
 def columns(decoded: Decoded) -> dict[str, Any]:
     """All of it that means something; names of items are places in a table."""
-    names = ("index", "event_hash", "event_time_ms", "line_record", "quantity", "unit_price", "channel")
+    names = (
+        "index",
+        "event_hash",
+        "event_time_ms",
+        "line_record",
+        "quantity",
+        "unit_price",
+        "channel",
+    )
     found: dict[str, Any] = {name: getattr(decoded, name).tolist() for name in names}
-    return found | {"items": decoded.line_item, "refusals": decoded.refusals, "records": decoded.num_records}
+    return found | {
+        "items": decoded.line_item,
+        "refusals": decoded.refusals,
+        "records": decoded.num_records,
+    }

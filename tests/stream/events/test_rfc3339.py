@@ -17,12 +17,22 @@ MOMENTS = st.datetimes(datetime(1960, 1, 1), datetime(9999, 12, 31), timezones=s
 @st.composite
 def texts(draw: st.DrawFn) -> str:
     ahead = timezone(timedelta(minutes=draw(st.integers(-1_439, 1_439))))
-    text = draw(MOMENTS).astimezone(ahead).isoformat(timespec=draw(st.sampled_from(["seconds", "microseconds"])))
+    text = (
+        draw(MOMENTS)
+        .astimezone(ahead)
+        .isoformat(timespec=draw(st.sampled_from(["seconds", "microseconds"])))
+    )
     if draw(st.booleans()):
-        text = text[:-6] + draw(st.sampled_from(["Z", "z", "", "+00:00", "-05:30", "+99:00", "+01:75"]))
+        text = text[:-6] + draw(
+            st.sampled_from(["Z", "z", "", "+00:00", "-05:30", "+99:00", "+01:75"])
+        )
     if draw(st.integers(0, 3)) == 0:
         at = draw(st.integers(0, len(text)))
-        text = text[:at] + draw(st.sampled_from(["", "0", "9", "6", "é", ".", " ", "-"])) + text[at + 1 :]
+        text = (
+            text[:at]
+            + draw(st.sampled_from(["", "0", "9", "6", "é", ".", " ", "-"]))
+            + text[at + 1 :]
+        )
     return text
 
 
@@ -39,15 +49,32 @@ def test_what_is_read_as_plain_is_what_reading_it_alone_gives(column: list[str])
         assert found == NOT_PLAIN or found == one_by_one(text)
 
 
-@given(st.lists(MOMENTS.filter(lambda at: at.year >= 1970), min_size=1, max_size=5), st.sampled_from([3, 6]))
+@given(
+    st.lists(MOMENTS.filter(lambda at: at.year >= 1970), min_size=1, max_size=5),
+    st.sampled_from([3, 6]),
+)
 def test_every_well_written_time_is_plain(moments: list[datetime], digits: int) -> None:
-    column = [at.isoformat(timespec="milliseconds" if digits == 3 else "microseconds") for at in moments]
+    column = [
+        at.isoformat(timespec="milliseconds" if digits == 3 else "microseconds") for at in moments
+    ]
     assert plain_times_ms(column).tolist() == [time_ms(text) for text in column]
     zulu = [text.replace("+00:00", "Z") for text in column]
     assert plain_times_ms(zulu).tolist() == [time_ms(text) for text in column]
 
 
 def test_days_and_seconds_that_do_not_exist_are_left_to_others() -> None:
-    column = ["2023-02-29T00:00:00Z", "2024-02-30T00:00:00Z", "2024-00-10T00:00:00Z", "2024-01-00T00:00:00Z"]
-    column += ["2024-13-01T00:00:00Z", "2024-01-01T24:00:00Z", "2024-01-01T00:60:00Z", "2024-01-01T00:00:60Z"]
-    assert plain_times_ms([*column, "2024-02-29T00:00:00Z"]).tolist() == [NOT_PLAIN] * 8 + [1_709_164_800_000]
+    column = [
+        "2023-02-29T00:00:00Z",
+        "2024-02-30T00:00:00Z",
+        "2024-00-10T00:00:00Z",
+        "2024-01-00T00:00:00Z",
+    ]
+    column += [
+        "2024-13-01T00:00:00Z",
+        "2024-01-01T24:00:00Z",
+        "2024-01-01T00:60:00Z",
+        "2024-01-01T00:00:60Z",
+    ]
+    assert plain_times_ms([*column, "2024-02-29T00:00:00Z"]).tolist() == [NOT_PLAIN] * 8 + [
+        1_709_164_800_000
+    ]

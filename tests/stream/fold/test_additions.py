@@ -26,7 +26,10 @@ from freshet.stream.store.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 SECONDS, KEPT = Grid(1_000), 4
 LINES = st.lists(
     st.tuples(
-        st.sampled_from([0, 1, 1_023, 1_024, 3_000]), st.integers(0, 20_000), st.integers(0, 7), st.integers(1, 2**40)
+        st.sampled_from([0, 1, 1_023, 1_024, 3_000]),
+        st.integers(0, 20_000),
+        st.integers(0, 7),
+        st.integers(1, 2**40),
     ),
     max_size=40,
 )
@@ -36,7 +39,9 @@ def additions(lines: list[tuple[int, int, int, int]]) -> Additions:
     return Additions(*np.array(lines, np.int64).reshape(-1, 4).T)
 
 
-def added_up(lines: list[tuple[int, int, int, int]], watermark_ms: int) -> Counter[tuple[int, int, int]]:
+def added_up(
+    lines: list[tuple[int, int, int, int]], watermark_ms: int
+) -> Counter[tuple[int, int, int]]:
     sums: Counter[tuple[int, int, int]] = Counter()
     for item, time_ms, channel, value in lines:
         bucket = time_ms // 1_000
@@ -84,7 +89,9 @@ def test_the_fold_of_parts_is_the_fold_of_the_whole(lines, cuts: list[int]) -> N
 
 
 @given(st.integers(-10_000, 10_000), st.integers(1, 50), st.integers(1, 9))
-def test_the_first_retained_bucket_is_retained_and_the_one_before_is_not(watermark_ms, width, buckets) -> None:
+def test_the_first_retained_bucket_is_retained_and_the_one_before_is_not(
+    watermark_ms, width, buckets
+) -> None:
     first = Grid(width).first_retained(watermark_ms, buckets)
     assert (first + 1 + buckets) * width > watermark_ms >= (first + buckets) * width
 
@@ -105,15 +112,23 @@ def test_the_first_retained_bucket_is_retained_and_the_one_before_is_not(waterma
         (1_000_000, 900_000, {"units": 10**9, "revenue": 9 * 10**15, "orders": 1}),
     ],
 )
-def test_an_order_line_adds_exactly_this(quantity: float, price: float, expected: dict[str, int]) -> None:
+def test_an_order_line_adds_exactly_this(
+    quantity: float, price: float, expected: dict[str, int]
+) -> None:
     one = np.zeros(1, np.int64)
     found = order_additions(one, one, np.array([float(quantity)]), np.array([float(price)]))
-    assert {CHANNELS[c]: v for c, v in zip(found.channel.tolist(), found.value.tolist(), strict=True)} == expected
+    assert {
+        CHANNELS[c]: v for c, v in zip(found.channel.tolist(), found.value.tolist(), strict=True)
+    } == expected
 
 
 def test_a_click_adds_one_to_its_kind() -> None:
     found = click_additions(np.array([4, 5]), np.array([1, 2]), np.array([6, 7]))
-    assert (found.value.tolist(), found.channel.tolist(), found.item.tolist()) == ([1, 1], [6, 7], [4, 5])
+    assert (found.value.tolist(), found.channel.tolist(), found.item.tolist()) == (
+        [1, 1],
+        [6, 7],
+        [4, 5],
+    )
 
 
 def test_a_cell_belongs_to_the_bucket_whose_start_is_inclusive() -> None:

@@ -1,4 +1,6 @@
-"""A partition's windows equal a naive recount, whatever the batches, crashes, zombies and rollbacks."""
+"""A partition's windows equal a naive recount, whatever the batches, crashes, zombies and
+rollbacks.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,13 @@ KINDS = st.sampled_from(["orders", "clicks"])
 
 
 def order(number: int, time_ms: int, sku: str = "a", **fields: object) -> LogRecord:
-    event = {"event_id": f"o{number}", "event_time": time_ms, "sku": sku, "region": "n", "quantity": 1}
+    event = {
+        "event_id": f"o{number}",
+        "event_time": time_ms,
+        "sku": sku,
+        "region": "n",
+        "quantity": 1,
+    }
     return LogRecord(json.dumps(event | {"unit_price": 2.5} | fields).encode(), time_ms)
 
 
@@ -51,7 +59,9 @@ def test_any_split_into_batches_equals_judging_record_by_record(data: st.DataObj
     frontiers = []
     while driver.windows.next_offset < len(log):
         start = driver.windows.next_offset
-        fold = driver.windows.fold(batch_of(log, start, min(len(log), start + data.draw(st.integers(1, 25)))))
+        fold = driver.windows.fold(
+            batch_of(log, start, min(len(log), start + data.draw(st.integers(1, 25))))
+        )
         for letter in fold.dead:
             verdicts[start + letter.index] = "dead_letter"
         for index in fold.late:
@@ -59,21 +69,37 @@ def test_any_split_into_batches_equals_judging_record_by_record(data: st.DataObj
         assert driver.windows.apply(fold) is Outcome.APPLIED
         frontiers.append(fold.frontier_ms)
     assert [
-        v if v in ("dead_letter", "late_dropped") else "applied or duplicate" for v in reference.verdicts
+        v if v in ("dead_letter", "late_dropped") else "applied or duplicate"
+        for v in reference.verdicts
     ] == verdicts
     seen = [frontier for frontier in frontiers if frontier is not None]
     assert seen == sorted(seen)
     assert stored_state(store, store, driver.topic, config) == reference.state()
     header = store.header(driver.topic, 0)
-    assert header.read == header.applied + header.duplicate + header.late_dropped + header.dead_letter == len(log)
+    assert (
+        header.read
+        == header.applied + header.duplicate + header.late_dropped + header.dead_letter
+        == len(log)
+    )
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(-100, 200), min_size=1, max_size=60), st.integers(1, 20))
-def test_days_follow_the_calendar_over_both_changes_of_the_clocks(minutes: list[int], size: int) -> None:
-    sizes = [{"resolution_ms": 86_400_000, "buckets": 2}, {"resolution_ms": 3_600_000, "buckets": 30}]
-    windows = WindowSettings(resolutions=sizes, allowed_lateness_ms=50 * 3_600_000, max_future_ms=10**9)
-    config = Settings(windows=windows, calendar={"time_zone": "Europe/Berlin"}, worker={"resolution_ms": 3_600_000})
+def test_days_follow_the_calendar_over_both_changes_of_the_clocks(
+    minutes: list[int], size: int
+) -> None:
+    sizes = [
+        {"resolution_ms": 86_400_000, "buckets": 2},
+        {"resolution_ms": 3_600_000, "buckets": 30},
+    ]
+    windows = WindowSettings(
+        resolutions=sizes, allowed_lateness_ms=50 * 3_600_000, max_future_ms=10**9
+    )
+    config = Settings(
+        windows=windows,
+        calendar={"time_zone": "Europe/Berlin"},
+        worker={"resolution_ms": 3_600_000},
+    )
     log, now_ms = [], 1_774_700_000_000
     for n, step in enumerate(minutes):
         now_ms += step * 900_000
@@ -100,7 +126,9 @@ def test_a_redriven_record_skips_lateness_and_leaves_the_frontier_alone() -> Non
     driver.drain()
     header = store.header(driver.topic, 0)
     assert (header.applied, header.late_dropped, header.frontier_ms) == (2, 1, START_MS)
-    widths = {width for width, *_ in stored_state(store, store, driver.topic, driver.settings)["sums"]}
+    widths = {
+        width for width, *_ in stored_state(store, store, driver.topic, driver.settings)["sums"]
+    }
     sums = stored_state(store, store, driver.topic, driver.settings)["sums"]
     assert widths == {1_000, 60_000}
     assert sums[60_000, late_ms // 60_000, "a|n", "orders"] == 1, "the minute still retains it"
@@ -133,14 +161,19 @@ def test_a_redriven_record_ahead_of_the_frontier_is_kept_when_its_bucket_comes()
 
 
 ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["step", "step", "crash", "zombie", "save", "restore", "idle"]), st.integers(1, 9)),
+    st.tuples(
+        st.sampled_from(["step", "step", "crash", "zombie", "save", "restore", "idle"]),
+        st.integers(1, 9),
+    ),
     max_size=25,
 )
 
 
 @settings(deadline=None, max_examples=60)
 @given(log=log_records("orders"), actions=ACTIONS)
-def test_crashes_zombies_and_rollbacks_leave_no_trace(log: list[LogRecord], actions: list[tuple[str, int]]) -> None:
+def test_crashes_zombies_and_rollbacks_leave_no_trace(
+    log: list[LogRecord], actions: list[tuple[str, int]]
+) -> None:
     config = small_settings()
     store = MemoryStore()
     driver = Driver(store, "orders", config, log)
@@ -246,14 +279,21 @@ def test_records_beyond_a_hole_in_the_log_move_the_offset_on() -> None:
     store = MemoryStore()
     driver = Driver(store, "orders", small_settings(), [order(0, START_MS)])
     hole = batch_of([], 0, 0)
-    fold = driver.windows.fold(type(hole)(hole.values, hole.keys, hole.timestamps_ms, hole.offsets, 41))
+    fold = driver.windows.fold(
+        type(hole)(hole.values, hole.keys, hole.timestamps_ms, hole.offsets, 41)
+    )
     assert driver.windows.apply(fold) is Outcome.APPLIED
     assert store.header(driver.topic, 0).next_offset == 41
     assert store.header(driver.topic, 0).frontier_ms is None
 
 
 def test_touched_items_are_those_of_applied_lines_only() -> None:
-    log = [order(0, START_MS, "a"), order(0, START_MS, "b"), order(1, START_MS - 10**6, "c"), order(2, START_MS, "d")]
+    log = [
+        order(0, START_MS, "a"),
+        order(0, START_MS, "b"),
+        order(1, START_MS - 10**6, "c"),
+        order(2, START_MS, "d"),
+    ]
     driver = Driver(MemoryStore(), "orders", small_settings(), log)
     assert driver.windows.fold(batch_of(log, 0, 4)).touched_item_ids == ["a|n", "d|n"]
     driver.step(1)
@@ -301,7 +341,11 @@ def test_idle_never_falls_and_leaves_the_offset() -> None:
     driver.drain()
     assert driver.windows.declare_idle(START_MS + 500) is Outcome.APPLIED
     assert driver.windows.declare_idle(START_MS + 400) is Outcome.APPLIED
-    assert driver.windows.header.idle_frontier_ms == store.header(driver.topic, 0).idle_frontier_ms == START_MS + 500
+    assert (
+        driver.windows.header.idle_frontier_ms
+        == store.header(driver.topic, 0).idle_frontier_ms
+        == START_MS + 500
+    )
     assert store.header(driver.topic, 0).next_offset == 1
 
 
@@ -314,7 +358,9 @@ def test_a_batch_that_begins_before_the_windows_is_a_mistake_of_the_caller() -> 
 
 
 @pytest.mark.parametrize(("name", "written"), [("before_apply", False), ("after_apply", True)])
-def test_failpoints_kill_the_process_on_their_side_of_the_write(name: str, written: bool, tmp_path) -> None:
+def test_failpoints_kill_the_process_on_their_side_of_the_write(
+    name: str, written: bool, tmp_path
+) -> None:
     mark = tmp_path / "written"
     code = f"""
 import pathlib
@@ -327,7 +373,9 @@ log = [order(n, START_MS) for n in range(2)]
 Driver(Marking(), "orders", small_settings(), log).drain()
 """
     environment = os.environ | {"FRESHET_FAILPOINT": name}
-    finished = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=False, timeout=60
+    )
     assert finished.returncode == -signal.SIGKILL
     assert mark.exists() == written
 
@@ -354,4 +402,13 @@ def test_late_corrections_reach_tiles_that_left_the_cache() -> None:
     driver = Driver(store, "orders", config, log)
     driver.drain(size=4)
     assert stored_state(store, store, driver.topic, config) == naive("orders", config, log).state()
-    assert np.sum([value for cell, value in naive("orders", config, log).sums.items() if cell[3] == "orders"]) > 0
+    assert (
+        np.sum(
+            [
+                value
+                for cell, value in naive("orders", config, log).sums.items()
+                if cell[3] == "orders"
+            ]
+        )
+        > 0
+    )

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshet.stream.config import Settings
-from tests.stream.fold.windows_checks import Driver, LogRecord, MemoryStore, log_records, small_settings, stored_state
+from tests.stream.fold.windows_checks import (
+    Driver,
+    LogRecord,
+    MemoryStore,
+    log_records,
+    small_settings,
+    stored_state,
+)
 
 KINDS = st.sampled_from(["orders", "clicks"])
 DAY_MS = 86_400_000
@@ -37,14 +44,22 @@ def with_repeats(draw: st.DrawFn, log: list[LogRecord]) -> list[LogRecord]:
 
 @settings(deadline=None, max_examples=80)
 @given(st.data(), KINDS, st.integers(1, 20))
-def test_duplicates_anywhere_within_the_horizon_change_nothing(data: st.DataObject, kind: str, size: int) -> None:
+def test_duplicates_anywhere_within_the_horizon_change_nothing(
+    data: st.DataObject, kind: str, size: int
+) -> None:
     log = data.draw(log_records(kind, max_size=40))
     repeated = data.draw(with_repeats(log))
     once, often = folded(kind, PATIENT, log, size), folded(kind, PATIENT, repeated, size)
-    assert (often["sums"], often["items"], often["minutes"]) == (once["sums"], once["items"], once["minutes"])
+    assert (often["sums"], often["items"], often["minutes"]) == (
+        once["sums"],
+        once["items"],
+        once["minutes"],
+    )
     assert often["header"]["applied"] == once["header"]["applied"]
     more = len(repeated) - len(log)
-    new = {name: often["header"][name] - once["header"][name] for name in ("duplicate", "dead_letter")}
+    new = {
+        name: often["header"][name] - once["header"][name] for name in ("duplicate", "dead_letter")
+    }
     assert sum(new.values()) == more
 
 
@@ -58,7 +73,10 @@ def test_order_within_the_allowed_lateness_changes_nothing_in_the_end(
     log = list({record.value: record for record in drawn if record.redrive is None}.values())
     shuffled = data.draw(st.permutations(log))
     config = PATIENT
-    straight, mixed = folded(kind, config, unique(log), size), folded(kind, config, unique(log, shuffled), size)
+    straight, mixed = (
+        folded(kind, config, unique(log), size),
+        folded(kind, config, unique(log, shuffled), size),
+    )
     assert mixed["sums"] == straight["sums"]
     assert sorted(mixed["items"]) == sorted(straight["items"])
     names = ("applied", "dead_letter", "late_dropped", "read")
@@ -75,7 +93,11 @@ def unique(log: list[LogRecord], order: Sequence[LogRecord] | None = None) -> li
             return None
 
     counts = Counter(name(record) for record in log)
-    return [record for record in (log if order is None else order) if name(record) is None or counts[name(record)] == 1]
+    return [
+        record
+        for record in (log if order is None else order)
+        if name(record) is None or counts[name(record)] == 1
+    ]
 
 
 @settings(deadline=None, max_examples=80)

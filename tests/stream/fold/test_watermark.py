@@ -18,7 +18,9 @@ def judge(records: list[tuple[int, int]], frontier_ms: int, rules: TimeRules):
 
 
 @given(RECORDS, RULES)
-def test_columns_are_judged_as_record_by_record(records: list[tuple[int, int]], rules: TimeRules) -> None:
+def test_columns_are_judged_as_record_by_record(
+    records: list[tuple[int, int]], rules: TimeRules
+) -> None:
     frontier = None
     expected = []
     for time, stamp in records:
@@ -34,7 +36,9 @@ def test_columns_are_judged_as_record_by_record(records: list[tuple[int, int]], 
 
 
 @given(RECORDS, RULES, st.integers(0, 40))
-def test_two_batches_are_judged_as_one(records: list[tuple[int, int]], rules: TimeRules, cut: int) -> None:
+def test_two_batches_are_judged_as_one(
+    records: list[tuple[int, int]], rules: TimeRules, cut: int
+) -> None:
     whole = judge(records, NEVER_MS, rules)
     first = judge(records[:cut], NEVER_MS, rules)
     second = judge(records[cut:], first.frontier_ms, rules)
@@ -47,7 +51,9 @@ def test_two_batches_are_judged_as_one(records: list[tuple[int, int]], rules: Ti
 def test_the_watermark_never_falls(records: list[tuple[int, int]], rules: TimeRules) -> None:
     verdict = judge(records, NEVER_MS, rules)
     assert (np.diff(verdict.watermark_ms) >= 0).all()
-    assert verdict.frontier_ms - rules.out_of_order_ms >= verdict.watermark_ms.max(initial=NEVER_MS - 10)
+    assert verdict.frontier_ms - rules.out_of_order_ms >= verdict.watermark_ms.max(
+        initial=NEVER_MS - 10
+    )
 
 
 def test_a_record_exactly_at_a_limit_is_neither_future_nor_late() -> None:

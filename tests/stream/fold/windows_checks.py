@@ -1,4 +1,5 @@
-"""What the tests of the write side share: a naive reference, a store in memory, generated logs, and one driver.
+"""What the tests of the write side share: a naive reference, a store in memory, generated logs, and
+one driver.
 
 The driver runs the same on the store in memory and on a real Redis.
 """
@@ -35,8 +36,15 @@ TOPICS = {"orders": "freshet.orders.v1", "clicks": "freshet.clicks.v1"}
 def small_settings(**windows: Any) -> Settings:
     """Windows so small that everything leaves, is late or is a duplicate within a few records."""
     sizes = [{"resolution_ms": 1_000, "buckets": 5}, {"resolution_ms": 60_000, "buckets": 2}]
-    values = {"out_of_order_ms": 2_000, "allowed_lateness_ms": 5_000, "max_future_ms": 30_000, "resolutions": sizes}
-    return Settings(windows=values | windows, worker={"resolution_ms": 60_000}, ingest={"max_cached_tiles": 3})
+    values = {
+        "out_of_order_ms": 2_000,
+        "allowed_lateness_ms": 5_000,
+        "max_future_ms": 30_000,
+        "resolutions": sizes,
+    }
+    return Settings(
+        windows=values | windows, worker={"resolution_ms": 60_000}, ingest={"max_cached_tiles": 3}
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,9 @@ class LogRecord:
 
 
 class NaiveWindows:
-    """The rules, record by record, in plain Python; knows events only as `log_records` makes them."""
+    """The rules, record by record, in plain Python; knows events only as `log_records` makes
+    them.
+    """
 
     def __init__(self, kind: str, settings: Settings) -> None:
         self.kind, self.settings = kind, settings
@@ -70,7 +80,11 @@ class NaiveWindows:
         self.books[verdict] += 1
 
     def watermark_ms(self) -> int | None:
-        return None if self.frontier_ms is None else self.frontier_ms - self.settings.windows.out_of_order_ms
+        return (
+            None
+            if self.frontier_ms is None
+            else self.frontier_ms - self.settings.windows.out_of_order_ms
+        )
 
     def _judge(self, record: LogRecord) -> str:
         windows = self.settings.windows
@@ -89,13 +103,17 @@ class NaiveWindows:
                 return "duplicate"
             self.redrives.add(record.redrive)
         else:
-            self.frontier_ms = max(time_ms, time_ms if self.frontier_ms is None else self.frontier_ms)
+            self.frontier_ms = max(
+                time_ms, time_ms if self.frontier_ms is None else self.frontier_ms
+            )
             self.origin_ms = time_ms if self.origin_ms is None else self.origin_ms
             if before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms:
                 return "late_dropped"
         for other_id, other_ms in self.applied:
             minute_end_ms = (other_ms // 60_000 + 1) * 60_000
-            expired = before_ms is not None and minute_end_ms + windows.allowed_lateness_ms <= before_ms
+            expired = (
+                before_ms is not None and minute_end_ms + windows.allowed_lateness_ms <= before_ms
+            )
             if other_id == event_id and not expired:
                 return "duplicate"
         fresh = dict.fromkeys(item for item, _ in lines if item not in self.items)
@@ -109,11 +127,16 @@ class NaiveWindows:
             self._add(item, time_ms, additions, before_ms)
         return "applied"
 
-    def _add(self, item: str, time_ms: int, additions: Mapping[str, int], before_ms: int | None) -> None:
+    def _add(
+        self, item: str, time_ms: int, additions: Mapping[str, int], before_ms: int | None
+    ) -> None:
         for resolution in self.settings.windows.resolutions:
             width = resolution.resolution_ms
             bucket = self.bucket(width, time_ms)
-            if before_ms is None or self.end_ms(width, bucket) + resolution.buckets * width > before_ms:
+            if (
+                before_ms is None
+                or self.end_ms(width, bucket) + resolution.buckets * width > before_ms
+            ):
                 for channel, value in additions.items():
                     cell = (width, bucket, item, channel)
                     self.sums[cell] = self.sums.get(cell, 0) + value
@@ -121,9 +144,13 @@ class NaiveWindows:
     def _line(self, event: dict[str, Any], line: dict[str, Any]) -> tuple[str, dict[str, int]]:
         region = line.get("region", event.get("region"))
         assert isinstance(line["sku"], str) and isinstance(region, str)
-        item = "|".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in (line["sku"], region))
+        item = "|".join(
+            text.replace("\\", "\\\\").replace("|", "\\|") for text in (line["sku"], region)
+        )
         if self.kind == "clicks":
-            return item, {{"view": "views", "cart": "carts", "favourite": "favourites"}[event["kind"]]: 1}
+            return item, {
+                {"view": "views", "cart": "carts", "favourite": "favourites"}[event["kind"]]: 1
+            }
         quantity, price = line["quantity"], line["unit_price"]
         assert 0 < abs(quantity) <= 1_000_000 and 0 <= price <= 900_000
         q, p = round(quantity * 1_000), round(price * 10_000)
@@ -135,7 +162,9 @@ class NaiveWindows:
         zone = self.settings.calendar.time_zone
         if width != DAY_MS or zone == "UTC":
             return time_ms // width
-        return (datetime.fromtimestamp(time_ms / 1_000, ZoneInfo(zone)).date() - date(1970, 1, 1)).days
+        return (
+            datetime.fromtimestamp(time_ms / 1_000, ZoneInfo(zone)).date() - date(1970, 1, 1)
+        ).days
 
     def end_ms(self, width: int, bucket: int) -> int:
         zone = self.settings.calendar.time_zone
@@ -158,12 +187,19 @@ class NaiveWindows:
         ends_ms = {c: self.end_ms(c[0], c[1]) + buckets[c[0]] * c[0] for c in self.sums}
         kept = {c: v for c, v in self.sums.items() if v and ends_ms[c] > watermark_ms}
         header = {name: getattr(self, name) for name in TIMES} | {"items": len(self.items)}
-        state = {"header": header | self.books, "items": self.items, "minutes": minutes, "sums": kept}
+        state = {
+            "header": header | self.books,
+            "items": self.items,
+            "minutes": minutes,
+            "sums": kept,
+        }
         return state | {"redrives": self.redrives}
 
 
 class MemoryStore:
-    """`WindowStore` without Redis: the same answers from one dictionary that can be copied and put back."""
+    """`WindowStore` without Redis: the same answers from one dictionary that can be copied and put
+    back.
+    """
 
     generation = 0
 
@@ -183,7 +219,9 @@ class MemoryStore:
         if header.next_offset is not None and header.fingerprint != fingerprint:
             raise FingerprintError("other settings")
         self.owners += 1
-        header = replace(header, epoch=header.epoch + 1, owner=str(self.owners), fingerprint=fingerprint)
+        header = replace(
+            header, epoch=header.epoch + 1, owner=str(self.owners), fingerprint=fingerprint
+        )
         self.headers[topic, partition] = header
         return header
 
@@ -198,7 +236,9 @@ class MemoryStore:
             return outcome
         if header.next_offset == update.next_offset:
             return Outcome.ALREADY
-        first = header.next_offset is None and update.expected_offset == update.header["first_offset"]
+        first = (
+            header.next_offset is None and update.expected_offset == update.header["first_offset"]
+        )
         if header.next_offset != update.expected_offset and not first:
             return Outcome.GAP
         keys, items = self.keys(*place), self.items.setdefault(place, [])
@@ -216,7 +256,9 @@ class MemoryStore:
         self.writes += 1
         return Outcome.APPLIED
 
-    def declare_idle(self, topic: str, partition: int, header: Header, idle_frontier_ms: int) -> Outcome:
+    def declare_idle(
+        self, topic: str, partition: int, header: Header, idle_frontier_ms: int
+    ) -> Outcome:
         stored = self.headers.get((topic, partition), Header())
         outcome = self._check(stored, header.epoch, header.owner)
         if outcome is not None or stored.next_offset != header.next_offset:
@@ -251,7 +293,11 @@ class MemoryStore:
         self.headers, self.items, self.strings, self.redrives = (dict(part) for part in saved)
 
     def all_strings(self, keys: Keys) -> dict[str, bytes]:
-        return {k.removeprefix(keys.prefix + ":"): v for k, v in self.strings.items() if k.startswith(keys.prefix)}
+        return {
+            k.removeprefix(keys.prefix + ":"): v
+            for k, v in self.strings.items()
+            if k.startswith(keys.prefix)
+        }
 
 
 class RedisCopies:
@@ -269,7 +315,9 @@ class RedisCopies:
             self.client.restore(key, 0, data)
 
     def all_strings(self, keys: Keys) -> dict[str, bytes]:
-        names = [key.decode() for key in self.client.keys("*") if key.decode().startswith(keys.prefix)]
+        names = [
+            key.decode() for key in self.client.keys("*") if key.decode().startswith(keys.prefix)
+        ]
         strings = [name for name in names if name.removeprefix(keys.prefix)[1] in "uw"]
         return {name.removeprefix(keys.prefix + ":"): self.client.get(name) for name in strings}
 
@@ -277,7 +325,11 @@ class RedisCopies:
 def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dict[str, Any]:
     """What the store holds and still retains, in the shape of `NaiveWindows.state`."""
     header = store.header(topic, 0)
-    watermark_ms = LONG_AGO_MS if header.frontier_ms is None else header.frontier_ms - settings.windows.out_of_order_ms
+    watermark_ms = (
+        LONG_AGO_MS
+        if header.frontier_ms is None
+        else header.frontier_ms - settings.windows.out_of_order_ms
+    )
     buckets = {r.resolution_ms: r.buckets for r in settings.windows.resolutions}
     items = store.dictionary(topic, 0, header.items)
     minutes: dict[int, list[int]] = {}
@@ -290,7 +342,10 @@ def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dic
                 minutes[minute] = np.frombuffer(data, "<u8").tolist()
             continue
         width, bucket, chunk = map(int, numbers)
-        if Grid(width, settings.calendar.time_zone).expiry_ms(bucket, buckets[width]) > watermark_ms:
+        if (
+            Grid(width, settings.calendar.time_zone).expiry_ms(bucket, buckets[width])
+            > watermark_ms
+        ):
             values_CN = decode(data)
             for channel, slot in zip(*np.nonzero(values_CN), strict=True):
                 cell = (width, bucket, items[chunk * CHUNK_ITEMS + slot], CHANNELS[channel])
@@ -301,7 +356,7 @@ def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dic
     return state | {"redrives": store.redriven(topic, 0, REDRIVES)}
 
 
-# Generated logs -------------------------------------------------------------------------------------------
+# Generated logs -----------------------------------------------------------------------------------
 
 BROKEN = (
     None,
@@ -311,11 +366,14 @@ BROKEN = (
     b"{",
     b"not json",
     b'{"event_id": "x"}',
-    b'{"event_id": "x", "event_time": NaN, "sku": "a", "region": "n", "quantity": 1, "unit_price": 1}',
-    b'{"event_id": "x", "event_time": 1700000000000, "sku": "a", "region": "n", "quantity": 0, "unit_price": 1}',
+    b'{"event_id": "x", "event_time": NaN, "sku": "a", "region": "n", "quantity": 1, '
+    b'"unit_price": 1}',
+    b'{"event_id": "x", "event_time": 1700000000000, "sku": "a", "region": "n", "quantity": 0, '
+    b'"unit_price": 1}',
     b'{"event_id": "x", "event_time": 1700000000000, "sku": "a", "quantity": 1, "unit_price": 1}',
     b'{"event_id": "x", "event_time": 1700000000000, "region": "n", "lines": []}',
-    b'{"event_id": "x", "event_time": 1700000000000, "region": "n", "lines": [{"sku": "a", "quantity": 1, '
+    b'{"event_id": "x", "event_time": 1700000000000, "region": "n", "lines": [{"sku": "a", '
+    b'"quantity": 1, '
     b'"unit_price": 1}, {"sku": "b", "quantity": 1, "unit_price": -1}]}',
 )
 
@@ -337,12 +395,16 @@ def _event(kind: str) -> st.SearchStrategy[dict[str, Any]]:
         kinds = st.sampled_from(["view", "cart", "favourite", "sniff"])
         return st.fixed_dictionaries(base | {"sku": _skus, "kind": kinds})
     single = st.builds(lambda head, line: head | line, st.fixed_dictionaries(base), _amounts)
-    return single | st.fixed_dictionaries(base | {"lines": st.lists(_amounts, min_size=1, max_size=3)})
+    return single | st.fixed_dictionaries(
+        base | {"lines": st.lists(_amounts, min_size=1, max_size=3)}
+    )
 
 
 @st.composite
 def log_records(draw: st.DrawFn, kind: str, max_size: int = 60) -> list[LogRecord]:
-    """A log whose time moves on in jumps, with duplicates, late, future and broken records anywhere."""
+    """A log whose time moves on in jumps, with duplicates, late, future and broken records
+    anywhere.
+    """
     records: list[LogRecord] = []
     now_ms = START_MS
     for _ in range(draw(st.integers(1, max_size))):
@@ -365,7 +427,9 @@ def batch_of(log: Sequence[LogRecord], start: int, end: int) -> RawBatch:
         timestamps_ms=np.array([record.timestamp_ms for record in records], np.int64),
         offsets=np.arange(start, end),
         next_offset=end,
-        redrives={n: record.redrive for n, record in enumerate(records) if record.redrive is not None},
+        redrives={
+            n: record.redrive for n, record in enumerate(records) if record.redrive is not None
+        },
     )
 
 
@@ -411,11 +475,18 @@ class Driver:
     def crash(self, size: int) -> None:
         """Lose everything between fold and apply; the lost owner lives on as a zombie."""
         start = self.windows.next_offset
-        self.old.append((self.windows, self.windows.fold(batch_of(self.log, start, min(start + size, len(self.log))))))
+        self.old.append(
+            (
+                self.windows,
+                self.windows.fold(batch_of(self.log, start, min(start + size, len(self.log)))),
+            )
+        )
         self.claim()
 
     def zombies(self) -> None:
-        """Wake every lost owner that the store no longer knows as its owner: none may write anything."""
+        """Wake every lost owner that the store no longer knows as its owner: none may write
+        anything.
+        """
         for windows, fold in self.old:
             stored = self.store.header(self.topic, 0)
             if (stored.epoch, stored.owner) != (windows.header.epoch, windows.header.owner):
@@ -424,7 +495,9 @@ class Driver:
                 assert self.store.header(self.topic, 0) == stored
 
     def drain(self, size: int = 7) -> None:
-        """Read to the log's end, and be idle there: that is how an owner with nothing to write learns of a rollback."""
+        """Read to the log's end, and be idle there: that is how an owner with nothing to write
+        learns of a rollback.
+        """
         while True:
             while self.windows.next_offset < len(self.log):
                 self.step(size)

@@ -25,10 +25,15 @@ def test_what_is_older_than_the_window_does_not_count() -> None:
 def test_a_high_rate_trips_it_even_at_a_small_share() -> None:
     guard = DeadLetterGuard(per_s=100, share=0.5)
     assert guard.judge(0.0, read=100_000, dead=1_000) is None
-    assert guard.judge(1.0, read=100_000, dead=1) == "1001 of 200000 records were dead letters within 10 s"
+    assert (
+        guard.judge(1.0, read=100_000, dead=1)
+        == "1001 of 200000 records were dead letters within 10 s"
+    )
 
 
-def test_after_a_person_said_go_on_it_lets_pass_until_the_limits_are_kept_and_then_guards_again() -> None:
+def test_after_a_person_said_go_on_it_lets_pass_until_the_limits_hold_and_then_guards_again() -> (
+    None
+):
     guard = DeadLetterGuard(per_s=5_000, share=0.5)
     assert guard.judge(0.0, read=2_000, dead=2_000)
     guard.lift()

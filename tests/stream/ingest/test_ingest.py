@@ -1,4 +1,6 @@
-"""Which partitions are read from where, and what is sent, with a consumer and windows that only remember."""
+"""Which partitions are read from where, and what is sent, with a consumer and windows that only
+remember.
+"""
 
 from __future__ import annotations
 
@@ -71,19 +73,28 @@ class Rig:
 
     def __post_init__(self) -> None:
         client = cast("Consumer", self.client)
-        self.assignment = Assignment(client, self.claim, lambda keys: {key: self.logs[key] for key in keys})
+        self.assignment = Assignment(
+            client, self.claim, lambda keys: {key: self.logs[key] for key in keys}
+        )
 
     def claim(self, topic: str, partition: int) -> PartitionWindows:
         if self.down:
             raise StoreUnavailableError("no Redis")
         self.claims.append((topic, partition))
-        return cast("PartitionWindows", FakeWindows(Header(epoch=1, next_offset=self.stored[topic, partition])))
+        return cast(
+            "PartitionWindows",
+            FakeWindows(Header(epoch=1, next_offset=self.stored[topic, partition])),
+        )
 
     def assign(self, *keys: Key) -> None:
-        self.assignment._assigned(cast("Consumer", self.client), [TopicPartition(*key) for key in keys])
+        self.assignment._assigned(
+            cast("Consumer", self.client), [TopicPartition(*key) for key in keys]
+        )
 
     def revoke(self, *keys: Key) -> None:
-        self.assignment._revoked(cast("Consumer", self.client), [TopicPartition(*key) for key in keys])
+        self.assignment._revoked(
+            cast("Consumer", self.client), [TopicPartition(*key) for key in keys]
+        )
 
 
 A, B = ("orders", 0), ("orders", 1)
@@ -136,7 +147,9 @@ def test_the_logs_first_offset_and_its_end_are_inside(rig: Rig, offset: int) -> 
     assert rig.assignment.claim_waiting() == [A]
 
 
-def test_after_an_interruption_it_reads_on_after_what_was_applied_and_not_after_what_was_seen(rig: Rig) -> None:
+def test_after_an_interruption_it_reads_on_after_what_was_applied_and_not_after_what_was_seen(
+    rig: Rig,
+) -> None:
     rig.assign(A)
     rig.assignment.claim_waiting()
     rig.assignment.reached({A: 100, B: 3})
@@ -167,7 +180,9 @@ def test_after_a_gap_it_claims_again_and_reads_from_what_redis_holds_now(rig: Ri
     assert rig.client.reading == {A: 25} and rig.claims == [A, A]
 
 
-def test_a_fenced_partition_is_left_alone_until_it_is_assigned_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fenced_partition_is_left_alone_until_it_is_assigned_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.assign(A)
     rig.assignment.claim_waiting()
     rig.assignment.drop(A)

@@ -1,4 +1,6 @@
-"""What a turn reads is each partition's records in log order, however they come, and no later than it may take."""
+"""What a turn reads is each partition's records in log order, however they come, and no later than
+it may take.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def message(topic: str, partition: int, offset: int, **over: object) -> Message:
 
 
 @given(st.lists(PLACES, max_size=40))
-def test_runs_are_all_messages_in_order_each_of_one_partition(places: list[tuple[str, int]]) -> None:
+def test_runs_are_all_messages_in_order_each_of_one_partition(
+    places: list[tuple[str, int]],
+) -> None:
     messages = [message(*place, offset) for offset, place in enumerate(places)]
     found = list(runs(messages))
     assert [one for _, run in found for one in run] == messages
@@ -34,7 +38,9 @@ def test_runs_are_all_messages_in_order_each_of_one_partition(places: list[tuple
 
 
 @given(st.lists(PLACES, max_size=40))
-def test_a_partition_is_decoded_once_a_slice_in_its_own_order(places: list[tuple[str, int]]) -> None:
+def test_a_partition_is_decoded_once_a_slice_in_its_own_order(
+    places: list[tuple[str, int]],
+) -> None:
     messages = [message(*place, offset) for offset, place in enumerate(places)]
     found = by_partition(messages)
     assert set(found) == set(places)
@@ -63,9 +69,13 @@ def nothing(values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Dec
     return EventDecoder("orders", EventSettings()).decode(values, keys)
 
 
-def read(tape: Tape, max_records: int = 10) -> tuple[dict[tuple[str, int], Gathered], dict[tuple[str, int], int]]:
+def read(
+    tape: Tape, max_records: int = 10
+) -> tuple[dict[tuple[str, int], Gathered], dict[tuple[str, int], int]]:
     mine = {("orders", 0): nothing, ("orders", 1): nothing}
-    return gather(tape.take, mine.get, max_records=max_records, max_wait_ms=50, now_ms=lambda: tape.now_ms)
+    return gather(
+        tape.take, mine.get, max_records=max_records, max_wait_ms=50, now_ms=lambda: tape.now_ms
+    )
 
 
 def test_slices_of_a_partition_become_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +98,9 @@ def test_messages_of_partitions_that_are_not_ours_are_dropped() -> None:
     assert list(gathered) == [("orders", 0)]
 
 
-def test_it_waits_no_longer_in_all_than_it_may_and_reads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_no_longer_in_all_than_it_may_and_reads_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("freshet.stream.ingest.poll.SLICE_RECORDS", 4)
     tape = Tape([message("orders", 0, n) for n in range(30)])
     read(tape)

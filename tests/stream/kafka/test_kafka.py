@@ -44,7 +44,11 @@ def test_a_table_is_read_whole_in_order_with_everything_a_record_has(settings: S
         for number in range(300):
             value = None if number == 7 else b"%d" % number
             publisher.produce(
-                "whole", value, key=b"k%d" % (number % 9), headers=[("h", None)], timestamp_ms=1_000 + number
+                "whole",
+                value,
+                key=b"k%d" % (number % 9),
+                headers=[("h", None)],
+                timestamp_ms=1_000 + number,
             )
         publisher.flush()
         assert publisher.acknowledged == 300
@@ -72,7 +76,9 @@ def test_an_empty_topic_is_caught_up_soon(settings: Settings) -> None:
 
 
 def test_keys_land_where_javas_clients_put_them(settings: Settings) -> None:
-    """Partition of murmur2: these keys and partitions come from Java's DefaultPartitioner rule, worked by hand."""
+    """Partition of murmur2: these keys and partitions come from Java's DefaultPartitioner rule,
+    worked by hand.
+    """
     keys = ["a", "b", "sku-1", "sku-2"]
     with Publisher(settings) as publisher:
         for key in keys:
@@ -122,7 +128,9 @@ def test_an_offset_outside_the_log_is_an_error_and_not_a_jump(settings: Settings
     reader.close()
 
 
-def test_a_broker_without_a_controller_is_noticed_and_makes_topics_by_itself(settings: Settings) -> None:
+def test_a_broker_without_a_controller_is_noticed_and_makes_topics_by_itself(
+    settings: Settings,
+) -> None:
     reports = ensure_topics(settings, live=True)
     assert {(report.state, report.partitions) for report in reports} == {("automatic", 4)}
     found = cluster(settings)
@@ -146,8 +154,12 @@ def test_records_that_are_not_acknowledged_are_an_error() -> None:
 
 
 def test_no_broker_is_one_clear_error_without_the_password() -> None:
-    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", request_timeout_ms=200, sasl_password="secret")
-    with pytest.raises(BrokerError, match=r"no Kafka broker answers at 127.0.0.1:1 within 0.2 s") as refused:
+    kafka = KafkaSettings(
+        bootstrap_servers="127.0.0.1:1", request_timeout_ms=200, sasl_password="secret"
+    )
+    with pytest.raises(
+        BrokerError, match=r"no Kafka broker answers at 127.0.0.1:1 within 0.2 s"
+    ) as refused:
         TableReader(Settings(kafka=kafka), ["any"])
     assert "secret" not in str(refused.value)
     assert refused.value.retriable

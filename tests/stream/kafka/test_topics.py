@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from freshet.stream.config import KafkaSettings, Topics
-from freshet.stream.kafka.topics import TopicPlan, TopicReport, TopicsReport, dead_letter_max_bytes, mismatches, plan
+from freshet.stream.kafka.topics import (
+    TopicPlan,
+    TopicReport,
+    TopicsReport,
+    dead_letter_max_bytes,
+    mismatches,
+    plan,
+)
 
 
 def by_name(settings: KafkaSettings, *, live: bool) -> dict[str, TopicPlan]:
@@ -13,7 +20,9 @@ def by_name(settings: KafkaSettings, *, live: bool) -> dict[str, TopicPlan]:
 
 
 def test_live_events_carry_the_brokers_time_and_replayed_ones_their_own() -> None:
-    live, replayed = (by_name(KafkaSettings(), live=live)["freshet.orders.v1"].config for live in (True, False))
+    live, replayed = (
+        by_name(KafkaSettings(), live=live)["freshet.orders.v1"].config for live in (True, False)
+    )
     assert live["message.timestamp.type"] == "LogAppendTime"
     assert "retention.ms" not in live
     assert replayed["message.timestamp.type"] == "CreateTime"
@@ -24,7 +33,9 @@ def test_live_events_carry_the_brokers_time_and_replayed_ones_their_own() -> Non
 @pytest.mark.parametrize("live", [True, False])
 def test_tables_are_compacted_and_streams_are_not(live: bool) -> None:
     plans = by_name(KafkaSettings(), live=live)
-    compacted = {name for name, topic in plans.items() if topic.config.get("cleanup.policy") == "compact"}
+    compacted = {
+        name for name, topic in plans.items() if topic.config.get("cleanup.policy") == "compact"
+    }
     tables = ("catalog", "promotions", "inventory", "models", "forecasts.latest")
     assert compacted == {f"freshet.{table}.v1" for table in tables}
 
@@ -33,7 +44,11 @@ def test_a_dead_letter_topic_takes_whatever_its_source_takes_and_the_headers() -
     settings = KafkaSettings(max_record_bytes=500_000)
     plans = by_name(settings, live=True)
     for source in ("freshet.orders.v1", "freshet.clicks.v1"):
-        assert plans[f"{source}.dlq"].config["max.message.bytes"] == "565536" == str(dead_letter_max_bytes(settings))
+        assert (
+            plans[f"{source}.dlq"].config["max.message.bytes"]
+            == "565536"
+            == str(dead_letter_max_bytes(settings))
+        )
         assert int(plans[source].config["max.message.bytes"]) < 565_536
 
 
@@ -50,7 +65,10 @@ def test_names_and_partitions_are_the_settings_own() -> None:
 
 def test_more_partitions_larger_limits_and_further_policies_are_no_mismatch() -> None:
     wanted = TopicPlan("t", 4, {"max.message.bytes": "100", "cleanup.policy": "compact"})
-    assert mismatches(wanted, 8, {"max.message.bytes": "200", "cleanup.policy": "compact,delete"}) == ()
+    assert (
+        mismatches(wanted, 8, {"max.message.bytes": "200", "cleanup.policy": "compact,delete"})
+        == ()
+    )
     assert mismatches(wanted, 4, {"max.message.bytes": "99", "cleanup.policy": "delete"}) == (
         "max.message.bytes: expected 100, found 99",
         "cleanup.policy: expected compact, found delete",
@@ -58,7 +76,12 @@ def test_more_partitions_larger_limits_and_further_policies_are_no_mismatch() ->
 
 
 def test_the_report_names_each_problem_below_its_topic() -> None:
-    report = TopicsReport((TopicReport("a", "created", 4), TopicReport("bb", "mismatch", 1, ("partitions: few",))))
+    report = TopicsReport(
+        (TopicReport("a", "created", 4), TopicReport("bb", "mismatch", 1, ("partitions: few",)))
+    )
     assert not report.healthy
-    assert report.as_text() == "a   created    4 partitions\nbb  mismatch   1 partitions\n    partitions: few"
+    assert (
+        report.as_text()
+        == "a   created    4 partitions\nbb  mismatch   1 partitions\n    partitions: few"
+    )
     assert report.as_dict()["topics"][1]["problems"] == ("partitions: few",)

@@ -1,4 +1,6 @@
-"""Dead letters and late records are found by what a person asks for, and go back to where they came from."""
+"""Dead letters and late records are found by what a person asks for, and go back to where they came
+from.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,18 @@ LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
 
 
 def source(
-    value: bytes | None = b"{", key: bytes | None = b"k", headers: list[tuple[str, bytes | None]] | None = None
+    value: bytes | None = b"{",
+    key: bytes | None = b"k",
+    headers: list[tuple[str, bytes | None]] | None = None,
 ) -> Source:
     return Source("orders", 3, 17, 1_000, key, value, headers or [])
 
 
 def test_redriving_gives_back_the_original_and_names_it() -> None:
     letter = dead_letter(source(headers=[("trace", b"1")]), "decode", "Bad", "x", LIMIT)
-    back = again(Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4})
+    back = again(
+        Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
+    )
     assert back is not None
     assert (back.topic, back.partition, back.key, back.value) == ("orders", 3, b"k", b"{")
     assert back.headers == [("trace", b"1"), ("freshet-redrive", b"orders-3-17")]
@@ -30,7 +36,12 @@ def test_redriving_gives_back_the_original_and_names_it() -> None:
 
 def test_a_cut_letter_is_not_sent_again() -> None:
     letter = dead_letter(source(b"v" * 200_000), "decode", "Bad", "x", LIMIT)
-    assert again(Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}) is None
+    assert (
+        again(
+            Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
+        )
+        is None
+    )
 
 
 @pytest.fixture
@@ -47,7 +58,9 @@ def send_letters(settings: Settings, values: list[bytes]) -> None:
     topic = settings.kafka.topics.orders
     with Publisher(settings) as publisher:
         for offset, value in enumerate(values):
-            record = dead_letter(Source(topic, 0, offset, 0, b"k", value, []), "decode", "Bad", "x", LIMIT)
+            record = dead_letter(
+                Source(topic, 0, offset, 0, b"k", value, []), "decode", "Bad", "x", LIMIT
+            )
             publisher.produce(record.topic, record.value, key=record.key, headers=record.headers)
 
 
@@ -85,36 +98,65 @@ def test_a_redrive_goes_on_where_the_last_one_ended(settings: Settings) -> None:
 def test_a_record_that_fails_again_keeps_the_place_of_the_very_first_one() -> None:
     first = ("freshet-redrive", b"orders-3-2")
     letter = dead_letter(source(headers=[first]), "decode", "Bad", "x", LIMIT)
-    back = again(Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4})
+    back = again(
+        Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
+    )
     assert back is not None and back.headers == [first]
 
 
 def test_a_late_record_goes_back_to_the_topic_and_partition_it_came_from() -> None:
     late = late_record(source(b"{}"), "late", LIMIT)
-    back = again(Source("late", 0, 5, 0, late.key, late.value, late.headers), {"orders": 4, "clicks": 4})
+    back = again(
+        Source("late", 0, 5, 0, late.key, late.value, late.headers), {"orders": 4, "clicks": 4}
+    )
     assert back is not None
-    assert (back.topic, back.partition, back.headers) == ("orders", 3, [("freshet-redrive", b"orders-3-17")])
+    assert (back.topic, back.partition, back.headers) == (
+        "orders",
+        3,
+        [("freshet-redrive", b"orders-3-17")],
+    )
 
 
 def test_letters_are_filtered_by_error_and_time_and_one_is_shown_whole(settings: Settings) -> None:
     topic = settings.kafka.topics.orders
     with Publisher(settings) as publisher:
-        for offset, (stage, wrong) in enumerate([("decode", "Undecodable"), ("future", "FutureEvent")]):
+        for offset, (stage, wrong) in enumerate(
+            [("decode", "Undecodable"), ("future", "FutureEvent")]
+        ):
             record = dead_letter(
-                Source(topic, 1, offset, 0, b"k", b"\xff", [("trace", b"7")]), stage, wrong, "x", LIMIT
+                Source(topic, 1, offset, 0, b"k", b"\xff", [("trace", b"7")]),
+                stage,
+                wrong,
+                "x",
+                LIMIT,
             )
-            publisher.produce(record.topic, record.value, headers=record.headers, timestamp_ms=1_000 * (offset + 1))
-    assert [letter.place for letter in list_letters(settings, Wanted(error="futureevent"))] == [f"{topic}-1-1"]
-    assert [letter.place for letter in list_letters(settings, Wanted(error="decode"))] == [f"{topic}-1-0"]
-    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(from_ms=1_001))] == [2_000]
-    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(to_ms=2_000))] == [1_000]
+            publisher.produce(
+                record.topic,
+                record.value,
+                headers=record.headers,
+                timestamp_ms=1_000 * (offset + 1),
+            )
+    assert [letter.place for letter in list_letters(settings, Wanted(error="futureevent"))] == [
+        f"{topic}-1-1"
+    ]
+    assert [letter.place for letter in list_letters(settings, Wanted(error="decode"))] == [
+        f"{topic}-1-0"
+    ]
+    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(from_ms=1_001))] == [
+        2_000
+    ]
+    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(to_ms=2_000))] == [
+        1_000
+    ]
     page = show_letter(settings, f"{topic}-1-1").as_page()
     assert "future/FutureEvent: x" in page and "trace: 7" in page
     with pytest.raises(InvalidInputError, match="no letter of 'nowhere-0-0'"):
         show_letter(settings, "nowhere-0-0")
 
 
-def test_a_filtered_redrive_sends_what_it_names_and_leaves_the_place_of_the_next_one_alone(settings: Settings) -> None:
+def test_a_filtered_redrive_sends_what_it_names_and_leaves_the_place_of_the_next_one_alone(
+    settings: Settings,
+) -> None:
     topic = settings.kafka.topics.orders
     send_letters(settings, [b"one", b"two"])
     assert redrive(settings, Wanted(error="Good")).skipped == 2

@@ -37,7 +37,9 @@ def test_all_is_well_with_an_embedded_broker_and_an_empty_redis(settings: Settin
 
 def test_nothing_there_is_one_finding_each_and_no_exception() -> None:
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", request_timeout_ms=200)
-    checks = found(Settings(kafka=kafka, redis=RedisSettings(url="redis://me:secret@127.0.0.1:1/0")))
+    checks = found(
+        Settings(kafka=kafka, redis=RedisSettings(url="redis://me:secret@127.0.0.1:1/0"))
+    )
     assert {name: [check.state for check in of] for name, of in checks.items()} == {
         name: ["fail"] for name in ("broker", "topics", "redis", "clock", "windows")
     }

@@ -28,7 +28,10 @@ ROWS = Rows(
 )
 COLUMNS = ["item_id", "bucket_start_ms", "units", "revenue", "orders", "returns"]
 COLUMNS += ["views", "carts", "favourites", "checkouts"]
-VALUES = [['a|"n,', 3_600_000, 1.5, 1.2345, 2, 0, 9, 0, 0, 0], ["é|-", 7_200_000, 0, 0, 0, 0.25, 0, 0, 0, 1]]
+VALUES = [
+    ['a|"n,', 3_600_000, 1.5, 1.2345, 2, 0, 9, 0, 0, 0],
+    ["é|-", 7_200_000, 0, 0, 0, 0.25, 0, 0, 0, 1],
+]
 
 
 def written(format: str, include_open: bool, *groups: Rows) -> bytes:
@@ -44,7 +47,10 @@ def written(format: str, include_open: bool, *groups: Rows) -> bytes:
 def test_jsonl_has_one_object_a_row(include_open: bool) -> None:
     rows = [json.loads(line) for line in written("jsonl", include_open, ROWS).decode().splitlines()]
     names = COLUMNS + (["closed"] if include_open else [])
-    values = [[*row, closed] if include_open else row for row, closed in zip(VALUES, (True, False), strict=True)]
+    values = [
+        [*row, closed] if include_open else row
+        for row, closed in zip(VALUES, (True, False), strict=True)
+    ]
     assert [list(row) for row in rows] == [names] * 2
     assert [list(row.values()) for row in rows] == values
 
@@ -58,15 +64,25 @@ def test_csv_is_read_back_by_a_csv_reader(include_open: bool) -> None:
 
 
 @pytest.mark.parametrize("groups", [(), (ROWS,), (ROWS, ROWS)])
-def test_parquet_is_read_back_with_the_same_schema_however_many_rows(groups: tuple[Rows, ...]) -> None:
+def test_parquet_is_read_back_with_the_same_schema_however_many_rows(
+    groups: tuple[Rows, ...],
+) -> None:
     table = pq.read_table(io.BytesIO(written("parquet", True, *groups)))
     assert table.column_names == [*COLUMNS, "closed"]
     assert [list(row.values())[:-1] for row in table.to_pylist()] == VALUES * len(groups)
-    assert [str(kind) for kind in table.schema.types[:5]] == ["string", "int64", "double", "double", "int64"]
+    assert [str(kind) for kind in table.schema.types[:5]] == [
+        "string",
+        "int64",
+        "double",
+        "double",
+        "int64",
+    ]
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.sampled_from([1, 1_000, 10_000]))
-def test_a_printed_number_is_exactly_the_stored_one_and_as_short_as_can_be(value: int, scale: int) -> None:
+def test_a_printed_number_is_exactly_the_stored_one_and_as_short_as_can_be(
+    value: int, scale: int
+) -> None:
     text = decimal(value, scale)
     assert Decimal(text) == Decimal(value) / scale
     assert "." not in text or text[-1] not in "0."
@@ -76,14 +92,18 @@ def test_times_are_milliseconds_or_rfc_3339() -> None:
     assert parse_time_ms(None, "--to") is None
     assert parse_time_ms("-5", "--to") == -5
     assert parse_time_ms("2026-03-01T00:00:00+01:00", "--to") == 1_772_319_600_000
-    with pytest.raises(InvalidInputError, match=r"--to 'today' is not a time.*2026-03-01T00:00:00Z"):
+    with pytest.raises(
+        InvalidInputError, match=r"--to 'today' is not a time.*2026-03-01T00:00:00Z"
+    ):
         parse_time_ms("today", "--to")
 
 
 def test_an_unknown_format_and_an_unknown_resolution_are_refused_before_anything_is_read() -> None:
     with pytest.raises(InvalidInputError, match="'xml'; expected one of jsonl, csv, parquet"):
         export(Settings(), resolution_ms=3_600_000, format="xml")
-    with pytest.raises(InvalidInputError, match=r"no windows are kept at 7 ms; expected one of \[1000, 60000"):
+    with pytest.raises(
+        InvalidInputError, match=r"no windows are kept at 7 ms; expected one of \[1000, 60000"
+    ):
         export(Settings(), resolution_ms=7)
 
 
@@ -114,6 +134,10 @@ def test_a_file_that_could_not_be_finished_does_not_replace_the_old_one(
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_a_place_that_cannot_be_written_is_said_plainly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"nowhere.out.jsonl cannot be written: No such file"):
+def test_a_place_that_cannot_be_written_is_said_plainly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"nowhere.out.jsonl cannot be written: No such file"
+    ):
         _export_rows(monkeypatch, [ROWS], tmp_path / "nowhere" / "out.jsonl")

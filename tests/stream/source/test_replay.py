@@ -1,4 +1,6 @@
-"""Replaying files: presets count what their data sets hold, maps read any table, and mistakes are named."""
+"""Replaying files: presets count what their data sets hold, maps read any table, and mistakes are
+named.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def write(folder: Path, table: dict[str, list[Any]], name: str = "shop.parquet")
     return folder / name
 
 
-# Presets on the real files -----------------------------------------------------------------------------------
+# Presets on the real files ------------------------------------------------------------------------
 
 
 def test_online_retail_is_all_goods_with_a_price_once() -> None:
@@ -63,28 +65,48 @@ def test_online_retail_is_all_goods_with_a_price_once() -> None:
     assert orders is not None
     returned = replay.rows.keep(replay.rows.quantity < 0)
     assert len(returned) > 15_000 and returned.order_id is not None
-    assert all(returned.order_id.names[code].startswith("C") for code in set(returned.order_id.codes.tolist()))
+    assert all(
+        returned.order_id.names[code].startswith("C")
+        for code in set(returned.order_id.codes.tolist())
+    )
     assert replay.catalog["85123A"].title == "WHITE HANGING HEART T-LIGHT HOLDER"
     assert not {"POST", "M", "DOT", "BANK CHARGES", "gift_0001_20"} & set(replay.catalog)
 
 
 def test_online_retail_summer_times_are_an_hour_earlier_in_utc(tmp_path: Path) -> None:
-    path = write(tmp_path, RETAIL | {"ts": [pa.scalar(1_277_978_400_000, pa.timestamp("ms")).as_py()] * 6})
+    path = write(
+        tmp_path, RETAIL | {"ts": [pa.scalar(1_277_978_400_000, pa.timestamp("ms")).as_py()] * 6}
+    )
     assert open_replay(path, preset="online_retail").start_ms == 1_277_978_400_000 - HOUR_MS
 
 
 @pytest.mark.parametrize(
     ("name", "clicks", "orders", "skipped"),
-    [("dense_slice.parquet", 98_361 + 6_063 + 3_383, 2_493, 0), ("user_sample.parquet", 82_690, 1_750, 35)],
+    [
+        ("dense_slice.parquet", 98_361 + 6_063 + 3_383, 2_493, 0),
+        ("user_sample.parquet", 82_690, 1_750, 35),
+    ],
 )
-def test_taobao_is_clicks_and_purchases_of_one(name: str, clicks: int, orders: int, skipped: int) -> None:
+def test_taobao_is_clicks_and_purchases_of_one(
+    name: str, clicks: int, orders: int, skipped: int
+) -> None:
     replay = open_replay(data(f"taobao_userbehavior/{name}"), preset="taobao")
     records = values(replay)
     counts = Counter(kind for kind, *_ in records)
-    assert (counts["clicks"], counts["orders"], sum(replay.skipped.values())) == (clicks, orders, skipped)
+    assert (counts["clicks"], counts["orders"], sum(replay.skipped.values())) == (
+        clicks,
+        orders,
+        skipped,
+    )
     bought = [value for kind, _, value, _ in records if kind == "orders"]
-    assert {(value["quantity"], value["unit_price"], value["region"]) for value in bought} == {(1, 0, "-")}
-    assert {value["kind"] for kind, _, value, _ in records if kind == "clicks"} == {"view", "cart", "favourite"}
+    assert {(value["quantity"], value["unit_price"], value["region"]) for value in bought} == {
+        (1, 0, "-")
+    }
+    assert {value["kind"] for kind, _, value, _ in records if kind == "clicks"} == {
+        "view",
+        "cart",
+        "favourite",
+    }
 
 
 @pytest.mark.parametrize("name", ["", "order_items.parquet", "orders.parquet"])
@@ -93,7 +115,10 @@ def test_olist_joins_items_with_their_orders_whatever_file_is_named(name: str) -
     assert len(replay.rows) + sum(replay.skipped.values()) == 11_252
     assert len(replay.rows) > 11_000
     # 2017-01-05 11:49 and 2017-12-31 in Sao Paulo, two or three hours behind UTC.
-    assert 1_483_617_000_000 < replay.start_ms < 1_483_630_000_000 and replay.end_ms < 1_514_779_200_000
+    assert (
+        1_483_617_000_000 < replay.start_ms < 1_483_630_000_000
+        and replay.end_ms < 1_514_779_200_000
+    )
     assert any(entry.category == "health_beauty" for entry in replay.catalog.values())
 
 
@@ -104,7 +129,9 @@ def test_dunnhumby_is_lines_of_stores_at_the_price_paid() -> None:
     records = values(replay, DAY_MS)
     first = next(value for kind, _, value, _ in records if kind == "orders")
     assert first["order_id"] and first["region"].isdigit()
-    assert any(value["title"] and value["category"] for kind, _, value, _ in records if kind == "catalog")
+    assert any(
+        value["title"] and value["category"] for kind, _, value, _ in records if kind == "catalog"
+    )
 
 
 def test_every_event_of_the_real_files_is_valid() -> None:
@@ -112,10 +139,13 @@ def test_every_event_of_the_real_files_is_valid() -> None:
     batch = next(iter(replay.batches(400 * DAY_MS)))
     orders = [i for i, kind in enumerate(batch.kinds) if kind == "orders"]
     decoder = EventDecoder("orders", EventSettings())
-    assert decoder.decode([batch.values[i] for i in orders], [batch.keys[i] for i in orders]).refusals == []
+    assert (
+        decoder.decode([batch.values[i] for i in orders], [batch.keys[i] for i in orders]).refusals
+        == []
+    )
 
 
-# Presets on a small file -------------------------------------------------------------------------------------
+# Presets on a small file --------------------------------------------------------------------------
 
 RETAIL: dict[str, list[Any]] = {
     "ts": [pa.scalar(1_290_000_000_000, pa.timestamp("ms")).as_py()] * 6,
@@ -153,11 +183,13 @@ def test_retail_rows_become_orders_returns_and_named_skips(tmp_path: Path) -> No
 
 def test_a_preset_names_the_column_it_misses_and_those_there_are(tmp_path: Path) -> None:
     path = write(tmp_path, {name: column for name, column in RETAIL.items() if name != "country"})
-    with pytest.raises(InvalidInputError, match=r"no column 'country'.*its columns are ts, invoice, sku"):
+    with pytest.raises(
+        InvalidInputError, match=r"no column 'country'.*its columns are ts, invoice, sku"
+    ):
         open_replay(path, preset="online_retail")
 
 
-# Maps --------------------------------------------------------------------------------------------------------
+# Maps ---------------------------------------------------------------------------------------------
 
 
 def test_a_map_reads_a_csv_with_clicks_and_orders(tmp_path: Path) -> None:
@@ -171,7 +203,9 @@ def test_a_map_reads_a_csv_with_clicks_and_orders(tmp_path: Path) -> None:
         "2026-01-05T10:00:05Z,a,order,1,-4,north\n"
         ",a,order,1,1,north\n"
     )
-    mapping = parse_map("event_time=when,sku=item,kind=what,quantity=n,unit_price=price,region=place")
+    mapping = parse_map(
+        "event_time=when,sku=item,kind=what,quantity=n,unit_price=price,region=place"
+    )
     replay = open_replay(path, mapping=mapping)
     assert replay.skipped == {"no time": 1, "unknown kind": 1, "no quantity": 1, "no price": 1}
     (kind, key, view, at_ms), (other, _, order, _) = values(replay)
@@ -198,13 +232,21 @@ def test_a_map_of_time_and_sku_alone_sells_one_free_unit_each(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"sku": "s"}, "does not say which column of shop.parquet is 'event_time'; its columns are t, s"),
-        ({"event_time": "t", "sku": "article"}, "no column 'article', which --map needs; its columns are t, s"),
+        (
+            {"sku": "s"},
+            "does not say which column of shop.parquet is 'event_time'; its columns are t, s",
+        ),
+        (
+            {"event_time": "t", "sku": "article"},
+            "no column 'article', which --map needs; its columns are t, s",
+        ),
         ({"event_time": "s", "sku": "s"}, "column 's' does not hold times"),
         ({"event_time": "t", "sku": "s", "quantity": "s"}, "column 's' is not numeric"),
     ],
 )
-def test_a_wrong_map_is_refused_with_the_file_s_columns(tmp_path: Path, mapping: dict[str, str], message: str) -> None:
+def test_a_wrong_map_is_refused_with_the_file_s_columns(
+    tmp_path: Path, mapping: dict[str, str], message: str
+) -> None:
     path = write(tmp_path, {"t": [1_700_000_000], "s": ["x"]})
     with pytest.raises(InvalidInputError, match=message):
         open_replay(path, mapping=mapping)
@@ -217,8 +259,12 @@ def test_a_map_must_be_pairs_of_known_fields() -> None:
         parse_map("sku")
 
 
-@pytest.mark.parametrize(("preset", "mapping"), [(None, None), ("taobao", {"sku": "s"}), ("groceries", None)])
-def test_a_replay_needs_one_known_way(tmp_path: Path, preset: str | None, mapping: dict[str, str] | None) -> None:
+@pytest.mark.parametrize(
+    ("preset", "mapping"), [(None, None), ("taobao", {"sku": "s"}), ("groceries", None)]
+)
+def test_a_replay_needs_one_known_way(
+    tmp_path: Path, preset: str | None, mapping: dict[str, str] | None
+) -> None:
     with pytest.raises(InvalidInputError):
         open_replay(write(tmp_path, {"s": [1]}), preset=preset, mapping=mapping)
 
@@ -236,14 +282,20 @@ def test_missing_broken_and_empty_files_are_named(tmp_path: Path) -> None:
 
 
 @given(
-    times=st.lists(st.integers(1_600_000_000_000, 1_600_000_000_000 + 3 * DAY_MS), min_size=1, max_size=60),
+    times=st.lists(
+        st.integers(1_600_000_000_000, 1_600_000_000_000 + 3 * DAY_MS), min_size=1, max_size=60
+    ),
     slice_ms=st.sampled_from([1_000, 60_000, HOUR_MS, DAY_MS]),
 )
 def test_slices_hold_every_row_once_in_time_order(
     tmp_path_factory: pytest.TempPathFactory, times: list[int], slice_ms: int
 ) -> None:
-    path = write(tmp_path_factory.mktemp("rows"), {"t": times, "s": [str(i) for i in range(len(times))]})
+    path = write(
+        tmp_path_factory.mktemp("rows"), {"t": times, "s": [str(i) for i in range(len(times))]}
+    )
     replay = open_replay(path, mapping={"event_time": "t", "sku": "s"})
     records = values(replay, slice_ms)
     assert [at for *_, at in records] == sorted(times)
-    assert sorted(value["event_id"] for *_, value, _ in records) == sorted(f"shop-{i}" for i in range(len(times)))
+    assert sorted(value["event_id"] for *_, value, _ in records) == sorted(
+        f"shop-{i}" for i in range(len(times))
+    )

@@ -1,4 +1,6 @@
-"""The simulated shop: reproducible bytes, honest rates, and the faults and drifts that were asked for."""
+"""The simulated shop: reproducible bytes, honest rates, and the faults and drifts that were asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS, EventSettings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.schemas import InventoryLevel, Promotion
-from freshet.stream.source.simulator import DEFAULT_ITEMS, DEFAULT_START_MS, Drift, Faults, Scenario, Shop, scenario
+from freshet.stream.source.simulator import (
+    DEFAULT_ITEMS,
+    DEFAULT_START_MS,
+    Drift,
+    Faults,
+    Scenario,
+    Shop,
+    scenario,
+)
 from freshet.stream.source.simulator.demand import Demand, _lead_shares
 from freshet.stream.source.simulator.faults import BREAKS, break_value
 from freshet.stream.source.simulator.stock import Stock
@@ -46,7 +56,9 @@ def plain_week(seed: int = 3, items: int = 48) -> tuple[Shop, list[Record]]:
 
 
 def events(rows: list[Record], kind: str) -> list[dict[str, Any]]:
-    return [msgspec.json.decode(value) for k, _, value, _ in rows if k == kind and value is not None]
+    return [
+        msgspec.json.decode(value) for k, _, value, _ in rows if k == kind and value is not None
+    ]
 
 
 def order_lines(rows: list[Record]) -> list[dict[str, Any]]:
@@ -67,7 +79,7 @@ def hourly_units(shop: Shop, rows: list[Record], hours: int) -> np.ndarray:
     return units
 
 
-# The same seed ---------------------------------------------------------------------------------------------
+# The same seed ------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_bytes_however_they_are_sliced() -> None:
@@ -98,13 +110,17 @@ def test_batches_hold_their_own_time_in_order_and_leave_no_gap() -> None:
         expected_start = batch.end_ms
 
 
-# What is sold ----------------------------------------------------------------------------------------------
+# What is sold -------------------------------------------------------------------------------------
 
 
 def test_units_sold_match_the_ground_truth_where_stock_lasts() -> None:
     shop, rows = plain_week()
     hours = 7 * 24
-    empty = {f"{level['sku']}|{level['region']}" for level in events(rows, "inventory") if level["on_hand"] == 0}
+    empty = {
+        f"{level['sku']}|{level['region']}"
+        for level in events(rows, "inventory")
+        if level["on_hand"] == 0
+    }
     stocked = np.array([item_id not in empty for item_id in shop.item_ids])
     units, truth = hourly_units(shop, rows, hours), shop.expected_units(shop.start_ms, hours)
     assert stocked.sum() > 20
@@ -119,7 +135,10 @@ def test_units_sold_match_the_ground_truth_where_stock_lasts() -> None:
 
 def test_the_day_has_the_shape_of_the_ground_truth() -> None:
     shop, rows = plain_week()
-    units, truth = hourly_units(shop, rows, 168).sum(axis=0), shop.expected_units(shop.start_ms, 168).sum(axis=0)
+    units, truth = (
+        hourly_units(shop, rows, 168).sum(axis=0),
+        shop.expected_units(shop.start_ms, 168).sum(axis=0),
+    )
     by_hour, expected = units.reshape(7, 24).sum(axis=0), truth.reshape(7, 24).sum(axis=0)
     assert expected.max() > 5 * expected.min()
     assert np.corrcoef(by_hour, expected)[0, 1] > 0.97
@@ -214,22 +233,30 @@ def test_returns_name_an_order_of_that_article_from_days_before() -> None:
 @given(seed=st.integers(0, 2**16 - 1), items=st.integers(1, 60))
 def test_every_event_is_valid_and_no_quantity_is_zero(seed: int, items: int) -> None:
     rows = records(Shop(seed, items, PLAIN), 24)
-    ids = Counter(event["event_id"] for kind in ("orders", "clicks") for event in events(rows, kind))
+    ids = Counter(
+        event["event_id"] for kind in ("orders", "clicks") for event in events(rows, kind)
+    )
     assert not ids or max(ids.values()) == 1
     assert all(line["quantity"] != 0 and line["unit_price"] > 0 for line in order_lines(rows))
     for kind in ("orders", "clicks"):
         mine = [row for row in rows if row[0] == kind]
-        decoded = EventDecoder(kind, EventSettings()).decode([row[2] for row in mine], [row[1] for row in mine])
+        decoded = EventDecoder(kind, EventSettings()).decode(
+            [row[2] for row in mine], [row[1] for row in mine]
+        )
         assert not decoded.refusals
 
 
-# Stock -----------------------------------------------------------------------------------------------------
+# Stock --------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_sold_while_stock_is_out() -> None:
     _, rows = plain_week()
     known: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for level in (msgspec.json.decode(v or b"", type=InventoryLevel) for k, _, v, _ in rows if k == "inventory"):
+    for level in (
+        msgspec.json.decode(v or b"", type=InventoryLevel)
+        for k, _, v, _ in rows
+        if k == "inventory"
+    ):
         assert level.on_hand >= 0
         known[f"{level.sku}|{level.region}"].append((int(level.as_of), level.on_hand))
     gaps = {
@@ -237,7 +264,8 @@ def test_nothing_is_sold_while_stock_is_out() -> None:
         for item_id, levels in known.items()
     }
     assert sum(end - start for spans in gaps.values() for start, end in spans) > 10 * HOUR_MS
-    # Lines of whole orders are dated by the order's last one, so only single ones are held to the minute.
+    # Lines of whole orders are dated by the order's last one, so only single ones are held to the
+    # minute.
     for order in events(rows, "orders"):
         if "sku" in order and order["quantity"] > 0:
             spans = gaps.get(f"{order['sku']}|{order['region']}", [])
@@ -263,12 +291,16 @@ def test_lorries_come_at_five_and_only_for_low_stock() -> None:
     assert (stock.on_hand_I[raised] > 0).all() and (full > 0).all()
 
 
-# Promotions ------------------------------------------------------------------------------------------------
+# Promotions ---------------------------------------------------------------------------------------
 
 
 def test_promotions_are_announced_hours_before_they_start() -> None:
     rows = records(Shop(1, 24, PLAIN), 21 * 24)
-    told = [(at, msgspec.json.decode(v or b"", type=Promotion)) for k, _, v, at in rows if k == "promotions"]
+    told = [
+        (at, msgspec.json.decode(v or b"", type=Promotion))
+        for k, _, v, at in rows
+        if k == "promotions"
+    ]
     assert {promotion.kind for _, promotion in told} == {"flash_sale", "coupon"}
     assert len({promotion.promotion_id for _, promotion in told}) == len(told) > 5
     assert all(int(promotion.starts_at) - at >= 6 * HOUR_MS for at, promotion in told)
@@ -278,10 +310,20 @@ def test_a_flash_sale_cuts_the_price_and_multiplies_demand() -> None:
     shop = Shop(1, 48, replace(scenario("flash_sale"), faults=Faults()), backfill_ms=2 * DAY_MS)
     (sale,) = shop.plan.planted
     hours = (sale.ends_ms - shop.start_ms) // HOUR_MS + 1
-    lines = [line for line in order_lines(records(shop, hours)) if line["sku"] == shop.catalogue.skus[sale.sku]]
+    lines = [
+        line
+        for line in order_lines(records(shop, hours))
+        if line["sku"] == shop.catalogue.skus[sale.sku]
+    ]
     shelf = shop.demand.shelf_prices(sale.starts_ms)[sale.sku]
-    during = [line for line in lines if sale.starts_ms <= line["event_time"] < sale.ends_ms and line["quantity"] > 0]
-    assert {line["unit_price"] for line in during} == {round(shelf * (1 - sale.promotion.discount), 2)}
+    during = [
+        line
+        for line in lines
+        if sale.starts_ms <= line["event_time"] < sale.ends_ms and line["quantity"] > 0
+    ]
+    assert {line["unit_price"] for line in during} == {
+        round(shelf * (1 - sale.promotion.discount), 2)
+    }
     without = Shop(1, 48, PLAIN, backfill_ms=2 * DAY_MS)
     span = (sale.starts_ms + HOUR_MS, (sale.ends_ms - sale.starts_ms) // HOUR_MS - 1)
     mine = slice(4 * sale.sku, 4 * sale.sku + 4)
@@ -307,13 +349,15 @@ def test_calm_has_no_promotion_and_no_drift_in_its_live_part() -> None:
     assert shop.plan.drifts == () and shop.plan.drift_at_ms is None
 
 
-# Drift -----------------------------------------------------------------------------------------------------
+# Drift --------------------------------------------------------------------------------------------
 
 
 def drifting_pair() -> tuple[Shop, Shop]:
     live_ms = 100 * HOUR_MS
     calm = Shop(7, 48, PLAIN, backfill_ms=2 * DAY_MS, live_ms=live_ms)
-    return calm, Shop(7, 48, Scenario("drift only", drift=True), backfill_ms=2 * DAY_MS, live_ms=live_ms)
+    return calm, Shop(
+        7, 48, Scenario("drift only", drift=True), backfill_ms=2 * DAY_MS, live_ms=live_ms
+    )
 
 
 def test_drift_changes_the_stream_after_its_time_only() -> None:
@@ -328,9 +372,18 @@ def test_drift_changes_the_stream_after_its_time_only() -> None:
 def test_drift_multiplies_the_level_of_its_category_and_leaves_others_alone() -> None:
     calm, drifting = drifting_pair()
     level = next(drift for drift in drifting.plan.drifts if drift.level == 2.2)
-    hit = np.repeat([drifting.catalogue.category_of(s) in level.categories for s in range(calm.catalogue.num_skus)], 4)
+    hit = np.repeat(
+        [
+            drifting.catalogue.category_of(s) in level.categories
+            for s in range(calm.catalogue.num_skus)
+        ],
+        4,
+    )
     touched = {name for drift in drifting.plan.drifts for name in drift.categories}
-    others = np.repeat([drifting.catalogue.category_of(s) not in touched for s in range(calm.catalogue.num_skus)], 4)
+    others = np.repeat(
+        [drifting.catalogue.category_of(s) not in touched for s in range(calm.catalogue.num_skus)],
+        4,
+    )
     span = (level.at_ms + HOUR_MS, 24)
     before, after = calm.expected_units(*span), drifting.expected_units(*span)
     assert after[hit] == pytest.approx(2.2 * before[hit])
@@ -342,7 +395,13 @@ def test_drift_multiplies_the_level_of_its_category_and_leaves_others_alone() ->
 def test_a_new_day_profile_moves_the_peak() -> None:
     calm, drifting = drifting_pair()
     moved = next(drift for drift in drifting.plan.drifts if drift.hours_later)
-    hit = np.repeat([drifting.catalogue.category_of(s) in moved.categories for s in range(calm.catalogue.num_skus)], 4)
+    hit = np.repeat(
+        [
+            drifting.catalogue.category_of(s) in moved.categories
+            for s in range(calm.catalogue.num_skus)
+        ],
+        4,
+    )
     day = moved.at_ms // DAY_MS * DAY_MS + 2 * DAY_MS
     peak = int(np.argmax(calm.expected_units(day, 24)[hit].sum(axis=0)))
     new_peak = int(np.argmax(drifting.expected_units(day, 24)[hit].sum(axis=0)))
@@ -351,17 +410,22 @@ def test_a_new_day_profile_moves_the_peak() -> None:
 
 def test_an_elasticity_drift_changes_what_a_price_cut_does() -> None:
     calm = Shop(7, 48, PLAIN)
-    sale = next(sale for sale in calm.plan.promotions(calm.start_ms, calm.live_start_ms) if sale.flash)
+    sale = next(
+        sale for sale in calm.plan.promotions(calm.start_ms, calm.live_start_ms) if sale.flash
+    )
     category = calm.catalogue.category_of(sale.sku)
     drift = Drift(calm.start_ms, (category,), elasticity=1.5)
     steep = Demand(calm.catalogue, replace(calm.plan, drifts=(drift,)))
     mine = slice(4 * sale.sku, 4 * sale.sku + 4)
     within_ms = sale.starts_ms + HOUR_MS
-    before, after = calm.demand.expected_units(within_ms)[mine].sum(), steep.expected_units(within_ms)[mine].sum()
+    before, after = (
+        calm.demand.expected_units(within_ms)[mine].sum(),
+        steep.expected_units(within_ms)[mine].sum(),
+    )
     assert after > 1.2 * before
 
 
-# Faults ----------------------------------------------------------------------------------------------------
+# Faults -------------------------------------------------------------------------------------------
 
 
 def test_faults_come_in_the_shares_asked_for() -> None:
@@ -373,7 +437,9 @@ def test_faults_come_in_the_shares_asked_for() -> None:
     end_ms = DEFAULT_START_MS + 72 * HOUR_MS
     for kind in ("orders", "clicks"):
         mine = [row for row in rows if row[0] == kind]
-        decoded = EventDecoder(kind, EventSettings()).decode([r[2] for r in mine], [r[1] for r in mine])
+        decoded = EventDecoder(kind, EventSettings()).decode(
+            [r[2] for r in mine], [r[1] for r in mine]
+        )
         dead = {letter.index for letter in decoded.refusals}
         refused += sum(mine[i][3] < end_ms for i in dead)
         for i, (_, _, value, arrival) in enumerate(mine):

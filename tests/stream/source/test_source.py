@@ -1,4 +1,6 @@
-"""The source's pace: history as fast as it is folded, live by the clock, and never ahead of what was sent."""
+"""The source's pace: history as fast as it is folded, live by the clock, and never ahead of what
+was sent.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ class FakeOutlet:
         self.full_from, self.full_until_ms, self.folded_at_ms = 10**9, 0.0, 0.0
 
     def room_for(self, batch: SourceBatch) -> bool:
-        return len(self.sent) + len(self.queued) < self.full_from or self.timer.wall_ms >= self.full_until_ms
+        return (
+            len(self.sent) + len(self.queued) < self.full_from
+            or self.timer.wall_ms >= self.full_until_ms
+        )
 
     def drained(self) -> bool:
         return not self.queued and self.timer.wall_ms >= self.folded_at_ms
@@ -106,7 +111,11 @@ def test_history_is_sent_at_once_with_the_clock_held() -> None:
     live_from_ms = START_MS + 50 * SLICE_MS
     pump(outlet, timer, live_from_ms=live_from_ms)[0].run(batches(60))
     assert outlet.sent[49][0] < 10
-    held = [(simulated_ms, speed) for _, simulated_ms, speed in outlet.anchors if simulated_ms < live_from_ms]
+    held = [
+        (simulated_ms, speed)
+        for _, simulated_ms, speed in outlet.anchors
+        if simulated_ms < live_from_ms
+    ]
     assert held and all(speed == 0.0 for _, speed in held)
     assert (outlet.anchors[len(held)][1:]) == (live_from_ms, 0.0)
     assert outlet.anchors[len(held) + 1][1:] == (live_from_ms, 9.0)
@@ -148,11 +157,15 @@ def test_the_clock_never_shows_a_time_that_was_not_sent(
     outlet = FakeOutlet(timer, send_takes_ms=takes_ms)
     outlet.full_from, outlet.full_until_ms = full_from, full_until_ms
     pump(outlet, timer, live_from_ms=START_MS + history * SLICE_MS)[0].run(batches(30))
-    assert [batch.start_ms for _, batch in outlet.sent] == [START_MS + i * SLICE_MS for i in range(30)]
+    assert [batch.start_ms for _, batch in outlet.sent] == [
+        START_MS + i * SLICE_MS for i in range(30)
+    ]
     simulated = [simulated_ms for _, simulated_ms, _ in outlet.anchors]
     assert simulated == sorted(simulated)
     for wall_ms, simulated_ms, _ in outlet.anchors:
-        sent_ms = max((batch.end_ms for at_ms, batch in outlet.sent if at_ms <= wall_ms), default=START_MS)
+        sent_ms = max(
+            (batch.end_ms for at_ms, batch in outlet.sent if at_ms <= wall_ms), default=START_MS
+        )
         assert simulated_ms <= sent_ms
     for (_, batch), (wall_ms, _) in pairwise(outlet.sent):
         # Between two batches the line may run on for as long as one batch takes, no longer.
@@ -180,7 +193,13 @@ def test_a_stop_while_history_waits_leaves_it_unfolded() -> None:
 
 
 def test_a_slice_is_a_tenth_of_a_second_within_limits() -> None:
-    assert [_slice_ms(speed) for speed in (0.01, 1.0, 900.0, 3_600.0, 1e9)] == [1_000, 1_000, 90_000, 360_000, 900_000]
+    assert [_slice_ms(speed) for speed in (0.01, 1.0, 900.0, 3_600.0, 1e9)] == [
+        1_000,
+        1_000,
+        90_000,
+        360_000,
+        900_000,
+    ]
 
 
 def test_the_plan_file_says_what_is_planned_and_how_far_it_is(tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ from freshet.stream.config import DAY_MS, CalendarSettings, Settings, WorkerSett
 from freshet.stream.store.grid import Grid
 
 HOUR_MS = 3_600_000
-ZONES = ("UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "America/Havana")
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/Sao_Paulo",
+    "Asia/Kathmandu",
+    "Pacific/Apia",
+    "America/Havana",
+)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 times = st.integers(0, 4_102_444_800_000) | st.integers(-5, 5).map(lambda n: 1_774_738_800_000 + n)
@@ -32,7 +39,9 @@ def test_a_day_is_the_local_date(zone: str, time_ms: int) -> None:
 @given(st.sampled_from(ZONES), st.lists(times, max_size=30), st.sampled_from([DAY_MS, HOUR_MS]))
 def test_many_times_at_once_are_each_time_alone(zone: str, many: list[int], width_ms: int) -> None:
     grid = Grid(width_ms, zone)
-    assert grid.buckets(np.array(many, np.int64)).tolist() == [grid.bucket(time_ms) for time_ms in many]
+    assert grid.buckets(np.array(many, np.int64)).tolist() == [
+        grid.bucket(time_ms) for time_ms in many
+    ]
 
 
 @given(st.sampled_from(ZONES), times, st.integers(1, 900), st.sampled_from([DAY_MS, HOUR_MS]))
@@ -46,7 +55,9 @@ def test_the_first_retained_bucket_is_retained_and_the_one_before_is_not(
     assert grid.expiry_ms(before, count) <= watermark_ms
 
 
-@pytest.mark.parametrize(("date", "hours"), [("2026-03-29", 23), ("2026-06-01", 24), ("2026-10-25", 25)])
+@pytest.mark.parametrize(
+    ("date", "hours"), [("2026-03-29", 23), ("2026-06-01", 24), ("2026-10-25", 25)]
+)
 def test_days_on_which_clocks_change_have_23_or_25_hours(date: str, hours: int) -> None:
     grid = Grid(DAY_MS, "Europe/Berlin")
     noon = datetime.fromisoformat(f"{date}T12:00").replace(tzinfo=ZoneInfo("Europe/Berlin"))
@@ -66,4 +77,7 @@ def test_an_unknown_zone_and_a_daily_forecast_of_uneven_days_are_refused() -> No
     with pytest.raises(ValueError, match="not a time zone"):
         CalendarSettings(time_zone="Mars/Olympus")
     with pytest.raises(ValueError, match="23 to 25 hours"):
-        Settings(calendar=CalendarSettings(time_zone="Europe/Berlin"), worker=WorkerSettings(resolution_ms=DAY_MS))
+        Settings(
+            calendar=CalendarSettings(time_zone="Europe/Berlin"),
+            worker=WorkerSettings(resolution_ms=DAY_MS),
+        )

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from freshet.stream.errors import StoreError
-from freshet.stream.store.tiles import CELLS, CHUNK_ITEMS, decode, decode_cells, decode_channels, encode, encode_cells
+from freshet.stream.store.tiles import (
+    CELLS,
+    CHUNK_ITEMS,
+    decode,
+    decode_cells,
+    decode_channels,
+    encode,
+    encode_cells,
+)
 
 LARGEST = st.sampled_from([1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1])
 
@@ -41,7 +49,9 @@ def test_decode_of_encode_is_identity_and_encode_of_decode_too(values_CN: np.nda
 
 @settings(deadline=None, max_examples=30)
 @given(tiles(), st.lists(st.integers(0, 7), unique=True))
-def test_some_channels_are_those_rows_in_the_order_asked_for(values_CN: np.ndarray, channels: list[int]) -> None:
+def test_some_channels_are_those_rows_in_the_order_asked_for(
+    values_CN: np.ndarray, channels: list[int]
+) -> None:
     wanted = tuple(channels)
     out = np.full((len(wanted), CHUNK_ITEMS), 7)
     assert (decode_channels(encode(values_CN), wanted) == values_CN[list(wanted)]).all()
@@ -54,7 +64,9 @@ def test_some_channels_are_those_rows_in_the_order_asked_for(values_CN: np.ndarr
 def test_many_at_once_are_the_bytes_of_each_alone(several: list[np.ndarray]) -> None:
     flat = np.concatenate([values_CN.ravel() for values_CN in several])
     keys = np.flatnonzero(flat)
-    assert encode_cells(keys, flat[keys], len(several)) == [encode(values_CN) for values_CN in several]
+    assert encode_cells(keys, flat[keys], len(several)) == [
+        encode(values_CN) for values_CN in several
+    ]
 
 
 def test_a_short_chunk_is_the_same_tile_as_a_full_one() -> None:
@@ -75,7 +87,9 @@ def test_a_short_chunk_is_the_same_tile_as_a_full_one() -> None:
         (2**62, CHUNK_ITEMS, 9 + 2 + 8 * 1_024),
     ],
 )
-def test_each_channel_takes_the_smaller_form_in_the_narrowest_width(value: int, count: int, num_bytes: int) -> None:
+def test_each_channel_takes_the_smaller_form_in_the_narrowest_width(
+    value: int, count: int, num_bytes: int
+) -> None:
     values_CN = np.zeros((8, CHUNK_ITEMS), np.int64)
     values_CN[5, CHUNK_ITEMS - count :] = value
     assert len(encode(values_CN)) == num_bytes
@@ -83,7 +97,9 @@ def test_each_channel_takes_the_smaller_form_in_the_narrowest_width(value: int, 
 
 def test_an_empty_tile_is_nine_bytes() -> None:
     assert encode(np.zeros((8, CHUNK_ITEMS), np.int64)) == bytes([1]) + bytes(8)
-    assert encode_cells(np.empty(0, np.int64), np.empty(0, np.int64), 2) == [bytes([1]) + bytes(8)] * 2
+    assert (
+        encode_cells(np.empty(0, np.int64), np.empty(0, np.int64), 2) == [bytes([1]) + bytes(8)] * 2
+    )
     assert not decode(bytes([1]) + bytes(8)).any()
     assert len(decode_cells(bytes([1]) + bytes(8))[0]) == 0
 

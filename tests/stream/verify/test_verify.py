@@ -24,20 +24,33 @@ WINDOWS = WindowSettings(
     out_of_order_ms=1_000,
     allowed_lateness_ms=60_000,
     max_future_ms=5_000,
-    resolutions=(Resolution(resolution_ms=3_600_000, buckets=10), Resolution(resolution_ms=1_000, buckets=100)),
+    resolutions=(
+        Resolution(resolution_ms=3_600_000, buckets=10),
+        Resolution(resolution_ms=1_000, buckets=100),
+    ),
 )
 SETTINGS = Settings(windows=WINDOWS)
 
 
 def order(event_id: str = "e1", time_ms: int | str = T0, **over: Any) -> bytes:
-    fields = {"event_id": event_id, "event_time": time_ms, "sku": "a", "region": "n", "quantity": 2, "unit_price": 9.99}
+    fields = {
+        "event_id": event_id,
+        "event_time": time_ms,
+        "sku": "a",
+        "region": "n",
+        "quantity": 2,
+        "unit_price": 9.99,
+    }
     return json.dumps({**fields, **over}).encode()
 
 
 def test_units_revenue_orders_and_returns_are_counted_in_their_buckets() -> None:
     recount = Recount("orders", SETTINGS)
     assert recount.take(None, order("e1"), T0) == "applied"
-    assert recount.take(None, order("e2", T0 + 1_500, quantity=1.5, unit_price=0.5), T0 + 1_500) == "applied"
+    assert (
+        recount.take(None, order("e2", T0 + 1_500, quantity=1.5, unit_price=0.5), T0 + 1_500)
+        == "applied"
+    )
     assert recount.take(None, order("e3", T0 + 1_600, quantity=-3), T0 + 1_600) == "applied"
     bucket = T0 // 1_000
     assert recount.cells(1_000) == {
@@ -81,7 +94,9 @@ def test_clicks_count_by_kind() -> None:
     assert recount.books == {"read": 6, "applied": 5, "dead_letter": 1}
 
 
-def test_future_late_and_duplicate_are_judged_in_that_order_with_the_watermark_before_the_record() -> None:
+def test_future_late_and_duplicate_are_judged_in_order_with_the_watermark_before_the_record() -> (
+    None
+):
     recount = Recount("orders", SETTINGS)
     verdicts = [
         recount.take(None, order("e1", T0), T0),
@@ -117,7 +132,10 @@ def test_only_retained_buckets_are_compared() -> None:
     assert len(recount.cells(1_000)) == 6
     recount.take(None, order("c", T0 + 102_000), T0 + 102_000)
     assert recount.oldest_bucket(1_000) == T0 // 1_000 + 1
-    assert {bucket for bucket, _, _ in recount.cells(1_000)} == {T0 // 1_000 + 101, T0 // 1_000 + 102}
+    assert {bucket for bucket, _, _ in recount.cells(1_000)} == {
+        T0 // 1_000 + 101,
+        T0 // 1_000 + 102,
+    }
 
 
 def test_an_order_whose_items_do_not_fit_the_dictionary_is_a_dead_letter() -> None:
@@ -128,7 +146,7 @@ def test_an_order_whose_items_do_not_fit_the_dictionary_is_a_dead_letter() -> No
     assert recount.take(None, order("new", sku="a"), T0) == "applied"
 
 
-# Reading a record ---------------------------------------------------------------------------------------------
+# Reading a record ---------------------------------------------------------------------------------
 
 MAPPED = EventSettings(
     series_by=("sku", "store"),
@@ -146,22 +164,59 @@ ALL_EVENTS = [EventSettings(), MAPPED, BY_SKU]
 
 NAMES = st.sampled_from(
     (
-        *("event_id", "event_time", "sku", "region", "quantity", "unit_price", "lines", "kind", "order_id", "store"),
+        *(
+            "event_id",
+            "event_time",
+            "sku",
+            "region",
+            "quantity",
+            "unit_price",
+            "lines",
+            "kind",
+            "order_id",
+            "store",
+        ),
         *("shop", "item", "code", "qty", "basket", "rows", "p", "what", "at", "x", "session_id"),
     )
 )
-TEXT = st.one_of(st.sampled_from(["a", "view", "cart", "", "|", "\\", "é" * 130, "😀", "\x7f"]), st.text(max_size=3))
+TEXT = st.one_of(
+    st.sampled_from(["a", "view", "cart", "", "|", "\\", "é" * 130, "😀", "\x7f"]),
+    st.text(max_size=3),
+)
 TIMES = st.sampled_from(
     (
-        *(T0, 0, -1, 253_402_300_799_999, 253_402_300_800_000, 1.5, 1e3, True, 10**30, "2026-03-01T10:00:00Z"),
-        *("2026-03-01t10:00:00.1239999z", "2026-03-01 10:00:00+01:30", "2026-03-01T10:00:00", "2026-02-30T10:00:00Z"),
-        *("1970-01-01T00:00:00+00:01", "2026-03-01T10:00:00-0700", "2026-03-01T10:00Z", "2026-03-01T24:00:00Z"),
+        *(
+            T0,
+            0,
+            -1,
+            253_402_300_799_999,
+            253_402_300_800_000,
+            1.5,
+            1e3,
+            True,
+            10**30,
+            "2026-03-01T10:00:00Z",
+        ),
+        *(
+            "2026-03-01t10:00:00.1239999z",
+            "2026-03-01 10:00:00+01:30",
+            "2026-03-01T10:00:00",
+            "2026-02-30T10:00:00Z",
+        ),
+        *(
+            "1970-01-01T00:00:00+00:01",
+            "2026-03-01T10:00:00-0700",
+            "2026-03-01T10:00Z",
+            "2026-03-01T24:00:00Z",
+        ),
         *("2026-03-01T10:00:60Z", "2026-03-01T10:00:00+24:00", "0001-01-01T00:00:00Z", "now"),
         "9999-12-31T23:59:59.9999999Z",
     )
 )
 NUMBERS = st.one_of(
-    st.sampled_from([1, 2.5, 0, -0.0, -3, 1e6, 1_000_000.001, 900_000, 900_000.5, 1e-9, True, 10**40, 0.0005]),
+    st.sampled_from(
+        [1, 2.5, 0, -0.0, -3, 1e6, 1_000_000.001, 900_000, 900_000.5, 1e-9, True, 10**40, 0.0005]
+    ),
     st.floats(allow_nan=False, allow_infinity=False),
 )
 LINES = st.lists(
@@ -176,11 +231,34 @@ ANY = st.recursive(
     max_leaves=6,
 )
 GOOD: dict[str, Any] = {
-    **{"event_id": "e", "event_time": T0, "at": T0, "sku": "a", "region": "n", "store": "s", "shop": "s"},
-    **{"quantity": 1, "unit_price": 2, "kind": "view", "what": {"kind": "cart"}, "item": {"code": "c", "qty": 2}},
+    **{
+        "event_id": "e",
+        "event_time": T0,
+        "at": T0,
+        "sku": "a",
+        "region": "n",
+        "store": "s",
+        "shop": "s",
+    },
+    **{
+        "quantity": 1,
+        "unit_price": 2,
+        "kind": "view",
+        "what": {"kind": "cart"},
+        "item": {"code": "c", "qty": 2},
+    },
 }
-MUTATED = st.dictionaries(NAMES, ANY, max_size=2).map(lambda over: GOOD | over) | st.fixed_dictionaries(
-    {}, optional={"event_time": TIMES, "quantity": NUMBERS, "unit_price": NUMBERS, "lines": LINES, "sku": TEXT}
+MUTATED = st.dictionaries(NAMES, ANY, max_size=2).map(
+    lambda over: GOOD | over
+) | st.fixed_dictionaries(
+    {},
+    optional={
+        "event_time": TIMES,
+        "quantity": NUMBERS,
+        "unit_price": NUMBERS,
+        "lines": LINES,
+        "sku": TEXT,
+    },
 ).map(lambda over: GOOD | over)
 TEXTS = MUTATED.map(lambda record: json.dumps(record).encode())
 DROPPED = st.tuples(TEXTS, st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3)).map(
@@ -208,8 +286,12 @@ DROPPED = st.tuples(TEXTS, st.integers(0, 400), st.integers(0, 3), st.binary(max
 @example("orders", EventSettings(), order()[:-1] + b', "lines": []}')
 @example("orders", EventSettings(), order()[:-1] + b', "lines": [null]}')
 @example("orders", MAPPED, order()[:-1] + b', "item": null, "shop": "s"}')
-@example("orders", MAPPED, order()[:-1] + b', "item": {"code": "x"}, "item": {"qty": 2}, "shop": "s"}')
-def test_the_recount_and_the_decoder_read_every_record_alike(kind: Kind, events: EventSettings, value: bytes) -> None:
+@example(
+    "orders", MAPPED, order()[:-1] + b', "item": {"code": "x"}, "item": {"qty": 2}, "shop": "s"}'
+)
+def test_the_recount_and_the_decoder_read_every_record_alike(
+    kind: Kind, events: EventSettings, value: bytes
+) -> None:
     decoded = EventDecoder(kind, events).decode([value], [None])
     try:
         event = read_event(kind, None, value, Settings(events=events))
@@ -233,13 +315,16 @@ def test_a_key_beyond_256_bytes_is_a_dead_letter() -> None:
         read_event("orders", b"k" * 257, order(), SETTINGS)
 
 
-# Comparing ----------------------------------------------------------------------------------------------------
+# Comparing ----------------------------------------------------------------------------------------
 
 
 def _stored(recount: Recount, wrong: int = 0) -> Snapshot:
     values = np.zeros((8, 1), np.int64)
     values[:3, 0] = (2_000 + wrong, 199_800, 1)
-    books = {book: recount.books[book] for book in ("read", "applied", "duplicate", "late_dropped", "dead_letter")}
+    books = {
+        book: recount.books[book]
+        for book in ("read", "applied", "duplicate", "late_dropped", "dead_letter")
+    }
     times = dict.fromkeys(("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms"), T0)
     header = Header(first_offset=0, next_offset=1, items=1, **times, **books)
     return Snapshot(Grid(1_000), header, ["a|n"], {(T0 // 1_000, 0): encode(values)})
@@ -257,7 +342,10 @@ def test_equal_windows_have_no_differences_and_one_wrong_cell_is_found_and_named
     assert not report.agrees
     expected = Difference("orders", 3, "units", 2_007, 2_000, "a|n", 1_000, T0)
     assert report.shown == [expected] and report.as_dict()["shown"][0]["bucket_start_ms"] == T0
-    assert "orders:3 'a|n' bucket" in report.as_text() and "2007, recounted as 2000" in report.as_text()
+    assert (
+        "orders:3 'a|n' bucket" in report.as_text()
+        and "2007, recounted as 2000" in report.as_text()
+    )
 
 
 def test_books_frontier_and_dictionary_are_compared_too() -> None:
@@ -269,12 +357,22 @@ def test_books_frontier_and_dictionary_are_compared_too() -> None:
     part = PartitionReport("orders", 0, 0, 2)
     report.partitions.append(part)
     _compare(stored, recount, part, report)
-    assert {difference.what for difference in report.shown} >= {"read", "applied", "frontier_ms", "units"}
+    assert {difference.what for difference in report.shown} >= {
+        "read",
+        "applied",
+        "frontier_ms",
+        "units",
+    }
 
 
 def test_nothing_to_compare_and_a_lost_log_are_not_agreement() -> None:
     assert not Report(generation=4).agrees
     assert "generation 4" in Report(generation=4).as_text()
-    gone = Report(0, [PartitionReport("orders", 0, 0, 9, log_missing="the log starts at 5, the state needs 0")])
+    gone = Report(
+        0,
+        [PartitionReport("orders", 0, 0, 9, log_missing="the log starts at 5, the state needs 0")],
+    )
     assert not gone.agrees
-    assert gone.as_text().startswith("the log is gone: orders:0: the log starts at 5, the state needs 0")
+    assert gone.as_text().startswith(
+        "the log is gone: orders:0: the log starts at 5, the state needs 0"
+    )
