@@ -167,7 +167,7 @@ def half_built(settings: Settings, topic: str) -> bool:
 def test_the_command_needs_both_options() -> None:
     from typer.testing import CliRunner
 
-    from freshet import app
+    from freshet.cli.main import app
 
     for arguments in (["ingest", "--from-beginning"], ["ingest", "--into", "1"]):
         result = CliRunner().invoke(app, arguments)
