@@ -236,8 +236,7 @@ class DriftSettings(Section):
     )
     min_effect: Annotated[float, Field(gt=0)] = Field(
         0.35,
-        description="Smallest shift, in standard deviations of the stable stretch, that is an "
-        "alarm.",
+        description="Smallest shift, in standard deviations of the baseline, that is an alarm.",
     )
     clear_buckets: Positive = Field(
         12, description="Quiet buckets after which a segment is stable again."

@@ -28,7 +28,7 @@ BOOTSTRAP_QUANTILE = 0.9
 BOOTSTRAP_MARGIN = 1.25
 
 
-class StableStretch:
+class Baseline:
     """Mean, spread and the bias of each hour of the day (of each weekday for daily buckets) of one
     stream.
 
@@ -56,7 +56,7 @@ class StableStretch:
         return float(value - self.mean - self._bias[self._phase(bucket_ms)]) / self.spread
 
     def standardised(self) -> Floats:
-        """The whole stretch, oldest first."""
+        """The whole baseline, oldest first."""
         phases, values = self._columns()
         return np.asarray((values - self.mean - self._bias[phases]) / self.spread)
 
@@ -118,7 +118,7 @@ class Cusum:
 
 
 def chance_height(stable: Floats, *, slack: float, two_sided: bool, seed: int) -> float:
-    """The height that a CUSUM of such a stretch passes within 30 days of hours with a chance of one
+    """The height that a CUSUM of such values passes within 30 days of hours with a chance of one
     in ten.
 
     Blocks of a day are drawn with replacement, so that the bootstrap keeps whatever neighbouring

@@ -1,7 +1,7 @@
 """Have the forecasts of a segment stopped being right? Detectors on scored forecasts; the only door
 to `river`.
 
-Each segment has two streams, level and spread, standardised by its own stable stretch. A CUSUM
+Each segment has two streams, level and spread, standardised by its own baseline. A CUSUM
 finds clear shifts within hours, River's ADWIN small ones within days. Settings bound what counts: a
 shift below `min_effect` standard deviations, or one that chance explains, is no alarm.
 """
@@ -19,12 +19,18 @@ from river.drift import ADWIN
 
 from freshet.online.drift.baseline import (
     STABLE_BUCKETS,
+    Baseline,
     Cusum,
-    StableStretch,
     block_noise,
     chance_height,
 )
-from freshet.online.drift.evidence import Evidence, Item, items_by_segment, pool, serving_version
+from freshet.online.drift.pooled import (
+    Item,
+    PooledStatistics,
+    items_by_segment,
+    pool,
+    serving_version,
+)
 from freshet.stream.config import DAY_MS, HOUR_MS, DriftSettings
 from freshet.stream.schemas import DriftAlert, DriftKind, Score
 
@@ -79,13 +85,13 @@ class StreamDetector:
         self.slack, self.height = (
             (LEVEL_SLACK, LEVEL_HEIGHT) if two_sided else (SPREAD_SLACK, SPREAD_HEIGHT)
         )
-        self.stretch = StableStretch(phase_of_ms)
+        self.baseline = Baseline(phase_of_ms)
         self._unsettled: deque[tuple[int, float]] = deque()
         self._uncalibrated = self.seen = 0
         self.restart()
 
     def restart(self) -> None:
-        """Begin the sums anew; the stable stretch stays."""
+        """Begin the sums anew; the baseline stays."""
         self.up, self.down = Cusum(), Cusum()
         self._adwin = _adwin(self.settings)
         self._recent: deque[tuple[int, float]] = deque(maxlen=STABLE_BUCKETS)
@@ -94,7 +100,7 @@ class StreamDetector:
 
     def forget(self) -> None:
         """New weights: what is usual is learnt anew."""
-        self.stretch.forget()
+        self.baseline.forget()
         self.seen = 0
         self.restart()
 
@@ -115,8 +121,8 @@ class StreamDetector:
             learn: The segment is calm, so this may become part of what is usual.
         """
         self.seen += 1
-        y = self.stretch.standardise(bucket_ms, value)
-        slack = max(self.slack, WANDER * leverage / self.stretch.spread)
+        y = self.baseline.standardise(bucket_ms, value)
+        slack = max(self.slack, WANDER * leverage / self.baseline.spread)
         self.up.update(bucket_ms, y, slack=slack)
         if self.two_sided:
             self.down.update(bucket_ms, -y, slack=slack)
@@ -130,7 +136,7 @@ class StreamDetector:
         """Feed ADWIN once there is something to compare with; what it doubts is not learnt for a
         while.
         """
-        if len(self.stretch) < 2 * self.settings.min_buckets:
+        if len(self.baseline) < 2 * self.settings.min_buckets:
             return
         self._adwin.update(y)
         self._recent.append((bucket_ms, y))
@@ -143,13 +149,13 @@ class StreamDetector:
         itself.
         """
         self._unsettled.append((bucket_ms, value))
-        wait = 0 if len(self.stretch) < self.settings.min_buckets else self.settings.min_buckets
+        wait = 0 if len(self.baseline) < self.settings.min_buckets else self.settings.min_buckets
         while len(self._unsettled) > wait:
-            self.stretch.learn(*self._unsettled.popleft())
+            self.baseline.learn(*self._unsettled.popleft())
             self._uncalibrated += 1
-        if len(self.stretch) >= CALIBRATION_BUCKETS and self._uncalibrated >= RECALIBRATE_BUCKETS:
+        if len(self.baseline) >= CALIBRATION_BUCKETS and self._uncalibrated >= RECALIBRATE_BUCKETS:
             self._uncalibrated = 0
-            stable = self.stretch.standardised()
+            stable = self.baseline.standardised()
             by_chance = chance_height(
                 stable, slack=self.slack, two_sided=self.two_sided, seed=self.seed
             )
@@ -165,9 +171,9 @@ class StreamDetector:
         """ADWIN's newest window differs from what came before; believe it if that matters."""
         newest = list(self._recent)[-max(int(self._adwin.width), 1) :]
         mean = float(np.mean([value for _, value in newest]))
-        noise = block_noise(self.stretch.standardised(), len(newest))
+        noise = block_noise(self.baseline.standardised(), len(newest))
         least = max(
-            self.settings.min_effect, ADWIN_NOISE * noise, WANDER * leverage / self.stretch.spread
+            self.settings.min_effect, ADWIN_NOISE * noise, WANDER * leverage / self.baseline.spread
         )
         if abs(mean) < least or (mean < 0 and not self.two_sided):
             return None
@@ -196,7 +202,7 @@ class SegmentDetector:
         self.spread = StreamDetector(settings, phase_of_ms, two_sided=False, seed=seed + 1)
         self.active: dict[DriftKind, Alarm] = {}
         self._quiet = self._drifting = 0
-        self._recent: deque[Evidence] = deque(maxlen=STABLE_BUCKETS)
+        self._recent: deque[PooledStatistics] = deque(maxlen=STABLE_BUCKETS)
 
     @property
     def score(self) -> float:
@@ -212,12 +218,12 @@ class SegmentDetector:
         self._recent.clear()
         self._quiet = self._drifting = 0
 
-    def update(self, evidence: Evidence) -> list[tuple[Alarm, bool]]:
+    def update(self, pooled: PooledStatistics) -> list[tuple[Alarm, bool]]:
         """Take one bucket; returns alarms that begin (True) or end (False) with it."""
-        self._recent.append(evidence)
-        at_ms, calm = evidence.bucket_ms, not self.active
-        level = self.level.update(at_ms, evidence.level, leverage=evidence.leverage, learn=calm)
-        spread = self.spread.update(at_ms, evidence.spread, learn=calm and level is None)
+        self._recent.append(pooled)
+        at_ms, calm = pooled.bucket_ms, not self.active
+        level = self.level.update(at_ms, pooled.level, leverage=pooled.leverage, learn=calm)
+        spread = self.spread.update(at_ms, pooled.spread, learn=calm and level is None)
         # A shifted level also widens the errors: a spread is news only while the level is at rest.
         if spread is not None and (self.active or self.level.tension >= 0.5):
             spread = None

@@ -176,7 +176,7 @@ def _rows_of(issued: Issued, rows: list[int]) -> Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepScores:
     """What one step of I forecasts turned out to be worth; arrays over the rows of a `Due`."""
 
     pinball_I: Floats
@@ -187,7 +187,7 @@ class Outcome:
     naive_pinball_I: Floats
 
 
-def judge(due: Due, actual_I: Floats, naive_IQ: Floats | None = None) -> Outcome:
+def judge(due: Due, actual_I: Floats, naive_IQ: Floats | None = None) -> StepScores:
     """Score one step of many forecasts.
 
     Args:
@@ -202,7 +202,7 @@ def judge(due: Due, actual_I: Floats, naive_IQ: Floats | None = None) -> Outcome
     scale_I = np.maximum((high_I - low_I) / NORMAL_SPREAD_80, SMALLEST_SCALE)
     uniform_I = uniform(due.forecast_ids, due.step)
     nothing = np.full(len(actual_I), np.nan)
-    return Outcome(
+    return StepScores(
         pinball_I=mean_pinball(actual_I, quantiles_IQ, levels_Q),
         pit_I=randomised_pit(actual_I, quantiles_IQ, levels_Q, scale_I, uniform_I),
         residual_I=(actual_I - median_I) / scale_I,
@@ -299,7 +299,7 @@ class Actual:
 
 
 def score_records(
-    judged: list[tuple[Due, Outcome]],
+    judged: list[tuple[Due, StepScores]],
     actuals: dict[str, Actual],
     *,
     bucket_start_ms: int,
@@ -329,7 +329,7 @@ def score_records(
     ]
 
 
-def _scored_step(due: Due, outcome: Outcome, row: int) -> ScoredStep:
+def _scored_step(due: Due, outcome: StepScores, row: int) -> ScoredStep:
     naive = float(outcome.naive_pinball_I[row])
     return ScoredStep(
         forecast_id=due.forecast_ids[row],

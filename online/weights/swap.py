@@ -27,7 +27,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Bank:
+class LoadedWeights:
     """One set of weights that is ready to forecast; immutable, so whoever holds it cannot see half
     a swap.
 
@@ -44,8 +44,8 @@ class Bank:
     fallback: str = ""
 
 
-Load = Callable[[str, str, str], Bank]
-"""(version, expected sha256 or empty, uri or empty) -> a proven bank; raises WeightsError or
+Load = Callable[[str, str, str], LoadedWeights]
+"""(version, expected sha256 or empty, uri or empty) -> proven weights; raises WeightsError or
 RegistryError.
 """
 
@@ -55,8 +55,8 @@ def loader(registry: Registry, device: str, dtype: str) -> Load:
     none.
     """
 
-    def load(version: str, sha256: str, uri: str) -> Bank:
-        return load_bank(
+    def load(version: str, sha256: str, uri: str) -> LoadedWeights:
+        return load_weights(
             version, _folder(registry, version, uri), sha256, device=device, dtype=dtype
         )
 
@@ -76,7 +76,9 @@ def _folder(registry: Registry, version: str, uri: str) -> Path:
     return folder
 
 
-def load_bank(version: str, folder: Path, sha256: str, *, device: str, dtype: str) -> Bank:
+def load_weights(
+    version: str, folder: Path, sha256: str, *, device: str, dtype: str
+) -> LoadedWeights:
     """Load weights and prove them: sha256, shapes, finite values, golden forecast, and a finite one
     on the device.
 
@@ -90,12 +92,12 @@ def load_bank(version: str, folder: Path, sha256: str, *, device: str, dtype: st
         raise WeightsError(
             f"the weights in {folder} forecast values that are not finite as {forecaster.dtype}"
         )
-    return Bank(version, verified.sha256, forecaster)
+    return LoadedWeights(version, verified.sha256, forecaster)
 
 
-def first_bank(
+def first_weights(
     load: Load, champion: Callable[[], str], pinned: str, *, device: str, dtype: str
-) -> Bank:
+) -> LoadedWeights:
     """What serves from the start: the pinned folder, else the registry's champion, else the base.
 
     A champion that cannot be loaded is replaced by the base, which says so in `fallback`; a pinned
@@ -105,7 +107,7 @@ def first_bank(
         WeightsError: There is nothing to serve.
     """
     if pinned:
-        return load_bank(Path(pinned).name, Path(pinned), "", device=device, dtype=dtype)
+        return load_weights(Path(pinned).name, Path(pinned), "", device=device, dtype=dtype)
     try:
         version = champion()
         if version != BASE:
@@ -113,7 +115,7 @@ def first_bank(
     except FreshetError as error:
         log.error("champion_not_served", reason=str(error), serving=BASE)
         base = load(BASE, "", "")
-        return Bank(
+        return LoadedWeights(
             base.version,
             base.sha256,
             base.forecaster,
@@ -131,39 +133,39 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
     """
     wanted, registry = settings.worker, Registry(settings.learn.registry)
     load = loader(registry, wanted.device, wanted.dtype)
-    bank = first_bank(
+    weights = first_weights(
         load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype
     )
-    reach = bank.forecaster.prediction_length_max
+    reach = weights.forecaster.prediction_length_max
     if reach < wanted.prediction_length:
         raise ConfigError(
             f"worker.prediction_length is {wanted.prediction_length}, the weights reach "
             f"{reach} steps"
         )
-    # The first bank has probed which type is fastest on this device; the next ones need not.
-    dtype = str(bank.forecaster.dtype).removeprefix("torch.")
-    return WeightsSwitch(bank, loader(registry, str(bank.forecaster.device), dtype), worker)
+    # The first weights have probed which type is fastest on this device; the next need not.
+    dtype = str(weights.forecaster.dtype).removeprefix("torch.")
+    return WeightsSwitch(weights, loader(registry, str(weights.forecaster.device), dtype), worker)
 
 
 class WeightsSwitch:
-    """Two banks: the one in service and the idle one, which is filled in the background.
+    """Two sets of weights: those in service and the idle ones, which are loaded in the background.
 
     The loop reads `current` once a round, so that a cutoff is forecast by one version, and calls
-    `settle` between rounds. Only `settle` moves the reference; the old bank stays for an instant
+    `settle` between rounds. Only `settle` moves the reference; the old weights stay for an instant
     way back.
 
     Args:
-        bank: What serves first.
-        load: Fills the idle bank; runs in a thread.
+        weights: What serves first.
+        load: Loads weights; runs in a thread.
         worker: Name of this worker in the events that it reports.
     """
 
-    def __init__(self, bank: Bank, load: Load, worker: str) -> None:
-        self.current = bank
-        self._idle: Bank | None = None
+    def __init__(self, weights: LoadedWeights, load: Load, worker: str) -> None:
+        self.current = weights
+        self._idle: LoadedWeights | None = None
         self._load, self._worker = load, worker
         self._wanted: ModelEvent | None = None
-        self._done: SimpleQueue[tuple[ModelEvent, Bank | FreshetError]] = SimpleQueue()
+        self._done: SimpleQueue[tuple[ModelEvent, LoadedWeights | FreshetError]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._newest_ms = -1
 
@@ -216,7 +218,7 @@ class WeightsSwitch:
         return report
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the idle bank is filled; True unless that took too long."""
+        """Wait until what was begun is loaded; True unless that took too long."""
         thread = self._thread
         if thread is not None:
             thread.join(timeout_s)
@@ -234,17 +236,17 @@ class WeightsSwitch:
                 (event, WeightsError(f"version {event.version} cannot be loaded: {error!r}"))
             )
 
-    def _flip(self, bank: Bank, now_ms: int) -> ModelEvent:
+    def _flip(self, weights: LoadedWeights, now_ms: int) -> ModelEvent:
         started = time.perf_counter()
-        self.current, self._idle = bank, self.current
+        self.current, self._idle = weights, self.current
         pause_ms = (time.perf_counter() - started) * 1_000
         parent = self._idle.version
-        log.info("weights_swapped", version=bank.version, before=parent, pause_ms=pause_ms)
+        log.info("weights_swapped", version=weights.version, before=parent, pause_ms=pause_ms)
         return ModelEvent(
             kind="swapped",
-            version=bank.version,
+            version=weights.version,
             at_ms=now_ms,
-            sha256=bank.sha256,
+            sha256=weights.sha256,
             parent=parent,
             worker=self._worker,
             pause_ms=round(pause_ms, 6),
@@ -272,5 +274,9 @@ class WeightsSwitch:
         return self._thread is None and _matches(self.current, event)
 
 
-def _matches(bank: Bank, event: ModelEvent) -> bool:
-    return bank.version == event.version and event.sha256 in ("", bank.sha256) and not bank.fallback
+def _matches(weights: LoadedWeights, event: ModelEvent) -> bool:
+    return (
+        weights.version == event.version
+        and event.sha256 in ("", weights.sha256)
+        and not weights.fallback
+    )

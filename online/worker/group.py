@@ -21,7 +21,7 @@ MAX_NOTICES = 1_000
 log = get_logger(__name__)
 
 
-class Share:
+class Membership:
     """A member of the worker group. Its shards change only inside `poll`; `version` says that they
     did.
 

@@ -24,12 +24,12 @@ from dataclasses import asdict
 import torch
 
 from freshet.online.weights.swap import open_switch
-from freshet.online.worker.group import Share
+from freshet.online.worker.group import Membership
 from freshet.online.worker.metrics import WorkerMetrics
 from freshet.online.worker.publish import Origin, forecast_items, issued_of
 from freshet.online.worker.rounds import Round, plan_round, portions
-from freshet.online.worker.shard import Holdings, num_buckets
-from freshet.online.worker.side_inputs import Tables
+from freshet.online.worker.shard import OwnedShards, num_buckets
+from freshet.online.worker.side_inputs import SideInputs
 from freshet.stream.clock import open_clock
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
@@ -84,10 +84,10 @@ class Worker:
         if worker.threads:
             torch.set_num_threads(worker.threads)
         self.switch = open_switch(settings, f"{socket.gethostname()}:{os.getpid()}")
-        self._tables = Tables(settings, self._offer)
-        self._share = Share(settings)
+        self._side_inputs = SideInputs(settings, self._offer)
+        self._membership = Membership(settings)
         self._publisher = Publisher(settings)
-        self._held: Holdings | None = None
+        self._owned: OwnedShards | None = None
         self._stopping = False
         self._troubles: dict[str, str] = {
             "start": "reading the catalogue and joining the worker group"
@@ -127,11 +127,11 @@ class Worker:
 
     def run(self) -> None:
         """See the function `run`."""
-        bank = self.switch.current
+        weights = self.switch.current
         log.info(
             "started",
-            version=bank.version,
-            device=str(bank.forecaster.device),
+            version=weights.version,
+            device=str(weights.forecaster.device),
             http_port=self.http_port,
         )
         while not self._stopping:
@@ -146,44 +146,44 @@ class Worker:
     def close(self) -> None:
         """Send what is queued and leave the group."""
         self._publisher.close()
-        self._tables.close()
-        self._share.close()
+        self._side_inputs.close()
+        self._membership.close()
 
     def _turn(self) -> None:
-        held = self._receive()
-        if held is None:
+        owned = self._receive()
+        if owned is None:
             return
-        newest_ms = self._read(held)
-        due = plan_round(held.previous_ms, newest_ms, self._settings.worker.resolution_ms)
+        newest_ms = self._read(owned)
+        due = plan_round(owned.previous_ms, newest_ms, self._settings.worker.resolution_ms)
         if due is not None:
-            self._forecast(held, due)
-        self._score(held)
+            self._forecast(owned, due)
+        self._score(owned)
         self._troubles.clear()
         if (
             due is not None
             and not self._stopping
-            and held.sums.learn(held.contexts, self.switch.current, due.cutoff_ms)
+            and owned.sums.learn(owned.contexts, self.switch.current, due.cutoff_ms)
         ):
-            log.info("learnt_how_steps_move", **asdict(held.sums.dependence))
+            log.info("learnt_how_steps_move", **asdict(owned.sums.dependence))
 
     # Receive and read -----------------------------------------------------------------------------
 
-    def _receive(self) -> Holdings | None:
-        """Serve the group and the tables; None until there is a share and the tables have been
+    def _receive(self) -> OwnedShards | None:
+        """Serve the group and the tables; None until there are shards and the tables have been
         read.
         """
-        noticed = self._share.poll(self._settings.worker.poll_ms)
-        self._tables.poll(0 if self._tables.caught_up else self._settings.worker.poll_ms)
+        noticed = self._membership.poll(self._settings.worker.poll_ms)
+        self._side_inputs.poll(0 if self._side_inputs.caught_up else self._settings.worker.poll_ms)
         self._swap()
-        if not self._tables.caught_up or not self._share.shards:
+        if not self._side_inputs.caught_up or not self._membership.shards:
             return None
-        if self._held is None or self._held.share_version != self._share.version:
-            self._held = self._hold()
+        if self._owned is None or self._owned.membership_version != self._membership.version:
+            self._owned = self._hold()
         elif not noticed and time.monotonic() - self._looked_s < LOOK_S:
             return None
-        return self._held
+        return self._owned
 
-    def _hold(self) -> Holdings:
+    def _hold(self) -> OwnedShards:
         worker = self._settings.worker
         rules = ReadRules.of(self._settings, worker.resolution_ms)
         generation = self._settings.redis.generation
@@ -192,74 +192,78 @@ class Worker:
             generation,
             worker.resolution_ms,
             num_buckets(self._settings),
-            owns=self._share.owns,
+            owns=self._membership.owns,
             rules=rules,
         )
         device = self.switch.current.forecaster.device
-        held = Holdings(self._settings, reader, self._tables.shop, self._share, device)
-        held.cold.saw(held.contexts.refresh().new_items)
-        held.recover(self._settings, self._share, self._clock.now_ms())
-        if held.previous_ms is not None:
+        owned = OwnedShards(
+            self._settings, reader, self._side_inputs.shop, self._membership, device
+        )
+        owned.cold.saw(owned.contexts.refresh().new_items)
+        owned.recover(self._settings, self._membership, self._clock.now_ms())
+        if owned.previous_ms is not None:
             # The last round of the worker before may be unfinished: look at its cutoff once more.
-            held.previous_ms -= worker.resolution_ms
-        return held
+            owned.previous_ms -= worker.resolution_ms
+        return owned
 
-    def _read(self, held: Holdings) -> int | None:
+    def _read(self, owned: OwnedShards) -> int | None:
         """Take in what changed in Redis; returns the newest cutoff."""
         self._looked_s = time.monotonic()
         with self.metrics.stage_seconds.labels("read").time():
-            delta = held.contexts.refresh()
-        held.cold.saw(delta.new_items)
+            delta = owned.contexts.refresh()
+        owned.cold.saw(delta.new_items)
         self._rolled_back = bool(delta.rolled_back)
-        cutoff_ms = held.reader.live_cutoff_ms(self._topics.orders)
+        cutoff_ms = owned.reader.live_cutoff_ms(self._topics.orders)
         if cutoff_ms is not None:
             self.metrics.lag_seconds.set((self._clock.now_ms() - cutoff_ms) / 1_000)
         return cutoff_ms
 
     # Forecast and publish -------------------------------------------------------------------------
 
-    def _forecast(self, held: Holdings, due: Round) -> None:
+    def _forecast(self, owned: OwnedShards, due: Round) -> None:
         """One round: every item that has no forecast at this cutoff yet, all by the version that
         serves now.
         """
-        bank, cutoff_ms = self.switch.current, due.cutoff_ms
+        weights, cutoff_ms = self.switch.current, due.cutoff_ms
         origin = Origin(
             resolution_ms=self._settings.worker.resolution_ms,
             cutoff_ms=cutoff_ms,
             issued_at_ms=self._clock.now_ms(),
-            weights_version=bank.version,
-            weights_sha256=bank.sha256,
-            offsets=held.reader.offsets(),
+            weights_version=weights.version,
+            weights_sha256=weights.sha256,
+            offsets=owned.reader.offsets(),
             series_by=self._settings.events.series_by,
-            degraded=bool(bank.fallback) or self._rolled_back,
+            degraded=bool(weights.fallback) or self._rolled_back,
             conversion=self._settings.worker.conversion,
         )
-        done = held.pending.items_at(cutoff_ms)
-        rows = [row for row, item_id in enumerate(held.contexts.item_ids) if item_id not in done]
+        done = owned.pending.items_at(cutoff_ms)
+        rows = [row for row, item_id in enumerate(owned.contexts.item_ids) if item_id not in done]
         horizon_ms = self._settings.worker.prediction_length * origin.resolution_ms
         cold = [
-            i for i in held.cold.item_ids(self._tables.shop, cutoff_ms, horizon_ms) if i not in done
+            i
+            for i in owned.cold.item_ids(self._side_inputs.shop, cutoff_ms, horizon_ms)
+            if i not in done
         ]
-        self.metrics.items.set(held.reader.num_items + len(cold))
+        self.metrics.items.set(owned.reader.num_items + len(cold))
         waiting: list[Forecast] = []
         for part in portions(len(rows) + len(cold), self._settings.worker.micro_batch):
             bare = cold[max(part.start - len(rows), 0) : max(part.stop - len(rows), 0)]
             with self.metrics.stage_seconds.labels("forecast").time():
                 some = rows[part.start : part.stop]
                 waiting += forecast_items(
-                    held.contexts, bank, origin, held.sums, rows=some, cold=bare
+                    owned.contexts, weights, origin, owned.sums, rows=some, cold=bare
                 )
             if len(waiting) >= PUBLISH_ROWS or part.stop == len(rows) + len(cold):
-                if not self._publish(held, waiting):
+                if not self._publish(owned, waiting):
                     return
                 waiting = []
-            self._share.poll(0)
+            self._membership.poll(0)
             self._beat_s = time.monotonic()
             if self._stopping:
                 return
-        self._note_round(held, due, len(rows) + len(cold))
+        self._note_round(owned, due, len(rows) + len(cold))
 
-    def _publish(self, held: Holdings, records: list[Forecast]) -> bool:
+    def _publish(self, owned: OwnedShards, records: list[Forecast]) -> bool:
         """Send forecasts until they are acknowledged, then have them wait for their scores; False
         when stopped.
         """
@@ -274,14 +278,14 @@ class Worker:
             if not self._insist(outgoing):
                 return False
         failpoint("after_forecasts")
-        if records and held.pending.score_steps:
-            held.pending.add(issued_of(records, held.pending.score_steps))
+        if records and owned.pending.score_steps:
+            owned.pending.add(issued_of(records, owned.pending.score_steps))
         for record in records:
             self.metrics.forecasts.labels(record.status).inc()
         return True
 
-    def _note_round(self, held: Holdings, due: Round, num_items: int) -> None:
-        held.previous_ms = self._published_ms = due.cutoff_ms
+    def _note_round(self, owned: OwnedShards, due: Round, num_items: int) -> None:
+        owned.previous_ms = self._published_ms = due.cutoff_ms
         took_s = time.monotonic() - self._looked_s
         self.metrics.coalesced.inc(due.skipped)
         self.metrics.latency_seconds.observe(took_s)
@@ -297,11 +301,11 @@ class Worker:
 
     # Score ----------------------------------------------------------------------------------------
 
-    def _score(self, held: Holdings) -> None:
+    def _score(self, owned: OwnedShards) -> None:
         """Score buckets that have become final, oldest first; the rest waits for the next turn."""
-        for bucket_ms in held.pending.due_buckets(held.reader.final_ms())[:MAX_BUCKETS_A_TURN]:
+        for bucket_ms in owned.pending.due_buckets(owned.reader.final_ms())[:MAX_BUCKETS_A_TURN]:
             with self.metrics.stage_seconds.labels("score").time():
-                found = held.scorer.score(bucket_ms, self._clock.now_ms())
+                found = owned.scorer.score(bucket_ms, self._clock.now_ms())
             outgoing: Outgoing = [
                 (self._topics.scores, score.item_id, encode(score)) for score in found.scores
             ]
@@ -312,7 +316,7 @@ class Worker:
             if not self._insist(outgoing):
                 return
             failpoint("after_scores")
-            held.pending.close_bucket(bucket_ms)
+            owned.pending.close_bucket(bucket_ms)
             self.metrics.scores.inc(len(found.scores))
             self.metrics.unscored.inc(found.unknown)
             for alert in found.alerts:
@@ -320,9 +324,9 @@ class Worker:
                 log.warning(
                     "drift", segment=alert.segment, state=alert.state, text=alert.description
                 )
-            self._share.poll(0)
+            self._membership.poll(0)
             self._beat_s = time.monotonic()
-        for segment, tension in held.monitor.tensions().items():
+        for segment, tension in owned.monitor.tensions().items():
             self.metrics.drift_score.labels(segment).set(tension)
 
     # Weights --------------------------------------------------------------------------------------
@@ -333,7 +337,7 @@ class Worker:
 
     def _swap(self) -> None:
         """Between two rounds: serve what has been loaded meanwhile, and say so."""
-        event = self.switch.settle(self._clock.now_ms()) if self._tables.caught_up else None
+        event = self.switch.settle(self._clock.now_ms()) if self._side_inputs.caught_up else None
         if event is None:
             return
         self.metrics.swaps.labels(event.kind).inc()

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from freshet.model.batch import Batch
 from freshet.model.quantiles.conversion import conversion
 from freshet.online.drift.score import Issued
-from freshet.online.weights.swap import Bank
+from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.context import Contexts, cold_rows, context_sha256
-from freshet.online.worker.sums import Sums
+from freshet.online.worker.sums import StepSums
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import (
     WIRE_LEVELS,
@@ -186,9 +186,9 @@ def _known_rows(
 
 def forecast_items(
     contexts: Contexts,
-    bank: Bank,
+    weights: LoadedWeights,
     origin: Origin,
-    sums: Sums,
+    sums: StepSums,
     *,
     rows: Sequence[int],
     cold: Sequence[str],
@@ -198,19 +198,19 @@ def forecast_items(
     if rows:
         item_ids = [contexts.item_ids[row] for row in rows]
         records += _forecast_batch(
-            bank, origin, sums, item_ids, contexts.batch(rows, origin.cutoff_ms)
+            weights, origin, sums, item_ids, contexts.batch(rows, origin.cutoff_ms)
         )
     if cold:
         records += _forecast_batch(
-            bank, origin, sums, cold, contexts.cold_batch(list(cold), origin.cutoff_ms)
+            weights, origin, sums, cold, contexts.cold_batch(list(cold), origin.cutoff_ms)
         )
     return records
 
 
 def _forecast_batch(
-    bank: Bank, origin: Origin, sums: Sums, item_ids: Sequence[str], batch: Batch
+    weights: LoadedWeights, origin: Origin, sums: StepSums, item_ids: Sequence[str], batch: Batch
 ) -> list[Forecast]:
-    forecaster = bank.forecaster
+    forecaster = weights.forecaster
     levels = forecaster.quantile_levels
     columns = wire_columns(levels)
     steps_BHQ = forecaster.forecast(batch)

@@ -1,4 +1,4 @@
-"""All that belongs to a worker's share of the items, and what of it outlives a restart."""
+"""All that belongs to a worker's shards, and what of it outlives a restart."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from freshet.online.drift.detectors import DriftMonitor
 from freshet.online.drift.score import PendingForecasts
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts
-from freshet.online.worker.group import Share
+from freshet.online.worker.group import Membership
 from freshet.online.worker.recovery import Tail, read_alarms, read_forecasts, read_scores
 from freshet.online.worker.scorer import Scorer, segments_of
-from freshet.online.worker.sums import Sums
+from freshet.online.worker.sums import StepSums
 from freshet.stream.catalog.shop import Shop
 from freshet.stream.config import Settings
 from freshet.stream.read.reader import WindowReader
@@ -27,15 +27,16 @@ def num_buckets(settings: Settings) -> int:
     return settings.worker.context_length + settings.worker.prediction_length + SPARE_BUCKETS
 
 
-class Holdings:
-    """Windows, contexts, sums, pending forecasts and drift detectors of one share; made anew when
-    the share changes.
+class OwnedShards:
+    """The shards that a worker owns: windows, contexts, sums, pending forecasts, drift detectors.
+
+    Made anew when other shards are assigned.
 
     Args:
         settings: All of them.
-        reader: Of `num_buckets` buckets, for the items of the share.
+        reader: Of `num_buckets` buckets, for the items of these shards.
         shop: Catalogue, promotions and inventory.
-        share: Whose `version` this stands for.
+        membership: Whose `version` this stands for.
         device: Where contexts live.
     """
 
@@ -44,12 +45,12 @@ class Holdings:
         settings: Settings,
         reader: WindowReader,
         shop: Shop,
-        share: Share,
+        membership: Membership,
         device: torch.device,
     ) -> None:
         worker, series_by = settings.worker, settings.events.series_by
         steps = tuple(step for step in worker.score_steps if 1 <= step <= worker.prediction_length)
-        self.share_version = share.version
+        self.membership_version = membership.version
         self.reader = reader
         self.contexts = Contexts(
             reader,
@@ -58,8 +59,8 @@ class Holdings:
             prediction_length=worker.prediction_length,
             device=device,
         )
-        self.sums = Sums(worker.resolution_ms, worker.prediction_length)
-        self.cold = ColdStart(series_by, share.owns)
+        self.sums = StepSums(worker.resolution_ms, worker.prediction_length)
+        self.cold = ColdStart(series_by, membership.owns)
         self.pending = PendingForecasts(steps, worker.resolution_ms, worker.max_pending_cutoffs)
         self.monitor = DriftMonitor(settings.drift, worker.resolution_ms)
         self.scorer = Scorer(
@@ -71,7 +72,7 @@ class Holdings:
         )
         self.previous_ms: int | None = None
 
-    def recover(self, settings: Settings, share: Share, now_ms: int) -> None:
+    def recover(self, settings: Settings, membership: Membership, now_ms: int) -> None:
         """Learn from the topics what the worker before me did.
 
         Raises:
@@ -84,9 +85,12 @@ class Holdings:
         )
         oldest_ms = final_ms - kept * pending.resolution_ms
         forecasts = read_forecasts(
-            Tail(settings, topics.forecasts), pending, oldest_cutoff_ms=oldest_ms, owns=share.owns
+            Tail(settings, topics.forecasts),
+            pending,
+            oldest_cutoff_ms=oldest_ms,
+            owns=membership.owns,
         )
-        scores = read_scores(Tail(settings, topics.scores), pending, owns=share.owns)
+        scores = read_scores(Tail(settings, topics.scores), pending, owns=membership.owns)
         for bucket_ms, found in scores.items():
             self.scorer.watch(bucket_ms, found, now_ms)
         for alert in read_alarms(Tail(settings, topics.drift)):

@@ -17,7 +17,7 @@ from freshet.stream.telemetry import get_logger
 log = get_logger(__name__)
 
 
-class Tables:
+class SideInputs:
     """Feeds a `Shop`, and hands over each model event as it comes.
 
     Args:

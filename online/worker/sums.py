@@ -21,7 +21,7 @@ from freshet.model.quantiles.dependence import (
     estimate_dependence,
 )
 from freshet.model.quantiles.marginal import whole_rows
-from freshet.online.weights.swap import Bank
+from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.context import Contexts
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
@@ -32,8 +32,8 @@ LEARN_ROWS = 128
 LEARN_EVERY = 24  # rounds between two looks back
 
 
-class Sums:
-    """Makes the sums of one share's forecasts, with paths that are kept from round to round.
+class StepSums:
+    """Makes the sums of one worker's forecasts, with paths that are kept from round to round.
 
     Args:
         resolution_ms: Length of a step.
@@ -70,7 +70,7 @@ class Sums:
                 )
         return found_BKQ
 
-    def learn(self, contexts: Contexts, bank: Bank, cutoff_ms: int) -> bool:
+    def learn(self, contexts: Contexts, weights: LoadedWeights, cutoff_ms: int) -> bool:
         """Count a round; at the first one, after a swap, and now and then, look back and learn how
         steps move together.
 
@@ -79,10 +79,10 @@ class Sums:
         """
         self._rounds += 1
         if not contexts.item_ids or (
-            self._learnt_from == bank.version and self._rounds <= LEARN_EVERY
+            self._learnt_from == weights.version and self._rounds <= LEARN_EVERY
         ):
             return False
-        self._learnt_from, self._rounds = bank.version, 0
+        self._learnt_from, self._rounds = weights.version, 0
         rows = np.unique(
             np.linspace(0, len(contexts.item_ids) - 1, LEARN_ROWS).round().astype(np.int64)
         )
@@ -94,8 +94,8 @@ class Sums:
         ).float()
         begun_B = torch.isfinite(batch.target_BT).any(1).cpu()
         quantiles_BHQ, levels = (
-            bank.forecaster.forecast(batch).cpu(),
-            bank.forecaster.quantile_levels,
+            weights.forecaster.forecast(batch).cpu(),
+            weights.forecaster.quantile_levels,
         )
         # What was learnt before counts as much as this look: one cutoff shows the same day to all
         # items.

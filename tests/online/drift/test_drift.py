@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from freshet.online.drift.detectors import ALL, DriftMonitor, SegmentDetector
-from freshet.online.drift.evidence import Evidence, items_by_segment, serving_version
+from freshet.online.drift.pooled import PooledStatistics, items_by_segment, serving_version
 from freshet.online.drift.score import Actual, Due, judge, score_records
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Score, ScoredStep
@@ -219,7 +219,7 @@ def test_new_weights_are_held_to_a_fresh_standard() -> None:
     monitor = DriftMonitor(DriftSettings(), HOUR_MS)
     alerts_of(SyntheticShop(1, 60, versions=((0, "base"), (50, "v1"))), monitor)
     assert monitor.version == "v1"
-    assert len(monitor.segments["c0"].level.stretch) <= 10
+    assert len(monitor.segments["c0"].level.baseline) <= 10
 
 
 def test_an_alarm_from_before_a_restart_is_ended_when_its_segment_is_quiet() -> None:
@@ -230,7 +230,7 @@ def test_an_alarm_from_before_a_restart_is_ended_when_its_segment_is_quiet() -> 
     assert [(alert.alert_id, alert.state) for alert in found] == [(raised.alert_id, "stable")]
 
 
-# Evidence -----------------------------------------------------------------------------------------
+# Pooled statistics --------------------------------------------------------------------------------
 
 
 def score(
@@ -278,8 +278,8 @@ def test_a_feed_that_falls_silent_is_a_data_alarm() -> None:
     for hour in range(60):
         silent = hour >= 40
         level = -12.0 if silent else float(rng.normal())
-        evidence = Evidence(hour * HOUR_MS, level, 0.0, 6.0, 0.0 if silent else 50.0, 50.0)
-        found += detector.update(evidence)
+        pooled = PooledStatistics(hour * HOUR_MS, level, 0.0, 6.0, 0.0 if silent else 50.0, 50.0)
+        found += detector.update(pooled)
     assert [(alarm.kind, alarm.onset_ms // HOUR_MS) for alarm, begins in found if begins] == [
         ("data", 40)
     ]
@@ -290,7 +290,7 @@ def test_errors_that_grow_without_a_shift_are_a_spread_alarm() -> None:
     rng = np.random.default_rng(0)
     found = []
     for hour in range(60):
-        evidence = Evidence(
+        pooled = PooledStatistics(
             hour * HOUR_MS,
             float(rng.normal()),
             float(rng.normal()) + 5.0 * (hour >= 40),
@@ -298,7 +298,7 @@ def test_errors_that_grow_without_a_shift_are_a_spread_alarm() -> None:
             50,
             50,
         )
-        found += detector.update(evidence)
+        found += detector.update(pooled)
     assert [alarm.kind for alarm, begins in found if begins] == ["spread"]
 
 
@@ -308,10 +308,10 @@ def test_a_small_lasting_shift_is_found_by_adwin_and_one_below_the_least_effect_
         rng = np.random.default_rng(3)
         found = []
         for hour in range(600):
-            evidence = Evidence(
+            pooled = PooledStatistics(
                 hour * HOUR_MS, float(rng.normal()) + shift * (hour >= 300), 0.0, 1.0, 50, 50
             )
-            found += [alarm.detector for alarm, begins in detector.update(evidence) if begins]
+            found += [alarm.detector for alarm, begins in detector.update(pooled) if begins]
         return found
 
     assert "adwin" in detect(0.9)

@@ -14,7 +14,13 @@ from freshet.model.forecaster import Forecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import golden_batch, save_weights
 from freshet.online.weights.registry import BASE, Registry
-from freshet.online.weights.swap import Bank, WeightsSwitch, first_bank, load_bank, loader
+from freshet.online.weights.swap import (
+    LoadedWeights,
+    WeightsSwitch,
+    first_weights,
+    load_weights,
+    loader,
+)
 from freshet.stream.errors import FreshetError, RegistryError, WeightsError
 from freshet.stream.schemas import ModelEvent
 
@@ -27,8 +33,8 @@ def save(folder: Path, seed: int = 0) -> str:
     return save_weights(FreshetNetwork(config), folder, card="random")
 
 
-def bank(version: str) -> Bank:
-    return Bank(version, f"sha-{version}", cast(Forecaster, object()))
+def weights(version: str) -> LoadedWeights:
+    return LoadedWeights(version, f"sha-{version}", cast(Forecaster, object()))
 
 
 def promoted(version: str, at_ms: int, *, kind: Any = "promoted") -> ModelEvent:
@@ -37,7 +43,7 @@ def promoted(version: str, at_ms: int, *, kind: Any = "promoted") -> ModelEvent:
 
 @dataclass
 class Shelf:
-    """Loads banks by name when it is let; some are broken."""
+    """Loads weights by name when it is let; some are broken."""
 
     broken: dict[str, Exception] = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
@@ -46,12 +52,12 @@ class Shelf:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def load(self, version: str, sha256: str, uri: str) -> Bank:
+    def load(self, version: str, sha256: str, uri: str) -> LoadedWeights:
         assert self.gate.wait(10)
         self.loaded.append(version)
         if version in self.broken:
             raise self.broken[version]
-        return bank(version)
+        return weights(version)
 
 
 def settle(switch: WeightsSwitch, now_ms: int = 99) -> list[ModelEvent]:
@@ -70,7 +76,7 @@ def settle(switch: WeightsSwitch, now_ms: int = 99) -> list[ModelEvent]:
 
 def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(bank("base"), shelf.load, "w1")
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     assert switch.settle(5) is None and switch.wait(10)
     held = switch.current
@@ -83,13 +89,13 @@ def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> 
         "w1",
     )
     assert event.pause_ms is not None and event.pause_ms < 5
-    # Whoever took the reference before the swap still holds the old bank, whole.
+    # Whoever took the reference before the swap still holds the old weights, whole.
     assert held.version == "base" and switch.current.version == "v1"
 
 
-def test_going_back_to_the_bank_before_needs_no_loading() -> None:
+def test_going_back_to_the_weights_before_needs_no_loading() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(bank("base"), shelf.load, "w1")
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     settle(switch)
     switch.offer(promoted("base", 20, kind="rolled_back"))
@@ -104,7 +110,7 @@ def test_a_version_that_cannot_be_proven_is_refused_and_the_old_one_serves_on(
     error: Exception,
 ) -> None:
     shelf = Shelf(broken={"v1": error})
-    switch = WeightsSwitch(bank("base"), shelf.load, "w1")
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     (event,) = settle(switch)
     assert (
@@ -117,7 +123,7 @@ def test_a_version_that_cannot_be_proven_is_refused_and_the_old_one_serves_on(
 
 def test_of_several_announcements_only_the_newest_is_served() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(bank("base"), shelf.load, "w1")
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
     for version, at_ms in (("v2", 20), ("v1", 10), ("v3", 30)):
         switch.offer(promoted(version, at_ms))
     switch.offer(promoted("v9", 90, kind="rejected"))
@@ -127,7 +133,7 @@ def test_of_several_announcements_only_the_newest_is_served() -> None:
 def test_a_version_that_is_overtaken_while_it_loads_never_serves() -> None:
     shelf = Shelf()
     shelf.gate.clear()
-    switch = WeightsSwitch(bank("base"), shelf.load, "w1")
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     switch.settle(0)
     switch.offer(promoted("v2", 20))
@@ -138,14 +144,14 @@ def test_a_version_that_is_overtaken_while_it_loads_never_serves() -> None:
 
 def test_the_version_in_service_is_not_loaded_again() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(bank("v1"), shelf.load, "w1")
+    switch = WeightsSwitch(weights("v1"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     assert settle(switch) == [] and shelf.loaded == []
 
 
 def test_rounds_that_take_the_reference_once_never_mix_versions_through_many_swaps() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(bank("v0"), shelf.load, "w1")
+    switch = WeightsSwitch(weights("v0"), shelf.load, "w1")
     rounds = []
     for number in range(1, 200):
         switch.offer(promoted(f"v{number}", number))
@@ -202,20 +208,22 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
         config.write_text(config.read_text().replace('"width": 16', '"width": 32'))
     weights.write_bytes(bytes(data))
     with pytest.raises(WeightsError):
-        load_bank("v1", tmp_path, expected, device="cpu", dtype="float32")
+        load_weights("v1", tmp_path, expected, device="cpu", dtype="float32")
 
 
 def test_an_altered_champion_is_replaced_by_the_base_which_says_why() -> None:
     shelf = Shelf(broken={"v1": RegistryError("model.safetensors was altered")})
-    found = first_bank(shelf.load, lambda: "v1", "", device="cpu", dtype="float32")
+    found = first_weights(shelf.load, lambda: "v1", "", device="cpu", dtype="float32")
     assert found.version == BASE and "altered" in found.fallback
 
 
 def test_without_champion_the_base_serves_and_a_pinned_folder_comes_first(tmp_path: Path) -> None:
-    assert first_bank(Shelf().load, lambda: BASE, "", device="cpu", dtype="float32").fallback == ""
+    assert (
+        first_weights(Shelf().load, lambda: BASE, "", device="cpu", dtype="float32").fallback == ""
+    )
     save(tmp_path / "mine")
     assert (
-        first_bank(
+        first_weights(
             Shelf().load, lambda: "v1", str(tmp_path / "mine"), device="cpu", dtype="float32"
         ).version
         == "mine"
@@ -223,8 +231,8 @@ def test_without_champion_the_base_serves_and_a_pinned_folder_comes_first(tmp_pa
 
 
 def test_with_nothing_to_serve_it_stops() -> None:
-    def load(version: str, sha256: str, uri: str) -> Bank:
+    def load(version: str, sha256: str, uri: str) -> LoadedWeights:
         raise WeightsError(f"no weights at {version}")
 
     with pytest.raises(FreshetError, match="no weights at base"):
-        first_bank(load, lambda: "v1", "", device="cpu", dtype="float32")
+        first_weights(load, lambda: "v1", "", device="cpu", dtype="float32")

@@ -16,7 +16,7 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.model.quantiles.dependence import default_dependence
 from freshet.online.worker.publish import Origin, forecast_items, wire_columns
-from freshet.online.worker.sums import LEARN_EVERY, Sums
+from freshet.online.worker.sums import LEARN_EVERY, StepSums
 from freshet.stream.schemas import WIRE_LEVELS
 
 HOUR_MS = 3_600_000
@@ -79,22 +79,27 @@ class FakeContexts:
         return self.units[rows]
 
 
-def bank(version: str = "v1") -> Any:
+def weights(version: str = "v1") -> Any:
     return SimpleNamespace(version=version, forecaster=FakeForecaster(100.0, 10.0))
 
 
 def test_it_looks_one_horizon_back_and_learns_that_steps_are_wrong_together() -> None:
-    sums, contexts = Sums(HOUR_MS, STEPS), FakeContexts()
+    sums, contexts = StepSums(HOUR_MS, STEPS), FakeContexts()
     before = sums.dependence.correlation(STEPS)
     assert sums.dependence == default_dependence(HOUR_MS)
-    assert sums.learn(contexts, bank(), 100 * HOUR_MS)  # type: ignore[arg-type]
+    assert sums.learn(contexts, weights(), 100 * HOUR_MS)  # type: ignore[arg-type]
     assert contexts.asked == [(100 - STEPS) * HOUR_MS, 100 * HOUR_MS]
     after = sums.dependence.correlation(STEPS)
     assert before[-1] + 0.2 < after[-1] < 0.8, "half way from the default to the shop's own 0.8"
 
 
 def test_it_looks_back_at_first_after_a_swap_and_now_and_then() -> None:
-    sums, contexts, first, second = Sums(HOUR_MS, STEPS), FakeContexts(20), bank("v1"), bank("v2")
+    sums, contexts, first, second = (
+        StepSums(HOUR_MS, STEPS),
+        FakeContexts(20),
+        weights("v1"),
+        weights("v2"),
+    )
     looked = [sums.learn(contexts, first, 0) for _ in range(2 * LEARN_EVERY + 3)]  # type: ignore[arg-type]
     assert [number for number, did in enumerate(looked) if did] == [
         0,
@@ -103,16 +108,16 @@ def test_it_looks_back_at_first_after_a_swap_and_now_and_then() -> None:
     ]
     assert sums.learn(contexts, second, 0)  # type: ignore[arg-type]
     assert not sums.learn(contexts, second, 0)  # type: ignore[arg-type]
-    assert not Sums(HOUR_MS, STEPS).learn(FakeContexts(0), first, 0)  # type: ignore[arg-type]
+    assert not StepSums(HOUR_MS, STEPS).learn(FakeContexts(0), first, 0)  # type: ignore[arg-type]
 
 
 def test_more_in_common_makes_sums_wider_and_no_history_makes_them_widest() -> None:
     target = torch.full((2, CONTEXT), 5.0)
     target[1] = math.nan
     quantiles = FakeForecaster(100.0, 10.0).row_Q.expand(2, STEPS, -1)
-    sums = Sums(HOUR_MS, STEPS)
+    sums = StepSums(HOUR_MS, STEPS)
     default, cold = (row[-1, -2] - row[-1, 1] for row in sums.quantiles(target, quantiles, LEVELS))
-    sums.learn(FakeContexts(), bank(), 0)  # type: ignore[arg-type]
+    sums.learn(FakeContexts(), weights(), 0)  # type: ignore[arg-type]
     learnt, still = (row[-1, -2] - row[-1, 1] for row in sums.quantiles(target, quantiles, LEVELS))
     assert default < 0.9 * learnt < 0.9 * cold
     assert still == cold
@@ -121,7 +126,7 @@ def test_more_in_common_makes_sums_wider_and_no_history_makes_them_widest() -> N
 def test_whole_units_stay_whole_whatever_the_other_rows_sell() -> None:
     target = torch.tensor([[1.0] * CONTEXT, [0.5] * CONTEXT])
     quantiles = torch.linspace(0.0, 0.4, 21).expand(2, STEPS, -1)
-    whole, broken = Sums(HOUR_MS, STEPS).quantiles(target, quantiles, LEVELS)[:, 3]
+    whole, broken = StepSums(HOUR_MS, STEPS).quantiles(target, quantiles, LEVELS)[:, 3]
     assert float(whole[5]) == 0.0 < float(broken[5])
 
 
@@ -129,14 +134,14 @@ def test_whole_units_stay_whole_whatever_the_other_rows_sell() -> None:
     ("horizon", "steps"), [(1, [1]), (5, [1, 2, 3, 4, 5]), (24, [1, 2, 3, 4, 6, 8, 12, 16, 20, 24])]
 )
 def test_sums_are_published_up_to_the_whole_horizon(horizon: int, steps: list[int]) -> None:
-    assert Sums(HOUR_MS, horizon).steps == steps
+    assert StepSums(HOUR_MS, horizon).steps == steps
 
 
 def test_records_carry_units_per_view_where_they_are_asked_for_and_views_are_known() -> None:
     asked = Origin(
         HOUR_MS, 100 * HOUR_MS, 0, "v1", "ab", {"orders:0": 1}, ("sku",), False, conversion=True
     )
-    contexts, sums, fake = FakeContexts(3), Sums(HOUR_MS, STEPS), bank()
+    contexts, sums, fake = FakeContexts(3), StepSums(HOUR_MS, STEPS), weights()
     viewed = contexts.batch([0, 1], 0)
     viewed.past_BTP[0, :, PAST_SLOTS.index("views")] = 50.0
     contexts.batch = lambda rows, cutoff_ms: viewed  # type: ignore[method-assign]
@@ -154,8 +159,8 @@ def test_records_carry_units_per_view_where_they_are_asked_for_and_views_are_kno
 
 def test_records_carry_the_sums_of_their_own_row_at_the_wire_levels() -> None:
     origin = Origin(HOUR_MS, 100 * HOUR_MS, 0, "v1", "ab", {"orders:0": 1}, ("sku",), False)
-    sums, contexts = Sums(HOUR_MS, STEPS), FakeContexts(3)
-    warm, *_, cold = forecast_items(contexts, bank(), origin, sums, rows=[0, 1], cold=["new"])  # type: ignore[arg-type]
+    sums, contexts = StepSums(HOUR_MS, STEPS), FakeContexts(3)
+    warm, *_, cold = forecast_items(contexts, weights(), origin, sums, rows=[0, 1], cold=["new"])  # type: ignore[arg-type]
     for record in (warm, cold):
         assert record.cumulative is not None
         assert record.cumulative.steps == sums.steps

@@ -36,7 +36,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class PooledStatistics:
     """One segment in one final bucket.
 
     Attributes:
@@ -114,18 +114,18 @@ def normal_scores(steps: list[list[ScoredStep]]) -> NDArray[np.float64]:
     return np.asarray(mean / np.sqrt((1 + (counts - 1) * STEP_CORRELATION) / counts))
 
 
-def pool(bucket_ms: int, items: list[Item]) -> Evidence:
+def pool(bucket_ms: int, items: list[Item]) -> PooledStatistics:
     """Sum of the items' normal scores, each weighed by what it can tell, scaled to unit variance.
 
-    >>> evidence = pool(0, [Item(1.0, 2.0, 8.0, 4.0), Item(1.0, 2.0, 7.0, 4.0)])
-    >>> round(evidence.level, 3), evidence.actual
+    >>> pooled = pool(0, [Item(1.0, 2.0, 8.0, 4.0), Item(1.0, 2.0, 7.0, 4.0)])
+    >>> round(pooled.level, 3), pooled.actual
     (1.414, 15.0)
     """
     z = np.array([item.z for item in items])
     leverage = np.array([item.leverage for item in items])
     weight = np.maximum(leverage, LEAST_WEIGHT)
     norm = float(np.sqrt((weight**2).sum()))
-    return Evidence(
+    return PooledStatistics(
         bucket_ms=bucket_ms,
         level=float((weight * z).sum()) / norm,
         spread=float((weight * (z**2 - 1.0)).sum()) / norm / 2**0.5,
