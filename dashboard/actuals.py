@@ -15,7 +15,7 @@ import numpy.typing as npt
 from freshet.stream.clock import open_clock
 from freshet.stream.config import Settings
 from freshet.stream.read.progress import ReadRules
-from freshet.stream.read.reader import WindowReader, WindowView
+from freshet.stream.read.reader import WindowCells, WindowReader
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 from freshet.stream.store.redis import WindowStore, connect
 
@@ -144,7 +144,7 @@ class RedisSource:
 
 
 def snapshot(
-    view: WindowView, rows: Mapping[str, int], resolution_ms: int, books: Books
+    view: WindowCells, rows: Mapping[str, int], resolution_ms: int, books: Books
 ) -> Actuals:
     """Integers of the tiles to units and currency; unobserved cells to NaN."""
     values = {}

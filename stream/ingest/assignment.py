@@ -63,7 +63,7 @@ class Assignment:
         self.joined = False
 
     def join(self, topics: list[str]) -> None:
-        """Ask the group for a share of the topics; it comes during later reads."""
+        """Ask the group for partitions of the topics; they are assigned during later reads."""
         self._topics = topics
         with broker_errors("joining the group"):
             self._client.subscribe(
@@ -153,7 +153,7 @@ class Assignment:
         self._read(list(self.owned), [])
 
     def rejoin_when_fenced(self) -> None:
-        """Some time after a `drop`, ask the group for a fresh share: the newer owner may be gone
+        """Some time after a `drop`, ask the group for a new assignment: the newer owner may be gone
         for good.
         """
         if self._fenced_at_s is None or time.monotonic() - self._fenced_at_s < REJOIN_S:
@@ -166,7 +166,7 @@ class Assignment:
 
     @property
     def trouble(self) -> str | None:
-        """What keeps this process from its share of the partitions, None where nothing does; for
+        """What keeps this process from its assigned partitions, None where nothing does; for
         /readyz.
         """
         if not self.joined:

@@ -28,7 +28,7 @@ Decode = Callable[[Sequence[bytes | None], Sequence[bytes | None]], Decoded]
 
 
 @dataclass(slots=True)
-class Gathered:
+class Polled:
     """One partition's messages of a turn, in log order, and what they decode to."""
 
     messages: list[Message] = field(default_factory=list)
@@ -62,14 +62,14 @@ class Gathered:
         )
 
 
-def gather(
+def poll(
     take: Callable[[int, int], Taken],
     decoder_of: Callable[[Key], Decode | None],
     *,
     max_records: int,
     max_wait_ms: int,
     now_ms: Callable[[], float],
-) -> tuple[dict[Key, Gathered], dict[Key, int]]:
+) -> tuple[dict[Key, Polled], dict[Key, int]]:
     """Read up to `max_records` records, waiting at most `max_wait_ms` in all.
 
     Args:
@@ -82,7 +82,7 @@ def gather(
     Returns:
         Each partition's records, and the log ends that were met.
     """
-    gathered: dict[Key, Gathered] = {}
+    polled: dict[Key, Polled] = {}
     ends: dict[Key, int] = {}
     left, deadline_ms = max_records, now_ms() + max_wait_ms
     while left > 0:
@@ -92,11 +92,11 @@ def gather(
         for key, messages in by_partition(taken.messages).items():
             decode = decoder_of(key)
             if decode is not None:
-                gathered.setdefault(key, Gathered()).add(messages, decode)
+                polled.setdefault(key, Polled()).add(messages, decode)
         left -= asked
         if len(taken.messages) + len(taken.ends) < asked:
             break
-    return gathered, ends
+    return polled, ends
 
 
 def by_partition(messages: Sequence[Message]) -> dict[Key, list[Message]]:

@@ -30,7 +30,7 @@ from freshet.stream.ingest.identity import TopicIdentity, check_logs
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.ingest.outbox import Outbox
 from freshet.stream.ingest.pause import Pause
-from freshet.stream.ingest.poll import Decode, Gathered, gather
+from freshet.stream.ingest.poll import Decode, Polled, poll
 from freshet.stream.kafka import LogOffsets, Message, consumer, partitions_of, take
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.process import on_signals
@@ -204,15 +204,15 @@ class Ingest:
             owned = self._assignment.owned[key]
             self._metrics.replayed.inc(max(0, self._behind.pop(key, 0) - owned.position))
             self._notify(owned.windows)
-        gathered, ends = self._read()
-        if self._ingest(gathered):
+        polled, ends = self._read()
+        if self._ingest(polled):
             self._assignment.reached(ends)
 
-    def _read(self) -> tuple[dict[Key, Gathered], dict[Key, int]]:
+    def _read(self) -> tuple[dict[Key, Polled], dict[Key, int]]:
         limits = self._settings.ingest
         try:
             with self._metrics.stage_seconds.labels("read").time():
-                return gather(
+                return poll(
                     lambda max_records, max_wait_ms: take(self._consumer, max_records, max_wait_ms),
                     self._decoder_of,
                     max_records=limits.batch_max_records,
@@ -226,12 +226,12 @@ class Ingest:
         owned = self._assignment.owned.get(key)
         return None if owned is None else owned.windows.decode
 
-    def _ingest(self, gathered: dict[Key, Gathered]) -> bool:
+    def _ingest(self, polled: dict[Key, Polled]) -> bool:
         """Whether all are in the windows; nothing is kept of a batch that fails: its records are
         read again.
         """
         # A partition may have gone to another process while later slices were read.
-        mine = {key: group for key, group in gathered.items() if key in self._assignment.owned}
+        mine = {key: group for key, group in polled.items() if key in self._assignment.owned}
         folds = [(key, group.messages, self._fold(key, group)) for key, group in mine.items()]
         if not folds:
             return True
@@ -252,7 +252,7 @@ class Ingest:
             self._apply(key, messages, fold)
         return True
 
-    def _fold(self, key: Key, group: Gathered) -> Fold:
+    def _fold(self, key: Key, group: Polled) -> Fold:
         with self._metrics.stage_seconds.labels("fold").time():
             return self._assignment.owned[key].windows.fold_decoded(group.batch())
 

@@ -41,7 +41,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class WindowRows:
     """Some rows, N of them: stored integers, not yet units and currency."""
 
     item_ids: list[str]
@@ -85,7 +85,7 @@ def export(
     if format not in _WRITERS:
         raise InvalidInputError(f"the format is {format!r}; expected one of {', '.join(_WRITERS)}")
     start_ms, end_ms = parse_time_ms(start, "--from"), parse_time_ms(end, "--to")
-    groups = rows(
+    groups = window_rows(
         settings, resolution_ms, start_ms, end_ms, item_id=item_id, include_open=include_open
     )
     written = 0
@@ -115,7 +115,7 @@ def parse_time_ms(value: str | int | None, name: str) -> int | None:
         ) from None
 
 
-def rows(
+def window_rows(
     settings: Settings,
     resolution_ms: int,
     start_ms: int | None = None,
@@ -123,7 +123,7 @@ def rows(
     *,
     item_id: str | None = None,
     include_open: bool = False,
-) -> Iterator[Rows]:
+) -> Iterator[WindowRows]:
     """Windows in which any channel is not 0, sorted by item and bucket, a group of items at a
     time.
     """
@@ -160,13 +160,13 @@ def _stored_items(store: WindowStore, rules: ReadRules) -> list[str]:
 
 def _group(
     reader: WindowReader, start_ms: int | None, end_ms: int | None, *, include_open: bool
-) -> Rows:
+) -> WindowRows:
     """All rows of the items that one reader owns."""
     rules, grid = reader.rules, reader.rules.grid
     parts = progress.reached(reader.inputs, rules.topics)
     oldest, closed_ms = progress.oldest_retained(parts, rules), reader.closed_ms()
     if oldest is None or closed_ms is None:
-        return Rows(
+        return WindowRows(
             [], np.empty(0, np.int64), np.empty((0, len(CHANNELS)), np.int64), np.empty(0, bool)
         )
     oldest = max(oldest, grid.bucket(min(part.first_event_ms for part in parts)))
@@ -192,14 +192,14 @@ def _group(
     start_B = grid.starts_ms(range(first, first + num_buckets + 1))
     start_N = start_B[bucket]
     names = [reader.item_ids[row] for row in order[item]]
-    return Rows(names, start_N, values_ICB[item, :, bucket], start_B[bucket + 1] <= closed_ms)
+    return WindowRows(names, start_N, values_ICB[item, :, bucket], start_B[bucket + 1] <= closed_ms)
 
 
 # Formats ------------------------------------------------------------------------------------------
 
 
 class _Writer(Protocol):
-    def write(self, group: Rows) -> None: ...
+    def write(self, group: WindowRows) -> None: ...
 
     def close(self) -> None: ...
 
@@ -217,7 +217,7 @@ def decimal(value: int, scale: int) -> str:
     return f"-{text}" if value < 0 else text
 
 
-def _texts(group: Rows) -> Iterator[tuple[str, int, list[str], bool]]:
+def _texts(group: WindowRows) -> Iterator[tuple[str, int, list[str], bool]]:
     columns = (group.bucket_start_ms.tolist(), group.values_NC.tolist(), group.closed.tolist())
     for item_id, start_ms, values, closed in zip(group.item_ids, *columns, strict=True):
         yield (
@@ -235,7 +235,7 @@ class _Jsonl:
         self._file = file
         self._include_open = include_open
 
-    def write(self, group: Rows) -> None:
+    def write(self, group: WindowRows) -> None:
         for item_id, start_ms, values, closed in _texts(group):
             fields = [
                 f'"item_id":{json.dumps(item_id, ensure_ascii=False)},"bucket_start_ms":{start_ms}'
@@ -260,7 +260,7 @@ class _Csv:
         self._csv = csv.writer(self, lineterminator="\n")
         self._csv.writerow([*COLUMNS, *(["closed"] if include_open else [])])
 
-    def write(self, group: Rows | str) -> None:
+    def write(self, group: WindowRows | str) -> None:
         if isinstance(group, str):  # what csv.writer hands over: one finished line
             self._file.write(group.encode())
             return
@@ -286,7 +286,7 @@ class _Parquet:
         self._writer = pq.ParquetWriter(file, self._schema)
         self._include_open = include_open
 
-    def write(self, group: Rows) -> None:
+    def write(self, group: WindowRows) -> None:
         columns: list[Any] = [group.item_ids, group.bucket_start_ms]
         for values, scale in zip(group.values_NC.T, _SCALES, strict=True):
             columns.append(values / scale if scale > 1 else values)

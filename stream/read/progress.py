@@ -1,4 +1,4 @@
-"""What a reader may believe of stored windows: how far each input has come, what is closed, final,
+"""What a reader may count on: how far each input has come, what is closed, final,
 and observed. Pure.
 
 A bucket is named by its number, see `freshet.stream.store.grid`. Dimension: B buckets.

@@ -19,7 +19,7 @@ from freshet.stream.read import progress
 from freshet.stream.read.follow import Change, HeldPart, Look, PartitionFollower, TileId
 from freshet.stream.read.progress import Input, InputState, ReadRules
 from freshet.stream.read.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
-from freshet.stream.read.view import Delta, WindowView
+from freshet.stream.read.view import Delta, WindowCells
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Keys, partitions_key
@@ -27,7 +27,7 @@ from freshet.stream.store.redis import GENERATION_KEY, later_generation, transla
 from freshet.stream.store.tiles import CHUNK_ITEMS, decode
 from freshet.stream.telemetry import get_logger
 
-__all__ = ["Delta", "WindowReader", "WindowView"]
+__all__ = ["Delta", "WindowCells", "WindowReader"]
 
 ORDER_CHANNELS = slice(0, CHANNELS.index("views"))
 CLICK_CHANNELS = slice(CHANNELS.index("views"), NUM_CHANNELS)
@@ -154,7 +154,7 @@ class WindowReader:
 
     def window(
         self, end_ms: int, num_buckets: int, rows: Ints | None = None, *, strict: bool = False
-    ) -> WindowView:
+    ) -> WindowCells:
         """The `num_buckets` buckets that end at `end_ms` (exclusive).
 
         Args:
@@ -183,7 +183,7 @@ class WindowReader:
             )
             observed_CB[channels] = observed_B
             values_ICB[:, channels, ~observed_B] = 0
-        return WindowView(
+        return WindowCells(
             values_ICB,
             np.broadcast_to(observed_CB, values_ICB.shape),
             start_ms=self._grid.start_ms(first),

@@ -32,7 +32,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowView:
+class WindowCells:
     """Cells of some rows: sums as integers (thousandths of units, ten-thousandths of currency; see
     `UNIT_SCALES`).
 

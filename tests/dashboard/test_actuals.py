@@ -9,7 +9,7 @@ import pytest
 
 from freshet.dashboard.actuals import Actuals, Books, Rate, snapshot
 from freshet.stream.config import HOUR_MS
-from freshet.stream.read.reader import WindowView
+from freshet.stream.read.reader import WindowCells
 from freshet.stream.schemas import CHANNELS
 
 
@@ -20,7 +20,7 @@ def test_integers_become_units_and_currency_and_the_unobserved_becomes_nan() -> 
     observed_ICB = np.ones_like(values_ICB, bool)
     observed_ICB[0, CHANNELS.index("views")] = False
     found = snapshot(
-        WindowView(values_ICB, observed_ICB, 5 * HOUR_MS), {"A|n": 0}, HOUR_MS, Books()
+        WindowCells(values_ICB, observed_ICB, 5 * HOUR_MS), {"A|n": 0}, HOUR_MS, Books()
     )
     assert found.values["units"].tolist() == [[2.5, 0.0]]
     assert found.values["revenue"].tolist() == [[1999.0, 0.0]]

@@ -18,7 +18,7 @@ from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts, cold_rows, context_sha256
 from freshet.stream.catalog.shop import Shop
 from freshet.stream.read.progress import InputState
-from freshet.stream.read.reader import Delta, WindowView
+from freshet.stream.read.reader import Delta, WindowCells
 from freshet.stream.schemas import CHANNELS, CatalogEntry, InventoryLevel, Promotion
 
 HOUR_MS = 3_600_000
@@ -83,14 +83,14 @@ class FakeReader:
 
     def window(
         self, end_ms: int, num_buckets: int, rows: NDArray[np.int64] | None = None
-    ) -> WindowView:
+    ) -> WindowCells:
         values = self.sums(end_ms, num_buckets, rows)
         buckets = np.arange(end_ms // HOUR_MS - num_buckets, end_ms // HOUR_MS)
         observed = np.zeros((len(CHANNELS), num_buckets), bool)
         held = (buckets >= FIRST) & (buckets > self.head - self.num_buckets)
         observed[:VIEWS] = held & (buckets < self.reached)
         observed[VIEWS:] = held & (buckets < self.clicked)
-        return WindowView(
+        return WindowCells(
             values, np.broadcast_to(observed, values.shape), int(buckets[0]) * HOUR_MS
         )
 

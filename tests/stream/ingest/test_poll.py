@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from freshet.stream.config import EventSettings
 from freshet.stream.events.columns import Decoded
 from freshet.stream.events.decoder import EventDecoder
-from freshet.stream.ingest.poll import Gathered, by_partition, gather, runs
+from freshet.stream.ingest.poll import Polled, by_partition, poll, runs
 from freshet.stream.kafka import Message, Taken
 
 PLACES = st.tuples(st.sampled_from(["orders", "clicks"]), st.integers(0, 2))
@@ -71,9 +71,9 @@ def nothing(values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Dec
 
 def read(
     tape: Tape, max_records: int = 10
-) -> tuple[dict[tuple[str, int], Gathered], dict[tuple[str, int], int]]:
+) -> tuple[dict[tuple[str, int], Polled], dict[tuple[str, int], int]]:
     mine = {("orders", 0): nothing, ("orders", 1): nothing}
-    return gather(
+    return poll(
         tape.take, mine.get, max_records=max_records, max_wait_ms=50, now_ms=lambda: tape.now_ms
     )
 
@@ -83,9 +83,9 @@ def test_slices_of_a_partition_become_one_batch(monkeypatch: pytest.MonkeyPatch)
     redrive = [("trace", b"1"), ("freshet-redrive", b"orders-0-2")]
     messages = [message("orders", n % 2, n, headers=redrive if n == 6 else []) for n in range(8)]
     tape = Tape(messages, ends={("orders", 1): 8})
-    gathered, ends = read(tape)
-    batch = gathered["orders", 0].batch()
-    assert [one.offset() for one in gathered["orders", 0].messages] == [0, 2, 4, 6]
+    polled, ends = read(tape)
+    batch = polled["orders", 0].batch()
+    assert [one.offset() for one in polled["orders", 0].messages] == [0, 2, 4, 6]
     assert (batch.first_offset, batch.next_offset, batch.decoded.num_records) == (0, 7, 4)
     assert [refusal.index for refusal in batch.decoded.refusals] == [0, 1, 2, 3]
     assert batch.timestamps_ms.tolist() == [1_000, 1_002, 1_004, 1_006]
@@ -94,8 +94,8 @@ def test_slices_of_a_partition_become_one_batch(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_messages_of_partitions_that_are_not_ours_are_dropped() -> None:
-    gathered, _ = read(Tape([message("orders", 0, 0), message("clicks", 0, 0)]))
-    assert list(gathered) == [("orders", 0)]
+    polled, _ = read(Tape([message("orders", 0, 0), message("clicks", 0, 0)]))
+    assert list(polled) == [("orders", 0)]
 
 
 def test_it_waits_no_longer_in_all_than_it_may_and_reads_no_more(
@@ -120,5 +120,5 @@ def test_partitions_that_take_turns_are_decoded_once_each() -> None:
 
     tape = Tape([message("orders", n % 2, n // 2) for n in range(10)])
     mine = {("orders", 0): decode, ("orders", 1): decode}
-    gather(tape.take, mine.get, max_records=20, max_wait_ms=50, now_ms=lambda: tape.now_ms)
+    poll(tape.take, mine.get, max_records=20, max_wait_ms=50, now_ms=lambda: tape.now_ms)
     assert calls == [5, 5]

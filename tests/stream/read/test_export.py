@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.read import export as export_module
-from freshet.stream.read.export import _WRITERS, Rows, decimal, export, parse_time_ms
+from freshet.stream.read.export import _WRITERS, WindowRows, decimal, export, parse_time_ms
 
-ROWS = Rows(
+ROWS = WindowRows(
     ['a|"n,', "é|-"],
     np.array([3_600_000, 7_200_000]),
     np.array([[1_500, 12_345, 2, 0, 9, 0, 0, 0], [0, 0, 0, 250, 0, 0, 0, 1]]),
@@ -34,7 +34,7 @@ VALUES = [
 ]
 
 
-def written(format: str, include_open: bool, *groups: Rows) -> bytes:
+def written(format: str, include_open: bool, *groups: WindowRows) -> bytes:
     file = io.BytesIO()
     writer = _WRITERS[format](file, include_open)
     for group in groups:
@@ -65,7 +65,7 @@ def test_csv_is_read_back_by_a_csv_reader(include_open: bool) -> None:
 
 @pytest.mark.parametrize("groups", [(), (ROWS,), (ROWS, ROWS)])
 def test_parquet_is_read_back_with_the_same_schema_however_many_rows(
-    groups: tuple[Rows, ...],
+    groups: tuple[WindowRows, ...],
 ) -> None:
     table = pq.read_table(io.BytesIO(written("parquet", True, *groups)))
     assert table.column_names == [*COLUMNS, "closed"]
@@ -108,7 +108,7 @@ def test_an_unknown_format_and_an_unknown_resolution_are_refused_before_anything
 
 
 def _export_rows(monkeypatch: pytest.MonkeyPatch, rows: Any, output: Path) -> int:
-    monkeypatch.setattr(export_module, "rows", lambda *_, **__: rows)
+    monkeypatch.setattr(export_module, "window_rows", lambda *_, **__: rows)
     return export(Settings(), resolution_ms=3_600_000, output=output)
 
 

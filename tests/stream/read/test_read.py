@@ -1,4 +1,4 @@
-"""The ring and what may be believed of it: pure parts of reading."""
+"""The ring and the progress of its inputs: the pure parts of reading."""
 
 from __future__ import annotations
 
