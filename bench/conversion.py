@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.report import write_result
 from bench.zero_shot import CUTOFF_HOURS, HISTORY_HOURS, HORIZON, Array, context, play
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import conversion, conversion_rates
 
 BLOCK_HOURS = 12
@@ -28,7 +28,7 @@ def ratios(units_IN: Array, views_IN: Array, hours: int) -> Array:
     return np.where(views > 0, units / np.maximum(views, 1), units.sum() / views.sum())
 
 
-def measure(forecaster: Forecaster, seeds: list[int], items: int) -> dict[str, float]:
+def measure(forecaster: BatchForecaster, seeds: list[int], items: int) -> dict[str, float]:
     """Absolute error of units in blocks of hours, given their views, over these units: by each way
     to a rate.
     """
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=144)
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    forecaster = Forecaster.from_pretrained(device="cpu", dtype="float32")
+    forecaster = BatchForecaster.from_pretrained(device="cpu", dtype="float32")
     table = measure(forecaster, seeds, arguments.items)
     best = min(value for name, value in table.items() if name != "freshet")
     for name, value in table.items():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.report import write_result
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.cumulative import Paths
 from freshet.model.quantiles.dependence import (
     INDEPENDENT,
@@ -50,7 +50,7 @@ class Forecasts:
         return Forecasts(self.quantiles_BHQ[index], self.actual_BH[index], self.whole_B[index])
 
 
-def forecasts(forecaster: Forecaster, batches: int) -> dict[int, Forecasts]:
+def forecasts(forecaster: BatchForecaster, batches: int) -> dict[int, Forecasts]:
     """By resolution, forecasts of batches that the weights were not trained on."""
     found: dict[int, list[Forecasts]] = {}
     for seed in range(FIRST_SEED, FIRST_SEED + batches):
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--batches", type=int, default=48)
     arguments = parser.parse_args()
-    forecaster = Forecaster.from_pretrained(arguments.weights, device="cpu", dtype="float32")
+    forecaster = BatchForecaster.from_pretrained(arguments.weights, device="cpu", dtype="float32")
     levels, table = forecaster.quantile_levels, []
     for resolution_ms, both in forecasts(forecaster, arguments.batches).items():
         taught, held = both.rows(slice(0, None, 2)), both.rows(slice(1, None, 2))

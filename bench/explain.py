@@ -22,7 +22,7 @@ from freshet.model.explain.attention import looked_at
 from freshet.model.explain.gradients import integrated_gradients
 from freshet.model.explain.shapley import shapley
 from freshet.model.explain.whatif import Promotion, what_if
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 
 HORIZON = 24
 REPEATS = 5
@@ -38,7 +38,7 @@ def best_ms(run: Callable[[], Any]) -> float:
     return round(1e3 * min(times), 1)
 
 
-def measure(forecaster: Forecaster, batch: Batch, row: int) -> dict[str, Any]:
+def measure(forecaster: BatchForecaster, batch: Batch, row: int) -> dict[str, Any]:
     """Times of one row, and by how much of the forecast its parts miss it."""
     apart, carried = shapley(forecaster, batch, row), integrated_gradients(forecaster, batch, row)
     missed = apart.full_L - apart.empty_L - sum(part.units_L for part in apart.contributions)
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=12)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    forecaster = Forecaster.from_pretrained(arguments.weights, device="cpu", dtype="float32")
+    forecaster = BatchForecaster.from_pretrained(arguments.weights, device="cpu", dtype="float32")
     batch = shop_batch(arguments.rows, forecaster)
     batch = replace(batch, known_BSK=batch.known_BSK[:, : batch.context_length + HORIZON])
     runs = [measure(forecaster, batch, row) for row in range(arguments.rows)]

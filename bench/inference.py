@@ -21,7 +21,7 @@ from transformers import T5Config, T5Model
 
 from bench.report import write_result
 from freshet.model.batch import Batch
-from freshet.model.forecaster import DTYPES, Forecaster
+from freshet.model.forecaster import DTYPES, BatchForecaster
 from freshet.model.network import FreshetNetwork, ResidualMLP
 from freshet.model.synthetic.draw import Draw
 from freshet.model.synthetic.mixture import random_starts, to_batch
@@ -84,7 +84,7 @@ class BoltShaped(nn.Module):
         return cast(Tensor, (z_BHQ * scale_B1[..., None] + loc_B1[..., None]).sort(-1).values)
 
 
-def shop_batch(rows: int, forecaster: Forecaster) -> Batch:
+def shop_batch(rows: int, forecaster: BatchForecaster) -> Batch:
     """Rows of hourly synthetic shops at the full context and horizon."""
     generator = torch.Generator().manual_seed(5)
     context, horizon = forecaster.context_length, forecaster.prediction_length_max
@@ -123,7 +123,7 @@ def measure(
     torch.set_num_threads(threads)
     jobs: dict[str, Callable[[], object]] = {}
     for dtype in dtypes:
-        forecaster = Forecaster(copy.deepcopy(network), device="cpu", dtype=dtype)
+        forecaster = BatchForecaster(copy.deepcopy(network), device="cpu", dtype=dtype)
         bolt = BoltShaped(forecaster.prediction_length_max).to(DTYPES[dtype])
         many = shop_batch(ROWS, forecaster)
         covariates = num_covariates(many)
@@ -131,7 +131,9 @@ def measure(
             jobs[f"freshet {dtype} {rows}"] = partial(forecaster.forecast, batch)
             jobs[f"bolt-tiny-shaped {dtype} {rows}"] = partial(bolt, batch.target_BT)
             if compiled:
-                fast = Forecaster(copy.deepcopy(network), device="cpu", dtype=dtype, compiled=True)
+                fast = BatchForecaster(
+                    copy.deepcopy(network), device="cpu", dtype=dtype, compiled=True
+                )
                 jobs[f"freshet-compiled {dtype} {rows}"] = partial(fast.forecast, batch)
                 fast_bolt = torch.compile(copy.deepcopy(bolt), dynamic=False)
                 jobs[f"bolt-tiny-shaped-compiled {dtype} {rows}"] = partial(

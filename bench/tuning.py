@@ -19,14 +19,15 @@ import numpy as np
 from bench.report import write_result
 from freshet.model.backtest.score import measure
 from freshet.model.effects.slots import Dressed, dress
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
+from freshet.model.predict.windows import forecast
 from freshet.model.quantiles.metrics import seasonal_error
 from freshet.model.tables.panel import Panel, Rolling
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.model.training import lora
 from freshet.model.training.train import FineTuneSettings
-from freshet.model.training.tuned import SETTINGS, forecast, tune
+from freshet.model.training.tuned import SETTINGS, tune
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 LEVELS = tuple(round(0.1 * step, 1) for step in range(1, 10))
@@ -62,12 +63,12 @@ def learning(network: FreshetNetwork, way: str) -> int:
 
 def tuned_once(
     base: FreshetNetwork, dressed: Dressed, settings: FineTuneSettings | None
-) -> tuple[Forecaster, float]:
+) -> tuple[BatchForecaster, float]:
     """The weights of one way, and how far they go from the base."""
     if settings is None:
-        return Forecaster(base, device="cpu", dtype="float32"), 0.0
+        return BatchForecaster(base, device="cpu", dtype="float32"), 0.0
     found = tune(base, dressed, ROLLING.horizon, settings=settings)
-    return Forecaster(found.network, device="cpu", dtype="float32"), found.factor
+    return BatchForecaster(found.network, device="cpu", dtype="float32"), found.factor
 
 
 def measure_ways(panel: Panel, windows: list[int]) -> list[dict[str, Any]]:

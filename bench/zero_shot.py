@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bench.report import write_result
 from freshet.model.baselines import moving_average, seasonal_naive
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.metrics import coverage, wql
 from freshet.model.text import static_features
 from freshet.stream.catalog.shop import Shop as ShopState
@@ -151,7 +151,9 @@ def scores(
     return found
 
 
-def measure(forecaster: Forecaster, seeds: list[int], items: int) -> dict[str, dict[str, float]]:
+def measure(
+    forecaster: BatchForecaster, seeds: list[int], items: int
+) -> dict[str, dict[str, float]]:
     """Mean scores of the network and the yardsticks over shops and cutoffs, on rows that all of
     them can forecast.
     """
@@ -192,7 +194,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=144)
     arguments = parser.parse_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    forecaster = Forecaster.from_pretrained(arguments.weights, device="cpu", dtype="float32")
+    forecaster = BatchForecaster.from_pretrained(arguments.weights, device="cpu", dtype="float32")
     table = measure(forecaster, seeds, arguments.items)
     ratio = table["freshet"]["wql"] / table["seasonal_naive_168"]["wql"]
     for name, row in table.items():

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freshet.model.forecaster import Forecaster
+    from freshet.model.predict.frame import Forecaster
     from freshet.stream.config import Settings
     from freshet.stream.errors import FreshetError
     from freshet.stream.read.reader import WindowReader
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 __all__ = ["Forecaster", "FreshetError", "Settings", "WindowReader", "__version__"]
 
 _PUBLIC = {
-    "Forecaster": "freshet.model.forecaster",
+    "Forecaster": "freshet.model.predict.frame",
     "FreshetError": "freshet.stream.errors",
     "Settings": "freshet.stream.config",
     "WindowReader": "freshet.stream.read.reader",

@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from freshet.model.network import FreshetNetwork, FreshetOutput, place
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.stream.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # bf16 must win clearly, since it costs two digits: on CPUs without the instructions it is many
 # times slower.
@@ -34,7 +31,7 @@ BF16_MUST_WIN_BY = 1.2
 CPU_ROWS, GPU_ROWS = 32, 512
 
 
-class Forecaster:
+class BatchForecaster:
     """A network ready to forecast on one device.
 
     Forecasting neither changes the network nor keeps gradients, and treats rows without a group
@@ -75,7 +72,7 @@ class Forecaster:
         dtype: str = "auto",
         *,
         compiled: bool = False,
-    ) -> Forecaster:
+    ) -> Self:
         """Verify and load a directory of weights; without a path the ones that ship with freshet.
 
         Args:
@@ -137,61 +134,6 @@ class Forecaster:
         spare = index[-1:].repeat(max_rows - len(index) if len(index) > 1 else 0)
         part = batch.rows(torch.cat([index, spare])).to(self.device)
         return cast(FreshetOutput, self._compiled(*part.arguments())).units()[: len(index)]
-
-    def predict(
-        self,
-        frame: pd.DataFrame,
-        prediction_length: int,
-        *,
-        frequency: str = "D",
-        item_id: str = "item_id",
-        timestamp: str = "timestamp",
-        target: str = "target",
-        known: Sequence[str] = (),
-        past: Sequence[str] = (),
-        static: Sequence[str] = (),
-        country: str | None = None,
-        future: pd.DataFrame | None = None,
-        quantile_levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    ) -> pd.DataFrame:
-        """Forecast a long frame, one row an item and time in any order, with the argument names of
-        other libraries.
-
-        Args:
-            frame: the past; each item's forecast starts one step after its own last row.
-            prediction_length: steps to forecast; past the network's reach its medians stand in for
-                history.
-            frequency: pandas offset alias of a step, such as "h", "D", "W-SUN", "MS".
-            item_id: column with the name of a series.
-            timestamp: column with the time, UTC unless it names a zone.
-            target: column with what is forecast; at least 0, NaN where unknown.
-            known: columns known in advance, such as promotions and prices.
-            past: columns known up to the last row only.
-            static: columns that do not change within a series.
-            country: ISO code whose public holidays are known, such as "DE"; Christmas and Easter
-                always are.
-            future: `item_id`, `timestamp` and known columns of the steps ahead; what it does not
-                give is unknown.
-            quantile_levels: between 0 and 1, rising.
-
-        Returns:
-            One row an item and step, sorted: `item_id`, `timestamp`, a column a level ("0.1", ...)
-                and "mean", in
-            units and >= 0. The mean is that of the whole quantile function, flat beyond the
-                outermost levels.
-
-        Raises:
-            InvalidInputError: columns are missing, cannot be read or have two rows for one step, or
-                levels and length make no sense, or the country is not known.
-        """
-        from freshet.model.predict.frame import FrameRequest, predict
-        from freshet.model.tables.table import Columns, TableSettings
-
-        columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
-        table = TableSettings(columns, frequency, country=country)
-        return predict(
-            self, frame, FrameRequest(table, prediction_length, tuple(quantile_levels), future)
-        )
 
     def _fit(self, batch: Batch) -> Batch:
         """The batch with as much context and horizon as the network's patches need."""

@@ -64,9 +64,9 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
 
 def _device(settings: Settings) -> Iterator[Check]:
-    from freshet.model.forecaster import Forecaster
+    from freshet.model.forecaster import BatchForecaster
 
-    forecaster = Forecaster.from_pretrained(
+    forecaster = BatchForecaster.from_pretrained(
         device=settings.worker.device, dtype=settings.worker.dtype
     )
     yield Check(

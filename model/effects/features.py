@@ -17,8 +17,8 @@ from dateutil.easter import easter  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from freshet.model.effects.days import Days
+from freshet.model.tables.holidays import public_holidays
 from freshet.model.tables.panel import Floats, Ints
-from freshet.stream.errors import InvalidInputError
 
 Bools = NDArray[np.bool_]
 
@@ -208,20 +208,3 @@ def _distance(days: Ints, feast_days: Ints) -> Ints:
     gaps = days[:, None] - feast_days
     distance_D: Ints = gaps[np.arange(len(days)), np.abs(gaps).argmin(1)]
     return distance_D
-
-
-def public_holidays(country: str, years: range) -> list[date]:
-    """A country's public holidays, rising.
-
-    Raises:
-        InvalidInputError: the country is not known.
-    """
-    import holidays
-
-    try:
-        return sorted(holidays.country_holidays(country.upper(), years=list(years)))
-    except NotImplementedError as error:
-        raise InvalidInputError(
-            f"no public holidays are known for the country {country!r}",
-            hint="use an ISO code such as DE, GB or US",
-        ) from error

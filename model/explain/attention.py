@@ -14,7 +14,7 @@ from torch import Tensor
 
 from freshet.model.batch import Batch
 from freshet.model.explain.shapley import chosen_steps, one_row
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import Attention, rotate
 
 NUM_BETWEEN = 2  # tokens between context and horizon: the item's own, and a separator
@@ -40,7 +40,7 @@ class Looked:
 
 
 def looked_at(
-    forecaster: Forecaster, batch: Batch, row: int, *, steps: range | None = None
+    forecaster: BatchForecaster, batch: Batch, row: int, *, steps: range | None = None
 ) -> tuple[Looked, ...]:
     """Where the forecast of some steps looked, oldest stretch first, then the item and the plan.
 
@@ -75,7 +75,7 @@ def looked_at(
     return tuple(Looked(part.first, part.last, part.what, part.share / total) for part in found)
 
 
-def _weights(forecaster: Forecaster, one: Batch) -> list[Tensor]:
+def _weights(forecaster: BatchForecaster, one: Batch) -> list[Tensor]:
     """Attention of each layer, averaged over its heads: float32 [L, L] each, on the CPU."""
     found: list[Tensor] = []
 

@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from freshet.model.batch import KNOWN_SLOTS, Batch
 from freshet.model.explain.shapley import chosen_steps, level_columns, one_row
 from freshet.model.features import from_z
-from freshet.model.forecaster import Forecaster, newest, padded
+from freshet.model.forecaster import BatchForecaster, newest, padded
 
 # Of a Gauss-Legendre sum, which misses less than a percent in most rows, and some where a period is
 # found on the way.
@@ -49,7 +49,7 @@ class Gradients:
 
 
 def integrated_gradients(
-    forecaster: Forecaster,
+    forecaster: BatchForecaster,
     batch: Batch,
     row: int,
     *,
@@ -127,7 +127,7 @@ def _without_nan(kept: Tensor) -> Tensor:
     return torch.nan_to_num(kept) if kept.is_floating_point() else kept
 
 
-def _fitted(forecaster: Forecaster, one: Batch) -> Batch:
+def _fitted(forecaster: BatchForecaster, one: Batch) -> Batch:
     """As much context and horizon as the network's patches need."""
     patch = int(forecaster.network.config.patch_length)
     horizon = one.prediction_length

@@ -18,7 +18,7 @@ from freshet.model.batch import Batch
 from freshet.model.effects.slots import NAMES, Dressed, dress
 from freshet.model.explain.whatif import Promotion, WhatIf, compare
 from freshet.model.explain.words import Explanation, explain
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.tables.panel import Floats, Ints, Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
 from freshet.stream.config import DAY_MS
@@ -89,7 +89,7 @@ def answer(
     ahead = window_ahead(panel, question.prediction_length, table.columns, question.future)
     window, row = _from_the_end_of_target(ahead, place)
     # Gradients want all their digits, and one item is fast enough anywhere.
-    forecaster = Forecaster.from_pretrained(weights, dtype="float32")
+    forecaster = BatchForecaster.from_pretrained(weights, dtype="float32")
     dressed = dress(window)
     factor, steps = float(dressed.factor_N[row]), parse_steps(question.steps, window.horizon)
     batch = _batch(dressed, window, row, forecaster)
@@ -140,7 +140,7 @@ def _from_the_end_of_target(ahead: Window, place: int) -> tuple[Window, int]:
     return cut, int(np.searchsorted(kept, place))
 
 
-def _batch(dressed: Dressed, window: Window, row: int, forecaster: Forecaster) -> Batch:
+def _batch(dressed: Dressed, window: Window, row: int, forecaster: BatchForecaster) -> Batch:
     """The row as the network gets it, with as much history as it has and the network uses."""
     length = window.context_length if window.length_N is None else int(window.length_N[row])
     context = max(1, min(length, forecaster.context_length))

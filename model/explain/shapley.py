@@ -44,7 +44,7 @@ STEP_NAMES = ((HOUR_MS, "hour"), (DAY_MS, "day"), (WEEK_MS, "week"), (30 * DAY_M
 
 
 class Forecasts(Protocol):
-    """What is needed of a `freshet.model.forecaster.Forecaster`."""
+    """What is needed of a `freshet.model.forecaster.BatchForecaster`."""
 
     @property
     def quantile_levels(self) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ from freshet.model.explain.shapley import (
     shapley,
     step_name,
 )
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.cumulative import Paths
 from freshet.model.quantiles.dependence import WITHOUT_HISTORY, default_dependence
 from freshet.model.quantiles.marginal import whole_rows
@@ -127,7 +127,7 @@ class Explanation:
 
 
 def explain(
-    forecaster: Forecaster,
+    forecaster: BatchForecaster,
     batch: Batch,
     row: int,
     *,

@@ -1,21 +1,22 @@
-"""Forecasts of a long pandas frame as another: one row an item and step, a column a quantile level,
-and the mean.
+"""The public `Forecaster`: a long pandas frame in, a frame of quantiles and means out.
 
-Dimensions: N series, T context steps, H horizon steps, Q quantile levels, R rows.
+Dimensions: N series, H horizon steps, S context and horizon steps, Q quantile levels, R rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from freshet.model.effects.slots import dress
-from freshet.model.forecaster import Forecaster
-from freshet.model.tables.panel import Floats, Ints
-from freshet.model.tables.table import TableSettings, read_panel, window_ahead
-from freshet.model.training.tuned import at_levels, forecast
+from freshet.model.forecaster import BatchForecaster
+from freshet.model.predict.windows import at_levels, forecast
+from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -24,22 +25,71 @@ if TYPE_CHECKING:
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-@dataclass(frozen=True, slots=True)
-class FrameRequest:
-    """What is asked of a frame.
+class Forecaster(BatchForecaster):
+    """A network ready to forecast batches on one device, and whole frames."""
 
-    Attributes:
-        table: which column is what, and the frequency.
-        prediction_length: H, steps after each item's last row.
-        quantile_levels: between 0 and 1, rising; what lies beyond the network's own outermost is
-            given as these.
-        future: known covariates of these steps, in the columns of `table`; None: nothing is known.
-    """
+    def predict(
+        self,
+        frame: pd.DataFrame,
+        prediction_length: int,
+        *,
+        frequency: str = "D",
+        item_id: str = "item_id",
+        timestamp: str = "timestamp",
+        target: str = "target",
+        known: Sequence[str] = (),
+        past: Sequence[str] = (),
+        static: Sequence[str] = (),
+        country: str | None = None,
+        future: pd.DataFrame | None = None,
+        quantile_levels: Sequence[float] = LEVELS,
+    ) -> pd.DataFrame:
+        """Forecast a long frame, with the argument names of other libraries.
+
+        Times are UTC without a zone; where the given ones have a zone, they have it too.
+
+        Args:
+            frame: the past, rows in any order; each item's forecast starts one step after its own
+                last row.
+            prediction_length: steps to forecast; past the network's reach its medians stand in for
+                history.
+            frequency: pandas offset alias of a step, such as "h", "D", "W-SUN", "MS".
+            item_id: column with the name of a series.
+            timestamp: column with the time, UTC unless it names a zone.
+            target: column with what is forecast; at least 0, NaN where unknown.
+            known: columns known in advance, such as promotions and prices.
+            past: columns known up to the last row only.
+            static: columns that do not change within a series.
+            country: ISO code whose public holidays are known, such as "DE"; Christmas and Easter
+                always are.
+            future: `item_id`, `timestamp` and known columns of the steps ahead; what it does not
+                give is unknown.
+            quantile_levels: between 0 and 1, rising; what lies beyond the network's own outermost
+                level is given as that one.
+
+        Returns:
+            One row an item and step, sorted by both: `item_id`, `timestamp`, a column a level
+            ("0.1", ...) and "mean", in units and >= 0. The mean is that of the whole quantile
+            function, flat beyond the outermost levels.
+
+        Raises:
+            InvalidInputError: columns are missing, cannot be read or have two rows for one step, or
+                levels and length make no sense, or the country is not known.
+        """
+        columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
+        table = TableSettings(columns, frequency, country=country)
+        request = _Request(table, prediction_length, tuple(quantile_levels), future)
+        return _predict(self, frame, request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of a frame: its columns, H steps, Q levels, and what is known ahead."""
 
     table: TableSettings
     prediction_length: int
-    quantile_levels: tuple[float, ...] = LEVELS
-    future: pd.DataFrame | None = None
+    quantile_levels: tuple[float, ...]
+    future: pd.DataFrame | None
 
     def __post_init__(self) -> None:
         if self.prediction_length < 1:
@@ -47,44 +97,31 @@ class FrameRequest:
                 f"prediction_length is {self.prediction_length}; expected at least 1 step"
             )
         levels = list(self.quantile_levels)
-        if not levels or sorted(set(levels)) != levels or not 0.0 < levels[0] <= levels[-1] < 1.0:
+        rising = sorted(set(levels)) == levels
+        if not levels or not rising or not 0.0 < levels[0] <= levels[-1] < 1.0:
             raise InvalidInputError(
                 f"quantile_levels are {levels}; expected numbers between 0 and 1, rising",
                 hint="such as 0.1, 0.5, 0.9",
             )
 
 
-def predict(forecaster: Forecaster, frame: pd.DataFrame, request: FrameRequest) -> pd.DataFrame:
-    """The frame of forecasts: item and time as the given columns are named, "0.1" ... "0.9" and
-    "mean", in units.
-
-    Rows are sorted by item and time. Times are UTC without a zone; where the given ones have a
-    zone, they have it too. `Forecaster.predict` says the rest.
-
-    Raises:
-        InvalidInputError: the frame or the request cannot be used.
-    """
+def _predict(forecaster: BatchForecaster, frame: pd.DataFrame, request: _Request) -> pd.DataFrame:
     import pandas as pd
 
     columns = request.table.columns
     panel = read_panel(frame, request.table)
     window = window_ahead(panel, request.prediction_length, columns, request.future)
-    own_Q = np.array(forecaster.quantile_levels)
-    own_NHQ = forecast(forecaster, dress(window), window.horizon, forecaster.quantile_levels)
-    quantiles_NHQ = at_levels(own_NHQ, own_Q, np.array(request.quantile_levels))
-    N, H, Q = quantiles_NHQ.shape
-    given = frame[columns.item_id].drop_duplicates()
-    names = dict(zip(given.astype(str), given, strict=True))
+    own_levels = forecaster.quantile_levels
+    own_NHQ = forecast(forecaster, dress(window), window.horizon, own_levels)
     found = {
-        columns.item_id: np.repeat(np.array([names[item] for item in window.item_ids]), H),
-        columns.time: _times(
-            window.time_ms_NS[:, window.context_length :].ravel(), frame[columns.time]
-        ),
+        columns.item_id: _items(window, frame[columns.item_id]),
+        columns.time: _times(window, frame[columns.time]),
     }
-    for level, values_R in zip(
-        request.quantile_levels, quantiles_NHQ.reshape(N * H, Q).T, strict=True
-    ):
-        found[str(float(level))] = values_R
+    # All levels come from the network's own, and the mean from all of those.
+    own_Q = np.array(own_levels)
+    quantiles_NHQ = at_levels(own_NHQ, own_Q, np.array(request.quantile_levels))
+    for place, level in enumerate(request.quantile_levels):
+        found[str(float(level))] = quantiles_NHQ[..., place].ravel()
     found["mean"] = (own_NHQ @ mean_weights(own_Q)).ravel()
     return pd.DataFrame(found).sort_values([columns.item_id, columns.time], ignore_index=True)
 
@@ -102,11 +139,19 @@ def mean_weights(levels_Q: Floats) -> Floats:
     return np.diff(middles, prepend=0.0, append=1.0)
 
 
-def _times(time_ms_R: Ints, like: pd.Series) -> pd.Series:
+def _items(window: Window, like: pd.Series) -> NDArray[Any]:
+    """The item of each row, as it was given rather than as text: [R]."""
+    given = like.drop_duplicates()
+    given_as = dict(zip(given.astype(str), given, strict=True))
+    return np.repeat(np.array([given_as[item] for item in window.item_ids]), window.horizon)
+
+
+def _times(window: Window, like: pd.Series) -> pd.Series:
+    """The time of each row, in the zone of the given ones: [R]."""
     import pandas as pd
 
-    times = pd.Series(pd.to_datetime(time_ms_R, unit="ms"))
-    zone = (
-        getattr(like.dt, "tz", None) if pd.api.types.is_datetime64_any_dtype(like.dtype) else None
-    )
+    ahead_ms_R: Ints = window.time_ms_NS[:, window.context_length :].ravel()
+    times = pd.Series(pd.to_datetime(ahead_ms_R, unit="ms"))
+    stamps = pd.api.types.is_datetime64_any_dtype(like.dtype)
+    zone = getattr(like.dt, "tz", None) if stamps else None
     return times if zone is None else times.dt.tz_localize("UTC").dt.tz_convert(zone)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from freshet.model.batch import PAST_SLOTS, Batch
 from freshet.model.effects.slots import CONTINUOUS_MEAN
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 
 VIEWS, IN_STOCK = PAST_SLOTS.index("views"), PAST_SLOTS.index("in_stock")
 TYPICAL, TYPICAL_VIEWS = (
@@ -28,7 +28,7 @@ TYPICAL, TYPICAL_VIEWS = (
 MAX_PRIOR_VIEWS = 1e6  # against so many a step's own ratio says nothing
 
 
-def conversion(forecaster: Forecaster, batch: Batch) -> Tensor:
+def conversion(forecaster: BatchForecaster, batch: Batch) -> Tensor:
     """Quantiles of units per view at every step after the cutoff: float32 [B, H, Q], sorted and >=
     0.
 

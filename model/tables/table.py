@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from freshet.model.effects.features import public_holidays
 from freshet.model.tables import encode
 from freshet.model.tables.grid import Grid, resolution_ms, season_length
+from freshet.model.tables.holidays import public_holidays
 from freshet.model.tables.panel import Floats, Ints, Panel, Window
 from freshet.stream.errors import InvalidInputError
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import dress
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
 from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss
@@ -96,7 +96,7 @@ def train(
             peft is missing.
         WeightsError: the base is missing or does not compute what it should.
     """
-    forecaster = Forecaster.from_pretrained(base, dtype="float32")
+    forecaster = BatchForecaster.from_pretrained(base, dtype="float32")
     network = forecaster.network
     dressed = dress(_sold(read_panel(source, table), prediction_length, table))
     horizon = min(prediction_length, forecaster.prediction_length_max)

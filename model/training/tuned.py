@@ -17,8 +17,9 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.features import CLOSED, DAY_MS, WEEK_MS, known_channels, scale_target
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.predict.windows import forecast
 from freshet.model.profiles import profiles
 from freshet.model.tables.panel import Floats, Ints, Window
 from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
@@ -46,7 +47,7 @@ class FreshetModel:
     """
 
     def __init__(
-        self, forecaster: Forecaster, *, tune: bool, settings: FineTuneSettings = SETTINGS
+        self, forecaster: BatchForecaster, *, tune: bool, settings: FineTuneSettings = SETTINGS
     ) -> None:
         self.name = "freshet"
         self.needs_fit = tune
@@ -59,7 +60,7 @@ class FreshetModel:
         """
         if self.needs_fit:
             tuned = tune(self.base.network, dress(window), window.horizon, settings=self.settings)
-            self.forecaster = Forecaster(
+            self.forecaster = BatchForecaster(
                 tuned.network, device=str(self.base.device), dtype="float32"
             )
 
@@ -75,51 +76,8 @@ def make(weights: Path | None, fine_tune: str) -> FreshetModel:
         WeightsError: the weights are missing, corrupt or do not compute what they should.
     """
     verified = verify_weights(BASE_WEIGHTS if weights is None else weights)
-    network = Forecaster(verified.network, dtype="float32", sha256=verified.sha256)
+    network = BatchForecaster(verified.network, dtype="float32", sha256=verified.sha256)
     return FreshetModel(network, tune=fine_tune != "none")
-
-
-def forecast(
-    forecaster: Forecaster, dressed: Dressed, horizon: int, levels: tuple[float, ...]
-) -> Floats:
-    """Quantiles of the `horizon` steps after the last known one, in units: [N, H, Q], sorted and >=
-    0.
-
-    Beyond the network's own reach its medians stand in for history, piece by piece: the fan there
-    is the one of a single piece and therefore too narrow.
-    """
-    N, T = dressed.target_NT.shape
-    own_Q, rows = np.array(forecaster.quantile_levels), np.arange(N)
-    pieces: list[Floats] = []
-    for first in range(0, horizon, forecaster.prediction_length_max):
-        steps = min(forecaster.prediction_length_max, horizon - first)
-        batch, _ = dressed.batch(
-            rows, np.full(N, T + first), context=forecaster.context_length, horizon=steps
-        )
-        quantiles_NHQ = forecaster.forecast(batch).cpu().double().numpy()
-        pieces.append(at_levels(quantiles_NHQ, own_Q, np.array(levels)))
-        median_NH = quantiles_NHQ[..., int(np.abs(own_Q - 0.5).argmin())].astype(np.float32)
-        dressed = replace(dressed, target_NT=np.concatenate([dressed.target_NT, median_NH], 1))
-    return np.concatenate(pieces, 1) / dressed.factor_N[:, None, None]
-
-
-def at_levels(quantiles_NHQ: Floats, own_Q: Floats, levels_Q: Floats) -> Floats:
-    """Quantiles at other levels, on straight lines between the nearest two; beyond the outermost
-    these are given.
-
-    >>> at_levels(np.array([[[1.0, 3.0]]]), np.array([0.4, 0.6]), np.array([0.45, 0.9])).tolist()
-    [[[1.5, 3.0]]]
-    """
-    place_Q = np.interp(levels_Q, own_Q, np.arange(len(own_Q)))
-    below_Q = np.floor(place_Q).astype(np.int64)
-    share_Q = place_Q - below_Q
-    above_Q = np.minimum(below_Q + 1, len(own_Q) - 1)
-    # Two products, not a difference: equal neighbours stay equal to the last bit, so that nothing
-    # comes unsorted.
-    mixed: Floats = (
-        quantiles_NHQ[..., below_Q] * (1.0 - share_Q) + quantiles_NHQ[..., above_Q] * share_Q
-    )
-    return np.maximum.accumulate(mixed, axis=-1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.forecaster import Forecaster, newest, padded
+from freshet.model.forecaster import BatchForecaster, newest, padded
 from freshet.model.network import FreshetNetwork
 from freshet.model.quantiles.metrics import pinball
 from freshet.model.training.train import FineTuneSettings, fine_tune, interpolate
@@ -203,7 +203,9 @@ def evaluate(network: FreshetNetwork, pool: Pool) -> Outcome:
     """Twice the pinball loss in units, mean over levels, of every label; infinite where a forecast
     is not finite.
     """
-    forecaster = Forecaster(network, device=str(next(network.parameters()).device), dtype="float32")
+    forecaster = BatchForecaster(
+        network, device=str(next(network.parameters()).device), dtype="float32"
+    )
     quantiles_NHQ = forecaster.forecast(pool.batch, max_rows=FORECAST_ROWS).cpu().double().numpy()
     levels_Q = np.array(forecaster.quantile_levels)
     actual_NH = pool.actual_NH.double().numpy()
@@ -224,7 +226,7 @@ def forecast_ms(networks: Sequence[FreshetNetwork], pool: Pool) -> list[float]:
     """
     batch = pool.batch.rows(slice(0, LATENCY_ROWS))
     forecasters = [
-        Forecaster(network, device=str(next(network.parameters()).device), dtype="float32")
+        BatchForecaster(network, device=str(next(network.parameters()).device), dtype="float32")
         for network in networks
     ]
     fastest_s = [math.inf] * len(networks)

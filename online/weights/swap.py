@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.config import Settings
@@ -40,7 +40,7 @@ class LoadedWeights:
 
     version: str
     sha256: str
-    forecaster: Forecaster
+    forecaster: BatchForecaster
     fallback: str = ""
 
 
@@ -86,7 +86,9 @@ def load_weights(
         WeightsError: One of these does not hold.
     """
     verified = verify_weights(folder, sha256 or None)
-    forecaster = Forecaster(verified.network, device=device, dtype=dtype, sha256=verified.sha256)
+    forecaster = BatchForecaster(
+        verified.network, device=device, dtype=dtype, sha256=verified.sha256
+    )
     # On the device and in the type in which it will serve; also the warm-up of its kernels.
     if not bool(torch.isfinite(forecaster.forecast(golden_batch(forecaster.network.config))).all()):
         raise WeightsError(

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
-from freshet.model.forecaster import Forecaster, micro_batches
+from freshet.model.forecaster import BatchForecaster, micro_batches
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.model.weights import save_weights
 from freshet.stream.errors import InvalidInputError, WeightsError
 
 
 @pytest.fixture
-def forecaster(tiny_network) -> Forecaster:
-    return Forecaster(tiny_network, device="cpu", dtype="float32")
+def forecaster(tiny_network) -> BatchForecaster:
+    return BatchForecaster(tiny_network, device="cpu", dtype="float32")
 
 
 def hours(rows: int, context: int, horizon: int) -> Batch:
@@ -110,22 +110,22 @@ def test_a_group_larger_than_the_limit_is_refused() -> None:
 
 def test_an_unknown_dtype_is_refused_and_bfloat16_is_near_float32(tiny_network, drawn) -> None:
     with pytest.raises(InvalidInputError, match="float16"):
-        Forecaster(tiny_network, device="cpu", dtype="float16")
-    exact = Forecaster(tiny_network, device="cpu", dtype="float32").forecast(drawn[0])
-    rounded = Forecaster(tiny_network, device="cpu", dtype="bfloat16").forecast(drawn[0])
+        BatchForecaster(tiny_network, device="cpu", dtype="float16")
+    exact = BatchForecaster(tiny_network, device="cpu", dtype="float32").forecast(drawn[0])
+    rounded = BatchForecaster(tiny_network, device="cpu", dtype="bfloat16").forecast(drawn[0])
     assert bool(torch.isfinite(rounded).all())
     assert (rounded.median() - exact.median()).abs() < 0.2 * exact.median() + 1.0
 
 
 def test_it_loads_verified_weights_and_refuses_missing_ones(tiny_network, tmp_path, drawn) -> None:
     sha256 = save_weights(tiny_network, tmp_path / "w", card="")
-    loaded = Forecaster.from_pretrained(tmp_path / "w", device="cpu", dtype="float32")
+    loaded = BatchForecaster.from_pretrained(tmp_path / "w", device="cpu", dtype="float32")
     assert loaded.sha256 == sha256
     assert loaded.quantile_levels[0] == 0.01
     assert loaded.quantile_levels[10] == 0.5
     assert (loaded.context_length, loaded.prediction_length_max) == (128, 32)
     with pytest.raises(WeightsError, match="no weights"):
-        Forecaster.from_pretrained(tmp_path / "nowhere")
+        BatchForecaster.from_pretrained(tmp_path / "nowhere")
 
 
 def test_compiled_rows_are_padded_to_one_size_and_forecast_the_same(
@@ -139,9 +139,9 @@ def test_compiled_rows_are_padded_to_one_size_and_forecast_the_same(
             sizes.append(len(target_BT)) or network(target_BT, *others)
         )
 
-    plain = Forecaster(tiny_network, device="cpu", dtype="float32")
+    plain = BatchForecaster(tiny_network, device="cpu", dtype="float32")
     monkeypatch.setattr(torch, "compile", compiled)
-    fast = Forecaster(tiny_network, device="cpu", dtype="float32", compiled=True)
+    fast = BatchForecaster(tiny_network, device="cpu", dtype="float32", compiled=True)
     batch = drawn[0].rows(slice(0, 6))
     expected = plain.forecast(batch)
     torch.testing.assert_close(fast.forecast(batch, max_rows=4), expected, rtol=1e-4, atol=1e-4)

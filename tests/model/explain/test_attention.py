@@ -11,13 +11,13 @@ import torch
 
 from freshet.model.explain.attention import attention_weights, looked_at
 from freshet.model.explain.shapley import one_row
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.stream.errors import InvalidInputError
 
 
 @pytest.fixture
-def forecaster(tiny_network) -> Forecaster:
-    return Forecaster(tiny_network, device="cpu", dtype="float32")
+def forecaster(tiny_network) -> BatchForecaster:
+    return BatchForecaster(tiny_network, device="cpu", dtype="float32")
 
 
 def test_the_weights_are_those_with_which_a_layer_mixes_its_tokens(tiny_network) -> None:

@@ -12,13 +12,13 @@ import torch
 from freshet.model.batch import KNOWN_SLOTS, Batch
 from freshet.model.explain.gradients import integrated_gradients
 from freshet.model.explain.shapley import one_row
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.stream.errors import InvalidInputError
 
 
 @pytest.fixture
-def forecaster(tiny_network) -> Forecaster:
-    return Forecaster(tiny_network, device="cpu", dtype="float32")
+def forecaster(tiny_network) -> BatchForecaster:
+    return BatchForecaster(tiny_network, device="cpu", dtype="float32")
 
 
 def sales(batch: Batch, row: int) -> Batch:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.explain.shapley import groups_of, one_row, shapley, shapley_values
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
 
@@ -122,7 +122,7 @@ def test_the_factor_brings_amounts_back_to_the_readers_units() -> None:
 
 
 def test_with_a_network_all_of_it_adds_up_and_a_dummy_gets_nothing(tiny_network, drawn) -> None:
-    forecaster = Forecaster(tiny_network, device="cpu", dtype="float32")
+    forecaster = BatchForecaster(tiny_network, device="cpu", dtype="float32")
     batch = drawn[0]
     for index in range(len(batch)):
         found = shapley(forecaster, batch, index)
@@ -138,7 +138,7 @@ def test_with_a_network_all_of_it_adds_up_and_a_dummy_gets_nothing(tiny_network,
 
 
 def test_relatives_of_a_row_do_not_change_how_it_is_explained(tiny_network, drawn) -> None:
-    forecaster = Forecaster(tiny_network, device="cpu", dtype="float32")
+    forecaster = BatchForecaster(tiny_network, device="cpu", dtype="float32")
     together = replace(drawn[0], group_B=torch.zeros(len(drawn[0]), dtype=torch.int64))
     np.testing.assert_array_equal(
         shapley(forecaster, together, 3).full_L, shapley(forecaster, drawn[0], 3).full_L

@@ -14,7 +14,7 @@ import torch
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.explain.whatif import Promotion, compare, likeness, planned, what_if
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.stream.errors import InvalidInputError
 
@@ -102,7 +102,7 @@ def test_whole_units_and_other_units_are_heeded() -> None:
 
 
 def test_a_network_forecasts_both_worlds_the_same_way_twice(tiny_network, drawn) -> None:
-    forecaster = Forecaster(tiny_network, device="cpu", dtype="float32")
+    forecaster = BatchForecaster(tiny_network, device="cpu", dtype="float32")
     batch, _ = drawn
     first, again = (what_if(forecaster, batch, 4, Promotion(range(3, 9), 0.3)) for _ in range(2))
     assert first.as_dict() == again.as_dict()

@@ -21,14 +21,14 @@ from freshet.model.explain.words import (
     quiet_sentence,
     span,
 )
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 
 HOUR_MS = 3_600_000
 
 
 @pytest.fixture
-def forecaster(tiny_network) -> Forecaster:
-    return Forecaster(tiny_network, device="cpu", dtype="float32")
+def forecaster(tiny_network) -> BatchForecaster:
+    return BatchForecaster(tiny_network, device="cpu", dtype="float32")
 
 
 def taken_apart(*parts: tuple[Group, float], empty: float = 10.0) -> Shapley:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freshet.model.forecaster import Forecaster
-from freshet.model.predict.frame import LEVELS, mean_weights
+from freshet.model.predict.frame import LEVELS, Forecaster, mean_weights
 from freshet.stream.errors import InvalidInputError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from freshet.model.batch import PAST_SLOTS, Batch
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import TYPICAL, conversion, conversion_rates
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
@@ -17,8 +17,8 @@ HOUR_MS = 3_600_000
 
 
 @pytest.fixture(scope="module")
-def forecaster() -> Forecaster:
-    return Forecaster(verify_weights(BASE_WEIGHTS).network, device="cpu", dtype="float32")
+def forecaster() -> BatchForecaster:
+    return BatchForecaster(verify_weights(BASE_WEIGHTS).network, device="cpu", dtype="float32")
 
 
 def shop(rate_BS: np.ndarray, views: float, horizon: int = 24, seed: int = 1) -> Batch:
@@ -41,7 +41,7 @@ def shop(rate_BS: np.ndarray, views: float, horizon: int = 24, seed: int = 1) ->
     )
 
 
-def test_a_steady_rate_is_found_behind_noisy_ratios(forecaster: Forecaster) -> None:
+def test_a_steady_rate_is_found_behind_noisy_ratios(forecaster: BatchForecaster) -> None:
     batch = shop(np.repeat([[0.02], [0.2]], 360, 1), views=20.0)
     own_BT = batch.target_BT / batch.past_BTP[..., 0]
     rates_BT, usual_B = conversion_rates(batch)
@@ -53,14 +53,16 @@ def test_a_steady_rate_is_found_behind_noisy_ratios(forecaster: Forecaster) -> N
     np.testing.assert_allclose(found_BHQ[..., 10].mean(1), [0.02, 0.2], rtol=0.15)
 
 
-def test_a_daily_swing_of_the_rate_is_forecast(forecaster: Forecaster) -> None:
+def test_a_daily_swing_of_the_rate_is_forecast(forecaster: BatchForecaster) -> None:
     hour = np.arange(24 * 21)
     rate_BS = 0.1 * np.exp(0.8 * np.sin(2 * np.pi * hour / 24))[None].repeat(4, 0)
     found_BH = conversion(forecaster, shop(rate_BS, views=200.0))[..., 10].numpy()
     assert np.abs(np.log(found_BH / rate_BS[:, -24:])).mean() < 0.12
 
 
-def test_a_row_depends_on_no_other_and_one_without_views_is_missing(forecaster: Forecaster) -> None:
+def test_a_row_depends_on_no_other_and_one_without_views_is_missing(
+    forecaster: BatchForecaster,
+) -> None:
     batch = shop(np.repeat([[0.05], [0.3]], 200, 1), views=50.0)
     past_BTP = batch.past_BTP.clone()
     past_BTP[1, :, 0] = torch.nan

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from freshet.cli.main import app
-from freshet.model.forecaster import Forecaster
+from freshet.model.predict.frame import Forecaster
 from freshet.model.tables.table import Columns, TableSettings
 from freshet.model.training import table as train_table
 from freshet.model.training.table import train

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from freshet.model.forecaster import Forecaster
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import golden_batch, save_weights
 from freshet.online.weights.registry import BASE, Registry
@@ -34,7 +34,7 @@ def save(folder: Path, seed: int = 0) -> str:
 
 
 def weights(version: str) -> LoadedWeights:
-    return LoadedWeights(version, f"sha-{version}", cast(Forecaster, object()))
+    return LoadedWeights(version, f"sha-{version}", cast(BatchForecaster, object()))
 
 
 def promoted(version: str, at_ms: int, *, kind: Any = "promoted") -> ModelEvent:
@@ -185,7 +185,7 @@ def test_a_swapped_bank_forecasts_exactly_like_freshly_loaded_weights(tmp_path: 
     )
     switch.offer(event)
     assert [found.kind for found in settle(switch)] == ["swapped"]
-    fresh = Forecaster.from_pretrained(registry.path(second.version), "cpu", "float32")
+    fresh = BatchForecaster.from_pretrained(registry.path(second.version), "cpu", "float32")
     batch = golden_batch(fresh.network.config)
     assert torch.equal(switch.current.forecaster.forecast(batch), fresh.forecast(batch))
     assert switch.current.sha256 == second.weights_sha256
