@@ -25,11 +25,12 @@ from freshet.dashboard.hub import Hub
 from freshet.dashboard.state import View
 from freshet.stream.config import DashboardSettings, Settings
 from freshet.stream.errors import ConfigError, FreshetError
+from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger, new_registry
 
 LOOK_S = 1.0
-FIRST_RETRY_S = 0.5
-MAX_RETRY_S = 10.0
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 10.0
 BACKLOG = 128
 DRAIN_S = 1
 
@@ -256,20 +257,19 @@ async def _announce(
 
 async def _look(page: Page, settings: Settings, source: Source | None) -> None:
     """Look at Redis each `LOOK_S`; when it is away, ask again more and more slowly and say so."""
-    retry_s = FIRST_RETRY_S
+    back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
     while True:
         try:
             if source is None:
                 source = await asyncio.to_thread(RedisSource, settings)
             found = await asyncio.to_thread(page.look, source)
             page.seen(*found, time.monotonic())
-            retry_s = FIRST_RETRY_S
+            back_off.reset()
             await asyncio.sleep(LOOK_S)
         except FreshetError as error:
             page.redis_problem = str(error)
-            log.warning("redis_away", error=str(error), retry_s=retry_s)
-            await asyncio.sleep(retry_s)
-            retry_s = min(2 * retry_s, MAX_RETRY_S)
+            log.warning("redis_away", error=str(error), retry_s=back_off.next_s)
+            await asyncio.sleep(back_off.grow())
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from freshet.dashboard.state import Kind, View
 from freshet.stream.config import KafkaSettings
 from freshet.stream.errors import ConfigError
+from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
 
 TAILS: Mapping[Kind, int] = {"forecasts": 20_000, "scores": 40_000}
@@ -24,8 +25,8 @@ TAILS: Mapping[Kind, int] = {"forecasts": 20_000, "scores": 40_000}
 
 MAX_RECORDS_PER_POLL = 500
 POLL_MS = 250
-FIRST_RETRY_S = 0.5
-MAX_RETRY_S = 10.0
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 10.0
 METADATA_MAX_AGE_MS = 5_000
 
 log = get_logger(__name__)
@@ -56,19 +57,16 @@ class Feed:
         Raises:
             ConfigError: The settings cannot be used.
         """
-        retry_s = 0.0
+        back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while True:
             try:
                 await self._follow()
             except (KafkaError, OSError) as error:
-                retry_s = (
-                    FIRST_RETRY_S
-                    if self.problem is None
-                    else min(max(FIRST_RETRY_S, 2 * retry_s), MAX_RETRY_S)
-                )
+                if self.problem is None:
+                    back_off.reset()
                 self.problem = _in_words(self._settings.bootstrap_servers, error)
-                log.warning("kafka_away", error=self.problem, retry_s=retry_s)
-                await asyncio.sleep(retry_s)
+                log.warning("kafka_away", error=self.problem, retry_s=back_off.next_s)
+                await asyncio.sleep(back_off.grow())
 
     async def _follow(self) -> None:
         consumer = AIOKafkaConsumer(*self._kinds, **consumer_options(self._settings))

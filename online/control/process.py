@@ -37,12 +37,14 @@ from freshet.stream.config import KafkaSettings, Settings, Topics
 from freshet.stream.errors import BrokerError, ConfigError, EventError, FreshetError
 from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, limit_of
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
+from freshet.stream.process import BackOff
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.store.redis import connect
 from freshet.stream.telemetry import get_logger, serve_http
 
 TICK_S = 0.2
-RETRY_FIRST_S, RETRY_MAX_S = 0.2, 10.0
+FIRST_WAIT_S = 0.2
+LONGEST_WAIT_S = 10.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 FLASH_SALE = "flash"
@@ -263,7 +265,7 @@ class Control:
         """Send in a thread and try again until it is acknowledged: an agent that goes on would lose
         the record.
         """
-        wait_s = RETRY_FIRST_S
+        back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while True:
             try:
                 await asyncio.to_thread(send)
@@ -271,9 +273,8 @@ class Control:
                 return
             except BrokerError as error:
                 self.waiting_for = str(error)
-                log.warning("publish_retried", error=str(error), wait_s=wait_s)
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, RETRY_MAX_S)
+                log.warning("publish_retried", error=str(error), wait_s=back_off.next_s)
+                await asyncio.sleep(back_off.grow())
 
 
 def input_topics(topics: Topics) -> tuple[str, ...]:

@@ -25,13 +25,15 @@ from freshet.online.demo.options import (
 )
 from freshet.online.demo.supervise import Service, Supervisor
 from freshet.online.demo.view import Status, View, open_view
-from freshet.online.demo.watch import Watcher, read_plan, wait_until
+from freshet.online.demo.watch import Watcher, read_plan
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import ConfigError, FreshetError
 from freshet.stream.kafka import ensure_topics
 from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
+from freshet.stream.process import BackOff, wait_until
 
 TICK_S = 0.5
+LOOK_S = 0.2
 CATCH_UP_S = 60.0
 SETTLE_S = 3.0
 BACK_FILL_TIMEOUT_S = 600.0
@@ -195,8 +197,8 @@ class Demo:
         assert watcher is not None
         self._supervisor.stop("source")
         self._view.show(Status("catching up, then counting"))
-        wait_until(self._caught_up, CATCH_UP_S)
-        wait_until(lambda: False, SETTLE_S)
+        wait_until(self._caught_up, CATCH_UP_S, BackOff(LOOK_S, LOOK_S))
+        time.sleep(SETTLE_S)
         summary = watcher.summary()
         if self._options.summary:
             self._options.summary.write_bytes(

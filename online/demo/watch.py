@@ -17,11 +17,14 @@ from freshet.stream.clock import open_clock
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import LogOffsets, TableReader, partitions_of
+from freshet.stream.process import BackOff
 from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
 from freshet.stream.store.redis import WindowStore, connect
 
 MAX_POLLS_PER_LOOK = 20
 LEADERS_TIMEOUT_S = 30.0
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 1.0
 
 
 class Watcher:
@@ -55,13 +58,14 @@ class Watcher:
         leaders.
         """
         deadline = time.monotonic() + LEADERS_TIMEOUT_S
+        back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while True:
             try:
                 return self._offsets.ranges(partitions)
             except BrokerError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.2)
+                back_off.pause()
 
     def look(self) -> None:
         """Count what has come since the last look; bounded, never waits long."""
@@ -166,13 +170,3 @@ def read_plan(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, msgspec.DecodeError):
         return {}
     return plan if isinstance(plan, dict) else {}
-
-
-def wait_until(done: Callable[[], bool], timeout_s: float, every_s: float = 0.2) -> bool:
-    """Poll until `done` or the time is up; says which."""
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(every_s)
-    return True

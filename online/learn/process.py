@@ -5,8 +5,6 @@ is the process.
 from __future__ import annotations
 
 import os
-import signal
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -26,6 +24,7 @@ from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import BrokerError, FreshetError
 from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
+from freshet.stream.process import BackOff, Stop, stop_on_signals
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
@@ -36,7 +35,8 @@ POLL_MS = 200
 LEVEL_BUCKETS = 168
 NICENESS = 5
 """Training takes seconds of every core it may have; forecasts on the same machine come first."""
-RETRY_FIRST_S, RETRY_MAX_S = 0.2, 10.0
+FIRST_WAIT_S = 0.2
+LONGEST_WAIT_S = 10.0
 
 log = get_logger(__name__)
 
@@ -152,17 +152,13 @@ class Inbox:
 class Health:
     """What `/readyz` says, and whether the process was asked to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Stop) -> None:
         self.problem: str | None = "reading the topics"
-        self.ending = False
-
-    def end(self, *_: object) -> None:
-        """Signal handler."""
-        self.ending = True
+        self.stop = stop
 
     def check(self) -> None:
         """Raise `Stopped` when the process is to end."""
-        if self.ending:
+        if self.stop.is_set():
             raise Stopped
 
 
@@ -172,7 +168,7 @@ def publisher_of(publisher: Publisher, topic: str, health: Health) -> Callable[[
     """
 
     def publish(event: ModelEvent) -> None:
-        wait_s = RETRY_FIRST_S
+        back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, health.stop.wait)
         while True:
             try:
                 key = f"{event.kind}:{event.version}"
@@ -182,10 +178,9 @@ def publisher_of(publisher: Publisher, topic: str, health: Health) -> Callable[[
                 return
             except BrokerError as error:
                 health.problem = str(error)
-                log.warning("publish_retried", error=str(error), wait_s=wait_s)
+                log.warning("publish_retried", error=str(error), wait_s=back_off.next_s)
+                back_off.pause()
                 health.check()
-                time.sleep(wait_s)
-                wait_s = min(2 * wait_s, RETRY_MAX_S)
 
     return publish
 
@@ -197,9 +192,12 @@ def run(settings: Settings) -> None:
     Raises:
         FreshetError: Broker, Redis or the base weights are missing at start.
     """
-    health = Health()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, health.end)
+    with stop_on_signals() as stop:
+        _run(settings, Health(stop))
+    log.info("stopped")
+
+
+def _run(settings: Settings, health: Health) -> None:
     os.nice(NICENESS)
     if settings.learn.threads:
         torch.set_num_threads(settings.learn.threads)
@@ -225,7 +223,6 @@ def run(settings: Settings) -> None:
         health.problem = None
         log.info("started", http_port=port, champion=learner.registry.champion())
         _loop(reader, inbox, learner, health)
-    log.info("stopped")
 
 
 def _history(settings: Settings, client: object, shop: Shop) -> WindowHistory:
@@ -253,8 +250,8 @@ def _history(settings: Settings, client: object, shop: Shop) -> WindowHistory:
 
 
 def _loop(reader: TableReader, inbox: Inbox, learner: Learner, health: Health) -> None:
-    wait_s = RETRY_FIRST_S
-    while not health.ending:
+    back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, health.stop.wait)
+    while not health.stop.is_set():
         for record in reader.poll(POLL_MS):
             inbox.take(record)
         try:
@@ -265,8 +262,8 @@ def _loop(reader: TableReader, inbox: Inbox, learner: Learner, health: Health) -
             if not error.retriable:
                 raise
             health.problem = str(error)
-            log.warning("step_retried", error=str(error), wait_s=wait_s)
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, RETRY_MAX_S)
+            log.warning("step_retried", error=str(error), wait_s=back_off.next_s)
+            back_off.pause()
         else:
-            health.problem, wait_s = None, RETRY_FIRST_S
+            health.problem = None
+            back_off.reset()

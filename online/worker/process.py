@@ -36,7 +36,7 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.kafka import Publisher, partitions_of
-from freshet.stream.process import on_signals
+from freshet.stream.process import BackOff, Stop, on_signals
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import Forecast, ModelEvent
@@ -88,11 +88,11 @@ class Worker:
         self._membership = Membership(settings)
         self._publisher = Publisher(settings)
         self._owned: OwnedShards | None = None
-        self._stopping = False
+        self._stop = Stop()
         self._troubles: dict[str, str] = {
             "start": "reading the catalogue and joining the worker group"
         }
-        self._wait_s = FIRST_WAIT_S
+        self._back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, self._stop.wait)
         self._beat_s = time.monotonic()
         self._looked_s = self._seen_s = 0.0
         self._published_ms: int | None = None
@@ -110,7 +110,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish the portion in hand and return from `run`."""
-        self._stopping = True
+        self._stop.set()
 
     def live(self) -> str | None:
         """None while the loop turns."""
@@ -134,11 +134,11 @@ class Worker:
             device=str(weights.forecaster.device),
             http_port=self.http_port,
         )
-        while not self._stopping:
+        while not self._stop.is_set():
             self._beat_s = time.monotonic()
             try:
                 self._turn()
-                self._wait_s = FIRST_WAIT_S
+                self._back_off.reset()
             except (StoreUnavailableError, BrokerError) as error:
                 self._trouble_with(error)
         log.info("ended")
@@ -161,7 +161,7 @@ class Worker:
         self._troubles.clear()
         if (
             due is not None
-            and not self._stopping
+            and not self._stop.is_set()
             and owned.sums.learn(owned.contexts, self.switch.current, due.cutoff_ms)
         ):
             log.info("learnt_how_steps_move", **asdict(owned.sums.dependence))
@@ -259,7 +259,7 @@ class Worker:
                 waiting = []
             self._membership.poll(0)
             self._beat_s = time.monotonic()
-            if self._stopping:
+            if self._stop.is_set():
                 return
         self._note_round(owned, due, len(rows) + len(cold))
 
@@ -355,11 +355,11 @@ class Worker:
                 for topic, key, value in outgoing:
                     self._publisher.produce(topic, value, key=key)
                 self._publisher.flush()
-                self._wait_s = FIRST_WAIT_S
+                self._back_off.reset()
                 return True
             except BrokerError as error:
                 self._trouble_with(error)
-                if self._stopping:
+                if self._stop.is_set():
                     return False
         return True
 
@@ -372,11 +372,8 @@ class Worker:
             log.error("degraded", what=what, error=str(error), newest_cutoff_ms=self._published_ms)
         self._troubles[what] = str(error)
         self.metrics.troubles.labels(what).inc()
-        end_s = time.monotonic() + self._wait_s
-        self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
-        while not self._stopping and time.monotonic() < end_s:
-            self._beat_s = time.monotonic()
-            time.sleep(FIRST_WAIT_S)
+        self._beat_s = time.monotonic()
+        self._back_off.pause()
 
     def _age_s(self) -> float:
         newest_ms = self._published_ms

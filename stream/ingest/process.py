@@ -33,7 +33,7 @@ from freshet.stream.ingest.pause import Pause
 from freshet.stream.ingest.poll import Decode, Polled, poll
 from freshet.stream.kafka import LogOffsets, Message, consumer, partitions_of, take
 from freshet.stream.kafka.topics import dead_letter_topic
-from freshet.stream.process import on_signals
+from freshet.stream.process import BackOff, Stop, on_signals
 from freshet.stream.store.layout import Header
 from freshet.stream.store.redis import NEW_GENERATION_HINT, Outcome, WindowStore, check_fit, connect
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
@@ -97,6 +97,7 @@ class Ingest:
         self._everything = [
             (topic, number) for topic in self._kinds for number in range(self._partitions[topic])
         ]
+        self._stop = Stop()
         redis = connect(settings.redis)
         check_fit(redis)
         self._generations = Generations(redis, settings.redis.generation, into)
@@ -112,15 +113,15 @@ class Ingest:
             else {}
         )
         self._consumer = consumer(settings, group, enable_partition_eof=True, **static)
-        self._logs = LogOffsets(settings)
+        self._logs = LogOffsets(settings, self._stop.wait)
         self._assignment = Assignment(self._consumer, self._claim, self._logs.ranges)
         limits = settings.ingest
         self._behind: dict[Key, int] = {}
         registry = new_registry()
         self._metrics = IngestMetrics(registry)
         self._outbox = Outbox(settings, self._partitions[topics.windows], self._metrics)
-        self._stopping, self._ends_before = False, dict[Key, int]()
-        self._failures, self._failed_at_s = 0, 0.0
+        self._ends_before: dict[Key, int] = {}
+        self._back_off, self._failed_at_s = self._new_back_off(), 0.0
         self._troubles: dict[str, str] = {}
         guard = DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
         subject = settings.kafka.group_prefix
@@ -137,7 +138,7 @@ class Ingest:
 
     def stop(self) -> None:
         """Finish the batch in hand, leave the group, return from `run`."""
-        self._stopping = True
+        self._stop.set()
 
     def lift_guard(self) -> None:
         """A person says: go on in spite of the dead letters."""
@@ -174,7 +175,7 @@ class Ingest:
         log.info("started", topics=list(self._kinds), http_port=self.http_port, until_end=until_end)
         period_s = min(SURVEY_S, self._settings.windows.idle_ms / 2_000)
         survey_s = 0.0
-        while not self._stopping:
+        while not self._stop.is_set():
             self._beat_s = time.monotonic()
             try:
                 self._turn()
@@ -187,7 +188,7 @@ class Ingest:
                     self._follow_generations()
             except (StoreUnavailableError, BrokerError) as error:
                 self._recover(error)
-        log.info("ended", reason="stopped" if self._stopping else "reached the end")
+        log.info("ended", reason="stopped" if self._stop.is_set() else "reached the end")
 
     def close(self) -> None:
         """Commit, send what is queued, leave the group."""
@@ -243,7 +244,7 @@ class Ingest:
         )
         reason = self._pause.judge(read=sum(fold.counts.read for _, _, fold in folds), dead=dead)
         if reason is not None:
-            self._pause.wait(reason, self._hold)
+            self._pause.wait(reason, lambda until: self._hold(until, self._new_back_off()))
             return False
         with self._metrics.stage_seconds.labels("publish").time():
             self._outbox.publish_unfit(unfit)
@@ -347,12 +348,12 @@ class Ingest:
     def _recover(self, error: FreshetError) -> None:
         """Wait until Redis and the broker answer, then read again from the last record applied."""
         now_s = time.monotonic()
-        self._failures = self._failures + 1 if now_s - self._failed_at_s < CALM_S else 0
+        if now_s - self._failed_at_s >= CALM_S:
+            self._back_off.reset()
         self._failed_at_s = now_s
-        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
-        log.warning("waiting", reason=str(error), wait_s=wait_s)
+        log.warning("waiting", reason=str(error), wait_s=self._back_off.next_s)
         self._troubles["servers"] = str(error)
-        self._hold(self._servers_answer, wait_s)
+        self._hold(self._servers_answer, self._back_off)
         self._troubles.pop("servers", None)
         log.info("going_on", after_s=round(time.monotonic() - now_s, 1))
 
@@ -366,23 +367,24 @@ class Ingest:
             return False
         return True
 
-    def _hold(self, until: Callable[[], bool], wait_s: float = 0.0) -> None:
-        """Stay in the group without reading, at least `wait_s`, until a condition holds or we are
-        told to stop.
-        """
+    def _hold(self, until: Callable[[], bool], back_off: BackOff) -> None:
+        """Stay in the group without reading until a condition holds or we are told to stop."""
         self._assignment.suspend()
-        look_s = time.monotonic() + wait_s
-        while not self._stopping:
+        while back_off.pause() and not until():
+            pass
+        self._assignment.resume()
+
+    def _new_back_off(self) -> BackOff:
+        return BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, self._stay)
+
+    def _stay(self, wait_s: float) -> bool:
+        """Serve the group for so long, without reading; whether we were told to stop."""
+        end_s = time.monotonic() + wait_s
+        while not self._stop.is_set() and time.monotonic() < end_s:
             self._beat_s = time.monotonic()
             try:
                 take(self._consumer, 1, SLICE_MS)
             except BrokerError as error:
                 log.debug("while_waiting", error=str(error))
-                time.sleep(SLICE_MS / 1_000)
-            if time.monotonic() < look_s:
-                continue
-            if until():
-                break
-            wait_s = min(LONGEST_WAIT_S, max(FIRST_WAIT_S, 2 * wait_s))
-            look_s = time.monotonic() + wait_s
-        self._assignment.resume()
+                self._stop.wait(SLICE_MS / 1_000)
+        return self._stop.is_set()

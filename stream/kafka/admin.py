@@ -4,7 +4,8 @@ logs end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from confluent_kafka import Consumer, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -35,10 +36,17 @@ class LogOffsets:
     answers in a tenth of a millisecond. The administration client's own call for this took a second
     in one of four calls, and sometimes ten, waiting for its query of the leaders. A client that
     failed is thrown away: it would remember for minutes that a partition had no leader.
+
+    Args:
+        settings: Where to connect.
+        wait: Waits between attempts; see `BackOff`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, wait: Callable[[float], bool | None] = time.sleep
+    ) -> None:
         self._settings = settings
+        self._wait = wait
         self._client: Consumer | None = None
 
     def ranges(self, partitions: Iterable[Key]) -> dict[Key, tuple[int, int]]:
@@ -51,7 +59,10 @@ class LogOffsets:
         self._client = self._client or consumer(self._settings, "offsets")
         timeout_ms = self._settings.kafka.request_timeout_ms
         try:
-            return {key: log_range(self._client, *key, timeout_ms) for key in partitions}
+            return {
+                key: log_range(self._client, *key, timeout_ms, wait=self._wait)
+                for key in partitions
+            }
         except BrokerError:
             self.close()
             raise

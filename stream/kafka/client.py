@@ -5,7 +5,7 @@ told apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError, ConfigError, LogLostError
 from freshet.stream.kafka.topics import dead_letter_max_bytes
+from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
 
 LIBRARY_LOG_LEVEL = 4
@@ -292,12 +293,19 @@ def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
     return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
-LEADERLESS_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+FIRST_WAIT_S = 0.05
+LONGEST_WAIT_S = 0.8
+MAX_ATTEMPTS = 6
 _LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 def log_range(
-    client: Consumer, topic: str, partition: int, timeout_ms: int = 10_000
+    client: Consumer,
+    topic: str,
+    partition: int,
+    timeout_ms: int = 10_000,
+    *,
+    wait: Callable[[float], bool | None] = time.sleep,
 ) -> tuple[int, int]:
     """The first offset in the log and the one after the last record, asked of the broker now.
 
@@ -308,14 +316,13 @@ def log_range(
         BrokerError: The broker does not answer in time.
     """
     at = TopicPartition(topic, partition)
-    for wait_s in LEADERLESS_WAITS_S:
+    back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, wait)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             return client.get_watermark_offsets(at, timeout_ms / 1_000)
         except KafkaException as error:
-            if error.args[0].code() not in _LEADERLESS:
-                raise broker_error(
-                    f"asking for the offsets of {topic}:{partition}", error
-                ) from None
-        time.sleep(wait_s)
-    with broker_errors(f"asking for the offsets of {topic}:{partition}"):
-        return client.get_watermark_offsets(at, timeout_ms / 1_000)
+            leaderless = error.args[0].code() in _LEADERLESS
+            if not leaderless or attempt == MAX_ATTEMPTS or not back_off.pause():
+                doing = f"asking for the offsets of {topic}:{partition}"
+                raise broker_error(doing, error) from None
+    raise AssertionError("every attempt returns or raises, the last one in any case")

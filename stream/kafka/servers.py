@@ -17,17 +17,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from freshet.stream.errors import BrokerError, ConfigError, StoreUnavailableError
+from freshet.stream.process import BackOff, wait_until
 
 PR_SET_PDEATHSIG = 1
 START_TIMEOUT_S = 20.0
 KAFKA_START_TIMEOUT_S = 90.0
+LOOK_S = 0.05
 STOP_TIMEOUT_S = 20.0
 CLUSTER_ID = "ZnJlc2hldC1kZW1vLTAwMQ"
 
@@ -313,12 +314,11 @@ def free_port() -> int:
 
 
 def _wait(ready: Callable[[], bool], child: Child, timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and child.alive:
-        if ready():
-            return True
-        time.sleep(0.05)
-    return False
+    """Whether it became ready before it died or the time was up."""
+    return (
+        wait_until(lambda: not child.alive or ready(), timeout_s, BackOff(LOOK_S, LOOK_S))
+        and child.alive
+    )
 
 
 # In the child -------------------------------------------------------------------------------------

@@ -5,14 +5,11 @@ ingest and the clock.
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -21,6 +18,7 @@ from freshet.stream.clock import set_anchor
 from freshet.stream.config import DAY_MS, MINUTE_MS, SECOND_MS, Settings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.kafka import Publisher, consumer, log_range, partitions_of
+from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.source.batches import SourceBatch, TopicKind
 from freshet.stream.source.pump import Progress, Pump, Timer
 from freshet.stream.store.redis import WindowStore, connect, current_generation
@@ -175,7 +173,7 @@ def run_source(
     *,
     backfill_until_ms: float,
     speed: float,
-    stop: threading.Event,
+    stop: Stop,
     seconds: float | None = None,
     plan_file: Path | None = None,
     plan: Mapping[str, Any] | None = None,
@@ -351,22 +349,3 @@ def _slice_ms(speed: float) -> int:
     (90000, 1000)
     """
     return round(min(max(speed * SLICE_WALL_MS, SECOND_MS), 15 * MINUTE_MS))
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set; outside the main thread nothing sets it."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

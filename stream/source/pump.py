@@ -4,12 +4,12 @@ steady speed.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from freshet.stream.process import Stop
 from freshet.stream.source.batches import SourceBatch
 
 Phase = Literal["history", "live", "done"]
@@ -41,7 +41,7 @@ class Outlet(Protocol):
 class Timer:
     """Wall time that can be told to stop."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: Stop) -> None:
         self._stop = stop
 
     @property

@@ -77,7 +77,7 @@ class FakeSource:
 def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(app, "FIRST_WAIT_S", 0.01)
     page = Page(Settings())
     problems: list[str | None] = []
 

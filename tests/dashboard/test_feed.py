@@ -93,7 +93,7 @@ def test_a_topic_made_anew_is_read_from_its_start(make: Any) -> None:
 def test_a_broker_that_is_away_is_asked_again_and_said_to_be_away(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(feed_module, "FIRST_WAIT_S", 0.0)
     feed, tries = Feed(SETTINGS, make.view()), []
 
     async def follow() -> None:

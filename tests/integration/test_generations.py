@@ -99,7 +99,7 @@ def test_a_reader_goes_over_when_the_builder_has_caught_up_and_the_old_writer_en
                     or reader.generation
                 )
             )  # type: ignore[func-returns-value]
-            wait_for(lambda: old._stopping)
+            wait_for(lambda: old._stop.is_set())
             send(settings, [order(n) for n in range(40, 45)])
             wait_for(lambda: reader.refresh().moved and units(reader) == 90_000)
             assert not new._generations.building

@@ -16,7 +16,6 @@ from freshet.stream.kafka import (
     Publisher,
     TableReader,
     TopicPartition,
-    client,
     cluster,
     consumer,
     ensure_topics,
@@ -178,11 +177,20 @@ class Leaderless:
         return (3, 8)
 
 
-def test_a_partition_without_a_leader_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "LEADERLESS_WAITS_S", (0.0, 0.0))
-    assert log_range(cast("Consumer", Leaderless(2)), "orders", 0) == (3, 8)
+def test_a_partition_without_a_leader_yet_is_asked_again_a_few_times() -> None:
+    waited_s: list[float] = []
+    leaderless = cast("Consumer", Leaderless(5))
+    assert log_range(leaderless, "orders", 0, wait=waited_s.append) == (3, 8)
+    assert waited_s == [0.05, 0.1, 0.2, 0.4, 0.8]
     with pytest.raises(BrokerError, match="offsets of orders:0"):
-        log_range(cast("Consumer", Leaderless(3)), "orders", 0)
+        log_range(cast("Consumer", Leaderless(6)), "orders", 0, wait=waited_s.append)
+
+
+def test_told_to_stop_it_asks_for_no_leader_again() -> None:
+    leaderless = Leaderless(5)
+    with pytest.raises(BrokerError, match="offsets of orders:0"):
+        log_range(cast("Consumer", leaderless), "orders", 0, wait=lambda _: True)
+    assert leaderless.left == 4
 
 
 def test_any_other_refusal_of_offsets_is_said_at_once() -> None:

@@ -1,0 +1,41 @@
+"""The learner's process on its own: told to stop, it waits for no broker."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from freshet.online.learn.learner import Stopped
+from freshet.online.learn.process import Health, publisher_of
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka import Publisher
+from freshet.stream.process import Stop
+from freshet.stream.schemas import ModelEvent
+
+
+class AwayBroker:
+    """A publisher whose broker is away; the process is told to stop at the second attempt."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+        self.attempts = 0
+
+    def produce(self, topic: str, value: bytes, **_: object) -> None:
+        self.attempts += 1
+        if self.attempts == 2:
+            self.stop.set()
+
+    def flush(self) -> None:
+        raise BrokerError("away")
+
+
+def test_told_to_stop_it_gives_up_publishing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freshet.online.learn.process.FIRST_WAIT_S", 0.0)
+    stop = Stop()
+    broker, health = AwayBroker(stop), Health(stop)
+    publish = publisher_of(cast("Publisher", broker), "models", health)
+    with pytest.raises(Stopped):
+        publish(ModelEvent(kind="promoted", version="v1", at_ms=0))
+    assert broker.attempts == 2
+    assert health.problem == "away"
