@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from freshet.stream.clock import open_clock
 from freshet.stream.config import Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowCells, WindowReader
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
+from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import WindowStore, connect
 
 Floats = npt.NDArray[np.float32]

@@ -1,16 +1,13 @@
-"""One clock for all processes: wall time, or simulated time whose anchor the source keeps in
-Redis.
-"""
+"""What time it is for the shop: wall time, or the line of simulated time through an anchor."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from freshet.stream.errors import StoreError, StoreUnavailableError
-from freshet.stream.store.redis import CLOCK_KEY, translated
+from freshet.stream.errors import StoreUnavailableError
 
 REREAD_MS = 200
 
@@ -49,18 +46,27 @@ class Anchor:
 
 
 class SimulatedClock:
-    """Follows the anchor in Redis; wall time while there is none.
+    """Follows an anchor that somebody else moves; wall time while there is none.
 
     The anchor is read again at most every `REREAD_MS` of wall time, so a clock may run ahead of a
     source that was just held back. It then stands still until the new line has caught up, rather
     than running backwards; only an anchor set to an earlier time than the last one moves it back.
-    When Redis does not answer, it keeps its line.
+    When the anchor cannot be read, it keeps its line.
+
+    Args:
+        read_anchor: The anchor now, or None; may raise `StoreUnavailableError`.
+        wall_now_ms: Wall time.
     """
 
-    def __init__(self, client: Any, *, wall_now_ms: Callable[[], int] = wall_now_ms) -> None:
-        self._client = client
+    def __init__(
+        self,
+        read_anchor: Callable[[], Anchor | None],
+        *,
+        wall_now_ms: Callable[[], int] = wall_now_ms,
+    ) -> None:
+        self._read_anchor = read_anchor
         self._wall_now_ms = wall_now_ms
-        self._anchor = read_anchor(client)
+        self._anchor = read_anchor()
         self._read_at_ms = wall_now_ms()
         self._newest_ms: int | None = None
 
@@ -84,7 +90,7 @@ class SimulatedClock:
             return
         self._read_at_ms = wall_ms
         try:
-            anchor = read_anchor(self._client)
+            anchor = self._read_anchor()
         except StoreUnavailableError:
             return
         if _set_back(self._anchor, anchor):
@@ -97,52 +103,3 @@ def _set_back(old: Anchor | None, new: Anchor | None) -> bool:
     if old is None or new is None:
         return old is not new
     return new.simulated_ms < old.simulated_ms
-
-
-def read_anchor(client: Any) -> Anchor | None:
-    """The anchor in Redis, or None when there is none.
-
-    Raises:
-        StoreUnavailableError: Redis does not answer.
-        StoreError: The key holds something else.
-    """
-    with translated(client):
-        fields: Mapping[bytes, bytes] = client.hgetall(CLOCK_KEY)
-    if not fields:
-        return None
-    try:
-        anchor = Anchor(
-            int(fields[b"wall_ms"]), int(fields[b"simulated_ms"]), float(fields[b"speed"])
-        )
-    except (KeyError, ValueError):
-        raise StoreError(
-            f"Redis key {CLOCK_KEY} holds {dict(fields)}; expected wall_ms, simulated_ms and speed",
-            hint="delete the key to go back to wall time",
-        ) from None
-    if not 0 <= anchor.speed < float("inf"):
-        raise StoreError(f"Redis key {CLOCK_KEY} has speed {anchor.speed}; expected a number >= 0")
-    return anchor
-
-
-def set_anchor(
-    client: Any, simulated_ms: int, speed: float, *, wall_now_ms: Callable[[], int] = wall_now_ms
-) -> None:
-    """From now on it is `simulated_ms`, running at `speed` (0 holds it), for every process on this
-    Redis.
-    """
-    if not 0 <= speed < float("inf"):
-        raise StoreError(f"a clock cannot run at speed {speed}; expected a number >= 0")
-    anchor = {
-        "wall_ms": str(wall_now_ms()),
-        "simulated_ms": str(simulated_ms),
-        "speed": repr(float(speed)),
-    }
-    with translated(client):
-        client.hset(CLOCK_KEY, mapping=anchor)
-
-
-def open_clock(client: Any) -> Clock:
-    """The clock that every process shares: wall time until a source sets an anchor, then simulated
-    time.
-    """
-    return SimulatedClock(client)

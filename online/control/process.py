@@ -31,7 +31,7 @@ from freshet.online.control.alerts import (
 )
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.catalog.shop import Shop
-from freshet.stream.clock import Clock, open_clock
+from freshet.stream.clock import Clock
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import KafkaSettings, Settings, Topics
 from freshet.stream.errors import BrokerError, ConfigError, EventError, FreshetError
@@ -39,6 +39,7 @@ from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, lim
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.process import BackOff
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import connect
 from freshet.stream.telemetry import get_logger, serve_http
 

@@ -13,12 +13,12 @@ import msgspec
 
 from freshet.online.demo import story
 from freshet.online.demo.count import COUNTED_KINDS, Tally
-from freshet.stream.clock import open_clock
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import LogOffsets, TableReader, partitions_of
 from freshet.stream.process import BackOff
 from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
+from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import WindowStore, connect
 
 MAX_POLLS_PER_LOOK = 20

@@ -19,7 +19,6 @@ from freshet.online.weights.registry import Registry
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.scorer import segments_of
 from freshet.stream.catalog.shop import Shop, ShopTopic
-from freshet.stream.clock import open_clock
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import BrokerError, FreshetError
@@ -28,6 +27,7 @@ from freshet.stream.process import BackOff, Stop, stop_on_signals
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import connect
 from freshet.stream.telemetry import get_logger, serve_http
 

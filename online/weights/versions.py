@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
-from freshet.stream.clock import open_clock
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
 from freshet.stream.schemas import ModelEvent
+from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import connect
 
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)

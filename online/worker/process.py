@@ -30,7 +30,6 @@ from freshet.online.worker.publish import Origin, forecast_items, issued_of
 from freshet.online.worker.rounds import Round, plan_round, portions
 from freshet.online.worker.shard import OwnedShards, num_buckets
 from freshet.online.worker.side_inputs import SideInputs
-from freshet.stream.clock import open_clock
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, StoreUnavailableError
@@ -40,6 +39,7 @@ from freshet.stream.process import BackOff, Stop, on_signals
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import Forecast, ModelEvent
+from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import check_fit, connect
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
 

@@ -17,7 +17,6 @@ import signal
 import time
 from collections.abc import Callable, Collection
 
-from freshet.stream.clock import open_clock
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, FreshetError, LogLostError, StoreUnavailableError
 from freshet.stream.events.decoder import EventKind
@@ -34,6 +33,7 @@ from freshet.stream.ingest.poll import Decode, Polled, poll
 from freshet.stream.kafka import LogOffsets, Message, consumer, partitions_of, take
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.process import BackOff, Stop, on_signals
+from freshet.stream.store.clock import open_clock
 from freshet.stream.store.layout import Header
 from freshet.stream.store.redis import NEW_GENERATION_HINT, Outcome, WindowStore, check_fit, connect
 from freshet.stream.telemetry import get_logger, new_registry, serve_http

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from freshet.stream.clock import open_clock, read_anchor
 from freshet.stream.config import Settings
 from freshet.stream.errors import FreshetError
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.partition import fingerprint
 from freshet.stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
 from freshet.stream.kafka.topics import mismatches, plan
+from freshet.stream.store.clock import open_clock, read_anchor
 from freshet.stream.store.redis import WindowStore, check_fit, connect, current_generation
 
 MAX_SKEW_MS = 5_000

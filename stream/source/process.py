@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from freshet.stream.clock import set_anchor
 from freshet.stream.config import DAY_MS, MINUTE_MS, SECOND_MS, Settings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.kafka import Publisher, consumer, log_range, partitions_of
 from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.source.batches import SourceBatch, TopicKind
 from freshet.stream.source.pump import Progress, Pump, Timer
+from freshet.stream.store.clock import set_anchor
 from freshet.stream.store.redis import WindowStore, connect, current_generation
 from freshet.stream.telemetry import get_logger
 

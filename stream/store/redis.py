@@ -37,7 +37,6 @@ from freshet.stream.store.layout import (
 from freshet.stream.store.tiles import CHUNK_ITEMS
 
 __all__ = [
-    "CLOCK_KEY",
     "Header",
     "Keys",
     "MinuteAppend",
@@ -51,7 +50,6 @@ __all__ = [
     "translated",
 ]
 
-CLOCK_KEY: Final = "freshet:clock"
 GENERATION_KEY: Final = "freshet:generation"
 NEW_GENERATION_HINT: Final = (
     "fold what the log still holds into new windows with `freshet ingest --from-beginning "

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Producer
 
-from freshet.stream.clock import set_anchor
 from freshet.stream.codec import encode
 from freshet.stream.config import HOUR_MS, Settings
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
@@ -31,6 +30,7 @@ from freshet.stream.schemas import (
     ScoredStep,
     item_id_of,
 )
+from freshet.stream.store.clock import set_anchor
 from freshet.stream.store.redis import WindowStore, connect
 
 NOW_MS = 1_773_238_800_000 + 20 * 60_000  # Wednesday 11 March 2026, 14:20 UTC

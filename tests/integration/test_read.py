@@ -17,13 +17,13 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from freshet.stream.clock import open_clock, set_anchor
 from freshet.stream.config import RedisSettings, Resolution, Settings, WindowSettings
 from freshet.stream.errors import InvalidInputError, NotRetainedError, StoreUnavailableError
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.read import follow
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
+from freshet.stream.store.clock import open_clock, set_anchor
 from freshet.stream.store.redis import Outcome, WindowStore, connect
 
 HOUR_MS = 3_600_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from freshet.stream.clock import set_anchor
 from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
 from freshet.stream.errors import WeightsError
 from freshet.stream.fold.partition import fingerprint
 from freshet.stream.kafka import Publisher, ensure_topics
 from freshet.stream.ops.doctor import Check, run_checks
+from freshet.stream.store.clock import set_anchor
 from freshet.stream.store.redis import WindowStore, connect
 
 

@@ -7,8 +7,9 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.stream.clock import Anchor, SimulatedClock, open_clock, read_anchor, set_anchor
+from freshet.stream.clock import Anchor, SimulatedClock
 from freshet.stream.errors import StoreError, StoreUnavailableError
+from freshet.stream.store.clock import open_clock, read_anchor, set_anchor
 
 
 class FakeRedis:
@@ -56,7 +57,7 @@ def wall() -> Wall:
 
 
 def _clock(store: FakeRedis, wall: Wall) -> SimulatedClock:
-    return SimulatedClock(store, wall_now_ms=wall)
+    return SimulatedClock(lambda: read_anchor(store), wall_now_ms=wall)
 
 
 def test_without_an_anchor_it_is_wall_time(store: FakeRedis, wall: Wall) -> None:
