@@ -1,4 +1,4 @@
-"""Sends records and knows which of them the broker acknowledged."""
+"""Sends records, and says when the broker has acknowledged all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class Publisher:
-    """Sends records and knows which were acknowledged.
+    """A producer whose `flush` returns only when every record was acknowledged.
 
     Durable effects: a record counts only after a `flush` that returned. When `flush` raises, some
     of the records since the last one may be in the log and some not: send all of them again.
@@ -35,7 +35,6 @@ class Publisher:
         self._failed: list[str] = []
         self._broken = False
         self._timeout_ms = 4 * settings.kafka.request_timeout_ms
-        self.acknowledged = 0
 
     def produce(
         self,
@@ -84,11 +83,9 @@ class Publisher:
         self._client.poll(0)
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self.acknowledged += 1
-            return
-        self._failed.append(f"{message.topic()}: {error.str()}")
-        self._broken = self._broken or error.fatal()
+        if error is not None:
+            self._failed.append(f"{message.topic()}: {error.str()}")
+            self._broken = self._broken or error.fatal()
 
     def flush(self, timeout_ms: int | None = None) -> None:
         """Return when all records are acknowledged.
@@ -100,9 +97,8 @@ class Publisher:
         Raises:
             BrokerError: At least one record was not acknowledged.
         """
-        unsent = self._client.flush(
-            (self._timeout_ms if timeout_ms is None else timeout_ms) / 1_000
-        )
+        wait_ms = self._timeout_ms if timeout_ms is None else timeout_ms
+        unsent = self._client.flush(wait_ms / 1_000)
         if unsent:
             self._client.purge()
             self._client.flush(1)
@@ -111,14 +107,11 @@ class Publisher:
             self._client, self._broken = producer(self._settings, **self._over), False
         if failed or unsent:
             first = failed[0] if failed else "the broker did not answer in time"
-            raise BrokerError(
-                f"{max(len(failed), unsent)} records were not acknowledged; first: {first}"
-            )
+            lost = max(len(failed), unsent)
+            raise BrokerError(f"{lost} records were not acknowledged; first: {first}")
 
     def close(self) -> None:
-        """Wait a moment for what is queued, and say so in the log if something was lost; never
-        raises.
-        """
+        """Wait a moment for what is queued; a loss is said in the log, never raised."""
         try:
             self.flush(CLOSE_TIMEOUT_MS)
         except BrokerError as error:

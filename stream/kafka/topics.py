@@ -1,14 +1,12 @@
-"""Which topics freshet needs and how each must be set, as plain data;
-`freshet.stream.kafka.ensure_topics` carries it out.
-"""
+"""Which topics freshet needs and how each must be set, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from freshet.stream.config import KafkaSettings, Settings
+from freshet.stream.config import KafkaSettings
 
 DEAD_LETTER_SUFFIX = ".dlq"
 FOREVER = "-1"
@@ -21,9 +19,7 @@ TopicState = Literal["created", "exists", "mismatch", "automatic"]
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """One topic: its name, number of partitions, and the settings that differ from the broker's
-    own.
-    """
+    """One topic: name, number of partitions, and the settings that differ from the broker's."""
 
     name: str
     partitions: int
@@ -42,42 +38,6 @@ class TopicReport:
     state: TopicState
     partitions: int
     problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TopicsReport:
-    """What became of all topics; `healthy` when none is otherwise than planned."""
-
-    topics: tuple[TopicReport, ...]
-
-    @property
-    def healthy(self) -> bool:
-        return not any(topic.problems for topic in self.topics)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {"healthy": self.healthy, "topics": [asdict(topic) for topic in self.topics]}
-
-    def as_text(self) -> str:
-        """For people: one line a topic, problems below it."""
-        width = max(len(topic.name) for topic in self.topics)
-        lines = []
-        for topic in self.topics:
-            lines.append(f"{topic.name:<{width}}  {topic.state:<9}  {topic.partitions} partitions")
-            lines += [f"{'':<{width}}  {problem}" for problem in topic.problems]
-        return "\n".join(lines)
-
-
-def create_topics(settings: Settings, *, live: bool = True) -> TopicsReport:
-    """Create what is missing and check the rest, for `freshet topics create`; see
-    `freshet.stream.kafka.ensure_topics`.
-
-    Raises:
-        BrokerError: The broker does not answer or refuses to create a topic.
-    """
-    from freshet.stream.kafka import ensure_topics
-
-    return TopicsReport(tuple(ensure_topics(settings, live=live)))
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -109,38 +69,31 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
     """
     names = settings.topics
     keep: dict[str, str] = {} if live else _any_time()
-    events = {"message.timestamp.type": "LogAppendTime"} if live else keep
-    sources = {"max.message.bytes": str(settings.max_record_bytes + BATCH_OVERHEAD_BYTES)}
-    dead = {**keep, "max.message.bytes": str(dead_letter_max_bytes(settings))}
-    table = {**keep, "cleanup.policy": "compact"}
+    dead_letters = {**keep, "max.message.bytes": str(dead_letter_max_bytes(settings))}
+    events = {
+        **({"message.timestamp.type": "LogAppendTime"} if live else keep),
+        "max.message.bytes": str(settings.max_record_bytes + BATCH_OVERHEAD_BYTES),
+    }
+    tables = {**keep, "cleanup.policy": "compact"}
     configs: dict[str, dict[str, str]] = {}
     for name in (names.orders, names.clicks):
-        configs[name] = {**events, **sources}
-        configs[dead_letter_topic(name)] = dead
-    for name in (
-        names.catalog,
-        names.promotions,
-        names.inventory,
-        names.models,
-        names.forecasts_latest,
-    ):
-        if name:
-            configs[name] = table
-    configs[names.late] = dead
-    for name in (
-        names.windows,
-        names.forecasts,
-        names.scores,
-        names.drift,
-        names.retrain,
-        names.alerts,
-    ):
-        configs[name] = keep
+        configs[name] = events
+        configs[dead_letter_topic(name)] = dead_letters
+    for name in (names.catalog, names.promotions, names.inventory, names.models):
+        configs[name] = tables
+    if names.forecasts_latest:
+        configs[names.forecasts_latest] = tables
+    configs[names.late] = dead_letters
+    others = [names.windows, names.forecasts, names.scores]
+    others += [names.drift, names.retrain, names.alerts]
+    configs |= dict.fromkeys(others, keep)
     return [TopicPlan(name, settings.partitions, config) for name, config in configs.items()]
 
 
 def _any_time() -> dict[str, str]:
-    """Kafka 4 refuses timestamps over an hour ahead and deletes year-old ones at the next retention
+    """Settings under which a record of any time is taken and kept.
+
+    Kafka 4 refuses timestamps over an hour ahead and deletes year-old ones at the next retention
     check.
     """
     return {
@@ -151,8 +104,7 @@ def _any_time() -> dict[str, str]:
 
 
 def mismatches(wanted: TopicPlan, partitions: int, config: Mapping[str, str]) -> tuple[str, ...]:
-    """What an existing topic has otherwise than planned; a limit that is larger, or more
-    partitions, is fine.
+    """What an existing topic has otherwise than planned; a larger limit or more partitions is fine.
 
     >>> mismatches(TopicPlan("t", 4, {"retention.ms": "-1"}), 2, {"retention.ms": "604800000"})
     ('partitions: expected 4 or more, found 2', 'retention.ms: expected -1, found 604800000')

@@ -50,7 +50,6 @@ def test_a_table_is_read_whole_in_order_with_everything_a_record_has(settings: S
                 timestamp_ms=1_000 + number,
             )
         publisher.flush()
-        assert publisher.acknowledged == 300
     with TableReader(settings, ["whole"]) as reader:
         assert not reader.caught_up
         records = reader.read_to_end()
@@ -149,7 +148,6 @@ def test_records_that_are_not_acknowledged_are_an_error() -> None:
         with pytest.raises(BrokerError, match="2 records were not acknowledged"):
             publisher.flush(500)
         publisher.flush(500)
-    assert publisher.acknowledged == 1
 
 
 def test_no_broker_is_one_clear_error_without_the_password() -> None:

@@ -7,8 +7,6 @@ import pytest
 from freshet.stream.config import KafkaSettings, Topics
 from freshet.stream.kafka.topics import (
     TopicPlan,
-    TopicReport,
-    TopicsReport,
     dead_letter_max_bytes,
     mismatches,
     plan,
@@ -73,15 +71,3 @@ def test_more_partitions_larger_limits_and_further_policies_are_no_mismatch() ->
         "max.message.bytes: expected 100, found 99",
         "cleanup.policy: expected compact, found delete",
     )
-
-
-def test_the_report_names_each_problem_below_its_topic() -> None:
-    report = TopicsReport(
-        (TopicReport("a", "created", 4), TopicReport("bb", "mismatch", 1, ("partitions: few",)))
-    )
-    assert not report.healthy
-    assert (
-        report.as_text()
-        == "a   created    4 partitions\nbb  mismatch   1 partitions\n    partitions: few"
-    )
-    assert report.as_dict()["topics"][1]["problems"] == ("partitions: few",)
