@@ -22,11 +22,18 @@ from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.predict.windows import forecast
 from freshet.model.profiles import profiles
 from freshet.model.tables.panel import Floats, Ints, Window
-from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss, interpolate
+from freshet.model.training.train import (
+    FineTuneSettings,
+    choose_factor,
+    fine_tune,
+    held_out_loss,
+    interpolate,
+)
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 SHORTEST_CONTEXT = 32  # steps of history before a training window
 SHIFT_WEEKS = 150
+# How far to go from base to tuned; no way at all is among them, since no gate looks at the result.
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # What a factor of one must gain on the hold-out to be worth it: one horizon's luck is worth a per
 # cent or two.
@@ -111,11 +118,11 @@ def choose(base: FreshetNetwork, tuned: FreshetNetwork, batch: Batch, actual_BH:
     """The weights between base and tuned that do best on a hold-out, the further ones having more
     to show.
     """
-    held_out = {
-        factor: held_out_loss(interpolate(base, tuned, factor), batch, actual_BH)
-        for factor in FACTORS
-    }
-    factor = min(held_out, key=lambda one: held_out[one] * (1.0 + PRUDENCE * one))
+    factor, held_out = choose_factor(
+        FACTORS,
+        lambda factor: held_out_loss(interpolate(base, tuned, factor), batch, actual_BH),
+        prudence=PRUDENCE,
+    )
     return Tuned(interpolate(base, tuned, factor), factor, held_out)
 
 
