@@ -1,83 +1,63 @@
-"""The windows of one training and the trial that the gate judges, built from the window store's
-past.
+"""What networks do on windows that neither learnt from: losses, coverage, latency, and the trial.
 
-Dimensions: I items, T buckets.
+Dimensions: N windows, H steps, Q quantile levels, I items, T buckets, A anchor windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
-from freshet.online.learn.finetune import (
-    Pool,
-    Windows,
-    build_pool,
-    by_item_and_bucket,
-    evaluate,
-    forecast_ms,
-)
+from freshet.model.quantiles.metrics import pinball
 from freshet.online.learn.gate import Trial
-from freshet.online.learn.windows import (
-    MAX_VALIDATION_WINDOWS,
-    MIN_RECENT_BUCKETS,
-    Split,
-    anchor_draws,
-    holdout_draws,
-    ready_ms,
-    recent_draws,
-    replay_draws,
-    split_time,
-)
-from freshet.stream.config import LearnSettings
+from freshet.online.learn.pools import History, Pool, build_pool
+from freshet.online.learn.windows import Split, select_held_out
 from freshet.stream.errors import InvalidInputError
 
 ALL_SEGMENTS = "all"
-MIN_CONTEXT_BUCKETS = 24
+FORECAST_ROWS = 256
+# What became final while the challenger was trained belongs to the hold-out, up to this many times
+# its length: how long a training took must not decide what it is judged on.
 MAX_HOLDOUT_FACTOR = 2
+LATENCY_PASSES_MIN = 3
+LATENCY_PASSES_MAX = 40
+LATENCY_ROWS = 32
+LATENCY_AGREEMENT = 1.2
 
 Floats = NDArray[np.float64]
-
-
-class History(Windows, Protocol):
-    """What the window store holds of the past, as training needs it."""
-
-    resolution_ms: int
-    steps: int
-
-    def refresh(self) -> None:
-        """Take in what is new."""
-
-    def final_ms(self) -> int | None:
-        """Buckets that end at or before it are final."""
-
-    def first_ms(self) -> int | None:
-        """Start of the oldest bucket that was observed and is held."""
-
-    def segments(self) -> list[str]:
-        """The segment of each row."""
-
-    def levels(self) -> Floats:
-        """Mean units of each row."""
-
-    def offsets(self) -> dict[str, int]:
-        """What of the log has been folded."""
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Pools:
-    """Windows of one training; replay and anchors are None where the past is too short for them."""
+class Evaluation:
+    """What a network did on a pool, NaN where there is no label.
 
-    recent: Pool
-    replay: Pool | None
-    validation: Pool
-    anchors: Pool | None
+    Attributes:
+        loss_NH: Losses in units.
+        covered_NH: Whether the 80 % interval held the label.
+    """
+
+    loss_NH: Floats
+    covered_NH: Floats
+
+    @property
+    def coverage(self) -> float:
+        """Share of labels within the interval; NaN without labels."""
+        labelled = np.isfinite(self.covered_NH).any()
+        return float(np.nanmean(self.covered_NH)) if labelled else math.nan
+
+    @property
+    def finite(self) -> bool:
+        """No forecast with a label is NaN or infinite."""
+        return not bool(np.isinf(self.loss_NH).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +73,7 @@ class Comparison:
     """
 
     pool: Pool
-    rows_I: NDArray[np.int64]
+    rows_I: Ints
     first_IT: Floats
     second_IT: Floats
     first_coverage: float
@@ -101,51 +81,30 @@ class Comparison:
     finite: bool
 
 
-def split_of(history: History, settings: LearnSettings, onset_ms: int | None) -> Split:
-    """Divide the final windows.
+def evaluate(network: FreshetNetwork, pool: Pool) -> Evaluation:
+    """Twice the pinball loss in units, mean over quantile levels, of every label.
 
-    Raises:
-        InvalidInputError: There are too few of them.
+    Infinite where a forecast is not finite: such a network loses every comparison, and is not
+    merely left out of it.
     """
-    final_ms, first_ms, width_ms = history.final_ms(), history.first_ms(), history.resolution_ms
-    holdout = settings.holdout_buckets
-    if final_ms is None or first_ms is None or not history.segments():
-        raise InvalidInputError("there are no final windows to learn from")
-    if final_ms < ready_ms(first_ms, resolution_ms=width_ms, holdout_buckets=holdout):
-        raise InvalidInputError(
-            f"{(final_ms - first_ms) // width_ms} buckets are final; training, validation and "
-            "hold-out "
-            f"need {ready_ms(0, resolution_ms=1, holdout_buckets=holdout)}"
-        )
-    return split_time(
-        final_ms,
-        first_ms=first_ms + MIN_CONTEXT_BUCKETS * width_ms,
-        onset_ms=onset_ms,
-        resolution_ms=width_ms,
-        recent_buckets=max(MIN_RECENT_BUCKETS, settings.recent_buckets),
-        holdout_buckets=holdout,
+    forecaster = _forecaster(network)
+    quantiles_NHQ = forecaster.forecast(pool.batch, max_rows=FORECAST_ROWS).cpu().double().numpy()
+    levels_Q = np.array(forecaster.quantile_levels)
+    actual_NH = pool.actual_NH.double().numpy()
+    observed_NH = np.isfinite(actual_NH)
+    # A forecast reaches to the end of its last patch, a label does not.
+    quantiles_NHQ = quantiles_NHQ[:, : actual_NH.shape[1]]
+
+    loss_NH = 2.0 * pinball(actual_NH, quantiles_NHQ, levels_Q).mean(-1)
+    loss_NH = np.where(observed_NH & ~np.isfinite(loss_NH), np.inf, loss_NH)
+
+    low, high = (int(np.abs(levels_Q - level).argmin()) for level in (0.1, 0.9))
+    above_low_NH = actual_NH >= quantiles_NHQ[..., low]
+    below_high_NH = actual_NH <= quantiles_NHQ[..., high]
+    return Evaluation(
+        loss_NH=np.where(observed_NH, loss_NH, np.nan),
+        covered_NH=np.where(observed_NH, above_low_NH & below_high_NH, np.nan),
     )
-
-
-def pools_of(history: History, split: Split, affected: Collection[str], seed: int) -> Pools:
-    """Draw and build the windows of one training; the same past and seed give the same windows.
-
-    Args:
-        affected: Segments that a drift named; their items make half of the recent windows.
-    """
-    rng, steps, levels = np.random.default_rng(seed), history.steps, history.levels()
-    named = np.flatnonzero([segment in affected for segment in history.segments()])
-    newest = recent_draws(rng, split, len(levels), named if len(named) else None)
-    recent = build_pool(history, newest, steps=steps, label_end_ms=split.train_end_ms)
-    older = replay_draws(rng, split, levels, steps)
-    spared = anchor_draws(rng, split, levels, steps, older)
-    ends_ms = split.train_end_ms, split.holdout_start_ms
-    newer = holdout_draws(rng, *ends_ms, split.resolution_ms, len(levels), MAX_VALIDATION_WINDOWS)
-    validation = build_pool(history, newer, steps=steps, label_end_ms=split.holdout_start_ms)
-    assert recent is not None and validation is not None, split
-    replay = build_pool(history, older, steps=steps, label_end_ms=split.recent_start_ms)
-    anchors = build_pool(history, spared, steps=steps, label_end_ms=split.recent_start_ms)
-    return Pools(recent, replay, validation, anchors)
 
 
 def compare(
@@ -162,48 +121,61 @@ def compare(
     Raises:
         InvalidInputError: There is no window.
     """
+    every = range(start_ms, end_ms, history.resolution_ms)
+    # Another stream of chance than the pools': the windows held out do not hang on how many those
+    # are.
     rng = np.random.default_rng(seed + 1)
-    draws = holdout_draws(rng, start_ms, end_ms, history.resolution_ms, len(history.segments()))
-    pool = build_pool(history, draws, steps=history.steps, label_end_ms=end_ms)
+    selections = select_held_out(rng, every, num_items=len(history.segments()))
+    pool = build_pool(history, selections, label_end_ms=end_ms)
     if pool is None:
         raise InvalidInputError("there are no held-out windows to compare on")
     one, other = evaluate(first, pool), evaluate(second, pool)
     num_buckets = (end_ms - start_ms) // history.resolution_ms
     rows_I, first_IT = by_item_and_bucket(one.loss_NH, pool, start_ms, num_buckets)
     _, second_IT = by_item_and_bucket(other.loss_NH, pool, start_ms, num_buckets)
-    return Comparison(pool, rows_I, first_IT, second_IT, one.coverage, other.coverage, other.finite)
+    return Comparison(
+        pool=pool,
+        rows_I=rows_I,
+        first_IT=first_IT,
+        second_IT=second_IT,
+        first_coverage=one.coverage,
+        second_coverage=other.coverage,
+        finite=other.finite,
+    )
 
 
-def trial_of(
+def try_on_holdout(
     history: History,
     split: Split,
-    pools: Pools,
+    anchors: Pool | None,
     champion: FreshetNetwork,
     challenger: FreshetNetwork,
     *,
     affected: Collection[str],
     seed: int,
 ) -> Trial:
-    """Champion and challenger on the hold-out; what became final while the challenger was trained
-    belongs to it.
+    """Champion and challenger on the hold-out, for the gate to judge; blocks for seconds.
+
+    Args:
+        history: The past, perhaps further than when it was split.
+        split: Where the hold-out begins.
+        anchors: Windows from before the recent part.
+        champion: The network that serves.
+        challenger: The network that would replace it.
+        affected: Segments that the drift named; "all" is every one.
+        seed: Of the choice of windows.
     """
-    latest_ms = (
-        split.holdout_start_ms + MAX_HOLDOUT_FACTOR * split.holdout_buckets * split.resolution_ms
-    )
-    final_ms = (
-        max(history.final_ms() or 0, split.final_ms) // split.resolution_ms * split.resolution_ms
-    )
     both = compare(
         history,
         champion,
         challenger,
         start_ms=split.holdout_start_ms,
-        end_ms=min(final_ms, latest_ms),
+        end_ms=_holdout_end_ms(history, split),
         seed=seed,
     )
     segments = history.segments()
-    before, after = (_losses(network, pools.anchors) for network in (champion, challenger))
     champion_ms, challenger_ms = forecast_ms([champion, challenger], both.pool)
+    parameters_finite = all(bool(torch.isfinite(one).all()) for one in challenger.parameters())
     return Trial(
         champion_IT=both.first_IT,
         challenger_IT=both.second_IT,
@@ -212,13 +184,75 @@ def trial_of(
         resolution_ms=split.resolution_ms,
         champion_coverage=both.first_coverage,
         challenger_coverage=both.second_coverage,
-        champion_anchor_A=before,
-        challenger_anchor_A=after,
+        champion_anchor_A=_losses(champion, anchors),
+        challenger_anchor_A=_losses(challenger, anchors),
         champion_ms=champion_ms,
         challenger_ms=challenger_ms,
-        finite=both.finite and all(bool(torch.isfinite(p).all()) for p in challenger.parameters()),
+        finite=both.finite and parameters_finite,
     )
+
+
+def forecast_ms(networks: Sequence[FreshetNetwork], pool: Pool) -> list[float]:
+    """Wall milliseconds of each network's fastest forecast of the same rows.
+
+    They take turns, and go on until they are alike: a busy machine makes any one forecast slow, but
+    not forty.
+    """
+    batch = pool.batch.rows(slice(0, LATENCY_ROWS))
+    forecasters = [_forecaster(network) for network in networks]
+    fastest_s = [math.inf] * len(networks)
+    for number in range(LATENCY_PASSES_MAX):
+        alike = max(fastest_s) <= LATENCY_AGREEMENT * min(fastest_s)
+        if number >= LATENCY_PASSES_MIN and alike:
+            break
+        for index, forecaster in enumerate(forecasters):
+            started = time.perf_counter()
+            forecaster.forecast(batch).sum().item()
+            fastest_s[index] = min(fastest_s[index], time.perf_counter() - started)
+    return [1_000.0 * seconds for seconds in fastest_s]
+
+
+def by_item_and_bucket(
+    values_NH: Floats, pool: Pool, start_ms: int, num_buckets: int
+) -> tuple[Ints, Floats]:
+    """Mean over the windows that speak of the same item and bucket: rows [I], values [I, T].
+
+    A bucket is forecast from several cutoffs, and those errors are nearly one error: as a mean they
+    count once, so that the gate's blocks of time are blocks of the clock.
+
+    >>> from freshet.model.batch import Batch
+    >>> pool = Pool(Batch(*[torch.zeros(0)] * 5, resolution_ms=1), torch.zeros(2, 2),
+    ...     rows_N=np.array([7, 7]), cutoffs_N=np.array([0, 1]))
+    >>> by_item_and_bucket(np.array([[1.0, 2.0], [4.0, np.nan]]), pool, 0, 2)[1].tolist()
+    [[1.0, 3.0]]
+    """
+    rows_I, item_N = np.unique(pool.rows_N, return_inverse=True)
+    first_N = (pool.cutoffs_N - start_ms) // pool.batch.resolution_ms
+    bucket_NH = first_N[:, None] + np.arange(values_NH.shape[1])
+    item_NH = np.broadcast_to(item_N[:, None], bucket_NH.shape)
+
+    within_NH = (bucket_NH >= 0) & (bucket_NH < num_buckets)
+    keep_NH = np.isfinite(values_NH) & within_NH
+    cells = item_NH[keep_NH], bucket_NH[keep_NH]
+    sums_IT, counts_IT = np.zeros((2, len(rows_I), num_buckets))
+    np.add.at(sums_IT, cells, values_NH[keep_NH])
+    np.add.at(counts_IT, cells, 1.0)
+    return rows_I, np.where(counts_IT > 0, sums_IT / np.maximum(counts_IT, 1.0), np.nan)
+
+
+def _holdout_end_ms(history: History, split: Split) -> int:
+    """Where the hold-out ends by now."""
+    width_ms = split.resolution_ms
+    newest_ms = max(history.final_ms() or 0, split.final_ms) // width_ms * width_ms
+    longest_ms = MAX_HOLDOUT_FACTOR * split.holdout_buckets * width_ms
+    return min(newest_ms, split.holdout_start_ms + longest_ms)
 
 
 def _losses(network: FreshetNetwork, pool: Pool | None) -> Floats:
     return np.zeros(0) if pool is None else evaluate(network, pool).loss_NH
+
+
+def _forecaster(network: FreshetNetwork) -> BatchForecaster:
+    """The network where it is, in float32: versions are compared, not how fast they may be."""
+    device = str(next(network.parameters()).device)
+    return BatchForecaster(network, device=device, dtype="float32")

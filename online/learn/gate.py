@@ -1,7 +1,6 @@
-"""May a challenger replace the champion? One look at held-out windows, every line of the verdict
-recorded.
+"""May a challenger replace the champion? One look at held-out windows, every condition recorded.
 
-Dimensions: I items, T hold-out buckets in time order, A anchor windows.
+Dimensions: I items, T hold-out buckets in time order, A anchor windows, K blocks of buckets.
 
 The test: pinball losses of both versions on the same cells, summed; the relative gain is one minus
 their ratio. Losses of neighbouring hours move together, and so do all hours of one item, so the
@@ -16,15 +15,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Report = dict[str, float | str | bool]
+"""What a verdict rests on, flat, as model events and manifests carry it."""
 
 HOUR_MS = 3_600_000
+# A block of time should hold a whole day, whose hours depend on one another; where the hold-out is
+# short, the longest that gives blocks enough for a variance between them.
 BLOCK_HOURS = (24, 12, 8, 6, 4, 3, 2, 1)
 MIN_BLOCKS = 6
 MIN_ITEMS = 5
@@ -35,7 +39,7 @@ SEGMENT_MARGIN = 0.05
 ANCHOR_MARGIN = 0.05
 ANCHOR_SHARE = 0.25
 LATENCY_RATIO = 2.0
-MAX_SEGMENT_LINES = 20
+MAX_SEGMENT_CONDITIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,8 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One condition: what was measured, what it was held against, and whether it holds."""
+class Condition:
+    """What was measured, what it was held against, and whether it holds."""
 
     name: str
     value: float
@@ -92,35 +96,29 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Promote or not, and every line that led there."""
+    """Promote or not, and every condition that led there."""
 
     promote: bool
-    lines: tuple[Line, ...]
+    conditions: tuple[Condition, ...]
     gain: Gain
 
     @property
     def reason(self) -> str:
-        """The lines that failed, in words; empty for a promotion."""
-        failed = [
-            f"{x.name} {x.value:.4g} against {x.threshold:.4g}" for x in self.lines if not x.ok
-        ]
-        return "; ".join(failed)
+        """The conditions that failed, in words; empty for a promotion."""
+        failed = [condition for condition in self.conditions if not condition.ok]
+        return "; ".join(f"{x.name} {x.value:.4g} against {x.threshold:.4g}" for x in failed)
 
-    def summary(self) -> dict[str, float | str | bool]:
-        """The verdict flat, as model events and manifests carry it."""
-        flat: dict[str, float | str | bool] = {"verdict": "promote" if self.promote else "reject"}
-        for line in self.lines:
-            flat[line.name], flat[f"{line.name}.threshold"], flat[f"{line.name}.ok"] = (
-                line.value,
-                line.threshold,
-                line.ok,
-            )
-        blocks = {
-            "gain": self.gain.gain,
-            "blocks": float(self.gain.num_blocks),
-            "block_ms": float(self.gain.block_ms),
-        }
-        return {name: _plain(value) for name, value in (flat | blocks).items()}
+    def report(self) -> Report:
+        """The verdict flat."""
+        flat: Report = {"verdict": "promote" if self.promote else "reject"}
+        for condition in self.conditions:
+            flat[condition.name] = condition.value
+            flat[f"{condition.name}.threshold"] = condition.threshold
+            flat[f"{condition.name}.ok"] = condition.ok
+        flat["gain"] = self.gain.gain
+        flat["blocks"] = float(self.gain.num_blocks)
+        flat["block_ms"] = float(self.gain.block_ms)
+        return {name: _plain(value) for name, value in flat.items()}
 
 
 def judge(trial: Trial, *, margin: float, confidence: float) -> Verdict:
@@ -131,77 +129,97 @@ def judge(trial: Trial, *, margin: float, confidence: float) -> Verdict:
         margin: Relative gain that must be exceeded.
         confidence: One-sided confidence of that, such as 0.95.
     """
-    champion_IT, challenger_IT = _paired(trial)
-    gain = _tested(trial, champion_IT, challenger_IT, confidence)
-    overall = relative_gain(champion_IT, challenger_IT, trial.resolution_ms, confidence)
-    lines = [
-        Line("finite", float(trial.finite), 1.0, trial.finite),
-        Line("blocks", gain.num_blocks, MIN_BLOCKS, gain.num_blocks >= MIN_BLOCKS),
-        Line("items", gain.num_items, MIN_ITEMS, gain.num_items >= MIN_ITEMS),
-        Line("gain_low", gain.low, margin, gain.low > margin),
-        Line("overall_gain", overall.gain, -OVERALL_MARGIN, overall.gain >= -OVERALL_MARGIN),
+    trial = _paired(trial)
+    gain = _deciding_gain(trial, confidence)
+    everywhere = np.ones(len(trial.segments), bool)
+    overall = _gain_of(trial, everywhere, confidence)
+    conditions = (
+        Condition("finite", float(trial.finite), 1.0, trial.finite),
+        Condition("blocks", gain.num_blocks, MIN_BLOCKS, gain.num_blocks >= MIN_BLOCKS),
+        Condition("items", gain.num_items, MIN_ITEMS, gain.num_items >= MIN_ITEMS),
+        Condition("gain_low", gain.low, margin, gain.low > margin),
+        Condition("overall_gain", overall.gain, -OVERALL_MARGIN, overall.gain >= -OVERALL_MARGIN),
         _coverage(trial),
-        *_segments(trial, champion_IT, challenger_IT, confidence),
+        *_segments(trial, confidence),
         _anchors(trial, gain),
         _latency(trial),
-    ]
-    return Verdict(all(line.ok for line in lines), tuple(lines), gain)
+    )
+    return Verdict(all(condition.ok for condition in conditions), conditions, gain)
 
 
-def _tested(trial: Trial, champion_IT: Floats, challenger_IT: Floats, confidence: float) -> Gain:
-    """The gain that decides: of the affected segment that shows it most clearly, else of all items.
+def _deciding_gain(trial: Trial, confidence: float) -> Gain:
+    """The gain of the affected segment that shows it most clearly, else of all items.
 
     A challenger need not help every kind of drift (a level shift is mostly seen in the context), so
     each affected segment is a test of its own, at a confidence that keeps the chance of any false
     one (Bonferroni).
     """
-    masks = [
-        np.array([segment == name for segment in trial.segments]) for name in sorted(trial.affected)
-    ]
-    masks = [mask for mask in masks if mask.sum() >= MIN_ITEMS] or [
-        np.ones(len(trial.segments), bool)
-    ]
+    masks = [_in_segment(trial, name) for name in sorted(trial.affected)]
+    masks = [mask_I for mask_I in masks if mask_I.sum() >= MIN_ITEMS]
+    masks = masks or [np.ones(len(trial.segments), bool)]
     each = 1.0 - (1.0 - confidence) / len(masks)
-    gains = [
-        relative_gain(champion_IT[m], challenger_IT[m], trial.resolution_ms, each) for m in masks
-    ]
+    gains = [_gain_of(trial, mask_I, each) for mask_I in masks]
     return max(gains, key=lambda gain: gain.low)
 
 
+def _gain_of(trial: Trial, mask_I: Mask, confidence: float) -> Gain:
+    return relative_gain(
+        trial.champion_IT[mask_I],
+        trial.challenger_IT[mask_I],
+        resolution_ms=trial.resolution_ms,
+        confidence=confidence,
+    )
+
+
+def _in_segment(trial: Trial, name: str) -> Mask:
+    return np.array([segment == name for segment in trial.segments])
+
+
 def relative_gain(
-    champion_IT: Floats, challenger_IT: Floats, resolution_ms: int, confidence: float
+    champion_IT: Floats, challenger_IT: Floats, *, resolution_ms: int, confidence: float
 ) -> Gain:
     """One minus the ratio of summed losses, with the lower end of its one-sided interval.
 
     Cells that are NaN count for nothing. Without losses, blocks or items enough, `low` is minus
     infinity.
 
-    >>> relative_gain(np.full((6, 6), 2.0), np.full((6, 6), 1.0), HOUR_MS, 0.95)
+    >>> relative_gain(np.full((6, 6), 2.0), np.full((6, 6), 1.0), resolution_ms=HOUR_MS,
+    ...     confidence=0.95)
     Gain(gain=0.5, low=0.5, num_blocks=6, block_ms=3600000, num_items=6)
     """
     champion_IT, challenger_IT = np.nan_to_num(champion_IT), np.nan_to_num(challenger_IT)
-    total = float(champion_IT.sum())
-    length, num_blocks = _blocks(champion_IT.shape[1], resolution_ms)
-    num_items = int((champion_IT.sum(1) > 0).sum())
-    if total <= 0.0 or num_blocks < 2 or num_items < 2:
-        return Gain(0.0, -math.inf, num_blocks, length * resolution_ms, num_items)
-    gain = 1.0 - float(challenger_IT.sum()) / total
-    influence_IT = (1.0 - gain) * champion_IT - challenger_IT
-    # The newest buckets make full blocks; older ones that do not fill one join the first.
-    bounds = [0, *(champion_IT.shape[1] - length * back for back in range(num_blocks - 1, 0, -1))]
-    by_block = np.add.reduceat(influence_IT, bounds, axis=1)
-    sums = [by_block.sum(0), by_block.sum(1)[champion_IT.sum(1) > 0], by_block.ravel()]
-    over_time, over_items, over_cells = (_variance(part) for part in sums)
-    variance = max(over_time, over_items, over_time + over_items - over_cells)
     weight_I = champion_IT.sum(1)
-    freedom = max(1.0, min(num_blocks, total**2 / float((weight_I**2).sum())) - 1.0)
+    total = float(champion_IT.sum())
+    block_buckets, num_blocks = _blocks(champion_IT.shape[1], resolution_ms)
+    block_ms = block_buckets * resolution_ms
+    num_items = int((weight_I > 0).sum())
+    if total <= 0.0 or num_blocks < 2 or num_items < 2:
+        return Gain(0.0, -math.inf, num_blocks, block_ms, num_items)
+    gain = 1.0 - float(challenger_IT.sum()) / total
+
+    # A ratio of sums is not a sum; to first order its error is the sum of these over all cells,
+    # divided by the champion's total (the delta method). They sum to zero by construction.
+    influence_IT = (1.0 - gain) * champion_IT - challenger_IT
+    influence_IK = _summed_by_block(influence_IT, block_buckets, num_blocks)
+    over_time = _variance(influence_IK.sum(0))
+    over_items = _variance(influence_IK.sum(1)[weight_I > 0])
+    over_cells = _variance(influence_IK.ravel())
+    # Both ways together count each cell's own noise twice, hence the difference. It may come out
+    # below either alone (even below zero) by chance, and is not believed then.
+    variance = max(over_time, over_items, over_time + over_items - over_cells)
+
+    # Kish: so many items of equal weight would be as sure as these are; one that sells most of all
+    # counts as one, however many others there are.
+    effective_items = total**2 / float((weight_I**2).sum())
+    freedom = max(1.0, min(num_blocks, effective_items) - 1.0)
     reach = student_t(confidence, freedom) * math.sqrt(variance) / total
-    return Gain(gain, gain - reach, num_blocks, length * resolution_ms, num_items)
+    return Gain(gain, gain - reach, num_blocks, block_ms, num_items)
 
 
 def student_t(confidence: float, freedom: float) -> float:
-    """The one-sided quantile of Student's t (Cornish-Fisher, Abramowitz & Stegun 26.7.5; error <
-    0.002 from 5 on).
+    """The one-sided quantile of Student's t.
+
+    Cornish-Fisher (Abramowitz & Stegun 26.7.5): an error below 0.002 from 5 degrees of freedom on.
 
     >>> round(student_t(0.95, 5), 2), round(student_t(0.95, 1_000_000), 3)
     (2.01, 1.645)
@@ -220,8 +238,10 @@ def _variance(sums: Floats) -> float:
 
 
 def _blocks(num_buckets: int, resolution_ms: int) -> tuple[int, int]:
-    """Buckets in a block and the number of blocks: days when there are enough, else the longest
-    that gives enough.
+    """Buckets in a block, and blocks: days when there are enough, else the longest that gives so.
+
+    >>> _blocks(150, HOUR_MS), _blocks(12, HOUR_MS)
+    ((24, 6), (2, 6))
     """
     for hours in BLOCK_HOURS:
         length = hours * HOUR_MS // resolution_ms
@@ -231,62 +251,69 @@ def _blocks(num_buckets: int, resolution_ms: int) -> tuple[int, int]:
     return length, num_buckets // length
 
 
-def _paired(trial: Trial) -> tuple[Floats, Floats]:
-    """Losses of both versions, NaN in the same cells: a cell counts where the champion's loss is
-    known.
+def _summed_by_block(values_IT: Floats, block_buckets: int, num_blocks: int) -> Floats:
+    """Sums over blocks of buckets, [I, K].
+
+    The newest buckets make full blocks; older ones that do not fill one join the first.
     """
-    assert (
-        trial.champion_IT.shape
-        == trial.challenger_IT.shape
-        == (len(trial.segments), trial.champion_IT.shape[1])
-    )
+    num_buckets = values_IT.shape[1]
+    starts = [num_buckets - block_buckets * back for back in range(num_blocks - 1, 0, -1)]
+    return np.add.reduceat(values_IT, [0, *starts], axis=1)
+
+
+def _paired(trial: Trial) -> Trial:
+    """The trial with NaN in the same cells of both: one counts where both losses are known."""
+    shape = len(trial.segments), trial.champion_IT.shape[1]
+    assert trial.champion_IT.shape == trial.challenger_IT.shape == shape
     both_IT = np.isfinite(trial.champion_IT) & np.isfinite(trial.challenger_IT)
-    return np.where(both_IT, trial.champion_IT, np.nan), np.where(
-        both_IT, trial.challenger_IT, np.nan
+    return replace(
+        trial,
+        champion_IT=np.where(both_IT, trial.champion_IT, np.nan),
+        challenger_IT=np.where(both_IT, trial.challenger_IT, np.nan),
     )
 
 
-def _coverage(trial: Trial) -> Line:
-    """How far the 80 % interval is from holding 80 %: at most the champion's distance and a
-    band.
+def _coverage(trial: Trial) -> Condition:
+    """How far the 80 % interval is from holding 80 %: at most the champion's distance and a band.
+
+    Pinball loss alone can be gained with intervals that are too narrow to plan by.
     """
     distance = abs(trial.challenger_coverage - NOMINAL_COVERAGE)
     allowed = abs(trial.champion_coverage - NOMINAL_COVERAGE) + COVERAGE_BAND
-    return Line("coverage_distance", distance, allowed, distance <= allowed)
+    return Condition("coverage_distance", distance, allowed, distance <= allowed)
 
 
-def _segments(
-    trial: Trial, champion_IT: Floats, challenger_IT: Floats, confidence: float
-) -> list[Line]:
+def _segments(trial: Trial, confidence: float) -> list[Condition]:
     """No segment may get worse: by more than the margin, and more than chance explains."""
-    lines = []
+    roles_exchanged = replace(
+        trial, champion_IT=trial.challenger_IT, challenger_IT=trial.champion_IT
+    )
+    conditions = []
     for name in sorted(set(trial.segments)):
-        rows = np.array([segment == name for segment in trial.segments])
-        # Roles exchanged: the lower end of the champion's gain over the challenger.
-        harm = relative_gain(
-            challenger_IT[rows], champion_IT[rows], trial.resolution_ms, confidence
-        )
+        # The champion's gain over the challenger.
+        harm = _gain_of(roles_exchanged, _in_segment(trial, name), confidence)
         worse = harm.gain > SEGMENT_MARGIN and harm.low > 0.0
-        lines.append(Line(f"segment_loss:{name}", harm.gain, SEGMENT_MARGIN, not worse))
-    return sorted(lines, key=lambda line: (line.ok, -line.value))[:MAX_SEGMENT_LINES]
+        conditions.append(Condition(f"segment_loss:{name}", harm.gain, SEGMENT_MARGIN, not worse))
+    conditions.sort(key=lambda condition: (condition.ok, -condition.value))
+    return conditions[:MAX_SEGMENT_CONDITIONS]
 
 
-def _anchors(trial: Trial, gain: Gain) -> Line:
-    """What was forgotten of the time before the drift: little, or at most a quarter of what is
-    surely gained.
+def _anchors(trial: Trial, gain: Gain) -> Condition:
+    """What was forgotten from before the drift: little, or a quarter of what is surely gained.
+
+    Where the shop has really changed, the past is worth less than the present; where the gain is
+    small, what was known must stay.
     """
     allowed = max(ANCHOR_MARGIN, ANCHOR_SHARE * gain.low)
-    before, after = (
-        float(np.nansum(trial.champion_anchor_A)),
-        float(np.nansum(trial.challenger_anchor_A)),
-    )
-    loss = after / before - 1.0 if before > 0 else 0.0
-    return Line("anchor_loss", loss, allowed, loss <= allowed)
+    champion = float(np.nansum(trial.champion_anchor_A))
+    challenger = float(np.nansum(trial.challenger_anchor_A))
+    loss = challenger / champion - 1.0 if champion > 0 else 0.0
+    return Condition("anchor_loss", loss, allowed, loss <= allowed)
 
 
-def _latency(trial: Trial) -> Line:
+def _latency(trial: Trial) -> Condition:
     ratio = trial.challenger_ms / max(trial.champion_ms, 1e-6)
-    return Line("latency_ratio", ratio, LATENCY_RATIO, ratio <= LATENCY_RATIO)
+    return Condition("latency_ratio", ratio, LATENCY_RATIO, ratio <= LATENCY_RATIO)
 
 
 def _plain(value: float | str | bool) -> float | str | bool:

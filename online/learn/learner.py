@@ -26,10 +26,11 @@ import torch
 from freshet.model.forecaster import pick_device
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import BASE_WEIGHTS, save_weights, verify_weights
-from freshet.online.learn.evaluation import History, compare, pools_of, split_of, trial_of
+from freshet.online.learn.evaluation import compare, try_on_holdout
 from freshet.online.learn.finetune import Challenger, make_challenger
 from freshet.online.learn.gate import Gain, judge, relative_gain
 from freshet.online.learn.ledger import Ledger
+from freshet.online.learn.pools import History, build_pools, split_history
 from freshet.online.learn.windows import ready_ms
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings
@@ -130,26 +131,19 @@ class Learner:
 
     def _train(self, request: RetrainRequest) -> None:
         self.phase = f"training for {request.request_id}"
-        split = split_of(self.history, self.settings, self.ledger.onset_ms(request))
+        split = split_history(self.history, self.settings, self.ledger.onset_ms(request))
         parent = self.registry.champion()
         self._answer("training", _candidate(request), request, parent=parent)
         started = time.perf_counter()
         champion = self._network(parent)
-        pools = pools_of(self.history, split, request.segments, self.settings.seed)
-        challenger = make_challenger(
-            champion,
-            recent=pools.recent,
-            replay=pools.replay,
-            validation=pools.validation,
-            settings=self.settings,
-            stopped=self.stopped,
-        )
+        pools = build_pools(self.history, split, request.segments, self.settings.seed)
+        challenger = make_challenger(champion, pools, settings=self.settings, stopped=self.stopped)
         failpoint("learn_trained")
         self.history.refresh()
-        trial = trial_of(
+        trial = try_on_holdout(
             self.history,
             split,
-            pools,
+            pools.anchors,
             champion,
             challenger.network,
             affected=request.segments,
@@ -159,11 +153,11 @@ class Learner:
             trial, margin=self.settings.gate_margin, confidence=self.settings.gate_confidence
         )
         report: dict[str, float | str | bool] = {
-            **verdict.summary(),
+            **verdict.report(),
             "factor": challenger.factor,
             "tune_s": round(challenger.seconds, 3),
             "total_s": round(time.perf_counter() - started, 3),
-            "windows": float(len(pools.recent) + len(pools.replay or ())),
+            "windows": float(pools.num_training_windows),
         }
         log.info("gate", request_id=request.request_id, reason=verdict.reason, **report)
         if not verdict.promote:
@@ -309,7 +303,10 @@ class Learner:
             self.history, *pair, start_ms=start_ms, end_ms=end_ms, seed=self.settings.seed
         )
         gain = relative_gain(
-            both.first_IT, both.second_IT, self.history.resolution_ms, self.settings.gate_confidence
+            both.first_IT,
+            both.second_IT,
+            resolution_ms=self.history.resolution_ms,
+            confidence=self.settings.gate_confidence,
         )
         report = _probation_report(gain, self.settings.probation_margin)
         log.info("probation", version=event.version, **report)

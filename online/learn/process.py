@@ -32,7 +32,7 @@ from freshet.stream.store.redis import connect
 from freshet.stream.telemetry import get_logger, serve_http
 
 POLL_MS = 200
-LEVEL_BUCKETS = 168
+MEAN_BUCKETS = 168
 NICENESS = 5
 """Training takes seconds of every core it may have; forecasts on the same machine come first."""
 FIRST_WAIT_S = 0.2
@@ -89,17 +89,17 @@ class WindowHistory:
         """The segment of each row."""
         return self._segments(self._contexts.item_ids)
 
-    def levels(self) -> NDArray[np.float64]:
+    def mean_units(self) -> NDArray[np.float64]:
         """Mean units of each row over the newest final buckets; 0 where nothing was observed."""
         final_ms = self.final_ms()
         rows = np.arange(len(self._contexts.item_ids))
         if final_ms is None or not len(rows):
             return np.zeros(len(rows))
         end_ms = final_ms // self.resolution_ms * self.resolution_ms
-        units_IT = self._contexts.target(rows, end_ms, LEVEL_BUCKETS)
+        units_IT = self._contexts.target(rows, end_ms, MEAN_BUCKETS)
         seen_I = np.isfinite(units_IT).sum(1)
-        levels: NDArray[np.float64] = np.nansum(units_IT, axis=1) / np.maximum(seen_I, 1)
-        return levels
+        mean_units_I: NDArray[np.float64] = np.nansum(units_IT, axis=1) / np.maximum(seen_I, 1)
+        return mean_units_I
 
     def offsets(self) -> dict[str, int]:
         """What of the log has been folded."""

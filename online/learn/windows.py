@@ -1,10 +1,16 @@
-"""Which windows fine-tuning sees, and which it must not: a split of time, and draws of items and
-cutoffs. Pure.
+"""Which windows fine-tuning sees, and which it must not: a split of time, a choice of rows. Pure.
 
-Time, newest last (each part ends where the next begins; labels never cross the end of their part):
+Time, newest last. Each part ends where the next begins, and no label crosses the end of its part:
 
-    ...... replay ...... | recent (training) | validation | hold-out
-                       onset or recent_ms            train_end  holdout_start   final
+    | replay, anchors       | recent   | validation | hold-out     |
+    replay_start            recent_start train_end   holdout_start  final
+    (first retained bucket) (onset)
+
+    replay      older windows mixed into training, so that little is forgotten
+    anchors     older windows that training does not use: the gate sees by them what was forgotten
+    recent      what is to be learnt: since the onset of the drift, or the newest buckets
+    validation  says how far to go from the champion to the tuned weights; half as long as the
+    hold-out    which is the gate's alone
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 MIN_RECENT_BUCKETS = 12
@@ -30,7 +37,7 @@ NUM_STRATA = 4
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Ends of the parts, epoch ms, all of them bucket ends."""
+    """Ends of the parts in milliseconds since 1970, all of them bucket ends."""
 
     resolution_ms: int
     replay_start_ms: int
@@ -51,8 +58,8 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Windows of several rows at one cutoff."""
+class Selection:
+    """Rows chosen at one cutoff, a window each."""
 
     cutoff_ms: int
     rows: Ints
@@ -74,25 +81,31 @@ def split_time(
         first_ms: Start of what is retained.
         onset_ms: Start of the drift; recent windows begin with it, unless that leaves fewer than
             MIN_RECENT_BUCKETS.
+        resolution_ms: Length of a bucket.
         recent_buckets: The most buckets that count as recent.
         holdout_buckets: Newest final buckets, for the gate alone.
 
-    >>> s = split_time(100, first_ms=0, onset_ms=70, resolution_ms=1, recent_buckets=48,
+    >>> split = split_time(100, first_ms=0, onset_ms=70, resolution_ms=1, recent_buckets=48,
     ...     holdout_buckets=8)
-    >>> s.recent_start_ms, s.train_end_ms, s.holdout_start_ms, s.final_ms
+    >>> split.recent_start_ms, split.train_end_ms, split.holdout_start_ms, split.final_ms
     (70, 88, 92, 100)
     """
     final_ms = final_ms // resolution_ms * resolution_ms
     holdout_start_ms = final_ms - holdout_buckets * resolution_ms
-    train_end_ms = holdout_start_ms - max(1, holdout_buckets // 2) * resolution_ms
+    train_end_ms = holdout_start_ms - _validation_buckets(holdout_buckets) * resolution_ms
     recent_start_ms = train_end_ms - recent_buckets * resolution_ms
     if onset_ms is not None:
-        onset_ms = -(-onset_ms // resolution_ms) * resolution_ms
-        recent_start_ms = max(recent_start_ms, onset_ms)
+        # Buckets from before the drift would teach what is to be unlearnt.
+        recent_start_ms = max(recent_start_ms, _bucket_end(onset_ms, resolution_ms))
+    # A drift that is too young to fill the shortest recent part borrows from before its onset.
     recent_start_ms = min(recent_start_ms, train_end_ms - MIN_RECENT_BUCKETS * resolution_ms)
-    replay_start_ms = min(-(-first_ms // resolution_ms) * resolution_ms, recent_start_ms)
     return Split(
-        resolution_ms, replay_start_ms, recent_start_ms, train_end_ms, holdout_start_ms, final_ms
+        resolution_ms=resolution_ms,
+        replay_start_ms=min(_bucket_end(first_ms, resolution_ms), recent_start_ms),
+        recent_start_ms=recent_start_ms,
+        train_end_ms=train_end_ms,
+        holdout_start_ms=holdout_start_ms,
+        final_ms=final_ms,
     )
 
 
@@ -102,122 +115,133 @@ def ready_ms(onset_ms: int, *, resolution_ms: int, holdout_buckets: int) -> int:
     >>> ready_ms(100, resolution_ms=1, holdout_buckets=12)
     130
     """
-    return (
-        onset_ms
-        + (MIN_RECENT_BUCKETS + holdout_buckets + max(1, holdout_buckets // 2)) * resolution_ms
-    )
+    validation_buckets = _validation_buckets(holdout_buckets)
+    num_buckets = MIN_RECENT_BUCKETS + validation_buckets + holdout_buckets
+    return onset_ms + num_buckets * resolution_ms
 
 
-def recent_draws(
-    rng: np.random.Generator,
-    split: Split,
-    num_items: int,
-    affected: Ints | None = None,
-    maximum: int = MAX_POOL_WINDOWS,
-) -> list[Draw]:
+def select_recent(
+    rng: np.random.Generator, split: Split, *, num_items: int, affected: Ints | None = None
+) -> list[Selection]:
     """Training windows of the recent part: cutoffs spread over it, all items or as many as fit.
 
     Where a drift named items (`affected`, rising rows), half of the windows are theirs, as far as
     there are enough.
     """
-    cutoffs = _spread(
-        split.recent_start_ms, split.train_end_ms, split.resolution_ms, RECENT_CUTOFFS
-    )
+    every = range(split.recent_start_ms, split.train_end_ms, split.resolution_ms)
+    cutoffs = _evenly(every, RECENT_CUTOFFS)
     rows = np.arange(num_items)
-    others = rows if affected is None else np.setdiff1d(rows, affected)
-    strata = [part for part in (affected, others) if part is not None and len(part)]
-    return _drawn(rng, cutoffs, strata, maximum)
+    if affected is None or not len(affected):
+        strata = [rows]
+    else:
+        strata = [affected, np.setdiff1d(rows, affected)]
+    return _selected(rng, cutoffs, strata, MAX_POOL_WINDOWS)
 
 
-def replay_draws(
-    rng: np.random.Generator,
-    split: Split,
-    levels: NDArray[np.floating],
-    steps: int,
-    maximum: int = MAX_POOL_WINDOWS,
-) -> list[Draw]:
-    """Older windows, equally many from each stratum of sales level: sparse items are most of a
-    shop, least of its loss.
+def select_replay(
+    rng: np.random.Generator, split: Split, *, mean_units_I: Floats, steps: int
+) -> list[Selection]:
+    """Older windows, equally many from each stratum of mean sales.
+
+    Sparse items are most of a shop and least of its loss: drawn by chance alone or by loss, either
+    the sparse or the brisk ones would be forgotten.
 
     Args:
+        rng: Where chance comes from.
         split: The parts; labels stay before the recent one.
-        levels: Mean units of each item, float[I].
+        mean_units_I: Mean units of each item.
         steps: Length of a label, so that cutoffs leave room for one.
     """
-    latest_ms = max(split.replay_start_ms, split.recent_start_ms - steps * split.resolution_ms)
-    cutoffs = _spread(split.replay_start_ms, latest_ms, split.resolution_ms, REPLAY_CUTOFFS)
-    return _drawn(rng, cutoffs, strata_of(levels), maximum)
+    cutoffs = _evenly(_older_cutoffs(split, steps), REPLAY_CUTOFFS)
+    return _selected(rng, cutoffs, strata_of(mean_units_I), MAX_POOL_WINDOWS)
 
 
-def anchor_draws(
+def select_anchors(
     rng: np.random.Generator,
     split: Split,
-    levels: NDArray[np.floating],
+    *,
+    mean_units_I: Floats,
     steps: int,
-    taken: Sequence[Draw],
-) -> list[Draw]:
+    taken: Sequence[Selection],
+) -> list[Selection]:
     """Windows from before the recent part that training does not use, to see what was forgotten."""
-    latest_ms = max(split.replay_start_ms, split.recent_start_ms - steps * split.resolution_ms)
-    used = {draw.cutoff_ms for draw in taken}
-    every = range(split.replay_start_ms, latest_ms, split.resolution_ms)
-    free = [cutoff_ms for cutoff_ms in every if cutoff_ms not in used]
-    return _drawn(rng, _evenly(free, ANCHOR_CUTOFFS), strata_of(levels), MAX_ANCHOR_WINDOWS)
+    used = {selection.cutoff_ms for selection in taken}
+    free = [cutoff_ms for cutoff_ms in _older_cutoffs(split, steps) if cutoff_ms not in used]
+    cutoffs = _evenly(free, ANCHOR_CUTOFFS)
+    return _selected(rng, cutoffs, strata_of(mean_units_I), MAX_ANCHOR_WINDOWS)
 
 
-def holdout_draws(
+def select_held_out(
     rng: np.random.Generator,
-    start_ms: int,
-    end_ms: int,
-    resolution_ms: int,
+    every: range,
+    *,
     num_items: int,
     maximum: int = MAX_GATE_WINDOWS,
-) -> list[Draw]:
-    """Windows whose labels lie in [start, end): the same items at every cutoff, one cutoff at the
-    start.
+) -> list[Selection]:
+    """The same items at every cutoff, one cutoff at the start of the part.
 
-    As many cutoffs as fit `maximum` windows, at least one; of more items than that, a sample.
+    As many cutoffs as fit `maximum` windows, at least one; of more items than that, a sample. The
+    items are the same at each so that the gate can tell an item's own error from that of an hour.
+
+    Args:
+        rng: Where chance comes from.
+        every: Starts of the buckets in which the labels lie.
+        num_items: Rows there are.
+        maximum: The most windows.
     """
     rows = np.arange(num_items)
     if num_items > maximum:
         rows = np.sort(rng.choice(num_items, maximum, replace=False))
     num_cutoffs = max(1, maximum // max(1, len(rows)))
-    return [
-        Draw(cutoff_ms, rows) for cutoff_ms in _spread(start_ms, end_ms, resolution_ms, num_cutoffs)
-    ]
+    return [Selection(cutoff_ms, rows) for cutoff_ms in _evenly(every, num_cutoffs)]
 
 
-def strata_of(levels: NDArray[np.floating]) -> list[Ints]:
-    """Rows in NUM_STRATA groups of rising level, of equal size where it divides.
+def strata_of(mean_units_I: Floats) -> list[Ints]:
+    """Rows in NUM_STRATA groups of rising sales, of equal size where it divides.
 
     >>> [rows.tolist() for rows in strata_of(np.array([5.0, 0.0, 9.0, 1.0]))]
     [[1], [3], [0], [2]]
     """
-    order = np.argsort(np.nan_to_num(levels), kind="stable")
-    return [rows for rows in np.array_split(order, NUM_STRATA) if len(rows)]
+    order_I = np.argsort(np.nan_to_num(mean_units_I), kind="stable")
+    return [rows for rows in np.array_split(order_I, NUM_STRATA) if len(rows)]
 
 
-def _drawn(
+def _selected(
     rng: np.random.Generator, cutoffs: list[int], strata: list[Ints], maximum: int
-) -> list[Draw]:
-    """At every cutoff an equal number of each stratum, without repeats, sorted; at most `maximum`
-    windows.
-    """
+) -> list[Selection]:
+    """At every cutoff equally many of each stratum, without repeats; at most `maximum` windows."""
+    strata = [rows for rows in strata if len(rows)]
     if not cutoffs or not strata:
         return []
-    share = max(1, maximum // (len(cutoffs) * len(strata)))
-    draws = []
-    for cutoff_ms in cutoffs[: max(1, maximum // (share * len(strata)))]:
-        chosen = [rng.choice(rows, min(share, len(rows)), replace=False) for rows in strata]
-        draws.append(Draw(cutoff_ms, np.sort(np.concatenate(chosen)).astype(np.int64)))
-    return draws
+    from_each = max(1, maximum // (len(cutoffs) * len(strata)))
+    # One of each stratum at every cutoff may already be more than the maximum.
+    num_cutoffs = max(1, maximum // (from_each * len(strata)))
+    selections = []
+    for cutoff_ms in cutoffs[:num_cutoffs]:
+        chosen = [rng.choice(rows, min(from_each, len(rows)), replace=False) for rows in strata]
+        rows = np.sort(np.concatenate(chosen)).astype(np.int64)
+        selections.append(Selection(cutoff_ms, rows))
+    return selections
 
 
-def _spread(start_ms: int, end_ms: int, resolution_ms: int, maximum: int) -> list[int]:
-    """Cutoffs from start to before end, evenly, at most `maximum`."""
-    return _evenly(range(start_ms, end_ms, resolution_ms), maximum)
+def _older_cutoffs(split: Split, steps: int) -> range:
+    """Cutoffs from before the recent part that leave room for a whole label."""
+    latest_ms = split.recent_start_ms - steps * split.resolution_ms
+    end_ms = max(split.replay_start_ms, latest_ms)
+    return range(split.replay_start_ms, end_ms, split.resolution_ms)
 
 
 def _evenly(values: Sequence[int], maximum: int) -> list[int]:
+    """At most `maximum` of the values, spread evenly, the first among them."""
     if len(values) <= maximum:
         return list(values)
     return [values[index * len(values) // maximum] for index in range(maximum)]
+
+
+def _validation_buckets(holdout_buckets: int) -> int:
+    return max(1, holdout_buckets // 2)
+
+
+def _bucket_end(time_ms: int, resolution_ms: int) -> int:
+    """The first bucket end at or after a time."""
+    return -(-time_ms // resolution_ms) * resolution_ms

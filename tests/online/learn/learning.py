@@ -13,8 +13,8 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.text import NUM_STATIC
 from freshet.model.training.train import FineTuneSettings, fine_tune
-from freshet.online.learn.finetune import build_pool
-from freshet.online.learn.windows import Draw
+from freshet.online.learn.pools import build_pool
+from freshet.online.learn.windows import Selection
 
 HOUR_MS = 3_600_000
 CONTEXT, STEPS, ITEMS = 64, 16, 12
@@ -53,9 +53,9 @@ class PastInMemory:
     def segments(self) -> list[str]:
         return [f"s{row % 4}" for row in range(ITEMS)]
 
-    def levels(self) -> NDArray[np.float64]:
-        levels: NDArray[np.float64] = self.units_IN[:, : self.known_buckets].mean(1)
-        return levels
+    def mean_units(self) -> NDArray[np.float64]:
+        mean_units_I: NDArray[np.float64] = self.units_IN[:, : self.known_buckets].mean(1)
+        return mean_units_I
 
     def offsets(self) -> dict[str, int]:
         return {"orders:0": self.known_buckets}
@@ -101,8 +101,9 @@ def taught_network() -> FreshetNetwork:
     it.
     """
     past = PastInMemory(400)
-    draws = [Draw(START_MS + hour * HOUR_MS, np.arange(ITEMS)) for hour in range(70, 380, 4)]
-    pool = build_pool(past, draws, steps=STEPS, label_end_ms=START_MS + 400 * HOUR_MS)
+    rows = np.arange(ITEMS)
+    selections = [Selection(START_MS + hour * HOUR_MS, rows) for hour in range(70, 380, 4)]
+    pool = build_pool(past, selections, label_end_ms=START_MS + 400 * HOUR_MS)
     assert pool is not None
 
     def sampler(generator: torch.Generator) -> tuple[Batch, torch.Tensor]:

@@ -10,16 +10,10 @@ import pytest
 import torch
 
 from freshet.model.weights import save_weights, verify_weights
-from freshet.online.learn.finetune import (
-    FACTORS,
-    Pool,
-    as_stored,
-    build_pool,
-    by_item_and_bucket,
-    evaluate,
-    make_challenger,
-)
-from freshet.online.learn.windows import Draw
+from freshet.online.learn.evaluation import by_item_and_bucket, evaluate
+from freshet.online.learn.finetune import FACTORS, as_stored, make_challenger
+from freshet.online.learn.pools import Pool, Pools, build_pool
+from freshet.online.learn.windows import Selection
 from freshet.stream.config import LearnSettings
 from tests.online.learn.learning import (
     CONTEXT,
@@ -37,8 +31,8 @@ TUNING = LearnSettings(steps=60, batch_size=32, learning_rate=2e-3)
 
 
 def pool_at(past: PastInMemory, hours: range, end: int) -> Pool:
-    draws = [Draw(START_MS + hour * HOUR_MS, ALL) for hour in hours]
-    pool = build_pool(past, draws, steps=STEPS, label_end_ms=START_MS + end * HOUR_MS)
+    selections = [Selection(START_MS + hour * HOUR_MS, ALL) for hour in hours]
+    pool = build_pool(past, selections, label_end_ms=START_MS + end * HOUR_MS)
     assert pool is not None
     return pool
 
@@ -67,9 +61,12 @@ def test_a_challenger_learns_a_new_day_and_keeps_most_of_the_old_one() -> None:
     before = copy.deepcopy(champion.state_dict())
     challenger = make_challenger(
         champion,
-        recent=pool_at(past, range(310, 350, 3), end=350),
-        replay=pool_at(past, range(80, 270, 9), end=300),
-        validation=pool_at(past, range(350, 360, 3), end=360),
+        Pools(
+            recent=pool_at(past, range(310, 350, 3), end=350),
+            replay=pool_at(past, range(80, 270, 9), end=300),
+            validation=pool_at(past, range(350, 360, 3), end=360),
+            anchors=None,
+        ),
         settings=TUNING,
     )
     held_out = pool_at(past, range(360, 390, 4), end=400)
@@ -83,15 +80,14 @@ def test_a_challenger_learns_a_new_day_and_keeps_most_of_the_old_one() -> None:
 
 def test_the_same_windows_and_seed_give_the_same_challenger() -> None:
     past = PastInMemory(200)
-    pools = {
-        "recent": pool_at(past, range(100, 130, 5), 140),
-        "replay": None,
-        "validation": pool_at(past, range(140, 150, 5), 150),
-    }
-    once, again = (
-        make_challenger(small_network(), settings=TUNING.model_copy(update={"steps": 3}), **pools)  # type: ignore[arg-type]
-        for _ in range(2)
+    pools = Pools(
+        recent=pool_at(past, range(100, 130, 5), 140),
+        replay=None,
+        validation=pool_at(past, range(140, 150, 5), 150),
+        anchors=None,
     )
+    short = TUNING.model_copy(update={"steps": 3})
+    once, again = (make_challenger(small_network(), pools, settings=short) for _ in range(2))
     assert once.train_losses == again.train_losses
     for one, other in zip(once.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -123,9 +119,7 @@ def test_training_stops_when_it_is_asked_to() -> None:
     with pytest.raises(Enough):
         make_challenger(
             small_network(),
-            recent=pool,
-            replay=None,
-            validation=pool,
+            Pools(recent=pool, replay=None, validation=pool, anchors=None),
             settings=TUNING,
             stopped=stopped,
         )

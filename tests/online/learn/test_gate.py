@@ -93,17 +93,24 @@ def test_the_t_quantile_is_right_to_two_digits(freedom: int, confidence: float) 
 def test_the_gain_does_not_depend_on_the_unit_of_the_losses(seed: int, unit: float) -> None:
     rng = np.random.default_rng(seed)
     champion, challenger = rng.gamma(2.0, 1.0, (2, 8, 12))
-    one = relative_gain(champion, challenger, HOUR_MS, 0.95)
-    other = relative_gain(champion * unit, challenger * unit, HOUR_MS, 0.95)
+    one = relative_gain(champion, challenger, resolution_ms=HOUR_MS, confidence=0.95)
+    other = relative_gain(
+        champion * unit, challenger * unit, resolution_ms=HOUR_MS, confidence=0.95
+    )
     assert other.gain == pytest.approx(one.gain, abs=1e-9)
     assert other.low == pytest.approx(one.low, abs=1e-9)
 
 
 def test_days_are_the_blocks_when_there_are_enough() -> None:
     assert (
-        relative_gain(np.ones((5, 150)), np.ones((5, 150)), HOUR_MS, 0.95).block_ms == 24 * HOUR_MS
+        relative_gain(
+            np.ones((5, 150)), np.ones((5, 150)), resolution_ms=HOUR_MS, confidence=0.95
+        ).block_ms
+        == 24 * HOUR_MS
     )
-    short = relative_gain(np.ones((5, 12)), np.ones((5, 12)), HOUR_MS, 0.95)
+    short = relative_gain(
+        np.ones((5, 12)), np.ones((5, 12)), resolution_ms=HOUR_MS, confidence=0.95
+    )
     assert (short.block_ms, short.num_blocks) == (2 * HOUR_MS, 6)
 
 
@@ -134,10 +141,10 @@ def better() -> Trial:
 
 
 def failed(case: Trial) -> list[str]:
-    return [line.name for line in verdict(case).lines if not line.ok]
+    return [condition.name for condition in verdict(case).conditions if not condition.ok]
 
 
-def test_a_better_model_passes_every_line() -> None:
+def test_a_better_model_meets_every_condition() -> None:
     assert failed(better()) == []
 
 
@@ -179,9 +186,9 @@ def test_too_few_buckets_are_not_enough() -> None:
     assert "blocks" in failed(trial(champion, champion * 0.5))
 
 
-def test_the_summary_is_plain_json_with_every_line() -> None:
+def test_the_report_is_plain_json_with_every_condition() -> None:
     judged = verdict(trial(np.zeros((ITEMS, BUCKETS)), np.zeros((ITEMS, BUCKETS))))
-    flat = judged.summary()
+    flat = judged.report()
     assert flat["verdict"] == "reject"
     assert flat["gain_low"] == "-inf"
-    assert all(f"{line.name}.ok" in flat for line in judged.lines)
+    assert all(f"{condition.name}.ok" in flat for condition in judged.conditions)

@@ -1,6 +1,8 @@
-"""No label crosses the end of its part, and draws are what they say."""
+"""No label crosses the end of its part, and selections are what they say."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -12,13 +14,13 @@ from freshet.online.learn.windows import (
     MAX_GATE_WINDOWS,
     MAX_POOL_WINDOWS,
     MIN_RECENT_BUCKETS,
-    Draw,
+    Selection,
     Split,
-    anchor_draws,
-    holdout_draws,
     ready_ms,
-    recent_draws,
-    replay_draws,
+    select_anchors,
+    select_held_out,
+    select_recent,
+    select_replay,
     split_time,
     strata_of,
 )
@@ -42,8 +44,8 @@ splits = st.builds(
 )
 
 
-def windows(draws: list[Draw]) -> int:
-    return sum(len(draw.rows) for draw in draws)
+def windows(selections: list[Selection]) -> int:
+    return sum(len(selection.rows) for selection in selections)
 
 
 @given(splits)
@@ -66,30 +68,37 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
     split: Split, num_items: int, seed: int
 ) -> None:
     rng, steps = np.random.default_rng(seed), 24
-    levels = rng.lognormal(0, 2, num_items)
-    recent = recent_draws(rng, split, num_items)
-    older = replay_draws(rng, split, levels, steps)
-    spared = anchor_draws(rng, split, levels, steps, older)
-    held = holdout_draws(rng, split.holdout_start_ms, split.final_ms, HOUR, num_items)
+    older_windows: Any = {"mean_units_I": rng.lognormal(0, 2, num_items), "steps": steps}
+    recent = select_recent(rng, split, num_items=num_items)
+    older = select_replay(rng, split, **older_windows)
+    spared = select_anchors(rng, split, **older_windows, taken=older)
+    holdout = range(split.holdout_start_ms, split.final_ms, HOUR)
+    held = select_held_out(rng, holdout, num_items=num_items)
     assert recent and held
-    assert all(split.recent_start_ms <= draw.cutoff_ms < split.train_end_ms for draw in recent)
     assert all(
-        split.replay_start_ms <= draw.cutoff_ms < split.recent_start_ms for draw in older + spared
+        split.recent_start_ms <= selection.cutoff_ms < split.train_end_ms for selection in recent
     )
     assert all(
-        draw.cutoff_ms + steps * HOUR < split.recent_start_ms + HOUR for draw in older + spared
+        split.replay_start_ms <= selection.cutoff_ms < split.recent_start_ms
+        for selection in older + spared
+    )
+    assert all(
+        selection.cutoff_ms + steps * HOUR < split.recent_start_ms + HOUR
+        for selection in older + spared
     )
     assert held[0].cutoff_ms == split.holdout_start_ms
-    assert all(draw.cutoff_ms < split.final_ms for draw in held)
-    assert not {draw.cutoff_ms for draw in older} & {draw.cutoff_ms for draw in spared}
+    assert all(selection.cutoff_ms < split.final_ms for selection in held)
+    assert not {selection.cutoff_ms for selection in older} & {
+        selection.cutoff_ms for selection in spared
+    }
     assert len(spared) <= ANCHOR_CUTOFFS
     assert max(windows(recent), windows(older)) <= MAX_POOL_WINDOWS
     assert windows(spared) <= MAX_ANCHOR_WINDOWS
     assert windows(held) <= MAX_GATE_WINDOWS
-    for draw in [*recent, *older, *spared, *held]:
-        assert len(np.unique(draw.rows)) == len(draw.rows)
-        assert draw.rows.min() >= 0
-        assert draw.rows.max() < num_items
+    for selection in [*recent, *older, *spared, *held]:
+        assert len(np.unique(selection.rows)) == len(selection.rows)
+        assert selection.rows.min() >= 0
+        assert selection.rows.max() < num_items
 
 
 def test_half_of_the_recent_windows_are_of_the_items_that_drift() -> None:
@@ -102,9 +111,10 @@ def test_half_of_the_recent_windows_are_of_the_items_that_drift() -> None:
         holdout_buckets=12,
     )
     affected = np.arange(100, 160)
-    draws = recent_draws(np.random.default_rng(0), split, 1_000, affected)
+    selections = select_recent(np.random.default_rng(0), split, num_items=1_000, affected=affected)
     assert (
-        sum(row in affected for draw in draws for row in draw.rows.tolist()) == windows(draws) / 2
+        sum(row in affected for selection in selections for row in selection.rows.tolist())
+        == windows(selections) / 2
     )
 
 
@@ -141,9 +151,12 @@ def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
     )
     levels = np.array([0.0] * 10 + [100.0] * 990)
     rng = np.random.default_rng(0)
-    draws = replay_draws(rng, split, levels, 24)
+    selections = select_replay(rng, split, mean_units_I=levels, steps=24)
     lowest = set(strata_of(levels)[0].tolist())
-    assert sum(row in lowest for draw in draws for row in draw.rows.tolist()) == windows(draws) / 4
+    assert (
+        sum(row in lowest for selection in selections for row in selection.rows.tolist())
+        == windows(selections) / 4
+    )
 
 
 def test_the_same_seed_draws_the_same_windows() -> None:
@@ -155,7 +168,9 @@ def test_the_same_seed_draws_the_same_windows() -> None:
         recent_buckets=48,
         holdout_buckets=12,
     )
-    once, again = (recent_draws(np.random.default_rng(3), split, 5_000) for _ in range(2))
+    once, again = (
+        select_recent(np.random.default_rng(3), split, num_items=5_000) for _ in range(2)
+    )
     assert all(
         (a.rows == b.rows).all() and a.cutoff_ms == b.cutoff_ms
         for a, b in zip(once, again, strict=True)

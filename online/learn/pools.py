@@ -1,0 +1,213 @@
+"""Selected windows as tensors, contexts with labels: what networks learn and are judged on.
+
+Dimensions: N windows, H steps, I items, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from freshet.model.batch import Batch
+from freshet.online.learn.windows import (
+    MAX_VALIDATION_WINDOWS,
+    MIN_RECENT_BUCKETS,
+    Selection,
+    Split,
+    ready_ms,
+    select_anchors,
+    select_held_out,
+    select_recent,
+    select_replay,
+    split_time,
+)
+from freshet.stream.config import LearnSettings
+from freshet.stream.errors import InvalidInputError
+
+MIN_CONTEXT_BUCKETS = 24
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class History(Protocol):
+    """What the window store holds of the past, as training needs it."""
+
+    resolution_ms: int
+    steps: int
+
+    def refresh(self) -> None:
+        """Take in what is new."""
+
+    def batch(self, rows: Ints, cutoff_ms: int) -> Batch:
+        """Contexts that end at the cutoff, and what was known then of the steps after it."""
+
+    def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
+        """Units of the steps that end at `end_ms`, [rows, steps].
+
+        NaN where not observed or out of stock.
+        """
+
+    def final_ms(self) -> int | None:
+        """Buckets that end at or before it are final."""
+
+    def first_ms(self) -> int | None:
+        """Start of the oldest bucket that was observed and is held."""
+
+    def segments(self) -> list[str]:
+        """The segment of each row."""
+
+    def mean_units(self) -> Floats:
+        """Mean units of each row."""
+
+    def offsets(self) -> dict[str, int]:
+        """What of the log has been folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Windows with their labels.
+
+    Attributes:
+        batch: N contexts.
+        actual_NH: Labels, NaN where not observed or past the end that was set.
+        rows_N: Row of each window.
+        cutoffs_N: Cutoff of each window.
+    """
+
+    batch: Batch
+    actual_NH: Tensor
+    rows_N: Ints
+    cutoffs_N: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Windows of one training; replay and anchors are None where the past is too short for them."""
+
+    recent: Pool
+    replay: Pool | None
+    validation: Pool
+    anchors: Pool | None
+
+    @property
+    def num_training_windows(self) -> int:
+        """Windows that a step may learn from."""
+        return len(self.recent) + len(self.replay or ())
+
+
+def split_history(history: History, settings: LearnSettings, onset_ms: int | None) -> Split:
+    """Divide the final windows.
+
+    Raises:
+        InvalidInputError: There are too few of them.
+    """
+    final_ms, first_ms = history.final_ms(), history.first_ms()
+    width_ms, holdout_buckets = history.resolution_ms, settings.holdout_buckets
+    if final_ms is None or first_ms is None or not history.segments():
+        raise InvalidInputError("there are no final windows to learn from")
+    if final_ms < ready_ms(first_ms, resolution_ms=width_ms, holdout_buckets=holdout_buckets):
+        found = (final_ms - first_ms) // width_ms
+        needed = ready_ms(0, resolution_ms=1, holdout_buckets=holdout_buckets)
+        raise InvalidInputError(
+            f"{found} buckets are final; training, validation and hold-out need {needed}"
+        )
+    return split_time(
+        final_ms,
+        # The oldest windows have no context worth the name.
+        first_ms=first_ms + MIN_CONTEXT_BUCKETS * width_ms,
+        onset_ms=onset_ms,
+        resolution_ms=width_ms,
+        recent_buckets=max(MIN_RECENT_BUCKETS, settings.recent_buckets),
+        holdout_buckets=holdout_buckets,
+    )
+
+
+def build_pools(history: History, split: Split, affected: Collection[str], seed: int) -> Pools:
+    """Select and build the windows of one training; the same past and seed give the same windows.
+
+    Args:
+        history: The past.
+        split: Which part of it is for what.
+        affected: Segments that a drift named; their items make half of the recent windows.
+        seed: Of the one generator that all choices share, in the order in which they stand here.
+    """
+    rng, steps, mean_units_I = np.random.default_rng(seed), history.steps, history.mean_units()
+    num_items = len(mean_units_I)
+    named = np.flatnonzero([segment in affected for segment in history.segments()])
+    recent = select_recent(rng, split, num_items=num_items, affected=named)
+    replay = select_replay(rng, split, mean_units_I=mean_units_I, steps=steps)
+    anchors = select_anchors(rng, split, mean_units_I=mean_units_I, steps=steps, taken=replay)
+    validation = select_held_out(
+        rng,
+        range(split.train_end_ms, split.holdout_start_ms, split.resolution_ms),
+        num_items=num_items,
+        maximum=MAX_VALIDATION_WINDOWS,
+    )
+    # A label that crossed the end of its part would be learnt here and judged there.
+    return Pools(
+        recent=_built(history, recent, split.train_end_ms),
+        replay=build_pool(history, replay, label_end_ms=split.recent_start_ms),
+        validation=_built(history, validation, split.holdout_start_ms),
+        anchors=build_pool(history, anchors, label_end_ms=split.recent_start_ms),
+    )
+
+
+def build_pool(
+    history: History, selections: Sequence[Selection], *, label_end_ms: int
+) -> Pool | None:
+    """The windows selected, or None where there are none; labels from `label_end_ms` on are NaN."""
+    if not selections:
+        return None
+    batches, actuals, cutoffs = [], [], []
+    for selection in selections:
+        rows, cutoff_ms = selection.rows, selection.cutoff_ms
+        batches.append(history.batch(rows, cutoff_ms).to("cpu"))
+        actuals.append(_labels(history, selection, label_end_ms))
+        cutoffs.append(np.full(len(rows), cutoff_ms, np.int64))
+    return Pool(
+        batch=concatenated(batches),
+        actual_NH=torch.cat(actuals),
+        rows_N=np.concatenate([selection.rows for selection in selections]),
+        cutoffs_N=np.concatenate(cutoffs),
+    )
+
+
+def concatenated(batches: Sequence[Batch]) -> Batch:
+    """One batch of all rows, without groups: rows of different cutoffs are not related."""
+    return Batch(
+        torch.cat([batch.target_BT for batch in batches]),
+        torch.cat([batch.past_BTP for batch in batches]),
+        torch.cat([batch.known_BSK for batch in batches]),
+        torch.cat([batch.static_BF for batch in batches]),
+        torch.cat([batch.start_ms_B for batch in batches]),
+        batches[0].resolution_ms,
+    )
+
+
+def _built(history: History, selections: Sequence[Selection], label_end_ms: int) -> Pool:
+    pool = build_pool(history, selections, label_end_ms=label_end_ms)
+    assert pool is not None, "a split leaves room for at least one window in each part"
+    return pool
+
+
+def _labels(history: History, selection: Selection, label_end_ms: int) -> Tensor:
+    """Units of the steps after the cutoff that end by `label_end_ms`; NaN for later steps."""
+    room = max(0, (label_end_ms - selection.cutoff_ms) // history.resolution_ms)
+    known_steps = min(history.steps, room)
+    actual_NH = torch.full((len(selection.rows), history.steps), math.nan)
+    if known_steps:
+        end_ms = selection.cutoff_ms + known_steps * history.resolution_ms
+        known_NK = history.target(selection.rows, end_ms, known_steps)
+        actual_NH[:, :known_steps] = torch.from_numpy(known_NK)
+    return actual_NH
