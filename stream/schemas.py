@@ -15,6 +15,12 @@ ClickKind = Literal["view", "cart", "favourite", "checkout"]
 Time = int | str
 
 CHANNELS = ("units", "revenue", "orders", "returns", "views", "carts", "favourites", "checkouts")
+CHANNEL_OF_CLICK: dict[ClickKind, str] = {
+    "view": "views",
+    "cart": "carts",
+    "favourite": "favourites",
+    "checkout": "checkouts",
+}
 UNIT_SCALES = {"units": 1_000, "revenue": 10_000, "orders": 1, "returns": 1_000}
 WIRE_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 

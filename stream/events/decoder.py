@@ -31,8 +31,7 @@ from freshet.stream.events.columns import Decoded, Float64, Int64, concatenate, 
 from freshet.stream.events.fieldmap import click_shape, order_shapes
 from freshet.stream.events.limits import MAX_KEY_BYTES, ByteLimits, Refusal
 from freshet.stream.events.rfc3339 import NOT_PLAIN, plain_times_ms
-from freshet.stream.fold.additions import CLICK_CHANNELS
-from freshet.stream.schemas import item_id_of
+from freshet.stream.schemas import CHANNEL_OF_CLICK, CHANNELS, item_id_of
 
 __all__ = ["Decoded", "EventDecoder", "EventKind"]
 
@@ -50,6 +49,9 @@ Fields = Sequence[Sequence[Any]]
 
 _UNFIT: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _UNNAMED: Final = -1
+_CHANNEL_NUMBER: Final = {
+    kind: CHANNELS.index(channel) for kind, channel in CHANNEL_OF_CLICK.items()
+}
 
 
 class _Refused:
@@ -316,7 +318,7 @@ def _whole_times_ms(times: Sequence[int], unit: TimeUnit) -> Int64:
 
 
 def _channels(kinds: Sequence[Any], index: Index, refused: _Refused) -> Int64:
-    channel = np.fromiter(map(CLICK_CHANNELS.get, kinds, repeat(0)), np.int64, len(kinds))
+    channel = np.fromiter(map(_CHANNEL_NUMBER.get, kinds, repeat(0)), np.int64, len(kinds))
     for n in np.flatnonzero(channel == 0).tolist():
         refused.add(int(index[n]), "MissingField", "the field 'kind' is missing")
     return channel

@@ -22,15 +22,6 @@ from freshet.stream.store.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 UNITS, REVENUE, ORDERS, RETURNS = (
     CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns")
 )
-CLICK_CHANNELS: Final = {
-    kind: CHANNELS.index(name)
-    for kind, name in (
-        ("view", "views"),
-        ("cart", "carts"),
-        ("favourite", "favourites"),
-        ("checkout", "checkouts"),
-    )
-}
 MAX_CACHED_CELLS: Final = 4_000_000
 _ITEM_BITS, _CELL_BITS = CHUNK_ITEMS.bit_length() - 1, CELLS.bit_length() - 1
 assert (1 << _ITEM_BITS, 1 << _CELL_BITS) == (CHUNK_ITEMS, CELLS)
