@@ -1,10 +1,9 @@
-"""The command line as others rely on it: fast help, one clear line for a known error, no
-traceback.
-"""
+"""The command line as others rely on it: fast help, a known error as one clear line."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -53,12 +52,19 @@ def test_help_answers_without_importing_heavy_libraries() -> None:
 
 
 def test_help_takes_little_more_work_than_the_help_of_an_empty_program() -> None:
-    """300 ms on an idle core; a bound in seconds says more of a busy core's neighbours than of the
-    code.
+    """300 ms on an idle core, of which the library of commands and its pictures take most.
+
+    A bound in seconds would say more of a busy core's neighbours than of the code, and one quiet
+    moment of eight is enough to show that the code does no more.
     """
     empty = ["-c", "import typer; typer.run(lambda: None)", "--help"]
-    pairs = [(cpu_s(["-m", "freshet", "--help"]), cpu_s(empty)) for _ in range(8)]
-    assert min(help_s for help_s, _ in pairs) < 1.6 * min(empty_s for _, empty_s in pairs), pairs
+    best_help_s, best_empty_s = math.inf, math.inf
+    for _ in range(8):
+        best_help_s = min(best_help_s, cpu_s(["-m", "freshet", "--help"]))
+        best_empty_s = min(best_empty_s, cpu_s(empty))
+        if best_help_s < 1.6 * best_empty_s:
+            return
+    pytest.fail(f"help takes {best_help_s:.2f} s, that of an empty program {best_empty_s:.2f} s")
 
 
 def cpu_s(arguments: list[str]) -> float:
