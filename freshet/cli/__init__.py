@@ -1,3 +1,1 @@
-"""The command line: one function a command, and everything a command needs imported when it
-runs.
-"""
+"""The command line: words in, exit statuses out; what a command needs is imported when it runs."""

@@ -39,12 +39,10 @@ def dlq_list(
     """Show dead letters: where each came from and what is wrong with it."""
     from freshet.stream.ops.dead_letters import list_letters
 
-    letters = list_letters(settings_of(config), _wanted(topic, error, from_, to, late), most=max)
-    put(
-        [letter.as_dict() for letter in letters],
-        json,
-        "\n".join(letter.as_text() for letter in letters),
-    )
+    wanted = _wanted(topic, error, from_, to, late)
+    letters = list_letters(settings_of(config), wanted, most=max)
+    text = "\n".join(letter.as_text() for letter in letters)
+    put([letter.as_dict() for letter in letters], json, text)
 
 
 @dlq.command("redrive")
@@ -63,9 +61,8 @@ def dlq_redrive(
     """Send dead letters to the partitions they came from again; windows count each at most once."""
     from freshet.stream.ops.dead_letters import redrive
 
-    done = redrive(
-        settings_of(config), _wanted(topic, error, from_, to, late), most=max, from_start=from_start
-    )
+    wanted = _wanted(topic, error, from_, to, late)
+    done = redrive(settings_of(config), wanted, most=max, from_start=from_start)
     typer.echo(f"{done} sent again")
 
 

@@ -25,20 +25,14 @@ def version() -> None:
     typer.echo(__version__)
 
 
-app.command()(processes.demo)
-app.command()(processes.ingest)
-app.command()(processes.worker)
-app.command()(processes.control)
-app.command()(processes.learn)
-app.command()(processes.dashboard)
-app.command()(processes.simulate)
-app.command()(processes.replay)
-app.command()(tables.backtest)
-app.command()(explain.explain)
-app.command()(training.train)
-app.command()(training.pretrain)
-app.command()(operations.verify)
-app.command()(operations.doctor)
+COMMANDS = (
+    *(processes.demo, processes.ingest, processes.worker, processes.control, processes.learn),
+    *(processes.dashboard, processes.simulate, processes.replay),
+    *(tables.backtest, explain.explain, training.train, training.pretrain),
+    *(operations.verify, operations.doctor),
+)
+for command in COMMANDS:
+    app.command()(command)
 app.add_typer(operations.topics, name="topics")
 app.add_typer(operations.windows, name="windows")
 app.add_typer(operations.forecasts, name="forecasts")

@@ -1,6 +1,4 @@
-"""Commands that look at what runs and say what they see: topics, windows, forecasts, settings,
-doctor, verify.
-"""
+"""Commands that look at what runs: topics, windows, forecasts, settings, doctor, verify."""
 
 from __future__ import annotations
 
@@ -73,9 +71,7 @@ def topics_create(config: Config = None, json: Json = False) -> None:
 
 
 def verify(config: Config = None, json: Json = False, summary: Summary = None) -> None:
-    """Recount the log independently and compare with the windows; exit status 1 when anything
-    differs.
-    """
+    """Recount the log on its own and compare the windows; exit status 1 when anything differs."""
     from freshet.stream.verify.verify import verify as run
 
     report = run(settings_of(config))
@@ -97,9 +93,7 @@ def forecasts_tail(
 
 
 def doctor(config: Config = None, json: Json = False) -> None:
-    """Check broker, topics, Redis, weights and device; exit status 1 when something must be
-    mended.
-    """
+    """Check broker, topics, Redis, weights, device; exit status 1 when something must be mended."""
     from freshet.online.doctor import examine
 
     report = examine(settings_of(config))
@@ -116,4 +110,5 @@ def config_show(config: Config = None, json: Json = False) -> None:
     rows = shown(loaded.settings, loaded.sources)
     width = max(len(name) for name, _, _ in rows)
     text = "\n".join(f"{name:<{width}}  {value}  ({source})" for name, value, source in rows)
-    put([{"name": n, "value": v, "source": s} for n, v, s in rows], json, text)
+    told = [{"name": name, "value": value, "source": source} for name, value, source in rows]
+    put(told, json, text)

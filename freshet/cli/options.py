@@ -1,16 +1,18 @@
-"""Options that several commands share, and what they do: read the settings, parse a map, print a
-result.
-"""
+"""What several commands share: their options, and how settings, tables and results come of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from freshet.model.tables.table import TableSettings
     from freshet.stream.config import Settings
+
+# Of all ------------------------------------------------------------------------------------------
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="TOML file; default freshet.toml if it is there.")
@@ -19,10 +21,25 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Summary = Annotated[
     Path | None, typer.Option("--summary", help="Also write the result as JSON to this file.")
 ]
+
+# Of processes and sources ------------------------------------------------------------------------
+
+HttpPort = Annotated[int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")]
 Seconds = Annotated[
     int | None, typer.Option(min=1, help="Stop after so many seconds of live time; default: never.")
 ]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same shop and events.")]
+Items = Annotated[int | None, typer.Option(min=1, help="Series in the simulated shop.")]
+Scenario = Annotated[str, typer.Option(help="calm, flash_sale or drift.")]
+HistoryDays = Annotated[int, typer.Option(min=0, help="Days sent at once before live begins.")]
+Plan = Annotated[Path | None, typer.Option(help="Write progress and plan to this JSON file.")]
 Preset = Annotated[str | None, typer.Option(help="online_retail, taobao, olist or dunnhumby.")]
+Map = Annotated[
+    list[str] | None, typer.Option("--map", help="field=column, repeated or joined by commas.")
+]
+
+# Of dead letters ---------------------------------------------------------------------------------
+
 SourceTopic = Annotated[
     str | None, typer.Option("--topic", help="Only letters from this source topic.")
 ]
@@ -36,8 +53,41 @@ LetterTo = Annotated[
 Late = Annotated[
     bool, typer.Option("--late", help="Records that came too late instead of dead letters.")
 ]
-Map = Annotated[
-    list[str] | None, typer.Option("--map", help="field=column, repeated or joined by commas.")
+
+# Of tables ---------------------------------------------------------------------------------------
+
+Data = Annotated[Path, typer.Option(help="A long table: parquet or CSV, one row an item and time.")]
+ItemId = Annotated[str, typer.Option(help="Column with the name of a series.")]
+Time = Annotated[str, typer.Option(help="Column with the time; UTC unless it names a zone.")]
+Target = Annotated[
+    str,
+    typer.Option(
+        help="Column with what is forecast; at least 0, empty where unknown or in rows that lie "
+        "ahead."
+    ),
+]
+Frequency = Annotated[str, typer.Option(help="A pandas alias: h, D, W-SUN, MS, 15min, ...")]
+PredictionLength = Annotated[int, typer.Option(min=1, help="Steps to forecast.")]
+Known = Annotated[
+    list[str] | None,
+    typer.Option(metavar="A,B", help="Columns known in advance, such as promotions."),
+]
+Past = Annotated[
+    list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")
+]
+Static = Annotated[
+    list[str] | None,
+    typer.Option(metavar="A,B", help="Columns that do not change within a series."),
+]
+Country = Annotated[
+    str | None, typer.Option(metavar="CODE", help="Whose public holidays count: DE, GB, US, ...")
+]
+Missing = Annotated[
+    Literal["keep", "zero"], typer.Option(help="A step without a value: unknown, or nothing sold.")
+]
+Aggregate = Annotated[
+    Literal["sum", "mean"] | None,
+    typer.Option(help="How several rows of one step are combined; default: refused."),
 ]
 
 
@@ -49,6 +99,31 @@ def settings_of(path: Path | None) -> Settings:
     settings = load(path).settings
     configure_logging(settings.telemetry)
     return settings
+
+
+def table_of(options: Mapping[str, Any]) -> TableSettings:
+    """How a command's table is to be read, from all of its options (`typer.Context.params`)."""
+    from freshet.model.tables.table import Columns, TableSettings
+
+    known, past, static = (joined(options[role]) for role in ("known", "past", "static"))
+    return TableSettings(
+        Columns(options["item_id"], options["time"], options["target"], known, past, static),
+        options["frequency"],
+        options.get("season_length"),
+        options["missing"],
+        options["aggregate"],
+        options["country"],
+    )
+
+
+def joined(parts: list[str] | None) -> tuple[str, ...]:
+    """Names from options that were repeated, joined by commas, or both; each once.
+
+    >>> joined(["promo, price", "promo", "event"])
+    ('promo', 'price', 'event')
+    """
+    names = [name.strip() for part in parts or [] for name in part.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def columns_of(pairs: list[str] | None) -> dict[str, str]:

@@ -1,6 +1,4 @@
-"""Commands that run until they are told to stop: the demo, the five processes, and the two sources
-of events.
-"""
+"""Commands that run until told to stop: the demo, the five processes, the two sources of events."""
 
 from __future__ import annotations
 
@@ -11,9 +9,15 @@ import typer
 
 from freshet.cli.options import (
     Config,
+    HistoryDays,
+    HttpPort,
+    Items,
     Map,
+    Plan,
     Preset,
+    Scenario,
     Seconds,
+    Seed,
     Summary,
     columns_of,
     settings_of,
@@ -26,12 +30,12 @@ def demo(
     seconds: Seconds = None,
     headless: Annotated[bool, typer.Option(help="No web page; faster clock.")] = False,
     summary: Summary = None,
-    items: Annotated[int | None, typer.Option(min=1, help="Series in the simulated shop.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 1,
+    items: Items = None,
+    seed: Seed = 1,
     speed: Annotated[
         float | None, typer.Option(min=0.001, help="Simulated seconds per second.")
     ] = None,
-    scenario: Annotated[str, typer.Option(help="calm, flash_sale or drift.")] = "drift",
+    scenario: Scenario = "drift",
     replay: Annotated[
         Path | None, typer.Option(help="A real file instead of the simulated shop.")
     ] = None,
@@ -81,9 +85,7 @@ def ingest(
             min=1, help="The generation to build; readers switch to it when it has caught up."
         ),
     ] = None,
-    http_port: Annotated[
-        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
-    ] = None,
+    http_port: HttpPort = None,
 ) -> None:
     """Fold orders and clicks into windows in Redis, exactly once."""
     from freshet.stream.ingest.process import run
@@ -97,9 +99,7 @@ def ingest(
 
 def worker(
     config: Config = None,
-    http_port: Annotated[
-        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
-    ] = None,
+    http_port: HttpPort = None,
 ) -> None:
     """Forecast every item at each new cutoff, score what became final, watch for drift."""
     from freshet.online.worker.process import run
@@ -109,9 +109,7 @@ def worker(
 
 def control(
     config: Config = None,
-    http_port: Annotated[
-        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
-    ] = None,
+    http_port: HttpPort = None,
 ) -> None:
     """Turn drift into alerts and retrain requests."""
     from freshet.online.control.process import run
@@ -121,9 +119,7 @@ def control(
 
 def learn(
     config: Config = None,
-    http_port: Annotated[
-        int | None, typer.Option(min=0, help="Port of /livez, /readyz, /metrics.")
-    ] = None,
+    http_port: HttpPort = None,
 ) -> None:
     """Fine-tune on request, pass or fail the gate, publish new weights."""
     from freshet.online.learn.process import run
@@ -145,20 +141,16 @@ def dashboard(
 
 def simulate(
     config: Config = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 1,
-    items: Annotated[int | None, typer.Option(min=1, help="Series in the shop.")] = None,
-    scenario: Annotated[str, typer.Option(help="calm, flash_sale or drift.")] = "drift",
+    seed: Seed = 1,
+    items: Items = None,
+    scenario: Scenario = "drift",
     speed: Annotated[float, typer.Option(min=0.001, help="Simulated seconds per second.")] = 900.0,
     seconds: Seconds = None,
-    history_days: Annotated[
-        int, typer.Option(min=0, help="Days sent at once before live begins.")
-    ] = 28,
+    history_days: HistoryDays = 28,
     drift_after_ms: Annotated[
         int | None, typer.Option(min=0, help="Simulated time until the planted drift.")
     ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="Write progress and plan to this JSON file.")
-    ] = None,
+    plan: Plan = None,
 ) -> None:
     """Send a simulated shop's events to the event topics."""
     from freshet.stream.source.process import simulate as run
@@ -185,12 +177,8 @@ def replay(
         float, typer.Option(min=0.001, help="Times as fast as it happened.")
     ] = 3_600.0,
     seconds: Seconds = None,
-    history_days: Annotated[
-        int, typer.Option(min=0, help="Days sent at once before live begins.")
-    ] = 0,
-    plan: Annotated[
-        Path | None, typer.Option(help="Write progress and plan to this JSON file.")
-    ] = None,
+    history_days: HistoryDays = 0,
+    plan: Plan = None,
 ) -> None:
     """Send a real file's events to the event topics."""
     from freshet.stream.source.process import replay as run

@@ -8,31 +8,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.options import group
+from freshet.cli.options import (
+    Aggregate,
+    Country,
+    Data,
+    Frequency,
+    ItemId,
+    Known,
+    Missing,
+    Past,
+    PredictionLength,
+    Static,
+    Target,
+    Time,
+    group,
+    joined,
+    table_of,
+)
 
 data = group("Data sets as tidy tables.")
-
-Known = Annotated[
-    list[str] | None,
-    typer.Option(metavar="A,B", help="Columns known in advance, such as promotions."),
-]
-Past = Annotated[
-    list[str] | None, typer.Option(metavar="A,B", help="Columns known up to the cutoff only.")
-]
-Static = Annotated[
-    list[str] | None,
-    typer.Option(metavar="A,B", help="Columns that do not change within a series."),
-]
-Country = Annotated[
-    str | None, typer.Option(metavar="CODE", help="Whose public holidays count: DE, GB, US, ...")
-]
-Missing = Annotated[
-    Literal["keep", "zero"], typer.Option(help="A step without a value: unknown, or nothing sold.")
-]
-Aggregate = Annotated[
-    Literal["sum", "mean"] | None,
-    typer.Option(help="How several rows of one step are combined; default: refused."),
-]
 
 
 @data.command("prepare")
@@ -60,25 +54,20 @@ def data_prepare(
 
 
 def _raw_folder() -> Path:
-    """Where raw files lie when nobody says: the environment's word, else the first folder that is
-    there.
-    """
+    """Where raw files lie when nobody says: FRESHET_DATA, else the first folder that is there."""
     named = os.environ.get("FRESHET_DATA")
     places = [Path(named)] if named else [Path("data"), Path("../shared/data")]
     return next((place for place in places if place.is_dir()), places[0])
 
 
 def backtest(
-    data: Annotated[
-        Path, typer.Option(help="A long table: parquet or CSV, one row an item and time.")
-    ],
-    item_id: Annotated[str, typer.Option(help="Column with the name of a series.")],
-    time: Annotated[str, typer.Option(help="Column with the time; UTC unless it names a zone.")],
-    target: Annotated[
-        str, typer.Option(help="Column with what is forecast; at least 0, empty where unknown.")
-    ],
-    frequency: Annotated[str, typer.Option(help="A pandas alias: h, D, W-SUN, MS, 15min, ...")],
-    prediction_length: Annotated[int, typer.Option(min=1, help="Steps to forecast.")],
+    context: typer.Context,
+    data: Data,
+    item_id: ItemId,
+    time: Time,
+    target: Target,
+    frequency: Frequency,
+    prediction_length: PredictionLength,
     windows: Annotated[
         int, typer.Option(min=1, help="Rolling cutoffs, counted back from the end of a series.")
     ] = 1,
@@ -132,27 +121,12 @@ def backtest(
     from freshet.model.backtest.compare import BacktestSettings, make, names
     from freshet.model.backtest.run import Outputs, run
     from freshet.model.tables.panel import Rolling
-    from freshet.model.tables.table import Columns, TableSettings, read_panel
+    from freshet.model.tables.table import read_panel
 
-    columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
-    panel = read_panel(
-        data, TableSettings(columns, frequency, season_length, missing, aggregate, country)
-    )
+    panel = read_panel(data, table_of(context.params))
+    rolling = Rolling(prediction_length, windows, window_step)
     chosen = joined([models]) if models else names()
-    settings = BacktestSettings(
-        Rolling(prediction_length, windows, window_step), chosen, fine_tune, jobs
-    )
-    beside = json.with_name(json.name + ".cache") if json else None
-    raise typer.Exit(
-        run(panel, settings, Outputs(str(data), cache or beside, json, forecasts, plot), make=make)
-    )
-
-
-def joined(parts: list[str] | None) -> tuple[str, ...]:
-    """Names from options that were repeated, joined by commas, or both; each once.
-
-    >>> joined(["promo, price", "promo", "event"])
-    ('promo', 'price', 'event')
-    """
-    names = [name.strip() for part in parts or [] for name in part.split(",")]
-    return tuple(dict.fromkeys(name for name in names if name))
+    settings = BacktestSettings(rolling, chosen, fine_tune, jobs)
+    beside_json = json.with_name(json.name + ".cache") if json else None
+    outputs = Outputs(str(data), cache or beside_json, json, forecasts, plot)
+    raise typer.Exit(run(panel, settings, outputs, make=make))

@@ -1,6 +1,4 @@
-"""The commands that make weights: `freshet train` on a table of yours, `freshet pretrain` on
-synthetic series.
-"""
+"""The commands that make weights: `freshet train` (your table), `freshet pretrain` (synthetic)."""
 
 from __future__ import annotations
 
@@ -9,25 +7,36 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.tables import Aggregate, Country, Known, Missing, Past, Static, joined
+from freshet.cli.options import (
+    Aggregate,
+    Country,
+    Data,
+    Frequency,
+    ItemId,
+    Json,
+    Known,
+    Missing,
+    Past,
+    PredictionLength,
+    Static,
+    Target,
+    Time,
+    put,
+    table_of,
+)
 
 # Low-rank additions start at zero and are few: they want larger steps than the weights themselves.
 LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
 
 
 def train(
-    data: Annotated[
-        Path, typer.Option(help="A long table: parquet or CSV, one row an item and time.")
-    ],
-    item_id: Annotated[str, typer.Option(help="Column with the name of a series.")],
-    time: Annotated[str, typer.Option(help="Column with the time; UTC unless it names a zone.")],
-    target: Annotated[
-        str, typer.Option(help="Column with what is forecast; at least 0, empty where unknown.")
-    ],
-    frequency: Annotated[str, typer.Option(help="A pandas alias: h, D, W-SUN, MS, 15min, ...")],
-    prediction_length: Annotated[
-        int, typer.Option(min=1, help="Steps to forecast; the newest are held out.")
-    ],
+    context: typer.Context,
+    data: Data,
+    item_id: ItemId,
+    time: Time,
+    target: Target,
+    frequency: Frequency,
+    prediction_length: PredictionLength,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the weights.")],
     known: Known = None,
     past: Past = None,
@@ -65,18 +74,15 @@ def train(
     base: Annotated[
         Path | None, typer.Option(help="Folder of weights to start from; default those that ship.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    json: Json = False,
 ) -> None:
-    """Fine-tune weights on your own table; take them with backtest --models freshet:FOLDER, explain
-    --weights.
-    """
-    import orjson
+    """Fine-tune weights on your own table, of which the newest steps are held out.
 
-    from freshet.model.tables.table import Columns, TableSettings
+    Take them with backtest --models freshet:FOLDER or explain --weights FOLDER.
+    """
     from freshet.model.training.table import train as run
     from freshet.model.training.train import FineTuneSettings
 
-    columns = Columns(item_id, time, target, joined(known), joined(past), joined(static))
     settings = FineTuneSettings(
         steps=steps,
         batch_size=batch_size,
@@ -89,13 +95,9 @@ def train(
         patience=patience,
         num_seeds=seeds,
     )
-    table = TableSettings(columns, frequency, None, missing, aggregate, country)
+    table = table_of(context.params)
     found = run(data, table, prediction_length, settings=settings, output=output, base=base)
-    typer.echo(
-        orjson.dumps(found.as_dict(), option=orjson.OPT_INDENT_2)
-        if json
-        else "\n".join(found.sentences())
-    )
+    put(found.as_dict(), json, "\n".join(found.sentences()))
 
 
 def pretrain(

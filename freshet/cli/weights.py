@@ -17,11 +17,8 @@ def model_list(config: Config = None, json: Json = False) -> None:
     from freshet.online.weights.versions import versions
 
     rows = versions(settings_of(config))
-    put(
-        rows,
-        json,
-        "\n".join(f"{row['version']}  {', '.join(row['aliases'])}".rstrip() for row in rows),
-    )
+    lines = [f"{row['version']}  {', '.join(row['aliases'])}".rstrip() for row in rows]
+    put(rows, json, "\n".join(lines))
 
 
 @model.command("show")
