@@ -21,7 +21,7 @@ from freshet.model.batch import Batch
 from freshet.model.explain.attention import looked_at
 from freshet.model.explain.gradients import integrated_gradients
 from freshet.model.explain.shapley import shapley
-from freshet.model.explain.whatif import Promotion, what_if
+from freshet.model.explain.whatif import PlannedPromotion, what_if
 from freshet.model.forecaster import BatchForecaster
 
 HORIZON = 24
@@ -43,7 +43,7 @@ def measure(forecaster: BatchForecaster, batch: Batch, row: int) -> dict[str, An
     apart, carried = shapley(forecaster, batch, row), integrated_gradients(forecaster, batch, row)
     missed = apart.full_L - apart.empty_L - sum(part.units_L for part in apart.contributions)
     size = max(float(apart.full_L[0]), 1.0)
-    promotion = Promotion(range(0, 6), 0.2)
+    promotion = PlannedPromotion(range(0, 6), 0.2)
     return {
         "groups": len(apart.contributions),
         "forecast": round(float(apart.full_L[0]), 2),

@@ -23,9 +23,9 @@ from bench.report import write_result
 from freshet.model.batch import Batch
 from freshet.model.forecaster import DTYPES, BatchForecaster
 from freshet.model.network import FreshetNetwork, ResidualMLP
-from freshet.model.synthetic.draw import Draw
 from freshet.model.synthetic.mixture import random_starts, to_batch
 from freshet.model.synthetic.retail import retail
+from freshet.model.synthetic.seeded import Seeded
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
 HOUR_MS = 3_600_000
@@ -88,9 +88,9 @@ def shop_batch(rows: int, forecaster: BatchForecaster) -> Batch:
     """Rows of hourly synthetic shops at the full context and horizon."""
     generator = torch.Generator().manual_seed(5)
     context, horizon = forecaster.context_length, forecaster.prediction_length_max
-    starts = random_starts(Draw(generator, rows), HOUR_MS)
-    series = retail(Draw(generator, rows), starts, context + horizon, HOUR_MS)
-    return to_batch(Draw(generator, rows), series, starts, HOUR_MS, context)[0]
+    starts = random_starts(Seeded(generator, rows), HOUR_MS)
+    series = retail(Seeded(generator, rows), starts, context + horizon, HOUR_MS)
+    return to_batch(Seeded(generator, rows), series, starts, HOUR_MS, context)[0]
 
 
 def num_covariates(batch: Batch) -> int:

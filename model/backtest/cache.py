@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from freshet.model.backtest.workers import Forecast, Job
+from freshet.model.backtest.workers import Job, WindowForecast
 
 
 class Cache:
@@ -26,7 +26,7 @@ class Cache:
         self._folder = folder
         self._shared = _shared_fingerprint(job)
 
-    def load(self, models: tuple[str, ...], num_windows: int) -> list[Forecast]:
+    def load(self, models: tuple[str, ...], num_windows: int) -> list[WindowForecast]:
         """Every finished forecast of these models; a file that cannot be read is made again."""
         found = []
         for model in models:
@@ -36,7 +36,7 @@ class Cache:
                     found.append(self._read(model, index))
         return found
 
-    def save(self, forecast: Forecast) -> None:
+    def save(self, forecast: WindowForecast) -> None:
         """Keep a forecast."""
         assert forecast.quantiles_NHQ is not None
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -47,10 +47,10 @@ class Cache:
             np.savez(file, quantiles=forecast.quantiles_NHQ, seconds=seconds)
         draft.replace(path)
 
-    def _read(self, model: str, index: int) -> Forecast:
+    def _read(self, model: str, index: int) -> WindowForecast:
         with np.load(self._path(model, index), allow_pickle=False) as kept:
             fit_s, predict_s = kept["seconds"].tolist()
-            return Forecast(model, index, kept["quantiles"], fit_s, predict_s)
+            return WindowForecast(model, index, kept["quantiles"], fit_s, predict_s)
 
     def _path(self, model: str, index: int) -> Path:
         digest = xxhash.xxh3_128(

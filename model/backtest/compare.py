@@ -15,7 +15,7 @@ from freshet.model import baselines
 from freshet.model.backtest.averaged import Averaged
 from freshet.model.backtest.cache import Cache
 from freshet.model.backtest.score import Scores, score
-from freshet.model.backtest.workers import FineTune, Forecast, Job, Make, forecasts, plan
+from freshet.model.backtest.workers import FineTune, Job, Make, WindowForecast, forecasts, plan
 from freshet.model.tables.panel import Panel, Rolling
 from freshet.stream.errors import InvalidInputError
 
@@ -47,7 +47,7 @@ class BacktestSettings:
 class WindowResult:
     """A forecast and its scores; no scores where the model failed."""
 
-    forecast: Forecast
+    forecast: WindowForecast
     scores: Scores | None
 
 
@@ -100,7 +100,7 @@ def backtest(
     *,
     make: Make,
     cache_in: Path | None = None,
-    on_done: Callable[[Forecast], None] = lambda forecast: None,
+    on_done: Callable[[WindowForecast], None] = lambda forecast: None,
 ) -> Results:
     """Every model's forecasts of every window with their scores.
 
@@ -126,7 +126,7 @@ def backtest(
 
 
 def _scored(
-    panel: Panel, settings: BacktestSettings, found: list[Forecast]
+    panel: Panel, settings: BacktestSettings, found: list[WindowForecast]
 ) -> dict[str, list[WindowResult]]:
     """All forecasts with their scores: a window at a time, since its arrays are the largest thing
     here.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from freshet.model.backtest.compare import BacktestSettings, Results, backtest
 from freshet.model.backtest.report import rows, table, write_forecasts, write_json
-from freshet.model.backtest.workers import Forecast, Make
+from freshet.model.backtest.workers import Make, WindowForecast
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _say_dropped(panel: Panel, settings: BacktestSettings) -> None:
 
 
 @contextmanager
-def _progress(settings: BacktestSettings) -> Iterator[Callable[[Forecast], None]]:
+def _progress(settings: BacktestSettings) -> Iterator[Callable[[WindowForecast], None]]:
     """A bar on stderr, or a line a forecast where that is no terminal; failures are told as they
     come.
     """
@@ -97,7 +97,7 @@ def _progress(settings: BacktestSettings) -> Iterator[Callable[[Forecast], None]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("forecasts", total=len(settings.models) * settings.rolling.num_windows)
 
-        def done(forecast: Forecast) -> None:
+        def done(forecast: WindowForecast) -> None:
             bar.update(task, advance=1, description=escape(forecast.model))
             name = f"{forecast.model} window {forecast.index + 1} of {settings.rolling.num_windows}"
             if forecast.error:

@@ -26,7 +26,7 @@ Make = Callable[[str, FineTune], Model]
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class WindowForecast:
     """What one model gave for one window, [N, H, Q], or why it gave nothing."""
 
     model: str
@@ -87,7 +87,7 @@ def _learns(job: Job, name: str) -> bool:
         return False
 
 
-def forecasts(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
+def forecasts(job: Job, tasks: list[Task], jobs: int) -> Iterator[WindowForecast]:
     """The answers to all tasks, as they come."""
     if jobs == 1 or len(tasks) == 1:
         for task in tasks:
@@ -96,7 +96,7 @@ def forecasts(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
         yield from _in_processes(job, tasks, min(jobs, len(tasks)))
 
 
-def _in_processes(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
+def _in_processes(job: Job, tasks: list[Task], jobs: int) -> Iterator[WindowForecast]:
     with _threads_shared_by(jobs):
         # Forked processes would hang in the thread pools that torch and lightgbm had begun.
         pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (job,))
@@ -108,7 +108,7 @@ def _in_processes(job: Job, tasks: list[Task], jobs: int) -> Iterator[Forecast]:
                 except BrokenExecutor:
                     error = "its process died, perhaps for lack of memory; try fewer --jobs"
                     yield from (
-                        Forecast(pending[future].model, index, None, error=error)
+                        WindowForecast(pending[future].model, index, None, error=error)
                         for index in pending[future].indices
                     )
         finally:
@@ -139,12 +139,12 @@ def _begin(job: Job) -> None:
     _job = job
 
 
-def _in_worker(task: Task) -> list[Forecast]:
+def _in_worker(task: Task) -> list[WindowForecast]:
     assert _job is not None, "the pool's initializer runs before any task"
     return list(_answers(_job, task))
 
 
-def _answers(job: Job, task: Task) -> Iterator[Forecast]:
+def _answers(job: Job, task: Task) -> Iterator[WindowForecast]:
     """The forecasts of a task; an error ends it for one window, or for all when there is no model
     to ask.
     """
@@ -160,7 +160,9 @@ def _answers(job: Job, task: Task) -> Iterator[Forecast]:
             window = job.rolling.window(job.panel, index)
             started = time.perf_counter()
             quantiles_NHQ = _checked(model.predict(window, job.levels), window, job.levels)
-            yield Forecast(task.model, index, quantiles_NHQ, fit_s, time.perf_counter() - started)
+            yield WindowForecast(
+                task.model, index, quantiles_NHQ, fit_s, time.perf_counter() - started
+            )
             fit_s = 0.0
         except Exception as error:
             yield _failure(task.model, index, error)
@@ -173,9 +175,9 @@ def _fitted(job: Job, task: Task) -> Model:
     return model
 
 
-def _failure(model: str, index: int, error: Exception) -> Forecast:
+def _failure(model: str, index: int, error: Exception) -> WindowForecast:
     lines = str(error).strip().splitlines() or ["no message"]
-    return Forecast(
+    return WindowForecast(
         model,
         index,
         None,

@@ -110,7 +110,7 @@ class Errors:
         )
 
 
-class Learner:
+class FeatureLearner:
     """A baseline that learns from features of steps ahead, one model for all series.
 
     Args:

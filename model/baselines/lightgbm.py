@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.baselines.learner import Answer, Learner, Lessons
+from freshet.model.baselines.learner import Answer, FeatureLearner, Lessons
 from freshet.model.tables.panel import Floats
 
 TREES = 120
@@ -32,9 +32,9 @@ VARIANTS = ({"objective": "l2"}, {"objective": "l2", "extra_trees": True}, {"obj
 OUTLIERS = (0.001, 0.999)
 
 
-def make(name: str) -> Learner:
+def make(name: str) -> FeatureLearner:
     """The only one."""
-    return Learner(name, train)
+    return FeatureLearner(name, train)
 
 
 def train(lessons: Lessons, fold: int) -> Answer:

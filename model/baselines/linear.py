@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.baselines.learner import Answer, Learner, Lessons
+from freshet.model.baselines.learner import Answer, FeatureLearner, Lessons
 from freshet.model.tables.panel import Floats
 
 RIDGE = 30.0  # in rows; features are on one scale
@@ -21,9 +21,9 @@ MOST_VALUES = 24
 OUTLIERS = (0.001, 0.999)
 
 
-def make(name: str) -> Learner:
+def make(name: str) -> FeatureLearner:
     """The only one."""
-    return Learner(name, train)
+    return FeatureLearner(name, train)
 
 
 def train(lessons: Lessons, fold: int) -> Answer:

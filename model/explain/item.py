@@ -16,7 +16,7 @@ import numpy as np
 
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import NAMES, Dressed, dress
-from freshet.model.explain.whatif import Promotion, WhatIf, compare
+from freshet.model.explain.whatif import PlannedPromotion, WhatIf, compare
 from freshet.model.explain.words import Explanation, explain
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.tables.panel import Floats, Ints, Panel, Window
@@ -151,7 +151,7 @@ def _batch(dressed: Dressed, window: Window, row: int, forecaster: BatchForecast
 # The plan -----------------------------------------------------------------------------------------
 
 
-def planned(window: Window, row: int, promotion: Promotion, *, on: bool) -> Window:
+def planned(window: Window, row: int, promotion: PlannedPromotion, *, on: bool) -> Window:
     """The window with a promotion in some steps of one row's horizon, or with plain prices and
     none.
 
@@ -244,7 +244,7 @@ def parse_steps(text: str | None, horizon: int) -> range:
     return range(int(match[1]) - 1, int(match[2]))
 
 
-def parse_promotion(text: str, time_ms_H: Ints) -> Promotion:
+def parse_promotion(text: str, time_ms_H: Ints) -> PlannedPromotion:
     """ "START:END:DISCOUNT", where start and end are steps from 1 or dates (UTC) and both are
     included.
 
@@ -263,7 +263,7 @@ def parse_promotion(text: str, time_ms_H: Ints) -> Promotion:
         )
     discount = float(match[3]) / (100.0 if match[4] else 1.0)
     if "-" not in match[1] + match[2]:
-        return Promotion(parse_steps(f"{match[1]}:{match[2]}", len(time_ms_H)), discount)
+        return PlannedPromotion(parse_steps(f"{match[1]}:{match[2]}", len(time_ms_H)), discount)
     first_ms, last_ms = (_date_ms(day, text) for day in (match[1], match[2]))
     within = np.flatnonzero((time_ms_H >= first_ms) & (time_ms_H < last_ms + DAY_MS))
     if not len(within):
@@ -275,7 +275,7 @@ def parse_promotion(text: str, time_ms_H: Ints) -> Promotion:
             f"no step lies within the promotion {text!r}",
             hint=f"the horizon is {ends[0]} to {ends[1]}",
         )
-    return Promotion(range(int(within[0]), int(within[-1]) + 1), discount)
+    return PlannedPromotion(range(int(within[0]), int(within[-1]) + 1), discount)
 
 
 def _date_ms(day: str, text: str) -> int:

@@ -43,7 +43,7 @@ PRICE, PROMOTION, DISCOUNT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
+class PlannedPromotion:
     """A promotion that might be planned.
 
     Attributes:
@@ -85,7 +85,7 @@ class WhatIf:
         loosest_P: `uplift_P` if they were strangers.
     """
 
-    promotion: Promotion
+    promotion: PlannedPromotion
     resolution_ms: int
     with_HP: Floats
     without_HP: Floats
@@ -137,7 +137,12 @@ class WhatIf:
 
 
 def what_if(
-    forecaster: Forecasts, batch: Batch, row: int, promotion: Promotion, *, factor: float = 1.0
+    forecaster: Forecasts,
+    batch: Batch,
+    row: int,
+    promotion: PlannedPromotion,
+    *,
+    factor: float = 1.0,
 ) -> WhatIf:
     """Forecast a row with and without a promotion in some steps of its horizon.
 
@@ -171,7 +176,7 @@ def compare(
     forecaster: Forecasts,
     with_1: Batch,
     without_1: Batch,
-    promotion: Promotion,
+    promotion: PlannedPromotion,
     *,
     factor: float = 1.0,
 ) -> WhatIf:

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from freshet.model.features import calendar_periods
-from freshet.model.synthetic.draw import Draw
+from freshet.model.synthetic.seeded import Seeded
 
 
-def periods(draw: Draw, resolution_ms: int) -> Tensor:
+def periods(draw: Seeded, resolution_ms: int) -> Tensor:
     """A season length per row, half of them calendar ones: [B]."""
     short, long = calendar_periods(resolution_ms)
     own_B = draw.log_uniform(3.0, 200.0).round()
     return torch.where(draw.chance(0.5) > 0, draw.choice([short, long], [0.6, 0.4]), own_B)
 
 
-def wave(draw: Draw, steps: int, period_B: Tensor) -> Tensor:
+def wave(draw: Seeded, steps: int, period_B: Tensor) -> Tensor:
     """A periodic shape of six harmonics, unit spread or so: [B, S]."""
     turn_BS = torch.arange(steps, device=draw.device) / period_B[:, None] + draw.uniform(
         0.0, 1.0, 1
@@ -37,7 +37,7 @@ def wave(draw: Draw, steps: int, period_B: Tensor) -> Tensor:
     return total_BS
 
 
-def trend_season(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
+def trend_season(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     """Trend plus up to two seasons plus noise, additive or multiplicative, clipped at zero."""
     index_S = torch.arange(steps, device=draw.device) / steps
     path_BS = draw.normal(1.0, 1) * index_S * draw.chance(0.6, 1)
@@ -54,7 +54,7 @@ def trend_season(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
     return positive(draw, path_BS)
 
 
-def gaussian_process(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
+def gaussian_process(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     """Sums and products of smooth paths and periodic ones."""
     ones = torch.ones(draw.rows, device=draw.device)
     smooth_BS = draw.walk(ones, steps, draw.log_uniform(3.0, 400.0))
@@ -65,7 +65,7 @@ def gaussian_process(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
     return positive(draw, path_BS + draw.normal(1.0, steps) * draw.log_uniform(0.005, 0.5, 1))
 
 
-def positive(draw: Draw, path_BS: Tensor) -> Tensor:
+def positive(draw: Seeded, path_BS: Tensor) -> Tensor:
     """A path around zero as non-negative amounts: offset and clipped, or exponential; some are
     counted.
     """
@@ -77,7 +77,7 @@ def positive(draw: Draw, path_BS: Tensor) -> Tensor:
     return torch.where(draw.chance(0.5, 1) > 0, draw.poisson(amount_BS), amount_BS)
 
 
-def intermittent(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
+def intermittent(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     """Demand that is mostly zero: its chance drifts slowly and may follow a season, sizes vary."""
     chance_B1 = draw.log_uniform(0.005, 0.5, 1)
     season_BS = (
@@ -98,7 +98,7 @@ def intermittent(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
     return happens_BS.float() * size_BS
 
 
-def walks(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
+def walks(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     """Multiplicative random walks and mean-reverting ones."""
     shocks_BS = draw.normal(1.0, steps) * draw.log_uniform(0.005, 0.1, 1)
     path_BS = shocks_BS.cumsum(1)
@@ -106,7 +106,7 @@ def walks(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
     return positive(draw, back_BS)
 
 
-def spikes_and_steps(draw: Draw, steps: int, resolution_ms: int) -> Tensor:
+def spikes_and_steps(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     """A level with sudden steps, regular or irregular spikes."""
     index_S = torch.arange(steps, device=draw.device)
     step_BNS, _ = draw.intervals(steps, 4, 1e9, 2e9)

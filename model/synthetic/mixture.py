@@ -14,8 +14,8 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.model.features import DAY_MS, WEEK_MS, YEAR_MS
 from freshet.model.synthetic import generic
-from freshet.model.synthetic.draw import Draw
 from freshet.model.synthetic.retail import Series, empty_slots, retail
+from freshet.model.synthetic.seeded import Seeded
 from freshet.model.text import NUM_NUMBERS, NUM_TEXT
 
 MINUTE_MS = 60_000
@@ -29,7 +29,7 @@ RESOLUTIONS_MS = {
     WEEK_MS: 0.12,
     MONTH_MS: 0.09,
 }
-GENERIC: tuple[tuple[Callable[[Draw, int, int], Tensor], float], ...] = (
+GENERIC: tuple[tuple[Callable[[Seeded, int, int], Tensor], float], ...] = (
     (generic.trend_season, 0.09),
     (generic.gaussian_process, 0.05),
     (generic.intermittent, 0.13),
@@ -57,23 +57,23 @@ def sample(
         prediction_length: the longest horizon that is drawn.
     """
     # Drawn on the CPU, or a GPU would have to finish a batch before the next one's shape is known.
-    picker = Draw(torch.Generator().manual_seed(generator.initial_seed()), 1)
+    picker = Seeded(torch.Generator().manual_seed(generator.initial_seed()), 1)
     resolution_ms = _pick(picker, RESOLUTIONS_MS)
     few = resolution_ms >= WEEK_MS
     context = min(context_length, _pick(picker, LONG_CONTEXT_SHARES if few else CONTEXT_SHARES))
     horizon = min(prediction_length, _pick(picker, LONG_HORIZON_SHARES if few else HORIZON_SHARES))
-    start_ms_B = random_starts(Draw(generator, rows), resolution_ms)
+    start_ms_B = random_starts(Seeded(generator, rows), resolution_ms)
     series = mixed_series(generator, start_ms_B, context + horizon, resolution_ms)
-    return to_batch(Draw(generator, rows), series, start_ms_B, resolution_ms, context)
+    return to_batch(Seeded(generator, rows), series, start_ms_B, resolution_ms, context)
 
 
-def _pick(draw: Draw, shares: dict[int, float]) -> int:
+def _pick(draw: Seeded, shares: dict[int, float]) -> int:
     # By position: a month in milliseconds has more digits than a float32.
     position = draw.choice([float(index) for index in range(len(shares))], list(shares.values()))
     return list(shares)[int(position.item())]
 
 
-def random_starts(draw: Draw, resolution_ms: int) -> Tensor:
+def random_starts(draw: Seeded, resolution_ms: int) -> Tensor:
     """Bucket-aligned starts within forty years of 1980: int64 [B]."""
     day_B = draw.integers(3650, 3650 + 40 * 365)
     return day_B * DAY_MS + draw.integers(0, max(DAY_MS // resolution_ms, 1)) * (
@@ -90,17 +90,17 @@ def mixed_series(
         count = round(rows * share)
         if count == 0:
             continue
-        draw = Draw(generator, count)
+        draw = Seeded(generator, count)
         past, known = empty_slots(count, steps, generator.device)
         unknown_B = torch.full((count,), math.nan, device=generator.device)
         parts.append(Series(make(draw, steps, resolution_ms), past, known, unknown_B, unknown_B))
         done += count
-    parts.append(retail(Draw(generator, rows - done), start_ms_B[done:], steps, resolution_ms))
+    parts.append(retail(Seeded(generator, rows - done), start_ms_B[done:], steps, resolution_ms))
     return Series(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
 
 def to_batch(
-    draw: Draw, series: Series, start_ms_B: Tensor, resolution_ms: int, context: int
+    draw: Seeded, series: Series, start_ms_B: Tensor, resolution_ms: int, context: int
 ) -> tuple[Batch, Tensor]:
     """Cut at the cutoff and take away what a real shop would not have."""
     target_BS = series.target_BS.clamp(max=1e7)
@@ -117,7 +117,7 @@ def launched(seen_BT: Tensor) -> Tensor:
     return torch.isfinite(seen_BT).float().cummax(1).values > 0
 
 
-def forget(draw: Draw, target_BT: Tensor) -> Tensor:
+def forget(draw: Seeded, target_BT: Tensor) -> Tensor:
     """Shorten histories (down to nothing), cut out blocks, lose single steps."""
     steps = target_BT.shape[1]
     index_S = torch.arange(steps, device=draw.device)
@@ -130,13 +130,13 @@ def forget(draw: Draw, target_BT: Tensor) -> Tensor:
     return torch.where(gone_BT, math.nan, target_BT)
 
 
-def drop_slots(draw: Draw, slots_BXK: Tensor, *, all_gone: float, one_gone: float) -> Tensor:
+def drop_slots(draw: Seeded, slots_BXK: Tensor, *, all_gone: float, one_gone: float) -> Tensor:
     """Make all slots of some rows, and some slots of others, missing."""
     gone_B1K = draw.chance(all_gone, 1, 1).maximum(draw.chance(one_gone, 1, slots_BXK.shape[2]))
     return torch.where(gone_B1K > 0, math.nan, slots_BXK)
 
 
-def statics(draw: Draw, series: Series) -> Tensor:
+def statics(draw: Seeded, series: Series) -> Tensor:
     """Static features: text that says nothing (so that it is ignored until fine-tuned), price,
     age.
     """

@@ -22,7 +22,7 @@ from freshet.model.features import (
     YEAR_MS,
     month_turn,
 )
-from freshet.model.synthetic.draw import Draw
+from freshet.model.synthetic.seeded import Seeded
 
 
 class Series(NamedTuple):
@@ -41,7 +41,7 @@ def empty_slots(rows: int, steps: int, device: torch.device) -> tuple[Tensor, Te
     return past, torch.full((rows, steps, len(KNOWN_SLOTS)), math.nan, device=device)
 
 
-def retail(draw: Draw, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Series:
+def retail(draw: Seeded, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Series:
     """Rows of one shop-like process each."""
     time_BS = start_ms_B[:, None] + torch.arange(steps, device=draw.device) * resolution_ms
     past_BSP, known_BSK = empty_slots(draw.rows, steps, draw.device)
@@ -70,7 +70,7 @@ def retail(draw: Draw, start_ms_B: Tensor, steps: int, resolution_ms: int) -> Se
     return Series(target_BS, past_BSP, known_BSK, log_price_B, draw.log_uniform(1.0, 2000.0))
 
 
-def calendar_profile(draw: Draw, time_BS: Tensor, resolution_ms: int) -> Tensor:
+def calendar_profile(draw: Seeded, time_BS: Tensor, resolution_ms: int) -> Tensor:
     """Log effect of time of day, of week and of year, mean zero over time: [B, S]."""
     effect_BS = year_profile(draw, time_BS)
     if resolution_ms <= DAY_MS:
@@ -97,7 +97,7 @@ def weekday(time_BS: Tensor) -> Tensor:
     return (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
 
 
-def closed_days(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
+def closed_days(draw: Seeded, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
     """1.0 where a shop is closed and says so in its slot: a weekday, single days, a long pause: [B,
     S].
     """
@@ -116,7 +116,7 @@ def closed_days(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: i
     return closed_BS
 
 
-def special_days(draw: Draw, time_BS: Tensor, closed_BS: Tensor, resolution_ms: int) -> Tensor:
+def special_days(draw: Seeded, time_BS: Tensor, closed_BS: Tensor, resolution_ms: int) -> Tensor:
     """Log effect of dates that come back: feasts of the year, edges of the month, days next to
     closed ones.
     """
@@ -151,7 +151,7 @@ def special_days(draw: Draw, time_BS: Tensor, closed_BS: Tensor, resolution_ms: 
     return effect_BS
 
 
-def tell_effect(draw: Draw, known_BSK: Tensor, special_BS: Tensor, planned_BS: Tensor) -> None:
+def tell_effect(draw: Seeded, known_BSK: Tensor, special_BS: Tensor, planned_BS: Tensor) -> None:
     """Fill the slot `effect` for a third of the rows: what all series of a shop share, as its past
     would tell it.
 
@@ -166,7 +166,7 @@ def tell_effect(draw: Draw, known_BSK: Tensor, special_BS: Tensor, planned_BS: T
     known_BSK[..., EFFECT] = torch.where(draw.chance(0.35, 1) > 0, told_BS, math.nan)
 
 
-def day_profile(draw: Draw, time_BS: Tensor) -> Tensor:
+def day_profile(draw: Seeded, time_BS: Tensor) -> Tensor:
     """A day as harmonics, and for half of the rows one or two rush hours or closed hours."""
     turn_BS = time_BS.remainder(DAY_MS).float() / DAY_MS
     strength_B1 = draw.choice([0.0, 0.4, 1.0, 1.6], [0.1, 0.25, 0.45, 0.2])[:, None]
@@ -188,7 +188,7 @@ def day_profile(draw: Draw, time_BS: Tensor) -> Tensor:
     return effect_BS * strength_B1 - 6.0 * closed_BS.float() * draw.chance(0.1, 1)
 
 
-def week_profile(draw: Draw, time_BS: Tensor) -> Tensor:
+def week_profile(draw: Seeded, time_BS: Tensor) -> Tensor:
     """One level for each day of the week; weekends differ most."""
     spread_B1 = draw.choice([0.0, 0.1, 0.25, 0.5], [0.1, 0.3, 0.4, 0.2])[:, None]
     level_B7 = draw.normal(1.0, 7) * spread_B1
@@ -197,7 +197,7 @@ def week_profile(draw: Draw, time_BS: Tensor) -> Tensor:
     return level_B7.gather(1, weekday(time_BS)) - level_B7[:, :5].mean(1, keepdim=True)
 
 
-def year_profile(draw: Draw, time_BS: Tensor) -> Tensor:
+def year_profile(draw: Seeded, time_BS: Tensor) -> Tensor:
     """A slow wave or two over the year."""
     turn_BS = time_BS.remainder(YEAR_MS).double().div(YEAR_MS).float()
     effect_BS = torch.zeros_like(turn_BS)
@@ -209,7 +209,7 @@ def year_profile(draw: Draw, time_BS: Tensor) -> Tensor:
     return effect_BS
 
 
-def wander(draw: Draw, steps: int) -> Tensor:
+def wander(draw: Seeded, steps: int) -> Tensor:
     """Trend, slow drift and short memory of the level: [B, S], unannounced but lasting."""
     index_S = torch.arange(steps, device=draw.device) / steps
     trend_B1 = draw.normal(0.5, 1) * draw.chance(0.5, 1)
@@ -227,7 +227,7 @@ def wander(draw: Draw, steps: int) -> Tensor:
     return trend_B1 * (index_S - 0.5) + slow_BS + short_BS + shift_BS + fading_BS
 
 
-def planned_effects(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
+def planned_effects(draw: Seeded, known_BSK: Tensor, time_BS: Tensor, resolution_ms: int) -> Tensor:
     """Promotions, flash sales, price steps and events: fills slots 0 to 3 and returns their log
     effect.
     """
@@ -261,7 +261,7 @@ def planned_effects(draw: Draw, known_BSK: Tensor, time_BS: Tensor, resolution_m
     )
 
 
-def promotions(draw: Draw, steps: int, hour: float) -> tuple[Tensor, Tensor]:
+def promotions(draw: Seeded, steps: int, hour: float) -> tuple[Tensor, Tensor]:
     """Depth of discount at every step, and where a flash sale runs: single ones, or a fixed rhythm
     of weeks.
     """
@@ -284,7 +284,7 @@ def promotions(draw: Draw, steps: int, hour: float) -> tuple[Tensor, Tensor]:
     ), flash_BNS.amax(1)
 
 
-def promotion_shape(draw: Draw, promotion_BS: Tensor, time_BS: Tensor, hour: float) -> Tensor:
+def promotion_shape(draw: Seeded, promotion_BS: Tensor, time_BS: Tensor, hour: float) -> Tensor:
     """How a promotion's effect varies within its run and over the week, around one: [B, S]."""
     index_S = torch.arange(promotion_BS.shape[1], device=draw.device)
     begun_BS = torch.where(promotion_BS > 0, -1, index_S).cummax(1).values
@@ -296,7 +296,7 @@ def promotion_shape(draw: Draw, promotion_BS: Tensor, time_BS: Tensor, hour: flo
     return (1.0 + fading_BS + weekly_BS).clamp(0.0, 2.0)
 
 
-def free_effects(draw: Draw, known_BSK: Tensor) -> Tensor:
+def free_effects(draw: Seeded, known_BSK: Tensor) -> Tensor:
     """What a shop defines itself (weather, footfall, days open): some of it matters, some is pure
     noise.
     """
@@ -324,7 +324,7 @@ def free_effects(draw: Draw, known_BSK: Tensor) -> Tensor:
     return effect_BS
 
 
-def surprises(draw: Draw, steps: int) -> Tensor:
+def surprises(draw: Seeded, steps: int) -> Tensor:
     """Bursts that nobody announced: a mention, a bot, a competitor out of stock."""
     burst_BNS, _ = draw.intervals(steps, 3, 1.0, 12.0)
     return (
@@ -332,7 +332,7 @@ def surprises(draw: Draw, steps: int) -> Tensor:
     ).sum(1)
 
 
-def counts(draw: Draw, rate_BS: Tensor) -> Tensor:
+def counts(draw: Seeded, rate_BS: Tensor) -> Tensor:
     """Units from rates: Poisson, negative binomial, hurdle, order multiples or smooth amounts."""
     kind_B1 = draw.choice([0.0, 1.0, 2.0, 3.0], [0.45, 0.37, 0.09, 0.09])[:, None]
     shape_B1 = draw.log_uniform(0.4, 100.0, 1)
@@ -350,7 +350,7 @@ def counts(draw: Draw, rate_BS: Tensor) -> Tensor:
     return torch.where(kind_B1 == 3, smooth_BS, count_BS)
 
 
-def clicks(draw: Draw, past_BSP: Tensor, rate_BS: Tensor) -> None:
+def clicks(draw: Seeded, past_BSP: Tensor, rate_BS: Tensor) -> None:
     """Fill views, carts, favourites and checkouts: noisy signals that lead the demand by a few
     steps.
     """
@@ -364,7 +364,7 @@ def clicks(draw: Draw, past_BSP: Tensor, rate_BS: Tensor) -> None:
         past_BSP[..., slot] = draw.poisson(rate_BS.gather(1, lead_BS) * ratio_B1 * share * noise_BS)
 
 
-def stock(draw: Draw, target_BS: Tensor, past_BSP: Tensor) -> Tensor:
+def stock(draw: Seeded, target_BS: Tensor, past_BSP: Tensor) -> Tensor:
     """Stock-outs become missing targets; in_stock says so where the shop reports it."""
     steps = target_BS.shape[1]
     out_BNS, _ = draw.intervals(steps, 3, 2.0, 72.0)

@@ -14,7 +14,7 @@ import pytest
 from freshet.model.backtest import cache as backtest_cache
 from freshet.model.backtest.compare import BacktestSettings, Results, backtest
 from freshet.model.backtest.compare import make as model_of
-from freshet.model.backtest.workers import FineTune, Forecast
+from freshet.model.backtest.workers import FineTune, WindowForecast
 from freshet.model.tables.panel import Panel, Rolling
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
@@ -80,7 +80,7 @@ def test_forecasts_that_scores_would_pass_over_are_failures(
 
 
 def test_an_unknown_model_ends_it_before_anything_is_forecast(panel: Panel) -> None:
-    heard: list[Forecast] = []
+    heard: list[WindowForecast] = []
     with pytest.raises(InvalidInputError, match="no model 'typo'"):
         backtest(
             panel,

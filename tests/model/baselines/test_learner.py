@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from freshet.model.baselines.learner import Errors, Learner, Lessons, lessons_of
+from freshet.model.baselines.learner import Errors, FeatureLearner, Lessons, lessons_of
 from freshet.model.baselines.linear import train
 from freshet.model.baselines.steps import Codes, Past, ahead
 from freshet.model.tables.panel import Window
@@ -135,7 +135,7 @@ def test_eighty_of_a_hundred_fall_into_the_eighty_percent_band_and_the_category_
     covered, errors, naive = [], [], []
     for steps in (14, 28):
         window, actual_NH = whole.earlier(steps, horizon=14)
-        model = Learner("linear", train)
+        model = FeatureLearner("linear", train)
         model.fit(window)
         found_NHQ = model.predict(window, (0.1, 0.5, 0.9))
         covered.append(((actual_NH >= found_NHQ[..., 0]) & (actual_NH <= found_NHQ[..., 2])).mean())
@@ -154,7 +154,7 @@ def test_no_day_is_both_learnt_from_and_judged() -> None:
         seen.append((set(lessons.step_X.tolist()), fold))
         return lambda features_XK: np.zeros(len(features_XK))
 
-    model = Learner("spy", spy)  # type: ignore[arg-type]
+    model = FeatureLearner("spy", spy)  # type: ignore[arg-type]
     window = shop(days=200)
     model.fit(window)
     lessons = lessons_of(Past.of(window), Codes.of(window))

@@ -20,7 +20,7 @@ from freshet.model.explain.item import (
     parse_steps,
     planned,
 )
-from freshet.model.explain.whatif import Promotion
+from freshet.model.explain.whatif import PlannedPromotion
 from freshet.model.tables.panel import Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
 from freshet.model.weights import save_weights
@@ -157,7 +157,7 @@ def test_a_plan_sets_flags_and_prices_of_one_row_in_its_steps() -> None:
     before = window()
     row, steps = before.item_ids.index("hat"), slice(DAYS - AHEAD + 1, DAYS - AHEAD + 4)
     on, off = (
-        planned(before, row, Promotion(range(1, 4), 0.25), on=flag).known_NSK
+        planned(before, row, PlannedPromotion(range(1, 4), 0.25), on=flag).known_NSK
         for flag in (True, False)
     )
     promo, price = (before.known_names.index(name) for name in ("promo", "price"))
@@ -180,7 +180,7 @@ def test_discounts_are_given_as_their_column_gives_them(scale: float) -> None:
     table["discount"] = 0.2 * scale * table.promo
     columns = Columns("sku", "day", "sold", ("discount",))
     made = window_ahead(read_panel(table, TableSettings(columns, "D")), AHEAD, columns)
-    changed = planned(made, 0, Promotion(range(0, 1), 0.3), on=True)
+    changed = planned(made, 0, PlannedPromotion(range(0, 1), 0.3), on=True)
     assert changed.known_NSK[0, DAYS, 0] == pytest.approx(0.3 * scale)
 
 
@@ -201,8 +201,10 @@ def test_what_was_never_promoted_is_said_and_a_table_without_promotions_refused(
 
 def test_a_promotion_may_be_given_by_dates() -> None:
     days = np.arange(7) * 86_400_000
-    assert parse_promotion("1970-01-03:1970-01-04:0.15", days) == Promotion(range(2, 4), 0.15)
-    assert parse_promotion("1969-12-01:1970-01-01:50%", days) == Promotion(range(0, 1), 0.5)
+    assert parse_promotion("1970-01-03:1970-01-04:0.15", days) == PlannedPromotion(
+        range(2, 4), 0.15
+    )
+    assert parse_promotion("1969-12-01:1970-01-01:50%", days) == PlannedPromotion(range(0, 1), 0.5)
     hours = np.arange(48) * 3_600_000
     assert parse_promotion("1970-01-02:1970-01-02:0.1", hours).steps == range(24, 48)
 

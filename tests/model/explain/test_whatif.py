@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.explain.whatif import Promotion, compare, likeness, planned, what_if
+from freshet.model.explain.whatif import PlannedPromotion, compare, likeness, planned, what_if
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.stream.errors import InvalidInputError
@@ -68,7 +68,7 @@ def test_the_plan_changes_in_its_steps_and_nowhere_else() -> None:
 
 
 def test_a_sure_effect_is_told_as_sure_and_steps_without_it_as_nothing() -> None:
-    found = what_if(FakeForecaster(), row(), 0, Promotion(range(2, 4), 0.25))
+    found = what_if(FakeForecaster(), row(), 0, PlannedPromotion(range(2, 4), 0.25))
     # Twice 100 without, twice 250 with: 300 more, and as sure as the days themselves.
     np.testing.assert_allclose(found.uplift_P[1], 300.0, rtol=0.01)
     np.testing.assert_allclose([found.with_P[1], found.without_P[1]], [500.0, 200.0], rtol=0.01)
@@ -79,7 +79,7 @@ def test_a_sure_effect_is_told_as_sure_and_steps_without_it_as_nothing() -> None
 
 
 def test_an_effect_that_is_not_known_exactly_lies_between_the_extremes() -> None:
-    found = what_if(FakeForecaster(wider=2.0), row(), 0, Promotion(range(0, 1), 0.0))
+    found = what_if(FakeForecaster(wider=2.0), row(), 0, PlannedPromotion(range(0, 1), 0.0))
     low, _, high = found.uplift_HP[0]
     # 200 with a deviation of 40, 100 with one of 10, correlated by 10 % over 20 %: a deviation of
     # 36.1.
@@ -92,10 +92,10 @@ def test_an_effect_that_is_not_known_exactly_lies_between_the_extremes() -> None
 
 def test_whole_units_and_other_units_are_heeded() -> None:
     counts = replace(row(), target_BT=torch.full((1, CONTEXT), 100.0))
-    found = what_if(FakeForecaster(), counts, 0, Promotion(range(0, 2), 0.1))
+    found = what_if(FakeForecaster(), counts, 0, PlannedPromotion(range(0, 2), 0.1))
     np.testing.assert_allclose(found.uplift_HP, found.uplift_HP.round(), atol=0.51)
     plain, tenth = (
-        what_if(FakeForecaster(), row(), 0, Promotion(range(0, 2), 0.1), factor=f)
+        what_if(FakeForecaster(), row(), 0, PlannedPromotion(range(0, 2), 0.1), factor=f)
         for f in (1.0, 10.0)
     )
     np.testing.assert_allclose(tenth.uplift_P, plain.uplift_P / 10.0, rtol=1e-4)
@@ -104,14 +104,16 @@ def test_whole_units_and_other_units_are_heeded() -> None:
 def test_a_network_forecasts_both_worlds_the_same_way_twice(tiny_network, drawn) -> None:
     forecaster = BatchForecaster(tiny_network, device="cpu", dtype="float32")
     batch, _ = drawn
-    first, again = (what_if(forecaster, batch, 4, Promotion(range(3, 9), 0.3)) for _ in range(2))
+    first, again = (
+        what_if(forecaster, batch, 4, PlannedPromotion(range(3, 9), 0.3)) for _ in range(2)
+    )
     assert first.as_dict() == again.as_dict()
     assert np.isfinite(first.uplift_HP).all()
     assert (np.diff(first.uplift_HP) >= 0).all()
 
 
 def test_the_sentence_says_what_the_numbers_say() -> None:
-    found = what_if(FakeForecaster(), row(), 0, Promotion(range(2, 4), 0.25))
+    found = what_if(FakeForecaster(), row(), 0, PlannedPromotion(range(2, 4), 0.25))
     assert found.sentence().startswith("25 % off for days 3 to 4 would sell about 50")
     assert "more (+150 %), four times in five between" in found.sentence()
     told = json.loads(json.dumps(found.as_dict()))
@@ -124,18 +126,23 @@ def test_fewer_is_told_as_fewer() -> None:
         def forecast(self, batch: Batch) -> torch.Tensor:
             return 300.0 - super().forecast(batch).flip(-1)
 
-    assert "fewer (-" in what_if(Backwards(), row(), 0, Promotion(range(0, 6), 0.0)).sentence()
+    assert (
+        "fewer (-" in what_if(Backwards(), row(), 0, PlannedPromotion(range(0, 6), 0.0)).sentence()
+    )
 
 
 def test_impossible_promotions_are_refused() -> None:
     for discount in (-0.1, 1.0, 20.0):
         with pytest.raises(InvalidInputError, match="20 % off"):
-            Promotion(range(0, 1), discount)
+            PlannedPromotion(range(0, 1), discount)
     with pytest.raises(InvalidInputError, match="horizon of 6"):
-        what_if(FakeForecaster(), row(), 0, Promotion(range(0, 7), 0.1))
+        what_if(FakeForecaster(), row(), 0, PlannedPromotion(range(0, 7), 0.1))
     with pytest.raises(InvalidInputError, match="one row each"):
         compare(
-            FakeForecaster(), row(), row().rows(torch.tensor([0, 0])), Promotion(range(0, 1), 0.1)
+            FakeForecaster(),
+            row(),
+            row().rows(torch.tensor([0, 0])),
+            PlannedPromotion(range(0, 1), 0.1),
         )
 
 

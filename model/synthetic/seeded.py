@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Draw:
+class Seeded:
     """Random tensors of B rows on the generator's device."""
 
     def __init__(self, generator: torch.Generator, rows: int) -> None:
