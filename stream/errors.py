@@ -9,8 +9,7 @@ FreshetError
 │   ├── StoreUnavailableError   Redis does not answer                                 (retriable)
 │   ├── StoreUnfitError         Redis answers but may not be used (eviction, no EVAL)
 │   ├── FingerprintError        the stored windows were folded under other settings
-│   ├── LogLostError            the stored offset is no longer in the log
-│   └── NotRetainedError        the reader asks for buckets older than retained
+│   └── LogLostError            the stored offset is no longer in the log
 ├── WeightsError                weights are missing, corrupt or do not do what they did
 └── RegistryError               a version or alias does not exist or was altered
 
@@ -76,10 +75,6 @@ class FingerprintError(StoreError):
 
 class LogLostError(StoreError):
     """The stored offset is no longer in the log, so the windows cannot be continued."""
-
-
-class NotRetainedError(StoreError):
-    """A reader asks for buckets that have left the store."""
 
 
 class WeightsError(FreshetError):
