@@ -213,7 +213,7 @@ class Worker:
             delta = owned.contexts.refresh()
         owned.cold.saw(delta.new_items)
         self._rolled_back = bool(delta.rolled_back)
-        cutoff_ms = owned.reader.live_cutoff_ms(self._topics.orders)
+        cutoff_ms = owned.reader.live_cutoff_ms()
         if cutoff_ms is not None:
             self.metrics.lag_seconds.set((self._clock.now_ms() - cutoff_ms) / 1_000)
         return cutoff_ms

@@ -1,3 +1,1 @@
-"""Stored windows in, rows out: how far the inputs have come, and the newest buckets of every
-item.
-"""
+"""Stored windows in; how far the inputs have come, the newest buckets of all items, exports out."""

@@ -1,7 +1,10 @@
-"""What a reader may count on: how far each input has come, what is closed, final,
-and observed. Pure.
+"""How far the inputs have come, and so which buckets are closed, final and observed. Pure.
 
 A bucket is named by its number, see `freshet.stream.store.grid`. Dimension: B buckets.
+
+    first event        oldest retained     final        closed      frontier    live
+    ---|-------------------|----------------|-------------|------------|---------|----> event time
+       |    gone           |  never changes |  late only  |  open      |  idle   |  not reached
 """
 
 from __future__ import annotations
@@ -22,12 +25,12 @@ from freshet.stream.store.layout import Header
 Input = tuple[str, int]
 """Topic and partition."""
 
+Bools = NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True)
 class ReadRules:
-    """The settings under which the windows were folded, as far as reading one resolution depends on
-    them.
-    """
+    """The settings that windows were folded under, as far as reading one resolution needs them."""
 
     resolution_ms: int
     retained_buckets: int
@@ -44,36 +47,37 @@ class ReadRules:
         Raises:
             InvalidInputError: Nothing is folded at that resolution.
         """
-        retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}
+        topics = settings.kafka.topics
+        windows = settings.windows
+        retained = {width.resolution_ms: width.buckets for width in windows.resolutions}
         if resolution_ms not in retained:
             raise InvalidInputError(
                 f"no windows are kept at {resolution_ms} ms; expected one of {sorted(retained)}",
-                hint="add it to windows.resolutions, and fold with `freshet ingest "
-                "--from-beginning --into GENERATION`",
+                hint="add it to windows.resolutions, and fold with "
+                "`freshet ingest --from-beginning --into GENERATION`",
             )
-        topics, windows = settings.kafka.topics, settings.windows
         return cls(
-            resolution_ms,
-            retained[resolution_ms],
-            topics.orders,
-            topics.clicks,
-            windows.out_of_order_ms,
-            windows.allowed_lateness_ms,
-            settings.calendar.time_zone,
+            resolution_ms=resolution_ms,
+            retained_buckets=retained[resolution_ms],
+            orders_topic=topics.orders,
+            clicks_topic=topics.clicks,
+            out_of_order_ms=windows.out_of_order_ms,
+            allowed_lateness_ms=windows.allowed_lateness_ms,
+            time_zone=settings.calendar.time_zone,
         )
 
     def as_folded(self, fingerprint: str) -> ReadRules:
-        """The rules that a header's fingerprint tells, for a generation folded under other settings
-        than ours.
+        """The rules of a generation folded under other settings than ours.
+
+        Args:
+            fingerprint: What a header of that generation says.
 
         Raises:
             FingerprintError: That generation has no windows of this resolution.
         """
         said = json.loads(fingerprint)
-        kept = {
-            width["resolution_ms"]: width["buckets"]
-            for width in said.get("windows.resolutions", ())
-        }
+        widths = said.get("windows.resolutions", ())
+        kept = {width["resolution_ms"]: width["buckets"] for width in widths}
         if self.resolution_ms not in kept:
             raise FingerprintError(
                 f"the windows that are current now are not kept at {self.resolution_ms} ms, "
@@ -119,12 +123,12 @@ class InputState:
         """From the header of a partition that has a state."""
         assert header.next_offset is not None and header.first_offset is not None, header
         return cls(
-            header.next_offset,
-            header.first_offset,
-            header.frontier_ms,
-            header.idle_frontier_ms,
-            header.first_event_ms,
-            header.origin_ms,
+            offset=header.next_offset,
+            first_offset=header.first_offset,
+            frontier_ms=header.frontier_ms,
+            idle_frontier_ms=header.idle_frontier_ms,
+            first_event_ms=header.first_event_ms,
+            origin_ms=header.origin_ms,
         )
 
 
@@ -137,23 +141,29 @@ class Reached(NamedTuple):
 
 
 def reached(inputs: Mapping[Input, InputState], topics: Iterable[str]) -> list[Reached]:
-    """The partitions of these topics that ever applied a record."""
-    wanted, found = set(topics), []
+    """The partitions of these topics that ever applied a record.
+
+    The others have no say: a topic may have partitions that no producer ever writes to.
+    """
+    wanted = set(topics)
+    found = []
     for (topic, _), state in inputs.items():
         if topic in wanted and state.frontier_ms is not None and state.first_event_ms is not None:
+            # A declaration of idleness from before the last record is older than that record.
             live_ms = max(state.frontier_ms, state.idle_frontier_ms or state.frontier_ms)
             found.append(Reached(state.frontier_ms, live_ms, state.first_event_ms))
     return found
 
 
 def live_cutoff_ms(inputs: Mapping[Input, InputState], topic: str, grid: Grid) -> int | None:
-    """The newest bucket end that every partition of the topic with data has reached or is idle
-    past.
+    """The newest bucket end that all partitions of a topic have reached, or are idle past.
 
-    None before there is data. It may fall when a partition gets its first data.
+    Only partitions with data count; None before there is data. It may fall when a partition gets
+    its first data.
 
-    >>> state = InputState(offset=9, first_offset=0, frontier_ms=2_500, idle_frontier_ms=3_999,
-    ...     first_event_ms=0)
+    >>> state = InputState(
+    ...     offset=9, first_offset=0, frontier_ms=2_500, idle_frontier_ms=3_999, first_event_ms=0
+    ... )
     >>> live_cutoff_ms({("orders", 0): state}, "orders", Grid(1_000))
     3000
     """
@@ -162,19 +172,22 @@ def live_cutoff_ms(inputs: Mapping[Input, InputState], topic: str, grid: Grid) -
 
 
 def closed_ms(inputs: Mapping[Input, InputState], rules: ReadRules) -> int | None:
-    """Buckets that end at or before it are closed: the minimum watermark of the partitions with
-    data.
+    """Buckets that end at or before it are closed: the least watermark of partitions with data.
+
+    Idleness closes nothing: it is told by the wall clock, and closed is what the log alone says.
     """
     frontiers_ms = [part.frontier_ms for part in reached(inputs, rules.topics)]
     return min(frontiers_ms) - rules.out_of_order_ms if frontiers_ms else None
 
 
 def final_ms(inputs: Mapping[Input, InputState], rules: ReadRules) -> int | None:
-    """Buckets that end at or before it are final: nothing on time can change them; idle partitions
-    count as idle.
+    """Buckets that end at or before it are final: nothing on time can change them.
+
+    Idle partitions count as idle, or the scores of a quiet night would wait for the morning.
     """
     live_ms = [part.live_ms for part in reached(inputs, rules.topics)]
-    return min(live_ms) - rules.out_of_order_ms - rules.allowed_lateness_ms if live_ms else None
+    slack_ms = rules.out_of_order_ms + rules.allowed_lateness_ms
+    return min(live_ms) - slack_ms if live_ms else None
 
 
 def oldest_retained(parts: Iterable[Reached], rules: ReadRules) -> int | None:
@@ -189,34 +202,37 @@ def oldest_retained(parts: Iterable[Reached], rules: ReadRules) -> int | None:
     frontiers_ms = [part.frontier_ms for part in parts]
     if not frontiers_ms:
         return None
-    return rules.grid.first_retained(
-        max(frontiers_ms) - rules.out_of_order_ms, rules.retained_buckets
-    )
+    # The partition that is furthest ahead has thrown away most.
+    watermark_ms = max(frontiers_ms) - rules.out_of_order_ms
+    return rules.grid.first_retained(watermark_ms, rules.retained_buckets)
 
 
 def first_whole(
     inputs: Mapping[Input, InputState], topics: Iterable[str], rules: ReadRules
 ) -> int | None:
-    """The oldest bucket of which no part lies before the beginning of a partition's windows; None:
-    all are whole.
+    """The oldest bucket of which nothing came before a partition's windows began; None: all.
 
     Windows that were begun on a log whose first records were gone (its first offset is not 0) know
     nothing of what came before their first event, out of order by at most `out_of_order_ms`.
 
-    >>> state = InputState(9, first_offset=4, frontier_ms=99, idle_frontier_ms=None,
-    ...     first_event_ms=5, origin_ms=21)
+    >>> state = InputState(
+    ...     9, first_offset=4, frontier_ms=99, idle_frontier_ms=None, first_event_ms=5, origin_ms=21
+    ... )
     >>> first_whole({("o", 0): state}, ["o"], ReadRules(10, 5, out_of_order_ms=3))
     3
     """
     wanted = set(topics)
-    origins_ms = [
+    begun_late = [
         state.origin_ms
         for (topic, _), state in inputs.items()
         if topic in wanted and state.first_offset > 0 and state.origin_ms is not None
     ]
-    return (
-        rules.grid.bucket(max(origins_ms) + rules.out_of_order_ms - 1) + 1 if origins_ms else None
-    )
+    if not begun_late:
+        return None
+    # A lost record came before the first one kept, and may still be younger than it by as much as
+    # records come out of order. The bucket of the last such moment is half-known, the next whole.
+    last_unknown_ms = max(begun_late) + rules.out_of_order_ms - 1
+    return rules.grid.bucket(last_unknown_ms) + 1
 
 
 def observed(
@@ -232,14 +248,12 @@ def observed(
     oldest = oldest_retained(parts, rules)
     if oldest is None:
         return np.zeros(len(bucket_B), dtype=bool)
-    end_B = rules.grid.starts_ms((bucket_B + 1).tolist())
-    reached_B = end_B <= min(part.live_ms for part in parts)
-    begun_B = end_B > min(part.first_event_ms for part in parts)
     whole = first_whole(inputs, [topic], rules)
-    known_B: Bools = (
-        reached_B & begun_B & (bucket_B >= (oldest if whole is None else max(oldest, whole)))
-    )
-    return known_B
+    if whole is not None:
+        oldest = max(oldest, whole)
 
-
-Bools = NDArray[np.bool_]
+    end_B = rules.grid.starts_ms((bucket_B + 1).tolist())
+    kept_B: Bools = bucket_B >= oldest
+    begun_B: Bools = end_B > min(part.first_event_ms for part in parts)
+    reached_B: Bools = end_B <= min(part.live_ms for part in parts)
+    return kept_B & begun_B & reached_B

@@ -24,37 +24,33 @@ class Ring:
     """Buckets `head - num_buckets + 1 ... head`; what leaves is forgotten, what enters starts at 0.
 
     Kept time-major inside, as tiles are, so that a changed tile is written where it lies; `window`
-    turns it around.
+    turns it around. Bucket b lies in slot `b % num_buckets`, so that moving on copies nothing.
     """
 
     def __init__(self, num_buckets: int) -> None:
         self.num_buckets = num_buckets
         self.num_items = 0
         self.head: int | None = None
-        self._values_BCI: Ints = np.zeros(
-            (num_buckets, NUM_CHANNELS, CAPACITY_STEP), dtype=np.int64
-        )
+        self._values_BCI: Ints = _zeros(num_buckets, NUM_CHANNELS, CAPACITY_STEP)
 
     def __contains__(self, bucket: int) -> bool:
-        return self.head is not None and self.head - self.num_buckets < bucket <= self.head
+        return bucket in self.buckets
 
     @property
-    def held(self) -> set[int]:
-        """The buckets that it holds, none before the first."""
-        return (
-            set()
-            if self.head is None
-            else set(range(self.head - self.num_buckets + 1, self.head + 1))
-        )
+    def buckets(self) -> range:
+        """The buckets that it holds, none before the first `advance`."""
+        if self.head is None:
+            return range(0)
+        return range(self.head - self.num_buckets + 1, self.head + 1)
 
     def grow(self, num_items: int) -> None:
-        """Have rows for this many items; by a quarter at least, so that growing item by item copies
-        little.
-        """
+        """Have rows for this many items."""
         capacity = self._values_BCI.shape[2]
         if num_items > capacity:
-            capacity = -(-max(num_items, capacity * 5 // 4) // CAPACITY_STEP) * CAPACITY_STEP
-            grown_BCI = np.zeros((self.num_buckets, NUM_CHANNELS, capacity), dtype=np.int64)
+            # A quarter more at least, so that growing item by item copies little.
+            wanted = max(num_items, capacity * 5 // 4)
+            steps = -(-wanted // CAPACITY_STEP)
+            grown_BCI = _zeros(self.num_buckets, NUM_CHANNELS, steps * CAPACITY_STEP)
             grown_BCI[:, :, : self.num_items] = self._values_BCI[:, :, : self.num_items]
             self._values_BCI = grown_BCI
         self.num_items = max(self.num_items, num_items)
@@ -63,6 +59,7 @@ class Ring:
         """Make `head` the newest bucket; never goes back."""
         if self.head is None:
             self.head = head
+        # However far it jumps, each slot is emptied once.
         entering = min(head - self.head, self.num_buckets)
         if entering <= 0:
             return
@@ -74,7 +71,10 @@ class Ring:
         """Add to some rows (each named once) of a bucket that the ring holds."""
         assert bucket in self, f"bucket {bucket} is outside the ring that ends with {self.head}"
         target_CI = self._values_BCI[bucket % self.num_buckets]
-        first, last = int(rows_N[0]), int(rows_N[-1])
+        first = int(rows_N[0])
+        last = int(rows_N[-1])
+        # Items that were first seen together have rows in a row: then a slice does, which is added
+        # to in place, where an index would gather and scatter.
         if last - first + 1 == len(rows_N) and (np.diff(rows_N) == 1).all():
             target_CI[:, first : last + 1] += values_CN
         else:
@@ -83,46 +83,62 @@ class Ring:
     def window(
         self, start: int, num_buckets: int, rows: Ints | None = None, channels: slice = ALL_CHANNELS
     ) -> Ints:
-        """Buckets `start ... start + num_buckets - 1` as a new int64[I, C, B]; 0 where the ring
-        holds nothing.
+        """Some buckets, turned around: a new int64[I, C, B]; 0 where the ring holds nothing.
+
+        Args:
+            start: The first bucket.
+            num_buckets: B.
+            rows: int64[I]; None is all, in order.
+            channels: Which channels.
         """
         num_rows = self.num_items if rows is None else len(rows)
         held_BCI = self._values_BCI[:, channels]
-        values_ICB = np.zeros((num_rows, held_BCI.shape[1], num_buckets), dtype=np.int64)
+        values_ICB = _zeros(num_rows, held_BCI.shape[1], num_buckets)
         held = [bucket for bucket in range(start, start + num_buckets) if bucket in self]
         if not held or not num_rows:
             return values_ICB
+
         slot_B = np.array(held) % self.num_buckets
         part_ICB = values_ICB[:, :, held[0] - start : held[-1] - start + 1]
+        # Turned around as a whole, each value read would be a cache line of its own. A block of
+        # rows at a time stays in the cache between being read along items and written along time.
         block_rows = max(BLOCK_CELLS // len(held), 1)
         for first in range(0, num_rows, block_rows):
             block = slice(first, min(first + block_rows, num_rows))
             if rows is None:
+                # [slots, C, I of the block], then buckets last.
                 part_ICB[block] = held_BCI[..., block][slot_B].transpose(2, 1, 0)
             else:
+                # Two index arrays with a slice between them come out as [B, I, C].
                 part_ICB[block] = held_BCI[slot_B[:, None], :, rows[block]].transpose(1, 2, 0)
         return values_ICB
 
 
 class Touched:
-    """Which rows and buckets changed, collected as they do."""
+    """Which rows and buckets changed, collected as they do and told once."""
 
     def __init__(self) -> None:
-        self._touched = np.zeros(0, dtype=bool)
+        self._touched_I = np.zeros(0, dtype=bool)
         self._buckets: set[int] = set()
 
     def note(self, bucket: int, rows: Ints) -> None:
         """Some rows of a bucket changed; at least one."""
         last = int(rows.max())
-        if last >= len(self._touched):
-            self._touched = np.pad(self._touched, (0, 2 * last + 1 - len(self._touched)))
-        self._touched[rows] = True
+        missing = last + 1 - len(self._touched_I)
+        if missing > 0:
+            # As many again, so that a reader that fills up does not copy with every tile.
+            self._touched_I = np.pad(self._touched_I, (0, missing + last))
+        self._touched_I[rows] = True
         self._buckets.add(bucket)
 
-    def rows(self) -> Ints:
-        """Rows, rising."""
-        return np.flatnonzero(self._touched)
+    def drain(self) -> tuple[Ints, Ints]:
+        """The rows and the buckets, rising, that changed since the last call."""
+        rows = np.flatnonzero(self._touched_I)
+        buckets = np.array(sorted(self._buckets), dtype=np.int64)
+        self._touched_I = np.zeros(0, dtype=bool)
+        self._buckets = set()
+        return rows, buckets
 
-    def buckets(self) -> Ints:
-        """Buckets, rising."""
-        return np.array(sorted(self._buckets), dtype=np.int64)
+
+def _zeros(*shape: int) -> Ints:
+    return np.zeros(shape, dtype=np.int64)

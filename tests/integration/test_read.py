@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freshet.stream.config import RedisSettings, Resolution, Settings, WindowSettings
-from freshet.stream.errors import InvalidInputError, NotRetainedError, StoreUnavailableError
+from freshet.stream.errors import InvalidInputError, StoreUnavailableError
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.read import follow
 from freshet.stream.read.progress import ReadRules
@@ -227,7 +227,6 @@ def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(
     assert reader.live_cutoff_ms() == at(9)
     assert reader.closed_ms() == at(2.5) - 5_000
     assert reader.final_ms() == at(9.5) - 5_000 - SETTINGS.windows.allowed_lateness_ms
-    assert reader.final_ms(0, 0) == at(9.5)
     assert reader.window(at(9), 9).observed_ICB[1, 0].all()
 
 
@@ -292,18 +291,13 @@ def test_rows_can_be_picked_in_any_order(client: redis.Redis, world: World) -> N
     assert reader.window(at(3), 3, rows).observed_ICB.shape == (4, 8, 3)
 
 
-def test_asking_for_more_than_is_retained_is_an_error_only_when_strict(
-    client: redis.Redis, world: World
-) -> None:
+def test_what_is_no_longer_retained_is_missing(client: redis.Redis, world: World) -> None:
     reader = _reader(client, num_buckets=200)
     world.write(ORDERS, 0, [("a", at(hour)) for hour in range(100)])
     reader.refresh()
     oldest = 99 - RETAINED - 1
     view = reader.window(at(99), 99)
     assert view.observed_ICB[0, 0].tolist() == [False] * oldest + [True] * (99 - oldest)
-    assert reader.window(at(99), 99 - oldest, strict=True).observed_ICB[0, 0].all()
-    with pytest.raises(NotRetainedError, match=str(at(oldest))):
-        reader.window(at(99), 99 - oldest + 1, strict=True)
     with pytest.raises(InvalidInputError, match="not the end of a bucket"):
         reader.window(at(99) + 1, 3)
 
@@ -360,9 +354,7 @@ def test_buckets_before_the_beginning_of_a_shortened_log_are_missing_and_never_h
     reader = _reader(client)
     reader.refresh()
     world.check(reader)
-    assert reader.window(at(6), 2, strict=True).observed_ICB[:, 0].all()
-    with pytest.raises(NotRetainedError, match=f"the oldest whole one starts at {at(4)}"):
-        reader.window(at(6), 3, strict=True)
+    assert reader.window(at(6), 4).observed_ICB[0, 0].tolist() == [False, False, True, True]
 
 
 def test_a_reader_below_the_floor_of_the_index_reads_everything(
@@ -441,10 +433,10 @@ def test_a_redis_that_is_gone_is_said_plainly_and_nothing_is_forgotten(
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(2))])
     reader = _reader(client)
     reader.refresh()
-    reader._client = redis.Redis(port=1, socket_connect_timeout=0.2)
+    reader._windows.client = redis.Redis(port=1, socket_connect_timeout=0.2)
     with pytest.raises(StoreUnavailableError, match="does not answer"):
         reader.refresh()
-    reader._client = client
+    reader._windows.client = client
     world.write(ORDERS, 0, [("a", at(3))])
     reader.refresh()
     world.check(reader)
@@ -496,5 +488,5 @@ def test_a_reader_forgets_the_tiles_of_buckets_that_left_it(
     for hour in range(0, 30, 3):
         world.write(ORDERS, 0, [("a", at(hour + step)) for step in range(3)])
         reader.refresh()
-    (part,) = reader._parts.values()
+    (part,) = reader._windows.parts.values()
     assert sorted(part.tiles) == [at(hour) // HOUR_MS for hour in range(26, 30)]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.read import export as export_module
-from freshet.stream.read.export import _WRITERS, WindowRows, decimal, export, parse_time_ms
+from freshet.stream.read.export import export, parse_time_ms
+from freshet.stream.read.formats import WRITERS, WindowRows, decimal
 
 ROWS = WindowRows(
     ['a|"n,', "é|-"],
@@ -36,7 +37,7 @@ VALUES = [
 
 def written(format: str, include_open: bool, *groups: WindowRows) -> bytes:
     file = io.BytesIO()
-    writer = _WRITERS[format](file, include_open)
+    writer = WRITERS[format](file, include_open)
     for group in groups:
         writer.write(group)
     writer.close()
