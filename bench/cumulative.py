@@ -30,6 +30,7 @@ from freshet.model.quantiles.dependence import (
 )
 from freshet.model.quantiles.marginal import whole_rows
 from freshet.model.synthetic.mixture import sample
+from freshet.stream.units import HOUR_MS
 
 STEPS = [1, 6, 12, 24]
 HORIZON = STEPS[-1]
@@ -127,7 +128,7 @@ def speed(levels: tuple[float, ...]) -> dict[str, float]:
     )
     whole_B, found = torch.ones(2_000, dtype=torch.bool), {}
     started = time.process_time()
-    paths = Paths(default_dependence(3_600_000), levels, HORIZON)
+    paths = Paths(default_dependence(HOUR_MS), levels, HORIZON)
     found["paths_made_once"] = round(1e3 * (time.process_time() - started), 1)
     for name, steps in (("all_24_sums", list(range(1, 25))), ("sums_at_4_steps", STEPS)):
         times = []

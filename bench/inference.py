@@ -27,8 +27,8 @@ from freshet.model.synthetic.mixture import random_starts, to_batch
 from freshet.model.synthetic.retail import retail
 from freshet.model.synthetic.seeded import Seeded
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 ROWS = 128
 PATCH = 16
 

@@ -22,11 +22,12 @@ import numpy as np
 
 from bench.report import write_result
 from bench.shop_log import START_MS, zipf
-from freshet.stream.config import DAY_MS, HOUR_MS, RedisSettings, Settings
+from freshet.stream.config import RedisSettings, Settings
 from freshet.stream.fold.partition import Outcome, PartitionWindows, RawBatch
 from freshet.stream.ingest.process import GC_THRESHOLDS
 from freshet.stream.kafka.servers import EmbeddedRedis
 from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 PARTITIONS = (1, 4, 16, 64)

@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
+from freshet.stream.units import HOUR_MS
 
 START_MS = 1_767_225_600_000
 ORDERS, WHOLE_ORDERS, DUPLICATES, LATE = 0.30, 0.05, 0.05, 0.02
-RECENT, OUT_OF_ORDER_MS, TOO_LATE_MS = 2_000, 3_000, 3_600_000
+RECENT, OUT_OF_ORDER_MS, TOO_LATE_MS = 2_000, 3_000, HOUR_MS
 REGIONS = ("north", "south", "east")
 CLICKS = ("view", "view", "view", "view", "view", "view", "cart", "favourite", "checkout")
 ZIPF = 1.1

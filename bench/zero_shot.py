@@ -24,9 +24,9 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.metrics import coverage, wql
 from freshet.model.text import static_features
 from freshet.stream.catalog.shop import Shop as ShopState
-from freshet.stream.config import DAY_MS, HOUR_MS
 from freshet.stream.schemas import ClickEvent, OrderEvent, OrderLine
 from freshet.stream.source.simulator import Shop, scenario
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 HORIZON = 48
 HISTORY_HOURS = 28 * 24

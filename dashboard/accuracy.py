@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from freshet.stream.config import DAY_MS
 from freshet.stream.schemas import Score
+from freshet.stream.units import DAY_MS
 
 MAX_BUCKETS = 24 * 21
 MAX_GROUPS = 64

@@ -15,9 +15,9 @@ from freshet.dashboard.accuracy import last_day, rolling
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.forecasts import LEADS, PAST_LEVELS, ItemForecasts
 from freshet.dashboard.state import View
-from freshet.stream.config import DAY_MS
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import item_id_parts
+from freshet.stream.units import DAY_MS, WEEK_MS
 
 Json = dict[str, Any]
 Sort = Literal["units", "expected", "change", "title", "category", "status"]
@@ -28,7 +28,7 @@ LIST_STEPS = 24
 MAX_PAGE = 100
 MAX_QUERY = 100
 FAN_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-ITEM_HISTORY_MS = 7 * DAY_MS
+ITEM_HISTORY_MS = WEEK_MS
 MARKED_EVENTS = ("promoted", "rejected", "swapped", "rolled_back")
 
 

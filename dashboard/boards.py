@@ -12,8 +12,8 @@ from freshet.dashboard.accuracy import rolling, total
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.state import Announced, View
 from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
-from freshet.stream.config import DAY_MS, HOUR_MS
 from freshet.stream.schemas import DriftAlert, ModelEvent, item_id_parts
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 Json = dict[str, Any]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from freshet.stream.config import DAY_MS
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import Cumulative, Forecast
+from freshet.stream.units import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS
+from freshet.stream.units import DAY_MS, WEEK_MS
 
-DAY_MS = 86_400_000
-WEEK_MS = 7 * DAY_MS
 YEAR_MS = 31_556_952_000
 # 1970-01-01 was a Thursday: three days later than the Monday which starts our weeks.
 WEEK_SHIFT_MS = 3 * DAY_MS

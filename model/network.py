@@ -18,6 +18,7 @@ from freshet.model import features, profiles
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.text import NUM_NUMBERS, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 
 QUANTILE_LEVELS = (0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
 NUM_KNOWN = len(KNOWN_SLOTS)
@@ -443,7 +444,7 @@ def _scale_facts(scaled: features.Scaled, resolution_ms: int) -> Tensor:
     seen_B = scaled.observed_BT.sum(1)
     nothing_B1 = (-loc_B / scale_B)[:, None]
     zero_B = ((scaled.z_BT <= nothing_B1 + 1e-4).float() * scaled.observed_BT).sum(1)
-    length_B = torch.full_like(loc_B, resolution_ms / features.DAY_MS).log() / 3.0
+    length_B = torch.full_like(loc_B, resolution_ms / DAY_MS).log() / 3.0
     return torch.stack(
         [loc_B, scale_B.log(), unit_B.log() / 3.0, zero_B / seen_B.clamp(min=1.0), length_B], -1
     )

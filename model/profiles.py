@@ -19,17 +19,16 @@ from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS
 from freshet.model.features import (
-    DAY_MS,
     DISCOUNT,
     EFFECT,
     EVENT,
     PROMOTION,
-    WEEK_MS,
     WEEK_SHIFT_MS,
     Scaled,
     calendar_periods,
     detect_period,
 )
+from freshet.stream.units import DAY_MS, WEEK_MS
 
 LOUD_WEIGHT = 0.05  # what a step on promotion counts in the profile of plain days
 # Steps of a season whose neighbouring phases tell nearly the same, each seen a few times at most.

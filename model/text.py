@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 
 NUM_TEXT = 256
 NUM_NUMBERS = 6  # log price, log age, and four that a shop defines itself
 NUM_STATIC = NUM_TEXT + NUM_NUMBERS
-DAY_MS = 86_400_000
 
 
 def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:

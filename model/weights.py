@@ -21,6 +21,7 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.features import EFFECT
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.stream.errors import InvalidInputError, WeightsError
+from freshet.stream.units import HOUR_MS
 
 BASE_WEIGHTS = Path(__file__).parent / "weights_base"
 WEIGHTS_FILE = "model.safetensors"
@@ -77,8 +78,8 @@ def golden_batch(config: FreshetConfig, seed: int = 0) -> Batch:
     past_BTP = _scramble((rows, context, len(PAST_SLOTS)), seed + 3) // 16
     past_BTP[3] = math.nan
     static_BF = (_scramble((rows, config.num_static), seed + 4) - 512.0) / 8192.0
-    start_ms_B = 1_700_000_000_000 // 3_600_000 * 3_600_000 + torch.arange(rows) * 7 * 3_600_000
-    return Batch(target_BT, past_BTP, known_BSK, static_BF, start_ms_B, 3_600_000)
+    start_ms_B = 1_700_000_000_000 // HOUR_MS * HOUR_MS + torch.arange(rows) * 7 * HOUR_MS
+    return Batch(target_BT, past_BTP, known_BSK, static_BF, start_ms_B, HOUR_MS)
 
 
 def _scramble(shape: tuple[int, ...], seed: int) -> Tensor:

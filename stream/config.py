@@ -30,6 +30,7 @@ from pydantic_settings import (
 )
 
 from freshet.stream.errors import ConfigError
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
 TimeUnit = Literal["s", "ms", "us"]
 
@@ -38,10 +39,6 @@ UTC = "UTC"
 NOT_SETTINGS = frozenset({"FRESHET_DATA", "FRESHET_FAILPOINT"})
 DEFAULT_CONFIG_FILE = Path("freshet.toml")
 
-SECOND_MS = 1_000
-MINUTE_MS = 60 * SECOND_MS
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]

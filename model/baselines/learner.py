@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from freshet.model.baselines.simple import tidy
 from freshet.model.baselines.steps import Ahead, Codes, Past, ahead
 from freshet.model.tables.panel import Floats, Ints, Window
-from freshet.stream.config import DAY_MS
+from freshet.stream.units import DAY_MS
 
 MAX_ROWS = 250_000
 MAX_ORIGINS = 18

@@ -22,9 +22,8 @@ from freshet.model.effects.features import bridged
 from freshet.model.effects.levels import cells, usual
 from freshet.model.effects.shared import shared_effects
 from freshet.model.tables.panel import Floats, Ints, Window
-from freshet.stream.config import DAY_MS
+from freshet.stream.units import DAY_MS, WEEK_MS
 
-WEEK_MS = 7 * DAY_MS
 HALF_YEAR_WEEKS = 26
 FEWEST_RECENT = 12  # steps of the usual level where half a year has fewer
 LONGEST_WEEKS = {

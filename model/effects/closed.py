@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freshet.model.tables.panel import Floats, Ints, Window
-from freshet.stream.config import DAY_MS
+from freshet.stream.units import DAY_MS, WEEK_MS
 
 Bools = NDArray[np.bool_]
 
-WEEK_MS = 7 * DAY_MS
 MAX_VALUES = 16  # a covariate with more different values is a number, not a state
 NEVER, FEW, MANY = (
     0.005,

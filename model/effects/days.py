@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freshet.model.tables.panel import Floats, Ints, Window
-from freshet.stream.config import DAY_MS
+from freshet.stream.units import DAY_MS, WEEK_MS
 
 Bools = NDArray[np.bool_]
 
-WEEK_MS = 7 * DAY_MS
 MIN_UP = 0.002  # a flag that is up on a smaller share of the open steps teaches nothing
 MAX_FLAGS = 12
 FULL_DAY = 0.9  # share of a day's steps that must be seen for their sum to be the day's

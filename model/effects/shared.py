@@ -14,7 +14,7 @@ from freshet.model.effects.closed import Bools
 from freshet.model.effects.events import fit_events
 from freshet.model.effects.slopes import fit_slopes
 from freshet.model.tables.panel import Floats, Window
-from freshet.stream.config import DAY_MS
+from freshet.stream.units import DAY_MS
 
 
 def shared_effects(window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freshet.model.tables.panel import Floats, Ints, Window
-from freshet.stream.config import DAY_MS
+from freshet.stream.units import DAY_MS, WEEK_MS
 
 Bools = NDArray[np.bool_]
 
-WEEK_MS = 7 * DAY_MS
 MAX_SLOTS = 168  # of the week; shorter steps have too few values in each
 FEWEST_STEPS = 200  # of all series together
 LEAST_SPREAD = 1e-3

@@ -17,19 +17,10 @@ from torch import Tensor
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.effects.closed import Bools, closed_steps
 from freshet.model.effects.shared import shared_effects
-from freshet.model.features import (
-    CLOSED,
-    DAY_MS,
-    DISCOUNT,
-    EFFECT,
-    EVENT,
-    FIRST_FREE,
-    PROMOTION,
-    WEEK_MS,
-    YEAR_MS,
-)
+from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, YEAR_MS
 from freshet.model.tables.panel import Floats, Ints, Window
 from freshet.model.text import NUM_NUMBERS, NUM_TEXT, static_features
+from freshet.stream.units import DAY_MS, WEEK_MS
 
 Singles = NDArray[np.float32]
 

@@ -21,8 +21,8 @@ from freshet.model.explain.words import Explanation, explain
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.tables.panel import Floats, Ints, Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
-from freshet.stream.config import DAY_MS
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,13 +23,12 @@ from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.text import NUM_TEXT
-from freshet.stream.config import DAY_MS, HOUR_MS
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 
 Floats = NDArray[np.float64]
 
 LEVELS = (0.5, 0.9)
-WEEK_MS = 7 * DAY_MS
 RECENT_STEPS = 4  # where a step is a week or longer, so many of them are recent
 NOTICEABLE = 0.01  # of the forecast: what moves it by less is not worth a sentence
 SLOT_GROUPS = {

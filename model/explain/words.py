@@ -29,7 +29,7 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.cumulative import Paths
 from freshet.model.quantiles.dependence import WITHOUT_HISTORY, default_dependence
 from freshet.model.quantiles.marginal import whole_rows
-from freshet.stream.config import DAY_MS
+from freshet.stream.units import DAY_MS
 
 Floats = NDArray[np.float64]
 

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from freshet.model.quantiles.marginal import places
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import HOUR_MS
 
 Floats = NDArray[np.float64]
 
-HOUR_MS = 3_600_000
 MOST = 0.98  # of a step's variance is shared with others at most
 DECAYS = np.concatenate([np.linspace(0.05, 0.9, 18), np.linspace(0.91, 0.99, 9)])
 FREEDOM = 3  # fewer made the middle too narrow, more the tails too thin (bench/cumulative.py)

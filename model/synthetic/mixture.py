@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.features import DAY_MS, WEEK_MS, YEAR_MS
+from freshet.model.features import YEAR_MS
 from freshet.model.synthetic import generic
 from freshet.model.synthetic.retail import Series, empty_slots, retail
 from freshet.model.synthetic.seeded import Seeded
 from freshet.model.text import NUM_NUMBERS, NUM_TEXT
+from freshet.stream.units import DAY_MS, MINUTE_MS, WEEK_MS
 
-MINUTE_MS = 60_000
 MONTH_MS = YEAR_MS // 12
 RESOLUTIONS_MS = {
     MINUTE_MS: 0.02,

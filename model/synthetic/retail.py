@@ -12,17 +12,9 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
-from freshet.model.features import (
-    CLOSED,
-    DAY_MS,
-    EFFECT,
-    FIRST_FREE,
-    WEEK_MS,
-    WEEK_SHIFT_MS,
-    YEAR_MS,
-    month_turn,
-)
+from freshet.model.features import CLOSED, EFFECT, FIRST_FREE, WEEK_SHIFT_MS, YEAR_MS, month_turn
 from freshet.model.synthetic.seeded import Seeded
+from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 
 
 class Series(NamedTuple):
@@ -108,7 +100,7 @@ def closed_days(draw: Seeded, known_BSK: Tensor, time_BS: Tensor, resolution_ms:
     free_BS = draw.chance(0.025, num_days).gather(1, day_BS)
     rest_BS = (weekday(time_BS) == 6).float() * draw.chance(0.6, 1)
     pause_BNS, _ = draw.intervals(
-        time_BS.shape[1], 1, 7 * DAY_MS / resolution_ms, 60 * DAY_MS / resolution_ms
+        time_BS.shape[1], 1, WEEK_MS / resolution_ms, 60 * DAY_MS / resolution_ms
     )
     pause_BS = pause_BNS[:, 0] * draw.chance(0.1, 1)
     closed_BS = torch.maximum(torch.maximum(free_BS, rest_BS), pause_BS) * draw.chance(0.22, 1)
@@ -232,7 +224,7 @@ def planned_effects(draw: Seeded, known_BSK: Tensor, time_BS: Tensor, resolution
     effect.
     """
     steps = known_BSK.shape[1]
-    hour = max(3_600_000 / resolution_ms, 0.0)
+    hour = max(HOUR_MS / resolution_ms, 0.0)
     elasticity_B1 = draw.log_uniform(0.3, 6.0, 1) * draw.chance(0.85, 1)
     depth_BS, flash_BS = promotions(draw, steps, hour)
     promotion_BS = (depth_BS > 0).float()

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 
 Ints = NDArray[np.int64]
-DAY_MS = 86_400_000
 # Steps of the season that people look at first; the hour for seconds, the day for minutes and
 # hours, the week for days.
 _SEASONS = {

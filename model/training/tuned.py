@@ -16,7 +16,7 @@ from torch import Tensor
 
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import Dressed, dress
-from freshet.model.features import CLOSED, DAY_MS, WEEK_MS, known_channels, scale_target
+from freshet.model.features import CLOSED, known_channels, scale_target
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.predict.windows import forecast
@@ -30,6 +30,7 @@ from freshet.model.training.train import (
     interpolate,
 )
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.stream.units import DAY_MS, WEEK_MS
 
 SHORTEST_CONTEXT = 32  # steps of history before a training window
 SHIFT_WEEKS = 150

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.stream.config import HOUR_MS
+from freshet.stream.units import HOUR_MS
 
 Floats = NDArray[np.float64]
 

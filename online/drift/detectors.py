@@ -31,8 +31,9 @@ from freshet.online.drift.pooled import (
     pool,
     serving_version,
 )
-from freshet.stream.config import DAY_MS, HOUR_MS, DriftSettings
+from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, DriftKind, Score
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 ALL = "all"
 LEVEL_SLACK, LEVEL_HEIGHT = 1.0, 8.0

@@ -21,12 +21,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from freshet.stream.units import HOUR_MS
+
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Report = dict[str, float | str | bool]
 """What a verdict rests on, flat, as model events and manifests carry it."""
 
-HOUR_MS = 3_600_000
 # A block of time should hold a whole day, whose hours depend on one another; where the hold-out is
 # short, the longest that gives blocks enough for a variance between them.
 BLOCK_HOURS = (24, 12, 8, 6, 4, 3, 2, 1)

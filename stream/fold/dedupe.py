@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-MINUTE_MS: Final = 60_000
+from freshet.stream.units import MINUTE_MS
+
 UNSEEN: Final = -1
 _SMALLEST_CAPACITY: Final = 1 << 12
 

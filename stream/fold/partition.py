@@ -20,12 +20,12 @@ from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.additions import Additions, click_additions, order_additions
-from freshet.stream.fold.dedupe import MINUTE_MS
 from freshet.stream.fold.verdicts import DeadLetter, ItemDictionary, Judged, dead_letters, judge
 from freshet.stream.fold.watermark import NEVER_MS, TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
 from freshet.stream.store.layout import Header, Outcome, Update
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.units import MINUTE_MS
 
 __all__ = [
     "Counts",

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from freshet.stream.events.decoder import Decoded
 from freshet.stream.events.redrive import repeats
-from freshet.stream.fold.dedupe import MINUTE_MS, SeenHashes, judge_duplicates
+from freshet.stream.fold.dedupe import SeenHashes, judge_duplicates
 from freshet.stream.fold.watermark import NEVER_MS, TimeJudgement, TimeRules, judge_times
+from freshet.stream.units import MINUTE_MS
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]

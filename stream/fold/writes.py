@@ -23,10 +23,11 @@ from freshet.stream.fold.additions import (
     split_tiles,
     sum_by_tile,
 )
-from freshet.stream.fold.dedupe import MINUTE_MS, SeenHashes, first_live_minute, minute_expiry_ms
+from freshet.stream.fold.dedupe import SeenHashes, first_live_minute, minute_expiry_ms
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Keys, MinuteAppend, TileWrites
 from freshet.stream.store.tiles import decode_cells, encode_cells
+from freshet.stream.units import MINUTE_MS
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]

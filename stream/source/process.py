@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from freshet.stream.config import DAY_MS, MINUTE_MS, SECOND_MS, Settings
+from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.kafka import Publisher, consumer, log_range, partitions_of
 from freshet.stream.process import Stop, stop_on_signals
@@ -23,6 +23,7 @@ from freshet.stream.source.pump import Progress, Pump, Timer
 from freshet.stream.store.clock import set_anchor
 from freshet.stream.store.redis import WindowStore, connect, current_generation
 from freshet.stream.telemetry import get_logger
+from freshet.stream.units import DAY_MS, MINUTE_MS, SECOND_MS
 
 MAX_UNREAD_BYTES = 3_000_000
 LOW_UNREAD_BYTES = 2_000_000

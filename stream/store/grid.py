@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from freshet.stream.config import DAY_MS, UTC
+from freshet.stream.config import UTC
+from freshet.stream.units import DAY_MS
 
 Int64 = npt.NDArray[np.int64]
 

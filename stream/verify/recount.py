@@ -16,12 +16,12 @@ from zoneinfo import ZoneInfo
 import xxhash
 
 from freshet.stream.config import Settings
+from freshet.stream.units import DAY_MS, MINUTE_MS
 from freshet.stream.verify.event import BadRecordError, Event, Kind, read_event
 
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter"]
 
 CLEAN_UP_EVERY = 50_000
-DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Cell = tuple[int, str, str]
@@ -116,7 +116,7 @@ class Recount:
                 return "late_dropped"
         name, minute = (
             xxhash.xxh3_64_intdigest(event.event_id.encode()),
-            event.event_time_ms // 60_000,
+            event.event_time_ms // MINUTE_MS,
         )
         known = self._newest_minute.get(name)
         if known is not None and self._counts_still(known, watermark_ms):
@@ -155,7 +155,7 @@ class Recount:
         """Whether an applied record of that minute still makes duplicates."""
         return (
             watermark_ms is None
-            or (minute + 1) * 60_000 + self.settings.windows.allowed_lateness_ms > watermark_ms
+            or (minute + 1) * MINUTE_MS + self.settings.windows.allowed_lateness_ms > watermark_ms
         )
 
     def _apply(self, event: Event, watermark_ms: int | None) -> None:

@@ -11,8 +11,9 @@ import pytest
 from freshet.dashboard.actuals import SHOWN_CHANNELS, Actuals, Books
 from freshet.dashboard.state import Kind, View
 from freshet.stream.codec import encode
-from freshet.stream.config import HOUR_MS, WorkerSettings
+from freshet.stream.config import WorkerSettings
 from freshet.stream.schemas import Compute, DriftAlert, Forecast, ModelEvent, Score, ScoredStep
+from freshet.stream.units import HOUR_MS
 
 
 class Make:

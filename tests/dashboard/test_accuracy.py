@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from freshet.dashboard import accuracy
 from freshet.dashboard.accuracy import Accuracy, Sums, last_day, rolling, total
-from freshet.stream.config import DAY_MS, HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 def test_wql_is_pinball_over_what_was_sold(make: Any) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from freshet.dashboard.actuals import Actuals, Books, Rate, snapshot
-from freshet.stream.config import HOUR_MS
 from freshet.stream.read.reader import WindowCells
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.units import HOUR_MS
 
 
 def test_integers_become_units_and_currency_and_the_unobserved_becomes_nan() -> None:

@@ -11,9 +11,9 @@ import pytest
 from freshet.dashboard import api
 from freshet.dashboard.actuals import Actuals, Books
 from freshet.dashboard.api import ItemQuery, Moment
-from freshet.stream.config import HOUR_MS
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
+from freshet.stream.units import HOUR_MS
 
 NOW = Moment(now_ms=100 * HOUR_MS + 1_000, speed=900.0, events_per_s=12.34, forecasts_per_s=5.0)
 

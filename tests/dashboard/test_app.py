@@ -12,8 +12,9 @@ import pytest
 from freshet.dashboard import app
 from freshet.dashboard.actuals import Actuals, Books
 from freshet.dashboard.app import Page, address, listen
-from freshet.stream.config import HOUR_MS, DashboardSettings, KafkaSettings, Settings
+from freshet.stream.config import DashboardSettings, KafkaSettings, Settings
 from freshet.stream.errors import ConfigError, StoreUnavailableError
+from freshet.stream.units import HOUR_MS
 
 
 def test_port_0_is_a_free_one_and_the_address_can_be_opened() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from freshet.dashboard import boards
-from freshet.stream.config import HOUR_MS
 from freshet.stream.schemas import (
     Alert,
     AlertData,
@@ -16,6 +15,7 @@ from freshet.stream.schemas import (
     Promotion,
     RetrainRequest,
 )
+from freshet.stream.units import HOUR_MS
 
 
 def sale(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from freshet.dashboard import forecasts
 from freshet.dashboard.forecasts import PAST_BUCKETS, ForecastBook, mean_weights
-from freshet.stream.config import HOUR_MS
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import Cumulative
+from freshet.stream.units import HOUR_MS
 
 
 def test_a_newer_cutoff_replaces_and_an_older_one_does_not(make: Any) -> None:

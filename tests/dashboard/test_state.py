@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from freshet.dashboard import state
 from freshet.dashboard.state import DECODERS, View
 from freshet.stream.codec import encode
-from freshet.stream.config import HOUR_MS, WorkerSettings
+from freshet.stream.config import WorkerSettings
 from freshet.stream.schemas import Alert, AlertData, CatalogEntry, Promotion, RetrainRequest
+from freshet.stream.units import HOUR_MS
 
 
 def promotion(name: str = "p1", **more: Any) -> Promotion:

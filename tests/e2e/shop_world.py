@@ -14,7 +14,7 @@ import numpy as np
 from confluent_kafka import Producer
 
 from freshet.stream.codec import encode
-from freshet.stream.config import HOUR_MS, Settings
+from freshet.stream.config import Settings
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.schemas import (
     WIRE_LEVELS,
@@ -32,6 +32,7 @@ from freshet.stream.schemas import (
 )
 from freshet.stream.store.clock import set_anchor
 from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.units import HOUR_MS
 
 NOW_MS = 1_773_238_800_000 + 20 * 60_000  # Wednesday 11 March 2026, 14:20 UTC
 FIRST_HOUR = 14

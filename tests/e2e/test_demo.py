@@ -20,8 +20,9 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from freshet.stream.units import HOUR_MS
+
 DEMO_TIMEOUT_S = 420.0
-HOUR_MS = 3_600_000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -21,7 +21,8 @@ from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, expect
 
 from freshet.stream.codec import encode
-from freshet.stream.config import HOUR_MS, Settings
+from freshet.stream.config import Settings
+from freshet.stream.units import HOUR_MS
 from tests.e2e.conftest import RUN, environment
 from tests.e2e.shop_world import HOURS, World
 

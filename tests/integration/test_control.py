@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from freshet.stream.codec import decode, encode
-from freshet.stream.config import HOUR_MS, Settings, Topics, load
+from freshet.stream.config import Settings, Topics, load
 from freshet.stream.kafka import Publisher, TableReader, TableRecord
 from freshet.stream.schemas import Alert, DriftAlert, RetrainRequest
+from freshet.stream.units import HOUR_MS
 
 DEADLINE_S = 60.0
 RUN = (

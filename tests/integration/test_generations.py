@@ -17,6 +17,7 @@ from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.redis import GENERATION_KEY, connect, current_generation, make_current
+from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
 from tests.integration.test_ingest import (
     START_MS,
@@ -28,8 +29,6 @@ from tests.integration.test_ingest import (
     store_of,
     wait_for,
 )
-
-HOUR_MS = 3_600_000
 
 
 @pytest.fixture

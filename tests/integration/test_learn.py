@@ -20,12 +20,13 @@ import pytest
 from freshet.model.weights import save_weights
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import decode, encode
-from freshet.stream.config import HOUR_MS, Settings, Topics, load
+from freshet.stream.config import Settings, Topics, load
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.kafka import Publisher, TableReader
 from freshet.stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
 from freshet.stream.store.layout import Outcome
 from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import CONTEXT, STEPS, small_network
 
 DEADLINE_S = 90.0

@@ -25,8 +25,8 @@ from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.clock import open_clock, set_anchor
 from freshet.stream.store.redis import Outcome, WindowStore, connect
+from freshet.stream.units import DAY_MS, HOUR_MS
 
-HOUR_MS = 3_600_000
 START_MS = 480_000 * HOUR_MS
 ORDERS, CLICKS = "freshet.orders.v1", "freshet.clicks.v1"
 RETAINED = 48
@@ -34,7 +34,7 @@ SETTINGS = Settings(
     windows=WindowSettings(
         resolutions=(Resolution(resolution_ms=HOUR_MS, buckets=RETAINED),),
         out_of_order_ms=5_000,
-        allowed_lateness_ms=7 * 24 * HOUR_MS,
+        allowed_lateness_ms=7 * DAY_MS,
     )
 )
 RULES = ReadRules.of(SETTINGS, HOUR_MS)

@@ -13,13 +13,14 @@ import msgspec
 import pytest
 import redis
 
-from freshet.stream.config import DAY_MS, HOUR_MS, KafkaSettings, RedisSettings, Settings, Topics
+from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
 from freshet.stream.ingest.process import run as run_ingest
 from freshet.stream.kafka import consumer, ensure_topics, log_range, partitions_of
 from freshet.stream.source.process import MAX_UNREAD_BYTES, KafkaOutlet, run_source
 from freshet.stream.source.simulator import Shop, scenario
 from freshet.stream.store.clock import read_anchor
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 EVENTS = ("orders", "clicks")
 

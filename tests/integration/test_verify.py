@@ -24,12 +24,12 @@ from freshet.stream.config import CalendarSettings, Resolution, Settings, Window
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.read.export import export
 from freshet.stream.store.redis import Outcome, WindowStore, connect
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.verify.verify import verify
 
-HOUR_MS = 3_600_000
 T0 = 1_700_000_000_000 // HOUR_MS * HOUR_MS
 RESOLUTIONS = (
-    Resolution(resolution_ms=60_000, buckets=100),
+    Resolution(resolution_ms=MINUTE_MS, buckets=100),
     Resolution(resolution_ms=HOUR_MS, buckets=500),
 )
 
@@ -42,7 +42,7 @@ def settings(redis_server: str, mock_broker: str, request: pytest.FixtureRequest
     name = f"{request.node.name}.{random.getrandbits(32):x}".replace("[", ".").replace("]", "")
     topics = {"orders": f"{name}.orders", "clicks": f"{name}.clicks"}
     windows = WindowSettings(
-        resolutions=RESOLUTIONS, allowed_lateness_ms=2 * HOUR_MS, max_future_ms=60_000
+        resolutions=RESOLUTIONS, allowed_lateness_ms=2 * HOUR_MS, max_future_ms=MINUTE_MS
     )
     return Settings(
         kafka={"bootstrap_servers": mock_broker, "topics": topics},  # type: ignore[arg-type]
@@ -162,7 +162,7 @@ def test_days_of_the_shops_own_calendar_agree(
     settings: Settings, client: redis.Redis, tmp_path: Path
 ) -> None:
     resolutions = (
-        Resolution(resolution_ms=24 * HOUR_MS, buckets=30),
+        Resolution(resolution_ms=DAY_MS, buckets=30),
         Resolution(resolution_ms=HOUR_MS, buckets=500),
     )
     windows = settings.windows.model_copy(update={"resolutions": resolutions})
@@ -173,7 +173,7 @@ def test_days_of_the_shops_own_calendar_agree(
     at.fold(records)
     report = verify(settings)
     assert report.agrees and report.as_dict()["cells"] > 300, report.as_text()
-    export(settings, resolution_ms=24 * HOUR_MS, output=tmp_path / "days", include_open=True)
+    export(settings, resolution_ms=DAY_MS, output=tmp_path / "days", include_open=True)
     starts = {
         json.loads(line)["bucket_start_ms"]
         for line in (tmp_path / "days").read_text("utf-8").splitlines()
@@ -350,14 +350,14 @@ def test_export_leaves_out_what_is_no_longer_retained_by_every_partition(
 ) -> None:
     for partition, hours in ((0, 0), (1, 3)):
         pipe("orders", partition).fold(
-            [order(str(n), T0 + hours * HOUR_MS + n * 60_000) for n in range(61)]
+            [order(str(n), T0 + hours * HOUR_MS + n * MINUTE_MS) for n in range(61)]
         )
-    export(settings, resolution_ms=60_000, output=tmp_path / "out", include_open=True)
+    export(settings, resolution_ms=MINUTE_MS, output=tmp_path / "out", include_open=True)
     starts = [
         json.loads(line)["bucket_start_ms"]
         for line in (tmp_path / "out").read_text("utf-8").splitlines()
     ]
-    assert starts == [T0 + 3 * HOUR_MS + n * 60_000 for n in range(61)]
+    assert starts == [T0 + 3 * HOUR_MS + n * MINUTE_MS for n in range(61)]
 
 
 def test_export_of_an_empty_store_or_an_unknown_item_is_an_empty_file(

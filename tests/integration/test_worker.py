@@ -30,8 +30,8 @@ from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
 from freshet.stream.store.redis import Outcome, WindowStore, connect
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 START_MS = 480_000 * HOUR_MS
 TIMEOUT_S = 40.0
 T = TypeVar("T")

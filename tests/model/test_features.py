@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from freshet.model import features, profiles
 from freshet.model.batch import KNOWN_SLOTS
-
-HOUR_MS = 3_600_000
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 @settings(max_examples=50, deadline=None)
@@ -73,7 +72,7 @@ def test_a_promotion_counts_its_days_from_both_ends_and_closed_days_cast_shadows
 @settings(max_examples=60, deadline=None)
 @given(st.dates(date(1960, 1, 1), date(2100, 12, 31)))
 def test_the_place_in_the_month_is_the_calendars(day: date) -> None:
-    time = torch.tensor([[(day - date(1970, 1, 1)).days * features.DAY_MS]])
+    time = torch.tensor([[(day - date(1970, 1, 1)).days * DAY_MS]])
     length = 30 if day.month == 2 else calendar.monthrange(day.year, day.month)[1]
     assert features.month_turn(time).item() == pytest.approx((day.day - 1) / length)
 

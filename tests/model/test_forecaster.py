@@ -13,6 +13,7 @@ from freshet.model.forecaster import BatchForecaster, micro_batches
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.model.weights import save_weights
 from freshet.stream.errors import InvalidInputError, WeightsError
+from freshet.stream.units import HOUR_MS
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def hours(rows: int, context: int, horizon: int) -> Batch:
         torch.full((rows, context, 8), math.nan),
         torch.zeros(rows, context + horizon, len(KNOWN_SLOTS)),
         torch.zeros(rows, NUM_STATIC),
-        torch.arange(rows) * 3_600_000,
-        3_600_000,
+        torch.arange(rows) * HOUR_MS,
+        HOUR_MS,
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from freshet.stream.config import DAY_MS
 from freshet.stream.schemas import CatalogEntry
 from freshet.stream.source.replay.rows import (
     CART,
@@ -25,6 +24,7 @@ from freshet.stream.source.replay.rows import (
     split,
 )
 from freshet.stream.source.replay.table import Table
+from freshet.stream.units import DAY_MS
 
 RETAIL_PRODUCT = re.compile(r"\d{5}|DCGS|SP\d|PADS")
 TAOBAO_KINDS = {"pv": VIEW, "cart": CART, "fav": FAVOURITE, "buy": ORDER}

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from freshet.stream.config import HOUR_MS, MINUTE_MS
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import CatalogEntry
 from freshet.stream.source.batches import SourceBatch, TopicKind
+from freshet.stream.units import HOUR_MS, MINUTE_MS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

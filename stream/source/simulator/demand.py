@@ -11,11 +11,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.source.simulator.catalogue import Catalogue, Floats
 from freshet.stream.source.simulator.goods import CATEGORIES, REGIONS
 from freshet.stream.source.simulator.plan import COUPON_LIFT, FLASH_LIFT, Drift, Plan
 from freshet.stream.source.simulator.seeds import generator
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 QUARTER_MS = 15 * MINUTE_MS
 QUARTERS = HOUR_MS // QUARTER_MS

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freshet.stream.config import HOUR_MS, MINUTE_MS
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.source.simulator.records import Records
 from freshet.stream.source.simulator.seeds import generator
+from freshet.stream.units import HOUR_MS, MINUTE_MS
 
 EVENT_TIME = re.compile(rb'"event_time":(\d+)')
 NESTING = 1_000

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.source.simulator.catalogue import Catalogue, Floats, Ints
 from freshet.stream.source.simulator.demand import (
     QUARTER_MS,
@@ -21,6 +20,7 @@ from freshet.stream.source.simulator.demand import (
 from freshet.stream.source.simulator.goods import REGIONS
 from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.source.simulator.stock import Stock
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 VIEW, CART, FAVOURITE, CHECKOUT = range(4)
 HOUR_NOISE_SHAPE = 12.0

@@ -9,15 +9,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from freshet.stream.config import DAY_MS, HOUR_MS
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Promotion
 from freshet.stream.source.simulator.catalogue import Catalogue, Floats
 from freshet.stream.source.simulator.faults import Faults
 from freshet.stream.source.simulator.goods import CATEGORIES
 from freshet.stream.source.simulator.seeds import generator
+from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 
-WEEK_MS = 7 * DAY_MS
 FLASH_SALES_PER_WEEK = 3
 COUPONS_PER_WEEK = 2
 PRICE_STEP_DAYS = 12

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from freshet.stream.config import HOUR_MS
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
 from freshet.stream.source.simulator.catalogue import Catalogue, Floats, Ints
 from freshet.stream.source.simulator.funnel import Clicks, Lines
 from freshet.stream.source.simulator.goods import REGIONS
 from freshet.stream.source.simulator.records import Records
 from freshet.stream.source.simulator.seeds import generator
+from freshet.stream.units import HOUR_MS
 
 KINDS = ("view", "cart", "favourite", "checkout")
 MEAN_DELAY_MS, MAX_DELAY_MS = 400, 4_000

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.source.batches import SourceBatch
 from freshet.stream.source.simulator.catalogue import Floats, Ints, make_catalogue
@@ -20,6 +19,7 @@ from freshet.stream.source.simulator.records import Records
 from freshet.stream.source.simulator.render import Renderer
 from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.source.simulator.stock import Stock
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 DEFAULT_ITEMS = 144
 DEFAULT_START_MS = 1_767_600_000_000  # Monday, 2026-01-05 08:00 UTC

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from freshet.stream.config import DAY_MS, HOUR_MS
 from freshet.stream.source.simulator.catalogue import Floats, Ints
 from freshet.stream.source.simulator.seeds import generator
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 DELIVERY_HOUR = 5
 COVER_DAYS = 6.0

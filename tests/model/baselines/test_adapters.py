@@ -16,9 +16,9 @@ import torch
 from freshet.model.baselines import make
 from freshet.model.tables.panel import Window
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 
 LEVELS = (0.05, 0.5, 0.9)
-DAY_MS = 86_400_000
 
 
 def window() -> Window:

@@ -14,8 +14,8 @@ from freshet.model.baselines import NAMES, make
 from freshet.model.baselines.lstm import Lstm
 from freshet.model.tables.panel import Window
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 
-DAY_MS = 86_400_000
 LEVELS = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 
@@ -40,9 +40,9 @@ def window(
     }
     return Window(
         tuple(f"item{row}" for row in range(series)),
-        {3_600_000: "h", DAY_MS: "D", 7 * DAY_MS: "W-SUN"}.get(step_ms, "MS"),
+        {HOUR_MS: "h", DAY_MS: "D", WEEK_MS: "W-SUN"}.get(step_ms, "MS"),
         step_ms,
-        7 if step_ms == DAY_MS else 12 if step_ms > 7 * DAY_MS else 1,
+        7 if step_ms == DAY_MS else 12 if step_ms > WEEK_MS else 1,
         np.broadcast_to(
             1_600_000_000_000 // DAY_MS * DAY_MS + np.arange(shape[1]) * step_ms, shape
         ),
@@ -106,9 +106,9 @@ def test_odd_series_get_finite_sorted_quantiles(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("step_ms", [3_600_000, 7 * DAY_MS, 30 * DAY_MS])
+@pytest.mark.parametrize("step_ms", [HOUR_MS, WEEK_MS, 30 * DAY_MS])
 def test_hours_weeks_and_months_work_too(name: str, step_ms: int) -> None:
-    of = window(sales(6, 80), step_ms=step_ms, known=step_ms != 7 * DAY_MS, horizon=6)
+    of = window(sales(6, 80), step_ms=step_ms, known=step_ms != WEEK_MS, horizon=6)
     check(name, predicted(name, of), of)
 
 

@@ -12,8 +12,7 @@ from freshet.model.baselines.learner import Errors, FeatureLearner, Lessons, les
 from freshet.model.baselines.linear import train
 from freshet.model.baselines.steps import Codes, Past, ahead
 from freshet.model.tables.panel import Window
-
-DAY_MS = 86_400_000
+from freshet.stream.units import DAY_MS
 
 
 def shop(*, series: int = 40, days: int = 400, horizon: int = 14, seed: int = 0) -> Window:

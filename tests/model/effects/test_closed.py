@@ -6,8 +6,7 @@ import numpy as np
 
 from freshet.model.effects.closed import closed_steps
 from freshet.model.tables.panel import Window
-
-DAY_MS = 86_400_000
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 def window(
@@ -130,7 +129,7 @@ def test_nights_are_closed_by_hour_of_the_week() -> None:
     hour = np.arange(24 * 7 * 10 + 24)
     day_time = (hour % 24 >= 8) & (hour % 24 < 18)
     target_NT = np.where(day_time, 3.0, 0.0)[None, : 24 * 7 * 10] * np.ones((8, 1))
-    closed_NS = closed_steps(window(target_NT, horizon=24, resolution_ms=3_600_000))
+    closed_NS = closed_steps(window(target_NT, horizon=24, resolution_ms=HOUR_MS))
     assert (closed_NS == ~day_time).all()
 
 

@@ -14,8 +14,8 @@ from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.events import Events, fit_events
 from freshet.model.tables.panel import Floats, Window
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 
-DAY_MS = 86_400_000
 FIRST = date(2022, 1, 3)  # a Monday
 
 

@@ -12,6 +12,7 @@ from freshet.model.effects.slots import PRICE, dress
 from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
 from freshet.model.tables.panel import Window
 from freshet.model.text import NUM_TEXT
+from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import window_of
 
 ITEMS, STEPS, HORIZON = 3, 90, 14
@@ -224,7 +225,7 @@ def test_beyond_the_window_nothing_is_known() -> None:
         and batch.known_BSK[0, -2:].isnan().all()
     )
     assert actual_BH.isnan().all()
-    assert batch.start_ms_B.tolist() == [(STEPS - 16) * 86_400_000]
+    assert batch.start_ms_B.tolist() == [(STEPS - 16) * DAY_MS]
 
 
 def test_training_gets_the_effects_that_no_step_had_a_part_in() -> None:

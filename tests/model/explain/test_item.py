@@ -25,6 +25,7 @@ from freshet.model.tables.panel import Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
 from freshet.model.weights import save_weights
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 RUN = CliRunner()
 DAYS, AHEAD = 90, 7
@@ -200,12 +201,12 @@ def test_what_was_never_promoted_is_said_and_a_table_without_promotions_refused(
 
 
 def test_a_promotion_may_be_given_by_dates() -> None:
-    days = np.arange(7) * 86_400_000
+    days = np.arange(7) * DAY_MS
     assert parse_promotion("1970-01-03:1970-01-04:0.15", days) == PlannedPromotion(
         range(2, 4), 0.15
     )
     assert parse_promotion("1969-12-01:1970-01-01:50%", days) == PlannedPromotion(range(0, 1), 0.5)
-    hours = np.arange(48) * 3_600_000
+    hours = np.arange(48) * HOUR_MS
     assert parse_promotion("1970-01-02:1970-01-02:0.1", hours).steps == range(24, 48)
 
 
@@ -225,7 +226,7 @@ def test_a_promotion_may_be_given_by_dates() -> None:
 )
 def test_promotions_that_cannot_be_meant_are_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
-        parse_promotion(text, np.arange(7) * 86_400_000)
+        parse_promotion(text, np.arange(7) * DAY_MS)
 
 
 @pytest.mark.parametrize("text", ["0:2", "3:2", "1:8", "1", "x:y", "1:2:3"])

@@ -16,8 +16,8 @@ from freshet.model.explain.plot import draw, plot
 from freshet.model.explain.shapley import Contribution, Group, Shapley
 from freshet.model.explain.words import Explanation
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 CONTEXT, HORIZON = 64, 24
 LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 

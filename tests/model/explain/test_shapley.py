@@ -19,8 +19,8 @@ from freshet.model.explain.shapley import groups_of, one_row, shapley, shapley_v
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS, WEEK_MS
 
-DAY_MS = 86_400_000
 CONTEXT, HORIZON = 28, 6
 
 
@@ -209,6 +209,6 @@ def test_words_name_what_is_there() -> None:
     assert words["signals"] == "Views, carts and stock"
     assert words["recent"] == "The last week's sales"
     weekly = {
-        group.key: group.words for group, _ in groups_of(replace(row(), resolution_ms=7 * DAY_MS))
+        group.key: group.words for group, _ in groups_of(replace(row(), resolution_ms=WEEK_MS))
     }
     assert weekly["recent"] == "The last 4 weeks' sales"

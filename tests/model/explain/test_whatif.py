@@ -17,8 +17,8 @@ from freshet.model.explain.whatif import PlannedPromotion, compare, likeness, pl
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 
-DAY_MS = 86_400_000
 CONTEXT, HORIZON = 28, 6
 AT = {name: slot for slot, name in enumerate(KNOWN_SLOTS)}
 NORMAL = torch.special.ndtri(torch.tensor(QUANTILE_LEVELS))

@@ -22,8 +22,7 @@ from freshet.model.explain.words import (
     span,
 )
 from freshet.model.forecaster import BatchForecaster
-
-HOUR_MS = 3_600_000
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 @pytest.fixture
@@ -138,4 +137,4 @@ def test_amounts_come_back_in_the_readers_units(forecaster, drawn) -> None:
 
 def test_steps_without_a_name_are_steps() -> None:
     assert span(range(0, 4), 900_000) == "the next 4 steps"
-    assert span(range(0, 1), 30 * 24 * HOUR_MS) == "the next month"
+    assert span(range(0, 1), 30 * DAY_MS) == "the next month"

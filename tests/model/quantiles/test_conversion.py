@@ -12,8 +12,7 @@ from freshet.model.batch import PAST_SLOTS, Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import TYPICAL, conversion, conversion_rates
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
-
-HOUR_MS = 3_600_000
+from freshet.stream.units import HOUR_MS
 
 
 @pytest.fixture(scope="module")

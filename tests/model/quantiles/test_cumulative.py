@@ -22,6 +22,7 @@ from freshet.model.quantiles.dependence import (
 )
 from freshet.model.quantiles.marginal import distribution, places, quantile_weights
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 LEVELS = QUANTILE_LEVELS
 AT = {level: column for column, level in enumerate(LEVELS)}
@@ -264,7 +265,7 @@ def test_an_impossible_dependence_is_refused(parts) -> None:
 
 
 def test_every_resolution_has_a_default() -> None:
-    for resolution_ms in (1, 60_000, 3_600_000, 86_400_000, 30 * 86_400_000):
+    for resolution_ms in (1, 60_000, HOUR_MS, DAY_MS, 30 * DAY_MS):
         assert 0.2 < default_dependence(resolution_ms).correlation(2)[1] < 0.8
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from freshet.model.tables.grid import Grid, resolution_ms, season_length
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import HOUR_MS
 
 
 def stamps(*texts: str) -> np.ndarray:
@@ -80,7 +81,7 @@ def test_each_series_keeps_its_own_phase() -> None:
     time_ms = stamps("2024-01-01 06:00", "2024-01-02 06:00", "2024-01-01 03:00", "2024-01-02 04:00")
     codes = np.array([0, 0, 1, 1])
     grid = Grid.of("D", int(time_ms.min()))
-    assert grid.phases(time_ms, codes, 2).tolist() == [6 * 3_600_000, 0]
+    assert grid.phases(time_ms, codes, 2).tolist() == [6 * HOUR_MS, 0]
 
 
 def test_old_spellings_mean_what_they_meant() -> None:

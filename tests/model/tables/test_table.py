@@ -23,6 +23,7 @@ from freshet.model.tables.table import (
     window_ahead,
 )
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import long_table
 
 COLUMNS = Columns(
@@ -247,7 +248,7 @@ def test_the_window_ahead_of_a_panel_holds_all_of_it_and_no_covariate_that_nobod
     panel = read_panel(long_table(), DAILY)
     window = window_ahead(panel, 3, COLUMNS)
     assert (window.context_length, window.horizon) == (60, 3)
-    np.testing.assert_array_equal(np.diff(window.time_ms_NS), 86_400_000)
+    np.testing.assert_array_equal(np.diff(window.time_ms_NS), DAY_MS)
     np.testing.assert_array_equal(window.known_NSK[:, :60], panel.known_NLK)
     assert np.isnan(window.known_NSK[:, 60:]).all()
     future = pd.DataFrame(

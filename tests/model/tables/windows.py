@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from freshet.model.tables.panel import Floats, Ints, Window
-
-DAY_MS = 86_400_000
+from freshet.stream.units import DAY_MS
 
 
 def window_of(

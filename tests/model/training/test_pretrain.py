@@ -22,8 +22,7 @@ from freshet.model.synthetic.seeded import Seeded
 from freshet.model.training import pretrain
 from freshet.model.training.watch import SCALARS, board, progress_bar
 from freshet.model.weights import verify_weights
-
-HOUR_MS = 3_600_000
+from freshet.stream.units import HOUR_MS
 
 
 @pytest.fixture

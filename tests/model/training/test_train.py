@@ -19,6 +19,7 @@ from freshet.model.training.train import (
     interpolate,
 )
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import HOUR_MS
 
 SETTINGS = FineTuneSettings(steps=12, learning_rate=3e-3, warmup_steps=2, seed=3)
 
@@ -32,7 +33,7 @@ def sampler(generator: torch.Generator) -> tuple[Batch, torch.Tensor]:
         torch.zeros(8, 80, len(KNOWN_SLOTS)),
         torch.zeros(8, NUM_STATIC),
         torch.zeros(8, dtype=torch.int64),
-        3_600_000,
+        HOUR_MS,
     )
     return batch, torch.poisson(torch.full((8, 16), 10.0), generator=generator)
 

@@ -18,6 +18,7 @@ from freshet.model.tables.panel import Floats, Window
 from freshet.model.training import tuned
 from freshet.model.training.train import FineTuneSettings
 from freshet.model.training.tuned import FreshetModel, PastWindows, tune
+from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -103,7 +104,7 @@ def test_dates_move_by_whole_weeks_so_that_weekdays_stay() -> None:
     one, _ = sampler(torch.Generator().manual_seed(1), 1)
     at = np.flatnonzero(np.isfinite(one.target_BT[0].numpy()))[0]
     # The series begins on day 0, a Thursday: so does its first observed step, in whatever week.
-    assert (int(one.start_ms_B) // 86_400_000 + at) % 7 == 0
+    assert (int(one.start_ms_B) // DAY_MS + at) % 7 == 0
 
 
 def test_the_factor_with_the_least_loss_on_the_hold_out_is_taken(tiny_network) -> None:

@@ -13,13 +13,13 @@ from freshet.stream.codec import encode
 from freshet.stream.config import KafkaSettings, Topics
 from freshet.stream.errors import ConfigError, EventError
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion, RetrainRequest
+from freshet.stream.units import HOUR_MS
 
-HOUR = 3_600_000
 TOPICS = Topics()
 
 
 def controller() -> Controller:
-    return Controller(TOPICS, RetrainRules(cooldown_ms=12 * HOUR, min_new_data_ms=0))
+    return Controller(TOPICS, RetrainRules(cooldown_ms=12 * HOUR_MS, min_new_data_ms=0))
 
 
 def drift(state: Any = "drift", at: int = 10) -> bytes:
@@ -30,8 +30,8 @@ def drift(state: Any = "drift", at: int = 10) -> bytes:
             state=state,
             kind="level",
             detector="cusum",
-            detected_at_ms=at * HOUR,
-            onset_ms=at * HOUR,
+            detected_at_ms=at * HOUR_MS,
+            onset_ms=at * HOUR_MS,
             size=1.0,
             weights_version="base",
             description="d",
@@ -44,8 +44,8 @@ def sale(kind: str = "flash_sale") -> bytes:
     return encode(
         Promotion(
             promotion_id="p",
-            starts_at=10 * HOUR,
-            ends_at=12 * HOUR,
+            starts_at=10 * HOUR_MS,
+            ends_at=12 * HOUR_MS,
             discount=0.5,
             kind=kind,
             sku="s",
@@ -60,7 +60,7 @@ def step(state: Controller, topic: str, value: bytes) -> list[Output]:
 
 
 def tick(state: Controller, hour: int) -> list[Output]:
-    outputs = state.tick(hour * HOUR)
+    outputs = state.tick(hour * HOUR_MS)
     state.published(outputs)
     return outputs
 
@@ -82,8 +82,8 @@ def test_what_was_not_published_is_given_again() -> None:
     state = controller()
     first = state.take(TOPICS.drift, b"k", drift(), 0)
     assert state.take(TOPICS.drift, b"k", drift(), 0) == first
-    assert [output.key for output in state.tick(10 * HOUR)] == [
-        output.key for output in state.tick(10 * HOUR)
+    assert [output.key for output in state.tick(10 * HOUR_MS)] == [
+        output.key for output in state.tick(10 * HOUR_MS)
     ]
 
 

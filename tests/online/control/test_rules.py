@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from freshet.online.control.rules import MAX_ATTEMPTS, MAX_OUTSTANDING_COOLDOWNS, RetrainRules
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
-
-HOUR = 3_600_000
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 def alert(
@@ -24,8 +23,8 @@ def alert(
         state=state,
         kind="level",
         detector="adwin",
-        detected_at_ms=at * HOUR,
-        onset_ms=(at - 4) * HOUR,
+        detected_at_ms=at * HOUR_MS,
+        onset_ms=(at - 4) * HOUR_MS,
         size=1.0,
         weights_version="base",
         description="",
@@ -38,11 +37,11 @@ def answer(request: RetrainRequest, kind: Any) -> ModelEvent:
 
 
 def rules(**over: int) -> RetrainRules:
-    return RetrainRules(**({"cooldown_ms": 12 * HOUR, "min_new_data_ms": 6 * HOUR} | over))
+    return RetrainRules(**({"cooldown_ms": 12 * HOUR_MS, "min_new_data_ms": 6 * HOUR_MS} | over))
 
 
 def asked(state: RetrainRules, now: int) -> RetrainRequest:
-    request = state.due(now * HOUR)
+    request = state.due(now * HOUR_MS)
     assert request is not None
     state.observe_request(request)
     return request
@@ -51,7 +50,7 @@ def asked(state: RetrainRules, now: int) -> RetrainRequest:
 def test_a_drift_asks_once_there_is_data_enough_since_its_onset() -> None:
     state = rules()
     state.observe_drift(alert(at=10))
-    assert state.due(11 * HOUR) is None
+    assert state.due(11 * HOUR_MS) is None
     request = asked(state, 12)
     assert (request.reason, request.segments, request.alert_ids) == (
         "drift",
@@ -63,23 +62,23 @@ def test_a_drift_asks_once_there_is_data_enough_since_its_onset() -> None:
 def test_a_warning_asks_for_nothing_and_a_drift_that_is_over_neither() -> None:
     state = rules()
     state.observe_drift(alert(state="warning"))
-    assert state.due(20 * HOUR) is None
+    assert state.due(20 * HOUR_MS) is None
     state.observe_drift(alert(at=11))
     state.observe_drift(alert(state="stable", at=12))
-    assert state.due(20 * HOUR) is None
+    assert state.due(20 * HOUR_MS) is None
 
 
 def test_a_feed_that_broke_is_nothing_to_train_on() -> None:
     state = rules()
     state.observe_drift(msgspec.structs.replace(alert(), kind="data"))
-    assert state.due(20 * HOUR) is None
+    assert state.due(20 * HOUR_MS) is None
 
 
 def test_a_redelivered_alert_does_not_reopen_a_drift_that_is_over() -> None:
     state = rules()
     for record in (alert(at=10), alert(state="stable", at=15), alert(at=10)):
         state.observe_drift(record)
-    assert state.due(30 * HOUR) is None
+    assert state.due(30 * HOUR_MS) is None
 
 
 def test_only_one_request_is_outstanding_and_the_cooldown_holds_after_its_answer() -> None:
@@ -87,9 +86,9 @@ def test_only_one_request_is_outstanding_and_the_cooldown_holds_after_its_answer
     state.observe_drift(alert())
     request = asked(state, 12)
     state.observe_drift(alert("hats", at=13))
-    assert state.due(30 * HOUR) is None, "the first is not answered"
+    assert state.due(30 * HOUR_MS) is None, "the first is not answered"
     state.observe_model(answer(request, "promoted"))
-    assert state.due(23 * HOUR) is None, "the cool-down"
+    assert state.due(23 * HOUR_MS) is None, "the cool-down"
     assert asked(state, 24).segments == ["hats"], "the shoes were trained for"
 
 
@@ -99,8 +98,8 @@ def test_an_unanswered_request_does_not_stop_training_for_ever() -> None:
     asked(state, 12)
     state.observe_drift(alert("hats", at=13))
     late = 12 + 12 * MAX_OUTSTANDING_COOLDOWNS
-    assert state.due((late - 1) * HOUR) is None
-    assert state.due(late * HOUR) is not None
+    assert state.due((late - 1) * HOUR_MS) is None
+    assert state.due(late * HOUR_MS) is not None
 
 
 def test_a_rejected_challenger_is_tried_again_under_another_id_and_not_for_ever() -> None:
@@ -112,26 +111,26 @@ def test_a_rejected_challenger_is_tried_again_under_another_id_and_not_for_ever(
         state.observe_model(answer(request, "rejected"))
         ids.append(request.request_id)
     assert len(set(ids)) == MAX_ATTEMPTS
-    assert state.due(500 * HOUR) is None
+    assert state.due(500 * HOUR_MS) is None
 
 
 def test_the_schedule_asks_once_a_slot_and_does_not_make_up_for_the_past() -> None:
-    state = rules(cooldown_ms=1, schedule_ms=24 * HOUR, started_at_ms=1_000 * 24 * HOUR + 5)
-    assert state.due(1_000 * 24 * HOUR + 6) is None
+    state = rules(cooldown_ms=1, schedule_ms=DAY_MS, started_at_ms=1_000 * DAY_MS + 5)
+    assert state.due(1_000 * DAY_MS + 6) is None
     request = asked(state, 1_001 * 24)
     assert request.reason == "schedule"
     state.observe_model(answer(request, "rejected"))
-    assert state.due((1_001 * 24 + 23) * HOUR) is None
+    assert state.due((1_001 * 24 + 23) * HOUR_MS) is None
     assert asked(state, 1_002 * 24).request_id != request.request_id
 
 
 def test_a_rollback_by_hand_neither_blocks_nor_cools_down() -> None:
     state = rules()
     state.observe_request(
-        RetrainRequest(request_id="r", requested_at_ms=11 * HOUR, reason="rollback")
+        RetrainRequest(request_id="r", requested_at_ms=11 * HOUR_MS, reason="rollback")
     )
     state.observe_drift(alert())
-    assert state.due(12 * HOUR) is not None
+    assert state.due(12 * HOUR_MS) is not None
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.randoms(use_true_random=False))
@@ -144,7 +143,7 @@ def test_redelivery_leads_to_the_same_request(again: list[int], random: Any) -> 
     random.shuffle(repeated)
     for record in repeated:
         often.observe_drift(record)
-    assert once.due(40 * HOUR) == often.due(40 * HOUR) is not None
+    assert once.due(40 * HOUR_MS) == often.due(40 * HOUR_MS) is not None
 
 
 @given(
@@ -155,7 +154,7 @@ def test_requests_keep_the_cooldown_whatever_comes(events: list[tuple[str, int, 
     for segment, hours, answered in events:
         now += hours
         state.observe_drift(alert(segment, at=now))
-        if (request := state.due(now * HOUR)) is not None:
+        if (request := state.due(now * HOUR_MS)) is not None:
             times.append(now)
             state.observe_request(request)
             if answered:
@@ -171,4 +170,4 @@ def test_a_restart_that_reads_the_topics_asks_for_nothing_twice() -> None:
     second.observe_model(answer(request, "promoted"))
     second.observe_drift(alert())
     second.observe_request(request)
-    assert second.due(100 * HOUR) is None
+    assert second.due(100 * HOUR_MS) is None

@@ -10,6 +10,7 @@ import pytest
 from freshet.online.demo.options import DemoOptions, config_text, dashboard_port
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import ConfigError
+from freshet.stream.units import HOUR_MS
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_wrong_options_say_what_is_right(wrong: dict[str, object], text: str) ->
 
 
 def test_the_drift_is_planted_at_15_percent_of_a_run() -> None:
-    assert DemoOptions(seconds=100, headless=True).drift_after_ms == 15 * 3_600_000
+    assert DemoOptions(seconds=100, headless=True).drift_after_ms == 15 * HOUR_MS
 
 
 def test_a_taken_port_that_was_asked_for_is_an_error_and_one_that_was_not_is_avoided() -> None:

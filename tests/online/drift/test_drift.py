@@ -22,8 +22,8 @@ from freshet.online.drift.pooled import PooledStatistics, items_by_segment, serv
 from freshet.online.drift.score import Actual, Due, judge, score_records
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Score, ScoredStep
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 STEPS = (1, 3, 6, 12, 24)
 WARM_UP_HOURS = 168
 LEVEL_SCORES_Q = np.array([NormalDist().inv_cdf(level) for level in WIRE_LEVELS])

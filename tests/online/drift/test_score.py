@@ -20,8 +20,8 @@ from freshet.online.drift.score import (
     uniform,
 )
 from freshet.stream.schemas import WIRE_LEVELS
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 STEPS = (1, 2, 4)
 ITEMS = ("a|n", "b|n", "c|n")
 

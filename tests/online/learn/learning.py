@@ -15,10 +15,10 @@ from freshet.model.text import NUM_STATIC
 from freshet.model.training.train import FineTuneSettings, fine_tune
 from freshet.online.learn.pools import build_pool
 from freshet.online.learn.windows import Selection
+from freshet.stream.units import DAY_MS, HOUR_MS
 
-HOUR_MS = 3_600_000
 CONTEXT, STEPS, ITEMS = 64, 16, 12
-START_MS = 20_000 * 24 * HOUR_MS
+START_MS = 20_000 * DAY_MS
 
 
 class PastInMemory:

@@ -15,9 +15,9 @@ from freshet.online.learn.finetune import FACTORS, as_stored, make_challenger
 from freshet.online.learn.pools import Pool, Pools, build_pool
 from freshet.online.learn.windows import Selection
 from freshet.stream.config import LearnSettings
+from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import (
     CONTEXT,
-    HOUR_MS,
     ITEMS,
     START_MS,
     STEPS,

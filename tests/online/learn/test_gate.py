@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
-from freshet.online.learn.gate import HOUR_MS, Trial, Verdict, judge, relative_gain, student_t
+from freshet.online.learn.gate import Trial, Verdict, judge, relative_gain, student_t
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
 
@@ -106,7 +107,7 @@ def test_days_are_the_blocks_when_there_are_enough() -> None:
         relative_gain(
             np.ones((5, 150)), np.ones((5, 150)), resolution_ms=HOUR_MS, confidence=0.95
         ).block_ms
-        == 24 * HOUR_MS
+        == DAY_MS
     )
     short = relative_gain(
         np.ones((5, 12)), np.ones((5, 12)), resolution_ms=HOUR_MS, confidence=0.95

@@ -18,13 +18,8 @@ from freshet.online.weights import registry as registry_module
 from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
 from freshet.stream.config import LearnSettings
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
-from tests.online.learn.learning import (
-    HOUR_MS,
-    START_MS,
-    PastInMemory,
-    small_network,
-    taught_network,
-)
+from freshet.stream.units import HOUR_MS
+from tests.online.learn.learning import START_MS, PastInMemory, small_network, taught_network
 
 SETTINGS = LearnSettings(
     steps=40,

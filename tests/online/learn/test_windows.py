@@ -24,15 +24,14 @@ from freshet.online.learn.windows import (
     split_time,
     strata_of,
 )
-
-HOUR = 3_600_000
+from freshet.stream.units import HOUR_MS
 
 splits = st.builds(
     lambda final, first, onset, recent, holdout: split_time(
-        final * HOUR + 7,
-        first_ms=first * HOUR,
-        onset_ms=None if onset is None else onset * HOUR - 5,
-        resolution_ms=HOUR,
+        final * HOUR_MS + 7,
+        first_ms=first * HOUR_MS,
+        onset_ms=None if onset is None else onset * HOUR_MS - 5,
+        resolution_ms=HOUR_MS,
         recent_buckets=recent,
         holdout_buckets=holdout,
     ),
@@ -58,7 +57,7 @@ def test_the_parts_follow_one_another(split: Split) -> None:
         split.final_ms,
     ]
     assert ends == sorted(ends)
-    assert all(end % HOUR == 0 for end in ends)
+    assert all(end % HOUR_MS == 0 for end in ends)
     assert split.recent_buckets >= MIN_RECENT_BUCKETS
     assert split.train_end_ms < split.holdout_start_ms < split.final_ms
 
@@ -72,7 +71,7 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
     recent = select_recent(rng, split, num_items=num_items)
     older = select_replay(rng, split, **older_windows)
     spared = select_anchors(rng, split, **older_windows, taken=older)
-    holdout = range(split.holdout_start_ms, split.final_ms, HOUR)
+    holdout = range(split.holdout_start_ms, split.final_ms, HOUR_MS)
     held = select_held_out(rng, holdout, num_items=num_items)
     assert recent and held
     assert all(
@@ -83,7 +82,7 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
         for selection in older + spared
     )
     assert all(
-        selection.cutoff_ms + steps * HOUR < split.recent_start_ms + HOUR
+        selection.cutoff_ms + steps * HOUR_MS < split.recent_start_ms + HOUR_MS
         for selection in older + spared
     )
     assert held[0].cutoff_ms == split.holdout_start_ms
@@ -103,10 +102,10 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
 
 def test_half_of_the_recent_windows_are_of_the_items_that_drift() -> None:
     split = split_time(
-        900 * HOUR,
+        900 * HOUR_MS,
         first_ms=0,
         onset_ms=None,
-        resolution_ms=HOUR,
+        resolution_ms=HOUR_MS,
         recent_buckets=48,
         holdout_buckets=12,
     )
@@ -142,10 +141,10 @@ def test_once_ready_all_of_the_recent_part_is_after_the_onset(onset: int, holdou
 
 def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
     split = split_time(
-        900 * HOUR,
+        900 * HOUR_MS,
         first_ms=0,
         onset_ms=None,
-        resolution_ms=HOUR,
+        resolution_ms=HOUR_MS,
         recent_buckets=48,
         holdout_buckets=12,
     )
@@ -161,10 +160,10 @@ def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
 
 def test_the_same_seed_draws_the_same_windows() -> None:
     split = split_time(
-        900 * HOUR,
+        900 * HOUR_MS,
         first_ms=0,
         onset_ms=None,
-        resolution_ms=HOUR,
+        resolution_ms=HOUR_MS,
         recent_buckets=48,
         holdout_buckets=12,
     )

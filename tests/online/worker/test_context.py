@@ -20,8 +20,8 @@ from freshet.stream.catalog.shop import Shop
 from freshet.stream.read.progress import InputState
 from freshet.stream.read.reader import Delta, WindowCells
 from freshet.stream.schemas import CHANNELS, CatalogEntry, InventoryLevel, Promotion
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 FIRST = 480_000  # the bucket of the first event
 UNITS, VIEWS = CHANNELS.index("units"), CHANNELS.index("views")
 

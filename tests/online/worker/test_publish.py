@@ -34,8 +34,8 @@ from freshet.stream.schemas import (
     Score,
     ScoredStep,
 )
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 STEPS = (1, 2, 4)
 
 

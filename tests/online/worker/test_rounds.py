@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.online.worker.rounds import Round, plan_round, portions
-
-HOUR_MS = 3_600_000
+from freshet.stream.units import HOUR_MS
 
 
 def test_nothing_is_due_before_the_windows_have_a_cutoff() -> None:

@@ -18,8 +18,8 @@ from freshet.model.quantiles.dependence import default_dependence
 from freshet.online.worker.publish import Origin, forecast_items, wire_columns
 from freshet.online.worker.sums import LEARN_EVERY, StepSums
 from freshet.stream.schemas import WIRE_LEVELS
+from freshet.stream.units import HOUR_MS
 
-HOUR_MS = 3_600_000
 STEPS, CONTEXT = 12, 48
 LEVELS = tuple(QUANTILE_LEVELS)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Cumulative
+from freshet.stream.units import HOUR_MS
 
 LEVELS = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
-HOUR = 3_600_000
 
 
 def normal_steps(mean: float, deviation: float, steps: int = 12) -> list[list[float]]:
@@ -25,8 +25,8 @@ def normal_steps(mean: float, deviation: float, steps: int = 12) -> list[list[fl
 def estimate(
     quantiles: list[list[float]], cumulative: Cumulative | None = None, **over: Any
 ) -> SellOut:
-    asked = {"on_hand": 100.0, "now_ms": 0, "ends_at_ms": 8 * HOUR}
-    return estimate_sell_out(Outlook(LEVELS, quantiles, 0, HOUR, cumulative), **(asked | over))
+    asked = {"on_hand": 100.0, "now_ms": 0, "ends_at_ms": 8 * HOUR_MS}
+    return estimate_sell_out(Outlook(LEVELS, quantiles, 0, HOUR_MS, cumulative), **(asked | over))
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
@@ -51,10 +51,10 @@ def test_the_times_are_those_of_a_simulation() -> None:
         (found.eta_ms_p90, 0.9),
     ):
         assert eta_ms is not None
-        assert eta_ms / HOUR == pytest.approx(np.quantile(hours, share), abs=0.3)
+        assert eta_ms / HOUR_MS == pytest.approx(np.quantile(hours, share), abs=0.3)
 
 
-@given(st.floats(0.0, 400.0), st.floats(0.0, 1.0), st.integers(0, 12 * HOUR))
+@given(st.floats(0.0, 400.0), st.floats(0.0, 1.0), st.integers(0, 12 * HOUR_MS))
 def test_more_stock_means_later_and_less_likely(
     on_hand: float, correlation: float, now_ms: int
 ) -> None:
@@ -82,15 +82,17 @@ def test_an_empty_shelf_is_sold_out_now() -> None:
 
 
 def test_a_forecast_that_ends_before_the_sale_says_until_when_it_speaks() -> None:
-    found = estimate(normal_steps(15.0, 4.0, steps=4), ends_at_ms=100 * HOUR)
-    assert (found.until_ms, found.chance, etas(found)) == (4 * HOUR, 0.0, [None, None, None])
+    found = estimate(normal_steps(15.0, 4.0, steps=4), ends_at_ms=100 * HOUR_MS)
+    assert (found.until_ms, found.chance, etas(found)) == (4 * HOUR_MS, 0.0, [None, None, None])
     assert found.expected_units == pytest.approx(60.0, abs=0.1)
 
 
 def test_demand_before_now_does_not_count() -> None:
-    found = estimate([[10.0] * 9] * 4, on_hand=5.0, now_ms=HOUR + HOUR // 2, ends_at_ms=2 * HOUR)
-    assert (found.eta_ms_p50, found.expected_units) == (2 * HOUR, 5.0)
-    assert estimate([[10.0] * 9] * 4, now_ms=9 * HOUR).eta_ms_p10 is None
+    found = estimate(
+        [[10.0] * 9] * 4, on_hand=5.0, now_ms=HOUR_MS + HOUR_MS // 2, ends_at_ms=2 * HOUR_MS
+    )
+    assert (found.eta_ms_p50, found.expected_units) == (2 * HOUR_MS, 5.0)
+    assert estimate([[10.0] * 9] * 4, now_ms=9 * HOUR_MS).eta_ms_p10 is None
 
 
 def test_nothing_is_sold_where_no_demand_is_forecast() -> None:
@@ -132,13 +134,13 @@ def sums_of(demand: np.ndarray) -> Cumulative:
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.7])
-@pytest.mark.parametrize("starts", [0, 3 * HOUR, 3 * HOUR + HOUR // 2])
+@pytest.mark.parametrize("starts", [0, 3 * HOUR_MS, 3 * HOUR_MS + HOUR_MS // 2])
 def test_the_forecasts_own_sums_decide_from_now_on_too(correlation: float, starts: int) -> None:
     demand = draws(correlation)
-    share = np.clip(np.arange(1, 13) - starts / HOUR, 0.0, 1.0) * (np.arange(12) < 10)
+    share = np.clip(np.arange(1, 13) - starts / HOUR_MS, 0.0, 1.0) * (np.arange(12) < 10)
     left = demand @ share
     for stock in np.quantile(left, [0.2, 0.6, 0.9]):
-        over = {"on_hand": float(stock), "now_ms": starts, "ends_at_ms": 10 * HOUR}
+        over = {"on_hand": float(stock), "now_ms": starts, "ends_at_ms": 10 * HOUR_MS}
         found = estimate(normal_steps(15.0, 4.0), sums_of(demand), **over)
         assert found.chance == pytest.approx((left >= stock).mean(), abs=0.03)
         usual = estimate(normal_steps(15.0, 4.0), **over)
@@ -152,11 +154,11 @@ def test_a_skewed_sum_keeps_its_own_shape() -> None:
     demand = rng.gamma(0.5, 10.0, (40_000, 12))
     steps = [np.quantile(demand[:, 0], LEVELS).tolist()] * 12
     stock = float(np.quantile(demand.sum(1), 0.97))
-    found = estimate(steps, sums_of(demand), on_hand=stock, ends_at_ms=12 * HOUR)
+    found = estimate(steps, sums_of(demand), on_hand=stock, ends_at_ms=12 * HOUR_MS)
     assert found.chance == pytest.approx(0.03, abs=0.01)
 
 
-@given(st.floats(0.0, 400.0), st.sampled_from([0.0, 0.4, 0.9]), st.integers(0, 12 * HOUR))
+@given(st.floats(0.0, 400.0), st.sampled_from([0.0, 0.4, 0.9]), st.integers(0, 12 * HOUR_MS))
 def test_with_sums_more_stock_means_later_and_less_likely(
     on_hand: float, correlation: float, now_ms: int
 ) -> None:

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshet.stream.fold.dedupe import (
-    MINUTE_MS,
     UNSEEN,
     SeenHashes,
     first_live_minute,
     judge_duplicates,
     minute_expiry_ms,
 )
+from freshet.stream.units import MINUTE_MS
 
 HASHES = st.integers(0, 2**64 - 1) | st.integers(0, 5) | st.integers(0, 9).map(lambda n: n << 20)
 

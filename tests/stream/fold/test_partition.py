@@ -20,6 +20,7 @@ from freshet.stream.config import Settings, WindowSettings
 from freshet.stream.errors import FingerprintError, StoreUnavailableError
 from freshet.stream.fold.partition import PartitionWindows, fingerprint
 from freshet.stream.store.layout import Outcome
+from freshet.stream.units import DAY_MS, HOUR_MS
 from tests.stream.fold.windows_checks import (
     START_MS,
     Driver,
@@ -89,16 +90,16 @@ def test_days_follow_the_calendar_over_both_changes_of_the_clocks(
     minutes: list[int], size: int
 ) -> None:
     sizes = [
-        {"resolution_ms": 86_400_000, "buckets": 2},
-        {"resolution_ms": 3_600_000, "buckets": 30},
+        {"resolution_ms": DAY_MS, "buckets": 2},
+        {"resolution_ms": HOUR_MS, "buckets": 30},
     ]
     windows = WindowSettings(
-        resolutions=sizes, allowed_lateness_ms=50 * 3_600_000, max_future_ms=10**9
+        resolutions=sizes, allowed_lateness_ms=50 * HOUR_MS, max_future_ms=10**9
     )
     config = Settings(
         windows=windows,
         calendar={"time_zone": "Europe/Berlin"},
-        worker={"resolution_ms": 3_600_000},
+        worker={"resolution_ms": HOUR_MS},
     )
     log, now_ms = [], 1_774_700_000_000
     for n, step in enumerate(minutes):

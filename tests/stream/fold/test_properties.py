@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshet.stream.config import Settings
+from freshet.stream.units import DAY_MS, HOUR_MS
 from tests.stream.fold.windows_checks import (
     Driver,
     LogRecord,
@@ -21,8 +22,7 @@ from tests.stream.fold.windows_checks import (
 )
 
 KINDS = st.sampled_from(["orders", "clicks"])
-DAY_MS = 86_400_000
-SIZES = [{"resolution_ms": width, "buckets": 10**6} for width in (1_000, 60_000, 3_600_000, DAY_MS)]
+SIZES = [{"resolution_ms": width, "buckets": 10**6} for width in (1_000, 60_000, HOUR_MS, DAY_MS)]
 PATIENT = small_settings(resolutions=SIZES, allowed_lateness_ms=3 * DAY_MS)
 
 
@@ -104,7 +104,7 @@ def unique(log: list[LogRecord], order: Sequence[LogRecord] | None = None) -> li
 @given(st.data(), KINDS, st.integers(1, 20))
 def test_fine_buckets_add_up_to_coarse_ones(data: st.DataObject, kind: str, size: int) -> None:
     sums = folded(kind, PATIENT, data.draw(log_records(kind)), size)["sums"]
-    for fine, coarse in ((1_000, 60_000), (60_000, 3_600_000), (3_600_000, DAY_MS)):
+    for fine, coarse in ((1_000, 60_000), (60_000, HOUR_MS), (HOUR_MS, DAY_MS)):
         rolled: Counter[tuple[int, str, str]] = Counter()
         for (width, bucket, item, channel), value in sums.items():
             if width == fine:

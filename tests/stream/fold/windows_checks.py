@@ -24,10 +24,10 @@ from freshet.stream.fold.partition import Fold, PartitionWindows, RawBatch
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header, Keys, Outcome, Update
 from freshet.stream.store.tiles import CHANNELS, CHUNK_ITEMS, decode
+from freshet.stream.units import DAY_MS
 
 START_MS = 1_700_000_000_000
 LONG_AGO_MS = -(10**18)
-DAY_MS = 86_400_000
 TIMES = ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms")
 REDRIVES = [b"orders-0-1", b"orders-0-2", b"orders-1-7"]
 TOPICS = {"orders": "freshet.orders.v1", "clicks": "freshet.clicks.v1"}

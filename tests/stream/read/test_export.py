@@ -20,17 +20,18 @@ from freshet.stream.errors import InvalidInputError
 from freshet.stream.read import export as export_module
 from freshet.stream.read.export import export, parse_time_ms
 from freshet.stream.read.formats import WRITERS, WindowRows, decimal
+from freshet.stream.units import HOUR_MS
 
 ROWS = WindowRows(
     ['a|"n,', "é|-"],
-    np.array([3_600_000, 7_200_000]),
+    np.array([HOUR_MS, 7_200_000]),
     np.array([[1_500, 12_345, 2, 0, 9, 0, 0, 0], [0, 0, 0, 250, 0, 0, 0, 1]]),
     np.array([True, False]),
 )
 COLUMNS = ["item_id", "bucket_start_ms", "units", "revenue", "orders", "returns"]
 COLUMNS += ["views", "carts", "favourites", "checkouts"]
 VALUES = [
-    ['a|"n,', 3_600_000, 1.5, 1.2345, 2, 0, 9, 0, 0, 0],
+    ['a|"n,', HOUR_MS, 1.5, 1.2345, 2, 0, 9, 0, 0, 0],
     ["é|-", 7_200_000, 0, 0, 0, 0.25, 0, 0, 0, 1],
 ]
 
@@ -101,7 +102,7 @@ def test_times_are_milliseconds_or_rfc_3339() -> None:
 
 def test_an_unknown_format_and_an_unknown_resolution_are_refused_before_anything_is_read() -> None:
     with pytest.raises(InvalidInputError, match="'xml'; expected one of jsonl, csv, parquet"):
-        export(Settings(), resolution_ms=3_600_000, format="xml")
+        export(Settings(), resolution_ms=HOUR_MS, format="xml")
     with pytest.raises(
         InvalidInputError, match=r"no windows are kept at 7 ms; expected one of \[1000, 60000"
     ):
@@ -110,7 +111,7 @@ def test_an_unknown_format_and_an_unknown_resolution_are_refused_before_anything
 
 def _export_rows(monkeypatch: pytest.MonkeyPatch, rows: Any, output: Path) -> int:
     monkeypatch.setattr(export_module, "window_rows", lambda *_, **__: rows)
-    return export(Settings(), resolution_ms=3_600_000, output=output)
+    return export(Settings(), resolution_ms=HOUR_MS, output=output)
 
 
 def test_a_file_appears_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

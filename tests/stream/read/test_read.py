@@ -23,6 +23,7 @@ from freshet.stream.read.progress import (
 from freshet.stream.read.ring import Ring
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header
+from freshet.stream.units import HOUR_MS
 
 GRID = Grid(10)
 RULES = ReadRules(
@@ -148,7 +149,7 @@ def test_retained_is_what_the_rule_says(frontier: int, bucket: int) -> None:
 
 
 def test_rules_come_from_the_settings_of_one_resolution() -> None:
-    rules = ReadRules.of(Settings(), 3_600_000)
+    rules = ReadRules.of(Settings(), HOUR_MS)
     assert (rules.retained_buckets, rules.allowed_lateness_ms, rules.out_of_order_ms) == (
         1_344,
         900_000,

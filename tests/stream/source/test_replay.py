@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.stream.config import DAY_MS, HOUR_MS, EventSettings
+from freshet.stream.config import EventSettings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.source.replay import Replay, open_replay, parse_map
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 DATA = Path(os.environ.get("DATA_HOME") or Path(__file__).parents[4] / "shared" / "data")
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshet.stream.config import DAY_MS, HOUR_MS, MINUTE_MS, EventSettings
+from freshet.stream.config import EventSettings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.schemas import InventoryLevel, Promotion
@@ -33,6 +33,7 @@ from freshet.stream.source.simulator import (
 from freshet.stream.source.simulator.demand import Demand, _lead_shares
 from freshet.stream.source.simulator.faults import BREAKS, break_value
 from freshet.stream.source.simulator.stock import Stock
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 PLAIN = Scenario("plain")
 Record = tuple[str, bytes, bytes | None, int]

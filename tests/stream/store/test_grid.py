@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.stream.config import DAY_MS, CalendarSettings, Settings, WorkerSettings
+from freshet.stream.config import CalendarSettings, Settings, WorkerSettings
 from freshet.stream.store.grid import Grid
+from freshet.stream.units import DAY_MS, HOUR_MS
 
-HOUR_MS = 3_600_000
 ZONES = (
     "UTC",
     "Europe/Berlin",

@@ -15,17 +15,18 @@ from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header
 from freshet.stream.store.tiles import encode
+from freshet.stream.units import HOUR_MS, MINUTE_MS
 from freshet.stream.verify.event import BadRecordError, Kind, read_event
 from freshet.stream.verify.recount import Recount
 from freshet.stream.verify.verify import Difference, PartitionReport, Report, Snapshot, _compare
 
-T0 = 1_700_000_000_000 // 60_000 * 60_000
+T0 = 1_700_000_000_000 // MINUTE_MS * MINUTE_MS
 WINDOWS = WindowSettings(
     out_of_order_ms=1_000,
-    allowed_lateness_ms=60_000,
+    allowed_lateness_ms=MINUTE_MS,
     max_future_ms=5_000,
     resolutions=(
-        Resolution(resolution_ms=3_600_000, buckets=10),
+        Resolution(resolution_ms=HOUR_MS, buckets=10),
         Resolution(resolution_ms=1_000, buckets=100),
     ),
 )
@@ -62,7 +63,7 @@ def test_units_revenue_orders_and_returns_are_counted_in_their_buckets() -> None
         (bucket + 1, "a|n", "orders"): 1,
         (bucket + 1, "a|n", "returns"): 3_000,
     }
-    assert recount.cells(3_600_000)[T0 // 3_600_000, "a|n", "units"] == 3_500
+    assert recount.cells(HOUR_MS)[T0 // HOUR_MS, "a|n", "units"] == 3_500
 
 
 def test_a_whole_order_counts_each_line_and_takes_the_region_from_above() -> None:
