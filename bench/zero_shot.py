@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.report import write_result
-from freshet.model.baselines import moving_average, seasonal_naive
+from freshet.model.baselines.yardsticks import moving_average, seasonal_naive
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.metrics import coverage, wql

@@ -1,8 +1,7 @@
-"""What freshet is compared with: yardsticks, classical methods, learners on features, other
-people's networks.
+"""A window in, quantiles out, from whatever freshet is compared with.
 
-`make` gives a model that forecasts windows; heavy libraries are imported only by the model that
-needs them.
+Yardsticks, classical methods, learners on features, other people's networks: `make` gives each by
+its name, and heavy libraries are imported only by the model that needs them.
 """
 
 from __future__ import annotations
@@ -11,28 +10,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol
 
-from freshet.model.baselines.simple import (
-    Array,
-    latest_cycle,
-    moving_average,
-    normal_quantiles,
-    residual_spread,
-    seasonal_naive,
-)
 from freshet.model.tables.panel import Floats, Window
 from freshet.stream.errors import InvalidInputError
-
-__all__ = [
-    "NAMES",
-    "Array",
-    "Model",
-    "latest_cycle",
-    "make",
-    "moving_average",
-    "normal_quantiles",
-    "residual_spread",
-    "seasonal_naive",
-]
 
 
 class Model(Protocol):
@@ -50,9 +29,7 @@ class Model(Protocol):
         """Learn from a window's own past; may be called again with a later window."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Finite, sorted quantiles at `levels`: [N, H, Q]; the window may hold series that `fit`
-        never saw.
-        """
+        """Finite, sorted quantiles [N, H, Q], also of series that `fit` never saw."""
 
 
 _MODULES = {
@@ -74,8 +51,7 @@ ADAPTERS = ("chronos", "timesfm")
 
 
 def make(name: str) -> Model:
-    """The baseline of a name in `NAMES`, or another network by "chronos:FOLDER" or
-    "timesfm:FOLDER".
+    """The baseline of a name in `NAMES`, or another network by "chronos:FOLDER", "timesfm:FOLDER".
 
     Raises:
         InvalidInputError: there is none of that name; for other networks, the folder or the library
@@ -83,8 +59,7 @@ def make(name: str) -> Model:
     """
     kind, _, place = name.partition(":")
     if kind in ADAPTERS:
-        kind_of = import_module("freshet.model.baselines.adapters")
-        adapter: Model = kind_of.make(kind, place)
+        adapter: Model = import_module("freshet.model.baselines.adapters").make(kind, place)
         return adapter
     if name not in _MODULES:
         raise InvalidInputError(

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from freshet.model.baselines.naive import forward_filled
-from freshet.model.baselines.simple import tidy
+from freshet.model.baselines.tidy import forward_filled, tidy
 from freshet.model.tables.panel import Floats, Window
 from freshet.stream.errors import InvalidInputError
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.baselines.simple import tidy
 from freshet.model.baselines.steps import Ahead, Codes, Past, ahead
+from freshet.model.baselines.tidy import tidy
 from freshet.model.tables.panel import Floats, Ints, Window
 from freshet.stream.units import DAY_MS
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from freshet.model.baselines.adapters import at_levels
-from freshet.model.baselines.simple import tidy
+from freshet.model.baselines.tidy import tidy
 from freshet.model.effects.closed import Bools, closed_steps
 from freshet.model.tables.panel import Floats, Ints, Window
 from freshet.stream.units import DAY_MS

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from freshet.model.baselines.simple import mean_of, normal_quantiles, tidy
+from freshet.model.baselines.tidy import mean_of, normal_quantiles, tidy
 from freshet.model.tables.panel import Floats, Window
 
 LAGS, SEASONAL_LAGS = 1, 2
@@ -43,7 +43,7 @@ class Snarimax:
                 point_NH[row], spread_NH[row] = _forecast(
                     series_T, window.horizon, window.season_length
                 )
-        return tidy(normal_quantiles(point_NH, spread_NH, np.array(levels)), window)
+        return tidy(normal_quantiles(point_NH, spread_NH, levels), window)
 
 
 def make(name: str) -> Snarimax:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from freshet.model.baselines.naive import forward_filled, seasonal_naive
-from freshet.model.baselines.simple import tidy
+from freshet.model.baselines.tidy import forward_filled, tidy
+from freshet.model.baselines.yardsticks import published_naive
 from freshet.model.tables.panel import Floats, Window
 
 LONGEST = 1_000  # newest steps that are looked at; older ones only cost time
@@ -46,7 +46,7 @@ class Statistical:
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q]."""
         filled_NT = forward_filled(window.target_NT)
-        quantiles_NHQ = seasonal_naive(filled_NT, window.horizon, 1, levels)
+        quantiles_NHQ = published_naive(filled_NT, window.horizon, 1, levels)
         season_length = window.season_length if window.season_length <= LONGEST_SEASON else 1
         for row, filled_T in enumerate(filled_NT):
             series_T = filled_T[np.isfinite(filled_T)][-LONGEST:]

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from freshet.model.baselines import Array, seasonal_naive
+from freshet.model.baselines.yardsticks import Array, seasonal_naive
 from freshet.model.batch import Batch
 from freshet.model.features import calendar_periods
 from freshet.model.forecaster import pick_device

@@ -11,7 +11,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.baselines import seasonal_naive
+from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.online.drift.detectors import DriftMonitor
 from freshet.online.drift.score import Actual, Due, PendingForecasts, judge, score_records
 from freshet.online.worker.context import Contexts

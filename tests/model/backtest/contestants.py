@@ -10,7 +10,7 @@ import numpy as np
 
 from freshet.model.backtest.workers import FineTune
 from freshet.model.baselines import Model
-from freshet.model.baselines.naive import SeasonalNaive
+from freshet.model.baselines.yardsticks import SeasonalNaive
 from freshet.model.tables.panel import Floats, Window
 from freshet.stream.errors import InvalidInputError
 

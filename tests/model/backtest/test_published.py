@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freshet.model.baselines.naive import SeasonalNaive
+from freshet.model.baselines.yardsticks import SeasonalNaive
 from freshet.model.quantiles import metrics
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.prepare import PRESETS
