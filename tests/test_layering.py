@@ -1,32 +1,29 @@
-"""Imports point one way: stream <- model <- online; dashboard sees stream only; one door per
-library.
+"""Imports point one way, room by room, and each library has one door.
+
+The floors are those of docs/architecture.md; this test reads them there.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("stream", "model", "online", "dashboard")
 MAY_IMPORT = {
-    "stream": {"freshet.stream"},
-    "model": {"freshet.stream", "freshet.model"},
-    "online": {"freshet.stream", "freshet.model", "freshet.online"},
-    "dashboard": {"freshet.stream", "freshet.dashboard"},
+    "stream": {"stream"},
+    "model": {"stream", "model"},
+    "online": {"stream", "model", "online"},
+    "dashboard": {"stream", "dashboard"},
 }
 DOORS = {
-    "confluent_kafka": {
-        "stream/kafka/__init__.py",
-        "stream/kafka/admin.py",
-        "stream/kafka/client.py",
-        "stream/kafka/publisher.py",
-        "stream/kafka/table.py",
-        "stream/kafka/servers.py",
-    },
+    "confluent_kafka": {"stream/kafka/"},
     "aiokafka": {"dashboard/feed.py"},
     "faust": {"online/control/process.py"},
     "river": {"online/drift/detectors.py", "model/baselines/online.py"},
@@ -38,55 +35,109 @@ DOORS = {
 HEAVY = {"torch", "transformers", "sklearn", "river", "faust"}
 
 
-def _modules(package: str) -> list[Path]:
+class Import(NamedTuple):
+    """One import of ours: who, from which line, and which module or package."""
+
+    path: str
+    line: int
+    name: str
+
+
+def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def _imports(path: Path) -> set[str]:
-    found: set[str] = set()
+def imports(path: Path) -> list[Import]:
+    """Everything a file imports, also inside its functions, as dotted names."""
+    place = path.relative_to(ROOT).as_posix()
+    found = []
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {_package(alias.name) for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path} has a relative import"
-            found.add(_package(node.module))
+            found += [Import(place, node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{place}:{node.lineno} is a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [Import(place, node.lineno, name) for name in names]
     return found
 
 
-def _package(name: str) -> str:
-    """`river` for `river.drift`, `freshet.stream` for `freshet.stream.errors`."""
-    parts = name.split(".")
-    return ".".join(parts[: 2 if parts[0] == "freshet" else 1])
+def libraries(path: Path) -> set[str]:
+    return {entry.name.split(".")[0] for entry in imports(path)}
+
+
+def floors() -> dict[str, dict[str, int]]:
+    """From the page's lines `package: room room | room | ...` to each room's floor."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    found = {}
+    for package, text in re.findall(r"^(stream|model|online): (.+)$", page, re.MULTILINE):
+        rooms = enumerate(text.split("|"))
+        found[package] = {room: floor for floor, names in rooms for room in names.split()}
+    return found
+
+
+def room_of(dotted: list[str], package: str) -> str:
+    """The room of a dotted name inside a package; a file in the folder itself is `ground`.
+
+    >>> room_of(["kafka", "client", "consumer"], "stream"), room_of(["errors"], "stream")
+    ('kafka', 'ground')
+    """
+    return dotted[0] if dotted and (ROOT / package / dotted[0]).is_dir() else "ground"
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_what_stands_left_of_it(package: str) -> None:
-    for path in _modules(package):
-        ours = {name for name in _imports(path) if name.startswith("freshet")}
-        assert ours <= MAY_IMPORT[package], path
+    ours = [entry for path in modules(package) for entry in imports(path)]
+    ours = [entry for entry in ours if entry.name.split(".")[0] == "freshet"]
+    assert ours
+    for entry in ours:
+        assert entry.name.split(".")[1] in MAY_IMPORT[package], entry
+
+
+@pytest.mark.parametrize("package", ["stream", "model", "online"])
+def test_no_import_goes_up_a_floor(package: str) -> None:
+    floor = floors()[package]
+    for path in modules(package):
+        own = room_of(list(path.relative_to(ROOT / package).parts[:-1]), package)
+        for entry in imports(path):
+            head, *dotted = entry.name.split(".")
+            if head != "freshet" or dotted[0] != package:
+                continue
+            other = room_of(dotted[1:], package)
+            assert other == own or floor[other] < floor[own], entry
+
+
+@pytest.mark.parametrize("package", ["stream", "model", "online"])
+def test_the_page_names_every_room_on_a_floor_and_in_a_line(package: str) -> None:
+    folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert set(floors()[package]) == folders | {"ground"}
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert not [room for room in folders if f"`{package}/{room}/`" not in page]
 
 
 def test_each_library_has_one_door() -> None:
-    for package in MAY_IMPORT:
-        for path in _modules(package):
+    for package in PACKAGES:
+        for path in modules(package):
             name = path.relative_to(ROOT).as_posix()
-            for library in _imports(path) & DOORS.keys():
-                assert name in DOORS[library], (
-                    f"{name} imports {library}; its door is {sorted(DOORS[library])}"
-                )
+            for library in libraries(path) & DOORS.keys():
+                doors = DOORS[library]
+                assert any(name.startswith(door) for door in doors), f"{name} imports {library}"
+
+
+def test_the_page_names_the_doors() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = ("confluent_kafka", "aiokafka", "faust", "river")
+    assert not [door for library in named for door in DOORS[library] if f"`{door}`" not in page]
 
 
 @pytest.mark.parametrize("package", ["stream", "dashboard"])
 def test_no_heavy_library_is_imported_left_of_the_model(package: str) -> None:
-    for path in _modules(package):
-        assert not _imports(path) & HEAVY, path
+    for path in modules(package):
+        assert not libraries(path) & HEAVY, path
 
 
 def test_importing_all_of_stream_does_not_load_torch() -> None:
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in _modules("stream")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("stream")]
     names = [f"freshet.{name.removesuffix('.__init__')}" for name in names]
-    code = (
-        f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\nassert "
-        "'torch' not in sys.modules"
-    )
+    load = f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\n"
+    code = load + "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, timeout=60)
