@@ -1,12 +1,11 @@
-"""A generation of windows built beside the one that is current: `freshet ingest --from-beginning
---into GENERATION`.
+"""Another generation of windows, built beside the current one, which readers then go over to.
 
-This is the way to change resolutions, `series_by`, lateness or the calendar, and the way out of a
-lost log. The builder reads the whole log under its own settings and group while the current
-generation is written and read on; when it has caught up, one write makes its generation current:
-readers go over with their next look, and whoever writes the old one ends. The builder goes on as
-the live ingest. Dead letters and late records that the current generation has already told of are
-not told again.
+`freshet ingest --from-beginning --into GENERATION` is the way to change resolutions, `series_by`,
+lateness or the calendar, and the way out of a lost log. The builder reads the whole log under its
+own settings and group while the current generation is written and read on; when it has caught up,
+one write makes its generation current: readers go over with their next look, and whoever writes the
+old one ends. The builder goes on as the live ingest. Dead letters and late records that the current
+generation has already told of are not told again.
 """
 
 from __future__ import annotations
@@ -58,16 +57,12 @@ class Generations:
         self._told = WindowStore(client, current) if self.building else None
 
     def superseded_by(self) -> int | None:
-        """The generation that is current instead of ours, or None while ours is current or being
-        built.
-        """
+        """The generation that is current instead of ours; None while ours is, or is being built."""
         current = current_generation(self._client, self.written)
         return current if current > self.written else None
 
     def told_before(self, key: Key) -> int:
-        """The offset before which the current generation has told of a partition's dead and late
-        records.
-        """
+        """The offset before which the current generation has told of dead and late records."""
         header = self._told.header(*key) if self._told is not None else None
         return (header.next_offset or 0) if header else 0
 
@@ -86,9 +81,10 @@ class Generations:
 def caught_up(positions: Mapping[Key, int], ends: Mapping[Key, int]) -> bool:
     """Whether everything that was in the logs when they were asked is folded.
 
-    >>> caught_up({("o", 0): 7}, {("o", 0): 7}), caught_up({("o", 0): 6},
-    ...     {("o", 0): 7}), caught_up({}, {})
-    (True, False, False)
+    >>> caught_up({("o", 0): 7}, {("o", 0): 7}), caught_up({("o", 0): 6}, {("o", 0): 7})
+    (True, False)
+    >>> caught_up({}, {})  # Nobody has asked yet.
+    False
     """
     return bool(ends) and all(positions.get(key, 0) >= end for key, end in ends.items())
 
@@ -109,9 +105,8 @@ def drop_generation(settings: Settings, generation: int) -> int:
             f"generation {generation} is current", hint="build and switch to another one first"
         )
     with translated(client):
-        return _delete(client, f"{{freshet:g{generation}:*") + _delete(
-            client, f"freshet:g{generation}:*"
-        )
+        windows = _delete(client, f"{{freshet:g{generation}:*")
+        return windows + _delete(client, f"freshet:g{generation}:*")
 
 
 def _delete(client: redis.Redis, pattern: str) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from freshet.stream.fold.partition import Counts
@@ -91,37 +94,31 @@ class IngestMetrics:
             registry=registry,
         )
 
+    def timed(self, stage: str) -> AbstractContextManager[None]:
+        """Count the wall time of a block as that of a stage."""
+        return self.stage_seconds.labels(stage).time()
+
     def batch_applied(self, topic: str, counts: Counts) -> None:
         """Count one batch, now that it is in the windows."""
         self.batch_records.observe(counts.read)
         for outcome in ("applied", "duplicate", "late_dropped", "dead_letter"):
             self.records.labels(topic, outcome).inc(getattr(counts, outcome))
 
+    def holds(self, owned: Collection[Owned]) -> None:
+        """What this process owns."""
+        self.owned.set(len(owned))
+        self.items.set(sum(one.windows.header.items for one in owned))
+
     def stands(self, key: Key, owned: Owned, end: int, now_ms: int, out_of_order_ms: int) -> None:
         """Where an owned partition stands at this clock time, when its log ends at `end`."""
-        lag, newest_ms = max(0, end - owned.position), owned.newest_timestamp_ms
-        frontier_ms = owned.windows.frontier_ms
-        self.position(
-            *key,
-            lag_records=lag,
-            lag_ms=max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0,
-            watermark_age_ms=None
-            if frontier_ms is None
-            else now_ms - frontier_ms + out_of_order_ms,
-        )
+        place = (key[0], str(key[1]))
+        lag = max(0, end - owned.position)
+        self.lag_records.labels(*place).set(lag)
 
-    def position(
-        self,
-        topic: str,
-        partition: int,
-        *,
-        lag_records: int,
-        lag_ms: int,
-        watermark_age_ms: int | None,
-    ) -> None:
-        """Where a partition stands."""
-        place = (topic, str(partition))
-        self.lag_records.labels(*place).set(lag_records)
+        newest_ms = owned.newest_timestamp_ms
+        lag_ms = max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0
         self.lag_seconds.labels(*place).set(lag_ms / 1_000)
-        if watermark_age_ms is not None:
-            self.watermark_age_seconds.labels(*place).set(watermark_age_ms / 1_000)
+
+        if owned.windows.frontier_ms is not None:
+            watermark_ms = owned.windows.frontier_ms - out_of_order_ms
+            self.watermark_age_seconds.labels(*place).set((now_ms - watermark_ms) / 1_000)

@@ -1,10 +1,9 @@
-"""What ingest sends: dead letters and late records, waited for; notices to the workers, not waited
-for.
-"""
+"""What ingest sends: dead letters and late records, alerts, and notices to the workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
@@ -22,7 +21,29 @@ from freshet.stream.kafka import Message, Publisher, shard_of
 from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.telemetry import get_logger
 
+Key = tuple[str, int]
+
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedBatch:
+    """One partition's records of a turn, judged and added up, of which nothing is durable yet.
+
+    `told_before` is the offset before which an older generation has told of dead and late records.
+    """
+
+    key: Key
+    windows: PartitionWindows
+    messages: Sequence[Message]
+    fold: Fold
+    told_before: int
+
+    @property
+    def num_dead(self) -> int:
+        """How many dead letters are to be sent."""
+        offsets = [self.messages[letter.index].offset() or 0 for letter in self.fold.dead]
+        return sum(offset >= self.told_before for offset in offsets)
 
 
 class Outbox:
@@ -39,22 +60,16 @@ class Outbox:
         self._limit_bytes = limit_of(settings.kafka)
         self._num_shards = num_shards
         self._metrics = metrics
-        self._letters, self._notices = Publisher(settings), Publisher(settings)
+        self._letters = Publisher(settings)
+        self._notices = Publisher(settings)
 
-    def publish_unfit(self, folds: Iterable[tuple[Sequence[Message], Fold, int]]) -> None:
-        """Send the dead letters and late records of these batches; returns when all are
-        acknowledged.
-
-        Args:
-            folds: Each with its messages and the offset before which its records were told of
-                already.
+    def publish_unfit(self, batches: Iterable[FoldedBatch]) -> None:
+        """Send these batches' dead letters and late records; returns when all are acknowledged.
 
         Raises:
             BrokerError: At least one was not; publish all of them again.
         """
-        unfit = [
-            record for messages, fold, told in folds for record in self._unfit(messages, fold, told)
-        ]
+        unfit = [record for batch in batches for record in self._unfit(batch)]
         for record in unfit:
             self._letters.produce(
                 record.topic, record.value, key=record.key, headers=record.headers
@@ -62,28 +77,25 @@ class Outbox:
         if unfit:
             self._letters.flush()
 
-    def _unfit(self, messages: Sequence[Message], fold: Fold, told: int) -> list[Outgoing]:
+    def _unfit(self, batch: FoldedBatch) -> list[Outgoing]:
         records = []
-        for letter in fold.dead:
-            source = source_of(messages[letter.index])
-            if source.offset < told:
+        for letter in batch.fold.dead:
+            source = source_of(batch.messages[letter.index])
+            if source.offset < batch.told_before:
                 continue
-            records.append(
-                dead_letter(
-                    source, letter.stage, letter.error_class, letter.message, self._limit_bytes
-                )
+            record = dead_letter(
+                source, letter.stage, letter.error_class, letter.message, self._limit_bytes
             )
+            records.append(record)
             self._metrics.dead_letters.labels(letter.stage, letter.error_class).inc()
-        late = [source_of(messages[index]) for index in fold.late]
-        return records + [
-            late_record(source, self._topics.late, self._limit_bytes)
-            for source in late
-            if source.offset >= told
-        ]
+        for index in batch.fold.late:
+            source = source_of(batch.messages[index])
+            if source.offset >= batch.told_before:
+                records.append(late_record(source, self._topics.late, self._limit_bytes))
+        return records
 
     def alert(self, alert: Alert) -> None:
-        """Tell people; a broker that is away is not waited for longer than a flush takes, and never
-        raises.
+        """Tell people; waits for the broker no longer than a flush takes, and never raises.
 
         The pause itself holds in any case, and /readyz says it too.
         """
@@ -109,10 +121,7 @@ class Outbox:
             frontier_ms=header.frontier_ms or 0,
         )
         value = encode(notice)
-        shards = (
-            range(self._num_shards) if item_ids is None else shards_of(item_ids, self._num_shards)
-        )
-        for shard in shards:
+        for shard in shards_of(item_ids, self._num_shards):
             self._notices.produce(self._topics.windows, value, partition=shard)
 
     def close(self) -> None:
@@ -121,12 +130,14 @@ class Outbox:
         self._notices.close()
 
 
-def shards_of(item_ids: Iterable[str], num_shards: int) -> list[int]:
-    """The shards that these items belong to, rising.
+def shards_of(item_ids: Iterable[str] | None, num_shards: int) -> list[int]:
+    """The shards that these items belong to, rising; None is every item, and so every shard.
 
-    >>> shards_of(["a|north", "b|north"], 1)
-    [0]
+    >>> shards_of(["a|north", "b|north"], 1), shards_of(None, 3)
+    ([0], [0, 1, 2])
     """
+    if item_ids is None:
+        return list(range(num_shards))
     shards: set[int] = set()
     for item_id in item_ids:
         shards.add(shard_of(item_id, num_shards))

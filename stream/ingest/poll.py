@@ -1,5 +1,4 @@
-"""What one turn of ingest reads: slices of messages, each taken apart by partition while a core's
-cache holds it.
+"""What one turn polls: slices of messages, decoded by partition while a core's cache holds them.
 
 20,000 messages read at once cost twice as much each as 2,000 at a time: they fall out of the cache
 before anybody looks at them. So a batch is read and decoded slice by slice, and judged, folded and
@@ -38,18 +37,21 @@ class Polled:
 
     def add(self, messages: Sequence[Message], decode: Decode) -> None:
         """Take the next messages of the partition; at least one."""
-        self._parts.append(
-            decode(list(map(Message.value, messages)), list(map(Message.key, messages)))
-        )
+        values = list(map(Message.value, messages))
+        keys = list(map(Message.key, messages))
+        self._parts.append(decode(values, keys))
         stamps = map(_MILLISECONDS, map(Message.timestamp, messages))
         self._timestamps_ms.append(np.fromiter(stamps, np.int64, len(messages)))
+        # Most messages have no headers, so all are asked at once before any is looked at.
         if any(map(Message.headers, messages)):
-            names = (
-                (n, redrive_name(headers_of(one)))
-                for n, one in enumerate(messages, len(self.messages))
-            )
-            self._redrives |= {n: name for n, name in names if name is not None}
+            self._note_redrives(messages)
         self.messages += messages
+
+    def _note_redrives(self, messages: Sequence[Message]) -> None:
+        for place, message in enumerate(messages, start=len(self.messages)):
+            name = redrive_name(headers_of(message))
+            if name is not None:
+                self._redrives[place] = name
 
     def batch(self) -> Batch:
         """All of it, ready to be folded."""
@@ -84,7 +86,8 @@ def poll(
     """
     polled: dict[Key, Polled] = {}
     ends: dict[Key, int] = {}
-    left, deadline_ms = max_records, now_ms() + max_wait_ms
+    left = max_records
+    deadline_ms = now_ms() + max_wait_ms
     while left > 0:
         asked = min(SLICE_RECORDS, left)
         taken = take(asked, max(0, int(deadline_ms - now_ms())))
@@ -100,27 +103,31 @@ def poll(
 
 
 def by_partition(messages: Sequence[Message]) -> dict[Key, list[Message]]:
-    """Each partition's messages, in order: in a trickle partitions take turns, and decoding a few
-    at a time is dear.
+    """Each partition's messages, in order.
+
+    In a trickle partitions take turns, and decoding a few records at a time is dear.
     """
     found: dict[Key, list[Message]] = {}
-    for key, stretch in runs(messages):
-        found.setdefault(key, []).extend(stretch)
+    for key, run in runs(messages):
+        found.setdefault(key, []).extend(run)
     return found
 
 
 def runs(messages: Sequence[Message]) -> Iterable[tuple[Key, Sequence[Message]]]:
-    """The messages as stretches of one partition each, in order; of a busy log nearly all come in
-    one or two.
+    """The messages in order, cut wherever the partition changes.
+
+    Of a busy log nearly all messages of a slice come in one or two runs, so the few cuts are found
+    on whole columns.
     """
     if not messages:
         return
     topics = list(map(Message.topic, messages))
     partitions = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
     changes = partitions[1:] != partitions[:-1]
+    # One pass for each further topic finds where that topic begins and ends.
     for topic in set(topics) - {topics[0]}:
         of_it = np.fromiter(map(eq, topics, repeat(topic)), np.bool_, len(topics))
         changes |= of_it[1:] != of_it[:-1]
-    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(messages)]
-    for start, end in pairwise(edges):
+    cuts = (np.flatnonzero(changes) + 1).tolist()
+    for start, end in pairwise([0, *cuts, len(messages)]):
         yield (topics[start] or "", int(partitions[start])), messages[start:end]

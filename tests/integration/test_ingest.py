@@ -398,15 +398,20 @@ def test_two_processes_share_the_partitions_and_hand_them_over(settings: Setting
         wait_for(lambda: all(books(settings, p).get("applied") == 50 for p in range(4)))
         with running(settings) as second:
             wait_for(
-                lambda: len(second._assignment.owned) == 4 and len(first._assignment.owned) == 4
+                lambda: (
+                    len(second.parts.assignment.owned) == 4
+                    and len(first.parts.assignment.owned) == 4
+                )
             )
             for partition in range(4):
                 send(settings, [order(n) for n in range(50, 90)], partition=partition)
             wait_for(lambda: all(books(settings, p).get("applied") == 90 for p in range(4)))
-        wait_for(lambda: len(first._assignment.owned) == 8)
+        wait_for(lambda: len(first.parts.assignment.owned) == 8)
         send(settings, [order(n) for n in range(90, 95)], partition=1)
         wait_for(lambda: books(settings, 1).get("applied") == 95)
-        assert first._metrics.fenced._value.get() == second._metrics.fenced._value.get() == 0
+        assert (
+            first.parts.metrics.fenced._value.get() == second.parts.metrics.fenced._value.get() == 0
+        )
     assert [books(settings, p)["read"] for p in range(4)] == [90, 95, 90, 90]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from freshet.stream.ingest.guard import DeadLetterGuard
+from freshet.stream.ingest.pause import DeadLetterGuard
 
 
 def test_few_records_never_trip_it_however_bad_they_are() -> None:

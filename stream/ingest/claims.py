@@ -1,0 +1,115 @@
+"""Claiming partitions in Redis, and whether what is stored there can be continued from the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from freshet.stream.config import Settings
+from freshet.stream.errors import LogLostError
+from freshet.stream.events.decoder import EventKind
+from freshet.stream.fold.partition import PartitionWindows, fingerprint
+from freshet.stream.ingest.identity import TopicIdentity
+from freshet.stream.kafka import LogOffsets
+from freshet.stream.store.layout import Header
+from freshet.stream.store.redis import NEW_GENERATION_HINT, WindowStore
+
+Key = tuple[str, int]
+
+
+class Claims:
+    """The partitions of the event topics, as one generation of windows knows them.
+
+    Args:
+        settings: How events are folded; other settings than those of stored windows are refused.
+        store: The generation to write.
+        kinds: What each event topic holds.
+        num_partitions: How many partitions each topic has.
+        identity: The topics' ids; stored windows of another topic of that name are refused.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: WindowStore,
+        *,
+        kinds: Mapping[str, EventKind],
+        num_partitions: Mapping[str, int],
+        identity: TopicIdentity,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._kinds = kinds
+        self._num_partitions = {topic: num_partitions[topic] for topic in kinds}
+        self._identity = identity
+
+    @property
+    def topics(self) -> list[str]:
+        """The event topics."""
+        return list(self._kinds)
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every partition of every event topic, whoever owns it."""
+        counts = self._num_partitions.items()
+        return [(topic, number) for topic, count in counts for number in range(count)]
+
+    def claim(self, topic: str, partition: int) -> PartitionWindows:
+        """Become the owner of a partition; whoever was it before is fenced from now on."""
+        return PartitionWindows.claim(
+            self._store,
+            self._kinds[topic],
+            topic,
+            partition,
+            self._settings,
+            topic_id=self._identity.of(topic),
+        )
+
+    def check(self, logs: LogOffsets) -> None:
+        """Whether every partition's windows can be continued from its log; claims nothing.
+
+        Raises:
+            FingerprintError: Windows were folded under other settings.
+            LogLostError: A stored offset is outside its log, the log of some partition is gone, or
+                it is another one.
+        """
+        self._check_counts()
+        headers = {key: self._header(*key) for key in self.keys}
+        stored = {key: header.next_offset for key, header in headers.items() if header is not None}
+        for key, (first, end) in logs.ranges(stored).items():
+            offset = stored[key]
+            if offset is not None:
+                check_inside(key, offset, first, end)
+
+    def _header(self, topic: str, partition: int) -> Header | None:
+        ours = fingerprint(self._kinds[topic], self._settings)
+        return self._store.check(topic, partition, ours, self._identity.of(topic))
+
+    def _check_counts(self) -> None:
+        """Topics with fewer partitions than the windows know are refused; more are fine."""
+        for topic, partition in self._store.partitions():
+            count = self._num_partitions.get(topic)
+            if count is None or partition < count:
+                continue
+            header = self._store.header(topic, partition)
+            if header is not None and header.next_offset is not None:
+                raise LogLostError(
+                    f"{topic} has {count} partitions, and there are windows of partition "
+                    f"{partition}: the topic was made again with fewer",
+                    hint=NEW_GENERATION_HINT,
+                )
+
+
+def check_inside(key: Key, position: int, first: int, end: int) -> None:
+    """Refuse a stored offset that the log no longer holds, or never held.
+
+    Raises:
+        LogLostError: The windows cannot be continued.
+    """
+    topic, partition = key
+    if not first <= position <= end:
+        raise LogLostError(
+            f"{topic}:{partition}: the windows in Redis end at offset {position}, "
+            f"and the log holds {first} to {end}: "
+            "the records between are gone, so the windows cannot be continued",
+            hint=NEW_GENERATION_HINT,
+        )

@@ -1,0 +1,149 @@
+"""The parts of an ingest process, and the one place that puts them together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from freshet.stream.clock import Clock
+from freshet.stream.config import Settings
+from freshet.stream.events.decoder import EventKind
+from freshet.stream.ingest.assignment import Assignment
+from freshet.stream.ingest.claims import Claims
+from freshet.stream.ingest.generations import Generations
+from freshet.stream.ingest.identity import TopicIdentity
+from freshet.stream.ingest.metrics import IngestMetrics
+from freshet.stream.ingest.outbox import Outbox
+from freshet.stream.ingest.pause import DeadLetterGuard, Pause
+from freshet.stream.ingest.waiting import Pulse, Waiting
+from freshet.stream.kafka import Consumer, LogOffsets, consumer, partitions_of
+from freshet.stream.kafka.topics import dead_letter_topic
+from freshet.stream.store.clock import open_clock
+from freshet.stream.store.redis import WindowStore, check_fit, connect
+from freshet.stream.telemetry import new_registry
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loop of ingest works with.
+
+    Attributes:
+        consumer: The group's consumer, from which records are polled.
+        logs: Where logs begin and end, on a connection of its own.
+        store: The generation of windows that is written.
+        generations: Which generation that is, and whether readers read it yet.
+        identity: Whether the topics are still the same ones.
+        claims: How a partition is claimed in Redis.
+        assignment: Which partitions are ours, and how far each is.
+        outbox: Dead letters, late records, notices and alerts.
+        pause: What happens when there are too many dead letters.
+        waiting: What happens when a server is away.
+        pulse: Whether we were told to stop.
+        clock: The shop's time.
+        registry: What /metrics shows.
+        metrics: Ingest's own part of it.
+        troubles: What keeps us from work, by name, for /readyz.
+    """
+
+    consumer: Consumer
+    logs: LogOffsets
+    store: WindowStore
+    generations: Generations
+    identity: TopicIdentity
+    claims: Claims
+    assignment: Assignment
+    outbox: Outbox
+    pause: Pause
+    waiting: Waiting
+    pulse: Pulse
+    clock: Clock
+    registry: CollectorRegistry
+    metrics: IngestMetrics
+    troubles: dict[str, str]
+
+
+def build(settings: Settings, into: int | None = None) -> Parts:
+    """Connect to the broker and to Redis, and put the parts together; joins no group yet.
+
+    Args:
+        settings: All of them.
+        into: The generation to build; None writes the current one.
+
+    Raises:
+        BrokerError, StoreError: Something is missing or unfit.
+        ConfigError: `into` is older than what is current.
+    """
+    topics = settings.kafka.topics
+    kinds: dict[str, EventKind] = {topics.orders: "orders", topics.clicks: "clicks"}
+    num_partitions = partitions_of(settings, _topics_needed(settings))
+
+    client = connect(settings.redis)
+    check_fit(client)
+    generations = Generations(client, settings.redis.generation, into)
+    store = WindowStore(client, generations.written)
+    clock = open_clock(client)
+
+    pulse = Pulse()
+    identity = TopicIdentity(settings, list(kinds))
+    claims = Claims(settings, store, kinds=kinds, num_partitions=num_partitions, identity=identity)
+    group_consumer = _group_consumer(settings, generations.written)
+    logs = LogOffsets(settings, pulse.stop.wait)
+    assignment = Assignment(group_consumer, claims.claim, logs.ranges)
+
+    registry = new_registry()
+    metrics = IngestMetrics(registry)
+    outbox = Outbox(settings, num_partitions[topics.windows], metrics)
+    troubles: dict[str, str] = {}
+
+    def ask_servers() -> None:
+        store.partitions()
+        logs.ends(claims.keys)
+        identity.check(time.monotonic(), at_once=True)
+
+    waiting = Waiting(
+        group_consumer, assignment, pulse=pulse, ask_servers=ask_servers, troubles=troubles
+    )
+    limits = settings.ingest
+    pause = Pause(
+        DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share),
+        outbox,
+        metrics=metrics,
+        troubles=troubles,
+        clock=clock,
+        subject=settings.kafka.group_prefix,
+    )
+    return Parts(
+        consumer=group_consumer,
+        logs=logs,
+        store=store,
+        generations=generations,
+        identity=identity,
+        claims=claims,
+        assignment=assignment,
+        outbox=outbox,
+        pause=pause,
+        waiting=waiting,
+        pulse=pulse,
+        clock=clock,
+        registry=registry,
+        metrics=metrics,
+        troubles=troubles,
+    )
+
+
+def _topics_needed(settings: Settings) -> list[str]:
+    topics = settings.kafka.topics
+    letters = [dead_letter_topic(topics.orders), dead_letter_topic(topics.clicks)]
+    return [topics.orders, topics.clicks, *letters, topics.late, topics.windows, topics.alerts]
+
+
+def _group_consumer(settings: Settings, generation: int) -> Consumer:
+    # Two generations never share a group: each reads every partition.
+    group = f"ingest.g{generation}" if generation else "ingest"
+    over: dict[str, Any] = {"enable_partition_eof": True}
+    if settings.kafka.group_instance_id:
+        over["group_instance_id"] = settings.kafka.group_instance_id
+    return consumer(settings, group, **over)
