@@ -4,11 +4,13 @@ KAFKA_HOME names one.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import confluent_kafka.cimpl
 import pytest
 import redis
 from confluent_kafka import Producer
@@ -43,8 +45,25 @@ def mock_broker() -> Iterator[str]:
     controller.
     """
     owner = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    answer_joins_at_once(owner)
     (broker,) = owner.list_topics(timeout=10).brokers.values()
     yield f"{broker.host}:{broker.port}"
+
+
+def answer_joins_at_once(owner: Producer) -> None:
+    """Have a mock cluster not wait three seconds for more members before it forms a group.
+
+    No setting of the client says so, only a function of librdkafka's, which wants the C handle: it
+    is the first field of the Python object.
+    """
+    library = ctypes.CDLL(confluent_kafka.cimpl.__file__)
+    cluster_of = library.rd_kafka_handle_mock_cluster
+    cluster_of.restype = ctypes.c_void_p
+    cluster_of.argtypes = [ctypes.c_void_p]
+    set_delay_ms = library.rd_kafka_mock_group_initial_rebalance_delay_ms
+    set_delay_ms.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    handle = ctypes.c_void_p.from_address(id(owner) + object.__basicsize__)
+    set_delay_ms(cluster_of(handle), 0)
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,7 @@ from freshet.stream.store.layout import Keys, Outcome
 from freshet.stream.store.redis import WindowStore, check_fit, connect
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
-from tests.integration.faults.world import wait_for
-from tests.integration.test_ingest import START_MS, books, order, send, settings_for
+from tests.integration.shop import START_MS, books, order, send, settings_for, wait_for
 from tests.stream.fold.test_partition import order as small_order
 from tests.stream.fold.windows_checks import Driver, small_settings
 

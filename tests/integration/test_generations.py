@@ -19,7 +19,7 @@ from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.redis import GENERATION_KEY, connect, current_generation, make_current
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
-from tests.integration.test_ingest import (
+from tests.integration.shop import (
     START_MS,
     order,
     read,

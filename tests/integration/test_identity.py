@@ -13,7 +13,8 @@ from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import admin, cluster, ensure_topics, topic_ids
 from freshet.stream.verify.verify import verify
-from tests.integration.test_ingest import (
+from tests.integration.shop import (
+    KAFKA_SESSION_MS,
     books,
     order,
     running,
@@ -26,7 +27,12 @@ from tests.integration.test_ingest import (
 
 @pytest.fixture
 def settings(kafka_broker: str, redis_server: str, request: pytest.FixtureRequest) -> Settings:
-    settings = settings_for(kafka_broker, redis_server, request.node.name)
+    settings = settings_for(
+        kafka_broker,
+        redis_server,
+        request.node.name,
+        FRESHET_KAFKA__SESSION_TIMEOUT_MS=KAFKA_SESSION_MS,
+    )
     ensure_topics(settings, live=False)
     return settings
 

@@ -11,9 +11,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +23,11 @@ from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_top
 from freshet.stream.kafka.servers import EmbeddedBroker
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.store import tiles
+from tests.integration.messy_log import MessyLog
 
 Cell = tuple[int, int, str, str]
 """Resolution, bucket, item, channel."""
 
-ROOT = Path(__file__).parent.parent.parent
 KILLS = (
     "after_dead_letters:1",
     "before_apply:3",
@@ -36,9 +35,6 @@ KILLS = (
     "before_notice:3",
     "after_dead_letters:2",
 )
-START_MS = 1_767_225_600_000
-SKUS = [f"sku-{number}" for number in range(12)]
-KINDS = ("view", "cart", "favourite", "checkout")
 RUN = """
 from freshet.stream.config import load
 from freshet.stream.ingest.process import run
@@ -70,72 +66,18 @@ def environment(bootstrap_servers: str, redis_url: str, name: str) -> dict[str, 
 # The log ------------------------------------------------------------------------------------------
 
 
-def order_value(rng: random.Random, number: int, now_ms: int) -> bytes:
-    event: dict[str, Any] = {
-        "event_id": f"o{number}",
-        "order_id": f"r{number}",
-        "event_time": now_ms,
-    }
-    if rng.random() < 0.3:
-        lines = [
-            (rng.choice(SKUS), rng.randint(1, 5), rng.choice((2.5, 9.99)))
-            for _ in range(rng.randint(1, 4))
-        ]
-        event |= {
-            "region": "north",
-            "lines": [{"sku": s, "quantity": q, "unit_price": p} for s, q, p in lines],
-        }
-    else:
-        quantity = -rng.randint(1, 3) if rng.random() < 0.1 else rng.randint(1, 9)
-        event |= {
-            "sku": rng.choice(SKUS),
-            "region": "south",
-            "quantity": quantity,
-            "unit_price": 4.99,
-        }
-    return json.dumps(event).encode()
-
-
-def click_value(rng: random.Random, number: int, now_ms: int) -> bytes:
-    event = {
-        "event_id": f"c{number}",
-        "session_id": "s",
-        "sku": rng.choice(SKUS),
-        "region": "south",
-    }
-    return json.dumps({**event, "event_time": now_ms, "kind": rng.choice(KINDS)}).encode()
-
-
 def send_log(settings: Settings, *, records: int, seed: int) -> None:
-    """Records of both topics: mostly in order, some disordered, late, repeated, from the future, or
-    broken.
-    """
-    rng = random.Random(seed)
-    sent: dict[tuple[str, int], list[bytes]] = defaultdict(list)
-    topics = settings.kafka.topics
-    makers: dict[str, Callable[[random.Random, int, int], bytes]]
-    makers = {topics.orders: order_value, topics.clicks: click_value}
+    """Records of both topics; partition 0 gets half of them."""
+    log = MessyLog(settings, random.Random(seed), partitions=(0, 0, 1, 2))
     with Publisher(settings) as publisher:
-        for number in range(records):
-            now_ms = START_MS + number * 4_000
-            topic, partition = rng.choice(list(makers)), rng.choice((0, 0, 1, 2))
-            value: bytes | None = makers[topic](
-                rng, number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000))
+        for record in (log.record() for _ in range(records)):
+            publisher.produce(
+                record.topic,
+                record.value,
+                key=b"k",
+                partition=record.partition,
+                timestamp_ms=record.timestamp_ms,
             )
-            odd = rng.random()
-            if odd < 0.05 and sent[topic, partition]:
-                value = rng.choice(sent[topic, partition][-400:])
-            elif odd < 0.08:
-                value = makers[topic](rng, number, now_ms - 3_000_000)
-            elif odd < 0.10:
-                value = makers[topic](rng, number, now_ms + 900_000)
-            elif odd < 0.13:
-                value = rng.choice(
-                    (b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000)
-                )
-            elif value is not None:
-                sent[topic, partition].append(value)
-            publisher.produce(topic, value, key=b"k", partition=partition, timestamp_ms=now_ms)
         publisher.flush()
 
 

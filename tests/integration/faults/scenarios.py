@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 
-from tests.integration.faults.world import Broker, HurtRedis, World, wait_for
-from tests.integration.test_ingest_kill import START_MS, order_value
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka import Publisher
+from tests.integration.faults.world import RECORDS, Broker, HurtRedis, World
+from tests.integration.messy_log import START_MS, order_value
+from tests.integration.shop import wait_for
 
 Fault = Callable[[World], None]
 FAILPOINTS = ("after_dead_letters", "before_apply", "after_apply", "before_notice")
 PARTS = 4
-RECORDS = 600
 
 
 def sigkill_at_random(world: World) -> None:
@@ -37,7 +40,6 @@ def sigkill_at_failpoints(world: World) -> None:
 
 def zombie_after_sigstop(world: World) -> None:
     """An ingest is stopped past its session, another takes over, and then the first wakes up."""
-    world.send(RECORDS)
     with world.ingesting() as zombie:
         world.send(RECORDS)
         zombie.signal(signal.SIGSTOP)
@@ -45,7 +47,7 @@ def zombie_after_sigstop(world: World) -> None:
         before = world.read()
         world.start(FRESHET_KAFKA__GROUP_INSTANCE_ID="b")
         wait_for(lambda: world.read() > before)
-        owners = {header.owner for header in world._headers()}
+        owners = {header.owner for header in world.headers()}
         zombie.signal(signal.SIGCONT)
         world.send(RECORDS)
         wait_for(lambda: world.read() >= before + RECORDS)
@@ -56,7 +58,6 @@ def two_forced_owners(world: World) -> None:
     """Two processes in two groups own every partition at once: the newer claim must win, and
     nothing count twice.
     """
-    world.send(RECORDS)
     with world.ingesting():
         other = world.start(
             FRESHET_KAFKA__GROUP_PREFIX=world.environ["FRESHET_KAFKA__GROUP_PREFIX"] + ".other"
@@ -69,7 +70,6 @@ def two_forced_owners(world: World) -> None:
 
 def redis_sigkill(world: World) -> None:
     """Redis dies with up to a second of writes, and comes back older."""
-    world.send(RECORDS)
     with world.ingesting():
         for _ in range(2):
             world.send(RECORDS)
@@ -80,7 +80,6 @@ def redis_sigkill(world: World) -> None:
 
 def redis_file_truncated(world: World) -> None:
     """Redis dies and its append-only file ends at a random byte."""
-    world.send(RECORDS)
     with world.ingesting():
         world.send(RECORDS)
         wait_for(lambda: world.read() > RECORDS)
@@ -92,7 +91,6 @@ def redis_file_truncated(world: World) -> None:
 
 def redis_flushall(world: World) -> None:
     """Somebody empties Redis."""
-    world.send(RECORDS)
     with world.ingesting():
         world.send(RECORDS)
         world.redis.client().flushall()
@@ -101,7 +99,6 @@ def redis_flushall(world: World) -> None:
 
 def redis_stall(world: World) -> None:
     """Redis does not answer for three seconds, three times its clients' patience."""
-    world.send(RECORDS)
     with world.ingesting():
         world.redis.process.send_signal(signal.SIGSTOP)
         world.send(RECORDS)
@@ -115,7 +112,6 @@ def replica_promoted_with_lag(world: World) -> None:
     try:
         replica.client().replicaof("127.0.0.1", world.redis.port)  # type: ignore[no-untyped-call]
         wait_for(lambda: replica.client().info("replication")["master_link_status"] == "up")
-        world.send(RECORDS)
         with world.ingesting():
             wait_for(lambda: replica.client().dbsize() > 0)
             replica.client().replicaof("NO", "ONE")  # type: ignore[no-untyped-call]
@@ -130,7 +126,6 @@ def replica_promoted_with_lag(world: World) -> None:
 
 def redis_network_cut(world: World) -> None:
     """The connection between ingest and Redis breaks at random moments."""
-    world.send(RECORDS)
     with world.ingesting():
         for _ in range(3):
             world.send(RECORDS)
@@ -141,7 +136,6 @@ def redis_network_cut(world: World) -> None:
 
 def redis_out_of_memory(world: World) -> None:
     """Redis reaches maxmemory; ingest waits until there is more."""
-    world.send(RECORDS)
     with world.ingesting() as child:
         world.redis.client().config_set("maxmemory", "1mb")
         world.send(2 * RECORDS)
@@ -151,7 +145,6 @@ def redis_out_of_memory(world: World) -> None:
 
 def broker_sigkill(world: World) -> None:
     """Kafka is killed by SIGKILL and started again."""
-    world.send(RECORDS)
     with world.ingesting():
         world.broker.restart()
         world.send(2 * RECORDS)
@@ -159,7 +152,6 @@ def broker_sigkill(world: World) -> None:
 
 def broker_stall(world: World) -> None:
     """Kafka does not answer for four seconds."""
-    world.send(RECORDS)
     with world.ingesting():
         world.broker.signal(signal.SIGSTOP)
         time.sleep(4)
@@ -169,7 +161,6 @@ def broker_stall(world: World) -> None:
 
 def rebalance_storm(world: World) -> None:
     """A second process joins and leaves again and again."""
-    world.send(RECORDS)
     own = {"FRESHET_KAFKA__GROUP_INSTANCE_ID": ""}
     with world.ingesting(**own):
         for _ in range(3):
@@ -182,57 +173,47 @@ def rebalance_storm(world: World) -> None:
 
 def poison(world: World) -> None:
     """Half of the log is random bytes and mutated events; not one may fail its batch."""
-
-    def bad(rng: object) -> bytes | None:
-        assert rng is world.rng
-        kind = world.rng.random()
-        if kind < 0.3:
-            return world.rng.randbytes(world.rng.randrange(200))
-        value = bytearray(
-            order_value(
-                world.rng, world.rng.randrange(10**6), START_MS + world.rng.randrange(10**7)
-            )
-        )
-        for _ in range(world.rng.randint(1, 4)):
-            value[world.rng.randrange(len(value))] = world.rng.randrange(256)
-        if kind < 0.5:
-            del value[world.rng.randrange(len(value)) :]
-        return bytes(value)
-
-    world.send(RECORDS, bad)
-    with world.ingesting():
-        world.send(3 * RECORDS, bad)
+    with world.ingesting(mutated):
+        world.send(3 * RECORDS, mutated)
         wait_for(lambda: world.read() >= 4 * RECORDS)
 
 
-FAULTS: dict[str, Fault] = {
-    fault.__name__: fault
-    for fault in (
-        *(sigkill_at_random, sigkill_at_failpoints, zombie_after_sigstop, two_forced_owners),
-        *(
-            redis_sigkill,
-            redis_file_truncated,
-            redis_flushall,
-            redis_stall,
-            replica_promoted_with_lag,
-        ),
-        *(
-            redis_network_cut,
-            redis_out_of_memory,
-            broker_sigkill,
-            broker_stall,
-            rebalance_storm,
-            poison,
-        ),
-    )
-}
+def mutated(rng: random.Random) -> bytes:
+    """Random bytes, or an order with some bytes changed, and perhaps cut."""
+    kind = rng.random()
+    if kind < 0.3:
+        return rng.randbytes(rng.randrange(200))
+    value = bytearray(order_value(rng, rng.randrange(10**6), START_MS + rng.randrange(10**7)))
+    for _ in range(rng.randint(1, 4)):
+        value[rng.randrange(len(value))] = rng.randrange(256)
+    if kind < 0.5:
+        del value[rng.randrange(len(value)) :]
+    return bytes(value)
+
+
+FAULTS: tuple[Fault, ...] = (
+    sigkill_at_random,
+    sigkill_at_failpoints,
+    zombie_after_sigstop,
+    two_forced_owners,
+    redis_sigkill,
+    redis_file_truncated,
+    redis_flushall,
+    redis_stall,
+    replica_promoted_with_lag,
+    redis_network_cut,
+    redis_out_of_memory,
+    broker_sigkill,
+    broker_stall,
+    rebalance_storm,
+    poison,
+)
 
 
 def fill_disk(world: World, broker: Broker, mount: str) -> None:
     """The broker's disk, a file system of its own, is full; somebody makes room, and it is started
     again.
     """
-    world.send(RECORDS)
     with world.ingesting():
         filler = f"{mount}/filler"
         free = os.statvfs(mount)
@@ -249,9 +230,6 @@ def fill_disk(world: World, broker: Broker, mount: str) -> None:
 
 
 def _send_until_refused(world: World, broker: Broker) -> None:
-    from freshet.stream.errors import BrokerError
-    from freshet.stream.kafka import Publisher
-
     topic = world.settings.kafka.topics.clicks
     for number in range(40):
         if not broker.alive:

@@ -11,21 +11,29 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.report import write_result
-from tests.integration.faults.scenarios import FAULTS, fill_disk
-from tests.integration.faults.world import Broker, Ingest, World, wait_for
+from tests.integration.faults import scenarios
+from tests.integration.faults.scenarios import FAULTS, Fault
+from tests.integration.faults.world import Broker, Ingest, World
+from tests.integration.shop import wait_for
 
 LONG = "CHAOS_SEEDS" in os.environ
 # One of each kind: death between two effects, a zombie, Redises that went back, a cut, a broker's
 # death, bad bytes.
 SHORT_SET = (
-    *("sigkill_at_failpoints", "zombie_after_sigstop", "redis_sigkill"),
-    *("replica_promoted_with_lag", "redis_network_cut", "broker_sigkill", "poison"),
+    scenarios.sigkill_at_failpoints,
+    scenarios.zombie_after_sigstop,
+    scenarios.redis_sigkill,
+    scenarios.replica_promoted_with_lag,
+    scenarios.redis_network_cut,
+    scenarios.broker_sigkill,
+    scenarios.poison,
 )
 SEEDS = range(1, int(os.environ.get("CHAOS_SEEDS", "1")) + 1)
 REPORT = os.environ.get("CHAOS_REPORT")
@@ -57,9 +65,9 @@ def outcomes() -> Iterator[list[dict[str, Any]]]:
         write_result("chaos", numbers, ["confluent-kafka", "redis", "freshet"])
 
 
-def run(name: str, seed: int, world: World, fault: Any, outcomes: list[dict[str, Any]]) -> None:
+def run(world: World, fault: Fault, outcomes: list[dict[str, Any]]) -> None:
     begun_s = time.monotonic()
-    outcome: dict[str, Any] = {"fault": name, "seed": seed, "proved": False}
+    outcome: dict[str, Any] = {"fault": world.name, "seed": world.seed, "proved": False}
     outcomes.append(outcome)
     try:
         fault(world)
@@ -70,11 +78,11 @@ def run(name: str, seed: int, world: World, fault: Any, outcomes: list[dict[str,
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", FAULTS if LONG else SHORT_SET)
+@pytest.mark.parametrize("fault", FAULTS if LONG else SHORT_SET, ids=lambda fault: fault.__name__)
 def test_windows_are_what_the_log_says_after(
-    name: str, seed: int, broker: Broker, tmp_path: Path, outcomes: list[dict[str, Any]]
+    fault: Fault, seed: int, broker: Broker, tmp_path: Path, outcomes: list[dict[str, Any]]
 ) -> None:
-    run(name, seed, World(name, seed, broker, tmp_path), FAULTS[name], outcomes)
+    run(World(fault.__name__, seed, broker, tmp_path), fault, outcomes)
 
 
 @pytest.mark.skipif(not LONG, reason="takes a minute: with CHAOS_SEEDS only")
@@ -95,13 +103,7 @@ def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
     try:
         own = Broker(home, mount / "kafka")
         world = World("broker_disk_full", seed, own, tmp_path)
-        run(
-            "broker_disk_full",
-            seed,
-            world,
-            lambda world: fill_disk(world, own, str(mount)),
-            outcomes,
-        )
+        run(world, partial(scenarios.fill_disk, broker=own, mount=str(mount)), outcomes)
     finally:
         if own is not None:
             own.stop()

@@ -15,8 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,16 +30,16 @@ from freshet.stream.kafka.servers import RealKafka, free_port, redis_binary
 from freshet.stream.store.redis import WindowStore, connect, current_generation
 from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy
-from tests.integration.test_ingest_kill import START_MS, click_value, order_value
+from tests.integration.messy_log import MessyLog, MessyRecord, Odd
+from tests.integration.shop import KAFKA_SESSION_MS, OUTCOMES, wait_for
 
-ROOT = Path(__file__).parent.parent.parent.parent
 RUN = """
 from freshet.stream.config import load
 from freshet.stream.ingest.process import run
 run(load().settings, until_end={until_end})
 """
-BOOKS = ("applied", "duplicate", "late_dropped", "dead_letter")
 PARTITIONS = 3
+RECORDS = 600
 TIMEOUT_S = 90.0
 
 
@@ -103,7 +102,7 @@ class HurtRedis:
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen([redis_binary(), *arguments], stdout=subprocess.DEVNULL)
-        wait_for(lambda: _listens(self.port))
+        wait_for(lambda: _listens(self.port), TIMEOUT_S)
 
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port)
@@ -127,13 +126,6 @@ def _listens(port: int) -> bool:
         connection.sendall(b"PING\r\n")
         return connection.recv(16).startswith(b"+PONG")
     return False
-
-
-def wait_for(claim: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not claim():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
 
 
 class Ingest:
@@ -184,8 +176,6 @@ class World:
         self.rng = random.Random(f"{self.name}:{self.seed}")
         self.redis = HurtRedis(self.folder / "redis")
         self.proxy = TcpProxy(self.redis.port)
-        self._number = 0
-        self._sent: dict[tuple[str, int], list[bytes]] = defaultdict(list)
         self._children: list[Ingest] = []
         prefix = f"{self.name}.{self.seed}.{os.getpid()}.{free_port()}"
         topics = {
@@ -195,7 +185,7 @@ class World:
         self.environ = {
             "FRESHET_KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
             "FRESHET_KAFKA__GROUP_PREFIX": prefix,
-            "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
+            "FRESHET_KAFKA__SESSION_TIMEOUT_MS": KAFKA_SESSION_MS,
             "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "4000",
             "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
             "FRESHET_KAFKA__GROUP_INSTANCE_ID": "a",
@@ -206,6 +196,7 @@ class World:
             **{f"FRESHET_KAFKA__TOPICS__{topic.upper()}": value for topic, value in topics.items()},
         }
         self.settings = load(environ=self.environ).settings
+        self._log = MessyLog(self.settings, self.rng, range(PARTITIONS))
         ensure_topics(self.settings, live=False)
 
     # What happens ---------------------------------------------------------------------------------
@@ -219,77 +210,53 @@ class World:
         return child
 
     @contextmanager
-    def ingesting(self, **over: str) -> Iterator[Ingest]:
-        """An ingest that has applied something, and goes on meanwhile."""
+    def ingesting(self, odd: Odd | None = None, **over: str) -> Iterator[Ingest]:
+        """An ingest that has applied some of `RECORDS` records, and goes on meanwhile."""
+        self.send(RECORDS, odd)
         child = self.start(**over)
         before = self.read()
-        wait_for(lambda: self.read() > before or not child.alive)
+        wait_for(lambda: self.read() > before or not child.alive, TIMEOUT_S)
         yield child
 
     def read(self) -> int:
         """How many records are in the windows; -1 while Redis does not say."""
         try:
-            return sum(header.read for header in self._headers())
+            return sum(header.read for header in self.headers())
         except Exception:
             return -1
 
-    def _headers(self) -> list[Any]:
+    def headers(self) -> list[Any]:
         client = connect(self.settings.redis)
         store = WindowStore(client, current_generation(client, 0))
         found = [store.header(*key) for key in store.partitions()]
         client.close()
         return [header for header in found if header is not None]
 
-    def send(
-        self, records: int, odd: Callable[[random.Random], bytes | None] | None = None
-    ) -> None:
-        """More of the log: mostly in order, some disordered, late, repeated, from the future, or
-        broken.
-        """
-        batch = [self._record(odd) for _ in range(records)]
-        deadline = time.monotonic() + TIMEOUT_S
+    def send(self, records: int, odd: Odd | None = None) -> None:
+        """More of the log."""
+        batch = [self._log.record(odd) for _ in range(records)]
+        deadline_s = time.monotonic() + TIMEOUT_S
         while True:
             try:
-                with Publisher(self.settings) as publisher:
-                    for topic, partition, value, time_ms in batch:
-                        publisher.produce(
-                            topic, value, key=b"k", partition=partition, timestamp_ms=time_ms
-                        )
-                    publisher.flush()
+                self._publish(batch)
                 return
             except BrokerError:
                 # What was acknowledged is sent a second time: those records are duplicates, as a
                 # producer's would be.
-                assert time.monotonic() < deadline, "the broker did not come back"
+                assert time.monotonic() < deadline_s, "the broker did not come back"
                 time.sleep(0.2)
 
-    def _record(
-        self, odd: Callable[[random.Random], bytes | None] | None
-    ) -> tuple[str, int, bytes | None, int]:
-        rng, topics = self.rng, self.settings.kafka.topics
-        self._number += 1
-        topic, partition = rng.choice((topics.orders, topics.clicks)), rng.randrange(PARTITIONS)
-        make = order_value if topic == topics.orders else click_value
-        now_ms, sent = START_MS + self._number * 4_000, self._sent[topic, partition]
-        value: bytes | None = make(
-            rng, self._number, now_ms - rng.choice((0, 0, 700, 4_000, 60_000))
-        )
-        luck = rng.random()
-        if luck < 0.05 and sent:
-            value = rng.choice(sent[-400:])
-        elif luck < 0.08:
-            value = make(rng, self._number, now_ms - 3_000_000)
-        elif luck < 0.10:
-            value = make(rng, self._number, now_ms + 900_000)
-        elif luck < 0.13:
-            value = rng.choice(
-                (b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000)
-            )
-        elif odd is not None and luck < 0.6:
-            value = odd(rng)
-        elif value is not None:
-            sent.append(value)
-        return topic, partition, value, now_ms
+    def _publish(self, batch: list[MessyRecord]) -> None:
+        with Publisher(self.settings) as publisher:
+            for record in batch:
+                publisher.produce(
+                    record.topic,
+                    record.value,
+                    key=b"k",
+                    partition=record.partition,
+                    timestamp_ms=record.timestamp_ms,
+                )
+            publisher.flush()
 
     # What must be so afterwards -------------------------------------------------------------------
 
@@ -304,7 +271,8 @@ class World:
         logs = LogOffsets(self.settings)
         produced = sum(end - start for start, end in logs.ranges(keys).values())
         logs.close()
-        books = {name: sum(getattr(header, name) for header in self._headers()) for name in BOOKS}
+        headers = self.headers()
+        books = {name: sum(getattr(header, name) for header in headers) for name in OUTCOMES}
         assert produced == sum(books.values()), (produced, books)
         report = verify(self.settings)
         assert report.agrees, report.as_text()

@@ -1,0 +1,119 @@
+"""A messy log: some records disordered, late, repeated, from the future, or broken."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from freshet.stream.config import Settings
+
+START_MS = 1_767_225_600_000
+STEP_MS = 4_000
+SKUS = [f"sku-{number}" for number in range(12)]
+KINDS = ("view", "cart", "favourite", "checkout")
+BROKEN = (b"\xff\xfe", b"{", None, b'{"event_id": 3}', b"[" * 1_000, b"1" * 3_000)
+
+Odd = Callable[[random.Random], bytes | None]
+
+
+def order_value(rng: random.Random, number: int, event_time_ms: int) -> bytes:
+    event: dict[str, Any] = {
+        "event_id": f"o{number}",
+        "order_id": f"r{number}",
+        "event_time": event_time_ms,
+    }
+    if rng.random() < 0.3:
+        event["region"] = "north"
+        event["lines"] = [_line(rng) for _ in range(rng.randint(1, 4))]
+    else:
+        quantity = -rng.randint(1, 3) if rng.random() < 0.1 else rng.randint(1, 9)
+        event |= {"sku": rng.choice(SKUS), "region": "south"}
+        event |= {"quantity": quantity, "unit_price": 4.99}
+    return json.dumps(event).encode()
+
+
+def _line(rng: random.Random) -> dict[str, Any]:
+    return {
+        "sku": rng.choice(SKUS),
+        "quantity": rng.randint(1, 5),
+        "unit_price": rng.choice((2.5, 9.99)),
+    }
+
+
+def click_value(rng: random.Random, number: int, event_time_ms: int) -> bytes:
+    event = {
+        "event_id": f"c{number}",
+        "session_id": "s",
+        "sku": rng.choice(SKUS),
+        "region": "south",
+        "event_time": event_time_ms,
+        "kind": rng.choice(KINDS),
+    }
+    return json.dumps(event).encode()
+
+
+@dataclass(frozen=True)
+class MessyRecord:
+    """One record, and where and when it is sent."""
+
+    topic: str
+    partition: int
+    value: bytes | None
+    timestamp_ms: int
+
+
+@dataclass
+class MessyLog:
+    """Draws records of both event topics, one after the other.
+
+    Args:
+        settings: Names of the topics.
+        rng: What is drawn.
+        partitions: Each record goes to one of these; one named twice gets twice as many.
+    """
+
+    settings: Settings
+    rng: random.Random
+    partitions: Sequence[int]
+    _number: int = 0
+    _sent: dict[tuple[str, int], list[bytes]] = field(default_factory=lambda: defaultdict(list))
+
+    def record(self, odd: Odd | None = None) -> MessyRecord:
+        """The next record; half of them are what `odd` draws, where it is given."""
+        topics = self.settings.kafka.topics
+        topic = self.rng.choice((topics.orders, topics.clicks))
+        partition = self.rng.choice(self.partitions)
+        now_ms = START_MS + self._number * STEP_MS
+        make = order_value if topic == topics.orders else click_value
+        value = self._value(make, self._sent[topic, partition], now_ms, odd)
+        self._number += 1
+        return MessyRecord(topic, partition, value, now_ms)
+
+    def _value(
+        self,
+        make: Callable[[random.Random, int, int], bytes],
+        sent: list[bytes],
+        now_ms: int,
+        odd: Odd | None,
+    ) -> bytes | None:
+        """A record of `now_ms`: a good one, which is added to `sent`, or not."""
+        rng, number = self.rng, self._number
+        luck = rng.random()
+        if luck < 0.05 and sent:
+            return rng.choice(sent[-400:])
+        if luck < 0.08:
+            return make(rng, number, now_ms - 3_000_000)
+        if luck < 0.10:
+            return make(rng, number, now_ms + 900_000)
+        if luck < 0.13:
+            return rng.choice(BROKEN)
+        if odd is not None and luck < 0.6:
+            return odd(rng)
+        disorder_ms = rng.choice((0, 0, 700, 4_000, 60_000))
+        value = make(rng, number, now_ms - disorder_ms)
+        sent.append(value)
+        return value
