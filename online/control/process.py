@@ -93,14 +93,14 @@ class Controller:
             return []
         if topic == self.topics.drift:
             alert = decode(DriftAlert, value)
-            self.rules.observe_drift(alert)
+            self.rules.take_drift(alert)
             return self._signals([drift_signal(alert)])
         if topic == self.topics.models:
             event = decode(ModelEvent, value)
-            self.rules.observe_model(event)
+            self.rules.take_event(event)
             return self._signals(model_signals(event))
         if topic == self.topics.retrain:
-            self.rules.observe_request(decode(RetrainRequest, value))
+            self.rules.take_request(decode(RetrainRequest, value))
         elif topic == self.topics.alerts:
             self.book.restore(decode(Alert, value))
         return []
@@ -118,7 +118,7 @@ class Controller:
             if isinstance(output.record, Alert):
                 self.book.restore(output.record)
             else:
-                self.rules.observe_request(output.record)
+                self.rules.take_request(output.record)
         self.book.forget_resolved()
 
     def _signals(self, signals: list[Signal]) -> list[Output]:

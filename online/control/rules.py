@@ -1,5 +1,4 @@
-"""When training is asked for: a pure state machine over drift alerts, requests and the answers to
-them.
+"""When training is asked for: a pure state machine over drift alerts, requests and their answers.
 
 The state is a function of the topics read so far, and a request's id is a hash of what led to it.
 So a control process that starts anew, or reads an alert twice, asks for the same thing again at
@@ -12,9 +11,9 @@ from dataclasses import dataclass, field
 
 import xxhash
 
+from freshet.online.control.requests import RequestLedger
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
-ANSWERS = frozenset({"promoted", "rejected", "rolled_back"})
 MAX_ATTEMPTS = 3
 # A request that nobody answered for so many cool-downs no longer stops the next one.
 MAX_OUTSTANDING_COOLDOWNS = 4
@@ -36,55 +35,45 @@ class RetrainRules:
     min_new_data_ms: int
     schedule_ms: int = 0
     started_at_ms: int | None = None
-    _open: dict[str, DriftAlert] = field(default_factory=dict, init=False)
+    _drifting: dict[str, DriftAlert] = field(default_factory=dict, init=False)
     _latest_ms: dict[str, int] = field(default_factory=dict, init=False)
-    _requests: dict[str, RetrainRequest] = field(default_factory=dict, init=False)
-    _answers: dict[str, str] = field(default_factory=dict, init=False)
+    _requests: RequestLedger = field(default_factory=RequestLedger, init=False)
 
-    def observe_drift(self, alert: DriftAlert) -> None:
-        """A segment drifts or is stable again; alerts older than what is known of the segment
-        change nothing.
-        """
+    def take_drift(self, alert: DriftAlert) -> None:
+        """A segment drifts or is stable again; alerts older than the newest change nothing."""
         if alert.detected_at_ms < self._latest_ms.get(alert.segment, 0):
             return
         self._latest_ms[alert.segment] = alert.detected_at_ms
         if alert.state == "drift":
-            self._open[alert.segment] = alert
+            self._drifting[alert.segment] = alert
         elif alert.state == "stable":
-            self._open.pop(alert.segment, None)
+            self._drifting.pop(alert.segment, None)
 
-    def observe_request(self, request: RetrainRequest) -> None:
+    def take_request(self, request: RetrainRequest) -> None:
         """Somebody, perhaps this process, asked for training."""
-        self._requests.setdefault(request.request_id, request)
+        self._requests.take_request(request)
 
-    def observe_model(self, event: ModelEvent) -> None:
+    def take_event(self, event: ModelEvent) -> None:
         """`learn` answered a request."""
-        if event.kind in ANSWERS and event.request_id:
-            self._answers.setdefault(event.request_id, event.kind)
+        self._requests.take_event(event)
 
     def due(self, now_ms: int) -> RetrainRequest | None:
-        """What to ask for now, or None. Asking again before the request was observed gives an equal
-        request.
-        """
-        asked_ms = max((r.requested_at_ms for r in self._training()), default=None)
-        if asked_ms is not None and (
-            now_ms - asked_ms < self.cooldown_ms or self._outstanding(now_ms)
-        ):
+        """What to ask for now, or None; the same again until the request was taken in."""
+        times_ms = [request.requested_at_ms for request in self._requests.trainings()]
+        asked_ms = max(times_ms, default=None)
+        cooling_down = asked_ms is not None and now_ms - asked_ms < self.cooldown_ms
+        if cooling_down or self._outstanding(now_ms):
             return None
         return self._drift_request(now_ms) or self._scheduled_request(now_ms, asked_ms)
-
-    def _training(self) -> list[RetrainRequest]:
-        return [request for request in self._requests.values() if request.reason != "rollback"]
 
     def _outstanding(self, now_ms: int) -> bool:
         oldest_ms = now_ms - MAX_OUTSTANDING_COOLDOWNS * self.cooldown_ms
         return any(
-            r.request_id not in self._answers and r.requested_at_ms > oldest_ms
-            for r in self._training()
+            request.requested_at_ms > oldest_ms for request in self._requests.open_trainings()
         )
 
     def _drift_request(self, now_ms: int) -> RetrainRequest | None:
-        alerts = [alert for alert in self._open.values() if self._wants_training(alert)]
+        alerts = [alert for alert in self._drifting.values() if self._wants_training(alert)]
         # One that is too young waits, and goes along with one that is old enough.
         if not any(now_ms - alert.onset_ms >= self.min_new_data_ms for alert in alerts):
             return None
@@ -100,26 +89,20 @@ class RetrainRules:
 
     def _wants_training(self, alert: DriftAlert) -> bool:
         """Not of data that are broken, never trained for with success, nor in vain too often."""
-        promoted = any(
-            alert.alert_id in request.alert_ids
-            and self._answers.get(request.request_id) == "promoted"
-            for request in self._requests.values()
-        )
-        return (
-            alert.kind != "data" and not promoted and self._attempts(alert.alert_id) < MAX_ATTEMPTS
-        )
+        made = self._requests.of_alert(alert.alert_id)
+        promoted = any(self._requests.answer(request) == "promoted" for request in made)
+        return alert.kind != "data" and not promoted and len(made) < MAX_ATTEMPTS
 
     def _attempts(self, alert_id: str) -> int:
-        return sum(alert_id in request.alert_ids for request in self._requests.values())
+        return len(self._requests.of_alert(alert_id))
 
     def _scheduled_request(self, now_ms: int, asked_ms: int | None) -> RetrainRequest | None:
         if not self.schedule_ms:
             return None
         slot = now_ms // self.schedule_ms
         # A clock that was set back (a replay begins) begins the schedule again.
-        self.started_at_ms = (
-            now_ms if self.started_at_ms is None else min(now_ms, self.started_at_ms)
-        )
+        started_at_ms = now_ms if self.started_at_ms is None else self.started_at_ms
+        self.started_at_ms = min(now_ms, started_at_ms)
         since_ms = self.started_at_ms if asked_ms is None else asked_ms
         if slot <= since_ms // self.schedule_ms:
             return None
@@ -133,8 +116,8 @@ class RetrainRules:
 def request_id_of(reason: str, *parts: str) -> str:
     """A request's id: the reason and a hash of what led to it.
 
-    >>> request_id_of("drift", "a1", "0") == request_id_of("drift", "a1",
-    ...     "0") != request_id_of("drift", "a1", "1")
-    True
+    >>> once, again = request_id_of("drift", "a1", "0"), request_id_of("drift", "a1", "0")
+    >>> once == again, once == request_id_of("drift", "a1", "1")
+    (True, False)
     """
     return f"{reason}-{xxhash.xxh3_64_hexdigest(chr(31).join(parts).encode())}"

@@ -77,15 +77,15 @@ class Learner:
         Raises:
             FreshetError: Redis or the broker failed; call again later.
         """
-        for request in self.ledger.superseded():
+        for request in self.ledger.requests.superseded():
             self._answer(
                 "rejected", _candidate(request), request, reason="superseded by a newer request"
             )
-        if (wanted := self.ledger.rollback()) is not None:
+        if (wanted := self.ledger.requests.open_rollback()) is not None:
             self._roll_back(wanted.request_id, "asked for")
         elif (event := self.ledger.on_probation()) is not None and self._probation_runs(event):
             self._judge_probation(event)
-        elif (wanted := self.ledger.training()) is not None:
+        elif (wanted := self.ledger.requests.open_training()) is not None:
             self._handle(wanted)
         else:
             self.phase = "idle"

@@ -43,13 +43,13 @@ def rules(**over: int) -> RetrainRules:
 def asked(state: RetrainRules, now: int) -> RetrainRequest:
     request = state.due(now * HOUR_MS)
     assert request is not None
-    state.observe_request(request)
+    state.take_request(request)
     return request
 
 
 def test_a_drift_asks_once_there_is_data_enough_since_its_onset() -> None:
     state = rules()
-    state.observe_drift(alert(at=10))
+    state.take_drift(alert(at=10))
     assert state.due(11 * HOUR_MS) is None
     request = asked(state, 12)
     assert (request.reason, request.segments, request.alert_ids) == (
@@ -61,42 +61,42 @@ def test_a_drift_asks_once_there_is_data_enough_since_its_onset() -> None:
 
 def test_a_warning_asks_for_nothing_and_a_drift_that_is_over_neither() -> None:
     state = rules()
-    state.observe_drift(alert(state="warning"))
+    state.take_drift(alert(state="warning"))
     assert state.due(20 * HOUR_MS) is None
-    state.observe_drift(alert(at=11))
-    state.observe_drift(alert(state="stable", at=12))
+    state.take_drift(alert(at=11))
+    state.take_drift(alert(state="stable", at=12))
     assert state.due(20 * HOUR_MS) is None
 
 
 def test_a_feed_that_broke_is_nothing_to_train_on() -> None:
     state = rules()
-    state.observe_drift(msgspec.structs.replace(alert(), kind="data"))
+    state.take_drift(msgspec.structs.replace(alert(), kind="data"))
     assert state.due(20 * HOUR_MS) is None
 
 
 def test_a_redelivered_alert_does_not_reopen_a_drift_that_is_over() -> None:
     state = rules()
     for record in (alert(at=10), alert(state="stable", at=15), alert(at=10)):
-        state.observe_drift(record)
+        state.take_drift(record)
     assert state.due(30 * HOUR_MS) is None
 
 
 def test_only_one_request_is_outstanding_and_the_cooldown_holds_after_its_answer() -> None:
     state = rules()
-    state.observe_drift(alert())
+    state.take_drift(alert())
     request = asked(state, 12)
-    state.observe_drift(alert("hats", at=13))
+    state.take_drift(alert("hats", at=13))
     assert state.due(30 * HOUR_MS) is None, "the first is not answered"
-    state.observe_model(answer(request, "promoted"))
+    state.take_event(answer(request, "promoted"))
     assert state.due(23 * HOUR_MS) is None, "the cool-down"
     assert asked(state, 24).segments == ["hats"], "the shoes were trained for"
 
 
 def test_an_unanswered_request_does_not_stop_training_for_ever() -> None:
     state = rules()
-    state.observe_drift(alert())
+    state.take_drift(alert())
     asked(state, 12)
-    state.observe_drift(alert("hats", at=13))
+    state.take_drift(alert("hats", at=13))
     late = 12 + 12 * MAX_OUTSTANDING_COOLDOWNS
     assert state.due((late - 1) * HOUR_MS) is None
     assert state.due(late * HOUR_MS) is not None
@@ -104,11 +104,11 @@ def test_an_unanswered_request_does_not_stop_training_for_ever() -> None:
 
 def test_a_rejected_challenger_is_tried_again_under_another_id_and_not_for_ever() -> None:
     state = rules()
-    state.observe_drift(alert())
+    state.take_drift(alert())
     ids = []
     for attempt in range(MAX_ATTEMPTS):
         request = asked(state, 12 + 12 * attempt)
-        state.observe_model(answer(request, "rejected"))
+        state.take_event(answer(request, "rejected"))
         ids.append(request.request_id)
     assert len(set(ids)) == MAX_ATTEMPTS
     assert state.due(500 * HOUR_MS) is None
@@ -119,17 +119,17 @@ def test_the_schedule_asks_once_a_slot_and_does_not_make_up_for_the_past() -> No
     assert state.due(1_000 * DAY_MS + 6) is None
     request = asked(state, 1_001 * 24)
     assert request.reason == "schedule"
-    state.observe_model(answer(request, "rejected"))
+    state.take_event(answer(request, "rejected"))
     assert state.due((1_001 * 24 + 23) * HOUR_MS) is None
     assert asked(state, 1_002 * 24).request_id != request.request_id
 
 
 def test_a_rollback_by_hand_neither_blocks_nor_cools_down() -> None:
     state = rules()
-    state.observe_request(
+    state.take_request(
         RetrainRequest(request_id="r", requested_at_ms=11 * HOUR_MS, reason="rollback")
     )
-    state.observe_drift(alert())
+    state.take_drift(alert())
     assert state.due(12 * HOUR_MS) is not None
 
 
@@ -138,11 +138,11 @@ def test_redelivery_leads_to_the_same_request(again: list[int], random: Any) -> 
     records = [alert(name, at=10) for name in ("a", "b", "c", "d", "e", "f")]
     once, often = rules(), rules()
     for record in records:
-        once.observe_drift(record)
+        once.take_drift(record)
     repeated = [*records, *(records[i] for i in again)]
     random.shuffle(repeated)
     for record in repeated:
-        often.observe_drift(record)
+        often.take_drift(record)
     assert once.due(40 * HOUR_MS) == often.due(40 * HOUR_MS) is not None
 
 
@@ -153,21 +153,21 @@ def test_requests_keep_the_cooldown_whatever_comes(events: list[tuple[str, int, 
     state, now, times = rules(), 100, []
     for segment, hours, answered in events:
         now += hours
-        state.observe_drift(alert(segment, at=now))
+        state.take_drift(alert(segment, at=now))
         if (request := state.due(now * HOUR_MS)) is not None:
             times.append(now)
-            state.observe_request(request)
+            state.take_request(request)
             if answered:
-                state.observe_model(answer(request, "rejected"))
+                state.take_event(answer(request, "rejected"))
     assert all(later - earlier >= 12 for earlier, later in itertools.pairwise(times))
 
 
 def test_a_restart_that_reads_the_topics_asks_for_nothing_twice() -> None:
     first = rules()
-    first.observe_drift(alert())
+    first.take_drift(alert())
     request = asked(first, 12)
     second = rules()
-    second.observe_model(answer(request, "promoted"))
-    second.observe_drift(alert())
-    second.observe_request(request)
+    second.take_event(answer(request, "promoted"))
+    second.take_drift(alert())
+    second.take_request(request)
     assert second.due(100 * HOUR_MS) is None

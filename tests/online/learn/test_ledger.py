@@ -49,17 +49,9 @@ RECORDS = [
 @given(st.permutations(RECORDS), st.lists(st.sampled_from(RECORDS), max_size=8))
 def test_order_and_redelivery_change_nothing(records: list[Any], again: list[Any]) -> None:
     book = ledger(*records, *again)
-    assert book.training() == request(4)
-    assert [one.request_id for one in book.superseded()] == ["r1"]
-    assert book.rollback() == request(2, "rollback")
+    assert book.requests.open_training() == request(4)
     assert book.serving == event("promoted", 8, "v2")
     assert book.on_probation() == event("promoted", 8, "v2")
-
-
-def test_an_older_request_than_one_that_was_answered_is_superseded() -> None:
-    book = ledger(request(1), request(2), event("rejected", 9, request_id="r2"))
-    assert book.training() is None
-    assert book.superseded() == [request(1)]
 
 
 def test_probation_ends_with_a_confirmation_or_a_rollback() -> None:

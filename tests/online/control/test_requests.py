@@ -1,0 +1,77 @@
+"""The request ledger says the same whatever order and however often its records come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freshet.online.control.requests import RequestLedger
+from freshet.stream.schemas import ModelEvent, RetrainRequest
+
+
+def request(number: int, reason: Any = "drift", alert_ids: tuple[str, ...] = ()) -> RetrainRequest:
+    return RetrainRequest(
+        request_id=f"r{number}", requested_at_ms=number, reason=reason, alert_ids=list(alert_ids)
+    )
+
+
+def event(kind: Any, request_id: str) -> ModelEvent:
+    return ModelEvent(kind=kind, version="v1", at_ms=9, request_id=request_id)
+
+
+def ledger(*records: RetrainRequest | ModelEvent) -> RequestLedger:
+    made = RequestLedger()
+    for record in records:
+        if isinstance(record, RetrainRequest):
+            made.take_request(record)
+        else:
+            made.take_event(record)
+    return made
+
+
+RECORDS = [
+    request(1),
+    request(2, "rollback"),
+    request(3),
+    request(4),
+    request(5, "rollback"),
+    event("training", "r3"),
+    event("promoted", "r3"),
+    event("training", "r4"),
+    event("swapped", "r4"),
+]
+
+
+@given(st.permutations(RECORDS), st.lists(st.sampled_from(RECORDS), max_size=8))
+def test_order_and_redelivery_change_nothing(records: list[Any], again: list[Any]) -> None:
+    book = ledger(*records, *again)
+    assert book.open_training() == request(4)
+    assert {one.request_id for one in book.open_trainings()} == {"r1", "r4"}
+    assert [one.request_id for one in book.superseded()] == ["r1"]
+    assert book.open_rollback() == request(2, "rollback")
+    assert book.answer(request(3)) == "promoted"
+
+
+def test_an_older_request_than_one_that_was_answered_is_superseded() -> None:
+    book = ledger(request(1), request(2), event("rejected", "r2"))
+    assert book.open_training() is None
+    assert book.superseded() == [request(1)]
+
+
+def test_of_two_requests_of_one_moment_every_process_does_the_same_one() -> None:
+    one, other = (
+        RetrainRequest(request_id=name, requested_at_ms=1, reason="manual") for name in "ab"
+    )
+    assert ledger(one, other).open_training() == ledger(other, one).open_training() == other
+
+
+def test_an_alert_names_the_requests_that_it_led_to() -> None:
+    first, second = request(1, alert_ids=("a", "b")), request(2, alert_ids=("b",))
+    book = ledger(first, second)
+    assert (book.of_alert("a"), book.of_alert("b"), book.of_alert("c")) == (
+        [first],
+        [first, second],
+        [],
+    )
