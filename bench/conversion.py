@@ -13,16 +13,17 @@ import argparse
 import numpy as np
 
 from bench.report import write_result
-from bench.zero_shot import CUTOFF_HOURS, HISTORY_HOURS, HORIZON, Array, context, play
+from bench.zero_shot import CUTOFF_HOURS, HISTORY_HOURS, HORIZON, context, play
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import conversion, conversion_rates
+from freshet.stream.arrays import Reals
 
 BLOCK_HOURS = 12
 MIN_VIEWS = 20
 PAST_HOURS = (24, 168, HISTORY_HOURS)
 
 
-def ratios(units_IN: Array, views_IN: Array, hours: int) -> Array:
+def ratios(units_IN: Reals, views_IN: Reals, hours: int) -> Reals:
     """Units over views of the last hours, of all items together where an item has no views: [I]."""
     units, views = np.nansum(units_IN[:, -hours:], 1), views_IN[:, -hours:].sum(1)
     return np.where(views > 0, units / np.maximum(views, 1), units.sum() / views.sum())
@@ -61,9 +62,9 @@ def measure(forecaster: BatchForecaster, seeds: list[int], items: int) -> dict[s
     return {name: round(total / sold, 4) for name, total in wrong.items()}
 
 
-def in_blocks(values_IH: Array) -> Array:
+def in_blocks(values_IH: Reals) -> Reals:
     """Sums over blocks of hours: [I, blocks]."""
-    blocks: Array = values_IH.reshape(len(values_IH), -1, BLOCK_HOURS).sum(2)
+    blocks: Reals = values_IH.reshape(len(values_IH), -1, BLOCK_HOURS).sum(2)
     return blocks
 
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import redis
-from numpy.typing import NDArray
 
 from bench.report import write_result
+from freshet.stream.arrays import Ints
 from freshet.stream.config import RedisSettings
 from freshet.stream.kafka.servers import EmbeddedRedis
 from freshet.stream.read.progress import ReadRules
@@ -37,8 +37,6 @@ TOPIC = "freshet.orders.v1"
 RULES = ReadRules(HOUR_MS, retained_buckets=2 * BUCKETS)
 SHARES = (0.4, 0.4, 0.4, 0.02, 0.8, 0.5, 0.3, 0.45)
 MEANS = (4_000, 400_000, 3, 1_000, 40, 6, 3, 4)
-
-Ints = NDArray[np.int64]
 
 
 def values(generator: np.random.Generator, items: int) -> Ints:

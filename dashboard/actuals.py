@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Singles
 from freshet.stream.config import Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowCells, WindowReader
@@ -19,13 +19,11 @@ from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import WindowStore, connect
 
-Floats = npt.NDArray[np.float32]
-
 KEPT_BUCKETS = 192
 # Stopping waits for a look that is under way, so a stalled Redis may hold one for this long only.
 MAX_TIMEOUT_MS = 1_500
 SHOWN_CHANNELS = ("units", "revenue", "views", "carts")
-EMPTY: Floats = np.zeros((0, 0), np.float32)
+EMPTY: Singles = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Actuals:
     start_ms: int = 0
     num_buckets: int = 0
     rows: Mapping[str, int] = field(default_factory=dict)
-    values: Mapping[str, Floats] = field(
+    values: Mapping[str, Singles] = field(
         default_factory=lambda: dict.fromkeys(SHOWN_CHANNELS, EMPTY)
     )
     books: Books = Books()
@@ -64,7 +62,7 @@ class Actuals:
         """End of the last bucket."""
         return self.start_ms + self.num_buckets * self.resolution_ms
 
-    def series(self, item_id: str, channel: str, from_ms: int) -> tuple[int, Floats]:
+    def series(self, item_id: str, channel: str, from_ms: int) -> tuple[int, Singles]:
         """An item's buckets from the one that holds `from_ms` on: the first one's start and their
         values.
         """
@@ -75,13 +73,13 @@ class Actuals:
             return start_ms, np.full(self.num_buckets - skip, np.nan, np.float32)
         return start_ms, self.values[channel][row, skip:]
 
-    def total(self, channel: str, from_ms: int) -> Floats:
+    def total(self, channel: str, from_ms: int) -> Singles:
         """Each item's sum from the bucket that holds `from_ms` on; NaN where none of it was
         observed.
         """
         skip = min(max(0, (from_ms - self.start_ms) // self.resolution_ms), self.num_buckets)
         part_IB = self.values[channel][:, skip:]
-        sums: Floats = np.nansum(part_IB, axis=1)
+        sums: Singles = np.nansum(part_IB, axis=1)
         sums[np.isnan(part_IB).all(axis=1)] = np.nan
         return sums
 

@@ -15,6 +15,7 @@ from freshet.dashboard.accuracy import last_day, rolling
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.forecasts import LEADS, PAST_LEVELS, ItemForecasts
 from freshet.dashboard.state import View
+from freshet.stream.arrays import Floats, Singles
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import item_id_parts
 from freshet.stream.units import DAY_MS, WEEK_MS
@@ -297,9 +298,7 @@ def _bands(view: View, sku: str, from_ms: int, to_ms: int) -> list[Json]:
     ]
 
 
-def at_levels(
-    forecasts: ItemForecasts, levels: tuple[float, ...], steps: int
-) -> list[npt.NDArray[np.float64]]:
+def at_levels(forecasts: ItemForecasts, levels: tuple[float, ...], steps: int) -> list[Floats]:
     """The newest forecast's quantiles at the asked levels, one row a level, the first `steps`
     steps.
     """
@@ -319,7 +318,7 @@ def _figure(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
-def _sum(values: npt.NDArray[np.float32]) -> float | None:
+def _sum(values: Singles) -> float | None:
     known = values[~np.isnan(values)]
     return round(float(known.sum(dtype=np.float64)), 2) if len(known) else None
 

@@ -10,13 +10,11 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import Cumulative, Forecast
 from freshet.stream.units import DAY_MS
-
-Floats = npt.NDArray[np.float32]
 
 MAX_ITEMS = 20_000
 MAX_STEPS = 512
@@ -30,12 +28,12 @@ class ItemForecasts:
     """One item's newest forecast and a ring of past ones."""
 
     newest: Forecast
-    quantiles_SL: Floats
-    expected_S: Floats
-    past_bucket: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    past_BQ: dict[str, Floats] = field(default_factory=dict)
+    quantiles_SL: Singles
+    expected_S: Singles
+    past_bucket: dict[str, Ints] = field(default_factory=dict)
+    past_BQ: dict[str, Singles] = field(default_factory=dict)
 
-    def keep(self, lead: str, bucket: int, quantiles_Q: Floats) -> None:
+    def keep(self, lead: str, bucket: int, quantiles_Q: Singles) -> None:
         """Remember what was forecast for a bucket."""
         if lead not in self.past_bucket:
             self.past_bucket[lead] = np.full(PAST_BUCKETS, -1, np.int64)
@@ -44,7 +42,7 @@ class ItemForecasts:
         self.past_bucket[lead][slot] = bucket
         self.past_BQ[lead][slot] = quantiles_Q
 
-    def past(self, lead: str) -> tuple[npt.NDArray[np.int64], Floats]:
+    def past(self, lead: str) -> tuple[Ints, Singles]:
         """Bucket numbers in ascending order and the quantiles forecast for them at
         `PAST_LEVELS`.
         """
@@ -99,7 +97,7 @@ class ForecastBook:
             )
         return True
 
-    def _keep_past(self, entry: ItemForecasts, levels: npt.NDArray[np.float64]) -> None:
+    def _keep_past(self, entry: ItemForecasts, levels: Floats) -> None:
         first = entry.newest.cutoff_ms // self.resolution_ms
         for lead, step in zip(LEADS, (1, self._day_steps), strict=True):
             if step <= len(entry.quantiles_SL):
@@ -119,7 +117,7 @@ def _newer(forecast: Forecast, known: Forecast) -> bool:
     )
 
 
-def _checked(forecast: Forecast) -> tuple[npt.NDArray[np.float64], Floats]:
+def _checked(forecast: Forecast) -> tuple[Floats, Singles]:
     levels = np.asarray(forecast.quantile_levels, np.float64)
     steps = len(forecast.quantiles)
     rising = (
@@ -159,7 +157,7 @@ def _check_sums(forecast: Forecast, sums: Cumulative) -> None:
         )
 
 
-def mean_weights(levels: npt.NDArray[np.float64]) -> Floats:
+def mean_weights(levels: Floats) -> Singles:
     """Weights that turn quantiles into a mean: the quantile function, straight between levels and
     flat outside.
 

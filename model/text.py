@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from freshet.stream.arrays import Reals, Singles
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 
@@ -20,7 +20,7 @@ NUM_NUMBERS = 6  # log price, log age, and four that a shop defines itself
 NUM_STATIC = NUM_TEXT + NUM_NUMBERS
 
 
-def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
+def encode_texts(texts: Sequence[str]) -> Singles:
     """Return one unit vector per text (zeros for an empty one): float32 [N, 256].
 
     Signed hashing of character n-grams of 3 to 5 within words, so that "trainers" and "trainer" are
@@ -45,9 +45,7 @@ def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.asarray(vectorizer.transform(texts).toarray(), np.float32)
 
 
-def static_features(
-    texts: Sequence[str], unit_prices: NDArray[np.floating], ages_ms: NDArray[np.floating]
-) -> NDArray[np.float32]:
+def static_features(texts: Sequence[str], unit_prices: Reals, ages_ms: Reals) -> Singles:
     """Return text, log price, log age in days and four free numbers (NaN) for N items: float32 [N,
     262].
 

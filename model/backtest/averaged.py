@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from freshet.model.baselines import Model
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 
 
 class Averaged:

@@ -16,7 +16,8 @@ from freshet.model.backtest.compare import Results
 from freshet.model.backtest.page import page
 from freshet.model.backtest.report import ranked, rows
 from freshet.model.backtest.score import stratify
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

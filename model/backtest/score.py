@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.model.quantiles import metrics
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats
 
 METRICS = ("sql", "wql", "mase", "wape", "coverage_80", "bias")
 _ZERO_SHARES = {"under 10 %": 0.1, "10 to 50 %": 0.5, "50 to 90 %": 0.9, "over 90 %": np.inf}
@@ -68,7 +68,7 @@ def measure(
     }
 
 
-def stratify(window: Window) -> dict[str, dict[str, NDArray[np.bool_]]]:
+def stratify(window: Window) -> dict[str, dict[str, Bools]]:
     """Which series are in which group by what is known at the cutoff: kind -> group -> [N].
 
     Kinds: the share of observed steps on which nothing sold; the mean sold a step, in thirds; and

@@ -18,7 +18,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from freshet.model.baselines import Model
-from freshet.model.tables.panel import Floats, Panel, Rolling, Window
+from freshet.model.tables.panel import Panel, Rolling, Window
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import FreshetError
 
 FineTune = Literal["none", "once", "each"]

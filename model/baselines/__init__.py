@@ -10,7 +10,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol
 
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 
 

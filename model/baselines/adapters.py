@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from freshet.model.baselines.tidy import forward_filled, tidy
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 
 LONGEST = 2_048  # newest steps a network is shown

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.model.baselines.steps import Ahead, Codes, Past, ahead
 from freshet.model.baselines.tidy import tidy
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.units import DAY_MS
 
 MAX_ROWS = 250_000
@@ -34,7 +34,7 @@ GRID_L = np.array([0.001, 0.005, *np.arange(1, 100) / 100, 0.995, 0.999])
 ROWS_AT_ONCE = 2_000
 FARTHEST = 3.0  # log units beyond the largest sale of a series at which a forecast has run away
 
-Answer = Callable[[NDArray[np.float32]], Floats]
+Answer = Callable[[Singles], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Lessons:
     """Rows to learn from: features, targets and where they come from."""
 
     names: tuple[str, ...]
-    features_XK: NDArray[np.float32]
+    features_XK: Singles
     target_X: Floats
     base_X: Floats
     spread_X: Floats
@@ -219,7 +219,7 @@ def _folds(step_X: Ints, block: int) -> Ints:
     return np.asarray(from_start_X // block % FOLDS)
 
 
-def _chosen(lessons: Lessons, kept_X: NDArray[np.bool_]) -> Lessons:
+def _chosen(lessons: Lessons, kept_X: Bools) -> Lessons:
     return Lessons(
         lessons.names,
         lessons.features_XK[kept_X],

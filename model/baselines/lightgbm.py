@@ -7,10 +7,9 @@ at typical rather than mean errors. Dimensions: X rows, K features.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.model.baselines.learner import Answer, FeatureLearner, Lessons
-from freshet.model.tables.panel import Floats
+from freshet.stream.arrays import Floats, Singles
 
 TREES = 120
 SETTINGS = {
@@ -49,7 +48,7 @@ def train(lessons: Lessons, fold: int) -> Answer:
     settings = SETTINGS | VARIANTS[fold % len(VARIANTS)] | {"seed": fold, "min_data_in_leaf": leaf}
     booster = lightgbm.train(settings, data, TREES)
 
-    def answer(features_XK: NDArray[np.float32]) -> Floats:
+    def answer(features_XK: Singles) -> Floats:
         return np.asarray(booster.predict(features_XK), np.float64)
 
     return answer

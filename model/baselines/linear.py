@@ -6,10 +6,9 @@ Dimensions: X rows, K features, V values of a feature that names something.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.model.baselines.learner import Answer, FeatureLearner, Lessons
-from freshet.model.tables.panel import Floats
+from freshet.stream.arrays import Floats, Reals, Singles
 
 RIDGE = 30.0  # in rows; features are on one scale
 NAMES_OF_THINGS = (
@@ -34,7 +33,7 @@ def train(lessons: Lessons, fold: int) -> Answer:
     spread_K = np.sqrt(_nan_mean((lessons.features_XK - middle_K) ** 2))
     spread_K = np.where(spread_K > 0, spread_K, 1.0)
 
-    def columns(features_XK: NDArray[np.float32]) -> Floats:
+    def columns(features_XK: Singles) -> Floats:
         # Unknown is the mean; new values may lie far outside of what was learnt from.
         scaled_XK = np.nan_to_num((features_XK - middle_K) / spread_K).clip(-4, 4)
         flags = [(features_XK[:, column, None] == found_V) for column, found_V in values.items()]
@@ -51,7 +50,7 @@ def train(lessons: Lessons, fold: int) -> Answer:
     return lambda features_XK: np.asarray(columns(features_XK) @ weights_K)
 
 
-def _nan_mean(values_XK: NDArray[np.floating]) -> Floats:
+def _nan_mean(values_XK: Reals) -> Floats:
     """Mean of each column's finite values, 0 without any: [K]."""
     seen_XK = np.isfinite(values_XK)
     sums_K: Floats = np.where(seen_XK, values_XK, 0.0).sum(0, dtype=np.float64)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from freshet.model.baselines.adapters import at_levels
 from freshet.model.baselines.tidy import tidy
-from freshet.model.effects.closed import Bools, closed_steps
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.effects.closed import closed_steps
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS
 
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from freshet.model.baselines.tidy import mean_of, normal_quantiles, tidy
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 
 LAGS, SEASONAL_LAGS = 1, 2
 LONGEST = 1_000  # newest steps that it learns from

@@ -18,7 +18,8 @@ import numpy as np
 
 from freshet.model.baselines.tidy import forward_filled, tidy
 from freshet.model.baselines.yardsticks import published_naive
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 
 LONGEST = 1_000  # newest steps that are looked at; older ones only cost time
 LONGEST_SEASON = 24  # AutoETS refuses longer ones, and so they are left out

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.effects.closed import Bools, closed_steps
+from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.days import flag_columns
 from freshet.model.effects.features import bridged
 from freshet.model.effects.levels import cells, usual
 from freshet.model.effects.shared import shared_effects
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 HALF_YEAR_WEEKS = 26
@@ -140,7 +141,7 @@ class Ahead:
     """
 
     names: tuple[str, ...]
-    features_NHK: NDArray[np.float32]
+    features_NHK: Singles
     base_NH: Floats
     target_NH: Floats
     spread_N: Floats

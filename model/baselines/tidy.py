@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats, Reals
 
 
-def tidy(quantiles_NHQ: NDArray[np.floating], window: Window) -> Floats:
+def tidy(quantiles_NHQ: Reals, window: Window) -> Floats:
     """The same quantiles as every model owes them: finite, sorted and >= 0.
 
     Gaps take the mean of their series.
@@ -29,7 +29,7 @@ def tidy(quantiles_NHQ: NDArray[np.floating], window: Window) -> Floats:
     return np.sort(filled_NHQ.clip(min=0.0).astype(np.float64), -1)
 
 
-def mean_of(target_NT: NDArray[np.floating]) -> Floats:
+def mean_of(target_NT: Reals) -> Floats:
     """The mean of each series' observed steps, 0 without any: [N]."""
     count_N = np.isfinite(target_NT).sum(1)
     mean_N: Floats = np.nansum(target_NT, 1) / np.maximum(count_N, 1)
@@ -46,9 +46,7 @@ def forward_filled(target_NT: Floats) -> Floats:
     return np.take_along_axis(target_NT, np.maximum.accumulate(seen_NT, axis=1), axis=1)
 
 
-def normal_quantiles(
-    point_NH: NDArray[np.floating], spread_NH: NDArray[np.floating], levels: Iterable[float]
-) -> Floats:
+def normal_quantiles(point_NH: Reals, spread_NH: Reals, levels: Iterable[float]) -> Floats:
     """Quantiles of normal distributions, also below 0: [N, H, Q]."""
     scores_Q = np.array([NormalDist().inv_cdf(float(level)) for level in levels])
     quantiles_NHQ: Floats = point_NH[..., None] + spread_NH[..., None] * scores_Q

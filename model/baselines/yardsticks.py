@@ -12,22 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.model.baselines.tidy import forward_filled, mean_of, normal_quantiles, tidy
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats, Reals
 
 SEASONS = 4  # of the moving average
 SHORTEST_AVERAGE = 7
 
-Array = NDArray[np.floating]
-Levels = Sequence[float] | Array
+Levels = Sequence[float] | Reals
 
 
 # On arrays ----------------------------------------------------------------------------------------
 
 
-def seasonal_naive(target_NT: Array, horizon: int, season_length: int, levels: Levels) -> Floats:
+def seasonal_naive(target_NT: Reals, horizon: int, season_length: int, levels: Levels) -> Floats:
     """The value one season ago, with normal quantiles of the seasonal differences, floored at 0.
 
     A missing value one season ago is looked up further back: what sold at this hour a day earlier
@@ -60,7 +59,7 @@ def published_naive(target_NT: Floats, horizon: int, season_length: int, levels:
     return _repeated(cycle_NM, spread_N, horizon, levels)
 
 
-def moving_average(target_NT: Array, horizon: int, window: int, levels: Levels) -> Floats:
+def moving_average(target_NT: Reals, horizon: int, window: int, levels: Levels) -> Floats:
     """The mean of the last `window` steps, with normal quantiles of the deviations from it.
 
     >>> moving_average(np.array([[9.0, 1.0, 3.0]]), 2, 2, [0.5])[0, :, 0].tolist()
@@ -75,7 +74,7 @@ def moving_average(target_NT: Array, horizon: int, window: int, levels: Levels) 
     return normal_quantiles(point_NH, spread_NH, levels).clip(min=0.0)
 
 
-def _repeated(cycle_NM: Array, spread_N: Array, horizon: int, levels: Levels) -> Floats:
+def _repeated(cycle_NM: Reals, spread_N: Reals, horizon: int, levels: Levels) -> Floats:
     """One season again and again: [N, H, Q].
 
     Each repetition adds one more seasonal difference, all of the same variance, so the spread grows
@@ -88,7 +87,7 @@ def _repeated(cycle_NM: Array, spread_N: Array, horizon: int, levels: Levels) ->
     return normal_quantiles(point_NH, spread_N[:, None] * growth_H, levels)
 
 
-def _latest_cycle(target_NT: Array, season_length: int) -> Array:
+def _latest_cycle(target_NT: Reals, season_length: int) -> Reals:
     """The newest observed value of each phase: [N, M]; a row's mean where a phase has none."""
     N, T = target_NT.shape
     cycles = -(-T // season_length)
@@ -111,7 +110,7 @@ def _last_season(filled_NT: Floats, season_length: int) -> Floats:
     return np.where(np.isnan(last_NM), mean_of(filled_NT)[:, None], last_NM)
 
 
-def _seasonal_spread(target_NT: Array, season_length: int, *, lost: int) -> Floats:
+def _seasonal_spread(target_NT: Reals, season_length: int, *, lost: int) -> Floats:
     """Root mean square of each row's seasonal differences: [N], 0 without a pair.
 
     Args:

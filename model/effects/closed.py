@@ -8,12 +8,10 @@ series, T context steps, H horizon steps, S = T + H, K known covariates, G slots
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS, WEEK_MS
-
-Bools = NDArray[np.bool_]
 
 MAX_VALUES = 16  # a covariate with more different values is a number, not a state
 NEVER, FEW, MANY = (

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS, WEEK_MS
-
-Bools = NDArray[np.bool_]
 
 MIN_UP = 0.002  # a flag that is up on a smaller share of the open steps teaches nothing
 MAX_FLAGS = 12

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
-from freshet.model.effects.closed import Bools
 from freshet.model.effects.days import Days, days_of, flag_columns
 from freshet.model.effects.features import EPOCH, calendar_features, feast_lengths, series_features
 from freshet.model.effects.levels import cells, usual
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats, Ints, Singles
 
 MAX_SERIES = 1_000  # evenly chosen for the fit; more say nothing new about a day
 CHUNK = 256
@@ -140,9 +139,7 @@ def _solved(events: Events, days: Days, left_ND: Floats, country: str | None) ->
     return replace(events, weights_K=weights_K, weights_BK=weights_BK, half_years_B=half_years_B)
 
 
-def _moments(
-    features_NDK: NDArray[np.float32], left_ND: Floats, worth_D: Floats
-) -> tuple[Floats, Floats]:
+def _moments(features_NDK: Singles, left_ND: Floats, worth_D: Floats) -> tuple[Floats, Floats]:
     """Weighted squares and products of the days that count."""
     taken_ND = np.isfinite(left_ND) & (worth_D > 0)
     features_XK = features_NDK[taken_ND].astype(np.float64)
@@ -211,7 +208,7 @@ def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
 
 def _chunks(
     days: Days, flag_in_cells: Sequence[bool], calendar_DK: Floats
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+) -> Iterator[tuple[slice, Singles]]:
     """All features [N, D, K] of some series at a time, since those of all need not fit into
     memory.
     """

@@ -14,13 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from dateutil.easter import easter  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
 from freshet.model.effects.days import Days
 from freshet.model.tables.holidays import public_holidays
-from freshet.model.tables.panel import Floats, Ints
-
-Bools = NDArray[np.bool_]
+from freshet.stream.arrays import Bools, Floats, Ints
 
 EPOCH = date(1970, 1, 1)
 FAR = 10_000

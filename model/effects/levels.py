@@ -8,11 +8,8 @@ Dimensions: N series, T context steps, S context and horizon steps, F flags, C c
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from freshet.model.tables.panel import Floats, Ints
-
-Bools = NDArray[np.bool_]
+from freshet.stream.arrays import Bools, Floats, Ints
 
 MAX_CELL_FLAGS = 2
 WORTH = (

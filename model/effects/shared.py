@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from freshet.model.effects.closed import Bools
 from freshet.model.effects.events import fit_events
 from freshet.model.effects.slopes import fit_slopes
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats
 from freshet.stream.units import DAY_MS
 
 

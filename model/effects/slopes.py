@@ -13,12 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS, WEEK_MS
-
-Bools = NDArray[np.bool_]
 
 MAX_SLOTS = 168  # of the week; shorter steps have too few values in each
 FEWEST_STEPS = 200  # of all series together

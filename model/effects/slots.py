@@ -11,18 +11,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.effects.closed import Bools, closed_steps
+from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.shared import shared_effects
 from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, YEAR_MS
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
 from freshet.model.text import NUM_NUMBERS, NUM_TEXT, static_features
+from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.units import DAY_MS, WEEK_MS
-
-Singles = NDArray[np.float32]
 
 CONTINUOUS_MEAN = (
     100.0  # amounts that are no counts are brought to this mean, far above the unit of a count

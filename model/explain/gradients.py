@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -19,6 +18,7 @@ from freshet.model.batch import KNOWN_SLOTS, Batch
 from freshet.model.explain.shapley import chosen_steps, level_columns, one_row
 from freshet.model.features import from_z
 from freshet.model.forecaster import BatchForecaster, newest, padded
+from freshet.stream.arrays import Floats
 
 # Of a Gauss-Legendre sum, which misses less than a percent in most rows, and some where a period is
 # found on the way.
@@ -41,8 +41,8 @@ class Gradients:
         gap: `full` - `empty` less the sum of all of it: 0 when the integral is exact.
     """
 
-    target_T: NDArray[np.float64]
-    known_SK: NDArray[np.float64]
+    target_T: Floats
+    known_SK: Floats
     full: float
     empty: float
     gap: float
@@ -152,7 +152,7 @@ def _neutral(known_1SK: Tensor) -> Tensor:
     )
 
 
-def _back(values_X: Tensor, context: int, fitted_context: int) -> NDArray[np.float64]:
+def _back(values_X: Tensor, context: int, fitted_context: int) -> Floats:
     """Steps of the fitted row as steps of the row itself: padding leaves, what was cut off comes
     back as NaN.
     """

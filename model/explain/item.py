@@ -19,8 +19,9 @@ from freshet.model.effects.slots import NAMES, Dressed, dress
 from freshet.model.explain.whatif import PlannedPromotion, WhatIf, compare
 from freshet.model.explain.words import Explanation, explain
 from freshet.model.forecaster import BatchForecaster
-from freshet.model.tables.panel import Floats, Ints, Panel, Window
+from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 

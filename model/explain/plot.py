@@ -23,6 +23,7 @@ from freshet.model.explain.words import (
     noticeable,
     number,
 )
+from freshet.stream.arrays import Floats, Reals
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".html")
 SHOWN_HORIZONS = 5  # of history, so that the forecast takes a sixth of the width
 FEWEST_SHOWN = 96
-Floats = NDArray[np.float64]
 INK, FAINT, SOLD, FAN = "#1c2733", "#8a94a0", "#4a5764", "#1f6f9f"
 ADDS, TAKES, LOOK = "#2a8f6f", "#c8553d", "#7a5ea8"
 FANS = ((0.05, 0.95, 0.15), (0.1, 0.9, 0.22), (0.25, 0.75, 0.35))
@@ -220,9 +220,7 @@ def _draw_bars(axes: Axes, found: Explanation, parts: list[Contribution]) -> Non
     _bare(axes)
 
 
-def _times(
-    found: Explanation, steps: NDArray[np.floating] | NDArray[np.integer]
-) -> NDArray[np.datetime64]:
+def _times(found: Explanation, steps: Reals | NDArray[np.integer]) -> NDArray[np.datetime64]:
     """Middles of steps, counted from the cutoff."""
     return (found.cutoff_ms + (steps + 0.5) * found.resolution_ms).astype("datetime64[ms]")
 

@@ -18,15 +18,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.text import NUM_TEXT
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
-
-Floats = NDArray[np.float64]
 
 LEVELS = (0.5, 0.9)
 RECENT_STEPS = 4  # where a step is a week or longer, so many of them are recent

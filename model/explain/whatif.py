@@ -18,9 +18,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
@@ -29,9 +27,8 @@ from freshet.model.explain.words import number, span, units
 from freshet.model.quantiles.cumulative import Paths, path_quantiles
 from freshet.model.quantiles.dependence import default_dependence
 from freshet.model.quantiles.marginal import whole_rows
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
-
-Floats = NDArray[np.float64]
 
 RANGE = (0.1, 0.5, 0.9)
 NUM_PATHS = 4096

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from freshet.model.batch import Batch
 from freshet.model.explain.attention import Looked, looked_at
@@ -29,9 +28,8 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.cumulative import Paths
 from freshet.model.quantiles.dependence import WITHOUT_HISTORY, default_dependence
 from freshet.model.quantiles.marginal import whole_rows
+from freshet.stream.arrays import Floats
 from freshet.stream.units import DAY_MS
-
-Floats = NDArray[np.float64]
 
 RANGE = (0.1, 0.5, 0.9)
 NOT_A_CAUSE = (

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.predict.windows import at_levels, forecast
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:

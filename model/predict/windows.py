@@ -11,7 +11,7 @@ import numpy as np
 
 from freshet.model.effects.slots import Dressed
 from freshet.model.forecaster import BatchForecaster
-from freshet.model.tables.panel import Floats
+from freshet.stream.arrays import Floats
 
 
 def forecast(

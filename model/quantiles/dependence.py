@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.quantiles.marginal import places
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import HOUR_MS
-
-Floats = NDArray[np.float64]
 
 MOST = 0.98  # of a step's variance is shared with others at most
 DECAYS = np.concatenate([np.linspace(0.05, 0.9, 18), np.linspace(0.91, 0.99, 9)])

@@ -6,12 +6,11 @@ Dimensions: B rows, H horizon steps, Q quantile levels, T context steps.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from freshet.stream.arrays import Bools, Reals
 
 
-def pinball(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> Array:
+def pinball(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> Reals:
     """Pinball loss of each row, step and level: [B, H, Q], NaN where the actual is NaN.
 
     >>> pinball(np.array([[2.0]]), np.array([[[1.0, 3.0]]]), np.array([0.1, 0.9])).round(2).tolist()
@@ -21,7 +20,7 @@ def pinball(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> Array:
     return np.maximum(levels * error, (levels - 1.0) * error)
 
 
-def wql(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> float:
+def wql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> float:
     """Weighted quantile loss: twice the summed pinball loss over summed |actual|, mean over the
     levels.
 
@@ -32,7 +31,7 @@ def wql(actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> float:
     return float(np.nansum(losses) / len(levels) / _total(actual_BH))
 
 
-def wape(actual_BH: Array, median_BH: Array) -> float:
+def wape(actual_BH: Reals, median_BH: Reals) -> float:
     """Summed absolute error over summed |actual|.
 
     >>> wape(np.array([[2.0, 2.0]]), np.array([[1.0, 2.0]]))
@@ -41,7 +40,7 @@ def wape(actual_BH: Array, median_BH: Array) -> float:
     return float(np.nansum(np.abs(actual_BH - median_BH)) / _total(actual_BH))
 
 
-def seasonal_error(target_BT: Array, season_length: int) -> Array:
+def seasonal_error(target_BT: Reals, season_length: int) -> Reals:
     """Mean absolute seasonal difference of each row's history: [B], NaN without a single pair.
 
     >>> seasonal_error(np.array([[1.0, 3.0, 2.0, 6.0]]), 2).tolist()
@@ -52,7 +51,7 @@ def seasonal_error(target_BT: Array, season_length: int) -> Array:
     return np.where(count_B > 0, np.nansum(gap_BT, 1) / np.maximum(count_B, 1), np.nan)
 
 
-def sql(actual_BH: Array, quantiles_BHQ: Array, levels: Array, error_B: Array) -> float:
+def sql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals, error_B: Reals) -> float:
     """Scaled quantile loss: twice the pinball loss over each row's `seasonal_error`, mean over
     levels, then over all observed steps of all rows at once; rows whose seasonal error is zero or
     unknown are dropped, NaN when all are.
@@ -64,7 +63,7 @@ def sql(actual_BH: Array, quantiles_BHQ: Array, levels: Array, error_B: Array) -
     return _mean_of_scaled(2.0 * pinball(actual_BH, quantiles_BHQ, levels).mean(-1), error_B)
 
 
-def mase(actual_BH: Array, median_BH: Array, error_B: Array) -> float:
+def mase(actual_BH: Reals, median_BH: Reals, error_B: Reals) -> float:
     """Mean absolute error over each row's `seasonal_error`; rows where that is zero or unknown are
     dropped.
 
@@ -74,7 +73,7 @@ def mase(actual_BH: Array, median_BH: Array, error_B: Array) -> float:
     return _mean_of_scaled(np.abs(actual_BH - median_BH), error_B)
 
 
-def coverage(actual_BH: Array, lower_BH: Array, upper_BH: Array) -> float:
+def coverage(actual_BH: Reals, lower_BH: Reals, upper_BH: Reals) -> float:
     """Share of actuals within [lower, upper], both ends inclusive; NaN without a single actual.
 
     >>> coverage(np.array([[1.0, 5.0]]), np.array([[0.0, 0.0]]), np.array([[1.0, 4.0]]))
@@ -84,7 +83,7 @@ def coverage(actual_BH: Array, lower_BH: Array, upper_BH: Array) -> float:
     return _mean(inside[np.isfinite(actual_BH)])
 
 
-def bias(actual_BH: Array, mean_BH: Array) -> float:
+def bias(actual_BH: Reals, mean_BH: Reals) -> float:
     """Summed (forecast - actual) over summed |actual|: above zero means too much was forecast.
 
     >>> bias(np.array([[2.0, 2.0]]), np.array([[3.0, 2.0]]))
@@ -93,7 +92,7 @@ def bias(actual_BH: Array, mean_BH: Array) -> float:
     return float(np.nansum(mean_BH - actual_BH) / _total(actual_BH))
 
 
-def _mean_of_scaled(loss_BH: Array, error_B: Array) -> float:
+def _mean_of_scaled(loss_BH: Reals, error_B: Reals) -> float:
     """Mean over all finite loss / error at once: a mean of the rows' means would weigh rows with
     gaps too high.
     """
@@ -102,10 +101,10 @@ def _mean_of_scaled(loss_BH: Array, error_B: Array) -> float:
     return _mean(scaled_BH[np.isfinite(scaled_BH)])
 
 
-def _mean(values: NDArray[np.floating] | NDArray[np.bool_]) -> float:
+def _mean(values: Reals | Bools) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def _total(actual_BH: Array) -> float:
+def _total(actual_BH: Reals) -> float:
     """Summed |actual|; 1 when nothing was sold, so that a loss over it stays finite."""
     return float(np.nansum(np.abs(actual_BH))) or 1.0

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Categories = dict[str, tuple[str, ...]]
 
 MAX_CATEGORIES = 12
@@ -162,7 +161,7 @@ def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -
 
 def statics(
     frame: pd.DataFrame, columns: Iterable[str], code_R: Ints, step_R: Ints
-) -> dict[str, NDArray[np.float64] | NDArray[np.object_]]:
+) -> dict[str, Floats | NDArray[np.object_]]:
     """Each series' first value of each column in time: float64, or object (str or None) for text:
     [N].
     """

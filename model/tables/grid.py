@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 
-Ints = NDArray[np.int64]
 # Steps of the season that people look at first; the hour for seconds, the day for minutes and
 # hours, the week for days.
 _SEASONS = {

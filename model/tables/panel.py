@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Window:
     past_NTP: Floats
     known_names: tuple[str, ...]
     past_names: tuple[str, ...]
-    static: dict[str, NDArray[np.float64] | NDArray[np.object_]]
+    static: dict[str, Floats | NDArray[np.object_]]
     length_N: Ints | None = None
     country: str | None = None
 
@@ -154,14 +152,14 @@ class Panel:
     past_NLP: Floats
     known_names: tuple[str, ...]
     past_names: tuple[str, ...]
-    static: dict[str, NDArray[np.float64] | NDArray[np.object_]]
+    static: dict[str, Floats | NDArray[np.object_]]
     categories: dict[str, tuple[str, ...]]
     country: str | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def long_enough(self, steps: int) -> NDArray[np.bool_]:
+    def long_enough(self, steps: int) -> Bools:
         """Which series have a step of history before a cutoff `steps` steps before their own end:
         [N].
         """

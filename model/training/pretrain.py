@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from freshet.model.baselines.yardsticks import Array, seasonal_naive
+from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.model.batch import Batch
 from freshet.model.features import calendar_periods
 from freshet.model.forecaster import pick_device
@@ -25,6 +25,7 @@ from freshet.model.quantiles.metrics import wql
 from freshet.model.synthetic.mixture import sample
 from freshet.model.training.loss import network_loss
 from freshet.model.weights import save_weights
+from freshet.stream.arrays import Reals
 
 CHECKPOINT = "checkpoint.safetensors"
 STATE = "state.json"
@@ -232,7 +233,7 @@ def skill(network: FreshetNetwork, batches: list[tuple[Batch, Tensor]]) -> dict[
     return {"held_out_loss": float(np.mean(losses)), "held_out_skill": float(np.median(skills))}
 
 
-def row_skill(batch: Batch, actual_BH: Array, quantiles_BHQ: Array, levels: Array) -> float:
+def row_skill(batch: Batch, actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> float:
     """1 - WQL / WQL of seasonal naive with every row brought to size one, or the largest alone
     would decide.
     """

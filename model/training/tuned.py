@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import Batch
@@ -21,7 +20,7 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.predict.windows import forecast
 from freshet.model.profiles import profiles
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
 from freshet.model.training.train import (
     FineTuneSettings,
     choose_factor,
@@ -30,6 +29,7 @@ from freshet.model.training.train import (
     interpolate,
 )
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 SHORTEST_CONTEXT = 32  # steps of history before a training window
@@ -173,7 +173,7 @@ class PastWindows:
         shift_B = torch.randint(-weeks, weeks + 1, (rows,), generator=generator) * WEEK_MS
         return replace(batch, start_ms_B=batch.start_ms_B + shift_B), actual_BH
 
-    def _swapped(self, ends: Ints, generator: torch.Generator) -> NDArray[np.float32]:
+    def _swapped(self, ends: Ints, generator: torch.Generator) -> Singles:
         """What turns each label's shared shock into that of another stretch of the past with the
         same weekdays.
         """
@@ -184,9 +184,9 @@ class PastWindows:
         cycles_B = torch.randint(2**31, (len(ends),), generator=generator).numpy()
         first_B = ends % season + season * (cycles_B % max((self.last - self.horizon) // season, 1))
         other_BH = np.minimum(first_B[:, None] + steps_H, self.last - 1)
-        ratio_BH: NDArray[np.float32] = np.exp(
-            self.shocks_T[other_BH] - self.shocks_T[own_BH]
-        ).astype(np.float32)
+        ratio_BH: Singles = np.exp(self.shocks_T[other_BH] - self.shocks_T[own_BH]).astype(
+            np.float32
+        )
         return ratio_BH
 
     def hold_out(self, seed: int) -> tuple[Batch, Tensor]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Floats
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest, Score
 
 MAX_LATENCIES = 200_000
@@ -44,9 +44,9 @@ class Tally:
     statuses: dict[str, int] = field(default_factory=dict)
     latencies_ms: list[float] = field(default_factory=list)
     scored: set[tuple[str, int]] = field(default_factory=set)
-    losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    losses: Floats = field(default_factory=lambda: np.zeros(3))
     covered: int = 0
-    recent: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    recent: dict[int, Floats] = field(default_factory=dict)
     drift: dict[str, DriftAlert] = field(default_factory=dict)
     requests: dict[str, RetrainRequest] = field(default_factory=dict)
     events: dict[tuple[str, str, str], ModelEvent] = field(default_factory=dict)

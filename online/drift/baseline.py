@@ -8,11 +8,9 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.units import HOUR_MS
-
-Floats = NDArray[np.float64]
 
 STABLE_BUCKETS = 336  # two weeks of hours
 PRIOR_BUCKETS = 4.0
@@ -68,7 +66,7 @@ class Baseline:
     def _phase(self, bucket_ms: int) -> int:
         return bucket_ms // self._phase_of_ms % self._num_phases
 
-    def _columns(self) -> tuple[NDArray[np.int64], Floats]:
+    def _columns(self) -> tuple[Ints, Floats]:
         return np.array([p for p, _ in self._values], np.int64), np.array(
             [v for _, v in self._values], np.float64
         )

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Floats
 from freshet.stream.schemas import Score, ScoredStep
 
 CLIP = 2.5  # one flash sale or one bulk order may not move a segment
@@ -103,7 +103,7 @@ def leverage_of(actual: float, median: float, residual: float) -> float:
     return float(min(median * residual / (actual - median), CLIP))
 
 
-def normal_scores(steps: list[list[ScoredStep]]) -> NDArray[np.float64]:
+def normal_scores(steps: list[list[ScoredStep]]) -> Floats:
     """One clipped normal score an item, of about unit variance however many steps were due."""
     if not steps:
         return np.zeros(0)

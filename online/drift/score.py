@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Bools, Floats, Singles
 from freshet.stream.schemas import Score, ScoredStep
-
-Floats = NDArray[np.float64]
 
 # The spread between the 10 % and the 90 % quantile of a normal distribution, in standard
 # deviations.
@@ -44,7 +42,7 @@ class Issued:
     levels: tuple[float, ...]
     item_ids: list[str]
     forecast_ids: list[str]
-    quantiles_IKQ: NDArray[np.float32]
+    quantiles_IKQ: Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +55,13 @@ class Due:
     levels: tuple[float, ...]
     item_ids: list[str]
     forecast_ids: list[str]
-    quantiles_IQ: NDArray[np.float32]
+    quantiles_IQ: Singles
 
 
 @dataclass(slots=True)
 class _Block:
     issued: Issued
-    open_IK: NDArray[np.bool_]
+    open_IK: Bools
 
 
 class PendingForecasts:
@@ -182,7 +180,7 @@ class StepScores:
     pinball_I: Floats
     pit_I: Floats
     residual_I: Floats
-    covered_I: NDArray[np.bool_]
+    covered_I: Bools
     median_I: Floats
     naive_pinball_I: Floats
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
@@ -20,6 +19,7 @@ from freshet.model.quantiles.metrics import pinball
 from freshet.online.learn.gate import Trial
 from freshet.online.learn.pools import History, Pool, build_pool
 from freshet.online.learn.windows import Split, select_held_out
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
 ALL_SEGMENTS = "all"
@@ -31,9 +31,6 @@ LATENCY_PASSES_MIN = 3
 LATENCY_PASSES_MAX = 40
 LATENCY_ROWS = 32
 LATENCY_AGREEMENT = 1.2
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,10 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Bools, Floats
 from freshet.stream.units import HOUR_MS
 
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 Report = dict[str, float | str | bool]
 """What a verdict rests on, flat, as model events and manifests carry it."""
 
@@ -163,7 +161,7 @@ def _deciding_gain(trial: Trial, confidence: float) -> Gain:
     return max(gains, key=lambda gain: gain.low)
 
 
-def _gain_of(trial: Trial, mask_I: Mask, confidence: float) -> Gain:
+def _gain_of(trial: Trial, mask_I: Bools, confidence: float) -> Gain:
     return relative_gain(
         trial.champion_IT[mask_I],
         trial.challenger_IT[mask_I],
@@ -172,7 +170,7 @@ def _gain_of(trial: Trial, mask_I: Mask, confidence: float) -> Gain:
     )
 
 
-def _in_segment(trial: Trial, name: str) -> Mask:
+def _in_segment(trial: Trial, name: str) -> Bools:
     return np.array([segment == name for segment in trial.segments])
 
 

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import Batch
@@ -28,13 +27,11 @@ from freshet.online.learn.windows import (
     select_replay,
     split_time,
 )
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import InvalidInputError
 
 MIN_CONTEXT_BUCKETS = 24
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class History(Protocol):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from freshet.model.batch import Batch
 from freshet.online.learn.learner import Learner, Stopped
@@ -18,6 +17,7 @@ from freshet.online.learn.ledger import Ledger
 from freshet.online.weights.registry import Registry
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.scorer import segments_of
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.catalog.shop import Shop, ShopTopic
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics
@@ -58,13 +58,13 @@ class WindowHistory:
         """Take in what is new in Redis."""
         self._contexts.refresh()
 
-    def batch(self, rows: NDArray[np.int64], cutoff_ms: int) -> Batch:
+    def batch(self, rows: Ints, cutoff_ms: int) -> Batch:
         """Contexts that end at the cutoff, and what was known then of the steps after it."""
         return self._contexts.batch(rows, cutoff_ms)
 
-    def target(self, rows: NDArray[np.int64], end_ms: int, steps: int) -> NDArray[np.float64]:
+    def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
         """Units of the steps that end at `end_ms`; NaN where not observed or out of stock."""
-        units: NDArray[np.float64] = self._contexts.target(rows, end_ms, steps)
+        units: Floats = self._contexts.target(rows, end_ms, steps)
         return units
 
     def final_ms(self) -> int | None:
@@ -89,7 +89,7 @@ class WindowHistory:
         """The segment of each row."""
         return self._segments(self._contexts.item_ids)
 
-    def mean_units(self) -> NDArray[np.float64]:
+    def mean_units(self) -> Floats:
         """Mean units of each row over the newest final buckets; 0 where nothing was observed."""
         final_ms = self.final_ms()
         rows = np.arange(len(self._contexts.item_ids))
@@ -98,7 +98,7 @@ class WindowHistory:
         end_ms = final_ms // self.resolution_ms * self.resolution_ms
         units_IT = self._contexts.target(rows, end_ms, MEAN_BUCKETS)
         seen_I = np.isfinite(units_IT).sum(1)
-        mean_units_I: NDArray[np.float64] = np.nansum(units_IT, axis=1) / np.maximum(seen_I, 1)
+        mean_units_I: Floats = np.nansum(units_IT, axis=1) / np.maximum(seen_I, 1)
         return mean_units_I
 
     def offsets(self) -> dict[str, int]:

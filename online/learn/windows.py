@@ -19,10 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
+from freshet.stream.arrays import Ints, Reals
 
 MIN_RECENT_BUCKETS = 12
 MAX_POOL_WINDOWS = 768
@@ -139,7 +137,7 @@ def select_recent(
 
 
 def select_replay(
-    rng: np.random.Generator, split: Split, *, mean_units_I: Floats, steps: int
+    rng: np.random.Generator, split: Split, *, mean_units_I: Reals, steps: int
 ) -> list[Selection]:
     """Older windows, equally many from each stratum of mean sales.
 
@@ -160,7 +158,7 @@ def select_anchors(
     rng: np.random.Generator,
     split: Split,
     *,
-    mean_units_I: Floats,
+    mean_units_I: Reals,
     steps: int,
     taken: Sequence[Selection],
 ) -> list[Selection]:
@@ -196,7 +194,7 @@ def select_held_out(
     return [Selection(cutoff_ms, rows) for cutoff_ms in _evenly(every, num_cutoffs)]
 
 
-def strata_of(mean_units_I: Floats) -> list[Ints]:
+def strata_of(mean_units_I: Reals) -> list[Ints]:
     """Rows in NUM_STRATA groups of rising sales, of equal size where it divides.
 
     >>> [rows.tolist() for rows in strata_of(np.array([5.0, 0.0, 9.0, 1.0]))]

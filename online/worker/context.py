@@ -12,17 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.text import NUM_TEXT, encode_texts, static_features
+from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.catalog.shop import Shop
 from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 UNITS = CHANNELS.index("units")
 CLICKS = slice(CHANNELS.index("views"), len(CHANNELS))
@@ -68,7 +65,7 @@ class Contexts:
             FIRST_CAPACITY, reader.num_buckets, NUM_CLICKS, device=self.device
         )
         self._first_I: Ints = np.full(FIRST_CAPACITY, NEVER, np.int64)
-        self._texts: dict[str, NDArray[np.float32]] = {}
+        self._texts: dict[str, Singles] = {}
 
     @property
     def item_ids(self) -> list[str]:
@@ -124,9 +121,7 @@ class Contexts:
         units_BT = self._target(rows, first, steps, self._begin(item_ids, rows), in_stock_BT)
         return np.asarray(units_BT.double().cpu().numpy())
 
-    def actuals(
-        self, item_ids: list[str], start_ms: int, steps: int
-    ) -> tuple[Floats, NDArray[np.bool_]]:
+    def actuals(self, item_ids: list[str], start_ms: int, steps: int) -> tuple[Floats, Bools]:
         """What was sold: units float64[B, steps], NaN where not observed, and whether the item was
         in stock throughout.
 
@@ -167,7 +162,7 @@ class Contexts:
         )
 
     def _target(
-        self, rows: Ints, first: int, steps: int, begin_B: Ints, in_stock_BT: NDArray[np.float32]
+        self, rows: Ints, first: int, steps: int, begin_B: Ints, in_stock_BT: Singles
     ) -> Tensor:
         """Missing are: what was not observed, what was before the launch, and buckets without stock
         and sales.
@@ -177,9 +172,7 @@ class Contexts:
         empty_BT = torch.from_numpy(in_stock_BT == 0.0).to(self.device) & (units_BT == 0.0)
         return torch.where(seen_BT & ~empty_BT, units_BT, torch.nan)
 
-    def _past(
-        self, rows: Ints, first: int, begin_B: Ints, in_stock_BT: NDArray[np.float32]
-    ) -> Tensor:
+    def _past(self, rows: Ints, first: int, begin_B: Ints, in_stock_BT: Singles) -> Tensor:
         past_BTP = torch.full(
             (len(rows), self.context_length, len(PAST_SLOTS)), torch.nan, device=self.device
         )
@@ -194,7 +187,7 @@ class Contexts:
         seen_BT = self._observed(first, steps)[channel] & (bucket_T >= begin_B[:, None])
         return torch.from_numpy(seen_BT).to(self.device)
 
-    def _observed(self, first: int, steps: int) -> NDArray[np.bool_]:
+    def _observed(self, first: int, steps: int) -> Bools:
         """Which channels were observed in which buckets, the same for every item: bool[C,
         steps].
         """
@@ -213,15 +206,13 @@ class Contexts:
         launch_B = np.where(known, np.nan_to_num(launched_ms), NEVER) // self.reader.resolution_ms
         return np.minimum(launch_B.astype(np.int64), self._first_I[rows])
 
-    def _in_stock(
-        self, item_ids: list[str], first: int, steps: int, as_of_ms: int
-    ) -> NDArray[np.float32]:
+    def _in_stock(self, item_ids: list[str], first: int, steps: int, as_of_ms: int) -> Singles:
         resolution_ms = self.reader.resolution_ms
         return self.shop.in_stock(
             item_ids, first * resolution_ms, steps, resolution_ms, as_of_ms=as_of_ms
         )
 
-    def _static(self, item_ids: list[str], cutoff_ms: int) -> NDArray[np.float32]:
+    def _static(self, item_ids: list[str], cutoff_ms: int) -> Singles:
         texts = self.shop.texts(item_ids)
         prices = self.shop.unit_prices(item_ids, as_of_ms=cutoff_ms)
         static_BF = static_features(
@@ -289,12 +280,12 @@ class Contexts:
         clicks_RSC = values_RCS[:, CLICKS].transpose(0, 2, 1).astype(np.float32)
         self._units_IN[row_R, slot_S] = torch.from_numpy(units_RS).to(self.device)
         self._clicks_INC[row_R, slot_S] = torch.from_numpy(clicks_RSC).to(self.device)
-        any_RS: NDArray[np.bool_] = np.any(values_RCS, axis=1)
+        any_RS: Bools = np.any(values_RCS, axis=1)
         first_R = np.where(np.any(any_RS, axis=1), start + any_RS.argmax(axis=1), NEVER)
         self._first_I[rows] = np.minimum(self._first_I[rows], first_R)
 
 
-def cold_rows(batch: Batch) -> NDArray[np.bool_]:
+def cold_rows(batch: Batch) -> Bools:
     """Rows with too little history, or without any sale in it, to call the forecast more than a
     cold start.
     """
@@ -324,11 +315,9 @@ def context_sha256(batch: Batch) -> list[str]:
     return hashes
 
 
-def _canonical(tensor: Tensor) -> NDArray[np.float32]:
+def _canonical(tensor: Tensor) -> Singles:
     array = tensor.float().cpu().numpy()
-    canonical: NDArray[np.float32] = np.where(
-        np.isnan(array), np.float32("nan"), array + np.float32(0.0)
-    )
+    canonical: Singles = np.where(np.isnan(array), np.float32("nan"), array + np.float32(0.0))
     return np.ascontiguousarray(canonical.astype("<f4", copy=False))
 
 

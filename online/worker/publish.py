@@ -13,7 +13,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from freshet.model.batch import Batch
 from freshet.model.quantiles.conversion import conversion
@@ -21,6 +20,7 @@ from freshet.online.drift.score import Issued
 from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.context import Contexts, cold_rows, context_sha256
 from freshet.online.worker.sums import StepSums
+from freshet.stream.arrays import Bools, Floats, Reals
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import (
     WIRE_LEVELS,
@@ -66,10 +66,10 @@ class Numbers(NamedTuple):
     And of the conversion at each step, where it is asked for; NaN in rows without views.
     """
 
-    steps_BHW: NDArray[np.float64]
-    sums_BKW: NDArray[np.float64]
+    steps_BHW: Floats
+    sums_BKW: Floats
     sum_steps: list[int]
-    conversion_BHW: NDArray[np.float64] | None = None
+    conversion_BHW: Floats | None = None
 
 
 def wire_columns(levels: Sequence[float]) -> list[int]:
@@ -90,9 +90,7 @@ def wire_columns(levels: Sequence[float]) -> list[int]:
     return [near[level] for level in WIRE_LEVELS]
 
 
-def significant(
-    values: NDArray[np.floating], digits: int = SIGNIFICANT_DIGITS
-) -> NDArray[np.float64]:
+def significant(values: Reals, digits: int = SIGNIFICANT_DIGITS) -> Floats:
     """Values rounded to so many significant digits, each as the nearest double, which prints short.
 
     >>> significant(np.array([0.123456, 1234.56, 987654.0, 0.0])).tolist()
@@ -136,7 +134,7 @@ def forecast_records(
     numbers: Numbers,
     origin: Origin,
     *,
-    cold_B: NDArray[np.bool_],
+    cold_B: Bools,
     context_sha256: Sequence[str],
     compute: Compute,
 ) -> list[Forecast]:
@@ -176,9 +174,7 @@ def forecast_records(
     return records
 
 
-def _known_rows(
-    values_BHW: NDArray[np.float64] | None, num_rows: int
-) -> list[list[list[float]] | None]:
+def _known_rows(values_BHW: Floats | None, num_rows: int) -> list[list[list[float]] | None]:
     if values_BHW is None:
         return [None] * num_rows
     return [row_HW.tolist() if np.isfinite(row_HW).all() else None for row_HW in values_BHW]

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.online.drift.score import Issued, PendingForecasts
+from freshet.stream.arrays import Singles
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, EventError
@@ -126,9 +126,7 @@ def read_forecasts(
     """Put published forecasts of my items back into `pending`, first wins; returns how many were
     taken.
     """
-    groups: dict[
-        tuple[int, str, tuple[float, ...]], list[tuple[str, str, NDArray[np.float32]]]
-    ] = {}
+    groups: dict[tuple[int, str, tuple[float, ...]], list[tuple[str, str, Singles]]] = {}
     columns = [step - 1 for step in pending.score_steps]
     for _, found in _decoded(PublishedForecast, values):
         fits = found.resolution_ms == pending.resolution_ms and found.cutoff_ms >= oldest_cutoff_ms

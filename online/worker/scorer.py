@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.online.drift.detectors import DriftMonitor
 from freshet.online.drift.score import Actual, Due, PendingForecasts, judge, score_records
 from freshet.online.worker.context import Contexts
+from freshet.stream.arrays import Floats
 from freshet.stream.catalog.shop import Shop
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score, item_id_parts
@@ -129,7 +129,7 @@ class Scorer:
             if isfinite(actual.units)
         }
 
-    def _naive(self, due: Due) -> NDArray[np.float64]:
+    def _naive(self, due: Due) -> Floats:
         """The yardstick's quantiles for one step, from the history before the same cutoff; NaN
         without history.
         """

@@ -21,12 +21,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Cumulative, Forecast
-
-Floats = npt.NDArray[np.float64]
 
 STEP_CORRELATION = 0.3
 """Correlation of the errors of two steps where a forecast tells no sums: a strong start mostly
@@ -141,7 +139,7 @@ class _Demand:
     cutoff_ms: int
     resolution_ms: int
     correlation: float
-    sum_steps: npt.NDArray[np.int64]
+    sum_steps: Ints
     """Numbers of first steps, from 0 on; empty for a forecast without sums."""
     sums_from_mean: Floats
     """By number of steps and level: how far a sum's quantiles are from the sum of the steps' means.

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.catalog.timeline import (
     Changes,
     Grid,
-    Ints,
     overlaps,
     share_of_buckets,
     value_at_starts,
@@ -31,8 +30,6 @@ FOREVER_MS = 2**62
 log = get_logger(__name__)
 
 Series = tuple[str | None, str | None]
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 
 class Announced(NamedTuple):
@@ -120,7 +117,7 @@ class Shop:
         resolution_ms: int,
         *,
         as_of_ms: int | None = None,
-    ) -> Float32:
+    ) -> Singles:
         """What is known in advance of each item and bucket, float32[I, steps, 3].
 
         * price_ratio: the price at the bucket's start over the price now (`as_of_ms`); NaN before
@@ -153,7 +150,7 @@ class Shop:
         resolution_ms: int,
         *,
         as_of_ms: int | None = None,
-    ) -> Float32:
+    ) -> Singles:
         """The share of each bucket for which the item was in stock, float32[I, steps], 0 to 1.
 
         NaN where no level was known at the bucket's start, and for buckets that end after
@@ -180,7 +177,7 @@ class Shop:
         share_IS[:, grid.bucket_starts() + resolution_ms > as_of_ms] = np.nan
         return share_IS.astype(np.float32)
 
-    def on_hand(self, item_ids: Sequence[str]) -> Float64:
+    def on_hand(self, item_ids: Sequence[str]) -> Floats:
         """Units on hand by the newest records, float64[I]; NaN where unknown."""
         levels = [self._levels.get(self._stocked(self._series(item_id))) for item_id in item_ids]
         return np.array(
@@ -220,7 +217,7 @@ class Shop:
         entries = [self._entry_of(item_id) for item_id in item_ids]
         return [entry.category if entry else "" for entry in entries]
 
-    def unit_prices(self, item_ids: Sequence[str], *, as_of_ms: int | None = None) -> Float32:
+    def unit_prices(self, item_ids: Sequence[str], *, as_of_ms: int | None = None) -> Singles:
         """The price of each item, float32[I]; NaN where unknown."""
         time_ms = FOREVER_MS if as_of_ms is None else as_of_ms
         histories = [self._prices.get(self._series(item_id)[0] or "") for item_id in item_ids]
@@ -228,7 +225,7 @@ class Shop:
             [prices.at(time_ms) if prices else np.nan for prices in histories], dtype=np.float32
         )
 
-    def launched_ms(self, item_ids: Sequence[str]) -> Float64:
+    def launched_ms(self, item_ids: Sequence[str]) -> Floats:
         """When each item was launched, epoch ms as float64[I]; NaN where unknown."""
         entries = [self._entry_of(item_id) for item_id in item_ids]
         times = [entry.launched_at if entry else None for entry in entries]
@@ -357,7 +354,7 @@ class Shop:
     def _stock_of(self, series: Series) -> Changes | None:
         return self._stock.get(self._stocked(series))
 
-    def _price_ratios(self, skus: list[str], grid: Grid, as_of_ms: int) -> Float64:
+    def _price_ratios(self, skus: list[str], grid: Grid, as_of_ms: int) -> Floats:
         rows: list[int] = []
         times: list[int] = []
         values: list[float] = []
@@ -375,12 +372,12 @@ class Shop:
             np.array(times, dtype=np.int64),
             np.array(values, dtype=np.float64),
         )
-        ratio_RS: Float64 = (
+        ratio_RS: Floats = (
             value_at_starts(*change_N, num_rows=len(skus), grid=grid) / now_R[:, None]
         )
         return ratio_RS
 
-    def _discounts(self, skus: list[str], grid: Grid, as_of_ms: int) -> tuple[Float64, Float64]:
+    def _discounts(self, skus: list[str], grid: Grid, as_of_ms: int) -> tuple[Floats, Floats]:
         rows, promotions = [], []
         for row, sku in enumerate(skus):
             for known in self._promotions_for(sku):

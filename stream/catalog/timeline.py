@@ -10,10 +10,8 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from freshet.stream.arrays import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from freshet.stream.arrays import Bools, Floats, Hashes, Ints
 from freshet.stream.events.limits import Refusal
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-AnyColumn = TypeVar("AnyColumn", npt.NDArray[np.int64], npt.NDArray[np.float64])
+AnyColumn = TypeVar("AnyColumn", Ints, Floats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +28,13 @@ class Decoded:
 
     num_records: int
     index: npt.NDArray[np.intp]
-    event_hash: npt.NDArray[np.uint64]
-    event_time_ms: Int64
+    event_hash: Hashes
+    event_time_ms: Ints
     line_record: npt.NDArray[np.intp]
-    line_name: Int64
-    quantity: Float64
-    unit_price: Float64
-    channel: Int64
+    line_name: Ints
+    quantity: Floats
+    unit_price: Floats
+    channel: Ints
     refusals: list[Refusal]
     item_ids: list[str]
 
@@ -114,6 +113,6 @@ def without(columns: Decoded, refusals: Sequence[Refusal]) -> Decoded:
     )
 
 
-def _chosen(column: AnyColumn, lines: npt.NDArray[np.bool_]) -> AnyColumn:
+def _chosen(column: AnyColumn, lines: Bools) -> AnyColumn:
     """The chosen lines of a column; one that the other kind of event fills stays empty."""
     return column[lines] if len(column) else column

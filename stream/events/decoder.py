@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from freshet.stream.arrays import Floats, Hashes, Ints
 from freshet.stream.codec import UNITS, longest_time, time_ms
 from freshet.stream.config import EventSettings, TimeUnit
 from freshet.stream.errors import EventError
-from freshet.stream.events.columns import Decoded, Float64, Int64, concatenate, without
+from freshet.stream.events.columns import Decoded, concatenate, without
 from freshet.stream.events.fieldmap import click_shape, order_shapes
 from freshet.stream.events.limits import MAX_KEY_BYTES, ByteLimits, Refusal
 from freshet.stream.events.rfc3339 import NOT_PLAIN, plain_times_ms
@@ -231,7 +232,7 @@ class _ItemNames:
         if len(self.item_ids) >= MAX_CACHED_ITEM_IDS:
             self.item_ids, self._place_of = [], {}
 
-    def places(self, lines: _Lines, index: Index, refused: _Refused) -> Int64:
+    def places(self, lines: _Lines, index: Index, refused: _Refused) -> Ints:
         """The place of each line's item_id; that of a refused record means nothing."""
         item_ids = self._joined(lines, index, refused)
         places = np.fromiter(
@@ -278,7 +279,7 @@ class _ItemNames:
         return _UNNAMED
 
 
-def _hashes(event_ids: Sequence[Any], index: Index, refused: _Refused) -> npt.NDArray[np.uint64]:
+def _hashes(event_ids: Sequence[Any], index: Index, refused: _Refused) -> Hashes:
     if None in event_ids:
         for i, event_id in zip(index.tolist(), event_ids, strict=True):
             if event_id is None:
@@ -288,7 +289,7 @@ def _hashes(event_ids: Sequence[Any], index: Index, refused: _Refused) -> npt.ND
     return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
-def _times(times: Sequence[Any], unit: TimeUnit, index: Index, refused: _Refused) -> Int64:
+def _times(times: Sequence[Any], unit: TimeUnit, index: Index, refused: _Refused) -> Ints:
     kinds = set(map(type, times))
     if kinds == {int}:
         times_ms = _whole_times_ms(times, unit)
@@ -307,7 +308,7 @@ def _times(times: Sequence[Any], unit: TimeUnit, index: Index, refused: _Refused
     return times_ms
 
 
-def _whole_times_ms(times: Sequence[int], unit: TimeUnit) -> Int64:
+def _whole_times_ms(times: Sequence[int], unit: TimeUnit) -> Ints:
     multiplier, divisor = UNITS[unit]
     try:
         values = np.fromiter(times, np.int64, len(times))
@@ -317,14 +318,14 @@ def _whole_times_ms(times: Sequence[int], unit: TimeUnit) -> Int64:
     return np.where(good, np.where(good, values, 0) * multiplier // divisor, NOT_PLAIN)
 
 
-def _channels(kinds: Sequence[Any], index: Index, refused: _Refused) -> Int64:
+def _channels(kinds: Sequence[Any], index: Index, refused: _Refused) -> Ints:
     channel = np.fromiter(map(_CHANNEL_NUMBER.get, kinds, repeat(0)), np.int64, len(kinds))
     for n in np.flatnonzero(channel == 0).tolist():
         refused.add(int(index[n]), "MissingField", "the field 'kind' is missing")
     return channel
 
 
-def _amounts(lines: _Lines, index: Index, refused: _Refused) -> tuple[Float64, Float64]:
+def _amounts(lines: _Lines, index: Index, refused: _Refused) -> tuple[Floats, Floats]:
     quantity, unit_price = _numbers(lines.quantity), _numbers(lines.unit_price)
     size = np.abs(quantity)
     good = (size > 0) & (size <= MAX_QUANTITY) & (unit_price >= 0) & (unit_price <= MAX_UNIT_PRICE)
@@ -335,7 +336,7 @@ def _amounts(lines: _Lines, index: Index, refused: _Refused) -> tuple[Float64, F
     return quantity, unit_price
 
 
-def _numbers(column: Sequence[float | None]) -> Float64:
+def _numbers(column: Sequence[float | None]) -> Floats:
     try:
         return np.fromiter(cast(Sequence[float], column), np.float64, len(column))
     except TypeError:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
-import numpy.typing as npt
+
+from freshet.stream.arrays import Ints
 
 MAX_KEY_BYTES: Final = 256
 FEW_BRACKETS: Final = 8
@@ -87,7 +88,7 @@ class ByteLimits:
         return None
 
 
-def _most_brackets(joined: bytes, sizes: npt.NDArray[np.int64]) -> int:
+def _most_brackets(joined: bytes, sizes: Ints) -> int:
     """At least as many as any value has, brackets inside strings too; exact where that takes more
     than a look.
     """

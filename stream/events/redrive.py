@@ -15,7 +15,8 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from freshet.stream.arrays import Bools
 
 REDRIVE_HEADER: Final = "freshet-redrive"
 MAX_NAME_BYTES: Final = 300
@@ -40,8 +41,8 @@ def redrive_name(headers: Headers) -> bytes | None:
 
 
 def repeats(
-    names: Sequence[bytes | None], future: npt.NDArray[np.bool_], known: AbstractSet[bytes]
-) -> tuple[npt.NDArray[np.bool_], list[bytes]]:
+    names: Sequence[bytes | None], future: Bools, known: AbstractSet[bytes]
+) -> tuple[Bools, list[bytes]]:
     """Which records repeat a header that was judged before, and the headers judged for the first
     time.
 

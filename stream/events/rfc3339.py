@@ -11,19 +11,16 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from freshet.stream.arrays import Bools, Bytes, Ints
 
 NOT_PLAIN: Final = -1
 _MARKS: Final = {4: "-", 7: "-", 10: "T", 13: ":", 16: ":"}
 _SECONDS_END: Final = 19
 _ZONE_LETTERS: Final = len("+00:00")
 
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
-Letters = npt.NDArray[np.uint8]
 
-
-def plain_times_ms(texts: Sequence[str]) -> Int64:
+def plain_times_ms(texts: Sequence[str]) -> Ints:
     """Epoch milliseconds of each text, cut off below a millisecond; NOT_PLAIN where that is for
     somebody else to say.
 
@@ -47,7 +44,7 @@ def plain_times_ms(texts: Sequence[str]) -> Int64:
     return times_ms
 
 
-def _of_one_form(letter_NL: Letters, zone_letters: int) -> Int64:
+def _of_one_form(letter_NL: Bytes, zone_letters: int) -> Ints:
     """Texts of one length, that end in so many letters of zone."""
     end = letter_NL.shape[1] - zone_letters
     digit_NL = letter_NL - np.uint8(ord("0"))
@@ -65,11 +62,11 @@ def _of_one_form(letter_NL: Letters, zone_letters: int) -> Int64:
     )
 
 
-def _two(digit_NL: Letters, first: int) -> Int64:
+def _two(digit_NL: Bytes, first: int) -> Ints:
     return digit_NL[:, first].astype(np.int64) * 10 + digit_NL[:, first + 1]
 
 
-def _seconds(digit_NL: Letters) -> tuple[Int64, Bool]:
+def _seconds(digit_NL: Bytes) -> tuple[Ints, Bools]:
     """Seconds since the epoch by a calendar without zone, and whether each part is within its
     range.
     """
@@ -90,7 +87,7 @@ def _seconds(digit_NL: Letters) -> tuple[Int64, Bool]:
     return ((days * 24 + hour) * 60 + minute) * 60 + second, good
 
 
-def _fraction(letter_NL: Letters, digit_NL: Letters, end: int) -> tuple[Int64, Bool]:
+def _fraction(letter_NL: Bytes, digit_NL: Bytes, end: int) -> tuple[Ints, Bools]:
     """Milliseconds of what stands between the seconds and the zone, and whether it is a fraction or
     nothing.
     """
@@ -104,7 +101,7 @@ def _fraction(letter_NL: Letters, digit_NL: Letters, end: int) -> tuple[Int64, B
     return millisecond_N, is_fraction & (digits.shape[1] > 0)
 
 
-def _offset_seconds(letter_NL: Letters, digit_NL: Letters, end: int) -> tuple[Int64, Bool]:
+def _offset_seconds(letter_NL: Bytes, digit_NL: Bytes, end: int) -> tuple[Ints, Bools]:
     """Seconds that local time is ahead of UTC, and whether the zone is well written."""
     if letter_NL.shape[1] == end + 1:
         return np.zeros(len(letter_NL), np.int64), np.ones(len(letter_NL), np.bool_)

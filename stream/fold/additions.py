@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 
@@ -26,9 +27,7 @@ MAX_CACHED_CELLS: Final = 4_000_000
 _ITEM_BITS, _CELL_BITS = CHUNK_ITEMS.bit_length() - 1, CELLS.bit_length() - 1
 assert (1 << _ITEM_BITS, 1 << _CELL_BITS) == (CHUNK_ITEMS, CELLS)
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Cells = tuple[npt.NDArray[np.uint16], Int64]
+Cells = tuple[npt.NDArray[np.uint16], Ints]
 """A tile's non-zero cells, rising, and their values."""
 
 NO_CELLS: Final[Cells] = (np.empty(0, np.uint16), np.empty(0, np.int64))
@@ -40,15 +39,13 @@ class Additions:
     zero.
     """
 
-    item: Int64
-    time_ms: Int64
-    channel: Int64
-    value: Int64
+    item: Ints
+    time_ms: Ints
+    channel: Ints
+    value: Ints
 
 
-def order_additions(
-    item: Int64, time_ms: Int64, quantity: Float64, unit_price: Float64
-) -> Additions:
+def order_additions(item: Ints, time_ms: Ints, quantity: Floats, unit_price: Floats) -> Additions:
     """What order lines add: units, revenue and a count of orders for sales, units returned for
     returns.
 
@@ -77,7 +74,7 @@ def order_additions(
     return Additions(item[line], time_ms[line], channels[channel], value_CL[channel, line])
 
 
-def click_additions(item: Int64, time_ms: Int64, channel: Int64) -> Additions:
+def click_additions(item: Ints, time_ms: Ints, channel: Ints) -> Additions:
     """What clicks add: one to the channel of their kind."""
     return Additions(item, time_ms, channel, np.ones(len(item), np.int64))
 
@@ -90,11 +87,11 @@ class TileSums:
     were given.
     """
 
-    place: Int64
-    bucket: Int64
-    chunk: Int64
-    keys: Int64
-    values: Int64
+    place: Ints
+    bucket: Ints
+    chunk: Ints
+    keys: Ints
+    values: Ints
 
 
 def sum_by_tile(
@@ -147,7 +144,7 @@ def sum_by_tile(
     return TileSums(place, bucket, names % chunks, rank << _CELL_BITS | key & (CELLS - 1), sums)
 
 
-def _sorted(key: Int64) -> tuple[Int64, Int64]:
+def _sorted(key: Ints) -> tuple[Ints, Ints]:
     """Keys in rising order, none negative, and where each was; sorting both in one number is twice
     as fast.
     """
@@ -159,7 +156,7 @@ def _sorted(key: Int64) -> tuple[Int64, Int64]:
     return packed >> bits, packed & ((1 << bits) - 1)
 
 
-def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:
+def add_to(old: list[Cells], sums: TileSums) -> tuple[Ints, Ints]:
     """The tiles' new absolute keys and values: `old[t]` plus the sums of tile `t`."""
     sizes = np.fromiter(map(len, (cells for cells, _ in old)), np.int64, len(old))
     if not sizes.any():
@@ -179,7 +176,7 @@ def add_to(old: list[Cells], sums: TileSums) -> tuple[Int64, Int64]:
     )
 
 
-def split_tiles(keys: Int64, values: Int64, num_tiles: int) -> list[Cells]:
+def split_tiles(keys: Ints, values: Ints, num_tiles: int) -> list[Cells]:
     """Each tile's own cells, copied, so that keeping one does not keep all."""
     edges = np.searchsorted(keys, np.arange(num_tiles + 1) * CELLS).tolist()
     cells = (keys & (CELLS - 1)).astype(np.uint16)

@@ -14,14 +14,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from freshet.stream.arrays import Bools, Hashes, Ints
 from freshet.stream.units import MINUTE_MS
 
 UNSEEN: Final = -1
 _SMALLEST_CAPACITY: Final = 1 << 12
-
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
-Bool = npt.NDArray[np.bool_]
 
 
 def minute_expiry_ms(minute: int, allowed_lateness_ms: int) -> int:
@@ -64,11 +61,11 @@ class SeenHashes:
         self._minutes = np.full(capacity, UNSEEN, np.int64)
         self._used = 0
 
-    def minutes(self, hashes: UInt64) -> Int64:
+    def minutes(self, hashes: Hashes) -> Ints:
         """The newest minute of each hash, or UNSEEN; expired entries may still be reported."""
         return self._minutes[self._slots(hashes)]
 
-    def _slots(self, hashes: UInt64) -> npt.NDArray[np.intp]:
+    def _slots(self, hashes: Hashes) -> npt.NDArray[np.intp]:
         """For each hash its slot, or the free slot where its search ended."""
         mask = len(self._hashes) - 1
         slots = (hashes & np.uint64(mask)).astype(np.intp)
@@ -79,7 +76,7 @@ class SeenHashes:
             pending = pending[(self._hashes[at] != hashes[pending]) & (self._minutes[at] != UNSEEN)]
         return slots
 
-    def add(self, hashes: UInt64, minutes: Int64, *, oldest_minute: int) -> None:
+    def add(self, hashes: Hashes, minutes: Ints, *, oldest_minute: int) -> None:
         """Remember applied hashes, the newest minute of each; entries before `oldest_minute` may be
         dropped.
         """
@@ -113,14 +110,14 @@ class SeenHashes:
 
 
 def judge_duplicates(
-    hashes: UInt64,
-    minutes: Int64,
-    watermark_ms: Int64,
-    seen_minutes: Int64,
+    hashes: Hashes,
+    minutes: Ints,
+    watermark_ms: Ints,
+    seen_minutes: Ints,
     *,
     allowed_lateness_ms: int,
     admit: Callable[[int], bool] | None = None,
-) -> tuple[Bool, Bool]:
+) -> tuple[Bools, Bools]:
     """Judge records in log order: (duplicate, refused).
 
     Args:
@@ -152,14 +149,14 @@ def judge_duplicates(
     return duplicate, refused
 
 
-def _still_counts(minutes: Int64, watermark_ms: Int64, allowed_lateness_ms: int) -> Bool:
-    counts: Bool = (minutes != UNSEEN) & (
+def _still_counts(minutes: Ints, watermark_ms: Ints, allowed_lateness_ms: int) -> Bools:
+    counts: Bools = (minutes != UNSEEN) & (
         (minutes + 1) * MINUTE_MS + allowed_lateness_ms > watermark_ms
     )
     return counts
 
 
-def _repeated(hashes: UInt64) -> npt.NDArray[np.intp]:
+def _repeated(hashes: Hashes) -> npt.NDArray[np.intp]:
     """Positions, rising, of all hashes that occur more than once."""
     order = np.argsort(hashes)
     same = hashes[order[1:]] == hashes[order[:-1]]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Ints
 from freshet.stream.config import UTC, Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
@@ -40,8 +40,6 @@ __all__ = [
 
 FORMAT: Final = 2
 
-Int64 = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
@@ -52,8 +50,8 @@ class RawBatch:
 
     values: Sequence[bytes | None]
     keys: Sequence[bytes | None]
-    timestamps_ms: Int64
-    offsets: Int64
+    timestamps_ms: Ints
+    offsets: Ints
     next_offset: int
     redrives: Mapping[int, bytes] = field(default_factory=dict)
 
@@ -65,7 +63,7 @@ class Batch:
     """
 
     decoded: Decoded
-    timestamps_ms: Int64
+    timestamps_ms: Ints
     first_offset: int
     next_offset: int
     redrives: Mapping[int, bytes] = field(default_factory=dict)

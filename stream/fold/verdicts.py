@@ -15,14 +15,12 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
+from freshet.stream.arrays import Bools, Ints
 from freshet.stream.events.decoder import Decoded
 from freshet.stream.events.redrive import repeats
 from freshet.stream.fold.dedupe import SeenHashes, judge_duplicates
 from freshet.stream.fold.watermark import NEVER_MS, TimeJudgement, TimeRules, judge_times
 from freshet.stream.units import MINUTE_MS
-
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class ItemDictionary:
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def slots(self, names: Int64, item_ids: list[str]) -> Int64:
+    def slots(self, names: Ints, item_ids: list[str]) -> Ints:
         """The slot of each of some names, which are places in a table of item ids; -1 where it has
         none.
 
@@ -65,7 +63,7 @@ class ItemDictionary:
             more = item_ids[len(self._slot_of_name) :]
             found = np.fromiter(map(self._slots.get, more, repeat(-1)), np.int64, len(more))
             self._slot_of_name = np.concatenate((self._slot_of_name, found))
-        slots: Int64 = self._slot_of_name[names]
+        slots: Ints = self._slot_of_name[names]
         without = np.flatnonzero(slots < 0)
         if len(without):
             for name in np.unique(names[without]).tolist():
@@ -90,17 +88,17 @@ class Judged:
     """
 
     times: TimeJudgement
-    duplicate: Bool
-    refused: Bool
-    applied: Bool
-    line_slot: Int64
+    duplicate: Bools
+    refused: Bools
+    applied: Bools
+    line_slot: Ints
     new_items: list[str]
     new_redrives: list[bytes]
 
 
 def judge(
     decoded: Decoded,
-    timestamp_ms: Int64,
+    timestamp_ms: Ints,
     frontier_ms: int | None,
     *,
     rules: TimeRules,
@@ -155,7 +153,7 @@ class _Admission:
         self,
         decoded: Decoded,
         on_time: npt.NDArray[np.intp],
-        line_slot: Int64,
+        line_slot: Ints,
         dictionary: ItemDictionary,
     ) -> None:
         self._decoded = decoded
@@ -186,7 +184,7 @@ class _Admission:
 
 
 def dead_letters(
-    decoded: Decoded, judged: Judged, timestamps_ms: Int64, *, max_future_ms: int
+    decoded: Decoded, judged: Judged, timestamps_ms: Ints, *, max_future_ms: int
 ) -> list[DeadLetter]:
     """Every record of the batch that cannot be used, in log order.
 

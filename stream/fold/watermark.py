@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from freshet.stream.arrays import Bools, Ints
 
 NEVER_MS: Final = -(2**61)
 """A frontier before the first event: earlier than any event, and still an int64 after subtraction.
 """
-
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +35,19 @@ class TimeJudgement:
     `first_ms` is the event time of the first record that counts for the frontier, None without one.
     """
 
-    future: Bool
-    late: Bool
-    watermark_ms: Int64
+    future: Bools
+    late: Bools
+    watermark_ms: Ints
     frontier_ms: int
     first_ms: int | None
 
 
 def judge_times(
-    event_time_ms: Int64,
-    timestamp_ms: Int64,
+    event_time_ms: Ints,
+    timestamp_ms: Ints,
     frontier_ms: int,
     rules: TimeRules,
-    redriven: Bool | None = None,
+    redriven: Bools | None = None,
 ) -> TimeJudgement:
     """Judge records in log order.
 

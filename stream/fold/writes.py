@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Hashes, Ints
 from freshet.stream.config import UTC, Resolution
 from freshet.stream.fold.additions import (
     NO_CELLS,
@@ -29,8 +29,6 @@ from freshet.stream.store.layout import Keys, MinuteAppend, TileWrites
 from freshet.stream.store.tiles import decode_cells, encode_cells
 from freshet.stream.units import MINUTE_MS
 
-Int64 = npt.NDArray[np.int64]
-UInt64 = npt.NDArray[np.uint64]
 Read = Callable[[Sequence[str]], list[bytes | None]]
 """Values of string keys in Redis."""
 
@@ -131,7 +129,7 @@ class MinuteLog:
                 self.seen.add(hashes, np.full(len(hashes), minute), oldest_minute=oldest)
                 self._num_bytes[minute] = len(data)
 
-    def appends(self, hashes: UInt64, minutes: Int64, watermark_ms: int) -> list[MinuteAppend]:
+    def appends(self, hashes: Hashes, minutes: Ints, watermark_ms: int) -> list[MinuteAppend]:
         """What a batch's applied records add to minutes still live after it, in log order, at
         absolute places.
         """

@@ -14,9 +14,10 @@ from operator import eq, itemgetter
 
 import numpy as np
 
+from freshet.stream.arrays import Ints
 from freshet.stream.events.columns import Decoded, concatenate
 from freshet.stream.events.redrive import redrive_name
-from freshet.stream.fold.partition import Batch, Int64
+from freshet.stream.fold.partition import Batch
 from freshet.stream.kafka import Message, Taken, headers_of
 
 SLICE_RECORDS = 2_000
@@ -32,7 +33,7 @@ class Polled:
 
     messages: list[Message] = field(default_factory=list)
     _parts: list[Decoded] = field(default_factory=list)
-    _timestamps_ms: list[Int64] = field(default_factory=list)
+    _timestamps_ms: list[Ints] = field(default_factory=list)
     _redrives: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, messages: Sequence[Message], decode: Decode) -> None:

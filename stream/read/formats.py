@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Bools, Ints
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 
 COLUMNS = ("item_id", "bucket_start_ms", *CHANNELS)
@@ -28,9 +28,9 @@ class WindowRows:
     """
 
     item_ids: list[str]
-    bucket_start_ms: NDArray[np.int64]
-    values_NC: NDArray[np.int64]
-    closed: NDArray[np.bool_]
+    bucket_start_ms: Ints
+    values_NC: Ints
+    closed: Bools
 
     @classmethod
     def none(cls) -> WindowRows:

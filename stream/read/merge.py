@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import redis
 
+from freshet.stream.arrays import Ints
 from freshet.stream.read.follow import Change, Look, PartitionFollower, TileId, Tiles
 from freshet.stream.read.progress import Input, InputState, ReadRules
-from freshet.stream.read.ring import NUM_CHANNELS, Ints, Ring, Touched
+from freshet.stream.read.ring import NUM_CHANNELS, Ring, Touched
 from freshet.stream.store.layout import Header, Keys, partitions_key
 from freshet.stream.store.redis import GENERATION_KEY, later_generation
 from freshet.stream.store.tiles import CHUNK_ITEMS, decode

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Bools, Ints
 from freshet.stream.config import UTC, Settings, WindowSettings
 from freshet.stream.errors import FingerprintError, InvalidInputError
 from freshet.stream.store.grid import Grid
@@ -24,8 +24,6 @@ from freshet.stream.store.layout import Header
 
 Input = tuple[str, int]
 """Topic and partition."""
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +234,7 @@ def first_whole(
 
 
 def observed(
-    inputs: Mapping[Input, InputState], topic: str, bucket_B: NDArray[np.int64], rules: ReadRules
+    inputs: Mapping[Input, InputState], topic: str, bucket_B: Ints, rules: ReadRules
 ) -> Bools:
     """Which buckets the sums of a topic are known for, bool[B].
 

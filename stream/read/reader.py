@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import redis
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Bools, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.read import progress
 from freshet.stream.read.merge import ItemRows, MergedWindows, input_of
 from freshet.stream.read.progress import Input, InputState, ReadRules
-from freshet.stream.read.ring import ALL_CHANNELS, NUM_CHANNELS, Ints, Ring, Touched
+from freshet.stream.read.ring import ALL_CHANNELS, NUM_CHANNELS, Ring, Touched
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.store.layout import Keys, partitions_key
 from freshet.stream.store.redis import translated
@@ -60,7 +60,7 @@ class WindowCells:
     """
 
     values_ICB: Ints
-    observed_ICB: NDArray[np.bool_]
+    observed_ICB: Bools
     start_ms: int
 
 
@@ -225,9 +225,9 @@ class WindowReader:
             )
         return self._windows.ring.window(end - num_buckets, num_buckets, rows, channels)
 
-    def _observed(self, topic: str, bucket_B: Ints) -> NDArray[np.bool_]:
+    def _observed(self, topic: str, bucket_B: Ints) -> Bools:
         known_B = progress.observed(self.inputs, topic, bucket_B, self.rules)
-        held_B: NDArray[np.bool_] = bucket_B >= self._windows.ring.buckets.start
+        held_B: Bools = bucket_B >= self._windows.ring.buckets.start
         return known_B & held_B
 
     # Taking in ------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ Dimensions: B buckets, C channels, I items (rows), N columns of a tile.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from freshet.stream.arrays import Ints
 from freshet.stream.schemas import CHANNELS
 
 NUM_CHANNELS = len(CHANNELS)
@@ -16,8 +16,6 @@ CAPACITY_STEP = 256
 BLOCK_CELLS = 8_192
 
 ALL_CHANNELS = slice(None)
-
-Ints = NDArray[np.int64]
 
 
 class Ring:

@@ -15,12 +15,10 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Ints
 from freshet.stream.config import UTC
 from freshet.stream.units import DAY_MS
-
-Int64 = npt.NDArray[np.int64]
 
 _EPOCH_DAY = datetime(1970, 1, 1)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -65,7 +63,7 @@ class Grid:
         """When a bucket ends, exclusive."""
         return self.start_ms(bucket + 1)
 
-    def buckets(self, times_ms: Int64) -> Int64:
+    def buckets(self, times_ms: Ints) -> Ints:
         """The number of the bucket of each time."""
         if self.even or not len(times_ms):
             return times_ms // self.resolution_ms
@@ -76,7 +74,7 @@ class Grid:
         starts = self.starts_ms(range(first, last + 2))
         return np.searchsorted(starts, times_ms, side="right") + (first - 1)
 
-    def starts_ms(self, buckets: Iterable[int]) -> Int64:
+    def starts_ms(self, buckets: Iterable[int]) -> Ints:
         """When each of these buckets begins."""
         return np.array([self.start_ms(bucket) for bucket in buckets], np.int64)
 

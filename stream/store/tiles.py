@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from freshet.stream.arrays import Bytes, Ints
 from freshet.stream.errors import StoreError
 from freshet.stream.schemas import CHANNELS
 
@@ -48,10 +49,8 @@ _WIDTHS = tuple(np.dtype(name) for name in ("<u1", "<u2", "<u4", "<u8"))
 _WIDTH_LIMITS = np.array([1 << 8, 1 << 16, 1 << 32], np.int64)
 _U16 = np.dtype("<u2")
 
-Int64 = npt.NDArray[np.int64]
 
-
-def encode(values_CN: Int64) -> bytes:
+def encode(values_CN: Ints) -> bytes:
     """The canonical bytes of one tile.
 
     Args:
@@ -68,7 +67,7 @@ def encode(values_CN: Int64) -> bytes:
     return encode_cells(channel * CHUNK_ITEMS + position, values_CN[channel, position], 1)[0]
 
 
-def encode_cells(keys: Int64, values: Int64, num_tiles: int) -> list[bytes]:
+def encode_cells(keys: Ints, values: Ints, num_tiles: int) -> list[bytes]:
     """The canonical bytes of many sparse tiles at once, without a Python object per cell.
 
     Args:
@@ -92,7 +91,7 @@ def encode_cells(keys: Int64, values: Int64, num_tiles: int) -> list[bytes]:
 class _Runs:
     """Cells grouped by (tile, channel): each run is one channel of one tile that is present."""
 
-    def __init__(self, keys: Int64, values: Int64) -> None:
+    def __init__(self, keys: Ints, values: Ints) -> None:
         self.positions = keys & (CHUNK_ITEMS - 1)
         self.values = values
         run_of_key = keys >> 10
@@ -109,7 +108,7 @@ class _Runs:
         self.dense = dense_bytes <= sparse_bytes
         self.num_bytes = np.where(self.dense, dense_bytes, sparse_bytes)
 
-    def write(self, out: npt.NDArray[np.uint8], tile_starts: Int64) -> None:
+    def write(self, out: Bytes, tile_starts: Ints) -> None:
         """Fill in descriptors, counts, positions and values."""
         tile = self.id >> 3
         form = np.where(self.dense, _DENSE, _SPARSE)
@@ -128,31 +127,29 @@ class _Runs:
             chosen = self.log_width[run] == log_width
             _scatter(out, place[chosen], self.values[chosen], dtype)
 
-    def _starts(self, tile: Int64, tile_starts: Int64) -> Int64:
+    def _starts(self, tile: Ints, tile_starts: Ints) -> Ints:
         """Where each run begins: after the tile's header and the runs of the same tile before
         it.
         """
-        before: Int64 = np.cumsum(self.num_bytes) - self.num_bytes
+        before: Ints = np.cumsum(self.num_bytes) - self.num_bytes
         first_of_tile = np.searchsorted(tile, tile, side="left")
         return tile_starts[tile] + _HEADER_BYTES + before - before[first_of_tile]
 
 
-def _tile_starts(runs: _Runs, num_tiles: int) -> Int64:
+def _tile_starts(runs: _Runs, num_tiles: int) -> Ints:
     sizes = np.full(num_tiles, _HEADER_BYTES, np.int64)
     np.add.at(sizes, runs.id >> 3, runs.num_bytes)
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
 
 
-def _scatter(
-    out: npt.NDArray[np.uint8], places: Int64, numbers: Int64, dtype: np.dtype[np.unsignedinteger]
-) -> None:
+def _scatter(out: Bytes, places: Ints, numbers: Ints, dtype: np.dtype[np.unsignedinteger]) -> None:
     """Write each number's little-endian bytes at its place."""
     if len(places):
         numbers_NB = numbers.astype(dtype).view(np.uint8).reshape(-1, dtype.itemsize)
         out[places[:, None] + np.arange(dtype.itemsize)] = numbers_NB
 
 
-def decode(data: bytes) -> Int64:
+def decode(data: bytes) -> Ints:
     """The tile as int64 [8, 1024]; zeros where it holds nothing.
 
     Raises:
@@ -161,7 +158,7 @@ def decode(data: bytes) -> Int64:
     return decode_channels(data, tuple(range(NUM_CHANNELS)))
 
 
-def decode_channels(data: bytes, channels: tuple[int, ...], out: Int64 | None = None) -> Int64:
+def decode_channels(data: bytes, channels: tuple[int, ...], out: Ints | None = None) -> Ints:
     """Some channels of a tile, int64 [len(channels), 1024], in the order asked for.
 
     Args:
@@ -184,7 +181,7 @@ def decode_channels(data: bytes, channels: tuple[int, ...], out: Int64 | None = 
     return values_CN
 
 
-def decode_cells(data: bytes) -> tuple[npt.NDArray[np.uint16], Int64]:
+def decode_cells(data: bytes) -> tuple[npt.NDArray[np.uint16], Ints]:
     """The tile's non-zero cells (rising) and their values, for a fold that never makes it dense."""
     cells: list[npt.NDArray[np.uint16]] = []
     values: list[npt.NDArray[np.unsignedinteger]] = []

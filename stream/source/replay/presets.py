@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from freshet.stream.arrays import Floats
 from freshet.stream.schemas import CatalogEntry
 from freshet.stream.source.replay.rows import (
     CART,
@@ -17,7 +18,6 @@ from freshet.stream.source.replay.rows import (
     ORDER,
     VIEW,
     Codes,
-    Floats,
     Replay,
     Rows,
     first_prices,

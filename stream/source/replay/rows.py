@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import CatalogEntry
 from freshet.stream.source.batches import SourceBatch, TopicKind
 from freshet.stream.units import HOUR_MS, MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 ORDER, VIEW, CART, FAVOURITE, CHECKOUT = range(5)
 CLICK_NAMES = ("", "view", "cart", "favourite", "checkout")
@@ -73,7 +70,7 @@ class Rows:
             event_id=self.event_id.take(which) if self.event_id else None,
         )
 
-    def keep(self, which: npt.NDArray[np.bool_]) -> Rows:
+    def keep(self, which: Bools) -> Rows:
         """Only those rows, as they stand."""
         return self.take(np.flatnonzero(which))
 
@@ -201,9 +198,7 @@ def first_prices(rows: Rows) -> dict[str, float]:
     }
 
 
-def split(
-    rows: Rows, reasons: Sequence[tuple[str, npt.NDArray[np.bool_]]]
-) -> tuple[Rows, dict[str, int]]:
+def split(rows: Rows, reasons: Sequence[tuple[str, Bools]]) -> tuple[Rows, dict[str, int]]:
     """Rows that no reason skips, and how many each reason skipped; the first reason that holds
     counts.
     """

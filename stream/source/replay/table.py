@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.source.replay.rows import Codes, Floats, Ints
+from freshet.stream.source.replay.rows import Codes
 
 SECONDS_BELOW = 100_000_000_000
 

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.schemas import item_id_of
 from freshet.stream.source.simulator.goods import CATEGORIES, REGION_SHARES, REGIONS
 from freshet.stream.source.simulator.seeds import generator
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 UNITS_PER_HOUR_RANGE = (0.05, 300.0)
 LINES_PER_HOUR_PER_ITEM = 1.78

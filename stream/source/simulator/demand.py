@@ -11,7 +11,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from freshet.stream.source.simulator.catalogue import Catalogue, Floats
+from freshet.stream.arrays import Floats
+from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.goods import CATEGORIES, REGIONS
 from freshet.stream.source.simulator.plan import COUPON_LIFT, FLASH_LIFT, Drift, Plan
 from freshet.stream.source.simulator.seeds import generator

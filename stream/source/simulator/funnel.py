@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freshet.stream.source.simulator.catalogue import Catalogue, Floats, Ints
+from freshet.stream.arrays import Floats, Ints
+from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.demand import (
     QUARTER_MS,
     QUARTERS,

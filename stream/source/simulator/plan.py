@@ -9,9 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Promotion
-from freshet.stream.source.simulator.catalogue import Catalogue, Floats
+from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.faults import Faults
 from freshet.stream.source.simulator.goods import CATEGORIES
 from freshet.stream.source.simulator.seeds import generator

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
-from freshet.stream.source.simulator.catalogue import Catalogue, Floats, Ints
+from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.funnel import Clicks, Lines
 from freshet.stream.source.simulator.goods import REGIONS
 from freshet.stream.source.simulator.records import Records

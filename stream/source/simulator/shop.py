@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.source.batches import SourceBatch
-from freshet.stream.source.simulator.catalogue import Floats, Ints, make_catalogue
+from freshet.stream.source.simulator.catalogue import make_catalogue
 from freshet.stream.source.simulator.demand import QUARTER_MS, QUARTERS, Demand
 from freshet.stream.source.simulator.faults import add_faults
 from freshet.stream.source.simulator.funnel import Funnel, Hour

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from freshet.stream.source.simulator.catalogue import Floats, Ints
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.units import DAY_MS, HOUR_MS
 

@@ -11,7 +11,8 @@ import numpy as np
 from freshet.model.backtest.workers import FineTune
 from freshet.model.baselines import Model
 from freshet.model.baselines.yardsticks import SeasonalNaive
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 
 

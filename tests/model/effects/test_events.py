@@ -12,7 +12,8 @@ import pytest
 
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.events import Events, fit_events
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 

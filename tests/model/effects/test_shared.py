@@ -10,7 +10,8 @@ import pytest
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.shared import shared_effects
 from freshet.model.effects.slopes import STRONGEST, fit_slopes
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 MONDAY_MS = 19_723 * DAY_MS  # 1 January 2024

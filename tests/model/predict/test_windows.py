@@ -10,7 +10,8 @@ import pytest
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.predict.windows import at_levels, forecast
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats
 from tests.model.tables.windows import window_of
 
 LEVELS = (0.1, 0.5, 0.9)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from freshet.model.tables.panel import Floats, Ints, Window
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.units import DAY_MS
 
 

@@ -14,10 +14,11 @@ from freshet.model.batch import Batch
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig
-from freshet.model.tables.panel import Floats, Window
+from freshet.model.tables.panel import Window
 from freshet.model.training import tuned
 from freshet.model.training.train import FineTuneSettings
 from freshet.model.training.tuned import FreshetModel, PastWindows, tune
+from freshet.stream.arrays import Floats
 from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import window_of
 

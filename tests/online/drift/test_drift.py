@@ -15,11 +15,11 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from freshet.online.drift.detectors import ALL, DriftMonitor, SegmentDetector
 from freshet.online.drift.pooled import PooledStatistics, items_by_segment, serving_version
 from freshet.online.drift.score import Actual, Due, judge, score_records
+from freshet.stream.arrays import Floats
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
@@ -27,7 +27,6 @@ from freshet.stream.units import HOUR_MS
 STEPS = (1, 3, 6, 12, 24)
 WARM_UP_HOURS = 168
 LEVEL_SCORES_Q = np.array([NormalDist().inv_cdf(level) for level in WIRE_LEVELS])
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.network import FreshetConfig, FreshetNetwork
@@ -15,6 +14,7 @@ from freshet.model.text import NUM_STATIC
 from freshet.model.training.train import FineTuneSettings, fine_tune
 from freshet.online.learn.pools import build_pool
 from freshet.online.learn.windows import Selection
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 CONTEXT, STEPS, ITEMS = 64, 16, 12
@@ -53,14 +53,14 @@ class PastInMemory:
     def segments(self) -> list[str]:
         return [f"s{row % 4}" for row in range(ITEMS)]
 
-    def mean_units(self) -> NDArray[np.float64]:
-        mean_units_I: NDArray[np.float64] = self.units_IN[:, : self.known_buckets].mean(1)
+    def mean_units(self) -> Floats:
+        mean_units_I: Floats = self.units_IN[:, : self.known_buckets].mean(1)
         return mean_units_I
 
     def offsets(self) -> dict[str, int]:
         return {"orders:0": self.known_buckets}
 
-    def batch(self, rows: NDArray[np.int64], cutoff_ms: int) -> Batch:
+    def batch(self, rows: Ints, cutoff_ms: int) -> Batch:
         B = len(rows)
         return Batch(
             torch.from_numpy(self.target(rows, cutoff_ms, CONTEXT)).float(),
@@ -71,7 +71,7 @@ class PastInMemory:
             HOUR_MS,
         )
 
-    def target(self, rows: NDArray[np.int64], end_ms: int, steps: int) -> NDArray[np.float64]:
+    def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
         stop = (end_ms - START_MS) // HOUR_MS
         found = np.full((len(rows), steps), np.nan)
         for step, bucket in enumerate(range(stop - steps, stop)):

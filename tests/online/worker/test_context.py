@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.text import static_features
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts, cold_rows, context_sha256
+from freshet.stream.arrays import Ints
 from freshet.stream.catalog.shop import Shop
 from freshet.stream.read.progress import InputState
 from freshet.stream.read.reader import Delta, WindowCells
@@ -66,9 +66,7 @@ class FakeReader:
         self.changed.clear()
         return Delta(rows, buckets * HOUR_MS, [], True, ())
 
-    def sums(
-        self, end_ms: int, num_buckets: int, rows: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int64]:
+    def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> Ints:
         rows = np.arange(self.num_items) if rows is None else rows
         first = end_ms // HOUR_MS - num_buckets
         values = np.zeros((len(rows), len(CHANNELS), num_buckets), np.int64)
@@ -81,9 +79,7 @@ class FakeReader:
                 values[list(rows).index(row), channel, bucket - first] = value
         return values
 
-    def window(
-        self, end_ms: int, num_buckets: int, rows: NDArray[np.int64] | None = None
-    ) -> WindowCells:
+    def window(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> WindowCells:
         values = self.sums(end_ms, num_buckets, rows)
         buckets = np.arange(end_ms // HOUR_MS - num_buckets, end_ms // HOUR_MS)
         observed = np.zeros((len(CHANNELS), num_buckets), bool)

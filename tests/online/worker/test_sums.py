@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.model.quantiles.dependence import default_dependence
 from freshet.online.worker.publish import Origin, forecast_items, wire_columns
 from freshet.online.worker.sums import LEARN_EVERY, StepSums
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.schemas import WIRE_LEVELS
 from freshet.stream.units import HOUR_MS
 
@@ -73,7 +73,7 @@ class FakeContexts:
         batch.target_BT[:] = math.nan
         return batch
 
-    def target(self, rows: NDArray[np.int64], end_ms: int, steps: int) -> NDArray[np.float64]:
+    def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
         assert steps == STEPS
         self.asked.append(end_ms)
         return self.units[rows]
