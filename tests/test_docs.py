@@ -16,7 +16,7 @@ import typer.main
 
 from docs.generate import RECORDS, pages, schema
 from freshet.cli.main import app
-from freshet.stream.config import known_settings
+from freshet.stream.config import Topics, known_settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -87,6 +87,34 @@ def test_every_setting_and_every_file_on_a_page_exists(page: Path) -> None:
             assert text in known, f"{page.name} names the setting {text}"
         if re.fullmatch(r"(stream|model|online|dashboard|tests|deploy|docs|bench)/[\w./-]*", text):
             assert (ROOT / text).exists(), f"{page.name} names the file {text}"
+
+
+def test_the_page_of_guarantees_names_every_script_that_writes_windows() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+    (told,) = re.findall(
+        r"scripts write windows\*\* \(`stream/store/lua/`\): (.*?)\. ", page, re.DOTALL
+    )
+    scripts = {path.stem for path in (ROOT / "stream" / "store" / "lua").glob("*.lua")}
+    assert set(re.findall(r"`([a-z]+)`", told)) == scripts
+
+
+def test_the_wire_format_and_the_picture_name_every_topic() -> None:
+    names = [field.default for field in Topics.model_fields.values()]
+    assert len(names) == 14
+    wire = (ROOT / "docs" / "wire-format.md").read_text("utf-8")
+    assert not [name for name in names if f"`{name}`" not in wire]
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    drawn = set(re.findall(r"[\w.]+", " ".join(re.findall(r"\[\(([^)]+)\)\]", page))))
+    assert not [name for name in names if name[len("freshet.") : -len(".v1")] not in drawn]
+
+
+def test_the_files_to_begin_with_lie_in_their_rooms() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w/]+/)` \|.*\| ([^|]+) \|$", page, re.MULTILINE)
+    assert len(rows) > 10
+    for room, files in rows:
+        for name in re.findall(r"`([\w/.]+)`", files):
+            assert (ROOT / room / name).is_file(), f"{room} has no {name}"
 
 
 @pytest.mark.parametrize("kind", RECORDS)
