@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from freshet.automodel import register_when_loaded
+
 if TYPE_CHECKING:
     from freshet.model.predict.frame import Forecaster
     from freshet.stream.config import Settings
@@ -33,3 +35,6 @@ def __getattr__(name: str) -> Any:
             f"module 'freshet' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
     return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+register_when_loaded()

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.network import FreshetNetwork, FreshetOutput, place
+from freshet.model.network import FreshetNetwork, FreshetOutput
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.stream.errors import InvalidInputError
 
@@ -58,9 +58,9 @@ class BatchForecaster:
         self.device = torch.device(pick_device(device))
         self.network = network
         self.network.train(mode=False)
-        place(self.network, self.device)
+        self.network.to(self.device)
         self.dtype = pick_dtype(self.network, dtype)
-        place(self.network, dtype=self.dtype)
+        self.network.to(dtype=self.dtype)
         self.sha256 = sha256
         self._compiled = torch.compile(self.network, dynamic=False) if compiled else None
 
@@ -228,8 +228,8 @@ def pick_dtype(network: FreshetNetwork, dtype: str) -> torch.dtype:
     if dtype != "auto":
         raise InvalidInputError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
     exact, rounded = copy.deepcopy(network), copy.deepcopy(network)
-    place(exact, dtype=torch.float32)
-    place(rounded, dtype=torch.bfloat16)
+    exact.to(dtype=torch.float32)
+    rounded.to(dtype=torch.bfloat16)
     return (
         torch.bfloat16 if _probe_s(exact) > BF16_MUST_WIN_BY * _probe_s(rounded) else torch.float32
     )

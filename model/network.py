@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from freshet.model import features, profiles
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
@@ -85,21 +85,6 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self.quantile_levels = list(quantile_levels)
         self.max_group_rows = max_group_rows
         super().__init__(**kwargs)
-
-    @classmethod
-    def edge(cls) -> FreshetConfig:
-        """The smallest size: d64 x 3 layers."""
-        return cls(width=64, num_layers=3, num_heads=2)
-
-    @classmethod
-    def default(cls) -> FreshetConfig:
-        """The size whose weights ship: d128 x 3 layers."""
-        return cls()
-
-    @classmethod
-    def quality(cls) -> FreshetConfig:
-        """The largest size: d256 x 6 layers."""
-        return cls(width=256, num_layers=6, num_heads=8, mlp_ratio=4)
 
 
 class FreshetOutput(NamedTuple):
@@ -282,16 +267,17 @@ class StepHead(nn.Module):
         )
 
 
-class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
+class FreshetNetwork(nn.Module):
     """Contexts of many series in, 21 quantiles for every horizon step out, in one pass."""
 
-    config: FreshetConfig
-    config_class = FreshetConfig
-    base_model_prefix = "freshet"
-    main_input_name = "target_BT"
-
     def __init__(self, config: FreshetConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
+        self.build(config)
+        self.apply(self._init_weights)
+
+    def build(self, config: FreshetConfig) -> None:
+        """Make the layers, in the order in which their weights are stored."""
         width = config.width
         patch = config.patch_length
         self.context_embed = ResidualMLP(patch * NUM_CONTEXT_CHANNELS, width, width)
@@ -303,16 +289,18 @@ class FreshetNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.group_mixer = GroupMixer(config)
         self.final_norm = Norm(width)
         self.head = StepHead(config)
-        self.post_init()  # type: ignore[no-untyped-call]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return self.kind.dtype
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             # Whatever writes into the residual stream starts silent, so that each layer begins as
             # the identity.
-            nn.init.normal_(
-                module.weight,
-                std=0.0 if isinstance(module, SilentLinear) else module.in_features**-0.5,
-            )
+            silent = isinstance(module, SilentLinear)
+            nn.init.normal_(module.weight, std=0.0 if silent else module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.RMSNorm):
@@ -448,16 +436,3 @@ def _scale_facts(scaled: features.Scaled, resolution_ms: int) -> Tensor:
     return torch.stack(
         [loc_B, scale_B.log(), unit_B.log() / 3.0, zero_B / seen_B.clamp(min=1.0), length_B], -1
     )
-
-
-def place(
-    network: FreshetNetwork,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Move a network's weights to a device or a number format, in place."""
-    nn.Module.to(network, device=device, dtype=dtype)
-
-
-AutoConfig.register("freshet", FreshetConfig, exist_ok=True)
-AutoModel.register(FreshetConfig, FreshetNetwork, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from freshet.stream.arrays import Reals, Singles
 from freshet.stream.errors import InvalidInputError
@@ -32,6 +31,9 @@ def encode_texts(texts: Sequence[str]) -> Singles:
     >>> float(vectors[3] @ vectors[3])
     0.0
     """
+    # Imported here, since it takes more than a second and few who import us encode text.
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     vectorizer = HashingVectorizer(
         analyzer="char_wb",
         ngram_range=(3, 5),

@@ -20,7 +20,7 @@ from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.model.batch import Batch
 from freshet.model.features import calendar_periods
 from freshet.model.forecaster import pick_device
-from freshet.model.network import FreshetConfig, FreshetNetwork, place
+from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.quantiles.metrics import wql
 from freshet.model.synthetic.mixture import sample
 from freshet.model.training.loss import network_loss
@@ -92,7 +92,7 @@ class Pretraining:
         self.config: FreshetConfig = getattr(FreshetConfig, settings.size)()
         self.network = FreshetNetwork(self.config)
         self.network.train()
-        place(self.network, self.device)
+        self.network.to(self.device)
         self.average = {
             name: value.detach().clone() for name, value in self.network.named_parameters()
         }
@@ -152,7 +152,7 @@ class Pretraining:
         """A copy of the network that carries the averaged weights, in evaluation mode."""
         network = FreshetNetwork(self.config)
         network.train(mode=False)
-        place(network, self.device)
+        network.to(self.device)
         network.load_state_dict(self.average)
         return network
 

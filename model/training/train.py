@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from freshet.model.batch import Batch
-from freshet.model.network import FreshetNetwork, place
+from freshet.model.network import FreshetNetwork
 from freshet.model.training import lora
 from freshet.model.training.loss import network_loss
 from freshet.stream.errors import InvalidInputError
@@ -105,7 +105,7 @@ def _run(
 ) -> FineTuneResult:
     tuned = copy.deepcopy(network)
     tuned.train()
-    place(tuned, dtype=torch.float32)
+    tuned.to(dtype=torch.float32)
     # Dropout and the low-rank additions draw from the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -213,7 +213,7 @@ def interpolate(base: FreshetNetwork, tuned: FreshetNetwork, factor: float) -> F
         )
     mixed = copy.deepcopy(base)
     mixed.train(mode=False)
-    place(mixed, dtype=torch.float32)
+    mixed.to(dtype=torch.float32)
     theirs = dict(tuned.named_parameters())
     for name, parameter in mixed.named_parameters():
         parameter.lerp_(theirs[name].to(parameter), factor)

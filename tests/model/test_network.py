@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
 from freshet.model.features import CLOSED
@@ -23,17 +22,6 @@ def run(network: FreshetNetwork, batch: Batch) -> torch.Tensor:
 def test_all_levels_of_all_steps_come_out_of_one_pass(tiny_network, drawn) -> None:
     batch, _ = drawn
     assert run(tiny_network, batch).shape == (12, 32, 21)
-
-
-def test_saved_and_loaded_by_name_it_computes_the_same(tiny_network, drawn, tmp_path) -> None:
-    tiny_network.save_pretrained(tmp_path)
-    loaded = FreshetNetwork.from_pretrained(tmp_path)
-    automatic = AutoModel.from_pretrained(tmp_path)
-    expected = run(tiny_network, drawn[0])
-    assert isinstance(AutoConfig.from_pretrained(tmp_path), FreshetConfig)
-    assert isinstance(automatic, FreshetNetwork)
-    assert torch.equal(run(loaded, drawn[0]), expected)
-    assert torch.equal(run(automatic, drawn[0]), expected)
 
 
 def test_rows_do_not_influence_each_other(tiny_network, drawn) -> None:
@@ -129,13 +117,10 @@ def test_an_untrained_group_mixer_changes_nothing_and_a_trained_one_joins_only_r
     assert bool((moved[2:] < 1e-4).all())
 
 
-def test_the_sizes_grow() -> None:
-    counts = []
-    for config in (FreshetConfig.edge(), FreshetConfig.default(), FreshetConfig.quality()):
-        with torch.device("meta"):
-            counts.append(sum(p.numel() for p in FreshetNetwork(config).parameters()))
-    assert counts == sorted(counts)
-    assert counts[1] < 6.5e6, "bf16 weights of the default size must stay below 13 MB"
+def test_the_shipped_size_stays_small() -> None:
+    with torch.device("meta"):
+        count = sum(p.numel() for p in FreshetNetwork(FreshetConfig()).parameters())
+    assert count < 6.5e6, "bf16 weights of the default size must stay below 13 MB"
 
 
 def test_the_last_layer_computes_the_horizons_tokens_as_if_it_computed_all(tiny_network) -> None:

@@ -30,18 +30,12 @@ def rewrite(directory: Path, name: str, change: object) -> None:
 def test_what_was_saved_is_verified_and_computes_the_same(saved, tiny_network) -> None:
     verified = weights.verify_weights(saved, weights.sha256_of(saved))
     assert verified.golden_error < 1e-5
-    assert verified.num_parameters == tiny_network.num_parameters()
+    assert verified.num_parameters == sum(p.numel() for p in tiny_network.parameters())
     assert (saved / weights.CARD_FILE).read_text() == "# a card\n"
     for found, original in zip(
         verified.network.parameters(), tiny_network.parameters(), strict=True
     ):
         torch.testing.assert_close(found, original, rtol=0.01, atol=1e-3)
-
-
-def test_transformers_loads_the_same_directory(saved) -> None:
-    loaded = FreshetNetwork.from_pretrained(saved, dtype=torch.float32)
-    verified = weights.verify_weights(saved).network
-    assert torch.equal(weights.golden_forecast(loaded), weights.golden_forecast(verified))
 
 
 def test_saving_verified_weights_again_gives_the_same_file(saved, tmp_path) -> None:
