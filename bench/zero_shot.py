@@ -23,9 +23,9 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.metrics import coverage, wql
 from freshet.model.text import static_features
 from freshet.stream.arrays import Bools, Reals
-from freshet.stream.catalog.shop import Shop as ShopState
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.schemas import ClickEvent, OrderEvent, OrderLine
-from freshet.stream.source.simulator import Shop, scenario
+from freshet.stream.source.simulator import SimulatedShop, find_scenario
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 HORIZON = 48
@@ -39,19 +39,19 @@ KINDS = ("view", "cart", "favourite", "checkout")
 class Played:
     """One shop's hours: units [I, N], clicks [I, N, 4], and what its topics said."""
 
-    shop: Shop
-    state: ShopState
+    shop: SimulatedShop
+    state: ShopTables
     units_IN: Reals
     clicks_INC: Reals
 
 
 def play(seed: int, items: int) -> Played:
     """Play a shop and fold its orders and clicks into hours by event time."""
-    shop = Shop(seed, items, scenario("flash_sale"))
+    shop = SimulatedShop(seed, items, find_scenario("flash_sale"))
     hours = HISTORY_HOURS + CUTOFF_HOURS[-1] + HORIZON
     rows = {item_id: row for row, item_id in enumerate(shop.item_ids)}
     played = Played(
-        shop, ShopState(), np.zeros((len(rows), hours)), np.zeros((len(rows), hours, len(KINDS)))
+        shop, ShopTables(), np.zeros((len(rows), hours)), np.zeros((len(rows), hours, len(KINDS)))
     )
     seen: set[str] = set()
     for batch in shop.batches(HOUR_MS):

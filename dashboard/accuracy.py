@@ -16,8 +16,8 @@ MAX_SCORED_ITEMS = 20_000
 
 
 @dataclass(slots=True)
-class Sums:
-    """Sums over scored steps. `paired_*` are those that seasonal naive could forecast too."""
+class ErrorSums:
+    """ErrorSums over scored steps. `paired_*` are those that seasonal naive could forecast too."""
 
     pinball: float = 0.0
     actual: float = 0.0
@@ -27,7 +27,7 @@ class Sums:
     covered: int = 0
     steps: int = 0
 
-    def add(self, other: Sums, sign: int = 1) -> None:
+    def add(self, other: ErrorSums, sign: int = 1) -> None:
         """Add (or with -1 take away) another's sums."""
         for part in fields(self):
             setattr(self, part.name, getattr(self, part.name) + sign * getattr(other, part.name))
@@ -49,11 +49,11 @@ class Sums:
         return self.covered / self.steps if self.steps else None
 
 
-Buckets = dict[int, Sums]
+Buckets = dict[int, ErrorSums]
 
 
 class Accuracy:
-    """Sums by bucket start; the newest `MAX_BUCKETS` buckets, `MAX_GROUPS` segments and
+    """ErrorSums by bucket start; the newest `MAX_BUCKETS` buckets, `MAX_GROUPS` segments and
     versions.
     """
 
@@ -73,9 +73,9 @@ class Accuracy:
         if score.resolution_ms != self.resolution_ms or not self._first(score):
             return False
         self.matured += len(score.steps)
-        by_version: dict[str, Sums] = {}
+        by_version: dict[str, ErrorSums] = {}
         for step in score.steps:
-            sums = by_version.setdefault(step.weights_version, Sums())
+            sums = by_version.setdefault(step.weights_version, ErrorSums())
             sums.pinball += step.pinball
             sums.actual += score.actual
             sums.covered += step.covered_80
@@ -90,7 +90,7 @@ class Accuracy:
                 _group(self.by_segment, score.segment),
                 _group(self.by_version, version),
             ):
-                group.setdefault(score.bucket_start_ms, Sums()).add(sums)
+                group.setdefault(score.bucket_start_ms, ErrorSums()).add(sums)
         self._forget()
         return True
 
@@ -127,24 +127,24 @@ def _group(groups: dict[str, Buckets], name: str) -> Buckets:
     return groups.setdefault(name, {})
 
 
-def total(buckets: Buckets, from_ms: int, to_ms: int) -> Sums:
-    """Sums over the buckets that start in [from_ms, to_ms)."""
+def total(buckets: Buckets, from_ms: int, to_ms: int) -> ErrorSums:
+    """ErrorSums over the buckets that start in [from_ms, to_ms)."""
     return _summed(sums for start, sums in buckets.items() if from_ms <= start < to_ms)
 
 
-def last_day(buckets: Buckets) -> Sums:
-    """Sums over the newest day that has scores."""
+def last_day(buckets: Buckets) -> ErrorSums:
+    """ErrorSums over the newest day that has scores."""
     newest = max(buckets, default=0)
     return total(buckets, newest - DAY_MS + 1, newest + 1)
 
 
-def rolling(buckets: Buckets, width_ms: int = DAY_MS) -> list[tuple[int, Sums]]:
+def rolling(buckets: Buckets, width_ms: int = DAY_MS) -> list[tuple[int, ErrorSums]]:
     """For each bucket start, in order, the sums over the `width_ms` that end with that bucket.
 
     A whole day at each point takes the daily season out of the curve.
     """
     starts = sorted(buckets)
-    points, running, oldest = [], Sums(), 0
+    points, running, oldest = [], ErrorSums(), 0
     for start in starts:
         running.add(buckets[start])
         while starts[oldest] <= start - width_ms:
@@ -154,8 +154,8 @@ def rolling(buckets: Buckets, width_ms: int = DAY_MS) -> list[tuple[int, Sums]]:
     return points
 
 
-def _summed(parts: Iterable[Sums]) -> Sums:
-    result = Sums()
+def _summed(parts: Iterable[ErrorSums]) -> ErrorSums:
+    result = ErrorSums()
     for part in parts:
         result.add(part)
     return result

@@ -84,7 +84,7 @@ class Actuals:
         return sums
 
 
-class Source(Protocol):
+class SnapshotSource(Protocol):
     """Where snapshots come from; both calls block, for a thread."""
 
     def read(self) -> Actuals | None:

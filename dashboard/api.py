@@ -14,7 +14,7 @@ import numpy.typing as npt
 from freshet.dashboard.accuracy import last_day, rolling
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.forecasts import LEADS, PAST_LEVELS, ItemForecasts
-from freshet.dashboard.state import View
+from freshet.dashboard.state import TopicState
 from freshet.stream.arrays import Floats, Singles
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import item_id_parts
@@ -59,79 +59,79 @@ class ItemQuery:
     page_size: int = 25
 
 
-def overview(view: View, actuals: Actuals, moment: Moment) -> Json:
+def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
     """The totals at the head of the page; small, for it is sent with every update."""
-    newest = last_day(view.accuracy.overall)
+    newest = last_day(topics.accuracy.overall)
     day_ms = actuals.end_ms - DAY_MS
     active = {"drift": 0, "warning": 0, "stable": 0}
-    for alert in {alert.segment: alert for alert in view.drift}.values():
+    for alert in {alert.segment: alert for alert in topics.drift}.values():
         active[alert.state] += 1
     return {
         "clock": {"now_ms": moment.now_ms, "speed": moment.speed},
-        "resolution_ms": view.book.resolution_ms,
+        "resolution_ms": topics.book.resolution_ms,
         "events": asdict(actuals.books) | {"per_s": round(moment.events_per_s, 1)},
         "forecasts": {
-            "seen": view.book.seen,
+            "seen": topics.book.seen,
             "per_s": round(moment.forecasts_per_s, 1),
-            "items": len(view.book.items),
-            "newest_cutoff_ms": view.book.newest_cutoff_ms or None,
+            "items": len(topics.book.items),
+            "newest_cutoff_ms": topics.book.newest_cutoff_ms or None,
         },
         "items": len(actuals.rows),
         "units_day": _sum(actuals.total("units", day_ms)),
         "revenue_day": _sum(actuals.total("revenue", day_ms)),
         "scores": {
-            "matured": view.accuracy.matured,
+            "matured": topics.accuracy.matured,
             "wql": _figure(newest.wql()),
             "seasonal_naive_wql": _figure(newest.naive_wql()),
             "coverage_80": _figure(newest.coverage()),
         },
-        "weights_version": view.book.weights_version,
+        "weights_version": topics.book.weights_version,
         "drift": {"active": active["drift"], "warning": active["warning"]},
         "problems": {"kafka": moment.kafka_problem, "redis": moment.redis_problem},
-        "revisions": dict(view.revisions),
+        "revisions": dict(topics.revisions),
     }
 
 
-def errors(view: View, segment: str, max_points: int) -> Json:
+def errors(topics: TopicState, segment: str, max_points: int) -> Json:
     """The error over time, each point over the day that ends there, with what happened to the model
     meanwhile.
     """
-    buckets = view.accuracy.by_segment.get(segment, {}) if segment else view.accuracy.overall
+    buckets = topics.accuracy.by_segment.get(segment, {}) if segment else topics.accuracy.overall
     points = rolling(buckets)
     points = points[:: max(1, -(-len(points) // max_points))]
-    width_ms = view.accuracy.resolution_ms
+    width_ms = topics.accuracy.resolution_ms
     return {
         "segment": segment,
-        "segments": sorted(view.accuracy.by_segment),
+        "segments": sorted(topics.accuracy.by_segment),
         "at_ms": [start + width_ms for start, _ in points],
         "wql": [_figure(sums.wql()) for _, sums in points],
         "seasonal_naive_wql": [_figure(sums.naive_wql()) for _, sums in points],
         "coverage_80": [_figure(sums.coverage()) for _, sums in points],
         "bucket_wql": [_figure(buckets[start].wql()) for start, _ in points],
-        "markers": _markers(view, segment, points[0][0] if points else 0),
+        "markers": _markers(topics, segment, points[0][0] if points else 0),
     }
 
 
-def _markers(view: View, segment: str, from_ms: int) -> list[Json]:
+def _markers(topics: TopicState, segment: str, from_ms: int) -> list[Json]:
     drift = [
         {"at_ms": alert.detected_at_ms, "kind": "drift", "label": alert.segment}
-        for alert in view.drift
+        for alert in topics.drift
         if alert.state == "drift" and segment in ("", alert.segment)
     ]
     models = [
         {"at_ms": event.at_ms, "kind": event.kind, "label": event.version}
-        for event in view.models
+        for event in topics.models
         if event.kind in MARKED_EVENTS
     ]
     markers = [marker for marker in drift + models if cast(int, marker["at_ms"]) >= from_ms]
     return sorted(markers, key=lambda marker: cast(int, marker["at_ms"]))
 
 
-def items(view: View, actuals: Actuals, query: ItemQuery) -> Json:
+def items(topics: TopicState, actuals: Actuals, query: ItemQuery) -> Json:
     """One page of the list of items."""
-    item_ids = sorted(view.book.items.keys() | actuals.rows.keys())
-    rows = [_Row(view, item_id) for item_id in item_ids]
-    _fill_totals(rows, view, actuals)
+    item_ids = sorted(topics.book.items.keys() | actuals.rows.keys())
+    rows = [_Row(topics, item_id) for item_id in item_ids]
+    _fill_totals(rows, topics, actuals)
     categories = sorted({row.category for row in rows if row.category})
     wanted = query.text.casefold()[:MAX_QUERY].split()
     found = [row for row in rows if row.matches(wanted) and query.category in ("", row.category)]
@@ -144,7 +144,7 @@ def items(view: View, actuals: Actuals, query: ItemQuery) -> Json:
         "page": page,
         "page_size": size,
         "categories": categories,
-        "items": [_list_entry(row, view, actuals) for row in shown],
+        "items": [_list_entry(row, topics, actuals) for row in shown],
     }
 
 
@@ -153,11 +153,11 @@ class _Row:
 
     __slots__ = ("category", "expected", "item_id", "region", "sku", "status", "title", "units")
 
-    def __init__(self, view: View, item_id: str) -> None:
+    def __init__(self, topics: TopicState, item_id: str) -> None:
         self.item_id = item_id
-        self.sku, self.region = _sku_and_region(view, item_id)
-        entry = view.shop.entry(self.sku)
-        forecasts = view.book.items.get(item_id)
+        self.sku, self.region = _sku_and_region(topics, item_id)
+        entry = topics.shop.entry(self.sku)
+        forecasts = topics.book.items.get(item_id)
         self.title = (entry.title if entry else "") or self.sku
         self.category = entry.category if entry else ""
         self.status: str = forecasts.newest.status if forecasts else "waiting"
@@ -179,24 +179,26 @@ class _Row:
         return -math.inf if math.isnan(value) else value, self.item_id
 
 
-def _fill_totals(rows: list[_Row], view: View, actuals: Actuals) -> None:
+def _fill_totals(rows: list[_Row], topics: TopicState, actuals: Actuals) -> None:
     day_I = actuals.total("units", actuals.end_ms - DAY_MS)
     for row in rows:
         at = actuals.rows.get(row.item_id)
-        forecasts = view.book.items.get(row.item_id)
+        forecasts = topics.book.items.get(row.item_id)
         row.units = float(day_I[at]) if at is not None else math.nan
-        row.expected = _expected_day(forecasts, view.book.resolution_ms) if forecasts else math.nan
+        row.expected = (
+            _expected_day(forecasts, topics.book.resolution_ms) if forecasts else math.nan
+        )
 
 
 def _expected_day(forecasts: ItemForecasts, resolution_ms: int) -> float:
     return float(forecasts.expected_S[: max(1, DAY_MS // resolution_ms)].sum())
 
 
-def _list_entry(row: _Row, view: View, actuals: Actuals) -> Json:
+def _list_entry(row: _Row, topics: TopicState, actuals: Actuals) -> Json:
     start_ms, units_B = actuals.series(
         row.item_id, "units", actuals.end_ms - SPARK_BUCKETS * actuals.resolution_ms
     )
-    forecasts = view.book.items.get(row.item_id)
+    forecasts = topics.book.items.get(row.item_id)
     return {
         "item_id": row.item_id,
         "sku": row.sku,
@@ -222,34 +224,34 @@ def _short_fan(forecasts: ItemForecasts) -> Json:
     }
 
 
-def item(view: View, actuals: Actuals, moment: Moment, item_id: str) -> Json | None:
+def item(topics: TopicState, actuals: Actuals, moment: Moment, item_id: str) -> Json | None:
     """All about one item; None when nobody ever heard of it."""
-    forecasts = view.book.items.get(item_id)
+    forecasts = topics.book.items.get(item_id)
     if forecasts is None and item_id not in actuals.rows:
         return None
     from_ms = (actuals.end_ms or moment.now_ms) - ITEM_HISTORY_MS
     start_ms, units_B = actuals.series(item_id, "units", from_ms)
     _, views_B = actuals.series(item_id, "views", from_ms)
-    sku, region = _sku_and_region(view, item_id)
+    sku, region = _sku_and_region(topics, item_id)
     return {
         "item_id": item_id,
         "sku": sku,
         "region": region,
-        "resolution_ms": view.book.resolution_ms,
-        "about": _about(view, item_id, sku),
+        "resolution_ms": topics.book.resolution_ms,
+        "about": _about(topics, item_id, sku),
         "actuals": {"start_ms": start_ms, "units": numbers(units_B), "views": numbers(views_B)},
         "forecast": _fan(forecasts) if forecasts else None,
-        "past": {lead: _past(forecasts, lead, view.book.resolution_ms, from_ms) for lead in LEADS}
+        "past": {lead: _past(forecasts, lead, topics.book.resolution_ms, from_ms) for lead in LEADS}
         if forecasts
         else {},
-        "promotions": _bands(view, sku, from_ms, moment.now_ms + ITEM_HISTORY_MS),
+        "promotions": _bands(topics, sku, from_ms, moment.now_ms + ITEM_HISTORY_MS),
     }
 
 
-def _about(view: View, item_id: str, sku: str) -> Json:
-    entry = view.shop.entry(sku)
-    on_hand = float(view.shop.on_hand([item_id])[0])
-    price = float(view.shop.unit_prices([item_id])[0])
+def _about(topics: TopicState, item_id: str, sku: str) -> Json:
+    entry = topics.shop.entry(sku)
+    on_hand = float(topics.shop.on_hand([item_id])[0])
+    price = float(topics.shop.unit_prices([item_id])[0])
     return {
         "title": (entry.title if entry else "") or sku,
         "category": entry.category if entry else "",
@@ -285,7 +287,7 @@ def _past(forecasts: ItemForecasts, lead: str, resolution_ms: int, from_ms: int)
     return {"start_ms": (bucket_B * resolution_ms).tolist(), "p10": low, "p50": middle, "p90": high}
 
 
-def _bands(view: View, sku: str, from_ms: int, to_ms: int) -> list[Json]:
+def _bands(topics: TopicState, sku: str, from_ms: int, to_ms: int) -> list[Json]:
     return [
         {
             "promotion_id": known.promotion.promotion_id,
@@ -294,7 +296,7 @@ def _bands(view: View, sku: str, from_ms: int, to_ms: int) -> list[Json]:
             "starts_ms": known.starts_ms,
             "ends_ms": known.ends_ms,
         }
-        for known in view.promotions_of(sku, from_ms, to_ms)
+        for known in topics.promotions_of(sku, from_ms, to_ms)
     ]
 
 
@@ -323,11 +325,11 @@ def _sum(values: Singles) -> float | None:
     return round(float(known.sum(dtype=np.float64)), 2) if len(known) else None
 
 
-def _sku_and_region(view: View, item_id: str) -> tuple[str, str]:
-    forecasts = view.book.items.get(item_id)
+def _sku_and_region(topics: TopicState, item_id: str) -> tuple[str, str]:
+    forecasts = topics.book.items.get(item_id)
     if forecasts is not None:
         return forecasts.newest.sku, forecasts.newest.region
-    named = dict(zip(view.series_by, item_id_parts(item_id), strict=False))
+    named = dict(zip(topics.series_by, item_id_parts(item_id), strict=False))
     return named.get("sku", item_id), named.get("region", "")
 
 

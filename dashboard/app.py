@@ -19,10 +19,10 @@ import uvicorn
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from freshet.dashboard import api, web
-from freshet.dashboard.actuals import Actuals, Rate, RedisSource, Source
+from freshet.dashboard.actuals import Actuals, Rate, RedisSource, SnapshotSource
 from freshet.dashboard.feed import Feed
 from freshet.dashboard.hub import Hub
-from freshet.dashboard.state import View
+from freshet.dashboard.state import TopicState
 from freshet.stream.config import DashboardSettings, Settings
 from freshet.stream.errors import ConfigError, FreshetError
 from freshet.stream.process import BackOff
@@ -38,14 +38,14 @@ log = get_logger(__name__)
 
 
 class Page:
-    """What the routes look at: the view, the newest actuals, the clock, and what is wrong at the
+    """What the routes look at: the topics, the newest actuals, the clock, and what is wrong at the
     moment.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.view = View(settings.worker, settings.events.series_by)
+        self.topics = TopicState(settings.worker, settings.events.series_by)
         self.hub = Hub(settings.dashboard.max_subscribers)
-        self.feed = Feed(settings.kafka, self.view)
+        self.feed = Feed(settings.kafka, self.topics)
         self.max_points = settings.dashboard.max_points
         self.actuals = Actuals(settings.worker.resolution_ms)
         self.redis_problem: str | None = "not connected yet"
@@ -70,11 +70,11 @@ class Page:
 
     def summary(self) -> dict[str, Any]:
         """The overview."""
-        return api.overview(self.view, self.actuals, self.moment())
+        return api.overview(self.topics, self.actuals, self.moment())
 
     def revision(self) -> object:
         """Changes when a subscriber should hear of it; the clock alone counts once a second."""
-        return self.view.revision, self.feed.problem, self.redis_problem, int(time.monotonic())
+        return self.topics.revision, self.feed.problem, self.redis_problem, int(time.monotonic())
 
     def not_ready(self) -> str | None:
         """Why the page is not ready; None when it is."""
@@ -83,7 +83,7 @@ class Page:
             "; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem) or None
         )
 
-    def look(self, source: Source) -> tuple[Actuals | None, tuple[int, float]]:
+    def look(self, source: SnapshotSource) -> tuple[Actuals | None, tuple[int, float]]:
         """One blocking look at Redis, for a thread."""
         return source.read(), source.clock()
 
@@ -93,9 +93,9 @@ class Page:
         self._clock = (at_s, *clock)
         if actuals is not None:
             self.actuals = actuals
-            self.view.touch("items", "flash")
+            self.topics.touch("items", "flash")
         self._events_per_s = self._events.note(at_s, self.actuals.books.read)
-        self._forecasts_per_s = self._forecasts.note(at_s, self.view.book.seen)
+        self._forecasts_per_s = self._forecasts.note(at_s, self.topics.book.seen)
 
 
 class _Figures:
@@ -107,10 +107,12 @@ class _Figures:
     def collect(self) -> Iterator[Metric]:
         page = self._page
         yield _gauge("freshet_dashboard_subscribers", "Open live streams.", page.hub.subscribers)
-        yield _gauge("freshet_dashboard_items", "Items with a forecast.", len(page.view.book.items))
+        yield _gauge(
+            "freshet_dashboard_items", "Items with a forecast.", len(page.topics.book.items)
+        )
         age_ms = (
-            page.moment().now_ms - page.view.book.newest_cutoff_ms
-            if page.view.book.items
+            page.moment().now_ms - page.topics.book.newest_cutoff_ms
+            if page.topics.book.items
             else float("nan")
         )
         yield _gauge(
@@ -126,9 +128,9 @@ class _Figures:
         records = CounterMetricFamily(
             "freshet_dashboard_records", "Records read.", labels=["kind", "usable"]
         )
-        for kind, count in page.view.applied.items():
+        for kind, count in page.topics.applied.items():
             records.add_metric([kind, "yes"], count)
-        for kind, count in page.view.malformed.items():
+        for kind, count in page.topics.malformed.items():
             records.add_metric([kind, "no"], count)
         yield records
 
@@ -198,7 +200,7 @@ async def serve(
     listener: socket.socket,
     *,
     on_ready: Callable[[str], None] | None = None,
-    source: Source | None = None,
+    source: SnapshotSource | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Everything inside the event loop, until `stop` is set or a signal comes."""
@@ -255,7 +257,7 @@ async def _announce(
         on_ready(address(listener))
 
 
-async def _look(page: Page, settings: Settings, source: Source | None) -> None:
+async def _look(page: Page, settings: Settings, source: SnapshotSource | None) -> None:
     """Look at Redis each `LOOK_S`; when it is away, ask again more and more slowly and say so."""
     back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
     while True:

@@ -10,7 +10,7 @@ from typing import Any
 
 from freshet.dashboard.accuracy import rolling, total
 from freshet.dashboard.actuals import Actuals
-from freshet.dashboard.state import Announced, View
+from freshet.dashboard.state import Announced, TopicState
 from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.schemas import DriftAlert, ModelEvent, item_id_parts
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -33,17 +33,17 @@ STATE_ORDER = {"drift": 0, "warning": 1, "stable": 2}
 # Flash sales --------------------------------------------------------------------------------------
 
 
-def flash_sales(view: View, actuals: Actuals, now_ms: int) -> Json:
+def flash_sales(topics: TopicState, actuals: Actuals, now_ms: int) -> Json:
     """Flash sales that run, are announced, or ended a few hours ago; the running ones first."""
     shown = [
         known
-        for known in view.promotions.values()
+        for known in topics.promotions.values()
         if known.promotion.kind == FLASH_SALE
         and known.starts_ms < now_ms + ANNOUNCED_SHOWN_MS
         and known.ends_ms > now_ms - ENDED_SHOWN_MS
     ]
-    by_sku = _items_by_sku(view, actuals)
-    sales = [_sale(known, view, actuals, now_ms, by_sku) for known in shown]
+    by_sku = _items_by_sku(topics, actuals)
+    sales = [_sale(known, topics, actuals, now_ms, by_sku) for known in shown]
     order = {"running": 0, "announced": 1, "ended": 2}
     sales.sort(
         key=lambda sale: (
@@ -54,28 +54,32 @@ def flash_sales(view: View, actuals: Actuals, now_ms: int) -> Json:
     return {"now_ms": now_ms, "total": len(sales), "sales": sales[:MAX_SALES]}
 
 
-def _items_by_sku(view: View, actuals: Actuals) -> dict[str, list[str]]:
+def _items_by_sku(topics: TopicState, actuals: Actuals) -> dict[str, list[str]]:
     by_sku: dict[str, list[str]] = {}
-    position = view.series_by.index("sku") if "sku" in view.series_by else 0
-    for item_id in sorted(view.book.items.keys() | actuals.rows.keys()):
-        forecasts = view.book.items.get(item_id)
+    position = topics.series_by.index("sku") if "sku" in topics.series_by else 0
+    for item_id in sorted(topics.book.items.keys() | actuals.rows.keys()):
+        forecasts = topics.book.items.get(item_id)
         sku = forecasts.newest.sku if forecasts else item_id_parts(item_id)[position]
         by_sku.setdefault(sku, []).append(item_id)
     return by_sku
 
 
 def _sale(
-    known: Announced, view: View, actuals: Actuals, now_ms: int, by_sku: dict[str, list[str]]
+    known: Announced,
+    topics: TopicState,
+    actuals: Actuals,
+    now_ms: int,
+    by_sku: dict[str, list[str]],
 ) -> Json:
     promotion = known.promotion
-    skus = view.shop.promoted_skus(promotion)
+    skus = topics.shop.promoted_skus(promotion)
     rows = [
-        _sale_item(item_id, known, view, actuals, now_ms)
+        _sale_item(item_id, known, topics, actuals, now_ms)
         for sku in skus
         for item_id in by_sku.get(sku, [])
     ]
     rows.sort(key=lambda row: (-(row["chance"] or 0.0), -(row["sold"] or 0.0), row["item_id"]))
-    entry = view.shop.entry(promotion.sku) if promotion.sku else None
+    entry = topics.shop.entry(promotion.sku) if promotion.sku else None
     sold, on_hand = (_known_sum(row[name] for row in rows) for name in ("sold", "on_hand"))
     state = (
         "announced"
@@ -99,9 +103,11 @@ def _sale(
     }
 
 
-def _sale_item(item_id: str, known: Announced, view: View, actuals: Actuals, now_ms: int) -> Json:
-    forecasts = view.book.items.get(item_id)
-    level = float(view.shop.on_hand([item_id])[0])
+def _sale_item(
+    item_id: str, known: Announced, topics: TopicState, actuals: Actuals, now_ms: int
+) -> Json:
+    forecasts = topics.book.items.get(item_id)
+    level = float(topics.shop.on_hand([item_id])[0])
     on_hand = None if math.isnan(level) else max(0.0, level)
     sold = _sold(item_id, known, actuals) if now_ms >= known.starts_ms else 0.0
     estimate: SellOut | None = None
@@ -155,14 +161,14 @@ def _known_sum(values: Iterable[float | None]) -> float | None:
 # Drift --------------------------------------------------------------------------------------------
 
 
-def drift(view: View) -> Json:
+def drift(topics: TopicState) -> Json:
     """One card a segment: its newest state, how it came there, and its error around that time."""
     history: dict[str, list[DriftAlert]] = {}
-    for alert in sorted(view.drift, key=lambda alert: alert.detected_at_ms):
+    for alert in sorted(topics.drift, key=lambda alert: alert.detected_at_ms):
         history.setdefault(alert.segment, []).append(alert)
-    cards = [_drift_card(view, alerts) for alerts in history.values()]
+    cards = [_drift_card(topics, alerts) for alerts in history.values()]
     cards.sort(key=lambda card: (STATE_ORDER[card["state"]], -card["detected_at_ms"]))
-    firing = [alert for alert in view.alerts.values() if alert.data.state != "resolved"]
+    firing = [alert for alert in topics.alerts.values() if alert.data.state != "resolved"]
     return {
         "cards": cards[:MAX_CARDS],
         "alerts": [
@@ -179,11 +185,11 @@ def drift(view: View) -> Json:
     }
 
 
-def _drift_card(view: View, alerts: list[DriftAlert]) -> Json:
+def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
     newest = alerts[-1]
     # "Stable again" is best told beside the trouble that ended.
     trouble = next((alert for alert in reversed(alerts) if alert.state != "stable"), newest)
-    points = rolling(view.accuracy.by_segment.get(newest.segment, {}))
+    points = rolling(topics.accuracy.by_segment.get(newest.segment, {}))
     points = [(start, sums) for start, sums in points if start >= points[-1][0] - CARD_HISTORY_MS]
     return {
         "segment": newest.segment,
@@ -200,7 +206,7 @@ def _drift_card(view: View, alerts: list[DriftAlert]) -> Json:
             {"state": a.state, "at_ms": a.detected_at_ms, "size": a.size} for a in alerts[-8:]
         ],
         "error": {
-            "at_ms": [start + view.accuracy.resolution_ms for start, _ in points],
+            "at_ms": [start + topics.accuracy.resolution_ms for start, _ in points],
             "wql": [_rounded(sums.wql()) for _, sums in points],
             "seasonal_naive_wql": [_rounded(sums.naive_wql()) for _, sums in points],
         },
@@ -210,11 +216,11 @@ def _drift_card(view: View, alerts: list[DriftAlert]) -> Json:
 # Models -------------------------------------------------------------------------------------------
 
 
-def models(view: View) -> Json:
+def models(topics: TopicState) -> Json:
     """Weights versions, the newest first, each with its training, verdict, swaps and error before
     and after.
     """
-    events = sorted(view.models, key=lambda event: event.at_ms)
+    events = sorted(topics.models, key=lambda event: event.at_ms)
     served = [event for event in events if event.kind in ("promoted", "rolled_back")]
     # A candidate gets its version's name with the promotion; what happened before belongs to the
     # same entry.
@@ -234,8 +240,10 @@ def models(view: View) -> Json:
             by_version.setdefault(name, []).append(event)
     # What forecasts name is what serves; a promotion says what will, once a worker has swapped it
     # in.
-    serving = view.book.weights_version or (served[-1].version if served else "")
-    versions = [_version(view, name, known, served, serving) for name, known in by_version.items()]
+    serving = topics.book.weights_version or (served[-1].version if served else "")
+    versions = [
+        _version(topics, name, known, served, serving) for name, known in by_version.items()
+    ]
     versions.sort(key=lambda version: -version["at_ms"])
     return {
         "serving": serving,
@@ -245,14 +253,14 @@ def models(view: View) -> Json:
             for event in reversed(served)
             if event.kind == "rolled_back"
         ][:MAX_VERSIONS],
-        "pending": _pending(view),
+        "pending": _pending(topics),
     }
 
 
-def _pending(view: View) -> list[Json]:
+def _pending(topics: TopicState) -> list[Json]:
     """Requests that no event of a version names yet, the newest first."""
-    answered = {event.request_id for event in view.models}
-    waiting = [request for name, request in view.retrains.items() if name not in answered]
+    answered = {event.request_id for event in topics.models}
+    waiting = [request for name, request in topics.retrains.items() if name not in answered]
     waiting.sort(key=lambda request: -request.requested_at_ms)
     return [
         {
@@ -265,12 +273,12 @@ def _pending(view: View) -> list[Json]:
 
 
 def _version(
-    view: View, name: str, events: list[ModelEvent], served: list[ModelEvent], serving: str
+    topics: TopicState, name: str, events: list[ModelEvent], served: list[ModelEvent], serving: str
 ) -> Json:
     by_kind = {event.kind: event for event in events}
     verdict = by_kind.get("promoted") or by_kind.get("rejected")
     promoted = by_kind.get("promoted")
-    request = view.retrains.get(
+    request = topics.retrains.get(
         next((event.request_id for event in events if event.request_id), "")
     )
     undone = _undone(promoted, served) if promoted else None
@@ -296,7 +304,7 @@ def _version(
         "reason": verdict.reason if verdict else events[-1].reason,
         "asked": {"reason": request.reason, "segments": request.segments} if request else None,
         "gate": gate_lines(verdict.gate) if verdict else [],
-        "error": _before_and_after(view, promoted, undone) if promoted else None,
+        "error": _before_and_after(topics, promoted, undone) if promoted else None,
         "confirmed_at_ms": by_kind["confirmed"].at_ms if "confirmed" in by_kind else None,
         "rolled_back_at_ms": undone.at_ms if undone else None,
         "rolled_back_because": undone.reason if undone else "",
@@ -326,7 +334,7 @@ def _status(
     return next((kind for kind in ("rejected", "training") if kind in kinds), "retired")
 
 
-def _before_and_after(view: View, promoted: ModelEvent, undone: ModelEvent | None) -> Json:
+def _before_and_after(topics: TopicState, promoted: ModelEvent, undone: ModelEvent | None) -> Json:
     """The error of all forecasts over the day before a promotion, and of the version's own since,
     two days at most.
 
@@ -334,8 +342,8 @@ def _before_and_after(view: View, promoted: ModelEvent, undone: ModelEvent | Non
     the second.
     """
     until_ms = min(promoted.at_ms + AFTER_MS, undone.at_ms if undone else promoted.at_ms + AFTER_MS)
-    before = total(view.accuracy.overall, promoted.at_ms - DAY_MS, promoted.at_ms)
-    after = total(view.accuracy.by_version.get(promoted.version, {}), promoted.at_ms, until_ms)
+    before = total(topics.accuracy.overall, promoted.at_ms - DAY_MS, promoted.at_ms)
+    after = total(topics.accuracy.by_version.get(promoted.version, {}), promoted.at_ms, until_ms)
     return {
         "wql_before": _rounded(before.wql()),
         "seasonal_naive_before": _rounded(before.naive_wql()),

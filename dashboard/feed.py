@@ -1,4 +1,4 @@
-"""From the topics into the view, with aiokafka: no group, nothing committed, every topic followed
+"""From the topics into the topics, with aiokafka: no group, nothing committed, every topic followed
 to its end and on.
 """
 
@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from freshet.dashboard.state import Kind, View
+from freshet.dashboard.state import Kind, TopicState
 from freshet.stream.config import KafkaSettings
 from freshet.stream.errors import ConfigError
 from freshet.stream.process import BackOff
@@ -40,12 +40,9 @@ class Feed:
     that changed because a topic appeared, goes on where the last one stopped.
     """
 
-    def __init__(
-        self, settings: KafkaSettings, view: View, *, on_records: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, topics: TopicState) -> None:
         self._settings = settings
-        self._view = view
-        self._on_records = on_records
+        self._topics = topics
         self._kinds = _kinds_by_topic(settings)
         self._next: dict[TopicPartition, int] = {}
         self._assigned: frozenset[TopicPartition] = frozenset()
@@ -126,7 +123,7 @@ class Feed:
         for record in records:
             if record.offset < self._next.get(partition, 0):
                 continue
-            if not self._view.apply(kind, record.key, record.value, record.timestamp):
+            if not self._topics.apply(kind, record.key, record.value, record.timestamp):
                 log.debug(
                     "record_skipped",
                     topic=partition.topic,
@@ -134,7 +131,6 @@ class Feed:
                     offset=record.offset,
                 )
             self._next[partition] = record.offset + 1
-        self._on_records()
 
 
 def _in_words(servers: str, error: Exception) -> str:

@@ -11,7 +11,8 @@ import msgspec
 
 from freshet.dashboard.accuracy import Accuracy
 from freshet.dashboard.forecasts import ForecastBook
-from freshet.stream.catalog.shop import Shop, to_ms
+from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.codec import time_ms
 from freshet.stream.config import WorkerSettings
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
@@ -79,7 +80,7 @@ class Announced:
     ends_ms: int
 
 
-class View:
+class TopicState:
     """The newest state of every topic that the page shows.
 
     `revisions` counts changes by section, so that a page fetches again only what changed.
@@ -91,7 +92,7 @@ class View:
         self.book = ForecastBook(worker.resolution_ms)
         self.accuracy = Accuracy(worker.resolution_ms)
         self.series_by = series_by
-        self.shop = Shop(series_by)
+        self.shop = ShopTables(series_by)
         self.promotions: dict[str, Announced] = {}
         self.drift: deque[DriftAlert] = deque(maxlen=MAX_DRIFT_ALERTS)
         self.models: deque[ModelEvent] = deque(maxlen=MAX_MODEL_EVENTS)
@@ -160,7 +161,7 @@ class View:
         if value is None:
             return key is not None and self.promotions.pop(key.decode(), None) is not None
         promotion = msgspec.json.decode(value, type=Promotion)
-        announced = Announced(promotion, to_ms(promotion.starts_at), to_ms(promotion.ends_at))
+        announced = Announced(promotion, time_ms(promotion.starts_at), time_ms(promotion.ends_at))
         _put(self.promotions, promotion.promotion_id, announced, MAX_PROMOTIONS)
         return True
 

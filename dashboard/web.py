@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from freshet.dashboard import api, boards
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.hub import EventStream, Hub
-from freshet.dashboard.state import View
+from freshet.dashboard.state import TopicState
 from freshet.stream.errors import InvalidInputError
 
 STATIC = Path(__file__).parent / "static"
@@ -56,7 +56,7 @@ SECURITY_HEADERS = {
 class State(Protocol):
     """What the routes look at."""
 
-    view: View
+    topics: TopicState
     hub: Hub
     registry: CollectorRegistry
     max_points: int
@@ -96,12 +96,12 @@ def _questions(state: State) -> list[Route]:
         return Route(path, respond)
 
     def errors(request: Request) -> Any:
-        return api.errors(state.view, request.query_params.get("segment", ""), state.max_points)
+        return api.errors(state.topics, request.query_params.get("segment", ""), state.max_points)
 
     def item(request: Request) -> Any:
         item_id = request.path_params["item_id"]
         return (
-            api.item(state.view, state.actuals, state.moment(), item_id)
+            api.item(state.topics, state.actuals, state.moment(), item_id)
             if len(item_id) <= MAX_ITEM_ID
             else None
         )
@@ -114,15 +114,15 @@ def _questions(state: State) -> list[Route]:
         answer("/api/errors", errors),
         answer(
             "/api/items",
-            lambda r: api.items(state.view, state.actuals, api.item_query(dict(r.query_params))),
+            lambda r: api.items(state.topics, state.actuals, api.item_query(dict(r.query_params))),
         ),
         answer("/api/items/{item_id:path}", item),
         answer(
             "/api/flash-sales",
-            lambda _: boards.flash_sales(state.view, state.actuals, state.moment().now_ms),
+            lambda _: boards.flash_sales(state.topics, state.actuals, state.moment().now_ms),
         ),
-        answer("/api/drift", lambda _: boards.drift(state.view)),
-        answer("/api/models", lambda _: boards.models(state.view)),
+        answer("/api/drift", lambda _: boards.drift(state.topics)),
+        answer("/api/models", lambda _: boards.models(state.topics)),
         Route("/api/stream", stream),
     ]
 

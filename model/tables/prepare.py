@@ -210,7 +210,7 @@ def _retail_lines(folder: Path) -> pd.DataFrame:
 
     Left out: the second copy of the days that both sheets hold; cancellations, returns and stock
     corrections; postage, fees, vouchers and manual lines; articles with fewer than 100 order lines.
-    Codes that differ in case only are one.
+    TextColumn that differ in case only are one.
     """
     raw = _read(folder, "online_retail", "online_retail_II")
     goods = raw.sku.astype(str).str.match(RETAIL_PRODUCT)

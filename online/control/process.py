@@ -30,7 +30,7 @@ from freshet.online.control.alerts import (
     model_signals,
 )
 from freshet.online.control.rules import RetrainRules
-from freshet.stream.catalog.shop import Shop
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import Clock
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import KafkaSettings, Settings, Topics
@@ -75,7 +75,7 @@ class Controller:
     topics: Topics
     rules: RetrainRules
     book: AlertBook = field(default_factory=AlertBook)
-    shop: Shop = field(default_factory=Shop)
+    shop: ShopTables = field(default_factory=ShopTables)
 
     def take(
         self, topic: str, key: bytes | None, value: bytes | None, timestamp_ms: int
@@ -294,7 +294,7 @@ def restored(settings: Settings) -> tuple[Controller, list[Output]]:
     """
     topics, control = settings.kafka.topics, settings.control
     rules = RetrainRules(control.cooldown_ms, control.min_new_data_ms, control.schedule_ms)
-    controller = Controller(topics, rules, shop=Shop(settings.events.series_by))
+    controller = Controller(topics, rules, shop=ShopTables(settings.events.series_by))
     with TableReader(settings, [*input_topics(topics), topics.alerts]) as reader:
         records = reader.read_to_end()
     records.sort(

@@ -15,6 +15,7 @@ from types import FrameType
 import orjson
 from rich.console import Console
 
+from freshet.online.demo.display import Display, Status, open_display
 from freshet.online.demo.options import (
     HISTORY_DAYS,
     REPLAY_HISTORY_DAYS,
@@ -24,7 +25,6 @@ from freshet.online.demo.options import (
     dashboard_port,
 )
 from freshet.online.demo.supervise import Service, Supervisor
-from freshet.online.demo.view import Status, View, open_view
 from freshet.online.demo.watch import Watcher, read_plan
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import ConfigError, FreshetError
@@ -66,8 +66,8 @@ def run_demo(options: DemoOptions, config_file: Path | None) -> int:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="freshet-demo-"))
         )
         folder.mkdir(parents=True, exist_ok=True)
-        view = stack.enter_context(open_view(Console(file=sys.stdout)))
-        demo = Demo(options, folder.resolve(), view, stop)
+        display = stack.enter_context(open_display(Console(file=sys.stdout)))
+        demo = Demo(options, folder.resolve(), display, stop)
         stack.callback(demo.close)
         demo.start(config_file)
         demo.back_fill()
@@ -78,24 +78,24 @@ def run_demo(options: DemoOptions, config_file: Path | None) -> int:
 class Demo:
     """One demo from start to end; the phases are called in the order they are written."""
 
-    def __init__(self, options: DemoOptions, folder: Path, view: View, stop: Stop) -> None:
-        self._options, self._folder, self._view, self._stop = options, folder, view, stop
+    def __init__(self, options: DemoOptions, folder: Path, display: Display, stop: Stop) -> None:
+        self._options, self._folder, self._display, self._stop = options, folder, display, stop
         self._plan_file = folder / "plan.json"
         self._services = ExitStack()
         logs = folder / "logs"
         logs.mkdir(exist_ok=True)
-        self._supervisor = Supervisor(logs, say=view.say)
+        self._supervisor = Supervisor(logs, say=display.say)
         self._watcher: Watcher | None = None
         self._page = ""
         self._seen = (time.monotonic(), 0)
 
     def start(self, config_file: Path | None) -> None:
         """Broker, Redis, topics, then every process."""
-        options, view = self._options, self._view
-        view.show(Status("starting broker and Redis"))
+        options, display = self._options, self._display
+        display.show(Status("starting broker and Redis"))
         settings = self._open_services(load(config_file).settings)
         ensure_topics(settings, live=False)
-        watcher = Watcher(settings, options.simulated_per_second, view.say)
+        watcher = Watcher(settings, options.simulated_per_second, display.say)
         self._watcher = watcher
         for name in ("ingest", "worker", "control", "learn"):
             self._start_child(name, [name])
@@ -103,13 +103,13 @@ class Demo:
             self._page = f"http://127.0.0.1:{settings.dashboard.port}/"
             self._start_child("dashboard", ["dashboard"])
         self._start_child("source", self._source_command(), once=True)
-        view.say(
+        display.say(
             f"broker {settings.kafka.bootstrap_servers}, Redis "
             f"{settings.redis.url.get_secret_value()}"
         )
-        view.say(f"look inside with: freshet COMMAND --config {self._config_file}")
+        display.say(f"look inside with: freshet COMMAND --config {self._config_file}")
         if self._page:
-            view.say(f"page {self._page}")
+            display.say(f"page {self._page}")
 
     @property
     def _config_file(self) -> Path:
@@ -169,7 +169,7 @@ class Demo:
         while not self._stop.asked:
             plan = read_plan(self._plan_file)
             if plan.get("backfill_done"):
-                self._view.say(
+                self._display.say(
                     f"history is folded after {time.monotonic() - started:.0f} s; live begins"
                 )
                 return
@@ -183,7 +183,7 @@ class Demo:
         seconds = self._options.seconds
         while not self._stop.asked and (seconds is None or time.monotonic() - started < seconds):
             if any(one.name == "source" and one.finished for one in self._supervisor.services):
-                self._view.say("the source has no more events")
+                self._display.say("the source has no more events")
                 return
             self._tick(
                 f"live at {self._options.simulated_per_second:,.0f} x", read_plan(self._plan_file)
@@ -196,7 +196,7 @@ class Demo:
         watcher = self._watcher
         assert watcher is not None
         self._supervisor.stop("source")
-        self._view.show(Status("catching up, then counting"))
+        self._display.show(Status("catching up, then counting"))
         wait_until(self._caught_up, CATCH_UP_S, BackOff(LOOK_S, LOOK_S))
         time.sleep(SETTLE_S)
         summary = watcher.summary()
@@ -209,12 +209,12 @@ class Demo:
     def _verdict(self, summary: dict[str, object]) -> int:
         conserved, forecasts = summary["conserved"], summary["forecasts"]
         assert isinstance(forecasts, dict)
-        self._view.say(f"events: {orjson.dumps(summary['events']).decode()}")
-        self._view.say(f"scores: {orjson.dumps(summary['scores']).decode()}")
+        self._display.say(f"events: {orjson.dumps(summary['events']).decode()}")
+        self._display.say(f"scores: {orjson.dumps(summary['scores']).decode()}")
         if not conserved:
-            self._view.say("FAILED: the books do not balance")
+            self._display.say("FAILED: the books do not balance")
         if not forecasts["published"]:
-            self._view.say("FAILED: no forecast was published")
+            self._display.say("FAILED: no forecast was published")
         return 0 if conserved and forecasts["published"] else 1
 
     def _caught_up(self) -> bool:
@@ -228,7 +228,7 @@ class Demo:
         assert watcher is not None
         self._supervisor.tend()
         watcher.look()
-        self._view.show(self._status(watcher, phase, plan))
+        self._display.show(self._status(watcher, phase, plan))
         time.sleep(TICK_S)
 
     def _status(self, watcher: Watcher, phase: str, plan: dict[str, object]) -> Status:

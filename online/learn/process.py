@@ -18,7 +18,7 @@ from freshet.online.weights.registry import Registry
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.scorer import segments_of
 from freshet.stream.arrays import Floats, Ints
-from freshet.stream.catalog.shop import Shop, ShopTopic
+from freshet.stream.catalog.tables import ShopTables, ShopTopic
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import BrokerError, FreshetError
@@ -111,7 +111,7 @@ class Inbox:
     over.
     """
 
-    def __init__(self, topics: Topics, ledger: Ledger, shop: Shop) -> None:
+    def __init__(self, topics: Topics, ledger: Ledger, shop: ShopTables) -> None:
         self._ledger, self._shop, self._topics = ledger, shop, topics
         self._shop_topics: dict[str, ShopTopic] = {
             topics.catalog: "catalog",
@@ -204,7 +204,7 @@ def _run(settings: Settings, health: Health) -> None:
     ensure_topics(settings, live=True)
     client = connect(settings.redis)
     clock = open_clock(client)
-    shop, ledger = Shop(settings.events.series_by), Ledger()
+    shop, ledger = ShopTables(settings.events.series_by), Ledger()
     inbox = Inbox(settings.kafka.topics, ledger, shop)
     host = settings.telemetry.http_host
     port = serve_http(settings.learn.http_port, lambda: None, lambda: health.problem, host=host)
@@ -225,7 +225,7 @@ def _run(settings: Settings, health: Health) -> None:
         _loop(reader, inbox, learner, health)
 
 
-def _history(settings: Settings, client: object, shop: Shop) -> WindowHistory:
+def _history(settings: Settings, client: object, shop: ShopTables) -> WindowHistory:
     width_ms = settings.worker.resolution_ms
     retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}[
         width_ms

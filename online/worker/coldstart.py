@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from freshet.stream.catalog.shop import Shop
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.schemas import item_id_of, item_id_parts
 
 MAX_COLD_ITEMS = 1_000
@@ -44,7 +44,7 @@ class ColdStart:
             self._skus.add(fields["sku"])
             self._regions.add(fields.get("region", "-"))
 
-    def item_ids(self, shop: Shop, cutoff_ms: int, horizon_ms: int) -> list[str]:
+    def item_ids(self, shop: ShopTables, cutoff_ms: int, horizon_ms: int) -> list[str]:
         """Cold items that are on sale before the horizon's end; sorted, at most `max_items`."""
         if not self._possible or not self._regions:
             return []

@@ -17,7 +17,7 @@ from torch import Tensor
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.text import NUM_TEXT, encode_texts, static_features
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
-from freshet.stream.catalog.shop import Shop
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 
@@ -50,7 +50,7 @@ class Contexts:
     def __init__(
         self,
         reader: WindowReader,
-        shop: Shop,
+        shop: ShopTables,
         *,
         context_length: int,
         prediction_length: int,

@@ -15,17 +15,17 @@ from freshet.online.drift.detectors import DriftMonitor
 from freshet.online.drift.score import Actual, Due, PendingForecasts, judge, score_records
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats
-from freshet.stream.catalog.shop import Shop
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score, item_id_parts
 
-PROMOTION = 1  # of the three known slots of `Shop.known`
+PROMOTION = 1  # of the three known slots of `ShopTables.known`
 NO_SEGMENT = "-"
 SEASONS_BEFORE_DRIFT = 2
 
 
 def segments_of(
-    item_ids: Sequence[str], settings: DriftSettings, shop: Shop, series_by: Sequence[str]
+    item_ids: Sequence[str], settings: DriftSettings, shop: ShopTables, series_by: Sequence[str]
 ) -> list[str]:
     """The segment of each item; `-` where its category or field is unknown."""
     if settings.segment_by == "category":

@@ -12,7 +12,7 @@ from freshet.online.worker.group import Membership
 from freshet.online.worker.recovery import Tail, read_alarms, read_forecasts, read_scores
 from freshet.online.worker.scorer import Scorer, segments_of
 from freshet.online.worker.sums import StepSums
-from freshet.stream.catalog.shop import Shop
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import Settings
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.telemetry import get_logger
@@ -44,7 +44,7 @@ class OwnedShards:
         self,
         settings: Settings,
         reader: WindowReader,
-        shop: Shop,
+        shop: ShopTables,
         membership: Membership,
         device: torch.device,
     ) -> None:

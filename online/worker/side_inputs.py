@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from freshet.stream.catalog.shop import Shop, ShopTopic
+from freshet.stream.catalog.tables import ShopTables, ShopTopic
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class SideInputs:
-    """Feeds a `Shop`, and hands over each model event as it comes.
+    """Feeds a `ShopTables`, and hands over each model event as it comes.
 
     Args:
         settings: Where to connect, and the topics' names.
@@ -27,7 +27,7 @@ class SideInputs:
 
     def __init__(self, settings: Settings, offer: Callable[[ModelEvent], None]) -> None:
         topics = settings.kafka.topics
-        self.shop = Shop(settings.events.series_by)
+        self.shop = ShopTables(settings.events.series_by)
         self._kinds: dict[str, ShopTopic] = {
             topics.catalog: "catalog",
             topics.promotions: "promotions",

@@ -1,4 +1,4 @@
-"""Changes and intervals in time, laid onto a grid of buckets; pure numpy.
+"""Changes and intervals in time, laid onto a span of buckets; pure numpy.
 
 Dimensions: R rows, N changes or intervals, S steps. Bucket s is [start + s * resolution, +
 resolution).
@@ -15,10 +15,10 @@ from freshet.stream.arrays import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class BucketSpan:
     """`steps` buckets of `resolution_ms` from `start_ms` on.
 
-    >>> Grid(start_ms=1_000, steps=3, resolution_ms=500).end_ms
+    >>> BucketSpan(start_ms=1_000, steps=3, resolution_ms=500).end_ms
     2500
     """
 
@@ -76,7 +76,7 @@ class Changes:
 
 
 def value_at_starts(
-    rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: int, grid: Grid
+    rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: int, span: BucketSpan
 ) -> Floats:
     """The value in force at the start of each bucket, float64[R, S]; NaN before a row's first
     change.
@@ -86,26 +86,26 @@ def value_at_starts(
         times_N: when it took effect.
         values_N: what the value became.
         num_rows: R.
-        grid: the buckets.
+        span: the buckets.
 
-    >>> grid = Grid(start_ms=0, steps=4, resolution_ms=10)
+    >>> span = BucketSpan(start_ms=0, steps=4, resolution_ms=10)
     >>> value_at_starts(np.array([0, 0]), np.array([5, 20]), np.array([1.0, 2.0]), num_rows=1,
-    ...     grid=grid)
+    ...     span=span)
     array([[nan,  1.,  2.,  2.]])
     """
-    step_N = np.maximum(-((grid.start_ms - times_N) // grid.resolution_ms), 0)
-    inside_N = step_N < grid.steps
+    step_N = np.maximum(-((span.start_ms - times_N) // span.resolution_ms), 0)
+    inside_N = step_N < span.steps
     # Where changes share a step the last one assigned stands, which is the newest one.
-    change_RS = np.full((num_rows, grid.steps), -1, dtype=np.int64)
+    change_RS = np.full((num_rows, span.steps), -1, dtype=np.int64)
     change_RS[rows_N[inside_N], step_N[inside_N]] = np.flatnonzero(inside_N)
     np.maximum.accumulate(change_RS, axis=1, out=change_RS)
     if not len(values_N):
-        return np.full((num_rows, grid.steps), np.nan)
+        return np.full((num_rows, span.steps), np.nan)
     return np.where(change_RS >= 0, values_N[change_RS], np.nan)
 
 
 def share_of_buckets(
-    rows_N: Ints, times_N: Ints, states_N: Floats, *, num_rows: int, grid: Grid
+    rows_N: Ints, times_N: Ints, states_N: Floats, *, num_rows: int, span: BucketSpan
 ) -> Floats:
     """The share of each bucket for which a 0-or-1 state was 1, float64[R, S].
 
@@ -118,32 +118,32 @@ def share_of_buckets(
         times_N: when the state changed.
         states_N: 0.0 or 1.0 from then on.
         num_rows: R.
-        grid: the buckets.
+        span: the buckets.
 
-    >>> grid = Grid(start_ms=0, steps=4, resolution_ms=10)
+    >>> span = BucketSpan(start_ms=0, steps=4, resolution_ms=10)
     >>> changes = np.array([-3, 12, 18]), np.array([1.0, 0.0, 1.0])
-    >>> share_of_buckets(np.zeros(3, int), *changes, num_rows=1, grid=grid)
+    >>> share_of_buckets(np.zeros(3, int), *changes, num_rows=1, span=span)
     array([[1. , 0.4, 1. , 1. ]])
     """
     first_N = np.ones(len(rows_N), dtype=bool)
     first_N[1:] = rows_N[1:] != rows_N[:-1]
     jump_N = np.where(first_N, states_N, np.diff(states_N, prepend=0.0))
-    step_N = (times_N - grid.start_ms) // grid.resolution_ms
+    step_N = (times_N - span.start_ms) // span.resolution_ms
     before_N = step_N < 0
-    inside_N = ~before_N & (step_N < grid.steps)
-    level_RS = np.zeros((num_rows, grid.steps + 1))
+    inside_N = ~before_N & (step_N < span.steps)
+    level_RS = np.zeros((num_rows, span.steps + 1))
     np.add.at(level_RS[:, 0], rows_N[before_N], jump_N[before_N])
     np.add.at(level_RS, (rows_N[inside_N], step_N[inside_N] + 1), jump_N[inside_N])
     share_RS = np.cumsum(level_RS, axis=1)[:, :-1]
-    left_N = (grid.start_ms + (step_N + 1) * grid.resolution_ms - times_N) / grid.resolution_ms
+    left_N = (span.start_ms + (step_N + 1) * span.resolution_ms - times_N) / span.resolution_ms
     np.add.at(share_RS, (rows_N[inside_N], step_N[inside_N]), (jump_N * left_N)[inside_N])
     known_from_R = np.full(num_rows, np.iinfo(np.int64).max)
     known_from_R[rows_N[first_N]] = times_N[first_N]
-    share_RS[grid.bucket_starts() < known_from_R[:, None]] = np.nan
+    share_RS[span.bucket_starts() < known_from_R[:, None]] = np.nan
     return share_RS
 
 
-def overlaps(starts_N: Ints, ends_N: Ints, grid: Grid) -> tuple[Ints, Ints, Floats]:
+def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints, Floats]:
     """Which buckets each interval [start, end) touches, and the share of the bucket that it covers.
 
     Returns:
@@ -151,19 +151,19 @@ def overlaps(starts_N: Ints, ends_N: Ints, grid: Grid) -> tuple[Ints, Ints, Floa
             pair that meets.
 
     >>> interval, step, share = overlaps(np.array([15]), np.array([40]),
-    ...     Grid(start_ms=0, steps=3, resolution_ms=10))
+    ...     BucketSpan(start_ms=0, steps=3, resolution_ms=10))
     >>> step.tolist(), share.tolist()
     ([1, 2], [0.5, 1.0])
     """
-    starts_N = np.clip(starts_N, grid.start_ms, grid.end_ms)
-    ends_N = np.clip(ends_N, grid.start_ms, grid.end_ms)
-    first_N = (starts_N - grid.start_ms) // grid.resolution_ms
-    last_N = -((grid.start_ms - ends_N) // grid.resolution_ms)
+    starts_N = np.clip(starts_N, span.start_ms, span.end_ms)
+    ends_N = np.clip(ends_N, span.start_ms, span.end_ms)
+    first_N = (starts_N - span.start_ms) // span.resolution_ms
+    last_N = -((span.start_ms - ends_N) // span.resolution_ms)
     count_N = np.where(ends_N > starts_N, last_N - first_N, 0)
     interval_M = np.repeat(np.arange(len(starts_N)), count_N)
     step_M = np.arange(count_N.sum()) - np.repeat(np.cumsum(count_N) - count_N - first_N, count_N)
-    bucket_M = grid.start_ms + step_M * grid.resolution_ms
-    covered_M = np.minimum(ends_N[interval_M], bucket_M + grid.resolution_ms) - np.maximum(
+    bucket_M = span.start_ms + step_M * span.resolution_ms
+    covered_M = np.minimum(ends_N[interval_M], bucket_M + span.resolution_ms) - np.maximum(
         starts_N[interval_M], bucket_M
     )
-    return interval_M, step_M, covered_M / grid.resolution_ms
+    return interval_M, step_M, covered_M / span.resolution_ms

@@ -263,13 +263,14 @@ def simulate(
             the live time.
         plan: A file that says what is planned and how far it is.
     """
-    from freshet.stream.source.simulator import DEFAULT_ITEMS, Shop
-    from freshet.stream.source.simulator import scenario as preset
+    from freshet.stream.source.simulator import DEFAULT_ITEMS, SimulatedShop, find_scenario
 
     tour_ms = (seconds or TOUR_SECONDS) * SECOND_MS * speed
     live_ms = max(1, round(tour_ms if drift_after_ms is None else drift_after_ms / DRIFT_SHARE))
     items = DEFAULT_ITEMS if items is None else items
-    shop = Shop(seed, items, preset(scenario), backfill_ms=history_days * DAY_MS, live_ms=live_ms)
+    shop = SimulatedShop(
+        seed, items, find_scenario(scenario), backfill_ms=history_days * DAY_MS, live_ms=live_ms
+    )
     facts = {
         "source": "simulate",
         "seed": seed,

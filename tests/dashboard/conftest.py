@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from freshet.dashboard.actuals import SHOWN_CHANNELS, Actuals, Books
-from freshet.dashboard.state import Kind, View
+from freshet.dashboard.state import Kind, TopicState
 from freshet.stream.codec import encode
 from freshet.stream.config import WorkerSettings
 from freshet.stream.schemas import Compute, DriftAlert, Forecast, ModelEvent, Score, ScoredStep
@@ -89,11 +89,11 @@ class Make:
     def model(self, kind: Any, version: str, hour: float, **more: Any) -> ModelEvent:
         return ModelEvent(kind=kind, version=version, at_ms=round(hour * HOUR_MS), **more)
 
-    def view(self, *records: tuple[Kind, msgspec.Struct]) -> View:
-        view = View(WorkerSettings())
+    def topics(self, *records: tuple[Kind, msgspec.Struct]) -> TopicState:
+        topics = TopicState(WorkerSettings())
         for kind, record in records:
-            assert view.apply(kind, b"key", encode(record), 0), (kind, record)
-        return view
+            assert topics.apply(kind, b"key", encode(record), 0), (kind, record)
+        return topics
 
     def actuals(
         self, units: dict[str, list[float]], *, end_hour: int = 100, books: Books | None = None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.dashboard import accuracy
-from freshet.dashboard.accuracy import Accuracy, Sums, last_day, rolling, total
+from freshet.dashboard.accuracy import Accuracy, ErrorSums, last_day, rolling, total
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 
@@ -46,7 +46,7 @@ def test_without_any_naive_the_model_stands_alone_and_nothing_sold_has_no_error(
         0.5,
         None,
     )
-    assert Sums().wql() is None and Sums().coverage() is None
+    assert ErrorSums().wql() is None and ErrorSums().coverage() is None
 
 
 def test_segments_and_versions_have_sums_of_their_own(make: Any) -> None:
@@ -103,7 +103,8 @@ def test_each_point_of_the_curve_is_the_sum_of_the_day_that_ends_there(
     losses: dict[int, int],
 ) -> None:
     buckets = {
-        hour * HOUR_MS: Sums(pinball=loss, actual=100.0, steps=1) for hour, loss in losses.items()
+        hour * HOUR_MS: ErrorSums(pinball=loss, actual=100.0, steps=1)
+        for hour, loss in losses.items()
     }
     for start_ms, sums in rolling(buckets):
         naive = sum(b.pinball for at, b in buckets.items() if start_ms - DAY_MS < at <= start_ms)
@@ -113,6 +114,6 @@ def test_each_point_of_the_curve_is_the_sum_of_the_day_that_ends_there(
 
 
 def test_a_total_includes_its_start_and_excludes_its_end() -> None:
-    buckets = {hour * HOUR_MS: Sums(steps=1) for hour in range(5)}
+    buckets = {hour * HOUR_MS: ErrorSums(steps=1) for hour in range(5)}
     assert total(buckets, HOUR_MS, 3 * HOUR_MS).steps == 2
     assert last_day({}).steps == 0

@@ -19,8 +19,8 @@ NOW = Moment(now_ms=100 * HOUR_MS + 1_000, speed=900.0, events_per_s=12.34, fore
 
 
 @pytest.fixture
-def view(make: Any) -> Any:
-    return make.view(
+def topics(make: Any) -> Any:
+    return make.topics(
         (
             "catalog",
             CatalogEntry(
@@ -43,11 +43,11 @@ def view(make: Any) -> Any:
     )
 
 
-def test_the_overview_counts_and_compares(view: Any, make: Any) -> None:
+def test_the_overview_counts_and_compares(topics: Any, make: Any) -> None:
     actuals = make.actuals(
         {"A|north": [1, 2], "C|west": [4, math.nan]}, books=Books(read=9, applied=8, duplicate=1)
     )
-    found = api.overview(view, actuals, NOW)
+    found = api.overview(topics, actuals, NOW)
     assert found["clock"] == {"now_ms": NOW.now_ms, "speed": 900.0}
     assert found["events"] == {
         "read": 9, "applied": 8, "duplicate": 1, "late_dropped": 0, "dead_letter": 0, "per_s": 12.3,
@@ -64,25 +64,27 @@ def test_the_overview_counts_and_compares(view: Any, make: Any) -> None:
 
 
 def test_an_empty_view_answers_with_nothing_not_with_zero(make: Any) -> None:
-    view, actuals = make.view(), Actuals(HOUR_MS)
-    found = api.overview(view, actuals, NOW)
+    topics, actuals = make.topics(), Actuals(HOUR_MS)
+    found = api.overview(topics, actuals, NOW)
     assert found["units_day"] is None and found["scores"]["wql"] is None
     assert found["forecasts"]["newest_cutoff_ms"] is None
-    assert api.errors(view, "", 100)["at_ms"] == []
-    assert api.items(view, actuals, ItemQuery())["items"] == []
-    assert api.item(view, actuals, NOW, "A|north") is None
+    assert api.errors(topics, "", 100)["at_ms"] == []
+    assert api.items(topics, actuals, ItemQuery())["items"] == []
+    assert api.item(topics, actuals, NOW, "A|north") is None
 
 
-def test_a_segment_that_is_stable_again_no_longer_counts_as_drifting(view: Any, make: Any) -> None:
-    view.drift.append(make.drift(alert_id="a2", state="stable", detected_at_ms=100 * HOUR_MS))
-    assert api.overview(view, make.actuals({}), NOW)["drift"] == {"active": 0, "warning": 0}
+def test_a_segment_that_is_stable_again_no_longer_counts_as_drifting(
+    topics: Any, make: Any
+) -> None:
+    topics.drift.append(make.drift(alert_id="a2", state="stable", detected_at_ms=100 * HOUR_MS))
+    assert api.overview(topics, make.actuals({}), NOW)["drift"] == {"active": 0, "warning": 0}
 
 
-def test_the_list_sorts_searches_and_turns_pages(view: Any, make: Any) -> None:
+def test_the_list_sorts_searches_and_turns_pages(topics: Any, make: Any) -> None:
     actuals = make.actuals({"A|north": [1.0] * 24, "B|south": [3.0] * 24, "C|west": [2.0] * 24})
 
     def listed(**query: Any) -> list[str]:
-        return [row["item_id"] for row in api.items(view, actuals, ItemQuery(**query))["items"]]
+        return [row["item_id"] for row in api.items(topics, actuals, ItemQuery(**query))["items"]]
 
     assert listed() == ["B|south", "C|west", "A|north"]
     assert listed(sort="units", descending=False) == ["A|north", "C|west", "B|south"]
@@ -93,13 +95,13 @@ def test_the_list_sorts_searches_and_turns_pages(view: Any, make: Any) -> None:
     assert listed(category="Boots") == ["A|north"]
     assert listed(page_size=2, page=1) == ["A|north"]
     assert listed(page_size=2, page=9) == ["A|north"]
-    found = api.items(view, actuals, ItemQuery(page_size=2))
+    found = api.items(topics, actuals, ItemQuery(page_size=2))
     assert (found["total"], found["categories"]) == (3, ["Boots", "Camping"])
 
 
-def test_a_row_holds_two_days_of_sales_and_a_day_of_forecast(view: Any, make: Any) -> None:
+def test_a_row_holds_two_days_of_sales_and_a_day_of_forecast(topics: Any, make: Any) -> None:
     actuals = make.actuals({"A|north": [1.0] * 60})
-    row = api.items(view, actuals, ItemQuery(text="boot"))["items"][0]
+    row = api.items(topics, actuals, ItemQuery(text="boot"))["items"][0]
     assert (row["title"], row["category"], row["region"], row["status"]) == (
         "Trail boot",
         "Boots",
@@ -118,9 +120,9 @@ def test_a_row_holds_two_days_of_sales_and_a_day_of_forecast(view: Any, make: An
     }
 
 
-def test_the_item_has_fan_history_past_forecasts_and_promotions(view: Any, make: Any) -> None:
+def test_the_item_has_fan_history_past_forecasts_and_promotions(topics: Any, make: Any) -> None:
     actuals = make.actuals({"A|north": [1.0, math.nan, 2.0]})
-    found = api.item(view, actuals, NOW, "A|north")
+    found = api.item(topics, actuals, NOW, "A|north")
     assert found is not None
     assert found["about"] == {
         "title": "Trail boot",
@@ -152,8 +154,8 @@ def test_the_item_has_fan_history_past_forecasts_and_promotions(view: Any, make:
     assert [band["discount"] for band in found["promotions"]] == [0.3]
 
 
-def test_an_item_with_sales_but_no_forecast_is_shown_waiting(view: Any, make: Any) -> None:
-    found = api.item(view, make.actuals({"C\\|1|west": [1.0]}), NOW, "C\\|1|west")
+def test_an_item_with_sales_but_no_forecast_is_shown_waiting(topics: Any, make: Any) -> None:
+    found = api.item(topics, make.actuals({"C\\|1|west": [1.0]}), NOW, "C\\|1|west")
     assert found is not None
     assert (found["sku"], found["region"], found["forecast"], found["past"]) == (
         "C|1",
@@ -165,10 +167,10 @@ def test_an_item_with_sales_but_no_forecast_is_shown_waiting(view: Any, make: An
 
 
 def test_the_error_has_a_point_for_each_bucket_and_marks_what_happened(
-    view: Any, make: Any
+    topics: Any, make: Any
 ) -> None:
-    view.models.extend([make.model("training", "v2", 99.5), make.model("promoted", "v2", 99.6)])
-    found = api.errors(view, "", 100)
+    topics.models.extend([make.model("training", "v2", 99.5), make.model("promoted", "v2", 99.6)])
+    found = api.errors(topics, "", 100)
     assert (found["at_ms"], found["wql"], found["seasonal_naive_wql"]) == (
         [100 * HOUR_MS],
         [0.2],
@@ -179,14 +181,14 @@ def test_the_error_has_a_point_for_each_bucket_and_marks_what_happened(
         ("promoted", "v2"),
     ]
     assert found["segments"] == ["Boots"]
-    tents = api.errors(view, "Tents", 100)
+    tents = api.errors(topics, "Tents", 100)
     assert tents["at_ms"] == [] and [mark["kind"] for mark in tents["markers"]] == ["promoted"]
 
 
 def test_the_error_never_has_more_points_than_asked_for(make: Any) -> None:
-    view = make.view(*[("scores", make.score(hour=hour)) for hour in range(25)])
-    assert len(api.errors(view, "", 10)["at_ms"]) <= 10
-    assert len(api.errors(view, "", 25)["at_ms"]) == 25
+    topics = make.topics(*[("scores", make.score(hour=hour)) for hour in range(25)])
+    assert len(api.errors(topics, "", 10)["at_ms"]) <= 10
+    assert len(api.errors(topics, "", 25)["at_ms"]) == 25
 
 
 def test_numbers_keep_four_digits_and_say_none_for_nan() -> None:

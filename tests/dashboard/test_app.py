@@ -56,7 +56,7 @@ def test_rates_come_from_the_books_and_the_forecasts() -> None:
     for second, read in ((0.0, 100), (2.0, 300)):
         page.seen(Actuals(HOUR_MS, books=Books(read=read)), (0, 1.0), second)
     assert page.moment().events_per_s == 100.0
-    assert page.view.revisions["items"] == 2
+    assert page.topics.revisions["items"] == 2
 
 
 class FakeSource:

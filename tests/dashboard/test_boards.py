@@ -33,9 +33,9 @@ def stock(on_hand: float, sku: str = "A", region: str = "north") -> tuple[Any, I
 def board(
     make: Any, *records: Any, units: list[float] | None = None, now_hour: float = 100
 ) -> list[dict[str, Any]]:
-    view = make.view(*records)
+    topics = make.topics(*records)
     actuals = make.actuals({"A|north": units or [4.0] * 10})
-    sales: list[dict[str, Any]] = boards.flash_sales(view, actuals, round(now_hour * HOUR_MS))[
+    sales: list[dict[str, Any]] = boards.flash_sales(topics, actuals, round(now_hour * HOUR_MS))[
         "sales"
     ]
     return sales
@@ -126,7 +126,7 @@ def test_a_category_sale_covers_its_items_the_likeliest_to_sell_out_first(make: 
 
 
 def test_a_segment_has_one_card_with_its_newest_state_and_the_trouble_behind_it(make: Any) -> None:
-    view = make.view(
+    topics = make.topics(
         ("drift", make.drift(state="warning", detected_at_ms=108 * HOUR_MS, size=0.4)),
         ("drift", make.drift(alert_id="a2", size=0.9)),
         (
@@ -139,7 +139,7 @@ def test_a_segment_has_one_card_with_its_newest_state_and_the_trouble_behind_it(
         ("scores", make.score(hour=104)),
         ("scores", make.score(hour=105)),
     )
-    tents, boots = boards.drift(view)["cards"]
+    tents, boots = boards.drift(topics)["cards"]
     assert (tents["segment"], tents["state"]) == ("Tents", "drift")
     assert (boots["state"], boots["kind"], boots["size"]) == ("stable", "level", 0.9)
     assert [step["state"] for step in boots["history"]] == ["warning", "drift", "stable"]
@@ -161,15 +161,15 @@ def test_resolved_alerts_are_not_shown(make: Any) -> None:
             id=subject, source="/x", type="io.freshet.model", subject=subject, time="", data=data
         )
 
-    view = make.view(("alerts", alert("over", "resolved")), ("alerts", alert("on", "firing")))
-    assert [alert["title"] for alert in boards.drift(view)["alerts"]] == ["on"]
+    topics = make.topics(("alerts", alert("over", "resolved")), ("alerts", alert("on", "firing")))
+    assert [alert["title"] for alert in boards.drift(topics)["alerts"]] == ["on"]
 
 
 # Weights ------------------------------------------------------------------------------------------
 
 
 def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: Any) -> None:
-    view = make.view(
+    topics = make.topics(
         (
             "retrain",
             RetrainRequest(request_id="r1", requested_at_ms=0, reason="drift", segments=["Boots"]),
@@ -186,7 +186,7 @@ def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: An
         ("scores", make.score(hour=101, pinball=1.0, weights_version="v2")),
         ("scores", make.score("B|n", hour=101, pinball=9.0)),
     )
-    found = boards.models(view)
+    found = boards.models(topics)
     [version] = found["versions"]
     assert (found["serving"], version["status"], version["parent"]) == ("v2", "serving", "base")
     assert version["asked"] == {"reason": "drift", "segments": ["Boots"]}
@@ -196,12 +196,12 @@ def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: An
 
 
 def test_a_candidate_s_training_belongs_to_the_version_it_became(make: Any) -> None:
-    view = make.view(
+    topics = make.topics(
         ("models", make.model("training", "candidate-r1", 1, parent="base", request_id="r1")),
         ("models", make.model("promoted", "v2", 2, parent="base", request_id="r1")),
         ("models", make.model("training", "candidate-r2", 3, parent="v2", request_id="r2")),
     )
-    versions = boards.models(view)["versions"]
+    versions = boards.models(topics)["versions"]
     assert [(version["version"], version["status"]) for version in versions] == [
         ("candidate-r2", "training"),
         ("v2", "serving"),
@@ -210,7 +210,7 @@ def test_a_candidate_s_training_belongs_to_the_version_it_became(make: Any) -> N
 
 
 def test_the_life_of_versions_ends_in_the_right_words(make: Any) -> None:
-    view = make.view(
+    topics = make.topics(
         ("models", make.model("rejected", "v1", 1, parent="base", reason="gain_low")),
         ("models", make.model("promoted", "v2", 2, parent="base")),
         ("models", make.model("confirmed", "v2", 3, parent="base")),
@@ -220,7 +220,7 @@ def test_the_life_of_versions_ends_in_the_right_words(make: Any) -> None:
         ("models", make.model("swap_failed", "v4", 6.1, parent="v2", reason="sha256")),
         ("models", make.model("training", "v5", 7, parent="v4")),
     )
-    found = boards.models(view)
+    found = boards.models(topics)
     assert {version["version"]: version["status"] for version in found["versions"]} == {
         "v1": "rejected",
         "v2": "retired",
@@ -240,14 +240,14 @@ def test_the_life_of_versions_ends_in_the_right_words(make: Any) -> None:
 def test_a_promotion_serves_only_once_forecasts_name_it(make: Any) -> None:
     before = ("forecasts", make.forecast(hour=9, weights_version="base"))
     promoted = ("models", make.model("promoted", "v2", 10, parent="base"))
-    view = make.view(("models", make.model("promoted", "base", 1)), before, promoted)
+    topics = make.topics(("models", make.model("promoted", "base", 1)), before, promoted)
     statuses = {
-        version["version"]: version["status"] for version in boards.models(view)["versions"]
+        version["version"]: version["status"] for version in boards.models(topics)["versions"]
     }
     assert statuses == {"base": "serving", "v2": "promoted"}
-    view.book.apply(make.forecast(hour=10, weights_version="v2"))
+    topics.book.apply(make.forecast(hour=10, weights_version="v2"))
     statuses = {
-        version["version"]: version["status"] for version in boards.models(view)["versions"]
+        version["version"]: version["status"] for version in boards.models(topics)["versions"]
     }
     assert statuses == {"base": "retired", "v2": "serving"}
 
@@ -258,19 +258,19 @@ def test_a_request_waits_until_an_event_names_it(make: Any) -> None:
             request_id=name, requested_at_ms=at_ms, reason="drift", segments=["Boots"]
         )
 
-    view = make.view(
+    topics = make.topics(
         request("r1", 1),
         request("r2", 2),
         ("models", make.model("training", "v2", 1, request_id="r1")),
     )
-    assert boards.models(view)["pending"] == [
+    assert boards.models(topics)["pending"] == [
         {"reason": "drift", "segments": ["Boots"], "requested_at_ms": 2}
     ]
 
 
 def test_before_any_promotion_the_version_of_the_forecasts_serves(make: Any) -> None:
-    view = make.view(("forecasts", make.forecast(weights_version="base")))
-    assert boards.models(view) == {
+    topics = make.topics(("forecasts", make.forecast(weights_version="base")))
+    assert boards.models(topics) == {
         "serving": "base",
         "versions": [],
         "rollbacks": [],

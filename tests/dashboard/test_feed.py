@@ -59,7 +59,7 @@ def records(*pairs: tuple[int, bytes | None]) -> list[Any]:
 
 
 def test_small_topics_are_read_whole_and_forecasts_from_a_bounded_tail(make: Any) -> None:
-    feed = Feed(SETTINGS, make.view())
+    feed = Feed(SETTINGS, make.topics())
     sought = place(feed, {FORECASTS: (100, 1_000_000), MODELS: (5, 1_000_000)})
     assert sought == {FORECASTS: 1_000_000 - feed_module.TAILS["forecasts"], MODELS: 5}
 
@@ -67,24 +67,24 @@ def test_small_topics_are_read_whole_and_forecasts_from_a_bounded_tail(make: Any
 def test_a_changed_assignment_goes_on_where_reading_stopped_and_repeats_are_dropped(
     make: Any,
 ) -> None:
-    view = make.view()
-    feed = Feed(SETTINGS, view)
+    topics = make.topics()
+    feed = Feed(SETTINGS, topics)
     place(feed, {MODELS: (0, 10)})
     event = encode(make.model("training", "v2", 1))
     feed._apply(MODELS, records((0, event), (1, b"junk")))
     assert place(feed, {MODELS: (0, 10), FORECASTS: (0, 0)}) == {MODELS: 2, FORECASTS: 0}
     feed._apply(MODELS, records((0, event), (1, b"junk"), (2, event)))
-    assert (view.applied["models"], view.malformed["models"]) == (2, 1)
+    assert (topics.applied["models"], topics.malformed["models"]) == (2, 1)
 
 
 def test_a_log_that_lost_its_beginning_goes_on_with_what_is_left(make: Any) -> None:
-    feed = Feed(SETTINGS, make.view())
+    feed = Feed(SETTINGS, make.topics())
     place(feed, {MODELS: (0, 10)})
     assert place(feed, {MODELS: (40, 90)}) == {MODELS: 40}
 
 
 def test_a_topic_made_anew_is_read_from_its_start(make: Any) -> None:
-    feed = Feed(SETTINGS, make.view())
+    feed = Feed(SETTINGS, make.topics())
     place(feed, {MODELS: (0, 10)})
     feed._apply(MODELS, records((9, None)))
     assert place(feed, {MODELS: (0, 3)}) == {MODELS: 0}
@@ -94,7 +94,7 @@ def test_a_broker_that_is_away_is_asked_again_and_said_to_be_away(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "FIRST_WAIT_S", 0.0)
-    feed, tries = Feed(SETTINGS, make.view()), []
+    feed, tries = Feed(SETTINGS, make.topics()), []
 
     async def follow() -> None:
         tries.append(feed.problem)

@@ -1,6 +1,4 @@
-"""Records of every topic change the view as they should; those that cannot be used change
-nothing.
-"""
+"""Records change what the page knows as they should; those that cannot be used change nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.dashboard import state
-from freshet.dashboard.state import DECODERS, View
+from freshet.dashboard.state import DECODERS, TopicState
 from freshet.stream.codec import encode
 from freshet.stream.config import WorkerSettings
 from freshet.stream.schemas import Alert, AlertData, CatalogEntry, Promotion, RetrainRequest
@@ -44,86 +42,88 @@ junk = st.one_of(
 
 @given(kinds, junk)
 def test_no_bytes_whatever_break_the_view(kind: Any, value: bytes) -> None:
-    view = View(WorkerSettings())
-    assert not view.apply(kind, b"k", value, 0)
-    assert view.malformed[kind] == 1 and view.applied[kind] == 0 and view.revision == 0
+    topics = TopicState(WorkerSettings())
+    assert not topics.apply(kind, b"k", value, 0)
+    assert topics.malformed[kind] == 1 and topics.applied[kind] == 0 and topics.revision == 0
 
 
 def test_a_score_or_forecast_with_numbers_that_are_none_is_refused(make: Any) -> None:
-    view = make.view()
+    topics = make.topics()
     for kind, record, old, new in (
         ("scores", make.score(), b'"actual":10.0', b'"actual":1e999'),
         ("forecasts", make.forecast(), b"[1.0,2.0,3.0]", b"[1.0,2.0,1e999]"),
     ):
-        assert not view.apply(kind, b"k", encode(record).replace(old, new), 0)
-    assert view.revision == 0
+        assert not topics.apply(kind, b"k", encode(record).replace(old, new), 0)
+    assert topics.revision == 0
 
 
 def test_each_topic_moves_its_own_sections(make: Any) -> None:
-    view = make.view(("drift", make.drift()))
-    assert view.revisions == {"items": 0, "errors": 1, "drift": 1, "models": 0, "flash": 0}
-    view.apply("scores", b"k", encode(make.score()), 0)
-    assert view.revisions["errors"] == 2 and view.revisions["models"] == 1
+    topics = make.topics(("drift", make.drift()))
+    assert topics.revisions == {"items": 0, "errors": 1, "drift": 1, "models": 0, "flash": 0}
+    topics.apply("scores", b"k", encode(make.score()), 0)
+    assert topics.revisions["errors"] == 2 and topics.revisions["models"] == 1
 
 
 def test_a_repeat_is_usable_but_changes_nothing(make: Any) -> None:
-    view = make.view(("drift", make.drift()), ("models", make.model("promoted", "v2", 5)))
-    before = view.revision
-    assert view.apply("drift", b"k", encode(make.drift()), 0)
-    assert view.apply("models", b"k", encode(make.model("promoted", "v2", 5)), 0)
-    assert view.revision == before and len(view.drift) == len(view.models) == 1
+    topics = make.topics(("drift", make.drift()), ("models", make.model("promoted", "v2", 5)))
+    before = topics.revision
+    assert topics.apply("drift", b"k", encode(make.drift()), 0)
+    assert topics.apply("models", b"k", encode(make.model("promoted", "v2", 5)), 0)
+    assert topics.revision == before and len(topics.drift) == len(topics.models) == 1
 
 
 def test_promotions_touch_their_sku_and_their_category_only(make: Any) -> None:
-    view = make.view(
+    topics = make.topics(
         ("catalog", CatalogEntry(sku="A", category="Boots")),
         ("promotions", promotion("own")),
         ("promotions", promotion("other", sku="B")),
         ("promotions", promotion("category", sku=None, category="Boots", starts_at=5 * HOUR_MS)),
         ("promotions", promotion("elsewhere", sku=None, category="Tents")),
     )
-    found = view.promotions_of("A", 0, 30 * HOUR_MS)
+    found = topics.promotions_of("A", 0, 30 * HOUR_MS)
     assert [known.promotion.promotion_id for known in found] == ["category", "own"]
-    assert view.promotions_of("A", 20 * HOUR_MS, 30 * HOUR_MS) == []
-    assert view.promotions_of("A", 0, 5 * HOUR_MS) == []
+    assert topics.promotions_of("A", 20 * HOUR_MS, 30 * HOUR_MS) == []
+    assert topics.promotions_of("A", 0, 5 * HOUR_MS) == []
 
 
 def test_times_as_text_are_understood(make: Any) -> None:
     text = promotion(starts_at="1970-01-01T10:00:00Z", ends_at="1970-01-01T20:00:00Z")
-    view = make.view(("promotions", text))
-    assert (view.promotions["p1"].starts_ms, view.promotions["p1"].ends_ms) == (
+    topics = make.topics(("promotions", text))
+    assert (topics.promotions["p1"].starts_ms, topics.promotions["p1"].ends_ms) == (
         10 * HOUR_MS,
         20 * HOUR_MS,
     )
 
 
 def test_a_promotion_that_ends_before_it_starts_is_refused(make: Any) -> None:
-    view = make.view()
-    assert not view.apply("promotions", b"p1", encode(promotion(ends_at=0)), 0)
-    assert view.promotions == {}
+    topics = make.topics()
+    assert not topics.apply("promotions", b"p1", encode(promotion(ends_at=0)), 0)
+    assert topics.promotions == {}
 
 
 def test_tombstones_take_promotions_and_alerts_away(make: Any) -> None:
-    view = make.view()
-    view.apply("promotions", b"p1", encode(promotion()), 0)
-    view.apply("alerts", b"s1", encode(alert()), 0)
-    assert view.apply("promotions", b"p1", None, 0) and view.apply("alerts", b"s1", None, 0)
-    assert view.promotions == {} and view.alerts == {}
-    assert view.apply("models", b"promoted:v2", None, 0)
+    topics = make.topics()
+    topics.apply("promotions", b"p1", encode(promotion()), 0)
+    topics.apply("alerts", b"s1", encode(alert()), 0)
+    assert topics.apply("promotions", b"p1", None, 0) and topics.apply("alerts", b"s1", None, 0)
+    assert topics.promotions == {} and topics.alerts == {}
+    assert topics.apply("models", b"promoted:v2", None, 0)
 
 
 def test_everything_is_bounded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAX_RETRAINS", "MAX_ALERTS", "MAX_PROMOTIONS"):
         monkeypatch.setattr(state, name, 3)
-    view = make.view()
+    topics = make.topics()
     for number in range(600):
-        view.apply("drift", b"k", encode(make.drift(alert_id=str(number))), 0)
-        view.apply("models", b"k", encode(make.model("training", f"v{number}", number)), 0)
+        topics.apply("drift", b"k", encode(make.drift(alert_id=str(number))), 0)
+        topics.apply("models", b"k", encode(make.model("training", f"v{number}", number)), 0)
     for number in range(5):
         request = RetrainRequest(request_id=str(number), requested_at_ms=0, reason="manual")
-        view.apply("retrain", b"k", encode(request), 0)
-        view.apply("alerts", b"k", encode(alert(str(number))), 0)
-        view.apply("promotions", str(number).encode(), encode(promotion(str(number))), 0)
-    assert len(view.drift) == state.MAX_DRIFT_ALERTS and view.drift[-1].alert_id == "599"
-    assert len(view.models) == 600 <= state.MAX_MODEL_EVENTS
-    assert list(view.retrains) == list(view.alerts) == list(view.promotions) == ["2", "3", "4"]
+        topics.apply("retrain", b"k", encode(request), 0)
+        topics.apply("alerts", b"k", encode(alert(str(number))), 0)
+        topics.apply("promotions", str(number).encode(), encode(promotion(str(number))), 0)
+    assert len(topics.drift) == state.MAX_DRIFT_ALERTS and topics.drift[-1].alert_id == "599"
+    assert len(topics.models) == 600 <= state.MAX_MODEL_EVENTS
+    assert (
+        list(topics.retrains) == list(topics.alerts) == list(topics.promotions) == ["2", "3", "4"]
+    )

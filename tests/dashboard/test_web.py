@@ -25,8 +25,8 @@ STATIC = sorted(
 @pytest.fixture
 def page(make: Any) -> Page:
     page = Page(Settings())
-    page.view.book.apply(make.forecast("A|north"))
-    page.view.book.apply(make.forecast("sl/ash|north"))
+    page.topics.book.apply(make.forecast("A|north"))
+    page.topics.book.apply(make.forecast("sl/ash|north"))
     return page
 
 
@@ -136,7 +136,7 @@ def test_readiness_says_what_is_missing(get: Callable[..., httpx.Response], page
 def test_metrics_count_records_and_streams_but_never_name_an_item(
     get: Callable[..., httpx.Response], page: Page
 ) -> None:
-    page.view.apply("scores", b"k", b"junk", 0)
+    page.topics.apply("scores", b"k", b"junk", 0)
     text = get("/metrics").text
     assert 'freshet_dashboard_records_total{kind="scores",usable="no"} 1.0' in text
     assert "freshet_dashboard_items 2.0" in text

@@ -17,7 +17,7 @@ from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
 from freshet.stream.ingest.process import run as run_ingest
 from freshet.stream.kafka import consumer, ensure_topics, log_range, partitions_of
 from freshet.stream.source.process import MAX_UNREAD_BYTES, KafkaOutlet, run_source
-from freshet.stream.source.simulator import Shop, scenario
+from freshet.stream.source.simulator import SimulatedShop, find_scenario
 from freshet.stream.store.clock import read_anchor
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -51,7 +51,7 @@ def log_ends(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
 def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(
     settings: Settings, tmp_path: Path
 ) -> None:
-    shop = Shop(1, 24, scenario("drift"), backfill_ms=DAY_MS, live_ms=4 * HOUR_MS)
+    shop = SimulatedShop(1, 24, find_scenario("drift"), backfill_ms=DAY_MS, live_ms=4 * HOUR_MS)
     stop = threading.Event()
     outcome: dict[str, int] = {}
 
@@ -99,7 +99,7 @@ def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(
 
 
 def test_without_ingest_the_source_holds_back_before_the_broker_forgets(settings: Settings) -> None:
-    shop = Shop(1, 240, scenario("calm"))
+    shop = SimulatedShop(1, 240, find_scenario("calm"))
     stop, waited = threading.Event(), threading.Event()
     sent: dict[str, int] = {}
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from freshet.stream.source.replay.open import PRESETS, open_replay, parse_map
-from freshet.stream.source.replay.rows import Replay
+from freshet.stream.source.replay.rows import ReplayFile
 
-__all__ = ["PRESETS", "Replay", "open_replay", "parse_map"]
+__all__ = ["PRESETS", "ReplayFile", "open_replay", "parse_map"]

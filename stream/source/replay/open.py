@@ -9,7 +9,14 @@ import numpy as np
 
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.source.replay.presets import dunnhumby, olist, online_retail, taobao
-from freshet.stream.source.replay.rows import CLICK_NAMES, ORDER, Codes, Replay, Rows, split
+from freshet.stream.source.replay.rows import (
+    CLICK_NAMES,
+    ORDER,
+    FileEvents,
+    ReplayFile,
+    TextColumn,
+    split,
+)
 from freshet.stream.source.replay.table import Table
 
 PRESETS = {"online_retail": online_retail, "taobao": taobao, "olist": olist, "dunnhumby": dunnhumby}
@@ -45,7 +52,7 @@ def parse_map(text: str) -> dict[str, str]:
 
 def open_replay(
     path: Path, *, preset: str | None = None, mapping: Mapping[str, str] | None = None
-) -> Replay:
+) -> ReplayFile:
     """Read a whole file and bring its rows into time order.
 
     Args:
@@ -73,7 +80,7 @@ def open_replay(
     return _mapped(path, mapping or {})
 
 
-def _mapped(path: Path, mapping: Mapping[str, str]) -> Replay:
+def _mapped(path: Path, mapping: Mapping[str, str]) -> ReplayFile:
     missing = [name for name in NEEDED if name not in mapping]
     table = Table(path)
     if missing:
@@ -85,14 +92,14 @@ def _mapped(path: Path, mapping: Mapping[str, str]) -> Replay:
     num = len(table)
     time_ms, no_time = table.times_ms(mapping["event_time"])
     kind, unknown = _kinds(table, mapping.get("kind"))
-    rows = Rows(
+    rows = FileEvents(
         time_ms=time_ms,
         row=np.arange(num),
         kind=kind,
         sku=table.texts(mapping["sku"]),
         region=table.texts(mapping["region"], "-")
         if "region" in mapping
-        else Codes.constant("-", num),
+        else TextColumn.constant("-", num),
         quantity=table.numbers(mapping["quantity"]) if "quantity" in mapping else np.ones(num),
         unit_price=table.numbers(mapping["unit_price"])
         if "unit_price" in mapping
@@ -112,7 +119,7 @@ def _mapped(path: Path, mapping: Mapping[str, str]) -> Replay:
             ("no price", order & ~(rows.unit_price >= 0)),
         ],
     )
-    return Replay(path.stem, kept.by_time(), {}, skipped)
+    return ReplayFile(path.stem, kept.by_time(), {}, skipped)
 
 
 def _kinds(table: Table, column: str | None) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,9 @@ from freshet.stream.source.replay.rows import (
     FAVOURITE,
     ORDER,
     VIEW,
-    Codes,
-    Replay,
-    Rows,
+    FileEvents,
+    ReplayFile,
+    TextColumn,
     first_prices,
     split,
 )
@@ -31,7 +31,7 @@ TAOBAO_KINDS = {"pv": VIEW, "cart": CART, "fav": FAVOURITE, "buy": ORDER}
 TAOBAO_WINDOW_MS = (1_511_539_200_000, 1_511_539_200_000 + 9 * DAY_MS)
 
 
-def online_retail(path: Path) -> Replay:
+def online_retail(path: Path) -> ReplayFile:
     """Online Retail I + II: one event a line; a cancellation (invoice C...) is a return; times are
     London's.
 
@@ -53,7 +53,7 @@ def online_retail(path: Path) -> Replay:
     table.need(needed, "--preset online_retail")
     time_ms, _ = table.times_ms("ts", "Europe/London")
     sku = table.texts("sku")
-    rows = Rows(
+    rows = FileEvents(
         time_ms=time_ms,
         row=np.arange(len(table)),
         kind=np.full(len(table), ORDER),
@@ -80,10 +80,10 @@ def online_retail(path: Path) -> Replay:
         s: CatalogEntry(sku=s, title=titles.get(s, ""), unit_price=price)
         for s, price in prices.items()
     }
-    return Replay("online_retail", kept, catalog, skipped)
+    return ReplayFile("online_retail", kept, catalog, skipped)
 
 
-def taobao(path: Path) -> Replay:
+def taobao(path: Path) -> ReplayFile:
     """Taobao user behaviour: views, carts, favourites, and purchases of one unit whose price is
     unknown (0).
     """
@@ -92,12 +92,12 @@ def taobao(path: Path) -> Replay:
     time_ms, _ = table.times_ms("ts")
     behaviour, sku, num = table.texts("behavior"), table.texts("item_id"), len(table)
     kinds = np.array([TAOBAO_KINDS.get(name, -1) for name in behaviour.names])
-    rows = Rows(
+    rows = FileEvents(
         time_ms=time_ms,
         row=np.arange(num),
         kind=kinds[behaviour.codes],
         sku=sku,
-        region=Codes.constant("-", num),
+        region=TextColumn.constant("-", num),
         quantity=np.ones(num),
         unit_price=np.zeros(num),
     )
@@ -114,10 +114,10 @@ def taobao(path: Path) -> Replay:
     )
     categories = _most_common(table.texts("category_id"), sku)
     catalog = {s: CatalogEntry(sku=s, category=category) for s, category in categories.items()}
-    return Replay(f"taobao-{table.path.stem}", kept.by_time(), catalog, skipped)
+    return ReplayFile(f"taobao-{table.path.stem}", kept.by_time(), catalog, skipped)
 
 
-def olist(path: Path) -> Replay:
+def olist(path: Path) -> ReplayFile:
     """Olist: one event an order item at its purchase, quantity 1; region is the customer's state
     where it is told.
     """
@@ -136,12 +136,12 @@ def olist(path: Path) -> Replay:
     ]
     states = orders.texts("customer_state", "-") if "customer_state" in orders.columns else None
     num = len(items)
-    rows = Rows(
+    rows = FileEvents(
         time_ms=bought_ms[found],
         row=np.arange(num),
         kind=np.full(num, ORDER),
         sku=items.texts("product_id"),
-        region=states.take(found) if states else Codes.constant("-", num),
+        region=states.take(found) if states else TextColumn.constant("-", num),
         quantity=np.ones(num),
         unit_price=items.numbers("price"),
         order_id=order,
@@ -155,7 +155,7 @@ def olist(path: Path) -> Replay:
         ],
     )
     kept = kept.by_time()
-    return Replay("olist", kept, _olist_catalog(folder, first_prices(kept)), skipped)
+    return ReplayFile("olist", kept, _olist_catalog(folder, first_prices(kept)), skipped)
 
 
 def _olist_catalog(folder: Path, prices: dict[str, float]) -> dict[str, CatalogEntry]:
@@ -196,7 +196,7 @@ def _olist_english(folder: Path) -> dict[str, str]:
     )
 
 
-def dunnhumby(path: Path) -> Replay:
+def dunnhumby(path: Path) -> ReplayFile:
     """The Complete Journey: one event a basket line, region is the store, price is what was paid
     for a unit.
 
@@ -217,7 +217,7 @@ def dunnhumby(path: Path) -> Replay:
     quantity, sales = table.numbers("quantity"), table.numbers("sales_value")
     with np.errstate(divide="ignore", invalid="ignore"):
         price: Floats = np.round(np.abs(sales / quantity), 4).astype(np.float64)
-    rows = Rows(
+    rows = FileEvents(
         time_ms=time_ms,
         row=np.arange(len(table)),
         kind=np.full(len(table), ORDER),
@@ -236,10 +236,10 @@ def dunnhumby(path: Path) -> Replay:
         ],
     )
     kept = kept.by_time()
-    return Replay("dunnhumby", kept, _dunnhumby_catalog(table.path.parent, kept), skipped)
+    return ReplayFile("dunnhumby", kept, _dunnhumby_catalog(table.path.parent, kept), skipped)
 
 
-def _dunnhumby_catalog(folder: Path, rows: Rows) -> dict[str, CatalogEntry]:
+def _dunnhumby_catalog(folder: Path, rows: FileEvents) -> dict[str, CatalogEntry]:
     path, prices = folder / "products.parquet", first_prices(rows)
     if not path.is_file():
         return {sku: CatalogEntry(sku=sku, unit_price=price) for sku, price in prices.items()}
@@ -277,7 +277,7 @@ def _in_folder(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
-def _most_common(texts: Codes, sku: Codes) -> dict[str, str]:
+def _most_common(texts: TextColumn, sku: TextColumn) -> dict[str, str]:
     """The text that each sku has most often, blanks left out; the one seen first among equals."""
     pairs, first, counts = np.unique(
         np.stack([sku.codes, texts.codes]), axis=1, return_index=True, return_counts=True

@@ -21,24 +21,24 @@ MAX_EMPTY_MS = HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
+class TextColumn:
     """A column of texts as numbers into a list of the distinct ones."""
 
     codes: Ints
     names: list[str]
 
-    def take(self, rows: Ints) -> Codes:
+    def take(self, rows: Ints) -> TextColumn:
         """Only those rows, in that order."""
-        return Codes(self.codes[rows], self.names)
+        return TextColumn(self.codes[rows], self.names)
 
     @classmethod
-    def constant(cls, name: str, num: int) -> Codes:
+    def constant(cls, name: str, num: int) -> TextColumn:
         """The same text everywhere."""
         return cls(np.zeros(num, dtype=np.int64), [name])
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class FileEvents:
     """Events as columns; `kind` is ORDER or a click's number, `event_id` None makes ids from the
     file's row numbers.
     """
@@ -46,19 +46,19 @@ class Rows:
     time_ms: Ints
     row: Ints
     kind: Ints
-    sku: Codes
-    region: Codes
+    sku: TextColumn
+    region: TextColumn
     quantity: Floats
     unit_price: Floats
-    order_id: Codes | None = None
-    event_id: Codes | None = None
+    order_id: TextColumn | None = None
+    event_id: TextColumn | None = None
 
     def __len__(self) -> int:
         return len(self.time_ms)
 
-    def take(self, which: Ints) -> Rows:
+    def take(self, which: Ints) -> FileEvents:
         """Only those rows, in that order."""
-        return Rows(
+        return FileEvents(
             time_ms=self.time_ms[which],
             row=self.row[which],
             kind=self.kind[which],
@@ -70,17 +70,17 @@ class Rows:
             event_id=self.event_id.take(which) if self.event_id else None,
         )
 
-    def keep(self, which: Bools) -> Rows:
+    def keep(self, which: Bools) -> FileEvents:
         """Only those rows, as they stand."""
         return self.take(np.flatnonzero(which))
 
-    def by_time(self) -> Rows:
+    def by_time(self) -> FileEvents:
         """Oldest first, rows of the same time as the file has them."""
         return self.take(np.lexsort((self.row, self.time_ms)))
 
 
 @dataclass(frozen=True)
-class Replay:
+class ReplayFile:
     """A file ready to be sent.
 
     Attributes:
@@ -91,7 +91,7 @@ class Replay:
     """
 
     name: str
-    rows: Rows
+    rows: FileEvents
     catalog: dict[str, CatalogEntry] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -153,7 +153,7 @@ class Replay:
             [*([told_ms] * len(entries)), *timestamps],
         )
 
-    def _render(self, part: Rows) -> Iterator[bytes]:
+    def _render(self, part: FileEvents) -> Iterator[bytes]:
         skus, regions = _quoted(part.sku), _quoted(part.region)
         orders = _quoted(part.order_id) if part.order_id else None
         name = msgspec.json.encode(self.name).decode()[:-1]
@@ -175,7 +175,7 @@ class Replay:
             yield f'{head}{order},"quantity":{quantities[i]},"unit_price":{prices[i]}}}'.encode()
 
 
-def _quoted(texts: Codes) -> list[str]:
+def _quoted(texts: TextColumn) -> list[str]:
     """JSON strings, each distinct one escaped once."""
     quoted = {
         code: msgspec.json.encode(texts.names[code]).decode() for code in set(texts.codes.tolist())
@@ -188,7 +188,7 @@ def _numbers(values: Floats) -> list[str]:
     return [str(int(value)) if value.is_integer() else repr(value) for value in values.tolist()]
 
 
-def first_prices(rows: Rows) -> dict[str, float]:
+def first_prices(rows: FileEvents) -> dict[str, float]:
     """The first unit price above 0 of each sku, in the order of `rows`."""
     priced = rows.keep((rows.kind == ORDER) & (rows.unit_price > 0))
     codes, first = np.unique(priced.sku.codes, return_index=True)
@@ -198,8 +198,10 @@ def first_prices(rows: Rows) -> dict[str, float]:
     }
 
 
-def split(rows: Rows, reasons: Sequence[tuple[str, Bools]]) -> tuple[Rows, dict[str, int]]:
-    """Rows that no reason skips, and how many each reason skipped; the first reason that holds
+def split(
+    rows: FileEvents, reasons: Sequence[tuple[str, Bools]]
+) -> tuple[FileEvents, dict[str, int]]:
+    """FileEvents that no reason skips, and how many each reason skipped; the first reason that holds
     counts.
     """
     kept, skipped = np.ones(len(rows), dtype=bool), {}

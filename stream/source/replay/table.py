@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.source.replay.rows import Codes
+from freshet.stream.source.replay.rows import TextColumn
 
 SECONDS_BELOW = 100_000_000_000
 
@@ -70,12 +70,14 @@ class Table:
         column = self.data.column(name).combine_chunks()
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
-    def texts(self, name: str, missing: str = "") -> Codes:
+    def texts(self, name: str, missing: str = "") -> TextColumn:
         """One column as texts; nulls become `missing`."""
         column = pc.fill_null(pc.cast(self.raw(name), pa.string()), missing)
         encoded = pc.dictionary_encode(column)
         encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-        return Codes(np.asarray(encoded.indices, dtype=np.int64), encoded.dictionary.to_pylist())
+        return TextColumn(
+            np.asarray(encoded.indices, dtype=np.int64), encoded.dictionary.to_pylist()
+        )
 
     def numbers(self, name: str) -> Floats:
         """One column as float64; nulls become NaN.

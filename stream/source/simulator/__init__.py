@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from freshet.stream.source.simulator.faults import Faults
-from freshet.stream.source.simulator.plan import Drift, Scenario, scenario
-from freshet.stream.source.simulator.shop import DEFAULT_ITEMS, DEFAULT_START_MS, Shop
+from freshet.stream.source.simulator.plan import PlantedDrift, Scenario, find_scenario
+from freshet.stream.source.simulator.shop import DEFAULT_ITEMS, DEFAULT_START_MS, SimulatedShop
 
-__all__ = ["DEFAULT_ITEMS", "DEFAULT_START_MS", "Drift", "Faults", "Scenario", "Shop", "scenario"]
+__all__ = [
+    "DEFAULT_ITEMS",
+    "DEFAULT_START_MS",
+    "Faults",
+    "PlantedDrift",
+    "Scenario",
+    "SimulatedShop",
+    "find_scenario",
+]

@@ -14,7 +14,7 @@ import numpy as np
 from freshet.stream.arrays import Floats
 from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.goods import CATEGORIES, REGIONS
-from freshet.stream.source.simulator.plan import COUPON_LIFT, FLASH_LIFT, Drift, Plan
+from freshet.stream.source.simulator.plan import COUPON_LIFT, FLASH_LIFT, PlantedDrift, ShopPlan
 from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
@@ -44,7 +44,7 @@ class HourDemand:
 class Demand:
     """Rates of the shop, before chance and stock."""
 
-    def __init__(self, catalogue: Catalogue, plan: Plan) -> None:
+    def __init__(self, catalogue: Catalogue, plan: ShopPlan) -> None:
         self._catalogue = catalogue
         self._plan = plan
         self._profiles = np.stack([_day_profile(index) for index in range(len(CATEGORIES))])
@@ -128,7 +128,7 @@ class Demand:
             elasticity_S[hit] *= drift.elasticity
         return level_S, later_S, elasticity_S
 
-    def _hit(self, drift: Drift) -> np.ndarray:
+    def _hit(self, drift: PlantedDrift) -> np.ndarray:
         return np.isin(
             self._catalogue.category_S,
             [i for i, c in enumerate(CATEGORIES) if c.name in drift.categories],

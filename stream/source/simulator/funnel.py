@@ -46,7 +46,7 @@ class Clicks:
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class OrderLines:
     """Order lines as columns, in time order; lines of one order are neighbours and share `order`
     and `time_ms`.
     """
@@ -60,9 +60,9 @@ class Lines:
     def __len__(self) -> int:
         return len(self.item)
 
-    def take(self, which: Ints) -> Lines:
+    def take(self, which: Ints) -> OrderLines:
         """Only those lines, in that order."""
-        return Lines(
+        return OrderLines(
             self.item[which],
             self.time_ms[which],
             self.quantity[which],
@@ -72,13 +72,13 @@ class Lines:
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
+class ShopHour:
     """What happened in one hour; clicks may fall into the next."""
 
     start_ms: int
     clicks: Clicks
-    lines: Lines
-    returns: Lines
+    lines: OrderLines
+    returns: OrderLines
     sold_out: dict[int, int]
 
 
@@ -95,17 +95,17 @@ class Funnel:
         self._sku_I = catalogue.sku_I
         self._open_item = np.empty(0, dtype=np.int64)
         self._open_ms = np.empty(0, dtype=np.int64)
-        self._returns: dict[int, list[Lines]] = defaultdict(list)
+        self._returns: dict[int, list[OrderLines]] = defaultdict(list)
         self._sessions = 0
         self._orders = 0
 
-    def play(self, start_ms: int) -> Hour:
+    def play(self, start_ms: int) -> ShopHour:
         """The hour from `start_ms`; call once for each hour, in order."""
         demand = self._demand.hour(start_ms)
         clicks = self._visit(start_ms, demand)
         lines, sold_out = self._order(start_ms, demand)
         returns = _concat(self._returns.pop(start_ms, []))
-        return Hour(start_ms, clicks, lines, returns, sold_out)
+        return ShopHour(start_ms, clicks, lines, returns, sold_out)
 
     def _visit(self, start_ms: int, demand: HourDemand) -> Clicks:
         rng = generator(self._seed, "visits", start_ms // HOUR_MS)
@@ -137,7 +137,7 @@ class Funnel:
             item, visit_ms, session, [(kind, who, lead_ms * part) for kind, who, part in stages]
         )
 
-    def _order(self, start_ms: int, demand: HourDemand) -> tuple[Lines, dict[int, int]]:
+    def _order(self, start_ms: int, demand: HourDemand) -> tuple[OrderLines, dict[int, int]]:
         """Orders whose time has come, as far as stock goes; and when which item sold out."""
         due = self._open_ms < start_ms + HOUR_MS
         by_time = np.argsort(self._open_ms[due], kind="stable")
@@ -151,14 +151,14 @@ class Funnel:
         quantity = self._stock.sell(item, self._catalogue.pack_S[sku] * packs)
         sold = quantity > 0
         lines = self._baskets(
-            rng, Lines(item[sold], time_ms[sold], quantity[sold], price[sold], item[sold])
+            rng, OrderLines(item[sold], time_ms[sold], quantity[sold], price[sold], item[sold])
         )
         gone = np.flatnonzero((before_I > 0) & (self._stock.on_hand_I == 0))
         sold_out = {int(i): int(time_ms[sold][item[sold] == i].max()) for i in gone}
         self._plan_returns(rng, lines)
         return lines, sold_out
 
-    def _baskets(self, rng: np.random.Generator, lines: Lines) -> Lines:
+    def _baskets(self, rng: np.random.Generator, lines: OrderLines) -> OrderLines:
         """Let some lines join the line before them in the same region, as one order at the later
         one's time.
         """
@@ -177,18 +177,18 @@ class Funnel:
         np.maximum.at(last_ms, group, time_ms)
         order = self._orders + group
         self._orders += int(group[-1]) + 1 if len(item) else 0
-        grouped = Lines(
+        grouped = OrderLines(
             item, last_ms[group], lines.quantity[by_region], lines.price[by_region], order
         )
         return grouped.take(np.lexsort((order, grouped.time_ms)))
 
-    def _plan_returns(self, rng: np.random.Generator, lines: Lines) -> None:
+    def _plan_returns(self, rng: np.random.Generator, lines: OrderLines) -> None:
         back = rng.random(len(lines)) < self._catalogue.return_share_S[self._sku_I[lines.item]]
         days = rng.uniform(*RETURN_DELAY_DAYS, len(lines))
         share = rng.random(len(lines))
         time_ms = lines.time_ms + (days * DAY_MS).astype(np.int64)
         quantity = -np.maximum(1, np.ceil(share * lines.quantity)).astype(np.int64)
-        returned = Lines(lines.item, time_ms, quantity, lines.price, lines.order)
+        returned = OrderLines(lines.item, time_ms, quantity, lines.price, lines.order)
         for i in np.flatnonzero(back):
             self._returns[int(time_ms[i]) // HOUR_MS * HOUR_MS].append(returned.take(np.array([i])))
 
@@ -206,11 +206,11 @@ def _join_clicks(
     )
 
 
-def _concat(parts: list[Lines]) -> Lines:
+def _concat(parts: list[OrderLines]) -> OrderLines:
     if not parts:
         empty = np.empty(0, dtype=np.int64)
-        return Lines(empty, empty, empty, np.empty(0), empty)
-    return Lines(
+        return OrderLines(empty, empty, empty, np.empty(0), empty)
+    return OrderLines(
         item=np.concatenate([part.item for part in parts]),
         time_ms=np.concatenate([part.time_ms for part in parts]),
         quantity=np.concatenate([part.quantity for part in parts]),

@@ -27,7 +27,7 @@ COUPON_LIFT = 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class PlantedDrift:
     """A lasting change of demand in some categories from `at_ms` on.
 
     `level` multiplies the rate, `hours_later` moves the day's profile, `elasticity` multiplies the
@@ -63,7 +63,7 @@ SCENARIOS = {
 }
 
 
-def scenario(name: str) -> Scenario:
+def find_scenario(name: str) -> Scenario:
     """The preset of that name.
 
     Raises:
@@ -106,7 +106,7 @@ class PlannedPromotion:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShopPlan:
     """Everything that is decided before the first event.
 
     Args:
@@ -120,7 +120,7 @@ class Plan:
     start_ms: int
     live_start_ms: int
     live_ms: int
-    drifts: tuple[Drift, ...]
+    drifts: tuple[PlantedDrift, ...]
     planted: tuple[PlannedPromotion, ...]
     launch_S: Floats
 
@@ -278,7 +278,7 @@ def make_plan(
     start_ms: int,
     live_start_ms: int,
     live_ms: int,
-) -> Plan:
+) -> ShopPlan:
     """Decide promotions, launches and drift.
 
     The flash sale of the live part is for an article of the busiest category and drift hits other
@@ -289,7 +289,7 @@ def make_plan(
     by_lines = np.argsort(
         -np.bincount(catalogue.category_S, lines_S, num_categories), kind="stable"
     )
-    plan = Plan(
+    plan = ShopPlan(
         seed=seed,
         catalogue=catalogue,
         scenario=scenario,
@@ -310,14 +310,14 @@ def make_plan(
     )
 
 
-def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[Drift, ...]:
+def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[PlantedDrift, ...]:
     at_ms = live_start_ms + round(0.15 * live_ms / HOUR_MS) * HOUR_MS
     names = [CATEGORIES[int(category)].name for category in by_lines]
     if len(names) < 3:
-        return (Drift(at_ms, (names[-1],), level=2.2),)
+        return (PlantedDrift(at_ms, (names[-1],), level=2.2),)
     return (
-        Drift(at_ms, (names[1],), level=2.2),
-        Drift(at_ms, (names[2],), level=1.3, hours_later=9.0, elasticity=1.5),
+        PlantedDrift(at_ms, (names[1],), level=2.2),
+        PlantedDrift(at_ms, (names[2],), level=1.3, hours_later=9.0, elasticity=1.5),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
 from freshet.stream.source.simulator.catalogue import Catalogue
-from freshet.stream.source.simulator.funnel import Clicks, Lines
+from freshet.stream.source.simulator.funnel import Clicks, OrderLines
 from freshet.stream.source.simulator.goods import REGIONS
 from freshet.stream.source.simulator.records import Records
 from freshet.stream.source.simulator.seeds import generator
@@ -53,7 +53,7 @@ class Renderer:
         arrival = self._arrival(hour_ms, "click delays", clicks.time_ms)
         return Records(["clicks"] * len(values), keys, values, arrival)
 
-    def orders(self, hour_ms: int, lines: Lines, purpose: str = "order delays") -> Records:
+    def orders(self, hour_ms: int, lines: OrderLines, purpose: str = "order delays") -> Records:
         """One record an order: a single line flat, several as `lines`; keyed by the sku of the
         first.
         """

@@ -13,7 +13,7 @@ from freshet.stream.source.batches import SourceBatch
 from freshet.stream.source.simulator.catalogue import make_catalogue
 from freshet.stream.source.simulator.demand import QUARTER_MS, QUARTERS, Demand
 from freshet.stream.source.simulator.faults import add_faults
-from freshet.stream.source.simulator.funnel import Funnel, Hour
+from freshet.stream.source.simulator.funnel import Funnel, ShopHour
 from freshet.stream.source.simulator.goods import REGIONS
 from freshet.stream.source.simulator.plan import PlannedPromotion, Scenario, make_plan
 from freshet.stream.source.simulator.records import Records
@@ -31,7 +31,7 @@ SNAPSHOT_HOURS = 6
 SALE_STOCK_RANGE = (0.6, 1.5)
 
 
-class Shop:
+class SimulatedShop:
     """A shop with its catalogue and plan; `batches` plays it from the start, as often as asked.
 
     Args:
@@ -119,7 +119,7 @@ class Shop:
 class _Play:
     """One performance of a shop: its stock and what was last said about prices."""
 
-    def __init__(self, shop: Shop, stock: Stock, funnel: Funnel) -> None:
+    def __init__(self, shop: SimulatedShop, stock: Stock, funnel: Funnel) -> None:
         self._shop = shop
         self._stock = stock
         self._funnel = funnel
@@ -171,7 +171,7 @@ class _Play:
         self._stock.allot(items, np.ceil(asked * factor).astype(np.int64) + 1)
         return items
 
-    def _stock_moves(self, start_ms: int, hour: Hour) -> Records:
+    def _stock_moves(self, start_ms: int, hour: ShopHour) -> Records:
         """Items that sold out, at the moment they did; items on flash sale every quarter of an
         hour.
         """
@@ -185,7 +185,7 @@ class _Play:
                 self._follow(records, start_ms, hour, sale.sku)
         return records
 
-    def _follow(self, records: Records, start_ms: int, hour: Hour, sku: int) -> None:
+    def _follow(self, records: Records, start_ms: int, hour: ShopHour, sku: int) -> None:
         for item in range(sku * len(REGIONS), (sku + 1) * len(REGIONS)):
             mine = hour.lines.item == item
             time_ms, quantity = hour.lines.time_ms[mine], hour.lines.quantity[mine]

@@ -16,7 +16,7 @@ from freshet.model.text import static_features
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts, cold_rows, context_sha256
 from freshet.stream.arrays import Ints
-from freshet.stream.catalog.shop import Shop
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.read.progress import InputState
 from freshet.stream.read.reader import Delta, WindowCells
 from freshet.stream.schemas import CHANNELS, CatalogEntry, InventoryLevel, Promotion
@@ -91,13 +91,17 @@ class FakeReader:
         )
 
 
-def contexts_of(reader: FakeReader, shop: Shop | None = None, context_length: int = 8) -> Contexts:
-    made = Contexts(reader, shop or Shop(), context_length=context_length, prediction_length=4)  # type: ignore[arg-type]
+def contexts_of(
+    reader: FakeReader, shop: ShopTables | None = None, context_length: int = 8
+) -> Contexts:
+    made = Contexts(
+        reader, shop or ShopTables(), context_length=context_length, prediction_length=4
+    )  # type: ignore[arg-type]
     made.refresh()
     return made
 
 
-def tell(shop: Shop, kind: str, record: msgspec.Struct, at_ms: int = 0) -> None:
+def tell(shop: ShopTables, kind: str, record: msgspec.Struct, at_ms: int = 0) -> None:
     assert shop.apply(kind, b"k%d" % shop.version, msgspec.json.encode(record), at_ms)  # type: ignore[arg-type]
 
 
@@ -140,7 +144,7 @@ def test_nothing_after_the_cutoff_is_in_a_context(reader: FakeReader) -> None:
 def test_a_bucket_without_stock_and_sales_is_missing_and_one_with_sales_is_not(
     reader: FakeReader,
 ) -> None:
-    shop = Shop()
+    shop = ShopTables()
     for hour, on_hand in ((0, 5), (2, 0), (6, 5)):
         level = InventoryLevel(sku="a", region="n", on_hand=on_hand, as_of=(FIRST + hour) * HOUR_MS)
         tell(shop, "inventory", level, (FIRST + hour) * HOUR_MS)
@@ -163,13 +167,13 @@ def test_before_the_launch_is_missing_and_without_a_launch_before_the_first_even
     reader: FakeReader,
 ) -> None:
     reader.add("late|n", FIRST + 5, UNITS, 1_000)
-    shop = Shop()
+    shop = ShopTables()
     tell(shop, "catalog", CatalogEntry(sku="a", launched_at=(FIRST - 90) * HOUR_MS))
     target = contexts_of(reader, shop).batch([0, 1], (FIRST + 8) * HOUR_MS).target_BT
     assert target[0].tolist() == [2, 0, 0, 0, 3, 0, 0, 0]
     np.testing.assert_array_equal(target[1].numpy(), [np.nan] * 5 + [1, 0, 0])
     reader.changed = {(1, FIRST + 5)}
-    launched = Shop()
+    launched = ShopTables()
     tell(launched, "catalog", CatalogEntry(sku="late", launched_at=(FIRST + 3) * HOUR_MS))
     target = contexts_of(reader, launched).batch([1], (FIRST + 8) * HOUR_MS).target_BT
     np.testing.assert_array_equal(target[0].numpy(), [np.nan] * 3 + [0, 0, 1, 0, 0])
@@ -178,7 +182,7 @@ def test_before_the_launch_is_missing_and_without_a_launch_before_the_first_even
 def test_promotions_reach_into_the_horizon_only_if_they_were_announced_by_the_cutoff(
     reader: FakeReader,
 ) -> None:
-    shop, cutoff_ms = Shop(), (FIRST + 8) * HOUR_MS
+    shop, cutoff_ms = ShopTables(), (FIRST + 8) * HOUR_MS
     times = {"starts_at": cutoff_ms + HOUR_MS, "ends_at": cutoff_ms + 3 * HOUR_MS}
     known = Promotion(promotion_id="p", sku="a", discount=0.3, **times)  # type: ignore[arg-type]
     secret = Promotion(promotion_id="q", sku="a", discount=0.9, **times)  # type: ignore[arg-type]
@@ -191,7 +195,7 @@ def test_promotions_reach_into_the_horizon_only_if_they_were_announced_by_the_cu
 
 
 def test_static_features_are_those_of_the_model(reader: FakeReader) -> None:
-    shop, cutoff_ms = Shop(), (FIRST + 8) * HOUR_MS
+    shop, cutoff_ms = ShopTables(), (FIRST + 8) * HOUR_MS
     tell(
         shop,
         "catalog",
@@ -205,7 +209,7 @@ def test_static_features_are_those_of_the_model(reader: FakeReader) -> None:
 
 
 def test_items_without_windows_get_a_batch_of_missing_history_with_text_and_price() -> None:
-    shop = Shop()
+    shop = ShopTables()
     tell(shop, "catalog", CatalogEntry(sku="new", title="Lamp", unit_price=9.0))
     contexts = contexts_of(FakeReader(), shop)
     batch = contexts.cold_batch(["new|n"], (FIRST + 8) * HOUR_MS).validate()
@@ -289,7 +293,7 @@ def cold(owns: Callable[[str], bool] = lambda _: True, *, max_items: int = 9) ->
 
 
 def test_skus_without_windows_are_cold_in_every_known_region() -> None:
-    shop, names = Shop(), cold()
+    shop, names = ShopTables(), cold()
     for sku in ("sold", "new"):
         tell(shop, "catalog", CatalogEntry(sku=sku))
     assert names.item_ids(shop, 0, HOUR_MS) == []
@@ -300,7 +304,7 @@ def test_skus_without_windows_are_cold_in_every_known_region() -> None:
 
 
 def test_cold_items_of_others_or_launched_later_are_left_and_the_newest_come_first() -> None:
-    shop = Shop()
+    shop = ShopTables()
     for sku, launched in (
         ("soon", 5 * HOUR_MS),
         ("new", HOUR_MS),
@@ -319,6 +323,6 @@ def test_cold_items_of_others_or_launched_later_are_left_and_the_newest_come_fir
 def test_with_other_fields_in_the_key_no_cold_item_can_be_named() -> None:
     names = ColdStart(("sku", "channel"), lambda _: True)
     names.saw(["a|web"])
-    shop = Shop()
+    shop = ShopTables()
     tell(shop, "catalog", CatalogEntry(sku="new"))
     assert names.item_ids(shop, 0, HOUR_MS) == []

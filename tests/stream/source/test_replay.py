@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from freshet.stream.config import EventSettings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.events.decoder import EventDecoder
-from freshet.stream.source.replay import Replay, open_replay, parse_map
+from freshet.stream.source.replay import ReplayFile, open_replay, parse_map
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 DATA = Path(os.environ.get("DATA_HOME") or Path(__file__).parents[4] / "shared" / "data")
@@ -33,7 +33,9 @@ def data(name: str) -> Path:
     return path
 
 
-def values(replay: Replay, slice_ms: int = HOUR_MS) -> list[tuple[str, bytes, dict[str, Any], int]]:
+def values(
+    replay: ReplayFile, slice_ms: int = HOUR_MS
+) -> list[tuple[str, bytes, dict[str, Any], int]]:
     """All records, checked to be in time order and inside their batch."""
     found, last_ms = [], replay.start_ms
     for batch in replay.batches(slice_ms):

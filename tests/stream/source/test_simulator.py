@@ -24,11 +24,11 @@ from freshet.stream.schemas import InventoryLevel, Promotion
 from freshet.stream.source.simulator import (
     DEFAULT_ITEMS,
     DEFAULT_START_MS,
-    Drift,
     Faults,
+    PlantedDrift,
     Scenario,
-    Shop,
-    scenario,
+    SimulatedShop,
+    find_scenario,
 )
 from freshet.stream.source.simulator.demand import Demand, _lead_shares
 from freshet.stream.source.simulator.faults import BREAKS, break_value
@@ -39,7 +39,7 @@ PLAIN = Scenario("plain")
 Record = tuple[str, bytes, bytes | None, int]
 
 
-def records(shop: Shop, hours: int, slice_ms: int = HOUR_MS) -> list[Record]:
+def records(shop: SimulatedShop, hours: int, slice_ms: int = HOUR_MS) -> list[Record]:
     """Everything that arrives in the first hours."""
     end_ms, found = shop.start_ms + hours * HOUR_MS, []
     for batch in shop.batches(slice_ms):
@@ -51,8 +51,8 @@ def records(shop: Shop, hours: int, slice_ms: int = HOUR_MS) -> list[Record]:
 
 
 @lru_cache(maxsize=4)
-def plain_week(seed: int = 3, items: int = 48) -> tuple[Shop, list[Record]]:
-    shop = Shop(seed, items, PLAIN)
+def plain_week(seed: int = 3, items: int = 48) -> tuple[SimulatedShop, list[Record]]:
+    shop = SimulatedShop(seed, items, PLAIN)
     return shop, records(shop, 7 * 24)
 
 
@@ -70,7 +70,7 @@ def order_lines(rows: list[Record]) -> list[dict[str, Any]]:
     return lines
 
 
-def hourly_units(shop: Shop, rows: list[Record], hours: int) -> np.ndarray:
+def hourly_units(shop: SimulatedShop, rows: list[Record], hours: int) -> np.ndarray:
     row_of = {item_id: i for i, item_id in enumerate(shop.item_ids)}
     units = np.zeros((len(row_of), hours))
     for line in order_lines(rows):
@@ -84,24 +84,24 @@ def hourly_units(shop: Shop, rows: list[Record], hours: int) -> np.ndarray:
 
 
 def test_the_same_seed_gives_the_same_bytes_however_they_are_sliced() -> None:
-    faulty = scenario("drift")
-    first = records(Shop(5, 24, faulty), 40, slice_ms=7 * MINUTE_MS)
-    again = records(Shop(5, 24, faulty), 40, slice_ms=3 * HOUR_MS)
+    faulty = find_scenario("drift")
+    first = records(SimulatedShop(5, 24, faulty), 40, slice_ms=7 * MINUTE_MS)
+    again = records(SimulatedShop(5, 24, faulty), 40, slice_ms=3 * HOUR_MS)
     assert len(first) > 1_000
     assert first == again
 
 
 def test_one_shop_can_be_played_twice() -> None:
-    shop = Shop(5, 24, scenario("calm"))
+    shop = SimulatedShop(5, 24, find_scenario("calm"))
     assert records(shop, 10) == records(shop, 10)
 
 
 def test_another_seed_gives_another_shop() -> None:
-    assert records(Shop(5, 24, PLAIN), 10) != records(Shop(6, 24, PLAIN), 10)
+    assert records(SimulatedShop(5, 24, PLAIN), 10) != records(SimulatedShop(6, 24, PLAIN), 10)
 
 
 def test_batches_hold_their_own_time_in_order_and_leave_no_gap() -> None:
-    shop = Shop(2, 24, scenario("calm"))
+    shop = SimulatedShop(2, 24, find_scenario("calm"))
     expected_start = shop.start_ms
     for _, batch in zip(range(200), shop.batches(10 * MINUTE_MS), strict=False):
         assert batch.start_ms == expected_start
@@ -152,7 +152,7 @@ def test_every_visit_s_order_falls_into_the_hours_after_it() -> None:
 
 
 def test_the_default_shop_is_about_a_million_events_in_four_weeks() -> None:
-    shop = Shop(1, DEFAULT_ITEMS, scenario("calm"))
+    shop = SimulatedShop(1, DEFAULT_ITEMS, find_scenario("calm"))
     two_days = records(shop, 48)
     assert 120 <= len(shop.item_ids) <= 160
     assert 800_000 < len(two_days) * 14 < 1_200_000
@@ -161,7 +161,7 @@ def test_the_default_shop_is_about_a_million_events_in_four_weeks() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_levels_span_sparse_to_brisk_items(seed: int) -> None:
-    shop = Shop(seed, DEFAULT_ITEMS, PLAIN)
+    shop = SimulatedShop(seed, DEFAULT_ITEMS, PLAIN)
     level = shop.catalogue.lines_per_hour_I * np.repeat(shop.catalogue.mean_quantity_S, 4)
     assert level.min() < 0.15 and level.max() > 100
     assert level.min() >= 0.05 - 1e-9 and level.max() <= 300 + 1e-9
@@ -233,7 +233,7 @@ def test_returns_name_an_order_of_that_article_from_days_before() -> None:
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**16 - 1), items=st.integers(1, 60))
 def test_every_event_is_valid_and_no_quantity_is_zero(seed: int, items: int) -> None:
-    rows = records(Shop(seed, items, PLAIN), 24)
+    rows = records(SimulatedShop(seed, items, PLAIN), 24)
     ids = Counter(
         event["event_id"] for kind in ("orders", "clicks") for event in events(rows, kind)
     )
@@ -265,8 +265,7 @@ def test_nothing_is_sold_while_stock_is_out() -> None:
         for item_id, levels in known.items()
     }
     assert sum(end - start for spans in gaps.values() for start, end in spans) > 10 * HOUR_MS
-    # Lines of whole orders are dated by the order's last one, so only single ones are held to the
-    # minute.
+    # Lines of whole orders are dated by the order's last one: only single ones are exact.
     for order in events(rows, "orders"):
         if "sku" in order and order["quantity"] > 0:
             spans = gaps.get(f"{order['sku']}|{order['region']}", [])
@@ -296,7 +295,7 @@ def test_lorries_come_at_five_and_only_for_low_stock() -> None:
 
 
 def test_promotions_are_announced_hours_before_they_start() -> None:
-    rows = records(Shop(1, 24, PLAIN), 21 * 24)
+    rows = records(SimulatedShop(1, 24, PLAIN), 21 * 24)
     told = [
         (at, msgspec.json.decode(v or b"", type=Promotion))
         for k, _, v, at in rows
@@ -308,7 +307,9 @@ def test_promotions_are_announced_hours_before_they_start() -> None:
 
 
 def test_a_flash_sale_cuts_the_price_and_multiplies_demand() -> None:
-    shop = Shop(1, 48, replace(scenario("flash_sale"), faults=Faults()), backfill_ms=2 * DAY_MS)
+    shop = SimulatedShop(
+        1, 48, replace(find_scenario("flash_sale"), faults=Faults()), backfill_ms=2 * DAY_MS
+    )
     (sale,) = shop.plan.planted
     hours = (sale.ends_ms - shop.start_ms) // HOUR_MS + 1
     lines = [
@@ -325,7 +326,7 @@ def test_a_flash_sale_cuts_the_price_and_multiplies_demand() -> None:
     assert {line["unit_price"] for line in during} == {
         round(shelf * (1 - sale.promotion.discount), 2)
     }
-    without = Shop(1, 48, PLAIN, backfill_ms=2 * DAY_MS)
+    without = SimulatedShop(1, 48, PLAIN, backfill_ms=2 * DAY_MS)
     span = (sale.starts_ms + HOUR_MS, (sale.ends_ms - sale.starts_ms) // HOUR_MS - 1)
     mine = slice(4 * sale.sku, 4 * sale.sku + 4)
     assert shop.expected_units(*span)[mine].sum() > 2 * without.expected_units(*span)[mine].sum()
@@ -335,7 +336,7 @@ def test_a_flash_sale_cuts_the_price_and_multiplies_demand() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_planted_flash_sale_starts_early_in_the_live_part(name: str, seed: int) -> None:
     live_ms = 150 * HOUR_MS
-    shop = Shop(seed, DEFAULT_ITEMS, scenario(name), live_ms=live_ms)
+    shop = SimulatedShop(seed, DEFAULT_ITEMS, find_scenario(name), live_ms=live_ms)
     (sale,) = shop.plan.planted
     assert 0.08 <= (sale.starts_ms - shop.live_start_ms) / live_ms <= 0.21
     assert sale.announced_ms <= sale.starts_ms - 6 * HOUR_MS
@@ -344,7 +345,7 @@ def test_the_planted_flash_sale_starts_early_in_the_live_part(name: str, seed: i
 
 
 def test_calm_has_no_promotion_and_no_drift_in_its_live_part() -> None:
-    shop = Shop(4, DEFAULT_ITEMS, scenario("calm"))
+    shop = SimulatedShop(4, DEFAULT_ITEMS, find_scenario("calm"))
     assert shop.plan.promotions(shop.live_start_ms, shop.live_start_ms + 60 * DAY_MS) == []
     assert shop.plan.promotions(shop.start_ms, shop.live_start_ms)
     assert shop.plan.drifts == () and shop.plan.drift_at_ms is None
@@ -353,10 +354,10 @@ def test_calm_has_no_promotion_and_no_drift_in_its_live_part() -> None:
 # Drift --------------------------------------------------------------------------------------------
 
 
-def drifting_pair() -> tuple[Shop, Shop]:
+def drifting_pair() -> tuple[SimulatedShop, SimulatedShop]:
     live_ms = 100 * HOUR_MS
-    calm = Shop(7, 48, PLAIN, backfill_ms=2 * DAY_MS, live_ms=live_ms)
-    return calm, Shop(
+    calm = SimulatedShop(7, 48, PLAIN, backfill_ms=2 * DAY_MS, live_ms=live_ms)
+    return calm, SimulatedShop(
         7, 48, Scenario("drift only", drift=True), backfill_ms=2 * DAY_MS, live_ms=live_ms
     )
 
@@ -410,12 +411,12 @@ def test_a_new_day_profile_moves_the_peak() -> None:
 
 
 def test_an_elasticity_drift_changes_what_a_price_cut_does() -> None:
-    calm = Shop(7, 48, PLAIN)
+    calm = SimulatedShop(7, 48, PLAIN)
     sale = next(
         sale for sale in calm.plan.promotions(calm.start_ms, calm.live_start_ms) if sale.flash
     )
     category = calm.catalogue.category_of(sale.sku)
-    drift = Drift(calm.start_ms, (category,), elasticity=1.5)
+    drift = PlantedDrift(calm.start_ms, (category,), elasticity=1.5)
     steep = Demand(calm.catalogue, replace(calm.plan, drifts=(drift,)))
     mine = slice(4 * sale.sku, 4 * sale.sku + 4)
     within_ms = sale.starts_ms + HOUR_MS
@@ -431,8 +432,8 @@ def test_an_elasticity_drift_changes_what_a_price_cut_does() -> None:
 
 def test_faults_come_in_the_shares_asked_for() -> None:
     faults = Faults(duplicates=0.05, late=0.04, too_late=0.03, future=0.02, broken=0.06)
-    clean = records(Shop(2, 48, PLAIN), 72)
-    rows = records(Shop(2, 48, Scenario("faulty", faults=faults)), 75)
+    clean = records(SimulatedShop(2, 48, PLAIN), 72)
+    rows = records(SimulatedShop(2, 48, Scenario("faulty", faults=faults)), 75)
     total = sum(kind in ("orders", "clicks") for kind, *_ in clean)
     good, refused, future, late, too_late = Counter[bytes](), 0, 0, 0, 0
     end_ms = DEFAULT_START_MS + 72 * HOUR_MS
@@ -465,8 +466,10 @@ def test_faults_come_in_the_shares_asked_for() -> None:
 
 
 def test_faults_do_not_change_what_was_sold() -> None:
-    clean = Shop(2, 24, PLAIN)
-    noisy = Shop(2, 24, Scenario("noisy", faults=Faults(duplicates=0.5, broken=0.5, future=0.5)))
+    clean = SimulatedShop(2, 24, PLAIN)
+    noisy = SimulatedShop(
+        2, 24, Scenario("noisy", faults=Faults(duplicates=0.5, broken=0.5, future=0.5))
+    )
     clean_ids = {event["event_id"] for event in events(records(clean, 12), "orders")}
     noisy_values = [value for kind, _, value, _ in records(noisy, 12) if kind == "orders"]
     for event_id in clean_ids:
@@ -485,12 +488,12 @@ def test_a_broken_value_is_never_a_valid_event(kind: Any, way: int) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: scenario("storm"),
+        lambda: find_scenario("storm"),
         lambda: Faults(late=1.5),
-        lambda: Shop(-1, 10, PLAIN),
-        lambda: Shop(1, 0, PLAIN),
-        lambda: Shop(1, 10, PLAIN, start_ms=5),
-        lambda: Shop(1, 10, PLAIN, live_ms=0),
+        lambda: SimulatedShop(-1, 10, PLAIN),
+        lambda: SimulatedShop(1, 0, PLAIN),
+        lambda: SimulatedShop(1, 10, PLAIN, start_ms=5),
+        lambda: SimulatedShop(1, 10, PLAIN, live_ms=0),
     ],
 )
 def test_impossible_wishes_are_refused(make: Any) -> None:

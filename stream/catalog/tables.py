@@ -9,8 +9,8 @@ import numpy as np
 
 from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.catalog.timeline import (
+    BucketSpan,
     Changes,
-    Grid,
     overlaps,
     share_of_buckets,
     value_at_starts,
@@ -43,14 +43,14 @@ class Announced(NamedTuple):
     announced_ms: int
 
 
-class Level(NamedTuple):
+class RegionStock(NamedTuple):
     """Units on hand in one region."""
 
     as_of_ms: int
     on_hand: float
 
 
-class Shop:
+class ShopTables:
     """State of the three shop topics, fed record by record in the order of the log.
 
     Unknown is NaN or empty, never 0. Methods that take `as_of_ms` answer with what was known then:
@@ -64,7 +64,7 @@ class Shop:
         self._prices: dict[str, Changes] = {}
         self._promotions: dict[str, Announced] = {}
         self._promotions_of: dict[tuple[str, str], set[str]] = {}
-        self._levels: dict[Series, dict[str | None, Level]] = {}
+        self._levels: dict[Series, dict[str | None, RegionStock]] = {}
         self._stock: dict[Series, Changes] = {}
         self._identity_of: dict[tuple[str, bytes], Any] = {}
         self.malformed: dict[str, int] = {"catalog": 0, "promotions": 0, "inventory": 0}
@@ -128,14 +128,14 @@ class Shop:
 
         A future price is the current one; promotions are not in it.
         """
-        grid = Grid(start_ms, steps, resolution_ms)
+        span = BucketSpan(start_ms, steps, resolution_ms)
         skus, row_I = np.unique(
             [self._series(item_id)[0] or "" for item_id in item_ids], return_inverse=True
         )
         known_RSK = np.empty((len(skus), steps, 3), dtype=np.float32)
         as_of_ms = FOREVER_MS if as_of_ms is None else as_of_ms
-        known_RSK[..., 0] = self._price_ratios(list(skus), grid, as_of_ms)
-        known_RSK[..., 1], known_RSK[..., 2] = self._discounts(list(skus), grid, as_of_ms)
+        known_RSK[..., 0] = self._price_ratios(list(skus), span, as_of_ms)
+        known_RSK[..., 1], known_RSK[..., 2] = self._discounts(list(skus), span, as_of_ms)
         return (
             known_RSK
             if len(skus) == len(item_ids) and (row_I[:-1] < row_I[1:]).all()
@@ -156,14 +156,14 @@ class Shop:
         NaN where no level was known at the bucket's start, and for buckets that end after
         `as_of_ms` (default: the newest record of the shop topics).
         """
-        grid = Grid(start_ms, steps, resolution_ms)
+        span = BucketSpan(start_ms, steps, resolution_ms)
         rows: list[int] = []
         times: list[int] = []
         states: list[float] = []
         for row, item_id in enumerate(item_ids):
             changes = self._stock_of(self._series(item_id))
             if changes is not None:
-                part = changes.slice(start_ms, grid.end_ms)
+                part = changes.slice(start_ms, span.end_ms)
                 times += changes.times_ms[part]
                 states += changes.values[part]
                 rows += [row] * (len(times) - len(rows))
@@ -172,9 +172,9 @@ class Shop:
             np.array(times, dtype=np.int64),
             np.array(states, dtype=np.float64),
         )
-        share_IS = share_of_buckets(*change_N, num_rows=len(item_ids), grid=grid)
+        share_IS = share_of_buckets(*change_N, num_rows=len(item_ids), span=span)
         as_of_ms = self.newest_ms if as_of_ms is None else as_of_ms
-        share_IS[:, grid.bucket_starts() + resolution_ms > as_of_ms] = np.nan
+        share_IS[:, span.bucket_starts() + resolution_ms > as_of_ms] = np.nan
         return share_IS.astype(np.float32)
 
     def on_hand(self, item_ids: Sequence[str]) -> Floats:
@@ -230,7 +230,7 @@ class Shop:
         entries = [self._entry_of(item_id) for item_id in item_ids]
         times = [entry.launched_at if entry else None for entry in entries]
         return np.array(
-            [np.nan if time is None else to_ms(time) for time in times], dtype=np.float64
+            [np.nan if time is None else time_ms(time) for time in times], dtype=np.float64
         )
 
     # Records in -----------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class Shop:
                 f"catalogue entry {entry.sku!r} has unit_price {price}; expected a positive number"
             )
         if entry.launched_at is not None:
-            to_ms(entry.launched_at)
+            time_ms(entry.launched_at)
         self._catalog[entry.sku] = entry
         if price is not None:
             self._prices.setdefault(entry.sku, Changes(MAX_PRICE_CHANGES)).set_from(
@@ -263,8 +263,8 @@ class Shop:
         promotion = decode(Promotion, value)
         name, starts_ms, ends_ms = (
             promotion.promotion_id,
-            to_ms(promotion.starts_at),
-            to_ms(promotion.ends_at),
+            time_ms(promotion.starts_at),
+            time_ms(promotion.ends_at),
         )
         if not starts_ms < ends_ms:
             raise EventError(
@@ -289,7 +289,7 @@ class Shop:
 
     def _take_level(self, value: bytes, timestamp_ms: int) -> tuple[Series, str | None]:
         level = decode(InventoryLevel, value)
-        as_of_ms = to_ms(level.as_of)
+        as_of_ms = time_ms(level.as_of)
         if not abs(level.on_hand) < float("inf"):
             raise EventError(
                 f"inventory of {level.sku!r} has on_hand {level.on_hand}; expected a finite number"
@@ -298,7 +298,7 @@ class Shop:
         levels = self._levels.setdefault(series, {})
         before = levels.get(level.region)
         if before is None or as_of_ms >= before.as_of_ms:
-            levels[level.region] = Level(as_of_ms, level.on_hand)
+            levels[level.region] = RegionStock(as_of_ms, level.on_hand)
             self._note_stock(series)
         return series, level.region
 
@@ -354,7 +354,7 @@ class Shop:
     def _stock_of(self, series: Series) -> Changes | None:
         return self._stock.get(self._stocked(series))
 
-    def _price_ratios(self, skus: list[str], grid: Grid, as_of_ms: int) -> Floats:
+    def _price_ratios(self, skus: list[str], span: BucketSpan, as_of_ms: int) -> Floats:
         rows: list[int] = []
         times: list[int] = []
         values: list[float] = []
@@ -363,7 +363,7 @@ class Shop:
             prices = self._prices.get(sku)
             if prices is not None:
                 now_R[row] = prices.at(as_of_ms)
-                part = prices.slice(grid.start_ms, min(grid.end_ms, as_of_ms + 1))
+                part = prices.slice(span.start_ms, min(span.end_ms, as_of_ms + 1))
                 times += prices.times_ms[part]
                 values += prices.values[part]
                 rows += [row] * (len(times) - len(rows))
@@ -373,18 +373,18 @@ class Shop:
             np.array(values, dtype=np.float64),
         )
         ratio_RS: Floats = (
-            value_at_starts(*change_N, num_rows=len(skus), grid=grid) / now_R[:, None]
+            value_at_starts(*change_N, num_rows=len(skus), span=span) / now_R[:, None]
         )
         return ratio_RS
 
-    def _discounts(self, skus: list[str], grid: Grid, as_of_ms: int) -> tuple[Floats, Floats]:
+    def _discounts(self, skus: list[str], span: BucketSpan, as_of_ms: int) -> tuple[Floats, Floats]:
         rows, promotions = [], []
         for row, sku in enumerate(skus):
             for known in self._promotions_for(sku):
                 if (
                     known.announced_ms <= as_of_ms
-                    and known.starts_ms < grid.end_ms
-                    and known.ends_ms > grid.start_ms
+                    and known.starts_ms < span.end_ms
+                    and known.ends_ms > span.start_ms
                 ):
                     rows.append(row)
                     promotions.append(known)
@@ -392,8 +392,8 @@ class Shop:
         starts_N = np.array([known.starts_ms for known in promotions], dtype=np.int64)
         ends_N = np.array([known.ends_ms for known in promotions], dtype=np.int64)
         depth_N = np.array([known.promotion.discount for known in promotions], dtype=np.float64)
-        number_M, step_M, share_M = overlaps(starts_N, ends_N, grid)
-        promoted_RS, discount_RS = np.zeros((2, len(skus), grid.steps))
+        number_M, step_M, share_M = overlaps(starts_N, ends_N, span)
+        promoted_RS, discount_RS = np.zeros((2, len(skus), span.steps))
         np.maximum.at(promoted_RS, (row_N[number_M], step_M), share_M)
         np.maximum.at(discount_RS, (row_N[number_M], step_M), share_M * depth_N[number_M])
         return promoted_RS, discount_RS
@@ -404,10 +404,6 @@ class Shop:
         if entry is not None and entry.category:
             names = names | self._promotions_of.get(("category", entry.category), set())
         return [self._promotions[name] for name in names]
-
-
-to_ms = time_ms
-"""Epoch milliseconds of a time as these records carry it."""
 
 
 def _promoted(promotion: Promotion) -> tuple[str, str]:

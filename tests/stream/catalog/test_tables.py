@@ -12,28 +12,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshet.stream.catalog import shop as shop_module
-from freshet.stream.catalog.shop import Shop, to_ms
+from freshet.stream.catalog import tables as tables_module
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import (
+    BucketSpan,
     Changes,
-    Grid,
     overlaps,
     share_of_buckets,
     value_at_starts,
 )
+from freshet.stream.codec import time_ms
 from freshet.stream.units import HOUR_MS
 
 
-def put(shop: Shop, topic_kind: Any, at_ms: int, /, *, key: str, **fields: Any) -> bool:
+def put(shop: ShopTables, topic_kind: Any, at_ms: int, /, *, key: str, **fields: Any) -> bool:
     return shop.apply(topic_kind, key.encode(), json.dumps(fields).encode(), at_ms)
 
 
-def entry(shop: Shop, at_ms: int, sku: str = "a", **fields: Any) -> bool:
+def entry(shop: ShopTables, at_ms: int, sku: str = "a", **fields: Any) -> bool:
     return put(shop, "catalog", at_ms, key=sku, sku=sku, **fields)
 
 
 def promotion(
-    shop: Shop, at_ms: int, name: str, starts: int, ends: int, discount: float, **fields: Any
+    shop: ShopTables, at_ms: int, name: str, starts: int, ends: int, discount: float, **fields: Any
 ) -> bool:
     values = {
         "promotion_id": name,
@@ -45,7 +46,9 @@ def promotion(
     return put(shop, "promotions", at_ms, key=name, **values)
 
 
-def level(shop: Shop, as_of: int, on_hand: float, sku: str = "a", region: str | None = "n") -> bool:
+def level(
+    shop: ShopTables, as_of: int, on_hand: float, sku: str = "a", region: str | None = "n"
+) -> bool:
     return put(
         shop,
         "inventory",
@@ -59,7 +62,7 @@ def level(shop: Shop, as_of: int, on_hand: float, sku: str = "a", region: str | 
 
 
 def test_prices_change_from_the_records_time_on_and_are_relative_to_the_price_now() -> None:
-    shop = Shop()
+    shop = ShopTables()
     entry(shop, 1 * HOUR_MS, unit_price=4.0)
     entry(shop, 3 * HOUR_MS, unit_price=2.0)
     ratio = shop.known(["a|n"], 0, 6, HOUR_MS)[0, :, 0]
@@ -69,7 +72,7 @@ def test_prices_change_from_the_records_time_on_and_are_relative_to_the_price_no
 
 
 def test_at_a_cutoff_a_later_price_is_not_known() -> None:
-    shop = Shop()
+    shop = ShopTables()
     entry(shop, 0, unit_price=4.0)
     entry(shop, 3 * HOUR_MS, unit_price=2.0)
     assert (
@@ -85,7 +88,7 @@ def test_at_a_cutoff_a_later_price_is_not_known() -> None:
 
 
 def test_promotions_of_a_sku_and_of_its_category_appear_in_future_steps() -> None:
-    shop = Shop()
+    shop = ShopTables()
     entry(shop, 0, category="shoes", unit_price=1.0)
     entry(shop, 0, sku="b", category="hats", unit_price=1.0)
     promotion(shop, 0, "p1", 2 * HOUR_MS, 4 * HOUR_MS, 0.3, category="shoes")
@@ -99,7 +102,7 @@ def test_promotions_of_a_sku_and_of_its_category_appear_in_future_steps() -> Non
 
 
 def test_a_promotion_that_covers_part_of_a_bucket_counts_in_part() -> None:
-    shop = Shop()
+    shop = ShopTables()
     promotion(shop, 0, "p", HOUR_MS + HOUR_MS // 4, 2 * HOUR_MS + HOUR_MS // 2, 0.4, sku="a")
     known = shop.known(["a|n"], 0, 4, HOUR_MS)
     np.testing.assert_allclose(known[0, :, 1], [0, 0.75, 0.5, 0])
@@ -107,7 +110,7 @@ def test_a_promotion_that_covers_part_of_a_bucket_counts_in_part() -> None:
 
 
 def test_a_promotion_announced_after_the_cutoff_is_not_known_at_it() -> None:
-    shop = Shop()
+    shop = ShopTables()
     promotion(shop, 5 * HOUR_MS, "p", 6 * HOUR_MS, 7 * HOUR_MS, 0.4, sku="a")
     promotion(shop, 8 * HOUR_MS, "p", 6 * HOUR_MS, 7 * HOUR_MS, 0.5, sku="a")
     assert not shop.known(["a|n"], 0, 8, HOUR_MS, as_of_ms=4 * HOUR_MS)[0, :, 1].any()
@@ -117,7 +120,7 @@ def test_a_promotion_announced_after_the_cutoff_is_not_known_at_it() -> None:
 
 
 def test_an_updated_promotion_replaces_the_old_one_and_a_tombstone_deletes_it() -> None:
-    shop = Shop()
+    shop = ShopTables()
     promotion(shop, 0, "p", 0, HOUR_MS, 0.4, sku="a")
     promotion(shop, 0, "p", HOUR_MS, 2 * HOUR_MS, 0.4, sku="b")
     assert not shop.known(["a|n"], 0, 3, HOUR_MS)[0, :, 1].any()
@@ -130,7 +133,7 @@ def test_an_updated_promotion_replaces_the_old_one_and_a_tombstone_deletes_it() 
 
 
 def test_active_promotions_are_those_running_now_end_exclusive() -> None:
-    shop = Shop()
+    shop = ShopTables()
     promotion(shop, 0, "late", 10, 20, 0.1, category="x")
     promotion(shop, 0, "early", 5, 20, 0.1, sku="s")
     assert [p.promotion_id for p in shop.active_promotions(10)] == ["early", "late"]
@@ -145,7 +148,7 @@ def test_active_promotions_are_those_running_now_end_exclusive() -> None:
 def test_stock_is_a_share_of_the_bucket_unknown_before_the_first_level_and_past_the_cutoff() -> (
     None
 ):
-    shop = Shop()
+    shop = ShopTables()
     level(shop, HOUR_MS // 2, 5)
     level(shop, 2 * HOUR_MS + HOUR_MS // 4, 0)
     level(shop, 4 * HOUR_MS, -1)
@@ -162,7 +165,7 @@ def test_stock_is_a_share_of_the_bucket_unknown_before_the_first_level_and_past_
 
 
 def test_a_stale_level_changes_nothing() -> None:
-    shop = Shop()
+    shop = ShopTables()
     level(shop, 2 * HOUR_MS, 5)
     level(shop, HOUR_MS, 0)
     assert shop.on_hand(["a|n"]).tolist() == [5.0]
@@ -170,7 +173,7 @@ def test_a_stale_level_changes_nothing() -> None:
 
 
 def test_a_level_without_region_is_for_every_region_that_has_none_of_its_own() -> None:
-    shop = Shop()
+    shop = ShopTables()
     level(shop, 0, 3, region=None)
     level(shop, 0, 0, region="s")
     assert shop.in_stock(["a|n", "a|s"], 0, 1, HOUR_MS, as_of_ms=HOUR_MS).tolist() == [[1.0], [0.0]]
@@ -178,7 +181,7 @@ def test_a_level_without_region_is_for_every_region_that_has_none_of_its_own() -
 
 
 def test_a_series_over_all_regions_is_in_stock_while_any_region_is() -> None:
-    shop = Shop(series_by=("sku",))
+    shop = ShopTables(series_by=("sku",))
     level(shop, 0, 3, region="n")
     level(shop, HOUR_MS, 4, region="s")
     level(shop, 2 * HOUR_MS, 0, region="n")
@@ -190,7 +193,7 @@ def test_a_series_over_all_regions_is_in_stock_while_any_region_is() -> None:
 
 
 def test_tombstones_forget_entries_and_levels() -> None:
-    shop = Shop()
+    shop = ShopTables()
     entry(shop, 0, title="T", unit_price=3)
     level(shop, 0, 4)
     level(shop, 0, 4, region="s")
@@ -205,7 +208,7 @@ def test_tombstones_forget_entries_and_levels() -> None:
 
 
 def test_texts_categories_and_launches() -> None:
-    shop = Shop()
+    shop = ShopTables()
     entry(
         shop,
         0,
@@ -222,7 +225,7 @@ def test_texts_categories_and_launches() -> None:
 
 
 def test_an_item_id_with_escaped_bars_finds_its_sku() -> None:
-    shop = Shop()
+    shop = ShopTables()
     entry(shop, 0, sku="x|y", title="Odd")
     assert shop.texts(["x\\|y|n"]) == ["Odd"]
 
@@ -256,7 +259,7 @@ def test_an_item_id_with_escaped_bars_finds_its_sku() -> None:
     ],
 )
 def test_a_malformed_record_is_counted_and_changes_nothing(kind: Any, value: bytes) -> None:
-    shop = Shop()
+    shop = ShopTables()
     assert not shop.apply(kind, b"k", value, 7)
     assert shop.malformed[kind] == 1 and shop.version == 0
     assert (
@@ -267,15 +270,15 @@ def test_a_malformed_record_is_counted_and_changes_nothing(kind: Any, value: byt
 
 
 def test_a_tombstone_without_a_key_is_malformed() -> None:
-    shop = Shop()
+    shop = ShopTables()
     assert not shop.apply("catalog", None, None, 7)
     assert shop.malformed["catalog"] == 1
 
 
 def test_history_and_promotions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shop_module, "MAX_PROMOTIONS", 2)
-    monkeypatch.setattr(shop_module, "MAX_STOCK_CHANGES", 3)
-    shop = Shop()
+    monkeypatch.setattr(tables_module, "MAX_PROMOTIONS", 2)
+    monkeypatch.setattr(tables_module, "MAX_STOCK_CHANGES", 3)
+    shop = ShopTables()
     for n in range(4):
         promotion(shop, n, f"p{n}", n, n + 10, 0.1, sku="a")
     assert [p.promotion_id for p in shop.active_promotions(9)] == ["p2", "p3"]
@@ -287,11 +290,11 @@ def test_history_and_promotions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_times_are_milliseconds_or_rfc_3339() -> None:
-    assert to_ms("1970-01-01T01:00:00+01:00") == 0
+    assert time_ms("1970-01-01T01:00:00+01:00") == 0
 
 
 def test_no_items_give_empty_arrays() -> None:
-    shop = Shop()
+    shop = ShopTables()
     assert shop.known([], 0, 5, HOUR_MS).shape == (0, 5, 3)
     assert shop.in_stock([], 0, 5, HOUR_MS).shape == (0, 5)
     assert shop.unit_prices([]).shape == shop.on_hand([]).shape == (0,)
@@ -313,8 +316,8 @@ def test_shares_and_values_equal_a_walk_over_every_millisecond(
     histories = [Changes(maximum=99) for _ in rows]
     flat: list[tuple[int, int, float]] = []
     for row, (history, changes) in enumerate(zip(histories, rows, strict=True)):
-        for time_ms, value in changes:
-            history.set_from(time_ms, value)
+        for at_ms, value in changes:
+            history.set_from(at_ms, value)
         flat += [(row, *pair) for pair in zip(history.times_ms, history.values, strict=True)]
     columns = list(zip(*flat, strict=True)) or [(), (), ()]
     arrays = (
@@ -322,9 +325,9 @@ def test_shares_and_values_equal_a_walk_over_every_millisecond(
         np.array(columns[1], np.int64),
         np.array(columns[2], np.float64),
     )
-    grid = Grid(start, steps, width)
-    share = share_of_buckets(*arrays, num_rows=len(rows), grid=grid)
-    value = value_at_starts(*arrays, num_rows=len(rows), grid=grid)
+    span = BucketSpan(start, steps, width)
+    share = share_of_buckets(*arrays, num_rows=len(rows), span=span)
+    value = value_at_starts(*arrays, num_rows=len(rows), span=span)
     for row, history in enumerate(histories):
         for step in range(steps):
             bucket = range(start + step * width, start + (step + 1) * width)
@@ -349,7 +352,7 @@ def test_overlaps_equal_a_count_of_milliseconds(
     ends = starts + np.array([length for _, length in spans], np.int64)
     found = {
         (int(n), int(s)): share
-        for n, s, share in zip(*overlaps(starts, ends, Grid(3, steps, width)), strict=True)
+        for n, s, share in zip(*overlaps(starts, ends, BucketSpan(3, steps, width)), strict=True)
     }
     for n in range(len(spans)):
         for step in range(steps):

@@ -48,7 +48,7 @@ class Status:
         return rows + ([("page", self.page)] if self.page else [])
 
 
-class View(Protocol):
+class Display(Protocol):
     """Where sentences and numbers go."""
 
     def __enter__(self) -> Self: ...
@@ -62,7 +62,7 @@ class View(Protocol):
     def show(self, status: Status) -> None: ...
 
 
-class PlainView:
+class LineDisplay:
     """Lines, for logs and pipes: every sentence at once, the numbers every ten updates."""
 
     def __init__(self, console: Console) -> None:
@@ -88,7 +88,7 @@ class PlainView:
         self._shown += 1
 
 
-class PanelView:
+class PanelDisplay:
     """One panel that stays in place, with the newest sentences under the numbers."""
 
     def __init__(self, console: Console) -> None:
@@ -127,6 +127,6 @@ class PanelView:
         )
 
 
-def open_view(console: Console) -> View:
+def open_display(console: Console) -> Display:
     """A panel on a terminal, lines elsewhere."""
-    return PanelView(console) if console.is_terminal else PlainView(console)
+    return PanelDisplay(console) if console.is_terminal else LineDisplay(console)
