@@ -5,32 +5,32 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import mimetypes
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from freshet.dashboard import api, boards
-from freshet.dashboard.actuals import Actuals
-from freshet.dashboard.hub import EventStream, Hub
-from freshet.dashboard.state import TopicState
+from freshet.dashboard.api import Json
+from freshet.dashboard.hub import EventStream
+from freshet.dashboard.page import Page
 from freshet.stream.errors import InvalidInputError
 
 STATIC = Path(__file__).parent / "static"
 PLOTLY_VERSION = metadata.version("plotly")
 YEAR_S = 31_536_000
+ASK_AGAIN = {"Cache-Control": "no-cache"}
 MAX_ITEM_ID = 1_024
 # Plotly writes style attributes and sheets of its own; nothing else needs more than our own files.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -53,157 +53,129 @@ SECURITY_HEADERS = {
 }
 
 
-class State(Protocol):
-    """What the routes look at."""
-
-    topics: TopicState
-    hub: Hub
-    registry: CollectorRegistry
-    max_points: int
-
-    @property
-    def actuals(self) -> Actuals:
-        """The newest snapshot of what was sold."""
-
-    def moment(self) -> api.Moment:
-        """Time, rates and what is wrong."""
-
-    def summary(self) -> dict[str, Any]:
-        """The overview."""
-
-    def not_ready(self) -> str | None:
-        """Why the page is not ready; None when it is."""
+def build(page: Page) -> ASGIApp:
+    """The application around a page."""
+    return _SecurityHeaders(Starlette(routes=[*_files(), *_questions(page), *_probes(page)]))
 
 
-def build(state: State) -> ASGIApp:
-    """The application for a state."""
-    return _SecurityHeaders(Starlette(routes=[*_pages(), *_questions(state), *_probes(state)]))
+# Questions ----------------------------------------------------------------------------------------
 
 
-def _questions(state: State) -> list[Route]:
-    def answer(path: str, question: Callable[[Request], Any]) -> Route:
-        async def respond(request: Request) -> Response:
-            try:
-                found = question(request)
-            except InvalidInputError as error:
-                return json_response({"error": str(error)}, 400)
-            return (
-                json_response(found)
-                if found is not None
-                else json_response({"error": "there is no such item"}, 404)
-            )
+def _questions(page: Page) -> list[Route]:
+    def errors(request: Request) -> Json:
+        segment = request.query_params.get("segment", "")
+        return api.errors(page.topics, segment, page.max_points)
 
-        return Route(path, respond)
+    def overview(request: Request) -> Json:
+        return page.summary() | {"errors": errors(request)}
 
-    def errors(request: Request) -> Any:
-        return api.errors(state.topics, request.query_params.get("segment", ""), state.max_points)
+    def items(request: Request) -> Json:
+        query = api.item_query(dict(request.query_params))
+        return api.items(page.topics, page.actuals, query)
 
-    def item(request: Request) -> Any:
+    def item(request: Request) -> Json | None:
         item_id = request.path_params["item_id"]
-        return (
-            api.item(state.topics, state.actuals, state.moment(), item_id)
-            if len(item_id) <= MAX_ITEM_ID
-            else None
-        )
+        if len(item_id) > MAX_ITEM_ID:
+            return None
+        return api.item(page.topics, page.actuals, page.moment(), item_id)
+
+    def flash_sales(_: Request) -> Json:
+        return boards.flash_sales(page.topics, page.actuals, page.moment().now_ms)
 
     async def stream(request: Request) -> Response:
-        return EventStream(state.hub, request.headers.get("last-event-id", ""))
+        return EventStream(page.hub, request.headers.get("last-event-id", ""))
 
     return [
-        answer("/api/overview", lambda request: state.summary() | {"errors": errors(request)}),
-        answer("/api/errors", errors),
-        answer(
-            "/api/items",
-            lambda r: api.items(state.topics, state.actuals, api.item_query(dict(r.query_params))),
-        ),
-        answer("/api/items/{item_id:path}", item),
-        answer(
-            "/api/flash-sales",
-            lambda _: boards.flash_sales(state.topics, state.actuals, state.moment().now_ms),
-        ),
-        answer("/api/drift", lambda _: boards.drift(state.topics)),
-        answer("/api/models", lambda _: boards.models(state.topics)),
+        _question("/api/overview", overview),
+        _question("/api/errors", errors),
+        _question("/api/items", items),
+        _question("/api/items/{item_id:path}", item),
+        _question("/api/flash-sales", flash_sales),
+        _question("/api/drift", lambda _: boards.drift(page.topics)),
+        _question("/api/models", lambda _: boards.models(page.topics)),
         Route("/api/stream", stream),
     ]
 
 
-def _probes(state: State) -> list[Route]:
+def _question(path: str, answer: Callable[[Request], Json | None]) -> Route:
+    """A route that answers with JSON: 404 for None, 400 for parameters that cannot be used."""
+
+    async def respond(request: Request) -> Response:
+        try:
+            found = answer(request)
+        except InvalidInputError as error:
+            return json_response({"error": str(error)}, 400)
+        if found is None:
+            return json_response({"error": "there is no such item"}, 404)
+        return json_response(found)
+
+    return Route(path, respond)
+
+
+def _probes(page: Page) -> list[Route]:
     async def live(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def ready(_: Request) -> Response:
-        problem = state.not_ready()
+        problem = page.not_ready()
         return PlainTextResponse(f"{problem or 'ok'}\n", 503 if problem else 200)
 
     async def metrics(_: Request) -> Response:
-        return Response(
-            generate_latest(state.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        figures = generate_latest(page.registry)
+        return Response(figures, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [Route("/livez", live), Route("/readyz", ready), Route("/metrics", metrics)]
 
 
-def json_response(content: Any, status: int = 200) -> Response:
+def json_response(content: Json, status: int = 200) -> Response:
     """JSON that nobody caches."""
-    headers = {"Cache-Control": "no-store"}
-    return Response(
-        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY),
-        status,
-        headers,
-        "application/json",
-    )
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
 
 
 # Files --------------------------------------------------------------------------------------------
 
 
-def _pages() -> list[Route]:
-    async def page(request: Request) -> Response:
-        return _file(request, STATIC / "index.html")
-
-    async def static(request: Request) -> Response:
-        name = request.path_params["name"]
-        path = STATIC / name
-        known = "/" not in name and not name.startswith(".") and path.is_file()
-        return _file(request, path) if known else PlainTextResponse("there is no such file\n", 404)
+def _files() -> list[BaseRoute]:
+    async def index(request: Request) -> Response:
+        text = (STATIC / "index.html").read_text("utf-8")
+        body = text.replace("{plotly_version}", PLOTLY_VERSION).encode()
+        tag = hashlib.sha256(body).hexdigest()[:16]
+        return _unless_known(request, tag, HTMLResponse(body, headers=ASK_AGAIN))
 
     async def plotly(request: Request) -> Response:
         packed = "gzip" in request.headers.get("accept-encoding", "")
         body = await asyncio.to_thread(_plotly, packed)
-        headers = {
-            "Cache-Control": f"public, max-age={YEAR_S}, immutable",
-            "Vary": "Accept-Encoding",
-        }
+        # The page asks with the version in the address, so what is kept never goes stale.
+        headers = {"Cache-Control": f"public, max-age={YEAR_S}, immutable"}
+        headers["Vary"] = "Accept-Encoding"
         if packed:
             headers["Content-Encoding"] = "gzip"
-        return _unless_known(
-            request, body, f'"plotly-{PLOTLY_VERSION}"', "text/javascript", headers
-        )
+        answer = Response(body, headers=headers, media_type="text/javascript")
+        return _unless_known(request, f"plotly-{PLOTLY_VERSION}", answer)
 
     return [
-        Route("/", page),
-        Route("/static/{name}", static),
+        Route("/", index),
+        Mount("/static", _OwnFiles(directory=STATIC)),
         Route("/vendor/plotly.min.js", plotly),
     ]
 
 
-def _file(request: Request, path: Path) -> Response:
-    body = path.read_bytes()
-    if path.name == "index.html":
-        body = body.replace(b"{plotly_version}", PLOTLY_VERSION.encode())
-    tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return _unless_known(request, body, tag, media_type, {"Cache-Control": "no-cache"})
+class _OwnFiles(StaticFiles):
+    """Our few small files: a browser keeps them but asks each time whether they changed."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers.update(ASK_AGAIN)
+        return response
 
 
-def _unless_known(
-    request: Request, body: bytes, tag: str, media_type: str, headers: dict[str, str]
-) -> Response:
-    """The body, or 304 when the browser has it already."""
-    headers = headers | {"ETag": tag}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=media_type)
+def _unless_known(request: Request, tag: str, answer: Response) -> Response:
+    """The answer under a tag, or 304 when the browser has it already."""
+    answer.headers["ETag"] = f'"{tag}"'
+    if request.headers.get("if-none-match") == answer.headers["ETag"]:
+        return NotModifiedResponse(answer.headers)
+    return answer
 
 
 @lru_cache(maxsize=2)

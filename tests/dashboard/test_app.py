@@ -11,7 +11,8 @@ import pytest
 
 from freshet.dashboard import app
 from freshet.dashboard.actuals import Actuals, Books
-from freshet.dashboard.app import Page, address, listen
+from freshet.dashboard.app import address, listen
+from freshet.dashboard.page import Page
 from freshet.stream.config import DashboardSettings, KafkaSettings, Settings
 from freshet.stream.errors import ConfigError, StoreUnavailableError
 from freshet.stream.units import HOUR_MS

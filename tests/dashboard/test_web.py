@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from freshet.dashboard import web
-from freshet.dashboard.app import Page
+from freshet.dashboard.page import Page
 from freshet.stream.config import Settings
 
 STATIC = sorted(

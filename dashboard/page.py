@@ -1,0 +1,116 @@
+"""What one page process knows: the topics, the newest actuals, the clock, and what is wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from freshet.dashboard import api
+from freshet.dashboard.actuals import Actuals, Rate, SnapshotSource
+from freshet.dashboard.feed import Feed
+from freshet.dashboard.hub import Hub
+from freshet.dashboard.state import TopicState
+from freshet.stream.config import Settings
+from freshet.stream.telemetry import new_registry
+
+
+class Page:
+    """What the routes look at; owned by the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.topics = TopicState(settings.worker, settings.events.series_by)
+        self.hub = Hub(settings.dashboard.max_subscribers)
+        self.feed = Feed(settings.kafka, self.topics)
+        self.max_points = settings.dashboard.max_points
+        self.actuals = Actuals(settings.worker.resolution_ms)
+        self.redis_problem: str | None = "not connected yet"
+        self.registry = new_registry()
+        self.registry.register(_Figures(self))
+        # When the shop's clock was read (monotonic seconds), what it said, and its speed.
+        self._clock: tuple[float, int, float] = (time.monotonic(), time.time_ns() // 1_000_000, 1.0)
+        self._events = Rate()
+        self._forecasts = Rate()
+        self._events_per_s = 0.0
+        self._forecasts_per_s = 0.0
+
+    def moment(self) -> api.Moment:
+        """Time, rates and what is wrong; between two looks at Redis the shop's clock runs on."""
+        read_s, clock_ms, speed = self._clock
+        elapsed_ms = (time.monotonic() - read_s) * 1_000
+        return api.Moment(
+            now_ms=clock_ms + round(elapsed_ms * speed),
+            speed=speed,
+            events_per_s=self._events_per_s,
+            forecasts_per_s=self._forecasts_per_s,
+            kafka_problem=self.feed.problem,
+            redis_problem=self.redis_problem,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The overview."""
+        return api.overview(self.topics, self.actuals, self.moment())
+
+    def revision(self) -> object:
+        """Changes when a subscriber should hear of it; the clock alone counts once a second."""
+        return self.topics.revision, self.feed.problem, self.redis_problem, int(time.monotonic())
+
+    def not_ready(self) -> str | None:
+        """Why the page is not ready; None when it is."""
+        problems = {"kafka": self.feed.problem, "redis": self.redis_problem}
+        named = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+        return "; ".join(named) or None
+
+    def look(self, source: SnapshotSource) -> tuple[Actuals | None, tuple[int, float]]:
+        """One blocking look at Redis, for a thread."""
+        return source.read(), source.clock()
+
+    def seen(self, actuals: Actuals | None, clock: tuple[int, float], at_s: float) -> None:
+        """Take over what a look at Redis found."""
+        self.redis_problem = None
+        self._clock = (at_s, *clock)
+        if actuals is not None:
+            self.actuals = actuals
+            self.topics.touch("items", "flash")
+        self._events_per_s = self._events.note(at_s, self.actuals.books.read)
+        self._forecasts_per_s = self._forecasts.note(at_s, self.topics.book.seen)
+
+
+class _Figures:
+    """The page's own figures for /metrics; never labelled by item."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def collect(self) -> Iterator[Metric]:
+        hub, book = self._page.hub, self._page.topics.book
+        yield _gauge("freshet_dashboard_subscribers", "Open live streams.", hub.subscribers)
+        yield _gauge("freshet_dashboard_items", "Items with a forecast.", len(book.items))
+        now_ms = self._page.moment().now_ms
+        yield _gauge(
+            "freshet_dashboard_forecast_age_ms",
+            "Clock time since the newest forecast's cutoff.",
+            now_ms - book.newest_cutoff_ms if book.items else float("nan"),
+        )
+        refused = CounterMetricFamily(
+            "freshet_dashboard_subscribers_refused", "Streams refused for want of room."
+        )
+        refused.add_metric([], hub.refused)
+        yield refused
+        yield self._records()
+
+    def _records(self) -> Metric:
+        records = CounterMetricFamily(
+            "freshet_dashboard_records", "Records read.", labels=["kind", "usable"]
+        )
+        for kind, count in self._page.topics.applied.items():
+            records.add_metric([kind, "yes"], count)
+        for kind, count in self._page.topics.malformed.items():
+            records.add_metric([kind, "no"], count)
+        return records
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
