@@ -1,6 +1,4 @@
-"""Count what a demo did, from the topics and from Redis only: nobody reports on its own work
-here.
-"""
+"""Count what a demo did, from the topics only: nobody reports on its own work here."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ class Tally:
     unreadable: int = 0
 
     def count(self, kind: str, value: bytes | None) -> Any:
-        """Count one record of a topic kind (`forecasts`, `scores`, `drift`, ...); returns it
-        decoded, or None.
-        """
+        """Count one record of a topic kind (`forecasts`, `scores`, ...); returns it, or None."""
         decoder, add = _KINDS[kind]
         if value is None:
             return None
@@ -84,12 +80,12 @@ class Tally:
                 continue
             self.scored.add((step.forecast_id, step.step))
             self.covered += step.covered_80
+            # Seasonal naive needs a season of history; only steps that have both compare the two.
             if step.seasonal_naive_pinball is not None:
                 row = np.array([step.pinball, step.seasonal_naive_pinball, score.actual])
                 self.losses += row
-                self.recent[score.bucket_start_ms] = (
-                    self.recent.get(score.bucket_start_ms, np.zeros(3)) + row
-                )
+                bucket = self.recent.setdefault(score.bucket_start_ms, np.zeros(3))
+                bucket += row
 
     def _drift(self, alert: DriftAlert) -> None:
         self.drift[f"{alert.alert_id}:{alert.state}"] = alert
@@ -101,35 +97,33 @@ class Tally:
         self.events[(event.kind, event.version, event.worker)] = event
 
     def _alert(self, alert: Alert) -> None:
-        (self.resolved if alert.data.state == "resolved" else self.fired).add(alert.subject)
+        seen = self.resolved if alert.data.state == "resolved" else self.fired
+        seen.add(alert.subject)
 
     def wql(self, newest_buckets: int | None = None) -> tuple[float, float] | None:
-        """(served, seasonal naive) weighted quantile loss, both over the steps where naive has a
-        season of history.
+        """(served, seasonal naive) weighted quantile loss, over the steps that both could forecast.
 
         Args:
             newest_buckets: Only the newest so many scored buckets; None is all of them.
         """
-        rows = (
-            [self.losses]
-            if newest_buckets is None
-            else [self.recent[t] for t in sorted(self.recent)[-newest_buckets:]]
-        )
-        served, naive, actual = np.sum(rows, axis=0) if rows else np.zeros(3)
+        losses = self.losses
+        if newest_buckets is not None:
+            newest = sorted(self.recent)[-newest_buckets:]
+            losses = sum((self.recent[start_ms] for start_ms in newest), np.zeros(3))
+        served, naive, actual = losses
         return (float(served / actual), float(naive / actual)) if actual else None
 
     def of_kind(self, *kinds: str) -> list[ModelEvent]:
         """Model events of these kinds in time order."""
-        return sorted((e for e in self.events.values() if e.kind in kinds), key=lambda e: e.at_ms)
+        found = [event for event in self.events.values() if event.kind in kinds]
+        return sorted(found, key=lambda event: event.at_ms)
 
     def sections(self) -> dict[str, Any]:
         """The parts of the summary that come from the output topics."""
         served, naive = self.wql() or (None, None)
-        drift = [
-            a
-            for a in sorted(self.drift.values(), key=lambda a: a.detected_at_ms)
-            if a.state == "drift"
-        ]
+        drift = [alert for alert in self.drift.values() if alert.state == "drift"]
+        drift.sort(key=lambda alert: alert.detected_at_ms)
+        swaps = self.of_kind("swapped")
         return {
             "scores": {
                 "matured": len(self.scored),
@@ -143,20 +137,16 @@ class Tally:
                 "promoted": len(self.of_kind("promoted")),
                 "rejected": len(self.of_kind("rejected")),
             },
-            "swaps": [
-                {"version": e.version, "pause_ms": e.pause_ms} for e in self.of_kind("swapped")
-            ],
+            "swaps": [{"version": swap.version, "pause_ms": swap.pause_ms} for swap in swaps],
             "weights_versions": sorted(self.versions),
             "alerts": {"firing": len(self.fired), "resolved": len(self.resolved)},
         }
 
     def forecast_section(self, published: int) -> dict[str, Any]:
         """`coalesced` counts the cutoffs between the first and the last that nobody forecast."""
-        latencies = np.asarray(self.latencies_ms or [np.nan])
-        p50, p99 = (
-            None if np.isnan(latencies).any() else float(np.percentile(latencies, q))
-            for q in (50, 99)
-        )
+        p50 = p99 = None
+        if self.latencies_ms:
+            p50, p99 = np.percentile(self.latencies_ms, (50, 99)).tolist()
         return {
             "published": published,
             "items": len(self.forecast_items),

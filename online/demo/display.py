@@ -66,7 +66,8 @@ class LineDisplay:
     """Lines, for logs and pipes: every sentence at once, the numbers every ten updates."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._shown = console, 0
+        self._console = console
+        self._shown = 0
 
     def __enter__(self) -> Self:
         return self

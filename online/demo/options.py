@@ -9,14 +9,12 @@ from pathlib import Path
 
 from freshet.stream.config import Settings, env_name
 from freshet.stream.errors import ConfigError
+from freshet.stream.source.simulator.plan import DRIFT_SHARE, SCENARIOS, TOUR_SECONDS
 
 LIVE_SPEED = 900.0
 HEADLESS_SPEED = 3_600.0
-TOUR_SECONDS = 300
-DRIFT_SHARE = 0.15
 HISTORY_DAYS = 28
 REPLAY_HISTORY_DAYS = 56
-SCENARIOS = ("calm", "flash_sale", "drift")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,8 @@ class DemoOptions:
     @property
     def drift_after_ms(self) -> int:
         """Simulated time from the start of live until the planted drift."""
-        return int((self.seconds or TOUR_SECONDS) * 1_000 * self.simulated_per_second * DRIFT_SHARE)
+        tour_ms = (self.seconds or TOUR_SECONDS) * 1_000 * self.simulated_per_second
+        return int(tour_ms * DRIFT_SHARE)
 
 
 OWNED = ("kafka.bootstrap_servers", "redis.url", "learn.registry", "dashboard.port")
@@ -105,9 +104,7 @@ def dashboard_port(asked: int | None, settings: Settings) -> int:
 
 
 def config_text(bootstrap_servers: str, redis_url: str, port: int, data_dir: Path) -> str:
-    """The TOML file that all processes of a demo read, and that a person may pass to any `freshet`
-    command.
-    """
+    """The settings of all processes of a demo, as TOML that any `freshet` command takes."""
     return "\n".join(
         [
             "# Written by `freshet demo`; pass it as --config to look into the running demo.",

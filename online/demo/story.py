@@ -1,6 +1,4 @@
-"""What happened, in plain words: one sentence for each record that a person would want to hear
-about.
-"""
+"""What happened, in plain words: a sentence for each record a person would want to hear about."""
 
 from __future__ import annotations
 
@@ -20,6 +18,7 @@ def when(at_ms: int) -> str:
 
 
 def of_drift(alert: DriftAlert) -> str:
+    """A segment drifts, shows a first sign of it, or is stable again."""
     if alert.state == "stable":
         return f"{alert.segment} is stable again: forecasts are as good as before the drift"
     word = "drift" if alert.state == "drift" else "a first sign of drift"
@@ -30,6 +29,7 @@ def of_drift(alert: DriftAlert) -> str:
 
 
 def of_request(request: RetrainRequest) -> str:
+    """Somebody, or a rule, wants new weights."""
     about = f" for {', '.join(request.segments)}" if request.segments else ""
     return f"new weights are asked for{about} ({request.reason})"
 
@@ -57,6 +57,5 @@ def of_promotion(promotion: Promotion, started: bool) -> str:
     """A sale begins or ends."""
     about = promotion.sku or f"all of {promotion.category}"
     kind = promotion.kind.replace("_", " ")
-    return (
-        f"a {kind} on {about} {f'starts, {promotion.discount:.0%} off' if started else 'is over'}"
-    )
+    news = f"starts, {promotion.discount:.0%} off" if started else "is over"
+    return f"a {kind} on {about} {news}"

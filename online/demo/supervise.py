@@ -1,6 +1,4 @@
-"""Child processes that are started together, restarted with back-off when they die, and stopped
-together.
-"""
+"""Child processes: started together, restarted with back-off when they die, stopped together."""
 
 from __future__ import annotations
 
@@ -65,7 +63,9 @@ class Supervisor:
         say: Callable[[str], None],
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log_dir, self._say, self._now_s = log_dir, say, monotonic_s
+        self._log_dir = log_dir
+        self._say = say
+        self._now_s = monotonic_s
         self.services: list[Service] = []
 
     def start(self, service: Service) -> None:
@@ -87,12 +87,12 @@ class Supervisor:
                 self._bury(service)
 
     def stop(self, *names: str) -> None:
-        """Stop the named services for good, all when none is named: SIGTERM at once, SIGKILL after
-        a time-out.
+        """Stop the named services for good, all when none is named.
+
+        All get SIGTERM at once, and SIGKILL where that does not help in time.
         """
-        leaving = [
-            service for service in reversed(self.services) if service.name in names or not names
-        ]
+        newest_first = list(reversed(self.services))
+        leaving = [service for service in newest_first if service.name in names or not names]
         for service in leaving:
             if service.running and service.process:
                 service.process.process.terminate()
@@ -101,29 +101,36 @@ class Supervisor:
                 service.process.stop(STOP_TIMEOUT_S)
             self.services.remove(service)
 
+    def finished(self, name: str) -> bool:
+        """Whether the work of a service is done."""
+        return any(service.name == name and service.finished for service in self.services)
+
     def log_path(self, name: str) -> Path:
+        """Where a service's stdout and stderr go."""
         return self._log_dir / f"{name}.log"
 
     def _spawn(self, service: Service) -> None:
-        log_file = self.log_path(service.name)
-        service.process = Child(list(service.argv), log_file=log_file)
+        service.process = Child(list(service.argv), log_file=self.log_path(service.name))
 
     def _bury(self, service: Service) -> None:
+        """Plan the next start of a service that died; each death in a row doubles the wait."""
         assert service.process is not None
-        status, now_s = service.process.process.returncode, self._now_s()
-        service.failures_s = [
-            at_s for at_s in service.failures_s if now_s - at_s < FAILURE_WINDOW_S
-        ] + [now_s]
+        how = _how(service.process.process.returncode)
+        now_s = self._now_s()
+        recent_s = [at_s for at_s in service.failures_s if now_s - at_s < FAILURE_WINDOW_S]
+        service.failures_s = [*recent_s, now_s]
         if len(service.failures_s) >= MAX_FAILURES:
-            raise FreshetError(
-                f"{service.name} died {MAX_FAILURES} times within a minute, the last time "
-                f"{_how(status)}",
-                hint=f"its log {self.log_path(service.name)} ends "
-                f"with:\n{self._tail(service.name)}",
+            log_end = (
+                f"its log {self.log_path(service.name)} ends with:\n{self._tail(service.name)}"
             )
-        wait_s = min(FIRST_BACKOFF_S * 2 ** (len(service.failures_s) - 1), MAX_BACKOFF_S)
-        service.next_start_s, service.process = now_s + wait_s, None
-        self._say(f"{service.name} died ({_how(status)}); it starts again in {wait_s:.1f} s")
+            raise FreshetError(
+                f"{service.name} died {MAX_FAILURES} times within a minute, the last time {how}",
+                hint=log_end,
+            )
+        wait_s = min(FIRST_BACKOFF_S * 2 ** len(recent_s), MAX_BACKOFF_S)
+        service.next_start_s = now_s + wait_s
+        service.process = None
+        self._say(f"{service.name} died ({how}); it starts again in {wait_s:.1f} s")
 
     def _restart_when_due(self, service: Service) -> None:
         if service.process is None and self._now_s() >= service.next_start_s:

@@ -1,6 +1,4 @@
-"""What a demo can see from outside: log ends, the books in Redis, the output topics, the source's
-plan file.
-"""
+"""What a demo sees from outside: log ends, books in Redis, output topics, the source's plan."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ import msgspec
 
 from freshet.online.demo import story
 from freshet.online.demo.count import COUNTED_KINDS, Tally
+from freshet.stream.codec import time_ms
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import LogOffsets, TableReader, partitions_of
@@ -39,7 +38,8 @@ class Watcher:
     def __init__(self, settings: Settings, speed: float, say: Callable[[str], None]) -> None:
         names = settings.kafka.topics
         self._kinds = {getattr(names, kind): kind for kind in (*COUNTED_KINDS, "promotions")}
-        self._settings, self._say = settings, say
+        self._settings = settings
+        self._say = say
         self._reader = TableReader(settings, sorted(self._kinds))
         self._offsets = LogOffsets(settings)
         self._redis = connect(settings.redis)
@@ -49,14 +49,13 @@ class Watcher:
         self._sales: dict[str, Promotion] = {}
         self._running: set[str] = set()
         watched = self._partitions(names.orders, names.clicks, names.forecasts, names.windows)
-        self._starts = {at: start for at, (start, _) in self._leaders_ready(watched).items()}
+        ranges = self._ranges_of_new_topics(watched)
+        self._starts = {partition: start for partition, (start, _) in ranges.items()}
 
-    def _leaders_ready(
+    def _ranges_of_new_topics(
         self, partitions: list[tuple[str, int]]
     ) -> dict[tuple[str, int], tuple[int, int]]:
-        """Offset ranges, asked again while the partitions of new topics still wait for their
-        leaders.
-        """
+        """Offset ranges, asked again while partitions of new topics wait for their leaders."""
         deadline = time.monotonic() + LEADERS_TIMEOUT_S
         back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while True:
@@ -95,15 +94,17 @@ class Watcher:
             self._sales[promotion.promotion_id] = promotion
 
     def _tell_sales(self) -> None:
+        """Say of each known sale, once, that it starts and that it is over."""
         now_ms = self.clock.now_ms()
-        for key, sale in list(self._sales.items()):
-            if key not in self._running and int(sale.starts_at) <= now_ms < int(sale.ends_at):
-                self._running.add(key)
+        for name, sale in list(self._sales.items()):
+            starts_ms, ends_ms = time_ms(sale.starts_at), time_ms(sale.ends_at)
+            if name not in self._running and starts_ms <= now_ms < ends_ms:
+                self._running.add(name)
                 self._say(story.of_promotion(sale, started=True))
-            elif int(sale.ends_at) <= now_ms:
-                del self._sales[key]
-                if key in self._running:
-                    self._running.remove(key)
+            elif ends_ms <= now_ms:
+                del self._sales[name]
+                if name in self._running:
+                    self._running.remove(name)
                     self._say(story.of_promotion(sale, started=False))
 
     def books(self) -> dict[str, int]:
@@ -111,8 +112,9 @@ class Watcher:
         total = dict.fromkeys(("read", "applied", "duplicate", "late_dropped", "dead_letter"), 0)
         for topic, partition in self._store.partitions():
             header = self._store.header(topic, partition)
-            for name in total:
-                total[name] += getattr(header, name) if header else 0
+            if header is not None:
+                for name in total:
+                    total[name] += getattr(header, name)
         return total
 
     def produced(self) -> int:
@@ -133,13 +135,14 @@ class Watcher:
         found: set[str] = set()
         for topic, partition in self._store.partitions():
             header = self._store.header(topic, partition)
-            found.update(self._store.dictionary(topic, partition, header.items) if header else ())
+            if header is not None:
+                found.update(self._store.dictionary(topic, partition, header.items))
         return len(found)
 
     def _taken(self, *topics: str) -> int:
         """Records ever taken by these topics since the demo began."""
         ranges = self._offsets.ranges(self._partitions(*topics))
-        return sum(end - self._starts[at] for at, (_, end) in ranges.items())
+        return sum(end - self._starts[partition] for partition, (_, end) in ranges.items())
 
     def _partitions(self, *topics: str) -> list[tuple[str, int]]:
         numbers = partitions_of(self._settings, topics)
@@ -159,6 +162,7 @@ class Watcher:
         }
 
     def close(self) -> None:
+        """Let go of topics and Redis."""
         self._reader.close()
         self._redis.close()
 

@@ -31,8 +31,6 @@ RECORD_OVERHEAD_BYTES = 40
 SLICE_WALL_MS = 100
 PLAN_EVERY_S = 0.5
 COMPLAIN_EVERY_S = 10.0
-DRIFT_SHARE = 0.15
-TOUR_SECONDS = 300
 
 log = get_logger(__name__)
 
@@ -264,6 +262,7 @@ def simulate(
         plan: A file that says what is planned and how far it is.
     """
     from freshet.stream.source.simulator import DEFAULT_ITEMS, SimulatedShop, find_scenario
+    from freshet.stream.source.simulator.plan import DRIFT_SHARE, TOUR_SECONDS
 
     tour_ms = (seconds or TOUR_SECONDS) * SECOND_MS * speed
     live_ms = max(1, round(tour_ms if drift_after_ms is None else drift_after_ms / DRIFT_SHARE))

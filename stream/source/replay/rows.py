@@ -201,9 +201,7 @@ def first_prices(rows: FileEvents) -> dict[str, float]:
 def split(
     rows: FileEvents, reasons: Sequence[tuple[str, Bools]]
 ) -> tuple[FileEvents, dict[str, int]]:
-    """FileEvents that no reason skips, and how many each reason skipped; the first reason that holds
-    counts.
-    """
+    """Events that no reason skips, and the number skipped by each reason; the first that holds."""
     kept, skipped = np.ones(len(rows), dtype=bool), {}
     for reason, holds in reasons:
         hit = kept & holds

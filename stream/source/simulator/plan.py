@@ -21,6 +21,10 @@ from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 FLASH_SALES_PER_WEEK = 3
 COUPONS_PER_WEEK = 2
 PRICE_STEP_DAYS = 12
+TOUR_SECONDS = 300
+"""Wall seconds for which a run without a given length is meant to be watched."""
+DRIFT_SHARE = 0.15
+"""Of the live part before a drift is planted: enough to see what is usual."""
 ANNOUNCE_MS = (6 * HOUR_MS, 48 * HOUR_MS)
 FLASH_LIFT = 1.5
 COUPON_LIFT = 1.1
@@ -311,7 +315,7 @@ def make_plan(
 
 
 def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[PlantedDrift, ...]:
-    at_ms = live_start_ms + round(0.15 * live_ms / HOUR_MS) * HOUR_MS
+    at_ms = live_start_ms + round(DRIFT_SHARE * live_ms / HOUR_MS) * HOUR_MS
     names = [CATEGORIES[int(category)].name for category in by_lines]
     if len(names) < 3:
         return (PlantedDrift(at_ms, (names[-1],), level=2.2),)
