@@ -23,7 +23,7 @@ import numpy as np
 from bench.report import write_result
 from freshet.stream.config import RedisSettings, Resolution, Settings, WindowSettings
 from freshet.stream.events.decoder import EventKind
-from freshet.stream.fold.partition import Outcome, PartitionWindows, RawBatch
+from freshet.stream.fold.partition import Answer, PartitionWindows, RawBatch
 from freshet.stream.kafka.servers import EmbeddedRedis
 from freshet.stream.store.redis import WindowStore, connect
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
@@ -138,7 +138,7 @@ def measure(run: Run, url: RedisSettings) -> dict[str, Any]:
     stages.wrap(windows._store, "apply", "apply")
     started, wall = time.process_time(), time.perf_counter()
     for batch in batches(values, stamps, run.batch):
-        assert windows.apply(windows.fold(batch)) is Outcome.APPLIED
+        assert windows.apply(windows.fold(batch)) is Answer.APPLIED
     cpu_s, wall_s = time.process_time() - started, time.perf_counter() - wall
     header = windows.header
     books = (header.applied, header.duplicate, header.late_dropped, header.dead_letter)

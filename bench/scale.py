@@ -23,7 +23,7 @@ import numpy as np
 from bench.report import write_result
 from bench.shop_log import START_MS, zipf
 from freshet.stream.config import RedisSettings, Settings
-from freshet.stream.fold.partition import Outcome, PartitionWindows, RawBatch
+from freshet.stream.fold.partition import Answer, PartitionWindows, RawBatch
 from freshet.stream.ingest.process import GC_THRESHOLDS
 from freshet.stream.kafka.servers import EmbeddedRedis
 from freshet.stream.store.redis import WindowStore, connect
@@ -78,7 +78,7 @@ def apply(windows: PartitionWindows, values: list[bytes]) -> float:
     """Fold and write one batch; CPU seconds."""
     batch = raw(values, windows.next_offset)
     started = time.process_time()
-    assert windows.apply(windows.fold(batch)) is Outcome.APPLIED
+    assert windows.apply(windows.fold(batch)) is Answer.APPLIED
     return time.process_time() - started
 
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from freshet.stream.arrays import Int64
+from freshet.stream.arrays import Bytes, Ints
 
 NOT_PLAIN: Final = -1
 # With nine digits of a fraction and an offset; Arrow holds nanoseconds.
@@ -24,7 +23,7 @@ FEW: Final = 128
 _NS_A_MS: Final = 1_000_000
 
 
-def plain_times_ms(texts: Sequence[str]) -> Int64:
+def plain_times_ms(texts: Sequence[str]) -> Ints:
     """Epoch milliseconds of each text, cut off below a millisecond.
 
     NOT_PLAIN stands where that is for somebody else to say.
@@ -41,12 +40,12 @@ def plain_times_ms(texts: Sequence[str]) -> Int64:
     return np.concatenate([_cast_or_not(texts[n : n + FEW]) for n in starts])
 
 
-def _cast_or_not(texts: Sequence[str]) -> Int64:
+def _cast_or_not(texts: Sequence[str]) -> Ints:
     times_ms = _cast(texts)
     return np.full(len(texts), NOT_PLAIN, np.int64) if times_ms is None else times_ms
 
 
-def _cast(texts: Sequence[str]) -> Int64 | None:
+def _cast(texts: Sequence[str]) -> Ints | None:
     """The times of texts that are all plain; None where one is not."""
     if not texts:
         return np.empty(0, np.int64)
@@ -67,7 +66,7 @@ def _cast(texts: Sequence[str]) -> Int64 | None:
     return np.where(times_ms >= 0, times_ms, NOT_PLAIN)
 
 
-def _look_plain(letters: npt.NDArray[np.uint8], ends: Int64) -> bool:
+def _look_plain(letters: Bytes, ends: Ints) -> bool:
     """Whether Arrow reads these texts as RFC 3339 does, or refuses them.
 
     Arrow also takes a space for the `T`, a time without seconds and an offset without minutes.

@@ -109,7 +109,7 @@ class SeenHashes:
             self.add(hashes, minutes, oldest_minute=oldest_minute)
 
 
-def judge_duplicates(
+def find_duplicates(
     hashes: Hashes,
     minutes: Ints,
     watermark_ms: Ints,

@@ -20,19 +20,19 @@ from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.additions import Additions, click_additions, order_additions
-from freshet.stream.fold.verdicts import DeadLetter, ItemDictionary, Judged, dead_letters, judge
+from freshet.stream.fold.verdicts import DeadLetter, ItemDictionary, Verdicts, dead_letters, judge
 from freshet.stream.fold.watermark import NEVER_MS, TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
-from freshet.stream.store.layout import Header, Outcome, Update
+from freshet.stream.store.layout import Answer, Header, Update
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import MINUTE_MS
 
 __all__ = [
+    "Answer",
     "Counts",
     "DeadLetter",
     "EventKind",
     "Fold",
-    "Outcome",
     "PartitionWindows",
     "RawBatch",
     "fingerprint",
@@ -57,7 +57,7 @@ class RawBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class DecodedBatch:
     """Records of one partition in log order, decoded; the others of `RawBatch` as they are
     there.
     """
@@ -86,13 +86,13 @@ class Counts:
 class Fold:
     """A batch judged and added up, not yet written.
 
-    `dead` and `late` name records by their place in the batch; publish them before `apply`.
+    `dead` and `too_late` name records by their place in the batch; publish them before `apply`.
     `touched_item_ids` are the items of all applied lines; `changed` and `header` are for `apply`.
     """
 
     update: Update
     dead: list[DeadLetter]
-    late: list[int]
+    too_late: list[int]
     touched_item_ids: list[str]
     counts: Counts
     next_offset: int
@@ -212,10 +212,12 @@ class PartitionWindows:
         decoded = self.decode(batch.values, batch.keys)
         first_offset = int(batch.offsets[0]) if len(batch.offsets) else self.next_offset
         return self.fold_decoded(
-            Batch(decoded, batch.timestamps_ms, first_offset, batch.next_offset, batch.redrives)
+            DecodedBatch(
+                decoded, batch.timestamps_ms, first_offset, batch.next_offset, batch.redrives
+            )
         )
 
-    def fold_decoded(self, batch: Batch) -> Fold:
+    def fold_decoded(self, batch: DecodedBatch) -> Fold:
         """Judge and add up a batch; reads Redis where it must, writes nothing, and changes nothing
         until `apply`.
 
@@ -247,7 +249,7 @@ class PartitionWindows:
             read=decoded.num_records,
             applied=int(judged.applied.sum()),
             duplicate=int(judged.duplicate.sum()),
-            late_dropped=int(judged.times.late.sum()),
+            late_dropped=int(judged.times.too_late.sum()),
             dead_letter=len(dead),
         )
         header = self._header_after(batch.next_offset, counts, judged, decoded)
@@ -255,7 +257,7 @@ class PartitionWindows:
         return Fold(
             update=update,
             dead=dead,
-            late=decoded.index[judged.times.late].tolist(),
+            too_late=decoded.index[judged.times.too_late].tolist(),
             touched_item_ids=_touched(decoded, judged, dictionary),
             counts=counts,
             next_offset=batch.next_offset,
@@ -264,7 +266,7 @@ class PartitionWindows:
             changed=changed,
         )
 
-    def apply(self, fold: Fold) -> Outcome:
+    def apply(self, fold: Fold) -> Answer:
         """Write a fold, whole or not at all, and move on when it is in.
 
         APPLIED, ALREADY: it is in. GAP: Redis is older than this object; claim again and seek.
@@ -275,25 +277,23 @@ class PartitionWindows:
             StoreUnavailableError: No answer; apply the same fold again, or claim again.
         """
         failpoint("before_apply")
-        outcome = self._why_stale() if self._stale else self._store.apply(fold.update)
+        answer = self._why_stale() if self._stale else self._store.apply(fold.update)
         failpoint("after_apply")
-        if outcome in (Outcome.APPLIED, Outcome.ALREADY):
+        if answer in (Answer.APPLIED, Answer.ALREADY):
             self._remember(fold)
-        return outcome
+        return answer
 
-    def declare_idle(self, idle_frontier_ms: int) -> Outcome:
+    def declare_idle(self, idle_frontier_ms: int) -> Answer:
         """Say that the partition has nothing more to read as of this clock time; the offset stays.
 
         GAP and FENCED mean what they mean for `apply`.
         """
-        outcome = self._store.declare_idle(
-            self.topic, self.partition, self.header, idle_frontier_ms
-        )
-        if outcome is Outcome.APPLIED:
+        answer = self._store.declare_idle(self.topic, self.partition, self.header, idle_frontier_ms)
+        if answer is Answer.APPLIED:
             before = self.header.idle_frontier_ms
             idle_ms = idle_frontier_ms if before is None else max(before, idle_frontier_ms)
             self.header = replace(self.header, idle_frontier_ms=idle_ms)
-        return outcome
+        return answer
 
     def _load(self) -> ItemDictionary:
         """Dictionary and live dedupe minutes, once, at the first fold after a claim."""
@@ -326,14 +326,14 @@ class PartitionWindows:
             mine.next_offset,
         )
 
-    def _why_stale(self) -> Outcome:
+    def _why_stale(self) -> Answer:
         stored = self._store.header(self.topic, self.partition) or Header()
         newer = stored.epoch > self.header.epoch
         other = stored.epoch == self.header.epoch and stored.owner != self.header.owner
-        return Outcome.FENCED if newer or other else Outcome.GAP
+        return Answer.FENCED if newer or other else Answer.GAP
 
     def _update(
-        self, decoded: Decoded, judged: Judged, header: Header
+        self, decoded: Decoded, judged: Verdicts, header: Header
     ) -> tuple[Update, ChangedTiles]:
         """The batch's absolute writes, and the tiles to remember once they are in."""
         newest_ms = NEVER_MS if self.header.newest_ms is None else self.header.newest_ms
@@ -362,7 +362,7 @@ class PartitionWindows:
         )
         return update, changed
 
-    def _additions(self, decoded: Decoded, judged: Judged) -> Additions:
+    def _additions(self, decoded: Decoded, judged: Verdicts) -> Additions:
         lines = judged.applied[decoded.line_record]
         slot, time_ms = judged.line_slot[lines], decoded.event_time_ms[decoded.line_record[lines]]
         if self.kind == "orders":
@@ -372,7 +372,7 @@ class PartitionWindows:
         return click_additions(slot, time_ms, decoded.channel[lines])
 
     def _header_after(
-        self, next_offset: int, counts: Counts, judged: Judged, decoded: Decoded
+        self, next_offset: int, counts: Counts, judged: Verdicts, decoded: Decoded
     ) -> Header:
         before = self.header
         event_ms = decoded.event_time_ms[judged.applied]
@@ -406,7 +406,7 @@ class PartitionWindows:
         )
 
 
-def _touched(decoded: Decoded, judged: Judged, dictionary: ItemDictionary) -> list[str]:
+def _touched(decoded: Decoded, judged: Verdicts, dictionary: ItemDictionary) -> list[str]:
     known = len(dictionary)
     touched = np.zeros(known + len(judged.new_items), np.bool_)
     touched[judged.line_slot[judged.applied[decoded.line_record]]] = True

@@ -1,5 +1,6 @@
-"""What becomes of each record of a batch: future, late, duplicate, refused by a full dictionary, or
-applied.
+"""What becomes of each record of a batch: applied, or one of four reasons why not.
+
+The reasons: it is from the future, it is too late, it is a duplicate, a full dictionary refuses it.
 
 The verdicts are those of judging record by record in log order; whole columns are judged at once
 only where the order inside the batch cannot matter.
@@ -18,8 +19,8 @@ import numpy.typing as npt
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.events.decoder import Decoded
 from freshet.stream.events.redrive import repeats
-from freshet.stream.fold.dedupe import SeenHashes, judge_duplicates
-from freshet.stream.fold.watermark import NEVER_MS, TimeJudgement, TimeRules, judge_times
+from freshet.stream.fold.dedupe import SeenHashes, find_duplicates
+from freshet.stream.fold.watermark import NEVER_MS, TimeRules, TimeVerdicts, time_verdicts
 from freshet.stream.units import MINUTE_MS
 
 
@@ -79,15 +80,15 @@ class ItemDictionary:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """Verdicts on the decoded records (`late` and `future` are in `times`), and what is new to the
-    dictionary.
+class Verdicts:
+    """Verdicts on the decoded records, and what is new to the dictionary.
 
+    `times` says which are from the future and which are too late.
     `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied.
     `new_redrives` are the headers of records sent again that were judged for the first time.
     """
 
-    times: TimeJudgement
+    times: TimeVerdicts
     duplicate: Bools
     refused: Bools
     applied: Bools
@@ -106,7 +107,7 @@ def judge(
     dictionary: ItemDictionary,
     redrives: Sequence[bytes | None] = (),
     known_redrives: AbstractSet[bytes] = frozenset(),
-) -> Judged:
+) -> Verdicts:
     """Judge the good records of a batch; changes neither `seen` nor `dictionary`.
 
     Args:
@@ -121,15 +122,15 @@ def judge(
     """
     redriven = np.array([name is not None for name in redrives], np.bool_) if redrives else None
     before_ms = NEVER_MS if frontier_ms is None else frontier_ms
-    times = judge_times(decoded.event_time_ms, timestamp_ms, before_ms, rules, redriven)
+    times = time_verdicts(decoded.event_time_ms, timestamp_ms, before_ms, rules, redriven)
     repeat, new_redrives = (
         repeats(redrives, times.future, known_redrives) if redrives else (times.future, [])
     )
-    on_time = np.flatnonzero(~times.future & ~times.late & ~repeat)
+    on_time = np.flatnonzero(~times.future & ~times.too_late & ~repeat)
     slot = dictionary.slots(decoded.line_name, decoded.item_ids)
     hashes = decoded.event_hash[on_time]
     admission = _Admission(decoded, on_time, slot, dictionary)
-    duplicate, refused = judge_duplicates(
+    duplicate, refused = find_duplicates(
         hashes,
         decoded.event_time_ms[on_time] // MINUTE_MS,
         times.watermark_ms[on_time],
@@ -143,7 +144,9 @@ def judge(
     new_items: dict[str, int] = {}
     for line in np.flatnonzero((slot < 0) & verdicts[2][decoded.line_record]).tolist():
         slot[line] = new_items.setdefault(decoded.item_of(line), len(dictionary) + len(new_items))
-    return Judged(times, verdicts[0], verdicts[1], verdicts[2], slot, list(new_items), new_redrives)
+    return Verdicts(
+        times, verdicts[0], verdicts[1], verdicts[2], slot, list(new_items), new_redrives
+    )
 
 
 class _Admission:
@@ -184,7 +187,7 @@ class _Admission:
 
 
 def dead_letters(
-    decoded: Decoded, judged: Judged, timestamps_ms: Ints, *, max_future_ms: int
+    decoded: Decoded, judged: Verdicts, timestamps_ms: Ints, *, max_future_ms: int
 ) -> list[DeadLetter]:
     """Every record of the batch that cannot be used, in log order.
 

@@ -20,7 +20,7 @@ NEVER_MS: Final = -(2**61)
 
 @dataclass(frozen=True, slots=True)
 class TimeRules:
-    """What may be out of order, late, or ahead, in milliseconds."""
+    """How far an event may be out of order, late, or ahead, in milliseconds."""
 
     out_of_order_ms: int
     allowed_lateness_ms: int
@@ -28,7 +28,7 @@ class TimeRules:
 
 
 @dataclass(frozen=True, slots=True)
-class TimeJudgement:
+class TimeVerdicts:
     """One verdict a record; `watermark_ms` is the one before it, `frontier_ms` the one after the
     last.
 
@@ -36,31 +36,31 @@ class TimeJudgement:
     """
 
     future: Bools
-    late: Bools
+    too_late: Bools
     watermark_ms: Ints
     frontier_ms: int
     first_ms: int | None
 
 
-def judge_times(
+def time_verdicts(
     event_time_ms: Ints,
     timestamp_ms: Ints,
     frontier_ms: int,
     rules: TimeRules,
     redriven: Bools | None = None,
-) -> TimeJudgement:
+) -> TimeVerdicts:
     """Judge records in log order.
 
-    A record is *future* when its event time is past its own timestamp by more than `max_future_ms`;
-    it then leaves the frontier alone. It is *late* when its event time plus `allowed_lateness_ms`
-    is before the watermark. The frontier is the running maximum of event time over all records that
-    are not future, and the watermark trails it by `out_of_order_ms`. Records in `redriven` are
-    never late and leave the frontier alone.
+    A record is *future* when its event time is past its own timestamp by more than
+    `max_future_ms`; it then leaves the frontier alone. It is *too late* when its event time plus
+    `allowed_lateness_ms` is before the watermark. The frontier is the running maximum of event
+    time over all records that are not future, and the watermark trails it by `out_of_order_ms`.
+    Records in `redriven` are never too late and leave the frontier alone.
 
     >>> times = np.array([10_000, 2_000, 99_000_000])
-    >>> verdict = judge_times(times, np.array([10_000, 10_000, 10_000]), NEVER_MS,
+    >>> verdict = time_verdicts(times, np.array([10_000, 10_000, 10_000]), NEVER_MS,
     ...     TimeRules(5_000, 1_000, 60_000))
-    >>> verdict.late.tolist(), verdict.future.tolist(), verdict.frontier_ms
+    >>> verdict.too_late.tolist(), verdict.future.tolist(), verdict.frontier_ms
     ([False, True, False], [False, False, True], 10000)
     """
     future = event_time_ms > timestamp_ms + rules.max_future_ms
@@ -69,7 +69,7 @@ def judge_times(
         np.concatenate(([frontier_ms], np.where(aside, NEVER_MS, event_time_ms)))
     )
     watermark_ms = running[:-1] - rules.out_of_order_ms
-    late = ~aside & (event_time_ms + rules.allowed_lateness_ms < watermark_ms)
+    too_late = ~aside & (event_time_ms + rules.allowed_lateness_ms < watermark_ms)
     first = int(aside.argmin()) if len(aside) else 0
     first_ms = None if aside[first : first + 1].all() else int(event_time_ms[first])
-    return TimeJudgement(future, late, watermark_ms, int(running[-1]), first_ms)
+    return TimeVerdicts(future, too_late, watermark_ms, int(running[-1]), first_ms)

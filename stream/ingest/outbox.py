@@ -88,7 +88,7 @@ class Outbox:
             )
             records.append(record)
             self._metrics.dead_letters.labels(letter.stage, letter.error_class).inc()
-        for index in batch.fold.late:
+        for index in batch.fold.too_late:
             source = source_of(batch.messages[index])
             if source.offset >= batch.told_before:
                 records.append(late_record(source, self._topics.late, self._limit_bytes))

@@ -17,7 +17,7 @@ import numpy as np
 from freshet.stream.arrays import Ints
 from freshet.stream.events.columns import Decoded, concatenate
 from freshet.stream.events.redrive import redrive_name
-from freshet.stream.fold.partition import Batch
+from freshet.stream.fold.partition import DecodedBatch
 from freshet.stream.kafka import Message, Taken, headers_of
 
 SLICE_RECORDS = 2_000
@@ -54,9 +54,9 @@ class Polled:
             if name is not None:
                 self._redrives[place] = name
 
-    def batch(self) -> Batch:
+    def batch(self) -> DecodedBatch:
         """All of it, ready to be folded."""
-        return Batch(
+        return DecodedBatch(
             decoded=concatenate(self._parts),
             timestamps_ms=np.concatenate(self._timestamps_ms),
             first_offset=self.messages[0].offset() or 0,

@@ -29,7 +29,7 @@ from freshet.stream.ingest.parts import Parts, build
 from freshet.stream.ingest.poll import Decode, Polled, poll
 from freshet.stream.kafka import take
 from freshet.stream.process import on_signals
-from freshet.stream.store.redis import NEW_GENERATION_HINT, Outcome
+from freshet.stream.store.redis import NEW_GENERATION_HINT, Answer
 from freshet.stream.telemetry import get_logger, serve_http
 
 SURVEY_S = 1.0
@@ -201,7 +201,7 @@ class Ingest:
                 continue
             with self.parts.metrics.timed("fold"):
                 fold = owned.windows.fold_decoded(records.batch())
-            unfit = bool(fold.dead or fold.late)
+            unfit = bool(fold.dead or fold.too_late)
             told_before = self.parts.generations.told_before(key) if unfit else 0
             batches.append(FoldedBatch(key, owned.windows, records.messages, fold, told_before))
         return batches
@@ -223,8 +223,8 @@ class Ingest:
         """Write one partition's batch; False where the partition is no longer ours, or behind."""
         parts = self.parts
         with parts.metrics.timed("apply"):
-            outcome = batch.windows.apply(batch.fold)
-        if self._lost(batch.key, outcome):
+            answer = batch.windows.apply(batch.fold)
+        if self._lost(batch.key, answer):
             return False
         owned = parts.assignment.owned[batch.key]
         owned.position = batch.fold.next_offset
@@ -238,21 +238,21 @@ class Ingest:
         if not self.parts.generations.building:
             self.parts.outbox.notify(windows, item_ids)
 
-    def _lost(self, key: Key, outcome: Outcome) -> bool:
+    def _lost(self, key: Key, answer: Answer) -> bool:
         """Whether we may not go on as before: a newer owner fenced us, or Redis went back."""
         parts, (topic, partition) = self.parts, key
-        if outcome is Outcome.FENCED:
+        if answer is Answer.FENCED:
             parts.metrics.fenced.inc()
             hint = "another process has claimed this partition since"
             log.warning("fenced", topic=topic, partition=partition, hint=hint)
             parts.assignment.drop(key)
-        elif outcome is Outcome.GAP:
+        elif answer is Answer.GAP:
             parts.metrics.gaps.inc()
             hint = "Redis holds another offset than expected; reading on from there"
             log.warning("gap", topic=topic, partition=partition, hint=hint)
             self._behind[key] = parts.assignment.owned[key].position
             parts.assignment.claim_again(key)
-        return outcome in (Outcome.FENCED, Outcome.GAP)
+        return answer in (Answer.FENCED, Answer.GAP)
 
     # Once a second --------------------------------------------------------------------------------
 
@@ -271,8 +271,8 @@ class Ingest:
         parts.metrics.redis_bytes.set(parts.store.memory_bytes())
 
     def _declare_idle(self, key: Key, owned: Owned, now_ms: int) -> None:
-        outcome = owned.windows.declare_idle(now_ms)
-        if not self._lost(key, outcome):
+        answer = owned.windows.declare_idle(now_ms)
+        if not self._lost(key, answer):
             self._notify(owned.windows)
 
     def _follow_generations(self) -> None:

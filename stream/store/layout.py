@@ -18,7 +18,7 @@ def partitions_key(generation: int) -> str:
     return f"freshet:g{generation}:partitions"
 
 
-class Outcome(Enum):
+class Answer(Enum):
     """What became of a write."""
 
     APPLIED = "APPLIED"

@@ -26,10 +26,10 @@ from freshet.stream.errors import (
     StoreUnfitError,
 )
 from freshet.stream.store.layout import (
+    Answer,
     Header,
     Keys,
     MinuteAppend,
-    Outcome,
     TileWrites,
     Update,
     partitions_key,
@@ -37,10 +37,10 @@ from freshet.stream.store.layout import (
 from freshet.stream.store.tiles import CHUNK_ITEMS
 
 __all__ = [
+    "Answer",
     "Header",
     "Keys",
     "MinuteAppend",
-    "Outcome",
     "TileWrites",
     "Update",
     "WindowStore",
@@ -224,7 +224,7 @@ class WindowStore:
             raise _other_topic(topic, partition, header.topic_id, topic_id)
         return header
 
-    def apply(self, update: Update) -> Outcome:
+    def apply(self, update: Update) -> Answer:
         """Write one batch, whole or not at all; calling again with the same update is harmless.
 
         Raises:
@@ -234,20 +234,20 @@ class WindowStore:
         """
         keys = self.keys(update.topic, update.partition)
         with translated(self._client):
-            return Outcome(
+            return Answer(
                 self._scripts["apply"]([keys.header], update.arguments(keys.prefix)).decode()
             )
 
     def declare_idle(
         self, topic: str, partition: int, header: Header, idle_frontier_ms: int
-    ) -> Outcome:
+    ) -> Answer:
         """Raise the idle frontier under the header's epoch; never lowers it, never moves the
         offset.
         """
         offset = "" if header.next_offset is None else header.next_offset
         args = [header.epoch, header.owner, offset, idle_frontier_ms]
         with translated(self._client):
-            return Outcome(
+            return Answer(
                 self._scripts["idle"]([self.keys(topic, partition).header], args).decode()
             )
 

@@ -22,7 +22,7 @@ from freshet.stream.kafka.servers import EmbeddedRedis, free_port, redis_binary
 from freshet.stream.ops.doctor import check_clock, check_redis
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
-from freshet.stream.store.layout import Keys, Outcome
+from freshet.stream.store.layout import Answer, Keys
 from freshet.stream.store.redis import WindowStore, check_fit, connect
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
@@ -165,7 +165,7 @@ def test_fences_and_gaps_hold_on_a_cluster(cluster: RedisSettings) -> None:
     driver.crash(4)
     driver.zombies()
     client.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
-    assert driver.step(4) is Outcome.GAP
+    assert driver.step(4) is Answer.GAP
     driver.drain()
     header = store.header(driver.topic, 0)
     assert header is not None and header.applied == 12

@@ -24,7 +24,7 @@ from freshet.stream.config import Settings, Topics, load
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.kafka import Publisher, TableReader
 from freshet.stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
-from freshet.stream.store.layout import Outcome
+from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore, connect
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import CONTEXT, STEPS, small_network
@@ -97,7 +97,7 @@ class Process:
         topics = self.settings.kafka.topics
         windows = PartitionWindows.claim(store, "orders", topics.orders, 0, self.settings)
         windows.start_at(0)
-        assert windows.apply(windows.fold(orders())) is Outcome.APPLIED
+        assert windows.apply(windows.fold(orders())) is Answer.APPLIED
         with Publisher(self.settings) as publisher:
             for sku in range(SKUS):
                 entry = CatalogEntry(

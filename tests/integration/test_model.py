@@ -33,7 +33,7 @@ from pydantic import SecretStr
 from freshet.stream.config import RedisSettings
 from freshet.stream.fold import partition as partition_module
 from freshet.stream.fold.partition import Fold, PartitionWindows
-from freshet.stream.store.layout import Outcome
+from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore, connect
 from tests.stream.fold.windows_checks import (
     START_MS,
@@ -101,14 +101,14 @@ class Shop(RuleBasedStateMachine):
     @precondition(lambda self: self.owner.windows.next_offset < len(self.log))
     @rule(size=st.integers(1, 9))
     def deliver(self, size: int) -> None:
-        outcome = self.owner.windows.apply(self._fold(self.owner, size))
-        assert outcome is not Outcome.ALREADY
-        if outcome is Outcome.FENCED:
+        answer = self.owner.windows.apply(self._fold(self.owner, size))
+        assert answer is not Answer.ALREADY
+        if answer is Answer.FENCED:
             # Redis went back to a time under a claim with a higher number, or with the same one by
             # another owner.
             stored, mine = self.store.header(TOPIC, 0), self.owner.windows.header
             assert stored is not None and stored.epoch >= mine.epoch and stored.owner != mine.owner
-        if outcome is not Outcome.APPLIED:
+        if answer is not Answer.APPLIED:
             self.owner = self._claimed()
 
     @precondition(lambda self: self.owner.windows.next_offset < len(self.log))
@@ -144,8 +144,8 @@ class Shop(RuleBasedStateMachine):
         if zombie.unwritten is None and zombie.windows.next_offset < len(self.log):
             zombie.unwritten = self._fold(zombie, size)
         if zombie.unwritten is not None:
-            assert zombie.windows.apply(zombie.unwritten) in (Outcome.FENCED, Outcome.GAP)
-        assert zombie.windows.declare_idle(START_MS) in (Outcome.FENCED, Outcome.GAP)
+            assert zombie.windows.apply(zombie.unwritten) in (Answer.FENCED, Answer.GAP)
+        assert zombie.windows.declare_idle(START_MS) in (Answer.FENCED, Answer.GAP)
         assert self._everything() == before, "a zombie has written"
 
     def _everything(self) -> dict[bytes, Any]:
@@ -174,7 +174,7 @@ class Shop(RuleBasedStateMachine):
 
     @rule(ahead_ms=st.integers(0, 10**6))
     def idle(self, ahead_ms: int) -> None:
-        if self.owner.windows.declare_idle(START_MS + ahead_ms) is not Outcome.APPLIED:
+        if self.owner.windows.declare_idle(START_MS + ahead_ms) is not Answer.APPLIED:
             self.owner = self._claimed()
 
     # What must be so ------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class Shop(RuleBasedStateMachine):
         for _ in range(len(self.log) + 3):
             while self.owner.windows.next_offset < len(self.log):
                 self.deliver(7)
-            if self.owner.windows.declare_idle(START_MS) is Outcome.APPLIED:
+            if self.owner.windows.declare_idle(START_MS) is Answer.APPLIED:
                 break
             self.owner = self._claimed()
         header = self.store.header(TOPIC, 0)

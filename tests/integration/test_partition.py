@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from freshet.stream.config import RedisSettings
 from freshet.stream.errors import StoreUnavailableError
-from freshet.stream.store.layout import Outcome
+from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore, connect
 from tests.stream.fold.test_partition import ACTIONS, order
 from tests.stream.fold.windows_checks import (
@@ -67,7 +67,7 @@ def test_any_split_into_batches_equals_judging_record_by_record(
     config = small_settings(max_items_per_partition=data.draw(st.sampled_from([1, 3, 100])))
     driver = Driver(WindowStore(client, 0), kind, config, data.draw(log_records(kind)))
     while driver.windows.next_offset < len(driver.log):
-        assert driver.step(data.draw(st.integers(1, 25))) is Outcome.APPLIED
+        assert driver.step(data.draw(st.integers(1, 25))) is Answer.APPLIED
     assert same_as_naive(client, driver)
 
 
@@ -104,7 +104,7 @@ def test_the_scripts_come_back_after_redis_forgot_them(client: redis.Redis) -> N
     )
     driver.step(2)
     client.script_flush()
-    assert driver.step(2) is Outcome.APPLIED
+    assert driver.step(2) is Answer.APPLIED
 
 
 def test_a_flushed_redis_is_a_gap_and_the_log_is_folded_again(client: redis.Redis) -> None:
@@ -116,7 +116,7 @@ def test_a_flushed_redis_is_a_gap_and_the_log_is_folded_again(client: redis.Redi
     )
     driver.step(3)
     client.flushall()
-    assert driver.step(3) is Outcome.GAP
+    assert driver.step(3) is Answer.GAP
     driver.drain()
     assert same_as_naive(client, driver)
 
@@ -178,7 +178,7 @@ def test_what_left_retention_is_freed_and_nothing_else_is(client: redis.Redis) -
     driver = Driver(WindowStore(client, 0), "orders", config, log)
     for start in range(0, 3_000, 5):
         windows = driver.windows
-        assert windows.apply(windows.fold(batch_of(log, start, start + 5))) is Outcome.APPLIED
+        assert windows.apply(windows.fold(batch_of(log, start, start + 5))) is Answer.APPLIED
     kept = [len(client.keys("*:w:*"))]
     while driver.windows.next_offset < len(log):
         driver.step(1)

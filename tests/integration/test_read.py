@@ -24,7 +24,7 @@ from freshet.stream.read import follow
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.clock import open_clock, set_anchor
-from freshet.stream.store.redis import Outcome, WindowStore, connect
+from freshet.stream.store.redis import Answer, WindowStore, connect
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 START_MS = 480_000 * HOUR_MS
@@ -76,7 +76,7 @@ class World:
         offsets = np.arange(first, first + len(values), dtype=np.int64)
         times = np.array([time_ms for _, time_ms in events], dtype=np.int64)
         batch = RawBatch(values, [None] * len(values), times, offsets, first + len(values))
-        assert writer.apply(writer.fold(batch)) is Outcome.APPLIED
+        assert writer.apply(writer.fold(batch)) is Answer.APPLIED
         at = (topic, partition)
         for item, time_ms in events:
             if time_ms + SETTINGS.windows.allowed_lateness_ms < self.frontiers.get(at, 0) - 5_000:
@@ -221,7 +221,7 @@ def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(
     world.write(ORDERS, 1, [("b", at(0)), ("b", at(2.5))])
     reader.refresh()
     assert reader.live_cutoff_ms() == at(2)
-    assert world.writer(ORDERS, 1).declare_idle(at(12)) is Outcome.APPLIED
+    assert world.writer(ORDERS, 1).declare_idle(at(12)) is Answer.APPLIED
     delta = reader.refresh()
     assert delta.moved and len(delta.changed_rows) == 0
     assert reader.live_cutoff_ms() == at(9)
@@ -235,7 +235,7 @@ def test_a_whole_shop_that_is_idle_has_observed_zeros_past_its_frontier(
 ) -> None:
     reader = _reader(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(1))])
-    assert world.writer(ORDERS, 0).declare_idle(at(5.9)) is Outcome.APPLIED
+    assert world.writer(ORDERS, 0).declare_idle(at(5.9)) is Answer.APPLIED
     reader.refresh()
     view = reader.window(at(6), 6)
     assert view.observed_ICB[0, 0].tolist() == [True] * 5 + [False]

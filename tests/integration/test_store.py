@@ -16,7 +16,7 @@ from freshet.stream.errors import (
     StoreUnfitError,
 )
 from freshet.stream.store import layout
-from freshet.stream.store.layout import Header, MinuteAppend, Outcome, TileWrites, Update
+from freshet.stream.store.layout import Answer, Header, MinuteAppend, TileWrites, Update
 from freshet.stream.store.redis import WindowStore, check_fit, connect
 
 TOPIC = "freshet.orders.v1"
@@ -70,7 +70,7 @@ def test_a_claim_lists_the_partition_raises_the_epoch_and_gives_the_header(
 
 def test_other_settings_are_refused_with_the_difference_and_the_way_out(store: WindowStore) -> None:
     header = store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":900000,"format":1}')
-    assert store.apply(update(header, 0, 5)) is Outcome.APPLIED
+    assert store.apply(update(header, 0, 5)) is Answer.APPLIED
     with pytest.raises(
         FingerprintError, match=r"allowed_lateness_ms was 900000, is 1; .*--from-beginning --into 1"
     ):
@@ -84,18 +84,18 @@ def test_each_outcome_of_apply_writes_only_when_it_says_applied(
     old = store.claim(TOPIC, 3, "{}")
     header = store.claim(TOPIC, 3, "{}")
     assert (
-        store.apply(update(header, 5, 9)) is Outcome.GAP
+        store.apply(update(header, 5, 9)) is Answer.GAP
     )  # It would not be the state's first batch.
-    assert store.apply(update(header, 0, 5)) is Outcome.APPLIED
+    assert store.apply(update(header, 0, 5)) is Answer.APPLIED
     before = everything(client)
-    assert store.apply(update(header, 0, 5)) is Outcome.ALREADY
-    assert store.apply(update(header, 0, 4)) is Outcome.GAP
-    assert store.apply(update(header, 7, 9)) is Outcome.GAP
-    assert store.apply(update(old, 5, 9)) is Outcome.FENCED
+    assert store.apply(update(header, 0, 5)) is Answer.ALREADY
+    assert store.apply(update(header, 0, 4)) is Answer.GAP
+    assert store.apply(update(header, 7, 9)) is Answer.GAP
+    assert store.apply(update(old, 5, 9)) is Answer.FENCED
     newer = Header(epoch=header.epoch + 1, owner="x")
-    assert store.apply(update(newer, 5, 9)) is Outcome.GAP
+    assert store.apply(update(newer, 5, 9)) is Answer.GAP
     other = Header(epoch=header.epoch, owner="x")
-    assert store.apply(update(other, 5, 9)) is Outcome.FENCED
+    assert store.apply(update(other, 5, 9)) is Answer.FENCED
     assert everything(client) == before
 
 
@@ -123,7 +123,7 @@ def test_apply_writes_tiles_dictionary_minutes_index_and_books_together(
         minutes=[MinuteAppend(7, 1_000_000, 0, b"12345678")],
         tiles=[tiles],
     )
-    assert store.apply(first) is Outcome.APPLIED
+    assert store.apply(first) is Answer.APPLIED
     keys = store.keys(TOPIC, 3)
     assert store.read([keys.tile(60_000, 7, 1), keys.tile(60_000, 9, 0), keys.minute(7)]) == [
         b"b",
@@ -155,12 +155,12 @@ def test_tiles_leave_exactly_when_the_watermark_reaches_their_expiry(
     tiles = TileWrites(60_000, ["7:0", "8:0"], [b"a", b"c"], [540_000, 600_000])
     items = {"header": {"first_offset": 0, "items": 1}}
     first = update(header, 0, 1, new_items=["s"], tiles=[tiles], watermark_ms=539_999, **items)
-    assert store.apply(first) is Outcome.APPLIED
+    assert store.apply(first) is Answer.APPLIED
     keys = store.keys(TOPIC, 3)
     assert store.read([keys.tile(60_000, 7, 0)]) == [b"a"]
     assert (
         store.apply(update(header, 1, 2, items_before=1, watermark_ms=540_000, **items))
-        is Outcome.APPLIED
+        is Answer.APPLIED
     )
     assert store.read([keys.tile(60_000, 7, 0), keys.tile(60_000, 8, 0)]) == [None, b"c"]
     assert client.zrange(keys.index(60_000), 0, -1) == [b"8:0"]
@@ -180,7 +180,7 @@ def test_one_call_removes_a_bounded_number_of_keys(
     for n in range(1, 4):
         assert (
             store.apply(update(header, n, n + 1, items_before=1, watermark_ms=10**9, **items))
-            is Outcome.APPLIED
+            is Answer.APPLIED
         )
         left.append(len(client.keys("*:w:*")))
     assert left == [5, 2, 0]
@@ -193,7 +193,7 @@ def test_the_index_is_bounded_and_its_floor_says_below_what_it_knows_nothing(
     header = store.claim(TOPIC, 3, "{}")
     for n in range(5):
         tiles = TileWrites(1_000, [f"{n}:0"], [b"x"], [n * 1_000 + 9_000])
-        assert store.apply(update(header, n, n + 1, tiles=[tiles])) is Outcome.APPLIED
+        assert store.apply(update(header, n, n + 1, tiles=[tiles])) is Answer.APPLIED
     index = client.zrange(store.keys(TOPIC, 3).index(1_000), 0, -1, withscores=True)
     assert index == [(b"3:0", 4.0), (b"4:0", 5.0)]
     assert store.header(TOPIC, 3).index_floor == 3
@@ -247,17 +247,17 @@ def test_a_full_redis_is_said_and_nothing_is_written(
 
 def test_idle_rises_under_the_epoch_and_leaves_the_offset(store: WindowStore) -> None:
     old = store.claim(TOPIC, 3, "{}")
-    assert store.declare_idle(TOPIC, 3, old, 50) is Outcome.APPLIED
+    assert store.declare_idle(TOPIC, 3, old, 50) is Answer.APPLIED
     header = store.claim(TOPIC, 3, "{}")
-    assert store.declare_idle(TOPIC, 3, old, 900) is Outcome.FENCED
-    assert store.declare_idle(TOPIC, 3, header, 40) is Outcome.APPLIED
+    assert store.declare_idle(TOPIC, 3, old, 900) is Answer.FENCED
+    assert store.declare_idle(TOPIC, 3, header, 40) is Answer.APPLIED
     assert store.header(TOPIC, 3).idle_frontier_ms == 50
-    assert store.apply(update(header, 0, 1)) is Outcome.APPLIED
+    assert store.apply(update(header, 0, 1)) is Answer.APPLIED
     assert (
-        store.declare_idle(TOPIC, 3, header, 60) is Outcome.GAP
+        store.declare_idle(TOPIC, 3, header, 60) is Answer.GAP
     )  # It stands before the first batch.
     moved = store.header(TOPIC, 3)
-    assert store.declare_idle(TOPIC, 3, moved, 60) is Outcome.APPLIED
+    assert store.declare_idle(TOPIC, 3, moved, 60) is Answer.APPLIED
     assert store.header(TOPIC, 3).idle_frontier_ms == 60
     assert store.header(TOPIC, 3).next_offset == 1
 

@@ -23,7 +23,7 @@ from confluent_kafka import Producer
 from freshet.stream.config import CalendarSettings, Resolution, Settings, WindowSettings
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.read.export import export
-from freshet.stream.store.redis import Outcome, WindowStore, connect
+from freshet.stream.store.redis import Answer, WindowStore, connect
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.verify.verify import verify
 
@@ -133,7 +133,7 @@ class Pipe:
                 np.arange(first, first + len(batch), dtype=np.int64),
                 first + len(batch),
             )
-            assert self.windows.apply(self.windows.fold(raw)) is Outcome.APPLIED
+            assert self.windows.apply(self.windows.fold(raw)) is Answer.APPLIED
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from freshet.stream.errors import StoreUnavailableError, WeightsError
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
-from freshet.stream.store.redis import Outcome, WindowStore, connect
+from freshet.stream.store.redis import Answer, WindowStore, connect
 from freshet.stream.units import HOUR_MS
 
 START_MS = 480_000 * HOUR_MS
@@ -139,8 +139,8 @@ class Shop:
         offsets = np.arange(self.offset, self.offset + len(values), dtype=np.int64)
         self.offset += len(values)
         fold = self.writer.fold(RawBatch(values, [b"k"] * len(values), times, offsets, self.offset))
-        assert not fold.dead and not fold.late
-        assert self.writer.apply(fold) == Outcome.APPLIED
+        assert not fold.dead and not fold.too_late
+        assert self.writer.apply(fold) == Answer.APPLIED
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from freshet.stream.fold.dedupe import (
     UNSEEN,
     SeenHashes,
+    find_duplicates,
     first_live_minute,
-    judge_duplicates,
     minute_expiry_ms,
 )
 from freshet.stream.units import MINUTE_MS
@@ -91,7 +91,7 @@ def test_batches_are_judged_as_record_by_record(case, lateness_ms: int) -> None:
         if not duplicate and (refused is None or i not in refused):
             applied[name] = max(minutes[i], applied.get(name, -1))
         expected.append((duplicate, not duplicate and refused is not None and i in refused))
-    duplicate, turned_away = judge_duplicates(
+    duplicate, turned_away = find_duplicates(
         np.array(hashes, np.uint64),
         np.array(minutes, np.int64),
         np.array(watermarks, np.int64),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from freshet.stream.config import Settings, WindowSettings
 from freshet.stream.errors import FingerprintError, StoreUnavailableError
 from freshet.stream.fold.partition import PartitionWindows, fingerprint
-from freshet.stream.store.layout import Outcome
+from freshet.stream.store.layout import Answer
 from freshet.stream.units import DAY_MS, HOUR_MS
 from tests.stream.fold.windows_checks import (
     START_MS,
@@ -65,9 +65,9 @@ def test_any_split_into_batches_equals_judging_record_by_record(data: st.DataObj
         )
         for letter in fold.dead:
             verdicts[start + letter.index] = "dead_letter"
-        for index in fold.late:
+        for index in fold.too_late:
             verdicts[start + index] = "late_dropped"
-        assert driver.windows.apply(fold) is Outcome.APPLIED
+        assert driver.windows.apply(fold) is Answer.APPLIED
         frontiers.append(fold.frontier_ms)
     assert [
         v if v in ("dead_letter", "late_dropped") else "applied or duplicate"
@@ -110,7 +110,7 @@ def test_days_follow_the_calendar_over_both_changes_of_the_clocks(
     store = MemoryStore()
     driver = Driver(store, "orders", config, log)
     while driver.windows.next_offset < len(log):
-        assert driver.step(size) is Outcome.APPLIED
+        assert driver.step(size) is Answer.APPLIED
     assert stored_state(store, store, driver.topic, config) == naive("orders", config, log).state()
 
 
@@ -209,10 +209,10 @@ def test_a_fold_changes_nothing_until_it_is_applied() -> None:
 def test_an_answer_that_was_lost_is_found_out_by_applying_again() -> None:
     class Deaf(MemoryStore):
         def apply(self, update):
-            outcome = super().apply(update)
-            if outcome is Outcome.APPLIED:
+            answer = super().apply(update)
+            if answer is Answer.APPLIED:
                 raise StoreUnavailableError("the answer was lost")
-            return outcome
+            return answer
 
     log = [order(n, START_MS + n) for n in range(4)]
     driver = Driver(Deaf(), "orders", small_settings(), log)
@@ -220,7 +220,7 @@ def test_an_answer_that_was_lost_is_found_out_by_applying_again() -> None:
     with pytest.raises(StoreUnavailableError):
         driver.windows.apply(fold)
     assert driver.windows.next_offset == 0
-    assert driver.windows.apply(fold) is Outcome.ALREADY
+    assert driver.windows.apply(fold) is Answer.ALREADY
     assert driver.windows.next_offset == 4
     assert driver.windows.header.applied == 4
 
@@ -233,7 +233,7 @@ def test_a_rollback_between_claim_and_first_fold_is_a_gap_and_not_damage() -> No
     driver.step(3)
     driver.claim()
     store.restore(empty)
-    assert driver.step(3) is Outcome.GAP
+    assert driver.step(3) is Answer.GAP
     driver.drain()
     assert store.header(driver.topic, 0).applied == 6
 
@@ -246,8 +246,8 @@ def test_two_owners_of_the_same_epoch_after_a_rollback_do_not_both_write() -> No
     store.restore(before)
     second = Driver(store, "orders", small_settings(), log)
     assert first.windows.header.epoch == second.windows.header.epoch
-    assert first.windows.apply(first.windows.fold(batch_of(log, 0, 3))) is Outcome.FENCED
-    assert second.step(3) is Outcome.APPLIED
+    assert first.windows.apply(first.windows.fold(batch_of(log, 0, 3))) is Answer.FENCED
+    assert second.step(3) is Answer.APPLIED
 
 
 def test_other_settings_are_refused_once_there_are_windows_and_idle_ms_is_not_one_of_them() -> None:
@@ -283,7 +283,7 @@ def test_records_beyond_a_hole_in_the_log_move_the_offset_on() -> None:
     fold = driver.windows.fold(
         type(hole)(hole.values, hole.keys, hole.timestamps_ms, hole.offsets, 41)
     )
-    assert driver.windows.apply(fold) is Outcome.APPLIED
+    assert driver.windows.apply(fold) is Answer.APPLIED
     assert store.header(driver.topic, 0).next_offset == 41
     assert store.header(driver.topic, 0).frontier_ms is None
 
@@ -340,8 +340,8 @@ def test_idle_never_falls_and_leaves_the_offset() -> None:
     log = [order(0, START_MS)]
     driver = Driver(store, "orders", small_settings(), log)
     driver.drain()
-    assert driver.windows.declare_idle(START_MS + 500) is Outcome.APPLIED
-    assert driver.windows.declare_idle(START_MS + 400) is Outcome.APPLIED
+    assert driver.windows.declare_idle(START_MS + 500) is Answer.APPLIED
+    assert driver.windows.declare_idle(START_MS + 400) is Answer.APPLIED
     assert (
         driver.windows.header.idle_frontier_ms
         == store.header(driver.topic, 0).idle_frontier_ms

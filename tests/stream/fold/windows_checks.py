@@ -22,7 +22,7 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import FingerprintError, StoreError
 from freshet.stream.fold.partition import Fold, PartitionWindows, RawBatch
 from freshet.stream.store.grid import Grid
-from freshet.stream.store.layout import Header, Keys, Outcome, Update
+from freshet.stream.store.layout import Answer, Header, Keys, Update
 from freshet.stream.store.tiles import CHANNELS, CHUNK_ITEMS, decode
 from freshet.stream.units import DAY_MS
 
@@ -228,19 +228,19 @@ class MemoryStore:
     def redriven(self, topic: str, partition: int, names: Sequence[bytes]) -> set[bytes]:
         return self.redrives.get((topic, partition), frozenset()) & set(names)
 
-    def apply(self, update: Update) -> Outcome:
+    def apply(self, update: Update) -> Answer:
         place = update.topic, update.partition
         header = self.headers.get(place, Header())
-        outcome = self._check(header, update.epoch, update.owner)
-        if outcome is not None:
-            return outcome
+        answer = self._check(header, update.epoch, update.owner)
+        if answer is not None:
+            return answer
         if header.next_offset == update.next_offset:
-            return Outcome.ALREADY
+            return Answer.ALREADY
         first = (
             header.next_offset is None and update.expected_offset == update.header["first_offset"]
         )
         if header.next_offset != update.expected_offset and not first:
-            return Outcome.GAP
+            return Answer.GAP
         keys, items = self.keys(*place), self.items.setdefault(place, [])
         assert len(items) == update.items_before
         for append in update.minutes:
@@ -254,23 +254,23 @@ class MemoryStore:
         self.redrives[place] = self.redrives.get(place, frozenset()) | set(update.redrives)
         self.headers[place] = replace(header, **update.header, next_offset=update.next_offset)
         self.writes += 1
-        return Outcome.APPLIED
+        return Answer.APPLIED
 
     def declare_idle(
         self, topic: str, partition: int, header: Header, idle_frontier_ms: int
-    ) -> Outcome:
+    ) -> Answer:
         stored = self.headers.get((topic, partition), Header())
-        outcome = self._check(stored, header.epoch, header.owner)
-        if outcome is not None or stored.next_offset != header.next_offset:
-            return outcome or Outcome.GAP
+        answer = self._check(stored, header.epoch, header.owner)
+        if answer is not None or stored.next_offset != header.next_offset:
+            return answer or Answer.GAP
         idle_ms = max(idle_frontier_ms, stored.idle_frontier_ms or 0)
         self.headers[topic, partition] = replace(stored, idle_frontier_ms=idle_ms)
-        return Outcome.APPLIED
+        return Answer.APPLIED
 
-    def _check(self, stored: Header, epoch: int, owner: str) -> Outcome | None:
+    def _check(self, stored: Header, epoch: int, owner: str) -> Answer | None:
         if stored.epoch > epoch or (stored.epoch == epoch and stored.owner != owner):
-            return Outcome.FENCED
-        return Outcome.GAP if stored.epoch < epoch else None
+            return Answer.FENCED
+        return Answer.GAP if stored.epoch < epoch else None
 
     def header(self, topic: str, partition: int) -> Header | None:
         return self.headers.get((topic, partition))
@@ -442,7 +442,7 @@ def naive(kind: str, settings: Settings, log: Sequence[LogRecord]) -> NaiveWindo
 
 @dataclass
 class Driver:
-    """Ingest without Kafka: claims, folds, applies, and does what each outcome asks for."""
+    """Ingest without Kafka: claims, folds, applies, and does what each answer asks for."""
 
     store: Any
     kind: str
@@ -463,14 +463,14 @@ class Driver:
         if self.windows.header.next_offset is None:
             self.windows.start_at(0)
 
-    def step(self, size: int) -> Outcome:
-        """One batch; an outcome that asks for a new claim gets it."""
+    def step(self, size: int) -> Answer:
+        """One batch; an answer that asks for a new claim gets it."""
         start = self.windows.next_offset
         fold = self.windows.fold(batch_of(self.log, start, min(start + size, len(self.log))))
-        outcome = self.windows.apply(fold)
-        if outcome in (Outcome.GAP, Outcome.FENCED):
+        answer = self.windows.apply(fold)
+        if answer in (Answer.GAP, Answer.FENCED):
             self.claim()
-        return outcome
+        return answer
 
     def crash(self, size: int) -> None:
         """Lose everything between fold and apply; the lost owner lives on as a zombie."""
@@ -490,8 +490,8 @@ class Driver:
         for windows, fold in self.old:
             stored = self.store.header(self.topic, 0)
             if (stored.epoch, stored.owner) != (windows.header.epoch, windows.header.owner):
-                assert windows.apply(fold) in (Outcome.FENCED, Outcome.GAP)
-                assert windows.declare_idle(1) in (Outcome.FENCED, Outcome.GAP)
+                assert windows.apply(fold) in (Answer.FENCED, Answer.GAP)
+                assert windows.declare_idle(1) in (Answer.FENCED, Answer.GAP)
                 assert self.store.header(self.topic, 0) == stored
 
     def drain(self, size: int = 7) -> None:
@@ -501,6 +501,6 @@ class Driver:
         while True:
             while self.windows.next_offset < len(self.log):
                 self.step(size)
-            if self.windows.declare_idle(START_MS) is Outcome.APPLIED:
+            if self.windows.declare_idle(START_MS) is Answer.APPLIED:
                 return
             self.claim()
