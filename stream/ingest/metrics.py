@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -19,79 +20,57 @@ class IngestMetrics:
     """All of ingest's metrics in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.lag_records = Gauge(
-            "freshet_ingest_lag_records",
-            "Records in the log that are not in the windows.",
-            PLACE,
-            registry=registry,
+        gauge = partial(Gauge, registry=registry)
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+
+        # Where partitions stand.
+        self.lag_records = gauge(
+            "freshet_ingest_lag_records", "Records in the log that are not in the windows.", PLACE
         )
-        self.lag_seconds = Gauge(
+        self.lag_seconds = gauge(
             "freshet_ingest_lag_seconds",
             "Clock time since the timestamp of the newest record read, 0 at the log's end.",
             PLACE,
-            registry=registry,
         )
-        self.watermark_age_seconds = Gauge(
-            "freshet_ingest_watermark_age_seconds",
-            "Clock time since the watermark.",
-            PLACE,
-            registry=registry,
+        self.watermark_age_seconds = gauge(
+            "freshet_ingest_watermark_age_seconds", "Clock time since the watermark.", PLACE
         )
-        self.records = Counter(
+        self.owned = gauge("freshet_ingest_partitions", "Partitions owned by this process.")
+        self.items = gauge("freshet_ingest_items", "Items in the dictionaries of owned partitions.")
+        self.redis_bytes = gauge(
+            "freshet_ingest_redis_bytes", "Memory that Redis uses, whoever's keys it holds."
+        )
+
+        # What became of records, and how long that took.
+        self.records = counter(
             "freshet_ingest_records",
             "Records read, by what became of them.",
             ("topic", "outcome"),
-            registry=registry,
         )
-        self.dead_letters = Counter(
-            "freshet_ingest_dead_letters",
-            "Dead letters by stage and error.",
-            ("stage", "error"),
-            registry=registry,
+        self.dead_letters = counter(
+            "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error")
         )
-        self.batch_records = Histogram(
-            "freshet_ingest_batch_records",
-            "Records of a partition's batch.",
-            buckets=BATCH_BUCKETS,
-            registry=registry,
+        self.batch_records = histogram(
+            "freshet_ingest_batch_records", "Records of a partition's batch.", buckets=BATCH_BUCKETS
         )
-        self.stage_seconds = Histogram(
+        self.stage_seconds = histogram(
             "freshet_ingest_stage_seconds",
             "Wall time of a stage: read (and decode), fold, publish, apply.",
             ("stage",),
             buckets=STAGE_BUCKETS_S,
-            registry=registry,
         )
-        self.fenced = Counter(
-            "freshet_ingest_fenced", "Partitions lost to a newer owner.", registry=registry
+
+        # What went wrong.
+        self.fenced = counter("freshet_ingest_fenced", "Partitions lost to a newer owner.")
+        self.gaps = counter(
+            "freshet_ingest_gaps", "Times Redis was found behind, and was caught up."
         )
-        self.gaps = Counter(
-            "freshet_ingest_gaps",
-            "Times Redis was found behind, and was caught up.",
-            registry=registry,
+        self.replayed = counter(
+            "freshet_ingest_replayed_records", "Records read again because Redis was behind."
         )
-        self.replayed = Counter(
-            "freshet_ingest_replayed_records",
-            "Records read again because Redis was behind.",
-            registry=registry,
-        )
-        self.items = Gauge(
-            "freshet_ingest_items",
-            "Items in the dictionaries of owned partitions.",
-            registry=registry,
-        )
-        self.redis_bytes = Gauge(
-            "freshet_ingest_redis_bytes",
-            "Memory that Redis uses, whoever's keys it holds.",
-            registry=registry,
-        )
-        self.owned = Gauge(
-            "freshet_ingest_partitions", "Partitions owned by this process.", registry=registry
-        )
-        self.paused = Gauge(
-            "freshet_ingest_paused",
-            "1 while too many dead letters pause ingest until SIGHUP.",
-            registry=registry,
+        self.paused = gauge(
+            "freshet_ingest_paused", "1 while too many dead letters pause ingest until SIGHUP."
         )
 
     def timed(self, stage: str) -> AbstractContextManager[None]:

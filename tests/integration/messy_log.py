@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from freshet.stream.config import Settings
+from freshet.stream.kafka import Publisher
 
 START_MS = 1_767_225_600_000
 STEP_MS = 4_000
@@ -64,6 +65,20 @@ class MessyRecord:
     partition: int
     value: bytes | None
     timestamp_ms: int
+
+
+def publish(settings: Settings, records: Iterable[MessyRecord]) -> None:
+    """Send records; returns when all are acknowledged."""
+    with Publisher(settings) as publisher:
+        for record in records:
+            publisher.produce(
+                record.topic,
+                record.value,
+                key=b"k",
+                partition=record.partition,
+                timestamp_ms=record.timestamp_ms,
+            )
+        publisher.flush()
 
 
 @dataclass

@@ -19,11 +19,11 @@ import pytest
 import redis
 
 from freshet.stream.config import Settings, load
-from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
+from freshet.stream.kafka import TableReader, TableRecord, ensure_topics
 from freshet.stream.kafka.servers import EmbeddedBroker
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.store import tiles
-from tests.integration.messy_log import MessyLog
+from tests.integration.messy_log import MessyLog, publish
 
 Cell = tuple[int, int, str, str]
 """Resolution, bucket, item, channel."""
@@ -61,24 +61,6 @@ def environment(bootstrap_servers: str, redis_url: str, name: str) -> dict[str, 
         **{f"FRESHET_KAFKA__TOPICS__{topic.upper()}": value for topic, value in topics.items()},
     }
     return values
-
-
-# The log ------------------------------------------------------------------------------------------
-
-
-def send_log(settings: Settings, *, records: int, seed: int) -> None:
-    """Records of both topics; partition 0 gets half of them."""
-    log = MessyLog(settings, random.Random(seed), partitions=(0, 0, 1, 2))
-    with Publisher(settings) as publisher:
-        for record in (log.record() for _ in range(records)):
-            publisher.produce(
-                record.topic,
-                record.value,
-                key=b"k",
-                partition=record.partition,
-                timestamp_ms=record.timestamp_ms,
-            )
-        publisher.flush()
 
 
 # The recount --------------------------------------------------------------------------------------
@@ -227,7 +209,9 @@ def kill_and_compare(bootstrap_servers: str, redis_url: str, name: str) -> None:
     settings = load(environ=environ).settings
     topics = settings.kafka.topics
     ensure_topics(settings, live=False)
-    send_log(settings, records=6_000, seed=7)
+    # Partition 0 gets half of the records.
+    log = MessyLog(settings, random.Random(7), partitions=(0, 0, 1, 2))
+    publish(settings, [log.record() for _ in range(6_000)])
     for failpoint in KILLS:
         assert ingest(environ, failpoint) == -signal.SIGKILL, f"{failpoint} was not passed"
     assert ingest(environ) == 0

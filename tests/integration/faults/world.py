@@ -25,12 +25,12 @@ import redis
 
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import BrokerError
-from freshet.stream.kafka import LogOffsets, Publisher, ensure_topics
+from freshet.stream.kafka import LogOffsets, ensure_topics
 from freshet.stream.kafka.servers import RealKafka, free_port, redis_binary
 from freshet.stream.store.redis import WindowStore, connect, current_generation
 from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy
-from tests.integration.messy_log import MessyLog, MessyRecord, Odd
+from tests.integration.messy_log import MessyLog, Odd, publish
 from tests.integration.shop import KAFKA_SESSION_MS, OUTCOMES, wait_for
 
 RUN = """
@@ -238,25 +238,13 @@ class World:
         deadline_s = time.monotonic() + TIMEOUT_S
         while True:
             try:
-                self._publish(batch)
+                publish(self.settings, batch)
                 return
             except BrokerError:
                 # What was acknowledged is sent a second time: those records are duplicates, as a
                 # producer's would be.
                 assert time.monotonic() < deadline_s, "the broker did not come back"
                 time.sleep(0.2)
-
-    def _publish(self, batch: list[MessyRecord]) -> None:
-        with Publisher(self.settings) as publisher:
-            for record in batch:
-                publisher.produce(
-                    record.topic,
-                    record.value,
-                    key=b"k",
-                    partition=record.partition,
-                    timestamp_ms=record.timestamp_ms,
-                )
-            publisher.flush()
 
     # What must be so afterwards -------------------------------------------------------------------
 
