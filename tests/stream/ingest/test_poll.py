@@ -1,6 +1,4 @@
-"""What a turn reads is each partition's records in log order, however they come, and no later than
-it may take.
-"""
+"""What a turn polls: each partition's records in log order, and no later than it may take."""
 
 from __future__ import annotations
 

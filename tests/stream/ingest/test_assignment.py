@@ -1,6 +1,4 @@
-"""Which partitions are read from where, and what is sent, with a consumer and windows that only
-remember.
-"""
+"""Which partitions are read, and from where, with a consumer and windows that only remember."""
 
 from __future__ import annotations
 
@@ -12,8 +10,7 @@ import pytest
 from freshet.stream.errors import LogLostError, StoreUnavailableError
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.assignment import Assignment, Key
-from freshet.stream.ingest.outbox import shards_of
-from freshet.stream.kafka import Consumer, TopicPartition, shard_of
+from freshet.stream.kafka import Consumer, TopicPartition
 from freshet.stream.store.redis import Header
 
 
@@ -224,10 +221,3 @@ def test_positions_are_committed_once_each_time_they_move(rig: Rig) -> None:
     rig.assignment.owned[A].position = 60
     rig.assignment.commit(wait=True)
     assert rig.client.committed == {A: 60}
-
-
-def test_items_are_announced_to_their_shards_only() -> None:
-    item_ids = [f"sku-{number}|north" for number in range(3)]
-    assert shards_of(item_ids, 64) == sorted({shard_of(item_id, 64) for item_id in item_ids})
-    assert shards_of([], 64) == []
-    assert shards_of((f"sku-{number}" for number in range(10_000)), 2) == [0, 1]
