@@ -1,12 +1,12 @@
-"""The same stream of shop events through freshet and through four streaming frameworks: CPU-seconds
-an event.
+"""The same shop events through freshet and four streaming frameworks: CPU-seconds an event.
 
 freshet runs as it ships (`freshet ingest`): exactly once into Redis, duplicates, dead letters, late
 records, four widths of window. The others do the nearest thing each can, with their own windows and
 state, each in its own process. What each did not do stands in the result. A real Kafka where
 KAFKA_HOME names one, else the broker inside librdkafka. CPU is the process's own, all its threads,
-as the OS counts it, after a warm-up. Run: python -m bench.ingest [--events N] [--only freshet,quix]
-[--cache FOLDER] [--json]
+as the OS counts it, after a warm-up.
+
+Run: python -m bench.ingest [--events N] [--only freshet,quix] [--cache FOLDER] [--json]
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import msgspec
 import psutil
 
 from bench.report import write_result
-from bench.shop_log import ShopLog, publish
+from bench.shop_log import Kind, ShopLog, publish
 from freshet.stream.config import EventSettings, Settings, load
 from freshet.stream.events.decoder import EventDecoder
+from freshet.stream.ingest.poll import SLICE_RECORDS
 from freshet.stream.ingest.process import GC_THRESHOLDS
 from freshet.stream.kafka import ensure_topics
 from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
@@ -42,13 +43,12 @@ MOCK_EVENTS = 120_000  # The broker inside librdkafka keeps 5 MB a partition.
 LONGEST_S = 600.0
 LOOK_S = 0.02
 DECODED_EVENTS = 200_000
+OUTCOMES = ("applied", "duplicate", "late_dropped", "dead_letter")
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A framework: its script, what to install for it, how many events it is given, and what it
-    leaves undone.
-    """
+    """A framework: its script, what it needs, how many events it gets, what it leaves undone."""
 
     name: str
     script: str
@@ -63,41 +63,40 @@ CONTENDERS = (
         "pathway",
         "pathway_windows.py",
         ("pathway==0.33.0",),
-        100_000,
-        500_000,
-        "one width of window instead of four; nothing in Redis, state in memory only; no "
-        "duplicates removed; no "
-        "lateness; a bad record is logged and gone",
+        warm_up=100_000,
+        events=500_000,
+        did_not="one width of window instead of four; nothing in Redis, state in memory only; "
+        "no duplicates removed; no lateness; a bad record is logged and gone",
     ),
     Contender(
         "quix",
         "quix_windows.py",
         ("quixstreams==3.28.1",),
-        20_000,
-        120_000,
-        "one width of window instead of four, by message key instead of item; nothing in "
-        "Redis, RocksDB and changelog "
-        "topics; no duplicates removed; a bad record stops it",
+        warm_up=20_000,
+        events=120_000,
+        did_not="one width of window instead of four, by message key instead of item; "
+        "nothing in Redis, RocksDB and changelog topics; no duplicates removed; "
+        "a bad record stops it",
     ),
     Contender(
         "bytewax",
         "bytewax_windows.py",
         ("bytewax[kafka]==0.21.1",),
-        10_000,
-        50_000,
-        "one width of window instead of four; nothing in Redis, snapshots in SQLite, output at "
-        "least once; no "
-        "duplicates removed; a bad record stops it",
+        warm_up=10_000,
+        events=50_000,
+        did_not="one width of window instead of four; "
+        "nothing in Redis, snapshots in SQLite, output at least once; no duplicates removed; "
+        "a bad record stops it",
     ),
     Contender(
         "faust",
         "faust_windows.py",
         (),
-        2_000,
-        12_000,
-        "one width of window instead of four; nothing in Redis, memory and a changelog topic, "
-        "at least once; no "
-        "duplicates removed; windows expire by wall clock; a bad record is acknowledged and gone",
+        warm_up=2_000,
+        events=12_000,
+        did_not="one width of window instead of four; "
+        "nothing in Redis, memory and a changelog topic, at least once; no duplicates removed; "
+        "windows expire by wall clock; a bad record is acknowledged and gone",
     ),
 )
 
@@ -116,9 +115,7 @@ class Servers:
 
 
 def interpreter(contender: Contender, cache: Path) -> Path:
-    """A Python that has what the contender needs; its own virtual environment, kept in the
-    cache.
-    """
+    """A Python that has what the contender needs: its own environment, kept in the cache."""
     if not contender.requirements:
         return Path(sys.executable)
     folder = cache / contender.name
@@ -161,11 +158,10 @@ def script(python: Path, name: str, servers: Servers, warm_up: int, events: int)
 def run_contender(contender: Contender, servers: Servers, cache: Path) -> dict[str, Any]:
     """Its figures, or the reason why there are none."""
     events = min(contender.events, servers.events)
+    warm_up = min(contender.warm_up, events // 4)
     try:
         python = interpreter(contender, cache)
-        measured = script(
-            python, contender.script, servers, min(contender.warm_up, events // 4), events
-        )
+        measured = script(python, contender.script, servers, warm_up, events)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         reason = str(getattr(error, "stderr", "") or error).strip()
         return {"name": contender.name, "skipped": reason[-400:]}
@@ -187,9 +183,7 @@ def figures(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, Any]:
-    """The real command from an empty state to the log's end; its CPU from the warm-up on, its end
-    included.
-    """
+    """The real command from an empty state to the log's end; CPU from the warm-up to its end."""
     environ = servers.environ | {"FRESHET_REDIS__GENERATION": str(generation)}
     environ["FRESHET_KAFKA__GROUP_PREFIX"] = f"bench{generation}"
     client = connect(servers.settings.redis)
@@ -210,12 +204,12 @@ def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, An
     _, status, used = os.wait4(child.pid, 0)
     assert status == 0, f"freshet ingest ended with {status}"
     wall_s, counted = time.monotonic() - started[2], books(store)
-    conserved = sum(
-        counted[name] for name in ("applied", "duplicate", "late_dropped", "dead_letter")
-    )
-    assert conserved == counted["read"] == servers.events, counted
-    measured = {"events": counted["read"] - started[0], "wall_s": wall_s}
-    measured["cpu_s"] = used.ru_utime + used.ru_stime - started[1]
+    assert sum(counted[name] for name in OUTCOMES) == counted["read"] == servers.events, counted
+    measured = {
+        "events": counted["read"] - started[0],
+        "wall_s": wall_s,
+        "cpu_s": used.ru_utime + used.ru_stime - started[1],
+    }
     redis_us = 1e6 * (_redis_cpu_s(client) - redis_before) / servers.events
     client.close()
     return {
@@ -228,7 +222,7 @@ def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, An
 
 def books(store: WindowStore) -> dict[str, int]:
     """The books of all partitions together."""
-    names = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
+    names = ("read", *OUTCOMES)
     headers = [header for place in store.partitions() if (header := store.header(*place))]
     return {name: sum(getattr(header, name) for header in headers) for name in names}
 
@@ -243,38 +237,36 @@ def _redis_cpu_s(client: Any) -> float:
 
 def decode_alone(log: ShopLog) -> list[dict[str, Any]]:
     """One typed decode a record and nothing else; and freshet's whole way from bytes to columns."""
-    values: dict[str, list[bytes | None]] = {"orders": [], "clicks": []}
+    values: dict[Kind, list[bytes | None]] = {"orders": [], "clicks": []}
     for kind, _, value, _ in log.records():
         values[kind].append(value)
-    orders, clicks = (
-        msgspec.json.Decoder(OrderEvent).decode,
-        msgspec.json.Decoder(ClickEvent).decode,
-    )
-
-    def typed() -> None:
-        for decode, column in ((orders, values["orders"]), (clicks, values["clicks"])):
-            for start in range(0, len(column), 1_000):
-                list(map(decode, column[start : start + 1_000]))  # type: ignore[arg-type]
-
-    def columns() -> None:
-        for decoder, column in (
-            (EventDecoder("orders", EventSettings()), values["orders"]),
-            (EventDecoder("clicks", EventSettings()), values["clicks"]),
-        ):
-            for start in range(0, len(column), 2_000):
-                decoder.decode(
-                    column[start : start + 2_000], [None] * len(column[start : start + 2_000])
-                )
-
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     found = []
-    for name, work in (("decode alone", typed), ("decode to columns", columns)):
+    for name, work in (("decode alone", typed), ("decode to columns", to_columns)):
         cpu_s, wall_s = time.process_time(), time.perf_counter()
-        work()
+        work(values)
         spent = {"cpu_s": time.process_time() - cpu_s, "wall_s": time.perf_counter() - wall_s}
         found.append({"name": name, **figures({"events": log.events, **spent})})
     return found
+
+
+def typed(values: dict[Kind, list[bytes | None]]) -> None:
+    """Decode each record into an object, a thousand at a time."""
+    for kind, event in (("orders", OrderEvent), ("clicks", ClickEvent)):
+        decode = msgspec.json.Decoder(event).decode
+        column = values[kind]
+        for start in range(0, len(column), 1_000):
+            list(map(decode, column[start : start + 1_000]))
+
+
+def to_columns(values: dict[Kind, list[bytes | None]]) -> None:
+    """Decode records into columns, as many at a time as ingest polls."""
+    for kind, column in values.items():
+        decoder = EventDecoder(kind, EventSettings())
+        for start in range(0, len(column), SLICE_RECORDS):
+            part = column[start : start + SLICE_RECORDS]
+            decoder.decode(part, [None] * len(part))
 
 
 # The run ------------------------------------------------------------------------------------------
@@ -317,9 +309,7 @@ def measure(servers: Servers, only: list[str], cache: Path, repeats: int) -> lis
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How many times as many events a CPU-second freshet folds; of its own runs the slowest
-    counts.
-    """
+    """How many times as many events a CPU-second freshet folds; its own slowest run counts."""
     mine = min(row["events_a_cpu_second"] for row in rows if row["name"] == "freshet")
     others = [row for row in rows if "did_not" in row]
     return {row["name"]: round(mine / row["events_a_cpu_second"], 2) for row in others}
@@ -340,8 +330,8 @@ def table(rows: list[dict[str, Any]], found: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, print and write bench/results/ingest.json."""
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument(
@@ -352,28 +342,30 @@ def main() -> None:
     )
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "freshet-bench")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print and write bench/results/ingest.json."""
+    arguments = options()
     with ExitStack() as stack, TemporaryDirectory() as folder:
         servers = start(stack, Path(folder), arguments.events)
         rows = measure(servers, arguments.only, arguments.cache, arguments.repeats)
     found = ratios(rows)
-    log = (
-        "10,000 items, 30 % orders (5 % of them whole), 5 % duplicates, 2 % late, epoch ms, "
-        "4 partitions a topic"
-    )
     numbers = {
         "broker": servers.broker,
         "events": servers.events,
-        "log": log,
+        "log": "10,000 items, 30 % orders (5 % of them whole), 5 % duplicates, 2 % late, epoch ms, "
+        "4 partitions a topic",
         "rows": rows,
         "freshet_is_times": found,
     }
-    path = write_result(
-        "ingest", numbers, ["confluent-kafka", "msgspec", "numpy", "redis", "faust-streaming"]
-    )
-    print(
-        json.dumps(numbers, indent=2) if arguments.json else f"{table(rows, found)}\nwrote {path}"
-    )
+    libraries = ["confluent-kafka", "msgspec", "numpy", "redis", "faust-streaming"]
+    path = write_result("ingest", numbers, libraries)
+    if arguments.json:
+        print(json.dumps(numbers, indent=2))
+    else:
+        print(f"{table(rows, found)}\nwrote {path}")
 
 
 if __name__ == "__main__":

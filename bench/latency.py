@@ -1,12 +1,12 @@
-"""How long from sending an event until Redis holds it, at a steady rate; and how long ingest is
-gone after a SIGKILL.
+"""How long from sending an event until Redis holds it, and how long ingest is gone after a SIGKILL.
 
 A real Kafka (KAFKA_HOME) and a real Redis; `freshet ingest` runs as it ships. An event is visible
 when the stored offset of its partition has passed it; Redis is asked every two milliseconds.
 Recovery is from the start of the new process to its first write, with a million events behind it in
 Redis and new ones waiting in the log. The producer waits 20 ms for company, which is part of what
-is measured: with 5 its many small requests keep the broker busy. Run: KAFKA_HOME=... python -m
-bench.latency [--rate 20000] [--seconds 20] [--history 1000000]
+is measured: with 5 its many small requests keep the broker busy.
+
+Run: KAFKA_HOME=... python -m bench.latency [--rate 20000] [--seconds 20] [--history 1000000]
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from freshet.stream.store.layout import Keys
 from freshet.stream.store.redis import connect
 
 ROOT = Path(__file__).parent.parent
-LOOK_S, TICK_S = 0.002, 0.005
+LOOK_S = 0.002
+TICK_S = 0.005
 LONGEST_S = 120.0
 
 Key = tuple[str, int]
@@ -85,17 +86,18 @@ def wait_for(watcher: Watcher, offsets: int) -> None:
     """Until so many records are in the windows."""
     deadline_s = time.monotonic() + LONGEST_S
     while watcher.applied() < offsets:
-        assert time.monotonic() < deadline_s, (
-            f"{watcher.applied()} of {offsets} after {LONGEST_S} s"
-        )
+        late = f"{watcher.applied()} of {offsets} after {LONGEST_S} s"
+        assert time.monotonic() < deadline_s, late
         time.sleep(LOOK_S)
 
 
 def send_steadily(
     settings: Settings, rate: int, seconds: int
 ) -> dict[Key, list[tuple[int, float]]]:
-    """Events with wall-clock times at a steady rate; (offset, when it was handed to the client) by
-    partition.
+    """Events with wall-clock times at a steady rate.
+
+    Returns:
+        By partition, each event's offset and when it was handed to the client.
     """
     topics: dict[Kind, str] = {
         "orders": settings.kafka.topics.orders,
@@ -141,9 +143,8 @@ def latencies_ms(
         record_offsets, sent_s = (np.array(column) for column in zip(*records, strict=True))
         waited.append(at_s[np.searchsorted(offsets, record_offsets, side="right")] - sent_s)
     found = np.percentile(np.concatenate(waited) * 1_000, (50, 90, 99, 99.9))
-    return dict(
-        zip(("p50", "p90", "p99", "p99_9"), (round(float(ms), 1) for ms in found), strict=True)
-    )
+    names = ("p50", "p90", "p99", "p99_9")
+    return {name: round(float(ms), 1) for name, ms in zip(names, found, strict=True)}
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -152,33 +153,35 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     with kafka, EmbeddedRedis(folder / "redis") as redis:
         environ = {
             "FRESHET_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "FRESHET_KAFKA__GROUP_INSTANCE_ID": "bench",
             "FRESHET_REDIS__URL": redis.url,
         }
-        environ["FRESHET_KAFKA__GROUP_INSTANCE_ID"] = "bench"
         settings = load(environ=environ).settings
         ensure_topics(settings, live=False)
-        topics = (settings.kafka.topics.orders, settings.kafka.topics.clicks)
-        watcher = Watcher(
-            settings, [(topic, n) for topic in topics for n in range(settings.kafka.partitions)]
-        )
+        watcher = Watcher(settings, event_partitions(settings))
         watcher.start()
         publish(ShopLog(arguments.history), settings)
         with ingest(environ):
             wait_for(watcher, arguments.history)
         waiting = ShopLog(1_000, seed=2)
         publish(waiting, settings)
+        done = arguments.history + waiting.events
         started_s = time.monotonic()
         with ingest(environ):
             wait_for(watcher, arguments.history + 1)
             recovery_s = time.monotonic() - started_s
-            wait_for(watcher, arguments.history + waiting.events)
+            wait_for(watcher, done)
             sent = send_steadily(settings, arguments.rate, arguments.seconds)
-            wait_for(
-                watcher, arguments.history + waiting.events + arguments.rate * arguments.seconds
-            )
+            wait_for(watcher, done + arguments.rate * arguments.seconds)
         watcher.stopping.set()
         watcher.join()
     return {"recovery_s": round(recovery_s, 2), "latency_ms": latencies_ms(sent, watcher.seen)}
+
+
+def event_partitions(settings: Settings) -> list[Key]:
+    """Every partition of the event topics."""
+    topics = (settings.kafka.topics.orders, settings.kafka.topics.clicks)
+    return [(topic, n) for topic in topics for n in range(settings.kafka.partitions)]
 
 
 def main() -> None:

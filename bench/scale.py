@@ -1,10 +1,10 @@
-"""What an event costs ingest as items and partitions grow: the same batches, Kafka left out, a real
-Redis.
+"""What an event costs ingest as items and partitions grow; Kafka left out, a real Redis.
 
 Items: clicks of one partition, each batch of 100,000 spread evenly over all items, one day of
 history behind it. Partitions: one stream of 10,000 items divided over 1 to 64 partitions, 50,000
-records a turn in all, as ingest reads. CPU is this process's, which is ingest without Kafka. Run:
-python -m bench.scale [--json]
+records a turn in all, as ingest reads. CPU is this process's, which is ingest without Kafka.
+
+Run: python -m bench.scale [--json]
 """
 
 from __future__ import annotations
@@ -31,9 +31,15 @@ from freshet.stream.units import DAY_MS, HOUR_MS
 
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 PARTITIONS = (1, 4, 16, 64)
-BATCH, TURN = 100_000, 50_000
+BATCH = 100_000
+TURN = 50_000
 RATE = 5_000
 WARM_UP, MEASURED = 2, 4
+CLICK = (
+    b'{"event_id":"c-%016x","session_id":"s-%010x","event_time":%d,'
+    b'"sku":"sku-%07d","region":"north","kind":"view"}'
+)
+PAST_CLICK = b'{"event_id":"h-%d","event_time":%d,"sku":"sku-%07d","region":"north","kind":"view"}'
 
 
 def clicks(
@@ -42,21 +48,19 @@ def clicks(
     """Clicks on items drawn evenly, or by zipf, RATE a second from `time_ms` on."""
     drawn = dice.integers(0, items, count) if even else zipf(dice, items, count)
     times = time_ms + np.arange(count) * 1_000 // RATE
-    return [
-        b'{"event_id":"c-%016x","session_id":"s-%010x","event_time":%d,"sku":"sku-%07d","region":"north","kind":"view"}'
-        % (start + n, n, at, item)
-        for n, (at, item) in enumerate(zip(times.tolist(), drawn.tolist(), strict=True))
-    ]
+    pairs = zip(times.tolist(), drawn.tolist(), strict=True)
+    return [CLICK % (start + n, n, at, item) for n, (at, item) in enumerate(pairs)]
 
 
 def raw(values: list[bytes], offset: int) -> RawBatch:
-    """A batch that begins at an offset; records are stamped late enough never to be from the
-    future.
-    """
+    """A batch that begins at an offset; no record is from the future, by its late stamp."""
     count = len(values)
-    offsets = np.arange(offset, offset + count)
     return RawBatch(
-        values, [None] * count, np.full(count, START_MS + 2 * DAY_MS), offsets, offset + count
+        values=values,
+        keys=[None] * count,
+        timestamps_ms=np.full(count, START_MS + 2 * DAY_MS),
+        offsets=np.arange(offset, offset + count),
+        next_offset=offset + count,
     )
 
 
@@ -65,11 +69,7 @@ def history(items: int, dice: np.random.Generator) -> Iterator[list[bytes]]:
     everyone = np.arange(items)
     for first in range(0, items, BATCH):
         names = everyone[first : first + BATCH].tolist()
-        yield [
-            b'{"event_id":"h-%d","event_time":%d,"sku":"sku-%07d","region":"north","kind":"view"}'
-            % (item, START_MS, item)
-            for item in names
-        ]
+        yield [PAST_CLICK % (item, START_MS, item) for item in names]
     for hour in range(1, 24):
         yield clicks(items, hour << 32, BATCH // 10, START_MS + hour * HOUR_MS, dice, even=True)
 
@@ -124,12 +124,10 @@ def by_partitions(url: str, partitions: int) -> dict[str, Any]:
     parts = claimed(url, partitions)
     costs = []
     for n in range(WARM_UP + MEASURED):
-        values = clicks(
-            10_000, n << 32, TURN, START_MS + n * TURN * 1_000 // RATE, dice, even=False
-        )
-        costs.append(
-            sum(apply(windows, values[first::partitions]) for first, windows in enumerate(parts))
-        )
+        at_ms = START_MS + n * TURN * 1_000 // RATE
+        values = clicks(10_000, n << 32, TURN, at_ms, dice, even=False)
+        shares = [values[first::partitions] for first in range(partitions)]
+        costs.append(sum(map(apply, parts, shares)))
     cost_us = 1e6 * float(np.median(costs[WARM_UP:])) / TURN
     return {"partitions": partitions, "turn": TURN, "cpu_us_an_event": round(cost_us, 3)}
 
