@@ -1,6 +1,4 @@
-"""Real servers for tests: redis-server, an in-process mock Kafka cluster, a real Kafka where
-KAFKA_HOME names one.
-"""
+"""Servers for tests: redis-server, an in-process mock of Kafka, and Kafka where KAFKA_HOME is."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import ctypes
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka.cimpl
@@ -41,8 +40,16 @@ def redis_server(_redis_process: str) -> str:
 
 @pytest.fixture(scope="session")
 def mock_broker() -> Iterator[str]:
-    """The address of librdkafka's mock cluster: the Kafka protocol, 4 partitions a topic, no
-    controller.
+    """The address of a mock cluster for the whole session."""
+    with mock_cluster() as bootstrap_servers:
+        yield bootstrap_servers
+
+
+@contextmanager
+def mock_cluster() -> Iterator[str]:
+    """The address of librdkafka's mock cluster, which ends with the block.
+
+    It speaks the Kafka protocol, has 4 partitions a topic and no controller.
     """
     owner = Producer({"test.mock.num.brokers": 1, "log_level": 0})
     answer_joins_at_once(owner)

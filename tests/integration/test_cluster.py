@@ -7,7 +7,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,14 @@ ACL = (
 )
 
 
+def redis_process(options: dict[str, object], users: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """A redis-server that keeps nothing on disk."""
+    arguments = [redis_binary(), *users, "--save", ""]
+    for name, value in options.items():
+        arguments += [f"--{name}", str(value)]
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+
+
 def cluster_port() -> int:
     """A free port whose bus port, 10,000 higher, exists too."""
     while True:
@@ -55,34 +63,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSettings]
     nodes = []
     for port in ports:
         folder = tmp_path_factory.mktemp(f"node{port}")
-        options = [
-            "--port",
-            port,
-            "--dir",
-            folder,
-            "--cluster-enabled",
-            "yes",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]
-        nodes.append(
-            subprocess.Popen([redis_binary(), *map(str, options)], stdout=subprocess.DEVNULL)
-        )
+        options = {"port": port, "dir": folder, "cluster-enabled": "yes", "appendonly": "no"}
+        nodes.append(redis_process(options))
     try:
         for port in ports:
             wait_for(lambda port=port: listens(port))
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        create = [
-            "redis-cli",
-            "--cluster",
-            "create",
-            *addresses,
-            "--cluster-replicas",
-            "0",
-            "--cluster-yes",
-        ]
+        create = ["redis-cli", "--cluster", "create", *addresses]
+        create += ["--cluster-replicas", "0", "--cluster-yes"]
         subprocess.run(create, check=True, capture_output=True, timeout=60)
         for port in ports:
             wait_for(lambda port=port: cluster_state(port) == "ok")
@@ -207,28 +195,17 @@ def guarded(tmp_path: Path) -> Iterator[str]:
     """
     certificates(tmp_path)
     port = free_port()
-    files = {
-        "tls-cert-file": "redis.crt",
-        "tls-key-file": "redis.key",
-        "tls-ca-cert-file": "ca.crt",
+    options = {
+        "port": 0,
+        "tls-port": port,
+        "tls-auth-clients": "no",
+        "tls-cert-file": tmp_path / "redis.crt",
+        "tls-key-file": tmp_path / "redis.key",
+        "tls-ca-cert-file": tmp_path / "ca.crt",
+        "dir": tmp_path,
     }
-    options = [
-        "--port",
-        "0",
-        "--tls-port",
-        str(port),
-        "--tls-auth-clients",
-        "no",
-        "--save",
-        "",
-        "--dir",
-        str(tmp_path),
-    ]
-    options += [
-        part for name, file in files.items() for part in (f"--{name}", str(tmp_path / file))
-    ]
-    options += ["--user", "default", "off", "--user", "freshet", *ACL.split()]
-    process = subprocess.Popen([redis_binary(), *options], stdout=subprocess.DEVNULL)
+    users = ["--user", "default", "off", "--user", "freshet", *ACL.split()]
+    process = redis_process(options, users)
     try:
         wait_for(lambda: listens(port))
         yield f"rediss://freshet:secret@127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.crt'}"

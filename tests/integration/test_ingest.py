@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -25,12 +26,13 @@ from freshet.stream.fold.partition import fingerprint
 from freshet.stream.ingest import assignment
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics, shard_of
-from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
+from freshet.stream.kafka.servers import EmbeddedRedis, RealKafka
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import Wanted, list_letters, redrive
 from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.store.redis import connect
 from freshet.stream.verify.verify import verify
+from tests.conftest import mock_cluster
 from tests.integration.shop import (
     KAFKA_SESSION_MS,
     START_MS,
@@ -188,17 +190,17 @@ def test_kafka_may_be_killed_and_come_back(redis_server: str, tmp_path: Path) ->
 
 
 def test_an_outage_of_the_broker_does_not_look_like_silence(redis_server: str) -> None:
-    with EmbeddedBroker() as broker:
-        settings = settings_for(
-            broker.bootstrap_servers, redis_server, "outage", FRESHET_WINDOWS__IDLE_MS="3000"
-        )
+    with ExitStack() as broker:
+        bootstrap_servers = broker.enter_context(mock_cluster())
+        over = {"FRESHET_WINDOWS__IDLE_MS": "2500", "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "1000"}
+        settings = settings_for(bootstrap_servers, redis_server, "outage", **over)
         ensure_topics(settings, live=False)
         send(settings, [order(1)])
         with running(settings) as ingest:
             wait_for(lambda: books(settings).get("applied") == 1)
-            broker.stop()
+            broker.close()
             wait_for(lambda: ingest.ready() is not None)
-            assert never(lambda: declared_idle(settings), watched_s=4.0)
+            assert never(lambda: declared_idle(settings), watched_s=3.0)
 
 
 def declared_idle(settings: Settings) -> bool:

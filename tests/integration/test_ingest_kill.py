@@ -1,6 +1,4 @@
-"""Ingest is killed at every named point, started again, and holds what a naive recount of the log
-holds.
-"""
+"""Ingest is killed at every named point, started again, and holds what a naive recount holds."""
 
 from __future__ import annotations
 
@@ -20,10 +18,10 @@ import redis
 
 from freshet.stream.config import Settings, load
 from freshet.stream.kafka import TableReader, TableRecord, ensure_topics
-from freshet.stream.kafka.servers import EmbeddedBroker
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.store import tiles
 from tests.integration.messy_log import MessyLog, publish
+from tests.integration.shop import KAFKA_SESSION_MS, MOCK_SESSION_MS, OUTCOMES, environ_for
 
 Cell = tuple[int, int, str, str]
 """Resolution, bucket, item, channel."""
@@ -40,27 +38,6 @@ from freshet.stream.config import load
 from freshet.stream.ingest.process import run
 run(load().settings, until_end=True)
 """
-
-
-@pytest.fixture
-def embedded_broker() -> Iterator[str]:
-    with EmbeddedBroker() as broker:
-        yield broker.bootstrap_servers
-
-
-def environment(bootstrap_servers: str, redis_url: str, name: str) -> dict[str, str]:
-    """Settings for one test: small batches, own topics, the shortest session that Kafka allows."""
-    topics = {topic: f"{name}.{topic}" for topic in ("orders", "clicks", "late", "windows")}
-    values = {
-        "FRESHET_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
-        "FRESHET_KAFKA__GROUP_PREFIX": name,
-        "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
-        "FRESHET_REDIS__URL": redis_url,
-        "FRESHET_INGEST__BATCH_MAX_RECORDS": "300",
-        "FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE": "0.9",
-        **{f"FRESHET_KAFKA__TOPICS__{topic.upper()}": value for topic, value in topics.items()},
-    }
-    return values
 
 
 # The recount --------------------------------------------------------------------------------------
@@ -163,15 +140,10 @@ def stored(client: redis.Redis, topic: str, partition: int) -> tuple[dict[str, i
 def assert_equal_to_recount(
     client: redis.Redis, expected: dict[tuple[str, int], Books], settings: Settings
 ) -> None:
-    buckets = {
-        resolution.resolution_ms: resolution.buckets for resolution in settings.windows.resolutions
-    }
+    buckets = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}
     for (topic, partition), book in expected.items():
         header, cells = stored(client, topic, partition)
-        found = {
-            name: header[name]
-            for name in ("read", "applied", "duplicate", "late_dropped", "dead_letter")
-        }
+        found = {name: header[name] for name in ("read", *OUTCOMES)}
         assert found == {name: book.counts[name] for name in found}, (topic, partition)
         assert found["read"] == sum(found.values()) - found["read"]
         assert header["frontier_ms"] == book.frontier_ms
@@ -204,8 +176,15 @@ def ingest(environ: dict[str, str], failpoint: str = "") -> int:
     return done.returncode
 
 
-def kill_and_compare(bootstrap_servers: str, redis_url: str, name: str) -> None:
-    environ = environment(bootstrap_servers, redis_url, name)
+def kill_and_compare(bootstrap_servers: str, redis_url: str, session_ms: str) -> None:
+    environ = environ_for(
+        bootstrap_servers,
+        redis_url,
+        "kill",
+        FRESHET_KAFKA__SESSION_TIMEOUT_MS=session_ms,
+        FRESHET_INGEST__BATCH_MAX_RECORDS="300",
+        FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE="0.9",
+    )
     settings = load(environ=environ).settings
     topics = settings.kafka.topics
     ensure_topics(settings, live=False)
@@ -219,22 +198,17 @@ def kill_and_compare(bootstrap_servers: str, redis_url: str, name: str) -> None:
         expected = recount(reader.read_to_end(), settings)
     totals = sum((book.counts for book in expected.values()), Counter())
     assert totals["read"] == 6_000
-    assert (
-        min(totals[name] for name in ("applied", "duplicate", "late_dropped", "dead_letter")) > 50
-    )
+    assert min(totals[name] for name in OUTCOMES) > 50
     with redis.Redis.from_url(redis_url) as client:
         assert_equal_to_recount(client, expected, settings)
     assert_letters_complete(settings, totals)
 
 
 def assert_letters_complete(settings: Settings, totals: Counter[str]) -> None:
-    """Each dead letter and late record is there at least once; a repeat names the same source
-    offset.
-    """
+    """Each dead letter and late record is there, and repeats name the same source offset."""
     topics = settings.kafka.topics
-    with TableReader(
-        settings, [dead_letter_topic(topics.orders), dead_letter_topic(topics.clicks)]
-    ) as reader:
+    letter_topics = [dead_letter_topic(topics.orders), dead_letter_topic(topics.clicks)]
+    with TableReader(settings, letter_topics) as reader:
         letters = {places(record, "freshet.error.") for record in reader.read_to_end()}
     with TableReader(settings, [topics.late]) as reader:
         late = {places(record, "freshet.source.") for record in reader.read_to_end()}
@@ -247,14 +221,14 @@ def places(record: TableRecord, prefix: str) -> tuple[bytes | None, ...]:
 
 
 @pytest.mark.slow
-def test_windows_equal_a_recount_after_kills_on_the_embedded_broker(
-    embedded_broker: str, redis_server: str
+def test_windows_equal_a_recount_after_kills_on_a_mock_broker(
+    mock_broker: str, redis_server: str
 ) -> None:
-    kill_and_compare(embedded_broker, redis_server, "kill")
+    kill_and_compare(mock_broker, redis_server, MOCK_SESSION_MS)
 
 
 @pytest.mark.slow
 def test_windows_equal_a_recount_after_kills_on_a_real_kafka(
     kafka_broker: str, redis_server: str
 ) -> None:
-    kill_and_compare(kafka_broker, redis_server, "kill")
+    kill_and_compare(kafka_broker, redis_server, KAFKA_SESSION_MS)

@@ -1,5 +1,4 @@
-"""One shop under fault: a seeded log on a real Kafka, a Redis that can be hurt, ingest as child
-processes, and proof.
+"""One shop under fault: a log on a real Kafka, a Redis that can be hurt, child processes, proof.
 
 The proof is the same after every fault: all records are read to the end, `freshet verify` finds
 every cell, header and book as it counts them from the log, and produced = applied + duplicate +
@@ -31,7 +30,7 @@ from freshet.stream.store.redis import WindowStore, connect, current_generation
 from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy
 from tests.integration.messy_log import MessyLog, Odd, publish
-from tests.integration.shop import KAFKA_SESSION_MS, OUTCOMES, wait_for
+from tests.integration.shop import KAFKA_SESSION_MS, OUTCOMES, environ_for, wait_for
 
 RUN = """
 from freshet.stream.config import load
@@ -78,9 +77,7 @@ class Broker:
 
 
 class HurtRedis:
-    """A redis-server with an append-only file synced every second, which can be killed and started
-    again.
-    """
+    """A redis-server, synced to disk every second, which can be killed and started again."""
 
     def __init__(self, folder: Path, **options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,24 +174,18 @@ class World:
         self.redis = HurtRedis(self.folder / "redis")
         self.proxy = TcpProxy(self.redis.port)
         self._children: list[Ingest] = []
-        prefix = f"{self.name}.{self.seed}.{os.getpid()}.{free_port()}"
-        topics = {
-            topic: f"{prefix}.{topic}"
-            for topic in ("orders", "clicks", "late", "windows", "alerts")
-        }
-        self.environ = {
-            "FRESHET_KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
-            "FRESHET_KAFKA__GROUP_PREFIX": prefix,
-            "FRESHET_KAFKA__SESSION_TIMEOUT_MS": KAFKA_SESSION_MS,
-            "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "4000",
-            "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
-            "FRESHET_KAFKA__GROUP_INSTANCE_ID": "a",
-            "FRESHET_REDIS__URL": f"redis://127.0.0.1:{self.proxy.port}/0",
-            "FRESHET_REDIS__TIMEOUT_MS": "1000",
-            "FRESHET_INGEST__BATCH_MAX_RECORDS": "300",
-            "FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE": "0.99",
-            **{f"FRESHET_KAFKA__TOPICS__{topic.upper()}": value for topic, value in topics.items()},
-        }
+        self.environ = environ_for(
+            self.broker.address,
+            f"redis://127.0.0.1:{self.proxy.port}/0",
+            f"{self.name}:{self.seed}",
+            FRESHET_KAFKA__SESSION_TIMEOUT_MS=KAFKA_SESSION_MS,
+            FRESHET_KAFKA__REQUEST_TIMEOUT_MS="4000",
+            FRESHET_KAFKA__PARTITIONS=str(PARTITIONS),
+            FRESHET_KAFKA__GROUP_INSTANCE_ID="a",
+            FRESHET_INGEST__BATCH_MAX_RECORDS="300",
+            FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE="0.99",
+            FRESHET_WINDOWS__IDLE_MS="30000",
+        )
         self.settings = load(environ=self.environ).settings
         self._log = MessyLog(self.settings, self.rng, range(PARTITIONS))
         ensure_topics(self.settings, live=False)
@@ -202,9 +193,7 @@ class World:
     # What happens ---------------------------------------------------------------------------------
 
     def start(self, **over: str) -> Ingest:
-        """An ingest process; two with the same `kafka.group_instance_id` would fence each other in
-        the group.
-        """
+        """An ingest process; two of one `kafka.group_instance_id` would fence each other."""
         child = Ingest(self.environ | over, self.folder / "ingest.log")
         self._children.append(child)
         return child
