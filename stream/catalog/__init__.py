@@ -1,3 +1,1 @@
-"""Catalogue, promotions and inventory records in, answers about an item now and through time
-out.
-"""
+"""Catalogue, promotion and inventory records in; what is known of each item, now and then, out."""

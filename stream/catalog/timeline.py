@@ -1,12 +1,12 @@
 """Changes and intervals in time, laid onto a span of buckets; pure numpy.
 
-Dimensions: R rows, N changes or intervals, S steps. Bucket s is [start + s * resolution, +
-resolution).
+Dimensions: R rows, N changes or intervals, M pairs of an interval and a bucket, S steps.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from freshet.stream.arrays import Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class BucketSpan:
-    """`steps` buckets of `resolution_ms` from `start_ms` on.
+    """`steps` buckets of `resolution_ms` from `start_ms` on, each start inclusive, end exclusive.
 
     >>> BucketSpan(start_ms=1_000, steps=3, resolution_ms=500).end_ms
     2500
@@ -48,9 +48,8 @@ class Changes:
         """From `time_ms` on the value is this one, whatever was said of later times before.
 
         >>> price = Changes(maximum=9)
-        >>> price.set_from(10, 5.0), price.set_from(20, 5.0), price.set_from(30,
-        ...     4.0), price.set_from(25, 3.0)
-        (None, None, None, None)
+        >>> for time_ms, value in ((10, 5.0), (20, 5.0), (30, 4.0), (25, 3.0)):
+        ...     price.set_from(time_ms, value)
         >>> price.times_ms, price.values
         ([10, 25], [5.0, 3.0])
         """
@@ -64,15 +63,42 @@ class Changes:
             del self.times_ms[0], self.values[0]
 
     def slice(self, start_ms: int, end_ms: int) -> slice:
-        """The changes that decide the value inside [start, end)."""
-        return slice(
-            max(bisect_right(self.times_ms, start_ms) - 1, 0), bisect_left(self.times_ms, end_ms)
-        )
+        """The changes that decide the value inside [start, end): the one in force, those within."""
+        in_force = bisect_right(self.times_ms, start_ms) - 1
+        return slice(max(in_force, 0), bisect_left(self.times_ms, end_ms))
 
     def at(self, time_ms: int) -> float:
         """The value in force at a time; NaN before the first change."""
         index = bisect_right(self.times_ms, time_ms) - 1
         return self.values[index] if index >= 0 else float("nan")
+
+
+def columns_of(
+    histories: Sequence[Changes | None], start_ms: int, end_ms: int
+) -> tuple[Ints, Ints, Floats]:
+    """The changes that decide the values of many rows inside [start, end), as three columns.
+
+    Returns:
+        Row, time and value of each change, [N]; those of a row are together, in order of time.
+
+    >>> rows, times, values = columns_of([Changes(9, [1, 5], [0.0, 1.0]), None], 0, 10)
+    >>> rows.tolist(), times.tolist(), values.tolist()
+    ([0, 0], [1, 5], [0.0, 1.0])
+    """
+    rows: list[int] = []
+    times_ms: list[int] = []
+    values: list[float] = []
+    for row, changes in enumerate(histories):
+        if changes is not None:
+            part = changes.slice(start_ms, end_ms)
+            times_ms += changes.times_ms[part]
+            values += changes.values[part]
+            rows += [row] * (len(times_ms) - len(rows))
+    return (
+        np.array(rows, np.int64),
+        np.array(times_ms, np.int64),
+        np.array(values, np.float64),
+    )
 
 
 def value_at_starts(
@@ -93,11 +119,13 @@ def value_at_starts(
     ...     span=span)
     array([[nan,  1.,  2.,  2.]])
     """
+    # The first bucket that starts at or after the change; what was in force before counts for 0.
     step_N = np.maximum(-((span.start_ms - times_N) // span.resolution_ms), 0)
     inside_N = step_N < span.steps
     # Where changes share a step the last one assigned stands, which is the newest one.
     change_RS = np.full((num_rows, span.steps), -1, dtype=np.int64)
     change_RS[rows_N[inside_N], step_N[inside_N]] = np.flatnonzero(inside_N)
+    # A bucket without a change of its own keeps the last one before it.
     np.maximum.accumulate(change_RS, axis=1, out=change_RS)
     if not len(values_N):
         return np.full((num_rows, span.steps), np.nan)
@@ -125,18 +153,23 @@ def share_of_buckets(
     >>> share_of_buckets(np.zeros(3, int), *changes, num_rows=1, span=span)
     array([[1. , 0.4, 1. , 1. ]])
     """
+    # A state is the sum of its jumps: +1 where it turns on, -1 where it turns off.
     first_N = np.ones(len(rows_N), dtype=bool)
     first_N[1:] = rows_N[1:] != rows_N[:-1]
     jump_N = np.where(first_N, states_N, np.diff(states_N, prepend=0.0))
     step_N = (times_N - span.start_ms) // span.resolution_ms
     before_N = step_N < 0
     inside_N = ~before_N & (step_N < span.steps)
-    level_RS = np.zeros((num_rows, span.steps + 1))
-    np.add.at(level_RS[:, 0], rows_N[before_N], jump_N[before_N])
-    np.add.at(level_RS, (rows_N[inside_N], step_N[inside_N] + 1), jump_N[inside_N])
-    share_RS = np.cumsum(level_RS, axis=1)[:, :-1]
-    left_N = (span.start_ms + (step_N + 1) * span.resolution_ms - times_N) / span.resolution_ms
+    # All buckets after that of the jump count it whole, so there a running sum will do.
+    whole_RS = np.zeros((num_rows, span.steps + 1))
+    np.add.at(whole_RS[:, 0], rows_N[before_N], jump_N[before_N])
+    np.add.at(whole_RS, (rows_N[inside_N], step_N[inside_N] + 1), jump_N[inside_N])
+    share_RS = np.cumsum(whole_RS, axis=1)[:, :-1]
+    # Its own bucket counts it for the part that is left of the bucket at that time.
+    next_start_N = span.start_ms + (step_N + 1) * span.resolution_ms
+    left_N = (next_start_N - times_N) / span.resolution_ms
     np.add.at(share_RS, (rows_N[inside_N], step_N[inside_N]), (jump_N * left_N)[inside_N])
+    # Before a row's first change its state is unknown, which is not the same as 0.
     known_from_R = np.full(num_rows, np.iinfo(np.int64).max)
     known_from_R[rows_N[first_N]] = times_N[first_N]
     share_RS[span.bucket_starts() < known_from_R[:, None]] = np.nan
@@ -147,23 +180,24 @@ def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints
     """Which buckets each interval [start, end) touches, and the share of the bucket that it covers.
 
     Returns:
-        Interval number int64[M], step int64[M] and share float64[M] in (0, 1], one entry for each
-            pair that meets.
+        Number of the interval int64[M], step int64[M] and share float64[M] in (0, 1], one entry
+            for each pair that meets.
 
-    >>> interval, step, share = overlaps(np.array([15]), np.array([40]),
-    ...     BucketSpan(start_ms=0, steps=3, resolution_ms=10))
+    >>> span = BucketSpan(start_ms=0, steps=3, resolution_ms=10)
+    >>> number, step, share = overlaps(np.array([15]), np.array([40]), span)
     >>> step.tolist(), share.tolist()
     ([1, 2], [0.5, 1.0])
     """
     starts_N = np.clip(starts_N, span.start_ms, span.end_ms)
     ends_N = np.clip(ends_N, span.start_ms, span.end_ms)
     first_N = (starts_N - span.start_ms) // span.resolution_ms
-    last_N = -((span.start_ms - ends_N) // span.resolution_ms)
-    count_N = np.where(ends_N > starts_N, last_N - first_N, 0)
-    interval_M = np.repeat(np.arange(len(starts_N)), count_N)
-    step_M = np.arange(count_N.sum()) - np.repeat(np.cumsum(count_N) - count_N - first_N, count_N)
+    end_N = -((span.start_ms - ends_N) // span.resolution_ms)  # Rounded up: one past the last.
+    count_N = np.where(ends_N > starts_N, end_N - first_N, 0)
+    number_M = np.repeat(np.arange(len(starts_N)), count_N)
+    # Pair m is the (m - pairs of the intervals before it)-th bucket of its interval.
+    pairs_before_N = np.cumsum(count_N) - count_N
+    step_M = np.arange(count_N.sum()) - np.repeat(pairs_before_N - first_N, count_N)
     bucket_M = span.start_ms + step_M * span.resolution_ms
-    covered_M = np.minimum(ends_N[interval_M], bucket_M + span.resolution_ms) - np.maximum(
-        starts_N[interval_M], bucket_M
-    )
-    return interval_M, step_M, covered_M / span.resolution_ms
+    from_M = np.maximum(starts_N[number_M], bucket_M)
+    until_M = np.minimum(ends_N[number_M], bucket_M + span.resolution_ms)
+    return number_M, step_M, (until_M - from_M) / span.resolution_ms

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshet.stream.catalog import tables as tables_module
+from freshet.stream.catalog import promotions, stock
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import (
     BucketSpan,
@@ -276,8 +276,8 @@ def test_a_tombstone_without_a_key_is_malformed() -> None:
 
 
 def test_history_and_promotions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables_module, "MAX_PROMOTIONS", 2)
-    monkeypatch.setattr(tables_module, "MAX_STOCK_CHANGES", 3)
+    monkeypatch.setattr(promotions, "MAX_PROMOTIONS", 2)
+    monkeypatch.setattr(stock, "MAX_STOCK_CHANGES", 3)
     shop = ShopTables()
     for n in range(4):
         promotion(shop, n, f"p{n}", n, n + 10, 0.1, sku="a")
