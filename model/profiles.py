@@ -1,12 +1,12 @@
-"""What each series is expected to do, from its own past: season, level, noise and answers to known
-covariates.
+"""What a series' own past says about every step: what is expected, how surely, what else recurs.
 
 Masked sums and one small ridge regression before the network, computed before the cutoff and given
 for every step of context and horizon. The network forecasts what they leave over, in units of the
 noise they leave, so that it need not learn to average over patches whose length divides no day.
+Nothing here is learnt, and each row stands alone.
 
-Dimensions: B rows, T context steps, H horizon steps, S = T + H, K known slots, P steps of a period,
-X stacked values.
+Dimensions: B rows, T context steps, H horizon steps, S = T + H, K known slots, X stacked values,
+C channels of one step.
 """
 
 from __future__ import annotations
@@ -18,33 +18,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS
-from freshet.model.features import (
-    DISCOUNT,
-    EFFECT,
-    EVENT,
-    PROMOTION,
-    WEEK_SHIFT_MS,
-    Scaled,
-    calendar_periods,
-    detect_period,
-)
-from freshet.stream.units import DAY_MS, WEEK_MS
+from freshet.model.cycles import by_group, by_phase
+from freshet.model.expectation import Expectation, cycles_ago, expect, short_season
+from freshet.model.features import Scaled, calendar_periods, detect_period
+from freshet.stream.units import DAY_MS
 
-LOUD_WEIGHT = 0.05  # what a step on promotion counts in the profile of plain days
-# Steps of a season whose neighbouring phases tell nearly the same, each seen a few times at most.
-LONG_SEASON = 26
-FAITH, DOUBT = (
-    0.8,
-    2.0,
-)  # how far a season is believed before it has shown anything, and what outweighs that
-RIDGE = 2.0  # two neutral observations of size one stand beside the real ones
-HALF_LIVES = (float("inf"), 16.0, 3.0)  # of the seasonal profile's memory, in cycles
-RECENT_HALF_LIVES = (0.4, 2.0, 8.0)  # of the level's memory, in cycles
-NOISE_HALF_LIFE = 32.0
-NOISE_FLOOR = 0.02
+# An expectation further from the row's usual level than a factor of fifty is a slope gone wild.
 EXPECTED_LOG_MAX = 4.0
+SURPRISE_MAX = 8.0  # in units of noise
+# Memories of the level and of the noise, as half-lives in cycles: a level moves faster than the
+# shape of the season, noise hardly at all.
+LEVEL_HALF_LIVES = (0.4, 2.0, 8.0)
+NOISE_HALF_LIFE = 32.0
+NOISE_FLOOR = 0.02  # without it the smallest surprise of a series that never varied is a huge one
+# Steps on which nothing was left over that stand beside the observed ones.
+LONG_AGO_DOUBT = 0.5
+DETECTED_DOUBT = 1.0
+DETECTED_FADE = 0.6  # what one more cycle of a detected period leaves of a step's recent weight
+
 NUM_PROFILE_CHANNELS = 14 + len(KNOWN_SLOTS)
-NUM_FACTS = len(RECENT_HALF_LIVES) + 2
+NUM_FACTS = len(LEVEL_HALF_LIVES) + 2
 
 
 class Profiles(NamedTuple):
@@ -69,6 +62,15 @@ class Profiles(NamedTuple):
     period_B: Tensor
 
 
+class _Leftover(NamedTuple):
+    """What the expectation leaves over of the context, and what recurs in it."""
+
+    left_BT: Tensor
+    seen_BT: Tensor
+    noise_B: Tensor
+    period_B: Tensor
+
+
 def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_ms: int) -> Profiles:
     """Return what the context says about context and horizon.
 
@@ -79,235 +81,111 @@ def profiles(scaled: Scaled, known_BSK: Tensor, start_ms_B: Tensor, resolution_m
         start_ms_B: start of the first context step.
         resolution_ms: length of a step.
     """
-    z_BT, seen_BT = scaled.z_BT, scaled.observed_BT
-    T, steps = z_BT.shape[1], known_BSK.shape[1]
-    short, long = (round(length) for length in calendar_periods(resolution_ms))
-    loud_BS = (
-        known_BSK[..., PROMOTION].abs()
-        + known_BSK[..., DISCOUNT].abs()
-        + known_BSK[..., EVENT].abs()
-        > 0
-    )
-    # A year is a season, but a level lasts no years: weeks and months are remembered by the
-    # quarter.
-    pace = short if resolution_ms <= DAY_MS else max(short / 4, 3.0)
-    cycles_T = torch.arange(T - 1, -1, -1, device=z_BT.device) / pace
-    recalled_BT = seen_BT * torch.exp2(-cycles_T / HALF_LIVES[1])
-
-    quiet_BT = torch.where(loud_BS[:, :T], LOUD_WEIGHT * seen_BT, seen_BT)
-    plain_BS = _season(z_BT, quiet_BT, short, steps, HALF_LIVES[1:2])[0][:, 0]
-    slope_BK = slopes(z_BT - plain_BS[:, :T], seen_BT, known_BSK)
-    effect_BS = (known_BSK @ slope_BK[..., None])[..., 0]
-    season_BXS, count_BS = _season(z_BT - effect_BS[:, :T], seen_BT, short, steps, HALF_LIVES)
-    expected_BS = season_BXS[:, 1] + effect_BS
-    cell_BS, cell_count_BS = _loud_cells(z_BT - expected_BS[:, :T], recalled_BT, loud_BS, short)
-    expected_BS = expected_BS + cell_BS
-    weekday_BS = torch.zeros_like(expected_BS)
-    if resolution_ms * 2 <= DAY_MS:
-        weekday_BS = _weekday(
-            z_BT - expected_BS[:, :T], recalled_BT, start_ms_B, steps, resolution_ms
-        )
-        expected_BS = expected_BS + weekday_BS
-
-    # A slope from quiet weeks may promise anything: a factor of fifty is where belief ends.
+    seen_BT = scaled.observed_BT
+    T = seen_BT.shape[1]
+    S = known_BSK.shape[1]
+    expectation = expect(scaled, known_BSK, start_ms_B, resolution_ms)
+    # A slope from quiet weeks may promise anything, so the sum ends where belief does.
     bound_B1 = EXPECTED_LOG_MAX / scaled.scaling.scale_B[:, None]
-    expected_BS = expected_BS.clamp(-bound_B1, bound_B1)
+    expected_BS = expectation.total_BS.clamp(-bound_B1, bound_B1)
+    expectation = expectation._replace(total_BS=expected_BS)
 
-    left_BT = (z_BT - expected_BS[:, :T]) * seen_BT
-    recent_BX, noise_B = _recent(left_BT, seen_BT, cycles_T)
-    surprise_BT = (left_BT / noise_B[:, None]).clamp(-8.0, 8.0)
-    facts_BX = torch.cat(
-        [recent_BX, torch.stack([noise_B.log(), torch.log1p(seen_BT.sum(1)) / 3.0], -1)], -1
-    )
+    # What is left over, how large it usually is, and what it has been lately.
+    left_BT = (scaled.z_BT - expected_BS[:, :T]) * seen_BT
+    level_BX, noise_B = _level_and_noise(left_BT, seen_BT, cycles_ago(left_BT, resolution_ms))
+    surprise_BT = (left_BT / noise_B[:, None]).clamp(-SURPRISE_MAX, SURPRISE_MAX)
+    seen_B = torch.log1p(seen_BT.sum(1)) / 3.0
+    facts_BX = torch.cat([level_BX, torch.stack([noise_B.log(), seen_B], -1)], -1)
 
-    # What follows is looked at over the horizon alone.
-    period_B = detect_period(left_BT, seen_BT, none=2 * steps)
-    ahead = slice(T, steps)
-    long_BH, long_count_BH = _long_ago(left_BT, seen_BT, long, steps - T, resolution_ms)
-    detected_BXH, detected_count_BH = _detected(left_BT, seen_BT, period_B, steps)
-    count_BH = count_BS[:, ahead]
-    noise_BH = (by_phase(left_BT.abs()[:, None], short, steps - T)[:, 0] + noise_B[:, None]) / (
-        count_BH + 1.0
-    )
-    own_BXH = [x_BS[:, ahead] for x_BS in (expected_BS, *season_BXS.unbind(1), cell_BS, weekday_BS)]
-    counts_BXH = torch.log1p(
-        torch.stack([count_BH, cell_count_BS[:, ahead], long_count_BH, detected_count_BH], 1)
-    )
-    channels_BXH = [*own_BXH, long_BH, *detected_BXH.unbind(1), *counts_BXH.unbind(1), noise_BH]
-    parts_BHK = slope_BK[:, None] * known_BSK[:, ahead]
-    channels_BHC = torch.cat([torch.stack(channels_BXH, -1), parts_BHK], -1)
+    # A season that the calendar does not know, such as pay every ten days.
+    period_B = detect_period(left_BT, seen_BT, none=2 * S)
+    leftover = _Leftover(left_BT, seen_BT, noise_B, period_B)
+    channels_BHC = _channels(expectation, leftover, known_BSK[:, T:], resolution_ms)
     return Profiles(expected_BS, surprise_BT, noise_B, channels_BHC, facts_BX, period_B)
 
 
-def by_phase(values_BXT: Tensor, period: int, horizon: int) -> Tensor:
-    """Sums of the context's values at the same phase of a period, at each step of the horizon: [B,
-    X, H].
+def _level_and_noise(left_BT: Tensor, seen_BT: Tensor, cycles_T: Tensor) -> tuple[Tensor, Tensor]:
+    """What was left over lately, and how large it usually is: both are means that forget.
 
-    Phases are counted from the cutoff, so that one reshape serves all rows.
-
-    >>> by_phase(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 3).tolist()
-    [[[2.0, 4.0, 2.0]]]
+    Returns:
+        Its mean for each of LEVEL_HALF_LIVES, shrunk: [B, X]. The mean of its size, as if two more
+        steps of half the row's spread had been seen, and at least a floor: [B].
     """
-    return _repeat(_fold(values_BXT, period, horizon).sum(2), horizon)
+    half_lives = (*LEVEL_HALF_LIVES, NOISE_HALF_LIFE)
+    memory_TX = torch.stack([torch.exp2(-cycles_T / half_life) for half_life in half_lives], -1)
+    weight_BX = seen_BT @ memory_TX
+    level_BX = left_BT @ memory_TX[:, :-1] / (weight_BX[:, :-1] + 1.0)
+    noise_B = (left_BT.abs() @ memory_TX[:, -1] + 1.0) / (weight_BX[:, -1] + 2.0)
+    return level_BX, noise_B.clamp(min=NOISE_FLOOR)
 
 
-def apart(values_BXT: Tensor, period: int, steps: int) -> Tensor:
-    """As `by_phase`, also at each context step, which hears only the other cycles: [B, X, S].
-
-    >>> apart(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 5).tolist()
-    [[[3.0, 0.0, 1.0, 2.0, 4.0]]]
-    """
-    T = values_BXT.shape[2]
-    folded_BXCP = _fold(values_BXT, period, steps - T)
-    sums_BXP = folded_BXCP.sum(2)
-    others_BXT = (sums_BXP[:, :, None] - folded_BXCP).flatten(2)[..., -T:]
-    return torch.cat([others_BXT, _repeat(sums_BXP, steps - T)], -1)
-
-
-def _fold(values_BXT: Tensor, period: int, horizon: int) -> Tensor:
-    """One row a cycle, the last of which ends at the cutoff: [B, X, cycles, P]."""
-    B, X, T = values_BXT.shape
-    period = min(period, T + horizon)  # Of a longer one, no two steps share a phase either.
-    return F.pad(values_BXT, (-T % period, 0)).view(B, X, -1, period)
-
-
-def _repeat(sums_BXP: Tensor, horizon: int) -> Tensor:
-    return sums_BXP.repeat(1, 1, -(-horizon // sums_BXP.shape[2]))[..., :horizon]
-
-
-def group_sums(values_BXT: Tensor, group_BS: Tensor, num_groups: int) -> Tensor:
-    """Sums of the context's values by each row's own groups of steps, given back at every step: [B,
-    X, S].
-    """
-    B, X, T = values_BXT.shape
-    sums_BXG = values_BXT.new_zeros(B, X, num_groups)
-    sums_BXG.scatter_add_(2, group_BS[:, None, :T].expand(B, X, T), values_BXT)
-    return sums_BXG.gather(2, group_BS[:, None].expand(B, X, group_BS.shape[1]))
-
-
-def slopes(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
-    """What a unit of each known covariate does to this series: [B, K].
-
-    One ridge regression with an intercept for all slots together, so that slots which tell the same
-    story share it. The slot `effect` is believed as it is, the regression may correct it.
-    """
-    T, K = left_BT.shape[1], known_BSK.shape[2]
-    open_BT = left_BT - known_BSK[:, :T, EFFECT]
-    # Each slot, the intercept, and what they are to explain: one product gives both sides of the
-    # equation.
-    design_BKT = torch.cat(
-        [known_BSK[:, :T].mT, torch.ones_like(open_BT)[:, None], open_BT[:, None]], 1
-    )
-    moments_BKK = (design_BKT[:, :-1] * seen_BT[:, None]) @ design_BKT.mT
-    ridge_KK = RIDGE * torch.eye(K + 1, device=left_BT.device)
-    # Without the check that makes a GPU wait: the ridge keeps the matrix regular.
-    solved_BK1 = torch.linalg.solve_ex(
-        moments_BKK[..., :-1] + ridge_KK, moments_BKK[..., -1:]
-    ).result
-    believed_K = (torch.arange(K, device=left_BT.device) == EFFECT).to(left_BT.dtype)
-    slope_BK: Tensor = solved_BK1[:, :K, 0] + believed_K
-    return slope_BK
-
-
-def _season(
-    z_BT: Tensor, weights_BT: Tensor, period: int, steps: int, half_lives: tuple[float, ...]
-) -> tuple[Tensor, Tensor]:
-    """Mean at the same phase of other cycles for each memory, as far as it foretells; and the
-    weight behind the first.
-
-    The difference from that memory's level is multiplied by the slope of what came on what the
-    other cycles said.
-    """
-    T = z_BT.shape[1]
-    cycle_T = torch.arange(T - 1, -1, -1, device=z_BT.device).div(period, rounding_mode="floor")
-    memory_XT = torch.stack([torch.exp2(-cycle_T / half_life) for half_life in half_lives])
-    weights_BXT = weights_BT[:, None] * memory_XT
-    values_BXT = z_BT[:, None] * weights_BXT
-    level_BX1 = values_BXT.sum(2, keepdim=True) / (weights_BXT.sum(2, keepdim=True) + 1e-6)
-    stacked_BXT = torch.cat([values_BXT, weights_BXT], 1)
-    if period >= LONG_SEASON:
-        beside_BXT = F.pad(stacked_BXT, (0, 1))[..., 1:] + F.pad(stacked_BXT, (1, 0))[..., :-1]
-        stacked_BXT = 0.5 * stacked_BXT + 0.25 * beside_BXT
-    sums_BXS, count_BXS = apart(stacked_BXT, period, steps).chunk(2, 1)
-    told_BXS = (sums_BXS + 0.5 * level_BX1) / (count_BXS + 0.5) - level_BX1
-    known_BXT = told_BXS[..., :T] * weights_BXT
-    proof_BX1 = (known_BXT * (z_BT[:, None] - level_BX1)).sum(2, keepdim=True) + DOUBT * FAITH
-    belief_BX1 = (proof_BX1 / ((known_BXT * told_BXS[..., :T]).sum(2, keepdim=True) + DOUBT)).clamp(
-        0.0, 1.0
-    )
-    return level_BX1 + belief_BX1 * told_BXS, count_BXS[:, 0]
-
-
-def _loud_cells(
-    left_BT: Tensor, weights_BT: Tensor, loud_BS: Tensor, period: int
-) -> tuple[Tensor, Tensor]:
-    """What promotions and plain days do at the same phase beyond their mean effect, shrunk; and the
-    weight behind.
-    """
-    T, steps = left_BT.shape[1], loud_BS.shape[1]
-    given_B2T = torch.stack([left_BT * weights_BT, weights_BT], 1)
-    loud_BXT = given_B2T * loud_BS[:, None, :T]
-    sums_BXS = apart(torch.cat([loud_BXT, given_B2T - loud_BXT], 1), period, steps)
-    sum_BS, count_BS = torch.where(loud_BS[:, None], sums_BXS[:, :2], sums_BXS[:, 2:]).unbind(1)
-    return sum_BS / (count_BS + 2.0), count_BS
-
-
-def _weekday(
-    left_BT: Tensor, weights_BT: Tensor, start_ms_B: Tensor, steps: int, resolution_ms: int
+def _channels(
+    expectation: Expectation, leftover: _Leftover, known_BHK: Tensor, resolution_ms: int
 ) -> Tensor:
-    """Each weekday's own level beside the profile of the day, shrunk: [B, S]."""
-    time_BS = start_ms_B[:, None] + torch.arange(steps, device=left_BT.device) * resolution_ms
-    day_BS = (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
-    values_B2T = torch.stack([left_BT * weights_BT, weights_BT], 1)
-    sums_B2S = group_sums(values_B2T, day_BS, 7)
-    sums_B2S[..., : left_BT.shape[1]] -= values_B2T
-    return sums_B2S[:, 0] / (sums_B2S[:, 1] + 4.0)
+    """All that is told of each step of the horizon: [B, H, NUM_PROFILE_CHANNELS]."""
+    T = leftover.left_BT.shape[1]
+    H = known_BHK.shape[1]
+    # [B, S] each: the expectation, three seasons, and what is added to the second of them.
+    own = [expectation.total_BS, *expectation.season_BMS.unbind(1)]
+    own += [expectation.cell_BS, expectation.weekday_BS]
+    season_count_BH = expectation.season_count_BS[:, T:]
+    long_BH, long_count_BH = _long_ago(leftover, H, resolution_ms)
+    detected_B2H, detected_count_BH = _detected(leftover, H)
+    # A mean of many steps deserves more trust than one of few, and only a count tells which it is.
+    counts = [season_count_BH, expectation.cell_count_BS[:, T:], long_count_BH, detected_count_BH]
+    phase_noise_BH = _phase_noise(leftover, season_count_BH, short_season(resolution_ms))
+    channels = [
+        *(part_BS[:, T:] for part_BS in own),
+        long_BH,
+        *detected_B2H.unbind(1),
+        *(torch.log1p(count_BH) for count_BH in counts),
+        phase_noise_BH,
+    ]
+    # The effects again, apart: the network may trust a promotion's more than a price's.
+    parts_BHK = expectation.slope_BK[:, None] * known_BHK
+    return torch.cat([torch.stack(channels, -1), parts_BHK], -1)
 
 
-def _long_ago(
-    left_BT: Tensor, seen_BT: Tensor, period: int, horizon: int, resolution_ms: int
-) -> tuple[Tensor, Tensor]:
-    """What was left over around the same phase of the long season, shrunk: [B, H]; and the weight
-    behind.
+def _long_ago(leftover: _Leftover, horizon: int, resolution_ms: int) -> tuple[Tensor, Tensor]:
+    """What was left over around the same phase of the long season, shrunk; and the weight: [B, H].
+
+    That is a week of hours or a year of days ago, seen once or a few times, so its neighbours are
+    averaged with it: of days a whole week, or the weekday would count as the season.
     """
     width = 7 if resolution_ms == DAY_MS else 3 if resolution_ms < DAY_MS else 1
-    smooth_B2T = F.avg_pool1d(
-        torch.stack([left_BT, seen_BT], 1),
-        width,
-        stride=1,
-        padding=width // 2,
-        count_include_pad=True,
-    )
-    sum_BH, count_BH = by_phase(smooth_B2T, period, horizon).unbind(1)
-    return sum_BH / (count_BH + 0.5), count_BH
+    long_season = round(calendar_periods(resolution_ms)[1])
+    values_B2T = torch.stack([leftover.left_BT, leftover.seen_BT], 1)
+    smooth_B2T = F.avg_pool1d(values_B2T, width, stride=1, padding=width // 2)
+    sum_BH, count_BH = by_phase(smooth_B2T, long_season, horizon).unbind(1)
+    return sum_BH / (count_BH + LONG_AGO_DOUBT), count_BH
 
 
-def _detected(
-    left_BT: Tensor, seen_BT: Tensor, period_B: Tensor, steps: int
-) -> tuple[Tensor, Tensor]:
-    """Mean and recent mean of what was left over at the same phase of the detected period, and the
-    weight behind.
+def _detected(leftover: _Leftover, horizon: int) -> tuple[Tensor, Tensor]:
+    """Means at the same phase of the detected period, of all cycles and of recent ones: [B, 2, H].
+
+    Returns:
+        The means, shrunk, 0 where no period was found; and the weight behind the first: [B, H].
     """
+    left_BT, seen_BT, _, period_B = leftover
     T = left_BT.shape[1]
-    ahead_S = torch.arange(-T, steps - T, device=left_BT.device)
-    phase_BS = ahead_S.remainder(period_B[:, None])
-    cycle_BT = (-1 - ahead_S[:T]).div(period_B[:, None], rounding_mode="floor")
-    weights_B2T = torch.stack([seen_BT, seen_BT * 0.6**cycle_BT], 1)
-    stacked_BXT = torch.cat([left_BT[:, None] * weights_B2T, weights_B2T], 1)
-    sums_BXH = group_sums(stacked_BXT, phase_BS, 2 * steps)[..., T:]
-    # Without a period nothing was found.
-    sums_B2H, count_B2H = (sums_BXH * (period_B < 2 * steps)[:, None, None]).chunk(2, 1)
-    return sums_B2H / (count_B2H + 1.0), count_B2H[:, 0]
+    S = T + horizon
+    from_cutoff_S = torch.arange(-T, horizon, device=left_BT.device)
+    phase_BS = from_cutoff_S.remainder(period_B[:, None])
+    cycles_ago_BT = (-1 - from_cutoff_S[:T]).div(period_B[:, None], rounding_mode="floor")
+    weights_B2T = torch.stack([seen_BT, seen_BT * DETECTED_FADE**cycles_ago_BT], 1)
+    stacked_B4T = torch.cat([left_BT[:, None] * weights_B2T, weights_B2T], 1)
+    # Every row has its own period, so that no reshape serves them all.
+    sums_B4H = by_group(stacked_B4T, phase_BS, 2 * S)[..., T:]
+    found_B11 = (period_B < 2 * S)[:, None, None]
+    sums_B2H, count_B2H = (sums_B4H * found_B11).chunk(2, 1)
+    return sums_B2H / (count_B2H + DETECTED_DOUBT), count_B2H[:, 0]
 
 
-def _recent(left_BT: Tensor, seen_BT: Tensor, cycles_T: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of what was left over lately, pulled to zero where little was seen: [B, X]; and its
-    mean size: [B].
+def _phase_noise(leftover: _Leftover, count_BH: Tensor, period: int) -> Tensor:
+    """How large what is left over usually is at this phase, one step at the row's noise beside it.
+
+    Nights are calmer than noons, also relative to what they sell.
     """
-    memory_TX = torch.stack(
-        [torch.exp2(-cycles_T / life) for life in (*RECENT_HALF_LIVES, NOISE_HALF_LIFE)], -1
-    )
-    weight_BX = seen_BT @ memory_TX
-    recent_BX = left_BT @ memory_TX[:, :-1] / (weight_BX[:, :-1] + 1.0)
-    noise_B = (left_BT.abs() @ memory_TX[:, -1] + 1.0) / (weight_BX[:, -1] + 2.0)
-    return recent_BX, noise_B.clamp(min=NOISE_FLOOR)
+    size_B1T = leftover.left_BT.abs()[:, None]
+    size_BH = by_phase(size_B1T, period, count_BH.shape[1])[:, 0]
+    return (size_BH + leftover.noise_B[:, None]) / (count_BH + 1.0)

@@ -4,7 +4,7 @@ week on promotion.
 A short history says little of such slopes, a thousand short histories say them well: one ridge
 regression of log sales on every covariate and its logarithm, within series, so that it matters how
 a series differs from itself and not who sells much. Each series' own answer is then learned
-relative to this one (`profiles.slopes`). Dimensions: N series, T context steps, S context and
+relative to this one (`expectation.slopes`). Dimensions: N series, T context steps, S context and
 horizon steps, C columns, K features, G groups, X seen steps.
 """
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshet.model import features, profiles
+from freshet.model import cycles, expectation, features, profiles
 from freshet.model.batch import KNOWN_SLOTS
 from freshet.stream.units import DAY_MS, HOUR_MS
 
@@ -120,11 +120,11 @@ def test_sums_by_phase_and_by_group_equal_a_naive_loop(seed: int, period: int) -
         for own in groups
     ]
     stacked = torch.tensor(values)[None, None]
-    by_phase = profiles.by_phase(stacked, period, 16)[0, 0]
-    by_group = profiles.group_sums(stacked, torch.tensor(groups)[None], 64)[0, 0]
+    by_phase = cycles.by_phase(stacked, period, 16)[0, 0]
+    by_group = cycles.by_group(stacked, torch.tensor(groups)[None], 64)[0, 0]
     np.testing.assert_allclose(by_phase.numpy(), naive[40:], atol=1e-9)
     np.testing.assert_allclose(by_group.numpy(), naive, atol=1e-9)
-    others = profiles.apart(stacked, period, 56)[0, 0]
+    others = cycles.by_phase_of_others(stacked, period, 56)[0, 0]
     np.testing.assert_allclose(others.numpy(), naive - np.pad(values, (0, 16)), atol=1e-9)
 
 
@@ -161,7 +161,7 @@ def test_two_slots_that_tell_one_story_share_its_effect() -> None:
     known[0, 72:144, [features.PROMOTION, features.EVENT]] = 1.0
     z_BT = torch.zeros(1, 14 * 24)
     z_BT[0, 72:144] = 2.0
-    slope = profiles.slopes(z_BT, torch.ones_like(z_BT), known)[0]
+    slope = expectation.slopes(z_BT, torch.ones_like(z_BT), known)[0]
     promotion, event = slope[features.PROMOTION].item(), slope[features.EVENT].item()
     assert promotion + event == pytest.approx(2.0, abs=0.1)
     assert promotion == pytest.approx(event)
