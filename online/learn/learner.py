@@ -1,36 +1,34 @@
-"""New weights from what the shop did lately: request -> fine-tune -> gate -> registry ->
-announcement -> probation.
+"""A request for new weights, from the question to its answer and to the end of the probation.
 
-One request at a time, and the answer is in the models topic before the next one is looked at. Order
-of durable effects of a promotion: 1. the version's directory, 2. the aliases, 3. the `promoted`
-event. Killed before 1, the request is done again; between 1 and 3, the version that answers it is
-found in the registry and the rest is made up for.
+    request -> fine-tune -> gate -> registry -> announcement -> probation
 
-Probation: after `probation_buckets` final buckets the new version and its parent both forecast them
-from the same contexts (a shadow run), and the version is rolled back when it is worse by more than
-the margin. The scores of served forecasts cannot decide that: they tell how the parent did before
-the drift and the version after it, which are different days.
+One request at a time, and its answer is in the models topic before the next one is looked at. The
+durable effects of a promotion, in this order:
+
+1. the version's directory (`VersionedNetworks.register`);
+2. the alias `challenger`;
+3. the aliases `previous` and `champion` (`Registry.serve`);
+4. the `promoted` event.
+
+Killed before 1, the request is done again. Killed between 1 and 4, the version that answers it is
+found in the registry by the request's id, and the rest is made up for. A rollback is 3 and 4 with
+the parent of the version that the last event names, so that doing 3 twice goes back no further.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
-import torch
-
-from freshet.model.forecaster import pick_device
-from freshet.model.network import FreshetNetwork
-from freshet.model.weights import BASE_WEIGHTS, save_weights, verify_weights
+from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.evaluation import compare, try_on_holdout
 from freshet.online.learn.finetune import Challenger, make_challenger
-from freshet.online.learn.gate import Gain, judge, relative_gain
+from freshet.online.learn.gate import Report, Verdict, judge
 from freshet.online.learn.ledger import Ledger
-from freshet.online.learn.pools import History, build_pools, split_history
+from freshet.online.learn.networks import Candidate, VersionedNetworks
+from freshet.online.learn.pools import History, Pools, build_pools, split_history
+from freshet.online.learn.probation import Probation, judge_probation, probation_of
 from freshet.online.learn.windows import ready_ms
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings
@@ -39,15 +37,14 @@ from freshet.stream.failpoints import failpoint
 from freshet.stream.schemas import ModelEvent, RetrainRequest
 from freshet.stream.telemetry import get_logger
 
+# A request waits for final buckets no longer than so many times the clock time they take.
 MAX_WAIT_FACTOR = 2
 
 log = get_logger(__name__)
 
 
 class Stopped(Exception):
-    """The process was asked to end while it trained; the request stays unanswered and is done
-    again.
-    """
+    """The process was asked to end while it trained; the next one does the request again."""
 
 
 @dataclass(slots=True)
@@ -55,45 +52,58 @@ class Learner:
     """Decides what to do next and does it; Kafka, Redis and time come from outside.
 
     Args:
-        publish: Puts an event into the models topic and returns once it is acknowledged.
-        now_ms: The clock.
+        settings: How to train, judge and watch.
+        history: The window store's past.
+        networks: Versions of weights, in and out of the registry.
+        announcer: What was said of training, and a voice.
         stopped: Raises `Stopped` when the process is to end.
-        base: Folder of the shipped weights.
+        phase: What it is at, for people.
     """
 
     settings: LearnSettings
-    registry: Registry
     history: History
-    publish: Callable[[ModelEvent], None]
-    now_ms: Callable[[], int]
+    networks: VersionedNetworks
+    announcer: Announcer
     stopped: Callable[[], None] = lambda: None
-    base: Path = BASE_WEIGHTS
-    ledger: Ledger = field(default_factory=Ledger)
     phase: str = "idle"
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the topics say."""
+        return self.announcer.ledger
+
+    @property
+    def registry(self) -> Registry:
+        """Where versions are kept."""
+        return self.networks.registry
 
     def step(self) -> None:
         """Do the next thing there is to do, if any; blocks while it trains.
 
+        A rollback goes before everything else, and a probation before new training: its verdict
+        says what training starts from.
+
         Raises:
             FreshetError: Redis or the broker failed; call again later.
         """
-        for request in self.ledger.requests.superseded():
-            self._answer(
-                "rejected", _candidate(request), request, reason="superseded by a newer request"
-            )
-        if (wanted := self.ledger.requests.open_rollback()) is not None:
-            self._roll_back(wanted.request_id, "asked for")
-        elif (event := self.ledger.on_probation()) is not None and self._probation_runs(event):
-            self._judge_probation(event)
-        elif (wanted := self.ledger.requests.open_training()) is not None:
-            self._handle(wanted)
+        for old in self.ledger.requests.superseded():
+            self.announcer.rejected(old, reason="superseded by a newer request")
+        rollback = self.ledger.requests.open_rollback()
+        promotion = self.ledger.on_probation()
+        request = self.ledger.requests.open_training()
+        if rollback is not None:
+            self._roll_back("asked for", request_id=rollback.request_id)
+        elif promotion is not None and self._probation(promotion).keeps_waiting(self._now_ms()):
+            self._end_probation(promotion)
+        elif request is not None:
+            self._answer(request)
         else:
             self.phase = "idle"
 
-    # Requests -------------------------------------------------------------------------------------
+    # From the request to the gate -----------------------------------------------------------------
 
-    def _handle(self, request: RetrainRequest) -> None:
-        """Answer a request, or leave it for later when there are not enough final buckets yet."""
+    def _answer(self, request: RetrainRequest) -> None:
+        """Answer a request, or leave it for later while there are not enough final buckets."""
         done = self.registry.find(request.request_id)
         if done is not None:
             log.info("promotion_resumed", version=done.version, request_id=request.request_id)
@@ -108,37 +118,43 @@ class Learner:
         except (FreshetError, RuntimeError, MemoryError) as error:
             if isinstance(error, FreshetError) and error.retriable:
                 raise
+            # Training that cannot succeed is answered, or it would be tried for ever.
             log.error("training_failed", request_id=request.request_id, error=str(error))
-            self._answer(
-                "rejected", _candidate(request), request, reason=f"training failed: {error}"
-            )
+            self.announcer.rejected(request, reason=f"training failed: {error}")
 
     def _ready(self, request: RetrainRequest) -> bool:
-        """Enough final buckets since the onset; or the wait has been long enough, and the gate
-        shall say so.
+        """Enough buckets since the onset are final, or it waited so long that the gate shall say.
+
+        Nothing may ever sell again in a shop that asks for training; the request is answered even
+        then.
         """
-        holdout, width_ms = self.settings.holdout_buckets, self.history.resolution_ms
+        width_ms = self.history.resolution_ms
+        needed_ms = ready_ms(
+            0, resolution_ms=width_ms, holdout_buckets=self.settings.holdout_buckets
+        )
+        if self._now_ms() >= request.requested_at_ms + MAX_WAIT_FACTOR * needed_ms:
+            return True
         final_ms, first_ms = self.history.final_ms(), self.history.first_ms()
-        needed_ms = ready_ms(0, resolution_ms=width_ms, holdout_buckets=holdout)
-        waited = self.now_ms() >= request.requested_at_ms + MAX_WAIT_FACTOR * needed_ms
         if final_ms is None or first_ms is None:
-            return waited
+            return False
         onset_ms = self.ledger.onset_ms(request)
         start_ms = first_ms if onset_ms is None else max(first_ms, onset_ms)
-        return waited or final_ms >= ready_ms(
-            start_ms, resolution_ms=width_ms, holdout_buckets=holdout
-        )
+        return final_ms >= start_ms + needed_ms
 
     def _train(self, request: RetrainRequest) -> None:
+        """Fine-tune the champion, judge the result once, and promote or reject it."""
         self.phase = f"training for {request.request_id}"
         split = split_history(self.history, self.settings, self.ledger.onset_ms(request))
         parent = self.registry.champion()
-        self._answer("training", _candidate(request), request, parent=parent)
+        self.announcer.training(request, parent)
+
         started = time.perf_counter()
-        champion = self._network(parent)
+        champion = self.networks.load(parent)
         pools = build_pools(self.history, split, request.segments, self.settings.seed)
         challenger = make_challenger(champion, pools, settings=self.settings, stopped=self.stopped)
         failpoint("learn_trained")
+
+        # What became final meanwhile is seen by neither, and makes the hold-out longer.
         self.history.refresh()
         trial = try_on_holdout(
             self.history,
@@ -152,71 +168,32 @@ class Learner:
         verdict = judge(
             trial, margin=self.settings.gate_margin, confidence=self.settings.gate_confidence
         )
-        report: dict[str, float | str | bool] = {
-            **verdict.report(),
-            "factor": challenger.factor,
-            "tune_s": round(challenger.seconds, 3),
-            "total_s": round(time.perf_counter() - started, 3),
-            "windows": float(pools.num_training_windows),
-        }
+        report = _report(verdict, challenger, pools, total_s=time.perf_counter() - started)
         log.info("gate", request_id=request.request_id, reason=verdict.reason, **report)
         if not verdict.promote:
-            self._answer(
-                "rejected",
-                _candidate(request),
-                request,
-                parent=parent,
-                reason=verdict.reason,
-                gate=report,
-            )
+            self.announcer.rejected(request, reason=verdict.reason, parent=parent, gate=report)
             return
-        self._promote(self._register(request, challenger, parent, report))
+        candidate = Candidate(request, parent, challenger, report, self.history.offsets())
+        self._promote(self._register(candidate))
 
-    # Versions -------------------------------------------------------------------------------------
+    # Versions: registered, served, announced ------------------------------------------------------
 
-    def _network(self, version: str) -> FreshetNetwork:
-        if version == BASE:
-            folder = self.base
-        else:
-            self.registry.verify(version)
-            folder = self.registry.path(version)
-        network = verify_weights(folder).network
-        torch.nn.Module.to(network, pick_device(self.settings.device))
-        return network
-
-    def _register(
-        self,
-        request: RetrainRequest,
-        challenger: Challenger,
-        parent: str,
-        report: dict[str, float | str | bool],
-    ) -> Manifest:
-        def build(folder: Path) -> None:
-            save_weights(
-                challenger.network.cpu(), folder, card=_card(request, challenger, parent, report)
-            )
-            (folder / "gate.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-
-        manifest = self.registry.add(
-            build,
-            parent=parent,
-            created_at_ms=self.now_ms(),
-            request_id=request.request_id,
-            offsets=self.history.offsets(),
-            gate=report,
-        )
+    def _register(self, candidate: Candidate) -> Manifest:
+        """Effects 1 and 2."""
+        manifest = self.networks.register(candidate, created_at_ms=self._now_ms())
         self.registry.move_alias(CHALLENGER, manifest.version)
         failpoint("learn_registered")
         return manifest
 
     def _promote(self, manifest: Manifest) -> None:
+        """Effects 3 and 4; doing them twice is doing them once."""
         self.registry.serve(manifest.version)
         failpoint("learn_served")
-        self._say(
+        self.announcer.say(
             ModelEvent(
                 kind="promoted",
                 version=manifest.version,
-                at_ms=self.now_ms(),
+                at_ms=self._now_ms(),
                 sha256=manifest.weights_sha256,
                 uri=str(self.registry.path(manifest.version).resolve()),
                 parent=manifest.parent,
@@ -226,37 +203,29 @@ class Learner:
         )
         failpoint("learn_announced")
 
-    def _roll_back(
-        self, request_id: str, reason: str, gate: dict[str, float | str | bool] | None = None
-    ) -> None:
+    def _roll_back(self, reason: str, *, request_id: str = "", gate: Report | None = None) -> None:
         """Serve the parent of what was last announced; doing it twice is doing it once."""
-        current = (
-            self.ledger.serving.version
-            if self.ledger.serving is not None
-            else self.registry.champion()
-        )
+        serving = self.ledger.serving
+        current = serving.version if serving is not None else self.registry.champion()
         if current == BASE:
-            self._say(
+            self.announcer.say(
                 ModelEvent(
                     kind="rejected",
                     version=BASE,
-                    at_ms=self.now_ms(),
+                    at_ms=self._now_ms(),
                     request_id=request_id,
                     reason="there is nothing to roll back to: the shipped weights are served",
                 )
             )
             return
         target = self.registry.serve(self.registry.manifest(current).parent)
-        sha256, uri = "", ""
-        if target != BASE:
-            manifest = self.registry.verify(target)
-            sha256, uri = manifest.weights_sha256, str(self.registry.path(target).resolve())
+        sha256, uri = self.networks.address(target)
         log.warning("rolled_back", version=target, instead_of=current, reason=reason)
-        self._say(
+        self.announcer.say(
             ModelEvent(
                 kind="rolled_back",
                 version=target,
-                at_ms=self.now_ms(),
+                at_ms=self._now_ms(),
                 sha256=sha256,
                 uri=uri,
                 parent=current,
@@ -268,126 +237,62 @@ class Learner:
 
     # Probation ------------------------------------------------------------------------------------
 
-    def _probation_end_ms(self, event: ModelEvent) -> int:
-        return (
-            self._probation_start_ms(event)
-            + self.settings.probation_buckets * self.history.resolution_ms
+    def _probation(self, promotion: ModelEvent) -> Probation:
+        return probation_of(
+            promotion,
+            num_buckets=self.settings.probation_buckets,
+            resolution_ms=self.history.resolution_ms,
         )
 
-    def _probation_start_ms(self, event: ModelEvent) -> int:
-        width_ms = self.history.resolution_ms
-        return -(-event.at_ms // width_ms) * width_ms
-
-    def _probation_runs(self, event: ModelEvent) -> bool:
-        """Whether it still keeps requests waiting: no longer than twice its length of clock
-        time.
-        """
-        start_ms = self._probation_start_ms(event)
-        return self.now_ms() < start_ms + MAX_WAIT_FACTOR * (
-            self._probation_end_ms(event) - start_ms
-        )
-
-    def _judge_probation(self, event: ModelEvent) -> None:
+    def _end_probation(self, promotion: ModelEvent) -> None:
         """Confirm or roll back once all of its buckets are final."""
-        self.phase = f"probation of {event.version}"
+        version, parent = promotion.version, promotion.parent or BASE
+        self.phase = f"probation of {version}"
+        probation = self._probation(promotion)
         self.history.refresh()
-        start_ms, end_ms = self._probation_start_ms(event), self._probation_end_ms(event)
-        if (self.history.final_ms() or 0) < end_ms:
+        if (self.history.final_ms() or 0) < probation.end_ms:
             return
         try:
-            pair = self._network(event.parent or BASE), self._network(event.version)
+            before, after = self.networks.load(parent), self.networks.load(version)
         except (WeightsError, RegistryError) as error:
-            self._roll_back("", f"the version on probation cannot be used: {error}")
+            self._roll_back(f"the version on probation cannot be used: {error}")
             return
         both = compare(
-            self.history, *pair, start_ms=start_ms, end_ms=end_ms, seed=self.settings.seed
+            self.history,
+            before,
+            after,
+            start_ms=probation.start_ms,
+            end_ms=probation.end_ms,
+            seed=self.settings.seed,
         )
-        gain = relative_gain(
-            both.first_IT,
-            both.second_IT,
-            resolution_ms=self.history.resolution_ms,
-            confidence=self.settings.gate_confidence,
-        )
-        report = _probation_report(gain, self.settings.probation_margin)
-        log.info("probation", version=event.version, **report)
-        if -gain.gain > self.settings.probation_margin or not both.finite:
-            reason = (
-                f"{-gain.gain:.1%} worse than {event.parent or BASE} on "
-                f"{self.settings.probation_buckets} buckets"
-            )
-            self._roll_back("", reason, report)
+        verdict = judge_probation(both, self.history.resolution_ms, self.settings)
+        log.info("probation", version=version, **verdict.report)
+        if not verdict.holds:
+            buckets = self.settings.probation_buckets
+            reason = f"{-verdict.gain:.1%} worse than {parent} on {buckets} buckets"
+            self._roll_back(reason, gate=verdict.report)
             return
-        self._say(
+        self.announcer.say(
             ModelEvent(
                 kind="confirmed",
-                version=event.version,
-                at_ms=self.now_ms(),
-                sha256=event.sha256,
-                parent=event.parent,
-                gate=report,
+                version=version,
+                at_ms=self._now_ms(),
+                sha256=promotion.sha256,
+                parent=promotion.parent,
+                gate=verdict.report,
             )
         )
 
-    # Saying so ------------------------------------------------------------------------------------
-
-    def _answer(
-        self,
-        kind: Literal["training", "rejected"],
-        version: str,
-        request: RetrainRequest,
-        *,
-        parent: str = "",
-        reason: str = "",
-        gate: dict[str, float | str | bool] | None = None,
-    ) -> None:
-        event = ModelEvent(
-            kind=kind,
-            version=version,
-            at_ms=self.now_ms(),
-            parent=parent,
-            request_id=request.request_id,
-            reason=reason or request.reason,
-            gate=gate or {},
-        )
-        self._say(event)
-
-    def _say(self, event: ModelEvent) -> None:
-        self.publish(event)
-        self.ledger.take_event(event)
-        log.info(
-            event.kind, version=event.version, request_id=event.request_id, reason=event.reason
-        )
+    def _now_ms(self) -> int:
+        return self.announcer.now_ms()
 
 
-def _candidate(request: RetrainRequest) -> str:
-    """What a version is called before it has a name."""
-    return f"candidate-{request.request_id}"
-
-
-def _probation_report(gain: Gain, margin: float) -> dict[str, float | str | bool]:
+def _report(verdict: Verdict, challenger: Challenger, pools: Pools, *, total_s: float) -> Report:
+    """What the gate saw and how the challenger came about, for events, manifest and card."""
     return {
-        "gain": float(f"{gain.gain:.6g}"),
-        "loss_margin": margin,
-        "blocks": float(gain.num_blocks),
-        "items": float(gain.num_items),
+        **verdict.report(),
+        "factor": challenger.factor,
+        "tune_s": round(challenger.seconds, 3),
+        "total_s": round(total_s, 3),
+        "windows": float(pools.num_training_windows),
     }
-
-
-def _card(
-    request: RetrainRequest,
-    challenger: Challenger,
-    parent: str,
-    report: dict[str, float | str | bool],
-) -> str:
-    """The model card of a fine-tuned version."""
-    lines = "\n".join(f"| {name} | {value} |" for name, value in report.items())
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: time-series-forecasting\n---\n\n"
-        f"# freshet weights fine-tuned from {parent}\n\n"
-        f"Asked for by `{request.request_id}` ({request.reason}; segments: "
-        f"{', '.join(request.segments) or 'all'}).\n"
-        f"{len(challenger.train_losses)} steps, then {challenger.factor:g} of the way from the "
-        "parent to the tuned "
-        "weights, chosen on validation windows.\n\n## Gate\n\n| line | value "
-        f"|\n|---|---|\n{lines}\n"
-    )

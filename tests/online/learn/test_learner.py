@@ -12,8 +12,10 @@ import pytest
 
 from freshet.model.weights import save_weights
 from freshet.online.learn import learner as learner_module
+from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
+from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.weights import registry as registry_module
 from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
 from freshet.stream.config import LearnSettings
@@ -69,13 +71,10 @@ class Shop:
             ledger.take_drift(alert)
         self.learner = Learner(
             SETTINGS,
-            self.registry,
             self.past,
-            self.events.append,
-            lambda: self.now_ms,
+            VersionedNetworks(self.registry, SETTINGS.device, self.base),
+            Announcer(self.events.append, lambda: self.now_ms, ledger),
             stopped=lambda: self.stopped(),
-            base=self.base,
-            ledger=ledger,
         )
         return self.learner
 
@@ -286,7 +285,7 @@ def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: Shop)
         raise Crash
 
     learner = drifted.restarted()
-    learner.publish = crash
+    learner.announcer.publish = crash
     with pytest.raises(Crash):
         learner.step()
     assert drifted.registry.champion() == first

@@ -1,0 +1,109 @@
+"""The window store's past as training needs it: contexts, labels, and which of them are final."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from redis import Redis
+
+from freshet.model.batch import Batch
+from freshet.online.worker.context import Contexts
+from freshet.online.worker.scorer import segments_of
+from freshet.stream.arrays import Floats, Ints
+from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.config import Settings
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
+
+# A week of hours: every hour of the day and every weekday says something of an item's mean sales.
+MEAN_BUCKETS = 168
+
+
+class WindowHistory:
+    """The window store's past as the learner needs it; rows are those of the reader.
+
+    Args:
+        contexts: Over a reader that holds all retained buckets.
+        segments: The segment of each of some items, as the drift detectors name them.
+    """
+
+    def __init__(self, contexts: Contexts, segments: Callable[[Sequence[str]], list[str]]) -> None:
+        self._contexts = contexts
+        self._segments = segments
+        self.resolution_ms = contexts.reader.resolution_ms
+        self.steps = contexts.prediction_length
+
+    def refresh(self) -> None:
+        """Take in what is new in Redis."""
+        self._contexts.refresh()
+
+    def batch(self, rows: Ints, cutoff_ms: int) -> Batch:
+        """Contexts that end at the cutoff, and what was known then of the steps after it."""
+        return self._contexts.batch(rows, cutoff_ms)
+
+    def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
+        """Units of the steps that end at `end_ms`; NaN where not observed or out of stock."""
+        units: Floats = self._contexts.target(rows, end_ms, steps)
+        return units
+
+    def final_ms(self) -> int | None:
+        """Buckets that end at or before it are final."""
+        return self._contexts.reader.final_ms()
+
+    def first_ms(self) -> int | None:
+        """Start of the oldest bucket that was observed and is held."""
+        reader = self._contexts.reader
+        begun = [state for state in reader.inputs.values() if state.first_event_ms is not None]
+        first = [state.first_event_ms for state in begun if state.first_event_ms is not None]
+        frontiers = [state.frontier_ms for state in begun if state.frontier_ms is not None]
+        if not first or not frontiers:
+            return None
+        newest_bucket = max(frontiers) // self.resolution_ms
+        # The reader holds a ring: what is older than its length is gone, observed or not.
+        oldest_held = newest_bucket - reader.num_buckets + 1
+        return max(min(first) // self.resolution_ms, oldest_held) * self.resolution_ms
+
+    def segments(self) -> list[str]:
+        """The segment of each row."""
+        return self._segments(self._contexts.item_ids)
+
+    def mean_units(self) -> Floats:
+        """Mean units of each row over the newest final buckets; 0 where nothing was observed."""
+        final_ms = self.final_ms()
+        rows = np.arange(len(self._contexts.item_ids))
+        if final_ms is None or not len(rows):
+            return np.zeros(len(rows))
+        end_ms = final_ms // self.resolution_ms * self.resolution_ms
+        units_IT = self._contexts.target(rows, end_ms, MEAN_BUCKETS)
+        seen_I = np.isfinite(units_IT).sum(1)
+        mean_units_I: Floats = np.nansum(units_IT, axis=1) / np.maximum(seen_I, 1)
+        return mean_units_I
+
+    def offsets(self) -> dict[str, int]:
+        """What of the log has been folded."""
+        return self._contexts.reader.offsets()
+
+
+def open_history(settings: Settings, client: Redis, shop: ShopTables) -> WindowHistory:
+    """The history of every window that Redis retains."""
+    width_ms = settings.worker.resolution_ms
+    retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}
+    reader = WindowReader(
+        client,
+        settings.redis.generation,
+        width_ms,
+        retained[width_ms],
+        rules=ReadRules.of(settings, width_ms),
+    )
+    contexts = Contexts(
+        reader,
+        shop,
+        context_length=settings.worker.context_length,
+        prediction_length=settings.worker.prediction_length,
+    )
+
+    def segments(item_ids: Sequence[str]) -> list[str]:
+        return segments_of(item_ids, settings.drift, shop, settings.events.series_by)
+
+    return WindowHistory(contexts, segments)

@@ -1,0 +1,115 @@
+"""Versions of weights as networks: loaded to train from, written when the gate says yes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from freshet.model.forecaster import pick_device
+from freshet.model.network import FreshetNetwork
+from freshet.model.weights import BASE_WEIGHTS, save_weights, verify_weights
+from freshet.online.learn.finetune import Challenger
+from freshet.online.learn.gate import Report
+from freshet.online.weights.registry import BASE, Manifest, Registry
+from freshet.stream.schemas import RetrainRequest
+
+CARD = """---
+library_name: transformers
+pipeline_tag: time-series-forecasting
+---
+
+# freshet weights fine-tuned from {parent}
+
+Asked for by `{request_id}` ({reason}; segments: {segments}).
+{steps} steps, then {factor:g} of the way from the parent to the tuned weights, \
+chosen on validation windows.
+
+## Gate
+
+| line | value |
+|---|---|
+{rows}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A challenger that passed, and all that its version keeps of how it came about."""
+
+    request: RetrainRequest
+    parent: str
+    challenger: Challenger
+    report: Report
+    offsets: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedNetworks:
+    """The registry's versions as networks.
+
+    Args:
+        registry: Where versions are kept.
+        device: Where networks are to be; "auto" is a GPU if there is one.
+        base: Folder of the shipped weights.
+    """
+
+    registry: Registry
+    device: str = "auto"
+    base: Path = BASE_WEIGHTS
+
+    def load(self, version: str) -> FreshetNetwork:
+        """The network of a version.
+
+        Raises:
+            RegistryError: There is no such version, or a file of it was altered.
+            WeightsError: It does not compute what it did when it was saved.
+        """
+        if version == BASE:
+            folder = self.base
+        else:
+            self.registry.verify(version)
+            folder = self.registry.path(version)
+        network = verify_weights(folder).network
+        torch.nn.Module.to(network, pick_device(self.device))
+        return network
+
+    def register(self, candidate: Candidate, created_at_ms: int) -> Manifest:
+        """Make a version of the candidate, with its card and its verdict."""
+
+        def build(folder: Path) -> None:
+            save_weights(candidate.challenger.network.cpu(), folder, card=_card(candidate))
+            verdict = json.dumps(candidate.report, indent=2) + "\n"
+            (folder / "gate.json").write_text(verdict, "utf-8")
+
+        return self.registry.add(
+            build,
+            parent=candidate.parent,
+            created_at_ms=created_at_ms,
+            request_id=candidate.request.request_id,
+            offsets=candidate.offsets,
+            gate=candidate.report,
+        )
+
+    def address(self, version: str) -> tuple[str, str]:
+        """Checksum and place of a version, as events carry them; empty for the shipped weights."""
+        if version == BASE:
+            return "", ""
+        manifest = self.registry.verify(version)
+        return manifest.weights_sha256, str(self.registry.path(version).resolve())
+
+
+def _card(candidate: Candidate) -> str:
+    """The model card of a fine-tuned version."""
+    request, challenger = candidate.request, candidate.challenger
+    return CARD.format(
+        parent=candidate.parent,
+        request_id=request.request_id,
+        reason=request.reason,
+        segments=", ".join(request.segments) or "all",
+        steps=len(challenger.train_losses),
+        factor=challenger.factor,
+        rows="\n".join(f"| {name} | {value} |" for name, value in candidate.report.items()),
+    )
