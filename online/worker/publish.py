@@ -16,7 +16,7 @@ import xxhash
 
 from freshet.model.batch import Batch
 from freshet.model.quantiles.conversion import conversion
-from freshet.online.drift.score import Issued
+from freshet.online.drift.pending import Issued
 from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.context import Contexts, cold_rows, context_sha256
 from freshet.online.worker.sums import StepSums

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from freshet.online.drift.score import Issued, PendingForecasts
+from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.stream.arrays import Singles
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings

@@ -12,7 +12,8 @@ import numpy as np
 
 from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.online.drift.detectors import DriftMonitor
-from freshet.online.drift.score import Actual, Due, PendingForecasts, judge, score_records
+from freshet.online.drift.pending import Due, PendingForecasts
+from freshet.online.drift.score import Actual, judge, score_records
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats
 from freshet.stream.catalog.tables import ShopTables
@@ -139,8 +140,9 @@ class Scorer:
         if known.any():
             found = np.array([row for row in rows if row is not None], np.int64)
             history = self.contexts.target(found, due.cutoff_ms, self.contexts.context_length)
-            naive = seasonal_naive(history, due.step, self._season_length, np.array(due.levels))
-            naive_IQ[known] = naive[:, due.step - 1]
+            levels_Q = np.array(due.quantile_levels)
+            naive_BHQ = seasonal_naive(history, due.step, self._season_length, levels_Q)
+            naive_IQ[known] = naive_BHQ[:, due.step - 1]
         return naive_IQ
 
     def _promoted(self, item_ids: list[str], bucket_ms: int) -> set[str]:

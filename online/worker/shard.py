@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from freshet.online.drift.detectors import DriftMonitor
-from freshet.online.drift.score import PendingForecasts
+from freshet.online.drift.pending import PendingForecasts
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.group import Membership

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from freshet.online.drift.detectors import ALL, DriftMonitor, SegmentDetector
+from freshet.online.drift.pending import Due
 from freshet.online.drift.pooled import PooledStatistics, items_by_segment, serving_version
-from freshet.online.drift.score import Actual, Due, judge, score_records
+from freshet.online.drift.score import Actual, judge, score_records
 from freshet.stream.arrays import Floats
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Score, ScoredStep

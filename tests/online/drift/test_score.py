@@ -1,29 +1,17 @@
-"""Scores are right, and every forecast step is scored exactly once whatever happens in between."""
+"""A score is right: its loss sums to WQL, its PIT is uniform when the forecast is right."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.model.quantiles.metrics import wql
-from freshet.online.drift.score import (
-    Actual,
-    Due,
-    Issued,
-    PendingForecasts,
-    judge,
-    score_records,
-    uniform,
-)
+from freshet.online.drift.pending import Due
+from freshet.online.drift.score import Actual, judge, score_records, uniform
 from freshet.stream.schemas import WIRE_LEVELS
 from freshet.stream.units import HOUR_MS
-
-STEPS = (1, 2, 4)
-ITEMS = ("a|n", "b|n", "c|n")
 
 
 def due_of(
@@ -33,15 +21,6 @@ def due_of(
     return Due(
         step, 0, "v1", levels, [f"i{row}" for row in range(len(quantiles_IQ))], ids, quantiles_IQ
     )
-
-
-def issued_at(cutoff_ms: int, version: str = "v1", items: tuple[str, ...] = ITEMS) -> Issued:
-    quantiles = np.ones((len(items), len(STEPS), 9), np.float32)
-    ids = [f"{item}@{cutoff_ms}:{version}" for item in items]
-    return Issued(cutoff_ms, version, WIRE_LEVELS, list(items), ids, quantiles)
-
-
-# Judging ------------------------------------------------------------------------------------------
 
 
 def test_summed_pinball_over_summed_actuals_is_wql() -> None:
@@ -112,99 +91,3 @@ def test_a_record_holds_all_steps_of_its_item_in_order_and_unknown_actuals_are_l
         and records[0].segment == "shoes"
         and records[0].steps[0].median == 5.0
     )
-
-
-# Pending ------------------------------------------------------------------------------------------
-
-
-def test_a_step_is_due_once_its_bucket_has_ended_and_not_a_moment_before() -> None:
-    pending = PendingForecasts(STEPS, HOUR_MS, 8)
-    pending.add(issued_at(10 * HOUR_MS))
-    assert pending.due_buckets(11 * HOUR_MS - 1) == []
-    assert pending.due_buckets(11 * HOUR_MS) == [10 * HOUR_MS]
-    assert pending.due_buckets(99 * HOUR_MS) == [10 * HOUR_MS, 11 * HOUR_MS, 13 * HOUR_MS]
-
-
-def test_of_two_forecasts_of_one_cutoff_and_version_the_first_wins() -> None:
-    pending = PendingForecasts(STEPS, HOUR_MS, 8)
-    pending.add(issued_at(0))
-    again = issued_at(0)
-    pending.add(Issued(0, "v1", WIRE_LEVELS, again.item_ids, ["other"] * 3, again.quantiles_IKQ))
-    assert [due.forecast_ids for due in pending.due(0)] == [issued_at(0).forecast_ids]
-    assert pending.items_at(0) == set(ITEMS)
-
-
-def test_the_oldest_cutoff_is_dropped_and_counted_when_too_many_wait() -> None:
-    pending = PendingForecasts(STEPS, HOUR_MS, 2)
-    for hour in range(3):
-        pending.add(issued_at(hour * HOUR_MS))
-    assert pending.cutoffs == [HOUR_MS, 2 * HOUR_MS] and pending.dropped == len(ITEMS) * len(STEPS)
-
-
-class Log:
-    """Two topics that outlive workers, and a worker that may die between any two of its
-    acknowledged records.
-    """
-
-    def __init__(self) -> None:
-        self.forecasts: list[Issued] = []
-        self.scores: list[tuple[str, int, int]] = []
-        self.start()
-
-    def start(self) -> None:
-        self.pending = PendingForecasts(STEPS, HOUR_MS, 1_000)
-        for issued in self.forecasts:
-            self.pending.add(issued)
-        for forecast_id, step, _ in self.scores:
-            self.pending.close(forecast_id, step)
-
-    def forecast(self, hour: int, version: str) -> None:
-        if hour * HOUR_MS not in {issued.cutoff_ms for issued in self.forecasts}:
-            issued = issued_at(hour * HOUR_MS, version)
-            self.forecasts.append(issued)
-            self.pending.add(issued)
-
-    def score(self, final_hour: int, dies_after: int) -> None:
-        """Score all that is due; after so many records the process dies and another one starts."""
-        for bucket_ms in self.pending.due_buckets(final_hour * HOUR_MS):
-            for due in self.pending.due(bucket_ms):
-                for forecast_id in due.forecast_ids:
-                    if dies_after == 0:
-                        self.start()
-                        return
-                    self.scores.append((forecast_id, due.step, bucket_ms))
-                    dies_after -= 1
-            self.pending.close_bucket(bucket_ms)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("forecast"), st.integers(0, 12), st.sampled_from(["v1", "v2"])),
-            st.tuples(st.just("score"), st.integers(0, 20), st.integers(-1, 12)),
-            st.just(("restart",)),
-        ),
-        max_size=40,
-    )
-)
-def test_each_forecast_step_is_scored_exactly_once_under_any_interleaving_of_finals_and_deaths(
-    actions: list[tuple[object, ...]],
-) -> None:
-    log = Log()
-    for name, *values in actions:
-        if name == "restart":
-            log.start()
-        elif name == "forecast":
-            log.forecast(*values)  # type: ignore[arg-type]
-        else:
-            log.score(*values)  # type: ignore[arg-type]
-    log.score(100, -1)
-    expected = {
-        (forecast_id, step, issued.cutoff_ms + (step - 1) * HOUR_MS): 1
-        for issued in log.forecasts
-        for forecast_id in issued.forecast_ids
-        for step in STEPS
-    }
-    assert Counter(log.scores) == expected
-    assert log.pending.due_buckets(10**15) == []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.online.drift.score import PendingForecasts
+from freshet.online.drift.pending import PendingForecasts
 from freshet.online.worker.publish import (
     Numbers,
     Origin,

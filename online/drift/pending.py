@@ -1,0 +1,188 @@
+"""Which steps of which forecasts still wait for their bucket to become final.
+
+Dimensions: I items, K scored steps, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from freshet.stream.arrays import Bools, Singles
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The scored steps of forecasts that share cutoff and weights.
+
+    Attributes:
+        cutoff_ms: Step s (from 1) is about the bucket that starts `s - 1` buckets after it.
+        weights_version: Who made them.
+        quantile_levels: The published probabilities, rising.
+        item_ids: I items.
+        forecast_ids: I ids, as published.
+        quantiles_IKQ: The published, rounded values for the steps that are scored.
+    """
+
+    cutoff_ms: int
+    weights_version: str
+    quantile_levels: tuple[float, ...]
+    item_ids: list[str]
+    forecast_ids: list[str]
+    quantiles_IKQ: Singles
+
+    def rows(self, rows: list[int]) -> Issued:
+        """The same of some items."""
+        return Issued(
+            self.cutoff_ms,
+            self.weights_version,
+            self.quantile_levels,
+            [self.item_ids[row] for row in rows],
+            [self.forecast_ids[row] for row in rows],
+            self.quantiles_IKQ[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One step of some forecasts of one cutoff, to be scored on one bucket."""
+
+    step: int
+    cutoff_ms: int
+    weights_version: str
+    quantile_levels: tuple[float, ...]
+    item_ids: list[str]
+    forecast_ids: list[str]
+    quantiles_IQ: Singles
+
+
+@dataclass(slots=True)
+class _Block:
+    """What was added at once, and which of its steps are still open."""
+
+    issued: Issued
+    open_IK: Bools
+
+    def due(self, step: int, column: int) -> Due | None:
+        """The open rows of one scored step, None without any."""
+        rows = np.flatnonzero(self.open_IK[:, column]).tolist()
+        if not rows:
+            return None
+        part = self.issued.rows(rows)
+        return Due(
+            step,
+            part.cutoff_ms,
+            part.weights_version,
+            part.quantile_levels,
+            part.item_ids,
+            part.forecast_ids,
+            part.quantiles_IKQ[:, column],
+        )
+
+
+class PendingForecasts:
+    """Forecast steps that wait for their bucket to become final; each leaves exactly once.
+
+    Args:
+        score_steps: Steps ahead that are scored, from 1.
+        resolution_ms: Length of a bucket.
+        max_cutoffs: Beyond it the oldest cutoff is dropped unscored and counted in `dropped`.
+    """
+
+    def __init__(self, score_steps: tuple[int, ...], resolution_ms: int, max_cutoffs: int) -> None:
+        self.score_steps = tuple(sorted(set(score_steps)))
+        self.resolution_ms = resolution_ms
+        self.max_cutoffs = max_cutoffs
+        self.dropped = 0
+        self._blocks: dict[int, list[_Block]] = {}
+        # Where a forecast id stands: its block and the row in it.
+        self._places: dict[str, tuple[_Block, int]] = {}
+        # Items and versions by cutoff, so that a forecast made twice waits once.
+        self._made: dict[int, set[tuple[str, str]]] = {}
+
+    @property
+    def cutoffs(self) -> list[int]:
+        """Cutoffs with open steps, oldest first."""
+        return sorted(self._blocks)
+
+    def items_at(self, cutoff_ms: int) -> set[str]:
+        """Items with a forecast at a cutoff that still has open steps."""
+        return {item_id for item_id, _ in self._made.get(cutoff_ms, ())}
+
+    def add(self, issued: Issued) -> None:
+        """Keep these until scored; of several for one item, cutoff and version the first wins."""
+        new = self._new_rows(issued)
+        if not new:
+            return
+        if len(new) < len(issued.item_ids):
+            issued = issued.rows(new)
+        block = _Block(issued, np.ones(issued.quantiles_IKQ.shape[:2], bool))
+        self._blocks.setdefault(issued.cutoff_ms, []).append(block)
+        for row, forecast_id in enumerate(issued.forecast_ids):
+            self._places[forecast_id] = (block, row)
+        while len(self._blocks) > self.max_cutoffs:
+            self._drop_oldest()
+
+    def close(self, forecast_id: str, step: int) -> None:
+        """This step was scored before (by the process that ran here earlier)."""
+        if forecast_id in self._places and step in self.score_steps:
+            block, row = self._places[forecast_id]
+            block.open_IK[row, self.score_steps.index(step)] = False
+
+    def due_buckets(self, final_ms: int | None) -> list[int]:
+        """Starts of the buckets, oldest first, that are final and have an open step."""
+        if final_ms is None:
+            return []
+        due = set()
+        for cutoff_ms, blocks in self._blocks.items():
+            for column, step in enumerate(self.score_steps):
+                bucket_ms = cutoff_ms + (step - 1) * self.resolution_ms
+                final = bucket_ms + self.resolution_ms <= final_ms
+                if final and any(block.open_IK[:, column].any() for block in blocks):
+                    due.add(bucket_ms)
+        return sorted(due)
+
+    def due(self, bucket_ms: int) -> list[Due]:
+        """The open steps about one bucket; they stay open until `close_bucket`."""
+        found = []
+        for column, step in enumerate(self.score_steps):
+            for block in self._blocks.get(self._cutoff_ms(bucket_ms, step), []):
+                due = block.due(step, column)
+                if due is not None:
+                    found.append(due)
+        return found
+
+    def close_bucket(self, bucket_ms: int) -> None:
+        """Every step about this bucket is done, scored or not; cutoffs without open steps go."""
+        for column, step in enumerate(self.score_steps):
+            for block in self._blocks.get(self._cutoff_ms(bucket_ms, step), []):
+                block.open_IK[:, column] = False
+        for cutoff_ms, blocks in list(self._blocks.items()):
+            if not any(block.open_IK.any() for block in blocks):
+                self._forget(cutoff_ms)
+
+    def _cutoff_ms(self, bucket_ms: int, step: int) -> int:
+        """The cutoff whose step this bucket is."""
+        return bucket_ms - (step - 1) * self.resolution_ms
+
+    def _new_rows(self, issued: Issued) -> list[int]:
+        """Rows whose item has no forecast of this cutoff and version yet; they count as made."""
+        made = self._made.setdefault(issued.cutoff_ms, set())
+        new = []
+        for row, item_id in enumerate(issued.item_ids):
+            if (item_id, issued.weights_version) not in made:
+                made.add((item_id, issued.weights_version))
+                new.append(row)
+        return new
+
+    def _drop_oldest(self) -> None:
+        oldest_ms = min(self._blocks)
+        self.dropped += sum(int(block.open_IK.sum()) for block in self._blocks[oldest_ms])
+        self._forget(oldest_ms)
+
+    def _forget(self, cutoff_ms: int) -> None:
+        self._made.pop(cutoff_ms, None)
+        for block in self._blocks.pop(cutoff_ms):
+            for forecast_id in block.issued.forecast_ids:
+                self._places.pop(forecast_id, None)
