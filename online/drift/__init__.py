@@ -1,1 +1,1 @@
-"""Forecasts and final buckets in, scores out; scores in, drift alerts out."""
+"""Forecasts wait here for their final bucket; scores of it come out, and drift alerts."""

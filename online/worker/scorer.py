@@ -11,7 +11,7 @@ from math import isfinite
 import numpy as np
 
 from freshet.model.baselines.yardsticks import seasonal_naive
-from freshet.online.drift.detectors import DriftMonitor
+from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Due, PendingForecasts
 from freshet.online.drift.score import Actual, judge, score_records
 from freshet.online.worker.context import Contexts
@@ -134,7 +134,7 @@ class Scorer:
         """The yardstick's quantiles for one step, from the history before the same cutoff; NaN
         without history.
         """
-        naive_IQ = np.full((len(due.item_ids), len(due.levels)), np.nan)
+        naive_IQ = np.full((len(due.item_ids), len(due.quantile_levels)), np.nan)
         rows = [self.contexts.reader.row(item_id) for item_id in due.item_ids]
         known = np.array([row is not None for row in rows], bool)
         if known.any():

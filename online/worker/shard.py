@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from freshet.online.drift.detectors import DriftMonitor
+from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import PendingForecasts
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts

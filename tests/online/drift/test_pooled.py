@@ -1,0 +1,45 @@
+"""Which items of a bucket speak for their segment, and with what weight."""
+
+from __future__ import annotations
+
+from freshet.online.drift.pooled import items_by_segment, serving_version
+from freshet.stream.schemas import Score, ScoredStep
+from freshet.stream.units import HOUR_MS
+
+
+def score(
+    item: str, *, pit: float = 0.5, in_stock: bool = True, version: str = "base", step: int = 1
+) -> Score:
+    scored = ScoredStep(
+        forecast_id=item,
+        weights_version=version,
+        step=step,
+        pinball=1.0,
+        seasonal_naive_pinball=None,
+        pit=pit,
+        residual=0.5,
+        covered_80=True,
+        median=4.0,
+    )
+    return Score(
+        item_id=item,
+        segment="c",
+        resolution_ms=HOUR_MS,
+        bucket_start_ms=0,
+        scored_at_ms=0,
+        actual=5.0,
+        steps=[scored],
+        in_stock=in_stock,
+    )
+
+
+def test_stocked_out_and_promoted_items_and_other_versions_say_nothing() -> None:
+    scores = [
+        score("a"),
+        score("b", in_stock=False),
+        score("c"),
+        score("d", version="old", step=24),
+    ]
+    assert serving_version(scores) == "base"
+    (items,) = items_by_segment(scores, "base", left_out={"c"}).values()
+    assert len(items) == 1
