@@ -116,7 +116,7 @@ def leverage_of(actual: float, median: float, residual: float) -> float:
     >>> leverage_of(actual=14.0, median=10.0, residual=0.8)
     2.0
     """
-    if abs(residual) < SMALLEST_RESIDUAL:
+    if abs(residual) < SMALLEST_RESIDUAL or actual == median:
         return float(min(median / max(median, 1.0) ** 0.5, CLIP))
     return float(min(median * residual / (actual - median), CLIP))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from freshet.online.drift.pooled import items_by_segment, serving_version
+import pytest
+
+from freshet.online.drift.pooled import items_by_segment, leverage_of, serving_version
 from freshet.stream.schemas import Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 
@@ -43,3 +45,9 @@ def test_stocked_out_and_promoted_items_and_other_versions_say_nothing() -> None
     assert serving_version(scores) == "base"
     (items,) = items_by_segment(scores, "base", left_out={"c"}).values()
     assert len(items) == 1
+
+
+@pytest.mark.parametrize("residual", [0.0, 1e-6])
+def test_an_actual_on_its_median_has_the_leverage_of_a_count(residual: float) -> None:
+    # A residual may be published as 1e-6 though actual and median are equal to six digits.
+    assert leverage_of(actual=4.0, median=4.0, residual=residual) == 2.0
