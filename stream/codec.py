@@ -95,5 +95,15 @@ def time_ms(value: Time, unit: TimeUnit = "ms") -> int:
     return value * multiplier // divisor
 
 
+def rfc3339(time_ms: int) -> str:
+    """A time as records of ours carry it.
+
+    >>> rfc3339(1_500)
+    '1970-01-01T00:00:01.500Z'
+    """
+    text = datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
 def _short(value: int) -> str:
     return str(value) if abs(value) < 10**20 else "with more than 20 digits"

@@ -8,11 +8,11 @@ reading the alerts topic.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Literal
 
 import xxhash
 
+from freshet.stream.codec import rfc3339
 from freshet.stream.schemas import Alert, AlertData, DriftAlert, ModelEvent, Promotion
 
 SOURCE = "/freshet/control"
@@ -199,7 +199,7 @@ def flash_sale_signal(sale: Promotion, starts_at_ms: int, ends_at_ms: int, now_m
         starts_at_ms,
         "info",
         f"Flash sale on {what}",
-        f"{sale.discount:.0%} off {what} until {_rfc3339(ends_at_ms)}",
+        f"{sale.discount:.0%} off {what} until {rfc3339(ends_at_ms)}",
     )
 
 
@@ -224,14 +224,6 @@ def _record(
         source=SOURCE,
         type=signal.type,
         subject=subject,
-        time=_rfc3339(signal.at_ms),
+        time=rfc3339(signal.at_ms),
         data=data,
-    )
-
-
-def _rfc3339(time_ms: int) -> str:
-    return (
-        datetime.fromtimestamp(time_ms / 1000, UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
     )

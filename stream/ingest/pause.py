@@ -9,12 +9,12 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 import xxhash
 
 from freshet.stream.clock import Clock
+from freshet.stream.codec import rfc3339
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.ingest.outbox import Outbox
 from freshet.stream.schemas import Alert, AlertData
@@ -172,7 +172,6 @@ def paused_alert(
     '1970-01-01T00:00:00.000Z'
     """
     fingerprint = _hash(INGEST_TYPE, subject, PAUSED)
-    time_text = datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")
     data = AlertData(
         state=state,
         severity="critical",
@@ -188,7 +187,7 @@ def paused_alert(
         source=SOURCE,
         type=INGEST_TYPE,
         subject=fingerprint,
-        time=time_text.replace("+00:00", "Z"),
+        time=rfc3339(at_ms),
         data=data,
     )
 
