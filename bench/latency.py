@@ -31,7 +31,7 @@ from confluent_kafka import KafkaError, Message
 from bench.report import write_result
 from bench.shop_log import START_MS, Kind, ShopLog, publish
 from freshet.stream.config import Settings, load
-from freshet.stream.kafka import ensure_topics, producer
+from freshet.stream.kafka import Key, ensure_topics, producer
 from freshet.stream.kafka.servers import EmbeddedRedis, RealKafka
 from freshet.stream.store.layout import Keys
 from freshet.stream.store.redis import connect
@@ -40,8 +40,6 @@ ROOT = Path(__file__).parent.parent
 LOOK_S = 0.002
 TICK_S = 0.005
 LONGEST_S = 120.0
-
-Key = tuple[str, int]
 
 
 class Watcher(threading.Thread):

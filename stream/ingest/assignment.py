@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from freshet.stream.errors import BrokerError
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.claims import check_inside
-from freshet.stream.kafka import Consumer, TopicPartition, broker_errors, take
+from freshet.stream.kafka import Consumer, Key, TopicPartition, broker_errors, take
 from freshet.stream.store.layout import Header
 from freshet.stream.telemetry import get_logger
-
-Key = tuple[str, int]
 
 REJOIN_S = 30.0
 SETTLE_SLICE_MS = 100

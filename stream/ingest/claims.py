@@ -9,11 +9,9 @@ from freshet.stream.errors import LogLostError
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.partition import PartitionWindows, fingerprint
 from freshet.stream.ingest.identity import TopicIdentity
-from freshet.stream.kafka import LogOffsets
+from freshet.stream.kafka import Key, LogOffsets
 from freshet.stream.store.layout import Header
 from freshet.stream.store.redis import NEW_GENERATION_HINT, WindowStore
-
-Key = tuple[str, int]
 
 
 class Claims:

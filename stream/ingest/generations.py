@@ -16,6 +16,7 @@ import redis
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError
+from freshet.stream.kafka import Key
 from freshet.stream.store.redis import (
     WindowStore,
     connect,
@@ -24,8 +25,6 @@ from freshet.stream.store.redis import (
     translated,
 )
 from freshet.stream.telemetry import get_logger
-
-Key = tuple[str, int]
 
 KEYS_A_CALL = 1_000
 

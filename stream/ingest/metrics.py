@@ -9,7 +9,8 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from freshet.stream.fold.partition import Counts
-from freshet.stream.ingest.assignment import Key, Owned
+from freshet.stream.ingest.assignment import Owned
+from freshet.stream.kafka import Key
 
 PLACE = ("topic", "partition")
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

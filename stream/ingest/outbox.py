@@ -17,11 +17,9 @@ from freshet.stream.events.dead_letter import (
 )
 from freshet.stream.fold.partition import Fold, PartitionWindows
 from freshet.stream.ingest.metrics import IngestMetrics
-from freshet.stream.kafka import Message, Publisher, shard_of
+from freshet.stream.kafka import Key, Message, Publisher, shard_of
 from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.telemetry import get_logger
-
-Key = tuple[str, int]
 
 log = get_logger(__name__)
 

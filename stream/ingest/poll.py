@@ -18,12 +18,11 @@ from freshet.stream.arrays import Ints
 from freshet.stream.events.columns import Decoded, concatenate
 from freshet.stream.events.redrive import redrive_name
 from freshet.stream.fold.partition import DecodedBatch
-from freshet.stream.kafka import Message, Taken, headers_of
+from freshet.stream.kafka import Key, Message, Taken, headers_of
 
 SLICE_RECORDS = 2_000
 _MILLISECONDS = itemgetter(1)
 
-Key = tuple[str, int]
 Decode = Callable[[Sequence[bytes | None], Sequence[bytes | None]], Decoded]
 
 

@@ -22,12 +22,12 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, LogLostError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.partition import PartitionWindows
-from freshet.stream.ingest.assignment import Key, Owned
+from freshet.stream.ingest.assignment import Owned
 from freshet.stream.ingest.generations import caught_up
 from freshet.stream.ingest.outbox import FoldedBatch
 from freshet.stream.ingest.parts import Parts, build
 from freshet.stream.ingest.poll import Decode, Polled, poll
-from freshet.stream.kafka import take
+from freshet.stream.kafka import Key, take
 from freshet.stream.process import on_signals
 from freshet.stream.store.redis import NEW_GENERATION_HINT, Answer
 from freshet.stream.telemetry import get_logger, serve_http

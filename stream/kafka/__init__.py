@@ -5,6 +5,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from freshet.stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs, topic_ids
 from freshet.stream.kafka.client import (
     Cluster,
+    Key,
     Taken,
     broker_errors,
     cluster,
@@ -23,6 +24,7 @@ __all__ = [
     "Cluster",
     "Consumer",
     "Headers",
+    "Key",
     "LogOffsets",
     "Message",
     "Producer",

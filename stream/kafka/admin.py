@@ -17,10 +17,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
-from freshet.stream.kafka.client import broker_errors, cluster, common_config, consumer, log_range
+from freshet.stream.kafka.client import (
+    Key,
+    broker_errors,
+    cluster,
+    common_config,
+    consumer,
+    log_range,
+)
 from freshet.stream.kafka.topics import TopicPlan, TopicReport, mismatches, plan
-
-Key = tuple[str, int]
 
 
 def admin(settings: Settings) -> AdminClient:

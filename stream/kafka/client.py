@@ -26,6 +26,9 @@ level 6.
 
 QUIET_S = 10.0
 
+Key = tuple[str, int]
+"""A topic and the number of one of its partitions."""
+
 
 log = get_logger(__name__)
 
@@ -231,7 +234,7 @@ class Taken:
     """
 
     messages: list[Message]
-    ends: dict[tuple[str, int], int]
+    ends: dict[Key, int]
 
 
 def take(client: Consumer, max_records: int, max_wait_ms: int) -> Taken:
@@ -249,7 +252,7 @@ def take(client: Consumer, max_records: int, max_wait_ms: int) -> Taken:
     if not any(errors):  # Every error is true, and comparing with == fails in the client library.
         return Taken(found, {})
     messages: list[Message] = []
-    ends: dict[tuple[str, int], int] = {}
+    ends: dict[Key, int] = {}
     for message, error in zip(found, errors, strict=True):
         if error is None:
             messages.append(message)

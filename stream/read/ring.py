@@ -92,15 +92,17 @@ class Ring:
         num_rows = self.num_items if rows is None else len(rows)
         held_BCI = self._values_BCI[:, channels]
         values_ICB = _zeros(num_rows, held_BCI.shape[1], num_buckets)
-        held = [bucket for bucket in range(start, start + num_buckets) if bucket in self]
-        if not held or not num_rows:
+        first_held = max(start, self.buckets.start)
+        end_held = min(start + num_buckets, self.buckets.stop)
+        num_held = end_held - first_held
+        if num_held <= 0 or not num_rows:
             return values_ICB
 
-        slot_B = np.array(held) % self.num_buckets
-        part_ICB = values_ICB[:, :, held[0] - start : held[-1] - start + 1]
+        slot_B = np.arange(first_held, end_held) % self.num_buckets
+        part_ICB = values_ICB[:, :, first_held - start : end_held - start]
         # Turned around as a whole, each value read would be a cache line of its own. A block of
         # rows at a time stays in the cache between being read along items and written along time.
-        block_rows = max(BLOCK_CELLS // len(held), 1)
+        block_rows = max(BLOCK_CELLS // num_held, 1)
         for first in range(0, num_rows, block_rows):
             block = slice(first, min(first + block_rows, num_rows))
             if rows is None:

@@ -9,8 +9,8 @@ import pytest
 
 from freshet.stream.errors import LogLostError, StoreUnavailableError
 from freshet.stream.fold.partition import PartitionWindows
-from freshet.stream.ingest.assignment import Assignment, Key
-from freshet.stream.kafka import Consumer, TopicPartition
+from freshet.stream.ingest.assignment import Assignment
+from freshet.stream.kafka import Consumer, Key, TopicPartition
 from freshet.stream.store.redis import Header
 
 
