@@ -119,8 +119,8 @@ def pretrain(
     ] = None,
 ) -> None:
     """Train base weights on synthetic series; resumes from the folder's checkpoint."""
-    from freshet.model.training.pretrain import PretrainSettings
     from freshet.model.training.pretrain import pretrain as run
+    from freshet.model.training.run import PretrainSettings
 
     run(
         PretrainSettings(

@@ -18,8 +18,9 @@ from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel, window_ahead
-from freshet.model.training.train import FineTuneSettings, fine_tune, held_out_loss
-from freshet.model.training.tuned import PastWindows, Tuned, choose
+from freshet.model.training.train import FineTuneSettings, held_out_loss
+from freshet.model.training.tuned import Tuned, tune_on
+from freshet.model.training.windows import PastWindows
 from freshet.model.weights import save_weights, verify_weights
 from freshet.stream.errors import InvalidInputError
 
@@ -84,8 +85,7 @@ def train(
     output: Path,
     base: Path | None = None,
 ) -> Trained:
-    """Fine-tune on a table's past, verify the weights that were written, and tell how much they
-    gained.
+    """Fine-tune on a table's past, verify the weights written, and tell how much they gained.
 
     Training never sees the newest `prediction_length` steps. They decide when to stop and how far
     to go from the base, so that their loss flatters a little: a backtest on other steps is the fair
@@ -97,47 +97,40 @@ def train(
         WeightsError: the base is missing or does not compute what it should.
     """
     forecaster = BatchForecaster.from_pretrained(base, dtype="float32")
-    network = forecaster.network
     dressed = dress(_sold(read_panel(source, table), prediction_length, table))
     horizon = min(prediction_length, forecaster.prediction_length_max)
-    sampler = PastWindows(dressed, horizon, network.config)
-    batch, actual_BH = _hold_out(sampler, settings.seed)
+    windows = PastWindows(dressed, horizon, forecaster.network.config)
+    hold_out = _hold_out(windows, settings.seed)
+    tuned = tune_on(forecaster.network, windows, hold_out, settings=settings, stop_early=True)
 
-    tuned = fine_tune(
-        network,
-        sampler,
-        settings=settings,
-        evaluate=lambda tried: held_out_loss(tried, batch, actual_BH),
-    )
-    chosen = choose(network, tuned.network, batch, actual_BH)
-    name = source.name if isinstance(source, Path) else "a frame"
     facts = {
-        "data": name,
-        "series": len(sampler.rows),
+        "data": source.name if isinstance(source, Path) else "a frame",
+        "series": len(windows.rows),
         "horizon": prediction_length,
         "base": forecaster.sha256,
     }
-    save_weights(
-        chosen.network, output, card=card(facts | _columns(table) | asdict(settings), chosen)
-    )
+    facts |= _columns(table) | asdict(settings)
+    save_weights(tuned.network, output, card=card(facts, tuned))
     written = verify_weights(output)
     return Trained(
         output,
         written.sha256,
-        num_series=len(sampler.rows),
+        num_series=len(windows.rows),
         num_parameters=written.num_parameters,
-        steps_made=len(tuned.losses),
-        factor=chosen.factor,
-        before=chosen.held_out[0.0],
-        after=held_out_loss(written.network, batch, actual_BH),
-        held_out=chosen.held_out,
+        steps_made=tuned.steps_made,
+        factor=tuned.factor,
+        before=tuned.held_out[0.0],
+        after=held_out_loss(written.network, *hold_out),
+        held_out=tuned.held_out,
     )
 
 
-def card(facts: dict[str, Any], chosen: Tuned) -> str:
-    """The model card: what the weights were made from, how, and what each factor lost on the
-    hold-out.
-    """
+def card(facts: dict[str, Any], tuned: Tuned) -> str:
+    """The model card: what the weights were made from, how, and what each factor lost."""
+    losses = [
+        f"| {factor:g}{' (taken)' if factor == tuned.factor else ''} | {loss:.5f} |"
+        for factor, loss in tuned.held_out.items()
+    ]
     lines = [
         "# Weights fine-tuned on a table",
         "",
@@ -148,21 +141,19 @@ def card(facts: dict[str, Any], chosen: Tuned) -> str:
         "",
         "| factor from the base (0) to the tuned weights (1) | hold-out loss |",
         "|---|---|",
-        *(
-            f"| {one:g}{' (taken)' if one == chosen.factor else ''} | {loss:.5f} |"
-            for one, loss in chosen.held_out.items()
-        ),
+        *losses,
         "",
     ]
     return "\n".join(lines)
 
 
 def _columns(table: TableSettings) -> dict[str, str]:
-    roles = {
-        name: value if isinstance(value, str) else ", ".join(value)
-        for name, value in asdict(table.columns).items()
+    """Each role of a column that some column has, with the names."""
+    columns = asdict(table.columns)
+    named = {
+        role: name if isinstance(name, str) else ", ".join(name) for role, name in columns.items()
     }
-    return {name: value for name, value in roles.items() if value} | {"frequency": table.frequency}
+    return {role: names for role, names in named.items() if names} | {"frequency": table.frequency}
 
 
 def _sold(panel: Panel, horizon: int, table: TableSettings) -> Window:
@@ -172,9 +163,8 @@ def _sold(panel: Panel, horizon: int, table: TableSettings) -> Window:
         raise InvalidInputError(
             f"column {table.columns.target!r} holds no target at all", hint="name another column"
         )
-    return window_ahead(
-        _without_end(panel, panel.target_NL.shape[1] - 1 - int(sold[-1])), horizon, table.columns
-    )
+    empty_steps = panel.target_NL.shape[1] - 1 - int(sold[-1])
+    return window_ahead(_without_end(panel, empty_steps), horizon, table.columns)
 
 
 def _without_end(panel: Panel, steps: int) -> Panel:
@@ -192,14 +182,13 @@ def _without_end(panel: Panel, steps: int) -> Panel:
     )
 
 
-def _hold_out(sampler: PastWindows, seed: int) -> tuple[Batch, Tensor]:
-    if len(sampler.rows):
-        batch, actual_BH = sampler.hold_out(seed)
+def _hold_out(windows: PastWindows, seed: int) -> tuple[Batch, Tensor]:
+    if len(windows.rows):
+        batch, actual_BH = windows.hold_out(seed)
         if bool(torch.isfinite(actual_BH).any()):
             return batch, actual_BH
     raise InvalidInputError(
-        "no series is long enough to learn from: it takes one horizon to hold out and some "
-        "history before it; "
-        f"the longest has {sampler.dressed.target_NT.shape[1]} steps",
+        "no series is long enough to learn from: it takes one horizon to hold out and some history "
+        f"before it; the longest has {windows.dressed.target_NT.shape[1]} steps",
         hint="give more history, or a shorter --prediction-length",
     )

@@ -1,4 +1,4 @@
-"""Pre-training: the data are sane, a killed run continues exactly, and it learns."""
+"""Pre-training: a killed run continues exactly, reports tell what they should, and it learns."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from typer.testing import CliRunner
 
 from freshet.cli.main import app
 from freshet.model.network import FreshetConfig
-from freshet.model.synthetic import generic, mixture
-from freshet.model.synthetic.retail import retail
-from freshet.model.synthetic.seeded import Seeded
 from freshet.model.training import pretrain
+from freshet.model.training.run import Pretraining, PretrainSettings
 from freshet.model.training.watch import SCALARS, board, progress_bar
 from freshet.model.weights import verify_weights
-from freshet.stream.units import HOUR_MS
 
 
 @pytest.fixture
-def run_settings(tmp_path: Path, monkeypatch, tiny_config) -> pretrain.PretrainSettings:
+def run_settings(tmp_path: Path, monkeypatch, tiny_config) -> PretrainSettings:
     monkeypatch.setattr(FreshetConfig, "edge", classmethod(lambda cls: tiny_config))
-    return pretrain.PretrainSettings(
+    return PretrainSettings(
         tmp_path / "run",
         size="edge",
         device="cpu",
@@ -39,74 +36,16 @@ def run_settings(tmp_path: Path, monkeypatch, tiny_config) -> pretrain.PretrainS
     )
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_every_batch_is_valid_and_depends_on_the_seed_alone(seed: int) -> None:
-    def draw() -> tuple[object, torch.Tensor]:
-        return mixture.sample(
-            torch.Generator().manual_seed(seed), 32, context_length=128, prediction_length=32
-        )
-
-    (batch, actual), (_, again) = draw(), draw()
-    batch.validate()
-    assert torch.equal(torch.nan_to_num(actual), torch.nan_to_num(again))
-    assert actual.nan_to_num().min() >= 0
-    assert actual.isnan().float().mean() < 0.3
-
-
-def test_shops_cover_levels_from_sparse_to_brisk_and_stock_outs_are_missing() -> None:
-    generator = torch.Generator().manual_seed(0)
-    series = retail(Seeded(generator, 300), torch.zeros(300, dtype=torch.int64), 336, HOUR_MS)
-    mean = series.target_BS.nanmean(1)
-    assert (mean < 0.3).float().mean() > 0.1
-    assert (mean > 30).float().mean() > 0.1
-    assert bool((series.target_BS.isnan() == (series.past_BSP[..., 4] == 0)).all())
-
-
-def test_promotions_that_are_known_raise_the_sales_and_views_lead() -> None:
-    generator = torch.Generator().manual_seed(1)
-    series = retail(Seeded(generator, 600), torch.zeros(600, dtype=torch.int64), 336, HOUR_MS)
-    on = series.known_BSK[..., 1] > 0
-    target = series.target_BS.nan_to_num()
-    rows = on.any(1) & (~on).any(1) & (target.mean(1) > 1)
-    lift = (target * on).sum(1) / on.sum(1) / ((target * ~on).sum(1) / (~on).sum(1))
-    assert lift[rows].median() > 1.2
-
-
-@pytest.mark.parametrize(
-    ("make", "share"), mixture.GENERIC, ids=lambda value: getattr(value, "__name__", "")
-)
-def test_generic_series_are_finite_varied_and_not_negative(make, share) -> None:
-    values = make(Seeded(torch.Generator().manual_seed(3), 64), 200, HOUR_MS)
-    assert values.shape == (64, 200)
-    assert bool(torch.isfinite(values).all())
-    assert values.min() >= 0
-    assert (values.std(1) > 0).float().mean() > 0.7
-    assert 0 < share < 1
-
-
-def test_gamma_draws_have_the_right_mean_and_variance() -> None:
-    for shape in (0.5, 4.0):
-        drawn = Seeded(torch.Generator().manual_seed(0), 2000).gamma(torch.full((2000, 100), shape))
-        assert drawn.mean().item() == pytest.approx(shape, rel=0.02)
-        assert drawn.var().item() == pytest.approx(shape, rel=0.05)
-
-
-def test_a_season_of_generic_series_repeats() -> None:
-    period_B = torch.full((4,), 12.0)
-    wave = generic.wave(Seeded(torch.Generator().manual_seed(0), 4), 48, period_B)
-    torch.testing.assert_close(wave[:, :12], wave[:, 12:24], rtol=1e-3, atol=1e-3)
-
-
 def test_a_killed_run_continues_to_the_same_weights(run_settings) -> None:
-    whole = pretrain.Pretraining(run_settings)
+    whole = Pretraining(run_settings)
     for _ in range(4):
         whole.advance()
-    first = pretrain.Pretraining(run_settings)
+    first = Pretraining(run_settings)
     first.advance()
     first.advance()
     first.save()
     first.advance()  # Lost with the process.
-    second = pretrain.Pretraining(run_settings)
+    second = Pretraining(run_settings)
     assert second.restore()
     second.advance()
     second.advance()
@@ -182,7 +121,7 @@ def test_every_step_is_told_to_whoever_watches(run_settings) -> None:
 
 
 def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
-    asked: list[pretrain.PretrainSettings] = []
+    asked: list[PretrainSettings] = []
     monkeypatch.setattr(pretrain, "pretrain", asked.append)
     options = (
         "--size edge --steps 7 --batch-size 16 --threads 2 --minutes 0.5 --seed 3 --device cpu"
@@ -200,7 +139,7 @@ def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
         "seed": 3,
         "device": "cpu",
     }
-    assert asked == [pretrain.PretrainSettings(tmp_path, **wanted)]
+    assert asked == [PretrainSettings(tmp_path, **wanted)]
     assert (
         CliRunner().invoke(app, ["pretrain", "-o", str(tmp_path), "--size", "huge"]).exit_code == 2
     )

@@ -17,7 +17,8 @@ from freshet.model.network import FreshetConfig
 from freshet.model.tables.panel import Window
 from freshet.model.training import tuned
 from freshet.model.training.train import FineTuneSettings
-from freshet.model.training.tuned import FreshetModel, PastWindows, tune
+from freshet.model.training.tuned import FreshetModel, tune
+from freshet.model.training.windows import PastWindows
 from freshet.stream.arrays import Floats
 from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import window_of
