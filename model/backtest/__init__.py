@@ -1,1 +1,1 @@
-"""Models compared on rolling cutoffs of one table."""
+"""A table in, a comparison out: models forecast its windows, and what came then judges them."""

@@ -1,5 +1,4 @@
-"""Finished forecasts of a comparison in a folder, so that an interrupted one goes on where it
-stopped.
+"""Finished forecasts of a comparison in a folder: an interrupted one goes on where it stopped.
 
 A forecast's file is named by a fingerprint of everything that could change it: the panel, the
 cutoffs, the levels, the model and its weights, and the code of the models. A file appears whole or
@@ -53,9 +52,8 @@ class Cache:
             return WindowForecast(model, index, kept["quantiles"], fit_s, predict_s)
 
     def _path(self, model: str, index: int) -> Path:
-        digest = xxhash.xxh3_128(
-            f"{self._shared}|{model}|{_weights_fingerprint(model)}|{index}".encode()
-        )
+        text = f"{self._shared}|{model}|{_weights_fingerprint(model)}|{index}"
+        digest = xxhash.xxh3_128(text.encode())
         slug = "".join(letter if letter.isalnum() else "-" for letter in model)[:40]
         return self._folder / f"{slug}-{index}-{digest.hexdigest()}.npz"
 
@@ -65,11 +63,10 @@ def _shared_fingerprint(job: Job) -> str:
     for field in fields(job.panel):
         value = getattr(job.panel, field.name)
         digest.update(f"{field.name}:".encode())
-        digest.update(
-            np.ascontiguousarray(value).data
-            if isinstance(value, np.ndarray)
-            else repr(_plain(value)).encode()
-        )
+        if isinstance(value, np.ndarray):
+            digest.update(np.ascontiguousarray(value).data)
+        else:
+            digest.update(repr(_plain(value)).encode())
     digest.update(repr((job.rolling, job.levels, job.fine_tune, _code_fingerprint())).encode())
     return digest.hexdigest()
 
@@ -85,9 +82,7 @@ def _plain(value: object) -> object:
 
 
 def _code_fingerprint() -> str:
-    """Every source and weights file of the models: results of other code are not results of this
-    one.
-    """
+    """Every source and weights file of the models: other code's results are not this one's."""
     root = Path(__file__).parent.parent
     digest = xxhash.xxh3_128()
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.safetensors")]):
@@ -97,9 +92,7 @@ def _code_fingerprint() -> str:
 
 
 def _weights_fingerprint(model: str) -> str:
-    """The content of the folders that "freshet:FOLDER" and the like name, joined by "+" or
-    alone.
-    """
+    """The content of the folders in a name such as "freshet:FOLDER" or "naive+freshet:FOLDER"."""
     digest = xxhash.xxh3_128()
     for part in model.split("+"):
         _, _, place = part.partition(":")

@@ -1,5 +1,4 @@
-"""A rolling-origin comparison: every model forecasts every window, and what came then says which
-was right.
+"""A rolling-origin comparison: every model forecasts every window, then what came is the judge.
 
 A worker gets the panel, cuts its window and gives quantiles back; only the parent process looks at
 what came. Dimensions: N series, H horizon steps, Q quantile levels.
@@ -128,22 +127,15 @@ def backtest(
 def _scored(
     panel: Panel, settings: BacktestSettings, found: list[WindowForecast]
 ) -> dict[str, list[WindowResult]]:
-    """All forecasts with their scores: a window at a time, since its arrays are the largest thing
-    here.
-    """
+    """All forecasts with their scores; a window at a time, since its arrays are large."""
+    rolling = settings.rolling
     of_model: dict[str, list[WindowResult]] = {name: [] for name in settings.models}
-    for index in range(settings.rolling.num_windows):
-        window, actual_NH = (
-            settings.rolling.window(panel, index),
-            settings.rolling.actual(panel, index),
-        )
+    for index in range(rolling.num_windows):
+        window, actual_NH = rolling.window(panel, index), rolling.actual(panel, index)
         for forecast in found:
             if forecast.index == index:
-                quantiles_NHQ = forecast.quantiles_NHQ
-                scores = (
-                    None
-                    if quantiles_NHQ is None
-                    else score(window, actual_NH, quantiles_NHQ, settings.levels)
-                )
+                scores = None
+                if forecast.quantiles_NHQ is not None:
+                    scores = score(window, actual_NH, forecast.quantiles_NHQ, settings.levels)
                 of_model[forecast.model].append(WindowResult(forecast, scores))
     return of_model

@@ -1,10 +1,7 @@
-"""A comparison as one web page: the tables as text and the picture inside, without scripts or other
-files.
-"""
+"""A comparison as one web page without scripts: the tables as text, the picture inside."""
 
 from __future__ import annotations
 
-import re
 from html import escape
 from typing import Any
 
@@ -25,44 +22,39 @@ svg { width: 100%; height: auto; }
 @media (max-width: 700px) { div.wide { overflow-x: auto; } }
 """
 _HEADS = (
-    "model",
-    "SQL",
-    "WQL",
-    "MASE",
-    "WAPE",
-    "coverage 80 %",
-    "bias",
-    "fit s",
-    "predict s",
-    "series",
+    *("model", "SQL", "WQL", "MASE", "WAPE", "coverage 80 %", "bias"),
+    *("fit s", "predict s", "series"),
 )
 _KINDS = {"zero_share": "Share of steps without a sale", "volume": "Volume", "history": "History"}
 
 
 def page(results: Results, found: list[dict[str, Any]], svg: str) -> str:
-    """The page of a comparison, with the rows of `backtest_report.rows` and a picture."""
-    rolling, panel = results.settings.rolling, results.panel
-    facts = (
-        f"{len(panel):,} series, steps of {escape(panel.frequency)}, season of "
-        f"{panel.season_length}; "
-        f"{rolling.num_windows} cutoffs, {rolling.horizon} steps ahead each. Means over the "
-        "cutoffs; lower is better, "
-        "coverage should be 80 %, a bias above 0 is too much forecast."
-    )
+    """The page of a comparison, with the rows of `report.rows` and a picture."""
+    best_first = ranked(found)
     failures = "".join(
         f"<p>{escape(row['model'])} failed {escape(row['error'])}</p>"
         for row in found
         if row["error"]
     )
     strata = "".join(
-        f"<h2>{title}</h2>{_strata(kind, ranked(found))}" for kind, title in _KINDS.items()
+        f"<h2>{title}</h2>{_strata(kind, best_first)}" for kind, title in _KINDS.items()
     )
-    picture = re.sub(r"^.*?(?=<svg)", "", svg, count=1, flags=re.DOTALL)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>freshet backtest</title>'
-        f"<style>{_STYLE}</style></head><body><h1>Backtest</h1><p>{facts}</p>{_overall(ranked(found))}{failures}"
-        f"{picture}{strata}</body></html>\n"
+        f"<style>{_STYLE}</style></head><body><h1>Backtest</h1><p>{_facts(results)}</p>"
+        f"{_overall(best_first)}{failures}{svg}{strata}</body></html>\n"
+    )
+
+
+def _facts(results: Results) -> str:
+    """What was compared, and how to read the numbers."""
+    rolling, panel = results.settings.rolling, results.panel
+    return (
+        f"{len(panel):,} series, steps of {escape(panel.frequency)}, season of "
+        f"{panel.season_length}; {rolling.num_windows} cutoffs, {rolling.horizon} steps ahead "
+        "each. Means over the cutoffs; lower is better, coverage should be 80 %, a bias above 0 "
+        "is too much forecast."
     )
 
 
@@ -92,10 +84,8 @@ def _strata(kind: str, found: list[dict[str, Any]]) -> str:
 
 
 def _table(heads: tuple[str, ...] | list[str], lines: list[str]) -> str:
-    return (
-        "<div "
-        f'class="wide"><table><tr>{_cells("th", list(heads))}</tr>{"".join(lines)}</table></div>'
-    )
+    head = f"<tr>{_cells('th', list(heads))}</tr>"
+    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
 
 
 def _cells(tag: str, texts: list[str]) -> str:

@@ -1,12 +1,10 @@
-"""Pictures of a comparison: forecasts of a few telling series against what came, and skill by
-stratum.
+"""Pictures of a comparison: forecasts of a few telling series, and skill by stratum.
 
 A page (.html) holds the picture as SVG and the tables as text, in one file without scripts.
 """
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from freshet.model.backtest.compare import Results
 from freshet.model.backtest.page import page
 from freshet.model.backtest.report import ranked, rows
 from freshet.model.backtest.score import stratify
+from freshet.model.picture import date_axis, drawing, save, svg
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 
@@ -33,18 +32,12 @@ _TITLES = {"zero_share": "{} of steps without a sale", "volume": "{} by volume",
 
 def plot(results: Results, path: Path) -> None:
     """Draw the comparison into a .png, .svg, .pdf or .html file."""
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "freshet", "font.size": 9}):
+    with drawing(**{"font.size": 9}):
         figure = _draw(results)
-        if path.suffix.lower() != ".html":
-            figure.savefig(
-                path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None
-            )
-            return
-        svg = io.StringIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-        path.write_text(page(results, rows(results), svg.getvalue()), "utf-8")
+        if path.suffix.lower() == ".html":
+            path.write_text(page(results, rows(results), svg(figure)), "utf-8")
+        else:
+            save(figure, path, dpi=150)
 
 
 def _draw(results: Results) -> Figure:
@@ -69,43 +62,44 @@ def _protagonist(found: list[dict[str, Any]]) -> str:
 
 
 def _draw_fans(results: Results, name: str, figure: Any) -> None:
-    index = results.settings.rolling.num_windows - 1
-    window = results.settings.rolling.window(results.panel, index)
-    actual_NH = results.settings.rolling.actual(results.panel, index)
+    """A pane for each telling series: its history, the forecasts, the yardstick, what came."""
+    rolling, levels = results.settings.rolling, results.settings.levels
+    last = rolling.num_windows - 1
+    window, actual_NH = rolling.window(results.panel, last), rolling.actual(results.panel, last)
+    forecast_NHQ = _quantiles(results, name, last)
+    naive_NH = None
+    if _YARDSTICK in results.of_model and name != _YARDSTICK:
+        naive_NH = _quantiles(results, _YARDSTICK, last)[..., levels.index(0.5)]
+    dotted = {"color": _DOTTED, "ls": ":", "lw": 1.3, "label": _YARDSTICK}
     chosen = sample(window, actual_NH)
-    grid = figure.subplots(-(-len(chosen) // 3), 3, squeeze=False).ravel()
-    others = [other for other in (_YARDSTICK,) if other in results.of_model and other != name]
-    for axes, (row, why) in zip(grid, chosen.items(), strict=False):
-        axes.set_title(
-            f"{_short(window.item_ids[row])} · {why}", fontsize=9, loc="left", color=_INK
-        )
-        _draw_fan(axes, window, row, _quantiles(results, name, index)[row], results.settings.levels)
-        _draw_after(axes, window, row, actual_NH[row], "actual")
-        for other in others:
-            median_H = _quantiles(results, other, index)[row][:, results.settings.levels.index(0.5)]
-            _draw_line(
-                axes,
-                window,
-                row,
-                median_H,
-                {"color": _DOTTED, "ls": ":", "lw": 1.3, "label": other},
-            )
+    panes = figure.subplots(-(-len(chosen) // 3), 3, squeeze=False).ravel()
+    for axes, (row, why) in zip(panes, chosen.items(), strict=False):
+        title = f"{_short(window.item_ids[row])} · {why}"
+        axes.set_title(title, fontsize=9, loc="left", color=_INK)
+        _draw_fan(axes, window, row, forecast_NHQ[row], levels)
+        _draw_after(axes, window, row, actual_NH[row])
+        if naive_NH is not None:
+            _draw_line(axes, window, row, naive_NH[row], dotted)
         _style(axes)
-    for axes in grid[len(chosen) :]:
+    for axes in panes[len(chosen) :]:
         axes.set_axis_off()
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.suptitle(
-        f"Forecasts of {name} at the last cutoff", x=0.01, ha="left", fontsize=12, fontweight="bold"
-    )
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
+    _head(figure, f"Forecasts of {name} at the last cutoff", panes[0])
+
+
+def _head(figure: Any, title: str, axes: Axes) -> None:
+    """A title on the left, and on the right the legend of one pane, which holds for all."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    handles, labels = axes.get_legend_handles_labels()
+    place: dict[str, Any] = {"loc": "outside upper right", "ncols": len(labels)}
+    figure.legend(handles, labels, frameon=False, **place)
 
 
 def sample(window: Window, actual_NH: Floats) -> dict[int, str]:
-    """Up to six rows and why each is shown: the middle one by volume of each group of series, then
-    the most sold.
+    """Up to six rows and why each is shown.
 
-    Groups of the share of steps without a sale come first, then thirds of volume, then cold starts.
-    Rows that sold nothing lately, or have nothing to compare with, are not shown.
+    The middle one by volume of each group of series, then the most sold. Groups of the share of
+    steps without a sale come first, then thirds of volume, then cold starts. Rows that sold nothing
+    lately, or have nothing to compare with, are not shown.
     """
     recent_NT = window.target_NT[:, -_shown(window) :]
     lively_N = np.asarray(np.isfinite(actual_NH).any(1) & (np.nan_to_num(recent_NT) > 0).any(1))
@@ -144,13 +138,8 @@ def _draw_fan(
         else:
             between = quantiles_HQ[:, low], quantiles_HQ[:, high]
             axes.fill_between(ahead, *between, color=_FAN, alpha=alpha, lw=0, label=label)
-    _draw_line(
-        axes,
-        window,
-        row,
-        quantiles_HQ[:, levels.index(0.5)],
-        {"color": _FAN, "lw": 1.5, "label": "median"},
-    )
+    median_H = quantiles_HQ[:, levels.index(0.5)]
+    _draw_line(axes, window, row, median_H, {"color": _FAN, "lw": 1.5, "label": "median"})
     axes.axvline(times[window.context_length - 1], color="#9aa5b1", lw=0.8, ls="--")
 
 
@@ -159,9 +148,9 @@ def _bar(quantiles_HQ: Floats, low: int, high: int) -> tuple[Floats, Floats]:
     return middle_H, (quantiles_HQ[:, high] - quantiles_HQ[:, low]) / 2
 
 
-def _draw_after(axes: Axes, window: Window, row: int, actual_H: Floats, label: str) -> None:
+def _draw_after(axes: Axes, window: Window, row: int, actual_H: Floats) -> None:
     """What came after the cutoff: dots where there are few, so that they stand out from the fan."""
-    style = {"color": _INK, "lw": 0.9, "label": label}
+    style = {"color": _INK, "lw": 0.9, "label": "actual"}
     if window.horizon <= 60:
         style |= {"marker": ".", "ms": 4}
     _draw_line(axes, window, row, actual_H, style)
@@ -170,20 +159,14 @@ def _draw_after(axes: Axes, window: Window, row: int, actual_H: Floats, label: s
 def _draw_line(
     axes: Axes, window: Window, row: int, values_H: Floats, style: dict[str, Any]
 ) -> None:
-    marker = {"marker": "o", "ms": 4} if window.horizon == 1 else {}
-    wanted: Any = marker | style
-    axes.plot(
-        window.time_ms_NS[row, -window.horizon :].astype("datetime64[ms]"), values_H, **wanted
-    )
+    # A line through one point is nothing to see.
+    wanted: Any = ({"marker": "o", "ms": 4} if window.horizon == 1 else {}) | style
+    times_H = window.time_ms_NS[row, -window.horizon :].astype("datetime64[ms]")
+    axes.plot(times_H, values_H, **wanted)
 
 
 def _style(axes: Any) -> None:
-    from matplotlib import dates as untyped
-
-    dates: Any = untyped
-    locator = dates.AutoDateLocator(minticks=2, maxticks=8)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    date_axis(axes, fewest=2, most=8)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.0), max(high, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
@@ -191,54 +174,44 @@ def _style(axes: Any) -> None:
 
 
 def _draw_bars(found: list[dict[str, Any]], figure: Any) -> None:
-    """Bars of 1 - WQL / WQL of the yardstick by stratum; of WQL itself where the yardstick is not
-    in the comparison.
-    """
+    """Bars by stratum of 1 - WQL / WQL of the yardstick; of WQL itself where there is none."""
     sound = [row for row in found if not row["error"]]
     yardstick = next((row for row in sound if row["model"] == _YARDSTICK), None)
     shown = [row for row in sound if row is not yardstick][:_BARS] or sound
     if yardstick is shown[0]:
         yardstick = None
-    title = (
-        f"Skill: share of {_YARDSTICK}'s WQL that is saved" if yardstick else "WQL, lower is better"
-    )
-    figure.suptitle(
-        f"{title}, by what was known at the cutoff",
-        x=0.01,
-        ha="left",
-        fontsize=12,
-        fontweight="bold",
-    )
     panes = figure.subplots(1, len(_KINDS), sharey=True)
     for axes, (kind, text) in zip(panes, _KINDS.items(), strict=True):
-        groups = list(shown[0]["strata"].get(kind, {}))
-        # A single group would otherwise be as wide as the whole picture.
-        width = min(0.8, 0.25 * len(groups)) / len(shown)
-        for place, row in enumerate(shown):
-            heights = [_height(row, yardstick, kind, group) for group in groups]
-            where = np.arange(len(groups)) + (place - (len(shown) - 1) / 2) * width
-            axes.bar(where, heights, width, color=_COLOURS[place], label=row["model"])
-        axes.set_xlim(-0.5, max(len(groups), 1) - 0.5)
-        counts = [round(shown[0]["strata"][kind][group]["series"]) for group in groups]
-        axes.set_xticks(
-            range(len(groups)),
-            [f"{group}\n{count:,} series" for group, count in zip(groups, counts, strict=True)],
-        )
+        _draw_stratum(axes, kind, shown, yardstick)
         axes.set_title(text, fontsize=9, loc="left")
-        axes.axhline(0, color=_INK, lw=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *panes[0].get_legend_handles_labels(),
-        loc="outside upper right",
-        ncols=len(shown),
-        frameon=False,
-    )
+    title = "WQL, lower is better"
+    if yardstick:
+        title = f"Skill: share of {_YARDSTICK}'s WQL that is saved"
+    _head(figure, f"{title}, by what was known at the cutoff", panes[0])
+
+
+def _draw_stratum(
+    axes: Axes, kind: str, shown: list[dict[str, Any]], yardstick: dict[str, Any] | None
+) -> None:
+    """One kind of stratum: its groups side by side, in each a bar for every model."""
+    groups = shown[0]["strata"].get(kind, {})
+    counts = {group: round(entry["series"]) for group, entry in groups.items()}
+    place_G = np.arange(len(counts))
+    # A single group would otherwise be as wide as the whole picture.
+    width = min(0.8, 0.25 * len(counts)) / len(shown)
+    for number, row in enumerate(shown):
+        heights = [_height(row, yardstick, kind, group) for group in counts]
+        offset = (number - (len(shown) - 1) / 2) * width
+        axes.bar(place_G + offset, heights, width, color=_COLOURS[number], label=row["model"])
+    axes.set_xlim(-0.5, max(len(counts), 1) - 0.5)
+    labels = [f"{group}\n{count:,} series" for group, count in counts.items()]
+    axes.set_xticks(range(len(counts)), labels)
+    axes.axhline(0, color=_INK, lw=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _height(row: dict[str, Any], yardstick: dict[str, Any] | None, kind: str, group: str) -> float:
-    """Skill of a model in a group, at least -1 so that one bad bar does not flatten the others; 0
-    where unknown.
-    """
+    """Skill of a model in a group, 0 where unknown; at least -1, or one bar flattens the others."""
     wql = float(row["strata"][kind].get(group, {}).get("wql", np.nan))
     if yardstick:
         base = float(yardstick["strata"][kind].get(group, {}).get("wql", np.nan))

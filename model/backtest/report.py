@@ -1,6 +1,4 @@
-"""What a comparison found: a table for people, JSON for programs, and every forecast as parquet for
-whoever scores.
-"""
+"""What a comparison found: a table for people, JSON for programs, forecasts for other scorers."""
 
 from __future__ import annotations
 
@@ -26,8 +24,7 @@ _TITLES = {
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """One row a model: metrics as means over the windows, seconds as sums, series of the fullest
-    window, strata.
+    """One row a model: metrics and strata as means over the windows, seconds as sums.
 
     A model that failed in any window has no metrics, since means over other windows would compare
     unlike things.
@@ -62,18 +59,14 @@ def _row(name: str, found: list[WindowResult]) -> dict[str, Any]:
 
 
 def _strata(scores: list[Scores]) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics of each group as means over the windows in which it has series; `series` is a mean,
-    too.
-    """
+    """Metrics, and the number of series, of each group as means over the windows that have it."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for kind in scores[0].strata if scores else ():
-        groups = dict.fromkeys(group for entry in scores for group in entry.strata[kind])
-        found[kind] = {
-            group: mean_over_windows(
-                [entry.strata[kind][group] for entry in scores if group in entry.strata[kind]]
-            )
-            for group in groups
-        }
+        of_group: dict[str, list[dict[str, float]]] = {}
+        for entry in scores:
+            for group, measured in entry.strata[kind].items():
+                of_group.setdefault(group, []).append(measured)
+        found[kind] = {group: mean_over_windows(rows) for group, rows in of_group.items()}
     return found
 
 
@@ -81,28 +74,20 @@ def table(found: list[dict[str, Any]]) -> Table:
     """The rows for a terminal, best SQL first, failures last."""
     from rich.table import Table
 
-    shown = Table(
-        title="Means over all windows, lower is better; coverage should be 80 %",
-        title_justify="left",
-    )
+    title = "Means over all windows, lower is better; coverage should be 80 %"
+    shown = Table(title=title, title_justify="left")
     shown.add_column("model", no_wrap=True)
     for name in (*_TITLES.values(), "fit s", "predict s", "series"):
         shown.add_column(name, justify="right")
     for place, row in enumerate(ranked(found)):
+        numbers = ["-"] * (len(METRICS) + 2)
+        style = "bold" if place == 0 else None
         if row["error"]:
-            shown.add_row(
-                row["model"], *["-"] * (len(METRICS) + 2), str(row["series"]), style="red"
-            )
+            style = "red"
         else:
             numbers = [_number(name, row[name]) for name in METRICS]
-            seconds = [f"{row['fit_s']:.1f}", f"{row['predict_s']:.1f}"]
-            shown.add_row(
-                row["model"],
-                *numbers,
-                *seconds,
-                str(row["series"]),
-                style="bold" if place == 0 else None,
-            )
+            numbers += [f"{row['fit_s']:.1f}", f"{row['predict_s']:.1f}"]
+        shown.add_row(row["model"], *numbers, str(row["series"]), style=style)
     return shown
 
 
@@ -126,9 +111,7 @@ def _number(name: str, value: float) -> str:
 
 
 def write_json(results: Results, data: str, path: Path) -> None:
-    """Everything but the forecasts as JSON: how it was run, and a row a model with its strata and
-    windows.
-    """
+    """Everything but the forecasts as JSON: how it was run, and a row a model."""
     import orjson
 
     settings, panel = results.settings, results.panel
@@ -148,10 +131,10 @@ def write_json(results: Results, data: str, path: Path) -> None:
 
 
 def write_forecasts(results: Results, path: Path) -> None:
-    """Every forecast as parquet: model, item_id, timestamp, cutoff and a column a quantile level,
-    such as "0.1".
+    """Every forecast as parquet: model, item_id, timestamp, cutoff, and a column a quantile level.
 
-    The cutoff is the time of the last step that the model saw. Times are UTC.
+    Levels are named as in "0.1". The cutoff is the time of the last step that the model saw. Times
+    are UTC.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -178,11 +161,10 @@ def _forecast_table(results: Results, found: WindowResult, schema: Any) -> Any:
     N, H, Q = forecast.quantiles_NHQ.shape
     window = results.settings.rolling.window(results.panel, forecast.index)
     times_NH, cutoff_N = window.time_ms_NS[:, -H:], window.time_ms_NS[:, -H - 1]
+    item_NH = np.repeat(np.arange(N, dtype=np.int32), H)
     columns = [
         pa.DictionaryArray.from_arrays(np.zeros(N * H, np.int32), [forecast.model]),
-        pa.DictionaryArray.from_arrays(
-            np.repeat(np.arange(N, dtype=np.int32), H), list(window.item_ids)
-        ),
+        pa.DictionaryArray.from_arrays(item_NH, list(window.item_ids)),
         pa.array(times_NH.ravel(), schema.field("timestamp").type),
         pa.array(np.repeat(cutoff_N, H), schema.field("cutoff").type),
         *forecast.quantiles_NHQ.reshape(N * H, Q).T,

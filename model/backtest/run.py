@@ -1,6 +1,4 @@
-"""A comparison as people run it: progress and warnings on stderr, the table on stdout, files where
-asked for.
-"""
+"""A comparison as people run it: progress on stderr, the table on stdout, files where asked for."""
 
 from __future__ import annotations
 
@@ -77,18 +75,15 @@ def _say_dropped(panel: Panel, settings: BacktestSettings) -> None:
     dropped = int((~panel.long_enough(steps)).sum())
     if 0 < dropped < len(panel):
         print(
-            f"{dropped} of {len(panel)} series have {steps} steps or fewer: they are left out "
-            "of the windows that "
-            "they are too short for",
+            f"{dropped} of {len(panel)} series have {steps} steps or fewer: they are left out of "
+            "the windows that they are too short for",
             file=sys.stderr,
         )
 
 
 @contextmanager
 def _progress(settings: BacktestSettings) -> Iterator[Callable[[WindowForecast], None]]:
-    """A bar on stderr, or a line a forecast where that is no terminal; failures are told as they
-    come.
-    """
+    """A bar on stderr, or a line a forecast where that is no terminal; failures as they come."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress

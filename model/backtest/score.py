@@ -19,9 +19,7 @@ _VOLUMES = ("low third", "middle third", "high third")
 
 
 class Scores(NamedTuple):
-    """Metrics by name; the same for each stratum; and how many series there were, in all and in
-    each stratum.
-    """
+    """Metrics by name; the same for each stratum, with its number of series; and of all series."""
 
     overall: dict[str, float]
     strata: dict[str, dict[str, dict[str, float]]]
@@ -53,10 +51,8 @@ def measure(
     """
     levels_Q = np.array(levels)
     median_NH = quantiles_NHQ[..., levels.index(0.5)]
-    lower_NH, upper_NH = (
-        quantiles_NHQ[..., levels.index(0.1)],
-        quantiles_NHQ[..., levels.index(0.9)],
-    )
+    lower_NH = quantiles_NHQ[..., levels.index(0.1)]
+    upper_NH = quantiles_NHQ[..., levels.index(0.9)]
     sold = bool(np.nansum(actual_NH) > 0)
     return {
         "sql": metrics.sql(actual_NH, quantiles_NHQ, levels_Q, error_N),

@@ -51,8 +51,12 @@ class Job:
 
 
 class Task(NamedTuple):
-    """One model and the windows that it forecasts one after the other, after a fit at the first of
-    all.
+    """One model and the windows that it forecasts one after the other.
+
+    Attributes:
+        model: its name.
+        indices: of the windows.
+        fit_at: the window at which it learns first; None where it does not.
     """
 
     model: str
@@ -61,8 +65,7 @@ class Task(NamedTuple):
 
 
 def plan(job: Job, models: tuple[str, ...], done: set[tuple[str, int]]) -> list[Task]:
-    """Tasks for all windows that are not done: one a window where no fit is shared, else one a
-    model.
+    """Tasks for all windows that are not done: one a window, or one a model that shares a fit.
 
     Raises:
         FreshetError: a model's name or weights are wrong. Other failures are left to the task,
@@ -118,9 +121,7 @@ def _in_processes(job: Job, tasks: list[Task], jobs: int) -> Iterator[WindowFore
 
 @contextmanager
 def _threads_shared_by(jobs: int) -> Iterator[None]:
-    """Processes started meanwhile take their share of the cores, unless the caller has chosen a
-    number of threads.
-    """
+    """Processes started meanwhile share the cores, unless the caller has chosen their threads."""
     name = "OMP_NUM_THREADS"
     if name in os.environ:
         yield
@@ -146,9 +147,7 @@ def _in_worker(task: Task) -> list[WindowForecast]:
 
 
 def _answers(job: Job, task: Task) -> Iterator[WindowForecast]:
-    """The forecasts of a task; an error ends it for one window, or for all when there is no model
-    to ask.
-    """
+    """The forecasts of a task; an error ends it for one window, or for all without a model."""
     try:
         started = time.perf_counter()
         model = _fitted(job, task)
@@ -161,9 +160,9 @@ def _answers(job: Job, task: Task) -> Iterator[WindowForecast]:
             window = job.rolling.window(job.panel, index)
             started = time.perf_counter()
             quantiles_NHQ = _checked(model.predict(window, job.levels), window, job.levels)
-            yield WindowForecast(
-                task.model, index, quantiles_NHQ, fit_s, time.perf_counter() - started
-            )
+            predict_s = time.perf_counter() - started
+            yield WindowForecast(task.model, index, quantiles_NHQ, fit_s, predict_s)
+            # The first window has told it.
             fit_s = 0.0
         except Exception as error:
             yield _failure(task.model, index, error)
@@ -178,19 +177,12 @@ def _fitted(job: Job, task: Task) -> Model:
 
 def _failure(model: str, index: int, error: Exception) -> WindowForecast:
     lines = str(error).strip().splitlines() or ["no message"]
-    return WindowForecast(
-        model,
-        index,
-        None,
-        error=f"{type(error).__name__}: {lines[0]}",
-        trace=traceback.format_exc(),
-    )
+    text = f"{type(error).__name__}: {lines[0]}"
+    return WindowForecast(model, index, None, error=text, trace=traceback.format_exc())
 
 
 def _checked(quantiles_NHQ: Floats, window: Window, levels: tuple[float, ...]) -> Floats:
-    """The quantiles, if they are finite and as many as asked for: scores would pass over missing
-    ones in silence.
-    """
+    """The quantiles, if finite and as many as asked for: scores pass over missing ones silently."""
     expected = (len(window), window.horizon, len(levels))
     found = np.asarray(quantiles_NHQ, np.float64)
     if found.shape != expected:

@@ -1,11 +1,8 @@
-"""An explanation as a picture: the forecast after its history, where the network looked, and what
-adds how much.
-"""
+"""An explanation as a picture: the forecast, where the network looked, what adds how much."""
 
 from __future__ import annotations
 
 import html
-import io
 import itertools
 import textwrap
 from pathlib import Path
@@ -23,7 +20,8 @@ from freshet.model.explain.words import (
     noticeable,
     number,
 )
-from freshet.stream.arrays import Floats, Reals
+from freshet.model.picture import date_axis, drawing, save, svg
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -35,6 +33,17 @@ SHOWN_HORIZONS = 5  # of history, so that the forecast takes a sixth of the widt
 FEWEST_SHOWN = 96
 INK, FAINT, SOLD, FAN = "#1c2733", "#8a94a0", "#4a5764", "#1f6f9f"
 ADDS, TAKES, LOOK = "#2a8f6f", "#c8553d", "#7a5ea8"
+BAR = 0.62  # height, of the distance between two
+DATES: dict[str, Any] = {
+    "formats": ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%S"],
+    "zero_formats": ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"],
+    "show_offset": False,
+}
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;"
+    "padding:0 1rem;color:#1c2733}"
+    "svg{width:100%;height:auto}"
+)
 FANS = ((0.05, 0.95, 0.15), (0.1, 0.9, 0.22), (0.25, 0.75, 0.35))
 
 
@@ -44,36 +53,31 @@ def plot(found: Explanation, path: Path) -> None:
     Raises:
         InvalidInputError: the suffix is none of .png, .svg and .html.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InvalidInputError(
             f"{path} asks for a picture as {path.suffix or 'nothing'}",
             hint=f"end the name in {', '.join(SUFFIXES)}",
         )
-    import matplotlib
-
-    # Without a date and with known names inside, the same explanation is the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "freshet"}):
-        if path.suffix.lower() == ".html":
-            path.write_text(_page(found, draw(found)), "utf-8")
+    with drawing():
+        figure = draw(found)
+        if suffix == ".html":
+            path.write_text(_page(found, figure), "utf-8")
         else:
-            draw(found).savefig(
-                path, dpi=144, metadata={"Date": None} if path.suffix.lower() == ".svg" else None
-            )
+            save(figure, path, dpi=144)
 
 
 def draw(found: Explanation) -> Figure:
-    """The picture as a matplotlib figure; nothing of it is left behind, and no display is asked
-    for.
-    """
+    """The picture as a matplotlib figure of its own, for which no display is asked."""
     from matplotlib.figure import Figure
 
     parts = noticeable(found.shapley)
     bars_height = 1.1 + 0.36 * (len(parts) + 3)
     figure = Figure(figsize=(10, 5.0 + bars_height), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[5.0, bars_height], squeeze=False).ravel()
-    upper.suptitle(
-        "\n".join(textwrap.wrap(headline(found), 112)), x=0.01, ha="left", fontsize=12, color=INK
-    )
+    halves = figure.subfigures(2, 1, height_ratios=[5.0, bars_height], squeeze=False)
+    upper, lower = halves.ravel()
+    title = "\n".join(textwrap.wrap(headline(found), 112))
+    upper.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
     sales, looked = upper.subplots(2, 1, sharex=True, height_ratios=[8, 1])
     _draw_sales(sales, found)
     _draw_looked(looked, found)
@@ -82,50 +86,21 @@ def draw(found: Explanation) -> Figure:
 
 
 def _shown(found: Explanation) -> int:
-    """Steps of history in the picture: what was seen, but not so much that the forecast shrinks to
-    a line.
-    """
+    """Steps of history in the picture: all that was seen, unless the forecast shrinks to a line."""
     seen = np.flatnonzero(np.isfinite(found.target_T))
     history = len(found.target_T) - int(seen[0]) if len(seen) else 1
-    return max(1, min(history, max(SHOWN_HORIZONS * len(found.quantiles_HQ), FEWEST_SHOWN)))
+    most = max(SHOWN_HORIZONS * len(found.quantiles_HQ), FEWEST_SHOWN)
+    return max(1, min(history, most))
 
 
 def _draw_sales(axes: Axes, found: Explanation) -> None:
+    """What sold, the forecast after it, and which of its steps are explained."""
     horizon, shown = len(found.quantiles_HQ), _shown(found)
+    dots: dict[str, Any] = {"marker": ".", "markersize": 3, "linewidth": 1.1}
     times = _times(found, np.arange(-shown, 0))
-    axes.plot(
-        times,
-        found.target_T[-shown:],
-        color=SOLD,
-        linewidth=1.1,
-        marker=".",
-        markersize=3,
-        label="sold",
-    )
-    ahead, levels = _times(found, np.arange(horizon)), np.array(found.levels)
-    width = {"marker": "o", "markersize": 4} if horizon == 1 else {}
-    for low, high, alpha in FANS:
-        low_H, high_H = (
-            found.quantiles_HQ[:, int(np.abs(levels - level).argmin())] for level in (low, high)
-        )
-        _fill(axes, ahead, low_H, high_H, alpha)
-    median_H, style = (
-        found.quantiles_HQ[:, int(np.abs(levels - 0.5).argmin())],
-        {"color": FAN, "linewidth": 1.8},
-    )
-    label = (
-        f"forecast from {moment(found.cutoff_ms, found.resolution_ms)}, with 50, 80 and 90 % ranges"
-    )
-    axes.plot(ahead, median_H, label=label, **style, **width)  # type: ignore[arg-type]
-    axes.axvline(
-        _times(found, np.array([-0.5]))[0], color=FAINT, linewidth=0.8, linestyle=(0, (3, 3))
-    )
-    explained = found.shapley.steps
-    if len(explained) < horizon:
-        edges = _times(found, np.array([explained.start - 0.5, explained.stop - 0.5]))
-        axes.axvspan(
-            edges[0], edges[1], color=FAINT, alpha=0.15, linewidth=0, label="explained steps"
-        )
+    axes.plot(times, found.target_T[-shown:], color=SOLD, label="sold", **dots)
+    _draw_forecast(axes, found)
+    _draw_explained(axes, found)
     start, end = _times(found, np.array([-shown - 0.5, horizon - 0.5]))
     axes.set_xlim(start, end + (end - start) // 100)
     top = max(axes.get_ylim()[1], 1.0)
@@ -134,6 +109,32 @@ def _draw_sales(axes: Axes, found: Explanation) -> None:
     axes.legend(loc="upper left", frameon=False, fontsize=9, ncols=3)
     axes.tick_params(labelbottom=False)
     _bare(axes)
+
+
+def _draw_forecast(axes: Axes, found: Explanation) -> None:
+    """Fans of ever likelier outcomes with the median inside, behind a line at the cutoff."""
+    ahead = _times(found, np.arange(len(found.quantiles_HQ)))
+    for low, high, alpha in FANS:
+        _fill(axes, ahead, _quantile(found, low), _quantile(found, high), alpha)
+    since = moment(found.cutoff_ms, found.resolution_ms)
+    label = f"forecast from {since}, with 50, 80 and 90 % ranges"
+    # A line through one point is nothing to see.
+    single: dict[str, Any] = {"marker": "o", "markersize": 4} if len(ahead) == 1 else {}
+    axes.plot(ahead, _quantile(found, 0.5), label=label, color=FAN, linewidth=1.8, **single)
+    cutoff = _times(found, np.array([-0.5]))[0]
+    axes.axvline(cutoff, color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
+
+
+def _draw_explained(axes: Axes, found: Explanation) -> None:
+    steps = found.shapley.steps
+    if len(steps) < len(found.quantiles_HQ):
+        start, end = _times(found, np.array([steps.start - 0.5, steps.stop - 0.5]))
+        axes.axvspan(start, end, color=FAINT, alpha=0.15, linewidth=0, label="explained steps")
+
+
+def _quantile(found: Explanation, level: float) -> Floats:
+    """The forecast at the nearest level that there is: [H]."""
+    return found.quantiles_HQ[:, int(np.abs(np.array(found.levels) - level).argmin())]
 
 
 def _fill(
@@ -169,75 +170,56 @@ def _draw_looked(axes: Axes, found: Explanation) -> None:
     ]
     text = f"Darker: looked there more. Beside that: {', '.join(aside)}. {LOOKED_NOT_A_CAUSE}"
     axes.set_xlabel(text, color=FAINT, fontsize=9, loc="left")
-    _dates(axes)
+    date_axis(axes, fewest=3, most=9, **DATES)
     _bare(axes)
     axes.spines["left"].set_visible(False)
 
 
 def _draw_bars(axes: Axes, found: Explanation, parts: list[Contribution]) -> None:
-    """From what is expected of an unknown item to the forecast, one bar for each group of
-    inputs.
-    """
-    shapley = found.shapley
+    """From the forecast of an unknown item to that of this one, a bar for each group of inputs."""
+    empty, full = float(found.shapley.empty_L[0]), float(found.shapley.full_L[0])
     gains = [float(part.units_L[0]) for part in parts]
     names = ["An item about which it knows nothing", *(part.group.words for part in parts)]
-    if len(parts) < len(shapley.contributions):
-        gains.append(float(shapley.full_L[0] - shapley.empty_L[0]) - sum(gains))
+    if len(parts) < len(found.shapley.contributions):
+        gains.append(full - empty - sum(gains))
         names.append("All else that it was told")
     names.append("Forecast (sum of medians)")
-    ends = shapley.empty_L[0] + np.cumsum([0.0, *gains])
+    ends = empty + np.cumsum([0.0, *gains])
     rows = np.arange(len(names))
-    axes.barh(rows[[0, -1]], [shapley.empty_L[0], shapley.full_L[0]], color=FAINT, height=0.62)
+    axes.barh(rows[[0, -1]], [empty, full], color=FAINT, height=BAR)
     for row, (start, end) in enumerate(itertools.pairwise(ends), start=1):
-        axes.barh(row, end - start, left=start, color=ADDS if end >= start else TAKES, height=0.62)
-        axes.plot([start, start], [row - 1 + 0.31, row + 0.31], color=FAINT, linewidth=0.7)
+        axes.barh(row, end - start, left=start, color=ADDS if end >= start else TAKES, height=BAR)
+        # A thread from the end of the bar above to the start of this one.
+        axes.plot([start, start], [row - 1 + BAR / 2, row + BAR / 2], color=FAINT, linewidth=0.7)
     signed = [f"{'+' if gain >= 0 else '−'}{number(abs(gain))}" for gain in gains]
-    told = [number(shapley.empty_L[0]), *signed, number(shapley.full_L[0])]
-    rights = [ends[0], *np.maximum(ends[1:], ends[:-1]), shapley.full_L[0]]
-    for row, (right, text) in enumerate(zip(rights, told, strict=True)):
-        axes.annotate(
-            text,
-            (right, row),
-            (5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9.5,
-            color=INK,
-        )
+    rights = [ends[0], *np.maximum(ends[1:], ends[:-1]), full]
+    _write_amounts(axes, rights, [number(empty), *signed, number(full)])
     axes.set_yticks(rows, names, fontsize=9.5)
     axes.invert_yaxis()
-    low, high = min(0.0, float(ends.min())), max(float(ends.max()), float(shapley.full_L[0]))
+    low, high = min(0.0, float(ends.min())), max(float(ends.max()), full)
     axes.set_xlim(low - 0.04 * (high - low) * (low < 0), high + 0.1 * (high - low))
     axes.axvline(0.0, color=FAINT, linewidth=0.8)
     axes.xaxis.set_major_formatter("{x:,.10g}")
-    axes.set_xlabel(
-        "Units over the explained steps: exact Shapley values, what the forecast rests on and "
-        "no causes.",
-        color=FAINT,
-        fontsize=9,
-        loc="left",
+    text = (
+        "Units over the explained steps: exact Shapley values, what the forecast rests on and no "
+        "causes."
     )
+    axes.set_xlabel(text, color=FAINT, fontsize=9, loc="left")
     _bare(axes)
 
 
-def _times(found: Explanation, steps: Reals | NDArray[np.integer]) -> NDArray[np.datetime64]:
+def _write_amounts(axes: Axes, rights: list[float], texts: list[str]) -> None:
+    """Each bar's amount, a little to the right of it."""
+    style: dict[str, Any] = {"va": "center", "fontsize": 9.5, "color": INK}
+    for row, (right, text) in enumerate(zip(rights, texts, strict=True)):
+        axes.annotate(text, (right, row), (5, 0), textcoords="offset points", **style)
+
+
+def _times(
+    found: Explanation, steps: NDArray[np.floating] | NDArray[np.integer]
+) -> NDArray[np.datetime64]:
     """Middles of steps, counted from the cutoff."""
     return (found.cutoff_ms + (steps + 0.5) * found.resolution_ms).astype("datetime64[ms]")
-
-
-def _dates(axes: Any) -> None:
-    from matplotlib import dates as untyped
-
-    dates: Any = untyped
-    locator = dates.AutoDateLocator(minticks=3, maxticks=9)
-    formats = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%S"]
-    zero_formats = ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(
-        dates.ConciseDateFormatter(
-            locator, formats=formats, zero_formats=zero_formats, show_offset=False
-        )
-    )
 
 
 def _bare(axes: Axes) -> None:
@@ -250,15 +232,10 @@ def _bare(axes: Axes) -> None:
 
 def _page(found: Explanation, figure: Figure) -> str:
     """A page that needs nothing else: the picture as SVG, and the words."""
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
-    svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]
     words = "\n".join(f"<li>{html.escape(sentence)}</li>" for sentence in found.sentences())
     title = html.escape(f"Why this forecast: {found.name}" if found.name else "Why this forecast")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem "
-        "auto;padding:0 1rem;color:#1c2733}"
-        "svg{width:100%;height:auto}</style></head>\n"
-        f"<body><h1>{title}</h1>\n<ul>\n{words}\n</ul>\n{svg}</body></html>\n"
+        f"<style>{STYLE}</style></head>\n"
+        f"<body><h1>{title}</h1>\n<ul>\n{words}\n</ul>\n{svg(figure)}</body></html>\n"
     )
