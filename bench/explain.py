@@ -20,8 +20,9 @@ from bench.report import write_result
 from freshet.model.batch import Batch
 from freshet.model.explain.attention import looked_at
 from freshet.model.explain.gradients import integrated_gradients
+from freshet.model.explain.plan import PlannedPromotion
 from freshet.model.explain.shapley import shapley
-from freshet.model.explain.whatif import PlannedPromotion, what_if
+from freshet.model.explain.whatif import what_if
 from freshet.model.forecaster import BatchForecaster
 
 HORIZON = 24

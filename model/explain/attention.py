@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.explain.shapley import chosen_steps, one_row
+from freshet.model.explain.row import chosen_steps, one_row
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import Attention, rotate
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
-from freshet.model.explain.shapley import chosen_steps, level_columns, one_row
+from freshet.model.explain.row import chosen_steps, level_columns, one_row
 from freshet.model.features import from_z
 from freshet.model.forecaster import BatchForecaster, newest, padded
 from freshet.stream.arrays import Floats

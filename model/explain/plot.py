@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.explain.shapley import Contribution, step_name
+from freshet.model.explain.groups import step_name
+from freshet.model.explain.shapley import Contribution
 from freshet.model.explain.words import (
     LOOKED_NOT_A_CAUSE,
     Explanation,

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
-from freshet.model.explain.shapley import Forecasts, chosen_steps, level_columns, one_row
+from freshet.model.explain.plan import PlannedPromotion
+from freshet.model.explain.row import Forecasts, chosen_steps, level_columns, one_row
 from freshet.model.explain.words import number, span, units
 from freshet.model.quantiles.cumulative import Paths, path_quantiles
 from freshet.model.quantiles.dependence import default_dependence
@@ -37,29 +38,6 @@ SAME = 0.999  # relative spreads this near to each other are one
 PRICE, PROMOTION, DISCOUNT = (
     KNOWN_SLOTS.index(name) for name in ("price_ratio", "promotion", "discount")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedPromotion:
-    """A promotion that might be planned.
-
-    Attributes:
-        steps: of the horizon, from 0.
-        discount: share of the price that is taken off, 0 to below 1; 0 is a promotion without a
-            lower price.
-
-    Raises:
-        InvalidInputError: the discount is not in that range.
-    """
-
-    steps: range
-    discount: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.discount < 1.0:
-            raise InvalidInputError(
-                f"a discount of {self.discount}; expected 0 to below 1, such as 0.2 for 20 % off"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +131,13 @@ def what_if(
     one = one_row(batch, row)
     steps = chosen_steps(promotion.steps, one.prediction_length)
     worlds = [
-        planned(one, steps, flag, discount)
+        planned_row(one, steps, flag, discount)
         for flag, discount in ((1.0, promotion.discount), (0.0, 0.0))
     ]
     return compare(forecaster, worlds[0], worlds[1], promotion, factor=factor)
 
 
-def planned(one: Batch, steps: range, flag: float, discount: float) -> Batch:
+def planned_row(one: Batch, steps: range, flag: float, discount: float) -> Batch:
     """A single row with another plan for some steps of its horizon."""
     known_1SK = one.known_BSK.clone()
     within = slice(one.context_length + steps.start, one.context_length + steps.stop)

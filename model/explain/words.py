@@ -15,15 +15,9 @@ import torch
 from freshet.model.batch import Batch
 from freshet.model.explain.attention import Looked, looked_at
 from freshet.model.explain.gradients import Gradients, integrated_gradients
-from freshet.model.explain.shapley import (
-    NOTICEABLE,
-    Contribution,
-    Shapley,
-    chosen_steps,
-    one_row,
-    shapley,
-    step_name,
-)
+from freshet.model.explain.groups import step_name
+from freshet.model.explain.row import chosen_steps, one_row
+from freshet.model.explain.shapley import Contribution, Shapley, shapley
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.cumulative import Paths
 from freshet.model.quantiles.dependence import WITHOUT_HISTORY, default_dependence
@@ -32,6 +26,7 @@ from freshet.stream.arrays import Floats
 from freshet.stream.units import DAY_MS
 
 RANGE = (0.1, 0.5, 0.9)
+NOTICEABLE = 0.01  # of the forecast: what moves it by less is not worth a sentence
 NOT_A_CAUSE = (
     "What each adds is its exact Shapley value, the average over every order in which the "
     "network could have been "

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from freshet.model.explain.attention import attention_weights, looked_at
-from freshet.model.explain.shapley import one_row
+from freshet.model.explain.row import one_row
 from freshet.model.forecaster import BatchForecaster
 from freshet.stream.errors import InvalidInputError
 

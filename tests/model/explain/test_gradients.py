@@ -11,7 +11,7 @@ import torch
 
 from freshet.model.batch import KNOWN_SLOTS, Batch
 from freshet.model.explain.gradients import integrated_gradients
-from freshet.model.explain.shapley import one_row
+from freshet.model.explain.row import one_row
 from freshet.model.forecaster import BatchForecaster
 from freshet.stream.errors import InvalidInputError
 

@@ -12,15 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from freshet.cli.explain import explain
-from freshet.model.explain.item import (
-    NEVER_PROMOTED,
-    Question,
-    answer,
-    parse_promotion,
-    parse_steps,
-    planned,
-)
-from freshet.model.explain.whatif import PlannedPromotion
+from freshet.model.explain.item import NEVER_PROMOTED, Question, answer
+from freshet.model.explain.options import parse_promotion, parse_steps
+from freshet.model.explain.plan import PlannedPromotion, planned_window
 from freshet.model.tables.panel import Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
 from freshet.model.weights import save_weights
@@ -158,7 +152,7 @@ def test_a_plan_sets_flags_and_prices_of_one_row_in_its_steps() -> None:
     before = window()
     row, steps = before.item_ids.index("hat"), slice(DAYS - AHEAD + 1, DAYS - AHEAD + 4)
     on, off = (
-        planned(before, row, PlannedPromotion(range(1, 4), 0.25), on=flag).known_NSK
+        planned_window(before, row, PlannedPromotion(range(1, 4), 0.25), on=flag).known_NSK
         for flag in (True, False)
     )
     promo, price = (before.known_names.index(name) for name in ("promo", "price"))
@@ -181,7 +175,7 @@ def test_discounts_are_given_as_their_column_gives_them(scale: float) -> None:
     table["discount"] = 0.2 * scale * table.promo
     columns = Columns("sku", "day", "sold", ("discount",))
     made = window_ahead(read_panel(table, TableSettings(columns, "D")), AHEAD, columns)
-    changed = planned(made, 0, PlannedPromotion(range(0, 1), 0.3), on=True)
+    changed = planned_window(made, 0, PlannedPromotion(range(0, 1), 0.3), on=True)
     assert changed.known_NSK[0, DAYS, 0] == pytest.approx(0.3 * scale)
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from freshet.model.explain.attention import Looked
 from freshet.model.explain.gradients import Gradients
+from freshet.model.explain.groups import Group
 from freshet.model.explain.plot import draw, plot
-from freshet.model.explain.shapley import Contribution, Group, Shapley
+from freshet.model.explain.shapley import Contribution, Shapley
 from freshet.model.explain.words import Explanation
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import HOUR_MS

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.explain.shapley import groups_of, one_row, shapley, shapley_values
+from freshet.model.explain.groups import groups_of
+from freshet.model.explain.row import one_row
+from freshet.model.explain.shapley import shapley, shapley_values
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.explain.whatif import PlannedPromotion, compare, likeness, planned, what_if
+from freshet.model.explain.plan import PlannedPromotion
+from freshet.model.explain.whatif import compare, likeness, planned_row, what_if
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.stream.errors import InvalidInputError
@@ -57,14 +58,16 @@ def row(price: float = math.nan) -> Batch:
 
 def test_the_plan_changes_in_its_steps_and_nowhere_else() -> None:
     one = row(price=0.9)
-    changed = planned(one, range(1, 3), 1.0, 0.25).known_BSK - torch.nan_to_num(one.known_BSK)
+    changed = planned_row(one, range(1, 3), 1.0, 0.25).known_BSK - torch.nan_to_num(one.known_BSK)
     within = slice(CONTEXT + 1, CONTEXT + 3)
     assert changed[0, within, AT["promotion"]].tolist() == [1.0, 1.0]
     assert changed[0, within, AT["discount"]].tolist() == [0.25, 0.25]
     np.testing.assert_allclose(changed[0, within, AT["price_ratio"]], [-0.15, -0.15], atol=1e-6)
     changed[0, within] = 0.0
     assert not torch.nan_to_num(changed).any()
-    assert planned(row(), range(1, 3), 1.0, 0.25).known_BSK[..., AT["price_ratio"]].isnan().all()
+    assert (
+        planned_row(row(), range(1, 3), 1.0, 0.25).known_BSK[..., AT["price_ratio"]].isnan().all()
+    )
 
 
 def test_a_sure_effect_is_told_as_sure_and_steps_without_it_as_nothing() -> None:

@@ -12,7 +12,9 @@ import torch
 
 from freshet.model.batch import PAST_SLOTS
 from freshet.model.explain.attention import Looked
-from freshet.model.explain.shapley import Contribution, Group, Shapley, one_row
+from freshet.model.explain.groups import Group
+from freshet.model.explain.row import one_row
+from freshet.model.explain.shapley import Contribution, Shapley
 from freshet.model.explain.words import (
     contribution_sentence,
     explain,
