@@ -11,6 +11,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,12 @@ from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.synthetic.mixture import sample
 from freshet.model.training.loss import network_loss
 
+# What `--size` names: the weights that ship are of the default one.
+SIZES: dict[str, dict[str, Any]] = {
+    "edge": {"width": 64, "num_layers": 3, "num_heads": 2},
+    "default": {},
+    "quality": {"width": 256, "num_layers": 6, "num_heads": 8, "mlp_ratio": 4},
+}
 CHECKPOINT = "checkpoint.safetensors"
 STATE = "state.json"
 
@@ -32,6 +39,7 @@ class PretrainSettings:
 
     Attributes:
         output: folder for checkpoints, the log and, in `weights/`, the weights.
+        size: of the network, one of SIZES.
         steps: optimiser steps in all; the learning rate decays over the last `decay_share` of them.
         batch_size: windows a step.
         learning_rate: the plateau of warm-up, stable, decay.
@@ -87,7 +95,7 @@ class Pretraining:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.device = pick_device(settings.device)
-        self.config: FreshetConfig = getattr(FreshetConfig, settings.size)()
+        self.config = FreshetConfig(**SIZES[settings.size])
         self.network = FreshetNetwork(self.config)
         self.network.train()
         self.network.to(self.device)

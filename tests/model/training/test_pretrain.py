@@ -15,16 +15,24 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from freshet.cli.main import app
-from freshet.model.network import FreshetConfig
 from freshet.model.training import pretrain
-from freshet.model.training.run import Pretraining, PretrainSettings
+from freshet.model.training.run import SIZES, Pretraining, PretrainSettings
 from freshet.model.training.watch import SCALARS, board, progress_bar
 from freshet.model.weights import verify_weights
 
 
 @pytest.fixture
 def run_settings(tmp_path: Path, monkeypatch, tiny_config) -> PretrainSettings:
-    monkeypatch.setattr(FreshetConfig, "edge", classmethod(lambda cls: tiny_config))
+    sizes = (
+        "width",
+        "num_layers",
+        "num_heads",
+        "context_length",
+        "prediction_length",
+        "step_width",
+    )
+    tiny = {name: getattr(tiny_config, name) for name in sizes}
+    monkeypatch.setitem(SIZES, "edge", tiny)
     return PretrainSettings(
         tmp_path / "run",
         size="edge",
@@ -34,6 +42,13 @@ def run_settings(tmp_path: Path, monkeypatch, tiny_config) -> PretrainSettings:
         warmup_steps=2,
         report_every_steps=4,
     )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_that_can_be_asked_for_is_there(size: str, tmp_path: Path) -> None:
+    run = Pretraining(PretrainSettings(tmp_path, size=size, device="cpu"))
+    asked = SIZES[size]
+    assert {name: getattr(run.config, name) for name in asked} == asked
 
 
 def test_a_killed_run_continues_to_the_same_weights(run_settings) -> None:
