@@ -1,5 +1,9 @@
-"""The network: fused-covariate patches, a bidirectional encoder, 21 quantiles for all steps in one
-pass.
+"""The network: patches of target and covariates, an encoder, 21 quantiles of all steps in one pass.
+
+A batch is scaled, compared with what its own past makes expected, and cut into patches of 16 steps.
+Context patches, one token of static features, a separator and horizon patches go through an encoder
+that looks both ways. A head turns each horizon patch, and what is known of its steps, into
+quantiles of what the expectation leaves over, in units of the noise it leaves.
 
 Dimensions: B rows, T context steps, H horizon steps, S = T + H, K known slots, P past slots,
 F static features, X facts, C channels of one step, N patches, L tokens, D width, Q quantile levels.
@@ -23,9 +27,11 @@ from freshet.stream.units import DAY_MS
 QUANTILE_LEVELS = (0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
 NUM_KNOWN = len(KNOWN_SLOTS)
 NUM_PAST = len(PAST_SLOTS)
-# What the scaling took away, the profiles' facts of a row, and which known slots the shop fills.
-NUM_ROW_FACTS = 5 + profiles.NUM_FACTS + NUM_KNOWN
-# What is known in advance of a step: phases, profiles, place in a run, known slots with masks.
+# Of a row: what the scaling took away, the profiles' facts, and which known slots the shop fills.
+NUM_SCALE_FACTS = 5
+NUM_ROW_FACTS = NUM_SCALE_FACTS + profiles.NUM_FACTS + NUM_KNOWN
+# Of a step ahead, all of it known in advance: how far ahead, phases, profiles, place in a run,
+# known slots with their masks.
 NUM_STEP_CHANNELS = (
     1
     + features.NUM_PHASE_CHANNELS
@@ -33,9 +39,13 @@ NUM_STEP_CHANNELS = (
     + features.NUM_RUN_CHANNELS
     + 2 * NUM_KNOWN
 )
-# What a context step holds: target with mask, expectation, surprise, runs, known slots, past slots
-# with masks.
+# Of a context step: target with its mask, expectation and surprise; place in a run, known slots,
+# past slots with their masks.
 NUM_CONTEXT_CHANNELS = 4 + features.NUM_RUN_CHANNELS + NUM_KNOWN + 2 * NUM_PAST
+# Rotary frequencies fall from 1 to this one's inverse: with at most 40 tokens, slower rotations
+# (the usual 10,000) would never turn.
+ROTARY_BASE = 1000.0
+MASKED = -1e4  # what is added to a score that must not count; finite, so that no softmax is NaN
 
 
 class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -60,15 +70,11 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         max_group_rows: int = 32,
         **kwargs: Any,
     ) -> None:
-        if (
-            width % (2 * num_heads)
-            or context_length % patch_length
-            or prediction_length % patch_length
-        ):
+        ragged = context_length % patch_length or prediction_length % patch_length
+        if width % (2 * num_heads) or ragged:
             raise InvalidInputError(
                 f"width {width}, {num_heads} heads, patches of {patch_length}, context "
-                f"{context_length} "
-                f"and horizon {prediction_length} make no network",
+                f"{context_length} and horizon {prediction_length} make no network",
                 hint="width must be a multiple of twice the heads, context and horizon "
                 "multiples of the patch",
             )
@@ -88,8 +94,12 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 
 class FreshetOutput(NamedTuple):
-    """Quantiles on the network's scale (not yet sorted), each row's scaling, and what the profiles
-    expected.
+    """What one pass gives.
+
+    Attributes:
+        z_BHQ: quantiles on the network's scale, not yet sorted.
+        scaling: each row's way back to units.
+        expected_BH: what the profiles expected, on the network's scale.
     """
 
     z_BHQ: Tensor
@@ -126,7 +136,7 @@ class Norm(nn.RMSNorm):
 
 
 class SilentLinear(nn.Linear):
-    """A linear layer that starts at zero."""
+    """A linear layer that starts at zero: each layer of the encoder begins as the identity."""
 
 
 class ResidualMLP(nn.Module):
@@ -168,17 +178,21 @@ class Attention(nn.Module):
         Only what the `last` tokens become is computed and returned; all of them by default.
         """
         B, L, D = hidden_BLD.shape
-        qkv = self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = self.query_norm(qkv[0]), self.key_norm(qkv[1]), qkv[2]
+        heads = self.qkv(hidden_BLD).view(
+            B, L, 3, self.num_heads, -1
+        )  # [B, L, 3, heads, D / heads]
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # [B, heads, L, D / heads] each
+        # Normalised, so that no score can grow without bound (Henry et al. 2020).
+        query = self.query_norm(query)
+        key = self.key_norm(key)
         if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
+            query = rotate(query, *rotary)
+            key = rotate(key, *rotary)
         if last is not None:
             query = query[:, :, -last:]
-        bias = (
-            None
-            if keep is None
-            else torch.where(keep, 0.0, -1e4).to(query.dtype).expand(B, 1, query.shape[2], L)
-        )
+        bias = None
+        if keep is not None:
+            bias = torch.where(keep, 0.0, MASKED).to(query.dtype).expand(B, 1, query.shape[2], L)
         mixed = _attend(query, key, value, bias)
         return cast(Tensor, self.out(mixed.transpose(1, 2).reshape(B, -1, D)))
 
@@ -223,11 +237,10 @@ class Layer(nn.Module):
         *,
         last: int | None = None,
     ) -> Tensor:
-        """Attention, then the squared-ReLU MLP, each added to the stream; of the `last` tokens, by
-        default of all.
-        """
+        """Attention, then the MLP, each added to the stream: of the `last` tokens, or of all."""
         mixed_BLD = self.attention(self.attention_norm(hidden_BLD), keep, rotary, last=last)
         hidden_BLD = hidden_BLD[:, -mixed_BLD.shape[1] :] + self.dropout(mixed_BLD)
+        # Squared ReLU (So et al. 2021): two matrices, where a gated MLP takes three.
         wide = F.relu(self.up(self.mlp_norm(hidden_BLD))).square()
         return cast(Tensor, hidden_BLD + self.dropout(self.down(wide)))
 
@@ -248,23 +261,27 @@ class GroupMixer(nn.Module):
 
 
 class StepHead(nn.Module):
-    """From a horizon token and what is known about each of its steps to quantiles."""
+    """From a horizon token and what is known about each of its steps to quantiles.
+
+    The token says what its patch has in common, and gives each of its 16 places a few numbers; the
+    step's own covariates come in once more here, since sixteen sets of them do not fit through one
+    token. All places share the same small MLP.
+    """
 
     def __init__(self, config: FreshetConfig) -> None:
         super().__init__()
+        width = config.step_width
         self.patch_length = config.patch_length
-        self.spread = nn.Linear(config.width, config.patch_length * config.step_width)
-        self.step = nn.Linear(NUM_STEP_CHANNELS, config.step_width)
-        self.mlp = ResidualMLP(
-            2 * config.step_width, 4 * config.step_width, len(config.quantile_levels)
-        )
+        self.spread = nn.Linear(config.width, config.patch_length * width)
+        self.step = nn.Linear(NUM_STEP_CHANNELS, width)
+        self.mlp = ResidualMLP(2 * width, 4 * width, len(config.quantile_levels))
 
     def forward(self, hidden_BND: Tensor, known_BHC: Tensor) -> Tensor:
         """[B, N, D] and [B, H, C] to [B, H, Q]."""
-        token_BHW = self.spread(hidden_BND).reshape(*known_BHC.shape[:2], -1)
-        return cast(
-            Tensor, self.mlp(torch.cat([token_BHW, F.silu(token_BHW + self.step(known_BHC))], -1))
-        )
+        B, H, _ = known_BHC.shape
+        token_BHW = self.spread(hidden_BND).reshape(B, H, -1)
+        step_BHW = F.silu(token_BHW + self.step(known_BHC))
+        return cast(Tensor, self.mlp(torch.cat([token_BHW, step_BHW], -1)))
 
 
 class FreshetNetwork(nn.Module):
@@ -319,22 +336,19 @@ class FreshetNetwork(nn.Module):
         group_B: Tensor | None = None,
     ) -> FreshetOutput:
         """Return unsorted quantiles on the network's scale; `FreshetOutput.units` finishes them."""
+        # Scaling and profiles are sums over hundreds of steps: never in bfloat16.
         with torch.autocast(target_BT.device.type, enabled=False):
             inputs = self._inputs(
                 target_BT, past_BTP, known_BSK, static_BF, start_ms_B, resolution_ms
             )
-        hidden_BLD, keep = self._tokens(inputs)
-        rotary = self._rotary(hidden_BLD)
-        num_horizon = inputs.horizon_BHC.shape[1] // self.config.patch_length
-        *layers, last_layer = self.layers
-        for layer in layers:
-            hidden_BLD = layer(hidden_BLD, keep, rotary)
-        # Nobody looks at the other tokens after the last layer, so it leaves them out.
-        hidden_BND = last_layer(hidden_BLD, keep, rotary, last=num_horizon)
+        hidden_BND = self._encode(inputs)
         if group_B is not None:
             hidden_BND = self.group_mixer(hidden_BND, group_B)
         left_BHQ = self.head(self.final_norm(hidden_BND), inputs.horizon_BHC).float()
+        # The network says what the expectation leaves over, in units of the noise it usually
+        # leaves: it need not carry a level to one per cent to be sharp on calm series.
         z_BHQ = inputs.expected_BH[..., None] + inputs.noise_B[:, None, None] * left_BHQ
+        # Where nothing can be sold, every quantile is the z of zero units.
         nothing_B = -inputs.scaling.loc_B / inputs.scaling.scale_B
         z_BHQ = torch.where(inputs.closed_BH[..., None], nothing_B[:, None, None], z_BHQ)
         return FreshetOutput(z_BHQ, inputs.scaling, inputs.expected_BH)
@@ -352,87 +366,98 @@ class FreshetNetwork(nn.Module):
         (B, T), S = target_BT.shape, known_BSK.shape[1]
         closed_BS = known_BSK[..., features.CLOSED] > 0.5
         scaled = features.scale_target(target_BT, closed_BS[:, :T])
-        values_BSK, mask_BSK = features.known_channels(known_BSK, scaled.scaling.scale_B)
-        own = profiles.profiles(scaled, values_BSK, start_ms_B, resolution_ms)
-        runs_BSX = features.run_channels(values_BSK)
-        index_H1 = (
-            torch.arange(S - T, device=target_BT.device)[:, None] / self.config.prediction_length
-        )
+        known_BSK, mask_BSK = features.known_channels(known_BSK, scaled.scaling.scale_B)
+        runs_BSX = features.run_channels(known_BSK)
+        own = profiles.profiles(scaled, known_BSK, start_ms_B, resolution_ms)
+
+        # Behind the cutoff: what came, whether it was seen, and what it was next to what was
+        # expected. Channels are stacked as rows, which a CPU does faster, and turned at the end.
+        past_BTX, past_mask_BTX = features.log_standardise(past_BTP)
+        seen = [scaled.z_BT, scaled.observed_BT, own.expected_BS[:, :T], own.surprise_BT]
+        beside = [runs_BSX[:, :T], known_BSK[:, :T], past_BTX, past_mask_BTX]
+        context_BCT = torch.cat([torch.stack(seen, 1), *(x_BTX.mT for x_BTX in beside)], 1)
+
+        # Ahead of it: how far, the calendar, what the profiles say, and what is known in advance.
+        index_H1 = torch.arange(S - T, device=target_BT.device)[:, None]
+        far_BH1 = (index_H1 / self.config.prediction_length).expand(B, -1, 1)
         phases_BHX = features.phase_channels(start_ms_B, resolution_ms, range(T, S), own.period_B)
-        ahead_BHX = [x_BSX[:, T:] for x_BSX in (runs_BSX, values_BSK, mask_BSK)]
-        horizon_BHC = torch.cat(
-            [index_H1.expand(B, -1, 1), phases_BHX, own.channels_BHC, *ahead_BHX], -1
-        )
-        seen_BXT = torch.stack(
-            [scaled.z_BT, scaled.observed_BT, own.expected_BS[:, :T], own.surprise_BT], 1
-        )
-        behind_BTX = (runs_BSX[:, :T], values_BSK[:, :T], *features.log_standardise(past_BTP))
-        context_BTC = torch.cat([seen_BXT, *(x_BTX.mT for x_BTX in behind_BTX)], 1).mT
-        static_BX = torch.cat(
-            [
-                _statics(static_BF),
-                _scale_facts(scaled, resolution_ms),
-                own.facts_BX,
-                mask_BSK.sum(1).clamp(max=1.0),
-            ],
-            -1,
-        )
+        ahead = [runs_BSX[:, T:], known_BSK[:, T:], mask_BSK[:, T:]]
+        horizon_BHC = torch.cat([far_BH1, phases_BHX, own.channels_BHC, *ahead], -1)
+
+        # Of the whole row. Whether a slot is filled at all, not how often: that share told the
+        # network how much padding there was.
+        filled_BK = mask_BSK.sum(1).clamp(max=1.0)
+        facts = [_scale_facts(scaled, resolution_ms), own.facts_BX, filled_BK]
+        static_BX = torch.cat([_statics(static_BF), *facts], -1)
         return Inputs(
-            context_BTC.to(self.dtype),
-            horizon_BHC.to(self.dtype),
-            static_BX.to(self.dtype),
-            scaled.observed_BT,
-            own.expected_BS[:, T:],
-            own.noise_B,
-            closed_BS[:, T:],
-            scaled.scaling,
+            context_BTC=context_BCT.mT.to(self.dtype),
+            horizon_BHC=horizon_BHC.to(self.dtype),
+            static_BX=static_BX.to(self.dtype),
+            observed_BT=scaled.observed_BT,
+            expected_BH=own.expected_BS[:, T:],
+            noise_B=own.noise_B,
+            closed_BH=closed_BS[:, T:],
+            scaling=scaled.scaling,
         )
 
+    def _encode(self, inputs: Inputs) -> Tensor:
+        """What the horizon's tokens become in the encoder: [B, N, D]."""
+        hidden_BLD, keep = self._tokens(inputs)
+        rotary = self._rotary(hidden_BLD)
+        *layers, last_layer = self.layers
+        for layer in layers:
+            hidden_BLD = layer(hidden_BLD, keep, rotary)
+        # Nobody looks at the other tokens after the last layer, so it leaves them out.
+        num_horizon = inputs.horizon_BHC.shape[1] // self.config.patch_length
+        return cast(Tensor, last_layer(hidden_BLD, keep, rotary, last=num_horizon))
+
     def _tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Context patches, static, separator, horizon patches; and which of them may be looked
-        at.
+        """Context patches, static, separator, horizon patches: [B, L, D].
+
+        Returns:
+            The tokens, and which of them may be looked at: [B, 1, 1, L].
         """
         B, patch = len(inputs.static_BX), self.config.patch_length
-        context_BND = self.context_embed(
-            inputs.context_BTC.reshape(B, -1, patch * NUM_CONTEXT_CHANNELS)
-        )
-        horizon_BND = self.horizon_embed(
-            inputs.horizon_BHC.reshape(B, -1, patch * NUM_STEP_CHANNELS)
-        )
+        context_BNX = inputs.context_BTC.reshape(B, -1, patch * NUM_CONTEXT_CHANNELS)
+        horizon_BNX = inputs.horizon_BHC.reshape(B, -1, patch * NUM_STEP_CHANNELS)
+        context_BND = self.context_embed(context_BNX) + self.kind[0]
         static_B1D = self.static_embed(inputs.static_BX)[:, None]
         separator_B1D = self.kind[1].expand(B, 1, -1)
-        hidden_BLD = torch.cat(
-            [context_BND + self.kind[0], static_B1D, separator_B1D, horizon_BND + self.kind[2]], 1
-        )
+        horizon_BND = self.horizon_embed(horizon_BNX) + self.kind[2]
+        hidden_BLD = torch.cat([context_BND, static_B1D, separator_B1D, horizon_BND], 1)
         # Patches before the first observation are not looked at: padding on the left changes
         # nothing.
         begun_BN = inputs.observed_BT.view(B, -1, patch).amax(-1).cummax(1).values > 0
-        keep_BL = F.pad(begun_BN, (0, hidden_BLD.shape[1] - begun_BN.shape[1]), value=True)
+        num_others = hidden_BLD.shape[1] - begun_BN.shape[1]
+        keep_BL = F.pad(begun_BN, (0, num_others), value=True)
         return hidden_BLD, keep_BL[:, None, None, :]
 
     def _rotary(self, hidden_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the angle of each place in the sequence: [L, D / heads / 2] each."""
         half = self.config.width // self.config.num_heads // 2
         device = hidden_BLD.device
-        # Base 1,000: with at most 40 tokens, slower rotations would never turn.
-        frequency = 1000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
-        angle_LX = torch.arange(hidden_BLD.shape[1], device=device)[:, None] * frequency
+        slowness_X = torch.arange(half, device=device, dtype=torch.float32) / half
+        frequency_X = ROTARY_BASE ** (-slowness_X)
+        angle_LX = torch.arange(hidden_BLD.shape[1], device=device)[:, None] * frequency_X
         return angle_LX.cos().to(hidden_BLD.dtype), angle_LX.sin().to(hidden_BLD.dtype)
 
 
 def _statics(static_BF: Tensor) -> Tensor:
     """Text and numbers, 0 where unknown, and which numbers are known."""
-    return torch.cat(
-        [torch.nan_to_num(static_BF.float()), torch.isfinite(static_BF[:, NUM_TEXT:]).float()], -1
-    )
+    filled_BF = torch.nan_to_num(static_BF.float())
+    known_BX = torch.isfinite(static_BF[:, NUM_TEXT:]).float()
+    return torch.cat([filled_BF, known_BX], -1)
 
 
 def _scale_facts(scaled: features.Scaled, resolution_ms: int) -> Tensor:
-    """What the scaling took away: level, spread, unit, share of zeros; and the length of a step."""
+    """What the scaling took away, brought to about one: [B, NUM_SCALE_FACTS].
+
+    Level, spread, unit, share of zeros, and the length of a step in days.
+    """
     unit_B, loc_B, scale_B = scaled.scaling
-    seen_B = scaled.observed_BT.sum(1)
     nothing_B1 = (-loc_B / scale_B)[:, None]
-    zero_B = ((scaled.z_BT <= nothing_B1 + 1e-4).float() * scaled.observed_BT).sum(1)
-    length_B = torch.full_like(loc_B, resolution_ms / DAY_MS).log() / 3.0
-    return torch.stack(
-        [loc_B, scale_B.log(), unit_B.log() / 3.0, zero_B / seen_B.clamp(min=1.0), length_B], -1
-    )
+    zero_BT = (scaled.z_BT <= nothing_B1 + 1e-4).float() * scaled.observed_BT
+    zero_share_B = zero_BT.sum(1) / scaled.observed_BT.sum(1).clamp(min=1.0)
+    length_B = torch.full_like(loc_B, resolution_ms / DAY_MS)
+    facts = [loc_B, scale_B.log(), unit_B.log() / 3.0, zero_share_B, length_B.log() / 3.0]
+    return torch.stack(facts, -1)
