@@ -11,6 +11,7 @@ from collections import Counter
 VARIABLE = "FRESHET_FAILPOINT"
 NAMES = (
     *("after_dead_letters", "before_apply", "after_apply", "before_notice"),
+    *("before_forecasts", "after_forecasts", "before_scores", "after_scores"),
     *("registry_files_written", "registry_before_rename", "registry_after_rename"),
     *("registry_before_alias", "registry_between_aliases"),
     *("learn_trained", "learn_registered", "learn_served", "learn_announced"),

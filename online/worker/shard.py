@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import redis
 import torch
 
 from freshet.online.drift.monitor import DriftMonitor
@@ -14,17 +15,13 @@ from freshet.online.worker.scorer import Scorer, segments_of
 from freshet.online.worker.sums import StepSums
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import Settings
+from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.telemetry import get_logger
 
 SPARE_BUCKETS = 72  # beyond context and horizon, for forecasts that wait long to be scored
 
 log = get_logger(__name__)
-
-
-def num_buckets(settings: Settings) -> int:
-    """How many buckets a worker's reader has to hold."""
-    return settings.worker.context_length + settings.worker.prediction_length + SPARE_BUCKETS
 
 
 class OwnedShards:
@@ -34,10 +31,13 @@ class OwnedShards:
 
     Args:
         settings: All of them.
-        reader: Of `num_buckets` buckets, for the items of these shards.
+        reader: Of the items of these shards, with buckets to spare beyond context and horizon.
         shop: Catalogue, promotions and inventory.
         membership: Whose `version` this stands for.
         device: Where contexts live.
+
+    Attributes:
+        previous_ms: Cutoff of the last round, None before the first.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class OwnedShards:
         steps = tuple(step for step in worker.score_steps if 1 <= step <= worker.prediction_length)
         self.membership_version = membership.version
         self.reader = reader
+        self.shop = shop
         self.contexts = Contexts(
             reader,
             shop,
@@ -72,6 +73,15 @@ class OwnedShards:
         )
         self.previous_ms: int | None = None
 
+    def unforecast(self, cutoff_ms: int) -> tuple[list[int], list[str]]:
+        """Items without a forecast at this cutoff: rows, and ids of cold items without a row."""
+        contexts = self.contexts
+        done = self.pending.items_at(cutoff_ms)
+        rows = [row for row, item_id in enumerate(contexts.item_ids) if item_id not in done]
+        horizon_ms = contexts.prediction_length * self.reader.resolution_ms
+        cold = self.cold.item_ids(self.shop, cutoff_ms, horizon_ms)
+        return rows, [item_id for item_id in cold if item_id not in done]
+
     def recover(self, settings: Settings, membership: Membership, now_ms: int) -> None:
         """Learn from the topics what the worker before me did.
 
@@ -79,15 +89,10 @@ class OwnedShards:
             BrokerError: Not all of it could be read; nothing here may be used then.
         """
         topics, pending = settings.kafka.topics, self.pending
-        final_ms, kept = (
-            self.reader.final_ms() or 0,
-            max(pending.score_steps, default=0) + SPARE_BUCKETS,
-        )
-        oldest_ms = final_ms - kept * pending.resolution_ms
         forecasts = read_forecasts(
             Tail(settings, topics.forecasts),
             pending,
-            oldest_cutoff_ms=oldest_ms,
+            oldest_cutoff_ms=self._oldest_cutoff_ms(),
             owns=membership.owns,
         )
         scores = read_scores(Tail(settings, topics.scores), pending, owns=membership.owns)
@@ -95,10 +100,48 @@ class OwnedShards:
             self.scorer.watch(bucket_ms, found, now_ms)
         for alert in read_alarms(Tail(settings, topics.drift)):
             self.monitor.adopt(alert)
-        self.previous_ms = max(pending.cutoffs, default=None)
+        if pending.cutoffs:
+            # The last round of the worker before may be unfinished: look at its cutoff once more.
+            self.previous_ms = max(pending.cutoffs) - pending.resolution_ms
         log.info(
             "recovered",
             forecasts=forecasts,
             scored_buckets=len(scores),
             cutoffs=len(pending.cutoffs),
         )
+
+    def _oldest_cutoff_ms(self) -> int:
+        """Forecasts from before it have no step left whose bucket the reader still holds."""
+        final_ms = self.reader.final_ms() or 0
+        steps = max(self.pending.score_steps, default=0) + SPARE_BUCKETS
+        return final_ms - steps * self.pending.resolution_ms
+
+
+def take_over(
+    settings: Settings,
+    client: redis.Redis,
+    shop: ShopTables,
+    membership: Membership,
+    *,
+    device: torch.device,
+    now_ms: int,
+) -> OwnedShards:
+    """The shards that are this worker's now, as the worker before left them.
+
+    Raises:
+        BrokerError: What it left could not be read.
+        StoreUnavailableError: Redis does not answer.
+    """
+    worker = settings.worker
+    reader = WindowReader(
+        client,
+        settings.redis.generation,
+        worker.resolution_ms,
+        worker.context_length + worker.prediction_length + SPARE_BUCKETS,
+        owns=membership.owns,
+        rules=ReadRules.of(settings, worker.resolution_ms),
+    )
+    owned = OwnedShards(settings, reader, shop, membership, device)
+    owned.cold.saw(owned.contexts.refresh().new_items)
+    owned.recover(settings, membership, now_ms)
+    return owned

@@ -1,6 +1,4 @@
-"""The compacted topics that a worker keeps in memory: the shop's three, and the announcements of
-weights.
-"""
+"""Compacted topics kept in memory: the shop's three, and the announcements of weights."""
 
 from __future__ import annotations
 
@@ -22,10 +20,11 @@ class SideInputs:
 
     Args:
         settings: Where to connect, and the topics' names.
-        offer: Called with every readable model event, oldest first within a partition.
+        offer: Called with every readable model event, oldest first within a partition; None for
+            a worker that serves what it was given.
     """
 
-    def __init__(self, settings: Settings, offer: Callable[[ModelEvent], None]) -> None:
+    def __init__(self, settings: Settings, offer: Callable[[ModelEvent], None] | None) -> None:
         topics = settings.kafka.topics
         self.shop = ShopTables(settings.events.series_by)
         self._kinds: dict[str, ShopTopic] = {
@@ -48,17 +47,18 @@ class SideInputs:
             kind = self._kinds.get(record.topic)
             if kind is not None:
                 self.shop.apply(kind, record.key, record.value, record.timestamp_ms)
-            elif record.value is not None:
-                self._hand_over(record, record.value)
+            elif record.value is not None and self._offer is not None:
+                self._hand_over(record, record.value, self._offer)
         return len(records)
 
     def close(self) -> None:
         """Stop reading."""
         self._reader.close()
 
-    def _hand_over(self, record: TableRecord, value: bytes) -> None:
+    @staticmethod
+    def _hand_over(record: TableRecord, value: bytes, offer: Callable[[ModelEvent], None]) -> None:
         try:
-            self._offer(decode(ModelEvent, value))
+            offer(decode(ModelEvent, value))
         except EventError as error:
             place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             log.warning("model_event_not_read", error=str(error), **place)

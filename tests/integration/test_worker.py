@@ -5,6 +5,10 @@ through restarts.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,10 +26,12 @@ from pydantic import SecretStr
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.weights.registry import Registry
-from freshet.online.worker.process import Worker
+from freshet.online.worker.loop import Worker
+from freshet.online.worker.process import open_worker
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import StoreUnavailableError, WeightsError
+from freshet.stream.failpoints import VARIABLE
 from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
@@ -46,7 +52,7 @@ def save_random_weights(folder: Path, seed: int) -> str:
     return save_weights(FreshetNetwork(config), folder, card="random")
 
 
-def settings_for(bootstrap: str, redis_url: str, folder: Path, name: str, **over: str) -> Settings:
+def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict[str, str]:
     name = f"t{abs(hash(name)) % 10**8}"
     environ = {
         "FRESHET_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
@@ -80,7 +86,18 @@ def settings_for(bootstrap: str, redis_url: str, folder: Path, name: str, **over
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     for topic in ("drift", "retrain", "models", "alerts", "forecasts_latest"):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
-    return load(environ=environ | over).settings
+    return environ
+
+
+def settings_for(bootstrap: str, redis_url: str, folder: Path, name: str, **over: str) -> Settings:
+    return load(environ=environ_for(bootstrap, redis_url, folder, name) | over).settings
+
+
+def die_at(crash_point: str, environ: dict[str, str]) -> None:
+    """Run a worker in a process of its own until it is killed there."""
+    environ = os.environ | environ | {VARIABLE: crash_point}
+    child = subprocess.run([sys.executable, "-m", "freshet", "worker"], env=environ, timeout=90)
+    assert child.returncode == -signal.SIGKILL, f"{crash_point} was not passed"
 
 
 @dataclass
@@ -155,7 +172,7 @@ def settings(
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Worker]:
-    worker = Worker(settings)
+    worker = open_worker(settings)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
@@ -245,6 +262,7 @@ def test_a_worker_that_falls_behind_forecasts_the_newest_cutoff_only_and_counts_
     }
 
 
+@pytest.mark.slow
 def test_final_buckets_are_scored_once_with_what_was_really_sold_through_restarts(
     settings: Settings,
 ) -> None:
@@ -272,6 +290,38 @@ def test_final_buckets_are_scored_once_with_what_was_really_sold_through_restart
     # Nothing was issued twice by the restarts.
     issued = Counter((forecast.item_id, forecast.cutoff_ms) for forecast in forecasts(settings))
     assert set(issued.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_worker_killed_at_any_crash_point_leaves_nothing_out_and_makes_nothing_twice(
+    mock_broker: str, redis_server: str, tmp_path: Path
+) -> None:
+    at = (mock_broker, redis_server, tmp_path, "killed")
+    settings, environ = settings_for(*at), environ_for(*at)
+    save_random_weights(Path(settings.worker.weights), seed=0)
+    ensure_topics(settings, live=False)
+    shop = Shop(settings)
+    shop.sell(30)
+    die_at("before_forecasts", environ)
+    assert forecasts(settings) == []
+    die_at("after_forecasts", environ)
+    assert len(at_cutoff(settings, shop.now_ms)) == 7
+    shop.sell(2)
+    die_at("before_scores", environ)
+    assert len(at_cutoff(settings, shop.now_ms)) == 7 and scores(settings) == []
+    die_at("after_scores", environ)
+    assert len(scores(settings)) == 7
+    shop.sell(2)
+    with running(settings):
+        eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
+        # Hour 30 at step 1 is scored; hour 32 is due at step 3 of one cutoff and 1 of another.
+        eventually(lambda: scores(settings), lambda found: len(found) >= 14)
+    steps = Counter(
+        (step.forecast_id, step.step) for score in scores(settings) for step in score.steps
+    )
+    assert set(steps.values()) == {1} and len(steps) == 21
+    issued = Counter((forecast.item_id, forecast.cutoff_ms) for forecast in forecasts(settings))
+    assert set(issued.values()) == {1} and len(issued) == 21
 
 
 def test_announced_weights_are_swapped_in_and_no_cutoff_mixes_two_versions(
@@ -336,7 +386,7 @@ def test_pinned_weights_that_were_altered_stop_the_worker_at_the_start(
     weights = Path(settings.worker.weights) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(WeightsError, match=r"model\.safetensors"):
-        Worker(settings)
+        open_worker(settings)
 
 
 def test_without_redis_a_worker_does_not_start(settings: Settings) -> None:
@@ -346,4 +396,4 @@ def test_without_redis_a_worker_does_not_start(settings: Settings) -> None:
         }
     )
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1"):
-        Worker(away)
+        open_worker(away)
