@@ -18,7 +18,8 @@ from freshet.model.batch import Batch
 from freshet.model.quantiles.conversion import conversion
 from freshet.online.drift.pending import Issued
 from freshet.online.weights.swap import LoadedWeights
-from freshet.online.worker.context import Contexts, cold_rows, context_sha256
+from freshet.online.worker.context import Contexts, cold_rows
+from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.sums import StepSums
 from freshet.stream.arrays import Bools, Floats, Reals
 from freshet.stream.errors import InvalidInputError

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.text import static_features
 from freshet.online.worker.coldstart import ColdStart
-from freshet.online.worker.context import Contexts, cold_rows, context_sha256
+from freshet.online.worker.context import Contexts, cold_rows
+from freshet.online.worker.provenance import context_sha256
 from freshet.stream.arrays import Ints
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.read.progress import InputState

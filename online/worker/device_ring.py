@@ -1,0 +1,132 @@
+"""The newest buckets of every item as tensors on the device; only cells that changed are copied.
+
+Dimensions: I items (grown by doubling), N buckets of the ring, C click channels, R some rows, S
+some buckets. Bucket numbers count from the epoch; bucket b lies in slot `b % N`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from freshet.stream.arrays import Bools, Ints
+from freshet.stream.read.reader import Delta, WindowReader
+from freshet.stream.schemas import CHANNELS, UNIT_SCALES
+
+UNITS = CHANNELS.index("units")
+CLICKS = slice(CHANNELS.index("views"), len(CHANNELS))
+NUM_CLICKS = len(CHANNELS) - CLICKS.start
+NEVER = 2**62  # later than any bucket
+COPY_ROWS = 512  # rows copied at once, which bounds the memory of a first read
+FIRST_CAPACITY = 256
+
+
+class DeviceRing:
+    """Units and clicks of the reader's newest buckets, and the first bucket with anything.
+
+    Args:
+        reader: Whose buckets these are; rows are its rows.
+        device: Where the tensors live.
+    """
+
+    def __init__(self, reader: WindowReader, device: torch.device) -> None:
+        self._reader = reader
+        self._device = device
+        self._head: int | None = None  # the newest bucket that has a slot
+        N = reader.num_buckets
+        self._units_IN = torch.zeros(FIRST_CAPACITY, N, device=device)
+        self._clicks_INC = torch.zeros(FIRST_CAPACITY, N, NUM_CLICKS, device=device)
+        self._first_I: Ints = np.full(FIRST_CAPACITY, NEVER, np.int64)
+
+    def copy(self, delta: Delta) -> None:
+        """Take over the cells that the reader's last refresh changed."""
+        self._grow(self._reader.num_items)
+        self._advance()
+        buckets = delta.changed_buckets_ms // self._reader.resolution_ms
+        for first in range(0, len(delta.changed_rows), COPY_ROWS):
+            rows = delta.changed_rows[first : first + COPY_ROWS]
+            for start, stop in _runs(buckets):
+                self._copy(rows, start, stop)
+
+    def units(self, rows: Ints, first: int, steps: int) -> Tensor:
+        """Units sold in `steps` buckets from `first` on: float32[R, S], 0 where nothing is held."""
+        return self._cells(self._units_IN, rows, first, steps)
+
+    def clicks(self, rows: Ints, first: int, steps: int) -> Tensor:
+        """The same of clicks: float32[R, S, C]."""
+        return self._cells(self._clicks_INC, rows, first, steps)
+
+    def first_buckets(self, rows: Ints) -> Ints:
+        """The first bucket in which anything was seen to happen to each item: int64[R]."""
+        return self._first_I[rows]
+
+    def _cells(self, ring: Tensor, rows: Ints, first: int, steps: int) -> Tensor:
+        N, head = self._reader.num_buckets, -1 if self._head is None else self._head
+        bucket_S = np.arange(first, first + steps)
+        # A slot may hold a newer or an older bucket than the one asked for.
+        held_S = (bucket_S > head - N) & (bucket_S <= head)
+        slot_S = torch.from_numpy(bucket_S % N).to(self._device)
+        row_R1 = torch.from_numpy(rows).to(self._device)[:, None]
+        cells = ring[row_R1, slot_S]  # [R, S] of units, [R, S, C] of clicks
+        cells[:, torch.from_numpy(~held_S).to(self._device)] = 0.0
+        return cells
+
+    def _grow(self, num_items: int) -> None:
+        """Room for more items: at least twice as much as before, so that growing is rare."""
+        capacity = len(self._first_I)
+        if num_items <= capacity:
+            return
+        more = max(num_items, 2 * capacity) - capacity
+        self._units_IN = _with_rows(self._units_IN, more)
+        self._clicks_INC = _with_rows(self._clicks_INC, more)
+        self._first_I = np.concatenate([self._first_I, np.full(more, NEVER, np.int64)])
+
+    def _advance(self) -> None:
+        """Clear the slots of buckets that enter the ring: what left it must not seem to be sold."""
+        inputs = self._reader.inputs.values()
+        frontiers = [state.frontier_ms for state in inputs if state.frontier_ms is not None]
+        if not frontiers:
+            return
+        head = max(frontiers) // self._reader.resolution_ms
+        if self._head is not None and head <= self._head:
+            return
+        N = self._reader.num_buckets
+        entering = N if self._head is None else min(head - self._head, N)
+        slots = torch.arange(head - entering + 1, head + 1, device=self._device) % N
+        self._units_IN[:, slots] = 0.0
+        self._clicks_INC[:, slots] = 0.0
+        self._head = head
+
+    def _copy(self, rows: Ints, start: int, stop: int) -> None:
+        """Copy buckets [start, stop) of some rows from the reader to the device."""
+        reader = self._reader
+        values_RCS = reader.sums(stop * reader.resolution_ms, stop - start, rows)
+        # The reader counts thousandths of units, the network units.
+        units_RS = (values_RCS[:, UNITS] / UNIT_SCALES["units"]).astype(np.float32)
+        clicks_RSC = values_RCS[:, CLICKS].transpose(0, 2, 1).astype(np.float32)
+
+        slot_S = torch.arange(start, stop, device=self._device) % reader.num_buckets
+        row_R1 = torch.from_numpy(rows).to(self._device)[:, None]
+        self._units_IN[row_R1, slot_S] = torch.from_numpy(units_RS).to(self._device)
+        self._clicks_INC[row_R1, slot_S] = torch.from_numpy(clicks_RSC).to(self._device)
+
+        any_RS: Bools = np.any(values_RCS, axis=1)
+        first_R = np.where(np.any(any_RS, axis=1), start + any_RS.argmax(axis=1), NEVER)
+        self._first_I[rows] = np.minimum(self._first_I[rows], first_R)
+
+
+def _with_rows(ring: Tensor, more: int) -> Tensor:
+    return torch.cat([ring, ring.new_zeros(more, *ring.shape[1:])])
+
+
+def _runs(numbers: Ints) -> list[tuple[int, int]]:
+    """Rising numbers as runs [start, stop) without gaps.
+
+    >>> _runs(np.array([3, 4, 5, 9]))
+    [(3, 6), (9, 10)]
+    """
+    if not len(numbers):
+        return []
+    cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(numbers, cuts)]
