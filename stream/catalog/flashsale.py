@@ -1,18 +1,19 @@
-"""Will a flash sale sell out before it ends, and when? A pure estimate from one forecast and the
-stock on hand.
+"""Will a flash sale sell out before it ends, and when? From one forecast and the stock on hand.
 
-Per-step quantiles do not add up, so a forecast carries quantiles of its sums over the first steps
-(`cumulative`). Between those, their distance from the mean is taken as straight. Demand from a
-later start on is as far from its mean as the sum from the cutoff, times the ratio of their standard
-deviations
+Demand of single steps does not add up by adding their quantiles: for that all steps would have to
+be high together. So a forecast carries quantiles of its sums over the first steps (`cumulative`).
+Between those, how far a quantile is from the mean is taken as straight in the number of steps.
+
+A sale rarely starts at the cutoff. Demand from a later start on is as far from its mean as the sum
+from the cutoff, times the ratio of their standard deviations
 
     sqrt(rho * (sum s_j)^2 + (1 - rho) * sum s_j^2)
 
 with s_j the standard deviations of the steps within, and rho the correlation of two steps that the
-longest sum implies. A forecast without sums gets a usual rho: the distance of the summed quantiles
-from the mean (rho = 1) shrinks by the same ratio. Within a step, demand is taken as even.
+longest sum implies. A forecast without sums gets a usual rho: the distance of the added quantiles
+from the mean, which is that of rho = 1, shrinks by the same ratio. Within a step, demand is even.
 
-Dimensions: H steps, Q quantile levels.
+Dimensions: H steps, Q quantile levels, K sums that a forecast tells, E edges of steps in time.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Cumulative, Forecast
 
 STEP_CORRELATION = 0.3
-"""Correlation of the errors of two steps where a forecast tells no sums: a strong start mostly
-stays strong.
-"""
+"""Of the errors of two steps where a forecast tells no sums: a strong start mostly stays strong."""
+SOLD_OUT_CHANCES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class SellOut:
     """When the stock is gone, and how likely that is before the sale's end.
 
     Attributes:
-        eta_ms_p10, eta_ms_p50, eta_ms_p90: The stock is gone by then with a chance of 10, 50 and 90
-            percent; None where the chance is smaller than that at the end of the forecast.
+        eta_ms_p10: The stock is gone by then with a chance of 10 percent; None where the chance is
+            smaller than that at the end of the forecast. Likewise 50 and 90.
         chance: Of being sold out at `until_ms`, 0 to 1. Levels end at the forecast's outermost
             ones: beyond, 0 or 1.
         until_ms: The sale's end, or the forecast's where that is earlier; `chance` is then a lower
@@ -59,13 +59,13 @@ class Outlook:
     """What a forecast says of one item.
 
     Attributes:
-        levels: Rising probabilities.
+        quantile_levels: Rising probabilities.
         quantiles: Units by step and level; step h covers `resolution_ms` from `cutoff_ms` + h of
             them.
         cumulative: The same of the sums over the first steps; None in forecasts that do not tell.
     """
 
-    levels: list[float]
+    quantile_levels: list[float]
     quantiles: list[list[float]]
     cutoff_ms: int
     resolution_ms: int
@@ -74,18 +74,16 @@ class Outlook:
     @classmethod
     def of(cls, forecast: Forecast) -> Outlook:
         """That of a forecast record."""
-        head = forecast.quantile_levels, forecast.quantiles
-        return cls(*head, forecast.cutoff_ms, forecast.resolution_ms, forecast.cumulative)
+        return cls(
+            quantile_levels=forecast.quantile_levels,
+            quantiles=forecast.quantiles,
+            cutoff_ms=forecast.cutoff_ms,
+            resolution_ms=forecast.resolution_ms,
+            cumulative=forecast.cumulative,
+        )
 
 
-def estimate_sell_out(
-    outlook: Outlook,
-    *,
-    on_hand: float,
-    now_ms: int,
-    ends_at_ms: int,
-    correlation: float = STEP_CORRELATION,
-) -> SellOut:
+def estimate_sell_out(outlook: Outlook, *, on_hand: float, now_ms: int, ends_at_ms: int) -> SellOut:
     """Estimate from a forecast when the stock is gone.
 
     Args:
@@ -93,10 +91,9 @@ def estimate_sell_out(
         on_hand: Units in stock now.
         now_ms: Demand before it is over and does not count.
         ends_at_ms: End of the sale, exclusive.
-        correlation: Of two steps, for a forecast without sums.
 
     Raises:
-        InvalidInputError: Levels and quantiles do not fit, or the correlation is outside 0 to 1.
+        InvalidInputError: Levels, quantiles and sums do not fit.
 
     >>> flat = Outlook([0.1, 0.5, 0.9], [[10.0, 10.0, 10.0]] * 4, cutoff_ms=0, resolution_ms=100)
     >>> sold_out = estimate_sell_out(flat, on_hand=25.0, now_ms=0, ends_at_ms=300)
@@ -105,31 +102,52 @@ def estimate_sell_out(
     >>> sold_out.chance, sold_out.until_ms, sold_out.expected_units
     (1.0, 300, 30.0)
     """
-    demand = _Demand.parse(outlook, correlation)
+    demand = _Demand.parse(outlook)
+    edges_ms = demand.edges_ms(now_ms)
+    sums_EQ = np.array([demand.sum_quantiles(now_ms, edge_ms) for edge_ms in edges_ms])
+    # Demand never falls as time goes on; the straight lines between sums may by a little.
+    sums_EQ = np.maximum.accumulate(sums_EQ)
     until_ms = min(ends_at_ms, demand.end_ms)
-    inner_ms = [
-        t for t in range(demand.cutoff_ms, demand.end_ms, demand.resolution_ms) if now_ms < t
-    ]
-    edges_ms = [now_ms, *inner_ms, max(now_ms, demand.end_ms)]
-    sums_EQ = np.maximum.accumulate([demand.sum_quantiles(now_ms, edge_ms) for edge_ms in edges_ms])
+    # The stock is gone by t with a chance of 10 % where the 90 % quantile of demand reaches it.
     early, median, late = (
-        _crossing(edges_ms, _at_level(sums_EQ, demand.levels_Q, 1.0 - p), on_hand)
-        for p in (0.1, 0.5, 0.9)
+        _crossing(edges_ms, _at_level(sums_EQ, demand.levels_Q, 1.0 - chance), on_hand)
+        for chance in SOLD_OUT_CHANCES
     )
     return SellOut(
-        early,
-        median,
-        late,
-        _chance(demand.levels_Q, demand.sum_quantiles(now_ms, until_ms), on_hand),
-        until_ms,
-        float(demand.mean_H @ demand.shares(now_ms, until_ms)),
+        eta_ms_p10=early,
+        eta_ms_p50=median,
+        eta_ms_p90=late,
+        chance=_chance(demand.levels_Q, demand.sum_quantiles(now_ms, until_ms), on_hand),
+        until_ms=until_ms,
+        expected_units=float(demand.mean_H @ demand.shares(now_ms, until_ms)),
     )
 
 
 @dataclass(frozen=True, slots=True)
+class _Sums:
+    """How far the sums over the first steps spread, as the forecast tells it.
+
+    Attributes:
+        steps: Numbers of first steps, from 0 (a sum of nothing) on.
+        from_mean: By number of steps and level: the sum's quantiles less the mean of the sum.
+    """
+
+    steps_K: Ints
+    from_mean_KQ: Floats
+
+    def at(self, position: float) -> Floats:
+        """How far the quantiles of a sum over so many steps, whole or not, are from its mean."""
+        columns = self.from_mean_KQ.T
+        return np.array([np.interp(position, self.steps_K, column) for column in columns])
+
+
+@dataclass(frozen=True, slots=True)
 class _Demand:
-    """A forecast as arrays, with the mean and the standard deviation of each step, and how far its
-    sums spread.
+    """A forecast as arrays, with mean and standard deviation of each step.
+
+    Attributes:
+        correlation: Of the errors of any two steps.
+        sums: None for a forecast that tells none.
     """
 
     levels_Q: Floats
@@ -139,124 +157,128 @@ class _Demand:
     cutoff_ms: int
     resolution_ms: int
     correlation: float
-    sum_steps: Ints
-    """Numbers of first steps, from 0 on; empty for a forecast without sums."""
-    sums_from_mean: Floats
-    """By number of steps and level: how far a sum's quantiles are from the sum of the steps' means.
-    """
+    sums: _Sums | None
 
     @classmethod
-    def parse(cls, outlook: Outlook, correlation: float) -> _Demand:
+    def parse(cls, outlook: Outlook) -> _Demand:
         levels_Q, steps_HQ = _checked(outlook)
-        if not 0.0 <= correlation <= 1.0:
-            raise InvalidInputError(f"the correlation of steps is {correlation}; expected 0 to 1")
         mean_H, deviation_H = _moments(levels_Q, steps_HQ)
-        sum_steps, sums_from_mean = np.zeros(0, np.int64), np.zeros((0, len(levels_Q)))
+        correlation, sums = STEP_CORRELATION, None
         if outlook.cumulative is not None:
+            first_steps = outlook.cumulative.steps
             sums_KQ = _checked_sums(outlook.cumulative, *steps_HQ.shape)
             _, deviation_K = _moments(levels_Q, sums_KQ)
-            correlation = _implied_correlation(
-                float(deviation_K[-1]), deviation_H[: outlook.cumulative.steps[-1]]
-            )
-            sum_steps = np.array([0, *outlook.cumulative.steps])
-            mean_K = mean_H.cumsum()[sum_steps[1:] - 1]
-            sums_from_mean = np.concatenate(
-                [np.zeros((1, len(levels_Q))), sums_KQ - mean_K[:, None]]
-            )
-        times = outlook.cutoff_ms, outlook.resolution_ms
+            longest, within_H = float(deviation_K[-1]), deviation_H[: first_steps[-1]]
+            correlation = _implied_correlation(longest, within_H)
+            mean_K = mean_H.cumsum()[np.array(first_steps) - 1]
+            nothing_1Q = np.zeros((1, len(levels_Q)))
+            from_mean_KQ = np.concatenate([nothing_1Q, sums_KQ - mean_K[:, None]])
+            sums = _Sums(np.array([0, *first_steps]), from_mean_KQ)
         return cls(
-            levels_Q, steps_HQ, mean_H, deviation_H, *times, correlation, sum_steps, sums_from_mean
+            levels_Q=levels_Q,
+            steps_HQ=steps_HQ,
+            mean_H=mean_H,
+            deviation_H=deviation_H,
+            cutoff_ms=outlook.cutoff_ms,
+            resolution_ms=outlook.resolution_ms,
+            correlation=correlation,
+            sums=sums,
         )
 
     @property
     def end_ms(self) -> int:
         return self.cutoff_ms + len(self.steps_HQ) * self.resolution_ms
 
+    def edges_ms(self, now_ms: int) -> list[int]:
+        """Now, every start of a step after it, and the forecast's end."""
+        starts_ms = range(self.cutoff_ms, self.end_ms, self.resolution_ms)
+        later_ms = [start_ms for start_ms in starts_ms if now_ms < start_ms]
+        return [now_ms, *later_ms, max(now_ms, self.end_ms)]
+
     def shares(self, from_ms: int, to_ms: int) -> Floats:
         """The share of each step within [from, to)."""
         starts_H = self.cutoff_ms + self.resolution_ms * np.arange(len(self.steps_HQ))
-        overlap_H = np.minimum(starts_H + self.resolution_ms, to_ms) - np.maximum(starts_H, from_ms)
+        ends_H = starts_H + self.resolution_ms
+        overlap_H = np.minimum(ends_H, to_ms) - np.maximum(starts_H, from_ms)
         return np.clip(overlap_H / self.resolution_ms, 0.0, 1.0)
 
     def sum_quantiles(self, from_ms: int, to_ms: int) -> Floats:
         """Quantiles of the demand within [from, to), as the top of this file says."""
         share_H = self.shares(from_ms, to_ms)
-        mean, spread = float(share_H @ self.mean_H), self._spread(share_H)
+        mean = float(share_H @ self.mean_H)
+        spread = self._spread(share_H)
         if spread <= 0.0:
             return share_H @ self.steps_HQ
-        if len(self.sum_steps):
-            whole = self._spread(self.shares(self.cutoff_ms, to_ms))
-            position = (to_ms - self.cutoff_ms) / self.resolution_ms
-            wide_Q = np.array(
-                [np.interp(position, self.sum_steps, column) for column in self.sums_from_mean.T]
-            )
+        if self.sums is not None:
+            # The shape of the sum from the cutoff on, as wide as the part that is left.
+            wide_Q = self.sums.at((to_ms - self.cutoff_ms) / self.resolution_ms)
+            wide_spread = self._spread(self.shares(self.cutoff_ms, to_ms))
         else:
-            whole, wide_Q = float(share_H @ self.deviation_H), share_H @ self.steps_HQ - mean
-        return np.maximum(mean + wide_Q * spread / whole, 0.0)
+            # Added quantiles are those of steps that move together; their deviations add up too.
+            wide_Q = share_H @ self.steps_HQ - mean
+            wide_spread = float(share_H @ self.deviation_H)
+        return np.maximum(mean + wide_Q * spread / wide_spread, 0.0)
 
     def _spread(self, share_H: Floats) -> float:
         """Standard deviation of a sum over parts of steps."""
         deviation_H = share_H * self.deviation_H
-        variance = self.correlation * deviation_H.sum() ** 2 + (1.0 - self.correlation) * (
-            deviation_H @ deviation_H
-        )
+        together = deviation_H.sum() ** 2
+        apart = deviation_H @ deviation_H
+        variance = self.correlation * together + (1.0 - self.correlation) * apart
         return math.sqrt(float(variance))
 
 
 def _checked(outlook: Outlook) -> tuple[Floats, Floats]:
-    if len({len(step) for step in outlook.quantiles}) > 1:
-        raise InvalidInputError(
-            f"steps have {sorted({len(step) for step in outlook.quantiles})} quantiles; "
-            "expected as many each"
-        )
-    levels_Q, steps_HQ = (
-        np.asarray(outlook.levels, np.float64),
-        np.asarray(outlook.quantiles, np.float64),
-    )
+    widths = {len(step) for step in outlook.quantiles}
+    if len(widths) > 1:
+        raise InvalidInputError(f"steps have {sorted(widths)} quantiles; expected as many each")
+    levels_Q = np.asarray(outlook.quantile_levels, np.float64)
+    steps_HQ = np.asarray(outlook.quantiles, np.float64)
     rising = not (np.diff(levels_Q) <= 0).any()
-    if (
-        steps_HQ.ndim != 2
-        or steps_HQ.shape[1:] != levels_Q.shape
-        or not len(steps_HQ)
-        or not rising
-    ):
+    a_column_each = steps_HQ.ndim == 2 and steps_HQ.shape[1:] == levels_Q.shape
+    if not a_column_each or not len(steps_HQ) or not rising:
         raise InvalidInputError(
-            f"quantiles of shape {steps_HQ.shape} with {len(levels_Q)} levels {outlook.levels}; "
+            f"quantiles of shape {steps_HQ.shape} with {len(levels_Q)} levels "
+            f"{outlook.quantile_levels}; "
             "expected one or more steps, and rising levels, one for each column"
         )
     return levels_Q, steps_HQ
 
 
 def _checked_sums(cumulative: Cumulative, num_steps: int, num_levels: int) -> Floats:
-    steps, widths = cumulative.steps, {len(row) for row in cumulative.quantiles}
+    steps = cumulative.steps
+    widths = {len(row) for row in cumulative.quantiles}
     rising = steps == sorted(set(steps)) and steps and steps[0] >= 1 and steps[-1] <= num_steps
     if not rising or widths != {num_levels} or len(steps) != len(cumulative.quantiles):
         raise InvalidInputError(
             f"{len(cumulative.quantiles)} sums of {sorted(widths)} quantiles over the first "
-            f"{steps} steps; "
-            f"expected {num_levels} quantiles for each of some rising numbers of steps up to "
-            f"{num_steps}"
+            f"{steps} steps; expected {num_levels} quantiles for each of some rising numbers of "
+            f"steps up to {num_steps}"
         )
     return np.asarray(cumulative.quantiles, np.float64)
 
 
 def _implied_correlation(sum_deviation: float, deviation_H: Floats) -> float:
     """The correlation of two steps with which their sum has this standard deviation."""
-    apart, together = float(deviation_H @ deviation_H), float(deviation_H.sum()) ** 2
+    apart = float(deviation_H @ deviation_H)
+    together = float(deviation_H.sum()) ** 2
     if together - apart <= 1e-12 * together:
-        return 1.0
+        return 1.0  # One step that varies, or none: any correlation gives the same sum.
     return min(max((sum_deviation**2 - apart) / (together - apart), 0.0), 1.0)
 
 
 def _moments(levels_Q: Floats, steps_HQ: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of each step: straight lines between levels, flat beyond the
-    outermost.
+    """Mean and standard deviation of each row.
+
+    The quantile function is taken as straight between levels and flat beyond the outermost, so its
+    moments are integrals of straight pieces from `low` to `high`: (low + high) / 2 for the mean,
+    (low^2 + low high + high^2) / 3 for the square, times the probability that a piece spans.
     """
-    level_K = np.concatenate([[0.0], levels_Q, [1.0]])
-    value_HK = np.concatenate([steps_HQ[:, :1], steps_HQ, steps_HQ[:, -1:]], 1)
-    low_HJ, high_HJ, width_J = value_HK[:, :-1], value_HK[:, 1:], np.diff(level_K)
-    mean_H = ((low_HJ + high_HJ) / 2.0) @ width_J
-    square_H = ((low_HJ**2 + low_HJ * high_HJ + high_HJ**2) / 3.0) @ width_J
+    level_J = np.concatenate([[0.0], levels_Q, [1.0]])
+    value_HJ = np.concatenate([steps_HQ[:, :1], steps_HQ, steps_HQ[:, -1:]], 1)
+    low_HP, high_HP, width_P = value_HJ[:, :-1], value_HJ[:, 1:], np.diff(level_J)
+    mean_H = ((low_HP + high_HP) / 2.0) @ width_P
+    square_H = ((low_HP**2 + low_HP * high_HP + high_HP**2) / 3.0) @ width_P
     return mean_H, np.sqrt(np.maximum(square_H - mean_H**2, 0.0))
 
 
@@ -271,16 +293,18 @@ def _crossing(edges_ms: list[int], demand_E: Floats, on_hand: float) -> int | No
     if demand_E[-1] < on_hand:
         return None
     after = int(np.searchsorted(demand_E, on_hand))
-    share = float((on_hand - demand_E[after - 1]) / (demand_E[after] - demand_E[after - 1]))
-    return round(edges_ms[after - 1] + share * (edges_ms[after] - edges_ms[after - 1]))
+    before = after - 1
+    share = float((on_hand - demand_E[before]) / (demand_E[after] - demand_E[before]))
+    return round(edges_ms[before] + share * (edges_ms[after] - edges_ms[before]))
 
 
 def _chance(levels_Q: Floats, sums_Q: Floats, on_hand: float) -> float:
-    """That the demand reaches the stock."""
+    """That the demand reaches the stock: straight between levels, 0 or 1 beyond the outermost."""
     if on_hand <= sums_Q[0]:
         return 1.0
     if on_hand > sums_Q[-1]:
         return 0.0
     after = int(np.searchsorted(sums_Q, on_hand))
-    share = (on_hand - sums_Q[after - 1]) / (sums_Q[after] - sums_Q[after - 1])
-    return float(1.0 - (levels_Q[after - 1] + share * (levels_Q[after] - levels_Q[after - 1])))
+    before = after - 1
+    share = (on_hand - sums_Q[before]) / (sums_Q[after] - sums_Q[before])
+    return float(1.0 - (levels_Q[before] + share * (levels_Q[after] - levels_Q[before])))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freshet.stream.catalog import flashsale
 from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Cumulative
@@ -29,13 +30,20 @@ def estimate(
     return estimate_sell_out(Outlook(LEVELS, quantiles, 0, HOUR_MS, cumulative), **(asked | over))
 
 
+def estimate_if_usual(correlation: float, quantiles: list[list[float]], **over: Any) -> SellOut:
+    """The estimate if that were the usual correlation of two steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flashsale, "STEP_CORRELATION", correlation)
+        return estimate(quantiles, **over)
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("on_hand", [110.0, 120.0, 130.0])
 def test_the_chance_is_that_of_a_simulation(correlation: float, on_hand: float) -> None:
     rng = np.random.default_rng(0)
     shared, own = rng.normal(size=(20_000, 1)), rng.normal(size=(20_000, 8))
     demand = (15.0 + 4.0 * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)).sum(1)
-    found = estimate(normal_steps(15.0, 4.0), on_hand=on_hand, correlation=correlation)
+    found = estimate_if_usual(correlation, normal_steps(15.0, 4.0), on_hand=on_hand)
     assert found.chance == pytest.approx((demand >= on_hand).mean(), abs=0.03)
 
 
@@ -58,12 +66,9 @@ def test_the_times_are_those_of_a_simulation() -> None:
 def test_more_stock_means_later_and_less_likely(
     on_hand: float, correlation: float, now_ms: int
 ) -> None:
-    less = estimate(
-        normal_steps(15.0, 4.0), on_hand=on_hand, correlation=correlation, now_ms=now_ms
-    )
-    more = estimate(
-        normal_steps(15.0, 4.0), on_hand=on_hand + 10.0, correlation=correlation, now_ms=now_ms
-    )
+    steps = normal_steps(15.0, 4.0)
+    less = estimate_if_usual(correlation, steps, on_hand=on_hand, now_ms=now_ms)
+    more = estimate_if_usual(correlation, steps, on_hand=on_hand + 10.0, now_ms=now_ms)
     assert more.chance <= less.chance
     for early, late in zip(etas(less), etas(more), strict=True):
         assert late is None or (early is not None and now_ms <= early <= late)
@@ -106,13 +111,11 @@ def test_arrays_that_do_not_fit_are_refused(quantiles: list[list[float]]) -> Non
         estimate(quantiles)
 
 
-def test_falling_levels_and_an_impossible_correlation_are_refused() -> None:
+def test_falling_levels_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="rising levels"):
         estimate_sell_out(
             Outlook([0.9, 0.1], [[1.0, 2.0]], 0, 1), on_hand=1, now_ms=0, ends_at_ms=1
         )
-    with pytest.raises(InvalidInputError, match="correlation"):
-        estimate(normal_steps(1.0, 1.0), correlation=2.0)
 
 
 # With sums ----------------------------------------------------------------------------------------

@@ -1,6 +1,4 @@
-"""Catalogue, promotions and inventory through time, against plain loops over every millisecond that
-matters.
-"""
+"""Records of the three tables through time: what is known of each item, and when."""
 
 from __future__ import annotations
 
@@ -9,18 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from freshet.stream.catalog import promotions, stock
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.catalog.timeline import (
-    BucketSpan,
-    Changes,
-    overlaps,
-    share_of_buckets,
-    value_at_starts,
-)
 from freshet.stream.codec import time_ms
 from freshet.stream.units import HOUR_MS
 
@@ -298,64 +287,3 @@ def test_no_items_give_empty_arrays() -> None:
     assert shop.known([], 0, 5, HOUR_MS).shape == (0, 5, 3)
     assert shop.in_stock([], 0, 5, HOUR_MS).shape == (0, 5)
     assert shop.unit_prices([]).shape == shop.on_hand([]).shape == (0,)
-
-
-CHANGES = st.lists(st.tuples(st.integers(-30, 90), st.sampled_from([0.0, 1.0])), max_size=8)
-
-
-@settings(deadline=None)
-@given(
-    st.lists(CHANGES, min_size=1, max_size=4),
-    st.integers(-20, 20),
-    st.integers(1, 7),
-    st.integers(1, 12),
-)
-def test_shares_and_values_equal_a_walk_over_every_millisecond(
-    rows: list[list[tuple[int, float]]], start: int, steps: int, width: int
-) -> None:
-    histories = [Changes(maximum=99) for _ in rows]
-    flat: list[tuple[int, int, float]] = []
-    for row, (history, changes) in enumerate(zip(histories, rows, strict=True)):
-        for at_ms, value in changes:
-            history.set_from(at_ms, value)
-        flat += [(row, *pair) for pair in zip(history.times_ms, history.values, strict=True)]
-    columns = list(zip(*flat, strict=True)) or [(), (), ()]
-    arrays = (
-        np.array(columns[0], np.int64),
-        np.array(columns[1], np.int64),
-        np.array(columns[2], np.float64),
-    )
-    span = BucketSpan(start, steps, width)
-    share = share_of_buckets(*arrays, num_rows=len(rows), span=span)
-    value = value_at_starts(*arrays, num_rows=len(rows), span=span)
-    for row, history in enumerate(histories):
-        for step in range(steps):
-            bucket = range(start + step * width, start + (step + 1) * width)
-            np.testing.assert_equal(value[row, step], history.at(bucket[0]))
-            walked = (
-                np.mean([history.at(time_ms) for time_ms in bucket])
-                if history.at(bucket[0]) >= 0
-                else np.nan
-            )
-            np.testing.assert_allclose(share[row, step], walked, atol=1e-12)
-
-
-@given(
-    st.lists(st.tuples(st.integers(-50, 90), st.integers(0, 60)), max_size=6),
-    st.integers(1, 7),
-    st.integers(1, 12),
-)
-def test_overlaps_equal_a_count_of_milliseconds(
-    spans: list[tuple[int, int]], steps: int, width: int
-) -> None:
-    starts = np.array([start for start, _ in spans], np.int64)
-    ends = starts + np.array([length for _, length in spans], np.int64)
-    found = {
-        (int(n), int(s)): share
-        for n, s, share in zip(*overlaps(starts, ends, BucketSpan(3, steps, width)), strict=True)
-    }
-    for n in range(len(spans)):
-        for step in range(steps):
-            bucket = range(3 + step * width, 3 + (step + 1) * width)
-            covered = sum(starts[n] <= time_ms < ends[n] for time_ms in bucket)
-            assert found.get((n, step), 0.0) == pytest.approx(covered / width)
