@@ -14,8 +14,8 @@ from freshet.stream.source.simulator.seeds import generator
 
 UNITS_PER_HOUR_RANGE = (0.05, 300.0)
 LINES_PER_HOUR_PER_ITEM = 1.78
-LEVEL_SIGMA = 1.45
-LARGEST_LEVEL = 20.0
+RATE_SIGMA = 1.45
+LARGEST_RATE = 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ def make_catalogue(seed: int, items: int) -> Catalogue:
     articles = [names.next(int(category)) for category in category_S]
     pack_S = np.array([article.pack for article in articles])
     extra_packs_S = np.where(pack_S > 1, 0.35, 0.12) * rng.uniform(0.6, 1.4, num_skus)
-    lines_per_hour_I = _levels(rng, pack_S, pack_S * (1.0 + extra_packs_S))
+    lines_per_hour_I = _order_rates(rng, pack_S, pack_S * (1.0 + extra_packs_S))
     return Catalogue(
         skus=[article.sku for article in articles],
         titles=[article.title for article in articles],
@@ -96,9 +96,8 @@ def make_catalogue(seed: int, items: int) -> Catalogue:
 
 
 def _of(category_S: Ints, field: str) -> Floats:
-    return np.array(
-        [getattr(CATEGORIES[int(category)], field) for category in category_S], dtype=np.float64
-    )
+    by_category = np.array([getattr(category, field) for category in CATEGORIES], np.float64)
+    return by_category[category_S]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +111,15 @@ class _Article:
 
 
 class _Names:
-    """Hands out articles of a category without repeating one until all its products and variants
-    were used.
-    """
+    """Hands out articles; none twice until all products and variants of its category were used."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._used = [0] * len(CATEGORIES)
 
     def next(self, category: int) -> _Article:
-        spec, turn = CATEGORIES[category], self._used[category]
+        spec = CATEGORIES[category]
+        turn = self._used[category]
         self._used[category] += 1
         product = spec.products[turn % len(spec.products)]
         variant = product.variants[turn // len(spec.products) % len(product.variants)]
@@ -129,34 +127,34 @@ class _Names:
         price = round(product.price * float(self._rng.uniform(0.9, 1.15)), 2)
         sku = f"{spec.name[:3].upper()}-{1001 + turn}"
         return _Article(
-            sku,
-            f"{brand} {product.title} {variant}",
-            brand,
-            {spec.attribute: variant},
-            price,
-            product.pack,
+            sku=sku,
+            title=f"{brand} {product.title} {variant}",
+            brand=brand,
+            attributes={spec.attribute: variant},
+            price=price,
+            pack=product.pack,
         )
 
 
-def _levels(rng: np.random.Generator, pack_S: Ints, quantity_S: Floats) -> Floats:
-    """Order lines per hour of each item: a heavy tail over skus (articles bought in packs sell
-    best), split by region.
+def _order_rates(rng: np.random.Generator, pack_S: Ints, quantity_S: Floats) -> Floats:
+    """Order lines per hour of each item: few articles sell most, split by region.
 
-    The tail is spread evenly over the quantiles rather than drawn, so that every seed's shop is
-    about as busy; its end is bent, so that no article is most of the shop.
+    The lognormal tail is spread evenly over its quantiles rather than drawn, so that every seed's
+    shop is about as busy; its end is bent, so that no article is most of the shop.
     """
     num_skus = len(pack_S)
-    tail = np.exp(
-        [LEVEL_SIGMA * NormalDist().inv_cdf((rank + 0.5) / num_skus) for rank in range(num_skus)]
-    )
-    tail = tail / (1.0 + tail / LARGEST_LEVEL)
-    popularity = np.log(pack_S) + rng.normal(0.0, 0.5, num_skus)
-    level_S = tail[np.argsort(np.argsort(popularity))]
+    quantile_S = (np.arange(num_skus) + 0.5) / num_skus
+    normal_S = np.array([NormalDist().inv_cdf(quantile) for quantile in quantile_S.tolist()])
+    tail_S = np.exp(RATE_SIGMA * normal_S)
+    tail_S = tail_S / (1.0 + tail_S / LARGEST_RATE)
+    # Articles bought in packs sell best: each sku gets the rate of its rank in popularity.
+    popularity_S = np.log(pack_S) + rng.normal(0.0, 0.5, num_skus)
+    rank_S = np.argsort(np.argsort(popularity_S))
+    rate_S = tail_S[rank_S]
     share_SR = np.array(REGION_SHARES) * rng.lognormal(0.0, 0.25, (num_skus, len(REGIONS)))
-    lines_SR = level_S[:, None] * share_SR / share_SR.sum(axis=1, keepdims=True)
+    lines_SR = rate_S[:, None] * share_SR / share_SR.sum(axis=1, keepdims=True)
     lines_SR *= LINES_PER_HOUR_PER_ITEM / lines_SR.mean()
     low, high = UNITS_PER_HOUR_RANGE
-    lines: Floats = np.clip(
-        lines_SR, low / quantity_S[:, None], high / quantity_S[:, None]
-    ).reshape(-1)
-    return lines
+    within_SR = np.clip(lines_SR, low / quantity_S[:, None], high / quantity_S[:, None])
+    lines_I: Floats = within_SR.reshape(-1)
+    return lines_I

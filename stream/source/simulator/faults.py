@@ -1,6 +1,4 @@
-"""What goes wrong on the way to a topic: repeats, late and future events, broken bytes, in given
-shares.
-"""
+"""What goes wrong on the way to a topic: repeats, late and future events, broken bytes."""
 
 from __future__ import annotations
 
@@ -45,38 +43,28 @@ class Faults:
 
 
 def add_faults(records: Records, faults: Faults, seed: int, hour_ms: int) -> Records:
-    """The hour's orders and clicks with faults among them; `records` itself changes its arrival
-    times only.
+    """The hour's orders and clicks, some of them late now, and the repeated and broken ones.
+
+    `records` is changed in place and returned.
     """
     rng = generator(seed, "faults", hour_ms // HOUR_MS)
-    pick = rng.random((5, len(records)))
-    _delay(records, pick[0] < faults.late, rng, LATE_MS)
-    _delay(
-        records,
-        (pick[0] >= faults.late) & (pick[0] < faults.late + faults.too_late),
-        rng,
-        TOO_LATE_MS,
-    )
+    # The fifth row decides nothing; it keeps the draws after it, and so the bytes, as they were.
+    lateness, repeated, future, broken, _ = rng.random((5, len(records)))
+    late = lateness < faults.late
+    _delay(records, late, rng, LATE_MS)
+    _delay(records, ~late & (lateness < faults.late + faults.too_late), rng, TOO_LATE_MS)
     extra = Records()
-    for i in np.flatnonzero(pick[1] < faults.duplicates).tolist():
-        after_ms = int(rng.integers(*REPEAT_MS))
-        extra.add(
-            records.kinds[i],
-            records.keys[i],
-            records.values[i],
-            records.timestamps_ms[i] + after_ms,
-        )
-    for i in np.flatnonzero(pick[2] < faults.future).tolist():
-        ahead_ms = int(rng.integers(*FUTURE_MS))
-        extra.add(
-            records.kinds[i],
-            records.keys[i],
-            _moved(records.values[i], ahead_ms),
-            records.timestamps_ms[i],
-        )
-    for i in np.flatnonzero(pick[3] < faults.broken).tolist():
-        broken = break_value(records.values[i] or b"", int(rng.integers(len(BREAKS))))
-        extra.add(records.kinds[i], records.keys[i], broken, records.timestamps_ms[i])
+
+    def add_like(i: int, value: bytes | None, after_ms: int = 0) -> None:
+        extra.add(records.kinds[i], records.keys[i], value, records.timestamps_ms[i] + after_ms)
+
+    for i in np.flatnonzero(repeated < faults.duplicates).tolist():
+        add_like(i, records.values[i], after_ms=int(rng.integers(*REPEAT_MS)))
+    for i in np.flatnonzero(future < faults.future).tolist():
+        add_like(i, _moved(records.values[i], int(rng.integers(*FUTURE_MS))))
+    for i in np.flatnonzero(broken < faults.broken).tolist():
+        way = int(rng.integers(len(BREAKS)))
+        add_like(i, break_value(records.values[i] or b"", way))
     records.extend(extra)
     return records
 
@@ -89,9 +77,12 @@ def _delay(
 
 
 def _moved(value: bytes | None, ahead_ms: int) -> bytes:
-    return EVENT_TIME.sub(
-        lambda m: b'"event_time":%d' % (int(m[1]) + ahead_ms), value or b"", count=1
-    )
+    """The value with an event time that much later."""
+
+    def later(found: re.Match[bytes]) -> bytes:
+        return b'"event_time":%d' % (int(found[1]) + ahead_ms)
+
+    return EVENT_TIME.sub(later, value or b"", count=1)
 
 
 def break_value(value: bytes, way: int) -> bytes | None:

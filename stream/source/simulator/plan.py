@@ -14,7 +14,7 @@ from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Promotion
 from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.faults import Faults
-from freshet.stream.source.simulator.goods import CATEGORIES
+from freshet.stream.source.simulator.goods import CATEGORIES, Category
 from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 
@@ -43,6 +43,10 @@ class PlantedDrift:
     level: float = 1.0
     hours_later: float = 0.0
     elasticity: float = 1.0
+
+    def names(self, category: Category) -> bool:
+        """Whether it hits a category."""
+        return category.name in self.categories
 
 
 @dataclass(frozen=True, slots=True)

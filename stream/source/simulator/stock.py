@@ -35,16 +35,16 @@ class Stock:
         self.on_hand_I: Ints = self._target()
 
     def sell(self, item: Ints, quantity: Ints) -> Ints:
-        """Take from stock in the given order; the quantities actually sold, cut where an item runs
-        out.
-        """
-        order = np.argsort(item, kind="stable")
-        sorted_item, wanted = item[order], quantity[order]
-        taken_so_far = np.cumsum(wanted) - wanted
-        first = np.searchsorted(sorted_item, sorted_item, side="left")
-        before = taken_so_far - taken_so_far[first] if len(item) else taken_so_far
+        """Take from stock in the given order; what is sold, cut where an item runs out."""
+        # Each line finds the stock less what the lines of its item before it wanted.
+        by_item = np.argsort(item, kind="stable")
+        sorted_item, wanted = item[by_item], quantity[by_item]
+        wanted_before = np.cumsum(wanted) - wanted
+        first_of_item = np.searchsorted(sorted_item, sorted_item, side="left")
+        if len(item):
+            wanted_before = wanted_before - wanted_before[first_of_item]
         sold = np.empty_like(quantity)
-        sold[order] = np.clip(self.on_hand_I[sorted_item] - before, 0, wanted)
+        sold[by_item] = np.clip(self.on_hand_I[sorted_item] - wanted_before, 0, wanted)
         units_I = np.bincount(item, sold, len(self.on_hand_I)).astype(np.int64)
         self.on_hand_I = self.on_hand_I - units_I
         self._sold_today_I += units_I
@@ -60,10 +60,9 @@ class Stock:
         if hour_start_ms // HOUR_MS % 24 != DELIVERY_HOUR:
             return np.empty(0, dtype=np.int64)
         self._remember_sales()
-        late_I = generator(self._seed, "deliveries", hour_start_ms // DAY_MS).random(
-            len(self._pack_I)
-        )
-        comes_I = ~self._scarce_I | (late_I >= LATE_DELIVERY_SHARE)
+        rng = generator(self._seed, "deliveries", hour_start_ms // DAY_MS)
+        luck_I = rng.random(len(self._pack_I))
+        comes_I = ~self._scarce_I | (luck_I >= LATE_DELIVERY_SHARE)
         target_I = self._target()
         low_I = self.on_hand_I < np.maximum(target_I * REORDER_DAYS / COVER_DAYS, 1)
         raised_I = comes_I & low_I & (target_I > self.on_hand_I)
