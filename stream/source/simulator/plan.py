@@ -1,6 +1,4 @@
-"""What will happen in the simulated shop and when: promotions, price steps, launches, and drift,
-from a seed.
-"""
+"""What will happen in the simulated shop and when: promotions, price steps, launches, drift."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from freshet.stream.arrays import Floats
+from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Promotion
 from freshet.stream.source.simulator.catalogue import Catalogue
@@ -86,9 +84,7 @@ def find_scenario(name: str) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class PlannedPromotion:
-    """A promotion and when the shop tells about it; exactly one of `sku` and `category` is an
-    index, the other -1.
-    """
+    """A promotion and when it is told of; one of `sku` and `category` is an index, not -1."""
 
     promotion: Promotion
     announced_ms: int
@@ -104,13 +100,12 @@ class PlannedPromotion:
 
     def covers(self, catalogue: Catalogue) -> Floats:
         """1 for the skus it is for, else 0."""
-        index = (
-            np.arange(catalogue.num_skus) == self.sku
-            if self.sku >= 0
-            else catalogue.category_S == self.category
-        )
-        covered: Floats = index.astype(np.float64)
-        return covered
+        if self.sku >= 0:
+            covered_S = np.arange(catalogue.num_skus) == self.sku
+        else:
+            covered_S = catalogue.category_S == self.category
+        covers_S: Floats = covered_S.astype(np.float64)
+        return covers_S
 
 
 @dataclass(frozen=True)
@@ -146,8 +141,9 @@ class ShopPlan:
             "drift_at_ms": self.drift_at_ms,
             "drifts": [asdict(drift) for drift in self.drifts],
             "flash_sales": [
-                {"promotion_id": sale.promotion.promotion_id, "sku": sale.promotion.sku}
-                | {
+                {
+                    "promotion_id": sale.promotion.promotion_id,
+                    "sku": sale.promotion.sku,
                     "starts_ms": sale.starts_ms,
                     "ends_ms": sale.ends_ms,
                     "discount": sale.promotion.discount,
@@ -158,18 +154,18 @@ class ShopPlan:
 
     def promotions(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
         """Promotions that start in `[from_ms, to_ms)`, in the order of their start."""
-        weeks = range(
-            (from_ms - self.start_ms) // WEEK_MS, (to_ms - 1 - self.start_ms) // WEEK_MS + 1
-        )
-        regular = [sale for week in weeks if week >= 0 for sale in self._week(week)]
-        found = [sale for sale in (*regular, *self.planted) if from_ms <= sale.starts_ms < to_ms]
+        first_week = max(0, (from_ms - self.start_ms) // WEEK_MS)
+        last_week = (to_ms - 1 - self.start_ms) // WEEK_MS
+        sales = list(self.planted)
+        for week in range(first_week, last_week + 1):
+            sales += self._week(week)
+        found = [sale for sale in sales if from_ms <= sale.starts_ms < to_ms]
         return sorted(found, key=lambda sale: (sale.starts_ms, sale.promotion.promotion_id))
 
     def active(self, at_ms: int) -> list[PlannedPromotion]:
-        """Promotions that run at a time."""
-        return [
-            sale for sale in self.promotions(at_ms - WEEK_MS, at_ms + 1) if sale.ends_ms > at_ms
-        ]
+        """Promotions that run at a time; none runs for a week."""
+        started = self.promotions(at_ms - WEEK_MS, at_ms + 1)
+        return [sale for sale in started if sale.ends_ms > at_ms]
 
     def announced(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
         """Promotions that the shop tells about in `[from_ms, to_ms)`."""
@@ -177,8 +173,8 @@ class ShopPlan:
         return [sale for sale in near if from_ms <= sale.announced_ms < to_ms]
 
     def price_ratios(self, at_ms: int) -> Floats:
-        """Shelf price against the catalogue's first price, per sku; steps land on 06:00 of some
-        days.
+        """Shelf price over the catalogue's first price, per sku; steps come at six, hours after
+        the start, of some days.
         """
         day = (at_ms - self.start_ms - 6 * HOUR_MS) // DAY_MS
         return _price_ratios(self.seed, self.catalogue.num_skus, max(int(day), -1))
@@ -197,73 +193,76 @@ class ShopPlan:
 
 @lru_cache(maxsize=64)
 def _price_ratios(seed: int, num_skus: int, day: int) -> Floats:
-    """The newest step of each sku up to a day: on average every PRICE_STEP_DAYS days, around the
-    first price.
+    """The newest step of each sku up to a day; 1 before its first.
+
+    Prices step every PRICE_STEP_DAYS days on average, around the first price and not around the
+    last one, so that they never wander off. Looking back from the day needs no state.
     """
-    ratios, stepped = np.ones(num_skus), np.zeros(num_skus, dtype=bool)
+    ratio_S = np.ones(num_skus)
+    found_S = np.zeros(num_skus, dtype=bool)
     for past in range(day, -1, -1):
         rng = generator(seed, "prices", past)
-        steps = np.exp(np.clip(rng.normal(0.0, 0.10, num_skus), -0.22, 0.22))
-        first = (rng.random(num_skus) < 1.0 / PRICE_STEP_DAYS) & ~stepped
-        ratios[first] = steps[first]
-        stepped |= first
-        if stepped.all():
+        step_S = np.exp(np.clip(rng.normal(0.0, 0.10, num_skus), -0.22, 0.22))
+        newest_S = (rng.random(num_skus) < 1.0 / PRICE_STEP_DAYS) & ~found_S
+        ratio_S[newest_S] = step_S[newest_S]
+        found_S |= newest_S
+        if found_S.all():
             break
-    return ratios
+    return ratio_S
 
 
 @lru_cache(maxsize=64)
 def _regular_promotions(
     seed: int, week: int, week_start_ms: int, catalogue: Catalogue
 ) -> list[PlannedPromotion]:
+    """The flash sales of some of the better selling half, and the coupons, of one week."""
     rng = generator(seed, "promotions", week)
     best = np.argsort(-_lines_S(catalogue))[: max(1, catalogue.num_skus // 2)]
     sales = []
     for number in range(FLASH_SALES_PER_WEEK):
-        start = week_start_ms + int(rng.integers(7)) * DAY_MS + int(rng.integers(1, 14)) * HOUR_MS
+        start_ms = week_start_ms + _day_and_hour(rng, 1, 14)
         sku = int(best[rng.integers(len(best))])
-        sales.append(
-            _flash_sale(
-                f"FLASH-{week:03d}-{number}",
-                start,
-                int(rng.integers(3, 7)),
-                sku,
-                catalogue,
-                _lead(rng),
-            )
-        )
+        length_ms = int(rng.integers(3, 7)) * HOUR_MS
+        promotion = _flash_sale(f"FLASH-{week:03d}-{number}", catalogue, sku, start_ms, length_ms)
+        sales.append(_planned(promotion, _lead_ms(rng), sku=sku))
     for number in range(COUPONS_PER_WEEK):
-        start = week_start_ms + int(rng.integers(7)) * DAY_MS + int(rng.integers(0, 12)) * HOUR_MS
+        start_ms = week_start_ms + _day_and_hour(rng, 0, 12)
         category = int(rng.integers(min(len(CATEGORIES), catalogue.num_skus)))
         promotion = Promotion(
             promotion_id=f"COUPON-{week:03d}-{number}",
             category=CATEGORIES[category].name,
-            starts_at=start,
-            ends_at=start + int(rng.integers(24, 49)) * HOUR_MS,
+            starts_at=start_ms,
+            ends_at=start_ms + int(rng.integers(24, 49)) * HOUR_MS,
             discount=float(rng.choice([0.10, 0.15])),
             kind="coupon",
         )
-        sales.append(_planned(promotion, _lead(rng), category=category))
+        sales.append(_planned(promotion, _lead_ms(rng), category=category))
     return sales
 
 
-def _lead(rng: np.random.Generator) -> int:
-    return int(rng.integers(ANNOUNCE_MS[0], ANNOUNCE_MS[1]))
+def _day_and_hour(rng: np.random.Generator, from_hour: int, to_hour: int) -> int:
+    """From the start of a week to some hour, in [from, to), of some day; in ms."""
+    return int(rng.integers(7)) * DAY_MS + int(rng.integers(from_hour, to_hour)) * HOUR_MS
+
+
+def _lead_ms(rng: np.random.Generator) -> int:
+    """How long before its start a promotion is announced."""
+    return int(rng.integers(*ANNOUNCE_MS))
 
 
 def _flash_sale(
-    name: str, start_ms: int, hours: int, sku: int, catalogue: Catalogue, lead_ms: int
-) -> PlannedPromotion:
+    name: str, catalogue: Catalogue, sku: int, start_ms: int, length_ms: int
+) -> Promotion:
+    # Who hardly looks at prices must be offered more.
     discount = 0.40 if catalogue.elasticity_S[sku] < 1.5 else 0.30
-    promotion = Promotion(
+    return Promotion(
         promotion_id=name,
         sku=catalogue.skus[sku],
         starts_at=start_ms,
-        ends_at=start_ms + hours * HOUR_MS,
+        ends_at=start_ms + length_ms,
         discount=discount,
         kind="flash_sale",
     )
-    return _planned(promotion, lead_ms, sku=sku)
 
 
 def _planned(
@@ -294,9 +293,8 @@ def make_plan(
     """
     lines_S = _lines_S(catalogue)
     num_categories = min(len(CATEGORIES), catalogue.num_skus)
-    by_lines = np.argsort(
-        -np.bincount(catalogue.category_S, lines_S, num_categories), kind="stable"
-    )
+    lines_C = np.bincount(catalogue.category_S, lines_S, num_categories)
+    by_lines = np.argsort(-lines_C, kind="stable")
     plan = ShopPlan(
         seed=seed,
         catalogue=catalogue,
@@ -310,15 +308,17 @@ def make_plan(
     )
     if not scenario.flash_sale:
         return plan
-    skus = np.flatnonzero((catalogue.category_S == by_lines[0]) & (plan.launch_S < live_start_ms))
+    of_busiest = (catalogue.category_S == by_lines[0]) & (plan.launch_S < live_start_ms)
+    skus = np.flatnonzero(of_busiest)
     best = int(skus[np.argmax(lines_S[skus])]) if len(skus) else int(np.argmax(lines_S))
-    window = (0.08, 0.12) if scenario.drift else (0.10, 0.20)
-    return replace(
-        plan, planted=(_live_flash_sale(catalogue, best, window, live_start_ms, live_ms),)
-    )
+    # Before the drift, which comes after DRIFT_SHARE of the live part, where there is one.
+    first, last = (0.08, 0.12) if scenario.drift else (0.10, 0.20)
+    window_ms = (live_start_ms + round(first * live_ms), live_start_ms + round(last * live_ms))
+    return replace(plan, planted=(_live_flash_sale(catalogue, best, window_ms),))
 
 
-def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[PlantedDrift, ...]:
+def _drifts(by_lines: Ints, live_start_ms: int, live_ms: int) -> tuple[PlantedDrift, ...]:
+    """One category sells more, another at other hours; with few categories, only the first."""
     at_ms = live_start_ms + round(DRIFT_SHARE * live_ms / HOUR_MS) * HOUR_MS
     names = [CATEGORIES[int(category)].name for category in by_lines]
     if len(names) < 3:
@@ -330,22 +330,25 @@ def _drifts(by_lines: np.ndarray, live_start_ms: int, live_ms: int) -> tuple[Pla
 
 
 def _live_flash_sale(
-    catalogue: Catalogue, sku: int, window: tuple[float, float], live_start_ms: int, live_ms: int
+    catalogue: Catalogue, sku: int, window_ms: tuple[int, int]
 ) -> PlannedPromotion:
-    """Within a part of the live run, at the hour when most customers of that category come."""
-    first = -(-(live_start_ms + round(window[0] * live_ms)) // HOUR_MS) * HOUR_MS
-    last = max(first, live_start_ms + round(window[1] * live_ms))
-    starts = range(first, last + 1, HOUR_MS)
-    best = max(starts, key=lambda start: _busy(int(catalogue.category_S[sku]), start))
-    return _flash_sale("FLASH-LIVE", best, 5, sku, catalogue, 9 * HOUR_MS)
+    """Starts within the window, at the full hour when most customers of that category come."""
+    category = CATEGORIES[int(catalogue.category_S[sku])]
+    first_ms = -(-window_ms[0] // HOUR_MS) * HOUR_MS
+    starts_ms = range(first_ms, max(first_ms, window_ms[1]) + 1, HOUR_MS)
+    best_ms = max(starts_ms, key=lambda start_ms: _traffic(category, start_ms))
+    promotion = _flash_sale("FLASH-LIVE", catalogue, sku, best_ms, 5 * HOUR_MS)
+    return _planned(promotion, 9 * HOUR_MS, sku=sku)
 
 
-def _busy(category: int, start_ms: int) -> float:
+def _traffic(category: Category, start_ms: int) -> float:
+    """How many customers come an hour and a half after a time, against other times."""
     hour = start_ms / HOUR_MS % 24 + 1.5
-    peaks = CATEGORIES[category].peaks
-    return float(
-        sum(w * np.exp(-(((hour - h + 12) % 24 - 12) ** 2) / (2 * s * s)) for h, s, w in peaks)
-    )
+    traffic = 0.0
+    for peak, width, weight in category.peaks:
+        distance = (hour - peak + 12) % 24 - 12
+        traffic += weight * np.exp(-(distance**2) / (2 * width * width))
+    return float(traffic)
 
 
 def _launches(
@@ -356,15 +359,20 @@ def _launches(
     live_start_ms: int,
     live_ms: int,
 ) -> Floats:
-    """When each sku is first sold: nearly all before the history begins, two within it, one live if
-    asked.
+    """When each sku is first sold: nearly all before the history, two within it, one live if asked.
+
+    The launched ones are neither the shop's best nor its worst, so that what is missing before
+    them changes little.
     """
     launch_S = np.full(catalogue.num_skus, -np.inf)
-    middle = np.argsort(_lines_S(catalogue))[catalogue.num_skus // 4 : 3 * catalogue.num_skus // 4]
+    quarter = catalogue.num_skus // 4
+    three_quarters = 3 * catalogue.num_skus // 4
+    middle = np.argsort(_lines_S(catalogue))[quarter:three_quarters]
     chosen = generator(seed, "launches").permutation(middle)[:3]
     history_ms = live_start_ms - start_ms
     times = [start_ms + 0.35 * history_ms, start_ms + 0.70 * history_ms]
-    times += [live_start_ms + 0.25 * live_ms] if scenario.launch else []
+    if scenario.launch:
+        times.append(live_start_ms + 0.25 * live_ms)
     for sku, time_ms in zip(chosen, times, strict=False):
         launch_S[sku] = round(time_ms / HOUR_MS) * HOUR_MS
     return launch_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from freshet.stream.arrays import Floats, Ints
+from freshet.stream.arrays import Ints
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
 from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.funnel import Clicks, OrderLines
@@ -15,14 +15,16 @@ from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.units import HOUR_MS
 
 KINDS = ("view", "cart", "favourite", "checkout")
-MEAN_DELAY_MS, MAX_DELAY_MS = 400, 4_000
+MEAN_DELAY_MS = 400
+MAX_DELAY_MS = 4_000
 ID_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+Line = tuple[int, int, float]
+"""An order line: item, quantity, unit price."""
 
 
 class Renderer:
-    """Writes one shop's records; event ids follow from the seed and the number of records written
-    before.
-    """
+    """Writes one shop's records; event ids follow from the seed and the records written before."""
 
     def __init__(self, seed: int, catalogue: Catalogue) -> None:
         self._seed = seed
@@ -36,80 +38,67 @@ class Renderer:
 
     def clicks(self, hour_ms: int, clicks: Clicks) -> Records:
         """One record a click."""
-        ids, places = self._event_ids(len(clicks)), self._places
         columns = zip(
-            ids,
+            self._event_ids(len(clicks)),
             clicks.session.tolist(),
             clicks.item.tolist(),
             clicks.time_ms.tolist(),
             clicks.kind.tolist(),
             strict=True,
         )
-        values: list[bytes | None] = [
-            f'{{"event_id":"{e:016x}","session_id":"s{s:09d}",{places[i]},"event_time":{t},"kind":"{KINDS[k]}"}}'.encode()
-            for e, s, i, t, k in columns
-        ]
+        values: list[bytes | None] = []
+        for event_id, session, item, time_ms, kind in columns:
+            ids = f'"event_id":"{event_id:016x}","session_id":"s{session:09d}"'
+            rest = f'"event_time":{time_ms},"kind":"{KINDS[kind]}"'
+            values.append(f"{{{ids},{self._places[item]},{rest}}}".encode())
         keys = [self._keys[i] for i in clicks.item.tolist()]
         arrival = self._arrival(hour_ms, "click delays", clicks.time_ms)
         return Records(["clicks"] * len(values), keys, values, arrival)
 
     def orders(self, hour_ms: int, lines: OrderLines, purpose: str = "order delays") -> Records:
-        """One record an order: a single line flat, several as `lines`; keyed by the sku of the
-        first.
+        """One record an order, keyed by the sku of its first line.
+
+        An order of one line is flat, one of several carries them as `lines`.
         """
         first = np.flatnonzero(np.diff(lines.order, prepend=-1))
         stop = np.append(first, len(lines))[1:]
-        single = stop - first == 1
-        ids = self._event_ids(len(first))
-        rows = list(
-            zip(lines.item.tolist(), lines.quantity.tolist(), lines.price.tolist(), strict=True)
+        columns = zip(
+            lines.item.tolist(), lines.quantity.tolist(), lines.price.tolist(), strict=True
         )
-        values: list[bytes | None] = [
-            self._flat(e, o, t, rows[a]) if one else self._whole(e, o, t, rows[a:b])
-            for e, o, t, a, b, one in zip(
-                ids,
-                lines.order[first].tolist(),
-                lines.time_ms[first].tolist(),
-                first.tolist(),
-                stop.tolist(),
-                single.tolist(),
-                strict=True,
-            )
-        ]
-        keys = [self._keys[i] for i in lines.item[first].tolist()]
-        return Records(
-            ["orders"] * len(values),
-            keys,
-            values,
-            self._arrival(hour_ms, purpose, lines.time_ms[first]),
+        rows: list[Line] = list(columns)
+        orders = zip(
+            self._event_ids(len(first)),
+            lines.order[first].tolist(),
+            lines.time_ms[first].tolist(),
+            first.tolist(),
+            stop.tolist(),
+            strict=True,
         )
+        values: list[bytes | None] = []
+        for event_id, order, time_ms, start, end in orders:
+            ids = f'"event_id":"{event_id:016x}","order_id":"A{order:08d}"'
+            write = self._flat if end - start == 1 else self._whole
+            values.append(write(ids, time_ms, rows[start:end]))
+        keys = [self._keys[item] for item in lines.item[first].tolist()]
+        arrival = self._arrival(hour_ms, purpose, lines.time_ms[first])
+        return Records(["orders"] * len(values), keys, values, arrival)
 
-    def _flat(self, event_id: int, order: int, time_ms: int, line: tuple[int, int, float]) -> bytes:
-        item, quantity, price = line
-        return (
-            f'{{"event_id":"{event_id:016x}","order_id":"A{order:08d}",{self._places[item]},"event_time":{time_ms},'
-            f'"quantity":{quantity},"unit_price":{price:.2f}}}'
-        ).encode()
+    def _flat(self, ids: str, time_ms: int, lines: list[Line]) -> bytes:
+        ((item, quantity, price),) = lines
+        head = f'{{{ids},{self._places[item]},"event_time":{time_ms}'
+        return f'{head},"quantity":{quantity},"unit_price":{price:.2f}}}'.encode()
 
-    def _whole(
-        self, event_id: int, order: int, time_ms: int, lines: list[tuple[int, int, float]]
-    ) -> bytes:
+    def _whole(self, ids: str, time_ms: int, lines: list[Line]) -> bytes:
         region = REGIONS[lines[0][0] % len(REGIONS)]
         inner = ",".join(
             f'{{"sku":"{self._skus[item]}","quantity":{quantity},"unit_price":{price:.2f}}}'
             for item, quantity, price in lines
         )
-        return (
-            f'{{"event_id":"{event_id:016x}","order_id":"A{order:08d}","region":"{region}","event_time":{time_ms},'
-            f'"lines":[{inner}]}}'
-        ).encode()
+        head = f'{{{ids},"region":"{region}","event_time":{time_ms}'
+        return f'{head},"lines":[{inner}]}}'.encode()
 
-    def catalog(
-        self, sku: int, price: float, launched_ms: float, at_ms: int
-    ) -> tuple[bytes, bytes]:
-        """Key and value of one article's catalogue entry; articles older than the history have no
-        launch time.
-        """
+    def catalog(self, sku: int, price: float, launched_ms: float) -> tuple[bytes, bytes]:
+        """Key and value of a catalogue entry; articles older than the history tell no launch."""
         catalogue = self._catalogue
         entry = CatalogEntry(
             sku=catalogue.skus[sku],
@@ -141,11 +130,8 @@ class Renderer:
         return ids
 
     def _arrival(self, hour_ms: int, purpose: str, time_ms: Ints) -> list[int]:
-        """When each event reaches the topic: a little after it happened, so that neighbours swap
-        places.
-        """
-        delay: Floats = generator(self._seed, purpose, hour_ms // HOUR_MS).exponential(
-            MEAN_DELAY_MS, len(time_ms)
-        )
-        arrival: list[int] = (time_ms + np.minimum(delay, MAX_DELAY_MS).astype(np.int64)).tolist()
+        """When each event reaches the topic: a little late, so that neighbours swap places."""
+        rng = generator(self._seed, purpose, hour_ms // HOUR_MS)
+        delay = np.minimum(rng.exponential(MEAN_DELAY_MS, len(time_ms)), MAX_DELAY_MS)
+        arrival: list[int] = (time_ms + delay.astype(np.int64)).tolist()
         return arrival

@@ -74,19 +74,15 @@ class SimulatedShop:
         return self.catalogue.item_ids
 
     def expected_units(self, start_ms: int, hours: int) -> Floats:
-        """Ground truth, float64 `[items, hours]`: mean units ordered per hour if nothing were ever
-        sold out.
-        """
-        return np.stack(
-            [self.demand.expected_units(start_ms + h * HOUR_MS) for h in range(hours)], axis=1
-        )
+        """Ground truth, float64 [items, hours]: mean units ordered if nothing ever sold out."""
+        starts_ms = range(start_ms, start_ms + hours * HOUR_MS, HOUR_MS)
+        return np.stack([self.demand.expected_units(hour_ms) for hour_ms in starts_ms], axis=1)
 
     def batches(self, slice_ms: int = DEFAULT_SLICE_MS) -> Iterator[SourceBatch]:
-        """Endless slices of `slice_ms` from `start_ms`; their records do not depend on where they
-        are cut.
-        """
-        hours, waiting = self.hours(), Records()
-        start_ms, known_until_ms = self.start_ms, self.start_ms
+        """Endless slices of `slice_ms` from `start_ms`; where they are cut changes no record."""
+        hours = self.hours()
+        waiting = Records()
+        start_ms = known_until_ms = self.start_ms
         while True:
             end_ms = start_ms + slice_ms
             while known_until_ms < end_ms:
@@ -94,7 +90,8 @@ class SimulatedShop:
                 waiting = waiting.by_time()
                 known_until_ms += HOUR_MS
             stop = bisect_left(waiting.timestamps_ms, end_ms)
-            now, waiting = waiting.cut(0, stop), waiting.cut(stop, len(waiting))
+            now = waiting.cut(0, stop)
+            waiting = waiting.cut(stop, len(waiting))
             yield SourceBatch(start_ms, end_ms, now.kinds, now.keys, now.values, now.timestamps_ms)
             start_ms = end_ms
 
@@ -117,7 +114,7 @@ class SimulatedShop:
 
 
 class _Play:
-    """One performance of a shop: its stock and what was last said about prices."""
+    """One performance of a shop: its stock, and what it last said about prices and stock."""
 
     def __init__(self, shop: SimulatedShop, stock: Stock, funnel: Funnel) -> None:
         self._shop = shop
@@ -129,7 +126,7 @@ class _Play:
 
     def hour(self, start_ms: int) -> Records:
         """All records that belong to the hour, faults among them."""
-        facts = self._facts(start_ms)
+        facts = self._facts(start_ms)  # Deliveries come before the hour's customers.
         hour = self._funnel.play(start_ms)
         events = self._renderer.clicks(start_ms, hour.clicks)
         events.extend(self._renderer.orders(start_ms, hour.lines))
@@ -140,26 +137,31 @@ class _Play:
 
     def _facts(self, start_ms: int) -> Records:
         """What the shop says at the hour's start: prices, promotions to come, deliveries."""
-        records, shop = Records(), self._shop
-        prices = shop.demand.shelf_prices(start_ms)
-        known_S = shop.plan.launch_S - DAY_MS <= start_ms
-        for sku in np.flatnonzero(known_S & (prices != self._prices)).tolist():
-            key, value = self._renderer.catalog(
-                sku, float(prices[sku]), float(shop.plan.launch_S[sku]), start_ms
-            )
-            records.add("catalog", key, value, start_ms)
-            self._prices[sku] = prices[sku]
-        for sale in shop.plan.announced(start_ms, start_ms + HOUR_MS):
+        records = Records()
+        plan = self._shop.plan
+        self._tell_prices(records, start_ms)
+        for sale in plan.announced(start_ms, start_ms + HOUR_MS):
             key, value = self._renderer.promotion(sale.promotion)
             records.add("promotions", key, value, sale.announced_ms)
-        delivered = self._stock.deliver(start_ms)
-        self._say(records, delivered, start_ms)
-        for sale in shop.plan.promotions(start_ms, start_ms + 1):
+        self._tell_stock(records, self._stock.deliver(start_ms), start_ms)
+        for sale in plan.promotions(start_ms, start_ms + 1):
             if sale.flash:
-                self._say(records, self._allot(sale), start_ms)
-        if start_ms // HOUR_MS % SNAPSHOT_HOURS == 0 or start_ms == shop.start_ms:
-            self._say(records, np.flatnonzero(self._said_I != self._stock.on_hand_I), start_ms)
+                self._tell_stock(records, self._allot(sale), start_ms)
+        # Sales alone are not told one by one; now and then all that changed is.
+        if start_ms // HOUR_MS % SNAPSHOT_HOURS == 0 or start_ms == self._shop.start_ms:
+            changed = np.flatnonzero(self._said_I != self._stock.on_hand_I)
+            self._tell_stock(records, changed, start_ms)
         return records
+
+    def _tell_prices(self, records: Records, start_ms: int) -> None:
+        """Catalogue entries whose price is new; an article is told of a day before its launch."""
+        launch_S = self._shop.plan.launch_S
+        price_S = self._shop.demand.shelf_prices(start_ms)
+        news_S = (launch_S - DAY_MS <= start_ms) & (price_S != self._prices)
+        for sku in np.flatnonzero(news_S).tolist():
+            key, value = self._renderer.catalog(sku, float(price_S[sku]), float(launch_S[sku]))
+            records.add("catalog", key, value, start_ms)
+            self._prices[sku] = price_S[sku]
 
     def _allot(self, sale: PlannedPromotion) -> Ints:
         """Set a sale's stock apart: in some regions less than will be asked for."""
@@ -172,9 +174,7 @@ class _Play:
         return items
 
     def _stock_moves(self, start_ms: int, hour: ShopHour) -> Records:
-        """Items that sold out, at the moment they did; items on flash sale every quarter of an
-        hour.
-        """
+        """Items that sold out, at the moment they did; those on flash sale every quarter hour."""
         records = Records()
         for item, time_ms in hour.sold_out.items():
             key, value = self._renderer.inventory(item, 0, time_ms)
@@ -186,16 +186,19 @@ class _Play:
         return records
 
     def _follow(self, records: Records, start_ms: int, hour: ShopHour, sku: int) -> None:
+        """The stock of a sku at the end of each quarter: what is left, and what sold after it."""
         for item in range(sku * len(REGIONS), (sku + 1) * len(REGIONS)):
             mine = hour.lines.item == item
-            time_ms, quantity = hour.lines.time_ms[mine], hour.lines.quantity[mine]
+            time_ms = hour.lines.time_ms[mine]
+            quantity = hour.lines.quantity[mine]
             for quarter in range(1, QUARTERS + 1):
                 at_ms = start_ms + quarter * QUARTER_MS - 1
                 on_hand = int(self._stock.on_hand_I[item] + quantity[time_ms > at_ms].sum())
                 key, value = self._renderer.inventory(item, on_hand, at_ms)
                 records.add("inventory", key, value, at_ms)
 
-    def _say(self, records: Records, items: Ints, at_ms: int) -> None:
+    def _tell_stock(self, records: Records, items: Ints, at_ms: int) -> None:
+        """The stock of items, where it is not what was last said."""
         for item in items.tolist():
             on_hand = int(self._stock.on_hand_I[item])
             if on_hand != self._said_I[item]:
