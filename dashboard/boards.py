@@ -17,7 +17,6 @@ from freshet.stream.units import DAY_MS, HOUR_MS
 
 Json = dict[str, Any]
 
-FLASH_SALE = "flash_sale"
 ENDED_SHOWN_MS = 6 * HOUR_MS
 ANNOUNCED_SHOWN_MS = 2 * DAY_MS
 MAX_SALES = 12
@@ -38,7 +37,7 @@ def flash_sales(topics: TopicState, actuals: Actuals, now_ms: int) -> Json:
     shown = [
         known
         for known in topics.promotions.values()
-        if known.promotion.kind == FLASH_SALE
+        if known.promotion.flash_sale
         and known.starts_ms < now_ms + ANNOUNCED_SHOWN_MS
         and known.ends_ms > now_ms - ENDED_SHOWN_MS
     ]

@@ -94,6 +94,17 @@ class Promotion(Record, frozen=True, kw_only=True):
     sku: str | None = None
     category: str | None = None
 
+    @property
+    def flash_sale(self) -> bool:
+        """Whether the page shows it as a flash sale and an alert is raised while it runs.
+
+        >>> times = {"starts_at": 0, "ends_at": 1, "discount": 0.3}
+        >>> [Promotion(promotion_id="p", kind=kind, **times).flash_sale
+        ...  for kind in ("flash_sale", "flash", "promotion")]
+        [True, True, False]
+        """
+        return "flash" in self.kind
+
 
 class InventoryLevel(Record, frozen=True, kw_only=True):
     """`freshet.inventory.v1`, key sku + region, compacted: units on hand as of a time."""

@@ -48,7 +48,6 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 10.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
-FLASH_SALE = "flash"
 UNUSABLE = (EventError, msgspec.MsgspecError, ValueError, RecursionError)
 
 log = get_logger("control")
@@ -130,7 +129,9 @@ class Controller:
 
     def _flash_sales(self, now_ms: int) -> list[Signal]:
         sales = {
-            s.promotion_id: s for s in self.shop.active_promotions(now_ms) if FLASH_SALE in s.kind
+            sale.promotion_id: sale
+            for sale in self.shop.active_promotions(now_ms)
+            if sale.flash_sale
         }
         begun = [
             flash_sale_signal(sale, *self.shop.promotion_times(name), now_ms)

@@ -90,7 +90,7 @@ class Watcher:
 
     def _plan_sale(self, value: bytes | None) -> None:
         promotion = msgspec.json.decode(value, type=Promotion) if value else None
-        if promotion and promotion.kind == "flash_sale":
+        if promotion and promotion.flash_sale:
             self._sales[promotion.promotion_id] = promotion
 
     def _tell_sales(self) -> None:

@@ -44,6 +44,12 @@ def board(
 # Flash sales --------------------------------------------------------------------------------------
 
 
+def test_every_kind_that_alarms_as_a_flash_sale_is_shown(make: Any) -> None:
+    kinds = ("flash_sale", "flash", "weekend-flash", "promotion")
+    shown = board(make, *(sale(kind, kind=kind) for kind in kinds))
+    assert {found["promotion_id"] for found in shown} == set(kinds[:3])
+
+
 def test_a_running_sale_counts_what_was_sold_since_its_start(make: Any) -> None:
     [found] = board(make, sale(), stock(20), ("forecasts", make.forecast()))
     assert (found["state"], found["sold"], found["on_hand"], found["sell_through"]) == (

@@ -96,7 +96,7 @@ class PlannedPromotion:
     @property
     def flash(self) -> bool:
         """Whether it is a flash sale, with its own stock."""
-        return self.promotion.kind == "flash_sale"
+        return self.promotion.flash_sale
 
     def covers(self, catalogue: Catalogue) -> Floats:
         """1 for the skus it is for, else 0."""
