@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from freshet.dashboard.state import Kind, TopicState
+from freshet.dashboard.state import TOUCHES, Kind, TopicState
 from freshet.stream.config import KafkaSettings
 from freshet.stream.errors import ConfigError
 from freshet.stream.process import BackOff
@@ -43,7 +43,7 @@ class Feed:
     def __init__(self, settings: KafkaSettings, topics: TopicState) -> None:
         self._settings = settings
         self._topics = topics
-        self._kinds = _kinds_by_topic(settings)
+        self._kinds = settings.topics.of(*TOUCHES)
         self._next: dict[TopicPartition, int] = {}
         self._assigned: frozenset[TopicPartition] = frozenset()
         self.problem: str | None = "not connected yet"
@@ -140,21 +140,6 @@ def _in_words(servers: str, error: Exception) -> str:
             "kafka.bootstrap_servers right?"
         )
     return f"Kafka at {servers}: {error or type(error).__name__}"
-
-
-def _kinds_by_topic(settings: KafkaSettings) -> dict[str, Kind]:
-    topics = settings.topics
-    return {
-        topics.catalog: "catalog",
-        topics.promotions: "promotions",
-        topics.inventory: "inventory",
-        topics.forecasts: "forecasts",
-        topics.scores: "scores",
-        topics.drift: "drift",
-        topics.models: "models",
-        topics.retrain: "retrain",
-        topics.alerts: "alerts",
-    }
 
 
 def consumer_options(settings: KafkaSettings) -> dict[str, Any]:

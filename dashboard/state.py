@@ -16,6 +16,8 @@ from freshet.stream.codec import time_ms
 from freshet.stream.config import WorkerSettings
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
+    RECORDS,
+    SHOP_TABLES,
     Alert,
     DriftAlert,
     Forecast,
@@ -61,13 +63,7 @@ TOUCHES: dict[Kind, tuple[Section, ...]] = {
     "inventory": ("flash",),
 }
 DECODERS: dict[Kind, msgspec.json.Decoder[Record]] = {
-    "forecasts": msgspec.json.Decoder(Forecast),
-    "scores": msgspec.json.Decoder(Score),
-    "drift": msgspec.json.Decoder(DriftAlert),
-    "models": msgspec.json.Decoder(ModelEvent),
-    "retrain": msgspec.json.Decoder(RetrainRequest),
-    "alerts": msgspec.json.Decoder(Alert),
-    "promotions": msgspec.json.Decoder(Promotion),
+    kind: msgspec.json.Decoder(RECORDS[kind]) for kind in TOUCHES if kind not in SHOP_TABLES
 }
 
 
@@ -135,7 +131,7 @@ class TopicState:
         return True
 
     def _take(self, kind: Kind, key: bytes | None, value: bytes | None, timestamp_ms: int) -> bool:
-        if kind in ("catalog", "promotions", "inventory"):
+        if kind in SHOP_TABLES:
             if not self.shop.apply(kind, key, value, timestamp_ms):
                 raise EventError(f"the {kind} record cannot be used")
             return self._take_promotion(key, value) if kind == "promotions" else True

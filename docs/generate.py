@@ -18,21 +18,6 @@ from freshet.stream import schemas
 from freshet.stream.config import Known, Settings, env_name, known_settings
 
 DOCS = Path(__file__).parent
-RECORDS: dict[str, type[schemas.Record]] = {
-    "orders": schemas.OrderEvent,
-    "clicks": schemas.ClickEvent,
-    "catalog": schemas.CatalogEntry,
-    "promotions": schemas.Promotion,
-    "inventory": schemas.InventoryLevel,
-    "windows": schemas.WindowsAdvanced,
-    "forecasts": schemas.Forecast,
-    "scores": schemas.Score,
-    "drift": schemas.DriftAlert,
-    "retrain": schemas.RetrainRequest,
-    "models": schemas.ModelEvent,
-    "alerts": schemas.Alert,
-}
-
 HEAD = """# Configuration
 
 Generated from `stream/config.py` by `make docs`; do not edit.
@@ -50,7 +35,7 @@ TABLE_HEAD = "| setting | default | environment | meaning |\n|---|---|---|---|"
 def pages() -> Iterator[tuple[Path, str]]:
     """Every generated file with its text."""
     yield DOCS / "configuration.md", configuration()
-    for kind, record in RECORDS.items():
+    for kind, record in schemas.RECORDS.items():
         yield DOCS / "schemas" / f"{kind}.json", json.dumps(schema(kind, record), indent=2) + "\n"
 
 

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_origin
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -40,6 +40,8 @@ NOT_SETTINGS = frozenset({"FRESHET_DATA", "FRESHET_FAILPOINT"})
 DEFAULT_CONFIG_FILE = Path("freshet.toml")
 
 
+Kind = TypeVar("Kind", bound=str)
+
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -68,6 +70,14 @@ class Topics(Section):
     retrain: str = "freshet.retrain.v1"
     models: str = "freshet.models.v1"
     alerts: str = "freshet.alerts.v1"
+
+    def of(self, *kinds: Kind) -> dict[str, Kind]:
+        """What each of these topics holds, by the topic's name.
+
+        >>> Topics(catalog="shop.items").of("catalog", "models")
+        {'shop.items': 'catalog', 'freshet.models.v1': 'models'}
+        """
+        return {getattr(self, kind): kind for kind in kinds}
 
 
 class KafkaSettings(Section):

@@ -7,6 +7,7 @@ theirs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -331,3 +332,38 @@ def item_id_parts(item_id: str) -> list[str]:
         else:
             part += letter
     return [*parts, part]
+
+
+# What each topic holds ----------------------------------------------------------------------------
+
+RecordKind = Literal[
+    "orders",
+    "clicks",
+    "catalog",
+    "promotions",
+    "inventory",
+    "windows",
+    "forecasts",
+    "scores",
+    "drift",
+    "retrain",
+    "models",
+    "alerts",
+]
+RECORDS: Mapping[RecordKind, type[Record]] = {
+    "orders": OrderEvent,
+    "clicks": ClickEvent,
+    "catalog": CatalogEntry,
+    "promotions": Promotion,
+    "inventory": InventoryLevel,
+    "windows": WindowsAdvanced,
+    "forecasts": Forecast,
+    "scores": Score,
+    "drift": DriftAlert,
+    "retrain": RetrainRequest,
+    "models": ModelEvent,
+    "alerts": Alert,
+}
+ShopTable = Literal["catalog", "promotions", "inventory"]
+SHOP_TABLES: tuple[ShopTable, ...] = ("catalog", "promotions", "inventory")
+"""The topics that a shop keeps as tables: compacted, the newest record of a key counts."""

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 import typer.main
 
-from docs.generate import RECORDS, pages, schema
+from docs.generate import pages, schema
 from freshet.cli.main import app
 from freshet.stream.config import Topics, known_settings
+from freshet.stream.schemas import RECORDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

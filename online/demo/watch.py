@@ -37,7 +37,7 @@ class Watcher:
 
     def __init__(self, settings: Settings, speed: float, say: Callable[[str], None]) -> None:
         names = settings.kafka.topics
-        self._kinds = {getattr(names, kind): kind for kind in (*COUNTED_KINDS, "promotions")}
+        self._kinds = names.of(*COUNTED_KINDS, "promotions")
         self._settings = settings
         self._say = say
         self._reader = TableReader(settings, sorted(self._kinds))

@@ -14,13 +14,13 @@ from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.weights.registry import Registry
-from freshet.stream.catalog.tables import ShopTables, ShopTopic
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import BrokerError, FreshetError
 from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
 from freshet.stream.process import BackOff, Stop, stop_on_signals
-from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.schemas import SHOP_TABLES, DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import connect
 from freshet.stream.telemetry import get_logger, serve_http
@@ -104,23 +104,19 @@ class Inbox:
         self._topics = topics
         self._ledger = ledger
         self._shop = shop
-        self._shop_topics: dict[str, ShopTopic] = {
-            topics.catalog: "catalog",
-            topics.promotions: "promotions",
-            topics.inventory: "inventory",
-        }
+        self._tables = topics.of(*SHOP_TABLES)
 
     @property
     def topics(self) -> list[str]:
         """What must be read."""
         topics = self._topics
-        return [topics.retrain, topics.models, topics.drift, *self._shop_topics]
+        return [topics.retrain, topics.models, topics.drift, *self._tables]
 
     def take(self, record: TableRecord) -> None:
         """Take in one record."""
-        kind = self._shop_topics.get(record.topic)
-        if kind is not None:
-            self._shop.apply(kind, record.key, record.value, record.timestamp_ms)
+        table = self._tables.get(record.topic)
+        if table is not None:
+            self._shop.apply(table, record.key, record.value, record.timestamp_ms)
         elif record.value is not None:
             try:
                 self._take(record.topic, record.value)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from freshet.stream.catalog.tables import ShopTables, ShopTopic
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.kafka import TableReader, TableRecord
-from freshet.stream.schemas import ModelEvent
+from freshet.stream.schemas import SHOP_TABLES, ModelEvent
 from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -27,13 +27,9 @@ class SideInputs:
     def __init__(self, settings: Settings, offer: Callable[[ModelEvent], None] | None) -> None:
         topics = settings.kafka.topics
         self.shop = ShopTables(settings.events.series_by)
-        self._kinds: dict[str, ShopTopic] = {
-            topics.catalog: "catalog",
-            topics.promotions: "promotions",
-            topics.inventory: "inventory",
-        }
+        self._tables = topics.of(*SHOP_TABLES)
         self._offer = offer
-        self._reader = TableReader(settings, [*self._kinds, topics.models])
+        self._reader = TableReader(settings, [*self._tables, topics.models])
 
     @property
     def caught_up(self) -> bool:
@@ -44,9 +40,9 @@ class SideInputs:
         """Take in what has come; returns how many records that was."""
         records = self._reader.poll(max_wait_ms)
         for record in records:
-            kind = self._kinds.get(record.topic)
-            if kind is not None:
-                self.shop.apply(kind, record.key, record.value, record.timestamp_ms)
+            table = self._tables.get(record.topic)
+            if table is not None:
+                self.shop.apply(table, record.key, record.value, record.timestamp_ms)
             elif record.value is not None and self._offer is not None:
                 self._hand_over(record, record.value, self._offer)
         return len(records)

@@ -6,7 +6,7 @@ Dimensions: I items, R distinct skus, S buckets (steps), K known slots.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +22,15 @@ from freshet.stream.catalog.timeline import (
 )
 from freshet.stream.codec import decode, time_ms
 from freshet.stream.errors import EventError
-from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion, item_id_parts
+from freshet.stream.schemas import (
+    SHOP_TABLES,
+    CatalogEntry,
+    InventoryLevel,
+    Promotion,
+    ShopTable,
+    item_id_parts,
+)
 from freshet.stream.telemetry import get_logger
-
-ShopTopic = Literal["catalog", "promotions", "inventory"]
 
 MAX_PRICE_CHANGES = 512
 NUM_KNOWN = 3
@@ -50,14 +55,14 @@ class ShopTables:
         self._stock = Stock(by_region="region" in self._series_by)
         # A tombstone has a key only; this says what the records under that key were about.
         self._identity_of: dict[tuple[str, bytes], Any] = {}
-        self.malformed: dict[str, int] = {"catalog": 0, "promotions": 0, "inventory": 0}
+        self.malformed: dict[str, int] = dict.fromkeys(SHOP_TABLES, 0)
         self.version = 0
         self.newest_ms = 0
 
     # Records in -----------------------------------------------------------------------------------
 
     def apply(
-        self, topic_kind: ShopTopic, key: bytes | None, value: bytes | None, timestamp_ms: int
+        self, table: ShopTable, key: bytes | None, value: bytes | None, timestamp_ms: int
     ) -> bool:
         """Take in one record; a null value is a tombstone.
 
@@ -68,14 +73,14 @@ class ShopTables:
         """
         try:
             if value is None:
-                self._forget(topic_kind, key)
+                self._forget(table, key)
             else:
-                self._take(topic_kind, key, value, timestamp_ms)
+                self._take(table, key, value, timestamp_ms)
         except EventError as error:
-            self.malformed[topic_kind] += 1
+            self.malformed[table] += 1
             log.warning(
                 "shop_record_skipped",
-                topic_kind=topic_kind,
+                table=table,
                 key=repr(key)[:200],
                 error=str(error)[:500],
             )
@@ -84,17 +89,15 @@ class ShopTables:
         self.newest_ms = max(self.newest_ms, timestamp_ms)
         return True
 
-    def _take(
-        self, topic_kind: ShopTopic, key: bytes | None, value: bytes, timestamp_ms: int
-    ) -> None:
+    def _take(self, table: ShopTable, key: bytes | None, value: bytes, timestamp_ms: int) -> None:
         take: Callable[[bytes, int], Any] = {
             "catalog": self._take_entry,
             "promotions": self._take_promotion,
             "inventory": self._take_stock,
-        }[topic_kind]
+        }[table]
         identity = take(value, timestamp_ms)
         if key is not None:
-            self._identity_of[topic_kind, key] = identity
+            self._identity_of[table, key] = identity
 
     def _take_entry(self, value: bytes, timestamp_ms: int) -> str:
         entry = decode(CatalogEntry, value)
@@ -117,16 +120,16 @@ class ShopTables:
     def _take_stock(self, value: bytes, _: int) -> tuple[Series, str | None]:
         return self._stock.take(decode(InventoryLevel, value))
 
-    def _forget(self, topic_kind: ShopTopic, key: bytes | None) -> None:
+    def _forget(self, table: ShopTable, key: bytes | None) -> None:
         if key is None:
             raise EventError("a tombstone without a key says nothing")
-        identity = self._identity_of.pop((topic_kind, key), None)
+        identity = self._identity_of.pop((table, key), None)
         if identity is None:
             return
-        if topic_kind == "catalog":
+        if table == "catalog":
             self._catalog.pop(identity, None)
             self._prices.pop(identity, None)
-        elif topic_kind == "promotions":
+        elif table == "promotions":
             self._promotions.drop(identity)
         else:
             self._stock.drop(*identity)

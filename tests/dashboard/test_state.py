@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.dashboard import state
-from freshet.dashboard.state import DECODERS, TopicState
+from freshet.dashboard.state import TOUCHES, TopicState
 from freshet.stream.codec import encode
 from freshet.stream.config import WorkerSettings
 from freshet.stream.schemas import Alert, AlertData, CatalogEntry, Promotion, RetrainRequest
@@ -33,7 +33,7 @@ def alert(subject: str = "s1") -> Alert:
     return Alert(id="1", source="/x", type="io.freshet.drift", subject=subject, time="", data=data)
 
 
-kinds = st.sampled_from([*DECODERS, "catalog", "inventory"])
+kinds = st.sampled_from([*TOUCHES])
 junk = st.one_of(
     st.binary(max_size=60),
     st.sampled_from([b"", b"null", b"[]", b"{}", b'{"sku":1}', b"[" * 3000, b"\xff\xfe"]),
