@@ -20,7 +20,7 @@ from freshet.stream.config import Known, Settings, env_name, known_settings
 DOCS = Path(__file__).parent
 HEAD = """# Configuration
 
-Generated from `stream/config.py` by `make docs`; do not edit.
+Generated from `stream/settings.py` by `make docs`; do not edit.
 
 One TOML file (`--config FILE`, else `freshet.toml` if it is there), then the environment, which
 wins. A name in the environment is `FRESHET_SECTION__NAME`; lists and tables are JSON there. Any

@@ -1,372 +1,75 @@
-"""Every setting of every process: defaults here, then one TOML file, then the environment, then
-`*_FILE` secrets.
-"""
+"""Settings read from one TOML file, then the environment, then `*_FILE` secrets; `load` does it."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_origin
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any, get_origin
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ValidationError
 
 from freshet.stream.errors import ConfigError
-from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from freshet.stream.settings import (
+    UTC,
+    CalendarSettings,
+    ControlSettings,
+    DashboardSettings,
+    DriftSettings,
+    EventSettings,
+    IngestSettings,
+    KafkaSettings,
+    LearnSettings,
+    RedisSettings,
+    Resolution,
+    Settings,
+    TelemetrySettings,
+    TimeUnit,
+    Topics,
+    WindowSettings,
+    WorkerSettings,
+)
 
-TimeUnit = Literal["s", "ms", "us"]
+__all__ = [
+    "UTC",
+    "CalendarSettings",
+    "ControlSettings",
+    "DashboardSettings",
+    "DriftSettings",
+    "EventSettings",
+    "IngestSettings",
+    "KafkaSettings",
+    "Known",
+    "LearnSettings",
+    "Loaded",
+    "RedisSettings",
+    "Resolution",
+    "Settings",
+    "TelemetrySettings",
+    "TimeUnit",
+    "Topics",
+    "WindowSettings",
+    "WorkerSettings",
+    "env_name",
+    "known_settings",
+    "load",
+    "shown",
+]
 
 ENV_PREFIX = "FRESHET_"
-UTC = "UTC"
-NOT_SETTINGS = frozenset({"FRESHET_DATA", "FRESHET_FAILPOINT"})
+SECRET_SUFFIX = "_FILE"
 DEFAULT_CONFIG_FILE = Path("freshet.toml")
-
-
-Kind = TypeVar("Kind", bound=str)
-
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A group of settings; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Topics(Section):
-    """Names of the topics, so that a shop can keep its own."""
-
-    orders: str = "freshet.orders.v1"
-    clicks: str = "freshet.clicks.v1"
-    catalog: str = "freshet.catalog.v1"
-    promotions: str = "freshet.promotions.v1"
-    inventory: str = "freshet.inventory.v1"
-    late: str = "freshet.late.v1"
-    windows: str = "freshet.windows.v1"
-    forecasts: str = "freshet.forecasts.v1"
-    forecasts_latest: str = Field("freshet.forecasts.latest.v1", description="Empty turns it off.")
-    scores: str = "freshet.scores.v1"
-    drift: str = "freshet.drift.v1"
-    retrain: str = "freshet.retrain.v1"
-    models: str = "freshet.models.v1"
-    alerts: str = "freshet.alerts.v1"
-
-    def of(self, *kinds: Kind) -> dict[str, Kind]:
-        """What each of these topics holds, by the topic's name.
-
-        >>> Topics(catalog="shop.items").of("catalog", "models")
-        {'shop.items': 'catalog', 'freshet.models.v1': 'models'}
-        """
-        return {getattr(self, kind): kind for kind in kinds}
-
-
-class KafkaSettings(Section):
-    """How to reach Kafka."""
-
-    bootstrap_servers: str = "localhost:9092"
-    group_prefix: str = Field(
-        "freshet", description="Consumer groups are named <prefix>.<process>."
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
-    sasl_username: str = ""
-    sasl_password: SecretStr = SecretStr("")
-    ssl_ca_location: str = ""
-    partitions: Positive = Field(4, description="Partitions of the topics that freshet creates.")
-    replication_factor: Positive = 1
-    request_timeout_ms: Positive = 10_000
-    session_timeout_ms: Positive = 10_000
-    group_instance_id: str = Field(
-        "",
-        description="A name of this ingest process alone that survives its restart: it then "
-        "has its partitions back at "
-        "once, not after session_timeout_ms.",
-    )
-    max_record_bytes: Positive = 1_000_000
-    topics: Topics = Topics()
-
-
-class RedisSettings(Section):
-    """How to reach the window store."""
-
-    url: SecretStr = SecretStr("redis://localhost:6379/0")
-    generation: NotNegative = Field(
-        0, description="Which generation of windows is written and read."
-    )
-    cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
-    timeout_ms: Positive = 5_000
-
-
-class EventSettings(Section):
-    """What an event is: the fields that name a series, and where a shop's own records keep each
-    field.
-    """
-
-    series_by: tuple[str, ...] = Field(
-        ("sku", "region"), description="Fields joined into the item_id."
-    )
-    orders_fields: dict[str, str] = Field(
-        {}, description="Our field = the record's dotted path, for orders."
-    )
-    clicks_fields: dict[str, str] = Field(
-        {}, description="Our field = the record's dotted path, for clicks."
-    )
-    time_unit: TimeUnit = Field(
-        "ms", description="Of an event_time that is a whole number: s, ms, us since 1970."
-    )
-    max_depth: Positive = Field(64, description="Nesting beyond this is a dead letter.")
-
-
-class Resolution(Section):
-    """One width of bucket and how many of them are retained."""
-
-    resolution_ms: Positive
-    buckets: Positive
-
-
-class WindowSettings(Section):
-    """What lands in a window; changing any of these needs a new generation."""
-
-    out_of_order_ms: NotNegative = 5_000
-    allowed_lateness_ms: NotNegative = 900_000
-    max_future_ms: NotNegative = 600_000
-    resolutions: tuple[Resolution, ...] = (
-        Resolution(resolution_ms=SECOND_MS, buckets=900),
-        Resolution(resolution_ms=MINUTE_MS, buckets=1_440),
-        Resolution(resolution_ms=HOUR_MS, buckets=1_344),
-        Resolution(resolution_ms=DAY_MS, buckets=800),
-    )
-    max_items_per_partition: Positive = 1_000_000
-    idle_ms: Positive = Field(
-        30_000, description="Wall time at the log's end before a partition is idle."
-    )
-
-
-class CalendarSettings(Section):
-    """The shop's own days."""
-
-    time_zone: str = Field(
-        UTC,
-        description="Whose midnights begin the buckets of a day, such as Europe/Berlin; needs "
-        "a new generation.",
-    )
-
-    @field_validator("time_zone")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(
-                "not a time zone of the IANA database, such as Europe/Berlin"
-            ) from None
-        return name
-
-
-class IngestSettings(Section):
-    """Limits of the ingest process."""
-
-    batch_max_records: Positive = 50_000
-    batch_max_wait_ms: Positive = 50
-    max_cached_tiles: Positive = 20_000
-    dead_letter_pause_per_s: Positive = Field(
-        5_000, description="Above this rate ingest pauses and says so."
-    )
-    dead_letter_pause_share: Fraction = Field(
-        0.5,
-        description="Share of dead records at which ingest pauses, once a thousand were read "
-        "in 10 s.",
-    )
-    http_port: NotNegative = Field(
-        0, description="Port of /livez, /readyz and /metrics; 0 picks a free one."
-    )
-
-
-class WorkerSettings(Section):
-    """What is forecast, how, and where."""
-
-    resolution_ms: Positive = HOUR_MS
-    context_length: Positive = 512
-    prediction_length: Positive = Field(24, description="Steps published with each forecast.")
-    weights: str = Field(
-        "", description="Folder of weights; empty is the registry's champion, else the base."
-    )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: NotNegative = Field(
-        0, description="CPU threads of the network; 0 leaves it to PyTorch."
-    )
-    micro_batch: Positive = 256
-    poll_ms: Positive = Field(
-        200, description="Longest wait for a notice before Redis is looked at anyway."
-    )
-    score_steps: tuple[int, ...] = Field(
-        (1, 3, 6, 12, 24), description="Steps ahead that are scored."
-    )
-    season_length: Positive = Field(168, description="Steps of the seasonal naive yardstick.")
-    conversion: bool = Field(
-        False, description="Forecast units per view too; doubles what a round computes."
-    )
-    max_pending_cutoffs: Positive = Field(
-        64, description="Cutoffs kept while they wait for final buckets."
-    )
-    http_port: NotNegative = 0
-
-
-class DriftSettings(Section):
-    """When forecasts are said to have drifted; see docs/architecture.md for the detectors."""
-
-    segment_by: Literal["category", "region", "sku"] = "category"
-    adwin_delta: Fraction = 0.002
-    min_buckets: Positive = Field(
-        12, description="Final buckets of a segment seen before it may alarm."
-    )
-    min_effect: Annotated[float, Field(gt=0)] = Field(
-        0.35,
-        description="Smallest shift, in standard deviations of the baseline, that is an alarm.",
-    )
-    clear_buckets: Positive = Field(
-        12, description="Quiet buckets after which a segment is stable again."
-    )
-
-
-class ControlSettings(Section):
-    """When an alert leads to training."""
-
-    cooldown_ms: Positive = Field(
-        12 * HOUR_MS, description="Clock time between two retrain requests."
-    )
-    min_new_data_ms: NotNegative = Field(
-        6 * HOUR_MS, description="Time after a drift's onset before training is worth it."
-    )
-    schedule_ms: NotNegative = Field(
-        0, description="Clock time between scheduled retrains; 0 is never."
-    )
-    http_port: NotNegative = 0
-
-
-class LearnSettings(Section):
-    """Fine-tuning, the gate and probation."""
-
-    registry: Path = Field(Path("freshet-data/registry"), description="Folder of weights versions.")
-    steps: Annotated[int, Field(ge=1, le=2_000)] = 60
-    batch_size: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    replay_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    recent_buckets: Positive = Field(48, description="Newest matured buckets that count as recent.")
-    holdout_buckets: Positive = Field(
-        12, description="Newest matured buckets kept from training, for the gate."
-    )
-    gate_margin: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="Relative gain in pinball loss that a challenger must show."
-    )
-    gate_confidence: Fraction = 0.95
-    probation_buckets: Positive = Field(
-        24, description="Final buckets before a promotion is confirmed."
-    )
-    probation_margin: Annotated[float, Field(ge=0)] = Field(
-        0.10, description="Relative loss against the parent at which a promotion is rolled back."
-    )
-    device: str = "auto"
-    threads: NotNegative = 0
-    seed: NotNegative = 0
-    http_port: NotNegative = 0
-
-
-class DashboardSettings(Section):
-    """Where the page listens."""
-
-    host: str = "127.0.0.1"
-    port: NotNegative = Field(8321, description="0 picks a free port.")
-    max_points: Positive = Field(2_000, description="Most points sent for one chart.")
-    max_subscribers: Positive = 200
-
-
-class TelemetrySettings(Section):
-    """Logs."""
-
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="auto: text on a terminal."
-    )
-    http_host: str = Field(
-        "127.0.0.1",
-        description="Where /livez, /readyz and /metrics listen; 0.0.0.0 in a container.",
-    )
-
-
-class Settings(BaseSettings):
-    """All sections together."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
-
-    kafka: KafkaSettings = KafkaSettings()
-    redis: RedisSettings = RedisSettings()
-    events: EventSettings = EventSettings()
-    windows: WindowSettings = WindowSettings()
-    calendar: CalendarSettings = CalendarSettings()
-    ingest: IngestSettings = IngestSettings()
-    worker: WorkerSettings = WorkerSettings()
-    drift: DriftSettings = DriftSettings()
-    control: ControlSettings = ControlSettings()
-    learn: LearnSettings = LearnSettings()
-    dashboard: DashboardSettings = DashboardSettings()
-    telemetry: TelemetrySettings = TelemetrySettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what `load` hands over counts, so that every value's source is known."""
-        return (init_settings,)
-
-    @model_validator(mode="after")
-    def _forecast_resolution_is_folded(self) -> Self:
-        widths = [resolution.resolution_ms for resolution in self.windows.resolutions]
-        if self.worker.resolution_ms not in widths:
-            raise ValueError(
-                f"worker.resolution_ms {self.worker.resolution_ms} is not one of "
-                f"windows.resolutions {widths}"
-            )
-        if self.worker.resolution_ms == DAY_MS and self.calendar.time_zone != UTC:
-            raise ValueError(
-                f"forecasts step by equal widths, and days in {self.calendar.time_zone} have "
-                "23 to 25 hours; "
-                "forecast hours, or keep calendar.time_zone UTC"
-            )
-        return self
+NOT_SETTINGS = frozenset({"FRESHET_DATA", "FRESHET_FAILPOINT"})
+"""What other commands and tests read from the environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One setting: its dotted name, default, and what it is for."""
+    """One setting: its dotted name, type, default, and what it is for."""
 
     name: str
     annotation: Any
@@ -377,16 +80,12 @@ class Known:
 def known_settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Known]:
     """All settings in order, leaves only."""
     for name, field in model.model_fields.items():
-        annotation, dotted = field.annotation, f"{prefix}{name}"
+        dotted, annotation = f"{prefix}{name}", field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from known_settings(annotation, f"{dotted}.")
         else:
-            yield Known(
-                dotted,
-                annotation,
-                field.get_default(call_default_factory=True),
-                field.description or "",
-            )
+            default = field.get_default(call_default_factory=True)
+            yield Known(dotted, annotation, default, field.description or "")
 
 
 def env_name(dotted: str) -> str:
@@ -406,6 +105,15 @@ class Loaded:
     sources: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value that somebody set, and where."""
+
+    name: str
+    value: Any
+    source: str
+
+
 def load(config_file: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
     """Read the file and the environment.
 
@@ -418,128 +126,14 @@ def load(config_file: Path | None = None, environ: Mapping[str, str] | None = No
             value is wrong.
     """
     environ = os.environ if environ is None else environ
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for name, value, source in [*_from_file(config_file), *_from_environ(environ)]:
-        values[name], sources[name] = value, source
+    found = [*_from_file(config_file), *_from_environ(environ)]
+    # The later of two values of one setting wins: the environment's.
+    values = {one.name: one.value for one in found}
+    sources = {one.name: one.source for one in found}
     try:
         return Loaded(Settings(**_nest(values)), sources)
     except ValidationError as error:
         raise _config_error(error, sources) from None
-
-
-def _from_file(config_file: Path | None) -> list[tuple[str, Any, str]]:
-    path = config_file or DEFAULT_CONFIG_FILE
-    if config_file is None and not path.exists():
-        return []
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"the config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the config file {path} cannot be read: {error}") from None
-    known = {setting.name: setting for setting in known_settings()}
-    return [(name, value, str(path)) for name, value in _flatten(table, known, str(path))]
-
-
-def _flatten(
-    table: dict[str, Any], known: dict[str, Known], where: str, prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        section = any(setting.startswith(f"{name}.") for setting in known)
-        if name in known:
-            yield name, value
-        elif section and isinstance(value, dict):
-            yield from _flatten(value, known, where, f"{name}.")
-        elif section:
-            raise ConfigError(
-                f"{where}: {name} is a section, found {value!r}", hint=f"write [{name}]"
-            )
-        else:
-            raise _unknown(name, known, where)
-
-
-def _unknown(name: str, known: dict[str, Known], where: str, spell: Any = str) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    leaf = difflib.get_close_matches(
-        name.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1]: k for k in known}, n=1
-    )
-    match = near or [k for k in known if leaf and k.rsplit(".", 1)[-1] == leaf[0]][:1]
-    hint = (
-        f"did you mean {spell(match[0])}?" if match else "`freshet config show` lists all settings"
-    )
-    return ConfigError(f"{where}: unknown setting {spell(name)}", hint=hint)
-
-
-def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    known = {setting.name: setting for setting in known_settings()}
-    names = {env_name(name): name for name in known}
-    found = []
-    for variable in sorted(
-        v for v in environ if v.startswith(ENV_PREFIX) and v not in NOT_SETTINGS
-    ):
-        text, plain = environ[variable], variable
-        if variable not in names and variable.endswith("_FILE"):
-            plain, text = variable.removesuffix("_FILE"), _secret(variable, text)
-        if plain not in names:
-            dotted = plain.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-            raise _unknown(dotted, known, "environment", env_name)
-        found.append((names[plain], _parse(plain, text, known[names[plain]]), variable))
-    return found
-
-
-def _secret(variable: str, path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"environment: {variable} names a file that cannot be read: {error}"
-        ) from None
-
-
-def _parse(variable: str, text: str, setting: Known) -> Any:
-    """Complex values are JSON in the environment, as pydantic-settings reads them; the rest is
-    text.
-    """
-    if get_origin(setting.annotation) not in (tuple, list, dict):
-        return text
-    try:
-        return EnvSettingsSource(Settings).decode_complex_value(
-            setting.name, Settings.model_fields["kafka"], text
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"environment: {variable} must be JSON, found {text!r}: {error}"
-        ) from None
-
-
-def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names to nested tables.
-
-    >>> _nest({"a.b": 1, "a.c.d": 2})
-    {'a': {'b': 1, 'c': {'d': 2}}}
-    """
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        *path, leaf = name.split(".")
-        table = nested
-        for part in path:
-            table = table.setdefault(part, {})
-        table[leaf] = value
-    return nested
-
-
-def _config_error(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    name = ".".join(path)
-    source = next(
-        (s for n, s in sources.items() if name == n or name.startswith(f"{n}.")), "settings"
-    )
-    found = "" if isinstance(first["input"], dict | Settings) else f", found {first['input']!r}"
-    text = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{source}: {name}: {text}{found}" if name else f"{source}: {text}")
 
 
 def shown(settings: BaseModel, sources: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -559,3 +153,148 @@ def _as_text(value: Any) -> str:
     if isinstance(value, Resolution):
         return f"{value.resolution_ms} x {value.buckets}"
     return str(value)
+
+
+# The file -----------------------------------------------------------------------------------------
+
+
+def _from_file(config_file: Path | None) -> Iterator[Found]:
+    path = config_file or DEFAULT_CONFIG_FILE
+    if config_file is None and not path.exists():
+        return
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"the config file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the config file {path} cannot be read: {error}") from None
+    known = [setting.name for setting in known_settings()]
+    for name, value in _flatten(table, known, str(path)):
+        yield Found(name, value, str(path))
+
+
+def _flatten(
+    table: dict[str, Any], known: list[str], where: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The values of a table and its sections under their dotted names."""
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        section = any(setting.startswith(f"{name}.") for setting in known)
+        if name in known:
+            yield name, value
+        elif section and isinstance(value, dict):
+            yield from _flatten(value, known, where, f"{name}.")
+        elif section:
+            raise ConfigError(
+                f"{where}: {name} is a section, found {value!r}", hint=f"write [{name}]"
+            )
+        else:
+            raise _unknown(name, known, where, str)
+
+
+# The environment ----------------------------------------------------------------------------------
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[Found]:
+    known = {env_name(setting.name): setting for setting in known_settings()}
+    for variable in sorted(environ.keys() - NOT_SETTINGS):
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        plain, text = variable, environ[variable]
+        if variable not in known and variable.endswith(SECRET_SUFFIX):
+            plain = variable.removesuffix(SECRET_SUFFIX)
+            text = _secret(variable, text)
+        if plain not in known:
+            dotted = plain.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            names = [setting.name for setting in known.values()]
+            raise _unknown(dotted, names, "environment", env_name)
+        setting = known[plain]
+        yield Found(setting.name, _parsed(plain, text, setting), variable)
+
+
+def _secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"environment: {variable} names a file that cannot be read: {error}"
+        ) from None
+
+
+def _parsed(variable: str, text: str, setting: Known) -> Any:
+    """Lists and tables are JSON in the environment; pydantic makes the rest of its text."""
+    if get_origin(setting.annotation) not in (tuple, list, dict):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"environment: {variable} must be JSON, found {text!r}: {error}"
+        ) from None
+
+
+# Names and errors ---------------------------------------------------------------------------------
+
+
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names to nested tables.
+
+    >>> _nest({"a.b": 1, "a.c.d": 2})
+    {'a': {'b': 1, 'c': {'d': 2}}}
+    """
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, leaf = name.split(".")
+        table = nested
+        for part in path:
+            table = table.setdefault(part, {})
+        table[leaf] = value
+    return nested
+
+
+def _unknown(name: str, known: list[str], where: str, spelled: Callable[[str], str]) -> ConfigError:
+    nearest = _nearest(name, known)
+    hint = (
+        "`freshet config show` lists all settings"
+        if nearest is None
+        else f"did you mean {spelled(nearest)}?"
+    )
+    return ConfigError(f"{where}: unknown setting {spelled(name)}", hint=hint)
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The name that was meant: the one most alike, else one of which the last part is alike.
+
+    >>> known = ["kafka.group_prefix", "worker.threads"]
+    >>> _nearest("kafak.group", known), _nearest("threds", known), _nearest("x", known)
+    ('kafka.group_prefix', 'worker.threads', None)
+    """
+    alike = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if alike:
+        return alike[0]
+    by_leaf: dict[str, str] = {}
+    for setting in known:
+        by_leaf.setdefault(_leaf(setting), setting)
+    alike = difflib.get_close_matches(_leaf(name), by_leaf, n=1)
+    return by_leaf[alike[0]] if alike else None
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _config_error(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
+    """What pydantic found first, with the place where that value was set."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    set_in = [
+        source
+        for setting, source in sources.items()
+        if name == setting or name.startswith(f"{setting}.")
+    ]
+    source = set_in[0] if set_in else "settings"
+    text = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return ConfigError(f"{source}: {text}")
+    found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
+    return ConfigError(f"{source}: {name}: {text}{found}")

@@ -1,0 +1,325 @@
+"""Every setting of every process and its default, one class a section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+
+TimeUnit = Literal["s", "ms", "us"]
+
+UTC = "UTC"
+
+
+Kind = TypeVar("Kind", bound=str)
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Topics(Section):
+    """Names of the topics, so that a shop can keep its own."""
+
+    orders: str = "freshet.orders.v1"
+    clicks: str = "freshet.clicks.v1"
+    catalog: str = "freshet.catalog.v1"
+    promotions: str = "freshet.promotions.v1"
+    inventory: str = "freshet.inventory.v1"
+    late: str = "freshet.late.v1"
+    windows: str = "freshet.windows.v1"
+    forecasts: str = "freshet.forecasts.v1"
+    forecasts_latest: str = Field("freshet.forecasts.latest.v1", description="Empty turns it off.")
+    scores: str = "freshet.scores.v1"
+    drift: str = "freshet.drift.v1"
+    retrain: str = "freshet.retrain.v1"
+    models: str = "freshet.models.v1"
+    alerts: str = "freshet.alerts.v1"
+
+    def of(self, *kinds: Kind) -> dict[str, Kind]:
+        """What each of these topics holds, by the topic's name.
+
+        >>> Topics(catalog="shop.items").of("catalog", "models")
+        {'shop.items': 'catalog', 'freshet.models.v1': 'models'}
+        """
+        return {getattr(self, kind): kind for kind in kinds}
+
+
+class KafkaSettings(Section):
+    """How to reach Kafka."""
+
+    bootstrap_servers: str = "localhost:9092"
+    group_prefix: str = Field(
+        "freshet", description="Consumer groups are named <prefix>.<process>."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    ssl_ca_location: str = ""
+    partitions: Positive = Field(4, description="Partitions of the topics that freshet creates.")
+    replication_factor: Positive = 1
+    request_timeout_ms: Positive = 10_000
+    session_timeout_ms: Positive = 10_000
+    group_instance_id: str = Field(
+        "",
+        description="A name of this ingest process alone that survives its restart: it then has "
+        "its partitions back at once, not after session_timeout_ms.",
+    )
+    max_record_bytes: Positive = 1_000_000
+    topics: Topics = Topics()
+
+
+class RedisSettings(Section):
+    """How to reach the window store."""
+
+    url: SecretStr = SecretStr("redis://localhost:6379/0")
+    generation: NotNegative = Field(
+        0, description="Which generation of windows is written and read."
+    )
+    cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
+    timeout_ms: Positive = 5_000
+
+
+class EventSettings(Section):
+    """What an event is: the fields that name a series, and where a shop keeps each field."""
+
+    series_by: tuple[str, ...] = Field(
+        ("sku", "region"), description="Fields joined into the item_id."
+    )
+    orders_fields: dict[str, str] = Field(
+        {}, description="Our field = the record's dotted path, for orders."
+    )
+    clicks_fields: dict[str, str] = Field(
+        {}, description="Our field = the record's dotted path, for clicks."
+    )
+    time_unit: TimeUnit = Field(
+        "ms", description="Of an event_time that is a whole number: s, ms, us since 1970."
+    )
+    max_depth: Positive = Field(64, description="Nesting beyond this is a dead letter.")
+
+
+class Resolution(Section):
+    """One width of bucket and how many of them are retained."""
+
+    resolution_ms: Positive
+    buckets: Positive
+
+
+class WindowSettings(Section):
+    """What lands in a window; changing any of these needs a new generation."""
+
+    out_of_order_ms: NotNegative = 5_000
+    allowed_lateness_ms: NotNegative = 900_000
+    max_future_ms: NotNegative = 600_000
+    resolutions: tuple[Resolution, ...] = (
+        Resolution(resolution_ms=SECOND_MS, buckets=900),
+        Resolution(resolution_ms=MINUTE_MS, buckets=1_440),
+        Resolution(resolution_ms=HOUR_MS, buckets=1_344),
+        Resolution(resolution_ms=DAY_MS, buckets=800),
+    )
+    max_items_per_partition: Positive = 1_000_000
+    idle_ms: Positive = Field(
+        30_000, description="Wall time at the log's end before a partition is idle."
+    )
+
+
+class CalendarSettings(Section):
+    """The shop's own days."""
+
+    time_zone: str = Field(
+        UTC,
+        description="Whose midnights begin the buckets of a day, such as Europe/Berlin; needs a "
+        "new generation.",
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            reason = "not a time zone of the IANA database, such as Europe/Berlin"
+            raise ValueError(reason) from None
+        return name
+
+
+class IngestSettings(Section):
+    """Limits of the ingest process."""
+
+    batch_max_records: Positive = 50_000
+    batch_max_wait_ms: Positive = 50
+    max_cached_tiles: Positive = 20_000
+    dead_letter_pause_per_s: Positive = Field(
+        5_000, description="Above this rate ingest pauses and says so."
+    )
+    dead_letter_pause_share: Fraction = Field(
+        0.5,
+        description="Share of dead records at which ingest pauses, once a thousand were read "
+        "in 10 s.",
+    )
+    http_port: NotNegative = Field(
+        0, description="Port of /livez, /readyz and /metrics; 0 picks a free one."
+    )
+
+
+class WorkerSettings(Section):
+    """What is forecast, how, and where."""
+
+    resolution_ms: Positive = HOUR_MS
+    context_length: Positive = 512
+    prediction_length: Positive = Field(24, description="Steps published with each forecast.")
+    weights: str = Field(
+        "", description="Folder of weights; empty is the registry's champion, else the base."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: NotNegative = Field(
+        0, description="CPU threads of the network; 0 leaves it to PyTorch."
+    )
+    micro_batch: Positive = 256
+    poll_ms: Positive = Field(
+        200, description="Longest wait for a notice before Redis is looked at anyway."
+    )
+    score_steps: tuple[int, ...] = Field(
+        (1, 3, 6, 12, 24), description="Steps ahead that are scored."
+    )
+    season_length: Positive = Field(168, description="Steps of the seasonal naive yardstick.")
+    conversion: bool = Field(
+        False, description="Forecast units per view too; doubles what a round computes."
+    )
+    max_pending_cutoffs: Positive = Field(
+        64, description="Cutoffs kept while they wait for final buckets."
+    )
+    http_port: NotNegative = 0
+
+
+class DriftSettings(Section):
+    """When forecasts are said to have drifted; see docs/architecture.md for the detectors."""
+
+    segment_by: Literal["category", "region", "sku"] = "category"
+    adwin_delta: Fraction = 0.002
+    min_buckets: Positive = Field(
+        12, description="Final buckets of a segment seen before it may alarm."
+    )
+    min_effect: Annotated[float, Field(gt=0)] = Field(
+        0.35,
+        description="Smallest shift, in standard deviations of the baseline, that is an alarm.",
+    )
+    clear_buckets: Positive = Field(
+        12, description="Quiet buckets after which a segment is stable again."
+    )
+
+
+class ControlSettings(Section):
+    """When an alert leads to training."""
+
+    cooldown_ms: Positive = Field(
+        12 * HOUR_MS, description="Clock time between two retrain requests."
+    )
+    min_new_data_ms: NotNegative = Field(
+        6 * HOUR_MS, description="Time after a drift's onset before training is worth it."
+    )
+    schedule_ms: NotNegative = Field(
+        0, description="Clock time between scheduled retrains; 0 is never."
+    )
+    http_port: NotNegative = 0
+
+
+class LearnSettings(Section):
+    """Fine-tuning, the gate and probation."""
+
+    registry: Path = Field(Path("freshet-data/registry"), description="Folder of weights versions.")
+    steps: Annotated[int, Field(ge=1, le=2_000)] = 60
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    replay_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    recent_buckets: Positive = Field(48, description="Newest matured buckets that count as recent.")
+    holdout_buckets: Positive = Field(
+        12, description="Newest matured buckets kept from training, for the gate."
+    )
+    gate_margin: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="Relative gain in pinball loss that a challenger must show."
+    )
+    gate_confidence: Fraction = 0.95
+    probation_buckets: Positive = Field(
+        24, description="Final buckets before a promotion is confirmed."
+    )
+    probation_margin: Annotated[float, Field(ge=0)] = Field(
+        0.10, description="Relative loss against the parent at which a promotion is rolled back."
+    )
+    device: str = "auto"
+    threads: NotNegative = 0
+    seed: NotNegative = 0
+    http_port: NotNegative = 0
+
+
+class DashboardSettings(Section):
+    """Where the page listens."""
+
+    host: str = "127.0.0.1"
+    port: NotNegative = Field(8321, description="0 picks a free port.")
+    max_points: Positive = Field(2_000, description="Most points sent for one chart.")
+    max_subscribers: Positive = 200
+
+
+class TelemetrySettings(Section):
+    """Logs."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: text on a terminal."
+    )
+    http_host: str = Field(
+        "127.0.0.1",
+        description="Where /livez, /readyz and /metrics listen; 0.0.0.0 in a container.",
+    )
+
+
+class Settings(Section):
+    """All sections together."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    events: EventSettings = EventSettings()
+    windows: WindowSettings = WindowSettings()
+    calendar: CalendarSettings = CalendarSettings()
+    ingest: IngestSettings = IngestSettings()
+    worker: WorkerSettings = WorkerSettings()
+    drift: DriftSettings = DriftSettings()
+    control: ControlSettings = ControlSettings()
+    learn: LearnSettings = LearnSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _forecast_resolution_is_folded(self) -> Self:
+        widths = [resolution.resolution_ms for resolution in self.windows.resolutions]
+        if self.worker.resolution_ms not in widths:
+            raise ValueError(
+                f"worker.resolution_ms {self.worker.resolution_ms} is not one of "
+                f"windows.resolutions {widths}"
+            )
+        if self.worker.resolution_ms == DAY_MS and self.calendar.time_zone != UTC:
+            raise ValueError(
+                f"forecasts step by equal widths, and days in {self.calendar.time_zone} have "
+                "23 to 25 hours; forecast hours, or keep calendar.time_zone UTC"
+            )
+        return self
