@@ -20,7 +20,7 @@ from freshet.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from freshet.stream.ops.dead_letters import Wanted
+    from freshet.stream.ops.dead_letters import DeadLetterFilter
 
 dlq = group("Dead letters.")
 
@@ -37,10 +37,10 @@ def dlq_list(
     json: Json = False,
 ) -> None:
     """Show dead letters: where each came from and what is wrong with it."""
-    from freshet.stream.ops.dead_letters import list_letters
+    from freshet.stream.ops.dead_letters import list_dead_letters
 
     wanted = _wanted(topic, error, from_, to, late)
-    letters = list_letters(settings_of(config), wanted, most=max)
+    letters = list_dead_letters(settings_of(config), wanted, most=max)
     text = "\n".join(letter.as_text() for letter in letters)
     put([letter.as_dict() for letter in letters], json, text)
 
@@ -59,7 +59,7 @@ def dlq_redrive(
     ] = False,
 ) -> None:
     """Send dead letters to the partitions they came from again; windows count each at most once."""
-    from freshet.stream.ops.dead_letters import redrive
+    from freshet.stream.ops.redrive import redrive
 
     wanted = _wanted(topic, error, from_, to, late)
     done = redrive(settings_of(config), wanted, most=max, from_start=from_start)
@@ -72,17 +72,19 @@ def dlq_show(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Show one letter whole: what is wrong with it, its headers, its value."""
-    from freshet.stream.ops.dead_letters import show_letter
+    """Show one dead letter whole: what is wrong with it, its headers, its value."""
+    from freshet.stream.ops.dead_letters import show_dead_letter
 
-    letter = show_letter(settings_of(config), place)
+    letter = show_dead_letter(settings_of(config), place)
     put(letter.as_dict(), json, letter.as_page())
 
 
 def _wanted(
     topic: str | None, error: str | None, from_: str | None, to: str | None, late: bool
-) -> Wanted:
-    from freshet.stream.ops.dead_letters import Wanted
+) -> DeadLetterFilter:
+    from freshet.stream.ops.dead_letters import DeadLetterFilter
     from freshet.stream.read.export import parse_time_ms
 
-    return Wanted(topic, late, error, parse_time_ms(from_, "--from"), parse_time_ms(to, "--to"))
+    return DeadLetterFilter(
+        topic, late, error, parse_time_ms(from_, "--from"), parse_time_ms(to, "--to")
+    )

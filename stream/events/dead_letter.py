@@ -1,12 +1,14 @@
-"""Records that cannot be used and records that came too late: how they are kept."""
+"""Records that cannot be used or came too late: how they are kept, with notes in their headers."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from freshet.stream.config import KafkaSettings
+from freshet.stream.events.redrive import REDRIVE_HEADER
 from freshet.stream.kafka import Message, headers_of
 from freshet.stream.kafka.topics import dead_letter_max_bytes, dead_letter_topic
 
@@ -96,11 +98,11 @@ def _place(source: Source, prefix: str) -> list[tuple[str, bytes]]:
 
 
 def fitted(record: Outgoing, ours: Sequence[tuple[str, bytes]], limit_bytes: int) -> Outgoing:
-    """The record with our headers, cut where it would not fit, with the size and sha256 of each
-    part that was cut.
+    """The record with our headers, and cut where it would not fit.
 
-    The value is cut first; then the original headers are left out; then the key is cut. A record
-    must always fit: one that the dead-letter topic refuses would hold up its partition for ever.
+    The value is cut first; then the original headers are left out; then the key is cut. Headers
+    tell the size and sha256 of each part that was cut. A record must always fit: one that the
+    dead-letter topic refuses would hold up its partition for ever.
 
     >>> cut = fitted(Outgoing("t.dlq", b"k", b"v" * 5_000, []), [], limit_bytes=3_048)
     >>> len(cut.value), cut.headers[0]
@@ -130,6 +132,59 @@ def _cut_note(part: str, data: bytes) -> list[tuple[str, bytes]]:
         (f"{ERROR_PREFIX}{part}_bytes", str(len(data)).encode()),
         (f"{ERROR_PREFIX}{part}_sha256", hashlib.sha256(data).hexdigest().encode()),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What our headers say of a dead letter or a late record; "?" for what they do not say.
+
+    Attributes:
+        topic: Where the record was, as text, and so are `partition` and `offset`.
+        stage: Where it failed: decode, validate, future, ...; `late` for a late record.
+        error_class: Name of the error's class.
+        message: What was wrong, for a person.
+        cut: Whether part of the record did not fit.
+        redriven_from: The place of the very first record, if this one was sent again.
+    """
+
+    topic: str
+    partition: str
+    offset: str
+    stage: str
+    error_class: str
+    message: str
+    cut: bool
+    redriven_from: str
+
+    @property
+    def place(self) -> str:
+        """Topic-partition-offset of the record."""
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+
+def notes_of(headers: Sequence[tuple[str, bytes | None]]) -> Notes:
+    """What the headers of a dead letter or a late record say."""
+    said = {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
+
+    def where(name: str) -> str:
+        return said.get(ERROR_PREFIX + name) or said.get(SOURCE_PREFIX + name, "?")
+
+    return Notes(
+        topic=where("topic"),
+        partition=where("partition"),
+        offset=where("offset"),
+        stage=said.get(f"{ERROR_PREFIX}stage", "late"),
+        error_class=said.get(f"{ERROR_PREFIX}class", "TooLate"),
+        message=said.get(f"{ERROR_PREFIX}message", ""),
+        cut=any(f"{ERROR_PREFIX}{part}_bytes" in said for part in ("value", "key", "headers")),
+        redriven_from=said.get(REDRIVE_HEADER, ""),
+    )
+
+
+def without_notes(headers: HeaderList) -> HeaderList:
+    """The headers that the record came with."""
+    ours = (ERROR_PREFIX, SOURCE_PREFIX)
+    return [(name, value) for name, value in headers if not name.startswith(ours)]
 
 
 def _size(headers: Iterable[tuple[str, bytes | None]]) -> int:

@@ -1,5 +1,4 @@
-"""Records that a person sends again: what their header is, and which of them were judged before.
-Pure.
+"""Records that a person sends again: their header, and which of them were judged before.
 
 A record with the header `freshet-redrive: topic-partition-offset` (the place of the original) skips
 the check for lateness, leaves the frontier alone, and is a duplicate when a record with the same
@@ -25,8 +24,9 @@ Headers = Sequence[tuple[str, str | bytes | None]]
 
 
 def redrive_name(headers: Headers) -> bytes | None:
-    """What a record's redrive header says, None without one; the last one counts, and a long one
-    goes by its hash.
+    """What a record's redrive header says, a long one by its hash; None without one.
+
+    Of several the last one counts.
 
     >>> redrive_name([("trace", b"1"), ("freshet-redrive", b"orders-3-17")])
     b'orders-3-17'
@@ -34,17 +34,15 @@ def redrive_name(headers: Headers) -> bytes | None:
     for header, value in reversed(headers):
         if header == REDRIVE_HEADER and value:
             name = value.encode() if isinstance(value, str) else value
-            return (
-                name if len(name) <= MAX_NAME_BYTES else hashlib.sha256(name).hexdigest().encode()
-            )
+            too_long = len(name) > MAX_NAME_BYTES
+            return hashlib.sha256(name).hexdigest().encode() if too_long else name
     return None
 
 
 def repeats(
     names: Sequence[bytes | None], future: Bools, known: AbstractSet[bytes]
 ) -> tuple[Bools, list[bytes]]:
-    """Which records repeat a header that was judged before, and the headers judged for the first
-    time.
+    """Which records repeat a header judged before, and the headers judged for the first time.
 
     Args:
         names: Each record's, in log order; None for those that are not redriven.

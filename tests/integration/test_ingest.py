@@ -28,7 +28,8 @@ from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics, shard_of
 from freshet.stream.kafka.servers import EmbeddedRedis, RealKafka
 from freshet.stream.kafka.topics import dead_letter_topic
-from freshet.stream.ops.dead_letters import Wanted, list_letters, redrive
+from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters
+from freshet.stream.ops.redrive import redrive
 from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.store.redis import connect
 from freshet.stream.verify.verify import verify
@@ -333,9 +334,9 @@ def test_a_redriven_record_is_counted_once_however_often_it_is_sent(settings: Se
     run(settings, until_end=True)
     assert books(settings, 2) == booked(applied=2, late_dropped=1, dead_letter=1)
     frontier_ms = store_of(settings).header(topic, 2).frontier_ms
-    assert redrive(settings, Wanted(late=True)).sent == 1
-    assert redrive(settings, Wanted(late=True), from_start=True).sent == 1
-    assert redrive(settings, Wanted(error="MissingField")).sent == 1
+    assert redrive(settings, DeadLetterFilter(late=True)).sent == 1
+    assert redrive(settings, DeadLetterFilter(late=True), from_start=True).sent == 1
+    assert redrive(settings, DeadLetterFilter(error="MissingField")).sent == 1
     run(settings, until_end=True)
     header = store_of(settings).header(topic, 2)
     assert (header.applied, header.duplicate, header.dead_letter, header.frontier_ms) == (
@@ -345,7 +346,7 @@ def test_a_redriven_record_is_counted_once_however_often_it_is_sent(settings: Se
         frontier_ms,
     )
     assert verify(settings).agrees
-    letters = list_letters(settings)
+    letters = list_dead_letters(settings)
     assert [letter.redriven for letter in letters] == [False, True]
     # What could not be read is redriven once the field map is mended, in a generation of its own.
     mended = settings.model_copy(update={"events": mapped})

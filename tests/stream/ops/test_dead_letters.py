@@ -11,7 +11,8 @@ from freshet.stream.errors import ConfigError, InvalidInputError
 from freshet.stream.events.dead_letter import Source, dead_letter, late_record, limit_of
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic
-from freshet.stream.ops.dead_letters import Wanted, again, list_letters, redrive, show_letter
+from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters, show_dead_letter
+from freshet.stream.ops.redrive import original_of, redrive
 
 LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
 
@@ -26,7 +27,7 @@ def source(
 
 def test_redriving_gives_back_the_original_and_names_it() -> None:
     letter = dead_letter(source(headers=[("trace", b"1")]), "decode", "Bad", "x", LIMIT)
-    back = again(
+    back = original_of(
         Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
     )
     assert back is not None
@@ -37,7 +38,7 @@ def test_redriving_gives_back_the_original_and_names_it() -> None:
 def test_a_cut_letter_is_not_sent_again() -> None:
     letter = dead_letter(source(b"v" * 200_000), "decode", "Bad", "x", LIMIT)
     assert (
-        again(
+        original_of(
             Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
         )
         is None
@@ -66,27 +67,27 @@ def send_letters(settings: Settings, values: list[bytes]) -> None:
 
 def test_letters_are_listed_with_where_they_came_from(settings: Settings) -> None:
     send_letters(settings, [b"one", b"\xff"])
-    letters = list_letters(settings)
+    letters = list_dead_letters(settings)
     topic = settings.kafka.topics.orders
     assert [letter.as_dict()["value"] for letter in letters] == ["one", "�"]
     assert letters[0].as_text() == f"{topic}-0-0  decode/Bad: x  'one'"
-    assert len(list_letters(settings, Wanted(topic), most=1)) == 1
-    assert list_letters(settings, Wanted(settings.kafka.topics.clicks)) == []
+    assert len(list_dead_letters(settings, DeadLetterFilter(topic), most=1)) == 1
+    assert list_dead_letters(settings, DeadLetterFilter(settings.kafka.topics.clicks)) == []
 
 
 def test_only_event_topics_have_letters(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="alerts is not an event topic"):
-        list_letters(settings, Wanted("alerts"))
+        list_dead_letters(settings, DeadLetterFilter("alerts"))
 
 
 def test_a_redrive_goes_on_where_the_last_one_ended(settings: Settings) -> None:
     topic = settings.kafka.topics.orders
     send_letters(settings, [b"one", b"two", b"v" * 200_000])
-    assert str(redrive(settings)) == "2 letters (1 were cut and stay)"
-    assert str(redrive(settings)) == "0 letters"
+    assert str(redrive(settings)) == "2 dead letters (1 were cut and stay)"
+    assert str(redrive(settings)) == "0 dead letters"
     send_letters(settings, [b"three"])
-    assert redrive(settings, Wanted(topic)).sent == 1
-    assert redrive(settings, Wanted(topic), from_start=True, most=2).sent == 2
+    assert redrive(settings, DeadLetterFilter(topic)).sent == 1
+    assert redrive(settings, DeadLetterFilter(topic), from_start=True, most=2).sent == 2
     with TableReader(settings, [topic]) as reader:
         records = reader.read_to_end()
     assert sorted(record.value or b"" for record in records)[:3] == [b"one", b"one", b"three"]
@@ -98,7 +99,7 @@ def test_a_redrive_goes_on_where_the_last_one_ended(settings: Settings) -> None:
 def test_a_record_that_fails_again_keeps_the_place_of_the_very_first_one() -> None:
     first = ("freshet-redrive", b"orders-3-2")
     letter = dead_letter(source(headers=[first]), "decode", "Bad", "x", LIMIT)
-    back = again(
+    back = original_of(
         Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
     )
     assert back is not None and back.headers == [first]
@@ -106,7 +107,7 @@ def test_a_record_that_fails_again_keeps_the_place_of_the_very_first_one() -> No
 
 def test_a_late_record_goes_back_to_the_topic_and_partition_it_came_from() -> None:
     late = late_record(source(b"{}"), "late", LIMIT)
-    back = again(
+    back = original_of(
         Source("late", 0, 5, 0, late.key, late.value, late.headers), {"orders": 4, "clicks": 4}
     )
     assert back is not None
@@ -136,22 +137,22 @@ def test_letters_are_filtered_by_error_and_time_and_one_is_shown_whole(settings:
                 headers=record.headers,
                 timestamp_ms=1_000 * (offset + 1),
             )
-    assert [letter.place for letter in list_letters(settings, Wanted(error="futureevent"))] == [
-        f"{topic}-1-1"
-    ]
-    assert [letter.place for letter in list_letters(settings, Wanted(error="decode"))] == [
-        f"{topic}-1-0"
-    ]
-    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(from_ms=1_001))] == [
-        2_000
-    ]
-    assert [letter.written_at_ms for letter in list_letters(settings, Wanted(to_ms=2_000))] == [
-        1_000
-    ]
-    page = show_letter(settings, f"{topic}-1-1").as_page()
+    assert [
+        letter.place
+        for letter in list_dead_letters(settings, DeadLetterFilter(error="futureevent"))
+    ] == [f"{topic}-1-1"]
+    decode, future = f"{topic}-1-0", f"{topic}-1-1"
+    filters = {
+        future: [DeadLetterFilter(error="futureevent"), DeadLetterFilter(from_ms=1_001)],
+        decode: [DeadLetterFilter(error="decode"), DeadLetterFilter(to_ms=2_000)],
+    }
+    for place, narrow in filters.items():
+        for wanted in narrow:
+            assert [found.place for found in list_dead_letters(settings, wanted)] == [place]
+    page = show_dead_letter(settings, f"{topic}-1-1").as_page()
     assert "future/FutureEvent: x" in page and "trace: 7" in page
-    with pytest.raises(InvalidInputError, match="no letter of 'nowhere-0-0'"):
-        show_letter(settings, "nowhere-0-0")
+    with pytest.raises(InvalidInputError, match="no dead letter of 'nowhere-0-0'"):
+        show_dead_letter(settings, "nowhere-0-0")
 
 
 def test_a_filtered_redrive_sends_what_it_names_and_leaves_the_place_of_the_next_one_alone(
@@ -159,8 +160,8 @@ def test_a_filtered_redrive_sends_what_it_names_and_leaves_the_place_of_the_next
 ) -> None:
     topic = settings.kafka.topics.orders
     send_letters(settings, [b"one", b"two"])
-    assert redrive(settings, Wanted(error="Good")).skipped == 2
-    assert redrive(settings, Wanted(error="Bad"), most=1).sent == 1
+    assert redrive(settings, DeadLetterFilter(error="Good")).skipped == 2
+    assert redrive(settings, DeadLetterFilter(error="Bad"), most=1).sent == 1
     assert redrive(settings).sent == 2
     with TableReader(settings, [topic]) as reader:
         records = reader.read_to_end()

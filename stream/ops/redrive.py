@@ -1,0 +1,190 @@
+"""Dead letters and late records sent again, to the partitions they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from freshet.stream.config import Settings
+from freshet.stream.events.dead_letter import Outgoing, Source, notes_of, source_of, without_notes
+from freshet.stream.events.redrive import REDRIVE_HEADER
+from freshet.stream.kafka import (
+    Consumer,
+    Publisher,
+    TopicPartition,
+    broker_errors,
+    consumer,
+    log_range,
+    partitions_of,
+    take,
+)
+from freshet.stream.ops.dead_letters import DeadLetterFilter
+
+REDRIVE_BATCH = 1_000
+POLL_MS = 200
+EVERYTHING = DeadLetterFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """How many dead letters were sent again, stay because part was cut, or were not wanted."""
+
+    sent: int = 0
+    cut: int = 0
+    skipped: int = 0
+
+    @property
+    def tried(self) -> int:
+        """Those that count towards the most that may be sent."""
+        return self.sent + self.cut
+
+    def __add__(self, other: Redriven) -> Redriven:
+        return Redriven(self.sent + other.sent, self.cut + other.cut, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        stay = f" ({self.cut} were cut and stay)" if self.cut else ""
+        return f"{self.sent} dead letters{stay}"
+
+
+def redrive(
+    settings: Settings,
+    wanted: DeadLetterFilter = EVERYTHING,
+    *,
+    most: int | None = None,
+    from_start: bool = False,
+) -> Redriven:
+    """Send dead letters once more, for instance after a field map was corrected.
+
+    Without filters it goes on where the last redrive ended (kept in the group
+    `<group_prefix>.redrive`); with a filter, or `from_start`, it looks at all dead letters. Sending
+    one twice is harmless: each record carries the header `freshet-redrive: topic-partition-offset`
+    of its original, and windows count a header once (`freshet.stream.events.redrive`). Durable
+    effects, in order: the records are acknowledged, then the position is kept.
+
+    Args:
+        settings: Where to connect.
+        wanted: Which dead letters.
+        most: Send at most so many; None is all there are now.
+        from_start: Look at all of them, also those sent before.
+
+    Raises:
+        BrokerError: The broker does not answer or a topic does not exist.
+    """
+    done = Redriven()
+    for topic in wanted.topics(settings):
+        left = None if most is None else most - done.tried
+        done += _redrive_topic(settings, topic, wanted, left, from_start=from_start)
+    return done
+
+
+def _redrive_topic(
+    settings: Settings, topic: str, wanted: DeadLetterFilter, most: int | None, *, from_start: bool
+) -> Redriven:
+    events = [settings.kafka.topics.orders, settings.kafka.topics.clicks]
+    counts = partitions_of(settings, [topic, *events])
+    client = consumer(settings, "redrive", auto_offset_reset="earliest", enable_partition_eof=True)
+    # The late topic is shared by both event topics: one of them redriven says nothing of the
+    # other's records.
+    keep = not wanted.narrows() and not (wanted.late and wanted.topic is not None)
+    try:
+        ends = {number: log_range(client, topic, number)[1] for number in range(counts[topic])}
+        client.assign(_starts(client, topic, counts[topic], from_start=from_start or not keep))
+        with Publisher(settings) as publisher:
+            sender = _Sender(publisher, wanted, {name: counts[name] for name in events})
+            return _redrive(client, sender, ends, most, keep=keep)
+    finally:
+        client.close()
+
+
+def _redrive(
+    client: Consumer, sender: _Sender, ends: dict[int, int], most: int | None, *, keep: bool
+) -> Redriven:
+    """Up to the given ends: what fails again meanwhile is left for the next redrive."""
+    done = Redriven()
+    while ends and (most is None or done.tried < most):
+        left = REDRIVE_BATCH if most is None else min(REDRIVE_BATCH, most - done.tried)
+        taken = take(client, left, POLL_MS)
+        records = [source_of(message) for message in taken.messages]
+        records = [record for record in records if record.offset < ends.get(record.partition, 0)]
+        done += sender.send(records)
+        if keep:
+            _keep_position(client, records)
+        passed = {partition for _, partition in taken.ends}
+        passed |= {
+            record.partition for record in records if record.offset + 1 >= ends[record.partition]
+        }
+        ends = {number: end for number, end in ends.items() if number not in passed}
+    return done
+
+
+class _Sender:
+    def __init__(
+        self, publisher: Publisher, wanted: DeadLetterFilter, partitions: dict[str, int]
+    ) -> None:
+        self._publisher = publisher
+        self._wanted = wanted
+        self._partitions = partitions
+
+    def send(self, dead_letters: Iterable[Source]) -> Redriven:
+        """Send what is wanted and whole; returns when it is acknowledged."""
+        done = Redriven()
+        for dead_letter in dead_letters:
+            done += self._send(dead_letter)
+        self._publisher.flush()
+        return done
+
+    def _send(self, dead_letter: Source) -> Redriven:
+        if not self._wanted.lets_through(dead_letter):
+            return Redriven(skipped=1)
+        record = original_of(dead_letter, self._partitions)
+        if record is None:
+            return Redriven(cut=1)
+        self._publisher.produce(
+            record.topic,
+            record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=record.headers,
+        )
+        return Redriven(sent=1)
+
+
+def _starts(client: Consumer, topic: str, count: int, *, from_start: bool) -> list[TopicPartition]:
+    starts = [TopicPartition(topic, number, 0) for number in range(count)]
+    if from_start:
+        return starts
+    with broker_errors("asking where the last redrive ended"):
+        committed = client.committed(starts, 10.0)
+    return [TopicPartition(topic, at.partition, max(0, at.offset)) for at in committed]
+
+
+def _keep_position(client: Consumer, records: list[Source]) -> None:
+    newest = {
+        record.partition: TopicPartition(record.topic, record.partition, record.offset + 1)
+        for record in records
+    }
+    if newest:
+        with broker_errors("keeping where this redrive is"):
+            client.commit(offsets=list(newest.values()), asynchronous=False)
+
+
+def original_of(dead_letter: Source, partitions: dict[str, int]) -> Outgoing | None:
+    """The record as it first came, with its redrive header; None when it cannot go back.
+
+    It cannot when part of it was cut or it is of no event topic. It goes to the partition it came
+    from, where its redrive header is remembered, and keeps the header it may have: the place of
+    the very first record.
+
+    Args:
+        dead_letter: From a dead-letter topic or the late topic.
+        partitions: The event topics and how many partitions each has.
+    """
+    notes = notes_of(dead_letter.headers)
+    if notes.cut or notes.topic not in partitions or not notes.partition.isdigit():
+        return None
+    first_place = notes.redriven_from or notes.place
+    headers = [pair for pair in without_notes(dead_letter.headers) if pair[0] != REDRIVE_HEADER]
+    headers.append((REDRIVE_HEADER, first_place.encode()))
+    # A partition that is no more: the key decides.
+    partition = int(notes.partition) if int(notes.partition) < partitions[notes.topic] else -1
+    return Outgoing(notes.topic, dead_letter.key, dead_letter.value, headers, partition)
