@@ -24,8 +24,8 @@ from bench.report import write_result
 from freshet.stream.config import RedisSettings, Resolution, Settings, WindowSettings
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.partition import Answer, PartitionWindows, RawBatch
-from freshet.stream.kafka.servers import EmbeddedRedis
 from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 START_MS = 1_700_000_000_000

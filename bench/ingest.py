@@ -34,9 +34,10 @@ from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.ingest.poll import SLICE_RECORDS
 from freshet.stream.ingest.process import GC_THRESHOLDS
 from freshet.stream.kafka import ensure_topics
-from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
+from freshet.stream.kafka.servers import EmbeddedBroker, RealKafka
 from freshet.stream.schemas import ClickEvent, OrderEvent
 from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.server import EmbeddedRedis
 
 HERE = Path(__file__).parent
 MOCK_EVENTS = 120_000  # The broker inside librdkafka keeps 5 MB a partition.

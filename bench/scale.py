@@ -25,8 +25,8 @@ from bench.shop_log import START_MS, zipf
 from freshet.stream.config import RedisSettings, Settings
 from freshet.stream.fold.partition import Answer, PartitionWindows, RawBatch
 from freshet.stream.ingest.process import GC_THRESHOLDS
-from freshet.stream.kafka.servers import EmbeddedRedis
 from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)

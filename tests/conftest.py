@@ -16,7 +16,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from freshet.stream.errors import ConfigError
-from freshet.stream.kafka.servers import EmbeddedRedis, RealKafka
+from freshet.stream.kafka.servers import RealKafka
+from freshet.stream.store.server import EmbeddedRedis
 
 
 @pytest.fixture(scope="session")

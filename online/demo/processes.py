@@ -18,7 +18,8 @@ from freshet.online.demo.options import (
 from freshet.online.demo.supervise import Service
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import ConfigError
-from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka
+from freshet.stream.kafka.servers import EmbeddedBroker, RealKafka
+from freshet.stream.store.server import EmbeddedRedis
 
 SOURCE = "source"
 

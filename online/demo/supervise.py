@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from freshet.stream.child import Child
 from freshet.stream.errors import FreshetError
-from freshet.stream.kafka.servers import Child
 
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 10.0

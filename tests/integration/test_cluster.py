@@ -14,16 +14,17 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from freshet.stream.child import free_port
 from freshet.stream.config import RedisSettings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics
-from freshet.stream.kafka.servers import EmbeddedRedis, free_port, redis_binary
 from freshet.stream.ops.doctor import check_clock, check_redis
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.layout import Answer, Keys
 from freshet.stream.store.redis import WindowStore, check_fit, connect
+from freshet.stream.store.server import EmbeddedRedis, redis_binary
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
 from tests.integration.shop import START_MS, books, order, send, settings_for, wait_for

@@ -26,12 +26,13 @@ from freshet.stream.fold.partition import fingerprint
 from freshet.stream.ingest import assignment
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics, shard_of
-from freshet.stream.kafka.servers import EmbeddedRedis, RealKafka
+from freshet.stream.kafka.servers import RealKafka
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters
 from freshet.stream.ops.redrive import redrive
 from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.store.redis import connect
+from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.verify.verify import verify
 from tests.conftest import mock_cluster
 from tests.integration.shop import (

