@@ -43,9 +43,7 @@ class OrderLine(Record, frozen=True, kw_only=True):
 
 
 class OrderEvent(Record, frozen=True, kw_only=True):
-    """`freshet.orders.v1`: either one line (`sku`, `quantity`, `unit_price`) or a whole order
-    (`lines`).
-    """
+    """`freshet.orders.v1`: one line (`sku`, `quantity`, `unit_price`) or an order (`lines`)."""
 
     event_id: str
     event_time: Time
@@ -69,9 +67,7 @@ class ClickEvent(Record, frozen=True, kw_only=True):
 
 
 class CatalogEntry(Record, frozen=True, kw_only=True):
-    """`freshet.catalog.v1`, key sku, compacted: what an item is and costs from the record's time
-    on.
-    """
+    """`freshet.catalog.v1`, key sku, compacted: what an item is and costs from then on."""
 
     sku: str
     title: str = ""
@@ -83,8 +79,9 @@ class CatalogEntry(Record, frozen=True, kw_only=True):
 
 
 class Promotion(Record, frozen=True, kw_only=True):
-    """`freshet.promotions.v1`, key promotion_id, compacted: a price cut known in advance,
-    [starts_at, ends_at).
+    """`freshet.promotions.v1`, key promotion_id, compacted: a price cut known in advance.
+
+    It holds in [starts_at, ends_at).
     """
 
     promotion_id: str
@@ -120,8 +117,9 @@ class InventoryLevel(Record, frozen=True, kw_only=True):
 
 
 class WindowsAdvanced(Record, frozen=True, kw_only=True):
-    """`freshet.windows.v1`, one to each shard touched: Redis now holds this partition up to
-    `offset`. A hint.
+    """`freshet.windows.v1`: Redis now holds this partition up to `offset`.
+
+    A hint, one to each shard that was touched.
     """
 
     topic: str
@@ -199,8 +197,7 @@ class ScoredStep(Record, frozen=True, kw_only=True):
 
 
 class Score(Record, frozen=True, kw_only=True):
-    """`freshet.scores.v1`, key item_id: a bucket became final; every forecast step due on it,
-    scored once.
+    """`freshet.scores.v1`, key item_id: a final bucket, each forecast step due on it scored once.
 
     `pinball` is the mean over `quantile_levels` of twice the pinball loss, in units, so that the
     sum over records divided by the sum of `actual` is WQL. `pit` is randomised for counts;
@@ -221,9 +218,7 @@ DriftKind = Literal["level", "spread", "timing", "data"]
 
 
 class DriftAlert(Record, frozen=True, kw_only=True):
-    """`freshet.drift.v1`, key segment: forecasts of a segment stopped being right (or are right
-    again).
-    """
+    """`freshet.drift.v1`, key segment: its forecasts stopped being right, or are right again."""
 
     alert_id: str
     segment: str
@@ -254,8 +249,7 @@ ModelEventKind = Literal[
 
 
 class ModelEvent(Record, frozen=True, kw_only=True):
-    """`freshet.models.v1`, key `<kind>:<version>[:<worker>]`, compacted: the life of a weights
-    version.
+    """`freshet.models.v1`, key `<kind>:<version>[:<worker>]`, compacted: the life of a version.
 
     A worker serves the version of the newest `promoted` or `rolled_back` event; it answers with
     `swapped`.
@@ -288,9 +282,7 @@ class AlertData(Record, frozen=True, kw_only=True):
 
 
 class Alert(Record, frozen=True, kw_only=True, rename={"data_content_type": "datacontenttype"}):
-    """`freshet.alerts.v1`, key fingerprint: a CloudEvents 1.0 envelope; `subject` is the stable
-    fingerprint.
-    """
+    """`freshet.alerts.v1`, key fingerprint: a CloudEvents 1.0 envelope, `subject` the same."""
 
     id: str
     source: str
@@ -336,21 +328,7 @@ def item_id_parts(item_id: str) -> list[str]:
 
 # What each topic holds ----------------------------------------------------------------------------
 
-RecordKind = Literal[
-    "orders",
-    "clicks",
-    "catalog",
-    "promotions",
-    "inventory",
-    "windows",
-    "forecasts",
-    "scores",
-    "drift",
-    "retrain",
-    "models",
-    "alerts",
-]
-RECORDS: Mapping[RecordKind, type[Record]] = {
+RECORDS: Mapping[str, type[Record]] = {
     "orders": OrderEvent,
     "clicks": ClickEvent,
     "catalog": CatalogEntry,

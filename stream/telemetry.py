@@ -1,6 +1,4 @@
-"""What a process tells about itself: structured logs, Prometheus metrics, and /livez, /readyz,
-/metrics over HTTP.
-"""
+"""What a process tells about itself: logs, metrics, and /livez, /readyz, /metrics over HTTP."""
 
 from __future__ import annotations
 
@@ -25,25 +23,17 @@ NOISY_LOGGERS = ("aiokafka", "faust", "mode", "uvicorn.access", "asyncio")
 
 
 def configure_logging(settings: TelemetrySettings) -> None:
-    """Send all logs, ours and the libraries', to stderr as JSON or text. Called once, by a
-    process's entry point.
+    """Send all logs, ours and the libraries', to stderr as JSON or text.
+
+    Called once, by a process's entry point.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    as_text = settings.log_format == "text" or (
-        settings.log_format == "auto" and sys.stderr.isatty()
-    )
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    on_terminal = sys.stderr.isatty()
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and on_terminal)
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=on_terminal)
     if not as_text:
         renderer = structlog.processors.JSONRenderer(sort_keys=True)
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-    ]
-    if not as_text:
-        shared.append(structlog.processors.format_exc_info)
+    shared = _processors(as_text=as_text)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -64,17 +54,27 @@ def configure_logging(settings: TelemetrySettings) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
+def _processors(*, as_text: bool) -> list[Any]:
+    """What every line goes through, ours and the libraries'."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    if not as_text:
+        shared.append(structlog.processors.format_exc_info)
+    return shared
+
+
 def get_logger(name: str) -> Any:
-    """A logger whose lines are events with fields: `log.info("claimed", topic=...,
-    partition=...)`.
-    """
+    """A logger whose lines are events with fields: `log.info("claimed", topic=...)`."""
     return structlog.get_logger(name)
 
 
 def new_registry() -> CollectorRegistry:
-    """An empty metrics registry with the process's own memory, CPU and garbage-collector
-    figures.
-    """
+    """A metrics registry that has the process's own memory, CPU and garbage collections."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -103,9 +103,8 @@ def serve_http(
         ConfigError: The port is taken.
     """
     shown = registry if registry is not None else new_registry()
-    handler = type(
-        "Handler", (_Handler,), {"probes": {"/livez": live, "/readyz": ready}, "registry": shown}
-    )
+    probes = {"/livez": live, "/readyz": ready}
+    handler = type("Handler", (_Handler,), {"probes": probes, "registry": shown})
     try:
         server = _Server((host, port), handler)
     except OSError as error:
@@ -133,15 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
         elif self.path in self.probes:
             reason = self.probes[self.path]()
-            self._answer(
-                200 if reason is None else 503,
-                (reason or "ok").encode() + b"\n",
-                "text/plain; charset=utf-8",
-            )
+            self._say(200 if reason is None else 503, reason or "ok")
         else:
-            self._answer(
-                404, b"there are /livez, /readyz and /metrics\n", "text/plain; charset=utf-8"
-            )
+            self._say(404, "there are /livez, /readyz and /metrics")
+
+    def _say(self, status: int, text: str) -> None:
+        self._answer(status, text.encode() + b"\n", "text/plain; charset=utf-8")
 
     def _answer(self, status: int, body: bytes, content_type: str) -> None:
         self.send_response(status)

@@ -1,4 +1,4 @@
-"""The only door to Kafka for freshet's own processes; nothing else imports the client library."""
+"""Records from and to Kafka, and what the broker says: the one door to its client library."""
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 

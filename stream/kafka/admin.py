@@ -1,6 +1,4 @@
-"""Questions and orders to the broker itself: creates missing topics, reads settings, tells where
-logs end.
-"""
+"""Questions and orders to the broker: missing topics, settings of topics, where logs end."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from freshet.stream.kafka.client import (
     consumer,
     log_range,
 )
-from freshet.stream.kafka.topics import TopicPlan, TopicReport, mismatches, plan
+from freshet.stream.kafka.topics import TopicPlan, TopicReport, TopicState, mismatches, plan
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -55,8 +53,7 @@ class LogOffsets:
         self._client: Consumer | None = None
 
     def ranges(self, partitions: Iterable[Key]) -> dict[Key, tuple[int, int]]:
-        """The first offset in the log of each partition, and the one after its last committed
-        record.
+        """The first offset in each partition's log, and the one after its last committed record.
 
         Raises:
             BrokerError: A partition's leader does not answer in time.
@@ -84,12 +81,11 @@ class LogOffsets:
 
 
 def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
-    """Create the topics that are missing and compare the others with the plan; calling it again
-    changes nothing.
+    """Create the topics that are missing, and compare the others with the plan.
 
-    Existing topics are never altered: they may be a shop's own. On a broker without a controller
-    (the embedded one) topics come into being by being asked for, with that broker's own number of
-    partitions.
+    Calling it again changes nothing. Existing topics are never altered: they may be a shop's own.
+    On a broker without a controller (the embedded one) topics come into being by being asked for,
+    with that broker's own number of partitions.
 
     Args:
         settings: Where to connect, names and limits.
@@ -100,13 +96,13 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
     """
     wanted = plan(settings.kafka, live=live)
     found = cluster(settings, touch=[topic.name for topic in wanted])
+    partitions = found.partitions
     if not found.has_controller:
         return [
-            TopicReport(topic.name, "automatic", found.partitions.get(topic.name, 0))
-            for topic in wanted
+            TopicReport(topic.name, "automatic", partitions.get(topic.name, 0)) for topic in wanted
         ]
-    missing = [topic for topic in wanted if topic.name not in found.partitions]
-    present = [topic for topic in wanted if topic.name in found.partitions]
+    missing = [topic for topic in wanted if topic.name not in partitions]
+    present = [topic for topic in wanted if topic.name in partitions]
     client = admin(settings)
     _create(client, settings, missing)
     configs = topic_configs(client, settings, [topic.name for topic in present])
@@ -114,11 +110,10 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
         topic.name: TopicReport(topic.name, "created", topic.partitions) for topic in missing
     }
     for topic in present:
-        partitions = found.partitions[topic.name]
-        problems = mismatches(topic, partitions, configs[topic.name])
-        reports[topic.name] = TopicReport(
-            topic.name, "mismatch" if problems else "exists", partitions, problems
-        )
+        count = partitions[topic.name]
+        problems = mismatches(topic, count, configs[topic.name])
+        state: TopicState = "mismatch" if problems else "exists"
+        reports[topic.name] = TopicReport(topic.name, state, count, problems)
     return [reports[topic.name] for topic in wanted]
 
 
@@ -145,8 +140,7 @@ def _create(client: AdminClient, settings: Settings, topics: list[TopicPlan]) ->
 
 
 def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
-    """The id of each topic, which a topic of the same name that is made again does not share
-    (KIP-516).
+    """The id of each topic (KIP-516): a topic of that name that is made again has another.
 
     Empty on a broker without a controller, which has none.
 

@@ -1,6 +1,4 @@
-"""Kafka clients as freshet sets them up, what the broker says of itself, and reading with errors
-told apart.
-"""
+"""Kafka clients as freshet sets them up; the cluster's topics; reading with errors told apart."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
 
 LIBRARY_LOG_LEVEL = 4
-"""librdkafka's syslog levels; 4 is warning. Its notes about closed connections at shutdown are
-level 6.
-"""
+"""librdkafka's syslog levels; 4 is warning. Notes of connections closed at shutdown are level 6."""
 
 QUIET_S = 10.0
 
@@ -34,8 +30,9 @@ log = get_logger(__name__)
 
 
 class _ClientLog:
-    """One client's own lines and errors, at most one of a kind in ten seconds: it repeats itself 20
-    times a second.
+    """One client's own lines and errors, at most one of a kind in `QUIET_S`.
+
+    A client whose broker is away repeats itself 20 times a second.
     """
 
     def __init__(self) -> None:
@@ -130,8 +127,9 @@ def producer(settings: Settings, **over: Any) -> Producer:
 
 
 def consumer(settings: Settings, group: str, **over: Any) -> Consumer:
-    """A consumer of the group `<group_prefix>.<group>`: no automatic commits, an error if its
-    offset is gone.
+    """A consumer of the group `<group_prefix>.<group>`.
+
+    It commits nothing by itself, and an offset that is no longer in the log is an error.
 
     Args:
         settings: Where and as whom to connect.
@@ -167,9 +165,7 @@ def shard_of(item_id: str, num_shards: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the broker says of itself; without a controller it makes topics when they are first
-    used.
-    """
+    """What the broker says of itself; without a controller it makes topics when first used."""
 
     num_brokers: int
     has_controller: bool

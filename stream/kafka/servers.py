@@ -52,8 +52,9 @@ class EmbeddedBroker(Child):
 
 
 class RealKafka(Child):
-    """One Apache Kafka 4 node (KRaft) from an unpacked release, on loopback, topics only by
-    request.
+    """One Apache Kafka 4 node (KRaft) from an unpacked release, on loopback.
+
+    It makes no topic by itself.
 
     Args:
         kafka_home: The unpacked release: `bin/`, `libs/`.

@@ -1,6 +1,4 @@
-"""Reads whole topics from their start, for whoever needs a table rather than a share of a
-stream.
-"""
+"""Reads whole topics from their start: for whoever needs a table, not a share of a stream."""
 
 from __future__ import annotations
 

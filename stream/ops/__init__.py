@@ -1,3 +1,1 @@
-"""What a person asks of a running stream: is everything as it must be, and what became of refused
-records.
-"""
+"""A person's questions in; findings, dead letters to look at, and records sent again out."""

@@ -12,7 +12,7 @@ from freshet.stream.errors import FreshetError
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.partition import fingerprint
 from freshet.stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
-from freshet.stream.kafka.topics import mismatches, plan
+from freshet.stream.kafka.topics import TopicPlan, mismatches, plan
 from freshet.stream.store.clock import open_clock, read_anchor
 from freshet.stream.store.redis import WindowStore, check_fit, connect, current_generation
 
@@ -23,9 +23,7 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding; `fail` means that freshet cannot run like this, `warn` that a person should
-    know.
-    """
+    """One finding: `fail` if freshet cannot run like this, `warn` if a person should know."""
 
     name: str
     state: State
@@ -77,29 +75,21 @@ def check_topics(settings: Settings) -> list[Check]:
     found = cluster(settings)
     if not found.has_controller:
         return [Check("topics", "ok", "topics come into being when they are used")]
-    checks = [*_missing(settings, found), *_differing(settings, found)]
-    return checks or [
-        Check("topics", "ok", f"all {len(plan(settings.kafka, live=True))} topics are as planned")
-    ]
+    wanted = plan(settings.kafka, live=True)
+    checks = [*_missing(wanted, found), *_differing(settings, wanted, found)]
+    return checks or [Check("topics", "ok", f"all {len(wanted)} topics are as planned")]
 
 
-def _missing(settings: Settings, found: Cluster) -> list[Check]:
-    missing = [
-        topic.name
-        for topic in plan(settings.kafka, live=True)
-        if topic.name not in found.partitions
-    ]
+def _missing(wanted: list[TopicPlan], found: Cluster) -> list[Check]:
+    missing = [topic.name for topic in wanted if topic.name not in found.partitions]
     if not missing:
         return []
-    return [
-        Check(
-            "topics", "fail", f"missing: {', '.join(missing)}", "`freshet topics create` makes them"
-        )
-    ]
+    hint = "`freshet topics create` makes them"
+    return [Check("topics", "fail", f"missing: {', '.join(missing)}", hint)]
 
 
-def _differing(settings: Settings, found: Cluster) -> list[Check]:
-    present = [topic for topic in plan(settings.kafka, live=True) if topic.name in found.partitions]
+def _differing(settings: Settings, wanted: list[TopicPlan], found: Cluster) -> list[Check]:
+    present = [topic for topic in wanted if topic.name in found.partitions]
     configs = topic_configs(admin(settings), settings, [topic.name for topic in present])
     checks = []
     for topic in present:
@@ -111,12 +101,11 @@ def _differing(settings: Settings, found: Cluster) -> list[Check]:
 def _why(problem: str) -> str:
     reasons = {
         "message.timestamp.type": "with CreateTime a producer's wrong clock can push the "
-        "watermark ahead, and all "
-        "true records after it are late; LogAppendTime protects from that (only a demo or a "
-        "replay needs CreateTime)",
+        "watermark ahead, and all true records after it are late; LogAppendTime protects from "
+        "that (only a demo or a replay needs CreateTime)",
         "max.message.bytes": "a record that is larger than this stops its partition",
-        "cleanup.policy": "without compaction the topic loses its oldest entries, or grows for "
-        "ever",
+        "cleanup.policy": "without compaction the topic loses its oldest entries, or grows "
+        "for ever",
         "partitions": "fewer partitions than planned limit how many processes share the work",
     }
     return reasons.get(problem.split(":")[0], "")
@@ -141,11 +130,8 @@ def check_clock(settings: Settings) -> list[Check]:
     if anchor is None:
         return [Check("clock", "ok", "wall time")]
     now_ms = open_clock(client).now_ms()
-    return [
-        Check(
-            "clock", "ok", f"simulated, at {now_ms} ms, {anchor.speed:g} times as fast as wall time"
-        )
-    ]
+    text = f"simulated, at {now_ms} ms, {anchor.speed:g} times as fast as wall time"
+    return [Check("clock", "ok", text)]
 
 
 def check_windows(settings: Settings) -> list[Check]:
@@ -174,20 +160,19 @@ def _continues(
     header = store.header(topic, partition)
     if header is None or header.next_offset is None:
         return []
-    where, checks = f"{topic}:{partition}", []
-    raise_generation = (
-        f"`freshet ingest --from-beginning --into {store.generation + 1}` folds "
-        "what the log holds anew"
+    where = f"{topic}:{partition}"
+    checks = []
+    fold_anew = (
+        f"`freshet ingest --from-beginning --into {store.generation + 1}` folds what the log "
+        "holds anew"
     )
     if header.next_offset not in log:
         text = (
             f"{where}: the windows end at offset {header.next_offset}, the log holds "
             f"{log.start} to {log.stop - 1}"
         )
-        checks.append(Check("windows", "fail", text, raise_generation))
+        checks.append(Check("windows", "fail", text, fold_anew))
     if header.fingerprint != ours:
         text = f"{where}: the windows were folded under other settings"
-        checks.append(
-            Check("windows", "fail", text, f"{raise_generation}, or take the settings back")
-        )
+        checks.append(Check("windows", "fail", text, f"{fold_anew}, or take the settings back"))
     return checks

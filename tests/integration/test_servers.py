@@ -1,6 +1,4 @@
-"""The servers that freshet brings along: they start, answer, keep their data, and die with whoever
-started them.
-"""
+"""Servers that freshet brings along start, answer, keep their data, and die with their parent."""
 
 from __future__ import annotations
 

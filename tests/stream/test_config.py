@@ -1,6 +1,4 @@
-"""Settings: defaults, file, environment, secret files, and errors that name the nearest known
-key.
-"""
+"""Settings: defaults, file, environment, secret files, and errors that name the nearest key."""
 
 from __future__ import annotations
 

@@ -74,9 +74,7 @@ def test_an_empty_topic_is_caught_up_soon(settings: Settings) -> None:
 
 
 def test_keys_land_where_javas_clients_put_them(settings: Settings) -> None:
-    """Partition of murmur2: these keys and partitions come from Java's DefaultPartitioner rule,
-    worked by hand.
-    """
+    """Partition of murmur2: worked by hand after the rule of Java's DefaultPartitioner."""
     keys = ["a", "b", "sku-1", "sku-2"]
     with Publisher(settings) as publisher:
         for key in keys:

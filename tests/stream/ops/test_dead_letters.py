@@ -1,6 +1,4 @@
-"""Dead letters and late records are found by what a person asks for, and go back to where they came
-from.
-"""
+"""Dead letters and late records are found by filters, and go back to where they came from."""
 
 from __future__ import annotations
 
