@@ -21,7 +21,7 @@ from freshet.stream.kafka import (
 from freshet.stream.ops.dead_letters import DeadLetterFilter
 
 REDRIVE_BATCH = 1_000
-POLL_MS = 200
+POLL_MS = 50
 EVERYTHING = DeadLetterFilter()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from freshet.stream.config import KafkaSettings, Settings, Topics
 from freshet.stream.errors import ConfigError, InvalidInputError
-from freshet.stream.events.dead_letter import Source, dead_letter, late_record, limit_of
+from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, late_record, limit_of
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters, show_dead_letter
@@ -23,24 +23,22 @@ def source(
     return Source("orders", 3, 17, 1_000, key, value, headers or [])
 
 
+def received(sent: Outgoing) -> Source:
+    """A dead letter or a late record as it is read back from its topic."""
+    return Source(sent.topic, 0, 0, 0, sent.key, sent.value, sent.headers)
+
+
 def test_redriving_gives_back_the_original_and_names_it() -> None:
     letter = dead_letter(source(headers=[("trace", b"1")]), "decode", "Bad", "x", LIMIT)
-    back = original_of(
-        Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
-    )
+    back = original_of(received(letter), {"orders": 4})
     assert back is not None
     assert (back.topic, back.partition, back.key, back.value) == ("orders", 3, b"k", b"{")
     assert back.headers == [("trace", b"1"), ("freshet-redrive", b"orders-3-17")]
 
 
-def test_a_cut_letter_is_not_sent_again() -> None:
+def test_a_cut_dead_letter_is_not_sent_again() -> None:
     letter = dead_letter(source(b"v" * 200_000), "decode", "Bad", "x", LIMIT)
-    assert (
-        original_of(
-            Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
-        )
-        is None
-    )
+    assert original_of(received(letter), {"orders": 4}) is None
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def settings(mock_broker: str, request: pytest.FixtureRequest) -> Settings:
     return settings
 
 
-def send_letters(settings: Settings, values: list[bytes]) -> None:
+def send_dead_letters(settings: Settings, values: list[bytes]) -> None:
     topic = settings.kafka.topics.orders
     with Publisher(settings) as publisher:
         for offset, value in enumerate(values):
@@ -63,8 +61,8 @@ def send_letters(settings: Settings, values: list[bytes]) -> None:
             publisher.produce(record.topic, record.value, key=record.key, headers=record.headers)
 
 
-def test_letters_are_listed_with_where_they_came_from(settings: Settings) -> None:
-    send_letters(settings, [b"one", b"\xff"])
+def test_dead_letters_are_listed_with_where_they_came_from(settings: Settings) -> None:
+    send_dead_letters(settings, [b"one", b"\xff"])
     letters = list_dead_letters(settings)
     topic = settings.kafka.topics.orders
     assert [letter.as_dict()["value"] for letter in letters] == ["one", "�"]
@@ -73,17 +71,17 @@ def test_letters_are_listed_with_where_they_came_from(settings: Settings) -> Non
     assert list_dead_letters(settings, DeadLetterFilter(settings.kafka.topics.clicks)) == []
 
 
-def test_only_event_topics_have_letters(settings: Settings) -> None:
+def test_only_event_topics_have_dead_letters(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="alerts is not an event topic"):
         list_dead_letters(settings, DeadLetterFilter("alerts"))
 
 
 def test_a_redrive_goes_on_where_the_last_one_ended(settings: Settings) -> None:
     topic = settings.kafka.topics.orders
-    send_letters(settings, [b"one", b"two", b"v" * 200_000])
+    send_dead_letters(settings, [b"one", b"two", b"v" * 200_000])
     assert str(redrive(settings)) == "2 dead letters (1 were cut and stay)"
     assert str(redrive(settings)) == "0 dead letters"
-    send_letters(settings, [b"three"])
+    send_dead_letters(settings, [b"three"])
     assert redrive(settings, DeadLetterFilter(topic)).sent == 1
     assert redrive(settings, DeadLetterFilter(topic), from_start=True, most=2).sent == 2
     with TableReader(settings, [topic]) as reader:
@@ -97,17 +95,13 @@ def test_a_redrive_goes_on_where_the_last_one_ended(settings: Settings) -> None:
 def test_a_record_that_fails_again_keeps_the_place_of_the_very_first_one() -> None:
     first = ("freshet-redrive", b"orders-3-2")
     letter = dead_letter(source(headers=[first]), "decode", "Bad", "x", LIMIT)
-    back = original_of(
-        Source(letter.topic, 0, 0, 0, letter.key, letter.value, letter.headers), {"orders": 4}
-    )
+    back = original_of(received(letter), {"orders": 4})
     assert back is not None and back.headers == [first]
 
 
 def test_a_late_record_goes_back_to_the_topic_and_partition_it_came_from() -> None:
     late = late_record(source(b"{}"), "late", LIMIT)
-    back = original_of(
-        Source("late", 0, 5, 0, late.key, late.value, late.headers), {"orders": 4, "clicks": 4}
-    )
+    back = original_of(received(late), {"orders": 4, "clicks": 4})
     assert back is not None
     assert (back.topic, back.partition, back.headers) == (
         "orders",
@@ -116,7 +110,9 @@ def test_a_late_record_goes_back_to_the_topic_and_partition_it_came_from() -> No
     )
 
 
-def test_letters_are_filtered_by_error_and_time_and_one_is_shown_whole(settings: Settings) -> None:
+def test_dead_letters_are_filtered_by_error_and_time_and_one_is_shown_whole(
+    settings: Settings,
+) -> None:
     topic = settings.kafka.topics.orders
     with Publisher(settings) as publisher:
         for offset, (stage, wrong) in enumerate(
@@ -157,7 +153,7 @@ def test_a_filtered_redrive_sends_what_it_names_and_leaves_the_place_of_the_next
     settings: Settings,
 ) -> None:
     topic = settings.kafka.topics.orders
-    send_letters(settings, [b"one", b"two"])
+    send_dead_letters(settings, [b"one", b"two"])
     assert redrive(settings, DeadLetterFilter(error="Good")).skipped == 2
     assert redrive(settings, DeadLetterFilter(error="Bad"), most=1).sent == 1
     assert redrive(settings).sent == 2
