@@ -1,1 +1,1 @@
-"""Synthetic series to pre-train on, made as whole batches of tensors on any device."""
+"""A seed in, batches of synthetic series out, made as whole tensors on any device."""

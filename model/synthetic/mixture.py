@@ -76,9 +76,8 @@ def _pick(draw: Seeded, shares: dict[int, float]) -> int:
 def random_starts(draw: Seeded, resolution_ms: int) -> Tensor:
     """Bucket-aligned starts within forty years of 1980: int64 [B]."""
     day_B = draw.integers(3650, 3650 + 40 * 365)
-    return day_B * DAY_MS + draw.integers(0, max(DAY_MS // resolution_ms, 1)) * (
-        resolution_ms % DAY_MS
-    )
+    bucket_B = draw.integers(0, max(DAY_MS // resolution_ms, 1))
+    return day_B * DAY_MS + bucket_B * (resolution_ms % DAY_MS)
 
 
 def mixed_series(
@@ -125,8 +124,10 @@ def forget(draw: Seeded, target_BT: Tensor) -> Tensor:
     kept_B = torch.where(draw.chance(0.3) > 0, kept_B, float(steps))
     gone_BT = index_S < (steps - kept_B)[:, None]
     blocks_BNT, _ = draw.intervals(steps, 2, 2.0, max(steps / 6, 3.0))
-    gone_BT |= (blocks_BNT * draw.chance(0.5, 2, 1) * draw.chance(0.15, 1, 1)).amax(1) > 0
-    gone_BT |= draw.uniform(0.0, 1.0, steps) < draw.uniform(0.0, 0.3, 1) * draw.chance(0.1, 1)
+    blocks_BNT = blocks_BNT * draw.chance(0.5, 2, 1) * draw.chance(0.15, 1, 1)
+    gone_BT |= blocks_BNT.amax(1) > 0
+    luck_BT = draw.uniform(0.0, 1.0, steps)
+    gone_BT |= luck_BT < draw.uniform(0.0, 0.3, 1) * draw.chance(0.1, 1)
     return torch.where(gone_BT, math.nan, target_BT)
 
 
@@ -137,13 +138,10 @@ def drop_slots(draw: Seeded, slots_BXK: Tensor, *, all_gone: float, one_gone: fl
 
 
 def statics(draw: Seeded, series: Series) -> Tensor:
-    """Static features: text that says nothing (so that it is ignored until fine-tuned), price,
-    age.
-    """
+    """Static features: price, age, and text that says nothing, to be ignored until fine-tuned."""
     text_BX = draw.normal(1.0, NUM_TEXT) * draw.chance(0.2, NUM_TEXT) * draw.chance(0.5, 1)
     text_BX = text_BX / text_BX.norm(dim=1, keepdim=True).clamp(min=1.0)
     own_B2 = torch.stack([series.log_price_B, torch.log1p(series.age_days_B)], 1)
     numbers_BX = torch.cat([own_B2, draw.normal(1.0, NUM_NUMBERS - 2)], 1)
-    return torch.cat(
-        [text_BX, torch.where(draw.chance(0.4, NUM_NUMBERS) > 0, math.nan, numbers_BX)], 1
-    )
+    numbers_BX = torch.where(draw.chance(0.4, NUM_NUMBERS) > 0, math.nan, numbers_BX)
+    return torch.cat([text_BX, numbers_BX], 1)

@@ -1,4 +1,4 @@
-"""Seeded draws for the synthetic series: one object, so that no distribution forgets the generator.
+"""Random tensors for synthetic series: one object, so that no draw forgets the generator.
 
 Dimensions: B rows, S steps.
 """
@@ -45,12 +45,8 @@ class Seeded:
     def choice(self, options: list[float], weights: list[float]) -> Tensor:
         """One of the options per row: float32 [B]."""
         table = torch.tensor(options, device=self.device)
-        chosen = torch.multinomial(
-            torch.tensor(weights, device=self.device),
-            self.rows,
-            replacement=True,
-            generator=self.generator,
-        )
+        chances = torch.tensor(weights, device=self.device)
+        chosen = torch.multinomial(chances, self.rows, replacement=True, generator=self.generator)
         return table[chosen]
 
     def poisson(self, rate: Tensor) -> Tensor:
@@ -58,18 +54,18 @@ class Seeded:
         return torch.poisson(rate.clamp(0.0, 1e6), generator=self.generator)
 
     def gamma(self, shape: Tensor) -> Tensor:
-        """Gamma with scale 1, seeded: Wilson-Hilferty's normal approximation with an exact
-        small-shape boost.
+        """Gamma with scale 1, close enough for demand.
 
         torch._standard_gamma takes its randomness through the generator on the CPU only, so the
-        cube of a normal serves on every device; for shapes below 1 Gamma(a) = Gamma(a + 1) * U **
-        (1 / a).
+        cube of a normal (Wilson and Hilferty 1931) serves on every device. It is poor for shapes
+        below 1, hence Gamma(a) = Gamma(a + 1) * U ** (1 / a).
         """
         raised = shape + 1.0
         normal = torch.randn(shape.shape, generator=self.generator, device=self.device)
-        cube = (1.0 - 1.0 / (9.0 * raised) + normal / (3.0 * raised.sqrt())).clamp(min=1e-3) ** 3
-        unit = torch.rand(shape.shape, generator=self.generator, device=self.device).clamp(min=1e-6)
-        return raised * cube * unit ** (1.0 / shape)
+        root = 1.0 - 1.0 / (9.0 * raised) + normal / (3.0 * raised.sqrt())
+        unit = torch.rand(shape.shape, generator=self.generator, device=self.device)
+        boost = unit.clamp(min=1e-6) ** (1.0 / shape)
+        return raised * root.clamp(min=1e-3) ** 3 * boost
 
     def walk(self, spread: Tensor, steps: int, memory: Tensor) -> Tensor:
         """A smooth random path [B, S] of the given spread [B] and memory [B] (in steps).
@@ -88,9 +84,9 @@ class Seeded:
         self, steps: int, count: int, shortest: float, longest: float
     ) -> tuple[Tensor, Tensor]:
         """`count` random intervals a row as masks [B, count, S], and their starts [B, count]."""
-        start = self.uniform(-0.1, 1.0, count) * steps
+        # Some begin before the first step.
+        start = (self.uniform(-0.1, 1.0, count) * steps).floor()
         length = self.log_uniform(max(shortest, 1.0), max(longest, 2.0), count).ceil()
         index_S = torch.arange(steps, device=self.device)
-        start = start.floor()
         inside = (index_S >= start[..., None]) & (index_S < (start + length)[..., None])
         return inside.float(), start
