@@ -1,5 +1,4 @@
-"""Pre-trained networks of others, for whoever has their libraries and weights: Chronos (Bolt, 2)
-and TimesFM 2.5.
+"""Pre-trained networks of others, for whoever has their libraries and weights: Chronos, TimesFM.
 
 Neither library is a dependency of freshet and nothing is downloaded: weights are a folder on this
 machine. Dimensions: N series, T context steps, H horizon steps, Q quantile levels, D levels that a
@@ -42,21 +41,20 @@ class Chronos:
         """Nothing to learn: it is used as it is."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q]; levels outside of what the model was trained on are its outermost
-        ones.
-        """
-        batches = [
-            window.rows(slice(start, start + BATCH)) for start in range(0, len(window), BATCH)
-        ]
-        return tidy(np.concatenate([self._batch(batch, levels) for batch in batches]), window)
+        """Quantiles [N, H, Q]; beyond the levels that it was trained on, its outermost ones."""
+        parts = []
+        for start in range(0, len(window), BATCH):
+            parts.append(self._batch(window.rows(slice(start, start + BATCH)), levels))
+        return tidy(np.concatenate(parts), window)
 
     def _batch(self, window: Window, levels: tuple[float, ...]) -> Floats:
         import torch
 
-        inputs: list[Any] = _chronos2_inputs(window) if self._with_covariates else []
-        inputs = inputs or [
-            torch.tensor(series_T, dtype=torch.float32) for series_T in _histories(window)
-        ]
+        inputs: list[Any] = []
+        if self._with_covariates:
+            inputs = _chronos2_inputs(window)
+        else:
+            inputs = [torch.tensor(past_T, dtype=torch.float32) for past_T in _histories(window)]
         quantiles, _ = self._pipeline.predict_quantiles(
             inputs, prediction_length=window.horizon, quantile_levels=list(levels)
         )
@@ -81,9 +79,7 @@ class TimesFM:
         """Nothing to learn: it is used as it is."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q], between its nine levels on a normal scale and beyond them by the
-        same slope.
-        """
+        """Quantiles [N, H, Q], between its nine levels and beyond them on a normal scale."""
         if window.horizon > self._horizon:
             self._horizon = window.horizon
             self._model.compile(
@@ -100,7 +96,7 @@ class TimesFM:
         _, answer_NHX = self._model.forecast(horizon=window.horizon, inputs=inputs)
         # The first column is the mean.
         given_NHD = np.asarray(answer_NHX, np.float64)[:, : window.horizon, 1:]
-        return tidy(at_levels(given_NHD, TIMESFM_LEVELS, levels), window)
+        return tidy(at_normal_levels(given_NHD, TIMESFM_LEVELS, levels), window)
 
 
 def make(kind: str, place: str) -> Chronos | TimesFM:
@@ -125,20 +121,25 @@ def make(kind: str, place: str) -> Chronos | TimesFM:
         ) from error
 
 
-def at_levels(given_NHD: Floats, own_levels: Sequence[float], levels: Sequence[float]) -> Floats:
+def at_normal_levels(
+    given_NHD: Floats, own_levels: Sequence[float], levels: Sequence[float]
+) -> Floats:
     """Quantiles at other levels, linear in the normal score: [N, H, Q].
 
-    >>> at_levels(np.array([[[1.0, 2.0, 3.0]]]), (0.1, 0.5, 0.9), (0.1, 0.5, 0.9)).round(6).tolist()
+    So tails go on as a normal distribution's would, instead of ending at the outermost level.
+
+    >>> given = np.array([[[1.0, 2.0, 3.0]]])
+    >>> at_normal_levels(given, (0.1, 0.5, 0.9), (0.1, 0.5, 0.9)).round(6).tolist()
     [[[1.0, 2.0, 3.0]]]
-    >>> at_levels(np.array([[[1.0, 2.0, 3.0]]]), (0.1, 0.5, 0.9), (0.99,)).round(2).tolist()
+    >>> at_normal_levels(given, (0.1, 0.5, 0.9), (0.99,)).round(2).tolist()
     [[[3.82]]]
     """
-    own, asked = (
-        np.array([NormalDist().inv_cdf(level) for level in some]) for some in (own_levels, levels)
-    )
+    own = np.array([NormalDist().inv_cdf(level) for level in own_levels])
+    asked = np.array([NormalDist().inv_cdf(level) for level in levels])
     upper = np.searchsorted(own, asked).clip(1, len(own) - 1)
-    share_Q = (asked - own[upper - 1]) / (own[upper] - own[upper - 1])
-    return np.asarray(given_NHD[..., upper - 1] * (1 - share_Q) + given_NHD[..., upper] * share_Q)
+    lower = upper - 1
+    share_Q = (asked - own[lower]) / (own[upper] - own[lower])
+    return np.asarray(given_NHD[..., lower] * (1 - share_Q) + given_NHD[..., upper] * share_Q)
 
 
 def _library(name: str, package: str) -> ModuleType:
@@ -152,10 +153,11 @@ def _library(name: str, package: str) -> ModuleType:
 
 def _histories(window: Window) -> list[Floats]:
     """Each series from its first value on, gaps filled; a single 0 where there is none."""
-    filled = (
-        filled_T[np.isfinite(filled_T)][-LONGEST:] for filled_T in forward_filled(window.target_NT)
-    )
-    return [series_T if len(series_T) else np.zeros(1) for series_T in filled]
+    found = []
+    for filled_T in forward_filled(window.target_NT):
+        series_T = filled_T[np.isfinite(filled_T)][-LONGEST:]
+        found.append(series_T if len(series_T) else np.zeros(1))
+    return found
 
 
 def _chronos2_inputs(window: Window) -> list[dict[str, Any]]:
@@ -166,13 +168,7 @@ def _chronos2_inputs(window: Window) -> list[dict[str, Any]]:
         context = slice(T - len(series_T), T)
         known = dict(zip(window.known_names, window.known_NSK[row].T, strict=True))
         past = dict(zip(window.past_names, window.past_NTP[row].T, strict=True))
-        inputs.append(
-            {
-                "target": series_T,
-                "past_covariates": {
-                    name: values[context] for name, values in (known | past).items()
-                },
-                "future_covariates": {name: values[T:] for name, values in known.items()},
-            }
-        )
+        before = {name: values[context] for name, values in (known | past).items()}
+        ahead = {name: values[T:] for name, values in known.items()}
+        inputs.append({"target": series_T, "past_covariates": before, "future_covariates": ahead})
     return inputs

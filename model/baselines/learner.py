@@ -1,5 +1,4 @@
-"""A learner on features of steps ahead, whatever it is, and the quantiles that its own past errors
-give it.
+"""A learner on features of steps ahead, whatever it is, with quantiles from its own past errors.
 
 Three models, each trained without a third of the blocks of days, answer together; what each leaves
 unexplained in its own third is the distribution of errors. Quantiles that a learner fits itself are
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -49,6 +49,18 @@ class Lessons:
     ahead_X: Ints
     step_X: Ints
 
+    def rows(self, kept_X: Bools) -> Lessons:
+        """Some of them."""
+        return Lessons(
+            self.names,
+            self.features_XK[kept_X],
+            self.target_X[kept_X],
+            self.base_X[kept_X],
+            self.spread_X[kept_X],
+            self.ahead_X[kept_X],
+            self.step_X[kept_X],
+        )
+
 
 # Trains on rows for one of the folds and gives what answers for others.
 Train = Callable[[Lessons, int], Answer]
@@ -72,42 +84,27 @@ class Errors:
 
     @classmethod
     def of(cls, error_X: Floats, expected_X: Floats, spread_X: Floats, share_X: Floats) -> Errors:
-        """The distribution of errors that were made on rows not learnt from; `share_X` is how far
-        ahead, 0 to 1.
-        """
+        """What errors on rows not learnt from look like; `share_X` is how far ahead, 0 to 1."""
         usual_spread = float(np.median(spread_X)) or 1.0
-        size_X = np.abs(error_X)
-        near, far = (
-            size_X[share_X < 0.5].mean(),
-            size_X[share_X >= 0.5].mean() if (share_X >= 0.5).any() else 0.0,
-        )
-        # The halves' middles lie half a horizon apart.
-        growth = float(np.clip(2 * (far / near - 1), 0.0, 2.0)) if near > 0 else 0.0
-        unit = cls(np.zeros(1), np.zeros((1, 1)), usual_spread, growth)
+        unit = cls(np.zeros(1), np.zeros((1, 1)), usual_spread, _growth(np.abs(error_X), share_X))
         scaled_X = error_X / unit.scale(spread_X, share_X)
+        # Rare sellers err by other shapes than brisk ones, so each group has its own quantiles.
         groups = max(1, min(GROUPS, len(error_X) // FEWEST_IN_GROUP))
         parts = np.array_split(np.argsort(expected_X, kind="stable"), groups)
         expected_G = np.array([np.median(expected_X[part]) for part in parts])
         quantiles_GL = np.stack([np.quantile(scaled_X[part], GRID_L) for part in parts])
-        return cls(expected_G, quantiles_GL, usual_spread, growth)
+        return cls(expected_G, quantiles_GL, usual_spread, unit.growth)
 
     def scale(self, spread: Floats, share: Floats) -> Floats:
-        """How much larger than usual errors are, for a series' spread and a share of the
-        horizon.
-        """
+        """How much larger than usual errors are, for a spread and a share of the horizon."""
         relative = np.maximum(spread, 1e-9) / self.usual_spread
         return np.clip(relative**SPREAD_POWER, *SPREADS) * (1 + self.growth * share)
 
     def at(self, expected_NH: Floats, levels: tuple[float, ...]) -> Floats:
-        """Quantiles of the scaled error at some levels: [N, H, Q], linear between groups and
-        levels.
-        """
-        table_GQ = np.stack(
-            [np.interp(levels, GRID_L, quantiles_L) for quantiles_L in self.quantiles_GL]
-        )
-        return np.stack(
-            [np.interp(expected_NH, self.expected_G, column_G) for column_G in table_GQ.T], -1
-        )
+        """Quantiles [N, H, Q] of the scaled error, linear between groups and between levels."""
+        table_GQ = np.stack([np.interp(levels, GRID_L, row_L) for row_L in self.quantiles_GL])
+        columns = [np.interp(expected_NH, self.expected_G, column_G) for column_G in table_GQ.T]
+        return np.stack(columns, -1)
 
 
 class FeatureLearner:
@@ -128,10 +125,9 @@ class FeatureLearner:
         self._errors: Errors | None = None
 
     def fit(self, window: Window) -> None:
-        """Learn from origins all over the window's past; a history too short for any leaves only
-        the usual level.
-        """
-        past, self._codes, self._answers, self._errors = Past.of(window), Codes.of(window), [], None
+        """Learn from origins all over the window's past; a short one leaves usual sales only."""
+        past = Past.of(window)
+        self._codes, self._answers, self._errors = Codes.of(window), [], None
         lessons = lessons_of(past, self._codes)
         if lessons is None:
             return
@@ -141,7 +137,7 @@ class FeatureLearner:
             held_X = folds_X == fold
             if held_X.all():
                 return
-            answer = self._train(_chosen(lessons, ~held_X), int(fold))
+            answer = self._train(lessons.rows(~held_X), int(fold))
             answer_X[held_X] = answer(lessons.features_XK[held_X])
             self._answers.append(answer)
         share_X = lessons.ahead_X / window.horizon
@@ -151,12 +147,10 @@ class FeatureLearner:
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q], 0 on closed steps."""
         past = Past.of(window)
-        parts = [
-            self._quantiles(
-                past.rows(np.arange(start, min(start + ROWS_AT_ONCE, len(window)))), levels
-            )
-            for start in range(0, len(window), ROWS_AT_ONCE)
-        ]
+        parts = []
+        for start in range(0, len(window), ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(window)))
+            parts.append(self._quantiles(past.rows(rows), levels))
         quantiles_NHQ = np.concatenate(parts)
         quantiles_NHQ[past.closed_NS[:, past.window.context_length :]] = 0.0
         return tidy(quantiles_NHQ, window)
@@ -179,62 +173,69 @@ class FeatureLearner:
 
 def lessons_of(past: Past, codes: Codes, seed: int = 0) -> Lessons | None:
     """Rows from up to 18 origins, of other series at each; None where no horizon fits."""
-    N, T, H = len(past.window), past.window.context_length, past.window.horizon
-    first = max(1, min(past.pace.recent // 2, (T - H) // 2))
-    if past.window.resolution_ms <= DAY_MS:
-        first = max(first, T - H - TAUGHT_WEEKS * past.pace.week)
-    if first > T - H:
+    N, H = len(past.window), past.window.horizon
+    origins = _origins(past)
+    if not len(origins):
         return None
-    step = max(1, H // 2, -(-(T - H - first + 1) // MAX_ORIGINS))
-    origins = range(T - H, first - 1, -step)
     random = np.random.default_rng(seed)
     per_origin = min(N, -(-MAX_ROWS // (H * len(origins))))
     seen = []
     for origin in origins:
         rows = np.sort(random.choice(N, per_origin, replace=False))
-        seen.append((origin, ahead(past.rows(rows), codes, origin)))
-    target_X = np.concatenate([part.target_NH.ravel() for _, part in seen])
-    usable_X = np.isfinite(target_X)
-    if not usable_X.any():
-        return None
-    features_XK = np.concatenate(
-        [part.features_NHK.reshape(-1, len(part.names)) for _, part in seen]
-    )
+        seen.append(ahead(past.rows(rows), codes, origin))
     each_H = np.arange(H)
-    return Lessons(
-        seen[0][1].names,
-        features_XK[usable_X],
-        target_X[usable_X],
-        np.concatenate([part.base_NH.ravel() for _, part in seen])[usable_X],
-        np.concatenate([np.repeat(part.spread_N, H) for _, part in seen])[usable_X],
-        np.tile(each_H, per_origin * len(seen))[usable_X],
-        np.concatenate([np.tile(origin + each_H, per_origin) for origin, _ in seen])[usable_X],
+    names = seen[0].names
+    step_X = np.concatenate([np.tile(origin + each_H, per_origin) for origin in origins])
+    found = Lessons(
+        names,
+        np.concatenate([part.features_NHK.reshape(-1, len(names)) for part in seen]),
+        np.concatenate([part.target_NH.ravel() for part in seen]),
+        np.concatenate([part.base_NH.ravel() for part in seen]),
+        np.concatenate([np.repeat(part.spread_N, H) for part in seen]),
+        np.tile(each_H, per_origin * len(seen)),
+        step_X,
     )
+    usable_X = np.isfinite(found.target_X)
+    return found.rows(usable_X) if usable_X.any() else None
+
+
+def _origins(past: Past) -> range:
+    """Cutoffs in the past from which a whole horizon can be learnt, the newest first."""
+    T, H = past.window.context_length, past.window.horizon
+    newest = T - H
+    # Some history must lie before an origin, or there is nothing to tell a learner about it.
+    first = max(1, min(past.pace.recent // 2, newest // 2))
+    if past.window.resolution_ms <= DAY_MS:
+        first = max(first, newest - TAUGHT_WEEKS * past.pace.week)
+    if first > newest:
+        return range(0)
+    step = max(1, H // 2, -(-(newest - first + 1) // MAX_ORIGINS))
+    return range(newest, first - 1, -step)
 
 
 def _folds(step_X: Ints, block: int) -> Ints:
-    """A fold for each row, by blocks of days, so that no day is both learnt from and judged."""
+    """A fold for each row, by blocks of days, so that no day is both learnt from and judged.
+
+    Rows of one day share its luck: spread over folds, they would make errors look too small.
+    """
     from_start_X = step_X - step_X.min()
     block = max(1, min(block, int(from_start_X.max() + 1) // (2 * FOLDS)))
     return np.asarray(from_start_X // block % FOLDS)
 
 
-def _chosen(lessons: Lessons, kept_X: Bools) -> Lessons:
-    return Lessons(
-        lessons.names,
-        lessons.features_XK[kept_X],
-        lessons.target_X[kept_X],
-        lessons.base_X[kept_X],
-        lessons.spread_X[kept_X],
-        lessons.ahead_X[kept_X],
-        lessons.step_X[kept_X],
-    )
+def _growth(size_X: Floats, share_X: Floats) -> float:
+    """By how much of itself an error grows over the whole horizon, at most twofold."""
+    far_X = share_X >= 0.5
+    near = size_X[~far_X].mean()
+    if not near > 0:
+        return 0.0
+    far = size_X[far_X].mean() if far_X.any() else 0.0
+    # The halves' middles lie half a horizon apart.
+    return float(np.clip(2 * (far / near - 1), 0.0, 2.0))
 
 
 def _normal_errors(usual_spread: float) -> Errors:
     """Normal errors of the size of the spread, for who has nothing learnt."""
-    from statistics import NormalDist
-
     spread = usual_spread or 1.0
     scores_L = np.array([NormalDist().inv_cdf(level) for level in GRID_L])
     return Errors(np.zeros(1), spread * scores_L[None], spread, 0.0)

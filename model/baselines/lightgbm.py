@@ -21,8 +21,8 @@ SETTINGS = {
     "lambda_l2": 5.0,
     "max_bin": 127,
     "verbosity": -1,
-    # Worker processes share the cores already, and two threads that wait for each other are slower
-    # than one.
+    # Worker processes share the cores already, and two threads that wait for each other are
+    # slower than one.
     "num_threads": 1,
     "deterministic": True,
     "force_col_wise": True,

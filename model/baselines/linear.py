@@ -11,11 +11,8 @@ from freshet.model.baselines.learner import Answer, FeatureLearner, Lessons
 from freshet.stream.arrays import Floats, Reals, Singles
 
 RIDGE = 30.0  # in rows; features are on one scale
-NAMES_OF_THINGS = (
-    "weekday",
-    "hour",
-    "month",
-)  # features whose numbers mean no amount: a column for each value
+# Features whose numbers mean no amount: a column for each value.
+NAMES_OF_THINGS = ("weekday", "hour", "month")
 MOST_VALUES = 24
 OUTLIERS = (0.001, 0.999)
 
@@ -37,16 +34,15 @@ def train(lessons: Lessons, fold: int) -> Answer:
         # Unknown is the mean; new values may lie far outside of what was learnt from.
         scaled_XK = np.nan_to_num((features_XK - middle_K) / spread_K).clip(-4, 4)
         flags = [(features_XK[:, column, None] == found_V) for column, found_V in values.items()]
-        return np.concatenate([np.ones((len(scaled_XK), 1)), scaled_XK, *flags], 1).astype(
-            np.float64
-        )
+        ones_X1 = np.ones((len(scaled_XK), 1))
+        return np.concatenate([ones_X1, scaled_XK, *flags], 1).astype(np.float64)
 
     inputs_XK = columns(lessons.features_XK)
     low, high = np.quantile(lessons.target_X, OUTLIERS)
     penalty_KK = RIDGE * np.eye(inputs_XK.shape[1])
-    weights_K = np.linalg.solve(
-        inputs_XK.T @ inputs_XK + penalty_KK, inputs_XK.T @ lessons.target_X.clip(low, high)
-    )
+    # (X'X + penalty) w = X'y: without the penalty, columns that are alike have no one answer.
+    products_KK = inputs_XK.T @ inputs_XK + penalty_KK
+    weights_K = np.linalg.solve(products_KK, inputs_XK.T @ lessons.target_X.clip(low, high))
     return lambda features_XK: np.asarray(columns(features_XK) @ weights_K)
 
 

@@ -1,4 +1,4 @@
-"""A small LSTM with a quantile head, trained on the window's own past: what a shop would try first.
+"""A small LSTM with a quantile head, trained on the window's own past: what a shop tries first.
 
 It reads the newest steps with their covariates, then runs on over the horizon with the target left
 out. Dimensions: N series, T context steps, H horizon steps, S = T + H, C steps read, B rows of a
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from freshet.model.baselines.adapters import at_levels
+from freshet.model.baselines.adapters import at_normal_levels
 from freshet.model.baselines.tidy import tidy
 from freshet.model.effects.closed import closed_steps
 from freshet.model.tables.panel import Window
@@ -54,49 +54,48 @@ class Encoded:
 
     @classmethod
     def of(cls, window: Window) -> Encoded:
-        """Logarithms of the target without closed steps; flags, covariates and calendar of every
-        step.
-        """
-        T, closed_NS = window.context_length, closed_steps(window)
+        """Logarithms of the target without closed steps; covariates and calendar of every step."""
+        T = window.context_length
+        closed_NS = closed_steps(window)
         known_NSK = np.nan_to_num(window.known_NSK)
         day_NS = window.time_ms_NS / DAY_MS
         phases = [day_NS % 1, day_NS / 7 % 1, day_NS / YEAR_DAYS % 1]
         waves = [wave(2 * np.pi * phase_NS) for phase_NS in phases for wave in (np.sin, np.cos)]
         # Covariates come in any unit, and the newest ones may lie outside of what was seen before.
-        middle_K, spread_K = known_NSK[:, :T].mean((0, 1)), known_NSK[:, :T].std((0, 1))
+        middle_K = known_NSK[:, :T].mean((0, 1))
+        spread_K = known_NSK[:, :T].std((0, 1))
         scaled_NSK = ((known_NSK - middle_K) / np.where(spread_K > 0, spread_K, 1.0)).clip(-5, 5)
         others_NSF = np.concatenate([scaled_NSK, np.stack([closed_NS, *waves], -1)], -1)
         log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
-        return cls(
-            log_NT,
-            others_NSF,
-            closed_NS,
-            min(T, max(LONGEST_READ - window.horizon, window.horizon)),
-        )
+        # It reads at least as much as it must forecast.
+        read = min(T, max(LONGEST_READ - window.horizon, window.horizon))
+        return cls(log_NT, others_NSF, closed_NS, read)
 
     def batch(self, rows_B: Ints, cutoff_B: Ints, horizon: int) -> tuple[Tensor, Floats, Floats]:
-        """Inputs [B, C + H, F] up to each row's cutoff and beyond, and the location and scale of
-        the target [B, 1].
-        """
+        """Inputs [B, C + H, F] around each row's cutoff; loc and scale of the target [B, 1]."""
         steps_BS = cutoff_B[:, None] + np.arange(-self.read, horizon)
-        inside_BC = steps_BS[:, : self.read].clip(0)
-        seen_BC = np.where(
-            steps_BS[:, : self.read] >= 0, self.log_NT[rows_B[:, None], inside_BC], np.nan
-        )
-        count_B1 = np.isfinite(seen_BC).sum(1, keepdims=True)
-        loc_B1 = np.nansum(seen_BC, 1, keepdims=True) / np.maximum(count_B1, 1)
-        square_B1 = np.nansum((seen_BC - loc_B1) ** 2, 1, keepdims=True) / np.maximum(count_B1, 1)
-        scale_B1 = np.sqrt(square_B1) + 0.1
-        target_BS = np.pad(
-            (seen_BC - loc_B1) / scale_B1, ((0, 0), (0, horizon)), constant_values=np.nan
-        )
-        ahead_BS = np.broadcast_to(
-            np.arange(-self.read, horizon).clip(0) / horizon, target_BS.shape
-        )
+        before_BC = steps_BS[:, : self.read]
+        log_BC = self.log_NT[rows_B[:, None], before_BC.clip(0)]
+        seen_BC = np.where(before_BC >= 0, log_BC, np.nan)
+        loc_B1, scale_B1 = _scaling(seen_BC)
+        scaled_BC = (seen_BC - loc_B1) / scale_B1
+        # What is forecast is hidden, and its distance from the cutoff is told instead.
+        target_BS = np.pad(scaled_BC, ((0, 0), (0, horizon)), constant_values=np.nan)
+        ahead_S = np.arange(-self.read, horizon).clip(0) / horizon
+        ahead_BS = np.broadcast_to(ahead_S, target_BS.shape)
         own_BSF = np.stack([np.nan_to_num(target_BS), np.isfinite(target_BS), ahead_BS], -1)
         others_BSF = self.others_NSF[rows_B[:, None], steps_BS.clip(0)]
         inputs_BSF = torch.tensor(np.concatenate([own_BSF, others_BSF], -1), dtype=torch.float32)
         return inputs_BSF, loc_B1, scale_B1
+
+
+def _scaling(seen_BC: Floats) -> tuple[Floats, Floats]:
+    """Mean and spread of each row's seen values: [B, 1] each."""
+    count_B1 = np.maximum(np.isfinite(seen_BC).sum(1, keepdims=True), 1)
+    loc_B1 = np.nansum(seen_BC, 1, keepdims=True) / count_B1
+    square_B1 = np.nansum((seen_BC - loc_B1) ** 2, 1, keepdims=True) / count_B1
+    # A tenth of a log unit keeps a series that never changes from being divided by zero.
+    return loc_B1, np.sqrt(square_B1) + 0.1
 
 
 class Lstm:
@@ -111,10 +110,10 @@ class Lstm:
 
     def fit(self, window: Window) -> None:
         """A few hundred steps of gradient descent on random rows and cutoffs of the past."""
-        encoded, horizon = Encoded.of(window), window.horizon
-        horizon = min(horizon, window.context_length - 1)
+        horizon = min(window.horizon, window.context_length - 1)
         if horizon < 1:
             return
+        encoded = Encoded.of(window)
         random = np.random.default_rng(self._seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
@@ -133,9 +132,7 @@ class Lstm:
         self._network = network
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q], 0 on closed steps; without any past to learn from, each series'
-        mean.
-        """
+        """Quantiles [N, H, Q], 0 on closed steps; each series' mean where it could not learn."""
         if self._network is None:
             return tidy(np.full((len(window), window.horizon, len(levels)), np.nan), window)
         encoded, parts = Encoded.of(window), list[Floats]()
@@ -145,7 +142,9 @@ class Lstm:
             inputs_BSF, loc_B1, scale_B1 = encoded.batch(rows_B, cutoff_B, window.horizon)
             with torch.inference_mode():
                 z_BHQ = self._network(inputs_BSF, window.horizon).double().numpy()
-            log_BHQ = at_levels(z_BHQ, LEVELS, levels) * scale_B1[..., None] + loc_B1[..., None]
+            z_BHQ = at_normal_levels(z_BHQ, LEVELS, levels)
+            log_BHQ = z_BHQ * scale_B1[..., None] + loc_B1[..., None]
+            # A network that runs away is stopped at some hundred times the usual sales.
             parts.append(np.expm1(np.minimum(log_BHQ, loc_B1[..., None] + 5.0)))
         quantiles_NHQ = np.concatenate(parts)
         quantiles_NHQ[encoded.closed_NS[:, window.context_length :]] = 0.0
@@ -160,10 +159,8 @@ def make(name: str) -> Lstm:
 def _loss(network: Network, encoded: Encoded, rows_B: Ints, cutoff_B: Ints, horizon: int) -> Tensor:
     """Mean pinball loss over the steps that were seen, on each row's own scale."""
     inputs_BSF, loc_B1, scale_B1 = encoded.batch(rows_B, cutoff_B, horizon)
-    actual_BH = (
-        encoded.log_NT[rows_B[:, None], cutoff_B[:, None] + np.arange(horizon)] - loc_B1
-    ) / scale_B1
-    target_BH = torch.tensor(actual_BH, dtype=torch.float32)
+    log_BH = encoded.log_NT[rows_B[:, None], cutoff_B[:, None] + np.arange(horizon)]
+    target_BH = torch.tensor((log_BH - loc_B1) / scale_B1, dtype=torch.float32)
     seen_BH = torch.isfinite(target_BH)
     error_BHQ = target_BH.nan_to_num()[..., None] - network(inputs_BSF, horizon)
     levels_Q = torch.tensor(LEVELS)

@@ -33,9 +33,7 @@ class Snarimax:
         """Nothing to keep: a series is learnt when it is forecast."""
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
-        """Quantiles [N, H, Q], normal around the forecast with the spread that its own past
-        forecasts had.
-        """
+        """Quantiles [N, H, Q], normal with the spread that its own past forecasts had."""
         point_NH = np.repeat(mean_of(window.target_NT)[:, None], window.horizon, 1)
         spread_NH = np.zeros_like(point_NH)
         for row, target_T in enumerate(window.target_NT):
@@ -53,17 +51,16 @@ def make(name: str) -> Snarimax:
 
 
 def _forecast(series_T: Floats, horizon: int, season: int) -> tuple[Floats, Floats]:
-    """The forecast [H] and its spread by step [H], from forecasts made along the way once two
-    seasons were seen.
-    """
-    model, largest = _model(season), float(series_T.max())
+    """The forecast [H] and its spread by step [H], from forecasts made along the way."""
+    model = _model(season)
+    largest = float(series_T.max())
     rehearsed: deque[Floats] = deque(maxlen=REHEARSALS)
     every = max(1, len(series_T) // (2 * REHEARSALS))
     for step, value in enumerate(series_T):
         if step > (SEASONAL_LAGS + 1) * season and step % every == 0:
-            ahead_H = series_T[step : step + horizon]
+            came = series_T[step : step + horizon]
             error_H = np.full(horizon, np.nan)
-            error_H[: len(ahead_H)] = ahead_H - _ahead(model, horizon, largest)[: len(ahead_H)]
+            error_H[: len(came)] = came - _ahead(model, horizon, largest)[: len(came)]
             rehearsed.append(error_H)
         # Sales in units of the largest keep the learner's steps from blowing up.
         model.learn_one(value / largest)
@@ -80,16 +77,12 @@ def _model(season: int) -> Any:
     from river.optim import Adam
     from river.time_series import SNARIMAX
 
-    return SNARIMAX(
-        p=LAGS,
-        d=0,
-        q=0,
-        m=season,
-        sp=SEASONAL_LAGS if season > 1 else 0,
-        regressor=LinearRegression(Adam(0.01)),
-    )
+    seasonal = SEASONAL_LAGS if season > 1 else 0
+    regressor = LinearRegression(Adam(0.01))
+    return SNARIMAX(p=LAGS, d=0, q=0, m=season, sp=seasonal, regressor=regressor)
 
 
 def _ahead(model: Any, horizon: int, largest: float) -> Floats:
     forecast_H = np.array(model.forecast(horizon=horizon), np.float64)
-    return np.nan_to_num(forecast_H, nan=0.0, posinf=WORST, neginf=0.0).clip(0.0, WORST) * largest
+    finite_H = np.nan_to_num(forecast_H, nan=0.0, posinf=WORST, neginf=0.0)
+    return finite_H.clip(0.0, WORST) * largest

@@ -1,5 +1,4 @@
-"""Classical methods of one series at a time, from statsforecast: Croston (SBA), TSB, AutoETS,
-AutoTheta.
+"""Classical methods of one series at a time (statsforecast): Croston SBA, TSB, AutoETS, AutoTheta.
 
 Each series is fitted anew in `predict`, in this process alone. A series with too few steps, or one
 that a method cannot fit, is forecast naively; gaps take the value before them. AutoETS and
@@ -24,6 +23,7 @@ from freshet.stream.arrays import Floats
 LONGEST = 1_000  # newest steps that are looked at; older ones only cost time
 LONGEST_SEASON = 24  # AutoETS refuses longer ones, and so they are left out
 FEWEST = 10
+RUNAWAY = 100  # times the largest sale
 TSB_DEMAND, TSB_PROBABILITY = 0.2, 0.1
 
 
@@ -68,11 +68,8 @@ class Statistical:
             # comparison.
             except Exception:
                 return None
-        return (
-            found_HQ
-            if np.isfinite(found_HQ).all() and np.abs(found_HQ).max() < 100 * series_T.max()
-            else None
-        )
+        sane = np.isfinite(found_HQ).all() and np.abs(found_HQ).max() < RUNAWAY * series_T.max()
+        return found_HQ if sane else None
 
 
 def make(name: str) -> Statistical:
@@ -97,9 +94,8 @@ def _auto_theta(series_T: Floats, horizon: int, season: int, levels: tuple[float
 
     # Its default decomposition divides by the season, which is 0 on days without sales.
     kind = "multiplicative" if series_T.min() > 0 else "additive"
-    return _interval_quantiles(
-        AutoTheta(season_length=season, decomposition_type=kind), series_T, horizon, levels
-    )
+    model = AutoTheta(season_length=season, decomposition_type=kind)
+    return _interval_quantiles(model, series_T, horizon, levels)
 
 
 def _croston_sba(series_T: Floats, horizon: int, season: int, levels: tuple[float, ...]) -> Floats:
@@ -111,23 +107,22 @@ def _croston_sba(series_T: Floats, horizon: int, season: int, levels: tuple[floa
 def _tsb(series_T: Floats, horizon: int, season: int, levels: tuple[float, ...]) -> Floats:
     from statsforecast.models import TSB
 
-    return _scaled_history(
-        TSB(alpha_d=TSB_DEMAND, alpha_p=TSB_PROBABILITY), series_T, horizon, levels
-    )
+    model = TSB(alpha_d=TSB_DEMAND, alpha_p=TSB_PROBABILITY)
+    return _scaled_history(model, series_T, horizon, levels)
 
 
 def _interval_quantiles(
     model: Any, series_T: Floats, horizon: int, levels: tuple[float, ...]
 ) -> Floats:
     """Quantiles as the edges of the model's own central intervals."""
-    widths = sorted({round(100 * abs(2 * level - 1), 6) for level in levels} - {0.0})
-    found = model.forecast(y=series_T, h=horizon, level=widths or None)
+    # The interval with an edge at .1 is the central 80 %; at .5 it has no width.
+    widths = [round(100 * abs(2 * level - 1), 6) for level in levels]
+    asked = sorted(set(widths) - {0.0})
+    found = model.forecast(y=series_T, h=horizon, level=asked or None)
     columns = []
-    for level in levels:
-        width = round(100 * abs(2 * level - 1), 6)
-        columns.append(
-            found["mean"] if width == 0 else found[f"{'lo' if level < 0.5 else 'hi'}-{width}"]
-        )
+    for level, width in zip(levels, widths, strict=True):
+        side = "lo" if level < 0.5 else "hi"
+        columns.append(found[f"{side}-{width}"] if width else found["mean"])
     return np.stack(columns, -1)
 
 
@@ -139,6 +134,7 @@ def _scaled_history(
     These methods give a rate and no distribution; a normal one around it would put half its weight
     where no sale is.
     """
-    rate, mean = float(model.forecast(y=series_T, h=1)["mean"][0]), float(series_T.mean())
+    rate = float(model.forecast(y=series_T, h=1)["mean"][0])
+    mean = float(series_T.mean())
     quantiles_Q = np.quantile(series_T, levels, method="inverted_cdf") * rate / mean
     return np.tile(quantiles_Q, (horizon, 1))

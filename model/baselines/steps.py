@@ -1,7 +1,6 @@
-"""What a learner is told about each step ahead, relative to what the series usually sells at such a
-step.
+"""What a learner is told of each step ahead, relative to a series' usual sales at such a step.
 
-The target of learning is the logarithm of sales less that usual level, which is taken from before
+The target of learning is the logarithm of sales less those usual sales, which are taken from before
 the origin, and less the effect of events, which was learnt before the window's cutoff: who sells
 how much on which weekday under which promotion needs no learning, and zeros are no trouble.
 Dimensions: N series, T context steps, H horizon steps, S = T + H, F flags, X rows to learn from, K
@@ -26,11 +25,8 @@ from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 HALF_YEAR_WEEKS = 26
-FEWEST_RECENT = 12  # steps of the usual level where half a year has fewer
-LONGEST_WEEKS = {
-    True: 52,
-    False: 260,
-}  # history that is looked at, for steps below a day and others
+FEWEST_RECENT = 12  # steps of the usual sales where half a year has fewer
+LONGEST_WEEKS_OF_HOURS, LONGEST_WEEKS = 52, 260  # history that is looked at
 RECENT_WEEKS = (1, 2, 4, 8, 13)
 NEIGHBOURS = (-2, -1, 1, 2)
 MAX_KNOWN = 40
@@ -39,8 +35,9 @@ MAX_RUN = 30
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many steps make a week, the recent past and a year of whole weeks (0: not worth looking
-    back so far).
+    """How many steps make a week, the recent past, a year of whole weeks, and all that is read.
+
+    A year of 0 steps is not worth looking back so far.
     """
 
     week: int
@@ -53,21 +50,16 @@ class Pace:
         """The pace of a window's steps.
 
         >>> day = np.zeros((1, 2), np.int64)
-        >>> Pace.of(Window(("a",), "D", DAY_MS, 7, day, np.zeros((1, 1)), np.zeros((1, 2, 0)),
-        ...     np.zeros((1, 1, 0)),
-        ...                (), (), {}))
+        >>> none = np.zeros((1, 2, 0)), np.zeros((1, 1, 0)), (), (), {}
+        >>> Pace.of(Window(("a",), "D", DAY_MS, 7, day, np.zeros((1, 1)), *none))
         Pace(week=7, recent=182, year=364, longest=1820)
         """
         step_ms = window.resolution_ms
         week = max(1, round(WEEK_MS / step_ms))
         recent = max(FEWEST_RECENT, round(HALF_YEAR_WEEKS * WEEK_MS / step_ms))
         year = 0 if step_ms < DAY_MS else max(1, round(52 * WEEK_MS / step_ms))
-        return cls(
-            week,
-            recent,
-            year,
-            max(recent, round(LONGEST_WEEKS[step_ms < DAY_MS] * WEEK_MS / step_ms)),
-        )
+        weeks = LONGEST_WEEKS_OF_HOURS if step_ms < DAY_MS else LONGEST_WEEKS
+        return cls(week, recent, year, max(recent, round(weeks * WEEK_MS / step_ms)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +73,7 @@ class Past:
         log_NT: log(1 + target), NaN where missing or closed.
         effect_NS: what all series share, in log units.
         slot_NS: hour of the week or weekday, 0 for longer steps.
-        cell_NS: number of the kind of step, for the usual level.
+        cell_NS: number of the kind of step, for the usual sales.
         flags_NSF: flags among the known covariates.
     """
 
@@ -98,8 +90,10 @@ class Past:
     def of(cls, window: Window) -> Past:
         """Closed steps, events and kinds of steps of a window."""
         pace = Pace.of(window)
-        window = window if window.context_length <= pace.longest else _newest(window, pace.longest)
-        T, closed_NS = window.context_length, closed_steps(window)
+        if window.context_length > pace.longest:
+            window = _newest(window, pace.longest)
+        T = window.context_length
+        closed_NS = closed_steps(window)
         slot_NS = np.zeros(window.time_ms_NS.shape, np.int64)
         flags = flag_columns(window, closed_NS)
         if window.resolution_ms <= DAY_MS:
@@ -135,9 +129,9 @@ class Ahead:
     Attributes:
         names: of the K features.
         features_NHK: what a learner sees, NaN where unknown.
-        base_NH: usual level and events: what the learner's answer is added to.
+        base_NH: usual sales and events, log units: what the learner's answer is added to.
         target_NH: what it should answer, NaN where unknown.
-        spread_N: root mean square of what the recent past left over the usual level.
+        spread_N: root mean square of what the recent past left over its usual sales.
     """
 
     names: tuple[str, ...]
@@ -184,8 +178,7 @@ class Codes:
 
 
 def ahead(past: Past, codes: Codes, origin: int) -> Ahead:
-    """The H steps from `origin` on, seen from there: nothing from a later step is looked at but the
-    target itself.
+    """The H steps from `origin` on, seen from there: of later steps only the target is looked at.
 
     Args:
         past: the window.
@@ -194,23 +187,16 @@ def ahead(past: Past, codes: Codes, origin: int) -> Ahead:
     """
     H, T = past.window.horizon, past.window.context_length
     plain_NT = past.log_NT[:, :origin] - past.effect_NS[:, :origin]
-    level_NS = usual(plain_NT, past.cell_NS[:, : origin + H], past.pace.recent)
-    left_NT = plain_NT - level_NS[:, :origin]
-    base_NH = level_NS[:, origin:] + past.effect_NS[:, origin : origin + H]
+    usual_NS = usual(plain_NT, past.cell_NS[:, : origin + H], past.pace.recent)
+    left_NT = plain_NT - usual_NS[:, :origin]
+    base_NH = usual_NS[:, origin:] + past.effect_NS[:, origin : origin + H]
     target_NH = np.full(base_NH.shape, np.nan)
     target_NH[:, : T - origin] = past.log_NT[:, origin : origin + H] - base_NH[:, : T - origin]
     features = _features(past, codes, origin, left_NT)
-    shape = base_NH.shape
-    features_NHK = np.stack(
-        [np.broadcast_to(values, shape).astype(np.float32) for values in features.values()], -1
-    )
-    return Ahead(
-        tuple(features),
-        features_NHK,
-        base_NH,
-        target_NH,
-        np.sqrt(_mean(left_NT[:, -past.pace.recent :] ** 2, 0.0)),
-    )
+    columns = [np.broadcast_to(values, base_NH.shape) for values in features.values()]
+    features_NHK = np.stack([column.astype(np.float32) for column in columns], -1)
+    spread_N = np.sqrt(_mean(left_NT[:, -past.pace.recent :] ** 2, 0.0))
+    return Ahead(tuple(features), features_NHK, base_NH, target_NH, spread_N)
 
 
 def _features(
@@ -239,7 +225,7 @@ def _features(
 def _calendar(past: Past, span: slice) -> dict[str, NDArray[np.generic]]:
     """Place in the week and in the month; the month of the year where a step is one."""
     time_NH = past.window.time_ms_NS[:, span]
-    day_NH, step_ms = time_NH // DAY_MS, past.window.resolution_ms
+    step_ms = past.window.resolution_ms
     stamps_NH = time_NH.astype("datetime64[ms]")
     month_NH = stamps_NH.astype("datetime64[M]")
     if step_ms > DAY_MS:
@@ -248,7 +234,7 @@ def _calendar(past: Past, span: slice) -> dict[str, NDArray[np.generic]]:
         return {"month": month_NH.astype(np.int64) % 12} if step_ms > 2 * WEEK_MS else {}
     dates_NH = stamps_NH.astype("datetime64[D]")
     features: dict[str, NDArray[np.generic]] = {
-        "weekday": day_NH % 7,
+        "weekday": time_NH // DAY_MS % 7,
         "day of month": (dates_NH - month_NH.astype("datetime64[D]")).astype(np.int64),
         "days left": ((month_NH + 1).astype("datetime64[D]") - dates_NH).astype(np.int64),
     }
@@ -256,61 +242,73 @@ def _calendar(past: Past, span: slice) -> dict[str, NDArray[np.generic]]:
 
 
 def _neighbours(past: Past, origin: int) -> dict[str, NDArray[np.generic]]:
-    """Closed steps around, and steps since a flag last changed and until it changes next; none
-    beyond the horizon.
-    """
-    H = past.window.horizon
-    end = origin + H
+    """Closed steps around, and how far each flag's last and next change are; none beyond H."""
+    end = origin + past.window.horizon
     features: dict[str, NDArray[np.generic]] = {}
     for offset in NEIGHBOURS:
         at_H = np.arange(origin, end) + offset
         inside_H = (at_H >= 0) & (at_H < end)
         features[f"closed {offset:+}"] = past.closed_NS[:, at_H.clip(0, end - 1)] & inside_H
     for flag in range(past.flags_NSF.shape[2]):
-        up_NS = past.flags_NSF[:, :end, flag]
-        step_S, changes_NS = np.arange(end), np.diff(up_NS, axis=1, prepend=up_NS[:, :1])
-        last_NS = np.maximum.accumulate(np.where(changes_NS, step_S, -MAX_RUN), 1)
-        next_NS = np.minimum.accumulate(np.where(changes_NS, step_S, end + MAX_RUN)[:, ::-1], 1)[
-            :, ::-1
-        ]
-        next_NS = np.concatenate([next_NS[:, 1:], np.full((len(up_NS), 1), end + MAX_RUN)], 1)
-        features[f"since flag {flag}"] = (step_S - last_NS)[:, origin:].clip(max=MAX_RUN)
-        features[f"until flag {flag}"] = (next_NS - step_S)[:, origin:].clip(max=MAX_RUN)
+        since_NS, until_NS = _runs(past.flags_NSF[:, :end, flag])
+        features[f"since flag {flag}"] = since_NS[:, origin:]
+        features[f"until flag {flag}"] = until_NS[:, origin:]
     return features
 
 
-def _recent(past: Past, origin: int, left_NT: Floats) -> dict[str, NDArray[np.generic]]:
-    """What the last weeks, the same kind of step and last year left over the usual level, of the
-    series and of all.
+def _runs(up_NS: Bools) -> tuple[Ints, Ints]:
+    """Steps since a flag last changed and until it changes next: [N, S] each, at most MAX_RUN.
+
+    >>> since, until = _runs(np.array([[False, True, True, False]]))
+    >>> since.tolist(), until.tolist()
+    ([[30, 0, 1, 0]], [[1, 2, 1, 30]])
     """
+    N, S = up_NS.shape
+    step_S = np.arange(S)
+    changes_NS = np.diff(up_NS, axis=1, prepend=up_NS[:, :1])
+    last_NS = np.maximum.accumulate(np.where(changes_NS, step_S, -MAX_RUN), 1)
+    never = S + MAX_RUN
+    coming_NS = np.where(changes_NS, step_S, never)
+    # The nearest change from here on, looked up from the end; the next one begins a step later.
+    next_NS = np.minimum.accumulate(coming_NS[:, ::-1], 1)[:, ::-1]
+    next_NS = np.concatenate([next_NS[:, 1:], np.full((N, 1), never)], 1)
+    return (step_S - last_NS).clip(max=MAX_RUN), (next_NS - step_S).clip(max=MAX_RUN)
+
+
+def _recent(past: Past, origin: int, left_NT: Floats) -> dict[str, NDArray[np.generic]]:
+    """What the past left over its usual sales: lately, at such steps, last year, in all series."""
     pace, H = past.pace, past.window.horizon
     cell_NS = past.cell_NS[:, : origin + H]
     features: dict[str, NDArray[np.generic]] = {}
     for weeks in RECENT_WEEKS:
         features[f"left {weeks}w"] = _mean(left_NT[:, -weeks * pace.week :])[:, None]
-    features["left kind"] = usual(left_NT[:, -8 * pace.week :], cell_NS[:, -8 * pace.week - H :])[
-        :, -H:
-    ]
+    lately = 8 * pace.week
+    of_kind_NS = usual(left_NT[:, -lately:], cell_NS[:, -lately - H :])
+    features["left kind"] = of_kind_NS[:, -H:]
     for weeks in (1, 4):
         of_all = left_NT[:, -weeks * pace.week :]
         of_all = of_all[np.isfinite(of_all)]
-        features[f"left all {weeks}w"] = np.full(
-            (1, 1), np.median(of_all) if len(of_all) else np.nan
-        )
-    features["spread"] = np.sqrt(_mean(left_NT[:, -pace.recent :] ** 2))[:, None]
-    features["seen"] = np.isfinite(left_NT[:, -pace.recent :]).sum(1)[:, None]
+        middle = np.median(of_all) if len(of_all) else np.nan
+        features[f"left all {weeks}w"] = np.full((1, 1), middle)
+    recent_NT = left_NT[:, -pace.recent :]
+    features["spread"] = np.sqrt(_mean(recent_NT**2))[:, None]
+    features["seen"] = np.isfinite(recent_NT).sum(1)[:, None]
     if pace.year:
-        last_year_NH = np.full((len(left_NT), H), np.nan)
-        at_H = np.arange(origin, origin + H) - pace.year
-        around_N1 = _mean(
-            left_NT[:, max(0, origin - pace.year - pace.recent // 2) :][:, : pace.recent], 0.0
-        )[:, None]
-        inside_H = (at_H >= 0) & (at_H < origin)
-        last_year_NH[:, inside_H] = left_NT[:, at_H[inside_H]] - around_N1
-        features["last year"] = last_year_NH
-    features["level"] = _mean(past.log_NT[:, max(0, origin - pace.recent) : origin])[:, None]
+        features["last year"] = _last_year(pace, origin, left_NT, H)
+    features["mean"] = _mean(past.log_NT[:, max(0, origin - pace.recent) : origin])[:, None]
     features["effect"] = past.effect_NS[:, origin : origin + H]
     return features
+
+
+def _last_year(pace: Pace, origin: int, left_NT: Floats, horizon: int) -> Floats:
+    """The same steps a year of whole weeks earlier, relative to the half-year around: [N, H]."""
+    found_NH = np.full((len(left_NT), horizon), np.nan)
+    at_H = np.arange(origin, origin + horizon) - pace.year
+    begin = max(0, origin - pace.year - pace.recent // 2)
+    around_N = _mean(left_NT[:, begin:][:, : pace.recent], 0.0)
+    inside_H = (at_H >= 0) & (at_H < origin)
+    found_NH[:, inside_H] = left_NT[:, at_H[inside_H]] - around_N[:, None]
+    return found_NH
 
 
 def _mean(values_NT: Floats, without: float = np.nan) -> Floats:
