@@ -1,5 +1,4 @@
-"""The regular steps of a pandas frequency: which step a time belongs to, when a step starts, how
-many make a season.
+"""The regular steps of a pandas frequency: which step a time lies in, and when a step starts.
 
 A frequency of fixed length (hours, days, weeks) keeps each series' own phase where all its times
 share one, so that daily sales stamped at noon stay at noon. Any other frequency (months, quarters,
@@ -38,7 +37,7 @@ _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class Calendar:
     """Numbered steps of one frequency.
 
     Attributes:
@@ -54,8 +53,8 @@ class Grid:
     at_end: bool
 
     @classmethod
-    def of(cls, frequency: str, first_ms: int) -> Grid:
-        """The grid of a frequency, for times from `first_ms` on.
+    def of(cls, frequency: str, first_ms: int) -> Calendar:
+        """The calendar of a frequency, for times from `first_ms` on.
 
         Raises:
             InvalidInputError: pandas does not know the frequency, or it runs backwards.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freshet.model.tables.grid import Grid, resolution_ms, season_length
+from freshet.model.tables.calendar import Calendar, resolution_ms, season_length
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import HOUR_MS
 
@@ -18,10 +18,10 @@ def stamps(*texts: str) -> np.ndarray:
 def placed(frequency: str, *texts: str) -> list[str]:
     """The labels of the steps in which the times of one series lie."""
     time_ms, codes = stamps(*texts), np.zeros(len(texts), np.int64)
-    grid = Grid.of(frequency, int(time_ms.min()))
-    phase = grid.phases(time_ms, codes, 1)
-    steps = grid.steps(time_ms, phase[codes])
-    return [str(stamp) for stamp in pd.to_datetime(grid.times(steps, phase[codes]), unit="ms")]
+    calendar = Calendar.of(frequency, int(time_ms.min()))
+    phase = calendar.phases(time_ms, codes, 1)
+    steps = calendar.steps(time_ms, phase[codes])
+    return [str(stamp) for stamp in pd.to_datetime(calendar.times(steps, phase[codes]), unit="ms")]
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def placed(frequency: str, *texts: str) -> list[str]:
 def test_times_on_a_grid_stay_where_they_are(frequency: str) -> None:
     dates = [str(stamp) for stamp in pd.date_range("2023-12-31", periods=30, freq=frequency)]
     assert placed(frequency, *dates) == dates
-    grid = Grid.of(frequency, int(stamps(*dates)[0]))
-    phase = grid.phases(stamps(*dates), np.zeros(30, np.int64), 1)
-    assert np.diff(grid.steps(stamps(*dates), phase[[0] * 30])).tolist() == [1] * 29
+    calendar = Calendar.of(frequency, int(stamps(*dates)[0]))
+    phase = calendar.phases(stamps(*dates), np.zeros(30, np.int64), 1)
+    assert np.diff(calendar.steps(stamps(*dates), phase[[0] * 30])).tolist() == [1] * 29
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_times_between_steps_belong_to_the_step_around_them(
 def test_each_series_keeps_its_own_phase() -> None:
     time_ms = stamps("2024-01-01 06:00", "2024-01-02 06:00", "2024-01-01 03:00", "2024-01-02 04:00")
     codes = np.array([0, 0, 1, 1])
-    grid = Grid.of("D", int(time_ms.min()))
-    assert grid.phases(time_ms, codes, 2).tolist() == [6 * HOUR_MS, 0]
+    calendar = Calendar.of("D", int(time_ms.min()))
+    assert calendar.phases(time_ms, codes, 2).tolist() == [6 * HOUR_MS, 0]
 
 
 def test_old_spellings_mean_what_they_meant() -> None:
