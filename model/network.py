@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 
 from freshet.model import features, profiles
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
-from freshet.model.text import NUM_NUMBERS, NUM_TEXT
+from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 
@@ -63,7 +63,7 @@ class FreshetConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         patch_length: int = 16,
         context_length: int = 512,
         prediction_length: int = 64,
-        num_static: int = NUM_TEXT + NUM_NUMBERS,
+        num_static: int = NUM_STATIC,
         step_width: int = 48,
         dropout: float = 0.0,
         quantile_levels: tuple[float, ...] = QUANTILE_LEVELS,
@@ -178,9 +178,7 @@ class Attention(nn.Module):
         Only what the `last` tokens become is computed and returned; all of them by default.
         """
         B, L, D = hidden_BLD.shape
-        heads = self.qkv(hidden_BLD).view(
-            B, L, 3, self.num_heads, -1
-        )  # [B, L, 3, heads, D / heads]
+        heads = self.qkv(hidden_BLD).view(B, L, 3, self.num_heads, -1)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # [B, heads, L, D / heads] each
         # Normalised, so that no score can grow without bound (Henry et al. 2020).
         query = self.query_norm(query)

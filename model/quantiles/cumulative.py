@@ -22,6 +22,7 @@ from freshet.model.quantiles.marginal import quantile_weights
 from freshet.stream.errors import InvalidInputError
 
 NUM_PATHS = 512
+SEED = 0  # of the scrambled low-discrepancy sequence: paths are the same on every machine
 ROWS_AT_ONCE = 128  # rows whose paths fit a core's cache
 
 
@@ -37,7 +38,6 @@ class Paths:
         levels: Q rising probabilities of the quantiles that will come.
         steps: H, the longest horizon.
         num_paths: N, a power of two.
-        seed: of the scrambled low-discrepancy sequence.
         twin: correlation at each step (H numbers from 0 to 1) with the paths that the same other
             arguments make without it, path by path; None: these are those paths.
 
@@ -53,7 +53,6 @@ class Paths:
         steps: int,
         *,
         num_paths: int = NUM_PATHS,
-        seed: int = 0,
         twin: Sequence[float] | None = None,
     ) -> None:
         rising = all(low < high for low, high in zip((0.0, *levels), (*levels, 1.0), strict=True))
@@ -71,9 +70,9 @@ class Paths:
         )
         middle_N = (torch.arange(num_paths, dtype=torch.float64) + 0.5) / num_paths
         sorted_QN = quantile_weights(levels, middle_N)
-        self.rank_HN = ranks(latent_paths(dependence, steps, num_paths, seed, twin))
+        self.rank_HN = ranks(latent_paths(dependence, steps, num_paths, twin))
         self._weights_HQN = sorted_QN[:, self.rank_HN].transpose(0, 1).contiguous()
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(SEED)
         order_HN = ranks(torch.rand(steps, num_paths, generator=generator))
         self._rounding_HN = (order_HN + 0.5) / num_paths
 
@@ -168,21 +167,20 @@ def latent_paths(
     dependence: Dependence,
     steps: int,
     num_paths: int,
-    seed: int,
     twin: Sequence[float] | None = None,
 ) -> Tensor:
     """Numbers whose steps move together as the dependence says, evenly spread over the paths:
     float64 [H, N].
     """
     num_normals = 1 + steps + dependence.freedom
-    engine = SobolEngine(num_normals, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    engine = SobolEngine(num_normals, scramble=True, seed=SEED)  # type: ignore[no-untyped-call]
     uniform_NX = engine.draw(num_paths, dtype=torch.float64)
     even_XN = torch.special.ndtri(uniform_NX.clamp(1e-6, 1 - 1e-6)).T
     latent_HN = _correlated(dependence, even_XN[: 1 + steps])
     if twin is not None:
         # Two scrambled sequences of this kind are not independent of each other: plain random
         # numbers are.
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(SEED)
         fresh_XN = torch.randn(1 + steps, num_paths, dtype=torch.float64, generator=generator)
         alike_H1 = torch.tensor(twin, dtype=torch.float64)[:, None]
         latent_HN = alike_H1 * latent_HN + (1.0 - alike_H1.square()).sqrt() * _correlated(

@@ -85,39 +85,6 @@ class Window:
             length_N=None if self.length_N is None else self.length_N[chosen],
         )
 
-    def earlier(self, steps: int, horizon: int | None = None) -> tuple[Window, Floats]:
-        """The same series `steps` steps ago, and what came then: a window to learn from and its
-        actuals [N, H].
-
-        Args:
-            steps: how many steps before this window's cutoff the new one lies; at least the new
-                horizon.
-            horizon: H of the new window; default this one's.
-
-        Raises:
-            InvalidInputError: the history is not that long, or the horizon would reach past this
-                cutoff.
-        """
-        horizon = self.horizon if horizon is None else horizon
-        cutoff = self.context_length - steps
-        if not (horizon >= 1 and steps >= horizon and cutoff >= 1):
-            raise InvalidInputError(
-                f"a window {steps} steps ago with a horizon of {horizon} does not fit into a "
-                "history of "
-                f"{self.context_length} steps",
-                hint="ask for at least the horizon and less than the history",
-            )
-        end = cutoff + horizon
-        window = replace(
-            self,
-            time_ms_NS=self.time_ms_NS[:, :end],
-            target_NT=self.target_NT[:, :cutoff],
-            known_NSK=self.known_NSK[:, :end],
-            past_NTP=self.past_NTP[:, :cutoff],
-            length_N=None if self.length_N is None else np.maximum(self.length_N - steps, 0),
-        )
-        return window, self.target_NT[:, cutoff:end]
-
 
 @dataclass(frozen=True, slots=True)
 class Panel:

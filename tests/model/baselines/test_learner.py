@@ -13,6 +13,7 @@ from freshet.model.baselines.linear import train
 from freshet.model.baselines.steps import Codes, Past, ahead
 from freshet.model.tables.panel import Window
 from freshet.stream.units import DAY_MS
+from tests.model.tables.windows import earlier
 
 
 def shop(*, series: int = 40, days: int = 400, horizon: int = 14, seed: int = 0) -> Window:
@@ -133,7 +134,7 @@ def test_eighty_of_a_hundred_fall_into_the_eighty_percent_band_and_the_category_
     whole = shop(days=428, horizon=14)
     covered, errors, naive = [], [], []
     for steps in (14, 28):
-        window, actual_NH = whole.earlier(steps, horizon=14)
+        window, actual_NH = earlier(whole, steps, horizon=14)
         model = FeatureLearner("linear", train)
         model.fit(window)
         found_NHQ = model.predict(window, (0.1, 0.5, 0.9))

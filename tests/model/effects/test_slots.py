@@ -13,7 +13,7 @@ from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, 
 from freshet.model.tables.panel import Window
 from freshet.model.text import NUM_TEXT
 from freshet.stream.units import DAY_MS
-from tests.model.tables.windows import window_of
+from tests.model.tables.windows import earlier, window_of
 
 ITEMS, STEPS, HORIZON = 3, 90, 14
 DAYS = np.arange(STEPS + HORIZON)
@@ -199,13 +199,13 @@ def test_a_batch_as_of_an_earlier_cutoff_is_the_earlier_window_and_knows_nothing
     window = replace(
         shop({"promo": rare(4)}), past_NTP=np.ones((ITEMS, STEPS, 1)), past_names=("visits",)
     )
-    earlier, then = window.earlier(20)
+    before, then = earlier(window, 20)
     poisoned = dress(window)
     poisoned.target_NT[:, STEPS - 20 :] = -1e9
     poisoned.past_NTP[:, STEPS - 20 :] = -1e9
     rows, ends = np.arange(ITEMS), np.full(ITEMS, STEPS - 20)
     found, _ = poisoned.batch(rows, ends, context=96, horizon=HORIZON)
-    expected, _ = dress(earlier).batch(rows, ends, context=96, horizon=HORIZON)
+    expected, _ = dress(before).batch(rows, ends, context=96, horizon=HORIZON)
     assert found.target_BT[:, : 96 - (STEPS - 20)].isnan().all()
     # Effects that series share are the whole window's by intent; they are tested apart.
     found.known_BSK[..., EFFECT] = expected.known_BSK[..., EFFECT] = 0.0

@@ -88,10 +88,3 @@ def test_series_too_short_for_a_window_are_left_out_of_it_alone() -> None:
     assert np.isnan(rolling.window(panel, 2).target_NT[1, :48]).all()
     with pytest.raises(InvalidInputError, match="the longest has 60"):
         panel.window(60, 5)
-
-
-def test_an_earlier_window_of_a_window_knows_how_long_its_series_are(panel: Panel) -> None:
-    earlier, actual = panel.window(5, 5).earlier(10)
-    assert earlier.length_N is not None and earlier.length_N.tolist() == [45] * 4
-    np.testing.assert_array_equal(actual, panel.target_NL[:, 45:50])
-    assert earlier.rows(np.array([2])).item_ids == ("sku2",)

