@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]
 
-from freshet.online.learn.gate import Trial, Verdict, judge, relative_gain, student_t
+from freshet.online.learn.gate import Trial, Verdict, judge, relative_gain
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
@@ -83,11 +82,20 @@ def test_the_same_forecasts_are_never_promoted() -> None:
     assert judged.reason == "gain_low 0 against 0.01"
 
 
-@given(st.integers(5, 60), st.sampled_from([0.9, 0.95, 0.975, 0.99]))
-def test_the_t_quantile_is_right_to_two_digits(freedom: int, confidence: float) -> None:
-    assert student_t(confidence, freedom) == pytest.approx(
-        stats.t.ppf(confidence, freedom), rel=4e-3
-    )
+@pytest.mark.parametrize(
+    ("items", "confidence", "quantile"),
+    [(2, 0.95, 6.314), (2, 0.99, 31.82), (3, 0.95, 2.920), (6, 0.95, 2.015), (11, 0.975, 2.228)],
+)
+def test_a_gain_is_as_sure_as_the_textbooks_table_of_students_t_says(
+    items: int, confidence: float, quantile: float
+) -> None:
+    """Items that differ and days that do not: one degree of freedom less than there are items."""
+    champion = np.ones((items, 30 * 24))
+    challenger = champion * np.linspace(0.6, 0.8, items)[:, None]
+    found = relative_gain(champion, challenger, resolution_ms=HOUR_MS, confidence=confidence)
+    by_item = np.linspace(0.6, 0.8, items) / items
+    error = np.sqrt(items / (items - 1) * np.square(by_item - by_item.mean()).sum())
+    assert (found.gain - found.low) / error == pytest.approx(quantile, rel=1e-3)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10.0))
