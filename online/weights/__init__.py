@@ -1,1 +1,1 @@
-"""Versions of weights: kept in a folder, named by people, swapped while forecasts go on."""
+"""A directory of trained weights comes in; a version to serve goes out, swapped without a pause."""

@@ -1,6 +1,4 @@
-"""The folder of weights versions: immutable directories, aliases that move by atomic rename,
-nothing half done.
-"""
+"""The folder of weights versions: immutable directories, aliases that move by one rename."""
 
 from __future__ import annotations
 
@@ -18,7 +16,10 @@ from freshet.stream.errors import RegistryError
 from freshet.stream.failpoints import failpoint
 
 BASE = "base"
-CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREVIOUS = "previous"
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 WEIGHTS_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 VERSION_PATTERN = re.compile(r"v(\d{4,})-\d{8}T\d{6}Z-[0-9a-f]{8}")
@@ -78,11 +79,7 @@ class Registry:
             RegistryError: `build` wrote no `model.safetensors`, or the folder cannot be written.
         """
         try:
-            self._versions.mkdir(parents=True, exist_ok=True)
-            for stale in self._versions.glob(f"{BUILDING_PREFIX}*"):
-                shutil.rmtree(stale)
-            building = self._versions / f"{BUILDING_PREFIX}{os.getpid()}"
-            building.mkdir()
+            building = self._empty_directory()
             build(building)
             failpoint("registry_files_written")
             sums = {path.name: sha256_of(path) for path in sorted(building.iterdir())}
@@ -97,9 +94,8 @@ class Registry:
                 gate=gate or {},
                 sha256=sums,
             )
-            (building / MANIFEST_FILE).write_bytes(
-                msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-            )
+            text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+            (building / MANIFEST_FILE).write_bytes(text)
             for path in (*building.iterdir(), building):
                 _sync(path)
             failpoint("registry_before_rename")
@@ -121,20 +117,18 @@ class Registry:
             RegistryError: There is no such version.
         """
         if not self.path_exists(version):
-            hint = (
-                f"`{BASE}` is the shipped weights, not a directory"
-                if version == BASE
-                else "see `freshet model list`"
-            )
+            hint = "see `freshet model list`"
+            if version == BASE:
+                hint = f"`{BASE}` is the shipped weights, not a directory"
             raise RegistryError(f"{self.folder} has no version {version!r}", hint=hint)
         return self._versions / version
 
     def path_exists(self, version: str) -> bool:
         """Whether there is such a version."""
-        return (
-            bool(VERSION_PATTERN.fullmatch(version))
-            and (self._versions / version / MANIFEST_FILE).is_file()
-        )
+        # The pattern first: a version comes from people and topics, and must not name a way out.
+        if not VERSION_PATTERN.fullmatch(version):
+            return False
+        return (self._versions / version / MANIFEST_FILE).is_file()
 
     def manifest(self, version: str) -> Manifest:
         """What the version says of itself; its files are not checked, see `verify`."""
@@ -156,11 +150,11 @@ class Registry:
         manifest, folder = self.manifest(version), self.path(version)
         found = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
         for name in sorted(found ^ set(manifest.sha256)):
-            raise RegistryError(
-                f"{folder / name} is {'not in the manifest' if name in found else 'missing'}"
-            )
+            wrong = "not in the manifest" if name in found else "missing"
+            raise RegistryError(f"{folder / name} is {wrong}")
         for name, expected in manifest.sha256.items():
-            if (actual := sha256_of(folder / name)) != expected:
+            actual = sha256_of(folder / name)
+            if actual != expected:
                 raise RegistryError(
                     f"{folder / name} was altered: sha256 {actual[:16]}, the manifest says "
                     f"{expected[:16]}",
@@ -170,22 +164,20 @@ class Registry:
 
     def find(self, request_id: str) -> Manifest | None:
         """The newest version that answers a retrain request, or None."""
-        return next(
-            (m for m in reversed(self.list()) if request_id and m.request_id == request_id), None
-        )
+        if not request_id:
+            return None
+        answers = (found for found in reversed(self.list()) if found.request_id == request_id)
+        return next(answers, None)
 
     def alias(self, name: str) -> str | None:
-        """The version that an alias names (`base` for the shipped weights), or None where it is not
-        set.
-        """
+        """The version that an alias names (`base` for the shipped weights), None where not set."""
         try:
             return self._alias_path(name).read_text("ascii").strip()
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise RegistryError(
-                f"the alias {self._alias_path(name)} cannot be read: {error}"
-            ) from error
+            path = self._alias_path(name)
+            raise RegistryError(f"the alias {path} cannot be read: {error}") from error
 
     def champion(self) -> str:
         """The version to serve: the alias, else `base`."""
@@ -223,10 +215,10 @@ class Registry:
         return self.serve(self.manifest(champion).parent)
 
     def serve(self, version: str) -> str:
-        """Make any version, or the base, the champion and its parent `previous`; repeating it is
-        harmless.
+        """Make any version, or the base, the champion and its parent `previous`.
 
-        `previous` moves first: a crash between the two leaves the old champion in service.
+        Repeating it is harmless. `previous` moves first: a crash between the two leaves the old
+        champion in service.
         """
         self.move_alias(PREVIOUS, BASE if version == BASE else self.manifest(version).parent)
         failpoint("registry_between_aliases")
@@ -236,6 +228,15 @@ class Registry:
     @property
     def _versions(self) -> Path:
         return self.folder / "versions"
+
+    def _empty_directory(self) -> Path:
+        """Where a version is built; what crashed builds left behind goes."""
+        self._versions.mkdir(parents=True, exist_ok=True)
+        for stale in self._versions.glob(f"{BUILDING_PREFIX}*"):
+            shutil.rmtree(stale)
+        building = self._versions / f"{BUILDING_PREFIX}{os.getpid()}"
+        building.mkdir()
+        return building
 
     def _next_version(self, created_at_ms: int, sha256: str) -> str:
         names = _version_names(self._versions)
@@ -263,10 +264,8 @@ def sha256_of(path: Path) -> str:
 def _version_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    return sorted(
-        (path.name for path in folder.iterdir() if VERSION_PATTERN.fullmatch(path.name)),
-        key=_number,
-    )
+    names = [path.name for path in folder.iterdir() if VERSION_PATTERN.fullmatch(path.name)]
+    return sorted(names, key=_number)
 
 
 def _number(name: str) -> int:

@@ -1,13 +1,11 @@
-"""New weights without a pause: loaded and proven beside the ones in service, then one reference
-moves.
-"""
+"""New weights without a pause: loaded and proven beside those in service, then one name moves."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -28,8 +26,9 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """One set of weights that is ready to forecast; immutable, so whoever holds it cannot see half
-    a swap.
+    """One set of weights that is ready to forecast.
+
+    Immutable, so whoever holds it cannot see half a swap.
 
     Attributes:
         version: The name that forecasts carry.
@@ -51,9 +50,7 @@ RegistryError.
 
 
 def loader(registry: Registry, device: str, dtype: str) -> Load:
-    """Loads versions by name from the registry, or from the announced folder where the registry has
-    none.
-    """
+    """Loads versions by name from the registry, else from the folder that was announced."""
 
     def load(version: str, sha256: str, uri: str) -> LoadedWeights:
         return load_weights(
@@ -79,8 +76,9 @@ def _folder(registry: Registry, version: str, uri: str) -> Path:
 def load_weights(
     version: str, folder: Path, sha256: str, *, device: str, dtype: str
 ) -> LoadedWeights:
-    """Load weights and prove them: sha256, shapes, finite values, golden forecast, and a finite one
-    on the device.
+    """Load weights and prove them.
+
+    Checked are sha256, shapes, finite values, the golden forecast, and a finite one on the device.
 
     Raises:
         WeightsError: One of these does not hold.
@@ -90,7 +88,8 @@ def load_weights(
         verified.network, device=device, dtype=dtype, sha256=verified.sha256
     )
     # On the device and in the type in which it will serve; also the warm-up of its kernels.
-    if not bool(torch.isfinite(forecaster.forecast(golden_batch(forecaster.network.config))).all()):
+    quantiles_BHQ = forecaster.forecast(golden_batch(forecaster.network.config))
+    if not bool(torch.isfinite(quantiles_BHQ).all()):
         raise WeightsError(
             f"the weights in {folder} forecast values that are not finite as {forecaster.dtype}"
         )
@@ -116,13 +115,7 @@ def first_weights(
             return load(version, "", "")
     except FreshetError as error:
         log.error("champion_not_served", reason=str(error), serving=BASE)
-        base = load(BASE, "", "")
-        return LoadedWeights(
-            base.version,
-            base.sha256,
-            base.forecaster,
-            fallback=f"the champion cannot be served: {error}",
-        )
+        return replace(load(BASE, "", ""), fallback=f"the champion cannot be served: {error}")
     return load(BASE, "", "")
 
 
@@ -133,17 +126,16 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
         WeightsError: There is nothing to serve.
         ConfigError: What there is does not reach as far as forecasts are to be published.
     """
-    wanted, registry = settings.worker, Registry(settings.learn.registry)
+    wanted = settings.worker
+    registry = Registry(settings.learn.registry)
     load = loader(registry, wanted.device, wanted.dtype)
     weights = first_weights(
         load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype
     )
     reach = weights.forecaster.prediction_length_max
     if reach < wanted.prediction_length:
-        raise ConfigError(
-            f"worker.prediction_length is {wanted.prediction_length}, the weights reach "
-            f"{reach} steps"
-        )
+        asked = f"worker.prediction_length is {wanted.prediction_length}"
+        raise ConfigError(f"{asked}, the weights reach {reach} steps")
     # The first weights have probed which type is fastest on this device; the next need not.
     dtype = str(weights.forecaster.dtype).removeprefix("torch.")
     return WeightsSwitch(weights, loader(registry, str(weights.forecaster.device), dtype), worker)
@@ -165,7 +157,8 @@ class WeightsSwitch:
     def __init__(self, weights: LoadedWeights, load: Load, worker: str) -> None:
         self.current = weights
         self._idle: LoadedWeights | None = None
-        self._load, self._worker = load, worker
+        self._load = load
+        self._worker = worker
         self._wanted: ModelEvent | None = None
         self._done: SimpleQueue[tuple[ModelEvent, LoadedWeights | FreshetError]] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -198,9 +191,7 @@ class WeightsSwitch:
         self._thread.start()
 
     def settle(self, now_ms: int) -> ModelEvent | None:
-        """Between two rounds: serve what has been loaded, or say why not. Returns the event to
-        report, if any.
-        """
+        """Between two rounds: serve what was loaded, or say why not; returns what to report."""
         try:
             event, result = self._done.get_nowait()
         except Empty:
@@ -211,11 +202,10 @@ class WeightsSwitch:
             log.info("weights_overtaken", version=event.version)
             self.begin()
             return None
-        report = (
-            self._refuse(event, result, now_ms)
-            if isinstance(result, FreshetError)
-            else self._flip(result, now_ms)
-        )
+        if isinstance(result, FreshetError):
+            report = self._refuse(event, result, now_ms)
+        else:
+            report = self._flip(result, now_ms)
         self.begin()
         return report
 
@@ -232,11 +222,9 @@ class WeightsSwitch:
         except FreshetError as error:
             self._done.put((event, error))
         except Exception as error:
-            # Whatever a strange file made the libraries raise, the worker goes on with the weights
-            # that it has.
-            self._done.put(
-                (event, WeightsError(f"version {event.version} cannot be loaded: {error!r}"))
-            )
+            # Whatever a strange file made the libraries raise, the worker goes on with what it has.
+            refusal = WeightsError(f"version {event.version} cannot be loaded: {error!r}")
+            self._done.put((event, refusal))
 
     def _flip(self, weights: LoadedWeights, now_ms: int) -> ModelEvent:
         started = time.perf_counter()

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
+from freshet.online.weights.registry import ALIASES, BASE, CHAMPION, Registry
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
@@ -14,13 +14,9 @@ from freshet.stream.schemas import ModelEvent
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.redis import connect
 
-ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
-
 
 def versions(settings: Settings) -> list[dict[str, Any]]:
-    """All versions, oldest first, with the aliases that point at each; the shipped weights come
-    first.
-    """
+    """The shipped weights, then all versions, oldest first, with the aliases of each."""
     registry = Registry(settings.learn.registry)
     pointed = {alias: registry.alias(alias) for alias in ALIASES} | {CHAMPION: registry.champion()}
     names = [BASE, *(manifest.version for manifest in registry.list())]
@@ -42,19 +38,18 @@ def show(settings: Settings, version: str) -> dict[str, Any]:
 
 
 def promote(settings: Settings, version: str) -> str:
-    """Make a version, or `base`, the champion past the gate, and tell the workers; returns what to
-    print.
+    """Make a version, or `base`, the champion past the gate, and tell the workers.
+
+    Returns what to print.
     """
     registry = Registry(settings.learn.registry)
     before = registry.champion()
     sha256, uri = _location(registry, version)
     registry.serve(version)
-    _announce(
-        settings,
-        ModelEvent(
-            kind="promoted", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
-        ),
+    event = ModelEvent(
+        kind="promoted", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
     )
+    _announce(settings, event)
     return f"{version} is the champion, {before} was"
 
 
@@ -64,19 +59,19 @@ def rollback(settings: Settings) -> str:
     before = registry.champion()
     version = registry.roll_back()
     sha256, uri = _location(registry, version)
-    _announce(
-        settings,
-        ModelEvent(
-            kind="rolled_back", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
-        ),
+    event = ModelEvent(
+        kind="rolled_back", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
     )
+    _announce(settings, event)
     return f"{version} is the champion again, {before} was"
 
 
 def _location(registry: Registry, version: str) -> tuple[str, str]:
+    """Checksum and folder of a version whose files were checked; empty for the shipped weights."""
     if version == BASE:
         return "", ""
-    return registry.verify(version).weights_sha256, str(registry.path(version).resolve())
+    sha256 = registry.verify(version).weights_sha256
+    return sha256, str(registry.path(version).resolve())
 
 
 def _announce(settings: Settings, event: ModelEvent) -> None:

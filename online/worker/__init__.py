@@ -1,1 +1,1 @@
-"""Windows and side inputs in, forecasts and scores out, round after round."""
+"""Windows, side inputs and weights come in; forecasts, scores and drift alerts go out."""

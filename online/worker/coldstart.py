@@ -1,6 +1,4 @@
-"""Items of the catalogue that nobody has bought or looked at yet: they get forecasts from their
-text and price.
-"""
+"""Items that nobody has bought or looked at yet get forecasts from their text and price."""
 
 from __future__ import annotations
 
@@ -16,8 +14,9 @@ COLD_FIELDS = {"sku", "region"}
 
 
 class ColdStart:
-    """Names the cold items of a shop: skus without any window, in every region that is known from
-    other items.
+    """Names the cold items of a shop: skus without any window, in every known region.
+
+    Regions are known from items that have windows.
 
     Args:
         series_by: The fields of an item id; with others than sku and region nothing can be named in
@@ -30,7 +29,8 @@ class ColdStart:
         self, series_by: Sequence[str], owns: Callable[[str], bool], max_items: int = MAX_COLD_ITEMS
     ) -> None:
         self._series_by = tuple(series_by)
-        self._owns, self._max_items = owns, max_items
+        self._owns = owns
+        self._max_items = max_items
         self._skus: set[str] = set()
         self._regions: set[str] = set()
         self._possible = "sku" in self._series_by and set(self._series_by) <= COLD_FIELDS
@@ -49,12 +49,20 @@ class ColdStart:
         if not self._possible or not self._regions:
             return []
         skus = [sku for sku in shop.skus() if sku not in self._skus]
-        items = {self._item(sku, region): sku for sku in skus for region in sorted(self._regions)}
+        # Without a region in the ids, all regions name one item.
+        items = dict.fromkeys(
+            self._item(sku, region) for sku in skus for region in sorted(self._regions)
+        )
         mine = [item_id for item_id in items if self._owns(item_id)]
-        launched_ms = shop.launched_ms(mine)
-        on_sale = [i for i in range(len(mine)) if not launched_ms[i] >= cutoff_ms + horizon_ms]
-        newest_first = sorted(on_sale, key=lambda i: (-np.nan_to_num(launched_ms[i]), mine[i]))
-        return sorted(mine[i] for i in newest_first[: self._max_items])
+        # An unknown launch counts as long ago.
+        launched_ms = np.nan_to_num(shop.launched_ms(mine)).tolist()
+        on_sale = [
+            (-launch_ms, item_id)
+            for launch_ms, item_id in zip(launched_ms, mine, strict=True)
+            if launch_ms < cutoff_ms + horizon_ms
+        ]
+        newest_first = sorted(on_sale)[: self._max_items]
+        return sorted(item_id for _, item_id in newest_first)
 
     def _item(self, sku: str, region: str) -> str:
         values = {"sku": sku, "region": region}

@@ -1,6 +1,4 @@
-"""Which items are this worker's: its shards of the windows topic, and the notices that come on
-them.
-"""
+"""Which items are this worker's: its shards of the windows topic, and notices of new windows."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ log = get_logger(__name__)
 
 
 class Membership:
-    """A member of the worker group. Its shards change only inside `poll`; `version` says that they
-    did.
+    """A member of the worker group.
+
+    Its shards change only inside `poll`, and then `version` rises.
 
     Args:
         settings: Where to connect, and the topic's name.
@@ -50,15 +49,15 @@ class Membership:
         Raises:
             BrokerError: The broker refuses.
         """
-        return bool(
-            take(self._client, MAX_NOTICES if max_wait_ms == 0 else 1, max_wait_ms).messages
-        )
+        # One notice is enough to end a wait; without waiting, the backlog is thrown away.
+        most = MAX_NOTICES if max_wait_ms == 0 else 1
+        return bool(take(self._client, most, max_wait_ms).messages)
 
     def owns(self, item_id: str) -> bool:
         """Whether an item is this worker's to forecast."""
-        return (
-            len(self.shards) == self.num_shards or shard_of(item_id, self.num_shards) in self.shards
-        )
+        # A lone worker need not hash every item.
+        alone = len(self.shards) == self.num_shards
+        return alone or shard_of(item_id, self.num_shards) in self.shards
 
     def close(self) -> None:
         """Leave the group; blocks for a moment."""

@@ -1,6 +1,4 @@
-"""What the worker counts and times, for Prometheus; labelled by segment or status at most, never by
-item.
-"""
+"""What the worker counts and times, for Prometheus; never labelled by item."""
 
 from __future__ import annotations
 

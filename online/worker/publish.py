@@ -1,5 +1,4 @@
-"""Forecasts as records: nine wire levels, four significant digits, and an id that says what they
-were made from.
+"""Forecasts as records: nine wire levels, four significant digits, an id of what they came from.
 
 Dimensions: B rows, H steps, K sums over first steps, Q levels of the network, W wire levels.
 """
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import xxhash
+from torch import Tensor
 
 from freshet.model.batch import Batch
 from freshet.model.quantiles.conversion import conversion
@@ -61,8 +61,7 @@ class Origin:
 
 
 class Numbers(NamedTuple):
-    """What the records of a micro-batch say: quantiles of each step, and of the sums over the first
-    `sum_steps`.
+    """What the records of a micro-batch say: quantiles of steps, and of sums over `sum_steps`.
 
     And of the conversion at each step, where it is asked for; NaN in rows without views.
     """
@@ -82,29 +81,29 @@ def wire_columns(levels: Sequence[float]) -> list[int]:
     >>> wire_columns([0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
     [1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    near = {round(level, 6): column for column, level in enumerate(levels)}
-    missing = [level for level in WIRE_LEVELS if level not in near]
+    column_of = {round(level, 6): column for column, level in enumerate(levels)}
+    missing = [level for level in WIRE_LEVELS if level not in column_of]
     if missing:
         raise InvalidInputError(
             f"the weights forecast the levels {list(levels)}; expected {missing} among them"
         )
-    return [near[level] for level in WIRE_LEVELS]
+    return [column_of[level] for level in WIRE_LEVELS]
 
 
 def significant(values: Reals, digits: int = SIGNIFICANT_DIGITS) -> Floats:
-    """Values rounded to so many significant digits, each as the nearest double, which prints short.
+    """Values rounded to so many significant digits, each as the nearest double: it prints short.
 
     >>> significant(np.array([0.123456, 1234.56, 987654.0, 0.0])).tolist()
     [0.1235, 1235.0, 987700.0, 0.0]
     """
     exact = np.asarray(values, np.float64)
-    size = np.floor(np.log10(np.where(exact > 0, exact, 1.0)))
-    power = 10.0 ** np.abs(digits - 1 - size)
-    small = size <= digits - 1
+    # The place of the first digit: 0 for 1 to 9.99, -1 for 0.1 to 0.999.
+    place = np.floor(np.log10(np.where(exact > 0, exact, 1.0)))
+    power = 10.0 ** np.abs(digits - 1 - place)
     # Dividing by a power of ten rounds correctly, multiplying by its inexact inverse would not.
-    return np.asarray(
-        np.where(small, np.rint(exact * power) / power, np.rint(exact / power) * power)
-    )
+    small = np.rint(exact * power) / power
+    large = np.rint(exact / power) * power
+    return np.asarray(np.where(place <= digits - 1, small, large))
 
 
 def forecast_ids(item_ids: Sequence[str], origin: Origin) -> list[str]:
@@ -141,38 +140,41 @@ def forecast_records(
 ) -> list[Forecast]:
     """The records of one micro-batch, in the order of its rows."""
     ids = forecast_ids(item_ids, origin)
-    levels = list(WIRE_LEVELS)
-    quantiles, sums = numbers.steps_BHW.tolist(), numbers.sums_BKW.tolist()
+    quantile_levels = list(WIRE_LEVELS)
+    quantiles = numbers.steps_BHW.tolist()
+    sums = numbers.sums_BKW.tolist()
     conversions = _known_rows(numbers.conversion_BHW, len(item_ids))
     records = []
     for row, item_id in enumerate(item_ids):
         fields = dict(zip(origin.series_by, item_id_parts(item_id), strict=False))
-        status: ForecastStatus = (
-            "cold_start" if cold_B[row] else "degraded" if origin.degraded else "ok"
+        record = Forecast(
+            forecast_id=ids[row],
+            item_id=item_id,
+            sku=fields.get("sku", item_id),
+            region=fields.get("region", "-"),
+            resolution_ms=origin.resolution_ms,
+            cutoff_ms=origin.cutoff_ms,
+            issued_at_ms=origin.issued_at_ms,
+            quantile_levels=quantile_levels,
+            quantiles=quantiles[row],
+            weights_version=origin.weights_version,
+            weights_sha256=origin.weights_sha256,
+            offsets=origin.offsets,
+            context_sha256=context_sha256[row],
+            compute=compute,
+            status=_status(origin, cold=bool(cold_B[row])),
+            adjustments=origin.adjustments,
+            cumulative=Cumulative(steps=numbers.sum_steps, quantiles=sums[row]),
+            conversion=conversions[row],
         )
-        records.append(
-            Forecast(
-                forecast_id=ids[row],
-                item_id=item_id,
-                sku=fields.get("sku", item_id),
-                region=fields.get("region", "-"),
-                resolution_ms=origin.resolution_ms,
-                cutoff_ms=origin.cutoff_ms,
-                issued_at_ms=origin.issued_at_ms,
-                quantile_levels=levels,
-                quantiles=quantiles[row],
-                weights_version=origin.weights_version,
-                weights_sha256=origin.weights_sha256,
-                offsets=origin.offsets,
-                context_sha256=context_sha256[row],
-                compute=compute,
-                status=status,
-                adjustments=origin.adjustments,
-                cumulative=Cumulative(steps=numbers.sum_steps, quantiles=sums[row]),
-                conversion=conversions[row],
-            )
-        )
+        records.append(record)
     return records
+
+
+def _status(origin: Origin, *, cold: bool) -> ForecastStatus:
+    if cold:
+        return "cold_start"
+    return "degraded" if origin.degraded else "ok"
 
 
 def _known_rows(values_BHW: Floats | None, num_rows: int) -> list[list[list[float]] | None]:
@@ -194,13 +196,11 @@ def forecast_items(
     records: list[Forecast] = []
     if rows:
         item_ids = [contexts.item_ids[row] for row in rows]
-        records += _forecast_batch(
-            weights, origin, sums, item_ids, contexts.batch(rows, origin.cutoff_ms)
-        )
+        batch = contexts.batch(rows, origin.cutoff_ms)
+        records += _forecast_batch(weights, origin, sums, item_ids, batch)
     if cold:
-        records += _forecast_batch(
-            weights, origin, sums, cold, contexts.cold_batch(list(cold), origin.cutoff_ms)
-        )
+        batch = contexts.cold_batch(list(cold), origin.cutoff_ms)
+        records += _forecast_batch(weights, origin, sums, cold, batch)
     return records
 
 
@@ -208,33 +208,43 @@ def _forecast_batch(
     weights: LoadedWeights, origin: Origin, sums: StepSums, item_ids: Sequence[str], batch: Batch
 ) -> list[Forecast]:
     forecaster = weights.forecaster
-    levels = forecaster.quantile_levels
-    columns = wire_columns(levels)
+    columns = wire_columns(forecaster.quantile_levels)
     steps_BHQ = forecaster.forecast(batch)
-    sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, levels)
-    found = [steps_BHQ, sums_BKQ, *([conversion(forecaster, batch)] if origin.conversion else [])]
-    steps_BHW, sums_BKW, *more = (
-        significant(part[..., columns].double().cpu().numpy()) for part in found
+    sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, forecaster.quantile_levels)
+    conversion_BHW = None
+    if origin.conversion:
+        conversion_BHW = _published(conversion(forecaster, batch), columns)
+    numbers = Numbers(
+        _published(steps_BHQ, columns), _published(sums_BKQ, columns), sums.steps, conversion_BHW
     )
-    dtype = str(forecaster.dtype).removeprefix("torch.")
-    shape = [len(batch), batch.context_length]
+    compute = Compute(
+        device=str(forecaster.device),
+        dtype=str(forecaster.dtype).removeprefix("torch."),
+        batch_shape=[len(batch), batch.context_length],
+    )
     return forecast_records(
         item_ids,
-        Numbers(steps_BHW, sums_BKW, sums.steps, *more),
+        numbers,
         origin,
         cold_B=cold_rows(batch),
         context_sha256=context_sha256(batch),
-        compute=Compute(device=str(forecaster.device), dtype=dtype, batch_shape=shape),
+        compute=compute,
     )
+
+
+def _published(values: Tensor, columns: list[int]) -> Floats:
+    """The wire levels out of the last dimension, rounded."""
+    return significant(values[..., columns].double().cpu().numpy())
 
 
 def issued_of(records: Sequence[Forecast], steps: Sequence[int]) -> Issued:
     """The scored steps of records that share cutoff and weights."""
-    quantiles_IKQ = np.array(
-        [[record.quantiles[step - 1] for step in steps] for record in records], np.float32
-    )
-    item_ids = [record.item_id for record in records]
-    ids = [record.forecast_id for record in records]
+    quantiles_IKQ = [[record.quantiles[step - 1] for step in steps] for record in records]
     return Issued(
-        records[0].cutoff_ms, records[0].weights_version, WIRE_LEVELS, item_ids, ids, quantiles_IKQ
+        records[0].cutoff_ms,
+        records[0].weights_version,
+        WIRE_LEVELS,
+        [record.item_id for record in records],
+        [record.forecast_id for record in records],
+        np.array(quantiles_IKQ, np.float32),
     )

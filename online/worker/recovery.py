@@ -1,6 +1,4 @@
-"""What a worker that starts must know of the one before: forecasts still waiting, what was scored,
-alarms that hold.
-"""
+"""What a worker learns of the one before: forecasts that wait, what was scored, alarms."""
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ import msgspec
 import numpy as np
 
 from freshet.online.drift.pending import Issued, PendingForecasts
-from freshet.stream.arrays import Singles
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, EventError
@@ -50,8 +47,9 @@ class PublishedForecast(msgspec.Struct, frozen=True):
 
 
 class Tail:
-    """The newest values of a topic, in order within a partition, up to the ends seen when iteration
-    begins.
+    """The newest values of a topic, in order within a partition.
+
+    They go up to the ends seen when iteration begins.
 
     Args:
         settings: Where to connect.
@@ -66,7 +64,9 @@ class Tail:
     """
 
     def __init__(self, settings: Settings, topic: str, max_records: int = MAX_TAIL_RECORDS) -> None:
-        self._settings, self._topic, self._max_records = settings, topic, max_records
+        self._settings = settings
+        self._topic = topic
+        self._max_records = max_records
         self.cut: set[int] = set()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
@@ -77,21 +77,27 @@ class Tail:
             self._settings, "worker-tail", enable_partition_eof=True, auto_offset_reset="earliest"
         )
         try:
-            ends: dict[tuple[str, int], int] = {}
-            starts = []
-            for partition in range(number):
-                first, end = log_range(client, topic, partition)
-                start = max(first, end - max(self._max_records // number, 1))
-                if start > 0:
-                    self.cut.add(partition)
-                if end > start:
-                    ends[topic, partition] = end
-                    starts.append(TopicPartition(topic, partition, start))
-            with broker_errors(f"starting to read the end of {topic}"):
-                client.assign(starts)
+            ends = self._assign(client, number)
             yield from _read_to(client, ends, topic)
         finally:
             client.close()
+
+    def _assign(self, client: Consumer, number: int) -> dict[tuple[str, int], int]:
+        """Begin near the end of each partition; the ends that are to be reached."""
+        topic = self._topic
+        ends: dict[tuple[str, int], int] = {}
+        starts = []
+        for partition in range(number):
+            first, end = log_range(client, topic, partition)
+            start = max(first, end - max(self._max_records // number, 1))
+            if start > 0:
+                self.cut.add(partition)
+            if end > start:
+                ends[topic, partition] = end
+                starts.append(TopicPartition(topic, partition, start))
+        with broker_errors(f"starting to read the end of {topic}"):
+            client.assign(starts)
+        return ends
 
 
 def _read_to(
@@ -107,6 +113,7 @@ def _read_to(
         taken = take(client, TAKE_RECORDS, 100)
         for message in taken.messages:
             partition, value = message.partition() or 0, message.value()
+            # Of partitions that were read to their end, more may come; it is taken too.
             if (message.offset() or 0) + 1 >= ends.get((topic, partition), 1 << 62):
                 ends.pop((topic, partition), None)
             if value is not None:
@@ -123,34 +130,42 @@ def read_forecasts(
     oldest_cutoff_ms: int,
     owns: Callable[[str], bool],
 ) -> int:
-    """Put published forecasts of my items back into `pending`, first wins; returns how many were
-    taken.
+    """Put published forecasts of my items back into `pending`; returns how many were taken.
+
+    Of several for one item, cutoff and version the first wins.
     """
-    groups: dict[tuple[int, str, tuple[float, ...]], list[tuple[str, str, Singles]]] = {}
-    columns = [step - 1 for step in pending.score_steps]
+    groups: dict[tuple[int, str, tuple[float, ...]], list[PublishedForecast]] = {}
+    num_steps = max(pending.score_steps, default=0)
     for _, found in _decoded(PublishedForecast, values):
-        fits = found.resolution_ms == pending.resolution_ms and found.cutoff_ms >= oldest_cutoff_ms
-        if fits and len(found.quantiles) > max(columns, default=-1) and owns(found.item_id):
-            key = found.cutoff_ms, found.weights_version, found.quantile_levels
-            quantiles_KQ = np.array([found.quantiles[column] for column in columns], np.float32)
-            groups.setdefault(key, []).append((found.item_id, found.forecast_id, quantiles_KQ))
-    for (cutoff_ms, version, levels), rows in sorted(groups.items(), key=lambda group: group[0]):
-        item_ids, forecast_ids, quantiles = zip(*rows, strict=True)
-        pending.add(
-            Issued(
-                cutoff_ms, version, levels, list(item_ids), list(forecast_ids), np.stack(quantiles)
-            )
-        )
-    return sum(len(rows) for rows in groups.values())
+        fits = found.resolution_ms == pending.resolution_ms and len(found.quantiles) >= num_steps
+        if fits and found.cutoff_ms >= oldest_cutoff_ms and owns(found.item_id):
+            key = (found.cutoff_ms, found.weights_version, found.quantile_levels)
+            groups.setdefault(key, []).append(found)
+    for key in sorted(groups):
+        pending.add(_issued(groups[key], pending.score_steps))
+    return sum(len(group) for group in groups.values())
+
+
+def _issued(group: list[PublishedForecast], steps: tuple[int, ...]) -> Issued:
+    """The scored steps of forecasts that share cutoff, version and levels."""
+    quantiles_IKQ = [[found.quantiles[step - 1] for step in steps] for found in group]
+    return Issued(
+        group[0].cutoff_ms,
+        group[0].weights_version,
+        group[0].quantile_levels,
+        [found.item_id for found in group],
+        [found.forecast_id for found in group],
+        np.array(quantiles_IKQ, np.float32),
+    )
 
 
 def read_scores(
     scores: Tail, pending: PendingForecasts, *, owns: Callable[[str], bool]
 ) -> dict[int, list[Score]]:
-    """Close what was scored already; returns the scores of my items by bucket, oldest first,
-    repeats left out.
+    """Close what was scored already; returns the scores of my items by bucket, oldest first.
 
-    Of buckets older than what a cut log still tells, nothing is scored: it may have been.
+    Repeats are left out. Of buckets older than what a cut log still tells, nothing is scored: it
+    may have been.
     """
     buckets: dict[int, dict[str, Score]] = {}
     oldest_ms: dict[int, int] = {}
@@ -163,10 +178,9 @@ def read_scores(
             for step in score.steps:
                 pending.close(step.forecast_id, step.step)
             buckets.setdefault(bucket_ms, {}).setdefault(score.item_id, score)
-    told_from_ms = max(
-        (oldest_ms[partition] for partition in scores.cut if partition in oldest_ms), default=None
-    )
-    if told_from_ms is not None:
+    cut_ms = [oldest_ms[partition] for partition in scores.cut if partition in oldest_ms]
+    if cut_ms:
+        told_from_ms = max(cut_ms)
         for bucket_ms in pending.due_buckets(told_from_ms + pending.resolution_ms):
             pending.close_bucket(bucket_ms)
     return {bucket_ms: list(buckets[bucket_ms].values()) for bucket_ms in sorted(buckets)}
@@ -185,9 +199,7 @@ def read_alarms(values: Iterable[tuple[int, bytes]]) -> list[DriftAlert]:
 def _decoded(
     kind: type[AnyStruct], values: Iterable[tuple[int, bytes]]
 ) -> Iterator[tuple[int, AnyStruct]]:
-    """The records that can be read, with their partitions; what else is on the topic is logged and
-    left.
-    """
+    """The records that can be read, with their partitions; others are logged and left."""
     for partition, value in values:
         try:
             yield partition, decode(kind, value)

@@ -1,6 +1,4 @@
-"""Which cutoff is forecast next, what is skipped on the way, and in which portions: the pure plan
-of a round.
-"""
+"""The pure plan of a round: which cutoff is next, what is skipped, in which portions."""
 
 from __future__ import annotations
 

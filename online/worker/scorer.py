@@ -1,6 +1,4 @@
-"""Scores what has become final and watches for drift: windows and pending forecasts in, records
-out.
-"""
+"""Scores what has become final, watches for drift: pending forecasts in, records out."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ def segments_of(
 
 @dataclass(frozen=True, slots=True)
 class ScoredBucket:
-    """What a final bucket brought; `unknown` counts forecast steps whose actual is not known any
-    more.
-    """
+    """What a final bucket brought; `unknown` counts steps whose actual is not known any more."""
 
     bucket_ms: int
     scores: list[Score]
@@ -69,17 +65,20 @@ class Scorer:
         segments: Callable[[Sequence[str]], list[str]],
         season_length: int,
     ) -> None:
-        self.contexts, self.pending, self.monitor = contexts, pending, monitor
-        self._segments, self._season_length = segments, season_length
+        self.contexts = contexts
+        self.pending = pending
+        self.monitor = monitor
+        self._segments = segments
+        self._season_length = season_length
 
     def score(self, bucket_ms: int, now_ms: int) -> ScoredBucket:
-        """Score every open step about a final bucket; nothing is closed, so it may be repeated
-        until published.
+        """Score every open step about a final bucket.
+
+        Nothing is closed, so it may be repeated until published.
         """
         due = self.pending.due(bucket_ms)
-        actuals = self._actuals(
-            sorted({item_id for step in due for item_id in step.item_ids}), bucket_ms
-        )
+        all_ids = [item_id for step in due for item_id in step.item_ids]
+        actuals = self._actuals(sorted(set(all_ids)), bucket_ms)
         judged = []
         for step in due:
             # An unknown actual is judged as 0 here and then left out by `score_records`.
@@ -93,7 +92,7 @@ class Scorer:
             resolution_ms=resolution_ms,
             scored_at_ms=now_ms,
         )
-        unknown = sum(item_id not in actuals for step in due for item_id in step.item_ids)
+        unknown = sum(item_id not in actuals for item_id in all_ids)
         return ScoredBucket(bucket_ms, scores, self.watch(bucket_ms, scores, now_ms), unknown)
 
     def watch(self, bucket_ms: int, scores: list[Score], now_ms: int) -> list[DriftAlert]:
@@ -109,11 +108,8 @@ class Scorer:
 
     def _seasoned(self, bucket_ms: int) -> bool:
         reader = self.contexts.reader
-        begun = [
-            state.first_event_ms
-            for state in reader.inputs.values()
-            if state.first_event_ms is not None
-        ]
+        first_ms = [state.first_event_ms for state in reader.inputs.values()]
+        begun = [time_ms for time_ms in first_ms if time_ms is not None]
         seasons_ms = SEASONS_BEFORE_DRIFT * self._season_length * reader.resolution_ms
         return bool(begun) and bucket_ms >= min(begun) + seasons_ms
 
@@ -121,28 +117,25 @@ class Scorer:
         if not item_ids:
             return {}
         units_I1, in_stock_I1 = self.contexts.actuals(item_ids, bucket_ms, 1)
-        found = map(
-            Actual, units_I1[:, 0].tolist(), in_stock_I1[:, 0].tolist(), self._segments(item_ids)
-        )
-        return {
-            item_id: actual
-            for item_id, actual in zip(item_ids, found, strict=True)
-            if isfinite(actual.units)
-        }
+        units, in_stock = units_I1[:, 0].tolist(), in_stock_I1[:, 0].tolist()
+        found = map(Actual, units, in_stock, self._segments(item_ids))
+        actuals = zip(item_ids, found, strict=True)
+        return {item_id: actual for item_id, actual in actuals if isfinite(actual.units)}
 
     def _naive(self, due: Due) -> Floats:
-        """The yardstick's quantiles for one step, from the history before the same cutoff; NaN
-        without history.
+        """The yardstick's quantiles for one step: [I, Q], NaN without history.
+
+        It sees what the forecast saw: the history before the same cutoff.
         """
         naive_IQ = np.full((len(due.item_ids), len(due.quantile_levels)), np.nan)
-        rows = [self.contexts.reader.row(item_id) for item_id in due.item_ids]
-        known = np.array([row is not None for row in rows], bool)
-        if known.any():
-            found = np.array([row for row in rows if row is not None], np.int64)
-            history = self.contexts.target(found, due.cutoff_ms, self.contexts.context_length)
+        found = [self.contexts.reader.row(item_id) for item_id in due.item_ids]
+        known_I = np.array([row is not None for row in found], bool)
+        rows = np.array([row for row in found if row is not None], np.int64)
+        if len(rows):
+            history_BT = self.contexts.target(rows, due.cutoff_ms, self.contexts.context_length)
             levels_Q = np.array(due.quantile_levels)
-            naive_BHQ = seasonal_naive(history, due.step, self._season_length, levels_Q)
-            naive_IQ[known] = naive_BHQ[:, due.step - 1]
+            naive_BHQ = seasonal_naive(history_BT, due.step, self._season_length, levels_Q)
+            naive_IQ[known_I] = naive_BHQ[:, due.step - 1]
         return naive_IQ
 
     def _promoted(self, item_ids: list[str], bucket_ms: int) -> set[str]:

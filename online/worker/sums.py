@@ -24,11 +24,10 @@ from freshet.model.quantiles.marginal import whole_rows
 from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.context import Contexts
 
+# Sums are published over so many first steps and over the whole horizon: dense early, where orders
+# are due.
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
-"""Sums are published over so many first steps and over the whole horizon: dense early, where orders
-are due.
-"""
-LEARN_ROWS = 128
+LEARN_ROWS = 128  # of a look back, spread over all items
 LEARN_EVERY = 24  # rounds between two looks back
 
 
@@ -41,13 +40,12 @@ class StepSums:
     """
 
     def __init__(self, resolution_ms: int, prediction_length: int) -> None:
-        self.steps = sorted(
-            {*(step for step in STEPS if step < prediction_length), prediction_length}
-        )
+        self.steps = [*(step for step in STEPS if step < prediction_length), prediction_length]
         self.dependence = default_dependence(resolution_ms)
         self._prediction_length = prediction_length
         self._made: dict[tuple[Dependence, tuple[float, ...]], Paths] = {}
-        self._learnt_from, self._rounds = "", 0
+        self._learnt_from = ""
+        self._rounds = 0
 
     def quantiles(
         self, target_BT: Tensor, quantiles_BHQ: Tensor, levels: tuple[float, ...]
@@ -60,7 +58,8 @@ class StepSums:
             quantiles_BHQ: Their forecasts.
             levels: Q rising probabilities.
         """
-        whole_B, begun_B = whole_rows(target_BT), torch.isfinite(target_BT).any(1)
+        whole_B = whole_rows(target_BT)
+        begun_B = torch.isfinite(target_BT).any(1)
         found_BKQ = quantiles_BHQ.new_empty(len(quantiles_BHQ), len(self.steps), len(levels))
         for dependence, rows_B in ((self.dependence, begun_B), (WITHOUT_HISTORY, ~begun_B)):
             if bool(rows_B.any()):
@@ -71,43 +70,41 @@ class StepSums:
         return found_BKQ
 
     def learn(self, contexts: Contexts, weights: LoadedWeights, cutoff_ms: int) -> bool:
-        """Count a round; at the first one, after a swap, and now and then, look back and learn how
-        steps move together.
+        """Count a round, and look back at the first one, after a swap, and now and then.
 
         Looking back costs about one micro-batch, so it belongs after a round's forecasts are out.
         Returns whether it did.
         """
         self._rounds += 1
-        if not contexts.item_ids or (
-            self._learnt_from == weights.version and self._rounds <= LEARN_EVERY
-        ):
+        learnt = self._learnt_from == weights.version and self._rounds <= LEARN_EVERY
+        if learnt or not contexts.item_ids:
             return False
-        self._learnt_from, self._rounds = weights.version, 0
-        rows = np.unique(
-            np.linspace(0, len(contexts.item_ids) - 1, LEARN_ROWS).round().astype(np.int64)
-        )
-        batch = contexts.batch(
-            rows, cutoff_ms - self._prediction_length * contexts.reader.resolution_ms
-        )
-        actual_BH = torch.from_numpy(
-            contexts.target(rows, cutoff_ms, self._prediction_length)
-        ).float()
+        self._learnt_from = weights.version
+        self._rounds = 0
+        self.dependence = self._look_back(contexts, weights, cutoff_ms)
+        self._made.clear()
+        return True
+
+    def _look_back(self, contexts: Contexts, weights: LoadedWeights, cutoff_ms: int) -> Dependence:
+        """What would have been forecast one horizon ago, held against what came."""
+        H = self._prediction_length
+        # Rows evenly spread over all items; fewer where there are fewer.
+        spread = np.linspace(0, len(contexts.item_ids) - 1, LEARN_ROWS)
+        rows = np.unique(spread.round().astype(np.int64))
+        batch = contexts.batch(rows, cutoff_ms - H * contexts.reader.resolution_ms)
+        quantiles_BHQ = weights.forecaster.forecast(batch).cpu()
+        actual_BH = torch.from_numpy(contexts.target(rows, cutoff_ms, H)).float()
+        # Rows without history would teach how unsure everybody is, not how steps move together.
         begun_B = torch.isfinite(batch.target_BT).any(1).cpu()
-        quantiles_BHQ, levels = (
-            weights.forecaster.forecast(batch).cpu(),
-            weights.forecaster.quantile_levels,
-        )
         # What was learnt before counts as much as this look: one cutoff shows the same day to all
         # items.
-        self.dependence = estimate_dependence(
+        return estimate_dependence(
             actual_BH[begun_B],
             quantiles_BHQ[begun_B],
-            levels,
+            weights.forecaster.quantile_levels,
             prior=self.dependence,
             prior_rows=LEARN_ROWS,
         )
-        self._made.clear()
-        return True
 
     def _paths(self, dependence: Dependence, levels: tuple[float, ...]) -> Paths:
         if (dependence, levels) not in self._made:
