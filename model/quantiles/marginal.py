@@ -47,6 +47,8 @@ def distribution(
     value_BHK: Tensor, quantiles_BHQ: Tensor, levels: Sequence[float], *, included: bool
 ) -> Tensor:
     """P(Y <= value), or P(Y < value) when the value itself is not included: [B, H, K]."""
+    # Both tails go through the two outermost levels, as those of `quantile_weights` do, so that
+    # sums have the right mean. The PIT of served forecasts has wider ones (online/drift/score.py).
     Q = len(levels)
     level_Q = torch.tensor(levels, dtype=quantiles_BHQ.dtype, device=quantiles_BHQ.device)
     count_BHK = torch.searchsorted(

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from freshet.stream.arrays import Bools, Singles
+from freshet.stream.telemetry import get_logger
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +90,13 @@ class PendingForecasts:
     Args:
         score_steps: Steps ahead that are scored, from 1.
         resolution_ms: Length of a bucket.
-        max_cutoffs: Beyond it the oldest cutoff is dropped unscored and counted in `dropped`.
+        max_cutoffs: Beyond it the oldest cutoff is dropped unscored, with a warning.
     """
 
     def __init__(self, score_steps: tuple[int, ...], resolution_ms: int, max_cutoffs: int) -> None:
         self.score_steps = tuple(sorted(set(score_steps)))
         self.resolution_ms = resolution_ms
         self.max_cutoffs = max_cutoffs
-        self.dropped = 0
         self._blocks: dict[int, list[_Block]] = {}
         # Where a forecast id stands: its block and the row in it.
         self._places: dict[str, tuple[_Block, int]] = {}
@@ -178,7 +180,8 @@ class PendingForecasts:
 
     def _drop_oldest(self) -> None:
         oldest_ms = min(self._blocks)
-        self.dropped += sum(int(block.open_IK.sum()) for block in self._blocks[oldest_ms])
+        steps = sum(int(block.open_IK.sum()) for block in self._blocks[oldest_ms])
+        log.warning("dropped_unscored", cutoff_ms=oldest_ms, steps=steps)
         self._forget(oldest_ms)
 
     def _forget(self, cutoff_ms: int) -> None:

@@ -9,6 +9,7 @@ from math import isfinite
 import numpy as np
 
 from freshet.model.baselines.yardsticks import seasonal_naive
+from freshet.model.batch import KNOWN_SLOTS
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Due, PendingForecasts
 from freshet.online.drift.score import Actual, judge, score_records
@@ -18,7 +19,7 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score, item_id_parts
 
-PROMOTION = 1  # of the three known slots of `ShopTables.known`
+PROMOTION = KNOWN_SLOTS.index("promotion")
 NO_SEGMENT = "-"
 SEASONS_BEFORE_DRIFT = 2
 

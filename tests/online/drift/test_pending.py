@@ -39,11 +39,12 @@ def test_of_two_forecasts_of_one_cutoff_and_version_the_first_wins() -> None:
     assert pending.items_at(0) == set(ITEMS)
 
 
-def test_the_oldest_cutoff_is_dropped_and_counted_when_too_many_wait() -> None:
+def test_the_oldest_cutoff_is_dropped_when_too_many_wait() -> None:
     pending = PendingForecasts(STEPS, HOUR_MS, 2)
     for hour in range(3):
         pending.add(issued_at(hour * HOUR_MS))
-    assert pending.cutoffs == [HOUR_MS, 2 * HOUR_MS] and pending.dropped == len(ITEMS) * len(STEPS)
+    assert pending.cutoffs == [HOUR_MS, 2 * HOUR_MS]
+    assert pending.items_at(0) == set() and pending.due(0) == []
 
 
 class Log:

@@ -1,0 +1,111 @@
+"""What the next worker learns from the topics: forecasts that wait, scores, alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from freshet.online.drift.pending import PendingForecasts
+from freshet.online.worker.publish import issued_of
+from freshet.online.worker.recovery import read_alarms, read_forecasts, read_scores
+from freshet.stream.codec import encode
+from freshet.stream.schemas import DriftAlert, Forecast, Score, ScoredStep
+from freshet.stream.units import HOUR_MS
+from tests.online.worker.records import records
+
+STEPS = (1, 2, 4)
+
+
+class FakeTail:
+    """A topic's newest records; `cut` names partitions of which older ones are gone."""
+
+    def __init__(self, values: list[bytes], cut: tuple[int, ...] = ()) -> None:
+        self.values, self.cut = values, set(cut)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        return iter([(0, value) for value in self.values])
+
+
+def score(forecast: Forecast, step: int, item: str | None = None) -> Score:
+    scored = ScoredStep(
+        forecast_id=forecast.forecast_id,
+        weights_version="v1",
+        step=step,
+        pinball=0.0,
+        seasonal_naive_pinball=None,
+        pit=0.5,
+        residual=0.0,
+        covered_80=True,
+    )
+    return Score(
+        item_id=item or forecast.item_id,
+        segment="-",
+        resolution_ms=HOUR_MS,
+        bucket_start_ms=forecast.cutoff_ms + (step - 1) * HOUR_MS,
+        scored_at_ms=0,
+        actual=1.0,
+        steps=[scored],
+    )
+
+
+def recovered(forecasts: list[bytes], scores: FakeTail) -> PendingForecasts:
+    pending = PendingForecasts(STEPS, HOUR_MS, 50)
+    read_forecasts(
+        [(0, value) for value in forecasts], pending, oldest_cutoff_ms=0, owns=lambda _: True
+    )
+    read_scores(scores, pending, owns=lambda _: True)  # type: ignore[arg-type]
+    return pending
+
+
+def test_what_waited_before_a_restart_waits_after_it_with_the_same_numbers() -> None:
+    made = records(["a|n", "b|n"])
+    before = PendingForecasts(STEPS, HOUR_MS, 50)
+    before.add(issued_of(made, STEPS))
+    after = recovered([encode(record) for record in made], FakeTail([]))
+    (old,), (new,) = before.due(13 * HOUR_MS), after.due(13 * HOUR_MS)
+    assert (old.forecast_ids, old.item_ids, old.step) == (new.forecast_ids, new.item_ids, new.step)
+    np.testing.assert_array_equal(old.quantiles_IQ, new.quantiles_IQ)
+
+
+def test_scored_steps_stay_scored_and_broken_records_are_passed_over() -> None:
+    made = records(["a|n", "b|n"])
+    scores = FakeTail([b"{", encode(score(made[0], 1))])
+    after = recovered([b"\xff", *(encode(record) for record in made)], scores)
+    assert [due.item_ids for due in after.due(10 * HOUR_MS)] == [["b|n"]]
+    assert [due.item_ids for due in after.due(11 * HOUR_MS)] == [["a|n", "b|n"]]
+
+
+def test_of_buckets_that_a_cut_log_no_longer_tells_nothing_is_scored_again() -> None:
+    made = records(["a|n", "b|n"])
+    values = [encode(record) for record in made]
+    other = score(made[0], 2, item="z|n")
+    assert recovered(values, FakeTail([encode(other)], cut=(0,))).due_buckets(99 * HOUR_MS) == [
+        13 * HOUR_MS
+    ]
+    kept = recovered(values, FakeTail([encode(other)]))
+    assert kept.due_buckets(99 * HOUR_MS) == [10 * HOUR_MS, 11 * HOUR_MS, 13 * HOUR_MS]
+
+
+def test_repeated_scores_count_once_and_items_of_others_are_left() -> None:
+    made = records(["a|n", "b|n"])
+    tail = FakeTail(
+        [encode(score(made[0], 1)), encode(score(made[0], 1)), encode(score(made[1], 1))]
+    )
+    pending = PendingForecasts(STEPS, HOUR_MS, 50)
+    found = read_scores(tail, pending, owns=lambda item: item == "a|n")  # type: ignore[arg-type]
+    assert {bucket: [s.item_id for s in scores] for bucket, scores in found.items()} == {
+        10 * HOUR_MS: ["a|n"]
+    }
+
+
+def test_an_alarm_holds_until_its_own_id_is_stable() -> None:
+    def alert(alert_id: str, state: str, at_ms: int) -> bytes:
+        fields = {"segment": "c", "kind": "level", "detector": "cusum", "onset_ms": 0, "size": 1.0}
+        texts = {"weights_version": "v1", "description": "", "action": ""}
+        made = {"alert_id": alert_id, "state": state, "detected_at_ms": at_ms, **fields, **texts}
+        return encode(msgspec.convert(made, DriftAlert))
+
+    values = [alert("a", "stable", 9), alert("a", "drift", 5), alert("b", "drift", 6)]
+    assert [found.alert_id for found in read_alarms([(0, value) for value in values])] == ["b"]
