@@ -72,7 +72,7 @@ class Numbers(NamedTuple):
     conversion_BHW: Floats | None = None
 
 
-def wire_columns(levels: Sequence[float]) -> list[int]:
+def wire_columns(quantile_levels: Sequence[float]) -> list[int]:
     """Where the published levels are among the network's.
 
     Raises:
@@ -81,11 +81,12 @@ def wire_columns(levels: Sequence[float]) -> list[int]:
     >>> wire_columns([0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
     [1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    column_of = {round(level, 6): column for column, level in enumerate(levels)}
+    column_of = {round(level, 6): column for column, level in enumerate(quantile_levels)}
     missing = [level for level in WIRE_LEVELS if level not in column_of]
     if missing:
+        found = list(quantile_levels)
         raise InvalidInputError(
-            f"the weights forecast the levels {list(levels)}; expected {missing} among them"
+            f"the weights forecast the levels {found}; expected {missing} among them"
         )
     return [column_of[level] for level in WIRE_LEVELS]
 

@@ -48,7 +48,7 @@ class StepSums:
         self._rounds = 0
 
     def quantiles(
-        self, target_BT: Tensor, quantiles_BHQ: Tensor, levels: tuple[float, ...]
+        self, target_BT: Tensor, quantiles_BHQ: Tensor, quantile_levels: tuple[float, ...]
     ) -> Tensor:
         """Quantiles of the sums over the first `steps`, at the same levels: [B, K, Q].
 
@@ -56,14 +56,15 @@ class StepSums:
             target_BT: The contexts: rows that sold whole units only will do so, and those without
                 any are all unsure.
             quantiles_BHQ: Their forecasts.
-            levels: Q rising probabilities.
+            quantile_levels: Q rising probabilities.
         """
         whole_B = whole_rows(target_BT)
         begun_B = torch.isfinite(target_BT).any(1)
-        found_BKQ = quantiles_BHQ.new_empty(len(quantiles_BHQ), len(self.steps), len(levels))
+        B, _, Q = quantiles_BHQ.shape
+        found_BKQ = quantiles_BHQ.new_empty(B, len(self.steps), Q)
         for dependence, rows_B in ((self.dependence, begun_B), (WITHOUT_HISTORY, ~begun_B)):
             if bool(rows_B.any()):
-                paths = self._paths(dependence, levels)
+                paths = self._paths(dependence, quantile_levels)
                 found_BKQ[rows_B] = paths.cumulative(
                     quantiles_BHQ[rows_B], self.steps, whole_B[rows_B]
                 )
@@ -106,7 +107,9 @@ class StepSums:
             prior_rows=LEARN_ROWS,
         )
 
-    def _paths(self, dependence: Dependence, levels: tuple[float, ...]) -> Paths:
-        if (dependence, levels) not in self._made:
-            self._made[dependence, levels] = Paths(dependence, levels, self._prediction_length)
-        return self._made[dependence, levels]
+    def _paths(self, dependence: Dependence, quantile_levels: tuple[float, ...]) -> Paths:
+        """Drawn once for each dependence, since that costs more than their use."""
+        key = (dependence, quantile_levels)
+        if key not in self._made:
+            self._made[key] = Paths(dependence, quantile_levels, self._prediction_length)
+        return self._made[key]
