@@ -12,6 +12,8 @@ OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),-Otarget)
 .DEFAULT_GOAL := help
 SEEDS ?= 5
 LINKS := build/links
+# A file stays in one process, so that its servers start once.
+TWO_AT_ONCE := -n 2 --dist loadfile
 
 .PHONY: help links demo test chaos check check-static check-tests format install install-dev docs clean
 
@@ -23,7 +25,7 @@ demo: $(VENV)/.installed ## Run everything on this machine: a simulated shop, li
 	$(BIN)/freshet demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev ## Run all tests (those that need Kafka or Chromium skip where there is none)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) tests
 
 chaos: $(VENV)/.installed-dev ## Hurt Kafka, Redis and ingest in every way, SEEDS=5 times each, and count again (needs KAFKA_HOME)
 	CHAOS_SEEDS=$(SEEDS) CHAOS_REPORT=1 $(BIN)/python -m pytest -q tests/integration/faults
@@ -44,7 +46,7 @@ check-static: links
 	$(BIN)/python -m pytest -q --doctest-modules $(LINKS)/freshet
 
 check-tests:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" tests --ignore=tests/integration --ignore=tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(TWO_AT_ONCE) -m "not slow" tests --ignore=tests/integration --ignore=tests/e2e
 
 format: $(VENV)/.installed-dev ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .

@@ -23,7 +23,7 @@ from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.source.replay import ReplayFile, open_replay, parse_map
 from freshet.stream.units import DAY_MS, HOUR_MS
 
-DATA = Path(os.environ.get("DATA_HOME") or Path(__file__).parents[4] / "shared" / "data")
+DATA = Path(os.environ.get("FRESHET_DATA") or Path(__file__).parents[4] / "shared" / "data")
 
 
 def data(name: str) -> Path:
