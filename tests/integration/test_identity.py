@@ -14,7 +14,6 @@ from freshet.stream.ingest.process import run
 from freshet.stream.kafka import admin, cluster, ensure_topics, topic_ids
 from freshet.stream.verify.verify import verify
 from tests.integration.shop import (
-    KAFKA_SESSION_MS,
     books,
     order,
     running,
@@ -27,12 +26,7 @@ from tests.integration.shop import (
 
 @pytest.fixture
 def settings(kafka_broker: str, redis_server: str, request: pytest.FixtureRequest) -> Settings:
-    settings = settings_for(
-        kafka_broker,
-        redis_server,
-        request.node.name,
-        FRESHET_KAFKA__SESSION_TIMEOUT_MS=KAFKA_SESSION_MS,
-    )
+    settings = settings_for(kafka_broker, redis_server, request.node.name)
     ensure_topics(settings, live=False)
     return settings
 

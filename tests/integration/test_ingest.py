@@ -36,7 +36,6 @@ from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.verify.verify import verify
 from tests.conftest import mock_cluster
 from tests.integration.shop import (
-    KAFKA_SESSION_MS,
     START_MS,
     TIMEOUT_S,
     booked,
@@ -169,12 +168,7 @@ def test_kafka_may_be_killed_and_come_back(redis_server: str, tmp_path: Path) ->
     if not home:
         pytest.skip("KAFKA_HOME is not set")
     kafka = RealKafka(Path(home), tmp_path)
-    settings = settings_for(
-        kafka.bootstrap_servers,
-        redis_server,
-        "kafka_goes",
-        FRESHET_KAFKA__SESSION_TIMEOUT_MS=KAFKA_SESSION_MS,
-    )
+    settings = settings_for(kafka.bootstrap_servers, redis_server, "kafka_goes")
     try:
         ensure_topics(settings, live=False)
         send(settings, [order(n) for n in range(50)])

@@ -21,7 +21,7 @@ from freshet.stream.kafka import TableReader, TableRecord, ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.store import tiles
 from tests.integration.messy_log import MessyLog, publish
-from tests.integration.shop import KAFKA_SESSION_MS, MOCK_SESSION_MS, OUTCOMES, environ_for
+from tests.integration.shop import OUTCOMES, environ_for
 
 Cell = tuple[int, int, str, str]
 """Resolution, bucket, item, channel."""
@@ -176,12 +176,11 @@ def ingest(environ: dict[str, str], failpoint: str = "") -> int:
     return done.returncode
 
 
-def kill_and_compare(bootstrap_servers: str, redis_url: str, session_ms: str) -> None:
+def kill_and_compare(bootstrap_servers: str, redis_url: str) -> None:
     environ = environ_for(
         bootstrap_servers,
         redis_url,
         "kill",
-        FRESHET_KAFKA__SESSION_TIMEOUT_MS=session_ms,
         FRESHET_INGEST__BATCH_MAX_RECORDS="300",
         FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE="0.9",
     )
@@ -224,11 +223,11 @@ def places(record: TableRecord, prefix: str) -> tuple[bytes | None, ...]:
 def test_windows_equal_a_recount_after_kills_on_a_mock_broker(
     mock_broker: str, redis_server: str
 ) -> None:
-    kill_and_compare(mock_broker, redis_server, MOCK_SESSION_MS)
+    kill_and_compare(mock_broker, redis_server)
 
 
 @pytest.mark.slow
 def test_windows_equal_a_recount_after_kills_on_a_real_kafka(
     kafka_broker: str, redis_server: str
 ) -> None:
-    kill_and_compare(kafka_broker, redis_server, KAFKA_SESSION_MS)
+    kill_and_compare(kafka_broker, redis_server)

@@ -31,7 +31,7 @@ def settings(mock_broker: str, redis_server: str) -> Settings:
     mark = uuid.uuid4().hex[:8]
     topics = Topics(**{name: f"{mark}.{name}" for name in Topics.model_fields})
     made = Settings(
-        kafka=KafkaSettings(bootstrap_servers=mock_broker, topics=topics, session_timeout_ms=6_000),
+        kafka=KafkaSettings(bootstrap_servers=mock_broker, topics=topics, session_timeout_ms=2_000),
         redis=RedisSettings(url=redis_server),  # type: ignore[arg-type]
     )
     ensure_topics(made, live=False)

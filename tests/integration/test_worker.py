@@ -37,6 +37,7 @@ from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
 from freshet.stream.store.redis import Answer, WindowStore, connect
 from freshet.stream.units import HOUR_MS
+from tests.integration.shop import SESSION_MS
 
 START_MS = 480_000 * HOUR_MS
 TIMEOUT_S = 40.0
@@ -58,7 +59,7 @@ def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict
         "FRESHET_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "FRESHET_KAFKA__GROUP_PREFIX": name,
         "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "3000",
-        "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
+        "FRESHET_KAFKA__SESSION_TIMEOUT_MS": SESSION_MS,
         "FRESHET_REDIS__URL": redis_url,
         "FRESHET_REDIS__TIMEOUT_MS": "1000",
         "FRESHET_WORKER__CONTEXT_LENGTH": "64",

@@ -32,7 +32,7 @@ from freshet.stream.store.server import redis_binary
 from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy
 from tests.integration.messy_log import MessyLog, Odd, publish
-from tests.integration.shop import KAFKA_SESSION_MS, OUTCOMES, environ_for, wait_for
+from tests.integration.shop import OUTCOMES, environ_for, wait_for
 
 RUN = """
 from freshet.stream.config import load
@@ -180,7 +180,7 @@ class World:
             self.broker.address,
             f"redis://127.0.0.1:{self.proxy.port}/0",
             f"{self.name}:{self.seed}",
-            FRESHET_KAFKA__SESSION_TIMEOUT_MS=KAFKA_SESSION_MS,
+            FRESHET_KAFKA__SESSION_TIMEOUT_MS="6000",
             FRESHET_KAFKA__REQUEST_TIMEOUT_MS="4000",
             FRESHET_KAFKA__PARTITIONS=str(PARTITIONS),
             FRESHET_KAFKA__GROUP_INSTANCE_ID="a",
