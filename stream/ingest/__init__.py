@@ -1,3 +1,1 @@
-"""The process that folds: messages from Kafka in, windows in Redis and notices on the windows topic
-out.
-"""
+"""Messages from Kafka in; windows in Redis, dead letters, late records and notices out."""

@@ -106,9 +106,8 @@ def build(settings: Settings, into: int | None = None) -> Parts:
     waiting = Waiting(
         group_consumer, assignment, pulse=pulse, ask_servers=ask_servers, troubles=troubles
     )
-    limits = settings.ingest
     pause = Pause(
-        DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share),
+        _guard(settings),
         outbox,
         metrics=metrics,
         troubles=troubles,
@@ -132,6 +131,11 @@ def build(settings: Settings, into: int | None = None) -> Parts:
         metrics=metrics,
         troubles=troubles,
     )
+
+
+def _guard(settings: Settings) -> DeadLetterGuard:
+    limits = settings.ingest
+    return DeadLetterGuard(limits.dead_letter_pause_per_s, limits.dead_letter_pause_share)
 
 
 def _topics_needed(settings: Settings) -> list[str]:

@@ -1,6 +1,4 @@
-"""Windows in a Redis Cluster of three nodes, and in a Redis that asks for TLS and knows only what
-it must.
-"""
+"""Windows in a Redis Cluster of three nodes, and in a Redis that asks for TLS and for rights."""
 
 from __future__ import annotations
 
@@ -191,9 +189,7 @@ def certificates(folder: Path) -> None:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[str]:
-    """The address of a Redis that speaks TLS only and knows one user with no more than windows
-    need.
-    """
+    """The address of a Redis with TLS only, and one user with no more rights than windows need."""
     certificates(tmp_path)
     port = free_port()
     options = {

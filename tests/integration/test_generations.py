@@ -1,6 +1,4 @@
-"""A second generation of windows is built beside the live one, and readers go over to it in one
-look.
-"""
+"""A second generation is built beside the live one, and readers go over to it in one look."""
 
 from __future__ import annotations
 

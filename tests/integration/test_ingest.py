@@ -1,6 +1,4 @@
-"""Ingest against real servers: what it writes and sends, and what it does when something goes
-away.
-"""
+"""Ingest against servers: what it writes and sends, and what it does when one goes away."""
 
 from __future__ import annotations
 

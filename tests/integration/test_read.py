@@ -1,6 +1,4 @@
-"""The window reader over real writes in a real Redis, against a plain dictionary of everything that
-was sold.
-"""
+"""The window reader over real writes in a real Redis, against a dictionary of what was sold."""
 
 from __future__ import annotations
 
@@ -23,6 +21,7 @@ from freshet.stream.fold.partition import PartitionWindows, RawBatch
 from freshet.stream.read import follow
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
+from freshet.stream.schemas import CHANNELS
 from freshet.stream.store.clock import open_clock, set_anchor
 from freshet.stream.store.redis import Answer, WindowStore, connect
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -30,10 +29,12 @@ from freshet.stream.units import DAY_MS, HOUR_MS
 START_MS = 480_000 * HOUR_MS
 ORDERS, CLICKS = "freshet.orders.v1", "freshet.clicks.v1"
 RETAINED = 48
+SLACK_MS = 5_000
+UNITS, VIEWS = CHANNELS.index("units"), CHANNELS.index("views")
 SETTINGS = Settings(
     windows=WindowSettings(
         resolutions=(Resolution(resolution_ms=HOUR_MS, buckets=RETAINED),),
-        out_of_order_ms=5_000,
+        out_of_order_ms=SLACK_MS,
         allowed_lateness_ms=7 * DAY_MS,
     )
 )
@@ -79,12 +80,12 @@ class World:
         assert writer.apply(writer.fold(batch)) is Answer.APPLIED
         at = (topic, partition)
         for item, time_ms in events:
-            if time_ms + SETTINGS.windows.allowed_lateness_ms < self.frontiers.get(at, 0) - 5_000:
+            watermark_ms = self.frontiers.get(at, 0) - SLACK_MS
+            if time_ms + SETTINGS.windows.allowed_lateness_ms < watermark_ms:
                 continue
             self.frontiers[at] = max(self.frontiers.get(at, 0), time_ms)
-            self.truth[f"{item}|-", 0 if topic == ORDERS else 4, time_ms // HOUR_MS] += (
-                2_000 if topic == ORDERS else 1
-            )
+            channel, amount = (UNITS, 2_000) if topic == ORDERS else (VIEWS, 1)
+            self.truth[f"{item}|-", channel, time_ms // HOUR_MS] += amount
 
     def _event(self, topic: str, item: str, time_ms: int) -> bytes:
         event: dict[str, Any] = {
@@ -93,43 +94,40 @@ class World:
             "sku": item,
             "region": "-",
         }
-        return json.dumps(
-            event | ({"quantity": 2, "unit_price": 1} if topic == ORDERS else {"kind": "view"})
-        ).encode()
+        what = {"quantity": 2, "unit_price": 1} if topic == ORDERS else {"kind": "view"}
+        return json.dumps(event | what).encode()
 
     def check(self, reader: WindowReader, num_buckets: int = 24) -> None:
-        """Every observed cell is what the dictionary says, and exactly the right cells are
-        observed.
-        """
+        """The right cells are observed, and each of them is what the dictionary says."""
         end = max(self.frontiers.values()) // HOUR_MS + 2
         view = reader.window(end * HOUR_MS, num_buckets)
         assert view.start_ms == (end - num_buckets) * HOUR_MS
-        assert (
-            view.values_ICB.shape == view.observed_ICB.shape == (reader.num_items, 8, num_buckets)
-        )
-        newest = max(self.frontiers.values()) // HOUR_MS
-        for channel, topic in ((0, ORDERS), (4, CLICKS)):
-            fronts = [front for (name, _), front in self.frontiers.items() if name == topic]
-            times = [time for (_, c, time), value in self.truth.items() if c == channel and value]
+        assert view.values_ICB.shape == (reader.num_items, 8, num_buckets)
+        assert view.observed_ICB.shape == view.values_ICB.shape
+        for channel, topic in ((UNITS, ORDERS), (VIEWS, CLICKS)):
             for step in range(num_buckets):
                 bucket = end - num_buckets + step
-                known = (
-                    bool(fronts) and (bucket + 1) * HOUR_MS <= min(fronts) and bucket >= min(times)
-                )
-                known = known and bucket > newest - reader.num_buckets
-                known = known and (bucket + 1 + RETAINED) * HOUR_MS > max(fronts, default=0) - 5_000
-                known = known and (topic == CLICKS or bucket * HOUR_MS >= self.whole_from_ms)
-                assert (view.observed_ICB[:, channel, step] == known).all(), (
-                    topic,
-                    bucket - newest,
-                )
+                known = self._known(reader, topic, channel, bucket)
+                observed_I = view.observed_ICB[:, channel, step]
+                assert (observed_I == known).all(), (topic, bucket - end)
                 for row, item_id in enumerate(reader.item_ids):
                     expected = self.truth.get((item_id, channel, bucket), 0) if known else 0
-                    assert view.values_ICB[row, channel, step] == expected, (
-                        item_id,
-                        topic,
-                        bucket - newest,
-                    )
+                    found = view.values_ICB[row, channel, step]
+                    assert found == expected, (item_id, topic, bucket - end)
+
+    def _known(self, reader: WindowReader, topic: str, channel: int, bucket: int) -> bool:
+        """Whether a reader knows a bucket, by the rules once more."""
+        fronts = [front for (name, _), front in self.frontiers.items() if name == topic]
+        begun = [b for (_, c, b), value in self.truth.items() if c == channel and value]
+        newest = max(self.frontiers.values()) // HOUR_MS
+        return (
+            bool(fronts)
+            and (bucket + 1) * HOUR_MS <= min(fronts)
+            and bucket >= min(begun)
+            and bucket > newest - reader.num_buckets
+            and (bucket + 1 + RETAINED) * HOUR_MS > max(fronts) - SLACK_MS
+            and (topic == CLICKS or bucket * HOUR_MS >= self.whole_from_ms)
+        )
 
 
 @pytest.fixture
@@ -209,7 +207,7 @@ def test_clicks_that_lag_are_missing_and_not_zero(client: redis.Redis, world: Wo
     assert view.observed_ICB[0, 0].tolist() == [True] * 6
     assert view.observed_ICB[0, 4].tolist() == [True] * 4 + [False] * 2
     assert reader.live_cutoff_ms() == at(6)
-    assert reader.closed_ms() == at(4) - 5_000
+    assert reader.closed_ms() == at(4) - SLACK_MS
     world.check(reader)
 
 
@@ -225,8 +223,8 @@ def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(
     delta = reader.refresh()
     assert delta.moved and len(delta.changed_rows) == 0
     assert reader.live_cutoff_ms() == at(9)
-    assert reader.closed_ms() == at(2.5) - 5_000
-    assert reader.final_ms() == at(9.5) - 5_000 - SETTINGS.windows.allowed_lateness_ms
+    assert reader.closed_ms() == at(2.5) - SLACK_MS
+    assert reader.final_ms() == at(9.5) - SLACK_MS - SETTINGS.windows.allowed_lateness_ms
     assert reader.window(at(9), 9).observed_ICB[1, 0].all()
 
 
@@ -339,7 +337,7 @@ def test_a_state_from_another_log_replaces_the_old_one(client: redis.Redis, worl
     writer.start_at(40)
     world.writers[ORDERS, 0] = writer
     world.write(ORDERS, 0, [("z", at(0.5)), ("a", at(2))])
-    world.whole_from_ms = at(0.5) + 5_000
+    world.whole_from_ms = at(0.5) + SLACK_MS
     reader.refresh()
     world.check(reader)
     assert reader.offsets() == {f"{ORDERS}:0": 42, f"{ORDERS}:1": 1}
@@ -350,7 +348,7 @@ def test_buckets_before_the_beginning_of_a_shortened_log_are_missing_and_never_h
 ) -> None:
     world.writer(ORDERS, 0).header = replace(world.writer(ORDERS, 0).header, first_offset=40)
     world.write(ORDERS, 0, [("a", at(3.2)), ("a", at(1.9)), ("a", at(6))])
-    world.whole_from_ms = at(3.2) + 5_000
+    world.whole_from_ms = at(3.2) + SLACK_MS
     reader = _reader(client)
     reader.refresh()
     world.check(reader)

@@ -1,6 +1,4 @@
-"""A TCP proxy that can be cut and turned to another server, for tests of what lies between two
-processes.
-"""
+"""A TCP proxy that can be cut, and turned to another server."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from contextlib import suppress
 
 
 class TcpProxy:
-    """Forwards a port of loopback to a server, until it is cut; `turn` changes the server for new
-    connections.
-    """
+    """Forwards a port of loopback to a server, until it is cut."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port

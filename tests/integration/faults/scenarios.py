@@ -55,9 +55,7 @@ def zombie_after_sigstop(world: World) -> None:
 
 
 def two_forced_owners(world: World) -> None:
-    """Two processes in two groups own every partition at once: the newer claim must win, and
-    nothing count twice.
-    """
+    """Two processes own every partition, in two groups: the newer claim wins, nothing twice."""
     with world.ingesting():
         other = world.start(
             FRESHET_KAFKA__GROUP_PREFIX=world.environ["FRESHET_KAFKA__GROUP_PREFIX"] + ".other"
@@ -211,8 +209,12 @@ FAULTS: tuple[Fault, ...] = (
 
 
 def fill_disk(world: World, broker: Broker, mount: str) -> None:
-    """The broker's disk, a file system of its own, is full; somebody makes room, and it is started
-    again.
+    """The broker's disk is full; somebody makes room, and it is started again.
+
+    Args:
+        world: The shop.
+        broker: Its broker, with its data on a file system of its own.
+        mount: Where that is.
     """
     with world.ingesting():
         filler = f"{mount}/filler"

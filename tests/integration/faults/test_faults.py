@@ -1,5 +1,4 @@
-"""Every fault, on a real Kafka and a real Redis: afterwards the windows are what the log says, bit
-for bit.
+"""Every fault, on a real Kafka and Redis: afterwards windows are what the log says, bit for bit.
 
 Without more said, one seed of a short set. `CHAOS_SEEDS=5` runs five seeds of all of them (`make
 chaos SEEDS=5`), and `CHAOS_REPORT=1` writes `bench/results/chaos.json`.
@@ -113,9 +112,7 @@ def test_windows_are_what_the_log_says_after_the_brokers_disk_was_full(
 def test_a_process_with_nothing_to_read_ends_although_it_is_still_joining(
     broker: Broker, tmp_path: Path
 ) -> None:
-    """A client closed in the milliseconds in which its first assignment came in once waited for
-    ever.
-    """
+    """A client that was closed while its first assignment came in once waited for ever."""
     world = World("ends_while_joining", 1, broker, tmp_path)
     try:
         world.send(200)
