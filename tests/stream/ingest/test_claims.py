@@ -1,0 +1,73 @@
+"""Whether stored windows can be continued, with a store and logs that only remember."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from freshet.stream.config import Settings
+from freshet.stream.errors import LogLostError
+from freshet.stream.ingest.claims import Claims
+from freshet.stream.ingest.identity import TopicIdentity
+from freshet.stream.kafka import Key, LogOffsets
+from freshet.stream.store.layout import Header
+from freshet.stream.store.redis import WindowStore
+
+
+@dataclass
+class Stored:
+    """A store of some headers, beside logs and topics without ids."""
+
+    headers: dict[Key, Header]
+    logs: dict[Key, tuple[int, int]]
+
+    def partitions(self) -> list[Key]:
+        return list(self.headers)
+
+    def header(self, topic: str, partition: int) -> Header | None:
+        return self.headers.get((topic, partition))
+
+    def check(self, topic: str, partition: int, ours: str, topic_id: str) -> Header | None:
+        return self.header(topic, partition)
+
+    def ranges(self, keys: dict[Key, int | None]) -> dict[Key, tuple[int, int]]:
+        return {key: self.logs[key] for key in keys}
+
+    def of(self, topic: str) -> str:
+        return ""
+
+
+def check(stored: Stored) -> None:
+    claims = Claims(
+        Settings(),
+        cast("WindowStore", stored),
+        kinds={"orders": "orders", "clicks": "clicks"},
+        num_partitions={"orders": 2, "clicks": 1, "other": 9},
+        identity=cast("TopicIdentity", stored),
+    )
+    assert claims.keys == [("orders", 0), ("orders", 1), ("clicks", 0)]
+    claims.check(cast("LogOffsets", stored))
+
+
+def test_what_the_log_holds_can_be_continued_and_what_was_only_claimed_too() -> None:
+    headers = {("orders", 0): Header(next_offset=7), ("clicks", 0): Header()}
+    check(Stored(headers, logs={("orders", 0): (3, 7), ("clicks", 0): (5, 9)}))
+
+
+@pytest.mark.parametrize("offset", [2, 8])
+def test_an_offset_outside_the_log_is_refused(offset: int) -> None:
+    stored = Stored({("orders", 1): Header(next_offset=offset)}, logs={("orders", 1): (3, 7)})
+    with pytest.raises(LogLostError, match=f"orders:1: .* end at offset {offset}"):
+        check(stored)
+
+
+def test_windows_of_a_partition_that_is_gone_are_refused_unless_nothing_was_written() -> None:
+    check(Stored({("orders", 2): Header()}, logs={}))
+    with pytest.raises(LogLostError, match="orders has 2 partitions, and there are windows of"):
+        check(Stored({("orders", 2): Header(next_offset=1)}, logs={}))
+
+
+def test_other_topics_windows_are_not_ours_to_judge() -> None:
+    check(Stored({("another", 5): Header(next_offset=1)}, logs={}))
