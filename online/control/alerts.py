@@ -7,7 +7,7 @@ reading the alerts topic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import xxhash
@@ -20,6 +20,7 @@ DRIFT_TYPE = "io.freshet.drift"
 MODEL_TYPE = "io.freshet.model"
 FLASH_SALE_TYPE = "io.freshet.flash_sale"
 Severity = Literal["info", "warning", "critical"]
+State = Literal["firing", "updated", "resolved"]
 DRIFT_SEVERITIES: dict[str, Severity] = {"warning": "warning", "drift": "critical"}
 MODEL_FAILURES: dict[str, Severity] = {
     "rejected": "warning",
@@ -66,16 +67,18 @@ class AlertBook:
     _newest: dict[str, Alert] = field(default_factory=dict, init=False)
 
     def restore(self, alert: Alert) -> None:
-        """Take over a record of the alerts topic; the newest of a fingerprint wins, at a tie the
-        later read.
+        """Take over a record of the alerts topic.
+
+        The newest of a fingerprint wins, at a tie the one that was read later.
         """
         known = self._newest.get(alert.subject)
         if known is None or alert.data.updated_at_ms >= known.data.updated_at_ms:
             self._newest[alert.subject] = alert
 
     def apply(self, signal: Signal) -> list[Alert]:
-        """The records that this signal makes; none for a redelivery. The caller publishes, then
-        calls `restore`.
+        """The records that this signal makes, none for a redelivery.
+
+        The caller publishes them, then calls `restore`.
         """
         if signal.active:
             return self._fire(signal)
@@ -99,19 +102,18 @@ class AlertBook:
         if known is None or known.data.state == "resolved":
             stale = known is not None and signal.at_ms <= known.data.updated_at_ms
             return [] if stale else [_record(signal, subject, "firing", signal.starts_at_ms)]
-        same = (known.data.severity, known.data.title, known.data.description) == (
-            signal.severity,
-            signal.title,
-            signal.description,
-        )
-        if same or signal.at_ms < known.data.updated_at_ms:
+        told = known.data.severity, known.data.title, known.data.description
+        if told == (signal.severity, signal.title, signal.description):
+            return []
+        if signal.at_ms < known.data.updated_at_ms:
             return []
         return [_record(signal, subject, "updated", known.data.starts_at_ms)]
 
     def _concerned(self, signal: Signal) -> list[Alert]:
-        wanted = {"type": signal.type, "subject": signal.subject} | (
-            {"kind": signal.kind} if signal.kind else {}
-        )
+        """Firing alerts that a signal ends."""
+        wanted = {"type": signal.type, "subject": signal.subject}
+        if signal.kind:
+            wanted["kind"] = signal.kind
         return [
             alert
             for alert in self.firing()
@@ -120,92 +122,89 @@ class AlertBook:
         ]
 
     def _resolve(self, alert: Alert, signal: Signal) -> Alert:
-        old = alert.data
-        over = Signal(
-            signal.type,
-            signal.subject,
-            old.labels["kind"],
-            False,
-            signal.at_ms,
-            old.starts_at_ms,
-            old.severity,
-            old.title,
-            signal.description or old.description,
+        fired = alert.data
+        over = replace(
+            signal,
+            kind=fired.labels["kind"],
+            severity=fired.severity,
+            title=fired.title,
+            description=signal.description or fired.description,
         )
-        return _record(over, alert.subject, "resolved", old.starts_at_ms)
+        return _record(over, alert.subject, "resolved", fired.starts_at_ms)
 
 
 def fingerprint(type_: str, subject: str, kind: str) -> str:
     """The stable name of one trouble.
 
-    >>> fingerprint("io.freshet.drift", "shoes", "level") == fingerprint("io.freshet.drift",
-    ...     "shoes", "level")
-    True
+    >>> fingerprint("io.freshet.drift", "shoes", "level")
+    'c3a9365d54f7b6d5'
     """
     return xxhash.xxh3_64_hexdigest("\x1f".join((type_, subject, kind)).encode())
 
 
 def drift_signal(alert: DriftAlert) -> Signal:
-    """What a drift alert means: a warning or drift fires its kind, stable ends every kind of the
-    segment.
-    """
+    """A warning or drift fires its kind, stable ends every kind of the segment."""
     active = alert.state != "stable"
     return Signal(
-        DRIFT_TYPE,
-        alert.segment,
-        alert.kind if active else "",
-        active,
-        alert.detected_at_ms,
-        alert.onset_ms,
-        DRIFT_SEVERITIES.get(alert.state, "info"),
-        f"Forecasts of {alert.segment} drift in {alert.kind}",
-        f"{alert.description} {alert.action}".strip(),
+        type=DRIFT_TYPE,
+        subject=alert.segment,
+        kind=alert.kind if active else "",
+        active=active,
+        at_ms=alert.detected_at_ms,
+        starts_at_ms=alert.onset_ms,
+        severity=DRIFT_SEVERITIES.get(alert.state, "info"),
+        title=f"Forecasts of {alert.segment} drift in {alert.kind}",
+        description=f"{alert.description} {alert.action}".strip(),
     )
 
 
 def model_signals(event: ModelEvent) -> list[Signal]:
-    """What a model event means: failures fire, a promotion or a swap that went well ends them."""
-    at_ms = event.at_ms
-    if severity := MODEL_FAILURES.get(event.kind):
-        title = f"Weights {event.version}: {event.kind.replace('_', ' ')}"
-        return [
-            Signal(
-                MODEL_TYPE,
-                "champion",
-                event.kind,
-                True,
-                at_ms,
-                at_ms,
-                severity,
-                title,
-                event.reason,
-            )
-        ]
+    """Failures fire; a promotion or a swap that went well ends them."""
+    severity = MODEL_FAILURES.get(event.kind)
+    if severity is None:
+        return [_champion_signal(event, kind) for kind in MODEL_CURES.get(event.kind, ())]
     return [
-        Signal(MODEL_TYPE, "champion", kind, False, at_ms, at_ms)
-        for kind in MODEL_CURES.get(event.kind, ())
+        replace(
+            _champion_signal(event, event.kind),
+            active=True,
+            severity=severity,
+            title=f"Weights {event.version}: {event.kind.replace('_', ' ')}",
+            description=event.reason,
+        )
     ]
 
 
-def flash_sale_signal(sale: Promotion, starts_at_ms: int, ends_at_ms: int, now_ms: int) -> Signal:
-    """A flash sale is on, or not (yet, any more)."""
-    what = sale.sku or sale.category or "the shop"
+def _champion_signal(event: ModelEvent, kind: str) -> Signal:
+    """A trouble of the weights that serve is over."""
     return Signal(
-        FLASH_SALE_TYPE,
-        sale.promotion_id,
-        sale.kind,
-        starts_at_ms <= now_ms < ends_at_ms,
-        now_ms,
-        starts_at_ms,
-        "info",
-        f"Flash sale on {what}",
-        f"{sale.discount:.0%} off {what} until {rfc3339(ends_at_ms)}",
+        type=MODEL_TYPE,
+        subject="champion",
+        kind=kind,
+        active=False,
+        at_ms=event.at_ms,
+        starts_at_ms=event.at_ms,
     )
 
 
-def _record(
-    signal: Signal, subject: str, state: Literal["firing", "updated", "resolved"], starts_at_ms: int
-) -> Alert:
+def flash_sale_signal(
+    sale: Promotion, *, starts_at_ms: int, ends_at_ms: int, now_ms: int
+) -> Signal:
+    """A flash sale is on, or not (yet, any more)."""
+    what = sale.sku or sale.category or "the shop"
+    return Signal(
+        type=FLASH_SALE_TYPE,
+        subject=sale.promotion_id,
+        kind=sale.kind,
+        active=starts_at_ms <= now_ms < ends_at_ms,
+        at_ms=now_ms,
+        starts_at_ms=starts_at_ms,
+        severity="info",
+        title=f"Flash sale on {what}",
+        description=f"{sale.discount:.0%} off {what} until {rfc3339(ends_at_ms)}",
+    )
+
+
+def _record(signal: Signal, subject: str, state: State, starts_at_ms: int) -> Alert:
     data = AlertData(
         state=state,
         severity=signal.severity,
@@ -216,11 +215,10 @@ def _record(
         labels={"type": signal.type, "subject": signal.subject, "kind": signal.kind},
         ends_at_ms=signal.at_ms if state == "resolved" else None,
     )
-    identity = xxhash.xxh3_64_hexdigest(
-        f"{subject}\x1f{state}\x1f{signal.at_ms}\x1f{signal.description}".encode()
-    )
+    # Equal records have equal ids, so that one which a crash made twice can be recognised.
+    identity = f"{subject}\x1f{state}\x1f{signal.at_ms}\x1f{signal.description}"
     return Alert(
-        id=identity,
+        id=xxhash.xxh3_64_hexdigest(identity.encode()),
         source=SOURCE,
         type=signal.type,
         subject=subject,

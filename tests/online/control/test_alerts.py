@@ -128,7 +128,11 @@ def test_a_flash_sale_is_an_alert_while_it_runs() -> None:
         promotion_id="p", starts_at=100, ends_at=200, discount=0.3, kind="flash_sale", sku="s1"
     )
     made = feed(
-        AlertBook(), *(flash_sale_signal(sale, 100, 200, now) for now in (50, 100, 150, 200, 250))
+        AlertBook(),
+        *(
+            flash_sale_signal(sale, starts_at_ms=100, ends_at_ms=200, now_ms=now)
+            for now in (50, 100, 150, 200, 250)
+        ),
     )
     assert states(made) == ["firing", "resolved"]
     assert made[0].data.description.startswith("30% off s1")

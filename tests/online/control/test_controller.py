@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from freshet.online.control.alerts import FLASH_SALE_TYPE
-from freshet.online.control.process import Controller, Output, credentials
+from freshet.online.control.controller import UNUSABLE, Controller, Output
+from freshet.online.control.process import credentials
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.codec import encode
 from freshet.stream.config import KafkaSettings, Topics
@@ -127,8 +128,6 @@ def test_a_rolled_back_model_is_an_alert_until_the_next_is_confirmed() -> None:
     "topic", [TOPICS.drift, TOPICS.models, TOPICS.retrain, TOPICS.promotions, TOPICS.alerts]
 )
 def test_a_broken_record_is_refused(topic: str, value: bytes) -> None:
-    from freshet.online.control.process import UNUSABLE
-
     with pytest.raises(UNUSABLE):
         controller().take(topic, b"k", value, 0)
 
