@@ -1,9 +1,8 @@
-"""What each way of fine-tuning costs and gains: everything, the top, low-rank additions, an average
-of three runs.
+"""What each way of fine-tuning costs and gains: all of it, the top, low-rank additions, averages.
 
 At each cutoff a copy of the base weights is tuned on what lies before it and asked for what comes
-after, on Rossmann's weekly sales. Run: freshet data prepare rossmann_1W -o FILE; python -m
-bench.tuning FILE [--windows 2,4,6,8]
+after, on Rossmann's weekly sales.
+Run: freshet data prepare rossmann_1W -o FILE; python -m bench.tuning FILE [--windows 2,4,6,8]
 """
 
 from __future__ import annotations
@@ -77,33 +76,35 @@ def measure_ways(panel: Panel, windows: list[int]) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[float, float, dict[str, float]]]] = {way: [] for way in WAYS}
     for index in windows:
         window, actual = ROLLING.window(panel, index), ROLLING.actual(panel, index)
-        dressed, error = (
-            dress(window),
-            np.asarray(seasonal_error(window.target_NT, window.season_length), float),
-        )
+        dressed = dress(window)
+        error = np.asarray(seasonal_error(window.target_NT, window.season_length), float)
         for way, settings in WAYS.items():
             started = time.perf_counter()
             forecaster, factor = tuned_once(base, dressed, settings)
             seconds = time.perf_counter() - started
             quantiles = forecast(forecaster, dressed, window.horizon, LEVELS)
-            found[way].append((seconds, factor, measure(actual, quantiles, LEVELS, error)))
-            print(
-                f"cutoff {index + 1} {way:28} {seconds:6.1f} s  SQL {found[way][-1][2]['sql']:.4f}",
-                flush=True,
-            )
-    return [
-        {
-            "way": way,
-            "learning": 0 if way == "base" else learning(base, way),
-            "seconds_a_cutoff": round(float(np.mean([run[0] for run in runs])), 1),
-            "mean_factor": round(float(np.mean([run[1] for run in runs])), 2),
-            **{
-                name: round(float(np.mean([run[2][name] for run in runs])), 4)
-                for name in ("sql", "wql", "coverage_80")
-            },
-        }
-        for way, runs in found.items()
-    ]
+            scores = measure(actual, quantiles, LEVELS, error)
+            found[way].append((seconds, factor, scores))
+            told = f"cutoff {index + 1} {way:28} {seconds:6.1f} s  SQL {scores['sql']:.4f}"
+            print(told, flush=True)
+    return [_row(base, way, runs) for way, runs in found.items()]
+
+
+def _row(
+    base: FreshetNetwork, way: str, runs: list[tuple[float, float, dict[str, float]]]
+) -> dict[str, Any]:
+    seconds, factors, scores = zip(*runs, strict=True)
+    metrics = {
+        name: round(float(np.mean([score[name] for score in scores])), 4)
+        for name in ("sql", "wql", "coverage_80")
+    }
+    return {
+        "way": way,
+        "learning": 0 if way == "base" else learning(base, way),
+        "seconds_a_cutoff": round(float(np.mean(seconds)), 1),
+        "mean_factor": round(float(np.mean(factors)), 2),
+        **metrics,
+    }
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Why a forecast is what it is, and what a promotion would change."""
+"""A forecast in, its reasons out: what adds how much, where it looked, what a promotion changes."""

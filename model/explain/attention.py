@@ -1,5 +1,4 @@
-"""Where the network looked: attention from the forecast steps back to stretches of the past. It
-names no causes.
+"""Where the network looked: attention from forecast steps to stretches of the past, no causes.
 
 Dimensions: R heads, L tokens, D width, N patches.
 """
@@ -25,8 +24,8 @@ class Looked:
     """How much of the looking back went where; shares sum to one.
 
     Attributes:
-        first: first step of a stretch of the past, counted from the cutoff (-1 is the newest); None
-            for the others.
+        first: first step of a stretch of the past, counted from the cutoff (-1 is the newest);
+            None for the others.
         last: last step, inclusive.
         what: "past", "item" (text, price, level) or "plan" (calendar and known covariates of the
             horizon).
@@ -37,6 +36,16 @@ class Looked:
     last: int | None
     what: str
     share: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for machines."""
+        share = round(self.share, 6)
+        return {
+            "what": self.what,
+            "first_step": self.first,
+            "last_step": self.last,
+            "share": share,
+        }
 
 
 def looked_at(
@@ -59,16 +68,12 @@ def looked_at(
     num_context = tokens - num_horizon - NUM_BETWEEN
     queries = range(steps.start // patch, (steps.stop - 1) // patch + 1)
     share_L = rollout_LL[[tokens - num_horizon + query for query in queries]].mean(0).tolist()
-    past = [
-        Looked(
-            max((place - num_context) * patch, -one.context_length),
-            (place - num_context + 1) * patch - 1,
-            "past",
-            share,
-        )
-        for place, share in enumerate(share_L[:num_context])
-        if (place - num_context + 1) * patch > -one.context_length
-    ]
+    past = []
+    for place, share in enumerate(share_L[:num_context]):
+        first = (place - num_context) * patch
+        if first + patch > -one.context_length:
+            begin = max(first, -one.context_length)
+            past.append(Looked(begin, first + patch - 1, "past", share))
     item, plan = share_L[num_context], sum(share_L[-num_horizon:])
     found = [*past, Looked(None, None, "item", item), Looked(None, None, "plan", plan)]
     total = sum(part.share for part in found)
@@ -80,14 +85,11 @@ def _weights(forecaster: BatchForecaster, one: Batch) -> list[Tensor]:
     found: list[Tensor] = []
 
     def note(module: torch.nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        found.append(
-            attention_weights(cast(Attention, module), *arguments)[0].mean(0).float().cpu()
-        )
+        weights_1RLL = attention_weights(cast(Attention, module), *arguments)
+        found.append(weights_1RLL[0].mean(0).float().cpu())
 
-    layers = forecaster.network.layers
-    handles = [
-        cast(torch.nn.Module, layer.attention).register_forward_hook(note) for layer in layers
-    ]
+    layers = [cast(torch.nn.Module, layer.attention) for layer in forecaster.network.layers]
+    handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         forecaster.forecast(one)
     finally:
@@ -102,8 +104,9 @@ def attention_weights(
     keep: Tensor | None,
     rotary: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """How much each token takes from each other one, as the layer itself computes it: [B, R, L, L],
-    rows sum to 1.
+    """How much each token takes from each other one: [B, R, L, L], rows sum to 1.
+
+    Computed as the layer itself does it, which keeps no weights.
     """
     B, L, _ = hidden_BLD.shape
     qkv = attention.qkv(hidden_BLD).view(B, L, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -117,6 +120,10 @@ def attention_weights(
 
 
 def _rollout(weights: list[Tensor]) -> Tensor:
+    """Where each token's content comes from after all layers: [L, L], rows sum to 1.
+
+    A layer adds what it takes in to what a token already was; half and half is the usual guess.
+    """
     rollout_LL = torch.eye(len(weights[0]))
     for weights_LL in weights:
         rollout_LL = (0.5 * weights_LL + 0.5 * torch.eye(len(weights_LL))) @ rollout_LL

@@ -1,5 +1,4 @@
-"""Integrated gradients: which past sales and which known covariates carry a forecast, step by step.
-Captum's door.
+"""Integrated gradients: which past sales and known covariates carry a forecast, step by step.
 
 Dimensions: R points on the path, T context steps, H horizon steps, S = T + H, K known slots.
 """
@@ -27,8 +26,7 @@ NUM_POINTS = 24
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """What each number that the network saw adds to the forecast, against a history in which
-    nothing ever sold.
+    """What each number that the network saw adds, against a history in which nothing ever sold.
 
     Attributes:
         target_T: units that each past bucket's sales add; NaN where sales are missing or too old to
@@ -54,70 +52,71 @@ def integrated_gradients(
     row: int,
     *,
     steps: range | None = None,
-    level: float = 0.5,
     factor: float = 1.0,
 ) -> Gradients:
-    """Attribute the summed quantile of some steps to numbers of the past and of the plan
-    (Sundararajan et al. 2017).
+    """Attribute the summed median of some steps to numbers of the past and of the plan.
 
-    The path runs straight from a history of zeros and neutral covariates to the row as it is; what
-    is missing stays missing all along, so it gets nothing. A price's neutral value is 1, that of
-    free covariates their mean, that of all others 0; which steps are closed does not change.
+    The path (Sundararajan et al. 2017) runs straight from a history of zeros and neutral covariates
+    to the row as it is; what is missing stays missing all along, so it gets nothing. A price's
+    neutral value is 1, that of free covariates their mean, that of all others 0; which steps are
+    closed does not change.
 
     Args:
         forecaster: computes gradients through its network.
         batch: holds the row.
         row: which one.
         steps: of the horizon, from 0; default all.
-        level: of the quantile.
         factor: units of the batch that make one unit of the reader.
 
     Raises:
-        InvalidInputError: there is no such row, the steps are not within the horizon, or the level
-            is not forecast.
+        InvalidInputError: there is no such row, or the steps are not within the horizon.
     """
     from captum.attr import IntegratedGradients
 
     one = one_row(batch, row)
     steps = chosen_steps(steps, one.prediction_length)
-    (column,) = level_columns(forecaster.quantile_levels, (level,))
     fitted = _fitted(forecaster, one).to(forecaster.device)
-    target_1T, known_1SK = torch.nan_to_num(fitted.target_BT), torch.nan_to_num(fitted.known_BSK)
-    neutral_1SK = _neutral(fitted.known_BSK)
-    missing_1T, missing_1SK = fitted.target_BT.isnan(), fitted.known_BSK.isnan()
-
-    def summed(target_RT: Tensor, known_RSK: Tensor) -> Tensor:
-        rows = torch.zeros(len(target_RT), dtype=torch.int64, device=target_RT.device)
-        path = replace(
-            fitted.rows(rows),
-            target_BT=torch.where(missing_1T, math.nan, target_RT),
-            known_BSK=torch.where(missing_1SK, math.nan, known_RSK),
-        )
-        with saved_tensors_hooks(_without_nan, lambda kept: kept):
-            found = forecaster.network(*path.arguments())
-        # Without the jump to 0 below a tenth of a unit, of which no gradient knows.
-        units_RHQ = from_z(found.z_BHQ.sort(-1).values, found.scaling).clamp(min=0.0)
-        return units_RHQ[:, steps.start : steps.stop, column].sum(1) / factor
-
-    ends = (target_1T, known_1SK), (torch.zeros_like(target_1T), neutral_1SK)
-    found_1T, found_1SK = IntegratedGradients(summed).attribute(
-        *ends, n_steps=NUM_POINTS, method="gausslegendre"
+    path = _Path(forecaster, fitted, slice(steps.start, steps.stop), factor)
+    full_end = torch.nan_to_num(fitted.target_BT), torch.nan_to_num(fitted.known_BSK)
+    empty_end = torch.zeros_like(fitted.target_BT), _neutral(fitted.known_BSK)
+    found_1T, found_1SK = IntegratedGradients(path.forecast).attribute(
+        full_end, empty_end, n_steps=NUM_POINTS, method="gausslegendre"
     )
     # What does not move along the path adds nothing, whatever its gradient is.
-    found_1T, found_1SK = (
-        torch.where(end == start, 0.0, x)
-        for x, end, start in zip((found_1T, found_1SK), *ends, strict=True)
-    )
+    found_1T = torch.where(full_end[0] == empty_end[0], 0.0, found_1T)
+    found_1SK = torch.where(full_end[1] == empty_end[1], 0.0, found_1SK)
     with torch.no_grad():
-        full, empty = (float(summed(*end)) for end in ends)
+        full, empty = float(path.forecast(*full_end)), float(path.forecast(*empty_end))
     gap = full - empty - float(found_1T.double().sum() + found_1SK.double().sum())
-    target_T = _back(
-        found_1T.masked_fill(missing_1T, math.nan)[0], one.context_length, fitted.context_length
-    )
-    known_SK = _back(found_1SK[0], one.context_length, fitted.context_length)[
-        : one.known_BSK.shape[1]
-    ]
-    return Gradients(target_T, known_SK, full, empty, gap)
+    sales_1T = found_1T.masked_fill(fitted.target_BT.isnan(), math.nan)
+    target_T = _back(sales_1T[0], one.context_length, fitted.context_length)
+    known_SK = _back(found_1SK[0], one.context_length, fitted.context_length)
+    return Gradients(target_T, known_SK[: one.known_BSK.shape[1]], full, empty, gap)
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """What is forecast at the points between a history of nothing and the row as it is."""
+
+    forecaster: BatchForecaster
+    fitted: Batch
+    steps: slice
+    factor: float
+
+    def forecast(self, target_RT: Tensor, known_RSK: Tensor) -> Tensor:
+        """The summed median at each point: [R]."""
+        rows = torch.zeros(len(target_RT), dtype=torch.int64, device=target_RT.device)
+        points = replace(
+            self.fitted.rows(rows),
+            target_BT=torch.where(self.fitted.target_BT.isnan(), math.nan, target_RT),
+            known_BSK=torch.where(self.fitted.known_BSK.isnan(), math.nan, known_RSK),
+        )
+        with saved_tensors_hooks(_without_nan, lambda kept: kept):
+            found = self.forecaster.network(*points.arguments())
+        # Without the jump to 0 below a tenth of a unit, of which no gradient knows.
+        units_RHQ = from_z(found.z_BHQ.sort(-1).values, found.scaling).clamp(min=0.0)
+        (median,) = level_columns(self.forecaster.quantile_levels, (0.5,))
+        return units_RHQ[:, self.steps, median].sum(1) / self.factor
 
 
 def _without_nan(kept: Tensor) -> Tensor:
@@ -147,15 +146,13 @@ def _neutral(known_1SK: Tensor) -> Tensor:
         elif name.startswith("free"):
             neutral_1SK[..., slot] = values_1S.nanmean(1, keepdim=True)
     still_1SK = (known_1SK - neutral_1SK).abs() < 1e-6
-    return torch.nan_to_num(
-        torch.where(still_1SK, known_1SK, torch.where(known_1SK.isnan(), 0.0, neutral_1SK))
-    )
+    # Where it is neutral up to rounding, the path has no length at all.
+    neutral_1SK = torch.where(known_1SK.isnan(), 0.0, neutral_1SK)
+    return torch.nan_to_num(torch.where(still_1SK, known_1SK, neutral_1SK))
 
 
 def _back(values_X: Tensor, context: int, fitted_context: int) -> Floats:
-    """Steps of the fitted row as steps of the row itself: padding leaves, what was cut off comes
-    back as NaN.
-    """
+    """Steps of the row itself: padding leaves, what was cut off comes back as NaN."""
     found = values_X.double().cpu().numpy()
     if fitted_context >= context:
         return found[fitted_context - context :]

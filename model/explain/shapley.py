@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ class Contribution:
     group: Group
     units_L: Floats
     steps_HL: Floats
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for machines."""
+        group = self.group
+        return {"group": group.key, "words": group.words, "units": self.units_L.tolist()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,6 @@ def shapley(
     row: int,
     *,
     steps: range | None = None,
-    levels: tuple[float, ...] = LEVELS,
     factor: float = 1.0,
 ) -> Shapley:
     """Take the forecast of one row apart, exactly: every combination of its groups is forecast.
@@ -78,7 +83,6 @@ def shapley(
         batch: holds the row.
         row: which one.
         steps: of the horizon, from 0; default all.
-        levels: must be among the forecaster's, the median first.
         factor: units of the batch that make one unit of the reader.
 
     Raises:
@@ -86,7 +90,7 @@ def shapley(
     """
     one = one_row(batch, row)
     steps = chosen_steps(steps, one.prediction_length)
-    columns = level_columns(forecaster.quantile_levels, levels)
+    columns = level_columns(forecaster.quantile_levels, LEVELS)
     groups = groups_of(one)
     coalitions = all_coalitions(one, [hide for _, hide in groups])
     value_BHL = forecaster.forecast(coalitions)[..., columns].double().cpu().numpy() / factor
@@ -97,7 +101,7 @@ def shapley(
     ]
     contributions.sort(key=lambda found: -abs(found.units_L[0]))
     empty_L, full_L = value_BHL[0, here].sum(0), value_BHL[-1, here].sum(0)
-    return Shapley(levels, steps, one.resolution_ms, empty_L, full_L, tuple(contributions))
+    return Shapley(LEVELS, steps, one.resolution_ms, empty_L, full_L, tuple(contributions))
 
 
 def shapley_values(value_BX: Floats) -> Floats:

@@ -1,5 +1,4 @@
-"""The same item with and without a promotion that is not decided yet: what it would add, and how
-sure that is.
+"""The same item with and without a promotion that is not decided yet: what it adds, how surely.
 
 Nobody sees both worlds, so how they hang together must be assumed. Both are run along the same
 paths: a day that is good without the promotion is good with it. Taking that for certain would make
@@ -75,38 +74,35 @@ class WhatIf:
     def sentence(self) -> str:
         """What a merchant wants to know, in words."""
         low, middle, high = self.uplift_P
-        what = (
-            f"{100 * self.promotion.discount:.0f} % off"
-            if self.promotion.discount
-            else "A promotion"
-        )
+        discount = self.promotion.discount
+        what = f"{100 * discount:.0f} % off" if discount else "A promotion"
         share = f" ({100 * middle / self.without_P[1]:+.0f} %)" if self.without_P[1] > 0 else ""
         when = span(self.promotion.steps, self.resolution_ms).removeprefix("the next ")
         return (
             f"{what} for {when} would sell about {units(self.with_P[1])} instead of "
-            f"{number(self.without_P[1])}: "
-            f"{number(abs(middle))} {'more' if middle >= 0 else 'fewer'}{share}, four times in "
-            "five between "
+            f"{number(self.without_P[1])}: {number(abs(middle))} "
+            f"{'more' if middle >= 0 else 'fewer'}{share}, four times in five between "
             f"{number(low)} and {number(high)}."
         )
 
     def as_dict(self) -> dict[str, Any]:
         """The same for machines; steps count from 1."""
         arrays = {
-            name: getattr(self, name).round(6).tolist()
-            for name in (
-                *("with_HP", "without_HP", "uplift_HP", "with_P", "without_P"),
-                *("uplift_P", "uplift_all_P", "surest_P", "loosest_P"),
-            )
+            "with_by_step": self.with_HP,
+            "without_by_step": self.without_HP,
+            "uplift_by_step": self.uplift_HP,
+            "with": self.with_P,
+            "without": self.without_P,
+            "uplift": self.uplift_P,
+            "uplift_all": self.uplift_all_P,
+            "surest": self.surest_P,
+            "loosest": self.loosest_P,
         }
         return {
             "steps": [self.promotion.steps.start + 1, self.promotion.steps.stop],
             "discount": self.promotion.discount,
             "levels": list(RANGE),
-            **{
-                name.rsplit("_", 1)[0] + ("_by_step" if name.endswith("HP") else ""): v
-                for name, v in arrays.items()
-            },
+            **{name: values.round(6).tolist() for name, values in arrays.items()},
             "text": self.sentence(),
         }
 
@@ -130,18 +126,17 @@ def what_if(
     """
     one = one_row(batch, row)
     steps = chosen_steps(promotion.steps, one.prediction_length)
-    worlds = [
-        planned_row(one, steps, flag, discount)
-        for flag, discount in ((1.0, promotion.discount), (0.0, 0.0))
-    ]
-    return compare(forecaster, worlds[0], worlds[1], promotion, factor=factor)
+    with_1 = planned_row(one, steps, 1.0, promotion.discount)
+    without_1 = planned_row(one, steps, 0.0, 0.0)
+    return compare(forecaster, with_1, without_1, promotion, factor=factor)
 
 
 def planned_row(one: Batch, steps: range, flag: float, discount: float) -> Batch:
     """A single row with another plan for some steps of its horizon."""
     known_1SK = one.known_BSK.clone()
     within = slice(one.context_length + steps.start, one.context_length + steps.stop)
-    known_1SK[:, within, PROMOTION], known_1SK[:, within, DISCOUNT] = flag, discount
+    known_1SK[:, within, PROMOTION] = flag
+    known_1SK[:, within, DISCOUNT] = discount
     if bool(torch.isfinite(known_1SK[..., PRICE]).any()):
         known_1SK[:, within, PRICE] = 1.0 - discount
     return replace(one, known_BSK=known_1SK)
@@ -167,28 +162,16 @@ def compare(
     Raises:
         InvalidInputError: the batches are not one row each with the same horizon.
     """
-    if (
-        len(with_1) != 1
-        or len(without_1) != 1
-        or with_1.known_BSK.shape != without_1.known_BSK.shape
-    ):
-        raise InvalidInputError(
-            f"worlds of {len(with_1)} and {len(without_1)} rows, known steps "
-            f"{tuple(with_1.known_BSK.shape[1:])} and "
-            f"{tuple(without_1.known_BSK.shape[1:])}; expected one row each, of the same length"
-        )
+    _check_worlds(with_1, without_1)
     steps = chosen_steps(promotion.steps, with_1.prediction_length)
-    pair_2HQ = torch.cat(
-        [forecaster.forecast(world).cpu() / factor for world in (with_1, without_1)]
-    )
-    worlds = _Worlds(
-        pair_2HQ,
-        forecaster.quantile_levels,
-        with_1.resolution_ms,
-        whole_rows(with_1.target_BT) & (factor == 1),
-    )
-    here, alike_H = slice(steps.start, steps.stop), likeness(pair_2HQ, forecaster.quantile_levels)
+    pair = [forecaster.forecast(world).cpu() / factor for world in (with_1, without_1)]
+    pair_2HQ = torch.cat(pair)
+    # An amount that stands for several units is no longer a whole number.
+    whole_1 = whole_rows(with_1.target_BT) & (factor == 1)
+    worlds = _Worlds(pair_2HQ, forecaster.quantile_levels, with_1.resolution_ms, whole_1)
+    alike_H = likeness(pair_2HQ, forecaster.quantile_levels)
     with_HN, without_HN = worlds.run(alike_H)
+    here = slice(steps.start, steps.stop)
     return WhatIf(
         promotion=promotion,
         resolution_ms=with_1.resolution_ms,
@@ -204,6 +187,16 @@ def compare(
     )
 
 
+def _check_worlds(with_1: Batch, without_1: Batch) -> None:
+    alone = len(with_1) == len(without_1) == 1
+    if not alone or with_1.known_BSK.shape != without_1.known_BSK.shape:
+        raise InvalidInputError(
+            f"worlds of {len(with_1)} and {len(without_1)} rows, known steps "
+            f"{tuple(with_1.known_BSK.shape[1:])} and {tuple(without_1.known_BSK.shape[1:])}; "
+            "expected one row each, of the same length"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Worlds:
     """The quantiles of two worlds, with and without, and how paths are drawn through them."""
@@ -215,21 +208,25 @@ class _Worlds:
 
     def run(self, alike_H: list[float]) -> tuple[Tensor, Tensor]:
         """Units of both worlds on paths that are alike to this degree: [H, N] each."""
-        dependence, steps = default_dependence(self.resolution_ms), self.quantiles_2HQ.shape[1]
+        dependence = default_dependence(self.resolution_ms)
+        steps = self.quantiles_2HQ.shape[1]
         own = Paths(dependence, self.levels, steps, num_paths=NUM_PATHS)
         twin = Paths(dependence, self.levels, steps, num_paths=NUM_PATHS, twin=alike_H)
-        return own.values(self.quantiles_2HQ[:1], self.whole_1)[0], twin.values(
-            self.quantiles_2HQ[1:], self.whole_1
-        )[0]
+        with_1HN = own.values(self.quantiles_2HQ[:1], self.whole_1)
+        without_1HN = twin.values(self.quantiles_2HQ[1:], self.whole_1)
+        return with_1HN[0], without_1HN[0]
 
     def uplift(self, here: slice, alike_H: list[float]) -> Floats:
+        """Quantiles of what is sold more in some steps, if paths are alike to this degree."""
         with_HN, without_HN = self.run(alike_H)
         return _range((with_HN - without_HN)[here].sum(0))
 
 
 def likeness(pair_2HQ: Tensor, levels: tuple[float, ...]) -> list[float]:
-    """How places in two worlds correlate, step by step: the ratio of their relative spreads, at
-    most 1: [H].
+    """How places in two worlds correlate, step by step: [H], at most 1.
+
+    If one world is the other times an unknown effect, the ratio of their relative spreads is the
+    part of the wider one's that both share.
 
     >>> flat, wide = [8.0, 10.0, 12.0], [12.0, 20.0, 28.0]
     >>> likeness(torch.tensor([[wide, flat], [flat, flat]]), (0.1, 0.5, 0.9))

@@ -28,9 +28,8 @@ from freshet.stream.units import DAY_MS
 RANGE = (0.1, 0.5, 0.9)
 NOTICEABLE = 0.01  # of the forecast: what moves it by less is not worth a sentence
 NOT_A_CAUSE = (
-    "What each adds is its exact Shapley value, the average over every order in which the "
-    "network could have been "
-    "told. It says what the forecast rests on, not what makes people buy."
+    "What each adds is its exact Shapley value, the average over every order in which the network "
+    "could have been told. It says what the forecast rests on, not what makes people buy."
 )
 LOOKED_NOT_A_CAUSE = "That is attention, not a cause."
 
@@ -66,9 +65,7 @@ class Explanation:
     looked: tuple[Looked, ...]
 
     def sentences(self) -> list[str]:
-        """The explanation as a merchant reads it: what is forecast, what adds how much, where the
-        network looked.
-        """
+        """As a merchant reads it: what is forecast, what adds how much, where it looked."""
         return [
             headline(self),
             "Of an item about which it knows nothing it would expect "
@@ -93,28 +90,13 @@ class Explanation:
             "levels": list(parts.levels),
             "full": parts.full_L.tolist(),
             "empty": parts.empty_L.tolist(),
-            "contributions": [
-                {
-                    "group": found.group.key,
-                    "words": found.group.words,
-                    "units": found.units_L.tolist(),
-                }
-                for found in parts.contributions
-            ],
+            "contributions": [found.as_dict() for found in parts.contributions],
             "history": [
-                None if np.isnan(units) else round(float(units), 6)
-                for units in self.gradients.target_T
+                None if np.isnan(added) else round(float(added), 6)
+                for added in self.gradients.target_T
             ],
             "history_gap": self.gradients.gap,
-            "looked": [
-                {
-                    "what": part.what,
-                    "first_step": part.first,
-                    "last_step": part.last,
-                    "share": round(part.share, 6),
-                }
-                for part in self.looked
-            ],
+            "looked": [part.as_dict() for part in self.looked],
             "text": self.sentences(),
         }
 
@@ -143,6 +125,7 @@ def explain(
     """
     one = one_row(batch, row)
     steps = chosen_steps(steps, one.prediction_length)
+    levels = forecaster.quantile_levels
     quantiles_1HQ = forecaster.forecast(one).cpu() / factor
     start_ms = int(one.start_ms_B[0])
     return Explanation(
@@ -151,11 +134,9 @@ def explain(
         cutoff_ms=start_ms + one.context_length * one.resolution_ms,
         resolution_ms=one.resolution_ms,
         target_T=one.target_BT[0].double().numpy() / factor,
-        levels=forecaster.quantile_levels,
+        levels=levels,
         quantiles_HQ=quantiles_1HQ[0].double().numpy(),
-        total=_total(
-            one, quantiles_1HQ[:, steps.start : steps.stop], forecaster.quantile_levels, factor
-        ),
+        total=_total(one, quantiles_1HQ[:, steps.start : steps.stop], levels, factor),
         shapley=shapley(forecaster, one, 0, steps=steps, factor=factor),
         gradients=integrated_gradients(forecaster, one, 0, steps=steps, factor=factor),
         looked=looked_at(forecaster, one, 0, steps=steps),
@@ -165,6 +146,7 @@ def explain(
 def _total(
     one: Batch, quantiles_1HQ: torch.Tensor, levels: tuple[float, ...], factor: float
 ) -> tuple[float, float, float]:
+    """The steps' sum at the levels of RANGE: quantiles of a sum are no sums of quantiles."""
     begun = bool(torch.isfinite(one.target_BT).any())
     dependence = default_dependence(one.resolution_ms) if begun else WITHOUT_HISTORY
     num_steps = quantiles_1HQ.shape[1]
@@ -197,9 +179,9 @@ def span(steps: range, resolution_ms: int) -> str:
     name = step_name(resolution_ms)
     if steps.start == 0:
         return f"the next {name}" if len(steps) == 1 else f"the next {len(steps)} {name}s"
-    return (
-        f"{name} {steps.stop}" if len(steps) == 1 else f"{name}s {steps.start + 1} to {steps.stop}"
-    )
+    if len(steps) == 1:
+        return f"{name} {steps.stop}"
+    return f"{name}s {steps.start + 1} to {steps.stop}"
 
 
 def noticeable(found: Shapley) -> list[Contribution]:
@@ -226,10 +208,8 @@ def quiet_sentence(found: Shapley) -> list[str]:
         return []
     words = [quiet[0], *(word[0].lower() + word[1:] for word in quiet[1:])]
     subject = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-    return [
-        f"{subject} hardly "
-        f"change{'s' if len(quiet) == 1 and not _many(found, quiet[0]) else ''} it."
-    ]
+    single = len(quiet) == 1 and not _many(found, quiet[0])
+    return [f"{subject} hardly {'changes' if single else 'change'} it."]
 
 
 def _many(found: Shapley, words: str) -> bool:
@@ -270,8 +250,7 @@ def stretch(part: Looked, cutoff_ms: int, resolution_ms: int) -> str:
 
 
 def moment(time_ms: int, resolution_ms: int) -> str:
-    """The start of a step as people write it, UTC; that of a month is the nearest one, since months
-    differ in length.
+    """The start of a step as people write it, UTC; for months the nearest, as their lengths differ.
 
     >>> moment(1_017_570_600_000, 2_629_746_000), moment(1_700_006_400_000, 3_600_000)
     ('Apr 2002', '15 Nov 00:00')
@@ -300,8 +279,6 @@ def number(amount: float) -> str:
     """
     if abs(amount) >= 9.95:
         return f"{amount:,.0f}"
-    return (
-        f"{amount:.1f}".removesuffix(".0")
-        if abs(amount) >= 1
-        else f"{amount:.2f}".rstrip("0").rstrip(".")
-    )
+    if abs(amount) >= 1:
+        return f"{amount:.1f}".removesuffix(".0")
+    return f"{amount:.2f}".rstrip("0").rstrip(".")

@@ -1,1 +1,1 @@
-"""Pre-training on simulated series, fine-tuning on real ones."""
+"""Windows in, weights out: pre-training on simulated series, fine-tuning on real ones."""

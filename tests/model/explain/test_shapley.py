@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.explain.groups import groups_of
-from freshet.model.explain.row import one_row
+from freshet.model.explain.row import level_columns, one_row
 from freshet.model.explain.shapley import shapley, shapley_values
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.text import NUM_STATIC, NUM_TEXT
@@ -154,7 +154,7 @@ def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="expected 0 to 0"):
         shapley(FakeForecaster(), row(), 1)
     with pytest.raises(InvalidInputError, match="not forecast"):
-        shapley(FakeForecaster(), row(), 0, levels=(0.5, 0.95))
+        level_columns(FakeForecaster.quantile_levels, (0.5, 0.95))
 
 
 # Groups -------------------------------------------------------------------------------------------
