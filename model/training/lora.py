@@ -1,6 +1,4 @@
-"""Low-rank additions to a network's matrices (Hu et al. 2021, "LoRA"): trained alone, then made
-part of them.
-"""
+"""Low-rank additions to a network's matrices (Hu et al. 2021): trained alone, then part of them."""
 
 from __future__ import annotations
 
@@ -16,14 +14,13 @@ MATRICES = ("qkv", "out", "up", "down")
 
 
 def attach(network: FreshetNetwork) -> Callable[[], FreshetNetwork]:
-    """Give the attention's and the MLPs' matrices additions of rank 8 that start at zero; nothing
-    else can learn then.
+    """Give the attention's and the MLPs' matrices additions of rank 8; nothing else can learn then.
 
-    Changes the network in place and draws from torch's global generator.
+    They start at zero. Changes the network in place and draws from torch's global generator.
 
     Returns:
-        What to call after training: it makes the additions part of the matrices and returns a plain
-            network.
+        What to call after training: it makes the additions part of the matrices and returns a
+            plain network.
 
     Raises:
         InvalidInputError: peft is not installed.
@@ -35,7 +32,6 @@ def attach(network: FreshetNetwork) -> Callable[[], FreshetNetwork]:
             "tuning with lora needs the package peft, which is not installed",
             hint="pip install 'freshet[train]'",
         ) from None
-    adapted = get_peft_model(
-        network, LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=list(MATRICES))
-    )
+    config = LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=list(MATRICES))
+    adapted = get_peft_model(network, config)
     return lambda: cast(FreshetNetwork, adapted.merge_and_unload())

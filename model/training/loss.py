@@ -14,8 +14,7 @@ WEIGHT_BOUNDS = (0.3, 3.0)
 def pinball_loss(
     quantiles_BHQ: Tensor, target_BH: Tensor, levels_Q: Tensor, weight_BH: Tensor | None = None
 ) -> Tensor:
-    """Return the mean pinball loss over observed steps and levels, a scalar; 0 when nothing is
-    observed.
+    """The mean pinball loss over observed steps and levels, a scalar; 0 when nothing is observed.
 
     NaN in `target_BH` means not observed (a stock-out, not yet matured). `weight_BH` says how much
     a step counts beside the others; it must not depend on the target, or the quantiles would lean.
@@ -32,16 +31,16 @@ def pinball_loss(
 
 
 def network_loss(output: FreshetOutput, actual_BH: Tensor, levels_Q: Tensor) -> Tensor:
-    """The pinball loss on the network's scale, where arcsinh has not changed which quantiles are
-    best.
+    """The pinball loss on the network's own scale.
 
-    Steps of which much is expected count for more, as they do in every metric in units: a step's
-    weight is how many units one step of z is worth there, relative to the row's middle, and
-    bounded.
+    The best quantiles are the same there: arcsinh keeps their order. But a miss of a thousand units
+    would count little more than one of a hundred, while every metric in units counts it tenfold.
+    So a step's weight is how many units one step of z is worth where sales are as expected, which
+    is the slope of sinh, relative to the row's middle, and bounded.
     """
     loc_B1, scale_B1 = output.scaling.loc_B[:, None], output.scaling.scale_B[:, None]
     expected_BH = torch.sinh((output.expected_BH * scale_B1 + loc_B1).clamp(-10.0, 10.0))
-    weight_BH = torch.sqrt(
-        (expected_BH.square() + 1.0) / (torch.sinh(loc_B1).square() + 1.0)
-    ).clamp(*WEIGHT_BOUNDS)
+    # The slope of sinh at x is cosh(x) = sqrt(sinh(x)^2 + 1).
+    slopes_BH = (expected_BH.square() + 1.0) / (torch.sinh(loc_B1).square() + 1.0)
+    weight_BH = torch.sqrt(slopes_BH).clamp(*WEIGHT_BOUNDS)
     return pinball_loss(output.z_BHQ, to_z(actual_BH, output.scaling), levels_Q, weight_BH)

@@ -1,6 +1,4 @@
-"""Fine-tuning: a tuned copy of a network from matured windows, and the way back towards the
-base.
-"""
+"""Fine-tuning: a tuned copy of a network from matured windows, and the way back to the base."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from freshet.model.training.loss import network_loss
 from freshet.stream.errors import InvalidInputError
 
 Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
-"""Draws training windows with the given generator: contexts and their actuals [B, H], NaN = not
-observed.
-"""
+"""Draws training windows: contexts and their actuals [B, H], NaN where not observed."""
 Evaluate = Callable[[FreshetNetwork], float]
 """The loss of a network, in evaluation mode, on windows that no step learns from."""
 
@@ -103,6 +99,7 @@ def fine_tune(
 def _run(
     network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
 ) -> FineTuneResult:
+    """One run with one seed."""
     tuned = copy.deepcopy(network)
     tuned.train()
     tuned.to(dtype=torch.float32)
@@ -144,8 +141,9 @@ class _Best:
     """The weights that did best on the hold-out so far, and for how many looks they have."""
 
     def __init__(self, network: FreshetNetwork, evaluate: Evaluate, patience: int) -> None:
-        self.network, self.evaluate, self.left = network, evaluate, patience
-        self.patience = patience
+        self.network = network
+        self.evaluate = evaluate
+        self.patience = self.left = patience
         self.loss = float("inf")
         self.weights: list[Tensor] = []
 
@@ -186,17 +184,15 @@ def learning_rate_at(step: int, settings: FineTuneSettings) -> float:
 
 @torch.no_grad()
 def held_out_loss(network: FreshetNetwork, batch: Batch, actual_BH: Tensor) -> float:
-    """Mean pinball loss on the network's own scale: comparable between networks, not between
-    batches.
+    """Mean pinball loss on the network's own scale, each row counting alike.
 
-    Some rows at a time, wherever the network is, each row counting alike.
+    Comparable between networks, not between batches. Some rows at a time, wherever the network is.
     """
     device = next(network.parameters()).device
     total = 0.0
     for part in torch.split(torch.arange(len(batch)), HELD_OUT_ROWS):
-        total += float(
-            _loss(network, batch.rows(part).to(device), actual_BH[part].to(device))
-        ) * len(part)
+        loss = _loss(network, batch.rows(part).to(device), actual_BH[part].to(device))
+        total += float(loss) * len(part)
     return total / len(batch)
 
 
@@ -240,16 +236,13 @@ def choose_factor(
 
 @torch.no_grad()
 def average(networks: list[FreshetNetwork]) -> FreshetNetwork:
-    """Return a network whose weights are the mean of those given, of which there is at least one;
-    one is itself.
-    """
+    """A network whose weights are the mean of those given; a single one is itself."""
     if len(networks) == 1:
         return networks[0]
     mean = copy.deepcopy(networks[0])
-    for same in zip(
-        mean.parameters(), *(network.parameters() for network in networks), strict=True
-    ):
-        same[0].copy_(torch.stack(same[1:]).mean(0))
+    columns = zip(*(network.parameters() for network in networks), strict=True)
+    for parameter, theirs in zip(mean.parameters(), columns, strict=True):
+        parameter.copy_(torch.stack(theirs).mean(0))
     return mean
 
 
@@ -266,9 +259,7 @@ def _check(settings: FineTuneSettings) -> None:
 
 
 def _choose(network: FreshetNetwork, tune: str) -> Callable[[], FreshetNetwork]:
-    """Let the chosen weights learn and no others; what to call afterwards to get a plain
-    network.
-    """
+    """Let only the chosen weights learn; what to call afterwards to get a plain network."""
     if tune == "lora":
         return lora.attach(network)
     if tune == "top":
@@ -308,9 +299,8 @@ def _step(
         raise InvalidInputError(
             f"the fine-tuning loss became {total}", hint="lower the learning rate"
         )
-    torch.nn.utils.clip_grad_norm_(
-        [p for p in network.parameters() if p.requires_grad], settings.gradient_norm_max
-    )
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    torch.nn.utils.clip_grad_norm_(learning, settings.gradient_norm_max)
     optimiser.step()
     return total
 

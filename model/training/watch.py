@@ -44,15 +44,9 @@ class Bar:
 def progress_bar(steps: int, console: Console | None = None) -> Iterator[Bar]:
     """A bar on standard error, silent where that is no terminal; printed lines stand above it."""
     console = Console(stderr=True) if console is None else console
-    columns = (
-        *(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TextColumn("{task.fields[skill]}"),
-        ),
-        *(TimeElapsedColumn(), TimeRemainingColumn()),
-    )
+    facts = TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[skill]}")
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    columns = (BarColumn(), MofNCompleteColumn(), *facts, *times)
     # Standard output stays what it is: it may go to a file while the bar is looked at.
     with Progress(
         *columns, console=console, disable=not console.is_terminal, redirect_stdout=False
@@ -62,9 +56,7 @@ def progress_bar(steps: int, console: Console | None = None) -> Iterator[Bar]:
 
 @contextmanager
 def board(folder: Path) -> Iterator[Callable[[Report], None]]:
-    """Writes a report's scalars for TensorBoard; does nothing where tensorboard is not
-    installed.
-    """
+    """Writes a report's scalars for TensorBoard; does nothing where that is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
