@@ -1,5 +1,4 @@
-"""From applied lines to changed tiles: what each line adds, to which buckets, and the sums with
-what was there.
+"""From applied lines to changed tiles: what each line adds, and the sums with what was there.
 
 Cells are integers (see stream/store/tiles.py), so a sum cannot depend on how the log was batched.
 Nothing here knows Redis.
@@ -16,15 +15,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from freshet.stream.arrays import Floats, Ints
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.tiles import CELLS, CHANNELS, CHUNK_ITEMS
 
-UNITS, REVENUE, ORDERS, RETURNS = (
-    CHANNELS.index(name) for name in ("units", "revenue", "orders", "returns")
-)
+UNITS: Final = CHANNELS.index("units")
+REVENUE: Final = CHANNELS.index("revenue")
+ORDERS: Final = CHANNELS.index("orders")
+RETURNS: Final = CHANNELS.index("returns")
 MAX_CACHED_CELLS: Final = 4_000_000
-_ITEM_BITS, _CELL_BITS = CHUNK_ITEMS.bit_length() - 1, CELLS.bit_length() - 1
+# Items, cells and tiles are taken apart by shifts: numpy's remainder costs ten times as much.
+_ITEM_BITS: Final = CHUNK_ITEMS.bit_length() - 1
+_CELL_BITS: Final = CELLS.bit_length() - 1
 assert (1 << _ITEM_BITS, 1 << _CELL_BITS) == (CHUNK_ITEMS, CELLS)
 
 Cells = tuple[npt.NDArray[np.uint16], Ints]
@@ -35,9 +37,7 @@ NO_CELLS: Final[Cells] = (np.empty(0, np.uint16), np.empty(0, np.int64))
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """Flat columns: `value` is added to `channel` of `item` (its slot) at `time_ms`. No value is
-    zero.
-    """
+    """Columns: `value`, never zero, is added to `channel` of `item` (its slot) at `time_ms`."""
 
     item: Ints
     time_ms: Ints
@@ -46,8 +46,7 @@ class Additions:
 
 
 def order_additions(item: Ints, time_ms: Ints, quantity: Floats, unit_price: Floats) -> Additions:
-    """What order lines add: units, revenue and a count of orders for sales, units returned for
-    returns.
+    """What order lines add: units, revenue and a count for sales, returned units for returns.
 
     Quantities become thousandths and prices ten-thousandths, each rounded to the nearest (ties to
     even); revenue is their product in ten-thousandths. With quantity <= 1,000,000 and price <=
@@ -61,17 +60,14 @@ def order_additions(item: Ints, time_ms: Ints, quantity: Floats, unit_price: Flo
     thousandths = np.rint(quantity * 1_000).astype(np.int64)
     price = np.rint(unit_price * 10_000).astype(np.int64)
     sale = quantity > 0
-    value_CL = np.stack(
-        (
-            np.where(sale, thousandths, 0),
-            np.where(sale, (thousandths * price + 500) // 1_000, 0),
-            sale.astype(np.int64),
-            np.where(sale, 0, -thousandths),
-        )
-    )
-    channel, line = np.nonzero(value_CL)
-    channels = np.array((UNITS, REVENUE, ORDERS, RETURNS))
-    return Additions(item[line], time_ms[line], channels[channel], value_CL[channel, line])
+    revenue = (thousandths * price + 500) // 1_000  # The 500 rounds to the nearest.
+    added_CL = np.zeros((RETURNS + 1, len(item)), np.int64)
+    added_CL[UNITS] = np.where(sale, thousandths, 0)
+    added_CL[REVENUE] = np.where(sale, revenue, 0)
+    added_CL[ORDERS] = sale
+    added_CL[RETURNS] = np.where(sale, 0, -thousandths)
+    channel, line = np.nonzero(added_CL)
+    return Additions(item[line], time_ms[line], channel, added_CL[channel, line])
 
 
 def click_additions(item: Ints, time_ms: Ints, channel: Ints) -> Additions:
@@ -108,45 +104,71 @@ def sum_by_tile(
         resolutions: Each grid with how many of its buckets are kept; at least one.
         watermark_ms: After the batch.
     """
-    chunks = int(additions.item.max(initial=0)) // CHUNK_ITEMS + 1
-    # Shifts, since numpy's remainder costs ten times as much as they do.
-    chunk, cell = (
-        additions.item >> _ITEM_BITS,
-        additions.channel << _ITEM_BITS | additions.item & (CHUNK_ITEMS - 1),
-    )
-    keys, values, firsts, starts = [], [], [], [0]
+    chunk = additions.item >> _ITEM_BITS
+    cell = additions.channel << _ITEM_BITS | additions.item & (CHUNK_ITEMS - 1)
+    numbers = _TileNumbers(num_chunks=int(chunk.max(initial=0)) + 1)
+    keys, values = [], []
     for grid, count in resolutions:
         bucket = grid.buckets(additions.time_ms)
         kept = bucket >= grid.first_retained(watermark_ms, count)
-        whole = bool(kept.all())
-        if not whole:
-            bucket = bucket[kept]
-        firsts.append(int(bucket.min()) if len(bucket) else 0)
-        tile = starts[-1] + (bucket - firsts[-1]) * chunks + (chunk if whole else chunk[kept])
-        keys.append(tile << _CELL_BITS | (cell if whole else cell[kept]))
-        values.append(additions.value if whole else additions.value[kept])
-        starts.append(
-            starts[-1] + (int(bucket.max()) - firsts[-1] + 1 if len(bucket) else 0) * chunks
-        )
-    key, value = np.concatenate(keys), np.concatenate(values)
-    if not len(key):
-        return TileSums(key, key, key, key, key)
-    key, order = _sorted(key)
-    first_of_cell = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-    key, sums = key[first_of_cell], np.add.reduceat(value[order], first_of_cell)
+        # Nearly always all are kept, and a whole slice copies nothing.
+        own = slice(None) if kept.all() else kept
+        tile = numbers.give(bucket[own], chunk[own])
+        keys.append(tile << _CELL_BITS | cell[own])
+        values.append(additions.value[own])
+    key, sums = _sum_by_key(np.concatenate(keys), np.concatenate(values))
     tile = key >> _CELL_BITS
-    new_tile = np.concatenate(([True], tile[1:] != tile[:-1]))
-    names = tile[new_tile]
-    place = np.searchsorted(starts, names, side="right") - 1
-    names -= np.array(starts)[place]
+    new_tile = _changes(tile)
     rank = np.cumsum(new_tile) - 1
-    bucket = names // chunks + np.array(firsts)[place]
-    return TileSums(place, bucket, names % chunks, rank << _CELL_BITS | key & (CELLS - 1), sums)
+    place, bucket, chunk = numbers.named(tile[new_tile])
+    return TileSums(place, bucket, chunk, rank << _CELL_BITS | key & (CELLS - 1), sums)
+
+
+class _TileNumbers:
+    """Numbers for the tiles of a batch: by resolution, then bucket, then chunk."""
+
+    def __init__(self, num_chunks: int) -> None:
+        self._num_chunks = num_chunks
+        self._firsts: list[int] = []  # Each resolution's first bucket.
+        self._starts = [0]  # Each resolution's first number, and the next one's.
+
+    def give(self, bucket: Ints, chunk: Ints) -> Ints:
+        """The numbers of some tiles of the next resolution."""
+        start = self._starts[-1]
+        first = int(bucket.min()) if len(bucket) else 0
+        num_buckets = int(bucket.max()) - first + 1 if len(bucket) else 0
+        self._firsts.append(first)
+        self._starts.append(start + num_buckets * self._num_chunks)
+        return start + (bucket - first) * self._num_chunks + chunk
+
+    def named(self, numbers: Ints) -> tuple[Ints, Ints, Ints]:
+        """The place of the resolution, the bucket and the chunk that some numbers stand for."""
+        place = np.searchsorted(self._starts, numbers, side="right") - 1
+        within = numbers - np.array(self._starts)[place]
+        bucket = within // self._num_chunks + np.array(self._firsts)[place]
+        return place, bucket, within % self._num_chunks
+
+
+def _sum_by_key(key: Ints, value: Ints) -> tuple[Ints, Ints]:
+    """The different keys, rising, and the sum of each one's values."""
+    if not len(key):
+        return key, value
+    key, order = _sorted(key)
+    first = np.flatnonzero(_changes(key))
+    return key[first], np.add.reduceat(value[order], first)
+
+
+def _changes(rising: Ints) -> Bools:
+    """Where a number differs from the one before it; the first one always does."""
+    different = np.ones(len(rising), np.bool_)
+    different[1:] = rising[1:] != rising[:-1]
+    return different
 
 
 def _sorted(key: Ints) -> tuple[Ints, Ints]:
-    """Keys in rising order, none negative, and where each was; sorting both in one number is twice
-    as fast.
+    """Keys in rising order, none negative, and where each was.
+
+    Sorting both in one number is twice as fast, where 62 bits hold them.
     """
     bits = len(key).bit_length()
     if int(key.max()).bit_length() + bits > 62:
@@ -158,22 +180,19 @@ def _sorted(key: Ints) -> tuple[Ints, Ints]:
 
 def add_to(old: list[Cells], sums: TileSums) -> tuple[Ints, Ints]:
     """The tiles' new absolute keys and values: `old[t]` plus the sums of tile `t`."""
-    sizes = np.fromiter(map(len, (cells for cells, _ in old)), np.int64, len(old))
+    sizes = np.array([len(cells) for cells, _ in old], np.int64)
     if not sizes.any():
         return sums.keys, sums.values
-    keys = np.concatenate([cells for cells, _ in old]) + np.repeat(
-        np.arange(len(old)) * CELLS, sizes
-    )
+    tile = np.repeat(np.arange(len(old)), sizes)
+    keys = np.concatenate([cells for cells, _ in old]) + tile * CELLS
     values = np.concatenate([numbers for _, numbers in old])
     place = np.searchsorted(keys, sums.keys)
     hit = keys[np.minimum(place, len(keys) - 1)] == sums.keys
     values[place[hit]] += sums.values[hit]
     if hit.all():
         return keys, values
-    new = ~hit
-    return np.insert(keys, place[new], sums.keys[new]), np.insert(
-        values, place[new], sums.values[new]
-    )
+    keys = np.insert(keys, place[~hit], sums.keys[~hit])
+    return keys, np.insert(values, place[~hit], sums.values[~hit])
 
 
 def split_tiles(keys: Ints, values: Ints, num_tiles: int) -> list[Cells]:
@@ -190,10 +209,9 @@ TileName = tuple[int, int, int]
 class TileCache:
     """The most recently changed tiles of a partition, bounded in tiles and in cells."""
 
-    def __init__(self, max_tiles: int, max_cells: int = MAX_CACHED_CELLS) -> None:
+    def __init__(self, max_tiles: int) -> None:
         self._max_tiles = max_tiles
-        self._max_cells = max_cells
-        self._cells = 0
+        self._num_cells = 0
         self._tiles: OrderedDict[TileName, Cells] = OrderedDict()
 
     def __len__(self) -> int:
@@ -206,9 +224,13 @@ class TileCache:
         """Keep a tile as the newest; the oldest leave when there are too many."""
         old = self._tiles.pop(name, NO_CELLS)
         self._tiles[name] = tile
-        self._cells += len(tile[0]) - len(old[0])
-        while len(self._tiles) > self._max_tiles or (
-            self._cells > self._max_cells and len(self._tiles) > 1
-        ):
+        self._num_cells += len(tile[0]) - len(old[0])
+        while self._too_many():
             _, (cells, _) = self._tiles.popitem(last=False)
-            self._cells -= len(cells)
+            self._num_cells -= len(cells)
+
+    def _too_many(self) -> bool:
+        """Whether the oldest must leave; the newest stays, however large."""
+        if len(self._tiles) > self._max_tiles:
+            return True
+        return self._num_cells > MAX_CACHED_CELLS and len(self._tiles) > 1

@@ -7,119 +7,31 @@ records into the same bytes.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from freshet.stream.arrays import Ints
-from freshet.stream.config import UTC, Settings
+from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.additions import Additions, click_additions, order_additions
-from freshet.stream.fold.verdicts import DeadLetter, ItemDictionary, Verdicts, dead_letters, judge
+from freshet.stream.fold.batches import Counts, DecodedBatch, Fold, RawBatch
+from freshet.stream.fold.dictionary import ItemDictionary
+from freshet.stream.fold.headers import fingerprint, header_after
+from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
 from freshet.stream.fold.watermark import NEVER_MS, TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
 from freshet.stream.store.layout import Answer, Header, Update
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import MINUTE_MS
 
-__all__ = [
-    "Answer",
-    "Counts",
-    "DeadLetter",
-    "EventKind",
-    "Fold",
-    "PartitionWindows",
-    "RawBatch",
-    "fingerprint",
-]
-
-FORMAT: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class RawBatch:
-    """Records of one partition in log order; `next_offset` is where the next batch begins.
-
-    `redrives` are the redrive headers of the records that have one, by their place in the batch.
-    """
-
-    values: Sequence[bytes | None]
-    keys: Sequence[bytes | None]
-    timestamps_ms: Ints
-    offsets: Ints
-    next_offset: int
-    redrives: Mapping[int, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedBatch:
-    """Records of one partition in log order, decoded; the others of `RawBatch` as they are
-    there.
-    """
-
-    decoded: Decoded
-    timestamps_ms: Ints
-    first_offset: int
-    next_offset: int
-    redrives: Mapping[int, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of a batch's records; they add up: read = applied + duplicate + late_dropped +
-    dead_letter.
-    """
-
-    read: int
-    applied: int
-    duplicate: int
-    late_dropped: int
-    dead_letter: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """A batch judged and added up, not yet written.
-
-    `dead` and `too_late` name records by their place in the batch; publish them before `apply`.
-    `touched_item_ids` are the items of all applied lines; `changed` and `header` are for `apply`.
-    """
-
-    update: Update
-    dead: list[DeadLetter]
-    too_late: list[int]
-    touched_item_ids: list[str]
-    counts: Counts
-    next_offset: int
-    frontier_ms: int | None
-    header: Header
-    changed: ChangedTiles
-
-
-def fingerprint(kind: EventKind, settings: Settings) -> str:
-    """The settings that decide what tiles hold, as canonical JSON; `windows.idle_ms` decides
-    nothing.
-    """
-    windows = settings.windows.model_dump(mode="json", exclude={"idle_ms"})
-    fields = settings.events.orders_fields if kind == "orders" else settings.events.clicks_fields
-    parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
-    parts |= {"format": FORMAT, "kind": kind, "events.series_by": list(settings.events.series_by)}
-    parts[f"events.{kind}_fields"] = dict(fields)
-    if settings.events.time_unit != "ms":
-        parts["events.time_unit"] = settings.events.time_unit
-    if settings.calendar.time_zone != UTC:
-        parts["calendar.time_zone"] = settings.calendar.time_zone
-    return json.dumps(parts, sort_keys=True, separators=(",", ":"))
-
 
 class PartitionWindows:
-    """The one writer of a partition's windows. Not thread-safe; each fold must be applied before
-    the next.
+    """The one writer of a partition's windows.
+
+    Not thread-safe; each fold must be applied before the next.
     """
 
     def __init__(
@@ -131,26 +43,17 @@ class PartitionWindows:
         settings: Settings,
         header: Header,
     ) -> None:
-        windows = settings.windows
         keys = store.keys(topic, partition)
         self.kind: EventKind = kind
         self.topic = topic
         self.partition = partition
         self.header = header
         self._store = store
+        self._rules = TimeRules.of(settings.windows)
+        self._max_items = settings.windows.max_items_per_partition
         self._decoder = EventDecoder(kind, settings.events, settings.kafka.max_record_bytes)
-        self._rules = TimeRules(
-            windows.out_of_order_ms, windows.allowed_lateness_ms, windows.max_future_ms
-        )
-        self._tiles = TileFolder(
-            store.read,
-            keys,
-            windows.resolutions,
-            settings.ingest.max_cached_tiles,
-            settings.calendar.time_zone,
-        )
-        self._minutes = MinuteLog(store.read, keys, windows.allowed_lateness_ms)
-        self._max_items = windows.max_items_per_partition
+        self._tiles = TileFolder(store.read, keys, settings)
+        self._minutes = MinuteLog(store.read, keys, self._rules.allowed_lateness_ms)
         self._dictionary: ItemDictionary | None = None
         self._stale = False
 
@@ -165,11 +68,10 @@ class PartitionWindows:
         *,
         topic_id: str = "",
     ) -> PartitionWindows:
-        """Own a partition: its epoch rises, all earlier owners are fenced. Reads the header and
-        nothing else.
+        """Own a partition: its epoch rises, all earlier owners are fenced.
 
-        Seek to `header.next_offset`; where that is None, call `start_at` with the log's first
-        offset.
+        Reads the header and nothing else. Seek to `header.next_offset`; where that is None, call
+        `start_at` with the log's first offset.
 
         Raises:
             FingerprintError: The stored windows were folded under other settings; nothing was
@@ -202,8 +104,9 @@ class PartitionWindows:
         return self.header.frontier_ms
 
     def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
-        """The next records of the log as columns; parts that follow each other may be put together
-        and folded once.
+        """The next records of the log as columns.
+
+        Parts that follow each other may be put together and folded once.
         """
         return self._decoder.decode(values, keys)
 
@@ -218,10 +121,10 @@ class PartitionWindows:
         )
 
     def fold_decoded(self, batch: DecodedBatch) -> Fold:
-        """Judge and add up a batch; reads Redis where it must, writes nothing, and changes nothing
-        until `apply`.
+        """Judge and add up a batch.
 
-        A bad record never fails its batch: it is in `dead`.
+        Reads Redis where it must, writes nothing, and changes nothing until `apply`. A bad record
+        never fails its batch: it is in `dead`.
 
         Raises:
             StoreUnavailableError: Redis did not answer; fold again.
@@ -229,36 +132,17 @@ class PartitionWindows:
         """
         assert batch.next_offset >= self.next_offset, "the batch ends before the windows"
         assert batch.first_offset >= self.next_offset, "the batch begins before the windows"
-        dictionary, decoded = self._load(), batch.decoded
-        names = list(map(batch.redrives.get, decoded.index.tolist())) if batch.redrives else []
-        asked = [name for name in names if name is not None]
-        judged = judge(
-            decoded,
-            batch.timestamps_ms[decoded.index],
-            self.header.frontier_ms,
-            rules=self._rules,
-            seen=self._minutes.seen,
-            dictionary=dictionary,
-            redrives=names if asked else (),
-            known_redrives=self._store.redriven(self.topic, self.partition, asked),
-        )
-        dead = dead_letters(
-            decoded, judged, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms
-        )
-        counts = Counts(
-            read=decoded.num_records,
-            applied=int(judged.applied.sum()),
-            duplicate=int(judged.duplicate.sum()),
-            late_dropped=int(judged.times.too_late.sum()),
-            dead_letter=len(dead),
-        )
-        header = self._header_after(batch.next_offset, counts, judged, decoded)
-        update, changed = self._update(decoded, judged, header)
+        dictionary = self._load()
+        verdicts = self._verdicts(batch, dictionary)
+        dead = dead_letters(verdicts, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms)
+        counts = _counts(verdicts, num_dead=len(dead))
+        header = header_after(self.header, batch.next_offset, counts, verdicts)
+        update, changed = self._update(verdicts, header)
         return Fold(
             update=update,
             dead=dead,
-            too_late=decoded.index[judged.times.too_late].tolist(),
-            touched_item_ids=_touched(decoded, judged, dictionary),
+            too_late=verdicts.decoded.index[verdicts.times.too_late].tolist(),
+            touched_item_ids=_touched(verdicts, dictionary),
             counts=counts,
             next_offset=batch.next_offset,
             frontier_ms=header.frontier_ms,
@@ -297,10 +181,18 @@ class PartitionWindows:
 
     def _load(self) -> ItemDictionary:
         """Dictionary and live dedupe minutes, once, at the first fold after a claim."""
-        if self._dictionary is not None:
-            return self._dictionary
+        if self._dictionary is None:
+            item_ids = self._stored_items()
+            first_ms, newest_ms = self.header.first_event_ms, self.header.newest_ms
+            if first_ms is not None and newest_ms is not None:
+                watermark_ms = _or_never(self.header.frontier_ms) - self._rules.out_of_order_ms
+                self._minutes.load(first_ms, newest_ms, watermark_ms)
+            self._dictionary = ItemDictionary(self._max_items, item_ids)
+        return self._dictionary
+
+    def _stored_items(self) -> list[str]:
         try:
-            item_ids = self._store.dictionary(self.topic, self.partition, self.header.items)
+            return self._store.dictionary(self.topic, self.partition, self.header.items)
         except StoreUnavailableError:
             raise
         except StoreError:
@@ -308,41 +200,52 @@ class PartitionWindows:
                 raise
             # Redis changed since the claim. The fold goes on, and `apply` will say so instead of
             # writing it.
-            self._stale, item_ids = True, []
-        first_ms, newest_ms = self.header.first_event_ms, self.header.newest_ms
-        if first_ms is not None and newest_ms is not None:
-            frontier_ms = NEVER_MS if self.header.frontier_ms is None else self.header.frontier_ms
-            self._minutes.load(first_ms, newest_ms, frontier_ms - self._rules.out_of_order_ms)
-        self._dictionary = ItemDictionary(self._max_items, item_ids)
-        return self._dictionary
+            self._stale = True
+            return []
+
+    def _stored_header(self) -> Header:
+        return self._store.header(self.topic, self.partition) or Header()
 
     def _moved(self) -> bool:
         """Whether the stored header is no longer the claimed one."""
-        stored = self._store.header(self.topic, self.partition) or Header()
-        mine = self.header
-        return (stored.epoch, stored.owner, stored.next_offset) != (
-            mine.epoch,
-            mine.owner,
-            mine.next_offset,
-        )
+        stored, mine = self._stored_header(), self.header
+        same_owner = (stored.epoch, stored.owner) == (mine.epoch, mine.owner)
+        return not same_owner or stored.next_offset != mine.next_offset
 
     def _why_stale(self) -> Answer:
-        stored = self._store.header(self.topic, self.partition) or Header()
-        newer = stored.epoch > self.header.epoch
-        other = stored.epoch == self.header.epoch and stored.owner != self.header.owner
+        stored, mine = self._stored_header(), self.header
+        newer = stored.epoch > mine.epoch
+        other = stored.epoch == mine.epoch and stored.owner != mine.owner
         return Answer.FENCED if newer or other else Answer.GAP
 
-    def _update(
-        self, decoded: Decoded, judged: Verdicts, header: Header
-    ) -> tuple[Update, ChangedTiles]:
-        """The batch's absolute writes, and the tiles to remember once they are in."""
-        newest_ms = NEVER_MS if self.header.newest_ms is None else self.header.newest_ms
-        watermark_ms = judged.times.frontier_ms - self._rules.out_of_order_ms
-        additions = self._additions(decoded, judged)
-        writes, changed = self._tiles.fold(
-            additions, newest_ms=newest_ms, watermark_ms=watermark_ms
+    def _verdicts(self, batch: DecodedBatch, dictionary: ItemDictionary) -> Verdicts:
+        index = batch.decoded.index
+        names = list(map(batch.redrives.get, index.tolist())) if batch.redrives else []
+        asked = [name for name in names if name is not None]
+        known = Known(
+            frontier_ms=_or_never(self.header.frontier_ms),
+            seen=self._minutes.seen,
+            dictionary=dictionary,
+            redrives=self._store.redriven(self.topic, self.partition, asked),
         )
-        minutes = decoded.event_time_ms[judged.applied] // MINUTE_MS
+        return reach_verdicts(
+            batch.decoded,
+            batch.timestamps_ms[index],
+            names if asked else (),
+            known=known,
+            rules=self._rules,
+        )
+
+    def _update(self, verdicts: Verdicts, header: Header) -> tuple[Update, ChangedTiles]:
+        """The batch's absolute writes, and the tiles to remember once they are in."""
+        watermark_ms = verdicts.times.frontier_ms - self._rules.out_of_order_ms
+        tiles, changed = self._tiles.fold(
+            _additions(self.kind, verdicts),
+            newest_ms=_or_never(self.header.newest_ms),
+            watermark_ms=watermark_ms,
+        )
+        hashes = verdicts.decoded.event_hash[verdicts.applied]
+        minutes = verdicts.applied_times_ms // MINUTE_MS
         update = Update(
             topic=self.topic,
             partition=self.partition,
@@ -353,65 +256,52 @@ class PartitionWindows:
             watermark_ms=None if header.frontier_ms is None else watermark_ms,
             header=header.written_fields(),
             items_before=self.header.items,
-            new_items=judged.new_items,
-            redrives=judged.new_redrives,
-            minutes=self._minutes.appends(
-                decoded.event_hash[judged.applied], minutes, watermark_ms
-            ),
-            tiles=writes,
+            new_items=verdicts.new_items,
+            redrives=verdicts.new_redrives,
+            minutes=self._minutes.appends(hashes, minutes, watermark_ms),
+            tiles=tiles,
         )
         return update, changed
-
-    def _additions(self, decoded: Decoded, judged: Verdicts) -> Additions:
-        lines = judged.applied[decoded.line_record]
-        slot, time_ms = judged.line_slot[lines], decoded.event_time_ms[decoded.line_record[lines]]
-        if self.kind == "orders":
-            return order_additions(
-                slot, time_ms, decoded.quantity[lines], decoded.unit_price[lines]
-            )
-        return click_additions(slot, time_ms, decoded.channel[lines])
-
-    def _header_after(
-        self, next_offset: int, counts: Counts, judged: Verdicts, decoded: Decoded
-    ) -> Header:
-        before = self.header
-        event_ms = decoded.event_time_ms[judged.applied]
-        seen = [at for at in (before.first_event_ms, before.last_event_ms) if at is not None]
-        if len(event_ms):
-            seen += (int(event_ms.min()), int(event_ms.max()))
-        return replace(
-            before,
-            first_offset=self.next_offset if before.first_offset is None else before.first_offset,
-            next_offset=next_offset,
-            frontier_ms=None if judged.times.frontier_ms == NEVER_MS else judged.times.frontier_ms,
-            origin_ms=judged.times.first_ms if before.origin_ms is None else before.origin_ms,
-            first_event_ms=min(seen, default=None),
-            last_event_ms=max(seen, default=None),
-            read=before.read + counts.read,
-            applied=before.applied + counts.applied,
-            duplicate=before.duplicate + counts.duplicate,
-            late_dropped=before.late_dropped + counts.late_dropped,
-            dead_letter=before.dead_letter + counts.dead_letter,
-            items=before.items + len(judged.new_items),
-        )
 
     def _remember(self, fold: Fold) -> None:
         # What others wrote to the header meanwhile can only be our own idle frontier.
         self.header = replace(fold.header, idle_frontier_ms=self.header.idle_frontier_ms)
         self._load().extend(fold.update.new_items)
         self._tiles.remember(fold.changed)
-        watermark_ms = fold.update.watermark_ms
-        self._minutes.remember(
-            fold.update.minutes, NEVER_MS if watermark_ms is None else watermark_ms
-        )
+        self._minutes.remember(fold.update.minutes, _or_never(fold.update.watermark_ms))
 
 
-def _touched(decoded: Decoded, judged: Verdicts, dictionary: ItemDictionary) -> list[str]:
-    known = len(dictionary)
-    touched = np.zeros(known + len(judged.new_items), np.bool_)
-    touched[judged.line_slot[judged.applied[decoded.line_record]]] = True
-    slots = np.flatnonzero(touched).tolist()
-    return [
-        dictionary.item_ids[slot] if slot < known else judged.new_items[slot - known]
-        for slot in slots
-    ]
+def _or_never(time_ms: int | None) -> int:
+    """A time, or one before all events."""
+    return NEVER_MS if time_ms is None else time_ms
+
+
+def _counts(verdicts: Verdicts, *, num_dead: int) -> Counts:
+    return Counts(
+        read=verdicts.decoded.num_records,
+        applied=int(verdicts.applied.sum()),
+        duplicate=int(verdicts.duplicate.sum()),
+        late_dropped=int(verdicts.times.too_late.sum()),
+        dead_letter=num_dead,
+    )
+
+
+def _additions(kind: EventKind, verdicts: Verdicts) -> Additions:
+    """What the applied lines add."""
+    decoded, lines = verdicts.decoded, verdicts.applied_lines
+    slot = verdicts.line_slot[lines]
+    time_ms = decoded.event_time_ms[decoded.line_record[lines]]
+    if kind == "orders":
+        return order_additions(slot, time_ms, decoded.quantity[lines], decoded.unit_price[lines])
+    return click_additions(slot, time_ms, decoded.channel[lines])
+
+
+def _touched(verdicts: Verdicts, dictionary: ItemDictionary) -> list[str]:
+    """The items of all applied lines."""
+    num_known = len(dictionary)
+    touched = np.zeros(num_known + len(verdicts.new_items), np.bool_)
+    touched[verdicts.line_slot[verdicts.applied_lines]] = True
+    slots = np.flatnonzero(touched)
+    known = [dictionary.item_ids[slot] for slot in slots[slots < num_known].tolist()]
+    new = [verdicts.new_items[slot] for slot in (slots[slots >= num_known] - num_known).tolist()]
+    return known + new

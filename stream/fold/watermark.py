@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from freshet.stream.arrays import Bools, Ints
+from freshet.stream.config import WindowSettings
 
 NEVER_MS: Final = -(2**61)
 """A frontier before the first event: earlier than any event, and still an int64 after subtraction.
@@ -25,6 +26,11 @@ class TimeRules:
     out_of_order_ms: int
     allowed_lateness_ms: int
     max_future_ms: int
+
+    @classmethod
+    def of(cls, windows: WindowSettings) -> TimeRules:
+        """As configured."""
+        return cls(windows.out_of_order_ms, windows.allowed_lateness_ms, windows.max_future_ms)
 
 
 @dataclass(frozen=True, slots=True)

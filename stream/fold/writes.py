@@ -1,5 +1,4 @@
-"""The two parts of a partition's state that grow with its log, as absolute writes: tiles, and
-dedupe minutes.
+"""The two parts of a partition's state that grow with its log, as writes: tiles, dedupe minutes.
 
 Both load lazily what Redis has, keep what they will need again, and learn of a write only once it
 is in.
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from freshet.stream.arrays import Hashes, Ints
-from freshet.stream.config import UTC, Resolution
+from freshet.stream.config import Settings
 from freshet.stream.fold.additions import (
     NO_CELLS,
     Additions,
@@ -39,26 +38,22 @@ _HASH_BYTES = 8
 class TileFolder:
     """Adds lines to tiles of all resolutions."""
 
-    def __init__(
-        self,
-        read: Read,
-        keys: Keys,
-        resolutions: Sequence[Resolution],
-        max_cached_tiles: int,
-        time_zone: str = UTC,
-    ) -> None:
+    def __init__(self, read: Read, keys: Keys, settings: Settings) -> None:
+        zone = settings.calendar.time_zone
         self._read = read
         self._keys = keys
         self._grids = [
-            (Grid(width.resolution_ms, time_zone), width.buckets) for width in resolutions
+            (Grid(width.resolution_ms, zone), width.buckets)
+            for width in settings.windows.resolutions
         ]
-        self._cache = TileCache(max_cached_tiles)
+        self._cache = TileCache(settings.ingest.max_cached_tiles)
 
     def fold(
         self, additions: Additions, *, newest_ms: int, watermark_ms: int
     ) -> tuple[list[TileWrites], ChangedTiles]:
-        """New absolute tiles after a batch; those of all resolutions are read, added up and encoded
-        together.
+        """New absolute tiles after a batch.
+
+        Those of all resolutions are read, added up and encoded together.
 
         Args:
             additions: What its applied lines add.
@@ -71,26 +66,26 @@ class TileFolder:
         newest = {grid.resolution_ms: grid.bucket(newest_ms) for grid, _ in self._grids}
         keys, values = add_to(self._stored(names, newest), sums)
         data = encode_cells(keys, values, len(names))
-        writes = []
         edges = np.searchsorted(sums.place, np.arange(len(self._grids) + 1)).tolist()
-        for (grid, count), start, end in zip(self._grids, edges, edges[1:], strict=False):
-            own = slice(start, end)
+        writes = []
+        for place, (grid, count) in enumerate(self._grids):
+            own = slice(edges[place], edges[place + 1])
             texts = [f"{bucket}:{chunk}" for _, bucket, chunk in names[own]]
             expiries_ms = [grid.expiry_ms(bucket, count) for _, bucket, _ in names[own]]
             writes.append(TileWrites(grid.resolution_ms, texts, data[own], expiries_ms))
-        return writes, list(zip(names, split_tiles(keys, values, len(names)), strict=True))
+        changed = zip(names, split_tiles(keys, values, len(names)), strict=True)
+        return writes, list(changed)
 
     def _stored(self, names: list[TileName], newest: dict[int, int]) -> list[Cells]:
-        """What each tile holds so far; nothing where its bucket is after the newest one of its
-        resolution.
-        """
+        """What each tile holds so far; Redis is not asked for buckets after the newest one."""
         tiles = [NO_CELLS] * len(names)
         missing: list[int] = []
         for n, name in enumerate(names):
+            resolution_ms, bucket, _ = name
             cached = self._cache.get(name)
             if cached is not None:
                 tiles[n] = cached
-            elif name[1] <= newest[name[0]]:
+            elif bucket <= newest[resolution_ms]:
                 missing.append(n)
         stored = self._read([self._keys.tile(*names[n]) for n in missing])
         for n, data in zip(missing, stored, strict=True):
@@ -105,9 +100,7 @@ class TileFolder:
 
 
 class MinuteLog:
-    """Hashes of applied events: `seen` for lookups, and how long each live minute's string is in
-    Redis.
-    """
+    """Hashes of applied events: all in `seen`, and the size of each live minute in Redis."""
 
     def __init__(self, read: Read, keys: Keys, allowed_lateness_ms: int) -> None:
         self.seen = SeenHashes()
@@ -118,9 +111,8 @@ class MinuteLog:
 
     def load(self, first_ms: int, newest_ms: int, watermark_ms: int) -> None:
         """Read the minutes that still make duplicates, of events from `first_ms` to `newest_ms`."""
-        oldest = max(
-            first_live_minute(watermark_ms, self._allowed_lateness_ms), first_ms // MINUTE_MS
-        )
+        oldest_live = first_live_minute(watermark_ms, self._allowed_lateness_ms)
+        oldest = max(oldest_live, first_ms // MINUTE_MS)
         minutes = range(oldest, newest_ms // MINUTE_MS + 1)
         stored = self._read([self._keys.minute(minute) for minute in minutes])
         for minute, data in zip(minutes, stored, strict=True):
@@ -130,21 +122,22 @@ class MinuteLog:
                 self._num_bytes[minute] = len(data)
 
     def appends(self, hashes: Hashes, minutes: Ints, watermark_ms: int) -> list[MinuteAppend]:
-        """What a batch's applied records add to minutes still live after it, in log order, at
-        absolute places.
+        """What a batch's applied records add to the minutes that are still live after it.
+
+        In log order, at absolute places.
         """
         live = minutes >= first_live_minute(watermark_ms, self._allowed_lateness_ms)
         hashes, minutes = hashes[live], minutes[live]
         order = np.argsort(minutes, kind="stable")
         appends = []
         for group in np.split(order, np.flatnonzero(np.diff(minutes[order])) + 1):
-            if len(group):
-                minute = int(minutes[group[0]])
-                expiry_ms = minute_expiry_ms(minute, self._allowed_lateness_ms)
-                data = hashes[group].astype("<u8").tobytes()
-                appends.append(
-                    MinuteAppend(minute, expiry_ms, self._num_bytes.get(minute, 0), data)
-                )
+            if not len(group):
+                continue
+            minute = int(minutes[group[0]])
+            expiry_ms = minute_expiry_ms(minute, self._allowed_lateness_ms)
+            num_bytes_before = self._num_bytes.get(minute, 0)
+            data = hashes[group].astype("<u8").tobytes()
+            appends.append(MinuteAppend(minute, expiry_ms, num_bytes_before, data))
         return appends
 
     def remember(self, appends: Sequence[MinuteAppend], watermark_ms: int) -> None:
@@ -152,13 +145,11 @@ class MinuteLog:
         oldest = first_live_minute(watermark_ms, self._allowed_lateness_ms)
         for append in appends:
             self._num_bytes[append.minute] = append.num_bytes_before + len(append.data)
-        self._num_bytes = {
-            minute: size for minute, size in self._num_bytes.items() if minute >= oldest
-        }
+        live = {minute: size for minute, size in self._num_bytes.items() if minute >= oldest}
+        self._num_bytes = live
         if appends:
-            hashes = np.frombuffer(b"".join(append.data for append in appends), "<u8").astype(
-                np.uint64
-            )
+            data = b"".join(append.data for append in appends)
+            hashes = np.frombuffer(data, "<u8").astype(np.uint64)
             sizes = [len(append.data) // _HASH_BYTES for append in appends]
             minutes = np.repeat(np.array([append.minute for append in appends]), sizes)
             self.seen.add(hashes, minutes, oldest_minute=oldest)

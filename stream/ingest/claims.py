@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from freshet.stream.config import Settings
 from freshet.stream.errors import LogLostError
 from freshet.stream.events.decoder import EventKind
-from freshet.stream.fold.partition import PartitionWindows, fingerprint
+from freshet.stream.fold.headers import fingerprint
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.kafka import Key, LogOffsets
 from freshet.stream.store.layout import Header

@@ -8,7 +8,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from freshet.stream.fold.partition import Counts
+from freshet.stream.fold.batches import Counts
 from freshet.stream.ingest.assignment import Owned
 from freshet.stream.kafka import Key
 

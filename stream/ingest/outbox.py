@@ -15,7 +15,8 @@ from freshet.stream.events.dead_letter import (
     limit_of,
     source_of,
 )
-from freshet.stream.fold.partition import Fold, PartitionWindows
+from freshet.stream.fold.batches import Fold
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.kafka import Key, Message, Publisher, shard_of
 from freshet.stream.schemas import Alert, WindowsAdvanced

@@ -17,7 +17,7 @@ import numpy as np
 from freshet.stream.arrays import Ints
 from freshet.stream.events.columns import Decoded, concatenate
 from freshet.stream.events.redrive import redrive_name
-from freshet.stream.fold.partition import DecodedBatch
+from freshet.stream.fold.batches import DecodedBatch
 from freshet.stream.kafka import Key, Message, Taken, headers_of
 
 SLICE_RECORDS = 2_000

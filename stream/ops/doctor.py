@@ -10,7 +10,7 @@ from typing import Literal
 from freshet.stream.config import Settings
 from freshet.stream.errors import FreshetError
 from freshet.stream.events.decoder import EventKind
-from freshet.stream.fold.partition import fingerprint
+from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
 from freshet.stream.kafka.topics import TopicPlan, mismatches, plan
 from freshet.stream.store.clock import open_clock, read_anchor

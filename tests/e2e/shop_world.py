@@ -15,7 +15,8 @@ from confluent_kafka import Producer
 
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
-from freshet.stream.fold.partition import PartitionWindows, RawBatch
+from freshet.stream.fold.batches import RawBatch
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.schemas import (
     WIRE_LEVELS,
     CatalogEntry,

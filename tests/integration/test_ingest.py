@@ -20,7 +20,7 @@ import redis
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import BrokerError, FingerprintError, LogLostError, StoreUnfitError
-from freshet.stream.fold.partition import fingerprint
+from freshet.stream.fold.headers import fingerprint
 from freshet.stream.ingest import assignment
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics, shard_of

@@ -21,7 +21,8 @@ from freshet.model.weights import save_weights
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics, load
-from freshet.stream.fold.partition import PartitionWindows, RawBatch
+from freshet.stream.fold.batches import RawBatch
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.kafka import Publisher, TableReader
 from freshet.stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
 from freshet.stream.store.layout import Answer

@@ -32,7 +32,8 @@ from pydantic import SecretStr
 
 from freshet.stream.config import RedisSettings
 from freshet.stream.fold import partition as partition_module
-from freshet.stream.fold.partition import Fold, PartitionWindows
+from freshet.stream.fold.batches import Fold
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore, connect
 from tests.stream.fold.windows_checks import (

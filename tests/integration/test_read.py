@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from freshet.stream.config import RedisSettings, Resolution, Settings, WindowSettings
 from freshet.stream.errors import InvalidInputError, StoreUnavailableError
-from freshet.stream.fold.partition import PartitionWindows, RawBatch
+from freshet.stream.fold.batches import RawBatch
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.read import follow
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader

@@ -21,7 +21,8 @@ import redis
 from confluent_kafka import Producer
 
 from freshet.stream.config import CalendarSettings, Resolution, Settings, WindowSettings
-from freshet.stream.fold.partition import PartitionWindows, RawBatch
+from freshet.stream.fold.batches import RawBatch
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.read.export import export
 from freshet.stream.store.redis import Answer, WindowStore, connect
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS

@@ -32,7 +32,8 @@ from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import StoreUnavailableError, WeightsError
 from freshet.stream.failpoints import VARIABLE
-from freshet.stream.fold.partition import PartitionWindows, RawBatch
+from freshet.stream.fold.batches import RawBatch
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
 from freshet.stream.store.redis import Answer, WindowStore, connect

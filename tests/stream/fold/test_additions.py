@@ -137,11 +137,15 @@ def test_a_cell_belongs_to_the_bucket_whose_start_is_inclusive() -> None:
     assert sums.keys.tolist() == [0, CELLS]
 
 
-def test_the_cache_is_bounded_in_tiles_and_in_cells_and_the_oldest_leave() -> None:
+def test_the_cache_is_bounded_in_tiles_and_in_cells_and_the_oldest_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("freshet.stream.fold.additions.MAX_CACHED_CELLS", 10)
+
     def tile(count: int):
         return np.arange(count, dtype=np.uint16), np.ones(count, np.int64)
 
-    cache = TileCache(max_tiles=2, max_cells=10)
+    cache = TileCache(max_tiles=2)
     for name in ((1, 0, 0), (1, 1, 0), (1, 0, 0), (1, 2, 0)):
         cache.put(name, tile(2))
     assert cache.get((1, 1, 0)) is None

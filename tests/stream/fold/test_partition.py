@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from freshet.stream.config import Settings, WindowSettings
 from freshet.stream.errors import FingerprintError, StoreUnavailableError
-from freshet.stream.fold.partition import PartitionWindows, fingerprint
+from freshet.stream.fold.headers import fingerprint
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.store.layout import Answer
 from freshet.stream.units import DAY_MS, HOUR_MS
 from tests.stream.fold.windows_checks import (

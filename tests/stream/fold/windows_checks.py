@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import FingerprintError, StoreError
-from freshet.stream.fold.partition import Fold, PartitionWindows, RawBatch
+from freshet.stream.fold.batches import Fold, RawBatch
+from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Answer, Header, Keys, Update
 from freshet.stream.store.tiles import CHANNELS, CHUNK_ITEMS, decode

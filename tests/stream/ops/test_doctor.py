@@ -6,7 +6,7 @@ import pytest
 
 from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
 from freshet.stream.errors import WeightsError
-from freshet.stream.fold.partition import fingerprint
+from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Publisher, ensure_topics
 from freshet.stream.ops.doctor import Check, run_checks
 from freshet.stream.store.clock import set_anchor

@@ -1,0 +1,71 @@
+"""What a fold takes and what it gives: a batch of one partition's records, and a batch folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from freshet.stream.arrays import Ints
+from freshet.stream.events.columns import Decoded
+from freshet.stream.fold.verdicts import DeadLetter
+from freshet.stream.fold.writes import ChangedTiles
+from freshet.stream.store.layout import Header, Update
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Records of one partition in log order; `next_offset` is where the next batch begins.
+
+    `redrives` are the redrive headers of the records that have one, by their place in the batch.
+    """
+
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None]
+    timestamps_ms: Ints
+    offsets: Ints
+    next_offset: int
+    redrives: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """Records of one partition in log order, decoded; `redrives` are as in `RawBatch`."""
+
+    decoded: Decoded
+    timestamps_ms: Ints
+    first_offset: int
+    next_offset: int
+    redrives: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a batch's records.
+
+    They add up: read = applied + duplicate + late_dropped + dead_letter.
+    """
+
+    read: int
+    applied: int
+    duplicate: int
+    late_dropped: int
+    dead_letter: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A batch judged and added up, not yet written.
+
+    `dead` and `too_late` name records by their place in the batch; publish them before `apply`.
+    `touched_item_ids` are the items of all applied lines; `changed` and `header` are for `apply`.
+    """
+
+    update: Update
+    dead: list[DeadLetter]
+    too_late: list[int]
+    touched_item_ids: list[str]
+    counts: Counts
+    next_offset: int
+    frontier_ms: int | None
+    header: Header
+    changed: ChangedTiles

@@ -1,0 +1,64 @@
+"""What a partition's header says: the settings it is folded under, and how a batch changes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Final
+
+from freshet.stream.config import UTC, Settings
+from freshet.stream.events.decoder import EventKind
+from freshet.stream.fold.batches import Counts
+from freshet.stream.fold.verdicts import Verdicts
+from freshet.stream.fold.watermark import NEVER_MS
+from freshet.stream.store.layout import Header
+
+FORMAT: Final = 2
+
+
+def fingerprint(kind: EventKind, settings: Settings) -> str:
+    """The settings that decide what tiles hold, as canonical JSON.
+
+    `windows.idle_ms` decides nothing. What is as it was before it became a setting is left out, so
+    that windows folded then are still good.
+    """
+    windows = settings.windows.model_dump(mode="json", exclude={"idle_ms"})
+    fields = settings.events.orders_fields if kind == "orders" else settings.events.clicks_fields
+    parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
+    parts |= {"format": FORMAT, "kind": kind, "events.series_by": list(settings.events.series_by)}
+    parts[f"events.{kind}_fields"] = dict(fields)
+    if settings.events.time_unit != "ms":
+        parts["events.time_unit"] = settings.events.time_unit
+    if settings.calendar.time_zone != UTC:
+        parts["calendar.time_zone"] = settings.calendar.time_zone
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+
+
+def header_after(before: Header, next_offset: int, counts: Counts, verdicts: Verdicts) -> Header:
+    """The header once a batch is in."""
+    frontier_ms = verdicts.times.frontier_ms
+    first_event_ms, last_event_ms = _event_span(before, verdicts)
+    return replace(
+        before,
+        first_offset=before.next_offset if before.first_offset is None else before.first_offset,
+        next_offset=next_offset,
+        frontier_ms=None if frontier_ms == NEVER_MS else frontier_ms,
+        origin_ms=verdicts.times.first_ms if before.origin_ms is None else before.origin_ms,
+        first_event_ms=first_event_ms,
+        last_event_ms=last_event_ms,
+        read=before.read + counts.read,
+        applied=before.applied + counts.applied,
+        duplicate=before.duplicate + counts.duplicate,
+        late_dropped=before.late_dropped + counts.late_dropped,
+        dead_letter=before.dead_letter + counts.dead_letter,
+        items=before.items + len(verdicts.new_items),
+    )
+
+
+def _event_span(before: Header, verdicts: Verdicts) -> tuple[int | None, int | None]:
+    """The smallest and the largest event time of an applied record, this batch's included."""
+    span_ms = [at for at in (before.first_event_ms, before.last_event_ms) if at is not None]
+    times_ms = verdicts.applied_times_ms
+    if len(times_ms):
+        span_ms += (int(times_ms.min()), int(times_ms.max()))
+    return min(span_ms, default=None), max(span_ms, default=None)
