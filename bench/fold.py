@@ -25,8 +25,9 @@ from freshet.stream.config import RedisSettings, Resolution, Settings, WindowSet
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.batches import RawBatch
 from freshet.stream.fold.partition import PartitionWindows
+from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 

@@ -36,7 +36,8 @@ from freshet.stream.ingest.process import GC_THRESHOLDS
 from freshet.stream.kafka import ensure_topics
 from freshet.stream.kafka.servers import EmbeddedBroker, RealKafka
 from freshet.stream.schemas import ClickEvent, OrderEvent
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import EmbeddedRedis
 
 HERE = Path(__file__).parent

@@ -33,8 +33,8 @@ from bench.shop_log import START_MS, Kind, ShopLog, publish
 from freshet.stream.config import Settings, load
 from freshet.stream.kafka import Key, ensure_topics, producer
 from freshet.stream.kafka.servers import RealKafka
+from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Keys
-from freshet.stream.store.redis import connect
 from freshet.stream.store.server import EmbeddedRedis
 
 ROOT = Path(__file__).parent.parent

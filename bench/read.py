@@ -25,8 +25,8 @@ from freshet.stream.arrays import Ints
 from freshet.stream.config import RedisSettings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
+from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Keys
-from freshet.stream.store.redis import connect
 from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.store.tiles import CHUNK_ITEMS, encode
 from freshet.stream.units import HOUR_MS

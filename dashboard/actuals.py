@@ -17,7 +17,8 @@ from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowCells, WindowReader
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.redis import WindowStore
 
 KEPT_BUCKETS = 192
 # Stopping waits for a look that is under way, so a stalled Redis may hold one for this long only.

@@ -35,7 +35,7 @@ from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, lim
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.process import BackOff
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.redis import connect
+from freshet.stream.store.connection import connect
 from freshet.stream.telemetry import get_logger, serve_http
 
 TICK_S = 0.2

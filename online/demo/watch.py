@@ -18,7 +18,8 @@ from freshet.stream.kafka import LogOffsets, TableReader, partitions_of
 from freshet.stream.process import BackOff
 from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.redis import WindowStore
 
 MAX_POLLS_PER_LOOK = 20
 LEADERS_TIMEOUT_S = 30.0

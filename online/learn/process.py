@@ -22,7 +22,7 @@ from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_top
 from freshet.stream.process import BackOff, Stop, stop_on_signals
 from freshet.stream.schemas import SHOP_TABLES, DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.redis import connect
+from freshet.stream.store.connection import connect
 from freshet.stream.telemetry import get_logger, serve_http
 
 POLL_MS = 200

@@ -12,7 +12,7 @@ from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
 from freshet.stream.schemas import ModelEvent
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.redis import connect
+from freshet.stream.store.connection import connect
 
 
 def versions(settings: Settings) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher, partitions_of
 from freshet.stream.process import Stop, on_signals
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.redis import check_fit, connect
+from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 log = get_logger(__name__)

@@ -11,8 +11,9 @@ from freshet.stream.fold.headers import fingerprint
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.kafka import Key, LogOffsets
+from freshet.stream.store.generation import NEW_GENERATION_HINT
 from freshet.stream.store.layout import Header
-from freshet.stream.store.redis import NEW_GENERATION_HINT, WindowStore
+from freshet.stream.store.redis import WindowStore
 
 
 class Claims:

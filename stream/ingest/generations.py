@@ -17,13 +17,9 @@ import redis
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError
 from freshet.stream.kafka import Key
-from freshet.stream.store.redis import (
-    WindowStore,
-    connect,
-    current_generation,
-    make_current,
-    translated,
-)
+from freshet.stream.store.connection import connect, translated
+from freshet.stream.store.generation import current_generation, make_current
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.telemetry import get_logger
 
 KEYS_A_CALL = 1_000

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from freshet.stream.config import Settings
 from freshet.stream.errors import LogLostError
 from freshet.stream.kafka import topic_ids
-from freshet.stream.store.redis import NEW_GENERATION_HINT
+from freshet.stream.store.generation import NEW_GENERATION_HINT
 
 CHECK_S = 10.0
 

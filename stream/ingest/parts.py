@@ -22,7 +22,8 @@ from freshet.stream.ingest.waiting import Pulse, Waiting
 from freshet.stream.kafka import Consumer, LogOffsets, consumer, partitions_of
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.redis import WindowStore, check_fit, connect
+from freshet.stream.store.connection import check_fit, connect
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.telemetry import new_registry
 
 

@@ -29,7 +29,8 @@ from freshet.stream.ingest.parts import Parts, build
 from freshet.stream.ingest.poll import Decode, Polled, poll
 from freshet.stream.kafka import Key, take
 from freshet.stream.process import on_signals
-from freshet.stream.store.redis import NEW_GENERATION_HINT, Answer
+from freshet.stream.store.generation import NEW_GENERATION_HINT
+from freshet.stream.store.layout import Answer
 from freshet.stream.telemetry import get_logger, serve_http
 
 SURVEY_S = 1.0

@@ -14,7 +14,9 @@ from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
 from freshet.stream.kafka.topics import TopicPlan, mismatches, plan
 from freshet.stream.store.clock import open_clock, read_anchor
-from freshet.stream.store.redis import WindowStore, check_fit, connect, current_generation
+from freshet.stream.store.connection import check_fit, connect
+from freshet.stream.store.generation import current_generation
+from freshet.stream.store.redis import WindowStore
 
 MAX_SKEW_MS = 5_000
 

@@ -26,7 +26,9 @@ from freshet.stream.read.formats import WRITERS, WindowRows
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import CHANNELS
-from freshet.stream.store.redis import WindowStore, connect, current_generation
+from freshet.stream.store.connection import connect
+from freshet.stream.store.generation import current_generation
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.telemetry import get_logger
 
 MAX_GROUP_CELLS = 24_000_000

@@ -16,8 +16,8 @@ from freshet.stream.arrays import Ints
 from freshet.stream.read.follow import Change, Look, PartitionFollower, TileId, Tiles
 from freshet.stream.read.progress import Input, InputState, ReadRules
 from freshet.stream.read.ring import NUM_CHANNELS, Ring, Touched
+from freshet.stream.store.generation import GENERATION_KEY, later_generation
 from freshet.stream.store.layout import Header, Keys, partitions_key
-from freshet.stream.store.redis import GENERATION_KEY, later_generation
 from freshet.stream.store.tiles import CHUNK_ITEMS, decode
 
 NOT_OWNED = -1
@@ -83,7 +83,7 @@ class MergedWindows:
     """The newest buckets of one generation: `look` asks what moved, `take_in` reads it.
 
     Args:
-        client: From `freshet.stream.store.redis.connect`.
+        client: From `freshet.stream.store.connection.connect`.
         generation: Which windows.
         rules: The settings under which they were folded.
         ring: Where sums are kept; empty.

@@ -19,8 +19,8 @@ from freshet.stream.read.merge import ItemRows, MergedWindows, input_of
 from freshet.stream.read.progress import Input, InputState, ReadRules
 from freshet.stream.read.ring import ALL_CHANNELS, NUM_CHANNELS, Ring, Touched
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.store.connection import translated
 from freshet.stream.store.layout import Keys, partitions_key
-from freshet.stream.store.redis import translated
 from freshet.stream.telemetry import get_logger
 
 ORDER_CHANNELS = slice(0, CHANNELS.index("views"))
@@ -71,7 +71,7 @@ class WindowReader:
     at one offset (`offsets`); what Redis loses in a crash is kept here until it has been replayed.
 
     Args:
-        client: From `freshet.stream.store.redis.connect`.
+        client: From `freshet.stream.store.connection.connect`.
         generation: Which generation of windows to begin with; a later one is followed once it is
             current.
         resolution_ms: Width of a bucket.

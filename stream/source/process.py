@@ -21,7 +21,9 @@ from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.source.batches import SourceBatch, TopicKind
 from freshet.stream.source.pump import Progress, Pump, Timer
 from freshet.stream.store.clock import set_anchor
-from freshet.stream.store.redis import WindowStore, connect, current_generation
+from freshet.stream.store.connection import connect
+from freshet.stream.store.generation import current_generation
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.telemetry import get_logger
 from freshet.stream.units import DAY_MS, MINUTE_MS, SECOND_MS
 

@@ -1,1 +1,1 @@
-"""How windows lie in Redis: keys, tiles and the atomic calls; updates in, stored state out."""
+"""Updates of windows in, stored state out: keys, tiles and the atomic calls in Redis."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from freshet.stream.clock import Anchor, Clock, SimulatedClock, wall_now_ms
 from freshet.stream.errors import StoreError
-from freshet.stream.store.redis import translated
+from freshet.stream.store.connection import translated
 
 CLOCK_KEY: Final = "freshet:clock"
 

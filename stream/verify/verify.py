@@ -28,9 +28,11 @@ from freshet.stream.kafka import (
 )
 from freshet.stream.read.follow import Look, PartitionFollower, TileId
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.store.connection import connect, translated
+from freshet.stream.store.generation import current_generation
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header, Keys
-from freshet.stream.store.redis import WindowStore, connect, current_generation, translated
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.tiles import CHUNK_ITEMS, decode
 from freshet.stream.telemetry import get_logger
 from freshet.stream.verify.event import Kind

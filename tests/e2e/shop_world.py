@@ -32,7 +32,8 @@ from freshet.stream.schemas import (
     item_id_of,
 )
 from freshet.stream.store.clock import set_anchor
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import HOUR_MS
 
 NOW_MS = 1_773_238_800_000 + 20 * 60_000  # Wednesday 11 March 2026, 14:20 UTC

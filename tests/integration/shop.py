@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from freshet.stream.config import Settings, load
 from freshet.stream.ingest.process import Ingest
 from freshet.stream.kafka import Publisher, TableReader, TableRecord
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.redis import WindowStore
 
 START_MS = 1_767_225_600_000
 TIMEOUT_S = 90.0

@@ -20,8 +20,9 @@ from freshet.stream.kafka import ensure_topics
 from freshet.stream.ops.doctor import check_clock, check_redis
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
+from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.store.layout import Answer, Keys
-from freshet.stream.store.redis import WindowStore, check_fit, connect
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import EmbeddedRedis, redis_binary
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify

@@ -14,7 +14,8 @@ from freshet.stream.kafka import ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
-from freshet.stream.store.redis import GENERATION_KEY, connect, current_generation, make_current
+from freshet.stream.store.connection import connect
+from freshet.stream.store.generation import GENERATION_KEY, current_generation, make_current
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
 from tests.integration.shop import (

@@ -29,7 +29,7 @@ from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters
 from freshet.stream.ops.redrive import redrive
 from freshet.stream.schemas import Alert, WindowsAdvanced
-from freshet.stream.store.redis import connect
+from freshet.stream.store.connection import connect
 from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.verify.verify import verify
 from tests.conftest import mock_cluster

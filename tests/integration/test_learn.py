@@ -25,8 +25,9 @@ from freshet.stream.fold.batches import RawBatch
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.kafka import Publisher, TableReader
 from freshet.stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
+from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import CONTEXT, STEPS, small_network
 

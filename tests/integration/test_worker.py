@@ -36,7 +36,9 @@ from freshet.stream.fold.batches import RawBatch
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEvent, Score
-from freshet.stream.store.redis import Answer, WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.layout import Answer
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import HOUR_MS
 from tests.integration.shop import SESSION_MS
 

@@ -27,7 +27,9 @@ from freshet.stream.config import Settings, load
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import LogOffsets, ensure_topics
 from freshet.stream.kafka.servers import RealKafka
-from freshet.stream.store.redis import WindowStore, connect, current_generation
+from freshet.stream.store.connection import connect
+from freshet.stream.store.generation import current_generation
+from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import redis_binary
 from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy

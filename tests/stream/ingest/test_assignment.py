@@ -11,7 +11,7 @@ from freshet.stream.errors import LogLostError, StoreUnavailableError
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.assignment import Assignment
 from freshet.stream.kafka import Consumer, Key, TopicPartition
-from freshet.stream.store.redis import Header
+from freshet.stream.store.layout import Header
 
 
 class FakeConsumer:

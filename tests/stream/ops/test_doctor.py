@@ -10,7 +10,8 @@ from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Publisher, ensure_topics
 from freshet.stream.ops.doctor import Check, run_checks
 from freshet.stream.store.clock import set_anchor
-from freshet.stream.store.redis import WindowStore, connect
+from freshet.stream.store.connection import connect
+from freshet.stream.store.redis import WindowStore
 
 
 @pytest.fixture

@@ -1,0 +1,145 @@
+"""The door to Redis: a checked connection, and its errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from freshet.stream.config import RedisSettings
+from freshet.stream.errors import StoreError, StoreUnavailableError, StoreUnfitError
+
+MINIMUM_VERSION: Final = (6, 2)
+
+
+def connect(settings: RedisSettings) -> redis.Redis:
+    """A checked connection without retries: the expected offset decides what a lost answer meant.
+
+    To a Redis Cluster it is another class that is used the same: all keys of a partition share a
+    slot, and what reads several partitions asks each node for its own.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer; the message shows the address without its
+            password.
+    """
+    url = settings.url.get_secret_value()
+    timeout_s = settings.timeout_ms / 1_000
+    try:
+        client = _client(url, timeout_s, cluster=settings.cluster)
+    except ValueError as error:
+        raise StoreError(f"redis.url {_address(url)!r} is not a Redis address: {error}") from None
+    except redis.exceptions.RedisClusterException as error:
+        raise StoreUnavailableError(
+            f"the Redis Cluster at {_address(url)} does not answer: {error}",
+            hint="is it running, is redis.url one of its nodes, and is redis.cluster right?",
+        ) from None
+    with translated(client):
+        client.ping()
+    return client
+
+
+def _client(url: str, timeout_s: float, *, cluster: bool) -> redis.Redis:
+    timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    none = Retry(NoBackoff(), 0)
+    if cluster:
+        return cast(
+            redis.Redis, redis.RedisCluster.from_url(url, **timeouts, retry=none, protocol=2)
+        )
+    return redis.Redis.from_url(url, **timeouts, retry=none, retry_on_error=[], protocol=2)
+
+
+def check_fit(client: redis.Redis) -> None:
+    """Say whether windows may live in this Redis.
+
+    Raises:
+        StoreUnfitError: It is too old, evicts keys, or runs no scripts.
+        StoreUnavailableError: It does not answer.
+    """
+    with translated(client):
+        for info in _infos(client):
+            _check_node(info)
+        try:
+            client.eval("return 1", 0)
+        except redis.ResponseError as error:
+            raise StoreUnfitError(
+                f"Redis runs no scripts ({error})",
+                hint="allow EVAL, EVALSHA and SCRIPT LOAD to this user",
+            ) from None
+
+
+def _infos(client: redis.Redis) -> list[dict[str, Any]]:
+    """What each node says of itself."""
+    cluster = _cluster(client)
+    if cluster is None:
+        return [client.info()]
+    return list(cluster.info(target_nodes="all").values())
+
+
+def _check_node(info: dict[str, Any]) -> None:
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
+        raise StoreUnfitError(
+            f"Redis {version} is too old", hint="use Redis 6.2 or newer, or Valkey"
+        )
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        raise StoreUnfitError(
+            f"Redis evicts keys (maxmemory-policy {policy}), so windows could vanish",
+            hint="set maxmemory-policy noeviction",
+        )
+
+
+@contextmanager
+def translated(client: redis.Redis) -> Iterator[None]:
+    """Redis' errors as ours."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise StoreUnavailableError(
+            f"Redis at {_address_of(client)} does not answer: {error}",
+            hint="is it running, and is redis.url right?",
+        ) from None
+    except redis.exceptions.OutOfMemoryError as error:
+        raise StoreUnavailableError(
+            f"Redis at {_address_of(client)} is full: {error}",
+            hint="raise maxmemory; nothing was written",
+        ) from None
+    except redis.exceptions.ReadOnlyError as error:
+        raise StoreUnavailableError(
+            f"Redis at {_address_of(client)} is a replica now: {error}"
+        ) from None
+    except (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError) as error:
+        raise StoreUnavailableError(
+            f"Redis at {_address_of(client)} moves its keys: {error}"
+        ) from None
+    except redis.RedisError as error:
+        raise StoreError(f"Redis at {_address_of(client)} refused a call: {error}") from None
+
+
+def _address_of(client: redis.Redis) -> str:
+    cluster = _cluster(client)
+    if cluster is not None:
+        return "the cluster of " + ", ".join(sorted(node.name for node in cluster.get_nodes()))  # type: ignore[no-untyped-call]
+    options = client.connection_pool.connection_kwargs
+    return str(
+        options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    )
+
+
+def _cluster(client: Any) -> redis.RedisCluster | None:
+    return client if isinstance(client, redis.RedisCluster) else None
+
+
+def _address(url: str) -> str:
+    """An address without user and password.
+
+    >>> _address("redis://me:secret@shop:6379/0")
+    'redis://shop:6379/0'
+    """
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
