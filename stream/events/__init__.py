@@ -1,3 +1,1 @@
-"""Bytes of the event topics in, columns of judged fields out; what cannot be read leaves as a dead
-letter.
-"""
+"""Bytes of the event topics in, checked columns out; what cannot be read leaves as dead letters."""

@@ -1,3 +1,1 @@
-"""Columns of events in, absolute writes out: which records count, and what they add to which
-windows. No IO.
-"""
+"""Columns of events in, absolute writes out: which records count, and what they add to windows."""

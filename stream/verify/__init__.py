@@ -1,3 +1,1 @@
-"""A whole log in, a verdict out: windows counted a second time by code that shares nothing with the
-fold.
-"""
+"""A whole log in, a report out: windows counted again by code that shares nothing with the fold."""

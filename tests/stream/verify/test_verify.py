@@ -16,9 +16,11 @@ from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header
 from freshet.stream.store.tiles import encode
 from freshet.stream.units import HOUR_MS, MINUTE_MS
+from freshet.stream.verify.compare import compare
 from freshet.stream.verify.event import BadRecordError, Kind, read_event
 from freshet.stream.verify.recount import Recount
-from freshet.stream.verify.verify import Difference, PartitionReport, Report, Snapshot, _compare
+from freshet.stream.verify.report import Difference, PartitionReport, Report
+from freshet.stream.verify.snapshot import Snapshot
 
 T0 = 1_700_000_000_000 // MINUTE_MS * MINUTE_MS
 WINDOWS = WindowSettings(
@@ -336,10 +338,10 @@ def test_equal_windows_have_no_differences_and_one_wrong_cell_is_found_and_named
     recount.take(None, order(), T0)
     part = PartitionReport("orders", 3, 0, 1, records=1)
     report.partitions.append(part)
-    _compare(_stored(recount), recount, part, report)
+    compare(_stored(recount), recount, part, report)
     assert report.agrees and part.cells == 3
     assert report.as_text() == "windows and log agree: 3 cells from 1 records of 1 partitions"
-    _compare(_stored(recount, wrong=7), recount, part, report)
+    compare(_stored(recount, wrong=7), recount, part, report)
     assert not report.agrees
     expected = Difference("orders", 3, "units", 2_007, 2_000, "a|n", 1_000, T0)
     assert report.shown == [expected] and report.as_dict()["shown"][0]["bucket_start_ms"] == T0
@@ -357,7 +359,7 @@ def test_books_frontier_and_dictionary_are_compared_too() -> None:
     recount.take(None, order("e2", T0 + 5), T0)
     part = PartitionReport("orders", 0, 0, 2)
     report.partitions.append(part)
-    _compare(stored, recount, part, report)
+    compare(stored, recount, part, report)
     assert {difference.what for difference in report.shown} >= {
         "read",
         "applied",
