@@ -13,6 +13,7 @@ import numpy.typing as npt
 from freshet.stream.arrays import Bools, Floats, Hashes, Ints
 from freshet.stream.events.limits import Refusal
 
+AnyPlaces = TypeVar("AnyPlaces", npt.NDArray[np.intp], npt.NDArray[np.int64])
 AnyColumn = TypeVar("AnyColumn", Ints, Floats)
 
 
@@ -52,32 +53,30 @@ def concatenate(parts: Sequence[Decoded]) -> Decoded:
     """One batch of several that follow each other; at least one."""
     if len(parts) == 1:
         return parts[0]
-    records, good = (
-        _starts(part.num_records for part in parts),
-        _starts(len(part.index) for part in parts),
-    )
-    names, item_ids = _one_table([part.item_ids for part in parts])
+    first_record = _starts(part.num_records for part in parts)
+    first_good = _starts(len(part.index) for part in parts)
+    first_name, item_ids = _one_table([part.item_ids for part in parts])
+    refusals = []
+    for part, first in zip(parts, first_record, strict=False):
+        refusals += [replace(bad, index=bad.index + first) for bad in part.refusals]
     return Decoded(
-        num_records=records[-1],
-        index=np.concatenate([part.index + at for part, at in zip(parts, records, strict=False)]),
+        num_records=first_record[-1],
+        index=_joined([part.index for part in parts], first_record),
         event_hash=np.concatenate([part.event_hash for part in parts]),
         event_time_ms=np.concatenate([part.event_time_ms for part in parts]),
-        line_record=np.concatenate(
-            [part.line_record + at for part, at in zip(parts, good, strict=False)]
-        ),
-        line_name=np.concatenate(
-            [part.line_name + at for part, at in zip(parts, names, strict=True)]
-        ),
+        line_record=_joined([part.line_record for part in parts], first_good),
+        line_name=_joined([part.line_name for part in parts], first_name),
         quantity=np.concatenate([part.quantity for part in parts]),
         unit_price=np.concatenate([part.unit_price for part in parts]),
         channel=np.concatenate([part.channel for part in parts]),
-        refusals=[
-            replace(bad, index=bad.index + at)
-            for part, at in zip(parts, records, strict=False)
-            for bad in part.refusals
-        ],
+        refusals=refusals,
         item_ids=item_ids,
     )
+
+
+def _joined(columns: Sequence[AnyPlaces], starts: Sequence[int]) -> AnyPlaces:
+    """Columns of places one after the other, each moved by where its part begins."""
+    return np.concatenate([places + at for places, at in zip(columns, starts, strict=False)])
 
 
 def _starts(sizes: Iterable[int]) -> list[int]:

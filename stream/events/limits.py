@@ -1,5 +1,6 @@
-"""Limits on a record's raw bytes, checked before any JSON decoder sees them: size, depth of
-nesting, UTF-8.
+"""Limits on a record's raw bytes, checked before any JSON decoder sees them.
+
+They are of size, of the depth of nesting, and that the bytes are UTF-8.
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ class Refusal:
     message: str
 
 
+class Refusals:
+    """Why records of a batch are dead letters; the first thing wrong with one stands."""
+
+    def __init__(self) -> None:
+        self.by_index: dict[int, Refusal] = {}
+
+    def add(self, index: int, error_class: str, message: str) -> None:
+        self.by_index.setdefault(index, Refusal(index, error_class, message))
+
+
 @dataclass(frozen=True, slots=True)
 class ByteLimits:
     """What a value may be at most; a key has at most 256 bytes."""
@@ -40,8 +51,9 @@ class ByteLimits:
     def refusals(
         self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
     ) -> Iterator[Refusal]:
-        """What is wrong with a batch, keys first; one in which nothing is costs a few calls, and
-        none a record.
+        """What is wrong with a batch, keys first.
+
+        A batch in which nothing is wrong costs a few calls, and none a record.
         """
         if max(map(len, filter(None, keys)), default=0) > MAX_KEY_BYTES:
             for i, key in enumerate(keys):
@@ -56,9 +68,8 @@ class ByteLimits:
 
     def _plain(self, values: Sequence[bytes]) -> bool:
         """Whether all values are surely within the limits, looking at all of them as one text."""
-        joined = b"\n".join(
-            values
-        )  # A line feed is no part of a longer character, so good text is good apart too.
+        # A line feed is no part of a longer character, so good text is good apart too.
+        joined = b"\n".join(values)
         sizes = np.fromiter(map(len, values), np.int64, len(values))
         return (
             int(sizes.max(initial=0)) <= self.max_record_bytes
@@ -70,17 +81,13 @@ class ByteLimits:
         if value is None:
             return "NullValue", "the value is null"
         if len(value) > self.max_record_bytes:
-            return (
-                "OversizedValue",
-                f"the value has {len(value)} bytes, expected at most {self.max_record_bytes}",
-            )
+            size = f"{len(value)} bytes, expected at most {self.max_record_bytes}"
+            return "OversizedValue", f"the value has {size}"
         if value.count(b"[") + value.count(b"{") > self.max_depth:
             depth = nesting(value)
             if depth > self.max_depth:
-                return (
-                    "DeepNesting",
-                    f"the value is nested {depth} deep, expected at most {self.max_depth}",
-                )
+                text = f"the value is nested {depth} deep, expected at most {self.max_depth}"
+                return "DeepNesting", text
         try:
             value.decode()
         except UnicodeDecodeError as error:
@@ -89,8 +96,9 @@ class ByteLimits:
 
 
 def _most_brackets(joined: bytes, sizes: Ints) -> int:
-    """At least as many as any value has, brackets inside strings too; exact where that takes more
-    than a look.
+    """At least as many as any value has, brackets inside strings too.
+
+    Exact where that takes more than a look.
     """
     if not joined:
         return 0

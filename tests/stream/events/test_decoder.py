@@ -469,7 +469,7 @@ def test_slices_and_parts_of_a_batch_leave_no_seam(monkeypatch: pytest.MonkeyPat
     ]
     whole = columns(EventDecoder("orders", EventSettings()).decode(values, [None] * 40))
     monkeypatch.setattr("freshet.stream.events.decoder.SLICE_RECORDS", 3)
-    monkeypatch.setattr("freshet.stream.events.decoder.MAX_CACHED_ITEM_IDS", 4)
+    monkeypatch.setattr("freshet.stream.events.item_names.MAX_CACHED_ITEM_IDS", 4)
     decoder = EventDecoder("orders", EventSettings())
     parts = [
         decoder.decode(values[n : n + 8], [None] * len(values[n : n + 8])) for n in range(0, 40, 8)
