@@ -1,5 +1,4 @@
-"""A shop's own field names: typed structs, made at start, that decode its records straight into our
-columns.
+"""A shop's own field names: typed structs, made at start, that decode its records as ours.
 
 `events.orders_fields` and `events.clicks_fields` say, for one of our fields, the dotted path at
 which the shop's record keeps it; `lines.<field>` is a path inside one line of a whole order. What
@@ -33,28 +32,30 @@ CLICK: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A struct and where in it each of our fields is; every field may be None, whoever needs it
-    looks.
+    """A struct and where in it each of our fields is.
+
+    Every field may be None; whoever needs it looks.
     """
 
     struct: type[msgspec.Struct]
     paths: Mapping[str, str]
 
     def getter(self, names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-        """Reads some fields of a decoded record as a tuple; AttributeError where an object on the
-        way is null.
+        """Reads some fields of a decoded record as a tuple.
+
+        What is returned raises AttributeError where an object on the way is null.
         """
         get = attrgetter(*(self.paths[name] for name in names))
         return get if len(names) > 1 else lambda record: (get(record),)
 
     def reader(self, names: tuple[str, ...]) -> tuple[Callable[[Any], tuple[Any, ...]], list[int]]:
-        """Reads all of a record as a tuple, and where in it each of some fields is; AttributeError
-        as for `getter`.
+        """Reads all of a record as a tuple, and where in it each of some fields is.
+
+        What is returned raises AttributeError as that of `getter` does.
         """
         if any("." in self.paths[name] for name in names):
             return self.getter(names), list(range(len(names)))
-        # A plain copy of the whole struct takes a third of the time of asking for five of its
-        # fields.
+        # A plain copy of the whole struct takes a third of the time of asking for five fields.
         attributes = self.struct.__struct_fields__
         return msgspec.structs.astuple, [attributes.index(self.paths[name]) for name in names]
 
@@ -69,27 +70,31 @@ class Shape:
 
 def order_shapes(mapping: Mapping[str, str], series_by: tuple[str, ...]) -> tuple[Shape, Shape]:
     """The shapes of an order and of one of its lines."""
-    extra = dict.fromkeys((name for name in series_by if name not in ORDER), str)
-    fields = {**ORDER, **extra}
-    line_fields = {**LINE, **extra}
-    line_mapping = {
-        k.removeprefix("lines."): v for k, v in mapping.items() if k.startswith("lines.")
-    }
-    _check(
-        mapping,
-        {*fields, "lines", *(f"lines.{name}" for name in line_fields)},
-        "events.orders_fields",
-    )
-    line = _shape("Line", line_fields, line_mapping)
-    own = {k: v for k, v in mapping.items() if not k.startswith("lines.")}
+    fields = _with_series(ORDER, series_by)
+    line_fields = _with_series(LINE, series_by)
+    known = {*fields, "lines", *(f"lines.{name}" for name in line_fields)}
+    _check(mapping, known, "events.orders_fields")
+    own: dict[str, str] = {}
+    of_lines: dict[str, str] = {}
+    for name, path in mapping.items():
+        if name.startswith("lines."):
+            of_lines[name.removeprefix("lines.")] = path
+        else:
+            own[name] = path
+    line = _shape("Line", line_fields, of_lines)
     return _shape("Order", {**fields, "lines": list[line.struct]}, own), line  # type: ignore[name-defined]
 
 
 def click_shape(mapping: Mapping[str, str], series_by: tuple[str, ...]) -> Shape:
     """The shape of a click."""
-    fields = {**CLICK, **dict.fromkeys((name for name in series_by if name not in CLICK), str)}
+    fields = _with_series(CLICK, series_by)
     _check(mapping, set(fields), "events.clicks_fields")
     return _shape("Click", fields, mapping)
+
+
+def _with_series(fields: Mapping[str, Any], series_by: tuple[str, ...]) -> dict[str, Any]:
+    """The fields, and those of the series that are not among them, which are texts."""
+    return {**fields, **{name: str for name in series_by if name not in fields}}
 
 
 def _check(mapping: Mapping[str, str], known: set[str], setting: str) -> None:
@@ -104,7 +109,6 @@ def _check(mapping: Mapping[str, str], known: set[str], setting: str) -> None:
 
 def _shape(title: str, fields: Mapping[str, Any], mapping: Mapping[str, str]) -> Shape:
     tree: dict[str, Any] = {}
-    paths: dict[str, str] = {}
     for name, kind in fields.items():
         path = mapping.get(name, name).split(".")
         *parents, leaf = path
@@ -112,18 +116,13 @@ def _shape(title: str, fields: Mapping[str, Any], mapping: Mapping[str, str]) ->
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(
-                    f"field {name!r}: {'.'.join(path)!r} leads through a value that another "
-                    "field uses"
-                )
+                text = "leads through a value that another field uses"
+                raise ConfigError(f"field {name!r}: {'.'.join(path)!r} {text}")
         if node.setdefault(leaf, kind) != kind:
-            raise ConfigError(
-                f"field {name!r}: {'.'.join(path)!r} is already used for another kind of value"
-            )
+            text = "is already used for another kind of value"
+            raise ConfigError(f"field {name!r}: {'.'.join(path)!r} {text}")
     struct, places = _struct(title, tree)
-    for name in fields:
-        paths[name] = places[mapping.get(name, name)]
-    return Shape(struct, paths)
+    return Shape(struct, {name: places[mapping.get(name, name)] for name in fields})
 
 
 def _struct(title: str, tree: Mapping[str, Any]) -> tuple[type[msgspec.Struct], dict[str, str]]:
@@ -137,9 +136,8 @@ def _struct(title: str, tree: Mapping[str, Any]) -> tuple[type[msgspec.Struct], 
         if isinstance(kind, dict):
             nested, below = _struct(f"{title}_{attribute}", kind)
             fields.append((attribute, nested | None, msgspec.field(default_factory=nested)))
-            places.update(
-                {f"{key}.{path}": f"{attribute}.{place}" for path, place in below.items()}
-            )
+            for path, place in below.items():
+                places[f"{key}.{path}"] = f"{attribute}.{place}"
         else:
             fields.append((attribute, kind | None, None))
             places[key] = attribute

@@ -1,5 +1,4 @@
-"""Which records were already applied: hashes of event ids, each with the minute of its newest
-applied event.
+"""Which records were already applied: hashes of event ids, each with its newest applied minute.
 
 A record is a duplicate when an applied record has the same hash and the end of that record's minute
 plus the allowed lateness is still after the watermark. When an entry's memory is freed never
@@ -40,8 +39,9 @@ def first_live_minute(watermark_ms: int, allowed_lateness_ms: int) -> int:
 
 
 class SeenHashes:
-    """An open-addressing table from hash to newest minute, in two flat arrays and without a Python
-    object an entry.
+    """An open-addressing table from hash to newest minute.
+
+    It is two flat arrays, without a Python object an entry.
 
     >>> seen = SeenHashes()
     >>> seen.add(np.array([7, 8], np.uint64), np.array([3, 4]), oldest_minute=0)
@@ -77,8 +77,9 @@ class SeenHashes:
         return slots
 
     def add(self, hashes: Hashes, minutes: Ints, *, oldest_minute: int) -> None:
-        """Remember applied hashes, the newest minute of each; entries before `oldest_minute` may be
-        dropped.
+        """Remember applied hashes, the newest minute of each.
+
+        Entries before `oldest_minute` may be dropped.
         """
         if (self._used + len(hashes)) * 2 > len(self._hashes):
             self._rebuild(len(hashes), oldest_minute)
@@ -86,7 +87,7 @@ class SeenHashes:
             slots = self._slots(hashes)
             free = self._minutes[slots] == UNSEEN
             self._hashes[slots[free]] = hashes[free]
-            # Two new hashes may have met in one free slot: the last written holds it, the other
+            # Two new hashes may have met in one free slot: the last written holds it, and the other
             # searches on.
             held = self._hashes[slots] == hashes
             taken = np.sort(slots[held & free])  # np.unique takes ten times as long.
@@ -137,9 +138,8 @@ def find_duplicates(
     for i in range(len(hashes)) if admit is not None else _repeated(hashes).tolist():
         name = int(hashes[i])
         minute = newest.get(name, int(seen_minutes[i]))
-        duplicate[i] = (
-            minute != UNSEEN and minute_expiry_ms(minute, allowed_lateness_ms) > watermark_ms[i]
-        )
+        expiry_ms = minute_expiry_ms(minute, allowed_lateness_ms)
+        duplicate[i] = minute != UNSEEN and expiry_ms > watermark_ms[i]
         if duplicate[i]:
             continue
         if admit is not None and not admit(i):

@@ -1,5 +1,4 @@
-"""Which bucket a time falls into, and when a bucket begins: equal widths, but days are the shop's
-own. Pure.
+"""Which bucket a time falls into, and when one begins; days are the shop's own. Pure.
 
 A day begins at local midnight of `calendar.time_zone`, so the days on which clocks change have 23
 or 25 hours. Its bucket number is the local date as days since 1970-01-01; a bucket of any other
@@ -49,11 +48,11 @@ class Grid:
         """The number of the bucket that holds a time."""
         if self.even:
             return time_ms // self.resolution_ms
-        day = time_ms // DAY_MS
-        candidates = (day + 1, day)
-        return next(
-            (at for at in candidates if _midnight_ms(self.time_zone, at) <= time_ms), day - 1
-        )
+        # The local date is that of UTC, or the next, or the one before.
+        day = time_ms // DAY_MS + 1
+        while _midnight_ms(self.time_zone, day) > time_ms:
+            day -= 1
+        return day
 
     def start_ms(self, bucket: int) -> int:
         """When a bucket begins, inclusive."""
@@ -93,9 +92,7 @@ class Grid:
 
 @lru_cache(maxsize=20_000)
 def _midnight_ms(time_zone: str, day: int) -> int:
-    """When a local day begins; where midnight does not exist, the moment at which clocks skip
-    it.
-    """
+    """When a local day begins; where there is no midnight, the moment at which clocks skip it."""
     if not _FIRST_DAY <= day <= _LAST_DAY:
         return day * DAY_MS
     midnight = _EPOCH_DAY + timedelta(days=day)

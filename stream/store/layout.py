@@ -1,6 +1,4 @@
-"""How windows lie in Redis: the names of the keys, the header's fields, and what one write
-carries.
-"""
+"""How windows lie in Redis: the names of the keys, the header's fields, what one write carries."""
 
 from __future__ import annotations
 
@@ -58,16 +56,12 @@ class Keys:
         return f"{self.prefix}:d:{chunk}"
 
     def minute(self, minute: int) -> str:
-        """String: 8-byte little-endian xxh3-64 of the event ids applied in that minute, in log
-        order.
-        """
+        """String: xxh3-64 of the event ids applied in that minute, 8 bytes each, in log order."""
         return f"{self.prefix}:u:{minute}"
 
     @property
     def redrives(self) -> str:
-        """Set: the `freshet-redrive` headers of all records that were sent again and judged; never
-        shrinks.
-        """
+        """Set: the `freshet-redrive` headers of all records that were judged; never shrinks."""
         return f"{self.prefix}:v"
 
     def tile(self, resolution_ms: int, bucket: int, chunk: int) -> str:
@@ -75,9 +69,7 @@ class Keys:
         return f"{self.prefix}:w:{resolution_ms}:{bucket}:{chunk}"
 
     def index(self, resolution_ms: int) -> str:
-        """Sorted set: "<bucket>:<chunk>" scored by the next offset of the call that changed the
-        tile.
-        """
+        """Sorted set: "<bucket>:<chunk>" scored by the next offset of the call that changed it."""
         return f"{self.prefix}:x:{resolution_ms}"
 
 
@@ -85,9 +77,9 @@ class Keys:
 class Header:
     """What a partition's windows say about themselves; None where nothing has happened yet.
 
-    `origin_ms` is the event time of the first record that counted for the frontier, `last_event_ms`
-    the largest of an applied one: redriven records leave the frontier alone, so it may be ahead of
-    it.
+    `origin_ms` is the event time of the first record that counted for the frontier,
+    `last_event_ms` the largest of an applied one. Redriven records leave the frontier alone, so
+    that one may be ahead of it.
     """
 
     epoch: int = 0
@@ -123,14 +115,11 @@ class Header:
     @property
     def newest_ms(self) -> int | None:
         """No tile and no dedupe minute begins after it."""
-        return max(
-            (at for at in (self.frontier_ms, self.last_event_ms) if at is not None), default=None
-        )
+        known_ms = [at for at in (self.frontier_ms, self.last_event_ms) if at is not None]
+        return max(known_ms, default=None)
 
     def written_fields(self) -> dict[str, int]:
-        """What `apply` writes besides next_offset, which its script writes itself, and what claims
-        and idling own.
-        """
+        """What `apply` is given to write; its script, claims and idling own the other fields."""
         values = {name: getattr(self, name) for name in _WRITTEN}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -162,10 +151,10 @@ class MinuteAppend:
 
 @dataclass(frozen=True, slots=True)
 class TileWrites:
-    """Changed tiles of one resolution: names "<bucket>:<chunk>" and the tiles' new bytes, in rising
-    order.
+    """Changed tiles of one resolution, in rising order.
 
-    `expiries_ms` are the watermarks at which the tiles leave.
+    Names are "<bucket>:<chunk>", `data` the tiles' new bytes, and `expiries_ms` the watermarks at
+    which the tiles leave.
     """
 
     resolution_ms: int
@@ -194,17 +183,9 @@ class Update:
 
     def arguments(self, prefix: str) -> list[Any]:
         """The script's ARGV, as apply.lua describes them."""
-        first = "1" if self.expected_offset == self.header["first_offset"] else "0"
-        watermark = "" if self.watermark_ms is None else self.watermark_ms
-        args: list[Any] = [
-            prefix,
-            self.epoch,
-            self.owner,
-            self.expected_offset,
-            self.next_offset,
-            first,
-            watermark,
-        ]
+        args: list[Any] = [prefix, self.epoch, self.owner, self.expected_offset, self.next_offset]
+        args.append("1" if self.expected_offset == self.header["first_offset"] else "0")
+        args.append("" if self.watermark_ms is None else self.watermark_ms)
         args += (MAX_INDEX_TILES, MAX_REMOVED_KEYS, len(self.header))
         for name, value in self.header.items():
             args += (name, value)

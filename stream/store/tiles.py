@@ -1,10 +1,14 @@
 """The bytes of one tile: one bucket of one chunk of 1,024 items, eight channels of integers.
 
-    byte 0        format version, 1 bytes 1-8     one descriptor a channel: low nibble 0 absent, 1
-    sparse, 2 dense; high nibble log2 of the width then, for each channel that is present, in order:
-      sparse      u16 count, count x u16 positions (rising), count x width values (none of them
-      zero) dense       u16 length, length x width values (the last one not zero; the rest of the
-      chunk is zero)
+    byte 0        format version, 1
+    bytes 1-8     one descriptor a channel: low nibble 0 absent, 1 sparse, 2 dense; high nibble
+                  log2 of the width
+
+then, for each channel that is present, in order:
+
+    sparse        u16 count, count x u16 positions (rising), count x width values (none is zero)
+    dense         u16 length, length x width values (the last one not zero; the rest of the chunk
+                  is zero)
 
 All numbers are little-endian and unsigned. The form is the smaller one (dense when equal) in the
 narrowest width that holds the channel's largest value, so that the same values always give the same
