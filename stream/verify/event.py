@@ -1,6 +1,4 @@
-"""One record of an event topic as the recount reads it: the standard library's JSON, then the
-rules, plainly. Pure.
-"""
+"""One record of an event topic as the recount reads it: plain JSON, then the rules. Pure."""
 
 from __future__ import annotations
 
@@ -91,10 +89,8 @@ def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
         record = json.loads(
             text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer
         )
-        if "\\u" in text:
-            json.dumps(record, ensure_ascii=False).encode(
-                "utf-8"
-            )  # half a surrogate pair is no text
+        if "\\u" in text:  # Half a surrogate pair is no text.
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise BadRecordError(str(error)) from None
     if not isinstance(record, dict):
@@ -162,21 +158,19 @@ def _field(record: Any, name: str, path: str) -> Any:
     for value in values:
         if value is None:
             continue
-        if name == "event_time":
-            good = isinstance(value, str) or (
-                isinstance(value, int) and not isinstance(value, bool)
-            )
-        elif name in NUMBERS:
-            good = (
-                isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and abs(value) < float("inf")
-            )
-        else:
-            good = isinstance(value, str) and (name != "kind" or value in CLICKS)
-        if not good:
+        if not _well_typed(name, value):
             raise BadRecordError(f"{name} is mistyped")
     return values[-1]
+
+
+def _well_typed(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if name == "event_time":
+        return isinstance(value, str | int)
+    if name in NUMBERS:
+        return isinstance(value, int | float) and abs(value) < float("inf")
+    return isinstance(value, str) and (name != "kind" or value in CLICKS)
 
 
 def _order_lines(record: Any, fields: dict[str, Any], settings: Settings) -> list[Line]:
@@ -185,9 +179,9 @@ def _order_lines(record: Any, fields: dict[str, Any], settings: Settings) -> lis
     for given in _values(record, mapping.get("lines", "lines").split(".")):
         if given is not None and not isinstance(given, list):
             raise BadRecordError("lines is not a list")
-        whole = (
-            given if given is None else [_line_fields(line, mapping, series_by) for line in given]
-        )
+        whole = None
+        if given is not None:
+            whole = [_line_fields(line, mapping, series_by) for line in given]
     if whole is None:
         return [_order_line(fields, series_by)]
     if not whole:
@@ -212,18 +206,15 @@ def _order_line(fields: dict[str, Any], series_by: tuple[str, ...]) -> Line:
         raise BadRecordError("no quantity or unit_price")
     if not 0 < abs(quantity) <= MAX_QUANTITY or not 0 <= unit_price <= MAX_UNIT_PRICE:
         raise BadRecordError("quantity or unit_price out of range")
-    thousandths, price = round(float(quantity) * 1_000), round(float(unit_price) * 10_000)
+    thousandths = round(float(quantity) * 1_000)
+    price = round(float(unit_price) * 10_000)
+    revenue = (thousandths * price + 500) // 1_000
     if quantity < 0:
         amounts = {"returns": -thousandths}
     else:
-        amounts = {
-            "units": thousandths,
-            "revenue": (thousandths * price + 500) // 1_000,
-            "orders": 1,
-        }
-    return Line(
-        _item_id(fields, series_by), {name: amount for name, amount in amounts.items() if amount}
-    )
+        amounts = {"units": thousandths, "revenue": revenue, "orders": 1}
+    stored = {name: amount for name, amount in amounts.items() if amount}
+    return Line(_item_id(fields, series_by), stored)
 
 
 def _item_id(fields: dict[str, Any], series_by: tuple[str, ...]) -> str:

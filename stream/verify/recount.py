@@ -1,5 +1,4 @@
-"""Windows counted a second time, slowly and plainly, to check the first count: dictionaries, one
-record at a time.
+"""Windows counted a second time, slowly and plainly: dictionaries, one record at a time.
 
 It is written from the rules, not from the code that folds: it shares no code with codec, watermark,
 dedupe, windows or partition, and reads JSON with the standard library. Pure.
@@ -71,15 +70,15 @@ class Recount:
         }
 
     def oldest_bucket(self, resolution_ms: int) -> int | None:
-        """The first bucket whose end + n x resolution is after the watermark; None before the first
-        event.
+        """The first bucket whose end + n x resolution is after the watermark.
+
+        None before the first event.
         """
         watermark_ms = self._watermark_ms
         if watermark_ms is None:
             return None
-        (count,) = (
-            r.buckets for r in self.settings.windows.resolutions if r.resolution_ms == resolution_ms
-        )
+        kept = {width.resolution_ms: width.buckets for width in self.settings.windows.resolutions}
+        count = kept[resolution_ms]
         bucket = watermark_ms // resolution_ms - count - 4
         while self._end_ms(bucket, resolution_ms) + count * resolution_ms <= watermark_ms:
             bucket += 1
@@ -87,21 +86,19 @@ class Recount:
 
     @property
     def _watermark_ms(self) -> int | None:
-        return (
-            None
-            if self.frontier_ms is None
-            else self.frontier_ms - self.settings.windows.out_of_order_ms
-        )
+        if self.frontier_ms is None:
+            return None
+        return self.frontier_ms - self.settings.windows.out_of_order_ms
 
     def _judge(
         self, key: bytes | None, value: bytes | None, timestamp_ms: int, redrive: bytes | None
     ) -> Verdict:
-        windows, watermark_ms = self.settings.windows, self._watermark_ms
+        watermark_ms = self._watermark_ms  # As it stood before this record.
         try:
             event = read_event(self.kind, key, value, self.settings)
         except BadRecordError:
             return "dead_letter"
-        if event.event_time_ms > timestamp_ms + windows.max_future_ms:
+        if event.event_time_ms > timestamp_ms + self.settings.windows.max_future_ms:
             return "dead_letter"
         if redrive is not None:
             if redrive in self._redrives:
@@ -109,27 +106,33 @@ class Recount:
             self._redrives.add(redrive)
         else:
             self._move_frontier(event.event_time_ms)
-            if (
-                watermark_ms is not None
-                and event.event_time_ms + windows.allowed_lateness_ms < watermark_ms
-            ):
+            if self._too_late(event, watermark_ms):
                 return "late_dropped"
-        name, minute = (
-            xxhash.xxh3_64_intdigest(event.event_id.encode()),
-            event.event_time_ms // MINUTE_MS,
-        )
+        name = xxhash.xxh3_64_intdigest(event.event_id.encode())
         known = self._newest_minute.get(name)
         if known is not None and self._counts_still(known, watermark_ms):
             return "duplicate"
-        new_items = {
-            line.item_id: None for line in event.lines if line.item_id not in self.item_ids
-        }
-        if len(self.item_ids) + len(new_items) > windows.max_items_per_partition:
+        if not self._give_slots(event):
             return "dead_letter"
-        self.item_ids.update(new_items)
+        minute = event.event_time_ms // MINUTE_MS
         self._newest_minute[name] = minute if known is None else max(minute, known)
         self._apply(event, watermark_ms)
         return "applied"
+
+    def _too_late(self, event: Event, watermark_ms: int | None) -> bool:
+        if watermark_ms is None:
+            return False
+        return event.event_time_ms + self.settings.windows.allowed_lateness_ms < watermark_ms
+
+    def _give_slots(self, event: Event) -> bool:
+        """Whether the event's new items still find room; if so, they are in."""
+        item_ids = dict.fromkeys(line.item_id for line in event.lines)
+        new_items = [item_id for item_id in item_ids if item_id not in self.item_ids]
+        num_items = len(self.item_ids) + len(new_items)
+        if num_items > self.settings.windows.max_items_per_partition:
+            return False
+        self.item_ids.update(dict.fromkeys(new_items))
+        return True
 
     def _move_frontier(self, event_time_ms: int) -> None:
         if self.frontier_ms is None:
@@ -153,10 +156,10 @@ class Recount:
 
     def _counts_still(self, minute: int, watermark_ms: int | None) -> bool:
         """Whether an applied record of that minute still makes duplicates."""
-        return (
-            watermark_ms is None
-            or (minute + 1) * MINUTE_MS + self.settings.windows.allowed_lateness_ms > watermark_ms
-        )
+        if watermark_ms is None:
+            return True
+        end_ms = (minute + 1) * MINUTE_MS
+        return end_ms + self.settings.windows.allowed_lateness_ms > watermark_ms
 
     def _apply(self, event: Event, watermark_ms: int | None) -> None:
         if self.first_event_ms is None or event.event_time_ms < self.first_event_ms:
@@ -164,14 +167,12 @@ class Recount:
         if self.last_event_ms is None or event.event_time_ms > self.last_event_ms:
             self.last_event_ms = event.event_time_ms
         for resolution in self.settings.windows.resolutions:
-            bucket = self._bucket(event.event_time_ms, resolution.resolution_ms)
-            end_ms = self._end_ms(bucket, resolution.resolution_ms)
-            if (
-                watermark_ms is not None
-                and end_ms + resolution.buckets * resolution.resolution_ms <= watermark_ms
-            ):
+            width_ms = resolution.resolution_ms
+            bucket = self._bucket(event.event_time_ms, width_ms)
+            leaves_ms = self._end_ms(bucket, width_ms) + resolution.buckets * width_ms
+            if watermark_ms is not None and leaves_ms <= watermark_ms:
                 continue
-            buckets = self._sums.setdefault(resolution.resolution_ms, {})
+            buckets = self._sums.setdefault(width_ms, {})
             amounts = buckets.setdefault(bucket, defaultdict(int))
             for line in event.lines:
                 for channel, amount in line.amounts.items():
@@ -181,12 +182,10 @@ class Recount:
         """Free what can never matter again, since the watermark never falls."""
         for resolution_ms, buckets in self._sums.items():
             oldest = self.oldest_bucket(resolution_ms)
-            for bucket in [bucket for bucket in buckets if oldest is not None and bucket < oldest]:
+            gone = [bucket for bucket in buckets if oldest is not None and bucket < oldest]
+            for bucket in gone:
                 del buckets[bucket]
         watermark_ms = self._watermark_ms
-        live = {
-            name: at
-            for name, at in self._newest_minute.items()
-            if self._counts_still(at, watermark_ms)
-        }
+        minutes = self._newest_minute.items()
+        live = {name: at for name, at in minutes if self._counts_still(at, watermark_ms)}
         self._newest_minute = live
