@@ -1,5 +1,4 @@
-"""How well conversion is forecast on shops that the weights have never seen, against plain ratios
-in the same run.
+"""How well conversion is forecast on shops never seen before, against plain ratios in the same run.
 
 Plays the shops of `bench.zero_shot`. A forecast's rates are held against what came: the views that
 really came, times the rate, should give the units that really came. Run: python -m bench.conversion
@@ -30,8 +29,9 @@ def ratios(units_IN: Reals, views_IN: Reals, hours: int) -> Reals:
 
 
 def measure(forecaster: BatchForecaster, seeds: list[int], items: int) -> dict[str, float]:
-    """Absolute error of units in blocks of hours, given their views, over these units: by each way
-    to a rate.
+    """Absolute error of units in blocks of hours over these units, by each way to a rate.
+
+    Views are taken as given.
     """
     middle = forecaster.quantile_levels.index(0.5)
     wrong: dict[str, float] = {}

@@ -1,5 +1,4 @@
-"""How often sums over the first steps fall into their forecast range, and how long making those
-ranges takes.
+"""How often sums over the first steps fall into their forecast range, and what making it costs.
 
 The shipped weights forecast synthetic series they have not seen; one half of them teaches how steps
 move together, the other half judges: steps taken as independent, the defaults of

@@ -1,5 +1,6 @@
-"""How many series a second the network forecasts, beside a T5 of Chronos-Bolt-tiny's shape and
-covariates as rows.
+"""How many series a second the network forecasts, beside a T5 of Chronos-Bolt-tiny's shape.
+
+The T5 gets covariates as rows.
 
 Context 512, all 64 steps, from tensors to sorted quantiles in units; all that is compared takes
 turns in one run. Run: python -m bench.inference
@@ -34,8 +35,9 @@ PATCH = 16
 
 
 class BoltShaped(nn.Module):
-    """The shape of Chronos-Bolt-tiny with random weights: patches, a T5 encoder, one decoder step,
-    64 x 9 quantiles.
+    """The shape of Chronos-Bolt-tiny with random weights.
+
+    Patches, a T5 encoder, one decoder step, 64 x 9 quantiles.
     """
 
     def __init__(self, horizon: int, num_levels: int = 9) -> None:
@@ -101,8 +103,9 @@ def num_covariates(batch: Batch) -> int:
 
 
 def best_ms(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Wall and CPU ms of the fastest run of each job; jobs take turns, so that a busy machine slows
-    all alike.
+    """Wall and CPU ms of the fastest run of each job.
+
+    Jobs take turns, so that a busy machine slows all alike.
     """
     best = dict.fromkeys(jobs, (float("inf"), float("inf")))
     for job in jobs.values():
@@ -162,8 +165,9 @@ def measure(
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How many times as many items a second freshet forecasts, in float32 and each in its best
-    number format.
+    """How many times as many items a second freshet forecasts as the T5.
+
+    In float32, and each in its best number format.
     """
 
     def speed(model: str, dtypes: tuple[str, ...]) -> float:

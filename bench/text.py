@@ -1,5 +1,4 @@
-"""What an item's text says of how much it will sell before it ever sold: hashed n-grams against a
-sentence encoder.
+"""What an item's text says of its sales before the first: hashed n-grams against an encoder.
 
 Each item's mean units a day (log) are told by ridge regression from its text and its price, in five
 folds of items that the others never saw. The sentence encoder is all-MiniLM-L6-v2 as the package

@@ -78,9 +78,8 @@ class Batch:
         if self.prediction_length <= 0:
             raise InvalidInputError(
                 f"known_BSK has {self.known_BSK.shape[1]} steps for a context of "
-                f"{self.context_length}: no horizon; "
-                "expected context plus horizon, fill the part after the cutoff with NaN where "
-                "nothing is known"
+                f"{self.context_length}: no horizon; expected context plus horizon, fill the part "
+                "after the cutoff with NaN where nothing is known"
             )
         if self.resolution_ms <= 0:
             raise InvalidInputError(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # times slower.
 BF16_MUST_WIN_BY = 1.2
 # What is computed at a time: on a CPU as much as its cache holds, and no less than a whole group.
-CPU_ROWS, GPU_ROWS = 32, 512
+CPU_ROWS = 32
+GPU_ROWS = 512
 
 
 class BatchForecaster:
@@ -128,12 +129,14 @@ class BatchForecaster:
     def _compute(self, batch: Batch, index: Tensor, max_rows: int) -> Tensor:
         """Quantiles of some rows; what was compiled knows two sizes, one row and `max_rows`."""
         if self._compiled is None or batch.group_B is not None:
-            return cast(
-                FreshetOutput, self.network(*batch.rows(index).to(self.device).arguments())
-            ).units()
+            part = batch.rows(index).to(self.device)
+            output: FreshetOutput = self.network(*part.arguments())
+            return output.units()
+        # Filled up with the last row again.
         spare = index[-1:].repeat(max_rows - len(index) if len(index) > 1 else 0)
         part = batch.rows(torch.cat([index, spare])).to(self.device)
-        return cast(FreshetOutput, self._compiled(*part.arguments())).units()[: len(index)]
+        padded_output: FreshetOutput = self._compiled(*part.arguments())
+        return padded_output.units()[: len(index)]
 
     def _fit(self, batch: Batch) -> Batch:
         """The batch with as much context and horizon as the network's patches need."""
@@ -227,12 +230,9 @@ def pick_dtype(network: FreshetNetwork, dtype: str) -> torch.dtype:
         return DTYPES[dtype]
     if dtype != "auto":
         raise InvalidInputError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
-    exact, rounded = copy.deepcopy(network), copy.deepcopy(network)
-    exact.to(dtype=torch.float32)
-    rounded.to(dtype=torch.bfloat16)
-    return (
-        torch.bfloat16 if _probe_s(exact) > BF16_MUST_WIN_BY * _probe_s(rounded) else torch.float32
-    )
+    exact_s = _probe_s(copy.deepcopy(network).to(dtype=torch.float32))
+    rounded_s = _probe_s(copy.deepcopy(network).to(dtype=torch.bfloat16))
+    return torch.bfloat16 if exact_s > BF16_MUST_WIN_BY * rounded_s else torch.float32
 
 
 @torch.no_grad()

@@ -48,8 +48,9 @@ def encode_texts(texts: Sequence[str]) -> Singles:
 
 
 def static_features(texts: Sequence[str], unit_prices: Reals, ages_ms: Reals) -> Singles:
-    """Return text, log price, log age in days and four free numbers (NaN) for N items: float32 [N,
-    262].
+    """Return text, log price, log age in days and four free numbers: float32 [N, 262].
+
+    The free ones are NaN.
 
     Args:
         texts: title, category and brand of each item in one string; may be empty.

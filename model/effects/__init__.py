@@ -1,3 +1,1 @@
-"""What all series of a table share, learnt before the network: closed days, calendar, flags,
-prices.
-"""
+"""A window in, the network's arrays out, with what all its series share learnt from its past."""

@@ -1,5 +1,6 @@
-"""Steps on which nothing can sell, found from what was sold before the cutoff: closed shops, days
-off, nights.
+"""Steps on which nothing can sell: closed shops, days off, nights.
+
+They are found from what was sold before the cutoff.
 
 A forecast there is exactly 0 at every level, and profiles leave such steps out. Dimensions: N
 series, T context steps, H horizon steps, S = T + H, K known covariates, G slots of a week.
@@ -14,13 +15,15 @@ from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 MAX_VALUES = 16  # a covariate with more different values is a number, not a state
-NEVER, FEW, MANY = (
-    0.005,
-    12,
-    50,
-)  # share of steps with sales that still means never, and steps needed to say so
+# Share of steps with sales that still means never, where many steps were seen; where they are few,
+# not one may have sold.
+NEVER = 0.005
+MANY = 50
+FEW = 12
 CALENDAR_WEEKS = 52  # a weekday that sold more than a year ago says nothing
-WEEKDAY_SEEN, SLOT_WEEKS, SLOT_RATIO = 20, 8, 0.05
+WEEKDAY_SEEN = 20  # steps of a single series before one of its weekdays counts as closed
+SLOT_WEEKS = 8  # different weeks in which a slot of the week must have been seen
+SLOT_RATIO = 0.05  # of what slots sell on average: a closed one sells less
 
 
 def closed_steps(window: Window) -> Bools:
@@ -56,18 +59,14 @@ def _closed_by_covariates(known_NSK: Floats, sold_NT: Bools, seen_NT: Bools) -> 
     "open" is known.
     """
     T = sold_NT.shape[1]
-    columns = range(known_NSK.shape[2])
-    states = [
-        (column, value)
-        for column in columns
-        for value in _states(known_NSK[:, :T, column][seen_NT])
-    ]
     idle_NT = seen_NT & ~sold_NT
-    ranked = sorted(
-        states, key=lambda state: -int((idle_NT & (known_NSK[:, :T, state[0]] == state[1])).sum())
-    )
+    explained: dict[tuple[int, float], int] = {}
+    for column in range(known_NSK.shape[2]):
+        values_NT = known_NSK[:, :T, column]
+        for value in _states(values_NT[seen_NT]):
+            explained[column, value] = int((idle_NT & (values_NT == value)).sum())
     closed_NS = np.zeros(known_NSK.shape[:2], bool)
-    for column, value in ranked:
+    for column, value in sorted(explained, key=lambda state: -explained[state]):
         there_NS = (known_NSK[:, :, column] == value) & ~closed_NS
         closed_NS |= _closed_by(there_NS, sold_NT, seen_NT & ~closed_NS[:, :T])
     return closed_NS
@@ -76,16 +75,19 @@ def _closed_by_covariates(known_NSK: Floats, sold_NT: Bools, seen_NT: Bools) -> 
 def _closed_by(there_NS: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
     """The steps themselves where next to nothing sells on them and others sell; none otherwise."""
     there_NT = there_NS[:, : sold_NT.shape[1]] & seen_NT
-    count_N, sold_N = there_NT.sum(1), (there_NT & sold_NT).sum(1)
+    count_N = there_NT.sum(1)
+    sold_N = (there_NT & sold_NT).sum(1)
     idle_N = sold_N <= 2 * NEVER * count_N
-    count, sold = int(count_N[idle_N].sum()), int(sold_N[idle_N].sum())
+    count = int(count_N[idle_N].sum())
+    sold = int(sold_N[idle_N].sum())
     never = sold <= NEVER * count if count >= MANY else count >= FEW and sold == 0
-    sells_otherwise = (sold_NT & seen_NT).sum() - sold_N.sum() > 0.5 * (
-        seen_NT.sum() - count_N.sum()
-    )
+    other_sold = (sold_NT & seen_NT).sum() - sold_N.sum()
+    sells_otherwise = other_sold > 0.5 * (seen_NT.sum() - count_N.sum())
     # A few series may know no closing days; one step that sold nothing anywhere may have been an
     # outage.
-    if never and sells_otherwise and count >= 0.9 * count_N.sum() and there_NT.any(0).sum() > 1:
+    most_idle = count >= 0.9 * count_N.sum()
+    more_than_once = there_NT.any(0).sum() > 1
+    if never and sells_otherwise and most_idle and more_than_once:
         return np.asarray(there_NS & idle_N[:, None])
     return np.zeros(there_NS.shape, bool)
 
@@ -100,8 +102,9 @@ def _states(values: Floats) -> list[float]:
 
 
 def _closed_by_calendar(window: Window, sold_NT: Bools, seen_NT: Bools) -> Bools:
-    """Slots of the week without sales: of all series together, and weekdays of single series that
-    sell otherwise.
+    """Slots of the week without sales.
+
+    Those of all series together, and weekdays of single series that sell otherwise.
     """
     closed_NS = np.zeros(window.time_ms_NS.shape, bool)
     if not (0 < window.resolution_ms <= DAY_MS and WEEK_MS % window.resolution_ms == 0):
@@ -110,30 +113,33 @@ def _closed_by_calendar(window: Window, sold_NT: Bools, seen_NT: Bools) -> Bools
     recent = slice(
         max(0, sold_NT.shape[1] - CALENDAR_WEEKS * WEEK_MS // window.resolution_ms), None
     )
-    slot_NT, sold_NT, seen_NT = (
-        slot_NS[:, : sold_NT.shape[1]][:, recent],
-        sold_NT[:, recent],
-        seen_NT[:, recent],
-    )
+    slot_NT = slot_NS[:, : sold_NT.shape[1]][:, recent]
+    sold_NT = sold_NT[:, recent]
+    seen_NT = seen_NT[:, recent]
     slots = WEEK_MS // window.resolution_ms
     closed_NS |= _slots_without_sales(slot_NT, sold_NT, seen_NT, slots)[slot_NS]
     if window.resolution_ms == DAY_MS:
         for weekday in range(slots):
-            there_NT = (slot_NT == weekday) & seen_NT
-            count_N, sold_N = there_NT.sum(1), (there_NT & sold_NT).sum(1)
-            other_N, other_sold_N = seen_NT.sum(1) - count_N, sold_NT.sum(1) - sold_N
-            idle_N = (
-                (count_N >= WEEKDAY_SEEN)
-                & (sold_N <= 2 * NEVER * count_N)
-                & (other_sold_N > 0.5 * other_N)
-            )
+            idle_N = _idle_weekday(slot_NT == weekday, sold_NT, seen_NT)
             closed_NS |= idle_N[:, None] & (slot_NS == weekday)
     return closed_NS
 
 
+def _idle_weekday(weekday_NT: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
+    """Which series sell next to nothing on a weekday and something on most other days: [N]."""
+    there_NT = weekday_NT & seen_NT
+    count_N = there_NT.sum(1)
+    sold_N = (there_NT & sold_NT).sum(1)
+    other_N = seen_NT.sum(1) - count_N
+    other_sold_N = sold_NT.sum(1) - sold_N
+    never_N = (count_N >= WEEKDAY_SEEN) & (sold_N <= 2 * NEVER * count_N)
+    return np.asarray(never_N & (other_sold_N > 0.5 * other_N))
+
+
 def _slots_without_sales(slot_NT: Ints, sold_NT: Bools, seen_NT: Bools, slots: int) -> Bools:
-    """Which slots of the week sell next to nothing in any series, though as many steps as elsewhere
-    were seen: [G].
+    """Which slots of the week sell next to nothing in any series: [G].
+
+    They must have been seen as often as any.
     """
     count_G = np.bincount(slot_NT[seen_NT], minlength=slots)
     share_G = np.bincount(slot_NT[sold_NT], minlength=slots) / np.maximum(count_G, 1)

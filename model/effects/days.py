@@ -1,5 +1,4 @@
-"""A window by days (by weeks where a step is a week): what events are fitted on, whatever the
-length of a step.
+"""A window by days, or by weeks where a step is a week: what events are fitted on.
 
 Dimensions: N series, S context and horizon steps, D days or weeks, F flags.
 """
@@ -55,8 +54,9 @@ class Days:
         )
 
     def total(self) -> Days:
-        """All series together as one, closed when all are, a flag up as far as it is on their
-        average.
+        """All series together as one.
+
+        Closed when all are, a flag up as far as it is on their average.
         """
         seen_ND = np.isfinite(self.target_ND)
         flags_NDF = np.isfinite(self.flags_NDF)
@@ -71,10 +71,8 @@ class Days:
 
 def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days | None:
     """The window by days or weeks; None where its steps are longer than a day and no week."""
-    if (
-        not (window.resolution_ms <= DAY_MS or window.resolution_ms == WEEK_MS)
-        or window.time_ms_NS.size == 0
-    ):
+    fits = window.resolution_ms <= DAY_MS or window.resolution_ms == WEEK_MS
+    if not fits or window.time_ms_NS.size == 0:
         return None
     length_days = 7 if window.resolution_ms == WEEK_MS else 1
     # A week is labelled by its last day.
@@ -85,25 +83,25 @@ def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days |
 
     def summed(values_NX: Floats | Ints | Bools) -> Floats:
         index_NX = np.arange(shape[0])[:, None] * shape[1] + column_NS[:, : values_NX.shape[1]]
-        sums = np.bincount(
-            index_NX.ravel(), values_NX.astype(np.float64).ravel(), shape[0] * shape[1]
-        )
+        values_X = values_NX.astype(np.float64).ravel()
+        sums = np.bincount(index_NX.ravel(), values_X, shape[0] * shape[1])
         return sums.astype(np.float64).reshape(shape)
 
     steps_ND = summed(np.ones_like(column_NS))
     seen_ND = summed(np.isfinite(window.target_NT))
     whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * max(1.0, float(seen_ND.max(initial=0))))
-    known = [window.known_NSK[:, :, column] for column in flag_columns]
-    flags = [
-        summed(np.nan_to_num(flag_NS)) / _or_nan(summed(np.isfinite(flag_NS))) for flag_NS in known
-    ]
+    flags_NDF = np.zeros((*shape, len(flag_columns)))
+    for place, column in enumerate(flag_columns):
+        flag_NS = window.known_NSK[:, :, column]
+        known_ND = _or_nan(summed(np.isfinite(flag_NS)))
+        flags_NDF[..., place] = summed(np.nan_to_num(flag_NS)) / known_ND
     return Days(
-        length_days,
-        first_day,
-        column_NS,
-        np.where(whole_ND, summed(np.nan_to_num(window.target_NT)), np.nan),
-        (steps_ND > 0) & (summed(closed_NS) == steps_ND),
-        np.stack(flags, -1) if flags else np.zeros((*shape, 0)),
+        length_days=length_days,
+        first_day=first_day,
+        column_NS=column_NS,
+        target_ND=np.where(whole_ND, summed(np.nan_to_num(window.target_NT)), np.nan),
+        closed_ND=(steps_ND > 0) & (summed(closed_NS) == steps_ND),
+        flags_NDF=flags_NDF,
     )
 
 
@@ -112,14 +110,16 @@ def _or_nan(count_ND: Floats | Ints) -> Floats:
 
 
 def flag_columns(window: Window, closed_NS: Bools) -> list[int]:
-    """Known covariates that are flags and vary over open steps: at most 12; none of weeks, which
-    only hold shares.
+    """Known covariates that are flags and vary over open steps: at most 12.
+
+    None of weeks, which only hold shares of them.
     """
-    chosen = list[int]()
-    for column in range(window.known_NSK.shape[2] if window.resolution_ms <= DAY_MS else 0):
-        values = window.known_NSK[:, : window.context_length, column][
-            ~closed_NS[:, : window.context_length]
-        ]
+    if window.resolution_ms > DAY_MS:
+        return []
+    open_NT = ~closed_NS[:, : window.context_length]
+    chosen: list[int] = []
+    for column in range(window.known_NSK.shape[2]):
+        values = window.known_NSK[:, : window.context_length, column][open_NT]
         values = values[np.isfinite(values)]
         if set(np.unique(values)) == {0, 1} and MIN_UP <= float(values.mean()) <= 1.0 - MIN_UP:
             chosen.append(column)

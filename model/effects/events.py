@@ -1,5 +1,4 @@
-"""What feasts, the turn of the month, closed days and runs of flags do to all series alike, from
-before the cutoff.
+"""What feasts, the turn of the month, closures and runs of flags do to all series alike.
 
 A year or two of history holds each of these once or twice, so no single series can tell them from
 noise; all series together can. One ridge regression in which a day counts once, however many series
@@ -27,10 +26,10 @@ CHUNK = 256
 # Below this share of days with sales the days' totals over all series are looked at instead.
 DENSE = 0.6
 LEVEL_WEEKS = 27  # span of the running median that stands for the level
-FEWEST_DAYS = {1: 56, 7: 20}
+FEWEST_DAYS = {1: 56, 7: 20}  # by the length of a step in days
 EFFECT_SPREAD = 0.15  # how far effects are expected from 0, in log units
 STRONGEST = 1.5  # a residual beyond this counts as this
-RIDGES = (0.1, 50.0)
+RIDGES = (0.1, 50.0)  # least and most of the ridge that the noise asks for
 # Neighbouring days of a feast lean on each other as much as each leans on nothing: a day that fell
 # on a Sunday last year is told by those around it (measured on one chain's Christmas: median error
 # .341 instead of .355).
@@ -39,8 +38,9 @@ FEAST_RIDGE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Effects that were fitted on one window's past; the half-years are kept apart for training on
-    that past.
+    """Effects that were fitted on one window's past.
+
+    What each half-year taught is kept apart for training on that past.
 
     Attributes:
         flags: columns of the known covariates that are used.
@@ -68,17 +68,25 @@ class Events:
         if days is None:
             return np.zeros(window.time_ms_NS.shape), np.zeros(window.time_ms_NS.shape)
         calendar_DK = calendar_features(days.day_D, days.length_days, window.country)
-        others_DK = np.broadcast_to(self.weights_K, (len(days.day_D), len(self.weights_K))).copy()
-        past_D = np.isfinite(days.target_ND).any(0)
-        for half_year, weights_K in zip(self.half_years_B, self.weights_BK, strict=True):
-            others_DK[past_D & (half_years(days.day_D) == half_year)] = weights_K
-        known_ND, taught_ND = np.empty(days.target_ND.shape), np.empty(days.target_ND.shape)
+        others_DK = self._weights_of_others(days)
+        known_ND = np.empty(days.target_ND.shape)
+        taught_ND = np.empty(days.target_ND.shape)
         for rows, features_NDK in _chunks(days, self.flag_in_cells, calendar_DK):
             known_ND[rows] = features_NDK @ self.weights_K
             taught_ND[rows] = np.einsum("ndk,dk->nd", features_NDK, others_DK)
-        return np.take_along_axis(known_ND, days.column_NS, 1), np.take_along_axis(
-            taught_ND, days.column_NS, 1
-        )
+        known_NS = np.take_along_axis(known_ND, days.column_NS, 1)
+        taught_NS = np.take_along_axis(taught_ND, days.column_NS, 1)
+        return known_NS, taught_NS
+
+    def _weights_of_others(self, days: Days) -> Floats:
+        """For each day before the cutoff what other half-years taught, after it all: [D, K]."""
+        shape = (len(days.day_D), len(self.weights_K))
+        others_DK = np.broadcast_to(self.weights_K, shape).copy()
+        past_D = np.isfinite(days.target_ND).any(0)
+        half_years_D = half_years(days.day_D)
+        for half_year, weights_K in zip(self.half_years_B, self.weights_BK, strict=True):
+            others_DK[past_D & (half_years_D == half_year)] = weights_K
+        return others_DK
 
 
 def fit_events(window: Window, closed_NS: Bools) -> Events:
@@ -98,11 +106,11 @@ def fit_events(window: Window, closed_NS: Bools) -> Events:
     days = days_of(window, closed_NS, flags)
     if days is None:
         return nothing
-    days = (
-        days.total()
-        if _sparse(days)
-        else days.rows(slice(None, None, -(-len(days.target_ND) // MAX_SERIES)))
-    )
+    if _sparse(days):
+        days = days.total()
+    else:
+        every = -(-len(days.target_ND) // MAX_SERIES)
+        days = days.rows(slice(None, None, every))
     left_ND, in_cells = _residuals(days)
     if np.isfinite(left_ND).any(0).sum() < FEWEST_DAYS[days.length_days]:
         return nothing
@@ -119,22 +127,22 @@ def _solved(events: Events, days: Days, left_ND: Floats, country: str | None) ->
     half_years_D = half_years(days.day_D)
     half_years_B = np.unique(half_years_D[count_D > 0])
     calendar_DK = calendar_features(days.day_D, days.length_days, country)
-    moments = [
-        [
-            _moments(features_NDK, left_ND[rows], worth_D * (half_years_D == part))
-            for part in half_years_B
-        ]
-        for rows, features_NDK in _chunks(days, events.flag_in_cells, calendar_DK)
-    ]
-    squares_BKK = np.array([[square_KK for square_KK, _ in parts] for parts in moments]).sum(0)
-    products_BK = np.array([[product_K for _, product_K in parts] for parts in moments]).sum(0)
+    # Squares and products of each half-year apart, summed over chunks of series: a regression
+    # without one half-year is then the whole one less its part.
+    squares, products = [], []
+    for rows, features_NDK in _chunks(days, events.flag_in_cells, calendar_DK):
+        worths = [worth_D * (half_years_D == part) for part in half_years_B]
+        moments = [_moments(features_NDK, left_ND[rows], worth_D) for worth_D in worths]
+        squares.append([square_KK for square_KK, _ in moments])
+        products.append([product_K for _, product_K in moments])
+    squares_BKK = np.array(squares).sum(0)
+    products_BK = np.array(products).sum(0)
     feasts = feast_lengths(days.length_days, country)
     ridge_KK = _ridge(left_ND, worth_D) * _penalty(feasts, products_BK.shape[1])
-    weights_K = np.linalg.solve(squares_BKK.sum(0) + ridge_KK, products_BK.sum(0))
-    others_BKK, others_BK = (
-        squares_BKK.sum(0) - squares_BKK + ridge_KK,
-        products_BK.sum(0) - products_BK,
-    )
+    all_KK, all_K = squares_BKK.sum(0), products_BK.sum(0)
+    weights_K = np.linalg.solve(all_KK + ridge_KK, all_K)
+    others_BKK = all_KK - squares_BKK + ridge_KK
+    others_BK = all_K - products_BK
     weights_BK = np.linalg.solve(others_BKK, others_BK[..., None])[..., 0]
     return replace(events, weights_K=weights_K, weights_BK=weights_BK, half_years_B=half_years_B)
 
@@ -143,15 +151,14 @@ def _moments(features_NDK: Singles, left_ND: Floats, worth_D: Floats) -> tuple[F
     """Weighted squares and products of the days that count."""
     taken_ND = np.isfinite(left_ND) & (worth_D > 0)
     features_XK = features_NDK[taken_ND].astype(np.float64)
-    weighted_XK = features_XK * np.broadcast_to(worth_D, left_ND.shape)[taken_ND][:, None]
-    return weighted_XK.T @ features_XK, weighted_XK.T @ left_ND[taken_ND].clip(
-        -STRONGEST, STRONGEST
-    )
+    worth_X = np.broadcast_to(worth_D, left_ND.shape)[taken_ND]
+    left_X = left_ND[taken_ND].clip(-STRONGEST, STRONGEST)
+    weighted_XK = features_XK * worth_X[:, None]
+    return weighted_XK.T @ features_XK, weighted_XK.T @ left_X
 
 
 def _penalty(feasts: Sequence[int], size: int) -> Floats:
-    """Squares of the effects, and of the steps between neighbouring effects of a feast, as a
-    matrix.
+    """Squares of the effects and of the steps between a feast's neighbouring ones, as a matrix.
 
     >>> _penalty([2], 3).round(1).tolist()
     [[0.6, -0.3, 0.0], [-0.3, 0.6, 0.0], [0.0, 0.0, 1.0]]
@@ -167,17 +174,21 @@ def _penalty(feasts: Sequence[int], size: int) -> Floats:
 
 
 def _ridge(left_ND: Floats, worth_D: Floats) -> float:
-    """How many days of its own an effect needs to be believed by half: noise of a day's mean over
-    expected effects.
+    """How many days of its own an effect needs to be believed by half.
+
+    The noise of a day's mean over the variance of effects as they are expected.
     """
     mean_D = np.nansum(left_ND * worth_D, 0)[worth_D > 0]
+    # A median absolute deviation times 1.4826 is a normal one's standard deviation, and feasts
+    # themselves do not move it.
     noise = 1.4826 * float(np.median(np.abs(mean_D - np.median(mean_D))))
     return float(np.clip(noise**2 / EFFECT_SPREAD**2, *RIDGES))
 
 
 def _residuals(days: Days) -> tuple[Floats, list[int]]:
-    """Log sales less the usual of their kind of day and the level of their half-year [N, D], and
-    the flags in kinds.
+    """Log sales less the usual of their kind of day and the level of their half-year: [N, D].
+
+    And the flags that tell kinds of days apart.
     """
     log_ND = np.where(days.closed_ND, np.nan, np.log1p(days.target_ND))
     weekday_D = days.day_D % 7 if days.length_days == 1 else np.zeros(len(days.day_D), np.int64)
@@ -188,8 +199,9 @@ def _residuals(days: Days) -> tuple[Floats, list[int]]:
 
 
 def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
-    """Median over half a year of the medians of weeks, so that no event of two weeks moves it: [N,
-    D].
+    """Median over half a year of the medians of weeks: [N, D].
+
+    No event of two weeks moves it.
     """
     N, D = left_ND.shape
     weeks = -(-D // days_a_week)
@@ -199,9 +211,8 @@ def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
         warnings.simplefilter("ignore", RuntimeWarning)
         weekly_NW = np.nanmedian(padded_ND.reshape(N, weeks, days_a_week), 2)
         half = LEVEL_WEEKS // 2
-        around_NWX = np.lib.stride_tricks.sliding_window_view(
-            np.pad(weekly_NW, ((0, 0), (half, half)), constant_values=np.nan), LEVEL_WEEKS, axis=1
-        )
+        wider_NW = np.pad(weekly_NW, ((0, 0), (half, half)), constant_values=np.nan)
+        around_NWX = np.lib.stride_tricks.sliding_window_view(wider_NW, LEVEL_WEEKS, axis=1)
         level_NW = np.nanmedian(around_NWX, 2)
     return np.nan_to_num(np.repeat(level_NW, days_a_week, 1)[:, weeks * days_a_week - D :])
 
@@ -209,19 +220,20 @@ def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
 def _chunks(
     days: Days, flag_in_cells: Sequence[bool], calendar_DK: Floats
 ) -> Iterator[tuple[slice, Singles]]:
-    """All features [N, D, K] of some series at a time, since those of all need not fit into
-    memory.
+    """All features of some series at a time: [N, D, K].
+
+    Those of all series need not fit into memory.
     """
     for start in range(0, len(days.target_ND), CHUNK):
         rows = slice(start, start + CHUNK)
         own_NDK = series_features(days.rows(rows), flag_in_cells)
-        shared_NDK = np.broadcast_to(
-            calendar_DK.astype(np.float32), (len(own_NDK), *calendar_DK.shape)
-        )
+        shape = (len(own_NDK), *calendar_DK.shape)
+        shared_NDK = np.broadcast_to(calendar_DK.astype(np.float32), shape)
         yield rows, np.concatenate([shared_NDK, own_NDK], -1)
 
 
 def _sparse(days: Days) -> bool:
+    """Whether too few days have sales for logarithms of single series to tell anything."""
     open_ND = np.isfinite(days.target_ND) & ~days.closed_ND
     return bool((days.target_ND[open_ND] > 0).mean() < DENSE) if open_ND.any() else False
 

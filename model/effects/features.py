@@ -1,5 +1,4 @@
-"""What may move all series alike on a day: nearness of feasts and of a new month, edges of closed
-days and of flags.
+"""What may move all series alike on a day: feasts, a new month, edges of closures and of flags.
 
 Dimensions: N series, D days or weeks, F flags, K features.
 """
@@ -20,7 +19,7 @@ from freshet.model.tables.holidays import public_holidays
 from freshet.stream.arrays import Bools, Floats, Ints
 
 EPOCH = date(1970, 1, 1)
-FAR = 10_000
+FAR = 10_000  # days: further than any effect reaches
 
 
 class Feast(NamedTuple):
@@ -56,7 +55,8 @@ MONTH = Feast(
     (-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16),
     (-8, -3, 0, 3, 8),
 )
-HOLIDAY_TENTS, HOLIDAY_SPANS = (-3, -2, -1, 0, 1, 2, 3), (-3, 0, 1, 4)
+HOLIDAY_TENTS = (-3, -2, -1, 0, 1, 2, 3)
+HOLIDAY_SPANS = (-3, 0, 1, 4)
 
 
 def calendar_features(days: Ints, length_days: int, country: str | None = None) -> Floats:
@@ -70,23 +70,29 @@ def calendar_features(days: Ints, length_days: int, country: str | None = None) 
     Raises:
         InvalidInputError: the country is not known.
     """
-    years = range(
-        (EPOCH + timedelta(int(days[0]))).year - 1, (EPOCH + timedelta(int(days[-1]))).year + 2
-    )
+    first_year = (EPOCH + timedelta(int(days[0]))).year
+    last_year = (EPOCH + timedelta(int(days[-1]))).year
+    # A year more on both sides: the nearest Christmas may lie in another one.
+    years = range(first_year - 1, last_year + 2)
     columns: list[Floats | Bools] = []
     for feast in _feasts(country):
         feast_days = np.array([(day - EPOCH).days for day in feast.dates(years)], np.int64)
         if length_days == 1:
             columns += _tents(_distance(days, feast_days), feast.tents)
         else:
-            distance_D7 = np.stack(
-                [_distance(days + day, feast_days) for day in range(length_days)], -1
-            )
-            columns += [
-                ((distance_D7 >= first) & (distance_D7 < end)).mean(1)
-                for first, end in pairwise(feast.spans)
-            ]
+            columns += _shares_of_spans(days, length_days, feast_days, feast.spans)
     return np.stack(columns, -1).astype(np.float64)
+
+
+def _shares_of_spans(
+    days: Ints, length_days: int, feast_days: Ints, spans: Sequence[int]
+) -> list[Floats]:
+    """Of each week the share of its days that lie in each span around a feast: [D] each."""
+    every = [_distance(days + day, feast_days) for day in range(length_days)]
+    distance_D7 = np.stack(every, -1)
+    return [
+        ((distance_D7 >= first) & (distance_D7 < end)).mean(1) for first, end in pairwise(spans)
+    ]
 
 
 def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
@@ -98,17 +104,16 @@ def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
 
 
 def _feasts(country: str | None) -> list[Feast]:
-    named = (
-        []
-        if country is None
-        else [Feast(partial(public_holidays, country), HOLIDAY_TENTS, HOLIDAY_SPANS)]
-    )
-    return [CHRISTMAS, EASTER, MONTH, *named]
+    if country is None:
+        return [CHRISTMAS, EASTER, MONTH]
+    named = Feast(partial(public_holidays, country), HOLIDAY_TENTS, HOLIDAY_SPANS)
+    return [CHRISTMAS, EASTER, MONTH, named]
 
 
 def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
-    """Features that depend on the series too: [N, D, K], around unusually closed days and along
-    runs of flags.
+    """Features that depend on the series too: [N, D, K].
+
+    Around unusually closed days, and along runs of flags.
 
     Args:
         days: the window by days.
@@ -118,8 +123,11 @@ def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
     for flag in range(days.flags_NDF.shape[2]):
         flag_ND = bridged(days.flags_NDF[..., flag], days.closed_ND)
         up_ND = flag_ND > 0
-        rises_ND, falls_ND = up_ND & ~_shifted(up_ND, 1), up_ND & ~_shifted(up_ND, -1)
-        columns += [] if flag_in_cells[flag] else [flag_ND]
+        rises_ND = up_ND & ~_shifted(up_ND, 1)
+        falls_ND = up_ND & ~_shifted(up_ND, -1)
+        if not flag_in_cells[flag]:
+            columns.append(flag_ND)
+        # The day before a run, its first, its last, and the day after.
         columns += [_shifted(rises_ND, -1), rises_ND, falls_ND, _shifted(falls_ND, 1)]
     return np.stack(columns, -1).astype(np.float32)
 
@@ -140,11 +148,12 @@ def _around_closed(days: Days) -> list[Bools]:
 
 
 def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
-    """For open days, how many open days ago (1 for the first) a closure ended that held an unusual
-    day; else FAR.
+    """For open days, how many open days ago (1 for the first) an unusual closure ended; else FAR.
 
-    >>> closed, unusual = np.array([[0, 1, 1, 0, 0, 1, 0]]) > 0, np.array([[0, 0, 1, 0, 0, 0,
-    ...     0]]) > 0
+    A closure is unusual when one of its days is.
+
+    >>> closed = np.array([[0, 1, 1, 0, 0, 1, 0]]) > 0
+    >>> unusual = np.array([[0, 0, 1, 0, 0, 0, 0]]) > 0
     >>> _open_days_since(closed, unusual).tolist()
     [[10000, 10000, 10000, 1, 2, 10000, 10000]]
     """
@@ -161,8 +170,7 @@ def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
 
 
 def bridged(flag_ND: Floats, closed_ND: Bools) -> Floats:
-    """A flag carried over closed and unknown days where it is up on both sides; 0 on others of
-    them.
+    """A flag carried over closed and unknown days where it is up on both sides, else 0 on them.
 
     >>> bridged(np.array([[1.0, np.nan, 1.0, 0.0, np.nan]]), np.zeros((1, 5), bool)).tolist()
     [[1.0, 1.0, 1.0, 0.0, 0.0]]
@@ -193,11 +201,12 @@ def _tents(distance_D: Ints, knots: Sequence[int]) -> list[Floats]:
     >>> [tent.tolist() for tent in _tents(np.array([-1, 0, 1, 2]), (-2, 0, 1))]
     [[0.5, 1.0, 0.0, 0.0]]
     """
-    triples = zip(knots[:-2], knots[1:-1], knots[2:], strict=True)
-    return [
-        np.minimum((distance_D - left) / (top - left), (right - distance_D) / (right - top)).clip(0)
-        for left, top, right in triples
-    ]
+    tents = []
+    for left, top, right in zip(knots[:-2], knots[1:-1], knots[2:], strict=True):
+        rising_D = (distance_D - left) / (top - left)
+        falling_D = (right - distance_D) / (right - top)
+        tents.append(np.minimum(rising_D, falling_D).clip(0))
+    return tents
 
 
 def _distance(days: Ints, feast_days: Ints) -> Ints:

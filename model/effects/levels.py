@@ -1,5 +1,4 @@
-"""What a series usually sells at a step like this one: by slot of the week, and by the flags that
-move sales most.
+"""What a series usually sells at a step like this one: by slot of the week and by strong flags.
 
 A learner that sees sales relative to this needs no memory for who sells how much on which weekday.
 Dimensions: N series, T context steps, S context and horizon steps, F flags, C cells.
@@ -12,15 +11,16 @@ import numpy as np
 from freshet.stream.arrays import Bools, Floats, Ints
 
 MAX_CELL_FLAGS = 2
-WORTH = (
-    0.02  # share of the variance within slots that a flag must explain to split every slot in two
-)
-SHARES = 0.05  # a flag that is up on a smaller share of the steps leaves too few to average
+# Share of the variance within slots that a flag must explain to split every slot in two.
+WORTH = 0.02
+# A flag that is up on a smaller share of the steps, or down, leaves too few to average.
+SHARES = 0.05
 
 
 def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, list[int]]:
-    """A number for every kind of step, and the flags that tell kinds apart besides the slot: [N, S]
-    and at most two.
+    """A number for every kind of step: [N, S]; and at most two flags that tell kinds apart.
+
+    A kind is a slot of the week, with each of these flags up or down.
 
     Args:
         values_NT: what is sold (a logarithm of it), NaN where missing or closed.
@@ -32,7 +32,9 @@ def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, lis
     >>> cells(np.array([[1.0, 2.0, 5.0, 6.0, 1.0]]), slot, promotion)
     (array([[0, 1, 2, 3, 0, 3]]), [0])
     """
-    cell_NS, slots, chosen = slot_NS.astype(np.int64), int(slot_NS.max(initial=0)) + 1, list[int]()
+    cell_NS = slot_NS.astype(np.int64)
+    slots = int(slot_NS.max(initial=0)) + 1
+    chosen: list[int] = []
     for _ in range(min(MAX_CELL_FLAGS, flags_NSF.shape[2])):
         left_NT = values_NT - usual(values_NT, cell_NS)[:, : values_NT.shape[1]]
         worth = [
@@ -48,8 +50,7 @@ def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, lis
 
 
 def usual(values_NT: Floats, cell_NS: Ints, recent: int | None = None) -> Floats:
-    """The mean of each series over the steps of the same cell, at every step of context and
-    horizon: [N, S].
+    """The mean of each series over the steps of the same cell, at every step: [N, S].
 
     Args:
         values_NT: NaN where missing or closed.
@@ -86,17 +87,16 @@ def _sums(values_NT: Floats, cell_NS: Ints, recent: int) -> tuple[Floats, Floats
 
 
 def _explained(left_NT: Floats, flag_NS: Bools) -> float:
-    """Share of the variance that goes with a flag, 0 where it is hardly ever or nearly always
-    up.
-    """
-    flag_NT, seen_NT = flag_NS[:, : left_NT.shape[1]], np.isfinite(left_NT)
-    up, down = left_NT[seen_NT & flag_NT], left_NT[seen_NT & ~flag_NT]
+    """Share of the variance that goes with a flag; 0 where that hardly ever changes."""
+    flag_NT = flag_NS[:, : left_NT.shape[1]]
+    seen_NT = np.isfinite(left_NT)
+    up = left_NT[seen_NT & flag_NT]
+    down = left_NT[seen_NT & ~flag_NT]
     share = len(up) / max(1, len(up) + len(down))
     if not SHARES <= share <= 1 - SHARES:
         return 0.0
     variance = float(np.var(left_NT[seen_NT]))
-    return (
-        share * (1 - share) * float(up.mean() - down.mean()) ** 2 / variance
-        if variance > 0
-        else 0.0
-    )
+    if variance <= 0:
+        return 0.0
+    # Variance between two groups, of which one holds this share of all.
+    return share * (1 - share) * float(up.mean() - down.mean()) ** 2 / variance

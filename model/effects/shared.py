@@ -1,5 +1,4 @@
-"""What all series of a table do alike: what numbers known in advance do to them, then what the
-calendar adds.
+"""What all series of a table do alike: effects of numbers known in advance, then the calendar's.
 
 Dimensions: N series, T context steps, S context and horizon steps.
 """
@@ -18,8 +17,7 @@ from freshet.stream.units import DAY_MS
 
 
 def shared_effects(window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
-    """Effects learnt from everything before the window's cutoff, at every step, in log units: [N,
-    S] twice.
+    """Effects learnt from everything before the cutoff, in log units: [N, S] twice.
 
     By day, flags are events, which have edges and runs; of a week or a month they are shares, as
     other numbers. The first are what a forecast may use. The second are for training: of events,

@@ -1,5 +1,4 @@
-"""What numbers known in advance do to all series alike: open days, prices, degrees, shares of a
-week on promotion.
+"""What numbers known in advance do to all series alike: open days, prices, degrees, shares.
 
 A short history says little of such slopes, a thousand short histories say them well: one ridge
 regression of log sales on every covariate and its logarithm, within series, so that it matters how
@@ -45,15 +44,14 @@ class Slopes:
     weights_2C: Floats
 
     def apply(self, window: Window) -> Floats:
-        """The effect at every step, in log units, zero on each series' average before the cutoff:
-        [N, S].
-        """
+        """The effect at every step in log units, zero on average before the cutoff: [N, S]."""
         effect_NS = np.zeros(window.time_ms_NS.shape)
         for place, column in enumerate(self.columns):
-            for weight, feature_NS in zip(
-                self.weights_2C[:, place], self._features(window, column, place), strict=True
-            ):
+            weights_2 = self.weights_2C[:, place]
+            features = self._features(window, column, place)
+            for weight, feature_NS in zip(weights_2, features, strict=True):
                 effect_NS += weight * feature_NS
+        # What matters is how a series differs from itself, not who has high prices.
         seen_NT = np.isfinite(window.target_NT)
         total_N1 = (effect_NS[:, : window.context_length] * seen_NT).sum(1, keepdims=True)
         mean_N1 = total_N1 / np.maximum(seen_NT.sum(1, keepdims=True), 1)
@@ -70,8 +68,7 @@ class Slopes:
 
 
 def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
-    """Slopes learnt from the open steps before the window's cutoff, within each series and slot of
-    the week.
+    """Slopes learnt from the open steps before the cutoff, within each series and slot of the week.
 
     Args:
         window: the past to learn from.
@@ -87,10 +84,9 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
     group_NT = _groups(window)
     if seen_NT.sum() < FEWEST_STEPS or not kept_C.any() or group_NT is None:
         return nothing
-    chosen = [column for column, kept in zip(columns, kept_C, strict=True) if kept]
-    slopes = Slopes(
-        tuple(chosen), low_C[kept_C], high_C[kept_C], mean_C[kept_C], np.zeros((2, len(chosen)))
-    )
+    chosen = tuple(column for column, kept in zip(columns, kept_C, strict=True) if kept)
+    unknown_2C = np.zeros((2, len(chosen)))
+    slopes = Slopes(chosen, low_C[kept_C], high_C[kept_C], mean_C[kept_C], unknown_2C)
     group_X = group_NT[seen_NT]
     features_KX = [
         _within(feature_NS[:, :T][seen_NT], group_X)
@@ -103,9 +99,8 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
     spread_K = np.maximum(features_XK.std(0), LEAST_SPREAD)
     features_XK /= spread_K
     squares_KK = features_XK.T @ features_XK + RIDGE * np.eye(len(spread_K))
-    weights_K = (
-        np.linalg.solve(squares_KK, features_XK.T @ _within(log_NT[seen_NT], group_X)) / spread_K
-    )
+    products_K = features_XK.T @ _within(log_NT[seen_NT], group_X)
+    weights_K = np.linalg.solve(squares_KK, products_K) / spread_K
     return replace(slopes, weights_2C=weights_K.reshape(len(chosen), 2).T)
 
 
@@ -115,25 +110,23 @@ def _ranges(known_NTC: Floats, seen_NT: Bools) -> tuple[Floats, Floats, Floats]:
     finite_XC = np.isfinite(values_XC)
     low_C = np.where(finite_XC, values_XC, np.inf).min(0, initial=np.inf)
     high_C = np.where(finite_XC, values_XC, -np.inf).max(0, initial=-np.inf)
-    return (
-        low_C,
-        high_C,
-        np.where(finite_XC, values_XC, 0.0).sum(0) / np.maximum(finite_XC.sum(0), 1),
-    )
+    mean_C = np.where(finite_XC, values_XC, 0.0).sum(0) / np.maximum(finite_XC.sum(0), 1)
+    return low_C, high_C, mean_C
 
 
 def _groups(window: Window) -> Ints | None:
-    """A number for each series and slot of the week: [N, T]; None where steps are too short to fill
-    the slots.
+    """A number for each series and slot of the week: [N, T].
+
+    None where steps are too short to fill the slots.
     """
     rows_N1 = np.arange(len(window))[:, None]
     time_NT = window.time_ms_NS[:, : window.context_length]
     if window.resolution_ms > DAY_MS:
         return np.broadcast_to(rows_N1, time_NT.shape)
     slots = WEEK_MS // max(window.resolution_ms, 1)
-    return (
-        rows_N1 * slots + time_NT % WEEK_MS // window.resolution_ms if slots <= MAX_SLOTS else None
-    )
+    if slots > MAX_SLOTS:
+        return None
+    return rows_N1 * slots + time_NT % WEEK_MS // window.resolution_ms
 
 
 def _within(values_X: Floats, group_X: Ints) -> Floats:

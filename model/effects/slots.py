@@ -22,10 +22,12 @@ from freshet.model.text import NUM_NUMBERS, NUM_TEXT, static_features
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.units import DAY_MS, WEEK_MS
 
-CONTINUOUS_MEAN = (
-    100.0  # amounts that are no counts are brought to this mean, far above the unit of a count
-)
+# Amounts that are no counts are brought to this mean, far above the unit of a count; a series is
+# one of amounts where more than this share of its values is broken.
+CONTINUOUS_MEAN = 100.0
 CONTINUOUS_SHARE = 0.01
+# Whether a column never changes is told by so many series.
+SERIES_LOOKED_AT = 64
 PRICE = KNOWN_SLOTS.index("price_ratio")
 NAMES = {
     "price": r"price|preis|cost",
@@ -69,8 +71,9 @@ class Dressed:
     def batch(
         self, rows: Ints, ends: Ints, *, context: int, horizon: int, train: bool = False
     ) -> tuple[Batch, Tensor]:
-        """Contexts of some rows that end before step `ends`, and the actuals [B, H] where they are
-        known, else NaN.
+        """Contexts of some rows that end before step `ends`, and the actuals after it: [B, H].
+
+        Actuals are NaN where they are not known.
 
         Args:
             rows: series of each batch row.
@@ -80,28 +83,27 @@ class Dressed:
             train: give the slot `effect` as training may use it. Without, it holds what the whole
                 window taught, which only a cutoff at its end may know.
         """
-        target_BX = _cut(self.target_NT, rows, ends - context, context + horizon)
-        known_BSK = _cut(self.known_NSK, rows, ends - context, context + horizon)
+        first_B = ends - context
+        steps = context + horizon
+        target_BS = _cut(self.target_NT, rows, first_B, steps)
+        known_BSK = _cut(self.known_NSK, rows, first_B, steps)
         if train:
-            known_BSK[..., EFFECT] = _cut(self.taught_NS, rows, ends - context, context + horizon)
-        first_ms_B = (
-            self.time_ms_NS[rows, np.clip(ends - 1, 0, None)] - (context - 1) * self.resolution_ms
-        )
+            known_BSK[..., EFFECT] = _cut(self.taught_NS, rows, first_B, steps)
+        # Counted back from the last step: months before it differ in length, and padding has none.
+        last_ms_B = self.time_ms_NS[rows, np.clip(ends - 1, 0, None)]
         batch = Batch(
-            torch.from_numpy(target_BX[:, :context]),
-            torch.from_numpy(_cut(self.past_NTP, rows, ends - context, context)),
-            torch.from_numpy(known_BSK),
-            torch.from_numpy(self.static_NF[rows]),
-            torch.from_numpy(first_ms_B),
-            self.resolution_ms,
+            target_BT=torch.from_numpy(target_BS[:, :context]),
+            past_BTP=torch.from_numpy(_cut(self.past_NTP, rows, first_B, context)),
+            known_BSK=torch.from_numpy(known_BSK),
+            static_BF=torch.from_numpy(self.static_NF[rows]),
+            start_ms_B=torch.from_numpy(last_ms_B - (context - 1) * self.resolution_ms),
+            resolution_ms=self.resolution_ms,
         )
-        return batch, torch.from_numpy(target_BX[:, context:])
+        return batch, torch.from_numpy(target_BS[:, context:])
 
 
 def dress(window: Window) -> Dressed:
-    """Put a window's columns into the network's slots; only data before the cutoff decide which
-    goes where.
-    """
+    """A window in the network's slots; only data before the cutoff decide what goes where."""
     factor_N = _factors(window.target_NT)
     # Everything that takes logarithms of sales needs them in their final size.
     window = replace(window, target_NT=window.target_NT * factor_N[:, None])
@@ -136,44 +138,48 @@ def _some(effect_NS: Floats) -> Singles:
 
 
 def _factors(target_NT: Floats) -> Floats:
-    """What brings amounts that are no counts to a common size; 1 for counts and for large
-    amounts.
+    """What brings amounts that are no counts to a common size: [N].
+
+    1 for counts and for large amounts.
     """
     seen = np.isfinite(target_NT)
     broken = (np.abs(target_NT - np.rint(target_NT)) > 1e-6) & seen
     if broken.sum() <= CONTINUOUS_SHARE * max(seen.sum(), 1):
         return np.ones(len(target_NT))
     mean_N = np.where(seen, target_NT, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
-    return np.where(mean_N > 0, np.maximum(CONTINUOUS_MEAN / np.maximum(mean_N, 1e-12), 1.0), 1.0)
+    factor_N = np.maximum(CONTINUOUS_MEAN / np.maximum(mean_N, 1e-12), 1.0)
+    return np.where(mean_N > 0, factor_N, 1.0)
 
 
 # Known covariates ---------------------------------------------------------------------------------
 
 
 def _known(window: Window, closed_NS: Bools) -> Singles:
+    """Known covariates in their slots: [N, S, K]; the strongest of the others in free ones."""
     known_NSK = np.full((*window.time_ms_NS.shape, len(KNOWN_SLOTS)), np.nan, np.float32)
     if closed_NS.any():
         known_NSK[..., CLOSED] = closed_NS
     free = []
     for column, name in enumerate(window.known_names):
         values_NS = window.known_NSK[..., column]
-        slot = _known_slot(name, values_NS)
-        if _told_by_calendar(values_NS, window.time_ms_NS, window.resolution_ms) or _tells_closed(
-            values_NS, closed_NS
-        ):
+        if _told_by_calendar(values_NS, window.time_ms_NS, window.resolution_ms):
             continue
-        if slot is None or (slot == PRICE and np.isfinite(known_NSK[..., PRICE]).any()):
+        if _tells_closed(values_NS, closed_NS):
+            continue
+        slot = _known_slot(name, values_NS)
+        if slot == PRICE and np.isfinite(known_NSK[..., PRICE]).any():
+            slot = None  # The first price is the price; a second one may be a competitor's.
+        if slot is None:
             free.append(column)
         elif slot == PRICE:
             known_NSK[..., slot] = _ratio(values_NS, window.context_length)
         else:
-            scaled_NS = (
-                values_NS / 100.0 if slot == DISCOUNT and np.nanmax(values_NS) > 1.0 else values_NS
-            )
-            known_NSK[..., slot] = np.fmax(known_NSK[..., slot], scaled_NS)
-    for slot, column in zip(
-        range(FIRST_FREE, len(KNOWN_SLOTS)), _strongest(window, free), strict=False
-    ):
+            percent = slot == DISCOUNT and np.nanmax(values_NS) > 1.0
+            share_NS = values_NS / 100.0 if percent else values_NS
+            # Several flags of one kind are up when one of them is.
+            known_NSK[..., slot] = np.fmax(known_NSK[..., slot], share_NS)
+    free_slots = range(FIRST_FREE, len(KNOWN_SLOTS))
+    for slot, column in zip(free_slots, _strongest(window, free), strict=False):
         known_NSK[..., slot] = window.known_NSK[..., column]
     return known_NSK
 
@@ -197,11 +203,14 @@ def _known_slot(name: str, values_NS: Floats) -> int | None:
 
 
 def _told_by_calendar(values_NS: Floats, time_ms_NS: Ints, resolution_ms: int) -> bool:
-    """Whether a column never changes, or repeats the weekday, the hour or the month, which the
-    network sees anyway.
+    """Whether a column never changes, or repeats the weekday, the hour or the month.
+
+    The network sees those anyway.
     """
-    keep = np.isfinite(values_NS[:64])
-    values, times = values_NS[:64][keep], time_ms_NS[:64][keep]
+    some_NS = values_NS[:SERIES_LOOKED_AT]
+    keep = np.isfinite(some_NS)
+    values = some_NS[keep]
+    times = time_ms_NS[:SERIES_LOOKED_AT][keep]
     if not len(values) or np.ptp(values) == 0.0:
         return True
     months = times.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64) % 12
@@ -212,13 +221,14 @@ def _told_by_calendar(values_NS: Floats, time_ms_NS: Ints, resolution_ms: int) -
     }
     # Within a single cycle everything repeats itself: an only December says nothing of Decembers.
     usable = [group for cycle_ms, group in groups.items() if np.ptp(times) >= 2 * cycle_ms]
-    return any(
-        _constant_within(values, np.unique(group, return_inverse=True)[1]) for group in usable
-    )
+    return any(_constant_within(values, group) for group in usable)
 
 
-def _constant_within(values: Floats, groups: Ints) -> bool:
-    low, high = np.full(groups.max() + 1, np.inf), np.full(groups.max() + 1, -np.inf)
+def _constant_within(values: Floats, group: Ints) -> bool:
+    """Whether all values of each group are the same."""
+    groups = np.unique(group, return_inverse=True)[1]
+    low = np.full(groups.max() + 1, np.inf)
+    high = np.full(groups.max() + 1, -np.inf)
     np.minimum.at(low, groups, values)
     np.maximum.at(high, groups, values)
     return bool((high - low <= 1e-9).all())
@@ -235,57 +245,62 @@ def _tells_closed(values_NS: Floats, closed_NS: Bools) -> bool:
 
 
 def _ratio(values_NS: Floats, context: int) -> Floats:
-    """Prices relative to each series' usual one."""
+    """Prices relative to each series' usual one, the median before the cutoff."""
+    usual_N = np.full(len(values_NS), np.nan)
+    for row, values_T in enumerate(values_NS[:, :context]):
+        seen = values_T[np.isfinite(values_T)]
+        if len(seen):
+            usual_N[row] = np.median(seen)
     with np.errstate(all="ignore"):
-        usual_N = np.array(
-            [
-                np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan
-                for row in values_NS[:, :context]
-            ]
-        )
         return np.asarray(values_NS / usual_N[:, None])
 
 
 def _strongest(window: Window, columns: list[int]) -> list[int]:
     """Columns by how strongly they go with the logarithm of sales, strongest first."""
+    T = window.context_length
     log_NT = np.log1p(np.where(np.isfinite(window.target_NT), window.target_NT, np.nan))
-    return sorted(
-        columns,
-        key=lambda column: -_strength(log_NT, window.known_NSK[:, : window.context_length, column]),
-    )
+    strength = {column: _strength(log_NT, window.known_NSK[:, :T, column]) for column in columns}
+    return sorted(columns, key=lambda column: -strength[column])
 
 
 def _strength(log_NT: Floats, values_NT: Floats) -> float:
+    """The size of the correlation within series, of all of them together."""
     both = np.isfinite(log_NT) & np.isfinite(values_NT)
     count_N1 = np.maximum(both.sum(1, keepdims=True), 1)
     sides = []
     for side_NT in (log_NT, values_NT):
         filled_NT = np.where(both, side_NT, 0.0)
-        sides.append(np.where(both, filled_NT - filled_NT.sum(1, keepdims=True) / count_N1, 0.0))
-    spread = float(np.sqrt((sides[0] ** 2).sum() * (sides[1] ** 2).sum()))
-    return abs(float((sides[0] * sides[1]).sum())) / spread if spread > 0 else 0.0
+        mean_N1 = filled_NT.sum(1, keepdims=True) / count_N1
+        sides.append(np.where(both, filled_NT - mean_N1, 0.0))
+    sold_NT, told_NT = sides
+    spread = float(np.sqrt((sold_NT**2).sum() * (told_NT**2).sum()))
+    return abs(float((sold_NT * told_NT).sum())) / spread if spread > 0 else 0.0
 
 
 # Past covariates and static columns ---------------------------------------------------------------
 
 
 def _past(window: Window) -> Singles:
+    """Past covariates in the slots that their names ask for, else in free ones: [N, T, P]."""
     past_NTP = np.full((*window.target_NT.shape, len(PAST_SLOTS)), np.nan, np.float32)
     taken: set[str] = set()
     for column, name in enumerate(window.past_names):
-        wanted = [
-            slot for slot in PAST_SLOTS if slot in NAMES and re.search(NAMES[slot], name.lower())
-        ]
-        slot = next(
-            (slot for slot in [*wanted, "free_1", "free_2", "free_3"] if slot not in taken), None
-        )
+        slot = next((slot for slot in _past_slots(name) if slot not in taken), None)
         if slot is None:
             continue
         taken.add(slot)
         values_NT = window.past_NTP[..., column]
-        past_NTP[..., PAST_SLOTS.index(slot)] = (values_NT > 0) if slot == "in_stock" else values_NT
-        past_NTP[..., PAST_SLOTS.index(slot)][~np.isfinite(values_NT)] = np.nan
+        in_slot_NT = past_NTP[..., PAST_SLOTS.index(slot)]
+        in_slot_NT[:] = (values_NT > 0) if slot == "in_stock" else values_NT
+        in_slot_NT[~np.isfinite(values_NT)] = np.nan
     return past_NTP
+
+
+def _past_slots(name: str) -> list[str]:
+    """The slots that a column may go to, first choice first."""
+    named = [slot for slot in PAST_SLOTS if slot in NAMES]
+    wanted = [slot for slot in named if re.search(NAMES[slot], name.lower())]
+    return [*wanted, *(slot for slot in PAST_SLOTS if slot not in NAMES)]
 
 
 def _statics(window: Window) -> Singles:
@@ -313,12 +328,15 @@ def _told(name: str, value: object) -> str:
     (' storetype_a', ' red shoe', '')
     """
     text = "" if value is None else str(value).strip()
-    return f" {text}" if " " in text else f" {name.lower()}_{text}" if text else ""
+    if not text:
+        return ""
+    return f" {text}" if " " in text else f" {name.lower()}_{text}"
 
 
 def _ranks(values_N: Floats) -> Floats:
-    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; 0 where all are the same, NaN
-    stays.
+    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; NaN stays.
+
+    All are 0 where all values are the same.
 
     >>> _ranks(np.array([5.0, 9.0, np.nan])).tolist(), _ranks(np.array([2.0, 2.0])).tolist()
     ([-1.7, 1.7, nan], [0.0, 0.0])

@@ -21,16 +21,14 @@ from freshet.model.effects.slots import CONTINUOUS_MEAN
 from freshet.model.forecaster import BatchForecaster
 
 VIEWS, IN_STOCK = PAST_SLOTS.index("views"), PAST_SLOTS.index("in_stock")
-TYPICAL, TYPICAL_VIEWS = (
-    0.03,
-    30.0,
-)  # units per view of shops, and how many of a row's own views outweigh that
+# Units per view of shops, and how many of a row's own views weigh as much.
+TYPICAL = 0.03
+TYPICAL_VIEWS = 30.0
 MAX_PRIOR_VIEWS = 1e6  # against so many a step's own ratio says nothing
 
 
 def conversion(forecaster: BatchForecaster, batch: Batch) -> Tensor:
-    """Quantiles of units per view at every step after the cutoff: float32 [B, H, Q], sorted and >=
-    0.
+    """Quantiles of units per view at every step: float32 [B, H, Q], sorted and >= 0.
 
     They are of the rate behind the sales, not of a step's own ratio, which chance moves further the
     fewer views it has. A row without a view is NaN.
@@ -54,20 +52,23 @@ def conversion(forecaster: BatchForecaster, batch: Batch) -> Tensor:
 
 
 def conversion_rates(batch: Batch) -> tuple[Tensor, Tensor]:
-    """What the rate of each step may have been, NaN without views or units: [B, T]; and the row's
-    usual one: [B].
+    """What the rate of each step may have been: [B, T]; and the row's usual one: [B].
+
+    NaN without views or units.
     """
-    views_BT, units_BT = batch.past_BTP[..., VIEWS].double(), batch.target_BT.double()
+    views_BT = batch.past_BTP[..., VIEWS].double()
+    units_BT = batch.target_BT.double()
     seen_BT = (views_BT > 0) & torch.isfinite(views_BT) & torch.isfinite(units_BT)
-    views_BT, units_BT = torch.where(seen_BT, views_BT, 0.0), torch.where(seen_BT, units_BT, 0.0)
+    views_BT = torch.where(seen_BT, views_BT, 0.0)
+    units_BT = torch.where(seen_BT, units_BT, 0.0)
     total_B = views_BT.sum(1)
     usual_B = (units_BT.sum(1) + TYPICAL * TYPICAL_VIEWS) / (total_B + TYPICAL_VIEWS)
     # E (units - views * usual)^2 = usual * views + spread * views^2: chance, and how far rates
     # differ.
-    beyond_B = ((units_BT - views_BT * usual_B[:, None]).square().sum(1) - usual_B * total_B).clamp(
-        min=0.0
-    )
+    error_BT = units_BT - views_BT * usual_B[:, None]
+    beyond_B = (error_BT.square().sum(1) - usual_B * total_B).clamp(min=0.0)
     spread_B = beyond_B / views_BT.square().sum(1).clamp(min=1.0)
+    # A gamma prior around the usual rate, as so many views of it: many where rates hardly differ.
     prior_B1 = (usual_B / spread_B.clamp(min=1e-12)).clamp(max=MAX_PRIOR_VIEWS)[:, None]
     rates_BT = (units_BT + prior_B1 * usual_B[:, None]) / (views_BT + prior_B1)
     return torch.where(seen_BT, rates_BT, torch.nan).float(), usual_B.float()

@@ -27,8 +27,9 @@ ROWS_AT_ONCE = 128  # rows whose paths fit a core's cache
 
 
 class Paths:
-    """Which value each path picks at each step: the same for all rows, so that it is made once and
-    used often.
+    """Which value each path picks at each step.
+
+    The same for all rows, so that it is made once and used often.
 
     Every step's own distribution is met exactly, whatever the number of paths: each of its N
     equally likely values is picked once. Making one is deterministic given its arguments.
@@ -59,15 +60,12 @@ class Paths:
         if len(levels) < 2 or not rising or num_paths < 2 or num_paths & (num_paths - 1):
             raise InvalidInputError(
                 f"{num_paths} paths over the levels {list(levels)}; expected a power of two, "
-                "and two or more "
-                "levels that rise between 0 and 1"
+                "and two or more levels that rise between 0 and 1"
             )
-        self.dependence, self.levels, self.steps, self.num_paths = (
-            dependence,
-            tuple(levels),
-            steps,
-            num_paths,
-        )
+        self.dependence = dependence
+        self.levels = tuple(levels)
+        self.steps = steps
+        self.num_paths = num_paths
         middle_N = (torch.arange(num_paths, dtype=torch.float64) + 0.5) / num_paths
         sorted_QN = quantile_weights(levels, middle_N)
         self.rank_HN = ranks(latent_paths(dependence, steps, num_paths, twin))
@@ -112,12 +110,8 @@ class Paths:
         [[[3.0, 3.0, 3.0], [4.0, 4.0, 4.0]]]
         """
         self._check(quantiles_BHQ)
-        if (
-            not steps
-            or list(steps) != sorted(set(steps))
-            or steps[0] < 1
-            or steps[-1] > quantiles_BHQ.shape[1]
-        ):
+        rising = bool(steps) and list(steps) == sorted(set(steps))
+        if not rising or steps[0] < 1 or steps[-1] > quantiles_BHQ.shape[1]:
             raise InvalidInputError(
                 f"sums over the first {list(steps)} steps; expected rising numbers from 1 to "
                 f"{quantiles_BHQ.shape[1]}"
@@ -125,9 +119,8 @@ class Paths:
         found_BKQ = quantiles_BHQ.new_empty(len(quantiles_BHQ), len(steps), len(self.levels))
         for start in range(0, len(quantiles_BHQ), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            found_BKQ[rows] = self._cumulative(
-                quantiles_BHQ[rows], steps, None if whole_B is None else whole_B[rows]
-            )
+            some_whole_B = None if whole_B is None else whole_B[rows]
+            found_BKQ[rows] = self._cumulative(quantiles_BHQ[rows], steps, some_whole_B)
         # The first step's own quantiles are exact, the sums' come from paths: a rounding must not
         # let a sum fall.
         return found_BKQ.cummax(1).values
@@ -135,16 +128,18 @@ class Paths:
     def _cumulative(
         self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None
     ) -> Tensor:
-        sum_BN, found = quantiles_BHQ.new_zeros(len(quantiles_BHQ), self.num_paths), []
+        sum_BN = quantiles_BHQ.new_zeros(len(quantiles_BHQ), self.num_paths)
+        found = []
         for step in range(1, steps[-1] + 1):
             sum_BN += self._step(quantiles_BHQ[:, step - 1], step - 1, whole_B)
             if step in steps:
                 found.append(path_quantiles(sum_BN, self.levels))
         if steps[0] == 1:
             exact_BQ = quantiles_BHQ[:, 0]
-            found[0] = (
-                exact_BQ if whole_B is None else torch.where(whole_B[:, None], found[0], exact_BQ)
-            )
+            whole_rows_BQ = found[0]
+            found[0] = exact_BQ
+            if whole_B is not None:
+                found[0] = torch.where(whole_B[:, None], whole_rows_BQ, exact_BQ)
         return torch.stack(found, 1)
 
     def _step(self, quantiles_BQ: Tensor, step: int, whole_B: Tensor | None) -> Tensor:
@@ -169,8 +164,9 @@ def latent_paths(
     num_paths: int,
     twin: Sequence[float] | None = None,
 ) -> Tensor:
-    """Numbers whose steps move together as the dependence says, evenly spread over the paths:
-    float64 [H, N].
+    """Numbers whose steps move together as the dependence says: float64 [H, N].
+
+    They are evenly spread over the paths.
     """
     num_normals = 1 + steps + dependence.freedom
     engine = SobolEngine(num_normals, scramble=True, seed=SEED)  # type: ignore[no-untyped-call]
@@ -183,16 +179,14 @@ def latent_paths(
         generator = torch.Generator().manual_seed(SEED)
         fresh_XN = torch.randn(1 + steps, num_paths, dtype=torch.float64, generator=generator)
         alike_H1 = torch.tensor(twin, dtype=torch.float64)[:, None]
-        latent_HN = alike_H1 * latent_HN + (1.0 - alike_H1.square()).sqrt() * _correlated(
-            dependence, fresh_XN
-        )
+        apart_H1 = (1.0 - alike_H1.square()).sqrt()
+        latent_HN = alike_H1 * latent_HN + apart_H1 * _correlated(dependence, fresh_XN)
+    if not dependence.freedom:
+        return latent_HN
     # One divisor a path, shared by its steps and by twins, makes the t copula: a few paths are far
     # out all along.
-    return (
-        latent_HN / even_XN[1 + steps :].square().mean(0).sqrt()
-        if dependence.freedom
-        else latent_HN
-    )
+    divisor_N: Tensor = even_XN[1 + steps :].square().mean(0).sqrt()
+    return latent_HN / divisor_N
 
 
 def _correlated(dependence: Dependence, normal_XN: Tensor) -> Tensor:

@@ -1,5 +1,4 @@
-"""How the errors of a forecast's steps move together, learnt from where actuals fell in their
-forecasts.
+"""How the errors of a forecast's steps move together, learnt from where past actuals fell.
 
 The steps of one forecast are tied by a Student t copula (Demarta and McNeil 2005): their places in
 their own distributions correlate by `common + persistent * decay ** distance`. The common part is a
@@ -54,9 +53,8 @@ class Dependence:
         if not all(-1e-9 <= part <= 1.0 for part in parts) or self.freedom < 0:
             raise InvalidInputError(
                 f"a dependence with {self.common} common and {self.persistent} persistent that "
-                f"decays by {self.decay}, "
-                f"freedom {self.freedom}; expected each from 0 to 1, at most 1 for the first "
-                "two together, freedom >= 0"
+                f"decays by {self.decay}, freedom {self.freedom}; expected each from 0 to 1, "
+                "at most 1 for the first two together, freedom >= 0"
             )
 
     def correlation(self, steps: int) -> Floats:
@@ -83,8 +81,9 @@ DEFAULT = Dependence(0.03, 0.3, 0.97)
 
 
 def default_dependence(resolution_ms: int) -> Dependence:
-    """What the shipped weights' errors on unseen synthetic series showed (bench/cumulative.py), by
-    resolution.
+    """What the shipped weights' errors on unseen synthetic series showed, by resolution.
+
+    Measured by bench/cumulative.py.
 
     >>> default_dependence(3_600_000) == default_dependence(86_400_000)
     False
@@ -100,8 +99,7 @@ def estimate_dependence(
     prior: Dependence = INDEPENDENT,
     prior_rows: float = PRIOR_ROWS,
 ) -> Dependence:
-    """The dependence that past forecasts and their actuals show, drawn towards a prior where they
-    are few.
+    """The dependence that past forecasts and their actuals show, drawn to a prior where few.
 
     Args:
         actual_BH: what came, NaN where missing.
@@ -113,14 +111,14 @@ def estimate_dependence(
     place_BH, variance_BH = (
         part.double().cpu().numpy() for part in places(actual_BH, quantiles_BHQ, levels)
     )
-    H, seen_BH = place_BH.shape[1], np.isfinite(place_BH)
-    place_BH, variance_BH = np.where(seen_BH, place_BH, 0.0), np.where(seen_BH, variance_BH, 0.0)
+    H = place_BH.shape[1]
+    seen_BH = np.isfinite(place_BH)
+    place_BH = np.where(seen_BH, place_BH, 0.0)
+    variance_BH = np.where(seen_BH, variance_BH, 0.0)
     # A pair of coarse steps shows only so much of its correlation: the product of what each one's
     # place can vary.
-    product_L = np.array([(place_BH[:, : H - lag] * place_BH[:, lag:]).sum() for lag in range(H)])
-    weight_L = np.array(
-        [(variance_BH[:, : H - lag] * variance_BH[:, lag:]).sum() for lag in range(H)]
-    )
+    product_L = _products_by_distance(place_BH)
+    weight_L = _products_by_distance(variance_BH)
     spread = max((place_BH**2).sum() / max(variance_BH.sum(), 1e-9), 1e-3)
     rank_L = np.clip(product_L / spread / np.maximum(weight_L, 1e-9), -1.0, 1.0)
     # Correlations of ranks are a little nearer to zero than those of the numbers beneath (Pearson
@@ -128,14 +126,20 @@ def estimate_dependence(
     seen_L = 2.0 * np.sin(np.pi / 6.0 * rank_L)
     prior_L = prior_rows * (H - np.arange(H, dtype=np.float64))
     together_L = np.maximum(weight_L + prior_L, 1e-9)
-    return fit_dependence(
-        (weight_L * seen_L + prior_L * prior.correlation(H)) / together_L, weight_L + prior_L
-    )
+    correlation_L = (weight_L * seen_L + prior_L * prior.correlation(H)) / together_L
+    return fit_dependence(correlation_L, weight_L + prior_L)
+
+
+def _products_by_distance(value_BH: Floats) -> Floats:
+    """Sums over rows of the products of steps that lie 0, 1, ... H - 1 apart: [L]."""
+    H = value_BH.shape[1]
+    return np.array([(value_BH[:, : H - lag] * value_BH[:, lag:]).sum() for lag in range(H)])
 
 
 def fit_dependence(correlation_L: Floats, weight_L: Floats) -> Dependence:
-    """The dependence whose correlations come nearest to these, by weighted squares; distance 0 does
-    not count.
+    """The dependence whose correlations come nearest to these, by weighted squares.
+
+    Distance 0 does not count.
 
     >>> fit_dependence(Dependence(0.2, 0.4, 0.5).correlation(12), np.ones(12))
     Dependence(common=0.2, persistent=0.4, decay=0.5, freedom=3)
@@ -148,11 +152,16 @@ def fit_dependence(correlation_L: Floats, weight_L: Floats) -> Dependence:
 
 def _fit(correlation_L: Floats, weight_L: Floats, decay: float) -> tuple[float, Dependence]:
     """Squared error and the best common and persistent part >= 0 for one decay."""
-    root_L, fading_L = np.sqrt(weight_L), decay ** np.arange(1, len(correlation_L) + 1)
-    design_LX, wanted_L = np.stack([root_L, root_L * fading_L], 1), root_L * correlation_L
+    root_L = np.sqrt(weight_L)
+    fading_L = decay ** np.arange(1, len(correlation_L) + 1)
+    design_LX = np.stack([root_L, root_L * fading_L], 1)
+    wanted_L = root_L * correlation_L
+    # Least squares with two unknowns >= 0: either both are, or the best lies where one is nothing.
     both_X = np.linalg.lstsq(design_LX, wanted_L, rcond=None)[0]
     alone_X = np.maximum(design_LX.T @ wanted_L, 0.0) / (design_LX**2).sum(0)
-    choices = [alone_X * [1.0, 0.0], alone_X * [0.0, 1.0]] + [both_X] * bool((both_X >= 0).all())
+    choices = [alone_X * [1.0, 0.0], alone_X * [0.0, 1.0]]
+    if (both_X >= 0).all():
+        choices.append(both_X)
     choices = [parts_X * min(1.0, MOST / max(parts_X.sum(), MOST)) for parts_X in choices]
     errors = [float(((design_LX @ parts_X - wanted_L) ** 2).sum()) for parts_X in choices]
     best = int(np.argmin(errors))

@@ -21,8 +21,7 @@ def pinball(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> Reals:
 
 
 def wql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> float:
-    """Weighted quantile loss: twice the summed pinball loss over summed |actual|, mean over the
-    levels.
+    """Weighted quantile loss: twice the pinball loss over summed |actual|, mean over the levels.
 
     >>> wql(np.array([[2.0, 0.0]]), np.array([[[1.0], [0.0]]]), np.array([0.5]))
     0.5
@@ -52,9 +51,10 @@ def seasonal_error(target_BT: Reals, season_length: int) -> Reals:
 
 
 def sql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals, error_B: Reals) -> float:
-    """Scaled quantile loss: twice the pinball loss over each row's `seasonal_error`, mean over
-    levels, then over all observed steps of all rows at once; rows whose seasonal error is zero or
-    unknown are dropped, NaN when all are.
+    """Scaled quantile loss: twice the pinball loss over each row's `seasonal_error`.
+
+    The mean over levels, then over all observed steps of all rows at once. Rows whose seasonal
+    error is zero or unknown are dropped; NaN when all are.
 
     >>> sql(np.array([[2.0], [9.0]]), np.array([[[1.0]], [[1.0]]]), np.array([0.5]),
     ...     np.array([4.0, 0.0]))
@@ -64,8 +64,9 @@ def sql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals, error_B: Reals) -
 
 
 def mase(actual_BH: Reals, median_BH: Reals, error_B: Reals) -> float:
-    """Mean absolute error over each row's `seasonal_error`; rows where that is zero or unknown are
-    dropped.
+    """Mean absolute error over each row's `seasonal_error`.
+
+    Rows where that is zero or unknown are dropped.
 
     >>> mase(np.array([[4.0], [4.0]]), np.array([[3.0], [0.0]]), np.array([2.0, np.nan]))
     0.5
@@ -93,8 +94,9 @@ def bias(actual_BH: Reals, mean_BH: Reals) -> float:
 
 
 def _mean_of_scaled(loss_BH: Reals, error_B: Reals) -> float:
-    """Mean over all finite loss / error at once: a mean of the rows' means would weigh rows with
-    gaps too high.
+    """Mean over all finite loss / error at once.
+
+    A mean of the rows' means would weigh rows with gaps too high.
     """
     usable_B = error_B > 0
     scaled_BH = loss_BH[usable_B] / error_B[usable_B, None]

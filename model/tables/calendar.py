@@ -20,18 +20,9 @@ from freshet.stream.units import DAY_MS
 
 # Steps of the season that people look at first; the hour for seconds, the day for minutes and
 # hours, the week for days.
-_SEASONS = {
-    "s": 3_600,
-    "min": 1_440,
-    "h": 24,
-    "D": 7,
-    "B": 5,
-    "W": 1,
-    "SM": 24,
-    "M": 12,
-    "Q": 4,
-    "Y": 1,
-}
+_OF_DAYS = {"s": 3_600, "min": 1_440, "h": 24, "D": 7, "B": 5, "W": 1}
+_OF_MONTHS = {"SM": 24, "M": 12, "Q": 4, "Y": 1}
+_SEASONS = _OF_DAYS | _OF_MONTHS
 _SUNDAY_MS = 3 * DAY_MS  # 1970-01-04
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 
@@ -67,20 +58,21 @@ class Calendar:
             return cls(frequency, offset.nanos // 1_000_000, 0, at_end)
         if isinstance(offset, pd.offsets.Week):
             weekday = _WEEKDAYS.index(offset.name.split("-")[1]) if "-" in offset.name else 6
-            return cls(
-                frequency, 7 * offset.n * DAY_MS, _SUNDAY_MS + (weekday - 6) * DAY_MS, at_end
-            )
+            anchor_ms = _SUNDAY_MS + (weekday - 6) * DAY_MS
+            return cls(frequency, 7 * offset.n * DAY_MS, anchor_ms, at_end)
         first = pd.Timestamp(first_ms, unit="ms").normalize()
         return cls(frequency, 0, int(offset.rollback(first).value // 1_000_000), at_end)
 
     def phases(self, time_ms_R: Ints, code_R: Ints, num: int) -> Ints:
-        """The phase of each of `num` series, in ms: its own where all its times share one, else the
-        calendar's.
+        """The phase of each of `num` series, in ms.
+
+        Its own where all its times share one, else the calendar's.
         """
         phase_N = np.full(num, self.anchor_ms % self.step_ms if self.step_ms else 0)
         if self.step_ms:
             rest_R = time_ms_R % self.step_ms
-            low_N, high_N = np.full(num, self.step_ms), np.full(num, -1)
+            low_N = np.full(num, self.step_ms)
+            high_N = np.full(num, -1)
             np.minimum.at(low_N, code_R, rest_R)
             np.maximum.at(high_N, code_R, rest_R)
             phase_N = np.where(low_N == high_N, low_N, phase_N)
@@ -95,40 +87,42 @@ class Calendar:
             return np.searchsorted(labels, time_ms_R, side="right") - 1
         if self.at_end:
             # Sunday evening belongs to the week that is labelled Sunday.
-            whole = np.where(
-                phase_R == time_ms_R % self.step_ms, time_ms_R, time_ms_R - time_ms_R % DAY_MS
-            )
-            return -((phase_R - whole) // self.step_ms)
+            on_label_R = phase_R == time_ms_R % self.step_ms
+            day_ms_R = time_ms_R - time_ms_R % DAY_MS
+            whole_R = np.where(on_label_R, time_ms_R, day_ms_R)
+            return -((phase_R - whole_R) // self.step_ms)
         return (time_ms_R - phase_R) // self.step_ms
 
     def times(self, step: Ints, phase: Ints) -> Ints:
-        """The start (or the label) of numbered steps, UTC milliseconds; step 0 and before for
-        padding too.
+        """The start (or the label) of numbered steps, UTC milliseconds.
+
+        Steps before 0, which pad short series, have times too.
         """
         if self.step_ms:
             return step * self.step_ms + phase
         labels = self._labels(self.anchor_ms, int(step.max()) + 1)
         # Padding lies before the first label: it is stepped back by the nominal length.
-        return np.where(
-            step >= 0, labels[np.maximum(step, 0)], labels[0] + step * resolution_ms(self.frequency)
-        )
+        before = labels[0] + step * resolution_ms(self.frequency)
+        return np.where(step >= 0, labels[np.maximum(step, 0)], before)
 
     def _labels(self, until_ms: int, periods: int = 0) -> Ints:
         import pandas as pd
 
         offset = _offset(self.frequency)
-        start, end = pd.Timestamp(self.anchor_ms, unit="ms"), pd.Timestamp(until_ms, unit="ms")
+        start = pd.Timestamp(self.anchor_ms, unit="ms")
         if periods:
             labels = pd.date_range(start, periods=periods, freq=offset)
         else:
+            end = pd.Timestamp(until_ms, unit="ms")
             labels = pd.date_range(start, end.normalize() + offset, freq=offset)
         stamps: Ints = labels.as_unit("ms").asi8
         return stamps
 
 
 def season_length(frequency: str) -> int:
-    """Steps of the season that a frequency suggests; 1 where it has none or a whole number of steps
-    does not fill it.
+    """Steps of the season that a frequency suggests.
+
+    1 where it has none, or where a whole number of steps does not fill it.
 
     >>> [season_length(name) for name in ("h", "15min", "D", "W-SUN", "MS", "QS", "B", "5h")]
     [24, 96, 7, 1, 12, 4, 5, 1]
@@ -171,11 +165,8 @@ def _offset(frequency: str) -> Any:
             offset = pd.tseries.frequencies.to_offset(frequency)
     except ValueError:
         offset = None
-    if (
-        offset is None
-        or offset.n < 1
-        or (isinstance(offset, pd.offsets.Tick) and offset.nanos < 1_000_000)
-    ):
+    too_short = isinstance(offset, pd.offsets.Tick) and offset.nanos < 1_000_000
+    if offset is None or offset.n < 1 or too_short:
         raise InvalidInputError(
             f"{frequency!r} is no frequency",
             hint="give a pandas alias such as h, D, W-SUN, MS, QS or 15min",

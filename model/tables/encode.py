@@ -1,6 +1,4 @@
-"""Columns of a table as numbers: times as UTC milliseconds, flags and categories as 0 and 1,
-statics one per series.
-"""
+"""Columns of a table as numbers: times, flags, categories, and one static value a series."""
 
 from __future__ import annotations
 
@@ -20,16 +18,16 @@ if TYPE_CHECKING:
 Categories = dict[str, tuple[str, ...]]
 
 MAX_CATEGORIES = 12
-# A whole number below this would be a time before 1973: more likely a year, a day number or
-# seconds.
+# A whole number below this would be a time before 1973: a year, a day number or seconds, rather.
 _LEAST_EPOCH_MS = 100_000_000_000
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
 _ZONED = re.compile(r"\d:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$")
 
 
 def times_ms(column: pd.Series) -> Ints:
-    """A column of times as UTC milliseconds: [R]. Times without a zone are UTC, whole numbers epoch
-    milliseconds.
+    """A column of times as UTC milliseconds: [R].
+
+    Times without a zone are UTC, whole numbers epoch milliseconds.
 
     Raises:
         InvalidInputError: a time is missing or unreadable, or only some have a time zone.
@@ -57,8 +55,7 @@ def _epoch_ms(column: pd.Series) -> Ints:
     if not (np.isfinite(values).all() and (values >= _LEAST_EPOCH_MS).all()):
         raise InvalidInputError(
             f"the time {column.iloc[int(np.argmin(values))]} in column {column.name!r} is no "
-            "time in milliseconds "
-            "since 1970",
+            "time in milliseconds since 1970",
             hint="write dates as 2024-05-31 or 2024-05-31T13:00:00Z",
         )
     stamps: Ints = column.to_numpy(np.int64)
@@ -73,8 +70,7 @@ def _parsed(column: pd.Series) -> pd.Series:
     if zoned.any() and not zoned.all():
         raise InvalidInputError(
             f"some times in column {column.name!r} have a time zone ({texts[zoned].iloc[0]}) "
-            "and some have none "
-            f"({texts[~zoned].iloc[0]})",
+            f"and some have none ({texts[~zoned].iloc[0]})",
             hint="write all of them in UTC, or all with their zone",
         )
     stamps = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
@@ -90,8 +86,9 @@ def _parsed(column: pd.Series) -> pd.Series:
 
 
 def _guessed(texts: pd.Series) -> str:
-    """The format of the first time, which all others must follow: mixed formats would swap days and
-    months.
+    """The format of the first time, which all others must follow.
+
+    Mixed formats would swap days and months.
     """
     from pandas.tseries.api import guess_datetime_format
 
@@ -139,8 +136,9 @@ def categories(frame: pd.DataFrame, columns: Iterable[str]) -> Categories:
 
 
 def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -> dict[str, Floats]:
-    """Named number columns [R]: a text column becomes one "column=value" a category, all 0 for a
-    value not in `known`.
+    """Named number columns: [R] each; of a text column one for each category, "column=value".
+
+    A value that is not in `known` is 0 in all of them.
 
     A text column that is not in `known` is refused; a missing text is missing in each of its
     columns.
@@ -162,8 +160,9 @@ def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -
 def statics(
     frame: pd.DataFrame, columns: Iterable[str], code_R: Ints, step_R: Ints
 ) -> dict[str, Floats | NDArray[np.object_]]:
-    """Each series' first value of each column in time: float64, or object (str or None) for text:
-    [N].
+    """Each series' first value in time of each column: [N] each.
+
+    float64, or object (str or None) for text.
     """
     names = list(columns)
     if not names:
@@ -183,8 +182,9 @@ def _texts(column: pd.Series) -> NDArray[np.object_]:
 
 
 def _holds_text(column: pd.Series) -> bool:
-    """Whether a column is text or categories rather than numbers, flags, or objects that are all
-    numbers.
+    """Whether a column is text or categories.
+
+    Numbers, flags and objects that are all numbers are none.
     """
     import pandas as pd
 

@@ -1,5 +1,4 @@
-"""A table as arrays aligned on the end of each series, and windows of it that hold nothing from
-after their cutoff.
+"""A table as arrays aligned on each series' end; windows of it hold nothing after their cutoff.
 
 Dimensions: N series, T context steps, H horizon steps, S = T + H, L steps in all, K known and P
 past covariates.
@@ -127,14 +126,13 @@ class Panel:
         return len(self.item_ids)
 
     def long_enough(self, steps: int) -> Bools:
-        """Which series have a step of history before a cutoff `steps` steps before their own end:
-        [N].
-        """
+        """Which series have history before a cutoff `steps` steps before their own end: [N]."""
         return self.length_N > steps
 
     def window(self, steps: int, horizon: int) -> Window:
-        """What may be known at a cutoff `steps` steps before each series' own end; too short series
-        are left out.
+        """What may be known at a cutoff `steps` steps before each series' own end.
+
+        Too short series are left out.
 
         Raises:
             InvalidInputError: no series is long enough, or the horizon reaches past the end.
@@ -153,7 +151,8 @@ class Panel:
         longest = int(self.length_N[kept].max())
         rows = np.flatnonzero(kept)
         L = self.target_NL.shape[1]
-        context, known = slice(L - longest, L - steps), slice(L - longest, L - steps + horizon)
+        context = slice(L - longest, L - steps)
+        known = slice(L - longest, L - steps + horizon)
         return Window(
             item_ids=tuple(self.item_ids[row] for row in rows),
             frequency=self.frequency,
@@ -171,8 +170,9 @@ class Panel:
         )
 
     def actual(self, steps: int, horizon: int) -> Floats:
-        """What came after the cutoff of `window(steps, horizon)`: [N, H]. Never give it to a
-        model.
+        """What came after the cutoff of `window(steps, horizon)`: [N, H].
+
+        Never give it to a model.
         """
         L = self.target_NL.shape[1]
         return self.target_NL[self.long_enough(steps), L - steps : L - steps + horizon].copy()
@@ -180,8 +180,9 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """Rolling origins as fev places them: W cutoffs, `window_step` apart, the last one horizon
-    before each end.
+    """Rolling origins as fev places them: W cutoffs, the last one a horizon before each end.
+
+    They lie `window_step` apart, by default a horizon.
 
     Cutoffs are steps from each series' own end, so series that end earlier have earlier cutoffs.
 

@@ -1,5 +1,4 @@
-"""Well-known sales data sets as tidy long tables: id, timestamp, target, covariates and static
-columns.
+"""Well-known sales data sets as tidy long tables.
 
 Each preset takes the folder with the raw files, as published or as parquet copies, and returns a
 pandas frame. Nothing is downloaded.
@@ -89,8 +88,9 @@ def rossmann_weekly(folder: Path) -> pd.DataFrame:
 
 
 def car_parts(folder: Path) -> pd.DataFrame:
-    """Monthly demand of 2,674 car parts over 51 months, most of them rarely sold; some months are
-    missing values.
+    """Monthly demand of 2,674 car parts over 51 months.
+
+    Most are rarely sold; some months are missing values.
     """
     import pandas as pd
 
@@ -101,8 +101,9 @@ def car_parts(folder: Path) -> pd.DataFrame:
 
 
 def online_retail_daily(folder: Path) -> pd.DataFrame:
-    """Units of a gift wholesaler's articles a day, 2009-12-01 to 2011-12-09, 0 on days without a
-    sale.
+    """Units of a gift wholesaler's articles a day, 2009-12-01 to 2011-12-09.
+
+    A day without a sale is 0.
     """
     import pandas as pd
 
@@ -114,8 +115,9 @@ def online_retail_daily(folder: Path) -> pd.DataFrame:
 
 
 def online_retail_hourly(folder: Path) -> pd.DataFrame:
-    """The same a trading hour: rows only for hours in which the shop sold anything, so that nights
-    stay missing.
+    """The same a trading hour.
+
+    Rows only for hours in which the shop sold anything, so that nights stay missing.
     """
     lines = _retail_lines(folder)
     lines["timestamp"] = lines.ts.dt.floor("h")
@@ -205,8 +207,9 @@ def _filled_holidays(days: pd.DataFrame) -> pd.DataFrame:
 
 
 def _retail_lines(folder: Path) -> pd.DataFrame:
-    """Order lines that are demand: goods only, sold at a price, each once, of articles with enough
-    lines.
+    """Order lines that are demand.
+
+    Goods only, sold at a price, each line once, of articles with enough of them.
 
     Left out: the second copy of the days that both sheets hold; cancellations, returns and stock
     corrections; postage, fees, vouchers and manual lines; articles with fewer than 100 order lines.
@@ -223,8 +226,9 @@ def _retail_lines(folder: Path) -> pd.DataFrame:
 
 
 def _retail_table(lines: pd.DataFrame, steps: pd.Index | pd.Series) -> pd.DataFrame:
-    """Units, last seen price and most common description of each article and step since its first
-    sale.
+    """Units, last seen price and commonest description of each article and step.
+
+    From an article's first sale on.
 
     The price of a step is that of its units on average; it is carried on until the next sale.
     """

@@ -1,5 +1,4 @@
-"""Reads a long table (parquet, CSV or a pandas frame) into a `Panel`: one row an item and time, in
-any order.
+"""Reads a long table (parquet, CSV, a frame) into a `Panel`: one row an item and time, any order.
 
 Dimensions: R rows of the table, N series, L steps, H horizon steps, K covariate columns.
 """
@@ -84,8 +83,9 @@ class _Cells(NamedTuple):
 
 
 def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFrame:
-    """The named columns of a parquet or CSV file; the column `names` is read as text, so that "007"
-    stays "007".
+    """The named columns of a parquet or CSV file.
+
+    The column `names` is read as text, so that "007" stays "007".
 
     Raises:
         InvalidInputError: the file cannot be read or lacks a column.
@@ -113,8 +113,7 @@ def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFr
 
 
 def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
-    """The series of a table, each on the regular grid of the frequency from its first to its last
-    row.
+    """The series of a table, each on a regular grid from its first to its last row.
 
     Times are UTC; those with a time zone are converted, whole numbers are epoch milliseconds. A
     time between two steps belongs to the step it lies in. Text covariates become "column=value"
@@ -130,14 +129,7 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
     if settings.country is not None:
         # An unknown one is refused at once and not first where events are learnt.
         public_holidays(settings.country, range(2024, 2025))
-    frame = (
-        read_table(source, columns.all(), columns.item_id) if isinstance(source, Path) else source
-    )
-    _need(columns.all(), list(frame.columns), "the table")
-    if not len(frame):
-        raise InvalidInputError(
-            "the table has no rows", hint="check the file, or the filter that made it"
-        )
+    frame = _frame_of(source, columns)
     item_ids, code_R = _items(frame[columns.item_id])
     time_ms_R = encode.times_ms(frame[columns.time])
     target_R = _targets(frame, columns)
@@ -150,9 +142,11 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
     if settings.aggregate is None:
         _refuse_duplicates(cells, frame, columns)
     target_NL = _scatter(target_R, cells, settings.aggregate)
+    # Counted from each series' own end: 0 is its last step, and before its first lies padding.
     L = target_NL.shape[1]
+    place_L = np.arange(1 - L, 1)
     if settings.missing == "zero":
-        inside_NL = np.arange(L) >= L - length_N[:, None]
+        inside_NL = place_L > -length_N[:, None]
         target_NL[inside_NL & np.isnan(target_NL)] = 0.0
     categories = encode.categories(frame, (*columns.known, *columns.past))
     known_names, known_NLK = _covariates(frame, columns.known, categories, cells)
@@ -163,7 +157,7 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
         resolution_ms=resolution_ms(settings.frequency),
         season_length=settings.season_length or season_length(settings.frequency),
         length_N=length_N,
-        time_ms_NL=calendar.times(last_N[:, None] + np.arange(1 - L, 1), phase_N[:, None]),
+        time_ms_NL=calendar.times(last_N[:, None] + place_L, phase_N[:, None]),
         target_NL=target_NL,
         known_NLK=known_NLK,
         past_NLP=past_NLP,
@@ -175,11 +169,23 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
     )
 
 
+def _frame_of(source: Path | pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """A table that has every column and at least one row."""
+    frame = source
+    if isinstance(frame, Path):
+        frame = read_table(frame, columns.all(), columns.item_id)
+    _need(columns.all(), list(frame.columns), "the table")
+    if not len(frame):
+        raise InvalidInputError(
+            "the table has no rows", hint="check the file, or the filter that made it"
+        )
+    return frame
+
+
 def window_ahead(
     panel: Panel, horizon: int, columns: Columns, future: Path | pd.DataFrame | None = None
 ) -> Window:
-    """Everything up to each series' own end, and the `horizon` steps after it: what a forecast is
-    made from.
+    """What a forecast is made from: all up to each series' own end, and the steps after it.
 
     Args:
         panel: the past.
@@ -213,14 +219,12 @@ def window_ahead(
 def known_ahead(
     panel: Panel, future: Path | pd.DataFrame | None, columns: Columns, horizon: int
 ) -> Floats:
-    """The known covariates of the `horizon` steps after each series' end: [N, H, K], see
-    `window_ahead`.
-    """
+    """The known covariates of the steps after each series' end: [N, H, K], see `window_ahead`."""
     ahead_NHK = np.full((len(panel), horizon, len(panel.known_names)), np.nan)
     if future is None:
         return ahead_NHK
     named = (columns.item_id, columns.time)
-    frame = (
+    frame: pd.DataFrame = (
         read_table(future, (*named, *columns.known), columns.item_id)
         if isinstance(future, Path)
         else future
@@ -228,7 +232,8 @@ def known_ahead(
     _need(named, list(frame.columns), "the table of known covariates")
     rows = {item_id: row for row, item_id in enumerate(panel.item_ids)}
     row_R = np.array([rows.get(str(value), -1) for value in frame[columns.item_id]], np.int64)
-    frame, row_R = frame[row_R >= 0], row_R[row_R >= 0]
+    frame = frame[row_R >= 0]
+    row_R = row_R[row_R >= 0]
     if not len(frame):
         return ahead_NHK
     calendar, phase_N, last_N = _calendar_of(panel)
@@ -236,9 +241,8 @@ def known_ahead(
         calendar.steps(encode.times_ms(frame[columns.time]), phase_N[row_R]) - last_N[row_R] - 1
     )
     used = np.flatnonzero((step_R >= 0) & (step_R < horizon))
-    values = encode.covariates(
-        frame, [name for name in columns.known if name in frame.columns], panel.categories
-    )
+    given = [name for name in columns.known if name in frame.columns]
+    values = encode.covariates(frame, given, panel.categories)
     for index, name in enumerate(panel.known_names):
         if name in values:
             ahead_NHK[row_R[used], step_R[used], index] = values[name][used]
@@ -298,7 +302,8 @@ def _targets(frame: pd.DataFrame, columns: Columns) -> Floats:
 
 def _spans(step_R: Ints, code_R: Ints, num: int) -> tuple[Ints, Ints]:
     """The first and the last step of each series."""
-    first_N, last_N = np.full(num, np.iinfo(np.int64).max), np.full(num, np.iinfo(np.int64).min)
+    first_N = np.full(num, np.iinfo(np.int64).max)
+    last_N = np.full(num, np.iinfo(np.int64).min)
     np.minimum.at(first_N, code_R, step_R)
     np.maximum.at(last_N, code_R, step_R)
     return first_N, last_N
@@ -307,6 +312,7 @@ def _spans(step_R: Ints, code_R: Ints, num: int) -> tuple[Ints, Ints]:
 def _cells(
     step_R: Ints, code_R: Ints, last_N: Ints, length_N: Ints, aggregate: str | None
 ) -> _Cells:
+    """The cell of each row: one line a series, all of them ending in the last column."""
     longest = int(length_N.max())
     if len(last_N) * longest > MAX_CELLS:
         raise InvalidInputError(
@@ -314,17 +320,20 @@ def _cells(
             "cells that fit",
             hint="check the frequency and the times, or choose fewer series",
         )
-    flat_R = code_R * longest + longest - 1 - (last_N[code_R] - step_R)
+    column_R = longest - 1 - (last_N[code_R] - step_R)
+    flat_R = code_R * longest + column_R
     return _Cells(flat_R, (len(last_N), longest), aggregate)
 
 
 def _refuse_duplicates(cells: _Cells, frame: pd.DataFrame, columns: Columns) -> None:
+    """Raise InvalidInputError, naming the first row whose cell another row has."""
     taken = np.zeros(cells.shape[0] * cells.shape[1], bool)
     taken[cells.flat_R] = True
     if int(taken.sum()) == len(cells.flat_R):
         return
+    _, first = np.unique(cells.flat_R, return_index=True)
     first_R = np.zeros(len(cells.flat_R), bool)
-    first_R[np.unique(cells.flat_R, return_index=True)[1]] = True
+    first_R[first] = True
     row = frame.iloc[int(np.argmin(first_R))]
     raise InvalidInputError(
         f"item {row[columns.item_id]!r} has more than one row for the step of {row[columns.time]}",

@@ -39,9 +39,7 @@ def window(
 
 
 def shop(*, series: int = 6, days: int = 140, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Sales and the flag `open`, which is 0 on about one day in eight, over context and 14 more
-    days.
-    """
+    """Sales and the flag `open`, 0 on about one day in eight, over context and 14 more days."""
     random = np.random.default_rng(seed)
     open_NS = (random.random((series, days + 14)) > 0.12).astype(float)
     return random.poisson(20, (series, days)) * open_NS[:, :days], open_NS

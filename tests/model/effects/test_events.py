@@ -1,6 +1,4 @@
-"""Events: effects shared by all series are found, unseen ones are nothing, and no half-year teaches
-itself.
-"""
+"""Effects that series share are found, unseen ones are nothing, no half-year teaches itself."""
 
 from __future__ import annotations
 

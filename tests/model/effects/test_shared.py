@@ -1,6 +1,4 @@
-"""What all series share is found from short histories, and nothing after the cutoff is looked
-at.
-"""
+"""What all series share is found from short histories; nothing after the cutoff is looked at."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ def weeks(known_NSK: Floats, target_NT: Floats, names: tuple[str, ...]) -> Windo
 
 
 def shops(seed: int = 0, context: int = 20, horizon: int = 6) -> tuple[Window, Floats]:
-    """Shops that sell by the days they are open and by price; and the log effect of both, without
-    noise: [N, S].
-    """
+    """Shops that sell by their open days and by price; and the log effect of both: [N, S]."""
     draw = np.random.default_rng(seed)
     shape = (80, context + horizon)
     days_NS, price_NS = (

@@ -1,6 +1,4 @@
-"""Sums over steps have the quantiles of a simulation, and what steps have in common is found
-again.
-"""
+"""Sums over steps have a simulation's quantiles; what steps have in common is found again."""
 
 from __future__ import annotations
 
@@ -30,8 +28,9 @@ MOOD = Dependence(0.2, 0.4, 0.8)
 
 
 def correlated(dependence: Dependence, rows: int, steps: int, seed: int = 0) -> np.ndarray:
-    """Standard normal (or t) numbers by the definition: one factor, one moving mood, own noise;
-    [rows, steps].
+    """Standard normal (or t) numbers by the definition: [rows, steps].
+
+    One factor, one moving mood, own noise.
     """
     rng = np.random.default_rng(seed)
     mood = np.empty((rows, steps))

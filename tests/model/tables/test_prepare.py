@@ -13,8 +13,7 @@ from freshet.stream.errors import InvalidInputError
 
 
 def rossmann_files(folder: Path) -> Path:
-    """Four shops in two states over 16 days from a Tuesday: shops 1, 2 in one state and 3, 4 in the
-    other.
+    """Four shops over 16 days from a Tuesday: 1 and 2 in one state, 3 and 4 in another.
 
     All are closed on Sundays but shop 1; on 2013-01-10 only shop 1 of its state is open, on a
     holiday of that state. Closed days have no covariates, as in copies that were joined from sales;
@@ -85,9 +84,7 @@ def test_car_parts_keep_their_missing_months(tmp_path: Path) -> None:
 
 
 def retail_files(folder: Path) -> Path:
-    """An article sold from day 2 on with a line an hour, one that is sold too rarely, and lines
-    that are no demand.
-    """
+    """An article sold from day 2 on, a line an hour; one too rare; lines that are no demand."""
     hours = pd.date_range("2010-01-05 10:30", periods=MIN_ORDER_LINES, freq="h")
     usual = {
         "invoice": "5001",

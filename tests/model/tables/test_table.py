@@ -1,6 +1,4 @@
-"""Any table people bring: a sane panel, or an error that says what is wrong, where, and what to
-do.
-"""
+"""Any table people bring: a sane panel, or an error that says what, where and what to do."""
 
 from __future__ import annotations
 

@@ -51,9 +51,7 @@ def earlier(window: Window, steps: int, horizon: int | None = None) -> tuple[Win
 
 
 def long_table(items: int = 4, days: int = 60, seed: int = 0) -> pd.DataFrame:
-    """`items` daily series with a weekly season, a promotion, a colour, visits and a price
-    class.
-    """
+    """`items` daily series with a weekly season, flags, colours, visits and a price class."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
         {
