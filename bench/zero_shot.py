@@ -1,5 +1,4 @@
-"""How well the shipped weights forecast shops that they have never seen, against seasonal naive in
-the same run.
+"""How well the shipped weights forecast shops that they have never seen, beside seasonal naive.
 
 Plays simulated shops (four weeks of history and some live days), folds their events into hours, and
 forecasts from several cutoffs. Run: python -m bench.zero_shot [--weights DIR] [--seeds 11,12,13]
@@ -93,19 +92,15 @@ def _count(played: Played, rows: dict[str, int], seen: set[str], kind: str, valu
 
 
 def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Reals, Reals]:
-    """A batch that ends at an hour, the whole history behind it, and the actuals; stock-outs are
-    missing.
-    """
+    """A batch that ends at an hour, all history behind it, the actuals; stock-outs are missing."""
     shop, state, ids = played.shop, played.state, played.shop.item_ids
-    first, cutoff_ms = cutoff - length, shop.start_ms + cutoff * HOUR_MS
-    in_stock = state.in_stock(
-        ids, shop.start_ms, cutoff + HORIZON, HOUR_MS, as_of_ms=cutoff_ms + HORIZON * HOUR_MS
-    )
-    units = np.where(
-        (in_stock == 0) & (played.units_IN[:, : cutoff + HORIZON] == 0),
-        np.nan,
-        played.units_IN[:, : cutoff + HORIZON],
-    )
+    first = cutoff - length
+    end = cutoff + HORIZON
+    cutoff_ms = shop.start_ms + cutoff * HOUR_MS
+    end_ms = shop.start_ms + end * HOUR_MS
+    in_stock = state.in_stock(ids, shop.start_ms, end, HOUR_MS, as_of_ms=end_ms)
+    sold = played.units_IN[:, :end]
+    units = np.where((in_stock == 0) & (sold == 0), np.nan, sold)
     age_h = (cutoff_ms - np.nan_to_num(state.launched_ms(ids))) / HOUR_MS
     units[np.arange(units.shape[1]) < (cutoff - age_h)[:, None]] = np.nan
     known = np.full((len(ids), length + HORIZON, len(KNOWN_SLOTS)), np.nan, np.float32)
@@ -135,9 +130,7 @@ def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Reals, Rea
 def scores(
     actual: Reals, quantiles: Reals, levels: Reals, groups: dict[str, Bools]
 ) -> dict[str, float]:
-    """WQL overall and by group of rows, coverage of the middle 80 %, and the sum of medians over
-    actuals.
-    """
+    """WQL overall and by group of rows, coverage of 80 %, and the sum of medians over actuals."""
     low, middle, high = (int(np.argmin(np.abs(levels - level))) for level in (0.1, 0.5, 0.9))
     found = {"wql": wql(actual, quantiles, levels)}
     found |= {
@@ -153,23 +146,21 @@ def scores(
 def measure(
     forecaster: BatchForecaster, seeds: list[int], items: int
 ) -> dict[str, dict[str, float]]:
-    """Mean scores of the network and the yardsticks over shops and cutoffs, on rows that all of
-    them can forecast.
-    """
+    """Mean scores over shops and cutoffs, on rows that network and yardsticks can forecast."""
     levels = np.array(forecaster.quantile_levels)
     found: dict[str, list[dict[str, float]]] = {}
     for seed in seeds:
         played = play(seed, items)
         for later in CUTOFF_HOURS:
-            batch, history, actual = context(
-                played, HISTORY_HOURS + later, forecaster.context_length
-            )
+            cutoff = HISTORY_HOURS + later
+            batch, history, actual = context(played, cutoff, forecaster.context_length)
             rows = np.isfinite(history).sum(1) >= WEEK_HOURS
-            history, actual, level = history[rows], actual[rows], np.nanmean(history[rows], 1)
+            history, actual = history[rows], actual[rows]
+            mean = np.nanmean(history, 1)
             groups = {
-                "below_1_an_hour": level < 1,
-                "1_to_10": (level >= 1) & (level < 10),
-                "above_10": level >= 10,
+                "below_1_an_hour": mean < 1,
+                "1_to_10": (mean >= 1) & (mean < 10),
+                "above_10": mean >= 10,
             }
             forecasts = {
                 "freshet": forecaster.forecast(batch).cpu().numpy()[rows],

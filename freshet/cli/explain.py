@@ -65,9 +65,7 @@ def explain(
     json: Json = False,
     plot: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .html.")] = None,
 ) -> None:
-    """Why one item's forecast is what it is: what adds how much, where it looked, what a promotion
-    would do.
-    """
+    """Why one item's forecast is what it is, and what a promotion would do."""
     from freshet.model.explain.item import Question, answer
     from freshet.model.explain.plot import plot as draw
 

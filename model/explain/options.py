@@ -34,8 +34,7 @@ def parse_steps(text: str | None, horizon: int) -> range:
 
 
 def parse_promotion(text: str, time_ms_H: Ints) -> PlannedPromotion:
-    """ "START:END:DISCOUNT", where start and end are steps from 1 or dates (UTC) and both are
-    included.
+    """ "START:END:DISCOUNT": steps from 1 or dates (UTC), both ends included.
 
     Raises:
         InvalidInputError: it is not of that form, or no step of the horizon lies within.

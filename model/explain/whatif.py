@@ -41,8 +41,7 @@ PRICE, PROMOTION, DISCOUNT = (
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """Two worlds of one item, in units; every array's last dimension is the 10, 50 and 90 percent
-    quantile.
+    """Two worlds of one item, in units; the last dimension holds the 10, 50 and 90 % quantiles.
 
     Attributes:
         promotion: what is tried.

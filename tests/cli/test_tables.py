@@ -21,9 +21,7 @@ RUN = CliRunner()
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A table with one short series, in a folder of its own, and the test's models instead of the
-    real ones.
-    """
+    """A table with one short series in a folder of its own; models are the test's own."""
     monkeypatch.setattr(contest, "make", make)
     monkeypatch.setattr(contest, "names", lambda: ("seasonal_naive", "constant"))
     frame = long_table(items=3, days=40)

@@ -18,9 +18,7 @@ from freshet.stream.errors import InvalidInputError
 
 @dataclass(slots=True)
 class Constant:
-    """Forecasts the mean of the window it was last fitted on; writes each fit and forecast into a
-    file, if any.
-    """
+    """Forecasts the mean of the window it was last fitted on; notes its calls in a file, if any."""
 
     name: str = "constant"
     diary: Path | None = None

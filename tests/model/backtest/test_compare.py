@@ -1,6 +1,4 @@
-"""A comparison: who is fitted when, what a failure does, what a restart repeats, and that processes
-change nothing.
-"""
+"""A comparison: who is fitted when, what a failure does, what a restart or processes change."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The published figures of fev-bench, to six digits, where FRESHET_DATA names a folder with the raw
-files.
-"""
+"""The published figures of fev-bench, to six digits, where FRESHET_DATA names the raw files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Other people's networks, with fake libraries in their place: what they are given and how their
-answers are read.
-"""
+"""Other people's networks, faked: what they are given and how their answers are read."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ LEVELS = (0.05, 0.5, 0.9)
 
 
 def window() -> Window:
-    """Two series of five days, the second one younger and with a gap; two days ahead; a flag and
-    visits.
-    """
+    """Two series of five days, one younger and with a gap; two days ahead; a flag and visits."""
     target_NT = np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [np.nan, np.nan, 6.0, np.nan, 8.0]])
     known_NSK = np.arange(14.0).reshape(2, 7, 1)
     time_NS = np.tile(np.arange(7) * DAY_MS, (2, 1))

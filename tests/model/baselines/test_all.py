@@ -1,6 +1,4 @@
-"""What every baseline owes: finite, sorted quantiles >= 0 for any window, and none of it from after
-the cutoff.
-"""
+"""What every baseline owes: finite, sorted quantiles >= 0, and nothing from after the cutoff."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ LEVELS = (0.01, 0.1, 0.5, 0.9, 0.99)
 def window(
     target_NT: np.ndarray, *, horizon: int = 14, step_ms: int = DAY_MS, known: bool = True
 ) -> Window:
-    """A window with an opening flag, a number with gaps, a category, a number a series, and
-    visits.
-    """
+    """A window with a flag of opening, a number with gaps, static columns, and visits."""
     series, context = target_NT.shape
     random = np.random.default_rng(3)
     shape = (series, context + horizon)

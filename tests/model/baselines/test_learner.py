@@ -1,6 +1,4 @@
-"""Learners: what they are told holds nothing from after the origin, and their errors become honest
-quantiles.
-"""
+"""Learners: told nothing from after the origin, and their errors become honest quantiles."""
 
 from __future__ import annotations
 

@@ -21,9 +21,7 @@ def forecaster(tiny_network) -> BatchForecaster:
 
 
 def sales(batch: Batch, row: int) -> Batch:
-    """A row of the batch with a whole history: a weekly wave around 40, and a promotion in the
-    horizon.
-    """
+    """A row with a whole history: a weekly wave around 40, and a promotion in the horizon."""
     one = one_row(batch, row)
     steps = torch.arange(one.context_length)
     target = 40.0 + 20.0 * torch.sin(2 * math.pi * steps / 7) + (steps % 5)

@@ -1,6 +1,4 @@
-"""Pictures of explanations: written in three formats, the same each time, with the numbers that
-they claim.
-"""
+"""Pictures of explanations: three formats, the same each time, with the numbers they claim."""
 
 from __future__ import annotations
 

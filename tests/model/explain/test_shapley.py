@@ -1,6 +1,4 @@
-"""Shapley values are exact, add up, and give nothing to what does nothing; the words say what the
-numbers say.
-"""
+"""Shapley values are exact, add up, and give nothing to what does nothing."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ CONTEXT, HORIZON = 28, 6
 
 
 class FakeForecaster:
-    """Median = what was sold in the newest 7 days and before, what promotions add, half as much
-    when both are there.
-    """
+    """Median = sales of the newest 7 days and before, plus promotions, half as much with both."""
 
     quantile_levels = (0.1, 0.5, 0.9)
 

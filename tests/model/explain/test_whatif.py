@@ -1,6 +1,4 @@
-"""What a promotion would add: the difference of two worlds that share their noise, and only
-that.
-"""
+"""What a promotion would add: the difference of two worlds that share their noise, only that."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ NORMAL = torch.special.ndtri(torch.tensor(QUANTILE_LEVELS))
 
 
 class FakeForecaster:
-    """About 100 a day, times 1 + flag + 2 x discount; `wider` is how much more the promoted days
-    vary.
-    """
+    """About 100 a day, times 1 + flag + 2 x discount; promoted days vary by `wider` times more."""
 
     quantile_levels = QUANTILE_LEVELS
 

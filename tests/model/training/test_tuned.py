@@ -1,6 +1,4 @@
-"""The network as a model of windows: sane on odd ones, and fine-tuned without looking at what it is
-judged by.
-"""
+"""The network as a model of windows: sane on odd ones, tuned without a look at its judge."""
 
 from __future__ import annotations
 
