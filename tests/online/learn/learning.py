@@ -12,7 +12,7 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.text import NUM_STATIC
 from freshet.model.training.train import FineTuneSettings, fine_tune
-from freshet.online.learn.pools import build_pool
+from freshet.online.learn.pools import Pool, build_pool
 from freshet.online.learn.windows import Selection
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -22,9 +22,7 @@ START_MS = 20_000 * DAY_MS
 
 
 class PastInMemory:
-    """A `History` over an array of units: items in four segments with a day of their own, newest
-    bucket last.
-    """
+    """A `History` over an array of units, newest bucket last: four segments, a day of 24 hours."""
 
     resolution_ms, steps = HOUR_MS, STEPS
 
@@ -80,6 +78,15 @@ class PastInMemory:
         return found
 
 
+def pool_at(past: PastInMemory, hours: range, end: int) -> Pool:
+    """Windows of all items whose cutoffs lie at these hours, with labels before hour `end`."""
+    rows = np.arange(ITEMS)
+    selections = [Selection(START_MS + hour * HOUR_MS, rows) for hour in hours]
+    pool = build_pool(past, selections, label_end_ms=START_MS + end * HOUR_MS)
+    assert pool is not None
+    return pool
+
+
 def small_network(seed: int = 0) -> FreshetNetwork:
     torch.manual_seed(seed)
     config = FreshetConfig(
@@ -97,14 +104,8 @@ def small_network(seed: int = 0) -> FreshetNetwork:
 
 @functools.cache
 def taught_network() -> FreshetNetwork:
-    """A network that knows the shop of `PastInMemory` as it was before the onset. Do not change
-    it.
-    """
-    past = PastInMemory(400)
-    rows = np.arange(ITEMS)
-    selections = [Selection(START_MS + hour * HOUR_MS, rows) for hour in range(70, 380, 4)]
-    pool = build_pool(past, selections, label_end_ms=START_MS + 400 * HOUR_MS)
-    assert pool is not None
+    """A network that knows `PastInMemory` as it was before the onset. Do not change it."""
+    pool = pool_at(PastInMemory(400), range(70, 380, 4), end=400)
 
     def sampler(generator: torch.Generator) -> tuple[Batch, torch.Tensor]:
         index = torch.randint(len(pool), (48,), generator=generator)

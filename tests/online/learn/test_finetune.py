@@ -10,49 +10,17 @@ import pytest
 import torch
 
 from freshet.model.weights import save_weights, verify_weights
-from freshet.online.learn.evaluation import by_item_and_bucket, evaluate
+from freshet.online.learn.evaluation import evaluate
 from freshet.online.learn.finetune import FACTORS, as_stored, make_challenger
-from freshet.online.learn.pools import Pool, Pools, build_pool
-from freshet.online.learn.windows import Selection
+from freshet.online.learn.pools import Pool, Pools
 from freshet.stream.config import LearnSettings
-from freshet.stream.units import HOUR_MS
-from tests.online.learn.learning import (
-    CONTEXT,
-    ITEMS,
-    START_MS,
-    STEPS,
-    PastInMemory,
-    small_network,
-    taught_network,
-)
+from tests.online.learn.learning import PastInMemory, pool_at, small_network, taught_network
 
-ALL = np.arange(ITEMS)
 TUNING = LearnSettings(steps=60, batch_size=32, learning_rate=2e-3)
-
-
-def pool_at(past: PastInMemory, hours: range, end: int) -> Pool:
-    selections = [Selection(START_MS + hour * HOUR_MS, ALL) for hour in hours]
-    pool = build_pool(past, selections, label_end_ms=START_MS + end * HOUR_MS)
-    assert pool is not None
-    return pool
 
 
 def loss(network: torch.nn.Module, pool: Pool) -> float:
     return float(np.nanmean(evaluate(network, pool).loss_NH))  # type: ignore[arg-type]
-
-
-def test_labels_end_where_they_must() -> None:
-    pool = pool_at(PastInMemory(200), range(100, 120, 5), end=118)
-    label_end = (pool.cutoffs_N[:, None] - START_MS) // HOUR_MS + np.arange(STEPS)[None, :]
-    assert (np.isfinite(pool.actual_NH.numpy()) == (label_end < 118)).all()
-
-
-def test_contexts_hold_nothing_after_their_cutoff() -> None:
-    past = PastInMemory(200)
-    before = pool_at(past, range(100, 101), end=200).batch.target_BT
-    past.units_IN[:, 100:] = 1e6
-    assert torch.equal(pool_at(past, range(100, 101), end=200).batch.target_BT, before)
-    assert before.shape == (ITEMS, CONTEXT)
 
 
 def test_a_challenger_learns_a_new_day_and_keeps_most_of_the_old_one() -> None:
@@ -123,23 +91,3 @@ def test_training_stops_when_it_is_asked_to() -> None:
             settings=TUNING,
             stopped=stopped,
         )
-
-
-def test_forecasts_that_are_not_finite_lose_infinity_and_are_seen() -> None:
-    network = copy.deepcopy(small_network())
-    with torch.no_grad():
-        network.final_norm.weight.fill_(float("nan"))
-    outcome = evaluate(network, pool_at(PastInMemory(200), range(100, 101), 140))
-    assert not outcome.finite
-    assert np.isinf(outcome.loss_NH).all()
-
-
-def test_losses_are_put_to_their_item_and_bucket() -> None:
-    past = PastInMemory(200)
-    pool = pool_at(past, range(100, 108, 4), end=112)
-    values = np.where(np.isfinite(pool.actual_NH.numpy()), pool.actual_NH.numpy(), np.nan).astype(
-        np.float64
-    )
-    rows, table = by_item_and_bucket(values, pool, START_MS + 100 * HOUR_MS, 12)
-    assert rows.tolist() == ALL.tolist()
-    assert np.array_equal(table, past.units_IN[:, 100:112])

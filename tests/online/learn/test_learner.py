@@ -1,21 +1,25 @@
-"""The learner answers every request once, through crashes at every step, and takes back what turns
-out bad.
-"""
+"""The learner answers every request once, through crashes, and takes back what turns out bad."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.learn import learner as learner_module
 from freshet.online.learn.announcer import Announcer
+from freshet.online.learn.finetune import Challenger, make_challenger
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import VersionedNetworks
+from freshet.online.learn.pools import Pools
 from freshet.online.weights import registry as registry_module
 from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
 from freshet.stream.config import LearnSettings
@@ -46,7 +50,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Shop:
+class World:
     """A past, a clock and the three topics; a learner may be made of them again and again."""
 
     def __init__(self, folder: Path, base: Path, *, onset: int | None, known: int) -> None:
@@ -116,20 +120,55 @@ class Shop:
         return [event.kind for event in self.events]
 
 
-@pytest.fixture
-def drifted(tmp_path: Path, base: Path) -> Shop:
-    shop = Shop(tmp_path, base, onset=ONSET, known=400)
-    shop.alert(ONSET)
-    shop.ask(alert_ids=["a1"], segments=["all"])
-    return shop
+Made = dict[tuple[str, ...], Challenger]
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    """Challengers of this module by the champion and the labels that they were made of."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def each_challenger_is_made_once(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
+    """The same champion, windows and seed give the same challenger (test_finetune says so)."""
+
+    def remembered(
+        champion: FreshetNetwork,
+        pools: Pools,
+        *,
+        settings: LearnSettings,
+        stopped: Callable[[], None],
+    ) -> Challenger:
+        stopped()
+        seen = (pools.recent, pools.replay, pools.validation)
+        actuals = [pool.actual_NH for pool in seen if pool is not None]
+        key = tuple(digest(tensor) for tensor in (*champion.parameters(), *actuals))
+        if key not in made:
+            made[key] = make_challenger(champion, pools, settings=settings, stopped=stopped)
+        return copy.deepcopy(made[key])
+
+    monkeypatch.setattr(learner_module, "make_challenger", remembered)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
 
 
 @pytest.fixture
-def calm(tmp_path: Path, base: Path) -> Shop:
-    return Shop(tmp_path, base, onset=None, known=400)
+def drifted(tmp_path: Path, base: Path) -> World:
+    world = World(tmp_path, base, onset=ONSET, known=400)
+    world.alert(ONSET)
+    world.ask(alert_ids=["a1"], segments=["all"])
+    return world
 
 
-def test_a_drift_is_learnt_gated_registered_and_announced(drifted: Shop) -> None:
+@pytest.fixture
+def calm(tmp_path: Path, base: Path) -> World:
+    return World(tmp_path, base, onset=None, known=400)
+
+
+def test_a_drift_is_learnt_gated_registered_and_announced(drifted: World) -> None:
     drifted.learner.step()
     assert drifted.kinds() == ["training", "promoted"]
     promoted = drifted.events[-1]
@@ -154,7 +193,7 @@ def test_a_drift_is_learnt_gated_registered_and_announced(drifted: Shop) -> None
     assert manifest.offsets == {"orders:0": 400}
 
 
-def test_without_a_change_the_challenger_is_rejected(calm: Shop) -> None:
+def test_without_a_change_the_challenger_is_rejected(calm: World) -> None:
     calm.ask(reason="schedule")
     calm.learner.step()
     assert calm.kinds() == ["training", "rejected"]
@@ -163,7 +202,7 @@ def test_without_a_change_the_challenger_is_rejected(calm: Shop) -> None:
     assert calm.registry.champion() == BASE
 
 
-def test_an_answered_request_is_not_done_again(drifted: Shop) -> None:
+def test_an_answered_request_is_not_done_again(drifted: World) -> None:
     drifted.learner.step()
     drifted.restarted().step()
     drifted.ask(alert_ids=["a1"])
@@ -186,7 +225,7 @@ STEPS = [
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_at_any_step_ends_in_one_version_announced_once(
-    drifted: Shop, monkeypatch: pytest.MonkeyPatch, step: str
+    drifted: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def fail(name: str) -> None:
         if name == step:
@@ -208,7 +247,7 @@ def test_a_crash_at_any_step_ends_in_one_version_announced_once(
     )
 
 
-def test_a_request_waits_for_final_buckets_after_the_onset(calm: Shop) -> None:
+def test_a_request_waits_for_final_buckets_after_the_onset(calm: World) -> None:
     calm.alert(onset=395)
     calm.ask(alert_ids=["a1"], segments=["s1"])
     for _ in range(24):
@@ -221,7 +260,7 @@ def test_a_request_waits_for_final_buckets_after_the_onset(calm: Shop) -> None:
 
 
 def test_a_request_does_not_wait_for_ever(tmp_path: Path, base: Path) -> None:
-    young = Shop(tmp_path, base, onset=None, known=5)
+    young = World(tmp_path, base, onset=None, known=5)
     young.ask(reason="manual", hour=5)
     young.learner.step()
     assert young.events == []
@@ -232,7 +271,7 @@ def test_a_request_does_not_wait_for_ever(tmp_path: Path, base: Path) -> None:
     assert "6 buckets are final" in young.events[0].reason
 
 
-def test_older_requests_are_answered_without_training(calm: Shop) -> None:
+def test_older_requests_are_answered_without_training(calm: World) -> None:
     calm.ask("r1", reason="schedule", hour=380)
     calm.ask("r2", reason="schedule", hour=390)
     calm.learner.step()
@@ -244,7 +283,7 @@ def test_older_requests_are_answered_without_training(calm: Shop) -> None:
     assert "superseded" in calm.events[0].reason
 
 
-def test_a_rollback_serves_the_parent_and_redelivery_does_not_go_further(drifted: Shop) -> None:
+def test_a_rollback_serves_the_parent_and_redelivery_does_not_go_further(drifted: World) -> None:
     drifted.learner.step()
     first = drifted.events[-1].version
     drifted.ask("back", reason="rollback")
@@ -271,7 +310,7 @@ def untaught(seed: int) -> Callable[[Path], None]:
     return build
 
 
-def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: Shop) -> None:
+def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: World) -> None:
     drifted.learner.step()
     first = drifted.events[-1].version
     second = drifted.registry.add(untaught(0), parent=first, created_at_ms=0)
@@ -295,7 +334,7 @@ def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: Shop)
     assert drifted.events[-1].sha256 == drifted.registry.manifest(first).weights_sha256
 
 
-def test_probation_ends_in_a_confirmation_when_the_version_holds(drifted: Shop) -> None:
+def test_probation_ends_in_a_confirmation_when_the_version_holds(drifted: World) -> None:
     drifted.learner.step()
     drifted.pass_hours(SETTINGS.probation_buckets - 1)
     drifted.learner.step()
@@ -308,16 +347,16 @@ def test_probation_ends_in_a_confirmation_when_the_version_holds(drifted: Shop) 
     assert drifted.kinds().count("confirmed") == 1
 
 
-def promote_untaught(shop: Shop) -> str:
-    manifest = shop.registry.add(untaught(7), parent=BASE, created_at_ms=0)
-    shop.registry.serve(manifest.version)
-    event = ModelEvent(kind="promoted", version=manifest.version, at_ms=shop.now_ms, parent=BASE)
-    shop.events.append(event)
-    shop.learner.ledger.take_event(event)
+def promote_untaught(world: World) -> str:
+    manifest = world.registry.add(untaught(7), parent=BASE, created_at_ms=0)
+    world.registry.serve(manifest.version)
+    event = ModelEvent(kind="promoted", version=manifest.version, at_ms=world.now_ms, parent=BASE)
+    world.events.append(event)
+    world.learner.ledger.take_event(event)
     return manifest.version
 
 
-def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: Shop) -> None:
+def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: World) -> None:
     version = promote_untaught(calm)
     calm.ask(reason="schedule")
     calm.pass_hours(SETTINGS.probation_buckets - 1)
@@ -337,7 +376,7 @@ def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: Shop) -> N
     assert calm.kinds()[-2:] == ["training", "rejected"]
 
 
-def test_a_version_that_was_altered_is_rolled_back(calm: Shop) -> None:
+def test_a_version_that_was_altered_is_rolled_back(calm: World) -> None:
     version = promote_untaught(calm)
     (calm.registry.path(version) / "README.md").write_text("altered")
     calm.pass_hours(SETTINGS.probation_buckets)
@@ -346,14 +385,14 @@ def test_a_version_that_was_altered_is_rolled_back(calm: Shop) -> None:
     assert "README.md was altered" in calm.events[-1].reason
 
 
-def test_training_that_fails_is_an_answer(drifted: Shop) -> None:
+def test_training_that_fails_is_an_answer(drifted: World) -> None:
     drifted.base = drifted.base / "nowhere"
     drifted.restarted().step()
     assert drifted.kinds() == ["training", "rejected"]
     assert "training failed: no weights at" in drifted.events[-1].reason
 
 
-def test_a_process_that_is_to_end_leaves_the_request_to_the_next_one(drifted: Shop) -> None:
+def test_a_process_that_is_to_end_leaves_the_request_to_the_next_one(drifted: World) -> None:
     def stop() -> None:
         raise Stopped
 
