@@ -8,7 +8,7 @@ from typing import Any
 
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.config import Settings
-from freshet.stream.ops.doctor import Check, run_checks
+from freshet.stream.ops.doctor import Check, Probe, run_checks
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -32,19 +32,17 @@ class Examination:
 
 
 def _line(check: Check) -> str:
-    return f"{MARKS[check.state]}  {check.name}: {check.message}" + (
-        f"; {check.hint}" if check.hint else ""
-    )
+    hint = f"; {check.hint}" if check.hint else ""
+    return f"{MARKS[check.state]}  {check.name}: {check.message}{hint}"
 
 
 def examine(settings: Settings) -> Examination:
     """Look at broker, topics, Redis, clock, windows, weights and device."""
-    return Examination(
-        run_checks(
-            settings,
-            [("weights", lambda: _weights(settings)), ("device", lambda: _device(settings))],
-        )
-    )
+    ours: list[tuple[str, Probe]] = [
+        ("weights", lambda: _weights(settings)),
+        ("device", lambda: _device(settings)),
+    ]
+    return Examination(run_checks(settings, ours))
 
 
 def _weights(settings: Settings) -> Iterator[Check]:
@@ -52,15 +50,13 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
     registry = Registry(settings.learn.registry)
     champion = registry.champion()
-    folder = BASE_WEIGHTS if champion == BASE else registry.path(champion)
+    folder = BASE_WEIGHTS
     if champion != BASE:
         registry.verify(champion)
+        folder = registry.path(champion)
     verified = verify_weights(folder)
-    yield Check(
-        "weights",
-        "ok",
-        f"{champion} ({verified.sha256[:12]}) computes what it did when it was saved",
-    )
+    told = f"{champion} ({verified.sha256[:12]}) computes what it did when it was saved"
+    yield Check("weights", "ok", told)
 
 
 def _device(settings: Settings) -> Iterator[Check]:

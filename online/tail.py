@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from freshet.online.demo.story import when
+from freshet.stream.clock import when
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.kafka import TableReader
 from freshet.stream.schemas import Forecast
+
+POLL_MS = 500
+SHOWN_LEVELS = (0.1, 0.5, 0.9)
+SHOWN_STEPS = 3
 
 
 def tail(
@@ -19,13 +23,11 @@ def tail(
     most: int | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print every forecast in the topic and then the new ones, until `most` were printed or
-    Ctrl-C.
-    """
+    """Print every forecast in the topic and then the new ones, until `most` or Ctrl-C."""
     printed = 0
     with TableReader(settings, [settings.kafka.topics.forecasts]) as reader:
         while most is None or printed < most:
-            for record in reader.poll(max_wait_ms=500):
+            for record in reader.poll(POLL_MS):
                 line = _line(record.value, item_id, as_json)
                 if line and (most is None or printed < most):
                     sys.stdout.write(line + "\n")
@@ -46,13 +48,11 @@ def _line(value: bytes | None, item_id: str | None, as_json: bool) -> str:
 
 
 def as_text(forecast: Forecast) -> str:
-    """One forecast in one line: the median of the next hours between its 10 % and 90 %
-    quantiles.
-    """
-    at = [forecast.quantile_levels.index(level) for level in (0.1, 0.5, 0.9)]
-    steps = [" ".join(f"{row[index]:g}" for index in at) for row in forecast.quantiles[:3]]
-    head = (
-        f"{when(forecast.cutoff_ms)}  {forecast.item_id:<28} {forecast.weights_version:<8} "
-        f"{forecast.status:<10}"
-    )
-    return head + " | ".join(steps) + " ..."
+    """One forecast in one line: the first steps, each as its 10 %, 50 % and 90 % quantiles."""
+    places = [forecast.quantile_levels.index(level) for level in SHOWN_LEVELS]
+    steps = []
+    for quantiles in forecast.quantiles[:SHOWN_STEPS]:
+        steps.append(" ".join(f"{quantiles[place]:g}" for place in places))
+    version = f"{forecast.weights_version:<8} {forecast.status:<10}"
+    head = f"{when(forecast.cutoff_ms)}  {forecast.item_id:<28} {version}"
+    return f"{head}{' | '.join(steps)} ..."

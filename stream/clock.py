@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from freshet.stream.errors import StoreUnavailableError
@@ -26,6 +27,16 @@ class Clock(Protocol):
 def wall_now_ms() -> int:
     """Wall time in epoch milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def when(at_ms: int) -> str:
+    """A clock time as people read it.
+
+    >>> when(0)
+    'Thu 1 Jan 00:00'
+    """
+    at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+    return f"{at:%a} {at.day} {at:%b %H:%M}"
 
 
 @dataclass(frozen=True, slots=True)

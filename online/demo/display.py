@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from freshet.online.demo.story import when
+from freshet.stream.clock import when
 
 MAX_LINES = 14
 PLAIN_STATUS_EVERY = 10

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from freshet.stream.clock import when
 from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
-
-
-def when(at_ms: int) -> str:
-    """A clock time as people read it.
-
-    >>> when(0)
-    'Thu 1 Jan 00:00'
-    """
-    at = datetime.fromtimestamp(at_ms / 1_000, UTC)
-    return f"{at:%a} {at.day} {at:%b %H:%M}"
 
 
 def of_drift(alert: DriftAlert) -> str:
