@@ -16,7 +16,8 @@ import redis
 from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
 from freshet.stream.ingest.process import run as run_ingest
 from freshet.stream.kafka import consumer, ensure_topics, log_range, partitions_of
-from freshet.stream.source.process import MAX_UNREAD_BYTES, KafkaOutlet, run_source
+from freshet.stream.source.outlet import MAX_UNREAD_BYTES, KafkaOutlet
+from freshet.stream.source.process import Pace, run_source
 from freshet.stream.source.simulator import SimulatedShop, find_scenario
 from freshet.stream.store.clock import read_anchor
 from freshet.stream.store.redis import WindowStore
@@ -60,10 +61,8 @@ def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(
             run_source(
                 shop.batches(),
                 settings,
-                backfill_until_ms=shop.live_start_ms,
-                speed=7_200.0,
+                Pace(shop.live_start_ms, speed=7_200.0, seconds=2),
                 stop=stop,
-                seconds=2,
                 plan_file=tmp_path / "plan.json",
                 plan=shop.plan.facts(),
             )
@@ -98,9 +97,11 @@ def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(
     client.close()
 
 
-def test_without_ingest_the_source_holds_back_before_the_broker_forgets(settings: Settings) -> None:
+def test_without_ingest_the_source_holds_back_before_the_broker_forgets(
+    settings: Settings, tmp_path: Path
+) -> None:
     shop = SimulatedShop(1, 240, find_scenario("calm"))
-    stop, waited = threading.Event(), threading.Event()
+    stop, plan_file = threading.Event(), tmp_path / "plan.json"
     sent: dict[str, int] = {}
 
     def source() -> None:
@@ -108,17 +109,19 @@ def test_without_ingest_the_source_holds_back_before_the_broker_forgets(settings
             run_source(
                 shop.batches(),
                 settings,
-                backfill_until_ms=shop.live_start_ms,
-                speed=900.0,
+                Pace(shop.live_start_ms, speed=900.0),
                 stop=stop,
-                on_progress=lambda progress: waited.set() if progress.waiting else None,
+                plan_file=plan_file,
             )
         )
 
     thread = threading.Thread(target=source)
     thread.start()
     try:
-        assert waited.wait(60), "the source never held back"
+        deadline = time.monotonic() + 60
+        while not (plan_file.exists() and b'"waiting_for_ingest":true' in plan_file.read_bytes()):
+            assert time.monotonic() < deadline, "the source never held back"
+            time.sleep(0.05)
     finally:
         stop.set()
         thread.join(30)

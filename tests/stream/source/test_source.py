@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.stream.source.batches import SourceBatch
-from freshet.stream.source.process import PlanFile, _slice_ms
+from freshet.stream.source.process import _slice_ms
 from freshet.stream.source.pump import MAX_AHEAD_MS, Progress, Pump
+from freshet.stream.source.report import PlanFile
 
 START_MS = 1_000_000
 SLICE_MS = 900
