@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.source.replay.presets import dunnhumby, olist, online_retail, taobao
 from freshet.stream.source.replay.rows import (
+    CART,
     CLICK_NAMES,
+    FAVOURITE,
     ORDER,
+    VIEW,
     FileEvents,
     ReplayFile,
     TextColumn,
@@ -23,11 +27,8 @@ PRESETS = {"online_retail": online_retail, "taobao": taobao, "olist": olist, "du
 FIELDS = ("event_time", "sku", "quantity", "unit_price", "region", "order_id", "event_id", "kind")
 NEEDED = ("event_time", "sku")
 ORDER_WORDS = ("order", "buy", "purchase", "sale", "transaction")
-CLICK_WORDS = {name: number for number, name in enumerate(CLICK_NAMES) if name} | {
-    "pv": 1,
-    "fav": 3,
-    "addtocart": 2,
-}
+CLICK_WORDS = {name: number for number, name in enumerate(CLICK_NAMES) if name}
+CLICK_WORDS |= {"pv": VIEW, "fav": FAVOURITE, "addtocart": CART}
 
 
 def parse_map(text: str) -> dict[str, str]:
@@ -71,18 +72,16 @@ def open_replay(
             "a replay needs either a preset or a map",
             hint=f"--preset {', '.join(PRESETS)}, or --map field=column,...",
         )
-    if preset is not None:
-        if preset not in PRESETS:
-            raise InvalidInputError(
-                f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}"
-            )
-        return PRESETS[preset](path)
-    return _mapped(path, mapping or {})
+    if preset is None:
+        return _mapped(path, mapping or {})
+    if preset not in PRESETS:
+        raise InvalidInputError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+    return PRESETS[preset](path)
 
 
 def _mapped(path: Path, mapping: Mapping[str, str]) -> ReplayFile:
-    missing = [name for name in NEEDED if name not in mapping]
     table = Table(path)
+    missing = [name for name in NEEDED if name not in mapping]
     if missing:
         raise InvalidInputError(
             f"--map does not say which column of {path.name} is {missing[0]!r}; "
@@ -92,44 +91,57 @@ def _mapped(path: Path, mapping: Mapping[str, str]) -> ReplayFile:
     num = len(table)
     time_ms, no_time = table.times_ms(mapping["event_time"])
     kind, unknown = _kinds(table, mapping.get("kind"))
+
+    def texts(field: str) -> TextColumn | None:
+        return table.texts(mapping[field]) if field in mapping else None
+
+    def numbers(field: str, otherwise: float) -> Floats:
+        return table.numbers(mapping[field]) if field in mapping else np.full(num, otherwise)
+
+    region = TextColumn.constant("-", num)
+    if "region" in mapping:
+        region = table.texts(mapping["region"], "-")
     rows = FileEvents(
         time_ms=time_ms,
         row=np.arange(num),
         kind=kind,
         sku=table.texts(mapping["sku"]),
-        region=table.texts(mapping["region"], "-")
-        if "region" in mapping
-        else TextColumn.constant("-", num),
-        quantity=table.numbers(mapping["quantity"]) if "quantity" in mapping else np.ones(num),
-        unit_price=table.numbers(mapping["unit_price"])
-        if "unit_price" in mapping
-        else np.zeros(num),
-        order_id=table.texts(mapping["order_id"]) if "order_id" in mapping else None,
-        event_id=table.texts(mapping["event_id"]) if "event_id" in mapping else None,
+        region=region,
+        quantity=numbers("quantity", otherwise=1.0),
+        unit_price=numbers("unit_price", otherwise=0.0),
+        order_id=texts("order_id"),
+        event_id=texts("event_id"),
     )
     blank = np.array([name == "" for name in rows.sku.names])
     order = rows.kind == ORDER
     kept, skipped = split(
         rows,
-        [
-            ("no time", no_time),
-            ("no sku", blank[rows.sku.codes]),
-            ("unknown kind", unknown),
-            ("no quantity", order & ~(np.abs(rows.quantity) > 0)),
-            ("no price", order & ~(rows.unit_price >= 0)),
-        ],
+        {
+            "no time": no_time,
+            "no sku": blank[rows.sku.codes],
+            "unknown kind": unknown,
+            "no quantity": order & ~(np.abs(rows.quantity) > 0),
+            "no price": order & ~(rows.unit_price >= 0),
+        },
     )
     return ReplayFile(path.stem, kept.by_time(), {}, skipped)
 
 
-def _kinds(table: Table, column: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _kinds(table: Table, column: str | None) -> tuple[Ints, Bools]:
+    """The kind of each row, and where the file names one that we do not know."""
     if column is None:
         return np.full(len(table), ORDER), np.zeros(len(table), dtype=bool)
     texts = table.texts(column)
-    words = [name.strip().lower().rstrip("s") for name in texts.names]
-    numbers = np.array(
-        [ORDER if word in ORDER_WORDS else CLICK_WORDS.get(word, -1) for word in words],
-        dtype=np.int64,
-    )
-    kind = numbers[texts.codes]
+    number_of_name = [_kind(name) for name in texts.names]
+    kind = np.array(number_of_name, np.int64)[texts.codes]
     return kind, kind < 0
+
+
+def _kind(name: str) -> int:
+    """The number of a kind as people write it, in the singular or the plural; -1 if unknown.
+
+    >>> _kind("Orders") == ORDER, CLICK_NAMES[_kind(" addtocart")], _kind("refund")
+    (True, 'cart', -1)
+    """
+    word = name.strip().lower().rstrip("s")
+    return ORDER if word in ORDER_WORDS else CLICK_WORDS.get(word, -1)

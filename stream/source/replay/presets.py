@@ -26,31 +26,46 @@ from freshet.stream.source.replay.rows import (
 from freshet.stream.source.replay.table import Table
 from freshet.stream.units import DAY_MS
 
+RETAIL_COLUMNS = [
+    "ts",
+    "invoice",
+    "sku",
+    "description",
+    "quantity",
+    "unit_price",
+    "country",
+    "row",
+    "in_overlap",
+]
+JOURNEY_COLUMNS = [
+    "store_id",
+    "basket_id",
+    "product_id",
+    "quantity",
+    "sales_value",
+    "transaction_timestamp",
+]
+PRODUCT_COLUMNS = [
+    "product_id",
+    "department",
+    "brand",
+    "product_category",
+    "product_type",
+    "package_size",
+]
 RETAIL_PRODUCT = re.compile(r"\d{5}|DCGS|SP\d|PADS")
 TAOBAO_KINDS = {"pv": VIEW, "cart": CART, "fav": FAVOURITE, "buy": ORDER}
 TAOBAO_WINDOW_MS = (1_511_539_200_000, 1_511_539_200_000 + 9 * DAY_MS)
 
 
 def online_retail(path: Path) -> ReplayFile:
-    """Online Retail I + II: one event a line; a cancellation (invoice C...) is a return; times are
-    London's.
+    """Online Retail I + II: one event a line, in London's time; a cancellation is a return.
 
     Skipped: the second copy of the nine days that both sheets hold; postage, fees, vouchers, manual
     lines and tests; lines without a price (samples, stock corrections).
     """
     table = Table(_in_folder(path, "online_retail_II.parquet"))
-    needed = (
-        "ts",
-        "invoice",
-        "sku",
-        "description",
-        "quantity",
-        "unit_price",
-        "country",
-        "row",
-        "in_overlap",
-    )
-    table.need(needed, "--preset online_retail")
+    table.need(RETAIL_COLUMNS, "--preset online_retail")
     time_ms, _ = table.times_ms("ts", "Europe/London")
     sku = table.texts("sku")
     rows = FileEvents(
@@ -66,31 +81,30 @@ def online_retail(path: Path) -> ReplayFile:
     goods = np.array([bool(RETAIL_PRODUCT.match(name)) for name in sku.names])
     kept, skipped = split(
         rows,
-        [
-            ("second copy of days in both sheets", table.flags("in_overlap")),
-            ("postage, fees, vouchers and corrections, not goods", ~goods[sku.codes]),
-            ("no price: samples and stock corrections", ~(rows.unit_price > 0)),
-            ("no quantity", ~(rows.quantity != 0)),
-        ],
+        {
+            "second copy of days in both sheets": table.flags("in_overlap"),
+            "postage, fees, vouchers and corrections, not goods": ~goods[sku.codes],
+            "no price: samples and stock corrections": ~(rows.unit_price > 0),
+            "no quantity": ~(rows.quantity != 0),
+        },
     )
     kept = kept.by_time()
     titles = _most_common(table.texts("description"), sku)
-    prices = first_prices(kept)
     catalog = {
-        s: CatalogEntry(sku=s, title=titles.get(s, ""), unit_price=price)
-        for s, price in prices.items()
+        name: CatalogEntry(sku=name, title=titles.get(name, ""), unit_price=price)
+        for name, price in first_prices(kept).items()
     }
     return ReplayFile("online_retail", kept, catalog, skipped)
 
 
 def taobao(path: Path) -> ReplayFile:
-    """Taobao user behaviour: views, carts, favourites, and purchases of one unit whose price is
-    unknown (0).
-    """
+    """Taobao user behaviour: clicks, and purchases of one unit whose price is unknown (0)."""
     table = Table(_in_folder(path, "dense_slice.parquet"))
     table.need(("item_id", "category_id", "behavior", "ts"), "--preset taobao")
     time_ms, _ = table.times_ms("ts")
-    behaviour, sku, num = table.texts("behavior"), table.texts("item_id"), len(table)
+    num = len(table)
+    behaviour = table.texts("behavior")
+    sku = table.texts("item_id")
     kinds = np.array([TAOBAO_KINDS.get(name, -1) for name in behaviour.names])
     rows = FileEvents(
         time_ms=time_ms,
@@ -101,16 +115,14 @@ def taobao(path: Path) -> ReplayFile:
         quantity=np.ones(num),
         unit_price=np.zeros(num),
     )
-    low, high = TAOBAO_WINDOW_MS
+    low_ms, high_ms = TAOBAO_WINDOW_MS
+    inside = (low_ms <= time_ms) & (time_ms < high_ms)
     kept, skipped = split(
         rows,
-        [
-            (
-                "stray time outside 25 November to 3 December 2017",
-                (time_ms < low) | (time_ms >= high),
-            ),
-            ("unknown behaviour", rows.kind < 0),
-        ],
+        {
+            "stray time outside 25 November to 3 December 2017": ~inside,
+            "unknown behaviour": rows.kind < 0,
+        },
     )
     categories = _most_common(table.texts("category_id"), sku)
     catalog = {s: CatalogEntry(sku=s, category=category) for s, category in categories.items()}
@@ -118,22 +130,21 @@ def taobao(path: Path) -> ReplayFile:
 
 
 def olist(path: Path) -> ReplayFile:
-    """Olist: one event an order item at its purchase, quantity 1; region is the customer's state
-    where it is told.
-    """
+    """Olist: one event an order item at its purchase, of one unit, by the customer's state."""
     folder = path if path.is_dir() else path.parent
-    items, orders = Table(folder / "order_items.parquet"), Table(folder / "orders.parquet")
+    items = Table(folder / "order_items.parquet")
+    orders = Table(folder / "orders.parquet")
     items.need(("order_id", "order_item_id", "product_id", "price"), "--preset olist")
     orders.need(("order_id", "order_status", "order_purchase_timestamp"), "--preset olist")
     order = items.texts("order_id")
     known = orders.texts("order_id")
-    place = {known.names[code]: i for i, code in enumerate(known.codes.tolist())}
+    # Where each item's order stands among the orders; -1 where it does not.
+    place = {known.names[code]: row for row, code in enumerate(known.codes.tolist())}
     found = np.array([place.get(name, -1) for name in order.names])[order.codes]
     bought_ms, no_time = orders.times_ms("order_purchase_timestamp", "America/Sao_Paulo")
     status = orders.texts("order_status")
-    cancelled = np.array([name in ("canceled", "unavailable") for name in status.names])[
-        status.codes
-    ]
+    undone = [name in ("canceled", "unavailable") for name in status.names]
+    cancelled = np.array(undone)[status.codes]
     states = orders.texts("customer_state", "-") if "customer_state" in orders.columns else None
     num = len(items)
     rows = FileEvents(
@@ -148,11 +159,11 @@ def olist(path: Path) -> ReplayFile:
     )
     kept, skipped = split(
         rows,
-        [
-            ("item of an order that is not in the file", found < 0),
-            ("order without a time", no_time[found]),
-            ("order cancelled or unavailable", cancelled[found]),
-        ],
+        {
+            "item of an order that is not in the file": found < 0,
+            "order without a time": no_time[found],
+            "order cancelled or unavailable": cancelled[found],
+        },
     )
     kept = kept.by_time()
     return ReplayFile("olist", kept, _olist_catalog(folder, first_prices(kept)), skipped)
@@ -167,18 +178,14 @@ def _olist_catalog(folder: Path, prices: dict[str, float]) -> dict[str, CatalogE
     table.need(("product_id", "product_category_name"), "--preset olist")
     names = table.texts("product_category_name")
     sku = table.texts("product_id")
-    category = {
-        sku.names[s]: names.names[c]
-        for s, c in zip(sku.codes.tolist(), names.codes.tolist(), strict=True)
-    }
-    return {
-        sku: CatalogEntry(
-            sku=sku,
-            category=english.get(category.get(sku, ""), category.get(sku, "")),
-            unit_price=price,
-        )
-        for sku, price in prices.items()
-    }
+    pairs = zip(sku.codes.tolist(), names.codes.tolist(), strict=True)
+    category_of = {sku.names[code]: names.names[name] for code, name in pairs}
+    entries = {}
+    for name, price in prices.items():
+        category = category_of.get(name, "")
+        translated = english.get(category, category)
+        entries[name] = CatalogEntry(sku=name, category=translated, unit_price=price)
+    return entries
 
 
 def _olist_english(folder: Path) -> dict[str, str]:
@@ -187,34 +194,22 @@ def _olist_english(folder: Path) -> dict[str, str]:
         return {}
     table = Table(path)
     table.need(("product_category_name", "product_category_name_english"), "--preset olist")
-    return dict(
-        zip(
-            table.raw("product_category_name").to_pylist(),
-            table.raw("product_category_name_english").to_pylist(),
-            strict=True,
-        )
-    )
+    names = table.raw("product_category_name").to_pylist()
+    english = table.raw("product_category_name_english").to_pylist()
+    return dict(zip(names, english, strict=True))
 
 
 def dunnhumby(path: Path) -> ReplayFile:
-    """The Complete Journey: one event a basket line, region is the store, price is what was paid
-    for a unit.
+    """The Complete Journey: one event a basket line, by store, at what was paid for a unit.
 
     Times have no zone and are taken as UTC. Skipped: lines without a quantity (coupons and
     corrections); a line that cost nothing keeps its units at price 0.
     """
     table = Table(_in_folder(path, "transactions_sample.parquet"))
-    needed = (
-        "store_id",
-        "basket_id",
-        "product_id",
-        "quantity",
-        "sales_value",
-        "transaction_timestamp",
-    )
-    table.need(needed, "--preset dunnhumby")
+    table.need(JOURNEY_COLUMNS, "--preset dunnhumby")
     time_ms, no_time = table.times_ms("transaction_timestamp")
-    quantity, sales = table.numbers("quantity"), table.numbers("sales_value")
+    quantity = table.numbers("quantity")
+    sales = table.numbers("sales_value")
     with np.errstate(divide="ignore", invalid="ignore"):
         price: Floats = np.round(np.abs(sales / quantity), 4).astype(np.float64)
     rows = FileEvents(
@@ -229,48 +224,37 @@ def dunnhumby(path: Path) -> ReplayFile:
     )
     kept, skipped = split(
         rows,
-        [
-            ("no quantity", ~(np.abs(quantity) > 0)),
-            ("no time", no_time),
-            ("no value", ~np.isfinite(price)),
-        ],
+        {
+            "no quantity": ~(np.abs(quantity) > 0),
+            "no time": no_time,
+            "no value": ~np.isfinite(price),
+        },
     )
     kept = kept.by_time()
     return ReplayFile("dunnhumby", kept, _dunnhumby_catalog(table.path.parent, kept), skipped)
 
 
 def _dunnhumby_catalog(folder: Path, rows: FileEvents) -> dict[str, CatalogEntry]:
-    path, prices = folder / "products.parquet", first_prices(rows)
+    path = folder / "products.parquet"
+    prices = first_prices(rows)
     if not path.is_file():
         return {sku: CatalogEntry(sku=sku, unit_price=price) for sku, price in prices.items()}
     table = Table(path)
-    table.need(
-        ("product_id", "department", "brand", "product_category", "product_type", "package_size"),
-        "dunnhumby",
-    )
-    columns = [
-        [value or "" for value in table.raw(name).to_pylist()]
-        for name in (
-            "product_id",
-            "department",
-            "brand",
-            "product_category",
-            "product_type",
-            "package_size",
-        )
-    ]
-    return {
-        sku: CatalogEntry(
-            sku=sku,
-            title=" ".join(part for part in (kind, size) if part),
-            category=category or department,
-            brand=brand,
-            attributes={"department": department},
-            unit_price=prices[sku],
-        )
-        for sku, department, brand, category, kind, size in zip(*columns, strict=True)
-        if sku in prices
-    }
+    table.need(PRODUCT_COLUMNS, "--preset dunnhumby")
+    columns = [table.raw(name).to_pylist() for name in PRODUCT_COLUMNS]
+    entries = {}
+    for row in zip(*columns, strict=True):
+        sku, department, brand, category, kind, size = (value or "" for value in row)
+        if sku in prices:
+            entries[sku] = CatalogEntry(
+                sku=sku,
+                title=" ".join(part for part in (kind, size) if part),
+                category=category or department,
+                brand=brand,
+                attributes={"department": department},
+                unit_price=prices[sku],
+            )
+    return entries
 
 
 def _in_folder(path: Path, name: str) -> Path:
@@ -279,12 +263,12 @@ def _in_folder(path: Path, name: str) -> Path:
 
 def _most_common(texts: TextColumn, sku: TextColumn) -> dict[str, str]:
     """The text that each sku has most often, blanks left out; the one seen first among equals."""
-    pairs, first, counts = np.unique(
-        np.stack([sku.codes, texts.codes]), axis=1, return_index=True, return_counts=True
-    )
+    together = np.stack([sku.codes, texts.codes])
+    pairs, first, counts = np.unique(together, axis=1, return_index=True, return_counts=True)
     best: dict[str, str] = {}
-    for i in np.lexsort((first, -counts)).tolist():
-        name, text = sku.names[int(pairs[0, i])], texts.names[int(pairs[1, i])].strip()
+    for pair in np.lexsort((first, -counts)).tolist():
+        name = sku.names[int(pairs[0, pair])]
+        text = texts.names[int(pairs[1, pair])].strip()
         if text:
             best.setdefault(name, text)
     return best

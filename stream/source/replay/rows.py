@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -39,8 +39,12 @@ class TextColumn:
 
 @dataclass(frozen=True, slots=True)
 class FileEvents:
-    """Events as columns; `kind` is ORDER or a click's number, `event_id` None makes ids from the
-    file's row numbers.
+    """A file's events as columns.
+
+    Attributes:
+        row: Its number in the file.
+        kind: ORDER, or the number of a kind of click.
+        event_id: None makes ids from the row numbers.
     """
 
     time_ms: Ints
@@ -97,11 +101,9 @@ class ReplayFile:
 
     def __post_init__(self) -> None:
         if not len(self.rows):
-            reasons = (
-                ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
-                or "the file is empty"
-            )
-            raise InvalidInputError(f"{self.name}: no events to replay ({reasons})")
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+            why = reasons or "the file is empty"
+            raise InvalidInputError(f"{self.name}: no events to replay ({why})")
 
     @property
     def start_ms(self) -> int:
@@ -115,57 +117,54 @@ class ReplayFile:
 
     def batches(self, slice_ms: int = DEFAULT_SLICE_MS) -> Iterator[SourceBatch]:
         """All events, in slices aligned to `slice_ms`; where nothing happens they are longer."""
-        times, known = self.rows.time_ms, set[int]()
+        times_ms = self.rows.time_ms
+        told: set[int] = set()
         start, start_ms = 0, self.start_ms
-        while start < len(times):
-            end_ms = (int(times[start]) // slice_ms + 1) * slice_ms
-            if int(times[start]) - start_ms >= slice_ms:
-                end_ms = min(int(times[start]), start_ms + max(slice_ms, MAX_EMPTY_MS))
-            stop = int(np.searchsorted(times, end_ms, side="left"))
-            yield self._batch(start, stop, start_ms, end_ms, known)
+        while start < len(times_ms):
+            next_ms = int(times_ms[start])
+            end_ms = (next_ms // slice_ms + 1) * slice_ms
+            if next_ms - start_ms >= slice_ms:
+                # Nothing happens for a while: one empty batch up to the next event, but no longer
+                # than MAX_EMPTY_MS, so that live it does not seem to hang.
+                end_ms = min(next_ms, start_ms + max(slice_ms, MAX_EMPTY_MS))
+            stop = int(np.searchsorted(times_ms, end_ms, side="left"))
+            part = self.rows.take(np.arange(start, stop))
+            yield self._batch(part, start_ms, end_ms, self._new_entries(part, told))
             start, start_ms = stop, end_ms
 
+    def _new_entries(self, part: FileEvents, told: set[int]) -> list[CatalogEntry]:
+        """What the file says of the skus that it names for the first time; they are told now."""
+        codes = dict.fromkeys(part.sku.codes.tolist())
+        names = [part.sku.names[code] for code in codes if code not in told]
+        told.update(codes)
+        return [self.catalog[name] for name in names if name in self.catalog]
+
     def _batch(
-        self, start: int, stop: int, start_ms: int, end_ms: int, known: set[int]
+        self, part: FileEvents, start_ms: int, end_ms: int, entries: list[CatalogEntry]
     ) -> SourceBatch:
-        part = self.rows.take(np.arange(start, stop))
-        kinds: list[TopicKind] = [
-            "orders" if kind == ORDER else "clicks" for kind in part.kind.tolist()
-        ]
-        keys = [part.sku.names[code].encode() for code in part.sku.codes.tolist()]
-        values: list[bytes | None] = list(self._render(part))
-        timestamps = part.time_ms.tolist()
-        new = [code for code in dict.fromkeys(part.sku.codes.tolist()) if code not in known]
-        known.update(new)
-        entries = [
-            self.catalog[part.sku.names[code]]
-            for code in new
-            if part.sku.names[code] in self.catalog
-        ]
-        told: list[TopicKind] = ["catalog"] * len(entries)
-        told_ms = timestamps[0] if timestamps else start_ms
-        return SourceBatch(
-            start_ms,
-            end_ms,
-            [*told, *kinds],
-            [*(entry.sku.encode() for entry in entries), *keys],
-            [*(msgspec.json.encode(entry) for entry in entries), *values],
-            [*([told_ms] * len(entries)), *timestamps],
-        )
+        """The catalogue entries first, at the time of the first event that needs them."""
+        kinds: list[TopicKind] = ["catalog"] * len(entries)
+        kinds += ["orders" if kind == ORDER else "clicks" for kind in part.kind.tolist()]
+        keys = [entry.sku.encode() for entry in entries]
+        keys += [part.sku.names[code].encode() for code in part.sku.codes.tolist()]
+        values: list[bytes | None] = [msgspec.json.encode(entry) for entry in entries]
+        values += self._render(part)
+        timestamps_ms = part.time_ms.tolist()
+        told_ms = timestamps_ms[0] if timestamps_ms else start_ms
+        timestamps_ms = [told_ms] * len(entries) + timestamps_ms
+        return SourceBatch(start_ms, end_ms, kinds, keys, values, timestamps_ms)
 
     def _render(self, part: FileEvents) -> Iterator[bytes]:
         skus, regions = _quoted(part.sku), _quoted(part.region)
         orders = _quoted(part.order_id) if part.order_id else None
-        name = msgspec.json.encode(self.name).decode()[:-1]
-        ids = (
-            _quoted(part.event_id)
-            if part.event_id
-            else [f'{name}-{row}"' for row in part.row.tolist()]
-        )
-        quantities, prices = map(_numbers, (part.quantity, part.unit_price))
-        for i, (kind, time_ms) in enumerate(
-            zip(part.kind.tolist(), part.time_ms.tolist(), strict=True)
-        ):
+        if part.event_id:
+            ids = _quoted(part.event_id)
+        else:
+            open_name = msgspec.json.encode(self.name).decode()[:-1]
+            ids = [f'{open_name}-{row}"' for row in part.row.tolist()]
+        quantities, prices = _numbers(part.quantity), _numbers(part.unit_price)
+        columns = zip(part.kind.tolist(), part.time_ms.tolist(), strict=True)
+        for i, (kind, time_ms) in enumerate(columns):
             item = f'"sku":{skus[i]},"region":{regions[i]}'
             head = f'{{"event_id":{ids[i]},{item},"event_time":{time_ms}'
             if kind != ORDER:
@@ -177,10 +176,9 @@ class ReplayFile:
 
 def _quoted(texts: TextColumn) -> list[str]:
     """JSON strings, each distinct one escaped once."""
-    quoted = {
-        code: msgspec.json.encode(texts.names[code]).decode() for code in set(texts.codes.tolist())
-    }
-    return [quoted[code] for code in texts.codes.tolist()]
+    codes = texts.codes.tolist()
+    quoted = {code: msgspec.json.encode(texts.names[code]).decode() for code in set(codes)}
+    return [quoted[code] for code in codes]
 
 
 def _numbers(values: Floats) -> list[str]:
@@ -198,12 +196,11 @@ def first_prices(rows: FileEvents) -> dict[str, float]:
     }
 
 
-def split(
-    rows: FileEvents, reasons: Sequence[tuple[str, Bools]]
-) -> tuple[FileEvents, dict[str, int]]:
+def split(rows: FileEvents, reasons: Mapping[str, Bools]) -> tuple[FileEvents, dict[str, int]]:
     """Events that no reason skips, and the number skipped by each reason; the first that holds."""
-    kept, skipped = np.ones(len(rows), dtype=bool), {}
-    for reason, holds in reasons:
+    kept = np.ones(len(rows), dtype=bool)
+    skipped: dict[str, int] = {}
+    for reason, holds in reasons.items():
         hit = kept & holds
         if hit.any():
             skipped[reason] = int(hit.sum())

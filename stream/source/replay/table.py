@@ -1,6 +1,4 @@
-"""Columns of a parquet or CSV file as numpy arrays, with errors that name the file and what it
-has.
-"""
+"""Columns of a parquet or CSV file as numpy arrays; errors name the file and what it has."""
 
 from __future__ import annotations
 
