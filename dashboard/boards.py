@@ -1,160 +1,19 @@
-"""The boards: flash sales with their sell-out estimate, drift by segment, and the life of each
-weights version.
-"""
+"""The boards of drift by segment and of each weights version's life."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import Any
-
 from freshet.dashboard.accuracy import rolling, total
-from freshet.dashboard.actuals import Actuals
-from freshet.dashboard.state import Announced, TopicState
-from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
-from freshet.stream.schemas import DriftAlert, ModelEvent, item_id_parts
-from freshet.stream.units import DAY_MS, HOUR_MS
+from freshet.dashboard.figures import Json
+from freshet.dashboard.state import TopicState
+from freshet.stream.schemas import DriftAlert, ModelEvent
+from freshet.stream.units import DAY_MS
 
-Json = dict[str, Any]
-
-ENDED_SHOWN_MS = 6 * HOUR_MS
-ANNOUNCED_SHOWN_MS = 2 * DAY_MS
-MAX_SALES = 12
-MAX_SALE_ITEMS = 8
 MAX_CARDS = 24
 MAX_VERSIONS = 24
 MAX_PENDING = 3
 CARD_HISTORY_MS = 6 * DAY_MS
 AFTER_MS = 2 * DAY_MS
 STATE_ORDER = {"drift": 0, "warning": 1, "stable": 2}
-
-
-# Flash sales --------------------------------------------------------------------------------------
-
-
-def flash_sales(topics: TopicState, actuals: Actuals, now_ms: int) -> Json:
-    """Flash sales that run, are announced, or ended a few hours ago; the running ones first."""
-    shown = [
-        known
-        for known in topics.promotions.values()
-        if known.promotion.flash_sale
-        and known.starts_ms < now_ms + ANNOUNCED_SHOWN_MS
-        and known.ends_ms > now_ms - ENDED_SHOWN_MS
-    ]
-    by_sku = _items_by_sku(topics, actuals)
-    sales = [_sale(known, topics, actuals, now_ms, by_sku) for known in shown]
-    order = {"running": 0, "announced": 1, "ended": 2}
-    sales.sort(
-        key=lambda sale: (
-            order[sale["state"]],
-            sale["starts_ms"] * (-1 if sale["state"] == "ended" else 1),
-        )
-    )
-    return {"now_ms": now_ms, "total": len(sales), "sales": sales[:MAX_SALES]}
-
-
-def _items_by_sku(topics: TopicState, actuals: Actuals) -> dict[str, list[str]]:
-    by_sku: dict[str, list[str]] = {}
-    position = topics.series_by.index("sku") if "sku" in topics.series_by else 0
-    for item_id in sorted(topics.book.items.keys() | actuals.rows.keys()):
-        forecasts = topics.book.items.get(item_id)
-        sku = forecasts.newest.sku if forecasts else item_id_parts(item_id)[position]
-        by_sku.setdefault(sku, []).append(item_id)
-    return by_sku
-
-
-def _sale(
-    known: Announced,
-    topics: TopicState,
-    actuals: Actuals,
-    now_ms: int,
-    by_sku: dict[str, list[str]],
-) -> Json:
-    promotion = known.promotion
-    skus = topics.shop.promoted_skus(promotion)
-    rows = [
-        _sale_item(item_id, known, topics, actuals, now_ms)
-        for sku in skus
-        for item_id in by_sku.get(sku, [])
-    ]
-    rows.sort(key=lambda row: (-(row["chance"] or 0.0), -(row["sold"] or 0.0), row["item_id"]))
-    entry = topics.shop.entry(promotion.sku) if promotion.sku else None
-    sold, on_hand = (_known_sum(row[name] for row in rows) for name in ("sold", "on_hand"))
-    state = (
-        "announced"
-        if now_ms < known.starts_ms
-        else "running"
-        if now_ms < known.ends_ms
-        else "ended"
-    )
-    return {
-        "promotion_id": promotion.promotion_id,
-        "state": state,
-        "title": entry.title if entry and entry.title else promotion.sku or promotion.category,
-        "discount": promotion.discount,
-        "starts_ms": known.starts_ms,
-        "ends_ms": known.ends_ms,
-        "sold": sold,
-        "on_hand": on_hand,
-        "sell_through": _share(sold, on_hand),
-        "num_items": len(rows),
-        "items": rows[:MAX_SALE_ITEMS],
-    }
-
-
-def _sale_item(
-    item_id: str, known: Announced, topics: TopicState, actuals: Actuals, now_ms: int
-) -> Json:
-    forecasts = topics.book.items.get(item_id)
-    level = float(topics.shop.on_hand([item_id])[0])
-    on_hand = None if math.isnan(level) else max(0.0, level)
-    sold = _sold(item_id, known, actuals) if now_ms >= known.starts_ms else 0.0
-    estimate: SellOut | None = None
-    if forecasts is not None and on_hand is not None and now_ms < known.ends_ms:
-        outlook = Outlook.of(forecasts.newest)
-        estimate = estimate_sell_out(
-            outlook, on_hand=on_hand, now_ms=now_ms, ends_at_ms=known.ends_ms
-        )
-    return {
-        "item_id": item_id,
-        "region": forecasts.newest.region if forecasts else "",
-        "sold": sold,
-        "on_hand": on_hand,
-        "sell_through": _share(sold, on_hand),
-        "eta_ms": [estimate.eta_ms_p10, estimate.eta_ms_p50, estimate.eta_ms_p90]
-        if estimate
-        else None,
-        "chance": round(estimate.chance, 3) if estimate else None,
-        "until_ms": estimate.until_ms if estimate else None,
-        "expected_units": round(estimate.expected_units, 1) if estimate else None,
-    }
-
-
-def _sold(item_id: str, known: Announced, actuals: Actuals) -> float | None:
-    """Units since the sale's start, up to its end; buckets that are only partly in it count for
-    their share.
-    """
-    start_ms, units_B = actuals.series(item_id, "units", known.starts_ms)
-    width_ms, sold, observed = actuals.resolution_ms, 0.0, False
-    for step, units in enumerate(units_B.tolist()):
-        bucket_ms = start_ms + step * width_ms
-        inside_ms = min(bucket_ms + width_ms, known.ends_ms) - max(bucket_ms, known.starts_ms)
-        if inside_ms > 0 and units == units:
-            sold += units * inside_ms / width_ms
-            observed = True
-    return round(sold, 1) if observed else None
-
-
-def _share(sold: float | None, on_hand: float | None) -> float | None:
-    """Sell-through: sold over what there was to sell."""
-    if sold is None or on_hand is None or sold + on_hand <= 0:
-        return None
-    return round(sold / (sold + on_hand), 4)
-
-
-def _known_sum(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known), 1) if known else None
 
 
 # Drift --------------------------------------------------------------------------------------------
@@ -189,7 +48,9 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
     # "Stable again" is best told beside the trouble that ended.
     trouble = next((alert for alert in reversed(alerts) if alert.state != "stable"), newest)
     points = rolling(topics.accuracy.by_segment.get(newest.segment, {}))
-    points = [(start, sums) for start, sums in points if start >= points[-1][0] - CARD_HISTORY_MS]
+    if points:
+        from_ms = points[-1][0] - CARD_HISTORY_MS
+        points = [(start, sums) for start, sums in points if start >= from_ms]
     return {
         "segment": newest.segment,
         "state": newest.state,
@@ -216,9 +77,7 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
 
 
 def models(topics: TopicState) -> Json:
-    """Weights versions, the newest first, each with its training, verdict, swaps and error before
-    and after.
-    """
+    """Weights versions, newest first: training, verdict, swaps, and error before and after."""
     events = sorted(topics.models, key=lambda event: event.at_ms)
     served = [event for event in events if event.kind in ("promoted", "rolled_back")]
     # A candidate gets its version's name with the promotion; what happened before belongs to the
@@ -231,14 +90,11 @@ def models(topics: TopicState) -> Json:
     by_version: dict[str, list[ModelEvent]] = {}
     for event in events:
         if event.kind != "rolled_back":
-            name = (
-                named.get(event.request_id, event.version)
-                if event.kind == "training"
-                else event.version
-            )
+            name = event.version
+            if event.kind == "training":
+                name = named.get(event.request_id, name)
             by_version.setdefault(name, []).append(event)
-    # What forecasts name is what serves; a promotion says what will, once a worker has swapped it
-    # in.
+    # What forecasts name is what serves; a promotion says what will, once it is swapped in.
     serving = topics.book.weights_version or (served[-1].version if served else "")
     versions = [
         _version(topics, name, known, served, serving) for name, known in by_version.items()
@@ -275,30 +131,22 @@ def _version(
     topics: TopicState, name: str, events: list[ModelEvent], served: list[ModelEvent], serving: str
 ) -> Json:
     by_kind = {event.kind: event for event in events}
-    verdict = by_kind.get("promoted") or by_kind.get("rejected")
     promoted = by_kind.get("promoted")
-    request = topics.retrains.get(
-        next((event.request_id for event in events if event.request_id), "")
-    )
+    verdict = promoted or by_kind.get("rejected")
     undone = _undone(promoted, served) if promoted else None
+    swaps = [event for event in events if event.kind == "swapped"]
+    steps = [event for event in events if event.kind != "swapped"]
+    request_id = next((event.request_id for event in events if event.request_id), "")
+    request = topics.retrains.get(request_id)
     return {
         "version": name,
-        "parent": next(
-            (event.parent for event in events if event.parent and event.kind != "swapped"), ""
-        ),
+        "parent": next((event.parent for event in steps if event.parent), ""),
         "status": _status(name, events, served, serving, undone is not None),
-        "at_ms": max(
-            (event.at_ms for event in events if event.kind != "swapped"), default=events[-1].at_ms
-        ),
-        "steps": [
-            {"kind": event.kind, "at_ms": event.at_ms}
-            for event in events
-            if event.kind != "swapped"
-        ],
+        "at_ms": max((event.at_ms for event in steps), default=events[-1].at_ms),
+        "steps": [{"kind": event.kind, "at_ms": event.at_ms} for event in steps],
         "swaps": [
             {"worker": event.worker, "at_ms": event.at_ms, "pause_ms": event.pause_ms}
-            for event in events
-            if event.kind == "swapped"
+            for event in swaps
         ],
         "reason": verdict.reason if verdict else events[-1].reason,
         "asked": {"reason": request.reason, "segments": request.segments} if request else None,
@@ -312,10 +160,11 @@ def _version(
 
 def _undone(promoted: ModelEvent, served: list[ModelEvent]) -> ModelEvent | None:
     """The roll-back that ended a promotion: it names as parent what it took out of service."""
-    after = (
-        event for event in served if event.kind == "rolled_back" and event.at_ms > promoted.at_ms
-    )
-    return next((event for event in after if event.parent == promoted.version), None)
+    for event in served:
+        later = event.kind == "rolled_back" and event.at_ms > promoted.at_ms
+        if later and event.parent == promoted.version:
+            return event
+    return None
 
 
 def _status(
@@ -324,7 +173,8 @@ def _status(
     kinds = [event.kind for event in events]
     if undone:
         return "rolled_back"
-    if [kind for kind in kinds if kind in ("swapped", "swap_failed")][-1:] == ["swap_failed"]:
+    swaps = [kind for kind in kinds if kind in ("swapped", "swap_failed")]
+    if swaps and swaps[-1] == "swap_failed":
         return "swap_failed"
     if version == serving:
         return "serving"
@@ -334,13 +184,14 @@ def _status(
 
 
 def _before_and_after(topics: TopicState, promoted: ModelEvent, undone: ModelEvent | None) -> Json:
-    """The error of all forecasts over the day before a promotion, and of the version's own since,
-    two days at most.
+    """The error over the day before a promotion, and the version's own since, two days at most.
 
-    Forecasts that the version before it issued mature for a horizon longer, so they are left out of
-    the second.
+    Before it counts every forecast. Those that the version before issued mature for a horizon
+    longer, so they are left out of what came after.
     """
-    until_ms = min(promoted.at_ms + AFTER_MS, undone.at_ms if undone else promoted.at_ms + AFTER_MS)
+    until_ms = promoted.at_ms + AFTER_MS
+    if undone is not None:
+        until_ms = min(until_ms, undone.at_ms)
     before = total(topics.accuracy.overall, promoted.at_ms - DAY_MS, promoted.at_ms)
     after = total(topics.accuracy.by_version.get(promoted.version, {}), promoted.at_ms, until_ms)
     return {
@@ -352,8 +203,7 @@ def _before_and_after(topics: TopicState, promoted: ModelEvent, undone: ModelEve
 
 
 def gate_lines(gate: dict[str, float | str | bool]) -> list[Json]:
-    """The verdict's conditions: each name with its value, its threshold and whether it holds, the
-    failed first.
+    """The verdict's conditions: name, value, threshold and whether it holds; the failed first.
 
     >>> gate_lines({"verdict": "reject", "gain_low": -0.02, "gain_low.threshold": 0.01,
     ...     "gain_low.ok": False})

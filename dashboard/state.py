@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import msgspec
@@ -12,7 +11,6 @@ import msgspec
 from freshet.dashboard.accuracy import Accuracy
 from freshet.dashboard.forecasts import ForecastBook
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import time_ms
 from freshet.stream.config import WorkerSettings
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
@@ -22,7 +20,6 @@ from freshet.stream.schemas import (
     DriftAlert,
     Forecast,
     ModelEvent,
-    Promotion,
     Record,
     RetrainRequest,
     Score,
@@ -48,7 +45,8 @@ MAX_DRIFT_ALERTS = 400
 MAX_MODEL_EVENTS = 1_000
 MAX_RETRAINS = 400
 MAX_ALERTS = 400
-MAX_PROMOTIONS = 5_000
+
+UNUSABLE = (EventError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
 
 # What each kind of record changes on the page.
 TOUCHES: dict[Kind, tuple[Section, ...]] = {
@@ -67,15 +65,6 @@ DECODERS: dict[Kind, msgspec.json.Decoder[Record]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """A promotion and its times in milliseconds, [starts_ms, ends_ms)."""
-
-    promotion: Promotion
-    starts_ms: int
-    ends_ms: int
-
-
 class TopicState:
     """The newest state of every topic that the page shows.
 
@@ -89,7 +78,6 @@ class TopicState:
         self.accuracy = Accuracy(worker.resolution_ms)
         self.series_by = series_by
         self.shop = ShopTables(series_by)
-        self.promotions: dict[str, Announced] = {}
         self.drift: deque[DriftAlert] = deque(maxlen=MAX_DRIFT_ALERTS)
         self.models: deque[ModelEvent] = deque(maxlen=MAX_MODEL_EVENTS)
         self.retrains: dict[str, RetrainRequest] = {}
@@ -116,13 +104,7 @@ class TopicState:
         """
         try:
             changed = self._take(kind, key, value, timestamp_ms)
-        except (
-            EventError,
-            msgspec.MsgspecError,
-            UnicodeDecodeError,
-            RecursionError,
-            OverflowError,
-        ):
+        except UNUSABLE:
             self.malformed[kind] += 1
             return False
         self.applied[kind] += 1
@@ -134,7 +116,7 @@ class TopicState:
         if kind in SHOP_TABLES:
             if not self.shop.apply(kind, key, value, timestamp_ms):
                 raise EventError(f"the {kind} record cannot be used")
-            return self._take_promotion(key, value) if kind == "promotions" else True
+            return True
         if value is None:
             return self._forget(kind, key)
         record = DECODERS[kind].decode(value)
@@ -153,37 +135,11 @@ class TopicState:
                 _put(self.alerts, record.subject, record, MAX_ALERTS)
         return True
 
-    def _take_promotion(self, key: bytes | None, value: bytes | None) -> bool:
-        if value is None:
-            return key is not None and self.promotions.pop(key.decode(), None) is not None
-        promotion = msgspec.json.decode(value, type=Promotion)
-        announced = Announced(promotion, time_ms(promotion.starts_at), time_ms(promotion.ends_at))
-        _put(self.promotions, promotion.promotion_id, announced, MAX_PROMOTIONS)
-        return True
-
     def _forget(self, kind: Kind, key: bytes | None) -> bool:
-        """A tombstone: only alerts are kept by key; elsewhere history stays until it is pushed
-        out.
-        """
-        return (
-            kind == "alerts" and key is not None and self.alerts.pop(key.decode(), None) is not None
-        )
-
-    def promotions_of(self, sku: str, from_ms: int, to_ms_: int) -> list[Announced]:
-        """Promotions of a sku or its category that touch [from_ms, to_ms_), by start."""
-        entry = self.shop.entry(sku)
-        category = entry.category if entry and entry.category else None
-        found = [
-            known
-            for known in self.promotions.values()
-            if known.starts_ms < to_ms_
-            and known.ends_ms > from_ms
-            and (
-                known.promotion.sku == sku
-                or (known.promotion.sku is None and known.promotion.category == category)
-            )
-        ]
-        return sorted(found, key=lambda known: (known.starts_ms, known.promotion.promotion_id))
+        """A tombstone: only alerts are kept by key; other history stays until it is pushed out."""
+        if kind != "alerts" or key is None:
+            return False
+        return self.alerts.pop(key.decode(), None) is not None
 
 
 def _finite(score: Score) -> bool:

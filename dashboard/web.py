@@ -21,9 +21,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from freshet.dashboard import api, boards
-from freshet.dashboard.api import Json
+from freshet.dashboard import api, boards, sales
+from freshet.dashboard.figures import Json
 from freshet.dashboard.hub import EventStream
+from freshet.dashboard.items import list_items, parse_query, show_item
 from freshet.dashboard.page import Page
 from freshet.stream.errors import InvalidInputError
 
@@ -70,17 +71,17 @@ def _questions(page: Page) -> list[Route]:
         return page.summary() | {"errors": errors(request)}
 
     def items(request: Request) -> Json:
-        query = api.item_query(dict(request.query_params))
-        return api.items(page.topics, page.actuals, query)
+        query = parse_query(dict(request.query_params))
+        return list_items(page.topics, page.actuals, query)
 
     def item(request: Request) -> Json | None:
         item_id = request.path_params["item_id"]
         if len(item_id) > MAX_ITEM_ID:
             return None
-        return api.item(page.topics, page.actuals, page.moment(), item_id)
+        return show_item(page.topics, page.actuals, page.moment(), item_id)
 
     def flash_sales(_: Request) -> Json:
-        return boards.flash_sales(page.topics, page.actuals, page.moment().now_ms)
+        return sales.flash_sales(page.topics, page.actuals, page.moment().now_ms)
 
     async def stream(request: Request) -> Response:
         return EventStream(page.hub, request.headers.get("last-event-id", ""))

@@ -168,6 +168,13 @@ class ShopTables:
         """Every known promotion with its times, in no order."""
         return self._promotions
 
+    def promotions_of(self, sku: str, from_ms: int, to_ms: int) -> list[Announced]:
+        """Promotions of a sku or its category that touch [from_ms, to_ms), by start and id."""
+        entry = self._catalog.get(sku)
+        covering = self._promotions.covering(sku, entry.category if entry else "")
+        found = [known for known in covering if known.starts_ms < to_ms and known.ends_ms > from_ms]
+        return sorted(found, key=lambda known: (known.starts_ms, known.promotion.promotion_id))
+
     def active_promotions(self, now_ms: int) -> list[Promotion]:
         """Promotions running at a time, by start and id."""
         return self._promotions.running(now_ms)

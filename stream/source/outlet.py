@@ -10,7 +10,9 @@ from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher, consumer, log_range, partitions_of
 from freshet.stream.source.batches import SourceBatch, TopicKind
 from freshet.stream.store.clock import set_anchor
-from freshet.stream.store.redis import WindowStore, connect, current_generation
+from freshet.stream.store.connection import connect
+from freshet.stream.store.generation import current_generation
+from freshet.stream.store.redis import WindowStore
 
 MAX_UNREAD_BYTES = 3_000_000
 LOW_UNREAD_BYTES = 2_000_000

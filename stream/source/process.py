@@ -14,6 +14,7 @@ from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.source.batches import SourceBatch
 from freshet.stream.source.outlet import KafkaOutlet
 from freshet.stream.source.pump import Progress, Pump, Timer
+from freshet.stream.source.report import Complaint, PlanFile
 from freshet.stream.telemetry import get_logger
 from freshet.stream.units import DAY_MS, MINUTE_MS, SECOND_MS
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freshet.dashboard import api
+from freshet.dashboard import api, figures, items
 from freshet.dashboard.actuals import Actuals, Books
-from freshet.dashboard.api import ItemQuery, Moment
+from freshet.dashboard.api import Moment
+from freshet.dashboard.items import ItemQuery
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
 from freshet.stream.units import HOUR_MS
@@ -69,8 +70,8 @@ def test_an_empty_view_answers_with_nothing_not_with_zero(make: Any) -> None:
     assert found["units_day"] is None and found["scores"]["wql"] is None
     assert found["forecasts"]["newest_cutoff_ms"] is None
     assert api.errors(topics, "", 100)["at_ms"] == []
-    assert api.items(topics, actuals, ItemQuery())["items"] == []
-    assert api.item(topics, actuals, NOW, "A|north") is None
+    assert items.list_items(topics, actuals, ItemQuery())["items"] == []
+    assert items.show_item(topics, actuals, NOW, "A|north") is None
 
 
 def test_a_segment_that_is_stable_again_no_longer_counts_as_drifting(
@@ -84,7 +85,9 @@ def test_the_list_sorts_searches_and_turns_pages(topics: Any, make: Any) -> None
     actuals = make.actuals({"A|north": [1.0] * 24, "B|south": [3.0] * 24, "C|west": [2.0] * 24})
 
     def listed(**query: Any) -> list[str]:
-        return [row["item_id"] for row in api.items(topics, actuals, ItemQuery(**query))["items"]]
+        return [
+            row["item_id"] for row in items.list_items(topics, actuals, ItemQuery(**query))["items"]
+        ]
 
     assert listed() == ["B|south", "C|west", "A|north"]
     assert listed(sort="units", descending=False) == ["A|north", "C|west", "B|south"]
@@ -95,13 +98,13 @@ def test_the_list_sorts_searches_and_turns_pages(topics: Any, make: Any) -> None
     assert listed(category="Boots") == ["A|north"]
     assert listed(page_size=2, page=1) == ["A|north"]
     assert listed(page_size=2, page=9) == ["A|north"]
-    found = api.items(topics, actuals, ItemQuery(page_size=2))
+    found = items.list_items(topics, actuals, ItemQuery(page_size=2))
     assert (found["total"], found["categories"]) == (3, ["Boots", "Camping"])
 
 
 def test_a_row_holds_two_days_of_sales_and_a_day_of_forecast(topics: Any, make: Any) -> None:
     actuals = make.actuals({"A|north": [1.0] * 60})
-    row = api.items(topics, actuals, ItemQuery(text="boot"))["items"][0]
+    row = items.list_items(topics, actuals, ItemQuery(text="boot"))["items"][0]
     assert (row["title"], row["category"], row["region"], row["status"]) == (
         "Trail boot",
         "Boots",
@@ -122,7 +125,7 @@ def test_a_row_holds_two_days_of_sales_and_a_day_of_forecast(topics: Any, make: 
 
 def test_the_item_has_fan_history_past_forecasts_and_promotions(topics: Any, make: Any) -> None:
     actuals = make.actuals({"A|north": [1.0, math.nan, 2.0]})
-    found = api.item(topics, actuals, NOW, "A|north")
+    found = items.show_item(topics, actuals, NOW, "A|north")
     assert found is not None
     assert found["about"] == {
         "title": "Trail boot",
@@ -155,7 +158,7 @@ def test_the_item_has_fan_history_past_forecasts_and_promotions(topics: Any, mak
 
 
 def test_an_item_with_sales_but_no_forecast_is_shown_waiting(topics: Any, make: Any) -> None:
-    found = api.item(topics, make.actuals({"C\\|1|west": [1.0]}), NOW, "C\\|1|west")
+    found = items.show_item(topics, make.actuals({"C\\|1|west": [1.0]}), NOW, "C\\|1|west")
     assert found is not None
     assert (found["sku"], found["region"], found["forecast"], found["past"]) == (
         "C|1",
@@ -192,7 +195,7 @@ def test_the_error_never_has_more_points_than_asked_for(make: Any) -> None:
 
 
 def test_numbers_keep_four_digits_and_say_none_for_nan() -> None:
-    assert api.numbers(np.array([1234.56, np.nan, 0.00012345], np.float32)) == [
+    assert figures.numbers(np.array([1234.56, np.nan, 0.00012345], np.float32)) == [
         1235.0,
         None,
         0.0001234,
@@ -204,7 +207,7 @@ def test_numbers_keep_four_digits_and_say_none_for_nan() -> None:
 )
 def test_parameters_that_are_none_are_refused_in_words(wrong: dict[str, str]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(wrong))):
-        api.item_query(wrong)
+        items.parse_query(wrong)
 
 
 def test_parameters_of_a_url_become_a_query() -> None:
@@ -216,4 +219,4 @@ def test_parameters_of_a_url_become_a_query() -> None:
         "page_size": "10",
         "category": "Boots",
     }
-    assert api.item_query(parameters) == ItemQuery("boot", "Boots", "title", False, 2, 10)
+    assert items.parse_query(parameters) == ItemQuery("boot", "Boots", "title", False, 2, 10)

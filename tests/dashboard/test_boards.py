@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from freshet.dashboard import boards
+from freshet.dashboard import boards, sales
 from freshet.stream.schemas import (
     Alert,
     AlertData,
@@ -35,10 +35,9 @@ def board(
 ) -> list[dict[str, Any]]:
     topics = make.topics(*records)
     actuals = make.actuals({"A|north": units or [4.0] * 10})
-    sales: list[dict[str, Any]] = boards.flash_sales(topics, actuals, round(now_hour * HOUR_MS))[
-        "sales"
-    ]
-    return sales
+    shown = sales.flash_sales(topics, actuals, round(now_hour * HOUR_MS))
+    found: list[dict[str, Any]] = shown["sales"]
+    return found
 
 
 # Flash sales --------------------------------------------------------------------------------------

@@ -80,16 +80,16 @@ def test_promotions_touch_their_sku_and_their_category_only(make: Any) -> None:
         ("promotions", promotion("category", sku=None, category="Boots", starts_at=5 * HOUR_MS)),
         ("promotions", promotion("elsewhere", sku=None, category="Tents")),
     )
-    found = topics.promotions_of("A", 0, 30 * HOUR_MS)
+    found = topics.shop.promotions_of("A", 0, 30 * HOUR_MS)
     assert [known.promotion.promotion_id for known in found] == ["category", "own"]
-    assert topics.promotions_of("A", 20 * HOUR_MS, 30 * HOUR_MS) == []
-    assert topics.promotions_of("A", 0, 5 * HOUR_MS) == []
+    assert topics.shop.promotions_of("A", 20 * HOUR_MS, 30 * HOUR_MS) == []
+    assert topics.shop.promotions_of("A", 0, 5 * HOUR_MS) == []
 
 
 def test_times_as_text_are_understood(make: Any) -> None:
     text = promotion(starts_at="1970-01-01T10:00:00Z", ends_at="1970-01-01T20:00:00Z")
     topics = make.topics(("promotions", text))
-    assert (topics.promotions["p1"].starts_ms, topics.promotions["p1"].ends_ms) == (
+    assert topics.shop.promotion_times("p1") == (
         10 * HOUR_MS,
         20 * HOUR_MS,
     )
@@ -98,7 +98,7 @@ def test_times_as_text_are_understood(make: Any) -> None:
 def test_a_promotion_that_ends_before_it_starts_is_refused(make: Any) -> None:
     topics = make.topics()
     assert not topics.apply("promotions", b"p1", encode(promotion(ends_at=0)), 0)
-    assert topics.promotions == {}
+    assert list(topics.shop.promotions()) == []
 
 
 def test_tombstones_take_promotions_and_alerts_away(make: Any) -> None:
@@ -106,12 +106,12 @@ def test_tombstones_take_promotions_and_alerts_away(make: Any) -> None:
     topics.apply("promotions", b"p1", encode(promotion()), 0)
     topics.apply("alerts", b"s1", encode(alert()), 0)
     assert topics.apply("promotions", b"p1", None, 0) and topics.apply("alerts", b"s1", None, 0)
-    assert topics.promotions == {} and topics.alerts == {}
+    assert list(topics.shop.promotions()) == [] and topics.alerts == {}
     assert topics.apply("models", b"promoted:v2", None, 0)
 
 
 def test_everything_is_bounded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MAX_RETRAINS", "MAX_ALERTS", "MAX_PROMOTIONS"):
+    for name in ("MAX_RETRAINS", "MAX_ALERTS"):
         monkeypatch.setattr(state, name, 3)
     topics = make.topics()
     for number in range(600):
@@ -121,9 +121,6 @@ def test_everything_is_bounded(make: Any, monkeypatch: pytest.MonkeyPatch) -> No
         request = RetrainRequest(request_id=str(number), requested_at_ms=0, reason="manual")
         topics.apply("retrain", b"k", encode(request), 0)
         topics.apply("alerts", b"k", encode(alert(str(number))), 0)
-        topics.apply("promotions", str(number).encode(), encode(promotion(str(number))), 0)
     assert len(topics.drift) == state.MAX_DRIFT_ALERTS and topics.drift[-1].alert_id == "599"
     assert len(topics.models) == 600 <= state.MAX_MODEL_EVENTS
-    assert (
-        list(topics.retrains) == list(topics.alerts) == list(topics.promotions) == ["2", "3", "4"]
-    )
+    assert list(topics.retrains) == list(topics.alerts) == ["2", "3", "4"]
