@@ -91,9 +91,10 @@ class AlertBook:
 
     def forget_resolved(self) -> None:
         """Drop the oldest resolved alerts beyond MAX_RESOLVED."""
-        resolved = [a for a in self._newest.values() if a.data.state == "resolved"]
+        resolved = [alert for alert in self._newest.values() if alert.data.state == "resolved"]
         resolved.sort(key=lambda alert: alert.data.updated_at_ms)
-        for alert in resolved[: max(0, len(resolved) - MAX_RESOLVED)]:
+        too_many = max(0, len(resolved) - MAX_RESOLVED)
+        for alert in resolved[:too_many]:
             del self._newest[alert.subject]
 
     def _fire(self, signal: Signal) -> list[Alert]:

@@ -36,7 +36,7 @@ class Announcer:
         )
 
     def training(self, request: RetrainRequest, parent: str) -> None:
-        """Training for a request begins; no answer yet."""
+        """Training for a request begins, which is no answer yet."""
         self.say(
             ModelEvent(
                 kind="training",

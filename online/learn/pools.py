@@ -139,8 +139,9 @@ def build_pools(history: History, split: Split, affected: Collection[str], seed:
         affected: Segments that a drift named; their items make half of the recent windows.
         seed: Of the one generator that all choices share, in the order in which they stand here.
     """
-    rng, steps, mean_units_I = np.random.default_rng(seed), history.steps, history.mean_units()
-    num_items = len(mean_units_I)
+    rng = np.random.default_rng(seed)
+    mean_units_I = history.mean_units()
+    num_items, steps = len(mean_units_I), history.steps
     named = np.flatnonzero([segment in affected for segment in history.segments()])
     recent = select_recent(rng, split, num_items=num_items, affected=named)
     replay = select_replay(rng, split, mean_units_I=mean_units_I, steps=steps)

@@ -2,15 +2,15 @@
 
 Time, newest last. Each part ends where the next begins, and no label crosses the end of its part:
 
-    | replay, anchors       | recent   | validation | hold-out     |
-    replay_start            recent_start train_end   holdout_start  final
-    (first retained bucket) (onset)
+    replay_start         recent_start     train_end      holdout_start      final
+    |  replay, anchors   |     recent     |  validation  |     hold-out     |
+    first retained       onset of the drift
 
-    replay      older windows mixed into training, so that little is forgotten
+    replay      older windows that are mixed into training, so that little is forgotten
     anchors     older windows that training does not use: the gate sees by them what was forgotten
-    recent      what is to be learnt: since the onset of the drift, or the newest buckets
-    validation  says how far to go from the champion to the tuned weights; half as long as the
-    hold-out    which is the gate's alone
+    recent      what is to be learnt: since the onset, or the newest buckets where nothing drifts
+    validation  says how far to go from the champion to the tuned weights
+    hold-out    is the gate's alone; validation is half as long
 """
 
 from __future__ import annotations

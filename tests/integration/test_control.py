@@ -1,6 +1,4 @@
-"""`freshet control` as a process on a broker that speaks Kafka: alerts and requests out, through a
-SIGKILL too.
-"""
+"""`freshet control` as a process on a broker: alerts and requests out, through a SIGKILL too."""
 
 from __future__ import annotations
 

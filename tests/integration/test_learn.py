@@ -1,6 +1,4 @@
-"""`freshet learn` as a process: windows from a real Redis, topics on a broker, killed on the way
-and started again.
-"""
+"""`freshet learn` as a process on Redis and a broker, killed on the way and started again."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ RUN = (
 
 
 def orders() -> RawBatch:
-    """Twelve items with a strong day, one line for each item and hour with sales, up to about
-    now.
-    """
+    """Twelve items with a strong day, a line for each item and hour with sales, up to now."""
     rng = np.random.default_rng(0)
     start_ms = (NOW_MS // HOUR_MS - HOURS) * HOUR_MS
     values: list[bytes | None] = []
@@ -68,9 +64,7 @@ def orders() -> RawBatch:
 
 
 class Process:
-    """One `freshet learn` with topics, windows and a registry of its own; its champion has learnt
-    nothing.
-    """
+    """One `freshet learn` with topics, windows and a registry of its own; untaught."""
 
     def __init__(self, broker: str, redis: str, folder: Path) -> None:
         tag = uuid.uuid4().hex[:8]

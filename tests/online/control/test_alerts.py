@@ -1,6 +1,4 @@
-"""Alerts fire, change and end once each, under one fingerprint, however often records come
-again.
-"""
+"""Alerts fire, change and end once each, under one fingerprint, however often records come."""
 
 from __future__ import annotations
 

@@ -15,33 +15,31 @@ from freshet.stream.units import DAY_MS, HOUR_MS
 ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
 
 
-def losses(rng: np.random.Generator, level: np.ndarray, error: float) -> np.ndarray:
-    """Losses of one model: item levels, an error of its own per item and one that lasts for
-    hours.
-    """
+def losses(rng: np.random.Generator, shared: np.ndarray, error: float) -> np.ndarray:
+    """Losses of one model: what both share, an error per item and one that lasts for hours."""
     item = np.exp(error * rng.normal(size=(ITEMS, 1)))
     hours = np.zeros(BUCKETS)
     for t in range(BUCKETS):
         hours[t] = 0.7 * hours[t - 1] * (t > 0) + rng.normal()
-    return level * item * np.exp(error * 0.5 * hours)
+    return shared * item * np.exp(error * 0.5 * hours)
 
 
 def trial(champion: np.ndarray, challenger: np.ndarray, affected: tuple[str, ...] = ()) -> Trial:
     segments = [f"s{row * SEGMENTS // len(champion)}" for row in range(len(champion))]
     anchors = np.ones(10)
     return Trial(
-        champion,
-        challenger,
-        segments,
-        frozenset(affected),
-        HOUR_MS,
-        0.8,
-        0.79,
-        anchors,
-        anchors,
-        5.0,
-        5.1,
-        True,
+        champion_IT=champion,
+        challenger_IT=challenger,
+        segments=segments,
+        affected=frozenset(affected),
+        resolution_ms=HOUR_MS,
+        champion_coverage=0.8,
+        challenger_coverage=0.79,
+        champion_anchor_A=anchors,
+        challenger_anchor_A=anchors,
+        champion_ms=5.0,
+        challenger_ms=5.1,
+        finite=True,
     )
 
 
@@ -50,15 +48,13 @@ def verdict(case: Trial) -> Verdict:
 
 
 def rate(gain: float, draws: int = 1_000, affected: tuple[str, ...] = ()) -> float:
-    """Share of draws promoted when both models err alike, the challenger's losses smaller by `gain`
-    on average.
-    """
+    """Share of draws promoted when the challenger's losses are smaller by `gain` on average."""
     promoted = 0
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        # What both share: heavy-tailed item levels and the noise of each hour's sales.
-        level = rng.lognormal(0, 1.2, (ITEMS, 1)) * rng.gamma(2.0, 0.5, (ITEMS, BUCKETS))
-        pair = losses(rng, level, 0.05), (1 - gain) * losses(rng, level, 0.05)
+        # What both share: heavy-tailed sales of items and the noise of each hour.
+        shared = rng.lognormal(0, 1.2, (ITEMS, 1)) * rng.gamma(2.0, 0.5, (ITEMS, BUCKETS))
+        pair = losses(rng, shared, 0.05), (1 - gain) * losses(rng, shared, 0.05)
         promoted += verdict(trial(*pair, affected=affected)).promote
     return promoted / draws
 

@@ -43,8 +43,22 @@ splits = st.builds(
 )
 
 
+PLAIN = split_time(
+    900 * HOUR_MS,
+    first_ms=0,
+    onset_ms=None,
+    resolution_ms=HOUR_MS,
+    recent_buckets=48,
+    holdout_buckets=12,
+)
+
+
 def windows(selections: list[Selection]) -> int:
     return sum(len(selection.rows) for selection in selections)
+
+
+def cutoffs(selections: list[Selection]) -> set[int]:
+    return {selection.cutoff_ms for selection in selections}
 
 
 @given(splits)
@@ -87,9 +101,7 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
     )
     assert held[0].cutoff_ms == split.holdout_start_ms
     assert all(selection.cutoff_ms < split.final_ms for selection in held)
-    assert not {selection.cutoff_ms for selection in older} & {
-        selection.cutoff_ms for selection in spared
-    }
+    assert not cutoffs(older) & cutoffs(spared)
     assert len(spared) <= ANCHOR_CUTOFFS
     assert max(windows(recent), windows(older)) <= MAX_POOL_WINDOWS
     assert windows(spared) <= MAX_ANCHOR_WINDOWS
@@ -101,20 +113,10 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
 
 
 def test_half_of_the_recent_windows_are_of_the_items_that_drift() -> None:
-    split = split_time(
-        900 * HOUR_MS,
-        first_ms=0,
-        onset_ms=None,
-        resolution_ms=HOUR_MS,
-        recent_buckets=48,
-        holdout_buckets=12,
-    )
     affected = np.arange(100, 160)
-    selections = select_recent(np.random.default_rng(0), split, num_items=1_000, affected=affected)
-    assert (
-        sum(row in affected for selection in selections for row in selection.rows.tolist())
-        == windows(selections) / 2
-    )
+    selections = select_recent(np.random.default_rng(0), PLAIN, num_items=1_000, affected=affected)
+    named = sum(int(np.isin(selection.rows, affected).sum()) for selection in selections)
+    assert named == windows(selections) / 2
 
 
 def test_recent_windows_begin_with_the_drift() -> None:
@@ -140,35 +142,17 @@ def test_once_ready_all_of_the_recent_part_is_after_the_onset(onset: int, holdou
 
 
 def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
-    split = split_time(
-        900 * HOUR_MS,
-        first_ms=0,
-        onset_ms=None,
-        resolution_ms=HOUR_MS,
-        recent_buckets=48,
-        holdout_buckets=12,
-    )
-    levels = np.array([0.0] * 10 + [100.0] * 990)
+    mean_units_I = np.array([0.0] * 10 + [100.0] * 990)
     rng = np.random.default_rng(0)
-    selections = select_replay(rng, split, mean_units_I=levels, steps=24)
-    lowest = set(strata_of(levels)[0].tolist())
-    assert (
-        sum(row in lowest for selection in selections for row in selection.rows.tolist())
-        == windows(selections) / 4
-    )
+    selections = select_replay(rng, PLAIN, mean_units_I=mean_units_I, steps=24)
+    lowest = strata_of(mean_units_I)[0]
+    sparse = sum(int(np.isin(selection.rows, lowest).sum()) for selection in selections)
+    assert sparse == windows(selections) / 4
 
 
 def test_the_same_seed_draws_the_same_windows() -> None:
-    split = split_time(
-        900 * HOUR_MS,
-        first_ms=0,
-        onset_ms=None,
-        resolution_ms=HOUR_MS,
-        recent_buckets=48,
-        holdout_buckets=12,
-    )
     once, again = (
-        select_recent(np.random.default_rng(3), split, num_items=5_000) for _ in range(2)
+        select_recent(np.random.default_rng(3), PLAIN, num_items=5_000) for _ in range(2)
     )
     assert all(
         (a.rows == b.rows).all() and a.cutoff_ms == b.cutoff_ms
