@@ -1,5 +1,4 @@
-"""Run whole demos and write down what their summaries say, how long the back-fill took, and how
-much memory they used.
+"""Run whole demos; write down their summaries, the length of the back-fill, and their memory.
 
 `python -m bench.demo --scenario drift --seeds 1 2 3 --seconds 150` adds up every process of each
 demo.
@@ -65,9 +64,7 @@ def run(scenario: str, seed: int, seconds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the demos asked for, one after another, and write
-    `bench/results/demo_<scenario>.json`.
-    """
+    """Run the demos asked for, one after another; write `bench/results/demo_<scenario>.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenario", default="drift", choices=("calm", "flash_sale", "drift"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])

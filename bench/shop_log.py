@@ -1,5 +1,4 @@
-"""One stream of shop events for every contender of a bench: the same bytes for the same seed, and
-onto Kafka.
+"""One stream of shop events for every contender of a bench: equal seeds, equal bytes; onto Kafka.
 
 10,000 items by zipf, 70 % clicks and 30 % orders (5 % of them whole orders of 2 to 4 lines), epoch
 milliseconds, 5 % duplicates of recent events, 2 % too late to count. The record timestamp is when
@@ -66,24 +65,20 @@ class ShopLog:
         items = zipf(dice, self.items, 4 * count).reshape(count, 4).tolist()
         order = (dice.random(count) < ORDERS).tolist()
         lines = np.where(dice.random(count) < WHOLE_ORDERS, dice.integers(2, 5, count), 1).tolist()
-        repeat = np.where(
-            dice.random(count) < DUPLICATES, dice.integers(1, RECENT + 1, count), 0
-        ).tolist()
-        salt, cents = (
-            dice.integers(0, 2**62, count).tolist(),
-            dice.integers(100, 9_000, count).tolist(),
-        )
+        repeats = dice.random(count) < DUPLICATES
+        repeat = np.where(repeats, dice.integers(1, RECENT + 1, count), 0).tolist()
+        salt = dice.integers(0, 2**62, count).tolist()
+        cents = dice.integers(100, 9_000, count).tolist()
         times = self._times(time_ms)
         for n, at_ms in enumerate(sent_ms.tolist()):
             if repeat[n] and len(recent) >= repeat[n]:
                 kind, key, value = recent[-repeat[n]]
             elif order[n]:
-                kind, (key, value) = (
-                    "orders",
-                    _order(salt[n], times[n], items[n][: lines[n]], cents[n]),
-                )
+                kind = "orders"
+                key, value = _order(salt[n], times[n], items[n][: lines[n]], cents[n])
             else:
-                kind, (key, value) = "clicks", _click(salt[n], times[n], items[n][0])
+                kind = "clicks"
+                key, value = _click(salt[n], times[n], items[n][0])
             recent.append((kind, key, value))
             if len(recent) > 2 * RECENT:
                 del recent[:RECENT]

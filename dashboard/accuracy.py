@@ -1,6 +1,4 @@
-"""How right the forecasts were: scores summed by bucket, for all items, by segment and by weights
-version.
-"""
+"""How right the forecasts were: scores summed by bucket, for all, by segment and by version."""
 
 from __future__ import annotations
 
@@ -33,8 +31,9 @@ class ErrorSums:
             setattr(self, part.name, getattr(self, part.name) + sign * getattr(other, part.name))
 
     def wql(self) -> float | None:
-        """Weighted quantile loss of the model; None where nothing was sold. On the paired steps
-        where there are any.
+        """Weighted quantile loss of the model; None where nothing was sold.
+
+        Over the paired steps where there are any, so that it can be held against seasonal naive.
         """
         if self.paired_actual > 0:
             return self.paired_pinball / self.paired_actual
@@ -53,9 +52,7 @@ Buckets = dict[int, ErrorSums]
 
 
 class Accuracy:
-    """ErrorSums by bucket start; the newest `MAX_BUCKETS` buckets, `MAX_GROUPS` segments and
-    versions.
-    """
+    """Sums by bucket start: the newest `MAX_BUCKETS`; `MAX_GROUPS` segments and versions."""
 
     def __init__(self, resolution_ms: int) -> None:
         self.resolution_ms = resolution_ms
@@ -67,8 +64,9 @@ class Accuracy:
         self._scored: dict[int, bytearray] = {}
 
     def apply(self, score: Score) -> bool:
-        """Count a score once; False for a repeat, another resolution, or a bucket older than those
-        kept.
+        """Count a score once; False for one that changes nothing.
+
+        That is a repeat, another resolution, or a bucket older than those kept.
         """
         if score.resolution_ms != self.resolution_ms or not self._first(score):
             return False
@@ -85,24 +83,20 @@ class Accuracy:
                 sums.paired_naive += step.seasonal_naive_pinball
                 sums.paired_actual += score.actual
         for version, sums in by_version.items():
-            for group in (
-                self.overall,
-                _group(self.by_segment, score.segment),
-                _group(self.by_version, version),
-            ):
-                group.setdefault(score.bucket_start_ms, ErrorSums()).add(sums)
+            of_segment = _group(self.by_segment, score.segment)
+            of_version = _group(self.by_version, version)
+            for buckets in (self.overall, of_segment, of_version):
+                buckets.setdefault(score.bucket_start_ms, ErrorSums()).add(sums)
         self._forget()
         return True
 
     def _first(self, score: Score) -> bool:
-        row = (
-            self._rows.setdefault(score.item_id, len(self._rows))
-            if self._room(score.item_id)
-            else None
-        )
+        """Whether this item's bucket was not scored before; from now on it was."""
         too_old = len(self._scored) >= MAX_BUCKETS and score.bucket_start_ms < min(self._scored)
-        if row is None or too_old:
+        if too_old or not self._room(score.item_id):
             return False
+        row = self._rows.setdefault(score.item_id, len(self._rows))
+        # One byte an item and bucket, by the item's row, is far less than a set of pairs takes.
         flags = self._scored.setdefault(score.bucket_start_ms, bytearray())
         if len(flags) <= row:
             flags.extend(bytes(row + 1 - len(flags)))
@@ -122,6 +116,7 @@ class Accuracy:
 
 
 def _group(groups: dict[str, Buckets], name: str) -> Buckets:
+    """The buckets of a group; a new one takes the place of the one that was scored longest ago."""
     if name not in groups and len(groups) >= MAX_GROUPS:
         groups.pop(min(groups, key=lambda known: max(groups[known], default=0)))
     return groups.setdefault(name, {})
@@ -144,7 +139,8 @@ def rolling(buckets: Buckets, width_ms: int = DAY_MS) -> list[tuple[int, ErrorSu
     A whole day at each point takes the daily season out of the curve.
     """
     starts = sorted(buckets)
-    points, running, oldest = [], ErrorSums(), 0
+    points = []
+    running, oldest = ErrorSums(), 0
     for start in starts:
         running.add(buckets[start])
         while starts[oldest] <= start - width_ms:

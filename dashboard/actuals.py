@@ -29,9 +29,7 @@ EMPTY: Singles = np.zeros((0, 0), np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Ingest's own counts, summed over partitions: read = applied + duplicate + late_dropped +
-    dead_letter.
-    """
+    """Ingest's own counts over all partitions; `read` is the sum of the others."""
 
     read: int = 0
     applied: int = 0
@@ -63,23 +61,22 @@ class Actuals:
         """End of the last bucket."""
         return self.start_ms + self.num_buckets * self.resolution_ms
 
+    def _buckets_before(self, at_ms: int) -> int:
+        buckets = (at_ms - self.start_ms) // self.resolution_ms
+        return min(max(0, buckets), self.num_buckets)
+
     def series(self, item_id: str, channel: str, from_ms: int) -> tuple[int, Singles]:
-        """An item's buckets from the one that holds `from_ms` on: the first one's start and their
-        values.
-        """
+        """An item's buckets from the one that holds `from_ms` on: its start, and their values."""
         row = self.rows.get(item_id)
-        skip = min(max(0, (from_ms - self.start_ms) // self.resolution_ms), self.num_buckets)
+        skip = self._buckets_before(from_ms)
         start_ms = self.start_ms + skip * self.resolution_ms
         if row is None:
             return start_ms, np.full(self.num_buckets - skip, np.nan, np.float32)
         return start_ms, self.values[channel][row, skip:]
 
     def total(self, channel: str, from_ms: int) -> Singles:
-        """Each item's sum from the bucket that holds `from_ms` on; NaN where none of it was
-        observed.
-        """
-        skip = min(max(0, (from_ms - self.start_ms) // self.resolution_ms), self.num_buckets)
-        part_IB = self.values[channel][:, skip:]
+        """Each item's sum from the bucket that holds `from_ms` on; NaN where none was observed."""
+        part_IB = self.values[channel][:, self._buckets_before(from_ms) :]
         sums: Singles = np.nansum(part_IB, axis=1)
         sums[np.isnan(part_IB).all(axis=1)] = np.nan
         return sums

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -19,9 +21,7 @@ MARKED_EVENTS = ("promoted", "rejected", "swapped", "rolled_back")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What time it is for the shop, how fast that time runs, and the rates of the last seconds of
-    wall time.
-    """
+    """What time it is for the shop, how fast it runs, the newest rates, and what is wrong."""
 
     now_ms: int
     speed: float = 1.0
@@ -35,9 +35,8 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
     """The totals at the head of the page; small, for it is sent with every update."""
     newest = last_day(topics.accuracy.overall)
     day_ms = actuals.end_ms - DAY_MS
-    active = {"drift": 0, "warning": 0, "stable": 0}
-    for alert in {alert.segment: alert for alert in topics.drift}.values():
-        active[alert.state] += 1
+    newest_state = {alert.segment: alert.state for alert in topics.drift}
+    segments = Counter(newest_state.values())
     return {
         "clock": {"now_ms": moment.now_ms, "speed": moment.speed},
         "resolution_ms": topics.book.resolution_ms,
@@ -58,19 +57,18 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
             "coverage_80": figure(newest.coverage()),
         },
         "weights_version": topics.book.weights_version,
-        "drift": {"active": active["drift"], "warning": active["warning"]},
+        "drift": {"active": segments["drift"], "warning": segments["warning"]},
         "problems": {"kafka": moment.kafka_problem, "redis": moment.redis_problem},
         "revisions": dict(topics.revisions),
     }
 
 
 def errors(topics: TopicState, segment: str, max_points: int) -> Json:
-    """The error over time, each point over the day that ends there, with what happened to the model
-    meanwhile.
-    """
+    """The error over time, each point over the day that ends there, with the model's events."""
     buckets = topics.accuracy.by_segment.get(segment, {}) if segment else topics.accuracy.overall
     points = rolling(buckets)
-    points = points[:: max(1, -(-len(points) // max_points))]
+    every = max(1, math.ceil(len(points) / max_points))
+    points = points[::every]
     width_ms = topics.accuracy.resolution_ms
     return {
         "segment": segment,

@@ -1,6 +1,4 @@
-"""From the topics into the topics, with aiokafka: no group, nothing committed, every topic followed
-to its end and on.
-"""
+"""Records of every topic into the page's state, with aiokafka: no group, nothing committed."""
 
 from __future__ import annotations
 
@@ -33,8 +31,7 @@ log = get_logger(__name__)
 
 
 class Feed:
-    """Follows the topics until cancelled, through broker restarts and logs that lose their
-    beginning.
+    """Follows the topics until cancelled, through restarts and logs that lose their beginning.
 
     Each record is applied once: positions are kept here, so that a new connection, or an assignment
     that changed because a topic appeared, goes on where the last one stopped.
@@ -86,9 +83,7 @@ class Feed:
             await consumer.stop()
 
     async def _check_reachable(self, consumer: AIOKafkaConsumer) -> None:
-        """A quiet consumer hides a broker that is gone: aiokafka itself retries for ever without a
-        word.
-        """
+        """A quiet consumer hides a broker that is gone: aiokafka retries for ever, silently."""
         if not self._assigned:
             return
         partition = min(self._assigned)
@@ -97,9 +92,7 @@ class Feed:
         )
 
     async def _place(self, consumer: AIOKafkaConsumer) -> None:
-        """Seek every assigned partition: to where reading stopped, else to the tail or the
-        beginning.
-        """
+        """Seek every partition: to where reading stopped, else to its tail or its beginning."""
         assigned = frozenset(consumer.assignment())
         first = await consumer.beginning_offsets(assigned)
         end = await consumer.end_offsets(assigned)

@@ -1,5 +1,4 @@
-"""Forecasts by item: the newest one, and what earlier ones said about each bucket one step and one
-day ahead.
+"""Forecasts by item: the newest, and what earlier ones said of each bucket a step and a day ahead.
 
 Dimensions: S steps, L levels, B buckets of the ring, Q the three quantiles kept of past forecasts.
 """
@@ -43,9 +42,7 @@ class ItemForecasts:
         self.past_BQ[lead][slot] = quantiles_Q
 
     def past(self, lead: str) -> tuple[Ints, Singles]:
-        """Bucket numbers in ascending order and the quantiles forecast for them at
-        `PAST_LEVELS`.
-        """
+        """Bucket numbers in ascending order, and what was forecast for them at `PAST_LEVELS`."""
         if lead not in self.past_bucket:
             return np.zeros(0, np.int64), np.zeros((0, len(PAST_LEVELS)), np.float32)
         buckets = self.past_bucket[lead]
@@ -54,9 +51,7 @@ class ItemForecasts:
 
 
 class ForecastBook:
-    """All items' forecasts at one resolution; at most `MAX_ITEMS` of them, later ones are counted
-    in `refused`.
-    """
+    """All items' forecasts at one resolution; beyond `MAX_ITEMS` they are counted in `refused`."""
 
     def __init__(self, resolution_ms: int) -> None:
         self.resolution_ms = resolution_ms
@@ -68,8 +63,7 @@ class ForecastBook:
         self._day_steps = max(1, DAY_MS // resolution_ms)
 
     def apply(self, forecast: Forecast) -> bool:
-        """Take a forecast in; False when it changes nothing (seen already, older, or of another
-        resolution).
+        """Take a forecast in; False when it is seen already, older, or of another resolution.
 
         Raises:
             EventError: Its quantiles are not a finite [steps, levels] table over rising levels, or
@@ -88,23 +82,21 @@ class ForecastBook:
         self.seen += 1
         if entry is None:
             entry = self.items[forecast.item_id] = ItemForecasts(forecast, quantiles_SL, expected_S)
-        entry.newest, entry.quantiles_SL, entry.expected_S = forecast, quantiles_SL, expected_S
+        entry.newest = forecast
+        entry.quantiles_SL = quantiles_SL
+        entry.expected_S = expected_S
         self._keep_past(entry, levels)
         if forecast.cutoff_ms >= self.newest_cutoff_ms:
-            self.newest_cutoff_ms, self.weights_version = (
-                forecast.cutoff_ms,
-                forecast.weights_version,
-            )
+            self.newest_cutoff_ms = forecast.cutoff_ms
+            self.weights_version = forecast.weights_version
         return True
 
     def _keep_past(self, entry: ItemForecasts, levels: Floats) -> None:
         first = entry.newest.cutoff_ms // self.resolution_ms
         for lead, step in zip(LEADS, (1, self._day_steps), strict=True):
             if step <= len(entry.quantiles_SL):
-                kept = np.interp(PAST_LEVELS, levels, entry.quantiles_SL[step - 1]).astype(
-                    np.float32
-                )
-                entry.keep(lead, first + step - 1, kept)
+                kept_Q = np.interp(PAST_LEVELS, levels, entry.quantiles_SL[step - 1])
+                entry.keep(lead, first + step - 1, kept_Q.astype(np.float32))
 
 
 def _newer(forecast: Forecast, known: Forecast) -> bool:
@@ -118,48 +110,45 @@ def _newer(forecast: Forecast, known: Forecast) -> bool:
 
 
 def _checked(forecast: Forecast) -> tuple[Floats, Singles]:
+    name = f"forecast {forecast.forecast_id} of {forecast.item_id}"
     levels = np.asarray(forecast.quantile_levels, np.float64)
     steps = len(forecast.quantiles)
-    rising = (
-        len(levels) > 0 and levels[0] > 0 and levels[-1] < 1 and bool((np.diff(levels) > 0).all())
-    )
     even = 0 < steps <= MAX_STEPS and all(len(row) == len(levels) for row in forecast.quantiles)
-    if not rising or not even:
+    if not _rising_within_0_and_1(levels) or not even:
         raise EventError(
-            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected [1..{MAX_STEPS} "
-            "steps, levels] quantiles "
-            f"over rising levels, found {steps} steps over levels {forecast.quantile_levels}"
+            f"{name}: expected [1..{MAX_STEPS} steps, levels] quantiles over rising levels, "
+            f"found {steps} steps over levels {forecast.quantile_levels}"
         )
     quantiles_SL = np.asarray(forecast.quantiles, np.float32)
     if not np.isfinite(quantiles_SL).all():
-        raise EventError(
-            f"forecast {forecast.forecast_id} of {forecast.item_id} has quantiles that are not "
-            "finite"
-        )
+        raise EventError(f"{name} has quantiles that are not finite")
     if forecast.cumulative is not None:
         _check_sums(forecast, forecast.cumulative)
     return levels, quantiles_SL
 
 
+def _rising_within_0_and_1(levels: Floats) -> bool:
+    if not len(levels) or levels[0] <= 0 or levels[-1] >= 1:
+        return False
+    return bool((np.diff(levels) > 0).all())
+
+
 def _check_sums(forecast: Forecast, sums: Cumulative) -> None:
-    rising = all(
-        low < high
-        for low, high in itertools.pairwise([0, *sums.steps, len(forecast.quantiles) + 1])
-    )
+    num_steps = len(forecast.quantiles)
+    bounded = itertools.pairwise([0, *sums.steps, num_steps + 1])
+    rising = all(low < high for low, high in bounded)
     even = len(sums.steps) == len(sums.quantiles) > 0
     fits = even and all(len(row) == len(forecast.quantile_levels) for row in sums.quantiles)
     if not rising or not fits or not np.isfinite(np.asarray(sums.quantiles, np.float32)).all():
         raise EventError(
-            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected finite sums at "
-            "every level over rising "
-            f"numbers of steps up to {len(forecast.quantiles)}, found {len(sums.quantiles)} "
-            f"over steps {sums.steps}"
+            f"forecast {forecast.forecast_id} of {forecast.item_id}: expected finite sums at every "
+            f"level over rising numbers of steps up to {num_steps}, found "
+            f"{len(sums.quantiles)} over steps {sums.steps}"
         )
 
 
 def mean_weights(levels: Floats) -> Singles:
-    """Weights that turn quantiles into a mean: the quantile function, straight between levels and
-    flat outside.
+    """Weights that turn quantiles into a mean, of a line straight between levels and flat outside.
 
     Means of steps add up to the mean of their sum, which medians of sparse items do not.
 

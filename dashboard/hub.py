@@ -1,6 +1,4 @@
-"""Server-sent events: one message for all subscribers, at most two a second, the newest state
-only.
-"""
+"""Server-sent events: one message for all subscribers, the newest state, at most two a second."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ class Hub:
         self._news = asyncio.Event()
 
     async def stream(self, last_id: str = "") -> AsyncIterator[bytes]:
-        """What one subscriber is sent: the newest message, then each newer one, heartbeats in quiet
-        times.
-        """
+        """What one subscriber is sent: the newest message, then newer ones; heartbeats between."""
         yield b"retry: %d\n\n" % RETRY_MS
         while not self._closed:
             news = self._news
@@ -73,9 +69,7 @@ class Hub:
                 yield b": still here\n\n"
 
     async def run(self, revision: Callable[[], object], summary: Callable[[], bytes]) -> None:
-        """Publish a summary whenever the revision changed and somebody listens, at most each
-        `MIN_INTERVAL_S`.
-        """
+        """Publish a summary when the revision changed and somebody listens; not too often."""
         published: object = None
         while True:
             newest = revision()

@@ -104,8 +104,7 @@ def columns_of(
 def value_at_starts(
     rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: int, span: BucketSpan
 ) -> Floats:
-    """The value in force at the start of each bucket, float64[R, S]; NaN before a row's first
-    change.
+    """The value in force at each bucket's start, float64[R, S]; NaN before a row's first change.
 
     Args:
         rows_N: the row of each change; the changes of one row are in the order of their times.

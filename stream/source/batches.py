@@ -1,6 +1,4 @@
-"""What every event source yields: records in the order they arrive, one stretch of time after
-another.
-"""
+"""What every source yields: records in the order they arrive, one span of time after another."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ TopicKind = Literal["orders", "clicks", "catalog", "promotions", "inventory"]
 
 @dataclass(frozen=True, slots=True)
 class SourceBatch:
-    """Records with `start_ms <= timestamp < end_ms`, in time order; four columns of the same
-    length.
+    """Records with `start_ms <= timestamp < end_ms`, in time order, as columns of one length.
 
-    `kinds` says the topic of each record, `timestamps_ms` when it arrives (the Kafka record
-    timestamp).
+    Attributes:
+        kinds: The topic of each record.
+        timestamps_ms: When it arrives: the timestamp of the Kafka record.
     """
 
     start_ms: int

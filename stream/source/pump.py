@@ -1,6 +1,4 @@
-"""When to send which batch, and what time it is: history as fast as it is folded, then live at a
-steady speed.
-"""
+"""When to send which batch, and what time it is: history when folded, then live at one speed."""
 
 from __future__ import annotations
 
@@ -60,9 +58,7 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a source has come; `sent_ms` is the end of the newest batch sent, None before the
-    first.
-    """
+    """How far a source has come; `sent_ms` is the end of the newest batch sent, None before any."""
 
     phase: Phase
     sent_ms: int | None
@@ -96,19 +92,24 @@ class Pump:
         live_wall_ms: float | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
-        self._outlet, self._timer = outlet, timer
-        self._live_from_ms, self._speed, self._live_wall_ms = live_from_ms, speed, live_wall_ms
+        self._outlet = outlet
+        self._timer = timer
+        self._live_from_ms = live_from_ms
+        self._speed = speed
+        self._live_wall_ms = live_wall_ms
         self._on_progress = on_progress
         self._phase: Phase = "history"
         self._sent_ms: int | None = None
         self._history_folded = False
         self._live_since_ms = 0.0
         self._settled_ms = float("-inf")
+        # The clock as a straight line: at this wall time it showed that simulated time.
         self._line = (0.0, 0)
 
     def run(self, batches: Iterable[SourceBatch]) -> None:
-        """Send until the batches end, the time is up, or the timer is stopped; what was sent is
-        acknowledged then.
+        """Send until the batches end, the time is up, or the timer is stopped.
+
+        What was sent is acknowledged then.
 
         Raises:
             BrokerError: Records were not acknowledged.
@@ -184,13 +185,11 @@ class Pump:
         self._outlet.set_clock(simulated_ms, self._speed)
 
     def _over(self) -> bool:
-        live_ms = self._timer.now_ms() - self._live_since_ms
-        late = (
-            self._phase == "live"
-            and self._live_wall_ms is not None
-            and live_ms >= self._live_wall_ms
-        )
-        return late or self._timer.stopped
+        if self._timer.stopped:
+            return True
+        if self._phase != "live" or self._live_wall_ms is None:
+            return False
+        return self._timer.now_ms() - self._live_since_ms >= self._live_wall_ms
 
     def _finish(self) -> None:
         self._outlet.flush()

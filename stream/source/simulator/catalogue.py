@@ -52,6 +52,12 @@ class Catalogue:
         return np.repeat(np.arange(self.num_skus), len(REGIONS))
 
     @property
+    def lines_per_hour_S(self) -> Floats:
+        """Mean number of order lines of each sku, in all regions together."""
+        lines_S: Floats = self.lines_per_hour_I.reshape(self.num_skus, -1).sum(axis=1)
+        return lines_S
+
+    @property
     def item_ids(self) -> list[str]:
         """The id of each series, sku and region."""
         return [item_id_of([sku, region]) for sku in self.skus for region in REGIONS]

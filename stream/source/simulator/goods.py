@@ -1,6 +1,4 @@
-"""The shop's shelves: what each category sells, when its customers come, and how they react to a
-price.
-"""
+"""The shop's shelves: what each category sells, when customers come, how they react to prices."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ REGION_SHARES = (0.40, 0.28, 0.20, 0.12)
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One kind of article: a title to which a variant is added, its price, and how many are taken
-    at once.
-    """
+    """One kind of article: its title without the variant, its price, how many are taken at once."""
 
     title: str
     variants: tuple[str, ...]
@@ -26,8 +22,11 @@ class Product:
 class Category:
     """What the articles of a category share.
 
-    `peaks` are (hour of day, width in hours, weight) on top of a floor of night traffic; `weekend`
-    is the level of Saturday and Sunday against a weekday.
+    Attributes:
+        attribute: What its variants are called.
+        elasticity: By how many percent demand grows when the price falls by one.
+        weekend: Traffic of Saturday and Sunday against that of a weekday.
+        peaks: (hour of day, width in hours, weight), on top of a floor of traffic at night.
     """
 
     name: str

@@ -9,21 +9,23 @@ import numpy as np
 
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.schemas import Promotion
 from freshet.stream.source.simulator.catalogue import Catalogue
 from freshet.stream.source.simulator.faults import Faults
 from freshet.stream.source.simulator.goods import CATEGORIES, Category
+from freshet.stream.source.simulator.promotions import (
+    ANNOUNCE_MS,
+    ScheduledPromotion,
+    live_flash_sale,
+    regular_promotions,
+)
 from freshet.stream.source.simulator.seeds import generator
 from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 
-FLASH_SALES_PER_WEEK = 3
-COUPONS_PER_WEEK = 2
 PRICE_STEP_DAYS = 12
 TOUR_SECONDS = 300
 """Wall seconds for which a run without a given length is meant to be watched."""
 DRIFT_SHARE = 0.15
 """Of the live part before a drift is planted: enough to see what is usual."""
-ANNOUNCE_MS = (6 * HOUR_MS, 48 * HOUR_MS)
 FLASH_LIFT = 1.5
 COUPON_LIFT = 1.1
 
@@ -82,32 +84,6 @@ def find_scenario(name: str) -> Scenario:
     return SCENARIOS[name]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedPromotion:
-    """A promotion and when it is told of; one of `sku` and `category` is an index, not -1."""
-
-    promotion: Promotion
-    announced_ms: int
-    starts_ms: int
-    ends_ms: int
-    sku: int = -1
-    category: int = -1
-
-    @property
-    def flash(self) -> bool:
-        """Whether it is a flash sale, with its own stock."""
-        return self.promotion.flash_sale
-
-    def covers(self, catalogue: Catalogue) -> Floats:
-        """1 for the skus it is for, else 0."""
-        if self.sku >= 0:
-            covered_S = np.arange(catalogue.num_skus) == self.sku
-        else:
-            covered_S = catalogue.category_S == self.category
-        covers_S: Floats = covered_S.astype(np.float64)
-        return covers_S
-
-
 @dataclass(frozen=True)
 class ShopPlan:
     """Everything that is decided before the first event.
@@ -124,7 +100,7 @@ class ShopPlan:
     live_start_ms: int
     live_ms: int
     drifts: tuple[PlantedDrift, ...]
-    planted: tuple[PlannedPromotion, ...]
+    planted: tuple[ScheduledPromotion, ...]
     launch_S: Floats
 
     @property
@@ -152,7 +128,7 @@ class ShopPlan:
             ],
         }
 
-    def promotions(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
+    def promotions(self, from_ms: int, to_ms: int) -> list[ScheduledPromotion]:
         """Promotions that start in `[from_ms, to_ms)`, in the order of their start."""
         first_week = max(0, (from_ms - self.start_ms) // WEEK_MS)
         last_week = (to_ms - 1 - self.start_ms) // WEEK_MS
@@ -162,28 +138,26 @@ class ShopPlan:
         found = [sale for sale in sales if from_ms <= sale.starts_ms < to_ms]
         return sorted(found, key=lambda sale: (sale.starts_ms, sale.promotion.promotion_id))
 
-    def active(self, at_ms: int) -> list[PlannedPromotion]:
+    def active(self, at_ms: int) -> list[ScheduledPromotion]:
         """Promotions that run at a time; none runs for a week."""
         started = self.promotions(at_ms - WEEK_MS, at_ms + 1)
         return [sale for sale in started if sale.ends_ms > at_ms]
 
-    def announced(self, from_ms: int, to_ms: int) -> list[PlannedPromotion]:
+    def announced(self, from_ms: int, to_ms: int) -> list[ScheduledPromotion]:
         """Promotions that the shop tells about in `[from_ms, to_ms)`."""
         near = self.promotions(from_ms, to_ms + ANNOUNCE_MS[1] + HOUR_MS)
         return [sale for sale in near if from_ms <= sale.announced_ms < to_ms]
 
     def price_ratios(self, at_ms: int) -> Floats:
-        """Shelf price over the catalogue's first price, per sku; steps come at six, hours after
-        the start, of some days.
-        """
+        """Shelf price over the first price, per sku; steps come six hours into some days."""
         day = (at_ms - self.start_ms - 6 * HOUR_MS) // DAY_MS
         return _price_ratios(self.seed, self.catalogue.num_skus, max(int(day), -1))
 
-    def _week(self, week: int) -> list[PlannedPromotion]:
-        sales = _regular_promotions(self.seed, week, self.start_ms + week * WEEK_MS, self.catalogue)
+    def _week(self, week: int) -> list[ScheduledPromotion]:
+        sales = regular_promotions(self.seed, week, self.start_ms + week * WEEK_MS, self.catalogue)
         return [sale for sale in sales if self._allowed(sale)]
 
-    def _allowed(self, sale: PlannedPromotion) -> bool:
+    def _allowed(self, sale: ScheduledPromotion) -> bool:
         if sale.starts_ms < self.start_ms + DAY_MS:
             return False
         if sale.sku >= 0 and sale.starts_ms < self.launch_S[sale.sku]:
@@ -211,72 +185,6 @@ def _price_ratios(seed: int, num_skus: int, day: int) -> Floats:
     return ratio_S
 
 
-@lru_cache(maxsize=64)
-def _regular_promotions(
-    seed: int, week: int, week_start_ms: int, catalogue: Catalogue
-) -> list[PlannedPromotion]:
-    """The flash sales of some of the better selling half, and the coupons, of one week."""
-    rng = generator(seed, "promotions", week)
-    best = np.argsort(-_lines_S(catalogue))[: max(1, catalogue.num_skus // 2)]
-    sales = []
-    for number in range(FLASH_SALES_PER_WEEK):
-        start_ms = week_start_ms + _day_and_hour(rng, 1, 14)
-        sku = int(best[rng.integers(len(best))])
-        length_ms = int(rng.integers(3, 7)) * HOUR_MS
-        promotion = _flash_sale(f"FLASH-{week:03d}-{number}", catalogue, sku, start_ms, length_ms)
-        sales.append(_planned(promotion, _lead_ms(rng), sku=sku))
-    for number in range(COUPONS_PER_WEEK):
-        start_ms = week_start_ms + _day_and_hour(rng, 0, 12)
-        category = int(rng.integers(min(len(CATEGORIES), catalogue.num_skus)))
-        promotion = Promotion(
-            promotion_id=f"COUPON-{week:03d}-{number}",
-            category=CATEGORIES[category].name,
-            starts_at=start_ms,
-            ends_at=start_ms + int(rng.integers(24, 49)) * HOUR_MS,
-            discount=float(rng.choice([0.10, 0.15])),
-            kind="coupon",
-        )
-        sales.append(_planned(promotion, _lead_ms(rng), category=category))
-    return sales
-
-
-def _day_and_hour(rng: np.random.Generator, from_hour: int, to_hour: int) -> int:
-    """From the start of a week to some hour, in [from, to), of some day; in ms."""
-    return int(rng.integers(7)) * DAY_MS + int(rng.integers(from_hour, to_hour)) * HOUR_MS
-
-
-def _lead_ms(rng: np.random.Generator) -> int:
-    """How long before its start a promotion is announced."""
-    return int(rng.integers(*ANNOUNCE_MS))
-
-
-def _flash_sale(
-    name: str, catalogue: Catalogue, sku: int, start_ms: int, length_ms: int
-) -> Promotion:
-    # Who hardly looks at prices must be offered more.
-    discount = 0.40 if catalogue.elasticity_S[sku] < 1.5 else 0.30
-    return Promotion(
-        promotion_id=name,
-        sku=catalogue.skus[sku],
-        starts_at=start_ms,
-        ends_at=start_ms + length_ms,
-        discount=discount,
-        kind="flash_sale",
-    )
-
-
-def _planned(
-    promotion: Promotion, lead_ms: int, *, sku: int = -1, category: int = -1
-) -> PlannedPromotion:
-    starts_ms, ends_ms = int(promotion.starts_at), int(promotion.ends_at)
-    return PlannedPromotion(promotion, starts_ms - lead_ms, starts_ms, ends_ms, sku, category)
-
-
-def _lines_S(catalogue: Catalogue) -> Floats:
-    lines: Floats = catalogue.lines_per_hour_I.reshape(catalogue.num_skus, -1).sum(axis=1)
-    return lines
-
-
 def make_plan(
     seed: int,
     catalogue: Catalogue,
@@ -291,7 +199,7 @@ def make_plan(
     The flash sale of the live part is for an article of the busiest category and drift hits other
     categories, so that one does not hide the other.
     """
-    lines_S = _lines_S(catalogue)
+    lines_S = catalogue.lines_per_hour_S
     num_categories = min(len(CATEGORIES), catalogue.num_skus)
     lines_C = np.bincount(catalogue.category_S, lines_S, num_categories)
     by_lines = np.argsort(-lines_C, kind="stable")
@@ -314,7 +222,7 @@ def make_plan(
     # Before the drift, which comes after DRIFT_SHARE of the live part, where there is one.
     first, last = (0.08, 0.12) if scenario.drift else (0.10, 0.20)
     window_ms = (live_start_ms + round(first * live_ms), live_start_ms + round(last * live_ms))
-    return replace(plan, planted=(_live_flash_sale(catalogue, best, window_ms),))
+    return replace(plan, planted=(live_flash_sale(catalogue, best, window_ms),))
 
 
 def _drifts(by_lines: Ints, live_start_ms: int, live_ms: int) -> tuple[PlantedDrift, ...]:
@@ -327,28 +235,6 @@ def _drifts(by_lines: Ints, live_start_ms: int, live_ms: int) -> tuple[PlantedDr
         PlantedDrift(at_ms, (names[1],), level=2.2),
         PlantedDrift(at_ms, (names[2],), level=1.3, hours_later=9.0, elasticity=1.5),
     )
-
-
-def _live_flash_sale(
-    catalogue: Catalogue, sku: int, window_ms: tuple[int, int]
-) -> PlannedPromotion:
-    """Starts within the window, at the full hour when most customers of that category come."""
-    category = CATEGORIES[int(catalogue.category_S[sku])]
-    first_ms = -(-window_ms[0] // HOUR_MS) * HOUR_MS
-    starts_ms = range(first_ms, max(first_ms, window_ms[1]) + 1, HOUR_MS)
-    best_ms = max(starts_ms, key=lambda start_ms: _traffic(category, start_ms))
-    promotion = _flash_sale("FLASH-LIVE", catalogue, sku, best_ms, 5 * HOUR_MS)
-    return _planned(promotion, 9 * HOUR_MS, sku=sku)
-
-
-def _traffic(category: Category, start_ms: int) -> float:
-    """How many customers come an hour and a half after a time, against other times."""
-    hour = start_ms / HOUR_MS % 24 + 1.5
-    traffic = 0.0
-    for peak, width, weight in category.peaks:
-        distance = (hour - peak + 12) % 24 - 12
-        traffic += weight * np.exp(-(distance**2) / (2 * width * width))
-    return float(traffic)
 
 
 def _launches(
@@ -367,7 +253,7 @@ def _launches(
     launch_S = np.full(catalogue.num_skus, -np.inf)
     quarter = catalogue.num_skus // 4
     three_quarters = 3 * catalogue.num_skus // 4
-    middle = np.argsort(_lines_S(catalogue))[quarter:three_quarters]
+    middle = np.argsort(catalogue.lines_per_hour_S)[quarter:three_quarters]
     chosen = generator(seed, "launches").permutation(middle)[:3]
     history_ms = live_start_ms - start_ms
     times = [start_ms + 0.35 * history_ms, start_ms + 0.70 * history_ms]

@@ -1,6 +1,4 @@
-"""One random generator per purpose and place, so that no draw depends on how the others were
-made.
-"""
+"""One random generator per purpose and place, so that no draw depends on how others were made."""
 
 from __future__ import annotations
 
@@ -10,8 +8,7 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """The generator for a purpose at a place (an hour, a week, an item); the same arguments give
-    the same draws.
+    """The generator for a purpose at a place, as an hour or a week; equal arguments, equal draws.
 
     >>> bool(generator(1, "prices", 4).random() == generator(1, "prices", 4).random())
     True

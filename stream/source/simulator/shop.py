@@ -15,7 +15,8 @@ from freshet.stream.source.simulator.demand import QUARTER_MS, QUARTERS, Demand
 from freshet.stream.source.simulator.faults import add_faults
 from freshet.stream.source.simulator.funnel import Funnel, ShopHour
 from freshet.stream.source.simulator.goods import REGIONS
-from freshet.stream.source.simulator.plan import PlannedPromotion, Scenario, make_plan
+from freshet.stream.source.simulator.plan import Scenario, make_plan
+from freshet.stream.source.simulator.promotions import ScheduledPromotion
 from freshet.stream.source.simulator.records import Records
 from freshet.stream.source.simulator.render import Renderer
 from freshet.stream.source.simulator.seeds import generator
@@ -163,7 +164,7 @@ class _Play:
             records.add("catalog", key, value, start_ms)
             self._prices[sku] = price_S[sku]
 
-    def _allot(self, sale: PlannedPromotion) -> Ints:
+    def _allot(self, sale: ScheduledPromotion) -> Ints:
         """Set a sale's stock apart: in some regions less than will be asked for."""
         hours = (sale.ends_ms - sale.starts_ms) // HOUR_MS
         items = sale.sku * len(REGIONS) + np.arange(len(REGIONS))
