@@ -92,6 +92,7 @@ def evaluate(network: FreshetNetwork, pool: Pool) -> Evaluation:
     # A forecast reaches to the end of its last patch, a label does not.
     quantiles_NHQ = quantiles_NHQ[:, : actual_NH.shape[1]]
 
+    # Twice the pinball loss of the median is the absolute error: units that people know.
     loss_NH = 2.0 * pinball(actual_NH, quantiles_NHQ, levels_Q).mean(-1)
     loss_NH = np.where(observed_NH & ~np.isfinite(loss_NH), np.inf, loss_NH)
 

@@ -31,12 +31,16 @@ Report = dict[str, float | str | bool]
 BLOCK_HOURS = (24, 12, 8, 6, 4, 3, 2, 1)
 MIN_BLOCKS = 6
 MIN_ITEMS = 5
+# Of the interval between the 10 % and the 90 % quantile.
 NOMINAL_COVERAGE = 0.8
 COVERAGE_BAND = 0.05
+# The deciding gain may be one segment's. All items together may not pay more than this for it.
 OVERALL_MARGIN = 0.01
 SEGMENT_MARGIN = 0.05
 ANCHOR_MARGIN = 0.05
+# Of what is surely gained, so much may be forgotten.
 ANCHOR_SHARE = 0.25
+# Versions share one architecture: what is twice as slow is broken, what is less is a busy machine.
 LATENCY_RATIO = 2.0
 MAX_SEGMENT_CONDITIONS = 20
 
@@ -155,6 +159,7 @@ def _deciding_gain(trial: Trial, confidence: float) -> Gain:
     """
     masks = [_in_segment(trial, name) for name in sorted(trial.affected)]
     masks = [mask_I for mask_I in masks if mask_I.sum() >= MIN_ITEMS]
+    # A pooled test would hide a local gain: items that did not change dilute it.
     masks = masks or [np.ones(len(trial.segments), bool)]
     each = 1.0 - (1.0 - confidence) / len(masks)
     gains = [_gain_of(trial, mask_I, each) for mask_I in masks]

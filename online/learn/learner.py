@@ -144,6 +144,7 @@ class Learner:
     def _train(self, request: RetrainRequest) -> None:
         """Fine-tune the champion, judge the result once, and promote or reject it."""
         self.phase = f"training for {request.request_id}"
+        # Raises where there is too little, before anybody is told that training begins.
         split = split_history(self.history, self.settings, self.ledger.onset_ms(request))
         parent = self.registry.champion()
         self.announcer.training(request, parent)
@@ -205,6 +206,7 @@ class Learner:
 
     def _roll_back(self, reason: str, *, request_id: str = "", gate: Report | None = None) -> None:
         """Serve the parent of what was last announced; doing it twice is doing it once."""
+        # Not the champion: a crash after effect 3 has moved that already.
         serving = self.ledger.serving
         current = serving.version if serving is not None else self.registry.champion()
         if current == BASE:

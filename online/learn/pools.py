@@ -31,6 +31,7 @@ from freshet.stream.arrays import Floats, Ints
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import InvalidInputError
 
+# A day: with less of it the time of day cannot be told from the item.
 MIN_CONTEXT_BUCKETS = 24
 
 
@@ -121,7 +122,6 @@ def split_history(history: History, settings: LearnSettings, onset_ms: int | Non
         )
     return split_time(
         final_ms,
-        # The oldest windows have no context worth the name.
         first_ms=first_ms + MIN_CONTEXT_BUCKETS * width_ms,
         onset_ms=onset_ms,
         resolution_ms=width_ms,

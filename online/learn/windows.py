@@ -22,7 +22,9 @@ import numpy as np
 
 from freshet.stream.arrays import Ints, Reals
 
+# Of a drift's first hours alone the network learns the transition and not what came to stay.
 MIN_RECENT_BUCKETS = 12
+# Windows overlap: more of one pool cost memory and say little that these do not.
 MAX_POOL_WINDOWS = 768
 MAX_GATE_WINDOWS = 512
 MAX_VALIDATION_WINDOWS = 256
@@ -43,11 +45,6 @@ class Split:
     train_end_ms: int
     holdout_start_ms: int
     final_ms: int
-
-    @property
-    def recent_buckets(self) -> int:
-        """Buckets that fine-tuning takes as recent."""
-        return (self.train_end_ms - self.recent_start_ms) // self.resolution_ms
 
     @property
     def holdout_buckets(self) -> int:
