@@ -20,7 +20,7 @@ from freshet.online.demo.display import Display, Status, open_display
 from freshet.online.demo.options import DemoOptions, claim_environ
 from freshet.online.demo.processes import SOURCE, open_servers, services
 from freshet.online.demo.supervise import Supervisor
-from freshet.online.demo.watch import Watcher, read_plan
+from freshet.online.demo.watch import DemoWatcher, read_plan
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import FreshetError
 from freshet.stream.kafka import ensure_topics
@@ -51,7 +51,7 @@ def run_demo(options: DemoOptions, config_file: Path | None) -> int:
         base = load(config_file).settings
         settings, demo_config = open_servers(options, folder, base, stack)
         ensure_topics(settings, live=False)
-        watcher = Watcher(settings, options.simulated_per_second, display.say)
+        watcher = DemoWatcher(settings, options.simulated_per_second, display.say)
         stack.enter_context(closing(watcher))
         supervisor = Supervisor(folder / "logs", say=display.say)
         stack.callback(supervisor.stop)
@@ -115,7 +115,7 @@ class Demo:
     page: str
     stop: Stop
     display: Display
-    watcher: Watcher
+    watcher: DemoWatcher
     supervisor: Supervisor
     seen: tuple[float, int] = (0.0, 0)
     """When the books were last read (monotonic seconds), and how many records they held."""

@@ -27,7 +27,7 @@ FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 1.0
 
 
-class Watcher:
+class DemoWatcher:
     """Reads topics and Redis as any outsider could.
 
     Args:

@@ -22,7 +22,7 @@ class RegionStock(NamedTuple):
     on_hand: float
 
 
-class Stock:
+class StockTable:
     """The newest stock of each region of a series, and when the series sold out and came back.
 
     Args:

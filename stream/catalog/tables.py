@@ -12,7 +12,7 @@ import numpy as np
 
 from freshet.stream.arrays import Floats, Singles
 from freshet.stream.catalog.promotions import Announced, Promotions
-from freshet.stream.catalog.stock import Series, Stock
+from freshet.stream.catalog.stock import Series, StockTable
 from freshet.stream.catalog.timeline import (
     BucketSpan,
     Changes,
@@ -52,7 +52,7 @@ class ShopTables:
         self._catalog: dict[str, CatalogEntry] = {}
         self._prices: dict[str, Changes] = {}
         self._promotions = Promotions()
-        self._stock = Stock(by_region="region" in self._series_by)
+        self._stock = StockTable(by_region="region" in self._series_by)
         # A tombstone has a key only; this says what the records under that key were about.
         self._identity_of: dict[tuple[str, bytes], Any] = {}
         self.malformed: dict[str, int] = dict.fromkeys(SHOP_TABLES, 0)

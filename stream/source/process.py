@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Tempo:
     """How fast a source goes: history as fast as ingest folds it, then live at a steady speed.
 
     Attributes:
@@ -45,7 +45,7 @@ class Pace:
 def run_source(
     batches: Iterable[SourceBatch],
     settings: Settings,
-    pace: Pace,
+    tempo: Tempo,
     *,
     stop: Stop,
     plan_file: Path | None = None,
@@ -58,7 +58,7 @@ def run_source(
     Args:
         batches: In the order of time.
         settings: Broker, Redis and topics.
-        pace: How fast.
+        tempo: How fast.
         stop: Ends it early.
         plan_file: A file that will say what is planned and how far it is.
         plan: What is planned, for that file.
@@ -70,7 +70,7 @@ def run_source(
     with closing(KafkaOutlet(settings)) as outlet:
         listeners = [Complaint().update]
         if plan_file is not None:
-            facts = {"speed": pace.speed, **(plan or {})}
+            facts = {"speed": tempo.speed, **(plan or {})}
             listeners.append(PlanFile(plan_file, facts, outlet.produced).update)
 
         def tell(progress: Progress) -> None:
@@ -80,9 +80,9 @@ def run_source(
         pump = Pump(
             outlet,
             Timer(stop),
-            live_from_ms=pace.live_from_ms,
-            speed=pace.speed,
-            live_wall_ms=None if pace.seconds is None else pace.seconds * SECOND_MS,
+            live_from_ms=tempo.live_from_ms,
+            speed=tempo.speed,
+            live_wall_ms=None if tempo.seconds is None else tempo.seconds * SECOND_MS,
             on_progress=tell,
         )
         pump.run(batches)
@@ -138,9 +138,9 @@ def simulate(
         **shop.plan.facts(),
     }
     batches = shop.batches(_slice_ms(speed))
-    pace = Pace(shop.live_start_ms, speed, seconds)
+    tempo = Tempo(shop.live_start_ms, speed, seconds)
     with stop_on_signals() as stop:
-        run_source(batches, settings, pace, stop=stop, plan_file=plan, plan=facts)
+        run_source(batches, settings, tempo, stop=stop, plan_file=plan, plan=facts)
 
 
 def replay(
@@ -182,9 +182,9 @@ def replay(
         "skipped": source.skipped,
     }
     batches = source.batches(_slice_ms(speed))
-    pace = Pace(live_from_ms, speed, seconds)
+    tempo = Tempo(live_from_ms, speed, seconds)
     with stop_on_signals() as stop:
-        run_source(batches, settings, pace, stop=stop, plan_file=plan, plan=facts)
+        run_source(batches, settings, tempo, stop=stop, plan_file=plan, plan=facts)
 
 
 def _slice_ms(speed: float) -> int:

@@ -17,7 +17,7 @@ from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
 from freshet.stream.ingest.process import run as run_ingest
 from freshet.stream.kafka import consumer, ensure_topics, log_range, partitions_of
 from freshet.stream.source.outlet import MAX_UNREAD_BYTES, KafkaOutlet
-from freshet.stream.source.process import Pace, run_source
+from freshet.stream.source.process import Tempo, run_source
 from freshet.stream.source.simulator import SimulatedShop, find_scenario
 from freshet.stream.store.clock import read_anchor
 from freshet.stream.store.redis import WindowStore
@@ -61,7 +61,7 @@ def test_what_is_sent_is_in_the_logs_and_ingest_folds_all_of_it(
             run_source(
                 shop.batches(),
                 settings,
-                Pace(shop.live_start_ms, speed=7_200.0, seconds=2),
+                Tempo(shop.live_start_ms, speed=7_200.0, seconds=2),
                 stop=stop,
                 plan_file=tmp_path / "plan.json",
                 plan=shop.plan.facts(),
@@ -109,7 +109,7 @@ def test_without_ingest_the_source_holds_back_before_the_broker_forgets(
             run_source(
                 shop.batches(),
                 settings,
-                Pace(shop.live_start_ms, speed=900.0),
+                Tempo(shop.live_start_ms, speed=900.0),
                 stop=stop,
                 plan_file=plan_file,
             )
