@@ -1,6 +1,4 @@
-"""Live streams: the newest message once, heartbeats in quiet times, a limit on seats, and an
-end.
-"""
+"""Live streams: the newest message once, heartbeats between, a limit on seats, and an end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Routes, headers, files: what a browser may do with this page, and what it is told when something
-is wrong.
-"""
+"""Routes, headers, files: what a browser may do, and what it is told when something is wrong."""
 
 from __future__ import annotations
 

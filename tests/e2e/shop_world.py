@@ -1,6 +1,4 @@
-"""A small shop in the middle of a week, as its topics and windows would hold it: a sale, a drift,
-new weights.
-"""
+"""A small shop in the middle of a week, as its topics hold it: a sale, a drift, new weights."""
 
 from __future__ import annotations
 
@@ -366,9 +364,7 @@ def fill_redis(world: World, settings: Settings) -> None:
 
 
 def fill_topics(world: World, settings: Settings) -> None:
-    """Everything the dashboard reads from Kafka, oldest first, with a few broken records among
-    them.
-    """
+    """Everything the dashboard reads from Kafka, oldest first, a few broken records among them."""
     topics = settings.kafka.topics.model_dump()
     producer = Producer({"bootstrap.servers": settings.kafka.bootstrap_servers, "linger.ms": 20})
     refused: list[Any] = []

@@ -1,6 +1,4 @@
-"""The demo's promises: what its summary says after a drift, and that killed processes cost nothing,
-on a real Kafka.
-"""
+"""The demo's promises: its summary after a drift, and that killed processes cost nothing."""
 
 from __future__ import annotations
 
@@ -213,9 +211,7 @@ def forecast_count(demo: RunningDemo) -> int:
 
 
 def orders_by_hour(bootstrap_servers: str) -> dict[tuple[str, int], int]:
-    """Order lines with a positive quantity by item and hour: each event once, no late, future or
-    broken ones.
-    """
+    """Units by item and hour: each event once, without returns, late, future or broken ones."""
     client = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "ends"})
     ends = {
         n: client.get_watermark_offsets(TopicPartition("freshet.orders.v1", n), 10)[1]

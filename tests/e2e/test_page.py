@@ -1,6 +1,4 @@
-"""The page in a real browser, over a real broker protocol and a real Redis: what a visitor sees,
-does, and is told.
-"""
+"""The page in a real browser, over a real protocol and Redis: what a visitor sees and is told."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ expect.set_options(timeout=ANSWER_TIMEOUT_MS)
 def visit(
     browser: Browser, url: str, *, size: Any = DESKTOP, scheme: Any = "light"
 ) -> Iterator[Page]:
-    """A visitor's page; anything in its console, any failed request and any error fails the
-    test.
-    """
+    """A visitor's page; a failed request, an error or a word in its console fails the test."""
     context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
     page, trouble = context.new_page(), []
     page.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))

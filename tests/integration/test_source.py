@@ -1,6 +1,4 @@
-"""The source on a real protocol: what it sends is in the logs, ingest folds it, and nothing runs
-ahead of ingest.
-"""
+"""The source on a real protocol: what it sends is in the logs, and never runs ahead of ingest."""
 
 from __future__ import annotations
 

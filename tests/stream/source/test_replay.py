@@ -1,6 +1,4 @@
-"""Replaying files: presets count what their data sets hold, maps read any table, and mistakes are
-named.
-"""
+"""Replaying files: what the presets count, that maps read any table, and mistakes named."""
 
 from __future__ import annotations
 
@@ -56,6 +54,7 @@ def write(folder: Path, table: dict[str, list[Any]], name: str = "shop.parquet")
 # Presets on the real files ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_online_retail_is_all_goods_with_a_price_once() -> None:
     replay = open_replay(data("online_retail/online_retail_II.parquet"), preset="online_retail")
     assert replay.skipped["second copy of days in both sheets"] == 22_523
@@ -86,7 +85,9 @@ def test_online_retail_summer_times_are_an_hour_earlier_in_utc(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "clicks", "orders", "skipped"),
     [
-        ("dense_slice.parquet", 98_361 + 6_063 + 3_383, 2_493, 0),
+        pytest.param(
+            "dense_slice.parquet", 98_361 + 6_063 + 3_383, 2_493, 0, marks=pytest.mark.slow
+        ),
         ("user_sample.parquet", 82_690, 1_750, 35),
     ],
 )

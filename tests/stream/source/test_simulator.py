@@ -1,6 +1,4 @@
-"""The simulated shop: reproducible bytes, honest rates, and the faults and drifts that were asked
-for.
-"""
+"""The simulated shop: reproducible bytes, honest rates, the faults and drifts asked for."""
 
 from __future__ import annotations
 

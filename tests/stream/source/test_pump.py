@@ -1,22 +1,16 @@
-"""The source's pace: history as fast as it is folded, live by the clock, and never ahead of what
-was sent.
-"""
+"""History goes as fast as it is folded, live by the clock, never ahead of what was sent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.stream.source.batches import SourceBatch
-from freshet.stream.source.process import _slice_ms
 from freshet.stream.source.pump import MAX_AHEAD_MS, Progress, Pump
-from freshet.stream.source.report import PlanFile
 
 START_MS = 1_000_000
 SLICE_MS = 900
@@ -191,32 +185,3 @@ def test_a_stop_while_history_waits_leaves_it_unfolded() -> None:
     runner.run(batches(100))
     assert len(outlet.sent) == 3 and not outlet.queued
     assert told[-1] == Progress("done", START_MS + 3 * SLICE_MS, history_folded=False)
-
-
-def test_a_slice_is_a_tenth_of_a_second_within_limits() -> None:
-    assert [_slice_ms(speed) for speed in (0.01, 1.0, 900.0, 3_600.0, 1e9)] == [
-        1_000,
-        1_000,
-        90_000,
-        360_000,
-        900_000,
-    ]
-
-
-def test_the_plan_file_says_what_is_planned_and_how_far_it_is(tmp_path: Path) -> None:
-    path, produced = tmp_path / "plan.json", {"freshet.orders.v1": 3}
-    file = PlanFile(path, {"drift_at_ms": 7}, produced)
-    file.update(Progress("history", 5, history_folded=False))
-    produced["freshet.orders.v1"] = 9
-    file.update(Progress("history", 6, history_folded=False))
-    assert msgspec.json.decode(path.read_bytes())["sent_ms"] == 5
-    file.update(Progress("live", 8, history_folded=True))
-    assert msgspec.json.decode(path.read_bytes()) == {
-        "drift_at_ms": 7,
-        "phase": "live",
-        "backfill_done": True,
-        "waiting_for_ingest": False,
-        "sent_ms": 8,
-        "produced": {"freshet.orders.v1": 9},
-    }
-    assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
