@@ -19,15 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freshet.model.cycles import by_group, by_phase_of_others
-from freshet.model.features import (
-    DISCOUNT,
-    EFFECT,
-    EVENT,
-    PROMOTION,
-    WEEK_SHIFT_MS,
-    Scaled,
-    calendar_periods,
-)
+from freshet.model.features import DISCOUNT, EFFECT, EVENT, PROMOTION, Scaled
+from freshet.model.phases import WEEK_SHIFT_MS, calendar_periods
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 # Memories, as half-lives in cycles of the short season: everything, the usual one, the latest.

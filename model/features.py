@@ -1,6 +1,6 @@
-"""Parameter-free inputs of the network: scaling, covariates, calendar phases, periods.
+"""Parameter-free inputs of the network that its numbers give: scaling and covariates.
 
-Dimensions: B rows, T context steps, H horizon steps, S = T + H, K slots, R phases.
+Dimensions: B rows, T context steps, H horizon steps, S = T + H, K slots.
 Every function works on float32 with masked sums and treats each row alone, so that a batch of
 rows equals the rows one by one.
 """
@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS
-from freshet.stream.units import DAY_MS, WEEK_MS
 
-YEAR_MS = 31_556_952_000  # the mean Gregorian one
-# 1970-01-01 was a Thursday: three days later than the Monday which starts our weeks.
-WEEK_SHIFT_MS = 3 * DAY_MS
-NUM_PHASE_CHANNELS = 10  # sine and cosine of day, week, month, year and the detected period
 NUM_RUN_CHANNELS = 4
 
 # Below a quarter of its mean a series is seen linearly, above it by its logarithm: effects multiply
@@ -35,18 +30,11 @@ ROUNDING = 1e-5  # of the unit: what arithmetic leaves of nothing
 # sinh(18) is 3e7 units, each at least a quarter of the mean: only infinity would meet this cap.
 ARC_MAX = 18.0
 
-# A lower peak of the autocorrelation explains too little to be a season, and one within so many
-# standard errors of zero is noise, which always has a highest peak somewhere.
-ACF_THRESHOLD = 0.15
-ACF_SIGMAS = 4.0
-ACF_PAIRS = 8  # a lag that fewer pairs of steps tell of says nothing
-# Multiples of a period peak as high as the period itself, chance deciding which is highest (147
-# instead of 7): the shortest lag within so much of the highest peak is meant.
-ACF_NEARLY = 0.9
-
-PROMOTION, DISCOUNT, EVENT, CLOSED, EFFECT = (
-    KNOWN_SLOTS.index(name) for name in ("promotion", "discount", "event", "closed", "effect")
-)
+PROMOTION = KNOWN_SLOTS.index("promotion")
+DISCOUNT = KNOWN_SLOTS.index("discount")
+EVENT = KNOWN_SLOTS.index("event")
+CLOSED = KNOWN_SLOTS.index("closed")
+EFFECT = KNOWN_SLOTS.index("effect")
 FIRST_FREE = KNOWN_SLOTS.index("free_1")
 
 
@@ -80,18 +68,24 @@ def scale_target(target_BT: Tensor, closed_BT: Tensor | None = None) -> Scaled:
     observed_BT = _finite(target_BT)
     if closed_BT is not None:
         observed_BT = observed_BT * ~closed_BT
-    filled_BT = torch.nan_to_num(target_BT.float(), nan=0.0, posinf=0.0, neginf=0.0) * observed_BT
+    filled_BT = _filled(target_BT.float()) * observed_BT
     count_B = observed_BT.sum(1)
     at_least_one_B = count_B.clamp(min=1.0)
+
     # At least one: counts have nothing between none and one that a finer unit would show.
-    unit_B = (UNIT_SHARE * filled_BT.sum(1) / at_least_one_B).clamp(min=1.0)
+    mean_B = filled_BT.sum(1) / at_least_one_B
+    unit_B = (UNIT_SHARE * mean_B).clamp(min=1.0)
     arc_BT = arcsinh(filled_BT / unit_B[:, None])
     loc_B = arc_BT.sum(1) / at_least_one_B
     centred_BT = (arc_BT - loc_B[:, None]) * observed_BT
+
     # The absolute deviation, not the square: a promotion must not make plain days look flat.
-    spread_B = (centred_BT.abs().sum(1) + PRIOR_STEPS) / (count_B + PRIOR_STEPS)
+    deviation_B = centred_BT.abs().sum(1)
+    spread_B = (deviation_B + PRIOR_STEPS) / (count_B + PRIOR_STEPS)
     scale_B = spread_B.clamp(min=SCALE_FLOOR)
-    return Scaled(centred_BT / scale_B[:, None], observed_BT, Scaling(unit_B, loc_B, scale_B))
+    z_BT = centred_BT / scale_B[:, None]
+    scaling = Scaling(unit_B, loc_B, scale_B)
+    return Scaled(z_BT, observed_BT, scaling)
 
 
 def arcsinh(size: Tensor) -> Tensor:
@@ -101,22 +95,32 @@ def arcsinh(size: Tensor) -> Tensor:
     >>> [round(x, 5) for x in arcsinh(torch.tensor([0.0, 1e-4, 0.75])).tolist()]
     [0.0, 0.0001, 0.69315]
     """
+    # log(size + root) loses all digits of a small size next to the one in it. log1p keeps them, and
+    # root - 1 is square / (1 + root) without subtracting two numbers that are nearly the same.
     square = size.square()
-    return torch.log1p(size + square / (1.0 + (1.0 + square) ** 0.5))
+    root = (1.0 + square) ** 0.5
+    return torch.log1p(size + square / (1.0 + root))
 
 
 def to_z(units_BX: Tensor, scaling: Scaling) -> Tensor:
     """Units to the network's scale; NaN stays NaN."""
-    arc_BX = arcsinh(units_BX / scaling.unit_B[:, None])
-    return (arc_BX - scaling.loc_B[:, None]) / scaling.scale_B[:, None]
+    unit_B1 = scaling.unit_B[:, None]
+    loc_B1 = scaling.loc_B[:, None]
+    scale_B1 = scaling.scale_B[:, None]
+    arc_BX = arcsinh(units_BX / unit_B1)
+    return (arc_BX - loc_B1) / scale_B1
 
 
 def from_z(z_BX: Tensor, scaling: Scaling) -> Tensor:
     """The network's scale back to units, however many dimensions follow the rows."""
+    # One number a row beside as many dimensions as z has: [B, 1, ...].
     ones = [1] * (z_BX.ndim - 1)
-    unit, loc, scale = (value.reshape(-1, *ones) for value in scaling)
-    arc_BX = (z_BX.float() * scale + loc).clamp(-ARC_MAX, ARC_MAX)
-    return torch.sinh(arc_BX) * unit
+    unit_B1 = scaling.unit_B.reshape(-1, *ones)
+    loc_B1 = scaling.loc_B.reshape(-1, *ones)
+    scale_B1 = scaling.scale_B.reshape(-1, *ones)
+    arc_BX = z_BX.float() * scale_B1 + loc_B1
+    capped_BX = arc_BX.clamp(-ARC_MAX, ARC_MAX)
+    return torch.sinh(capped_BX) * unit_B1
 
 
 def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
@@ -125,14 +129,17 @@ def to_units(z_BHQ: Tensor, scaling: Scaling) -> Tensor:
     What is not a number stays visible.
     """
     # Quantiles that a network gives may cross; sorting them never makes their loss worse.
-    units_BHQ = from_z(z_BHQ, scaling).sort(dim=-1).values
+    crossed_BHQ = from_z(z_BHQ, scaling)
+    units_BHQ = crossed_BHQ.sort(dim=-1).values
     nothing_B = (ROUNDING * scaling.unit_B).clamp(min=NOTHING)
-    return torch.where(units_BHQ <= nothing_B[:, None, None], 0.0, units_BHQ)
+    sells_none_BHQ = units_BHQ <= nothing_B[:, None, None]
+    return torch.where(sells_none_BHQ, 0.0, units_BHQ)
 
 
 def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
     """Counts to standardised log1p and their mask, per row and slot; spread floored at 0.5."""
-    log_BKT = torch.log1p(_slot_by_slot(values_BTK).clamp(min=0.0))
+    counts_BKT = _slot_by_slot(values_BTK).clamp(min=0.0)
+    log_BKT = torch.log1p(counts_BKT)
     values_BKT, mask_BKT = _standardise(log_BKT, floor=0.5)
     return values_BKT.mT, mask_BKT.mT
 
@@ -145,16 +152,25 @@ def known_channels(known_BSK: Tensor, scale_B: Tensor) -> tuple[Tensor, Tensor]:
     all of it is known in advance.
     """
     known_BKS = _slot_by_slot(known_BSK)
-    # On a scale like that of flags: a fifth off is -.45.
-    price_B1S = known_BKS[:, :1].clamp(0.01, 100.0).log() * 2.0
+
+    # Ratios multiply sales, so their logarithm adds to z; doubled, it lies on a scale like that of
+    # flags: a fifth off is -.45.
+    price_B1S = known_BKS[:, :1].clamp(0.01, 100.0)
+    log_price_B1S = price_B1S.log() * 2.0
     flags_BXS = known_BKS[:, 1:EFFECT].clamp(-10.0, 10.0)
-    effect_B1S = known_BKS[:, EFFECT:FIRST_FREE].clamp(-5.0, 5.0) / scale_B[:, None, None]
-    named_BXS = torch.cat([price_B1S, flags_BXS, effect_B1S], 1)
-    free_BXS, free_mask_BXS = _standardise(known_BKS[:, FIRST_FREE:], floor=1e-3)
+    # The effect comes in log units, as the target did before it was divided by its scale.
+    log_effect_B1S = known_BKS[:, EFFECT:FIRST_FREE].clamp(-5.0, 5.0)
+    effect_B1S = log_effect_B1S / scale_B[:, None, None]
+    named_BXS = torch.cat([log_price_B1S, flags_BXS, effect_B1S], 1)
+    named_mask_BXS = _finite(named_BXS)
+
     # Free slots hold anything; arcsinh keeps a single huge value from drowning the others.
+    given_BXS = known_BKS[:, FIRST_FREE:]
+    free_BXS, free_mask_BXS = _standardise(given_BXS, floor=1e-3)
     tamed_BXS = free_BXS.sign() * arcsinh(free_BXS.abs())
+
     values_BKS = torch.cat([torch.nan_to_num(named_BXS), tamed_BXS], 1)
-    mask_BKS = torch.cat([_finite(named_BXS), free_mask_BXS], 1)
+    mask_BKS = torch.cat([named_mask_BXS, free_mask_BXS], 1)
     return values_BKS.mT, mask_BKS.mT
 
 
@@ -163,9 +179,15 @@ def _finite(values: Tensor) -> Tensor:
     return (values.abs() < torch.inf).float()
 
 
+def _filled(values: Tensor) -> Tensor:
+    """0 where a value is missing or infinite, so that sums pass over it."""
+    return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def _slot_by_slot(values_BSK: Tensor) -> Tensor:
     """The same as [B, K, S]: a CPU is faster where the steps of a slot are neighbours."""
-    return values_BSK.float().mT.contiguous()
+    values_BKS = values_BSK.float().mT
+    return values_BKS.contiguous()
 
 
 def _standardise(values_BKS: Tensor, *, floor: float) -> tuple[Tensor, Tensor]:
@@ -175,12 +197,15 @@ def _standardise(values_BKS: Tensor, *, floor: float) -> tuple[Tensor, Tensor]:
         The values, 0 where missing, and their mask: [B, K, S] each.
     """
     mask_BKS = _finite(values_BKS)
-    filled_BKS = torch.nan_to_num(values_BKS, nan=0.0, posinf=0.0, neginf=0.0)
+    filled_BKS = _filled(values_BKS)
     count_BK1 = mask_BKS.sum(2, keepdim=True).clamp(min=1.0)
     mean_BK1 = filled_BKS.sum(2, keepdim=True) / count_BK1
     centred_BKS = (filled_BKS - mean_BK1) * mask_BKS
-    variance_BK1 = centred_BKS.square().sum(2, keepdim=True) / count_BK1
-    return centred_BKS / variance_BK1.sqrt().clamp(min=floor), mask_BKS
+    squares_BKS = centred_BKS.square()
+    variance_BK1 = squares_BKS.sum(2, keepdim=True) / count_BK1
+    # A slot that hardly changes would be blown up to a spread of one, rounding errors and all.
+    spread_BK1 = variance_BK1.sqrt().clamp(min=floor)
+    return centred_BKS / spread_BK1, mask_BKS
 
 
 def run_channels(known_BSK: Tensor) -> Tensor:
@@ -192,130 +217,31 @@ def run_channels(known_BSK: Tensor) -> Tensor:
     Args:
         known_BSK: what `known_channels` gives, 0 where neutral or missing.
     """
-    on_BS = known_BSK[..., PROMOTION].abs() + known_BSK[..., DISCOUNT].abs() > 0
+    promotion_BS = known_BSK[..., PROMOTION].abs()
+    discount_BS = known_BSK[..., DISCOUNT].abs()
+    on_BS = promotion_BS + discount_BS > 0
+    off_BS = ~on_BS
     closed_BS = known_BSK[..., CLOSED] > 0
+
     # Distances are counted from the last mark before a step. Read backwards, the same count gives
     # the next mark after it: four rows of marks, two of them flipped.
-    marks_B4S = torch.stack([~on_BS, ~on_BS.flip(1), closed_BS, closed_BS.flip(1)], 1)
-    index_S = torch.arange(1.0, on_BS.shape[1] + 1.0, device=known_BSK.device)
+    off_back_BS = off_BS.flip(1)
+    closed_back_BS = closed_BS.flip(1)
+    marks_B4S = torch.stack([off_BS, off_back_BS, closed_BS, closed_back_BS], 1)
+
     # A promotion may have begun before the first step; before the first closed step there is none
     # to be near.
+    index_S = torch.arange(1.0, on_BS.shape[1] + 1.0, device=known_BSK.device)
     begun_2 = index_S.new_zeros(2)
     never_2 = index_S.new_full((2,), -torch.inf)
     before_first_41 = torch.stack([begun_2, never_2]).view(4, 1)
-    last_B4S = torch.where(marks_B4S, index_S, before_first_41).cummax(2).values
-    near_B4S = torch.where(marks_B4S, 0.0, 1.0 / (index_S - last_B4S))
-    begun, ending, after, before = near_B4S.unbind(1)
-    return torch.stack([begun, after, ending.flip(1), before.flip(1)], 1).mT
+    marked_B4S = torch.where(marks_B4S, index_S, before_first_41)
+    last_B4S = marked_B4S.cummax(2).values
 
-
-def calendar_periods(resolution_ms: int) -> tuple[float, float]:
-    """The short and the long calendar season, in steps: the two shortest that hold two or more.
-
-    >>> calendar_periods(3_600_000)
-    (24.0, 168.0)
-    >>> calendar_periods(86_400_000)
-    (7.0, 365.0)
-    """
-    lengths = [DAY_MS / resolution_ms, WEEK_MS / resolution_ms, round(YEAR_MS / resolution_ms)]
-    usable = [float(length) for length in lengths if length >= 2.0] or [2.0]
-    short, long = usable[0], usable[:2][-1]
-    return short, long
-
-
-def detect_period(z_BT: Tensor, observed_BT: Tensor, none: int) -> Tensor:
-    """The period of each row, in steps: the shortest lag at which it is nearly most like itself.
-
-    Lags from 2 to half of the row's observed span count; a row whose best peak is below
-    ACF_THRESHOLD or within ACF_SIGMAS standard errors has no period.
-
-    Returns:
-        int64 [B], `none` where there is no period.
-    """
-    T = z_BT.shape[1]
-    count_B1 = observed_BT.sum(1, keepdim=True).clamp(min=1.0)
-    mean_B1 = z_BT.sum(1, keepdim=True) / count_B1
-    centred_BT = (z_BT - mean_B1) * observed_BT
-    # By lag from here on. The mask's own autocorrelation counts the pairs that were both observed.
-    pairs_BT, products_BT = _autocorrelate(torch.stack([observed_BT, centred_BT]))
-    covariance_BT = products_BT / pairs_BT.clamp(min=1.0)
-    acf_BT = covariance_BT / covariance_BT[:, :1].clamp(min=1e-6)
-
-    lags_T = torch.arange(T, device=z_BT.device)
-    span_B1 = T - observed_BT.argmax(1, keepdim=True)
-    usable_BT = (lags_T >= 2) & (lags_T <= span_B1 // 2) & (pairs_BT > ACF_PAIRS)
-    peak_BT = usable_BT & (acf_BT >= acf_BT.roll(1, 1)) & (acf_BT >= acf_BT.roll(-1, 1))
-    # The standard error of an autocorrelation is one over the root of its pairs.
-    clear_BT = peak_BT & (acf_BT > ACF_THRESHOLD) & (acf_BT * pairs_BT**0.5 > ACF_SIGMAS)
-    height_BT = torch.where(clear_BT, acf_BT, 0.0)
-    best_B1 = height_BT.amax(1, keepdim=True)
-    nearly_BT = (height_BT >= ACF_NEARLY * best_B1) & clear_BT
-    shortest_B = nearly_BT.float().argmax(1)
-    return torch.where(best_B1[:, 0] > 0, shortest_B, none)
-
-
-def _autocorrelate(values_XBT: Tensor) -> Tensor:
-    """Sums of products of steps that lie 0, 1, ... T - 1 apart, all at once by a Fourier transform.
-
-    Padded to twice the length, so that the end does not meet the beginning.
-    """
-    T = values_XBT.shape[2]
-    spectrum_XBF2 = torch.view_as_real(torch.fft.rfft(values_XBT, n=2 * T))
-    products_XBT: Tensor = torch.fft.irfft(spectrum_XBF2.square().sum(-1), n=2 * T)
-    # Rounded, so that a tie between two lags does not hang on the last bit.
-    return products_XBT[..., :T].round(decimals=4)
-
-
-def month_turn(time_BS: Tensor) -> Tensor:
-    """How much of its calendar month (UTC) lies behind each moment, from 0 to 1, as float64.
-
-    Days since 1970 to day of month by whole-number arithmetic (Hinnant, "chrono-compatible
-    low-level date algorithms"); February counts as 30 days long.
-
-    >>> # 1 and 16 January 2024.
-    >>> month_turn(torch.tensor([[1_704_067_200_000, 1_705_363_200_000]])).tolist()
-    [[0.0, 0.4838709677419355]]
-    """
-    # The calendar is counted from 1 March of the year 0, so that leap days end a year; 146,097 days
-    # are an era of 400 years, after which everything repeats.
-    day_BS = time_BS.div(DAY_MS, rounding_mode="floor") + 719_468
-    of_era_BS = day_BS.remainder(146_097)
-    leap_days_BS = of_era_BS // 1_460 - of_era_BS // 36_524 + of_era_BS // 146_096
-    year_BS = (of_era_BS - leap_days_BS) // 365
-    of_year_BS = of_era_BS - (365 * year_BS + year_BS // 4 - year_BS // 100)
-    # From March on, five months always have 153 days.
-    month_BS = (5 * of_year_BS + 2) // 153
-    first_BS = (153 * month_BS + 2) // 5
-    next_first_BS = (153 * (month_BS + 1) + 2) // 5
-    of_day_BS = time_BS.remainder(DAY_MS).double() / DAY_MS
-    return (of_year_BS - first_BS + of_day_BS) / (next_first_BS - first_BS)
-
-
-def phase_channels(
-    start_ms_B: Tensor, resolution_ms: int, horizon: range, period_B: Tensor
-) -> Tensor:
-    """Sine and cosine of time of day, week, month, year and of the detected period: [B, H, 10].
-
-    Args:
-        start_ms_B: start of the first context step.
-        resolution_ms: length of a step.
-        horizon: the steps that are asked for, the first context step being 0.
-        period_B: steps; twice the steps of context and horizon, or more, where there is none.
-    """
-    step_H = torch.arange(horizon.start, horizon.stop, device=start_ms_B.device)
-    time_BH = start_ms_B[:, None] + step_H * resolution_ms
-    # Turns, from 0 to 1, in double precision: milliseconds since 1970 do not fit into a float.
-    day_BH = _turn(time_BH, DAY_MS)
-    week_BH = _turn(time_BH + WEEK_SHIFT_MS, WEEK_MS)
-    year_BH = _turn(time_BH, YEAR_MS)
-    detected_BH = _turn(step_H - horizon.start, period_B[:, None])
-    # Without a period the phase stands still, whatever number stands for "none".
-    detected_BH = torch.where(period_B[:, None] < 2 * horizon.stop, detected_BH, 0.0)
-    turns_BHR = torch.stack([day_BH, week_BH, month_turn(time_BH), year_BH, detected_BH], -1)
-    angle_BHR = turns_BHR.float() * (2 * torch.pi)
-    return torch.cat([angle_BHR.sin(), angle_BHR.cos()], -1)
-
-
-def _turn(place: Tensor, length: int | Tensor) -> Tensor:
-    """How much of its cycle lies behind a whole number, from 0 to 1, as float64."""
-    return place.remainder(length).double() / length
+    # One over the distance: the steps next to an edge differ most from each other.
+    near_B4S = 1.0 / (index_S - last_B4S)
+    near_B4S = torch.where(marks_B4S, 0.0, near_B4S)
+    begun_BS, ending_back_BS, after_BS, before_back_BS = near_B4S.unbind(1)
+    ending_BS = ending_back_BS.flip(1)
+    before_BS = before_back_BS.flip(1)
+    return torch.stack([begun_BS, after_BS, ending_BS, before_BS], 1).mT

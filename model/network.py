@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from freshet.model import features, profiles
+from freshet.model import features, phases, profiles
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
@@ -34,7 +34,7 @@ NUM_ROW_FACTS = NUM_SCALE_FACTS + profiles.NUM_FACTS + NUM_KNOWN
 # known slots with their masks.
 NUM_STEP_CHANNELS = (
     1
-    + features.NUM_PHASE_CHANNELS
+    + phases.NUM_PHASE_CHANNELS
     + profiles.NUM_PROFILE_CHANNELS
     + features.NUM_RUN_CHANNELS
     + 2 * NUM_KNOWN
@@ -378,7 +378,7 @@ class FreshetNetwork(nn.Module):
         # Ahead of it: how far, the calendar, what the profiles say, and what is known in advance.
         index_H1 = torch.arange(S - T, device=target_BT.device)[:, None]
         far_BH1 = (index_H1 / self.config.prediction_length).expand(B, -1, 1)
-        phases_BHX = features.phase_channels(start_ms_B, resolution_ms, range(T, S), own.period_B)
+        phases_BHX = phases.phase_channels(start_ms_B, resolution_ms, range(T, S), own.period_B)
         ahead = [runs_BSX[:, T:], known_BSK[:, T:], mask_BSK[:, T:]]
         horizon_BHC = torch.cat([far_BH1, phases_BHX, own.channels_BHC, *ahead], -1)
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from freshet.model.batch import KNOWN_SLOTS
 from freshet.model.cycles import by_group, by_phase
 from freshet.model.expectation import Expectation, cycles_ago, expect, short_season
-from freshet.model.features import Scaled, calendar_periods, detect_period
+from freshet.model.features import Scaled
+from freshet.model.phases import calendar_periods, detect_period
 from freshet.stream.units import DAY_MS
 
 # An expectation further from the row's usual level than a factor of fifty is a slope gone wild.

@@ -16,7 +16,8 @@ from torch import Tensor
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.shared import shared_effects
-from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION, YEAR_MS
+from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
+from freshet.model.phases import YEAR_MS
 from freshet.model.tables.panel import Window
 from freshet.model.text import NUM_NUMBERS, NUM_TEXT, static_features
 from freshet.stream.arrays import Bools, Floats, Ints, Singles

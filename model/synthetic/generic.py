@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from freshet.model.features import calendar_periods
+from freshet.model.phases import calendar_periods
 from freshet.model.synthetic.seeded import Seeded
 
 

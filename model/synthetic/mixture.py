@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.features import YEAR_MS
+from freshet.model.phases import YEAR_MS
 from freshet.model.synthetic import generic
 from freshet.model.synthetic.retail import Series, empty_slots, retail
 from freshet.model.synthetic.seeded import Seeded

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from freshet.model.features import CLOSED, EFFECT, WEEK_SHIFT_MS, YEAR_MS, month_turn
+from freshet.model.features import CLOSED, EFFECT
+from freshet.model.phases import WEEK_SHIFT_MS, YEAR_MS, month_turn
 from freshet.model.synthetic.seeded import Seeded
 from freshet.stream.units import DAY_MS, WEEK_MS
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.model.batch import Batch
-from freshet.model.features import calendar_periods
 from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.phases import calendar_periods
 from freshet.model.quantiles.metrics import wql
 from freshet.model.synthetic.mixture import sample
 from freshet.model.training.loss import network_loss
