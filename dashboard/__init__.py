@@ -1,1 +1,1 @@
-"""A read-only web page fed by server-sent events from the topics."""
+"""A read-only web page: topics and windows in; the page, its API and server-sent events out."""

@@ -9,7 +9,7 @@ FreshetError
 │   ├── StoreUnavailableError   Redis does not answer                                 (retriable)
 │   ├── StoreUnfitError         Redis answers but may not be used (eviction, no EVAL)
 │   ├── FingerprintError        the stored windows were folded under other settings
-│   └── LogLostError            the stored offset is no longer in the log
+│   └── LogLostError            the log is not, or no longer, the one that the windows go on from
 ├── WeightsError                weights are missing, corrupt or do not do what they did
 └── RegistryError               a version or alias does not exist or was altered
 
@@ -74,7 +74,7 @@ class FingerprintError(StoreError):
 
 
 class LogLostError(StoreError):
-    """The stored offset is no longer in the log, so the windows cannot be continued."""
+    """The windows cannot go on: the offset left the log, or the topic was made again or shrank."""
 
 
 class WeightsError(FreshetError):

@@ -212,7 +212,7 @@ class WorkerSettings(Section):
 
 
 class DriftSettings(Section):
-    """When forecasts are said to have drifted; see docs/architecture.md for the detectors."""
+    """When forecasts are said to have drifted; see docs/staying-right.md for the detectors."""
 
     segment_by: Literal["category", "region", "sku"] = "category"
     adwin_delta: Fraction = 0.002

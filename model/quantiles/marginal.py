@@ -1,4 +1,4 @@
-"""One step's distribution from its quantiles: straight between levels, exponential above the last.
+"""One step's distribution from its quantiles: straight between levels, exponential in the tails.
 
 Dimensions: B rows, H horizon steps, Q quantile levels, K values per step, N probabilities.
 """
@@ -47,8 +47,9 @@ def distribution(
     value_BHK: Tensor, quantiles_BHQ: Tensor, levels: Sequence[float], *, included: bool
 ) -> Tensor:
     """P(Y <= value), or P(Y < value) when the value itself is not included: [B, H, K]."""
-    # Both tails go through the two outermost levels, as those of `quantile_weights` do, so that
-    # sums have the right mean. The PIT of served forecasts has wider ones (online/drift/score.py).
+    # Both tails go through the two outermost levels, as the upper one of `quantile_weights` does,
+    # so that sums have the right mean (that one has no lower tail). The PIT of served forecasts has
+    # wider ones (online/drift/score.py).
     Q = len(levels)
     level_Q = torch.tensor(levels, dtype=quantiles_BHQ.dtype, device=quantiles_BHQ.device)
     # How many quantiles lie below each value, and so between which two it lies.

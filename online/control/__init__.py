@@ -1,1 +1,1 @@
-"""Drift alerts and promotions in, alerts and retrain requests out."""
+"""Drift, flash sales and learn's answers in, alerts and retrain requests out."""

@@ -1,4 +1,4 @@
-"""New weights without a pause: loaded and proven beside those in service, then one name moves."""
+"""New weights without a pause: loaded and proven beside the old, then one reference moves."""
 
 from __future__ import annotations
 

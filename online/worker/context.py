@@ -22,6 +22,8 @@ from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import CHANNELS
 
 IN_STOCK = PAST_SLOTS.index("in_stock")
+# Clicks are copied side by side: a kind without a slot of its name would land in another's.
+assert PAST_SLOTS[:NUM_CLICKS] == CHANNELS[CLICKS.start :]
 MIN_OBSERVED = 24  # with less history than this a forecast rests on the catalogue
 
 

@@ -1,4 +1,4 @@
-"""Too many dead letters: ingest stops before it sends them, tells people, and waits for one.
+"""Too many dead letters: ingest stops before it sends them, tells people, and waits for a SIGHUP.
 
 A bad deploy of a producer would otherwise drain a whole topic into dead letters.
 """

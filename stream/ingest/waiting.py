@@ -78,9 +78,9 @@ class Waiting:
         self._troubles.pop(TROUBLE, None)
         log.info("going_on", after_s=round(time.monotonic() - now_s, 1))
 
-    def until(self, claim: Callable[[], bool]) -> None:
+    def until(self, so: Callable[[], bool]) -> None:
         """Wait until something is so, or ingest is told to stop."""
-        self._hold(claim, BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, self._stay))
+        self._hold(so, BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, self._stay))
 
     def _servers_answer(self) -> bool:
         try:

@@ -1,1 +1,1 @@
-"""A whole log in, a report out: windows counted again by code that shares nothing with the fold."""
+"""A whole log in, a report out: windows counted again by code of its own, held against Redis."""

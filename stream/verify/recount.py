@@ -1,7 +1,8 @@
 """Windows counted a second time, slowly and plainly: dictionaries, one record at a time.
 
-It is written from the rules, not from the code that folds: it shares no code with codec, watermark,
-dedupe, windows or partition, and reads JSON with the standard library. Pure.
+It is written from the rules, not from the code that folds: it shares no code with
+`stream/codec.py`, `stream/events/` or `stream/fold/`, and reads JSON with the standard library.
+Pure.
 """
 
 from __future__ import annotations
