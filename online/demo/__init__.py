@@ -1,1 +1,1 @@
-"""`freshet demo`: everything on one machine, watched and counted from outside."""
+"""Options in; broker, Redis and every process started, watched and counted; a summary out."""

@@ -1,4 +1,4 @@
-"""Real files as events: presets for known data sets, a column map for any other parquet or CSV."""
+"""A parquet or CSV file and a preset or column map in; its events, in the order of time, out."""
 
 from __future__ import annotations
 

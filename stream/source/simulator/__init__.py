@@ -1,4 +1,4 @@
-"""A seeded shop that makes freshet's events: the same seed gives the same bytes."""
+"""A seed and a scenario in, records in the order they arrive out: equal seeds, equal bytes."""
 
 from __future__ import annotations
 
