@@ -11,6 +11,7 @@ Dimensions: B rows, H horizon steps, Q quantile levels, N paths, K chosen steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -56,8 +57,10 @@ class Paths:
         num_paths: int = NUM_PATHS,
         twin: Sequence[float] | None = None,
     ) -> None:
-        rising = all(low < high for low, high in zip((0.0, *levels), (*levels, 1.0), strict=True))
-        if len(levels) < 2 or not rising or num_paths < 2 or num_paths & (num_paths - 1):
+        bounded = (0.0, *levels, 1.0)
+        rising = all(low < high for low, high in pairwise(bounded))
+        power_of_two = num_paths >= 2 and num_paths.bit_count() == 1
+        if len(levels) < 2 or not rising or not power_of_two:
             raise InvalidInputError(
                 f"{num_paths} paths over the levels {list(levels)}; expected a power of two, "
                 "and two or more levels that rise between 0 and 1"
@@ -66,12 +69,22 @@ class Paths:
         self.levels = tuple(levels)
         self.steps = steps
         self.num_paths = num_paths
-        middle_N = (torch.arange(num_paths, dtype=torch.float64) + 0.5) / num_paths
+
+        # A step's N values are its quantiles at the middles of N equal shares of probability; a
+        # path takes the one whose rank its latent number has at that step.
+        index_N = torch.arange(num_paths, dtype=torch.float64)
+        middle_N = (index_N + 0.5) / num_paths
         sorted_QN = quantile_weights(levels, middle_N)
-        self.rank_HN = ranks(latent_paths(dependence, steps, num_paths, twin))
-        self._weights_HQN = sorted_QN[:, self.rank_HN].transpose(0, 1).contiguous()
+        latent_HN = latent_paths(dependence, steps, num_paths, twin)
+        self.rank_HN = ranks(latent_HN)
+        weights_QHN = sorted_QN[:, self.rank_HN]
+        self._weights_HQN = weights_QHN.transpose(0, 1).contiguous()
+
+        # What is added before fractions are cut off: spread evenly over a unit, in an order that
+        # has nothing to do with the values.
         generator = torch.Generator().manual_seed(SEED)
-        order_HN = ranks(torch.rand(steps, num_paths, generator=generator))
+        random_HN = torch.rand(steps, num_paths, generator=generator)
+        order_HN = ranks(random_HN)
         self._rounding_HN = (order_HN + 0.5) / num_paths
 
     def values(self, quantiles_BHQ: Tensor, whole_B: Tensor | None = None) -> Tensor:
@@ -87,11 +100,11 @@ class Paths:
             InvalidInputError: other levels or more steps than these paths were made for.
         """
         self._check(quantiles_BHQ)
-        steps = [
-            self._step(quantiles_BHQ[:, step], step, whole_B)
-            for step in range(quantiles_BHQ.shape[1])
-        ]
-        return torch.stack(steps, 1)
+        units = []
+        for step in range(quantiles_BHQ.shape[1]):
+            units_BN = self._step(quantiles_BHQ[:, step], step, whole_B)
+            units.append(units_BN)
+        return torch.stack(units, 1)
 
     def cumulative(
         self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None = None
@@ -110,17 +123,18 @@ class Paths:
         [[[3.0, 3.0, 3.0], [4.0, 4.0, 4.0]]]
         """
         self._check(quantiles_BHQ)
+        B, H, Q = quantiles_BHQ.shape
         rising = bool(steps) and list(steps) == sorted(set(steps))
-        if not rising or steps[0] < 1 or steps[-1] > quantiles_BHQ.shape[1]:
+        if not rising or steps[0] < 1 or steps[-1] > H:
             raise InvalidInputError(
-                f"sums over the first {list(steps)} steps; expected rising numbers from 1 to "
-                f"{quantiles_BHQ.shape[1]}"
+                f"sums over the first {list(steps)} steps; expected rising numbers from 1 to {H}"
             )
-        found_BKQ = quantiles_BHQ.new_empty(len(quantiles_BHQ), len(steps), len(self.levels))
-        for start in range(0, len(quantiles_BHQ), ROWS_AT_ONCE):
+        found_BKQ = quantiles_BHQ.new_empty(B, len(steps), Q)
+        for start in range(0, B, ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
+            some_BHQ = quantiles_BHQ[rows]
             some_whole_B = None if whole_B is None else whole_B[rows]
-            found_BKQ[rows] = self._cumulative(quantiles_BHQ[rows], steps, some_whole_B)
+            found_BKQ[rows] = self._cumulative(some_BHQ, steps, some_whole_B)
         # The first step's own quantiles are exact, the sums' come from paths: a rounding must not
         # let a sum fall.
         return found_BKQ.cummax(1).values
@@ -128,12 +142,14 @@ class Paths:
     def _cumulative(
         self, quantiles_BHQ: Tensor, steps: Sequence[int], whole_B: Tensor | None
     ) -> Tensor:
-        sum_BN = quantiles_BHQ.new_zeros(len(quantiles_BHQ), self.num_paths)
+        B = len(quantiles_BHQ)
+        sum_BN = quantiles_BHQ.new_zeros(B, self.num_paths)
         found = []
-        for step in range(1, steps[-1] + 1):
-            sum_BN += self._step(quantiles_BHQ[:, step - 1], step - 1, whole_B)
-            if step in steps:
-                found.append(path_quantiles(sum_BN, self.levels))
+        for step in range(steps[-1]):
+            sum_BN += self._step(quantiles_BHQ[:, step], step, whole_B)
+            if step + 1 in steps:
+                sum_BQ = path_quantiles(sum_BN, self.levels)
+                found.append(sum_BQ)
         if steps[0] == 1:
             exact_BQ = quantiles_BHQ[:, 0]
             whole_rows_BQ = found[0]
@@ -143,18 +159,21 @@ class Paths:
         return torch.stack(found, 1)
 
     def _step(self, quantiles_BQ: Tensor, step: int, whole_B: Tensor | None) -> Tensor:
-        units_BN = quantiles_BQ @ self._weights_HQN[step].to(quantiles_BQ)
+        weights_QN = self._weights_HQN[step].to(quantiles_BQ)
+        units_BN = quantiles_BQ @ weights_QN
         if whole_B is None:
             return units_BN
-        rounded_BN = (units_BN + self._rounding_HN[step].to(units_BN)).floor_()
-        return torch.where(whole_B[:, None], rounded_BN, units_BN)
+        rounding_N = self._rounding_HN[step].to(units_BN)
+        whole_BN = (units_BN + rounding_N).floor_()
+        return torch.where(whole_B[:, None], whole_BN, units_BN)
 
     def _check(self, quantiles_BHQ: Tensor) -> None:
+        Q = len(self.levels)
         found = tuple(quantiles_BHQ.shape)
-        if len(found) != 3 or found[1] > self.steps or found[2] != len(self.levels):
+        if len(found) != 3 or found[1] > self.steps or found[2] != Q:
             raise InvalidInputError(
                 f"quantiles have shape {found}; expected [rows, at most {self.steps} steps, "
-                f"{len(self.levels)} levels]"
+                f"{Q} levels]"
             )
 
 
@@ -168,35 +187,48 @@ def latent_paths(
 
     They are evenly spread over the paths.
     """
+    # A low-discrepancy sequence fills all corners with few paths: one number for the level of the
+    # whole path, one a step, and those of the divisor.
     num_normals = 1 + steps + dependence.freedom
     engine = SobolEngine(num_normals, scramble=True, seed=SEED)  # type: ignore[no-untyped-call]
     uniform_NX = engine.draw(num_paths, dtype=torch.float64)
-    even_XN = torch.special.ndtri(uniform_NX.clamp(1e-6, 1 - 1e-6)).T
+    inside_NX = uniform_NX.clamp(1e-6, 1 - 1e-6)
+    even_XN = torch.special.ndtri(inside_NX).T
     latent_HN = _correlated(dependence, even_XN[: 1 + steps])
+
     if twin is not None:
         # Two scrambled sequences of this kind are not independent of each other: plain random
         # numbers are.
         generator = torch.Generator().manual_seed(SEED)
         fresh_XN = torch.randn(1 + steps, num_paths, dtype=torch.float64, generator=generator)
+        apart_HN = _correlated(dependence, fresh_XN)
+        # So much of the twin and as much of its own that the variance stays one.
         alike_H1 = torch.tensor(twin, dtype=torch.float64)[:, None]
-        apart_H1 = (1.0 - alike_H1.square()).sqrt()
-        latent_HN = alike_H1 * latent_HN + apart_H1 * _correlated(dependence, fresh_XN)
+        own_H1 = (1.0 - alike_H1.square()).sqrt()
+        latent_HN = alike_H1 * latent_HN + own_H1 * apart_HN
+
     if not dependence.freedom:
         return latent_HN
     # One divisor a path, shared by its steps and by twins, makes the t copula: a few paths are far
     # out all along.
-    divisor_N: Tensor = even_XN[1 + steps :].square().mean(0).sqrt()
+    divisor_XN = even_XN[1 + steps :]
+    divisor_N: Tensor = divisor_XN.square().mean(0).sqrt()
     return latent_HN / divisor_N
 
 
 def _correlated(dependence: Dependence, normal_XN: Tensor) -> Tensor:
     """Independent normal numbers, one more than steps, as ones whose steps correlate: [H, N]."""
     steps = len(normal_XN) - 1
-    lag_HH = (torch.arange(steps)[:, None] - torch.arange(steps)).abs()
+    index_H = torch.arange(steps)
+    lag_HH = (index_H[:, None] - index_H).abs()
+    # The common part is one number for the whole path, so that only the rest needs a matrix.
     own_L = torch.from_numpy(dependence.correlation(steps)) - dependence.common
+    own_HH = own_L[lag_HH]
     # Never singular: at least a thousandth of each step is its own.
-    factor_HH = torch.linalg.cholesky(own_L[lag_HH] + 1e-3 * torch.eye(steps, dtype=torch.float64))
-    found_HN: Tensor = dependence.common**0.5 * normal_XN[:1] + factor_HH @ normal_XN[1:]
+    even_HH = torch.eye(steps, dtype=torch.float64)
+    factor_HH = torch.linalg.cholesky(own_HH + 1e-3 * even_HH)
+    common_1N = dependence.common**0.5 * normal_XN[:1]
+    found_HN: Tensor = common_1N + factor_HH @ normal_XN[1:]
     return found_HN
 
 
@@ -206,7 +238,9 @@ def ranks(value_HN: Tensor) -> Tensor:
     >>> ranks(torch.tensor([[0.3, 0.1, 0.2]])).tolist()
     [[2, 0, 1]]
     """
-    return value_HN.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    # The order says which value comes k-th; the order of that says as which each value comes.
+    order_HN = value_HN.argsort(dim=1, stable=True)
+    return order_HN.argsort(dim=1, stable=True)
 
 
 def path_quantiles(value_BN: Tensor, levels: Sequence[float]) -> Tensor:
@@ -217,11 +251,15 @@ def path_quantiles(value_BN: Tensor, levels: Sequence[float]) -> Tensor:
     """
     N = value_BN.shape[1]
     sorted_BN = _sorted(value_BN)
-    place_Q = (torch.tensor(levels, dtype=torch.float64) * N - 0.5).clamp(0.0, N - 1.0)
-    left_Q = place_Q.floor().long().clamp(max=N - 2)
+    level_Q = torch.tensor(levels, dtype=torch.float64)
+    place_Q = (level_Q * N - 0.5).clamp(0.0, N - 1.0)
+    left_Q = place_Q.floor().long()
+    left_Q = left_Q.clamp(max=N - 2)
     share_Q = (place_Q - left_Q).to(value_BN)
     left_Q = left_Q.to(value_BN.device)
-    return torch.lerp(sorted_BN[:, left_Q], sorted_BN[:, left_Q + 1], share_Q)
+    below_BQ = sorted_BN[:, left_Q]
+    above_BQ = sorted_BN[:, left_Q + 1]
+    return torch.lerp(below_BQ, above_BQ, share_Q)
 
 
 def _sorted(value_BN: Tensor) -> Tensor:
@@ -229,4 +267,5 @@ def _sorted(value_BN: Tensor) -> Tensor:
     # 128 x 512).
     if value_BN.device.type != "cpu":
         return value_BN.sort(dim=1).values
-    return torch.from_numpy(np.sort(value_BN.numpy(), axis=1))
+    sorted_BN = np.sort(value_BN.numpy(), axis=1)
+    return torch.from_numpy(sorted_BN)

@@ -49,8 +49,11 @@ class Dependence:
     freedom: int = FREEDOM
 
     def __post_init__(self) -> None:
-        parts = (self.common, self.persistent, self.decay, 1.0 - self.common - self.persistent)
-        if not all(-1e-9 <= part <= 1.0 for part in parts) or self.freedom < 0:
+        own = 1.0 - self.common - self.persistent
+        parts = (self.common, self.persistent, self.decay, own)
+        # A little below zero is what arithmetic leaves of it.
+        inside = all(-1e-9 <= part <= 1.0 for part in parts)
+        if not inside or self.freedom < 0:
             raise InvalidInputError(
                 f"a dependence with {self.common} common and {self.persistent} persistent that "
                 f"decays by {self.decay}, freedom {self.freedom}; expected each from 0 to 1, "
@@ -63,7 +66,9 @@ class Dependence:
         >>> Dependence(0.2, 0.4, 0.5).correlation(3).round(2).tolist()
         [1.0, 0.4, 0.3]
         """
-        found_L = self.common + self.persistent * self.decay ** np.arange(steps, dtype=np.float64)
+        distance_L = np.arange(steps, dtype=np.float64)
+        fading_L = self.decay**distance_L
+        found_L = self.common + self.persistent * fading_L
         found_L[0] = 1.0
         return found_L
 
@@ -88,7 +93,10 @@ def default_dependence(resolution_ms: int) -> Dependence:
     >>> default_dependence(3_600_000) == default_dependence(86_400_000)
     False
     """
-    return next((found for longest_ms, found in DEFAULTS if resolution_ms <= longest_ms), DEFAULT)
+    for longest_ms, found in DEFAULTS:
+        if resolution_ms <= longest_ms:
+            return found
+    return DEFAULT
 
 
 def estimate_dependence(
@@ -108,32 +116,46 @@ def estimate_dependence(
         prior: what to believe before any forecast was seen.
         prior_rows: how many forecasts the prior counts for.
     """
-    place_BH, variance_BH = (
-        part.double().cpu().numpy() for part in places(actual_BH, quantiles_BHQ, levels)
-    )
+    found_place_BH, found_variance_BH = places(actual_BH, quantiles_BHQ, levels)
+    place_BH = found_place_BH.double().cpu().numpy()
+    variance_BH = found_variance_BH.double().cpu().numpy()
     H = place_BH.shape[1]
     seen_BH = np.isfinite(place_BH)
     place_BH = np.where(seen_BH, place_BH, 0.0)
     variance_BH = np.where(seen_BH, variance_BH, 0.0)
+
     # A pair of coarse steps shows only so much of its correlation: the product of what each one's
     # place can vary.
     product_L = _products_by_distance(place_BH)
     weight_L = _products_by_distance(variance_BH)
-    spread = max((place_BH**2).sum() / max(variance_BH.sum(), 1e-9), 1e-3)
-    rank_L = np.clip(product_L / spread / np.maximum(weight_L, 1e-9), -1.0, 1.0)
+    # Places vary more than their forecasts say where fans are too narrow: that is no correlation.
+    squares = (place_BH**2).sum()
+    spread = max(squares / max(variance_BH.sum(), 1e-9), 1e-3)
+    covariance_L = product_L / spread
+    rank_L = np.clip(covariance_L / np.maximum(weight_L, 1e-9), -1.0, 1.0)
     # Correlations of ranks are a little nearer to zero than those of the numbers beneath (Pearson
     # 1907).
     seen_L = 2.0 * np.sin(np.pi / 6.0 * rank_L)
-    prior_L = prior_rows * (H - np.arange(H, dtype=np.float64))
-    together_L = np.maximum(weight_L + prior_L, 1e-9)
-    correlation_L = (weight_L * seen_L + prior_L * prior.correlation(H)) / together_L
-    return fit_dependence(correlation_L, weight_L + prior_L)
+
+    # A forecast of H steps has H - l pairs at distance l, and so do the prior's.
+    pairs_L = H - np.arange(H, dtype=np.float64)
+    prior_L = prior_rows * pairs_L
+    believed_L = prior.correlation(H)
+    total_L = weight_L + prior_L
+    sum_L = weight_L * seen_L + prior_L * believed_L
+    correlation_L = sum_L / np.maximum(total_L, 1e-9)
+    return fit_dependence(correlation_L, total_L)
 
 
 def _products_by_distance(value_BH: Floats) -> Floats:
     """Sums over rows of the products of steps that lie 0, 1, ... H - 1 apart: [L]."""
     H = value_BH.shape[1]
-    return np.array([(value_BH[:, : H - lag] * value_BH[:, lag:]).sum() for lag in range(H)])
+    sums: list[float] = []
+    for lag in range(H):
+        earlier_BX = value_BH[:, : H - lag]
+        later_BX = value_BH[:, lag:]
+        sums.append((earlier_BX * later_BX).sum())
+    return np.array(sums)
 
 
 def fit_dependence(correlation_L: Floats, weight_L: Floats) -> Dependence:
@@ -144,26 +166,40 @@ def fit_dependence(correlation_L: Floats, weight_L: Floats) -> Dependence:
     >>> fit_dependence(Dependence(0.2, 0.4, 0.5).correlation(12), np.ones(12))
     Dependence(common=0.2, persistent=0.4, decay=0.5, freedom=3)
     """
-    if len(correlation_L) < 2 or weight_L[1:].sum() <= 0:
+    others_L = correlation_L[1:]
+    weight_L = weight_L[1:]
+    if not len(others_L) or weight_L.sum() <= 0:
         return INDEPENDENT
-    fits = [_fit(correlation_L[1:], weight_L[1:], decay) for decay in DECAYS]
-    return min(fits, key=lambda fit: fit[0])[1]
+    # For a given decay the rest is linear, so decays are tried one by one.
+    fits = [_fit(others_L, weight_L, decay) for decay in DECAYS]
+    _, best = min(fits, key=lambda fit: fit[0])
+    return best
 
 
 def _fit(correlation_L: Floats, weight_L: Floats, decay: float) -> tuple[float, Dependence]:
     """Squared error and the best common and persistent part >= 0 for one decay."""
+    distance_L = np.arange(1, len(correlation_L) + 1)
+    fading_L = decay**distance_L
+    # Weighted squares are plain squares of rows that are scaled by the root of their weight.
     root_L = np.sqrt(weight_L)
-    fading_L = decay ** np.arange(1, len(correlation_L) + 1)
     design_LX = np.stack([root_L, root_L * fading_L], 1)
     wanted_L = root_L * correlation_L
+
     # Least squares with two unknowns >= 0: either both are, or the best lies where one is nothing.
     both_X = np.linalg.lstsq(design_LX, wanted_L, rcond=None)[0]
-    alone_X = np.maximum(design_LX.T @ wanted_L, 0.0) / (design_LX**2).sum(0)
+    product_X = design_LX.T @ wanted_L
+    square_X = (design_LX**2).sum(0)
+    alone_X = np.maximum(product_X, 0.0) / square_X
     choices = [alone_X * [1.0, 0.0], alone_X * [0.0, 1.0]]
     if (both_X >= 0).all():
         choices.append(both_X)
-    choices = [parts_X * min(1.0, MOST / max(parts_X.sum(), MOST)) for parts_X in choices]
-    errors = [float(((design_LX @ parts_X - wanted_L) ** 2).sum()) for parts_X in choices]
+
+    errors: list[float] = []
+    for place, parts_X in enumerate(choices):
+        choices[place] = parts_X * min(1.0, MOST / max(parts_X.sum(), MOST))
+        error_L = design_LX @ choices[place] - wanted_L
+        errors.append(float((error_L**2).sum()))
     best = int(np.argmin(errors))
     common, persistent = (round(float(part), 4) for part in choices[best])
-    return errors[best], Dependence(common, persistent, round(float(decay), 4))
+    found = Dependence(common, persistent, round(float(decay), 4))
+    return errors[best], found

@@ -16,8 +16,12 @@ def pinball(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> Reals:
     >>> pinball(np.array([[2.0]]), np.array([[[1.0, 3.0]]]), np.array([0.1, 0.9])).round(2).tolist()
     [[[0.1, 0.1]]]
     """
-    error = actual_BH[..., None] - quantiles_BHQ
-    return np.maximum(levels * error, (levels - 1.0) * error)
+    # An actual above the quantile costs `level` a unit, one below it 1 - level: what balances the
+    # two is the quantile itself, so no other forecast has a smaller expected loss.
+    error_BHQ = actual_BH[..., None] - quantiles_BHQ
+    above_BHQ = levels * error_BHQ
+    below_BHQ = (levels - 1.0) * error_BHQ
+    return np.maximum(above_BHQ, below_BHQ)
 
 
 def wql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> float:
@@ -26,8 +30,10 @@ def wql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> float:
     >>> wql(np.array([[2.0, 0.0]]), np.array([[[1.0], [0.0]]]), np.array([0.5]))
     0.5
     """
-    losses = 2.0 * pinball(actual_BH, quantiles_BHQ, levels)
-    return float(np.nansum(losses) / len(levels) / _total(actual_BH))
+    # Twice, so that at the median the loss is the absolute error.
+    loss_BHQ = 2.0 * pinball(actual_BH, quantiles_BHQ, levels)
+    mean_loss = np.nansum(loss_BHQ) / len(levels)
+    return float(mean_loss / _total(actual_BH))
 
 
 def wape(actual_BH: Reals, median_BH: Reals) -> float:
@@ -36,7 +42,8 @@ def wape(actual_BH: Reals, median_BH: Reals) -> float:
     >>> wape(np.array([[2.0, 2.0]]), np.array([[1.0, 2.0]]))
     0.25
     """
-    return float(np.nansum(np.abs(actual_BH - median_BH)) / _total(actual_BH))
+    error_BH = np.abs(actual_BH - median_BH)
+    return float(np.nansum(error_BH) / _total(actual_BH))
 
 
 def seasonal_error(target_BT: Reals, season_length: int) -> Reals:
@@ -45,9 +52,12 @@ def seasonal_error(target_BT: Reals, season_length: int) -> Reals:
     >>> seasonal_error(np.array([[1.0, 3.0, 2.0, 6.0]]), 2).tolist()
     [2.0]
     """
-    gap_BT = np.abs(target_BT[:, season_length:] - target_BT[:, :-season_length])
-    count_B = np.isfinite(gap_BT).sum(1)
-    return np.where(count_B > 0, np.nansum(gap_BT, 1) / np.maximum(count_B, 1), np.nan)
+    later_BX = target_BT[:, season_length:]
+    earlier_BX = target_BT[:, :-season_length]
+    gap_BX = np.abs(later_BX - earlier_BX)
+    pairs_B = np.isfinite(gap_BX).sum(1)
+    mean_gap_B = np.nansum(gap_BX, 1) / np.maximum(pairs_B, 1)
+    return np.where(pairs_B > 0, mean_gap_B, np.nan)
 
 
 def sql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals, error_B: Reals) -> float:
@@ -60,7 +70,9 @@ def sql(actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals, error_B: Reals) -
     ...     np.array([4.0, 0.0]))
     0.25
     """
-    return _mean_of_scaled(2.0 * pinball(actual_BH, quantiles_BHQ, levels).mean(-1), error_B)
+    loss_BHQ = pinball(actual_BH, quantiles_BHQ, levels)
+    loss_BH = 2.0 * loss_BHQ.mean(-1)
+    return _mean_of_scaled(loss_BH, error_B)
 
 
 def mase(actual_BH: Reals, median_BH: Reals, error_B: Reals) -> float:
@@ -71,7 +83,8 @@ def mase(actual_BH: Reals, median_BH: Reals, error_B: Reals) -> float:
     >>> mase(np.array([[4.0], [4.0]]), np.array([[3.0], [0.0]]), np.array([2.0, np.nan]))
     0.5
     """
-    return _mean_of_scaled(np.abs(actual_BH - median_BH), error_B)
+    loss_BH = np.abs(actual_BH - median_BH)
+    return _mean_of_scaled(loss_BH, error_B)
 
 
 def coverage(actual_BH: Reals, lower_BH: Reals, upper_BH: Reals) -> float:
@@ -80,8 +93,10 @@ def coverage(actual_BH: Reals, lower_BH: Reals, upper_BH: Reals) -> float:
     >>> coverage(np.array([[1.0, 5.0]]), np.array([[0.0, 0.0]]), np.array([[1.0, 4.0]]))
     0.5
     """
-    inside = (actual_BH >= lower_BH) & (actual_BH <= upper_BH)
-    return _mean(inside[np.isfinite(actual_BH)])
+    inside_BH = (actual_BH >= lower_BH) & (actual_BH <= upper_BH)
+    # Comparisons with NaN are False, which would count as a miss.
+    seen_BH = np.isfinite(actual_BH)
+    return _mean(inside_BH[seen_BH])
 
 
 def bias(actual_BH: Reals, mean_BH: Reals) -> float:
@@ -90,7 +105,8 @@ def bias(actual_BH: Reals, mean_BH: Reals) -> float:
     >>> bias(np.array([[2.0, 2.0]]), np.array([[3.0, 2.0]]))
     0.25
     """
-    return float(np.nansum(mean_BH - actual_BH) / _total(actual_BH))
+    over_BH = mean_BH - actual_BH
+    return float(np.nansum(over_BH) / _total(actual_BH))
 
 
 def _mean_of_scaled(loss_BH: Reals, error_B: Reals) -> float:
@@ -98,15 +114,21 @@ def _mean_of_scaled(loss_BH: Reals, error_B: Reals) -> float:
 
     A mean of the rows' means would weigh rows with gaps too high.
     """
+    # A series that repeats its season to the unit has nothing to be scaled by.
     usable_B = error_B > 0
-    scaled_BH = loss_BH[usable_B] / error_B[usable_B, None]
-    return _mean(scaled_BH[np.isfinite(scaled_BH)])
+    error_B1 = error_B[usable_B, None]
+    scaled_BH = loss_BH[usable_B] / error_B1
+    seen_BH = np.isfinite(scaled_BH)
+    return _mean(scaled_BH[seen_BH])
 
 
 def _mean(values: Reals | Bools) -> float:
-    return float(values.mean()) if values.size else float("nan")
+    if not values.size:
+        return float("nan")
+    return float(values.mean())
 
 
 def _total(actual_BH: Reals) -> float:
     """Summed |actual|; 1 when nothing was sold, so that a loss over it stays finite."""
-    return float(np.nansum(np.abs(actual_BH))) or 1.0
+    size_BH = np.abs(actual_BH)
+    return float(np.nansum(size_BH)) or 1.0
