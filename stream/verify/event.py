@@ -19,7 +19,6 @@ LAST_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 MAX_INTEGER_DIGITS = 300  # of numbers that still fit a float
 
 CLICKS = {"view": "views", "cart": "carts", "favourite": "favourites", "checkout": "checkouts"}
-TEXTS = ("event_id", "order_id", "session_id", "sku", "region", "kind")
 NUMBERS = ("quantity", "unit_price")
 FIELDS = {
     "orders": ("event_id", "order_id", "event_time", "sku", "region", "quantity", "unit_price"),
