@@ -11,10 +11,17 @@ import numpy as np
 
 from freshet.model.quantiles import metrics
 from freshet.model.tables.panel import Window
-from freshet.stream.arrays import Bools, Floats
+from freshet.stream.arrays import Bools, Floats, Ints
 
 METRICS = ("sql", "wql", "mase", "wape", "coverage_80", "bias")
-_ZERO_SHARES = {"under 10 %": 0.1, "10 to 50 %": 0.5, "50 to 90 %": 0.9, "over 90 %": np.inf}
+# Groups by the share of steps without a sale, each up to its edge: fast movers, daily goods with
+# gaps, slow movers, and spare parts, of which even the 90 % quantile is often 0.
+_ZERO_SHARES = {
+    "under 10 %": 0.1,
+    "10 to 50 %": 0.5,
+    "50 to 90 %": 0.9,
+    "over 90 %": np.inf,
+}
 _VOLUMES = ("low third", "middle third", "high third")
 
 
@@ -30,19 +37,31 @@ def score(
     window: Window, actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...]
 ) -> Scores:
     """The metrics of a forecast, as fev defines them, and per stratum with its number of series."""
-    error_N = np.asarray(metrics.seasonal_error(window.target_NT, window.season_length), np.float64)
+    seasonal_error = metrics.seasonal_error(window.target_NT, window.season_length)
+    error_N = np.asarray(seasonal_error, np.float64)
     strata: dict[str, dict[str, dict[str, float]]] = {}
     for kind, groups in stratify(window).items():
         strata[kind] = {}
         for name, rows_N in groups.items():
-            if rows_N.any():
-                found = measure(actual_NH[rows_N], quantiles_NHQ[rows_N], levels, error_N[rows_N])
-                strata[kind][name] = {**found, "series": float(rows_N.sum())}
-    return Scores(measure(actual_NH, quantiles_NHQ, levels, error_N), strata, len(window))
+            if not rows_N.any():
+                continue
+            found = measure(
+                actual_NH[rows_N],
+                quantiles_NHQ[rows_N],
+                levels,
+                error_N[rows_N],
+            )
+            found["series"] = float(rows_N.sum())
+            strata[kind][name] = found
+    overall = measure(actual_NH, quantiles_NHQ, levels, error_N)
+    return Scores(overall, strata, len(window))
 
 
 def measure(
-    actual_NH: Floats, quantiles_NHQ: Floats, levels: tuple[float, ...], error_N: Floats
+    actual_NH: Floats,
+    quantiles_NHQ: Floats,
+    levels: tuple[float, ...],
+    error_N: Floats,
 ) -> dict[str, float]:
     """All metrics of a forecast whose series have the seasonal errors `error_N`.
 
@@ -53,15 +72,19 @@ def measure(
     median_NH = quantiles_NHQ[..., levels.index(0.5)]
     lower_NH = quantiles_NHQ[..., levels.index(0.1)]
     upper_NH = quantiles_NHQ[..., levels.index(0.9)]
-    sold = bool(np.nansum(actual_NH) > 0)
-    return {
+    found = {
         "sql": metrics.sql(actual_NH, quantiles_NHQ, levels_Q, error_N),
-        "wql": metrics.wql(actual_NH, quantiles_NHQ, levels_Q) if sold else np.nan,
+        "wql": np.nan,
         "mase": metrics.mase(actual_NH, median_NH, error_N),
-        "wape": metrics.wape(actual_NH, median_NH) if sold else np.nan,
+        "wape": np.nan,
         "coverage_80": metrics.coverage(actual_NH, lower_NH, upper_NH),
-        "bias": metrics.bias(actual_NH, median_NH) if sold else np.nan,
+        "bias": np.nan,
     }
+    if np.nansum(actual_NH) > 0:
+        found["wql"] = metrics.wql(actual_NH, quantiles_NHQ, levels_Q)
+        found["wape"] = metrics.wape(actual_NH, median_NH)
+        found["bias"] = metrics.bias(actual_NH, median_NH)
+    return found
 
 
 def stratify(window: Window) -> dict[str, dict[str, Bools]]:
@@ -70,20 +93,32 @@ def stratify(window: Window) -> dict[str, dict[str, Bools]]:
     Kinds: the share of observed steps on which nothing sold; the mean sold a step, in thirds; and
     whether a series is younger than two seasons and two horizons.
     """
-    seen_NT = np.isfinite(window.target_NT)
+    target_NT = window.target_NT
+    seen_NT = np.isfinite(target_NT)
     steps_N = np.maximum(seen_NT.sum(1), 1)
-    zeros_N = ((window.target_NT == 0) & seen_NT).sum(1) / steps_N
-    mean_N = np.nansum(window.target_NT, 1) / steps_N
+    # The share of zeros is what makes a series hard or easy, whatever its size.
+    zero_NT = (target_NT == 0) & seen_NT
+    zeros_N = zero_NT.sum(1) / steps_N
     edges = list(_ZERO_SHARES.values())
     share_N = np.searchsorted(edges, zeros_N, side="right")
-    third_N = np.searchsorted(np.quantile(mean_N, [1 / 3, 2 / 3]), mean_N)
-    age_N = np.where(seen_NT.any(1), window.context_length - seen_NT.argmax(1), 0)
+    # Thirds of this window's own series, since units are of any size.
+    mean_N = np.nansum(target_NT, 1) / steps_N
+    volume_edges = np.quantile(mean_N, [1 / 3, 2 / 3])
+    third_N = np.searchsorted(volume_edges, mean_N)
+    # With less than two seasons and two horizons, a season can be guessed but not checked.
+    since_first_N = window.context_length - seen_NT.argmax(1)
+    age_N = np.where(seen_NT.any(1), since_first_N, 0)
     young_N = age_N < 2 * max(window.season_length, window.horizon)
     return {
-        "zero_share": {name: share_N == index for index, name in enumerate(_ZERO_SHARES)},
-        "volume": {name: third_N == index for index, name in enumerate(_VOLUMES)},
+        "zero_share": _named(tuple(_ZERO_SHARES), share_N),
+        "volume": _named(_VOLUMES, third_N),
         "history": {"cold start": young_N, "established": ~young_N},
     }
+
+
+def _named(names: tuple[str, ...], group_N: Ints) -> dict[str, Bools]:
+    """Which series are in each group, by its name."""
+    return {name: group_N == index for index, name in enumerate(names)}
 
 
 def mean_over_windows(rows: list[dict[str, float]]) -> dict[str, float]:

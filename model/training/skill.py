@@ -19,46 +19,69 @@ from freshet.model.training.loss import network_loss
 from freshet.stream.arrays import Reals
 
 HELD_OUT_SEED = 2**40  # far beyond the seeds of training steps
-BATCHES, ROWS = 6, 256
+BATCHES = 6  # of one resolution each
+ROWS = 256
+SMALLEST_SIZE = 0.1  # units a step; dividing by less would let rows that sell nothing decide
 
 
 def held_out(config: FreshetConfig, *, seed: int, device: str) -> list[tuple[Batch, Tensor]]:
     """Batches of the mixture that no training step draws."""
     generator = torch.Generator(device).manual_seed(HELD_OUT_SEED + seed)
-    context, horizon = config.context_length, config.prediction_length
-    return [
-        sample(generator, ROWS, context_length=context, prediction_length=horizon)
-        for _ in range(BATCHES)
-    ]
+    batches = []
+    for _ in range(BATCHES):
+        drawn = sample(
+            generator,
+            ROWS,
+            context_length=config.context_length,
+            prediction_length=config.prediction_length,
+        )
+        batches.append(drawn)
+    return batches
 
 
 @torch.no_grad()
 def skill(network: FreshetNetwork, batches: list[tuple[Batch, Tensor]]) -> dict[str, float]:
     """Held-out loss, and 1 - WQL / WQL of seasonal naive as the median over the batches."""
     levels = np.array(network.config.quantile_levels)
-    losses, skills = [], []
+    losses = []
+    skills = []
     for batch, actual_BH in batches:
         output = network(*batch.arguments())
         levels_Q = torch.tensor(levels, dtype=torch.float32, device=actual_BH.device)
-        losses.append(float(network_loss(output, actual_BH, levels_Q)))
+        loss = network_loss(output, actual_BH, levels_Q)
+        losses.append(float(loss))
         ours_BHQ = output.units().cpu().numpy()
-        skills.append(row_skill(batch, actual_BH.cpu().numpy(), ours_BHQ, levels))
-    return {"held_out_loss": float(np.mean(losses)), "held_out_skill": float(np.median(skills))}
+        actual = actual_BH.cpu().numpy()
+        skills.append(row_skill(batch, actual, ours_BHQ, levels))
+    # A median, since this skill has no bound below: one bad batch would hide five good ones.
+    return {
+        "held_out_loss": float(np.mean(losses)),
+        "held_out_skill": float(np.median(skills)),
+    }
 
 
 def row_skill(batch: Batch, actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> float:
     """1 - WQL / WQL of seasonal naive, every row brought to size one: else the largest decides."""
     target_BT = batch.target_BT.cpu().numpy()
-    naive_BHQ = seasonal_naive(target_BT, actual_BH.shape[1], _season_length(batch), levels)
-    rows = np.isfinite(naive_BHQ).all((1, 2)) & np.isfinite(actual_BH).any(1)
-    size_B1 = np.maximum(np.nanmean(actual_BH[rows], 1, keepdims=True), 0.1)
-    sized_BH = actual_BH[rows] / size_B1
-    ours = wql(sized_BH, quantiles_BHQ[rows] / size_B1[..., None], levels)
-    naive = wql(sized_BH, naive_BHQ[rows] / size_B1[..., None], levels)
+    horizon = actual_BH.shape[1]
+    season_length = _season_length(batch)
+    naive_BHQ = seasonal_naive(target_BT, horizon, season_length, levels)
+    # Rows without a history have no naive forecast, rows without an actual have no score.
+    answered_B = np.isfinite(naive_BHQ).all((1, 2))
+    observed_B = np.isfinite(actual_BH).any(1)
+    rows_B = answered_B & observed_B
+    mean_B1 = np.nanmean(actual_BH[rows_B], 1, keepdims=True)
+    size_B1 = np.maximum(mean_B1, SMALLEST_SIZE)
+    size_B11 = size_B1[..., None]
+    sized_BH = actual_BH[rows_B] / size_B1
+    ours = wql(sized_BH, quantiles_BHQ[rows_B] / size_B11, levels)
+    naive = wql(sized_BH, naive_BHQ[rows_B] / size_B11, levels)
     return 1.0 - ours / naive
 
 
 def _season_length(batch: Batch) -> int:
     """The longest calendar season of which the context holds two cycles, else 1."""
-    periods = [int(p) for p in calendar_periods(batch.resolution_ms)]
-    return max([p for p in periods if 2 * p <= batch.context_length], default=1)
+    longest = batch.context_length // 2
+    periods = [int(period) for period in calendar_periods(batch.resolution_ms)]
+    fitting = [period for period in periods if period <= longest]
+    return max(fitting, default=1)
