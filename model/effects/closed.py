@@ -41,6 +41,7 @@ def closed_steps(window: Window) -> Bools:
     >>> closed_steps(window)[0, 35:].tolist()
     [False, False, False, False, True, True, True]
     """
+    T = window.context_length
     sold_NT = window.target_NT > 0
     seen_NT = np.isfinite(window.target_NT)
     closed_NS = _closed_by_covariates(window.known_NSK, sold_NT, seen_NT)
@@ -48,7 +49,7 @@ def closed_steps(window: Window) -> Bools:
     # Sunday.
     if not closed_NS.any():
         closed_NS = _closed_by_calendar(window, sold_NT, seen_NT)
-    closed_NS[:, : window.context_length] &= ~sold_NT
+    closed_NS[:, :T] &= ~sold_NT
     return closed_NS
 
 
@@ -64,29 +65,40 @@ def _closed_by_covariates(known_NSK: Floats, sold_NT: Bools, seen_NT: Bools) -> 
     for column in range(known_NSK.shape[2]):
         values_NT = known_NSK[:, :T, column]
         for value in _states(values_NT[seen_NT]):
-            explained[column, value] = int((idle_NT & (values_NT == value)).sum())
+            there_NT = idle_NT & (values_NT == value)
+            explained[column, value] = int(there_NT.sum())
+    most_first = sorted(explained, key=lambda state: -explained[state])
+
     closed_NS = np.zeros(known_NSK.shape[:2], bool)
-    for column, value in sorted(explained, key=lambda state: -explained[state]):
-        there_NS = (known_NSK[:, :, column] == value) & ~closed_NS
-        closed_NS |= _closed_by(there_NS, sold_NT, seen_NT & ~closed_NS[:, :T])
+    for column, value in most_first:
+        open_NS = ~closed_NS
+        there_NS = (known_NSK[:, :, column] == value) & open_NS
+        closed_NS |= _closed_by(there_NS, sold_NT, seen_NT & open_NS[:, :T])
     return closed_NS
 
 
 def _closed_by(there_NS: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
     """The steps themselves where next to nothing sells on them and others sell; none otherwise."""
-    there_NT = there_NS[:, : sold_NT.shape[1]] & seen_NT
-    count_N = there_NT.sum(1)
+    T = sold_NT.shape[1]
+    there_NT = there_NS[:, :T] & seen_NT
+    there_N = there_NT.sum(1)
     sold_N = (there_NT & sold_NT).sum(1)
-    idle_N = sold_N <= 2 * NEVER * count_N
-    count = int(count_N[idle_N].sum())
+    # Each series on its own first: those that did sell there stay open.
+    idle_N = sold_N <= 2 * NEVER * there_N
+    count = int(there_N[idle_N].sum())
     sold = int(sold_N[idle_N].sum())
-    never = sold <= NEVER * count if count >= MANY else count >= FEW and sold == 0
+    none_of_few = FEW <= count < MANY and sold == 0
+    hardly_of_many = count >= MANY and sold <= NEVER * count
+
+    # Where nothing sells anyway, an idle step is no news.
     other_sold = (sold_NT & seen_NT).sum() - sold_N.sum()
-    sells_otherwise = other_sold > 0.5 * (seen_NT.sum() - count_N.sum())
+    other_seen = seen_NT.sum() - there_N.sum()
+    sells_otherwise = other_sold > 0.5 * other_seen
     # A few series may know no closing days; one step that sold nothing anywhere may have been an
     # outage.
-    most_idle = count >= 0.9 * count_N.sum()
+    most_idle = count >= 0.9 * there_N.sum()
     more_than_once = there_NT.any(0).sum() > 1
+    never = none_of_few or hardly_of_many
     if never and sells_otherwise and most_idle and more_than_once:
         return np.asarray(there_NS & idle_N[:, None])
     return np.zeros(there_NS.shape, bool)
@@ -94,11 +106,19 @@ def _closed_by(there_NS: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
 
 def _states(values: Floats) -> list[float]:
     """The different finite values of a covariate, or none where there are too many to be states."""
-    for part in (values[:1000], values):
-        found = np.unique(part[np.isfinite(part)])
-        if len(found) > MAX_VALUES:
-            return []
-    return [float(value) for value in found] if len(found) > 1 else []
+    # A number shows itself within the first values; only what looks like states is sorted whole.
+    found = _different(values[:1000])
+    if len(found) <= MAX_VALUES:
+        found = _different(values)
+    if 1 < len(found) <= MAX_VALUES:
+        return [float(value) for value in found]
+    return []
+
+
+def _different(values: Floats) -> Floats:
+    """The different finite values, rising."""
+    finite = values[np.isfinite(values)]
+    return np.unique(finite)
 
 
 def _closed_by_calendar(window: Window, sold_NT: Bools, seen_NT: Bools) -> Bools:
@@ -106,21 +126,25 @@ def _closed_by_calendar(window: Window, sold_NT: Bools, seen_NT: Bools) -> Bools
 
     Those of all series together, and weekdays of single series that sell otherwise.
     """
+    resolution_ms = window.resolution_ms
     closed_NS = np.zeros(window.time_ms_NS.shape, bool)
-    if not (0 < window.resolution_ms <= DAY_MS and WEEK_MS % window.resolution_ms == 0):
+    within_a_day = 0 < resolution_ms <= DAY_MS
+    if not within_a_day or WEEK_MS % resolution_ms != 0:
         return closed_NS
-    slot_NS = window.time_ms_NS % WEEK_MS // window.resolution_ms
-    recent = slice(
-        max(0, sold_NT.shape[1] - CALENDAR_WEEKS * WEEK_MS // window.resolution_ms), None
-    )
-    slot_NT = slot_NS[:, : sold_NT.shape[1]][:, recent]
-    sold_NT = sold_NT[:, recent]
-    seen_NT = seen_NT[:, recent]
-    slots = WEEK_MS // window.resolution_ms
-    closed_NS |= _slots_without_sales(slot_NT, sold_NT, seen_NT, slots)[slot_NS]
-    if window.resolution_ms == DAY_MS:
+    slots = WEEK_MS // resolution_ms
+    slot_NS = window.time_ms_NS % WEEK_MS // resolution_ms
+
+    T = sold_NT.shape[1]
+    recent = slice(max(0, T - CALENDAR_WEEKS * slots), T)
+    slot_NX = slot_NS[:, recent]
+    sold_NX = sold_NT[:, recent]
+    seen_NX = seen_NT[:, recent]
+    closed_G = _slots_without_sales(slot_NX, sold_NX, seen_NX, slots)
+    closed_NS |= closed_G[slot_NS]
+    # Of a single series only weekdays: it has too few steps in each hour of the week.
+    if resolution_ms == DAY_MS:
         for weekday in range(slots):
-            idle_N = _idle_weekday(slot_NT == weekday, sold_NT, seen_NT)
+            idle_N = _idle_weekday(slot_NX == weekday, sold_NX, seen_NX)
             closed_NS |= idle_N[:, None] & (slot_NS == weekday)
     return closed_NS
 
@@ -132,8 +156,10 @@ def _idle_weekday(weekday_NT: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
     sold_N = (there_NT & sold_NT).sum(1)
     other_N = seen_NT.sum(1) - count_N
     other_sold_N = sold_NT.sum(1) - sold_N
-    never_N = (count_N >= WEEKDAY_SEEN) & (sold_N <= 2 * NEVER * count_N)
-    return np.asarray(never_N & (other_sold_N > 0.5 * other_N))
+    often_seen_N = count_N >= WEEKDAY_SEEN
+    idle_N = sold_N <= 2 * NEVER * count_N
+    sells_otherwise_N = other_sold_N > 0.5 * other_N
+    return np.asarray(often_seen_N & idle_N & sells_otherwise_N)
 
 
 def _slots_without_sales(slot_NT: Ints, sold_NT: Bools, seen_NT: Bools, slots: int) -> Bools:
@@ -142,9 +168,17 @@ def _slots_without_sales(slot_NT: Ints, sold_NT: Bools, seen_NT: Bools, slots: i
     They must have been seen as often as any.
     """
     count_G = np.bincount(slot_NT[seen_NT], minlength=slots)
-    share_G = np.bincount(slot_NT[sold_NT], minlength=slots) / np.maximum(count_G, 1)
+    sold_G = np.bincount(slot_NT[sold_NT], minlength=slots)
+    share_G = sold_G / np.maximum(count_G, 1)
     # In thin data a rare sale may fall anywhere, so a slot must sell far less than the others do
     # and not only little.
-    limit = min(NEVER, SLOT_RATIO * float(sold_NT.sum()) / max(1, int(seen_NT.sum())))
-    weeks_G = np.array([(seen_NT & (slot_NT == slot)).any(0).sum() for slot in range(slots)])
-    return (count_G >= MANY) & (weeks_G >= SLOT_WEEKS) & (share_G <= limit)
+    seen = max(1, int(seen_NT.sum()))
+    usual_share = SLOT_RATIO * float(sold_NT.sum()) / seen
+    limit = min(NEVER, usual_share)
+
+    weeks_G = np.zeros(slots, np.int64)
+    for slot in range(slots):
+        there_NT = seen_NT & (slot_NT == slot)
+        weeks_G[slot] = there_NT.any(0).sum()
+    often_seen_G = (count_G >= MANY) & (weeks_G >= SLOT_WEEKS)
+    return often_seen_G & (share_G <= limit)

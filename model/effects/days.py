@@ -41,7 +41,15 @@ class Days:
     @property
     def day_D(self) -> Ints:
         """Day number of each column (of a week its first day)."""
-        return self.first_day + self.length_days * np.arange(self.target_ND.shape[1])
+        column_D = np.arange(self.target_ND.shape[1])
+        return self.first_day + self.length_days * column_D
+
+    @property
+    def weekday_D(self) -> Ints:
+        """Weekday of each column, 0 for a Thursday; 0 for every week."""
+        if self.length_days != 1:
+            return np.zeros(len(self.day_D), np.int64)
+        return self.day_D % 7
 
     def rows(self, index: slice) -> Days:
         """Some of the series."""
@@ -58,51 +66,70 @@ class Days:
 
         Closed when all are, a flag up as far as it is on their average.
         """
-        seen_ND = np.isfinite(self.target_ND)
-        flags_NDF = np.isfinite(self.flags_NDF)
-        mean_DF = np.nansum(self.flags_NDF, 0) / _or_nan(flags_NDF.sum(0))
+        seen_D = np.isfinite(self.target_ND).any(0)
+        sum_D = np.nansum(self.target_ND, 0)
+        known_DF = np.isfinite(self.flags_NDF).sum(0)
+        mean_DF = np.nansum(self.flags_NDF, 0) / _or_nan(known_DF)
+        target_D = np.where(seen_D, sum_D, np.nan)
+        closed_D = np.logical_and.reduce(self.closed_ND, 0)
         return replace(
             self,
-            target_ND=np.where(seen_ND.any(0), np.nansum(self.target_ND, 0), np.nan)[None],
-            closed_ND=np.logical_and.reduce(self.closed_ND, 0)[None],
+            target_ND=target_D[None],
+            closed_ND=closed_D[None],
             flags_NDF=mean_DF[None],
         )
 
 
 def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days | None:
     """The window by days or weeks; None where its steps are longer than a day and no week."""
-    fits = window.resolution_ms <= DAY_MS or window.resolution_ms == WEEK_MS
+    by_week = window.resolution_ms == WEEK_MS
+    fits = by_week or window.resolution_ms <= DAY_MS
     if not fits or window.time_ms_NS.size == 0:
         return None
-    length_days = 7 if window.resolution_ms == WEEK_MS else 1
+    length_days = 7 if by_week else 1
+    day_NS = window.time_ms_NS // DAY_MS
     # A week is labelled by its last day.
-    day_NS = window.time_ms_NS // DAY_MS - (6 if window.frequency.startswith("W") else 0)
+    if window.frequency.startswith("W"):
+        day_NS = day_NS - 6
     first_day = int(day_NS.min())
     column_NS = (day_NS - first_day) // length_days
-    shape = (len(window), int(column_NS.max()) + 1)
+    num_days = int(column_NS.max()) + 1
 
     def summed(values_NX: Floats | Ints | Bools) -> Floats:
-        index_NX = np.arange(shape[0])[:, None] * shape[1] + column_NS[:, : values_NX.shape[1]]
-        values_X = values_NX.astype(np.float64).ravel()
-        sums = np.bincount(index_NX.ravel(), values_X, shape[0] * shape[1])
-        return sums.astype(np.float64).reshape(shape)
+        return _summed(values_NX, column_NS, num_days)
 
+    # A day of which some hours are missing has no sum that could be compared with other days'.
     steps_ND = summed(np.ones_like(column_NS))
     seen_ND = summed(np.isfinite(window.target_NT))
-    whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * max(1.0, float(seen_ND.max(initial=0))))
-    flags_NDF = np.zeros((*shape, len(flag_columns)))
+    full_day = max(1.0, float(seen_ND.max(initial=0)))
+    whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * full_day)
+    sum_ND = summed(np.nan_to_num(window.target_NT))
+
+    flags_NDF = np.zeros((*steps_ND.shape, len(flag_columns)))
     for place, column in enumerate(flag_columns):
         flag_NS = window.known_NSK[:, :, column]
-        known_ND = _or_nan(summed(np.isfinite(flag_NS)))
-        flags_NDF[..., place] = summed(np.nan_to_num(flag_NS)) / known_ND
+        up_ND = summed(np.nan_to_num(flag_NS))
+        known_ND = summed(np.isfinite(flag_NS))
+        flags_NDF[..., place] = up_ND / _or_nan(known_ND)
     return Days(
         length_days=length_days,
         first_day=first_day,
         column_NS=column_NS,
-        target_ND=np.where(whole_ND, summed(np.nan_to_num(window.target_NT)), np.nan),
+        target_ND=np.where(whole_ND, sum_ND, np.nan),
         closed_ND=(steps_ND > 0) & (summed(closed_NS) == steps_ND),
         flags_NDF=flags_NDF,
     )
+
+
+def _summed(values_NX: Floats | Ints | Bools, column_NS: Ints, num_days: int) -> Floats:
+    """Sums of the first X steps of each series by the day that they belong to: [N, D]."""
+    N, X = values_NX.shape
+    # One number for each series and day, so that a single count serves all of them.
+    row_N1 = np.arange(N)[:, None]
+    index_NX = row_N1 * num_days + column_NS[:, :X]
+    values = values_NX.astype(np.float64).ravel()
+    sums = np.bincount(index_NX.ravel(), values, N * num_days)
+    return sums.astype(np.float64).reshape(N, num_days)
 
 
 def _or_nan(count_ND: Floats | Ints) -> Floats:
@@ -116,11 +143,16 @@ def flag_columns(window: Window, closed_NS: Bools) -> list[int]:
     """
     if window.resolution_ms > DAY_MS:
         return []
-    open_NT = ~closed_NS[:, : window.context_length]
+    T = window.context_length
+    open_NT = ~closed_NS[:, :T]
     chosen: list[int] = []
     for column in range(window.known_NSK.shape[2]):
-        values = window.known_NSK[:, : window.context_length, column][open_NT]
+        values_NT = window.known_NSK[:, :T, column]
+        values = values_NT[open_NT]
         values = values[np.isfinite(values)]
-        if set(np.unique(values)) == {0, 1} and MIN_UP <= float(values.mean()) <= 1.0 - MIN_UP:
+        if set(np.unique(values)) != {0, 1}:
+            continue
+        share = float(values.mean())
+        if MIN_UP <= share <= 1.0 - MIN_UP:
             chosen.append(column)
     return chosen[:MAX_FLAGS]

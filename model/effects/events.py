@@ -66,7 +66,8 @@ class Events:
         """
         days = days_of(window, closed_NS, list(self.flags)) if len(self.weights_K) else None
         if days is None:
-            return np.zeros(window.time_ms_NS.shape), np.zeros(window.time_ms_NS.shape)
+            nothing_NS = np.zeros(window.time_ms_NS.shape)
+            return nothing_NS, nothing_NS.copy()
         calendar_DK = calendar_features(days.day_D, days.length_days, window.country)
         others_DK = self._weights_of_others(days)
         known_ND = np.empty(days.target_ND.shape)
@@ -74,6 +75,7 @@ class Events:
         for rows, features_NDK in _chunks(days, self.flag_in_cells, calendar_DK):
             known_ND[rows] = features_NDK @ self.weights_K
             taught_ND[rows] = np.einsum("ndk,dk->nd", features_NDK, others_DK)
+        # Every step of a day has the day's effect: in logarithms it needs no share of it.
         known_NS = np.take_along_axis(known_ND, days.column_NS, 1)
         taught_NS = np.take_along_axis(taught_ND, days.column_NS, 1)
         return known_NS, taught_NS
@@ -85,7 +87,8 @@ class Events:
         past_D = np.isfinite(days.target_ND).any(0)
         half_years_D = half_years(days.day_D)
         for half_year, weights_K in zip(self.half_years_B, self.weights_BK, strict=True):
-            others_DK[past_D & (half_years_D == half_year)] = weights_K
+            within_D = past_D & (half_years_D == half_year)
+            others_DK[within_D] = weights_K
         return others_DK
 
 
@@ -102,7 +105,13 @@ def fit_events(window: Window, closed_NS: Bools) -> Events:
         InvalidInputError: the window's country is not known.
     """
     flags = flag_columns(window, closed_NS)
-    nothing = Events(tuple(flags), (), np.zeros(0), np.zeros((0, 0)), np.zeros(0, np.int64))
+    nothing = Events(
+        flags=tuple(flags),
+        flag_in_cells=(),
+        weights_K=np.zeros(0),
+        weights_BK=np.zeros((0, 0)),
+        half_years_B=np.zeros(0, np.int64),
+    )
     days = days_of(window, closed_NS, flags)
     if days is None:
         return nothing
@@ -111,49 +120,76 @@ def fit_events(window: Window, closed_NS: Bools) -> Events:
     else:
         every = -(-len(days.target_ND) // MAX_SERIES)
         days = days.rows(slice(None, None, every))
-    left_ND, in_cells = _residuals(days)
-    if np.isfinite(left_ND).any(0).sum() < FEWEST_DAYS[days.length_days]:
+    left_ND, flags_used = _residuals(days)
+    seen_D = np.isfinite(left_ND).any(0)
+    if seen_D.sum() < FEWEST_DAYS[days.length_days]:
         return nothing
-    events = replace(nothing, flag_in_cells=tuple(flag in in_cells for flag in range(len(flags))))
+    in_cells = tuple(flag in flags_used for flag in range(len(flags)))
+    events = replace(nothing, flag_in_cells=in_cells)
     return _solved(events, days, left_ND, window.country)
 
 
 def _solved(events: Events, days: Days, left_ND: Floats, country: str | None) -> Events:
     """Ridge regression of the residuals, with and without each half-year."""
     count_D = np.isfinite(left_ND).sum(0)
-    # A day on which only few series were open tells less about the others.
-    usual_count = np.median(count_D[count_D > 0])
-    worth_D = np.where(count_D > 0, 2 / (count_D + usual_count), 0.0)
+    seen_D = count_D > 0
+    # Each value weighs the less the more series its day has, since what they share is seen once and
+    # not a thousand times. A day on which only few of them were open tells less about the others.
+    usual_count = np.median(count_D[seen_D])
+    worth_D = np.where(seen_D, 2 / (count_D + usual_count), 0.0)
     half_years_D = half_years(days.day_D)
-    half_years_B = np.unique(half_years_D[count_D > 0])
-    calendar_DK = calendar_features(days.day_D, days.length_days, country)
+    half_years_B = np.unique(half_years_D[seen_D])
+    worth_BD = worth_D * (half_years_D == half_years_B[:, None])
+
     # Squares and products of each half-year apart, summed over chunks of series: a regression
     # without one half-year is then the whole one less its part.
-    squares, products = [], []
-    for rows, features_NDK in _chunks(days, events.flag_in_cells, calendar_DK):
-        worths = [worth_D * (half_years_D == part) for part in half_years_B]
-        moments = [_moments(features_NDK, left_ND[rows], worth_D) for worth_D in worths]
-        squares.append([square_KK for square_KK, _ in moments])
-        products.append([product_K for _, product_K in moments])
-    squares_BKK = np.array(squares).sum(0)
-    products_BK = np.array(products).sum(0)
+    calendar_DK = calendar_features(days.day_D, days.length_days, country)
+    chunks = _chunks(days, events.flag_in_cells, calendar_DK)
+    squares_BKK, products_BK = _moments_of_parts(chunks, left_ND, worth_BD)
+
     feasts = feast_lengths(days.length_days, country)
-    ridge_KK = _ridge(left_ND, worth_D) * _penalty(feasts, products_BK.shape[1])
-    all_KK, all_K = squares_BKK.sum(0), products_BK.sum(0)
+    penalty_KK = _penalty(feasts, products_BK.shape[1])
+    ridge_KK = _ridge(left_ND, worth_D) * penalty_KK
+    all_KK = squares_BKK.sum(0)
+    all_K = products_BK.sum(0)
     weights_K = np.linalg.solve(all_KK + ridge_KK, all_K)
     others_BKK = all_KK - squares_BKK + ridge_KK
-    others_BK = all_K - products_BK
-    weights_BK = np.linalg.solve(others_BKK, others_BK[..., None])[..., 0]
-    return replace(events, weights_K=weights_K, weights_BK=weights_BK, half_years_B=half_years_B)
+    others_BK1 = (all_K - products_BK)[..., None]
+    weights_BK1 = np.linalg.solve(others_BKK, others_BK1)
+    return replace(
+        events,
+        weights_K=weights_K,
+        weights_BK=weights_BK1[..., 0],
+        half_years_B=half_years_B,
+    )
+
+
+def _moments_of_parts(
+    chunks: Iterator[tuple[slice, Singles]],
+    left_ND: Floats,
+    worth_BD: Floats,
+) -> tuple[Floats, Floats]:
+    """Squares [B, K, K] and products [B, K] of each half-year's days, summed over all series."""
+    squares_XBKK: list[list[Floats]] = []
+    products_XBK: list[list[Floats]] = []
+    for rows, features_NDK in chunks:
+        moments_B = [_moments(features_NDK, left_ND[rows], worth_D) for worth_D in worth_BD]
+        squares_XBKK.append([square_KK for square_KK, _ in moments_B])
+        products_XBK.append([product_K for _, product_K in moments_B])
+    squares_BKK = np.array(squares_XBKK).sum(0)
+    products_BK = np.array(products_XBK).sum(0)
+    return squares_BKK, products_BK
 
 
 def _moments(features_NDK: Singles, left_ND: Floats, worth_D: Floats) -> tuple[Floats, Floats]:
     """Weighted squares and products of the days that count."""
     taken_ND = np.isfinite(left_ND) & (worth_D > 0)
+    worth_ND = np.broadcast_to(worth_D, left_ND.shape)
+    worth_X1 = worth_ND[taken_ND][:, None]
     features_XK = features_NDK[taken_ND].astype(np.float64)
-    worth_X = np.broadcast_to(worth_D, left_ND.shape)[taken_ND]
+    weighted_XK = features_XK * worth_X1
+    # An outlier counts as far as the strongest effect may be, and no further.
     left_X = left_ND[taken_ND].clip(-STRONGEST, STRONGEST)
-    weighted_XK = features_XK * worth_X[:, None]
     return weighted_XK.T @ features_XK, weighted_XK.T @ left_X
 
 
@@ -167,8 +203,10 @@ def _penalty(feasts: Sequence[int], size: int) -> Floats:
     first = 0
     for length in feasts:
         own = slice(first, first + length)
-        steps = np.diff(np.eye(length), axis=0)
-        matrix_KK[own, own] = FEAST_RIDGE * (np.eye(length) + steps.T @ steps)
+        # Rows of differences: effect of a day less that of the day before it.
+        even = np.eye(length)
+        steps = np.diff(even, axis=0)
+        matrix_KK[own, own] = FEAST_RIDGE * (even + steps.T @ steps)
         first += length
     return matrix_KK
 
@@ -178,11 +216,14 @@ def _ridge(left_ND: Floats, worth_D: Floats) -> float:
 
     The noise of a day's mean over the variance of effects as they are expected.
     """
-    mean_D = np.nansum(left_ND * worth_D, 0)[worth_D > 0]
+    weighted_ND = left_ND * worth_D
+    mean_D = np.nansum(weighted_ND, 0)[worth_D > 0]
+    deviation_D = np.abs(mean_D - np.median(mean_D))
     # A median absolute deviation times 1.4826 is a normal one's standard deviation, and feasts
     # themselves do not move it.
-    noise = 1.4826 * float(np.median(np.abs(mean_D - np.median(mean_D))))
-    return float(np.clip(noise**2 / EFFECT_SPREAD**2, *RIDGES))
+    noise = 1.4826 * float(np.median(deviation_D))
+    ridge = noise**2 / EFFECT_SPREAD**2
+    return float(np.clip(ridge, *RIDGES))
 
 
 def _residuals(days: Days) -> tuple[Floats, list[int]]:
@@ -190,12 +231,14 @@ def _residuals(days: Days) -> tuple[Floats, list[int]]:
 
     And the flags that tell kinds of days apart.
     """
-    log_ND = np.where(days.closed_ND, np.nan, np.log1p(days.target_ND))
-    weekday_D = days.day_D % 7 if days.length_days == 1 else np.zeros(len(days.day_D), np.int64)
-    weekday_ND = np.broadcast_to(weekday_D, log_ND.shape)
-    cell_ND, in_cells = cells(log_ND, weekday_ND, days.flags_NDF > 0.5)
+    log_ND = np.log1p(days.target_ND)
+    log_ND = np.where(days.closed_ND, np.nan, log_ND)
+    weekday_ND = np.broadcast_to(days.weekday_D, log_ND.shape)
+    up_NDF = days.flags_NDF > 0.5
+    cell_ND, in_cells = cells(log_ND, weekday_ND, up_NDF)
     left_ND = log_ND - usual(log_ND, cell_ND)
-    return left_ND - _running_level(left_ND, 7 // days.length_days), in_cells
+    level_ND = _running_level(left_ND, 7 // days.length_days)
+    return left_ND - level_ND, in_cells
 
 
 def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
@@ -204,38 +247,48 @@ def _running_level(left_ND: Floats, days_a_week: int) -> Floats:
     No event of two weeks moves it.
     """
     N, D = left_ND.shape
+    # Whole weeks, the newest one complete: what is missing of the oldest is filled with nothing.
     weeks = -(-D // days_a_week)
-    padded_ND = np.pad(left_ND, ((0, 0), (weeks * days_a_week - D, 0)), constant_values=np.nan)
+    missing = weeks * days_a_week - D
+    padded_ND = np.pad(left_ND, ((0, 0), (missing, 0)), constant_values=np.nan)
+    by_week_NWX = padded_ND.reshape(N, weeks, days_a_week)
+    half = LEVEL_WEEKS // 2
     with warnings.catch_warnings():
         # Weeks without a single value are NaN, and meant to be.
         warnings.simplefilter("ignore", RuntimeWarning)
-        weekly_NW = np.nanmedian(padded_ND.reshape(N, weeks, days_a_week), 2)
-        half = LEVEL_WEEKS // 2
+        weekly_NW = np.nanmedian(by_week_NWX, 2)
         wider_NW = np.pad(weekly_NW, ((0, 0), (half, half)), constant_values=np.nan)
         around_NWX = np.lib.stride_tricks.sliding_window_view(wider_NW, LEVEL_WEEKS, axis=1)
         level_NW = np.nanmedian(around_NWX, 2)
-    return np.nan_to_num(np.repeat(level_NW, days_a_week, 1)[:, weeks * days_a_week - D :])
+    daily_ND = np.repeat(level_NW, days_a_week, 1)[:, missing:]
+    return np.nan_to_num(daily_ND)
 
 
 def _chunks(
-    days: Days, flag_in_cells: Sequence[bool], calendar_DK: Floats
+    days: Days,
+    flag_in_cells: Sequence[bool],
+    calendar_DK: Floats,
 ) -> Iterator[tuple[slice, Singles]]:
     """All features of some series at a time: [N, D, K].
 
     Those of all series need not fit into memory.
     """
+    singles_DK = calendar_DK.astype(np.float32)
     for start in range(0, len(days.target_ND), CHUNK):
         rows = slice(start, start + CHUNK)
         own_NDK = series_features(days.rows(rows), flag_in_cells)
-        shape = (len(own_NDK), *calendar_DK.shape)
-        shared_NDK = np.broadcast_to(calendar_DK.astype(np.float32), shape)
+        shape = (len(own_NDK), *singles_DK.shape)
+        shared_NDK = np.broadcast_to(singles_DK, shape)
         yield rows, np.concatenate([shared_NDK, own_NDK], -1)
 
 
 def _sparse(days: Days) -> bool:
     """Whether too few days have sales for logarithms of single series to tell anything."""
     open_ND = np.isfinite(days.target_ND) & ~days.closed_ND
-    return bool((days.target_ND[open_ND] > 0).mean() < DENSE) if open_ND.any() else False
+    if not open_ND.any():
+        return False
+    sells = days.target_ND[open_ND] > 0
+    return bool(sells.mean() < DENSE)
 
 
 def half_years(day_D: Ints) -> Ints:
@@ -245,5 +298,10 @@ def half_years(day_D: Ints) -> Ints:
     >>> half_years(np.array([0, 30, 31, 211, 212])).tolist()
     [3939, 3939, 3940, 3940, 3941]
     """
-    dates = [EPOCH + timedelta(int(day)) for day in day_D]
-    return np.array([2 * day.year + (day.month - 2) // 6 for day in dates], np.int64)
+    numbers: list[int] = []
+    for day in day_D:
+        found = EPOCH + timedelta(int(day))
+        # January belongs to the half-year that began in August.
+        half_year = 2 * found.year + (found.month - 2) // 6
+        numbers.append(half_year)
+    return np.array(numbers, np.int64)

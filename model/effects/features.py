@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ EASTER = Feast(
 # Around the first day of a month, when pay comes and rent goes; the middle of the month is what
 # they are held against.
 MONTH = Feast(
-    lambda years: [date(year, month, 1) for year in years for month in range(1, 13)],
+    lambda years: [date(year, month, 1) for year, month in product(years, range(1, 13))],
     (-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16),
     (-8, -3, 0, 3, 8),
 )
@@ -70,44 +70,57 @@ def calendar_features(days: Ints, length_days: int, country: str | None = None) 
     Raises:
         InvalidInputError: the country is not known.
     """
-    first_year = (EPOCH + timedelta(int(days[0]))).year
-    last_year = (EPOCH + timedelta(int(days[-1]))).year
+    first_day = EPOCH + timedelta(int(days[0]))
+    last_day = EPOCH + timedelta(int(days[-1]))
     # A year more on both sides: the nearest Christmas may lie in another one.
-    years = range(first_year - 1, last_year + 2)
+    years = range(first_day.year - 1, last_day.year + 2)
     columns: list[Floats | Bools] = []
     for feast in _feasts(country):
-        feast_days = np.array([(day - EPOCH).days for day in feast.dates(years)], np.int64)
+        numbers = [(day - EPOCH).days for day in feast.dates(years)]
+        feast_days = np.array(numbers, np.int64)
         if length_days == 1:
-            columns += _tents(_distance(days, feast_days), feast.tents)
+            distance_D = _distance(days, feast_days)
+            columns += _tents(distance_D, feast.tents)
         else:
             columns += _shares_of_spans(days, length_days, feast_days, feast.spans)
-    return np.stack(columns, -1).astype(np.float64)
+    features_DK = np.stack(columns, -1)
+    return features_DK.astype(np.float64)
 
 
 def _shares_of_spans(
-    days: Ints, length_days: int, feast_days: Ints, spans: Sequence[int]
+    days: Ints,
+    length_days: int,
+    feast_days: Ints,
+    spans: Sequence[int],
 ) -> list[Floats]:
     """Of each week the share of its days that lie in each span around a feast: [D] each."""
+    # A tent needs the distance of a day; a week has seven of them, and its sum knows how many lie
+    # in a span.
     every = [_distance(days + day, feast_days) for day in range(length_days)]
     distance_D7 = np.stack(every, -1)
-    return [
-        ((distance_D7 >= first) & (distance_D7 < end)).mean(1) for first, end in pairwise(spans)
-    ]
+    shares: list[Floats] = []
+    for first, end in pairwise(spans):
+        from_first_D7 = distance_D7 >= first
+        inside_D7 = from_first_D7 & (distance_D7 < end)
+        shares.append(inside_D7.mean(1))
+    return shares
 
 
 def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
     """How many of the first calendar features belong to each feast, in the order of days."""
-    return [
-        len(feast.tents) - 2 if length_days == 1 else len(feast.spans) - 1
-        for feast in _feasts(country)
-    ]
+    feasts = _feasts(country)
+    if length_days == 1:
+        # The outermost knots are feet and have no tent of their own.
+        return [len(feast.tents) - 2 for feast in feasts]
+    return [len(feast.spans) - 1 for feast in feasts]
 
 
 def _feasts(country: str | None) -> list[Feast]:
-    if country is None:
-        return [CHRISTMAS, EASTER, MONTH]
-    named = Feast(partial(public_holidays, country), HOLIDAY_TENTS, HOLIDAY_SPANS)
-    return [CHRISTMAS, EASTER, MONTH, named]
+    feasts = [CHRISTMAS, EASTER, MONTH]
+    if country is not None:
+        dates = partial(public_holidays, country)
+        feasts.append(Feast(dates, HOLIDAY_TENTS, HOLIDAY_SPANS))
+    return feasts
 
 
 def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
@@ -121,30 +134,49 @@ def series_features(days: Days, flag_in_cells: Sequence[bool]) -> Floats:
     """
     columns: list[Floats | Bools] = [*_around_closed(days)]
     for flag in range(days.flags_NDF.shape[2]):
+        # A promotion that pauses on Sunday is one run, and its Saturday no last day.
         flag_ND = bridged(days.flags_NDF[..., flag], days.closed_ND)
         up_ND = flag_ND > 0
-        rises_ND = up_ND & ~_shifted(up_ND, 1)
-        falls_ND = up_ND & ~_shifted(up_ND, -1)
+        up_before_ND = _shifted(up_ND, 1)
+        up_after_ND = _shifted(up_ND, -1)
+        first_ND = up_ND & ~up_before_ND
+        last_ND = up_ND & ~up_after_ND
+        day_before_ND = _shifted(first_ND, -1)
+        day_after_ND = _shifted(last_ND, 1)
         if not flag_in_cells[flag]:
             columns.append(flag_ND)
-        # The day before a run, its first, its last, and the day after.
-        columns += [_shifted(rises_ND, -1), rises_ND, falls_ND, _shifted(falls_ND, 1)]
-    return np.stack(columns, -1).astype(np.float32)
+        columns += [day_before_ND, first_ND, last_ND, day_after_ND]
+    features_NDK = np.stack(columns, -1)
+    return features_NDK.astype(np.float32)
 
 
 def _around_closed(days: Days) -> list[Bools]:
     """The last two open days before an unusual closure and the first two after it."""
-    weekday_D = days.day_D % 7 if days.length_days == 1 else np.zeros(len(days.day_D), np.int64)
-    share_ND = np.zeros(days.closed_ND.shape)
+    weekday_D = days.weekday_D
     known_ND = np.isfinite(days.target_ND) | days.closed_ND
+    # How often a series is closed on this weekday: what is closed every Sunday surprises nobody.
+    share_ND = np.zeros(days.closed_ND.shape)
     for weekday in range(7):
-        there_ND = known_ND & (weekday_D == weekday)
-        share_N = (there_ND & days.closed_ND).sum(1) / np.maximum(there_ND.sum(1), 1)
-        share_ND += share_N[:, None] * (weekday_D == weekday)
+        on_weekday_D = weekday_D == weekday
+        there_ND = known_ND & on_weekday_D
+        there_N = there_ND.sum(1)
+        closed_N = (there_ND & days.closed_ND).sum(1)
+        share_N = closed_N / np.maximum(there_N, 1)
+        share_ND += share_N[:, None] * on_weekday_D
     unusual_ND = days.closed_ND & (share_ND < 0.5)
+
+    # Read backwards, the days since a closure are the days until one.
     after_ND = _open_days_since(days.closed_ND, unusual_ND)
-    before_ND = _open_days_since(days.closed_ND[:, ::-1], unusual_ND[:, ::-1])[:, ::-1]
-    return [before_ND == 1, before_ND == 2, after_ND == 1, after_ND == 2]
+    closed_back_ND = days.closed_ND[:, ::-1]
+    unusual_back_ND = unusual_ND[:, ::-1]
+    back_ND = _open_days_since(closed_back_ND, unusual_back_ND)
+    before_ND = back_ND[:, ::-1]
+    return [
+        before_ND == 1,
+        before_ND == 2,
+        after_ND == 1,
+        after_ND == 2,
+    ]
 
 
 def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
@@ -159,13 +191,17 @@ def _open_days_since(closed_ND: Bools, unusual_ND: Bools) -> Ints:
     """
     found_ND = np.full(closed_ND.shape, FAR)
     since_N = np.full(len(closed_ND), FAR)
-    fresh_N = np.zeros(len(closed_ND), bool)
+    # Whether the closure that a series is in, or has just left, is an unusual one.
+    unusual_N = np.zeros(len(closed_ND), bool)
     for day in range(closed_ND.shape[1]):
         closed_N = closed_ND[:, day]
-        fresh_N = np.where(closed_N, fresh_N | unusual_ND[:, day], fresh_N)
-        since_N = np.where(closed_N, np.where(fresh_N, 0, FAR), np.minimum(since_N + 1, FAR))
+        also_N = unusual_N | unusual_ND[:, day]
+        unusual_N = np.where(closed_N, also_N, unusual_N)
+        at_closure_N = np.where(unusual_N, 0, FAR)
+        one_more_N = np.minimum(since_N + 1, FAR)
+        since_N = np.where(closed_N, at_closure_N, one_more_N)
         found_ND[:, day] = np.where(closed_N, FAR, since_N)
-        fresh_N &= closed_N
+        unusual_N &= closed_N
     return found_ND
 
 
@@ -175,23 +211,36 @@ def bridged(flag_ND: Floats, closed_ND: Bools) -> Floats:
     >>> bridged(np.array([[1.0, np.nan, 1.0, 0.0, np.nan]]), np.zeros((1, 5), bool)).tolist()
     [[1.0, 1.0, 1.0, 0.0, 0.0]]
     """
+    D = flag_ND.shape[1]
+    index_D = np.arange(D)
     open_ND = np.isfinite(flag_ND) & ~closed_ND
     filled_ND = np.where(open_ND, flag_ND, 0.0)
-    D = flag_ND.shape[1]
-    back_ND = np.maximum.accumulate(np.where(open_ND, np.arange(D), -1), 1)
-    ahead_ND = np.minimum.accumulate(np.where(open_ND, np.arange(D), D)[:, ::-1], 1)[:, ::-1]
-    before_ND = np.take_along_axis(filled_ND, back_ND.clip(0), 1) * (back_ND >= 0)
-    after_ND = np.take_along_axis(filled_ND, ahead_ND.clip(max=D - 1), 1) * (ahead_ND < D)
-    return np.where(open_ND, filled_ND, np.minimum(before_ND, after_ND))
+
+    # The nearest open day on either side, and the flag there; 0 where there is none.
+    behind_ND = np.where(open_ND, index_D, -1)
+    last_ND = np.maximum.accumulate(behind_ND, 1)
+    before_ND = np.take_along_axis(filled_ND, last_ND.clip(0), 1)
+    before_ND = before_ND * (last_ND >= 0)
+
+    ahead_ND = np.where(open_ND, index_D, D)
+    next_back_ND = np.minimum.accumulate(ahead_ND[:, ::-1], 1)
+    next_ND = next_back_ND[:, ::-1]
+    after_ND = np.take_along_axis(filled_ND, next_ND.clip(max=D - 1), 1)
+    after_ND = after_ND * (next_ND < D)
+
+    both_ND = np.minimum(before_ND, after_ND)
+    return np.where(open_ND, filled_ND, both_ND)
 
 
 def _shifted(values_ND: Bools, days: int) -> Bools:
     """Values moved `days` later (earlier if negative); what enters is False."""
     moved_ND = np.zeros_like(values_ND)
     if days > 0:
-        moved_ND[:, days:] = values_ND[:, :-days]
+        staying_ND = values_ND[:, :-days]
+        moved_ND[:, days:] = staying_ND
     else:
-        moved_ND[:, :days] = values_ND[:, -days:]
+        staying_ND = values_ND[:, -days:]
+        moved_ND[:, :days] = staying_ND
     return moved_ND
 
 
@@ -201,16 +250,22 @@ def _tents(distance_D: Ints, knots: Sequence[int]) -> list[Floats]:
     >>> [tent.tolist() for tent in _tents(np.array([-1, 0, 1, 2]), (-2, 0, 1))]
     [[0.5, 1.0, 0.0, 0.0]]
     """
+    # Effects between two knots are drawn straight between theirs, so that few numbers make a smooth
+    # course of many days.
     tents = []
-    for left, top, right in zip(knots[:-2], knots[1:-1], knots[2:], strict=True):
+    for place in range(1, len(knots) - 1):
+        left, top, right = knots[place - 1 : place + 2]
         rising_D = (distance_D - left) / (top - left)
         falling_D = (right - distance_D) / (right - top)
-        tents.append(np.minimum(rising_D, falling_D).clip(0))
+        tent_D = np.minimum(rising_D, falling_D)
+        tents.append(tent_D.clip(0))
     return tents
 
 
 def _distance(days: Ints, feast_days: Ints) -> Ints:
     """Days since the nearest feast, negative before it."""
+    index_D = np.arange(len(days))
     gaps = days[:, None] - feast_days
-    distance_D: Ints = gaps[np.arange(len(days)), np.abs(gaps).argmin(1)]
+    nearest_D = np.abs(gaps).argmin(1)
+    distance_D: Ints = gaps[index_D, nearest_D]
     return distance_D

@@ -32,19 +32,25 @@ def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, lis
     >>> cells(np.array([[1.0, 2.0, 5.0, 6.0, 1.0]]), slot, promotion)
     (array([[0, 1, 2, 3, 0, 3]]), [0])
     """
+    T = values_NT.shape[1]
+    flags = flags_NSF.shape[2]
     cell_NS = slot_NS.astype(np.int64)
-    slots = int(slot_NS.max(initial=0)) + 1
+    num_cells = int(slot_NS.max(initial=0)) + 1
     chosen: list[int] = []
-    for _ in range(min(MAX_CELL_FLAGS, flags_NSF.shape[2])):
-        left_NT = values_NT - usual(values_NT, cell_NS)[:, : values_NT.shape[1]]
-        worth = [
-            0.0 if flag in chosen else _explained(left_NT, flags_NSF[..., flag])
-            for flag in range(flags_NSF.shape[2])
-        ]
-        best = int(np.argmax(worth))
-        if worth[best] < WORTH:
+    # Greedily: the best flag first, then the one that explains most of what it leaves.
+    for _ in range(min(MAX_CELL_FLAGS, flags)):
+        usual_NT = usual(values_NT, cell_NS)[:, :T]
+        left_NT = values_NT - usual_NT
+        worth_F = np.zeros(flags)
+        for flag in range(flags):
+            if flag not in chosen:
+                worth_F[flag] = _explained(left_NT, flags_NSF[..., flag])
+        best = int(np.argmax(worth_F))
+        if worth_F[best] < WORTH:
             break
-        cell_NS = cell_NS + slots * 2 ** len(chosen) * flags_NSF[..., best]
+        # Every cell so far has a twin for the steps on which the flag is up.
+        cell_NS = cell_NS + num_cells * flags_NSF[..., best]
+        num_cells *= 2
         chosen.append(best)
     return cell_NS, chosen
 
@@ -64,13 +70,22 @@ def usual(values_NT: Floats, cell_NS: Ints, recent: int | None = None) -> Floats
     >>> usual(np.array([[1.0, 2.0, 3.0, 2.0]]), np.array([[0, 1, 0, 1, 0, 1, 2]])).tolist()
     [[2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]]
     """
-    sums_NC, counts_NC = _sums(values_NT, cell_NS, values_NT.shape[1])
-    mean_N = sums_NC.sum(1) / np.maximum(counts_NC.sum(1), 1)
-    level_NC = np.where(counts_NC > 0, sums_NC / np.maximum(counts_NC, 1), mean_N[:, None])
-    if recent is not None and recent < values_NT.shape[1]:
+    T = values_NT.shape[1]
+    sums_NC, counts_NC = _sums(values_NT, cell_NS, T)
+    count_N = counts_NC.sum(1)
+    mean_N = sums_NC.sum(1) / np.maximum(count_N, 1)
+    mean_NC = sums_NC / np.maximum(counts_NC, 1)
+    level_NC = np.where(counts_NC > 0, mean_NC, mean_N[:, None])
+
+    if recent is not None and recent < T:
         sums_NC, counts_NC = _sums(values_NT, cell_NS, recent)
-        change_N = (sums_NC - counts_NC * level_NC).sum(1) / np.maximum(counts_NC.sum(1), 1)
-        level_NC = (sums_NC + level_NC + change_N[:, None]) / (counts_NC + 1)
+        # How far the recent steps lie from what the whole history says of their cells: one number
+        # a series, since a cell alone has too few of them.
+        beyond_NC = sums_NC - counts_NC * level_NC
+        count_N = counts_NC.sum(1)
+        change_N = beyond_NC.sum(1) / np.maximum(count_N, 1)
+        with_prior_NC = sums_NC + level_NC + change_N[:, None]
+        level_NC = with_prior_NC / (counts_NC + 1)
     return np.take_along_axis(level_NC, cell_NS, 1)
 
 
@@ -78,17 +93,27 @@ def _sums(values_NT: Floats, cell_NS: Ints, recent: int) -> tuple[Floats, Floats
     """Sum and number of the values of each series and cell over the last steps: [N, C] each."""
     N, T = values_NT.shape
     num_cells = int(cell_NS.max(initial=0)) + 1
-    values_NT, cell_NT = values_NT[:, T - recent :], cell_NS[:, T - recent : T]
-    seen_NT = np.isfinite(values_NT)
-    index = (np.arange(N)[:, None] * num_cells + cell_NT)[seen_NT]
-    sums = np.bincount(index, values_NT[seen_NT], N * num_cells).astype(np.float64)
-    counts = np.bincount(index, minlength=N * num_cells).astype(np.float64)
-    return sums.reshape(N, num_cells), counts.reshape(N, num_cells)
+    last = slice(T - recent, T)
+    values_NX = values_NT[:, last]
+    cell_NX = cell_NS[:, last]
+    seen_NX = np.isfinite(values_NX)
+
+    # One number for each series and cell, so that a single count serves all of them.
+    row_N1 = np.arange(N)[:, None]
+    index_NX = row_N1 * num_cells + cell_NX
+    seen_index = index_NX[seen_NX]
+    size = N * num_cells
+    sums = np.bincount(seen_index, values_NX[seen_NX], size)
+    counts = np.bincount(seen_index, minlength=size)
+    sums_NC = sums.astype(np.float64).reshape(N, num_cells)
+    counts_NC = counts.astype(np.float64).reshape(N, num_cells)
+    return sums_NC, counts_NC
 
 
 def _explained(left_NT: Floats, flag_NS: Bools) -> float:
     """Share of the variance that goes with a flag; 0 where that hardly ever changes."""
-    flag_NT = flag_NS[:, : left_NT.shape[1]]
+    T = left_NT.shape[1]
+    flag_NT = flag_NS[:, :T]
     seen_NT = np.isfinite(left_NT)
     up = left_NT[seen_NT & flag_NT]
     down = left_NT[seen_NT & ~flag_NT]
@@ -99,4 +124,6 @@ def _explained(left_NT: Floats, flag_NS: Bools) -> float:
     if variance <= 0:
         return 0.0
     # Variance between two groups, of which one holds this share of all.
-    return share * (1 - share) * float(up.mean() - down.mean()) ** 2 / variance
+    gap = float(up.mean() - down.mean())
+    between = share * (1 - share) * gap**2
+    return between / variance

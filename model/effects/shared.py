@@ -31,11 +31,15 @@ def shared_effects(window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
     Raises:
         InvalidInputError: the window's country is not known.
     """
-    slopes_NS = fit_slopes(window, closed_NS, _numbers(window)).apply(window)
-    plain = replace(
-        window, target_NT=window.target_NT * np.exp(-slopes_NS[:, : window.context_length])
-    )
-    known_NS, taught_NS = fit_events(plain, closed_NS).effects(window, closed_NS)
+    T = window.context_length
+    slopes = fit_slopes(window, closed_NS, _numbers(window))
+    slopes_NS = slopes.apply(window)
+    # Events are learnt from what the numbers leave: a feast on which prices were low must not be
+    # told twice.
+    without_NT = window.target_NT * np.exp(-slopes_NS[:, :T])
+    plain = replace(window, target_NT=without_NT)
+    events = fit_events(plain, closed_NS)
+    known_NS, taught_NS = events.effects(window, closed_NS)
     return slopes_NS + known_NS, slopes_NS + taught_NS
 
 
@@ -44,8 +48,9 @@ def _numbers(window: Window) -> list[int]:
     columns = range(window.known_NSK.shape[2])
     if window.resolution_ms > DAY_MS:
         return list(columns)
-    return [
-        column
-        for column in columns
-        if not np.isin(np.nan_to_num(window.known_NSK[:, :, column]), (0.0, 1.0)).all()
-    ]
+    numbers: list[int] = []
+    for column in columns:
+        values_NS = np.nan_to_num(window.known_NSK[:, :, column])
+        if not np.isin(values_NS, (0.0, 1.0)).all():
+            numbers.append(column)
+    return numbers

@@ -45,26 +45,36 @@ class Slopes:
 
     def apply(self, window: Window) -> Floats:
         """The effect at every step in log units, zero on average before the cutoff: [N, S]."""
+        T = window.context_length
         effect_NS = np.zeros(window.time_ms_NS.shape)
         for place, column in enumerate(self.columns):
-            weights_2 = self.weights_2C[:, place]
-            features = self._features(window, column, place)
-            for weight, feature_NS in zip(weights_2, features, strict=True):
-                effect_NS += weight * feature_NS
+            place_NS, log_NS = self._features(window, column, place)
+            per_place, per_log = self.weights_2C[:, place]
+            effect_NS += per_place * place_NS
+            effect_NS += per_log * log_NS
         # What matters is how a series differs from itself, not who has high prices.
         seen_NT = np.isfinite(window.target_NT)
-        total_N1 = (effect_NS[:, : window.context_length] * seen_NT).sum(1, keepdims=True)
-        mean_N1 = total_N1 / np.maximum(seen_NT.sum(1, keepdims=True), 1)
-        bounded_NS: Floats = np.clip(effect_NS - mean_N1, -STRONGEST, STRONGEST)
+        count_N1 = seen_NT.sum(1, keepdims=True)
+        past_NT = effect_NS[:, :T] * seen_NT
+        total_N1 = past_NT.sum(1, keepdims=True)
+        mean_N1 = total_N1 / np.maximum(count_N1, 1)
+        centred_NS = effect_NS - mean_N1
+        bounded_NS: Floats = np.clip(centred_NS, -STRONGEST, STRONGEST)
         return bounded_NS
 
     def _features(self, window: Window, column: int, place: int) -> tuple[Floats, Floats]:
         """A covariate's place between its least and greatest value, and the logarithm of that."""
-        low, high = self.low_C[place], self.high_C[place]
+        low = self.low_C[place]
+        high = self.high_C[place]
         values_NS = window.known_NSK[:, :, column]
         filled_NS = np.where(np.isnan(values_NS), self.mean_C[place], values_NS)
-        place_NS = (filled_NS.clip(low, high) - low) / (high - low)
-        return place_NS, np.log(0.1 + place_NS)
+        # Beyond what was seen a straight line may lead anywhere: the effect stays where it was.
+        inside_NS = filled_NS.clip(low, high)
+        place_NS = (inside_NS - low) / (high - low)
+        # The logarithm beside it lets the effect bend: steep where the covariate is low, flat where
+        # it is high.
+        log_NS = np.log(0.1 + place_NS)
+        return place_NS, log_NS
 
 
 def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
@@ -76,7 +86,8 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
         columns: known covariates that may be used.
     """
     T = window.context_length
-    log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
+    closed_NT = closed_NS[:, :T]
+    log_NT = np.where(closed_NT, np.nan, np.log1p(window.target_NT))
     seen_NT = np.isfinite(log_NT)
     low_C, high_C, mean_C = _ranges(window.known_NSK[:, :T, columns], seen_NT)
     kept_C = high_C > low_C
@@ -85,32 +96,57 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
     if seen_NT.sum() < FEWEST_STEPS or not kept_C.any() or group_NT is None:
         return nothing
     chosen = tuple(column for column, kept in zip(columns, kept_C, strict=True) if kept)
-    unknown_2C = np.zeros((2, len(chosen)))
-    slopes = Slopes(chosen, low_C[kept_C], high_C[kept_C], mean_C[kept_C], unknown_2C)
+    slopes = Slopes(
+        columns=chosen,
+        low_C=low_C[kept_C],
+        high_C=high_C[kept_C],
+        mean_C=mean_C[kept_C],
+        weights_2C=np.zeros((2, len(chosen))),
+    )
+
     group_X = group_NT[seen_NT]
-    features_KX = [
-        _within(feature_NS[:, :T][seen_NT], group_X)
-        for place, column in enumerate(chosen)
-        for feature_NS in slopes._features(window, column, place)
-    ]
+    log_X = _within(log_NT[seen_NT], group_X)
+    features_KX: list[Floats] = []
+    for place, column in enumerate(chosen):
+        for feature_NS in slopes._features(window, column, place):
+            feature_NT = feature_NS[:, :T]
+            features_KX.append(_within(feature_NT[seen_NT], group_X))
     features_XK = np.stack(features_KX, -1)
-    # A covariate that never varies within a group keeps a spread of rounding errors, and so a
-    # weight of nothing.
+    # The ridge holds all features alike, so they need the same spread. A covariate that never
+    # varies within a group keeps a spread of rounding errors, and so a weight of nothing.
     spread_K = np.maximum(features_XK.std(0), LEAST_SPREAD)
     features_XK /= spread_K
-    squares_KK = features_XK.T @ features_XK + RIDGE * np.eye(len(spread_K))
-    products_K = features_XK.T @ _within(log_NT[seen_NT], group_X)
-    weights_K = np.linalg.solve(squares_KK, products_K) / spread_K
-    return replace(slopes, weights_2C=weights_K.reshape(len(chosen), 2).T)
+    per_spread_K = _ridge_regression(features_XK, log_X)
+    weights_K = per_spread_K / spread_K
+    weights_C2 = weights_K.reshape(len(chosen), 2)
+    return replace(slopes, weights_2C=weights_C2.T)
+
+
+def _ridge_regression(features_XK: Floats, log_X: Floats) -> Floats:
+    """Weights of the least squares, drawn to 0 as if so many observations had said so: [K].
+
+    A covariate and its logarithm tell nearly the same story, which plain least squares would split
+    into two large weights of opposite signs.
+    """
+    K = features_XK.shape[1]
+    squares_KK = features_XK.T @ features_XK
+    squares_KK = squares_KK + RIDGE * np.eye(K)
+    products_K = features_XK.T @ log_X
+    weights_K = np.linalg.solve(squares_KK, products_K)
+    return np.asarray(weights_K, np.float64)
 
 
 def _ranges(known_NTC: Floats, seen_NT: Bools) -> tuple[Floats, Floats, Floats]:
     """Least, greatest and mean value of each covariate; a mean of 0 where there is none."""
     values_XC = known_NTC[seen_NT]
     finite_XC = np.isfinite(values_XC)
-    low_C = np.where(finite_XC, values_XC, np.inf).min(0, initial=np.inf)
-    high_C = np.where(finite_XC, values_XC, -np.inf).max(0, initial=-np.inf)
-    mean_C = np.where(finite_XC, values_XC, 0.0).sum(0) / np.maximum(finite_XC.sum(0), 1)
+    count_C = finite_XC.sum(0)
+    for_least_XC = np.where(finite_XC, values_XC, np.inf)
+    low_C = for_least_XC.min(0, initial=np.inf)
+    for_greatest_XC = np.where(finite_XC, values_XC, -np.inf)
+    high_C = for_greatest_XC.max(0, initial=-np.inf)
+    sum_C = np.where(finite_XC, values_XC, 0.0).sum(0)
+    mean_C = sum_C / np.maximum(count_C, 1)
     return low_C, high_C, mean_C
 
 
@@ -119,18 +155,21 @@ def _groups(window: Window) -> Ints | None:
 
     None where steps are too short to fill the slots.
     """
-    rows_N1 = np.arange(len(window))[:, None]
+    row_N1 = np.arange(len(window))[:, None]
     time_NT = window.time_ms_NS[:, : window.context_length]
     if window.resolution_ms > DAY_MS:
-        return np.broadcast_to(rows_N1, time_NT.shape)
+        return np.broadcast_to(row_N1, time_NT.shape)
     slots = WEEK_MS // max(window.resolution_ms, 1)
     if slots > MAX_SLOTS:
         return None
-    return rows_N1 * slots + time_NT % WEEK_MS // window.resolution_ms
+    slot_NT = time_NT % WEEK_MS // window.resolution_ms
+    return row_N1 * slots + slot_NT
 
 
 def _within(values_X: Floats, group_X: Ints) -> Floats:
     """Values less the mean of their group."""
-    sums_G, counts_G = np.bincount(group_X, values_X), np.bincount(group_X)
-    centred_X: Floats = values_X - (sums_G / np.maximum(counts_G, 1))[group_X]
+    sums_G = np.bincount(group_X, values_X)
+    counts_G = np.bincount(group_X)
+    means_G = sums_G / np.maximum(counts_G, 1)
+    centred_X: Floats = values_X - means_G[group_X]
     return centred_X

@@ -29,11 +29,13 @@ class BucketSpan:
     @property
     def end_ms(self) -> int:
         """End of the last bucket, exclusive."""
-        return self.start_ms + self.steps * self.resolution_ms
+        length_ms = self.steps * self.resolution_ms
+        return self.start_ms + length_ms
 
     def bucket_starts(self) -> Ints:
         """Start of every bucket, int64[S]."""
-        return self.start_ms + np.arange(self.steps, dtype=np.int64) * self.resolution_ms
+        index_S = np.arange(self.steps, dtype=np.int64)
+        return self.start_ms + index_S * self.resolution_ms
 
 
 @dataclass(slots=True)
@@ -65,12 +67,15 @@ class Changes:
     def slice(self, start_ms: int, end_ms: int) -> slice:
         """The changes that decide the value inside [start, end): the one in force, those within."""
         in_force = bisect_right(self.times_ms, start_ms) - 1
-        return slice(max(in_force, 0), bisect_left(self.times_ms, end_ms))
+        later = bisect_left(self.times_ms, end_ms)
+        return slice(max(in_force, 0), later)
 
     def at(self, time_ms: int) -> float:
         """The value in force at a time; NaN before the first change."""
         index = bisect_right(self.times_ms, time_ms) - 1
-        return self.values[index] if index >= 0 else float("nan")
+        if index < 0:
+            return float("nan")
+        return self.values[index]
 
 
 def columns_of(
@@ -89,20 +94,26 @@ def columns_of(
     times_ms: list[int] = []
     values: list[float] = []
     for row, changes in enumerate(histories):
-        if changes is not None:
-            part = changes.slice(start_ms, end_ms)
-            times_ms += changes.times_ms[part]
-            values += changes.values[part]
-            rows += [row] * (len(times_ms) - len(rows))
-    return (
-        np.array(rows, np.int64),
-        np.array(times_ms, np.int64),
-        np.array(values, np.float64),
-    )
+        if changes is None:
+            continue
+        part = changes.slice(start_ms, end_ms)
+        part_ms = changes.times_ms[part]
+        times_ms += part_ms
+        values += changes.values[part]
+        rows += [row] * len(part_ms)
+    rows_N = np.array(rows, np.int64)
+    times_N = np.array(times_ms, np.int64)
+    values_N = np.array(values, np.float64)
+    return rows_N, times_N, values_N
 
 
 def value_at_starts(
-    rows_N: Ints, times_N: Ints, values_N: Floats, *, num_rows: int, span: BucketSpan
+    rows_N: Ints,
+    times_N: Ints,
+    values_N: Floats,
+    *,
+    num_rows: int,
+    span: BucketSpan,
 ) -> Floats:
     """The value in force at each bucket's start, float64[R, S]; NaN before a row's first change.
 
@@ -119,20 +130,36 @@ def value_at_starts(
     array([[nan,  1.,  2.,  2.]])
     """
     # The first bucket that starts at or after the change; what was in force before counts for 0.
-    step_N = np.maximum(-((span.start_ms - times_N) // span.resolution_ms), 0)
+    step_N = _up(times_N - span.start_ms, span.resolution_ms)
+    step_N = np.maximum(step_N, 0)
     inside_N = step_N < span.steps
-    # Where changes share a step the last one assigned stands, which is the newest one.
+    inside_rows_N = rows_N[inside_N]
+    inside_step_N = step_N[inside_N]
+
+    # Changes are numbered, since a larger number is a newer value and a larger value is not. Where
+    # they share a step the last one assigned stands, which is the newest one.
     change_RS = np.full((num_rows, span.steps), -1, dtype=np.int64)
-    change_RS[rows_N[inside_N], step_N[inside_N]] = np.flatnonzero(inside_N)
+    change_RS[inside_rows_N, inside_step_N] = np.flatnonzero(inside_N)
     # A bucket without a change of its own keeps the last one before it.
     np.maximum.accumulate(change_RS, axis=1, out=change_RS)
     if not len(values_N):
         return np.full((num_rows, span.steps), np.nan)
-    return np.where(change_RS >= 0, values_N[change_RS], np.nan)
+    known_RS = change_RS >= 0
+    return np.where(known_RS, values_N[change_RS], np.nan)
+
+
+def _up(numerator_N: Ints, denominator: int) -> Ints:
+    """Whole numbers divided and rounded up."""
+    return -(-numerator_N // denominator)
 
 
 def share_of_buckets(
-    rows_N: Ints, times_N: Ints, states_N: Floats, *, num_rows: int, span: BucketSpan
+    rows_N: Ints,
+    times_N: Ints,
+    states_N: Floats,
+    *,
+    num_rows: int,
+    span: BucketSpan,
 ) -> Floats:
     """The share of each bucket for which a 0-or-1 state was 1, float64[R, S].
 
@@ -155,23 +182,34 @@ def share_of_buckets(
     # A state is the sum of its jumps: +1 where it turns on, -1 where it turns off.
     first_N = np.ones(len(rows_N), dtype=bool)
     first_N[1:] = rows_N[1:] != rows_N[:-1]
-    jump_N = np.where(first_N, states_N, np.diff(states_N, prepend=0.0))
+    change_N = np.diff(states_N, prepend=0.0)
+    jump_N = np.where(first_N, states_N, change_N)
     step_N = (times_N - span.start_ms) // span.resolution_ms
     before_N = step_N < 0
     inside_N = ~before_N & (step_N < span.steps)
+    inside_rows_N = rows_N[inside_N]
+    inside_step_N = step_N[inside_N]
+
     # All buckets after that of the jump count it whole, so there a running sum will do.
     whole_RS = np.zeros((num_rows, span.steps + 1))
-    np.add.at(whole_RS[:, 0], rows_N[before_N], jump_N[before_N])
-    np.add.at(whole_RS, (rows_N[inside_N], step_N[inside_N] + 1), jump_N[inside_N])
-    share_RS = np.cumsum(whole_RS, axis=1)[:, :-1]
+    at_start_R = whole_RS[:, 0]
+    np.add.at(at_start_R, rows_N[before_N], jump_N[before_N])
+    np.add.at(whole_RS, (inside_rows_N, inside_step_N + 1), jump_N[inside_N])
+    running_RS = np.cumsum(whole_RS, axis=1)
+    share_RS = running_RS[:, :-1]
+
     # Its own bucket counts it for the part that is left of the bucket at that time.
     next_start_N = span.start_ms + (step_N + 1) * span.resolution_ms
     left_N = (next_start_N - times_N) / span.resolution_ms
-    np.add.at(share_RS, (rows_N[inside_N], step_N[inside_N]), (jump_N * left_N)[inside_N])
+    part_N = jump_N * left_N
+    np.add.at(share_RS, (inside_rows_N, inside_step_N), part_N[inside_N])
+
     # Before a row's first change its state is unknown, which is not the same as 0.
-    known_from_R = np.full(num_rows, np.iinfo(np.int64).max)
+    never_ms = np.iinfo(np.int64).max
+    known_from_R = np.full(num_rows, never_ms)
     known_from_R[rows_N[first_N]] = times_N[first_N]
-    share_RS[span.bucket_starts() < known_from_R[:, None]] = np.nan
+    unknown_RS = span.bucket_starts() < known_from_R[:, None]
+    share_RS[unknown_RS] = np.nan
     return share_RS
 
 
@@ -180,7 +218,7 @@ def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints
 
     Returns:
         Number of the interval int64[M], step int64[M] and share float64[M] in (0, 1], one entry
-            for each pair that meets.
+        for each pair that meets.
 
     >>> span = BucketSpan(start_ms=0, steps=3, resolution_ms=10)
     >>> number, step, share = overlaps(np.array([15]), np.array([40]), span)
@@ -190,13 +228,21 @@ def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints
     starts_N = np.clip(starts_N, span.start_ms, span.end_ms)
     ends_N = np.clip(ends_N, span.start_ms, span.end_ms)
     first_N = (starts_N - span.start_ms) // span.resolution_ms
-    end_N = -((span.start_ms - ends_N) // span.resolution_ms)  # Rounded up: one past the last.
-    count_N = np.where(ends_N > starts_N, end_N - first_N, 0)
-    number_M = np.repeat(np.arange(len(starts_N)), count_N)
+    end_N = _up(ends_N - span.start_ms, span.resolution_ms)  # One past the last.
+    some_N = ends_N > starts_N
+    count_N = np.where(some_N, end_N - first_N, 0)
+
     # Pair m is the (m - pairs of the intervals before it)-th bucket of its interval.
+    index_N = np.arange(len(starts_N))
+    number_M = np.repeat(index_N, count_N)
     pairs_before_N = np.cumsum(count_N) - count_N
-    step_M = np.arange(count_N.sum()) - np.repeat(pairs_before_N - first_N, count_N)
-    bucket_M = span.start_ms + step_M * span.resolution_ms
-    from_M = np.maximum(starts_N[number_M], bucket_M)
-    until_M = np.minimum(ends_N[number_M], bucket_M + span.resolution_ms)
-    return number_M, step_M, (until_M - from_M) / span.resolution_ms
+    shift_N = pairs_before_N - first_N
+    step_M = np.arange(count_N.sum()) - np.repeat(shift_N, count_N)
+
+    # What both have in common begins with the later start and ends with the earlier end.
+    bucket_start_M = span.start_ms + step_M * span.resolution_ms
+    bucket_end_M = bucket_start_M + span.resolution_ms
+    from_M = np.maximum(starts_N[number_M], bucket_start_M)
+    until_M = np.minimum(ends_N[number_M], bucket_end_M)
+    share_M = (until_M - from_M) / span.resolution_ms
+    return number_M, step_M, share_M
