@@ -28,8 +28,12 @@ MAX_ORIGINS = 18
 # and months are too few to leave any out.
 TAUGHT_WEEKS = 60
 FOLDS = 3
-GROUPS, FEWEST_IN_GROUP = 10, 300
-SPREAD_POWER, SPREADS = 0.5, (0.3, 3.0)
+# A group has rows enough for its outer quantiles.
+GROUPS = 10
+FEWEST_IN_GROUP = 300
+# Errors go with the root of a series' own spread, half way between all alike and each its own.
+SPREAD_POWER = 0.5
+SPREADS = (0.3, 3.0)
 GRID_L = np.array([0.001, 0.005, *np.arange(1, 100) / 100, 0.995, 0.999])
 ROWS_AT_ONCE = 2_000
 FARTHEST = 3.0  # log units beyond the largest sale of a series at which a forecast has run away
@@ -86,25 +90,36 @@ class Errors:
     def of(cls, error_X: Floats, expected_X: Floats, spread_X: Floats, share_X: Floats) -> Errors:
         """What errors on rows not learnt from look like; `share_X` is how far ahead, 0 to 1."""
         usual_spread = float(np.median(spread_X)) or 1.0
-        unit = cls(np.zeros(1), np.zeros((1, 1)), usual_spread, _growth(np.abs(error_X), share_X))
-        scaled_X = error_X / unit.scale(spread_X, share_X)
+        growth = _growth(np.abs(error_X), share_X)
+        # What the spread and the distance explain is taken out, so that errors can be pooled.
+        scaled_X = error_X / _scale(spread_X, usual_spread, growth, share_X)
         # Rare sellers err by other shapes than brisk ones, so each group has its own quantiles.
         groups = max(1, min(GROUPS, len(error_X) // FEWEST_IN_GROUP))
-        parts = np.array_split(np.argsort(expected_X, kind="stable"), groups)
+        order_X = np.argsort(expected_X, kind="stable")
+        parts = np.array_split(order_X, groups)
         expected_G = np.array([np.median(expected_X[part]) for part in parts])
         quantiles_GL = np.stack([np.quantile(scaled_X[part], GRID_L) for part in parts])
-        return cls(expected_G, quantiles_GL, usual_spread, unit.growth)
+        return cls(expected_G, quantiles_GL, usual_spread, growth)
 
     def scale(self, spread: Floats, share: Floats) -> Floats:
         """How much larger than usual errors are, for a spread and a share of the horizon."""
-        relative = np.maximum(spread, 1e-9) / self.usual_spread
-        return np.clip(relative**SPREAD_POWER, *SPREADS) * (1 + self.growth * share)
+        return _scale(spread, self.usual_spread, self.growth, share)
 
     def at(self, expected_NH: Floats, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q] of the scaled error, linear between groups and between levels."""
-        table_GQ = np.stack([np.interp(levels, GRID_L, row_L) for row_L in self.quantiles_GL])
-        columns = [np.interp(expected_NH, self.expected_G, column_G) for column_G in table_GQ.T]
+        rows = [np.interp(levels, GRID_L, row_L) for row_L in self.quantiles_GL]
+        table_GQ = np.stack(rows)
+        columns = []
+        for group_G in table_GQ.T:
+            columns.append(np.interp(expected_NH, self.expected_G, group_G))
         return np.stack(columns, -1)
+
+
+def _scale(spread: Floats, usual_spread: float, growth: float, share: Floats) -> Floats:
+    relative = np.maximum(spread, 1e-9) / usual_spread
+    by_spread = np.clip(relative**SPREAD_POWER, *SPREADS)
+    by_distance = 1 + growth * share
+    return np.asarray(by_spread * by_distance)
 
 
 class FeatureLearner:
@@ -127,11 +142,15 @@ class FeatureLearner:
     def fit(self, window: Window) -> None:
         """Learn from origins all over the window's past; a short one leaves usual sales only."""
         past = Past.of(window)
-        self._codes, self._answers, self._errors = Codes.of(window), [], None
+        self._codes = Codes.of(window)
+        self._answers = []
+        self._errors = None
         lessons = lessons_of(past, self._codes)
         if lessons is None:
             return
-        folds_X = _folds(lessons.step_X, max(window.horizon, 4 * past.pace.week))
+        # Blocks at least as long as a horizon, so that few forecasts reach into the next one.
+        block = max(window.horizon, 4 * past.pace.week)
+        folds_X = _folds(lessons.step_X, block)
         answer_X = np.zeros(len(lessons.target_X))
         for fold in np.unique(folds_X):
             held_X = folds_X == fold
@@ -140,60 +159,77 @@ class FeatureLearner:
             answer = self._train(lessons.rows(~held_X), int(fold))
             answer_X[held_X] = answer(lessons.features_XK[held_X])
             self._answers.append(answer)
-        share_X = lessons.ahead_X / window.horizon
+        # Each row was answered by a model that had not seen its block: honest errors.
+        error_X = lessons.target_X - answer_X
         expected_X = lessons.base_X + answer_X
-        self._errors = Errors.of(lessons.target_X - answer_X, expected_X, lessons.spread_X, share_X)
+        share_X = lessons.ahead_X / window.horizon
+        self._errors = Errors.of(error_X, expected_X, lessons.spread_X, share_X)
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q], 0 on closed steps."""
         past = Past.of(window)
         parts = []
         for start in range(0, len(window), ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(window)))
-            parts.append(self._quantiles(past.rows(rows), levels))
+            end = min(start + ROWS_AT_ONCE, len(window))
+            some = past.rows(np.arange(start, end))
+            parts.append(self._quantiles(some, levels))
         quantiles_NHQ = np.concatenate(parts)
-        quantiles_NHQ[past.closed_NS[:, past.window.context_length :]] = 0.0
+        closed_NH = past.closed_NS[:, past.window.context_length :]
+        quantiles_NHQ[closed_NH] = 0.0
         return tidy(quantiles_NHQ, window)
 
     def _quantiles(self, past: Past, levels: tuple[float, ...]) -> Floats:
         seen = ahead(past, self._codes, past.window.context_length)
         expected_NH = seen.base_NH + self._answer(seen)
-        share_H = np.arange(past.window.horizon) / past.window.horizon
+        horizon = past.window.horizon
+        share_H = np.arange(horizon) / horizon
         errors = self._errors or _normal_errors(float(np.median(seen.spread_N)))
         scale_NH = errors.scale(seen.spread_N[:, None], share_H)
-        log_NHQ = expected_NH[..., None] + scale_NH[..., None] * errors.at(expected_NH, levels)
-        largest_N = np.log1p(np.nan_to_num(past.window.target_NT).max(1, initial=0.0))
-        return np.asarray(np.expm1(np.minimum(log_NHQ, largest_N[:, None, None] + FARTHEST)))
+        error_NHQ = scale_NH[..., None] * errors.at(expected_NH, levels)
+        log_NHQ = expected_NH[..., None] + error_NHQ
+        # Back in units a forecast that has run away would decide every mean: it is stopped.
+        largest_N = np.nan_to_num(past.window.target_NT).max(1, initial=0.0)
+        most_N11 = np.log1p(largest_N)[:, None, None] + FARTHEST
+        return np.asarray(np.expm1(np.minimum(log_NHQ, most_N11)))
 
     def _answer(self, seen: Ahead) -> Floats:
+        """The mean of what the models say: [N, H], 0 where there are none."""
         N, H, K = seen.features_NHK.shape
-        answers = [answer(seen.features_NHK.reshape(N * H, K)) for answer in self._answers]
-        return np.asarray(np.mean(answers, 0)).reshape(N, H) if answers else np.zeros((N, H))
+        if not self._answers:
+            return np.zeros((N, H))
+        features_XK = seen.features_NHK.reshape(N * H, K)
+        answers = [answer(features_XK) for answer in self._answers]
+        mean_X = np.asarray(np.mean(answers, 0))
+        return mean_X.reshape(N, H)
 
 
 def lessons_of(past: Past, codes: Codes, seed: int = 0) -> Lessons | None:
     """Rows from up to 18 origins, of other series at each; None where no horizon fits."""
-    N, H = len(past.window), past.window.horizon
+    N = len(past.window)
+    H = past.window.horizon
     origins = _origins(past)
     if not len(origins):
         return None
+    # Other series at each origin: as many dates as can be, since series share a day's luck.
     random = np.random.default_rng(seed)
-    per_origin = min(N, -(-MAX_ROWS // (H * len(origins))))
+    wanted = -(-MAX_ROWS // (H * len(origins)))
+    per_origin = min(N, wanted)
     seen = []
-    for origin in origins:
-        rows = np.sort(random.choice(N, per_origin, replace=False))
-        seen.append(ahead(past.rows(rows), codes, origin))
+    steps = []
     each_H = np.arange(H)
-    names = seen[0].names
-    step_X = np.concatenate([np.tile(origin + each_H, per_origin) for origin in origins])
+    for origin in origins:
+        some = random.choice(N, per_origin, replace=False)
+        seen.append(ahead(past.rows(np.sort(some)), codes, origin))
+        steps.append(np.tile(origin + each_H, per_origin))
+    num_features = len(seen[0].names)
     found = Lessons(
-        names,
-        np.concatenate([part.features_NHK.reshape(-1, len(names)) for part in seen]),
-        np.concatenate([part.target_NH.ravel() for part in seen]),
-        np.concatenate([part.base_NH.ravel() for part in seen]),
-        np.concatenate([np.repeat(part.spread_N, H) for part in seen]),
-        np.tile(each_H, per_origin * len(seen)),
-        step_X,
+        names=seen[0].names,
+        features_XK=np.concatenate([part.features_NHK.reshape(-1, num_features) for part in seen]),
+        target_X=np.concatenate([part.target_NH.ravel() for part in seen]),
+        base_X=np.concatenate([part.base_NH.ravel() for part in seen]),
+        spread_X=np.concatenate([np.repeat(part.spread_N, H) for part in seen]),
+        ahead_X=np.tile(each_H, per_origin * len(seen)),
+        step_X=np.concatenate(steps),
     )
     usable_X = np.isfinite(found.target_X)
     return found.rows(usable_X) if usable_X.any() else None
@@ -201,15 +237,17 @@ def lessons_of(past: Past, codes: Codes, seed: int = 0) -> Lessons | None:
 
 def _origins(past: Past) -> range:
     """Cutoffs in the past from which a whole horizon can be learnt, the newest first."""
-    T, H = past.window.context_length, past.window.horizon
-    newest = T - H
+    H = past.window.horizon
+    newest = past.window.context_length - H
     # Some history must lie before an origin, or there is nothing to tell a learner about it.
     first = max(1, min(past.pace.recent // 2, newest // 2))
     if past.window.resolution_ms <= DAY_MS:
         first = max(first, newest - TAUGHT_WEEKS * past.pace.week)
     if first > newest:
         return range(0)
-    step = max(1, H // 2, -(-(newest - first + 1) // MAX_ORIGINS))
+    # Half a horizon apart at least: nearer origins would teach the same days again.
+    room = newest - first + 1
+    step = max(1, H // 2, -(-room // MAX_ORIGINS))
     return range(newest, first - 1, -step)
 
 
@@ -219,8 +257,11 @@ def _folds(step_X: Ints, block: int) -> Ints:
     Rows of one day share its luck: spread over folds, they would make errors look too small.
     """
     from_start_X = step_X - step_X.min()
-    block = max(1, min(block, int(from_start_X.max() + 1) // (2 * FOLDS)))
-    return np.asarray(from_start_X // block % FOLDS)
+    span = int(from_start_X.max()) + 1
+    # Two blocks a fold at least, or one would be the newest season alone.
+    block = max(1, min(block, span // (2 * FOLDS)))
+    block_X = from_start_X // block
+    return np.asarray(block_X % FOLDS)
 
 
 def _growth(size_X: Floats, share_X: Floats) -> float:
@@ -238,4 +279,9 @@ def _normal_errors(usual_spread: float) -> Errors:
     """Normal errors of the size of the spread, for who has nothing learnt."""
     spread = usual_spread or 1.0
     scores_L = np.array([NormalDist().inv_cdf(level) for level in GRID_L])
-    return Errors(np.zeros(1), spread * scores_L[None], spread, 0.0)
+    return Errors(
+        expected_G=np.zeros(1),
+        quantiles_GL=spread * scores_L[None],
+        usual_spread=spread,
+        growth=0.0,
+    )

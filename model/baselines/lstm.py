@@ -23,7 +23,10 @@ from freshet.stream.units import DAY_MS
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 HIDDEN = 48
 LONGEST_READ = 128
-STEPS, BATCH, LEARNING_RATE = 300, 64, 5e-3
+STEPS = 300
+BATCH = 64
+LEARNING_RATE = 5e-3
+FARTHEST = 5.0  # log units above a row's middle at which a forecast has run away
 ROWS_AT_ONCE = 1_024
 YEAR_DAYS = 365.25
 
@@ -57,43 +60,66 @@ class Encoded:
         """Logarithms of the target without closed steps; covariates and calendar of every step."""
         T = window.context_length
         closed_NS = closed_steps(window)
-        known_NSK = np.nan_to_num(window.known_NSK)
-        day_NS = window.time_ms_NS / DAY_MS
-        phases = [day_NS % 1, day_NS / 7 % 1, day_NS / YEAR_DAYS % 1]
-        waves = [wave(2 * np.pi * phase_NS) for phase_NS in phases for wave in (np.sin, np.cos)]
         # Covariates come in any unit, and the newest ones may lie outside of what was seen before.
+        known_NSK = np.nan_to_num(window.known_NSK)
         middle_K = known_NSK[:, :T].mean((0, 1))
         spread_K = known_NSK[:, :T].std((0, 1))
-        scaled_NSK = ((known_NSK - middle_K) / np.where(spread_K > 0, spread_K, 1.0)).clip(-5, 5)
-        others_NSF = np.concatenate([scaled_NSK, np.stack([closed_NS, *waves], -1)], -1)
+        spread_K = np.where(spread_K > 0, spread_K, 1.0)
+        scaled_NSK = (known_NSK - middle_K) / spread_K
+        scaled_NSK = scaled_NSK.clip(-5, 5)
+        own_NSF = np.stack([closed_NS, *_waves(window)], -1)
+        others_NSF = np.concatenate([scaled_NSK, own_NSF], -1)
+        # A closed step says nothing of demand.
         log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
         # It reads at least as much as it must forecast.
-        read = min(T, max(LONGEST_READ - window.horizon, window.horizon))
-        return cls(log_NT, others_NSF, closed_NS, read)
+        wanted = max(LONGEST_READ - window.horizon, window.horizon)
+        return cls(log_NT, others_NSF, closed_NS, read=min(T, wanted))
 
     def batch(self, rows_B: Ints, cutoff_B: Ints, horizon: int) -> tuple[Tensor, Floats, Floats]:
         """Inputs [B, C + H, F] around each row's cutoff; loc and scale of the target [B, 1]."""
-        steps_BS = cutoff_B[:, None] + np.arange(-self.read, horizon)
+        from_cutoff_S = np.arange(-self.read, horizon)
+        steps_BS = cutoff_B[:, None] + from_cutoff_S
+        rows_B1 = rows_B[:, None]
         before_BC = steps_BS[:, : self.read]
-        log_BC = self.log_NT[rows_B[:, None], before_BC.clip(0)]
+        log_BC = self.log_NT[rows_B1, before_BC.clip(0)]
         seen_BC = np.where(before_BC >= 0, log_BC, np.nan)
         loc_B1, scale_B1 = _scaling(seen_BC)
         scaled_BC = (seen_BC - loc_B1) / scale_B1
         # What is forecast is hidden, and its distance from the cutoff is told instead.
         target_BS = np.pad(scaled_BC, ((0, 0), (0, horizon)), constant_values=np.nan)
-        ahead_S = np.arange(-self.read, horizon).clip(0) / horizon
+        ahead_S = from_cutoff_S.clip(0) / horizon
         ahead_BS = np.broadcast_to(ahead_S, target_BS.shape)
-        own_BSF = np.stack([np.nan_to_num(target_BS), np.isfinite(target_BS), ahead_BS], -1)
-        others_BSF = self.others_NSF[rows_B[:, None], steps_BS.clip(0)]
-        inputs_BSF = torch.tensor(np.concatenate([own_BSF, others_BSF], -1), dtype=torch.float32)
+        # A gap is 0, the row's middle, and a flag of its own tells it from a value of 0.
+        filled_BS = np.nan_to_num(target_BS)
+        seen_BS = np.isfinite(target_BS)
+        own_BSF = np.stack([filled_BS, seen_BS, ahead_BS], -1)
+        others_BSF = self.others_NSF[rows_B1, steps_BS.clip(0)]
+        both_BSF = np.concatenate([own_BSF, others_BSF], -1)
+        inputs_BSF = torch.tensor(both_BSF, dtype=torch.float32)
         return inputs_BSF, loc_B1, scale_B1
+
+
+def _waves(window: Window) -> list[Floats]:
+    """Sine and cosine of the time of day, of the week and of the year: [N, S] each.
+
+    Two numbers a phase, since one jumps where a cycle ends.
+    """
+    day_NS = window.time_ms_NS / DAY_MS
+    waves = []
+    for phase_NS in (day_NS % 1, day_NS / 7 % 1, day_NS / YEAR_DAYS % 1):
+        angle_NS = 2 * np.pi * phase_NS
+        waves.append(np.sin(angle_NS))
+        waves.append(np.cos(angle_NS))
+    return waves
 
 
 def _scaling(seen_BC: Floats) -> tuple[Floats, Floats]:
     """Mean and spread of each row's seen values: [B, 1] each."""
-    count_B1 = np.maximum(np.isfinite(seen_BC).sum(1, keepdims=True), 1)
+    count_B1 = np.isfinite(seen_BC).sum(1, keepdims=True)
+    count_B1 = np.maximum(count_B1, 1)
     loc_B1 = np.nansum(seen_BC, 1, keepdims=True) / count_B1
-    square_B1 = np.nansum((seen_BC - loc_B1) ** 2, 1, keepdims=True) / count_B1
+    deviation_BC = seen_BC - loc_B1
+    square_B1 = np.nansum(deviation_BC**2, 1, keepdims=True) / count_B1
     # A tenth of a log unit keeps a series that never changes from being divided by zero.
     return loc_B1, np.sqrt(square_B1) + 0.1
 
@@ -105,7 +131,8 @@ class Lstm:
     needs_fit = True
 
     def __init__(self, steps: int = STEPS, seed: int = 0) -> None:
-        self._steps, self._seed = steps, seed
+        self._steps = steps
+        self._seed = seed
         self._network: Network | None = None
 
     def fit(self, window: Window) -> None:
@@ -115,14 +142,16 @@ class Lstm:
             return
         encoded = Encoded.of(window)
         random = np.random.default_rng(self._seed)
+        # The weights start the same every time, and nobody else's random numbers change for it.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
             network = Network(3 + encoded.others_NSF.shape[2])
         optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=1e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._steps)
+        last_cutoff = window.context_length - horizon
         for _ in range(self._steps):
             rows_B = random.integers(0, len(window), BATCH)
-            cutoff_B = random.integers(1, window.context_length - horizon + 1, BATCH)
+            cutoff_B = random.integers(1, last_cutoff + 1, BATCH)
             loss = _loss(network, encoded, rows_B, cutoff_B, horizon)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -134,10 +163,13 @@ class Lstm:
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q], 0 on closed steps; each series' mean where it could not learn."""
         if self._network is None:
-            return tidy(np.full((len(window), window.horizon, len(levels)), np.nan), window)
-        encoded, parts = Encoded.of(window), list[Floats]()
+            unknown_NHQ = np.full((len(window), window.horizon, len(levels)), np.nan)
+            return tidy(unknown_NHQ, window)
+        encoded = Encoded.of(window)
+        parts = []
         for start in range(0, len(window), ROWS_AT_ONCE):
-            rows_B = np.arange(start, min(start + ROWS_AT_ONCE, len(window)))
+            end = min(start + ROWS_AT_ONCE, len(window))
+            rows_B = np.arange(start, end)
             cutoff_B = np.full(len(rows_B), window.context_length)
             inputs_BSF, loc_B1, scale_B1 = encoded.batch(rows_B, cutoff_B, window.horizon)
             with torch.inference_mode():
@@ -145,9 +177,11 @@ class Lstm:
             z_BHQ = at_normal_levels(z_BHQ, LEVELS, levels)
             log_BHQ = z_BHQ * scale_B1[..., None] + loc_B1[..., None]
             # A network that runs away is stopped at some hundred times the usual sales.
-            parts.append(np.expm1(np.minimum(log_BHQ, loc_B1[..., None] + 5.0)))
+            most_B11 = loc_B1[..., None] + FARTHEST
+            parts.append(np.expm1(np.minimum(log_BHQ, most_B11)))
         quantiles_NHQ = np.concatenate(parts)
-        quantiles_NHQ[encoded.closed_NS[:, window.context_length :]] = 0.0
+        closed_NH = encoded.closed_NS[:, window.context_length :]
+        quantiles_NHQ[closed_NH] = 0.0
         return tidy(quantiles_NHQ, window)
 
 
@@ -159,10 +193,17 @@ def make(name: str) -> Lstm:
 def _loss(network: Network, encoded: Encoded, rows_B: Ints, cutoff_B: Ints, horizon: int) -> Tensor:
     """Mean pinball loss over the steps that were seen, on each row's own scale."""
     inputs_BSF, loc_B1, scale_B1 = encoded.batch(rows_B, cutoff_B, horizon)
-    log_BH = encoded.log_NT[rows_B[:, None], cutoff_B[:, None] + np.arange(horizon)]
-    target_BH = torch.tensor((log_BH - loc_B1) / scale_B1, dtype=torch.float32)
+    steps_BH = cutoff_B[:, None] + np.arange(horizon)
+    log_BH = encoded.log_NT[rows_B[:, None], steps_BH]
+    scaled_BH = (log_BH - loc_B1) / scale_B1
+    target_BH = torch.tensor(scaled_BH, dtype=torch.float32)
     seen_BH = torch.isfinite(target_BH)
-    error_BHQ = target_BH.nan_to_num()[..., None] - network(inputs_BSF, horizon)
+    target_BH1 = target_BH.nan_to_num()[..., None]
+    error_BHQ = target_BH1 - network(inputs_BSF, horizon)
+    # Too low costs the level, too high its complement: the least of it lies at the quantile.
     levels_Q = torch.tensor(LEVELS)
-    loss_BHQ = torch.maximum(levels_Q * error_BHQ, (levels_Q - 1) * error_BHQ)
-    return (loss_BHQ.mean(-1) * seen_BH).sum() / seen_BH.sum().clamp(min=1)
+    too_low_BHQ = levels_Q * error_BHQ
+    too_high_BHQ = (levels_Q - 1) * error_BHQ
+    loss_BHQ = torch.maximum(too_low_BHQ, too_high_BHQ)
+    loss_BH = loss_BHQ.mean(-1) * seen_BH
+    return loss_BH.sum() / seen_BH.sum().clamp(min=1)

@@ -24,7 +24,9 @@ LONGEST = 1_000  # newest steps that are looked at; older ones only cost time
 LONGEST_SEASON = 24  # AutoETS refuses longer ones, and so they are left out
 FEWEST = 10
 RUNAWAY = 100  # times the largest sale
-TSB_DEMAND, TSB_PROBABILITY = 0.2, 0.1
+# How fast TSB forgets. A size is seen only when something sells, so each one counts for more.
+TSB_DEMAND = 0.2
+TSB_PROBABILITY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,17 @@ class Statistical:
         """Quantiles [N, H, Q]."""
         filled_NT = forward_filled(window.target_NT)
         quantiles_NHQ = published_naive(filled_NT, window.horizon, 1, levels)
-        season_length = window.season_length if window.season_length <= LONGEST_SEASON else 1
+        season_length = window.season_length
+        if season_length > LONGEST_SEASON:
+            season_length = 1
+        fewest = max(FEWEST, 2 * season_length)
         for row, filled_T in enumerate(filled_NT):
             series_T = filled_T[np.isfinite(filled_T)][-LONGEST:]
-            if len(series_T) >= max(FEWEST, 2 * season_length) and series_T.any():
-                found_HQ = self._guarded(series_T, window.horizon, season_length, levels)
-                quantiles_NHQ[row] = quantiles_NHQ[row] if found_HQ is None else found_HQ
+            if len(series_T) < fewest or not series_T.any():
+                continue
+            found_HQ = self._guarded(series_T, window.horizon, season_length, levels)
+            if found_HQ is not None:
+                quantiles_NHQ[row] = found_HQ
         return tidy(quantiles_NHQ, window)
 
     def _guarded(
@@ -68,7 +75,8 @@ class Statistical:
             # comparison.
             except Exception:
                 return None
-        sane = np.isfinite(found_HQ).all() and np.abs(found_HQ).max() < RUNAWAY * series_T.max()
+        most = RUNAWAY * series_T.max()
+        sane = np.isfinite(found_HQ).all() and np.abs(found_HQ).max() < most
         return found_HQ if sane else None
 
 
@@ -136,5 +144,7 @@ def _scaled_history(
     """
     rate = float(model.forecast(y=series_T, h=1)["mean"][0])
     mean = float(series_T.mean())
-    quantiles_Q = np.quantile(series_T, levels, method="inverted_cdf") * rate / mean
+    # Quantiles that are values of the series: sales are counts, and most of them 0.
+    own_Q = np.quantile(series_T, levels, method="inverted_cdf")
+    quantiles_Q = own_Q * rate / mean
     return np.tile(quantiles_Q, (horizon, 1))

@@ -24,15 +24,19 @@ def tidy(quantiles_NHQ: Reals, window: Window) -> Floats:
     >>> tidy(np.array([[[np.nan, 0.5, -1.0]]]), window).tolist()
     [[[0.0, 0.5, 2.0]]]
     """
-    mean_N = mean_of(window.target_NT)
-    filled_NHQ = np.where(np.isfinite(quantiles_NHQ), quantiles_NHQ, mean_N[:, None, None])
-    return np.sort(filled_NHQ.clip(min=0.0).astype(np.float64), -1)
+    mean_N11 = mean_of(window.target_NT)[:, None, None]
+    known_NHQ = np.isfinite(quantiles_NHQ)
+    filled_NHQ = np.where(known_NHQ, quantiles_NHQ, mean_N11)
+    # Sorting crossed quantiles never makes their pinball loss larger (Chernozhukov 2010).
+    sold_NHQ = filled_NHQ.clip(min=0.0).astype(np.float64)
+    return np.sort(sold_NHQ, -1)
 
 
 def mean_of(target_NT: Reals) -> Floats:
     """The mean of each series' observed steps, 0 without any: [N]."""
     count_N = np.isfinite(target_NT).sum(1)
-    mean_N: Floats = np.nansum(target_NT, 1) / np.maximum(count_N, 1)
+    sum_N = np.nansum(target_NT, 1)
+    mean_N: Floats = sum_N / np.maximum(count_N, 1)
     return mean_N
 
 
@@ -42,12 +46,17 @@ def forward_filled(target_NT: Floats) -> Floats:
     >>> forward_filled(np.array([[np.nan, 2.0, np.nan, 3.0]])).tolist()
     [[nan, 2.0, 2.0, 3.0]]
     """
-    seen_NT = np.where(np.isnan(target_NT), 0, np.arange(target_NT.shape[1]))
-    return np.take_along_axis(target_NT, np.maximum.accumulate(seen_NT, axis=1), axis=1)
+    step_T = np.arange(target_NT.shape[1])
+    # The step of the newest value so far; before the first one that is step 0, itself missing.
+    seen_NT = np.where(np.isnan(target_NT), 0, step_T)
+    newest_NT = np.maximum.accumulate(seen_NT, axis=1)
+    return np.take_along_axis(target_NT, newest_NT, axis=1)
 
 
 def normal_quantiles(point_NH: Reals, spread_NH: Reals, levels: Iterable[float]) -> Floats:
     """Quantiles of normal distributions, also below 0: [N, H, Q]."""
-    scores_Q = np.array([NormalDist().inv_cdf(float(level)) for level in levels])
-    quantiles_NHQ: Floats = point_NH[..., None] + spread_NH[..., None] * scores_Q
+    normal = NormalDist()
+    scores_Q = np.array([normal.inv_cdf(float(level)) for level in levels])
+    around_NHQ = spread_NH[..., None] * scores_Q
+    quantiles_NHQ: Floats = point_NH[..., None] + around_NHQ
     return quantiles_NHQ

@@ -66,12 +66,23 @@ def moving_average(target_NT: Reals, horizon: int, window: int, levels: Levels) 
     [2.0, 2.0]
     """
     recent_NT = target_NT[:, -window:]
+    mean_N = _mean_or_nan(recent_NT)
+    # The unbiased variance: the mean is estimated from the same steps, which takes one away.
     count_N = np.isfinite(recent_NT).sum(1)
-    mean_N = np.where(count_N > 0, np.nansum(recent_NT, 1) / np.maximum(count_N, 1), np.nan)
-    square_N = np.nansum((recent_NT - mean_N[:, None]) ** 2, 1) / np.maximum(count_N - 1, 1)
+    deviation_NT = recent_NT - mean_N[:, None]
+    square_N = np.nansum(deviation_NT**2, 1) / np.maximum(count_N - 1, 1)
+    spread_N = np.sqrt(square_N)
+    # A mean says the same of all steps ahead.
     point_NH = np.repeat(mean_N[:, None], horizon, 1)
-    spread_NH = np.repeat(np.sqrt(square_N)[:, None], horizon, 1)
-    return normal_quantiles(point_NH, spread_NH, levels).clip(min=0.0)
+    spread_NH = np.repeat(spread_N[:, None], horizon, 1)
+    quantiles_NHQ = normal_quantiles(point_NH, spread_NH, levels)
+    return quantiles_NHQ.clip(min=0.0)
+
+
+def _mean_or_nan(target_NT: Reals) -> Floats:
+    """The mean of each series' observed steps, NaN without any: [N]."""
+    count_N = np.isfinite(target_NT).sum(1)
+    return np.where(count_N > 0, mean_of(target_NT), np.nan)
 
 
 def _repeated(cycle_NM: Reals, spread_N: Reals, horizon: int, levels: Levels) -> Floats:
@@ -82,22 +93,27 @@ def _repeated(cycle_NM: Reals, spread_N: Reals, horizon: int, levels: Levels) ->
     """
     steps_H = np.arange(horizon)
     season_length = cycle_NM.shape[1]
-    growth_H = np.sqrt(steps_H // season_length + 1)
-    point_NH = cycle_NM[:, steps_H % season_length]
-    return normal_quantiles(point_NH, spread_N[:, None] * growth_H, levels)
+    phase_H = steps_H % season_length
+    seasons_ahead_H = steps_H // season_length + 1
+    point_NH = cycle_NM[:, phase_H]
+    spread_NH = spread_N[:, None] * np.sqrt(seasons_ahead_H)
+    return normal_quantiles(point_NH, spread_NH, levels)
 
 
 def _latest_cycle(target_NT: Reals, season_length: int) -> Reals:
     """The newest observed value of each phase: [N, M]; a row's mean where a phase has none."""
+    # Whole cycles, the newest of which ends at the cutoff.
     N, T = target_NT.shape
     cycles = -(-T // season_length)
-    padded_NT = np.full((N, cycles * season_length), np.nan)
-    padded_NT[:, cycles * season_length - T :] = target_NT
-    count_N = np.isfinite(target_NT).sum(1)
-    mean_N = np.where(count_N > 0, mean_of(target_NT), np.nan)
+    length = cycles * season_length
+    padded_NT = np.full((N, length), np.nan)
+    padded_NT[:, length - T :] = target_NT
+    mean_N = _mean_or_nan(target_NT)
     latest_NM = np.repeat(mean_N[:, None], season_length, 1)
+    # From the oldest on, each cycle writes over what older ones said.
     for values_NM in np.split(padded_NT, cycles, axis=1):
-        latest_NM = np.where(np.isfinite(values_NM), values_NM, latest_NM)
+        seen_NM = np.isfinite(values_NM)
+        latest_NM = np.where(seen_NM, values_NM, latest_NM)
     return latest_NM
 
 
@@ -107,7 +123,8 @@ def _last_season(filled_NT: Floats, season_length: int) -> Floats:
     taken = min(T, season_length)
     last_NM = np.full((N, season_length), np.nan)
     last_NM[:, season_length - taken :] = filled_NT[:, T - taken :]
-    return np.where(np.isnan(last_NM), mean_of(filled_NT)[:, None], last_NM)
+    mean_N1 = mean_of(filled_NT)[:, None]
+    return np.where(np.isnan(last_NM), mean_N1, last_NM)
 
 
 def _seasonal_spread(target_NT: Reals, season_length: int, *, lost: int) -> Floats:
@@ -116,9 +133,13 @@ def _seasonal_spread(target_NT: Reals, season_length: int, *, lost: int) -> Floa
     Args:
         lost: degrees of freedom by which the mean's divisor is smaller than the number of pairs.
     """
-    gap_NT = target_NT[:, season_length:] - target_NT[:, :-season_length]
-    count_N = np.isfinite(gap_NT).sum(1)
-    spread_N: Floats = np.sqrt(np.nansum(gap_NT**2, 1) / np.maximum(count_N - lost, 1))
+    later_NT = target_NT[:, season_length:]
+    earlier_NT = target_NT[:, :-season_length]
+    difference_NT = later_NT - earlier_NT
+    count_N = np.isfinite(difference_NT).sum(1)
+    freedom_N = np.maximum(count_N - lost, 1)
+    square_N = np.nansum(difference_NT**2, 1) / freedom_N
+    spread_N: Floats = np.sqrt(square_N)
     return spread_N
 
 
@@ -155,7 +176,8 @@ class MovingAverage:
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q]."""
         span = max(SHORTEST_AVERAGE, SEASONS * window.season_length)
-        return tidy(moving_average(window.target_NT, window.horizon, span, levels), window)
+        quantiles_NHQ = moving_average(window.target_NT, window.horizon, span, levels)
+        return tidy(quantiles_NHQ, window)
 
 
 def make(name: str) -> SeasonalNaive | MovingAverage:
@@ -169,7 +191,10 @@ def _begun(window: Window) -> Floats:
     """The targets [N, T], where missing values at a series' own beginning count as 0, as in fev."""
     if window.length_N is None:
         return window.target_NT
+    seen_NT = np.isfinite(window.target_NT)
+    begun_NT = np.logical_or.accumulate(seen_NT, axis=1)
+    # A series' own beginning, apart from the padding that a longer neighbour caused.
     steps_T = np.arange(window.context_length)
-    unseen_NT = ~np.logical_or.accumulate(np.isfinite(window.target_NT), axis=1)
-    inside_NT = steps_T >= window.context_length - window.length_N[:, None]
-    return np.where(unseen_NT & inside_NT, 0.0, window.target_NT)
+    first_N = window.context_length - window.length_N
+    inside_NT = steps_T >= first_N[:, None]
+    return np.where(inside_NT & ~begun_NT, 0.0, window.target_NT)
