@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from freshet.model.effects.slots import NAMES
+from freshet.model.effects.columns import NAMES
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError

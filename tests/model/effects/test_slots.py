@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
-from freshet.model.effects.slots import PRICE, dress
+from freshet.model.effects.columns import PRICE
+from freshet.model.effects.slots import dress
 from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
 from freshet.model.tables.panel import Window
 from freshet.model.text import NUM_TEXT

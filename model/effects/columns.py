@@ -1,0 +1,277 @@
+"""Columns of any table in the network's slots, chosen by their names and by what they hold.
+
+Dimensions: N series, T context steps, H horizon steps, S = T + H, K known slots, P past slots, F
+static features.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.features import CLOSED, DISCOUNT, EVENT, FIRST_FREE, PROMOTION
+from freshet.model.phases import YEAR_MS
+from freshet.model.tables.panel import Window
+from freshet.model.text import NUM_NUMBERS, NUM_TEXT, static_features
+from freshet.stream.arrays import Bools, Floats, Ints, Singles
+from freshet.stream.units import DAY_MS, WEEK_MS
+
+# Whether a column never changes is told by so many series.
+SERIES_LOOKED_AT = 64
+PRICE = KNOWN_SLOTS.index("price_ratio")
+NAMES = {
+    "price": r"price|preis|cost",
+    "discount": r"discount|depth|rabatt|markdown|pct_off|off_pct",
+    "promotion": r"promo|sale\b|campaign|deal|feature|display|coupon|flyer|mailer",
+    "event": r"event|(?<!school)(?<!school.)holiday|feast|festival|xmas|christmas|black_?friday",
+    "views": r"view|visit|session|traffic|impression|customer",
+    "carts": r"cart|basket",
+    "favourites": r"fav|wish|like",
+    "checkouts": r"checkout",
+    "in_stock": r"stock|on_?hand|inventory|avail",
+}
+# "StateHoliday=0" and "promo=none" say that there is none.
+NOTHING = r"=(0|none|no|n|false|nan|normal|regular)?$"
+
+
+# Known covariates ---------------------------------------------------------------------------------
+
+
+def known_in_slots(window: Window, closed_NS: Bools) -> Singles:
+    """Known covariates in their slots: [N, S, K]; the strongest of the others in free ones."""
+    known_NSK = np.full((*window.time_ms_NS.shape, len(KNOWN_SLOTS)), np.nan, np.float32)
+    if closed_NS.any():
+        known_NSK[..., CLOSED] = closed_NS
+    free: list[int] = []
+    for column, name in enumerate(window.known_names):
+        values_NS = window.known_NSK[..., column]
+        if _told_by_calendar(values_NS, window.time_ms_NS, window.resolution_ms):
+            continue
+        if _tells_closed(values_NS, closed_NS):
+            continue
+        slot = _known_slot(name, values_NS)
+        if slot == PRICE and np.isfinite(known_NSK[..., PRICE]).any():
+            slot = None  # The first price is the price; a second one may be a competitor's.
+        if slot is None:
+            free.append(column)
+        elif slot == PRICE:
+            known_NSK[..., slot] = _ratio(values_NS, window.context_length)
+        else:
+            percent = slot == DISCOUNT and np.nanmax(values_NS) > 1.0
+            share_NS = values_NS / 100.0 if percent else values_NS
+            # Several flags of one kind are up when one of them is.
+            known_NSK[..., slot] = np.fmax(known_NSK[..., slot], share_NS)
+    # There are fewer free slots than columns that may ask for one: the weakest stay out.
+    free_slots = range(FIRST_FREE, len(KNOWN_SLOTS))
+    strongest = _strongest(window, free)
+    for slot, column in zip(free_slots, strongest, strict=False):
+        known_NSK[..., slot] = window.known_NSK[..., column]
+    return known_NSK
+
+
+def _known_slot(name: str, values_NS: Floats) -> int | None:
+    """The slot that a column's name and values ask for; None for a free one."""
+    column = name.lower()
+    seen = values_NS[np.isfinite(values_NS)]
+    if not len(seen) or seen.min() < 0:
+        return None
+    if re.search(NOTHING, column):
+        return None
+    if re.search(NAMES["discount"], column):
+        return DISCOUNT
+    if re.search(NAMES["price"], column) and seen.min() > 0:
+        return PRICE
+    flag = bool(np.isin(seen, (0.0, 1.0)).all())
+    if flag and re.search(NAMES["promotion"], column):
+        return PROMOTION
+    if flag and re.search(NAMES["event"], column):
+        return EVENT
+    return None
+
+
+def _told_by_calendar(values_NS: Floats, time_ms_NS: Ints, resolution_ms: int) -> bool:
+    """Whether a column never changes, or repeats the weekday, the hour or the month.
+
+    The network sees those anyway.
+    """
+    some_NS = values_NS[:SERIES_LOOKED_AT]
+    some_ms_NS = time_ms_NS[:SERIES_LOOKED_AT]
+    seen_NS = np.isfinite(some_NS)
+    values = some_NS[seen_NS]
+    times_ms = some_ms_NS[seen_NS]
+    if not len(values) or np.ptp(values) == 0.0:
+        return True
+    months = times_ms.astype("datetime64[ms]").astype("datetime64[M]")
+    groups = {
+        WEEK_MS: times_ms // DAY_MS % 7,
+        DAY_MS: times_ms % DAY_MS // min(resolution_ms, DAY_MS),
+        YEAR_MS: months.astype(np.int64) % 12,
+    }
+    span_ms = np.ptp(times_ms)
+    for cycle_ms, group in groups.items():
+        # Within a single cycle everything repeats itself: an only December says nothing of
+        # Decembers.
+        if span_ms >= 2 * cycle_ms and _constant_within(values, group):
+            return True
+    return False
+
+
+def _constant_within(values: Floats, group: Ints) -> bool:
+    """Whether all values of each group are the same."""
+    _, groups = np.unique(group, return_inverse=True)
+    num_groups = groups.max() + 1
+    low_G = np.full(num_groups, np.inf)
+    high_G = np.full(num_groups, -np.inf)
+    np.minimum.at(low_G, groups, values)
+    np.maximum.at(high_G, groups, values)
+    spread_G = high_G - low_G
+    return bool((spread_G <= 1e-9).all())
+
+
+def _tells_closed(values_NS: Floats, closed_NS: Bools) -> bool:
+    """Whether a flag says nothing but open or closed."""
+    seen = values_NS[np.isfinite(values_NS)]
+    if not np.isin(seen, (0.0, 1.0)).all():
+        return False
+    up_NS = values_NS > 0
+    different = float(np.mean(up_NS != closed_NS))
+    # A flag for "open" says as much as one for "closed".
+    different = min(different, 1.0 - different)
+    # Few closed days look like any rare flag, so what differs is held against how many they are.
+    closed = float(closed_NS.mean())
+    rarer = min(closed, 1.0 - closed)
+    return different < min(0.02, 0.1 * rarer)
+
+
+def _ratio(values_NS: Floats, context: int) -> Floats:
+    """Prices relative to each series' usual one, the median before the cutoff."""
+    usual_N = np.full(len(values_NS), np.nan)
+    for row, values_T in enumerate(values_NS[:, :context]):
+        seen = values_T[np.isfinite(values_T)]
+        if len(seen):
+            usual_N[row] = np.median(seen)
+    with np.errstate(all="ignore"):
+        ratio_NS = values_NS / usual_N[:, None]
+    return np.asarray(ratio_NS)
+
+
+def _strongest(window: Window, columns: list[int]) -> list[int]:
+    """Columns by how strongly they go with the logarithm of sales, strongest first."""
+    T = window.context_length
+    seen_NT = np.isfinite(window.target_NT)
+    target_NT = np.where(seen_NT, window.target_NT, np.nan)
+    log_NT = np.log1p(target_NT)
+    strength: dict[int, float] = {}
+    for column in columns:
+        values_NT = window.known_NSK[:, :T, column]
+        strength[column] = _strength(log_NT, values_NT)
+    return sorted(columns, key=lambda column: -strength[column])
+
+
+def _strength(log_NT: Floats, values_NT: Floats) -> float:
+    """The size of the correlation within series, of all of them together."""
+    both_NT = np.isfinite(log_NT) & np.isfinite(values_NT)
+    # Within series: it matters when a series sells more, not which one does.
+    sold_NT = _centred(log_NT, both_NT)
+    told_NT = _centred(values_NT, both_NT)
+    squares = (sold_NT**2).sum() * (told_NT**2).sum()
+    spread = float(np.sqrt(squares))
+    if not spread > 0:
+        return 0.0
+    product = float((sold_NT * told_NT).sum())
+    return abs(product) / spread
+
+
+def _centred(values_NT: Floats, where_NT: Bools) -> Floats:
+    """Values less the mean of their series over chosen steps, 0 on the others."""
+    count_N1 = where_NT.sum(1, keepdims=True)
+    filled_NT = np.where(where_NT, values_NT, 0.0)
+    mean_N1 = filled_NT.sum(1, keepdims=True) / np.maximum(count_N1, 1)
+    return np.where(where_NT, filled_NT - mean_N1, 0.0)
+
+
+# Past covariates and static columns ---------------------------------------------------------------
+
+
+def past_in_slots(window: Window) -> Singles:
+    """Past covariates in the slots that their names ask for, else in free ones: [N, T, P]."""
+    past_NTP = np.full((*window.target_NT.shape, len(PAST_SLOTS)), np.nan, np.float32)
+    taken: set[str] = set()
+    for column, name in enumerate(window.past_names):
+        open_slots = [slot for slot in _past_slots(name) if slot not in taken]
+        if not open_slots:
+            continue
+        slot = open_slots[0]
+        taken.add(slot)
+        values_NT = window.past_NTP[..., column]
+        in_slot_NT = past_NTP[..., PAST_SLOTS.index(slot)]
+        # The slot says whether there was any stock, whatever the column counts.
+        in_slot_NT[:] = (values_NT > 0) if slot == "in_stock" else values_NT
+        in_slot_NT[~np.isfinite(values_NT)] = np.nan
+    return past_NTP
+
+
+def _past_slots(name: str) -> list[str]:
+    """The slots that a column may go to, first choice first."""
+    column = name.lower()
+    named = [slot for slot in PAST_SLOTS if slot in NAMES]
+    wanted = [slot for slot in named if re.search(NAMES[slot], column)]
+    free = [slot for slot in PAST_SLOTS if slot not in NAMES]
+    return wanted + free
+
+
+def static_numbers(window: Window) -> Singles:
+    """Texts and categories as one hashed text, a price if there is one, other numbers by rank."""
+    N = len(window)
+    texts = [""] * N
+    prices = np.full(N, np.nan)
+    ages_ms = np.full(N, np.nan)
+    numbers: list[Floats] = []
+    for name, values in window.static.items():
+        if values.dtype == object:
+            texts = [text + _told(name, value) for text, value in zip(texts, values, strict=True)]
+        elif re.search(NAMES["price"], name.lower()):
+            prices = np.asarray(values, np.float64)
+        else:
+            ranks_N = _ranks(np.asarray(values, np.float64))
+            numbers.append(ranks_N)
+    static_NF = static_features(texts, prices, ages_ms)
+    # Two of the numbers are price and age; the rest is free.
+    first_free = NUM_TEXT + 2
+    for place, ranks_N in enumerate(numbers[: NUM_NUMBERS - 2]):
+        static_NF[:, first_free + place] = ranks_N
+    return static_NF
+
+
+def _told(name: str, value: object) -> str:
+    """One value as words: free text as it is, a category with its column's name.
+
+    >>> _told("StoreType", "a"), _told("title", "red shoe"), _told("brand", None)
+    (' storetype_a', ' red shoe', '')
+    """
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return ""
+    # A single word says little without its column: "a" may be a kind of shop or a brand.
+    if " " not in text:
+        text = f"{name.lower()}_{text}"
+    return f" {text}"
+
+
+def _ranks(values_N: Floats) -> Floats:
+    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; NaN stays.
+
+    All are 0 where all values are the same.
+
+    >>> _ranks(np.array([5.0, 9.0, np.nan])).tolist(), _ranks(np.array([2.0, 2.0])).tolist()
+    ([-1.7, 1.7, nan], [0.0, 0.0])
+    """
+    seen_N = np.isfinite(values_N)
+    found, place = np.unique(values_N[seen_N], return_inverse=True)
+    highest = len(found) - 1
+    # Evenly spread over [-1.7, 1.7], numbers have a standard deviation of nearly one.
+    ranks_N = np.full(len(values_N), np.nan)
+    ranks_N[seen_N] = 1.7 * (2 * place - highest) / max(highest, 1)
+    return ranks_N
