@@ -23,6 +23,7 @@ def run(code: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     ["import freshet, transformers", "from transformers import AutoModel\nimport freshet"],

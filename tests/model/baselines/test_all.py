@@ -109,6 +109,7 @@ def test_hours_weeks_and_months_work_too(name: str, step_ms: int) -> None:
     check(name, predicted(name, of), of)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shop_that_repeats_itself_is_forecast_well_and_twice_the_same(name: str) -> None:
     whole = window(sales(days=164))
