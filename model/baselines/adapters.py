@@ -44,24 +44,29 @@ class Chronos:
         """Quantiles [N, H, Q]; beyond the levels that it was trained on, its outermost ones."""
         parts = []
         for start in range(0, len(window), BATCH):
-            parts.append(self._batch(window.rows(slice(start, start + BATCH)), levels))
+            some = window.rows(slice(start, start + BATCH))
+            parts.append(self._batch(some, levels))
         return tidy(np.concatenate(parts), window)
 
     def _batch(self, window: Window, levels: tuple[float, ...]) -> Floats:
         import torch
 
-        inputs: list[Any] = []
+        inputs: list[Any]
         if self._with_covariates:
             inputs = _chronos2_inputs(window)
         else:
             inputs = [torch.tensor(past_T, dtype=torch.float32) for past_T in _histories(window)]
         quantiles, _ = self._pipeline.predict_quantiles(
-            inputs, prediction_length=window.horizon, quantile_levels=list(levels)
+            inputs,
+            prediction_length=window.horizon,
+            quantile_levels=list(levels),
         )
         # Chronos-2 answers with a list of [1, H, Q], the others with one tensor [N, H, Q].
-        return np.stack(
-            [np.asarray(series, np.float64).reshape(window.horizon, -1) for series in quantiles]
-        )
+        rows = []
+        for series in quantiles:
+            values = np.asarray(series, np.float64)
+            rows.append(values.reshape(window.horizon, -1))
+        return np.stack(rows)
 
 
 class TimesFM:
@@ -134,12 +139,17 @@ def at_normal_levels(
     >>> at_normal_levels(given, (0.1, 0.5, 0.9), (0.99,)).round(2).tolist()
     [[[3.82]]]
     """
-    own = np.array([NormalDist().inv_cdf(level) for level in own_levels])
-    asked = np.array([NormalDist().inv_cdf(level) for level in levels])
-    upper = np.searchsorted(own, asked).clip(1, len(own) - 1)
-    lower = upper - 1
-    share_Q = (asked - own[lower]) / (own[upper] - own[lower])
-    return np.asarray(given_NHD[..., lower] * (1 - share_Q) + given_NHD[..., upper] * share_Q)
+    normal = NormalDist()
+    own_D = np.array([normal.inv_cdf(level) for level in own_levels])
+    asked_Q = np.array([normal.inv_cdf(level) for level in levels])
+    # The two own levels around each one asked for; beyond the outermost, the line goes on.
+    upper_Q = np.searchsorted(own_D, asked_Q).clip(1, len(own_D) - 1)
+    lower_Q = upper_Q - 1
+    distance_Q = own_D[upper_Q] - own_D[lower_Q]
+    share_Q = (asked_Q - own_D[lower_Q]) / distance_Q
+    below_NHQ = given_NHD[..., lower_Q] * (1 - share_Q)
+    above_NHQ = given_NHD[..., upper_Q] * share_Q
+    return np.asarray(below_NHQ + above_NHQ)
 
 
 def _library(name: str, package: str) -> ModuleType:

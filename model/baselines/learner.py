@@ -15,7 +15,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from freshet.model.baselines.steps import Ahead, Codes, Past, ahead
+from freshet.model.baselines.past import Past
+from freshet.model.baselines.steps import Ahead, Codes, ahead
 from freshet.model.baselines.tidy import tidy
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats, Ints, Singles

@@ -2,7 +2,7 @@
 
 It reads the newest steps with their covariates, then runs on over the horizon with the target left
 out. Dimensions: N series, T context steps, H horizon steps, S = T + H, C steps read, B rows of a
-batch, F inputs, Q levels.
+batch, F inputs, D levels of its own, Q levels asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS
 
+# Deciles, and what lies at the edges of bands of 90 and 98 %.
 LEVELS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 HIDDEN = 48
 LONGEST_READ = 128
@@ -40,10 +41,10 @@ class Network(nn.Module):
         self.head = nn.Linear(HIDDEN, len(LEVELS))
 
     def forward(self, inputs_BSF: Tensor, horizon: int) -> Tensor:
-        """Sorted quantiles of the scaled target: [B, H, Q]."""
+        """Sorted quantiles of the scaled target: [B, H, D]."""
         hidden_BSX, _ = self.cells(inputs_BSF)
-        quantiles_BHQ: Tensor = self.head(hidden_BSX[:, -horizon:])
-        return quantiles_BHQ.sort(-1).values
+        quantiles_BHD: Tensor = self.head(hidden_BSX[:, -horizon:])
+        return quantiles_BHD.sort(-1).values
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,18 @@ class Encoded:
         closed_NS = closed_steps(window)
         # Covariates come in any unit, and the newest ones may lie outside of what was seen before.
         known_NSK = np.nan_to_num(window.known_NSK)
-        middle_K = known_NSK[:, :T].mean((0, 1))
-        spread_K = known_NSK[:, :T].std((0, 1))
+        past_NTK = known_NSK[:, :T]
+        middle_K = past_NTK.mean((0, 1))
+        spread_K = past_NTK.std((0, 1))
         spread_K = np.where(spread_K > 0, spread_K, 1.0)
         scaled_NSK = (known_NSK - middle_K) / spread_K
         scaled_NSK = scaled_NSK.clip(-5, 5)
-        own_NSF = np.stack([closed_NS, *_waves(window)], -1)
+        waves = _waves(window)
+        own_NSF = np.stack([closed_NS, *waves], -1)
         others_NSF = np.concatenate([scaled_NSK, own_NSF], -1)
         # A closed step says nothing of demand.
-        log_NT = np.where(closed_NS[:, :T], np.nan, np.log1p(window.target_NT))
+        log_NT = np.log1p(window.target_NT)
+        log_NT = np.where(closed_NS[:, :T], np.nan, log_NT)
         # It reads at least as much as it must forecast.
         wanted = max(LONGEST_READ - window.horizon, window.horizon)
         return cls(log_NT, others_NSF, closed_NS, read=min(T, wanted))
@@ -86,7 +90,8 @@ class Encoded:
         loc_B1, scale_B1 = _scaling(seen_BC)
         scaled_BC = (seen_BC - loc_B1) / scale_B1
         # What is forecast is hidden, and its distance from the cutoff is told instead.
-        target_BS = np.pad(scaled_BC, ((0, 0), (0, horizon)), constant_values=np.nan)
+        hidden_BH = np.full((len(rows_B), horizon), np.nan)
+        target_BS = np.concatenate([scaled_BC, hidden_BH], 1)
         ahead_S = from_cutoff_S.clip(0) / horizon
         ahead_BS = np.broadcast_to(ahead_S, target_BS.shape)
         # A gap is 0, the row's middle, and a flag of its own tells it from a value of 0.
@@ -163,7 +168,8 @@ class Lstm:
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles [N, H, Q], 0 on closed steps; each series' mean where it could not learn."""
         if self._network is None:
-            unknown_NHQ = np.full((len(window), window.horizon, len(levels)), np.nan)
+            shape = (len(window), window.horizon, len(levels))
+            unknown_NHQ = np.full(shape, np.nan)
             return tidy(unknown_NHQ, window)
         encoded = Encoded.of(window)
         parts = []
@@ -173,8 +179,8 @@ class Lstm:
             cutoff_B = np.full(len(rows_B), window.context_length)
             inputs_BSF, loc_B1, scale_B1 = encoded.batch(rows_B, cutoff_B, window.horizon)
             with torch.inference_mode():
-                z_BHQ = self._network(inputs_BSF, window.horizon).double().numpy()
-            z_BHQ = at_normal_levels(z_BHQ, LEVELS, levels)
+                own_BHD = self._network(inputs_BSF, window.horizon)
+            z_BHQ = at_normal_levels(own_BHD.double().numpy(), LEVELS, levels)
             log_BHQ = z_BHQ * scale_B1[..., None] + loc_B1[..., None]
             # A network that runs away is stopped at some hundred times the usual sales.
             most_B11 = loc_B1[..., None] + FARTHEST
@@ -190,7 +196,13 @@ def make(name: str) -> Lstm:
     return Lstm()
 
 
-def _loss(network: Network, encoded: Encoded, rows_B: Ints, cutoff_B: Ints, horizon: int) -> Tensor:
+def _loss(
+    network: Network,
+    encoded: Encoded,
+    rows_B: Ints,
+    cutoff_B: Ints,
+    horizon: int,
+) -> Tensor:
     """Mean pinball loss over the steps that were seen, on each row's own scale."""
     inputs_BSF, loc_B1, scale_B1 = encoded.batch(rows_B, cutoff_B, horizon)
     steps_BH = cutoff_B[:, None] + np.arange(horizon)
@@ -199,11 +211,11 @@ def _loss(network: Network, encoded: Encoded, rows_B: Ints, cutoff_B: Ints, hori
     target_BH = torch.tensor(scaled_BH, dtype=torch.float32)
     seen_BH = torch.isfinite(target_BH)
     target_BH1 = target_BH.nan_to_num()[..., None]
-    error_BHQ = target_BH1 - network(inputs_BSF, horizon)
+    error_BHD = target_BH1 - network(inputs_BSF, horizon)
     # Too low costs the level, too high its complement: the least of it lies at the quantile.
-    levels_Q = torch.tensor(LEVELS)
-    too_low_BHQ = levels_Q * error_BHQ
-    too_high_BHQ = (levels_Q - 1) * error_BHQ
-    loss_BHQ = torch.maximum(too_low_BHQ, too_high_BHQ)
-    loss_BH = loss_BHQ.mean(-1) * seen_BH
+    levels_D = torch.tensor(LEVELS)
+    too_low_BHD = levels_D * error_BHD
+    too_high_BHD = (levels_D - 1) * error_BHD
+    loss_BHD = torch.maximum(too_low_BHD, too_high_BHD)
+    loss_BH = loss_BHD.mean(-1) * seen_BH
     return loss_BH.sum() / seen_BH.sum().clamp(min=1)

@@ -8,7 +8,8 @@ import numpy as np
 
 from freshet.model.baselines.learner import Errors, FeatureLearner, Lessons, lessons_of
 from freshet.model.baselines.linear import train
-from freshet.model.baselines.steps import Codes, Past, ahead
+from freshet.model.baselines.past import Past
+from freshet.model.baselines.steps import Codes, ahead
 from freshet.model.tables.panel import Window
 from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import earlier
