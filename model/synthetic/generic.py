@@ -22,9 +22,11 @@ def periods(draw: Seeded, resolution_ms: int) -> Tensor:
     """A season length per row, half of them calendar ones: [B]."""
     short, long = calendar_periods(resolution_ms)
     # The other half has any length, or the network would learn the calendar instead of looking.
-    own_B = draw.log_uniform(3.0, 200.0).round()
+    own_B = draw.log_uniform(3.0, 200.0)
+    own_B = own_B.round()
     follows_calendar_B = draw.chance(0.5) > 0
-    calendar_B = draw.choice([(short, 0.6), (long, 0.4)])
+    shares = ((short, 0.6), (long, 0.4))
+    calendar_B = draw.choice(shares)
     return torch.where(follows_calendar_B, calendar_B, own_B)
 
 
@@ -37,7 +39,8 @@ def wave(draw: Seeded, steps: int, period_B: Tensor) -> Tensor:
     decay_B1 = draw.uniform(0.3, 2.0, 1)
     total_BS = torch.zeros_like(turn_BS)
     for harmonic in range(1, HARMONICS + 1):
-        size_B1 = draw.normal(1.0, 1) / harmonic**decay_B1
+        size_B1 = draw.normal(1.0, 1)
+        size_B1 = size_B1 / harmonic**decay_B1
         phase_B1 = draw.unit(1)
         angle_BS = harmonic * turn_BS + phase_B1
         total_BS += size_B1 * torch.cos(math.tau * angle_BS)
@@ -93,7 +96,8 @@ def gaussian_process(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     path_BS = smooth_BS + mixed_BS
     noise_BS = draw.normal(1.0, steps)
     noise_size_B1 = draw.log_uniform(0.005, 0.5, 1)
-    return positive(draw, path_BS + noise_BS * noise_size_B1)
+    noise_BS = noise_BS * noise_size_B1
+    return positive(draw, path_BS + noise_BS)
 
 
 def positive(draw: Seeded, path_BS: Tensor) -> Tensor:
@@ -101,8 +105,10 @@ def positive(draw: Seeded, path_BS: Tensor) -> Tensor:
     size_B1 = draw.log_uniform(0.3, 3000.0, 1)
     # Seasons that add to a level, or that multiply it: real series do either.
     offset_B1 = draw.uniform(0.5, 5.0, 1)
-    added_BS = (path_BS + offset_B1).clamp(min=0.0)
-    grown_BS = path_BS.clamp(-6.0, 4.0).exp()
+    added_BS = path_BS + offset_B1
+    added_BS = added_BS.clamp(min=0.0)
+    bounded_BS = path_BS.clamp(-6.0, 4.0)
+    grown_BS = bounded_BS.exp()
     adds_B1 = draw.chance(0.5, 1) > 0
     amount_BS = size_B1 * torch.where(adds_B1, added_BS, grown_BS)
     # Counted, small amounts scatter by themselves; the rest stays smooth, as megawatts do.
@@ -132,8 +138,9 @@ def intermittent(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     # Whether anything sells is a matter of its own, apart from how much (Croston 1972).
     luck_BS = draw.unit(steps)
     log_factor_BS = season_BS + drift_BS
-    factor_BS = log_factor_BS.clamp(-6.0, 2.0).exp()
-    happens_BS = luck_BS < chance_B1 * factor_BS
+    log_factor_BS = log_factor_BS.clamp(-6.0, 2.0)
+    now_BS = chance_B1 * log_factor_BS.exp()
+    happens_BS = luck_BS < now_BS
     # At least one piece each time; now and then many.
     more_B1 = draw.log_uniform(0.05, 20.0, 1)
     scatter_BS = draw.normal(0.5, steps).exp()
@@ -160,12 +167,14 @@ def spikes_and_steps(draw: Seeded, steps: int, resolution_ms: int) -> Tensor:
     after_BNS = draw.intervals(steps, 4, *FOREVER)
     height_BN1 = draw.normal(0.7, 4, 1)
     jumps_BN1 = draw.chance(0.5, 4, 1)
-    path_BS = (after_BNS * height_BN1 * jumps_BN1).sum(1)
+    jump_BNS = after_BNS * height_BN1 * jumps_BN1
+    path_BS = jump_BNS.sum(1)
     # Spikes by the clock can be foretold, irregular ones only widen the band.
     index_S = draw.index(steps)
     period_B1 = periods(draw, resolution_ms)[:, None]
     shift_B1 = draw.unit(1) * period_B1
-    phase_BS = (index_S + shift_B1).remainder(period_B1)
+    shifted_BS = index_S + shift_B1
+    phase_BS = shifted_BS.remainder(period_B1)
     regular_BS = (phase_BS < 1.0).float()
     luck_BS = draw.unit(steps)
     rate_B1 = draw.log_uniform(0.003, 0.03, 1)

@@ -62,6 +62,7 @@ def skill(network: FreshetNetwork, batches: list[tuple[Batch, Tensor]]) -> dict[
 
 def row_skill(batch: Batch, actual_BH: Reals, quantiles_BHQ: Reals, levels: Reals) -> float:
     """1 - WQL / WQL of seasonal naive, every row brought to size one: else the largest decides."""
+    # What live forecasts are held against too, so that both skills mean the same.
     target_BT = batch.target_BT.cpu().numpy()
     horizon = actual_BH.shape[1]
     season_length = _season_length(batch)
@@ -70,6 +71,7 @@ def row_skill(batch: Batch, actual_BH: Reals, quantiles_BHQ: Reals, levels: Real
     answered_B = np.isfinite(naive_BHQ).all((1, 2))
     observed_B = np.isfinite(actual_BH).any(1)
     rows_B = answered_B & observed_B
+    # WQL divides by the sum of the actuals, over all rows at once.
     mean_B1 = np.nanmean(actual_BH[rows_B], 1, keepdims=True)
     size_B1 = np.maximum(mean_B1, SMALLEST_SIZE)
     size_B11 = size_B1[..., None]
