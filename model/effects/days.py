@@ -95,6 +95,8 @@ def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days |
     column_NS = (day_NS - first_day) // length_days
     num_days = int(column_NS.max()) + 1
 
+    # Aligned on the calendar, so that a column is the same day in every series and what they share
+    # on it can be told from what each does alone.
     def summed(values_NX: Floats | Ints | Bools) -> Floats:
         return _summed(values_NX, column_NS, num_days)
 

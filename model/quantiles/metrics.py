@@ -55,6 +55,7 @@ def seasonal_error(target_BT: Reals, season_length: int) -> Reals:
     later_BX = target_BT[:, season_length:]
     earlier_BX = target_BT[:, :-season_length]
     gap_BX = np.abs(later_BX - earlier_BX)
+    # What a forecast errs that only repeats the last season: the same unit for large and small.
     pairs_B = np.isfinite(gap_BX).sum(1)
     mean_gap_B = np.nansum(gap_BX, 1) / np.maximum(pairs_B, 1)
     return np.where(pairs_B > 0, mean_gap_B, np.nan)

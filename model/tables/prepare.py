@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.source.replay.presets import RETAIL_PRODUCT
 
@@ -35,7 +36,8 @@ def prepare(preset: str, folder: Path, output: Path) -> int:
             f"there is no data set {preset!r}", hint=f"choose {', '.join(PRESETS)}"
         )
     table = PRESETS[preset](folder)
-    if output.suffix.lower() == ".csv":
+    as_text = output.suffix.lower() == ".csv"
+    if as_text:
         table.to_csv(output, index=False)
     else:
         table.to_parquet(output, index=False)
@@ -52,20 +54,17 @@ def rossmann_daily(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     days = _rossmann_days(folder)
-    missing = pd.MultiIndex.from_product(
-        [days.id.unique(), [days.timestamp.min()]], names=["id", "timestamp"]
+    # The first day of every shop, so that all begin at once: absent ones become missing values.
+    first_day = days.timestamp.min()
+    first_days = pd.MultiIndex.from_product(
+        [days.id.unique(), [first_day]], names=["id", "timestamp"]
     )
-    days = pd.concat(
-        [
-            days,
-            missing.difference(pd.MultiIndex.from_frame(days[["id", "timestamp"]])).to_frame(False),
-        ]
-    )
+    given = pd.MultiIndex.from_frame(days[["id", "timestamp"]])
+    missing = first_days.difference(given).to_frame(index=False)
+    days = pd.concat([days, missing])
     days["DayOfWeek"] = days.timestamp.dt.dayofweek + 1
     days = days.sort_values(["id", "timestamp"], ignore_index=True)
-    return days.merge(_rossmann_shops(folder), on="id", how="left").assign(
-        id=lambda table: table.id.astype(str)
-    )
+    return _with_shops(days, folder)
 
 
 def rossmann_weekly(folder: Path) -> pd.DataFrame:
@@ -77,14 +76,17 @@ def rossmann_weekly(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     days = _rossmann_days(folder)
-    days["StateHoliday"] = (days.StateHoliday.fillna("0") != "0").astype(float)
-    days["timestamp"] = days.timestamp + pd.to_timedelta(6 - days.timestamp.dt.dayofweek, unit="D")
-    weeks = pd.date_range(days.timestamp.min(), days.timestamp.max(), freq="7D")[1:-1]
-    every = pd.MultiIndex.from_product([days.id.unique(), weeks], names=["id", "timestamp"])
-    table = days.groupby(["id", "timestamp"]).sum().reindex(every, fill_value=0.0).reset_index()
-    return table.merge(_rossmann_shops(folder), on="id", how="left").assign(
-        id=lambda frame: frame.id.astype(str)
-    )
+    holiday = days.StateHoliday.fillna("0") != "0"
+    days["StateHoliday"] = holiday.astype(float)
+    until_sunday = 6 - days.timestamp.dt.dayofweek
+    days["timestamp"] = days.timestamp + pd.to_timedelta(until_sunday, unit="D")
+    # The data begin and end within a week: those two are not whole.
+    weeks = pd.date_range(days.timestamp.min(), days.timestamp.max(), freq="7D")
+    whole_weeks = weeks[1:-1]
+    every = pd.MultiIndex.from_product([days.id.unique(), whole_weeks], names=["id", "timestamp"])
+    sums = days.groupby(["id", "timestamp"]).sum()
+    table = sums.reindex(every, fill_value=0.0).reset_index()
+    return _with_shops(table, folder)
 
 
 def car_parts(folder: Path) -> pd.DataFrame:
@@ -97,7 +99,8 @@ def car_parts(folder: Path) -> pd.DataFrame:
     wide = _read(folder, "carparts", "carparts_monthly")
     long = wide.melt(id_vars="month", var_name="id", value_name="target")
     long["timestamp"] = pd.to_datetime(long.month, format="%Y-%m")
-    return long[["id", "timestamp", "target"]].sort_values(["id", "timestamp"], ignore_index=True)
+    table = long[["id", "timestamp", "target"]]
+    return table.sort_values(["id", "timestamp"], ignore_index=True)
 
 
 def online_retail_daily(folder: Path) -> pd.DataFrame:
@@ -109,9 +112,8 @@ def online_retail_daily(folder: Path) -> pd.DataFrame:
 
     lines = _retail_lines(folder)
     lines["timestamp"] = lines.ts.dt.normalize()
-    return _retail_table(
-        lines, pd.date_range(lines.timestamp.min(), lines.timestamp.max(), freq="D")
-    )
+    days = pd.date_range(lines.timestamp.min(), lines.timestamp.max(), freq="D")
+    return _retail_table(lines, days)
 
 
 def online_retail_hourly(folder: Path) -> pd.DataFrame:
@@ -121,7 +123,8 @@ def online_retail_hourly(folder: Path) -> pd.DataFrame:
     """
     lines = _retail_lines(folder)
     lines["timestamp"] = lines.ts.dt.floor("h")
-    return _retail_table(lines, lines.timestamp.drop_duplicates().sort_values())
+    hours = lines.timestamp.drop_duplicates()
+    return _retail_table(lines, hours.sort_values())
 
 
 PRESETS: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -138,10 +141,12 @@ def _read(folder: Path, group: str, name: str) -> pd.DataFrame:
     import pandas as pd
 
     for place in (folder / group, folder):
-        if (place / f"{name}.parquet").exists():
-            return pd.read_parquet(place / f"{name}.parquet")
-        if (place / f"{name}.csv").exists():
-            return pd.read_csv(place / f"{name}.csv", low_memory=False)
+        parquet = place / f"{name}.parquet"
+        if parquet.exists():
+            return pd.read_parquet(parquet)
+        csv = place / f"{name}.csv"
+        if csv.exists():
+            return pd.read_csv(csv, low_memory=False)
     raise InvalidInputError(
         f"neither {folder / group} nor {folder} has {name}.parquet or {name}.csv",
         hint="say where your copy is with --from DIR or FRESHET_DATA",
@@ -156,22 +161,30 @@ def _rossmann_days(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     raw = _read(folder, "rossmann", "train")
-    days = pd.DataFrame(
-        {"id": raw.Store, "timestamp": pd.to_datetime(raw.Date), "target": raw.Sales.astype(float)}
-    )
-    days["Open"] = raw.Open.astype("Float64").fillna(0).astype(float)
     promo = raw.Promo.astype("Float64")
-    days["Promo"] = (promo.fillna(raw.promo_by_date) if "promo_by_date" in raw else promo).astype(
-        float
+    if "promo_by_date" in raw:
+        promo = promo.fillna(raw.promo_by_date)
+    days = pd.DataFrame(
+        {
+            "id": raw.Store,
+            "timestamp": pd.to_datetime(raw.Date),
+            "target": raw.Sales.astype(float),
+            # Where a copy has no values the shop sold nothing: closed, without customers.
+            "Open": raw.Open.astype("Float64").fillna(0).astype(float),
+            "Promo": promo.astype(float),
+            "StateHoliday": raw.StateHoliday.astype("string"),
+            "SchoolHoliday": raw.SchoolHoliday.astype("Float64").astype(float),
+            "Customers": raw.Customers.astype("Float64").fillna(0).astype(float),
+        }
     )
-    days["StateHoliday"] = raw.StateHoliday.astype("string")
-    days["SchoolHoliday"] = raw.SchoolHoliday.astype("Float64").astype(float)
-    days["Customers"] = raw.Customers.astype("Float64").fillna(0).astype(float)
     return _filled_holidays(days)
 
 
-def _rossmann_shops(folder: Path) -> pd.DataFrame:
-    return _read(folder, "rossmann", "store").rename(columns={"Store": "id"})
+def _with_shops(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The table with each shop's own columns beside every row; ids become text."""
+    shops = _read(folder, "rossmann", "store").rename(columns={"Store": "id"})
+    table = table.merge(shops, on="id", how="left")
+    return table.assign(id=table.id.astype(str))
 
 
 def _filled_holidays(days: pd.DataFrame) -> pd.DataFrame:
@@ -181,26 +194,41 @@ def _filled_holidays(days: pd.DataFrame) -> pd.DataFrame:
     What is left, dates on which no shop was open, stays missing.
     """
     school = days.pivot(index="id", columns="timestamp", values="SchoolHoliday")
-    sign_SD = np.nan_to_num(school.to_numpy() * 2 - 1)
-    common_SS = np.abs(sign_SD) @ np.abs(sign_SD).T
-    state_SS = ((sign_SD @ sign_SD.T) / np.maximum(common_SS, 1) > 2 * _SAME_STATE - 1).astype(
-        float
-    )
-    rows = school.index.get_indexer(days.id), school.columns.get_indexer(days.timestamp)
+    shop = school.index.get_indexer(days.id)
+    day = school.columns.get_indexer(days.timestamp)
+    state_SS = _same_state(school.to_numpy())
+
     letters = sorted(days.StateHoliday.dropna().unique())
     ballots = {"SchoolHoliday": [0.0, 1.0], "StateHoliday": letters}
     for name, values in ballots.items():
         cast = days.pivot(index="id", columns="timestamp", values=name)
-        votes_VSD = np.array(
-            [(cast == value).to_numpy(bool, na_value=False) for value in values], float
-        )
-        near_VSD, all_V1D = state_SS @ votes_VSD, votes_VSD.sum(1, keepdims=True)
-        votes_VSD = np.where(near_VSD.sum(0) > 0, near_VSD, all_V1D)
-        winner = np.array(values, object)[votes_VSD.argmax(0)][rows]
-        winner[(votes_VSD.sum(0) == 0)[rows]] = None
-        filled = days[name].astype(object).where(days[name].notna(), winner)
+        votes = [(cast == value).to_numpy(bool, na_value=False) for value in values]
+        own_VSD = np.array(votes, float)
+        near_VSD = state_SS @ own_VSD
+        all_V1D = own_VSD.sum(1, keepdims=True)
+        any_near_SD = near_VSD.sum(0) > 0
+        votes_VSD = np.where(any_near_SD, near_VSD, all_V1D)
+
+        winner_SD = np.array(values, object)[votes_VSD.argmax(0)]
+        nobody_SD = votes_VSD.sum(0) == 0
+        winner = winner_SD[shop, day]
+        winner[nobody_SD[shop, day]] = None
+        given = days[name].notna()
+        filled = days[name].astype(object).where(given, winner)
         days[name] = filled.astype(float if name == "SchoolHoliday" else object)
     return days
+
+
+def _same_state(school_SD: Floats) -> Floats:
+    """1 for two shops whose school holidays agree, 0 for others: [S, S]."""
+    # As +1, -1 and, where unknown, 0 the products of two shops' days sum up to how many agree less
+    # how many do not.
+    sign_SD = np.nan_to_num(school_SD * 2 - 1)
+    known_SD = np.abs(sign_SD)
+    common_SS = known_SD @ known_SD.T
+    balance_SS = (sign_SD @ sign_SD.T) / np.maximum(common_SS, 1)
+    same_SS = balance_SS > 2 * _SAME_STATE - 1
+    return np.asarray(same_SS, np.float64)
 
 
 # Online Retail ------------------------------------------------------------------------------------
@@ -209,20 +237,21 @@ def _filled_holidays(days: pd.DataFrame) -> pd.DataFrame:
 def _retail_lines(folder: Path) -> pd.DataFrame:
     """Order lines that are demand.
 
-    Goods only, sold at a price, each line once, of articles with enough of them.
+    Goods only, sold at a price, each line once, of articles with enough of them. Articles that
+    differ in case only are one.
 
     Left out: the second copy of the days that both sheets hold; cancellations, returns and stock
     corrections; postage, fees, vouchers and manual lines; articles with fewer than 100 order lines.
-    TextColumn that differ in case only are one.
     """
     raw = _read(folder, "online_retail", "online_retail_II")
     goods = raw.sku.astype(str).str.match(RETAIL_PRODUCT)
-    demand = (
-        (raw.quantity > 0) & (raw.unit_price > 0) & ~raw.invoice.astype(str).str.startswith("C")
-    )
+    sold = (raw.quantity > 0) & (raw.unit_price > 0)
+    cancelled = raw.invoice.astype(str).str.startswith("C")
+    demand = sold & ~cancelled
     lines = raw[goods & demand & ~raw.in_overlap].copy()
     lines["id"] = lines.sku.astype(str).str.upper()
-    return lines[lines.groupby("id").id.transform("size") >= MIN_ORDER_LINES]
+    num_lines = lines.groupby("id").id.transform("size")
+    return lines[num_lines >= MIN_ORDER_LINES]
 
 
 def _retail_table(lines: pd.DataFrame, steps: pd.Index | pd.Series) -> pd.DataFrame:
@@ -237,20 +266,33 @@ def _retail_table(lines: pd.DataFrame, steps: pd.Index | pd.Series) -> pd.DataFr
     lines = lines.assign(revenue=lines.quantity * lines.unit_price)
     sums = lines.groupby(["id", "timestamp"])[["quantity", "revenue"]].sum()
     units = sums.quantity.unstack("timestamp").reindex(columns=steps)
-    price = (sums.revenue / sums.quantity).unstack("timestamp").reindex(columns=steps).ffill(axis=1)
+    mean_price = sums.revenue / sums.quantity
+    price = mean_price.unstack("timestamp").reindex(columns=steps)
+    # Unsold goods still cost what they cost.
+    price = price.ffill(axis=1)
     texts = lines.description.astype(object).str.strip()
-    titles = texts.groupby(lines.id).agg(
-        lambda texts: texts.mode().iat[0] if texts.notna().any() else None
-    )
-    begun = price.notna().to_numpy().ravel()
+    titles = texts.groupby(lines.id).agg(_commonest)
+
+    # An article has a price from its first sale on, and rows from there.
+    begun = price.notna().to_numpy()
     rows = np.flatnonzero(begun)
-    codes = rows // len(steps)
+    article = rows // len(steps)
+    step = rows % len(steps)
+    target = units.to_numpy(float).ravel()[rows]
+    unit_price = price.to_numpy(float).ravel()[rows]
     return pd.DataFrame(
         {
-            "id": pd.Categorical.from_codes(codes, units.index.astype(str)),
-            "timestamp": np.asarray(steps)[rows % len(steps)],
-            "target": np.nan_to_num(units.to_numpy(float).ravel()[rows]),
-            "unit_price": price.to_numpy(float).ravel()[rows].round(4),
-            "description": pd.Categorical(titles.to_numpy(object)).take(codes),
+            "id": pd.Categorical.from_codes(article, units.index.astype(str)),
+            "timestamp": np.asarray(steps)[step],
+            "target": np.nan_to_num(target),
+            "unit_price": unit_price.round(4),
+            "description": pd.Categorical(titles.to_numpy(object)).take(article),
         }
     )
+
+
+def _commonest(texts: pd.Series) -> str | None:
+    """The text that occurs most often; None where there is none."""
+    if not texts.notna().any():
+        return None
+    return str(texts.mode().iat[0])
