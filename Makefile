@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## Run everything on this machine: a simulated shop, li
 	$(BIN)/freshet demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev ## Run all tests (those that need Kafka or Chromium skip where there is none)
-	$(BIN)/python -m pytest $(TWO_AT_ONCE) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) tests
 
 chaos: $(VENV)/.installed-dev ## Hurt Kafka, Redis and ingest in every way, SEEDS=5 times each, and count again (needs KAFKA_HOME)
 	CHAOS_SEEDS=$(SEEDS) CHAOS_REPORT=1 $(BIN)/python -m pytest -q tests/integration/faults

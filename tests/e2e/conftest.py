@@ -45,9 +45,9 @@ def screenshots(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
+    """Headless Chromium; its event loop ends with the file, or no other test could run one."""
     binary = (
         CHROMIUM
         if Path(CHROMIUM).exists()
