@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+from statistics import NormalDist
+
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.model.quantiles.metrics import wql
 from freshet.online.drift.pending import Due
-from freshet.online.drift.score import Actual, judge, score_records, uniform
+from freshet.online.drift.score import Actual, StepScores, judge, score_records, uniform
 from freshet.stream.schemas import WIRE_LEVELS
 from freshet.stream.units import HOUR_MS
 
@@ -91,3 +96,113 @@ def test_a_record_holds_all_steps_of_its_item_in_order_and_unknown_actuals_are_l
         and records[0].segment == "shoes"
         and records[0].steps[0].median == 5.0
     )
+
+
+# Nine published quantiles, none of them evenly spaced, so that a wrong level gives another number.
+QUANTILES = (1.0, 2.0, 4.0, 7.0, 11.0, 16.0, 22.0, 29.0, 37.0)
+
+
+def scored(actual: float, quantiles: tuple[float, ...] = QUANTILES) -> StepScores:
+    return judge(due_of(np.array([quantiles])), np.array([actual]))
+
+
+@pytest.mark.parametrize(
+    ("actual", "covered"),
+    [(3.9, False), (4.0, True), (11.0, True), (22.0, True), (22.1, False), (2.5, False)],
+)
+def test_covered_80_means_from_the_10_to_the_90_percent_quantile(
+    actual: float, covered: bool
+) -> None:
+    assert scored(actual).covered_I.tolist() == [covered]
+
+
+@pytest.mark.parametrize("actual", [0.0, 11.0, 30.0, 500.0])
+def test_pinball_is_twice_the_loss_averaged_over_the_levels(actual: float) -> None:
+    total = 0.0
+    for level, quantile in zip(WIRE_LEVELS, QUANTILES, strict=True):
+        share = level if actual > quantile else 1 - level
+        total += 2 * share * abs(actual - quantile)
+    assert scored(actual).pinball_I.tolist() == pytest.approx([total / 9])
+
+
+def test_the_naive_is_judged_on_its_own_quantiles_and_the_forecast_on_its_own() -> None:
+    naive_IQ = np.full((1, 9), 5.0)
+    outcome = judge(due_of(np.full((1, 9), 9.0)), np.array([10.0]), naive_IQ)
+    # Twice 1 and twice 5 units, times the mean of the nine levels, which is a half.
+    assert outcome.pinball_I.tolist() == pytest.approx([1.0])
+    assert outcome.naive_pinball_I.tolist() == pytest.approx([5.0])
+    assert outcome.median_I.tolist() == [9.0]
+
+
+def test_a_residual_counts_standard_deviations_of_the_middle_80_percent_and_never_tiny_ones() -> (
+    None
+):
+    deviation = (22.0 - 4.0) / (2 * NormalDist().inv_cdf(0.9))
+    assert scored(20.0).residual_I.tolist() == pytest.approx([(20.0 - 11.0) / deviation])
+    assert scored(3.0, (2.0,) * 9).residual_I.tolist() == [2.0], "a deviation of half a unit"
+
+
+def plain_cdf(value: float) -> float:
+    """Of QUANTILES: straight lines from (0, 0) through the levels, then an exponential tail."""
+    if value < QUANTILES[0]:
+        return 0.01 * max(value, 0.0) / QUANTILES[0]
+    if value >= QUANTILES[-1]:
+        deviation = (22.0 - 4.0) / (2 * NormalDist().inv_cdf(0.9))
+        return 1 - 0.01 * math.exp(-(value - QUANTILES[-1]) / deviation)
+    knots = list(zip(QUANTILES, WIRE_LEVELS, strict=True))
+    for (left, low), (right, high) in pairwise(knots):
+        if value < right:
+            return low + (value - left) / (right - left) * (high - low)
+    raise AssertionError(value)
+
+
+@pytest.mark.parametrize("actual", [0.0, 0.25, 1.0, 3.0, 3.25, 11.0, 24.0, 37.0, 50.0, 50.75])
+def test_a_pit_is_a_random_place_within_the_half_unit_around_a_whole_number(actual: float) -> None:
+    half = 0.5 if actual == int(actual) else 0.0
+    lower, upper = plain_cdf(actual - half), plain_cdf(actual + half)
+    share = (xxhash.xxh3_64_intdigest(b"f0:1") >> 11) / 2**53
+    assert scored(actual).pit_I.tolist() == pytest.approx([lower + share * (upper - lower)])
+
+
+def test_where_quantiles_are_equal_a_pit_lies_anywhere_in_their_probability() -> None:
+    # Three levels at 2.5: from the line below the first, .01, to the third, .1.
+    tied = (2.5, 2.5, 2.5, 7.0, 11.0, 16.0, 22.0, 29.0, 37.0)
+    share = (xxhash.xxh3_64_intdigest(b"f0:1") >> 11) / 2**53
+    assert scored(2.5, tied).pit_I.tolist() == pytest.approx([0.01 + share * 0.09])
+
+
+def test_a_level_that_was_not_published_is_read_off_the_line_between_its_neighbours() -> None:
+    due = due_of(np.array([[0.0, 10.0, 20.0]]), levels=(0.05, 0.45, 0.95))
+    outcome = judge(due, np.array([15.0]))
+    # The 10 % quantile is at 10 / 8, the median at 10 + 1, the 90 % at 10 + 9.
+    deviation = (19.0 - 1.25) / (2 * NormalDist().inv_cdf(0.9))
+    assert outcome.median_I.tolist() == pytest.approx([11.0])
+    assert outcome.residual_I.tolist() == pytest.approx([4.0 / deviation])
+    covered = [judge(due, np.array([actual])).covered_I[0] for actual in (1.2, 1.3, 18.9, 19.1)]
+    assert covered == [False, True, True, False]
+
+
+def test_levels_all_above_the_10_percent_stand_for_it_by_their_lowest() -> None:
+    due = due_of(np.array([[3.0, 5.0, 8.0]]), levels=(0.25, 0.5, 0.75))
+    covered = [judge(due, np.array([actual])).covered_I[0] for actual in (2.9, 3.0, 8.0, 8.1)]
+    assert covered == [False, True, True, False]
+
+
+def test_a_record_says_of_each_step_what_was_found_of_it_to_six_digits() -> None:
+    naive = StepScores(*(np.array([value]) for value in (1 / 3, 0.25, -2 / 3, True, 7.0, 4.0)))
+    without = StepScores(*(np.array([v]) for v in (2.0, 0.5, 0.0, False, 8.0, np.nan)))
+    due = due_of(np.zeros((1, 9)), step=2)
+    later = due_of(np.zeros((1, 9)), step=5)
+    (record,) = score_records(
+        [(later, without), (due, naive)],
+        {"i0": Actual(3.5, True, "s")},
+        bucket_start_ms=2 * HOUR_MS,
+        resolution_ms=HOUR_MS,
+        scored_at_ms=9,
+    )
+    first, second = record.steps
+    assert (record.actual, record.bucket_start_ms, record.scored_at_ms) == (3.5, 2 * HOUR_MS, 9)
+    assert (first.step, first.pinball, first.pit, first.residual) == (2, 0.333333, 0.25, -0.666667)
+    assert (first.covered_80, first.median, first.seasonal_naive_pinball) == (True, 7.0, 4.0)
+    assert (first.forecast_id, first.weights_version) == ("f0", "v1")
+    assert (second.step, second.covered_80, second.seasonal_naive_pinball) == (5, False, None)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,96 +9,12 @@ from hypothesis import strategies as st
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.text import static_features
-from freshet.online.worker.context import Contexts, cold_rows
+from freshet.online.worker.context import cold_rows
 from freshet.online.worker.provenance import context_sha256
-from freshet.stream.arrays import Ints
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.read.progress import InputState
-from freshet.stream.read.reader import Delta, WindowCells
-from freshet.stream.schemas import CHANNELS, CatalogEntry, InventoryLevel, Promotion
+from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
 from freshet.stream.units import HOUR_MS
-
-FIRST = 480_000  # the bucket of the first event
-UNITS, VIEWS = CHANNELS.index("units"), CHANNELS.index("views")
-
-
-@dataclass
-class FakeReader:
-    """A reader over a dictionary of cells; orders are observed from `FIRST` up to `reached`, clicks
-    up to `clicked`.
-    """
-
-    num_buckets: int = 40
-    resolution_ms: int = HOUR_MS
-    item_ids: list[str] = field(default_factory=list)
-    cells: dict[tuple[int, int, int], int] = field(default_factory=dict)
-    changed: set[tuple[int, int]] = field(default_factory=set)
-    reached: int = FIRST
-    clicked: int = FIRST
-    head: int = FIRST
-
-    @property
-    def num_items(self) -> int:
-        return len(self.item_ids)
-
-    @property
-    def inputs(self) -> dict[tuple[str, int], InputState]:
-        return {("orders", 0): InputState(1, 0, self.head * HOUR_MS + 5, None, FIRST * HOUR_MS)}
-
-    def row(self, item_id: str) -> int | None:
-        return self.item_ids.index(item_id) if item_id in self.item_ids else None
-
-    def add(self, item_id: str, bucket: int, channel: int, value: int) -> None:
-        if item_id not in self.item_ids:
-            self.item_ids.append(item_id)
-        row = self.item_ids.index(item_id)
-        self.cells[row, channel, bucket] = self.cells.get((row, channel, bucket), 0) + value
-        self.changed.add((row, bucket))
-        self.head = max(self.head, bucket)
-
-    def refresh(self) -> Delta:
-        rows = np.array(sorted({row for row, _ in self.changed}), np.int64)
-        buckets = np.array(sorted({bucket for _, bucket in self.changed}), np.int64)
-        self.changed.clear()
-        return Delta(rows, buckets * HOUR_MS, [], True, ())
-
-    def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> Ints:
-        rows = np.arange(self.num_items) if rows is None else rows
-        first = end_ms // HOUR_MS - num_buckets
-        values = np.zeros((len(rows), len(CHANNELS), num_buckets), np.int64)
-        for (row, channel, bucket), value in self.cells.items():
-            if (
-                row in rows
-                and 0 <= bucket - first < num_buckets
-                and bucket > self.head - self.num_buckets
-            ):
-                values[list(rows).index(row), channel, bucket - first] = value
-        return values
-
-    def window(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> WindowCells:
-        values = self.sums(end_ms, num_buckets, rows)
-        buckets = np.arange(end_ms // HOUR_MS - num_buckets, end_ms // HOUR_MS)
-        observed = np.zeros((len(CHANNELS), num_buckets), bool)
-        held = (buckets >= FIRST) & (buckets > self.head - self.num_buckets)
-        observed[:VIEWS] = held & (buckets < self.reached)
-        observed[VIEWS:] = held & (buckets < self.clicked)
-        return WindowCells(
-            values, np.broadcast_to(observed, values.shape), int(buckets[0]) * HOUR_MS
-        )
-
-
-def contexts_of(
-    reader: FakeReader, shop: ShopTables | None = None, context_length: int = 8
-) -> Contexts:
-    made = Contexts(
-        reader, shop or ShopTables(), context_length=context_length, prediction_length=4
-    )  # type: ignore[arg-type]
-    made.refresh()
-    return made
-
-
-def tell(shop: ShopTables, kind: str, record: msgspec.Struct, at_ms: int = 0) -> None:
-    assert shop.apply(kind, b"k%d" % shop.version, msgspec.json.encode(record), at_ms)  # type: ignore[arg-type]
+from tests.online.worker.windows import FIRST, UNITS, VIEWS, FakeReader, contexts_of, tell
 
 
 @pytest.fixture

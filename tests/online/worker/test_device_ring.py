@@ -1,0 +1,124 @@
+"""The ring on the device holds what the reader's newest buckets hold, and nothing that left it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from freshet.online.worker.device_ring import NEVER, DeviceRing
+from freshet.stream.schemas import CHANNELS
+from tests.online.worker.windows import FIRST, UNITS, VIEWS, FakeReader
+
+N = 10
+
+
+def ring_of(reader: FakeReader) -> DeviceRing:
+    ring = DeviceRing(reader, torch.device("cpu"))  # type: ignore[arg-type]
+    ring.copy(reader.refresh())
+    return ring
+
+
+def units(ring: DeviceRing, row: int, first: int, steps: int) -> list[float]:
+    values: list[float] = ring.units(np.array([row]), first, steps)[0].tolist()
+    return values
+
+
+def test_a_slot_is_cleared_when_its_bucket_leaves_or_sales_of_a_lap_ago_seem_to_be_new() -> None:
+    reader = FakeReader(num_buckets=N)
+    for hour in range(3):
+        reader.add("sparse|n", FIRST + hour, UNITS, 7_000)
+        reader.add("sparse|n", FIRST + hour, VIEWS, 5)
+    reader.add("busy|n", FIRST, UNITS, 1_000)
+    ring = ring_of(reader)
+    for hour in range(1, 3 * N + 1):
+        reader.add("busy|n", FIRST + hour, UNITS, 1_000)
+        ring.copy(reader.refresh())
+        oldest = FIRST + hour - N + 1
+        expected = [
+            7.0 if FIRST <= bucket < FIRST + 3 else 0.0 for bucket in range(oldest, oldest + N)
+        ]
+        assert units(ring, 0, oldest, N) == expected
+        views = ring.clicks(np.array([0]), oldest, N)[0, :, 0].tolist()
+        assert views == [5.0 if value else 0.0 for value in expected]
+        assert units(ring, 1, oldest, N) == [
+            float(bucket >= FIRST) for bucket in range(oldest, oldest + N)
+        ]
+
+
+@pytest.mark.parametrize("jump", [1, N - 1, N, N + 1, 5 * N + 3])
+def test_a_jump_of_the_head_clears_each_bucket_that_it_passes_and_keeps_the_rest(jump: int) -> None:
+    reader = FakeReader(num_buckets=N)
+    for hour in range(N):
+        reader.add("a|n", FIRST + hour, UNITS, 1_000 * (hour + 1))
+    ring = ring_of(reader)
+    reader.add("b|n", FIRST + N - 1 + jump, UNITS, 9_000)
+    ring.copy(reader.refresh())
+    oldest = FIRST + jump
+    kept = [float(hour + 1) for hour in range(jump, N)]
+    assert units(ring, 0, oldest, N) == kept + [0.0] * (N - len(kept))
+    assert units(ring, 1, oldest, N) == [0.0] * (N - 1) + [9.0]
+
+
+def test_buckets_outside_the_ring_are_zero_and_never_those_that_share_their_slot() -> None:
+    reader = FakeReader(num_buckets=N)
+    for hour in range(2 * N):
+        reader.add("a|n", FIRST + hour, UNITS, 1_000)
+        reader.add("a|n", FIRST + hour, VIEWS, 3)
+    ring = ring_of(reader)
+    held = [0.0] * (N + 2) + [1.0] * N + [0.0] * 5
+    assert units(ring, 0, FIRST - 2, 2 * N + 7) == held
+    assert (ring.clicks(np.array([0]), FIRST - 2, 2 * N + 7)[0, :, 0] / 3).tolist() == held
+
+
+def test_the_furthest_partition_moves_the_ring_and_one_without_data_does_not() -> None:
+    reader = FakeReader(num_buckets=N)
+    reader.add("a|n", FIRST, UNITS, 1_000)
+    ring = ring_of(reader)
+    frontiers_ms = (None, (FIRST + N) * 3_600_000, (FIRST + 2) * 3_600_000)
+    inputs = {("orders", p): SimpleNamespace(frontier_ms=ms) for p, ms in enumerate(frontiers_ms)}
+    shifted = SimpleNamespace(num_buckets=N, resolution_ms=3_600_000, num_items=1, inputs=inputs)
+    ring._reader = shifted  # type: ignore[assignment]
+    ring.copy(FakeReader(num_buckets=N).refresh())
+    assert units(ring, 0, FIRST + 1, N) == [0.0] * N
+
+
+def test_every_click_lands_in_the_slot_of_its_kind_and_units_are_no_thousandths() -> None:
+    reader = FakeReader(num_buckets=N)
+    for channel in range(len(CHANNELS)):
+        reader.add("a|n", FIRST, channel, 1_500 + channel)
+    ring = ring_of(reader)
+    views = CHANNELS.index("views")
+    assert units(ring, 0, FIRST, 1) == [1.5]
+    clicks = ring.clicks(np.array([0]), FIRST, 1)[0, 0].tolist()
+    assert clicks == [1_500.0 + views + place for place in range(len(CHANNELS) - views)]
+
+
+def test_rows_beyond_the_first_rooms_hold_their_own_numbers_and_keep_them() -> None:
+    reader = FakeReader(num_buckets=4)
+    reader.add("i0|n", FIRST, UNITS, 250)
+    ring = ring_of(reader)
+    for row in range(1, 700):
+        reader.add(f"i{row}|n", FIRST + row % 2, UNITS, 1_000 * row)
+    ring.copy(reader.refresh())
+    for row in (1, 255, 256, 511, 512, 699):
+        expected = [0.0, 0.0]
+        expected[row % 2] = float(row)
+        assert units(ring, row, FIRST, 2) == expected
+        assert ring.first_buckets(np.array([row])).tolist() == [FIRST + row % 2]
+    assert units(ring, 0, FIRST, 2) == [0.25, 0.0]
+
+
+def test_the_first_bucket_of_an_item_is_its_earliest_event_of_any_kind_and_stays() -> None:
+    reader = FakeReader(num_buckets=N)
+    reader.add("a|n", FIRST + 3, UNITS, 1_000)
+    reader.add("b|n", FIRST + 5, VIEWS, 1)
+    ring = ring_of(reader)
+    assert ring.first_buckets(np.array([0, 1])).tolist() == [FIRST + 3, FIRST + 5]
+    reader.add("a|n", FIRST + 1, VIEWS, 1)
+    reader.add("b|n", FIRST + 2 * N, UNITS, 1_000)
+    ring.copy(reader.refresh())
+    assert ring.first_buckets(np.array([1, 0])).tolist() == [FIRST + 5, FIRST + 3]
+    assert NEVER > FIRST + 10**9
