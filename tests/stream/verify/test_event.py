@@ -1,0 +1,199 @@
+"""What the recount reads in a record, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from freshet.stream.config import EventSettings, Settings
+from freshet.stream.verify.event import BadRecordError, Event, Kind, Line, read_event
+
+# 2026-03-01T00:00:00Z: 56 years, 14 leap days, a January and a February, so 20,513 days.
+MARCH_MS = 1_772_323_200_000
+
+
+def read(kind: Kind, event: dict[str, Any] | bytes, **events: Any) -> Event:
+    value = event if isinstance(event, bytes) else json.dumps(event).encode()
+    return read_event(kind, None, value, Settings(events=EventSettings(**events)))
+
+
+def order(**over: Any) -> dict[str, Any]:
+    event = {"event_id": "e", "event_time": 7, "sku": "a", "region": "n"}
+    return event | {"quantity": 2, "unit_price": 9.99} | over
+
+
+def line_of(quantity: float, unit_price: float) -> dict[str, int]:
+    (line,) = read("orders", order(quantity=quantity, unit_price=unit_price)).lines
+    return line.amounts
+
+
+@pytest.mark.parametrize(
+    ("quantity", "unit_price", "amounts"),
+    [
+        (2, 9.99, {"units": 2_000, "revenue": 199_800, "orders": 1}),
+        (1, 0.5, {"units": 1_000, "revenue": 5_000, "orders": 1}),
+        (1.9996, 1.00006, {"units": 2_000, "revenue": 20_002, "orders": 1}),
+        (0.001, 0.05, {"units": 1, "revenue": 1, "orders": 1}),
+        (0.001, 0.0499, {"units": 1, "orders": 1}),
+        (0.0004, 5, {"orders": 1}),
+        (3, 0, {"units": 3_000, "orders": 1}),
+        (-3.25, 8, {"returns": 3_250}),
+        (-0.0004, 8, {}),
+        (1_000_000, 900_000, {"units": 10**9, "revenue": 9 * 10**15, "orders": 1}),
+        (-1_000_000, 0, {"returns": 10**9}),
+    ],
+)
+def test_a_line_adds_thousandths_of_units_and_ten_thousandths_of_money(
+    quantity: float, unit_price: float, amounts: dict[str, int]
+) -> None:
+    assert line_of(quantity, unit_price) == amounts
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"quantity": 0},
+        {"quantity": 1_000_001},
+        {"quantity": -1_000_001},
+        {"quantity": True},
+        {"quantity": None},
+        {"quantity": "2"},
+        {"unit_price": -0.01},
+        {"unit_price": 900_000.01},
+        {"unit_price": None},
+        {"event_id": None},
+        {"event_id": 5},
+        {"event_time": None},
+        {"event_time": 1.5},
+        {"event_time": -1},
+        {"event_time": 253_402_300_800_000},
+        {"sku": None},
+        {"region": 1},
+        {"lines": []},
+        {"lines": {}},
+        {"lines": [5]},
+    ],
+)
+def test_a_field_that_is_missing_mistyped_or_out_of_range_is_a_dead_letter(
+    over: dict[str, Any],
+) -> None:
+    read("orders", order())
+    with pytest.raises(BadRecordError):
+        read("orders", order(**over))
+
+
+@pytest.mark.parametrize(
+    ("kind", "channel"),
+    [
+        ("view", "views"),
+        ("cart", "carts"),
+        ("favourite", "favourites"),
+        ("checkout", "checkouts"),
+    ],
+)
+def test_a_click_adds_one_to_the_channel_of_its_kind(kind: str, channel: str) -> None:
+    click = {"event_id": "c", "event_time": 7, "sku": "a", "region": "n", "kind": kind}
+    assert read("clicks", click) == Event("c", 7, [Line("a|n", {channel: 1})])
+
+
+@pytest.mark.parametrize("kind", ["hover", "views", None, 1])
+def test_a_click_of_no_known_kind_is_a_dead_letter(kind: object) -> None:
+    click = {"event_id": "c", "event_time": 7, "sku": "a", "region": "n", "kind": kind}
+    with pytest.raises(BadRecordError):
+        read("clicks", click)
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ms"),
+    [
+        ("2026-03-01T00:00:00Z", MARCH_MS),
+        ("2026-03-01t00:00:00.1239z", MARCH_MS + 123),
+        ("2026-03-01 00:00:00.5+00:00", MARCH_MS + 500),
+        ("2026-03-01T00:00:00+01:30", MARCH_MS - 5_400_000),
+        ("2026-03-01T00:00:00-0700", MARCH_MS + 25_200_000),
+        ("2026-03-01T00:00:00+23:59", MARCH_MS - 86_340_000),
+        ("1970-01-01T00:00:00Z", 0),
+        ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+    ],
+)
+def test_a_time_is_read_to_the_millisecond_and_its_offset_is_taken_off(
+    text: str, time_ms: int
+) -> None:
+    assert read("orders", order(event_time=text)).event_time_ms == time_ms
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-03-01T00:00:00",
+        "2026-03-01T00:00Z",
+        "2026-02-29T00:00:00Z",
+        "2026-03-01T24:00:00Z",
+        "2026-03-01T00:00:00+24:00",
+        "2026-03-01T00:00:00+01:60",
+        "2026-03-01T00:00:00ZZ",
+        "1970-01-01T00:00:00+00:01",
+    ],
+)
+def test_what_is_no_time_is_a_dead_letter(text: str) -> None:
+    with pytest.raises(BadRecordError):
+        read("orders", order(event_time=text))
+
+
+@pytest.mark.parametrize(("unit", "time_ms"), [("s", 7_000_000), ("ms", 7_000), ("us", 7)])
+def test_a_number_is_a_time_in_the_configured_unit(unit: str, time_ms: int) -> None:
+    assert read("orders", order(event_time=7_000), time_unit=unit).event_time_ms == time_ms
+    text = order(event_time="2026-03-01T00:00:00Z")
+    assert read("orders", text, time_unit=unit).event_time_ms == MARCH_MS
+
+
+def test_an_item_is_named_by_all_fields_of_series_by_with_bars_and_backslashes_escaped() -> None:
+    event = order(sku="a|b", store="c\\")
+    (line,) = read("orders", event, series_by=("store", "sku", "region")).lines
+    assert line.item_id == "c\\\\|a\\|b|n"
+    with pytest.raises(BadRecordError):
+        read("orders", order(), series_by=("store", "sku"))
+
+
+def test_an_item_name_may_have_256_bytes_and_no_more() -> None:
+    read("orders", order(sku="é" * 127))  # 254 bytes, a bar and an n.
+    for sku in ("é" * 127 + "a", "é" * 128):
+        with pytest.raises(BadRecordError):
+            read("orders", order(sku=sku))
+
+
+def test_a_line_of_a_whole_order_has_its_own_amounts_and_falls_back_on_the_region_above() -> None:
+    lines = [
+        {"sku": "x", "quantity": -1, "unit_price": 5},
+        {"sku": "y", "region": "s", "quantity": 4, "unit_price": 1},
+    ]
+    assert read("orders", order(lines=lines)).lines == [
+        Line("x|n", {"returns": 1_000}),
+        Line("y|s", {"units": 4_000, "revenue": 40_000, "orders": 1}),
+    ]
+    with pytest.raises(BadRecordError):
+        read("orders", order(lines=[{"quantity": 1, "unit_price": 1}]))
+
+
+def test_of_a_field_named_twice_the_last_counts() -> None:
+    twice = json.dumps(order()).encode()[:-1] + b', "sku": "b", "quantity": 5}'
+    assert read("orders", twice).lines == [
+        Line("b|n", {"units": 5_000, "revenue": 499_500, "orders": 1})
+    ]
+
+
+def test_a_value_may_be_as_large_and_as_deep_as_configured_and_no_more() -> None:
+    value = json.dumps(order()).encode()
+    for spare, good in ((0, True), (1, False)):
+        limit = {"max_record_bytes": len(value) - spare}
+        config = Settings(kafka=limit)
+        if good:
+            read_event("orders", None, value, config)
+            continue
+        with pytest.raises(BadRecordError, match="too large"):
+            read_event("orders", None, value, config)
+    read("orders", order(x=[[1]], y="[[[[", z='"[[['), max_depth=3)
+    with pytest.raises(BadRecordError, match="deep"):
+        read("orders", order(x=[[[1]]]), max_depth=3)
