@@ -100,3 +100,88 @@ def test_batches_are_judged_as_record_by_record(case, lateness_ms: int) -> None:
         admit=None if refused is None else lambda i: i not in refused,
     )
     assert list(zip(duplicate.tolist(), turned_away.tolist(), strict=True)) == expected
+
+
+def test_a_rebuild_keeps_the_oldest_live_minute_and_forgets_the_one_before() -> None:
+    seen = SeenHashes()
+    gone, oldest, newest = np.arange(1, 3_001, dtype=np.uint64).reshape(3, 1_000)
+    seen.add(gone, np.full(1_000, 6), oldest_minute=0)
+    seen.add(oldest, np.full(1_000, 7), oldest_minute=0)
+    # A third thousand would fill more than half of 4,096 places.
+    seen.add(newest, np.full(1_000, 8), oldest_minute=7)
+    assert seen.minutes(gone).tolist() == [UNSEEN] * 1_000
+    assert seen.minutes(oldest).tolist() == [7] * 1_000
+    assert seen.minutes(newest).tolist() == [8] * 1_000
+    assert len(seen) == 2_000
+
+
+def test_a_rebuild_before_the_first_minute_keeps_all_and_invents_nothing() -> None:
+    seen = SeenHashes()
+    seen.add(np.arange(1, 2_001, dtype=np.uint64), np.zeros(2_000, np.int64), oldest_minute=-9)
+    seen.add(np.arange(2_001, 4_001, dtype=np.uint64), np.ones(2_000, np.int64), oldest_minute=-9)
+    assert len(seen) == 4_000
+    assert seen.minutes(np.array([0, 1, 2_000, 2_001], np.uint64)).tolist() == [UNSEEN, 0, 0, 1]
+
+
+def test_there_is_always_a_free_place_so_that_a_search_ends() -> None:
+    seen = SeenHashes()
+    seen.add(np.arange(4_096, dtype=np.uint64), np.zeros(4_096, np.int64), oldest_minute=0)
+    assert seen.minutes(np.array([4_096, 4_095], np.uint64)).tolist() == [UNSEEN, 0]
+
+
+def test_the_newest_minute_stays_when_an_older_one_comes_after_it() -> None:
+    seen = SeenHashes()
+    seen.add(np.array([5, 5, 9, 5], np.uint64), np.array([3, 8, 1, 4]), oldest_minute=0)
+    seen.add(np.array([9, 5, 9], np.uint64), np.array([6, 2, 2]), oldest_minute=0)
+    seen.add(np.array([9], np.uint64), np.array([4]), oldest_minute=0)
+    assert seen.minutes(np.array([5, 9], np.uint64)).tolist() == [8, 6]
+    assert len(seen) == 2
+
+
+def test_hashes_that_begin_at_the_same_place_are_told_apart_past_the_end_of_the_table() -> None:
+    seen = SeenHashes()
+    same_place = (np.arange(5, dtype=np.uint64) << np.uint64(12)) + np.uint64(4_095)
+    seen.add(same_place, np.arange(5), oldest_minute=0)
+    assert seen.minutes(same_place).tolist() == [0, 1, 2, 3, 4]
+    assert seen.minutes(same_place + np.uint64(1 << 20)).tolist() == [UNSEEN] * 5
+
+
+def test_a_hash_makes_duplicates_until_its_minutes_end_plus_the_lateness_and_not_at_it() -> None:
+    ends_ms = 4 * MINUTE_MS + 30_000
+    for repeats in (1, 2):
+        duplicate, _ = find_duplicates(
+            np.full(repeats, 7, np.uint64),
+            np.full(repeats, 4),
+            np.array([ends_ms - 1, ends_ms][:repeats]),
+            np.full(repeats, 3),
+            allowed_lateness_ms=30_000,
+        )
+        assert duplicate.tolist() == [True, False][:repeats]
+    alone, _ = find_duplicates(
+        np.array([7], np.uint64),
+        np.array([4]),
+        np.array([ends_ms]),
+        np.array([3]),
+        allowed_lateness_ms=30_000,
+    )
+    assert alone.tolist() == [False]
+
+
+def test_a_refused_record_makes_no_duplicates_and_an_admitted_one_does() -> None:
+    asked = []
+
+    def admit(position: int) -> bool:
+        asked.append(position)
+        return position != 0
+
+    duplicate, refused = find_duplicates(
+        np.array([7, 7, 7, 8], np.uint64),
+        np.zeros(4, np.int64),
+        np.zeros(4, np.int64),
+        np.array([UNSEEN, UNSEEN, UNSEEN, 0]),
+        allowed_lateness_ms=0,
+        admit=admit,
+    )
+    assert refused.tolist() == [True, False, False, False]
+    assert duplicate.tolist() == [False, False, True, True]
+    assert asked == [0, 1]
