@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import InvalidInputError
+from freshet.stream.errors import FingerprintError, InvalidInputError
 from freshet.stream.read.progress import (
     InputState,
+    Reached,
     ReadRules,
     closed_ms,
     final_ms,
+    first_whole,
     live_cutoff_ms,
     observed,
+    reached,
 )
 from freshet.stream.store.grid import Grid
+from freshet.stream.store.layout import Header
 from freshet.stream.units import HOUR_MS
 
 GRID = Grid(10)
@@ -94,3 +101,125 @@ def test_rules_come_from_the_settings_of_one_resolution() -> None:
     )
     with pytest.raises(InvalidInputError, match="no windows are kept at 5 ms"):
         ReadRules.of(Settings(), 5)
+
+
+FOLDED = json.dumps(
+    {
+        "windows.resolutions": [
+            {"resolution_ms": 10, "buckets": 7},
+            {"resolution_ms": 60, "buckets": 99},
+        ],
+        "windows.out_of_order_ms": 11,
+        "windows.allowed_lateness_ms": 12,
+        "calendar.time_zone": "Europe/Berlin",
+    }
+)
+
+
+def test_rules_are_taken_over_from_windows_that_were_folded_under_others() -> None:
+    rules = ReadRules(10, 5, "o", "c", 3, 20, time_zone="Asia/Tokyo")
+    assert rules.as_folded(FOLDED) == ReadRules(10, 7, "o", "c", 11, 12, "Europe/Berlin")
+    utc = {name: value for name, value in json.loads(FOLDED).items() if "zone" not in name}
+    assert rules.as_folded(json.dumps(utc)).time_zone == "UTC", "a zone that is not said is UTC"
+    with pytest.raises(FingerprintError, match=r"not kept at 20 ms, but at \[10, 60\]"):
+        ReadRules(20, 5).as_folded(FOLDED)
+
+
+def test_rules_are_those_of_the_settings_topics_limits_and_calendar_included() -> None:
+    configured = Settings(
+        kafka={"topics": {"orders": "sold", "clicks": "seen"}},
+        windows={"out_of_order_ms": 4_000, "allowed_lateness_ms": 600_000},
+        calendar={"time_zone": "Europe/Berlin"},
+    )
+    expected = ReadRules(HOUR_MS, 1_344, "sold", "seen", 4_000, 600_000, "Europe/Berlin")
+    assert ReadRules.of(configured, HOUR_MS) == expected
+    assert expected.topics == ("sold", "seen")
+    assert expected.grid == Grid(HOUR_MS, "Europe/Berlin")
+
+
+def test_the_state_of_an_input_is_what_its_header_says() -> None:
+    header = Header(
+        first_offset=1,
+        next_offset=2,
+        frontier_ms=3,
+        idle_frontier_ms=4,
+        first_event_ms=5,
+        origin_ms=6,
+        last_event_ms=7,
+    )
+    assert InputState.of(header) == InputState(
+        offset=2,
+        first_offset=1,
+        frontier_ms=3,
+        idle_frontier_ms=4,
+        first_event_ms=5,
+        origin_ms=6,
+    )
+
+
+def begun(first_offset: int, origin: int | None, first: int = 0) -> InputState:
+    """A partition far ahead whose windows began at an offset, with an event of some time."""
+    return InputState(
+        offset=1_000,
+        first_offset=first_offset,
+        frontier_ms=80,
+        idle_frontier_ms=None,
+        first_event_ms=first,
+        origin_ms=origin,
+    )
+
+
+def test_a_bucket_is_whole_once_all_partitions_that_lost_their_beginning_know_all_of_it() -> None:
+    # Events come out of order by up to 3: what came before an event at 21 may be as young as 23.
+    assert first_whole({("o", 0): begun(4, 21)}, ["o"], RULES) == 3
+    assert first_whole({("o", 0): begun(1, 21)}, ["o"], RULES) == 3
+    assert first_whole({("o", 0): begun(4, 17)}, ["o"], RULES) == 2
+    assert first_whole({("o", 0): begun(4, 18)}, ["o"], RULES) == 3
+    both = {("o", 0): begun(4, 21), ("o", 1): begun(7, 45), ("o", 2): begun(0, 70)}
+    assert first_whole(both, ["o"], RULES) == 5, "the one that began last decides"
+    assert first_whole(both | {("c", 0): begun(9, 75)}, ["o"], RULES) == 5
+    assert first_whole(both | {("c", 0): begun(9, 75)}, ["o", "c"], RULES) == 8
+
+
+def test_windows_that_began_with_their_log_are_whole_from_the_first() -> None:
+    assert first_whole({("o", 0): begun(0, 21)}, ["o"], RULES) is None
+    assert first_whole({("o", 0): begun(4, None)}, ["o"], RULES) is None
+    assert first_whole({}, ["o"], RULES) is None
+
+
+def test_a_half_lost_bucket_is_missing_although_other_partitions_know_it() -> None:
+    buckets = np.arange(10)
+    patient = replace(RULES, retained_buckets=50)
+    late = {("o", 0): begun(0, 1), ("o", 1): begun(4, 45, first=12)}
+    assert observed(late, "o", buckets, patient).tolist() == flags(".....xxx..")
+    whole = {("o", 0): begun(0, 1), ("o", 1): begun(0, 45, first=12)}
+    assert observed(whole, "o", buckets, patient).tolist() == flags("xxxxxxxx..")
+    other = {("o", 0): begun(0, 1), ("c", 1): begun(4, 45, first=12)}
+    assert observed(other, "o", buckets, patient).tolist() == flags("xxxxxxxx..")
+    # What was lost so long ago that it is no longer retained says nothing: 77 - 50 is in bucket 2.
+    assert observed({("o", 0): begun(4, 5)}, "o", buckets, RULES).tolist() == flags("..xxxxxx..")
+
+
+def test_a_bucket_is_observed_from_the_first_events_own_to_the_last_that_is_over() -> None:
+    buckets = np.arange(6)
+    assert observed({("o", 0): state(40, first=20)}, "o", buckets, RULES).tolist() == flags(
+        "..xx.."
+    )
+    assert observed({("o", 0): state(39, first=19)}, "o", buckets, RULES).tolist() == flags(
+        ".xx..."
+    )
+    idle = {("o", 0): state(39, idle=50, first=19)}
+    assert observed(idle, "o", buckets, RULES).tolist() == flags(".xxxx.")
+
+
+def test_the_partition_that_is_furthest_ahead_has_thrown_away_most() -> None:
+    inputs = {("o", 0): state(100, idle=200), ("o", 1): state(60, idle=200)}
+    # The watermark of the first is 97: buckets 0 to 3 end at most 50 before it.
+    assert observed(inputs, "o", np.arange(6), RULES).tolist() == flags("....xx")
+
+
+def test_a_partition_of_another_topic_has_no_say() -> None:
+    inputs = {("o", 0): state(60), ("x", 0): state(1), ("c", 0): state(90)}
+    assert reached(inputs, ["o", "c"]) == [Reached(60, 60, 0), Reached(90, 90, 0)]
+    assert closed_ms(inputs, RULES) == 57
+    assert final_ms(inputs, RULES) == 37

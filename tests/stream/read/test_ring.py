@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +64,104 @@ def test_what_was_touched_is_told_once_and_rising() -> None:
     assert (rows.tolist(), buckets.tolist()) == ([2, 300], [5, 7])
     rows, buckets = touched.drain()
     assert (rows.tolist(), buckets.tolist()) == ([], [])
+
+
+def filled(num_buckets: int, head: int) -> Ring:
+    """One item; bucket b holds b in each channel."""
+    ring = Ring(num_buckets)
+    ring.grow(1)
+    for bucket in range(head - num_buckets + 1, head + 1):
+        ring.advance(bucket)
+        ring.add(bucket, np.array([0]), np.full((8, 1), bucket))
+    return ring
+
+
+def test_a_slot_is_empty_again_after_each_lap() -> None:
+    ring = filled(3, 102)
+    for bucket in range(103, 113):
+        ring.advance(bucket)
+        assert ring.window(bucket, 1).tolist() == [[[0]] * 8]
+        assert ring.window(bucket - 3, 4)[0, 5].tolist() == [0, bucket - 2, bucket - 1, 0]
+        ring.add(bucket, np.array([0]), np.full((8, 1), bucket))
+
+
+@pytest.mark.parametrize(
+    ("jump", "left"),
+    [
+        (0, [101, 102, 103, 104]),
+        (1, [102, 103, 104, 0]),
+        (3, [104, 0, 0, 0]),
+        (4, [0, 0, 0, 0]),
+        (5, [0, 0, 0, 0]),
+        (4_001, [0, 0, 0, 0]),
+    ],
+)
+def test_a_jump_of_any_length_leaves_no_old_sums_behind(jump: int, left: list[int]) -> None:
+    ring = filled(4, 104)
+    ring.advance(104 + jump)
+    assert list(ring.buckets) == list(range(101 + jump, 105 + jump))
+    assert ring.window(101 + jump, 4)[0, 0].tolist() == left
+
+
+def test_a_ring_never_goes_back() -> None:
+    ring = filled(4, 104)
+    ring.advance(102)
+    assert ring.head == 104
+    assert ring.window(101, 4)[0, 7].tolist() == [101, 102, 103, 104]
+
+
+def test_what_is_not_held_is_0_and_what_was_never_held_has_no_buckets() -> None:
+    ring = Ring(4)
+    assert list(ring.buckets) == [] and 0 not in ring
+    assert ring.window(0, 2).shape == (0, 8, 2)
+    ring = filled(4, 104)
+    assert 100 not in ring and 101 in ring and 104 in ring and 105 not in ring
+    assert ring.window(99, 8)[0, 0].tolist() == [0, 0, 101, 102, 103, 104, 0, 0]
+    assert ring.window(103, 1)[0, 0].tolist() == [103]
+    assert ring.window(90, 3).tolist() == [[[0] * 3] * 8]
+    with pytest.raises(AssertionError, match="outside the ring"):
+        ring.add(100, np.array([0]), np.ones((8, 1), np.int64))
+
+
+def test_channels_are_picked_by_a_slice_with_and_without_rows() -> None:
+    ring = Ring(2)
+    ring.grow(2)
+    ring.advance(7)
+    ring.add(7, np.array([0, 1]), np.arange(16).reshape(8, 2))
+    assert ring.window(6, 2, channels=slice(2, 4)).tolist() == [[[0, 4], [0, 6]], [[0, 5], [0, 7]]]
+    assert ring.window(7, 1, np.array([1]), slice(2, 4)).tolist() == [[[5], [7]]]
+
+
+def test_rows_that_follow_each_other_and_rows_that_do_not_are_added_to_alike() -> None:
+    ring = Ring(1)
+    ring.grow(6)
+    ring.advance(0)
+    for rows in ([1, 2, 3], [3, 1, 2], [1, 3, 4], [3], [1, 5, 3]):
+        ring.add(0, np.array(rows), np.tile(np.array([1, 10, 100])[: len(rows)], (8, 1)))
+    assert ring.window(0, 1)[:, 6, 0].tolist() == [0, 1 + 10 + 1 + 1, 10 + 100, 212, 100, 10]
+
+
+def test_growing_keeps_every_row_and_rows_never_become_fewer() -> None:
+    ring = Ring(2)
+    ring.grow(256)
+    ring.advance(1)
+    ring.add(1, np.arange(256), np.tile(np.arange(256) + 1, (8, 1)))
+    ring.grow(257)
+    ring.grow(3)
+    assert ring.num_items == 257
+    assert ring.window(1, 1)[:, 3, 0].tolist() == [*range(1, 257), 0]
+
+
+@pytest.mark.parametrize("block_cells", [1, 6, 7, 20, 8_192])
+def test_rows_are_turned_around_block_by_block_without_losing_one(
+    monkeypatch: pytest.MonkeyPatch, block_cells: int
+) -> None:
+    monkeypatch.setattr("freshet.stream.read.ring.BLOCK_CELLS", block_cells)
+    ring = Ring(2)
+    ring.grow(10)
+    for bucket in (1, 2):
+        ring.advance(bucket)
+        ring.add(bucket, np.arange(10), np.tile(np.arange(10) + 100 * bucket, (8, 1)))
+    assert ring.window(1, 2)[:, 4].tolist() == [[100 + row, 200 + row] for row in range(10)]
+    rows = np.array([9, 0, 4, 4, 7])
+    assert ring.window(1, 2, rows)[:, 4].tolist() == [[100 + r, 200 + r] for r in (9, 0, 4, 4, 7)]
