@@ -10,7 +10,7 @@ from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, lat
 from freshet.stream.kafka import Publisher, TableReader, ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters, show_dead_letter
-from freshet.stream.ops.redrive import original_of, redrive
+from freshet.stream.ops.redrive import Redriven, original_of, redrive
 
 LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
 
@@ -160,3 +160,99 @@ def test_a_filtered_redrive_sends_what_it_names_and_leaves_the_place_of_the_next
     with TableReader(settings, [topic]) as reader:
         records = reader.read_to_end()
     assert {record.partition for record in records} == {0} and len(records) == 3
+
+
+def send_late(settings: Settings, values: list[tuple[str, bytes]]) -> None:
+    """Late records of some topics, all into the late topic's partition 0."""
+    late = settings.kafka.topics.late
+    with Publisher(settings) as publisher:
+        for offset, (topic, value) in enumerate(values):
+            record = late_record(Source(topic, 1, offset, 0, b"k", value, []), late, LIMIT)
+            publisher.produce(
+                late, record.value, key=record.key, headers=record.headers, partition=0
+            )
+
+
+def values_in(settings: Settings, topic: str) -> list[bytes]:
+    with TableReader(settings, [topic]) as reader:
+        return sorted(record.value or b"" for record in reader.read_to_end())
+
+
+def test_a_redrive_of_late_orders_does_not_pass_by_the_clicks_between_them(
+    settings: Settings,
+) -> None:
+    topics = settings.kafka.topics
+    own = f"{topics.orders}.late"
+    settings = settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(
+                update={"topics": topics.model_copy(update={"late": own})}
+            )
+        }
+    )
+    ensure_topics(settings, live=False)
+    send_late(settings, [(topics.orders, b"o1"), (topics.clicks, b"c1"), (topics.orders, b"o2")])
+    orders_only = DeadLetterFilter(topics.orders, late=True)
+    assert redrive(settings, orders_only) == Redriven(sent=2, skipped=1)
+    assert values_in(settings, topics.clicks) == []
+    assert redrive(settings, DeadLetterFilter(late=True)) == Redriven(sent=3)
+    assert values_in(settings, topics.clicks) == [b"c1"]
+    assert redrive(settings, DeadLetterFilter(late=True)) == Redriven()
+    assert redrive(settings, orders_only) == Redriven(sent=2, skipped=1), "a filter looks at all"
+    assert values_in(settings, topics.orders) == [b"o1"] * 3 + [b"o2"] * 3
+
+
+def test_a_redrive_without_a_filter_sends_orders_and_clicks_and_counts_both_towards_the_most(
+    settings: Settings,
+) -> None:
+    topics = settings.kafka.topics
+    with Publisher(settings) as publisher:
+        for topic, value in ((topics.orders, b"o"), (topics.clicks, b"c"), (topics.clicks, b"d")):
+            record = dead_letter(Source(topic, 0, 1, 0, b"k", value, []), "decode", "B", "x", LIMIT)
+            publisher.produce(record.topic, record.value, key=record.key, headers=record.headers)
+    assert redrive(settings, most=2) == Redriven(sent=2)
+    assert (values_in(settings, topics.orders), values_in(settings, topics.clicks)) == (
+        [b"o"],
+        [b"c"],
+    )
+    assert redrive(settings, DeadLetterFilter(topics.clicks)) == Redriven(sent=1)
+    assert values_in(settings, topics.orders) == [b"o"]
+    assert values_in(settings, topics.clicks) == [b"c", b"d"]
+
+
+def test_a_redrive_goes_on_batch_after_batch_and_keeps_its_place_after_each(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freshet.stream.ops.redrive.REDRIVE_BATCH", 2)
+    values = [b"v%d" % n for n in range(5)]
+    send_dead_letters(settings, values)
+    assert redrive(settings, most=3) == Redriven(sent=3)
+    assert values_in(settings, settings.kafka.topics.orders) == values[:3]
+    assert redrive(settings) == Redriven(sent=2)
+    assert values_in(settings, settings.kafka.topics.orders) == values
+
+
+@pytest.mark.parametrize(
+    ("topic", "partition", "sent_to"),
+    [
+        ("orders", 2, 2),
+        ("orders", 3, 3),
+        ("orders", 4, -1),
+        ("orders", 9, -1),
+        ("clicks", 1, 1),
+        ("clicks", 2, -1),
+        ("elsewhere", 0, None),
+    ],
+)
+def test_a_record_goes_back_to_its_partition_or_where_that_is_gone_to_its_keys(
+    topic: str, partition: int, sent_to: int | None
+) -> None:
+    came = Source(topic, partition, 17, 1_000, b"k", b"{", [])
+    letter = dead_letter(came, "decode", "Bad", "x", LIMIT)
+    back = original_of(received(letter), {"orders": 4, "clicks": 2})
+    assert (None if back is None else back.partition) == sent_to
+
+
+def test_a_dead_letter_without_the_notes_of_its_place_cannot_go_back() -> None:
+    letter = Source("orders.dlq", 0, 0, 0, b"k", b"{", [("freshet.error.topic", b"orders")])
+    assert original_of(letter, {"orders": 4}) is None
