@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 import torch
 
+from freshet.model.batch import Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import golden_batch, save_weights
@@ -20,8 +24,10 @@ from freshet.online.weights.swap import (
     first_weights,
     load_weights,
     loader,
+    open_switch,
 )
-from freshet.stream.errors import FreshetError, RegistryError, WeightsError
+from freshet.stream.config import Settings
+from freshet.stream.errors import ConfigError, FreshetError, RegistryError, WeightsError
 from freshet.stream.schemas import ModelEvent
 
 
@@ -149,26 +155,124 @@ def test_the_version_in_service_is_not_loaded_again() -> None:
     assert settle(switch) == [] and shelf.loaded == []
 
 
-def test_rounds_that_take_the_reference_once_never_mix_versions_through_many_swaps() -> None:
-    shelf = Shelf()
-    switch = WeightsSwitch(weights("v0"), shelf.load, "w1")
-    rounds = []
-    for number in range(1, 200):
+def test_only_settling_moves_the_reference_through_many_swaps() -> None:
+    switch = WeightsSwitch(weights("v0"), Shelf().load, "w1")
+    for number in range(1, 100):
+        before = switch.current
+        assert (before.version, before.sha256) == (f"v{number - 1}", f"sha-v{number - 1}")
         switch.offer(promoted(f"v{number}", number))
-        switch.settle(number)
-        serving = switch.current
-        rounds.append(set())
-        for part in range(8):
-            # The swap falls into the middle of the round.
-            if part == 4:
-                switch.wait(10)
-                switch.settle(number)
-            rounds[-1].add(f"{serving.version}/{serving.sha256}")
-    assert all(
-        len(seen) == 1 and "sha-" + next(iter(seen)).split("/")[0] in next(iter(seen))
-        for seen in rounds
-    )
-    assert len({next(iter(seen)) for seen in rounds}) > 100
+        assert switch.current is before
+        switch.begin()
+        assert switch.loading and switch.wait(10)
+        assert switch.current is before, "loaded, and not yet served"
+        (event,) = settle(switch, now_ms=1_000 + number)
+        assert (event.kind, event.version, event.sha256, event.parent, event.at_ms) == (
+            "swapped",
+            f"v{number}",
+            f"sha-v{number}",
+            f"v{number - 1}",
+            1_000 + number,
+        )
+        assert not switch.loading
+
+
+def test_weights_that_stand_in_for_others_are_not_what_was_announced() -> None:
+    """A fallback says so for ever, unless the version is loaded anew when it is announced."""
+    shelf = Shelf()
+    switch = WeightsSwitch(replace(weights("base"), fallback="v1 is broken"), shelf.load, "w1")
+    switch.offer(promoted("base", 10, kind="rolled_back"))
+    assert [event.version for event in settle(switch)] == ["base"]
+    assert shelf.loaded == ["base"]
+    assert switch.current.fallback == ""
+    # The ones set aside are no way back either.
+    switch.offer(promoted("v1", 20))
+    settle(switch)
+    assert shelf.loaded == ["base", "v1"]
+
+
+def test_idle_weights_of_that_name_and_another_checksum_are_not_served() -> None:
+    shelf = Shelf()
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch.offer(promoted("v1", 10))
+    settle(switch)
+    switch.offer(msgspec.structs.replace(promoted("base", 20), sha256="another"))
+    settle(switch)
+    assert shelf.loaded == ["v1", "base"]
+
+
+def test_the_version_in_service_is_loaded_again_when_its_checksum_is_another() -> None:
+    shelf = Shelf()
+    switch = WeightsSwitch(weights("v1"), shelf.load, "w1")
+    switch.offer(msgspec.structs.replace(promoted("v1", 10), sha256="another"))
+    settle(switch)
+    assert shelf.loaded == ["v1"]
+
+
+def test_an_announcement_without_a_checksum_names_the_version_alone() -> None:
+    shelf = Shelf()
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch.offer(msgspec.structs.replace(promoted("base", 10, kind="rolled_back"), sha256=""))
+    assert settle(switch) == [] and shelf.loaded == []
+
+
+def test_what_was_announced_is_loaded_by_name_checksum_and_place() -> None:
+    asked = []
+
+    def load(version: str, sha256: str, uri: str) -> LoadedWeights:
+        asked.append((version, sha256, uri))
+        return weights(version)
+
+    switch = WeightsSwitch(weights("base"), load, "w1")
+    switch.offer(msgspec.structs.replace(promoted("v1", 10), uri="/far/away"))
+    settle(switch)
+    assert asked == [("v1", "sha-v1", "/far/away")]
+
+
+def test_a_refusal_says_what_was_refused_and_what_serves() -> None:
+    shelf = Shelf(broken={"v2": WeightsError("bad sha")})
+    switch = WeightsSwitch(weights("v1"), shelf.load, "w7")
+    switch.offer(promoted("v2", 10))
+    assert settle(switch, now_ms=44) == [
+        ModelEvent(
+            kind="swap_failed",
+            version="v2",
+            at_ms=44,
+            sha256="sha-v2",
+            parent="v1",
+            worker="w7",
+            reason="bad sha",
+        )
+    ]
+
+
+def test_of_two_announcements_of_one_moment_the_later_one_is_served() -> None:
+    switch = WeightsSwitch(weights("base"), Shelf().load, "w1")
+    switch.offer(promoted("v1", 10))
+    switch.offer(promoted("v2", 10))
+    assert [event.version for event in settle(switch)] == ["v2"]
+
+
+def test_a_version_that_was_taken_back_before_it_was_loaded_is_not_loaded() -> None:
+    shelf = Shelf()
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch.offer(promoted("v1", 10))
+    switch.offer(promoted("base", 20, kind="rolled_back"))
+    assert settle(switch) == [] and shelf.loaded == []
+
+
+def test_one_version_is_loaded_at_a_time() -> None:
+    shelf = Shelf()
+    shelf.gate.clear()
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch.offer(promoted("v1", 10))
+    switch.begin()
+    switch.offer(promoted("v2", 20))
+    switch.begin()
+    assert not switch.wait(0.0), "it still loads"
+    shelf.gate.set()
+    settle(switch)
+    assert shelf.loaded == ["v1", "v2"]
+    assert switch.current.version == "v2"
 
 
 # Real files ---------------------------------------------------------------------------------------
@@ -211,10 +315,115 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
         load_weights("v1", tmp_path, expected, device="cpu", dtype="float32")
 
 
+def test_a_checksum_that_was_announced_is_held_against_the_file(tmp_path: Path) -> None:
+    sha256 = save(tmp_path)
+    with pytest.raises(WeightsError, match="expected 0000"):
+        load_weights("v1", tmp_path, "0" * 64, device="cpu", dtype="float32")
+    found = load_weights("v1", tmp_path, "", device="cpu", dtype="float32")
+    by_hand = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert found.sha256 == found.forecaster.sha256 == sha256 == by_hand
+    assert (found.version, found.fallback) == ("v1", "")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_forecast_on_the_device_that_is_not_finite_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """As float16 overflows where float32 does not."""
+    save(tmp_path)
+    forecast = BatchForecaster.forecast
+
+    def overflowing(self: BatchForecaster, batch: Batch, **named: Any) -> torch.Tensor:
+        quantiles_BHQ = forecast(self, batch, **named).clone()
+        quantiles_BHQ[1, 2, 0] = value
+        return quantiles_BHQ
+
+    monkeypatch.setattr(BatchForecaster, "forecast", overflowing)
+    with pytest.raises(WeightsError, match=r"not finite as torch\.float32"):
+        load_weights("v1", tmp_path, "", device="cpu", dtype="float32")
+
+
+def test_weights_are_proven_in_the_type_in_which_they_serve(tmp_path: Path) -> None:
+    save(tmp_path)
+    found = load_weights("v1", tmp_path, "", device="cpu", dtype="bfloat16")
+    assert found.forecaster.dtype == torch.bfloat16
+
+
+def test_a_registered_version_is_checked_file_by_file_before_it_is_loaded(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    added = registry.add(lambda folder: save(folder) and None, parent=BASE, created_at_ms=1)
+    load = loader(registry, "cpu", "float32")
+    assert load(added.version, added.weights_sha256, "").sha256 == added.weights_sha256
+    with pytest.raises(WeightsError, match="expected 0000"):
+        load(added.version, "0" * 64, "")
+    (registry.path(added.version) / "README.md").write_text("altered")
+    with pytest.raises(RegistryError, match=r"README\.md was altered"):
+        load(added.version, "", "")
+
+
+def test_a_version_that_is_not_registered_here_is_loaded_from_where_it_was_announced(
+    tmp_path: Path,
+) -> None:
+    load = loader(Registry(tmp_path / "registry"), "cpu", "float32")
+    sha256 = save(tmp_path / "shared")
+    name = "v0001-20231114T221320Z-00000000"
+    assert load(name, sha256, str(tmp_path / "shared")).version == name
+    with pytest.raises(RegistryError, match="has no version"):
+        load(name, sha256, str(tmp_path / "nowhere"))
+    with pytest.raises(RegistryError, match="has no version"):
+        load(name, sha256, "")
+
+
+def pinned(folder: Path, prediction_length: int) -> Settings:
+    settings = Settings()
+    worker = settings.worker.model_copy(
+        update={
+            "weights": str(folder),
+            "device": "cpu",
+            "dtype": "float32",
+            "prediction_length": prediction_length,
+        }
+    )
+    learn = settings.learn.model_copy(update={"registry": folder.parent / "registry"})
+    return settings.model_copy(update={"worker": worker, "learn": learn})
+
+
+def test_weights_that_reach_as_far_as_asked_serve_and_shorter_ones_do_not(tmp_path: Path) -> None:
+    save(tmp_path / "mine")
+    switch = open_switch(pinned(tmp_path / "mine", 16), "w1")
+    assert switch.current.version == "mine"
+    with pytest.raises(ConfigError, match=r"prediction_length is 17, the weights reach 16 steps"):
+        open_switch(pinned(tmp_path / "mine", 17), "w1")
+
+
+def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(tmp_path: Path) -> None:
+    save(tmp_path / "mine", 1)
+    switch = open_switch(pinned(tmp_path / "mine", 16), "w1")
+    registry = Registry(tmp_path / "registry")
+    added = registry.add(lambda folder: save(folder, 2) and None, parent=BASE, created_at_ms=1)
+    switch.offer(ModelEvent(kind="promoted", version=added.version, at_ms=5))
+    assert [event.kind for event in settle(switch)] == ["swapped"]
+    assert switch.current.forecaster.dtype == torch.float32
+
+
 def test_an_altered_champion_is_replaced_by_the_base_which_says_why() -> None:
     shelf = Shelf(broken={"v1": RegistryError("model.safetensors was altered")})
     found = first_weights(shelf.load, lambda: "v1", "", device="cpu", dtype="float32")
     assert found.version == BASE and "altered" in found.fallback
+
+
+def test_the_champion_serves_from_the_start() -> None:
+    shelf = Shelf()
+    found = first_weights(shelf.load, lambda: "v3", "", device="cpu", dtype="float32")
+    assert (found.version, found.fallback, shelf.loaded) == ("v3", "", ["v3"])
+
+
+def test_a_registry_that_cannot_be_read_leaves_the_base_which_says_why() -> None:
+    def champion() -> str:
+        raise RegistryError("the alias cannot be read")
+
+    found = first_weights(Shelf().load, champion, "", device="cpu", dtype="float32")
+    assert found.version == BASE and "alias cannot be read" in found.fallback
 
 
 def test_without_champion_the_base_serves_and_a_pinned_folder_comes_first(tmp_path: Path) -> None:
