@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+import pytest
 
 from freshet.online.drift.pooled import PooledStatistics
 from freshet.online.drift.segment import SegmentDetector
@@ -55,3 +58,107 @@ def test_a_small_lasting_shift_is_found_by_adwin_and_one_below_the_least_effect_
 
     assert "adwin" in detect(0.9)
     assert detect(0.2) == []
+
+
+# Twelve calm buckets are learnt at once and make 0.7 the spread, which is the least. From then on a
+# level of 2 adds 1.86 a bucket, less a slack of 1, to what is an alarm above 8: the fifth is one.
+CALM = [0.0] * 12
+
+
+def pooled_at(
+    hour: int, level: float, *, spread: float = 0.0, sold: float = 50.0, expected: float = 50.0
+) -> PooledStatistics:
+    return PooledStatistics(hour * HOUR_MS, level, spread, 0.0, sold, expected)
+
+
+def alarms_of(
+    detector: SegmentDetector, levels: list[float], *, since: int = 0
+) -> list[tuple[int, str, bool]]:
+    """Hour, kind, and whether it begins."""
+    found = []
+    for hour, level in enumerate(levels, since):
+        changes = detector.update(pooled_at(hour, level))
+        found += [(hour, alarm.kind, begins) for alarm, begins in changes]
+    return found
+
+
+def test_what_holds_on_for_a_week_of_hours_is_the_new_usual() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    found = alarms_of(detector, CALM + [2.0] * 400)
+    # With its 168th bucket the alarm is over for good, though nothing has changed.
+    assert found == [(16, "level", True), (16 + 167, "level", False)]
+
+
+def test_an_alarm_ends_after_12_quiet_buckets_in_a_row() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    found = alarms_of(detector, CALM + [2.0] * 5 + [0.0] * 10 + [9.0, 9.0] + [0.0] * 30)
+    # After ten quiet buckets and one more the sum stands at 6, 5 and 4, half of an alarm, and then
+    # at 3: the first of twelve others is hour 31.
+    assert found == [(16, "level", True), (31 + 11, "level", False)]
+
+
+def test_after_up_and_down_in_one_alarm_it_is_the_timing_that_changed() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    found = alarms_of(detector, CALM + [2.0] * 5 + [-2.0] * 5)
+    assert found == [(16, "level", True), (21, "timing", True)]
+    assert set(detector.active) == {"level", "timing"} and detector.tension == 1.0
+
+
+def test_an_alarm_is_named_by_segment_onset_and_kind() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    alarms_of(detector, CALM + [2.0] * 5)
+    identity = f"c\n{12 * HOUR_MS}\nlevel".encode()
+    assert detector.active["level"].alert_id == hashlib.sha256(identity).hexdigest()[:24]
+
+
+@pytest.mark.parametrize(
+    ("sold", "expected", "kind"),
+    [
+        ([0.0, 0.0, 0.0], 3.0, "data"),
+        ([1.0, 0.0, 0.0], 50.0, "level"),
+        ([0.0, 0.0, 0.0], 2.9, "level"),
+    ],
+)
+def test_a_feed_is_silent_when_nothing_of_nine_units_was_sold_in_three_buckets(
+    sold: list[float], expected: float, kind: str
+) -> None:
+    detector = SegmentDetector("c", DriftSettings(min_buckets=3), HOUR_MS)
+    alarms_of(detector, [0.0] * 3)
+    found = []
+    for hour, units in enumerate(sold, 3):
+        found += detector.update(pooled_at(hour, -9.0, sold=units, expected=expected))
+    assert [alarm.kind for alarm, _ in found] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("levels", "kinds"),
+    [([0.0] * 8, ["spread"]), ([2.0] * 3 + [0.7] * 5, []), ([2.0] * 2 + [0.7] * 6, ["spread"])],
+)
+def test_wider_errors_are_no_news_while_the_level_is_half_way_to_an_alarm(
+    levels: list[float], kinds: list[str]
+) -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    alarms_of(detector, CALM)
+    found = []
+    for hour, level in enumerate(levels, len(CALM)):
+        found += detector.update(pooled_at(hour, level, spread=9.0))
+    assert [alarm.kind for alarm, _ in found] == kinds
+
+
+def test_the_percentage_is_of_sales_to_forecasts_since_then_against_before() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    for hour, sold in enumerate([100.0, 100.0, 150.0, 250.0]):
+        detector.update(pooled_at(hour, 0.0, sold=sold))
+    # Usual was twice what was forecast, now it is four times.
+    assert detector.percent(2 * HOUR_MS) == pytest.approx(100.0)
+    assert detector.percent(0) == pytest.approx(200.0), "without a before, against the forecast"
+    assert detector.percent(4 * HOUR_MS) is None
+
+
+def test_new_weights_are_watched_anew_and_the_alarm_holds_until_they_were_quiet() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    alarms_of(detector, CALM + [2.0] * 5)
+    detector.forget()
+    assert detector.tension == 1.0
+    assert alarms_of(detector, [0.0] * 20, since=17) == [(17 + 11, "level", False)]
+    assert detector.tension == 0.0

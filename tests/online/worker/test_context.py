@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
-from freshet.model.text import static_features
+from freshet.model.text import NUM_TEXT, encode_texts
 from freshet.online.worker.context import cold_rows
 from freshet.online.worker.provenance import context_sha256
 from freshet.stream.catalog.tables import ShopTables
@@ -106,18 +109,23 @@ def test_promotions_reach_into_the_horizon_only_if_they_were_announced_by_the_cu
     )
 
 
-def test_static_features_are_those_of_the_model(reader: FakeReader) -> None:
+def test_static_features_are_text_log_price_and_log_age_in_days_of_each_item(
+    reader: FakeReader,
+) -> None:
     shop, cutoff_ms = ShopTables(), (FIRST + 8) * HOUR_MS
-    tell(
-        shop,
-        "catalog",
-        CatalogEntry(sku="a", title="Red shoe", category="shoes", unit_price=20.0, launched_at=0),
-    )
-    batch = contexts_of(reader, shop).batch([0], cutoff_ms)
-    expected = static_features(
-        shop.texts(["a|n"]), shop.unit_prices(["a|n"]), np.array([float(cutoff_ms)])
-    )
-    np.testing.assert_array_equal(batch.static_BF.numpy(), expected)
+    reader.add("b|n", FIRST, UNITS, 1_000)
+    shoe = CatalogEntry(sku="a", title="Red shoe", category="shoes", unit_price=20.0)
+    lamp = CatalogEntry(sku="b", title="Desk lamp", launched_at=cutoff_ms - 9 * 24 * HOUR_MS)
+    for entry in (shoe, lamp):
+        tell(shop, "catalog", entry)
+    static_BF = contexts_of(reader, shop).batch([1, 0], cutoff_ms).static_BF.numpy()
+    texts = encode_texts(["Desk lamp", "Red shoe shoes"])
+    np.testing.assert_array_equal(static_BF[:, :NUM_TEXT], texts)
+    assert not np.array_equal(texts[0], texts[1])
+    numbers = static_BF[:, NUM_TEXT : NUM_TEXT + 2]
+    expected = [[np.nan, math.log(1 + 9)], [math.log(20.0), np.nan]]
+    np.testing.assert_allclose(numbers, expected, rtol=1e-6)
+    assert np.isnan(static_BF[:, NUM_TEXT + 2 :]).all()
 
 
 def test_items_without_windows_get_a_batch_of_missing_history_with_text_and_price() -> None:
@@ -195,3 +203,76 @@ def test_copying_changes_bit_by_bit_equals_copying_all_at_once(
     )
     sums = reader.sums(cutoff_ms, 8)[:, UNITS] / 1_000
     np.testing.assert_array_equal(np.nan_to_num(stepwise.target(rows, cutoff_ms, 8)), sums)
+
+
+def test_what_the_shop_tells_after_the_cutoff_changes_no_context_that_ends_there(
+    reader: FakeReader,
+) -> None:
+    cutoff_ms = (FIRST + 8) * HOUR_MS
+    known, later = ShopTables(), ShopTables()
+    times = {"starts_at": cutoff_ms, "ends_at": cutoff_ms + 2 * HOUR_MS}
+    for shop in (known, later):
+        entry = CatalogEntry(sku="a", title="Red shoe", unit_price=8.0, launched_at=0)
+        tell(shop, "catalog", entry, (FIRST - 5) * HOUR_MS)
+        tell(shop, "catalog", msgspec.structs.replace(entry, unit_price=10.0), cutoff_ms - HOUR_MS)
+        level = InventoryLevel(sku="a", region="n", on_hand=5, as_of=(FIRST - 5) * HOUR_MS)
+        tell(shop, "inventory", level, (FIRST - 5) * HOUR_MS)
+    tell(later, "catalog", msgspec.structs.replace(entry, unit_price=99.0), cutoff_ms + 1)
+    promotion = Promotion(promotion_id="p", sku="a", discount=0.5, **times)  # type: ignore[arg-type]
+    tell(later, "promotions", promotion, cutoff_ms + 1)
+    gone = InventoryLevel(sku="a", region="n", on_hand=0, as_of=cutoff_ms + 1)
+    tell(later, "inventory", gone, cutoff_ms + 1)
+    as_it_was = contexts_of(reader, known).batch([0], cutoff_ms)
+    reader.changed = {(0, bucket) for _, _, bucket in reader.cells}
+    seen_later = contexts_of(reader, later).batch([0], cutoff_ms)
+    for batch in (as_it_was, seen_later):
+        # The price rose from 8 to 10 an hour before the cutoff; known steps go beyond it.
+        ratio = batch.known_BSK[0, :, KNOWN_SLOTS.index("price_ratio")]
+        np.testing.assert_allclose(ratio, [0.8] * 7 + [1.0] * 5, rtol=1e-6)
+        assert batch.known_BSK[0, :, KNOWN_SLOTS.index("promotion")].tolist() == [0.0] * 12
+        assert batch.past_BTP[0, :, PAST_SLOTS.index("in_stock")].tolist() == [1.0] * 8
+        assert batch.static_BF[0, NUM_TEXT].item() == pytest.approx(math.log(10.0))
+    assert context_sha256(seen_later) == context_sha256(as_it_was)
+
+
+def test_what_the_reader_no_longer_holds_is_missing_and_not_zero() -> None:
+    reader = FakeReader(num_buckets=10, reached=FIRST + 21, clicked=FIRST + 21)
+    for hour in range(21):
+        reader.add("a|n", FIRST + hour, UNITS, 1_000)
+        reader.add("a|n", FIRST + hour, VIEWS, 4)
+    reader.head = FIRST + 20
+    contexts = contexts_of(reader)
+    # Buckets 11 to 20 are held; of the eight before the cutoff the newest three.
+    batch = contexts.batch([0], (FIRST + 14) * HOUR_MS)
+    expected = np.array([np.nan] * 5 + [1.0] * 3)
+    np.testing.assert_array_equal(batch.target_BT[0], expected)
+    views = batch.past_BTP[0, :, PAST_SLOTS.index("views")]
+    np.testing.assert_array_equal(views, 4 * expected)
+    units, _ = contexts.actuals(["a|n", "never|n"], (FIRST + 6) * HOUR_MS, 8)
+    np.testing.assert_array_equal(units, [expected, 0 * expected])
+
+
+def test_before_any_item_has_a_row_nothing_is_known_of_what_was_sold() -> None:
+    units, in_stock = contexts_of(FakeReader()).actuals(["a|n"], FIRST * HOUR_MS, 2)
+    assert np.isnan(units).all() and units.shape == (1, 2) and in_stock.all()
+
+
+def test_actuals_are_in_the_order_that_was_asked_for_with_zero_for_items_without_a_row(
+    reader: FakeReader,
+) -> None:
+    reader.add("b|n", FIRST + 4, UNITS, 8_000)
+    contexts = contexts_of(reader)
+    units, _ = contexts.actuals(["b|n", "never|n", "a|n"], (FIRST + 3) * HOUR_MS, 2)
+    assert units.tolist() == [[0, 8], [0, 0], [0, 3]]
+    np.testing.assert_array_equal(contexts.target([1, 0], (FIRST + 5) * HOUR_MS, 1), [[8], [3]])
+
+
+@pytest.mark.parametrize(("hours", "cold"), [(23, True), (24, False)])
+def test_a_day_of_observed_hours_is_enough_history_and_an_hour_less_is_not(
+    hours: int, cold: bool
+) -> None:
+    reader = FakeReader(num_buckets=64, reached=FIRST + hours)
+    reader.add("a|n", FIRST, UNITS, 1_000)
+    reader.head = FIRST + hours
+    batch = contexts_of(reader, context_length=30).batch([0], (FIRST + hours) * HOUR_MS)
+    assert cold_rows(batch).tolist() == [cold]

@@ -1,0 +1,112 @@
+"""One stream against its baseline, bucket by bucket with numbers that can be added by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from freshet.online.drift.detectors import Finding, StreamDetector
+from freshet.stream.config import DriftSettings
+from freshet.stream.units import HOUR_MS
+
+
+def detector_of(*, two_sided: bool = True, **over: float) -> StreamDetector:
+    settings = DriftSettings(**({"min_buckets": 1} | over))  # type: ignore[arg-type]
+    return StreamDetector(settings, HOUR_MS, two_sided=two_sided, seed=1)
+
+
+def findings(
+    detector: StreamDetector, values: list[float], *, leverage: float = 0.0
+) -> dict[int, Finding]:
+    """By hour; nothing of it is learnt, so what is usual stays 0 with a spread of 1."""
+    found = {}
+    for hour, value in enumerate(values):
+        finding = detector.update(hour * HOUR_MS, value, leverage=leverage, learn=False)
+        if finding is not None:
+            found[hour] = finding
+    return found
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_level_is_an_alarm_once_more_than_8_deviations_beyond_the_slack_have_added_up(
+    sign: float,
+) -> None:
+    # Each bucket adds 3 less a slack of 1: 2, 4, 6, 8 and then 10, which is more than 8.
+    found = findings(detector_of(), [0.0, *([3.0 * sign] * 5)])
+    assert found == {5: Finding(HOUR_MS, 3.0 * sign, "cusum")}
+
+
+def test_a_spread_is_an_alarm_upwards_only_and_later() -> None:
+    # Each bucket adds 3 less a slack of 1.5: the ninth makes it 13.5, which is more than 12.
+    assert list(findings(detector_of(two_sided=False), [3.0] * 9)) == [8]
+    assert findings(detector_of(two_sided=False), [-9.0] * 50) == {}
+
+
+def test_no_single_bucket_is_an_alarm_however_odd() -> None:
+    assert list(findings(detector_of(), [900.0, 900.0, 900.0])) == [2]
+
+
+def test_nothing_is_an_alarm_before_enough_buckets_were_seen() -> None:
+    assert list(findings(detector_of(min_buckets=12), [3.0] * 13)) == [11, 12]
+
+
+def test_a_shift_below_the_least_effect_is_no_alarm() -> None:
+    assert findings(detector_of(min_effect=3.5), [3.0] * 20) == {}
+    assert list(findings(detector_of(min_effect=3.0), [3.0] * 5)) == [4]
+
+
+def test_what_shops_wander_by_themselves_does_not_add_up() -> None:
+    # A doubling would add 10, and 0.3 of one is the slack: nothing of 3 is left.
+    assert findings(detector_of(), [3.0] * 50, leverage=10.0) == {}
+    assert next(iter(findings(detector_of(), [3.0] * 50, leverage=5.0))) == 5, "1.5 a bucket"
+
+
+def test_tension_is_the_share_of_the_height_that_was_climbed() -> None:
+    detector = detector_of()
+    assert detector.tension == 0.0
+    findings(detector, [-3.0, -3.0])
+    assert detector.tension == 4.0 / 8.0
+    findings(detector, [-3.0] * 9)
+    assert detector.tension == 1.0
+
+
+def test_buckets_are_learnt_at_once_in_the_beginning_and_later_once_others_followed() -> None:
+    detector = detector_of(min_buckets=12)
+    learnt = []
+    for hour in range(40):
+        detector.update(hour * HOUR_MS, 0.0, learn=True)
+        learnt.append(len(detector.baseline))
+    assert learnt == [*range(1, 13), *([12] * 12), *range(13, 29)]
+    detector.restart()
+    detector.update(40 * HOUR_MS, 0.0, learn=True)
+    assert len(detector.baseline) == 28, "what waited is not learnt after a restart"
+
+
+def test_nothing_of_an_alarm_is_learnt() -> None:
+    detector = detector_of(min_buckets=12)
+    for hour in range(60):
+        detector.update(hour * HOUR_MS, 0.0, learn=hour < 24)
+    assert len(detector.baseline) == 12
+
+
+def test_new_weights_must_be_seen_for_a_while_before_they_may_alarm() -> None:
+    detector = detector_of(min_buckets=6)
+    findings(detector, [3.0] * 6)
+    detector.forget()
+    assert detector.tension == 0.0
+    assert list(findings(detector, [3.0] * 6)) == [5]
+
+
+def test_what_such_values_pass_by_chance_raises_the_height_after_three_days_and_each_day() -> None:
+    detector = detector_of(min_buckets=4)
+    heights = []
+    for hour in range(120):
+        # Three odd hours a day, never the same ones: months have days of them side by side.
+        day, hour_of_day = divmod(hour, 24)
+        odd = 0 <= hour_of_day - 7 * day % 24 < 3
+        value = 2.5 if odd else -0.3
+        assert detector.update(hour * HOUR_MS, value, learn=True) is None
+        heights.append(detector.height)
+    changed = [hour for hour in range(1, 120) if heights[hour] != heights[hour - 1]]
+    assert heights[0] == 8.0 < heights[75]
+    # 72 were learnt, once 4 more had followed, and 24 more a day later.
+    assert changed == [72 + 4 - 1, 96 + 4 - 1]
