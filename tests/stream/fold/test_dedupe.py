@@ -185,3 +185,15 @@ def test_a_refused_record_makes_no_duplicates_and_an_admitted_one_does() -> None
     assert refused.tolist() == [True, False, False, False]
     assert duplicate.tolist() == [False, False, True, True]
     assert asked == [0, 1]
+
+
+def test_the_second_and_third_of_a_batch_are_duplicates_of_the_first() -> None:
+    duplicate, refused = find_duplicates(
+        np.array([9, 7, 8, 7, 6, 7, 8], np.uint64),
+        np.zeros(7, np.int64),
+        np.zeros(7, np.int64),
+        np.full(7, UNSEEN),
+        allowed_lateness_ms=0,
+    )
+    assert duplicate.tolist() == [False, False, False, True, False, True, True]
+    assert not refused.any()

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freshet.stream.config import WindowSettings
 from freshet.stream.fold.watermark import NEVER_MS, TimeRules, time_verdicts
 
 RULES = st.builds(TimeRules, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
@@ -66,3 +67,30 @@ def test_a_record_exactly_at_a_limit_is_neither_future_nor_late() -> None:
 
 def test_no_records_leave_the_frontier() -> None:
     assert judge([], 7, TimeRules(1, 1, 1)).frontier_ms == 7
+
+
+def test_each_record_is_judged_by_the_watermark_before_it() -> None:
+    rules = TimeRules(out_of_order_ms=5, allowed_lateness_ms=10, max_future_ms=20)
+    verdict = judge([(100, 100), (400, 100), (130, 130), (114, 130), (115, 130)], 90, rules)
+    assert verdict.watermark_ms.tolist() == [85, 95, 95, 125, 125]
+    assert verdict.future.tolist() == [False, True, False, False, False]
+    assert verdict.too_late.tolist() == [False, False, False, True, False]
+    assert (verdict.frontier_ms, verdict.first_ms) == (130, 100)
+
+
+def test_a_redriven_record_is_never_late_leaves_the_frontier_and_is_not_the_first() -> None:
+    rules = TimeRules(out_of_order_ms=5, allowed_lateness_ms=10, max_future_ms=20)
+    times, stamps = np.array([300, 900, 100, 7, 120]), np.array([300, 300, 100, 100, 120])
+    redriven = np.array([True, False, False, True, False])
+    verdict = time_verdicts(times, stamps, NEVER_MS, rules, redriven)
+    assert verdict.too_late.tolist() == [False] * 5
+    assert verdict.future.tolist() == [False, True, False, False, False]
+    assert (verdict.first_ms, verdict.frontier_ms) == (100, 120)
+    aside = time_verdicts(times[:2], stamps[:2], 50, rules, redriven[:2])
+    assert (aside.first_ms, aside.frontier_ms) == (None, 50)
+    assert judge([], 50, rules).first_ms is None
+
+
+def test_rules_are_taken_from_the_settings_each_from_its_own() -> None:
+    windows = WindowSettings(out_of_order_ms=1, allowed_lateness_ms=2, max_future_ms=3)
+    assert TimeRules.of(windows) == TimeRules(1, 2, 3)
