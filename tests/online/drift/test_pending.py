@@ -114,3 +114,55 @@ def test_each_forecast_step_is_scored_exactly_once_under_any_interleaving_of_fin
     }
     assert Counter(log.scores) == expected
     assert log.pending.due_buckets(10**15) == []
+
+
+def test_a_step_ahead_is_about_the_bucket_that_many_after_the_cutoff() -> None:
+    pending = PendingForecasts((4, 1, 2, 2), HOUR_MS, 8)
+    pending.add(issued_at(10 * HOUR_MS))
+    pending.add(issued_at(12 * HOUR_MS, items=("d|n",)))
+    # Bucket 13 is step 4 of the forecast at 10 and step 2 of that at 12.
+    found = {due.step: (due.cutoff_ms, due.item_ids) for due in pending.due(13 * HOUR_MS)}
+    assert found == {2: (12 * HOUR_MS, ["d|n"]), 4: (10 * HOUR_MS, list(ITEMS))}
+
+
+def test_what_is_due_holds_the_numbers_of_its_step_and_of_the_rows_that_are_open() -> None:
+    quantiles = np.arange(3 * 3 * 9, dtype=np.float32).reshape(3, 3, 9)
+    ids = ["f0", "f1", "f2"]
+    pending = PendingForecasts(STEPS, HOUR_MS, 8)
+    pending.add(Issued(0, "v7", WIRE_LEVELS, list(ITEMS), ids, quantiles))
+    pending.close("f1", 2)
+    pending.close("unknown", 2)
+    pending.close("f0", 3)
+    (due,) = pending.due(HOUR_MS)
+    assert (due.step, due.cutoff_ms, due.weights_version) == (2, 0, "v7")
+    assert (due.item_ids, due.forecast_ids) == (["a|n", "c|n"], ["f0", "f2"])
+    np.testing.assert_array_equal(due.quantiles_IQ, quantiles[[0, 2], 1])
+    assert due.quantile_levels == WIRE_LEVELS
+    (first,) = pending.due(0)
+    assert first.forecast_ids == ids
+
+
+def test_nothing_is_due_before_anything_is_final_or_once_all_its_rows_are_closed() -> None:
+    pending = PendingForecasts(STEPS, HOUR_MS, 8)
+    pending.add(issued_at(0, items=("a|n",)))
+    assert pending.due_buckets(None) == []
+    pending.close(f"a|n@{0}:v1", 1)
+    assert pending.due_buckets(99 * HOUR_MS) == [HOUR_MS, 3 * HOUR_MS]
+
+
+def test_of_a_forecast_made_twice_in_part_the_new_items_wait() -> None:
+    pending = PendingForecasts(STEPS, HOUR_MS, 8)
+    pending.add(issued_at(0, items=("a|n",)))
+    pending.add(issued_at(0, items=("a|n", "b|n")))
+    pending.add(issued_at(0, version="v2", items=("a|n",)))
+    found = [(due.weights_version, due.item_ids) for due in pending.due(0)]
+    assert found == [("v1", ["a|n"]), ("v1", ["b|n"]), ("v2", ["a|n"])]
+
+
+def test_a_cutoff_is_forgotten_with_its_last_step_and_not_before() -> None:
+    pending = PendingForecasts(STEPS, HOUR_MS, 8)
+    pending.add(issued_at(0))
+    for bucket, cutoffs in ((0, [0]), (1, [0]), (3, [])):
+        pending.close_bucket(bucket * HOUR_MS)
+        assert pending.cutoffs == cutoffs
+    assert pending.items_at(0) == set()

@@ -145,6 +145,12 @@ def test_wider_errors_are_no_news_while_the_level_is_half_way_to_an_alarm(
     assert [alarm.kind for alarm, _ in found] == kinds
 
 
+def test_errors_smaller_than_forecast_are_no_alarm() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    for hour in range(60):
+        assert detector.update(pooled_at(hour, 0.0, spread=0.0 if hour < 12 else -9.0)) == []
+
+
 def test_the_percentage_is_of_sales_to_forecasts_since_then_against_before() -> None:
     detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
     for hour, sold in enumerate([100.0, 100.0, 150.0, 250.0]):

@@ -109,3 +109,70 @@ def test_an_alarm_holds_until_its_own_id_is_stable() -> None:
 
     values = [alert("a", "stable", 9), alert("a", "drift", 5), alert("b", "drift", 6)]
     assert [found.alert_id for found in read_alarms([(0, value) for value in values])] == ["b"]
+
+
+def test_forecasts_of_another_resolution_too_old_too_short_or_of_others_do_not_wait() -> None:
+    (good,) = records(["a|n"])
+    others = [
+        msgspec.structs.replace(good, forecast_id="1", resolution_ms=60_000),
+        msgspec.structs.replace(good, forecast_id="2", cutoff_ms=9 * HOUR_MS - 1),
+        msgspec.structs.replace(good, forecast_id="3", quantiles=good.quantiles[:3]),
+        msgspec.structs.replace(good, forecast_id="4", item_id="b|n"),
+    ]
+    oldest = msgspec.structs.replace(good, forecast_id="5", cutoff_ms=9 * HOUR_MS)
+    pending = PendingForecasts(STEPS, HOUR_MS, 50)
+    taken = read_forecasts(
+        [(0, encode(record)) for record in (*others, good, oldest)],
+        pending,
+        oldest_cutoff_ms=9 * HOUR_MS,
+        owns=lambda item: item == "a|n",
+    )
+    assert taken == 2 and pending.cutoffs == [9 * HOUR_MS, 10 * HOUR_MS]
+
+
+def test_scores_of_another_resolution_close_nothing() -> None:
+    (made,) = records(["a|n"])
+    other = msgspec.structs.replace(score(made, 1), resolution_ms=60_000)
+    assert recovered([encode(made)], FakeTail([encode(other)])).due(10 * HOUR_MS) != []
+
+
+def test_scores_come_back_by_bucket_oldest_first_and_the_first_of_an_item_wins() -> None:
+    made = records(["a|n", "b|n"])
+    late = msgspec.structs.replace(score(made[0], 2), actual=7.0)
+    values = [score(made[0], 2), late, score(made[1], 1), score(made[0], 1)]
+    pending = PendingForecasts(STEPS, HOUR_MS, 50)
+    tail = FakeTail([encode(value) for value in values])
+    found = read_scores(tail, pending, owns=lambda _: True)  # type: ignore[arg-type]
+    assert list(found) == [10 * HOUR_MS, 11 * HOUR_MS]
+    assert [s.item_id for s in found[10 * HOUR_MS]] == ["b|n", "a|n"]
+    assert [s.actual for s in found[11 * HOUR_MS]] == [1.0]
+
+
+def test_of_several_cut_partitions_the_one_that_tells_least_counts() -> None:
+    made = records(["a|n", "b|n"])
+    # Partition 0 tells from the first bucket on, partition 1 from the second, 2 is whole.
+    values = [(0, score(made[0], 1)), (1, score(made[1], 2)), (2, score(made[1], 4))]
+
+    class Partitions(FakeTail):
+        def __iter__(self) -> Iterator[tuple[int, bytes]]:
+            return iter([(partition, encode(value)) for partition, value in values])
+
+    pending = PendingForecasts(STEPS, HOUR_MS, 50)
+    pending.add(issued_of(made, STEPS))
+    tail = Partitions([], cut=(0, 1, 3))
+    read_scores(tail, pending, owns=lambda _: True)  # type: ignore[arg-type]
+    assert pending.due(10 * HOUR_MS) == [] == pending.due(11 * HOUR_MS)
+    assert [due.item_ids for due in pending.due(13 * HOUR_MS)] == [["a|n"]]
+
+
+def test_of_two_words_on_one_alarm_the_later_counts_and_of_one_moment_the_last() -> None:
+    def alert(state: str, at_ms: int) -> bytes:
+        fields = {"segment": "c", "kind": "level", "detector": "cusum", "onset_ms": 0, "size": 1.0}
+        texts = {"weights_version": "v1", "description": "", "action": ""}
+        made = {"alert_id": "a", "state": state, "detected_at_ms": at_ms, **fields, **texts}
+        return encode(msgspec.convert(made, DriftAlert))
+
+    for first, second, holds in (("drift", "stable", 0), ("stable", "drift", 1)):
+        for later_ms in (5, 6):
+            values = [(0, alert(first, 5)), (0, alert(second, later_ms))]
+            assert len(read_alarms(values)) == holds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -14,6 +14,7 @@ from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.online.worker.scorer import Scorer, segments_of
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import DriftSettings
+from freshet.stream.read.progress import InputState
 from freshet.stream.schemas import (
     WIRE_LEVELS,
     CatalogEntry,
@@ -84,8 +85,8 @@ class WatchedMonitor:
         return []
 
 
-def read_log() -> FakeReader:
-    reader = FakeReader(num_buckets=200, reached=BUCKET + 1, clicked=BUCKET + 1)
+def read_log(kind: type[FakeReader] = FakeReader) -> FakeReader:
+    reader = kind(num_buckets=200, reached=BUCKET + 1, clicked=BUCKET + 1)
     for item_id in ("b|n", "a|n"):
         for hour in range(101):
             reader.add(item_id, FIRST + hour, UNITS, 1_000 * sold(item_id, hour))
@@ -217,6 +218,21 @@ def test_drift_is_watched_from_two_seasons_after_the_first_event_on() -> None:
         scorer, monitor = scorer_of(read_log(), season_length=season_length)
         scorer.score(BUCKET * HOUR_MS, 0)
         assert len(monitor.told) == watched
+
+
+def test_the_first_event_of_any_partition_begins_the_seasons() -> None:
+    @dataclass
+    class TwoPartitions(FakeReader):
+        @property
+        def inputs(self) -> dict[tuple[str, int], InputState]:
+            (first,) = super().inputs.values()
+            begun = replace(first, first_event_ms=(FIRST + 90) * HOUR_MS)
+            empty = replace(first, first_event_ms=None)
+            return {("orders", 0): begun, ("orders", 1): first, ("clicks", 0): empty}
+
+    scorer, monitor = scorer_of(read_log(TwoPartitions), season_length=50)
+    scorer.score(BUCKET * HOUR_MS, 0)
+    assert len(monitor.told) == 1
 
 
 def test_an_item_belongs_to_its_category_or_to_the_field_that_was_asked_for() -> None:
