@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.utils import murmurhash3_32
 
 from freshet.model.network import FreshetConfig
 from freshet.model.text import NUM_STATIC, encode_texts, static_features
@@ -50,3 +51,15 @@ def test_no_items_give_no_rows() -> None:
 def test_lists_of_different_length_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="2 texts, 1 prices"):
         static_features(["a", "b"], np.array([1.0]), np.array([1.0, 2.0]))
+
+
+def test_a_text_is_the_signed_hashes_of_three_to_five_letters_within_its_words() -> None:
+    vector = np.zeros(256)
+    for word in ("red", "shoe"):
+        padded = f" {word} "
+        for size in (3, 4, 5):
+            for start in range(len(padded) - size + 1):
+                number = murmurhash3_32(padded[start : start + size], 0)
+                vector[abs(number) % 256] += 1 if number >= 0 else -1
+    expected = vector / np.linalg.norm(vector)
+    np.testing.assert_allclose(encode_texts(["Red shoe"])[0], expected, atol=1e-6)

@@ -136,3 +136,87 @@ def test_nothing_is_closed_in_empty_zero_or_monthly_series() -> None:
     assert not closed_steps(window(np.zeros((3, 60)), np.zeros((3, 74, 2)))).any()
     assert not closed_steps(window(np.zeros((3, 1)))).any()
     assert not closed_steps(window(np.eye(5, 60), resolution_ms=30 * DAY_MS)).any()
+
+
+def flagged(flagged_days: int, *, days: int = 400, sold_on: int = 0) -> np.ndarray:
+    """Closed steps of one shop that sells 5 a day, with a flag up on every other of its first days.
+
+    It sells on `sold_on` of the flagged days, and the flag is up in the horizon's second half.
+    """
+    up_S = np.zeros(days + 14)
+    up_S[np.arange(flagged_days) * 2] = 1.0
+    up_S[days + 7 :] = 1.0
+    target_T = np.where(up_S[:days] > 0, 0.0, 5.0)
+    target_T[np.arange(sold_on) * 2] = 5.0
+    found: np.ndarray = closed_steps(window(target_T[None], up_S[None, :, None]))[0]
+    return found
+
+
+def test_a_dozen_days_without_a_sale_close_a_flag_and_eleven_do_not() -> None:
+    assert flagged(12)[400:].tolist() == [False] * 7 + [True] * 7
+    assert not flagged(11).any()
+    assert not flagged(12, sold_on=1).any()
+
+
+def test_of_many_days_one_in_two_hundred_may_have_sold() -> None:
+    found = flagged(200, sold_on=1)
+    assert found[400:].tolist() == [False] * 7 + [True] * 7
+    assert not found[0] and found[2], "the day with sales is open"
+    assert not flagged(200, sold_on=2).any()
+    # Of fewer than fifty days not one, of fifty or more half a percent: with 199 that is none.
+    assert not flagged(199, sold_on=1).any()
+
+
+def test_what_explains_more_idle_days_is_asked_first() -> None:
+    sunday_S = np.arange(154) % 7 == 3
+    closed_S = sunday_S | (np.arange(154) % 20 == 1)
+    target_NT = np.where(closed_S[:140], 0.0, 4.0) * np.ones((3, 1))
+    open_S = ~closed_S
+    open_S[150] = True  # the first Sunday with open doors, a day of the horizon
+    known_NSK = np.broadcast_to(np.stack([sunday_S, open_S], -1).astype(float), (3, 154, 2))
+    for columns in ([0, 1], [1, 0]):
+        assert (closed_steps(window(target_NT, known_NSK[..., columns])) == ~open_S).all()
+
+
+def test_what_the_horizon_holds_changes_no_step_of_the_past_and_closes_nothing_by_itself() -> None:
+    target_NT, open_NS = shop()
+    price_NS = np.random.default_rng(7).random(open_NS.shape)
+    known_NSK = np.stack([open_NS, price_NS], -1)
+    other_NSK = known_NSK.copy()
+    other_NSK[:, 140:, 0] = 1.0 - open_NS[:, 140:]
+    other_NSK[:, 140:, 1] = 0.0
+    plain_NS = closed_steps(window(target_NT, known_NSK))
+    other_NS = closed_steps(window(target_NT, other_NSK))
+    assert (other_NS[:, :140] == plain_NS[:, :140]).all()
+    assert (other_NS[:, 140:] == (open_NS[:, 140:] == 1)).all()
+    never_NSK = np.zeros((6, 154, 1))
+    never_NSK[:, 140:] = 1.0  # a value that was never seen before the cutoff
+    assert not closed_steps(window(target_NT + 1.0, never_NSK)).any()
+
+
+def test_a_weekday_of_one_series_needs_twenty_of_them() -> None:
+    for weeks, closed in ((19, False), (20, True)):
+        days = 7 * weeks
+        target_NT = np.full((2, days), 4.0)
+        target_NT[1, np.arange(days) % 7 == 3] = 0
+        found_NS = closed_steps(window(target_NT))
+        assert found_NS[1].any() == closed and not found_NS[0].any()
+
+
+def test_a_weekday_that_sold_more_than_a_year_ago_counts_as_closed() -> None:
+    days = 7 * 60
+    sunday_T = np.arange(days) % 7 == 3
+    for idle_weeks, closed in ((52, True), (51, False)):
+        target_NT = np.full((3, days), 4.0)
+        target_NT[:, sunday_T & (np.arange(days) >= days - 7 * idle_weeks)] = 0
+        found_NS = closed_steps(window(target_NT))
+        assert found_NS[0, days:].sum() == 2 * closed, idle_weeks
+        assert not found_NS[:, 3].any(), "a day with sales is open"
+
+
+def test_a_slot_of_all_series_together_needs_eight_weeks() -> None:
+    for weeks, closed in ((7, False), (8, True)):
+        days = 7 * weeks
+        target_NT = np.full((20, days), 4.0)
+        target_NT[:, np.arange(days) % 7 == 3] = 0
+        assert closed_steps(window(target_NT)).any() == closed
