@@ -8,8 +8,12 @@ from datetime import date
 import numpy as np
 import pytest
 
+from freshet.model.effects import events as events_module
 from freshet.model.effects.closed import closed_steps
-from freshet.model.effects.events import Events, fit_events
+from freshet.model.effects.days import days_of
+from freshet.model.effects.events import Events, fit_events, half_years
+from freshet.model.effects.features import calendar_features, feast_lengths, series_features
+from freshet.model.effects.shared import shared_effects
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
@@ -98,7 +102,120 @@ def test_what_only_one_half_year_taught_is_not_given_back_to_it() -> None:
     np.testing.assert_array_equal(crossed_NS[:, CUTOFF:], known_NS[:, CUTOFF:])
 
 
-def test_nothing_after_the_cutoff_is_looked_at_and_chance_is_not_taken_for_an_event() -> None:
+def with_flags(seed: int = 6) -> Window:
+    """Thirty shops over 700 days: open or not, a flag in runs, and the price; 28 days ahead."""
+    random = np.random.default_rng(seed)
+    steps = 700
+    open_S = np.arange(steps + 28) % 41 != 40
+    run_S = np.arange(steps + 28) // 15 % 2 == 1
+    price_NS = random.uniform(1.0, 2.0, (30, steps + 28))
+    shared_NSK = np.broadcast_to(np.stack([open_S, run_S], -1), (30, steps + 28, 2))
+    known_NSK = np.concatenate([shared_NSK, price_NS[..., None]], -1)
+    target_NT = np.round(sales(steps, 0.4 * run_S) / price_NS[:, :steps]) * open_S[:steps]
+    return window(target_NT, known_NSK=known_NSK)
+
+
+@pytest.mark.parametrize("ahead", ["flags up", "flags down", "closed", "price", "unknown"])
+def test_whatever_is_known_of_the_days_ahead_the_past_teaches_and_shows_the_same(
+    ahead: str,
+) -> None:
+    whole = with_flags()
+    T = whole.context_length
+    known_NSK = whole.known_NSK.copy()
+    # The day after the cutoff stays: it tells whether a run ends or the shop closes at the cutoff.
+    later = slice(T + 3, None)
+    if ahead in ("flags up", "flags down"):
+        known_NSK[:, later, 1] = float(ahead == "flags up")
+    elif ahead == "closed":
+        known_NSK[:, later, 0] = 0.0
+    elif ahead == "price":
+        known_NSK[:, later, 2] = 1e6
+    else:
+        known_NSK[:, later] = np.nan
+    other = replace(whole, known_NSK=known_NSK)
+    events, changed = fitted(whole), fitted(other)
+    assert events.weights_K.any() and events.flags == (1,)
+    assert changed.flags == events.flags and changed.flag_in_cells == events.flag_in_cells
+    np.testing.assert_array_equal(changed.weights_K, events.weights_K)
+    np.testing.assert_array_equal(changed.weights_BK, events.weights_BK)
+    shown, shown_changed = (
+        shared_effects(each, closed_steps(each))[0][:, :T] for each in (whole, other)
+    )
+    np.testing.assert_array_equal(shown_changed, shown)
+
+
+def test_a_horizon_longer_by_whole_weeks_changes_nothing_before_it() -> None:
+    whole = with_flags()
+    end = whole.context_length + 7
+    short = replace(whole, time_ms_NS=whole.time_ms_NS[:, :end], known_NSK=whole.known_NSK[:, :end])
+    # Whole weeks, since levels are medians of weeks that are counted back from the horizon's end.
+    np.testing.assert_array_equal(fitted(short).weights_K, fitted(whole).weights_K)
+    # The last day of the shorter one does not know whether its run goes on.
+    last = end - 1
+    np.testing.assert_array_equal(event_effects(short)[:, :last], event_effects(whole)[:, :last])
+
+
+def test_each_context_step_sees_what_the_other_half_years_taught_and_the_horizon_all() -> None:
+    plain = window(np.full((2, 800), 5.0))
+    events = fitted(window(sales(800, np.zeros(828), series=2)))
+    half_years_S = half_years(plain.time_ms_NS[0] // DAY_MS)
+    assert events.half_years_B.tolist() == sorted(set(half_years_S[:800].tolist()))
+    # The half-year b teaches the others b times what all together teach.
+    times_B1 = np.arange(len(events.half_years_B))[:, None]
+    events = replace(
+        events,
+        weights_K=np.ones_like(events.weights_K),
+        weights_BK=times_B1 * np.ones_like(events.weights_BK),
+    )
+    known_NS, taught_NS = events.effects(plain, np.zeros((2, 828), bool))
+    assert np.abs(known_NS[0]).min() > 0.1
+    expected = [
+        events.half_years_B.tolist().index(number) if step < 800 else 1
+        for step, number in enumerate(half_years_S.tolist())
+    ]
+    np.testing.assert_allclose(taught_NS / known_NS, [expected] * 2, rtol=1e-5)
+
+
+def test_what_a_half_year_taught_is_missing_from_the_weights_of_the_others() -> None:
+    """Ridge regression of each half-year's complement, written as one loop over days."""
+    whole = window(sales(420, np.zeros(448), series=3))
+    days = days_of(whole, closed_steps(whole), [])
+    assert days is not None
+    left_ND, _ = events_module._residuals(days)
+    events = fitted(whole)
+    features_NDK = np.concatenate(
+        [
+            np.broadcast_to(
+                calendar_features(days.day_D, 1).astype(np.float32),
+                (3, 448, sum(feast_lengths(1))),
+            ),
+            series_features(days, ()),
+        ],
+        -1,
+    ).astype(float)
+    K = features_NDK.shape[2]
+    mean_D = left_ND[:, :420].mean(0)
+    noise = 1.4826 * np.median(np.abs(mean_D - np.median(mean_D)))
+    ridge = min(max(noise**2 / 0.15**2, 0.1), 50.0)
+    half_years_D = half_years(days.day_D)
+    for left_out, found_K in [
+        (None, events.weights_K),
+        *zip(events.half_years_B, events.weights_BK, strict=True),
+    ]:
+        squares_KK = ridge * events_module._penalty(feast_lengths(1), K)
+        product_K = np.zeros(K)
+        for day in range(420):
+            if half_years_D[day] == left_out:
+                continue
+            for row in range(3):
+                feature_K = features_NDK[row, day]
+                # Three series each day: every value is worth a third of a day.
+                squares_KK += np.outer(feature_K, feature_K) / 3
+                product_K += feature_K * np.clip(left_ND[row, day], -1.5, 1.5) / 3
+        np.testing.assert_allclose(found_K, np.linalg.solve(squares_KK, product_K), atol=1e-6)
+
+
+def test_chance_is_not_taken_for_an_event() -> None:
     random = np.random.default_rng(5)
     target_NT = np.round(np.exp(3 + 0.6 * random.normal(size=(1, 400))))
     assert np.abs(event_effects(window(target_NT))).max() < 0.35

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from freshet.model.tables.panel import Panel, Rolling, Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import long_table
 
 COLUMNS = Columns(
@@ -88,3 +90,70 @@ def test_series_too_short_for_a_window_are_left_out_of_it_alone() -> None:
     assert np.isnan(rolling.window(panel, 2).target_NT[1, :48]).all()
     with pytest.raises(InvalidInputError, match="the longest has 60"):
         panel.window(60, 5)
+
+
+def numbered() -> Panel:
+    """Two series of 8 and 6 days in which each value tells its series, day and column.
+
+    The shorter one ends two days before the other.
+    """
+    days = pd.date_range("2024-01-01", periods=8)
+    number = np.arange(8.0)
+    longer = pd.DataFrame({"sku": "a", "day": days, "sold": number, "price": 1.0})
+    shorter = pd.DataFrame({"sku": "b", "day": days[:6], "sold": 100 + number[:6], "price": 2.0})
+    table = pd.concat([longer, shorter])
+    table["promo"] = 1_000 + table.sold
+    table["visits"] = 2_000 + table.sold
+    columns = Columns("sku", "day", "sold", ("promo",), ("visits",), ("price",))
+    return read_panel(table, TableSettings(columns, "D"))
+
+
+def test_a_window_ends_its_past_at_the_cutoff_and_what_is_known_a_horizon_later() -> None:
+    panel = numbered()
+    window, actual_NH = panel.window(3, 2), panel.actual(3, 2)
+    gap = [np.nan, np.nan]
+    np.testing.assert_equal(window.target_NT, [[0, 1, 2, 3, 4], [*gap, 100, 101, 102]])
+    np.testing.assert_equal(window.past_NTP[0, :, 0], [2_000, 2_001, 2_002, 2_003, 2_004])
+    np.testing.assert_equal(window.known_NSK[0, :, 0], [1_000 + day for day in range(7)])
+    np.testing.assert_equal(window.known_NSK[1, :, 0], [*gap, *range(1_100, 1_105)])
+    assert actual_NH.tolist() == [[5, 6], [103, 104]]
+    assert window.length_N is not None and window.length_N.tolist() == [5, 3]
+    assert (window.context_length, window.horizon) == (5, 2)
+    # The last step of the horizon of the shorter one: 5 January, of the longer one: 7 January.
+    ends = pd.to_datetime(window.time_ms_NS[:, -1], unit="ms")
+    assert [end.day for end in ends] == [7, 5]
+
+
+def test_a_series_needs_one_step_before_the_cutoff_and_a_window_is_as_long_as_its_longest() -> None:
+    panel = numbered()
+    assert panel.long_enough(5).tolist() == [True, True]
+    assert panel.long_enough(6).tolist() == [True, False]
+    np.testing.assert_equal(panel.window(5, 1).target_NT, [[0, 1, 2], [np.nan, np.nan, 100]])
+    window = panel.window(6, 6)
+    assert (window.item_ids, window.target_NT.tolist()) == (("a",), [[0.0, 1.0]])
+    assert window.static["price"].tolist() == [1.0]
+    assert panel.actual(6, 6).tolist() == [[2, 3, 4, 5, 6, 7]]
+    for steps, horizon in ((2, 3), (2, 0)):
+        with pytest.raises(InvalidInputError, match=f"a horizon of {horizon} steps does not fit"):
+            panel.window(steps, horizon)
+
+
+def test_rows_of_a_window_are_whole_rows_in_the_order_asked_for() -> None:
+    window = numbered().window(3, 2)
+    for index in (np.array([1, 0]), slice(None, None, -1)):
+        turned = window.rows(index)
+        assert turned.item_ids == ("b", "a")
+        assert turned.target_NT[:, -1].tolist() == [102.0, 4.0]
+        assert turned.known_NSK[:, -1, 0].tolist() == [1_104.0, 1_006.0]
+        assert turned.past_NTP[:, -1, 0].tolist() == [2_102.0, 2_004.0]
+        assert turned.static["price"].tolist() == [2.0, 1.0]
+        assert turned.length_N is not None and turned.length_N.tolist() == [3, 5]
+        assert (np.diff(turned.time_ms_NS[:, -1]) == 2 * DAY_MS).all()
+    assert window.rows(slice(1, 2)).item_ids == ("b",)
+
+
+def test_windows_roll_a_horizon_apart_unless_told_and_none_lies_outside() -> None:
+    assert [Rolling(4, 3).steps_back(index) for index in range(3)] == [12, 8, 4]
+    for index in (-1, 1):
+        with pytest.raises(IndexError):
+            Rolling(4).steps_back(index)

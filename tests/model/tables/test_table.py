@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from freshet.model.backtest.compare import LEVELS, BacktestSettings, backtest, make
+from freshet.model.tables import table as table_module
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.table import (
     Columns,
@@ -199,6 +200,88 @@ def test_a_missing_step_is_unknown_or_zero_and_several_rows_are_combined() -> No
     zero = read_panel(table, TableSettings(PLAIN.columns, "D", missing="zero", aggregate="mean"))
     np.testing.assert_equal(zero.target_NL[0], [2.0, 0.0, 0.0, 5.0, 0.0])
     np.testing.assert_equal(zero.target_NL[1], [np.nan] * 4 + [2.0])
+
+
+def test_several_rows_of_a_step_add_up_their_sales_and_average_their_covariates() -> None:
+    table = pd.DataFrame(
+        {
+            "sku": ["a", "a", "a", "b", "a"],
+            "day": ["2024-01-01", "2024-01-01", "2024-01-01", "2024-01-01", "2024-01-02"],
+            "promo": [1.0, 0.0, np.nan, 7.0, np.nan],
+            "colour": ["red", "red", "blue", "blue", None],
+            "visits": [10.0, 20.0, 60.0, 1.0, np.nan],
+            "sold": [1.0, 3.0, 8.0, 5.0, np.nan],
+        }
+    )
+    columns = Columns("sku", "day", "sold", known=("promo", "colour"), past=("visits",))
+    for aggregate, sold in (("sum", 12.0), ("mean", 4.0)):
+        panel = read_panel(table, TableSettings(columns, "D", aggregate=aggregate))
+        np.testing.assert_equal(panel.target_NL, [[sold, np.nan], [np.nan, 5.0]])
+        assert panel.known_names == ("promo", "colour=blue", "colour=red")
+        # A price of 3 on two receipts is a price of 3: what is missing does not count.
+        np.testing.assert_allclose(panel.known_NLK[0], [[0.5, 1 / 3, 2 / 3], [np.nan] * 3])
+        np.testing.assert_allclose(panel.known_NLK[1], [[np.nan] * 3, [7.0, 1.0, 0.0]])
+        np.testing.assert_allclose(panel.past_NLP[:, :, 0], [[30.0, np.nan], [np.nan, 1.0]])
+
+
+def test_each_value_of_a_table_lies_at_its_item_day_and_column() -> None:
+    rows = [
+        # sku, day, promo, visits, sold, price
+        ("b", 3, 0.3, 33.0, 3.0, 9.0),
+        ("a", 2, 0.2, 22.0, 2.0, 5.0),
+        ("b", 1, 0.1, 11.0, 1.0, 8.0),
+        ("a", 4, 0.4, 44.0, 4.0, 6.0),
+    ]
+    table = pd.DataFrame(rows, columns=["sku", "day", "promo", "visits", "sold", "price"])
+    table["day"] = pd.to_datetime(table.day.map("2024-01-{:02}".format))
+    columns = Columns("sku", "day", "sold", ("promo",), ("visits",), ("price",))
+    panel = read_panel(table, TableSettings(columns, "D"))
+    assert (panel.item_ids, panel.length_N.tolist()) == (("a", "b"), [3, 3])
+    gap = np.nan
+    np.testing.assert_equal(panel.target_NL, [[2.0, gap, 4.0], [1.0, gap, 3.0]])
+    np.testing.assert_equal(panel.known_NLK[..., 0], [[0.2, gap, 0.4], [0.1, gap, 0.3]])
+    np.testing.assert_equal(panel.past_NLP[..., 0], [[22.0, gap, 44.0], [11.0, gap, 33.0]])
+    days = (panel.time_ms_NL - pd.Timestamp("2024-01-01").value // 1_000_000) // DAY_MS
+    assert days.tolist() == [[1, 2, 3], [0, 1, 2]]
+    assert panel.static["price"].tolist() == [5.0, 8.0], (
+        "that of the first day, not of the first row"
+    )
+    zero = read_panel(table, TableSettings(columns, "D", missing="zero"))
+    np.testing.assert_equal(zero.target_NL, [[2.0, 0.0, 4.0], [1.0, 0.0, 3.0]])
+    np.testing.assert_equal(zero.known_NLK, panel.known_NLK)
+
+
+def test_the_first_row_that_a_step_has_twice_is_named() -> None:
+    table = long_table(items=2, days=5)
+    twice = pd.concat([table, table[7:8], table[2:3]])
+    with pytest.raises(InvalidInputError, match=r"'sku1' has more than one row .*2024-01-03"):
+        read_panel(twice, DAILY)
+
+
+def test_a_target_of_zero_and_a_grid_that_just_fits_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table_module, "MAX_CELLS", 10)
+    table = long_table(items=2, days=5).assign(sold=0.0)
+    assert (read_panel(table, DAILY).target_NL == 0.0).all()
+    monkeypatch.setattr(table_module, "MAX_CELLS", 9)
+    with pytest.raises(InvalidInputError, match="2 series of up to 5 steps are more than the 9"):
+        read_panel(table, DAILY)
+
+
+def test_known_covariates_ahead_are_those_of_the_horizon_and_no_other_steps() -> None:
+    table = long_table(items=2, days=10)
+    panel = read_panel(table[~((table.sku == "sku1") & (table.day > "2024-01-07"))], DAILY)
+    future = pd.DataFrame(
+        {
+            "sku": ["sku0", "sku0", "sku0", "sku0", "sku1", "sku1"],
+            "day": [f"2024-01-{day}" for day in ("10", "11", "12", "13", "08", "07")],
+            "promo": [9.0, 1.0, 2.0, 9.0, 3.0, 9.0],
+        }
+    )
+    ahead_NHK = known_ahead(panel, future, COLUMNS, 2)
+    np.testing.assert_equal(ahead_NHK[..., 0], [[1.0, 2.0], [3.0, np.nan]])
+    assert np.isnan(ahead_NHK[..., 1:]).all(), "no colour was given"
 
 
 def test_text_becomes_one_column_a_category_and_rare_ones_share_none() -> None:

@@ -1,0 +1,132 @@
+"""Features of days against a calendar on the wall."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+
+from freshet.model.effects.days import Days
+from freshet.model.effects.features import (
+    CHRISTMAS,
+    EASTER,
+    EPOCH,
+    MONTH,
+    bridged,
+    calendar_features,
+    feast_lengths,
+    series_features,
+)
+
+
+def number(year: int, month: int, day: int) -> int:
+    return (date(year, month, day) - EPOCH).days
+
+
+def test_a_day_is_told_by_the_knots_between_which_it_lies() -> None:
+    days = np.arange(number(2023, 3, 1), number(2024, 2, 1))
+    features_DK = calendar_features(days, 1)
+    assert feast_lengths(1) == [20, 12, 12]
+    assert features_DK.shape == (len(days), 44)
+
+    def told(day: date) -> dict[tuple[str, int], float]:
+        """The knots, as days from the feast, of which a day has a share."""
+        knots = [
+            (name, knot)
+            for name, feast in (("christmas", CHRISTMAS), ("easter", EASTER), ("month", MONTH))
+            for knot in feast.tents[1:-1]
+        ]
+        row_K = features_DK[(day - EPOCH).days - days[0]]
+        return {
+            knot: round(float(value), 4)
+            for knot, value in zip(knots, row_K, strict=True)
+            if value > 0
+        }
+
+    assert told(date(2023, 12, 24)) == {
+        ("christmas", -1): 1.0,
+        ("month", -7): 0.75,
+        ("month", -11): 0.25,
+    }
+    assert told(date(2023, 12, 5)) == {
+        ("christmas", -21): 0.8571,
+        ("christmas", -14): 0.1429,
+        ("month", 4): 1.0,
+    }
+    # 9 April 2023 was Easter Sunday; Good Friday is two days before.
+    assert told(date(2023, 4, 7)) == {
+        ("easter", -2): 1.0,
+        ("month", 4): 0.3333,
+        ("month", 7): 0.6667,
+    }
+    assert told(date(2023, 6, 1)) == {("month", 0): 1.0}
+    # 12 January is 18 days from Christmas, where the outermost tent has its foot.
+    assert told(date(2024, 1, 12)) == {("month", 11): 1.0}
+    assert told(date(2024, 1, 10)) == {
+        ("christmas", 13): 0.4,
+        ("month", 7): 0.5,
+        ("month", 11): 0.5,
+    }
+
+
+def test_a_week_is_told_by_how_many_of_its_days_lie_in_a_span() -> None:
+    monday = number(2023, 12, 18)
+    christmas_week, week_after = calendar_features(np.array([monday, monday + 7]), 7)
+    assert feast_lengths(7) == [7, 4, 4]
+    # 18 to 24 December: all in the week before the feast. 25 and 26: the feast, then five days.
+    np.testing.assert_allclose(christmas_week[:7], [0, 0, 0, 1, 0, 0, 0])
+    np.testing.assert_allclose(week_after[:7], [0, 0, 0, 0, 2 / 7, 5 / 7, 0])
+    # 24 December is eight days before the first of January, 25 to 28 seven to four.
+    np.testing.assert_allclose(christmas_week[11:], [1 / 7, 0, 0, 0])
+    np.testing.assert_allclose(week_after[11:], [4 / 7, 3 / 7, 0, 0])
+
+
+def days_of_flag(flag: list[float], closed: list[int]) -> Days:
+    """One series from a Thursday on, all of its open days seen."""
+    closed_ND = np.array([closed]) > 0
+    return Days(
+        length_days=1,
+        first_day=0,
+        column_NS=np.arange(len(flag))[None],
+        target_ND=np.where(closed_ND, 0.0, 5.0),
+        closed_ND=closed_ND,
+        flags_NDF=np.array(flag)[None, :, None],
+    )
+
+
+def test_a_run_has_a_day_before_it_a_first_a_last_and_a_day_after() -> None:
+    #          before first  .  last after
+    flag = [0, 0, 1, 1, 1, 0, 0, 0]
+    days = days_of_flag(flag, [0] * 8)
+    edges = {"before": [1], "first": [2], "last": [4], "after": [5]}
+    columns_KD = series_features(days, (True,))[0].T
+    assert [np.flatnonzero(row).tolist() for row in columns_KD[4:]] == list(edges.values())
+    whole_KD = series_features(days, (False,))[0].T
+    assert whole_KD[4].tolist() == flag
+    assert whole_KD[5:].tolist() == columns_KD[4:].tolist()
+
+
+def test_an_unusual_closure_has_two_open_days_on_either_side_and_a_usual_one_none() -> None:
+    days = 28
+    closed = [0] * days
+    for sunday in range(3, days, 7):
+        closed[sunday] = 1
+    closed[11], closed[12] = 1, 1  # a Monday and a Tuesday, after the Sunday of day 10
+    columns_KD = series_features(days_of_flag([0.0] * days, closed), (True,))[0].T
+    found = [np.flatnonzero(row).tolist() for row in columns_KD[:4]]
+    # The closure from 10 to 12 is unusual as a whole: the last open day is 9, the first one 13.
+    assert found == [[9], [8], [13], [14]]
+    # Closed on every other of its Mondays, the shop surprises nobody.
+    closed = [0] * days
+    closed[4], closed[18] = 1, 1
+    columns_KD = series_features(days_of_flag([0.0] * days, closed), (True,))[0].T
+    assert not columns_KD[:4].any()
+
+
+def test_a_flag_goes_on_over_closed_days_that_it_has_on_both_sides() -> None:
+    flag_ND = np.array([[np.nan, 1.0, 0.0, 1.0, np.nan, 0.0, 1.0, 0.0, np.nan]])
+    closed_ND = np.array([[0, 0, 1, 0, 0, 0, 0, 1, 0]]) > 0
+    # Before the first open day and after the last one there is no other side.
+    assert bridged(flag_ND, closed_ND).tolist() == [[0, 1, 1, 1, 0, 0, 1, 0, 0]]
+    depth_ND = np.array([[0.4, np.nan, 0.2]])
+    assert bridged(depth_ND, np.zeros((1, 3), bool)).tolist() == [[0.4, 0.2, 0.2]]
