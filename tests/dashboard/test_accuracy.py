@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,3 +118,89 @@ def test_a_total_includes_its_start_and_excludes_its_end() -> None:
     buckets = {hour * HOUR_MS: ErrorSums(steps=1) for hour in range(5)}
     assert total(buckets, HOUR_MS, 3 * HOUR_MS).steps == 2
     assert last_day({}).steps == 0
+
+
+def with_steps(score: Any, *changes: dict[str, Any]) -> Any:
+    """A score of several forecasts of the same bucket."""
+    steps = [msgspec.structs.replace(score.steps[0], **change) for change in changes]
+    return msgspec.structs.replace(score, steps=steps)
+
+
+def test_every_sum_is_that_of_its_own_steps(make: Any) -> None:
+    known = Accuracy(HOUR_MS)
+    score = with_steps(
+        make.score(actual=10.0),
+        {"pinball": 1.0, "seasonal_naive_pinball": 4.0, "covered_80": True},
+        {"pinball": 2.0, "seasonal_naive_pinball": None, "covered_80": False},
+        {"pinball": 5.0, "seasonal_naive_pinball": 7.0, "weights_version": "v2"},
+    )
+    assert known.apply(score)
+    assert known.matured == 3
+    at = 100 * HOUR_MS
+    base = ErrorSums(3.0, 20.0, 1.0, 4.0, 10.0, covered=1, steps=2)
+    newer = ErrorSums(5.0, 10.0, 5.0, 7.0, 10.0, covered=1, steps=1)
+    both = ErrorSums(8.0, 30.0, 6.0, 11.0, 20.0, covered=2, steps=3)
+    assert known.by_version == {"base": {at: base}, "v2": {at: newer}}
+    assert known.overall == {at: both}
+    assert known.by_segment == {"Boots": {at: both}}
+
+
+def test_a_score_of_another_resolution_changes_nothing(make: Any) -> None:
+    known = Accuracy(HOUR_MS)
+    assert not known.apply(make.score(resolution_ms=DAY_MS))
+    assert (known.matured, known.overall, known.by_segment, known.by_version) == (0, {}, {}, {})
+    assert known.apply(make.score()), "it has not taken the place of the right one"
+
+
+def test_the_oldest_kept_bucket_still_takes_scores_of_other_items(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "MAX_BUCKETS", 2)
+    known = Accuracy(HOUR_MS)
+    known.apply(make.score(hour=10))
+    assert known.apply(make.score(hour=9)), "there is room for an older one"
+    assert known.apply(make.score("B|n", hour=9))
+    known.apply(make.score(hour=11))
+    assert set(known.overall) == set(known.by_version["base"]) == {10 * HOUR_MS, 11 * HOUR_MS}
+    assert not known.apply(make.score("C|n", hour=9))
+
+
+def test_an_item_of_the_maximum_goes_on_being_scored(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "MAX_SCORED_ITEMS", 2)
+    known = Accuracy(HOUR_MS)
+    names = ("A|n", "B|n", "C|n", "A|n", "B|n")
+    hours = (100, 100, 100, 101, 101)
+    taken = [
+        known.apply(make.score(name, hour=hour)) for name, hour in zip(names, hours, strict=True)
+    ]
+    assert taken == [True, True, False, True, True]
+
+
+def test_a_group_that_is_known_pushes_none_out(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy, "MAX_GROUPS", 2)
+    known = Accuracy(HOUR_MS)
+    for hour, segment in ((12, "a"), (10, "b"), (11, "b"), (13, "c")):
+        known.apply(make.score(hour=hour, segment=segment))
+    # Last scored in hour 12 and 11: b was silent for longer, though it came later.
+    assert set(known.by_segment) == {"a", "c"}
+
+
+def test_the_last_day_holds_the_newest_bucket_and_not_the_one_a_day_before() -> None:
+    buckets = {hour * HOUR_MS: ErrorSums(steps=10**hour_place) for hour_place, hour in
+               enumerate((5, 6, 7, 29))}  # fmt: skip
+    # A day that ends with hour 29 begins with hour 6.
+    assert last_day(buckets).steps == 10 + 100 + 1_000
+    assert [sums.steps for _, sums in rolling(buckets)] == [1, 11, 111, 1_110]
+    # Each point is a sum of its own, that later ones do not change.
+    assert [sums.steps for _, sums in rolling(buckets, 2 * HOUR_MS)] == [1, 11, 110, 1_000]
+
+
+def test_nothing_sold_has_no_error_and_something_sold_has_one() -> None:
+    assert ErrorSums(pinball=1.0, steps=1).wql() is None
+    assert ErrorSums(pinball=1.0, actual=0.5, steps=1).wql() == 2.0
+    assert ErrorSums(paired_naive=1.0).naive_wql() is None
+    assert ErrorSums(paired_pinball=1.0, paired_naive=3.0, paired_actual=0.5).naive_wql() == 6.0
+    # Eight out of ten, whatever else was paired.
+    assert ErrorSums(covered=8, steps=10, paired_actual=3.0).coverage() == 0.8
