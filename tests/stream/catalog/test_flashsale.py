@@ -189,3 +189,93 @@ SUMS = {correlation: sums_of(draws(correlation)) for correlation in (0.0, 0.4, 0
 def test_sums_that_do_not_fit_are_refused(wrong: Cumulative) -> None:
     with pytest.raises(InvalidInputError, match="rising numbers of steps up to 12"):
         estimate(normal_steps(15.0, 4.0), wrong)
+
+
+# By hand ------------------------------------------------------------------------------------------
+
+THREE = [0.1, 0.5, 0.9]
+
+
+def by_hand(
+    quantiles: list[list[float]], cumulative: Cumulative | None = None, **over: Any
+) -> SellOut:
+    """Steps of 100 ms from 1,000 ms on, of which all are the sale's."""
+    asked = {"on_hand": 25.0, "now_ms": 1_000, "ends_at_ms": 9_000}
+    return estimate_sell_out(Outlook(THREE, quantiles, 1_000, 100, cumulative), **(asked | over))
+
+
+def test_the_mean_of_a_step_is_straight_between_levels_and_flat_beyond_them() -> None:
+    # A tenth at 0, .4 from 0 to 10 (5 on average), .4 from 10 to 40 (25), a tenth at 40.
+    assert by_hand([[0.0, 10.0, 40.0]]).expected_units == pytest.approx(0.4 * 5 + 0.4 * 25 + 4)
+    [deviation] = flashsale._moments(np.array(THREE), np.array([[0.0, 10.0, 40.0]]))[1]
+    # Means of squares: 100 / 3 between 0 and 10, (100 + 400 + 1600) / 3 between 10 and 40.
+    square = 0.4 * 100 / 3 + 0.4 * 2_100 / 3 + 0.1 * 1_600
+    assert deviation == pytest.approx((square - 16.0**2) ** 0.5)
+
+
+def test_one_step_has_its_own_quantiles_and_a_part_of_it_that_part() -> None:
+    one = [[10.0, 20.0, 30.0]]
+    # At the end of the step 25 lies halfway between the quantiles of 50 and 90 percent.
+    assert by_hand(one).chance == pytest.approx(1.0 - 0.7)
+    # After a quarter of it three quarters are left: 15 units are the median.
+    assert by_hand(one, now_ms=1_025, on_hand=15.0).chance == pytest.approx(0.5)
+    assert by_hand(one, ends_at_ms=1_075, on_hand=15.0).chance == pytest.approx(0.5)
+    assert by_hand(one, ends_at_ms=1_075).until_ms == 1_075
+    assert by_hand(one, now_ms=1_025, ends_at_ms=1_075).expected_units == pytest.approx(10.0)
+
+
+def test_the_stock_is_gone_when_the_quantile_of_demand_reaches_it() -> None:
+    found = by_hand([[10.0, 20.0, 30.0]], on_hand=10.0)
+    # 30 units with a chance of a tenth: 10 after a third of the step; 10 surely at its end.
+    assert etas(found) == [1_033, 1_050, 1_100]
+    assert etas(by_hand([[10.0, 20.0, 30.0]], on_hand=20.0)) == [1_067, 1_100, None]
+    assert etas(by_hand([[10.0, 20.0, 30.0]], on_hand=30.0)) == [1_100, None, None]
+
+
+def test_the_chance_ends_at_the_outermost_levels() -> None:
+    one = [[10.0, 20.0, 30.0]]
+    chances = {stock: by_hand(one, on_hand=stock).chance for stock in (10.0, 10.1, 30.0, 30.1)}
+    assert chances == pytest.approx({10.0: 1.0, 10.1: 0.896, 30.0: 0.1, 30.1: 0.0})
+
+
+def test_two_steps_spread_as_far_as_their_correlation_says() -> None:
+    two = [[10.0, 20.0, 30.0]] * 2
+    # Added quantiles are 20, 40, 60; two equal deviations are together sqrt(.3 * 4 + .7 * 2)
+    # times one of them, where full correlation says twice.
+    ratio = 2.6**0.5 / 2.0
+    upper = 40.0 + 20.0 * ratio
+    assert by_hand(two, on_hand=upper).chance == pytest.approx(0.1)
+    assert by_hand(two, on_hand=upper + 0.01).chance == 0.0
+    assert by_hand(two, on_hand=40.0 + 10.0 * ratio).chance == pytest.approx(0.3)
+
+
+def test_told_sums_count_from_the_cutoff_and_shrink_for_the_part_that_is_left() -> None:
+    two = [[10.0, 20.0, 30.0]] * 2
+    sums = Cumulative(steps=[1, 2], quantiles=[[10.0, 20.0, 30.0], [24.0, 40.0, 60.0]])
+    assert by_hand(two, sums, on_hand=60.0).chance == pytest.approx(0.1)
+    assert by_hand(two, sums, on_hand=24.0).chance == 1.0
+    assert by_hand(two, sums, on_hand=32.0).chance == pytest.approx(0.7)
+    # From the second step on: its mean is 20, and it is as wide as a step is beside both of them.
+    _, [one, both] = flashsale._moments(np.array(THREE), np.array(sums.quantiles))
+    correlation = (both**2 - 2 * one**2) / (2 * one**2)
+    assert 0.0 < correlation < 1.0
+    upper = 20.0 + 20.0 * one / both
+    assert by_hand(two, sums, now_ms=1_100, on_hand=upper).chance == pytest.approx(0.1)
+    assert by_hand(two, sums, now_ms=1_100, on_hand=upper + 0.01).chance == 0.0
+
+
+def test_more_steps_than_sums_are_told_spread_as_the_last_sum_does() -> None:
+    sums = Cumulative(steps=[1], quantiles=[[10.0, 20.0, 30.0]])
+    three = [[10.0, 20.0, 30.0]] * 3
+    # One step tells no correlation; as far from the mean of 60 as the last sum is from its own.
+    assert by_hand(three, sums, on_hand=70.0).chance == pytest.approx(0.1)
+
+
+def test_an_implied_correlation_lies_between_none_and_full() -> None:
+    deviation_H = np.array([3.0, 4.0])
+    found = [
+        flashsale._implied_correlation(deviation, deviation_H)
+        for deviation in (5.0, 7.0, 37.0**0.5, 4.0, 9.0)
+    ]
+    assert found == pytest.approx([0.0, 1.0, 0.5, 0.0, 1.0])
+    assert flashsale._implied_correlation(3.0, np.array([3.0, 0.0])) == 1.0

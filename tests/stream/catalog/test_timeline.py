@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from freshet.stream.catalog.timeline import (
     BucketSpan,
     Changes,
+    columns_of,
     overlaps,
     share_of_buckets,
     value_at_starts,
@@ -74,3 +75,35 @@ def test_overlaps_equal_a_count_of_milliseconds(
             bucket = range(3 + step * width, 3 + (step + 1) * width)
             covered = sum(starts[n] <= time_ms < ends[n] for time_ms in bucket)
             assert found.get((n, step), 0.0) == pytest.approx(covered / width)
+
+
+def test_a_slice_holds_what_decides_inside_and_nothing_else() -> None:
+    history = Changes(9, [10, 20, 30], [1.0, 2.0, 3.0])
+    # The one in force at the start, inclusive, and those before the end, exclusive.
+    slices = {span: history.values[history.slice(*span)] for span in ((5, 10), (5, 11), (10, 20),
+              (19, 21), (20, 30), (20, 31), (31, 99))}  # fmt: skip
+    assert slices == {
+        (5, 10): [],
+        (5, 11): [1.0],
+        (10, 20): [1.0],
+        (19, 21): [1.0, 2.0],
+        (20, 30): [2.0],
+        (20, 31): [2.0, 3.0],
+        (31, 99): [3.0],
+    }
+    assert [history.at(time_ms) for time_ms in (10, 19, 20)] == [1.0, 1.0, 2.0]
+    assert np.isnan(history.at(9))
+    rows, times, values = columns_of([history, None, Changes(9, [25], [7.0])], 20, 31)
+    assert (rows.tolist(), times.tolist(), values.tolist()) == ([0, 0, 2], [20, 30, 25], [2, 3, 7])
+
+
+def test_beyond_the_maximum_the_oldest_change_is_forgotten() -> None:
+    history = Changes(maximum=2)
+    for time_ms, value in ((10, 1.0), (20, 2.0), (30, 3.0)):
+        history.set_from(time_ms, value)
+    assert (history.times_ms, history.values) == ([20, 30], [2.0, 3.0])
+    # What is said of a time takes the place of what was said of it and of later ones.
+    history.set_from(20, 5.0)
+    assert (history.times_ms, history.values) == ([20], [5.0])
+    history.set_from(25, 5.0)
+    assert (history.times_ms, history.values) == ([20], [5.0])
