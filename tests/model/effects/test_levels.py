@@ -37,3 +37,29 @@ def test_series_without_values_are_at_zero_and_unseen_kinds_at_the_mean() -> Non
     )
     assert level_NS[0].tolist() == [0.0, 0.0, 0.0]
     assert np.isfinite(level_NS).all()
+
+
+def test_the_last_steps_stand_beside_one_of_the_whole_history_moved_by_the_change() -> None:
+    values_NT = np.array([[1.0, 3.0, 1.0, 3.0, 2.0, np.nan, 2.0, 7.0]])
+    cell_NS = np.array([[0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2]])
+    # The whole history: cell 0 has 6 / 4, cell 1 has 13 / 3, both together 19 / 7.
+    whole = usual(values_NT, cell_NS)
+    np.testing.assert_allclose(whole[0, 8:], [1.5, 13 / 3, 19 / 7])
+    # The last three: 2 of cell 0 and 7 of cell 1 lie .5 and 8 / 3 above, the change is their mean.
+    change = (0.5 + 8 / 3) / 2
+    expected = [(2 + 1.5 + change) / 2, (7 + 13 / 3 + change) / 2, 19 / 7 + change]
+    np.testing.assert_allclose(usual(values_NT, cell_NS, recent=3)[0, 8:], expected)
+    np.testing.assert_allclose(usual(values_NT, cell_NS, recent=8), whole)
+
+
+def test_flags_of_the_days_ahead_split_nothing() -> None:
+    random = np.random.default_rng(1)
+    values_NT = random.normal(size=(3, 200))
+    flags_NSF = np.zeros((3, 260, 1), bool)
+    flags_NSF[:, 200:] = True
+    assert cells(values_NT, np.zeros((3, 260), int), flags_NSF)[1] == []
+    # Up on five of a hundred steps it splits, on four it does not; the same of those it is down on.
+    for up, chosen in ((4, []), (5, [0]), (95, [0]), (96, [])):
+        flags_NSF = (np.arange(100) < up)[None, :, None]
+        found = cells(3.0 * flags_NSF[..., 0], np.zeros((1, 100), int), flags_NSF)
+        assert found[1] == chosen, up

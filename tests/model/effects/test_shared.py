@@ -102,3 +102,38 @@ def test_a_missing_value_has_no_effect_but_a_finite_one() -> None:
     known_NSK[::3, ::2] = np.nan
     gappy = weeks(known_NSK, window.target_NT, window.known_names)
     assert np.isfinite(shared_effects(gappy, closed_steps(gappy))).all()
+
+
+def test_slopes_are_a_ridge_regression_within_series_and_their_ends_are_the_pasts() -> None:
+    window, _ = shops()
+    ahead_NSK = window.known_NSK.copy()
+    ahead_NSK[:, 20:] = 1e6
+    other = weeks(ahead_NSK, window.target_NT, window.known_names)
+    slopes = fit_slopes(other, np.zeros((80, 26), bool), [0, 1])
+    past_NTK = window.known_NSK[:, :20]
+    low_K, high_K = past_NTK.min((0, 1)), past_NTK.max((0, 1))
+    assert slopes.low_C.tolist() == low_K.tolist() and slopes.high_C.tolist() == high_K.tolist()
+    np.testing.assert_allclose(slopes.mean_C, past_NTK.mean((0, 1)))
+    place_NTK = (past_NTK - low_K) / (high_K - low_K)
+    features = np.concatenate([place_NTK, np.log(0.1 + place_NTK)], -1)[..., [0, 2, 1, 3]]
+    features = (features - features.mean(1, keepdims=True)).reshape(-1, 4)
+    spread_K = features.std(0)
+    log_NT = np.log1p(window.target_NT)
+    log_X = (log_NT - log_NT.mean(1, keepdims=True)).ravel()
+    features = features / spread_K
+    weights_K = np.linalg.solve(features.T @ features + 10.0 * np.eye(4), features.T @ log_X)
+    np.testing.assert_allclose(slopes.weights_2C.T.ravel(), weights_K / spread_K, rtol=1e-6)
+    # The effect is zero on average before the cutoff, whatever comes after it.
+    effect_NS = slopes.apply(other)
+    np.testing.assert_allclose(effect_NS[:, :20].mean(1), 0.0, atol=1e-9)
+    np.testing.assert_array_equal(effect_NS[:, :20], slopes.apply(window)[:, :20])
+
+
+def test_two_hundred_steps_teach_slopes_and_fewer_do_not() -> None:
+    window, _ = shops()
+    ten = window.rows(slice(10))
+    closed_NS = np.zeros((10, 26), bool)
+    assert fit_slopes(ten, closed_NS, [0, 1]).columns == (0, 1)
+    closed_NS[3, 4] = True
+    assert fit_slopes(ten, closed_NS, [0, 1]).columns == ()
+    assert not fit_slopes(ten, closed_NS, [0, 1]).apply(ten).any()

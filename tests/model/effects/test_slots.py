@@ -236,3 +236,73 @@ def test_training_gets_the_effects_that_no_step_had_a_part_in() -> None:
     used, _ = dressed.batch(rows, ends, context=16, horizon=16)
     assert (taught.known_BSK[..., EFFECT] == 0.25).all()
     assert not (used.known_BSK[..., EFFECT] == 0.25).any()
+
+
+def test_what_is_usual_and_what_is_strong_is_told_by_the_past_alone() -> None:
+    # Five times as many days ahead as behind: a median over all of them would be theirs.
+    steps, horizon = 30, 150
+    rng = np.random.default_rng(3)
+    price_S = np.where(np.arange(steps + horizon) < steps, 4.0, 2.0)
+    price_S[3] = 5.0
+    weather_S, noise_S = rng.normal(size=(2, steps + horizon))
+    target_T = np.rint(50.0 * np.exp(-0.8 * weather_S[:steps]))
+    window = replace(
+        window_of(np.tile(target_T, (2, 1)), horizon=horizon),
+        known_NSK=np.tile(np.stack([price_S, noise_S, weather_S], -1), (2, 1, 1)),
+        known_names=("price", "noise", "weather"),
+    )
+    known_NSK = dress(window).known_NSK
+    np.testing.assert_allclose(known_NSK[0, :, PRICE], price_S / 4.0)
+    # What goes against sales is as strong as what goes with them.
+    np.testing.assert_allclose(known_NSK[0, :, FIRST_FREE], weather_S, rtol=1e-6)
+    np.testing.assert_allclose(known_NSK[0, :, FIRST_FREE + 1], noise_S, rtol=1e-6)
+
+
+def test_a_column_that_only_tells_the_series_apart_is_not_strong() -> None:
+    rng = np.random.default_rng(4)
+    size_N1 = np.array([[1.0], [2.0], [3.0]])
+    size_NS = size_N1 * np.ones((1, len(DAYS))) + 0.01 * rng.normal(size=(ITEMS, len(DAYS)))
+    weather_NS = rng.normal(size=(ITEMS, len(DAYS)))
+    target = np.rint(np.exp(2.0 * size_N1 + 0.3 * weather_NS[:, :STEPS]))
+    window = replace(
+        window_of(target, horizon=HORIZON),
+        known_NSK=np.stack([size_NS, weather_NS], -1),
+        known_names=("size", "weather"),
+    )
+    np.testing.assert_allclose(dress(window).known_NSK[..., FIRST_FREE], weather_NS, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["weekday", "month", "hour"])
+def test_what_repeats_the_calendar_is_dropped_only_after_two_cycles(kind: str) -> None:
+    cycle_days = {"weekday": 7, "month": 366, "hour": 1}[kind]
+    resolution_ms = DAY_MS // 4 if kind == "hour" else DAY_MS
+    a_day = DAY_MS // resolution_ms
+    for steps, dropped in ((2 * cycle_days * a_day + 1, True), (2 * cycle_days * a_day - 2, False)):
+        time_S = np.arange(steps + 1) * resolution_ms
+        months = time_S.astype("datetime64[ms]").astype("datetime64[M]").astype(int) % 12
+        told_S = {"weekday": time_S // DAY_MS % 7 == 2, "month": months < 2,
+                  "hour": time_S % DAY_MS == 0}[kind]  # fmt: skip
+        window = replace(
+            window_of(np.full((1, steps), 3.0), horizon=1),
+            resolution_ms=resolution_ms,
+            time_ms_NS=time_S[None],
+            known_NSK=told_S[None, :, None] * 1.0,
+            known_names=("rain",),
+        )
+        assert filled(window) == (set() if dropped else {"free_1"}), steps
+
+
+def test_padding_and_cut_steps_of_a_batch_are_those_asked_for() -> None:
+    target = np.arange(float(ITEMS * STEPS)).reshape(ITEMS, STEPS)
+    dressed = dress(shop({"promo": rare(4)}, target=target))
+    rows, ends = np.array([2, 0]), np.array([5, STEPS - 1])
+    batch, actual_BH = dressed.batch(rows, ends, context=7, horizon=3)
+    gap = np.nan
+    np.testing.assert_equal(
+        batch.target_BT.numpy(), [[gap, gap, 180, 181, 182, 183, 184], [82, 83, 84, 85, 86, 87, 88]]
+    )
+    np.testing.assert_equal(actual_BH.numpy(), [[185, 186, 187], [89, gap, gap]])
+    assert batch.start_ms_B.tolist() == [-2 * DAY_MS, 82 * DAY_MS]
+    promo_BS = batch.known_BSK[..., PROMOTION].numpy()
+    np.testing.assert_equal(promo_BS[1], rare(4)[82:92])
+    np.testing.assert_equal(promo_BS[0], [gap, gap, *rare(4)[:8]])

@@ -232,6 +232,13 @@ def test_the_stock_is_gone_when_the_quantile_of_demand_reaches_it() -> None:
     assert etas(by_hand([[10.0, 20.0, 30.0]], on_hand=30.0)) == [1_100, None, None]
 
 
+def test_demand_is_even_within_a_step_and_not_over_all_of_them() -> None:
+    found = by_hand([[10.0] * 3, [30.0] * 3, [30.0] * 3], on_hand=25.0)
+    # 10 in the first step and half of the second one's 30.
+    assert etas(found) == [1_150] * 3
+    assert etas(by_hand([[10.0] * 3, [30.0] * 3], on_hand=25.0, now_ms=1_050)) == [1_167] * 3
+
+
 def test_the_chance_ends_at_the_outermost_levels() -> None:
     one = [[10.0, 20.0, 30.0]]
     chances = {stock: by_hand(one, on_hand=stock).chance for stock in (10.0, 10.1, 30.0, 30.1)}
