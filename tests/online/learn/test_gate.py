@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -186,6 +187,234 @@ def test_a_drifted_segment_alone_makes_the_test_and_the_others_guard() -> None:
     assert "overall_gain" in failed(replace(case, challenger_IT=harmed, affected=frozenset({"s0"})))
 
 
+@pytest.mark.parametrize(
+    ("champion", "challenger", "passes"),
+    [
+        # At most the champion's distance from 80 % and a band of 5 %, to either side.
+        (0.80, 0.7501, True),
+        (0.80, 0.7499, False),
+        (0.80, 0.8499, True),
+        (0.80, 0.8501, False),
+        (0.70, 0.6501, True),
+        (0.70, 0.6499, False),
+        (0.70, 0.9499, True),
+        (0.90, 0.6501, True),
+        (0.60, 0.80, True),
+        (0.80, 0.60, False),
+    ],
+)
+def test_a_challengers_intervals_may_be_little_further_off_than_the_champions(
+    champion: float, challenger: float, passes: bool
+) -> None:
+    case = replace(better(), champion_coverage=champion, challenger_coverage=challenger)
+    assert failed(case) == ([] if passes else ["coverage_distance"])
+
+
+def value_of(case: Trial, name: str) -> tuple[float, float]:
+    (found,) = (condition for condition in verdict(case).conditions if condition.name == name)
+    return found.value, found.threshold
+
+
+def test_the_conditions_say_what_was_measured_and_against_what() -> None:
+    case = replace(
+        better(),
+        champion_coverage=0.7,
+        challenger_coverage=0.95,
+        champion_anchor_A=np.array([[2.0, np.nan], [2.0, 4.0]]),
+        challenger_anchor_A=np.array([[3.0, np.nan], [3.0, 4.0]]),
+        champion_ms=4.0,
+        challenger_ms=6.0,
+    )
+    assert value_of(case, "coverage_distance") == pytest.approx((0.15, 0.15))
+    # 10 against 8; a quarter of the gain of 30 %, which is the same everywhere and so is sure.
+    assert value_of(case, "anchor_loss") == pytest.approx((0.25, 0.075))
+    assert value_of(case, "latency_ratio") == (1.5, 2.0)
+    assert value_of(case, "overall_gain") == pytest.approx((0.3, -0.01))
+    assert value_of(case, "gain_low") == pytest.approx((0.3, 0.01))
+    assert value_of(case, "segment_loss:s2") == pytest.approx((-3.0 / 7.0, 0.05))
+    assert value_of(case, "blocks") == (6.0, 6.0)
+    assert value_of(case, "items") == (60.0, 5.0)
+
+
+def test_without_anchors_nothing_was_forgotten() -> None:
+    nothing = np.zeros(0)
+    case = replace(better(), champion_anchor_A=nothing, challenger_anchor_A=nothing)
+    assert value_of(case, "anchor_loss")[0] == 0.0
+    assert failed(case) == []
+
+
+def test_what_may_be_forgotten_hangs_on_the_sure_end_of_the_gain() -> None:
+    """Items gain between nothing and 60 %: 30 % on average, and surely much less."""
+    case = better()
+    share_I1 = np.linspace(0.4, 1.0, ITEMS)[:, None]
+    unsure = replace(
+        case, challenger_IT=case.champion_IT * np.random.default_rng(0).permutation(share_I1)
+    )
+    gain = verdict(unsure).gain
+    assert gain.gain - gain.low > 0.02
+    between = 1.0 + 0.25 * (gain.low + gain.gain) / 2.0
+    below = 1.0 + 0.25 * gain.low - 1e-6
+    assert "anchor_loss" in failed(replace(unsure, challenger_anchor_A=np.full(10, between)))
+    assert "anchor_loss" not in failed(replace(unsure, challenger_anchor_A=np.full(10, below)))
+
+
+@pytest.mark.parametrize(("worse", "stops"), [(1.04, False), (1.06, True), (0.5, False)])
+def test_a_segment_may_not_get_worse_by_more_than_a_twentieth(worse: float, stops: bool) -> None:
+    case = better()
+    challenger = case.challenger_IT.copy()
+    challenger[20:30] = case.champion_IT[20:30] * worse
+    # Harm is the champion's gain over the challenger: 0.06 of 1.06 is more than a twentieth.
+    harm = 1.0 - 1.0 / worse
+    changed = replace(case, challenger_IT=challenger)
+    assert value_of(changed, "segment_loss:s2") == pytest.approx((harm, 0.05))
+    assert failed(changed) == (["segment_loss:s2"] if stops else [])
+
+
+def test_a_segment_that_chance_alone_makes_worse_stops_nobody() -> None:
+    """One item of ten loses three times as much, the others nothing: 17 % and no evidence."""
+    case = better()
+    challenger = case.challenger_IT.copy()
+    challenger[20:30] = case.champion_IT[20:30]
+    challenger[20] *= 3.0
+    changed = replace(case, challenger_IT=challenger)
+    assert value_of(changed, "segment_loss:s2")[0] > 0.1
+    assert failed(changed) == []
+
+
+def test_the_worst_segments_are_told_first_and_no_more_than_twenty() -> None:
+    champion = np.ones((60, BUCKETS))
+    challenger = champion * np.repeat(np.linspace(0.5, 0.8, 30), 2)[:, None]
+    # Both items of s04 lose half as much again; of s07 one loses three times as much, by chance.
+    challenger[8:10] = 1.5
+    challenger[14:16] = [[3.0], [1.0]]
+    segments = [f"s{row // 2:02d}" for row in range(60)]
+    conditions = verdict(replace(trial(champion, challenger), segments=segments)).conditions
+    told = [one.name for one in conditions if one.name.startswith("segment_loss")]
+    expected = [4, 7, *range(29, 11, -1)]
+    assert told == [f"segment_loss:s{number:02d}" for number in expected]
+
+
+@pytest.mark.parametrize(("members", "own_test"), [(4, False), (5, True)])
+def test_a_drifted_segment_of_fewer_than_five_items_makes_no_test_of_its_own(
+    members: int, own_test: bool
+) -> None:
+    case = better()
+    segments = ["few" if row < members else "many" for row in range(ITEMS)]
+    changed = replace(case, segments=segments, affected=frozenset({"few"}))
+    assert verdict(changed).gain.num_items == (members if own_test else ITEMS)
+
+
+def test_of_several_drifted_segments_the_surest_gain_decides() -> None:
+    case = better()
+    challenger = case.champion_IT.copy()
+    # The gain of s1 is larger and made by one item; that of s4 is everywhere.
+    challenger[10] = 0.0
+    challenger[11:20] *= 0.75
+    challenger[40:50] *= 0.8
+    changed = replace(case, challenger_IT=challenger, affected=frozenset({"s1", "s3", "s4"}))
+    found = verdict(changed).gain
+    assert found.gain == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.2)
+
+
+def test_five_items_in_six_blocks_are_enough_and_one_less_is_not() -> None:
+    champion = np.random.default_rng(3).gamma(20.0, 0.05, (5, 6))
+    segments = ["s"] * 5
+    enough = replace(trial(champion, champion * 0.5), segments=segments)
+    assert failed(enough) == []
+    fewer = replace(trial(champion[:4], champion[:4] * 0.5), segments=segments[:4])
+    assert failed(fewer) == ["items"]
+    shorter = replace(trial(champion[:, :5], champion[:, :5] * 0.5), segments=segments)
+    assert failed(shorter) == ["blocks"]
+
+
+def test_a_gain_must_be_surely_above_the_margin() -> None:
+    champion = better().champion_IT
+    for gain, promoted in ((0.0101, True), (0.0099, False)):
+        assert verdict(trial(champion, champion * (1.0 - gain))).promote is promoted
+
+
+def test_the_standard_error_is_that_of_the_textbook_for_blocks_and_items() -> None:
+    """Clustered two ways, written out with loops: time, items, less each cell counted twice."""
+    rng = np.random.default_rng(8)
+    champion = rng.gamma(5.0, 1.0, (7, 13))
+    # Whole hours and whole items are better or worse, beside noise of each cell.
+    share = (
+        rng.normal(0.8, 0.1, (7, 1))
+        + rng.normal(0.0, 0.1, (1, 13))
+        + rng.normal(0.0, 0.02, (7, 13))
+    )
+    challenger = champion * share
+    found = relative_gain(champion, challenger, resolution_ms=HOUR_MS, confidence=0.9)
+    assert (found.num_blocks, found.block_ms) == (6, 2 * HOUR_MS)
+    total = champion.sum()
+    gain = 1.0 - challenger.sum() / total
+    # The newest twelve hours make six blocks of two; the oldest hour joins the first.
+    blocks = [[0, 1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
+    cells = [
+        [
+            sum((1.0 - gain) * champion[row, hour] - challenger[row, hour] for hour in block)
+            for block in blocks
+        ]
+        for row in range(7)
+    ]
+    by_time = 6 / 5 * sum(sum(cells[row][k] for row in range(7)) ** 2 for k in range(6))
+    by_item = 7 / 6 * sum(sum(cells[row]) ** 2 for row in range(7))
+    by_cell = 42 / 41 * sum(cells[row][k] ** 2 for row in range(7) for k in range(6))
+    assert by_time + by_item - by_cell > max(by_time, by_item), "or the test says little"
+    weights = champion.sum(1)
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    assert effective > 6.0, "so that blocks are fewer"
+    # Student's t for five degrees of freedom at 90 %, one-sided.
+    low = gain - 1.4759 * math.sqrt(by_time + by_item - by_cell) / total
+    assert found.gain == pytest.approx(gain)
+    assert found.low == pytest.approx(low, rel=1e-4)
+
+
+def test_items_that_sold_nothing_say_nothing() -> None:
+    rng = np.random.default_rng(9)
+    champion, challenger = rng.gamma(5.0, 1.0, (2, 6, 12))
+    idle = np.zeros((4, 12))
+    one = relative_gain(champion, challenger, resolution_ms=HOUR_MS, confidence=0.95)
+    other = relative_gain(
+        np.vstack([champion, idle]),
+        np.vstack([challenger, idle]),
+        resolution_ms=HOUR_MS,
+        confidence=0.95,
+    )
+    assert (other.gain, other.num_items) == pytest.approx((one.gain, 6))
+    # More cells, none of which differ, change what is counted twice by a hair.
+    assert other.low == pytest.approx(one.low, rel=1e-2)
+
+
+@pytest.mark.parametrize(("items", "buckets"), [(1, 12), (6, 1)])
+def test_one_item_or_one_block_is_no_evidence(items: int, buckets: int) -> None:
+    champion = np.ones((items, buckets))
+    found = relative_gain(champion, champion / 2, resolution_ms=HOUR_MS, confidence=0.95)
+    assert (found.gain, found.low) == (0.0, -math.inf)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "resolution_ms", "block_ms", "blocks"),
+    [
+        (144, HOUR_MS, 24 * HOUR_MS, 6),
+        (143, HOUR_MS, 12 * HOUR_MS, 11),
+        (6, HOUR_MS, HOUR_MS, 6),
+        (5, HOUR_MS, HOUR_MS, 5),
+        (6, DAY_MS, DAY_MS, 6),
+        (13, 2 * DAY_MS, 4 * DAY_MS, 6),
+        (24, HOUR_MS // 4, HOUR_MS, 6),
+        (13, HOUR_MS // 4, HOUR_MS // 2, 6),
+    ],
+)
+def test_blocks_are_the_longest_of_which_there_are_six(
+    buckets: int, resolution_ms: int, block_ms: int, blocks: int
+) -> None:
+    ones = np.ones((5, buckets))
+    found = relative_gain(ones, ones, resolution_ms=resolution_ms, confidence=0.95)
+    assert (found.block_ms, found.num_blocks) == (block_ms, blocks)
+
+
 def test_too_few_buckets_are_not_enough() -> None:
     champion = np.random.default_rng(4).gamma(2.0, 1.0, (ITEMS, 4))
     assert "blocks" in failed(trial(champion, champion * 0.5))
@@ -196,4 +425,20 @@ def test_the_report_is_plain_json_with_every_condition() -> None:
     flat = judged.report()
     assert flat["verdict"] == "reject"
     assert flat["gain_low"] == "-inf"
+    assert len(judged.conditions) >= 8 + SEGMENTS
     assert all(f"{condition.name}.ok" in flat for condition in judged.conditions)
+
+
+def test_the_report_has_each_conditions_value_and_threshold_in_six_digits() -> None:
+    case = replace(better(), champion_ms=3.0, challenger_ms=4.0, affected=frozenset({"s0"}))
+    flat = verdict(case).report()
+    assert (flat["verdict"], flat["latency_ratio"], flat["latency_ratio.threshold"]) == (
+        "promote",
+        1.33333,
+        2.0,
+    )
+    assert (flat["latency_ratio.ok"], flat["gain_low.threshold"]) == (True, 0.01)
+    assert (flat["gain"], flat["blocks"], flat["block_ms"]) == (0.3, 6.0, 3.0 * HOUR_MS)
+    unsure = replace(case, challenger_IT=case.champion_IT * np.linspace(0.4, 1, ITEMS)[:, None])
+    told = verdict(replace(unsure, affected=frozenset())).report()
+    assert float(told["gain"]) > float(told["gain_low"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +81,38 @@ def test_the_onset_of_a_request_is_that_of_its_youngest_drift() -> None:
     book = ledger(*alerts)
     assert book.onset_ms(request(1, alert_ids=("a", "b", "unknown"))) == 5
     assert book.onset_ms(request(1)) is None
+
+
+def test_of_two_events_of_one_moment_the_one_read_later_serves() -> None:
+    first, second = event("promoted", 5, "v1"), event("rolled_back", 5, "base")
+    assert ledger(first, second).serving == second
+    assert ledger(second, first).serving == first
+
+
+def test_an_onset_stays_as_it_was_first_told() -> None:
+    told = DriftAlert(
+        alert_id="a",
+        segment="s",
+        state="drift",
+        kind="level",
+        detector="d",
+        detected_at_ms=9,
+        onset_ms=3,
+        size=1.0,
+        weights_version="base",
+        description="",
+        action="",
+    )
+    book = ledger(told, msgspec.structs.replace(told, onset_ms=8))
+    assert book.onset_ms(request(1, alert_ids=("a",))) == 3
+
+
+def test_the_confirmation_of_another_version_ends_no_probation() -> None:
+    book = ledger(event("promoted", 1, "v1"), event("confirmed", 2, "v0"))
+    assert book.on_probation() == event("promoted", 1, "v1")
+
+
+def test_an_answer_is_taken_into_the_requests() -> None:
+    book = ledger(request(3), event("rejected", 4, request_id="r3"))
+    assert book.requests.answer(request(3)) == "rejected"
+    assert book.serving is None
