@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,3 +143,131 @@ def test_resolved_alerts_are_forgotten_beyond_the_limit(monkeypatch: Any) -> Non
     feed(book, drift("drift", 10), drift("drift", 11, kind="spread"), drift("stable", 20))
     book.forget_resolved()
     assert len(book.apply(drift("drift", 10)) + book.apply(drift("drift", 11, kind="spread"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "severity", "cures"),
+    [
+        ("rejected", "warning", {"promoted", "confirmed"}),
+        ("rolled_back", "critical", {"confirmed"}),
+        ("swap_failed", "critical", {"swapped"}),
+    ],
+)
+def test_each_trouble_of_the_weights_ends_with_its_own_cures(
+    trouble: str, severity: str, cures: set[str]
+) -> None:
+    ended = set()
+    for kind in ("training", "promoted", "confirmed", "swapped"):
+        book = AlertBook()
+        (fired,) = feed(book, *model_signals(event(trouble, 5)))
+        assert (fired.data.severity, fired.data.description) == (severity, "because")
+        assert fired.data.title == f"Weights v0002: {trouble.replace('_', ' ')}"
+        assert fired.data.labels == {
+            "type": alerts.MODEL_TYPE,
+            "subject": "champion",
+            "kind": trouble,
+        }
+        if states(feed(book, *model_signals(event(kind, 9)))) == ["resolved"]:
+            ended.add(kind)
+            assert book.firing() == []
+    assert ended == cures
+
+
+def test_a_redelivered_older_signal_neither_ends_nor_changes_an_alert() -> None:
+    book = AlertBook()
+    feed(book, drift("drift", 20))
+    assert feed(book, drift("stable", 19)) == []
+    assert feed(book, drift("warning", 19)) == []
+    assert states(feed(book, drift("warning", 20))) == ["updated"]
+    assert states(feed(book, drift("stable", 20))) == ["resolved"]
+    assert feed(book, drift("drift", 20)) == [], "no later than its end"
+    assert states(feed(book, drift("drift", 21))) == ["firing"]
+
+
+def test_an_alert_keeps_the_beginning_that_it_fired_with_and_ends_once() -> None:
+    made = feed(AlertBook(), drift("warning", 10), drift("drift", 20), drift("stable", 30))
+    assert [record.data.starts_at_ms for record in made] == [5, 5, 5]
+    assert [record.data.updated_at_ms for record in made] == [10, 20, 30]
+    assert [record.data.ends_at_ms for record in made] == [None, None, 30]
+    assert made[-1].time == "1970-01-01T00:00:00.030Z"
+    assert made[-1].data.title == "Forecasts of shoes drift in level"
+    assert [record.data.description for record in made] == ["too low. Retrain."] * 3
+    assert len({record.id for record in made}) == 3
+
+
+def test_an_end_without_words_keeps_those_of_the_alert() -> None:
+    book = AlertBook()
+    feed(book, Signal("t", "s", "k", True, 1, 1, description="why"))
+    (over,) = feed(book, Signal("t", "s", "k", False, 2, 2))
+    assert over.data.description == "why"
+
+
+def test_a_signal_of_another_type_subject_or_kind_ends_nothing() -> None:
+    book = AlertBook()
+    feed(book, Signal("t", "s", "k", True, 1, 1, title="so"))
+    for type_, subject, kind in (("other", "s", "k"), ("t", "other", "k"), ("t", "s", "other")):
+        assert feed(book, Signal(type_, subject, kind, False, 2, 2)) == []
+    assert states(feed(book, Signal("t", "s", "", False, 2, 2))) == ["resolved"]
+
+
+def test_firing_alerts_are_told_oldest_first_updated_ones_too() -> None:
+    book = AlertBook()
+    feed(book, drift("warning", 20), drift("drift", 10, kind="spread"), drift("drift", 30))
+    found = [(alert.data.starts_at_ms, alert.data.state) for alert in book.firing()]
+    assert found == [(5, "firing"), (15, "updated")]
+
+
+def test_of_a_fingerprint_the_newest_record_is_restored_at_a_tie_the_later_one() -> None:
+    fired, over = feed(AlertBook(), drift("drift", 10), drift("stable", 10))
+    book = AlertBook()
+    for record in (fired, over):
+        book.restore(record)
+    assert book.firing() == []
+    newer = feed(AlertBook(), drift("drift", 40))[0]
+    for record in (newer, over):
+        book.restore(record)
+    assert book.firing() == [newer]
+
+
+def test_the_oldest_resolved_alerts_go_first_and_firing_ones_stay(monkeypatch: Any) -> None:
+    monkeypatch.setattr(alerts, "MAX_RESOLVED", 1)
+    book = AlertBook()
+    feed(
+        book,
+        drift("drift", 1, kind="timing"),
+        drift("drift", 10),
+        drift("drift", 11, kind="spread"),
+    )
+    spread, level = (alerts.fingerprint(alerts.DRIFT_TYPE, "shoes", k) for k in ("spread", "level"))
+    for kind, at_ms in (("spread", 30), ("level", 40)):
+        feed(book, Signal(alerts.DRIFT_TYPE, "shoes", kind, False, at_ms, at_ms))
+    book.forget_resolved()
+    assert [alert.data.labels["kind"] for alert in book.firing()] == ["timing"]
+    assert book.apply(drift("drift", 12, kind="spread"))[0].subject == spread, "forgotten"
+    assert book.apply(drift("drift", 12)) == [], f"{level} is still known to have ended at 40"
+
+
+@pytest.mark.parametrize(
+    ("sku", "category", "what"),
+    [("s1", "shoes", "s1"), (None, "shoes", "shoes"), (None, None, "the shop")],
+)
+def test_a_flash_sale_names_what_is_on_sale_and_until_when(
+    sku: str | None, category: str | None, what: str
+) -> None:
+    sale = Promotion(
+        promotion_id="p9",
+        starts_at=100,
+        ends_at=200,
+        discount=0.3,
+        kind="flash_sale",
+        sku=sku,
+        category=category,
+    )
+    signal = flash_sale_signal(sale, starts_at_ms=100, ends_at_ms=200, now_ms=150)
+    assert (signal.subject, signal.title) == ("p9", f"Flash sale on {what}")
+    assert signal.description == f"30% off {what} until 1970-01-01T00:00:00.200Z"
+    active = [
+        flash_sale_signal(sale, starts_at_ms=100, ends_at_ms=200, now_ms=now_ms).active
+        for now_ms in (99, 100, 199, 200)
+    ]
+    assert active == [False, True, True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +76,42 @@ def test_an_alert_names_the_requests_that_it_led_to() -> None:
         [first, second],
         [],
     )
+
+
+def test_the_first_record_of_an_id_counts_and_so_does_its_first_answer() -> None:
+    first = request(1, alert_ids=("a",))
+    book = ledger(first, request(1, "rollback"), event("rejected", "r1"), event("promoted", "r1"))
+    assert book.trainings() == [first]
+    assert book.answer(first) == "rejected"
+
+
+@pytest.mark.parametrize("kind", ["promoted", "rejected", "rolled_back"])
+def test_these_events_answer_the_request_that_they_name(kind: str) -> None:
+    assert ledger(request(1), event(kind, "r1")).open_training() is None
+    assert ledger(request(1), event(kind, "")).answer(request(1)) is None
+
+
+@pytest.mark.parametrize("kind", ["training", "confirmed", "swapped", "swap_failed"])
+def test_other_events_are_no_answers(kind: str) -> None:
+    assert ledger(request(1), event(kind, "r1")).open_training() == request(1)
+
+
+def test_an_event_that_names_no_request_answers_none() -> None:
+    unnamed = RetrainRequest(request_id="", requested_at_ms=1, reason="manual")
+    assert ledger(unnamed, event("promoted", "")).answer(unnamed) is None
+
+
+def test_rollbacks_are_done_one_after_the_other_oldest_first() -> None:
+    book = ledger(request(5, "rollback"), request(2, "rollback"))
+    assert book.open_rollback() == request(2, "rollback")
+    book.take_event(event("rolled_back", "r2"))
+    assert book.open_rollback() == request(5, "rollback")
+    book.take_event(event("rejected", "r5"))
+    assert book.open_rollback() is None
+
+
+def test_every_reason_but_a_rollback_asks_for_training() -> None:
+    asked = [request(1, "drift"), request(2, "schedule"), request(3, "manual")]
+    book = ledger(*asked, request(4, "rollback"))
+    assert book.trainings() == book.open_trainings() == asked
+    assert book.superseded() == asked[:2]

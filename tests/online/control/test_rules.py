@@ -171,3 +171,83 @@ def test_a_restart_that_reads_the_topics_asks_for_nothing_twice() -> None:
     second.take_drift(alert())
     second.take_request(request)
     assert second.due(100 * HOUR_MS) is None
+
+
+def test_a_drift_of_too_little_data_goes_along_with_one_that_has_enough() -> None:
+    state = rules()
+    state.take_drift(alert("shoes", at=10))
+    state.take_drift(alert("hats", at=13))
+    # The shoes drift since hour 6, the hats since hour 9: six hours after it is 12 and 15.
+    assert state.due(12 * HOUR_MS - 1) is None
+    request = asked(state, 12)
+    assert request.segments == ["hats", "shoes"]
+    assert request.alert_ids == ["hats-13", "shoes-10"]
+
+
+def test_the_cooldown_ends_on_the_dot() -> None:
+    state = rules()
+    state.take_drift(alert())
+    state.take_event(answer(asked(state, 12), "rejected"))
+    assert state.due(24 * HOUR_MS - 1) is None
+    assert state.due(24 * HOUR_MS) is not None
+
+
+def test_an_unanswered_request_stops_the_next_one_for_four_cooldowns_on_the_dot() -> None:
+    state = rules()
+    state.take_drift(alert())
+    asked(state, 12)
+    assert state.due((12 + 4 * 12) * HOUR_MS - 1) is None
+    assert state.due((12 + 4 * 12) * HOUR_MS) is not None
+
+
+def test_a_drift_is_trained_for_in_vain_three_times() -> None:
+    state = rules()
+    state.take_drift(alert())
+    for number in range(3):
+        state.take_event(answer(asked(state, 12 + 12 * number), "rejected"))
+    assert state.due(500 * HOUR_MS) is None
+
+
+def test_a_drift_comes_before_the_schedule_and_the_schedule_counts_from_it() -> None:
+    state = rules(cooldown_ms=1, schedule_ms=DAY_MS, started_at_ms=0)
+    state.take_drift(alert())
+    request = asked(state, 30)
+    assert request.reason == "drift"
+    state.take_event(answer(request, "promoted"))
+    assert state.due(47 * HOUR_MS) is None, "this day has been trained for"
+    assert asked(state, 48).reason == "schedule"
+
+
+def test_without_a_schedule_and_without_a_drift_nothing_is_due() -> None:
+    assert rules().due(10**15) is None
+
+
+def test_a_slot_has_one_id_whenever_in_it_the_clock_is_read() -> None:
+    early, late = (
+        rules(cooldown_ms=1, schedule_ms=DAY_MS, started_at_ms=0).due(5 * DAY_MS + more)
+        for more in (0, 7)
+    )
+    assert early is not None and late is not None
+    assert early.request_id == late.request_id
+
+
+def test_a_clock_that_was_set_back_begins_the_schedule_again() -> None:
+    state = rules(cooldown_ms=1, schedule_ms=DAY_MS, started_at_ms=1_000 * DAY_MS)
+    assert state.due(10 * DAY_MS) is None
+    assert asked(state, 11 * 24).reason == "schedule"
+
+
+def test_alerts_of_one_moment_count_as_they_come() -> None:
+    state = rules()
+    state.take_drift(alert(at=10))
+    state.take_drift(alert(state="stable", at=10))
+    assert state.due(30 * HOUR_MS) is None
+    state.take_drift(alert(at=10))
+    assert state.due(30 * HOUR_MS) is not None
+
+
+def test_a_warning_after_a_drift_does_not_end_it() -> None:
+    state = rules()
+    state.take_drift(alert(at=10))
+    state.take_drift(alert(state="warning", at=11))
+    assert asked(state, 20).alert_ids == ["shoes-10"]
