@@ -16,6 +16,7 @@ from freshet.model.weights import save_weights
 from freshet.online.learn import learner as learner_module
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.finetune import Challenger, make_challenger
+from freshet.online.learn.gate import Trial
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import VersionedNetworks
@@ -191,6 +192,48 @@ def test_a_drift_is_learnt_gated_registered_and_announced(drifted: World) -> Non
         "gate.json",
     }
     assert manifest.offsets == {"orders:0": 400}
+
+
+def test_the_trial_is_of_the_champion_and_the_challenger_on_what_training_did_not_see(
+    drifted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[FreshetNetwork, Pools]] = []
+    tried: list[tuple[Any, ...]] = []
+    make, attempt = learner_module.make_challenger, learner_module.try_on_holdout
+
+    def recorded_make(champion: FreshetNetwork, pools: Pools, **named: Any) -> Challenger:
+        trained.append((champion, pools))
+        return make(champion, pools, **named)
+
+    def recorded_attempt(*given: Any, **named: Any) -> Trial:
+        tried.append((*given, named))
+        return attempt(*given, **named)
+
+    monkeypatch.setattr(learner_module, "make_challenger", recorded_make)
+    monkeypatch.setattr(learner_module, "try_on_holdout", recorded_attempt)
+    drifted.learner.step()
+    ((trained_from, pools),) = trained
+    ((_, split, anchors, champion, challenger, named),) = tried
+    # 400 hours are final: 12 are held out, 6 validate, and 48 before them are recent.
+    assert (split.recent_start_ms, split.train_end_ms, split.holdout_start_ms, split.final_ms) == (
+        *(START_MS + hour * HOUR_MS for hour in (334, 382, 388, 400)),
+    )
+    assert anchors is pools.anchors
+    assert anchors is not None and pools.replay is not None
+    assert not set(anchors.cutoffs_N) & set(pools.replay.cutoffs_N)
+    assert max(pools.recent.cutoffs_N) < split.train_end_ms
+    assert champion is trained_from
+    assert named == {"affected": ["all"], "seed": SETTINGS.seed}
+    # What was tried is what serves.
+    stored = drifted.learner.networks.load(drifted.registry.champion())
+    theirs = dict(stored.named_parameters())
+    assert theirs and all(
+        torch.equal(parameter.bfloat16().float(), theirs[name].float())
+        for name, parameter in challenger.named_parameters()
+    )
+    assert any(
+        not torch.equal(parameter, theirs[name]) for name, parameter in champion.named_parameters()
+    )
 
 
 def test_without_a_change_the_challenger_is_rejected(calm: World) -> None:
