@@ -10,7 +10,7 @@ import pytest
 from freshet.online.drift.pooled import PooledStatistics
 from freshet.online.drift.segment import SegmentDetector
 from freshet.stream.config import DriftSettings
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 def test_a_feed_that_falls_silent_is_a_data_alarm() -> None:
@@ -168,3 +168,28 @@ def test_new_weights_are_watched_anew_and_the_alarm_holds_until_they_were_quiet(
     assert detector.tension == 1.0
     assert alarms_of(detector, [0.0] * 20, since=17) == [(17 + 11, "level", False)]
     assert detector.tension == 0.0
+
+
+def test_a_calm_segment_learns_both_its_streams_and_one_in_alarm_neither() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    alarms_of(detector, CALM)
+    assert len(detector.level.baseline) == len(detector.spread.baseline) == 12
+    alarms_of(detector, [2.0] * 100, since=12)
+    assert len(detector.level.baseline) == len(detector.spread.baseline) == 12
+
+
+def test_while_a_level_is_in_alarm_wider_errors_are_no_news() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    alarms_of(detector, CALM + [2.0] * 5)
+    for hour in range(17, 17 + 8):
+        assert detector.update(pooled_at(hour, 0.0, spread=9.0)) == []
+    assert set(detector.active) == {"level"}
+
+
+def test_buckets_of_a_day_have_a_usual_for_each_weekday() -> None:
+    detector = SegmentDetector("c", DriftSettings(), DAY_MS)
+    for day in range(12):
+        level = 1.5 if day % 7 == 0 else 0.0
+        detector.update(PooledStatistics(day * DAY_MS, level, 0.0, 0.0, 50.0, 50.0))
+    usual = detector.level.baseline
+    assert usual.standardise(14 * DAY_MS, 1.0) < usual.standardise(15 * DAY_MS, 1.0)
