@@ -198,6 +198,63 @@ def test_the_index_is_bounded_and_its_floor_says_below_what_it_knows_nothing(
     index = client.zrange(store.keys(TOPIC, 3).index(1_000), 0, -1, withscores=True)
     assert index == [(b"3:0", 4.0), (b"4:0", 5.0)]
     assert store.header(TOPIC, 3).index_floor == 3
+    assert store.apply(update(header, 5, 6)) is Answer.APPLIED
+    assert store.header(TOPIC, 3).index_floor == 3, "it never falls"
+    both = [TileWrites(width, ["9:0", "9:1"], [b"x"] * 2, [10**9] * 2) for width in (1_000, 60_000)]
+    both.append(TileWrites(60_001, ["9:0", "9:1", "9:2"], [b"x"] * 3, [10**9] * 3))
+    assert store.apply(update(header, 6, 7, tiles=both)) is Answer.APPLIED
+    assert store.header(TOPIC, 3).index_floor == 7, "the worst of all resolutions"
+
+
+def test_minutes_grow_and_leave_at_their_expiry_and_redrive_headers_never_do(
+    client: redis.Redis, store: WindowStore
+) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    keys = store.keys(TOPIC, 3)
+    for start, data in ((0, b"12345678"), (8, b"abcdefgh")):
+        batch = update(
+            header,
+            start,
+            start + 8,
+            minutes=[MinuteAppend(7, 540_000, start, data), MinuteAppend(8, 600_000, start, data)],
+            redrives=[b"r%d" % start, b"again"],
+            watermark_ms=539_999,
+        )
+        assert store.apply(batch) is Answer.APPLIED
+    whole = b"12345678abcdefgh"
+    assert store.read([keys.minute(7), keys.minute(8)]) == [whole, whole]
+    assert store.apply(update(header, 16, 17, watermark_ms=540_000)) is Answer.APPLIED
+    assert store.read([keys.minute(7), keys.minute(8)]) == [None, whole]
+    assert client.zrange(keys.retained, 0, -1) == [b"u:8"]
+    assert client.smembers(keys.redrives) == {b"r0", b"r8", b"again"}
+
+
+def test_a_bucket_of_many_chunks_is_indexed_whole_and_leaves_group_by_group(
+    client: redis.Redis, store: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MAX_REMOVED_KEYS", 300)
+    header = store.claim(TOPIC, 3, "{}")
+    keys = store.keys(TOPIC, 3)
+    num_chunks = 1_100
+    names = [f"7:{chunk}" for chunk in range(num_chunks)]
+    tiles = TileWrites(1_000, names, [b"x"] * num_chunks, [9_000] * num_chunks)
+    books = {"first_offset": 0, "items": num_chunks * 1_024}
+    first = update(header, 0, 1, header=books, tiles=[tiles], watermark_ms=8_999)
+    assert store.apply(first) is Answer.APPLIED
+    assert client.zcard(keys.index(1_000)) == num_chunks
+    assert dict(client.zrange(keys.retained, 0, -1, withscores=True)) == {
+        b"1000:7:%d" % group: 9_000.0 for group in range(5)
+    }
+    left = []
+    for offset in range(1, 4):
+        books = {"header": books, "items_before": num_chunks * 1_024} if offset == 1 else books
+        assert store.apply(update(header, offset, offset + 1, watermark_ms=9_000, **books)) is (
+            Answer.APPLIED
+        )
+        left.append((client.zcard(keys.index(1_000)), len(client.keys("*:w:1000:*"))))
+    # Groups of 256 chunks leave whole, and no further one is begun once 300 keys are gone.
+    assert left == [(588, 588), (76, 76), (0, 0)]
+    assert client.zcard(keys.retained) == 0
 
 
 @pytest.mark.parametrize(
@@ -208,6 +265,8 @@ def test_the_index_is_bounded_and_its_floor_says_below_what_it_knows_nothing(
             "has 16 bytes, expected 8",
         ),
         (lambda client, keys: client.set(keys.index(1_000), b"x"), "is not a sorted set"),
+        (lambda client, keys: client.set(keys.retained, b"x"), "r is not a sorted set"),
+        (lambda client, keys: client.set(keys.redrives, b"x"), "v is not a set"),
         (lambda client, keys: client.set(keys.dictionary(0), b"x"), "is not a hash"),
         (lambda client, keys: client.hset(keys.header, "items", 5), "has 5 items, expected 0"),
     ],
