@@ -15,7 +15,7 @@ LINKS := build/links
 # A file stays in one process, so that its servers start once.
 TWO_AT_ONCE := -n 2 --dist loadfile
 
-.PHONY: help links demo test chaos check check-static check-tests format install install-dev docs clean
+.PHONY: help links demo test chaos mutants check check-static check-tests format install install-dev docs clean
 
 help: ## Show this help
 	@echo "freshet: streaming sales forecasts. Targets:"
@@ -30,6 +30,10 @@ test: $(VENV)/.installed-dev ## Run all tests (those that need Kafka or Chromium
 chaos: $(VENV)/.installed-dev ## Hurt Kafka, Redis and ingest in every way, SEEDS=5 times each, and count again (needs KAFKA_HOME)
 	CHAOS_SEEDS=$(SEEDS) CHAOS_REPORT=1 $(BIN)/python -m pytest -q tests/integration/faults
 	MODEL_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/integration/test_model.py
+
+mutants: $(VENV)/.installed-dev ## Plant one-line faults in critical modules: which do the tests notice? (half an hour)
+	$(BIN)/pip install -q -c constraints.txt -e '.[mutants]'
+	$(BIN)/python -m bench.mutants
 
 check: $(VENV)/.installed-dev ## Lint, format, types, doctests, unit tests, import layering
 	@$(MAKE) --no-print-directory -j2 $(OUTPUT_SYNC) check-static check-tests

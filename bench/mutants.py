@@ -1,0 +1,291 @@
+"""Which one-line faults in critical modules do the tests notice? Cosmic Ray makes them.
+
+`bench/mutants.toml` lists the modules, the tests that must notice, and survivors that change
+nothing, each with a reason. Each fault is written into a copy of the tree, and the tests of its
+module run there in a fork of a process that has the large libraries loaded already.
+
+Run: python -m bench.mutants [--mutants N] [--only PART_OF_A_PATH ...]
+Writes bench/results/mutants.json; exit status 1 where too few were noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing import Process, Queue
+from pathlib import Path
+from typing import Any
+
+from bench.report import write_result
+
+ROOT = Path(__file__).parent.parent
+LIST = ROOT / "bench" / "mutants.toml"
+FOLDERS = ("freshet", "stream", "model", "online", "dashboard", "tests", "bench", "docs")
+WORKERS = 2
+# One replacement of each kind: others of the same kind are noticed by the same tests.
+OPERATORS = (
+    "AddNot",
+    "ExceptionReplacer",
+    "NumberReplacer",
+    "ReplaceAndWithOr",
+    "ReplaceOrWithAnd",
+    "ReplaceBreakWithContinue",
+    "ReplaceContinueWithBreak",
+    "ReplaceTrueWithFalse",
+    "ReplaceFalseWithTrue",
+    "ReplaceUnaryOperator_USub_UAdd",
+    "ReplaceUnaryOperator_Delete_Not",
+    "ZeroIterationForLoop",
+    *(
+        f"ReplaceBinaryOperator_{pair}"
+        for pair in ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Mul", "Mod_FloorDiv")
+    ),
+    *(
+        f"ReplaceComparisonOperator_{pair}"
+        for pair in ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq")
+    ),
+    *(f"ReplaceComparisonOperator_{pair}" for pair in ("Is_IsNot", "IsNot_Is")),
+)
+# What tests import that takes long: loaded once, before the forks.
+PRELOAD = ("pytest", "numpy", "torch", "pyarrow", "pandas", "scipy.special", "redis")
+FLOOR_OVER_ALL = 0.90
+FLOOR_OF_A_MODULE = 0.85
+TIMEOUT_FACTOR = 4.0  # a fault that makes its tests so much slower has been noticed
+TIMEOUT_ROOM_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One fault: where, what, and the line before and after."""
+
+    path: str
+    operator: str
+    occurrence: int
+    line: int
+    before: str
+    after: str
+
+
+def mutants_of(path: str) -> list[Mutant]:
+    """Every fault that the operators can make in a module."""
+    from cosmic_ray.plugins import get_operator
+
+    code = (ROOT / path).read_text("utf-8")
+    found = []
+    for name in OPERATORS:
+        operator = get_operator(f"core/{name}")()
+        occurrence = 0
+        while (mutated := _mutated(code, operator, occurrence)) is not None:
+            changed = _changed_line(code, mutated)
+            # Decorators' flags, such as slots, are not behaviour.
+            if changed is not None and not changed[1].startswith("@"):
+                found.append(Mutant(path, name, occurrence, *changed))
+            occurrence += 1
+    return found
+
+
+def _mutated(code: str, operator: Any, occurrence: int) -> str | None:
+    from cosmic_ray.mutating import mutate_code
+
+    mutated: str | None = mutate_code(code, operator, occurrence)
+    return mutated
+
+
+def _changed_line(code: str, mutated: str) -> tuple[int, str, str] | None:
+    pairs = zip(code.splitlines(), mutated.splitlines(), strict=False)
+    for number, (before, after) in enumerate(pairs, start=1):
+        if before != after:
+            return number, before.strip(), after.strip()
+    return None
+
+
+def sample(modules: Sequence[dict[str, Any]], total: int, seed: int) -> list[Mutant]:
+    """So many faults, spread over the modules by their size, at least five of each."""
+    rng = random.Random(seed)
+    faults = {module["path"]: mutants_of(module["path"]) for module in modules}
+    everything = sum(len(found) for found in faults.values())
+    chosen = []
+    for found in faults.values():
+        wanted = max(5, round(total * len(found) / everything))
+        chosen += rng.sample(found, min(wanted, len(found)))
+    return chosen
+
+
+# One copy of the tree ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def copied_tree() -> Iterator[Path]:
+    """A copy of what tests need, where faults do no harm."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder)
+        for name in FOLDERS:
+            ignored = shutil.ignore_patterns("__pycache__", "results")
+            shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+        for name in ("pyproject.toml", "Makefile", "setup.py", "README.md"):
+            shutil.copy(ROOT / name, copy / name)
+        subprocess.run(["make", "-s", "links"], cwd=copy, check=True)
+        yield copy
+
+
+def run_tests(copy: Path, tests: Sequence[str], timeout_s: float) -> str:
+    """ "passed", "failed" or "timeout", of these tests in a fork of this process."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        _become_pytest(copy, tests)
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return "passed" if os.waitstatus_to_exitcode(status) == 0 else "failed"
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "timeout"
+
+
+def _become_pytest(copy: Path, tests: Sequence[str]) -> None:
+    """Run tests in a copy and end the process; never returns."""
+    status = 1
+    try:
+        os.chdir(copy)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        links = str(copy / "build" / "links")
+        sys.path[:0] = [links, str(copy)]
+        os.environ["PYTHONPATH"] = os.pathsep.join([links, str(copy)])
+        os.environ["PYTHONSAFEPATH"] = "1"
+        for name in [name for name in sys.modules if name.split(".")[0] in ("freshet", "bench")]:
+            del sys.modules[name]
+        pytest = importlib.import_module("pytest")
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+        status = int(pytest.main([*options, *tests]))
+    finally:
+        os._exit(status)
+
+
+def work(tasks: Queue[Any], answers: Queue[Any], tests_of: dict[str, list[str]]) -> None:
+    """Try faults until none is left; times the tests of a module without one first."""
+    from cosmic_ray.plugins import get_operator
+
+    for name in PRELOAD:
+        importlib.import_module(name)
+    usual_s: dict[str, float] = {}
+    with copied_tree() as copy:
+        while (mutant := tasks.get()) is not None:
+            tests = tests_of[mutant.path]
+            target = copy / mutant.path
+            code = target.read_text("utf-8")
+            if mutant.path not in usual_s:
+                started_s = time.monotonic()
+                if run_tests(copy, tests, timeout_s=600.0) != "passed":
+                    answers.put((mutant, "broken"))
+                    continue
+                usual_s[mutant.path] = time.monotonic() - started_s
+            mutated = _mutated(code, get_operator(f"core/{mutant.operator}")(), mutant.occurrence)
+            assert mutated is not None
+            try:
+                target.write_text(mutated, "utf-8")
+                limit_s = TIMEOUT_FACTOR * usual_s[mutant.path] + TIMEOUT_ROOM_S
+                answers.put((mutant, run_tests(copy, tests, limit_s)))
+            finally:
+                target.write_text(code, "utf-8")
+
+
+# The whole ----------------------------------------------------------------------------------------
+
+
+def try_all(chosen: list[Mutant], tests_of: dict[str, list[str]]) -> Iterator[tuple[Mutant, str]]:
+    """Each fault and what its tests said, as they come."""
+    tasks: Queue[Any] = Queue()
+    answers: Queue[Any] = Queue()
+    # Faults of one module follow each other, so that a worker times few modules.
+    for mutant in sorted(chosen, key=lambda mutant: mutant.path):
+        tasks.put(mutant)
+    workers = [Process(target=work, args=(tasks, answers, tests_of)) for _ in range(WORKERS)]
+    for worker in workers:
+        tasks.put(None)
+        worker.start()
+    for _ in chosen:
+        yield answers.get()
+    for worker in workers:
+        worker.join()
+
+
+def equivalent(mutant: Mutant, known: Sequence[dict[str, str]]) -> str | None:
+    """Why a fault changes nothing that anybody could see, if somebody found out."""
+    for entry in known:
+        place = (entry["path"], entry["before"], entry["after"])
+        if place == (mutant.path, mutant.before, mutant.after):
+            return entry["reason"]
+    return None
+
+
+def summary(noticed: int, tried: int) -> dict[str, Any]:
+    return {"tried": tried, "noticed": noticed, "share": round(noticed / max(tried, 1), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mutants", type=int, default=420)
+    parser.add_argument("--only", nargs="*", default=[])
+    asked = parser.parse_args()
+    plan = tomllib.loads(LIST.read_text("utf-8"))
+    modules = [
+        module
+        for module in plan["module"]
+        if not asked.only or any(part in module["path"] for part in asked.only)
+    ]
+    tests_of = {module["path"]: module["tests"] for module in modules}
+    chosen = sample(modules, asked.mutants, plan["seed"])
+    print(f"{len(chosen)} faults in {len(modules)} modules", flush=True)
+    tried: dict[str, list[bool]] = defaultdict(list)
+    survivors = []
+    excused = []
+    started_s = time.monotonic()
+    for mutant, outcome in try_all(chosen, tests_of):
+        if outcome == "broken":
+            sys.exit(f"{tests_of[mutant.path]} fail without any fault")
+        reason = equivalent(mutant, plan.get("equivalent", [])) if outcome == "passed" else None
+        if reason is not None:
+            excused.append({**asdict(mutant), "reason": reason})
+            continue
+        tried[mutant.path].append(outcome != "passed")
+        if outcome == "passed":
+            survivors.append(asdict(mutant))
+            print(f"{mutant.path}:{mutant.line}  {mutant.before}  ->  {mutant.after}", flush=True)
+    by_module = {path: summary(sum(seen), len(seen)) for path, seen in sorted(tried.items())}
+    over_all = summary(sum(map(sum, tried.values())), sum(map(len, tried.values())))
+    numbers = {
+        "seed": plan["seed"],
+        "took_s": round(time.monotonic() - started_s),
+        "over_all": over_all,
+        "by_module": by_module,
+        "survivors": survivors,
+        "equivalent": excused,
+    }
+    if not asked.only:
+        write_result("mutants", numbers, ["cosmic-ray", "pytest", "hypothesis"])
+    print(json.dumps({"over_all": over_all, "by_module": by_module}, indent=2))
+    weak = [path for path, found in by_module.items() if found["share"] < FLOOR_OF_A_MODULE]
+    sys.exit(1 if weak or over_all["share"] < FLOOR_OVER_ALL else 0)
+
+
+if __name__ == "__main__":
+    main()
