@@ -10,7 +10,7 @@ import torch
 
 from freshet.model import features, profiles
 from freshet.model.batch import KNOWN_SLOTS
-from freshet.model.expectation import cycles_ago, expect, short_season, slopes
+from freshet.model.expectation import _with_neighbours, cycles_ago, expect, short_season, slopes
 from freshet.model.features import (
     CLOSED,
     DISCOUNT,
@@ -151,6 +151,20 @@ def test_steps_of_half_a_day_have_weekdays_and_longer_ones_do_not() -> None:
         known_BSK = torch.zeros(1, 80, K)
         found = expect(scaled_of(z_BT), known_BSK, torch.zeros(1).long(), resolution_ms)
         assert bool(found.weekday_BS.any()) == some
+
+
+def test_a_phase_of_a_long_season_hears_its_neighbours_at_half_their_weight() -> None:
+    values_B1T = torch.tensor([[[1.0, 10.0, 100.0, 1000.0]]])
+    # Half of itself and a quarter of each neighbour; beyond the ends there is nothing.
+    found = _with_neighbours(values_B1T)[0, 0].tolist()
+    assert found == [3.0, 30.25, 302.5, 525.0]
+    # A week of weeks a year ago, alone in its year, is told to the weeks beside it too.
+    z_BT = torch.zeros(1, 104)
+    z_BT[0, 60] = 8.0
+    season = expect(scaled_of(z_BT), torch.zeros(1, 156, K), torch.zeros(1).long(), WEEK_MS)
+    told_H = season.season_BMS[0, 0, 104:]
+    assert told_H[8] > told_H[7] > told_H[6] + 0.05
+    assert told_H[7].item() == pytest.approx(told_H[9].item(), rel=1e-3)
 
 
 def test_cycles_are_counted_back_from_the_last_step() -> None:

@@ -107,3 +107,10 @@ def test_beyond_the_maximum_the_oldest_change_is_forgotten() -> None:
     assert (history.times_ms, history.values) == ([20], [5.0])
     history.set_from(25, 5.0)
     assert (history.times_ms, history.values) == ([20], [5.0])
+
+
+def test_an_interval_that_meets_no_bucket_makes_no_pair() -> None:
+    starts, ends = np.array([0, 10, 25, 30, 12]), np.array([10, 10, 25, 40, 13])
+    number, step, share = overlaps(starts, ends, BucketSpan(10, 2, 10))
+    # Before, empty, empty within, after; only the last one lies in a bucket.
+    assert (number.tolist(), step.tolist(), share.tolist()) == ([4], [0], [0.1])
