@@ -40,7 +40,7 @@ check: $(VENV)/.installed-dev ## Lint, format, types, doctests, unit tests, impo
 
 links: ## Show the folders as the one package they are, for editors and mypy (build/links/freshet)
 	@mkdir -p $(LINKS)/freshet
-	@cd $(LINKS)/freshet && ln -sfn $(addprefix ../../../,stream model online dashboard $(wildcard freshet/*)) .
+	@cd $(LINKS)/freshet && ln -sfn $(addprefix ../../../,stream model online dashboard $(filter-out %__pycache__,$(wildcard freshet/*))) .
 
 check-static: links
 	$(BIN)/ruff check .
