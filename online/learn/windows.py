@@ -126,10 +126,7 @@ def select_recent(
     every = range(split.recent_start_ms, split.train_end_ms, split.resolution_ms)
     cutoffs = _evenly(every, RECENT_CUTOFFS)
     rows = np.arange(num_items)
-    if affected is None or not len(affected):
-        strata = [rows]
-    else:
-        strata = [affected, np.setdiff1d(rows, affected)]
+    strata = [rows] if affected is None else [affected, np.setdiff1d(rows, affected)]
     return _selected(rng, cutoffs, strata, MAX_POOL_WINDOWS)
 
 
@@ -175,7 +172,7 @@ def select_held_out(
 ) -> list[Selection]:
     """The same items at every cutoff, one cutoff at the start of the part.
 
-    As many cutoffs as fit `maximum` windows, at least one; of more items than that, a sample. The
+    As many cutoffs as fit `maximum` windows; of more items than that, a sample at one cutoff. The
     items are the same at each so that the gate can tell an item's own error from that of an hour.
 
     Args:
@@ -187,7 +184,7 @@ def select_held_out(
     rows = np.arange(num_items)
     if num_items > maximum:
         rows = np.sort(rng.choice(num_items, maximum, replace=False))
-    num_cutoffs = max(1, maximum // max(1, len(rows)))
+    num_cutoffs = maximum // len(rows) if num_items else 0
     return [Selection(cutoff_ms, rows) for cutoff_ms in _evenly(every, num_cutoffs)]
 
 
@@ -208,11 +205,10 @@ def _selected(
     strata = [rows for rows in strata if len(rows)]
     if not cutoffs or not strata:
         return []
-    from_each = max(1, maximum // (len(cutoffs) * len(strata)))
-    # One of each stratum at every cutoff may already be more than the maximum.
-    num_cutoffs = max(1, maximum // (from_each * len(strata)))
+    # There are never so many cutoffs and strata that this is nothing.
+    from_each = maximum // (len(cutoffs) * len(strata))
     selections = []
-    for cutoff_ms in cutoffs[:num_cutoffs]:
+    for cutoff_ms in cutoffs:
         chosen = [rng.choice(rows, min(from_each, len(rows)), replace=False) for rows in strata]
         rows = np.sort(np.concatenate(chosen)).astype(np.int64)
         selections.append(Selection(cutoff_ms, rows))
