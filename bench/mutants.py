@@ -89,11 +89,15 @@ def mutants_of(path: str) -> list[Mutant]:
         occurrence = 0
         while (mutated := _mutated(code, operator, occurrence)) is not None:
             changed = _changed_line(code, mutated)
-            # Decorators' flags, such as slots, are not behaviour.
-            if changed is not None and not changed[1].startswith("@"):
+            if changed is not None and _behaviour(changed[1], changed[2]):
                 found.append(Mutant(path, name, occurrence, *changed))
             occurrence += 1
     return found
+
+
+def _behaviour(before: str, after: str) -> bool:
+    """Not flags of decorators, such as slots, nor the star before keyword-only parameters."""
+    return not before.startswith("@") and after != before.replace("*,", "/,", 1)
 
 
 def _mutated(code: str, operator: Any, occurrence: int) -> str | None:
