@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.online.learn.windows import (
-    ANCHOR_CUTOFFS,
-    MAX_ANCHOR_WINDOWS,
-    MAX_GATE_WINDOWS,
-    MAX_POOL_WINDOWS,
     MIN_RECENT_BUCKETS,
     Selection,
     Split,
@@ -106,28 +103,60 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
     assert held[0].cutoff_ms == split.holdout_start_ms
     assert all(selection.cutoff_ms < split.final_ms for selection in held)
     assert not cutoffs(older) & cutoffs(spared)
-    assert len(spared) <= ANCHOR_CUTOFFS
-    assert max(windows(recent), windows(older)) <= MAX_POOL_WINDOWS
-    assert windows(spared) <= MAX_ANCHOR_WINDOWS
-    assert windows(held) <= MAX_GATE_WINDOWS
+    assert len(spared) <= 4
+    assert max(windows(recent), windows(older)) <= 768
+    assert windows(spared) <= 256
+    assert windows(held) <= 512
     for selection in [*recent, *older, *spared, *held]:
         assert len(np.unique(selection.rows)) == len(selection.rows)
         assert selection.rows.min() >= 0
         assert selection.rows.max() < num_items
 
 
-def test_half_of_the_recent_windows_are_of_the_items_that_drift() -> None:
-    affected = np.arange(100, 160)
-    selections = select_recent(np.random.default_rng(0), PLAIN, num_items=1_000, affected=affected)
-    named = sum(int(np.isin(selection.rows, affected).sum()) for selection in selections)
-    assert named == windows(selections) / 2
+def test_a_split_has_these_borders() -> None:
+    split = split_time(
+        1_007,
+        first_ms=3,
+        onset_ms=701,
+        resolution_ms=10,
+        recent_buckets=48,
+        holdout_buckets=8,
+    )
+    # 100 final buckets: 8 held out, 4 validate; the first whole one of the drift begins at 710.
+    assert split == Split(
+        resolution_ms=10,
+        replay_start_ms=10,
+        recent_start_ms=710,
+        train_end_ms=880,
+        holdout_start_ms=920,
+        final_ms=1_000,
+    )
+    assert split.holdout_buckets == 8
+
+
+def test_one_bucket_that_is_held_out_has_one_of_validation() -> None:
+    asked = {"first_ms": 0, "onset_ms": None, "resolution_ms": 1, "recent_buckets": 20}
+    split = split_time(100, holdout_buckets=1, **asked)
+    assert (split.recent_start_ms, split.train_end_ms, split.holdout_start_ms) == (78, 98, 99)
+
+
+def test_a_past_that_begins_within_the_recent_part_has_no_older_one() -> None:
+    asked = {"onset_ms": None, "resolution_ms": 1, "recent_buckets": 48, "holdout_buckets": 12}
+    split = split_time(100, first_ms=70, **asked)
+    assert split.replay_start_ms == split.recent_start_ms == 34
+    assert select_replay(rng(), split, mean_units_I=np.ones(5), steps=1) == []
 
 
 def test_recent_windows_begin_with_the_drift() -> None:
     asked = {"first_ms": 0, "resolution_ms": 1, "recent_buckets": 48, "holdout_buckets": 12}
     assert split_time(500, onset_ms=460, **asked).recent_start_ms == 460
     assert split_time(500, onset_ms=100, **asked).recent_start_ms == 500 - 18 - 48
-    assert split_time(500, onset_ms=499, **asked).recent_start_ms == 500 - 18 - MIN_RECENT_BUCKETS
+    assert split_time(500, onset_ms=499, **asked).recent_start_ms == 500 - 18 - 12
+
+
+def test_training_is_ready_with_half_a_day_the_hold_out_and_half_of_it_again() -> None:
+    assert ready_ms(1_000, resolution_ms=10, holdout_buckets=8) == 1_000 + (12 + 4 + 8) * 10
+    assert ready_ms(1_000, resolution_ms=10, holdout_buckets=1) == 1_000 + (12 + 1 + 1) * 10
 
 
 @given(st.integers(0, 1_000), st.integers(1, 48))
@@ -145,20 +174,135 @@ def test_once_ready_all_of_the_recent_part_is_after_the_onset(onset: int, holdou
     assert recent_buckets(split) == MIN_RECENT_BUCKETS
 
 
-def test_sparse_items_are_replayed_as_often_as_brisk_ones() -> None:
-    mean_units_I = np.array([0.0] * 10 + [100.0] * 990)
-    rng = np.random.default_rng(0)
-    selections = select_replay(rng, PLAIN, mean_units_I=mean_units_I, steps=24)
-    lowest = strata_of(mean_units_I)[0]
-    sparse = sum(int(np.isin(selection.rows, lowest).sum()) for selection in selections)
-    assert sparse == windows(selections) / 4
+# Which windows are drawn --------------------------------------------------------------------------
+
+# 882 hours are for training, 48 of them recent: older labels of 24 hours end by 834.
+RECENT = list(range(834, 882, 3))
+REPLAY = [0, 50, 101, 151, 202, 253, 303, 354, 405, 455, 506, 556, 607, 658, 708, 759]
+# Every 198.5th of the 794 hours that are left.
+ANCHORS = [1, 203, 406, 608]
+
+# The more rows an item is down, the less it sells; the sales of one are not known.
+SALES = np.arange(1_000.0)[::-1].copy()
+SALES[700] = np.nan
+QUARTERS = [
+    {700, *range(751, 1_000)},
+    {*range(500, 751)} - {700},
+    {*range(250, 500)},
+    {*range(250)},
+]
 
 
-def test_the_same_seed_draws_the_same_windows() -> None:
-    once, again = (
-        select_recent(np.random.default_rng(3), PLAIN, num_items=5_000) for _ in range(2)
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def hours(selections: list[Selection]) -> list[int]:
+    return [selection.cutoff_ms // HOUR_MS for selection in selections]
+
+
+def drawn_from(selections: list[Selection], groups: list[set[int]]) -> list[list[int]]:
+    """How many different rows of each group are drawn at each cutoff."""
+    return [[len(group & set(chosen.rows.tolist())) for group in groups] for chosen in selections]
+
+
+def test_recent_windows_are_of_sixteen_cutoffs_and_as_many_items_as_fit() -> None:
+    selections = select_recent(rng(), PLAIN, num_items=1_000)
+    assert hours(selections) == RECENT
+    assert drawn_from(selections, [{*range(1_000)}]) == [[48]] * 16
+    assert all(selection.rows.tolist() == sorted(selection.rows) for selection in selections)
+    few = select_recent(rng(), PLAIN, num_items=40)
+    assert hours(few) == RECENT
+    assert all(selection.rows.tolist() == list(range(40)) for selection in few)
+
+
+@pytest.mark.parametrize(
+    ("affected", "theirs", "others"),
+    [
+        (range(100, 160), 24, 24),
+        # All ten of them, and no more of the others than half.
+        (range(100, 110), 10, 24),
+        (range(990), 24, 10),
+        # Where none or all are affected, all windows are of one kind.
+        (range(0), 0, 48),
+        (range(1_000), 48, 0),
+    ],
+)
+def test_half_of_the_recent_windows_are_of_the_items_that_drift(
+    affected: range, theirs: int, others: int
+) -> None:
+    named = np.array(affected, np.int64)
+    selections = select_recent(rng(), PLAIN, num_items=1_000, affected=named)
+    groups = [set(affected), set(range(1_000)) - set(affected)]
+    assert hours(selections) == RECENT
+    assert drawn_from(selections, groups) == [[theirs, others]] * 16
+
+
+def test_replay_is_of_sixteen_older_cutoffs_and_of_every_quarter_of_sales_alike() -> None:
+    selections = select_replay(rng(), PLAIN, mean_units_I=SALES, steps=24)
+    assert hours(selections) == REPLAY
+    assert drawn_from(selections, QUARTERS) == [[12] * 4] * 16
+
+
+def test_anchors_are_of_four_cutoffs_beside_replay_and_of_every_quarter_of_sales_alike() -> None:
+    taken = [Selection(hour * HOUR_MS, np.arange(3)) for hour in REPLAY]
+    selections = select_anchors(rng(), PLAIN, mean_units_I=SALES, steps=24, taken=taken)
+    assert hours(selections) == ANCHORS
+    assert drawn_from(selections, QUARTERS) == [[16] * 4] * 4
+
+
+def test_strata_are_quarters_of_rising_sales_and_none_is_empty() -> None:
+    assert [set(rows.tolist()) for rows in strata_of(SALES)] == QUARTERS
+    # What does not divide goes to the lower ones; of items that sell alike, in their order.
+    assert [rows.tolist() for rows in strata_of(np.zeros(6))] == [[0, 1], [2, 3], [4], [5]]
+    assert [rows.tolist() for rows in strata_of(np.array([3.0, 1.0]))] == [[1], [0]]
+
+
+def test_an_older_label_ends_before_the_recent_part() -> None:
+    """Of 20 older buckets, 15 leave room for a label of five; a label of 20 has none."""
+    asked = {"onset_ms": None, "resolution_ms": 1, "recent_buckets": 12, "holdout_buckets": 8}
+    split = split_time(100, first_ms=56, **asked)
+    older = select_replay(rng(), split, mean_units_I=np.ones(2), steps=5)
+    assert [selection.cutoff_ms for selection in older] == list(range(56, 71))
+    assert select_replay(rng(), split, mean_units_I=np.ones(2), steps=20) == []
+    # All of them are taken: no window is left for anchors.
+    assert select_anchors(rng(), split, mean_units_I=np.ones(2), steps=5, taken=older) == []
+
+
+@pytest.mark.parametrize(
+    ("num_items", "maximum", "cutoffs_ms"),
+    [
+        (4, 12, [0, 20, 50]),
+        (4, 15, [0, 20, 50]),
+        (4, 32, [0, 10, 20, 30, 40, 50, 60, 70]),
+        (4, 100, [0, 10, 20, 30, 40, 50, 60, 70]),
+        (4, 7, [0]),
+        (4, 4, [0]),
+        (0, 12, []),
+    ],
+)
+def test_as_many_cutoffs_are_held_out_as_fit_and_every_item_at_each(
+    num_items: int, maximum: int, cutoffs_ms: list[int]
+) -> None:
+    held = select_held_out(rng(), range(0, 80, 10), num_items=num_items, maximum=maximum)
+    assert [selection.cutoff_ms for selection in held] == cutoffs_ms
+    assert all(selection.rows.tolist() == list(range(num_items)) for selection in held)
+
+
+def test_of_more_items_than_fit_a_sample_is_held_out_at_the_first_cutoff() -> None:
+    (held,) = select_held_out(rng(), range(30, 80, 10), num_items=600)
+    assert held.cutoff_ms == 30
+    rows = held.rows.tolist()
+    assert len(set(rows)) == 512 and rows == sorted(rows)
+    assert rows[0] >= 0 and 512 < rows[-1] < 600, "not the first ones"
+
+
+def test_the_same_seed_draws_the_same_windows_and_another_one_others() -> None:
+    once, again, other = (
+        [
+            selection.rows.tolist()
+            for selection in select_recent(np.random.default_rng(seed), PLAIN, num_items=5_000)
+        ]
+        for seed in (3, 3, 4)
     )
-    assert all(
-        (a.rows == b.rows).all() and a.cutoff_ms == b.cutoff_ms
-        for a, b in zip(once, again, strict=True)
-    )
+    assert once == again != other
