@@ -104,6 +104,8 @@ def test_the_first_retained_bucket_is_retained_and_the_one_before_is_not(
         (0.5, 0.01, {"units": 500, "revenue": 50, "orders": 1}),
         (0.0001, 5, {"orders": 1}),
         (-0.0001, 5, {}),
+        (1.9996, 1.00006, {"units": 2_000, "revenue": 20_002, "orders": 1}),  # 2.000 x 1.0001.
+        (-1.9996, 1, {"returns": 2_000}),
         (0.0025, 1, {"units": 2, "revenue": 20, "orders": 1}),  # 2.5 thousandths: ties go to even.
         (0.001, 0.0505, {"units": 1, "revenue": 1, "orders": 1}),  # 0.505 ten-thousandths round up.
         (0.001, 0.05, {"units": 1, "revenue": 1, "orders": 1}),  # Exactly half rounds up.

@@ -95,6 +95,13 @@ def test_a_later_batch_adds_to_the_books_and_leaves_the_beginning_alone() -> Non
     assert (older.first_event_ms, older.last_event_ms) == (98_000, 150_000)
 
 
+def test_an_event_at_the_beginning_of_1970_counts_as_any_other() -> None:
+    first = header_after(Header(next_offset=0), 1, COUNTS, judged((0, "a")))
+    assert (first.frontier_ms, first.origin_ms) == (0, 0)
+    second = header_after(first, 2, COUNTS, judged((70_000, "a"), frontier_ms=0))
+    assert (second.origin_ms, second.first_event_ms, second.first_offset) == (0, 0, 0)
+
+
 def test_a_batch_in_which_nothing_counts_has_no_times() -> None:
     after = header_after(Header(next_offset=3), 9, Counts(0, 0, 0, 0, 0), judged((900_000, "a")))
     assert (after.first_offset, after.next_offset) == (3, 9)

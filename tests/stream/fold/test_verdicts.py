@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import xxhash
 
 from freshet.stream.config import EventSettings
 from freshet.stream.events.decoder import EventDecoder
@@ -31,11 +32,20 @@ def judged(
     known_redrives: frozenset[bytes] = frozenset(),
     items: tuple[str, ...] = (),
     max_items: int = 100,
+    seen: dict[str, int] | None = None,
+    frontier_ms: int = NEVER_MS,
 ) -> Verdicts:
-    """A batch, its redrive headers by place; its timestamps are 300,000 where nothing is said."""
+    """A batch, its redrive headers by place; its timestamps are 300,000 where nothing is said.
+
+    What came before it: the minutes of event ids that were `seen`, and a frontier.
+    """
     decoded = EventDecoder("orders", EventSettings()).decode(values, [None] * len(values))
     good = decoded.index.tolist()
-    known = Known(NEVER_MS, SeenHashes(), ItemDictionary(max_items, items), known_redrives)
+    before = SeenHashes()
+    for event_id, minute in (seen or {}).items():
+        name = xxhash.xxh3_64_intdigest(event_id.encode())
+        before.add(np.array([name], np.uint64), np.array([minute]), oldest_minute=0)
+    known = Known(frontier_ms, before, ItemDictionary(max_items, items), known_redrives)
     return reach_verdicts(
         decoded,
         np.array([(stamps or {}).get(place, 300_000) for place in good], np.int64),
@@ -118,6 +128,27 @@ def test_a_hash_may_expire_in_the_middle_of_a_batch(frontier_ms: int, applied: l
     batch = [order("e", 100_000, "a"), order("o", frontier_ms, "a"), order("e", 182_000, "a")]
     verdicts = judged(batch)
     assert places(verdicts, verdicts.applied) == applied
+
+
+def test_what_earlier_batches_applied_makes_duplicates_whatever_came_in_between() -> None:
+    # The watermark is 180,000 until the third record, and 198,000 after it: minute 1 counts until
+    # 180,000, minute 2 until 240,000.
+    batch = [
+        order("future", 900_000, "a"),
+        order("late", 119_999, "a"),
+        order("minute 1", 200_000, "a"),
+        order("minute 2", 190_000, "a"),
+        order("new", 190_000, "a"),
+        order("minute 2", 120_000, "a"),
+        order("new", 190_000, "a"),
+    ]
+    seen = {"minute 1": 1, "minute 2": 2, "late": 2, "future": 2}
+    verdicts = judged(batch, seen=seen, frontier_ms=182_000)
+    assert places(verdicts, verdicts.times.too_late) == [1, 5]
+    assert places(verdicts, verdicts.duplicate) == [3, 6]
+    assert places(verdicts, verdicts.applied) == [2, 4]
+    alone = judged(batch[:1] + batch[2:3], seen=seen, frontier_ms=181_999)
+    assert places(alone, alone.duplicate) == [1], "a moment earlier, minute 1 counts still"
 
 
 def test_a_full_dictionary_takes_whole_orders_while_all_their_new_items_fit() -> None:

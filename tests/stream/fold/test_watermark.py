@@ -71,11 +71,19 @@ def test_no_records_leave_the_frontier() -> None:
 
 def test_each_record_is_judged_by_the_watermark_before_it() -> None:
     rules = TimeRules(out_of_order_ms=5, allowed_lateness_ms=10, max_future_ms=20)
-    verdict = judge([(100, 100), (400, 100), (130, 130), (114, 130), (115, 130)], 90, rules)
-    assert verdict.watermark_ms.tolist() == [85, 95, 95, 125, 125]
-    assert verdict.future.tolist() == [False, True, False, False, False]
-    assert verdict.too_late.tolist() == [False, False, False, True, False]
-    assert (verdict.frontier_ms, verdict.first_ms) == (130, 100)
+    records = [(400, 100), (100, 100), (130, 130), (114, 130), (115, 130), (99, 130)]
+    verdict = judge(records, 90, rules)
+    assert verdict.watermark_ms.tolist() == [85, 85, 95, 125, 125, 125]
+    assert verdict.future.tolist() == [True, False, False, False, False, False]
+    assert verdict.too_late.tolist() == [False, False, False, True, False, True]
+    assert verdict.frontier_ms == 130
+    assert verdict.first_ms == 100, "the first in the log, neither the future one nor the smallest"
+
+
+def test_an_event_at_the_beginning_of_time_is_one_and_moves_the_frontier() -> None:
+    verdict = judge([(0, 0)], NEVER_MS, TimeRules(5, 10, 20))
+    assert (verdict.frontier_ms, verdict.first_ms) == (0, 0)
+    assert NEVER_MS < 0, "before the first event, no event has come yet"
 
 
 def test_a_redriven_record_is_never_late_leaves_the_frontier_and_is_not_the_first() -> None:

@@ -167,13 +167,13 @@ def test_a_partition_that_moved_back_is_named_and_left_as_it_was_until_it_catche
 def test_below_the_floor_of_the_index_a_tile_that_is_gone_is_taken_off() -> None:
     client = FakeRedis()
     part = Partition(client)
-    part.write(5, {(7, 0): {0: 10}, (8, 0): {0: 6}}, ["a"], frontier_ms=85)
+    part.write(5, {(6, 0): {0: 4}, (7, 0): {0: 10}, (8, 0): {0: 6}}, ["a"], frontier_ms=85)
     reader = Reader(client)
     reader.refresh()
     del client.values[part.keys.tile(10, 7, 0)]
     part.write(9, {(8, 0): {0: 7}}, index_floor=6)
     reader.refresh()
-    assert reader.units(7, 2) == {"a": [0, 7]}
+    assert reader.units(6, 3) == {"a": [4, 0, 7]}, "and what stayed as it was is passed by"
 
 
 def test_items_of_other_owners_get_no_row_and_their_sums_go_nowhere() -> None:
@@ -188,6 +188,9 @@ def test_items_of_other_owners_get_no_row_and_their_sums_go_nowhere() -> None:
     reader.refresh()
     assert reader.units(7, 1) == {"b": [20], "d": [4_001]}
     assert reader.rows.find("a") is None and reader.rows.find("d") == 1
+    first_and_third = Reader(client, owns=lambda item_id: item_id in "ac")
+    first_and_third.refresh()
+    assert first_and_third.units(7, 1) == {"a": [9], "c": [300]}
 
 
 def test_the_items_of_a_second_chunk_are_found_by_their_slots() -> None:
@@ -208,8 +211,12 @@ def test_the_items_of_a_second_chunk_are_found_by_their_slots() -> None:
     assert reader.units(7, 1)["new"] == [4]
 
 
+def no_transaction() -> None:
+    raise AssertionError("keys of several partitions are asked for, which no cluster takes at once")
+
+
 def test_a_look_tells_of_a_later_generation_and_of_partitions_that_are_new() -> None:
-    client = FakeRedis()
+    client = FakeRedis(before_transaction=no_transaction)
     reader = Reader(client)
     assert reader.windows.look() == (0, {})
     part = Partition(client)
@@ -234,7 +241,7 @@ def test_idleness_is_taken_in_although_no_offset_moved() -> None:
 def test_rows_are_given_once_in_the_order_of_first_sight_and_only_to_owned_items() -> None:
     rows = ItemRows(lambda item_id: item_id != "no")
     given = [rows.give(item_id) for item_id in ("b", "no", "a", "b")]
-    assert given == [0, NOT_OWNED, 1, 0]
+    assert given == [0, NOT_OWNED, 1, 0] and NOT_OWNED < 0, "no row, not even the last one"
     assert rows.item_ids == ["b", "a"]
     assert (rows.find("a"), rows.find("no")) == (1, None)
 

@@ -155,6 +155,9 @@ def test_the_state_of_an_input_is_what_its_header_says() -> None:
         first_event_ms=5,
         origin_ms=6,
     )
+    for nothing_applied in (replace(header, next_offset=None), replace(header, first_offset=None)):
+        with pytest.raises(AssertionError):
+            InputState.of(nothing_applied)
 
 
 def begun(first_offset: int, origin: int | None, first: int = 0) -> InputState:

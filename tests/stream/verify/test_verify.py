@@ -1,350 +1,315 @@
-"""The recount: its own numbers by hand, and its reading of records against the decoder's."""
+"""A log is read from where its windows begin, and each snapshot is compared at its own offset."""
 
 from __future__ import annotations
 
 import json
-from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+from dataclasses import dataclass, field
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-import xxhash
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from confluent_kafka import KafkaError, Message, TopicPartition
 
-from freshet.stream.config import EventSettings, Resolution, Settings, WindowSettings
-from freshet.stream.events.decoder import EventDecoder
+from freshet.stream.config import Resolution, Settings, WindowSettings
+from freshet.stream.errors import BrokerError
 from freshet.stream.schemas import CHANNELS
-from freshet.stream.units import HOUR_MS, MINUTE_MS
-from freshet.stream.verify.event import BadRecordError, Kind, read_event
-from freshet.stream.verify.recount import Recount
-from freshet.stream.verify.report import PartitionReport, Report
+from freshet.stream.store.generation import GENERATION_KEY
+from freshet.stream.store.layout import Keys, partitions_key
+from freshet.stream.store.tiles import encode
+from freshet.stream.units import MINUTE_MS
+from freshet.stream.verify.report import Difference, PartitionReport, Report
+from freshet.stream.verify.verify import verify
+from tests.stream.read.fake_windows import FakeRedis
 
 T0 = 1_700_000_000_000 // MINUTE_MS * MINUTE_MS
-WINDOWS = WindowSettings(
-    out_of_order_ms=1_000,
-    allowed_lateness_ms=MINUTE_MS,
-    max_future_ms=5_000,
-    resolutions=(
-        Resolution(resolution_ms=HOUR_MS, buckets=10),
-        Resolution(resolution_ms=1_000, buckets=100),
+SECONDS, MINUTES = 1_000, MINUTE_MS
+SETTINGS = Settings(
+    kafka={"topics": {"orders": "orders", "clicks": "clicks"}},
+    windows=WindowSettings(
+        out_of_order_ms=1_000,
+        allowed_lateness_ms=MINUTE_MS,
+        max_future_ms=5_000,
+        resolutions=(
+            Resolution(resolution_ms=SECONDS, buckets=10),
+            Resolution(resolution_ms=MINUTES, buckets=10),
+        ),
     ),
-)
-SETTINGS = Settings(windows=WINDOWS)
-
-
-def order(event_id: str = "e1", time_ms: int | str = T0, **over: Any) -> bytes:
-    fields = {
-        "event_id": event_id,
-        "event_time": time_ms,
-        "sku": "a",
-        "region": "n",
-        "quantity": 2,
-        "unit_price": 9.99,
-    }
-    return json.dumps({**fields, **over}).encode()
-
-
-def test_units_revenue_orders_and_returns_are_counted_in_their_buckets() -> None:
-    recount = Recount("orders", SETTINGS)
-    assert recount.take(None, order("e1"), T0) == "applied"
-    assert (
-        recount.take(None, order("e2", T0 + 1_500, quantity=1.5, unit_price=0.5), T0 + 1_500)
-        == "applied"
-    )
-    assert recount.take(None, order("e3", T0 + 1_600, quantity=-3), T0 + 1_600) == "applied"
-    bucket = T0 // 1_000
-    assert recount.cells(1_000) == {
-        (bucket, "a|n", "units"): 2_000,
-        (bucket, "a|n", "revenue"): 199_800,
-        (bucket, "a|n", "orders"): 1,
-        (bucket + 1, "a|n", "units"): 1_500,
-        (bucket + 1, "a|n", "revenue"): 7_500,
-        (bucket + 1, "a|n", "orders"): 1,
-        (bucket + 1, "a|n", "returns"): 3_000,
-    }
-    assert recount.cells(HOUR_MS)[T0 // HOUR_MS, "a|n", "units"] == 3_500
-
-
-def test_a_whole_order_counts_each_line_and_takes_the_region_from_above() -> None:
-    recount = Recount("orders", SETTINGS)
-    lines = [
-        {"sku": "x", "quantity": 1, "unit_price": 0},
-        {"sku": "y|z", "region": "s", "quantity": 4, "unit_price": 1},
-    ]
-    value = json.dumps({"event_id": "o", "event_time": T0, "region": "n", "lines": lines}).encode()
-    assert recount.take(b"k", value, T0) == "applied"
-    assert list(recount.item_ids) == ["x|n", "y\\|z|s"]
-    assert recount.cells(1_000)[T0 // 1_000, "y\\|z|s", "revenue"] == 40_000
-    assert (T0 // 1_000, "x|n", "revenue") not in recount.cells(1_000)
-
-
-def test_clicks_count_by_kind() -> None:
-    recount = Recount("clicks", SETTINGS)
-    for n, kind in enumerate(["view", "view", "cart", "favourite", "checkout", "hover"]):
-        value = {"event_id": str(n), "event_time": T0, "sku": "a", "region": "n", "kind": kind}
-        recount.take(None, json.dumps(value).encode(), T0)
-    at = T0 // 1_000
-    assert {channel: n for (_, _, channel), n in recount.cells(1_000).items()} == {
-        "views": 2,
-        "carts": 1,
-        "favourites": 1,
-        "checkouts": 1,
-    }
-    assert recount.cells(1_000)[at, "a|n", "views"] == 2
-    assert recount.books == {"read": 6, "applied": 5, "dead_letter": 1}
-
-
-def test_future_late_and_duplicate_are_judged_in_order_with_the_watermark_before_the_record() -> (
-    None
-):
-    recount = Recount("orders", SETTINGS)
-    verdicts = [
-        recount.take(None, order("e1", T0), T0),
-        recount.take(None, order("e1", T0), T0),
-        recount.take(None, order("f", T0 + 5_001), T0),
-        recount.take(None, order("g", T0 + 5_000), T0),
-        recount.take(None, order("h", T0 + 200_000), T0 + 200_000),
-        recount.take(None, order("i", T0 + 139_000), T0 + 200_000),
-        recount.take(None, order("j", T0 + 138_999), T0 + 200_000),
-        recount.take(None, order("e1", T0 + 200_000), T0 + 200_000),
-        recount.take(None, order("e1", T0 + 200_000), T0 + 200_000),
-    ]
-    assert verdicts == [
-        *("applied", "duplicate", "dead_letter", "applied", "applied", "applied", "late_dropped"),
-        *("applied", "duplicate"),
-    ]
-    assert recount.frontier_ms == T0 + 200_000 and recount.first_event_ms == T0
-
-
-def test_a_hash_makes_duplicates_until_its_minutes_end_plus_lateness_is_the_watermark() -> None:
-    for ahead_ms, verdict in ((121_000 - 1, "duplicate"), (121_000, "applied")):
-        recount = Recount("orders", SETTINGS)
-        recount.take(None, order("e", T0), T0)
-        recount.take(None, order("other", T0 + ahead_ms), T0 + ahead_ms)
-        assert recount.take(None, order("e", T0 + ahead_ms), T0 + ahead_ms) == verdict
-
-
-def test_only_retained_buckets_are_compared() -> None:
-    recount = Recount("orders", SETTINGS)
-    recount.take(None, order("a", T0), T0)
-    recount.take(None, order("b", T0 + 101_999), T0 + 101_999)
-    assert recount.oldest_bucket(1_000) == T0 // 1_000
-    assert len(recount.cells(1_000)) == 6
-    recount.take(None, order("c", T0 + 102_000), T0 + 102_000)
-    assert recount.oldest_bucket(1_000) == T0 // 1_000 + 1
-    assert {bucket for bucket, _, _ in recount.cells(1_000)} == {
-        T0 // 1_000 + 101,
-        T0 // 1_000 + 102,
-    }
-
-
-def test_an_order_whose_items_do_not_fit_the_dictionary_is_a_dead_letter() -> None:
-    small = Settings(windows=WINDOWS.model_copy(update={"max_items_per_partition": 2}))
-    recount = Recount("orders", small)
-    verdicts = [recount.take(None, order(sku, sku=sku), T0) for sku in ("a", "b", "c", "a2", "b")]
-    assert verdicts == ["applied", "applied", "dead_letter", "dead_letter", "duplicate"]
-    assert recount.take(None, order("new", sku="a"), T0) == "applied"
-
-
-# Reading a record ---------------------------------------------------------------------------------
-
-MAPPED = EventSettings(
-    series_by=("sku", "store"),
-    orders_fields={
-        "sku": "item.code",
-        "quantity": "item.qty",
-        "store": "shop",
-        "lines": "basket.rows",
-        "lines.sku": "p",
-    },
-    clicks_fields={"kind": "what.kind", "event_time": "at"},
-)
-BY_SKU = EventSettings(series_by=("sku",), max_depth=4)
-ALL_EVENTS = [EventSettings(), MAPPED, BY_SKU]
-
-NAMES = st.sampled_from(
-    (
-        *(
-            "event_id",
-            "event_time",
-            "sku",
-            "region",
-            "quantity",
-            "unit_price",
-            "lines",
-            "kind",
-            "order_id",
-            "store",
-        ),
-        *("shop", "item", "code", "qty", "basket", "rows", "p", "what", "at", "x", "session_id"),
-    )
-)
-TEXT = st.one_of(
-    st.sampled_from(["a", "view", "cart", "", "|", "\\", "é" * 130, "😀", "\x7f"]),
-    st.text(max_size=3),
-)
-TIMES = st.sampled_from(
-    (
-        *(
-            T0,
-            0,
-            -1,
-            253_402_300_799_999,
-            253_402_300_800_000,
-            1.5,
-            1e3,
-            True,
-            10**30,
-            "2026-03-01T10:00:00Z",
-        ),
-        *(
-            "2026-03-01t10:00:00.1239999z",
-            "2026-03-01 10:00:00+01:30",
-            "2026-03-01T10:00:00",
-            "2026-02-30T10:00:00Z",
-        ),
-        *(
-            "1970-01-01T00:00:00+00:01",
-            "2026-03-01T10:00:00-0700",
-            "2026-03-01T10:00Z",
-            "2026-03-01T24:00:00Z",
-        ),
-        *("2026-03-01T10:00:60Z", "2026-03-01T10:00:00+24:00", "0001-01-01T00:00:00Z", "now"),
-        "9999-12-31T23:59:59.9999999Z",
-    )
-)
-NUMBERS = st.one_of(
-    st.sampled_from(
-        [1, 2.5, 0, -0.0, -3, 1e6, 1_000_000.001, 900_000, 900_000.5, 1e-9, True, 10**40, 0.0005]
-    ),
-    st.floats(allow_nan=False, allow_infinity=False),
-)
-LINES = st.lists(
-    st.fixed_dictionaries({}, optional={"sku": TEXT, "p": TEXT, "quantity": NUMBERS}).map(
-        lambda line: {"unit_price": 3, "store": "s", "quantity": 1, "sku": "a", "p": "b"} | line
-    ),
-    max_size=2,
-)
-ANY = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, TEXT, TIMES, LINES),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
-    max_leaves=6,
-)
-GOOD: dict[str, Any] = {
-    **{
-        "event_id": "e",
-        "event_time": T0,
-        "at": T0,
-        "sku": "a",
-        "region": "n",
-        "store": "s",
-        "shop": "s",
-    },
-    **{
-        "quantity": 1,
-        "unit_price": 2,
-        "kind": "view",
-        "what": {"kind": "cart"},
-        "item": {"code": "c", "qty": 2},
-    },
-}
-MUTATED = st.dictionaries(NAMES, ANY, max_size=2).map(
-    lambda over: GOOD | over
-) | st.fixed_dictionaries(
-    {},
-    optional={
-        "event_time": TIMES,
-        "quantity": NUMBERS,
-        "unit_price": NUMBERS,
-        "lines": LINES,
-        "sku": TEXT,
-    },
-).map(lambda over: GOOD | over)
-TEXTS = MUTATED.map(lambda record: json.dumps(record).encode())
-DROPPED = st.tuples(TEXTS, st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3)).map(
-    lambda cut: cut[0][: cut[1]] + cut[3] + cut[0][cut[1] + cut[2] :]
+    worker={"resolution_ms": MINUTES},
 )
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.sampled_from(["orders", "clicks"]), st.sampled_from(ALL_EVENTS), TEXTS | DROPPED)
-@example("orders", EventSettings(), order()[:-1] + b', "sku": 5, "sku": "b"}')
-@example("orders", EventSettings(), order()[:-1] + b', "sku": 5}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": NaN}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": 1e999}')
-@example("orders", EventSettings(), order()[:-1] + b', "quantity": 1e999}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": "\\ud800"}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": "\\ud83d\\ude00"}')
-@example("orders", EventSettings(), b"\xef\xbb\xbf" + order())
-@example("orders", EventSettings(), order()[:-1] + b', "x": "\xff"}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": 1' + b"0" * 5_000 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 62 + b"]" * 62 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 63 + b"]" * 63 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 64 + b"]" * 64 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": "' + b"[" * 100 + b'"}')
-@example("orders", EventSettings(), order()[:-1] + b', "lines": []}')
-@example("orders", EventSettings(), order()[:-1] + b', "lines": [null]}')
-@example("orders", MAPPED, order()[:-1] + b', "item": null, "shop": "s"}')
-@example(
-    "orders", MAPPED, order()[:-1] + b', "item": {"code": "x"}, "item": {"qty": 2}, "shop": "s"}'
-)
-def test_the_recount_and_the_decoder_read_every_record_alike(
-    kind: Kind, events: EventSettings, value: bytes
+def order(event_id: str, time_ms: int, sku: str = "a") -> bytes:
+    event = {"event_id": event_id, "event_time": time_ms, "sku": sku, "region": "n"}
+    return json.dumps(event | {"quantity": 1, "unit_price": 0}).encode()
+
+
+def click(event_id: str, time_ms: int) -> bytes:
+    event = {"event_id": event_id, "event_time": time_ms, "sku": "a", "region": "n"}
+    return json.dumps(event | {"kind": "view"}).encode()
+
+
+def redriven(*names: bytes) -> list[tuple[str, bytes]]:
+    return [("freshet-redrive", name) for name in names]
+
+
+@dataclass
+class Log:
+    """What a broker holds of each partition, and how it was read.
+
+    `ends` are where partitions end, where that is not after their last record.
+    """
+
+    messages: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
+    starts: dict[tuple[str, int], int] = field(default_factory=dict)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    batch: int = 2
+    silent: bool = False
+    lost: bool = False
+    closed: int = 0
+
+    def hold(
+        self,
+        topic: str,
+        offset: int,
+        value: bytes | None,
+        timestamp_ms: int = T0,
+        headers: Any = None,
+    ) -> None:
+        message = Message(
+            topic=topic,
+            partition=0,
+            offset=offset,
+            key=b"k",
+            value=value,
+            headers=headers,
+            timestamp=(1, timestamp_ms),
+        )
+        self.messages.setdefault((topic, 0), []).append(message)
+
+    def consumer(self, settings: Settings, group: str, **over: Any) -> Reader:
+        assert (settings, group, over["enable_partition_eof"]) == (SETTINGS, "verify", True)
+        return Reader(self)
+
+    def range_of(self, at: tuple[str, int]) -> tuple[int, int]:
+        messages = self.messages[at]
+        start = self.starts.get(at, messages[0].offset())
+        return start, self.ends.get(at, messages[-1].offset() + 1)
+
+
+class Reader:
+    """Reads a log a few records at a time, and says at its end that it ends."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._at = ("", 0)
+        self._position = 0
+
+    def get_watermark_offsets(self, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
+        return self._log.range_of((at.topic, at.partition))
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        (place,) = places
+        self._at = (place.topic, place.partition)
+        self._position = place.offset
+
+    def consume(self, most: int, wait_s: float) -> list[Message]:
+        topic, partition = self._at
+        if self._log.lost:
+            gone = KafkaError(KafkaError._AUTO_OFFSET_RESET)
+            return [Message(topic=topic, partition=partition, offset=4, error=gone)]
+        waiting = [m for m in self._log.messages[self._at] if m.offset() >= self._position]
+        found = waiting[: min(most, self._log.batch)]
+        if found:
+            self._position = found[-1].offset() + 1
+            return found
+        if self._log.silent:
+            return []
+        eof = KafkaError(KafkaError._PARTITION_EOF)
+        end = self._log.range_of(self._at)[1]
+        return [Message(topic=topic, partition=partition, offset=end, error=eof)]
+
+    def close(self) -> None:
+        self._log.closed += 1
+
+
+def tile(cells: dict[str, tuple[int, ...]]) -> bytes:
+    values_CN = np.zeros((len(CHANNELS), 2), np.int64)
+    for channel, amounts in cells.items():
+        values_CN[CHANNELS.index(channel), : len(amounts)] = amounts
+    return encode(values_CN)
+
+
+def store(
+    client: FakeRedis,
+    keys: Keys,
+    header: dict[str, int],
+    tiles: dict[tuple[int, int], dict[str, tuple[int, ...]]],
+    item_ids: tuple[str, ...],
 ) -> None:
-    decoded = EventDecoder(kind, events).decode([value], [None])
-    try:
-        event = read_event(kind, None, value, Settings(events=events))
-    except BadRecordError as error:
-        assert decoded.refusals, f"the recount alone refuses: {error}"
-        return
-    assert not decoded.refusals, f"the decoder alone refuses: {decoded.refusals[0]}"
-    assert decoded.event_hash.tolist() == [xxhash.xxh3_64_intdigest(event.event_id.encode())]
-    assert decoded.event_time_ms.tolist() == [event.event_time_ms]
-    assert decoded.line_item == [line.item_id for line in event.lines]
-    if kind == "clicks":
-        amounts = [{CHANNELS[channel]: 1} for channel in decoded.channel.tolist()]
-    else:
-        amounts = [
-            added_by(*line) for line in zip(decoded.quantity, decoded.unit_price, strict=True)
-        ]
-    assert [line.amounts for line in event.lines] == amounts
-
-
-def added_by(quantity: float, unit_price: float) -> dict[str, int]:
-    """What a line adds, by the rule as it is written: exact, and without what is 0."""
-    thousandths = int(Decimal(quantity * 1_000).quantize(1, ROUND_HALF_EVEN))
-    price = int(Decimal(unit_price * 10_000).quantize(1, ROUND_HALF_EVEN))
-    if quantity < 0:
-        return {"returns": -thousandths} if thousandths else {}
-    revenue = int((Decimal(thousandths * price) / 1_000).quantize(1, ROUND_HALF_UP))
-    added = {"units": thousandths, "revenue": revenue, "orders": 1}
-    return {channel: amount for channel, amount in added.items() if amount}
-
-
-@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"1", b"\xff", b"{}" + b" " * 1_000_000])
-def test_what_is_no_record_at_all_is_a_dead_letter(value: bytes | None) -> None:
-    with pytest.raises(BadRecordError):
-        read_event("orders", None, value, SETTINGS)
-
-
-def test_a_key_beyond_256_bytes_is_a_dead_letter() -> None:
-    read_event("orders", b"k" * 256, order(), SETTINGS)
-    with pytest.raises(BadRecordError, match="key"):
-        read_event("orders", b"k" * 257, order(), SETTINGS)
-
-
-# Reporting ----------------------------------------------------------------------------------------
-
-
-def test_nothing_to_compare_and_a_lost_log_are_not_agreement() -> None:
-    assert not Report(generation=4).agrees
-    assert "generation 4" in Report(generation=4).as_text()
-    gone = Report(
-        0,
-        [PartitionReport("orders", 0, 0, 9, log_missing="the log starts at 5, the state needs 0")],
+    """Windows of one partition; tiles by resolution and bucket."""
+    client.values.setdefault(partitions_key(3), set()).add(
+        f"{keys.topic}:{keys.partition}".encode()
     )
-    assert not gone.agrees
-    assert gone.as_text().startswith(
-        "the log is gone: orders:0: the log starts at 5, the state needs 0"
+    client.values[keys.header] = {name.encode(): b"%d" % at for name, at in header.items()}
+    names = {b"%d" % slot: item_id.encode() for slot, item_id in enumerate(item_ids)}
+    client.values[keys.dictionary(0)] = names
+    for (resolution_ms, bucket), cells in tiles.items():
+        client.values[keys.tile(resolution_ms, bucket, 0)] = tile(cells)
+
+
+ORDERS = Keys(3, "orders", 0)
+# After the records at 4 and 5; the redriven one leaves the frontier alone.
+HEADER = {
+    "first_offset": 4,
+    "next_offset": 7,
+    "frontier_ms": T0 + 500,
+    "origin_ms": T0 + 500,
+    "first_event_ms": T0 + 500,
+    "last_event_ms": T0 + 1_500,
+    "read": 2,
+    "applied": 2,
+    "items": 2,
+}
+# The records at 7 and 8 changed nothing but the books.
+LATER = HEADER | {"next_offset": 9, "read": 4, "duplicate": 1, "dead_letter": 1}
+TILES = {
+    (SECONDS, T0 // SECONDS): {"units": (1_000,), "orders": (1,)},
+    (SECONDS, T0 // SECONDS + 1): {"units": (0, 1_000), "orders": (0, 1)},
+    (MINUTES, T0 // MINUTES): {"units": (1_000, 1_000), "orders": (1, 1)},
+}
+
+
+@pytest.fixture
+def log() -> Log:
+    """Orders from offset 3 on, none at 6; windows begin at 4 and are read up to 7 and 9."""
+    log = Log()
+    log.hold("orders", 3, order("before", T0 + 9_000, "z"), T0 + 9_000)
+    log.hold("orders", 4, order("e1", T0 + 500))
+    log.hold(
+        "orders",
+        5,
+        order("e2", T0 + 1_500, "b"),
+        headers=[*redriven(b"one", b"two"), ("trace", b"1"), *redriven(b"")],
     )
+    log.hold("orders", 7, order("e3", T0 + 600), headers=redriven(b"three", b"two"))
+    log.hold("orders", 8, order("e4", T0 + 700), T0 - 4_301)
+    log.hold("orders", 9, order("after", T0 + 900, "z"))
+    return log
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, log: Log) -> FakeRedis:
+    """Seconds are read at offset 7, and minutes when ingest has come to 9."""
+    client = FakeRedis()
+    client.values[GENERATION_KEY] = b"3"
+    store(client, ORDERS, HEADER, TILES, ("a|n", "b|n"))
+    reads = count()
+
+    def moved_on() -> None:
+        if next(reads) == 1:
+            store(client, ORDERS, LATER, TILES, ("a|n", "b|n"))
+
+    client.before_transaction = moved_on
+    monkeypatch.setattr("freshet.stream.verify.verify.connect", lambda redis: client)
+    monkeypatch.setattr("freshet.stream.verify.verify.consumer", log.consumer)
+    return client
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_each_snapshot_is_compared_when_its_own_offset_is_reached(
+    client: FakeRedis, log: Log, batch: int
+) -> None:
+    log.batch = batch
+    # Two of sales and two of orders, once by seconds and once by minutes.
+    part = PartitionReport("orders", 0, first_offset=4, next_offset=9, records=4, cells=8)
+    assert verify(SETTINGS) == Report(generation=3, partitions=[part], shown=[])
+    assert log.closed == 1
+
+
+def test_partitions_are_recounted_each_by_its_kind_and_those_without_windows_are_left_out(
+    client: FakeRedis, log: Log
+) -> None:
+    for offset in range(2):
+        log.hold("clicks", offset, click(f"c{offset}", T0 + 100))
+    header = HEADER | {"first_offset": 0, "next_offset": 2, "items": 1}
+    header |= dict.fromkeys(
+        ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms"), T0 + 100
+    )
+    tiles = {(SECONDS, T0 // SECONDS): {"views": (5,)}, (MINUTES, T0 // MINUTES): {"views": (2,)}}
+    store(client, Keys(3, "clicks", 0), header, tiles, ("a|n",))
+    store(client, Keys(3, "elsewhere", 0), HEADER, {}, ())
+    store(client, Keys(3, "orders", 1), {"epoch": 1}, {}, ())
+    client.values[partitions_key(3)].add(b"orders:2")
+    client.before_transaction = None
+    store(client, ORDERS, LATER, TILES, ("a|n", "b|n"))
+    report = verify(SETTINGS)
+    assert report.partitions == [
+        PartitionReport("clicks", 0, 0, 2, records=2, cells=2, differences=1),
+        PartitionReport("orders", 0, 4, 9, records=4, cells=8),
+    ]
+    wrong = Difference("clicks", 0, "views", 5, 2, "a|n", SECONDS, T0)
+    assert report.shown == [wrong]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "missing"),
+    [
+        (4, 9, None),
+        (5, 9, "the log starts at 5, the state needs 4"),
+        (4, 8, "the log ends at 8, the state needs 9"),
+    ],
+)
+def test_a_log_that_lacks_a_record_of_the_state_is_not_recounted(
+    client: FakeRedis, log: Log, start: int, end: int, missing: str | None
+) -> None:
+    log.starts["orders", 0] = start
+    log.ends["orders", 0] = end
+    report = verify(SETTINGS)
+    (part,) = report.partitions
+    assert part.log_missing == missing
+    assert (part.records, part.cells) == ((4, 8) if missing is None else (0, 0))
+    assert report.agrees is (missing is None)
+    assert log.closed == 1
+
+
+def test_a_log_that_is_cut_while_it_is_read_is_missing(client: FakeRedis, log: Log) -> None:
+    log.lost = True
+    (part,) = verify(SETTINGS).partitions
+    assert part.log_missing is not None
+    assert part.log_missing.startswith("orders:0: offset 4 is no longer in the log")
+    assert (part.records, log.closed) == (0, 1)
+
+
+def test_offsets_without_a_record_at_the_end_are_passed_when_the_broker_says_it_ends(
+    client: FakeRedis, log: Log
+) -> None:
+    log.messages["orders", 0].pop()
+    log.ends["orders", 0] = 12
+    client.before_transaction = None
+    store(client, ORDERS, LATER | {"next_offset": 12}, TILES, ("a|n", "b|n"))
+    report = verify(SETTINGS)
+    assert report.agrees
+    assert report.partitions == [PartitionReport("orders", 0, 4, 12, records=4, cells=8)]
+
+
+def test_a_broker_that_says_nothing_for_half_a_minute_is_not_waited_for(
+    client: FakeRedis, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del log.messages["orders", 0][4:]
+    log.ends["orders", 0] = 9
+    log.silent = True
+    clock_s = count(1_000, 10)
+    looks: list[int] = []
+
+    def monotonic() -> int:
+        looks.append(next(clock_s))
+        return looks[-1]
+
+    monkeypatch.setattr("freshet.stream.verify.verify.time", SimpleNamespace(monotonic=monotonic))
+    with pytest.raises(BrokerError, match="orders:0 sent nothing after offset 8 for 30 s"):
+        verify(SETTINGS)
+    # At the start, after each of two reads, and after silences of 10, 20, 30 and 40 seconds.
+    assert looks == [1_000, 1_010, 1_020, 1_030, 1_040, 1_050, 1_060]
+    assert log.closed == 1
