@@ -96,7 +96,12 @@ def mutants_of(path: str) -> list[Mutant]:
 
 
 def _behaviour(before: str, after: str) -> bool:
-    """Not flags of decorators, such as slots, nor the star before keyword-only parameters."""
+    """Not flags of decorators, such as slots, nor the star before keyword-only parameters.
+
+    Nor that a zip is strict: it says what holds anyway.
+    """
+    if before == after.replace("strict=False", "strict=True"):
+        return False
     return not before.startswith("@") and after != before.replace("*,", "/,", 1)
 
 
