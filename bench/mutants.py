@@ -59,7 +59,10 @@ OPERATORS = (
     *(f"ReplaceComparisonOperator_{pair}" for pair in ("Is_IsNot", "IsNot_Is")),
 )
 # What tests import that takes long: loaded once, before the forks.
-PRELOAD = ("pytest", "numpy", "torch", "pyarrow", "pandas", "scipy.special", "redis")
+PRELOAD = (
+    *("pytest", "hypothesis", "numpy", "torch", "pyarrow", "pandas", "scipy.special", "redis"),
+    *("transformers.configuration_utils", "huggingface_hub", "structlog", "pydantic_settings"),
+)
 FLOOR_OVER_ALL = 0.90
 FLOOR_OF_A_MODULE = 0.85
 TIMEOUT_FACTOR = 4.0  # a fault that makes its tests so much slower has been noticed
