@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +19,7 @@ from freshet.online.control.alerts import (
     flash_sale_signal,
     model_signals,
 )
-from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion
+from freshet.stream.schemas import Alert, AlertData, DriftAlert, ModelEvent, Promotion
 
 
 def drift(state: Any, at_ms: int, kind: Any = "level", description: str = "too low.") -> Signal:
@@ -49,14 +52,83 @@ def states(records: list[Alert]) -> list[str]:
     return [record.data.state for record in records]
 
 
-def test_a_drift_fires_is_updated_and_resolved_under_one_fingerprint() -> None:
-    made = feed(AlertBook(), drift("warning", 10), drift("drift", 20), drift("stable", 30))
-    assert states(made) == ["firing", "updated", "resolved"]
-    assert len({record.subject for record in made}) == 1
-    assert [record.data.severity for record in made] == ["warning", "critical", "critical"]
-    assert {record.data.starts_at_ms for record in made} == {5}
-    assert made[-1].data.ends_at_ms == 30
-    assert made[0].time == "1970-01-01T00:00:00.010Z"
+def hashed(*parts: object) -> str:
+    return xxhash.xxh3_64_hexdigest("\x1f".join(map(str, parts)).encode())
+
+
+def test_each_record_of_a_life_is_this_one() -> None:
+    fired, changed, over = feed(
+        AlertBook(),
+        drift("warning", 10, description="a bit low."),
+        drift("drift", 2_020, description="too low."),
+        drift("stable", 3_030, description="right again."),
+    )
+    subject = hashed("io.freshet.drift", "shoes", "level")
+    first = AlertData(
+        state="firing",
+        severity="warning",
+        title="Forecasts of shoes drift in level",
+        description="a bit low. Retrain.",
+        starts_at_ms=5,
+        updated_at_ms=10,
+        labels={"type": "io.freshet.drift", "subject": "shoes", "kind": "level"},
+        ends_at_ms=None,
+    )
+    assert fired == Alert(
+        id=hashed(subject, "firing", 10, "a bit low. Retrain."),
+        source="/freshet/control",
+        type="io.freshet.drift",
+        subject=subject,
+        time="1970-01-01T00:00:00.010Z",
+        data=first,
+    )
+    assert changed == msgspec.structs.replace(
+        fired,
+        id=hashed(subject, "updated", 2_020, "too low. Retrain."),
+        time="1970-01-01T00:00:02.020Z",
+        data=msgspec.structs.replace(
+            first,
+            state="updated",
+            severity="critical",
+            description="too low. Retrain.",
+            updated_at_ms=2_020,
+        ),
+    )
+    assert over == msgspec.structs.replace(
+        changed,
+        id=hashed(subject, "resolved", 3_030, "right again. Retrain."),
+        time="1970-01-01T00:00:03.030Z",
+        data=msgspec.structs.replace(
+            changed.data,
+            state="resolved",
+            description="right again. Retrain.",
+            updated_at_ms=3_030,
+            ends_at_ms=3_030,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "changed", [{"severity": "warning"}, {"title": "other"}, {"description": "other"}]
+)
+def test_an_alert_is_updated_when_its_severity_title_or_words_change(changed: Any) -> None:
+    book = AlertBook()
+    signal = Signal("t", "s", "k", True, 1, 1, severity="info", title="so", description="why")
+    feed(book, signal)
+    assert feed(book, replace(signal, at_ms=2)) == []
+    assert states(feed(book, replace(signal, at_ms=3, **changed))) == ["updated"]
+
+
+def test_a_trouble_of_the_weights_is_dated_by_its_event_and_so_is_its_end() -> None:
+    made = []
+    book = AlertBook()
+    for record in (event("swap_failed", 5), event("swapped", 9)):
+        made += feed(book, *model_signals(record))
+    assert [record.type for record in made] == ["io.freshet.model"] * 2
+    found = [
+        (alert.data.starts_at_ms, alert.data.updated_at_ms, alert.data.ends_at_ms) for alert in made
+    ]
+    assert found == [(5, 5, None), (5, 9, 9)]
 
 
 def test_nothing_is_said_where_nothing_changed() -> None:
@@ -184,17 +256,6 @@ def test_a_redelivered_older_signal_neither_ends_nor_changes_an_alert() -> None:
     assert states(feed(book, drift("drift", 21))) == ["firing"]
 
 
-def test_an_alert_keeps_the_beginning_that_it_fired_with_and_ends_once() -> None:
-    made = feed(AlertBook(), drift("warning", 10), drift("drift", 20), drift("stable", 30))
-    assert [record.data.starts_at_ms for record in made] == [5, 5, 5]
-    assert [record.data.updated_at_ms for record in made] == [10, 20, 30]
-    assert [record.data.ends_at_ms for record in made] == [None, None, 30]
-    assert made[-1].time == "1970-01-01T00:00:00.030Z"
-    assert made[-1].data.title == "Forecasts of shoes drift in level"
-    assert [record.data.description for record in made] == ["too low. Retrain."] * 3
-    assert len({record.id for record in made}) == 3
-
-
 def test_an_end_without_words_keeps_those_of_the_alert() -> None:
     book = AlertBook()
     feed(book, Signal("t", "s", "k", True, 1, 1, description="why"))
@@ -259,13 +320,22 @@ def test_a_flash_sale_names_what_is_on_sale_and_until_when(
         starts_at=100,
         ends_at=200,
         discount=0.3,
-        kind="flash_sale",
+        kind="flash-weekend",
         sku=sku,
         category=category,
     )
     signal = flash_sale_signal(sale, starts_at_ms=100, ends_at_ms=200, now_ms=150)
-    assert (signal.subject, signal.title) == ("p9", f"Flash sale on {what}")
-    assert signal.description == f"30% off {what} until 1970-01-01T00:00:00.200Z"
+    assert signal == Signal(
+        type="io.freshet.flash_sale",
+        subject="p9",
+        kind="flash-weekend",
+        active=True,
+        at_ms=150,
+        starts_at_ms=100,
+        severity="info",
+        title=f"Flash sale on {what}",
+        description=f"30% off {what} until 1970-01-01T00:00:00.200Z",
+    )
     active = [
         flash_sale_signal(sale, starts_at_ms=100, ends_at_ms=200, now_ms=now_ms).active
         for now_ms in (99, 100, 199, 200)

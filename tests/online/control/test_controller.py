@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from freshet.online.control.alerts import FLASH_SALE_TYPE
+from freshet.online.control import alerts
+from freshet.online.control.alerts import FLASH_SALE_TYPE, AlertBook
 from freshet.online.control.controller import UNUSABLE, Controller, Output
-from freshet.online.control.process import credentials
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.codec import encode
-from freshet.stream.config import KafkaSettings, Topics
-from freshet.stream.errors import ConfigError, EventError
+from freshet.stream.config import Topics
+from freshet.stream.errors import EventError
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion, RetrainRequest
 from freshet.stream.units import HOUR_MS
 
@@ -23,16 +23,16 @@ def controller() -> Controller:
     return Controller(TOPICS, RetrainRules(cooldown_ms=12 * HOUR_MS, min_new_data_ms=0))
 
 
-def drift(state: Any = "drift", at: int = 10) -> bytes:
+def drift(state: Any = "drift", at: int = 10, kind: Any = "level") -> bytes:
     return encode(
         DriftAlert(
             alert_id=f"a{at}",
             segment="shoes",
             state=state,
-            kind="level",
+            kind=kind,
             detector="cusum",
             detected_at_ms=at * HOUR_MS,
-            onset_ms=at * HOUR_MS,
+            onset_ms=(at - 4) * HOUR_MS,
             size=1.0,
             weights_version="base",
             description="d",
@@ -66,17 +66,93 @@ def tick(state: Controller, hour: int) -> list[Output]:
     return outputs
 
 
-def test_a_drift_gives_one_alert_and_one_request() -> None:
+def test_a_drift_gives_one_alert_and_one_request_each_for_its_topic_and_by_its_time() -> None:
     state = controller()
     (alert,) = step(state, TOPICS.drift, drift())
-    assert (alert.topic, alert.key) == (
-        TOPICS.alerts,
-        alert.record.subject if isinstance(alert.record, Alert) else "",
-    )
-    (request,) = tick(state, 10)
+    assert isinstance(alert.record, Alert)
+    assert alert == Output(TOPICS.alerts, alert.record.subject, alert.record, 10 * HOUR_MS)
+    (request,) = tick(state, 11)
     assert isinstance(request.record, RetrainRequest)
-    assert (request.topic, request.key) == (TOPICS.retrain, request.record.request_id)
+    assert request == Output(
+        TOPICS.retrain, request.record.request_id, request.record, 11 * HOUR_MS
+    )
+    assert request.record.alert_ids == ["a10"]
     assert step(state, TOPICS.drift, drift()) == tick(state, 11) == []
+
+
+def test_every_kind_of_drift_that_ends_is_told() -> None:
+    state = controller()
+    for kind in ("level", "spread"):
+        step(state, TOPICS.drift, drift(kind=kind))
+    over = step(state, TOPICS.drift, drift("stable", at=12))
+    assert [output.record.data.state for output in over if isinstance(output.record, Alert)] == [
+        "resolved",
+        "resolved",
+    ]
+    assert [output.at_ms for output in over] == [12 * HOUR_MS] * 2
+
+
+def test_an_answer_to_a_request_is_known_so_that_what_was_trained_for_is_not_asked_again() -> None:
+    state = controller()
+    step(state, TOPICS.drift, drift())
+    (asked,) = tick(state, 10)
+    done = ModelEvent(kind="promoted", version="v1", at_ms=5, request_id=asked.key)
+    assert step(state, TOPICS.models, encode(done)) == []
+    assert tick(state, 500) == []
+
+
+def test_one_tick_may_bring_a_sale_and_a_request() -> None:
+    state = controller()
+    step(state, TOPICS.promotions, sale())
+    step(state, TOPICS.drift, drift())
+    first, second = tick(state, 10)
+    assert isinstance(first.record, Alert) and isinstance(second.record, RetrainRequest)
+    data = first.record.data
+    assert (first.at_ms, data.starts_at_ms, data.updated_at_ms) == (10 * HOUR_MS,) * 3
+    assert data.description == "50% off s until 1970-01-01T12:00:00.000Z"
+    assert data.labels == {"type": FLASH_SALE_TYPE, "subject": "p", "kind": "flash_sale"}
+
+
+def test_a_sale_that_is_withdrawn_is_over_and_what_drifts_is_not() -> None:
+    state = controller()
+    step(state, TOPICS.drift, drift())
+    step(state, TOPICS.promotions, sale())
+    tick(state, 10)
+    state.take(TOPICS.promotions, b"k", None, 0)
+    (over,) = tick(state, 11)
+    assert isinstance(over.record, Alert)
+    data = over.record.data
+    assert (data.state, data.labels["subject"]) == ("resolved", "p")
+    # It says since when it ran, and that it ended when that was noticed.
+    assert (data.starts_at_ms, data.ends_at_ms, over.at_ms) == (
+        10 * HOUR_MS,
+        11 * HOUR_MS,
+        11 * HOUR_MS,
+    )
+    assert [alert.data.labels["subject"] for alert in state.book.firing()] == ["shoes"]
+
+
+def test_a_sale_that_was_withdrawn_is_over_whatever_its_kind_was_called() -> None:
+    state = controller()
+    step(state, TOPICS.promotions, sale("flash-weekend"))
+    tick(state, 10)
+    assert [output.at_ms for output in tick(state, 12)] == [12 * HOUR_MS]
+
+
+def test_ended_alerts_beyond_the_limit_are_forgotten_as_others_are_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alerts, "MAX_RESOLVED", 0)
+    state = controller()
+    for record in (drift(), drift("stable", at=12)):
+        step(state, TOPICS.drift, record)
+    assert state.book == AlertBook()
+
+
+def test_a_promotion_is_known_since_its_record() -> None:
+    state = controller()
+    state.take(TOPICS.promotions, b"k", sale(), 77)
+    assert state.shop.newest_ms == 77
 
 
 def test_what_was_not_published_is_given_again() -> None:
@@ -140,18 +216,3 @@ def test_a_promotion_that_ends_before_it_starts_is_refused() -> None:
     upside_down = encode(Promotion(promotion_id="p", starts_at=5, ends_at=4, discount=0.5, sku="s"))
     with pytest.raises(EventError):
         controller().take(TOPICS.promotions, b"p", upside_down, 0)
-
-
-def test_settings_become_credentials() -> None:
-    assert credentials(KafkaSettings()) is None
-    secured = KafkaSettings(
-        security_protocol="SASL_PLAINTEXT",
-        sasl_mechanism="SCRAM-SHA-512",
-        sasl_username="u",
-        sasl_password="p",
-    )
-    found = credentials(secured)
-    assert (found.username, found.password, found.mechanism.value) == ("u", "p", "SCRAM-SHA-512")
-    assert credentials(KafkaSettings(security_protocol="SSL")).protocol.value == "SSL"
-    with pytest.raises(ConfigError, match="OAUTHBEARER"):
-        credentials(KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER"))

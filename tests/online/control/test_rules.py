@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import msgspec
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,40 @@ def test_a_drift_asks_once_there_is_data_enough_since_its_onset() -> None:
     )
 
 
+def hashed(*parts: str) -> str:
+    return xxhash.xxh3_64_hexdigest("\x1f".join(parts).encode())
+
+
+def test_a_request_says_why_when_and_for_whom_under_a_name_that_follows_from_the_alerts() -> None:
+    state = rules()
+    state.take_drift(alert("hats", alert_id="z1"))
+    state.take_drift(alert("shoes", alert_id="a9"))
+    request = RetrainRequest(
+        request_id="drift-" + hashed("a9", "z1", "0"),
+        requested_at_ms=12 * HOUR_MS + 1,
+        reason="drift",
+        segments=["hats", "shoes"],
+        alert_ids=["a9", "z1"],
+    )
+    assert state.due(12 * HOUR_MS + 1) == request
+    state.take_request(request)
+    state.take_event(answer(request, "rejected"))
+    # A newer drift goes along with the second attempt of the others.
+    state.take_drift(alert("caps", at=11, alert_id="b5"))
+    again = state.due(24 * HOUR_MS + 1)
+    assert again is not None
+    assert again.request_id == "drift-" + hashed("a9", "b5", "z1", "1")
+    assert again.segments == ["caps", "hats", "shoes"]
+
+
+def test_a_scheduled_request_is_named_by_its_slot_and_is_about_no_segment() -> None:
+    state = rules(cooldown_ms=1, schedule_ms=DAY_MS)
+    assert state.due(7 * DAY_MS + 5) is None, "the schedule begins when it is first looked at"
+    assert state.due(8 * DAY_MS + 3) == RetrainRequest(
+        request_id="schedule-" + hashed("8"), requested_at_ms=8 * DAY_MS + 3, reason="schedule"
+    )
+
+
 def test_a_warning_asks_for_nothing_and_a_drift_that_is_over_neither() -> None:
     state = rules()
     state.take_drift(alert(state="warning"))
@@ -76,9 +111,18 @@ def test_a_feed_that_broke_is_nothing_to_train_on() -> None:
 
 def test_a_redelivered_alert_does_not_reopen_a_drift_that_is_over() -> None:
     state = rules()
-    for record in (alert(at=10), alert(state="stable", at=15), alert(at=10)):
+    # The end was noticed at 12, and says that it began at 8: before the alert of 10.
+    for record in (alert(at=10), alert(state="stable", at=12), alert(at=10)):
         state.take_drift(record)
     assert state.due(30 * HOUR_MS) is None
+
+
+def test_each_segment_has_a_newest_alert_of_its_own() -> None:
+    state = rules()
+    for record in (alert("hats", state="stable", at=20), alert("shoes", at=10), alert("caps")):
+        state.take_drift(record)
+    state.take_drift(alert("caps", state="stable", at=11))
+    assert asked(state, 30).segments == ["shoes"]
 
 
 def test_only_one_request_is_outstanding_and_the_cooldown_holds_after_its_answer() -> None:
