@@ -104,21 +104,26 @@ def translated(client: redis.Redis) -> Iterator[None]:
             f"Redis at {_address_of(client)} does not answer: {error}",
             hint="is it running, and is redis.url right?",
         ) from None
-    except redis.exceptions.OutOfMemoryError as error:
-        raise StoreUnavailableError(
-            f"Redis at {_address_of(client)} is full: {error}",
-            hint="raise maxmemory; nothing was written",
-        ) from None
-    except redis.exceptions.ReadOnlyError as error:
-        raise StoreUnavailableError(
-            f"Redis at {_address_of(client)} is a replica now: {error}"
-        ) from None
     except (redis.exceptions.ClusterDownError, redis.exceptions.TryAgainError) as error:
         raise StoreUnavailableError(
             f"Redis at {_address_of(client)} moves its keys: {error}"
         ) from None
     except redis.RedisError as error:
-        raise StoreError(f"Redis at {_address_of(client)} refused a call: {error}") from None
+        raise _refusal(_address_of(client), error) from None
+
+
+def _refusal(address: str, error: redis.RedisError) -> StoreError:
+    """What a call was refused for; Redis 6.2 says of a script's own call what 7 says plainly."""
+    full = isinstance(error, redis.exceptions.OutOfMemoryError) or ": -OOM " in str(error)
+    replica = isinstance(error, redis.exceptions.ReadOnlyError) or ": -READONLY " in str(error)
+    if full:
+        return StoreUnavailableError(
+            f"Redis at {address} is full: {error}",
+            hint="raise maxmemory; nothing was written",
+        )
+    if replica:
+        return StoreUnavailableError(f"Redis at {address} is a replica now: {error}")
+    return StoreError(f"Redis at {address} refused a call: {error}")
 
 
 def _address_of(client: redis.Redis) -> str:
