@@ -14,6 +14,7 @@ from freshet.stream.fold.additions import (
     NO_CELLS,
     Additions,
     TileCache,
+    TileSums,
     add_to,
     click_additions,
     order_additions,
@@ -137,6 +138,82 @@ def test_a_cell_belongs_to_the_bucket_whose_start_is_inclusive() -> None:
     sums = sum_by_tile(additions([(0, 999, 0, 1), (0, 1_000, 0, 1)]), [(SECONDS, KEPT)], 0)
     assert sums.bucket.tolist() == [0, 1]
     assert sums.keys.tolist() == [0, CELLS]
+
+
+def test_each_amount_of_an_order_goes_to_the_item_and_the_time_of_its_own_line() -> None:
+    found = order_additions(
+        np.array([7, 8, 9]),
+        np.array([100, 200, 300]),
+        np.array([2.0, -1.5, 0.5]),
+        np.array([1.0, 1.0, 4.0]),
+    )
+    amounts = {
+        (item, time_ms, CHANNELS[channel]): value
+        for item, time_ms, channel, value in zip(
+            found.item.tolist(),
+            found.time_ms.tolist(),
+            found.channel.tolist(),
+            found.value.tolist(),
+            strict=True,
+        )
+    }
+    assert amounts == {
+        (7, 100, "units"): 2_000,
+        (7, 100, "revenue"): 20_000,
+        (7, 100, "orders"): 1,
+        (8, 200, "returns"): 1_500,
+        (9, 300, "units"): 500,
+        (9, 300, "revenue"): 20_000,
+        (9, 300, "orders"): 1,
+    }
+    assert len(found.value) == 7
+
+
+def test_each_resolution_keeps_its_own_buckets_and_tiles_come_in_order() -> None:
+    lines = [(0, 12_345, 0, 11), (1_026, 8_000, 3, 7), (0, 7_999, 0, 5), (0, 8_500, 0, 1)]
+    # Of seconds the one from 8,000 to 9,000 is the first to be retained 4 more; tens keep all.
+    sums = sum_by_tile(additions(lines), [(SECONDS, KEPT), (Grid(10_000), 2)], 12_000)
+    cell = 3 * CHUNK_ITEMS + 2
+    assert sums.place.tolist() == [0, 0, 0, 1, 1, 1]
+    assert sums.bucket.tolist() == [8, 8, 12, 0, 0, 1]
+    assert sums.chunk.tolist() == [0, 1, 0, 0, 1, 0]
+    keys = [0, CELLS + cell, 2 * CELLS, 3 * CELLS, 4 * CELLS + cell, 5 * CELLS]
+    assert sums.keys.tolist() == keys
+    assert sums.values.tolist() == [1, 7, 11, 6, 7, 11]
+
+
+def test_sums_are_added_to_cells_that_are_there_and_put_between_them_where_none_is() -> None:
+    def cells(**values: int) -> tuple[np.ndarray, np.ndarray]:
+        places = np.array([int(name[1:]) for name in values], np.uint16)
+        return places, np.array(list(values.values()), np.int64)
+
+    def sums(*pairs: tuple[int, int]) -> TileSums:
+        nothing = np.zeros(3, np.int64)
+        keys, values = np.array(pairs, np.int64).T
+        return TileSums(nothing, nothing, nothing, keys, values)
+
+    old = [cells(c3=10, c7=20), NO_CELLS, cells(c5=30, c8191=40)]
+    both = add_to(old, sums((7, 1), (9, 2), (CELLS, 3), (2 * CELLS + 4, 4), (2 * CELLS + 8191, 5)))
+    assert both[0].tolist() == [3, 7, 9, CELLS, 2 * CELLS + 4, 2 * CELLS + 5, 2 * CELLS + 8191]
+    assert both[1].tolist() == [10, 21, 2, 3, 4, 30, 45]
+    assert [
+        (keys.tolist(), values.tolist()) for keys, values in split_tiles(*both, num_tiles=3)
+    ] == [([3, 7, 9], [10, 21, 2]), ([0], [3]), ([4, 5, 8191], [4, 30, 45])]
+    for part in split_tiles(*both, num_tiles=3):
+        assert part[0].base is None and part[1].base is None, "one that is kept keeps no others"
+    known = add_to(old, sums((3, 1), (2 * CELLS + 8191, 2)))
+    assert known[0].tolist() == [3, 7, 2 * CELLS + 5, 2 * CELLS + 8191]
+    assert known[1].tolist() == [11, 20, 30, 42]
+    assert [cell[1].tolist() for cell in old] == [[10, 20], [], [30, 40]], "kept for the next try"
+
+
+def test_times_that_lie_too_far_apart_for_one_number_are_added_up_all_the_same() -> None:
+    far = 2**48
+    lines = [(0, far, 0, 1), (3, 5, 2, 20), (0, far, 0, 300), (0, 5, 0, 4_000)]
+    sums = sum_by_tile(additions(lines), [(Grid(1), 2**50)], 0)
+    assert sums.bucket.tolist() == [5, far]
+    assert sums.keys.tolist() == [0, 2 * CHUNK_ITEMS + 3, CELLS]
+    assert sums.values.tolist() == [4_000, 20, 301]
 
 
 def test_the_cache_is_bounded_in_tiles_and_in_cells_and_the_oldest_leave(
