@@ -69,12 +69,11 @@ class Ring:
         """Add to some rows (each named once) of a bucket that the ring holds."""
         assert bucket in self, f"bucket {bucket} is outside the ring that ends with {self.head}"
         target_CI = self._values_BCI[bucket % self.num_buckets]
-        first = int(rows_N[0])
-        last = int(rows_N[-1])
         # Items that were first seen together have rows in a row: then a slice does, which is added
         # to in place, where an index would gather and scatter.
-        if last - first + 1 == len(rows_N) and (np.diff(rows_N) == 1).all():
-            target_CI[:, first : last + 1] += values_CN
+        if (np.diff(rows_N) == 1).all():
+            first = int(rows_N[0])
+            target_CI[:, first : first + len(rows_N)] += values_CN
         else:
             target_CI[:, rows_N] += values_CN
 
