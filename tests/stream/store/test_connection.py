@@ -28,13 +28,13 @@ def test_what_may_pass_is_tried_again_also_where_redis_6_says_it_of_a_script(
     error: redis.RedisError, said: str
 ) -> None:
     client = redis.Redis(host="shop", port=6_380)
-    with pytest.raises(StoreUnavailableError, match=f"^Redis at shop:6380 {said}"):
-        with translated(client):
-            raise error
+    found = pytest.raises(StoreUnavailableError, match=f"^Redis at shop:6380 {said}")
+    with found, translated(client):
+        raise error
 
 
 def test_any_other_refusal_is_an_error_that_stays() -> None:
-    with pytest.raises(StoreError, match="refused a call: WRONGTYPE") as caught:
-        with translated(redis.Redis()):
-            raise redis.ResponseError("WRONGTYPE Operation against a key")
+    found = pytest.raises(StoreError, match="refused a call: WRONGTYPE")
+    with found as caught, translated(redis.Redis()):
+        raise redis.ResponseError("WRONGTYPE Operation against a key")
     assert not caught.value.retriable
