@@ -62,6 +62,7 @@ OPERATORS = (
 PRELOAD = (
     *("pytest", "hypothesis", "numpy", "torch", "pyarrow", "pandas", "scipy.special", "redis"),
     *("transformers.configuration_utils", "huggingface_hub", "structlog", "pydantic_settings"),
+    "torch._dynamo",
 )
 FLOOR_OVER_ALL = 0.90
 FLOOR_OF_A_MODULE = 0.85
@@ -185,6 +186,8 @@ def _become_pytest(copy: Path, tests: Sequence[str]) -> None:
             del sys.modules[name]
         pytest = importlib.import_module("pytest")
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+        # Some of PRELOAD bring pytest plugins with them.
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         status = int(pytest.main([*options, *tests]))
     finally:
         os._exit(status)
