@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from freshet.model.network import FreshetNetwork
+from freshet.model.batch import Batch
+from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import save_weights
+from freshet.online.learn import evaluation
 from freshet.online.learn import learner as learner_module
 from freshet.online.learn.announcer import Announcer
-from freshet.online.learn.finetune import Challenger, make_challenger
+from freshet.online.learn.finetune import Challenger
 from freshet.online.learn.gate import Trial
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
@@ -24,38 +25,79 @@ from freshet.online.learn.pools import Pools
 from freshet.online.weights import registry as registry_module
 from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
 from freshet.stream.config import LearnSettings
+from freshet.stream.errors import FreshetError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.units import HOUR_MS
-from tests.online.learn.learning import START_MS, PastInMemory, small_network, taught_network
+from tests.online.learn.learning import CONTEXT, START_MS, STEPS, PastInMemory
 
 SETTINGS = LearnSettings(
-    steps=40,
-    batch_size=32,
-    learning_rate=2e-3,
+    seed=5,
     recent_buckets=48,
     holdout_buckets=12,
     probation_buckets=12,
     device="cpu",
 )
 ONSET = 300
+# Every item sells 10 an hour before the onset and 30 from it on. Every version forecasts 12 while
+# sales are low and the number that it says while they are high; the loss is its distance from that.
+LOW, HIGH = 10.0, 30.0
+BASE_SAYS, TAUGHT_SAYS = 24.0, 29.0
 
 
 class Crash(Exception):
     """The process died here."""
 
 
+def network_that_says(units: float) -> FreshetNetwork:
+    """A small network that keeps a number where it can be stored and found again."""
+    config = FreshetConfig(
+        width=8,
+        num_layers=1,
+        num_heads=1,
+        patch_length=8,
+        context_length=CONTEXT,
+        prediction_length=STEPS,
+    )
+    torch.manual_seed(0)
+    network = FreshetNetwork(config)
+    with torch.no_grad():
+        network.final_norm.weight.fill_(units)
+    network.train(False)
+    return network
+
+
+def said_by(network: FreshetNetwork) -> float:
+    return float(network.final_norm.weight.detach()[0])
+
+
+class SaidForecaster:
+    """Forecasts what its network says, in place of `BatchForecaster`."""
+
+    quantile_levels = (0.1, 0.5, 0.9)
+
+    def __init__(self, network: FreshetNetwork, device: str, dtype: str) -> None:
+        self.said = said_by(network)
+
+    def forecast(self, batch: Batch, max_rows: int = 0) -> Tensor:
+        high_B = batch.target_BT[:, -1] > 20.0
+        told_B = torch.where(high_B, self.said, 12.0)
+        return told_B[:, None, None].expand(-1, STEPS, 3)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    save_weights(taught_network(), folder, card="# base\n")
+    save_weights(network_that_says(BASE_SAYS), folder, card="# base\n")
     return folder
 
 
 class World:
     """A past, a clock and the three topics; a learner may be made of them again and again."""
 
-    def __init__(self, folder: Path, base: Path, *, onset: int | None, known: int) -> None:
-        self.past = PastInMemory(600, onset=onset)
+    def __init__(self, folder: Path, base: Path, *, onset: int, known: int) -> None:
+        self.past = PastInMemory(600)
+        self.past.units_IN[:, :onset] = LOW
+        self.past.units_IN[:, onset:] = HIGH
         self.past.known_buckets = known
         self.registry = Registry(folder / "registry")
         self.base = base
@@ -63,6 +105,11 @@ class World:
         self.alerts: list[DriftAlert] = []
         self.events: list[ModelEvent] = []
         self.stopped: Callable[[], None] = lambda: None
+        # What the next training arrives at, and what was trained from what.
+        self.taught = TAUGHT_SAYS
+        self.trained: list[tuple[FreshetNetwork, Pools, LearnSettings]] = []
+        # Hours that become final while it trains.
+        self.training_takes = 0
         self.learner = self.restarted()
 
     def restarted(self) -> Learner:
@@ -82,6 +129,26 @@ class World:
             stopped=lambda: self.stopped(),
         )
         return self.learner
+
+    def make_challenger(
+        self,
+        champion: FreshetNetwork,
+        pools: Pools,
+        *,
+        settings: LearnSettings,
+        stopped: Callable[[], None],
+    ) -> Challenger:
+        """Training, which arrives where this world wants it to."""
+        stopped()
+        self.trained.append((champion, pools, settings))
+        self.pass_hours(self.training_takes)
+        return Challenger(
+            network=network_that_says(self.taught),
+            factor=0.5,
+            validation={0.5: 1.0},
+            train_losses=(3.0, 2.0, 1.0),
+            seconds=1.2345,
+        )
 
     @property
     def now_ms(self) -> int:
@@ -120,100 +187,105 @@ class World:
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
-
-Made = dict[tuple[str, ...], Challenger]
-
-
-@pytest.fixture(scope="module")
-def made() -> Made:
-    """Challengers of this module by the champion and the labels that they were made of."""
-    return {}
-
-
-@pytest.fixture(autouse=True)
-def each_challenger_is_made_once(monkeypatch: pytest.MonkeyPatch, made: Made) -> None:
-    """The same champion, windows and seed give the same challenger (test_finetune says so)."""
-
-    def remembered(
-        champion: FreshetNetwork,
-        pools: Pools,
-        *,
-        settings: LearnSettings,
-        stopped: Callable[[], None],
-    ) -> Challenger:
-        stopped()
-        seen = (pools.recent, pools.replay, pools.validation)
-        actuals = [pool.actual_NH for pool in seen if pool is not None]
-        key = tuple(digest(tensor) for tensor in (*champion.parameters(), *actuals))
-        if key not in made:
-            made[key] = make_challenger(champion, pools, settings=settings, stopped=stopped)
-        return copy.deepcopy(made[key])
-
-    monkeypatch.setattr(learner_module, "make_challenger", remembered)
-
-
-def digest(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest()
+    def served(self) -> float:
+        """What the version says that the registry serves."""
+        return said_by(self.learner.networks.load(self.registry.champion()))
 
 
 @pytest.fixture
-def drifted(tmp_path: Path, base: Path) -> World:
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forecasts are known, and take a known time."""
+    monkeypatch.setattr(evaluation, "BatchForecaster", SaidForecaster)
+    monkeypatch.setattr(evaluation, "forecast_ms", lambda networks, pool: [2.0, 3.0])
+
+
+@pytest.fixture
+def drifted(tmp_path: Path, base: Path, steady: None, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path, base, onset=ONSET, known=400)
+    monkeypatch.setattr(learner_module, "make_challenger", world.make_challenger)
     world.alert(ONSET)
     world.ask(alert_ids=["a1"], segments=["all"])
     return world
 
 
 @pytest.fixture
-def calm(tmp_path: Path, base: Path) -> World:
-    return World(tmp_path, base, onset=None, known=400)
+def calm(tmp_path: Path, base: Path, steady: None, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A shop that always sold 30, and of which there is nothing to learn."""
+    world = World(tmp_path, base, onset=0, known=400)
+    world.taught = BASE_SAYS
+    monkeypatch.setattr(learner_module, "make_challenger", world.make_challenger)
+    return world
 
 
 def test_a_drift_is_learnt_gated_registered_and_announced(drifted: World) -> None:
     drifted.learner.step()
-    assert drifted.kinds() == ["training", "promoted"]
-    promoted = drifted.events[-1]
-    manifest = drifted.registry.verify(promoted.version)
-    assert (promoted.sha256, promoted.parent, promoted.request_id) == (
-        manifest.weights_sha256,
-        BASE,
-        "r1",
+    assert drifted.learner.phase == "training for r1"
+    training, promoted = drifted.events
+    assert training == ModelEvent(
+        kind="training",
+        version="candidate-r1",
+        at_ms=drifted.now_ms,
+        parent=BASE,
+        request_id="r1",
+        reason="drift",
     )
-    assert Path(promoted.uri) == drifted.registry.path(promoted.version).resolve()
-    assert promoted.gate["verdict"] == "promote"
-    assert float(promoted.gate["gain_low"]) > SETTINGS.gate_margin
+    manifest = drifted.registry.verify(promoted.version)
+    assert promoted == ModelEvent(
+        kind="promoted",
+        version=manifest.version,
+        at_ms=drifted.now_ms,
+        sha256=manifest.weights_sha256,
+        uri=str(drifted.registry.path(promoted.version).resolve()),
+        parent=BASE,
+        request_id="r1",
+        gate=manifest.gate,
+    )
+    assert (manifest.parent, manifest.request_id) == (BASE, "r1")
+    assert (manifest.created_at_ms, manifest.offsets) == (drifted.now_ms, {"orders:0": 400})
     aliases = [drifted.registry.alias(name) for name in (CHAMPION, PREVIOUS, CHALLENGER)]
     assert aliases == [promoted.version, BASE, promoted.version]
-    assert set(manifest.sha256) >= {
+    assert set(manifest.sha256) == {
         "model.safetensors",
         "config.json",
         "golden.safetensors",
         "README.md",
         "gate.json",
     }
-    assert manifest.offsets == {"orders:0": 400}
+    # What was tried is what serves.
+    assert drifted.served() == TAUGHT_SAYS
 
 
-def test_the_trial_is_of_the_champion_and_the_challenger_on_what_training_did_not_see(
+def test_the_gate_judges_the_challenger_by_what_the_champion_lost(drifted: World) -> None:
+    drifted.learner.step()
+    gate = drifted.events[-1].gate
+    # 6 an hour before and 1 after, of every item, in 12 hours that make six blocks.
+    assert (gate["verdict"], gate["gain"], gate["gain_low"]) == ("promote", 0.833333, 0.833333)
+    assert (gate["gain_low.threshold"], gate["blocks"]) == (SETTINGS.gate_margin, 6.0)
+    # The drift named all four segments: each is a test of its own.
+    assert gate["items"] == 12.0
+    assert gate["anchor_loss"] == 0.0
+    assert (gate["latency_ratio"], gate["finite"]) == (1.5, 1.0)
+    assert (gate["factor"], gate["tune_s"]) == (0.5, 1.234)
+    assert float(gate["total_s"]) >= 0.0
+    # Of 12 items 16 cutoffs before and after the onset each.
+    assert gate["windows"] == 2 * 16 * 12
+
+
+def test_training_is_of_the_champion_on_what_the_gate_does_not_see(
     drifted: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[tuple[FreshetNetwork, Pools]] = []
     tried: list[tuple[Any, ...]] = []
-    make, attempt = learner_module.make_challenger, learner_module.try_on_holdout
-
-    def recorded_make(champion: FreshetNetwork, pools: Pools, **named: Any) -> Challenger:
-        trained.append((champion, pools))
-        return make(champion, pools, **named)
+    attempt = learner_module.try_on_holdout
 
     def recorded_attempt(*given: Any, **named: Any) -> Trial:
         tried.append((*given, named))
         return attempt(*given, **named)
 
-    monkeypatch.setattr(learner_module, "make_challenger", recorded_make)
     monkeypatch.setattr(learner_module, "try_on_holdout", recorded_attempt)
     drifted.learner.step()
-    ((trained_from, pools),) = trained
-    ((_, split, anchors, champion, challenger, named),) = tried
+    ((trained_from, pools, settings),) = drifted.trained
+    ((history, split, anchors, champion, challenger, named),) = tried
+    assert settings is SETTINGS and history is drifted.past
     # 400 hours are final: 12 are held out, 6 validate, and 48 before them are recent.
     assert (split.recent_start_ms, split.train_end_ms, split.holdout_start_ms, split.final_ms) == (
         *(START_MS + hour * HOUR_MS for hour in (334, 382, 388, 400)),
@@ -223,24 +295,57 @@ def test_the_trial_is_of_the_champion_and_the_challenger_on_what_training_did_no
     assert not set(anchors.cutoffs_N) & set(pools.replay.cutoffs_N)
     assert max(pools.recent.cutoffs_N) < split.train_end_ms
     assert champion is trained_from
-    assert named == {"affected": ["all"], "seed": SETTINGS.seed}
-    # What was tried is what serves.
-    stored = drifted.learner.networks.load(drifted.registry.champion())
-    theirs = dict(stored.named_parameters())
-    assert theirs and all(
-        torch.equal(parameter.bfloat16().float(), theirs[name].float())
-        for name, parameter in challenger.named_parameters()
-    )
-    assert any(
-        not torch.equal(parameter, theirs[name]) for name, parameter in champion.named_parameters()
-    )
+    assert (said_by(champion), said_by(challenger)) == (BASE_SAYS, TAUGHT_SAYS)
+    assert named == {"affected": ["all"], "seed": 5}
+
+
+def test_a_young_drift_is_learnt_from_its_onset_on(drifted: World) -> None:
+    drifted.requests.clear()
+    drifted.alerts.clear()
+    drifted.restarted()
+    drifted.alert(onset=350)
+    drifted.ask(alert_ids=["a1"], segments=["s1"])
+    drifted.learner.step()
+    ((_, pools, _),) = drifted.trained
+    assert pools.recent.cutoffs_N.min() == START_MS + 350 * HOUR_MS
+    named = [row % 4 == 1 for row in pools.recent.rows_N]
+    assert len(named) == 16 * 12 and sum(named) == 16 * 3
+
+
+def test_what_became_final_during_training_is_held_out_too(drifted: World) -> None:
+    drifted.training_takes = 6
+    drifted.learner.step()
+    assert drifted.past.refreshes == 2
+    # 18 hours make six blocks of three.
+    assert drifted.events[-1].gate["block_ms"] == 3 * HOUR_MS
+    manifest = drifted.registry.manifest(drifted.events[-1].version)
+    assert manifest.offsets == {"orders:0": 406}
+
+
+def test_the_next_training_starts_from_the_version_that_serves(drifted: World) -> None:
+    drifted.learner.step()
+    first = drifted.events[-1].version
+    drifted.pass_hours(SETTINGS.probation_buckets)
+    drifted.learner.step()
+    drifted.taught = 30.0
+    drifted.ask("r2", alert_ids=["a1"], segments=["all"])
+    drifted.learner.step()
+    assert drifted.kinds() == ["training", "promoted", "confirmed", "training", "promoted"]
+    assert said_by(drifted.trained[1][0]) == TAUGHT_SAYS
+    assert drifted.events[-1].parent == drifted.events[-2].parent == first
+    assert drifted.events[-1].request_id == "r2"
+    assert drifted.served() == 30.0
+    assert drifted.registry.alias(PREVIOUS) == first
 
 
 def test_without_a_change_the_challenger_is_rejected(calm: World) -> None:
     calm.ask(reason="schedule")
     calm.learner.step()
     assert calm.kinds() == ["training", "rejected"]
-    assert "gain_low" in calm.events[-1].reason
+    rejected = calm.events[-1]
+    assert (rejected.version, rejected.parent, rejected.request_id) == ("candidate-r1", BASE, "r1")
+    assert rejected.reason == "gain_low 0 against 0.01"
+    assert (rejected.gate["verdict"], rejected.gate["gain"]) == ("reject", 0.0)
     assert calm.registry.list() == ()
     assert calm.registry.champion() == BASE
 
@@ -253,7 +358,7 @@ def test_an_answered_request_is_not_done_again(drifted: World) -> None:
     assert drifted.kinds() == ["training", "promoted"]
 
 
-STEPS = [
+MOMENTS = [
     "learn_trained",
     "registry_files_written",
     "registry_before_rename",
@@ -266,7 +371,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", MOMENTS)
 def test_a_crash_at_any_step_ends_in_one_version_announced_once(
     drifted: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -302,13 +407,36 @@ def test_a_request_waits_for_final_buckets_after_the_onset(calm: World) -> None:
     assert calm.kinds() == ["training", "rejected"]
 
 
+def test_a_request_waits_for_buckets_that_are_held_where_the_drift_is_older(
+    tmp_path: Path, base: Path
+) -> None:
+    young = World(tmp_path, base, onset=0, known=29)
+    young.alert(onset=-100)
+    young.ask(alert_ids=["a1"])
+    assert not young.learner._ready(young.requests[0])
+    young.pass_hours(1)
+    assert young.learner._ready(young.requests[0])
+
+
+@pytest.mark.parametrize("missing", ["final_ms", "first_ms"])
+def test_a_request_waits_while_nothing_is_final(calm: World, missing: str) -> None:
+    calm.ask(reason="manual")
+    setattr(calm.past, missing, lambda: None)
+    calm.learner.step()
+    assert calm.events == []
+    assert calm.learner.phase == "waiting for final buckets for r1"
+    assert calm.past.refreshes == 1
+
+
 def test_a_request_does_not_wait_for_ever(tmp_path: Path, base: Path) -> None:
-    young = World(tmp_path, base, onset=None, known=5)
+    """Twice the 30 hours that training needs, by the clock."""
+    young = World(tmp_path, base, onset=0, known=5)
     young.ask(reason="manual", hour=5)
+    young.past.final_ms = lambda: START_MS + 6 * HOUR_MS  # type: ignore[method-assign]
+    young.pass_hours(59)
     young.learner.step()
     assert young.events == []
-    young.past.final_ms = lambda: START_MS + 6 * HOUR_MS  # type: ignore[method-assign]
-    young.pass_hours(200)
+    young.pass_hours(1)
     young.learner.step()
     assert young.kinds() == ["rejected"]
     assert "6 buckets are final" in young.events[0].reason
@@ -329,26 +457,48 @@ def test_older_requests_are_answered_without_training(calm: World) -> None:
 def test_a_rollback_serves_the_parent_and_redelivery_does_not_go_further(drifted: World) -> None:
     drifted.learner.step()
     first = drifted.events[-1].version
+    drifted.ask("r2", reason="schedule")
     drifted.ask("back", reason="rollback")
     drifted.learner.step()
-    assert (drifted.events[-1].kind, drifted.events[-1].version, drifted.events[-1].parent) == (
-        "rolled_back",
-        BASE,
-        first,
+    assert drifted.events[-1] == ModelEvent(
+        kind="rolled_back",
+        version=BASE,
+        at_ms=drifted.now_ms,
+        parent=first,
+        request_id="back",
+        reason="asked for",
     )
     assert drifted.registry.champion() == BASE
-    drifted.restarted().step()
     drifted.ask("back", reason="rollback")
-    drifted.learner.step()
-    assert drifted.kinds() == ["training", "promoted", "rolled_back"]
     drifted.ask("again", reason="rollback")
     drifted.learner.step()
-    assert (drifted.events[-1].kind, drifted.events[-1].request_id) == ("rejected", "again")
+    assert drifted.events[-1] == ModelEvent(
+        kind="rejected",
+        version=BASE,
+        at_ms=drifted.now_ms,
+        request_id="again",
+        reason="there is nothing to roll back to: the shipped weights are served",
+    )
+    # Training that was asked for before comes after.
+    drifted.restarted().step()
+    assert drifted.kinds()[4:] == ["training", "promoted"]
+    assert drifted.events[-1].request_id == "r2"
 
 
-def untaught(seed: int) -> Callable[[Path], None]:
+def test_without_a_word_of_what_serves_the_registrys_champion_is_rolled_back(
+    calm: World,
+) -> None:
+    version = calm.registry.add(that_says(39.0), parent=BASE, created_at_ms=0).version
+    calm.registry.serve(version)
+    calm.ask("back", reason="rollback")
+    calm.learner.step()
+    assert (calm.events[-1].kind, calm.events[-1].parent) == ("rolled_back", version)
+    assert calm.registry.champion() == BASE
+
+
+def that_says(units: float) -> Callable[[Path], None]:
     def build(folder: Path) -> None:
-        save_weights(small_network(seed), folder, card="# untaught\n")
+        save_weights(network_that_says(units), folder, card="# told\n")
 
     return build
 
@@ -356,7 +506,7 @@ def untaught(seed: int) -> Callable[[Path], None]:
 def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: World) -> None:
     drifted.learner.step()
     first = drifted.events[-1].version
-    second = drifted.registry.add(untaught(0), parent=first, created_at_ms=0)
+    second = drifted.registry.add(that_says(1.0), parent=first, created_at_ms=0)
     drifted.registry.serve(second.version)
     drifted.events.append(
         ModelEvent(kind="promoted", version=second.version, at_ms=drifted.now_ms + 1, parent=first)
@@ -373,25 +523,43 @@ def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: World
     assert drifted.registry.champion() == first
     drifted.restarted().step()
     assert drifted.registry.champion() == first
-    assert (drifted.events[-1].kind, drifted.events[-1].version) == ("rolled_back", first)
-    assert drifted.events[-1].sha256 == drifted.registry.manifest(first).weights_sha256
+    assert drifted.events[-1] == ModelEvent(
+        kind="rolled_back",
+        version=first,
+        at_ms=drifted.now_ms,
+        sha256=drifted.registry.manifest(first).weights_sha256,
+        uri=str(drifted.registry.path(first).resolve()),
+        parent=second.version,
+        request_id="back",
+        reason="asked for",
+    )
 
 
 def test_probation_ends_in_a_confirmation_when_the_version_holds(drifted: World) -> None:
     drifted.learner.step()
+    promoted = drifted.events[-1]
     drifted.pass_hours(SETTINGS.probation_buckets - 1)
     drifted.learner.step()
     assert drifted.kinds()[-1] == "promoted"
+    assert drifted.learner.phase == f"probation of {promoted.version}"
     drifted.pass_hours(1)
     drifted.restarted().step()
-    assert drifted.kinds()[-1] == "confirmed"
-    assert float(drifted.events[-1].gate["gain"]) > 0
+    assert drifted.events[-1] == ModelEvent(
+        kind="confirmed",
+        version=promoted.version,
+        at_ms=drifted.now_ms,
+        sha256=promoted.sha256,
+        parent=BASE,
+        # 1 an hour, where its parent would have lost 6.
+        gate={"gain": 0.833333, "loss_margin": 0.1, "blocks": 6.0, "items": 12.0},
+    )
     drifted.learner.step()
     assert drifted.kinds().count("confirmed") == 1
+    assert drifted.learner.phase == "idle"
 
 
-def promote_untaught(world: World) -> str:
-    manifest = world.registry.add(untaught(7), parent=BASE, created_at_ms=0)
+def promote(world: World, units: float) -> str:
+    manifest = world.registry.add(that_says(units), parent=BASE, created_at_ms=0)
     world.registry.serve(manifest.version)
     event = ModelEvent(kind="promoted", version=manifest.version, at_ms=world.now_ms, parent=BASE)
     world.events.append(event)
@@ -400,27 +568,54 @@ def promote_untaught(world: World) -> str:
 
 
 def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: World) -> None:
-    version = promote_untaught(calm)
+    version = promote(calm, 39.0)
     calm.ask(reason="schedule")
     calm.pass_hours(SETTINGS.probation_buckets - 1)
     calm.learner.step()
     assert calm.kinds() == ["promoted"], "the request waits for the end of the probation"
     calm.pass_hours(1)
     calm.learner.step()
-    rolled_back = calm.events[-1]
-    assert (rolled_back.kind, rolled_back.version, rolled_back.parent) == (
-        "rolled_back",
-        BASE,
-        version,
+    assert calm.events[-1] == ModelEvent(
+        kind="rolled_back",
+        version=BASE,
+        at_ms=calm.now_ms,
+        parent=version,
+        # 9 an hour against 6.
+        reason="50.0% worse than base on 12 buckets",
+        gate={"gain": -0.5, "loss_margin": 0.1, "blocks": 6.0, "items": 12.0},
     )
-    assert "worse than base" in rolled_back.reason
     assert calm.registry.champion() == BASE
     calm.learner.step()
     assert calm.kinds()[-2:] == ["training", "rejected"]
 
 
+def test_a_probation_is_judged_on_its_own_buckets(calm: World) -> None:
+    """In the 12 hours from the promotion on 39 is right, before and after them it is not."""
+    calm.past.units_IN[:, 400:412] = 39.0
+    promote(calm, 39.0)
+    calm.pass_hours(15)
+    calm.learner.step()
+    assert (calm.kinds()[-1], calm.events[-1].gate["gain"]) == ("confirmed", 1.0)
+    assert calm.past.refreshes == 1
+
+
+def test_a_request_waits_for_a_probation_no_longer_than_twice_its_length(calm: World) -> None:
+    """Nothing becomes final any more, while the clock goes on."""
+    promote(calm, 39.0)
+    calm.ask(reason="schedule")
+    calm.past.final_ms = lambda: START_MS + 400 * HOUR_MS  # type: ignore[method-assign]
+    calm.pass_hours(23)
+    calm.learner.step()
+    assert calm.kinds() == ["promoted"]
+    calm.pass_hours(1)
+    calm.learner.step()
+    assert calm.kinds() == ["promoted", "training", "promoted"]
+    # What is trained then is what serves.
+    assert said_by(calm.trained[0][0]) == 39.0
+
+
 def test_a_version_that_was_altered_is_rolled_back(calm: World) -> None:
-    version = promote_untaught(calm)
+    version = promote(calm, 39.0)
     (calm.registry.path(version) / "README.md").write_text("altered")
     calm.pass_hours(SETTINGS.probation_buckets)
     calm.learner.step()
@@ -433,6 +628,37 @@ def test_training_that_fails_is_an_answer(drifted: World) -> None:
     drifted.restarted().step()
     assert drifted.kinds() == ["training", "rejected"]
     assert "training failed: no weights at" in drifted.events[-1].reason
+
+
+class Away(FreshetError):
+    """A server that may come back."""
+
+    retriable = True
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), MemoryError("no memory")])
+def test_training_that_cannot_succeed_is_answered(drifted: World, error: Exception) -> None:
+    def stop() -> None:
+        raise error
+
+    drifted.stopped = stop
+    drifted.learner.step()
+    assert drifted.kinds() == ["training", "rejected"]
+    rejected = drifted.events[-1]
+    assert (rejected.request_id, rejected.reason) == ("r1", "training failed: no memory")
+
+
+def test_training_that_may_succeed_later_is_not_answered(drifted: World) -> None:
+    def stop() -> None:
+        raise Away("redis is away")
+
+    drifted.stopped = stop
+    with pytest.raises(Away):
+        drifted.learner.step()
+    assert drifted.kinds() == ["training"]
+    drifted.stopped = lambda: None
+    drifted.learner.step()
+    assert drifted.kinds() == ["training", "training", "promoted"]
 
 
 def test_a_process_that_is_to_end_leaves_the_request_to_the_next_one(drifted: World) -> None:
