@@ -33,7 +33,7 @@ class DeviceRing:
     def __init__(self, reader: WindowReader, device: torch.device) -> None:
         self._reader = reader
         self._device = device
-        self._head: int | None = None  # the newest bucket that has a slot
+        self._head = -1  # the newest bucket that has a slot
         N = reader.num_buckets
         self._units_IN = torch.zeros(FIRST_CAPACITY, N, device=device)
         self._clicks_INC = torch.zeros(FIRST_CAPACITY, N, NUM_CLICKS, device=device)
@@ -62,7 +62,7 @@ class DeviceRing:
         return self._first_I[rows]
 
     def _cells(self, ring: Tensor, rows: Ints, first: int, steps: int) -> Tensor:
-        N, head = self._reader.num_buckets, -1 if self._head is None else self._head
+        N, head = self._reader.num_buckets, self._head
         bucket_S = np.arange(first, first + steps)
         # A slot may hold a newer or an older bucket than the one asked for.
         held_S = (bucket_S > head - N) & (bucket_S <= head)
@@ -89,10 +89,10 @@ class DeviceRing:
         if not frontiers:
             return
         head = max(frontiers) // self._reader.resolution_ms
-        if self._head is not None and head <= self._head:
+        if head <= self._head:
             return
         N = self._reader.num_buckets
-        entering = N if self._head is None else min(head - self._head, N)
+        entering = min(head - self._head, N)
         slots = torch.arange(head - entering + 1, head + 1, device=self._device) % N
         self._units_IN[:, slots] = 0.0
         self._clicks_INC[:, slots] = 0.0

@@ -2,122 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
-import torch
-from prometheus_client import CollectorRegistry
 
-from freshet.model.batch import Batch
-from freshet.model.network import QUANTILE_LEVELS
+from freshet.online.drift.pending import Issued
 from freshet.online.worker import loop, shard
-from freshet.online.worker.health import Health
-from freshet.online.worker.loop import Worker
-from freshet.online.worker.metrics import WorkerMetrics
 from freshet.online.worker.publish import issued_of
 from freshet.online.worker.shard import SPARE_BUCKETS, OwnedShards
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings
-from freshet.stream.process import Stop
-from freshet.stream.read.reader import Delta
-from freshet.stream.schemas import CatalogEntry, Forecast, Score
-from freshet.stream.units import HOUR_MS
-from tests.online.worker.windows import FIRST, UNITS, FakeReader, tell
-
-HOURS = 30
-CUTOFF_MS = (FIRST + HOURS) * HOUR_MS
-SETTINGS = Settings.model_validate(
-    {"worker": {"context_length": 30, "prediction_length": 4, "score_steps": [1, 4, 24]}}
+from freshet.stream.errors import BrokerError, FreshetError, StoreError, StoreUnavailableError
+from freshet.stream.schemas import (
+    WIRE_LEVELS,
+    CatalogEntry,
+    DriftAlert,
+    Forecast,
+    ModelEvent,
+    Score,
 )
-
-
-class FakeForecaster:
-    """The same forecast for every row and step."""
-
-    quantile_levels, device, dtype = tuple(QUANTILE_LEVELS), torch.device("cpu"), torch.float32
-
-    def forecast(self, batch: Batch) -> torch.Tensor:
-        row_Q = 100.0 + 10.0 * torch.special.ndtri(torch.tensor(QUANTILE_LEVELS))
-        return row_Q.expand(len(batch), batch.prediction_length, -1).clone()
-
-
-@dataclass
-class LiveReader(FakeReader):
-    """A reader whose newest cutoff is its head, and whose `lost` inputs are behind."""
-
-    lost: tuple[Any, ...] = ()
-
-    def live_cutoff_ms(self) -> int:
-        return self.head * HOUR_MS
-
-    def final_ms(self) -> int:
-        return (self.head - 2) * HOUR_MS
-
-    def offsets(self) -> dict[str, int]:
-        return {"orders:0": 7}
-
-    def refresh(self) -> Delta:
-        changed = super().refresh()
-        return Delta(changed.changed_rows, changed.changed_buckets_ms, [], True, self.lost)
-
-
-@dataclass
-class FakeDelivery:
-    """Keeps what was sent by topic, and stops the worker once forecasts are out."""
-
-    stop: Stop
-    sent: list[tuple[str, str, bytes]] = field(default_factory=list)
-
-    def deliver(self, outgoing: list[tuple[str, str, bytes]]) -> bool:
-        self.sent += outgoing
-        self.stop.set()
-        return True
-
-
-def reader_of(*, lost: tuple[Any, ...] = ()) -> LiveReader:
-    reader = LiveReader(reached=FIRST + HOURS, clicked=FIRST + HOURS, lost=lost)
-    for hour in range(HOURS):
-        reader.add("a|n", FIRST + hour, UNITS, 3_000)
-    reader.add("young|n", FIRST + HOURS - 1, UNITS, 1_000)
-    reader.head = FIRST + HOURS
-    return reader
-
-
-def owned_of(reader: LiveReader, shop: ShopTables | None = None) -> OwnedShards:
-    membership: Any = SimpleNamespace(version=1, owns=lambda item_id: not item_id.startswith("x"))
-    owned = OwnedShards(SETTINGS, reader, shop or ShopTables(), membership, torch.device("cpu"))  # type: ignore[arg-type]
-    owned.contexts.refresh()
-    owned.cold.saw(reader.item_ids)
-    return owned
+from freshet.stream.units import HOUR_MS
+from tests.online.worker.turns import CUTOFF_MS, SETTINGS, Turns, owned_of, reader_of
+from tests.online.worker.windows import FIRST, tell
 
 
 def forecasts_of(
     monkeypatch: pytest.MonkeyPatch, owned: OwnedShards, *, fallback: str = ""
 ) -> dict[str, Forecast]:
     """One round of a worker of these shards."""
-    stop, metrics = Stop(), WorkerMetrics(CollectorRegistry())
-    weights = SimpleNamespace(
-        version="v3", sha256="ab", forecaster=FakeForecaster(), fallback=fallback
-    )
-    delivery = FakeDelivery(stop)
-    parts: Any = SimpleNamespace(
-        redis=None,
-        clock=SimpleNamespace(now_ms=lambda: CUTOFF_MS + 5),
-        switch=SimpleNamespace(current=weights, settle=lambda _: None),
-        side_inputs=SimpleNamespace(shop=owned.shop, caught_up=True, poll=lambda _: 0),
-        membership=SimpleNamespace(version=1, shards={0}, poll=lambda _: True),
-        delivery=delivery,
-        health=Health(stop, metrics, lambda: fallback),
-    )
-    monkeypatch.setattr(loop, "take_over", lambda *_, **__: owned)
-    Worker(SETTINGS, parts, metrics, stop).run()
-    topic = SETTINGS.kafka.topics.forecasts
-    found = [decode(Forecast, value) for name, _, value in delivery.sent if name == topic]
-    return {forecast.item_id: forecast for forecast in found}
+    turns = Turns(monkeypatch, owned, fallback=fallback)
+    turns.turn()
+    return {forecast.item_id: forecast for forecast in turns.forecasts()}
 
 
 @pytest.mark.parametrize(
@@ -207,3 +127,363 @@ def test_forecasts_whose_buckets_are_no_longer_held_do_not_wait_after_a_restart(
         for hours in (-1, 0)
     ]
     assert recovered_of(monkeypatch, aged, []).pending.cutoffs == [oldest_ms]
+
+
+# Turns --------------------------------------------------------------------------------------------
+
+
+def turns_of(monkeypatch: pytest.MonkeyPatch, *, micro_batch: int = 256, cold: int = 0) -> Turns:
+    """A worker of two items with windows, and of so many cold ones."""
+    shop = ShopTables()
+    for number in range(cold):
+        tell(shop, "catalog", CatalogEntry(sku=f"c{number}"))
+    worker = SETTINGS.worker.model_copy(update={"micro_batch": micro_batch})
+    settings = SETTINGS.model_copy(update={"worker": worker})
+    return Turns(monkeypatch, owned_of(reader_of(), shop, settings), settings=settings)
+
+
+def wait_for_scores(owned: OwnedShards, *hours: int) -> None:
+    """Forecasts of `a|n` that were made so many hours after the first event."""
+    for hour in hours:
+        quantiles_IKQ = np.full((1, 2, len(WIRE_LEVELS)), 2.0, np.float32)
+        cutoff_ms = (FIRST + hour) * HOUR_MS
+        made = Issued(cutoff_ms, "v2", WIRE_LEVELS, ["a|n"], [f"f{hour}"], quantiles_IKQ)
+        owned.pending.add(made)
+
+
+def test_a_turn_reads_publishes_scores_and_looks_back_in_that_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    wait_for_scores(turns.owned, 20)
+    monkeypatch.setattr(
+        turns.owned.sums, "learn", lambda *asked: turns.journal.append(f"learn {asked[2]}")
+    )
+    assert turns.turn() == [
+        "group 200",
+        "inputs 0",
+        "settle 5",
+        "deliver forecasts",
+        "group 0",
+        "deliver scores",
+        "group 0",
+        "deliver scores",
+        "group 0",
+        f"learn {CUTOFF_MS}",
+    ]
+    # Steps 1 and 4 of the forecast of hour 20 are its hours 20 and 23; today's wait.
+    assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [20, 23]
+    assert turns.owned.pending.cutoffs == [CUTOFF_MS]
+    assert turns.owned.previous_ms == turns.health.published_ms == CUTOFF_MS
+    assert turns.turn() == ["group 200", "inputs 0", "settle 5"], "nothing new: no round, no look"
+
+
+def test_each_forecast_goes_to_the_log_and_to_the_table_of_the_newest_under_its_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    log, latest = SETTINGS.kafka.topics.forecasts, SETTINGS.kafka.topics.forecasts_latest
+    (lot,) = turns.delivery.lots
+    assert lot == [(log, "a|n"), (latest, "a|n"), (log, "young|n"), (latest, "young|n")]
+    values = [value for _, _, value in turns.delivery.sent]
+    assert values[0] == values[1] != values[2] == values[3]
+    monkeypatch.setattr(
+        turns.worker, "_topics", turns.worker._topics.model_copy(update={"forecasts_latest": ""})
+    )
+    assert [topic for topic, _, _ in turns.worker._outgoing(turns.forecasts())] == [log, log]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 5, 256])
+def test_however_a_round_is_cut_each_item_is_forecast_once_rows_first(
+    monkeypatch: pytest.MonkeyPatch, micro_batch: int
+) -> None:
+    turns = turns_of(monkeypatch, micro_batch=micro_batch, cold=3)
+    done = turns.turn()
+    assert [forecast.item_id for forecast in turns.forecasts()] == [
+        "a|n",
+        "young|n",
+        "c0|n",
+        "c1|n",
+        "c2|n",
+    ]
+    assert done.count("deliver forecasts") == 1, "few forecasts go out together"
+    assert done.count("group 0") == math.ceil(5 / micro_batch), "the group hears of each batch"
+    assert turns.measured("items") == 5
+    assert turns.measured("forecasts_total", status="ok") == 1
+    assert turns.measured("forecasts_total", status="cold_start") == 4
+
+
+def test_forecasts_wait_to_be_scored_only_once_they_are_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "PUBLISH_ROWS", 2)
+    turns = turns_of(monkeypatch, micro_batch=1, cold=3)
+    waiting: list[set[str]] = []
+
+    def acknowledge(outgoing: list[tuple[str, str, bytes]]) -> bool:
+        waiting.append(turns.owned.pending.items_at(CUTOFF_MS))
+        return len(waiting) < 3
+
+    turns.delivery.before = acknowledge
+    turns.turn()
+    assert waiting == [set(), {"a|n", "young|n"}, {"a|n", "young|n", "c0|n", "c1|n"}]
+    assert turns.owned.unforecast(CUTOFF_MS) == ([], ["c2|n"])
+    assert turns.owned.previous_ms is None, "the round is not complete"
+    turns.delivery.before = lambda _: True
+    turns.turn()
+    assert [forecast.item_id for forecast in turns.forecasts()][4:] == ["c2|n"]
+    assert turns.owned.previous_ms == CUTOFF_MS
+
+
+def test_a_round_that_was_stopped_is_not_noted_and_the_next_worker_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "PUBLISH_ROWS", 1)
+    turns = turns_of(monkeypatch, micro_batch=1)
+    looked: list[int] = []
+    monkeypatch.setattr(turns.owned.sums, "learn", lambda *asked: looked.append(asked[2]))
+
+    def stop(_: object) -> bool:
+        turns.worker.stop()
+        return True
+
+    turns.delivery.before = stop
+    turns.turn()
+    assert [forecast.item_id for forecast in turns.forecasts()] == ["a|n"]
+    assert turns.owned.previous_ms is None and turns.health.published_ms is None
+    assert looked == []
+    turns.worker.run()
+    assert turns.delivery.closed is False and len(turns.forecasts()) == 1, "it turns no more"
+
+
+def test_a_bucket_is_closed_only_once_its_scores_are_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    wait_for_scores(turns.owned, 10, 20)
+    turns.owned.previous_ms = CUTOFF_MS
+    open_before: list[list[int]] = []
+
+    def acknowledge(_: object) -> bool:
+        due = turns.owned.pending.due_buckets((FIRST + 28) * HOUR_MS)
+        open_before.append([bucket_ms // HOUR_MS - FIRST for bucket_ms in due])
+        return len(open_before) != 2
+
+    turns.delivery.before = acknowledge
+    turns.turn()
+    assert open_before == [[10, 13, 20, 23], [13, 20, 23]]
+    turns.turn()
+    assert open_before[2:] == [[13, 20, 23], [20, 23], [23]], "oldest first, one after another"
+    assert turns.owned.pending.cutoffs == []
+    assert turns.measured("scores_total") == 4 and turns.measured("unscored_steps_total") == 0
+    (step,) = turns.scores()[0].steps
+    assert (step.forecast_id, step.step, turns.scores()[0].actual) == ("f10", 1, 3.0)
+    assert turns.scores()[0].scored_at_ms == CUTOFF_MS + 5
+
+
+def test_what_is_not_final_yet_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = turns_of(monkeypatch)
+    wait_for_scores(turns.owned, 24, 25)
+    turns.owned.previous_ms = CUTOFF_MS
+    turns.turn()
+    # Final is what ended two hours before the head: hours 24, 25 and 27, not 28.
+    assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [24, 25, 27]
+
+
+def test_a_long_backlog_of_buckets_is_scored_in_several_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "MAX_BUCKETS_A_TURN", 3)
+    turns = turns_of(monkeypatch)
+    wait_for_scores(turns.owned, 2, 11)
+    turns.owned.previous_ms = CUTOFF_MS
+    turns.turn()
+    assert len(turns.scores()) == 3
+    turns.turn()
+    assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [2, 5, 11, 14]
+
+
+def test_scores_and_alerts_of_a_bucket_go_out_together_each_on_its_topic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alert = msgspec.convert(
+        {
+            "alert_id": "i",
+            "segment": "shoes",
+            "state": "drift",
+            "kind": "level",
+            "detector": "cusum",
+            "detected_at_ms": 0,
+            "onset_ms": 0,
+            "size": 1.0,
+            "weights_version": "v2",
+            "description": "",
+            "action": "",
+        },
+        DriftAlert,
+    )
+    turns = turns_of(monkeypatch)
+    wait_for_scores(turns.owned, 20)
+    turns.owned.previous_ms = CUTOFF_MS
+    monkeypatch.setattr(turns.owned.scorer, "watch", lambda *_: [alert])
+    monkeypatch.setattr(turns.owned.monitor, "tensions", lambda: {"shoes": 0.75})
+    turns.turn()
+    topics = SETTINGS.kafka.topics
+    assert turns.delivery.lots[0] == [(topics.scores, "a|n"), (topics.drift, "shoes")]
+    assert decode(DriftAlert, turns.delivery.sent[1][2]) == alert
+    assert turns.measured("drift_alerts_total", state="drift", kind="level") == 2
+    assert turns.measured("drift_score", segment="shoes") == 0.75
+
+
+def test_steps_whose_sales_are_not_known_are_counted_and_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.owned.reader.reached = FIRST + 12  # type: ignore[attr-defined]
+    wait_for_scores(turns.owned, 11)
+    turns.owned.previous_ms = CUTOFF_MS
+    turns.turn()
+    assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [11]
+    assert turns.measured("unscored_steps_total") == 1
+    assert turns.owned.pending.cutoffs == []
+
+
+def test_skipped_cutoffs_and_ages_are_measured_from_the_cutoff_that_is_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    assert math.isnan(turns.measured("forecast_age_seconds") or 0.0)
+    assert turns.measured("degraded") == 1
+    turns.turn()
+    assert turns.measured("coalesced_cutoffs_total") == 0
+    turns.owned.reader.head += 3  # type: ignore[attr-defined]
+    turns.now_ms = CUTOFF_MS + 4 * HOUR_MS
+    turns.turn()
+    assert turns.measured("coalesced_cutoffs_total") == 2
+    assert turns.measured("lag_seconds") == turns.measured("forecast_age_seconds") == 3_600
+    assert turns.measured("latency_seconds_count") == 2
+    assert turns.measured("degraded") == 0
+    assert turns.worker.ready() is None
+
+
+# Receive ------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_forecast_before_the_catalogue_is_read_and_shards_are_assigned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.side_inputs.caught_up = False
+    assert turns.turn() == ["group 200", "inputs 200"]
+    turns.side_inputs.caught_up, turns.membership.shards = True, set()
+    assert turns.turn() == ["group 200", "inputs 0", "settle 5"]
+    assert turns.taken == [] and turns.worker.ready() is not None
+    turns.membership.shards = {0}
+    turns.turn()
+    assert len(turns.taken) == 1 and turns.worker.ready() is None
+
+
+def test_shards_are_taken_over_anew_exactly_when_they_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    turns.turn()
+    settings, client, shop, membership, named = turns.taken[0]
+    assert (client, shop, membership) == ("redis", turns.owned.shop, turns.membership)
+    assert named == {"device": turns.weights.forecaster.device, "now_ms": CUTOFF_MS + 5}
+    assert settings.worker.micro_batch == 256 and len(turns.taken) == 1
+    turns.membership.version, turns.noticed = 2, False
+    turns.turn()
+    assert len(turns.taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("noticed", "later_s", "looks"), [(True, 0.0, 1), (False, 0.99, 0), (False, 1.0, 1)]
+)
+def test_redis_is_looked_at_after_a_notice_or_a_second(
+    monkeypatch: pytest.MonkeyPatch, noticed: bool, later_s: float, looks: int
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    turns.noticed = noticed
+    turns.monotonic_s += later_s
+    turns.owned.reader.head += 1  # type: ignore[attr-defined]
+    turns.turn()
+    assert len(turns.forecasts()) == 2 + 2 * looks
+
+
+def test_a_swap_is_told_on_the_models_topic_under_its_kind_version_and_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.swap = ModelEvent(kind="swapped", version="v4", at_ms=7, worker="w1", pause_ms=250.0)
+    turns.turn()
+    topic, key, value = turns.delivery.sent[0]
+    assert (topic, key) == (SETTINGS.kafka.topics.models, "swapped:v4:w1")
+    assert decode(ModelEvent, value).pause_ms == 250.0
+    assert turns.measured("swaps_total", outcome="swapped") == 1
+    assert turns.measured("swap_pause_seconds_sum") == 0.25
+    turns.swap = ModelEvent(kind="swap_failed", version="v5", at_ms=8, worker="w1")
+    turns.turn()
+    assert turns.measured("swaps_total", outcome="swap_failed") == 1
+    assert turns.measured("swap_pause_seconds_count") == 1, "what failed paused nothing"
+
+
+def test_a_round_is_made_by_the_weights_that_served_when_it_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch, micro_batch=1)
+    other = SimpleNamespace(**{**vars(turns.weights), "version": "v4", "sha256": "cd"})
+
+    def swap(max_wait_ms: int) -> bool:
+        turns.switch.current = other if max_wait_ms == 0 else turns.switch.current
+        return True
+
+    turns.membership.poll = swap
+    turns.turn()
+    made = [(f.weights_version, f.weights_sha256) for f in turns.forecasts()]
+    assert made == [("v3", "ab"), ("v3", "ab")]
+
+
+# Servers that are away ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [(StoreUnavailableError("no redis"), "redis"), (BrokerError("no broker"), "broker")],
+)
+def test_a_server_that_is_away_is_waited_for_and_what_is_amiss_is_told_until_a_whole_turn(
+    monkeypatch: pytest.MonkeyPatch, error: FreshetError, what: str
+) -> None:
+    turns = turns_of(monkeypatch)
+    told: list[str | None] = []
+
+    def refresh() -> None:
+        monkeypatch.undo()
+        raise error
+
+    def deliver(_: object) -> bool:
+        told.append(turns.worker.ready())
+        turns.worker.stop()
+        return True
+
+    turns.worker._owned = turns.owned
+    monkeypatch.setattr(turns.owned.contexts, "refresh", refresh)
+    turns.delivery.before = deliver
+    turns.worker.run()
+    assert told == ["reading the catalogue and joining the worker group"]
+    assert turns.measured("troubles_total", what=what) == 1 and turns.waits_s == [0.1]
+    assert turns.worker.ready() is None, "forecasts are out again"
+
+
+def test_what_cannot_be_waited_out_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = turns_of(monkeypatch)
+
+    def refresh() -> None:
+        raise StoreError("another layout")
+
+    monkeypatch.setattr(turns.owned.contexts, "refresh", refresh)
+    with pytest.raises(StoreError, match="another layout"):
+        turns.worker.run()

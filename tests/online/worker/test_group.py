@@ -1,0 +1,110 @@
+"""A worker owns the items of its shards, and its version rises exactly when they change."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import xxhash
+
+from freshet.online.worker import group as module
+from freshet.online.worker.group import MAX_NOTICES, Membership
+from freshet.stream.config import Settings
+from freshet.stream.kafka import Taken, TopicPartition
+
+ITEMS = [f"sku{number}|n" for number in range(40)]
+WINDOWS = Settings().kafka.topics.windows
+
+
+class Client:
+    """A member of a group whose assignments are told by the test."""
+
+    def __init__(self, settings: Settings, group: str, **over: Any) -> None:
+        self.made, self.closed = (group, over), False
+
+    def subscribe(self, topics: list[str], **calls: Any) -> None:
+        self.topics, self.calls = topics, calls
+
+    def tell(self, what: str, *shards: int) -> None:
+        self.calls[f"on_{what}"](self, [TopicPartition(WINDOWS, shard) for shard in shards])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def membership(monkeypatch: pytest.MonkeyPatch) -> Membership:
+    monkeypatch.setattr(module, "consumer", Client)
+    monkeypatch.setattr(module, "partitions_of", lambda _, topics: dict.fromkeys(topics, 3))
+    return Membership(Settings())
+
+
+def client_of(membership: Membership) -> Client:
+    client: Any = membership._client
+    assert isinstance(client, Client)
+    return client
+
+
+def shard(item_id: str) -> int:
+    return xxhash.xxh3_64_intdigest(item_id.encode()) % 3
+
+
+def test_it_joins_the_workers_of_the_windows_topic_and_owns_nothing_yet(
+    membership: Membership,
+) -> None:
+    client = client_of(membership)
+    assert client.topics == [WINDOWS] and membership.num_shards == 3
+    assert client.made == ("worker", {"auto_offset_reset": "latest"})
+    assert (membership.shards, membership.version) == (frozenset(), 0)
+    assert not any(map(membership.owns, ITEMS))
+
+
+def test_shards_come_and_go_one_by_one_and_an_item_is_owned_by_its_shard_alone(
+    membership: Membership,
+) -> None:
+    client = client_of(membership)
+    history = []
+    for what, *shards in (
+        ("assign", 0, 2),
+        ("assign", 1),
+        ("assign", 1),
+        ("revoke", 0),
+        ("lost", 1, 2),
+        ("revoke", 2),
+    ):
+        client.tell(str(what), *map(int, shards))
+        owned = {shard(item_id) for item_id in ITEMS if membership.owns(item_id)}
+        left = {shard(item_id) for item_id in ITEMS if not membership.owns(item_id)}
+        assert not owned & left
+        history.append((membership.version, set(membership.shards), owned))
+    assert history == [
+        (1, {0, 2}, {0, 2}),
+        (2, {0, 1, 2}, {0, 1, 2}),
+        (2, {0, 1, 2}, {0, 1, 2}),
+        (3, {1, 2}, {1, 2}),
+        (4, set(), set()),
+        (4, set(), set()),
+    ]
+
+
+def test_one_notice_ends_a_wait_and_without_waiting_the_backlog_is_thrown_away(
+    membership: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, int, int]] = []
+
+    def take(client: object, max_records: int, max_wait_ms: int) -> Taken:
+        asked.append((client, max_records, max_wait_ms))
+        notice: Any = SimpleNamespace()
+        return Taken([notice] if max_wait_ms else [], {})
+
+    monkeypatch.setattr(module, "take", take)
+    assert membership.poll(200) is True
+    assert membership.poll(0) is False
+    client = client_of(membership)
+    assert asked == [(client, 1, 200), (client, MAX_NOTICES, 0)]
+
+
+def test_closing_leaves_the_group(membership: Membership) -> None:
+    membership.close()
+    assert client_of(membership).closed
