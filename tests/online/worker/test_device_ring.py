@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from freshet.online.worker.device_ring import NEVER, DeviceRing
+from freshet.online.worker.device_ring import COPY_ROWS, NEVER, DeviceRing
+from freshet.stream.arrays import Ints
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.units import HOUR_MS
 from tests.online.worker.windows import FIRST, UNITS, VIEWS, FakeReader
 
 N = 10
@@ -122,3 +124,28 @@ def test_the_first_bucket_of_an_item_is_its_earliest_event_of_any_kind_and_stays
     ring.copy(reader.refresh())
     assert ring.first_buckets(np.array([1, 0])).tolist() == [FIRST + 5, FIRST + 3]
     assert NEVER > FIRST + 10**9
+
+
+def test_only_stretches_of_buckets_that_changed_are_asked_for_and_so_many_rows_at_once() -> None:
+    asked: list[tuple[int, int, list[int]]] = []
+
+    class WatchedReader(FakeReader):
+        def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> Ints:
+            assert rows is not None
+            asked.append((end_ms // HOUR_MS - num_buckets - FIRST, num_buckets, rows.tolist()))
+            return super().sums(end_ms, num_buckets, rows)
+
+    reader = WatchedReader(num_buckets=N)
+    for row in range(COPY_ROWS + 1):
+        reader.add(f"i{row}|n", FIRST, UNITS, 1_000)
+    ring_of(reader)
+    assert asked == [(0, 1, list(range(COPY_ROWS))), (0, 1, [COPY_ROWS])]
+    asked.clear()
+    ring = ring_of(reader)
+    assert asked == [], "nothing changed"
+    for row, hour in ((7, 1), (3, 2), (7, 5), (3, 8), (7, 9)):
+        reader.add(f"i{row}|n", FIRST + hour, UNITS, 1_000 * hour)
+    ring.copy(reader.refresh())
+    assert asked == [(1, 2, [3, 7]), (5, 1, [3, 7]), (8, 2, [3, 7])]
+    assert units(ring, 3, FIRST, N) == [0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 8.0, 0.0]
+    assert units(ring, 7, FIRST + 1, 9) == [1.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 9.0]

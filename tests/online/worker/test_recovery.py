@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 
 from freshet.online.drift.pending import PendingForecasts
+from freshet.online.worker import recovery
 from freshet.online.worker.publish import issued_of
-from freshet.online.worker.recovery import read_alarms, read_forecasts, read_scores
+from freshet.online.worker.recovery import Tail, read_alarms, read_forecasts, read_scores
 from freshet.stream.codec import encode
+from freshet.stream.config import Settings
+from freshet.stream.errors import BrokerError
+from freshet.stream.kafka import Taken
 from freshet.stream.schemas import DriftAlert, Forecast, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.records import records
@@ -176,3 +183,114 @@ def test_of_two_words_on_one_alarm_the_later_counts_and_of_one_moment_the_last()
         for later_ms in (5, 6):
             values = [(0, alert(first, 5)), (0, alert(second, later_ms))]
             assert len(read_alarms(values)) == holds
+
+
+# The end of a topic -------------------------------------------------------------------------------
+
+
+class Client:
+    """A consumer of the topic `t`, and what it was made and told to read."""
+
+    def __init__(self, settings: object, group: str, **over: Any) -> None:
+        self.made, self.closed = (group, over), False
+        self.assigned: list[tuple[str, int, int]] = []
+
+    def assign(self, places: list[Any]) -> None:
+        self.assigned = [(place.topic, place.partition, place.offset) for place in places]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def message(partition: int, offset: int, value: bytes | None) -> Any:
+    return SimpleNamespace(
+        topic=lambda: "t",
+        partition=lambda: partition,
+        offset=lambda: offset,
+        value=lambda: value,
+    )
+
+
+class Log:
+    """The topic `t`: first and end offset of each partition, and what each `take` brings."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, ranges: list[tuple[int, int]], *takes: Taken
+    ) -> None:
+        self.takes, self.now_s = list(takes), 500.0
+        self.client: Client | None = None
+        monkeypatch.setattr(recovery, "consumer", self._consumer)
+        monkeypatch.setattr(recovery, "partitions_of", lambda _, topics: {topics[0]: len(ranges)})
+        monkeypatch.setattr(recovery, "log_range", lambda _, topic, number: ranges[number])
+        monkeypatch.setattr(recovery, "take", self._take)
+        monkeypatch.setattr(recovery, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+    def _consumer(self, *args: Any, **over: Any) -> Client:
+        self.client = Client(*args, **over)
+        return self.client
+
+    def _take(self, client: object, max_records: int, max_wait_ms: int) -> Taken:
+        assert client is self.client and max_records > 0 and max_wait_ms > 0
+        self.now_s += 25.0
+        return self.takes.pop(0)
+
+
+def test_a_tail_begins_near_the_end_of_each_partition_and_tells_which_were_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Fifty records are ten of each partition. The fourth has lost older ones, the last too.
+    ranges = [(0, 10), (0, 11), (40, 100), (3, 9), (5, 5)]
+    ends = {("t", partition): end for partition, (_, end) in enumerate(ranges)}
+    log = Log(monkeypatch, ranges, Taken([], ends))
+    tail = Tail(Settings(), "t", 50)
+    assert list(tail) == []
+    assert log.client is not None and log.client.closed
+    assert log.client.assigned == [("t", 0, 0), ("t", 1, 1), ("t", 2, 90), ("t", 3, 3)]
+    assert tail.cut == {1, 2, 3, 4}
+    assert log.client.made == (
+        "worker-tail",
+        {"enable_partition_eof": True, "auto_offset_reset": "earliest"},
+    )
+
+
+def test_a_small_tail_reads_at_least_one_record_of_each_partition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch, [(0, 7)] * 3, Taken([], {("t", number): 7 for number in range(3)}))
+    assert list(Tail(Settings(), "t", 2)) == []
+    assert log.client is not None
+    assert log.client.assigned == [("t", 0, 6), ("t", 1, 6), ("t", 2, 6)]
+
+
+def test_a_tail_ends_when_each_partition_was_read_to_the_end_that_was_seen_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(
+        monkeypatch,
+        [(0, 2), (0, 3)],
+        # The end of partition 0 is its last record; 1 is not there yet, whatever it says.
+        Taken([message(0, 0, b"a"), message(1, 0, b"b"), message(0, 1, b"c")], {("t", 1): 2}),
+        # What comes meanwhile is taken too; a tombstone is none; 1 ends with what nobody may read.
+        Taken([message(0, 2, b"d"), message(1, 1, None)], {("t", 1): 3}),
+    )
+    found = list(Tail(Settings(), "t"))
+    assert found == [(0, b"a"), (1, b"b"), (0, b"c"), (0, b"d")]
+    assert log.takes == []
+
+
+def test_a_tail_whose_last_record_is_a_tombstone_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Log(monkeypatch, [(0, 1)], Taken([message(0, 0, None)], {}))
+    assert list(Tail(Settings(), "t")) == []
+
+
+def test_a_tail_that_does_not_end_in_a_minute_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each take lasts 25 seconds here, so the fourth would begin after 75.
+    log = Log(monkeypatch, [(0, 2), (0, 9)], *[Taken([], {("t", 0): 2})] * 9)
+    with pytest.raises(BrokerError, match="1 partitions of t were not read to their end in 60"):
+        list(Tail(Settings(), "t"))
+    assert len(log.takes) == 9 - 3
+    assert log.client is not None and log.client.closed

@@ -1,0 +1,180 @@
+"""What a person does with versions: what is served afterwards, and what the workers are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+
+from freshet.online.weights import versions as module
+from freshet.online.weights.registry import (
+    BASE,
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    Registry,
+    sha256_of,
+)
+from freshet.online.weights.versions import promote, rollback, show, versions
+from freshet.stream.codec import decode
+from freshet.stream.config import LearnSettings, RedisSettings, Settings
+from freshet.stream.errors import RegistryError
+from freshet.stream.schemas import ModelEvent
+
+UNKNOWN = "v0009-20231114T221320Z-00000000"
+
+
+class Shop:
+    """A registry in a folder, and what was published on the topic of models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(
+            learn=LearnSettings(registry=folder), redis=RedisSettings(url="redis://here:1")
+        )
+        self.registry = Registry(folder)
+        self.told: list[tuple[str, str, ModelEvent]] = []
+        self.flushed: list[int] = []
+        self.served: list[str] = []
+
+    def add(self, text: str, parent: str = BASE) -> str:
+        def build(folder: Path) -> None:
+            (folder / "model.safetensors").write_text(text)
+
+        return self.registry.add(build, parent=parent, created_at_ms=0).version
+
+    def aliases(self) -> dict[str, list[str]]:
+        return {str(entry["version"]): entry["aliases"] for entry in versions(self.settings)}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    shop = Shop(tmp_path / "registry")
+
+    class Publisher:
+        def __init__(self, settings: Settings) -> None:
+            assert settings is shop.settings
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def produce(self, topic: str, value: bytes, *, key: str) -> None:
+            shop.told.append((topic, key, decode(ModelEvent, value)))
+            shop.served.append(shop.registry.champion())
+
+        def flush(self) -> None:
+            shop.flushed.append(len(shop.told))
+
+    def clock_of(client: Any) -> Any:
+        assert client == "redis://here:1"
+        return SimpleNamespace(now_ms=lambda: 123)
+
+    monkeypatch.setattr(module, "Publisher", Publisher)
+    monkeypatch.setattr(module, "connect", lambda redis: redis.url.get_secret_value())
+    monkeypatch.setattr(module, "open_clock", clock_of)
+    return shop
+
+
+def test_the_shipped_weights_come_first_then_all_versions_each_with_its_aliases(
+    shop: Shop,
+) -> None:
+    assert versions(shop.settings) == [{"version": BASE, "aliases": [CHAMPION]}]
+    first = shop.add("one")
+    second = shop.add("two", parent=first)
+    shop.registry.serve(second)
+    shop.registry.move_alias(CHALLENGER, second)
+    assert versions(shop.settings) == [
+        {"version": BASE, "aliases": []},
+        {"version": first, "aliases": [PREVIOUS]},
+        {"version": second, "aliases": [CHAMPION, CHALLENGER]},
+    ]
+
+
+def test_a_version_is_shown_by_its_name_or_an_alias_once_its_files_were_checked(
+    shop: Shop,
+) -> None:
+    assert show(shop.settings, CHAMPION) == show(shop.settings, BASE) == {"version": BASE}
+    assert show(shop.settings, PREVIOUS) == {"version": BASE}
+    first, second = shop.add("one"), shop.add("two")
+    shop.registry.serve(second)
+    shown = show(shop.settings, CHAMPION)
+    file = shop.registry.path(second) / "model.safetensors"
+    assert (shown["version"], shown["parent"]) == (second, BASE)
+    assert shown["sha256"] == {"model.safetensors": sha256_of(file)}
+    assert show(shop.settings, first)["version"] == first
+    file.write_text("altered")
+    with pytest.raises(RegistryError, match="altered"):
+        show(shop.settings, CHAMPION)
+
+
+def test_promoting_serves_a_version_and_then_tells_the_workers_where_it_is(shop: Shop) -> None:
+    first, second = shop.add("one"), shop.add("two")
+    assert promote(shop.settings, first) == f"{first} is the champion, {BASE} was"
+    assert promote(shop.settings, second) == f"{second} is the champion, {first} was"
+    folder = shop.registry.path(second)
+    event = ModelEvent(
+        kind="promoted",
+        version=second,
+        at_ms=123,
+        sha256=sha256_of(folder / "model.safetensors"),
+        uri=str(folder.resolve()),
+        parent=first,
+        reason="by hand",
+    )
+    assert shop.told[1] == (shop.settings.kafka.topics.models, f"promoted:{second}", event)
+    assert shop.served == [first, second] and shop.flushed == [1, 2]
+    assert shop.aliases() == {BASE: [PREVIOUS], first: [], second: [CHAMPION]}
+
+
+def test_rolling_back_serves_the_parent_and_then_tells_the_workers_so(shop: Shop) -> None:
+    first = shop.add("one")
+    second = shop.add("two", parent=first)
+    shop.registry.serve(second)
+    assert rollback(shop.settings) == f"{first} is the champion again, {second} was"
+    assert rollback(shop.settings) == f"{BASE} is the champion again, {first} was"
+    folder = shop.registry.path(first)
+    sha256 = sha256_of(folder / "model.safetensors")
+    told = [(key, event.version, event.parent, event.sha256) for _, key, event in shop.told]
+    assert told == [
+        (f"rolled_back:{first}", first, second, sha256),
+        (f"rolled_back:{BASE}", BASE, first, ""),
+    ]
+    events = [event for _, _, event in shop.told]
+    assert [event.uri for event in events] == [str(folder.resolve()), ""]
+    assert {(event.kind, event.at_ms, event.reason) for event in events} == {
+        ("rolled_back", 123, "by hand")
+    }
+    assert shop.served == [first, BASE]
+
+
+def test_the_shipped_weights_can_be_promoted_too(shop: Shop) -> None:
+    first = shop.add("one")
+    shop.registry.serve(first)
+    assert promote(shop.settings, BASE) == f"{BASE} is the champion, {first} was"
+    assert shop.registry.champion() == BASE
+    assert [(key, event.sha256, event.uri) for _, key, event in shop.told] == [
+        (f"promoted:{BASE}", "", "")
+    ]
+
+
+@pytest.mark.parametrize("act", [promote, show])
+def test_what_is_not_there_is_neither_served_nor_told(
+    shop: Shop, act: Callable[[Settings, str], object]
+) -> None:
+    with pytest.raises(RegistryError, match="no version"):
+        act(shop.settings, UNKNOWN)
+    with pytest.raises(RegistryError, match="nothing to roll back"):
+        rollback(shop.settings)
+    assert shop.registry.champion() == BASE and shop.told == []
+
+
+def test_an_altered_version_is_not_promoted(shop: Shop) -> None:
+    version = shop.add("one")
+    (shop.registry.path(version) / "model.safetensors").write_text("altered")
+    with pytest.raises(RegistryError, match="altered"):
+        promote(shop.settings, version)
+    assert shop.registry.champion() == BASE and shop.told == []
