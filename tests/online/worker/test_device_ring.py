@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 
 from freshet.online.worker.device_ring import COPY_ROWS, NEVER, DeviceRing
 from freshet.stream.arrays import Ints
+from freshet.stream.read.progress import InputState
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.windows import FIRST, UNITS, VIEWS, FakeReader
@@ -76,15 +77,34 @@ def test_buckets_outside_the_ring_are_zero_and_never_those_that_share_their_slot
 
 
 def test_the_furthest_partition_moves_the_ring_and_one_without_data_does_not() -> None:
-    reader = FakeReader(num_buckets=N)
-    reader.add("a|n", FIRST, UNITS, 1_000)
+    class ThreePartitions(FakeReader):
+        @property
+        def inputs(self) -> dict[tuple[str, int], InputState]:
+            (furthest,) = super().inputs.values()
+            empty = replace(furthest, frontier_ms=None)
+            behind = replace(furthest, frontier_ms=(FIRST + 2) * HOUR_MS)
+            return {("orders", 0): empty, ("orders", 1): furthest, ("orders", 2): behind}
+
+    reader = ThreePartitions(num_buckets=N)
+    for hour in range(4):
+        reader.add("a|n", FIRST + hour, UNITS, 1_000 * (hour + 1))
     ring = ring_of(reader)
-    frontiers_ms = (None, (FIRST + N) * 3_600_000, (FIRST + 2) * 3_600_000)
-    inputs = {("orders", p): SimpleNamespace(frontier_ms=ms) for p, ms in enumerate(frontiers_ms)}
-    shifted = SimpleNamespace(num_buckets=N, resolution_ms=3_600_000, num_items=1, inputs=inputs)
-    ring._reader = shifted  # type: ignore[assignment]
-    ring.copy(FakeReader(num_buckets=N).refresh())
-    assert units(ring, 0, FIRST + 1, N) == [0.0] * N
+    assert units(ring, 0, FIRST, 5) == [1.0, 2.0, 3.0, 4.0, 0.0]
+    reader.add("b|n", FIRST + N + 1, UNITS, 9_000)
+    ring.copy(reader.refresh())
+    assert units(ring, 0, FIRST, N + 2) == [0.0, 0.0, 3.0, 4.0] + [0.0] * (N - 2)
+    assert units(ring, 1, FIRST, N + 2) == [0.0] * (N + 1) + [9.0]
+
+
+def test_without_any_data_nothing_is_held() -> None:
+    class Empty(FakeReader):
+        @property
+        def inputs(self) -> dict[tuple[str, int], InputState]:
+            (first,) = super().inputs.values()
+            return {("orders", 0): replace(first, frontier_ms=None)}
+
+    ring = ring_of(Empty(num_buckets=N))
+    assert units(ring, 0, FIRST, N) == [0.0] * N
 
 
 def test_every_click_lands_in_the_slot_of_its_kind_and_units_are_no_thousandths() -> None:
