@@ -54,3 +54,42 @@ def test_with_other_fields_in_the_key_no_cold_item_can_be_named() -> None:
     shop = ShopTables()
     tell(shop, CatalogEntry(sku="new"))
     assert names.item_ids(shop, 0, HOUR_MS) == []
+
+
+def test_an_unknown_launch_counts_as_long_ago_and_of_one_moment_the_first_name_counts() -> None:
+    shop = ShopTables()
+    for sku, launched in (("b", HOUR_MS), ("a", HOUR_MS), ("unknown", None), ("c", HOUR_MS)):
+        tell(shop, CatalogEntry(sku=sku, launched_at=launched))
+    names = cold(max_items=2)
+    names.saw(["x|n"])
+    assert names.item_ids(shop, 2 * HOUR_MS, 0) == ["a|n", "b|n"]
+    names = cold(max_items=4)
+    names.saw(["x|n"])
+    assert names.item_ids(shop, HOUR_MS, 0) == ["unknown|n"], "a launch at the end is after it"
+
+
+def test_ids_are_written_and_read_in_the_order_of_the_fields_with_odd_names_escaped() -> None:
+    shop, names = ShopTables(("region", "sku")), ColdStart(("region", "sku"), lambda _: True)
+    for sku in ("o|d", "new"):
+        tell(shop, CatalogEntry(sku=sku))
+    names.saw(["s|sold", "n|o\\|d"])
+    assert names.item_ids(shop, 0, HOUR_MS) == ["n|new", "s|new"]
+    names.saw(["w|new"])
+    assert names.item_ids(shop, 0, HOUR_MS) == []
+
+
+def test_without_regions_in_the_key_each_sku_is_one_item() -> None:
+    shop, names = ShopTables(("sku",)), ColdStart(("sku",), lambda _: True)
+    for sku in ("sold", "new"):
+        tell(shop, CatalogEntry(sku=sku))
+    names.saw(["sold"])
+    assert names.item_ids(shop, 0, HOUR_MS) == ["new"]
+
+
+def test_items_of_others_do_not_take_the_places_of_mine() -> None:
+    shop = ShopTables()
+    for sku in ("a", "b", "xa", "xb"):
+        tell(shop, CatalogEntry(sku=sku))
+    names = cold(lambda item: not item.startswith("x"), max_items=2)
+    names.saw(["z|n"])
+    assert names.item_ids(shop, 0, HOUR_MS) == ["a|n", "b|n"]

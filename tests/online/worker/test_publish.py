@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freshet.model.batch import Batch
+from freshet.online.worker import publish
+from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.publish import (
     Numbers,
     forecast_ids,
+    forecast_items,
     forecast_records,
     issued_of,
     significant,
@@ -17,9 +26,10 @@ from freshet.online.worker.publish import (
 )
 from freshet.stream.codec import decode, encode
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.schemas import WIRE_LEVELS, Adjustments, Compute, Forecast
+from freshet.stream.schemas import WIRE_LEVELS, Adjustments, Compute, Cumulative, Forecast
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.records import origin, records
+from tests.online.worker.windows import FIRST, UNITS, FakeReader, contexts_of
 
 
 @given(st.floats(1e-9, 1e12))
@@ -111,3 +121,103 @@ def test_each_record_says_its_own_numbers_and_what_all_have_in_common() -> None:
     assert (first.status, second.status) == ("degraded", "cold_start")
     assert (second.sku, second.region) == ("b", "s")
     assert first.conversion == rates[0].tolist() and second.conversion is None
+
+
+def test_an_id_is_the_hash_of_what_the_forecast_came_from() -> None:
+    adjusted = origin(adjustments=Adjustments(level_factor=1.5))
+    (found,) = forecast_ids(["a|n"], adjusted)
+    text = (
+        '[3600000,36000000,[["clicks:1",9],["orders:0",7]],["v1","ab"],'
+        '{"level_factor":1.5,"calibration_id":null}]a|n'
+    )
+    assert found == xxhash.xxh3_128_hexdigest(text.encode())
+
+
+# A micro-batch ------------------------------------------------------------------------------------
+
+LEVELS = (0.005, *WIRE_LEVELS, 0.995)
+HOURS, HORIZON = 30, 4
+CUTOFF_MS = (FIRST + HOURS) * HOUR_MS
+
+
+class LevelForecaster:
+    """Step h of a row that sold n units at level q is n thousands, h hundreds and q units."""
+
+    quantile_levels, device, dtype = LEVELS, torch.device("cpu"), torch.float32
+
+    def forecast(self, batch: Batch) -> torch.Tensor:
+        sold_B11 = torch.nansum(batch.target_BT, 1)[:, None, None]
+        step_H1 = torch.arange(1, HORIZON + 1)[:, None]
+        return 1_000.0 * sold_B11 + 100.0 * step_H1 + torch.arange(len(LEVELS))
+
+
+class HalfSums:
+    """Two sums for each row: half of its first and of its third step."""
+
+    def __init__(self) -> None:
+        self.steps = [1, 3]
+
+    def quantiles(
+        self, target_BT: torch.Tensor, steps_BHQ: torch.Tensor, levels: tuple[float, ...]
+    ) -> torch.Tensor:
+        assert levels == LEVELS and len(target_BT) == len(steps_BHQ)
+        self.sold = torch.nansum(target_BT, 1).tolist()
+        return steps_BHQ[:, [0, 2]] / 2.0
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_each_record_of_a_micro_batch_is_made_of_the_context_of_its_own_item(
+    monkeypatch: pytest.MonkeyPatch, converted: bool
+) -> None:
+    reader = FakeReader(num_buckets=64, reached=FIRST + HOURS, clicked=FIRST + HOURS)
+    for hour in range(HOURS):
+        reader.add("b|s", FIRST + hour, UNITS, 1_000 * (hour == 29) + 2_000 * (hour == 0))
+        reader.add("a|n", FIRST + hour, UNITS, 1_000 * (hour == 29) + 4_000 * (hour == 0))
+    reader.head = FIRST + HOURS
+    contexts = contexts_of(reader, context_length=HOURS)
+    rates = lambda forecaster, batch: forecaster.forecast(batch) / 1e5  # noqa: E731
+    monkeypatch.setattr(publish, "conversion", rates)
+    sums = HalfSums()
+    weights: Any = SimpleNamespace(forecaster=LevelForecaster())
+    common = origin(
+        cutoff_ms=CUTOFF_MS, conversion=converted, adjustments=Adjustments(level_factor=1.5)
+    )
+    made = forecast_items(contexts, weights, common, sums, rows=[1, 0], cold=["new|w"])  # type: ignore[arg-type]
+    hashes = [
+        *context_sha256(contexts.batch([1, 0], CUTOFF_MS)),
+        *context_sha256(contexts.cold_batch(["new|w"], CUTOFF_MS)),
+    ]
+    assert len(set(hashes)) == 3
+    ids = forecast_ids(["a|n", "b|s", "new|w"], common)
+    # What each sold: 5 units, 3, and nothing that anybody knows of. Wire level q is the network's
+    # column q + 1.
+    for row, (record, sold) in enumerate(zip(made, (5, 3, 0), strict=True)):
+        step = [[1_000 * sold + 100 * h + q + 1 for q in range(9)] for h in (1, 2, 3, 4)]
+        item_id = ("a|n", "b|s", "new|w")[row]
+        assert record == Forecast(
+            forecast_id=ids[row],
+            item_id=item_id,
+            sku=item_id.split("|")[0],
+            region=item_id.split("|")[1],
+            resolution_ms=HOUR_MS,
+            cutoff_ms=CUTOFF_MS,
+            issued_at_ms=5,
+            quantile_levels=list(WIRE_LEVELS),
+            quantiles=step,  # type: ignore[arg-type]
+            weights_version="v1",
+            weights_sha256="ab",
+            offsets={"orders:0": 7, "clicks:1": 9},
+            context_sha256=hashes[row],
+            compute=Compute(
+                device="cpu", dtype="float32", batch_shape=[1 if row == 2 else 2, HOURS]
+            ),
+            status="cold_start" if row == 2 else "ok",
+            adjustments=Adjustments(level_factor=1.5),
+            cumulative=Cumulative(
+                steps=[1, 3],
+                quantiles=significant(np.array(step)[[0, 2]] / 2).tolist(),
+            ),
+            conversion=(np.array(step) / 1e5).tolist() if converted else None,
+        )
+    assert sums.sold == [0.0], "the cold batch came last"
+    assert forecast_items(contexts, weights, common, sums, rows=[], cold=[]) == []  # type: ignore[arg-type]
