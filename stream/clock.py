@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from freshet.stream.errors import StoreUnavailableError
+from freshet.stream.units import HOUR_MS
 
 REREAD_MS = 200
+AHEAD_MS = HOUR_MS
+UNREAD_MS = 30_000
 
 
 class Clock(Protocol):
@@ -27,6 +30,15 @@ class Clock(Protocol):
 def wall_now_ms() -> int:
     """Wall time in epoch milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def latest_ms(clock: Clock) -> int:
+    """When a record may say that something happened at the latest.
+
+    An hour past the clock, and what it gains in half a minute: clocks of processes differ, and one
+    that cannot be read follows its last line.
+    """
+    return clock.now_ms() + AHEAD_MS + round(UNREAD_MS * clock.speed)
 
 
 def when(at_ms: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, TypeVar, cast
@@ -12,9 +12,11 @@ import msgspec
 
 from freshet.stream.config import TimeUnit
 from freshet.stream.errors import EventError
-from freshet.stream.schemas import Time
+from freshet.stream.schemas import LAST_MS, Record, Time
+from freshet.stream.units import DAY_MS
 
-MAX_TIME_MS: Final = 253_402_300_799_999
+MAX_TIME_MS: Final = LAST_MS
+PLAN_AHEAD_MS: Final = 10 * 366 * DAY_MS
 UNITS: Final[dict[TimeUnit, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000)}
 """By what a whole number is multiplied, then divided, to become milliseconds."""
 
@@ -43,17 +45,47 @@ def encode(record: msgspec.Struct) -> bytes:
     return _ENCODER.encode(record)
 
 
-def decode(kind: type[AnyRecord], data: bytes) -> AnyRecord:
+def decode(kind: type[AnyRecord], data: bytes, *, latest_ms: int = MAX_TIME_MS) -> AnyRecord:
     """A record from its topic.
 
+    Args:
+        kind: What it is.
+        data: Its bytes.
+        latest_ms: When it may say that something happened at the latest; see
+            `freshet.stream.clock.latest_ms`. Plans reach ten years further.
+
     Raises:
-        EventError: The bytes are not such a record.
+        EventError: The bytes are not such a record, or it is of a time that has not come.
     """
     try:
         record: AnyRecord = _decoder(cast(Hashable, kind)).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(f"not a {kind.__name__}: {error}") from None
+    if latest_ms < MAX_TIME_MS and isinstance(record, Record):
+        whole: Record = record
+        for part in (whole, *_records_in(whole)):
+            _check_times(part, latest_ms)
     return record
+
+
+def _records_in(record: Record) -> Iterator[Record]:
+    """Records that a record holds as a field."""
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, Record):
+            yield value
+
+
+def _check_times(record: Record, latest_ms: int) -> None:
+    for names, bound_ms, what in (
+        (record.happened, latest_ms, "that the clock has not reached"),
+        (record.planned, min(latest_ms + PLAN_AHEAD_MS, MAX_TIME_MS), "over ten years ahead"),
+    ):
+        for name in names:
+            value = getattr(record, name)
+            if value is not None and time_ms(value) > bound_ms:
+                kind = type(record).__name__
+                raise EventError(f"{name} of this {kind} is {str(value)[:40]}, a time {what}")
 
 
 def longest_time(unit: TimeUnit) -> int:

@@ -5,6 +5,7 @@ FreshetError
 ├── InvalidInputError           a caller's arrays or files do not have the promised shape
 ├── EventError                  one record cannot be used: it becomes a dead letter
 ├── BrokerError                 Kafka is missing, refuses us, or lacks a topic        (retriable)
+│   └── RefusedError            Kafka will never take these records: too large, a strange timestamp
 ├── StoreError
 │   ├── StoreUnavailableError   Redis does not answer                                 (retriable)
 │   ├── StoreUnfitError         Redis answers but may not be used (eviction, no EVAL)
@@ -53,6 +54,12 @@ class BrokerError(FreshetError):
     """Kafka is missing, refuses us, or lacks a topic."""
 
     retriable = True
+
+
+class RefusedError(BrokerError):
+    """Kafka does not take certain records, now or later; the others were acknowledged."""
+
+    retriable = False
 
 
 class StoreError(FreshetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -9,23 +10,59 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from freshet.stream.telemetry import get_logger
+
+STOP_WITHIN_S = 9.0
+"""Container runtimes kill ten seconds after SIGTERM."""
+FOREVER_S = 1e6
+
+log = get_logger(__name__)
+
 
 @contextmanager
-def on_signals(actions: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Call these on signals; only the main thread can ask for that, in another it does nothing."""
+def on_signals(
+    actions: Mapping[signal.Signals, Callable[[], None]], *, within_s: float | None = STOP_WITHIN_S
+) -> Iterator[None]:
+    """Call these on signals; only the main thread can ask for that, in another it does nothing.
+
+    Args:
+        actions: What to call.
+        within_s: A process that is still inside this block so long after SIGTERM or SIGINT is
+            ended with status 1, whatever it waits for: every process may die at any line. None
+            leaves it the time it takes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    told, left = Stop(), Stop()
 
     def act(number: int, _: FrameType | None) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            told.set()
         actions[signal.Signals(number)]()
 
+    if within_s is not None:
+        # It waits from the start: a signal handler must not start a thread.
+        threading.Thread(
+            target=_end_hard, args=(told, left, within_s), name="last-resort", daemon=True
+        ).start()
     before = {number: signal.signal(number, act) for number in actions}
     try:
         yield
     finally:
+        left.set()
+        told.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_hard(told: Stop, left: Stop, within_s: float) -> None:
+    """End the process where it is told to stop, and has not left in time."""
+    while not told.wait(FOREVER_S):
+        pass
+    if not left.wait(within_s):
+        log.error("ended_hard", after_s=within_s, hint="a server did not let go; nothing is lost")
+        os._exit(1)
 
 
 class Stop:

@@ -3,17 +3,40 @@
 Times end in `_ms` and are epoch milliseconds UTC. Input events may carry RFC 3339 text instead; the
 codec turns it into milliseconds. Unknown fields are ignored on input, so that producers may add
 theirs.
+
+Every text, list and number has a bound, so that one record cannot fill a process or stop it. What
+is out of bounds is not a record. `happened` names the times of a record that cannot lie ahead of
+the shop's clock, `planned` those that may, by ten years; `freshet.stream.codec.decode` looks.
+Events (orders, clicks) have bounds of their own, in `stream/events/limits.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
 
 ClickKind = Literal["view", "cart", "favourite", "checkout"]
 Time = int | str
+
+LAST_MS = 253_402_300_799_999  # the year 9999
+Ms = Annotated[int, Meta(ge=0, le=LAST_MS)]
+Moment = Ms | Annotated[str, Meta(max_length=64)]
+Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Amount = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Name = Annotated[str, Meta(max_length=1_024)]
+"""An id, or the name of something."""
+Text = Annotated[str, Meta(max_length=16_384)]
+"""What a person reads."""
+Names = Annotated[list[Name], Meta(max_length=10_000)]
+Quantiles = Annotated[
+    list[Annotated[list[float], Meta(max_length=256)]],
+    Meta(max_length=4_096),
+]
+"""A list of levels for each step."""
 
 CHANNELS = ("units", "revenue", "orders", "returns", "views", "carts", "favourites", "checkouts")
 CHANNEL_OF_CLICK: dict[ClickKind, str] = {
@@ -28,6 +51,9 @@ WIRE_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A value on a topic; immutable, compared by value."""
+
+    happened: ClassVar[tuple[str, ...]] = ()
+    planned: ClassVar[tuple[str, ...]] = ()
 
 
 # Events in ----------------------------------------------------------------------------------------
@@ -69,13 +95,15 @@ class ClickEvent(Record, frozen=True, kw_only=True):
 class CatalogEntry(Record, frozen=True, kw_only=True):
     """`freshet.catalog.v1`, key sku, compacted: what an item is and costs from then on."""
 
-    sku: str
-    title: str = ""
-    category: str = ""
-    brand: str = ""
-    attributes: dict[str, str] = {}
-    unit_price: float | None = None
-    launched_at: Time | None = None
+    planned = ("launched_at",)
+
+    sku: Name
+    title: Text = ""
+    category: Name = ""
+    brand: Name = ""
+    attributes: Annotated[dict[Name, Text], Meta(max_length=256)] = {}
+    unit_price: Amount | None = None
+    launched_at: Moment | None = None
 
 
 class Promotion(Record, frozen=True, kw_only=True):
@@ -84,13 +112,15 @@ class Promotion(Record, frozen=True, kw_only=True):
     It holds in [starts_at, ends_at).
     """
 
-    promotion_id: str
-    starts_at: Time
-    ends_at: Time
+    planned = ("starts_at", "ends_at")
+
+    promotion_id: Name
+    starts_at: Moment
+    ends_at: Moment
     discount: float
-    kind: str = "promotion"
-    sku: str | None = None
-    category: str | None = None
+    kind: Name = "promotion"
+    sku: Name | None = None
+    category: Name | None = None
 
     @property
     def flash_sale(self) -> bool:
@@ -107,10 +137,12 @@ class Promotion(Record, frozen=True, kw_only=True):
 class InventoryLevel(Record, frozen=True, kw_only=True):
     """`freshet.inventory.v1`, key sku + region, compacted: units on hand as of a time."""
 
-    sku: str
-    on_hand: float
-    as_of: Time
-    region: str | None = None
+    happened = ("as_of",)
+
+    sku: Name
+    on_hand: Amount
+    as_of: Moment
+    region: Name | None = None
 
 
 # Between the parts --------------------------------------------------------------------------------
@@ -122,33 +154,33 @@ class WindowsAdvanced(Record, frozen=True, kw_only=True):
     A hint, one to each shard that was touched.
     """
 
-    topic: str
-    partition: int
-    epoch: int
-    offset: int
-    frontier_ms: int
+    topic: Name
+    partition: Count
+    epoch: Count
+    offset: Count
+    frontier_ms: Ms
 
 
 class Cumulative(Record, frozen=True, kw_only=True):
     """Quantiles of the sum over the first `steps` steps, for stock-out and replenishment."""
 
-    steps: list[int]
-    quantiles: list[list[float]]
+    steps: Annotated[list[Count], Meta(max_length=4_096)]
+    quantiles: Quantiles
 
 
 class Adjustments(Record, frozen=True, kw_only=True):
     """What was done to the network's quantiles before publishing."""
 
     level_factor: float = 1.0
-    calibration_id: str | None = None
+    calibration_id: Name | None = None
 
 
 class Compute(Record, frozen=True, kw_only=True):
     """Where a forecast was computed; the same values promise the same bits."""
 
-    device: str
-    dtype: str
-    batch_shape: list[int]
+    device: Name
+    dtype: Name
+    batch_shape: Annotated[list[Count], Meta(max_length=8)]
 
 
 ForecastStatus = Literal["ok", "degraded", "cold_start"]
@@ -162,32 +194,34 @@ class Forecast(Record, frozen=True, kw_only=True):
     it and the item was viewed.
     """
 
-    forecast_id: str
-    item_id: str
-    sku: str
-    region: str
-    resolution_ms: int
-    cutoff_ms: int
-    issued_at_ms: int
-    quantile_levels: list[float]
-    quantiles: list[list[float]]
-    weights_version: str
-    weights_sha256: str
-    offsets: dict[str, int]
-    context_sha256: str
+    happened = ("cutoff_ms", "issued_at_ms")
+
+    forecast_id: Name
+    item_id: Name
+    sku: Name
+    region: Name
+    resolution_ms: Ms
+    cutoff_ms: Ms
+    issued_at_ms: Ms
+    quantile_levels: Annotated[list[float], Meta(max_length=256)]
+    quantiles: Quantiles
+    weights_version: Name
+    weights_sha256: Name
+    offsets: Annotated[dict[Name, Int], Meta(max_length=100_000)]
+    context_sha256: Name
     compute: Compute
     status: ForecastStatus
     adjustments: Adjustments = Adjustments()
     cumulative: Cumulative | None = None
-    conversion: list[list[float]] | None = None
+    conversion: Quantiles | None = None
 
 
 class ScoredStep(Record, frozen=True, kw_only=True):
     """One step of one forecast held against its final bucket."""
 
-    forecast_id: str
-    weights_version: str
-    step: int
+    forecast_id: Name
+    weights_version: Name
+    step: Count
     pinball: float
     seasonal_naive_pinball: float | None
     pit: float
@@ -204,13 +238,15 @@ class Score(Record, frozen=True, kw_only=True):
     `residual` is (actual - median) / scale.
     """
 
-    item_id: str
-    segment: str
-    resolution_ms: int
-    bucket_start_ms: int
-    scored_at_ms: int
+    happened = ("bucket_start_ms", "scored_at_ms")
+
+    item_id: Name
+    segment: Name
+    resolution_ms: Ms
+    bucket_start_ms: Ms
+    scored_at_ms: Ms
     actual: float
-    steps: list[ScoredStep]
+    steps: Annotated[list[ScoredStep], Meta(max_length=4_096)]
     in_stock: bool = True
 
 
@@ -220,27 +256,31 @@ DriftKind = Literal["level", "spread", "timing", "data"]
 class DriftAlert(Record, frozen=True, kw_only=True):
     """`freshet.drift.v1`, key segment: its forecasts stopped being right, or are right again."""
 
-    alert_id: str
-    segment: str
+    happened = ("detected_at_ms", "onset_ms")
+
+    alert_id: Name
+    segment: Name
     state: Literal["warning", "drift", "stable"]
     kind: DriftKind
-    detector: str
-    detected_at_ms: int
-    onset_ms: int
+    detector: Name
+    detected_at_ms: Ms
+    onset_ms: Ms
     size: float
-    weights_version: str
-    description: str
-    action: str
+    weights_version: Name
+    description: Text
+    action: Text
 
 
 class RetrainRequest(Record, frozen=True, kw_only=True):
     """`freshet.retrain.v1`, key request_id: ask `learn` for new weights (or to roll back)."""
 
-    request_id: str
-    requested_at_ms: int
+    happened = ("requested_at_ms",)
+
+    request_id: Name
+    requested_at_ms: Ms
     reason: Literal["drift", "schedule", "manual", "rollback"]
-    segments: list[str] = []
-    alert_ids: list[str] = []
+    segments: Names = []
+    alert_ids: Names = []
 
 
 ModelEventKind = Literal[
@@ -255,43 +295,47 @@ class ModelEvent(Record, frozen=True, kw_only=True):
     `swapped`.
     """
 
+    happened = ("at_ms",)
+
     kind: ModelEventKind
-    version: str
-    at_ms: int
-    sha256: str = ""
-    uri: str = ""
-    parent: str = ""
-    request_id: str = ""
-    worker: str = ""
+    version: Name
+    at_ms: Ms
+    sha256: Name = ""
+    uri: Text = ""
+    parent: Name = ""
+    request_id: Name = ""
+    worker: Name = ""
     pause_ms: float | None = None
-    reason: str = ""
-    gate: dict[str, float | str | bool] = {}
+    reason: Text = ""
+    gate: Annotated[dict[Name, float | Text | bool], Meta(max_length=256)] = {}
 
 
 class AlertData(Record, frozen=True, kw_only=True):
     """What an alert says to a person."""
 
+    happened = ("starts_at_ms", "updated_at_ms")
+
     state: Literal["firing", "updated", "resolved"]
     severity: Literal["info", "warning", "critical"]
-    title: str
-    description: str
-    starts_at_ms: int
-    updated_at_ms: int
-    labels: dict[str, str] = {}
-    ends_at_ms: int | None = None
+    title: Text
+    description: Text
+    starts_at_ms: Ms
+    updated_at_ms: Ms
+    labels: Annotated[dict[Name, Text], Meta(max_length=64)] = {}
+    ends_at_ms: Ms | None = None
 
 
 class Alert(Record, frozen=True, kw_only=True, rename={"data_content_type": "datacontenttype"}):
     """`freshet.alerts.v1`, key fingerprint: a CloudEvents 1.0 envelope, `subject` the same."""
 
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
+    id: Name
+    source: Name
+    type: Name
+    subject: Name
+    time: Name
     data: AlertData
-    specversion: str = "1.0"
-    data_content_type: str = "application/json"
+    specversion: Name = "1.0"
+    data_content_type: Name = "application/json"
 
 
 # Identity of a series -----------------------------------------------------------------------------

@@ -84,6 +84,9 @@ class KafkaSettings(Section):
         "its partitions back at once, not after session_timeout_ms.",
     )
     max_record_bytes: Positive = 1_000_000
+    dead_letter_retention_ms: Positive = Field(
+        14 * DAY_MS, description="How long dead letters and late records, raw as they came, stay."
+    )
     topics: Topics = Topics()
 
 

@@ -84,6 +84,10 @@ class AlertBook:
             return self._fire(signal)
         return [self._resolve(alert, signal) for alert in self._concerned(signal)]
 
+    def known(self) -> list[Alert]:
+        """The newest record of each alert."""
+        return list(self._newest.values())
+
     def firing(self) -> list[Alert]:
         """Alerts that are not resolved, oldest first."""
         active = [alert for alert in self._newest.values() if alert.data.state != "resolved"]
@@ -126,7 +130,7 @@ class AlertBook:
         fired = alert.data
         over = replace(
             signal,
-            kind=fired.labels["kind"],
+            kind=fired.labels.get("kind", signal.kind),
             severity=fired.severity,
             title=fired.title,
             description=signal.description or fired.description,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-import msgspec
 
 from freshet.online.control.alerts import (
     FLASH_SALE_TYPE,
@@ -17,13 +15,9 @@ from freshet.online.control.alerts import (
 )
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import decode
+from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Topics
-from freshet.stream.errors import EventError
-from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest
-
-UNUSABLE = (EventError, msgspec.MsgspecError, ValueError, RecursionError)
-"""What `Controller.take` raises of a record that cannot be used."""
+from freshet.stream.schemas import SHOP_TABLES, Alert, DriftAlert, ModelEvent, RetrainRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +35,15 @@ class Controller:
     """A state that follows from the records taken in, and what it asks to be published.
 
     Outputs count as published only when `published` is told so; asking again before that gives them
-    again. A record taken in twice changes nothing.
+    again. A record taken in twice changes nothing. `latest_ms` is when a record may say that
+    something happened at the latest.
     """
 
     topics: Topics
     rules: RetrainRules
     book: AlertBook = field(default_factory=AlertBook)
     shop: ShopTables = field(default_factory=ShopTables)
+    latest_ms: Callable[[], int] = lambda: MAX_TIME_MS
 
     def take(
         self, topic: str, key: bytes | None, value: bytes | None, timestamp_ms: int
@@ -57,25 +53,26 @@ class Controller:
         Raises:
             EventError: The record cannot be used.
         """
-        if topic == self.topics.promotions:
+        table = self.topics.of(*SHOP_TABLES).get(topic)
+        if table is not None:
             # A sale begins and ends by the clock: `tick` looks at it.
-            if not self.shop.apply("promotions", key, value, timestamp_ms):
-                raise EventError(f"promotion {key!r} cannot be used")
+            self.shop.take(table, key, value, timestamp_ms)
             return []
         if value is None:
             return []
+        latest_ms = self.latest_ms()
         if topic == self.topics.drift:
-            alert = decode(DriftAlert, value)
+            alert = decode(DriftAlert, value, latest_ms=latest_ms)
             self.rules.take_drift(alert)
             return self._alerts([drift_signal(alert)])
         if topic == self.topics.models:
-            event = decode(ModelEvent, value)
+            event = decode(ModelEvent, value, latest_ms=latest_ms)
             self.rules.take_event(event)
             return self._alerts(model_signals(event))
         if topic == self.topics.retrain:
-            self.rules.take_request(decode(RetrainRequest, value))
+            self.rules.take_request(decode(RetrainRequest, value, latest_ms=latest_ms))
         elif topic == self.topics.alerts:
-            self.book.restore(decode(Alert, value))
+            self.book.restore(decode(Alert, value, latest_ms=latest_ms))
         return []
 
     def tick(self, now_ms: int) -> list[Output]:
@@ -119,7 +116,7 @@ class Controller:
                 )
             )
         for alert in self.book.firing():
-            subject = alert.data.labels["subject"]
+            subject = alert.data.labels.get("subject", "")
             if alert.type == FLASH_SALE_TYPE and subject not in running:
                 # Its promotion may have been withdrawn, so that nothing but the alert knows of it.
                 signals.append(

@@ -11,38 +11,44 @@ effects of one record, in this order:
 Killed before 2, the next process reads it again. What is known is rebuilt from whole topics at
 start, outputs among them, so a record read twice changes nothing. One process is enough; a second
 one would see part of the partitions only.
+
+It alone writes the dead letters of the topics that it reads, the shop's tables too: other readers
+of them keep no place, and would write each letter again at every start.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import contextlib
 import ssl
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import faust
 
-from freshet.online.control.controller import UNUSABLE, Controller, Output
+from freshet.online.control.controller import Controller, Output
+from freshet.online.control.metrics import ControlMetrics
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.clock import Clock
+from freshet.stream.clock import Clock, latest_ms
 from freshet.stream.codec import encode
 from freshet.stream.config import KafkaSettings, Settings, Topics
-from freshet.stream.errors import BrokerError, ConfigError, FreshetError
-from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, limit_of
-from freshet.stream.kafka import Publisher, TableReader, ensure_topics
-from freshet.stream.process import BackOff
+from freshet.stream.errors import BrokerError, ConfigError
+from freshet.stream.events.dead_letter import Source
+from freshet.stream.events.letters import Letters
+from freshet.stream.health import Health
+from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableReader, ensure_topics
+from freshet.stream.ops.servers import ServerWatch
+from freshet.stream.process import Stop, stop_on_signals
+from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
-from freshet.stream.telemetry import get_logger, serve_http
+from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 TICK_S = 0.2
-FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 10.0
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 4.0
 HEARTBEATS_A_SESSION = 3
 HEARTBEAT_MIN_S = 0.1
 HEARTBEAT_MAX_S = 3.0
@@ -62,27 +68,43 @@ def run(settings: Settings) -> None:
     Raises:
         FreshetError: The broker or Redis cannot be reached at start, or the app broke for good.
     """
+    with stop_on_signals() as stop:
+        _run(settings, stop)
+    log.info("stopped")
+
+
+def _run(settings: Settings, stop: Stop) -> None:
     ensure_topics(settings, live=True)
     clock = open_clock(connect(settings.redis))
-    controller, missed = restored(settings)
+    controller, missed = restored(settings, clock)
+    registry = new_registry()
+    metrics = ControlMetrics(registry, controller)
+    health = Health(stop, "waiting for the first assignment", counted=metrics.trouble)
+    host = settings.telemetry.http_host
     with (
         Publisher(settings) as publisher,
         tempfile.TemporaryDirectory(prefix="freshet-control-") as folder,
     ):
-        agents = Agents(settings.kafka, controller, clock=clock, publisher=publisher)
-        agents.send(missed)
-        port = serve_http(
-            settings.control.http_port,
-            lambda: None,
-            lambda: agents.waiting_for,
-            host=settings.telemetry.http_host,
+        delivery = Delivery(publisher, health, registry)
+        letters = Letters(settings.kafka, delivery, registry)
+        agents = Agents(
+            settings.kafka,
+            controller,
+            clock=clock,
+            delivery=delivery,
+            letters=letters,
+            health=health,
         )
+        port = serve_http(
+            settings.control.http_port, health.live, health.ready, registry=registry, host=host
+        )
+        ServerWatch(settings, health).start()
         log.info("started", http_port=port)
-        asyncio.run(_serve(agents, folder))
-    log.info("stopped")
+        if delivery.deliver(outgoing_of(missed)):
+            asyncio.run(_serve(agents, folder, stop))
 
 
-def restored(settings: Settings) -> tuple[Controller, list[Output]]:
+def restored(settings: Settings, clock: Clock) -> tuple[Controller, list[Output]]:
     """A controller that knows what the topics say so far, and what a crash left unsaid.
 
     Alerts are read before what causes them, so that only outputs that are due and not in the topics
@@ -92,12 +114,17 @@ def restored(settings: Settings) -> tuple[Controller, list[Output]]:
         BrokerError: The broker does not answer.
     """
     topics, control = settings.kafka.topics, settings.control
+
+    def latest() -> int:
+        return latest_ms(clock)
+
     controller = Controller(
         topics,
         RetrainRules(control.cooldown_ms, control.min_new_data_ms, control.schedule_ms),
-        shop=ShopTables(settings.events.series_by),
+        shop=ShopTables(settings.events.series_by, latest_ms=latest),
+        latest_ms=latest,
     )
-    with TableReader(settings, [*input_topics(topics), topics.alerts]) as reader:
+    with TableReader(settings, list(input_topics(topics))) as reader:
         records = reader.read_to_end()
     records.sort(
         key=lambda record: (record.topic != topics.alerts, record.timestamp_ms, record.offset)
@@ -106,7 +133,7 @@ def restored(settings: Settings) -> tuple[Controller, list[Output]]:
     for record in records:
         try:
             outputs = controller.take(record.topic, record.key, record.value, record.timestamp_ms)
-        except UNUSABLE:
+        except Exception:
             # The process that read it first made a dead letter of it.
             log.debug("record_unusable", topic=record.topic, offset=record.offset)
             continue
@@ -117,30 +144,41 @@ def restored(settings: Settings) -> tuple[Controller, list[Output]]:
 
 def input_topics(topics: Topics) -> tuple[str, ...]:
     """Topics that agents read."""
-    return (topics.drift, topics.retrain, topics.models, topics.promotions)
+    decisive = (topics.drift, topics.retrain, topics.models, topics.alerts)
+    return (*decisive, *topics.of(*SHOP_TABLES))
 
 
 class Agents:
     """Feeds a controller from Kafka and the clock, and publishes what it asks for.
 
     Args:
-        kafka: Where from, and how large a dead letter may be.
+        kafka: Where from.
         controller: Decides.
         clock: For what time alone brings.
-        publisher: Takes outputs and dead letters.
+        delivery: Takes outputs.
+        letters: Takes records that cannot be used.
+        health: Told of each turn.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, controller: Controller, *, clock: Clock, publisher: Publisher
+        self,
+        kafka: KafkaSettings,
+        controller: Controller,
+        *,
+        clock: Clock,
+        delivery: Delivery,
+        letters: Letters,
+        health: Health,
     ) -> None:
         self._kafka = kafka
         self._controller = controller
         self._clock = clock
-        self._publisher = publisher
+        self._delivery = delivery
+        self._letters = letters
+        self._health = health
         # Between a decision and the word that it is published no other decision is made, or the
         # same thing would be said twice.
         self._one_at_a_time = asyncio.Lock()
-        self.waiting_for: str | None = "the first assignment"
 
     def app(self, data_folder: str) -> Any:
         """The Faust app: an agent for each topic and a timer; it starts nothing."""
@@ -153,90 +191,65 @@ class Agents:
 
     async def _assigned(self, app: Any, *_: Any, **__: Any) -> None:
         """Ready from here on, also where nothing ever drifts."""
-        self.waiting_for = None
+        self._health.over("start")
 
     async def _agent(self, stream: Any) -> None:
         async for event in stream.events():
-            await self._handle(event.message)
+            await self._handle(_source_of(event.message))
 
-    async def _handle(self, message: Any) -> None:
+    async def _handle(self, source: Source) -> None:
         """One record: decide, publish, then remember. Never raises on account of the record."""
-        async with self._one_at_a_time:
-            self.waiting_for = None
-            try:
+        try:
+            async with self._one_at_a_time:
                 outputs = self._controller.take(
-                    message.topic, message.key, message.value, _timestamp_ms(message)
+                    source.topic, source.key, source.value, source.timestamp_ms
                 )
-            except UNUSABLE as error:
-                log.warning(
-                    "record_unusable", topic=message.topic, offset=message.offset, error=str(error)
-                )
-                letter = _letter(message, error, limit_of(self._kafka))
-                await self._until_sent(lambda: self._send_letter(letter))
-                return
-            await self._publish(outputs)
+                await self._publish(outputs)
+        except Exception as error:
+            # Whatever a record makes the code raise, those behind it have their turn. The lock is
+            # free: alerts do not wait for a letter.
+            await asyncio.to_thread(self._letters.send, source, "control", error)
 
     async def _tick(self) -> None:
         async with self._one_at_a_time:
+            self._health.beat()
             try:
-                outputs = self._controller.tick(self._clock.now_ms())
-            except FreshetError as error:
-                log.warning("tick_failed", error=str(error))
+                now_ms = await asyncio.to_thread(self._clock.now_ms)
+                outputs = self._controller.tick(now_ms)
+            except Exception as error:
+                self._health.say("tick", f"alerts and requests that time brings wait: {error}")
                 return
+            self._health.over("tick")
             await self._publish(outputs)
 
     async def _publish(self, outputs: list[Output]) -> None:
-        if not outputs:
+        """Send until acknowledged, then remember; a stop leaves it to the next process."""
+        sent = outgoing_of(outputs)
+        if not sent or not await asyncio.to_thread(self._delivery.deliver, sent):
             return
-        await self._until_sent(lambda: self.send(outputs))
         self._controller.published(outputs)
         for output in outputs:
             log.info("published", topic=output.topic, key=output.key, at_ms=output.at_ms)
 
-    def send(self, outputs: Sequence[Output]) -> None:
-        """Publish and wait for the acknowledgement."""
-        for output in outputs:
-            value = encode(output.record)
-            self._publisher.produce(output.topic, value, key=output.key, timestamp_ms=output.at_ms)
-        self._publisher.flush()
 
-    def _send_letter(self, letter: Outgoing) -> None:
-        self._publisher.produce(letter.topic, letter.value, key=letter.key, headers=letter.headers)
-        self._publisher.flush()
-
-    async def _until_sent(self, send: Callable[[], None]) -> None:
-        """Send in a thread, again and again until it is acknowledged.
-
-        An agent that went on without would lose the record: Faust commits it either way.
-        """
-        back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
-        while True:
-            try:
-                await asyncio.to_thread(send)
-                self.waiting_for = None
-                return
-            except BrokerError as error:
-                self.waiting_for = str(error)
-                log.warning("publish_retried", error=str(error), wait_s=back_off.next_s)
-                await asyncio.sleep(back_off.grow())
+def outgoing_of(outputs: Sequence[Output]) -> list[Outgoing]:
+    """Outputs as they are sent."""
+    return [
+        Outgoing(output.topic, output.key.encode(), encode(output.record)) for output in outputs
+    ]
 
 
-def _letter(message: Any, error: Exception, limit_bytes: int) -> Outgoing:
-    """The dead letter of a Faust message that cannot be used."""
-    source = Source(
+def _source_of(message: Any) -> Source:
+    """The record inside a Faust message."""
+    return Source(
         message.topic,
         message.partition,
         message.offset,
-        _timestamp_ms(message),
+        int(message.timestamp * 1_000),
         message.key,
         message.value,
         [(name, bytes(value)) for name, value in dict(message.headers or {}).items()],
     )
-    return dead_letter(source, "control", type(error).__name__, str(error), limit_bytes)
-
-
-def _timestamp_ms(message: Any) -> int:
-    return int(message.timestamp * 1_000)
 
 
 def _new_app(kafka: KafkaSettings, data_folder: str) -> Any:
@@ -287,36 +300,30 @@ def credentials(kafka: KafkaSettings) -> Any:
     return faust.SSLCredentials(context) if context is not None else None
 
 
-async def _serve(agents: Agents, folder: str) -> None:
-    """Start the app, wait for a signal or a crash, stop the app."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+async def _serve(agents: Agents, folder: str, stop: Stop) -> None:
+    """Start the app, wait until told to stop or for a crash, stop the app."""
     app = agents.app(folder)
     starting = asyncio.ensure_future(app.start())
-    stopping = asyncio.ensure_future(stop.wait())
     try:
-        await _first(starting, stopping, timeout_s=START_TIMEOUT_S)
-        if not stop.is_set():
-            await starting
-            await _first(stopping, asyncio.ensure_future(_crashed(app)))
+        if not await _first(stop.is_set, starting.done, timeout_s=START_TIMEOUT_S):
+            raise BrokerError(f"the control agents did not start within {START_TIMEOUT_S:g} s")
+        if starting.done():
+            starting.result()
+        await _first(stop.is_set, lambda: app.crashed)
     finally:
         starting.cancel()
-        stopping.cancel()
-        await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
     if app.crashed and not stop.is_set():
         raise BrokerError(f"the control agents broke: {app.crash_reason!r}")
 
 
-async def _first(*tasks: Awaitable[Any], timeout_s: float | None = None) -> None:
-    done, _ = await asyncio.wait(
-        [asyncio.ensure_future(t) for t in tasks], timeout=timeout_s, return_when="FIRST_COMPLETED"
-    )
-    if not done:
-        raise BrokerError(f"the control agents did not start within {timeout_s:g} s")
-
-
-async def _crashed(app: Any) -> None:
-    while not app.crashed:
+async def _first(*happened: Callable[[], bool], timeout_s: float = float("inf")) -> bool:
+    """Wait until one of these is so; False after so long."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + timeout_s
+    while not any(one() for one in happened):
+        if loop.time() > end_s:
+            return False
         await asyncio.sleep(TICK_S)
+    return True

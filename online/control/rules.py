@@ -15,6 +15,7 @@ from freshet.online.control.requests import RequestLedger
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
 MAX_ATTEMPTS = 3
+MAX_NAMED = 10_000  # what a record may name; the others drift on, and are named next time
 # A request that nobody answered for so many cool-downs no longer stops the next one.
 MAX_OUTSTANDING_COOLDOWNS = 4
 
@@ -57,6 +58,10 @@ class RetrainRules:
         """`learn` answered a request."""
         self._requests.take_event(event)
 
+    def waiting(self) -> int:
+        """How many requests for training have no answer."""
+        return len(self._requests.open_trainings())
+
     def due(self, now_ms: int) -> RetrainRequest | None:
         """What to ask for now, or None; the same again until the request was taken in."""
         times_ms = [request.requested_at_ms for request in self._requests.trainings()]
@@ -83,8 +88,8 @@ class RetrainRules:
             request_id=request_id_of("drift", *alert_ids, str(attempt)),
             requested_at_ms=now_ms,
             reason="drift",
-            segments=sorted(alert.segment for alert in alerts),
-            alert_ids=alert_ids,
+            segments=sorted(alert.segment for alert in alerts)[:MAX_NAMED],
+            alert_ids=alert_ids[:MAX_NAMED],
         )
 
     def _wants_training(self, alert: DriftAlert) -> bool:

@@ -79,7 +79,7 @@ def _stop_on_first_signal() -> Iterator[Stop]:
         return ask
 
     numbers = (signal.SIGINT, signal.SIGTERM)
-    with on_signals({number: asks_once(number) for number in numbers}):
+    with on_signals({number: asks_once(number) for number in numbers}, within_s=None):
         yield stop
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from freshet.online.control.requests import RequestLedger
@@ -17,10 +18,12 @@ class Ledger:
     Attributes:
         requests: Which requests are open.
         serving: The event that made the serving version serve; None where that was never said.
+        said: How many events of each kind were taken in.
     """
 
     requests: RequestLedger = field(default_factory=RequestLedger, init=False)
     serving: ModelEvent | None = field(default=None, init=False)
+    said: Counter[str] = field(default_factory=Counter, init=False)
     _onsets_ms: dict[str, int] = field(default_factory=dict, init=False)
     _confirmed: set[str] = field(default_factory=set, init=False)
 
@@ -35,6 +38,7 @@ class Ledger:
     def take_event(self, event: ModelEvent) -> None:
         """An answer, or a change of what serves."""
         self.requests.take_event(event)
+        self.said[event.kind] += 1
         if event.kind == "confirmed":
             self._confirmed.add(event.version)
         if event.kind in SERVING and (self.serving is None or event.at_ms >= self.serving.at_ms):

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
-import msgspec
 import torch
 
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.history import open_history
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
+from freshet.online.learn.metrics import LearnMetrics
 from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.weights.registry import Registry
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import decode, encode
+from freshet.stream.clock import latest_ms
+from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.config import Settings, Topics
-from freshet.stream.errors import BrokerError, FreshetError
-from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
-from freshet.stream.process import BackOff, Stop, stop_on_signals
+from freshet.stream.errors import FreshetError, RegistryError
+from freshet.stream.health import Health
+from freshet.stream.kafka import (
+    Delivery,
+    Outgoing,
+    Publisher,
+    TableReader,
+    TableRecord,
+    ensure_topics,
+)
+from freshet.stream.ops.servers import ServerWatch
+from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.schemas import SHOP_TABLES, DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
-from freshet.stream.telemetry import get_logger, serve_http
+from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 POLL_MS = 200
 # Training takes seconds of every core it may have; forecasts on the same machine come first.
 NICENESS = 5
-FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 10.0
-UNUSABLE = (FreshetError, msgspec.MsgspecError, ValueError, RecursionError)
 MAX_ERROR_CHARACTERS = 500
 
 log = get_logger(__name__)
@@ -45,63 +53,107 @@ def run(settings: Settings) -> None:
         FreshetError: Broker, Redis or the base weights are missing at start.
     """
     with stop_on_signals() as stop:
-        _run(settings, Health(stop))
+        _run(settings, stop)
     log.info("stopped")
 
 
-def _run(settings: Settings, health: Health) -> None:
+def _run(settings: Settings, stop: Stop) -> None:
     os.nice(NICENESS)
     if settings.learn.threads:
         torch.set_num_threads(settings.learn.threads)
     ensure_topics(settings, live=True)
     client = connect(settings.redis)
     clock = open_clock(client)
-    shop, ledger = ShopTables(settings.events.series_by), Ledger()
-    inbox = Inbox(settings.kafka.topics, ledger, shop)
+
+    def latest() -> int:
+        return latest_ms(clock)
+
+    shop, ledger = ShopTables(settings.events.series_by, latest_ms=latest), Ledger()
+    inbox = Inbox(settings.kafka.topics, ledger, shop, latest)
+    registry = new_registry()
+    metrics = LearnMetrics(registry, ledger)
+    health = Health(stop, "reading the topics", counted=metrics.trouble)
     host = settings.telemetry.http_host
-    port = serve_http(settings.learn.http_port, lambda: None, lambda: health.problem, host=host)
+    port = serve_http(
+        settings.learn.http_port, health.live, health.ready, registry=registry, host=host
+    )
+    versions = Registry(settings.learn.registry)
+    ServerWatch(settings, health, {"registry": lambda: check_writable(versions.folder)}).start()
     with TableReader(settings, inbox.topics) as reader, Publisher(settings) as publisher:
         # What was asked and answered before decides what there is to do: all of it comes first.
         for record in reader.read_to_end():
             inbox.take(record)
-        publish = publisher_of(publisher, settings.kafka.topics.models, health)
+        delivery = Delivery(publisher, health, registry)
         learner = Learner(
             settings.learn,
             open_history(settings, client, shop),
-            VersionedNetworks(Registry(settings.learn.registry), settings.learn.device),
-            Announcer(publish, clock.now_ms, ledger),
-            stopped=health.check,
+            VersionedNetworks(versions, settings.learn.device),
+            Announcer(publisher_of(delivery, settings.kafka.topics.models), clock.now_ms, ledger),
+            stopped=stopper(health),
         )
-        health.problem = None
+        health.over("start")
         log.info("started", http_port=port, champion=learner.registry.champion())
-        _loop(reader, inbox, learner, health)
+        _loop(reader, inbox, learner, health, metrics)
 
 
-def _loop(reader: TableReader, inbox: Inbox, learner: Learner, health: Health) -> None:
-    back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, health.stop.wait)
+def _loop(
+    reader: TableReader, inbox: Inbox, learner: Learner, health: Health, metrics: LearnMetrics
+) -> None:
     while not health.stop.is_set():
-        for record in reader.poll(POLL_MS):
-            inbox.take(record)
+        health.beat()
         try:
-            learner.step()
+            for record in reader.poll(POLL_MS):
+                inbox.take(record)
+            with metrics.step_seconds.time():
+                learner.step()
         except Stopped:
             log.info("training_given_up", phase=learner.phase)
         except FreshetError as error:
             if not error.retriable:
                 raise
-            health.problem = str(error)
-            log.warning("step_retried", error=str(error), wait_s=back_off.next_s)
-            back_off.pause()
+            health.wait_out(error)
         else:
-            health.problem = None
-            back_off.reset()
+            health.turned()
+            health.answered()
+
+
+def stopper(health: Health) -> Callable[[], None]:
+    """Called between two steps of a long computation: the loop lives; raises when it is to end."""
+
+    def check() -> None:
+        health.beat()
+        if health.stop.is_set():
+            raise Stopped
+
+    return check
+
+
+def check_writable(folder: Path) -> None:
+    """Say when versions could not be registered.
+
+    Raises:
+        RegistryError: The folder is missing and cannot be made, or must not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RegistryError(f"the registry {folder} is not there: {error}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RegistryError(f"the registry {folder} cannot be written")
 
 
 class Inbox:
     """Feeds ledger and shop from the topics; what cannot be read is logged and passed over."""
 
-    def __init__(self, topics: Topics, ledger: Ledger, shop: ShopTables) -> None:
+    def __init__(
+        self,
+        topics: Topics,
+        ledger: Ledger,
+        shop: ShopTables,
+        latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
+    ) -> None:
         self._topics = topics
+        self._latest_ms = latest_ms
         self._ledger = ledger
         self._shop = shop
         self._tables = topics.of(*SHOP_TABLES)
@@ -120,48 +172,30 @@ class Inbox:
         elif record.value is not None:
             try:
                 self._take(record.topic, record.value)
-            except UNUSABLE as error:
+            except Exception as error:
+                # Control writes its dead letter.
                 told = str(error)[:MAX_ERROR_CHARACTERS]
                 log.warning("record_unusable", topic=record.topic, offset=record.offset, error=told)
 
     def _take(self, topic: str, value: bytes) -> None:
+        latest_ms = self._latest_ms()
         if topic == self._topics.retrain:
-            self._ledger.take_request(decode(RetrainRequest, value))
+            self._ledger.take_request(decode(RetrainRequest, value, latest_ms=latest_ms))
         elif topic == self._topics.models:
-            self._ledger.take_event(decode(ModelEvent, value))
+            self._ledger.take_event(decode(ModelEvent, value, latest_ms=latest_ms))
         else:
-            self._ledger.take_drift(decode(DriftAlert, value))
+            self._ledger.take_drift(decode(DriftAlert, value, latest_ms=latest_ms))
 
 
-class Health:
-    """What `/readyz` says, and whether the process was asked to end."""
+def publisher_of(delivery: Delivery, topic: str) -> Callable[[ModelEvent], None]:
+    """Publishes an event and returns once it is acknowledged, however long that takes.
 
-    def __init__(self, stop: Stop) -> None:
-        self.problem: str | None = "reading the topics"
-        self.stop = stop
-
-    def check(self) -> None:
-        """Raise `Stopped` when the process is to end."""
-        if self.stop.is_set():
-            raise Stopped
-
-
-def publisher_of(publisher: Publisher, topic: str, health: Health) -> Callable[[ModelEvent], None]:
-    """Publishes an event and returns once it is acknowledged, however long that takes."""
+    What it returns raises `Stopped` when the process is told to end before that.
+    """
 
     def publish(event: ModelEvent) -> None:
-        back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, health.stop.wait)
-        while True:
-            try:
-                key = f"{event.kind}:{event.version}"
-                publisher.produce(topic, encode(event), key=key, timestamp_ms=event.at_ms)
-                publisher.flush()
-                health.problem = None
-                return
-            except BrokerError as error:
-                health.problem = str(error)
-                log.warning("publish_retried", error=str(error), wait_s=back_off.next_s)
-                back_off.pause()
-                health.check()
+        key = f"{event.kind}:{event.version}".encode()
+        if not delivery.deliver([Outgoing(topic, key, encode(event))]):
+            raise Stopped
 
     return publish

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import decode
+from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.kafka import TableReader, TableRecord
@@ -22,11 +22,18 @@ class SideInputs:
         settings: Where to connect, and the topics' names.
         offer: Called with every readable model event, oldest first within a partition; None for
             a worker that serves what it was given.
+        latest_ms: When a record may say that something happened at the latest.
     """
 
-    def __init__(self, settings: Settings, offer: Callable[[ModelEvent], None] | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        offer: Callable[[ModelEvent], None] | None,
+        latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
+    ) -> None:
         topics = settings.kafka.topics
-        self.shop = ShopTables(settings.events.series_by)
+        self._latest_ms = latest_ms
+        self.shop = ShopTables(settings.events.series_by, latest_ms=latest_ms)
         self._tables = topics.of(*SHOP_TABLES)
         self._offer = offer
         self._reader = TableReader(settings, [*self._tables, topics.models])
@@ -51,10 +58,11 @@ class SideInputs:
         """Stop reading."""
         self._reader.close()
 
-    @staticmethod
-    def _hand_over(record: TableRecord, value: bytes, offer: Callable[[ModelEvent], None]) -> None:
+    def _hand_over(
+        self, record: TableRecord, value: bytes, offer: Callable[[ModelEvent], None]
+    ) -> None:
         try:
-            offer(decode(ModelEvent, value))
+            offer(decode(ModelEvent, value, latest_ms=self._latest_ms()))
         except EventError as error:
             place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             log.warning("model_event_not_read", error=str(error), **place)

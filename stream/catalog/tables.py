@@ -20,7 +20,7 @@ from freshet.stream.catalog.timeline import (
     share_of_buckets,
     value_at_starts,
 )
-from freshet.stream.codec import decode, time_ms
+from freshet.stream.codec import MAX_TIME_MS, decode, time_ms
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
     SHOP_TABLES,
@@ -45,10 +45,20 @@ class ShopTables:
     Unknown is NaN or empty, never 0. Methods that take `as_of_ms` answer with what was known then:
     prices in force later are the price in force at that time, promotions announced later are left
     out, and stock is unknown past it.
+
+    Args:
+        series_by: The fields that an item id is made of.
+        latest_ms: When a record may say that something happened at the latest.
     """
 
-    def __init__(self, series_by: Sequence[str] = ("sku", "region")) -> None:
+    def __init__(
+        self,
+        series_by: Sequence[str] = ("sku", "region"),
+        *,
+        latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
+    ) -> None:
         self._series_by = tuple(series_by)
+        self._latest_ms = latest_ms
         self._catalog: dict[str, CatalogEntry] = {}
         self._prices: dict[str, Changes] = {}
         self._promotions = Promotions()
@@ -72,10 +82,7 @@ class ShopTables:
             Whether it was usable.
         """
         try:
-            if value is None:
-                self._forget(table, key)
-            else:
-                self._take(table, key, value, timestamp_ms)
+            self.take(table, key, value, timestamp_ms)
         except EventError as error:
             self.malformed[table] += 1
             log.warning(
@@ -85,9 +92,22 @@ class ShopTables:
                 error=str(error)[:500],
             )
             return False
+        return True
+
+    def take(
+        self, table: ShopTable, key: bytes | None, value: bytes | None, timestamp_ms: int
+    ) -> None:
+        """Take in one record, or raise.
+
+        Raises:
+            EventError: It cannot be used, and changed nothing.
+        """
+        if value is None:
+            self._forget(table, key)
+        else:
+            self._take(table, key, value, timestamp_ms)
         self.version += 1
         self.newest_ms = max(self.newest_ms, timestamp_ms)
-        return True
 
     def _take(self, table: ShopTable, key: bytes | None, value: bytes, timestamp_ms: int) -> None:
         take: Callable[[bytes, int], Any] = {
@@ -100,7 +120,7 @@ class ShopTables:
             self._identity_of[table, key] = identity
 
     def _take_entry(self, value: bytes, timestamp_ms: int) -> str:
-        entry = decode(CatalogEntry, value)
+        entry = decode(CatalogEntry, value, latest_ms=self._latest_ms())
         price = entry.unit_price
         if price is not None and not 0 < price < float("inf"):
             raise EventError(
@@ -115,10 +135,11 @@ class ShopTables:
         return entry.sku
 
     def _take_promotion(self, value: bytes, timestamp_ms: int) -> str:
-        return self._promotions.take(decode(Promotion, value), timestamp_ms)
+        promotion = decode(Promotion, value, latest_ms=self._latest_ms())
+        return self._promotions.take(promotion, timestamp_ms)
 
     def _take_stock(self, value: bytes, _: int) -> tuple[Series, str | None]:
-        return self._stock.take(decode(InventoryLevel, value))
+        return self._stock.take(decode(InventoryLevel, value, latest_ms=self._latest_ms()))
 
     def _forget(self, table: ShopTable, key: bytes | None) -> None:
         if key is None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from freshet.stream.config import KafkaSettings
 from freshet.stream.events.redrive import REDRIVE_HEADER
-from freshet.stream.kafka import Message, headers_of
+from freshet.stream.kafka import Message, Outgoing, headers_of
 from freshet.stream.kafka.topics import dead_letter_max_bytes, dead_letter_topic
 
 ERROR_PREFIX = "freshet.error."
@@ -31,19 +31,6 @@ class Source(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: HeaderList
-
-
-class Outgoing(NamedTuple):
-    """A record as it is sent on; its timestamp is the time of sending, which no topic refuses.
-
-    Partition -1 lets the key decide.
-    """
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: HeaderList
-    partition: int = -1
 
 
 def source_of(message: Message) -> Source:

@@ -49,6 +49,7 @@ class IngestMetrics:
             "Records read, by what became of them.",
             ("topic", "outcome"),
         )
+        self.refused = counter("freshet_records_refused", "Never taken by Kafka.", ("topic",))
         self.dead_letters = counter(
             "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error")
         )

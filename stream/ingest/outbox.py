@@ -9,7 +9,6 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.events.dead_letter import (
-    Outgoing,
     dead_letter,
     late_record,
     limit_of,
@@ -18,7 +17,15 @@ from freshet.stream.events.dead_letter import (
 from freshet.stream.fold.batches import Fold
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.metrics import IngestMetrics
-from freshet.stream.kafka import Key, Message, Publisher, shard_of
+from freshet.stream.kafka import (
+    Key,
+    Message,
+    Outgoing,
+    Publisher,
+    RecordsRefusedError,
+    give_up,
+    shard_of,
+)
 from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.telemetry import get_logger
 
@@ -65,6 +72,9 @@ class Outbox:
     def publish_unfit(self, batches: Iterable[FoldedBatch]) -> None:
         """Send these batches' dead letters and late records; returns when all are acknowledged.
 
+        One that the broker will never take (its topic has a smaller limit than ours) is logged with
+        its bytes, or its partition would be held up for ever.
+
         Raises:
             BrokerError: At least one was not; publish all of them again.
         """
@@ -73,8 +83,16 @@ class Outbox:
             self._letters.produce(
                 record.topic, record.value, key=record.key, headers=record.headers
             )
-        if unfit:
+        if not unfit:
+            return
+        try:
             self._letters.flush()
+        except RecordsRefusedError as error:
+            if not all(refusal.unfit for refusal in error.refusals):
+                raise
+            for refusal in error.refusals:
+                self._metrics.refused.labels(refusal.topic).inc()
+                give_up(refusal)
 
     def _unfit(self, batch: FoldedBatch) -> list[Outgoing]:
         records = []

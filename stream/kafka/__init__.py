@@ -17,18 +17,27 @@ from freshet.stream.kafka.client import (
     shard_of,
     take,
 )
-from freshet.stream.kafka.publisher import Headers, Publisher
+from freshet.stream.kafka.delivery import Delivery, give_up
+from freshet.stream.kafka.publisher import (
+    Headers,
+    Outgoing,
+    Publisher,
+    RecordsRefusedError,
+)
 from freshet.stream.kafka.table import TableReader, TableRecord
 
 __all__ = [
     "Cluster",
     "Consumer",
+    "Delivery",
     "Headers",
     "Key",
     "LogOffsets",
     "Message",
+    "Outgoing",
     "Producer",
     "Publisher",
+    "RecordsRefusedError",
     "TableReader",
     "TableRecord",
     "Taken",
@@ -38,6 +47,7 @@ __all__ = [
     "cluster",
     "consumer",
     "ensure_topics",
+    "give_up",
     "headers_of",
     "log_range",
     "partitions_of",

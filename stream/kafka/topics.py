@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from freshet.stream.config import KafkaSettings
+from freshet.stream.schemas import RECORDS
 
 DEAD_LETTER_SUFFIX = ".dlq"
 FOREVER = "-1"
@@ -63,30 +64,36 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
 
     Args:
         settings: Names, partitions and limits.
-        live: True: event topics get LogAppendTime, so that "too far in the future" is judged by the
-            broker's clock. False (demo, replay): producers' timestamps are kept for ever, however
-            old or far ahead.
+        live: True: all topics get LogAppendTime, so that "too far in the future" is judged by the
+            broker's clock, and a producer whose clock is wrong is not refused. False (demo,
+            replay): producers' timestamps are kept for ever, however old or far ahead.
     """
     names = settings.topics
-    keep: dict[str, str] = {} if live else _any_time()
-    dead_letters = {**keep, "max.message.bytes": str(dead_letter_max_bytes(settings))}
+    keep = {"message.timestamp.type": "LogAppendTime"} if live else _any_time()
+    # Raw orders and clicks may hold what names a person: they do not stay for ever.
+    dead_letters = {
+        **keep,
+        "max.message.bytes": str(dead_letter_max_bytes(settings)),
+        "retention.ms": str(settings.dead_letter_retention_ms),
+    }
     events = {
-        **({"message.timestamp.type": "LogAppendTime"} if live else keep),
+        **keep,
         "max.message.bytes": str(settings.max_record_bytes + BATCH_OVERHEAD_BYTES),
     }
     tables = {**keep, "cleanup.policy": "compact"}
     configs: dict[str, dict[str, str]] = {}
     for name in (names.orders, names.clicks):
         configs[name] = events
-        configs[dead_letter_topic(name)] = dead_letters
     for name in (names.catalog, names.promotions, names.inventory, names.models):
         configs[name] = tables
     if names.forecasts_latest:
         configs[names.forecasts_latest] = tables
-    configs[names.late] = dead_letters
     others = [names.windows, names.forecasts, names.scores]
     others += [names.drift, names.retrain, names.alerts]
     configs |= dict.fromkeys(others, keep)
+    for kind in RECORDS:
+        configs[dead_letter_topic(getattr(names, kind))] = dead_letters
+    configs[names.late] = dead_letters
     return [TopicPlan(name, settings.partitions, config) for name, config in configs.items()]
 
 

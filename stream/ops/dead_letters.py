@@ -11,6 +11,7 @@ from freshet.stream.errors import ConfigError, InvalidInputError
 from freshet.stream.events.dead_letter import HeaderList, Notes, Source, notes_of, without_notes
 from freshet.stream.kafka import TableReader, TableRecord
 from freshet.stream.kafka.topics import dead_letter_topic
+from freshet.stream.schemas import RECORDS
 
 MAX_VALUE_CHARACTERS = 80
 
@@ -20,7 +21,7 @@ class DeadLetterFilter:
     """Which dead letters: all that every given filter lets through.
 
     Attributes:
-        topic: Only those of this source topic; None is orders and clicks.
+        topic: Only those of this source topic; None is every topic.
         late: Records of the late topic instead of dead letters.
         error: Only this stage or this error class, upper or lower case.
         from_ms: Only those written at or after it (the record timestamp of the dead letter).
@@ -52,12 +53,12 @@ class DeadLetterFilter:
         """The topics to look in.
 
         Raises:
-            ConfigError: The source topic is not an event topic.
+            ConfigError: The source topic is none that freshet reads.
         """
-        known = [settings.kafka.topics.orders, settings.kafka.topics.clicks]
+        known = list(settings.kafka.topics.of(*RECORDS))
         if self.topic is not None and self.topic not in known:
             hint = f"choose one of {', '.join(known)}"
-            raise ConfigError(f"{self.topic} is not an event topic", hint=hint)
+            raise ConfigError(f"{self.topic} is no topic that freshet reads", hint=hint)
         if self.late:
             return [settings.kafka.topics.late]
         return [dead_letter_topic(name) for name in known if self.topic in (None, name)]

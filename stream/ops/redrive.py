@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from freshet.stream.config import Settings
-from freshet.stream.events.dead_letter import Outgoing, Source, notes_of, source_of, without_notes
+from freshet.stream.events.dead_letter import Source, notes_of, source_of, without_notes
 from freshet.stream.events.redrive import REDRIVE_HEADER
 from freshet.stream.kafka import (
     Consumer,
+    Outgoing,
     Publisher,
     TopicPartition,
     broker_errors,

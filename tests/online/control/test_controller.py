@@ -8,7 +8,7 @@ import pytest
 
 from freshet.online.control import alerts
 from freshet.online.control.alerts import FLASH_SALE_TYPE, AlertBook
-from freshet.online.control.controller import UNUSABLE, Controller, Output
+from freshet.online.control.controller import Controller, Output
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.codec import encode
 from freshet.stream.config import Topics
@@ -204,7 +204,7 @@ def test_a_rolled_back_model_is_an_alert_until_the_next_is_confirmed() -> None:
     "topic", [TOPICS.drift, TOPICS.models, TOPICS.retrain, TOPICS.promotions, TOPICS.alerts]
 )
 def test_a_broken_record_is_refused(topic: str, value: bytes) -> None:
-    with pytest.raises(UNUSABLE):
+    with pytest.raises(EventError):
         controller().take(topic, b"k", value, 0)
 
 

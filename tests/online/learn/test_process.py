@@ -7,9 +7,10 @@ from typing import cast
 import pytest
 
 from freshet.online.learn.learner import Stopped
-from freshet.online.learn.process import Health, publisher_of
+from freshet.online.learn.process import publisher_of
 from freshet.stream.errors import BrokerError
-from freshet.stream.kafka import Publisher
+from freshet.stream.health import Health
+from freshet.stream.kafka import Delivery, Publisher
 from freshet.stream.process import Stop
 from freshet.stream.schemas import ModelEvent
 
@@ -26,16 +27,17 @@ class AwayBroker:
         if self.attempts == 2:
             self.stop.set()
 
-    def flush(self) -> None:
+    def flush(self, **_: object) -> None:
         raise BrokerError("away")
 
 
 def test_told_to_stop_it_gives_up_publishing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freshet.online.learn.process.FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("freshet.stream.health.FIRST_WAIT_S", 0.0)
     stop = Stop()
-    broker, health = AwayBroker(stop), Health(stop)
-    publish = publisher_of(cast("Publisher", broker), "models", health)
+    broker, health = AwayBroker(stop), Health(stop, "")
+    health.over("start")
+    publish = publisher_of(Delivery(cast("Publisher", broker), health), "models")
     with pytest.raises(Stopped):
         publish(ModelEvent(kind="promoted", version="v1", at_ms=0))
     assert broker.attempts == 2
-    assert health.problem == "away"
+    assert health.ready() == "away"

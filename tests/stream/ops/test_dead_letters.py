@@ -6,8 +6,8 @@ import pytest
 
 from freshet.stream.config import KafkaSettings, Settings, Topics
 from freshet.stream.errors import ConfigError, InvalidInputError
-from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, late_record, limit_of
-from freshet.stream.kafka import Publisher, TableReader, ensure_topics
+from freshet.stream.events.dead_letter import Source, dead_letter, late_record, limit_of
+from freshet.stream.kafka import Outgoing, Publisher, TableReader, ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters, show_dead_letter
 from freshet.stream.ops.redrive import Redriven, original_of, redrive
@@ -25,7 +25,7 @@ def source(
 
 def received(sent: Outgoing) -> Source:
     """A dead letter or a late record as it is read back from its topic."""
-    return Source(sent.topic, 0, 0, 0, sent.key, sent.value, sent.headers)
+    return Source(sent.topic, 0, 0, 0, sent.key, sent.value, list(sent.headers))
 
 
 def test_redriving_gives_back_the_original_and_names_it() -> None:

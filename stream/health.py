@@ -1,0 +1,92 @@
+"""Whether a process is well: what its probes answer, and how it waits for a server that is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from freshet.stream.errors import BrokerError, FreshetError
+from freshet.stream.process import BackOff, Stop
+from freshet.stream.telemetry import get_logger
+
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 5.0
+STUCK_S = 120.0  # a micro-batch takes seconds on a slow CPU, the longest wait for a server 5
+
+log = get_logger(__name__)
+
+
+class Health:
+    """Troubles that last, the loop's heart beat, and the pauses after a failure.
+
+    Args:
+        stop: Ends the pauses.
+        start: What the process does before its first turn.
+        standing: What is amiss while no trouble is known, or empty; asked with each probe.
+        counted: Told the name of each trouble, every time.
+    """
+
+    def __init__(
+        self,
+        stop: Stop,
+        start: str,
+        *,
+        standing: Callable[[], str] = str,
+        counted: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        self.stop = stop
+        self._standing = standing
+        self._counted = counted
+        self._back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, stop.wait)
+        self._beat_s = time.monotonic()
+        self._troubles = {"start": start}
+
+    # What probes ask ------------------------------------------------------------------------------
+
+    def live(self) -> str | None:
+        """None while the loop turns."""
+        silent_s = time.monotonic() - self._beat_s
+        return f"the loop has not turned for {silent_s:.0f} s" if silent_s > STUCK_S else None
+
+    def ready(self) -> str | None:
+        """None while the process does its work, else what is amiss."""
+        # A copy, because probes ask from their own thread.
+        troubles = list(self._troubles.values())
+        return (troubles[0] if troubles else self._standing()) or None
+
+    # What the process tells -----------------------------------------------------------------------
+
+    def beat(self) -> None:
+        """The loop still turns."""
+        self._beat_s = time.monotonic()
+
+    def started(self) -> None:
+        """The start is over."""
+        self.over("start")
+
+    def answered(self) -> None:
+        """A server answered: the next pause is a short one again."""
+        self._back_off.reset()
+
+    def say(self, what: str, text: str) -> None:
+        """Something is amiss; said in the log once, until it is over."""
+        if what not in self._troubles:
+            log.error("degraded", what=what, error=text)
+        self._troubles[what] = text
+        self._counted(what)
+
+    def over(self, what: str) -> None:
+        """Something is no longer amiss."""
+        if self._troubles.pop(what, None) is not None and what != "start":
+            log.info("recovered", what=what)
+
+    def turned(self) -> None:
+        """A whole turn went well: both servers answered."""
+        for what in ("start", "broker", "redis"):
+            self.over(what)
+
+    def wait_out(self, error: FreshetError) -> bool:
+        """Say a failure, and pause a little longer each time; False when told to stop."""
+        self.say("broker" if isinstance(error, BrokerError) else "redis", str(error))
+        self.beat()
+        return self._back_off.pause()
