@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from freshet.dashboard.actuals import Actuals, Books, Rate, snapshot
-from freshet.stream.read.reader import WindowCells
+from freshet.dashboard import actuals as actuals_module
+from freshet.dashboard.actuals import Actuals, Books, Rate, RedisSource, snapshot
+from freshet.stream.config import RedisSettings, Settings, WorkerSettings
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import Delta, WindowCells
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.store.layout import Header
 from freshet.stream.units import HOUR_MS
 
 
@@ -47,6 +52,150 @@ def test_totals_leave_out_what_is_unknown(make: Any) -> None:
     totals = actuals.total("units", HOUR_MS)
     assert totals[0] == 3.0 and np.isnan(totals[1])
     assert Actuals(HOUR_MS).total("units", 0).tolist() == []
+
+
+# What RedisSource reads -------------------------------------------------------------------------
+
+
+class FakeRedis:
+    """What stands behind a reader, its stores and the clock, and how they were opened."""
+
+    def __init__(self) -> None:
+        self.moved = True
+        self.cutoff_ms: int | None = 200 * HOUR_MS
+        self.reads_generation = 1
+        self.headers: dict[int, dict[tuple[str, int], Header | None]] = {1: {}, 2: {}}
+        self.connected: RedisSettings | None = None
+        self.opened: list[tuple[Any, ...]] = []
+
+    def connect(self, settings: RedisSettings) -> FakeRedis:
+        self.connected = settings
+        return self
+
+    def reader(self, client: Any, generation: int, *sizes: int, rules: ReadRules) -> FakeRedis:
+        assert client is self
+        self.opened.append((generation, *sizes, rules))
+        return self
+
+    def store(self, client: Any, generation: int) -> FakeStore:
+        assert client is self
+        return FakeStore(generation, self.headers[generation])
+
+    # What a reader says.
+    item_ids = ("B|n", "A|n")
+
+    @property
+    def generation(self) -> int:
+        return self.reads_generation
+
+    def refresh(self) -> Delta:
+        none = np.zeros(0, np.int64)
+        return Delta(none, none, [], self.moved, ())
+
+    def live_cutoff_ms(self) -> int | None:
+        return self.cutoff_ms
+
+    def window(self, end_ms: int, num_buckets: int) -> WindowCells:
+        values_ICB = np.zeros((2, len(CHANNELS), num_buckets), np.int64)
+        values_ICB[1, CHANNELS.index("carts"), -1] = 7
+        observed_ICB = np.ones_like(values_ICB, bool)
+        return WindowCells(values_ICB, observed_ICB, end_ms - num_buckets * HOUR_MS)
+
+
+class FakeStore:
+    def __init__(self, generation: int, headers: dict[tuple[str, int], Header | None]) -> None:
+        self.generation = generation
+        self._headers = headers
+
+    def partitions(self) -> list[tuple[str, int]]:
+        return list(self._headers)
+
+    def header(self, topic: str, partition: int) -> Header | None:
+        return self._headers[topic, partition]
+
+
+HEADERS = {
+    ("orders", 0): Header(read=100, applied=60, duplicate=20, late_dropped=15, dead_letter=5),
+    ("clicks", 0): Header(read=11, applied=4, duplicate=3, late_dropped=2, dead_letter=2),
+    ("clicks", 1): None,
+}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRedis:
+    fake = FakeRedis()
+    fake.headers[1].update(HEADERS)
+    monkeypatch.setattr(actuals_module, "connect", fake.connect)
+    monkeypatch.setattr(actuals_module, "WindowReader", fake.reader)
+    monkeypatch.setattr(actuals_module, "WindowStore", fake.store)
+    anchored = SimpleNamespace(now_ms=lambda: 9_000, speed=60.0)
+    monkeypatch.setattr(actuals_module, "open_clock", lambda client: anchored)
+    return fake
+
+
+def source(timeout_ms: int = 2_000) -> RedisSource:
+    return RedisSource(
+        Settings(
+            redis=RedisSettings(generation=1, timeout_ms=timeout_ms),
+            worker=WorkerSettings(resolution_ms=HOUR_MS),
+        )
+    )
+
+
+def test_the_windows_of_eight_days_are_read_and_the_books_of_all_partitions_added(
+    fake: FakeRedis,
+) -> None:
+    opened = source()
+    found = opened.read()
+    assert found is not None
+    assert fake.opened == [(1, HOUR_MS, 192, ReadRules.of(Settings(), HOUR_MS))]
+    assert (found.start_ms, found.end_ms) == (8 * HOUR_MS, 200 * HOUR_MS)
+    assert found.rows == {"B|n": 0, "A|n": 1}
+    assert found.series("A|n", "carts", 199 * HOUR_MS)[1].tolist() == [7.0]
+    assert found.books == Books(111, 64, 23, 17, 7)
+    assert opened.clock() == (9_000, 60.0)
+
+
+@pytest.mark.parametrize(("asked_ms", "granted_ms"), [(500, 500), (2_000, 1_500)])
+def test_a_stalled_redis_holds_the_end_for_a_second_and_a_half_at_most(
+    fake: FakeRedis, asked_ms: int, granted_ms: int
+) -> None:
+    source(asked_ms)
+    assert fake.connected is not None and fake.connected.timeout_ms == granted_ms
+
+
+def test_a_look_says_something_when_the_windows_the_books_or_the_cutoff_moved(
+    fake: FakeRedis,
+) -> None:
+    opened = source()
+    assert opened.read() is not None
+    fake.moved = False
+    assert opened.read() is None
+    fake.moved = True
+    assert opened.read() is not None
+    fake.moved = False
+    fake.headers[1]["clicks", 1] = Header(read=1, late_dropped=1)
+    found = opened.read()
+    assert found is not None and found.books == Books(112, 64, 23, 18, 7)
+    assert opened.read() is None
+    fake.cutoff_ms = 201 * HOUR_MS
+    found = opened.read()
+    assert found is not None and found.end_ms == 201 * HOUR_MS
+    assert opened.read() is None
+
+
+def test_before_anything_was_folded_there_are_books_and_no_buckets(fake: FakeRedis) -> None:
+    fake.cutoff_ms = None
+    assert source().read() == Actuals(HOUR_MS, books=Books(111, 64, 23, 17, 7))
+
+
+def test_the_books_are_those_of_the_generation_that_is_read(fake: FakeRedis) -> None:
+    opened = source()
+    opened.read()
+    fake.reads_generation = 2
+    fake.headers[2]["orders", 0] = Header(read=3, applied=3)
+    found = opened.read()
+    assert found is not None and found.books == Books(read=3, applied=3)
 
 
 def test_a_rate_looks_back_about_its_window_and_never_below_zero() -> None:

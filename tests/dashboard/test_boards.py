@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from freshet.dashboard import boards, sales
+from freshet.dashboard.state import TopicState
+from freshet.stream.codec import encode
+from freshet.stream.config import WorkerSettings
 from freshet.stream.schemas import (
     Alert,
     AlertData,
@@ -205,6 +208,60 @@ def test_sales_are_ordered_by_state_and_time_and_no_more_than_a_dozen_are_shown(
     assert names == [*(f"run{n}" for n in range(9)), "soon", "later", "just over"]
 
 
+def test_a_sale_and_its_items_are_told_whole(make: Any) -> None:
+    # Two units an hour for sure, ten on hand, 3.25 hours of the sale left from 100:30 on.
+    forecast = make.forecast("A|north", quantiles=[[2.0, 2.0, 2.0]] * 24)
+    records = (sale(first=98.5, last=103.75), stock(10), ("forecasts", forecast))
+    shown = sales.flash_sales(
+        make.topics(*records), make.actuals({"A|north": [4.0] * 10}), 100 * HOUR_MS + HOUR_MS // 2
+    )
+    [found] = shown["sales"]
+    [row] = found.pop("items")
+    assert found == {
+        "promotion_id": "rush",
+        "state": "running",
+        "title": "A",
+        "discount": 0.3,
+        "starts_ms": round(98.5 * HOUR_MS),
+        "ends_ms": round(103.75 * HOUR_MS),
+        "sold": 6.0,
+        "on_hand": 10.0,
+        "sell_through": 0.375,
+        "num_items": 1,
+    }
+    assert (row["item_id"], row["region"], row["sold"], row["on_hand"]) == (
+        *("A|north", "north", 6.0, 10.0),
+    )
+    assert (row["sell_through"], row["chance"], row["expected_units"]) == (0.375, 0.0, 6.5)
+    assert row["until_ms"] == round(103.75 * HOUR_MS)
+    low, middle, high = row["eta_ms"]
+    assert low <= middle <= high and middle == round(105.5 * HOUR_MS)
+
+
+def test_items_are_found_by_the_sku_in_their_forecast_or_else_in_their_name(make: Any) -> None:
+    topics = TopicState(WorkerSettings(), ("region", "sku"))
+    for kind, record in (
+        sale(first=98),
+        ("forecasts", make.forecast("north|A", sku="A", region="north")),
+        ("forecasts", make.forecast("south|B", sku="A", region="south")),
+    ):
+        assert topics.apply(kind, b"key", encode(record), 0)
+    actuals = make.actuals({"west|A": [9.0, 9.0], "A|east": [1.0, 1.0]})
+    [found] = sales.flash_sales(topics, actuals, 100 * HOUR_MS)["sales"]
+    rows = [(row["item_id"], row["region"], row["sold"]) for row in found["items"]]
+    assert rows == [("west|A", "", 18.0), ("north|A", "north", None), ("south|B", "south", None)]
+    assert (found["sold"], found["on_hand"], found["title"]) == (18.0, None, "A")
+
+
+def test_a_sale_covers_every_region_of_its_sku_and_a_nameless_entry_gives_no_title(
+    make: Any,
+) -> None:
+    topics = make.topics(sale(first=98), ("catalog", CatalogEntry(sku="A", category="x")))
+    actuals = make.actuals({"A|north": [1.0, 2.0], "A|south": [3.0, 4.0], "B|north": [9.0, 9.0]})
+    [found] = sales.flash_sales(topics, actuals, 100 * HOUR_MS)["sales"]
+    assert (found["title"], found["num_items"], found["sold"]) == ("A", 2, 10.0)
+
+
 # Drift --------------------------------------------------------------------------------------------
 
 
@@ -238,44 +295,114 @@ def test_cards_in_drift_come_before_warnings_and_the_newest_of_each_first(make: 
     assert [card["segment"] for card in shown] == ["new", "old", "warned", "calm"]
 
 
-def test_a_segment_has_one_card_with_its_newest_state_and_the_trouble_behind_it(make: Any) -> None:
-    topics = make.topics(
-        ("drift", make.drift(state="warning", detected_at_ms=108 * HOUR_MS, size=0.4)),
-        ("drift", make.drift(alert_id="a2", size=0.9)),
-        (
-            "drift",
-            make.drift(
-                alert_id="a3", state="stable", size=0.1, kind="data", detected_at_ms=130 * HOUR_MS
-            ),
-        ),
-        ("drift", make.drift(alert_id="b1", segment="Tents", detected_at_ms=120 * HOUR_MS)),
-        ("scores", make.score(hour=104)),
-        ("scores", make.score(hour=105)),
+def test_a_card_tells_the_newest_state_of_a_segment_beside_the_last_trouble(make: Any) -> None:
+    drifted = make.drift(alert_id="a1", detected_at_ms=100, onset_ms=90, size=0.9)
+    warned = make.drift(
+        alert_id="a2",
+        state="warning",
+        kind="spread",
+        detector="cusum",
+        detected_at_ms=110,
+        onset_ms=80,
+        size=0.4,
+        weights_version="v2",
+        description="wider",
+        action="wait",
     )
-    tents, boots = boards.drift(topics)["cards"]
-    assert (tents["segment"], tents["state"]) == ("Tents", "drift")
-    assert (boots["state"], boots["kind"], boots["size"]) == ("stable", "level", 0.9)
-    assert [step["state"] for step in boots["history"]] == ["warning", "drift", "stable"]
-    assert boots["error"]["at_ms"] == [105 * HOUR_MS, 106 * HOUR_MS]
-    assert boots["error"]["wql"] == [0.2, 0.2]
+    calm = make.drift(
+        alert_id="a3",
+        state="stable",
+        kind="data",
+        detected_at_ms=130,
+        onset_ms=85,
+        size=0.1,
+        weights_version="v3",
+        description="right again",
+        action="nothing",
+    )
+    tents = make.drift(alert_id="b1", segment="Tents", state="stable", detected_at_ms=120)
+    scores = [
+        make.score(hour=104, pinball=1.0, seasonal_naive_pinball=3.0),
+        make.score("B|n", hour=104, segment="Tents", pinball=9.0),
+        make.score("A|north", hour=105, pinball=3.0, seasonal_naive_pinball=5.0),
+    ]
+    records = [("drift", alert) for alert in (calm, warned, tents, drifted)]
+    topics = make.topics(*records, *(("scores", score) for score in scores))
+    card, other = boards.drift(topics)["cards"]
+    assert other["segment"] == "Tents" and other["error"]["wql"] == [0.9]
+    assert card == {
+        "segment": "Boots",
+        "state": "stable",
+        "kind": "spread",
+        "detector": "cusum",
+        "detected_at_ms": 130,
+        "onset_ms": 80,
+        "size": 0.4,
+        "weights_version": "v2",
+        "description": "right again",
+        "action": "nothing",
+        "history": [
+            {"state": "drift", "at_ms": 100, "size": 0.9},
+            {"state": "warning", "at_ms": 110, "size": 0.4},
+            {"state": "stable", "at_ms": 130, "size": 0.1},
+        ],
+        "error": {
+            "at_ms": [105 * HOUR_MS, 106 * HOUR_MS],
+            "wql": [0.1, 0.2],
+            "seasonal_naive_wql": [0.3, 0.4],
+        },
+    }
 
 
-def test_resolved_alerts_are_not_shown(make: Any) -> None:
-    def alert(subject: str, state: Any) -> Alert:
-        data = AlertData(
-            state=state,
-            severity="warning",
-            title=subject,
-            description="",
-            starts_at_ms=1,
-            updated_at_ms=2,
-        )
-        return Alert(
-            id=subject, source="/x", type="io.freshet.model", subject=subject, time="", data=data
-        )
+def test_a_segment_without_trouble_or_scores_has_a_card_too(make: Any) -> None:
+    calm = make.drift(state="stable", kind="data", detected_at_ms=9)
+    [card] = boards.drift(make.topics(("drift", calm)))["cards"]
+    assert (card["state"], card["kind"], card["detected_at_ms"]) == ("stable", "data", 9)
+    assert card["error"] == {"at_ms": [], "wql": [], "seasonal_naive_wql": []}
 
-    topics = make.topics(("alerts", alert("over", "resolved")), ("alerts", alert("on", "firing")))
-    assert [alert["title"] for alert in boards.drift(topics)["alerts"]] == ["on"]
+
+def alert(subject: str, state: Any, *, starts_at_ms: int = 1, updated_at_ms: int = 2) -> Any:
+    data = AlertData(
+        state=state,
+        severity="critical",
+        title=f"title of {subject}",
+        description=f"why {subject}",
+        starts_at_ms=starts_at_ms,
+        updated_at_ms=updated_at_ms,
+    )
+    type_ = "io.freshet.model"
+    return "alerts", Alert(
+        id=f"id of {subject}", source="/x", type=type_, subject=subject, time="", data=data
+    )
+
+
+def test_alerts_that_are_not_resolved_are_told_the_latest_change_first(make: Any) -> None:
+    topics = make.topics(
+        alert("over", "resolved", updated_at_ms=99),
+        alert("old", "firing", starts_at_ms=9, updated_at_ms=10),
+        alert("new", "updated", starts_at_ms=5, updated_at_ms=20),
+    )
+    shown = boards.drift(topics)["alerts"]
+    assert shown[0] == {
+        "fingerprint": "new",
+        "type": "io.freshet.model",
+        "severity": "critical",
+        "title": "title of new",
+        "description": "why new",
+        "starts_at_ms": 5,
+    }
+    assert [one["fingerprint"] for one in shown] == ["new", "old"]
+
+
+def test_two_dozen_cards_and_alerts_are_shown_the_newest(make: Any) -> None:
+    segments = [
+        ("drift", make.drift(alert_id=f"a{n}", segment=f"s{n}", detected_at_ms=n))
+        for n in range(30)
+    ]
+    alerts = [alert(f"f{n}", "firing", updated_at_ms=n) for n in range(30)]
+    shown = boards.drift(make.topics(*segments, *alerts))
+    assert [card["segment"] for card in shown["cards"]] == [f"s{n}" for n in range(29, 5, -1)]
+    assert [one["fingerprint"] for one in shown["alerts"]] == [f"f{n}" for n in range(29, 5, -1)]
 
 
 # Weights ------------------------------------------------------------------------------------------
@@ -416,19 +543,109 @@ def test_a_promotion_serves_only_once_forecasts_name_it(make: Any) -> None:
 
 
 def test_a_request_waits_until_an_event_names_it(make: Any) -> None:
-    def request(name: str, at_ms: int) -> tuple[Any, RetrainRequest]:
-        return "retrain", RetrainRequest(
-            request_id=name, requested_at_ms=at_ms, reason="drift", segments=["Boots"]
-        )
-
     topics = make.topics(
         request("r1", 1),
         request("r2", 2),
         ("models", make.model("training", "v2", 1, request_id="r1")),
     )
     assert boards.models(topics)["pending"] == [
-        {"reason": "drift", "segments": ["Boots"], "requested_at_ms": 2}
+        {"reason": "drift", "segments": ["of r2"], "requested_at_ms": 2}
     ]
+
+
+def request(name: str, at_ms: int, reason: Any = "drift") -> tuple[Any, RetrainRequest]:
+    return "retrain", RetrainRequest(
+        request_id=name, requested_at_ms=at_ms, reason=reason, segments=[f"of {name}"]
+    )
+
+
+def test_a_version_tells_its_whole_life(make: Any) -> None:
+    gate = {"gain": 0.2, "gain.threshold": 0.01, "gain.ok": True}
+    topics = make.topics(
+        request("r1", 1, "manual"),
+        ("models", make.model("swapped", "base", 0.5, worker="w0")),
+        ("models", make.model("training", "candidate-r1", 1, request_id="r1", reason="begun")),
+        (
+            "models",
+            make.model(
+                "promoted", "v2", 3, parent="base", request_id="r1", reason="better", gate=gate
+            ),
+        ),
+        ("models", make.model("swapped", "v2", 3.5, worker="w0", pause_ms=0.2)),
+        ("models", make.model("confirmed", "v2", 4, reason="held")),
+        ("models", make.model("swapped", "v2", 5, worker="w1", pause_ms=0.3)),
+        ("models", make.model("rolled_back", "base", 6, parent="v2", reason="worse")),
+    )
+    found = boards.models(topics)
+    v2, base = found["versions"]
+    assert v2 == {
+        "version": "v2",
+        "parent": "base",
+        "status": "rolled_back",
+        "at_ms": 4 * HOUR_MS,
+        "steps": [
+            {"kind": "training", "at_ms": HOUR_MS},
+            {"kind": "promoted", "at_ms": 3 * HOUR_MS},
+            {"kind": "confirmed", "at_ms": 4 * HOUR_MS},
+        ],
+        "swaps": [
+            {"worker": "w0", "at_ms": round(3.5 * HOUR_MS), "pause_ms": 0.2},
+            {"worker": "w1", "at_ms": 5 * HOUR_MS, "pause_ms": 0.3},
+        ],
+        "reason": "better",
+        "asked": {"reason": "manual", "segments": ["of r1"]},
+        "gate": [{"name": "gain", "value": 0.2, "threshold": 0.01, "ok": True}],
+        "error": {
+            "wql_before": None,
+            "seasonal_naive_before": None,
+            "wql_after": None,
+            "seasonal_naive_after": None,
+        },
+        "confirmed_at_ms": 4 * HOUR_MS,
+        "rolled_back_at_ms": 6 * HOUR_MS,
+        "rolled_back_because": "worse",
+    }
+    assert (base["version"], base["status"], base["at_ms"]) == ("base", "serving", HOUR_MS // 2)
+    assert found["serving"] == "base", "what was rolled back to"
+    assert found["rollbacks"] == [{"version": "base", "at_ms": 6 * HOUR_MS, "reason": "worse"}]
+
+
+def test_a_rejected_candidate_tells_why_and_who_asked(make: Any) -> None:
+    gate = {"gain": -0.1, "gain.ok": False}
+    topics = make.topics(
+        request("r7", 1),
+        ("models", make.model("training", "candidate-r7", 1, parent="base", request_id="r7")),
+        ("models", make.model("rejected", "candidate-r7", 2, reason="no gain", gate=gate)),
+    )
+    [version] = boards.models(topics)["versions"]
+    assert (version["status"], version["reason"]) == ("rejected", "no gain")
+    assert version["asked"] == {"reason": "drift", "segments": ["of r7"]}
+    assert version["gate"] == [{"name": "gain", "value": -0.1, "threshold": None, "ok": False}]
+    assert (version["error"], version["confirmed_at_ms"], version["parent"]) == (None, None, "base")
+
+
+def test_before_a_verdict_the_last_word_of_a_version_is_its_reason(make: Any) -> None:
+    topics = make.topics(
+        ("models", make.model("training", "v2", 1, reason="begun")),
+        ("models", make.model("training", "v2", 2, reason="again")),
+    )
+    [version] = boards.models(topics)["versions"]
+    assert (version["reason"], version["gate"], version["asked"]) == ("again", [], None)
+
+
+def test_two_dozen_versions_and_rollbacks_and_three_requests_are_shown_the_newest(
+    make: Any,
+) -> None:
+    records: list[Any] = [request(f"r{n}", n) for n in range(5)]
+    for n in range(30):
+        records.append(("models", make.model("promoted", f"v{n}", 2 * n, parent="base")))
+        back = make.model("rolled_back", "base", 2 * n + 1, parent=f"v{n}", reason=f"of v{n}")
+        records.append(("models", back))
+    found = boards.models(make.topics(*records))
+    newest = range(29, 5, -1)
+    assert [version["version"] for version in found["versions"]] == [f"v{n}" for n in newest]
+    assert [event["reason"] for event in found["rollbacks"]] == [f"of v{n}" for n in newest]
+    assert [one["segments"] for one in found["pending"]] == [["of r4"], ["of r3"], ["of r2"]]
 
 
 def test_before_any_promotion_the_version_of_the_forecasts_serves(make: Any) -> None:

@@ -61,7 +61,7 @@ def test_each_record_of_a_life_is_this_one() -> None:
         AlertBook(),
         drift("warning", 10, description="a bit low."),
         drift("drift", 2_020, description="too low."),
-        drift("stable", 3_030, description="right again."),
+        drift("stable", 3_030, kind="spread", description="right again."),
     )
     subject = hashed("io.freshet.drift", "shoes", "level")
     first = AlertData(
@@ -273,9 +273,15 @@ def test_a_signal_of_another_type_subject_or_kind_ends_nothing() -> None:
 
 def test_firing_alerts_are_told_oldest_first_updated_ones_too() -> None:
     book = AlertBook()
-    feed(book, drift("warning", 20), drift("drift", 10, kind="spread"), drift("drift", 30))
+    feed(
+        book,
+        drift("drift", 15, kind="timing"),
+        drift("warning", 10),
+        drift("drift", 20, kind="spread"),
+        drift("drift", 30),
+    )
     found = [(alert.data.starts_at_ms, alert.data.state) for alert in book.firing()]
-    assert found == [(5, "firing"), (15, "updated")]
+    assert found == [(5, "updated"), (10, "firing"), (15, "firing")]
 
 
 def test_of_a_fingerprint_the_newest_record_is_restored_at_a_tie_the_later_one() -> None:
@@ -284,6 +290,15 @@ def test_of_a_fingerprint_the_newest_record_is_restored_at_a_tie_the_later_one()
     for record in (fired, over):
         book.restore(record)
     assert book.firing() == []
+    warned, drifted = feed(AlertBook(), drift("warning", 50), drift("drift", 60))
+    for record in (drifted, warned):
+        book.restore(record)
+    assert book.firing() == [drifted], "both began at 45"
+
+
+def test_a_record_read_late_does_not_replace_a_newer_one() -> None:
+    (over,) = feed(AlertBook(), drift("drift", 10), drift("stable", 10))[1:]
+    book = AlertBook()
     newer = feed(AlertBook(), drift("drift", 40))[0]
     for record in (newer, over):
         book.restore(record)

@@ -281,6 +281,14 @@ def test_a_clock_that_was_set_back_begins_the_schedule_again() -> None:
     assert asked(state, 11 * 24).reason == "schedule"
 
 
+def test_a_slot_that_passed_while_nobody_asked_is_due_at_once() -> None:
+    state = rules(cooldown_ms=1, schedule_ms=DAY_MS, started_at_ms=9 * DAY_MS)
+    old = RetrainRequest(request_id="old", requested_at_ms=5 * DAY_MS, reason="schedule")
+    state.take_request(old)
+    state.take_event(answer(old, "rejected"))
+    assert asked(state, 9 * 24).reason == "schedule"
+
+
 def test_alerts_of_one_moment_count_as_they_come() -> None:
     state = rules()
     state.take_drift(alert(at=10))

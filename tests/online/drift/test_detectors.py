@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from freshet.online.drift import detectors
 from freshet.online.drift.detectors import Finding, StreamDetector
 from freshet.stream.config import DriftSettings
 from freshet.stream.units import HOUR_MS
@@ -110,3 +113,123 @@ def test_what_such_values_pass_by_chance_raises_the_height_after_three_days_and_
     assert heights[0] == 8.0 < heights[75]
     # 72 were learnt, once 4 more had followed, and 24 more a day later.
     assert changed == [72 + 4 - 1, 96 + 4 - 1]
+
+
+class FakeAdwin:
+    """Doubts what these updates of it brought, and takes so many of the newest for its window."""
+
+    doubts: tuple[int, ...] = ()
+    width = 3.0
+
+    def __init__(self, delta: float, *, clock: int, grace_period: int) -> None:
+        self.settings = (delta, clock, grace_period)
+        self.fed: list[float] = []
+
+    def update(self, value: float) -> None:
+        self.fed.append(value)
+
+    @property
+    def drift_detected(self) -> bool:
+        return len(self.fed) in self.doubts
+
+
+SHIFTED_AT = 20
+# Two buckets are learnt at once and the others when two more have followed: four at hour 6, when
+# ADWIN gets its first. Hour 22, its 17th, is the third of a shift.
+DOUBTED_AT, ITS_UPDATE = 22, 17
+
+
+@pytest.fixture
+def adwin(monkeypatch: pytest.MonkeyPatch) -> type[FakeAdwin]:
+    monkeypatch.setattr(detectors, "ADWIN", FakeAdwin)
+    monkeypatch.setattr(FakeAdwin, "doubts", (ITS_UPDATE,))
+    monkeypatch.setattr(FakeAdwin, "width", 3.0)
+    return FakeAdwin
+
+
+def fed(
+    detector: StreamDetector, hours: range, value: float, *, leverage: float = 0.0
+) -> list[Finding]:
+    found = []
+    for hour in hours:
+        finding = detector.update(hour * HOUR_MS, value, leverage=leverage, learn=True)
+        found += [finding] if finding is not None else []
+    return found
+
+
+def shifted(shift: float, *, two_sided: bool = True, leverage: float = 0.0, **over: float) -> Any:
+    """A detector that saw nothing for 20 hours and then a shift for three, and its findings."""
+    detector = detector_of(two_sided=two_sided, **({"min_buckets": 2} | over))
+    assert fed(detector, range(SHIFTED_AT), 0.0) == []
+    return detector, fed(detector, range(SHIFTED_AT, DOUBTED_AT + 1), shift, leverage=leverage)
+
+
+def test_adwin_looks_at_every_bucket_once_there_is_something_usual(adwin: type[FakeAdwin]) -> None:
+    detector, _ = shifted(1.05, adwin_delta=0.004, min_buckets=2)
+    assert detector._adwin.settings == (0.004, 1, 2)
+    # The least spread is 0.7.
+    assert detector._adwin.fed == pytest.approx([0.0] * 14 + [1.5] * 3)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_what_adwin_doubts_is_the_mean_of_its_window_since_its_first_bucket(
+    adwin: type[FakeAdwin], side: float
+) -> None:
+    detector, found = shifted(1.05 * side)
+    assert found == [Finding(SHIFTED_AT * HOUR_MS, pytest.approx(1.5 * side), "adwin")]
+    # It holds while it may still grow clear, as its window moves on.
+    found = fed(detector, range(23, 24), 1.05 * side)
+    assert found == [Finding(21 * HOUR_MS, pytest.approx(1.5 * side), "adwin")]
+
+
+def test_without_a_doubt_of_adwin_a_small_shift_is_nothing(
+    adwin: type[FakeAdwin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeAdwin, "doubts", ())
+    assert shifted(1.05)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("width", "over"),
+    [
+        (2.0, {}),  # 2.5 times the noise of a mean of two is 1.77
+        (3.0, {"min_effect": 1.51}),
+        (3.0, {"leverage": 3.6}),  # 0.3 of 3.6 are 1.54 deviations
+    ],
+)
+def test_a_doubt_that_noise_wandering_or_the_least_effect_explain_is_no_alarm(
+    adwin: type[FakeAdwin], monkeypatch: pytest.MonkeyPatch, width: float, over: Any
+) -> None:
+    assert len(shifted(1.05, min_effect=1.49)[1]) == len(shifted(1.05, leverage=3.4)[1]) == 1
+    monkeypatch.setattr(FakeAdwin, "width", width)
+    assert shifted(1.05, **over)[1] == []
+
+
+def test_a_spread_is_doubted_upwards_only(adwin: type[FakeAdwin]) -> None:
+    assert len(shifted(1.05, two_sided=False)[1]) == 1
+    assert shifted(-1.05, two_sided=False)[1] == []
+
+
+def test_for_two_days_nothing_is_learnt_of_what_adwin_doubts(adwin: type[FakeAdwin]) -> None:
+    detector, found = shifted(1.05, min_effect=9.0)
+    assert found == []
+    assert len(detector.baseline) == SHIFTED_AT
+    fed(detector, range(23, DOUBTED_AT + 48), 0.0)
+    assert len(detector.baseline) == SHIFTED_AT
+    fed(detector, range(DOUBTED_AT + 48, DOUBTED_AT + 49), 0.0)
+    assert len(detector.baseline) == SHIFTED_AT + 1
+
+
+def test_a_restart_forgets_the_doubt_and_the_window(
+    adwin: type[FakeAdwin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, _ = shifted(1.05)
+    detector.restart()
+    fed(detector, range(23, 26), 0.0)
+    assert detector._adwin.fed == [0.0] * 3
+    assert len(detector.baseline) == SHIFTED_AT + 1, "one that two others have followed"
+    detector.restart()
+    monkeypatch.setattr(FakeAdwin, "doubts", (1,))
+    # Of one bucket the noise is 1: only more than 2.5 is an alarm.
+    (found,) = fed(detector, range(26, 27), 2.1)
+    assert found == Finding(26 * HOUR_MS, pytest.approx(3.0), "adwin")

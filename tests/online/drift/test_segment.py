@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from freshet.online.drift.detectors import Finding
 from freshet.online.drift.pooled import PooledStatistics
 from freshet.online.drift.segment import SegmentDetector
 from freshet.stream.config import DriftSettings
@@ -102,6 +103,15 @@ def test_after_up_and_down_in_one_alarm_it_is_the_timing_that_changed() -> None:
     found = alarms_of(detector, CALM + [2.0] * 5 + [-2.0] * 5)
     assert found == [(16, "level", True), (21, "timing", True)]
     assert set(detector.active) == {"level", "timing"} and detector.tension == 1.0
+    ended = alarms_of(detector, [0.0] * 20, since=22)
+    assert ended == [(21 + 12, "level", False), (21 + 12, "timing", False)]
+    assert detector.active == {}
+
+
+def test_how_long_it_must_be_quiet_is_a_setting() -> None:
+    detector = SegmentDetector("c", DriftSettings(clear_buckets=3), HOUR_MS)
+    found = alarms_of(detector, CALM + [2.0] * 5 + [0.0] * 9)
+    assert found == [(16, "level", True), (16 + 3, "level", False)]
 
 
 def test_an_alarm_is_named_by_segment_onset_and_kind() -> None:
@@ -163,19 +173,125 @@ def test_the_percentage_is_of_sales_to_forecasts_since_then_against_before() -> 
 
 def test_new_weights_are_watched_anew_and_the_alarm_holds_until_they_were_quiet() -> None:
     detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
-    alarms_of(detector, CALM + [2.0] * 5)
+    # Eight quiet buckets of the old weights do not count.
+    alarms_of(detector, CALM + [2.0] * 5 + [0.0] * 8)
     detector.forget()
     assert detector.tension == 1.0
-    assert alarms_of(detector, [0.0] * 20, since=17) == [(17 + 11, "level", False)]
+    assert detector.percent(0) is None
+    assert alarms_of(detector, [0.0] * 20, since=25) == [(25 + 11, "level", False)]
     assert detector.tension == 0.0
+
+
+def test_new_weights_have_a_week_of_their_own_before_what_holds_on_is_usual() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    alarms_of(detector, CALM + [2.0] * 165)
+    detector.forget()
+    assert alarms_of(detector, [2.0] * 200, since=177) == [(177 + 167, "level", False)]
+
+
+def test_a_segment_draws_the_same_months_in_every_process_and_no_other_does() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    # `printf c | sha256sum` begins with 2e7d2c03.
+    assert (detector.level.seed, detector.spread.seed) == (0x2E7D2C03, 0x2E7D2C04)
 
 
 def test_a_calm_segment_learns_both_its_streams_and_one_in_alarm_neither() -> None:
     detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+
+    def learnt() -> tuple[int, int]:
+        return len(detector.level.baseline), len(detector.spread.baseline)
+
     alarms_of(detector, CALM)
-    assert len(detector.level.baseline) == len(detector.spread.baseline) == 12
-    alarms_of(detector, [2.0] * 100, since=12)
-    assert len(detector.level.baseline) == len(detector.spread.baseline) == 12
+    assert learnt() == (12, 12)
+    # An alarm until hour 28; what comes after it counts once 12 more buckets have followed.
+    alarms_of(detector, [2.0] * 5 + [0.0] * 12 + [0.0] * 12, since=12)
+    assert not detector.active and learnt() == (12, 12)
+    alarms_of(detector, [0.0], since=41)
+    assert learnt() == (13, 13)
+
+
+class Scripted:
+    """A stream that objects in these hours, as ADWIN does: while no sum has climbed."""
+
+    tension = 0.0
+
+    def __init__(self, *hours: int) -> None:
+        self.hours = hours
+        self.fed: list[tuple[int, float, float, bool]] = []
+        self.restarts = 0
+
+    def update(
+        self, bucket_ms: int, value: float, *, leverage: float = 0.0, learn: bool
+    ) -> Finding | None:
+        hour = bucket_ms // HOUR_MS
+        self.fed.append((hour, value, leverage, learn))
+        return Finding(bucket_ms - HOUR_MS, 0.6, "adwin") if hour in self.hours else None
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+
+def scripted(level: Scripted, spread: Scripted, hours: int) -> list[tuple[int, str, bool]]:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    detector.level, detector.spread = level, spread  # type: ignore[assignment]
+    found = []
+    for hour in range(hours):
+        pooled = PooledStatistics(hour * HOUR_MS, 0.1 * hour, 0.2 * hour, 5.0, 50.0, 50.0)
+        found += [(hour, alarm.kind, begins) for alarm, begins in detector.update(pooled)]
+    return found
+
+
+def test_an_alarm_is_quiet_since_its_last_objection() -> None:
+    level = Scripted(3, 9)
+    assert scripted(level, Scripted(), 30) == [(3, "level", True), (9 + 12, "level", False)]
+    assert level.restarts == 2
+
+
+def test_a_second_alarm_has_a_quiet_spell_and_a_week_of_its_own() -> None:
+    level = Scripted(*range(3, 140), *range(160, 200))
+    assert scripted(level, Scripted(), 220) == [
+        (3, "level", True),
+        (139 + 12, "level", False),
+        (160, "level", True),
+        (199 + 12, "level", False),
+    ]
+
+
+def test_the_percentage_looks_back_two_weeks_of_hours() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+    detector.level = detector.spread = Scripted()  # type: ignore[assignment]
+    # Ten that are too old, twice and once what was forecast for a week each, and three times now.
+    sold = [5_000.0] * 10 + [100.0] * 166 + [50.0] * 166 + [150.0] * 4
+    for hour, units in enumerate(sold):
+        detector.update(pooled_at(hour, 0.0, sold=units))
+    assert detector.percent(342 * HOUR_MS) == pytest.approx(100.0)
+
+
+def test_where_both_streams_object_it_is_the_level_that_shifted() -> None:
+    level, spread = Scripted(3, 4), Scripted(3, 4, 5)
+    assert scripted(level, spread, 8) == [(3, "level", True)]
+    # What a calm segment sees is learnt, but not what its level objects to.
+    learnt = [True, True, True, True, False, False, False, False]
+    assert level.fed == [(n, 0.1 * n, 5.0, learns) for n, learns in enumerate(learnt)]
+    learnt[3] = False
+    assert spread.fed == [(n, 0.2 * n, 0.0, learns) for n, learns in enumerate(learnt)]
+    assert level.restarts == spread.restarts == 2
+
+
+def test_what_shops_wander_by_themselves_is_allowed_to_levels_and_not_to_spreads() -> None:
+    detector = SegmentDetector("c", DriftSettings(), HOUR_MS)
+
+    def feed(hours: range, level: float, spread: float) -> list[tuple[int, str]]:
+        found = []
+        for hour in hours:
+            # A doubling of sales would add 10 to the level; 0.3 of one is 4.3 deviations.
+            pooled = PooledStatistics(hour * HOUR_MS, level, spread, 10.0, 50.0, 50.0)
+            found += [(hour, alarm.kind) for alarm, _ in detector.update(pooled)]
+        return found
+
+    assert feed(range(12), 0.0, 0.0) == feed(range(12, 40), 2.0, 0.0) == []
+    # A spread of 2 adds 2.86 less 1.5 a bucket to what is an alarm above 12.
+    assert feed(range(40, 49), 0.0, 2.0) == [(48, "spread")]
 
 
 def test_while_a_level_is_in_alarm_wider_errors_are_no_news() -> None:
@@ -193,3 +309,17 @@ def test_buckets_of_a_day_have_a_usual_for_each_weekday() -> None:
         detector.update(PooledStatistics(day * DAY_MS, level, 0.0, 0.0, 50.0, 50.0))
     usual = detector.level.baseline
     assert usual.standardise(14 * DAY_MS, 1.0) < usual.standardise(15 * DAY_MS, 1.0)
+
+
+def test_buckets_shorter_than_a_day_have_a_usual_for_each_hour() -> None:
+    detector = SegmentDetector("c", DriftSettings(), 6 * HOUR_MS)
+    for number in range(48):
+        at_ms = number * 6 * HOUR_MS
+        level = 1.5 if at_ms % DAY_MS == 0 else 0.0
+        detector.level.baseline.learn(at_ms, level)
+    usual = detector.level.baseline
+    first, same, other = (
+        usual.standardise(14 * DAY_MS + at_ms, 1.0) for at_ms in (0, DAY_MS, 6 * HOUR_MS)
+    )
+    assert first == same < other
+    assert usual.standardise(14 * DAY_MS + 12 * HOUR_MS, 1.0) == other
