@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from freshet.online.drift.monitor import ALL, DriftMonitor
+from freshet.online.drift.segment import Alarm, SegmentDetector
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
@@ -128,6 +132,64 @@ def test_other_weights_begin_with_a_clean_sheet() -> None:
     assert len(monitor.segments["a"].level.baseline) == 1
 
 
+def test_buckets_follow_each_other_by_their_own_time_whenever_they_are_scored() -> None:
+    monitor = calm_monitor(a=CALM)
+    for hour in range(CALM_HOURS, CALM_HOURS + TO_ALARM):
+        found = monitor.update(hour * HOUR_MS, [score("a", hour, HIGH)], now_ms=99 * HOUR_MS)
+    assert [alert.detected_at_ms for alert in found] == [99 * HOUR_MS]
+
+
+def test_the_newest_forecasts_say_which_weights_serve_whatever_comes_first() -> None:
+    monitor = calm_monitor(a=CALM)
+    both = score("a", CALM_HOURS, CALM)
+    (old,) = both.steps
+    new = msgspec.structs.replace(old, weights_version="v2", step=1)
+    both = msgspec.structs.replace(both, steps=[msgspec.structs.replace(old, step=24), new])
+    monitor.update(CALM_HOURS * HOUR_MS, [both], now_ms=0)
+    assert monitor.version == "v2"
+
+
+def test_of_a_shop_all_of_which_is_in_alarm_nothing_is_left_to_look_at() -> None:
+    monitor = calm_monitor(a=CALM, b=CALM)
+    hours = range(CALM_HOURS, CALM_HOURS + TO_ALARM)
+    found = fed(monitor, hours, b=HIGH, a=HIGH)
+    assert [alert.segment for alert in found] == [ALL, "a", "b"], "the shop an hour before"
+    seen = monitor.segments[ALL].level.seen
+    assert fed(monitor, range(hours.stop, hours.stop + 1), a=HIGH, b=HIGH) == []
+    assert monitor.segments[ALL].level.seen == seen
+
+
+def test_each_kind_of_alarm_says_in_words_what_it_is_and_what_to_do() -> None:
+    monitor = DriftMonitor(DriftSettings(), HOUR_MS)
+    detector = SegmentDetector("b", DriftSettings(), HOUR_MS)
+    detector.percent = lambda since_ms: {5: 41.6, 6: -41.6}.get(since_ms)  # type: ignore[method-assign]
+
+    def words(kind: Any, onset_ms: int, size: float) -> tuple[str, str]:
+        alarm = Alarm("id", kind, onset_ms, size, "cusum")
+        alert = monitor._alert(detector, alarm, True, 9)
+        assert (alert.size, alert.onset_ms, alert.detected_at_ms) == (size, onset_ms, 9)
+        over = monitor._alert(detector, alarm, False, 9)
+        assert (over.description, over.action) == ("b: forecasts are right again", "nothing")
+        return alert.description, alert.action.split(";")[0]
+
+    train = "fine-tune on the newest data"
+    by = "by 2.6 standard deviations"
+    assert words("level", 5, 2.625) == (f"b: sales run above the forecasts (+42 %), {by}", train)
+    assert words("level", 6, -2.625) == (f"b: sales run below the forecasts (-42 %), {by}", train)
+    # Units and normal scores disagree on the side, or nothing was forecast.
+    assert words("level", 6, 2.625) == (f"b: sales run above the forecasts, {by}", train)
+    assert words("level", 7, 2.625) == (f"b: sales run above the forecasts, {by}", train)
+    assert words("spread", 5, 2.625) == (f"b: errors are larger than forecast, {by}", train)
+    assert words("timing", 5, -2.625) == (
+        "b: sales fall at other times of the day than forecast",
+        f"{train}: the shape of the day has changed",
+    )
+    assert words("data", 5, -2.625) == (
+        "b: nothing was sold in the last 3 buckets, though sales were forecast",
+        "check the order feed of this segment before anything else",
+    )
+
+
 def test_an_alarm_from_before_a_restart_does_not_replace_one_of_now() -> None:
     monitor = calm_monitor(a=CALM)
     (begun,) = fed(monitor, range(CALM_HOURS, CALM_HOURS + TO_ALARM), a=HIGH)
@@ -140,3 +202,13 @@ def test_an_alarm_from_before_a_restart_does_not_replace_one_of_now() -> None:
     adopted = monitor.segments["b"].active["level"]
     assert (adopted.alert_id, adopted.onset_ms) == (begun.alert_id, begun.onset_ms)
     assert (adopted.size, adopted.detector) == (begun.size, "cusum")
+    monitor.adopt(DriftAlert(**(fields | {"segment": "b", "kind": "spread"})))
+    assert set(monitor.segments["b"].active) == {"level", "spread"}
+
+
+def test_a_bucket_without_any_forecast_says_nothing_of_the_weights() -> None:
+    monitor = calm_monitor(a=CALM)
+    bare = msgspec.structs.replace(score("a", CALM_HOURS, CALM), steps=[])
+    assert monitor.update(CALM_HOURS * HOUR_MS, [bare], now_ms=0) == []
+    assert monitor.version == "v1"
+    assert len(monitor.segments["a"].level.baseline) == CALM_HOURS
