@@ -79,9 +79,8 @@ class DriftMonitor:
     def _follow(self, version: str) -> None:
         if not version or version == self.version:
             return
-        if self.version:
-            for detector in self.segments.values():
-                detector.forget()
+        for detector in self.segments.values():
+            detector.forget()
         self.version = version
 
     def _detector(self, segment: str) -> SegmentDetector:
