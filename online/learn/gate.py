@@ -197,7 +197,7 @@ def relative_gain(
     block_buckets, num_blocks = _blocks(champion_IT.shape[1], resolution_ms)
     block_ms = block_buckets * resolution_ms
     num_items = int((weight_I > 0).sum())
-    if total <= 0.0 or num_blocks < 2 or num_items < 2:
+    if num_blocks < 2 or num_items < 2:
         return Gain(0.0, -math.inf, num_blocks, block_ms, num_items)
     gain = 1.0 - float(challenger_IT.sum()) / total
 

@@ -201,7 +201,7 @@ def _built(history: History, selections: Sequence[Selection], label_end_ms: int)
 
 def _labels(history: History, selection: Selection, label_end_ms: int) -> Tensor:
     """Units of the steps after the cutoff that end by `label_end_ms`; NaN for later steps."""
-    room = max(0, (label_end_ms - selection.cutoff_ms) // history.resolution_ms)
+    room = (label_end_ms - selection.cutoff_ms) // history.resolution_ms
     known_steps = min(history.steps, room)
     actual_NH = torch.full((len(selection.rows), history.steps), math.nan)
     if known_steps:

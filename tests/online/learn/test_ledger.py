@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,6 +111,12 @@ def test_an_onset_stays_as_it_was_first_told() -> None:
 def test_the_confirmation_of_another_version_ends_no_probation() -> None:
     book = ledger(event("promoted", 1, "v1"), event("confirmed", 2, "v0"))
     assert book.on_probation() == event("promoted", 1, "v1")
+
+
+def test_a_ledger_begins_with_nothing_and_is_told_everything() -> None:
+    with pytest.raises(TypeError):
+        Ledger(event("promoted", 1))  # type: ignore[call-arg]
+    assert (Ledger().serving, Ledger().on_probation()) == (None, None)
 
 
 def test_an_answer_is_taken_into_the_requests() -> None:

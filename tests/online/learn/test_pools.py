@@ -163,7 +163,7 @@ def test_another_seed_draws_other_items_of_many() -> None:
 
 def test_history_that_is_one_bucket_too_short_is_refused() -> None:
     """Training needs 12 recent buckets, 6 of validation and 12 held out."""
-    with pytest.raises(InvalidInputError, match=r"29 buckets are final; .* need 30"):
+    with pytest.raises(InvalidInputError, match=r"^29 buckets are final; .* need 30$"):
         split_history(PastInMemory(29), SETTINGS, None)
     split = split_history(PastInMemory(30), SETTINGS, None)
     assert hours([split.train_end_ms, split.holdout_start_ms, split.final_ms]) == [12, 18, 30]
