@@ -16,15 +16,6 @@ from freshet.stream.units import DAY_MS, HOUR_MS
 ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
 
 
-def losses(rng: np.random.Generator, shared: np.ndarray, error: float) -> np.ndarray:
-    """Losses of one model: what both share, an error per item and one that lasts for hours."""
-    item = np.exp(error * rng.normal(size=(ITEMS, 1)))
-    hours = np.zeros(BUCKETS)
-    for t in range(BUCKETS):
-        hours[t] = 0.7 * hours[t - 1] * (t > 0) + rng.normal()
-    return shared * item * np.exp(error * 0.5 * hours)
-
-
 def trial(champion: np.ndarray, challenger: np.ndarray, affected: tuple[str, ...] = ()) -> Trial:
     segments = [f"s{row * SEGMENTS // len(champion)}" for row in range(len(champion))]
     anchors = np.ones(10)
@@ -46,30 +37,6 @@ def trial(champion: np.ndarray, challenger: np.ndarray, affected: tuple[str, ...
 
 def verdict(case: Trial) -> Verdict:
     return judge(case, margin=0.01, confidence=0.95)
-
-
-def rate(gain: float, draws: int = 1_000, affected: tuple[str, ...] = ()) -> float:
-    """Share of draws promoted when the challenger's losses are smaller by `gain` on average."""
-    promoted = 0
-    for seed in range(draws):
-        rng = np.random.default_rng(seed)
-        # What both share: heavy-tailed sales of items and the noise of each hour.
-        shared = rng.lognormal(0, 1.2, (ITEMS, 1)) * rng.gamma(2.0, 0.5, (ITEMS, BUCKETS))
-        pair = losses(rng, shared, 0.05), (1 - gain) * losses(rng, shared, 0.05)
-        promoted += verdict(trial(*pair, affected=affected)).promote
-    return promoted / draws
-
-
-def test_an_equal_model_is_promoted_rarely() -> None:
-    assert rate(0.0) <= 0.06, "measured: 4.8 % of 1,500 draws"
-
-
-def test_looking_at_several_segments_does_not_promote_an_equal_model_more_often() -> None:
-    assert rate(0.0, affected=("s0", "s1", "s4")) <= 0.06, "measured: 2.9 % of 1,500 draws"
-
-
-def test_a_clearly_better_model_is_usually_promoted() -> None:
-    assert rate(0.12, draws=200) >= 0.9, "measured: 99 % of 1,500 draws"
 
 
 def test_the_same_forecasts_are_never_promoted() -> None:
@@ -450,3 +417,39 @@ def test_the_report_has_each_conditions_value_and_threshold_in_six_digits() -> N
     unsure = replace(case, challenger_IT=case.champion_IT * np.linspace(0.4, 1, ITEMS)[:, None])
     told = verdict(replace(unsure, affected=frozenset())).report()
     assert float(told["gain"]) > float(told["gain_low"])
+
+
+# How often, over a thousand draws -----------------------------------------------------------------
+
+
+def losses(rng: np.random.Generator, shared: np.ndarray, error: float) -> np.ndarray:
+    """Losses of one model: what both share, an error per item and one that lasts for hours."""
+    item = np.exp(error * rng.normal(size=(ITEMS, 1)))
+    hours = np.zeros(BUCKETS)
+    for t in range(BUCKETS):
+        hours[t] = 0.7 * hours[t - 1] * (t > 0) + rng.normal()
+    return shared * item * np.exp(error * 0.5 * hours)
+
+
+def rate(gain: float, draws: int = 1_000, affected: tuple[str, ...] = ()) -> float:
+    """Share of draws promoted when the challenger's losses are smaller by `gain` on average."""
+    promoted = 0
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        # What both share: heavy-tailed sales of items and the noise of each hour.
+        shared = rng.lognormal(0, 1.2, (ITEMS, 1)) * rng.gamma(2.0, 0.5, (ITEMS, BUCKETS))
+        pair = losses(rng, shared, 0.05), (1 - gain) * losses(rng, shared, 0.05)
+        promoted += verdict(trial(*pair, affected=affected)).promote
+    return promoted / draws
+
+
+def test_an_equal_model_is_promoted_rarely() -> None:
+    assert rate(0.0) <= 0.06, "measured: 4.8 % of 1,500 draws"
+
+
+def test_looking_at_several_segments_does_not_promote_an_equal_model_more_often() -> None:
+    assert rate(0.0, affected=("s0", "s1", "s4")) <= 0.06, "measured: 2.9 % of 1,500 draws"
+
+
+def test_a_clearly_better_model_is_usually_promoted() -> None:
+    assert rate(0.12, draws=200) >= 0.9, "measured: 99 % of 1,500 draws"
