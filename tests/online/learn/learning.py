@@ -87,14 +87,14 @@ def pool_at(past: PastInMemory, hours: range, end: int) -> Pool:
     return pool
 
 
-def small_network(seed: int = 0) -> FreshetNetwork:
+def small_network(seed: int = 0, context_length: int = CONTEXT) -> FreshetNetwork:
     torch.manual_seed(seed)
     config = FreshetConfig(
         width=32,
         num_layers=1,
         num_heads=2,
         patch_length=8,
-        context_length=CONTEXT,
+        context_length=context_length,
         prediction_length=STEPS,
     )
     network = FreshetNetwork(config)
@@ -108,8 +108,8 @@ def taught_network() -> FreshetNetwork:
     pool = pool_at(PastInMemory(400), range(70, 380, 4), end=400)
 
     def sampler(generator: torch.Generator) -> tuple[Batch, torch.Tensor]:
-        index = torch.randint(len(pool), (48,), generator=generator)
+        index = torch.randint(len(pool), (16,), generator=generator)
         return pool.batch.rows(index), pool.actual_NH[index]
 
-    settings = FineTuneSettings(steps=150, batch_size=48, learning_rate=3e-3)
+    settings = FineTuneSettings(steps=100, batch_size=16, learning_rate=5e-3)
     return fine_tune(small_network(), sampler, settings=settings).network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from freshet.model.batch import Batch
+from freshet.model.forecaster import newest
 from freshet.model.network import FreshetNetwork
 from freshet.model.training.train import FineTuneSettings
 from freshet.model.weights import save_weights, verify_weights
@@ -31,35 +33,7 @@ from tests.online.learn.learning import (
     taught_network,
 )
 
-TUNING = LearnSettings(steps=60, batch_size=32, learning_rate=2e-3)
-
-
-def loss(network: torch.nn.Module, pool: Pool) -> float:
-    return float(np.nanmean(evaluate(network, pool).loss_NH))  # type: ignore[arg-type]
-
-
-def test_a_challenger_learns_a_new_day_and_keeps_most_of_the_old_one() -> None:
-    past = PastInMemory(400, onset=300)
-    champion = taught_network()
-    before = copy.deepcopy(champion.state_dict())
-    challenger = make_challenger(
-        champion,
-        Pools(
-            recent=pool_at(past, range(310, 350, 3), end=350),
-            replay=pool_at(past, range(80, 270, 9), end=300),
-            validation=pool_at(past, range(350, 360, 3), end=360),
-            anchors=None,
-        ),
-        settings=TUNING,
-    )
-    held_out = pool_at(past, range(360, 390, 4), end=400)
-    assert loss(challenger.network, held_out) < 0.9 * loss(champion, held_out)
-    anchors = pool_at(past, range(75, 270, 31), end=300)
-    assert loss(challenger.network, anchors) < 1.25 * loss(champion, anchors)
-    after = champion.state_dict()
-    assert after.keys() == before.keys() and len(before) > 10
-    assert all(torch.equal(before[name], value) for name, value in after.items())
-    assert (challenger.factor, len(challenger.train_losses)) in {(1.0, 60), (0.5, 60)}
+TUNING = LearnSettings(steps=60, batch_size=12, learning_rate=8e-3)
 
 
 def test_the_same_windows_and_seed_give_the_same_challenger() -> None:
@@ -78,7 +52,7 @@ def test_the_same_windows_and_seed_give_the_same_challenger() -> None:
 
 
 def test_what_the_gate_sees_is_what_is_stored(tmp_path: Path) -> None:
-    network = as_stored(copy.deepcopy(taught_network()))
+    network = as_stored(small_network(3))
     pool = pool_at(PastInMemory(200), range(100, 110, 5), 140)
     save_weights(network, tmp_path, card="# test\n")
     assert np.array_equal(
@@ -148,7 +122,8 @@ def chosen(
     ) -> SimpleNamespace:
         assert base is champion
         asked.append(settings)
-        return SimpleNamespace(network=filled(2.0), losses=(3.0, 2.0))
+        # A little more than bf16 can hold.
+        return SimpleNamespace(network=filled(2.0 + 2.0**-8), losses=(3.0, 2.0))
 
     def judged(network: FreshetNetwork, pool: Pool) -> Evaluation:
         assert pool is pools.validation
@@ -213,7 +188,13 @@ class Levels(PastInMemory):
 
 
 def drawn(
-    monkeypatch: pytest.MonkeyPatch, replay: Pool | None, share: float, steps: int = 16
+    monkeypatch: pytest.MonkeyPatch,
+    replay: Pool | None,
+    share: float,
+    steps: int = 16,
+    *,
+    held: int = CONTEXT,
+    asked: int = CONTEXT,
 ) -> tuple[Batch, torch.Tensor]:
     """What the first step of a training learns from."""
     found = []
@@ -224,10 +205,11 @@ def drawn(
 
     monkeypatch.setattr(finetune, "fine_tune", tune)
     recent = pool_at(Levels(100.0, steps), range(100, 103), 200)
+    recent = replace(recent, batch=newest(recent.batch, held))
     settings = LearnSettings(batch_size=400, replay_share=share)
     validation = pool_at(Levels(100.0), range(120, 121), 200)
     make_challenger(
-        small_network(),
+        small_network(context_length=asked),
         Pools(recent=recent, replay=replay, validation=validation, anchors=None),
         settings=settings,
     )
@@ -266,6 +248,20 @@ def test_a_horizon_that_fills_no_patch_is_padded_after_its_labels(
     assert bool(torch.isnan(actual_NH[:, 12:]).all())
 
 
+@pytest.mark.parametrize(("held", "asked", "missing"), [(64, 48, 0), (60, 64, 4), (60, 80, 4)])
+def test_a_context_is_the_newest_that_the_network_takes_in_whole_patches(
+    monkeypatch: pytest.MonkeyPatch, held: int, asked: int, missing: int
+) -> None:
+    batch, actual_NH = drawn(monkeypatch, None, 0.5, held=held, asked=asked)
+    length = min(asked, held + missing)
+    assert batch.target_BT.shape == (400, length)
+    known_T = torch.isfinite(batch.target_BT).all(0)
+    assert known_T.tolist() == [False] * missing + [True] * (length - missing)
+    hours = set(((batch.start_ms_B - START_MS) // HOUR_MS + length).tolist())
+    assert hours == {100, 101, 102}, "contexts end at their cutoffs"
+    assert bool(torch.isfinite(actual_NH).all())
+
+
 def test_training_asks_whether_to_stop_before_each_step_and_each_look_at_validation() -> None:
     calls: list[int] = []
     pool = pool_at(PastInMemory(200), range(100, 101), 140)
@@ -276,3 +272,34 @@ def test_training_asks_whether_to_stop_before_each_step_and_each_look_at_validat
         stopped=lambda: calls.append(1),
     )
     assert len(calls) == 4 + 2
+
+
+# The whole of it ---------------------------------------------------------------------------------
+
+
+def loss(network: torch.nn.Module, pool: Pool) -> float:
+    return float(np.nanmean(evaluate(network, pool).loss_NH))  # type: ignore[arg-type]
+
+
+def test_a_challenger_learns_a_new_day_and_keeps_most_of_the_old_one() -> None:
+    past = PastInMemory(400, onset=300)
+    champion = taught_network()
+    before = copy.deepcopy(champion.state_dict())
+    challenger = make_challenger(
+        champion,
+        Pools(
+            recent=pool_at(past, range(310, 350, 3), end=350),
+            replay=pool_at(past, range(80, 270, 9), end=300),
+            validation=pool_at(past, range(350, 360, 3), end=360),
+            anchors=None,
+        ),
+        settings=TUNING,
+    )
+    held_out = pool_at(past, range(360, 390, 4), end=400)
+    assert loss(challenger.network, held_out) < 0.9 * loss(champion, held_out)
+    anchors = pool_at(past, range(75, 270, 31), end=300)
+    assert loss(challenger.network, anchors) < 1.25 * loss(champion, anchors)
+    after = champion.state_dict()
+    assert after.keys() == before.keys() and len(before) > 10
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+    assert (challenger.factor, len(challenger.train_losses)) in {(1.0, 60), (0.5, 60)}
