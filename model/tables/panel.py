@@ -148,7 +148,7 @@ class Panel:
             f"the longest has {int(self.length_N.max(initial=0))}",
             hint="ask for fewer or shorter windows, or give more history",
         )
-        longest = int(self.length_N[kept].max())
+        longest = int(self.length_N.max())
         rows = np.flatnonzero(kept)
         L = self.target_NL.shape[1]
         context = slice(L - longest, L - steps)
@@ -175,7 +175,7 @@ class Panel:
         Never give it to a model.
         """
         L = self.target_NL.shape[1]
-        return self.target_NL[self.long_enough(steps), L - steps : L - steps + horizon].copy()
+        return self.target_NL[self.long_enough(steps), L - steps : L - steps + horizon]
 
 
 @dataclass(frozen=True, slots=True)

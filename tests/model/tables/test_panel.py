@@ -93,45 +93,61 @@ def test_series_too_short_for_a_window_are_left_out_of_it_alone() -> None:
 
 
 def numbered() -> Panel:
-    """Two series of 8 and 6 days in which each value tells its series, day and column.
+    """Two series of 6 and 8 days in which each value tells its series, day and column.
 
     The shorter one ends two days before the other.
     """
     days = pd.date_range("2024-01-01", periods=8)
     number = np.arange(8.0)
-    longer = pd.DataFrame({"sku": "a", "day": days, "sold": number, "price": 1.0})
-    shorter = pd.DataFrame({"sku": "b", "day": days[:6], "sold": 100 + number[:6], "price": 2.0})
+    longer = pd.DataFrame({"sku": "b", "day": days, "sold": number, "price": 1.0})
+    shorter = pd.DataFrame({"sku": "a", "day": days[:6], "sold": 100 + number[:6], "price": 2.0})
     table = pd.concat([longer, shorter])
     table["promo"] = 1_000 + table.sold
     table["visits"] = 2_000 + table.sold
     columns = Columns("sku", "day", "sold", ("promo",), ("visits",), ("price",))
-    return read_panel(table, TableSettings(columns, "D"))
+    return read_panel(table, TableSettings(columns, "D", season_length=3, country="DE"))
 
 
 def test_a_window_ends_its_past_at_the_cutoff_and_what_is_known_a_horizon_later() -> None:
     panel = numbered()
     window, actual_NH = panel.window(3, 2), panel.actual(3, 2)
     gap = [np.nan, np.nan]
-    np.testing.assert_equal(window.target_NT, [[0, 1, 2, 3, 4], [*gap, 100, 101, 102]])
-    np.testing.assert_equal(window.past_NTP[0, :, 0], [2_000, 2_001, 2_002, 2_003, 2_004])
-    np.testing.assert_equal(window.known_NSK[0, :, 0], [1_000 + day for day in range(7)])
-    np.testing.assert_equal(window.known_NSK[1, :, 0], [*gap, *range(1_100, 1_105)])
-    assert actual_NH.tolist() == [[5, 6], [103, 104]]
-    assert window.length_N is not None and window.length_N.tolist() == [5, 3]
+    np.testing.assert_equal(window.target_NT, [[*gap, 100, 101, 102], [0, 1, 2, 3, 4]])
+    np.testing.assert_equal(window.past_NTP[1, :, 0], [2_000, 2_001, 2_002, 2_003, 2_004])
+    np.testing.assert_equal(window.known_NSK[0, :, 0], [*gap, *range(1_100, 1_105)])
+    np.testing.assert_equal(window.known_NSK[1, :, 0], [1_000 + day for day in range(7)])
+    assert actual_NH.tolist() == [[103, 104], [5, 6]]
+    assert window.length_N is not None and window.length_N.tolist() == [3, 5]
     assert (window.context_length, window.horizon) == (5, 2)
     # The last step of the horizon of the shorter one: 5 January, of the longer one: 7 January.
     ends = pd.to_datetime(window.time_ms_NS[:, -1], unit="ms")
-    assert [end.day for end in ends] == [7, 5]
+    assert [end.day for end in ends] == [5, 7]
+    assert (window.item_ids, window.known_names, window.past_names) == (
+        ("a", "b"),
+        ("promo",),
+        ("visits",),
+    )
+    assert (window.frequency, window.resolution_ms, window.season_length, window.country) == (
+        "D",
+        DAY_MS,
+        3,
+        "DE",
+    )
 
 
 def test_a_series_needs_one_step_before_the_cutoff_and_a_window_is_as_long_as_its_longest() -> None:
     panel = numbered()
     assert panel.long_enough(5).tolist() == [True, True]
-    assert panel.long_enough(6).tolist() == [True, False]
-    np.testing.assert_equal(panel.window(5, 1).target_NT, [[0, 1, 2], [np.nan, np.nan, 100]])
+    assert panel.long_enough(6).tolist() == [False, True]
+    np.testing.assert_equal(panel.window(5, 1).target_NT, [[np.nan, np.nan, 100], [0, 1, 2]])
     window = panel.window(6, 6)
-    assert (window.item_ids, window.target_NT.tolist()) == (("a",), [[0.0, 1.0]])
+    assert (window.item_ids, window.target_NT.tolist()) == (("b",), [[0.0, 1.0]])
+    np.testing.assert_equal(window.known_NSK[0, :, 0], range(1_000, 1_008))
+    assert window.past_NTP.tolist() == [[[2_000.0], [2_001.0]]]
+    assert np.diff(window.time_ms_NS[0, [0, -1]]).tolist() == [7 * DAY_MS]
+    assert pd.to_datetime(window.time_ms_NS[0, -1], unit="ms").day == 8
     assert window.static["price"].tolist() == [1.0]
+    assert window.length_N is not None and window.length_N.tolist() == [2]
     assert panel.actual(6, 6).tolist() == [[2, 3, 4, 5, 6, 7]]
     for steps, horizon in ((2, 3), (2, 0)):
         with pytest.raises(InvalidInputError, match=f"a horizon of {horizon} steps does not fit"):
@@ -143,17 +159,21 @@ def test_rows_of_a_window_are_whole_rows_in_the_order_asked_for() -> None:
     for index in (np.array([1, 0]), slice(None, None, -1)):
         turned = window.rows(index)
         assert turned.item_ids == ("b", "a")
-        assert turned.target_NT[:, -1].tolist() == [102.0, 4.0]
-        assert turned.known_NSK[:, -1, 0].tolist() == [1_104.0, 1_006.0]
-        assert turned.past_NTP[:, -1, 0].tolist() == [2_102.0, 2_004.0]
-        assert turned.static["price"].tolist() == [2.0, 1.0]
-        assert turned.length_N is not None and turned.length_N.tolist() == [3, 5]
-        assert (np.diff(turned.time_ms_NS[:, -1]) == 2 * DAY_MS).all()
+        assert turned.target_NT[:, -1].tolist() == [4.0, 102.0]
+        assert turned.known_NSK[:, -1, 0].tolist() == [1_006.0, 1_104.0]
+        assert turned.past_NTP[:, -1, 0].tolist() == [2_004.0, 2_102.0]
+        assert turned.static["price"].tolist() == [1.0, 2.0]
+        assert turned.length_N is not None and turned.length_N.tolist() == [5, 3]
+        assert (np.diff(turned.time_ms_NS[:, -1]) == -2 * DAY_MS).all()
     assert window.rows(slice(1, 2)).item_ids == ("b",)
 
 
 def test_windows_roll_a_horizon_apart_unless_told_and_none_lies_outside() -> None:
+    rolling = Rolling(2, 2)
     assert [Rolling(4, 3).steps_back(index) for index in range(3)] == [12, 8, 4]
+    assert rolling.actual(numbered(), 0).tolist() == [[102, 103], [4, 5]]
+    assert rolling.actual(numbered(), 1).tolist() == [[104, 105], [6, 7]]
+    assert rolling.window(numbered(), 1).target_NT[:, -1].tolist() == [103, 5]
     for index in (-1, 1):
         with pytest.raises(IndexError):
             Rolling(4).steps_back(index)
