@@ -1,0 +1,118 @@
+"""Slopes of a table by day against a regression written apart, one value at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from freshet.model.effects.slopes import fit_slopes
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats
+from freshet.stream.units import DAY_MS, MINUTE_MS
+from tests.model.tables.windows import window_of
+
+SERIES, CONTEXT, STEPS = 4, 84, 98
+
+
+class Shop(NamedTuple):
+    window: Window
+    closed_NS: Bools
+    cells: dict[tuple[int, int], list[tuple[int, int]]]
+    """Of each series and weekday, the (series, step) of all that teaches."""
+
+
+@pytest.fixture
+def shop() -> Shop:
+    """Prices and degrees with gaps; between them a column that nobody may use; some days closed.
+
+    Series differ in size and price, weekdays in sales: neither has anything to do with slopes.
+    """
+    rng = np.random.default_rng(5)
+    known_NSK = rng.uniform(1.0, 3.0, (SERIES, STEPS, 3)) + np.arange(SERIES)[:, None, None]
+    known_NSK[..., 2] *= 10.0
+    known_NSK[rng.random(known_NSK.shape) < 0.1] = np.nan
+    known_NSK[:, CONTEXT:] *= 3.0  # ranges must not know the days ahead
+    log_NS = 3.0 + np.arange(SERIES)[:, None] + 0.5 * (np.arange(STEPS) % 7 == 2)
+    log_NS = (
+        log_NS
+        - 0.4 * np.nan_to_num(known_NSK[..., 0], nan=3.0)
+        + 0.02 * rng.normal(size=log_NS.shape)
+    )
+    target_NT = np.exp(log_NS[:, :CONTEXT])
+    target_NT[rng.random(target_NT.shape) < 0.1] = np.nan
+    closed_NS = rng.random((SERIES, STEPS)) < 0.05
+    window = window_of(target_NT, horizon=STEPS - CONTEXT)
+    taught = np.isfinite(target_NT) & ~closed_NS[:, :CONTEXT]
+    cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for row, step in zip(*np.nonzero(taught), strict=True):
+        cells.setdefault((row, step % 7), []).append((row, step))
+    return Shop(replace(window, known_NSK=known_NSK), closed_NS, cells)
+
+
+def centred(values_NT: Floats, cells: dict[tuple[int, int], list[tuple[int, int]]]) -> Floats:
+    """Values of all that teaches less the mean of their series and weekday, cell by cell."""
+    found = []
+    for steps in cells.values():
+        own = [values_NT[step] for step in steps]
+        found += [value - sum(own) / len(own) for value in own]
+    return np.array(found)
+
+
+def test_slopes_by_day_are_a_ridge_regression_within_series_and_weekday(shop: Shop) -> None:
+    window, closed_NS, cells = shop
+    steps = [step for some in cells.values() for step in some]
+    features_KNS, columns_KX = [], []
+    for column in (2, 0):
+        values_NS = window.known_NSK[..., column]
+        seen = [values_NS[step] for step in steps if math.isfinite(values_NS[step])]
+        low, high, mean = min(seen), max(seen), sum(seen) / len(seen)
+        filled_NS = np.where(np.isnan(values_NS), mean, values_NS)
+        place_NS = (np.minimum(np.maximum(filled_NS, low), high) - low) / (high - low)
+        for feature_NS in (place_NS, np.log(0.1 + place_NS)):
+            features_KNS.append(feature_NS)
+            columns_KX.append(centred(feature_NS, cells))
+    spread_K = [column_X.std() for column_X in columns_KX]
+    design_XK = np.stack(columns_KX, -1) / spread_K
+    sold_X = centred(np.log1p(window.target_NT), cells)
+    per_spread_K = np.linalg.solve(design_XK.T @ design_XK + 10.0 * np.eye(4), design_XK.T @ sold_X)
+    effect_NS = sum(
+        weight / spread * feature_NS
+        for weight, spread, feature_NS in zip(per_spread_K, spread_K, features_KNS, strict=True)
+    )
+    # Zero on average over the steps with sales, closed ones too: those are what is told apart.
+    for row in range(SERIES):
+        seen_T = np.isfinite(window.target_NT[row])
+        effect_NS[row] -= effect_NS[row, :CONTEXT][seen_T].mean()
+    assert 0.3 < np.abs(effect_NS).max() < 2.0
+    found = fit_slopes(window, closed_NS, [2, 0])
+    assert found.columns == (2, 0)
+    np.testing.assert_allclose(found.apply(window), effect_NS, atol=1e-9)
+
+
+def test_no_effect_goes_beyond_a_factor_of_seven(shop: Shop) -> None:
+    window, closed_NS, _ = shop
+    price_NT = np.nan_to_num(window.known_NSK[:, :CONTEXT, 0], nan=3.0)
+    strong = replace(window, target_NT=np.exp(40.0 - 6.0 * price_NT))
+    found_NS = fit_slopes(strong, closed_NS, [0]).apply(strong)
+    assert (found_NS.min(), found_NS.max()) == (-2.0, 2.0)
+
+
+def test_steps_of_less_than_an_hour_fill_no_slots_and_teach_no_slope(shop: Shop) -> None:
+    window, closed_NS, _ = shop
+    for minutes, columns in ((60, (0,)), (59, ())):
+        shorter = replace(window, resolution_ms=minutes * MINUTE_MS)
+        assert fit_slopes(shorter, closed_NS, [0]).columns == columns
+    longer = replace(window, resolution_ms=DAY_MS + 1)
+    assert fit_slopes(longer, closed_NS, [0]).columns == (0,)
+
+
+def test_a_column_that_only_tells_series_and_weekdays_apart_has_no_slope(shop: Shop) -> None:
+    window, closed_NS, _ = shop
+    size_NS = np.arange(SERIES)[:, None] + np.arange(STEPS) % 7
+    known = replace(window, known_NSK=size_NS[..., None].astype(float))
+    found = fit_slopes(known, closed_NS, [0])
+    np.testing.assert_allclose(found.weights_2C, 0.0, atol=1e-9)
