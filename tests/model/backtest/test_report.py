@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from freshet.model.backtest.compare import LEVELS, BacktestSettings, Results, backtest
+from freshet.model.backtest.compare import BacktestSettings, Results, backtest
 from freshet.model.backtest.report import ranked, rows, table, write_forecasts, write_json
-from freshet.model.backtest.score import METRICS, mean_over_windows, score, stratify
+from freshet.model.backtest.score import METRICS
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from tests.model.backtest.contestants import make
-from tests.model.tables.windows import long_table, window_of
+from tests.model.tables.windows import long_table
 
 ROLLING = Rolling(5, 3)
 MODELS = ("constant", "raises", "seasonal_naive")
@@ -74,23 +72,3 @@ def test_the_table_ranks_by_sql_and_puts_failures_last(results: Results) -> None
     order = [row["model"] for row in ranked(rows(results))]
     assert order[-1] == "raises" and len(order) == 3
     assert table(rows(results)).row_count == 3
-
-
-def test_strata_are_told_by_what_was_known_at_the_cutoff() -> None:
-    target = np.array([[0.0] * 19 + [5.0], [2.0] * 20, [np.nan] * 15 + [0.0, 1.0, 0.0, 0.0, 1.0]])
-    groups = stratify(window_of(target, horizon=3))
-    assert groups["zero_share"]["over 90 %"].tolist() == [True, False, False]
-    assert groups["zero_share"]["under 10 %"].tolist() == [False, True, False]
-    assert groups["zero_share"]["50 to 90 %"].tolist() == [False, False, True]
-    assert groups["history"]["cold start"].tolist() == [False, False, True]
-    assert [groups["volume"][name].argmax() for name in groups["volume"]] == [0, 2, 1]
-
-
-def test_a_window_without_sales_has_no_score_that_is_over_sales() -> None:
-    window = window_of(np.ones((1, 9)) * np.arange(9.0), horizon=2, season_length=1)
-    for actual in (np.zeros((1, 2)), np.full((1, 2), np.nan)):
-        scores = score(window, actual, np.ones((1, 2, 9)), LEVELS).overall
-        assert (
-            math.isnan(scores["wql"]) and math.isnan(scores["wape"]) and math.isnan(scores["bias"])
-        )
-    assert mean_over_windows([scores, dict.fromkeys(METRICS, 1.0)])["wql"] == 1.0
