@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import replace
 from datetime import date
 
@@ -12,7 +14,7 @@ from freshet.model.effects import events as events_module
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.days import days_of
 from freshet.model.effects.events import Events, fit_events, half_years
-from freshet.model.effects.features import calendar_features, feast_lengths, series_features
+from freshet.model.effects.features import calendar_features, series_features
 from freshet.model.effects.shared import shared_effects
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
@@ -20,6 +22,7 @@ from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 
 FIRST = date(2022, 1, 3)  # a Monday
+NAN = math.nan
 
 
 def day_number(year: int, month: int, day: int) -> int:
@@ -178,41 +181,150 @@ def test_each_context_step_sees_what_the_other_half_years_taught_and_the_horizon
 
 def test_what_a_half_year_taught_is_missing_from_the_weights_of_the_others() -> None:
     """Ridge regression of each half-year's complement, written as one loop over days."""
-    whole = window(sales(420, np.zeros(448), series=3))
+    target_NT = sales(420, np.zeros(448), series=3)
+    target_NT[2, :150] = np.nan
+    target_NT[0, 200] *= 50.0  # counts as an effect of 1.5 and no more
+    whole = window(target_NT)
     days = days_of(whole, closed_steps(whole), [])
     assert days is not None
     left_ND, _ = events_module._residuals(days)
+    assert left_ND[0, 200] > 3.0
     events = fitted(whole)
+    calendar_DK = calendar_features(days.day_D, 1).astype(np.float32)
     features_NDK = np.concatenate(
-        [
-            np.broadcast_to(
-                calendar_features(days.day_D, 1).astype(np.float32),
-                (3, 448, sum(feast_lengths(1))),
-            ),
-            series_features(days, ()),
-        ],
-        -1,
+        [np.broadcast_to(calendar_DK, (3, 448, 44)), series_features(days, ())], -1
     ).astype(float)
     K = features_NDK.shape[2]
-    mean_D = left_ND[:, :420].mean(0)
+    # Of two series a value is worth 2 / (2 + 3) of a day, of three as usual a third.
+    worth_D = np.where(np.arange(420) < 150, 2 / (2 + 3), 1 / 3)
+    mean_D = np.nansum(left_ND[:, :420] * worth_D, 0)
     noise = 1.4826 * np.median(np.abs(mean_D - np.median(mean_D)))
-    ridge = min(max(noise**2 / 0.15**2, 0.1), 50.0)
+    ridge = noise**2 / 0.15**2
+    assert 0.1 < ridge < 50.0
     half_years_D = half_years(days.day_D)
+    assert len(events.half_years_B) == 4
     for left_out, found_K in [
         (None, events.weights_K),
         *zip(events.half_years_B, events.weights_BK, strict=True),
     ]:
-        squares_KK = ridge * events_module._penalty(feast_lengths(1), K)
+        squares_KK = ridge * events_module._penalty([20, 12, 12], K)
         product_K = np.zeros(K)
         for day in range(420):
             if half_years_D[day] == left_out:
                 continue
-            for row in range(3):
+            for row in np.flatnonzero(np.isfinite(left_ND[:, day])):
                 feature_K = features_NDK[row, day]
-                # Three series each day: every value is worth a third of a day.
-                squares_KK += np.outer(feature_K, feature_K) / 3
-                product_K += feature_K * np.clip(left_ND[row, day], -1.5, 1.5) / 3
+                squares_KK += np.outer(feature_K, feature_K) * worth_D[day]
+                product_K += feature_K * np.clip(left_ND[row, day], -1.5, 1.5) * worth_D[day]
         np.testing.assert_allclose(found_K, np.linalg.solve(squares_KK, product_K), atol=1e-6)
+
+
+def test_a_day_of_a_feast_leans_on_its_neighbours_and_on_nothing_else() -> None:
+    tenths = events_module._penalty([2, 3], 6) * 10
+    expected = [
+        [6, -3, 0, 0, 0, 0],
+        [-3, 6, 0, 0, 0, 0],
+        [0, 0, 6, -3, 0, 0],
+        [0, 0, -3, 9, -3, 0],
+        [0, 0, 0, -3, 6, 0],
+        [0, 0, 0, 0, 0, 10],
+    ]
+    np.testing.assert_allclose(tenths, expected, atol=1e-12)
+    calm_ND, one_D = np.zeros((2, 9)), np.ones(9)
+    assert events_module._ridge(calm_ND, one_D) == 0.1
+    assert events_module._ridge(calm_ND + 9.0 * np.arange(9), one_D) == 50.0
+
+
+def test_residuals_lack_the_usual_of_their_kind_of_day_and_the_level_of_half_a_year() -> None:
+    random = np.random.default_rng(3)
+    target_NT = np.round(np.exp(4 + 0.02 * np.arange(297) + random.normal(size=(2, 297))))
+    target_NT[1, 40:90] = np.nan
+    whole = window(target_NT, horizon=4)
+    closed_NS = np.zeros((2, 301), bool)
+    closed_NS[0, ::23] = True
+    days = days_of(whole, closed_NS, [])
+    assert days is not None
+    found_ND, in_cells = events_module._residuals(days)
+    assert in_cells == []
+    for row in range(2):
+        log_D = [
+            NAN if closed_NS[row, day] else math.log1p(target_NT[row, day]) for day in range(297)
+        ] + [NAN] * 4
+        usual = [
+            statistics.mean(value for value in log_D[weekday::7] if not math.isnan(value))
+            for weekday in range(7)
+        ]
+        left_D = [value - usual[day % 7] for day, value in enumerate(log_D)]
+        # 43 weeks, counted back from the end of the horizon, each with its median.
+        weeks = [left_D[day : day + 7] for day in range(0, 301, 7)]
+        medians = [
+            statistics.median(seen) if (seen := [x for x in week if not math.isnan(x)]) else NAN
+            for week in weeks
+        ]
+        for day, value in enumerate(left_D):
+            # Thirteen weeks on either side.
+            around = medians[max(0, day // 7 - 13) : day // 7 + 14]
+            level = statistics.median(x for x in around if not math.isnan(x))
+            assert found_ND[row, day] == pytest.approx(value - level, nan_ok=True), (row, day)
+
+
+@pytest.mark.parametrize("chunk", [2, 256])
+def test_of_many_series_some_at_equal_distances_teach_and_all_are_told(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target_NT = sales(200, np.zeros(228), series=5)
+    whole = window(target_NT)
+    few = fitted(window(target_NT[[0, 3]]))
+    plain_NS = few.effects(whole, closed_steps(whole))[0]
+    monkeypatch.setattr(events_module, "MAX_SERIES", 2)
+    monkeypatch.setattr(events_module, "CHUNK", chunk)
+    many = fitted(whole)
+    np.testing.assert_allclose(many.weights_K, few.weights_K, atol=1e-9)
+    known_NS, _ = many.effects(whole, closed_steps(whole))
+    np.testing.assert_allclose(known_NS, plain_NS, atol=1e-9)
+    monkeypatch.setattr(events_module, "MAX_SERIES", 5)
+    assert np.abs(fitted(whole).weights_K - few.weights_K).max() > 1e-4
+
+
+def test_series_that_sell_on_three_days_of_five_teach_alone_and_rarer_ones_together() -> None:
+    random = np.random.default_rng(2)
+    closed_NS = np.zeros((3, 228), bool)
+    closed_NS[:, 11::20] = True  # days that nobody could sell on do not make a series rare
+    open_T = np.flatnonzero(~closed_NS[0, :200])
+    for rare, together in ((0.39, False), (0.41, True)):
+        target_NT = random.poisson(9, (3, 200)) + 1.0
+        target_NT[:, closed_NS[0, :200]] = 0.0
+        target_NT[:, open_T[: round(rare * len(open_T))]] = 0.0
+        alone = fit_events(window(target_NT), closed_NS).weights_K
+        total = fit_events(window(target_NT.sum(0)[None]), closed_NS[:1]).weights_K
+        assert np.allclose(alone, total) == together, rare
+
+
+@pytest.mark.parametrize(("days", "fewest"), [(1, 56), (7, 20)])
+def test_so_many_days_or_weeks_teach_events_and_one_fewer_does_not(days: int, fewest: int) -> None:
+    for steps in (fewest, fewest - 1):
+        events = fit_events(
+            window(sales(steps, np.zeros(steps), series=3), days=days),
+            np.zeros((3, steps + 28), bool),
+        )
+        assert bool(len(events.weights_K)) == (steps == fewest)
+
+
+def test_a_flag_that_tells_kinds_of_days_apart_has_edges_only() -> None:
+    run_S = np.arange(228) // 4 % 2 == 1
+    known_NSK = np.broadcast_to(run_S[None, :, None] * 1.0, (5, 228, 1))
+    for size, in_cells in ((0.5, True), (0.0, False)):
+        events = fitted(window(sales(200, size * run_S, series=5), known_NSK=known_NSK))
+        assert events.flags == (0,) and events.flag_in_cells == (in_cells,)
+        # Three feasts, two days on either side of a closure, the flag's four edges and the flag.
+        assert len(events.weights_K) == 44 + 4 + 4 + (not in_cells)
+
+
+def test_half_years_begin_in_february_and_august() -> None:
+    days = [date(2023, 1, 31), date(2023, 2, 1), date(2023, 7, 31), date(2023, 8, 1)]
+    days += [date(2023, 12, 31), date(2024, 1, 31), date(2024, 2, 1)]
+    numbers = half_years(np.array([(day - date(1970, 1, 1)).days for day in days]))
+    assert numbers.tolist() == [4045, 4046, 4046, 4047, 4047, 4047, 4048]
 
 
 def test_chance_is_not_taken_for_an_event() -> None:
@@ -266,7 +378,7 @@ def test_hours_take_the_effect_of_their_day_and_thin_series_that_of_all_together
     random = np.random.default_rng(1)
     thin_NT = random.poisson(0.15 * np.exp(effect_S[:CUTOFF]), (400, CUTOFF)).astype(float)
     assert event_effects(window(thin_NT))[:, day_number(2023, 12, 20)].min() > 0.25
-    daily_NT = sales(CUTOFF, effect_S)
+    daily_NT = sales(CUTOFF, effect_S, series=4)
     hourly_NT = np.repeat(daily_NT, 24, 1) / 24
     hourly = replace(
         window(hourly_NT, horizon=24 * 28),
@@ -274,7 +386,7 @@ def test_hours_take_the_effect_of_their_day_and_thin_series_that_of_all_together
         resolution_ms=DAY_MS // 24,
         time_ms_NS=np.broadcast_to(
             (FIRST - date(1970, 1, 1)).days * DAY_MS + np.arange(24 * (CUTOFF + 28)) * DAY_MS // 24,
-            (30, 24 * (CUTOFF + 28)),
+            (4, 24 * (CUTOFF + 28)),
         ),
     )
     np.testing.assert_allclose(

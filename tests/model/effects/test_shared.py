@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from datetime import date, timedelta
+
 import numpy as np
 import pytest
 
 from freshet.model.effects.closed import closed_steps
+from freshet.model.effects.events import fit_events
 from freshet.model.effects.shared import shared_effects
 from freshet.model.effects.slopes import STRONGEST, fit_slopes
 from freshet.model.tables.panel import Window
@@ -137,3 +142,63 @@ def test_two_hundred_steps_teach_slopes_and_fewer_do_not() -> None:
     closed_NS[3, 4] = True
     assert fit_slopes(ten, closed_NS, [0, 1]).columns == ()
     assert not fit_slopes(ten, closed_NS, [0, 1]).apply(ten).any()
+
+
+def days(seed: int = 2) -> Window:
+    """Six shops by day from 1 January 2024 on, with a price and a flag in runs; 14 days ahead."""
+    draw = np.random.default_rng(seed)
+    steps = 314
+    price_NS = draw.uniform(1.0, 3.0, (6, steps))
+    run_S = np.arange(steps) // 5 % 3 == 1
+    known_NSK = np.stack([price_NS, np.broadcast_to(run_S, price_NS.shape)], -1)
+    log_NS = 5.0 - 0.8 * np.log(price_NS) + 0.3 * run_S + draw.normal(0.0, 0.1, price_NS.shape)
+    target_NT = np.rint(np.exp(log_NS[:, :300]))
+    window = weeks(known_NSK, target_NT, ("price", "promo"))
+    time_ms_NS = np.broadcast_to(MONDAY_MS + DAY_MS * np.arange(steps), (6, steps))
+    return replace(window, frequency="D", resolution_ms=DAY_MS, time_ms_NS=time_ms_NS)
+
+
+def test_events_are_learnt_from_what_slopes_leave_and_training_gets_those_of_other_half_years() -> (
+    None
+):
+    window = days()
+    closed_NS = closed_steps(window)
+    slopes_NS = fit_slopes(window, closed_NS, [0]).apply(window)  # by day a flag is no number
+    left = replace(window, target_NT=window.target_NT / np.exp(slopes_NS[:, :300]))
+    known_NS, taught_NS = fit_events(left, closed_NS).effects(window, closed_NS)
+    for_forecast_NS, for_training_NS = shared_effects(window, closed_NS)
+    np.testing.assert_allclose(for_forecast_NS, slopes_NS + known_NS, atol=1e-9)
+    np.testing.assert_allclose(for_training_NS, slopes_NS + taught_NS, atol=1e-9)
+    # None of the parts is nothing, and the two differ before the cutoff alone.
+    assert np.abs(slopes_NS).max() > 0.3 and np.abs(known_NS).max() > 0.05
+    assert np.abs(for_forecast_NS - for_training_NS)[:, :300].max() > 0.01
+    np.testing.assert_array_equal(for_forecast_NS[:, 300:], for_training_NS[:, 300:])
+
+
+def test_a_feast_on_which_prices_fall_is_told_once() -> None:
+    window = days()
+    known_NSK, target_NT = window.known_NSK[..., :1].copy(), window.target_NT.copy()
+    # Prices of 1, 2 and 3 in turn, and of .5 in the first days of every month, where twice as much
+    # sells as at 1: the price says it all.
+    day_S = np.array([(date(2024, 1, 1) + timedelta(step)).day for step in range(314)])
+    price_S = np.where(day_S <= 3, 0.5, np.arange(314) % 3 + 1.0)
+    known_NSK[:] = price_S[:, None]
+    target_NT[:] = np.rint(600.0 / price_S[:300])
+    bare = replace(window, known_NSK=known_NSK, target_NT=target_NT, known_names=("price",))
+    found_NS = shared_effects(bare, closed_steps(bare))[0]
+    usual_NH = found_NS[:, 300:][:, price_S[300:] == 1.0].mean()
+    # From 27 October on: 1 to 3 November are among the days ahead.
+    feast_NH = found_NS[:, 300:][:, price_S[300:] == 0.5].mean()
+    assert feast_NH - usual_NH == pytest.approx(math.log(2.0), abs=0.12)
+
+
+def test_flags_are_numbers_of_weeks_and_events_of_days() -> None:
+    window, _ = shops(context=19)  # too few for events
+    flag_NS = (window.known_NSK[..., 1] > 2.0) * 1.0
+    weekly = replace(window, known_NSK=flag_NS[..., None], known_names=("promo",))
+    closed_NS = np.zeros((80, 25), bool)
+    found_NS = shared_effects(weekly, closed_NS)[0]
+    np.testing.assert_allclose(
+        found_NS, fit_slopes(weekly, closed_NS, [0]).apply(weekly), atol=1e-9
+    )
+    assert np.abs(found_NS).max() > 0.2
