@@ -149,6 +149,7 @@ def days(seed: int = 2) -> Window:
     draw = np.random.default_rng(seed)
     steps = 314
     price_NS = draw.uniform(1.0, 3.0, (6, steps))
+    price_NS[0, :9] = 1.0  # a number may be 1 at times
     run_S = np.arange(steps) // 5 % 3 == 1
     known_NSK = np.stack([price_NS, np.broadcast_to(run_S, price_NS.shape)], -1)
     log_NS = 5.0 - 0.8 * np.log(price_NS) + 0.3 * run_S + draw.normal(0.0, 0.1, price_NS.shape)
