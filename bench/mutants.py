@@ -184,6 +184,7 @@ def _become_pytest(copy: Path, tests: Sequence[str]) -> None:
         os.environ["PYTHONSAFEPATH"] = "1"
         for name in [name for name in sys.modules if name.split(".")[0] in ("freshet", "bench")]:
             del sys.modules[name]
+        _find_no_smaller_examples()
         pytest = importlib.import_module("pytest")
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
         # Some of PRELOAD bring pytest plugins with them.
@@ -191,6 +192,15 @@ def _become_pytest(copy: Path, tests: Sequence[str]) -> None:
         status = int(pytest.main([*options, *tests]))
     finally:
         os._exit(status)
+
+
+def _find_no_smaller_examples() -> None:
+    """That a property fails is enough; looking for its smallest example takes most of the time."""
+    from hypothesis import Phase, settings
+
+    phases = [Phase.explicit, Phase.generate, Phase.target]
+    settings.register_profile("faults", phases=phases, database=None)
+    settings.load_profile("faults")
 
 
 def work(tasks: Queue[Any], answers: Queue[Any], tests_of: dict[str, list[str]]) -> None:
