@@ -1,21 +1,14 @@
-"""The recount: its own numbers by hand, and its reading of records against the decoder's."""
+"""The recount's own numbers, by hand."""
 
 from __future__ import annotations
 
 import json
-from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from typing import Any
 
 import pytest
-import xxhash
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from freshet.stream.config import EventSettings, Resolution, Settings, WindowSettings
-from freshet.stream.events.decoder import EventDecoder
-from freshet.stream.schemas import CHANNELS
-from freshet.stream.units import HOUR_MS, MINUTE_MS
-from freshet.stream.verify.event import BadRecordError, Kind, read_event
+from freshet.stream.config import Resolution, Settings, WindowSettings
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from freshet.stream.verify.recount import Recount
 from freshet.stream.verify.report import PartitionReport, Report
 
@@ -146,192 +139,117 @@ def test_an_order_whose_items_do_not_fit_the_dictionary_is_a_dead_letter() -> No
     assert recount.take(None, order("new", sku="a"), T0) == "applied"
 
 
-# Reading a record ---------------------------------------------------------------------------------
+def test_each_resolution_retains_as_many_buckets_as_are_configured_for_it() -> None:
+    recount = Recount("orders", SETTINGS)
+    assert recount.oldest_bucket(1_000) is None
+    recount.take(None, order("e1", T0), T0)
+    # The watermark is a second before: 101 seconds end at most 100 of them before it; 10 hours.
+    assert recount.oldest_bucket(1_000) == T0 // 1_000 - 101
+    assert recount.oldest_bucket(HOUR_MS) == T0 // HOUR_MS - 10
 
-MAPPED = EventSettings(
-    series_by=("sku", "store"),
-    orders_fields={
-        "sku": "item.code",
-        "quantity": "item.qty",
-        "store": "shop",
-        "lines": "basket.rows",
-        "lines.sku": "p",
-    },
-    clicks_fields={"kind": "what.kind", "event_time": "at"},
-)
-BY_SKU = EventSettings(series_by=("sku",), max_depth=4)
-ALL_EVENTS = [EventSettings(), MAPPED, BY_SKU]
 
-NAMES = st.sampled_from(
-    (
-        *(
-            "event_id",
-            "event_time",
-            "sku",
-            "region",
-            "quantity",
-            "unit_price",
-            "lines",
-            "kind",
-            "order_id",
-            "store",
+def test_a_record_is_a_duplicate_by_the_watermark_before_it_however_far_it_moves_it() -> None:
+    recount = Recount("orders", SETTINGS)
+    far_ms = T0 + HOUR_MS
+    assert recount.take(None, order("e1", T0), T0) == "applied"
+    assert recount.take(None, order("e1", far_ms), far_ms) == "duplicate"
+    assert recount.take(None, order("e1", far_ms), far_ms) == "applied"
+    assert (recount.frontier_ms, recount.last_event_ms) == (far_ms, far_ms)
+
+
+def test_a_redriven_record_is_never_late_moves_no_frontier_and_counts_once_for_its_header() -> None:
+    recount = Recount("orders", SETTINGS)
+    old_ms = T0 - HOUR_MS
+    verdicts = [
+        recount.take(None, order("e1", T0), T0),
+        recount.take(None, order("late", old_ms), T0),
+        recount.take(None, order("late", old_ms), T0, b"orders-0-1"),
+        recount.take(None, order("other", old_ms), T0, b"orders-0-1"),
+        recount.take(None, order("e1", T0), T0, b"orders-0-2"),
+        recount.take(None, order("ahead", T0 + 4_000), T0, b"orders-0-3"),
+        recount.take(None, order("future", T0 + 5_001), T0, b"orders-0-4"),
+        recount.take(None, order("again", T0 + 5_000), T0, b"orders-0-4"),
+    ]
+    assert verdicts == [
+        *("applied", "late_dropped", "applied", "duplicate", "duplicate"),
+        *("applied", "dead_letter", "applied"),
+    ]
+    assert recount.books == {
+        "read": 8,
+        "applied": 4,
+        "late_dropped": 1,
+        "duplicate": 2,
+        "dead_letter": 1,
+    }
+    times_ms = (recount.origin_ms, recount.frontier_ms)
+    assert times_ms == (T0, T0), "the redriven ones leave it alone"
+    assert (recount.first_event_ms, recount.last_event_ms) == (old_ms, T0 + 5_000)
+    hour = T0 // HOUR_MS
+    units = {at: n for (at, _, name), n in recount.cells(HOUR_MS).items() if name == "units"}
+    assert units == {hour - 1: 2_000, hour: 6_000}
+    seconds = {bucket for bucket, _, _ in recount.cells(1_000)}
+    assert old_ms // 1_000 not in seconds, "the second of it is no longer retained"
+
+
+def test_a_redriven_record_before_all_others_leaves_where_the_windows_began_open() -> None:
+    recount = Recount("orders", SETTINGS)
+    assert recount.take(None, order("e1", T0), T0, b"orders-0-1") == "applied"
+    assert (recount.origin_ms, recount.frontier_ms, recount.first_event_ms) == (None, None, T0)
+    assert recount.take(None, order("e1", T0), T0, b"orders-0-2") == "duplicate"
+    assert recount.take(None, order("e2", T0 + 900), T0) == "applied"
+    assert recount.take(None, order("e3", T0 + 300), T0) == "applied"
+    assert (recount.origin_ms, recount.frontier_ms) == (T0 + 900, T0 + 900)
+
+
+def test_days_are_the_shops_own_and_leave_with_its_midnights() -> None:
+    windows = WindowSettings(
+        out_of_order_ms=1_000,
+        allowed_lateness_ms=MINUTE_MS,
+        resolutions=(
+            Resolution(resolution_ms=HOUR_MS, buckets=10),
+            Resolution(resolution_ms=DAY_MS, buckets=2),
         ),
-        *("shop", "item", "code", "qty", "basket", "rows", "p", "what", "at", "x", "session_id"),
     )
-)
-TEXT = st.one_of(
-    st.sampled_from(["a", "view", "cart", "", "|", "\\", "é" * 130, "😀", "\x7f"]),
-    st.text(max_size=3),
-)
-TIMES = st.sampled_from(
-    (
-        *(
-            T0,
-            0,
-            -1,
-            253_402_300_799_999,
-            253_402_300_800_000,
-            1.5,
-            1e3,
-            True,
-            10**30,
-            "2026-03-01T10:00:00Z",
-        ),
-        *(
-            "2026-03-01t10:00:00.1239999z",
-            "2026-03-01 10:00:00+01:30",
-            "2026-03-01T10:00:00",
-            "2026-02-30T10:00:00Z",
-        ),
-        *(
-            "1970-01-01T00:00:00+00:01",
-            "2026-03-01T10:00:00-0700",
-            "2026-03-01T10:00Z",
-            "2026-03-01T24:00:00Z",
-        ),
-        *("2026-03-01T10:00:60Z", "2026-03-01T10:00:00+24:00", "0001-01-01T00:00:00Z", "now"),
-        "9999-12-31T23:59:59.9999999Z",
+    berlin = Settings(
+        windows=windows,
+        calendar={"time_zone": "Europe/Berlin"},
+        worker={"resolution_ms": HOUR_MS},
     )
-)
-NUMBERS = st.one_of(
-    st.sampled_from(
-        [1, 2.5, 0, -0.0, -3, 1e6, 1_000_000.001, 900_000, 900_000.5, 1e-9, True, 10**40, 0.0005]
-    ),
-    st.floats(allow_nan=False, allow_infinity=False),
-)
-LINES = st.lists(
-    st.fixed_dictionaries({}, optional={"sku": TEXT, "p": TEXT, "quantity": NUMBERS}).map(
-        lambda line: {"unit_price": 3, "store": "s", "quantity": 1, "sku": "a", "p": "b"} | line
-    ),
-    max_size=2,
-)
-ANY = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, TEXT, TIMES, LINES),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
-    max_leaves=6,
-)
-GOOD: dict[str, Any] = {
-    **{
-        "event_id": "e",
-        "event_time": T0,
-        "at": T0,
-        "sku": "a",
-        "region": "n",
-        "store": "s",
-        "shop": "s",
-    },
-    **{
-        "quantity": 1,
-        "unit_price": 2,
-        "kind": "view",
-        "what": {"kind": "cart"},
-        "item": {"code": "c", "qty": 2},
-    },
-}
-MUTATED = st.dictionaries(NAMES, ANY, max_size=2).map(
-    lambda over: GOOD | over
-) | st.fixed_dictionaries(
-    {},
-    optional={
-        "event_time": TIMES,
-        "quantity": NUMBERS,
-        "unit_price": NUMBERS,
-        "lines": LINES,
-        "sku": TEXT,
-    },
-).map(lambda over: GOOD | over)
-TEXTS = MUTATED.map(lambda record: json.dumps(record).encode())
-DROPPED = st.tuples(TEXTS, st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3)).map(
-    lambda cut: cut[0][: cut[1]] + cut[3] + cut[0][cut[1] + cut[2] :]
-)
+    recount = Recount("orders", berlin)
+    # 2026-03-28T23:30Z is the 29th in Berlin, a day of 23 hours, that ends at 22:00Z; day 20,541.
+    late_ms = 20_540 * DAY_MS + 23 * HOUR_MS + HOUR_MS // 2
+    recount.take(None, order("e1", late_ms), late_ms)
+    assert {bucket for bucket, _, _ in recount.cells(DAY_MS)} == {20_541}
+    assert {bucket for bucket, _, _ in recount.cells(HOUR_MS)} == {20_540 * 24 + 23}
+    # It is retained until the watermark is two days after its end.
+    leaves_ms = 20_541 * DAY_MS + 22 * HOUR_MS + 2 * DAY_MS + 1_000
+    recount.take(None, order("e2", leaves_ms - 1), leaves_ms - 1)
+    assert recount.oldest_bucket(DAY_MS) == 20_541
+    recount.take(None, order("e3", leaves_ms), leaves_ms)
+    assert recount.oldest_bucket(DAY_MS) == 20_542
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.sampled_from(["orders", "clicks"]), st.sampled_from(ALL_EVENTS), TEXTS | DROPPED)
-@example("orders", EventSettings(), order()[:-1] + b', "sku": 5, "sku": "b"}')
-@example("orders", EventSettings(), order()[:-1] + b', "sku": 5}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": NaN}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": 1e999}')
-@example("orders", EventSettings(), order()[:-1] + b', "quantity": 1e999}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": "\\ud800"}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": "\\ud83d\\ude00"}')
-@example("orders", EventSettings(), b"\xef\xbb\xbf" + order())
-@example("orders", EventSettings(), order()[:-1] + b', "x": "\xff"}')
-@example("orders", EventSettings(), order()[:-1] + b', "x": 1' + b"0" * 5_000 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 62 + b"]" * 62 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 63 + b"]" * 63 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 64 + b"]" * 64 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}")
-@example("orders", EventSettings(), order()[:-1] + b', "x": "' + b"[" * 100 + b'"}')
-@example("orders", EventSettings(), order()[:-1] + b', "lines": []}')
-@example("orders", EventSettings(), order()[:-1] + b', "lines": [null]}')
-@example("orders", MAPPED, order()[:-1] + b', "item": null, "shop": "s"}')
-@example(
-    "orders", MAPPED, order()[:-1] + b', "item": {"code": "x"}, "item": {"qty": 2}, "shop": "s"}'
-)
-def test_the_recount_and_the_decoder_read_every_record_alike(
-    kind: Kind, events: EventSettings, value: bytes
-) -> None:
-    decoded = EventDecoder(kind, events).decode([value], [None])
-    try:
-        event = read_event(kind, None, value, Settings(events=events))
-    except BadRecordError as error:
-        assert decoded.refusals, f"the recount alone refuses: {error}"
-        return
-    assert not decoded.refusals, f"the decoder alone refuses: {decoded.refusals[0]}"
-    assert decoded.event_hash.tolist() == [xxhash.xxh3_64_intdigest(event.event_id.encode())]
-    assert decoded.event_time_ms.tolist() == [event.event_time_ms]
-    assert decoded.line_item == [line.item_id for line in event.lines]
-    if kind == "clicks":
-        amounts = [{CHANNELS[channel]: 1} for channel in decoded.channel.tolist()]
-    else:
-        amounts = [
-            added_by(*line) for line in zip(decoded.quantity, decoded.unit_price, strict=True)
-        ]
-    assert [line.amounts for line in event.lines] == amounts
-
-
-def added_by(quantity: float, unit_price: float) -> dict[str, int]:
-    """What a line adds, by the rule as it is written: exact, and without what is 0."""
-    thousandths = int(Decimal(quantity * 1_000).quantize(1, ROUND_HALF_EVEN))
-    price = int(Decimal(unit_price * 10_000).quantize(1, ROUND_HALF_EVEN))
-    if quantity < 0:
-        return {"returns": -thousandths} if thousandths else {}
-    revenue = int((Decimal(thousandths * price) / 1_000).quantize(1, ROUND_HALF_UP))
-    added = {"units": thousandths, "revenue": revenue, "orders": 1}
-    return {channel: amount for channel, amount in added.items() if amount}
-
-
-@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"1", b"\xff", b"{}" + b" " * 1_000_000])
-def test_what_is_no_record_at_all_is_a_dead_letter(value: bytes | None) -> None:
-    with pytest.raises(BadRecordError):
-        read_event("orders", None, value, SETTINGS)
-
-
-def test_a_key_beyond_256_bytes_is_a_dead_letter() -> None:
-    read_event("orders", b"k" * 256, order(), SETTINGS)
-    with pytest.raises(BadRecordError, match="key"):
-        read_event("orders", b"k" * 257, order(), SETTINGS)
+def test_what_is_freed_now_and_then_can_no_longer_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freshet.stream.verify.recount.CLEAN_UP_EVERY", 3)
+    recount = Recount("orders", SETTINGS)
+    far_ms = T0 + 101_000
+    # In T0's bucket and minute; the minute makes duplicates until the watermark is T0 + 120,000.
+    recount.take(None, order("e1", T0), T0)
+    recount.take(None, order("e2", far_ms), far_ms)
+    recount.take(None, order("e3", far_ms + 999), far_ms)
+    assert (T0 // 1_000, "a|n", "units") in recount.cells(1_000), "retained by a millisecond"
+    assert recount.take(None, order("e1", far_ms), far_ms) == "duplicate"
+    later_ms = T0 + 121_000
+    recount.take(None, order("e4", later_ms), later_ms)
+    recount.take(None, order("e5", later_ms), later_ms)
+    # Freed are T0's second and minute; those of e2 and of all after it are still there.
+    seconds = sorted(recount._sums[1_000])
+    assert seconds == [far_ms // 1_000, later_ms // 1_000]
+    assert len(recount._newest_minute) == 4
+    assert recount.take(None, order("e2", later_ms), later_ms) == "duplicate"
+    assert recount.take(None, order("e1", later_ms), later_ms) == "applied"
+    units = {at: n for (at, _, name), n in recount.cells(HOUR_MS).items() if name == "units"}
+    assert units == {T0 // HOUR_MS: 12_000}
 
 
 # Reporting ----------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from freshet.stream.verify.verify import verify
 from tests.stream.read.fake_windows import FakeRedis
 
 T0 = 1_700_000_000_000 // MINUTE_MS * MINUTE_MS
-SECONDS, MINUTES = 1_000, MINUTE_MS
+SECONDS, TENS, MINUTES = 1_000, 10_000, MINUTE_MS
 SETTINGS = Settings(
     kafka={"topics": {"orders": "orders", "clicks": "clicks"}},
     windows=WindowSettings(
@@ -33,6 +33,7 @@ SETTINGS = Settings(
         max_future_ms=5_000,
         resolutions=(
             Resolution(resolution_ms=SECONDS, buckets=10),
+            Resolution(resolution_ms=TENS, buckets=10),
             Resolution(resolution_ms=MINUTES, buckets=10),
         ),
     ),
@@ -105,6 +106,7 @@ class Reader:
         self._log = log
         self._at = ("", 0)
         self._position = 0
+        self._reads = 0
 
     def get_watermark_offsets(self, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
         return self._log.range_of((at.topic, at.partition))
@@ -116,6 +118,8 @@ class Reader:
 
     def consume(self, most: int, wait_s: float) -> list[Message]:
         topic, partition = self._at
+        self._reads += 1
+        assert self._reads < 50, "a log of a few records is read on and on"
         if self._log.lost:
             gone = KafkaError(KafkaError._AUTO_OFFSET_RESET)
             return [Message(topic=topic, partition=partition, offset=4, error=gone)]
@@ -177,6 +181,7 @@ LATER = HEADER | {"next_offset": 9, "read": 4, "duplicate": 1, "dead_letter": 1}
 TILES = {
     (SECONDS, T0 // SECONDS): {"units": (1_000,), "orders": (1,)},
     (SECONDS, T0 // SECONDS + 1): {"units": (0, 1_000), "orders": (0, 1)},
+    (TENS, T0 // TENS): {"units": (1_000, 1_000), "orders": (1, 1)},
     (MINUTES, T0 // MINUTES): {"units": (1_000, 1_000), "orders": (1, 1)},
 }
 
@@ -201,14 +206,14 @@ def log() -> Log:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, log: Log) -> FakeRedis:
-    """Seconds are read at offset 7, and minutes when ingest has come to 9."""
+    """Seconds and tens are read at offset 7, and minutes when ingest has come to 9."""
     client = FakeRedis()
     client.values[GENERATION_KEY] = b"3"
     store(client, ORDERS, HEADER, TILES, ("a|n", "b|n"))
     reads = count()
 
     def moved_on() -> None:
-        if next(reads) == 1:
+        if next(reads) == 2:
             store(client, ORDERS, LATER, TILES, ("a|n", "b|n"))
 
     client.before_transaction = moved_on
@@ -222,8 +227,8 @@ def test_each_snapshot_is_compared_when_its_own_offset_is_reached(
     client: FakeRedis, log: Log, batch: int
 ) -> None:
     log.batch = batch
-    # Two of sales and two of orders, once by seconds and once by minutes.
-    part = PartitionReport("orders", 0, first_offset=4, next_offset=9, records=4, cells=8)
+    # Two of sales and two of orders, at each of three resolutions.
+    part = PartitionReport("orders", 0, first_offset=4, next_offset=9, records=4, cells=12)
     assert verify(SETTINGS) == Report(generation=3, partitions=[part], shown=[])
     assert log.closed == 1
 
@@ -237,7 +242,8 @@ def test_partitions_are_recounted_each_by_its_kind_and_those_without_windows_are
     header |= dict.fromkeys(
         ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms"), T0 + 100
     )
-    tiles = {(SECONDS, T0 // SECONDS): {"views": (5,)}, (MINUTES, T0 // MINUTES): {"views": (2,)}}
+    tiles = {(width, T0 // width): {"views": (2,)} for width in (TENS, MINUTES)}
+    tiles[SECONDS, T0 // SECONDS] = {"views": (5,)}
     store(client, Keys(3, "clicks", 0), header, tiles, ("a|n",))
     store(client, Keys(3, "elsewhere", 0), HEADER, {}, ())
     store(client, Keys(3, "orders", 1), {"epoch": 1}, {}, ())
@@ -246,8 +252,8 @@ def test_partitions_are_recounted_each_by_its_kind_and_those_without_windows_are
     store(client, ORDERS, LATER, TILES, ("a|n", "b|n"))
     report = verify(SETTINGS)
     assert report.partitions == [
-        PartitionReport("clicks", 0, 0, 2, records=2, cells=2, differences=1),
-        PartitionReport("orders", 0, 4, 9, records=4, cells=8),
+        PartitionReport("clicks", 0, 0, 2, records=2, cells=3, differences=1),
+        PartitionReport("orders", 0, 4, 9, records=4, cells=12),
     ]
     wrong = Difference("clicks", 0, "views", 5, 2, "a|n", SECONDS, T0)
     assert report.shown == [wrong]
@@ -269,7 +275,7 @@ def test_a_log_that_lacks_a_record_of_the_state_is_not_recounted(
     report = verify(SETTINGS)
     (part,) = report.partitions
     assert part.log_missing == missing
-    assert (part.records, part.cells) == ((4, 8) if missing is None else (0, 0))
+    assert (part.records, part.cells) == ((4, 12) if missing is None else (0, 0))
     assert report.agrees is (missing is None)
     assert log.closed == 1
 
@@ -291,7 +297,7 @@ def test_offsets_without_a_record_at_the_end_are_passed_when_the_broker_says_it_
     store(client, ORDERS, LATER | {"next_offset": 12}, TILES, ("a|n", "b|n"))
     report = verify(SETTINGS)
     assert report.agrees
-    assert report.partitions == [PartitionReport("orders", 0, 4, 12, records=4, cells=8)]
+    assert report.partitions == [PartitionReport("orders", 0, 4, 12, records=4, cells=12)]
 
 
 def test_a_broker_that_says_nothing_for_half_a_minute_is_not_waited_for(
