@@ -32,6 +32,22 @@ def test_a_score_counts_once_however_often_it_is_read(make: Any) -> None:
     assert known.overall[100 * HOUR_MS].steps == 1
 
 
+def test_an_item_that_comes_later_does_not_let_an_earlier_one_count_again(make: Any) -> None:
+    known = Accuracy(HOUR_MS)
+    names = ("A|n", "B|n", "C|n", "A|n", "B|n", "C|n")
+    assert [known.apply(make.score(name)) for name in names] == [True] * 3 + [False] * 3
+    # An item known from elsewhere counts in a bucket of its own.
+    assert known.apply(make.score("C|n", hour=101)) and known.apply(make.score("A|n", hour=101))
+    assert [sums.steps for sums in known.overall.values()] == [3, 2]
+
+
+def test_three_weeks_of_hours_are_kept(make: Any) -> None:
+    known = Accuracy(HOUR_MS)
+    for hour in range(21 * 24 + 1):
+        known.apply(make.score(hour=hour))
+    assert (min(known.overall), len(known.overall)) == (HOUR_MS, 21 * 24)
+
+
 def test_the_model_is_held_against_naive_on_the_same_steps_only(make: Any) -> None:
     known = Accuracy(HOUR_MS)
     known.apply(make.score("new|n", pinball=9.0, seasonal_naive_pinball=None, actual=1.0))
@@ -115,8 +131,8 @@ def test_each_point_of_the_curve_is_the_sum_of_the_day_that_ends_there(
 
 
 def test_a_total_includes_its_start_and_excludes_its_end() -> None:
-    buckets = {hour * HOUR_MS: ErrorSums(steps=1) for hour in range(5)}
-    assert total(buckets, HOUR_MS, 3 * HOUR_MS).steps == 2
+    buckets = {hour * HOUR_MS: ErrorSums(steps=10**hour) for hour in range(5)}
+    assert total(buckets, HOUR_MS, 3 * HOUR_MS).steps == 10 + 100
     assert last_day({}).steps == 0
 
 
@@ -185,6 +201,27 @@ def test_a_group_that_is_known_pushes_none_out(make: Any, monkeypatch: pytest.Mo
         known.apply(make.score(hour=hour, segment=segment))
     # Last scored in hour 12 and 11: b was silent for longer, though it came later.
     assert set(known.by_segment) == {"a", "c"}
+    known.apply(make.score(hour=14, segment="a"))
+    assert {name: set(buckets) for name, buckets in known.by_segment.items()} == {
+        "a": {12 * HOUR_MS, 14 * HOUR_MS},
+        "c": {13 * HOUR_MS},
+    }
+    known.apply(make.score(hour=15, segment="d"))
+    assert set(known.by_segment) == {"a", "d"}, "a began before c, and was scored after it"
+
+
+def test_a_group_whose_buckets_are_all_forgotten_goes_first(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "MAX_GROUPS", 2)
+    monkeypatch.setattr(accuracy, "MAX_BUCKETS", 1)
+    known = Accuracy(HOUR_MS)
+    for hour, segment in ((10, "a"), (11, "b"), (12, "a"), (13, "c")):
+        known.apply(make.score(hour=hour, segment=segment))
+    assert {name: set(buckets) for name, buckets in known.by_segment.items()} == {
+        "a": set(),
+        "c": {13 * HOUR_MS},
+    }
 
 
 def test_the_last_day_holds_the_newest_bucket_and_not_the_one_a_day_before() -> None:

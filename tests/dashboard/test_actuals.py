@@ -38,12 +38,27 @@ def test_a_series_starts_with_the_bucket_that_holds_the_time(make: Any) -> None:
     start_ms, units = actuals.series("A|n", "units", 8 * HOUR_MS + 59)
     assert (start_ms, units.tolist()) == (8 * HOUR_MS, [3.0, 4.0])
     assert actuals.series("A|n", "units", 0)[0] == 6 * HOUR_MS
-    assert actuals.series("A|n", "units", 99 * HOUR_MS)[1].tolist() == []
+    for item_id in ("A|n", "B|n"):
+        start_ms, units = actuals.series(item_id, "units", 99 * HOUR_MS)
+        assert (start_ms, units.tolist()) == (actuals.end_ms, [])
+
+
+def test_each_item_and_channel_has_a_series_of_its_own(make: Any) -> None:
+    actuals = make.actuals({"A|n": [1, 2, 3], "B|n": [4, 5, 6]}, end_hour=10)
+    found = [
+        actuals.series(item_id, channel, 8 * HOUR_MS)[1].tolist()
+        for item_id in ("A|n", "B|n")
+        for channel in ("units", "views")
+    ]
+    assert found == [[2.0, 3.0], [20.0, 30.0], [5.0, 6.0], [50.0, 60.0]]
+    assert actuals.total("carts", 8 * HOUR_MS + 59).tolist() == [50.0, 110.0]
 
 
 def test_an_item_without_windows_is_unknown_not_zero(make: Any) -> None:
-    actuals = make.actuals({"A|n": [1, 2]})
-    assert np.isnan(actuals.series("B|n", "units", 0)[1]).all()
+    actuals = make.actuals({"A|n": [1, 2, 3]}, end_hour=10)
+    start_ms, units = actuals.series("B|n", "units", 9 * HOUR_MS - 1)
+    assert start_ms == 8 * HOUR_MS
+    assert len(units) == 2 and np.isnan(units).all()
 
 
 def test_totals_leave_out_what_is_unknown(make: Any) -> None:
@@ -200,7 +215,13 @@ def test_the_books_are_those_of_the_generation_that_is_read(fake: FakeRedis) -> 
 
 def test_a_rate_looks_back_about_its_window_and_never_below_zero() -> None:
     rate = Rate(window_s=5.0)
-    for second in range(20):
-        found = rate.note(float(second), 10 * second)
-    assert found == pytest.approx(10.0)
+    found = [rate.note(float(second), second**2) for second in range(20)]
+    # From second 14 on: 19 * 19 less 14 * 14 in five seconds; in the beginning from the first look.
+    assert found[-1] == (361 - 196) / 5
+    assert found[:4] == [0.0, 1.0, 2.0, 3.0]
     assert rate.note(20.0, 0) == 0.0
+
+
+def test_a_rate_of_two_looks_far_apart_is_that_between_them() -> None:
+    rate = Rate(window_s=10.0)
+    assert [rate.note(0.0, 0), rate.note(100.0, 50), rate.note(100.0, 60)] == [0.0, 0.5, 0.0]

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from freshet.online.drift.monitor import ALL, DriftMonitor
+from freshet.online.drift.monitor import ACTIONS, ALL, DriftMonitor
 from freshet.online.drift.segment import Alarm, SegmentDetector
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score, ScoredStep
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 # The spread of twelve calm buckets is taken for 0.7. A normal score of 2, at the place .977 of its
 # forecast, is 2.86 of it: less a slack of 1 the fifth makes more than 8.
@@ -84,7 +84,7 @@ def test_an_alarm_is_over_with_the_id_it_began_with() -> None:
 def test_two_segments_make_a_shop_and_the_one_in_alarm_is_left_out_of_it() -> None:
     assert set(calm_monitor(a=CALM).segments) == {"a"}
     monitor = calm_monitor(a=CALM, b=CALM)
-    assert set(monitor.segments) == {"a", "b", ALL}
+    assert monitor.tensions() == {"a": 0.0, "b": 0.0, ALL: 0.0}
     alarmed = CALM_HOURS + TO_ALARM
     (alert,) = fed(monitor, range(CALM_HOURS, alarmed), a=HIGH, b=CALM)
     assert alert.segment == "a"
@@ -180,6 +180,7 @@ def test_each_kind_of_alarm_says_in_words_what_it_is_and_what_to_do() -> None:
     assert words("level", 6, 2.625) == (f"b: sales run above the forecasts, {by}", train)
     assert words("level", 7, 2.625) == (f"b: sales run above the forecasts, {by}", train)
     assert words("spread", 5, 2.625) == (f"b: errors are larger than forecast, {by}", train)
+    assert "trust the wide quantiles" in ACTIONS["spread"] and "do not train" in ACTIONS["data"]
     assert words("timing", 5, -2.625) == (
         "b: sales fall at other times of the day than forecast",
         f"{train}: the shape of the day has changed",
@@ -204,6 +205,22 @@ def test_an_alarm_from_before_a_restart_does_not_replace_one_of_now() -> None:
     assert (adopted.size, adopted.detector) == (begun.size, "cusum")
     monitor.adopt(DriftAlert(**(fields | {"segment": "b", "kind": "spread"})))
     assert set(monitor.segments["b"].active) == {"level", "spread"}
+
+
+def test_segments_are_watched_by_the_settings_and_the_buckets_of_the_shop() -> None:
+    hasty = DriftMonitor(DriftSettings(clear_buckets=3), HOUR_MS)
+    fed(hasty, range(CALM_HOURS), a=CALM)
+    alarmed = CALM_HOURS + TO_ALARM
+    assert len(fed(hasty, range(CALM_HOURS, alarmed), a=HIGH)) == 1
+    (over,) = fed(hasty, range(alarmed, alarmed + 9), a=CALM)
+    assert over.detected_at_ms == (alarmed + 2) * HOUR_MS + 7
+
+    daily = DriftMonitor(DriftSettings(), DAY_MS)
+    for day in range(14):
+        scores = [score("a", 24 * day, HIGH if day % 7 == 0 else CALM)]
+        assert daily.update(day * DAY_MS, scores, now_ms=0) == []
+    usual = daily.segments["a"].level.baseline
+    assert usual.standardise(14 * DAY_MS, 1.0) < usual.standardise(15 * DAY_MS, 1.0)
 
 
 def test_a_bucket_without_any_forecast_says_nothing_of_the_weights() -> None:

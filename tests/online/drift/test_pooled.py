@@ -64,14 +64,16 @@ def test_the_serving_version_is_the_most_frequent_one_behind_the_newest_forecast
 def test_an_item_speaks_for_its_own_segment_by_the_steps_of_the_version_alone() -> None:
     # Steps of normal scores 1 and 2 correlate by 0.8; one of other weights says nothing.
     (one,), (two,) = (score("a", pit=pit).steps for pit in (0.841344746, 0.977249868))
+    two = msgspec.structs.replace(two, median=3.0)
     (other,) = score("a", pit=0.001, version="old").steps
     both = msgspec.structs.replace(score("a"), segment="s", steps=[one, two, other])
     items = items_by_segment([score("z", pit=0.158655254), both], "base")
     assert set(items) == {"c", "s"}
     assert items["c"][0].z == pytest.approx(-1.0)
     assert items["s"][0].z == pytest.approx(1.5 / ((1 + 0.8) / 2) ** 0.5)
-    # A doubling of the median of 4 moves an actual of 5 and a residual of 0.5 by 2.
-    assert (items["s"][0].leverage, items["s"][0].actual, items["s"][0].expected) == (2.0, 5.0, 4.0)
+    # A doubling of the median of 4 moves an actual of 5 and a residual of 0.5 by 2, of 3 by 0.75.
+    assert (items["s"][0].leverage, items["s"][0].actual) == ((2.0 + 0.75) / 2, 5.0)
+    assert items["s"][0].expected == (4.0 + 3.0) / 2
 
 
 @pytest.mark.parametrize(("pit", "z"), [(0.0, -2.5), (1.0, 2.5), (0.999, 2.5), (0.5, 0.0)])
@@ -100,6 +102,23 @@ def test_leverage_is_the_median_in_deviations_and_capped(
     actual: float, median: float, residual: float, leverage: float
 ) -> None:
     assert leverage_of(actual, median, residual) == pytest.approx(leverage)
+
+
+def test_an_actual_next_to_its_median_has_the_leverage_of_a_count_too() -> None:
+    # So near that the published residual has no digit left.
+    assert leverage_of(4.0000001, 4.0, 0.0) == leverage_of(4.0000001, 4.0, -9e-7) == 2.0
+
+
+@pytest.mark.parametrize("median", [0.0, None])
+def test_an_item_of_which_nothing_was_forecast_adds_nothing_to_what_was(
+    median: float | None,
+) -> None:
+    bare = score("a")
+    bare = msgspec.structs.replace(
+        bare, steps=[msgspec.structs.replace(bare.steps[0], median=median)]
+    )
+    (items,) = items_by_segment([bare], "base").values()
+    assert (items[0].expected, items[0].leverage) == (0.0, 0.0)
 
 
 def test_below_one_unit_a_count_on_its_median_has_that_for_leverage() -> None:
