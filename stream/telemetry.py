@@ -30,7 +30,10 @@ def configure_logging(settings: TelemetrySettings) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     on_terminal = sys.stderr.isatty()
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and on_terminal)
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=on_terminal)
+    # The renderer's own choice of traceback shows local variables: orders, passwords.
+    renderer: Any = structlog.dev.ConsoleRenderer(
+        colors=on_terminal, exception_formatter=structlog.dev.plain_traceback
+    )
     if not as_text:
         renderer = structlog.processors.JSONRenderer(sort_keys=True)
     shared = _processors(as_text=as_text)

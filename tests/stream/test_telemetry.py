@@ -6,6 +6,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 from urllib.error import HTTPError
 
 import pytest
@@ -50,6 +51,22 @@ def test_an_exception_is_inside_its_line(capsys: pytest.CaptureFixture[str]) -> 
         get_logger("stream.some").exception("failed")
     (line,) = capsys.readouterr().err.splitlines()
     assert "ValueError: wrong" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_traceback_shows_no_local_variable(
+    capsys: pytest.CaptureFixture[str], log_format: Any
+) -> None:
+    configure_logging(TelemetrySettings(log_format=log_format))
+    password = "hunter" + str(2)
+    for log in (get_logger("stream.some"), logging.getLogger("library")):
+        try:
+            int(f"not a number, {len(password)}")
+        except ValueError:
+            log.exception("failed")
+    said = capsys.readouterr().err
+    assert said.count("ValueError: invalid literal") == 2
+    assert "hunter2" not in said
 
 
 def test_text_is_for_people_and_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
