@@ -10,7 +10,7 @@ from freshet.online.weights.registry import ALIASES, BASE, CHAMPION, Registry
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
-from freshet.stream.schemas import ModelEvent
+from freshet.stream.schemas import ModelEvent, ModelEventKind
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
 
@@ -44,12 +44,9 @@ def promote(settings: Settings, version: str) -> str:
     """
     registry = Registry(settings.learn.registry)
     before = registry.champion()
-    sha256, uri = _location(registry, version)
+    place = _location(registry, version)
     registry.serve(version)
-    event = ModelEvent(
-        kind="promoted", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
-    )
-    _announce(settings, event)
+    _announce(settings, "promoted", version, place, parent=before)
     return f"{version} is the champion, {before} was"
 
 
@@ -57,12 +54,11 @@ def rollback(settings: Settings) -> str:
     """Make the champion's parent the champion again and tell the workers; returns what to print."""
     registry = Registry(settings.learn.registry)
     before = registry.champion()
+    parent = BASE if before == BASE else registry.manifest(before).parent
+    # Looked at before the alias moves: workers refuse altered files.
+    place = _location(registry, parent)
     version = registry.roll_back()
-    sha256, uri = _location(registry, version)
-    event = ModelEvent(
-        kind="rolled_back", version=version, at_ms=0, sha256=sha256, uri=uri, parent=before
-    )
-    _announce(settings, event)
+    _announce(settings, "rolled_back", version, place, parent=before)
     return f"{version} is the champion again, {before} was"
 
 
@@ -74,10 +70,20 @@ def _location(registry: Registry, version: str) -> tuple[str, str]:
     return sha256, str(registry.path(version).resolve())
 
 
-def _announce(settings: Settings, event: ModelEvent) -> None:
-    at_ms = open_clock(connect(settings.redis)).now_ms()
+def _announce(
+    settings: Settings, kind: ModelEventKind, version: str, place: tuple[str, str], *, parent: str
+) -> None:
+    sha256, uri = place
+    event = ModelEvent(
+        kind=kind,
+        version=version,
+        at_ms=open_clock(connect(settings.redis)).now_ms(),
+        sha256=sha256,
+        uri=uri,
+        parent=parent,
+        reason="by hand",
+    )
     with Publisher(settings) as publisher:
         topic = settings.kafka.topics.models
-        told = msgspec.structs.replace(event, at_ms=at_ms, reason="by hand")
-        publisher.produce(topic, encode(told), key=f"{event.kind}:{event.version}")
+        publisher.produce(topic, encode(event), key=f"{kind}:{version}")
         publisher.flush()

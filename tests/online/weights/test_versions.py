@@ -178,3 +178,13 @@ def test_an_altered_version_is_not_promoted(shop: Shop) -> None:
     with pytest.raises(RegistryError, match="altered"):
         promote(shop.settings, version)
     assert shop.registry.champion() == BASE and shop.told == []
+
+
+def test_nothing_moves_when_the_version_to_roll_back_to_was_altered(shop: Shop) -> None:
+    first = shop.add("one")
+    second = shop.add("two", parent=first)
+    shop.registry.serve(second)
+    (shop.registry.path(first) / "model.safetensors").write_text("altered")
+    with pytest.raises(RegistryError, match="altered"):
+        rollback(shop.settings)
+    assert shop.registry.champion() == second and shop.told == []
