@@ -29,6 +29,9 @@ MAX_TAIL_RECORDS = 60_000
 TAIL_TIMEOUT_S = 60.0
 TAKE_RECORDS = 5_000
 
+Common = tuple[int, str, tuple[float, ...]]
+"""Cutoff, version of the weights and quantile levels."""
+
 AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
 log = get_logger(__name__)
@@ -114,8 +117,9 @@ def _read_to(
         for message in taken.messages:
             partition, value = message.partition() or 0, message.value()
             # Of partitions that were read to their end, more may come; it is taken too.
-            if (message.offset() or 0) + 1 >= ends.get((topic, partition), 1 << 62):
-                ends.pop((topic, partition), None)
+            end = ends.get((topic, partition))
+            if end is not None and (message.offset() or 0) + 1 >= end:
+                del ends[topic, partition]
             if value is not None:
                 yield partition, value
         for place, end in taken.ends.items():
@@ -134,25 +138,23 @@ def read_forecasts(
 
     Of several for one item, cutoff and version the first wins.
     """
-    groups: dict[tuple[int, str, tuple[float, ...]], list[PublishedForecast]] = {}
+    groups: dict[Common, list[PublishedForecast]] = {}
     num_steps = max(pending.score_steps, default=0)
     for _, found in _decoded(PublishedForecast, values):
         fits = found.resolution_ms == pending.resolution_ms and len(found.quantiles) >= num_steps
         if fits and found.cutoff_ms >= oldest_cutoff_ms and owns(found.item_id):
             key = (found.cutoff_ms, found.weights_version, found.quantile_levels)
             groups.setdefault(key, []).append(found)
-    for key in sorted(groups):
-        pending.add(_issued(groups[key], pending.score_steps))
+    for key, group in groups.items():
+        pending.add(_issued(key, group, pending.score_steps))
     return sum(len(group) for group in groups.values())
 
 
-def _issued(group: list[PublishedForecast], steps: tuple[int, ...]) -> Issued:
-    """The scored steps of forecasts that share cutoff, version and levels."""
+def _issued(common: Common, group: list[PublishedForecast], steps: tuple[int, ...]) -> Issued:
+    """The scored steps of forecasts that have these in common."""
     quantiles_IKQ = [[found.quantiles[step - 1] for step in steps] for found in group]
     return Issued(
-        group[0].cutoff_ms,
-        group[0].weights_version,
-        group[0].quantile_levels,
+        *common,
         [found.item_id for found in group],
         [found.forecast_id for found in group],
         np.array(quantiles_IKQ, np.float32),

@@ -18,7 +18,7 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import Taken
-from freshet.stream.schemas import DriftAlert, Forecast, Score, ScoredStep
+from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Forecast, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.records import records
 
@@ -76,12 +76,43 @@ def test_what_waited_before_a_restart_waits_after_it_with_the_same_numbers() -> 
     np.testing.assert_array_equal(old.quantiles_IQ, new.quantiles_IQ)
 
 
+def test_forecasts_of_one_cutoff_by_several_versions_each_wait_under_their_own() -> None:
+    first, second = records(["a|n", "b|n"])
+    other = msgspec.structs.replace(second, weights_version="v2", cutoff_ms=first.cutoff_ms)
+    again = msgspec.structs.replace(first, weights_version="v2", forecast_id="again")
+    repeat = msgspec.structs.replace(again, forecast_id="repeat")
+    after = recovered([encode(found) for found in (other, first, again, repeat)], FakeTail([]))
+    due = {found.weights_version: found for found in after.due(10 * HOUR_MS)}
+    assert {version: found.forecast_ids for version, found in due.items()} == {
+        "v1": [first.forecast_id],
+        "v2": [second.forecast_id, "again"],
+    }
+    expected = np.array([second.quantiles[0], first.quantiles[0]], np.float32)
+    np.testing.assert_array_equal(due["v2"].quantiles_IQ, expected)
+    assert (due["v2"].step, due["v2"].cutoff_ms) == (1, 10 * HOUR_MS)
+    assert due["v2"].quantile_levels == WIRE_LEVELS
+
+
 def test_scored_steps_stay_scored_and_broken_records_are_passed_over() -> None:
     made = records(["a|n", "b|n"])
     scores = FakeTail([b"{", encode(score(made[0], 1))])
     after = recovered([b"\xff", *(encode(record) for record in made)], scores)
     assert [due.item_ids for due in after.due(10 * HOUR_MS)] == [["b|n"]]
     assert [due.item_ids for due in after.due(11 * HOUR_MS)] == [["a|n", "b|n"]]
+
+
+def test_a_score_closes_each_of_its_steps_and_no_other_forecast_of_that_bucket() -> None:
+    made = [
+        msgspec.structs.replace(record, forecast_id=f"f{hour}", cutoff_ms=hour * HOUR_MS)
+        for hour, record in zip((10, 9, 7), records(["a|n"] * 3), strict=True)
+    ]
+    # The bucket of hour 10 is step 1 of the first, 2 of the second and 4 of the third.
+    first, second, third = (
+        score(record, step).steps[0] for record, step in zip(made, STEPS, strict=True)
+    )
+    both = msgspec.structs.replace(score(made[0], 1), steps=[second, third])
+    after = recovered([encode(record) for record in made], FakeTail([encode(both)]))
+    assert [due.forecast_ids for due in after.due(10 * HOUR_MS)] == [[first.forecast_id]]
 
 
 def test_of_buckets_that_a_cut_log_no_longer_tells_nothing_is_scored_again() -> None:
@@ -115,6 +146,7 @@ def test_an_alarm_holds_until_its_own_id_is_stable() -> None:
         return encode(msgspec.convert(made, DriftAlert))
 
     values = [alert("a", "stable", 9), alert("a", "drift", 5), alert("b", "drift", 6)]
+    values.append(alert("only warned", "warning", 7))
     assert [found.alert_id for found in read_alarms([(0, value) for value in values])] == ["b"]
 
 
@@ -276,6 +308,15 @@ def test_a_tail_ends_when_each_partition_was_read_to_the_end_that_was_seen_at_fi
     found = list(Tail(Settings(), "t"))
     assert found == [(0, b"a"), (1, b"b"), (0, b"c"), (0, b"d")]
     assert log.takes == []
+
+
+def test_a_tail_reads_on_until_the_last_record_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = [Taken([message(0, offset, b"%d" % offset)], {}) for offset in range(3)]
+    log = Log(monkeypatch, [(0, 3)], *takes)
+    assert list(Tail(Settings(), "t")) == [(0, b"0"), (0, b"1"), (0, b"2")]
+    assert log.takes == []
+    log = Log(monkeypatch, [(0, 2)], *takes[:2])
+    assert list(Tail(Settings(), "t")) == [(0, b"0"), (0, b"1")]
 
 
 def test_a_tail_whose_last_record_is_a_tombstone_ends_all_the_same(
