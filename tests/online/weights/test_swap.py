@@ -7,6 +7,7 @@ import math
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -17,6 +18,7 @@ from freshet.model.batch import Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import golden_batch, save_weights
+from freshet.online.weights import swap
 from freshet.online.weights.registry import BASE, Registry
 from freshet.online.weights.swap import (
     LoadedWeights,
@@ -97,6 +99,15 @@ def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> 
     assert event.pause_ms is not None and event.pause_ms < 5
     # Whoever took the reference before the swap still holds the old weights, whole.
     assert held.version == "base" and switch.current.version == "v1"
+
+
+def test_how_long_a_swap_took_is_told_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks_s = iter([7.0, 7.0 + 0.000_012_345_678])
+    monkeypatch.setattr(swap, "time", SimpleNamespace(perf_counter=lambda: next(ticks_s)))
+    switch = WeightsSwitch(weights("base"), Shelf().load, "w1")
+    switch.offer(promoted("v1", 10))
+    (event,) = settle(switch)
+    assert event.pause_ms == 0.012346
 
 
 def test_going_back_to_the_weights_before_needs_no_loading() -> None:

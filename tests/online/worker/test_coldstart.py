@@ -93,3 +93,12 @@ def test_items_of_others_do_not_take_the_places_of_mine() -> None:
     names = cold(lambda item: not item.startswith("x"), max_items=2)
     names.saw(["z|n"])
     assert names.item_ids(shop, 0, HOUR_MS) == ["a|n", "b|n"]
+
+
+def test_a_thousand_cold_items_are_forecast_at_most_unless_other_is_asked() -> None:
+    shop, names = ShopTables(("sku",)), ColdStart(("sku",), lambda _: True)
+    for number in range(1_002):
+        tell(shop, CatalogEntry(sku=f"s{number:04d}"))
+    names.saw(["s0500"])
+    named = names.item_ids(shop, 0, HOUR_MS)
+    assert (len(named), named[0], named[-1]) == (1_000, "s0000", "s1000")

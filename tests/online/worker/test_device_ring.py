@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from freshet.online.worker.device_ring import COPY_ROWS, NEVER, DeviceRing
+from freshet.online.worker.device_ring import COPY_ROWS, FIRST_CAPACITY, NEVER, DeviceRing
 from freshet.stream.arrays import Ints
 from freshet.stream.read.progress import InputState
 from freshet.stream.schemas import CHANNELS
@@ -131,6 +131,17 @@ def test_rows_beyond_the_first_rooms_hold_their_own_numbers_and_keep_them() -> N
         assert units(ring, row, FIRST, 2) == expected
         assert ring.first_buckets(np.array([row])).tolist() == [FIRST + row % 2]
     assert units(ring, 0, FIRST, 2) == [0.25, 0.0]
+
+
+def test_room_is_doubled_so_that_growing_is_rare() -> None:
+    reader = FakeReader(num_buckets=4)
+    rooms = []
+    for row in range(FIRST_CAPACITY + 1):
+        reader.add(f"i{row}|n", FIRST, UNITS, 1_000)
+        if row in (FIRST_CAPACITY - 2, FIRST_CAPACITY - 1, FIRST_CAPACITY):
+            ring = ring_of(reader)
+            rooms.append((len(ring._units_IN), len(ring._clicks_INC), len(ring._first_I)))
+    assert rooms == [(FIRST_CAPACITY,) * 3, (FIRST_CAPACITY,) * 3, (2 * FIRST_CAPACITY,) * 3]
 
 
 def test_the_first_bucket_of_an_item_is_its_earliest_event_of_any_kind_and_stays() -> None:

@@ -59,6 +59,8 @@ def test_it_is_ready_after_the_first_whole_turn_and_while_nothing_is_amiss(well:
     assert health.ready() == "no redis"
     health.wait_out(StoreUnavailableError("still no redis"))
     assert health.ready() == "still no redis"
+    health.wait_out(BrokerError("no broker"))
+    assert health.ready() == "still no redis", "what failed first is told"
     health.turned()
     assert health.ready() == "v4 cannot be served"
 

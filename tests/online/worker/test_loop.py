@@ -349,6 +349,20 @@ def test_steps_whose_sales_are_not_known_are_counted_and_let_go(
     assert turns.owned.pending.cutoffs == []
 
 
+def test_a_round_that_is_out_is_said_with_what_it_forecast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[tuple[str, dict[str, Any]]] = []
+    log = SimpleNamespace(info=lambda name, **fields: said.append((name, fields)))
+    monkeypatch.setattr(loop, "log", log)
+    turns = turns_of(monkeypatch, cold=3)
+    turns.owned.previous_ms = CUTOFF_MS - 4 * HOUR_MS
+    monkeypatch.setattr(turns.owned.sums, "learn", lambda *_: False)
+    turns.turn()
+    fields = {"cutoff_ms": CUTOFF_MS, "items": 5, "skipped": 3, "s": 0.0, "version": "v3"}
+    assert said == [("forecast", fields)]
+
+
 def test_skipped_cutoffs_and_ages_are_measured_from_the_cutoff_that_is_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -476,6 +490,65 @@ def test_a_server_that_is_away_is_waited_for_and_what_is_amiss_is_told_until_a_w
     assert told == ["reading the catalogue and joining the worker group"]
     assert turns.measured("troubles_total", what=what) == 1 and turns.waits_s == [0.1]
     assert turns.worker.ready() is None, "forecasts are out again"
+
+
+def test_probes_and_back_off_are_told_of_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = turns_of(monkeypatch)
+    for name in ("beat", "answered", "turned"):
+        monkeypatch.setattr(turns.health, name, lambda name=name: turns.journal.append(name))
+    monkeypatch.setattr(turns.owned.sums, "learn", lambda *_: turns.worker.stop())
+    turns.worker.run()
+    assert turns.journal == [
+        "beat",
+        "group 200",
+        "inputs 0",
+        "settle 5",
+        "deliver forecasts",
+        "group 0",
+        "beat",
+        "turned",
+        "answered",
+    ]
+
+
+def test_windows_that_are_whole_again_make_forecasts_that_are_ok_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = reader_of(lost=(("orders", 0),))
+    turns = Turns(monkeypatch, owned_of(reader))
+    turns.turn()
+    reader.lost = ()
+    reader.head += 1
+    turns.turn()
+    assert [f.status for f in turns.forecasts() if f.item_id == "a|n"] == ["degraded", "ok"]
+
+
+def test_a_worker_dies_where_it_is_told_on_either_side_of_each_acknowledgement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    monkeypatch.setattr(loop, "failpoint", turns.journal.append)
+    wait_for_scores(turns.owned, 25)
+    done = [step for step in turns.turn() if step.startswith(("deliver", "before", "after"))]
+    assert done == [
+        "before_forecasts",
+        "deliver forecasts",
+        "after_forecasts",
+        "before_scores",
+        "deliver scores",
+        "after_scores",
+    ]
+
+
+def test_a_worker_that_ends_sends_what_is_queued_before_it_leaves_the_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns, closed = turns_of(monkeypatch), list[str]()
+    for name in ("delivery", "side_inputs", "membership"):
+        part = getattr(turns, name)
+        monkeypatch.setattr(part, "close", lambda name=name: closed.append(name), raising=False)
+    turns.worker.close()
+    assert closed == ["delivery", "side_inputs", "membership"]
 
 
 def test_what_cannot_be_waited_out_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

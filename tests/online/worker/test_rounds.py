@@ -17,6 +17,19 @@ def test_a_frontier_inside_a_bucket_counts_for_the_bucket_before() -> None:
     assert plan_round(HOUR_MS, 2 * HOUR_MS + 5, HOUR_MS) == Round(2 * HOUR_MS, 0)
 
 
+def test_rounds_are_cut_into_portions_of_the_size_and_what_is_left() -> None:
+    assert list(portions(2, 1)) == [range(0, 1), range(1, 2)]
+    assert list(portions(7, 3)) == [range(0, 3), range(3, 6), range(6, 7)]
+    assert list(portions(0, 3)) == []
+
+
+def test_the_first_round_skips_nothing_and_later_ones_count_what_is_between() -> None:
+    assert plan_round(None, 9 * HOUR_MS + 1, HOUR_MS) == Round(9 * HOUR_MS, 0)
+    assert plan_round(4 * HOUR_MS, 5 * HOUR_MS, HOUR_MS) == Round(5 * HOUR_MS, 0)
+    assert plan_round(4 * HOUR_MS, 9 * HOUR_MS, HOUR_MS) == Round(9 * HOUR_MS, 4)
+    assert plan_round(5 * HOUR_MS, 6 * HOUR_MS - 1, HOUR_MS) is None
+
+
 def test_a_cutoff_that_falls_back_is_not_forecast_again() -> None:
     assert plan_round(5 * HOUR_MS, 3 * HOUR_MS, HOUR_MS) is None
 

@@ -131,7 +131,13 @@ def test_whole_units_stay_whole_whatever_the_other_rows_sell() -> None:
 
 
 @pytest.mark.parametrize(
-    ("horizon", "steps"), [(1, [1]), (5, [1, 2, 3, 4, 5]), (24, [1, 2, 3, 4, 6, 8, 12, 16, 20, 24])]
+    ("horizon", "steps"),
+    [
+        (1, [1]),
+        (5, [1, 2, 3, 4, 5]),
+        (24, [1, 2, 3, 4, 6, 8, 12, 16, 20, 24]),
+        (100, [1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 100]),
+    ],
 )
 def test_sums_are_published_up_to_the_whole_horizon(horizon: int, steps: list[int]) -> None:
     assert StepSums(HOUR_MS, horizon).steps == steps
