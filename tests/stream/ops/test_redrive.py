@@ -1,0 +1,336 @@
+"""Dead letters go back whole, once, to where they came from, on a broker that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, Message, TopicPartition
+
+from freshet.stream.config import KafkaSettings, Settings, Topics
+from freshet.stream.errors import BrokerError
+from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, late_record, limit_of
+from freshet.stream.ops.dead_letters import DeadLetterFilter
+from freshet.stream.ops.redrive import Redriven, original_of, redrive
+
+LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
+SETTINGS = Settings(kafka={"topics": Topics(orders="orders", clicks="clicks", late="late")})
+PARTITIONS = {"orders": 2, "clicks": 4, "orders.dlq": 2}  # All others have one.
+NEVER_KEPT = -1_001
+
+
+def source(
+    value: bytes | None = b"{",
+    key: bytes | None = b"k",
+    headers: list[tuple[str, bytes | None]] | None = None,
+) -> Source:
+    return Source("orders", 3, 17, 1_000, key, value, headers or [])
+
+
+def received(sent: Outgoing) -> Source:
+    """A dead letter or a late record as it is read back from its topic."""
+    return Source(sent.topic, 0, 0, 0, sent.key, sent.value, sent.headers)
+
+
+@dataclass
+class Broker:
+    """Topics in memory; `kept` are committed offsets, `done` the order of what is durable."""
+
+    logs: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
+    kept: dict[tuple[str, int], int] = field(default_factory=dict)
+    sent: list[tuple[Any, ...]] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    batch: int = 100
+    reads: int = 0
+    open: int = 0
+    down: bool = False
+    after_assign: Callable[[], None] = lambda: None
+
+    def hold(self, record: Outgoing, partition: int = 0, timestamp_ms: int = 1_000) -> None:
+        log = self.logs.setdefault((record.topic, partition), [])
+        log.append(
+            Message(
+                topic=record.topic,
+                partition=partition,
+                offset=len(log),
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+                timestamp=(1, timestamp_ms),
+            )
+        )
+
+    def consumer(self, settings: Settings, group: str, **over: Any) -> Reader:
+        assert (settings, group) == (SETTINGS, "redrive")
+        assert over == {"auto_offset_reset": "earliest", "enable_partition_eof": True}
+        self.open += 1
+        return Reader(self)
+
+    def partitions_of(self, settings: Settings, topics: list[str]) -> dict[str, int]:
+        return {topic: PARTITIONS.get(topic, 1) for topic in topics}
+
+    def publisher(self, settings: Settings) -> Sender:
+        return Sender(self)
+
+    @property
+    def values(self) -> list[bytes]:
+        return [value for _, _, _, value, _ in self.sent]
+
+
+class Reader:
+    """Gives what is there, partition by partition, and then says once of each that it ends."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._at: dict[tuple[str, int], int] = {}
+        self._ended: set[tuple[str, int]] = set()
+
+    def get_watermark_offsets(self, at: TopicPartition, timeout_s: float) -> tuple[int, int]:
+        return 0, len(self._broker.logs.get((at.topic, at.partition), []))
+
+    def committed(self, places: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        kept = self._broker.kept
+        return [
+            TopicPartition(at.topic, at.partition, kept.get((at.topic, at.partition), NEVER_KEPT))
+            for at in places
+        ]
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self._at = {(at.topic, at.partition): at.offset for at in places}
+        assert all(offset >= 0 for offset in self._at.values())
+        self._broker.after_assign()
+
+    def consume(self, most: int, wait_s: float) -> list[Message]:
+        self._broker.reads += 1
+        assert self._broker.reads < 100, "it reads on and on"
+        found: list[Message] = []
+        for at, position in self._at.items():
+            room = min(most, self._broker.batch) - len(found)
+            found += self._broker.logs.get(at, [])[position : position + room]
+            self._at[at] = position + sum(
+                (message.topic(), message.partition()) == at for message in found
+            )
+        return found or self._ends()
+
+    def _ends(self) -> list[Message]:
+        eof = KafkaError(KafkaError._PARTITION_EOF)
+        told = [at for at in self._at if at not in self._ended]
+        self._ended |= set(told)
+        return [Message(topic=t, partition=n, offset=self._at[t, n], error=eof) for t, n in told]
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert not asynchronous
+        self._broker.kept |= {(at.topic, at.partition): at.offset for at in offsets}
+        self._broker.done.append("kept")
+
+    def close(self) -> None:
+        self._broker.open -= 1
+
+
+class Sender:
+    """A publisher whose records are sent once it is flushed."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._queue: list[tuple[Any, ...]] = []
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def produce(
+        self, topic: str, value: bytes, *, key: Any, partition: int = -1, headers: Any = ()
+    ) -> None:
+        self._queue.append((topic, partition, key, value, headers))
+
+    def flush(self) -> None:
+        if self._broker.down:
+            raise BrokerError("gone")
+        self._broker.sent += self._queue
+        self._queue = []
+        self._broker.done.append("sent")
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    broker = Broker()
+    for name in ("consumer", "partitions_of"):
+        monkeypatch.setattr(f"freshet.stream.ops.redrive.{name}", getattr(broker, name))
+    monkeypatch.setattr("freshet.stream.ops.redrive.Publisher", broker.publisher)
+    return broker
+
+
+def letter(value: bytes, topic: str = "orders", error: str = "Bad", **over: Any) -> Outgoing:
+    """A dead letter of a topic's partition 1."""
+    came = Source(topic, 1, 7, 0, b"k", value, over.get("headers", []))
+    return dead_letter(came, "decode", error, "x", LIMIT)
+
+
+CUT = b"v" * 200_000
+
+
+def test_all_new_dead_letters_go_back_to_their_partitions_and_the_place_after_them_is_kept(
+    broker: Broker,
+) -> None:
+    broker.hold(letter(b"sent before"))
+    broker.hold(letter(b"a", headers=[("trace", b"1")]))
+    broker.hold(letter(CUT))
+    broker.hold(letter(b"b", headers=[("freshet-redrive", b"orders-0-2")]), partition=1)
+    gone = Source("clicks", 9, 4, 0, b"who", b"c", [])
+    broker.hold(dead_letter(gone, "decode", "Bad", "x", LIMIT))
+    broker.kept["orders.dlq", 0] = 1
+    assert str(redrive(SETTINGS)) == "3 dead letters (1 were cut and stay)"
+    assert broker.sent == [
+        ("orders", 1, b"k", b"a", [("trace", b"1"), ("freshet-redrive", b"orders-1-7")]),
+        ("orders", 1, b"k", b"b", [("freshet-redrive", b"orders-0-2")]),
+        ("clicks", -1, b"who", b"c", [("freshet-redrive", b"clicks-9-4")]),
+    ]
+    assert broker.kept == {("orders.dlq", 0): 3, ("orders.dlq", 1): 1, ("clicks.dlq", 0): 1}
+    assert redrive(SETTINGS) == Redriven()
+    assert len(broker.sent) == 3 and broker.open == 0
+
+
+def test_what_was_sent_and_what_was_cut_count_towards_the_most_over_both_topics(
+    broker: Broker,
+) -> None:
+    for value in (CUT, b"a"):
+        broker.hold(letter(value))
+    for value in (b"c", b"d", b"e"):
+        broker.hold(letter(value, "clicks"))
+    assert redrive(SETTINGS, most=3) == Redriven(sent=2, cut=1)
+    assert broker.values == [b"a", b"c"]
+    assert broker.kept == {("orders.dlq", 0): 2, ("clicks.dlq", 0): 1}
+    assert redrive(SETTINGS, most=0) == Redriven()
+    assert redrive(SETTINGS, most=1) == Redriven(sent=1)
+    assert redrive(SETTINGS) == Redriven(sent=1)
+    assert broker.values == [b"a", b"c", b"d", b"e"]
+
+
+def test_records_are_acknowledged_batch_by_batch_before_their_place_is_kept(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freshet.stream.ops.redrive.REDRIVE_BATCH", 2)
+    for value in (b"a", b"b", b"c"):
+        broker.hold(letter(value))
+    assert redrive(SETTINGS, DeadLetterFilter("orders")) == Redriven(sent=3)
+    assert broker.done[:4] == ["sent", "kept"] * 2
+    assert broker.kept == {("orders.dlq", 0): 3}
+
+
+def test_what_was_not_acknowledged_is_sent_again_the_next_time(broker: Broker) -> None:
+    broker.hold(letter(b"a"))
+    broker.down = True
+    with pytest.raises(BrokerError):
+        redrive(SETTINGS)
+    assert (broker.kept, broker.open) == ({}, 0)
+    broker.down = False
+    assert redrive(SETTINGS) == Redriven(sent=1)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_what_fails_again_meanwhile_is_left_for_the_next_redrive(
+    broker: Broker, batch: int
+) -> None:
+    broker.batch = batch
+    for value in (b"a", b"b"):
+        broker.hold(letter(value))
+    broker.after_assign = lambda: broker.hold(letter(b"again"))
+    wanted = DeadLetterFilter("orders")
+    assert redrive(SETTINGS, wanted) == Redriven(sent=2)
+    assert (broker.values, broker.kept) == ([b"a", b"b"], {("orders.dlq", 0): 2})
+    assert redrive(SETTINGS, wanted) == Redriven(sent=1)
+    assert broker.values[2:] == [b"again"]
+
+
+def test_a_filter_looks_at_all_of_them_and_leaves_the_place_of_the_next_redrive_alone(
+    broker: Broker,
+) -> None:
+    for value, error in ((b"a", "Bad"), (b"b", "Worse"), (b"c", "Bad")):
+        broker.hold(letter(value, error=error))
+    broker.kept["orders.dlq", 0] = 2
+    assert redrive(SETTINGS, DeadLetterFilter(error="bad")) == Redriven(sent=2, skipped=1)
+    assert broker.values == [b"a", b"c"]
+    assert redrive(SETTINGS, DeadLetterFilter(error="bad"), most=1) == Redriven(sent=1)
+    assert broker.kept == {("orders.dlq", 0): 2}
+    assert redrive(SETTINGS) == Redriven(sent=1)
+    assert broker.kept == {("orders.dlq", 0): 3}
+    assert redrive(SETTINGS, from_start=True, most=2) == Redriven(sent=2)
+    assert broker.values[-2:] == [b"a", b"b"]
+
+
+def test_late_orders_that_are_redriven_do_not_pass_by_the_clicks_between_them(
+    broker: Broker,
+) -> None:
+    for topic, value in (("orders", b"o1"), ("clicks", b"c1"), ("orders", b"o2")):
+        broker.hold(late_record(Source(topic, 1, 5, 0, b"k", value, []), "late", LIMIT))
+    orders = DeadLetterFilter("orders", late=True)
+    assert redrive(SETTINGS, orders) == Redriven(sent=2, skipped=1)
+    assert (broker.values, broker.kept) == ([b"o1", b"o2"], {})
+    assert redrive(SETTINGS, DeadLetterFilter(late=True)) == Redriven(sent=3)
+    assert broker.kept == {("late", 0): 3}
+    assert redrive(SETTINGS, DeadLetterFilter(late=True)) == Redriven()
+    assert redrive(SETTINGS, orders) == Redriven(sent=2, skipped=1), "a filter looks at all"
+
+
+# One record ---------------------------------------------------------------------------------------
+
+
+def test_redriving_gives_back_the_original_and_names_it() -> None:
+    letter = dead_letter(source(headers=[("trace", b"1")]), "decode", "Bad", "x", LIMIT)
+    back = original_of(received(letter), {"orders": 4})
+    assert back is not None
+    assert (back.topic, back.partition, back.key, back.value) == ("orders", 3, b"k", b"{")
+    assert back.headers == [("trace", b"1"), ("freshet-redrive", b"orders-3-17")]
+
+
+def test_a_cut_dead_letter_is_not_sent_again() -> None:
+    letter = dead_letter(source(b"v" * 200_000), "decode", "Bad", "x", LIMIT)
+    assert original_of(received(letter), {"orders": 4}) is None
+
+
+def test_a_record_that_fails_again_keeps_the_place_of_the_very_first_one() -> None:
+    first = ("freshet-redrive", b"orders-3-2")
+    letter = dead_letter(source(headers=[first]), "decode", "Bad", "x", LIMIT)
+    back = original_of(received(letter), {"orders": 4})
+    assert back is not None and back.headers == [first]
+
+
+def test_a_late_record_goes_back_to_the_topic_and_partition_it_came_from() -> None:
+    late = late_record(source(b"{}"), "late", LIMIT)
+    back = original_of(received(late), {"orders": 4, "clicks": 4})
+    assert back is not None
+    assert (back.topic, back.partition, back.headers) == (
+        "orders",
+        3,
+        [("freshet-redrive", b"orders-3-17")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("topic", "partition", "sent_to"),
+    [
+        ("orders", 2, 2),
+        ("orders", 3, 3),
+        ("orders", 4, -1),
+        ("orders", 9, -1),
+        ("clicks", 1, 1),
+        ("clicks", 2, -1),
+        ("elsewhere", 0, None),
+    ],
+)
+def test_a_record_goes_back_to_its_partition_or_where_that_is_gone_to_its_keys(
+    topic: str, partition: int, sent_to: int | None
+) -> None:
+    came = Source(topic, partition, 17, 1_000, b"k", b"{", [])
+    letter = dead_letter(came, "decode", "Bad", "x", LIMIT)
+    back = original_of(received(letter), {"orders": 4, "clicks": 2})
+    assert (None if back is None else back.partition) == sent_to
+
+
+def test_a_dead_letter_without_the_notes_of_its_place_cannot_go_back() -> None:
+    letter = Source("orders.dlq", 0, 0, 0, b"k", b"{", [("freshet.error.topic", b"orders")])
+    assert original_of(letter, {"orders": 4}) is None
