@@ -102,6 +102,28 @@ def small_network(seed: int = 0, context_length: int = CONTEXT) -> FreshetNetwor
     return network
 
 
+def network_that_says(units: float) -> FreshetNetwork:
+    """A small network that keeps a number where it can be stored and found again."""
+    config = FreshetConfig(
+        width=8,
+        num_layers=1,
+        num_heads=1,
+        patch_length=8,
+        context_length=CONTEXT,
+        prediction_length=STEPS,
+    )
+    torch.manual_seed(0)
+    network = FreshetNetwork(config)
+    with torch.no_grad():
+        network.final_norm.weight.fill_(units)
+    network.train(False)
+    return network
+
+
+def said_by(network: FreshetNetwork) -> float:
+    return float(network.final_norm.weight.detach()[0])
+
+
 @functools.cache
 def taught_network() -> FreshetNetwork:
     """A network that knows `PastInMemory` as it was before the onset. Do not change it."""

@@ -164,6 +164,10 @@ def test_a_bucket_has_the_mean_of_its_windows_and_none_outside_of_the_table_coun
     # Cutoffs 100 and 102; the table begins at 101 and ends before 104.
     _, table = by_item_and_bucket(values, pool, START_MS + 101 * HOUR_MS, 3)
     assert table.tolist() == [[1.0, 2.5, 2.5]] * ITEMS
+    # Nor does one that is not finite: who forecast it is not finite, which is told apart.
+    values[:ITEMS, 2] = np.inf
+    _, table = by_item_and_bucket(values, pool, START_MS + 101 * HOUR_MS, 3)
+    assert table.tolist() == [[1.0, 4.0, 2.5]] * ITEMS
     # A table that begins before the first cutoff has no value there.
     _, earlier = by_item_and_bucket(values, pool, START_MS + 98 * HOUR_MS, 3)
     assert np.array_equal(earlier, [[np.nan, np.nan, 1.0]] * ITEMS, equal_nan=True)
@@ -322,7 +326,9 @@ def test_of_many_items_a_sample_is_tried_under_their_own_segments(steady: None) 
     # Of a forecast of nothing the loss is what was sold.
     rows = [int(name[1:]) for name in found.segments]
     assert found.champion_IT[:, 0] == pytest.approx(np.array(rows, float), rel=1e-6)
-    assert len(set(rows)) == 512
+    # Drawn by a generator of their own, the seed's next one: not that of the pools.
+    drawn = np.random.default_rng(1).choice(600, 512, replace=False)
+    assert rows == sorted(drawn.tolist())
     other = tried(Crowd(), anchors=None, champion=oracle(0.0, 0.0, 0.0), seed=1)
     assert other.segments != found.segments
 

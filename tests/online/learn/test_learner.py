@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.network import FreshetConfig, FreshetNetwork
+from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.learn import evaluation
 from freshet.online.learn import learner as learner_module
@@ -28,7 +28,13 @@ from freshet.stream.config import LearnSettings
 from freshet.stream.errors import FreshetError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.units import HOUR_MS
-from tests.online.learn.learning import CONTEXT, START_MS, STEPS, PastInMemory
+from tests.online.learn.learning import (
+    START_MS,
+    STEPS,
+    PastInMemory,
+    network_that_says,
+    said_by,
+)
 
 SETTINGS = LearnSettings(
     seed=5,
@@ -46,28 +52,6 @@ BASE_SAYS, TAUGHT_SAYS = 24.0, 29.0
 
 class Crash(Exception):
     """The process died here."""
-
-
-def network_that_says(units: float) -> FreshetNetwork:
-    """A small network that keeps a number where it can be stored and found again."""
-    config = FreshetConfig(
-        width=8,
-        num_layers=1,
-        num_heads=1,
-        patch_length=8,
-        context_length=CONTEXT,
-        prediction_length=STEPS,
-    )
-    torch.manual_seed(0)
-    network = FreshetNetwork(config)
-    with torch.no_grad():
-        network.final_norm.weight.fill_(units)
-    network.train(False)
-    return network
-
-
-def said_by(network: FreshetNetwork) -> float:
-    return float(network.final_norm.weight.detach()[0])
 
 
 class SaidForecaster:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.text import NUM_STATIC
 from freshet.online.learn import pools as pools_module
-from freshet.online.learn.pools import Pool, Pools, build_pools, split_history
+from freshet.online.learn.pools import Pool, Pools, build_pools, concatenated, split_history
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import HOUR_MS
@@ -138,6 +140,32 @@ def test_half_of_the_recent_windows_are_of_the_segments_that_drift(
     build_pools(past, split_history(past, SETTINGS, None), ["s1", "s3"], 0)
     # Items go round the four segments.
     assert asked == [[1, 3, 5, 7, 9, 11]]
+
+
+def batch_of(first: float, rows: int) -> Batch:
+    """A batch all of whose numbers differ, from `first` on."""
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return first + torch.arange(float(np.prod(shape))).reshape(shape)
+
+    return Batch(
+        target_BT=numbers(rows, 3),
+        past_BTP=10_000.0 + numbers(rows, 3, len(PAST_SLOTS)),
+        known_BSK=20_000.0 + numbers(rows, 5, len(KNOWN_SLOTS)),
+        static_BF=30_000.0 + numbers(rows, NUM_STATIC),
+        start_ms_B=numbers(rows).long(),
+        resolution_ms=7,
+    )
+
+
+def test_batches_are_joined_row_by_row_in_every_part() -> None:
+    first, second = batch_of(0.0, 2), batch_of(5_000.0, 1)
+    joined = concatenated([first, second])
+    assert len(joined.target_BT) == 3
+    assert (joined.resolution_ms, joined.group_B) == (7, None)
+    for row, (batch, place) in enumerate([(first, 0), (first, 1), (second, 0)]):
+        for name in ("target_BT", "past_BTP", "known_BSK", "static_BF", "start_ms_B"):
+            assert torch.equal(getattr(joined, name)[row], getattr(batch, name)[place])
 
 
 class Crowd(PastInMemory):
