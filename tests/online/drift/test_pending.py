@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.stream.schemas import WIRE_LEVELS
@@ -41,10 +42,24 @@ def test_of_two_forecasts_of_one_cutoff_and_version_the_first_wins() -> None:
 
 def test_the_oldest_cutoff_is_dropped_when_too_many_wait() -> None:
     pending = PendingForecasts(STEPS, HOUR_MS, 2)
-    for hour in range(3):
-        pending.add(issued_at(hour * HOUR_MS))
+    with capture_logs() as logs:
+        for hour in (1, 0, 2):
+            pending.add(issued_at(hour * HOUR_MS))
+            pending.close("b|n@0:v1", 4)
     assert pending.cutoffs == [HOUR_MS, 2 * HOUR_MS]
     assert pending.items_at(0) == set() and pending.due(0) == []
+    # Three items with three steps, one of which was scored before.
+    assert logs == [
+        {"event": "dropped_unscored", "log_level": "warning", "cutoff_ms": 0, "steps": 8}
+    ]
+
+
+def test_cutoffs_are_told_oldest_first_and_so_are_the_buckets_that_are_due() -> None:
+    pending = PendingForecasts((1, 24), HOUR_MS, 8)
+    for hour in (5, 3, 4):
+        pending.add(issued_at(hour * HOUR_MS))
+    assert pending.cutoffs == [3 * HOUR_MS, 4 * HOUR_MS, 5 * HOUR_MS]
+    assert pending.due_buckets(5 * HOUR_MS) == [3 * HOUR_MS, 4 * HOUR_MS]
 
 
 class Log:
@@ -83,7 +98,7 @@ class Log:
             self.pending.close_bucket(bucket_ms)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -166,3 +181,4 @@ def test_a_cutoff_is_forgotten_with_its_last_step_and_not_before() -> None:
         pending.close_bucket(bucket * HOUR_MS)
         assert pending.cutoffs == cutoffs
     assert pending.items_at(0) == set()
+    assert pending._places == {}, "nothing is kept of what nobody waits for"

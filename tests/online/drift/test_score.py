@@ -189,20 +189,29 @@ def test_levels_all_above_the_10_percent_stand_for_it_by_their_lowest() -> None:
 
 
 def test_a_record_says_of_each_step_what_was_found_of_it_to_six_digits() -> None:
-    naive = StepScores(*(np.array([value]) for value in (1 / 3, 0.25, -2 / 3, True, 7.0, 4.0)))
-    without = StepScores(*(np.array([v]) for v in (2.0, 0.5, 0.0, False, 8.0, np.nan)))
-    due = due_of(np.zeros((1, 9)), step=2)
-    later = due_of(np.zeros((1, 9)), step=5)
+    # The first row is of another item.
+    naive = StepScores(
+        *(np.array(pair) for pair in ((9, 1 / 3), (9, 0.25), (9, -2 / 3), (False, True))),
+        *(np.array(pair) for pair in ((9.0, 7.0), (np.nan, 4.0))),
+    )
+    without = StepScores(
+        *(np.array(pair) for pair in ((9, 2.0), (9, 0.5), (9, 0.0), (True, False))),
+        *(np.array(pair) for pair in ((9.0, 8.0), (9.0, np.nan))),
+    )
+    due = due_of(np.zeros((2, 9)), step=2)
+    later = due_of(np.zeros((2, 9)), step=5)
     (record,) = score_records(
         [(later, without), (due, naive)],
-        {"i0": Actual(3.5, True, "s")},
+        {"i1": Actual(3.5, True, "s")},
         bucket_start_ms=2 * HOUR_MS,
         resolution_ms=HOUR_MS,
         scored_at_ms=9,
     )
+    assert (record.item_id, record.segment, record.in_stock) == ("i1", "s", True)
+    assert record.resolution_ms == HOUR_MS
     first, second = record.steps
     assert (record.actual, record.bucket_start_ms, record.scored_at_ms) == (3.5, 2 * HOUR_MS, 9)
     assert (first.step, first.pinball, first.pit, first.residual) == (2, 0.333333, 0.25, -0.666667)
     assert (first.covered_80, first.median, first.seasonal_naive_pinball) == (True, 7.0, 4.0)
-    assert (first.forecast_id, first.weights_version) == ("f0", "v1")
+    assert (first.forecast_id, first.weights_version) == ("f1", "v1")
     assert (second.step, second.covered_80, second.seasonal_naive_pinball) == (5, False, None)
