@@ -103,6 +103,13 @@ def test_groups_beyond_the_maximum_push_out_the_one_longest_silent(
     assert set(known.by_segment) == {"b", "c"}
 
 
+def test_64_segments_are_kept(make: Any) -> None:
+    known = Accuracy(HOUR_MS)
+    for number in range(65):
+        known.apply(make.score(hour=number, segment=f"s{number}"))
+    assert list(known.by_segment) == [f"s{number}" for number in range(1, 65)]
+
+
 def test_items_beyond_the_maximum_are_not_scored(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

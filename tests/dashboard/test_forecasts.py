@@ -91,7 +91,6 @@ def test_forecasts_of_another_resolution_are_left_out(make: Any) -> None:
         {"quantile_levels": [0.1, 0.5, 0.5]},
         {"quantile_levels": []},
         {"quantiles": [[1.0, 2.0, 1e39]]},
-        {"quantiles": [[1.0, 2.0, 3.0]] * (forecasts.MAX_STEPS + 1)},
         {"cumulative": Cumulative(steps=[], quantiles=[])},
         {"cumulative": Cumulative(steps=[1, 1], quantiles=[[1.0, 2.0, 3.0]] * 2)},
         {"cumulative": Cumulative(steps=[0], quantiles=[[1.0, 2.0, 3.0]])},
@@ -139,6 +138,20 @@ def test_what_was_forecast_a_step_and_a_day_before_is_kept_by_bucket(make: Any) 
     day_bucket, day_BQ = entry.past("day")
     assert (step_bucket.tolist(), step_BQ.tolist()) == ([50], [[0.0, 1.0, 2.0]])
     assert (day_bucket.tolist(), day_BQ.tolist()) == ([73], [[23.0, 24.0, 25.0]])
+
+
+def test_a_forecast_has_512_steps_at_most(make: Any) -> None:
+    table = [[1.0, 2.0, 3.0]] * 513
+    assert ForecastBook(HOUR_MS).apply(make.forecast(quantiles=table[:512]))
+    with pytest.raises(EventError, match="found 513 steps"):
+        ForecastBook(HOUR_MS).apply(make.forecast(quantiles=table))
+
+
+def test_what_was_forecast_for_eight_days_of_hours_is_kept(make: Any) -> None:
+    book = ForecastBook(HOUR_MS)
+    for hour in range(8 * 24 + 1):
+        book.apply(make.forecast(hour=hour, quantiles=[[1.0, 2.0, 3.0]]))
+    assert book.items["A|north"].past("step")[0].tolist() == list(range(1, 8 * 24 + 1))
 
 
 def test_of_any_levels_those_of_10_50_and_90_percent_are_kept(make: Any) -> None:

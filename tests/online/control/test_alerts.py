@@ -305,6 +305,25 @@ def test_a_record_read_late_does_not_replace_a_newer_one() -> None:
     assert book.firing() == [newer]
 
 
+@pytest.mark.parametrize("limit", [2, 3, 9])
+def test_within_the_limit_no_resolved_alert_is_forgotten(monkeypatch: Any, limit: int) -> None:
+    monkeypatch.setattr(alerts, "MAX_RESOLVED", limit)
+    book = AlertBook()
+    feed(book, drift("drift", 10), drift("drift", 11, kind="spread"), drift("stable", 20))
+    book.forget_resolved()
+    for kind in ("level", "spread"):
+        assert book.apply(drift("drift", 12, kind=kind)) == [], "its end at 20 is known"
+
+
+def test_thousands_of_troubles_that_are_over_stay_known() -> None:
+    book = AlertBook()
+    for number in range(2_000):
+        signal = Signal("t", f"s{number}", "k", True, 1, 1)
+        feed(book, signal, replace(signal, active=False, at_ms=2))
+    book.forget_resolved()
+    assert book.apply(Signal("t", "s0", "k", True, 1, 1)) == []
+
+
 def test_the_oldest_resolved_alerts_go_first_and_firing_ones_stay(monkeypatch: Any) -> None:
     monkeypatch.setattr(alerts, "MAX_RESOLVED", 1)
     book = AlertBook()
