@@ -79,6 +79,10 @@ def test_an_alarm_is_over_with_the_id_it_began_with() -> None:
     (ended,) = fed(monitor, range(alarmed, alarmed + 12), a=CALM)
     assert (ended.state, ended.alert_id, ended.kind) == ("stable", begun.alert_id, "level")
     assert ended.action == "nothing" and "right again" in ended.description
+    # One that is taken over later has to be quiet for as long.
+    monitor.adopt(begun)
+    assert fed(monitor, range(alarmed + 12, alarmed + 23), a=CALM) == []
+    assert len(fed(monitor, range(alarmed + 23, alarmed + 24), a=CALM)) == 1
 
 
 def test_two_segments_make_a_shop_and_the_one_in_alarm_is_left_out_of_it() -> None:
