@@ -13,7 +13,9 @@ import torch
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.network import QUANTILE_LEVELS
-from freshet.model.quantiles.dependence import default_dependence
+from freshet.model.quantiles.cumulative import Paths
+from freshet.model.quantiles.dependence import WITHOUT_HISTORY, Dependence, default_dependence
+from freshet.online.worker import sums as module
 from freshet.online.worker.publish import Origin, forecast_items, wire_columns
 from freshet.online.worker.sums import LEARN_EVERY, StepSums
 from freshet.stream.arrays import Floats, Ints
@@ -124,10 +126,90 @@ def test_more_in_common_makes_sums_wider_and_no_history_makes_them_widest() -> N
 
 
 def test_whole_units_stay_whole_whatever_the_other_rows_sell() -> None:
-    target = torch.tensor([[1.0] * CONTEXT, [0.5] * CONTEXT])
-    quantiles = torch.linspace(0.0, 0.4, 21).expand(2, STEPS, -1)
-    whole, broken = StepSums(HOUR_MS, STEPS).quantiles(target, quantiles, LEVELS)[:, 3]
+    target = torch.tensor([[math.nan] * CONTEXT, [0.5] * CONTEXT, [1.0] * CONTEXT])
+    quantiles = torch.linspace(0.0, 0.4, 21).expand(3, STEPS, -1)
+    _, broken, whole = StepSums(HOUR_MS, STEPS).quantiles(target, quantiles, LEVELS)[:, 3]
     assert float(whole[5]) == 0.0 < float(broken[5])
+    assert torch.equal(whole, whole.round())
+
+
+def test_a_look_back_takes_rows_of_all_items_that_had_begun_and_what_was_learnt_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[Any, ...]] = []
+    learnt = [Dependence(0.5, 0.25, 0.125), Dependence(0.25, 0.5, 0.125)]
+
+    def estimate(actual: Any, quantiles: Any, levels: Any, **named: Any) -> Dependence:
+        told.append((actual, quantiles, levels, named))
+        return learnt[len(told) - 1]
+
+    monkeypatch.setattr(module, "estimate_dependence", estimate)
+    sums, contexts = StepSums(HOUR_MS, STEPS), FakeContexts(300)
+    batch_of, asked = contexts.batch, list[list[int]]()
+
+    def batch(rows: Any, cutoff_ms: int) -> Batch:
+        made = batch_of(rows, cutoff_ms)
+        asked.append(list(rows))
+        made.target_BT[torch.tensor(rows % 2 == 1)] = math.nan
+        # One bucket is history enough to tell how steps move.
+        made.target_BT[0, :-1] = math.nan
+        return made
+
+    monkeypatch.setattr(contexts, "batch", batch)
+    first, second = weights("v1"), weights("v2")
+    second.forecaster = FakeForecaster(50.0, 1.0)
+    assert sums.learn(contexts, first, 100 * HOUR_MS)  # type: ignore[arg-type]
+    assert sums.dependence == learnt[0]
+    assert sums.learn(contexts, second, 200 * HOUR_MS)  # type: ignore[arg-type]
+    assert sums.dependence == learnt[1]
+    rows = [round(place * 299 / 127) for place in range(128)]
+    assert asked == [rows, rows] and rows[0] == 0 and rows[-1] == 299
+    begun = [row for row in rows if row % 2 == 0]
+    priors = [default_dependence(HOUR_MS), learnt[0]]
+    for (actual, quantiles, levels, named), prior, used in zip(
+        told, priors, (first, second), strict=True
+    ):
+        np.testing.assert_allclose(actual, contexts.units[begun], rtol=1e-6)
+        assert torch.equal(quantiles, used.forecaster.row_Q.expand(len(begun), STEPS, -1))
+        assert levels == LEVELS and named == {"prior": prior, "prior_rows": 128}
+
+
+def test_a_look_back_at_few_items_takes_each_of_them_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    contexts, asked = FakeContexts(5), list[list[int]]()
+    batch_of = contexts.batch
+
+    def batch(rows: Any, cutoff_ms: int) -> Batch:
+        asked.append(list(rows))
+        return batch_of(rows, cutoff_ms)
+
+    monkeypatch.setattr(contexts, "batch", batch)
+    StepSums(HOUR_MS, STEPS).learn(contexts, weights(), 0)  # type: ignore[arg-type]
+    assert asked == [[0, 1, 2, 3, 4]]
+
+
+def test_paths_are_drawn_once_for_each_dependence_and_forgotten_when_another_is_learnt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Dependence] = []
+
+    def draw(dependence: Dependence, levels: tuple[float, ...], steps: int) -> Paths:
+        assert (levels, steps) == (LEVELS, STEPS)
+        drawn.append(dependence)
+        return Paths(dependence, levels, steps)
+
+    monkeypatch.setattr(module, "Paths", draw)
+    sums, default = StepSums(HOUR_MS, STEPS), default_dependence(HOUR_MS)
+    target = torch.tensor([[5.0] * CONTEXT, [math.nan] * CONTEXT])
+    quantiles = FakeForecaster(100.0, 10.0).row_Q.expand(2, STEPS, -1)
+    for _ in range(2):
+        sums.quantiles(target, quantiles, LEVELS)
+    assert drawn == [default, WITHOUT_HISTORY]
+    sums.learn(FakeContexts(), weights(), 0)  # type: ignore[arg-type]
+    sums.quantiles(target, quantiles, LEVELS)
+    assert drawn[2:] == [sums.dependence, WITHOUT_HISTORY] and sums.dependence != default
+    assert len(sums._made) == 2, "old ones are not kept"
 
 
 @pytest.mark.parametrize(
