@@ -185,6 +185,10 @@ def test_an_alias_that_is_no_text_is_one_clear_error(registry: Registry) -> None
     (registry.folder / "aliases" / CHAMPION).write_bytes(b"\xff\xfe")
     with pytest.raises(RegistryError, match="champion cannot be read"):
         registry.champion()
+    (registry.folder / "aliases" / CHAMPION).unlink()
+    (registry.folder / "aliases" / CHAMPION).mkdir()
+    with pytest.raises(RegistryError, match="champion cannot be read"):
+        registry.champion()
 
 
 def test_a_version_whose_manifest_is_missing_does_not_exist(registry: Registry) -> None:
@@ -210,6 +214,16 @@ def test_rolling_back_goes_to_the_parent_and_then_to_its_parent(registry: Regist
     assert registry.roll_back() == registry.champion() == registry.alias(PREVIOUS) == BASE
 
 
+def test_the_parent_of_the_champion_is_the_way_back_whatever_else_was_served(
+    registry: Registry,
+) -> None:
+    first, second = add(registry).version, add(registry, "other").version
+    third = add(registry, "third", parent=first).version
+    registry.serve(third)
+    registry.move_alias(PREVIOUS, second)
+    assert registry.roll_back() == registry.champion() == first
+
+
 def test_altered_missing_and_added_files_are_named(registry: Registry) -> None:
     version = add(registry).version
     folder = registry.path(version)
@@ -222,6 +236,18 @@ def test_altered_missing_and_added_files_are_named(registry: Registry) -> None:
     (folder / "config.json").write_text("{}")
     (folder / "extra.bin").write_text("")
     with pytest.raises(RegistryError, match=r"extra\.bin is not in the manifest"):
+        registry.verify(version)
+
+
+def test_a_checksum_is_compared_to_its_last_digit(registry: Registry) -> None:
+    version = add(registry).version
+    path = registry.path(version) / "manifest.json"
+    manifest = registry.manifest(version)
+    config = manifest.sha256["config.json"]
+    other = config[:-1] + ("0" if config[-1] != "0" else "1")
+    sums = {**manifest.sha256, "config.json": other}
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, sha256=sums)))
+    with pytest.raises(RegistryError, match=r"config\.json was altered"):
         registry.verify(version)
 
 

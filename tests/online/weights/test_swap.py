@@ -21,6 +21,7 @@ from freshet.model.weights import golden_batch, save_weights
 from freshet.online.weights import swap
 from freshet.online.weights.registry import BASE, Registry
 from freshet.online.weights.swap import (
+    Load,
     LoadedWeights,
     WeightsSwitch,
     first_weights,
@@ -145,6 +146,29 @@ def test_of_several_announcements_only_the_newest_is_served() -> None:
         switch.offer(promoted(version, at_ms))
     switch.offer(promoted("v9", 90, kind="rejected"))
     assert [event.version for event in settle(switch)] == ["v3"] and shelf.loaded == ["v3"]
+
+
+def test_an_older_announcement_that_comes_later_is_not_served() -> None:
+    shelf = Shelf()
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch.offer(promoted("v2", 20))
+    switch.offer(promoted("v1", 19))
+    assert [event.version for event in settle(switch)] == ["v2"]
+    switch.offer(promoted("base", 19, kind="rolled_back"))
+    assert settle(switch) == [] and switch.current.version == "v2"
+
+
+def test_what_was_taken_back_at_the_same_moment_while_it_loads_serves_no_longer() -> None:
+    shelf = Shelf()
+    shelf.gate.clear()
+    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch.offer(promoted("v1", 10))
+    switch.begin()
+    switch.offer(promoted("base", 10, kind="rolled_back"))
+    shelf.gate.set()
+    settle(switch)
+    settle(switch)
+    assert switch.current.version == "base"
 
 
 def test_a_version_that_is_overtaken_while_it_loads_never_serves() -> None:
@@ -407,14 +431,31 @@ def test_weights_that_reach_as_far_as_asked_serve_and_shorter_ones_do_not(tmp_pa
         open_switch(pinned(tmp_path / "mine", 17), "w1")
 
 
-def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(tmp_path: Path) -> None:
+def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path / "mine", 1)
-    switch = open_switch(pinned(tmp_path / "mine", 16), "w1")
+    asked: list[tuple[str, str]] = []
+
+    def watched(registry: Registry, device: str, dtype: str) -> Load:
+        asked.append((device, dtype))
+        return loader(registry, device, dtype)
+
+    def first(*_: object, device: str, dtype: str) -> LoadedWeights:
+        assert (device, dtype) == ("auto", "auto")
+        return load_weights("mine", tmp_path / "mine", "", device="cpu", dtype="float32")
+
+    monkeypatch.setattr(swap, "loader", watched)
+    monkeypatch.setattr(swap, "first_weights", first)
+    settings = pinned(tmp_path / "mine", 16)
+    worker = settings.worker.model_copy(update={"device": "auto", "dtype": "auto"})
+    switch = open_switch(settings.model_copy(update={"worker": worker}), "w1")
     registry = Registry(tmp_path / "registry")
     added = registry.add(lambda folder: save(folder, 2) and None, parent=BASE, created_at_ms=1)
     switch.offer(ModelEvent(kind="promoted", version=added.version, at_ms=5))
     assert [event.kind for event in settle(switch)] == ["swapped"]
     assert switch.current.forecaster.dtype == torch.float32
+    assert asked == [("auto", "auto"), ("cpu", "float32")], "what was found is not probed again"
 
 
 def test_an_altered_champion_is_replaced_by_the_base_which_says_why() -> None:

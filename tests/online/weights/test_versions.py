@@ -130,6 +130,17 @@ def test_promoting_serves_a_version_and_then_tells_the_workers_where_it_is(shop:
     assert shop.aliases() == {BASE: [PREVIOUS], first: [], second: [CHAMPION]}
 
 
+def test_workers_in_other_folders_are_told_the_whole_path(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = shop.add("one")
+    monkeypatch.chdir(tmp_path)
+    learn = LearnSettings(registry=Path("registry"))
+    monkeypatch.setattr(shop, "settings", shop.settings.model_copy(update={"learn": learn}))
+    promote(shop.settings, version)
+    assert shop.told[0][2].uri == str((tmp_path / "registry" / "versions" / version).resolve())
+
+
 def test_rolling_back_serves_the_parent_and_then_tells_the_workers_so(shop: Shop) -> None:
     first = shop.add("one")
     second = shop.add("two", parent=first)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from freshet.online.drift.pending import Issued
-from freshet.online.worker import loop, shard
+from freshet.online.worker import loop, publish, shard
 from freshet.online.worker.publish import issued_of
 from freshet.online.worker.shard import SPARE_BUCKETS, OwnedShards
 from freshet.stream.catalog.tables import ShopTables
@@ -28,7 +28,7 @@ from freshet.stream.schemas import (
 )
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.turns import CUTOFF_MS, SETTINGS, Turns, owned_of, reader_of
-from tests.online.worker.windows import FIRST, tell
+from tests.online.worker.windows import FIRST, UNITS, tell
 
 
 def forecasts_of(
@@ -521,6 +521,32 @@ def test_windows_that_are_whole_again_make_forecasts_that_are_ok_again(
     reader.head += 1
     turns.turn()
     assert [f.status for f in turns.forecasts() if f.item_id == "a|n"] == ["degraded", "ok"]
+
+
+def test_a_cold_item_that_begins_to_sell_is_forecast_once_from_its_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch, cold=1)
+    turns.turn()
+    turns.owned.reader.add("c0|n", FIRST + 30, UNITS, 1_000)  # type: ignore[attr-defined]
+    turns.owned.reader.head += 1  # type: ignore[attr-defined]
+    turns.turn()
+    made = [forecast.item_id for forecast in turns.forecasts()]
+    assert made == ["a|n", "young|n", "c0|n"] * 2
+    assert turns.measured("items") == 3
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_units_per_view_are_forecast_where_the_settings_ask_for_them(
+    monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    rates = lambda forecaster, batch: forecaster.forecast(batch) / 1e4  # noqa: E731
+    monkeypatch.setattr(publish, "conversion", rates)
+    worker = SETTINGS.worker.model_copy(update={"conversion": asked})
+    settings = SETTINGS.model_copy(update={"worker": worker})
+    turns = Turns(monkeypatch, owned_of(reader_of()), settings=settings)
+    turns.turn()
+    assert [forecast.conversion is not None for forecast in turns.forecasts()] == [asked] * 2
 
 
 def test_a_worker_dies_where_it_is_told_on_either_side_of_each_acknowledgement(

@@ -49,6 +49,7 @@ class LiveReader(FakeReader):
     """A reader whose newest cutoff is its head, and whose `lost` inputs are behind."""
 
     lost: tuple[Any, ...] = ()
+    told: int = 0
 
     def live_cutoff_ms(self) -> int:
         return self.head * HOUR_MS
@@ -61,7 +62,8 @@ class LiveReader(FakeReader):
 
     def refresh(self) -> Delta:
         changed = super().refresh()
-        return Delta(changed.changed_rows, changed.changed_buckets_ms, [], True, self.lost)
+        new, self.told = self.item_ids[self.told :], self.num_items
+        return Delta(changed.changed_rows, changed.changed_buckets_ms, new, True, self.lost)
 
 
 def reader_of(*, lost: tuple[Any, ...] = ()) -> LiveReader:
