@@ -573,6 +573,16 @@ def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: World) -> 
     assert calm.kinds()[-2:] == ["training", "rejected"]
 
 
+def test_a_version_that_is_a_little_worse_stays(calm: World) -> None:
+    """6.5 an hour against 6 are 8 % more, and 10 % are allowed."""
+    version = promote(calm, 36.5)
+    calm.pass_hours(SETTINGS.probation_buckets)
+    calm.learner.step()
+    assert (calm.kinds()[-1], calm.events[-1].version) == ("confirmed", version)
+    assert calm.events[-1].gate["gain"] == -0.0833333
+    assert calm.registry.champion() == version
+
+
 def test_a_probation_is_judged_on_its_own_buckets(calm: World) -> None:
     """In the 12 hours from the promotion on 39 is right, before and after them it is not."""
     calm.past.units_IN[:, 400:412] = 39.0

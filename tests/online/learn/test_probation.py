@@ -29,7 +29,13 @@ def test_a_probation_begins_with_the_first_whole_bucket_after_the_promotion(
     assert found == Probation(start * HOUR_MS, (start + 24) * HOUR_MS)
 
 
-def verdict_on(parent: np.ndarray, version: np.ndarray, *, finite: bool = True) -> ProbationVerdict:
+def verdict_on(
+    parent: np.ndarray,
+    version: np.ndarray,
+    *,
+    finite: bool = True,
+    settings: LearnSettings = SETTINGS,
+) -> ProbationVerdict:
     both = Comparison(
         pool=pool_at(PastInMemory(200), range(100, 101), 120),
         rows_I=np.arange(len(parent)),
@@ -39,7 +45,7 @@ def verdict_on(parent: np.ndarray, version: np.ndarray, *, finite: bool = True) 
         second_coverage=0.8,
         finite=finite,
     )
-    return judge_probation(both, HOUR_MS, SETTINGS)
+    return judge_probation(both, HOUR_MS, settings)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,13 @@ def test_a_version_is_taken_back_that_loses_more_than_the_margin_or_is_not_finit
     found = verdict_on(parent, parent * share, finite=finite)
     assert found.holds is holds
     assert found.gain == pytest.approx(1.0 - share)
+
+
+def test_a_version_that_loses_the_margin_itself_stays() -> None:
+    settings = LearnSettings(probation_margin=0.5)
+    parent = np.full((7, 12), 2.0)
+    assert verdict_on(parent, parent + 1.0, settings=settings).holds
+    assert not verdict_on(parent, parent + 1.001, settings=settings).holds
 
 
 def test_the_gain_itself_decides_and_not_its_sure_end() -> None:
