@@ -97,6 +97,8 @@ def test_equal_windows_have_no_differences() -> None:
     assert report.shown == [] and report.agrees
     assert part.cells == 9
     assert report.as_text() == "windows and log agree: 9 cells from 14 records of 1 partitions"
+    compare(stored(), counted(), part, report)
+    assert part.cells == 18, "those of all resolutions are counted"
 
 
 @pytest.mark.parametrize(

@@ -197,3 +197,74 @@ def test_a_value_may_be_as_large_and_as_deep_as_configured_and_no_more() -> None
     read("orders", order(x=[[1]], y="[[[[", z='"[[['), max_depth=3)
     with pytest.raises(BadRecordError, match="deep"):
         read("orders", order(x=[[[1]]]), max_depth=3)
+
+
+def test_a_key_may_have_256_bytes_and_a_null_value_is_a_dead_letter() -> None:
+    value = json.dumps(order()).encode()
+    read_event("orders", b"k" * 256, value, Settings())
+    for key, broken in ((b"k" * 257, value), (b"k", None)):
+        with pytest.raises(BadRecordError):
+            read_event("orders", key, broken, Settings())
+
+
+MAPPED: dict[str, Any] = {
+    "series_by": ("sku", "store"),
+    "orders_fields": {
+        "sku": "item.code",
+        "quantity": "item.qty",
+        "store": "shop",
+        "lines": "basket.rows",
+        "lines.sku": "p",
+    },
+    "clicks_fields": {"kind": "what.kind", "event_time": "at"},
+}
+
+
+def test_fields_are_read_where_the_field_map_of_their_topic_says() -> None:
+    sale = {"event_id": "e", "event_time": 7, "shop": "s", "unit_price": 1}
+    one = sale | {"item": {"code": "c", "qty": 2}}
+    sold = {"units": 2_000, "revenue": 20_000, "orders": 1}
+    assert read("orders", one, **MAPPED) == Event("e", 7, [Line("c|s", sold)])
+    line = {"p": "x", "quantity": 2, "unit_price": 1, "store": None}
+    whole = sale | {"basket": {"rows": [line, line | {"p": "y", "shop": "t"}]}}
+    assert read("orders", whole, **MAPPED).lines == [Line("x|s", sold), Line("y|s", sold)]
+    click = {"event_id": "c", "at": 9, "sku": "a", "store": "s", "what": {"kind": "cart"}}
+    assert read("clicks", click, **MAPPED) == Event("c", 9, [Line("a|s", {"carts": 1})])
+    for broken in (one | {"item": "c"}, one | {"item": None}, sale | {"basket": {"rows": {}}}):
+        with pytest.raises(BadRecordError):
+            read("orders", broken, **MAPPED)
+
+
+def test_each_value_of_a_field_that_is_named_twice_must_be_well_typed() -> None:
+    value = json.dumps(order()).encode()
+    for twice in (b', "sku": 5, "sku": "b"}', b', "sku": "b", "sku": 5}', b', "lines": 5}'):
+        with pytest.raises(BadRecordError):
+            read("orders", value[:-1] + twice)
+    nested = b', "lines": [{"sku": "x", "quantity": 1, "unit_price": 0}], "lines": null}'
+    (line,) = read("orders", value[:-1] + nested).lines
+    assert line.item_id == "a|n", "no lines, since the last one says so"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b', "x": NaN}',
+        b', "x": -Infinity}',
+        b', "x": "\\ud800"}',
+        b', "x": "\xff"}',
+        b', "quantity": 1e999}',
+        b', "quantity": 1' + b"0" * 400 + b"}",
+        b"",
+    ],
+)
+def test_what_is_not_json_or_no_number_is_a_dead_letter(tail: bytes) -> None:
+    with pytest.raises(BadRecordError):
+        read("orders", json.dumps(order()).encode()[:-1] + tail)
+
+
+def test_text_in_quotes_is_no_depth_and_what_was_closed_counts_no_more() -> None:
+    read("orders", order(x=[[1], [2], [3]], y='\\"[[[[', z="]]\\"), max_depth=3)
+    read("orders", order(x=[{"y": '"[['}] * 9), max_depth=3)
+    read("orders", order(x="[" * 99), max_depth=1)
+    with pytest.raises(BadRecordError, match="deep"):
+        read("orders", order(y="\\", x=[[[1]]]), max_depth=3)

@@ -203,9 +203,3 @@ def added_by(quantity: float, unit_price: float) -> dict[str, int]:
 def test_what_is_no_record_at_all_is_a_dead_letter(value: bytes | None) -> None:
     with pytest.raises(BadRecordError):
         read_event("orders", None, value, Settings())
-
-
-def test_a_key_beyond_256_bytes_is_a_dead_letter() -> None:
-    read_event("orders", b"k" * 256, order(), Settings())
-    with pytest.raises(BadRecordError, match="key"):
-        read_event("orders", b"k" * 257, order(), Settings())
