@@ -19,12 +19,13 @@ from freshet.dashboard.actuals import RedisSource, SnapshotSource
 from freshet.dashboard.page import Page
 from freshet.stream.config import DashboardSettings, Settings
 from freshet.stream.errors import ConfigError, FreshetError
+from freshet.stream.ops.servers import ServerWatch
 from freshet.stream.process import BackOff, on_signals
 from freshet.stream.telemetry import get_logger
 
 LOOK_S = 1.0
 FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 10.0
+LONGEST_WAIT_S = 5.0
 BACKLOG = 128
 DRAIN_S = 1
 
@@ -52,9 +53,15 @@ def run(settings: Settings, *, on_ready: Callable[[str], None] | None = None) ->
     Raises:
         ConfigError: The port is taken or the host is not ours, or TLS settings cannot be used.
     """
-    listener = listen(settings.dashboard)
-    with contextlib.closing(listener):
-        asyncio.run(serve(settings, listener, on_ready=on_ready))
+    stop, runner = asyncio.Event(), asyncio.Runner()
+    wake = _waking(runner.get_loop(), stop)
+    # The runner ends inside: what its threads wait for is bounded by the same seconds.
+    with (
+        contextlib.closing(listen(settings.dashboard)) as listener,
+        on_signals({signal.SIGTERM: wake, signal.SIGINT: wake}),
+        runner,
+    ):
+        runner.run(serve(settings, listener, on_ready=on_ready, stop=stop))
 
 
 def listen(settings: DashboardSettings) -> socket.socket:
@@ -95,7 +102,7 @@ async def serve(
     source: SnapshotSource | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Everything inside the event loop, until `stop` is set or a signal comes."""
+    """Everything inside the event loop, until `stop` is set."""
     page = Page(settings)
     server = _server(page)
     stop = stop or asyncio.Event()
@@ -105,20 +112,21 @@ async def serve(
         page.hub.run(page.revision, lambda: orjson.dumps(page.summary())),
         _announce(server, listener, on_ready),
     ]
-    with on_signals({signal.SIGTERM: _waking(stop), signal.SIGINT: _waking(stop)}):
-        tasks = [asyncio.create_task(part) for part in work]
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await _until_stopped(stopping, serving, tasks)
-        finally:
-            # Live streams never end by themselves, so the hub ends them before uvicorn drains.
-            page.hub.close()
-            server.should_exit = True
-            await serving
-            for task in (*tasks, stopping):
-                task.cancel()
-            await asyncio.wait((*tasks, stopping), timeout=DRAIN_S)
+    ServerWatch(settings, page.servers).start()
+    tasks = [asyncio.create_task(part) for part in work]
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await _until_stopped(stopping, serving, tasks)
+    finally:
+        page.servers.stop.set()
+        # Live streams never end by themselves, so the hub ends them before uvicorn drains.
+        page.hub.close()
+        server.should_exit = True
+        await serving
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.wait((*tasks, stopping), timeout=DRAIN_S)
     log.info("stopped")
 
 
@@ -133,12 +141,12 @@ def _server(page: Page) -> _Server:
     return _Server(config)
 
 
-def _waking(stop: asyncio.Event) -> Callable[[], None]:
+def _waking(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Callable[[], None]:
     """Sets the event from a signal handler, which runs beside the loop: the loop may be asleep."""
-    loop = asyncio.get_running_loop()
 
     def wake() -> None:
-        loop.call_soon_threadsafe(stop.set)
+        with contextlib.suppress(RuntimeError):  # The loop has ended already.
+            loop.call_soon_threadsafe(stop.set)
 
     return wake
 
@@ -168,6 +176,7 @@ async def _look(page: Page, settings: Settings, source: SnapshotSource | None) -
     """Look at Redis each `LOOK_S`; when it is away, ask again more and more slowly and say so."""
     back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
     while True:
+        page.turned("look")
         try:
             if source is None:
                 source = await asyncio.to_thread(RedisSource, settings)
@@ -175,7 +184,15 @@ async def _look(page: Page, settings: Settings, source: SnapshotSource | None) -
             page.seen(*found, time.monotonic())
             back_off.reset()
             await asyncio.sleep(LOOK_S)
-        except FreshetError as error:
-            page.redis_problem = str(error)
-            log.warning("redis_away", error=str(error), retry_s=back_off.next_s)
+        except ConfigError:
+            raise
+        except Exception as error:
+            page.redis_problem = str(error) or type(error).__name__
+            expected = isinstance(error, FreshetError)
+            log.warning(
+                "redis_away",
+                error=page.redis_problem,
+                retry_s=back_off.next_s,
+                exc_info=not expected,
+            )
             await asyncio.sleep(back_off.grow())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,7 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from freshet.dashboard.state import TOUCHES, Kind, TopicState
 from freshet.stream.config import KafkaSettings
-from freshet.stream.errors import ConfigError
+from freshet.stream.errors import ConfigError, FreshetError
 from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
 
@@ -24,7 +25,8 @@ TAILS: Mapping[Kind, int] = {"forecasts": 20_000, "scores": 40_000}
 MAX_RECORDS_PER_POLL = 500
 POLL_MS = 250
 FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 10.0
+LONGEST_WAIT_S = 5.0
+CLOSE_WITHIN_S = 2.0
 METADATA_MAX_AGE_MS = 5_000
 
 log = get_logger(__name__)
@@ -37,13 +39,18 @@ class Feed:
     that changed because a topic appeared, goes on where the last one stopped.
     """
 
-    def __init__(self, settings: KafkaSettings, topics: TopicState) -> None:
+    def __init__(
+        self, settings: KafkaSettings, topics: TopicState, beat: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
         self._topics = topics
+        self._beat = beat
         self._kinds = settings.topics.of(*TOUCHES)
         self._next: dict[TopicPartition, int] = {}
         self._assigned: frozenset[TopicPartition] = frozenset()
         self.problem: str | None = "not connected yet"
+        self.heard_s: float | None = None
+        """When the topics were last known to hold no more than was read (monotonic seconds)."""
 
     async def run(self) -> None:
         """Read for ever; a broker that is away is asked again, with `problem` saying so meanwhile.
@@ -53,13 +60,24 @@ class Feed:
         """
         back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
         while True:
+            self._beat()
             try:
                 await self._follow()
-            except (KafkaError, OSError) as error:
+            except ConfigError:
+                raise
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled(error):
+                    raise
                 if self.problem is None:
                     back_off.reset()
                 self.problem = _in_words(self._settings.bootstrap_servers, error)
-                log.warning("kafka_away", error=self.problem, retry_s=back_off.next_s)
+                expected = isinstance(error, KafkaError | OSError | FreshetError)
+                log.warning(
+                    "kafka_away",
+                    error=self.problem,
+                    retry_s=back_off.next_s,
+                    exc_info=not expected,
+                )
                 await asyncio.sleep(back_off.grow())
 
     async def _follow(self) -> None:
@@ -68,6 +86,7 @@ class Feed:
         try:
             await consumer.start()
             while True:
+                self._beat()
                 if consumer.assignment() != self._assigned:
                     await self._place(consumer)
                 polled = await consumer.getmany(
@@ -77,10 +96,11 @@ class Feed:
                     self._apply(partition, records)
                 if not polled:
                     await self._check_reachable(consumer)
+                    self.heard_s = time.monotonic()
                 self.problem = None
                 await asyncio.sleep(0)
         finally:
-            await consumer.stop()
+            await _let_go(consumer)
 
     async def _check_reachable(self, consumer: AIOKafkaConsumer) -> None:
         """A quiet consumer hides a broker that is gone: aiokafka retries for ever, silently."""
@@ -126,7 +146,32 @@ class Feed:
             self._next[partition] = record.offset + 1
 
 
-def _in_words(servers: str, error: Exception) -> str:
+def cancelled(error: BaseException) -> bool:
+    """Whether an error is our own task's cancellation.
+
+    aiokafka also raises those of tasks that it has cancelled itself.
+    """
+    task = asyncio.current_task()
+    ours = task is not None and task.cancelling() > 0
+    return ours and isinstance(error, asyncio.CancelledError)
+
+
+async def _let_go(consumer: AIOKafkaConsumer) -> None:
+    """Close a consumer whatever state its broker left it in; never waits for long.
+
+    After a crash of the broker, `stop` raises the cancellation of a fetch that was under way, and
+    leaves the connections behind.
+    """
+    for close in (consumer.stop, consumer._client.close):
+        try:
+            await asyncio.wait_for(close(), CLOSE_WITHIN_S)
+        except (Exception, asyncio.CancelledError) as error:
+            if cancelled(error):
+                raise
+            log.debug("consumer_not_closed", error=repr(error))
+
+
+def _in_words(servers: str, error: BaseException) -> str:
     if isinstance(error, KafkaConnectionError | OSError):
         return (
             f"Kafka at {servers} does not answer; is it running, and is "

@@ -14,6 +14,8 @@ from freshet.dashboard.feed import Feed
 from freshet.dashboard.hub import Hub
 from freshet.dashboard.state import TopicState
 from freshet.stream.config import Settings
+from freshet.stream.health import STUCK_S, Health
+from freshet.stream.process import Stop
 from freshet.stream.telemetry import new_registry
 
 
@@ -23,10 +25,13 @@ class Page:
     def __init__(self, settings: Settings) -> None:
         self.topics = TopicState(settings.worker, settings.events.series_by)
         self.hub = Hub(settings.dashboard.max_subscribers)
-        self.feed = Feed(settings.kafka, self.topics)
+        self.feed = Feed(settings.kafka, self.topics, lambda: self.turned("feed"))
         self.max_points = settings.dashboard.max_points
         self.actuals = Actuals(settings.worker.resolution_ms)
         self.redis_problem: str | None = "not connected yet"
+        # What a thread beside the loop finds when it asks both servers.
+        self.servers = Health(Stop(), "not asked yet")
+        self._turned_s: dict[str, float] = {}
         self.registry = new_registry()
         self.registry.register(_Figures(self))
         # When the shop's clock was read (monotonic seconds), what it said, and its speed.
@@ -45,9 +50,33 @@ class Page:
             speed=speed,
             events_per_s=self._events_per_s,
             forecasts_per_s=self._forecasts_per_s,
-            kafka_problem=self.feed.problem,
-            redis_problem=self.redis_problem,
+            kafka_problem=self.kafka_trouble,
+            redis_problem=self.redis_trouble,
         )
+
+    @property
+    def kafka_trouble(self) -> str | None:
+        """Why what topics say may be old."""
+        return self.servers.trouble("kafka") or self.feed.problem
+
+    @property
+    def redis_trouble(self) -> str | None:
+        """Why sales may be old."""
+        return self.servers.trouble("store") or self.redis_problem
+
+    def turned(self, what: str) -> None:
+        """The task `feed` or `look` still turns."""
+        self._turned_s[what] = time.monotonic()
+
+    def stuck(self) -> str | None:
+        """Which task has not turned for long; None when all do."""
+        now_s = time.monotonic()
+        late = [
+            f"{what} has not turned for {now_s - at_s:.0f} s"
+            for what, at_s in self._turned_s.items()
+            if now_s - at_s > STUCK_S
+        ]
+        return "; ".join(late) or None
 
     def summary(self) -> dict[str, Any]:
         """The overview."""
@@ -55,11 +84,12 @@ class Page:
 
     def revision(self) -> object:
         """Changes when a subscriber should hear of it; the clock alone counts once a second."""
-        return self.topics.revision, self.feed.problem, self.redis_problem, int(time.monotonic())
+        troubles = self.kafka_trouble, self.redis_trouble
+        return self.topics.revision, troubles, int(time.monotonic())
 
     def not_ready(self) -> str | None:
         """Why the page is not ready; None when it is."""
-        problems = {"kafka": self.feed.problem, "redis": self.redis_problem}
+        problems = {"kafka": self.kafka_trouble, "redis": self.redis_trouble}
         named = [f"{name}: {problem}" for name, problem in problems.items() if problem]
         return "; ".join(named) or None
 

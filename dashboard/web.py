@@ -115,17 +115,20 @@ def _question(path: str, answer: Callable[[Request], Json | None]) -> Route:
 
 def _probes(page: Page) -> list[Route]:
     async def live(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        return _probe(page.stuck())
 
     async def ready(_: Request) -> Response:
-        problem = page.not_ready()
-        return PlainTextResponse(f"{problem or 'ok'}\n", 503 if problem else 200)
+        return _probe(page.not_ready())
 
     async def metrics(_: Request) -> Response:
         figures = generate_latest(page.registry)
         return Response(figures, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [Route("/livez", live), Route("/readyz", ready), Route("/metrics", metrics)]
+
+
+def _probe(problem: str | None) -> Response:
+    return PlainTextResponse(f"{problem or 'ok'}\n", 503 if problem else 200)
 
 
 def json_response(content: Json, status: int = 200) -> Response:

@@ -54,6 +54,10 @@ class Health:
         troubles = list(self._troubles.values())
         return (troubles[0] if troubles else self._standing()) or None
 
+    def trouble(self, what: str) -> str | None:
+        """What is amiss with one thing, or None."""
+        return self._troubles.get(what)
+
     # What the process tells -----------------------------------------------------------------------
 
     def beat(self) -> None:

@@ -105,3 +105,58 @@ def test_a_setting_that_cannot_work_stops_the_process_with_its_error() -> None:
 
     with pytest.raises(ConfigError, match=r"/nowhere\.pem"):
         asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_fault_that_nobody_thought_of_is_said_and_redis_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "FIRST_WAIT_S", 0.0)
+    page, source = Page(Settings()), FakeSource(failures=0)
+    faults = [KeyError("no such header")]
+
+    def read() -> Actuals | None:
+        if faults:
+            raise faults.pop()
+        return Actuals(HOUR_MS, books=Books(read=7))
+
+    monkeypatch.setattr(source, "read", read)
+    problems: list[str | None] = []
+
+    async def scenario() -> None:
+        looking = asyncio.create_task(app._look(page, Settings(), source))
+        while page.redis_problem is not None:
+            problems.append(page.redis_problem)
+            await asyncio.sleep(0)
+        looking.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+    assert "'no such header'" in problems
+    assert page.actuals.books.read == 7
+
+
+def test_a_task_that_has_not_turned_is_named_and_one_that_turns_again_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page, now_s = Page(Settings()), [1_000.0]
+    monkeypatch.setattr("freshet.dashboard.page.time.monotonic", lambda: now_s[0])
+    page.turned("feed")
+    page.turned("look")
+    now_s[0] = 1_120.0
+    assert page.stuck() is None
+    page.turned("look")
+    now_s[0] = 1_121.0
+    assert page.stuck() == "feed has not turned for 121 s"
+    page.turned("feed")
+    assert page.stuck() is None
+
+
+def test_what_the_watch_finds_comes_before_what_the_tasks_know() -> None:
+    page = Page(Settings())
+    page.feed.problem = page.redis_problem = None
+    assert page.not_ready() is None
+    page.servers.say("kafka", "Kafka is away")
+    assert page.not_ready() == "kafka: Kafka is away"
+    page.servers.say("store", "Redis is away")
+    assert page.not_ready() == "kafka: Kafka is away; redis: Redis is away"
+    page.servers.over("kafka")
+    assert page.not_ready() == "redis: Redis is away"

@@ -143,3 +143,57 @@ def test_a_token_for_oauthbearer_is_handed_over() -> None:
 def test_a_certificate_file_that_is_none_is_named() -> None:
     with pytest.raises(ConfigError, match=r"ssl_ca_location '/nowhere.pem'"):
         consumer_options(KafkaSettings(security_protocol="SSL", ssl_ca_location="/nowhere.pem"))
+
+
+# Whatever the client library raises ---------------------------------------------------------------
+
+
+class CrashedConsumer:
+    """A consumer whose broker died: it raises while reading, and again when it is closed."""
+
+    made: int = 0
+
+    def __init__(self, raised: BaseException) -> None:
+        self.raised, self.closed = raised, 0
+        self._client = self
+
+    async def start(self) -> None:
+        raise self.raised
+
+    async def stop(self) -> None:
+        raise asyncio.CancelledError
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    "raised", [asyncio.CancelledError(), OSError("refused"), AssertionError("a fault of its own")]
+)
+def test_a_client_that_breaks_while_it_closes_is_replaced_and_its_connections_are_closed(
+    make: Any, monkeypatch: pytest.MonkeyPatch, raised: BaseException
+) -> None:
+    made: list[CrashedConsumer] = []
+
+    def consumer(*_: Any, **__: Any) -> CrashedConsumer:
+        made.append(CrashedConsumer(raised))
+        return made[-1]
+
+    monkeypatch.setattr(feed_module, "AIOKafkaConsumer", consumer)
+    monkeypatch.setattr(feed_module, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(feed_module, "LONGEST_WAIT_S", 0.0)
+    beats: list[int] = []
+    feed = Feed(SETTINGS, make.topics(), lambda: beats.append(len(made)))
+
+    async def scenario() -> None:
+        running = asyncio.create_task(feed.run())
+        while len(made) < 3:
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+    assert feed.problem is not None
+    assert [one.closed for one in made[:2]] == [1, 1]
+    assert beats[:3] == [0, 1, 2]

@@ -1,0 +1,165 @@
+"""The page's process outlives a real Kafka and Redis, and says which of them is away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from freshet.stream.codec import encode
+from freshet.stream.config import KafkaSettings, RedisSettings, Settings
+from freshet.stream.kafka import Publisher, ensure_topics
+from freshet.stream.schemas import DriftAlert
+from freshet.stream.store.server import EmbeddedRedis
+from tests.e2e.conftest import RUN, environment
+from tests.integration.faults.world import Broker
+
+NAMED_WITHIN_S = 5.0
+ENDED_WITHIN_S = 10.0
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    home = os.environ.get("KAFKA_HOME", "")
+    if not Path(home, "bin", "kafka-server-start.sh").exists() or shutil.which("java") is None:
+        pytest.skip("KAFKA_HOME does not name an unpacked Kafka 4.x, or there is no Java")
+    broker = Broker(Path(home), tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.process.send_signal(signal.SIGCONT)
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def settings(broker: Broker, redis: EmbeddedRedis) -> Settings:
+    made = Settings(
+        kafka=KafkaSettings(bootstrap_servers=broker.address, partitions=2),
+        redis=RedisSettings(url=redis.url),  # type: ignore[arg-type]
+    )
+    ensure_topics(made, live=False)
+    return made
+
+
+@contextmanager
+def dashboard(settings: Settings, log: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A dashboard process that is ready, and its address."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN],
+            env=environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        url = process.stdout.readline().strip()
+        seconds_until(lambda: readiness(url)[0] == 200)
+        yield process, url
+    finally:
+        process.kill()
+        process.wait(10)
+        print(log.read_text())
+
+
+def readiness(url: str) -> tuple[int, str]:
+    answer = httpx.get(f"{url}readyz", timeout=5)
+    return answer.status_code, answer.text
+
+
+def seconds_until(so: Callable[[], bool]) -> float:
+    started_s = time.monotonic()
+    while not so():
+        assert time.monotonic() - started_s < PATIENCE_S, "it did not happen in time"
+        time.sleep(0.05)
+    return time.monotonic() - started_s
+
+
+def drift(segment: str) -> DriftAlert:
+    return DriftAlert(
+        alert_id=segment,
+        segment=segment,
+        state="drift",
+        kind="level",
+        detector="ADWIN",
+        detected_at_ms=1_000,
+        onset_ms=500,
+        size=1.0,
+        weights_version="base",
+        description="more than forecast",
+        action="train",
+    )
+
+
+def shows(url: str, settings: Settings, segment: str) -> float:
+    """Seconds until a drift that is announced now is on the page."""
+    with Publisher(settings) as publisher:
+        publisher.produce(settings.kafka.topics.drift, encode(drift(segment)), key=segment)
+        publisher.flush()
+
+    def shown() -> bool:
+        cards = httpx.get(f"{url}api/drift", timeout=5).json()["cards"]
+        return segment in [card["segment"] for card in cards]
+
+    return seconds_until(shown)
+
+
+def test_a_crash_of_the_broker_is_said_within_5_s_and_outlived(
+    settings: Settings, broker: Broker, tmp_path: Path
+) -> None:
+    with dashboard(settings, tmp_path / "log") as (process, url):
+        shows(url, settings, "before")
+        broker.signal(signal.SIGKILL)
+        named_s = seconds_until(lambda: "kafka: Kafka at" in readiness(url)[1])
+        broker.restart()
+        back_s = seconds_until(lambda: readiness(url)[0] == 200)
+        print(f"named after {named_s:.1f} s, ready {back_s:.1f} s after the broker's start")
+        assert named_s < NAMED_WITHIN_S and process.poll() is None
+        shows(url, settings, "after")
+
+
+def test_a_redis_that_stalls_is_said_within_5_s_and_outlived(
+    settings: Settings, redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    with dashboard(settings, tmp_path / "log") as (process, url):
+        redis.process.send_signal(signal.SIGSTOP)
+        named_s = seconds_until(lambda: "redis: Redis at" in readiness(url)[1])
+        redis.process.send_signal(signal.SIGCONT)
+        back_s = seconds_until(lambda: readiness(url)[0] == 200)
+        print(f"named after {named_s:.1f} s, ready {back_s:.1f} s after it went on")
+        assert named_s < NAMED_WITHIN_S and process.poll() is None
+
+
+def test_sigterm_ends_it_within_10_s_while_both_are_stopped(
+    settings: Settings, broker: Broker, redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    with dashboard(settings, tmp_path / "log") as (process, url):
+        broker.signal(signal.SIGSTOP)
+        redis.process.send_signal(signal.SIGSTOP)
+        try:
+            seconds_until(lambda: {"kafka:", "redis:"} <= set(readiness(url)[1].split()))
+            started_s = time.monotonic()
+            process.terminate()
+            assert process.wait(30) == 0
+            took_s = time.monotonic() - started_s
+        finally:
+            broker.signal(signal.SIGCONT)
+            redis.process.send_signal(signal.SIGCONT)
+        print(f"ended after {took_s:.1f} s")
+        assert took_s < ENDED_WITHIN_S
