@@ -19,7 +19,10 @@ def test_a_sum_that_fell_to_nothing_begins_anew_with_its_next_bucket() -> None:
     for hour, value in enumerate([3.0, -9.0, 2.0, 4.0]):
         cusum.update(hour, value, slack=1.0)
     assert (cusum.onset_ms, cusum.total, cusum.count, cusum.mean) == (2, 4.0, 2, 3.0)
-    assert Cusum().mean == 0.0
+    cusum.update(4, -30.0, slack=1.0)
+    cusum.update(5, 7.0, slack=1.0)
+    assert (cusum.onset_ms, cusum.total, cusum.count, cusum.mean) == (5, 3.0, 1, 7.0)
+    assert (Cusum().total, Cusum().mean) == (0.0, 0.0)
 
 
 # Of values that are all the same, every drawn month of 720 hours is the same.
