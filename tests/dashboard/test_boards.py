@@ -530,16 +530,17 @@ def test_the_life_of_versions_ends_in_the_right_words(make: Any) -> None:
 def test_a_promotion_serves_only_once_forecasts_name_it(make: Any) -> None:
     before = ("forecasts", make.forecast(hour=9, weights_version="base"))
     promoted = ("models", make.model("promoted", "v2", 10, parent="base"))
-    topics = make.topics(("models", make.model("promoted", "base", 1)), before, promoted)
+    older = ("models", make.model("promoted", "v1", 5, parent="base"))
+    topics = make.topics(("models", make.model("promoted", "base", 1)), before, older, promoted)
     statuses = {
         version["version"]: version["status"] for version in boards.models(topics)["versions"]
     }
-    assert statuses == {"base": "serving", "v2": "promoted"}
+    assert statuses == {"base": "serving", "v1": "retired", "v2": "promoted"}
     topics.book.apply(make.forecast(hour=10, weights_version="v2"))
     statuses = {
         version["version"]: version["status"] for version in boards.models(topics)["versions"]
     }
-    assert statuses == {"base": "retired", "v2": "serving"}
+    assert statuses == {"base": "retired", "v1": "retired", "v2": "serving"}
 
 
 def test_a_request_waits_until_an_event_names_it(make: Any) -> None:

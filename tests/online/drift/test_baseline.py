@@ -84,6 +84,9 @@ def test_the_noise_of_a_mean_is_measured_on_whole_blocks_of_the_newest_values() 
 def test_long_blocks_are_taken_for_several_shorter_ones() -> None:
     stable = np.repeat([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], 2)
     assert block_noise(stable, 4) == pytest.approx(math.sqrt(2 / 4))
+    # A sixth of thirty values are five.
+    fives = np.repeat([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], 5)
+    assert block_noise(fives, 6) == pytest.approx(math.sqrt(5 / 6))
 
 
 def test_a_mean_is_never_less_noisy_than_that_of_independent_values() -> None:

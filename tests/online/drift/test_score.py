@@ -171,6 +171,15 @@ def test_where_quantiles_are_equal_a_pit_lies_anywhere_in_their_probability() ->
     assert scored(2.5, tied).pit_I.tolist() == pytest.approx([0.01 + share * 0.09])
 
 
+def test_between_quantiles_closer_than_a_unit_a_pit_is_on_their_line_and_below_on_that_to_0() -> (
+    None
+):
+    due = due_of(np.array([[0.2, 0.6, 1.0]] * 3), levels=(0.1, 0.5, 0.9))
+    # No whole numbers, so nothing is drawn: half of the way to .2, from .2 to .6, and to 1.
+    pit = judge(due, np.array([0.1, 0.4, 0.8])).pit_I
+    assert pit.tolist() == pytest.approx([0.05, 0.3, 0.7])
+
+
 def test_a_level_that_was_not_published_is_read_off_the_line_between_its_neighbours() -> None:
     due = due_of(np.array([[0.0, 10.0, 20.0]]), levels=(0.05, 0.45, 0.95))
     outcome = judge(due, np.array([15.0]))
