@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from freshet.stream.errors import BrokerError, FreshetError
 from freshet.stream.process import BackOff, Stop
@@ -11,7 +12,12 @@ from freshet.stream.telemetry import get_logger
 
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
+ASK_S = 1.0
+ANSWER_WITHIN_MS = 1_500  # two of them and a pause are less than the 5 s that /readyz may be wrong
 STUCK_S = 120.0  # a micro-batch takes seconds on a slow CPU, the longest wait for a server 5
+
+Question = Callable[[], None]
+"""Raises a FreshetError that says what is away."""
 
 log = get_logger(__name__)
 
@@ -94,3 +100,38 @@ class Health:
         self.say("broker" if isinstance(error, BrokerError) else "redis", str(error))
         self.beat()
         return self._back_off.pause()
+
+
+class Watch:
+    """Asks once a second whether servers are there: an idle loop would not notice that one is gone.
+
+    Args:
+        health: Told of each that does not answer, and when it answers again.
+        questions: What to ask, by the name of what it is about.
+    """
+
+    def __init__(self, health: Health, questions: Mapping[str, Question]) -> None:
+        self._health = health
+        self._questions = questions
+
+    def start(self) -> None:
+        """Ask from now on, beside the loop, until the process is told to stop."""
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def look(self) -> None:
+        """Ask everything once."""
+        for what, ask in self._questions.items():
+            try:
+                ask()
+            except FreshetError as error:
+                self._health.say(what, str(error))
+            else:
+                self._health.over(what)
+
+    def _run(self) -> None:
+        while not self._health.stop.wait(ASK_S):
+            try:
+                self.look()
+            except Exception:
+                # Whatever a library raises, the questions go on.
+                log.exception("servers_not_asked")

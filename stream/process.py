@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 
 from freshet.stream.telemetry import get_logger
 
 STOP_WITHIN_S = 9.0
 """Container runtimes kill ten seconds after SIGTERM."""
-FOREVER_S = 1e6
 
 log = get_logger(__name__)
 
@@ -34,35 +34,46 @@ def on_signals(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    told, left = Stop(), Stop()
 
     def act(number: int, _: FrameType | None) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT):
-            told.set()
         actions[signal.Signals(number)]()
 
-    if within_s is not None:
-        # It waits from the start: a signal handler must not start a thread.
-        threading.Thread(
-            target=_end_hard, args=(told, left, within_s), name="last-resort", daemon=True
-        ).start()
     before = {number: signal.signal(number, act) for number in actions}
     try:
-        yield
+        with nullcontext() if within_s is None else _ended_hard(within_s):
+            yield
     finally:
-        left.set()
-        told.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end_hard(told: Stop, left: Stop, within_s: float) -> None:
-    """End the process where it is told to stop, and has not left in time."""
-    while not told.wait(FOREVER_S):
-        pass
-    if not left.wait(within_s):
-        log.error("ended_hard", after_s=within_s, hint="a server did not let go; nothing is lost")
-        os._exit(1)
+@contextmanager
+def _ended_hard(within_s: float) -> Iterator[None]:
+    """End the process where it is told to stop, and has not left the block in time.
+
+    The main thread may be inside a call of a library, where no handler of ours runs. The number of
+    a signal is written to the pipe at once, by Python's own handler.
+    """
+    left = Stop()
+    ours, signals = socket.socketpair()
+    signals.setblocking(False)
+    before = signal.set_wakeup_fd(signals.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while (number := ours.recv(1)) and number[0] not in (signal.SIGTERM, signal.SIGINT):
+            pass
+        if number and not left.wait(within_s):
+            hint = "a server did not let go; nothing is lost"
+            log.error("ended_hard", after_s=within_s, hint=hint)
+            os._exit(1)
+
+    threading.Thread(target=watch, name="last-resort", daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(before)
+        signals.close()
 
 
 class Stop:

@@ -37,13 +37,19 @@ from freshet.stream.config import KafkaSettings, Settings, Topics
 from freshet.stream.errors import BrokerError, ConfigError
 from freshet.stream.events.dead_letter import Source
 from freshet.stream.events.letters import Letters
-from freshet.stream.health import Health
-from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableReader, ensure_topics
-from freshet.stream.ops.servers import ServerWatch
+from freshet.stream.health import Health, Watch
+from freshet.stream.kafka import (
+    Delivery,
+    Outgoing,
+    Publisher,
+    TableReader,
+    broker_question,
+    ensure_topics,
+)
 from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.connection import connect
+from freshet.stream.store.connection import connect, redis_question
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 TICK_S = 0.2
@@ -98,7 +104,8 @@ def _run(settings: Settings, stop: Stop) -> None:
         port = serve_http(
             settings.control.http_port, health.live, health.ready, registry=registry, host=host
         )
-        ServerWatch(settings, health).start()
+        questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
+        Watch(health, questions).start()
         log.info("started", http_port=port)
         if delivery.deliver(outgoing_of(missed)):
             asyncio.run(_serve(agents, folder, stop))

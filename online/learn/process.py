@@ -20,20 +20,20 @@ from freshet.stream.clock import latest_ms
 from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import FreshetError, RegistryError
-from freshet.stream.health import Health
+from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import (
     Delivery,
     Outgoing,
     Publisher,
     TableReader,
     TableRecord,
+    broker_question,
     ensure_topics,
 )
-from freshet.stream.ops.servers import ServerWatch
 from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.schemas import SHOP_TABLES, DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.connection import connect
+from freshet.stream.store.connection import connect, redis_question
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 POLL_MS = 200
@@ -78,7 +78,12 @@ def _run(settings: Settings, stop: Stop) -> None:
         settings.learn.http_port, health.live, health.ready, registry=registry, host=host
     )
     versions = Registry(settings.learn.registry)
-    ServerWatch(settings, health, {"registry": lambda: check_writable(versions.folder)}).start()
+    questions = {
+        "kafka": broker_question(settings),
+        "store": redis_question(settings.redis),
+        "registry": lambda: check_writable(versions.folder),
+    }
+    Watch(health, questions).start()
     with TableReader(settings, inbox.topics) as reader, Publisher(settings) as publisher:
         # What was asked and answered before decides what there is to do: all of it comes first.
         for record in reader.read_to_end():

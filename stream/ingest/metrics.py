@@ -49,6 +49,7 @@ class IngestMetrics:
             "Records read, by what became of them.",
             ("topic", "outcome"),
         )
+        self._troubles = counter("freshet_ingest_troubles", "Waits, by what for.", ("what",))
         self.refused = counter("freshet_records_refused", "Never taken by Kafka.", ("topic",))
         self.dead_letters = counter(
             "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error")
@@ -78,6 +79,10 @@ class IngestMetrics:
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Count the wall time of a block as that of a stage."""
         return self.stage_seconds.labels(stage).time()
+
+    def trouble(self, what: str) -> None:
+        """Something was waited for."""
+        self._troubles.labels(what).inc()
 
     def batch_applied(self, topic: str, counts: Counts) -> None:
         """Count one batch, now that it is in the windows."""

@@ -24,6 +24,7 @@ from freshet.stream.kafka import (
     Publisher,
     RecordsRefusedError,
     give_up,
+    send,
     shard_of,
 )
 from freshet.stream.schemas import Alert, WindowsAdvanced
@@ -79,14 +80,10 @@ class Outbox:
             BrokerError: At least one was not; publish all of them again.
         """
         unfit = [record for batch in batches for record in self._unfit(batch)]
-        for record in unfit:
-            self._letters.produce(
-                record.topic, record.value, key=record.key, headers=record.headers
-            )
         if not unfit:
             return
         try:
-            self._letters.flush()
+            send(self._letters, unfit)
         except RecordsRefusedError as error:
             if not all(refusal.unfit for refusal in error.refusals):
                 raise

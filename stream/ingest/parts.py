@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from freshet.stream.clock import Clock
 from freshet.stream.config import Settings
 from freshet.stream.events.decoder import EventKind
+from freshet.stream.health import Health
 from freshet.stream.ingest.assignment import Assignment
 from freshet.stream.ingest.claims import Claims
 from freshet.stream.ingest.generations import Generations
@@ -18,9 +19,10 @@ from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.ingest.outbox import Outbox
 from freshet.stream.ingest.pause import DeadLetterGuard, Pause
-from freshet.stream.ingest.waiting import Pulse, Waiting
+from freshet.stream.ingest.waiting import Waiting
 from freshet.stream.kafka import Consumer, LogOffsets, consumer, partitions_of
 from freshet.stream.kafka.topics import dead_letter_topic
+from freshet.stream.process import Stop
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.store.redis import WindowStore
@@ -42,11 +44,10 @@ class Parts:
         outbox: Dead letters, late records, notices and alerts.
         pause: What happens when there are too many dead letters.
         waiting: What happens when a server is away.
-        pulse: Whether we were told to stop.
+        health: Whether we were told to stop, and what keeps us from work.
         clock: The shop's time.
         registry: What /metrics shows.
         metrics: Ingest's own part of it.
-        troubles: What keeps us from work, by name, for /readyz.
     """
 
     consumer: Consumer
@@ -59,11 +60,10 @@ class Parts:
     outbox: Outbox
     pause: Pause
     waiting: Waiting
-    pulse: Pulse
+    health: Health
     clock: Clock
     registry: CollectorRegistry
     metrics: IngestMetrics
-    troubles: dict[str, str]
 
 
 def build(settings: Settings, into: int | None = None) -> Parts:
@@ -87,31 +87,35 @@ def build(settings: Settings, into: int | None = None) -> Parts:
     store = WindowStore(client, generations.written)
     clock = open_clock(client)
 
-    pulse = Pulse()
+    stop = Stop()
     identity = TopicIdentity(settings, list(kinds))
     claims = Claims(settings, store, kinds=kinds, num_partitions=num_partitions, identity=identity)
     group_consumer = _group_consumer(settings, generations.written)
-    logs = LogOffsets(settings, pulse.stop.wait)
+    logs = LogOffsets(settings, stop.wait)
     assignment = Assignment(group_consumer, claims.claim, logs.ranges)
 
     registry = new_registry()
     metrics = IngestMetrics(registry)
     outbox = Outbox(settings, num_partitions[topics.windows], metrics)
-    troubles: dict[str, str] = {}
+    health = Health(
+        stop,
+        "joining the group",
+        standing=lambda: assignment.trouble or "",
+        counted=metrics.trouble,
+    )
+    health.over("start")
 
     def ask_servers() -> None:
         store.partitions()
         logs.ends(claims.keys)
         identity.check(time.monotonic(), at_once=True)
 
-    waiting = Waiting(
-        group_consumer, assignment, pulse=pulse, ask_servers=ask_servers, troubles=troubles
-    )
+    waiting = Waiting(group_consumer, assignment, health=health, ask_servers=ask_servers)
     pause = Pause(
         _guard(settings),
         outbox,
         metrics=metrics,
-        troubles=troubles,
+        health=health,
         clock=clock,
         subject=settings.kafka.group_prefix,
     )
@@ -126,11 +130,10 @@ def build(settings: Settings, into: int | None = None) -> Parts:
         outbox=outbox,
         pause=pause,
         waiting=waiting,
-        pulse=pulse,
+        health=health,
         clock=clock,
         registry=registry,
         metrics=metrics,
-        troubles=troubles,
     )
 
 

@@ -15,6 +15,7 @@ import xxhash
 
 from freshet.stream.clock import Clock
 from freshet.stream.codec import rfc3339
+from freshet.stream.health import Health
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.ingest.outbox import Outbox
 from freshet.stream.schemas import Alert, AlertData
@@ -84,7 +85,7 @@ class Pause:
         guard: Judges batches.
         outbox: Where the alert goes.
         metrics: Has the gauge.
-        troubles: What /readyz says, by name.
+        health: Says what /readyz answers.
         clock: Times of the alert.
         subject: Whose alert it is: the consumer group's prefix.
     """
@@ -95,14 +96,14 @@ class Pause:
         outbox: Outbox,
         *,
         metrics: IngestMetrics,
-        troubles: dict[str, str],
+        health: Health,
         clock: Clock,
         subject: str,
     ) -> None:
         self._guard = guard
         self._outbox = outbox
         self._metrics = metrics
-        self._troubles = troubles
+        self._health = health
         self._clock = clock
         self._subject = subject
         self.lifted = False
@@ -129,7 +130,7 @@ class Pause:
             f"then send SIGHUP to process {os.getpid()} (or restart it) to go on"
         )
         log.error("paused", reason=reason, hint=hint)
-        self._troubles[TROUBLE] = f"paused: {reason}; {hint}"
+        self._health.say(TROUBLE, f"paused: {reason}; {hint}")
         self._metrics.paused.set(1)
         self.lifted = False
         now_ms = self._clock.now_ms()
@@ -139,7 +140,7 @@ class Pause:
     def _end(self, reason: str, since_ms: int) -> None:
         self._guard.lift()
         self._metrics.paused.set(0)
-        self._troubles.pop(TROUBLE, None)
+        self._health.over(TROUBLE)
         log.warning("resumed", reason="a person said so")
         self._alert("resolved", reason, since_ms=since_ms, now_ms=self._clock.now_ms())
 

@@ -22,13 +22,15 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, LogLostError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.partition import PartitionWindows
+from freshet.stream.health import Watch
 from freshet.stream.ingest.assignment import Owned
 from freshet.stream.ingest.generations import caught_up
 from freshet.stream.ingest.outbox import FoldedBatch
 from freshet.stream.ingest.parts import Parts, build
 from freshet.stream.ingest.poll import Decode, Polled, poll
-from freshet.stream.kafka import Key, take
+from freshet.stream.kafka import Key, broker_question, take
 from freshet.stream.process import on_signals
+from freshet.stream.store.connection import redis_question
 from freshet.stream.store.generation import NEW_GENERATION_HINT
 from freshet.stream.store.layout import Answer
 from freshet.stream.telemetry import get_logger, serve_http
@@ -84,17 +86,19 @@ class Ingest:
         self._ends_before: dict[Key, int] = {}
         self.http_port = serve_http(
             settings.ingest.http_port,
-            self.parts.pulse.live,
+            self.parts.health.live,
             self.ready,
             registry=self.parts.registry,
             host=settings.telemetry.http_host,
         )
+        questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
+        Watch(self.parts.health, questions).start()
 
     # What others may ask or order -----------------------------------------------------------------
 
     def stop(self) -> None:
         """Finish the batch in hand, leave the group, return from `run`."""
-        self.parts.pulse.stop.set()
+        self.parts.health.stop.set()
 
     def lift_guard(self) -> None:
         """A person says: go on in spite of the dead letters."""
@@ -102,8 +106,7 @@ class Ingest:
 
     def ready(self) -> str | None:
         """None while records flow, else what they wait for."""
-        troubles = list(self.parts.troubles.values())
-        return troubles[0] if troubles else self.parts.assignment.trouble
+        return self.parts.health.ready()
 
     # The loop -------------------------------------------------------------------------------------
 
@@ -118,8 +121,8 @@ class Ingest:
         log.info("started", topics=topics, http_port=self.http_port, until_end=until_end)
         period_s = min(SURVEY_S, self._settings.windows.idle_ms / 2_000)
         survey_s = 0.0
-        while not parts.pulse.stop.is_set():
-            parts.pulse.beat()
+        while not parts.health.stop.is_set():
+            parts.health.beat()
             try:
                 self._turn()
                 if time.monotonic() < survey_s:
@@ -133,7 +136,7 @@ class Ingest:
                 self._follow_generations()
             except (StoreUnavailableError, BrokerError) as error:
                 parts.waiting.for_servers(error)
-        stopped = parts.pulse.stop.is_set()
+        stopped = parts.health.stop.is_set()
         log.info("ended", reason="stopped" if stopped else "reached the end")
 
     def close(self) -> None:

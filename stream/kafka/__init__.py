@@ -8,6 +8,7 @@ from freshet.stream.kafka.client import (
     Key,
     Taken,
     broker_errors,
+    broker_question,
     cluster,
     consumer,
     headers_of,
@@ -17,7 +18,7 @@ from freshet.stream.kafka.client import (
     shard_of,
     take,
 )
-from freshet.stream.kafka.delivery import Delivery, give_up
+from freshet.stream.kafka.delivery import Delivery, give_up, send
 from freshet.stream.kafka.publisher import (
     Headers,
     Outgoing,
@@ -44,6 +45,7 @@ __all__ = [
     "TopicPartition",
     "admin",
     "broker_errors",
+    "broker_question",
     "cluster",
     "consumer",
     "ensure_topics",
@@ -52,6 +54,7 @@ __all__ = [
     "log_range",
     "partitions_of",
     "producer",
+    "send",
     "shard_of",
     "take",
     "topic_configs",

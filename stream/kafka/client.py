@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError, ConfigError, LogLostError
+from freshet.stream.health import ANSWER_WITHIN_MS, Question
 from freshet.stream.kafka.topics import dead_letter_max_bytes
 from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
@@ -200,6 +201,23 @@ def cluster(settings: Settings, touch: Sequence[str] = ()) -> Cluster:
         ) from None
     partitions = {name: len(topic.partitions) for name, topic in found.topics.items()}
     return Cluster(len(found.brokers), has_controller, partitions)
+
+
+def broker_question(settings: Settings) -> Question:
+    """Asks the broker, on a connection of its own, whether it is there; for a `Watch`."""
+    servers, topic = settings.kafka.bootstrap_servers, settings.kafka.topics.windows
+    client = producer(settings)
+
+    def ask() -> None:
+        try:
+            client.list_topics(topic, timeout=ANSWER_WITHIN_MS / 1_000)
+        except KafkaException as error:
+            raise BrokerError(
+                f"Kafka at {servers} does not answer: {_reason(error)}",
+                hint="is it running, and is kafka.bootstrap_servers right?",
+            ) from None
+
+    return ask
 
 
 def partitions_of(settings: Settings, topics: Sequence[str]) -> dict[str, int]:

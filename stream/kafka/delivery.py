@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -14,6 +14,9 @@ from freshet.stream.kafka.publisher import Outgoing, Publisher, RecordsRefusedEr
 from freshet.stream.telemetry import get_logger
 
 MAX_LOGGED_BYTES = 64 * 1_024
+
+Identity = tuple[str, bytes | None, bytes | None]
+"""Topic, key and value."""
 
 log = get_logger(__name__)
 
@@ -73,15 +76,7 @@ class Delivery:
         self._publisher.close()
 
     def _send(self, records: Sequence[Outgoing]) -> None:
-        for record in records:
-            self._publisher.produce(
-                record.topic,
-                record.value,
-                key=record.key,
-                partition=record.partition,
-                headers=record.headers,
-            )
-        self._publisher.flush(stopped=self._health.stop.is_set)
+        send(self._publisher, records, stopped=self._health.stop.is_set)
         self._health.answered()
         self._health.over("broker")
 
@@ -94,15 +89,69 @@ class Delivery:
                 self._refused.labels(refusal.topic).inc()
                 give_up(refusal)
         waiting = {
-            (refusal.topic, refusal.key, refusal.value)
-            for refusal in error.refusals
-            if not refusal.unfit and not may_lose
+            _identity(refusal) for refusal in error.refusals if not refusal.unfit and not may_lose
         }
-        return [record for record in sent if (record.topic, record.key, record.value) in waiting]
+        return [record for record in sent if _identity(record) in waiting]
 
     def _again(self, trouble: BrokerError) -> bool:
         self._retries.inc()
         return self._health.wait_out(trouble)
+
+
+def send(
+    publisher: Publisher,
+    records: Sequence[Outgoing],
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Send records and wait for the acknowledgement of each.
+
+    Kafka refuses a batch as a whole, for one record that is too large. So what is refused is sent
+    once more, each alone.
+
+    Raises:
+        RecordsRefusedError: Some are never taken, even alone; all others are acknowledged.
+        BrokerError: At least one other record was not acknowledged: send all of them again.
+    """
+    try:
+        _send_together(publisher, records, stopped)
+    except RecordsRefusedError as error:
+        refused = {_identity(refusal): refusal for refusal in error.refusals}
+        if len(records) > 1:
+            suspects = [record for record in records if _identity(record) in refused]
+            refused = _refused_alone(publisher, suspects, stopped)
+        if refused:
+            raise RecordsRefusedError(list(refused.values())) from None
+
+
+def _refused_alone(
+    publisher: Publisher, suspects: Sequence[Outgoing], stopped: Callable[[], bool]
+) -> dict[Identity, Refusal]:
+    refused = {}
+    for record in suspects:
+        try:
+            _send_together(publisher, [record], stopped)
+        except RecordsRefusedError as error:
+            refused[_identity(record)] = error.refusals[0]
+    return refused
+
+
+def _send_together(
+    publisher: Publisher, records: Sequence[Outgoing], stopped: Callable[[], bool]
+) -> None:
+    for record in records:
+        publisher.produce(
+            record.topic,
+            record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=record.headers,
+        )
+    publisher.flush(stopped=stopped)
+
+
+def _identity(record: Outgoing | Refusal) -> Identity:
+    return record.topic, record.key, record.value
 
 
 def give_up(refusal: Refusal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from redis.retry import Retry
 
 from freshet.stream.config import RedisSettings
 from freshet.stream.errors import StoreError, StoreUnavailableError, StoreUnfitError
+from freshet.stream.health import ANSWER_WITHIN_MS, Question
 
 MINIMUM_VERSION: Final = (6, 2)
 
@@ -51,6 +53,19 @@ def _client(url: str, timeout_s: float, *, cluster: bool) -> redis.Redis:
             redis.Redis, redis.RedisCluster.from_url(url, **timeouts, retry=none, protocol=2)
         )
     return redis.Redis.from_url(url, **timeouts, retry=none, retry_on_error=[], protocol=2)
+
+
+def redis_question(settings: RedisSettings) -> Question:
+    """Asks Redis, on a connection of its own, whether it is there; for a `Watch`."""
+    quick = {"timeout_ms": min(ANSWER_WITHIN_MS, settings.timeout_ms)}
+    open_client = cache(lambda: connect(settings.model_copy(update=quick)))
+
+    def ask() -> None:
+        client = open_client()
+        with translated(client):
+            client.ping()
+
+    return ask
 
 
 def check_fit(client: redis.Redis) -> None:

@@ -97,7 +97,7 @@ def test_a_reader_goes_over_when_the_builder_has_caught_up_and_the_old_writer_en
                     or reader.generation
                 )
             )  # type: ignore[func-returns-value]
-            wait_for(lambda: old.parts.pulse.stop.is_set())
+            wait_for(lambda: old.parts.health.stop.is_set())
             send(settings, [order(n) for n in range(40, 45)])
             wait_for(lambda: reader.refresh().moved and units(reader) == 90_000)
             assert not new.parts.generations.building

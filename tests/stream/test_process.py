@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
-from freshet.stream.process import BackOff, Stop, stop_on_signals, wait_until
+import pytest
+
+from freshet.stream.process import BackOff, Stop, on_signals, stop_on_signals, wait_until
 
 LONG_S = 60.0
 
@@ -66,3 +70,29 @@ def test_waiting_until_something_is_so_ends_at_the_time_limit() -> None:
     back_off = BackOff(1.0, 4.0, sleep)
     assert not wait_until(lambda: False, 10.0, back_off, now_s=lambda: now_s)
     assert now_s == 11.0
+
+
+def test_a_process_that_a_library_does_not_let_go_is_ended_after_its_time() -> None:
+    """The main thread sits in a C call, where no handler of Python's runs."""
+    code = (
+        "import ctypes, signal; from freshet.stream.process import Stop, on_signals\n"
+        "with on_signals({signal.SIGTERM: Stop().set}, within_s=0.2):\n"
+        "    print('in', flush=True)\n"
+        "    while True: ctypes.CDLL(None).poll(None, 0, 60_000)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"in\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 1
+
+
+def test_whoever_leaves_in_time_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    stop = Stop()
+    with on_signals({signal.SIGTERM: stop.set}, within_s=0.05):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(LONG_S)
+    assert not Stop().wait(0.2)
+    assert ended == []

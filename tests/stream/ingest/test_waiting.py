@@ -8,10 +8,12 @@ from typing import Any, cast
 import pytest
 
 from freshet.stream.errors import StoreUnavailableError
+from freshet.stream.health import Health
 from freshet.stream.ingest import waiting
 from freshet.stream.ingest.assignment import Assignment
-from freshet.stream.ingest.waiting import Pulse, Waiting
+from freshet.stream.ingest.waiting import Waiting
 from freshet.stream.kafka import Consumer
+from freshet.stream.process import Stop
 
 
 @dataclass
@@ -20,17 +22,16 @@ class Rig:
 
     failures: int = 0
     said: list[str] = field(default_factory=list)
-    troubles: dict[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
-    pulse: Pulse = field(default_factory=Pulse)
+    health: Health = field(default_factory=lambda: Health(Stop(), ""))
 
     def __post_init__(self) -> None:
+        self.health.over("start")
         self.waiting = Waiting(
             cast("Consumer", self),
             cast("Assignment", self),
-            pulse=self.pulse,
+            health=self.health,
             ask_servers=self.ask,
-            troubles=self.troubles,
         )
 
     def consume(self, max_records: int, max_wait_s: float) -> list[Any]:
@@ -44,7 +45,7 @@ class Rig:
 
     def ask(self) -> None:
         self.said.append("ask")
-        self.seen += self.troubles.values()
+        self.seen.append(self.health.ready() or "")
         if self.failures:
             self.failures -= 1
             raise StoreUnavailableError(f"{self.failures} more")
@@ -60,12 +61,12 @@ def test_nothing_is_read_until_the_servers_answer_and_readiness_says_why() -> No
     rig.waiting.for_servers(StoreUnavailableError("gone"))
     assert rig.said == ["suspend", "ask", "ask", "ask", "resume"]
     assert [text.split(" ")[0] for text in rig.seen] == ["gone", "1", "0"]
-    assert rig.troubles == {}
+    assert rig.health.ready() is None
 
 
 def test_a_wait_ends_when_told_to_stop_and_asks_no_more() -> None:
     rig = Rig(failures=10**6)
-    rig.pulse.stop.set()
+    rig.health.stop.set()
     rig.waiting.for_servers(StoreUnavailableError("gone"))
     assert rig.said == ["suspend", "resume"]
 
@@ -75,10 +76,3 @@ def test_a_person_is_waited_for_as_servers_are() -> None:
     answers = iter([False, False, True])
     rig.waiting.until(lambda: next(answers))
     assert rig.said == ["suspend", "resume"]
-
-
-def test_a_loop_that_does_not_turn_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    pulse = Pulse()
-    assert pulse.live() is None
-    monkeypatch.setattr(waiting, "STUCK_S", -1.0)
-    assert pulse.live() == "the loop has not turned for 0 s"
