@@ -19,8 +19,10 @@ from freshet.dashboard.actuals import RedisSource, SnapshotSource
 from freshet.dashboard.page import Page
 from freshet.stream.config import DashboardSettings, Settings
 from freshet.stream.errors import ConfigError, FreshetError
-from freshet.stream.ops.servers import ServerWatch
+from freshet.stream.health import Watch
+from freshet.stream.kafka import broker_question
 from freshet.stream.process import BackOff, on_signals
+from freshet.stream.store.connection import redis_question
 from freshet.stream.telemetry import get_logger
 
 LOOK_S = 1.0
@@ -112,7 +114,8 @@ async def serve(
         page.hub.run(page.revision, lambda: orjson.dumps(page.summary())),
         _announce(server, listener, on_ready),
     ]
-    ServerWatch(settings, page.servers).start()
+    questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
+    Watch(page.servers, questions).start()
     tasks = [asyncio.create_task(part) for part in work]
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
