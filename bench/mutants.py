@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -189,6 +190,8 @@ def _become_pytest(copy: Path, tests: Sequence[str]) -> None:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
         # Some of PRELOAD bring pytest plugins with them.
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        # Nobody reads the traceback, and drawing it takes a second.
+        options += ["--tb=no"]
         status = int(pytest.main([*options, *tests]))
     finally:
         os._exit(status)
@@ -209,6 +212,8 @@ def work(tasks: Queue[Any], answers: Queue[Any], tests_of: dict[str, list[str]])
 
     for name in PRELOAD:
         importlib.import_module(name)
+    # pytest collects garbage twice, a second each with all that the libraries made.
+    gc.freeze()
     usual_s: dict[str, float] = {}
     with copied_tree() as copy:
         while (mutant := tasks.get()) is not None:
