@@ -220,3 +220,44 @@ def test_a_slot_of_all_series_together_needs_eight_weeks() -> None:
         target_NT = np.full((20, days), 4.0)
         target_NT[:, np.arange(days) % 7 == 3] = 0
         assert closed_steps(window(target_NT)).any() == closed
+
+
+def test_a_second_flag_is_judged_by_the_steps_that_the_first_leaves_open() -> None:
+    # Open on two days of five; of the open days every ninth is a feast on which nothing sells.
+    day_S = np.arange(154)
+    open_S = day_S % 5 < 2
+    feast_S = open_S & (day_S % 9 == 0)
+    target_NT = np.where(open_S & ~feast_S, 4.0, 0.0)[:140] * np.ones((3, 1))
+    known_NSK = np.broadcast_to(np.stack([open_S, feast_S], -1) * 1.0, (3, 154, 2))
+    # Of all days not on a feast less than half sell, of the open ones all do.
+    assert (closed_steps(window(target_NT, known_NSK)) == (~open_S | feast_S)).all()
+
+
+def test_a_flag_under_which_more_than_a_tenth_sells_closes_nothing() -> None:
+    flag_S = np.arange(154) % 6 == 0
+    flag_NS = np.broadcast_to(flag_S * 1.0, (20, 154))[..., None]
+    for selling, some in ((2, True), (3, False)):
+        target_NT = np.where(flag_S[:140], 0.0, 4.0) * np.ones((20, 1))
+        target_NT[:selling] = 4.0
+        closed_NS = closed_steps(window(target_NT, flag_NS))
+        assert not closed_NS[:selling].any()
+        assert (closed_NS[selling:] == (flag_S & some)).all()
+
+
+def test_in_thin_data_a_weekday_that_sells_a_third_of_the_others_is_open() -> None:
+    weekday_T = np.arange(140) % 7
+    for saturday, closed in ((6, False), (0, True)):
+        sold_NT = np.zeros((100, 140))
+        for weekday in range(7):
+            # Twenty of two thousand steps sell on other weekdays: one in a hundred.
+            number = saturday if weekday == 2 else 20
+            days_X = np.flatnonzero(weekday_T == weekday)
+            sold_NT[5 * np.arange(number), days_X[np.arange(number)]] = 1.0
+        assert closed_steps(window(sold_NT)).any() == closed
+
+
+def test_an_hour_of_the_week_of_a_single_series_is_too_little_to_close() -> None:
+    hours = 168 * 21
+    target_NT = np.full((2, hours), 3.0)
+    target_NT[0, np.arange(hours) % 168 == 99] = 0.0
+    assert not closed_steps(window(target_NT, horizon=24, resolution_ms=HOUR_MS)).any()

@@ -320,6 +320,18 @@ def test_a_flag_that_tells_kinds_of_days_apart_has_edges_only() -> None:
         assert len(events.weights_K) == 44 + 4 + 4 + (not in_cells)
 
 
+@pytest.mark.parametrize(("share", "in_cells"), [(0.5, []), (0.75, [0])])
+def test_a_day_is_one_of_a_flag_where_it_is_up_for_more_than_half_of_it(
+    share: float, in_cells: list[int]
+) -> None:
+    up_S = np.arange(228) // 4 % 2 == 1
+    whole = window(sales(200, 0.5 * up_S, series=5))
+    days = days_of(whole, closed_steps(whole), [])
+    assert days is not None
+    flags_NDF = np.broadcast_to(share * up_S[None, :, None], (5, 228, 1))
+    assert events_module._residuals(replace(days, flags_NDF=flags_NDF))[1] == in_cells
+
+
 def test_half_years_begin_in_february_and_august() -> None:
     days = [date(2023, 1, 31), date(2023, 2, 1), date(2023, 7, 31), date(2023, 8, 1)]
     days += [date(2023, 12, 31), date(2024, 1, 31), date(2024, 2, 1)]
