@@ -41,10 +41,8 @@ def cells(values_NT: Floats, slot_NS: Ints, flags_NSF: Bools) -> tuple[Ints, lis
     for _ in range(min(MAX_CELL_FLAGS, flags)):
         usual_NT = usual(values_NT, cell_NS)[:, :T]
         left_NT = values_NT - usual_NT
-        worth_F = np.zeros(flags)
-        for flag in range(flags):
-            if flag not in chosen:
-                worth_F[flag] = _explained(left_NT, flags_NSF[..., flag])
+        # Of what a chosen flag left over, that flag explains nothing.
+        worth_F = [_explained(left_NT, flags_NSF[..., flag]) for flag in range(flags)]
         best = int(np.argmax(worth_F))
         if worth_F[best] < WORTH:
             break

@@ -136,7 +136,7 @@ def _factors(target_NT: Floats) -> Floats:
     N = len(target_NT)
     seen_NT = np.isfinite(target_NT)
     fraction_NT = np.abs(target_NT - np.rint(target_NT))
-    broken_NT = (fraction_NT > 1e-6) & seen_NT
+    broken_NT = fraction_NT > 1e-6
     # All series of a table are of one kind: a few broken values among counts are errors.
     if broken_NT.sum() <= CONTINUOUS_SHARE * max(seen_NT.sum(), 1):
         return np.ones(N)

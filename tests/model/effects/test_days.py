@@ -97,3 +97,18 @@ def test_flags_are_columns_of_noughts_and_ones_that_change_on_open_days_before_t
     assert flag_columns(replace(window, resolution_ms=WEEK_MS), closed_NS) == []
     many = replace(window, known_NSK=np.repeat(known_SK[None, :, :1], 13, 2))
     assert flag_columns(many, closed_NS) == list(range(12))
+
+
+def test_rows_of_days_are_whole_series() -> None:
+    window = quarters(
+        [[1.0] * 8, [2.0] * 8, [3.0] * 8],
+        [[0] * 10, [1] * 10, [0] * 4 + [1] * 6],
+    )
+    closed_NS = np.array([[False] * 10, [True] * 10, [True] * 4 + [False] * 6])
+    days = days_of(window, closed_NS, [0])
+    assert days is not None
+    last = days.rows(slice(None, None, -2))
+    np.testing.assert_equal(last.target_ND, [[12.0, 12.0, NAN], [4.0, 4.0, NAN]])
+    assert last.closed_ND.tolist() == [[True, False, False], [False, False, False]]
+    assert last.flags_NDF[..., 0].tolist() == [[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    assert last.column_NS.shape == (2, 10) and last.day_D.tolist() == [2, 3, 4]

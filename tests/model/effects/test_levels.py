@@ -63,3 +63,26 @@ def test_flags_of_the_days_ahead_split_nothing() -> None:
         flags_NSF = (np.arange(100) < up)[None, :, None]
         found = cells(3.0 * flags_NSF[..., 0], np.zeros((1, 100), int), flags_NSF)
         assert found[1] == chosen, up
+
+
+def test_the_flag_that_explains_more_splits_first_and_a_third_one_not_at_all() -> None:
+    step_S = np.arange(240)
+    # Independent of each other, up on half, on a third and on a quarter of the steps.
+    flags_SF = np.stack([step_S // 6 % 2 == 0, step_S % 3 == 0, step_S % 24 // 12 == 0], -1)
+    slot_NS = np.zeros((1, 240), int)
+    random = np.random.default_rng(5)
+    noise_NT = 0.01 * random.normal(size=(1, 200))
+    values_NT = (flags_SF[:200] @ np.array([0.5, 1.0, 0.3]))[None] + noise_NT
+    cell_NS, chosen = cells(values_NT, slot_NS, flags_SF[None])
+    assert chosen == [1, 0]
+    assert (cell_NS[0] == flags_SF[:, 1] + 2 * flags_SF[:, 0]).all()
+
+
+def test_a_flag_must_explain_two_hundredths_of_what_slots_leave() -> None:
+    flags_NSF = (np.arange(400) % 4 == 0)[None, :, None]
+    plain_T = np.where(np.arange(400) // 4 % 2 == 0, 1.0, -1.0)
+    for share, chosen in ((0.021, [0]), (0.019, [])):
+        # A quarter up: variance between is 3 / 16 of the gap's square, beside one of noise.
+        gap = np.sqrt(share / (1 - share) * 16 / 3)
+        values_NT = 3.0 * (plain_T + gap * flags_NSF[0, :, 0])[None]
+        assert cells(values_NT, np.zeros((1, 400), int), flags_NSF)[1] == chosen, share

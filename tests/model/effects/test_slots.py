@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.columns import PRICE
+from freshet.model.effects.shared import shared_effects
 from freshet.model.effects.slots import dress
 from freshet.model.features import CLOSED, DISCOUNT, EFFECT, EVENT, FIRST_FREE, PROMOTION
 from freshet.model.tables.panel import Window
@@ -306,3 +308,40 @@ def test_padding_and_cut_steps_of_a_batch_are_those_asked_for() -> None:
     promo_BS = batch.known_BSK[..., PROMOTION].numpy()
     np.testing.assert_equal(promo_BS[1], rare(4)[82:92])
     np.testing.assert_equal(promo_BS[0], [gap, gap, *rare(4)[:8]])
+
+
+def test_a_forecast_and_training_get_their_own_effects() -> None:
+    days = np.arange(430)
+    target = np.rint(40.0 * np.exp(0.5 * (days % 365 > 345) + 0.2 * np.sin(days)))
+    window = window_of(np.tile(target[:416], (ITEMS, 1)), horizon=HORIZON)
+    known_NS, taught_NS = shared_effects(window, closed_steps(window))
+    assert np.abs(known_NS - taught_NS).max() > 0.1
+    dressed = dress(window)
+    np.testing.assert_allclose(dressed.known_NSK[..., EFFECT], known_NS, atol=1e-6)
+    np.testing.assert_allclose(dressed.taught_NS, taught_NS, atol=1e-6)
+    no_effect = dress(window_of(np.full((ITEMS, 20), 5.0), horizon=HORIZON))
+    assert np.isnan(no_effect.known_NSK[..., EFFECT]).all(), "the slot counts as empty"
+
+
+def test_a_batch_row_has_the_static_features_of_its_series() -> None:
+    static = {"area": np.array([1.0, 3.0, 2.0])}
+    dressed = dress(replace(shop(), static=static))
+    batch, _ = dressed.batch(np.array([1, 2]), np.array([9, 9]), context=4, horizon=2)
+    assert batch.static_BF[:, NUM_TEXT + 2].tolist() == pytest.approx([1.7, 0.0])
+
+
+def test_the_size_of_amounts_is_told_by_what_was_seen_of_them() -> None:
+    target = np.full((4, 100), 0.5)
+    target[0, :90] = np.nan  # ten days of a half
+    target[1] = 0.0
+    target[2] = np.nan
+    target[3] = 250.25
+    dressed = dress(window_of(target, horizon=HORIZON))
+    assert dressed.factor_N.tolist() == [200.0, 1.0, 1.0, 1.0]
+    np.testing.assert_equal(dressed.target_NT[0], [np.nan] * 90 + [100.0] * 10)
+    # Of three hundred values three may be broken, and a fourth makes them amounts.
+    for broken, amounts in ((3, False), (4, True)):
+        counts = np.full((3, 100), 2.0)
+        counts[1, :broken] = 2.5
+        counts[2, 50:] = 3.0
+        assert bool((dress(window_of(counts, horizon=HORIZON)).factor_N > 1).all()) == amounts
