@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -130,3 +131,47 @@ def test_a_flag_goes_on_over_closed_days_that_it_has_on_both_sides() -> None:
     assert bridged(flag_ND, closed_ND).tolist() == [[0, 1, 1, 1, 0, 0, 1, 0, 0]]
     depth_ND = np.array([[0.4, np.nan, 0.2]])
     assert bridged(depth_ND, np.zeros((1, 3), bool)).tolist() == [[0.4, 0.2, 0.2]]
+
+
+def test_a_promotion_that_pauses_on_a_closed_day_is_one_run() -> None:
+    flag = [0, 1, 1, 0, 1, 0, 0, 0]
+    closed = [0, 0, 0, 1, 0, 0, 0, 0]
+    columns_KD = series_features(days_of_flag(flag, closed), (False,))[0].T
+    found = [np.flatnonzero(row).tolist() for row in columns_KD[4:]]
+    # The flag itself, the day before, the first, the last and the day after.
+    assert found == [[1, 2, 3, 4], [0], [1], [4], [5]]
+
+
+def test_closures_of_the_days_ahead_tell_how_usual_one_is() -> None:
+    for mondays, unusual in (([18, 25], False), ([18], True)):
+        closed = [int(day in mondays) for day in range(28)]
+        days = days_of_flag([0.0] * 28, closed)
+        # The cutoff is day 14: of the days after it nothing was sold yet.
+        target_ND = np.where(np.arange(28) < 14, 5.0, np.nan)[None]
+        columns_KD = series_features(replace(days, target_ND=target_ND), (True,))[0].T
+        assert bool(columns_KD[:4].any()) == unusual
+        assert not unusual or [np.flatnonzero(row).tolist() for row in columns_KD[:4]] == [
+            *([17], [16], [19], [20])
+        ]
+
+
+def test_holidays_are_those_of_the_country_and_the_nearest_feast_may_lie_in_another_year() -> None:
+    days = np.array([number(2023, 7, 3), number(2023, 7, 4), number(2023, 7, 5)])
+    plain_DK, german_DK, american_DK = (
+        calendar_features(days, 1, country) for country in (None, "DE", "US")
+    )
+    assert feast_lengths(1, "US") == [20, 12, 12, 5] and feast_lengths(7, "US") == [7, 4, 4, 3]
+    np.testing.assert_array_equal(american_DK[:, :44], plain_DK)
+    # Tents two days before the feast to two days after it; Germany has none in July.
+    assert american_DK[:, 44:].tolist() == [
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+    ]
+    assert not german_DK[:, 44:].any()
+    new_year_K = calendar_features(np.array([number(2024, 1, 1)]), 1)[0]
+    # Seven days after Christmas, whose own tent that is, and the first of a month.
+    assert np.flatnonzero(new_year_K).tolist() == [
+        CHRISTMAS.tents[1:-1].index(7),
+        32 + MONTH.tents[1:-1].index(0),
+    ]
