@@ -123,6 +123,25 @@ def test_slopes_are_one_ridge_regression_beside_what_the_effect_says() -> None:
         np.testing.assert_allclose(found_BK[row], expected, atol=1e-4)
 
 
+def test_slopes_are_learnt_from_what_the_profile_of_plain_days_leaves_over() -> None:
+    scaled, known_BSK = world(7)
+    found = expect(scaled, known_BSK, torch.zeros(2).long(), DAY_MS)
+    loud_BT = (known_BSK[:, :100, [PROMOTION, DISCOUNT, EVENT]] != 0).any(-1)
+    left_BT = torch.zeros(2, 100)
+    for row in range(2):
+        # A day with a promotion, a discount or an event counts a twentieth of a plain one.
+        weights = [
+            seen * (0.05 if loud else 1.0)
+            for seen, loud in zip(
+                scaled.observed_BT[row].tolist(), loud_BT[row].tolist(), strict=True
+            )
+        ]
+        plain = naive_season(scaled.z_BT[row].tolist(), weights, 7, 100, 16.0)
+        left_BT[row] = scaled.z_BT[row] - torch.tensor(plain)
+    expected_BK = slopes(left_BT, scaled.observed_BT, known_BSK)
+    np.testing.assert_allclose(found.slope_BK, expected_BK, atol=1e-4)
+
+
 def test_a_weekday_of_hours_has_a_level_of_its_own() -> None:
     steps = 24 * 28
     weekday_T = torch.arange(steps) // 24 % 7
@@ -280,12 +299,21 @@ def test_a_wild_slope_and_a_wild_surprise_are_bounded() -> None:
     z_BT = torch.zeros(1, 60)
     known_BSK = torch.zeros(1, 70, K)
     known_BSK[0, 65, EFFECT] = 50.0
-    found = profiles.profiles(scaled_of(z_BT), known_BSK, torch.zeros(1).long(), DAY_MS)
-    assert found.expected_BS[0, 65].item() == 4.0
-    assert found.noise_B.item() == pytest.approx(1.0 / (60 + 2), abs=0.03)
-    z_BT[0, 30] = 1e4
+    known_BSK[0, 66, EFFECT] = -50.0
+    for scale in (1.0, 0.5):
+        one = torch.ones(1)
+        scaled = scaled_of(z_BT)._replace(scaling=Scaling(one, 0 * one, scale * one))
+        found = profiles.profiles(scaled, known_BSK, torch.zeros(1).long(), DAY_MS)
+        # Four log units, whatever they are on the network's scale; also where that is told apart.
+        bounds = [4.0 / scale, -4.0 / scale]
+        assert found.expected_BS[0, 65:67].tolist() == bounds
+        assert found.channels_BHC[0, 5:7, 0].tolist() == bounds
+    # A mean of nothing but one, over some sixty steps, would be .017.
+    assert found.noise_B.item() == pytest.approx(0.02)
+    assert found.facts_BX[0, -2].item() == pytest.approx(math.log(0.02))
+    z_BT[0, [30, 40]] = torch.tensor([1e4, -1e4])
     wild = profiles.profiles(scaled_of(z_BT), 0 * known_BSK, torch.zeros(1).long(), DAY_MS)
-    assert wild.surprise_BT.max().item() == 8.0
+    assert (wild.surprise_BT.min().item(), wild.surprise_BT.max().item()) == (-8.0, 8.0)
 
 
 # Covariates ---------------------------------------------------------------------------------------

@@ -67,14 +67,42 @@ def test_a_promotion_counts_its_days_from_both_ends_and_closed_days_cast_shadows
     assert before.tolist() == pytest.approx([1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1, 0, 0])
 
 
-def naive_group_means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """One loop per step, written apart from the scatter."""
-    out = np.zeros(len(groups))
-    for step, group in enumerate(groups):
-        members = [t for t in range(len(values)) if groups[t] == group]
-        weight = sum(weights[t] for t in members)
-        out[step] = sum(values[t] * weights[t] for t in members) / weight if weight else 0.0
-    return out
+def test_a_discount_is_a_run_that_may_reach_over_both_ends_and_other_slots_are_none() -> None:
+    known = torch.zeros(2, 6, len(KNOWN_SLOTS))
+    known[0, :2, features.DISCOUNT] = 0.3
+    known[0, 4:, features.PROMOTION] = -1.0  # scaled values may lie below zero
+    known[0, :, features.EVENT] = 1.0
+    known[1, 2, features.CLOSED] = 1.0
+    begun, after, ending, before = features.run_channels(known).unbind(-1)
+    assert begun[0].tolist() == pytest.approx([1, 1 / 2, 0, 0, 1, 1 / 2])
+    assert ending[0].tolist() == pytest.approx([1 / 2, 1, 0, 0, 1 / 2, 1])
+    assert not after[0].any() and not before[0].any() and not begun[1].any()
+    assert after[1].tolist() == pytest.approx([0, 0, 0, 1, 1 / 2, 1 / 3])
+    assert before[1].tolist() == pytest.approx([1 / 2, 1, 0, 0, 0, 0])
+
+
+def test_each_step_has_its_levels_sorted_and_keeps_its_place() -> None:
+    one = torch.ones(1)
+    scaling = features.Scaling(2.0 * one, 0.5 * one, 3.0 * one)
+    z_BHQ = torch.tensor([[[0.4, 0.1, 0.2], [0.3, 0.9, -9.0], [math.nan, 0.1, 0.2]]])
+    units_HQ = features.to_units(z_BHQ, scaling)[0]
+    by_hand = [
+        [2.0 * math.sinh(0.5 + 3.0 * z) for z in row] for row in ([0.1, 0.2, 0.4], [0.3, 0.9])
+    ]
+    assert units_HQ[0].tolist() == pytest.approx(by_hand[0])
+    assert units_HQ[1].tolist() == pytest.approx([0.0, *by_hand[1]])
+    assert bool(units_HQ[2].isnan().any()), "what is not a number stays visible"
+    there_BX = features.to_z(torch.tensor([by_hand[0]]), scaling)
+    assert there_BX[0].tolist() == pytest.approx([0.1, 0.2, 0.4], abs=1e-5)
+
+
+def test_gaps_between_counts_are_neither_steps_nor_values() -> None:
+    values, mask = features._standardise(
+        torch.tensor([[[1.0, math.nan, 5.0, math.nan, 9.0]]]), floor=0.1
+    )
+    spread = math.sqrt((16 + 0 + 16) / 3)
+    assert values[0, 0].tolist() == pytest.approx([-4 / spread, 0, 0, 0, 4 / spread])
+    assert mask[0, 0].tolist() == [1, 0, 1, 0, 1]
 
 
 @settings(max_examples=30, deadline=None)
