@@ -191,6 +191,7 @@ def test_cycles_are_counted_back_from_the_last_step() -> None:
     assert cycles_ago(values, DAY_MS)[[0, 7, 14]].tolist() == [2.0, 1.0, 0.0]
     assert cycles_ago(values, WEEK_MS)[1].item() == 1.0, "a year of weeks is remembered by quarters"
     assert cycles_ago(values, 30 * DAY_MS)[[2, 11]].tolist() == [4.0, 1.0]
+    assert cycles_ago(values, 91 * DAY_MS)[11].item() == 1.0, "three quarters, not one"
     assert [short_season(step) for step in (HOUR_MS, DAY_MS, WEEK_MS)] == [24, 7, 52]
 
 
