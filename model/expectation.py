@@ -20,7 +20,7 @@ from torch import Tensor
 
 from freshet.model.cycles import by_group, by_phase_of_others
 from freshet.model.features import DISCOUNT, EFFECT, EVENT, PROMOTION, Scaled
-from freshet.model.phases import WEEK_SHIFT_MS, calendar_periods
+from freshet.model.phases import calendar_periods
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 # Memories, as half-lives in cycles of the short season: everything, the usual one, the latest.
@@ -220,7 +220,7 @@ def _weekdays(left_BT: Tensor, weights_BT: Tensor, time_BS: Tensor) -> Tensor:
     would be seen once in 168 steps, while a weekday's level is told by all its hours.
     """
     T = left_BT.shape[1]
-    weekday_BS = (time_BS + WEEK_SHIFT_MS).remainder(WEEK_MS) // DAY_MS
+    weekday_BS = time_BS.remainder(WEEK_MS) // DAY_MS
     values_B2T = torch.stack([left_BT * weights_BT, weights_BT], 1)
     sums_B2S = by_group(values_B2T, weekday_BS, 7)
     # A context step hears the others only, as everywhere.
