@@ -259,22 +259,27 @@ def test_each_channel_of_the_horizon_is_the_part_that_it_is_named_for() -> None:
 
 
 def test_pay_every_ten_days_is_found_beside_the_week_and_told_for_the_days_ahead() -> None:
-    steps, horizon = 210, 20
+    steps, horizon = 214, 20  # no whole number of either season
     z_BT = (torch.arange(steps) % 10 == 3).float()[None] * 3.0
     known_BSK = torch.zeros(1, steps + horizon, K)
     found = profiles.profiles(scaled_of(z_BT), known_BSK, torch.zeros(1).long(), DAY_MS)
     assert found.period_B.tolist() == [10]
     whole_H, recent_H = found.channels_BHC[0, :, 7:9].unbind(-1)
-    pay_H = (torch.arange(steps, steps + horizon) % 10 == 3).tolist()
+    days = range(steps, steps + horizon)
+    pay_H = [day % 10 == 3 for day in days]
     assert [value > 1.5 for value in whole_H.tolist()] == pay_H
     assert [value > 0.5 for value in recent_H.tolist()] == pay_H
-    assert found.channels_BHC[0, :, 12].tolist() == pytest.approx([math.log1p(21)] * 20)
-    left_BT = z_BT - found.expected_BS[:, :steps]
-    expected = left_BT[0, 3::10].sum().item() / (21 + 1.0)
-    assert whole_H[3].item() == pytest.approx(expected, abs=1e-4)
-    fade = [0.6 ** (20 - cycle) for cycle in range(21)]
-    recent = sum(f * left_BT[0, 3 + 10 * cycle].item() for cycle, f in enumerate(fade))
-    assert recent_H[3].item() == pytest.approx(recent / (sum(fade) + 1.0), abs=1e-4)
+    seen_H = [22 if day % 10 < 4 else 21 for day in days]
+    counts = [math.log1p(seen) for seen in seen_H]
+    assert found.channels_BHC[0, :, 12].tolist() == pytest.approx(counts)
+    left_T = (z_BT - found.expected_BS[:, :steps])[0].tolist()
+    for step in (0, 9, 12):
+        # Newest first: the last of them lies in the newest cycle.
+        values = left_T[(steps + step) % 10 :: 10][::-1]
+        assert whole_H[step].item() == pytest.approx(sum(values) / (len(values) + 1.0), abs=1e-4)
+        fade = [0.6**cycle for cycle in range(len(values))]
+        recent = sum(f * value for f, value in zip(fade, values, strict=True))
+        assert recent_H[step].item() == pytest.approx(recent / (sum(fade) + 1.0), abs=1e-4)
 
 
 def test_what_a_week_of_hours_ago_left_over_is_told_by_three_hours() -> None:
