@@ -47,8 +47,7 @@ class PastWindows:
         T = dressed.target_NT.shape[1]
         self.last = max(T - horizon, 0)
         # Each series begins with its first value; one without any begins after the end.
-        before_T = np.arange(T) < self.last
-        seen_NT = np.isfinite(dressed.target_NT) & before_T
+        seen_NT = np.isfinite(dressed.target_NT)
         begin_N = np.where(seen_NT.any(1), seen_NT.argmax(1), T)
         shortest = min(SHORTEST_CONTEXT, max(self.last // 2, 1))
         # Rows with some context and at least one label.
