@@ -53,7 +53,8 @@ def run_source(
 ) -> dict[str, int]:
     """Send batches until they end, `stop` is set, or the live time is over; records by topic.
 
-    Blocks. On return everything sent is acknowledged and the clock is held at its end.
+    Blocks. On return everything sent is acknowledged, and the clock is held at its end where Redis
+    answers. A broker or a Redis that goes away meanwhile is waited for.
 
     Args:
         batches: In the order of time.
@@ -64,10 +65,11 @@ def run_source(
         plan: What is planned, for that file.
 
     Raises:
-        BrokerError: No broker, a topic is missing, or records were not acknowledged.
-        StoreError: Redis does not answer.
+        BrokerError: No broker at the start, a topic is missing, records are refused, or were not
+            acknowledged when told to stop.
+        StoreError: Redis does not answer at the start.
     """
-    with closing(KafkaOutlet(settings)) as outlet:
+    with closing(KafkaOutlet(settings, stop)) as outlet:
         listeners = [Complaint().update]
         if plan_file is not None:
             facts = {"speed": tempo.speed, **(plan or {})}

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import redis
 
 from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
+from freshet.stream.errors import BrokerError
 from freshet.stream.ingest.process import run as run_ingest
 from freshet.stream.kafka import consumer, ensure_topics, log_range, partitions_of
+from freshet.stream.kafka.servers import EmbeddedBroker
+from freshet.stream.process import Stop
+from freshet.stream.source.batches import SourceBatch
 from freshet.stream.source.outlet import MAX_UNREAD_BYTES, KafkaOutlet
 from freshet.stream.source.process import Tempo, run_source
 from freshet.stream.source.simulator import SimulatedShop, find_scenario
 from freshet.stream.store.clock import read_anchor
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 EVENTS = ("orders", "clicks")
@@ -128,7 +139,7 @@ def test_without_ingest_the_source_holds_back_before_the_broker_forgets(
     ends = log_ends(settings, topic)
     assert all(low == 0 for low, _ in ends.values()), "the broker has dropped unread records"
     assert sum(high for _, high in ends.values()) == sent[topic] > 10_000
-    outlet = KafkaOutlet(settings)
+    outlet = KafkaOutlet(settings, Stop())
     try:
         for batch in shop.batches():
             outlet.send(batch)
@@ -137,3 +148,123 @@ def test_without_ingest_the_source_holds_back_before_the_broker_forgets(
         assert not outlet.drained() and 0 < outlet.unread_bytes() < 2 * MAX_UNREAD_BYTES
     finally:
         outlet.close()
+
+
+# Servers that go away -----------------------------------------------------------------------------
+
+SLICE_MS = 50
+ENDED_WITHIN_S = 10.0
+
+
+def endless() -> Iterator[SourceBatch]:
+    """One small order each `SLICE_MS`, too little for ingest to be missed."""
+    start_ms = 1_000_000
+    while True:
+        yield SourceBatch(start_ms, start_ms + SLICE_MS, ["orders"], [b"a"], [b"order"], [start_ms])
+        start_ms += SLICE_MS
+
+
+def wait_for(so: object, timeout_s: float = 30.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not so():  # type: ignore[operator]
+        assert time.monotonic() < deadline_s, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_redis_that_stalls_is_waited_for_and_the_source_goes_on(
+    settings: Settings, tmp_path: Path
+) -> None:
+    stop, outcome = Stop(), []
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        own = RedisSettings(url=server.url, timeout_ms=200)  # type: ignore[arg-type]
+        made = settings.model_copy(update={"redis": own})
+        client = redis.Redis.from_url(server.url, socket_timeout=5)
+
+        def source() -> None:
+            tempo = Tempo(0, speed=1.0)
+            outcome.append(run_source(endless(), made, tempo, stop=stop))
+
+        def clock_ms() -> int:
+            anchor = read_anchor(client)
+            return -1 if anchor is None else anchor.simulated_ms
+
+        thread = threading.Thread(target=source)
+        thread.start()
+        try:
+            wait_for(lambda: clock_ms() > 0)
+            server.process.send_signal(signal.SIGSTOP)
+            # Stopped for so long, the clock's next move runs into ten timeouts.
+            thread.join(2.0)
+            server.process.send_signal(signal.SIGCONT)
+            assert thread.is_alive()
+            before_ms = clock_ms()
+            topic = settings.kafka.topics.orders
+            sent = sum(high for _, high in log_ends(settings, topic).values())
+            wait_for(lambda: sum(high for _, high in log_ends(settings, topic).values()) > sent)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+            stop.set()
+            thread.join(30)
+        assert clock_ms() > before_ms
+        (sent_by_topic,) = outcome
+        assert sum(high for _, high in log_ends(settings, topic).values()) == sent_by_topic[topic]
+        client.close()
+
+
+def test_what_the_broker_did_not_take_is_sent_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outlet, batches = KafkaOutlet(settings, Stop()), endless()
+    flush, failures = outlet._publisher.flush, [BrokerError("2 records were not acknowledged")]
+
+    def failing(**more: Any) -> None:
+        flush(**more)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(outlet._publisher, "flush", failing)
+    try:
+        outlet.send(next(batches))
+        outlet.send(next(batches))
+        outlet.flush()
+        outlet.send(next(batches))
+        outlet.flush()
+    finally:
+        outlet.close()
+    topic = settings.kafka.topics.orders
+    # Two that were in the log although the broker did not say so, the same two again, and one.
+    assert sum(high for _, high in log_ends(settings, topic).values()) == 2 + 2 + 1
+    assert outlet.produced[topic] == 3
+
+
+def test_sigterm_ends_simulate_within_10_s_while_broker_and_redis_are_stopped(
+    tmp_path: Path,
+) -> None:
+    code = """
+from pathlib import Path
+from freshet.stream.config import load
+from freshet.stream.source.process import simulate
+simulate(load().settings, items=6, history_days=1, plan=Path("plan"))
+"""
+    with EmbeddedBroker() as broker, EmbeddedRedis(tmp_path / "redis") as server:
+        environ = {
+            **os.environ,
+            "FRESHET_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "FRESHET_REDIS__URL": server.url,
+        }
+        process = subprocess.Popen([sys.executable, "-c", code], env=environ, cwd=tmp_path)
+        try:
+            wait_for(lambda: (tmp_path / "plan").exists())
+            for one in (broker, server):
+                one.process.send_signal(signal.SIGSTOP)
+            time.sleep(1.0)  # It has met both by then: it asks every 20 ms.
+            started_s = time.monotonic()
+            process.terminate()
+            process.wait(30)
+            took_s = time.monotonic() - started_s
+        finally:
+            process.kill()
+            for one in (broker, server):
+                one.process.send_signal(signal.SIGCONT)
+        print(f"ended after {took_s:.1f} s with status {process.returncode}")
+        assert took_s < ENDED_WITHIN_S
