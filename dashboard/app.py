@@ -108,14 +108,14 @@ async def serve(
     page = Page(settings)
     server = _server(page)
     stop = stop or asyncio.Event()
+    questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
+    Watch(page.servers, questions).start()
     work: list[Coroutine[Any, Any, None]] = [
         page.feed.run(),
         _look(page, settings, source),
         page.hub.run(page.revision, lambda: orjson.dumps(page.summary())),
         _announce(server, listener, on_ready),
     ]
-    questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
-    Watch(page.servers, questions).start()
     tasks = [asyncio.create_task(part) for part in work]
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())

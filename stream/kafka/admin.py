@@ -20,6 +20,7 @@ from freshet.stream.kafka.client import (
     broker_errors,
     cluster,
     common_config,
+    config_errors,
     consumer,
     log_range,
 )
@@ -28,7 +29,7 @@ from freshet.stream.kafka.topics import TopicPlan, TopicReport, TopicState, mism
 
 def admin(settings: Settings) -> AdminClient:
     """An administration client; most of its calls time out on a broker without a controller."""
-    with broker_errors("making an administration client"):
+    with config_errors(settings.kafka):
         return AdminClient(common_config(settings.kafka))
 
 

@@ -64,6 +64,17 @@ def broker_errors(doing: str) -> Iterator[None]:
         raise broker_error(doing, error) from None
 
 
+@contextmanager
+def config_errors(kafka: KafkaSettings) -> Iterator[None]:
+    """Turn what a client says of its settings, before it connects, into a ConfigError."""
+    try:
+        yield
+    except KafkaException as error:
+        hint = f"kafka.ssl_ca_location is {kafka.ssl_ca_location}" if kafka.ssl_ca_location else ""
+        reason = f"the settings of Kafka cannot be used: {_reason(error)}"
+        raise ConfigError(reason, hint=hint) from None
+
+
 def broker_error(doing: str, error: KafkaException) -> BrokerError:
     """The client's exception as ours."""
     return BrokerError(f"{doing}: {_reason(error)}")
@@ -123,7 +134,7 @@ def producer(settings: Settings, **over: Any) -> Producer:
         "delivery.timeout.ms": 3 * kafka.request_timeout_ms,
         **_renamed(over),
     }
-    with broker_errors("making a producer"):
+    with config_errors(kafka):
         return Producer(config)
 
 
@@ -151,7 +162,7 @@ def consumer(settings: Settings, group: str, **over: Any) -> Consumer:
         "fetch.error.backoff.ms": 100,
         **_renamed(over),
     }
-    with broker_errors("making a consumer"):
+    with config_errors(kafka):
         return Consumer(config)
 
 
