@@ -204,6 +204,14 @@ def test_an_empty_folder_serves_the_base(registry: Registry) -> None:
         registry.roll_back()
 
 
+def test_the_folder_is_made_by_the_first_write_even_where_only_the_base_is_served(
+    registry: Registry,
+) -> None:
+    assert not registry.folder.exists()
+    assert registry.serve(BASE) == registry.alias(CHAMPION) == registry.alias(PREVIOUS) == BASE
+    assert registry.serve(BASE) == BASE, "again"
+
+
 def test_rolling_back_goes_to_the_parent_and_then_to_its_parent(registry: Registry) -> None:
     first = add(registry).version
     registry.serve(first)
