@@ -17,7 +17,6 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.online.learn.windows import (
     MAX_VALIDATION_WINDOWS,
-    MIN_RECENT_BUCKETS,
     Selection,
     Split,
     ready_ms,
@@ -125,7 +124,7 @@ def split_history(history: History, settings: LearnSettings, onset_ms: int | Non
         first_ms=first_ms + MIN_CONTEXT_BUCKETS * width_ms,
         onset_ms=onset_ms,
         resolution_ms=width_ms,
-        recent_buckets=max(MIN_RECENT_BUCKETS, settings.recent_buckets),
+        recent_buckets=settings.recent_buckets,
         holdout_buckets=holdout_buckets,
     )
 
