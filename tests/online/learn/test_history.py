@@ -175,10 +175,11 @@ def test_it_holds_all_that_is_retained_at_the_workers_resolution(
         {
             "worker": {"context_length": 96, "prediction_length": 12, "resolution_ms": HOUR_MS},
             "windows": {
+                "out_of_order_ms": 7_000,
                 "resolutions": [
                     {"resolution_ms": 60_000, "buckets": 1_500},
                     {"resolution_ms": HOUR_MS, "buckets": 700},
-                ]
+                ],
             },
             "drift": {"segment_by": segment_by},
             "redis": {"generation": 3},
@@ -187,7 +188,7 @@ def test_it_holds_all_that_is_retained_at_the_workers_resolution(
     history = open_history(settings, cast("Redis", None), shop)
     reader = history._contexts.reader
     assert (reader.resolution_ms, reader.num_buckets, reader.generation) == (HOUR_MS, 700, 3)
-    assert reader.rules.retained_buckets == 700
+    assert (reader.rules.retained_buckets, reader.rules.out_of_order_ms) == (700, 7_000)
     assert (history._contexts.context_length, history.steps) == (96, 12)
     assert history._contexts.shop is shop
     assert history._segments(["a|n", "b|s"]) == segments
