@@ -113,6 +113,11 @@ def test_what_such_values_pass_by_chance_raises_the_height_after_three_days_and_
     assert heights[0] == 8.0 < heights[75]
     # 72 were learnt, once 4 more had followed, and 24 more a day later.
     assert changed == [72 + 4 - 1, 96 + 4 - 1]
+    # How near an alarm is goes by the raised height.
+    detector.restart()
+    detector.update(120 * HOUR_MS, 2.5, learn=False)
+    climbed = detector.up.total
+    assert detector.tension == climbed / heights[-1] < climbed / 8.0
 
 
 class FakeAdwin:
