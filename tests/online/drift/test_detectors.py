@@ -120,6 +120,25 @@ def test_what_such_values_pass_by_chance_raises_the_height_after_three_days_and_
     assert detector.tension == climbed / heights[-1] < climbed / 8.0
 
 
+def test_the_height_is_what_chance_passes_now_and_never_less_than_the_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def chance_height(stable: Any, *, slack: float, two_sided: bool, seed: int) -> float:
+        asked.append((len(stable), slack, two_sided, seed))
+        return [20.0, 14.0, 3.0][len(asked) - 1]
+
+    monkeypatch.setattr(detectors, "chance_height", chance_height)
+    detector = detector_of(two_sided=False, min_buckets=4)
+    heights = []
+    for hour in range(124):
+        detector.update(hour * HOUR_MS, 0.0, learn=True)
+        heights.append(detector.height)
+    assert [heights[hour] for hour in (74, 75, 99, 123)] == [12.0, 20.0, 14.0, 12.0]
+    assert asked == [(learnt, 1.5, False, 1) for learnt in (72, 96, 120)]
+
+
 class FakeAdwin:
     """Doubts what these updates of it brought, and takes so many of the newest for its window."""
 
