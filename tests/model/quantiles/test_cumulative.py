@@ -136,6 +136,14 @@ def test_a_sum_along_paths_is_what_the_sums_quantiles_come_from() -> None:
     )
 
 
+def test_quantiles_of_paths_lie_between_the_middles_of_their_shares() -> None:
+    values = torch.tensor([[3.0, 1.0, 2.0, 4.0], [0.0, 0.0, 8.0, 4.0]])
+    found = path_quantiles(values, [0.05, 0.25, 0.5, 0.7, 0.99])
+    # Four values stand at an eighth, three, five and seven eighths.
+    expected = torch.tensor([[1.0, 1.5, 2.5, 3.3, 4.0], [0.0, 0.0, 2.0, 5.2, 8.0]])
+    torch.testing.assert_close(found, expected)
+
+
 def test_what_hardly_sells_can_sell_nothing_and_its_mean_stays() -> None:
     # 0.02 to 0.4 of a unit at every level: as it stands, six steps would always sell something.
     quantiles = torch.linspace(0.02, 0.4, 21).expand(1, 6, -1).contiguous()
@@ -175,6 +183,13 @@ def test_rows_do_not_change_each_other_and_the_seed_decides() -> None:
         torch.cat([paths.cumulative(row[None], [2, 5]) for row in quantiles]), whole
     )
     assert torch.equal(Paths(MOOD, LEVELS, 5).cumulative(quantiles, [2, 5]), whole)
+    # Every third row sells in whole units, in the second and the third bundle of rows as well.
+    units_B = torch.arange(300) % 3 == 0
+    mixed = paths.cumulative(quantiles, [2, 5], units_B)
+    torch.testing.assert_close(mixed[~units_B], whole[~units_B])
+    assert (mixed[units_B] != whole[units_B]).flatten(1).any(1).all()
+    # The first step's own quantiles, to the bit.
+    assert torch.equal(paths.cumulative(quantiles, [1])[:, 0], quantiles[:, 0])
     assert paths.cumulative(quantiles[:0], [2]).shape == (0, 1, 21)
 
 

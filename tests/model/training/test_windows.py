@@ -199,6 +199,15 @@ def test_a_shock_is_in_log_units_less_the_mean_of_four_weeks_on_either_side() ->
         assert shocks_T[day] == pytest.approx(expected, abs=0.002), day
 
 
+def test_series_that_are_missing_on_a_date_have_no_part_in_its_shock() -> None:
+    target = np.tile(1_000.0 + 10.0 * np.arange(30)[:, None], (1, 200))
+    target[:, 90] *= np.exp(0.5)
+    target[:18, 90] = NAN
+    shocks_T = shared_shocks(dress(window_of(np.rint(target), horizon=HORIZON)), 180)
+    assert shocks_T is not None
+    assert shocks_T[90] == pytest.approx(0.5 * 56 / 57, abs=0.03)
+
+
 def test_few_series_other_dates_and_other_steps_tell_no_shock() -> None:
     dressed = dress(window_of(shocked(30)[:, 90:170], horizon=HORIZON))
     assert shared_shocks(dressed, 58) is not None
