@@ -19,6 +19,7 @@ from freshet.stream.store import layout
 from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.store.layout import Answer, Header, MinuteAppend, TileWrites, Update
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.store.script import Script
 
 TOPIC = "freshet.orders.v1"
 
@@ -264,6 +265,11 @@ def test_a_bucket_of_many_chunks_is_indexed_whole_and_leaves_group_by_group(
             lambda client, keys: client.set(keys.minute(7), b"1234567890123456"),
             "has 16 bytes, expected 8",
         ),
+        (lambda client, keys: client.set(keys.minute(7), b"1234"), "has 4 bytes, expected 8"),
+        (
+            lambda client, keys: (client.delete(keys.minute(7)), client.rpush(keys.minute(7), "x")),
+            "is not a string",
+        ),
         (lambda client, keys: client.set(keys.index(1_000), b"x"), "is not a sorted set"),
         (lambda client, keys: client.set(keys.retained, b"x"), "r is not a sorted set"),
         (lambda client, keys: client.set(keys.redrives, b"x"), "v is not a set"),
@@ -291,6 +297,49 @@ def test_damage_is_found_before_anything_is_written(
     )
     with pytest.raises(StoreError, match=text):
         store.apply(wanted)
+    assert everything(client) == before
+
+
+def test_new_items_get_the_slots_after_those_there_are_over_the_edge_of_a_chunk(
+    client: redis.Redis, store: WindowStore
+) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    keys = store.keys(TOPIC, 3)
+    items = [f"s{n}" for n in range(1_023)]
+    books = {"header": {"first_offset": 0, "items": 1_023}}
+    assert store.apply(update(header, 0, 1, new_items=items, **books)) is Answer.APPLIED
+    more = {"items_before": 1_023, "new_items": ["last", "first"]}
+    more["header"] = {"first_offset": 0, "items": 1_025}
+    client.set(keys.dictionary(1), b"x")
+    before = everything(client)
+    with pytest.raises(StoreError, match="d:1 is not a hash"):
+        store.apply(update(header, 1, 2, **more))
+    assert everything(client) == before
+    client.delete(keys.dictionary(1))
+    assert store.apply(update(header, 1, 2, **more)) is Answer.APPLIED
+    assert store.dictionary(TOPIC, 3, 1_025) == [*items, "last", "first"]
+    assert client.hgetall(keys.dictionary(1)) == {b"0": b"first"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expiry", "more", "text"),
+    [
+        ("4-0", 13_000, [], "no tile is named 4-0"),
+        ("4:0:1", 13_000, [], "no tile is named 4:0:1"),
+        ("4:0", "soon", [], "no tile is named 4:0"),
+        ("4:0", 13_000, ["more"], "the call has 32 arguments, expected 31"),
+    ],
+)
+def test_a_call_that_is_not_understood_writes_nothing(
+    client: redis.Redis, store: WindowStore, name: str, expiry: object, more: list[str], text: str
+) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    before = everything(client)
+    tiles = TileWrites(1_000, ["3:0", name], [b"x"] * 2, [12_000, expiry])
+    keys = store.keys(TOPIC, 3)
+    arguments = update(header, 0, 1, tiles=[tiles]).arguments(keys.prefix) + more
+    with pytest.raises(redis.ResponseError, match=text):
+        Script(client, "apply")([keys.header], arguments)
     assert everything(client) == before
 
 
