@@ -201,10 +201,13 @@ def test_the_index_is_bounded_and_its_floor_says_below_what_it_knows_nothing(
     assert store.header(TOPIC, 3).index_floor == 3
     assert store.apply(update(header, 5, 6)) is Answer.APPLIED
     assert store.header(TOPIC, 3).index_floor == 3, "it never falls"
-    both = [TileWrites(width, ["9:0", "9:1"], [b"x"] * 2, [10**9] * 2) for width in (1_000, 60_000)]
-    both.append(TileWrites(60_001, ["9:0", "9:1", "9:2"], [b"x"] * 3, [10**9] * 3))
-    assert store.apply(update(header, 6, 7, tiles=both)) is Answer.APPLIED
-    assert store.header(TOPIC, 3).index_floor == 7, "the worst of all resolutions"
+    two = [TileWrites(1_000, ["8:0", "8:1"], [b"x"] * 2, [10**9] * 2)]
+    assert store.apply(update(header, 6, 7, tiles=two)) is Answer.APPLIED
+    assert store.header(TOPIC, 3).index_floor == 5, "the newest of those that it forgot"
+    three = TileWrites(60_001, ["9:0", "9:1", "9:2"], [b"x"] * 3, [10**9] * 3)
+    both = [TileWrites(width, ["9:0", "9:1"], [b"x"] * 2, [10**9] * 2) for width in (60_000, 1_000)]
+    assert store.apply(update(header, 7, 8, tiles=[three, *both])) is Answer.APPLIED
+    assert store.header(TOPIC, 3).index_floor == 8, "the worst of all resolutions"
 
 
 def test_minutes_grow_and_leave_at_their_expiry_and_redrive_headers_never_do(
