@@ -218,15 +218,29 @@ def test_days_are_the_shops_own_and_leave_with_its_midnights() -> None:
     recount = Recount("orders", berlin)
     # 2026-03-28T23:30Z is the 29th in Berlin, a day of 23 hours, that ends at 22:00Z; day 20,541.
     late_ms = 20_540 * DAY_MS + 23 * HOUR_MS + HOUR_MS // 2
+    recount.take(None, order("e0", late_ms - HOUR_MS), late_ms - HOUR_MS)
     recount.take(None, order("e1", late_ms), late_ms)
-    assert {bucket for bucket, _, _ in recount.cells(DAY_MS)} == {20_541}
-    assert {bucket for bucket, _, _ in recount.cells(HOUR_MS)} == {20_540 * 24 + 23}
+    assert {bucket for bucket, _, _ in recount.cells(DAY_MS)} == {20_540, 20_541}
+    assert {bucket for bucket, _, _ in recount.cells(HOUR_MS)} == {
+        20_540 * 24 + 22,
+        20_540 * 24 + 23,
+    }
     # It is retained until the watermark is two days after its end.
     leaves_ms = 20_541 * DAY_MS + 22 * HOUR_MS + 2 * DAY_MS + 1_000
     recount.take(None, order("e2", leaves_ms - 1), leaves_ms - 1)
     assert recount.oldest_bucket(DAY_MS) == 20_541
     recount.take(None, order("e3", leaves_ms), leaves_ms)
     assert recount.oldest_bucket(DAY_MS) == 20_542
+
+
+def test_what_is_over_is_looked_for_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freshet.stream.verify.recount.CLEAN_UP_EVERY", 3)
+    looked: list[int] = []
+    monkeypatch.setattr(Recount, "_clean_up", lambda self: looked.append(self.books["read"]))
+    recount = Recount("orders", SETTINGS)
+    for n in range(8):
+        recount.take(None, order(f"e{n}"), T0)
+    assert looked == [3, 6]
 
 
 def test_what_is_freed_now_and_then_can_no_longer_matter(monkeypatch: pytest.MonkeyPatch) -> None:
