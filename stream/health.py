@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from freshet.stream.errors import BrokerError, FreshetError
+from freshet.stream.errors import BrokerError, FreshetError, RegistryError
 from freshet.stream.process import BackOff, Stop
 from freshet.stream.telemetry import get_logger
 
@@ -91,13 +91,13 @@ class Health:
             log.info("recovered", what=what)
 
     def turned(self) -> None:
-        """A whole turn went well: both servers answered."""
-        for what in ("start", "broker", "redis"):
+        """A whole turn went well: everything answered."""
+        for what in ("start", "broker", "redis", "weights"):
             self.over(what)
 
     def wait_out(self, error: FreshetError) -> bool:
         """Say a failure, and pause a little longer each time; False when told to stop."""
-        self.say("broker" if isinstance(error, BrokerError) else "redis", str(error))
+        self.say(_what_is_away(error), str(error))
         self.beat()
         return self._back_off.pause()
 
@@ -135,3 +135,9 @@ class Watch:
             except Exception:
                 # Whatever a library raises, the questions go on.
                 log.exception("servers_not_asked")
+
+
+def _what_is_away(error: FreshetError) -> str:
+    if isinstance(error, RegistryError):
+        return "weights"
+    return "broker" if isinstance(error, BrokerError) else "redis"

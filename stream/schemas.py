@@ -292,7 +292,9 @@ class ModelEvent(Record, frozen=True, kw_only=True):
     """`freshet.models.v1`, key `<kind>:<version>[:<worker>]`, compacted: the life of a version.
 
     A worker serves the version of the newest `promoted` or `rolled_back` event; it answers with
-    `swapped`.
+    `swapped`. Such an event counts only with the sha256 of the manifest that the registry holds of
+    that version, or for `base`, which has none. `sha256` is that of the weights, `uri` the folder
+    on the machine that announces, for people; weights are read from the registry alone.
     """
 
     happened = ("at_ms",)
@@ -301,6 +303,7 @@ class ModelEvent(Record, frozen=True, kw_only=True):
     version: Name
     at_ms: Ms
     sha256: Name = ""
+    manifest_sha256: Name = ""
     uri: Text = ""
     parent: Name = ""
     request_id: Name = ""

@@ -250,6 +250,14 @@ class LearnSettings(Section):
     """Fine-tuning, the gate and probation."""
 
     registry: Path = Field(Path("freshet-data/registry"), description="Folder of weights versions.")
+    trusted_keys: tuple[str, ...] = Field(
+        (),
+        description="Public ed25519 keys (PEM files); where there are any, workers and learn use "
+        "only versions that one of them signed.",
+    )
+    signing_key: str = Field(
+        "", description="Private ed25519 key (PEM file) that signs what learn registers."
+    )
     steps: Annotated[int, Field(ge=1, le=2_000)] = 60
     batch_size: Positive = 32
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from freshet.online.learn.gate import Report
 from freshet.online.learn.ledger import Ledger
@@ -25,7 +25,7 @@ class Announcer:
 
     publish: Callable[[ModelEvent], None]
     now_ms: Callable[[], int]
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger
 
     def say(self, event: ModelEvent) -> None:
         """Publish, then remember."""

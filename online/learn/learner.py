@@ -13,6 +13,9 @@ durable effects of a promotion, in this order:
 Killed before 1, the request is done again. Killed between 1 and 4, the version that answers it is
 found in the registry by the request's id, and the rest is made up for. A rollback is 3 and 4 with
 the parent of the version that the last event names, so that doing 3 twice goes back no further.
+
+Without the version that serves, nothing of this is done: the registry is lost, and what the workers
+have loaded serves on until it is back.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.evaluation import compare, try_on_holdout
@@ -30,6 +35,8 @@ from freshet.online.learn.networks import Candidate, VersionedNetworks
 from freshet.online.learn.pools import History, Pools, build_pools, split_history
 from freshet.online.learn.probation import Probation, judge_probation, probation_of
 from freshet.online.learn.windows import ready_ms
+from freshet.online.weights.announced import MAX_SHOWN, announcement
+from freshet.online.weights.manifest import number_of
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import FreshetError, RegistryError, WeightsError
@@ -84,13 +91,16 @@ class Learner:
         says what training starts from.
 
         Raises:
-            FreshetError: Redis or the broker failed; call again later.
+            FreshetError: Redis, the broker or the registry failed; call again later.
         """
+        self._hear()
         for old in self.ledger.requests.superseded():
             self.announcer.rejected(old, reason="superseded by a newer request")
         rollback = self.ledger.requests.open_rollback()
         promotion = self.ledger.on_probation()
         request = self.ledger.requests.open_training()
+        if rollback is not None or promotion is not None or request is not None:
+            self._check_registry()
         if rollback is not None:
             self._roll_back("asked for", request_id=rollback.request_id)
         elif promotion is not None and self._probation(promotion).keeps_waiting(self._now_ms()):
@@ -100,11 +110,34 @@ class Learner:
         else:
             self.phase = "idle"
 
+    def _hear(self) -> None:
+        """Say which announcements do not count, and see whether one does by now."""
+        while (refused := self.ledger.next_refusal()) is not None:
+            version, reason = refused.event.version[:MAX_SHOWN], refused.reason
+            log.error("announcement_refused", version=version, reason=reason)
+        self.ledger.reconsider()
+
+    def _check_registry(self) -> None:
+        """See that the version that serves is there.
+
+        Raises:
+            RegistryError: It is not: the registry is lost, or another one.
+        """
+        serving = self.ledger.serving
+        if serving is not None and serving.version != BASE:
+            try:
+                self.registry.manifest(serving.version)
+            except RegistryError as error:
+                hint = "it serves on; bring learn.registry back"
+                raise RegistryError(
+                    f"the version that serves is lost: {error.message}", hint=hint
+                ) from None
+
     # From the request to the gate -----------------------------------------------------------------
 
     def _answer(self, request: RetrainRequest) -> None:
         """Answer a request, or leave it for later while there are not enough final buckets."""
-        done = self.registry.find(request.request_id)
+        done = self._made_for(request)
         if done is not None:
             log.info("promotion_resumed", version=done.version, request_id=request.request_id)
             self._promote(done)
@@ -121,6 +154,17 @@ class Learner:
             # Training that cannot succeed is answered, or it would be tried for ever.
             log.error("training_failed", request_id=request.request_id, error=str(error))
             self.announcer.rejected(request, reason=f"training failed: {error}")
+
+    def _made_for(self, request: RetrainRequest) -> Manifest | None:
+        """The version that answers a request, of a process that died before it was announced."""
+        done = self.registry.find(request.request_id)
+        if done is None:
+            return None
+        try:
+            return self.registry.verify(done.version)
+        except RegistryError as error:
+            log.error("version_skipped", name=done.version, reason=str(error))
+            return None
 
     def _ready(self, request: RetrainRequest) -> bool:
         """Enough buckets since the onset are final, or it waited so long that the gate shall say.
@@ -190,13 +234,10 @@ class Learner:
         """Effects 3 and 4; doing them twice is doing them once."""
         self.registry.serve(manifest.version)
         failpoint("learn_served")
+        told = announcement(self.registry, "promoted", manifest.version, self._now_ms())
         self.announcer.say(
-            ModelEvent(
-                kind="promoted",
-                version=manifest.version,
-                at_ms=self._now_ms(),
-                sha256=manifest.weights_sha256,
-                uri=str(self.registry.path(manifest.version).resolve()),
+            msgspec.structs.replace(
+                told,
                 parent=manifest.parent,
                 request_id=manifest.request_id,
                 gate=manifest.gate,
@@ -220,22 +261,34 @@ class Learner:
                 )
             )
             return
-        target = self.registry.serve(self.registry.manifest(current).parent)
-        sha256, uri = self.networks.address(target)
+        target = self._serve_parent_of(current)
         log.warning("rolled_back", version=target, instead_of=current, reason=reason)
+        told = announcement(self.registry, "rolled_back", target, self._now_ms())
         self.announcer.say(
-            ModelEvent(
-                kind="rolled_back",
-                version=target,
-                at_ms=self._now_ms(),
-                sha256=sha256,
-                uri=uri,
-                parent=current,
-                request_id=request_id,
-                reason=reason,
-                gate=gate or {},
+            msgspec.structs.replace(
+                told, parent=current, request_id=request_id, reason=reason, gate=gate or {}
             )
         )
+
+    def _serve_parent_of(self, version: str) -> str:
+        """Serve the nearest ancestor that is whole, at last the shipped weights."""
+        target = self.registry.manifest(version).parent
+        while target != BASE:
+            try:
+                return self.registry.serve(target)
+            except RegistryError as error:
+                log.error("parent_not_served", version=target, reason=str(error))
+                target = self._parent_of(target)
+        return self.registry.serve(BASE)
+
+    def _parent_of(self, version: str) -> str:
+        try:
+            parent = self.registry.manifest(version).parent
+        except RegistryError:
+            return BASE
+        # A manifest that was made by hand could name itself, or a later one.
+        older = parent != BASE and number_of(parent) < number_of(version)
+        return parent if older else BASE
 
     # Probation ------------------------------------------------------------------------------------
 
@@ -255,9 +308,15 @@ class Learner:
         if (self.history.final_ms() or 0) < probation.end_ms:
             return
         try:
-            before, after = self.networks.load(parent), self.networks.load(version)
+            after = self.networks.load(version)
         except (WeightsError, RegistryError) as error:
             self._roll_back(f"the version on probation cannot be used: {error}")
+            return
+        try:
+            before = self.networks.load(parent)
+        except (WeightsError, RegistryError) as error:
+            # It has passed the gate, and what it should be held against is gone.
+            self._confirm(promotion, {}, f"there is no parent to compare with: {error}")
             return
         both = compare(
             self.history,
@@ -274,14 +333,20 @@ class Learner:
             reason = f"{-verdict.gain:.1%} worse than {parent} on {buckets} buckets"
             self._roll_back(reason, gate=verdict.report)
             return
+        self._confirm(promotion, verdict.report)
+
+    def _confirm(self, promotion: ModelEvent, report: Report, reason: str = "") -> None:
+        """The version stays."""
         self.announcer.say(
             ModelEvent(
                 kind="confirmed",
-                version=version,
+                version=promotion.version,
                 at_ms=self._now_ms(),
                 sha256=promotion.sha256,
+                manifest_sha256=promotion.manifest_sha256,
                 parent=promotion.parent,
-                gate=verdict.report,
+                reason=reason,
+                gate=report,
             )
         )
 

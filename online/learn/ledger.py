@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from freshet.online.control.requests import RequestLedger
+from freshet.online.weights.announced import Announcements, Check, Refused
+from freshet.stream.errors import FreshetError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
-
-SERVING = frozenset({"promoted", "rolled_back"})
 
 
 @dataclass(slots=True)
@@ -16,16 +16,25 @@ class Ledger:
     """Fed with every record of three topics, in any interleaving and as often as they come.
 
     Attributes:
+        check: Raises for an announcement of weights that may not be believed.
         requests: Which requests are open.
-        serving: The event that made the serving version serve; None where that was never said.
         said: How many events of each kind were taken in.
     """
 
+    check: Check
     requests: RequestLedger = field(default_factory=RequestLedger, init=False)
-    serving: ModelEvent | None = field(default=None, init=False)
     said: Counter[str] = field(default_factory=Counter, init=False)
     _onsets_ms: dict[str, int] = field(default_factory=dict, init=False)
     _confirmed: set[str] = field(default_factory=set, init=False)
+    _announced: Announcements = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._announced = Announcements(self.check)
+
+    @property
+    def serving(self) -> ModelEvent | None:
+        """The event that made the serving version serve; None where that was never said."""
+        return self._announced.newest
 
     def take_request(self, request: RetrainRequest) -> None:
         """Somebody asks for training or a rollback."""
@@ -39,10 +48,17 @@ class Ledger:
         """An answer, or a change of what serves."""
         self.requests.take_event(event)
         self.said[event.kind] += 1
-        if event.kind == "confirmed":
+        self._announced.take(event)
+        if event.kind == "confirmed" and self._holds(event):
             self._confirmed.add(event.version)
-        if event.kind in SERVING and (self.serving is None or event.at_ms >= self.serving.at_ms):
-            self.serving = event
+
+    def reconsider(self) -> None:
+        """Look again at announcements that were refused: the registry may have been away."""
+        self._announced.reconsider()
+
+    def next_refusal(self) -> Refused | None:
+        """An announcement that does not count, to be told once; None where all is told."""
+        return self._announced.next_refusal()
 
     def onset_ms(self, request: RetrainRequest) -> int | None:
         """Since when all of the request's drifts are there; None where none is known."""
@@ -55,3 +71,10 @@ class Ledger:
         if event is None or event.kind != "promoted" or event.version in self._confirmed:
             return None
         return event
+
+    def _holds(self, event: ModelEvent) -> bool:
+        try:
+            self.check(event)
+        except FreshetError:
+            return False
+        return True

@@ -93,13 +93,6 @@ class VersionedNetworks:
             gate=candidate.report,
         )
 
-    def address(self, version: str) -> tuple[str, str]:
-        """Checksum and place of a version, as events carry them; empty for the shipped weights."""
-        if version == BASE:
-            return "", ""
-        manifest = self.registry.verify(version)
-        return manifest.weights_sha256, str(self.registry.path(version).resolve())
-
 
 def _card(candidate: Candidate) -> str:
     """The model card of a fine-tuned version."""

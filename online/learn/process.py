@@ -14,7 +14,8 @@ from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.metrics import LearnMetrics
 from freshet.online.learn.networks import VersionedNetworks
-from freshet.online.weights.registry import Registry
+from freshet.online.weights.announced import checker
+from freshet.online.weights.registry import open_registry
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import latest_ms
 from freshet.stream.codec import MAX_TIME_MS, decode, encode
@@ -68,7 +69,9 @@ def _run(settings: Settings, stop: Stop) -> None:
     def latest() -> int:
         return latest_ms(clock)
 
-    shop, ledger = ShopTables(settings.events.series_by, latest_ms=latest), Ledger()
+    versions = open_registry(settings.learn)
+    shop = ShopTables(settings.events.series_by, latest_ms=latest)
+    ledger = Ledger(checker(versions))
     inbox = Inbox(settings.kafka.topics, ledger, shop, latest)
     registry = new_registry()
     metrics = LearnMetrics(registry, ledger)
@@ -77,7 +80,6 @@ def _run(settings: Settings, stop: Stop) -> None:
     port = serve_http(
         settings.learn.http_port, health.live, health.ready, registry=registry, host=host
     )
-    versions = Registry(settings.learn.registry)
     questions = {
         "kafka": broker_question(settings),
         "store": redis_question(settings.redis),
@@ -97,7 +99,7 @@ def _run(settings: Settings, stop: Stop) -> None:
             stopped=stopper(health),
         )
         health.over("start")
-        log.info("started", http_port=port, champion=learner.registry.champion())
+        log.info("started", http_port=port)
         _loop(reader, inbox, learner, health, metrics)
 
 
@@ -114,7 +116,8 @@ def _loop(
         except Stopped:
             log.info("training_given_up", phase=learner.phase)
         except FreshetError as error:
-            if not error.retriable:
+            # A registry that is lost comes back, or a person mends it; what serves serves on.
+            if not error.retriable and not isinstance(error, RegistryError):
                 raise
             health.wait_out(error)
         else:

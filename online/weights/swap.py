@@ -13,13 +13,15 @@ import torch
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
-from freshet.online.weights.registry import BASE, Registry
+from freshet.online.weights.announced import Announcements, Check, Refused, checker
+from freshet.online.weights.registry import BASE, Registry, open_registry
 from freshet.stream.config import Settings
-from freshet.stream.errors import ConfigError, FreshetError, RegistryError, WeightsError
+from freshet.stream.errors import ConfigError, FreshetError, WeightsError
 from freshet.stream.schemas import ModelEvent
 from freshet.stream.telemetry import get_logger
 
-SERVING_KINDS = ("promoted", "rolled_back")
+LOOK_AGAIN_S = 10.0  # at announcements that were refused: the registry may have been away
+MAX_REASON = 2_000
 
 log = get_logger(__name__)
 
@@ -44,33 +46,27 @@ class LoadedWeights:
 
 
 Load = Callable[[str, str, str], LoadedWeights]
-"""(version, expected sha256 or empty, uri or empty) -> proven weights; raises WeightsError or
-RegistryError.
+"""(version, expected sha256 or empty, that of its manifest or empty) -> proven weights.
+
+Raises WeightsError or RegistryError.
 """
 
 
-def loader(registry: Registry, device: str, dtype: str) -> Load:
-    """Loads versions by name from the registry, else from the folder that was announced."""
+def loader(registry: Registry, device: str, dtype: str, *, reach: int = 1) -> Load:
+    """Loads versions by name from the registry; they must forecast at least `reach` steps."""
 
-    def load(version: str, sha256: str, uri: str) -> LoadedWeights:
-        return load_weights(
-            version, _folder(registry, version, uri), sha256, device=device, dtype=dtype
-        )
+    def load(version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
+        folder = BASE_WEIGHTS
+        if version != BASE:
+            registry.verify(version, manifest_sha256)
+            folder = registry.path(version)
+        found = load_weights(version, folder, sha256, device=device, dtype=dtype)
+        if found.forecaster.prediction_length_max < reach:
+            longest = found.forecaster.prediction_length_max
+            raise WeightsError(f"{version} reaches {longest} steps, {reach} are published")
+        return found
 
     return load
-
-
-def _folder(registry: Registry, version: str, uri: str) -> Path:
-    if version == BASE:
-        return BASE_WEIGHTS
-    try:
-        folder = registry.path(version)
-    except RegistryError:
-        if uri and Path(uri).is_dir():
-            return Path(uri)
-        raise
-    registry.verify(version)
-    return folder
 
 
 def load_weights(
@@ -127,7 +123,7 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
         ConfigError: What there is does not reach as far as forecasts are to be published.
     """
     wanted = settings.worker
-    registry = Registry(settings.learn.registry)
+    registry = open_registry(settings.learn)
     load = loader(registry, wanted.device, wanted.dtype)
     weights = first_weights(
         load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype
@@ -138,7 +134,9 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
         raise ConfigError(f"{asked}, the weights reach {reach} steps")
     # The first weights have probed which type is fastest on this device; the next need not.
     dtype = str(weights.forecaster.dtype).removeprefix("torch.")
-    return WeightsSwitch(weights, loader(registry, str(weights.forecaster.device), dtype), worker)
+    device = str(weights.forecaster.device)
+    later = loader(registry, device, dtype, reach=wanted.prediction_length)
+    return WeightsSwitch(weights, later, worker, check=checker(registry))
 
 
 class WeightsSwitch:
@@ -146,15 +144,25 @@ class WeightsSwitch:
 
     The loop reads `current` once a round, so that a cutoff is forecast by one version, and calls
     `settle` between rounds. Only `settle` moves the reference; the old weights stay for an instant
-    way back.
+    way back. What is refused is reported, and is otherwise as if it had not been announced.
 
     Args:
         weights: What serves first.
         load: Loads weights; runs in a thread.
         worker: Name of this worker in the events that it reports.
+        check: Raises where an announcement may not be believed.
+        now_s: A clock that is never set.
     """
 
-    def __init__(self, weights: LoadedWeights, load: Load, worker: str) -> None:
+    def __init__(
+        self,
+        weights: LoadedWeights,
+        load: Load,
+        worker: str,
+        *,
+        check: Check,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.current = weights
         self._idle: LoadedWeights | None = None
         self._load = load
@@ -162,7 +170,11 @@ class WeightsSwitch:
         self._wanted: ModelEvent | None = None
         self._done: SimpleQueue[tuple[ModelEvent, LoadedWeights | FreshetError]] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._newest_ms = -1
+        self._announced = Announcements(check)
+        # The announcement by which `current` serves.
+        self._served: ModelEvent | None = None
+        self._now_s = now_s
+        self._looked_s = now_s()
 
     @property
     def loading(self) -> bool:
@@ -170,11 +182,9 @@ class WeightsSwitch:
         return self._thread is not None
 
     def offer(self, event: ModelEvent) -> None:
-        """Take in an announcement; only the newest promotion or rollback counts."""
-        if event.kind not in SERVING_KINDS or event.at_ms < self._newest_ms:
-            return
-        self._newest_ms = event.at_ms
-        self._wanted = None if self._serves(event) else event
+        """Take in an announcement; only the newest promotion or rollback that holds counts."""
+        if self._announced.take(event):
+            self._want(event)
 
     def begin(self) -> None:
         """Start to load what was offered last, unless something is being loaded."""
@@ -195,16 +205,22 @@ class WeightsSwitch:
         try:
             event, result = self._done.get_nowait()
         except Empty:
+            self._look_again()
             self.begin()
-            return None
+            refused = self._announced.next_refusal()
+            return None if refused is None else self._refuse(refused, now_ms)
         self._thread = None
-        if event.at_ms < self._newest_ms:
+        newest = self._announced.newest
+        if newest is not None and event.at_ms < newest.at_ms:
             log.info("weights_overtaken", version=event.version)
             self.begin()
             return None
         if isinstance(result, FreshetError):
-            report = self._refuse(event, result, now_ms)
+            if newest is event:
+                self._announced.newest = self._served
+            report = self._refuse(Refused(event, str(result)), now_ms)
         else:
+            self._served = event
             report = self._flip(result, now_ms)
         self.begin()
         return report
@@ -218,7 +234,7 @@ class WeightsSwitch:
 
     def _fill(self, event: ModelEvent) -> None:
         try:
-            self._done.put((event, self._load(event.version, event.sha256, event.uri)))
+            self._done.put((event, self._load(event.version, event.sha256, event.manifest_sha256)))
         except FreshetError as error:
             self._done.put((event, error))
         except Exception as error:
@@ -242,26 +258,36 @@ class WeightsSwitch:
             pause_ms=round(pause_ms, 6),
         )
 
-    def _refuse(self, event: ModelEvent, error: FreshetError, now_ms: int) -> ModelEvent:
-        log.error(
-            "weights_not_swapped",
-            version=event.version,
-            serving=self.current.version,
-            reason=str(error),
-        )
+    def _want(self, event: ModelEvent) -> None:
+        # While another version is being loaded, the one in service is not what will serve.
+        if self._thread is None and _matches(self.current, event):
+            self._wanted, self._served = None, event
+        else:
+            self._wanted = event
+
+    def _look_again(self) -> None:
+        """Now and then at what was refused."""
+        if self._now_s() < self._looked_s + LOOK_AGAIN_S:
+            return
+        self._looked_s, before = self._now_s(), self._announced.newest
+        self._announced.reconsider()
+        newest = self._announced.newest
+        if newest is not None and newest is not before:
+            self._want(newest)
+
+    def _refuse(self, refused: Refused, now_ms: int) -> ModelEvent:
+        version = refused.event.version
+        serving = self.current.version
+        log.error("weights_not_swapped", version=version, serving=serving, reason=refused.reason)
         return ModelEvent(
             kind="swap_failed",
-            version=event.version,
+            version=version,
             at_ms=now_ms,
-            sha256=event.sha256,
-            parent=self.current.version,
+            sha256=refused.event.sha256,
+            parent=serving,
             worker=self._worker,
-            reason=str(error),
+            reason=refused.reason[:MAX_REASON],
         )
-
-    def _serves(self, event: ModelEvent) -> bool:
-        # While another version is being loaded, the one in service is not what will serve.
-        return self._thread is None and _matches(self.current, event)
 
 
 def _matches(weights: LoadedWeights, event: ModelEvent) -> bool:

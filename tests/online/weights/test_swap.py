@@ -69,6 +69,14 @@ class Shelf:
         return weights(version)
 
 
+def believe(event: ModelEvent) -> None:
+    """Every announcement counts."""
+
+
+def switch_of(serving: LoadedWeights, load: Load, worker: str) -> WeightsSwitch:
+    return WeightsSwitch(serving, load, worker, check=believe)
+
+
 def settle(switch: WeightsSwitch, now_ms: int = 99) -> list[ModelEvent]:
     """Turn the loop until nothing is on its way."""
     events = []
@@ -85,7 +93,7 @@ def settle(switch: WeightsSwitch, now_ms: int = 99) -> list[ModelEvent]:
 
 def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     assert switch.settle(5) is None and switch.wait(10)
     held = switch.current
@@ -113,7 +121,7 @@ def test_how_long_a_swap_took_is_told_in_milliseconds(monkeypatch: pytest.Monkey
 
 def test_going_back_to_the_weights_before_needs_no_loading() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     settle(switch)
     switch.offer(promoted("base", 20, kind="rolled_back"))
@@ -128,7 +136,7 @@ def test_a_version_that_cannot_be_proven_is_refused_and_the_old_one_serves_on(
     error: Exception,
 ) -> None:
     shelf = Shelf(broken={"v1": error})
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     (event,) = settle(switch)
     assert (
@@ -141,7 +149,7 @@ def test_a_version_that_cannot_be_proven_is_refused_and_the_old_one_serves_on(
 
 def test_of_several_announcements_only_the_newest_is_served() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     for version, at_ms in (("v2", 20), ("v1", 10), ("v3", 30)):
         switch.offer(promoted(version, at_ms))
     switch.offer(promoted("v9", 90, kind="rejected"))
@@ -174,7 +182,7 @@ def test_what_was_taken_back_at_the_same_moment_while_it_loads_serves_no_longer(
 def test_a_version_that_is_overtaken_while_it_loads_never_serves() -> None:
     shelf = Shelf()
     shelf.gate.clear()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     switch.settle(0)
     switch.offer(promoted("v2", 20))
@@ -185,13 +193,13 @@ def test_a_version_that_is_overtaken_while_it_loads_never_serves() -> None:
 
 def test_the_version_in_service_is_not_loaded_again() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("v1"), shelf.load, "w1")
+    switch = switch_of(weights("v1"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     assert settle(switch) == [] and shelf.loaded == []
 
 
 def test_only_settling_moves_the_reference_through_many_swaps() -> None:
-    switch = WeightsSwitch(weights("v0"), Shelf().load, "w1")
+    switch = switch_of(weights("v0"), Shelf().load, "w1")
     for number in range(1, 100):
         before = switch.current
         assert (before.version, before.sha256) == (f"v{number - 1}", f"sha-v{number - 1}")
@@ -214,7 +222,7 @@ def test_only_settling_moves_the_reference_through_many_swaps() -> None:
 def test_weights_that_stand_in_for_others_are_not_what_was_announced() -> None:
     """A fallback says so for ever, unless the version is loaded anew when it is announced."""
     shelf = Shelf()
-    switch = WeightsSwitch(replace(weights("base"), fallback="v1 is broken"), shelf.load, "w1")
+    switch = switch_of(replace(weights("base"), fallback="v1 is broken"), shelf.load, "w1")
     switch.offer(promoted("base", 10, kind="rolled_back"))
     assert [event.version for event in settle(switch)] == ["base"]
     assert shelf.loaded == ["base"]
@@ -227,7 +235,7 @@ def test_weights_that_stand_in_for_others_are_not_what_was_announced() -> None:
 
 def test_idle_weights_of_that_name_and_another_checksum_are_not_served() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     settle(switch)
     switch.offer(msgspec.structs.replace(promoted("base", 20), sha256="another"))
@@ -237,7 +245,7 @@ def test_idle_weights_of_that_name_and_another_checksum_are_not_served() -> None
 
 def test_the_version_in_service_is_loaded_again_when_its_checksum_is_another() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("v1"), shelf.load, "w1")
+    switch = switch_of(weights("v1"), shelf.load, "w1")
     switch.offer(msgspec.structs.replace(promoted("v1", 10), sha256="another"))
     settle(switch)
     assert shelf.loaded == ["v1"]
@@ -245,7 +253,7 @@ def test_the_version_in_service_is_loaded_again_when_its_checksum_is_another() -
 
 def test_an_announcement_without_a_checksum_names_the_version_alone() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(msgspec.structs.replace(promoted("base", 10, kind="rolled_back"), sha256=""))
     assert settle(switch) == [] and shelf.loaded == []
 
@@ -257,7 +265,7 @@ def test_what_was_announced_is_loaded_by_name_checksum_and_place() -> None:
         asked.append((version, sha256, uri))
         return weights(version)
 
-    switch = WeightsSwitch(weights("base"), load, "w1")
+    switch = switch_of(weights("base"), load, "w1")
     switch.offer(msgspec.structs.replace(promoted("v1", 10), uri="/far/away"))
     settle(switch)
     assert asked == [("v1", "sha-v1", "/far/away")]
@@ -265,7 +273,7 @@ def test_what_was_announced_is_loaded_by_name_checksum_and_place() -> None:
 
 def test_a_refusal_says_what_was_refused_and_what_serves() -> None:
     shelf = Shelf(broken={"v2": WeightsError("bad sha")})
-    switch = WeightsSwitch(weights("v1"), shelf.load, "w7")
+    switch = switch_of(weights("v1"), shelf.load, "w7")
     switch.offer(promoted("v2", 10))
     assert settle(switch, now_ms=44) == [
         ModelEvent(
@@ -281,7 +289,7 @@ def test_a_refusal_says_what_was_refused_and_what_serves() -> None:
 
 
 def test_of_two_announcements_of_one_moment_the_later_one_is_served() -> None:
-    switch = WeightsSwitch(weights("base"), Shelf().load, "w1")
+    switch = switch_of(weights("base"), Shelf().load, "w1")
     switch.offer(promoted("v1", 10))
     switch.offer(promoted("v2", 10))
     assert [event.version for event in settle(switch)] == ["v2"]
@@ -289,7 +297,7 @@ def test_of_two_announcements_of_one_moment_the_later_one_is_served() -> None:
 
 def test_a_version_that_was_taken_back_before_it_was_loaded_is_not_loaded() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     switch.offer(promoted("base", 20, kind="rolled_back"))
     assert settle(switch) == [] and shelf.loaded == []
@@ -298,7 +306,7 @@ def test_a_version_that_was_taken_back_before_it_was_loaded_is_not_loaded() -> N
 def test_one_version_is_loaded_at_a_time() -> None:
     shelf = Shelf()
     shelf.gate.clear()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     switch.begin()
     switch.offer(promoted("v2", 20))
@@ -318,7 +326,7 @@ def test_a_swapped_bank_forecasts_exactly_like_freshly_loaded_weights(tmp_path: 
     first = registry.add(lambda folder: save(folder, 1) and None, parent=BASE, created_at_ms=1)
     second = registry.add(lambda folder: save(folder, 2) and None, parent=BASE, created_at_ms=2)
     load = loader(registry, "cpu", "float32")
-    switch = WeightsSwitch(load(first.version, "", ""), load, "w1")
+    switch = switch_of(load(first.version, "", ""), load, "w1")
     event = ModelEvent(
         kind="promoted", version=second.version, at_ms=5, sha256=second.weights_sha256
     )

@@ -1,0 +1,147 @@
+"""Which announcement of weights counts: only one of a version that the registry holds, by checksum.
+
+Anybody who may write to the models topic could name any folder. So an announcement carries the
+sha256 of the version's manifest, which carries that of every file; weights are read from the
+registry alone, and what does not fit is as if it had not been said.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from freshet.online.weights.registry import BASE, Registry
+from freshet.stream.errors import FreshetError, RegistryError
+from freshet.stream.schemas import ModelEvent, ModelEventKind
+from freshet.stream.telemetry import get_logger
+
+SERVING_KINDS = frozenset({"promoted", "rolled_back"})
+MAX_REFUSED = 16
+MAX_SHOWN = 200
+
+Check = Callable[[ModelEvent], None]
+"""Raises a FreshetError for an announcement that may not be believed."""
+
+log = get_logger(__name__)
+
+
+def announcement(registry: Registry, kind: ModelEventKind, version: str, at_ms: int) -> ModelEvent:
+    """That a version serves from now on, with the proof that readers want.
+
+    Raises:
+        RegistryError: There is no such version, or a file of it was altered.
+    """
+    if version == BASE:
+        return ModelEvent(kind=kind, version=BASE, at_ms=at_ms)
+    sealed = registry.sealed(version)
+    registry.verify(version, sealed.sha256)
+    return ModelEvent(
+        kind=kind,
+        version=version,
+        at_ms=at_ms,
+        sha256=sealed.manifest.weights_sha256,
+        manifest_sha256=sealed.sha256,
+        uri=str(registry.path(version).resolve()),
+    )
+
+
+def checker(registry: Registry) -> Check:
+    """Holds announcements against a registry."""
+
+    def check(event: ModelEvent) -> None:
+        told = f"{event.kind} {event.version[:MAX_SHOWN]}"
+        if event.version == BASE:
+            if event.uri or event.manifest_sha256:
+                raise RegistryError(f"{told} names a folder: `{BASE}` is the shipped weights")
+            return
+        if event.uri and PurePosixPath(event.uri).parts[-2:] != ("versions", event.version):
+            raise RegistryError(f"{told} names another folder, {event.uri[:MAX_SHOWN]!r}")
+        if not event.manifest_sha256:
+            hint = "`freshet model promote` announces a version anew"
+            raise RegistryError(f"{told} comes without the sha256 of its manifest", hint=hint)
+        sealed = registry.sealed(event.version)
+        if event.manifest_sha256 != sealed.sha256:
+            raise RegistryError(
+                f"{told} comes with sha256 {event.manifest_sha256[:16]} of its manifest, the "
+                f"registry's has {sealed.sha256[:16]}"
+            )
+        if event.sha256 not in ("", sealed.manifest.weights_sha256):
+            raise RegistryError(f"{told} comes with the sha256 of other weights")
+
+    return check
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An announcement that does not count, and why."""
+
+    event: ModelEvent
+    reason: str
+
+
+@dataclass(slots=True)
+class Announcements:
+    """The newest promotion or rollback that counts, whatever else is said.
+
+    One that is refused moves nothing. It is kept, newest to come last, as long as none that counts
+    is newer: a registry that was away when it was announced may be there later.
+
+    Attributes:
+        check: Raises where an announcement may not be believed.
+        newest: The newest by its own time that may; of one moment the one that came last.
+        refused: What may not, by version.
+    """
+
+    check: Check
+    newest: ModelEvent | None = None
+    refused: dict[str, Refused] = field(default_factory=dict)
+    _untold: deque[Refused] = field(default_factory=lambda: deque(maxlen=MAX_REFUSED))
+
+    def take(self, event: ModelEvent) -> bool:
+        """Take in an event of any kind; whether it is the newest that counts now."""
+        if event.kind not in SERVING_KINDS or self._overtaken(event):
+            return False
+        refused = self._refusal(event)
+        if refused is None:
+            self._count(event)
+            return True
+        self._untold.append(refused)
+        self.refused.pop(event.version, None)
+        self.refused[event.version] = refused
+        while len(self.refused) > MAX_REFUSED:
+            # By arrival: the sender chose the version and the time.
+            self.refused.pop(next(iter(self.refused)))
+        return False
+
+    def next_refusal(self) -> Refused | None:
+        """A refusal to tell people of, each once; not one that has been overtaken meanwhile."""
+        while self._untold:
+            refused = self._untold.popleft()
+            if not self._overtaken(refused.event):
+                return refused
+        return None
+
+    def reconsider(self) -> None:
+        """Look again at what was refused."""
+        for held in list(self.refused.values()):
+            if not self._overtaken(held.event) and self._refusal(held.event) is None:
+                log.info("announcement_counts_now", version=held.event.version)
+                self._count(held.event)
+
+    def _count(self, event: ModelEvent) -> None:
+        self.newest = event
+        for held in list(self.refused.values()):
+            if self._overtaken(held.event) or held.event.version == event.version:
+                del self.refused[held.event.version]
+
+    def _overtaken(self, event: ModelEvent) -> bool:
+        return self.newest is not None and event.at_ms < self.newest.at_ms
+
+    def _refusal(self, event: ModelEvent) -> Refused | None:
+        try:
+            self.check(event)
+        except FreshetError as error:
+            return Refused(event, str(error))
+        return None
