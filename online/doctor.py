@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from freshet.online.weights.registry import BASE, Registry
+from freshet.online.weights.registry import BASE, open_registry
 from freshet.stream.config import Settings
 from freshet.stream.ops.doctor import Check, Probe, run_checks
 
@@ -48,7 +48,10 @@ def examine(settings: Settings) -> Examination:
 def _weights(settings: Settings) -> Iterator[Check]:
     from freshet.model.weights import BASE_WEIGHTS, verify_weights
 
-    registry = Registry(settings.learn.registry)
+    registry = open_registry(settings.learn)
+    for flaw in registry.survey()[1]:
+        hint = "`freshet model verify` checks every file"
+        yield Check("registry", "warn", f"{flaw.name} is passed over: {flaw.reason}", hint=hint)
     champion = registry.champion()
     folder = BASE_WEIGHTS
     if champion != BASE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import torch
 
 from freshet.model.forecaster import pick_device
 from freshet.model.network import FreshetNetwork
-from freshet.model.weights import BASE_WEIGHTS, save_weights, verify_weights
+from freshet.model.weights import (
+    BASE_WEIGHTS,
+    CARD_FILE,
+    CONFIG_FILE,
+    GOLDEN_FILE,
+    WEIGHTS_FILE,
+    save_weights,
+    verify_weights,
+)
 from freshet.online.learn.finetune import Challenger
 from freshet.online.learn.gate import Report
 from freshet.online.weights.registry import BASE, Manifest, Registry
@@ -81,8 +90,7 @@ class VersionedNetworks:
 
         def build(folder: Path) -> None:
             save_weights(candidate.challenger.network.cpu(), folder, card=_card(candidate))
-            verdict = json.dumps(candidate.report, indent=2) + "\n"
-            (folder / "gate.json").write_text(verdict, "utf-8")
+            _write_verdict(folder, candidate.report)
 
         return self.registry.add(
             build,
@@ -92,6 +100,30 @@ class VersionedNetworks:
             offsets=candidate.offsets,
             gate=candidate.report,
         )
+
+    def adopt(
+        self,
+        folder: Path,
+        *,
+        parent: str,
+        created_at_ms: int,
+        report: Report,
+        offsets: dict[str, int],
+    ) -> Manifest:
+        """Make a version of weights that were trained elsewhere, with its verdict."""
+
+        def build(building: Path) -> None:
+            for name in (WEIGHTS_FILE, CONFIG_FILE, GOLDEN_FILE, CARD_FILE):
+                shutil.copyfile(folder / name, building / name)
+            _write_verdict(building, report)
+
+        return self.registry.add(
+            build, parent=parent, created_at_ms=created_at_ms, offsets=offsets, gate=report
+        )
+
+
+def _write_verdict(folder: Path, report: Report) -> None:
+    (folder / "gate.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
 
 def _card(candidate: Candidate) -> str:

@@ -1,23 +1,26 @@
-"""What a person does with weights versions: list, show, promote, roll back."""
+"""What a person does with versions: list, show, verify, sign, delete, promote, roll back."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from freshet.online.weights.registry import ALIASES, BASE, CHAMPION, Registry
+from freshet.online.weights.announced import announcement
+from freshet.online.weights.registry import ALIASES, BASE, CHAMPION, Registry, open_registry
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
+from freshet.stream.errors import ConfigError, RegistryError
 from freshet.stream.kafka import Publisher
-from freshet.stream.schemas import ModelEvent, ModelEventKind
+from freshet.stream.schemas import ModelEvent
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
 
 
 def versions(settings: Settings) -> list[dict[str, Any]]:
     """The shipped weights, then all versions, oldest first, with the aliases of each."""
-    registry = Registry(settings.learn.registry)
+    registry = open_registry(settings.learn)
     pointed = {alias: registry.alias(alias) for alias in ALIASES} | {CHAMPION: registry.champion()}
     names = [BASE, *(manifest.version for manifest in registry.list())]
     return [
@@ -32,9 +35,71 @@ def show(settings: Settings, version: str) -> dict[str, Any]:
     Raises:
         RegistryError: There is no such version, or a file was altered.
     """
-    registry = Registry(settings.learn.registry)
-    name = (registry.alias(version) or BASE) if version in ALIASES else version
+    registry = open_registry(settings.learn)
+    name = named(registry, version)
     return {"version": BASE} if name == BASE else dict(msgspec.to_builtins(registry.verify(name)))
+
+
+def named(registry: Registry, version: str) -> str:
+    """The version that a person means by a version or an alias."""
+    return (registry.alias(version) or BASE) if version in ALIASES else version
+
+
+def verify(settings: Settings, version: str | None = None) -> list[dict[str, str]]:
+    """What is wrong with each version (nothing: an empty text), and with what else lies there."""
+    registry = open_registry(settings.learn)
+    if version is not None:
+        names, flaws = [named(registry, version)], {}
+    else:
+        manifests, found = registry.survey()
+        names = [manifest.version for manifest in manifests]
+        flaws = {flaw.name: flaw.reason for flaw in found}
+    told = {name: _wrong_with(registry, name) for name in names} | flaws
+    return [{"name": name, "wrong": wrong} for name, wrong in told.items()]
+
+
+def _wrong_with(registry: Registry, version: str) -> str:
+    try:
+        if version != BASE:
+            registry.verify(version)
+    except RegistryError as error:
+        return str(error)
+    return ""
+
+
+def sign(settings: Settings, version: str, key: Path | None) -> str:
+    """Sign a version with a key, else with `learn.signing_key`; returns what to print.
+
+    Raises:
+        ConfigError: There is no key.
+    """
+    chosen = key or (Path(settings.learn.signing_key) if settings.learn.signing_key else None)
+    if chosen is None:
+        raise ConfigError("there is no key to sign with", hint="--key, or learn.signing_key")
+    registry = open_registry(settings.learn)
+    name = named(registry, version)
+    registry.sign(name, chosen)
+    return f"{name} is signed"
+
+
+def collect(settings: Settings, keep: int, *, delete: bool) -> list[str]:
+    """The versions that nobody needs, deleted if asked: not an alias's, its parent, or the newest.
+
+    Args:
+        settings: Where the registry is.
+        keep: So many of the newest stay in any case.
+        delete: Delete them, and do not only name them.
+    """
+    registry = open_registry(settings.learn)
+    manifests = registry.list()
+    needed = {registry.alias(alias) for alias in ALIASES}
+    needed |= {found.parent for found in manifests if found.version in needed}
+    needed |= {found.version for found in manifests[max(0, len(manifests) - keep) :]}
+    doomed = [found.version for found in manifests if found.version not in needed]
+    if delete:
+        for version in doomed:
+            registry.remove(version)
+    return doomed
 
 
 def promote(settings: Settings, version: str) -> str:
@@ -42,48 +107,35 @@ def promote(settings: Settings, version: str) -> str:
 
     Returns what to print.
     """
-    registry = Registry(settings.learn.registry)
+    registry = open_registry(settings.learn)
     before = registry.champion()
-    place = _location(registry, version)
+    told = announcement(registry, "promoted", version, _now_ms(settings))
     registry.serve(version)
-    _announce(settings, "promoted", version, place, parent=before)
+    _announce(settings, told, parent=before)
     return f"{version} is the champion, {before} was"
 
 
 def rollback(settings: Settings) -> str:
-    """Make the champion's parent the champion again and tell the workers; returns what to print."""
-    registry = Registry(settings.learn.registry)
+    """Make the champion's parent the champion again and tell the workers; returns what to print.
+
+    Raises:
+        RegistryError: There is no parent, or it is not what it was: nothing has moved.
+    """
+    registry = open_registry(settings.learn)
     before = registry.champion()
-    parent = BASE if before == BASE else registry.manifest(before).parent
-    # Looked at before the alias moves: workers refuse altered files.
-    place = _location(registry, parent)
+    at_ms = _now_ms(settings)
     version = registry.roll_back()
-    _announce(settings, "rolled_back", version, place, parent=before)
+    _announce(settings, announcement(registry, "rolled_back", version, at_ms), parent=before)
     return f"{version} is the champion again, {before} was"
 
 
-def _location(registry: Registry, version: str) -> tuple[str, str]:
-    """Checksum and folder of a version whose files were checked; empty for the shipped weights."""
-    if version == BASE:
-        return "", ""
-    sha256 = registry.verify(version).weights_sha256
-    return sha256, str(registry.path(version).resolve())
+def _now_ms(settings: Settings) -> int:
+    return open_clock(connect(settings.redis)).now_ms()
 
 
-def _announce(
-    settings: Settings, kind: ModelEventKind, version: str, place: tuple[str, str], *, parent: str
-) -> None:
-    sha256, uri = place
-    event = ModelEvent(
-        kind=kind,
-        version=version,
-        at_ms=open_clock(connect(settings.redis)).now_ms(),
-        sha256=sha256,
-        uri=uri,
-        parent=parent,
-        reason="by hand",
-    )
+def _announce(settings: Settings, event: ModelEvent, *, parent: str) -> None:
+    told = msgspec.structs.replace(event, parent=parent, reason="by hand")
     with Publisher(settings) as publisher:
         topic = settings.kafka.topics.models
-        publisher.produce(topic, encode(event), key=f"{kind}:{version}")
+        publisher.produce(topic, encode(told), key=f"{event.kind}:{event.version}")
         publisher.flush()

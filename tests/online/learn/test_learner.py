@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -23,9 +25,10 @@ from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.learn.pools import Pools
 from freshet.online.weights import registry as registry_module
+from freshet.online.weights.announced import announcement, checker
 from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS, Registry
 from freshet.stream.config import LearnSettings
-from freshet.stream.errors import FreshetError
+from freshet.stream.errors import FreshetError, RegistryError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import (
@@ -98,7 +101,7 @@ class World:
 
     def restarted(self) -> Learner:
         """A new process that reads the topics from their start."""
-        ledger = Ledger()
+        ledger = Ledger(checker(self.registry))
         for request in self.requests:
             ledger.take_request(request)
         for event in self.events:
@@ -219,6 +222,7 @@ def test_a_drift_is_learnt_gated_registered_and_announced(drifted: World) -> Non
         version=manifest.version,
         at_ms=drifted.now_ms,
         sha256=manifest.weights_sha256,
+        manifest_sha256=drifted.registry.sealed(manifest.version).sha256,
         uri=str(drifted.registry.path(promoted.version).resolve()),
         parent=BASE,
         request_id="r1",
@@ -502,7 +506,10 @@ def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: World
     second = drifted.registry.add(that_says(1.0), parent=first, created_at_ms=0)
     drifted.registry.serve(second.version)
     drifted.events.append(
-        ModelEvent(kind="promoted", version=second.version, at_ms=drifted.now_ms + 1, parent=first)
+        msgspec.structs.replace(
+            announcement(drifted.registry, "promoted", second.version, drifted.now_ms + 1),
+            parent=first,
+        )
     )
     drifted.ask("back", reason="rollback")
 
@@ -521,6 +528,7 @@ def test_a_crash_between_the_aliases_and_the_word_rolls_back_once(drifted: World
         version=first,
         at_ms=drifted.now_ms,
         sha256=drifted.registry.manifest(first).weights_sha256,
+        manifest_sha256=drifted.registry.sealed(first).sha256,
         uri=str(drifted.registry.path(first).resolve()),
         parent=second.version,
         request_id="back",
@@ -542,6 +550,7 @@ def test_probation_ends_in_a_confirmation_when_the_version_holds(drifted: World)
         version=promoted.version,
         at_ms=drifted.now_ms,
         sha256=promoted.sha256,
+        manifest_sha256=promoted.manifest_sha256,
         parent=BASE,
         # 1 an hour, where its parent would have lost 6.
         gate={"gain": 0.833333, "loss_margin": 0.1, "blocks": 6.0, "items": 12.0},
@@ -554,7 +563,8 @@ def test_probation_ends_in_a_confirmation_when_the_version_holds(drifted: World)
 def promote(world: World, units: float) -> str:
     manifest = world.registry.add(that_says(units), parent=BASE, created_at_ms=0)
     world.registry.serve(manifest.version)
-    event = ModelEvent(kind="promoted", version=manifest.version, at_ms=world.now_ms, parent=BASE)
+    told = announcement(world.registry, "promoted", manifest.version, world.now_ms)
+    event = msgspec.structs.replace(told, parent=BASE)
     world.events.append(event)
     world.learner.ledger.take_event(event)
     return manifest.version
@@ -675,3 +685,149 @@ def test_a_process_that_is_to_end_leaves_the_request_to_the_next_one(drifted: Wo
     drifted.stopped = lambda: None
     drifted.restarted().step()
     assert drifted.kinds() == ["training", "training", "promoted"]
+
+
+# A registry that is lost, and announcements that are not of it ------------------------------------
+
+
+def forged(world: World, version: str = "v0099-20231114T221320Z-00000000") -> ModelEvent:
+    """A promotion of somebody's folder, newer than all."""
+    event = ModelEvent(
+        kind="promoted",
+        version=version,
+        at_ms=world.now_ms + HOUR_MS,
+        uri="/somewhere/else",
+        parent=BASE,
+    )
+    world.events.append(event)
+    return event
+
+
+def test_a_promotion_of_a_foreign_folder_changes_nothing_and_is_said_once(
+    drifted: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged(drifted)
+    drifted.restarted().step()
+    assert drifted.kinds() == ["promoted", "training", "promoted"]
+    promoted = drifted.events[-1]
+    assert drifted.learner.ledger.serving == promoted
+    drifted.learner.step()
+    told = capsys.readouterr().out
+    assert told.count("announcement_refused") == 1 and "names another folder" in told
+    # Not even after a restart, and its own promotion ends its probation as ever.
+    drifted.pass_hours(SETTINGS.probation_buckets)
+    drifted.restarted().step()
+    assert (drifted.events[-1].kind, drifted.events[-1].version) == ("confirmed", promoted.version)
+
+
+def test_a_lost_registry_during_probation_leaves_the_version_serving_and_says_so(
+    drifted: World,
+) -> None:
+    drifted.learner.step()
+    promoted = drifted.events[-1]
+    away = drifted.registry.folder.with_name("away")
+    drifted.registry.folder.rename(away)
+    drifted.pass_hours(SETTINGS.probation_buckets)
+    drifted.ask("r2", reason="schedule")
+    drifted.ask("back", reason="rollback")
+    for _ in range(3):
+        with pytest.raises(RegistryError, match=r"that serves is lost: .*serves on"):
+            drifted.learner.step()
+    assert drifted.events[-1] == promoted
+    assert not drifted.registry.folder.exists(), "nothing begins anew beside it"
+    away.rename(drifted.registry.folder)
+    drifted.learner.step()
+    assert [event.kind for event in drifted.events[2:]] == ["rolled_back"]
+
+
+def test_a_registry_that_comes_back_after_the_start_counts_then(drifted: World) -> None:
+    drifted.learner.step()
+    promoted = drifted.events[-1]
+    away = drifted.registry.folder.with_name("away")
+    drifted.registry.folder.rename(away)
+    learner = drifted.restarted()
+    learner.step()
+    assert learner.ledger.serving is None
+    away.rename(drifted.registry.folder)
+    learner.step()
+    assert learner.ledger.serving == promoted
+    drifted.pass_hours(SETTINGS.probation_buckets)
+    learner.step()
+    assert drifted.kinds() == ["training", "promoted", "confirmed"]
+
+
+def promoted_in_turn(world: World, *numbers: float) -> list[str]:
+    """Versions that each descend from the one before, the last one serving."""
+    parent, made = BASE, []
+    for units in numbers:
+        manifest = world.registry.add(that_says(units), parent=parent, created_at_ms=0)
+        world.registry.serve(manifest.version)
+        told = announcement(world.registry, "promoted", manifest.version, world.now_ms)
+        event = msgspec.structs.replace(told, parent=parent)
+        world.events.append(event)
+        world.learner.ledger.take_event(event)
+        parent = manifest.version
+        made.append(parent)
+    return made
+
+
+def damage(world: World, version: str) -> None:
+    (world.registry.path(version) / "model.safetensors").write_text("altered")
+
+
+def test_a_rollback_goes_to_the_nearest_ancestor_that_is_whole(calm: World) -> None:
+    first, second, third = promoted_in_turn(calm, 25.0, 26.0, 27.0)
+    damage(calm, second)
+    calm.ask("back", reason="rollback")
+    calm.learner.step()
+    told = calm.events[-1]
+    assert (told.kind, told.version, told.parent) == ("rolled_back", first, third)
+    assert calm.registry.champion() == first
+
+
+def test_a_rollback_past_ancestors_that_are_gone_ends_at_the_shipped_weights(calm: World) -> None:
+    _, second, _ = promoted_in_turn(calm, 25.0, 26.0, 27.0)
+    shutil.rmtree(calm.registry.path(second))
+    calm.ask("back", reason="rollback")
+    calm.learner.step()
+    assert (calm.events[-1].kind, calm.events[-1].version) == ("rolled_back", BASE)
+    assert calm.registry.champion() == BASE
+
+
+def test_a_version_whose_parent_is_gone_stays_and_that_is_said(calm: World) -> None:
+    first, second = promoted_in_turn(calm, 25.0, 39.0)
+    damage(calm, first)
+    calm.pass_hours(SETTINGS.probation_buckets)
+    calm.learner.step()
+    confirmed = calm.events[-1]
+    assert (confirmed.kind, confirmed.version, confirmed.gate) == ("confirmed", second, {})
+    assert confirmed.reason.startswith("there is no parent to compare with: ")
+    assert calm.registry.champion() == second
+    calm.learner.step()
+    assert calm.kinds().count("confirmed") == 1
+
+
+def test_a_version_that_was_altered_before_it_was_announced_is_made_anew(
+    drifted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        if name == "learn_registered":
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner_module, "failpoint", fail)
+        with pytest.raises(Crash):
+            drifted.learner.step()
+    (made,) = drifted.registry.list()
+    damage(drifted, made.version)
+    drifted.restarted().step()
+    assert drifted.kinds() == ["training", "training", "promoted"]
+    assert drifted.events[-1].version.startswith("v0002-")
+
+
+def test_a_half_restored_folder_stops_no_learning(drifted: World) -> None:
+    half = drifted.registry.folder / "versions" / "v0001-20231114T221320Z-00000000"
+    half.mkdir(parents=True)
+    drifted.learner.step()
+    assert drifted.kinds() == ["training", "promoted"]
+    assert drifted.registry.champion().startswith("v0002-")

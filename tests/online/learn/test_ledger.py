@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.online.learn.ledger import Ledger
+from freshet.stream.errors import RegistryError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 
 
@@ -24,7 +24,7 @@ def event(kind: Any, at_ms: int, version: str = "v1", request_id: str = "") -> M
 
 
 def ledger(*records: RetrainRequest | ModelEvent | DriftAlert) -> Ledger:
-    made = Ledger()
+    made = Ledger(lambda event: None)
     for record in records:
         if isinstance(record, RetrainRequest):
             made.take_request(record)
@@ -114,9 +114,57 @@ def test_the_confirmation_of_another_version_ends_no_probation() -> None:
 
 
 def test_a_ledger_begins_with_nothing_and_is_told_everything() -> None:
-    with pytest.raises(TypeError):
-        Ledger(event("promoted", 1))  # type: ignore[call-arg]
-    assert (Ledger().serving, Ledger().on_probation()) == (None, None)
+    book = ledger()
+    assert (book.serving, book.on_probation(), book.next_refusal()) == (None, None, None)
+
+
+def but_not_v9(event: ModelEvent) -> None:
+    """Every announcement counts but that of one version."""
+    if event.version == "v9":
+        raise RegistryError("no version v9")
+
+
+def test_what_the_registry_does_not_have_neither_serves_nor_outdates_what_does() -> None:
+    book = Ledger(but_not_v9)
+    book.take_event(event("promoted", 90, "v9"))
+    book.take_event(event("promoted", 10, "v1"))
+    assert book.serving == book.on_probation() == event("promoted", 10, "v1")
+    refused = book.next_refusal()
+    assert refused is not None
+    assert (refused.event, refused.reason) == (event("promoted", 90, "v9"), "no version v9")
+    assert book.next_refusal() is None
+
+
+def test_a_confirmation_that_may_not_be_believed_ends_no_probation() -> None:
+    """It lacks what proves that it is of this version."""
+
+    def check(told: ModelEvent) -> None:
+        if not told.manifest_sha256:
+            raise RegistryError("no proof")
+
+    book = Ledger(check)
+    promoted = msgspec.structs.replace(event("promoted", 1), manifest_sha256="m")
+    book.take_event(promoted)
+    book.take_event(event("confirmed", 2))
+    assert book.on_probation() == promoted
+    book.take_event(msgspec.structs.replace(event("confirmed", 3), manifest_sha256="m"))
+    assert book.on_probation() is None
+
+
+def test_what_was_refused_serves_once_the_registry_has_it() -> None:
+    missing = [True]
+
+    def check(told: ModelEvent) -> None:
+        if missing[0]:
+            raise RegistryError("the registry is away")
+
+    book = Ledger(check)
+    book.take_event(event("promoted", 10, "v1"))
+    book.reconsider()
+    assert book.serving is None
+    missing[0] = False
+    book.reconsider()
+    assert book.serving == event("promoted", 10, "v1")
 
 
 def test_an_answer_is_taken_into_the_requests() -> None:

@@ -91,16 +91,5 @@ def test_an_altered_version_does_not_come_back(networks: VersionedNetworks) -> N
     (networks.registry.path(version) / "gate.json").write_text("{}")
     with pytest.raises(RegistryError, match=r"gate.json was altered"):
         networks.load(version)
-    with pytest.raises(RegistryError, match=r"gate.json was altered"):
-        networks.address(version)
     with pytest.raises(RegistryError):
         networks.load("v0009-nowhere")
-
-
-def test_a_version_has_a_checksum_and_a_place_and_the_base_has_neither(
-    networks: VersionedNetworks,
-) -> None:
-    manifest = registered(networks)
-    place = str(networks.registry.path(manifest.version).resolve())
-    assert networks.address(manifest.version) == (manifest.weights_sha256, place)
-    assert networks.address(BASE) == ("", "")

@@ -19,6 +19,7 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import golden_batch, save_weights
 from freshet.online.weights import swap
+from freshet.online.weights.announced import announcement, checker
 from freshet.online.weights.registry import BASE, Registry
 from freshet.online.weights.swap import (
     Load,
@@ -61,7 +62,7 @@ class Shelf:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def load(self, version: str, sha256: str, uri: str) -> LoadedWeights:
+    def load(self, version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
         assert self.gate.wait(10)
         self.loaded.append(version)
         if version in self.broken:
@@ -112,8 +113,8 @@ def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> 
 
 def test_how_long_a_swap_took_is_told_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks_s = iter([7.0, 7.0 + 0.000_012_345_678])
+    switch = switch_of(weights("base"), Shelf().load, "w1")
     monkeypatch.setattr(swap, "time", SimpleNamespace(perf_counter=lambda: next(ticks_s)))
-    switch = WeightsSwitch(weights("base"), Shelf().load, "w1")
     switch.offer(promoted("v1", 10))
     (event,) = settle(switch)
     assert event.pause_ms == 0.012346
@@ -158,7 +159,7 @@ def test_of_several_announcements_only_the_newest_is_served() -> None:
 
 def test_an_older_announcement_that_comes_later_is_not_served() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v2", 20))
     switch.offer(promoted("v1", 19))
     assert [event.version for event in settle(switch)] == ["v2"]
@@ -169,7 +170,7 @@ def test_an_older_announcement_that_comes_later_is_not_served() -> None:
 def test_what_was_taken_back_at_the_same_moment_while_it_loads_serves_no_longer() -> None:
     shelf = Shelf()
     shelf.gate.clear()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w1")
+    switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
     switch.begin()
     switch.offer(promoted("base", 10, kind="rolled_back"))
@@ -258,17 +259,17 @@ def test_an_announcement_without_a_checksum_names_the_version_alone() -> None:
     assert settle(switch) == [] and shelf.loaded == []
 
 
-def test_what_was_announced_is_loaded_by_name_checksum_and_place() -> None:
+def test_what_was_announced_is_loaded_by_name_and_both_checksums() -> None:
     asked = []
 
-    def load(version: str, sha256: str, uri: str) -> LoadedWeights:
-        asked.append((version, sha256, uri))
+    def load(version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
+        asked.append((version, sha256, manifest_sha256))
         return weights(version)
 
     switch = switch_of(weights("base"), load, "w1")
-    switch.offer(msgspec.structs.replace(promoted("v1", 10), uri="/far/away"))
+    switch.offer(msgspec.structs.replace(promoted("v1", 10), uri="/far", manifest_sha256="m"))
     settle(switch)
-    assert asked == [("v1", "sha-v1", "/far/away")]
+    assert asked == [("v1", "sha-v1", "m")]
 
 
 def test_a_refusal_says_what_was_refused_and_what_serves() -> None:
@@ -316,6 +317,92 @@ def test_one_version_is_loaded_at_a_time() -> None:
     settle(switch)
     assert shelf.loaded == ["v1", "v2"]
     assert switch.current.version == "v2"
+
+
+# Announcements that do not count ------------------------------------------------------------------
+
+
+def but_not_v9(event: ModelEvent) -> None:
+    """Every announcement counts but that of one version."""
+    if event.version == "v9":
+        raise RegistryError("no version v9")
+
+
+def test_a_refused_announcement_changes_nothing_but_is_reported_once() -> None:
+    shelf = Shelf()
+    switch = WeightsSwitch(weights("base"), shelf.load, "w7", check=but_not_v9)
+    switch.offer(promoted("v9", 90))
+    assert settle(switch, now_ms=44) == [
+        ModelEvent(
+            kind="swap_failed",
+            version="v9",
+            at_ms=44,
+            sha256="sha-v9",
+            parent="base",
+            worker="w7",
+            reason="no version v9",
+        )
+    ]
+    assert settle(switch) == [] and shelf.loaded == []
+    # It says to be newer than this one, and is not listened to.
+    switch.offer(promoted("v1", 10))
+    assert [event.version for event in settle(switch)] == ["v1"]
+    assert switch.current.version == "v1"
+
+
+def test_a_version_that_is_refused_only_when_it_is_loaded_does_not_outdate_others() -> None:
+    shelf = Shelf(broken={"v9": WeightsError("bad sha")})
+    switch = switch_of(weights("base"), shelf.load, "w1")
+    switch.offer(promoted("v1", 10))
+    settle(switch)
+    switch.offer(promoted("v9", 90))
+    assert [event.kind for event in settle(switch)] == ["swap_failed"]
+    switch.offer(promoted("v2", 20))
+    assert [event.version for event in settle(switch)] == ["v2"]
+    # What is older than the announcement by which v1 served stays overtaken.
+    switch.offer(promoted("v3", 5))
+    assert settle(switch) == []
+
+
+def test_a_refusal_that_was_overtaken_is_not_reported() -> None:
+    switch = WeightsSwitch(weights("base"), Shelf().load, "w1", check=but_not_v9)
+    switch.offer(promoted("v9", 10))
+    switch.offer(promoted("v1", 20))
+    assert [event.kind for event in settle(switch)] == ["swapped"]
+
+
+def test_what_was_refused_serves_once_the_registry_has_it() -> None:
+    missing, now_s = [True], [0.0]
+
+    def check(event: ModelEvent) -> None:
+        if missing[0]:
+            raise RegistryError("the registry is away")
+
+    switch = WeightsSwitch(weights("base"), Shelf().load, "w1", check=check, now_s=lambda: now_s[0])
+    switch.offer(promoted("v1", 10))
+    assert [event.kind for event in settle(switch)] == ["swap_failed"]
+    missing[0] = False
+    now_s[0] = 9.9
+    assert settle(switch) == []
+    now_s[0] = 10.0
+    assert [event.kind for event in settle(switch)] == ["swapped"]
+    assert switch.current.version == "v1"
+
+
+def test_an_announced_folder_is_not_loaded_from(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    added = registry.add(lambda folder: save(folder, 1) and None, parent=BASE, created_at_ms=1)
+    foreign = tmp_path / "v0009-20231114T221320Z-00000000"
+    sha256 = save(foreign, 2)
+    load = loader(registry, "cpu", "float32")
+    switch = WeightsSwitch(load(added.version, "", ""), load, "w1", check=checker(registry))
+    event = ModelEvent(
+        kind="promoted", version=foreign.name, at_ms=5, sha256=sha256, uri=str(foreign)
+    )
+    switch.offer(event)
+    (told,) = settle(switch)
+    assert told.kind == "swap_failed" and "names another folder" in told.reason
+    assert switch.current.version == added.version
 
 
 # Real files ---------------------------------------------------------------------------------------
@@ -404,17 +491,29 @@ def test_a_registered_version_is_checked_file_by_file_before_it_is_loaded(tmp_pa
         load(added.version, "", "")
 
 
-def test_a_version_that_is_not_registered_here_is_loaded_from_where_it_was_announced(
+def test_weights_are_loaded_from_the_registry_alone_by_what_was_announced(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    added = registry.add(lambda folder: save(folder) and None, parent=BASE, created_at_ms=1)
+    load = loader(registry, "cpu", "float32")
+    manifest = (registry.path(added.version) / "manifest.json").read_bytes()
+    announced = hashlib.sha256(manifest).hexdigest()
+    assert load(added.version, "", announced).version == added.version
+    with pytest.raises(RegistryError, match="00000000 was announced"):
+        load(added.version, "", "0" * 64)
+    with pytest.raises(RegistryError, match="has no version"):
+        load("v0009-20231114T221320Z-00000000", "", announced)
+    with pytest.raises(RegistryError, match="has no version"):
+        load(str(registry.path(added.version)), "", announced)
+
+
+def test_weights_that_reach_less_far_than_forecasts_are_published_are_refused(
     tmp_path: Path,
 ) -> None:
-    load = loader(Registry(tmp_path / "registry"), "cpu", "float32")
-    sha256 = save(tmp_path / "shared")
-    name = "v0001-20231114T221320Z-00000000"
-    assert load(name, sha256, str(tmp_path / "shared")).version == name
-    with pytest.raises(RegistryError, match="has no version"):
-        load(name, sha256, str(tmp_path / "nowhere"))
-    with pytest.raises(RegistryError, match="has no version"):
-        load(name, sha256, "")
+    registry = Registry(tmp_path / "registry")
+    added = registry.add(lambda folder: save(folder) and None, parent=BASE, created_at_ms=1)
+    assert loader(registry, "cpu", "float32", reach=16)(added.version, "", "")
+    with pytest.raises(WeightsError, match="reaches 16 steps, 17 are published"):
+        loader(registry, "cpu", "float32", reach=17)(added.version, "", "")
 
 
 def pinned(folder: Path, prediction_length: int) -> Settings:
@@ -443,11 +542,11 @@ def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "mine", 1)
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, int]] = []
 
-    def watched(registry: Registry, device: str, dtype: str) -> Load:
-        asked.append((device, dtype))
-        return loader(registry, device, dtype)
+    def watched(registry: Registry, device: str, dtype: str, *, reach: int = 1) -> Load:
+        asked.append((device, dtype, reach))
+        return loader(registry, device, dtype, reach=reach)
 
     def first(*_: object, device: str, dtype: str) -> LoadedWeights:
         assert (device, dtype) == ("auto", "auto")
@@ -460,10 +559,10 @@ def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
     switch = open_switch(settings.model_copy(update={"worker": worker}), "w1")
     registry = Registry(tmp_path / "registry")
     added = registry.add(lambda folder: save(folder, 2) and None, parent=BASE, created_at_ms=1)
-    switch.offer(ModelEvent(kind="promoted", version=added.version, at_ms=5))
+    switch.offer(announcement(registry, "promoted", added.version, 5))
     assert [event.kind for event in settle(switch)] == ["swapped"]
     assert switch.current.forecaster.dtype == torch.float32
-    assert asked == [("auto", "auto"), ("cpu", "float32")], "what was found is not probed again"
+    assert asked == [("auto", "auto", 1), ("cpu", "float32", 16)], "what was found serves again"
 
 
 def test_an_altered_champion_is_replaced_by_the_base_which_says_why() -> None:
@@ -500,7 +599,7 @@ def test_without_champion_the_base_serves_and_a_pinned_folder_comes_first(tmp_pa
 
 
 def test_with_nothing_to_serve_it_stops() -> None:
-    def load(version: str, sha256: str, uri: str) -> LoadedWeights:
+    def load(version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
         raise WeightsError(f"no weights at {version}")
 
     with pytest.raises(FreshetError, match="no weights at base"):

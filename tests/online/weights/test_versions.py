@@ -121,6 +121,7 @@ def test_promoting_serves_a_version_and_then_tells_the_workers_where_it_is(shop:
         version=second,
         at_ms=123,
         sha256=sha256_of(folder / "model.safetensors"),
+        manifest_sha256=sha256_of(folder / "manifest.json"),
         uri=str(folder.resolve()),
         parent=first,
         reason="by hand",

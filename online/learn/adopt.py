@@ -1,0 +1,128 @@
+"""`freshet model add`: weights that were trained elsewhere go through the gate like learn's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from freshet.model.forecaster import pick_device
+from freshet.model.weights import verify_weights
+from freshet.online.learn.evaluation import try_on_holdout
+from freshet.online.learn.gate import judge
+from freshet.online.learn.history import open_history
+from freshet.online.learn.networks import VersionedNetworks
+from freshet.online.learn.pools import History, build_pools, split_history
+from freshet.online.weights.registry import CHALLENGER, open_registry
+from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.clock import latest_ms
+from freshet.stream.config import LearnSettings, Settings
+from freshet.stream.errors import WeightsError
+from freshet.stream.kafka import TableReader
+from freshet.stream.schemas import SHOP_TABLES
+from freshet.stream.store.clock import open_clock
+from freshet.stream.store.connection import connect
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What the gate said of a folder of weights.
+
+    Attributes:
+        version: The version it became; empty where the gate said no.
+        parent: The champion that it was held against.
+        reason: The conditions that failed; empty where all hold.
+        gate: Every condition.
+    """
+
+    version: str
+    parent: str
+    reason: str
+    gate: dict[str, float | str | bool]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for machines."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """All of it in words."""
+        if not self.version:
+            return f"not added, {self.parent} stays: {self.reason}"
+        gain = f"{float(self.gate['gain']):.1%} better than {self.parent} on the hold-out"
+        return f"{self.version} is the challenger, {gain}; `freshet model promote` lets it serve"
+
+
+def adopt(settings: Settings, folder: Path) -> Adopted:
+    """Judge weights on the shop's newest final buckets, and register them where they pass.
+
+    They serve when a person promotes them. The gate cannot know what they were trained on: it is
+    fair only where that ends before the hold-out, the newest `learn.holdout_buckets` buckets.
+
+    Raises:
+        BrokerError, StoreError: Kafka or Redis is away.
+        InvalidInputError: There are too few final buckets.
+        WeightsError: The folder holds no weights that can be proven, or they reach less far than
+            forecasts are published.
+    """
+    client = connect(settings.redis)
+    clock = open_clock(client)
+    history = open_history(settings, client, _shop(settings, lambda: latest_ms(clock)))
+    history.refresh()
+    networks = VersionedNetworks(open_registry(settings.learn), settings.learn.device)
+    found = judged(
+        folder, history, networks, settings.learn, reach=settings.worker.prediction_length
+    )
+    if found.reason:
+        return found
+    manifest = networks.adopt(
+        folder,
+        parent=found.parent,
+        created_at_ms=clock.now_ms(),
+        report=found.gate,
+        offsets=history.offsets(),
+    )
+    networks.registry.move_alias(CHALLENGER, manifest.version)
+    return Adopted(manifest.version, found.parent, "", found.gate)
+
+
+def judged(
+    folder: Path,
+    history: History,
+    networks: VersionedNetworks,
+    settings: LearnSettings,
+    *,
+    reach: int,
+) -> Adopted:
+    """The gate's verdict on a folder of weights against the champion."""
+    challenger = verify_weights(folder).network
+    longest = challenger.config.prediction_length
+    if longest < reach:
+        raise WeightsError(f"{folder} reaches {longest} steps, {reach} are published")
+    torch.nn.Module.to(challenger, pick_device(networks.device))
+    parent = networks.registry.champion()
+    split = split_history(history, settings, onset_ms=None)
+    pools = build_pools(history, split, (), settings.seed)
+    trial = try_on_holdout(
+        history,
+        split,
+        pools.anchors,
+        networks.load(parent),
+        challenger,
+        affected=(),
+        seed=settings.seed,
+    )
+    verdict = judge(trial, margin=settings.gate_margin, confidence=settings.gate_confidence)
+    return Adopted("", parent, verdict.reason, verdict.report())
+
+
+def _shop(settings: Settings, latest: Callable[[], int]) -> ShopTables:
+    """The shop's tables as the topics hold them now."""
+    shop = ShopTables(settings.events.series_by, latest_ms=latest)
+    tables: dict[str, Any] = settings.kafka.topics.of(*SHOP_TABLES)
+    with TableReader(settings, list(tables)) as reader:
+        for record in reader.read_to_end():
+            shop.apply(tables[record.topic], record.key, record.value, record.timestamp_ms)
+    return shop

@@ -1,0 +1,176 @@
+"""An announcement counts only with the sha256 of the manifest that the registry holds."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from freshet.online.weights.announced import MAX_REFUSED, Announcements, announcement, checker
+from freshet.online.weights.registry import BASE, Manifest, Registry
+from freshet.stream.errors import RegistryError
+from freshet.stream.schemas import ModelEvent
+
+UNKNOWN = "v0009-20231114T221320Z-00000000"
+
+
+def added(registry: Registry, text: str = "weights") -> Manifest:
+    def build(folder: Path) -> None:
+        (folder / "model.safetensors").write_text(text)
+
+    return registry.add(build, parent=BASE, created_at_ms=0)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry")
+
+
+def test_an_announcement_carries_the_checksum_of_the_manifest(registry: Registry) -> None:
+    manifest = added(registry)
+    folder = registry.path(manifest.version)
+    by_hand = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    assert announcement(registry, "promoted", manifest.version, 7) == ModelEvent(
+        kind="promoted",
+        version=manifest.version,
+        at_ms=7,
+        sha256=hashlib.sha256(b"weights").hexdigest(),
+        manifest_sha256=by_hand,
+        uri=str(folder.resolve()),
+    )
+
+
+def test_what_was_altered_is_not_announced(registry: Registry) -> None:
+    version = added(registry).version
+    (registry.path(version) / "model.safetensors").write_text("altered")
+    with pytest.raises(RegistryError, match="altered"):
+        announcement(registry, "promoted", version, 7)
+
+
+def test_what_was_announced_counts_from_any_mount_of_the_folder(registry: Registry) -> None:
+    version = added(registry).version
+    event = announcement(registry, "promoted", version, 7)
+    check = checker(registry)
+    check(event)
+    check(msgspec.structs.replace(event, uri=""))
+    check(msgspec.structs.replace(event, uri=f"/mnt/elsewhere/versions/{version}"))
+    check(msgspec.structs.replace(event, sha256=""))
+
+
+def test_the_shipped_weights_count_by_their_name(registry: Registry) -> None:
+    event = announcement(registry, "rolled_back", BASE, 7)
+    assert event == ModelEvent(kind="rolled_back", version=BASE, at_ms=7)
+    check = checker(registry)
+    check(event)
+    for change in ({"uri": "/evil"}, {"manifest_sha256": "0" * 64}):
+        with pytest.raises(RegistryError, match="base names a folder"):
+            check(msgspec.structs.replace(event, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"uri": "/evil"}, "names another folder, '/evil'"),
+        ({"uri": "/evil/versions/v0002"}, "names another folder"),
+        ({"manifest_sha256": ""}, "without the sha256 of its manifest"),
+        ({"manifest_sha256": "0" * 64}, "comes with sha256 0000000000000000 of its manifest"),
+        ({"sha256": "0" * 64}, "sha256 of other weights"),
+        ({"version": UNKNOWN, "uri": ""}, "has no version"),
+        ({"version": "../../etc", "uri": ""}, "has no version"),
+        ({"version": "", "uri": ""}, "has no version"),
+        ({"version": "champion", "uri": ""}, "has no version"),
+    ],
+)
+def test_what_does_not_fit_the_registry_is_refused(
+    registry: Registry, change: dict[str, Any], reason: str
+) -> None:
+    event = announcement(registry, "promoted", added(registry).version, 7)
+    with pytest.raises(RegistryError, match=reason):
+        checker(registry)(msgspec.structs.replace(event, **change))
+
+
+def test_an_announcement_is_no_longer_believed_when_the_manifest_is_another(
+    registry: Registry,
+) -> None:
+    version = added(registry).version
+    event = announcement(registry, "promoted", version, 7)
+    path = registry.path(version) / "manifest.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(RegistryError, match="of its manifest"):
+        checker(registry)(event)
+
+
+def test_a_long_name_makes_a_short_message(registry: Registry) -> None:
+    event = ModelEvent(kind="promoted", version="v" * 1_000, at_ms=1, uri="/" + "u" * 9_000)
+    with pytest.raises(RegistryError) as caught:
+        checker(registry)(event)
+    assert len(str(caught.value)) < 600
+
+
+# Which of several counts --------------------------------------------------------------------------
+
+
+def event(version: str, at_ms: int, kind: Any = "promoted") -> ModelEvent:
+    return ModelEvent(kind=kind, version=version, at_ms=at_ms)
+
+
+def known_only(told: ModelEvent) -> None:
+    if told.version.startswith("x"):
+        raise RegistryError("unknown")
+
+
+def test_the_newest_that_counts_is_the_newest_by_its_own_time() -> None:
+    heard = Announcements(known_only)
+    assert heard.take(event("a", 10)) and heard.take(event("b", 20))
+    assert not heard.take(event("c", 15))
+    assert not heard.take(event("d", 30, "rejected"))
+    assert heard.newest == event("b", 20)
+    # Of one moment the one that came last.
+    assert heard.take(event("e", 20, "rolled_back"))
+    assert heard.newest == event("e", 20, "rolled_back")
+
+
+def test_a_flood_of_refusals_outdates_nothing_and_is_held_in_a_bound() -> None:
+    heard = Announcements(known_only)
+    for number in range(1_000):
+        assert not heard.take(event(f"x{number}", 1_000 + number))
+    assert heard.newest is None
+    assert heard.take(event("a", 10))
+    # By arrival: the oldest of them are forgotten, whatever time they claim.
+    assert list(heard.refused) == [f"x{number}" for number in range(1_000 - MAX_REFUSED, 1_000)]
+    told = [heard.next_refusal() for _ in range(MAX_REFUSED)]
+    assert [one.event.version for one in told if one is not None] == list(heard.refused)
+    assert heard.next_refusal() is None
+
+
+def test_a_refusal_that_something_newer_overtakes_is_forgotten() -> None:
+    heard = Announcements(known_only)
+    heard.take(event("x1", 10))
+    heard.take(event("x2", 30))
+    heard.take(event("a", 20))
+    assert list(heard.refused) == ["x2"]
+    told = heard.next_refusal()
+    assert told is not None and told.event.version == "x2"
+
+
+def test_reconsidering_takes_up_what_is_there_by_now() -> None:
+    away = {"v1", "v2", "v3"}
+
+    def check(told: ModelEvent) -> None:
+        if told.version in away:
+            raise RegistryError("away")
+
+    heard = Announcements(check)
+    for version, at_ms in (("v2", 20), ("v1", 10), ("v3", 30)):
+        heard.take(event(version, at_ms))
+    heard.reconsider()
+    assert heard.newest is None
+    away.remove("v1")
+    heard.reconsider()
+    assert heard.newest == event("v1", 10)
+    away.remove("v2")
+    heard.reconsider()
+    assert heard.newest == event("v2", 20) and list(heard.refused) == ["v3"]
