@@ -137,16 +137,13 @@ def stopper(health: Health) -> Callable[[], None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Say when versions could not be registered.
+    """Say when versions could not be registered; nothing is made where a disk is not mounted.
 
     Raises:
-        RegistryError: The folder is missing and cannot be made, or must not be written.
+        RegistryError: The folder must not be written, or what it would be made in.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RegistryError(f"the registry {folder} is not there: {error}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
         raise RegistryError(f"the registry {folder} cannot be written")
 
 
