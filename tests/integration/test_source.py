@@ -217,8 +217,8 @@ def test_what_the_broker_did_not_take_is_sent_again(
     outlet, batches = KafkaOutlet(settings, Stop()), endless()
     flush, failures = outlet._publisher.flush, [BrokerError("2 records were not acknowledged")]
 
-    def failing(**more: Any) -> None:
-        flush(**more)
+    def failing(*given: Any, **more: Any) -> None:
+        flush(*given, **more)
         if failures:
             raise failures.pop()
 
