@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from freshet.stream.errors import EventError
 from freshet.stream.schemas import Score
 from freshet.stream.units import DAY_MS
 
 MAX_BUCKETS = 24 * 21
 MAX_GROUPS = 64
 MAX_SCORED_ITEMS = 20_000
+SILENT_BUCKETS = 48
 
 
 @dataclass(slots=True)
@@ -52,7 +54,12 @@ Buckets = dict[int, ErrorSums]
 
 
 class Accuracy:
-    """Sums by bucket start: the newest `MAX_BUCKETS`; `MAX_GROUPS` segments and versions."""
+    """Sums by bucket start: the newest `MAX_BUCKETS`; `MAX_GROUPS` segments and versions.
+
+    Starts are those of real buckets and not ahead of the clock (whoever decodes sees to that), so
+    no flood can push the newest ones out. Of items beyond `MAX_SCORED_ITEMS`, a new one takes the
+    place of one that was silent for `SILENT_BUCKETS`.
+    """
 
     def __init__(self, resolution_ms: int) -> None:
         self.resolution_ms = resolution_ms
@@ -67,8 +74,15 @@ class Accuracy:
         """Count a score once; False for one that changes nothing.
 
         That is a repeat, another resolution, or a bucket older than those kept.
+
+        Raises:
+            EventError: It is about no bucket of ours.
         """
-        if score.resolution_ms != self.resolution_ms or not self._first(score):
+        if score.resolution_ms != self.resolution_ms:
+            return False
+        if score.bucket_start_ms % self.resolution_ms:
+            raise EventError(f"no bucket of {self.resolution_ms} ms starts at the score's start")
+        if not self._first(score):
             return False
         self.matured += len(score.steps)
         by_version: dict[str, ErrorSums] = {}
@@ -92,10 +106,11 @@ class Accuracy:
 
     def _first(self, score: Score) -> bool:
         """Whether this item's bucket was not scored before; from now on it was."""
-        too_old = len(self._scored) >= MAX_BUCKETS and score.bucket_start_ms < min(self._scored)
-        if too_old or not self._room(score.item_id):
+        if len(self._scored) >= MAX_BUCKETS and score.bucket_start_ms < min(self._scored):
             return False
-        row = self._rows.setdefault(score.item_id, len(self._rows))
+        row = self._row_of(score.item_id)
+        if row is None:
+            return False
         # One byte an item and bucket, by the item's row, is far less than a set of pairs takes.
         flags = self._scored.setdefault(score.bucket_start_ms, bytearray())
         if len(flags) <= row:
@@ -104,8 +119,29 @@ class Accuracy:
         flags[row] = 1
         return first
 
-    def _room(self, item_id: str) -> bool:
-        return item_id in self._rows or len(self._rows) < MAX_SCORED_ITEMS
+    def _row_of(self, item_id: str) -> int | None:
+        """An item's row, from now on that of who was heard of last; None without room."""
+        row = self._rows.pop(item_id, None)
+        if row is None:
+            row = self._free_row()
+        if row is not None:
+            self._rows[item_id] = row
+        return row
+
+    def _free_row(self) -> int | None:
+        if len(self._rows) < MAX_SCORED_ITEMS:
+            return len(self._rows)
+        longest_silent, row = next(iter(self._rows.items()))
+        newest_ms = max(self._scored, default=0)
+        silent_from_ms = newest_ms - SILENT_BUCKETS * self.resolution_ms
+        recent = [flags for start, flags in self._scored.items() if start > silent_from_ms]
+        if any(row < len(flags) and flags[row] for flags in recent):
+            return None
+        del self._rows[longest_silent]
+        for flags in self._scored.values():
+            if row < len(flags):
+                flags[row] = 0
+        return row
 
     def _forget(self) -> None:
         while len(self._scored) > MAX_BUCKETS:

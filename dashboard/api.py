@@ -58,6 +58,10 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
         },
         "weights_version": topics.book.weights_version,
         "drift": {"active": segments["drift"], "warning": segments["warning"]},
+        "unusable": {
+            "counts": dict(topics.malformed),
+            "newest": topics.newest_malformed,
+        },
         "problems": {"kafka": moment.kafka_problem, "redis": moment.redis_problem},
         "revisions": dict(topics.revisions),
     }

@@ -111,7 +111,7 @@ async def serve(
     questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
     Watch(page.servers, questions).start()
     work: list[Coroutine[Any, Any, None]] = [
-        page.feed.run(),
+        _follow(page),
         _look(page, settings, source),
         page.hub.run(page.revision, lambda: orjson.dumps(page.summary())),
         _announce(server, listener, on_ready),
@@ -173,6 +173,14 @@ async def _announce(
     log.info("serving", address=address(listener))
     if on_ready is not None:
         on_ready(address(listener))
+
+
+async def _follow(page: Page) -> None:
+    """Read the topics, once the clock says which records are of a time that has not come."""
+    page.feed.problem = "topics are read once the shop's clock is known, which is in Redis"
+    await page.clock_known.wait()
+    page.feed.problem = "not connected yet"
+    await page.feed.run()
 
 
 async def _look(page: Page, settings: Settings, source: SnapshotSource | None) -> None:

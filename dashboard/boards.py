@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from freshet.dashboard.accuracy import rolling, total
-from freshet.dashboard.figures import Json
+from freshet.dashboard.figures import Json, figure
 from freshet.dashboard.state import TopicState
 from freshet.stream.schemas import DriftAlert, ModelEvent
 from freshet.stream.units import DAY_MS
@@ -22,7 +22,8 @@ STATE_ORDER = {"drift": 0, "warning": 1, "stable": 2}
 def drift(topics: TopicState) -> Json:
     """One card a segment: its newest state, how it came there, and its error around that time."""
     history: dict[str, list[DriftAlert]] = {}
-    for alert in sorted(topics.drift, key=lambda alert: alert.detected_at_ms):
+    # As they came, not by the times that they give: a segment's records are in one partition.
+    for alert in topics.drift:
         history.setdefault(alert.segment, []).append(alert)
     cards = [_drift_card(topics, alerts) for alerts in history.values()]
     cards.sort(key=lambda card: (STATE_ORDER[card["state"]], -card["detected_at_ms"]))
@@ -58,12 +59,13 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
         "detector": trouble.detector,
         "detected_at_ms": newest.detected_at_ms,
         "onset_ms": trouble.onset_ms,
-        "size": trouble.size,
+        "size": figure(trouble.size),
         "weights_version": trouble.weights_version,
         "description": newest.description,
         "action": newest.action,
         "history": [
-            {"state": a.state, "at_ms": a.detected_at_ms, "size": a.size} for a in alerts[-8:]
+            {"state": a.state, "at_ms": a.detected_at_ms, "size": figure(a.size)}
+            for a in alerts[-8:]
         ],
         "error": {
             "at_ms": [start + topics.accuracy.resolution_ms for start, _ in points],

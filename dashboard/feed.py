@@ -137,12 +137,9 @@ class Feed:
             if record.offset < self._next.get(partition, 0):
                 continue
             if not self._topics.apply(kind, record.key, record.value, record.timestamp):
-                log.debug(
-                    "record_skipped",
-                    topic=partition.topic,
-                    partition=partition.partition,
-                    offset=record.offset,
-                )
+                place = f"{partition.topic}:{partition.partition} at offset {record.offset}"
+                self._topics.newest_malformed = f"{place}: {self._topics.newest_malformed}"
+                log.debug("record_skipped", where=place)
             self._next[partition] = record.offset + 1
 
 

@@ -16,6 +16,7 @@ from freshet.stream.schemas import Cumulative, Forecast
 from freshet.stream.units import DAY_MS
 
 MAX_ITEMS = 20_000
+SILENT_BUCKETS = 48
 MAX_STEPS = 512
 PAST_BUCKETS = 192
 PAST_LEVELS = (0.1, 0.5, 0.9)
@@ -51,7 +52,11 @@ class ItemForecasts:
 
 
 class ForecastBook:
-    """All items' forecasts at one resolution; beyond `MAX_ITEMS` they are counted in `refused`."""
+    """All items' forecasts at one resolution, the item heard of last at the end.
+
+    Beyond `MAX_ITEMS` a new one takes the place of one that was silent for `SILENT_BUCKETS`, or is
+    counted in `refused`.
+    """
 
     def __init__(self, resolution_ms: int) -> None:
         self.resolution_ms = resolution_ms
@@ -59,6 +64,7 @@ class ForecastBook:
         self.seen = 0
         self.refused = 0
         self.newest_cutoff_ms = 0
+        self.issued_ms = 0
         self.weights_version = ""
         self._day_steps = max(1, DAY_MS // resolution_ms)
 
@@ -72,16 +78,19 @@ class ForecastBook:
         if forecast.resolution_ms != self.resolution_ms:
             return False
         entry = self.items.get(forecast.item_id)
-        if entry is None and len(self.items) >= MAX_ITEMS:
-            self.refused += 1
-            return False
         if entry is not None and not _newer(forecast, entry.newest):
             return False
         levels, quantiles_SL = _checked(forecast)
+        if entry is None and not self._room():
+            self.refused += 1
+            return False
         expected_S = quantiles_SL @ mean_weights(levels)
         self.seen += 1
+        self.issued_ms = max(self.issued_ms, forecast.issued_at_ms)
+        entry = self.items.pop(forecast.item_id, None)
         if entry is None:
-            entry = self.items[forecast.item_id] = ItemForecasts(forecast, quantiles_SL, expected_S)
+            entry = ItemForecasts(forecast, quantiles_SL, expected_S)
+        self.items[forecast.item_id] = entry
         entry.newest = forecast
         entry.quantiles_SL = quantiles_SL
         entry.expected_S = expected_S
@@ -89,6 +98,17 @@ class ForecastBook:
         if forecast.cutoff_ms >= self.newest_cutoff_ms:
             self.newest_cutoff_ms = forecast.cutoff_ms
             self.weights_version = forecast.weights_version
+        return True
+
+    def _room(self) -> bool:
+        """Whether there is room for one more item; who was silent for long makes it."""
+        if len(self.items) < MAX_ITEMS:
+            return True
+        longest_silent, entry = next(iter(self.items.items()))
+        silent_ms = self.newest_cutoff_ms - entry.newest.cutoff_ms
+        if silent_ms < SILENT_BUCKETS * self.resolution_ms:
+            return False
+        del self.items[longest_silent]
         return True
 
     def _keep_past(self, entry: ItemForecasts, levels: Floats) -> None:

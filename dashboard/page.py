@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from freshet.dashboard.actuals import Actuals, Rate, SnapshotSource
 from freshet.dashboard.feed import Feed
 from freshet.dashboard.hub import Hub
 from freshet.dashboard.state import TopicState
+from freshet.stream.clock import latest_ms
 from freshet.stream.config import Settings
 from freshet.stream.health import STUCK_S, Health
 from freshet.stream.process import Stop
@@ -23,7 +25,9 @@ class Page:
     """What the routes look at; owned by the event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self.topics = TopicState(settings.worker, settings.events.series_by)
+        self.topics = TopicState(
+            settings.worker, settings.events.series_by, latest_ms=self.latest_ms
+        )
         self.hub = Hub(settings.dashboard.max_subscribers)
         self.feed = Feed(settings.kafka, self.topics, lambda: self.turned("feed"))
         self.max_points = settings.dashboard.max_points
@@ -36,6 +40,8 @@ class Page:
         self.registry.register(_Figures(self))
         # When the shop's clock was read (monotonic seconds), what it said, and its speed.
         self._clock: tuple[float, int, float] = (time.monotonic(), time.time_ns() // 1_000_000, 1.0)
+        self.clock_known = asyncio.Event()
+        """Before the clock was read, nobody can say of a record that its time has not come."""
         self._events = Rate()
         self._forecasts = Rate()
         self._events_per_s = 0.0
@@ -43,16 +49,28 @@ class Page:
 
     def moment(self) -> api.Moment:
         """Time, rates and what is wrong; between two looks at Redis the shop's clock runs on."""
-        read_s, clock_ms, speed = self._clock
-        elapsed_ms = (time.monotonic() - read_s) * 1_000
         return api.Moment(
-            now_ms=clock_ms + round(elapsed_ms * speed),
-            speed=speed,
+            now_ms=self.now_ms(),
+            speed=self.speed,
             events_per_s=self._events_per_s,
             forecasts_per_s=self._forecasts_per_s,
             kafka_problem=self.kafka_trouble,
             redis_problem=self.redis_trouble,
         )
+
+    @property
+    def speed(self) -> float:
+        """How fast the shop's clock runs."""
+        return self._clock[2]
+
+    def now_ms(self) -> int:
+        """The shop's clock."""
+        read_s, clock_ms, speed = self._clock
+        return clock_ms + round((time.monotonic() - read_s) * 1_000 * speed)
+
+    def latest_ms(self) -> int:
+        """When a record may say that something happened at the latest."""
+        return latest_ms(self)
 
     @property
     def kafka_trouble(self) -> str | None:
@@ -101,6 +119,7 @@ class Page:
         """Take over what a look at Redis found."""
         self.redis_problem = None
         self._clock = (at_s, *clock)
+        self.clock_known.set()
         if actuals is not None:
             self.actuals = actuals
             self.topics.touch("items", "flash")

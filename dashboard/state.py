@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Literal, TypeVar
-
-import msgspec
 
 from freshet.dashboard.accuracy import Accuracy
 from freshet.dashboard.forecasts import ForecastBook
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import WorkerSettings
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
@@ -20,7 +20,6 @@ from freshet.stream.schemas import (
     DriftAlert,
     Forecast,
     ModelEvent,
-    Record,
     RetrainRequest,
     Score,
 )
@@ -46,7 +45,9 @@ MAX_MODEL_EVENTS = 1_000
 MAX_RETRAINS = 400
 MAX_ALERTS = 400
 
-UNUSABLE = (EventError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
+MAX_REASON = 300
+LARGEST = 1e15
+"""No number of units is larger."""
 
 # What each kind of record changes on the page.
 TOUCHES: dict[Kind, tuple[Section, ...]] = {
@@ -60,24 +61,31 @@ TOUCHES: dict[Kind, tuple[Section, ...]] = {
     "promotions": ("flash", "items"),
     "inventory": ("flash",),
 }
-DECODERS: dict[Kind, msgspec.json.Decoder[Record]] = {
-    kind: msgspec.json.Decoder(RECORDS[kind]) for kind in TOUCHES if kind not in SHOP_TABLES
-}
 
 
 class TopicState:
     """The newest state of every topic that the page shows.
 
     `revisions` counts changes by section, so that a page fetches again only what changed.
+
+    Args:
+        worker: What is forecast.
+        series_by: The fields that an item id is made of.
+        latest_ms: When a record may say that something happened at the latest.
     """
 
     def __init__(
-        self, worker: WorkerSettings, series_by: tuple[str, ...] = ("sku", "region")
+        self,
+        worker: WorkerSettings,
+        series_by: tuple[str, ...] = ("sku", "region"),
+        *,
+        latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
     ) -> None:
+        self._latest_ms = latest_ms
         self.book = ForecastBook(worker.resolution_ms)
         self.accuracy = Accuracy(worker.resolution_ms)
         self.series_by = series_by
-        self.shop = ShopTables(series_by)
+        self.shop = ShopTables(series_by, latest_ms=latest_ms)
         self.drift: deque[DriftAlert] = deque(maxlen=MAX_DRIFT_ALERTS)
         self.models: deque[ModelEvent] = deque(maxlen=MAX_MODEL_EVENTS)
         self.retrains: dict[str, RetrainRequest] = {}
@@ -85,6 +93,10 @@ class TopicState:
         self.revisions: dict[Section, int] = dict.fromkeys(SECTIONS, 0)
         self.applied: Counter[str] = Counter()
         self.malformed: Counter[str] = Counter()
+        self.newest_malformed = ""
+        """Why the newest record that cannot be used cannot."""
+        self.scored_ms = 0
+        self.alerted_ms = 0
 
     @property
     def revision(self) -> int:
@@ -104,8 +116,10 @@ class TopicState:
         """
         try:
             changed = self._take(kind, key, value, timestamp_ms)
-        except UNUSABLE:
+        except Exception as error:
+            # Whatever a record makes the code raise, those behind it have their turn.
             self.malformed[kind] += 1
+            self.newest_malformed = f"{type(error).__name__}: {error}"[:MAX_REASON]
             return False
         self.applied[kind] += 1
         if changed:
@@ -114,25 +128,28 @@ class TopicState:
 
     def _take(self, kind: Kind, key: bytes | None, value: bytes | None, timestamp_ms: int) -> bool:
         if kind in SHOP_TABLES:
-            if not self.shop.apply(kind, key, value, timestamp_ms):
-                raise EventError(f"the {kind} record cannot be used")
+            self.shop.take(kind, key, value, timestamp_ms)
             return True
         if value is None:
             return self._forget(kind, key)
-        record = DECODERS[kind].decode(value)
+        record = decode(RECORDS[kind], value, latest_ms=self._latest_ms())
         match record:
             case Forecast():
                 return self.book.apply(record)
             case Score():
-                return _finite(record) and self.accuracy.apply(record)
+                _check_numbers(record)
+                self.scored_ms = max(self.scored_ms, record.scored_at_ms)
+                return self.accuracy.apply(record)
             case DriftAlert():
+                self.alerted_ms = max(self.alerted_ms, record.detected_at_ms)
                 return _append(self.drift, record)
             case ModelEvent():
                 return _append(self.models, record)
             case RetrainRequest():
                 _put(self.retrains, record.request_id, record, MAX_RETRAINS)
             case Alert():
-                _put(self.alerts, record.subject, record, MAX_ALERTS)
+                self.alerted_ms = max(self.alerted_ms, record.data.updated_at_ms)
+                _put(self.alerts, record.subject, record, MAX_ALERTS, over=_resolved)
         return True
 
     def _forget(self, kind: Kind, key: bytes | None) -> bool:
@@ -142,12 +159,15 @@ class TopicState:
         return self.alerts.pop(key.decode(), None) is not None
 
 
-def _finite(score: Score) -> bool:
+def _check_numbers(score: Score) -> None:
     numbers = [score.actual, *(step.pinball for step in score.steps)]
     numbers += [step.seasonal_naive_pinball or 0.0 for step in score.steps]
-    if not all(math.isfinite(number) for number in numbers):
-        raise EventError(f"the score of {score.item_id} at {score.bucket_start_ms} is not finite")
-    return True
+    if not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers):
+        raise EventError(f"the score of {score.item_id} has numbers that are no units")
+
+
+def _resolved(alert: Alert) -> bool:
+    return alert.data.state == "resolved"
 
 
 def _append(known: deque[T], record: T) -> bool:
@@ -158,8 +178,19 @@ def _append(known: deque[T], record: T) -> bool:
     return True
 
 
-def _put(known: dict[str, T], key: str, record: T, maximum: int) -> None:
-    """Keep the newest record of a key; the key first seen longest ago makes room."""
+def _put(
+    known: dict[str, T],
+    key: str,
+    record: T,
+    maximum: int,
+    over: Callable[[T], bool] = lambda record: False,
+) -> None:
+    """Keep the newest record of a key.
+
+    Room is made by one that is `over`, else by the key that was heard of longest ago.
+    """
+    known.pop(key, None)
     known[key] = record
     if len(known) > maximum:
-        del known[next(iter(known))]
+        done = (name for name, one in known.items() if over(one))
+        del known[next(done, next(iter(known)))]

@@ -326,7 +326,7 @@ def test_a_card_tells_the_newest_state_of_a_segment_beside_the_last_trouble(make
         make.score("B|n", hour=104, segment="Tents", pinball=9.0),
         make.score("A|north", hour=105, pinball=3.0, seasonal_naive_pinball=5.0),
     ]
-    records = [("drift", alert) for alert in (calm, warned, tents, drifted)]
+    records = [("drift", alert) for alert in (drifted, warned, tents, calm)]
     topics = make.topics(*records, *(("scores", score) for score in scores))
     card, other = boards.drift(topics)["cards"]
     assert other["segment"] == "Tents" and other["error"]["wql"] == [0.9]
