@@ -21,9 +21,7 @@ from dataclasses import asdict, dataclass
 import redis
 
 from freshet.online.weights.swap import WeightsSwitch
-from freshet.online.worker.delivery import Delivery, Outgoing
 from freshet.online.worker.group import Membership
-from freshet.online.worker.health import Health
 from freshet.online.worker.metrics import WorkerMetrics
 from freshet.online.worker.publish import Origin, forecast_items, issued_of
 from freshet.online.worker.rounds import Round, plan_round, portions
@@ -35,6 +33,8 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
+from freshet.stream.health import Health
+from freshet.stream.kafka import Delivery, Outgoing
 from freshet.stream.process import Stop
 from freshet.stream.schemas import Forecast
 from freshet.stream.telemetry import get_logger
@@ -72,6 +72,8 @@ class Worker:
         self._owned: OwnedShards | None = None
         self._looked_s = 0.0
         self._rolled_back = False
+        self.published_ms: int | None = None
+        """The newest cutoff whose forecasts are out."""
         self.metrics = metrics
         self.metrics.forecast_age_seconds.set_function(self._age_s)
         self.metrics.degraded.set_function(lambda: float(self.ready() is not None))
@@ -151,7 +153,7 @@ class Worker:
         if event.pause_ms is not None:
             self.metrics.swap_pause_seconds.observe(event.pause_ms / 1_000)
         key = f"{event.kind}:{event.version}:{event.worker}"
-        self._parts.delivery.deliver([(self._topics.models, key, encode(event))])
+        self._parts.delivery.deliver([Outgoing(self._topics.models, key.encode(), encode(event))])
 
     def _take_over(self) -> OwnedShards:
         return take_over(
@@ -239,20 +241,20 @@ class Worker:
             self.metrics.forecasts.labels(record.status).inc()
         return True
 
-    def _outgoing(self, records: list[Forecast]) -> Outgoing:
+    def _outgoing(self, records: list[Forecast]) -> list[Outgoing]:
         """Each forecast for the log, and for the table of the newest where there is one."""
         latest = self._topics.forecasts_latest
-        outgoing: Outgoing = []
+        outgoing = []
         for record in records:
-            value = encode(record)
-            outgoing.append((self._topics.forecasts, record.item_id, value))
+            key, value = record.item_id.encode(), encode(record)
+            outgoing.append(Outgoing(self._topics.forecasts, key, value))
             if latest:
-                outgoing.append((latest, record.item_id, value))
+                outgoing.append(Outgoing(latest, key, value))
         return outgoing
 
     def _note_round(self, owned: OwnedShards, due: Round, num_items: int) -> None:
         owned.previous_ms = due.cutoff_ms
-        self._parts.health.published_ms = due.cutoff_ms
+        self.published_ms = due.cutoff_ms
         took_s = time.monotonic() - self._looked_s
         self.metrics.coalesced.inc(due.skipped)
         self.metrics.latency_seconds.observe(took_s)
@@ -282,8 +284,12 @@ class Worker:
     def _publish_scores(self, owned: OwnedShards, found: ScoredBucket) -> bool:
         """Send scores and alerts until acknowledged, then close the bucket; False when stopped."""
         scores, drift = self._topics.scores, self._topics.drift
-        outgoing = [(scores, score.item_id, encode(score)) for score in found.scores]
-        outgoing += [(drift, alert.segment, encode(alert)) for alert in found.alerts]
+        outgoing = [
+            Outgoing(scores, score.item_id.encode(), encode(score)) for score in found.scores
+        ]
+        outgoing += [
+            Outgoing(drift, alert.segment.encode(), encode(alert)) for alert in found.alerts
+        ]
         failpoint("before_scores")
         if not self._parts.delivery.deliver(outgoing):
             return False
@@ -309,7 +315,7 @@ class Worker:
         self._parts.health.beat()
 
     def _age_s(self) -> float:
-        newest_ms = self._parts.health.published_ms
+        newest_ms = self.published_ms
         if newest_ms is None:
             return float("nan")
         return (self._parts.clock.now_ms() - newest_ms) / 1_000

@@ -9,17 +9,17 @@ import socket
 import torch
 
 from freshet.online.weights.swap import open_switch
-from freshet.online.worker.delivery import Delivery
 from freshet.online.worker.group import Membership
-from freshet.online.worker.health import Health
 from freshet.online.worker.loop import Parts, Worker
 from freshet.online.worker.metrics import WorkerMetrics
 from freshet.online.worker.side_inputs import SideInputs
+from freshet.stream.clock import latest_ms
 from freshet.stream.config import Settings
-from freshet.stream.kafka import Publisher, partitions_of
+from freshet.stream.health import Health, Watch
+from freshet.stream.kafka import Delivery, Publisher, broker_question, partitions_of
 from freshet.stream.process import Stop, on_signals
 from freshet.stream.store.clock import open_clock
-from freshet.stream.store.connection import check_fit, connect
+from freshet.stream.store.connection import check_fit, connect, redis_question
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 log = get_logger(__name__)
@@ -57,20 +57,32 @@ def open_worker(settings: Settings) -> Worker:
     registry = new_registry()
     metrics = WorkerMetrics(registry)
     stop = Stop()
-    health = Health(stop, metrics, lambda: switch.current.fallback)
+    health = Health(
+        stop,
+        "reading the catalogue and joining the worker group",
+        standing=lambda: switch.current.fallback,
+        counted=lambda what: metrics.troubles.labels(what).inc(),
+    )
+    clock = open_clock(client)
+
+    def latest() -> int:
+        return latest_ms(clock)
+
     parts = Parts(
         redis=client,
-        clock=open_clock(client),
+        clock=clock,
         switch=switch,
         # Pinned weights serve whatever is announced.
-        side_inputs=SideInputs(settings, None if settings.worker.weights else switch.offer),
+        side_inputs=SideInputs(settings, None if settings.worker.weights else switch.offer, latest),
         membership=Membership(settings),
-        delivery=Delivery(Publisher(settings), health, stop),
+        delivery=Delivery(Publisher(settings), health, registry),
         health=health,
     )
     worker = Worker(settings, parts, metrics, stop)
     wanted_port, host = settings.worker.http_port, settings.telemetry.http_host
     port = serve_http(wanted_port, health.live, health.ready, registry=registry, host=host)
+    questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
+    Watch(health, questions).start()
     serving = switch.current
     device = str(serving.forecaster.device)
     log.info("started", version=serving.version, device=device, http_port=port)

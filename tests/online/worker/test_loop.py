@@ -174,7 +174,7 @@ def test_a_turn_reads_publishes_scores_and_looks_back_in_that_order(
     # Steps 1 and 4 of the forecast of hour 20 are its hours 20 and 23; today's wait.
     assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [20, 23]
     assert turns.owned.pending.cutoffs == [CUTOFF_MS]
-    assert turns.owned.previous_ms == turns.health.published_ms == CUTOFF_MS
+    assert turns.owned.previous_ms == turns.worker.published_ms == CUTOFF_MS
     assert turns.turn() == ["group 200", "inputs 0", "settle 5"], "nothing new: no round, no look"
 
 
@@ -191,7 +191,8 @@ def test_each_forecast_goes_to_the_log_and_to_the_table_of_the_newest_under_its_
     monkeypatch.setattr(
         turns.worker, "_topics", turns.worker._topics.model_copy(update={"forecasts_latest": ""})
     )
-    assert [topic for topic, _, _ in turns.worker._outgoing(turns.forecasts())] == [log, log]
+    outgoing = turns.worker._outgoing(turns.forecasts())
+    assert [record.topic for record in outgoing] == [log, log]
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 5, 256])
@@ -251,7 +252,7 @@ def test_a_round_that_was_stopped_is_not_noted_and_the_next_worker_ends_it(
     turns.delivery.before = stop
     turns.turn()
     assert [forecast.item_id for forecast in turns.forecasts()] == ["a|n"]
-    assert turns.owned.previous_ms is None and turns.health.published_ms is None
+    assert turns.owned.previous_ms is None and turns.worker.published_ms is None
     assert looked == []
     turns.worker.run()
     assert turns.delivery.closed is False and len(turns.forecasts()) == 1, "it turns no more"

@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry
 from freshet.model.batch import Batch
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.online.worker import loop
-from freshet.online.worker.health import Health
 from freshet.online.worker.loop import Worker
 from freshet.online.worker.metrics import WorkerMetrics
 from freshet.online.worker.shard import OwnedShards
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
+from freshet.stream.health import Health
+from freshet.stream.kafka import Outgoing
 from freshet.stream.process import Stop
 from freshet.stream.read.reader import Delta
 from freshet.stream.schemas import Forecast, ModelEvent, Score
@@ -95,7 +96,10 @@ class FakeDelivery:
     before: Callable[[list[tuple[str, str, bytes]]], bool] = lambda _: True
     closed: bool = False
 
-    def deliver(self, outgoing: list[tuple[str, str, bytes]]) -> bool:
+    def deliver(self, records: list[Outgoing]) -> bool:
+        outgoing = [
+            (record.topic, (record.key or b"").decode(), record.value or b"") for record in records
+        ]
         topics = "+".join(dict.fromkeys(topic.split(".")[1] for topic, _, _ in outgoing))
         self.journal.append(f"deliver {topics}")
         if not self.before(outgoing):
@@ -141,7 +145,12 @@ class Turns:
         self.membership = SimpleNamespace(version=1, shards={0}, poll=self._poll)
         self.waits_s: list[float] = []
         waits: Any = SimpleNamespace(wait=self.waits_s.append)
-        self.health = Health(waits, metrics, lambda: self.weights.fallback)
+        self.health = Health(
+            waits,
+            "reading the catalogue and joining the worker group",
+            standing=lambda: self.weights.fallback,
+            counted=lambda what: metrics.troubles.labels(what).inc(),
+        )
         parts: Any = SimpleNamespace(
             redis="redis",
             clock=SimpleNamespace(now_ms=lambda: self.now_ms),

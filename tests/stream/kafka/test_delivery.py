@@ -13,6 +13,7 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from prometheus_client import CollectorRegistry
 
 from freshet.stream.config import KafkaSettings, Settings
+from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.health import Health
 from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableReader, admin
 from freshet.stream.kafka import delivery as module
@@ -129,3 +130,99 @@ def test_told_to_stop_it_does_not_wait(place: Place) -> None:
     started_s = time.monotonic()
     assert not place.delivery.deliver([Outgoing(place.missing, b"k", b"lost")])
     assert time.monotonic() - started_s < 5
+
+
+# With a broker made up ----------------------------------------------------------------------------
+
+OUTGOING = [Outgoing("log", b"a|n", b"1"), Outgoing("latest", b"b|n", b"2")]
+
+
+class Broker:
+    """Fails at the steps it is told; keeps what was produced before each flush."""
+
+    def __init__(self, *failures: str) -> None:
+        self.failures = list(failures)
+        self.queued: list[Outgoing] = []
+        self.acknowledged: list[list[Outgoing]] = []
+        self.told: list[str] = []
+        self.closed = False
+
+    def produce(self, topic: str, value: bytes, *, key: bytes, **_: Any) -> None:
+        self._may_fail("produce")
+        self.queued.append(Outgoing(topic, key, value))
+
+    def flush(self, **_: Any) -> None:
+        queued, self.queued = self.queued, []
+        self._may_fail("flush")
+        self.acknowledged.append(queued)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _may_fail(self, step: str) -> None:
+        if self.failures and self.failures[0] == step:
+            self.failures.pop(0)
+            raise BrokerError(f"no {step}")
+
+
+def delivery_of(broker: Broker, stop: Stop | None = None, *, stops: bool = False) -> Delivery:
+    stop = stop or Stop()
+
+    def wait_out(error: BrokerError) -> bool:
+        broker.told.append(str(error))
+        return not stops
+
+    health: Any = SimpleNamespace(
+        wait_out=wait_out,
+        answered=lambda: broker.told.append("answered"),
+        over=lambda what: broker.told.append(f"{what} is over"),
+        stop=stop,
+    )
+    return Delivery(broker, health, CollectorRegistry())  # type: ignore[arg-type]
+
+
+def test_all_records_are_acknowledged_under_their_topic_and_key() -> None:
+    broker = Broker()
+    assert delivery_of(broker).deliver(OUTGOING) is True
+    assert broker.acknowledged == [OUTGOING]
+    assert broker.told == ["answered", "broker is over"]
+
+
+def test_after_a_failure_all_are_sent_again_and_an_answer_is_told_once_all_are_there() -> None:
+    broker = Broker("flush", "produce")
+    assert delivery_of(broker).deliver(OUTGOING) is True
+    assert broker.acknowledged == [OUTGOING]
+    assert broker.told == ["no flush", "no produce", "answered", "broker is over"]
+
+
+def test_when_told_to_stop_it_gives_up_what_the_broker_does_not_take_and_says_so() -> None:
+    broker = Broker("flush", "flush")
+    assert delivery_of(broker, stops=True).deliver(OUTGOING) is False
+    assert broker.acknowledged == []
+    assert broker.told == ["no flush"]
+    stopped = Stop()
+    stopped.set()
+    assert delivery_of(Broker(), stopped).deliver(OUTGOING) is True, "the portion in hand goes out"
+
+
+def test_nothing_to_send_asks_nothing_of_the_broker() -> None:
+    broker = Broker("flush")
+    assert delivery_of(broker).deliver([]) is True
+    assert broker.acknowledged == [] == broker.told
+
+
+def test_other_errors_are_not_waited_out() -> None:
+    broker = Broker()
+
+    def produce(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("not the broker")
+
+    broker.produce = produce  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailableError):
+        delivery_of(broker).deliver(OUTGOING)
+
+
+def test_closing_sends_what_is_queued() -> None:
+    broker = Broker()
+    delivery_of(broker).close()
+    assert broker.closed

@@ -1,4 +1,4 @@
-"""What a worker tells its probes, and how long it waits for a server that is away."""
+"""What a process tells its probes, and how long it waits for a server that is away."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from freshet.online.worker import health as module
-from freshet.online.worker.health import Health
-from freshet.online.worker.metrics import WorkerMetrics
+from freshet.stream import health as module
 from freshet.stream.errors import BrokerError, StoreUnavailableError
+from freshet.stream.health import Health, Watch
+from freshet.stream.process import Stop
 
 
 class Well:
@@ -20,13 +19,12 @@ class Well:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s, self.fallback = 1_000.0, ""
         self.waits_s: list[float] = []
-        self.registry = CollectorRegistry()
+        self.counted: list[str] = []
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now_s))
         stop: Any = SimpleNamespace(wait=self.waits_s.append)
-        self.health = Health(stop, WorkerMetrics(self.registry), lambda: self.fallback)
-
-    def troubles(self, what: str) -> float | None:
-        return self.registry.get_sample_value("freshet_worker_troubles_total", {"what": what})
+        self.health = Health(
+            stop, "starting", standing=lambda: self.fallback, counted=self.counted.append
+        )
 
 
 @pytest.fixture
@@ -48,7 +46,7 @@ def test_a_loop_that_has_not_turned_for_two_minutes_is_to_be_restarted(well: Wel
 
 def test_it_is_ready_after_the_first_whole_turn_and_while_nothing_is_amiss(well: Well) -> None:
     health = well.health
-    assert health.ready() == "reading the catalogue and joining the worker group"
+    assert health.ready() == "starting"
     health.answered()
     assert health.ready() is not None, "an answer is not a turn"
     health.turned()
@@ -79,13 +77,65 @@ def test_each_failure_is_counted_under_its_server_and_said_once(
     well: Well, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[tuple[str, str]] = []
-    log = SimpleNamespace(error=lambda _, what, error, **__: said.append((what, error)))
+    log = SimpleNamespace(
+        error=lambda _, what, error, **__: said.append((what, error)),
+        info=lambda _, what: said.append((what, "over")),
+    )
     monkeypatch.setattr(module, "log", log)
     for text in ("one", "two"):
         well.health.wait_out(BrokerError(text))
     well.health.wait_out(StoreUnavailableError("three"))
-    assert (well.troubles("broker"), well.troubles("redis")) == (2, 1)
+    assert well.counted == ["broker", "broker", "redis"]
     assert said == [("broker", "one"), ("redis", "three")]
     well.health.turned()
     well.health.wait_out(BrokerError("four"))
-    assert said[2:] == [("broker", "four")], "after it was well, a failure is news"
+    assert said[2:] == [("broker", "over"), ("redis", "over"), ("broker", "four")], (
+        "after it was well, a failure is news"
+    )
+
+
+def test_what_others_say_is_amiss_stays_until_they_say_that_it_is_over(well: Well) -> None:
+    health = well.health
+    health.turned()
+    health.say("registry", "no folder")
+    health.turned()
+    assert health.ready() == "no folder"
+    health.over("registry")
+    assert health.ready() is None
+
+
+def test_a_watch_names_each_server_that_is_away_and_goes_on_asking(well: Well) -> None:
+    away: dict[str, str] = {"kafka": "no broker"}
+
+    def question(what: str) -> None:
+        if what in away:
+            raise BrokerError(away[what])
+
+    watch = Watch(
+        well.health, {what: (lambda what=what: question(what)) for what in ("kafka", "store")}
+    )
+    well.health.turned()
+    watch.look()
+    assert well.health.ready() == "no broker"
+    del away["kafka"]
+    away["store"] = "no redis"
+    watch.look()
+    assert well.health.ready() == "no redis"
+    away.clear()
+    watch.look()
+    assert well.health.ready() is None
+
+
+def test_a_watch_outlives_whatever_a_library_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASK_S", 0.001)
+    stop = Stop()
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            stop.set()
+        raise RuntimeError("odd")
+
+    Watch(Health(stop, ""), {"kafka": ask})._run()
+    assert len(asked) == 3
