@@ -16,6 +16,7 @@ import uvicorn
 
 from freshet.dashboard import web
 from freshet.dashboard.actuals import RedisSource, SnapshotSource
+from freshet.dashboard.connections import SEND_BUFFER_BYTES, Connections
 from freshet.dashboard.page import Page
 from freshet.stream.config import DashboardSettings, Settings
 from freshet.stream.errors import ConfigError, FreshetError
@@ -75,6 +76,8 @@ def listen(settings: DashboardSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(BACKLOG)
@@ -107,6 +110,7 @@ async def serve(
     """Everything inside the event loop, until `stop` is set."""
     page = Page(settings)
     server = _server(page)
+    page.connections = Connections(lambda: server.server_state.connections)
     stop = stop or asyncio.Event()
     questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
     Watch(page.servers, questions).start()
@@ -114,6 +118,7 @@ async def serve(
         _follow(page),
         _look(page, settings, source),
         page.hub.run(page.revision, lambda: orjson.dumps(page.summary())),
+        page.connections.run(),
         _announce(server, listener, on_ready),
     ]
     tasks = [asyncio.create_task(part) for part in work]
@@ -136,6 +141,12 @@ async def serve(
 def _server(page: Page) -> _Server:
     config = uvicorn.Config(
         web.build(page),
+        # The same code whatever else is installed.
+        http="h11",
+        ws="none",
+        # Who asks says who it is: a header would let one address pass for many.
+        proxy_headers=False,
+        server_header=False,
         log_config=None,
         access_log=False,
         lifespan="off",

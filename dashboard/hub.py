@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
+
+from freshet.stream.telemetry import get_logger
 
 MIN_INTERVAL_S = 0.5
 HEARTBEAT_S = 10.0
 RETRY_MS = 2_000
+
+log = get_logger(__name__)
 
 
 class Hub:
@@ -22,9 +28,16 @@ class Hub:
     the newest gets nothing twice.
     """
 
-    def __init__(self, max_subscribers: int, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self,
+        max_subscribers: int,
+        max_per_address: int | None = None,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
         self.max_subscribers = max_subscribers
-        self.subscribers = 0
+        self.max_per_address = max_per_address or max_subscribers
+        self.seats: Counter[str] = Counter()
         self.refused = 0
         self._heartbeat_s = heartbeat_s
         self._boot = secrets.token_hex(4)
@@ -32,6 +45,36 @@ class Hub:
         self._message = b""
         self._news = asyncio.Event()
         self._closed = False
+
+    @property
+    def subscribers(self) -> int:
+        """Open streams."""
+        return self.seats.total()
+
+    def full(self, address: str) -> str | None:
+        """Why one more stream of an address is refused; None where there is room."""
+        if self.subscribers >= self.max_subscribers:
+            return (
+                f"all {self.max_subscribers} live streams are taken; "
+                "dashboard.max_subscribers sets how many"
+            )
+        if self.seats[address] >= self.max_per_address:
+            return (
+                f"{address} has {self.max_per_address} live streams already; "
+                "dashboard.max_streams_per_address sets how many"
+            )
+        return None
+
+    @contextmanager
+    def seat(self, address: str) -> Iterator[None]:
+        """A stream's place for as long as it is sent."""
+        self.seats[address] += 1
+        try:
+            yield
+        finally:
+            self.seats[address] -= 1
+            if not self.seats[address]:
+                del self.seats[address]
 
     @property
     def newest_id(self) -> str:
@@ -75,38 +118,32 @@ class Hub:
             newest = revision()
             if newest != published and self.subscribers:
                 published = newest
-                self.publish(summary())
+                try:
+                    self.publish(summary())
+                except Exception:
+                    # The page lives on, and says how old its numbers are.
+                    log.exception("summary_failed")
             await asyncio.sleep(MIN_INTERVAL_S)
 
 
 class EventStream(StreamingResponse):
     """One subscriber's response; it holds a seat in the hub for as long as it is sent."""
 
-    def __init__(self, hub: Hub, last_id: str) -> None:
+    def __init__(self, hub: Hub, last_id: str, address: str = "") -> None:
         super().__init__(
             hub.stream(last_id),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store"},
         )
         self._hub = hub
+        self._address = address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._hub.subscribers >= self._hub.max_subscribers:
-            await self._refuse(scope, receive, send)
+        refusal = self._hub.full(self._address)
+        if refusal is not None:
+            self._hub.refused += 1
+            answer = PlainTextResponse(f"{refusal}\n", 503, {"Retry-After": "10"})
+            await answer(scope, receive, send)
             return
-        self._hub.subscribers += 1
-        try:
+        with self._hub.seat(self._address):
             await super().__call__(scope, receive, send)
-        finally:
-            self._hub.subscribers -= 1
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._hub.refused += 1
-        text = (
-            f"all {self._hub.max_subscribers} live streams are taken; "
-            "dashboard.max_subscribers sets how many\n"
-        )
-        refusal = Response(
-            text, status_code=503, media_type="text/plain", headers={"Retry-After": "10"}
-        )
-        await refusal(scope, receive, send)

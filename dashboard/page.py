@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from freshet.dashboard import api
 from freshet.dashboard.actuals import Actuals, Rate, SnapshotSource
+from freshet.dashboard.connections import Connections
 from freshet.dashboard.feed import Feed
 from freshet.dashboard.hub import Hub
 from freshet.dashboard.state import TopicState
@@ -28,9 +29,11 @@ class Page:
         self.topics = TopicState(
             settings.worker, settings.events.series_by, latest_ms=self.latest_ms
         )
-        self.hub = Hub(settings.dashboard.max_subscribers)
+        self.settings = settings.dashboard
+        self.hub = Hub(self.settings.max_subscribers, self.settings.max_streams_per_address)
+        self.connections = Connections(tuple)
         self.feed = Feed(settings.kafka, self.topics, lambda: self.turned("feed"))
-        self.max_points = settings.dashboard.max_points
+        self.max_points = self.settings.max_points
         self.actuals = Actuals(settings.worker.resolution_ms)
         self.redis_problem: str | None = "not connected yet"
         # What a thread beside the loop finds when it asks both servers.
@@ -143,6 +146,11 @@ class _Figures:
             "Clock time since the newest forecast's cutoff.",
             now_ms - book.newest_cutoff_ms if book.items else float("nan"),
         )
+        dropped = CounterMetricFamily(
+            "freshet_dashboard_connections_dropped", "Connections that were silent or not read."
+        )
+        dropped.add_metric([], self._page.connections.dropped)
+        yield dropped
         refused = CounterMetricFamily(
             "freshet_dashboard_subscribers_refused", "Streams refused for want of room."
         )

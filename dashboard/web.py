@@ -7,6 +7,7 @@ import gzip
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
+from http import HTTPStatus
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -14,49 +15,33 @@ from typing import Any
 import orjson
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from freshet.dashboard import api, boards, sales
 from freshet.dashboard.figures import Json
+from freshet.dashboard.guard import Guard
 from freshet.dashboard.hub import EventStream
 from freshet.dashboard.items import list_items, parse_query, show_item
 from freshet.dashboard.page import Page
 from freshet.stream.errors import InvalidInputError
 
 STATIC = Path(__file__).parent / "static"
+OWN_FILES = frozenset(path.name for path in STATIC.iterdir())
 PLOTLY_VERSION = metadata.version("plotly")
 YEAR_S = 31_536_000
 ASK_AGAIN = {"Cache-Control": "no-cache"}
 MAX_ITEM_ID = 1_024
-# Plotly writes style attributes and sheets of its own; nothing else needs more than our own files.
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 
 
 def build(page: Page) -> ASGIApp:
-    """The application around a page."""
-    return _SecurityHeaders(Starlette(routes=[*_files(), *_questions(page), *_probes(page)]))
+    """The application around a page. It has no action: every route only reads."""
+    app = Starlette(routes=[*_files(), *_questions(page), *_probes(page)])
+    return Guard(app, page.settings)
 
 
 # Questions ----------------------------------------------------------------------------------------
@@ -84,7 +69,8 @@ def _questions(page: Page) -> list[Route]:
         return sales.flash_sales(page.topics, page.actuals, page.moment().now_ms)
 
     async def stream(request: Request) -> Response:
-        return EventStream(page.hub, request.headers.get("last-event-id", ""))
+        address = request.client.host if request.client else ""
+        return EventStream(page.hub, request.headers.get("last-event-id", ""), address)
 
     return [
         _question("/api/overview", overview),
@@ -166,7 +152,15 @@ def _files() -> list[BaseRoute]:
 
 
 class _OwnFiles(StaticFiles):
-    """Our few small files: a browser keeps them but asks each time whether they changed."""
+    """Our few small files: a browser keeps them but asks each time whether they changed.
+
+    Only names that are there reach the disk, so no path is too long, too odd or elsewhere.
+    """
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if path not in OWN_FILES:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return await super().get_response(path, scope)
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         response = super().file_response(*arguments, **options)
@@ -187,20 +181,3 @@ def _plotly(packed: bool) -> bytes:
     """plotly.js as the plotly package brings it; packed once per process."""
     body = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
     return gzip.compress(body, 6, mtime=0) if packed else body
-
-
-class _SecurityHeaders:
-    """Adds the security headers to every response, without touching streams."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

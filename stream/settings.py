@@ -288,7 +288,27 @@ class DashboardSettings(Section):
     host: str = "127.0.0.1"
     port: NotNegative = Field(8321, description="0 picks a free port.")
     max_points: Positive = Field(2_000, description="Most points sent for one chart.")
-    max_subscribers: Positive = 200
+    max_subscribers: Positive = Field(200, description="Live streams at a time.")
+    max_streams_per_address: Positive = Field(
+        20,
+        description="Of them from one address; behind a proxy all visitors have the proxy's.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names under which the page may be asked for, besides localhost and "
+        "dashboard.host; * is any name.",
+    )
+    read_token: SecretStr = Field(
+        SecretStr(""),
+        description="Who knows it may read, 16 letters or more; empty lets everybody.",
+    )
+
+    @field_validator("read_token")
+    @classmethod
+    def _is_hard_to_guess(cls, token: SecretStr) -> SecretStr:
+        if 0 < len(token.get_secret_value()) < 16:
+            raise ValueError("too short, a guess would find it; use 16 letters or more")
+        return token
 
 
 class TelemetrySettings(Section):

@@ -139,12 +139,48 @@ def test_updates_are_published_when_something_changed_and_somebody_listens(
         running = asyncio.create_task(hub.run(lambda: revision[0], summary))
         await turns(20)
         assert made == []
-        hub.subscribers = 1
+        hub.seats["visitor"] = 1
         await turns(20)
         assert made == [1]
         revision[0] = 2
         await turns(20)
         assert made == [1, 2]
+        running.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_an_address_has_no_more_than_its_share_of_the_seats() -> None:
+    hub = Hub(3, 2)
+    with hub.seat("a"), hub.seat("a"):
+        refusal = hub.full("a")
+        assert refusal is not None and refusal.startswith("a has 2 live streams already; ")
+        assert hub.full("b") is None
+        with hub.seat("b"):
+            refusal = hub.full("c")
+            assert refusal is not None and refusal.startswith("all 3 live streams are taken; ")
+    assert hub.full("a") is None and hub.subscribers == 0 and hub.seats == {}
+
+
+def test_a_summary_that_cannot_be_made_is_said_and_the_next_one_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_module, "MIN_INTERVAL_S", 0.0)
+
+    async def scenario() -> None:
+        hub, revision = Hub(5), iter(range(1_000))
+        hub.seats["visitor"] = 1
+        made: list[int] = []
+
+        def summary() -> bytes:
+            made.append(1)
+            if len(made) < 3:
+                raise TypeError("Integer exceeds 64-bit range")
+            return b"{}"
+
+        running = asyncio.create_task(hub.run(lambda: next(revision), summary))
+        [_, message] = await take(hub.stream(), 2)
+        assert b"data: {}" in message and len(made) >= 3
         running.cancel()
 
     asyncio.run(scenario())

@@ -33,7 +33,9 @@ def get(page: Page) -> Callable[..., httpx.Response]:
     def call(path: str, **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=web.build(page))
-            async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 return await client.get(path, headers=headers)
 
         return asyncio.run(ask())
@@ -97,8 +99,32 @@ def test_nothing_outside_the_static_folder_is_served(get: Callable[..., httpx.Re
         "/static/%2e%2e/app.py",
         "/static/.hidden",
         "/static/",
+        "/static/" + "x" * 300,
+        "/static/a%00b",
+        "/static/%ff%fe",
+        "/static/%F0%9F%92%A9",
+        "/" + "x" * 300,
+        "/%00",
+        "/%ff",
+        "/../../etc/passwd",
+        "/api/items/" + "%ff" * 100,
+        "/api/items/%00",
     ):
         assert get(path).status_code == 404, path
+
+
+def test_nothing_but_reading_is_answered(page: Page) -> None:
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=web.build(page))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answers = [
+                await client.request(method, path)
+                for method in ("POST", "PUT", "DELETE", "PATCH")
+                for path in ("/", "/api/overview", "/api/items/A%7Cnorth", "/static/app.js")
+            ]
+        return [answer.status_code for answer in answers]
+
+    assert set(asyncio.run(ask())) == {405}
 
 
 def test_plotly_comes_from_the_package_is_packed_and_kept_for_a_year(
