@@ -127,6 +127,7 @@ class Notes:
 
     Attributes:
         topic: Where the record was, as text, and so are `partition` and `offset`.
+        timestamp_ms: The record's own timestamp, as text.
         stage: Where it failed: decode, validate, future, ...; `late` for a late record.
         error_class: Name of the error's class.
         message: What was wrong, for a person.
@@ -137,6 +138,7 @@ class Notes:
     topic: str
     partition: str
     offset: str
+    timestamp_ms: str
     stage: str
     error_class: str
     message: str
@@ -160,6 +162,7 @@ def notes_of(headers: Sequence[tuple[str, bytes | None]]) -> Notes:
         topic=where("topic"),
         partition=where("partition"),
         offset=where("offset"),
+        timestamp_ms=where("timestamp_ms"),
         stage=said.get(f"{ERROR_PREFIX}stage", "late"),
         error_class=said.get(f"{ERROR_PREFIX}class", "TooLate"),
         message=said.get(f"{ERROR_PREFIX}message", ""),

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from freshet.stream.config import KafkaSettings
-from freshet.stream.schemas import RECORDS
+from freshet.stream.schemas import RECORDS, SHOP_TABLES
+from freshet.stream.units import DAY_MS
 
 DEAD_LETTER_SUFFIX = ".dlq"
 FOREVER = "-1"
 LARGEST_MS = str(2**63 - 1)
 BATCH_OVERHEAD_BYTES = 1_024
 DEAD_LETTER_ROOM_BYTES = 64 * 1_024
+
+TABLES = (*SHOP_TABLES, "models")
+"""What lies on compacted topics: the newest record of a key is what holds."""
 
 TopicState = Literal["created", "exists", "mismatch", "automatic"]
 
@@ -70,11 +74,13 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
     """
     names = settings.topics
     keep = {"message.timestamp.type": "LogAppendTime"} if live else _any_time()
-    # Raw orders and clicks may hold what names a person: they do not stay for ever.
+    # Raw orders and clicks may hold what names a person: they do not stay for ever. Kafka deletes
+    # whole segments, so a record stays for as long as its segment is written to, and the retention.
     dead_letters = {
         **keep,
         "max.message.bytes": str(dead_letter_max_bytes(settings)),
         "retention.ms": str(settings.dead_letter_retention_ms),
+        "segment.ms": str(min(DAY_MS, settings.dead_letter_retention_ms)),
     }
     events = {
         **keep,
@@ -84,7 +90,7 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
     configs: dict[str, dict[str, str]] = {}
     for name in (names.orders, names.clicks):
         configs[name] = events
-    for name in (names.catalog, names.promotions, names.inventory, names.models):
+    for name in names.of(*TABLES):
         configs[name] = tables
     if names.forecasts_latest:
         configs[names.forecasts_latest] = tables

@@ -9,7 +9,7 @@ from typing import Any
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, InvalidInputError
 from freshet.stream.events.dead_letter import HeaderList, Notes, Source, notes_of, without_notes
-from freshet.stream.kafka import TableReader, TableRecord
+from freshet.stream.kafka import TableReader, TableRecord, cluster
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.schemas import RECORDS
 
@@ -62,6 +62,21 @@ class DeadLetterFilter:
         if self.late:
             return [settings.kafka.topics.late]
         return [dead_letter_topic(name) for name in known if self.topic in (None, name)]
+
+    def topics_there(self, settings: Settings) -> list[str]:
+        """The topics to look in, but those that nobody named and that do not exist.
+
+        A cluster that was set up by an older freshet has dead-letter topics of its events alone.
+
+        Raises:
+            ConfigError: The source topic is none that freshet reads.
+            BrokerError: The broker does not answer.
+        """
+        names = self.topics(settings)
+        if self.late or self.topic is not None:
+            return names
+        there = cluster(settings).partitions
+        return [name for name in names if name in there] or names
 
 
 EVERYTHING = DeadLetterFilter()
@@ -155,7 +170,7 @@ def show_dead_letter(settings: Settings, place: str) -> DeadLetterView:
 
 
 def _dead_letters(settings: Settings, wanted: DeadLetterFilter) -> Iterator[Source]:
-    with TableReader(settings, wanted.topics(settings)) as reader:
+    with TableReader(settings, wanted.topics_there(settings)) as reader:
         while not reader.caught_up:
             yield from filter(wanted.lets_through, map(_as_source, reader.poll()))
 

@@ -108,6 +108,10 @@ def _why(problem: str) -> str:
         "max.message.bytes": "a record that is larger than this stops its partition",
         "cleanup.policy": "without compaction the topic loses its oldest entries, or grows "
         "for ever",
+        "retention.ms": "raw orders may name a person: dead letters and late records stay for "
+        "kafka.dead_letter_retention_ms; `kafka-configs.sh --alter --topic` sets it",
+        "segment.ms": "a record stays until its whole segment is old enough: a day more than "
+        "retention.ms, as planned",
         "partitions": "fewer partitions than planned limit how many processes share the work",
     }
     return reasons.get(problem.split(":")[0], "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from freshet.stream.config import Settings
@@ -12,14 +12,18 @@ from freshet.stream.kafka import (
     Consumer,
     Outgoing,
     Publisher,
+    RecordsRefusedError,
     TopicPartition,
     broker_errors,
     consumer,
     log_range,
     partitions_of,
+    send,
     take,
 )
+from freshet.stream.kafka.topics import DEAD_LETTER_SUFFIX, TABLES
 from freshet.stream.ops.dead_letters import DeadLetterFilter
+from freshet.stream.ops.superseded import superseded
 
 REDRIVE_BATCH = 1_000
 POLL_MS = 50
@@ -28,23 +32,44 @@ EVERYTHING = DeadLetterFilter()
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """How many dead letters were sent again, stay because part was cut, or were not wanted."""
+    """How many dead letters were sent again, were not wanted, or stay, and why.
+
+    Attributes:
+        sent: Sent again.
+        cut: Stay: part of the record is missing, or it is of another topic.
+        superseded: Stay: their table holds something newer of the same key.
+        refused: Stay: Kafka does not take them, for their size.
+        skipped: Not wanted.
+    """
 
     sent: int = 0
     cut: int = 0
+    superseded: int = 0
+    refused: int = 0
     skipped: int = 0
 
     @property
     def tried(self) -> int:
         """Those that count towards the most that may be sent."""
-        return self.sent + self.cut
+        return self.sent + self.cut + self.superseded + self.refused
 
     def __add__(self, other: Redriven) -> Redriven:
-        return Redriven(self.sent + other.sent, self.cut + other.cut, self.skipped + other.skipped)
+        return Redriven(
+            self.sent + other.sent,
+            self.cut + other.cut,
+            self.superseded + other.superseded,
+            self.refused + other.refused,
+            self.skipped + other.skipped,
+        )
 
     def __str__(self) -> str:
-        stay = f" ({self.cut} were cut and stay)" if self.cut else ""
-        return f"{self.sent} dead letters{stay}"
+        stay = {
+            "cut": self.cut,
+            "superseded by newer records": self.superseded,
+            "refused by Kafka": self.refused,
+        }
+        reasons = ", ".join(f"{count} were {why}" for why, count in stay.items() if count)
+        return f"{self.sent} dead letters" + (f" ({reasons} and stay)" if reasons else "")
 
 
 def redrive(
@@ -57,10 +82,12 @@ def redrive(
     """Send dead letters once more, for instance after a field map was corrected.
 
     Without filters it goes on where the last redrive ended (kept in the group
-    `<group_prefix>.redrive`); with a filter, or `from_start`, it looks at all dead letters. Sending
-    one twice is harmless: each record carries the header `freshet-redrive: topic-partition-offset`
-    of its original, and windows count a header once (`freshet.stream.events.redrive`). Durable
-    effects, in order: the records are acknowledged, then the position is kept.
+    `<group_prefix>.redrive`); with a filter, or `from_start`, it looks at all dead letters. Each
+    record carries the header `freshet-redrive: topic-partition-offset` of its original. Sending
+    one twice is harmless: windows count a header once (`freshet.stream.events.redrive`), a table's
+    letter stays where something newer of its key is there, the copy sent before too, and readers
+    of the other topics go by the times and ids inside the records. Durable effects, in order: the
+    records are acknowledged, then the position is kept.
 
     Args:
         settings: Where to connect.
@@ -72,7 +99,7 @@ def redrive(
         BrokerError: The broker does not answer or a topic does not exist.
     """
     done = Redriven()
-    for topic in wanted.topics(settings):
+    for topic in wanted.topics_there(settings):
         left = None if most is None else most - done.tried
         done += _redrive_topic(settings, topic, wanted, left, from_start=from_start)
     return done
@@ -81,20 +108,31 @@ def redrive(
 def _redrive_topic(
     settings: Settings, topic: str, wanted: DeadLetterFilter, most: int | None, *, from_start: bool
 ) -> Redriven:
-    events = [settings.kafka.topics.orders, settings.kafka.topics.clicks]
-    counts = partitions_of(settings, [topic, *events])
+    sources = _sources(settings, topic)
+    counts = partitions_of(settings, [topic, *sources])
     client = consumer(settings, "redrive", auto_offset_reset="earliest", enable_partition_eof=True)
     # The late topic is shared by both event topics: one of them redriven says nothing of the
     # other's records.
     keep = not wanted.narrows() and not (wanted.late and wanted.topic is not None)
     try:
-        ends = {number: log_range(client, topic, number)[1] for number in range(counts[topic])}
+        ranges = {number: log_range(client, topic, number) for number in range(counts[topic])}
+        ends = {number: end for number, (first, end) in ranges.items() if end > first}
+        if not ends:
+            return Redriven()
         client.assign(_starts(client, topic, counts[topic], from_start=from_start or not keep))
         with Publisher(settings) as publisher:
-            sender = _Sender(publisher, wanted, {name: counts[name] for name in events})
+            sender = _Sender(settings, publisher, wanted, {name: counts[name] for name in sources})
             return _redrive(client, sender, ends, most, keep=keep)
     finally:
         client.close()
+
+
+def _sources(settings: Settings, topic: str) -> list[str]:
+    """The topics whose records lie on a dead-letter topic, or on the late topic."""
+    topics = settings.kafka.topics
+    if topic == topics.late:
+        return [topics.orders, topics.clicks]
+    return [topic.removesuffix(DEAD_LETTER_SUFFIX)]
 
 
 def _redrive(
@@ -120,34 +158,52 @@ def _redrive(
 
 class _Sender:
     def __init__(
-        self, publisher: Publisher, wanted: DeadLetterFilter, partitions: dict[str, int]
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        wanted: DeadLetterFilter,
+        partitions: dict[str, int],
     ) -> None:
+        self._settings = settings
         self._publisher = publisher
         self._wanted = wanted
         self._partitions = partitions
 
-    def send(self, dead_letters: Iterable[Source]) -> Redriven:
-        """Send what is wanted and whole; returns when it is acknowledged."""
-        done = Redriven()
-        for dead_letter in dead_letters:
-            done += self._send(dead_letter)
-        self._publisher.flush()
-        return done
-
-    def _send(self, dead_letter: Source) -> Redriven:
-        if not self._wanted.lets_through(dead_letter):
-            return Redriven(skipped=1)
-        record = original_of(dead_letter, self._partitions)
-        if record is None:
-            return Redriven(cut=1)
-        self._publisher.produce(
-            record.topic,
-            record.value,
-            key=record.key,
-            partition=record.partition,
-            headers=record.headers,
+    def send(self, dead_letters: Sequence[Source]) -> Redriven:
+        """Send what is wanted, whole and still the newest; returns when it is acknowledged."""
+        wanted = [letter for letter in dead_letters if self._wanted.lets_through(letter)]
+        whole = [
+            (letter, original)
+            for letter in wanted
+            if (original := original_of(letter, self._partitions)) is not None
+        ]
+        stale = self._superseded([letter for letter, _ in whole])
+        records = [original for index, (_, original) in enumerate(whole) if index not in stale]
+        refused = self._refused(records)
+        return Redriven(
+            sent=len(records) - refused,
+            cut=len(wanted) - len(whole),
+            superseded=len(stale),
+            refused=refused,
+            skipped=len(dead_letters) - len(wanted),
         )
-        return Redriven(sent=1)
+
+    def _superseded(self, letters: Sequence[Source]) -> set[int]:
+        tables = self._settings.kafka.topics.of(*TABLES)
+        (topic, *others) = self._partitions
+        return (
+            set() if others or topic not in tables else superseded(self._settings, topic, letters)
+        )
+
+    def _refused(self, records: Sequence[Outgoing]) -> int:
+        """Send these; how many Kafka never takes: one of them must not hold up the others."""
+        try:
+            send(self._publisher, records)
+        except RecordsRefusedError as error:
+            if not all(refusal.unfit for refusal in error.refusals):
+                raise
+            return len(error.refusals)
+        return 0
 
 
 def _starts(client: Consumer, topic: str, count: int, *, from_start: bool) -> list[TopicPartition]:
@@ -172,13 +228,13 @@ def _keep_position(client: Consumer, records: list[Source]) -> None:
 def original_of(dead_letter: Source, partitions: dict[str, int]) -> Outgoing | None:
     """The record as it first came, with its redrive header; None when it cannot go back.
 
-    It cannot when part of it was cut or it is of no event topic. It goes to the partition it came
-    from, where its redrive header is remembered, and keeps the header it may have: the place of
-    the very first record.
+    It cannot when part of it was cut or it is of none of these topics. It goes to the partition it
+    came from, where its redrive header is remembered, and keeps the header it may have: the place
+    of the very first record.
 
     Args:
         dead_letter: From a dead-letter topic or the late topic.
-        partitions: The event topics and how many partitions each has.
+        partitions: The topics it may go back to, and how many partitions each has.
     """
     notes = notes_of(dead_letter.headers)
     if notes.cut or notes.topic not in partitions or not notes.partition.isdigit():

@@ -11,6 +11,7 @@ from freshet.stream.kafka.topics import (
     mismatches,
     plan,
 )
+from freshet.stream.units import DAY_MS
 
 
 def by_name(settings: KafkaSettings, *, live: bool) -> dict[str, TopicPlan]:
@@ -48,6 +49,19 @@ def test_a_dead_letter_topic_takes_whatever_its_source_takes_and_the_headers() -
             == str(dead_letter_max_bytes(settings))
         )
         assert int(plans[source].config["max.message.bytes"]) < 565_536
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_could_name_a_person_stays_a_day_longer_than_its_retention_at_most(live: bool) -> None:
+    settings = KafkaSettings(dead_letter_retention_ms=14 * DAY_MS)
+    plans = by_name(settings, live=live)
+    raw = {name: topic.config for name, topic in plans.items() if name.endswith(".dlq")}
+    raw["freshet.late.v1"] = plans["freshet.late.v1"].config
+    assert len(raw) == 13
+    for config in raw.values():
+        assert (config["retention.ms"], config["segment.ms"]) == ("1209600000", "86400000")
+    hour = by_name(KafkaSettings(dead_letter_retention_ms=3_600_000), live=live)
+    assert hour["freshet.orders.v1.dlq"].config["segment.ms"] == "3600000"
 
 
 def test_a_topic_that_is_turned_off_is_not_planned() -> None:

@@ -12,13 +12,18 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 from freshet.stream.config import KafkaSettings, Settings, Topics
 from freshet.stream.errors import BrokerError
 from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, late_record, limit_of
+from freshet.stream.kafka import Cluster, RecordsRefusedError, TableRecord
+from freshet.stream.kafka.publisher import Refusal
+from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter
 from freshet.stream.ops.redrive import Redriven, original_of, redrive
+from freshet.stream.schemas import RECORDS
 
 LIMIT = limit_of(KafkaSettings(max_record_bytes=1_000))
 SETTINGS = Settings(kafka={"topics": Topics(orders="orders", clicks="clicks", late="late")})
 PARTITIONS = {"orders": 2, "clicks": 4, "orders.dlq": 2}  # All others have one.
 NEVER_KEPT = -1_001
+MAX_BYTES = 1_000
 
 
 def source(
@@ -44,6 +49,8 @@ class Broker:
     done: list[str] = field(default_factory=list)
     batch: int = 100
     reads: int = 0
+    tables: list[TableRecord] = field(default_factory=list)
+    missing: frozenset[str] = frozenset()
     open: int = 0
     down: bool = False
     after_assign: Callable[[], None] = lambda: None
@@ -68,7 +75,14 @@ class Broker:
         self.open += 1
         return Reader(self)
 
+    def cluster(self, settings: Settings) -> Cluster:
+        known = settings.kafka.topics.of(*RECORDS)
+        topics = {*known, *map(dead_letter_topic, known), "late"} - self.missing
+        return Cluster(1, True, self.partitions_of(settings, sorted(topics)))
+
     def partitions_of(self, settings: Settings, topics: list[str]) -> dict[str, int]:
+        if not self.missing.isdisjoint(topics):
+            raise BrokerError("there is no such topic")
         return {topic: PARTITIONS.get(topic, 1) for topic in topics}
 
     def publisher(self, settings: Settings) -> Sender:
@@ -147,20 +161,58 @@ class Sender:
     ) -> None:
         self._queue.append((topic, partition, key, value, headers))
 
-    def flush(self) -> None:
+    def flush(self, *, stopped: Callable[[], bool]) -> None:
         if self._broker.down:
             raise BrokerError("gone")
-        self._broker.sent += self._queue
-        self._queue = []
+        assert not stopped()
+        queue, self._queue = self._queue, []
+        too_large = [record for record in queue if len(record[3]) > MAX_BYTES]
+        self._broker.sent += [record for record in queue if record not in too_large]
         self._broker.done.append("sent")
+        if too_large:
+            reason = "too large"
+            refusals = [Refusal(t, key, value, reason, True) for t, _, key, value, _ in too_large]
+            raise RecordsRefusedError(refusals)
+
+
+class Table:
+    """A table reader that is given what the topics hold, in two polls."""
+
+    def __init__(self, broker: Broker, topics: list[str]) -> None:
+        self._polls = [
+            [
+                record
+                for record in broker.tables
+                if record.topic in topics and record.offset % 2 == n
+            ]
+            for n in (0, 1)
+        ]
+
+    @property
+    def caught_up(self) -> bool:
+        return not self._polls
+
+    def poll(self) -> list[TableRecord]:
+        return self._polls.pop(0)
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     broker = Broker()
+    ops = "freshet.stream.ops"
     for name in ("consumer", "partitions_of"):
-        monkeypatch.setattr(f"freshet.stream.ops.redrive.{name}", getattr(broker, name))
-    monkeypatch.setattr("freshet.stream.ops.redrive.Publisher", broker.publisher)
+        monkeypatch.setattr(f"{ops}.redrive.{name}", getattr(broker, name))
+    monkeypatch.setattr(f"{ops}.dead_letters.cluster", broker.cluster)
+    monkeypatch.setattr(f"{ops}.redrive.Publisher", broker.publisher)
+    monkeypatch.setattr(
+        f"{ops}.superseded.TableReader", lambda settings, topics: Table(broker, topics)
+    )
     return broker
 
 
@@ -171,6 +223,20 @@ def letter(value: bytes, topic: str = "orders", error: str = "Bad", **over: Any)
 
 
 CUT = b"v" * 200_000
+
+
+CATALOG = "freshet.catalog.v1"
+
+
+def entry(offset: int, key: bytes = b"k", timestamp_ms: int = 10, partition: int = 0) -> Outgoing:
+    """A dead letter of the catalogue, its value the offset that its record has there."""
+    came = Source(CATALOG, partition, offset, timestamp_ms, key, b"%d" % offset, [])
+    return dead_letter(came, "control", "EventError", "x", LIMIT)
+
+
+def held(offset: int, key: bytes = b"k", timestamp_ms: int = 10, partition: int = 0) -> TableRecord:
+    """A record that the catalogue holds."""
+    return TableRecord(CATALOG, key, b"{}", timestamp_ms, partition, offset)
 
 
 def test_all_new_dead_letters_go_back_to_their_partitions_and_the_place_after_them_is_kept(
@@ -274,6 +340,70 @@ def test_late_orders_that_are_redriven_do_not_pass_by_the_clicks_between_them(
     assert broker.kept == {("late", 0): 3}
     assert redrive(SETTINGS, DeadLetterFilter(late=True)) == Redriven()
     assert redrive(SETTINGS, orders) == Redriven(sent=2, skipped=1), "a filter looks at all"
+
+
+def test_a_letter_of_a_table_stays_where_the_table_holds_a_newer_record_of_its_key(
+    broker: Broker,
+) -> None:
+    broker.tables = [held(4), held(5), held(9, b"other"), held(6, b"n"), held(7, b"n")]
+    for offset, key in ((4, b"k"), (5, b"k"), (6, b"n"), (8, b"new")):
+        broker.hold(entry(offset, key))
+    assert str(redrive(SETTINGS)) == (
+        "2 dead letters (2 were superseded by newer records and stay)"
+    )
+    assert broker.values == [b"5", b"8"]
+    assert broker.kept == {(f"{CATALOG}.dlq", 0): 4}
+
+
+def test_sent_again_a_letter_of_a_table_stays_behind_its_own_copy(broker: Broker) -> None:
+    broker.hold(entry(5))
+    broker.tables = [held(5)]
+    assert redrive(SETTINGS, DeadLetterFilter(CATALOG)) == Redriven(sent=1)
+    broker.tables.append(held(6, timestamp_ms=20))
+    again = redrive(SETTINGS, DeadLetterFilter(CATALOG), from_start=True)
+    assert (again, broker.values) == (Redriven(superseded=1), [b"5"])
+
+
+def test_on_another_partition_and_on_a_topic_made_again_the_timestamp_says_what_is_newer(
+    broker: Broker,
+) -> None:
+    for offset, key in ((500, b"made again"), (501, b"moved"), (502, b"moved long ago")):
+        broker.hold(entry(offset, key, timestamp_ms=10))
+    broker.tables = [
+        held(3, b"made again", 11),
+        held(900, b"moved", 11, partition=2),
+        held(901, b"moved long ago", 9, partition=2),
+    ]
+    assert redrive(SETTINGS, DeadLetterFilter(CATALOG)) == Redriven(sent=1, superseded=2)
+    assert broker.values == [b"502"]
+
+
+def test_letters_of_what_is_no_table_go_back_whatever_came_after_them(broker: Broker) -> None:
+    topics = SETTINGS.kafka.topics
+    others = [topics.drift, topics.retrain, topics.alerts, topics.forecasts, topics.scores]
+    for topic in others:
+        broker.hold(letter(topic.encode(), topic))
+        broker.tables.append(TableRecord(topic, b"k", b"newer", 99, 1, 8))
+    assert redrive(SETTINGS) == Redriven(sent=5)
+    assert {value.decode() for value in broker.values} == set(others)
+
+
+def test_a_record_that_kafka_never_takes_stays_and_holds_up_no_other(broker: Broker) -> None:
+    for value in (b"a", b"x" * (MAX_BYTES + 1), b"b"):
+        broker.hold(letter(value))
+    assert str(redrive(SETTINGS)) == "2 dead letters (1 were refused by Kafka and stay)"
+    assert broker.values == [b"a", b"b"]
+    assert broker.kept == {("orders.dlq", 0): 3}
+
+
+def test_dead_letter_topics_that_an_older_cluster_lacks_are_passed_over_unless_named(
+    broker: Broker,
+) -> None:
+    broker.missing = frozenset({"freshet.drift.v1.dlq", "freshet.drift.v1"})
+    broker.hold(letter(b"a"))
+    assert redrive(SETTINGS) == Redriven(sent=1)
+    with pytest.raises(BrokerError, match="no such topic"):
+        redrive(SETTINGS, DeadLetterFilter("freshet.drift.v1"))
 
 
 # One record ---------------------------------------------------------------------------------------
