@@ -29,6 +29,10 @@ class Moment:
     forecasts_per_s: float = 0.0
     kafka_problem: str | None = None
     redis_problem: str | None = None
+    kafka_age_s: float | None = None
+    """Seconds of wall time since the topics were last known to be read to their end."""
+    redis_age_s: float | None = None
+    """The same of the windows."""
 
 
 def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
@@ -58,6 +62,13 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
         },
         "weights_version": topics.book.weights_version,
         "drift": {"active": segments["drift"], "warning": segments["warning"]},
+        "as_of": {
+            "sales_ms": actuals.end_ms or None,
+            "forecasts_ms": topics.book.issued_ms or None,
+            "scores_ms": topics.scored_ms or None,
+            "alerts_ms": topics.alerted_ms or None,
+        },
+        "read_s_ago": {"kafka": figure(moment.kafka_age_s), "redis": figure(moment.redis_age_s)},
         "unusable": {
             "counts": dict(topics.malformed),
             "newest": topics.newest_malformed,

@@ -59,6 +59,8 @@ class Page:
             forecasts_per_s=self._forecasts_per_s,
             kafka_problem=self.kafka_trouble,
             redis_problem=self.redis_trouble,
+            kafka_age_s=_age_s(self.feed.heard_s),
+            redis_age_s=_age_s(self._clock[0] if self.clock_known.is_set() else None),
         )
 
     @property
@@ -128,6 +130,10 @@ class Page:
             self.topics.touch("items", "flash")
         self._events_per_s = self._events.note(at_s, self.actuals.books.read)
         self._forecasts_per_s = self._forecasts.note(at_s, self.topics.book.seen)
+
+
+def _age_s(at_s: float | None) -> float | None:
+    return None if at_s is None else round(time.monotonic() - at_s, 1)
 
 
 class _Figures:

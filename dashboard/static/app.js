@@ -10,6 +10,8 @@ import { ItemList } from "./items.js";
 
 const CLOCK_TICK_MS = 500;
 const ADDRESS = "#item=";
+// A number that is older than so many buckets is shown as old.
+const LATE_BUCKETS = 3;
 const STATES = { live: "live", lost: "reconnecting", paused: "paused", waiting: "connecting", partial: "waiting for data" };
 
 const known = { revisions: {}, clock: null, errors: null, narrow: matchMedia("(max-width: 1100px)") };
@@ -18,9 +20,21 @@ const now = () => (known.clock ? known.clock.now_ms + (performance.now() - known
 
 // Totals --------------------------------------------------------------------------------------------------------
 
-function figure(name, value, unit, sub, tone = "") {
+function figure(name, value, unit, sub, age, tone = "") {
   return el("div", {}, el("dt", {}, name),
-    el("dd", { class: "value" }, value, unit ? el("small", {}, unit) : null), el("dd", { class: `sub ${tone}`.trim() }, sub));
+    el("dd", { class: "value" }, value, unit ? el("small", {}, unit) : null), el("dd", { class: `sub ${tone}`.trim() }, sub), age);
+}
+
+/** How old a number is: filled in by `showAges`, for it grows while nothing comes. */
+const age = (what, ms, lateMs = Infinity) => el("dd", { class: "age", "data-what": what, "data-ms": ms, "data-late": lateMs });
+
+function showAges() {
+  for (const node of document.querySelectorAll(".age[data-what]")) {
+    const { what, ms, late } = node.dataset;
+    const old = ms === undefined ? null : now() - Number(ms);
+    say(node, old === null ? `no ${what} yet` : `${what} ${format.old(old)}`);
+    node.classList.toggle("late", old !== null && old > Number(late));
+  }
 }
 
 function gain(scores) {
@@ -31,17 +45,18 @@ function gain(scores) {
 }
 
 function showTotals(overview) {
-  const { events, forecasts, scores } = overview;
+  const { events, forecasts, scores, as_of: asOf } = overview;
+  const lateMs = LATE_BUCKETS * overview.resolution_ms;
   const lost = [["duplicate", events.duplicate], ["late", events.late_dropped], ["broken", events.dead_letter]]
     .filter(([, count]) => count > 0).map(([name, count]) => `${format.compact(count)} ${name}`);
   const [gained, tone] = gain(scores);
   byId("figures").replaceChildren(
-    figure("Events", format.rate(events.per_s), "a second", `${format.compact(events.read)} read${lost.length ? `, ${lost[0]}` : ""}`),
-    figure("Forecasts", format.rate(forecasts.per_s), "a second", `${format.compact(forecasts.seen)} for ${format.count(forecasts.items)} series`),
-    figure("Sold in 24 h", format.compact(overview.units_day), "units", `${format.compact(overview.revenue_day)} in sales`),
-    figure("Error", format.error(scores.wql), "WQL", gained, tone),
-    figure("Within the 80 % interval", format.percent(scores.coverage_80, 1), "", scores.matured ? `${format.compact(scores.matured)} scored` : "waiting for scores"),
-    figure("Weights", el("span", { title: overview.weights_version }, format.version(overview.weights_version)), "", drifting(overview.drift), overview.drift.active ? "bad" : ""),
+    figure("Events", format.rate(events.per_s), "a second", `${format.compact(events.read)} read${lost.length ? `, ${lost[0]}` : ""}`, age("sales", asOf.sales_ms, lateMs)),
+    figure("Forecasts", format.rate(forecasts.per_s), "a second", `${format.compact(forecasts.seen)} for ${format.count(forecasts.items)} series`, age("forecasts", asOf.forecasts_ms, lateMs)),
+    figure("Sold in 24 h", format.compact(overview.units_day), "units", `${format.compact(overview.revenue_day)} in sales`, age("sales", asOf.sales_ms, lateMs)),
+    figure("Error", format.error(scores.wql), "WQL", gained, age("scores", asOf.scores_ms, lateMs), tone),
+    figure("Within the 80 % interval", format.percent(scores.coverage_80, 1), "", scores.matured ? `${format.compact(scores.matured)} scored` : "waiting for scores", age("scores", asOf.scores_ms, lateMs)),
+    figure("Weights", el("span", { title: overview.weights_version }, format.version(overview.weights_version)), "", drifting(overview.drift), age("last alert", asOf.alerts_ms), overview.drift.active ? "bad" : ""),
   );
 }
 
@@ -56,13 +71,23 @@ function showClock() {
   say(byId("clock"), `${format.clock(ms)}`);
   byId("clock").dateTime = new Date(ms).toISOString();
   say(byId("speed"), format.speed(known.clock.speed));
+  showAges();
 }
 
-function showProblem({ kafka, redis }) {
-  const problems = [kafka, redis].filter(Boolean);
+function showProblem({ kafka, redis }, ago) {
+  const told = (problem, what, seconds) => problem && (seconds === null ? problem : `${problem} (${what} shown ${format.seconds(seconds)} old)`);
+  const problems = [told(kafka, "what topics say is", ago.kafka), told(redis, "sales are", ago.redis)].filter(Boolean);
   byId("problem").hidden = !problems.length;
   byId("problem").replaceChildren(...problems.map((text) => el("span", {}, text)));
   if (byId("connection").dataset.state === "live" && problems.length) showState("partial");
+}
+
+function showUnusable({ counts, newest }) {
+  const kinds = Object.entries(counts);
+  const total = kinds.reduce((sum, [, count]) => sum + count, 0);
+  byId("unusable").hidden = !total;
+  const each = kinds.map(([kind, count]) => `${format.count(count)} of ${kind}`).join(", ");
+  say(byId("unusable"), `${format.count(total)} ${total === 1 ? "record" : "records"} could not be used: ${each}. The newest: ${newest}`);
 }
 
 // Sections ------------------------------------------------------------------------------------------------------
@@ -130,7 +155,9 @@ function update(overview) {
   known.clock = { ...overview.clock, at: performance.now() };
   list.resolutionMs = overview.resolution_ms;
   showTotals(overview);
-  showProblem(overview.problems);
+  showProblem(overview.problems, overview.read_s_ago);
+  showUnusable(overview.unusable);
+  showAges();
   for (const [section, refreshers] of Object.entries(sections)) {
     if (known.revisions[section] === overview.revisions[section]) continue;
     known.revisions[section] = overview.revisions[section];

@@ -49,6 +49,10 @@ export function duration(ms) {
 }
 
 export const ago = (ms, nowMs) => (known(ms) && known(nowMs) ? (nowMs - ms < 60_000 ? "just now" : `${duration(nowMs - ms)} ago`) : DASH);
+/** An age in words. */
+export const old = (ms) => (!known(ms) ? DASH : ms < 60_000 ? "just now" : `${duration(ms)} old`);
+/** Seconds of wall time, in minutes where they are many. */
+export const seconds = (s) => (s < 120 ? `${Math.round(s)} s` : duration(1_000 * s));
 export const hoursOf = (ms) => ms / HOUR_MS;
 export const words = (name) => name.replaceAll("_", " ");
 

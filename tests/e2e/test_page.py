@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, expect
 
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
+from freshet.stream.schemas import Adjustments, ModelEvent
 from freshet.stream.units import HOUR_MS
 from tests.e2e.conftest import RUN, environment
 from tests.e2e.shop_world import HOURS, World
@@ -180,6 +182,75 @@ def test_text_from_topics_is_shown_as_text(
         expect(page.locator("#item-title")).to_have_text(evil.decode())
         expect(page.locator("#drift")).to_contain_text(evil.decode())
         assert page.locator("main img, main b:has-text('bold')").count() == 0
+
+
+def test_the_page_says_how_old_each_number_is_and_ages_grow_while_nothing_comes(
+    page_url: str, browser: Browser
+) -> None:
+    with visit(browser, page_url) as page:
+        ages = page.locator("#figures .age")
+        expect(ages).to_have_count(6)
+        # Sales end with the last whole hour, 20 minutes before; a minute passes each second.
+        told = re.compile(r"^(sales|forecasts|scores|last alert) (\d+ h )?\d+ (min|h) old$")
+        for place in range(6):
+            expect(ages.nth(place)).to_have_text(told)
+        sales, forecasts, alert = ages.nth(0), ages.nth(1), ages.nth(5)
+        expect(sales).to_have_text(re.compile(r"^sales (2\d|3\d|4\d|5\d) min old$"))
+        expect(forecasts).to_have_text(re.compile(r"^forecasts \d+ min old$"))
+        expect(alert).to_have_text(re.compile(r"^last alert 5 h \d+ min old$"))
+        first = sales.text_content()
+        expect(sales).not_to_have_text(str(first))
+        expect(sales).not_to_have_class(re.compile("late"))
+
+
+def test_what_could_not_be_read_is_counted_and_told_on_the_page(
+    page_url: str, browser: Browser
+) -> None:
+    with visit(browser, page_url) as page:
+        told = page.locator("#unusable")
+        expect(told).to_contain_text("3 records could not be used: ")
+        for kind in ("1 of forecasts", "1 of scores", "1 of drift"):
+            expect(told).to_contain_text(kind)
+        expect(told).to_contain_text(
+            re.compile(r"The newest: page\S+:\d at offset \d+: EventError")
+        )
+
+
+def test_numbers_beyond_all_sense_leave_every_panel_working(
+    page_url: str, browser: Browser, shop_settings: Settings, world: World
+) -> None:
+    topics = shop_settings.kafka.topics
+    drift = (
+        b'{"alert_id":"x","segment":"s","state":"drift","kind":"level","detector":"d","size":1e308,'
+        b'"detected_at_ms":%s,"onset_ms":0,"weights_version":"","description":"","action":""}'
+    )
+    newest = world.forecast(world.series[0], HOURS)
+    huge = msgspec.structs.replace(
+        replace_version(newest, "v9999-odd"),
+        adjustments=Adjustments(level_factor=-1e308),
+        quantiles=[[3e38] * len(newest.quantile_levels)] * len(newest.quantiles),
+    )
+    gate = {"x": 1e308, "x.ok": False, ".ok": True, "y.ok": "no", "x.threshold": "<b>"}
+    odd = ModelEvent(
+        kind="promoted", version="v8-odd", at_ms=0, gate=gate, pause_ms=1e308, request_id="r1"
+    )
+    producer = Producer({"bootstrap.servers": shop_settings.kafka.bootstrap_servers})
+    producer.produce(topics.drift, drift % b"10000000000000000000000000000000", "a")
+    producer.produce(topics.drift, drift % b"0", "s")
+    producer.produce(topics.forecasts, encode(huge), newest.item_id)
+    producer.produce(topics.models, encode(odd), "odd")
+    price = b'{"sku":"BOOT-01","title":"Boot","category":"Footwear","unit_price":1e15}'
+    producer.produce(topics.catalog, price, "BOOT-01")
+    assert producer.flush(10) == 0
+    with visit(browser, f"{page_url}#item=BOOT-01%7Cnorth") as page:
+        expect(page.locator("#facts")).to_contain_text("v9999")
+        expect(page.locator("#drift")).to_contain_text("Electronics")
+        expect(page.locator("#models")).to_contain_text("v8")
+        expect(page.locator("#unusable")).to_contain_text("2 of drift")
+        expect(page.locator("#error .main-svg").first).to_be_visible()
+        expect(page.locator(".row")).to_have_count(24)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= DESKTOP["width"]
 
 
 def test_a_page_without_any_data_says_what_it_waits_for(
