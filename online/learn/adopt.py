@@ -69,7 +69,7 @@ def adopt(settings: Settings, folder: Path) -> Adopted:
     """
     client = connect(settings.redis)
     clock = open_clock(client)
-    history = open_history(settings, client, _shop(settings, lambda: latest_ms(clock)))
+    history = open_history(settings, client, shop_tables(settings, lambda: latest_ms(clock)))
     history.refresh()
     networks = VersionedNetworks(open_registry(settings.learn), settings.learn.device)
     found = judged(
@@ -118,7 +118,7 @@ def judged(
     return Adopted("", parent, verdict.reason, verdict.report())
 
 
-def _shop(settings: Settings, latest: Callable[[], int]) -> ShopTables:
+def shop_tables(settings: Settings, latest: Callable[[], int]) -> ShopTables:
     """The shop's tables as the topics hold them now."""
     shop = ShopTables(settings.events.series_by, latest_ms=latest)
     tables: dict[str, Any] = settings.kafka.topics.of(*SHOP_TABLES)

@@ -122,3 +122,15 @@ def test_public_names_are_there(name: str) -> None:
 def test_an_unknown_public_name_says_what_there_is() -> None:
     with pytest.raises(AttributeError, match="it has Forecaster"):
         _ = freshet.forecastor
+
+
+def test_a_broken_version_is_named_with_exit_status_1(tmp_path: Path) -> None:
+    env = {"FRESHET_LEARN__REGISTRY": str(tmp_path)}
+    done = run("model", "verify", env=env)
+    assert (done.returncode, done.stdout.strip()) == (0, "")
+    broken = "v0001-20260101T000000Z-00000000"
+    (tmp_path / "versions" / broken).mkdir(parents=True)
+    done = run("model", "verify", env=env)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{broken}  {tmp_path}/versions/{broken} has no manifest.json")
+    assert run("model", "list", env=env).stdout.endswith("base  champion\n")

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
+from freshet.online.learn.adopt import adopt
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics, load
@@ -181,3 +184,35 @@ def test_sigterm_during_training_ends_at_once_and_the_next_process_answers(learn
         ("training", "r1"),
         ("promoted", "r1"),
     ]
+
+
+def wild_network() -> FreshetNetwork:
+    """One whose forecasts are far from anything that was ever sold."""
+    network = small_network()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(3.0)
+    return network
+
+
+def test_weights_from_elsewhere_are_judged_on_the_windows_in_redis(
+    learn: Process, tmp_path: Path
+) -> None:
+    untaught = learn.prepare()
+    settings = learn.settings
+    save_weights(wild_network(), tmp_path / "wild", card="# wild\n")
+    refused = adopt(settings, tmp_path / "wild")
+    assert (refused.version, refused.parent) == ("", untaught)
+    assert "gain_low" in refused.reason and len(learn.registry.list()) == 1
+
+    wild = learn.registry.add(
+        lambda folder: save_weights(wild_network(), folder, card="# wild\n") and None,  # type: ignore[arg-type]
+        parent=untaught,
+        created_at_ms=NOW_MS,
+    ).version
+    learn.registry.serve(wild)
+    found = adopt(settings, learn.registry.path(untaught))
+    assert (found.parent, found.reason) == (wild, "")
+    manifest = learn.registry.verify(found.version)
+    assert manifest.offsets == {f"{settings.kafka.topics.orders}:0": len(orders().values)}
+    assert learn.registry.champion() == wild, "a person lets it serve"

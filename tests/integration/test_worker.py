@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import save_weights
+from freshet.online.weights.announced import announcement
 from freshet.online.weights.registry import Registry
 from freshet.online.worker.loop import Worker
 from freshet.online.worker.process import open_worker
@@ -352,9 +353,7 @@ def test_announced_weights_are_swapped_in_and_no_cutoff_mixes_two_versions(
     shop.sell(30)
     with running(settings), Publisher(settings) as publisher:
         eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
-        event = ModelEvent(
-            kind="promoted", version=second.version, at_ms=9, sha256=second.weights_sha256
-        )
+        event = announcement(registry, "promoted", second.version, 9)
         publisher.produce(settings.kafka.topics.models, encode(event), key="promoted:2")
         broken = ModelEvent(
             kind="promoted", version="v0009-20260101T000000Z-00000000", at_ms=10, sha256="00"

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import pytest
 
+from freshet.online.weights import registry as registry_module
 from freshet.online.weights import versions as module
 from freshet.online.weights.registry import (
     BASE,
@@ -18,10 +19,18 @@ from freshet.online.weights.registry import (
     Registry,
     sha256_of,
 )
-from freshet.online.weights.versions import promote, rollback, show, versions
+from freshet.online.weights.versions import (
+    collect,
+    promote,
+    rollback,
+    show,
+    sign,
+    verify,
+    versions,
+)
 from freshet.stream.codec import decode
 from freshet.stream.config import LearnSettings, RedisSettings, Settings
-from freshet.stream.errors import RegistryError
+from freshet.stream.errors import ConfigError, RegistryError, StoreUnavailableError
 from freshet.stream.schemas import ModelEvent
 
 UNKNOWN = "v0009-20231114T221320Z-00000000"
@@ -200,3 +209,79 @@ def test_nothing_moves_when_the_version_to_roll_back_to_was_altered(shop: Shop) 
     with pytest.raises(RegistryError, match="altered"):
         rollback(shop.settings)
     assert shop.registry.champion() == second and shop.told == []
+
+
+def test_what_is_wrong_with_each_version_is_told_and_with_what_else_lies_there(shop: Shop) -> None:
+    first, second = shop.add("one"), shop.add("two")
+    assert verify(shop.settings) == [
+        {"name": first, "wrong": ""},
+        {"name": second, "wrong": ""},
+    ]
+    file = shop.registry.path(second) / "model.safetensors"
+    file.write_text("altered")
+    (shop.registry.folder / "versions" / UNKNOWN).mkdir()
+    sound, altered, half = verify(shop.settings)
+    assert sound == {"name": first, "wrong": ""}
+    assert altered["name"] == second and f"{file} was altered" in altered["wrong"]
+    assert half["name"] == UNKNOWN and "half written" in half["wrong"]
+    shop.registry.serve(first)
+    assert verify(shop.settings, CHAMPION) == [{"name": first, "wrong": ""}]
+    assert verify(shop.settings, BASE) == [{"name": BASE, "wrong": ""}]
+    (missing,) = verify(shop.settings, "v0008-20231114T221320Z-00000000")
+    assert "has no version" in missing["wrong"]
+
+
+def test_what_nobody_needs_is_deleted_and_nothing_else(shop: Shop) -> None:
+    made = [shop.add("0")]
+    for number in range(1, 8):
+        made.append(shop.add(str(number), parent=made[-1]))
+    shop.registry.serve(made[4])
+    shop.registry.move_alias(CHALLENGER, made[1])
+    # The champion is 4 and its parent 3, which `previous` names; 1 is the challenger, 0 its parent,
+    # and 2 the parent of 3. Of the others the newest stay.
+    assert collect(shop.settings, 1, delete=False) == [made[5], made[6]]
+    assert len(shop.registry.list()) == 8
+    assert collect(shop.settings, 2, delete=True) == [made[5]]
+    assert [manifest.version for manifest in shop.registry.list()] == made[:5] + made[6:]
+    assert rollback(shop.settings) == f"{made[3]} is the champion again, {made[4]} was"
+    assert collect(shop.settings, 100, delete=True) == []
+
+
+def test_only_a_key_signs(shop: Shop) -> None:
+    version = shop.add("one")
+    with pytest.raises(ConfigError, match=r"no key to sign with; --key, or learn\.signing_key"):
+        sign(shop.settings, version, None)
+
+
+def test_a_version_is_signed_by_the_key_that_is_named_else_by_that_of_the_settings(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = []
+    monkeypatch.setattr(Registry, "sign", lambda self, version, key: signed.append((version, key)))
+    monkeypatch.setattr(registry_module, "check_keys", lambda *keys: None)
+    version = shop.add("one")
+    shop.registry.serve(version)
+    learn = shop.settings.learn.model_copy(update={"signing_key": "ours.pem"})
+    settings = shop.settings.model_copy(update={"learn": learn})
+    assert sign(settings, CHAMPION, None) == f"{version} is signed"
+    assert sign(settings, version, Path("other.pem")) == f"{version} is signed"
+    assert signed == [(version, Path("ours.pem")), (version, Path("other.pem"))]
+
+
+def test_nothing_moves_when_nobody_can_be_told_the_time(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is in Redis."""
+
+    def away(client: object) -> None:
+        raise StoreUnavailableError("away")
+
+    version = shop.add("one")
+    monkeypatch.setattr(module, "open_clock", away)
+    with pytest.raises(StoreUnavailableError):
+        promote(shop.settings, version)
+    assert shop.registry.champion() == BASE
+    shop.registry.serve(version)
+    with pytest.raises(StoreUnavailableError):
+        rollback(shop.settings)
+    assert shop.registry.champion() == version and shop.told == []
