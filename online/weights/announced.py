@@ -7,10 +7,12 @@ registry alone, and what does not fit is as if it had not been said.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from queue import Empty, SimpleQueue
 
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.errors import FreshetError, RegistryError
@@ -71,6 +73,43 @@ def checker(registry: Registry) -> Check:
             raise RegistryError(f"{told} comes with the sha256 of other weights")
 
     return check
+
+
+def within(check: Check, seconds: float) -> Check:
+    """The same check for a loop that must turn: a volume that hangs, hangs nobody else.
+
+    Where it takes longer, the announcement is refused, and all later ones until it has answered.
+    """
+    hanging: threading.Thread | None = None
+
+    def bounded(event: ModelEvent) -> None:
+        nonlocal hanging
+        if hanging is not None and hanging.is_alive():
+            raise RegistryError("the registry does not answer")
+        answer: SimpleQueue[FreshetError | None] = SimpleQueue()
+        asked = threading.Thread(
+            target=lambda: answer.put(_error_of(check, event)), name="registry", daemon=True
+        )
+        asked.start()
+        try:
+            error = answer.get(timeout=seconds)
+        except Empty:
+            hanging = asked
+            raise RegistryError(f"the registry does not answer within {seconds:g} s") from None
+        if error is not None:
+            raise error
+
+    return bounded
+
+
+def _error_of(check: Check, event: ModelEvent) -> FreshetError | None:
+    try:
+        check(event)
+    except FreshetError as error:
+        return error
+    except Exception as error:
+        return RegistryError(f"version {event.version[:MAX_SHOWN]} cannot be checked: {error!r}")
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +179,5 @@ class Announcements:
         return self.newest is not None and event.at_ms < self.newest.at_ms
 
     def _refusal(self, event: ModelEvent) -> Refused | None:
-        try:
-            self.check(event)
-        except FreshetError as error:
-            return Refused(event, str(error))
-        return None
+        error = _error_of(self.check, event)
+        return None if error is None else Refused(event, str(error))

@@ -53,9 +53,9 @@ def read_manifest(folder: Path, trusted_keys: tuple[Path, ...] = ()) -> Sealed:
             version's, or not signed by one of the trusted keys, where there are such.
     """
     path = folder / MANIFEST_FILE
-    if folder.is_symlink() or path.is_symlink():
-        raise RegistryError(f"{folder} is a link, or holds one; versions are folders of files")
     try:
+        if folder.is_symlink() or path.is_symlink():
+            raise RegistryError(f"{folder} is a link, or holds one; versions are folders of files")
         data = _read(path)
         manifest = msgspec.json.decode(data, type=Manifest)
     except FileNotFoundError:

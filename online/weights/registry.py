@@ -209,17 +209,10 @@ class Registry:
         Raises:
             RegistryError: There is no such version.
         """
-        if not self.path_exists(version):
+        folder = self._folder_of(version)
+        if folder.is_symlink() or not (folder / MANIFEST_FILE).is_file():
             raise self._unknown(version)
-        return self._versions / version
-
-    def path_exists(self, version: str) -> bool:
-        """Whether there is such a version."""
-        # The pattern first: a version comes from people and topics, and must not name a way out.
-        if not VERSION_PATTERN.fullmatch(version):
-            return False
-        folder = self._versions / version
-        return not folder.is_symlink() and (folder / MANIFEST_FILE).is_file()
+        return folder
 
     def manifest(self, version: str) -> Manifest:
         """What the version says of itself; its files are not checked, see `verify`."""
@@ -322,9 +315,15 @@ class Registry:
         return self.folder / "versions"
 
     def _folder_of(self, version: str) -> Path:
+        # The pattern first: a version comes from people and topics, and must not name a way out.
+        if not VERSION_PATTERN.fullmatch(version):
+            raise self._unknown(version)
         folder = self._versions / version
-        # Only a name that passes the pattern is looked up.
-        if not VERSION_PATTERN.fullmatch(version) or not folder.is_dir():
+        try:
+            there = folder.is_dir()
+        except OSError as error:
+            raise RegistryError(f"{folder} cannot be read: {error}") from None
+        if not there:
             raise self._unknown(version)
         return folder
 

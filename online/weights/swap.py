@@ -13,13 +13,14 @@ import torch
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
-from freshet.online.weights.announced import Announcements, Check, Refused, checker
+from freshet.online.weights.announced import Announcements, Check, Refused, checker, within
 from freshet.online.weights.registry import BASE, Registry, open_registry
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, FreshetError, WeightsError
 from freshet.stream.schemas import ModelEvent
 from freshet.stream.telemetry import get_logger
 
+CHECK_WITHIN_S = 2.0  # a manifest is a small file
 LOOK_AGAIN_S = 10.0  # at announcements that were refused: the registry may have been away
 MAX_REASON = 2_000
 
@@ -136,7 +137,7 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
     dtype = str(weights.forecaster.dtype).removeprefix("torch.")
     device = str(weights.forecaster.device)
     later = loader(registry, device, dtype, reach=wanted.prediction_length)
-    return WeightsSwitch(weights, later, worker, check=checker(registry))
+    return WeightsSwitch(weights, later, worker, check=within(checker(registry), CHECK_WITHIN_S))
 
 
 class WeightsSwitch:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from freshet.online.weights.announced import MAX_REFUSED, Announcements, announcement, checker
+from freshet.online.weights.announced import (
+    MAX_REFUSED,
+    Announcements,
+    announcement,
+    checker,
+    within,
+)
 from freshet.online.weights.registry import BASE, Manifest, Registry
 from freshet.stream.errors import RegistryError
 from freshet.stream.schemas import ModelEvent
@@ -108,6 +115,67 @@ def test_a_long_name_makes_a_short_message(registry: Registry) -> None:
     with pytest.raises(RegistryError) as caught:
         checker(registry)(event)
     assert len(str(caught.value)) < 600
+
+
+# A registry that does not answer ------------------------------------------------------------------
+
+
+def test_a_registry_that_hangs_holds_nobody_up_but_the_first_and_counts_once_it_answers(
+    registry: Registry,
+) -> None:
+    told = announcement(registry, "promoted", added(registry).version, 7)
+    hangs, asked = threading.Event(), list[str]()
+
+    def slow(asked_of: ModelEvent) -> None:
+        asked.append(asked_of.version)
+        assert hangs.wait(10)
+        checker(registry)(asked_of)
+
+    check = within(slow, 0.02)
+    with pytest.raises(RegistryError, match=r"does not answer within 0\.02 s"):
+        check(told)
+    for _ in range(3):
+        with pytest.raises(RegistryError, match="the registry does not answer"):
+            check(told)
+    assert len(asked) == 1
+    hangs.set()
+    (hanging,) = [thread for thread in threading.enumerate() if thread.name == "registry"]
+    hanging.join(10)
+    patient = within(slow, 10.0)
+    for _ in range(200):
+        patient(told)
+    with pytest.raises(RegistryError, match="without the sha256"):
+        patient(msgspec.structs.replace(told, manifest_sha256=""))
+
+
+@pytest.mark.parametrize("name", ["is_dir", "is_symlink", "open"])
+def test_whatever_a_volume_answers_is_a_refusal(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    told = announcement(registry, "promoted", added(registry).version, 7)
+
+    def stale(self: Path, *_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    heard = Announcements(checker(registry))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, name, stale)
+        with pytest.raises(RegistryError, match="Stale file handle"):
+            checker(registry)(told)
+        assert not heard.take(told)
+    heard.reconsider()
+    assert heard.newest == told
+
+
+def test_an_error_that_nobody_foresaw_is_a_refusal_too() -> None:
+    def check(told: ModelEvent) -> None:
+        raise KeyError("odd")
+
+    heard = Announcements(check)
+    assert not heard.take(event("v1", 1))
+    refused = heard.next_refusal()
+    assert refused is not None
+    assert refused.reason == "version v1 cannot be checked: KeyError('odd')"
 
 
 # Which of several counts --------------------------------------------------------------------------
