@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -195,6 +196,22 @@ def test_rubbish_left_by_a_writer_stops_no_other(registry: Registry) -> None:
     second = add(registry, "second")
     assert second.startswith("v0002-")
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_message_shows_sixteen_digits_of_what_was_found_and_what_should_be(
+    registry: Registry,
+) -> None:
+    version = add(registry)
+    file = registry.path(version) / "model.safetensors"
+    file.write_text("altered")
+    found = hashlib.sha256(b"altered").hexdigest()[:16]
+    expected = hashlib.sha256(b"weights").hexdigest()[:16]
+    with pytest.raises(RegistryError) as caught:
+        registry.verify(version)
+    assert str(caught.value) == (
+        f"{file} was altered: sha256 {found}, the manifest says {expected}; "
+        f"`freshet model rollback` returns to {BASE}"
+    )
 
 
 # Aliases ------------------------------------------------------------------------------------------
