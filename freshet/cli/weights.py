@@ -20,8 +20,10 @@ def model_list(config: Config = None, json: Json = False) -> None:
     from freshet.online.weights.versions import versions
 
     rows = versions(settings_of(config))
-    lines = [f"{row['version']}  {', '.join(row['aliases'])}".rstrip() for row in rows]
-    put(rows, json, "\n".join(lines))
+    lines = [
+        f"{row['version']}  {', '.join(row['aliases'])}  {row.get('wrong', '')}" for row in rows
+    ]
+    put(rows, json, "\n".join(line.rstrip() for line in lines))
 
 
 @model.command("show")

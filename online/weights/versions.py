@@ -19,14 +19,22 @@ from freshet.stream.store.connection import connect
 
 
 def versions(settings: Settings) -> list[dict[str, Any]]:
-    """The shipped weights, then all versions, oldest first, with the aliases of each."""
+    """The shipped weights, then all versions, oldest first, with the aliases of each.
+
+    Last comes what an alias names and what is no version, with what is wrong.
+    """
     registry = open_registry(settings.learn)
     pointed = {alias: registry.alias(alias) for alias in ALIASES} | {CHAMPION: registry.champion()}
     names = [BASE, *(manifest.version for manifest in registry.list())]
-    return [
-        {"version": name, "aliases": [alias for alias in ALIASES if pointed[alias] == name]}
-        for name in names
-    ]
+    lost = sorted({name for name in pointed.values() if name is not None} - set(names))
+    rows: list[dict[str, Any]] = []
+    for name in (*names, *lost):
+        rows.append(
+            {"version": name, "aliases": [alias for alias in ALIASES if pointed[alias] == name]}
+        )
+        if name in lost:
+            rows[-1]["wrong"] = _wrong_with(registry, name)
+    return rows
 
 
 def show(settings: Settings, version: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.learn.adopt import adopt
+from freshet.online.weights.announced import checker
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics, load
@@ -162,6 +163,7 @@ def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_regist
         "promote",
     )
     assert learn.registry.verify(promoted.version).weights_sha256 == promoted.sha256
+    checker(learn.registry)(promoted)
     assert learn.registry.champion() == promoted.version
     assert [manifest.version for manifest in learn.registry.list()] == [champion, promoted.version]
     process.send_signal(signal.SIGTERM)

@@ -101,6 +101,14 @@ def test_the_doctor_names_an_altered_champion(settings: Settings) -> None:
     assert "FAIL  weights" in report.as_text()
 
 
+def test_the_doctor_warns_of_what_is_no_version_and_goes_on(settings: Settings) -> None:
+    half = "v0007-20260101T000000Z-00000000"
+    (settings.learn.registry / "versions" / half).mkdir(parents=True)
+    report = examine(settings)
+    assert report.healthy, report.as_text()
+    assert f"warn  registry: {half} is passed over: " in report.as_text()
+
+
 def forecast(item_id: str) -> Forecast:
     levels = [0.1, 0.5, 0.9]
     values: dict[str, Any] = {

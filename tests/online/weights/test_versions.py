@@ -103,6 +103,17 @@ def test_the_shipped_weights_come_first_then_all_versions_each_with_its_aliases(
     ]
 
 
+def test_an_alias_of_what_is_no_version_is_listed_with_what_is_wrong(shop: Shop) -> None:
+    first, second = shop.add("one"), shop.add("two")
+    shop.registry.serve(first)
+    (shop.registry.path(first) / "manifest.json").unlink()
+    sound, other, lost = versions(shop.settings)
+    assert sound == {"version": BASE, "aliases": [PREVIOUS]}
+    assert other == {"version": second, "aliases": []}
+    assert (lost["version"], lost["aliases"]) == (first, [CHAMPION])
+    assert "half written" in lost["wrong"]
+
+
 def test_a_version_is_shown_by_its_name_or_an_alias_once_its_files_were_checked(
     shop: Shop,
 ) -> None:
