@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -155,6 +156,16 @@ def test_readiness_says_what_is_missing(get: Callable[..., httpx.Response], page
     assert "kafka: not connected yet" in answer.text and "redis: not connected yet" in answer.text
     page.feed.problem = page.redis_problem = None
     assert (get("/readyz").status_code, get("/livez").status_code) == (200, 200)
+
+
+def test_liveness_names_a_task_that_has_not_turned(
+    get: Callable[..., httpx.Response], page: Page
+) -> None:
+    page._turned_s = {"feed": -1e9, "look": time.monotonic()}
+    answer = get("/livez")
+    assert answer.status_code == 503 and answer.text.startswith("feed has not turned for ")
+    page.turned("feed")
+    assert get("/livez").status_code == 200
 
 
 def test_metrics_count_records_and_streams_but_never_name_an_item(

@@ -357,6 +357,21 @@ def test_streams_beyond_the_limit_are_refused_and_the_page_lives_on(
         stop(process)
 
 
+def test_with_a_token_the_page_opens_by_one_address_and_stays_open_without_it(
+    shop_settings: Settings, browser: Browser, tmp_path: Path
+) -> None:
+    token = {"FRESHET_DASHBOARD__READ_TOKEN": "correct-horse-battery"}
+    with running(shop_settings, tmp_path, **token) as (process, url):
+        assert httpx.get(f"{url}api/overview").status_code == 401
+        with visit(browser, f"{url}?token=correct-horse-battery#item=LAMP-09%7Csouth") as page:
+            wait_for_chart(page, "LAMP-09|south")
+            expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+            assert "token" not in page.url
+            page.goto(url)
+            expect(page.locator(".row")).to_have_count(24)
+        assert stop(process) < STOP_TIMEOUT_S
+
+
 def test_broken_records_are_counted_and_skipped(page_url: str) -> None:
     def metrics() -> str:
         return httpx.get(f"{page_url}metrics").text

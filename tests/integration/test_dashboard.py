@@ -91,6 +91,11 @@ def seconds_until(so: Callable[[], bool]) -> float:
     return time.monotonic() - started_s
 
 
+def read_s_ago(url: str, what: str) -> float:
+    """How old the page says that it is."""
+    return float(httpx.get(f"{url}api/overview", timeout=5).json()["read_s_ago"][what])
+
+
 def drift(segment: str) -> DriftAlert:
     return DriftAlert(
         alert_id=segment,
@@ -127,11 +132,14 @@ def test_a_crash_of_the_broker_is_said_within_5_s_and_outlived(
         shows(url, settings, "before")
         broker.signal(signal.SIGKILL)
         named_s = seconds_until(lambda: "kafka: Kafka at" in readiness(url)[1])
+        ago_s = [read_s_ago(url, "kafka") for _ in range(2)]
+        assert 0 < ago_s[0] < ago_s[1], "what is shown grows older"
         broker.restart()
         back_s = seconds_until(lambda: readiness(url)[0] == 200)
         print(f"named after {named_s:.1f} s, ready {back_s:.1f} s after the broker's start")
         assert named_s < NAMED_WITHIN_S and process.poll() is None
         shows(url, settings, "after")
+        assert read_s_ago(url, "kafka") < NAMED_WITHIN_S
 
 
 def test_a_redis_that_stalls_is_said_within_5_s_and_outlived(
