@@ -21,12 +21,15 @@ MARKED_EVENTS = ("promoted", "rejected", "swapped", "rolled_back")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What time it is for the shop, how fast it runs, the newest rates, and what is wrong."""
+    """What time it is for the shop, how fast it runs, the newest rates, and what is wrong.
+
+    Rates are None while nobody can tell them.
+    """
 
     now_ms: int
     speed: float = 1.0
-    events_per_s: float = 0.0
-    forecasts_per_s: float = 0.0
+    events_per_s: float | None = 0.0
+    forecasts_per_s: float | None = 0.0
     kafka_problem: str | None = None
     redis_problem: str | None = None
     kafka_age_s: float | None = None
@@ -44,10 +47,10 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
     return {
         "clock": {"now_ms": moment.now_ms, "speed": moment.speed},
         "resolution_ms": topics.book.resolution_ms,
-        "events": asdict(actuals.books) | {"per_s": round(moment.events_per_s, 1)},
+        "events": asdict(actuals.books) | {"per_s": _rate(moment.events_per_s)},
         "forecasts": {
             "seen": topics.book.seen,
-            "per_s": round(moment.forecasts_per_s, 1),
+            "per_s": _rate(moment.forecasts_per_s),
             "items": len(topics.book.items),
             "newest_cutoff_ms": topics.book.newest_cutoff_ms or None,
         },
@@ -110,6 +113,10 @@ def _markers(topics: TopicState, segment: str, from_ms: int) -> list[Json]:
     ]
     markers = [marker for marker in drift + models if cast(int, marker["at_ms"]) >= from_ms]
     return sorted(markers, key=lambda marker: cast(int, marker["at_ms"]))
+
+
+def _rate(per_s: float | None) -> float | None:
+    return None if per_s is None else round(per_s, 1)
 
 
 def _sum(values: Singles) -> float | None:

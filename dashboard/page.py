@@ -52,13 +52,14 @@ class Page:
 
     def moment(self) -> api.Moment:
         """Time, rates and what is wrong; between two looks at Redis the shop's clock runs on."""
+        kafka_trouble, redis_trouble = self.kafka_trouble, self.redis_trouble
         return api.Moment(
             now_ms=self.now_ms(),
             speed=self.speed,
-            events_per_s=self._events_per_s,
-            forecasts_per_s=self._forecasts_per_s,
-            kafka_problem=self.kafka_trouble,
-            redis_problem=self.redis_trouble,
+            events_per_s=None if redis_trouble else self._events_per_s,
+            forecasts_per_s=None if kafka_trouble or redis_trouble else self._forecasts_per_s,
+            kafka_problem=kafka_trouble,
+            redis_problem=redis_trouble,
             kafka_age_s=_age_s(self.feed.heard_s),
             redis_age_s=_age_s(self._clock[0] if self.clock_known.is_set() else None),
         )

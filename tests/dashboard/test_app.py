@@ -13,6 +13,7 @@ from freshet.dashboard import app
 from freshet.dashboard.actuals import Actuals, Books
 from freshet.dashboard.app import address, listen
 from freshet.dashboard.page import Page
+from freshet.stream.codec import encode
 from freshet.stream.config import DashboardSettings, KafkaSettings, Settings
 from freshet.stream.errors import ConfigError, StoreUnavailableError
 from freshet.stream.units import HOUR_MS
@@ -58,6 +59,46 @@ def test_rates_come_from_the_books_and_the_forecasts() -> None:
         page.seen(Actuals(HOUR_MS, books=Books(read=read)), (0, 1.0), second)
     assert page.moment().events_per_s == 100.0
     assert page.topics.revisions["items"] == 2
+
+
+def test_rates_are_unknown_while_the_servers_that_tell_them_are_away() -> None:
+    page = Page(Settings())
+    for second in (0.0, 2.0):
+        page.seen(Actuals(HOUR_MS, books=Books(read=round(100 * second))), (0, 1.0), second)
+    assert page.summary()["events"]["per_s"] == 100.0
+    assert page.summary()["forecasts"]["per_s"] is None, "Kafka is not connected yet"
+    page.feed.problem = None
+    assert page.summary()["forecasts"]["per_s"] == 0.0
+    page.servers.say("store", "Redis is away")
+    assert page.summary()["events"]["per_s"] is None
+    assert page.summary()["forecasts"]["per_s"] is None
+
+
+def test_ages_are_those_of_the_newest_records_and_of_the_last_reading(make: Any) -> None:
+    page = Page(Settings())
+    assert set(page.summary()["as_of"].values()) == {None}
+    assert page.summary()["read_s_ago"] == {"kafka": None, "redis": None}
+    hour = HOUR_MS
+    page.seen(make.actuals({"A|n": [1.0, 2.0]}, end_hour=99), (100 * hour, 0.0), 0.0)
+    for kind, record in (
+        ("forecasts", make.forecast(hour=98, issued_at_ms=98 * hour + 7)),
+        ("forecasts", make.forecast("B|n", hour=98, issued_at_ms=98 * hour + 3)),
+        ("scores", make.score(hour=90)),
+        ("scores", make.score("B|n", hour=89)),
+        ("drift", make.drift(detected_at_ms=80 * hour, onset_ms=70 * hour)),
+    ):
+        assert page.topics.apply(kind, b"k", encode(record), 0)
+    # A score is made when the hour after its bucket begins.
+    assert page.summary()["as_of"] == {
+        "sales_ms": 99 * hour,
+        "forecasts_ms": 98 * hour + 7,
+        "scores_ms": 91 * hour,
+        "alerts_ms": 80 * hour,
+    }
+    page.seen(None, (100 * hour, 0.0), time.monotonic() - 30.0)
+    page.feed.heard_s = time.monotonic() - 90.0
+    ago_s = page.summary()["read_s_ago"]
+    assert (ago_s["kafka"], ago_s["redis"]) == (pytest.approx(90, abs=5), pytest.approx(30, abs=5))
 
 
 class FakeSource:
