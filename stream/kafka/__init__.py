@@ -25,7 +25,7 @@ from freshet.stream.kafka.publisher import (
     Publisher,
     RecordsRefusedError,
 )
-from freshet.stream.kafka.table import TableReader, TableRecord
+from freshet.stream.kafka.table import Silence, TableReader, TableRecord
 
 __all__ = [
     "Cluster",
@@ -39,6 +39,7 @@ __all__ = [
     "Producer",
     "Publisher",
     "RecordsRefusedError",
+    "Silence",
     "TableReader",
     "TableRecord",
     "Taken",

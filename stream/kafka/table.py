@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from confluent_kafka import Message, TopicPartition
 
-from freshet.stream.config import Settings
+from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka.client import broker_errors, consumer, headers_of, partitions_of, take
 
 MAX_RECORDS = 5_000
 BUFFER_KB = 8_192
+
+
+class Silence:
+    """How long a broker may say nothing while somebody waits for the end of a log.
+
+    The client itself waits for a broker that is away for ever, and says so in the log only.
+
+    Args:
+        kafka: Three of its request timeouts are too long.
+        now_s: The clock.
+    """
+
+    def __init__(self, kafka: KafkaSettings, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._longest_s = 3 * kafka.request_timeout_ms / 1_000
+        self._servers = kafka.bootstrap_servers
+        self._now_s = now_s
+        self._heard_at_s = now_s()
+
+    def note(self, heard: bool) -> None:
+        """Something was heard, or nothing.
+
+        Raises:
+            BrokerError: Nothing was, for too long.
+        """
+        if heard:
+            self._heard_at_s = self._now_s()
+        elif self._now_s() - self._heard_at_s > self._longest_s:
+            raise BrokerError(f"{self._servers} has said nothing for {self._longest_s:g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +73,7 @@ class TableReader:
     """
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
+        self._kafka = settings.kafka
         partitions = partitions_of(settings, topics)
         self._behind = {
             (topic, number) for topic, count in partitions.items() for number in range(count)
@@ -71,6 +101,19 @@ class TableReader:
         taken = take(self._client, max_records, max_wait_ms)
         self._behind -= taken.ends.keys()
         return [_table_record(message) for message in taken.messages]
+
+    def to_end(self) -> Iterator[TableRecord]:
+        """Each record up to the ends as they are met, however long that takes.
+
+        Raises:
+            BrokerError: The broker has fallen silent.
+        """
+        silence = Silence(self._kafka)
+        while not self.caught_up:
+            behind = len(self._behind)
+            records = self.poll()
+            yield from records
+            silence.note(bool(records) or len(self._behind) < behind)
 
     def read_to_end(self, timeout_ms: int = 60_000) -> list[TableRecord]:
         """Everything up to the ends as they are met.

@@ -171,8 +171,7 @@ def show_dead_letter(settings: Settings, place: str) -> DeadLetterView:
 
 def _dead_letters(settings: Settings, wanted: DeadLetterFilter) -> Iterator[Source]:
     with TableReader(settings, wanted.topics_there(settings)) as reader:
-        while not reader.caught_up:
-            yield from filter(wanted.lets_through, map(_as_source, reader.poll()))
+        yield from filter(wanted.lets_through, map(_as_source, reader.to_end()))
 
 
 def _as_source(record: TableRecord) -> Source:

@@ -13,6 +13,7 @@ from freshet.stream.kafka import (
     Outgoing,
     Publisher,
     RecordsRefusedError,
+    Silence,
     TopicPartition,
     broker_errors,
     consumer,
@@ -122,7 +123,7 @@ def _redrive_topic(
         client.assign(_starts(client, topic, counts[topic], from_start=from_start or not keep))
         with Publisher(settings) as publisher:
             sender = _Sender(settings, publisher, wanted, {name: counts[name] for name in sources})
-            return _redrive(client, sender, ends, most, keep=keep)
+            return _redrive(client, sender, ends, most, keep=keep, silence=Silence(settings.kafka))
     finally:
         client.close()
 
@@ -136,13 +137,20 @@ def _sources(settings: Settings, topic: str) -> list[str]:
 
 
 def _redrive(
-    client: Consumer, sender: _Sender, ends: dict[int, int], most: int | None, *, keep: bool
+    client: Consumer,
+    sender: _Sender,
+    ends: dict[int, int],
+    most: int | None,
+    *,
+    keep: bool,
+    silence: Silence,
 ) -> Redriven:
     """Up to the given ends: what fails again meanwhile is left for the next redrive."""
     done = Redriven()
     while ends and (most is None or done.tried < most):
         left = REDRIVE_BATCH if most is None else min(REDRIVE_BATCH, most - done.tried)
         taken = take(client, left, POLL_MS)
+        silence.note(bool(taken.messages or taken.ends))
         records = [source_of(message) for message in taken.messages]
         records = [record for record in records if record.offset < ends.get(record.partition, 0)]
         done += sender.send(records)

@@ -41,10 +41,9 @@ def superseded(settings: Settings, topic: str, letters: Sequence[Source]) -> set
         return set()
     found: set[int] = set()
     with TableReader(settings, [topic]) as reader:
-        while not reader.caught_up:
-            for record in reader.poll():
-                asked = places.get(record.key, ()) if record.key is not None else ()
-                found |= {index for index, place in asked if newer(record, place)}
+        for record in reader.to_end():
+            asked = places.get(record.key, ()) if record.key is not None else ()
+            found |= {index for index, place in asked if newer(record, place)}
     return found
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
+from functools import partial
 from typing import cast
 
 import pytest
@@ -14,6 +16,7 @@ from freshet.stream.errors import BrokerError, LogLostError
 from freshet.stream.kafka import (
     LogOffsets,
     Publisher,
+    Silence,
     TableReader,
     TopicPartition,
     cluster,
@@ -24,6 +27,7 @@ from freshet.stream.kafka import (
     shard_of,
     take,
 )
+from freshet.stream.kafka.client import Taken
 from freshet.stream.kafka.servers import EmbeddedBroker
 
 
@@ -71,6 +75,23 @@ def test_a_table_is_read_whole_in_order_with_everything_a_record_has(settings: S
 def test_an_empty_topic_is_caught_up_soon(settings: Settings) -> None:
     with TableReader(settings, ["empty"]) as reader:
         assert reader.read_to_end(timeout_ms=5_000) == []
+
+
+def test_a_reader_of_whole_topics_does_not_wait_for_a_silent_broker_for_ever(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TableReader(settings, ["table-silent"]) as reader:
+        seconds = itertools.count()
+        silence = partial(Silence, now_s=lambda: next(seconds))
+        monkeypatch.setattr("freshet.stream.kafka.table.Silence", silence)
+        monkeypatch.setattr(
+            "freshet.stream.kafka.table.take", lambda *_: Taken([], {("table-silent", 0): 0})
+        )
+        longest_s = 3 * settings.kafka.request_timeout_ms / 1_000
+        with pytest.raises(BrokerError, match=f"has said nothing for {longest_s:g} s"):
+            list(reader.to_end())
+        # The first look reached the end of one of four partitions, at 1 s.
+        assert next(seconds) == 1 + longest_s + 2
 
 
 def test_keys_land_where_javas_clients_put_them(settings: Settings) -> None:

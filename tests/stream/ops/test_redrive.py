@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 from freshet.stream.config import KafkaSettings, Settings, Topics
 from freshet.stream.errors import BrokerError
 from freshet.stream.events.dead_letter import Outgoing, Source, dead_letter, late_record, limit_of
-from freshet.stream.kafka import Cluster, RecordsRefusedError, TableRecord
+from freshet.stream.kafka import Cluster, RecordsRefusedError, Silence, TableRecord
 from freshet.stream.kafka.publisher import Refusal
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter
@@ -53,6 +55,7 @@ class Broker:
     missing: frozenset[str] = frozenset()
     open: int = 0
     down: bool = False
+    silent: bool = False
     after_assign: Callable[[], None] = lambda: None
 
     def hold(self, record: Outgoing, partition: int = 0, timestamp_ms: int = 1_000) -> None:
@@ -117,6 +120,8 @@ class Reader:
         self._broker.after_assign()
 
     def consume(self, most: int, wait_s: float) -> list[Message]:
+        if self._broker.silent:
+            return []
         self._broker.reads += 1
         assert self._broker.reads < 100, "it reads on and on"
         found: list[Message] = []
@@ -176,24 +181,13 @@ class Sender:
 
 
 class Table:
-    """A table reader that is given what the topics hold, in two polls."""
+    """A table reader that is given what the topics hold."""
 
     def __init__(self, broker: Broker, topics: list[str]) -> None:
-        self._polls = [
-            [
-                record
-                for record in broker.tables
-                if record.topic in topics and record.offset % 2 == n
-            ]
-            for n in (0, 1)
-        ]
+        self._records = [record for record in broker.tables if record.topic in topics]
 
-    @property
-    def caught_up(self) -> bool:
-        return not self._polls
-
-    def poll(self) -> list[TableRecord]:
-        return self._polls.pop(0)
+    def to_end(self) -> list[TableRecord]:
+        return self._records
 
     def __enter__(self) -> Table:
         return self
@@ -404,6 +398,19 @@ def test_dead_letter_topics_that_an_older_cluster_lacks_are_passed_over_unless_n
     assert redrive(SETTINGS) == Redriven(sent=1)
     with pytest.raises(BrokerError, match="no such topic"):
         redrive(SETTINGS, DeadLetterFilter("freshet.drift.v1"))
+
+
+def test_a_broker_that_falls_silent_ends_a_redrive(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.hold(letter(b"a"))
+    broker.silent = True
+    seconds = itertools.count()
+    silence = partial(Silence, now_s=lambda: next(seconds))
+    monkeypatch.setattr("freshet.stream.ops.redrive.Silence", silence)
+    with pytest.raises(BrokerError, match="has said nothing for 30 s"):
+        redrive(SETTINGS)
+    assert next(seconds) == 32 and broker.open == 0
 
 
 # One record ---------------------------------------------------------------------------------------
