@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,8 +115,16 @@ def test_the_confirmation_of_another_version_ends_no_probation() -> None:
 
 
 def test_a_ledger_begins_with_nothing_and_is_told_everything() -> None:
+    for number in range(1, 4):
+        with pytest.raises(TypeError):
+            Ledger(but_not_v9, *([None] * number))  # type: ignore[call-arg]
     book = ledger()
     assert (book.serving, book.on_probation(), book.next_refusal()) == (None, None, None)
+
+
+def test_it_is_counted_what_was_said_of_versions() -> None:
+    book = ledger(event("promoted", 1), event("promoted", 2), event("swapped", 3))
+    assert book.said == {"promoted": 2, "swapped": 1}
 
 
 def but_not_v9(event: ModelEvent) -> None:

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from freshet.online.weights.announced import (
-    MAX_REFUSED,
     Announcements,
     announcement,
     checker,
@@ -106,15 +105,21 @@ def test_an_announcement_is_no_longer_believed_when_the_manifest_is_another(
     event = announcement(registry, "promoted", version, 7)
     path = registry.path(version) / "manifest.json"
     path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises(RegistryError, match="of its manifest"):
+    found = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    with pytest.raises(RegistryError) as caught:
         checker(registry)(event)
+    assert str(caught.value) == (
+        f"promoted {version} comes with sha256 {event.manifest_sha256[:16]} of its manifest, "
+        f"the registry's has {found}"
+    )
 
 
 def test_a_long_name_makes_a_short_message(registry: Registry) -> None:
     event = ModelEvent(kind="promoted", version="v" * 1_000, at_ms=1, uri="/" + "u" * 9_000)
     with pytest.raises(RegistryError) as caught:
         checker(registry)(event)
-    assert len(str(caught.value)) < 600
+    shown = "v" * 200, "/" + "u" * 199
+    assert str(caught.value) == f"promoted {shown[0]} names another folder, {shown[1]!r}"
 
 
 # A registry that does not answer ------------------------------------------------------------------
@@ -138,8 +143,9 @@ def test_a_registry_that_hangs_holds_nobody_up_but_the_first_and_counts_once_it_
         with pytest.raises(RegistryError, match="the registry does not answer"):
             check(told)
     assert len(asked) == 1
-    hangs.set()
     (hanging,) = [thread for thread in threading.enumerate() if thread.name == "registry"]
+    hangs.set()
+    assert hanging.daemon, "a process that ends does not wait for it"
     hanging.join(10)
     patient = within(slow, 10.0)
     for _ in range(200):
@@ -208,8 +214,8 @@ def test_a_flood_of_refusals_outdates_nothing_and_is_held_in_a_bound() -> None:
     assert heard.newest is None
     assert heard.take(event("a", 10))
     # By arrival: the oldest of them are forgotten, whatever time they claim.
-    assert list(heard.refused) == [f"x{number}" for number in range(1_000 - MAX_REFUSED, 1_000)]
-    told = [heard.next_refusal() for _ in range(MAX_REFUSED)]
+    assert list(heard.refused) == [f"x{number}" for number in range(984, 1_000)]
+    told = [heard.next_refusal() for _ in range(16)]
     assert [one.event.version for one in told if one is not None] == list(heard.refused)
     assert heard.next_refusal() is None
 
