@@ -122,7 +122,7 @@ class ShopTables:
     def _take_entry(self, value: bytes, timestamp_ms: int) -> str:
         entry = decode(CatalogEntry, value, latest_ms=self._latest_ms())
         price = entry.unit_price
-        if price is not None and not 0 < price < float("inf"):
+        if price is not None and price <= 0:
             raise EventError(
                 f"catalogue entry {entry.sku!r} has unit_price {price}; expected a positive number"
             )
