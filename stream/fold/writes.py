@@ -128,11 +128,11 @@ class MinuteLog:
         """
         live = minutes >= first_live_minute(watermark_ms, self._allowed_lateness_ms)
         hashes, minutes = hashes[live], minutes[live]
+        if not len(minutes):
+            return []
         order = np.argsort(minutes, kind="stable")
         appends = []
         for group in np.split(order, np.flatnonzero(np.diff(minutes[order])) + 1):
-            if not len(group):
-                continue
             minute = int(minutes[group[0]])
             expiry_ms = minute_expiry_ms(minute, self._allowed_lateness_ms)
             num_bytes_before = self._num_bytes.get(minute, 0)
