@@ -262,6 +262,7 @@ def test_told_sums_count_from_the_cutoff_and_shrink_for_the_part_that_is_left() 
     assert by_hand(two, sums, on_hand=60.0).chance == pytest.approx(0.1)
     assert by_hand(two, sums, on_hand=24.0).chance == 1.0
     assert by_hand(two, sums, on_hand=32.0).chance == pytest.approx(0.7)
+    assert by_hand(two, sums, on_hand=30.0, ends_at_ms=1_100).chance == pytest.approx(0.1)
     # From the second step on: its mean is 20, and it is as wide as a step is beside both of them.
     _, [one, both] = flashsale._moments(np.array(THREE), np.array(sums.quantiles))
     correlation = (both**2 - 2 * one**2) / (2 * one**2)

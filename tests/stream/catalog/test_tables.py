@@ -60,6 +60,35 @@ def test_prices_change_from_the_records_time_on_and_are_relative_to_the_price_no
     assert shop.unit_prices(["a|n", "b|n"])[0] == 2.0 and np.isnan(shop.unit_prices(["b|n"])[0])
 
 
+def test_what_is_known_comes_in_the_order_of_the_items_however_they_share_skus() -> None:
+    shop = ShopTables()
+    for sku, discount in (("a", 0.25), ("b", 0.5), ("c", 0.75)):
+        promotion(shop, 0, sku, 0, HOUR_MS, discount, sku=sku)
+    discount_of = {"a|n": 0.25, "a|s": 0.25, "b|n": 0.5, "c|n": 0.75}
+    for text in ("a|n b|n c|n", "a|n c|n b|n", "c|n b|n a|n", "b|n a|n a|s", "a|n a|s b|n"):
+        items = text.split()
+        known = shop.known(items, 0, 1, HOUR_MS)
+        assert known[:, 0, 2].tolist() == [discount_of[item] for item in items]
+
+
+def test_the_tables_are_as_new_as_their_newest_record_and_each_makes_a_version() -> None:
+    shop = ShopTables()
+    assert (shop.version, shop.newest_ms) == (0, 0)
+    entry(shop, 7)
+    level(shop, 5, 1)
+    assert (shop.version, shop.newest_ms) == (2, 7)
+    shop.apply("catalog", b"a", None, 9)
+    assert (shop.version, shop.newest_ms) == (3, 9)
+
+
+def test_a_price_as_of_a_time_is_that_of_then() -> None:
+    shop = ShopTables()
+    entry(shop, 3, unit_price=4.0)
+    entry(shop, 7, unit_price=2.0)
+    prices = [shop.unit_prices(["a|n"], as_of_ms=at_ms)[0] for at_ms in (2, 3, 6, 7)]
+    assert np.isnan(prices[0]) and prices[1:] == [4.0, 4.0, 2.0]
+
+
 def test_at_a_cutoff_a_later_price_is_not_known() -> None:
     shop = ShopTables()
     entry(shop, 0, unit_price=4.0)
@@ -132,6 +161,25 @@ def test_active_promotions_are_those_running_now_end_exclusive() -> None:
     entry(shop, 0, sku="a", category="x")
     assert shop.promoted_skus(shop.active_promotions(10)[1]) == ["a", "b"]
     assert shop.promoted_skus(shop.active_promotions(10)[0]) == ["s"]
+
+
+def test_promotions_of_a_sku_touch_a_span_whose_start_is_inclusive_and_its_end_exclusive() -> None:
+    shop = ShopTables()
+    entry(shop, 0, category="x")
+    promotion(shop, 0, "mine", 10, 20, 0.1, sku="a")
+    promotion(shop, 0, "early", 5, 12, 0.1, category="x")
+    promotion(shop, 0, "also", 10, 20, 0.1, sku="a")
+    promotion(shop, 0, "other", 10, 20, 0.1, category="y")
+
+    def named(sku: str, from_ms: int, to_ms: int) -> list[str]:
+        found = shop.promotions_of(sku, from_ms, to_ms)
+        return [known.promotion.promotion_id for known in found]
+
+    assert named("a", 0, 99) == ["early", "also", "mine"]
+    assert named("a", 0, 10) == ["early"] and named("a", 0, 5) == []
+    assert named("a", 11, 12) == ["early", "also", "mine"]
+    assert named("a", 12, 13) == named("a", 19, 20) == ["also", "mine"]
+    assert named("a", 20, 30) == [] == named("b", 0, 99)
 
 
 def test_stock_is_a_share_of_the_bucket_unknown_before_the_first_level_and_past_the_cutoff() -> (

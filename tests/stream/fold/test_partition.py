@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshet.stream.config import Settings, WindowSettings
-from freshet.stream.errors import FingerprintError, StoreUnavailableError
+from freshet.stream.errors import FingerprintError, StoreError, StoreUnavailableError
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.store.layout import Answer
@@ -237,6 +237,31 @@ def test_a_rollback_between_claim_and_first_fold_is_a_gap_and_not_damage() -> No
     assert driver.step(3) is Answer.GAP
     driver.drain()
     assert store.header(driver.topic, 0).applied == 6
+
+
+def test_a_dictionary_that_lost_items_while_nothing_else_moved_is_damage_and_no_gap() -> None:
+    store = MemoryStore()
+    log = [order(n, START_MS + n, sku=f"s{n}") for n in range(6)]
+    driver = Driver(store, "orders", small_settings(), log)
+    driver.step(3)
+    driver.claim()
+    store.items[driver.topic, 0] = ["s0|n"]
+    with pytest.raises(StoreError, match="dictionary is damaged"):
+        driver.windows.fold(batch_of(log, 3, 6))
+
+
+def test_windows_whose_only_record_was_refused_go_on_after_a_restart() -> None:
+    lines = [{"sku": sku, "quantity": 1, "unit_price": 1} for sku in ("b", "c")]
+    event = {"event_id": "w", "event_time": START_MS, "region": "n", "lines": lines}
+    log = [LogRecord(json.dumps(event).encode(), START_MS), order(1, START_MS)]
+    store = MemoryStore()
+    driver = Driver(store, "orders", small_settings(max_items_per_partition=1), log)
+    driver.step(1)
+    header = store.header(driver.topic, 0)
+    assert (header.frontier_ms, header.first_event_ms) == (START_MS, None)
+    driver.claim()
+    assert driver.step(1) is Answer.APPLIED
+    assert store.header(driver.topic, 0).first_event_ms == START_MS
 
 
 def test_two_owners_of_the_same_epoch_after_a_rollback_do_not_both_write() -> None:

@@ -66,6 +66,13 @@ def test_what_was_touched_is_told_once_and_rising() -> None:
     assert (rows.tolist(), buckets.tolist()) == ([], [])
 
 
+def test_touched_rows_keep_their_numbers_when_higher_ones_are_touched() -> None:
+    touched = Touched()
+    for row in (0, 9, 400):
+        touched.note(0, np.array([row]))
+    assert touched.drain()[0].tolist() == [0, 9, 400]
+
+
 def filled(num_buckets: int, head: int) -> Ring:
     """One item; bucket b holds b in each channel."""
     ring = Ring(num_buckets)

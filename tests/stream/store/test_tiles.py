@@ -123,6 +123,7 @@ def test_a_negative_value_is_an_impossible_state() -> None:
         (b"\x01\x01" + bytes(7) + b"\x01\x00\x00\x00", "1 values"),
         (b"\x01\x01" + bytes(7) + b"\x02\x00\x05\x00\x05\x00\x01\x01", "do not rise"),
         (b"\x01\x01" + bytes(7) + b"\x01\x00\x00\x04\x01", "do not rise"),
+        (b"\x01\x01" + bytes(7) + b"\x02\x00\x05\x00\x00\x04\x01\x01", "do not rise"),
         (b"\x01" + bytes(9), "goes on after byte 9"),
     ],
 )

@@ -10,7 +10,7 @@ from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Keys
 from freshet.stream.units import DAY_MS, HOUR_MS
 from freshet.stream.verify.snapshot import MAX_RETRIES, read_snapshots
-from tests.stream.read.fake_windows import FakeRedis
+from tests.stream.read.fake_windows import FakePipeline, FakeRedis
 
 KEYS = Keys(0, "o", 3)
 SLACK_MS = 1_000
@@ -112,6 +112,21 @@ def test_snapshots_come_in_the_order_of_their_offsets_although_redis_fell_back()
     days = Resolution(resolution_ms=DAY_MS, buckets=3)
     snapshots = read_snapshots(client, KEYS, configured(HOURS, days))
     assert [snapshot.offset for snapshot in snapshots] == [30, 40]
+
+
+def test_a_header_that_is_away_for_a_moment_is_looked_for_again() -> None:
+    client = stored(first_event_ms=HOUR_MS, origin_ms=HOUR_MS, frontier_ms=HOUR_MS)
+    header = client.values.pop(KEYS.header)
+    looks: list[bool] = []
+
+    def look(transaction: bool) -> FakePipeline:
+        looks.append(transaction)
+        if looks.count(False) == 3:
+            client.values[KEYS.header] = header
+        return FakePipeline(client)
+
+    client.pipeline = look  # type: ignore[method-assign]
+    assert asked(client, HOURS) == [[1]]
 
 
 def test_windows_that_are_gone_or_never_hold_still_are_said_to_be_so() -> None:
