@@ -245,7 +245,7 @@ def original_of(dead_letter: Source, partitions: dict[str, int]) -> Outgoing | N
         partitions: The topics it may go back to, and how many partitions each has.
     """
     notes = notes_of(dead_letter.headers)
-    if notes.cut or notes.topic not in partitions or not notes.partition.isdigit():
+    if notes.cut or notes.topic not in partitions or not notes.partition.isdecimal():
         return None
     first_place = notes.redriven_from or notes.place
     headers = [pair for pair in without_notes(dead_letter.headers) if pair[0] != REDRIVE_HEADER]

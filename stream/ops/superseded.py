@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import Settings
 from freshet.stream.events.dead_letter import Source, notes_of
 from freshet.stream.kafka import TableReader, TableRecord
@@ -20,23 +21,22 @@ class Place(NamedTuple):
 
 
 def superseded(settings: Settings, topic: str, letters: Sequence[Source]) -> set[int]:
-    """The indexes of letters whose key has a newer record on their topic.
+    """The indexes of letters whose key has a newer record on their topic, which is read whole.
 
-    Reads the whole topic; a letter without a key, or without a place, has nothing newer.
+    A letter without a key has nothing newer.
 
     Args:
         settings: Where to connect.
         topic: The compacted topic that the letters' records lie on.
-        letters: As they lie on its dead-letter topic.
+        letters: As they lie on its dead-letter topic; all say their partition.
 
     Raises:
         BrokerError: The broker does not answer, or there is no such topic.
     """
     places: dict[bytes, list[tuple[int, Place]]] = defaultdict(list)
     for index, letter in enumerate(letters):
-        place = _place_of(letter)
-        if letter.key is not None and place is not None:
-            places[letter.key].append((index, place))
+        if letter.key is not None:
+            places[letter.key].append((index, _place_of(letter)))
     if not places:
         return set()
     found: set[int] = set()
@@ -61,9 +61,15 @@ def newer(record: TableRecord, place: Place) -> bool:
     return later or record.timestamp_ms > place.timestamp_ms
 
 
-def _place_of(letter: Source) -> Place | None:
+def _place_of(letter: Source) -> Place:
+    """Where the notes say; where they say nothing of the time, only offsets count."""
     notes = notes_of(letter.headers)
-    try:
-        return Place(int(notes.partition), int(notes.offset), int(notes.timestamp_ms))
-    except ValueError:
-        return None
+    return Place(
+        int(notes.partition),
+        _number(notes.offset, -1),
+        _number(notes.timestamp_ms, MAX_TIME_MS),
+    )
+
+
+def _number(text: str, unknown: int) -> int:
+    return int(text) if text.isdecimal() else unknown

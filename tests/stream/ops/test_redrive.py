@@ -57,6 +57,7 @@ class Broker:
     down: bool = False
     silent: bool = False
     after_assign: Callable[[], None] = lambda: None
+    after_read: Callable[[], None] = lambda: None
 
     def hold(self, record: Outgoing, partition: int = 0, timestamp_ms: int = 1_000) -> None:
         log = self.logs.setdefault((record.topic, partition), [])
@@ -123,6 +124,7 @@ class Reader:
         if self._broker.silent:
             return []
         self._broker.reads += 1
+        self._broker.after_read()
         assert self._broker.reads < 100, "it reads on and on"
         found: list[Message] = []
         for at, position in self._at.items():
@@ -222,13 +224,17 @@ CUT = b"v" * 200_000
 CATALOG = "freshet.catalog.v1"
 
 
-def entry(offset: int, key: bytes = b"k", timestamp_ms: int = 10, partition: int = 0) -> Outgoing:
+def entry(
+    offset: int, key: bytes | None = b"k", timestamp_ms: int = 10, partition: int = 0
+) -> Outgoing:
     """A dead letter of the catalogue, its value the offset that its record has there."""
     came = Source(CATALOG, partition, offset, timestamp_ms, key, b"%d" % offset, [])
     return dead_letter(came, "control", "EventError", "x", LIMIT)
 
 
-def held(offset: int, key: bytes = b"k", timestamp_ms: int = 10, partition: int = 0) -> TableRecord:
+def held(
+    offset: int, key: bytes | None = b"k", timestamp_ms: int = 10, partition: int = 0
+) -> TableRecord:
     """A record that the catalogue holds."""
     return TableRecord(CATALOG, key, b"{}", timestamp_ms, partition, offset)
 
@@ -398,6 +404,76 @@ def test_dead_letter_topics_that_an_older_cluster_lacks_are_passed_over_unless_n
     assert redrive(SETTINGS) == Redriven(sent=1)
     with pytest.raises(BrokerError, match="no such topic"):
         redrive(SETTINGS, DeadLetterFilter("freshet.drift.v1"))
+
+
+def test_a_letter_that_comes_to_an_empty_partition_meanwhile_waits_for_the_next_redrive(
+    broker: Broker,
+) -> None:
+    broker.hold(letter(b"a"))
+    broker.after_assign = lambda: broker.hold(letter(b"meanwhile"), partition=1)
+    assert redrive(SETTINGS, DeadLetterFilter("orders")) == Redriven(sent=1)
+    assert redrive(SETTINGS, DeadLetterFilter("orders")) == Redriven(sent=1)
+    assert broker.values == [b"a", b"meanwhile"]
+
+
+def test_a_topic_that_grows_all_the_time_is_read_to_the_end_that_it_had(broker: Broker) -> None:
+    broker.batch = 1
+    for value in (b"a", b"b", b"c"):
+        broker.hold(letter(value))
+    broker.after_read = lambda: broker.hold(letter(b"more"))
+    assert redrive(SETTINGS, DeadLetterFilter("orders")) == Redriven(sent=3)
+    assert (broker.values, broker.reads) == ([b"a", b"b", b"c"], 3)
+
+
+def test_no_more_are_sent_than_was_asked_in_however_many_reads(broker: Broker) -> None:
+    broker.batch = 2
+    for value in (b"a", b"b", b"c", b"d"):
+        broker.hold(letter(value))
+    assert redrive(SETTINGS, DeadLetterFilter("orders"), most=3) == Redriven(sent=3)
+    assert (broker.values, broker.reads) == ([b"a", b"b", b"c"], 2)
+
+
+def test_every_letter_that_was_tried_counts_and_what_was_not_wanted_does_not() -> None:
+    both = Redriven(1, 2, 3, 4, 5) + Redriven(10, 20, 30, 40, 50)
+    assert both == Redriven(sent=11, cut=22, superseded=33, refused=44, skipped=55)
+    assert both.tried == 110
+
+
+@pytest.mark.parametrize(
+    ("unsaid", "record", "stays"),
+    [
+        ("timestamp_ms", held(9), True),
+        ("timestamp_ms", held(9, timestamp_ms=99, partition=2), False),
+        ("timestamp_ms", held(5), False),
+        ("offset", held(0), True),
+        ("offset", held(9, partition=2), False),
+    ],
+)
+def test_of_a_tables_letter_that_does_not_say_all_of_its_place_the_rest_counts(
+    broker: Broker, unsaid: str, record: TableRecord, stays: bool
+) -> None:
+    old = entry(5)
+    said = [pair for pair in old.headers if pair[0] != f"freshet.error.{unsaid}"]
+    broker.hold(old._replace(headers=said))
+    broker.tables = [record]
+    expected = Redriven(superseded=1) if stays else Redriven(sent=1)
+    assert redrive(SETTINGS, DeadLetterFilter(CATALOG)) == expected
+
+
+def test_a_tables_letter_without_a_key_has_nothing_newer(broker: Broker) -> None:
+    broker.hold(entry(5, key=None))
+    broker.tables = [held(9, key=None)]
+    assert redrive(SETTINGS, DeadLetterFilter(CATALOG)) == Redriven(sent=1)
+
+
+def test_a_long_log_is_no_silence(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.batch = 1
+    for _ in range(40):
+        broker.hold(letter(b"a"))
+    seconds = itertools.count()
+    silence = partial(Silence, now_s=lambda: next(seconds))
+    monkeypatch.setattr("freshet.stream.ops.redrive.Silence", silence)
+    assert redrive(SETTINGS, DeadLetterFilter("orders")) == Redriven(sent=40)
 
 
 def test_a_broker_that_falls_silent_ends_a_redrive(
