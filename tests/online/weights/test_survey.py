@@ -16,7 +16,7 @@ from freshet.online.weights import lock
 from freshet.online.weights import registry as module
 from freshet.online.weights.aliases import CHALLENGER
 from freshet.online.weights.lock import only_writer
-from freshet.online.weights.registry import BASE, CHAMPION, PREVIOUS, Registry
+from freshet.online.weights.registry import BASE, CHAMPION, PREVIOUS, Manifest, Registry
 from freshet.stream.errors import RegistryError
 
 NAME = "v0007-20231114T221320Z-00000000"
@@ -212,6 +212,33 @@ def test_a_message_shows_sixteen_digits_of_what_was_found_and_what_should_be(
         f"{file} was altered: sha256 {found}, the manifest says {expected}; "
         f"`freshet model rollback` returns to {BASE}"
     )
+
+
+def test_a_manifest_of_a_mebibyte_is_read_and_a_longer_one_is_not(registry: Registry) -> None:
+    version = add(registry)
+    path = registry.path(version) / "manifest.json"
+    path.write_bytes(path.read_bytes().ljust(1 << 20))
+    assert registry.verify(version).version == version
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(RegistryError, match="longer than 1048576 bytes"):
+        registry.manifest(version)
+
+
+@pytest.mark.parametrize("name", ["version", "parent"])
+def test_a_long_name_in_a_manifest_is_shown_in_part(registry: Registry, name: str) -> None:
+    version = add(registry)
+    path = registry.path(version) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {name: "n" * 1_000}))
+    with pytest.raises(RegistryError, match=f" names {name} '{'n' * 80}', "):
+        registry.manifest(version)
+
+
+def test_nobody_changes_what_a_manifest_says(registry: Registry) -> None:
+    manifest = registry.manifest(add(registry))
+    with pytest.raises(AttributeError, match="immutable"):
+        manifest.parent = "another"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Manifest(manifest.version, BASE, 0)  # type: ignore[call-arg]
 
 
 # Aliases ------------------------------------------------------------------------------------------
