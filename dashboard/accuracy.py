@@ -132,7 +132,7 @@ class Accuracy:
         if len(self._rows) < MAX_SCORED_ITEMS:
             return len(self._rows)
         longest_silent, row = next(iter(self._rows.items()))
-        newest_ms = max(self._scored, default=0)
+        newest_ms = max(self._scored)
         silent_from_ms = newest_ms - SILENT_BUCKETS * self.resolution_ms
         recent = [flags for start, flags in self._scored.items() if start > silent_from_ms]
         if any(row < len(flags) and flags[row] for flags in recent):
