@@ -389,6 +389,26 @@ def test_what_was_refused_serves_once_the_registry_has_it() -> None:
     assert switch.current.version == "v1"
 
 
+def test_a_registry_that_is_away_at_the_start_serves_once_it_is_back(tmp_path: Path) -> None:
+    registry, now_s = Registry(tmp_path / "registry"), [0.0]
+    added = registry.add(lambda folder: save(folder, 1) and None, parent=BASE, created_at_ms=1)
+    told = announcement(registry, "promoted", added.version, 5)
+    registry.folder.rename(tmp_path / "away")
+    switch = WeightsSwitch(
+        weights(BASE),
+        loader(registry, "cpu", "float32"),
+        "w1",
+        check=checker(registry),
+        now_s=lambda: now_s[0],
+    )
+    switch.offer(told)
+    assert [event.kind for event in settle(switch)] == ["swap_failed"]
+    (tmp_path / "away").rename(registry.folder)
+    now_s[0] = 10.0
+    assert [event.kind for event in settle(switch)] == ["swapped"]
+    assert switch.current.version == added.version
+
+
 def test_an_announced_folder_is_not_loaded_from(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     added = registry.add(lambda folder: save(folder, 1) and None, parent=BASE, created_at_ms=1)
