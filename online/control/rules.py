@@ -34,7 +34,7 @@ class RetrainRules:
 
     cooldown_ms: int
     min_new_data_ms: int
-    schedule_ms: int = 0
+    schedule_ms: int
     started_at_ms: int | None = None
     _drifting: dict[str, DriftAlert] = field(default_factory=dict, init=False)
     _latest_ms: dict[str, int] = field(default_factory=dict, init=False)

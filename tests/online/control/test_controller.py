@@ -20,7 +20,7 @@ TOPICS = Topics()
 
 
 def controller() -> Controller:
-    return Controller(TOPICS, RetrainRules(cooldown_ms=12 * HOUR_MS, min_new_data_ms=0))
+    return Controller(TOPICS, RetrainRules(12 * HOUR_MS, min_new_data_ms=0, schedule_ms=0))
 
 
 def drift(state: Any = "drift", at: int = 10, kind: Any = "level") -> bytes:

@@ -38,7 +38,8 @@ def answer(request: RetrainRequest, kind: Any) -> ModelEvent:
 
 
 def rules(**over: int) -> RetrainRules:
-    return RetrainRules(**({"cooldown_ms": 12 * HOUR_MS, "min_new_data_ms": 6 * HOUR_MS} | over))
+    usual = {"cooldown_ms": 12 * HOUR_MS, "min_new_data_ms": 6 * HOUR_MS, "schedule_ms": 0}
+    return RetrainRules(**(usual | over))
 
 
 def asked(state: RetrainRules, now: int) -> RetrainRequest:
