@@ -87,7 +87,7 @@ def _closed_by(there_NS: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
     idle_N = sold_N <= 2 * NEVER * there_N
     count = int(there_N[idle_N].sum())
     sold = int(sold_N[idle_N].sum())
-    none_of_few = FEW <= count < MANY and sold == 0
+    none_at_all = count >= FEW and sold == 0
     hardly_of_many = count >= MANY and sold <= NEVER * count
 
     # Where nothing sells anyway, an idle step is no news.
@@ -98,7 +98,7 @@ def _closed_by(there_NS: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
     # outage.
     most_idle = count >= 0.9 * there_N.sum()
     more_than_once = there_NT.any(0).sum() > 1
-    never = none_of_few or hardly_of_many
+    never = none_at_all or hardly_of_many
     if never and sells_otherwise and most_idle and more_than_once:
         return np.asarray(there_NS & idle_N[:, None])
     return np.zeros(there_NS.shape, bool)

@@ -56,8 +56,7 @@ class PastWindows:
         # forecast.
         middle = min(self.last // 2, self.context // 2)
         begin_B = begin_N[self.rows]
-        earliest_B = np.maximum(begin_B + shortest, middle)
-        self.lowest = np.minimum(earliest_B, self.last - 1)
+        self.lowest = np.maximum(begin_B + shortest, middle)
         self.shocks_T = shared_shocks(dressed, self.last)
 
     def __call__(self, generator: torch.Generator, rows: int = 128) -> tuple[Batch, Tensor]:

@@ -153,7 +153,7 @@ def uniform(forecast_ids: list[str], step: int) -> Floats:
 
 def _quantile_at(quantile_level: float, levels_Q: Floats, quantiles_IQ: Floats) -> Floats:
     """Quantiles at one level, from the nearest published levels on either side."""
-    right = int(np.clip(np.searchsorted(levels_Q, quantile_level - 1e-9), 0, len(levels_Q) - 1))
+    right = min(int(np.searchsorted(levels_Q, quantile_level - 1e-9)), len(levels_Q) - 1)
     left = right if levels_Q[right] <= quantile_level + 1e-9 else max(right - 1, 0)
     if left == right:
         return quantiles_IQ[:, right]

@@ -46,8 +46,6 @@ class ColdStart:
 
     def item_ids(self, shop: ShopTables, cutoff_ms: int, horizon_ms: int) -> list[str]:
         """Cold items that are on sale before the horizon's end; sorted, at most `max_items`."""
-        if not self._possible or not self._regions:
-            return []
         skus = [sku for sku in shop.skus() if sku not in self._skus]
         # Without a region in the ids, all regions name one item.
         items = dict.fromkeys(

@@ -30,9 +30,9 @@ def segments_of(
     """The segment of each item; `-` where its category or field is unknown."""
     if settings.segment_by == "category":
         return [category or NO_SEGMENT for category in shop.categories(item_ids)]
-    place = series_by.index(settings.segment_by) if settings.segment_by in series_by else -1
-    if place < 0:
+    if settings.segment_by not in series_by:
         return [NO_SEGMENT] * len(item_ids)
+    place = series_by.index(settings.segment_by)
     return [item_id_parts(item_id)[place] for item_id in item_ids]
 
 
