@@ -64,6 +64,9 @@ def test_sums_that_fit_are_kept_with_the_forecast(make: Any) -> None:
     book, sums = ForecastBook(HOUR_MS), Cumulative(steps=[1, 24], quantiles=[[1.0, 2.0, 3.0]] * 2)
     assert book.apply(make.forecast(cumulative=sums))
     assert book.items["A|north"].newest.cumulative == sums
+    one = Cumulative(steps=[24], quantiles=[[1.0, 2.0, 3.0]])
+    assert book.apply(make.forecast(cumulative=one, weights_version="v2"))
+    assert book.items["A|north"].newest.cumulative == one
 
 
 def test_new_weights_at_the_same_cutoff_replace(make: Any) -> None:

@@ -44,6 +44,13 @@ def test_a_batch_knows_its_lengths_and_gives_its_fields_in_the_networks_order() 
     assert found[5] == 60_000 and found[6] is batch.group_B
 
 
+def test_slots_are_those_that_the_shipped_weights_were_trained_with() -> None:
+    named = ["price_ratio", "promotion", "discount", "event", "closed", "effect"]
+    assert list(KNOWN_SLOTS) == [*named, "free_1", "free_2", "free_3", "free_4", "free_5", "free_6"]
+    clicks = ["views", "carts", "favourites", "checkouts"]
+    assert list(PAST_SLOTS) == [*clicks, "in_stock", "free_1", "free_2", "free_3"]
+
+
 def test_what_the_mixture_draws_fits(drawn) -> None:
     batch, actual_BH = drawn
     assert batch.validate() is batch

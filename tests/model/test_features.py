@@ -96,6 +96,16 @@ def test_each_step_has_its_levels_sorted_and_keeps_its_place() -> None:
     assert there_BX[0].tolist() == pytest.approx([0.1, 0.2, 0.4], abs=1e-5)
 
 
+def test_an_effect_counts_up_to_a_factor_of_e_to_the_fifth_on_the_targets_own_scale() -> None:
+    known = torch.zeros(2, 5, len(KNOWN_SLOTS))
+    known[:, :, features.EFFECT] = torch.tensor([-9.0, -5.0, -4.5, 4.5, 9.0])
+    values, mask = features.known_channels(known, torch.tensor([1.0, 2.0]))
+    expected = [-5.0, -5.0, -4.5, 4.5, 5.0]
+    assert values[0, :, features.EFFECT].tolist() == expected
+    assert values[1, :, features.EFFECT].tolist() == [value / 2.0 for value in expected]
+    assert mask[:, :, features.EFFECT].all()
+
+
 def test_gaps_between_counts_are_neither_steps_nor_values() -> None:
     values, mask = features._standardise(
         torch.tensor([[[1.0, math.nan, 5.0, math.nan, 9.0]]]), floor=0.1

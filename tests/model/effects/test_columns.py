@@ -117,6 +117,32 @@ def test_a_flag_that_differs_from_closed_on_a_fiftieth_of_days_says_more() -> No
     assert KNOWN_SLOTS.index("closed") == CLOSED
 
 
+@pytest.mark.parametrize("rare", ["closed", "open"])
+def test_of_few_closed_or_few_open_days_a_tenth_may_differ(rare: str) -> None:
+    closed_S = np.arange(STEPS) % 26 == 1  # four days of 104, in each of three series
+    if rare == "open":
+        closed_S = ~closed_S
+    closed_NS = np.tile(closed_S, (SERIES, 1))
+    target = np.where(closed_NS[:, :CONTEXT], 0.0, 5.0)
+    # A tenth of twelve days is more than one and less than two.
+    for others, more in ((1, False), (2, True)):
+        up_NS = ~closed_NS
+        up_NS[0, 3 : 3 + others] ^= True
+        found = slots(shop({"open": up_NS * 1.0}, target), closed_NS)
+        assert (len(found) == 2) == more, others
+
+
+def test_a_column_is_not_strong_for_being_unknown_on_most_days() -> None:
+    rng = np.random.default_rng(3)
+    weather_NS = rng.normal(size=(SERIES, STEPS))
+    noise_NS = np.where(np.arange(STEPS) % 3 == 0, rng.normal(size=(SERIES, STEPS)), NAN)
+    target = np.rint(30.0 * np.exp(0.6 * weather_NS[:, :CONTEXT]))
+    mixed_NS = weather_NS + rng.normal(size=weather_NS.shape)
+    found = slots(shop({"noise": noise_NS, "mixed": mixed_NS}, target))
+    np.testing.assert_allclose(found["free_1"], mixed_NS, rtol=1e-5)
+    np.testing.assert_allclose(found["free_2"], noise_NS, rtol=1e-5)
+
+
 def test_the_six_strongest_of_the_rest_are_kept_strongest_first_by_steps_where_both_are_known() -> (
     None
 ):

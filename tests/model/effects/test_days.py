@@ -49,6 +49,13 @@ def test_a_day_is_the_sum_of_its_hours_and_is_missing_where_hours_are() -> None:
     np.testing.assert_allclose(days.flags_NDF[1, :, 0], [NAN, 0.0, 1 / 3])
 
 
+def test_a_step_of_a_day_is_a_day_and_closed_where_the_step_is() -> None:
+    days = days_of(window_of(np.array([[3.0, 4.0]]), horizon=1), np.array([[0, 1, 1]]) > 0, [])
+    assert days is not None
+    np.testing.assert_equal(days.target_ND, [[3.0, 4.0, NAN]])
+    assert days.closed_ND.tolist() == [[False, True, True]]
+
+
 def test_days_of_all_series_together_are_their_sums_and_shares() -> None:
     window = quarters([[1.0] * 8, [2.0] * 4 + [NAN] * 4], [[1] * 4 + [0] * 6, [0] * 4 + [NAN] * 6])
     closed_NS = np.array([[True] * 10, [False] * 4 + [True] * 6])

@@ -291,7 +291,7 @@ def test_series_that_sell_on_three_days_of_five_teach_alone_and_rarer_ones_toget
     closed_NS = np.zeros((3, 228), bool)
     closed_NS[:, 11::20] = True  # days that nobody could sell on do not make a series rare
     open_T = np.flatnonzero(~closed_NS[0, :200])
-    for rare, together in ((0.39, False), (0.41, True)):
+    for rare, together in ((0.39, False), (0.4, False), (0.41, True)):
         target_NT = random.poisson(9, (3, 200)) + 1.0
         target_NT[:, closed_NS[0, :200]] = 0.0
         target_NT[:, open_T[: round(rare * len(open_T))]] = 0.0

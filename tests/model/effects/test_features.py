@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 
 import numpy as np
+import pytest
 
 from freshet.model.effects.days import Days
 from freshet.model.effects.features import (
@@ -68,6 +69,42 @@ def test_a_day_is_told_by_the_knots_between_which_it_lies() -> None:
         ("month", 7): 0.5,
         ("month", 11): 0.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("place", "feast", "knots", "feet"),
+    [
+        (
+            0,
+            date(2023, 12, 25),
+            (-28, -21, -14, -10, -7, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 13),
+            (-35, 18),
+        ),
+        (20, date(2023, 4, 9), (-14, -9, -6, -4, -3, -2, -1, 0, 1, 2, 4, 7), (-21, 12)),
+        (32, date(2023, 8, 1), (-11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11), (-16, 16)),
+    ],
+)
+def test_at_each_knot_of_a_feast_its_own_tent_stands_whole_and_ends_at_its_feet(
+    place: int, feast: date, knots: tuple[int, ...], feet: tuple[int, int]
+) -> None:
+    first = (feast - EPOCH).days - 40
+    features_DK = calendar_features(np.arange(first, first + 81), 1)
+    own_DK = features_DK[:, place : place + len(knots)]
+    np.testing.assert_array_equal(own_DK[[40 + knot for knot in knots]], np.eye(len(knots)))
+    for outermost, knot in ((0, knots[0]), (-1, knots[-1])):
+        foot = feet[outermost]
+        inside = foot + 1 if foot < 0 else foot - 1
+        assert own_DK[40 + inside, outermost] == pytest.approx(1.0 / abs(knot - foot))
+
+
+def test_the_weeks_around_easter_are_told_by_their_days_in_four_spans() -> None:
+    # Sunday 9 April 2023, from two weeks before to eight days after it.
+    mondays = number(2023, 4, 9) - 6 + 7 * np.arange(-3, 3)
+    found_DK = 7.0 * calendar_features(mondays, 7)[:, 7:11]
+    np.testing.assert_allclose(
+        found_DK,
+        [[0, 0, 0, 0], [1, 0, 0, 0], [6, 1, 0, 0], [0, 6, 1, 0], [0, 0, 1, 6], [0, 0, 0, 1]],
+    )
 
 
 def test_a_week_is_told_by_how_many_of_its_days_lie_in_a_span() -> None:
@@ -169,6 +206,13 @@ def test_holidays_are_those_of_the_country_and_the_nearest_feast_may_lie_in_anot
         [0, 0, 0, 1, 0],
     ]
     assert not german_DK[:, 44:].any()
+    edges = np.array([number(2023, 7, 4) + distance for distance in (-3, -2, 2, 3)])
+    assert calendar_features(edges, 1, "US")[:, 44:].tolist() == [
+        [0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 0],
+    ]
     new_year_K = calendar_features(np.array([number(2024, 1, 1)]), 1)[0]
     # Seven days after Christmas, whose own tent that is, and the first of a month.
     assert np.flatnonzero(new_year_K).tolist() == [

@@ -193,13 +193,14 @@ def test_rows_do_not_change_each_other_and_the_seed_decides() -> None:
     assert paths.cumulative(quantiles[:0], [2]).shape == (0, 1, 21)
 
 
+@pytest.mark.parametrize("freedom", [0, 60])
 @pytest.mark.parametrize("alike", [0.0, 0.6, 1.0])
-def test_twins_are_as_alike_as_asked_step_by_step(alike: float) -> None:
+def test_twins_are_as_alike_as_asked_step_by_step(alike: float, freedom: int) -> None:
     quantiles = normal_steps(100.0, 10.0, 4)
     own, twin = (
-        Paths(Dependence(0.2, 0.4, 0.8, freedom=0), LEVELS, 4, num_paths=4096, twin=other).values(
-            quantiles
-        )[0]
+        Paths(
+            Dependence(0.2, 0.4, 0.8, freedom=freedom), LEVELS, 4, num_paths=4096, twin=other
+        ).values(quantiles)[0]
         for other in (None, [1.0, alike, alike, 1.0])
     )
     found = [
@@ -208,7 +209,7 @@ def test_twins_are_as_alike_as_asked_step_by_step(alike: float) -> None:
     assert found == pytest.approx([1.0, alike, alike, 1.0], abs=0.04)
 
 
-@pytest.mark.parametrize("steps", [[], [0], [2, 1], [1, 1], [6]])
+@pytest.mark.parametrize("steps", [[], [0], [2, 1], [1, 1], [6], [1, 6], [0, 5]])
 def test_steps_that_are_not_there_are_refused(steps) -> None:
     with pytest.raises(InvalidInputError, match="from 1 to 5"):
         Paths(MOOD, LEVELS, 5, num_paths=8).cumulative(torch.ones(1, 5, 21), steps)
@@ -219,7 +220,10 @@ def test_other_levels_and_numbers_of_paths_are_refused() -> None:
     for wrong in (torch.ones(1, 6, 21), torch.ones(1, 5, 9), torch.ones(5, 21)):
         with pytest.raises(InvalidInputError, match="at most 5 steps, 21 levels"):
             paths.values(wrong)
-    for levels, number in (((0.5, 0.4), 8), ((0.5,), 8), ((0.0, 0.5), 8), ((0.1, 0.9), 6)):
+    for levels, number in (
+        *(((0.5, 0.4), 8), ((0.5,), 8), ((0.0, 0.5), 8)),
+        *(((0.5, 1.0), 8), ((0.1, 0.9), 6), ((0.1, 0.9), 1)),
+    ):
         with pytest.raises(InvalidInputError, match="power of two"):
             Paths(MOOD, levels, 5, num_paths=number)
 

@@ -258,6 +258,18 @@ def test_the_first_row_that_a_step_has_twice_is_named() -> None:
         read_panel(twice, DAILY)
 
 
+def test_series_are_sorted_by_their_names_as_text_however_their_items_are_kept() -> None:
+    days = pd.date_range("2024-01-01", periods=3)
+    sold = {9: 1.0, 10: 2.0, 100: 3.0}
+    rows = [(item, day, units) for item, units in sold.items() for day in days]
+    table = pd.DataFrame(rows, columns=["sku", "day", "sold"])
+    kinds = pd.CategoricalDtype([100, 9, 10, 7], ordered=True)
+    for items in (table.sku, table.sku.astype(str), table.sku.astype(kinds)):
+        panel = read_panel(table.assign(sku=items), PLAIN)
+        assert panel.item_ids == ("10", "100", "9")
+        assert panel.target_NL.tolist() == [[2.0] * 3, [3.0] * 3, [1.0] * 3]
+
+
 def test_a_target_of_zero_and_a_grid_that_just_fits_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -179,6 +179,9 @@ def test_each_kind_of_alarm_says_in_words_what_it_is_and_what_to_do() -> None:
     train = "fine-tune on the newest data"
     by = "by 2.6 standard deviations"
     assert words("level", 5, 2.625) == (f"b: sales run above the forecasts (+42 %), {by}", train)
+    assert words("level", 5, 0.5)[0] == (
+        "b: sales run above the forecasts (+42 %), by 0.5 standard deviations"
+    )
     assert words("level", 6, -2.625) == (f"b: sales run below the forecasts (-42 %), {by}", train)
     # Units and normal scores disagree on the side, or nothing was forecast.
     assert words("level", 6, 2.625) == (f"b: sales run above the forecasts, {by}", train)

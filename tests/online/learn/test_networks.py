@@ -86,6 +86,28 @@ def test_each_version_comes_back_as_it_was_stored(networks: VersionedNetworks) -
     assert said_by(networks.load(BASE)) == 24.0
 
 
+def test_weights_that_were_trained_elsewhere_become_a_version_of_the_same_files(
+    networks: VersionedNetworks, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trained"
+    save_weights(network_that_says(27.0), folder, card="# trained elsewhere\n")
+    (folder / "notes.txt").write_text("nobody needs these")
+    report: dict[str, float | str | bool] = {"verdict": "promote", "gain": 0.5}
+    manifest = networks.adopt(
+        folder, parent=BASE, created_at_ms=7, report=report, offsets={"orders:0": 3}
+    )
+    assert networks.registry.list() == (manifest,)
+    assert (manifest.parent, manifest.created_at_ms, manifest.request_id) == (BASE, 7, "")
+    assert (manifest.gate, manifest.offsets) == (report, {"orders:0": 3})
+    made = networks.registry.path(manifest.version)
+    assert json.loads((made / "gate.json").read_text()) == report
+    same = {"model.safetensors", "config.json", "golden.safetensors", "README.md"}
+    assert {path.name for path in made.iterdir()} == same | {"gate.json", "manifest.json"}
+    for name in same:
+        assert (made / name).read_bytes() == (folder / name).read_bytes()
+    assert said_by(networks.load(manifest.version)) == 27.0
+
+
 def test_an_altered_version_does_not_come_back(networks: VersionedNetworks) -> None:
     version = registered(networks).version
     (networks.registry.path(version) / "gate.json").write_text("{}")

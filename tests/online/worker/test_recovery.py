@@ -173,6 +173,9 @@ def test_scores_of_another_resolution_close_nothing() -> None:
     (made,) = records(["a|n"])
     other = msgspec.structs.replace(score(made, 1), resolution_ms=60_000)
     assert recovered([encode(made)], FakeTail([encode(other)])).due(10 * HOUR_MS) != []
+    # Those of its own resolution that follow do.
+    both = FakeTail([encode(other), encode(score(made, 1))])
+    assert recovered([encode(made)], both).due(10 * HOUR_MS) == []
 
 
 def test_scores_come_back_by_bucket_oldest_first_and_the_first_of_an_item_wins() -> None:
