@@ -56,12 +56,10 @@ class WindowHistory:
         reader = self._contexts.reader
         begun = [state for state in reader.inputs.values() if state.first_event_ms is not None]
         first = [state.first_event_ms for state in begun if state.first_event_ms is not None]
-        frontiers = [state.frontier_ms for state in begun if state.frontier_ms is not None]
-        if not first or not frontiers:
+        if all(state.frontier_ms is None for state in begun):
             return None
-        newest_bucket = max(frontiers) // self.resolution_ms
-        # The reader holds a ring: what is older than its length is gone, observed or not.
-        oldest_held = newest_bucket - reader.num_buckets + 1
+        # What is older than the reader's ring is gone, observed or not.
+        oldest_held = reader.span.buckets.start
         return max(min(first) // self.resolution_ms, oldest_held) * self.resolution_ms
 
     def segments(self) -> list[str]:

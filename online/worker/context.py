@@ -85,7 +85,8 @@ class Contexts:
         """Read what changed in Redis and copy it to the device.
 
         Raises:
-            StoreUnavailableError: Redis does not answer; what is here stays as it is.
+            StoreUnavailableError: Redis does not answer; batches are right again after the next
+                refresh that ends well, and none may be asked for before.
         """
         delta = self.reader.refresh()
         self._ring.copy(delta)

@@ -1,7 +1,9 @@
 """The newest buckets of every item as tensors on the device; only cells that changed are copied.
 
-Dimensions: I items (grown by doubling), N buckets of the ring, C click channels, R some rows, S
-some buckets. Bucket numbers count from the epoch; bucket b lies in slot `b % N`.
+The reader's ring says which buckets are held, where each lies and how many rows there are; here is
+no rule of our own.
+
+Dimensions: I items, N buckets of the ring, C click channels, R some rows, S some buckets.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.read.reader import Delta, WindowReader
+from freshet.stream.read.ring import Span
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 
 UNITS = CHANNELS.index("units")
@@ -19,7 +22,6 @@ CLICKS = slice(CHANNELS.index("views"), len(CHANNELS))
 NUM_CLICKS = len(CHANNELS) - CLICKS.start
 NEVER = 2**62  # later than any bucket
 COPY_ROWS = 512  # rows copied at once, which bounds the memory of a first read
-FIRST_CAPACITY = 256
 
 
 class DeviceRing:
@@ -33,16 +35,16 @@ class DeviceRing:
     def __init__(self, reader: WindowReader, device: torch.device) -> None:
         self._reader = reader
         self._device = device
-        self._head = -1  # the newest bucket that has a slot
-        N = reader.num_buckets
-        self._units_IN = torch.zeros(FIRST_CAPACITY, N, device=device)
-        self._clicks_INC = torch.zeros(FIRST_CAPACITY, N, NUM_CLICKS, device=device)
-        self._first_I: Ints = np.full(FIRST_CAPACITY, NEVER, np.int64)
+        # What is held here: the reader's span as of the last copy, which may be behind it.
+        self._span = Span(reader.num_buckets)
+        self._units_IN = torch.zeros(0, reader.num_buckets, device=device)
+        self._clicks_INC = torch.zeros(0, reader.num_buckets, NUM_CLICKS, device=device)
+        self._first_I: Ints = np.full(0, NEVER, np.int64)
 
     def copy(self, delta: Delta) -> None:
         """Take over the cells that the reader's last refresh changed."""
-        self._grow(self._reader.num_items)
-        self._advance()
+        self._grow(self._reader.capacity)
+        self._move(self._reader.span)
         buckets = delta.changed_buckets_ms // self._reader.resolution_ms
         for first in range(0, len(delta.changed_rows), COPY_ROWS):
             rows = delta.changed_rows[first : first + COPY_ROWS]
@@ -62,41 +64,31 @@ class DeviceRing:
         return self._first_I[rows]
 
     def _cells(self, ring: Tensor, rows: Ints, first: int, steps: int) -> Tensor:
-        N, head = self._reader.num_buckets, self._head
+        held = self._span.buckets
         bucket_S = np.arange(first, first + steps)
         # A slot may hold a newer or an older bucket than the one asked for.
-        held_S = (bucket_S > head - N) & (bucket_S <= head)
-        slot_S = torch.from_numpy(bucket_S % N).to(self._device)
+        held_S = (bucket_S >= held.start) & (bucket_S < held.stop)
+        slot_S = torch.from_numpy(self._span.slots(bucket_S)).to(self._device)
         row_R1 = torch.from_numpy(rows).to(self._device)[:, None]
         cells = ring[row_R1, slot_S]  # [R, S] of units, [R, S, C] of clicks
         cells[:, torch.from_numpy(~held_S).to(self._device)] = 0.0
         return cells
 
-    def _grow(self, num_items: int) -> None:
-        """Room for more items: at least twice as much as before, so that growing is rare."""
-        capacity = len(self._first_I)
-        if num_items <= capacity:
+    def _grow(self, capacity: int) -> None:
+        """Have as much room as the reader; room is never given back."""
+        more = capacity - len(self._first_I)
+        if more <= 0:
             return
-        more = max(num_items, 2 * capacity) - capacity
         self._units_IN = _with_rows(self._units_IN, more)
         self._clicks_INC = _with_rows(self._clicks_INC, more)
         self._first_I = np.concatenate([self._first_I, np.full(more, NEVER, np.int64)])
 
-    def _advance(self) -> None:
-        """Clear the slots of buckets that enter the ring: what left it must not seem to be sold."""
-        inputs = self._reader.inputs.values()
-        frontiers = [state.frontier_ms for state in inputs if state.frontier_ms is not None]
-        if not frontiers:
-            return
-        head = max(frontiers) // self._reader.resolution_ms
-        if head <= self._head:
-            return
-        N = self._reader.num_buckets
-        entering = min(head - self._head, N)
-        slots = torch.arange(head - entering + 1, head + 1, device=self._device) % N
+    def _move(self, span: Span) -> None:
+        """Hold the same buckets; clear what left, or it would seem to be sold a lap later."""
+        slots = torch.from_numpy(span.slots(self._span.left(span))).to(self._device)
         self._units_IN[:, slots] = 0.0
         self._clicks_INC[:, slots] = 0.0
-        self._head = head
+        self._span = span
 
     def _copy(self, rows: Ints, start: int, stop: int) -> None:
         """Copy buckets [start, stop) of some rows from the reader to the device."""
@@ -106,7 +98,7 @@ class DeviceRing:
         units_RS = (values_RCS[:, UNITS] / UNIT_SCALES["units"]).astype(np.float32)
         clicks_RSC = values_RCS[:, CLICKS].transpose(0, 2, 1).astype(np.float32)
 
-        slot_S = torch.arange(start, stop, device=self._device) % reader.num_buckets
+        slot_S = torch.from_numpy(self._span.slots(np.arange(start, stop))).to(self._device)
         row_R1 = torch.from_numpy(rows).to(self._device)[:, None]
         self._units_IN[row_R1, slot_S] = torch.from_numpy(units_RS).to(self._device)
         self._clicks_INC[row_R1, slot_S] = torch.from_numpy(clicks_RSC).to(self._device)

@@ -165,7 +165,7 @@ def _group(
         )
     # `start_ms - 1` and `+ 1`: a bucket that began before the start is left out.
     first = oldest if start_ms is None else max(oldest, grid.bucket(start_ms - 1) + 1)
-    last = reader.newest_bucket if include_open else grid.bucket(closed_ms) - 1
+    last = reader.span.buckets[-1] if include_open else grid.bucket(closed_ms) - 1
     if end_ms is not None:
         last = min(last, grid.bucket(end_ms - 1))
     num_buckets = max(last - first + 1, 0)
@@ -184,7 +184,7 @@ def _group(
 
 
 def _oldest_bucket(reader: WindowReader) -> int | None:
-    """The oldest bucket that is retained, whole and after the first event; None before data."""
+    """The oldest bucket retained, whole, held and after the first event; None before data."""
     rules = reader.rules
     parts = progress.reached(reader.inputs, rules.topics)
     retained = progress.oldest_retained(parts, rules)
@@ -192,14 +192,16 @@ def _oldest_bucket(reader: WindowReader) -> int | None:
         return None
     oldest = max(retained, rules.grid.bucket(min(part.first_event_ms for part in parts)))
     whole = progress.first_whole(reader.inputs, rules.topics, rules)
-    if whole is None or whole <= oldest:
-        return oldest
-    log.warning(
-        "export_starts_later",
-        reason="the log had lost its first records",
-        whole_ms=rules.grid.start_ms(whole),
-    )
-    return whole
+    begins = {
+        "the log had lost its first records": oldest if whole is None else whole,
+        "events that were sent again are far ahead of all others": reader.span.buckets.start,
+    }
+    for reason, begin in begins.items():
+        if begin > oldest:
+            oldest = begin
+            oldest_ms = rules.grid.start_ms(oldest)
+            log.warning("export_starts_later", reason=reason, oldest_ms=oldest_ms)
+    return oldest
 
 
 # The file -----------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class MergedWindows:
     def _take(self, at: Input, look: Look, header: Header) -> None:
         part = self.parts[at]
         if part.follower.moved(look):
-            change = part.follower.read(look, self.ring.buckets)
+            change = part.follower.read(look, self.ring.span.buckets)
             if change is None:
                 return
             self._apply(part, change)
@@ -165,12 +165,11 @@ class MergedWindows:
     def _advance(self, newest_ms: Iterable[int | None]) -> None:
         """Move the ring on to the furthest frontier or event; forget the tiles that leave it."""
         heads = [self._grid.bucket(at_ms) for at_ms in newest_ms if at_ms is not None]
-        if not heads or (self.ring.head is not None and max(heads) <= self.ring.head):
+        if not heads:
             return
-        self.ring.advance(max(heads))
-        for part in self.parts.values():
-            for bucket in [bucket for bucket in part.tiles if bucket not in self.ring]:
-                del part.tiles[bucket]
+        for bucket in self.ring.advance(max(heads)):
+            for part in self.parts.values():
+                part.tiles.pop(bucket, None)
 
     def _apply(self, part: HeldPart, change: Change) -> None:
         """Bring what is held of a partition to the state that was read."""
@@ -194,7 +193,7 @@ class MergedWindows:
         """
         columns: dict[int, tuple[Ints | slice, Ints]] = {}
         for (bucket, chunk), data in tiles.items():
-            if bucket not in self.ring:
+            if bucket not in self.ring.span:
                 continue
             held = part.tiles.setdefault(bucket, {})
             before = held.get(chunk)

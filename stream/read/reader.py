@@ -17,7 +17,7 @@ from freshet.stream.errors import InvalidInputError
 from freshet.stream.read import progress
 from freshet.stream.read.merge import ItemRows, MergedWindows, input_of
 from freshet.stream.read.progress import Input, InputState, ReadRules
-from freshet.stream.read.ring import ALL_CHANNELS, NUM_CHANNELS, Ring, Touched
+from freshet.stream.read.ring import ALL_CHANNELS, NUM_CHANNELS, Ring, Span, Touched
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.store.connection import translated
 from freshet.stream.store.layout import Keys, partitions_key
@@ -35,7 +35,7 @@ class Delta:
 
     Attributes:
         changed_rows: int64, rising: rows with a cell that changed.
-        changed_buckets_ms: int64, rising: starts of the buckets with a cell that changed.
+        changed_buckets_ms: int64, rising: starts of the buckets held with a cell that changed.
         new_items: Items that got a row.
         moved: Whether any offset or frontier moved, so that more may be observed than before.
         rolled_back: Inputs of which Redis now holds less than this reader does; what was read
@@ -144,10 +144,17 @@ class WindowReader:
         return len(self.item_ids)
 
     @property
-    def newest_bucket(self) -> int:
-        """The newest bucket held, of the furthest frontier or applied event; -1 before data."""
-        head = self._windows.ring.head
-        return -1 if head is None else head
+    def span(self) -> Span:
+        """The buckets held: they end with that of the furthest frontier, or of the newest event.
+
+        An event sent again leaves the frontier alone and may be ahead of it.
+        """
+        return self._windows.ring.span
+
+    @property
+    def capacity(self) -> int:
+        """For how many items the ring has room; whoever copies it needs no more and no less."""
+        return self._windows.ring.capacity
 
     def row(self, item_id: str) -> int | None:
         """The row of an item, or None when no window of it was seen."""
@@ -227,7 +234,7 @@ class WindowReader:
 
     def _observed(self, topic: str, bucket_B: Ints) -> Bools:
         known_B = progress.observed(self.inputs, topic, bucket_B, self.rules)
-        held_B: Bools = bucket_B >= self._windows.ring.buckets.start
+        held_B: Bools = bucket_B >= self.span.buckets.start
         return known_B & held_B
 
     # Taking in ------------------------------------------------------------------------------------
@@ -252,7 +259,8 @@ class WindowReader:
         first_row, self._told_rows = self._told_rows, self.num_items
         return Delta(
             rows,
-            self.rules.grid.starts_ms(buckets.tolist()),
+            # What left the ring before it could be told is no one's any more.
+            self.rules.grid.starts_ms(bucket for bucket in buckets.tolist() if bucket in self.span),
             self.item_ids[first_row:],
             self.inputs != before,
             behind,
@@ -269,8 +277,8 @@ class WindowReader:
         behind = new.take_in(looks)
         self._windows = new
         if self.num_items:
-            # Any cell of either may differ, so all of them are told of as changed.
-            for bucket in sorted({*old.ring.buckets, *new.ring.buckets}):
+            # Any cell may differ, so all of them are told of as changed.
+            for bucket in new.ring.span.buckets:
                 self._changes.note(bucket, np.arange(self.num_items))
         log.info(
             "windows_switched", generation=generation, before=old.generation, items=self.num_items

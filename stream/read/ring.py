@@ -5,6 +5,8 @@ Dimensions: B buckets, C channels, I items (rows), N columns of a tile.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from freshet.stream.arrays import Ints
@@ -18,57 +20,91 @@ BLOCK_CELLS = 8_192
 ALL_CHANNELS = slice(None)
 
 
-class Ring:
-    """Buckets `head - num_buckets + 1 ... head`; what leaves is forgotten, what enters starts at 0.
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which buckets a ring holds, and where: what else keeps them asks here where and how long.
 
-    Kept time-major inside, as tiles are, so that a changed tile is written where it lies; `window`
-    turns it around. Bucket b lies in slot `b % num_buckets`, so that moving on copies nothing.
+    Bucket b lies in slot `b % num_buckets`, so that moving on copies nothing.
+
+    Attributes:
+        num_buckets: How many are held.
+        head: The newest of them; None before the first.
     """
 
-    def __init__(self, num_buckets: int) -> None:
-        self.num_buckets = num_buckets
-        self.num_items = 0
-        self.head: int | None = None
-        self._values_BCI: Ints = _zeros(num_buckets, NUM_CHANNELS, CAPACITY_STEP)
-
-    def __contains__(self, bucket: int) -> bool:
-        return bucket in self.buckets
+    num_buckets: int
+    head: int | None = None
 
     @property
     def buckets(self) -> range:
-        """The buckets that it holds, none before the first `advance`."""
+        """All that are held, rising."""
         if self.head is None:
             return range(0)
         return range(self.head - self.num_buckets + 1, self.head + 1)
 
+    def __contains__(self, bucket: int) -> bool:
+        return bucket in self.buckets
+
+    def slot(self, bucket: int) -> int:
+        """Where a bucket lies while it is held."""
+        return bucket % self.num_buckets
+
+    def slots(self, buckets: Ints) -> Ints:
+        """The same of many."""
+        return buckets % self.num_buckets
+
+    def left(self, later: Span) -> Ints:
+        """The buckets that are held here and no longer there; their slots are free for others.
+
+        >>> Span(4, head=13).left(Span(4, head=15)).tolist()
+        [10, 11]
+        """
+        held = later.buckets
+        return np.array([bucket for bucket in self.buckets if bucket not in held], dtype=np.int64)
+
+
+class Ring:
+    """Sums of the buckets of `span`; what leaves is forgotten, what enters starts at 0.
+
+    Kept time-major inside, as tiles are, so that a changed tile is written where it lies; `window`
+    turns it around.
+    """
+
+    def __init__(self, num_buckets: int) -> None:
+        self.span = Span(num_buckets)
+        self.num_items = 0
+        self._values_BCI: Ints = _zeros(num_buckets, NUM_CHANNELS, CAPACITY_STEP)
+
+    @property
+    def capacity(self) -> int:
+        """For how many items there is room."""
+        return int(self._values_BCI.shape[2])
+
     def grow(self, num_items: int) -> None:
         """Have rows for this many items."""
-        capacity = self._values_BCI.shape[2]
-        if num_items > capacity:
+        if num_items > self.capacity:
             # A quarter more at least, so that growing item by item copies little.
-            wanted = max(num_items, capacity * 5 // 4)
+            wanted = max(num_items, self.capacity * 5 // 4)
             steps = -(-wanted // CAPACITY_STEP)
-            grown_BCI = _zeros(self.num_buckets, NUM_CHANNELS, steps * CAPACITY_STEP)
+            grown_BCI = _zeros(self.span.num_buckets, NUM_CHANNELS, steps * CAPACITY_STEP)
             grown_BCI[:, :, : self.num_items] = self._values_BCI[:, :, : self.num_items]
             self._values_BCI = grown_BCI
         self.num_items = max(self.num_items, num_items)
 
-    def advance(self, head: int) -> None:
-        """Make `head` the newest bucket; never goes back."""
-        if self.head is None:
-            self.head = head
-        # However far it jumps, each slot is emptied once.
-        entering = min(head - self.head, self.num_buckets)
-        if entering <= 0:
-            return
-        for bucket in range(head - entering + 1, head + 1):
-            self._values_BCI[bucket % self.num_buckets] = 0
-        self.head = head
+    def advance(self, head: int) -> list[int]:
+        """Make `head` the newest bucket; never goes back. Returns the buckets that left."""
+        before = self.span
+        if before.head is not None and head <= before.head:
+            return []
+        self.span = replace(before, head=head)
+        left = before.left(self.span)
+        self._values_BCI[self.span.slots(left)] = 0
+        buckets: list[int] = left.tolist()
+        return buckets
 
     def add(self, bucket: int, rows_N: Ints, values_CN: Ints) -> None:
         """Add to some rows (each named once) of a bucket that the ring holds."""
-        assert bucket in self, f"bucket {bucket} is outside the ring that ends with {self.head}"
-        target_CI = self._values_BCI[bucket % self.num_buckets]
+        assert bucket in self.span, f"bucket {bucket} is outside the ring, {self.span}"
+        target_CI = self._values_BCI[self.span.slot(bucket)]
         # Items that were first seen together have rows in a row: then a slice does, which is added
         # to in place, where an index would gather and scatter.
         if (np.diff(rows_N) == 1).all():
@@ -91,13 +127,13 @@ class Ring:
         num_rows = self.num_items if rows is None else len(rows)
         held_BCI = self._values_BCI[:, channels]
         values_ICB = _zeros(num_rows, held_BCI.shape[1], num_buckets)
-        first_held = max(start, self.buckets.start)
-        end_held = min(start + num_buckets, self.buckets.stop)
+        first_held = max(start, self.span.buckets.start)
+        end_held = min(start + num_buckets, self.span.buckets.stop)
         num_held = end_held - first_held
         if num_held <= 0 or not num_rows:
             return values_ICB
 
-        slot_B = np.arange(first_held, end_held) % self.num_buckets
+        slot_B = self.span.slots(np.arange(first_held, end_held))
         part_ICB = values_ICB[:, :, first_held - start : end_held - start]
         # Turned around as a whole, each value read would be a cache line of its own. A block of
         # rows at a time stays in the cache between being read along items and written along time.

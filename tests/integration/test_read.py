@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -15,33 +13,26 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from freshet.stream.config import RedisSettings, Resolution, Settings, WindowSettings
+from freshet.stream.config import RedisSettings
 from freshet.stream.errors import InvalidInputError, StoreUnavailableError
-from freshet.stream.fold.batches import RawBatch
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.read import follow
-from freshet.stream.read.progress import ReadRules
-from freshet.stream.read.reader import WindowReader
-from freshet.stream.schemas import CHANNELS
 from freshet.stream.store.clock import open_clock, set_anchor
 from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore
-from freshet.stream.units import DAY_MS, HOUR_MS
-
-START_MS = 480_000 * HOUR_MS
-ORDERS, CLICKS = "freshet.orders.v1", "freshet.clicks.v1"
-RETAINED = 48
-SLACK_MS = 5_000
-UNITS, VIEWS = CHANNELS.index("units"), CHANNELS.index("views")
-SETTINGS = Settings(
-    windows=WindowSettings(
-        resolutions=(Resolution(resolution_ms=HOUR_MS, buckets=RETAINED),),
-        out_of_order_ms=SLACK_MS,
-        allowed_lateness_ms=7 * DAY_MS,
-    )
+from freshet.stream.units import HOUR_MS
+from tests.integration.windows_world import (
+    CLICKS,
+    ORDERS,
+    RETAINED,
+    SETTINGS,
+    SLACK_MS,
+    START_MS,
+    World,
+    at,
+    reader_of,
 )
-RULES = ReadRules.of(SETTINGS, HOUR_MS)
 
 
 @pytest.fixture
@@ -51,105 +42,13 @@ def client(redis_server: str) -> Iterator[redis.Redis]:
     client.close()
 
 
-@dataclass
-class World:
-    """Writes events through the real fold, and keeps a dictionary of what must then be read."""
-
-    client: redis.Redis
-    truth: dict[tuple[str, int, int], int] = field(default_factory=lambda: defaultdict(int))
-    frontiers: dict[tuple[str, int], int] = field(default_factory=dict)
-    event_ids: Iterator[int] = field(default_factory=count)
-    writers: dict[tuple[str, int], PartitionWindows] = field(default_factory=dict)
-    whole_from_ms: int = 0
-
-    def writer(self, topic: str, partition: int) -> PartitionWindows:
-        at = (topic, partition)
-        if at not in self.writers:
-            kind = "orders" if topic == ORDERS else "clicks"
-            store = WindowStore(self.client, 0)
-            self.writers[at] = PartitionWindows.claim(store, kind, topic, partition, SETTINGS)  # type: ignore[arg-type]
-            if self.writers[at].header.next_offset is None:
-                self.writers[at].start_at(0)
-        return self.writers[at]
-
-    def write(self, topic: str, partition: int, events: list[tuple[str, int]]) -> None:
-        """One batch of (item, event time): each an order of two units, or a view."""
-        writer = self.writer(topic, partition)
-        first = writer.next_offset
-        values = [self._event(topic, item, time_ms) for item, time_ms in events]
-        offsets = np.arange(first, first + len(values), dtype=np.int64)
-        times = np.array([time_ms for _, time_ms in events], dtype=np.int64)
-        batch = RawBatch(values, [None] * len(values), times, offsets, first + len(values))
-        assert writer.apply(writer.fold(batch)) is Answer.APPLIED
-        at = (topic, partition)
-        for item, time_ms in events:
-            watermark_ms = self.frontiers.get(at, 0) - SLACK_MS
-            if time_ms + SETTINGS.windows.allowed_lateness_ms < watermark_ms:
-                continue
-            self.frontiers[at] = max(self.frontiers.get(at, 0), time_ms)
-            channel, amount = (UNITS, 2_000) if topic == ORDERS else (VIEWS, 1)
-            self.truth[f"{item}|-", channel, time_ms // HOUR_MS] += amount
-
-    def _event(self, topic: str, item: str, time_ms: int) -> bytes:
-        event: dict[str, Any] = {
-            "event_id": str(next(self.event_ids)),
-            "event_time": time_ms,
-            "sku": item,
-            "region": "-",
-        }
-        what = {"quantity": 2, "unit_price": 1} if topic == ORDERS else {"kind": "view"}
-        return json.dumps(event | what).encode()
-
-    def check(self, reader: WindowReader, num_buckets: int = 24) -> None:
-        """The right cells are observed, and each of them is what the dictionary says."""
-        end = max(self.frontiers.values()) // HOUR_MS + 2
-        view = reader.window(end * HOUR_MS, num_buckets)
-        assert view.start_ms == (end - num_buckets) * HOUR_MS
-        assert view.values_ICB.shape == (reader.num_items, 8, num_buckets)
-        assert view.observed_ICB.shape == view.values_ICB.shape
-        for channel, topic in ((UNITS, ORDERS), (VIEWS, CLICKS)):
-            for step in range(num_buckets):
-                bucket = end - num_buckets + step
-                known = self._known(reader, topic, channel, bucket)
-                observed_I = view.observed_ICB[:, channel, step]
-                assert (observed_I == known).all(), (topic, bucket - end)
-                for row, item_id in enumerate(reader.item_ids):
-                    expected = self.truth.get((item_id, channel, bucket), 0) if known else 0
-                    found = view.values_ICB[row, channel, step]
-                    assert found == expected, (item_id, topic, bucket - end)
-
-    def _known(self, reader: WindowReader, topic: str, channel: int, bucket: int) -> bool:
-        """Whether a reader knows a bucket, by the rules once more."""
-        fronts = [front for (name, _), front in self.frontiers.items() if name == topic]
-        begun = [b for (_, c, b), value in self.truth.items() if c == channel and value]
-        newest = max(self.frontiers.values()) // HOUR_MS
-        return (
-            bool(fronts)
-            and (bucket + 1) * HOUR_MS <= min(fronts)
-            and bucket >= min(begun)
-            and bucket > newest - reader.num_buckets
-            and (bucket + 1 + RETAINED) * HOUR_MS > max(fronts) - SLACK_MS
-            and (topic == CLICKS or bucket * HOUR_MS >= self.whole_from_ms)
-        )
-
-
 @pytest.fixture
 def world(client: redis.Redis) -> World:
     return World(client)
 
 
-def _reader(
-    client: redis.Redis, num_buckets: int = 24, owns: Callable[[str], bool] | None = None
-) -> WindowReader:
-    return WindowReader(client, 0, HOUR_MS, num_buckets, owns=owns, rules=RULES)
-
-
-def at(hours: float) -> int:
-    return START_MS + round(hours * HOUR_MS)
-
-
 def test_an_empty_store_is_read_as_nothing_known(client: redis.Redis) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     delta = reader.refresh()
     assert not delta.moved and delta.new_items == [] and len(delta.changed_rows) == 0
     assert (
@@ -163,14 +62,14 @@ def test_an_empty_store_is_read_as_nothing_known(client: redis.Redis) -> None:
 def test_a_claimed_partition_without_data_changes_nothing(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.writer(ORDERS, 0)
     assert not reader.refresh().moved
     assert reader.inputs == {}
 
 
 def test_what_was_written_is_read_and_a_delta_names_it(client: redis.Redis, world: World) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0.5)), ("b", at(1.5)), ("a", at(3))])
     first = reader.refresh()
     assert first.new_items == ["a|-", "b|-"] == reader.item_ids
@@ -190,7 +89,7 @@ def test_what_was_written_is_read_and_a_delta_names_it(client: redis.Redis, worl
 def test_an_item_in_several_partitions_is_one_row_that_sums_them(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     for partition in range(3):
         world.write(
             ORDERS, partition, [(item, at(1.5)) for item in "cab"[partition:]] + [("a", at(3))]
@@ -202,7 +101,7 @@ def test_an_item_in_several_partitions_is_one_row_that_sums_them(
 
 
 def test_clicks_that_lag_are_missing_and_not_zero(client: redis.Redis, world: World) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(6))])
     world.write(CLICKS, 0, [("a", at(0)), ("a", at(4))])
     reader.refresh()
@@ -217,7 +116,7 @@ def test_clicks_that_lag_are_missing_and_not_zero(client: redis.Redis, world: Wo
 def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(9.5))])
     world.write(ORDERS, 1, [("b", at(0)), ("b", at(2.5))])
     reader.refresh()
@@ -234,7 +133,7 @@ def test_the_cutoff_waits_for_the_slowest_partition_until_it_is_idle(
 def test_a_whole_shop_that_is_idle_has_observed_zeros_past_its_frontier(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(1))])
     assert world.writer(ORDERS, 0).declare_idle(at(5.9)) is Answer.APPLIED
     reader.refresh()
@@ -246,7 +145,7 @@ def test_a_whole_shop_that_is_idle_has_observed_zeros_past_its_frontier(
 def test_a_partition_that_appears_later_may_take_the_cutoff_back(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(9))])
     reader.refresh()
     world.write(ORDERS, 2, [("z", at(3))])
@@ -259,20 +158,20 @@ def test_a_partition_that_appears_later_may_take_the_cutoff_back(
 def test_a_gap_of_any_length_leaves_no_old_sums_behind(
     client: redis.Redis, world: World, jump: int
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(hour)) for hour in range(30)])
     world.write(CLICKS, 0, [("a", at(29))])
     reader.refresh()
     world.write(ORDERS, 0, [("a", at(29 + jump))])
     reader.refresh()
     world.check(reader)
-    fresh = _reader(client)
+    fresh = reader_of(client)
     fresh.refresh()
     world.check(fresh)
 
 
 def test_a_reader_sees_only_the_items_it_owns(client: redis.Redis, world: World) -> None:
-    reader = _reader(client, owns=lambda item_id: item_id in {"b|-", "d|-"})
+    reader = reader_of(client, owns=lambda item_id: item_id in {"b|-", "d|-"})
     world.write(ORDERS, 0, [(item, at(0.5)) for item in "abc"] + [("a", at(2))])
     delta = reader.refresh()
     assert reader.item_ids == ["b|-"] and delta.changed_rows.tolist() == [0]
@@ -283,7 +182,7 @@ def test_a_reader_sees_only_the_items_it_owns(client: redis.Redis, world: World)
 
 
 def test_rows_can_be_picked_in_any_order(client: redis.Redis, world: World) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [(f"item{n}", at(n / 200)) for n in range(700)])
     reader.refresh()
     everything = reader.window(at(3), 3)
@@ -293,7 +192,7 @@ def test_rows_can_be_picked_in_any_order(client: redis.Redis, world: World) -> N
 
 
 def test_what_is_no_longer_retained_is_missing(client: redis.Redis, world: World) -> None:
-    reader = _reader(client, num_buckets=200)
+    reader = reader_of(client, num_buckets=200)
     world.write(ORDERS, 0, [("a", at(hour)) for hour in range(100)])
     reader.refresh()
     oldest = 99 - RETAINED - 1
@@ -306,7 +205,7 @@ def test_what_is_no_longer_retained_is_missing(client: redis.Redis, world: World
 def test_after_a_rollback_the_reader_keeps_what_it_has_until_the_replay_has_passed_it(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0)), ("b", at(1))])
     before = {key: client.dump(key) for key in client.keys("*")}
     world.write(ORDERS, 0, [("c", at(2)), ("a", at(3))])
@@ -319,6 +218,7 @@ def test_after_a_rollback_the_reader_keeps_what_it_has_until_the_replay_has_pass
     assert delta.rolled_back == ((ORDERS, 0),) and not delta.moved
     assert (reader.window(at(4), 4).values_ICB == known).all()
     replay = World(client, event_ids=count(2), truth=world.truth, frontiers=world.frontiers)
+    replay.first_ms = world.first_ms
     for key in list(world.truth):
         if key[0] == "c|-" or key[2] == at(3) // HOUR_MS:
             world.truth[key] = 0
@@ -329,12 +229,13 @@ def test_after_a_rollback_the_reader_keeps_what_it_has_until_the_replay_has_pass
 
 
 def test_a_state_from_another_log_replaces_the_old_one(client: redis.Redis, world: World) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0)), ("b", at(1))])
     world.write(ORDERS, 1, [("a", at(1))])
     reader.refresh()
     client.delete(*client.keys("*:0}:*"))
-    world.writers.pop((ORDERS, 0)), world.frontiers.pop((ORDERS, 0))
+    for known in (world.writers, world.frontiers, world.first_ms):
+        known.pop((ORDERS, 0))  # type: ignore[attr-defined]
     world.truth.update({("a|-", 0, at(0) // HOUR_MS): 0, ("b|-", 0, at(1) // HOUR_MS): 0})
     writer = PartitionWindows.claim(WindowStore(client, 0), "orders", ORDERS, 0, SETTINGS)
     writer.start_at(40)
@@ -352,7 +253,7 @@ def test_buckets_before_the_beginning_of_a_shortened_log_are_missing_and_never_h
     world.writer(ORDERS, 0).header = replace(world.writer(ORDERS, 0).header, first_offset=40)
     world.write(ORDERS, 0, [("a", at(3.2)), ("a", at(1.9)), ("a", at(6))])
     world.whole_from_ms = at(3.2) + SLACK_MS
-    reader = _reader(client)
+    reader = reader_of(client)
     reader.refresh()
     world.check(reader)
     assert reader.window(at(6), 4).observed_ICB[0, 0].tolist() == [False, False, True, True]
@@ -361,7 +262,7 @@ def test_buckets_before_the_beginning_of_a_shortened_log_are_missing_and_never_h
 def test_a_reader_below_the_floor_of_the_index_reads_everything(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client)
+    reader = reader_of(client)
     world.write(ORDERS, 0, [("a", at(0)), ("b", at(1))])
     reader.refresh()
     world.write(ORDERS, 0, [("b", at(0)), ("c", at(3))])
@@ -401,7 +302,7 @@ def test_a_read_is_of_one_moment_although_ingest_goes_on_writing(
         world.write(ORDERS, 0, [("a", at(hour)), ("a", at(hour - 3)), (f"new{hour}", at(hour))])
 
     meddling = Meddling(client, meddle, times)
-    reader = _reader(meddling)  # type: ignore[arg-type]
+    reader = reader_of(meddling)  # type: ignore[arg-type]
     world.write(ORDERS, 0, [("a", at(0)), ("b", at(3.5))])
     reader.refresh()
     assert reader.offsets() == {f"{ORDERS}:0": 2 + 3 * times}
@@ -420,7 +321,7 @@ def test_a_state_that_never_holds_still_is_left_for_the_next_refresh(
     meddling = Meddling(
         client, lambda: world.write(ORDERS, 0, [("a", at(next(hours)))]), follow.MAX_REREADS
     )
-    reader = _reader(meddling)  # type: ignore[arg-type]
+    reader = reader_of(meddling)  # type: ignore[arg-type]
     world.write(ORDERS, 0, [("a", at(0))])
     assert not reader.refresh().moved
     assert reader.inputs == {}
@@ -432,7 +333,7 @@ def test_a_redis_that_is_gone_is_said_plainly_and_nothing_is_forgotten(
     client: redis.Redis, world: World
 ) -> None:
     world.write(ORDERS, 0, [("a", at(0)), ("a", at(2))])
-    reader = _reader(client)
+    reader = reader_of(client)
     reader.refresh()
     reader._windows.client = redis.Redis(port=1, socket_connect_timeout=0.2)
     with pytest.raises(StoreUnavailableError, match="does not answer"):
@@ -448,6 +349,7 @@ MOVES = st.lists(
         st.sampled_from([(ORDERS, 0), (ORDERS, 1), (CLICKS, 0), (CLICKS, 1)]),
         st.lists(st.tuples(st.sampled_from("abcdefgh"), st.floats(-4, 30)), min_size=1, max_size=6),
         st.booleans(),
+        st.booleans(),
     ),
     max_size=12,
 )
@@ -458,12 +360,13 @@ MOVES = st.lists(
 )
 @given(MOVES)
 def test_whatever_is_written_a_following_reader_and_a_fresh_one_agree_with_the_dictionary(
-    client: redis.Redis, moves: list[tuple[tuple[str, int], list[tuple[str, float]], bool]]
+    client: redis.Redis, moves: list[tuple[tuple[str, int], list[tuple[str, float]], bool, bool]]
 ) -> None:
     client.flushall()
-    world, reader, now = World(client), _reader(client), 0.0
-    for (topic, partition), events, look in moves:
-        world.write(topic, partition, [(item, at(max(now + ahead, 0))) for item, ahead in events])
+    world, reader, now = World(client), reader_of(client), 0.0
+    for (topic, partition), events, redriven, look in moves:
+        timed = [(item, at(max(now + ahead, 0))) for item, ahead in events]
+        world.write(topic, partition, timed, redriven=redriven)
         now = max([now, *(now + ahead for _, ahead in events)])
         if look:
             reader.refresh()
@@ -471,7 +374,7 @@ def test_whatever_is_written_a_following_reader_and_a_fresh_one_agree_with_the_d
     if moves:
         reader.refresh()
         world.check(reader)
-        fresh = _reader(client)
+        fresh = reader_of(client)
         fresh.refresh()
         world.check(fresh)
 
@@ -485,7 +388,7 @@ def test_all_processes_share_the_clock_that_the_source_sets(client: redis.Redis)
 def test_a_reader_forgets_the_tiles_of_buckets_that_left_it(
     client: redis.Redis, world: World
 ) -> None:
-    reader = _reader(client, num_buckets=4)
+    reader = reader_of(client, num_buckets=4)
     for hour in range(0, 30, 3):
         world.write(ORDERS, 0, [("a", at(hour + step)) for step in range(3)])
         reader.refresh()

@@ -135,28 +135,29 @@ def test_without_final_buckets_or_items_mean_units_are_nothing(week: Reader) -> 
 
 
 @pytest.mark.parametrize(
-    ("states", "first"),
+    ("states", "newest", "first"),
     [
         # The bucket of the oldest event of any partition.
-        ([state(3.7, 20), state(2.4, 21), state(9, 10)], 2),
-        # Of 40 buckets that end with that of the furthest frontier, where older ones are gone.
-        ([state(3.7, 43.9), state(2.4, 30)], 4),
-        ([state(2.0, 41.9), state(30, 30)], 2),
-        ([state(2.0, 42.0), state(30, 30)], 3),
+        ([state(3.7, 20), state(2.4, 21), state(9, 10)], 21, 2),
+        # Of the 40 buckets that the reader holds, where older ones are gone: what was sent again
+        # ahead of the frontier takes them away too.
+        ([state(3.7, 43.9), state(2.4, 30)], 43, 4),
+        ([state(2.0, 41.9), state(30, 30)], 41, 2),
+        ([state(2.0, 41.9), state(30, 30)], 42, 3),
         # A partition without events has no say, nor has one that idles.
-        ([state(5, 6), state(None, None)], 5),
-        ([state(5, None), state(7, 8)], 5),
-        ([state(5, 6), state(None, 90)], 5),
-        ([], None),
-        ([state(None, None)], None),
-        ([state(5, None)], None),
-        ([state(None, 9)], None),
+        ([state(5, 6), state(None, None)], 6, 5),
+        ([state(5, None), state(7, 8)], 8, 5),
+        ([state(5, 6), state(None, 90)], 6, 5),
+        ([], 0, None),
+        ([state(None, None)], 0, None),
+        ([state(5, None)], 5, None),
+        ([state(None, 9)], 9, None),
     ],
 )
 def test_the_past_begins_with_the_oldest_event_that_is_still_held(
-    states: list[InputState], first: int | None
+    states: list[InputState], newest: int, first: int | None
 ) -> None:
-    reader = Reader(num_buckets=40)
+    reader = Reader(num_buckets=40, head=FIRST + newest)
     reader.states = {("orders", number): given for number, given in enumerate(states)}
     expected = None if first is None else (FIRST + first) * HOUR_MS
     assert history_of(reader).first_ms() == expected

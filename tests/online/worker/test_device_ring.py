@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from freshet.online.worker.device_ring import COPY_ROWS, FIRST_CAPACITY, NEVER, DeviceRing
+from freshet.online.worker.device_ring import COPY_ROWS, NEVER, DeviceRing
 from freshet.stream.arrays import Ints
-from freshet.stream.read.progress import InputState
+from freshet.stream.errors import StoreUnavailableError
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
+from freshet.stream.read.ring import Span
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.store.generation import GENERATION_KEY
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.windows import FIRST, UNITS, VIEWS, FakeReader
+from tests.stream.read.fake_windows import RESOLUTION_MS, FakeRedis, Partition
 
 N = 10
 
@@ -76,32 +79,11 @@ def test_buckets_outside_the_ring_are_zero_and_never_those_that_share_their_slot
     assert (ring.clicks(np.array([0]), FIRST - 2, 2 * N + 7)[0, :, 0] / 3).tolist() == held
 
 
-def test_the_furthest_partition_moves_the_ring_and_one_without_data_does_not() -> None:
-    class ThreePartitions(FakeReader):
-        @property
-        def inputs(self) -> dict[tuple[str, int], InputState]:
-            (furthest,) = super().inputs.values()
-            empty = replace(furthest, frontier_ms=None)
-            behind = replace(furthest, frontier_ms=(FIRST + 2) * HOUR_MS)
-            return {("orders", 0): empty, ("orders", 1): furthest, ("orders", 2): behind}
-
-    reader = ThreePartitions(num_buckets=N)
-    for hour in range(4):
-        reader.add("a|n", FIRST + hour, UNITS, 1_000 * (hour + 1))
-    ring = ring_of(reader)
-    assert units(ring, 0, FIRST, 5) == [1.0, 2.0, 3.0, 4.0, 0.0]
-    reader.add("b|n", FIRST + N + 1, UNITS, 9_000)
-    ring.copy(reader.refresh())
-    assert units(ring, 0, FIRST, N + 2) == [0.0, 0.0, 3.0, 4.0] + [0.0] * (N - 2)
-    assert units(ring, 1, FIRST, N + 2) == [0.0] * (N + 1) + [9.0]
-
-
 def test_without_any_data_nothing_is_held() -> None:
     class Empty(FakeReader):
         @property
-        def inputs(self) -> dict[tuple[str, int], InputState]:
-            (first,) = super().inputs.values()
-            return {("orders", 0): replace(first, frontier_ms=None)}
+        def span(self) -> Span:
+            return Span(self.num_buckets)
 
     ring = ring_of(Empty(num_buckets=N))
     assert units(ring, 0, FIRST, N) == [0.0] * N
@@ -133,15 +115,20 @@ def test_rows_beyond_the_first_rooms_hold_their_own_numbers_and_keep_them() -> N
     assert units(ring, 0, FIRST, 2) == [0.25, 0.0]
 
 
-def test_room_is_doubled_so_that_growing_is_rare() -> None:
-    reader = FakeReader(num_buckets=4)
-    rooms = []
-    for row in range(FIRST_CAPACITY + 1):
-        reader.add(f"i{row}|n", FIRST, UNITS, 1_000)
-        if row in (FIRST_CAPACITY - 2, FIRST_CAPACITY - 1, FIRST_CAPACITY):
-            ring = ring_of(reader)
-            rooms.append((len(ring._units_IN), len(ring._clicks_INC), len(ring._first_I)))
-    assert rooms == [(FIRST_CAPACITY,) * 3, (FIRST_CAPACITY,) * 3, (2 * FIRST_CAPACITY,) * 3]
+def test_there_is_room_for_as_many_items_as_the_reader_has_and_it_is_never_given_back() -> None:
+    class Roomy(FakeReader):
+        capacity = 7
+
+    reader = Roomy(num_buckets=4)
+    reader.add("a|n", FIRST, UNITS, 1_000)
+    ring = ring_of(reader)
+    for given, held in ((7, 7), (6, 7), (8, 8)):
+        Roomy.capacity = given
+        ring.copy(reader.refresh())
+        rooms = (len(ring._units_IN), len(ring._clicks_INC), len(ring._first_I))
+        assert rooms == (held,) * 3
+        assert units(ring, 0, FIRST, 1) == [1.0]
+        assert ring.first_buckets(np.arange(held)).tolist() == [FIRST] + [NEVER] * (held - 1)
 
 
 def test_the_first_bucket_of_an_item_is_its_earliest_event_of_any_kind_and_stays() -> None:
@@ -180,3 +167,73 @@ def test_only_stretches_of_buckets_that_changed_are_asked_for_and_so_many_rows_a
     assert asked == [(1, 2, [3, 7]), (5, 1, [3, 7]), (8, 2, [3, 7])]
     assert units(ring, 3, FIRST, N) == [0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 8.0, 0.0]
     assert units(ring, 7, FIRST + 1, 9) == [1.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 9.0]
+
+
+def over(client: FakeRedis, num_buckets: int = 4) -> tuple[WindowReader, DeviceRing]:
+    """A ring over a real reader of windows that are written by hand, 10 ms wide."""
+    rules = ReadRules(RESOLUTION_MS, 100, "o", "c", out_of_order_ms=0)
+    reader = WindowReader(client, 0, RESOLUTION_MS, num_buckets, rules=rules)  # type: ignore[arg-type]
+    return reader, DeviceRing(reader, torch.device("cpu"))
+
+
+def test_what_was_sent_again_ahead_of_every_frontier_is_kept_when_they_pass_it() -> None:
+    client = FakeRedis()
+    part = Partition(client)
+    reader, ring = over(client)
+    part.write(5, {(n, 0): {0: 1_000 * n} for n in range(8, 12)}, ["a"], frontier_ms=115)
+    ring.copy(reader.refresh())
+    assert units(ring, 0, 8, 4) == [8.0, 9.0, 10.0, 11.0]
+    part.write(6, {(13, 0): {0: 7_000}}, last_event_ms=139)
+    ring.copy(reader.refresh())
+    # Bucket 13 lies where 9 lay.
+    assert units(ring, 0, 8, 7) == [0.0, 0.0, 10.0, 11.0, 0.0, 7.0, 0.0]
+    for frontier in (12, 13, 14, 16, 17):
+        part.write(frontier, {}, frontier_ms=10 * frontier + 5)
+        ring.copy(reader.refresh())
+        assert units(ring, 0, 13, 1) == [7.0 if frontier < 17 else 0.0]
+
+
+def test_late_sales_of_a_bucket_that_has_left_go_nowhere_and_of_one_that_is_held_count() -> None:
+    client = FakeRedis()
+    part = Partition(client)
+    reader, ring = over(client)
+    part.write(5, {(n, 0): {0: 1_000 * n} for n in range(10, 14)}, ["a"], frontier_ms=135)
+    ring.copy(reader.refresh())
+    part.write(6, {(9, 0): {0: 90_000}, (12, 0): {0: 50_000}})
+    ring.copy(reader.refresh())
+    assert units(ring, 0, 9, 5) == [0.0, 10.0, 11.0, 50.0, 13.0]
+
+
+def test_another_generation_that_ends_earlier_takes_the_ring_back() -> None:
+    client = FakeRedis()
+    before, after = Partition(client), Partition(client, generation=1)
+    reader, ring = over(client)
+    before.write(5, {(n, 0): {0: 1_000 * n} for n in range(10, 14)}, ["a"], frontier_ms=135)
+    ring.copy(reader.refresh())
+    after.write(3, {(n, 0): {0: 2_000 * n} for n in (8, 11)}, ["a"], frontier_ms=115)
+    client.values[GENERATION_KEY] = b"1"
+    ring.copy(reader.refresh())
+    assert units(ring, 0, 8, 6) == [16.0, 0.0, 0.0, 22.0, 0.0, 0.0]
+    after.write(4, {}, frontier_ms=135)
+    ring.copy(reader.refresh())
+    assert units(ring, 0, 8, 6) == [0.0, 0.0, 0.0, 22.0, 0.0, 0.0]
+
+
+def test_a_read_that_fails_after_the_ring_moved_is_made_up_for_by_the_next() -> None:
+    client = FakeRedis()
+    part = Partition(client)
+    reader, ring = over(client)
+    part.write(5, {(n, 0): {0: 1_000 * n} for n in range(8, 12)}, ["a"], frontier_ms=115)
+    ring.copy(reader.refresh())
+
+    def fail() -> None:
+        client.before_transaction = None
+        raise StoreUnavailableError("gone")
+
+    part.write(6, {(13, 0): {0: 7_000}}, frontier_ms=135)
+    client.before_transaction = fail
+    with pytest.raises(StoreUnavailableError, match="gone"):
+        reader.refresh()
+    assert units(ring, 0, 8, 6) == [8.0, 9.0, 10.0, 11.0, 0.0, 0.0], "as it was"
+    ring.copy(reader.refresh())
+    assert units(ring, 0, 8, 6) == [0.0, 0.0, 10.0, 11.0, 0.0, 7.0]

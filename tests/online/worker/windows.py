@@ -12,6 +12,7 @@ from freshet.stream.arrays import Ints
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.read.progress import InputState
 from freshet.stream.read.reader import Delta, WindowCells
+from freshet.stream.read.ring import Span
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.units import HOUR_MS
 
@@ -38,6 +39,14 @@ class FakeReader:
     @property
     def num_items(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def capacity(self) -> int:
+        return len(self.item_ids) + 3
+
+    @property
+    def span(self) -> Span:
+        return Span(self.num_buckets, self.head)
 
     @property
     def inputs(self) -> dict[tuple[str, int], InputState]:

@@ -33,6 +33,9 @@ class FakeRedis:
     def hgetall(self, key: str) -> dict[bytes, bytes]:
         return dict(self.values.get(key, {}))
 
+    def hget(self, key: str, name: str) -> bytes | None:
+        return self.hgetall(key).get(name.encode())
+
     def hmget(self, key: str, names: Sequence[str]) -> list[bytes | None]:
         found = self.values.get(key, {})
         return [found.get(name.encode()) for name in names]
@@ -80,12 +83,13 @@ class Partition:
     client: FakeRedis
     topic: str = "o"
     number: int = 0
+    generation: int = 0
     header: dict[str, int] = field(default_factory=dict)
     items: list[str] = field(default_factory=list)
 
     @property
     def keys(self) -> Keys:
-        return Keys(0, self.topic, self.number)
+        return Keys(self.generation, self.topic, self.number)
 
     def write(
         self,
@@ -95,7 +99,7 @@ class Partition:
         **header: int,
     ) -> None:
         """One batch: new items, the units that tiles now hold by their columns, and the header."""
-        listed = self.client.values.setdefault(partitions_key(0), set())
+        listed = self.client.values.setdefault(partitions_key(self.generation), set())
         listed.add(f"{self.topic}:{self.number}".encode())
         for item_id in new_items:
             chunk, place = divmod(len(self.items), CHUNK_ITEMS)

@@ -14,13 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.read import export as export_module
 from freshet.stream.read.export import export, parse_time_ms
 from freshet.stream.read.formats import WRITERS, WindowRows, decimal
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
 from freshet.stream.units import HOUR_MS
+from tests.stream.read.fake_windows import RESOLUTION_MS, FakeRedis, Partition
 
 ROWS = WindowRows(
     ['a|"n,', "é|-"],
@@ -143,3 +147,22 @@ def test_a_place_that_cannot_be_written_is_said_plainly(
         InvalidInputError, match=r"nowhere.out.jsonl cannot be written: No such file"
     ):
         _export_rows(monkeypatch, [ROWS], tmp_path / "nowhere" / "out.jsonl")
+
+
+@pytest.mark.parametrize(("ahead", "oldest", "warnings"), [(11, 8, 0), (12, 9, 1)])
+def test_what_events_sent_again_ahead_of_all_others_push_out_is_missed_loudly(
+    ahead: int, oldest: int, warnings: int
+) -> None:
+    client = FakeRedis()
+    part = Partition(client)
+    part.write(5, {(n, 0): {0: n} for n in range(7, 11)}, ["a"], frontier_ms=109)
+    part.write(6, {(ahead, 0): {0: ahead}}, last_event_ms=10 * ahead)
+    rules = ReadRules(RESOLUTION_MS, 2, "o", "c", out_of_order_ms=0)
+    reader = WindowReader(client, 0, RESOLUTION_MS, 4, rules=rules)  # type: ignore[arg-type]
+    reader.refresh()
+    with capture_logs() as logs:
+        rows = export_module._group(reader, None, None, include_open=True)
+    held = [n for n in (7, 8, 9, 10, ahead) if n >= oldest]
+    assert rows.bucket_start_ms.tolist() == [10 * n for n in held]
+    assert rows.values_NC[:, 0].tolist() == held
+    assert [log["oldest_ms"] for log in logs] == [10 * oldest] * warnings

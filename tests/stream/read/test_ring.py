@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.stream.read.ring import Ring, Touched
+from freshet.stream.read.ring import Ring, Span, Touched
 
 MOVES = st.lists(
     st.one_of(
@@ -29,26 +29,26 @@ def test_a_ring_holds_what_was_added_to_its_newest_buckets_and_nothing_else(
     ring, truth = Ring(num_buckets), defaultdict(int)
     ring.advance(100)
     for move, amount in moves:
-        assert ring.head is not None
+        assert ring.span.head is not None
         if move == "advance":
-            ring.advance(ring.head + amount)
+            ring.advance(ring.span.head + amount)
         elif move == "grow":
             ring.grow(ring.num_items + amount)
-        elif ring.num_items and ring.head - amount in ring:
+        elif ring.num_items and ring.span.head - amount in ring.span:
             rows = random.permutation(ring.num_items)[: random.integers(1, 9)]
             rows = np.sort(rows) if amount % 2 else rows
             values = random.integers(-5, 5, (8, len(rows)))
-            ring.add(ring.head - amount, rows, values)
+            ring.add(ring.span.head - amount, rows, values)
             for column, row in enumerate(rows.tolist()):
                 for channel in range(8):
-                    truth[row, channel, ring.head - amount] += int(values[channel, column])
-    assert ring.head is not None
-    start = ring.head - 7
+                    truth[row, channel, ring.span.head - amount] += int(values[channel, column])
+    assert ring.span.head is not None
+    start = ring.span.head - 7
     values_ICB = ring.window(start, 10)
     assert values_ICB.shape == (ring.num_items, 8, 10)
     expected = np.zeros_like(values_ICB)
     for (row, channel, bucket), value in truth.items():
-        if bucket > ring.head - num_buckets and bucket >= start:
+        if bucket > ring.span.head - num_buckets and bucket >= start:
             expected[row, channel, bucket - start] = value
     assert (values_ICB == expected).all()
     if ring.num_items:
@@ -106,23 +106,56 @@ def test_a_slot_is_empty_again_after_each_lap() -> None:
 def test_a_jump_of_any_length_leaves_no_old_sums_behind(jump: int, left: list[int]) -> None:
     ring = filled(4, 104)
     ring.advance(104 + jump)
-    assert list(ring.buckets) == list(range(101 + jump, 105 + jump))
+    assert list(ring.span.buckets) == list(range(101 + jump, 105 + jump))
     assert ring.window(101 + jump, 4)[0, 0].tolist() == left
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "left"),
+    [
+        (None, None, []),
+        (None, 104, []),
+        (104, 104, []),
+        (104, 105, [101]),
+        (104, 107, [101, 102, 103]),
+        (104, 108, [101, 102, 103, 104]),
+        (104, 9_999, [101, 102, 103, 104]),
+        (104, 103, [104]),
+        (104, 101, [102, 103, 104]),
+        (104, 100, [101, 102, 103, 104]),
+        (104, None, [101, 102, 103, 104]),
+    ],
+)
+def test_a_span_tells_which_buckets_left_when_it_moves_on_or_is_taken_back(
+    before: int | None, after: int | None, left: list[int]
+) -> None:
+    then, now = Span(4, before), Span(4, after)
+    gone = then.left(now)
+    assert gone.tolist() == left
+    if after is not None:
+        # The buckets that came instead lie in their slots.
+        assert {*then.slots(gone).tolist()} <= {*now.slots(now.left(then)).tolist()}
+
+
+def test_a_ring_that_moves_tells_which_buckets_left() -> None:
+    ring = Ring(4)
+    assert [ring.advance(head) for head in (104, 104, 103)] == [[], [], []]
+    assert ring.advance(106) == [101, 102]
 
 
 def test_a_ring_never_goes_back() -> None:
     ring = filled(4, 104)
     ring.advance(102)
-    assert ring.head == 104
+    assert ring.span.head == 104
     assert ring.window(101, 4)[0, 7].tolist() == [101, 102, 103, 104]
 
 
 def test_what_is_not_held_is_0_and_what_was_never_held_has_no_buckets() -> None:
     ring = Ring(4)
-    assert list(ring.buckets) == [] and 0 not in ring
+    assert list(ring.span.buckets) == [] and 0 not in ring.span
     assert ring.window(0, 2).shape == (0, 8, 2)
     ring = filled(4, 104)
-    assert 100 not in ring and 101 in ring and 104 in ring and 105 not in ring
+    assert 100 not in ring.span and 101 in ring.span and 104 in ring.span and 105 not in ring.span
     assert ring.window(99, 8)[0, 0].tolist() == [0, 0, 101, 102, 103, 104, 0, 0]
     assert ring.window(103, 1)[0, 0].tolist() == [103]
     for start in (90, 98, 105, 107):
