@@ -184,6 +184,7 @@ def test_items_of_other_owners_get_no_row_and_their_sums_go_nowhere() -> None:
     reader = Reader(client, owns=lambda item_id: item_id in "bd")
     reader.refresh()
     assert reader.units(7, 1) == {"b": [20], "d": [4_000]}
+    assert reader.changed() == (["b", "d"], [7])
     part.write(6, {(7, 0): units | {0: 9, 3: 4_001}})
     reader.refresh()
     assert reader.units(7, 1) == {"b": [20], "d": [4_001]}

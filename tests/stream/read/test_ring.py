@@ -177,9 +177,9 @@ def test_rows_that_follow_each_other_and_rows_that_do_not_are_added_to_alike() -
     ring = Ring(1)
     ring.grow(6)
     ring.advance(0)
-    for rows in ([1, 2, 3], [3, 1, 2], [1, 3, 4], [3], [1, 5, 3]):
+    for rows in ([1, 2, 3], [3, 1, 2], [1, 3, 4], [3], [1, 5, 3], [1, 3, 5]):
         ring.add(0, np.array(rows), np.tile(np.array([1, 10, 100])[: len(rows)], (8, 1)))
-    assert ring.window(0, 1)[:, 6, 0].tolist() == [0, 1 + 10 + 1 + 1, 10 + 100, 212, 100, 10]
+    assert ring.window(0, 1)[:, 6, 0].tolist() == [0, 14, 110, 222, 100, 110]
 
 
 def test_growing_keeps_every_row_and_rows_never_become_fewer() -> None:
@@ -191,6 +191,14 @@ def test_growing_keeps_every_row_and_rows_never_become_fewer() -> None:
     ring.grow(3)
     assert ring.num_items == 257
     assert ring.window(1, 1)[:, 3, 0].tolist() == [*range(1, 257), 0]
+
+
+def test_room_grows_by_a_quarter_at_least_so_that_growing_is_rare() -> None:
+    ring, rooms = Ring(1), []
+    for num_items in (1, 256, 257, 2_048, 2_049, 2_560, 2_561):
+        ring.grow(num_items)
+        rooms.append(ring.capacity)
+    assert rooms == [256, 256, 512, 2_048, 2_560, 2_560, 3_328]
 
 
 @pytest.mark.parametrize("block_cells", [1, 6, 7, 20, 8_192])
