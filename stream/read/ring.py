@@ -58,8 +58,9 @@ class Span:
         >>> Span(4, head=13).left(Span(4, head=15)).tolist()
         [10, 11]
         """
-        held = later.buckets
-        return np.array([bucket for bucket in self.buckets if bucket not in held], dtype=np.int64)
+        mine, held = self.buckets, later.buckets
+        bucket_B = np.arange(mine.start, mine.stop)
+        return bucket_B[(bucket_B < held.start) | (bucket_B >= held.stop)]
 
 
 class Ring:
