@@ -55,10 +55,10 @@ class Health:
         return f"the loop has not turned for {silent_s:.0f} s" if silent_s > STUCK_S else None
 
     def ready(self) -> str | None:
-        """None while the process does its work, else what is amiss."""
+        """None while the process does its work, else all that is amiss."""
         # A copy, because probes ask from their own thread.
-        troubles = list(self._troubles.values())
-        return (troubles[0] if troubles else self._standing()) or None
+        troubles = dict.fromkeys([*self._troubles.values(), self._standing()])
+        return "; ".join(filter(None, troubles)) or None
 
     def trouble(self, what: str) -> str | None:
         """What is amiss with one thing, or None."""

@@ -54,9 +54,9 @@ def test_it_is_ready_after_the_first_whole_turn_and_while_nothing_is_amiss(well:
     well.fallback = "v4 cannot be served"
     assert health.ready() == "v4 cannot be served"
     health.wait_out(StoreUnavailableError("no redis"))
-    assert health.ready() == "no redis"
+    assert health.ready() == "no redis; v4 cannot be served"
     health.wait_out(StoreUnavailableError("still no redis"))
-    assert health.ready() == "still no redis"
+    assert health.ready() == "still no redis; v4 cannot be served"
     health.wait_out(BrokerError("no broker"))
     assert health.ready() == "still no redis", "what failed first is told"
     health.turned()
