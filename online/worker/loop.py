@@ -28,7 +28,7 @@ from freshet.online.worker.rounds import Round, plan_round, portions
 from freshet.online.worker.scorer import ScoredBucket
 from freshet.online.worker.shard import OwnedShards, take_over
 from freshet.online.worker.side_inputs import SideInputs
-from freshet.stream.clock import Clock
+from freshet.stream.clock import Clock, latest_ms
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, StoreUnavailableError
@@ -163,6 +163,7 @@ class Worker:
             self._parts.membership,
             device=self._parts.switch.current.forecaster.device,
             now_ms=self._parts.clock.now_ms(),
+            latest_ms=latest_ms(self._parts.clock),
         )
 
     # Read -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from freshet.online.drift.pending import Issued, PendingForecasts
-from freshet.stream.codec import decode
+from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, EventError
 from freshet.stream.kafka import (
@@ -133,16 +133,19 @@ def read_forecasts(
     *,
     oldest_cutoff_ms: int,
     owns: Callable[[str], bool],
+    latest_ms: int = MAX_TIME_MS,
 ) -> int:
     """Put published forecasts of my items back into `pending`; returns how many were taken.
 
-    Of several for one item, cutoff and version the first wins.
+    One of a cutoff that has not come is not ours: it would fill `pending` until then. Of several
+    for one item, cutoff and version the first wins.
     """
     groups: dict[Common, list[PublishedForecast]] = {}
     num_steps = max(pending.score_steps, default=0)
     for _, found in _decoded(PublishedForecast, values):
         fits = found.resolution_ms == pending.resolution_ms and len(found.quantiles) >= num_steps
-        if fits and found.cutoff_ms >= oldest_cutoff_ms and owns(found.item_id):
+        in_time = oldest_cutoff_ms <= found.cutoff_ms <= latest_ms
+        if fits and in_time and owns(found.item_id):
             key = (found.cutoff_ms, found.weights_version, found.quantile_levels)
             groups.setdefault(key, []).append(found)
     for key, group in groups.items():
@@ -162,7 +165,11 @@ def _issued(common: Common, group: list[PublishedForecast], steps: tuple[int, ..
 
 
 def read_scores(
-    scores: Tail, pending: PendingForecasts, *, owns: Callable[[str], bool]
+    scores: Tail,
+    pending: PendingForecasts,
+    *,
+    owns: Callable[[str], bool],
+    latest_ms: int = MAX_TIME_MS,
 ) -> dict[int, list[Score]]:
     """Close what was scored already; returns the scores of my items by bucket, oldest first.
 
@@ -171,7 +178,7 @@ def read_scores(
     """
     buckets: dict[int, dict[str, Score]] = {}
     oldest_ms: dict[int, int] = {}
-    for partition, score in _decoded(Score, scores):
+    for partition, score in _decoded(Score, scores, latest_ms):
         if score.resolution_ms != pending.resolution_ms:
             continue
         bucket_ms = score.bucket_start_ms
@@ -188,10 +195,12 @@ def read_scores(
     return {bucket_ms: list(buckets[bucket_ms].values()) for bucket_ms in sorted(buckets)}
 
 
-def read_alarms(values: Iterable[tuple[int, bytes]]) -> list[DriftAlert]:
+def read_alarms(
+    values: Iterable[tuple[int, bytes]], latest_ms: int = MAX_TIME_MS
+) -> list[DriftAlert]:
     """Alarms that were raised and not ended."""
     newest: dict[str, DriftAlert] = {}
-    for _, alert in _decoded(DriftAlert, values):
+    for _, alert in _decoded(DriftAlert, values, latest_ms):
         known = newest.get(alert.alert_id)
         if known is None or alert.detected_at_ms >= known.detected_at_ms:
             newest[alert.alert_id] = alert
@@ -199,11 +208,11 @@ def read_alarms(values: Iterable[tuple[int, bytes]]) -> list[DriftAlert]:
 
 
 def _decoded(
-    kind: type[AnyStruct], values: Iterable[tuple[int, bytes]]
+    kind: type[AnyStruct], values: Iterable[tuple[int, bytes]], latest_ms: int = MAX_TIME_MS
 ) -> Iterator[tuple[int, AnyStruct]]:
     """The records that can be read, with their partitions; others are logged and left."""
     for partition, value in values:
         try:
-            yield partition, decode(kind, value)
+            yield partition, decode(kind, value, latest_ms=latest_ms)
         except EventError as error:
             log.warning("record_not_read", error=str(error))

@@ -14,6 +14,7 @@ from freshet.online.worker.recovery import Tail, read_alarms, read_forecasts, re
 from freshet.online.worker.scorer import Scorer, segments_of
 from freshet.online.worker.sums import StepSums
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
@@ -82,8 +83,16 @@ class OwnedShards:
         cold = self.cold.item_ids(self.shop, cutoff_ms, horizon_ms)
         return rows, [item_id for item_id in cold if item_id not in done]
 
-    def recover(self, settings: Settings, membership: Membership, now_ms: int) -> None:
+    def recover(
+        self,
+        settings: Settings,
+        membership: Membership,
+        now_ms: int,
+        latest_ms: int = MAX_TIME_MS,
+    ) -> None:
         """Learn from the topics what the worker before me did.
+
+        What they say of times after `latest_ms` is passed over.
 
         Raises:
             BrokerError: Not all of it could be read; nothing here may be used then.
@@ -94,15 +103,21 @@ class OwnedShards:
             pending,
             oldest_cutoff_ms=self._oldest_cutoff_ms(),
             owns=membership.owns,
+            latest_ms=latest_ms,
         )
-        scores = read_scores(Tail(settings, topics.scores), pending, owns=membership.owns)
+        scores = read_scores(
+            Tail(settings, topics.scores), pending, owns=membership.owns, latest_ms=latest_ms
+        )
         for bucket_ms, found in scores.items():
             self.scorer.watch(bucket_ms, found, now_ms)
-        for alert in read_alarms(Tail(settings, topics.drift)):
+        for alert in read_alarms(Tail(settings, topics.drift), latest_ms):
             self.monitor.adopt(alert)
-        if pending.cutoffs:
+        # A foreign record may name a cutoff that the windows have not reached: it is no round.
+        live_ms = self.reader.live_cutoff_ms()
+        done = [at_ms for at_ms in pending.cutoffs if live_ms is None or at_ms <= live_ms]
+        if done:
             # The last round of the worker before may be unfinished: look at its cutoff once more.
-            self.previous_ms = max(pending.cutoffs) - pending.resolution_ms
+            self.previous_ms = max(done) - pending.resolution_ms
         log.info(
             "recovered",
             forecasts=forecasts,
@@ -125,6 +140,7 @@ def take_over(
     *,
     device: torch.device,
     now_ms: int,
+    latest_ms: int = MAX_TIME_MS,
 ) -> OwnedShards:
     """The shards that are this worker's now, as the worker before left them.
 
@@ -143,5 +159,5 @@ def take_over(
     )
     owned = OwnedShards(settings, reader, shop, membership, device)
     owned.cold.saw(owned.contexts.refresh().new_items)
-    owned.recover(settings, membership, now_ms)
+    owned.recover(settings, membership, now_ms, latest_ms)
     return owned

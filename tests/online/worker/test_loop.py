@@ -15,7 +15,7 @@ from freshet.online.worker import loop, publish, shard
 from freshet.online.worker.publish import issued_of
 from freshet.online.worker.shard import SPARE_BUCKETS, OwnedShards
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import decode, encode
+from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, FreshetError, StoreError, StoreUnavailableError
 from freshet.stream.schemas import (
@@ -86,7 +86,10 @@ def test_items_with_a_forecast_of_the_cutoff_are_not_forecast_again(
 
 
 def recovered_of(
-    monkeypatch: pytest.MonkeyPatch, forecasts: list[Forecast], scores: list[Score]
+    monkeypatch: pytest.MonkeyPatch,
+    forecasts: list[Forecast],
+    scores: list[Score],
+    latest_ms: int = MAX_TIME_MS,
 ) -> OwnedShards:
     topics = SETTINGS.kafka.topics
     values: dict[str, list[Any]] = {topics.forecasts: forecasts, topics.scores: scores}
@@ -100,7 +103,7 @@ def recovered_of(
     monkeypatch.setattr(shard, "Tail", FakeTail)
     owned = owned_of(reader_of())
     membership: Any = SimpleNamespace(owns=lambda item_id: item_id != "young|n")
-    owned.recover(SETTINGS, membership, 0)
+    owned.recover(SETTINGS, membership, 0, latest_ms)
     return owned
 
 
@@ -112,6 +115,19 @@ def test_after_a_restart_the_last_round_is_looked_at_once_more(
     assert owned.previous_ms == CUTOFF_MS - HOUR_MS
     assert owned.unforecast(CUTOFF_MS) == ([1], []), "young belongs to others"
     assert recovered_of(monkeypatch, [], []).previous_ms is None
+
+
+@pytest.mark.parametrize("hours_ahead", [1, 24 * 365])
+def test_a_foreign_forecast_of_a_cutoff_to_come_holds_up_no_round(
+    monkeypatch: pytest.MonkeyPatch, hours_ahead: int
+) -> None:
+    (made, *_) = forecasts_of(monkeypatch, owned_of(reader_of())).values()
+    foreign = msgspec.structs.replace(
+        made, item_id="other|n", cutoff_ms=CUTOFF_MS + hours_ahead * HOUR_MS
+    )
+    owned = recovered_of(monkeypatch, [made, foreign], [], latest_ms=CUTOFF_MS + 2 * HOUR_MS)
+    assert owned.previous_ms == CUTOFF_MS - HOUR_MS
+    assert len(owned.pending.cutoffs) == (2 if hours_ahead == 1 else 1)
 
 
 def test_forecasts_whose_buckets_are_no_longer_held_do_not_wait_after_a_restart(
@@ -407,7 +423,11 @@ def test_shards_are_taken_over_anew_exactly_when_they_change(
     turns.turn()
     settings, client, shop, membership, named = turns.taken[0]
     assert (client, shop, membership) == ("redis", turns.owned.shop, turns.membership)
-    assert named == {"device": turns.weights.forecaster.device, "now_ms": CUTOFF_MS + 5}
+    now_ms = CUTOFF_MS + 5
+    # An hour of margin, and half a minute of a clock that may not have been read.
+    latest_ms = now_ms + HOUR_MS + 30_000
+    device = turns.weights.forecaster.device
+    assert named == {"device": device, "now_ms": now_ms, "latest_ms": latest_ms}
     assert settings.worker.micro_batch == 256 and len(turns.taken) == 1
     turns.membership.version, turns.noticed = 2, False
     turns.turn()
@@ -488,7 +508,7 @@ def test_a_server_that_is_away_is_waited_for_and_what_is_amiss_is_told_until_a_w
     monkeypatch.setattr(turns.owned.contexts, "refresh", refresh)
     turns.delivery.before = deliver
     turns.worker.run()
-    assert told == ["reading the catalogue and joining the worker group"]
+    assert told == [f"reading the catalogue and joining the worker group; {error}"]
     assert turns.measured("troubles_total", what=what) == 1 and turns.waits_s == [0.1]
     assert turns.worker.ready() is None, "forecasts are out again"
 

@@ -153,7 +153,7 @@ class Turns:
         )
         parts: Any = SimpleNamespace(
             redis="redis",
-            clock=SimpleNamespace(now_ms=lambda: self.now_ms),
+            clock=SimpleNamespace(now_ms=lambda: self.now_ms, speed=1.0),
             switch=self.switch,
             side_inputs=self.side_inputs,
             membership=self.membership,
