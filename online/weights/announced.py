@@ -162,12 +162,14 @@ class Announcements:
                 return refused
         return None
 
-    def reconsider(self) -> None:
-        """Look again at what was refused."""
+    def reconsider(self) -> ModelEvent | None:
+        """Look again at what was refused; returns what counts by now and did not before."""
+        before = self.newest
         for held in list(self.refused.values()):
             if not self._overtaken(held.event) and self._refusal(held.event) is None:
                 log.info("announcement_counts_now", version=held.event.version)
                 self._count(held.event)
+        return None if self.newest is before else self.newest
 
     def _count(self, event: ModelEvent) -> None:
         self.newest = event

@@ -270,11 +270,10 @@ class WeightsSwitch:
         """Now and then at what was refused."""
         if self._now_s() < self._looked_s + LOOK_AGAIN_S:
             return
-        self._looked_s, before = self._now_s(), self._announced.newest
-        self._announced.reconsider()
-        newest = self._announced.newest
-        if newest is not None and newest is not before:
-            self._want(newest)
+        self._looked_s = self._now_s()
+        event = self._announced.reconsider()
+        if event is not None:
+            self._want(event)
 
     def _refuse(self, refused: Refused, now_ms: int) -> ModelEvent:
         version = refused.event.version

@@ -240,11 +240,10 @@ def test_reconsidering_takes_up_what_is_there_by_now() -> None:
     heard = Announcements(check)
     for version, at_ms in (("v2", 20), ("v1", 10), ("v3", 30)):
         heard.take(event(version, at_ms))
-    heard.reconsider()
-    assert heard.newest is None
+    assert heard.reconsider() is None and heard.newest is None
     away.remove("v1")
-    heard.reconsider()
-    assert heard.newest == event("v1", 10)
+    assert heard.reconsider() == heard.newest == event("v1", 10)
     away.remove("v2")
-    heard.reconsider()
-    assert heard.newest == event("v2", 20) and list(heard.refused) == ["v3"]
+    assert heard.reconsider() == heard.newest == event("v2", 20)
+    assert list(heard.refused) == ["v3"]
+    assert heard.reconsider() is None and heard.newest == event("v2", 20)
