@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from freshet.online.learn import process
 from freshet.online.learn.learner import Stopped
-from freshet.online.learn.process import check_writable, publisher_of
-from freshet.stream.errors import BrokerError, RegistryError
+from freshet.online.learn.ledger import Ledger
+from freshet.online.learn.process import Inbox, check_writable, publisher_of, stopper
+from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.codec import encode
+from freshet.stream.config import Topics
+from freshet.stream.errors import (
+    BrokerError,
+    InvalidInputError,
+    RegistryError,
+    StoreUnavailableError,
+)
 from freshet.stream.health import Health
-from freshet.stream.kafka import Delivery, Publisher
+from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableRecord
 from freshet.stream.process import Stop
-from freshet.stream.schemas import ModelEvent
+from freshet.stream.schemas import CatalogEntry, DriftAlert, ModelEvent, Record, RetrainRequest
 
 
 class AwayBroker:
@@ -57,3 +69,147 @@ def test_a_registry_that_could_not_be_written_is_named_and_nothing_is_made(
         check_writable(folder)
     folder.mkdir(parents=True)
     check_writable(folder)
+
+
+# What it reads ------------------------------------------------------------------------------------
+
+TOPICS = Topics()
+
+
+class Told:
+    """A ledger that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, object]] = []
+
+    def __getattr__(self, name: str) -> Callable[[object], None]:
+        return lambda record: self.said.append((name, record))
+
+
+def row(topic: str, value: bytes | None, key: bytes = b"k") -> TableRecord:
+    return TableRecord(topic, key, value, 7, 0, 5)
+
+
+REQUEST = RetrainRequest(request_id="r", requested_at_ms=50, reason="manual")
+EVENT = ModelEvent(kind="promoted", version="v1", at_ms=50)
+DRIFT = DriftAlert(
+    alert_id="a",
+    segment="s",
+    state="drift",
+    kind="level",
+    detector="cusum",
+    detected_at_ms=50,
+    onset_ms=50,
+    size=1.0,
+    weights_version="v",
+    description="",
+    action="",
+)
+
+
+def inbox(ledger: Told, shop: ShopTables, *, latest: int = 50) -> Inbox:
+    return Inbox(TOPICS, cast("Ledger", ledger), shop, lambda: latest)
+
+
+def test_each_topic_goes_where_it_belongs_and_what_cannot_be_read_is_passed_over() -> None:
+    ledger, shop = Told(), ShopTables()
+    box = inbox(ledger, shop)
+    tables = [TOPICS.catalog, TOPICS.promotions, TOPICS.inventory]
+    assert sorted(box.topics) == sorted([TOPICS.retrain, TOPICS.models, TOPICS.drift, *tables])
+    for topic, record in (
+        (TOPICS.retrain, REQUEST),
+        (TOPICS.models, EVENT),
+        (TOPICS.drift, DRIFT),
+    ):
+        for value in (b"{", None, encode(record)):
+            box.take(row(topic, value))
+    assert ledger.said == [("take_request", REQUEST), ("take_event", EVENT), ("take_drift", DRIFT)]
+    box.take(row(TOPICS.catalog, encode(CatalogEntry(sku="s", title="T", unit_price=2.0))))
+    assert shop.texts(["s|n"]) == ["T"] and shop.newest_ms == 7
+    box.take(row(TOPICS.catalog, b"{"))
+    box.take(row(TOPICS.catalog, None))
+    assert shop.texts(["s|n"]) == [""] and shop.malformed["catalog"] == 1
+
+
+@pytest.mark.parametrize(
+    ("topic", "record"),
+    [(TOPICS.retrain, REQUEST), (TOPICS.models, EVENT), (TOPICS.drift, DRIFT)],
+)
+def test_what_the_clock_has_not_reached_is_not_believed(topic: str, record: Record) -> None:
+    ledger = Told()
+    inbox(ledger, ShopTables(), latest=49).take(row(topic, encode(record)))
+    assert ledger.said == []
+
+
+# Its loop -----------------------------------------------------------------------------------------
+
+
+class Turns:
+    """Reader, learner and pauses of a loop: each step does what it is told, the last one stops."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *steps: Exception | None) -> None:
+        self.stop, self.steps, self.phase = Stop(), list(steps), "training"
+        self.health = Health(self.stop, "reading the topics")
+        self.ledger = Told()
+        self.waited: list[str] = []
+        monkeypatch.setattr(self.health, "wait_out", lambda error: self.waited.append(str(error)))
+        self.polled: list[int] = []
+
+    def poll(self, max_wait_ms: int) -> list[TableRecord]:
+        self.polled.append(max_wait_ms)
+        return [row(TOPICS.models, encode(EVENT))]
+
+    def step(self) -> None:
+        error = self.steps.pop(0)
+        if not self.steps:
+            self.stop.set()
+        if error is not None:
+            raise error
+
+    def run(self) -> None:
+        me: Any = self
+        metrics: Any = SimpleNamespace(step_seconds=SimpleNamespace(time=contextlib.nullcontext))
+        process._loop(me, inbox(self.ledger, ShopTables()), me, self.health, metrics)
+
+
+def test_it_reads_and_steps_until_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns(monkeypatch, None, None, None)
+    turns.run()
+    assert turns.ledger.said == [("take_event", EVENT)] * 3
+    assert turns.polled == [200] * 3 and turns.waited == []
+    assert turns.health.ready() is None
+
+
+def test_what_may_come_back_is_waited_for_and_anything_else_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    away = [BrokerError("no broker"), StoreUnavailableError("no redis"), RegistryError("no disk")]
+    turns = Turns(monkeypatch, *away, Stopped())
+    turns.run()
+    assert turns.waited == ["no broker", "no redis", "no disk"]
+    assert turns.health.ready() == "reading the topics", "no whole turn went well"
+    broken = Turns(monkeypatch, InvalidInputError("these settings cannot work"), None)
+    with pytest.raises(InvalidInputError):
+        broken.run()
+    assert broken.waited == []
+
+
+def test_a_long_computation_beats_and_ends_when_the_process_is_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = Turns(monkeypatch)
+    beats: list[bool] = []
+    monkeypatch.setattr(turns.health, "beat", lambda: beats.append(True))
+    check = stopper(turns.health)
+    check()
+    assert beats == [True]
+    turns.stop.set()
+    with pytest.raises(Stopped):
+        check()
+
+
+def test_an_event_is_published_under_its_kind_and_version() -> None:
+    sent: list[Outgoing] = []
+    delivery: Any = SimpleNamespace(deliver=lambda records: sent.extend(records) or True)
+    publisher_of(delivery, "models")(EVENT)
+    assert sent == [Outgoing("models", b"promoted:v1", encode(EVENT))]
