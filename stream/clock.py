@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from freshet.stream.errors import StoreUnavailableError
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 REREAD_MS = 200
 AHEAD_MS = HOUR_MS
+HELD_AHEAD_MS = 10 * 366 * DAY_MS
 UNREAD_MS = 30_000
 
 
@@ -36,9 +37,11 @@ def latest_ms(clock: Clock) -> int:
     """When a record may say that something happened at the latest.
 
     An hour past the clock, and what it gains in half a minute: clocks of processes differ, and one
-    that cannot be read follows its last line.
+    that cannot be read follows its last line. A clock that is held stands behind a source that
+    sends history, days in a second, and moves it only afterwards: ten years past it.
     """
-    return clock.now_ms() + AHEAD_MS + round(UNREAD_MS * clock.speed)
+    now_ms, speed = clock.now_ms(), clock.speed
+    return now_ms + (AHEAD_MS + round(UNREAD_MS * speed) if speed else HELD_AHEAD_MS)
 
 
 def when(at_ms: int) -> str:

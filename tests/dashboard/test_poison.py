@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,8 +58,8 @@ EXTREMES: tuple[Any, ...] = (
 
 def page_at_now() -> Page:
     page = Page(Settings())
-    # The clock is held, so that the page's runs no further while a test does.
-    page.seen(None, (NOW_MS, 0.0), 0.0)
+    # The clock runs, but so slowly that it stands while a test does.
+    page.seen(None, (NOW_MS, 1e-9), time.monotonic())
     return page
 
 
@@ -221,6 +222,16 @@ def test_the_newest_state_of_a_segment_is_the_one_that_came_last(make: Any) -> N
     (card,) = web.boards.drift(page.topics)["cards"]
     assert card["state"] == "stable"
     assert page.summary()["drift"]["active"] == 0
+
+
+def test_what_is_ahead_of_a_held_clock_is_history_on_its_way(make: Any) -> None:
+    page = page_at_now()
+    days_ahead = InventoryLevel(sku="A", region="north", on_hand=5.0, as_of=NOW_MS + 3 * DAY_MS)
+    assert not page.topics.apply("inventory", b"k", encode(days_ahead), NOW_MS)
+    page.seen(None, (NOW_MS, 0.0), time.monotonic())
+    assert page.topics.apply("inventory", b"k", encode(days_ahead), NOW_MS)
+    microseconds = msgspec.structs.replace(days_ahead, as_of=NOW_MS * 1_000)
+    assert not page.topics.apply("inventory", b"k", encode(microseconds), NOW_MS)
 
 
 # Floods -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from freshet.stream.clock import latest_ms
 from freshet.stream.codec import decode
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
@@ -159,3 +160,28 @@ def test_the_json_schemas_say_the_same_bounds() -> None:
         10_000,
         1_024,
     )
+
+
+class FixedClock:
+    """A clock that shows one time."""
+
+    def __init__(self, now_ms: int, speed: float) -> None:
+        self._now_ms, self.speed = now_ms, speed
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+
+@pytest.mark.parametrize(
+    ("speed", "ahead_ms"),
+    [
+        (1.0, 3_600_000 + 30_000),
+        (900.0, 3_600_000 + 27_000_000),
+        # Held: history is on its way, and the clock is moved after it.
+        (0.0, 10 * 366 * 86_400_000),
+    ],
+)
+def test_what_happened_lies_an_hour_and_half_a_minute_past_the_clock_at_most(
+    speed: float, ahead_ms: int
+) -> None:
+    assert latest_ms(FixedClock(1_000, speed)) == 1_000 + ahead_ms
