@@ -141,6 +141,12 @@ def test_a_shape_of_the_day_is_expected_again_over_the_horizon() -> None:
     assert found.noise_B.item() < 0.05
 
 
+def test_a_profile_has_as_many_channels_and_facts_as_the_network_is_built_for() -> None:
+    found = profiles_of(torch.zeros(1, 240), torch.zeros(1, 252, len(KNOWN_SLOTS)))
+    assert found.channels_BHC.shape == (1, 12, 26) and profiles.NUM_PROFILE_CHANNELS == 26
+    assert found.facts_BX.shape == (1, 5) and profiles.NUM_FACTS == 5
+
+
 def test_recent_cycles_count_more_in_the_shorter_memory() -> None:
     found = profiles_of(
         torch.cat([torch.zeros(240), torch.ones(96)])[None], torch.zeros(1, 384, len(KNOWN_SLOTS))

@@ -108,6 +108,12 @@ def test_strata_are_told_by_what_was_known_at_the_cutoff() -> None:
     assert rows_of(longer["history"])["cold start"] == [3, 4, 5]
 
 
+def test_of_a_single_day_that_sold_nothing_all_days_sold_nothing() -> None:
+    only = window_of(np.array([[NAN, NAN, 0.0], [NAN, NAN, 4.0]]), horizon=3)
+    shares = rows_of(stratify(only)["zero_share"])
+    assert (shares["over 90 %"], shares["under 10 %"]) == ([0], [1])
+
+
 def test_a_stratum_without_a_series_is_left_out() -> None:
     rows = slice(3, 4)
     found = score(shops().rows(rows), ACTUAL[rows], QUANTILES[rows], LEVELS)

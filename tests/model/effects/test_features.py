@@ -97,14 +97,42 @@ def test_at_each_knot_of_a_feast_its_own_tent_stands_whole_and_ends_at_its_feet(
         assert own_DK[40 + inside, outermost] == pytest.approx(1.0 / abs(knot - foot))
 
 
-def test_the_weeks_around_easter_are_told_by_their_days_in_four_spans() -> None:
-    # Sunday 9 April 2023, from two weeks before to eight days after it.
-    mondays = number(2023, 4, 9) - 6 + 7 * np.arange(-3, 3)
-    found_DK = 7.0 * calendar_features(mondays, 7)[:, 7:11]
-    np.testing.assert_allclose(
-        found_DK,
-        [[0, 0, 0, 0], [1, 0, 0, 0], [6, 1, 0, 0], [0, 6, 1, 0], [0, 0, 1, 6], [0, 0, 0, 1]],
-    )
+@pytest.mark.parametrize(
+    ("place", "first", "expected"),
+    [
+        # Christmas of 2023, a Monday: from five weeks before it to two after.
+        (
+            0,
+            date(2023, 11, 20),
+            [
+                [0, 0, 0, 0, 0, 0, 0],
+                [7, 0, 0, 0, 0, 0, 0],
+                [0, 7, 0, 0, 0, 0, 0],
+                [0, 0, 7, 0, 0, 0, 0],
+                [0, 0, 0, 7, 0, 0, 0],
+                [0, 0, 0, 0, 2, 5, 0],
+                [0, 0, 0, 0, 0, 0, 7],
+                [0, 0, 0, 0, 0, 0, 0],
+            ],
+        ),
+        # Easter was on Sunday 9 April 2023.
+        (
+            7,
+            date(2023, 3, 13),
+            [[0] * 4, [1, 0, 0, 0], [6, 1, 0, 0], [0, 6, 1, 0], [0, 0, 1, 6], [0, 0, 0, 1]],
+        ),
+        # The first of August, a Tuesday.
+        (11, date(2023, 7, 17), [[0] * 4, [5, 2, 0, 0], [0, 1, 3, 3], [0, 0, 0, 2]]),
+        # The fourth of July, a Tuesday too; Juneteenth is over.
+        (15, date(2023, 6, 26), [[2, 0, 0], [1, 1, 3], [0, 0, 0]]),
+    ],
+)
+def test_the_days_of_weeks_lie_in_the_spans_around_a_feast(
+    place: int, first: date, expected: list[list[int]]
+) -> None:
+    mondays = (first - EPOCH).days + 7 * np.arange(len(expected))
+    found_DK = 7.0 * calendar_features(mondays, 7, "US")
+    np.testing.assert_allclose(found_DK[:, place : place + len(expected[0])], expected)
 
 
 def test_a_week_is_told_by_how_many_of_its_days_lie_in_a_span() -> None:

@@ -52,6 +52,12 @@ def test_the_last_steps_stand_beside_one_of_the_whole_history_moved_by_the_chang
     np.testing.assert_allclose(usual(values_NT, cell_NS, recent=8), whole)
 
 
+def test_what_never_varies_is_split_by_no_flag() -> None:
+    flags_NSF = np.tile(np.arange(40)[:, None] % 2 == 0, (2, 1, 1))
+    cell_NS, chosen = cells(np.full((2, 40), 3.0), np.zeros((2, 40), int), flags_NSF)
+    assert chosen == [] and not cell_NS.any()
+
+
 def test_flags_of_the_days_ahead_split_nothing() -> None:
     random = np.random.default_rng(1)
     values_NT = random.normal(size=(3, 200))

@@ -231,6 +231,12 @@ def test_beyond_the_window_nothing_is_known() -> None:
     assert batch.start_ms_B.tolist() == [(STEPS - 16) * DAY_MS]
 
 
+def test_a_history_of_one_step_is_padded_as_any_other() -> None:
+    dressed = dress(window_of(np.array([[5.0]]), horizon=2))
+    batch, _ = dressed.batch(np.array([0]), np.array([1]), context=3, horizon=2)
+    np.testing.assert_equal(batch.target_BT.numpy(), [[np.nan, np.nan, 5.0]])
+
+
 def test_training_gets_the_effects_that_no_step_had_a_part_in() -> None:
     dressed = replace(dress(shop()), taught_NS=np.full((ITEMS, len(DAYS)), 0.25, np.float32))
     rows, ends = np.arange(ITEMS), np.full(ITEMS, 50)

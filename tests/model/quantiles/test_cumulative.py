@@ -228,6 +228,12 @@ def test_other_levels_and_numbers_of_paths_are_refused() -> None:
             Paths(MOOD, levels, 5, num_paths=number)
 
 
+def test_two_levels_are_enough() -> None:
+    steps = torch.tensor([[[2.0, 2.0], [3.0, 3.0]]])
+    found = Paths(MOOD, (0.25, 0.75), 2, num_paths=8).cumulative(steps, [1, 2])
+    torch.testing.assert_close(found, torch.tensor([[[2.0, 2.0], [5.0, 5.0]]]))
+
+
 # Dependence ---------------------------------------------------------------------------------------
 
 

@@ -90,6 +90,10 @@ def test_a_short_context_is_taken_whole_and_lets_windows_begin_earlier(shop: Dre
     ends = ends_of(batch, actual_BH)
     assert min(end for row, end in ends if row == 0) == 32
     assert min(end for row, end in ends if row == 3) == 42
+    # Half a context is enough where the history is longer.
+    assert PastWindows(shop, HORIZON, FreshetConfig(context_length=96)).lowest.tolist() == [
+        *(48, 104, 48)
+    ]
     # Of a history of 20 days half must lie before.
     young = dress(window_of(shop.target_NT[:1, :34].astype(float), horizon=HORIZON))
     assert PastWindows(young, HORIZON, CONFIG).lowest.tolist() == [10]
