@@ -309,6 +309,38 @@ def test_text_becomes_one_column_a_category_and_rare_ones_share_none() -> None:
     assert np.isnan(colours_LK[39]).all()
 
 
+def test_texts_of_the_past_become_columns_and_a_season_may_be_told() -> None:
+    table = long_table(items=2, days=6)
+    columns = Columns("sku", "day", "sold", past=("colour",))
+    panel = read_panel(table, TableSettings(columns, "D", season_length=3))
+    assert panel.season_length == 3
+    assert read_panel(table, TableSettings(columns, "D")).season_length == 7
+    assert panel.past_names == ("colour=green", "colour=red") and panel.known_names == ()
+    red_R = (table.colour == "red").to_numpy().reshape(2, 6)
+    assert (panel.past_NLP[..., 1] == red_R).all() and (panel.past_NLP[..., 0] == ~red_R).all()
+
+
+def test_each_series_keeps_its_own_hour_also_in_the_days_ahead() -> None:
+    def rows(first: str, days: int, item: str) -> pd.DataFrame:
+        times = pd.date_range(first, periods=days)
+        return pd.DataFrame(
+            {"sku": item, "day": times, "sold": 1.0, "promo": np.arange(days) * 1.0}
+        )
+
+    columns = Columns("sku", "day", "sold", known=("promo",))
+    table = pd.concat([rows("2024-01-01 06:00", 3, "a"), rows("2024-01-02", 2, "b")])
+    panel = read_panel(table, TableSettings(columns, "D"))
+    future = pd.concat([rows("2024-01-04 06:00", 2, "a"), rows("2024-01-04", 2, "b")])
+    window = window_ahead(panel, 2, columns, future)
+    at = pd.to_datetime(window.time_ms_NS.ravel(), unit="ms").strftime("%d %H").to_numpy()
+    assert at.reshape(2, 5).tolist() == [
+        ["01 06", "02 06", "03 06", "04 06", "05 06"],
+        ["01 00", "02 00", "03 00", "04 00", "05 00"],
+    ]
+    np.testing.assert_equal(window.known_NSK[..., 0], [[0, 1, 2, 0, 1], [np.nan, 0, 1, 0, 1]])
+    assert window.length_N is not None and window.length_N.tolist() == [3, 2]
+
+
 def test_flags_are_numbers_and_statics_are_each_series_first_known_value() -> None:
     table = long_table(items=2, days=5).assign(promo=[True, False, None, True, False] * 2)
     table["name"] = [None, "early", "late", None, None, None, None, None, None, None]
