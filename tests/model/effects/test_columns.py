@@ -132,6 +132,16 @@ def test_of_few_closed_or_few_open_days_a_tenth_may_differ(rare: str) -> None:
         assert (len(found) == 2) == more, others
 
 
+def test_a_tenth_of_the_closed_days_says_more_than_closed() -> None:
+    closed_NS = np.tile(np.arange(STEPS) < 10, (SERIES, 1))
+    target = np.where(closed_NS[:, :CONTEXT], 0.0, 5.0)
+    for others, more in ((2, False), (3, True)):
+        up_NS = ~closed_NS
+        up_NS[0, 13 : 13 + others] ^= True
+        found = slots(shop({"open": up_NS * 1.0}, target), closed_NS)
+        assert (len(found) == 2) == more, others
+
+
 def test_a_column_is_not_strong_for_being_unknown_on_most_days() -> None:
     rng = np.random.default_rng(3)
     weather_NS = rng.normal(size=(SERIES, STEPS))

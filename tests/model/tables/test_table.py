@@ -323,9 +323,8 @@ def test_texts_of_the_past_become_columns_and_a_season_may_be_told() -> None:
 def test_each_series_keeps_its_own_hour_also_in_the_days_ahead() -> None:
     def rows(first: str, days: int, item: str) -> pd.DataFrame:
         times = pd.date_range(first, periods=days)
-        return pd.DataFrame(
-            {"sku": item, "day": times, "sold": 1.0, "promo": np.arange(days) * 1.0}
-        )
+        promo = np.arange(float(days))
+        return pd.DataFrame({"sku": item, "day": times, "sold": 1.0, "promo": promo})
 
     columns = Columns("sku", "day", "sold", known=("promo",))
     table = pd.concat([rows("2024-01-01 06:00", 3, "a"), rows("2024-01-02", 2, "b")])
