@@ -133,12 +133,12 @@ def test_of_few_closed_or_few_open_days_a_tenth_may_differ(rare: str) -> None:
 
 
 def test_a_tenth_of_the_closed_days_says_more_than_closed() -> None:
-    closed_NS = np.tile(np.arange(STEPS) < 10, (SERIES, 1))
+    closed_NS = np.tile(np.arange(STEPS) % 11 == 1, (SERIES, 1))  # ten days of each
     target = np.where(closed_NS[:, :CONTEXT], 0.0, 5.0)
     for others, more in ((2, False), (3, True)):
-        up_NS = ~closed_NS
+        up_NS = closed_NS.copy()
         up_NS[0, 13 : 13 + others] ^= True
-        found = slots(shop({"open": up_NS * 1.0}, target), closed_NS)
+        found = slots(shop({"shut": up_NS * 1.0}, target), closed_NS)
         assert (len(found) == 2) == more, others
 
 
