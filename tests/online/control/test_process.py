@@ -87,7 +87,9 @@ class Control:
         asyncio.run(self.agents._tick())
 
 
-def test_an_alert_is_said_once_it_is_acknowledged_and_again_where_it_is_not() -> None:
+def test_an_alert_is_said_once_it_is_acknowledged_and_again_where_it_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     control = Control()
     source = told(TOPICS.drift, encode(drift("a", HOUR_MS)))
     control.acknowledges = False
@@ -97,6 +99,7 @@ def test_an_alert_is_said_once_it_is_acknowledged_and_again_where_it_is_not() ->
     assert [record.topic for record in control.sent] == [TOPICS.alerts] * 2
     assert control.sent[0] == control.sent[1]
     assert control.letters == []
+    assert capsys.readouterr().out.count("published") == 1
 
 
 def test_a_record_that_cannot_be_used_has_its_letter_and_those_behind_it_their_turn() -> None:
@@ -237,6 +240,52 @@ def test_a_controller_has_the_rules_and_the_clock_of_the_settings(
     assert controller.latest_ms() == 11 * HOUR_MS + 60_000
 
 
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_what_was_missed_is_said_before_the_agents_begin(
+    monkeypatch: pytest.MonkeyPatch, acknowledged: bool
+) -> None:
+    done: list[object] = []
+    missed = [Output("t", "k", drift("a", 1), 1)]  # type: ignore[list-item]
+    controller = Controller(TOPICS, RetrainRules(1, min_new_data_ms=1, schedule_ms=0))
+
+    class Post:
+        def __init__(self, *_: object) -> None: ...
+
+        def __enter__(self) -> Post:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def deliver(self, records: list[Outgoing]) -> bool:
+            done.append(records)
+            return acknowledged
+
+    async def serve(agents: Agents, folder: str, stop: Stop) -> None:
+        done.append("serve")
+
+    def topics(settings: Settings, *, live: bool) -> None:
+        done.append(("topics", live))
+
+    fakes: dict[str, Any] = {
+        "ensure_topics": topics,
+        "connect": lambda redis: None,
+        "open_clock": lambda client: None,
+        "restored": lambda settings, clock: (controller, missed),
+        "Publisher": Post,
+        "Delivery": Post,
+        "serve_http": lambda *_, **__: 1,
+        "broker_question": lambda settings: None,
+        "redis_question": lambda redis: None,
+        "Watch": lambda health, asked: SimpleNamespace(start=lambda: done.append(sorted(asked))),
+        "_serve": serve,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(module, name, fake)
+    module._run(Settings(), Stop())
+    said = [("topics", True), ["kafka", "store"], outgoing_of(missed)]
+    assert done == [*said, *(["serve"] if acknowledged else [])]
+
+
 # The app ------------------------------------------------------------------------------------------
 
 
@@ -249,6 +298,8 @@ def test_sessions_and_requests_fit_each_other_whatever_the_settings() -> None:
     assert usual.broker_session_timeout == 6.0
     assert usual.broker_heartbeat_interval == 2.0
     assert usual.broker_request_timeout == 9.0
+    fast = app_of(session_timeout_ms=300, request_timeout_ms=9_000)
+    assert (fast.broker_session_timeout, fast.broker_heartbeat_interval) == (0.3, 0.1)
     slow = app_of(session_timeout_ms=45_000, request_timeout_ms=9_000)
     assert (slow.broker_heartbeat_interval, slow.broker_request_timeout) == (3.0, 46.0)
 
@@ -263,7 +314,36 @@ def test_the_app_belongs_to_the_shops_group_reads_from_the_start_and_keeps_nothi
         False,
         True,
     )
-    assert str(conf.store) == "memory:" or str(conf.store).startswith("memory:")
+    assert str(conf.store).startswith("memory:") and not conf.autodiscover
+
+
+def test_each_topic_has_one_agent_that_takes_one_record_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: dict[str, Any] = {}
+
+    def agent(topic: str, *, name: str, concurrency: int) -> Callable[[object], None]:
+        made[name] = (topic, concurrency)
+        return lambda work: None
+
+    def timer(*, interval: float, name: str) -> Callable[[object], None]:
+        made[name] = interval
+        return lambda work: None
+
+    def topic(name: str, **kinds: object) -> str:
+        assert set(kinds.values()) == {bytes, "raw"}
+        return name
+
+    connected: list[object] = []
+    assigned = SimpleNamespace(connect=lambda work, *, weak: connected.append((work, weak)))
+    app = SimpleNamespace(agent=agent, timer=timer, topic=topic, on_partitions_assigned=assigned)
+    monkeypatch.setattr(module, "_new_app", lambda kafka, folder: app)
+    control = Control()
+    assert control.agents.app("/nowhere") is app
+    ticks = made.pop("control.tick")
+    assert ticks == 0.2
+    assert made == {f"control.{name}": (name, 1) for name in input_topics(TOPICS)}
+    assert connected == [(control.agents._assigned, False)]
 
 
 def test_settings_become_credentials() -> None:
@@ -280,6 +360,8 @@ def test_settings_become_credentials() -> None:
     assert credentials(KafkaSettings(security_protocol="SSL")).protocol.value == "SSL"
     both = KafkaSettings(security_protocol="SASL_SSL", sasl_username="u", sasl_password="p")
     assert credentials(both).ssl_context is not None
+    with pytest.raises(FileNotFoundError):
+        credentials(KafkaSettings(security_protocol="SSL", ssl_ca_location="/nowhere/ca.pem"))
     with pytest.raises(ConfigError, match="OAUTHBEARER"):
         credentials(KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER"))
 

@@ -251,7 +251,7 @@ def test_a_horizon_that_fills_no_patch_is_padded_after_its_labels(
     assert bool(torch.isnan(actual_NH[:, 12:]).all())
 
 
-@pytest.mark.parametrize(("held", "asked", "missing"), [(64, 48, 0), (60, 64, 4), (60, 80, 4)])
+@pytest.mark.parametrize(("held", "asked", "missing"), [(64, 48, 0), (61, 64, 3), (61, 80, 3)])
 def test_a_context_is_the_newest_that_the_network_takes_in_whole_patches(
     monkeypatch: pytest.MonkeyPatch, held: int, asked: int, missing: int
 ) -> None:

@@ -224,6 +224,15 @@ def test_without_anchors_nothing_was_forgotten() -> None:
     assert failed(case) == []
 
 
+def test_a_twentieth_may_be_forgotten_however_little_is_gained() -> None:
+    case = better()
+    little = replace(case, challenger_IT=case.champion_IT * 0.96)
+    assert value_of(little, "anchor_loss")[1] == 0.05
+    for factor, stops in ((1.049, []), (1.051, ["anchor_loss"])):
+        changed = replace(little, challenger_anchor_A=case.champion_anchor_A * factor)
+        assert failed(changed) == stops
+
+
 def test_what_may_be_forgotten_hangs_on_the_sure_end_of_the_gain() -> None:
     """Items gain between nothing and 60 %: 30 % on average, and surely much less."""
     case = better()
@@ -373,6 +382,12 @@ def test_one_item_or_one_block_is_no_evidence(items: int, buckets: int) -> None:
     [
         (144, HOUR_MS, 24 * HOUR_MS, 6),
         (143, HOUR_MS, 12 * HOUR_MS, 11),
+        (71, HOUR_MS, 8 * HOUR_MS, 8),
+        (47, HOUR_MS, 6 * HOUR_MS, 7),
+        (35, HOUR_MS, 4 * HOUR_MS, 8),
+        (23, HOUR_MS, 3 * HOUR_MS, 7),
+        (17, HOUR_MS, 2 * HOUR_MS, 8),
+        (11, HOUR_MS, HOUR_MS, 11),
         (6, HOUR_MS, HOUR_MS, 6),
         (5, HOUR_MS, HOUR_MS, 5),
         (6, DAY_MS, DAY_MS, 6),

@@ -740,6 +740,26 @@ def test_a_lost_registry_during_probation_leaves_the_version_serving_and_says_so
     assert [event.kind for event in drifted.events[2:]] == ["rolled_back"]
 
 
+@pytest.mark.parametrize("asked", ["probation", "rollback", "schedule", ""])
+def test_a_lost_registry_is_said_as_soon_as_there_is_anything_to_do(
+    drifted: World, asked: str
+) -> None:
+    drifted.learner.step()
+    drifted.pass_hours(SETTINGS.probation_buckets)
+    if asked != "probation":
+        drifted.learner.step()
+        assert drifted.events[-1].kind == "confirmed"
+    drifted.registry.folder.rename(drifted.registry.folder.with_name("away"))
+    if not asked:
+        drifted.learner.step()
+        assert drifted.learner.phase == "idle"
+        return
+    if asked != "probation":
+        drifted.ask("r2", reason=asked)
+    with pytest.raises(RegistryError, match="that serves is lost"):
+        drifted.learner.step()
+
+
 def test_a_registry_that_comes_back_after_the_start_counts_then(drifted: World) -> None:
     drifted.learner.step()
     promoted = drifted.events[-1]
