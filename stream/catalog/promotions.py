@@ -82,9 +82,9 @@ class Promotions:
 
     def covering(self, sku: str, category: str) -> list[Announced]:
         """Those for a sku or its category (empty: none), in no order."""
-        names = self._names_for.get(("sku", sku), set())
-        if category:
-            names = names | self._names_for.get(("category", category), set())
+        of_sku = self._names_for.get(("sku", sku), set())
+        of_category = self._names_for.get(("category", category), set())
+        names = of_sku | of_category
         return [self._known[name] for name in names]
 
     def cover(
@@ -127,6 +127,7 @@ def _checked(promotion: Promotion, timestamp_ms: int) -> Announced:
         raise EventError(
             f"promotion {name!r} has discount {promotion.discount}; expected a share, 0 to 1"
         )
-    if promotion.sku is None and promotion.category is None:
+    # Items without a category have the empty one.
+    if promotion.sku is None and not promotion.category:
         raise EventError(f"promotion {name!r} names neither a sku nor a category")
     return Announced(promotion, starts_ms, ends_ms, timestamp_ms)

@@ -288,6 +288,10 @@ def test_an_item_id_with_escaped_bars_finds_its_sku() -> None:
         ("promotions", b'{"promotion_id": "p", "starts_at": 5, "ends_at": 6, "discount": 0.1}'),
         (
             "promotions",
+            b'{"promotion_id": "p", "starts_at": 5, "ends_at": 6, "discount": 0.1, "category": ""}',
+        ),
+        (
+            "promotions",
             b'{"promotion_id": "p", "starts_at": "soon", "ends_at": 6, "discount": 0.1, "sku": '
             b'"a"}',
         ),
