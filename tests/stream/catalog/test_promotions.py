@@ -47,7 +47,6 @@ def test_a_sku_is_covered_by_its_own_and_its_categorys_promotions() -> None:
     known.take(promotion("own", 0, 9), 0)
     known.take(promotion("other", 0, 9, sku="b"), 0)
     known.take(promotion("class", 0, 9, category="x"), 0)
-    known.take(promotion("nameless", 0, 9, category=""), 0)
     known.take(promotion("both", 0, 9, sku="a", category="x"), 0)
     assert names(known.covering("a", "x")) == ["both", "class", "own"]
     assert names(known.covering("a", "")) == ["both", "own"]
