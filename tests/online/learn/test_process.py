@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 
 from freshet.online.learn import process
-from freshet.online.learn.learner import Stopped
+from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.process import Inbox, check_writable, publisher_of, stopper
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import encode
-from freshet.stream.config import Topics
+from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import (
     BrokerError,
     InvalidInputError,
@@ -213,3 +213,60 @@ def test_an_event_is_published_under_its_kind_and_version() -> None:
     delivery: Any = SimpleNamespace(deliver=lambda records: sent.extend(records) or True)
     publisher_of(delivery, "models")(EVENT)
     assert sent == [Outgoing("models", b"promoted:v1", encode(EVENT))]
+
+
+def test_all_that_was_said_before_is_read_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[object] = []
+    settings = Settings(learn={"threads": 3, "registry": tmp_path})
+
+    class Topic:
+        def __init__(self, *_: object) -> None: ...
+
+        def __enter__(self) -> Topic:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def read_to_end(self) -> list[TableRecord]:
+            done.append("read")
+            return [row(TOPICS.retrain, encode(REQUEST))]
+
+    def loop(reader: object, inbox: Inbox, learner: Learner, health: Health, _: object) -> None:
+        assert learner.ledger.requests.open_training() == REQUEST
+        assert learner.settings is settings.learn and learner.registry.folder == tmp_path
+        assert health.ready() is None
+        health.stop.set()
+        with pytest.raises(Stopped):
+            learner.stopped()
+        done.append("loop")
+
+    def topics(given: Settings, *, live: bool) -> None:
+        done.append(("topics", live))
+
+    def watch(health: Health, questions: dict[str, Callable[[], None]]) -> object:
+        assert health.ready() == "reading the topics"
+        questions["registry"]()
+        return SimpleNamespace(start=lambda: done.append(sorted(questions)))
+
+    fakes: dict[str, Any] = {
+        "ensure_topics": topics,
+        "connect": lambda redis: None,
+        "open_clock": lambda client: SimpleNamespace(now_ms=lambda: 50, speed=1.0),
+        "open_history": lambda *_: None,
+        "serve_http": lambda *_, **__: 1,
+        "broker_question": lambda settings: None,
+        "redis_question": lambda redis: None,
+        "TableReader": Topic,
+        "Publisher": Topic,
+        "Watch": watch,
+        "_loop": loop,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(process, name, fake)
+    monkeypatch.setattr(process.os, "nice", lambda by: done.append(by > 0))
+    monkeypatch.setattr(process.torch, "set_num_threads", done.append)
+    process._run(settings, Stop())
+    questions = ["kafka", "registry", "store"]
+    assert done == [True, 3, ("topics", True), questions, "read", "loop"]
