@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,3 +141,18 @@ def test_a_watch_outlives_whatever_a_library_raises(monkeypatch: pytest.MonkeyPa
 
     Watch(Health(stop, ""), {"kafka": ask})._run()
     assert len(asked) == 3
+
+
+def test_a_server_that_is_gone_is_said_within_five_seconds() -> None:
+    # Kafka and Redis are asked in turn, and each may be waited for.
+    assert 1_000 * module.ASK_S + 2 * module.ANSWER_WITHIN_MS < 5_000
+
+
+def test_a_process_that_breaks_does_not_wait_for_whoever_watches() -> None:
+    stop = Stop()
+    Watch(Health(stop, "start"), {}).start()
+    (watch,) = [thread for thread in threading.enumerate() if thread.name == "watch"]
+    assert watch.daemon
+    stop.set()
+    watch.join(5.0)
+    assert not watch.is_alive()
