@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
@@ -17,7 +17,7 @@ from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.health import Health
 from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableReader, admin
 from freshet.stream.kafka import delivery as module
-from freshet.stream.kafka.publisher import RecordsRefusedError
+from freshet.stream.kafka.publisher import RecordsRefusedError, Refusal
 from freshet.stream.process import Stop
 from freshet.stream.units import HOUR_MS
 
@@ -226,3 +226,41 @@ def test_closing_sends_what_is_queued() -> None:
     broker = Broker()
     delivery_of(broker).close()
     assert broker.closed
+
+
+class Batches:
+    """A publisher whose broker refuses a whole batch for one record that is too large."""
+
+    def __init__(self) -> None:
+        self.batch: list[Refusal] = []
+        self.sizes: list[int] = []
+        self.taken: list[bytes | None] = []
+
+    def produce(self, topic: str, value: bytes, *, key: bytes, **_: Any) -> None:
+        self.batch.append(Refusal(topic, key, value, "too large", unfit=True))
+
+    def flush(self, **_: Any) -> None:
+        batch, self.batch = self.batch, []
+        self.sizes.append(len(batch))
+        if any(record.value == b"large" for record in batch):
+            raise RecordsRefusedError(batch)
+        self.taken += [record.value for record in batch]
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes"),
+    [
+        ([b"large"], [1]),
+        ([b"1", b"large"], [2, 1, 1]),
+        ([b"large", b"1", b"2"], [3, 1, 1, 1]),
+    ],
+)
+def test_no_record_is_refused_for_the_one_beside_it_and_none_is_asked_twice_alone(
+    values: list[bytes], sizes: list[int]
+) -> None:
+    broker = Batches()
+    with pytest.raises(RecordsRefusedError) as caught:
+        module.send(cast("Publisher", broker), [Outgoing("t", b"k", value) for value in values])
+    assert [refusal.value for refusal in caught.value.refusals] == [b"large"]
+    assert broker.taken == [value for value in values if value != b"large"]
+    assert broker.sizes == sizes
