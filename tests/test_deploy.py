@@ -144,6 +144,7 @@ def test_the_dashboard_and_the_alert_rules_ask_only_for_metrics_that_are_exporte
     }
 
 
+@pytest.mark.slow
 def test_prometheus_finds_each_alert_firing_and_silent_when_it_should_be() -> None:
     if shutil.which("promtool") is None:
         pytest.skip("no promtool on PATH")

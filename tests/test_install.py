@@ -45,6 +45,7 @@ def run(python: Path | str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_files_of_the_user_with_the_names_of_our_folders_hide_nothing(hostile: Path) -> None:
     code = (
         "import freshet, freshet.online, freshet.dashboard\n"

@@ -37,6 +37,7 @@ def test_import_freshet_loads_neither_torch_nor_transformers() -> None:
     assert run(f"import freshet, sys\nprint({heavy})") == "[]"
 
 
+@pytest.mark.slow
 def test_forecasting_loads_neither_the_compiler_nor_sklearn() -> None:
     heavy = "sorted({'torch._dynamo', 'sklearn', 'transformers.modeling_utils'} & set(sys.modules))"
     assert run(f"import freshet, sys\nfreshet.Forecaster\nprint({heavy})") == "[]"

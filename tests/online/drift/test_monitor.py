@@ -24,6 +24,8 @@ from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import WIRE_LEVELS, DriftAlert, Score
 from freshet.stream.units import HOUR_MS
 
+pytestmark = pytest.mark.slow  # weeks of scores; test_alerts_by_hand.py is the quick one
+
 STEPS = (1, 6, 24)  # three of the five that a worker scores by default
 WARM_UP_HOURS = 168
 LEVEL_SCORES_Q = np.array([NormalDist().inv_cdf(level) for level in WIRE_LEVELS])

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from tests.stream.fold.windows_checks import (
     small_settings,
     stored_state,
 )
+
+pytestmark = pytest.mark.slow  # many worlds; test_partition.py holds the cases
 
 KINDS = st.sampled_from(["orders", "clicks"])
 SIZES = [{"resolution_ms": width, "buckets": 10**6} for width in (1_000, 60_000, HOUR_MS, DAY_MS)]
