@@ -258,6 +258,14 @@ def test_what_nobody_needs_is_deleted_and_nothing_else(shop: Shop) -> None:
     assert collect(shop.settings, 100, delete=True) == []
 
 
+def test_to_keep_more_than_there_are_deletes_none(shop: Shop) -> None:
+    made = [shop.add("0")]
+    for number in range(1, 4):
+        made.append(shop.add(str(number), parent=made[-1]))
+    shop.registry.serve(made[3])
+    assert collect(shop.settings, 5, delete=False) == []
+
+
 def test_only_a_key_signs(shop: Shop) -> None:
     version = shop.add("one")
     with pytest.raises(ConfigError, match=r"no key to sign with; --key, or learn\.signing_key"):

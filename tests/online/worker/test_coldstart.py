@@ -31,6 +31,14 @@ def test_skus_without_windows_are_cold_in_every_known_region() -> None:
     assert names.item_ids(shop, 0, HOUR_MS) == []
 
 
+def test_items_named_by_more_fields_than_now_count_as_sold() -> None:
+    shop, names = ShopTables(), cold()
+    for sku in ("sold", "new"):
+        tell(shop, CatalogEntry(sku=sku))
+    names.saw(["sold|n|web"])
+    assert names.item_ids(shop, 0, HOUR_MS) == ["new|n"]
+
+
 def test_cold_items_of_others_or_launched_later_are_left_and_the_newest_come_first() -> None:
     shop = ShopTables()
     for sku, launched in (
