@@ -25,6 +25,10 @@ from freshet.stream.kafka.client import (
     log_range,
 )
 from freshet.stream.kafka.topics import TopicPlan, TopicReport, TopicState, mismatches, plan
+from freshet.stream.process import BackOff, wait_until
+
+FIRST_LOOK_S = 0.02
+LONGEST_LOOK_S = 0.5
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -106,6 +110,7 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
     present = [topic for topic in wanted if topic.name in partitions]
     client = admin(settings)
     _create(client, settings, missing)
+    _wait_for(settings, [topic.name for topic in missing])
     configs = topic_configs(client, settings, [topic.name for topic in present])
     reports = {
         topic.name: TopicReport(topic.name, "created", topic.partitions) for topic in missing
@@ -138,6 +143,13 @@ def _create(client: AdminClient, settings: Settings, topics: list[TopicPlan]) ->
         except BrokerError as error:
             if "already exists" not in str(error):
                 raise
+
+
+def _wait_for(settings: Settings, names: list[str]) -> None:
+    """Until the broker lists them: for a moment it does not know what its controller has made."""
+    back_off = BackOff(FIRST_LOOK_S, LONGEST_LOOK_S)
+    timeout_s = settings.kafka.request_timeout_ms / 1_000
+    wait_until(lambda: set(names) <= cluster(settings).partitions.keys(), timeout_s, back_off)
 
 
 def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
