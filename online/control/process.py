@@ -23,6 +23,7 @@ import contextlib
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import faust
@@ -122,9 +123,7 @@ def restored(settings: Settings, clock: Clock) -> tuple[Controller, list[Output]
     """
     topics, control = settings.kafka.topics, settings.control
 
-    def latest() -> int:
-        return latest_ms(clock)
-
+    latest = partial(latest_ms, clock)
     controller = Controller(
         topics,
         RetrainRules(control.cooldown_ms, control.min_new_data_ms, control.schedule_ms),
@@ -198,7 +197,7 @@ class Agents:
 
     async def _assigned(self, app: Any, *_: Any, **__: Any) -> None:
         """Ready from here on, also where nothing ever drifts."""
-        self._health.over("start")
+        self._health.started()
 
     async def _agent(self, stream: Any) -> None:
         async for event in stream.events():

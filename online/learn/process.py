@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,9 +67,7 @@ def _run(settings: Settings, stop: Stop) -> None:
     client = connect(settings.redis)
     clock = open_clock(client)
 
-    def latest() -> int:
-        return latest_ms(clock)
-
+    latest = partial(latest_ms, clock)
     versions = open_registry(settings.learn)
     shop = ShopTables(settings.events.series_by, latest_ms=latest)
     ledger = Ledger(checker(versions))
@@ -98,7 +97,7 @@ def _run(settings: Settings, stop: Stop) -> None:
             Announcer(publisher_of(delivery, settings.kafka.topics.models), clock.now_ms, ledger),
             stopped=stopper(health),
         )
-        health.over("start")
+        health.started()
         log.info("started", http_port=port)
         _loop(reader, inbox, learner, health, metrics)
 

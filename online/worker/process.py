@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from functools import partial
 
 import torch
 
@@ -65,9 +66,7 @@ def open_worker(settings: Settings) -> Worker:
     )
     clock = open_clock(client)
 
-    def latest() -> int:
-        return latest_ms(clock)
-
+    latest = partial(latest_ms, clock)
     parts = Parts(
         redis=client,
         clock=clock,

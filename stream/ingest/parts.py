@@ -103,7 +103,7 @@ def build(settings: Settings, into: int | None = None) -> Parts:
         standing=lambda: assignment.trouble or "",
         counted=metrics.trouble,
     )
-    health.over("start")
+    health.started()
 
     def ask_servers() -> None:
         store.partitions()
