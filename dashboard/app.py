@@ -113,7 +113,6 @@ async def serve(
     page.connections = Connections(lambda: server.server_state.connections)
     stop = stop or asyncio.Event()
     questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
-    Watch(page.servers, questions).start()
     work: list[Coroutine[Any, Any, None]] = [
         _follow(page),
         _look(page, settings, source),
@@ -125,9 +124,9 @@ async def serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     try:
-        await _until_stopped(stopping, serving, tasks)
+        with Watch(page.servers, questions):
+            await _until_stopped(stopping, serving, tasks)
     finally:
-        page.servers.stop.set()
         # Live streams never end by themselves, so the hub ends them before uvicorn drains.
         page.hub.close()
         server.should_exit = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from freshet.stream.errors import BrokerError, FreshetError, RegistryError
 from freshet.stream.process import BackOff, Stop
@@ -14,6 +15,7 @@ FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 ASK_S = 1.0
 ANSWER_WITHIN_MS = 1_500  # two of them and a pause are less than the 5 s that /readyz may be wrong
+WATCH = "watch"  # its thread's name
 STUCK_S = 120.0  # a micro-batch takes seconds on a slow CPU, the longest wait for a server 5
 
 Question = Callable[[], None]
@@ -105,6 +107,8 @@ class Health:
 class Watch:
     """Asks once a second whether servers are there: an idle loop would not notice that one is gone.
 
+    It asks beside the loop while its `with` block lasts; nobody waits for its last answer.
+
     Args:
         health: Told of each that does not answer, and when it answers again.
         questions: What to ask, by the name of what it is about.
@@ -113,10 +117,14 @@ class Watch:
     def __init__(self, health: Health, questions: Mapping[str, Question]) -> None:
         self._health = health
         self._questions = questions
+        self._ended = Stop()
 
-    def start(self) -> None:
-        """Ask from now on, beside the loop, until the process is told to stop."""
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._run, name=WATCH, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
 
     def look(self) -> None:
         """Ask everything once."""
@@ -129,7 +137,7 @@ class Watch:
                 self._health.over(what)
 
     def _run(self) -> None:
-        while not self._health.stop.wait(ASK_S):
+        while not self._ended.wait(ASK_S):
             try:
                 self.look()
             except Exception:

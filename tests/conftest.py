@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,19 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from freshet.stream.errors import ConfigError
+from freshet.stream.health import ANSWER_WITHIN_MS, ASK_S, WATCH
 from freshet.stream.kafka.servers import RealKafka
 from freshet.stream.store.server import EmbeddedRedis
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nobody_goes_on_watching() -> Iterator[None]:
+    """A process that a file of tests has ended asks no servers in those that come after it."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == WATCH:
+            thread.join(2 * ASK_S + 2 * ANSWER_WITHIN_MS / 1_000)
+            assert not thread.is_alive(), "the watch of a process goes on after its tests"
 
 
 @pytest.fixture(scope="session")

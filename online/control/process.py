@@ -106,10 +106,10 @@ def _run(settings: Settings, stop: Stop) -> None:
             settings.control.http_port, health.live, health.ready, registry=registry, host=host
         )
         questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
-        Watch(health, questions).start()
-        log.info("started", http_port=port)
-        if delivery.deliver(outgoing_of(missed)):
-            asyncio.run(_serve(agents, folder, stop))
+        with Watch(health, questions):
+            log.info("started", http_port=port)
+            if delivery.deliver(outgoing_of(missed)):
+                asyncio.run(_serve(agents, folder, stop))
 
 
 def restored(settings: Settings, clock: Clock) -> tuple[Controller, list[Output]]:

@@ -84,8 +84,11 @@ def _run(settings: Settings, stop: Stop) -> None:
         "store": redis_question(settings.redis),
         "registry": lambda: check_writable(versions.folder),
     }
-    Watch(health, questions).start()
-    with TableReader(settings, inbox.topics) as reader, Publisher(settings) as publisher:
+    with (
+        Watch(health, questions),
+        TableReader(settings, inbox.topics) as reader,
+        Publisher(settings) as publisher,
+    ):
         # What was asked and answered before decides what there is to do: all of it comes first.
         for record in reader.read_to_end():
             inbox.take(record)

@@ -33,7 +33,7 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
-from freshet.stream.health import Health
+from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import Delivery, Outgoing
 from freshet.stream.process import Stop
 from freshet.stream.schemas import Forecast
@@ -57,6 +57,7 @@ class Parts:
     membership: Membership
     delivery: Delivery
     health: Health
+    watch: Watch
 
 
 class Worker:
@@ -81,13 +82,14 @@ class Worker:
     def run(self) -> None:
         """Turn until told to stop; a server that is away is waited for."""
         health = self._parts.health
-        while not self._stop.is_set():
-            health.beat()
-            try:
-                self._turn()
-                health.answered()
-            except (StoreUnavailableError, BrokerError) as error:
-                health.wait_out(error)
+        with self._parts.watch:
+            while not self._stop.is_set():
+                health.beat()
+                try:
+                    self._turn()
+                    health.answered()
+                except (StoreUnavailableError, BrokerError) as error:
+                    health.wait_out(error)
         log.info("ended")
 
     def stop(self) -> None:

@@ -67,6 +67,7 @@ def open_worker(settings: Settings) -> Worker:
     clock = open_clock(client)
 
     latest = partial(latest_ms, clock)
+    questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
     parts = Parts(
         redis=client,
         clock=clock,
@@ -76,12 +77,11 @@ def open_worker(settings: Settings) -> Worker:
         membership=Membership(settings),
         delivery=Delivery(Publisher(settings), health, registry),
         health=health,
+        watch=Watch(health, questions),
     )
     worker = Worker(settings, parts, metrics, stop)
     wanted_port, host = settings.worker.http_port, settings.telemetry.http_host
     port = serve_http(wanted_port, health.live, health.ready, registry=registry, host=host)
-    questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
-    Watch(health, questions).start()
     serving = switch.current
     device = str(serving.forecaster.device)
     log.info("started", version=serving.version, device=device, http_port=port)

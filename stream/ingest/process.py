@@ -92,7 +92,7 @@ class Ingest:
             host=settings.telemetry.http_host,
         )
         questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
-        Watch(self.parts.health, questions).start()
+        self._watch = Watch(self.parts.health, questions)
 
     # What others may ask or order -----------------------------------------------------------------
 
@@ -119,6 +119,14 @@ class Ingest:
         topics = parts.claims.topics
         parts.assignment.join(topics)
         log.info("started", topics=topics, http_port=self.http_port, until_end=until_end)
+        with self._watch:
+            self._turns(goal)
+        stopped = parts.health.stop.is_set()
+        log.info("ended", reason="stopped" if stopped else "reached the end")
+
+    def _turns(self, goal: dict[Key, int] | None) -> None:
+        """Until told to stop, or until all positions are at the goal."""
+        parts = self.parts
         period_s = min(SURVEY_S, self._settings.windows.idle_ms / 2_000)
         survey_s = 0.0
         while not parts.health.stop.is_set():
@@ -136,8 +144,6 @@ class Ingest:
                 self._follow_generations()
             except (StoreUnavailableError, BrokerError) as error:
                 parts.waiting.for_servers(error)
-        stopped = parts.health.stop.is_set()
-        log.info("ended", reason="stopped" if stopped else "reached the end")
 
     def close(self) -> None:
         """Commit, send what is queued, leave the group."""

@@ -130,16 +130,16 @@ def test_a_watch_names_each_server_that_is_away_and_goes_on_asking(well: Well) -
 
 def test_a_watch_outlives_whatever_a_library_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ASK_S", 0.001)
-    stop = Stop()
     asked: list[int] = []
 
     def ask() -> None:
         asked.append(1)
         if len(asked) == 3:
-            stop.set()
+            watch.__exit__()
         raise RuntimeError("odd")
 
-    Watch(Health(stop, ""), {"kafka": ask})._run()
+    watch = Watch(Health(Stop(), ""), {"kafka": ask})
+    watch._run()
     assert len(asked) == 3
 
 
@@ -149,11 +149,16 @@ def test_a_server_that_is_gone_is_said_within_five_seconds() -> None:
     assert module.ASK_S >= 0.5, "servers are not kept busy with questions"
 
 
-def test_a_process_that_breaks_does_not_wait_for_whoever_watches() -> None:
-    stop = Stop()
-    Watch(Health(stop, "start"), {}).start()
-    (watch,) = [thread for thread in threading.enumerate() if thread.name == "watch"]
-    assert watch.daemon
-    stop.set()
-    watch.join(5.0)
-    assert not watch.is_alive()
+def test_a_process_that_breaks_neither_waits_for_whoever_watches_nor_leaves_it_behind() -> None:
+    def broken() -> None:
+        with Watch(Health(Stop(), "start"), {}):
+            watching.extend(set(threading.enumerate()) - before)
+            raise RuntimeError("broken")
+
+    before, watching = set(threading.enumerate()), list[threading.Thread]()
+    with pytest.raises(RuntimeError, match="broken"):
+        broken()
+    (thread,) = watching
+    assert thread.daemon
+    thread.join(5.0)
+    assert not thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -276,7 +277,7 @@ def test_what_was_missed_is_said_before_the_agents_begin(
         "serve_http": lambda *_, **__: 1,
         "broker_question": lambda settings: None,
         "redis_question": lambda redis: None,
-        "Watch": lambda health, asked: SimpleNamespace(start=lambda: done.append(sorted(asked))),
+        "Watch": lambda health, asked: contextlib.nullcontext(done.append(sorted(asked))),
         "_serve": serve,
     }
     for name, fake in fakes.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -245,10 +245,12 @@ def test_all_that_was_said_before_is_read_before_the_first_step(
     def topics(given: Settings, *, live: bool) -> None:
         done.append(("topics", live))
 
-    def watch(health: Health, questions: dict[str, Callable[[], None]]) -> object:
+    @contextlib.contextmanager
+    def watch(health: Health, questions: dict[str, Callable[[], None]]) -> Iterator[None]:
         assert health.ready() == "reading the topics"
         questions["registry"]()
-        return SimpleNamespace(start=lambda: done.append(sorted(questions)))
+        done.append(sorted(questions))
+        yield
 
     fakes: dict[str, Any] = {
         "ensure_topics": topics,

@@ -20,7 +20,7 @@ from freshet.online.worker.shard import OwnedShards
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
-from freshet.stream.health import Health
+from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import Outgoing
 from freshet.stream.process import Stop
 from freshet.stream.read.reader import Delta
@@ -159,6 +159,7 @@ class Turns:
             membership=self.membership,
             delivery=self.delivery,
             health=self.health,
+            watch=Watch(self.health, {}),
         )
         monkeypatch.setattr(loop, "take_over", self._take_over)
         monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.monotonic_s))
