@@ -15,7 +15,14 @@ from typing import Any
 import msgspec
 
 from freshet.stream import schemas
-from freshet.stream.config import Known, Settings, env_name, known_settings
+from freshet.stream.config import (
+    Known,
+    Resolution,
+    ServedResolution,
+    Settings,
+    env_name,
+    known_settings,
+)
 
 DOCS = Path(__file__).parent
 HEAD = """# Configuration
@@ -66,8 +73,10 @@ def _row(leaf: str, setting: Known) -> str:
 
 
 def _cell(value: Any) -> str:
-    if hasattr(value, "resolution_ms"):
+    if isinstance(value, Resolution):
         return f"{value.resolution_ms} x {value.buckets}"
+    if isinstance(value, ServedResolution):
+        return f"{value.resolution_ms} x {value.prediction_length}"
     text = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
     return text or '""'
 

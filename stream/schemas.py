@@ -183,15 +183,18 @@ class Compute(Record, frozen=True, kw_only=True):
     batch_shape: Annotated[list[Count], Meta(max_length=8)]
 
 
-ForecastStatus = Literal["ok", "degraded", "cold_start"]
+ForecastStatus = Literal["ok", "degraded", "cold_start", "warming_up"]
+"""`warming_up`: the shop is too young for any forecast, so `quantiles` is empty."""
 
 
 class Forecast(Record, frozen=True, kw_only=True):
     """`freshet.forecasts.v1`, key item_id: quantiles of units per step after `cutoff_ms`.
 
-    `quantiles[step][level]` is for the bucket `[cutoff_ms + step * resolution_ms, +
-    resolution_ms)`. `conversion` is the same of units per view, where `worker.conversion` asks for
-    it and the item was viewed.
+    There is one for each item, resolution and cutoff, whatever the weights. `quantiles[step]` are
+    for the bucket `[cutoff_ms + step * resolution_ms, + resolution_ms)`; where days have 23 or 25
+    hours, for that from `step_starts_ms[step]` to the next start, the last one to `ends_at_ms`.
+    `conversion` is the same of units per view, where `worker.conversion` asks for it and the item
+    was viewed. On `freshet.forecasts.latest.v1` the key is `item_id@resolution_ms`.
     """
 
     happened = ("cutoff_ms", "issued_at_ms")
@@ -214,6 +217,31 @@ class Forecast(Record, frozen=True, kw_only=True):
     adjustments: Adjustments = Adjustments()
     cumulative: Cumulative | None = None
     conversion: Quantiles | None = None
+    step_starts_ms: Annotated[list[Ms], Meta(max_length=4_096)] | None = None
+    ends_at_ms: Ms | None = None
+    effects_sha256: Name = ""
+
+
+class ForecastRound(Record, frozen=True, kw_only=True):
+    """`freshet.rounds.v1`, key `shard@resolution_ms`: what was published of a shard at a cutoff.
+
+    `skipped` cutoffs before this one, from `skipped_from_ms` on, have no forecasts and will get
+    none. An incomplete round ended early; another record of the same cutoff may follow.
+    """
+
+    happened = ("cutoff_ms", "issued_at_ms")
+
+    shard: Count
+    num_shards: Count
+    resolution_ms: Ms
+    cutoff_ms: Ms
+    issued_at_ms: Ms
+    complete: bool
+    expected: Count
+    published: Count
+    weights_version: Name
+    skipped: Count = 0
+    skipped_from_ms: Ms | None = None
 
 
 class ScoredStep(Record, frozen=True, kw_only=True):
@@ -383,6 +411,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "inventory": InventoryLevel,
     "windows": WindowsAdvanced,
     "forecasts": Forecast,
+    "rounds": ForecastRound,
     "scores": Score,
     "drift": DriftAlert,
     "retrain": RetrainRequest,

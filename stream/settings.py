@@ -46,6 +46,7 @@ class Topics(Section):
     late: str = "freshet.late.v1"
     windows: str = "freshet.windows.v1"
     forecasts: str = "freshet.forecasts.v1"
+    rounds: str = "freshet.rounds.v1"
     forecasts_latest: str = Field("freshet.forecasts.latest.v1", description="Empty turns it off.")
     scores: str = "freshet.scores.v1"
     drift: str = "freshet.drift.v1"
@@ -183,9 +184,44 @@ class IngestSettings(Section):
     )
 
 
+class ServedResolution(Section):
+    """Forecasts by steps of one width: how many are published, and by which they are measured."""
+
+    resolution_ms: Positive
+    prediction_length: Positive
+    season_length: Positive
+    score_steps: tuple[int, ...]
+    context_length: Positive = 512
+    flash_sales_only: bool = Field(
+        False, description="Only of items whose flash sale is announced or runs."
+    )
+
+
+BY_DAY = ServedResolution(
+    resolution_ms=DAY_MS, prediction_length=35, season_length=7, score_steps=(1, 7, 14, 28)
+)
+BY_HOUR = ServedResolution(
+    resolution_ms=HOUR_MS, prediction_length=48, season_length=168, score_steps=(1, 3, 6, 12, 24)
+)
+BY_MINUTE = ServedResolution(
+    resolution_ms=MINUTE_MS,
+    prediction_length=120,
+    season_length=60,
+    score_steps=(1, 15, 60),
+    flash_sales_only=True,
+)
+ONE_RESOLUTION = ("resolution_ms", "prediction_length", "season_length", "score_steps")
+"""Settings of a worker that forecasts by one width of steps alone."""
+
+
 class WorkerSettings(Section):
     """What is forecast, how, and where."""
 
+    resolutions: tuple[ServedResolution, ...] = Field(
+        (BY_MINUTE, BY_HOUR, BY_DAY),
+        description="What is forecast; where resolution_ms, prediction_length, season_length or "
+        "score_steps is given, that one resolution alone.",
+    )
     resolution_ms: Positive = HOUR_MS
     context_length: Positive = 512
     prediction_length: Positive = Field(24, description="Steps published with each forecast.")
@@ -212,6 +248,38 @@ class WorkerSettings(Section):
         64, description="Cutoffs kept while they wait for final buckets."
     )
     http_port: NotNegative = 0
+
+    @model_validator(mode="after")
+    def _resolutions_are_told_apart(self) -> Self:
+        widths = [one.resolution_ms for one in self.resolutions]
+        if len(set(widths)) < len(widths):
+            raise ValueError(f"worker.resolutions names a width twice: {widths}")
+        single = [name for name in ONE_RESOLUTION if name in self.model_fields_set]
+        if single and "resolutions" in self.model_fields_set:
+            raise ValueError(
+                f"worker.{single[0]} means one resolution alone, worker.resolutions several; "
+                "set one of them"
+            )
+        return self
+
+    @property
+    def served(self) -> tuple[ServedResolution, ...]:
+        """The table of resolutions, finest first, or the one resolution that was asked for."""
+        if not self.model_fields_set.isdisjoint(ONE_RESOLUTION):
+            return (
+                ServedResolution(
+                    resolution_ms=self.resolution_ms,
+                    prediction_length=self.prediction_length,
+                    season_length=self.season_length,
+                    score_steps=self.score_steps,
+                    context_length=self.context_length,
+                ),
+            )
+        own = {"context_length": self.context_length}
+        if "context_length" not in self.model_fields_set:
+            own = {}
+        table = [one.model_copy(update=own) for one in self.resolutions]
+        return tuple(sorted(table, key=lambda one: one.resolution_ms))
 
 
 class DriftSettings(Section):
@@ -340,17 +408,29 @@ class Settings(Section):
     dashboard: DashboardSettings = DashboardSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
+    @property
+    def served(self) -> tuple[ServedResolution, ...]:
+        """What is forecast, finest steps first."""
+        widths = {resolution.resolution_ms for resolution in self.windows.resolutions}
+        chosen = not self.worker.model_fields_set.isdisjoint(("resolutions", *ONE_RESOLUTION))
+        found = self.worker.served
+        # A shop that folds fewer widths than usual is served by those.
+        return tuple(one for one in found if chosen or one.resolution_ms in widths)
+
+    @property
+    def main(self) -> ServedResolution:
+        """The one that drift is watched and weights are trained on: the finest of all items."""
+        return next(one for one in self.served if not one.flash_sales_only)
+
     @model_validator(mode="after")
-    def _forecast_resolution_is_folded(self) -> Self:
+    def _what_is_served_is_folded(self) -> Self:
         widths = [resolution.resolution_ms for resolution in self.windows.resolutions]
-        if self.worker.resolution_ms not in widths:
-            raise ValueError(
-                f"worker.resolution_ms {self.worker.resolution_ms} is not one of "
-                f"windows.resolutions {widths}"
-            )
-        if self.worker.resolution_ms == DAY_MS and self.calendar.time_zone != UTC:
-            raise ValueError(
-                f"forecasts step by equal widths, and days in {self.calendar.time_zone} have "
-                "23 to 25 hours; forecast hours, or keep calendar.time_zone UTC"
-            )
+        for one in self.served:
+            if one.resolution_ms not in widths:
+                raise ValueError(
+                    f"worker.resolution_ms {one.resolution_ms} is not one of "
+                    f"windows.resolutions {widths}"
+                )
+        if all(one.flash_sales_only for one in self.served):
+            raise ValueError("worker.resolutions forecasts flash sales alone; add one of all items")
         return self

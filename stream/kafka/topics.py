@@ -94,7 +94,7 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
         configs[name] = tables
     if names.forecasts_latest:
         configs[names.forecasts_latest] = tables
-    others = [names.windows, names.forecasts, names.scores]
+    others = [names.windows, names.forecasts, names.rounds, names.scores]
     others += [names.drift, names.retrain, names.alerts]
     configs |= dict.fromkeys(others, keep)
     for kind in RECORDS:

@@ -92,3 +92,66 @@ def test_what_other_commands_read_from_the_environment_is_no_unknown_setting() -
     assert load(None, {"FRESHET_DATA": "data", "FRESHET_FAILPOINT": "before_apply:1"}) == load(
         None, {}
     )
+
+
+# What is served -----------------------------------------------------------------------------------
+
+
+def test_minutes_of_flash_sales_hours_and_days_are_served_and_hours_are_the_main_ones() -> None:
+    settings = load(None, {}).settings
+    table = [(one.resolution_ms, one.prediction_length) for one in settings.served]
+    assert table == [(60_000, 120), (3_600_000, 48), (86_400_000, 35)]
+    assert [one.flash_sales_only for one in settings.served] == [True, False, False]
+    assert settings.main.resolution_ms == 3_600_000
+
+
+def test_a_width_named_alone_is_served_alone_with_its_own_steps() -> None:
+    environ = {
+        "FRESHET_WORKER__RESOLUTION_MS": "60000",
+        "FRESHET_WORKER__PREDICTION_LENGTH": "30",
+        "FRESHET_WORKER__SCORE_STEPS": "[1, 2]",
+        "FRESHET_WORKER__CONTEXT_LENGTH": "96",
+    }
+    (one,) = load(None, environ).settings.served
+    assert (one.resolution_ms, one.prediction_length, one.score_steps) == (60_000, 30, (1, 2))
+    assert (one.context_length, one.season_length, one.flash_sales_only) == (96, 168, False)
+
+
+def test_a_shop_that_folds_fewer_widths_is_served_by_those() -> None:
+    environ = {"FRESHET_WINDOWS__RESOLUTIONS": '[{"resolution_ms": 3600000, "buckets": 900}]'}
+    assert [one.resolution_ms for one in load(None, environ).settings.served] == [3_600_000]
+
+
+@pytest.mark.parametrize(
+    ("worker", "text"),
+    [
+        ({"RESOLUTIONS": "[]"}, "add one of all items"),
+        (
+            {
+                "RESOLUTIONS": '[{"resolution_ms": 3600000, "prediction_length": 2, '
+                '"season_length": 24, "score_steps": [1]}]',
+                "SEASON_LENGTH": "24",
+            },
+            "set one of them",
+        ),
+        (
+            {
+                "RESOLUTIONS": '[{"resolution_ms": 3600000, "prediction_length": 2, '
+                '"season_length": 24, "score_steps": [1], "flash_sales_only": true}]'
+            },
+            "add one of all items",
+        ),
+        (
+            {
+                "RESOLUTIONS": '[{"resolution_ms": 7200000, "prediction_length": 2, '
+                '"season_length": 24, "score_steps": [1]}]'
+            },
+            "not one of windows.resolutions",
+        ),
+    ],
+)
+def test_a_table_of_resolutions_that_cannot_be_served_is_refused(
+    worker: dict[str, str], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        load(None, {f"FRESHET_WORKER__{name}": value for name, value in worker.items()})
