@@ -68,6 +68,10 @@ class StockTable:
         regions = self._regions.get(self._told_for(series))
         return sum(stock.on_hand for stock in regions.values()) if regions else float("nan")
 
+    def levels(self, series: Series) -> list[RegionStock]:
+        """The newest record of each region of a series; empty where unknown."""
+        return list(self._regions.get(self._told_for(series), {}).values())
+
     def changes(self, series: Series) -> Changes | None:
         """Since when the series was in stock (1.0) or not (0.0); None where unknown."""
         return self._in_stock.get(self._told_for(series))

@@ -12,7 +12,7 @@ import numpy as np
 
 from freshet.stream.arrays import Floats, Singles
 from freshet.stream.catalog.promotions import Announced, Promotions
-from freshet.stream.catalog.stock import Series, StockTable
+from freshet.stream.catalog.stock import RegionStock, Series, StockTable
 from freshet.stream.catalog.timeline import (
     BucketSpan,
     Changes,
@@ -184,6 +184,10 @@ class ShopTables:
         """Units on hand by the newest records, float64[I]; NaN where unknown."""
         series = [self._series(item_id) for item_id in item_ids]
         return np.array([self._stock.on_hand(one) for one in series], np.float64)
+
+    def stock_levels(self, item_id: str) -> list[RegionStock]:
+        """Units on hand of an item and as of when, by the newest record of each of its regions."""
+        return self._stock.levels(self._series(item_id))
 
     def promotions(self) -> Iterable[Announced]:
         """Every known promotion with its times, in no order."""

@@ -88,3 +88,12 @@ def test_only_the_newest_changes_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
     for time_ms in range(5):
         told(table, time_ms, time_ms % 2)
     assert changes(table, ("a", "n")) == [(3, 1.0), (4, 0.0)]
+
+
+def test_each_region_tells_its_units_and_as_of_when() -> None:
+    table = StockTable(by_region=False)
+    told(table, 10, 5, "n")
+    told(table, 12, 3, "s")
+    told(table, 11, 9, "s")
+    assert sorted(table.levels(("a", None))) == [(10, 5), (12, 3)]
+    assert table.levels(("b", None)) == []
