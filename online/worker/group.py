@@ -43,15 +43,17 @@ class Membership:
                 on_lost=self._revoked,
             )
 
-    def poll(self, max_wait_ms: int) -> bool:
-        """Serve the group and say whether a notice came; to be called at least every few minutes.
+    def poll(self, max_wait_ms: int) -> list[bytes | None]:
+        """Serve the group; returns the notices that came, `WindowsAdvanced` each, oldest first.
+
+        Waits the whole time, for hundreds come a second; see `freshet.online.worker.pace`. To be
+        called at least every few minutes.
 
         Raises:
             BrokerError: The broker refuses.
         """
-        # One notice is enough to end a wait; without waiting, the backlog is thrown away.
-        most = MAX_NOTICES if max_wait_ms == 0 else 1
-        return bool(take(self._client, most, max_wait_ms).messages)
+        found = take(self._client, MAX_NOTICES, max_wait_ms).messages
+        return [message.value() for message in found]
 
     def owns(self, item_id: str) -> bool:
         """Whether an item is this worker's to forecast."""

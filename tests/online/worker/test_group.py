@@ -88,21 +88,21 @@ def test_shards_come_and_go_one_by_one_and_an_item_is_owned_by_its_shard_alone(
     ]
 
 
-def test_one_notice_ends_a_wait_and_without_waiting_the_backlog_is_thrown_away(
+def test_all_notices_of_a_wait_come_together_as_they_were_sent(
     membership: Membership, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[object, int, int]] = []
 
     def take(client: object, max_records: int, max_wait_ms: int) -> Taken:
         asked.append((client, max_records, max_wait_ms))
-        notice: Any = SimpleNamespace()
-        return Taken([notice] if max_wait_ms else [], {})
+        notices: list[Any] = [SimpleNamespace(value=lambda: b"1"), SimpleNamespace(value=bytes)]
+        return Taken(notices if max_wait_ms else [], {})
 
     monkeypatch.setattr(module, "take", take)
-    assert membership.poll(200) is True
-    assert membership.poll(0) is False
+    assert membership.poll(200) == [b"1", b""]
+    assert membership.poll(0) == []
     client = client_of(membership)
-    assert asked == [(client, 1, 200), (client, MAX_NOTICES, 0)]
+    assert asked == [(client, MAX_NOTICES, 200), (client, MAX_NOTICES, 0)]
 
 
 def test_closing_leaves_the_group(membership: Membership) -> None:
