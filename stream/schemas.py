@@ -297,6 +297,12 @@ class DriftAlert(Record, frozen=True, kw_only=True):
     weights_version: Name
     description: Text
     action: Text
+    resolution_ms: Ms | None = None
+    """Of the forecasts; null in records of version 1, which knew one alone."""
+
+    def concerns(self, resolution_ms: int) -> bool:
+        """Whether it is about forecasts of this resolution."""
+        return self.resolution_ms in (None, resolution_ms)
 
 
 class RetrainRequest(Record, frozen=True, kw_only=True):

@@ -35,12 +35,16 @@ class Controller:
     """A state that follows from the records taken in, and what it asks to be published.
 
     Outputs count as published only when `published` is told so; asking again before that gives them
-    again. A record taken in twice changes nothing. `latest_ms` is when a record may say that
-    something happened at the latest.
+    again. A record taken in twice changes nothing.
+
+    Attributes:
+        resolution_ms: Of the forecasts whose drift counts; that of others is passed over.
+        latest_ms: When a record may say that something happened at the latest.
     """
 
     topics: Topics
     rules: RetrainRules
+    resolution_ms: int
     book: AlertBook = field(default_factory=AlertBook)
     shop: ShopTables = field(default_factory=ShopTables)
     latest_ms: Callable[[], int] = lambda: MAX_TIME_MS
@@ -63,6 +67,8 @@ class Controller:
         latest_ms = self.latest_ms()
         if topic == self.topics.drift:
             alert = decode(DriftAlert, value, latest_ms=latest_ms)
+            if not alert.concerns(self.resolution_ms):
+                return []
             self.rules.take_drift(alert)
             return self._alerts([drift_signal(alert)])
         if topic == self.topics.models:

@@ -47,12 +47,13 @@ class DriftMonitor:
     def update(
         self, bucket_ms: int, scores: list[Score], *, now_ms: int, left_out: Collection[str] = ()
     ) -> list[DriftAlert]:
-        """Take all scores of one bucket and return what changed.
+        """Take the scores of one bucket, of its own resolution alone, and return what changed.
 
         Buckets come in rising order, others are ignored. Segments in alarm are left out of `all`,
         which would only repeat them. When other weights begin to serve, what is usual is learnt
         anew.
         """
+        scores = [score for score in scores if score.resolution_ms == self.resolution_ms]
         if bucket_ms <= self._newest_ms or not scores:
             return []
         self._newest_ms = bucket_ms
@@ -69,7 +70,12 @@ class DriftMonitor:
         return [self._alert(*change, now_ms) for change in changes]
 
     def adopt(self, alert: DriftAlert) -> None:
-        """An alarm from before a restart that was not ended: it ends when its segment is quiet."""
+        """An alarm from before a restart that was not ended: it ends when its segment is quiet.
+
+        One of another resolution is another monitor's.
+        """
+        if not alert.concerns(self.resolution_ms):
+            return
         detector = self._detector(alert.segment)
         if alert.state == "drift" and alert.kind not in detector.active:
             detector.active[alert.kind] = Alarm(
@@ -109,6 +115,7 @@ class DriftMonitor:
             weights_version=self.version,
             description=_describe(detector, alarm) if begins else over,
             action=ACTIONS[alarm.kind] if begins else "nothing",
+            resolution_ms=self.resolution_ms,
         )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from freshet.stream.arrays import Bools, Singles
+from freshet.stream.config import UTC
+from freshet.stream.store.grid import Grid
 from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -20,7 +22,7 @@ class Issued:
     """The scored steps of forecasts that share cutoff and weights.
 
     Attributes:
-        cutoff_ms: Step s (from 1) is about the bucket that starts `s - 1` buckets after it.
+        cutoff_ms: Step s (from 1) is about the bucket `s - 1` buckets after the one it begins.
         weights_version: Who made them.
         quantile_levels: The published probabilities, rising.
         item_ids: I items.
@@ -91,11 +93,20 @@ class PendingForecasts:
         score_steps: Steps ahead that are scored, from 1.
         resolution_ms: Length of a bucket.
         max_cutoffs: Beyond it the oldest cutoff is dropped unscored, with a warning.
+        time_zone: Whose midnights begin the buckets of a day.
     """
 
-    def __init__(self, score_steps: tuple[int, ...], resolution_ms: int, max_cutoffs: int) -> None:
+    def __init__(
+        self,
+        score_steps: tuple[int, ...],
+        resolution_ms: int,
+        max_cutoffs: int,
+        *,
+        time_zone: str = UTC,
+    ) -> None:
         self.score_steps = tuple(sorted(set(score_steps)))
         self.resolution_ms = resolution_ms
+        self._grid = Grid(resolution_ms, time_zone)
         self.max_cutoffs = max_cutoffs
         self._blocks: dict[int, list[_Block]] = {}
         # Where a forecast id stands: its block and the row in it.
@@ -139,10 +150,10 @@ class PendingForecasts:
         due = set()
         for cutoff_ms, blocks in self._blocks.items():
             for column, step in enumerate(self.score_steps):
-                bucket_ms = cutoff_ms + (step - 1) * self.resolution_ms
-                final = bucket_ms + self.resolution_ms <= final_ms
+                bucket = self._grid.bucket(cutoff_ms) + step - 1
+                final = self._grid.end_ms(bucket) <= final_ms
                 if final and any(block.open_IK[:, column].any() for block in blocks):
-                    due.add(bucket_ms)
+                    due.add(self._grid.start_ms(bucket))
         return sorted(due)
 
     def due(self, bucket_ms: int) -> list[Due]:
@@ -166,7 +177,7 @@ class PendingForecasts:
 
     def _cutoff_ms(self, bucket_ms: int, step: int) -> int:
         """The cutoff whose step this bucket is."""
-        return bucket_ms - (step - 1) * self.resolution_ms
+        return self._grid.start_ms(self._grid.bucket(bucket_ms) - (step - 1))
 
     def _new_rows(self, issued: Issued) -> list[int]:
         """Rows whose item has no forecast of this cutoff and version yet; they count as made."""

@@ -14,16 +14,17 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Topics
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion, RetrainRequest
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 TOPICS = Topics()
 
 
 def controller() -> Controller:
-    return Controller(TOPICS, RetrainRules(12 * HOUR_MS, min_new_data_ms=0, schedule_ms=0))
+    rules = RetrainRules(12 * HOUR_MS, min_new_data_ms=0, schedule_ms=0)
+    return Controller(TOPICS, rules, HOUR_MS)
 
 
-def drift(state: Any = "drift", at: int = 10, kind: Any = "level") -> bytes:
+def drift(state: Any = "drift", at: int = 10, kind: Any = "level", **over: Any) -> bytes:
     return encode(
         DriftAlert(
             alert_id=f"a{at}",
@@ -37,6 +38,7 @@ def drift(state: Any = "drift", at: int = 10, kind: Any = "level") -> bytes:
             weights_version="base",
             description="d",
             action="a",
+            **over,
         )
     )
 
@@ -78,6 +80,26 @@ def test_a_drift_gives_one_alert_and_one_request_each_for_its_topic_and_by_its_t
     )
     assert request.record.alert_ids == ["a10"]
     assert step(state, TOPICS.drift, drift()) == tick(state, 11) == []
+
+
+@pytest.mark.parametrize(
+    ("resolution_ms", "outputs"),
+    # Version 1 named none: its one resolution is taken for ours.
+    [(None, 1), (HOUR_MS, 1), (DAY_MS, 0), (MINUTE_MS, 0)],
+)
+def test_drift_of_another_resolution_is_neither_told_nor_trained_for_and_no_error(
+    resolution_ms: int | None, outputs: int
+) -> None:
+    state = controller()
+    assert len(step(state, TOPICS.drift, drift(resolution_ms=resolution_ms))) == outputs
+    assert len(tick(state, 11)) == outputs
+
+
+def test_an_end_in_another_resolution_ends_nothing() -> None:
+    state = controller()
+    step(state, TOPICS.drift, drift())
+    assert step(state, TOPICS.drift, drift("stable", at=12, resolution_ms=DAY_MS)) == []
+    assert len(state.book.firing()) == 1
 
 
 def test_every_kind_of_drift_that_ends_is_told() -> None:

@@ -62,7 +62,7 @@ class Control:
         self.acknowledges = True
         self.now: Callable[[], int] = lambda: 10 * HOUR_MS
         rules = RetrainRules(12 * HOUR_MS, min_new_data_ms=0, schedule_ms=0)
-        self.controller = Controller(TOPICS, rules)
+        self.controller = Controller(TOPICS, rules, HOUR_MS)
         self.health = Health(Stop(), "waiting")
         self.agents = Agents(
             KafkaSettings(),
@@ -247,7 +247,8 @@ def test_what_was_missed_is_said_before_the_agents_begin(
 ) -> None:
     done: list[object] = []
     missed = [Output("t", "k", drift("a", 1), 1)]  # type: ignore[list-item]
-    controller = Controller(TOPICS, RetrainRules(1, min_new_data_ms=1, schedule_ms=0))
+    rules = RetrainRules(1, min_new_data_ms=1, schedule_ms=0)
+    controller = Controller(TOPICS, rules, HOUR_MS)
 
     class Post:
         def __init__(self, *_: object) -> None: ...

@@ -85,6 +85,34 @@ def test_an_alarm_is_over_with_the_id_it_began_with() -> None:
     assert len(fed(monitor, range(alarmed + 23, alarmed + 24), a=CALM)) == 1
 
 
+def test_an_alert_names_the_resolution_whose_forecasts_drift() -> None:
+    monitor = calm_monitor(a=CALM)
+    (alert,) = fed(monitor, range(CALM_HOURS, CALM_HOURS + TO_ALARM), a=HIGH)
+    assert alert.resolution_ms == HOUR_MS
+
+
+def test_scores_of_another_resolution_are_as_if_they_were_not_there() -> None:
+    monitor = calm_monitor(a=CALM)
+    alarmed = CALM_HOURS + TO_ALARM
+    for hour in range(CALM_HOURS, alarmed):
+        other = msgspec.structs.replace(score("a", hour, HIGH), resolution_ms=DAY_MS)
+        assert monitor.update(hour * HOUR_MS, [other], now_ms=0) == []
+    # Nor do they take the place of the hours that they name.
+    assert len(fed(monitor, range(CALM_HOURS, alarmed), a=HIGH)) == 1
+
+
+@pytest.mark.parametrize(("resolution_ms", "taken"), [(None, 1), (HOUR_MS, 1), (DAY_MS, 0)])
+def test_an_alarm_of_another_resolution_is_not_taken_over(
+    resolution_ms: int | None, taken: int
+) -> None:
+    monitor = calm_monitor(a=CALM)
+    alarmed = CALM_HOURS + TO_ALARM
+    (begun,) = fed(monitor, range(CALM_HOURS, alarmed), a=HIGH)
+    after = calm_monitor(a=CALM)
+    after.adopt(msgspec.structs.replace(begun, resolution_ms=resolution_ms))
+    assert len(after.segments["a"].active) == taken
+
+
 def test_two_segments_make_a_shop_and_the_one_in_alarm_is_left_out_of_it() -> None:
     assert set(calm_monitor(a=CALM).segments) == {"a"}
     monitor = calm_monitor(a=CALM, b=CALM)
@@ -224,7 +252,8 @@ def test_segments_are_watched_by_the_settings_and_the_buckets_of_the_shop() -> N
 
     daily = DriftMonitor(DriftSettings(), DAY_MS)
     for day in range(14):
-        scores = [score("a", 24 * day, HIGH if day % 7 == 0 else CALM)]
+        hourly = score("a", 24 * day, HIGH if day % 7 == 0 else CALM)
+        scores = [msgspec.structs.replace(hourly, resolution_ms=DAY_MS)]
         assert daily.update(day * DAY_MS, scores, now_ms=0) == []
     usual = daily.segments["a"].level.baseline
     assert usual.standardise(14 * DAY_MS, 1.0) < usual.standardise(15 * DAY_MS, 1.0)

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.stream.schemas import WIRE_LEVELS
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 STEPS = (1, 2, 4)
 ITEMS = ("a|n", "b|n", "c|n")
@@ -38,6 +38,23 @@ def test_of_two_forecasts_of_one_cutoff_and_version_the_first_wins() -> None:
     pending.add(Issued(0, "v1", WIRE_LEVELS, again.item_ids, ["other"] * 3, again.quantiles_IKQ))
     assert [due.forecast_ids for due in pending.due(0)] == [issued_at(0).forecast_ids]
     assert pending.items_at(0) == set(ITEMS)
+
+
+def test_a_local_day_is_due_at_its_own_midnight_where_clocks_change() -> None:
+    """In Berlin the 29th of March 2026 has 23 hours."""
+    march_28 = 1_774_652_400_000
+    march_29 = march_28 + 24 * HOUR_MS
+    march_30 = march_29 + 23 * HOUR_MS
+    march_31 = march_30 + 24 * HOUR_MS
+    pending = PendingForecasts(STEPS, DAY_MS, 8, time_zone="Europe/Berlin")
+    pending.add(issued_at(march_28))
+    assert pending.due_buckets(march_30 - 1) == [march_28]
+    assert pending.due_buckets(march_30) == [march_28, march_29]
+    assert pending.due_buckets(march_31 + DAY_MS) == [march_28, march_29, march_31]
+    assert [due.step for due in pending.due(march_31)] == [4]
+    for bucket_ms in (march_28, march_29, march_31):
+        pending.close_bucket(bucket_ms)
+    assert pending.cutoffs == []
 
 
 def test_the_oldest_cutoff_is_dropped_when_too_many_wait() -> None:
