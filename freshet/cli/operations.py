@@ -54,6 +54,19 @@ def windows_drop(
     typer.echo(f"{drop_generation(settings_of(config), generation)} keys deleted")
 
 
+@windows.command("forget")
+def windows_forget(
+    topic: Annotated[str, typer.Argument(help="A topic of the shop's tables.")],
+    config: Config = None,
+) -> None:
+    """Give up what Redis keeps of a table whose log is another one now; ingest reads that anew."""
+    from freshet.stream.store.connection import connect
+    from freshet.stream.store.versions import VersionStore
+
+    found = VersionStore(connect(settings_of(config).redis)).forget(topic)
+    typer.echo(f"{found} versions deleted")
+
+
 @topics.command("create")
 def topics_create(config: Config = None, json: Json = False) -> None:
     """Create or check all topics; safe to repeat."""
