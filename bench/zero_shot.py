@@ -17,12 +17,13 @@ import torch
 
 from bench.report import write_result
 from freshet.model.baselines.yardsticks import moving_average, seasonal_naive
-from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.batch import PAST_SLOTS, Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.metrics import coverage, wql
 from freshet.model.text import static_features
 from freshet.stream.arrays import Bools, Reals
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.schemas import ClickEvent, OrderEvent, OrderLine
 from freshet.stream.source.simulator import SimulatedShop, find_scenario
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -98,14 +99,13 @@ def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Reals, Rea
     end = cutoff + HORIZON
     cutoff_ms = shop.start_ms + cutoff * HOUR_MS
     end_ms = shop.start_ms + end * HOUR_MS
-    in_stock = state.in_stock(ids, shop.start_ms, end, HOUR_MS, as_of_ms=end_ms)
+    in_stock = state.in_stock(ids, BucketSpan(shop.start_ms, end, HOUR_MS), as_of_ms=end_ms)
     sold = played.units_IN[:, :end]
     units = np.where((in_stock == 0) & (sold == 0), np.nan, sold)
     age_h = (cutoff_ms - np.nan_to_num(state.launched_ms(ids))) / HOUR_MS
     units[np.arange(units.shape[1]) < (cutoff - age_h)[:, None]] = np.nan
-    known = np.full((len(ids), length + HORIZON, len(KNOWN_SLOTS)), np.nan, np.float32)
-    start_ms = shop.start_ms + first * HOUR_MS
-    known[..., :3] = state.known(ids, start_ms, length + HORIZON, HOUR_MS, as_of_ms=cutoff_ms)
+    span = BucketSpan(shop.start_ms + first * HOUR_MS, length + HORIZON, HOUR_MS)
+    known = state.known(ids, span, as_of_ms=cutoff_ms)
     past = np.full((len(ids), length, len(PAST_SLOTS)), np.nan, np.float32)
     past[..., :4] = played.clicks_INC[:, first:cutoff]
     past[..., 4] = in_stock[:, first:cutoff]
@@ -119,7 +119,7 @@ def context(played: Played, cutoff: int, length: int) -> tuple[Batch, Reals, Rea
         torch.tensor(past),
         torch.tensor(known),
         torch.tensor(static),
-        torch.full((len(ids),), start_ms),
+        torch.full((len(ids),), span.start_ms),
         HOUR_MS,
     )
     # Actuals of hours that were sold out part of the time are no demand either.

@@ -92,9 +92,13 @@ class ClickEvent(Record, frozen=True, kw_only=True):
     region: str | None = None
 
 
+# Of the shop's tables: a record is known from `announced_at` on, else from its Kafka timestamp.
+
+
 class CatalogEntry(Record, frozen=True, kw_only=True):
     """`freshet.catalog.v1`, key sku, compacted: what an item is and costs from then on."""
 
+    happened = ("announced_at",)
     planned = ("launched_at",)
 
     sku: Name
@@ -104,6 +108,7 @@ class CatalogEntry(Record, frozen=True, kw_only=True):
     attributes: Annotated[dict[Name, Text], Meta(max_length=256)] = {}
     unit_price: Amount | None = None
     launched_at: Moment | None = None
+    announced_at: Moment | None = None
 
 
 class Promotion(Record, frozen=True, kw_only=True):
@@ -112,6 +117,7 @@ class Promotion(Record, frozen=True, kw_only=True):
     It holds in [starts_at, ends_at).
     """
 
+    happened = ("announced_at",)
     planned = ("starts_at", "ends_at")
 
     promotion_id: Name
@@ -121,6 +127,7 @@ class Promotion(Record, frozen=True, kw_only=True):
     kind: Name = "promotion"
     sku: Name | None = None
     category: Name | None = None
+    announced_at: Moment | None = None
 
     @property
     def flash_sale(self) -> bool:
@@ -137,12 +144,48 @@ class Promotion(Record, frozen=True, kw_only=True):
 class InventoryLevel(Record, frozen=True, kw_only=True):
     """`freshet.inventory.v1`, key sku + region, compacted: units on hand as of a time."""
 
-    happened = ("as_of",)
+    happened = ("as_of", "announced_at")
 
     sku: Name
     on_hand: Amount
     as_of: Moment
     region: Name | None = None
+    announced_at: Moment | None = None
+
+
+Narrowing = Annotated[str, Meta(min_length=1, max_length=1_024)]
+
+
+class CovariateScope(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Whom a covariate is about: items that have all of the named fields; none named means all.
+
+    Unknown fields are refused: passed over, they would widen the scope.
+    """
+
+    sku: Narrowing | None = None
+    category: Narrowing | None = None
+    region: Narrowing | None = None
+
+
+class Covariate(Record, frozen=True, kw_only=True):
+    """`freshet.covariates.v1`, key covariate_id, compacted: something known in advance.
+
+    It holds in [starts_at, ends_at) for the items of its scope. `name` is that of a slot (`event`
+    or `holiday`, `closed`, `free_1` to `free_6`), or one that `[covariates]` maps to a slot.
+    """
+
+    happened = ("announced_at",)
+    planned = ("starts_at", "ends_at")
+
+    covariate_id: Name
+    name: Name
+    starts_at: Moment
+    ends_at: Moment
+    value: Amount = 1.0
+    scope: CovariateScope = CovariateScope()
+    announced_at: Moment | None = None
 
 
 # Between the parts --------------------------------------------------------------------------------
@@ -415,6 +458,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "catalog": CatalogEntry,
     "promotions": Promotion,
     "inventory": InventoryLevel,
+    "covariates": Covariate,
     "windows": WindowsAdvanced,
     "forecasts": Forecast,
     "rounds": ForecastRound,
@@ -424,6 +468,6 @@ RECORDS: Mapping[str, type[Record]] = {
     "models": ModelEvent,
     "alerts": Alert,
 }
-ShopTable = Literal["catalog", "promotions", "inventory"]
-SHOP_TABLES: tuple[ShopTable, ...] = ("catalog", "promotions", "inventory")
+ShopTable = Literal["catalog", "promotions", "inventory", "covariates"]
+SHOP_TABLES: tuple[ShopTable, ...] = ("catalog", "promotions", "inventory", "covariates")
 """The topics that a shop keeps as tables: compacted, the newest record of a key counts."""

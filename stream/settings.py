@@ -43,6 +43,7 @@ class Topics(Section):
     catalog: str = "freshet.catalog.v1"
     promotions: str = "freshet.promotions.v1"
     inventory: str = "freshet.inventory.v1"
+    covariates: str = "freshet.covariates.v1"
     late: str = "freshet.late.v1"
     windows: str = "freshet.windows.v1"
     forecasts: str = "freshet.forecasts.v1"

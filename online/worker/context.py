@@ -17,13 +17,16 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.online.worker.device_ring import CLICKS, NEVER, NUM_CLICKS, UNITS, DeviceRing
 from freshet.online.worker.static import StaticFeatures
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
+from freshet.stream.catalog import slots
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import CHANNELS
 
 IN_STOCK = PAST_SLOTS.index("in_stock")
 # Clicks are copied side by side: a kind without a slot of its name would land in another's.
 assert PAST_SLOTS[:NUM_CLICKS] == CHANNELS[CLICKS.start :]
+assert slots.KNOWN_SLOTS == KNOWN_SLOTS
 MIN_OBSERVED = 24  # with less history than this a forecast rests on the catalogue
 
 
@@ -194,10 +197,8 @@ class Contexts:
         resolution_ms = self.reader.resolution_ms
         B, steps = len(item_ids), self.context_length + self.prediction_length
         start_ms = cutoff_ms - self.context_length * resolution_ms
-        # The shop fills the first slots; those that only tables know stay missing.
-        known_BSK = torch.full((B, steps, len(KNOWN_SLOTS)), torch.nan)
-        known = self.shop.known(item_ids, start_ms, steps, resolution_ms, as_of_ms=cutoff_ms)
-        known_BSK[..., : known.shape[2]] = torch.from_numpy(known)
+        span = BucketSpan(start_ms, steps, resolution_ms)
+        known_BSK = torch.from_numpy(self.shop.known(item_ids, span, as_of_ms=cutoff_ms))
         static_BF = torch.from_numpy(self._static.of(item_ids, cutoff_ms))
         return Batch(
             target_BT=target_BT,
@@ -221,8 +222,8 @@ class Contexts:
     def _in_stock(self, item_ids: list[str], first: int, steps: int, as_of_ms: int) -> Singles:
         """The share of each bucket in stock: float32[B, steps], NaN where unknown."""
         resolution_ms = self.reader.resolution_ms
-        start_ms = first * resolution_ms
-        return self.shop.in_stock(item_ids, start_ms, steps, resolution_ms, as_of_ms=as_of_ms)
+        span = BucketSpan(first * resolution_ms, steps, resolution_ms)
+        return self.shop.in_stock(item_ids, span, as_of_ms=as_of_ms)
 
 
 def cold_rows(batch: Batch) -> Bools:

@@ -16,6 +16,7 @@ from freshet.online.drift.score import Actual, judge, score_records
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score, item_id_parts
 
@@ -142,8 +143,7 @@ class Scorer:
     def _promoted(self, item_ids: list[str], bucket_ms: int) -> set[str]:
         if not item_ids:
             return set()
-        known_I1K = self.contexts.shop.known(
-            item_ids, bucket_ms, 1, self.contexts.reader.resolution_ms
-        )
+        span = BucketSpan(bucket_ms, 1, self.contexts.reader.resolution_ms)
+        known_I1K = self.contexts.shop.known(item_ids, span)
         promoted = known_I1K[:, 0, PROMOTION] > 0
         return {item_id for item_id, hit in zip(item_ids, promoted.tolist(), strict=True) if hit}

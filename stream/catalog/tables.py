@@ -12,6 +12,7 @@ import numpy as np
 
 from freshet.stream.arrays import Floats, Singles
 from freshet.stream.catalog.promotions import Announced, Promotions
+from freshet.stream.catalog.slots import DISCOUNT, KNOWN_SLOTS, PRICE_RATIO, PROMOTION
 from freshet.stream.catalog.stock import RegionStock, Series, StockTable
 from freshet.stream.catalog.timeline import (
     BucketSpan,
@@ -25,6 +26,7 @@ from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
     SHOP_TABLES,
     CatalogEntry,
+    Covariate,
     InventoryLevel,
     Promotion,
     ShopTable,
@@ -33,7 +35,6 @@ from freshet.stream.schemas import (
 from freshet.stream.telemetry import get_logger
 
 MAX_PRICE_CHANGES = 512
-NUM_KNOWN = 3
 FOREVER_MS = 2**62
 
 log = get_logger(__name__)
@@ -72,9 +73,14 @@ class ShopTables:
     # Records in -----------------------------------------------------------------------------------
 
     def apply(
-        self, table: ShopTable, key: bytes | None, value: bytes | None, timestamp_ms: int
+        self,
+        table: ShopTable,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        **place: int,
     ) -> bool:
-        """Take in one record; a null value is a tombstone.
+        """Take in one record as `take` does; a null value is a tombstone.
 
         A record that cannot be used is counted in `malformed`, logged, and changes nothing.
 
@@ -82,7 +88,7 @@ class ShopTables:
             Whether it was usable.
         """
         try:
-            self.take(table, key, value, timestamp_ms)
+            self.take(table, key, value, timestamp_ms, **place)
         except EventError as error:
             self.malformed[table] += 1
             log.warning(
@@ -95,9 +101,25 @@ class ShopTables:
         return True
 
     def take(
-        self, table: ShopTable, key: bytes | None, value: bytes | None, timestamp_ms: int
+        self,
+        table: ShopTable,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        *,
+        offset: int | None = None,
+        partition: int = 0,
     ) -> None:
-        """Take in one record, or raise.
+        """Take in one record, or raise; it may come again, and in any order of its time.
+
+        Args:
+            table: Whose record it is.
+            key: Its key.
+            value: Its bytes, None for a tombstone.
+            timestamp_ms: Kafka's; it is known from then on, unless it says `announced_at`.
+            offset: Where it lies; of two that are known from one time on, the later one holds.
+                None counts as behind all that were taken in.
+            partition: Where it lies.
 
         Raises:
             EventError: It cannot be used, and changed nothing.
@@ -114,6 +136,7 @@ class ShopTables:
             "catalog": self._take_entry,
             "promotions": self._take_promotion,
             "inventory": self._take_stock,
+            "covariates": self._take_covariate,
         }[table]
         identity = take(value, timestamp_ms)
         if key is not None:
@@ -141,6 +164,9 @@ class ShopTables:
     def _take_stock(self, value: bytes, _: int) -> tuple[Series, str | None]:
         return self._stock.take(decode(InventoryLevel, value, latest_ms=self._latest_ms()))
 
+    def _take_covariate(self, value: bytes, _: int) -> str:
+        return decode(Covariate, value, latest_ms=self._latest_ms()).covariate_id
+
     def _forget(self, table: ShopTable, key: bytes | None) -> None:
         if key is None:
             raise EventError("a tombstone without a key says nothing")
@@ -152,7 +178,7 @@ class ShopTables:
             self._prices.pop(identity, None)
         elif table == "promotions":
             self._promotions.drop(identity)
-        else:
+        elif table == "inventory":
             self._stock.drop(*identity)
 
     # What is known now ----------------------------------------------------------------------------
@@ -228,23 +254,22 @@ class ShopTables:
     def known(
         self,
         item_ids: Sequence[str],
-        start_ms: int,
-        steps: int,
-        resolution_ms: int,
+        span: BucketSpan,
         *,
         as_of_ms: int | None = None,
     ) -> Singles:
-        """What is known in advance of each item and bucket, float32[I, steps, 3].
+        """What is known in advance of each item and bucket, float32[I, S, K] by `KNOWN_SLOTS`.
 
         * price_ratio: the price at the bucket's start over the price now (`as_of_ms`); NaN before
           the first known one.
         * promotion: the share of the bucket under a promotion of the sku or its category, 0 to 1.
         * discount: the deepest discount, as a share of the price, times the share of the bucket
           that it covers.
+        * event, closed, free_1 to free_6: covariates and the calendar.
+        * effect: NaN.
 
         A future price is the current one; promotions are not in it.
         """
-        span = BucketSpan(start_ms, steps, resolution_ms)
         at_ms = FOREVER_MS if as_of_ms is None else as_of_ms
         # Prices and promotions belong to skus, and many items share one: each is worked out once.
         sku_of_item = [self._sku(item_id) for item_id in item_ids]
@@ -259,10 +284,10 @@ class ShopTables:
         entries = [self._catalog.get(sku) for sku in skus]
         categories = [entry.category if entry else "" for entry in entries]
         promoted_RS, discount_RS = self._promotions.cover(skus, categories, span, as_of_ms)
-        known_RSK = np.empty((len(skus), span.steps, NUM_KNOWN), np.float32)
-        known_RSK[..., 0] = self._price_ratios(skus, span, as_of_ms)
-        known_RSK[..., 1] = promoted_RS
-        known_RSK[..., 2] = discount_RS
+        known_RSK = np.full((len(skus), span.steps, len(KNOWN_SLOTS)), np.nan, np.float32)
+        known_RSK[..., PRICE_RATIO] = self._price_ratios(skus, span, as_of_ms)
+        known_RSK[..., PROMOTION] = promoted_RS
+        known_RSK[..., DISCOUNT] = discount_RS
         return known_RSK
 
     def _price_ratios(self, skus: list[str], span: BucketSpan, as_of_ms: int) -> Floats:
@@ -281,24 +306,20 @@ class ShopTables:
     def in_stock(
         self,
         item_ids: Sequence[str],
-        start_ms: int,
-        steps: int,
-        resolution_ms: int,
+        span: BucketSpan,
         *,
         as_of_ms: int | None = None,
     ) -> Singles:
-        """The share of each bucket for which the item was in stock, float32[I, steps], 0 to 1.
+        """The share of each bucket for which the item was in stock, float32[I, S], 0 to 1.
 
         NaN where no stock was known at the bucket's start, and for buckets that end after
         `as_of_ms` (default: the newest record of the shop topics).
         """
-        span = BucketSpan(start_ms, steps, resolution_ms)
         histories = [self._stock.changes(self._series(item_id)) for item_id in item_ids]
-        changes = columns_of(histories, start_ms, span.end_ms)
+        changes = columns_of(histories, span.start_ms, span.end_ms)
         share_IS = share_of_buckets(*changes, num_rows=len(item_ids), span=span)
         known_until_ms = self.newest_ms if as_of_ms is None else as_of_ms
-        bucket_end_S = span.bucket_starts() + resolution_ms
-        share_IS[:, bucket_end_S > known_until_ms] = np.nan
+        share_IS[:, span.edges()[1:] > known_until_ms] = np.nan
         return share_IS.astype(np.float32)
 
     # Items ----------------------------------------------------------------------------------------

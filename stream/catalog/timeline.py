@@ -16,26 +16,67 @@ from freshet.stream.arrays import Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class BucketSpan:
-    """`steps` buckets of `resolution_ms` from `start_ms` on, each start inclusive, end exclusive.
+    """`steps` buckets in a row, each start inclusive, end exclusive.
+
+    They are `resolution_ms` wide from `start_ms` on, or have the edges given, one more than steps:
+    days on which clocks change have 23 or 25 hours.
 
     >>> BucketSpan(start_ms=1_000, steps=3, resolution_ms=500).end_ms
     2500
+    >>> BucketSpan.between([0, 24, 47, 71]).widths().tolist()
+    [24, 23, 24]
     """
 
     start_ms: int
     steps: int
     resolution_ms: int
+    uneven_ms: tuple[int, ...] = ()
+
+    @classmethod
+    def between(cls, edges_ms: Sequence[int] | Ints) -> BucketSpan:
+        """The buckets between rising edges; those of `Grid.starts_ms`, and one beyond the last."""
+        edges = tuple(int(edge_ms) for edge_ms in edges_ms)
+        widths = np.diff(edges)
+        if len(edges) < 2 or (widths < 0).any():
+            raise ValueError(f"edges of buckets rise and are two or more, found {edges[:5]}")
+        widest_ms = int(widths.max())
+        even = (widths == widest_ms).all()
+        return cls(edges[0], len(widths), widest_ms, () if even else edges)
 
     @property
     def end_ms(self) -> int:
         """End of the last bucket, exclusive."""
+        if self.uneven_ms:
+            return self.uneven_ms[-1]
         length_ms = self.steps * self.resolution_ms
         return self.start_ms + length_ms
 
+    def edges(self) -> Ints:
+        """Start of every bucket and end of the last, int64[S + 1]."""
+        if self.uneven_ms:
+            return np.array(self.uneven_ms, np.int64)
+        index = np.arange(self.steps + 1, dtype=np.int64)
+        return self.start_ms + index * self.resolution_ms
+
     def bucket_starts(self) -> Ints:
         """Start of every bucket, int64[S]."""
-        index_S = np.arange(self.steps, dtype=np.int64)
-        return self.start_ms + index_S * self.resolution_ms
+        return self.edges()[:-1]
+
+    def widths(self) -> Ints:
+        """Width of every bucket, int64[S]."""
+        return np.diff(self.edges())
+
+    def steps_at(self, times_N: Ints) -> Ints:
+        """The bucket that holds each time: negative before the first, `steps` or more behind."""
+        if self.uneven_ms:
+            return np.searchsorted(self.edges(), times_N, side="right") - 1
+        return (times_N - self.start_ms) // self.resolution_ms
+
+    def steps_from(self, times_N: Ints) -> Ints:
+        """The first bucket that starts at or after each time; `steps` or more behind the last."""
+        if self.uneven_ms:
+            return np.searchsorted(self.edges(), times_N, side="left")
+        return _up(times_N - self.start_ms, self.resolution_ms)
 
 
 @dataclass(slots=True)
@@ -130,7 +171,7 @@ def value_at_starts(
     array([[nan,  1.,  2.,  2.]])
     """
     # The first bucket that starts at or after the change; what was in force before counts for 0.
-    step_N = _up(times_N - span.start_ms, span.resolution_ms)
+    step_N = span.steps_from(times_N)
     step_N = np.maximum(step_N, 0)
     inside_N = step_N < span.steps
     inside_rows_N = rows_N[inside_N]
@@ -184,7 +225,7 @@ def share_of_buckets(
     first_N[1:] = rows_N[1:] != rows_N[:-1]
     change_N = np.diff(states_N, prepend=0.0)
     jump_N = np.where(first_N, states_N, change_N)
-    step_N = (times_N - span.start_ms) // span.resolution_ms
+    step_N = span.steps_at(times_N)
     before_N = step_N < 0
     inside_N = ~before_N & (step_N < span.steps)
     inside_rows_N = rows_N[inside_N]
@@ -199,10 +240,9 @@ def share_of_buckets(
     share_RS = running_RS[:, :-1]
 
     # Its own bucket counts it for the part that is left of the bucket at that time.
-    next_start_N = span.start_ms + (step_N + 1) * span.resolution_ms
-    left_N = (next_start_N - times_N) / span.resolution_ms
-    part_N = jump_N * left_N
-    np.add.at(share_RS, (inside_rows_N, inside_step_N), part_N[inside_N])
+    left_N = span.edges()[inside_step_N + 1] - times_N[inside_N]
+    part_N = jump_N[inside_N] * (left_N / span.widths()[inside_step_N])
+    np.add.at(share_RS, (inside_rows_N, inside_step_N), part_N)
 
     # Before a row's first change its state is unknown, which is not the same as 0.
     never_ms = np.iinfo(np.int64).max
@@ -227,8 +267,8 @@ def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints
     """
     starts_N = np.clip(starts_N, span.start_ms, span.end_ms)
     ends_N = np.clip(ends_N, span.start_ms, span.end_ms)
-    first_N = (starts_N - span.start_ms) // span.resolution_ms
-    end_N = _up(ends_N - span.start_ms, span.resolution_ms)  # One past the last.
+    first_N = span.steps_at(starts_N)
+    end_N = span.steps_from(ends_N)  # One past the last.
     some_N = ends_N > starts_N
     count_N = np.where(some_N, end_N - first_N, 0)
 
@@ -240,9 +280,9 @@ def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints
     step_M = np.arange(count_N.sum()) - np.repeat(shift_N, count_N)
 
     # What both have in common begins with the later start and ends with the earlier end.
-    bucket_start_M = span.start_ms + step_M * span.resolution_ms
-    bucket_end_M = bucket_start_M + span.resolution_ms
-    from_M = np.maximum(starts_N[number_M], bucket_start_M)
-    until_M = np.minimum(ends_N[number_M], bucket_end_M)
-    share_M = (until_M - from_M) / span.resolution_ms
+    edges = span.edges()
+    from_M = np.maximum(starts_N[number_M], edges[step_M])
+    until_M = np.minimum(ends_N[number_M], edges[step_M + 1])
+    # A day that a zone skipped has no width, and nothing covers it.
+    share_M = (until_M - from_M) / np.maximum(span.widths()[step_M], 1)
     return number_M, step_M, share_M

@@ -146,7 +146,7 @@ def test_it_is_ready_once_it_was_given_its_topics() -> None:
 
 def test_it_reads_what_decides_and_the_shops_tables() -> None:
     decisive = (TOPICS.drift, TOPICS.retrain, TOPICS.models, TOPICS.alerts)
-    tables = (TOPICS.catalog, TOPICS.promotions, TOPICS.inventory)
+    tables = (TOPICS.catalog, TOPICS.promotions, TOPICS.inventory, TOPICS.covariates)
     assert sorted(input_topics(TOPICS)) == sorted((*decisive, *tables))
 
 

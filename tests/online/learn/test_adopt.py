@@ -23,7 +23,7 @@ from freshet.stream.codec import decode, encode
 from freshet.stream.config import LearnSettings, Settings, WorkerSettings
 from freshet.stream.errors import InvalidInputError, WeightsError
 from freshet.stream.kafka import TableRecord
-from freshet.stream.schemas import CatalogEntry
+from freshet.stream.schemas import SHOP_TABLES, CatalogEntry
 from tests.online.learn.learning import STEPS, PastInMemory, network_that_says, said_by
 
 # Every item sells 30 an hour; a network's loss is the distance of what it says from that.
@@ -176,5 +176,5 @@ def test_the_gate_knows_the_shops_tables_as_learn_does(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "TableReader", Reader)
     shop = shop_tables(settings, lambda: 10)
     topics = settings.kafka.topics
-    assert read == [sorted([topics.catalog, topics.promotions, topics.inventory])]
+    assert read == [sorted(topics.of(*SHOP_TABLES))]
     assert shop.entry("a") == decode(CatalogEntry, entry)

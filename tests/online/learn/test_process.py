@@ -114,7 +114,7 @@ def inbox(ledger: Told, shop: ShopTables, *, latest: int = 50) -> Inbox:
 def test_each_topic_goes_where_it_belongs_and_what_cannot_be_read_is_passed_over() -> None:
     ledger, shop = Told(), ShopTables()
     box = inbox(ledger, shop)
-    tables = [TOPICS.catalog, TOPICS.promotions, TOPICS.inventory]
+    tables = [TOPICS.catalog, TOPICS.promotions, TOPICS.inventory, TOPICS.covariates]
     assert sorted(box.topics) == sorted([TOPICS.retrain, TOPICS.models, TOPICS.drift, *tables])
     for topic, record in (
         (TOPICS.retrain, REQUEST),

@@ -8,6 +8,7 @@ import pytest
 
 from freshet.online.worker import side_inputs as module
 from freshet.online.worker.side_inputs import SideInputs
+from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import TableRecord
@@ -71,14 +72,15 @@ def test_each_table_of_the_shop_is_fed_from_its_topic_as_of_the_records_time(
         TOPICS.catalog,
         TOPICS.promotions,
         TOPICS.inventory,
+        TOPICS.covariates,
         TOPICS.models,
     }
     assert inputs.poll(17) == 4 and reader.waited_ms == [17]
     assert inputs.shop.texts(["a|n"]) == ["Red"] and inputs.shop.skus() == ["a"]
     prices = [inputs.shop.unit_prices(["a|n"], as_of_ms=at_ms).tolist() for at_ms in (60, 80)]
     assert prices == [[8.0], [9.0]]
-    assert inputs.shop.in_stock(["a|n"], 50, 1, 10, as_of_ms=60).tolist() == [[0.0]]
-    assert inputs.shop.known(["a|n"], 50, 1, 10)[0, 0].max() > 0, "promoted"
+    assert inputs.shop.in_stock(["a|n"], BucketSpan(50, 1, 10), as_of_ms=60).tolist() == [[0.0]]
+    assert inputs.shop.known(["a|n"], BucketSpan(50, 1, 10))[0, 0, 1] > 0, "promoted"
     assert offered == []
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from freshet.stream.catalog import promotions, stock
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.codec import time_ms
 from freshet.stream.units import HOUR_MS
 
@@ -50,11 +51,15 @@ def level(
     )
 
 
+def hours(start_ms: int, steps: int) -> BucketSpan:
+    return BucketSpan(start_ms, steps, HOUR_MS)
+
+
 def test_prices_change_from_the_records_time_on_and_are_relative_to_the_price_now() -> None:
     shop = ShopTables()
     entry(shop, 1 * HOUR_MS, unit_price=4.0)
     entry(shop, 3 * HOUR_MS, unit_price=2.0)
-    ratio = shop.known(["a|n"], 0, 6, HOUR_MS)[0, :, 0]
+    ratio = shop.known(["a|n"], hours(0, 6))[0, :, 0]
     assert np.isnan(ratio[0])
     assert ratio[1:].tolist() == [2.0, 2.0, 1.0, 1.0, 1.0]
     assert shop.unit_prices(["a|n", "b|n"])[0] == 2.0 and np.isnan(shop.unit_prices(["b|n"])[0])
@@ -67,7 +72,7 @@ def test_what_is_known_comes_in_the_order_of_the_items_however_they_share_skus()
     discount_of = {"a|n": 0.25, "a|s": 0.25, "b|n": 0.5, "c|n": 0.75}
     for text in ("a|n b|n c|n", "a|n c|n b|n", "c|n b|n a|n", "b|n a|n a|s", "a|n a|s b|n"):
         items = text.split()
-        known = shop.known(items, 0, 1, HOUR_MS)
+        known = shop.known(items, hours(0, 1))
         assert known[:, 0, 2].tolist() == [discount_of[item] for item in items]
 
 
@@ -93,10 +98,8 @@ def test_at_a_cutoff_a_later_price_is_not_known() -> None:
     shop = ShopTables()
     entry(shop, 0, unit_price=4.0)
     entry(shop, 3 * HOUR_MS, unit_price=2.0)
-    assert (
-        shop.known(["a|n"], 0, 5, HOUR_MS, as_of_ms=3 * HOUR_MS - 1)[0, :, 0].tolist() == [1.0] * 5
-    )
-    assert shop.known(["a|n"], 0, 5, HOUR_MS, as_of_ms=3 * HOUR_MS)[0, :, 0].tolist() == [
+    assert shop.known(["a|n"], hours(0, 5), as_of_ms=3 * HOUR_MS - 1)[0, :, 0].tolist() == [1.0] * 5
+    assert shop.known(["a|n"], hours(0, 5), as_of_ms=3 * HOUR_MS)[0, :, 0].tolist() == [
         2.0,
         2.0,
         2.0,
@@ -113,16 +116,16 @@ def test_promotions_of_a_sku_and_of_its_category_appear_in_future_steps() -> Non
     promotion(
         shop, 0, "p2", 3 * HOUR_MS, 3 * HOUR_MS + HOUR_MS // 2, 0.5, sku="a", kind="flash_sale"
     )
-    known = shop.known(["a|n", "b|n", "c|n"], 0, 5, HOUR_MS)
+    known = shop.known(["a|n", "b|n", "c|n"], hours(0, 5))
     assert known[0, :, 1].tolist() == [0, 0, 1, 1, 0]
     np.testing.assert_allclose(known[0, :, 2], [0, 0, 0.3, 0.3, 0])
-    assert not known[1:, :, 1:].any()
+    assert not known[1:, :, 1:3].any()
 
 
 def test_a_promotion_that_covers_part_of_a_bucket_counts_in_part() -> None:
     shop = ShopTables()
     promotion(shop, 0, "p", HOUR_MS + HOUR_MS // 4, 2 * HOUR_MS + HOUR_MS // 2, 0.4, sku="a")
-    known = shop.known(["a|n"], 0, 4, HOUR_MS)
+    known = shop.known(["a|n"], hours(0, 4))
     np.testing.assert_allclose(known[0, :, 1], [0, 0.75, 0.5, 0])
     np.testing.assert_allclose(known[0, :, 2], [0, 0.3, 0.2, 0], rtol=1e-6)
 
@@ -131,9 +134,9 @@ def test_a_promotion_announced_after_the_cutoff_is_not_known_at_it() -> None:
     shop = ShopTables()
     promotion(shop, 5 * HOUR_MS, "p", 6 * HOUR_MS, 7 * HOUR_MS, 0.4, sku="a")
     promotion(shop, 8 * HOUR_MS, "p", 6 * HOUR_MS, 7 * HOUR_MS, 0.5, sku="a")
-    assert not shop.known(["a|n"], 0, 8, HOUR_MS, as_of_ms=4 * HOUR_MS)[0, :, 1].any()
+    assert not shop.known(["a|n"], hours(0, 8), as_of_ms=4 * HOUR_MS)[0, :, 1].any()
     np.testing.assert_allclose(
-        shop.known(["a|n"], 0, 8, HOUR_MS, as_of_ms=5 * HOUR_MS)[0, 6], [np.nan, 1, 0.5]
+        shop.known(["a|n"], hours(0, 8), as_of_ms=5 * HOUR_MS)[0, 6, :3], [np.nan, 1, 0.5]
     )
 
 
@@ -141,13 +144,13 @@ def test_an_updated_promotion_replaces_the_old_one_and_a_tombstone_deletes_it() 
     shop = ShopTables()
     promotion(shop, 0, "p", 0, HOUR_MS, 0.4, sku="a")
     promotion(shop, 0, "p", HOUR_MS, 2 * HOUR_MS, 0.4, sku="b")
-    assert not shop.known(["a|n"], 0, 3, HOUR_MS)[0, :, 1].any()
-    assert shop.known(["b|n"], 0, 3, HOUR_MS)[0, :, 1].tolist() == [0, 1, 0]
+    assert not shop.known(["a|n"], hours(0, 3))[0, :, 1].any()
+    assert shop.known(["b|n"], hours(0, 3))[0, :, 1].tolist() == [0, 1, 0]
     assert [p.promotion_id for p in shop.active_promotions(HOUR_MS)] == ["p"]
     assert shop.promotion_times("p") == (HOUR_MS, 2 * HOUR_MS)
     assert shop.apply("promotions", b"p", None, 5)
     assert shop.active_promotions(HOUR_MS) == []
-    assert not shop.known(["b|n"], 0, 3, HOUR_MS)[0, :, 1].any()
+    assert not shop.known(["b|n"], hours(0, 3))[0, :, 1].any()
 
 
 def test_active_promotions_are_those_running_now_end_exclusive() -> None:
@@ -190,11 +193,11 @@ def test_stock_is_a_share_of_the_bucket_unknown_before_the_first_level_and_past_
     level(shop, 2 * HOUR_MS + HOUR_MS // 4, 0)
     level(shop, 4 * HOUR_MS, -1)
     level(shop, 4 * HOUR_MS + HOUR_MS // 2, 7)
-    shares = shop.in_stock(["a|n", "b|n"], 0, 7, HOUR_MS, as_of_ms=6 * HOUR_MS)
+    shares = shop.in_stock(["a|n", "b|n"], hours(0, 7), as_of_ms=6 * HOUR_MS)
     np.testing.assert_allclose(shares[0], [np.nan, 1, 0.25, 0, 0.5, 1, np.nan])
     assert np.isnan(shares[1]).all()
     assert shop.on_hand(["a|n"]).tolist() == [7.0] and np.isnan(shop.on_hand(["b|n"])[0])
-    assert np.isnan(shop.in_stock(["a|n"], 0, 7, HOUR_MS)[0]).tolist() == [
+    assert np.isnan(shop.in_stock(["a|n"], hours(0, 7))[0]).tolist() == [
         True,
         *[False] * 3,
         *[True] * 3,
@@ -206,14 +209,14 @@ def test_a_stale_level_changes_nothing() -> None:
     level(shop, 2 * HOUR_MS, 5)
     level(shop, HOUR_MS, 0)
     assert shop.on_hand(["a|n"]).tolist() == [5.0]
-    assert shop.in_stock(["a|n"], 2 * HOUR_MS, 1, HOUR_MS, as_of_ms=9 * HOUR_MS).tolist() == [[1.0]]
+    assert shop.in_stock(["a|n"], hours(2 * HOUR_MS, 1), as_of_ms=9 * HOUR_MS).tolist() == [[1.0]]
 
 
 def test_a_level_without_region_is_for_every_region_that_has_none_of_its_own() -> None:
     shop = ShopTables()
     level(shop, 0, 3, region=None)
     level(shop, 0, 0, region="s")
-    assert shop.in_stock(["a|n", "a|s"], 0, 1, HOUR_MS, as_of_ms=HOUR_MS).tolist() == [[1.0], [0.0]]
+    assert shop.in_stock(["a|n", "a|s"], hours(0, 1), as_of_ms=HOUR_MS).tolist() == [[1.0], [0.0]]
     assert shop.on_hand(["a|n", "a|s"]).tolist() == [3.0, 0.0]
 
 
@@ -223,7 +226,7 @@ def test_a_series_over_all_regions_is_in_stock_while_any_region_is() -> None:
     level(shop, HOUR_MS, 4, region="s")
     level(shop, 2 * HOUR_MS, 0, region="n")
     level(shop, 3 * HOUR_MS, 0, region="s")
-    assert shop.in_stock(["a"], 0, 4, HOUR_MS, as_of_ms=9 * HOUR_MS).tolist() == [
+    assert shop.in_stock(["a"], hours(0, 4), as_of_ms=9 * HOUR_MS).tolist() == [
         [1.0, 1.0, 1.0, 0.0]
     ]
     assert shop.on_hand(["a"]).tolist() == [0.0]
@@ -325,7 +328,7 @@ def test_history_and_promotions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert [p.promotion_id for p in shop.active_promotions(9)] == ["p2", "p3"]
     for n in range(10):
         level(shop, n * HOUR_MS, n % 2)
-    shares = shop.in_stock(["a|n"], 0, 10, HOUR_MS, as_of_ms=99 * HOUR_MS)[0]
+    shares = shop.in_stock(["a|n"], hours(0, 10), as_of_ms=99 * HOUR_MS)[0]
     assert np.isnan(shares).tolist() == [True] * 7 + [False] * 3
     assert shares[7:].tolist() == [1.0, 0.0, 1.0]
 
@@ -336,6 +339,6 @@ def test_times_are_milliseconds_or_rfc_3339() -> None:
 
 def test_no_items_give_empty_arrays() -> None:
     shop = ShopTables()
-    assert shop.known([], 0, 5, HOUR_MS).shape == (0, 5, 3)
-    assert shop.in_stock([], 0, 5, HOUR_MS).shape == (0, 5)
+    assert shop.known([], hours(0, 5)).shape == (0, 5, 12)
+    assert shop.in_stock([], hours(0, 5)).shape == (0, 5)
     assert shop.unit_prices([]).shape == shop.on_hand([]).shape == (0,)

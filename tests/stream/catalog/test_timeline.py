@@ -114,3 +114,78 @@ def test_an_interval_that_meets_no_bucket_makes_no_pair() -> None:
     number, step, share = overlaps(starts, ends, BucketSpan(10, 2, 10))
     # Before, empty, empty within, after; only the last one lies in a bucket.
     assert (number.tolist(), step.tolist(), share.tolist()) == ([4], [0], [0.1])
+
+
+BERLIN_MARCH = [24 * hour for hour in range(3)] + [71, 95]  # 2026-03-29 has 23 hours.
+
+
+def test_edges_that_are_even_make_an_even_span_and_others_keep_theirs() -> None:
+    assert BucketSpan.between([5, 15, 25]) == BucketSpan(5, 2, 10)
+    uneven = BucketSpan.between(BERLIN_MARCH)
+    assert (uneven.start_ms, uneven.end_ms, uneven.steps) == (0, 95, 4)
+    assert uneven.edges().tolist() == BERLIN_MARCH
+    assert uneven.bucket_starts().tolist() == BERLIN_MARCH[:-1]
+    assert uneven.widths().tolist() == [24, 24, 23, 24]
+    even = BucketSpan(5, 2, 10)
+    assert even.edges().tolist() == [5, 15, 25] and even.widths().tolist() == [10, 10]
+
+
+@pytest.mark.parametrize("edges", [[], [3], [1, 5, 4]])
+def test_edges_that_fall_or_are_too_few_are_no_span(edges: list[int]) -> None:
+    with pytest.raises(ValueError, match="rise and are two or more"):
+        BucketSpan.between(edges)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
+    st.lists(st.tuples(st.integers(-20, 60), st.integers(0, 40)), max_size=5),
+)
+def test_uneven_buckets_equal_a_count_of_milliseconds(
+    widths: list[int], intervals: list[tuple[int, int]]
+) -> None:
+    edges = np.cumsum([3, *widths]).tolist()
+    span = BucketSpan.between(edges)
+    starts = np.array([start for start, _ in intervals], np.int64)
+    ends = starts + np.array([length for _, length in intervals], np.int64)
+    found = {
+        (int(n), int(s)): share
+        for n, s, share in zip(*overlaps(starts, ends, span), strict=True)
+        if share
+    }
+    expected = {
+        (n, step): covered / widths[step]
+        for n in range(len(intervals))
+        for step in range(len(widths))
+        if (
+            covered := sum(
+                starts[n] <= time_ms < ends[n] for time_ms in range(edges[step], edges[step + 1])
+            )
+        )
+    }
+    assert found == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(-9, 60), st.booleans()), max_size=8, unique_by=lambda c: c[0]),
+)
+def test_states_over_uneven_buckets_equal_a_count_of_milliseconds(
+    widths: list[int], changes: list[tuple[int, bool]]
+) -> None:
+    changes.sort()
+    edges = np.cumsum([3, *widths]).tolist()
+    span = BucketSpan.between(edges)
+    times = np.array([time_ms for time_ms, _ in changes], np.int64)
+    states = np.array([float(on) for _, on in changes])
+    rows = np.zeros(len(changes), np.int64)
+
+    def state(time_ms: int) -> float:
+        before = [float(on) for changed, on in changes if changed <= time_ms]
+        return before[-1] if before else np.nan
+
+    share = share_of_buckets(rows, times, states, num_rows=1, span=span)[0]
+    at_start = value_at_starts(rows, times, states, num_rows=1, span=span)[0]
+    for step, width in enumerate(widths):
+        on = sum(state(time_ms) for time_ms in range(edges[step], edges[step + 1]))
+        np.testing.assert_allclose(share[step], on / width, atol=1e-12)
+        np.testing.assert_equal(at_start[step], state(edges[step]))
