@@ -62,7 +62,7 @@ OPERATORS = (
 # What tests import that takes long: loaded once, before the forks.
 PRELOAD = (
     *("pytest", "hypothesis", "numpy", "torch", "pyarrow", "pandas", "scipy.special", "redis"),
-    *("transformers.configuration_utils", "huggingface_hub", "structlog", "pydantic_settings"),
+    *("transformers.configuration_utils", "huggingface_hub", "structlog", "pydantic"),
     "torch._dynamo",
 )
 FLOOR_OVER_ALL = 0.90

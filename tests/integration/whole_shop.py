@@ -56,7 +56,6 @@ class WholeShop:
         }
         return {
             "FRESHET_KAFKA__BOOTSTRAP_SERVERS": self.broker.address,
-            "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "4000",
             "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "6000",
             "FRESHET_KAFKA__PARTITIONS": "1",
             "FRESHET_REDIS__URL": f"redis://127.0.0.1:{self.redis.port}/0",
