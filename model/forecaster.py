@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freshet.model.batch import Batch
+from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.stream.errors import InvalidInputError
@@ -115,8 +116,8 @@ class BatchForecaster:
         Raises:
             InvalidInputError: shapes do not fit together, or the horizon is longer than trained.
         """
-        asked = batch.validate().prediction_length
-        batch = self._fit(batch)
+        asked, place_BH = even(batch.validate())
+        batch = self._fit(asked)
         shape = (len(batch), batch.prediction_length, len(self.quantile_levels))
         quantiles_BHQ = torch.empty(shape, device=self.device)
         if max_rows is None:
@@ -124,7 +125,10 @@ class BatchForecaster:
         with torch.inference_mode():
             for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
                 quantiles_BHQ[index.to(self.device)] = self._compute(batch, index, max_rows)
-        return quantiles_BHQ[:, :asked]
+        if place_BH is None:
+            return quantiles_BHQ[:, : asked.prediction_length]
+        index_BHQ = place_BH.to(self.device)[..., None].expand(-1, -1, shape[2])
+        return quantiles_BHQ.gather(1, index_BHQ)
 
     def _compute(self, batch: Batch, index: Tensor, max_rows: int) -> Tensor:
         """Quantiles of some rows; what was compiled knows two sizes, one row and `max_rows`."""
