@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freshet.model.batch import Batch
+from freshet.model.beyond import HORIZON_MAX
 from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
@@ -96,7 +97,7 @@ class BatchForecaster:
 
     @property
     def prediction_length_max(self) -> int:
-        """The most steps one forecast can reach."""
+        """Steps that the network was trained for; `freshet.model.beyond` goes further."""
         return int(self.network.config.prediction_length)
 
     @property
@@ -109,12 +110,13 @@ class BatchForecaster:
         """Return quantiles in units, sorted and >= 0: float32 [B, H, Q] on the forecaster's device.
 
         Any context length will do: a longer one is cut to the newest steps, others are padded on
-        the left. A row without history gets a forecast from its static features alone. At most
-        `max_rows` rows (and whole groups) are computed at a time: by default 32 on a CPU, which its
-        cache holds, 512 elsewhere.
+        the left. Beyond the steps that the network was trained for the fan goes on widening
+        (`freshet.model.beyond`). A row without history gets a forecast from its static features
+        alone. At most `max_rows` rows (and whole groups) are computed at a time: by default 32 on a
+        CPU, which its cache holds, 512 elsewhere.
 
         Raises:
-            InvalidInputError: shapes do not fit together, or the horizon is longer than trained.
+            InvalidInputError: shapes do not fit together, or the horizon exceeds HORIZON_MAX.
         """
         asked, place_BH = even(batch.validate())
         batch = self._fit(asked)
@@ -145,10 +147,9 @@ class BatchForecaster:
     def _fit(self, batch: Batch) -> Batch:
         """The batch with as much context and horizon as the network's patches need."""
         config, horizon = self.network.config, batch.prediction_length
-        if horizon > self.prediction_length_max:
+        if horizon > HORIZON_MAX:
             raise InvalidInputError(
-                f"a horizon of {horizon} steps was asked for, these weights reach "
-                f"{self.prediction_length_max}",
+                f"a horizon of {horizon} steps was asked for, a forecast reaches {HORIZON_MAX}",
                 hint="ask for fewer steps, or for longer buckets (a coarser resolution)",
             )
         if batch.static_BF.shape[1] != config.num_static:
