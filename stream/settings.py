@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from freshet.stream.slots import ALIASES, KNOWN_SLOTS, FlagSlot, NumberSlot
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
 TimeUnit = Literal["s", "ms", "us"]
@@ -146,13 +147,32 @@ class WindowSettings(Section):
     )
 
 
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_HOURS = r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d"
+OpenHours = Annotated[str, Field(pattern=rf"^({_HOURS}(, *{_HOURS})*)?$")]
+CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2,3}(-[A-Z0-9]{1,4})?$")]
+
+
 class CalendarSettings(Section):
-    """The shop's own days."""
+    """The shop's own days: when they begin, and which are holidays or have closed hours."""
 
     time_zone: str = Field(
         UTC,
         description="Whose midnights begin the buckets of a day, such as Europe/Berlin; needs a "
         "new generation.",
+    )
+    country: CountryCode | Literal[""] = Field(
+        "",
+        description="Whose public holidays are events, such as DE, or DE-BY of a part of it; "
+        "empty: nobody's.",
+    )
+    country_of_region: dict[str, CountryCode] = Field(
+        {}, description="Region = whose public holidays are events there instead."
+    )
+    opening_hours: dict[Weekday, OpenHours] = Field(
+        {},
+        description='Weekday = local hours, such as mon = "09:00-12:30, 14:00-18:00"; a day that '
+        "is not named is closed, and where none is named nothing is known.",
     )
 
     @field_validator("time_zone")
@@ -164,6 +184,29 @@ class CalendarSettings(Section):
             reason = "not a time zone of the IANA database, such as Europe/Berlin"
             raise ValueError(reason) from None
         return name
+
+
+class CovariateSettings(Section):
+    """Names of covariates besides those of the slots: event, holiday, closed, free_1 to free_6."""
+
+    flags: dict[str, FlagSlot] = Field(
+        {}, description="Name = slot, for shares from 0 to 1 that are 0 where nothing is said."
+    )
+    numbers: dict[str, NumberSlot] = Field(
+        {}, description="Name = slot, for numbers that are unknown where nothing is said."
+    )
+
+    @model_validator(mode="after")
+    def _names_and_slots_mean_one_thing(self) -> Self:
+        for name, slot in (*self.flags.items(), *self.numbers.items()):
+            meant = ALIASES.get(name, name)
+            if meant in KNOWN_SLOTS and meant != slot:
+                raise ValueError(f"{name!r} is a slot itself and cannot mean {slot}")
+        both = sorted(self.flags.keys() & self.numbers.keys())
+        both += sorted({*self.flags.values()} & {*self.numbers.values()})
+        if both:
+            raise ValueError(f"{both[0]!r} is both among flags and among numbers")
+        return self
 
 
 class IngestSettings(Section):
@@ -401,6 +444,7 @@ class Settings(Section):
     events: EventSettings = EventSettings()
     windows: WindowSettings = WindowSettings()
     calendar: CalendarSettings = CalendarSettings()
+    covariates: CovariateSettings = CovariateSettings()
     ingest: IngestSettings = IngestSettings()
     worker: WorkerSettings = WorkerSettings()
     drift: DriftSettings = DriftSettings()

@@ -16,8 +16,8 @@ from torch import Tensor
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.online.worker.device_ring import CLICKS, NEVER, NUM_CLICKS, UNITS, DeviceRing
 from freshet.online.worker.static import StaticFeatures
+from freshet.stream import slots
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
-from freshet.stream.catalog import slots
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.read.reader import Delta, WindowReader

@@ -12,7 +12,7 @@ import numpy as np
 
 from freshet.stream.arrays import Floats, Singles
 from freshet.stream.catalog.promotions import Announced, Promotions
-from freshet.stream.catalog.slots import DISCOUNT, KNOWN_SLOTS, PRICE_RATIO, PROMOTION
+from freshet.stream.catalog.records import usable
 from freshet.stream.catalog.stock import RegionStock, Series, StockTable
 from freshet.stream.catalog.timeline import (
     BucketSpan,
@@ -32,6 +32,7 @@ from freshet.stream.schemas import (
     ShopTable,
     item_id_parts,
 )
+from freshet.stream.slots import DISCOUNT, KNOWN_SLOTS, PRICE_RATIO, PROMOTION
 from freshet.stream.telemetry import get_logger
 
 MAX_PRICE_CHANGES = 512
@@ -143,14 +144,9 @@ class ShopTables:
             self._identity_of[table, key] = identity
 
     def _take_entry(self, value: bytes, timestamp_ms: int) -> str:
-        entry = decode(CatalogEntry, value, latest_ms=self._latest_ms())
+        entry = usable("catalog", value, latest_ms=self._latest_ms())
+        assert isinstance(entry, CatalogEntry)
         price = entry.unit_price
-        if price is not None and price <= 0:
-            raise EventError(
-                f"catalogue entry {entry.sku!r} has unit_price {price}; expected a positive number"
-            )
-        if entry.launched_at is not None:
-            time_ms(entry.launched_at)  # Raises where it is no time.
         self._catalog[entry.sku] = entry
         if price is not None:
             prices = self._prices.setdefault(entry.sku, Changes(MAX_PRICE_CHANGES))
@@ -165,7 +161,9 @@ class ShopTables:
         return self._stock.take(decode(InventoryLevel, value, latest_ms=self._latest_ms()))
 
     def _take_covariate(self, value: bytes, _: int) -> str:
-        return decode(Covariate, value, latest_ms=self._latest_ms()).covariate_id
+        covariate = usable("covariates", value, latest_ms=self._latest_ms())
+        assert isinstance(covariate, Covariate)
+        return covariate.covariate_id
 
     def _forget(self, table: ShopTable, key: bytes | None) -> None:
         if key is None:
