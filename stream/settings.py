@@ -288,6 +288,11 @@ class WorkerSettings(Section):
     conversion: bool = Field(
         False, description="Forecast units per view too; doubles what a round computes."
     )
+    exactly_once: bool = Field(
+        True,
+        description="Forecasts are committed in transactions; false is for brokers without them, "
+        "and a crash may then repeat up to 2,048 forecasts.",
+    )
     max_pending_cutoffs: Positive = Field(
         64, description="Cutoffs kept while they wait for final buckets."
     )

@@ -111,8 +111,8 @@ class PendingForecasts:
         self._blocks: dict[int, list[_Block]] = {}
         # Where a forecast id stands: its block and the row in it.
         self._places: dict[str, tuple[_Block, int]] = {}
-        # Items and versions by cutoff, so that a forecast made twice waits once.
-        self._made: dict[int, set[tuple[str, str]]] = {}
+        # Items by cutoff, so that a forecast made twice waits once.
+        self._made: dict[int, set[str]] = {}
 
     @property
     def cutoffs(self) -> list[int]:
@@ -121,10 +121,10 @@ class PendingForecasts:
 
     def items_at(self, cutoff_ms: int) -> set[str]:
         """Items with a forecast at a cutoff that still has open steps."""
-        return {item_id for item_id, _ in self._made.get(cutoff_ms, ())}
+        return set(self._made.get(cutoff_ms, ()))
 
     def add(self, issued: Issued) -> None:
-        """Keep these until scored; of several for one item, cutoff and version the first wins."""
+        """Keep these until scored; of several for one item and cutoff the first wins."""
         new = self._new_rows(issued)
         if not new:
             return
@@ -180,12 +180,12 @@ class PendingForecasts:
         return self._grid.start_ms(self._grid.bucket(bucket_ms) - (step - 1))
 
     def _new_rows(self, issued: Issued) -> list[int]:
-        """Rows whose item has no forecast of this cutoff and version yet; they count as made."""
+        """Rows whose item has no forecast of this cutoff yet; they count as made."""
         made = self._made.setdefault(issued.cutoff_ms, set())
         new = []
         for row, item_id in enumerate(issued.item_ids):
-            if (item_id, issued.weights_version) not in made:
-                made.add((item_id, issued.weights_version))
+            if item_id not in made:
+                made.add(item_id)
                 new.append(row)
         return new
 

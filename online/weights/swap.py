@@ -11,7 +11,6 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from freshet.model.beyond import HORIZON_MAX
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.online.weights.announced import Announcements, Check, Refused, checker, within
@@ -54,15 +53,19 @@ Raises WeightsError or RegistryError.
 """
 
 
-def loader(registry: Registry, device: str, dtype: str) -> Load:
-    """Loads versions by name from the registry."""
+def loader(registry: Registry, device: str, dtype: str, *, reach: int = 1) -> Load:
+    """Loads versions by name from the registry; they must forecast at least `reach` steps."""
 
     def load(version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
         folder = BASE_WEIGHTS
         if version != BASE:
             registry.verify(version, manifest_sha256)
             folder = registry.path(version)
-        return load_weights(version, folder, sha256, device=device, dtype=dtype)
+        found = load_weights(version, folder, sha256, device=device, dtype=dtype)
+        if found.forecaster.prediction_length_max < reach:
+            longest = found.forecaster.prediction_length_max
+            raise WeightsError(f"{version} reaches {longest} steps, {reach} are published")
+        return found
 
     return load
 
@@ -118,24 +121,22 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
 
     Raises:
         WeightsError: There is nothing to serve.
-        ConfigError: Forecasts are asked for that reach further than any weights do.
+        ConfigError: What there is does not reach as far as forecasts are to be published.
     """
     wanted = settings.worker
-    furthest = max(settings.served, key=lambda served: served.prediction_length)
-    if furthest.prediction_length > HORIZON_MAX:
-        raise ConfigError(
-            f"forecasts by {furthest.resolution_ms} ms are to reach {furthest.prediction_length} "
-            f"steps; the most is {HORIZON_MAX}"
-        )
     registry = open_registry(settings.learn)
     load = loader(registry, wanted.device, wanted.dtype)
     weights = first_weights(
         load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype
     )
+    reach = weights.forecaster.prediction_length_max
+    if reach < wanted.prediction_length:
+        asked = f"worker.prediction_length is {wanted.prediction_length}"
+        raise ConfigError(f"{asked}, the weights reach {reach} steps")
     # The first weights have probed which type is fastest on this device; the next need not.
     dtype = str(weights.forecaster.dtype).removeprefix("torch.")
     device = str(weights.forecaster.device)
-    later = loader(registry, device, dtype)
+    later = loader(registry, device, dtype, reach=wanted.prediction_length)
     return WeightsSwitch(weights, later, worker, check=within(checker(registry), CHECK_WITHIN_S))
 
 

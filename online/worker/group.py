@@ -1,10 +1,20 @@
-"""Which items are this worker's: its shards of the windows topic, and notices of new windows."""
+"""Which items are this worker's: its shards of the windows topic, and notices of new windows.
+
+The group's offsets are those of the notices, which are hints and are never read twice. What is
+written beside them counts: how far the forecasts of each shard have come.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from freshet.online.worker.marks import Marks, decode_marks, encode_marks
 from freshet.stream.config import Settings
 from freshet.stream.kafka import (
+    OFFSET_END,
     Consumer,
+    KafkaException,
     TopicPartition,
     broker_errors,
     consumer,
@@ -30,6 +40,7 @@ class Membership:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = settings.kafka.topics.windows
+        self._timeout_s = settings.kafka.request_timeout_ms / 1_000
         self.num_shards = partitions_of(settings, [self._topic])[self._topic]
         self.shards: frozenset[int] = frozenset()
         self.version = 0
@@ -65,7 +76,63 @@ class Membership:
         """Leave the group; blocks for a moment."""
         self._client.close()
 
-    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    # Progress -------------------------------------------------------------------------------------
+
+    def marks(self) -> dict[int, Marks]:
+        """How far the forecasts of each owned shard have come, as the last owner committed it.
+
+        While its last transaction is open nobody knows, and the broker is asked again.
+
+        Raises:
+            BrokerError: It stays open, or the broker does not answer.
+        """
+        asked = [TopicPartition(self._topic, shard) for shard in sorted(self.shards)]
+        with broker_errors("asking how far the forecasts have come"):
+            # Reads committed offsets only, as the client's isolation level says.
+            found = self._client.committed(asked, timeout=self._timeout_s)
+            for at in found:
+                if at.error is not None:
+                    raise KafkaException(at.error)
+        return {at.partition: decode_marks(at.metadata or "") for at in found}
+
+    def offsets(self, marks: Mapping[int, Marks]) -> list[TopicPartition]:
+        """What is to be committed, so that `marks` says it later."""
+        at_of = {at.partition: at.offset for at in self._positions(marks)}
+        return [
+            # Before the first notice the client has no position of its own.
+            TopicPartition(self._topic, shard, max(at_of[shard], 0), encode_marks(of_shard))
+            for shard, of_shard in marks.items()
+        ]
+
+    def metadata(self) -> Any:
+        """Generation and member, as the broker is told with offsets; None while this is no member.
+
+        Kafka takes offsets from nobody in particular as from an administrator, so that a worker
+        which has lost its membership must not ask.
+        """
+        found = self._client.consumer_group_metadata()
+        return found if self._client.memberid() else None
+
+    def commit(self, offsets: Sequence[TopicPartition]) -> None:
+        """Commit outside a transaction.
+
+        Raises:
+            BrokerError: The broker refuses.
+        """
+        with broker_errors("committing how far the forecasts have come"):
+            self._client.commit(offsets=list(offsets), asynchronous=False)
+
+    def _positions(self, shards: Iterable[int]) -> list[TopicPartition]:
+        asked = [TopicPartition(self._topic, shard) for shard in shards]
+        with broker_errors("asking for the place among the notices"):
+            return self._client.position(asked)
+
+    # Rebalancing ----------------------------------------------------------------------------------
+
+    def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        # Offsets are kept for what stands beside them: an old notice is no use to anybody.
+        ends = [TopicPartition(at.topic, at.partition, OFFSET_END) for at in partitions]
+        client.incremental_assign(ends)
         self._become(self.shards | {at.partition for at in partitions})
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:

@@ -1,31 +1,39 @@
 """The worker: receive, read, forecast, publish; then score what has become final, and look back.
 
-One round forecasts all items of this worker at one cutoff with one version of the weights. Durable
-effects of a turn, in this order:
+A round forecasts the items of this worker at one resolution and cutoff, with one version of the
+weights. Finer steps go first, and may interrupt a round of coarser ones. Durable effects of a turn,
+in this order:
 
-1. forecasts of a portion of the items are acknowledged by the broker (`publish`);
+1. a portion of a round's forecasts becomes visible together with how far the round has come, in one
+   transaction that Kafka takes only from the shards' present owner (`publish`);
 2. only then do they wait to be scored; 1 and 2 repeat until the round is complete;
 3. the scores and drift alerts of a final bucket are acknowledged (`score`);
 4. only then is the bucket closed; 3 and 4 repeat for each bucket.
 
-A crash before 1 or 3 repeats what was not acknowledged. After them it repeats nothing: the next
-worker reads forecasts, scores and alerts back from the topics (`online/worker/recovery.py`).
+A crash before 1 leaves nothing; after it the next worker goes on behind the portion. A crash before
+3 repeats what was not acknowledged; after it the next worker reads scores and alerts back from the
+topics (`online/worker/recovery.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import redis
 
-from freshet.online.weights.swap import WeightsSwitch
+from freshet.online.weights.swap import LoadedWeights, WeightsSwitch
 from freshet.online.worker.group import Membership
+from freshet.online.worker.marks import Mark
 from freshet.online.worker.metrics import WorkerMetrics
+from freshet.online.worker.outgoing import origin_of, outgoing_forecasts, outgoing_rounds
+from freshet.online.worker.pace import newest
+from freshet.online.worker.passing import Pass
 from freshet.online.worker.publish import Origin, forecast_items, issued_of
-from freshet.online.worker.rounds import Round, plan_round, portions
+from freshet.online.worker.rounds import Round, portions
 from freshet.online.worker.scorer import ScoredBucket
+from freshet.online.worker.served import Served
 from freshet.online.worker.shard import OwnedShards, take_over
 from freshet.online.worker.side_inputs import SideInputs
 from freshet.stream.clock import Clock, latest_ms
@@ -34,13 +42,12 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.health import Health, Watch
-from freshet.stream.kafka import Delivery, Outgoing
+from freshet.stream.kafka import Commits, Delivery, NotTheOwnerError, Outgoing
 from freshet.stream.process import Stop
-from freshet.stream.schemas import Forecast
+from freshet.stream.schemas import Forecast, ForecastRound
 from freshet.stream.telemetry import get_logger
 
-LOOK_S = 1.0  # notices are hints: Redis is looked at this often without one
-PUBLISH_ROWS = 2_048  # forecasts that may wait for one acknowledgement; they are held in memory
+PORTION = 2_048  # forecasts of one transaction; with the table of the newest 4,096 records
 MAX_BUCKETS_A_TURN = 24  # scored before the next round may begin
 
 log = get_logger(__name__)
@@ -55,6 +62,7 @@ class Parts:
     switch: WeightsSwitch
     side_inputs: SideInputs
     membership: Membership
+    commits: Commits
     delivery: Delivery
     health: Health
     watch: Watch
@@ -71,10 +79,8 @@ class Worker:
         self._parts = parts
         self._stop = stop
         self._owned: OwnedShards | None = None
-        self._looked_s = 0.0
-        self._rolled_back = False
         self.published_ms: int | None = None
-        """The newest cutoff whose forecasts are out."""
+        """The newest cutoff of the main resolution whose forecasts are out."""
         self.metrics = metrics
         self.metrics.forecast_age_seconds.set_function(self._age_s)
         self.metrics.degraded.set_function(lambda: float(self.ready() is not None))
@@ -88,6 +94,10 @@ class Worker:
                 try:
                     self._turn()
                     health.answered()
+                except NotTheOwnerError as error:
+                    # Somebody else forecasts these shards now, or nobody until we join again.
+                    log.warning("shards_lost", error=str(error))
+                    self._owned = None
                 except (StoreUnavailableError, BrokerError) as error:
                     health.wait_out(error)
         log.info("ended")
@@ -102,6 +112,7 @@ class Worker:
 
     def close(self) -> None:
         """Send what is queued and leave the group."""
+        self._parts.commits.close()
         self._parts.delivery.close()
         self._parts.side_inputs.close()
         self._parts.membership.close()
@@ -110,22 +121,12 @@ class Worker:
         owned = self._receive()
         if owned is None:
             return
-        due = self._read(owned)
-        if due is not None:
-            self._serve(owned, due)
-        self._score(owned)
+        for served in owned.served:
+            self._read(owned, served)
+            self._serve_due(owned, served)
+        for served in owned.served:
+            self._score(owned, served)
         self._parts.health.turned()
-        if due is not None and not self._stop.is_set():
-            self._look_back(owned, due)
-
-    def _serve(self, owned: OwnedShards, due: Round) -> None:
-        num_items = 0
-        for records in self._forecast(owned, due):
-            if not self._publish(owned, records):
-                return
-            num_items += len(records)
-        if not self._stop.is_set():
-            self._note_round(owned, due, num_items)
 
     # Receive --------------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class Worker:
         """Serve the group, take in side inputs, swap weights; None while there is nothing to do."""
         membership, side_inputs = self._parts.membership, self._parts.side_inputs
         poll_ms = self._settings.worker.poll_ms
-        noticed = membership.poll(poll_ms)
+        notices = newest(membership.poll(self._wait_ms()))
         side_inputs.poll(0 if side_inputs.caught_up else poll_ms)
         if not side_inputs.caught_up:
             return None
@@ -142,9 +143,17 @@ class Worker:
             return None
         if self._owned is None or self._owned.membership_version != membership.version:
             self._owned = self._take_over()
-        elif not noticed and time.monotonic() - self._looked_s < LOOK_S:
-            return None
+        for served in self._owned.served:
+            served.pace.take(notices)
         return self._owned
+
+    def _wait_ms(self) -> int:
+        """How long to wait for notices: until a read is due that no notice asks for."""
+        now_s = time.monotonic()
+        due_ms = (
+            [served.pace.wait_ms(now_s) for served in self._owned.served] if self._owned else []
+        )
+        return min([self._settings.worker.poll_ms, *due_ms])
 
     def _swap(self) -> None:
         """Between two rounds: serve what has been loaded meanwhile, and say so."""
@@ -170,99 +179,124 @@ class Worker:
 
     # Read -----------------------------------------------------------------------------------------
 
-    def _read(self, owned: OwnedShards) -> Round | None:
-        """Take in what changed in Redis; returns the round that is due, if any."""
-        self._looked_s = time.monotonic()
+    def _read(self, owned: OwnedShards, served: Served) -> None:
+        """Take in what changed in Redis, where a bucket may have ended."""
+        if not served.pace.due(time.monotonic()):
+            return
+        now_ms = self._parts.clock.now_ms()
         with self.metrics.stage_seconds.labels("read").time():
-            delta = owned.contexts.refresh()
-        owned.cold.saw(delta.new_items)
-        self._rolled_back = bool(delta.rolled_back)
-        newest_ms = owned.reader.live_cutoff_ms()
-        if newest_ms is not None:
-            self.metrics.lag_seconds.set((self._parts.clock.now_ms() - newest_ms) / 1_000)
-        return plan_round(owned.previous_ms, newest_ms, self._settings.worker.resolution_ms)
+            served.refresh(now_ms)
+        newest_ms = served.reader.live_cutoff_ms()
+        if newest_ms is not None and served is owned.main:
+            self.metrics.lag_seconds.set((now_ms - newest_ms) / 1_000)
 
-    # Forecast -------------------------------------------------------------------------------------
+    # Serve ----------------------------------------------------------------------------------------
 
-    def _forecast(self, owned: OwnedShards, due: Round) -> Iterator[list[Forecast]]:
-        """Every item without a forecast at this cutoff yet, in portions to publish.
-
-        All by the version that serves now. Ends early when told to stop.
-        """
+    def _serve_due(self, owned: OwnedShards, served: Served) -> None:
+        """Forecast where a round is due; look back when its forecasts are out."""
+        due = served.due(owned.marks_of(served).values())
+        if due is None or not self._serve(owned, served, due):
+            return
         weights = self._parts.switch.current
-        origin = self._origin(owned, due.cutoff_ms)
-        rows, cold = owned.unforecast(due.cutoff_ms)
-        self.metrics.items.set(owned.reader.num_items + len(cold))
-        waiting: list[Forecast] = []
-        total = len(rows) + len(cold)
-        for part in portions(total, self._settings.worker.micro_batch):
+        if not self._stop.is_set() and served.sums.learn(served.contexts, weights, due.cutoff_ms):
+            dependence = asdict(served.sums.dependence)
+            log.info("learnt_how_steps_move", resolution_ms=served.resolution_ms, **dependence)
+
+    def _serve(self, owned: OwnedShards, served: Served, due: Round) -> bool:
+        """One round; False when told to stop before its end."""
+        began_s = time.monotonic()
+        before = owned.marks_of(served)
+        work, marks = served.begin(due.cutoff_ms, before)
+        one_pass = Pass(
+            work,
+            marks,
+            before,
+            grid=served.reader.rules.grid,
+            num_shards=self._parts.membership.num_shards,
+        )
+        weights = self._parts.switch.current
+        now_ms = self._parts.clock.now_ms()
+        origin = origin_of(self._settings, served, weights, cutoff_ms=due.cutoff_ms, now_ms=now_ms)
+        for part, moved in one_pass.steps(PORTION):
+            forecasts = self._forecast(owned, served, one_pass, part, origin, weights)
+            if forecasts is None:
+                return False
+            rounds = one_pass.records(moved, origin.issued_at_ms, weights.version)
+            if not self._publish(owned, served, forecasts, rounds, moved):
+                return False
+        served.rests_after(time.monotonic() - began_s)
+        self._note_round(owned, served, due, len(work))
+        return True
+
+    def _forecast(
+        self,
+        owned: OwnedShards,
+        served: Served,
+        one_pass: Pass,
+        part: range,
+        origin: Origin,
+        weights: LoadedWeights,
+    ) -> list[Forecast] | None:
+        """A portion of a round, in micro-batches; None when told to stop."""
+        records: list[Forecast] = []
+        for few in portions(len(part), self._settings.worker.micro_batch):
+            rows, cold = one_pass.work.items(part[few.start : few.stop])
             with self.metrics.stage_seconds.labels("forecast").time():
-                waiting += forecast_items(
-                    owned.contexts,
-                    weights,
-                    origin,
-                    owned.sums,
-                    rows=rows[part.start : part.stop],
-                    # Cold items are numbered on after the rows.
-                    cold=cold[max(part.start - len(rows), 0) : max(part.stop - len(rows), 0)],
+                records += forecast_items(
+                    served.contexts, weights, origin, served.sums, rows=rows, cold=cold
                 )
-            if len(waiting) >= PUBLISH_ROWS or part.stop == total:
-                yield waiting
-                waiting = []
             self._stay_alive()
             if self._stop.is_set():
-                return
+                return None
+            self._let_finer_steps_go_first(owned, served)
+        return records
 
-    def _origin(self, owned: OwnedShards, cutoff_ms: int) -> Origin:
-        weights = self._parts.switch.current
-        worker = self._settings.worker
-        return Origin(
-            resolution_ms=worker.resolution_ms,
-            cutoff_ms=cutoff_ms,
-            issued_at_ms=self._parts.clock.now_ms(),
-            weights_version=weights.version,
-            weights_sha256=weights.sha256,
-            offsets=owned.reader.offsets(),
-            series_by=self._settings.events.series_by,
-            degraded=bool(weights.fallback) or self._rolled_back,
-            conversion=worker.conversion,
-        )
+    def _let_finer_steps_go_first(self, owned: OwnedShards, served: Served) -> None:
+        """In a long round: what is due by finer steps, for at most half of the time."""
+        for finer in owned.served[: owned.served.index(served)]:
+            if finer.rested():
+                self._read(owned, finer)
+                self._serve_due(owned, finer)
 
     # Publish --------------------------------------------------------------------------------------
 
-    def _publish(self, owned: OwnedShards, records: list[Forecast]) -> bool:
-        """Send forecasts until acknowledged, then have them wait for scores; False when stopped."""
-        outgoing = self._outgoing(records)
+    def _publish(
+        self,
+        owned: OwnedShards,
+        served: Served,
+        forecasts: list[Forecast],
+        rounds: list[ForecastRound],
+        moved: Mapping[int, Mark],
+    ) -> bool:
+        """Commit forecasts, then have them wait for scores; False when told to stop."""
+        marks = owned.marks_with(served, moved)
         failpoint("before_forecasts")
         with self.metrics.stage_seconds.labels("publish").time():
-            if not self._parts.delivery.deliver(outgoing):
+            outgoing = outgoing_forecasts(self._topics, forecasts) + outgoing_rounds(
+                self._topics, rounds
+            )
+            offsets = self._parts.membership.offsets(marks)
+            if not self._parts.commits.commit(outgoing, offsets):
                 return False
         failpoint("after_forecasts")
-        if records and owned.pending.score_steps:
-            owned.pending.add(issued_of(records, owned.pending.score_steps))
-        for record in records:
+        owned.marks |= marks
+        said = [record for record in forecasts if record.quantiles]
+        if said and served.pending.score_steps:
+            served.pending.add(issued_of(said, served.pending.score_steps))
+        for record in forecasts:
             self.metrics.forecasts.labels(record.status).inc()
         return True
 
-    def _outgoing(self, records: list[Forecast]) -> list[Outgoing]:
-        """Each forecast for the log, and for the table of the newest where there is one."""
-        latest = self._topics.forecasts_latest
-        outgoing = []
-        for record in records:
-            key, value = record.item_id.encode(), encode(record)
-            outgoing.append(Outgoing(self._topics.forecasts, key, value))
-            if latest:
-                outgoing.append(Outgoing(latest, key, value))
-        return outgoing
-
-    def _note_round(self, owned: OwnedShards, due: Round, num_items: int) -> None:
-        owned.previous_ms = due.cutoff_ms
-        self.published_ms = due.cutoff_ms
-        took_s = time.monotonic() - self._looked_s
+    def _note_round(self, owned: OwnedShards, served: Served, due: Round, num_items: int) -> None:
+        took_s = time.monotonic() - served.looked_s
+        if served is owned.main:
+            self.published_ms = due.cutoff_ms
+            self.metrics.items.set(num_items)
         self.metrics.coalesced.inc(due.skipped)
         self.metrics.latency_seconds.observe(took_s)
         log.info(
             "forecast",
+            resolution_ms=served.resolution_ms,
             cutoff_ms=due.cutoff_ms,
             items=num_items,
             skipped=due.skipped,
@@ -272,45 +306,43 @@ class Worker:
 
     # Score ----------------------------------------------------------------------------------------
 
-    def _score(self, owned: OwnedShards) -> None:
+    def _score(self, owned: OwnedShards, served: Served) -> None:
         """Score buckets that have become final, oldest first; the rest waits for the next turn."""
-        final_ms = owned.reader.final_ms()
-        for bucket_ms in owned.pending.due_buckets(final_ms)[:MAX_BUCKETS_A_TURN]:
+        if not served.has_news:
+            return
+        buckets_ms = served.pending.due_buckets(served.reader.final_ms())
+        for bucket_ms in buckets_ms[:MAX_BUCKETS_A_TURN]:
             with self.metrics.stage_seconds.labels("score").time():
-                found = owned.scorer.score(bucket_ms, self._parts.clock.now_ms())
-            if not self._publish_scores(owned, found):
+                found = served.scorer.score(bucket_ms, self._parts.clock.now_ms())
+            if not self._publish_scores(served, found):
                 return
             self._stay_alive()
-        for segment, tension in owned.monitor.tensions().items():
-            self.metrics.drift_score.labels(segment).set(tension)
+        served.has_news = len(buckets_ms) > MAX_BUCKETS_A_TURN
+        if served is owned.main:
+            for segment, tension in owned.monitor.tensions().items():
+                self.metrics.drift_score.labels(segment).set(tension)
 
-    def _publish_scores(self, owned: OwnedShards, found: ScoredBucket) -> bool:
+    def _publish_scores(self, served: Served, found: ScoredBucket) -> bool:
         """Send scores and alerts until acknowledged, then close the bucket; False when stopped."""
-        scores, drift = self._topics.scores, self._topics.drift
         outgoing = [
-            Outgoing(scores, score.item_id.encode(), encode(score)) for score in found.scores
+            Outgoing(self._topics.scores, score.item_id.encode(), encode(score))
+            for score in found.scores
         ]
         outgoing += [
-            Outgoing(drift, alert.segment.encode(), encode(alert)) for alert in found.alerts
+            Outgoing(self._topics.drift, alert.segment.encode(), encode(alert))
+            for alert in found.alerts
         ]
         failpoint("before_scores")
         if not self._parts.delivery.deliver(outgoing):
             return False
         failpoint("after_scores")
-        owned.pending.close_bucket(found.bucket_ms)
+        served.pending.close_bucket(found.bucket_ms)
         self.metrics.scores.inc(len(found.scores))
         self.metrics.unscored.inc(found.unknown)
         for alert in found.alerts:
             self.metrics.alerts.labels(alert.state, alert.kind).inc()
             log.warning("drift", segment=alert.segment, state=alert.state, text=alert.description)
         return True
-
-    # Look back ------------------------------------------------------------------------------------
-
-    def _look_back(self, owned: OwnedShards, due: Round) -> None:
-        """Learn now and then how steps move together, when a round's forecasts are out."""
-        if owned.sums.learn(owned.contexts, self._parts.switch.current, due.cutoff_ms):
-            log.info("learnt_how_steps_move", **asdict(owned.sums.dependence))
 
     def _stay_alive(self) -> None:
         """In a long turn: tell the group and the probes that the loop still turns."""

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from functools import partial
+from uuid import uuid4
 
 import torch
 
@@ -17,7 +18,15 @@ from freshet.online.worker.side_inputs import SideInputs
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import Settings
 from freshet.stream.health import Health, Watch
-from freshet.stream.kafka import Delivery, Publisher, broker_question, partitions_of
+from freshet.stream.kafka import (
+    AtLeastOnce,
+    Commits,
+    Delivery,
+    ExactlyOnce,
+    Publisher,
+    broker_question,
+    partitions_of,
+)
 from freshet.stream.process import Stop, on_signals
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import check_fit, connect, redis_question
@@ -49,7 +58,7 @@ def open_worker(settings: Settings) -> Worker:
         WeightsError: There are no weights to forecast with.
     """
     topics = settings.kafka.topics
-    partitions_of(settings, [topics.forecasts, topics.scores, topics.drift])
+    partitions_of(settings, [topics.forecasts, topics.rounds, topics.scores, topics.drift])
     client = connect(settings.redis)
     check_fit(client)
     if settings.worker.threads:
@@ -68,14 +77,17 @@ def open_worker(settings: Settings) -> Worker:
 
     latest = partial(latest_ms, clock)
     questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
+    membership = Membership(settings)
+    delivery = Delivery(Publisher(settings), health, registry)
     parts = Parts(
         redis=client,
         clock=clock,
         switch=switch,
         # Pinned weights serve whatever is announced.
         side_inputs=SideInputs(settings, None if settings.worker.weights else switch.offer, latest),
-        membership=Membership(settings),
-        delivery=Delivery(Publisher(settings), health, registry),
+        membership=membership,
+        commits=_commits(settings, membership, delivery, health),
+        delivery=delivery,
         health=health,
         watch=Watch(health, questions),
     )
@@ -86,3 +98,14 @@ def open_worker(settings: Settings) -> Worker:
     device = str(serving.forecaster.device)
     log.info("started", version=serving.version, device=device, http_port=port)
     return worker
+
+
+def _commits(
+    settings: Settings, membership: Membership, delivery: Delivery, health: Health
+) -> Commits:
+    if not settings.worker.exactly_once:
+        log.warning("forecasts_may_repeat", reason="worker.exactly_once is false")
+        return AtLeastOnce(delivery, membership)
+    # Of this process alone: whoever comes next is kept apart by the group, not by this name.
+    name = f"{settings.kafka.group_prefix}.worker.{uuid4().hex}"
+    return ExactlyOnce(settings, name, membership, health)

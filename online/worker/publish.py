@@ -15,6 +15,7 @@ import xxhash
 from torch import Tensor
 
 from freshet.model.batch import Batch
+from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import conversion
 from freshet.online.drift.pending import Issued
 from freshet.online.weights.swap import LoadedWeights
@@ -45,7 +46,9 @@ class Origin:
         offsets: Of every input, as `topic:partition`.
         series_by: The fields that an item id consists of.
         degraded: Something is amiss, so no forecast of the round is called `ok`.
+        warming_up: The shop is too young to say anything, so no numbers are invented.
         conversion: Whether units per view are forecast too.
+        edges_ms: Starts of the steps, and the end of the last, where not all are equally long.
     """
 
     resolution_ms: int
@@ -56,8 +59,10 @@ class Origin:
     offsets: dict[str, int]
     series_by: tuple[str, ...]
     degraded: bool
+    warming_up: bool = False
     adjustments: Adjustments = field(default_factory=Adjustments)
     conversion: bool = False
+    edges_ms: tuple[int, ...] | None = None
 
 
 class Numbers(NamedTuple):
@@ -107,10 +112,13 @@ def significant(values: Reals, digits: int = SIGNIFICANT_DIGITS) -> Floats:
     return np.asarray(np.where(place <= digits - 1, small, large))
 
 
-def forecast_ids(item_ids: Sequence[str], origin: Origin) -> list[str]:
+def forecast_ids(
+    item_ids: Sequence[str], context_sha256: Sequence[str], origin: Origin
+) -> list[str]:
     """The same forecast has the same id wherever it is made: 32 hexadecimal digits.
 
-    They are xxh3-128 of cutoff, resolution, offsets, weights, adjustments, and then the item.
+    They are xxh3-128 of cutoff, resolution, offsets, weights, adjustments, and then the item and
+    what it was forecast from: two contexts never share an id.
     """
     adjusted = msgspec.to_builtins(origin.adjustments)
     weights = (origin.weights_version, origin.weights_sha256)
@@ -123,9 +131,9 @@ def forecast_ids(item_ids: Sequence[str], origin: Origin) -> list[str]:
     ]
     start = xxhash.xxh3_128(msgspec.json.encode(common))
     ids = []
-    for item_id in item_ids:
+    for item_id, context in zip(item_ids, context_sha256, strict=True):
         digest = start.copy()
-        digest.update(item_id.encode())
+        digest.update(f"{context}{item_id}".encode())
         ids.append(digest.hexdigest())
     return ids
 
@@ -140,7 +148,8 @@ def forecast_records(
     compute: Compute,
 ) -> list[Forecast]:
     """The records of one micro-batch, in the order of its rows."""
-    ids = forecast_ids(item_ids, origin)
+    ids = forecast_ids(item_ids, context_sha256, origin)
+    edges_ms = list(origin.edges_ms) if origin.edges_ms else None
     quantile_levels = list(WIRE_LEVELS)
     quantiles = numbers.steps_BHW.tolist()
     sums = numbers.sums_BKW.tolist()
@@ -165,14 +174,22 @@ def forecast_records(
             compute=compute,
             status=_status(origin, cold=bool(cold_B[row])),
             adjustments=origin.adjustments,
-            cumulative=Cumulative(steps=numbers.sum_steps, quantiles=sums[row]),
+            cumulative=_cumulative(numbers.sum_steps, sums[row]),
             conversion=conversions[row],
+            step_starts_ms=edges_ms[:-1] if edges_ms else None,
+            ends_at_ms=edges_ms[-1] if edges_ms else None,
         )
         records.append(record)
     return records
 
 
+def _cumulative(steps: list[int], quantiles: list[list[float]]) -> Cumulative | None:
+    return Cumulative(steps=steps, quantiles=quantiles) if steps else None
+
+
 def _status(origin: Origin, *, cold: bool) -> ForecastStatus:
+    if origin.warming_up:
+        return "warming_up"
     if cold:
         return "cold_start"
     return "degraded" if origin.degraded else "ok"
@@ -209,15 +226,7 @@ def _forecast_batch(
     weights: LoadedWeights, origin: Origin, sums: StepSums, item_ids: Sequence[str], batch: Batch
 ) -> list[Forecast]:
     forecaster = weights.forecaster
-    columns = wire_columns(forecaster.quantile_levels)
-    steps_BHQ = forecaster.forecast(batch)
-    sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, forecaster.quantile_levels)
-    conversion_BHW = None
-    if origin.conversion:
-        conversion_BHW = _published(conversion(forecaster, batch), columns)
-    numbers = Numbers(
-        _published(steps_BHQ, columns), _published(sums_BKQ, columns), sums.steps, conversion_BHW
-    )
+    numbers = _nothing(batch) if origin.warming_up else _numbers(forecaster, origin, sums, batch)
     compute = Compute(
         device=str(forecaster.device),
         dtype=str(forecaster.dtype).removeprefix("torch."),
@@ -231,6 +240,24 @@ def _forecast_batch(
         context_sha256=context_sha256(batch),
         compute=compute,
     )
+
+
+def _numbers(forecaster: BatchForecaster, origin: Origin, sums: StepSums, batch: Batch) -> Numbers:
+    columns = wire_columns(forecaster.quantile_levels)
+    steps_BHQ = forecaster.forecast(batch)
+    sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, forecaster.quantile_levels)
+    conversion_BHW = None
+    if origin.conversion:
+        conversion_BHW = _published(conversion(forecaster, batch), columns)
+    return Numbers(
+        _published(steps_BHQ, columns), _published(sums_BKQ, columns), sums.steps, conversion_BHW
+    )
+
+
+def _nothing(batch: Batch) -> Numbers:
+    """No steps at all: a shop that has just begun says nothing yet."""
+    none_BHW = np.zeros((len(batch), 0, len(WIRE_LEVELS)))
+    return Numbers(none_BHW, none_BHW, [])
 
 
 def _published(values: Tensor, columns: list[int]) -> Floats:

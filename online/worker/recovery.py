@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -29,8 +29,8 @@ MAX_TAIL_RECORDS = 60_000
 TAIL_TIMEOUT_S = 60.0
 TAKE_RECORDS = 5_000
 
-Common = tuple[int, str, tuple[float, ...]]
-"""Cutoff, version of the weights and quantile levels."""
+Common = tuple[int, int, str, tuple[float, ...]]
+"""Resolution, cutoff, version of the weights and quantile levels."""
 
 AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
@@ -129,27 +129,37 @@ def _read_to(
 
 def read_forecasts(
     values: Iterable[tuple[int, bytes]],
-    pending: PendingForecasts,
+    pending: Mapping[int, PendingForecasts],
     *,
-    oldest_cutoff_ms: int,
+    oldest_cutoff_ms: Mapping[int, int],
     owns: Callable[[str], bool],
     latest_ms: int = MAX_TIME_MS,
 ) -> int:
     """Put published forecasts of my items back into `pending`; returns how many were taken.
 
     One of a cutoff that has not come is not ours: it would fill `pending` until then. Of several
-    for one item, cutoff and version the first wins.
+    for one item, resolution and cutoff the first wins.
+
+    Args:
+        values: Partition and value of each record, in order within a partition.
+        pending: What waits, by resolution; forecasts of another one are left.
+        oldest_cutoff_ms: By resolution: older ones have nothing left to score.
+        owns: Whether an item is mine.
+        latest_ms: What has come.
     """
     groups: dict[Common, list[PublishedForecast]] = {}
-    num_steps = max(pending.score_steps, default=0)
     for _, found in _decoded(PublishedForecast, values):
-        fits = found.resolution_ms == pending.resolution_ms and len(found.quantiles) >= num_steps
-        in_time = oldest_cutoff_ms <= found.cutoff_ms <= latest_ms
-        if fits and in_time and owns(found.item_id):
-            key = (found.cutoff_ms, found.weights_version, found.quantile_levels)
+        waiting = pending.get(found.resolution_ms)
+        if waiting is None or len(found.quantiles) < max(waiting.score_steps, default=0):
+            continue
+        in_time = oldest_cutoff_ms[found.resolution_ms] <= found.cutoff_ms <= latest_ms
+        if in_time and found.quantiles and owns(found.item_id):
+            levels = found.quantile_levels
+            key = (found.resolution_ms, found.cutoff_ms, found.weights_version, levels)
             groups.setdefault(key, []).append(found)
     for key, group in groups.items():
-        pending.add(_issued(key, group, pending.score_steps))
+        waiting = pending[key[0]]
+        waiting.add(_issued(key, group, waiting.score_steps))
     return sum(len(group) for group in groups.values())
 
 
@@ -157,7 +167,7 @@ def _issued(common: Common, group: list[PublishedForecast], steps: tuple[int, ..
     """The scored steps of forecasts that have these in common."""
     quantiles_IKQ = [[found.quantiles[step - 1] for step in steps] for found in group]
     return Issued(
-        *common,
+        *common[1:],
         [found.item_id for found in group],
         [found.forecast_id for found in group],
         np.array(quantiles_IKQ, np.float32),
@@ -166,33 +176,42 @@ def _issued(common: Common, group: list[PublishedForecast], steps: tuple[int, ..
 
 def read_scores(
     scores: Tail,
-    pending: PendingForecasts,
+    pending: Mapping[int, PendingForecasts],
     *,
     owns: Callable[[str], bool],
     latest_ms: int = MAX_TIME_MS,
-) -> dict[int, list[Score]]:
-    """Close what was scored already; returns the scores of my items by bucket, oldest first.
+) -> dict[int, dict[int, list[Score]]]:
+    """Close what was scored already; the scores of my items by resolution and bucket, oldest first.
 
     Repeats are left out. Of buckets older than what a cut log still tells, nothing is scored: it
     may have been.
     """
-    buckets: dict[int, dict[str, Score]] = {}
-    oldest_ms: dict[int, int] = {}
+    buckets: dict[int, dict[int, dict[str, Score]]] = {width: {} for width in pending}
+    oldest_ms: dict[int, dict[int, int]] = {width: {} for width in pending}
     for partition, score in _decoded(Score, scores, latest_ms):
-        if score.resolution_ms != pending.resolution_ms:
+        width, bucket_ms = score.resolution_ms, score.bucket_start_ms
+        if width not in pending:
             continue
-        bucket_ms = score.bucket_start_ms
-        oldest_ms[partition] = min(bucket_ms, oldest_ms.get(partition, bucket_ms))
+        oldest_ms[width].setdefault(partition, bucket_ms)
+        oldest_ms[width][partition] = min(bucket_ms, oldest_ms[width][partition])
         if owns(score.item_id):
             for step in score.steps:
-                pending.close(step.forecast_id, step.step)
-            buckets.setdefault(bucket_ms, {}).setdefault(score.item_id, score)
-    cut_ms = [oldest_ms[partition] for partition in scores.cut if partition in oldest_ms]
-    if cut_ms:
-        told_from_ms = max(cut_ms)
-        for bucket_ms in pending.due_buckets(told_from_ms + pending.resolution_ms):
+                pending[width].close(step.forecast_id, step.step)
+            buckets[width].setdefault(bucket_ms, {}).setdefault(score.item_id, score)
+    for width, waiting in pending.items():
+        _close_untold(waiting, [oldest_ms[width].get(partition) for partition in scores.cut])
+    return {
+        width: {bucket_ms: list(found[bucket_ms].values()) for bucket_ms in sorted(found)}
+        for width, found in buckets.items()
+    }
+
+
+def _close_untold(pending: PendingForecasts, told_from_ms: Sequence[int | None]) -> None:
+    """Leave unscored what partitions of a cut log tell nothing of any more."""
+    told_ms = [at_ms for at_ms in told_from_ms if at_ms is not None]
+    if told_ms:
+        for bucket_ms in pending.due_buckets(max(told_ms) + pending.resolution_ms):
             pending.close_bucket(bucket_ms)
-    return {bucket_ms: list(buckets[bucket_ms].values()) for bucket_ms in sorted(buckets)}
 
 
 def read_alarms(

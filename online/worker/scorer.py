@@ -53,7 +53,7 @@ class Scorer:
     Args:
         contexts: Actuals, and the history for the yardstick.
         pending: What waits to be scored.
-        monitor: Takes the scores.
+        monitor: Takes the scores; None where another resolution is watched for drift.
         segments: The segment of each of some items.
         season_length: Steps of the seasonal naive yardstick.
     """
@@ -62,7 +62,7 @@ class Scorer:
         self,
         contexts: Contexts,
         pending: PendingForecasts,
-        monitor: DriftMonitor,
+        monitor: DriftMonitor | None,
         *,
         segments: Callable[[Sequence[str]], list[str]],
         season_length: int,
@@ -103,7 +103,7 @@ class Scorer:
         Before the state holds two seasons, forecasts are wrong for want of history, not because the
         shop changed.
         """
-        if not self._seasoned(bucket_ms):
+        if self.monitor is None or not self._seasoned(bucket_ms):
             return []
         left_out = self._promoted([score.item_id for score in scores], bucket_ms)
         return self.monitor.update(bucket_ms, scores, now_ms=now_ms, left_out=left_out)

@@ -1,6 +1,13 @@
 """Records from and to Kafka, and what the broker says: the one door to its client library."""
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 from freshet.stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs, topic_ids
 from freshet.stream.kafka.client import (
@@ -26,15 +33,27 @@ from freshet.stream.kafka.publisher import (
     RecordsRefusedError,
 )
 from freshet.stream.kafka.table import Silence, TableReader, TableRecord
+from freshet.stream.kafka.transactions import (
+    AtLeastOnce,
+    Commits,
+    ExactlyOnce,
+    NotTheOwnerError,
+)
 
 __all__ = [
+    "OFFSET_END",
+    "AtLeastOnce",
     "Cluster",
+    "Commits",
     "Consumer",
     "Delivery",
+    "ExactlyOnce",
     "Headers",
+    "KafkaException",
     "Key",
     "LogOffsets",
     "Message",
+    "NotTheOwnerError",
     "Outgoing",
     "Producer",
     "Publisher",

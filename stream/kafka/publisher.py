@@ -20,7 +20,7 @@ QUEUE_FULL_WAIT_S = 0.1
 CLOSE_TIMEOUT_MS = 5_000
 SLICE_S = 0.2
 # What is wrong with a record stays wrong however often it is sent.
-_UNFIT = frozenset(
+UNFIT = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.RECORD_LIST_TOO_LARGE,
@@ -158,7 +158,7 @@ class Publisher:
         self, error: KafkaError, topic: str, key: bytes | str | None, value: bytes | None
     ) -> bool:
         """Whether an error is a refusal; notes which record it is about."""
-        unfit = error.code() in _UNFIT
+        unfit = error.code() in UNFIT
         if not unfit and error.code() not in _NOWHERE:
             return False
         named = key.encode() if isinstance(key, str) else key

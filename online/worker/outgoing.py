@@ -1,0 +1,52 @@
+"""What forecasts of a round have in common, and the records that a round sends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from freshet.online.weights.swap import LoadedWeights
+from freshet.online.worker.publish import Origin
+from freshet.online.worker.served import Served
+from freshet.stream.codec import encode
+from freshet.stream.config import Settings, Topics
+from freshet.stream.kafka import Outgoing
+from freshet.stream.schemas import Forecast, ForecastRound
+
+
+def origin_of(
+    settings: Settings, served: Served, weights: LoadedWeights, *, cutoff_ms: int, now_ms: int
+) -> Origin:
+    """What all forecasts of a round that begins now have in common."""
+    return Origin(
+        resolution_ms=served.resolution_ms,
+        cutoff_ms=cutoff_ms,
+        issued_at_ms=now_ms,
+        weights_version=weights.version,
+        weights_sha256=weights.sha256,
+        offsets=served.reader.offsets(),
+        series_by=settings.events.series_by,
+        degraded=bool(weights.fallback) or served.rolled_back,
+        warming_up=served.warming_up(cutoff_ms),
+        conversion=settings.worker.conversion,
+        edges_ms=served.edges_ms(cutoff_ms),
+    )
+
+
+def outgoing_forecasts(topics: Topics, forecasts: Sequence[Forecast]) -> list[Outgoing]:
+    """Each forecast for the log, and for the table of the newest where there is one."""
+    outgoing = []
+    for record in forecasts:
+        value = encode(record)
+        outgoing.append(Outgoing(topics.forecasts, record.item_id.encode(), value))
+        if topics.forecasts_latest:
+            key = f"{record.item_id}@{record.resolution_ms}".encode()
+            outgoing.append(Outgoing(topics.forecasts_latest, key, value))
+    return outgoing
+
+
+def outgoing_rounds(topics: Topics, rounds: Sequence[ForecastRound]) -> list[Outgoing]:
+    """What is said of rounds that are over."""
+    return [
+        Outgoing(topics.rounds, f"{one.shard}@{one.resolution_ms}".encode(), encode(one))
+        for one in rounds
+    ]
