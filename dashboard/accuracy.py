@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import Score
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS
 
 MAX_BUCKETS = 24 * 21
@@ -61,8 +62,9 @@ class Accuracy:
     place of one that was silent for `SILENT_BUCKETS`.
     """
 
-    def __init__(self, resolution_ms: int) -> None:
-        self.resolution_ms = resolution_ms
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.resolution_ms = grid.resolution_ms
         self.overall: Buckets = {}
         self.by_segment: dict[str, Buckets] = {}
         self.by_version: dict[str, Buckets] = {}
@@ -80,7 +82,7 @@ class Accuracy:
         """
         if score.resolution_ms != self.resolution_ms:
             return False
-        if score.bucket_start_ms % self.resolution_ms:
+        if self.grid.start_ms(self.grid.bucket(score.bucket_start_ms)) != score.bucket_start_ms:
             raise EventError(f"no bucket of {self.resolution_ms} ms starts at the score's start")
         if not self._first(score):
             return False
@@ -103,6 +105,14 @@ class Accuracy:
                 buckets.setdefault(score.bucket_start_ms, ErrorSums()).add(sums)
         self._forget()
         return True
+
+    def ends_ms(self, start_ms: int) -> int:
+        """When the bucket that starts then ends."""
+        return self.grid.end_ms(self.grid.bucket(start_ms))
+
+    def rolling(self, buckets: Buckets) -> list[tuple[int, ErrorSums]]:
+        """The error over the day that ends with each bucket; of days each by itself."""
+        return rolling(buckets, DAY_MS if self.resolution_ms < DAY_MS else 1)
 
     def _first(self, score: Score) -> bool:
         """Whether this item's bucket was not scored before; from now on it was."""

@@ -11,16 +11,23 @@ from typing import Protocol
 
 import numpy as np
 
-from freshet.stream.arrays import Singles
-from freshet.stream.config import Settings
+from freshet.stream.arrays import Ints, Singles
+from freshet.stream.config import UTC, Settings
+from freshet.stream.read.few import FewCells, FewItems
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowCells, WindowReader
 from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
+from freshet.stream.store.grid import Grid
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.units import HOUR_MS
 
 KEPT_BUCKETS = 192
+FEW_BUCKETS = 480
+"""Of buckets shorter than an hour: eight hours of minutes, longer than most flash sales."""
+Wanted = Mapping[int, frozenset[str]]
+"""Which items are looked at, by resolution."""
 # Stopping waits for a look that is under way, so a stalled Redis may hold one for this long only.
 MAX_TIMEOUT_MS = 1_500
 SHOWN_CHANNELS = ("units", "revenue", "views", "carts")
@@ -55,21 +62,51 @@ class Actuals:
         default_factory=lambda: dict.fromkeys(SHOWN_CHANNELS, EMPTY)
     )
     books: Books = Books()
+    time_zone: str = UTC
+
+    @classmethod
+    def of(cls, cells: FewCells) -> Actuals:
+        """The units of a few items up to the last bucket that is observed."""
+        known = np.flatnonzero(cells.observed_B)
+        num_buckets = int(known[-1]) + 1 if len(known) else 0
+        units_IB = np.zeros((len(cells.units), num_buckets), np.float32)
+        for row, units_B in enumerate(cells.units.values()):
+            units_IB[row] = units_B[:num_buckets] / UNIT_SCALES["units"]
+        units_IB[:, ~cells.observed_B[:num_buckets]] = np.nan
+        return cls(
+            resolution_ms=cells.grid.resolution_ms,
+            start_ms=cells.grid.start_ms(cells.first),
+            num_buckets=num_buckets,
+            rows={item_id: row for row, item_id in enumerate(cells.units)},
+            values={"units": units_IB},
+            time_zone=cells.grid.time_zone,
+        )
+
+    @property
+    def grid(self) -> Grid:
+        """Its buckets."""
+        return Grid(self.resolution_ms, self.time_zone)
 
     @property
     def end_ms(self) -> int:
         """End of the last bucket."""
-        return self.start_ms + self.num_buckets * self.resolution_ms
+        return self.grid.start_ms(self.grid.bucket(self.start_ms) + self.num_buckets)
+
+    def edges_ms(self, from_ms: int) -> Ints:
+        """When the bucket that holds `from_ms` and those after it begin, and the last one ends."""
+        first = self.grid.bucket(self.start_ms)
+        skip = self._buckets_before(from_ms)
+        return self.grid.starts_ms(range(first + skip, first + self.num_buckets + 1))
 
     def _buckets_before(self, at_ms: int) -> int:
-        buckets = (at_ms - self.start_ms) // self.resolution_ms
+        buckets = self.grid.bucket(at_ms) - self.grid.bucket(self.start_ms)
         return min(max(0, buckets), self.num_buckets)
 
     def series(self, item_id: str, channel: str, from_ms: int) -> tuple[int, Singles]:
         """An item's buckets from the one that holds `from_ms` on: its start, and their values."""
         row = self.rows.get(item_id)
         skip = self._buckets_before(from_ms)
-        start_ms = self.start_ms + skip * self.resolution_ms
+        start_ms = self.grid.start_ms(self.grid.bucket(self.start_ms) + skip)
         if row is None:
             return start_ms, np.full(self.num_buckets - skip, np.nan, np.float32)
         return start_ms, self.values[channel][row, skip:]
@@ -83,7 +120,7 @@ class Actuals:
 
 
 class SnapshotSource(Protocol):
-    """Where snapshots come from; both calls block, for a thread."""
+    """Where snapshots come from; all calls block, for a thread."""
 
     def read(self) -> Actuals | None:
         """A new snapshot, or None when nothing changed."""
@@ -91,12 +128,16 @@ class SnapshotSource(Protocol):
     def clock(self) -> tuple[int, float]:
         """The shop's time in epoch ms and its speed."""
 
+    def few(self, wanted: Wanted) -> dict[int, FewCells]:
+        """The units of those items at those resolutions."""
+
 
 class RedisSource:
-    """Snapshots of the windows of one generation, at the forecasts' resolution."""
+    """Snapshots of the windows at the main resolution, and of a few items at others."""
 
     def __init__(self, settings: Settings) -> None:
-        self._resolution_ms = settings.worker.resolution_ms
+        self._settings = settings
+        self._resolution_ms = settings.main.resolution_ms
         rules = ReadRules.of(settings, self._resolution_ms)
         timeout_ms = min(settings.redis.timeout_ms, MAX_TIMEOUT_MS)
         client = connect(settings.redis.model_copy(update={"timeout_ms": timeout_ms}))
@@ -106,6 +147,7 @@ class RedisSource:
         self._reader = WindowReader(
             client, settings.redis.generation, self._resolution_ms, KEPT_BUCKETS, rules=rules
         )
+        self._few: dict[int, FewItems] = {}
         self._books = Books()
         self._end_ms: int | None = None
 
@@ -125,7 +167,21 @@ class RedisSource:
             return Actuals(self._resolution_ms, books=books)
         view = self._reader.window(end_ms, KEPT_BUCKETS)
         rows = {item_id: row for row, item_id in enumerate(self._reader.item_ids)}
-        return snapshot(view, rows, self._resolution_ms, books)
+        return snapshot(view, rows, self._reader.rules.grid, books)
+
+    def few(self, wanted: Wanted) -> dict[int, FewCells]:
+        """The units of those items; what nobody looks at any more is not held."""
+        for resolution_ms in self._few.keys() - wanted.keys():
+            del self._few[resolution_ms]
+        for resolution_ms in wanted.keys() - self._few.keys():
+            self._few[resolution_ms] = self._begin_few(resolution_ms)
+        return {width_ms: self._few[width_ms].read(items) for width_ms, items in wanted.items()}
+
+    def _begin_few(self, resolution_ms: int) -> FewItems:
+        rules = ReadRules.of(self._settings, resolution_ms)
+        most = FEW_BUCKETS if resolution_ms < HOUR_MS else KEPT_BUCKETS
+        num_buckets = min(most, rules.retained_buckets)
+        return FewItems(self._client, self._reader.generation, rules, num_buckets)
 
     def _read_books(self) -> Books:
         if self._store.generation != self._reader.generation:
@@ -139,9 +195,7 @@ class RedisSource:
         )
 
 
-def snapshot(
-    view: WindowCells, rows: Mapping[str, int], resolution_ms: int, books: Books
-) -> Actuals:
+def snapshot(view: WindowCells, rows: Mapping[str, int], grid: Grid, books: Books) -> Actuals:
     """Integers of the tiles to units and currency; unobserved cells to NaN."""
     values = {}
     for channel in SHOWN_CHANNELS:
@@ -150,7 +204,15 @@ def snapshot(
         cells_IB[~view.observed_ICB[:, index]] = np.nan
         values[channel] = cells_IB
     num_buckets = int(view.values_ICB.shape[2])
-    return Actuals(resolution_ms, int(view.start_ms), num_buckets, rows, values, books)
+    return Actuals(
+        grid.resolution_ms,
+        int(view.start_ms),
+        num_buckets,
+        rows,
+        values,
+        books,
+        time_zone=grid.time_zone,
+    )
 
 
 class Rate:

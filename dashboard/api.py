@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from freshet.dashboard.accuracy import last_day, rolling
+from freshet.dashboard.accuracy import last_day
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.figures import Json, figure
 from freshet.dashboard.state import TopicState
@@ -46,10 +46,11 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
     segments = Counter(newest_state.values())
     return {
         "clock": {"now_ms": moment.now_ms, "speed": moment.speed},
-        "resolution_ms": topics.book.resolution_ms,
+        "resolution_ms": topics.main_ms,
+        "resolutions": [_resolution(topics, one.resolution_ms) for one in topics.served],
         "events": asdict(actuals.books) | {"per_s": _rate(moment.events_per_s)},
         "forecasts": {
-            "seen": topics.book.seen,
+            "seen": topics.forecasts_seen,
             "per_s": _rate(moment.forecasts_per_s),
             "items": len(topics.book.items),
             "newest_cutoff_ms": topics.book.newest_cutoff_ms or None,
@@ -81,17 +82,42 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
     }
 
 
-def errors(topics: TopicState, segment: str, max_points: int) -> Json:
-    """The error over time, each point over the day that ends there, with the model's events."""
-    buckets = topics.accuracy.by_segment.get(segment, {}) if segment else topics.accuracy.overall
-    points = rolling(buckets)
+def _resolution(topics: TopicState, resolution_ms: int) -> Json:
+    """What there is at one resolution, and how right it was."""
+    book, accuracy = topics.books[resolution_ms], topics.accuracies[resolution_ms]
+    newest = last_day(accuracy.overall)
+    return {
+        "resolution_ms": resolution_ms,
+        "items": len(book.items),
+        "newest_cutoff_ms": book.newest_cutoff_ms or None,
+        "round": topics.rounds[resolution_ms].told(),
+        "scores": {
+            "matured": accuracy.matured,
+            "wql": figure(newest.wql()),
+            "seasonal_naive_wql": figure(newest.naive_wql()),
+            "coverage_80": figure(newest.coverage()),
+        },
+    }
+
+
+def errors(
+    topics: TopicState, segment: str, max_points: int, resolution_ms: int | None = None
+) -> Json:
+    """The error over time, each point over the day that ends there, with the model's events.
+
+    Of days each point is one day. None is the main resolution.
+    """
+    accuracy = topics.accuracies[resolution_ms or topics.main_ms]
+    buckets = accuracy.by_segment.get(segment, {}) if segment else accuracy.overall
+    points = accuracy.rolling(buckets)
     every = max(1, math.ceil(len(points) / max_points))
     points = points[::every]
-    width_ms = topics.accuracy.resolution_ms
     return {
+        "resolution_ms": accuracy.resolution_ms,
+        "scored": [width_ms for width_ms, known in topics.accuracies.items() if known.overall],
         "segment": segment,
-        "segments": sorted(topics.accuracy.by_segment),
-        "at_ms": [start + width_ms for start, _ in points],
+        "segments": sorted(accuracy.by_segment),
+        "at_ms": [accuracy.ends_ms(start) for start, _ in points],
         "wql": [figure(sums.wql()) for _, sums in points],
         "seasonal_naive_wql": [figure(sums.naive_wql()) for _, sums in points],
         "coverage_80": [figure(sums.coverage()) for _, sums in points],

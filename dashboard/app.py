@@ -27,6 +27,7 @@ from freshet.stream.store.connection import redis_question
 from freshet.stream.telemetry import get_logger
 
 LOOK_S = 1.0
+SOONEST_LOOK_S = 0.2
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
 BACKLOG = 128
@@ -194,17 +195,24 @@ async def _follow(page: Page) -> None:
 
 
 async def _look(page: Page, settings: Settings, source: SnapshotSource | None) -> None:
-    """Look at Redis each `LOOK_S`; when it is away, ask again more and more slowly and say so."""
+    """Look at Redis each `LOOK_S`, sooner when somebody waits for an item that was not read yet.
+
+    When it is away, ask again more and more slowly and say so.
+    """
     back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S)
     while True:
         page.turned("look")
         try:
             if source is None:
                 source = await asyncio.to_thread(RedisSource, settings)
-            found = await asyncio.to_thread(page.look, source)
-            page.seen(*found, time.monotonic())
+            wanted = page.interest.wanted(time.monotonic())
+            actuals, clock, few = await asyncio.to_thread(page.look, source, wanted)
+            page.seen(actuals, clock, time.monotonic())
+            page.seen_few(few, wanted)
             back_off.reset()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(SOONEST_LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(page.interest.news.wait(), LOOK_S - SOONEST_LOOK_S)
         except ConfigError:
             raise
         except Exception as error:

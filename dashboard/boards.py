@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from freshet.dashboard.accuracy import rolling, total
+from freshet.dashboard.accuracy import total
 from freshet.dashboard.figures import Json, figure
 from freshet.dashboard.state import TopicState
 from freshet.stream.schemas import DriftAlert, ModelEvent
@@ -48,7 +48,7 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
     newest = alerts[-1]
     # "Stable again" is best told beside the trouble that ended.
     trouble = next((alert for alert in reversed(alerts) if alert.state != "stable"), newest)
-    points = rolling(topics.accuracy.by_segment.get(newest.segment, {}))
+    points = topics.accuracy.rolling(topics.accuracy.by_segment.get(newest.segment, {}))
     if points:
         from_ms = points[-1][0] - CARD_HISTORY_MS
         points = [(start, sums) for start, sums in points if start >= from_ms]
@@ -68,7 +68,8 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
             for a in alerts[-8:]
         ],
         "error": {
-            "at_ms": [start + topics.accuracy.resolution_ms for start, _ in points],
+            "resolution_ms": topics.main_ms,
+            "at_ms": [topics.accuracy.ends_ms(start) for start, _ in points],
             "wql": [_rounded(sums.wql()) for _, sums in points],
             "seasonal_naive_wql": [_rounded(sums.naive_wql()) for _, sums in points],
         },

@@ -18,7 +18,12 @@ from freshet.stream.errors import ConfigError, FreshetError
 from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
 
-TAILS: Mapping[Kind, int] = {"forecasts": 20_000, "scores": 40_000}
+TAILS: Mapping[Kind, int] = {
+    "forecasts": 20_000,
+    "forecasts_latest": 40_000,
+    "rounds": 10_000,
+    "scores": 40_000,
+}
 """Records from the end of each partition at which reading starts; the other topics are read whole.
 """
 
@@ -45,7 +50,8 @@ class Feed:
         self._settings = settings
         self._topics = topics
         self._beat = beat
-        self._kinds = settings.topics.of(*TOUCHES)
+        # A topic without a name is turned off.
+        self._kinds = {name: kind for name, kind in settings.topics.of(*TOUCHES).items() if name}
         self._next: dict[TopicPartition, int] = {}
         self._assigned: frozenset[TopicPartition] = frozenset()
         self.problem: str | None = "not connected yet"

@@ -6,6 +6,7 @@ Dimensions: I items, B buckets, S steps, L or Q quantile levels.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.api import Moment
 from freshet.dashboard.figures import Json, figure, numbers
-from freshet.dashboard.forecasts import LEADS, PAST_LEVELS, ItemForecasts
+from freshet.dashboard.forecasts import PAST_LEVELS, ForecastBook, ItemForecasts
 from freshet.dashboard.state import TopicState
 from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
@@ -29,7 +30,8 @@ LIST_STEPS = 24
 MAX_PAGE = 100
 MAX_QUERY = 100
 FAN_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-ITEM_HISTORY_MS = WEEK_MS
+HISTORY_BUCKETS = 168
+"""Of an item's chart: a week of hours, three hours of minutes and five months of days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def parse_query(parameters: dict[str, str]) -> ItemQuery:
     )
 
 
-def _whole(parameters: dict[str, str], name: str, default: int) -> int:
+def _whole(parameters: Mapping[str, str], name: str, default: int) -> int:
     text = parameters.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 9):
         raise InvalidInputError(f"{name} is {text[:50]!r}; expected a whole number")
@@ -136,13 +138,15 @@ def _fill_totals(rows: list[_Row], topics: TopicState, actuals: Actuals) -> None
 
 
 def _expected_day(forecasts: ItemForecasts, resolution_ms: int) -> float:
+    """Mean demand of a day; NaN while the shop is warming up."""
+    if not len(forecasts.expected_S):
+        return math.nan
     return float(forecasts.expected_S[: max(1, DAY_MS // resolution_ms)].sum())
 
 
 def _list_entry(row: _Row, topics: TopicState, actuals: Actuals) -> Json:
-    start_ms, units_B = actuals.series(
-        row.item_id, "units", actuals.end_ms - SPARK_BUCKETS * actuals.resolution_ms
-    )
+    from_ms = actuals.end_ms - SPARK_BUCKETS * actuals.resolution_ms
+    start_ms, units_B = actuals.series(row.item_id, "units", from_ms)
     forecasts = topics.book.items.get(row.item_id)
     return {
         "item_id": row.item_id,
@@ -159,7 +163,9 @@ def _list_entry(row: _Row, topics: TopicState, actuals: Actuals) -> Json:
     }
 
 
-def _short_fan(forecasts: ItemForecasts) -> Json:
+def _short_fan(forecasts: ItemForecasts) -> Json | None:
+    if not len(forecasts.quantiles_SL):
+        return None
     low, middle, high = at_levels(forecasts, PAST_LEVELS, LIST_STEPS)
     return {
         "cutoff_ms": forecasts.newest.cutoff_ms,
@@ -169,30 +175,82 @@ def _short_fan(forecasts: ItemForecasts) -> Json:
     }
 
 
-def show_item(topics: TopicState, actuals: Actuals, moment: Moment, item_id: str) -> Json | None:
-    """All about one item; None when nobody ever heard of it."""
-    forecasts = topics.book.items.get(item_id)
-    if forecasts is None and item_id not in actuals.rows:
+def parse_resolution(topics: TopicState, parameters: Mapping[str, str]) -> int:
+    """The `resolution_ms` that a URL asks for, the main one where it asks for none.
+
+    Raises:
+        InvalidInputError: Nothing is forecast at that resolution.
+    """
+    resolution_ms = _whole(parameters, "resolution_ms", topics.main_ms)
+    if resolution_ms not in topics.books:
+        raise InvalidInputError(
+            f"resolution_ms is {resolution_ms}; expected one of {sorted(topics.books)}"
+        )
+    return resolution_ms
+
+
+def show_item(
+    topics: TopicState,
+    actuals: Actuals,
+    moment: Moment,
+    item_id: str,
+    resolution_ms: int | None = None,
+) -> Json | None:
+    """All about one item; None when nobody ever heard of it.
+
+    Args:
+        topics: Forecasts, catalogue, promotions and stock.
+        actuals: What was sold, by that resolution.
+        moment: What time it is.
+        item_id: Which item.
+        resolution_ms: Of the forecast that is shown; None is the main one.
+    """
+    book = topics.books[resolution_ms or topics.main_ms]
+    forecasts = book.items.get(item_id)
+    known = any(item_id in other.items for other in topics.books.values())
+    if not known and item_id not in actuals.rows:
         return None
-    from_ms = (actuals.end_ms or moment.now_ms) - ITEM_HISTORY_MS
-    start_ms, units_B = actuals.series(item_id, "units", from_ms)
-    _, views_B = actuals.series(item_id, "views", from_ms)
+    from_ms = (actuals.end_ms or moment.now_ms) - HISTORY_BUCKETS * book.resolution_ms
     sku, region = _sku_and_region(topics, item_id)
     past = {}
     if forecasts is not None:
-        width_ms = topics.book.resolution_ms
-        past = {lead: _past(forecasts, lead, width_ms, from_ms) for lead in LEADS}
+        past = {lead: _past(forecasts, lead, book, from_ms) for lead in book.leads}
     return {
         "item_id": item_id,
         "sku": sku,
         "region": region,
-        "resolution_ms": topics.book.resolution_ms,
+        "resolution_ms": book.resolution_ms,
+        "time_zone": topics.time_zone,
+        "resolutions": _resolutions(topics, item_id, moment.now_ms),
         "about": _about(topics, item_id, sku),
-        "actuals": {"start_ms": start_ms, "units": numbers(units_B), "views": numbers(views_B)},
+        "actuals": _sold(actuals, item_id, from_ms),
         "forecast": _fan(forecasts) if forecasts else None,
         "past": past,
-        "promotions": _bands(topics, sku, from_ms, moment.now_ms + ITEM_HISTORY_MS),
+        "promotions": _bands(topics, sku, from_ms, moment.now_ms + WEEK_MS),
     }
+
+
+def _resolutions(topics: TopicState, item_id: str, now_ms: int) -> list[Json]:
+    """What there is to see of an item, finest steps first.
+
+    That of flash sales is there while a forecast of it reaches into the future.
+    """
+    found = []
+    for one in topics.served:
+        forecasts = topics.books[one.resolution_ms].items.get(item_id)
+        recent = forecasts is not None and forecasts.end_ms > now_ms
+        if recent or not one.flash_sales_only:
+            cutoff_ms = forecasts.newest.cutoff_ms if forecasts else None
+            found.append({"resolution_ms": one.resolution_ms, "cutoff_ms": cutoff_ms})
+    return found
+
+
+def _sold(actuals: Actuals, item_id: str, from_ms: int) -> Json:
+    start_ms, units_B = actuals.series(item_id, "units", from_ms)
+    sold: Json = {"start_ms": start_ms, "units": numbers(units_B)}
+    if not actuals.grid.even:
+        sold["starts_ms"] = actuals.edges_ms(from_ms)[:-1].tolist()
+    return sold
 
 
 def _about(topics: TopicState, item_id: str, sku: str) -> Json:
@@ -223,15 +281,17 @@ def _fan(forecasts: ItemForecasts) -> Json:
         "quantiles": [numbers(row) for row in rows],
         "expected": numbers(forecasts.expected_S),
         "steps": len(forecasts.quantiles_SL),
+        "starts_ms": forecasts.edges_ms[:-1].tolist(),
+        "ends_at_ms": forecasts.end_ms,
     }
 
 
-def _past(forecasts: ItemForecasts, lead: str, resolution_ms: int, from_ms: int) -> Json:
+def _past(forecasts: ItemForecasts, lead: str, book: ForecastBook, from_ms: int) -> Json:
     bucket_B, quantiles_BQ = forecasts.past(lead)
-    recent = bucket_B * resolution_ms >= from_ms
-    bucket_B, quantiles_BQ = bucket_B[recent], quantiles_BQ[recent]
-    low, middle, high = (numbers(quantiles_BQ[:, q]) for q in range(len(PAST_LEVELS)))
-    return {"start_ms": (bucket_B * resolution_ms).tolist(), "p10": low, "p50": middle, "p90": high}
+    recent_B = bucket_B >= book.grid.bucket(from_ms)
+    starts_ms = book.grid.starts_ms(bucket_B[recent_B].tolist())
+    low, middle, high = (numbers(quantiles_BQ[recent_B, q]) for q in range(len(PAST_LEVELS)))
+    return {"start_ms": starts_ms.tolist(), "p10": low, "p50": middle, "p90": high}
 
 
 def _bands(topics: TopicState, sku: str, from_ms: int, to_ms: int) -> list[Json]:
@@ -251,12 +311,13 @@ def at_levels(forecasts: ItemForecasts, levels: tuple[float, ...], steps: int) -
     """The newest forecast's quantiles at the asked levels, one row a level, of `steps` steps."""
     known_L = forecasts.newest.quantile_levels
     by_step = [np.interp(levels, known_L, row_L) for row_L in forecasts.quantiles_SL[:steps]]
-    return list(np.array(by_step).T)
+    return list(np.array(by_step).reshape(len(by_step), len(levels)).T)
 
 
 def _sku_and_region(topics: TopicState, item_id: str) -> tuple[str, str]:
-    forecasts = topics.book.items.get(item_id)
-    if forecasts is not None:
-        return forecasts.newest.sku, forecasts.newest.region
+    for book in topics.books.values():
+        if item_id in book.items:
+            newest = book.items[item_id].newest
+            return newest.sku, newest.region
     named = dict(zip(topics.series_by, item_id_parts(item_id), strict=False))
     return named.get("sku", item_id), named.get("region", "")

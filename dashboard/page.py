@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from freshet.dashboard import api
-from freshet.dashboard.actuals import Actuals, Rate, SnapshotSource
+from freshet.dashboard.actuals import Actuals, Rate, SnapshotSource, Wanted
 from freshet.dashboard.connections import Connections
 from freshet.dashboard.feed import Feed
 from freshet.dashboard.hub import Hub
+from freshet.dashboard.interest import Interest
 from freshet.dashboard.state import TopicState
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import Settings
 from freshet.stream.health import STUCK_S, Health
 from freshet.stream.process import Stop
+from freshet.stream.read.few import FewCells
 from freshet.stream.telemetry import new_registry
+
+ANSWER_S = 1.5
+"""How long a visitor waits at most for what was not read from Redis before."""
 
 
 class Page:
     """What the routes look at; owned by the event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self.topics = TopicState(
-            settings.worker, settings.events.series_by, latest_ms=self.latest_ms
-        )
+        self.topics = TopicState(settings, latest_ms=self.latest_ms)
         self.settings = settings.dashboard
         self.hub = Hub(self.settings.max_subscribers, self.settings.max_streams_per_address)
         self.connections = Connections(tuple)
         self.feed = Feed(settings.kafka, self.topics, lambda: self.turned("feed"))
         self.max_points = self.settings.max_points
-        self.actuals = Actuals(settings.worker.resolution_ms)
+        self.actuals = Actuals(settings.main.resolution_ms)
+        self.folded = {width.resolution_ms for width in settings.windows.resolutions}
+        self.interest = Interest()
+        self._few: dict[int, FewCells] = {}
+        self._few_items: Wanted = {}
+        self._waiting: set[asyncio.Future[None]] = set()
         self.redis_problem: str | None = "not connected yet"
         # What a thread beside the loop finds when it asks both servers.
         self.servers = Health(Stop(), "not asked yet")
@@ -117,9 +126,46 @@ class Page:
         named = [f"{name}: {problem}" for name, problem in problems.items() if problem]
         return "; ".join(named) or None
 
-    def look(self, source: SnapshotSource) -> tuple[Actuals | None, tuple[int, float]]:
+    async def few(self, resolution_ms: int, item_ids: Iterable[str]) -> FewCells | None:
+        """Units of a few items by a resolution, read when they are asked for.
+
+        Waits for at most `ANSWER_S`; None where nobody could tell by then, or nothing is folded at
+        that resolution.
+        """
+        if resolution_ms not in self.folded:
+            return None
+        asked = frozenset(item_ids)
+        self.interest.note(resolution_ms, asked, time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                # A look that had begun before does not count.
+                while not asked <= self._few_items.get(resolution_ms, frozenset()):
+                    await self._next_look()
+        return self._few.get(resolution_ms)
+
+    async def _next_look(self) -> None:
+        looked = asyncio.get_running_loop().create_future()
+        self._waiting.add(looked)
+        try:
+            await looked
+        finally:
+            self._waiting.discard(looked)
+
+    def look(
+        self, source: SnapshotSource, wanted: Wanted
+    ) -> tuple[Actuals | None, tuple[int, float], dict[int, FewCells]]:
         """One blocking look at Redis, for a thread."""
-        return source.read(), source.clock()
+        return source.read(), source.clock(), source.few(wanted)
+
+    def seen_few(self, few: dict[int, FewCells], wanted: Wanted) -> None:
+        """Take over what was read of the items that are looked at, and answer who waits for it."""
+        offsets = {width_ms: cells.offsets for width_ms, cells in few.items()}
+        if offsets != {width_ms: cells.offsets for width_ms, cells in self._few.items()}:
+            self.topics.touch("items", "flash")
+        self._few, self._few_items = few, wanted
+        for looked in self._waiting:
+            if not looked.done():
+                looked.set_result(None)
 
     def seen(self, actuals: Actuals | None, clock: tuple[int, float], at_s: float) -> None:
         """Take over what a look at Redis found."""
@@ -130,7 +176,7 @@ class Page:
             self.actuals = actuals
             self.topics.touch("items", "flash")
         self._events_per_s = self._events.note(at_s, self.actuals.books.read)
-        self._forecasts_per_s = self._forecasts.note(at_s, self.topics.book.seen)
+        self._forecasts_per_s = self._forecasts.note(at_s, self.topics.forecasts_seen)
 
 
 def _age_s(at_s: float | None) -> float | None:

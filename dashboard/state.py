@@ -9,9 +9,10 @@ from typing import Literal, TypeVar
 
 from freshet.dashboard.accuracy import Accuracy
 from freshet.dashboard.forecasts import ForecastBook
+from freshet.dashboard.rounds import Rounds
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS, decode
-from freshet.stream.config import WorkerSettings
+from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
     RECORDS,
@@ -19,13 +20,17 @@ from freshet.stream.schemas import (
     Alert,
     DriftAlert,
     Forecast,
+    ForecastRound,
     ModelEvent,
     RetrainRequest,
     Score,
 )
+from freshet.stream.store.grid import Grid
 
 Kind = Literal[
     "forecasts",
+    "forecasts_latest",
+    "rounds",
     "scores",
     "drift",
     "models",
@@ -52,6 +57,8 @@ LARGEST = 1e15
 # What each kind of record changes on the page.
 TOUCHES: dict[Kind, tuple[Section, ...]] = {
     "forecasts": ("items", "flash"),
+    "forecasts_latest": ("items", "flash"),
+    "rounds": ("items",),
     "scores": ("errors", "models", "drift"),
     "drift": ("drift", "errors"),
     "models": ("models", "errors"),
@@ -69,23 +76,23 @@ class TopicState:
     `revisions` counts changes by section, so that a page fetches again only what changed.
 
     Args:
-        worker: What is forecast.
-        series_by: The fields that an item id is made of.
+        settings: What is forecast, what an item id is made of, and whose days are meant.
         latest_ms: When a record may say that something happened at the latest.
     """
 
     def __init__(
-        self,
-        worker: WorkerSettings,
-        series_by: tuple[str, ...] = ("sku", "region"),
-        *,
-        latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
+        self, settings: Settings, *, latest_ms: Callable[[], int] = lambda: MAX_TIME_MS
     ) -> None:
         self._latest_ms = latest_ms
-        self.book = ForecastBook(worker.resolution_ms)
-        self.accuracy = Accuracy(worker.resolution_ms)
-        self.series_by = series_by
-        self.shop = ShopTables(series_by, latest_ms=latest_ms)
+        self.served = settings.served
+        self.main_ms = settings.main.resolution_ms
+        self.time_zone = settings.calendar.time_zone
+        grids = [Grid(one.resolution_ms, self.time_zone) for one in settings.served]
+        self.books = {grid.resolution_ms: ForecastBook(grid) for grid in grids}
+        self.accuracies = {grid.resolution_ms: Accuracy(grid) for grid in grids}
+        self.rounds = {grid.resolution_ms: Rounds(grid) for grid in grids}
+        self.series_by = settings.events.series_by
+        self.shop = ShopTables(self.series_by, latest_ms=latest_ms)
         self.drift: deque[DriftAlert] = deque(maxlen=MAX_DRIFT_ALERTS)
         self.models: deque[ModelEvent] = deque(maxlen=MAX_MODEL_EVENTS)
         self.retrains: dict[str, RetrainRequest] = {}
@@ -97,6 +104,21 @@ class TopicState:
         """Why the newest record that cannot be used cannot."""
         self.scored_ms = 0
         self.alerted_ms = 0
+
+    @property
+    def book(self) -> ForecastBook:
+        """The forecasts that lists and totals are made of."""
+        return self.books[self.main_ms]
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The scores of those."""
+        return self.accuracies[self.main_ms]
+
+    @property
+    def forecasts_seen(self) -> int:
+        """How many forecasts were taken in, of all resolutions."""
+        return sum(book.seen for book in self.books.values())
 
     @property
     def revision(self) -> int:
@@ -132,14 +154,17 @@ class TopicState:
             return True
         if value is None:
             return self._forget(kind, key)
-        record = decode(RECORDS[kind], value, latest_ms=self._latest_ms())
+        named = RECORDS["forecasts" if kind == "forecasts_latest" else kind]
+        record = decode(named, value, latest_ms=self._latest_ms())
         match record:
-            case Forecast():
-                return self.book.apply(record)
-            case Score():
+            case Forecast(resolution_ms=width_ms):
+                return width_ms in self.books and self.books[width_ms].apply(record)
+            case ForecastRound(resolution_ms=width_ms):
+                return width_ms in self.rounds and self.rounds[width_ms].apply(record)
+            case Score(resolution_ms=width_ms):
                 _check_numbers(record)
                 self.scored_ms = max(self.scored_ms, record.scored_at_ms)
-                return self.accuracy.apply(record)
+                return width_ms in self.accuracies and self.accuracies[width_ms].apply(record)
             case DriftAlert():
                 self.alerted_ms = max(self.alerted_ms, record.detected_at_ms)
                 return _append(self.drift, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
 from importlib import metadata, resources
@@ -23,12 +23,14 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Scope
 
 from freshet.dashboard import api, boards, sales
+from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.figures import Json
 from freshet.dashboard.guard import Guard
 from freshet.dashboard.hub import EventStream
-from freshet.dashboard.items import list_items, parse_query, show_item
+from freshet.dashboard.items import list_items, parse_query, parse_resolution, show_item
 from freshet.dashboard.page import Page
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import MINUTE_MS
 
 STATIC = Path(__file__).parent / "static"
 OWN_FILES = frozenset(path.name for path in STATIC.iterdir())
@@ -50,7 +52,8 @@ def build(page: Page) -> ASGIApp:
 def _questions(page: Page) -> list[Route]:
     def errors(request: Request) -> Json:
         segment = request.query_params.get("segment", "")
-        return api.errors(page.topics, segment, page.max_points)
+        width_ms = parse_resolution(page.topics, request.query_params)
+        return api.errors(page.topics, segment, page.max_points, width_ms)
 
     def overview(request: Request) -> Json:
         return page.summary() | {"errors": errors(request)}
@@ -59,14 +62,22 @@ def _questions(page: Page) -> list[Route]:
         query = parse_query(dict(request.query_params))
         return list_items(page.topics, page.actuals, query)
 
-    def item(request: Request) -> Json | None:
+    async def item(request: Request) -> Json | None:
         item_id = request.path_params["item_id"]
         if len(item_id) > MAX_ITEM_ID:
             return None
-        return show_item(page.topics, page.actuals, page.moment(), item_id)
+        width_ms = parse_resolution(page.topics, request.query_params)
+        actuals = page.actuals
+        if width_ms != page.topics.main_ms:
+            cells = await page.few(width_ms, [item_id])
+            actuals = Actuals.of(cells) if cells else Actuals(width_ms)
+        return show_item(page.topics, actuals, page.moment(), item_id, width_ms)
 
-    def flash_sales(_: Request) -> Json:
-        return sales.flash_sales(page.topics, page.actuals, page.moment().now_ms)
+    async def flash_sales(_: Request) -> Json:
+        now_ms = page.moment().now_ms
+        items = sales.items_on_sale(page.topics, page.actuals, now_ms)
+        minutes = await page.few(MINUTE_MS, items) if items else None
+        return sales.flash_sales(page.topics, page.actuals, now_ms, minutes)
 
     async def stream(request: Request) -> Response:
         address = request.client.host if request.client else ""
@@ -84,12 +95,17 @@ def _questions(page: Page) -> list[Route]:
     ]
 
 
-def _question(path: str, answer: Callable[[Request], Json | None]) -> Route:
+Answer = Json | None | Awaitable[Json | None]
+
+
+def _question(path: str, answer: Callable[[Request], Answer]) -> Route:
     """A route that answers with JSON: 404 for None, 400 for parameters that cannot be used."""
 
     async def respond(request: Request) -> Response:
         try:
             found = answer(request)
+            if isinstance(found, Awaitable):
+                found = await found
         except InvalidInputError as error:
             return json_response({"error": str(error)}, 400)
         if found is None:

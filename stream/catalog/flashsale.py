@@ -19,13 +19,14 @@ Dimensions: H steps, Q quantile levels, K sums that a forecast tells, E edges of
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from freshet.stream.arrays import Floats, Ints
+from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.schemas import Cumulative, Forecast
+from freshet.stream.schemas import Cumulative
 
 STEP_CORRELATION = 0.3
 """Of the errors of two steps where a forecast tells no sums: a strong start mostly stays strong."""
@@ -60,27 +61,15 @@ class Outlook:
 
     Attributes:
         quantile_levels: Rising probabilities.
-        quantiles: Units by step and level; step h covers `resolution_ms` from `cutoff_ms` + h of
-            them.
-        cumulative: The same of the sums over the first steps; None in forecasts that do not tell.
+        quantiles: Units by step and level.
+        edges_ms: When each step begins, and the last one ends.
+        cumulative: Quantiles of the sums over the first steps; None in forecasts that do not tell.
     """
 
-    quantile_levels: list[float]
-    quantiles: list[list[float]]
-    cutoff_ms: int
-    resolution_ms: int
+    quantile_levels: Sequence[float]
+    quantiles: Sequence[Sequence[float]] | Floats | Singles
+    edges_ms: Sequence[int] | Ints
     cumulative: Cumulative | None = None
-
-    @classmethod
-    def of(cls, forecast: Forecast) -> Outlook:
-        """That of a forecast record."""
-        return cls(
-            quantile_levels=forecast.quantile_levels,
-            quantiles=forecast.quantiles,
-            cutoff_ms=forecast.cutoff_ms,
-            resolution_ms=forecast.resolution_ms,
-            cumulative=forecast.cumulative,
-        )
 
 
 def estimate_sell_out(outlook: Outlook, *, on_hand: float, now_ms: int, ends_at_ms: int) -> SellOut:
@@ -95,7 +84,7 @@ def estimate_sell_out(outlook: Outlook, *, on_hand: float, now_ms: int, ends_at_
     Raises:
         InvalidInputError: Levels, quantiles and sums do not fit.
 
-    >>> flat = Outlook([0.1, 0.5, 0.9], [[10.0, 10.0, 10.0]] * 4, cutoff_ms=0, resolution_ms=100)
+    >>> flat = Outlook([0.1, 0.5, 0.9], [[10.0, 10.0, 10.0]] * 4, [0, 100, 200, 300, 400])
     >>> sold_out = estimate_sell_out(flat, on_hand=25.0, now_ms=0, ends_at_ms=300)
     >>> sold_out.eta_ms_p10, sold_out.eta_ms_p50, sold_out.eta_ms_p90
     (250, 250, 250)
@@ -154,8 +143,7 @@ class _Demand:
     steps_HQ: Floats
     mean_H: Floats
     deviation_H: Floats
-    cutoff_ms: int
-    resolution_ms: int
+    edge_ms_E: Ints
     correlation: float
     sums: _Sums | None
 
@@ -179,28 +167,35 @@ class _Demand:
             steps_HQ=steps_HQ,
             mean_H=mean_H,
             deviation_H=deviation_H,
-            cutoff_ms=outlook.cutoff_ms,
-            resolution_ms=outlook.resolution_ms,
+            edge_ms_E=np.asarray(outlook.edges_ms, np.int64),
             correlation=correlation,
             sums=sums,
         )
 
     @property
+    def cutoff_ms(self) -> int:
+        return int(self.edge_ms_E[0])
+
+    @property
     def end_ms(self) -> int:
-        return self.cutoff_ms + len(self.steps_HQ) * self.resolution_ms
+        return int(self.edge_ms_E[-1])
 
     def edges_ms(self, now_ms: int) -> list[int]:
         """Now, every start of a step after it, and the forecast's end."""
-        starts_ms = range(self.cutoff_ms, self.end_ms, self.resolution_ms)
-        later_ms = [start_ms for start_ms in starts_ms if now_ms < start_ms]
+        later_ms = [edge_ms for edge_ms in self.edge_ms_E[:-1].tolist() if now_ms < edge_ms]
         return [now_ms, *later_ms, max(now_ms, self.end_ms)]
 
     def shares(self, from_ms: int, to_ms: int) -> Floats:
         """The share of each step within [from, to)."""
-        starts_H = self.cutoff_ms + self.resolution_ms * np.arange(len(self.steps_HQ))
-        ends_H = starts_H + self.resolution_ms
+        starts_H, ends_H = self.edge_ms_E[:-1], self.edge_ms_E[1:]
         overlap_H = np.minimum(ends_H, to_ms) - np.maximum(starts_H, from_ms)
-        return np.clip(overlap_H / self.resolution_ms, 0.0, 1.0)
+        shares_H: Floats = np.clip(overlap_H / (ends_H - starts_H), 0.0, 1.0)
+        return shares_H
+
+    def position(self, at_ms: int) -> float:
+        """How many steps, whole or not, there are from the cutoff to a time."""
+        steps_E = np.arange(len(self.edge_ms_E))
+        return float(np.interp(at_ms, self.edge_ms_E, steps_E))
 
     def sum_quantiles(self, from_ms: int, to_ms: int) -> Floats:
         """Quantiles of the demand within [from, to), as the top of this file says."""
@@ -211,7 +206,7 @@ class _Demand:
             return share_H @ self.steps_HQ
         if self.sums is not None:
             # The shape of the sum from the cutoff on, as wide as the part that is left.
-            wide_Q = self.sums.at((to_ms - self.cutoff_ms) / self.resolution_ms)
+            wide_Q = self.sums.at(self.position(to_ms))
             wide_spread = self._spread(self.shares(self.cutoff_ms, to_ms))
         else:
             # Added quantiles are those of steps that move together; their deviations add up too.
@@ -236,6 +231,12 @@ def _checked(outlook: Outlook) -> tuple[Floats, Floats]:
     steps_HQ = np.asarray(outlook.quantiles, np.float64)
     rising = not (np.diff(levels_Q) <= 0).any()
     a_column_each = steps_HQ.ndim == 2 and steps_HQ.shape[1:] == levels_Q.shape
+    edge_ms_E = np.asarray(outlook.edges_ms, np.int64)
+    if len(edge_ms_E) != len(steps_HQ) + 1 or (np.diff(edge_ms_E) <= 0).any():
+        raise InvalidInputError(
+            f"{len(edge_ms_E)} edges of {len(steps_HQ)} steps; expected the start of each and the "
+            "end of the last, rising"
+        )
     if not a_column_each or not len(steps_HQ) or not rising:
         raise InvalidInputError(
             f"quantiles of shape {steps_HQ.shape} with {len(levels_Q)} levels "

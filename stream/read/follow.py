@@ -71,12 +71,22 @@ class Change:
 
 
 class PartitionFollower:
-    """Reads one partition; remembers only up to which offset, and how many items it named."""
+    """Reads one partition; remembers only up to which offset, and how many items it named.
 
-    def __init__(self, client: Any, keys: Keys, grid: Grid) -> None:
+    Args:
+        client: From `freshet.stream.store.connection.connect`.
+        keys: Of the partition.
+        grid: The buckets.
+        chunks: Only the tiles of these chunks are read; None is all.
+    """
+
+    def __init__(
+        self, client: Any, keys: Keys, grid: Grid, chunks: frozenset[int] | None = None
+    ) -> None:
         self._client = client
         self._keys = keys
         self._grid = grid
+        self._chunks = chunks
         self.offset = -1
         self.first_offset: int | None = None
         self.num_items = 0
@@ -115,7 +125,7 @@ class PartitionFollower:
         restarted = self.first_offset is not None and self.first_offset != seen.first_offset
         # Below its floor the index has forgotten what changed, so then everything is read.
         full = self.first_offset is None or restarted or self.offset < seen.index_floor
-        wanted = _all_tiles(seen, self._grid, buckets) if full else set(look.changed)
+        wanted = self._ours(_all_tiles(seen, self._grid, buckets) if full else look.changed)
         tiles: Tiles = {}
         since = self.offset
         if full or len(wanted) > MAX_ATOMIC_TILES:
@@ -152,11 +162,16 @@ class PartitionFollower:
                 return None
             if look.offset < since or look.header.index_floor > since:
                 return None
-            if look.changed <= wanted:
+            changed = self._ours(look.changed)
+            if changed <= wanted:
                 tiles.update(zip(order, values[0] if order else [], strict=True))
                 return look.header
-            wanted |= look.changed
+            wanted |= changed
         return None
+
+    def _ours(self, tiles: Iterable[TileId]) -> set[TileId]:
+        chunks = self._chunks
+        return {tile for tile in tiles if chunks is None or tile[1] in chunks}
 
     def _read_pieces(self, order: list[TileId]) -> Tiles:
         tiles: Tiles = {}

@@ -11,7 +11,7 @@ import pytest
 from freshet.dashboard.actuals import SHOWN_CHANNELS, Actuals, Books
 from freshet.dashboard.state import Kind, TopicState
 from freshet.stream.codec import encode
-from freshet.stream.config import WorkerSettings
+from freshet.stream.config import Settings
 from freshet.stream.schemas import Compute, DriftAlert, Forecast, ModelEvent, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 
@@ -90,7 +90,7 @@ class Make:
         return ModelEvent(kind=kind, version=version, at_ms=round(hour * HOUR_MS), **more)
 
     def topics(self, *records: tuple[Kind, msgspec.Struct]) -> TopicState:
-        topics = TopicState(WorkerSettings())
+        topics = TopicState(Settings())
         for kind, record in records:
             assert topics.apply(kind, b"key", encode(record), 0), (kind, record)
         return topics

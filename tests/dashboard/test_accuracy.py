@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from freshet.dashboard import accuracy
 from freshet.dashboard.accuracy import Accuracy, ErrorSums, last_day, rolling, total
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 def test_wql_is_pinball_over_what_was_sold(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     known.apply(make.score(pinball=3.0, seasonal_naive_pinball=6.0, actual=10.0))
     known.apply(
         make.score("B|n", pinball=1.0, seasonal_naive_pinball=6.0, actual=30.0, covered_80=False)
@@ -25,7 +26,7 @@ def test_wql_is_pinball_over_what_was_sold(make: Any) -> None:
 
 
 def test_a_score_counts_once_however_often_it_is_read(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     assert known.apply(make.score())
     assert not known.apply(make.score())
     assert known.matured == 1
@@ -33,7 +34,7 @@ def test_a_score_counts_once_however_often_it_is_read(make: Any) -> None:
 
 
 def test_an_item_that_comes_later_does_not_let_an_earlier_one_count_again(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     names = ("A|n", "B|n", "C|n", "A|n", "B|n", "C|n")
     assert [known.apply(make.score(name)) for name in names] == [True] * 3 + [False] * 3
     # An item known from elsewhere counts in a bucket of its own.
@@ -42,14 +43,14 @@ def test_an_item_that_comes_later_does_not_let_an_earlier_one_count_again(make: 
 
 
 def test_three_weeks_of_hours_are_kept(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for hour in range(21 * 24 + 1):
         known.apply(make.score(hour=hour))
     assert (min(known.overall), len(known.overall)) == (HOUR_MS, 21 * 24)
 
 
 def test_the_model_is_held_against_naive_on_the_same_steps_only(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     known.apply(make.score("new|n", pinball=9.0, seasonal_naive_pinball=None, actual=1.0))
     known.apply(make.score("old|n", pinball=1.0, seasonal_naive_pinball=2.0, actual=10.0))
     sums = known.overall[100 * HOUR_MS]
@@ -57,7 +58,7 @@ def test_the_model_is_held_against_naive_on_the_same_steps_only(make: Any) -> No
 
 
 def test_without_any_naive_the_model_stands_alone_and_nothing_sold_has_no_error(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     known.apply(make.score(pinball=2.0, seasonal_naive_pinball=None, actual=4.0))
     assert (known.overall[100 * HOUR_MS].wql(), known.overall[100 * HOUR_MS].naive_wql()) == (
         0.5,
@@ -67,7 +68,7 @@ def test_without_any_naive_the_model_stands_alone_and_nothing_sold_has_no_error(
 
 
 def test_segments_and_versions_have_sums_of_their_own(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     known.apply(make.score("A|n", segment="Boots", weights_version="base"))
     known.apply(make.score("B|n", segment="Tents", weights_version="v2"))
     assert {name: set(buckets) for name, buckets in known.by_segment.items()} == {
@@ -81,7 +82,7 @@ def test_only_the_newest_buckets_are_kept_and_older_scores_are_refused(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "MAX_BUCKETS", 3)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for hour in (10, 11, 12, 13):
         known.apply(make.score(hour=hour))
     assert (
@@ -97,14 +98,14 @@ def test_groups_beyond_the_maximum_push_out_the_one_longest_silent(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "MAX_GROUPS", 2)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for hour, segment in ((10, "a"), (12, "b"), (13, "c")):
         known.apply(make.score(hour=hour, segment=segment))
     assert set(known.by_segment) == {"b", "c"}
 
 
 def test_64_segments_are_kept(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for number in range(65):
         known.apply(make.score(hour=number, segment=f"s{number}"))
     assert list(known.by_segment) == [f"s{number}" for number in range(1, 65)]
@@ -114,7 +115,7 @@ def test_items_beyond_the_maximum_are_not_scored(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "MAX_SCORED_ITEMS", 1)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     assert known.apply(make.score("A|n"))
     assert not known.apply(make.score("B|n"))
 
@@ -150,7 +151,7 @@ def with_steps(score: Any, *changes: dict[str, Any]) -> Any:
 
 
 def test_every_sum_is_that_of_its_own_steps(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     score = with_steps(
         make.score(actual=10.0),
         {"pinball": 1.0, "seasonal_naive_pinball": 4.0, "covered_80": True},
@@ -169,7 +170,7 @@ def test_every_sum_is_that_of_its_own_steps(make: Any) -> None:
 
 
 def test_a_score_of_another_resolution_changes_nothing(make: Any) -> None:
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     assert not known.apply(make.score(resolution_ms=DAY_MS))
     assert (known.matured, known.overall, known.by_segment, known.by_version) == (0, {}, {}, {})
     assert known.apply(make.score()), "it has not taken the place of the right one"
@@ -179,7 +180,7 @@ def test_the_oldest_kept_bucket_still_takes_scores_of_other_items(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "MAX_BUCKETS", 2)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     known.apply(make.score(hour=10))
     assert known.apply(make.score(hour=9)), "there is room for an older one"
     assert known.apply(make.score("B|n", hour=9))
@@ -192,7 +193,7 @@ def test_an_item_of_the_maximum_goes_on_being_scored(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "MAX_SCORED_ITEMS", 2)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     names = ("A|n", "B|n", "C|n", "A|n", "B|n")
     hours = (100, 100, 100, 101, 101)
     taken = [
@@ -203,7 +204,7 @@ def test_an_item_of_the_maximum_goes_on_being_scored(
 
 def test_a_group_that_is_known_pushes_none_out(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy, "MAX_GROUPS", 2)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for hour, segment in ((12, "a"), (10, "b"), (11, "b"), (13, "c")):
         known.apply(make.score(hour=hour, segment=segment))
     # Last scored in hour 12 and 11: b was silent for longer, though it came later.
@@ -222,7 +223,7 @@ def test_a_group_whose_buckets_are_all_forgotten_goes_first(
 ) -> None:
     monkeypatch.setattr(accuracy, "MAX_GROUPS", 2)
     monkeypatch.setattr(accuracy, "MAX_BUCKETS", 1)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for hour, segment in ((10, "a"), (11, "b"), (12, "a"), (13, "c")):
         known.apply(make.score(hour=hour, segment=segment))
     assert {name: set(buckets) for name, buckets in known.by_segment.items()} == {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,11 +11,13 @@ import pytest
 from freshet.dashboard import actuals as actuals_module
 from freshet.dashboard.actuals import Actuals, Books, Rate, RedisSource, snapshot
 from freshet.stream.config import RedisSettings, Settings, WorkerSettings
+from freshet.stream.read.few import FewCells
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import Delta, WindowCells
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 def test_integers_become_units_and_currency_and_the_unobserved_becomes_nan() -> None:
@@ -25,7 +27,7 @@ def test_integers_become_units_and_currency_and_the_unobserved_becomes_nan() -> 
     observed_ICB = np.ones_like(values_ICB, bool)
     observed_ICB[0, CHANNELS.index("views")] = False
     found = snapshot(
-        WindowCells(values_ICB, observed_ICB, 5 * HOUR_MS), {"A|n": 0}, HOUR_MS, Books()
+        WindowCells(values_ICB, observed_ICB, 5 * HOUR_MS), {"A|n": 0}, Grid(HOUR_MS), Books()
     )
     assert found.values["units"].tolist() == [[2.5, 0.0]]
     assert found.values["revenue"].tolist() == [[1999.0, 0.0]]
@@ -98,6 +100,8 @@ class FakeRedis:
 
     # What a reader says.
     item_ids = ("B|n", "A|n")
+
+    rules = ReadRules.of(Settings(), HOUR_MS)
 
     @property
     def generation(self) -> int:
@@ -225,3 +229,53 @@ def test_a_rate_looks_back_about_its_window_and_never_below_zero() -> None:
 def test_a_rate_of_two_looks_far_apart_is_that_between_them() -> None:
     rate = Rate(window_s=10.0)
     assert [rate.note(0.0, 0), rate.note(100.0, 50), rate.note(100.0, 60)] == [0.0, 0.5, 0.0]
+
+
+def test_a_few_items_are_shown_up_to_the_last_bucket_that_is_observed() -> None:
+    observed_B = np.array([False, True, True, False])
+    cells = FewCells(Grid(60_000), 10, {"A|n": np.array([1_000, 2_000, 500, 9_000])}, observed_B)
+    found = Actuals.of(cells)
+    assert (found.start_ms, found.end_ms) == (600_000, 780_000)
+    start_ms, units_B = found.series("A|n", "units", 0)
+    assert start_ms == 600_000 and units_B[1:].tolist() == [2.0, 0.5] and np.isnan(units_B[0])
+    none = Actuals.of(FewCells(Grid(60_000)))
+    assert (none.num_buckets, none.rows) == (0, {})
+
+
+def test_days_of_a_zone_begin_at_its_midnights() -> None:
+    # 29 March 2026 in Berlin has 23 hours.
+    midnights_ms = [1_774_652_400_000, 1_774_738_800_000, 1_774_821_600_000]
+    days = Actuals(DAY_MS, midnights_ms[0], 2, time_zone="Europe/Berlin")
+    assert days.end_ms == midnights_ms[2]
+    assert days.edges_ms(0).tolist() == midnights_ms
+    assert days.edges_ms(midnights_ms[1] + HOUR_MS).tolist() == midnights_ms[1:]
+
+
+class FewOfFake:
+    """What reads a few items, and how it was opened."""
+
+    opened: ClassVar[list[tuple[Any, ...]]] = []
+
+    def __init__(self, client: Any, generation: int, rules: ReadRules, num_buckets: int) -> None:
+        self.grid = rules.grid
+        self.opened.append((generation, rules.resolution_ms, num_buckets))
+
+    def read(self, item_ids: frozenset[str]) -> FewCells:
+        return FewCells(self.grid, units=dict.fromkeys(item_ids, np.array([1])))
+
+
+def test_other_resolutions_are_read_while_somebody_looks_and_then_let_go(
+    fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actuals_module, "FewItems", FewOfFake)
+    FewOfFake.opened = []
+    opened = source()
+    wanted = {60_000: frozenset(["A|n"]), DAY_MS: frozenset(["B|n"])}
+    for _ in range(2):
+        found = opened.few(wanted)
+        assert {width: set(cells.units) for width, cells in found.items()} == wanted
+    # Eight hours of minutes and 192 days.
+    assert sorted(FewOfFake.opened) == [(1, 60_000, 480), (1, DAY_MS, 192)]
+    assert opened.few({}) == {} and opened._few == {}
+    opened.few(wanted)
+    assert len(FewOfFake.opened) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,9 +13,13 @@ from freshet.dashboard import api, figures, items
 from freshet.dashboard.actuals import Actuals, Books
 from freshet.dashboard.api import Moment
 from freshet.dashboard.items import ItemQuery
+from freshet.dashboard.state import TopicState
+from freshet.stream.config import CalendarSettings, Settings
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.read.few import FewCells
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
-from freshet.stream.units import HOUR_MS
+from freshet.stream.store.grid import Grid
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 NOW = Moment(now_ms=100 * HOUR_MS + 1_000, speed=900.0, events_per_s=12.34, forecasts_per_s=5.0)
 
@@ -155,6 +160,122 @@ def test_the_item_has_fan_history_past_forecasts_and_promotions(topics: Any, mak
     }
     assert found["past"]["day"]["start_ms"] == [123 * HOUR_MS]
     assert [band["discount"] for band in found["promotions"]] == [0.3]
+
+
+def test_an_item_is_shown_by_the_resolution_that_is_asked_for(topics: Any, make: Any) -> None:
+    day = make.forecast("A|north", 96, resolution_ms=DAY_MS, quantiles=[[24.0, 48.0, 72.0]] * 3)
+    assert topics.books[DAY_MS].apply(day)
+    days = Actuals(DAY_MS, 0, 4, {"A|north": 0}, {"units": np.full((1, 4), 50, np.float32)})
+    found = items.show_item(topics, days, NOW, "A|north", DAY_MS)
+    assert found is not None
+    assert found["resolution_ms"] == DAY_MS
+    assert found["actuals"] == {"start_ms": 0, "units": [50.0] * 4}
+    assert found["forecast"]["starts_ms"] == [hour * HOUR_MS for hour in (96, 120, 144)]
+    assert found["forecast"]["ends_at_ms"] == 168 * HOUR_MS
+    assert list(found["past"]) == ["step", "week"]
+    assert found["past"]["step"]["start_ms"] == [96 * HOUR_MS]
+    # Who has none at that resolution is shown all the same.
+    south = items.show_item(topics, days, NOW, "B|south", DAY_MS)
+    assert south is not None and (south["forecast"], south["region"]) == (None, "south")
+
+
+def test_minutes_are_there_to_see_while_their_forecast_reaches_beyond_now(
+    topics: Any, make: Any
+) -> None:
+    def shown() -> list[int]:
+        found = items.show_item(topics, make.actuals({}), NOW, "A|north")
+        assert found is not None
+        return [one["resolution_ms"] for one in found["resolutions"]]
+
+    assert shown() == [HOUR_MS, DAY_MS]
+    table = [[1.0, 2.0, 3.0]] * 60
+    over = make.forecast("A|north", 99, resolution_ms=MINUTE_MS, quantiles=table)
+    topics.books[MINUTE_MS].apply(over)
+    assert shown() == [HOUR_MS, DAY_MS]
+    topics.books[MINUTE_MS].apply(msgspec.structs.replace(over, cutoff_ms=100 * HOUR_MS))
+    assert shown() == [MINUTE_MS, HOUR_MS, DAY_MS]
+
+
+def test_uneven_days_are_shown_where_they_lie(make: Any) -> None:
+    settings = Settings(calendar=CalendarSettings(time_zone="Europe/Berlin"))
+    # Midnights in Berlin around 29 March 2026, a day of 23 hours.
+    midnights_ms = [1_774_652_400_000, 1_774_738_800_000, 1_774_821_600_000, 1_774_908_000_000]
+    topics = TopicState(settings)
+    topics.books[DAY_MS].apply(
+        make.forecast(
+            resolution_ms=DAY_MS,
+            cutoff_ms=midnights_ms[1],
+            step_starts_ms=midnights_ms[1:3],
+            ends_at_ms=midnights_ms[3],
+            quantiles=[[1.0, 2.0, 3.0]] * 2,
+        )
+    )
+    grid = Grid(DAY_MS, "Europe/Berlin")
+    cells = FewCells(
+        grid,
+        grid.bucket(midnights_ms[0]),
+        {"A|north": np.array([5_000, 7_000, 1_000])},
+        np.array([True, True, False]),
+    )
+    moment = Moment(now_ms=midnights_ms[2])
+    found = items.show_item(topics, Actuals.of(cells), moment, "A|north", DAY_MS)
+    assert found is not None and found["time_zone"] == "Europe/Berlin"
+    assert found["actuals"] == {
+        "start_ms": midnights_ms[0],
+        "units": [5.0, 7.0],
+        "starts_ms": midnights_ms[:2],
+    }
+    assert found["forecast"]["starts_ms"] == midnights_ms[1:3]
+    assert found["past"]["step"]["start_ms"] == midnights_ms[1:2]
+
+
+def test_while_the_shop_warms_up_there_is_no_line_and_no_number(make: Any) -> None:
+    young = make.forecast("A|north", 100, status="warming_up", quantiles=[])
+    topics, actuals = make.topics(("forecasts", young)), make.actuals({"A|north": [0.0] * 24})
+    [row] = items.list_items(topics, actuals, ItemQuery())["items"]
+    assert (row["status"], row["expected_day"], row["change"], row["forecast"]) == (
+        *("warming_up", None, None),
+        None,
+    )
+    found = items.show_item(topics, actuals, NOW, "A|north")
+    assert found is not None
+    fan = found["forecast"]
+    assert (fan["status"], fan["steps"], fan["expected"], fan["starts_ms"]) == (
+        *("warming_up", 0, []),
+        [],
+    )
+    assert fan["quantiles"] == [[]] * 7
+
+
+def test_errors_and_scores_are_told_by_resolution(topics: Any, make: Any) -> None:
+    day = make.score(hour=72, resolution_ms=DAY_MS, pinball=3.0, actual=10.0)
+    assert topics.accuracies[DAY_MS].apply(day)
+    assert topics.accuracies[DAY_MS].apply(msgspec.structs.replace(day, bucket_start_ms=DAY_MS))
+    found = api.errors(topics, "", 100, DAY_MS)
+    # Each day by itself.
+    assert (found["resolution_ms"], found["at_ms"], found["wql"]) == (
+        DAY_MS,
+        [2 * DAY_MS, 4 * DAY_MS],
+        [0.3, 0.3],
+    )
+    assert api.errors(topics, "", 100)["resolution_ms"] == HOUR_MS
+    assert api.errors(topics, "", 100)["scored"] == [HOUR_MS, DAY_MS]
+    told = {
+        one["resolution_ms"]: one
+        for one in api.overview(topics, make.actuals({}), NOW)["resolutions"]
+    }
+    assert list(told) == [MINUTE_MS, HOUR_MS, DAY_MS]
+    assert [told[width]["scores"]["wql"] for width in told] == [None, 0.2, 0.3]
+    assert (told[HOUR_MS]["items"], told[HOUR_MS]["newest_cutoff_ms"]) == (2, 100 * HOUR_MS)
+    assert (told[DAY_MS]["round"], told[DAY_MS]["newest_cutoff_ms"]) == (None, None)
+
+
+def test_a_url_asks_for_a_resolution_that_is_forecast(topics: Any) -> None:
+    assert items.parse_resolution(topics, {}) == HOUR_MS
+    assert items.parse_resolution(topics, {"resolution_ms": "60000"}) == MINUTE_MS
+    for wrong in ("1000", "x", "-60000"):
+        with pytest.raises(InvalidInputError, match="resolution_ms"):
+            items.parse_resolution(topics, {"resolution_ms": wrong})
 
 
 def test_an_item_with_sales_but_no_forecast_is_shown_waiting(topics: Any, make: Any) -> None:

@@ -7,16 +7,20 @@ import socket
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from freshet.dashboard import app
-from freshet.dashboard.actuals import Actuals, Books
+from freshet.dashboard import page as page_module
+from freshet.dashboard.actuals import Actuals, Books, Wanted
 from freshet.dashboard.app import address, listen
 from freshet.dashboard.page import Page
 from freshet.stream.codec import encode
 from freshet.stream.config import DashboardSettings, KafkaSettings, Settings
 from freshet.stream.errors import ConfigError, StoreUnavailableError
-from freshet.stream.units import HOUR_MS
+from freshet.stream.read.few import FewCells
+from freshet.stream.store.grid import Grid
+from freshet.stream.units import HOUR_MS, MINUTE_MS
 
 
 def test_port_0_is_a_free_one_and_the_address_can_be_opened() -> None:
@@ -116,6 +120,12 @@ class FakeSource:
     def clock(self) -> tuple[int, float]:
         return 5, 1.0
 
+    def few(self, wanted: Wanted) -> dict[int, FewCells]:
+        return {
+            width_ms: FewCells(Grid(width_ms), units={item: np.array([7]) for item in items})
+            for width_ms, items in wanted.items()
+        }
+
 
 def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(
     monkeypatch: pytest.MonkeyPatch,
@@ -134,6 +144,35 @@ def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(
     asyncio.run(asyncio.wait_for(scenario(), 5))
     assert "Redis at shop:6379 does not answer" in problems
     assert page.actuals.books.read == 7
+
+
+def test_an_item_that_is_asked_for_is_read_at_once_and_forgotten_when_nobody_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "LOOK_S", 5.0)
+    monkeypatch.setattr(app, "SOONEST_LOOK_S", 0.01)
+    page = Page(Settings())
+
+    async def scenario() -> None:
+        looking = asyncio.create_task(app._look(page, Settings(), FakeSource(failures=0)))
+        for asked in (["A|n"], ["A|n"], ["B|n"], []):
+            started_s = time.monotonic()
+            cells = await page.few(MINUTE_MS, asked)
+            assert cells is not None and set(asked) <= cells.units.keys()
+            assert time.monotonic() - started_s < 1.0
+        assert await page.few(7, ["A|n"]) is None, "nothing is folded by 7 ms"
+        looking.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+    assert page.interest.wanted(time.monotonic()) == {MINUTE_MS: {"A|n", "B|n"}}
+    assert page.interest.wanted(time.monotonic() + 31.0) == {}
+
+
+def test_while_redis_is_away_a_visitor_waits_no_longer_than_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page_module, "ANSWER_S", 0.02)
+    assert asyncio.run(Page(Settings()).few(MINUTE_MS, ["A|n"])) is None
 
 
 def test_a_setting_that_cannot_work_stops_the_process_with_its_error() -> None:

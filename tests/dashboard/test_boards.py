@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from freshet.dashboard import boards, sales
 from freshet.dashboard.state import TopicState
 from freshet.stream.codec import encode
-from freshet.stream.config import WorkerSettings
+from freshet.stream.config import EventSettings, Settings
+from freshet.stream.read.few import FewCells
 from freshet.stream.schemas import (
     Alert,
     AlertData,
@@ -18,7 +20,8 @@ from freshet.stream.schemas import (
     Promotion,
     RetrainRequest,
 )
-from freshet.stream.units import HOUR_MS
+from freshet.stream.store.grid import Grid
+from freshet.stream.units import HOUR_MS, MINUTE_MS
 
 
 def sale(
@@ -29,8 +32,11 @@ def sale(
     return "promotions", Promotion(promotion_id=name, **times, **values | more)
 
 
-def stock(on_hand: float, sku: str = "A", region: str = "north") -> tuple[Any, InventoryLevel]:
-    return "inventory", InventoryLevel(sku=sku, region=region, on_hand=on_hand, as_of=0)
+def stock(
+    on_hand: float, sku: str = "A", region: str = "north", hour: float = 100
+) -> tuple[Any, InventoryLevel]:
+    as_of = round(hour * HOUR_MS)
+    return "inventory", InventoryLevel(sku=sku, region=region, on_hand=on_hand, as_of=as_of)
 
 
 def board(
@@ -211,7 +217,8 @@ def test_sales_are_ordered_by_state_and_time_and_no_more_than_a_dozen_are_shown(
 def test_a_sale_and_its_items_are_told_whole(make: Any) -> None:
     # Two units an hour for sure, ten on hand, 3.25 hours of the sale left from 100:30 on.
     forecast = make.forecast("A|north", quantiles=[[2.0, 2.0, 2.0]] * 24)
-    records = (sale(first=98.5, last=103.75), stock(10), ("forecasts", forecast))
+    in_stock = stock(10, hour=100.5)
+    records = (sale(first=98.5, last=103.75), in_stock, ("forecasts", forecast))
     shown = sales.flash_sales(
         make.topics(*records), make.actuals({"A|north": [4.0] * 10}), 100 * HOUR_MS + HOUR_MS // 2
     )
@@ -225,6 +232,7 @@ def test_a_sale_and_its_items_are_told_whole(make: Any) -> None:
         "starts_ms": round(98.5 * HOUR_MS),
         "ends_ms": round(103.75 * HOUR_MS),
         "sold": 6.0,
+        "by_minute_from_ms": None,
         "on_hand": 10.0,
         "sell_through": 0.375,
         "num_items": 1,
@@ -239,7 +247,7 @@ def test_a_sale_and_its_items_are_told_whole(make: Any) -> None:
 
 
 def test_items_are_found_by_the_sku_in_their_forecast_or_else_in_their_name(make: Any) -> None:
-    topics = TopicState(WorkerSettings(), ("region", "sku"))
+    topics = TopicState(Settings(events=EventSettings(series_by=("region", "sku"))))
     for kind, record in (
         sale(first=98),
         ("forecasts", make.forecast("north|A", sku="A", region="north")),
@@ -260,6 +268,144 @@ def test_a_sale_covers_every_region_of_its_sku_and_a_nameless_entry_gives_no_tit
     actuals = make.actuals({"A|north": [1.0, 2.0], "A|south": [3.0, 4.0], "B|north": [9.0, 9.0]})
     [found] = sales.flash_sales(topics, actuals, 100 * HOUR_MS)["sales"]
     assert (found["title"], found["num_items"], found["sold"]) == ("A", 2, 10.0)
+
+
+# By the minute ------------------------------------------------------------------------------------
+
+
+def minutes(
+    units: list[float], *, item_id: str = "A|north", to_hour: float = 100.5, open_buckets: int = 1
+) -> FewCells:
+    """Minutes that end at an hour, the newest of them open."""
+    grid = Grid(MINUTE_MS)
+    observed_B = np.ones(len(units), bool)
+    observed_B[len(units) - open_buckets :] = False
+    return FewCells(
+        grid,
+        first=grid.bucket(round(to_hour * HOUR_MS)) - len(units),
+        units={item_id: np.array([round(1_000 * amount) for amount in units])},
+        observed_B=observed_B,
+        offsets={"orders:0": 7},
+        reached_ms=round(to_hour * HOUR_MS) - 20_000,
+    )
+
+
+def minute_forecast(make: Any, hour: float = 100.5, **more: Any) -> tuple[Any, Any]:
+    """Two units a minute for sure, over two hours."""
+    values: dict[str, Any] = {
+        "resolution_ms": MINUTE_MS,
+        "cutoff_ms": round(hour * HOUR_MS),
+        "quantiles": [[2.0, 2.0, 2.0]] * 120,
+    }
+    return "forecasts", make.forecast(**values | more)
+
+
+def board_by_minute(
+    make: Any, *records: Any, cells: FewCells, units: list[float] | None = None
+) -> dict[str, Any]:
+    topics, actuals = make.topics(*records), make.actuals({"A|north": units or [4.0] * 10})
+    shown = sales.flash_sales(topics, actuals, round(100.5 * HOUR_MS), cells)
+    assert (shown["offsets"], shown["counted_to_ms"]) == (cells.offsets, cells.reached_ms)
+    [found] = shown["sales"]
+    return dict(found)
+
+
+def test_a_sale_is_counted_by_the_minute_the_open_one_too(make: Any) -> None:
+    cells = minutes([5.0] * 28 + [7.0, 1.0])
+    found = board_by_minute(make, sale(first=100.25), cells=cells)
+    # From 100:15 on: minutes 15 to 27 of five, then seven, and one in the open minute.
+    assert (found["sold"], found["by_minute_from_ms"]) == (13 * 5.0 + 7.0 + 1.0, None)
+
+
+def test_a_start_within_a_minute_takes_its_share_of_it(make: Any) -> None:
+    cells = minutes([8.0] + [0.0] * 29)
+    found = board_by_minute(make, sale(first=100 + 15 / 3_600), cells=cells)
+    assert found["sold"] == 6.0
+
+
+def test_before_the_minutes_that_are_held_hours_are_counted_and_it_is_said(make: Any) -> None:
+    # Minutes from 99:30 on, so hours up to 100: half of hour 97, and 98 and 99.
+    cells = minutes([1.0] * 60)
+    found = board_by_minute(make, sale(first=97.5), cells=cells, units=[4.0] * 10)
+    assert (found["sold"], found["by_minute_from_ms"]) == (2.0 + 8.0 + 30.0, 100 * HOUR_MS)
+
+
+def test_where_the_hour_is_not_over_minutes_are_counted_from_the_first_one(make: Any) -> None:
+    # The shop's first order came at 100:20.
+    cells = minutes([1.0] * 10)
+    found = board_by_minute(make, sale(first=100.1), cells=cells)
+    assert (found["sold"], found["by_minute_from_ms"]) == (
+        10.0,
+        100 * HOUR_MS + 20 * MINUTE_MS,
+    )
+
+
+def test_an_ended_sale_has_what_was_sold_before_its_end(make: Any) -> None:
+    found = board_by_minute(make, sale(first=100.25, last=100.3), cells=minutes([5.0] * 30))
+    assert (found["state"], found["sold"]) == ("ended", 15.0)
+
+
+def test_what_is_left_is_what_was_there_less_what_sold_since(make: Any) -> None:
+    cells = minutes([5.0] * 30)
+    found = board_by_minute(make, sale(first=100), stock(400, hour=100.1), cells=cells)
+    [row] = found["items"]
+    assert (found["sold"], row["on_hand"]) == (150.0, 400.0 - 24 * 5.0)
+    assert row["stock_as_of_ms"] == round(100.1 * HOUR_MS)
+    assert row["sell_through"] == round(150 / 430, 4)
+    [gone] = board_by_minute(make, sale(first=100), stock(100, hour=100.1), cells=cells)["items"]
+    assert gone["on_hand"] == 0.0
+
+
+def test_an_item_that_has_not_sold_yet_sold_nothing(make: Any) -> None:
+    cells = minutes([5.0] * 30, item_id="B|north")
+    assert board_by_minute(make, sale(first=100.25), cells=cells)["sold"] == 0.0
+
+
+def test_the_minute_forecast_says_when_it_is_gone_where_it_is_the_later_one(make: Any) -> None:
+    cells = minutes([0.0] * 30)
+    hourly = ("forecasts", make.forecast(hour=100, quantiles=[[60.0, 60.0, 60.0]] * 24))
+    records = (sale(first=100), stock(90, hour=100.5), hourly)
+    by_hour = round(102 * HOUR_MS)
+    [row] = board_by_minute(make, *records, cells=cells)["items"]
+    assert row["eta_ms"] == [by_hour] * 3
+    [row] = board_by_minute(make, *records, minute_forecast(make), cells=cells)["items"]
+    assert row["eta_ms"] == [round(100.5 * HOUR_MS) + 45 * MINUTE_MS] * 3
+    # An older one by the minute does not count for more than a newer one by the hour.
+    [row] = board_by_minute(make, *records, minute_forecast(make, 99.9), cells=cells)["items"]
+    assert row["eta_ms"] == [by_hour] * 3
+
+
+def test_what_the_minutes_do_not_see_any_more_the_hours_say(make: Any) -> None:
+    cells = minutes([0.0] * 30)
+    hourly = ("forecasts", make.forecast(hour=100, quantiles=[[60.0, 60.0, 60.0]] * 24))
+    records = (sale(first=100, last=110), stock(300, hour=100.5), hourly, minute_forecast(make))
+    [row] = board_by_minute(make, *records, cells=cells)["items"]
+    # 240 in the two hours of minutes; by the hour 300 are gone five hours from now.
+    assert row["eta_ms"] == [round(105.5 * HOUR_MS)] * 3
+    assert row["until_ms"] == 110 * HOUR_MS
+
+
+def test_a_time_that_has_passed_since_sales_were_counted_is_now(make: Any) -> None:
+    # Counted up to 20 s before now; half a unit would be gone 15 s after that.
+    records = (sale(first=100), stock(0.5, hour=100.4), minute_forecast(make, 100.4))
+    [row] = board_by_minute(make, *records, cells=minutes([0.0] * 30))["items"]
+    assert row["eta_ms"] == [round(100.5 * HOUR_MS)] * 3
+
+
+def test_a_shop_that_warms_up_and_days_say_nothing_about_the_minute(make: Any) -> None:
+    young = make.forecast(status="warming_up", quantiles=[])
+    day = make.forecast(resolution_ms=24 * HOUR_MS, hour=96)
+    records = (sale(first=100), stock(9), ("forecasts", young), ("forecasts", day))
+    [row] = board_by_minute(make, *records, cells=minutes([0.0] * 30))["items"]
+    assert (row["eta_ms"], row["chance"]) == (None, None)
+
+
+def test_only_items_of_sales_that_began_are_counted_by_the_minute(make: Any) -> None:
+    records = [sale("now", sku="A"), sale("soon", 101, 103, sku="B"), sale("over", 90, 99, sku="C")]
+    names = {f"{sku}|north": [1.0] * 9 for sku in "ABCD"}
+    topics = make.topics(*records)
+    found = sales.items_on_sale(topics, make.actuals(names), 100 * HOUR_MS)
+    assert found == {"A|north", "C|north"}
 
 
 # Drift --------------------------------------------------------------------------------------------
@@ -347,6 +493,7 @@ def test_a_card_tells_the_newest_state_of_a_segment_beside_the_last_trouble(make
             {"state": "stable", "at_ms": 130, "size": 0.1},
         ],
         "error": {
+            "resolution_ms": HOUR_MS,
             "at_ms": [105 * HOUR_MS, 106 * HOUR_MS],
             "wql": [0.1, 0.2],
             "seasonal_naive_wql": [0.3, 0.4],
@@ -358,7 +505,12 @@ def test_a_segment_without_trouble_or_scores_has_a_card_too(make: Any) -> None:
     calm = make.drift(state="stable", kind="data", detected_at_ms=9)
     [card] = boards.drift(make.topics(("drift", calm)))["cards"]
     assert (card["state"], card["kind"], card["detected_at_ms"]) == ("stable", "data", 9)
-    assert card["error"] == {"at_ms": [], "wql": [], "seasonal_naive_wql": []}
+    assert card["error"] == {
+        "resolution_ms": HOUR_MS,
+        "at_ms": [],
+        "wql": [],
+        "seasonal_naive_wql": [],
+    }
 
 
 def alert(subject: str, state: Any, *, starts_at_ms: int = 1, updated_at_ms: int = 2) -> Any:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from freshet.dashboard import accuracy, forecasts, web
+from freshet.dashboard import page as page_module
 from freshet.dashboard.accuracy import Accuracy
 from freshet.dashboard.forecasts import ForecastBook
 from freshet.dashboard.page import Page
@@ -24,11 +25,13 @@ from freshet.stream.schemas import (
     Alert,
     AlertData,
     CatalogEntry,
+    ForecastRound,
     InventoryLevel,
     Promotion,
     Record,
     RetrainRequest,
 )
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 NOW_HOUR = 1_000
@@ -54,6 +57,11 @@ EXTREMES: tuple[Any, ...] = (
     ),
     *([], [[]], {}, [1e308], [[1e308] * 3] * 24, {"x.ok": "y"}, {".ok": True}, ["x"] * 10_001),
 )
+
+
+@pytest.fixture(autouse=True)
+def _nobody_waits_for_a_redis_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "ANSWER_S", 0.0)
 
 
 def page_at_now() -> Page:
@@ -89,6 +97,19 @@ def good_records(make: Any) -> dict[Any, Record]:
         ),
         "inventory": InventoryLevel(sku="A", region="north", on_hand=5.0, as_of=NOW_MS),
         "forecasts": make.forecast(hour=NOW_HOUR),
+        "rounds": ForecastRound(
+            shard=0,
+            num_shards=1,
+            resolution_ms=HOUR_MS,
+            cutoff_ms=NOW_HOUR * HOUR_MS,
+            issued_at_ms=NOW_MS,
+            complete=False,
+            expected=3,
+            published=1,
+            weights_version="base",
+            skipped=2,
+            skipped_from_ms=(NOW_HOUR - 2) * HOUR_MS,
+        ),
         "scores": make.score(hour=NOW_HOUR - 3),
         "drift": make.drift(detected_at_ms=NOW_MS - HOUR_MS, onset_ms=NOW_MS - 2 * HOUR_MS),
         "models": make.model("promoted", "v2", NOW_HOUR - 1, gate={"gain": 0.1, "gain.ok": True}),
@@ -125,7 +146,7 @@ def no_constants(name: str) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        *("catalog", "promotions", "inventory", "forecasts", "scores"),
+        *("catalog", "promotions", "inventory", "forecasts", "rounds", "scores"),
         *("drift", "models", "retrain", "alerts"),
     ],
 )
@@ -144,6 +165,8 @@ def test_whatever_a_record_says_every_answer_is_json_and_a_good_record_has_its_e
                 changed[name] = new
         if kind == "forecasts":
             changed["item_id"] = "A|north"
+            if changed["cutoff_ms"] == document["cutoff_ms"]:
+                changed["cutoff_ms"] += number + 1
         value = json.dumps(changed).encode()
         if page.topics.apply(kind, b"k", value, NOW_MS):
             taken += 1
@@ -183,7 +206,7 @@ def test_scores_of_starts_between_two_buckets_do_not_blind_the_error_chart(make:
 
 def test_scores_of_long_ago_push_nothing_out(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy, "MAX_BUCKETS", 3)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for hour in (98, 99, 100):
         known.apply(make.score(hour=hour))
     for hour in range(50):
@@ -241,7 +264,7 @@ def test_a_flood_of_forecasts_keeps_new_items_out_for_two_days_and_no_longer(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forecasts, "MAX_ITEMS", 3)
-    book = ForecastBook(HOUR_MS)
+    book = ForecastBook(Grid(HOUR_MS))
     for name in ("A|n", "fake1", "fake2"):
         assert book.apply(make.forecast(name, hour=100))
     for hour in range(101, 148):
@@ -256,7 +279,7 @@ def test_a_flood_of_scores_keeps_new_items_out_for_two_days_and_no_longer(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "MAX_SCORED_ITEMS", 2)
-    known = Accuracy(HOUR_MS)
+    known = Accuracy(Grid(HOUR_MS))
     for name in ("fake", "A|n"):
         assert known.apply(make.score(name, hour=100))
     for hour in range(101, 148):
@@ -272,7 +295,7 @@ def test_a_flood_of_scores_keeps_new_items_out_for_two_days_and_no_longer(
 def test_a_score_at_no_bucket_is_refused(make: Any) -> None:
     odd = msgspec.structs.replace(make.score(), bucket_start_ms=100 * HOUR_MS + 1)
     with pytest.raises(EventError, match="no bucket of 3600000 ms"):
-        Accuracy(HOUR_MS).apply(odd)
+        Accuracy(Grid(HOUR_MS)).apply(odd)
 
 
 def test_a_flood_of_alerts_that_are_over_leaves_the_one_that_fires(make: Any) -> None:

@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from freshet.dashboard import state
 from freshet.dashboard.state import TOUCHES, TopicState
 from freshet.stream.codec import encode
-from freshet.stream.config import WorkerSettings
-from freshet.stream.schemas import Alert, AlertData, CatalogEntry, Promotion, RetrainRequest
-from freshet.stream.units import HOUR_MS
+from freshet.stream.config import Settings
+from freshet.stream.schemas import (
+    Alert,
+    AlertData,
+    CatalogEntry,
+    ForecastRound,
+    Promotion,
+    RetrainRequest,
+)
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 
 def promotion(name: str = "p1", **more: Any) -> Promotion:
@@ -42,7 +49,7 @@ junk = st.one_of(
 
 @given(kinds, junk)
 def test_no_bytes_whatever_break_the_view(kind: Any, value: bytes) -> None:
-    topics = TopicState(WorkerSettings())
+    topics = TopicState(Settings())
     assert not topics.apply(kind, b"k", value, 0)
     assert topics.malformed[kind] == 1 and topics.applied[kind] == 0 and topics.revision == 0
 
@@ -70,6 +77,54 @@ def test_a_repeat_is_usable_but_changes_nothing(make: Any) -> None:
     assert topics.apply("drift", b"k", encode(make.drift()), 0)
     assert topics.apply("models", b"k", encode(make.model("promoted", "v2", 5)), 0)
     assert topics.revision == before and len(topics.drift) == len(topics.models) == 1
+
+
+def test_each_resolution_has_its_own_forecasts_scores_and_rounds(make: Any) -> None:
+    day = {"resolution_ms": DAY_MS, "hour": 96}
+    done = ForecastRound(
+        shard=0,
+        num_shards=1,
+        resolution_ms=DAY_MS,
+        cutoff_ms=96 * HOUR_MS,
+        issued_at_ms=96 * HOUR_MS,
+        complete=True,
+        expected=1,
+        published=1,
+        weights_version="base",
+    )
+    topics = make.topics(
+        ("forecasts", make.forecast()),
+        ("forecasts", make.forecast(**day)),
+        ("scores", make.score()),
+        ("scores", make.score(**day)),
+        ("rounds", done),
+    )
+    widths = {width_ms: list(book.items) for width_ms, book in topics.books.items()}
+    assert widths == {MINUTE_MS: [], HOUR_MS: ["A|north"], DAY_MS: ["A|north"]}
+    assert topics.forecasts_seen == 2 and topics.book is topics.books[HOUR_MS]
+    assert [known.matured for known in topics.accuracies.values()] == [0, 1, 1]
+    assert [known.told() is None for known in topics.rounds.values()] == [True, True, False]
+
+
+def test_what_is_not_forecast_here_is_usable_and_changes_nothing(make: Any) -> None:
+    topics = make.topics()
+    odd = {"resolution_ms": 7 * DAY_MS, "hour": 0}
+    assert topics.apply("forecasts", b"k", encode(make.forecast(**odd)), 0)
+    assert topics.apply("scores", b"k", encode(make.score(**odd)), 0)
+    assert topics.revision == 0
+
+
+def test_the_newest_forecasts_and_the_log_are_one_book_whatever_the_key(make: Any) -> None:
+    topics = make.topics()
+    newest, older = encode(make.forecast(hour=101)), encode(make.forecast(hour=100))
+    assert topics.apply("forecasts_latest", b"A|north@3600000", newest, 0)
+    assert topics.apply("forecasts_latest", b"A|north", older, 0), "of a worker of before"
+    for value in (older, newest):
+        assert topics.apply("forecasts", b"A|north", value, 0)
+    assert (topics.book.seen, topics.revisions["items"]) == (2, 2)
+    assert topics.book.items["A|north"].newest.cutoff_ms == 101 * HOUR_MS
+    assert not topics.apply("forecasts_latest", b"k", b"junk", 0)
+    assert topics.apply("forecasts_latest", b"A|north@3600000", None, 0), "a tombstone"
 
 
 def test_promotions_touch_their_sku_and_their_category_only(make: Any) -> None:

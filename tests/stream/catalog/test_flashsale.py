@@ -27,7 +27,8 @@ def estimate(
     quantiles: list[list[float]], cumulative: Cumulative | None = None, **over: Any
 ) -> SellOut:
     asked = {"on_hand": 100.0, "now_ms": 0, "ends_at_ms": 8 * HOUR_MS}
-    return estimate_sell_out(Outlook(LEVELS, quantiles, 0, HOUR_MS, cumulative), **(asked | over))
+    edges_ms = [step * HOUR_MS for step in range(len(quantiles) + 1)]
+    return estimate_sell_out(Outlook(LEVELS, quantiles, edges_ms, cumulative), **(asked | over))
 
 
 def estimate_if_usual(correlation: float, quantiles: list[list[float]], **over: Any) -> SellOut:
@@ -114,7 +115,7 @@ def test_arrays_that_do_not_fit_are_refused(quantiles: list[list[float]]) -> Non
 def test_falling_levels_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="rising levels"):
         estimate_sell_out(
-            Outlook([0.9, 0.1], [[1.0, 2.0]], 0, 1), on_hand=1, now_ms=0, ends_at_ms=1
+            Outlook([0.9, 0.1], [[1.0, 2.0]], [0, 1]), on_hand=1, now_ms=0, ends_at_ms=1
         )
 
 
@@ -201,7 +202,22 @@ def by_hand(
 ) -> SellOut:
     """Steps of 100 ms from 1,000 ms on, of which all are the sale's."""
     asked = {"on_hand": 25.0, "now_ms": 1_000, "ends_at_ms": 9_000}
-    return estimate_sell_out(Outlook(THREE, quantiles, 1_000, 100, cumulative), **(asked | over))
+    edges_ms = [1_000 + 100 * step for step in range(len(quantiles) + 1)]
+    return estimate_sell_out(Outlook(THREE, quantiles, edges_ms, cumulative), **(asked | over))
+
+
+def test_steps_of_uneven_length_count_by_their_own_length() -> None:
+    # 10 in 100 ms and then 40 in 400: 25 are gone 150 ms after the second one's start.
+    uneven = Outlook(THREE, [[10.0] * 3, [40.0] * 3], [1_000, 1_100, 1_500])
+    found = estimate_sell_out(uneven, on_hand=25.0, now_ms=1_000, ends_at_ms=9_000)
+    assert (etas(found), found.until_ms) == ([1_250] * 3, 1_500)
+
+
+@pytest.mark.parametrize("edges_ms", [[0], [0, 1], [0, 1, 1], [0, 2, 1]])
+def test_edges_that_do_not_fit_are_refused(edges_ms: list[int]) -> None:
+    outlook = Outlook(THREE, [[1.0] * 3] * 2, edges_ms)
+    with pytest.raises(InvalidInputError, match="edges of 2 steps"):
+        estimate_sell_out(outlook, on_hand=1.0, now_ms=0, ends_at_ms=1)
 
 
 def test_the_mean_of_a_step_is_straight_between_levels_and_flat_beyond_them() -> None:
