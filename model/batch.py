@@ -37,6 +37,9 @@ class Batch:
         start_ms_B: int64 start of the first context bucket, UTC milliseconds.
         resolution_ms: length of a bucket, the same for all rows.
         group_B: int64 group number of related rows, or None when rows stand alone.
+        local_ms_BS: int64 what the shop's clock shows at the start of each step of context and
+            horizon, as milliseconds since 1970-01-01 00:00 on that clock; None: it shows UTC, and
+            steps are even. `freshet.model.local_clock` says what becomes of it.
     """
 
     target_BT: Tensor
@@ -46,6 +49,7 @@ class Batch:
     start_ms_B: Tensor
     resolution_ms: int
     group_B: Tensor | None = None
+    local_ms_BS: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.target_BT.shape[0])
@@ -70,7 +74,8 @@ class Batch:
 
     def arguments(self) -> tuple[Tensor | int | None, ...]:
         """The fields in the order in which the network takes them."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        assert self.local_ms_BS is None, "the network knows even steps alone: local_clock.even"
+        return tuple(getattr(self, field.name) for field in fields(self)[:-1])
 
     def validate(self) -> Batch:
         """Return self when shapes and values fit together, else raise InvalidInputError."""
@@ -110,6 +115,8 @@ class Batch:
         }
         if self.group_B is not None:
             expected["group_B"] = (B,)
+        if self.local_ms_BS is not None:
+            expected["local_ms_BS"] = (B, S)
         for name, shape in expected.items():
             _check_shape(name, tuple(getattr(self, name).shape), shape)
 

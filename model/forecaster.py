@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freshet.model.batch import Batch
+from freshet.model.beyond import HORIZON_MAX
+from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.stream.errors import InvalidInputError
@@ -95,7 +97,7 @@ class BatchForecaster:
 
     @property
     def prediction_length_max(self) -> int:
-        """The most steps one forecast can reach."""
+        """Steps that the network was trained for; `freshet.model.beyond` goes further."""
         return int(self.network.config.prediction_length)
 
     @property
@@ -108,15 +110,16 @@ class BatchForecaster:
         """Return quantiles in units, sorted and >= 0: float32 [B, H, Q] on the forecaster's device.
 
         Any context length will do: a longer one is cut to the newest steps, others are padded on
-        the left. A row without history gets a forecast from its static features alone. At most
-        `max_rows` rows (and whole groups) are computed at a time: by default 32 on a CPU, which its
-        cache holds, 512 elsewhere.
+        the left. Beyond the steps that the network was trained for the fan goes on widening
+        (`freshet.model.beyond`). A row without history gets a forecast from its static features
+        alone. At most `max_rows` rows (and whole groups) are computed at a time: by default 32 on a
+        CPU, which its cache holds, 512 elsewhere.
 
         Raises:
-            InvalidInputError: shapes do not fit together, or the horizon is longer than trained.
+            InvalidInputError: shapes do not fit together, or the horizon exceeds HORIZON_MAX.
         """
-        asked = batch.validate().prediction_length
-        batch = self._fit(batch)
+        asked, place_BH = even(batch.validate())
+        batch = self._fit(asked)
         shape = (len(batch), batch.prediction_length, len(self.quantile_levels))
         quantiles_BHQ = torch.empty(shape, device=self.device)
         if max_rows is None:
@@ -124,7 +127,10 @@ class BatchForecaster:
         with torch.inference_mode():
             for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
                 quantiles_BHQ[index.to(self.device)] = self._compute(batch, index, max_rows)
-        return quantiles_BHQ[:, :asked]
+        if place_BH is None:
+            return quantiles_BHQ[:, : asked.prediction_length]
+        index_BHQ = place_BH.to(self.device)[..., None].expand(-1, -1, shape[2])
+        return quantiles_BHQ.gather(1, index_BHQ)
 
     def _compute(self, batch: Batch, index: Tensor, max_rows: int) -> Tensor:
         """Quantiles of some rows; what was compiled knows two sizes, one row and `max_rows`."""
@@ -141,10 +147,9 @@ class BatchForecaster:
     def _fit(self, batch: Batch) -> Batch:
         """The batch with as much context and horizon as the network's patches need."""
         config, horizon = self.network.config, batch.prediction_length
-        if horizon > self.prediction_length_max:
+        if horizon > HORIZON_MAX:
             raise InvalidInputError(
-                f"a horizon of {horizon} steps was asked for, these weights reach "
-                f"{self.prediction_length_max}",
+                f"a horizon of {horizon} steps was asked for, a forecast reaches {HORIZON_MAX}",
                 hint="ask for fewer steps, or for longer buckets (a coarser resolution)",
             )
         if batch.static_BF.shape[1] != config.num_static:

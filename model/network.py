@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from freshet.model import features, phases, profiles
+from freshet.model import beyond, features, phases, profiles
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.expectation import short_season
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
@@ -188,6 +189,7 @@ class Attention(nn.Module):
             key = rotate(key, *rotary)
         if last is not None:
             query = query[:, :, -last:]
+            keep = keep if keep is None or keep.shape[2] == 1 else keep[:, :, -last:]
         bias = None
         if keep is not None:
             bias = torch.where(keep, 0.0, MASKED).to(query.dtype).expand(B, 1, query.shape[2], L)
@@ -343,6 +345,8 @@ class FreshetNetwork(nn.Module):
         if group_B is not None:
             hidden_BND = self.group_mixer(hidden_BND, group_B)
         left_BHQ = self.head(self.final_norm(hidden_BND), inputs.horizon_BHC).float()
+        if left_BHQ.shape[1] > self.config.prediction_length:
+            left_BHQ = self._widened(left_BHQ, inputs.closed_BH, resolution_ms)
         # The network says what the expectation leaves over, in units of the noise it usually
         # leaves: it need not carry a level to one per cent to be sharp on calm series.
         z_BHQ = inputs.expected_BH[..., None] + inputs.noise_B[:, None, None] * left_BHQ
@@ -376,8 +380,9 @@ class FreshetNetwork(nn.Module):
         context_BCT = torch.cat([torch.stack(seen, 1), *(x_BTX.mT for x_BTX in beside)], 1)
 
         # Ahead of it: how far, the calendar, what the profiles say, and what is known in advance.
-        index_H1 = torch.arange(S - T, device=target_BT.device)[:, None]
-        far_BH1 = (index_H1 / self.config.prediction_length).expand(B, -1, 1)
+        reach = self.config.prediction_length
+        told_H = beyond.stand_ins(S - T, reach, self.config.patch_length).to(target_BT.device)
+        far_BH1 = (told_H[:, None] / reach).expand(B, -1, 1)
         phases_BHX = phases.phase_channels(start_ms_B, resolution_ms, range(T, S), own.period_B)
         ahead = [runs_BSX[:, T:], known_BSK[:, T:], mask_BSK[:, T:]]
         horizon_BHC = torch.cat([far_BH1, phases_BHX, own.channels_BHC, *ahead], -1)
@@ -401,19 +406,20 @@ class FreshetNetwork(nn.Module):
     def _encode(self, inputs: Inputs) -> Tensor:
         """What the horizon's tokens become in the encoder: [B, N, D]."""
         hidden_BLD, keep = self._tokens(inputs)
-        rotary = self._rotary(hidden_BLD)
+        num_horizon = inputs.horizon_BHC.shape[1] // self.config.patch_length
+        rotary = self._rotary(hidden_BLD, self._num_beyond(num_horizon))
         *layers, last_layer = self.layers
         for layer in layers:
             hidden_BLD = layer(hidden_BLD, keep, rotary)
         # Nobody looks at the other tokens after the last layer, so it leaves them out.
-        num_horizon = inputs.horizon_BHC.shape[1] // self.config.patch_length
         return cast(Tensor, last_layer(hidden_BLD, keep, rotary, last=num_horizon))
 
     def _tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Context patches, static, separator, horizon patches: [B, L, D].
 
         Returns:
-            The tokens, and which of them may be looked at: [B, 1, 1, L].
+            The tokens, and which of them may be looked at, by all: [B, 1, 1, L], or by each:
+            [B, 1, L, L].
         """
         B, patch = len(inputs.static_BX), self.config.patch_length
         context_BNX = inputs.context_BTC.reshape(B, -1, patch * NUM_CONTEXT_CHANNELS)
@@ -428,15 +434,34 @@ class FreshetNetwork(nn.Module):
         begun_BN = inputs.observed_BT.view(B, -1, patch).amax(-1).cummax(1).values > 0
         num_others = hidden_BLD.shape[1] - begun_BN.shape[1]
         keep_BL = F.pad(begun_BN, (0, num_others), value=True)
-        return hidden_BLD, keep_BL[:, None, None, :]
+        keep_B1XL = keep_BL[:, None, None, :]
+        num_tokens, num_beyond = keep_BL.shape[1], self._num_beyond(horizon_BND.shape[1])
+        if num_beyond:
+            heard_LL = beyond.listeners(num_tokens, num_tokens - num_beyond)
+            keep_B1XL = keep_B1XL & heard_LL.to(keep_BL.device)
+        return hidden_BLD, keep_B1XL
 
-    def _rotary(self, hidden_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of the angle of each place in the sequence: [L, D / heads / 2] each."""
+    def _widened(self, left_BHQ: Tensor, closed_BH: Tensor, resolution_ms: int) -> Tensor:
+        reach, patch = self.config.prediction_length, self.config.patch_length
+        fan = beyond.Fan(reach, patch, short_season(resolution_ms))
+        return beyond.widened(left_BHQ, closed_BH, self.config.quantile_levels, fan)
+
+    def _num_beyond(self, num_patches: int) -> int:
+        """How many patches of a horizon lie further ahead than the network was trained for."""
+        return max(num_patches - self.config.prediction_length // self.config.patch_length, 0)
+
+    def _rotary(self, hidden_BLD: Tensor, num_beyond: int = 0) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the angle of each place in the sequence: [L, D / heads / 2] each.
+
+        The last `num_beyond` tokens have the place of the one before them.
+        """
         half = self.config.width // self.config.num_heads // 2
         device = hidden_BLD.device
         slowness_X = torch.arange(half, device=device, dtype=torch.float32) / half
         frequency_X = ROTARY_BASE ** (-slowness_X)
-        angle_LX = torch.arange(hidden_BLD.shape[1], device=device)[:, None] * frequency_X
+        num_tokens = hidden_BLD.shape[1]
+        place_L = torch.arange(num_tokens, device=device).clamp(max=num_tokens - num_beyond - 1)
+        angle_LX = place_L[:, None] * frequency_X
         return angle_LX.cos().to(hidden_BLD.dtype), angle_LX.sin().to(hidden_BLD.dtype)
 
 

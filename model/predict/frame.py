@@ -52,8 +52,7 @@ class Forecaster(BatchForecaster):
         Args:
             frame: the past, rows in any order; each item's forecast starts one step after its own
                 last row.
-            prediction_length: steps to forecast; past the network's reach its medians stand in for
-                history.
+            prediction_length: steps to forecast, at most 1,024.
             frequency: pandas offset alias of a step, such as "h", "D", "W-SUN", "MS".
             item_id: column with the name of a series.
             timestamp: column with the time, UTC unless it names a zone.

@@ -1,11 +1,9 @@
-"""Forecasts of windows that are dressed for the network, at any levels and over any horizon.
+"""Forecasts of windows that are dressed for the network, at any levels.
 
 Dimensions: N series, T context steps, H horizon steps, Q quantile levels.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,27 +17,14 @@ def forecast(
 ) -> Floats:
     """Quantiles of the `horizon` steps after the last known one: [N, H, Q], sorted and >= 0.
 
-    They are in the window's own units. Beyond the network's reach its medians stand in for
-    history, piece by piece: the fan there is the one of a single piece and therefore too narrow.
+    They are in the window's own units.
     """
-    own_Q = np.array(forecaster.quantile_levels)
-    median = int(np.abs(own_Q - 0.5).argmin())
-    reach = forecaster.prediction_length_max
-    pieces: list[Floats] = []
-    for first in range(0, horizon, reach):
-        own_NHQ = _piece(forecaster, dressed, min(reach, horizon - first))
-        pieces.append(at_levels(own_NHQ, own_Q, np.array(levels)))
-        median_NH = own_NHQ[..., median].astype(np.float32)
-        dressed = replace(dressed, target_NT=np.concatenate([dressed.target_NT, median_NH], 1))
-    return np.concatenate(pieces, 1) / dressed.factor_N[:, None, None]
-
-
-def _piece(forecaster: BatchForecaster, dressed: Dressed, horizon: int) -> Floats:
-    """The network's own quantiles of the steps right after the target's last one: [N, H, Q]."""
     N, T = dressed.target_NT.shape
     context = forecaster.context_length
     batch, _ = dressed.batch(np.arange(N), np.full(N, T), context=context, horizon=horizon)
-    return forecaster.forecast(batch).cpu().double().numpy()
+    own_NHQ = forecaster.forecast(batch).cpu().double().numpy()
+    asked_NHQ = at_levels(own_NHQ, np.array(forecaster.quantile_levels), np.array(levels))
+    return asked_NHQ / dressed.factor_N[:, None, None]
 
 
 def at_levels(quantiles_NHQ: Floats, own_Q: Floats, levels_Q: Floats) -> Floats:

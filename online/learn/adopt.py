@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from freshet.model.forecaster import pick_device
 from freshet.model.weights import verify_weights
 from freshet.online.learn.evaluation import try_on_holdout
 from freshet.online.learn.gate import judge
+from freshet.online.learn.guard import Guard, open_guards, try_guards
 from freshet.online.learn.history import open_history
 from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.learn.pools import History, build_pools, split_history
@@ -20,7 +21,6 @@ from freshet.online.weights.registry import CHALLENGER, open_registry
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import LearnSettings, Settings
-from freshet.stream.errors import WeightsError
 from freshet.stream.kafka import TableReader
 from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.clock import open_clock
@@ -64,16 +64,20 @@ def adopt(settings: Settings, folder: Path) -> Adopted:
     Raises:
         BrokerError, StoreError: Kafka or Redis is away.
         InvalidInputError: There are too few final buckets.
-        WeightsError: The folder holds no weights that can be proven, or they reach less far than
-            forecasts are published.
+        WeightsError: The folder holds no weights that can be proven.
     """
     client = connect(settings.redis)
     clock = open_clock(client)
-    history = open_history(settings, client, shop_tables(settings, lambda: latest_ms(clock)))
+    shop = shop_tables(settings, lambda: latest_ms(clock))
+    history = open_history(settings, client, shop)
     history.refresh()
     networks = VersionedNetworks(open_registry(settings.learn), settings.learn.device)
     found = judged(
-        folder, history, networks, settings.learn, reach=settings.worker.prediction_length
+        folder,
+        history,
+        networks,
+        settings.learn,
+        open_guards(settings, client, shop, history),
     )
     if found.reason:
         return found
@@ -93,27 +97,26 @@ def judged(
     history: History,
     networks: VersionedNetworks,
     settings: LearnSettings,
-    *,
-    reach: int,
+    guards: Iterable[Guard] = (),
 ) -> Adopted:
     """The gate's verdict on a folder of weights against the champion."""
     challenger = verify_weights(folder).network
-    longest = challenger.config.prediction_length
-    if longest < reach:
-        raise WeightsError(f"{folder} reaches {longest} steps, {reach} are published")
     torch.nn.Module.to(challenger, pick_device(networks.device))
     parent = networks.registry.champion()
+    champion = networks.load(parent)
     split = split_history(history, settings, onset_ms=None)
     pools = build_pools(history, split, (), settings.seed)
     trial = try_on_holdout(
         history,
         split,
         pools.anchors,
-        networks.load(parent),
+        champion,
         challenger,
         affected=(),
         seed=settings.seed,
     )
+    guarded = try_guards(guards, champion, challenger, seed=settings.seed)
+    trial = replace(trial, guards=guarded)
     verdict = judge(trial, margin=settings.gate_margin, confidence=settings.gate_confidence)
     return Adopted("", parent, verdict.reason, verdict.report())
 

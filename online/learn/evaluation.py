@@ -18,7 +18,12 @@ from freshet.model.network import FreshetNetwork
 from freshet.model.quantiles.metrics import pinball
 from freshet.online.learn.gate import Trial
 from freshet.online.learn.pools import History, Pool, build_pool
-from freshet.online.learn.windows import Split, select_held_out
+from freshet.online.learn.windows import (
+    MAX_GATE_WINDOWS,
+    Split,
+    select_held_out,
+    starts_within,
+)
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
@@ -113,24 +118,27 @@ def compare(
     start_ms: int,
     end_ms: int,
     seed: int,
+    maximum: int = MAX_GATE_WINDOWS,
 ) -> Comparison:
-    """Both networks on the same windows, with labels in [start, end).
+    """Both networks on the same windows, `maximum` at most, with labels in [start, end).
 
     Raises:
         InvalidInputError: There is no window.
     """
-    every = range(start_ms, end_ms, history.resolution_ms)
+    every = starts_within(history.grid, start_ms, end_ms)
     # Another stream of chance than the pools': the windows held out do not hang on how many those
     # are.
     rng = np.random.default_rng(seed + 1)
-    selections = select_held_out(rng, every, num_items=len(history.segments()))
+    num_items = len(history.segments())
+    selections = select_held_out(rng, every, num_items=num_items, maximum=maximum)
     pool = build_pool(history, selections, label_end_ms=end_ms)
     if pool is None:
         raise InvalidInputError("there are no held-out windows to compare on")
     one, other = evaluate(first, pool), evaluate(second, pool)
-    num_buckets = (end_ms - start_ms) // history.resolution_ms
-    rows_I, first_IT = by_item_and_bucket(one.loss_NH, pool, start_ms, num_buckets)
-    _, second_IT = by_item_and_bucket(other.loss_NH, pool, start_ms, num_buckets)
+    num_buckets = len(every)
+    bucket_N = history.grid.buckets(pool.cutoffs_N) - history.grid.bucket(start_ms)
+    rows_I, first_IT = by_item_and_bucket(one.loss_NH, pool.rows_N, bucket_N, num_buckets)
+    _, second_IT = by_item_and_bucket(other.loss_NH, pool.rows_N, bucket_N, num_buckets)
     return Comparison(
         pool=pool,
         rows_I=rows_I,
@@ -179,7 +187,7 @@ def try_on_holdout(
         challenger_IT=both.second_IT,
         segments=[segments[row] for row in both.rows_I],
         affected=frozenset(segments if ALL_SEGMENTS in affected else affected),
-        resolution_ms=split.resolution_ms,
+        resolution_ms=split.grid.resolution_ms,
         champion_coverage=both.first_coverage,
         challenger_coverage=both.second_coverage,
         champion_anchor_A=_losses(champion, anchors),
@@ -211,21 +219,24 @@ def forecast_ms(networks: Sequence[FreshetNetwork], pool: Pool) -> list[float]:
 
 
 def by_item_and_bucket(
-    values_NH: Floats, pool: Pool, start_ms: int, num_buckets: int
+    values_NH: Floats, rows_N: Ints, first_N: Ints, num_buckets: int
 ) -> tuple[Ints, Floats]:
     """Mean over the windows that speak of the same item and bucket: rows [I], values [I, T].
 
     A bucket is forecast from several cutoffs, and those errors are nearly one error: as a mean they
     count once, so that the gate's blocks of time are blocks of the clock.
 
-    >>> from freshet.model.batch import Batch
-    >>> pool = Pool(Batch(*[torch.zeros(0)] * 5, resolution_ms=1), torch.zeros(2, 2),
-    ...     rows_N=np.array([7, 7]), cutoffs_N=np.array([0, 1]))
-    >>> by_item_and_bucket(np.array([[1.0, 2.0], [4.0, np.nan]]), pool, 0, 2)[1].tolist()
+    Args:
+        values_NH: One for each window and step.
+        rows_N: Row of each window.
+        first_N: Bucket of each window's first step, 0 is the table's first.
+        num_buckets: T; what lies outside of them is left out.
+
+    >>> values = np.array([[1.0, 2.0], [4.0, np.nan]])
+    >>> by_item_and_bucket(values, np.array([7, 7]), np.array([0, 1]), 2)[1].tolist()
     [[1.0, 3.0]]
     """
-    rows_I, item_N = np.unique(pool.rows_N, return_inverse=True)
-    first_N = (pool.cutoffs_N - start_ms) // pool.batch.resolution_ms
+    rows_I, item_N = np.unique(rows_N, return_inverse=True)
     bucket_NH = first_N[:, None] + np.arange(values_NH.shape[1])
     item_NH = np.broadcast_to(item_N[:, None], bucket_NH.shape)
 
@@ -240,10 +251,9 @@ def by_item_and_bucket(
 
 def _holdout_end_ms(history: History, split: Split) -> int:
     """Where the hold-out ends by now."""
-    width_ms = split.resolution_ms
-    newest_ms = max(history.final_ms() or 0, split.final_ms) // width_ms * width_ms
-    longest_ms = MAX_HOLDOUT_FACTOR * split.holdout_buckets * width_ms
-    return min(newest_ms, split.holdout_start_ms + longest_ms)
+    grid, start = split.grid, split.grid.bucket(split.holdout_start_ms)
+    newest = grid.bucket(max(history.final_ms() or 0, split.final_ms))
+    return grid.start_ms(min(newest, start + MAX_HOLDOUT_FACTOR * split.holdout_buckets))
 
 
 def _losses(network: FreshetNetwork, pool: Pool | None) -> Floats:

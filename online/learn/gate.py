@@ -1,13 +1,9 @@
 """May a challenger replace the champion? One look at held-out windows, every condition recorded.
 
-Dimensions: I items, T hold-out buckets in time order, A anchor windows, K blocks of buckets.
+Dimensions: I items, T hold-out buckets in time order, A anchor windows.
 
-The test: pinball losses of both versions on the same cells, summed; the relative gain is one minus
-their ratio. Losses of neighbouring hours move together, and so do all hours of one item, so the
-standard error (of the linearised ratio) is clustered two ways, over blocks of time and over items
-(Cameron, Gelbach & Miller 2011), and the degrees of freedom are those of the poorer way, items
-counted by their weight (Kish). A challenger passes when the lower end of the one-sided t interval
-lies above the margin. It is looked at once per challenger; whatever was tried on the way (factors
+A challenger passes when the lower end of the interval of its gain (`online/learn/gain.py`) lies
+above the margin. It is looked at once per challenger; whatever was tried on the way (factors
 of interpolation) is chosen on other buckets.
 """
 
@@ -15,21 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
+from freshet.online.learn.gain import MIN_BLOCKS, Gain, relative_gain
 from freshet.stream.arrays import Bools, Floats
-from freshet.stream.units import HOUR_MS
 
 Report = dict[str, float | str | bool]
 """What a verdict rests on, flat, as model events and manifests carry it."""
 
-# A block of time should hold a whole day, whose hours depend on one another; where the hold-out is
-# short, the longest that gives blocks enough for a variance between them.
-BLOCK_HOURS = (24, 12, 8, 6, 4, 3, 2, 1)
-MIN_BLOCKS = 6
 MIN_ITEMS = 5
 # Of the interval between the 10 % and the 90 % quantile.
 NOMINAL_COVERAGE = 0.8
@@ -40,6 +31,9 @@ SEGMENT_MARGIN = 0.05
 ANCHOR_MARGIN = 0.05
 # Of what is surely gained, so much may be forgotten.
 ANCHOR_SHARE = 0.25
+# Of a loss on few windows nobody can say whether it is chance; by so many times what may be lost it
+# is believed all the same.
+FEW_WINDOWS_FACTOR = 2.0
 # Versions share one architecture: what is twice as slow is broken, what is less is a busy machine.
 LATENCY_RATIO = 2.0
 MAX_SEGMENT_CONDITIONS = 20
@@ -60,6 +54,7 @@ class Trial:
         champion_anchor_A, challenger_anchor_A: Losses on windows from before the drift.
         champion_ms, challenger_ms: Time of one forecast of the same batch, measured by turns.
         finite: The challenger's parameters and forecasts are all finite.
+        guards: The same at every other resolution that is served.
     """
 
     champion_IT: Floats
@@ -74,27 +69,34 @@ class Trial:
     champion_ms: float
     challenger_ms: float
     finite: bool
+    guards: tuple[GuardTrial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardTrial:
+    """What both versions did on the newest matured windows of another resolution.
+
+    Attributes:
+        resolution_ms: Length of a bucket, as forecasts name it.
+        champion_IT, challenger_IT: As in a trial; without items where there are no windows.
+        finite: The challenger's forecasts are all finite.
+    """
+
+    resolution_ms: int
+    champion_IT: Floats
+    challenger_IT: Floats
+    finite: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What was measured, what it was held against, and whether it holds."""
+    """What was measured, what it was held against, whether it holds, and what that rests on."""
 
     name: str
     value: float
     threshold: float
     ok: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """A relative gain, the lower end of its one-sided interval, and what the interval rests on."""
-
-    gain: float
-    low: float
-    num_blocks: int
-    block_ms: int
-    num_items: int
+    facts: Report = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Verdict:
             flat[condition.name] = condition.value
             flat[f"{condition.name}.threshold"] = condition.threshold
             flat[f"{condition.name}.ok"] = condition.ok
+            flat |= {f"{condition.name}.{fact}": x for fact, x in condition.facts.items()}
         flat["gain"] = self.gain.gain
         flat["blocks"] = float(self.gain.num_blocks)
         flat["block_ms"] = float(self.gain.block_ms)
@@ -132,7 +135,10 @@ def judge(trial: Trial, *, margin: float, confidence: float) -> Verdict:
         margin: Relative gain that must be exceeded.
         confidence: One-sided confidence of that, such as 0.95.
     """
-    trial = _paired(trial)
+    shape = len(trial.segments), trial.champion_IT.shape[1]
+    assert trial.champion_IT.shape == trial.challenger_IT.shape == shape
+    champion_IT, challenger_IT = _paired(trial.champion_IT, trial.challenger_IT)
+    trial = replace(trial, champion_IT=champion_IT, challenger_IT=challenger_IT)
     gain = _deciding_gain(trial, confidence)
     everywhere = np.ones(len(trial.segments), bool)
     overall = _gain_of(trial, everywhere, confidence)
@@ -145,6 +151,7 @@ def judge(trial: Trial, *, margin: float, confidence: float) -> Verdict:
         _coverage(trial),
         *_segments(trial, confidence),
         _anchors(trial, gain),
+        *(_guard(guard, gain, confidence) for guard in trial.guards),
         _latency(trial),
     )
     return Verdict(all(condition.ok for condition in conditions), conditions, gain)
@@ -179,88 +186,10 @@ def _in_segment(trial: Trial, name: str) -> Bools:
     return np.array([segment == name for segment in trial.segments])
 
 
-def relative_gain(
-    champion_IT: Floats, challenger_IT: Floats, *, resolution_ms: int, confidence: float
-) -> Gain:
-    """One minus the ratio of summed losses, with the lower end of its one-sided interval.
-
-    Cells that are NaN count for nothing. Without losses, blocks or items enough, `low` is minus
-    infinity.
-
-    >>> relative_gain(np.full((6, 6), 2.0), np.full((6, 6), 1.0), resolution_ms=HOUR_MS,
-    ...     confidence=0.95)
-    Gain(gain=0.5, low=0.5, num_blocks=6, block_ms=3600000, num_items=6)
-    """
-    champion_IT, challenger_IT = np.nan_to_num(champion_IT), np.nan_to_num(challenger_IT)
-    weight_I = champion_IT.sum(1)
-    total = float(champion_IT.sum())
-    block_buckets, num_blocks = _blocks(champion_IT.shape[1], resolution_ms)
-    block_ms = block_buckets * resolution_ms
-    num_items = int((weight_I > 0).sum())
-    if num_blocks < 2 or num_items < 2:
-        return Gain(0.0, -math.inf, num_blocks, block_ms, num_items)
-    gain = 1.0 - float(challenger_IT.sum()) / total
-
-    # A ratio of sums is not a sum; to first order its error is the sum of these over all cells,
-    # divided by the champion's total (the delta method). They sum to zero by construction.
-    influence_IT = (1.0 - gain) * champion_IT - challenger_IT
-    influence_IK = _summed_by_block(influence_IT, block_buckets, num_blocks)
-    over_time = _variance(influence_IK.sum(0))
-    over_items = _variance(influence_IK.sum(1)[weight_I > 0])
-    over_cells = _variance(influence_IK.ravel())
-    # Both ways together count each cell's own noise twice, hence the difference. It may come out
-    # below either alone (even below zero) by chance, and is not believed then.
-    variance = max(over_time, over_items, over_time + over_items - over_cells)
-
-    # Kish: so many items of equal weight would be as sure as these are; one that sells most of all
-    # counts as one, however many others there are.
-    effective_items = total**2 / float((weight_I**2).sum())
-    freedom = max(1.0, min(num_blocks, effective_items) - 1.0)
-    # Student's t: two blocks, or one item that sells nearly all, leave a single degree of freedom.
-    reach = float(stdtrit(freedom, confidence)) * math.sqrt(variance) / total
-    return Gain(gain, gain - reach, num_blocks, block_ms, num_items)
-
-
-def _variance(sums: Floats) -> float:
-    """Of a total, from sums over its parts, whose mean is zero."""
-    n = len(sums)
-    return n / (n - 1) * float((sums**2).sum())
-
-
-def _blocks(num_buckets: int, resolution_ms: int) -> tuple[int, int]:
-    """Buckets in a block, and blocks: days when there are enough, else the longest that gives so.
-
-    >>> _blocks(150, HOUR_MS), _blocks(12, HOUR_MS)
-    ((24, 6), (2, 6))
-    """
-    for hours in BLOCK_HOURS:
-        length = hours * HOUR_MS // resolution_ms
-        if length >= 1 and num_buckets // length >= MIN_BLOCKS:
-            return length, num_buckets // length
-    length = max(1, num_buckets // MIN_BLOCKS)
-    return length, num_buckets // length
-
-
-def _summed_by_block(values_IT: Floats, block_buckets: int, num_blocks: int) -> Floats:
-    """Sums over blocks of buckets, [I, K].
-
-    The newest buckets make full blocks; older ones that do not fill one join the first.
-    """
-    num_buckets = values_IT.shape[1]
-    starts = [num_buckets - block_buckets * back for back in range(num_blocks - 1, 0, -1)]
-    return np.add.reduceat(values_IT, [0, *starts], axis=1)
-
-
-def _paired(trial: Trial) -> Trial:
-    """The trial with NaN in the same cells of both: one counts where both losses are known."""
-    shape = len(trial.segments), trial.champion_IT.shape[1]
-    assert trial.champion_IT.shape == trial.challenger_IT.shape == shape
-    both_IT = np.isfinite(trial.champion_IT) & np.isfinite(trial.challenger_IT)
-    return replace(
-        trial,
-        champion_IT=np.where(both_IT, trial.champion_IT, np.nan),
-        challenger_IT=np.where(both_IT, trial.challenger_IT, np.nan),
-    )
+def _paired(champion_IT: Floats, challenger_IT: Floats) -> tuple[Floats, Floats]:
+    """Both with NaN in the same cells: one counts where both losses are known."""
+    both_IT = np.isfinite(champion_IT) & np.isfinite(challenger_IT)
+    return np.where(both_IT, champion_IT, np.nan), np.where(both_IT, challenger_IT, np.nan)
 
 
 def _coverage(trial: Trial) -> Condition:
@@ -294,11 +223,44 @@ def _anchors(trial: Trial, gain: Gain) -> Condition:
     Where the shop has really changed, the past is worth less than the present; where the gain is
     small, what was known must stay.
     """
-    allowed = max(ANCHOR_MARGIN, ANCHOR_SHARE * gain.low)
-    champion = float(np.nansum(trial.champion_anchor_A))
-    challenger = float(np.nansum(trial.challenger_anchor_A))
-    loss = challenger / champion - 1.0 if champion > 0 else 0.0
+    allowed = _allowed_loss(gain)
+    loss = _relative_loss(trial.champion_anchor_A, trial.challenger_anchor_A)
     return Condition("anchor_loss", loss, allowed, loss <= allowed)
+
+
+def _guard(guard: GuardTrial, gain: Gain, confidence: float) -> Condition:
+    """What is lost at another served resolution: as little as may be forgotten, or chance.
+
+    Where windows are too few to tell what is chance, the loss itself decides, at twice of that.
+    """
+    champion_IT, challenger_IT = _paired(guard.champion_IT, guard.challenger_IT)
+    # The champion's gain over the challenger.
+    harm = relative_gain(
+        challenger_IT, champion_IT, resolution_ms=guard.resolution_ms, confidence=confidence
+    )
+    few = harm.num_blocks < MIN_BLOCKS or harm.num_items < MIN_ITEMS
+    allowed = _allowed_loss(gain) * (FEW_WINDOWS_FACTOR if few else 1.0)
+    loss = _relative_loss(champion_IT, challenger_IT)
+    worse = loss > allowed and (few or harm.low > 0.0)
+    facts: Report = {
+        "few": few,
+        "blocks": float(harm.num_blocks),
+        "items": float(harm.num_items),
+        "finite": guard.finite,
+    }
+    ok = guard.finite and not worse
+    return Condition(f"guard_{guard.resolution_ms}", loss, allowed, ok, facts)
+
+
+def _allowed_loss(gain: Gain) -> float:
+    """What may be lost elsewhere for a gain."""
+    return max(ANCHOR_MARGIN, ANCHOR_SHARE * gain.low)
+
+
+def _relative_loss(champion: Floats, challenger: Floats) -> float:
+    """By how much of the champion's losses the challenger's are more; 0 where there are none."""
+    before = float(np.nansum(champion))
+    return float(np.nansum(challenger)) / before - 1.0 if before > 0 else 0.0
 
 
 def _latency(trial: Trial) -> Condition:

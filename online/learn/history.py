@@ -1,4 +1,4 @@
-"""The window store's past as training needs it: contexts, labels, and which of them are final."""
+"""The window store's past as learning needs it: contexts, labels, and which of them are final."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from freshet.online.worker.context import Contexts
 from freshet.online.worker.scorer import segments_of
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.config import Settings
+from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
+from freshet.stream.store.grid import Grid
 
 # A week of hours: every hour of the day and every weekday says something of an item's mean sales.
 MEAN_BUCKETS = 168
@@ -31,8 +32,17 @@ class WindowHistory:
     def __init__(self, contexts: Contexts, segments: Callable[[Sequence[str]], list[str]]) -> None:
         self._contexts = contexts
         self._segments = segments
-        self.resolution_ms = contexts.reader.resolution_ms
         self.steps = contexts.prediction_length
+
+    @property
+    def grid(self) -> Grid:
+        """Its buckets."""
+        return self._contexts.reader.rules.grid
+
+    @property
+    def item_ids(self) -> list[str]:
+        """The item of each row."""
+        return self._contexts.item_ids
 
     def refresh(self) -> None:
         """Take in what is new in Redis."""
@@ -59,20 +69,20 @@ class WindowHistory:
         if all(state.frontier_ms is None for state in begun):
             return None
         # What is older than the reader's ring is gone, observed or not.
-        oldest_held = reader.span.buckets.start
-        return max(min(first) // self.resolution_ms, oldest_held) * self.resolution_ms
+        oldest = max(self.grid.bucket(min(first)), reader.span.buckets.start)
+        return self.grid.start_ms(oldest)
 
     def segments(self) -> list[str]:
         """The segment of each row."""
-        return self._segments(self._contexts.item_ids)
+        return self._segments(self.item_ids)
 
     def mean_units(self) -> Floats:
         """Mean units of each row over the newest final buckets; 0 where nothing was observed."""
         final_ms = self.final_ms()
-        rows = np.arange(len(self._contexts.item_ids))
+        rows = np.arange(len(self.item_ids))
         if final_ms is None or not len(rows):
             return np.zeros(len(rows))
-        end_ms = final_ms // self.resolution_ms * self.resolution_ms
+        end_ms = self.grid.start_ms(self.grid.bucket(final_ms))
         units_IT = self._contexts.target(rows, end_ms, MEAN_BUCKETS)
         seen_I = np.isfinite(units_IT).sum(1)
         mean_units_I: Floats = np.nansum(units_IT, axis=1) / np.maximum(seen_I, 1)
@@ -84,21 +94,38 @@ class WindowHistory:
 
 
 def open_history(settings: Settings, client: Redis, shop: ShopTables) -> WindowHistory:
-    """The history of every window that Redis retains."""
-    width_ms = settings.worker.resolution_ms
+    """The history of every window that Redis retains at the resolution that is learnt from."""
     retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}
+    num_buckets = retained[settings.main.resolution_ms]
+    return open_part(settings, client, shop, settings.main, num_buckets=num_buckets)
+
+
+def open_part(
+    settings: Settings,
+    client: Redis,
+    shop: ShopTables,
+    served: ServedResolution,
+    *,
+    num_buckets: int,
+    owns: Callable[[str], bool] | None = None,
+) -> WindowHistory:
+    """The newest buckets of one resolution, of the items that `owns` says or of all.
+
+    Nothing is read before the first refresh.
+    """
     reader = WindowReader(
         client,
         settings.redis.generation,
-        width_ms,
-        retained[width_ms],
-        rules=ReadRules.of(settings, width_ms),
+        served.resolution_ms,
+        num_buckets,
+        owns=owns,
+        rules=ReadRules.of(settings, served.resolution_ms),
     )
     contexts = Contexts(
         reader,
         shop,
-        context_length=settings.worker.context_length,
-        prediction_length=settings.worker.prediction_length,
+        context_length=served.context_length,
+        prediction_length=served.prediction_length,
     )
 
     def segments(item_ids: Sequence[str]) -> list[str]:

@@ -21,22 +21,23 @@ have loaded serves on until it is back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.evaluation import compare, try_on_holdout
-from freshet.online.learn.finetune import Challenger, make_challenger
-from freshet.online.learn.gate import Report, Verdict, judge
+from freshet.online.learn.finetune import make_challenger
+from freshet.online.learn.gate import Report, judge
+from freshet.online.learn.guard import Guard, try_guards
 from freshet.online.learn.ledger import Ledger
-from freshet.online.learn.networks import Candidate, VersionedNetworks
-from freshet.online.learn.pools import History, Pools, build_pools, split_history
+from freshet.online.learn.networks import Candidate, VersionedNetworks, report_of
+from freshet.online.learn.pools import History, build_pools, split_history
 from freshet.online.learn.probation import Probation, judge_probation, probation_of
-from freshet.online.learn.windows import ready_ms
+from freshet.online.learn.windows import buckets_needed, final_since
 from freshet.online.weights.announced import MAX_SHOWN, announcement
-from freshet.online.weights.manifest import number_of
+from freshet.online.weights.lineage import serve_parent_of
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import FreshetError, RegistryError, WeightsError
@@ -63,6 +64,7 @@ class Learner:
         history: The window store's past.
         networks: Versions of weights, in and out of the registry.
         announcer: What was said of training, and a voice.
+        guards: Opens the pasts of the other resolutions that are served.
         stopped: Raises `Stopped` when the process is to end.
         phase: What it is at, for people.
     """
@@ -71,6 +73,7 @@ class Learner:
     history: History
     networks: VersionedNetworks
     announcer: Announcer
+    guards: Callable[[], Iterable[Guard]] = tuple
     stopped: Callable[[], None] = lambda: None
     phase: str = "idle"
 
@@ -172,18 +175,17 @@ class Learner:
         Nothing may ever sell again in a shop that asks for training; the request is answered even
         then.
         """
-        width_ms = self.history.resolution_ms
-        needed_ms = ready_ms(
-            0, resolution_ms=width_ms, holdout_buckets=self.settings.holdout_buckets
-        )
-        if self._now_ms() >= request.requested_at_ms + MAX_WAIT_FACTOR * needed_ms:
+        grid = self.history.grid
+        needed = buckets_needed(self.settings.holdout_buckets)
+        longest_wait_ms = MAX_WAIT_FACTOR * needed * grid.resolution_ms
+        if self._now_ms() >= request.requested_at_ms + longest_wait_ms:
             return True
         final_ms, first_ms = self.history.final_ms(), self.history.first_ms()
         if final_ms is None or first_ms is None:
             return False
         onset_ms = self.ledger.onset_ms(request)
         start_ms = first_ms if onset_ms is None else max(first_ms, onset_ms)
-        return final_ms >= start_ms + needed_ms
+        return final_since(grid, start_ms, final_ms) >= needed
 
     def _train(self, request: RetrainRequest) -> None:
         """Fine-tune the champion, judge the result once, and promote or reject it."""
@@ -201,6 +203,7 @@ class Learner:
 
         # What became final meanwhile is seen by neither, and makes the hold-out longer.
         self.history.refresh()
+        seed = self.settings.seed
         trial = try_on_holdout(
             self.history,
             split,
@@ -208,18 +211,26 @@ class Learner:
             champion,
             challenger.network,
             affected=request.segments,
-            seed=self.settings.seed,
+            seed=seed,
         )
+        guards = try_guards(self._guards(), champion, challenger.network, seed=seed)
+        trial = replace(trial, guards=guards)
         verdict = judge(
             trial, margin=self.settings.gate_margin, confidence=self.settings.gate_confidence
         )
-        report = _report(verdict, challenger, pools, total_s=time.perf_counter() - started)
+        report = report_of(verdict, challenger, pools, total_s=time.perf_counter() - started)
         log.info("gate", request_id=request.request_id, reason=verdict.reason, **report)
         if not verdict.promote:
             self.announcer.rejected(request, reason=verdict.reason, parent=parent, gate=report)
             return
         candidate = Candidate(request, parent, challenger, report, self.history.offsets())
         self._promote(self._register(candidate))
+
+    def _guards(self) -> Iterator[Guard]:
+        """The other resolutions one by one; raises between two when the process is to end."""
+        for guard in self.guards():
+            self.stopped()
+            yield guard
 
     # Versions: registered, served, announced ------------------------------------------------------
 
@@ -261,7 +272,7 @@ class Learner:
                 )
             )
             return
-        target = self._serve_parent_of(current)
+        target = serve_parent_of(self.registry, current)
         log.warning("rolled_back", version=target, instead_of=current, reason=reason)
         told = announcement(self.registry, "rolled_back", target, self._now_ms())
         self.announcer.say(
@@ -270,33 +281,13 @@ class Learner:
             )
         )
 
-    def _serve_parent_of(self, version: str) -> str:
-        """Serve the nearest ancestor that is whole, at last the shipped weights."""
-        target = self.registry.manifest(version).parent
-        while target != BASE:
-            try:
-                return self.registry.serve(target)
-            except RegistryError as error:
-                log.error("parent_not_served", version=target, reason=str(error))
-                target = self._parent_of(target)
-        return self.registry.serve(BASE)
-
-    def _parent_of(self, version: str) -> str:
-        try:
-            parent = self.registry.manifest(version).parent
-        except RegistryError:
-            return BASE
-        # A manifest that was made by hand could name itself, or a later one.
-        older = parent != BASE and number_of(parent) < number_of(version)
-        return parent if older else BASE
-
     # Probation ------------------------------------------------------------------------------------
 
     def _probation(self, promotion: ModelEvent) -> Probation:
         return probation_of(
             promotion,
             num_buckets=self.settings.probation_buckets,
-            resolution_ms=self.history.resolution_ms,
+            grid=self.history.grid,
         )
 
     def _end_probation(self, promotion: ModelEvent) -> None:
@@ -326,7 +317,7 @@ class Learner:
             end_ms=probation.end_ms,
             seed=self.settings.seed,
         )
-        verdict = judge_probation(both, self.history.resolution_ms, self.settings)
+        verdict = judge_probation(both, self.history.grid.resolution_ms, self.settings)
         log.info("probation", version=version, **verdict.report)
         if not verdict.holds:
             buckets = self.settings.probation_buckets
@@ -352,14 +343,3 @@ class Learner:
 
     def _now_ms(self) -> int:
         return self.announcer.now_ms()
-
-
-def _report(verdict: Verdict, challenger: Challenger, pools: Pools, *, total_s: float) -> Report:
-    """What the gate saw and how the challenger came about, for events, manifest and card."""
-    return {
-        **verdict.report(),
-        "factor": challenger.factor,
-        "tune_s": round(challenger.seconds, 3),
-        "total_s": round(total_s, 3),
-        "windows": float(pools.num_training_windows),
-    }

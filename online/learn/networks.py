@@ -21,7 +21,8 @@ from freshet.model.weights import (
     verify_weights,
 )
 from freshet.online.learn.finetune import Challenger
-from freshet.online.learn.gate import Report
+from freshet.online.learn.gate import Report, Verdict
+from freshet.online.learn.pools import Pools
 from freshet.online.weights.registry import BASE, Manifest, Registry
 from freshet.stream.schemas import RetrainRequest
 
@@ -120,6 +121,17 @@ class VersionedNetworks:
         return self.registry.add(
             build, parent=parent, created_at_ms=created_at_ms, offsets=offsets, gate=report
         )
+
+
+def report_of(verdict: Verdict, challenger: Challenger, pools: Pools, *, total_s: float) -> Report:
+    """What the gate saw and how the challenger came about, for events, manifest and card."""
+    return {
+        **verdict.report(),
+        "factor": challenger.factor,
+        "tune_s": round(challenger.seconds, 3),
+        "total_s": round(total_s, 3),
+        "windows": float(pools.num_training_windows),
+    }
 
 
 def _write_verdict(folder: Path, report: Report) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,26 +19,33 @@ from freshet.online.learn.windows import (
     MAX_VALIDATION_WINDOWS,
     Selection,
     Split,
-    ready_ms,
+    buckets_needed,
+    final_since,
+    first_whole,
     select_anchors,
     select_held_out,
     select_recent,
     select_replay,
     split_time,
+    starts_within,
 )
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.store.grid import Grid
 
 # A day: with less of it the time of day cannot be told from the item.
 MIN_CONTEXT_BUCKETS = 24
 
 
 class History(Protocol):
-    """What the window store holds of the past, as training needs it."""
+    """What the window store holds of the past at one resolution, as training needs it."""
 
-    resolution_ms: int
     steps: int
+
+    @property
+    def grid(self) -> Grid:
+        """Its buckets."""
 
     def refresh(self) -> None:
         """Take in what is new."""
@@ -109,23 +116,22 @@ def split_history(history: History, settings: LearnSettings, onset_ms: int | Non
     Raises:
         InvalidInputError: There are too few of them.
     """
+    grid = history.grid
     final_ms, first_ms = history.final_ms(), history.first_ms()
-    width_ms, holdout_buckets = history.resolution_ms, settings.holdout_buckets
     if final_ms is None or first_ms is None or not history.segments():
         raise InvalidInputError("there are no final windows to learn from")
-    if final_ms < ready_ms(first_ms, resolution_ms=width_ms, holdout_buckets=holdout_buckets):
-        found = (final_ms - first_ms) // width_ms
-        needed = ready_ms(0, resolution_ms=1, holdout_buckets=holdout_buckets)
+    found, needed = final_since(grid, first_ms, final_ms), buckets_needed(settings.holdout_buckets)
+    if found < needed:
         raise InvalidInputError(
             f"{found} buckets are final; training, validation and hold-out need {needed}"
         )
     return split_time(
         final_ms,
-        first_ms=first_ms + MIN_CONTEXT_BUCKETS * width_ms,
+        first_ms=grid.start_ms(first_whole(grid, first_ms) + MIN_CONTEXT_BUCKETS),
         onset_ms=onset_ms,
-        resolution_ms=width_ms,
+        grid=grid,
         recent_buckets=settings.recent_buckets,
-        holdout_buckets=holdout_buckets,
+        holdout_buckets=settings.holdout_buckets,
     )
 
 
@@ -147,7 +153,7 @@ def build_pools(history: History, split: Split, affected: Collection[str], seed:
     anchors = select_anchors(rng, split, mean_units_I=mean_units_I, steps=steps, taken=replay)
     validation = select_held_out(
         rng,
-        range(split.train_end_ms, split.holdout_start_ms, split.resolution_ms),
+        starts_within(split.grid, split.train_end_ms, split.holdout_start_ms),
         num_items=num_items,
         maximum=MAX_VALIDATION_WINDOWS,
     )
@@ -182,14 +188,13 @@ def build_pool(
 
 def concatenated(batches: Sequence[Batch]) -> Batch:
     """One batch of all rows, without groups: rows of different cutoffs are not related."""
-    return Batch(
-        torch.cat([batch.target_BT for batch in batches]),
-        torch.cat([batch.past_BTP for batch in batches]),
-        torch.cat([batch.known_BSK for batch in batches]),
-        torch.cat([batch.static_BF for batch in batches]),
-        torch.cat([batch.start_ms_B for batch in batches]),
-        batches[0].resolution_ms,
-    )
+    first = replace(batches[0], group_B=None)
+    names = [field.name for field in fields(first)]
+    names = [name for name in names if isinstance(getattr(first, name), Tensor)]
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches]) for name in names
+    }
+    return replace(first, **joined)
 
 
 def _built(history: History, selections: Sequence[Selection], label_end_ms: int) -> Pool:
@@ -200,11 +205,12 @@ def _built(history: History, selections: Sequence[Selection], label_end_ms: int)
 
 def _labels(history: History, selection: Selection, label_end_ms: int) -> Tensor:
     """Units of the steps after the cutoff that end by `label_end_ms`; NaN for later steps."""
-    room = (label_end_ms - selection.cutoff_ms) // history.resolution_ms
-    known_steps = min(history.steps, room)
-    actual_NH = torch.full((len(selection.rows), history.steps), math.nan)
+    grid, steps = history.grid, history.steps
+    first = grid.bucket(selection.cutoff_ms)
+    known_steps = min(steps, grid.bucket(label_end_ms) - first)
+    actual_NH = torch.full((len(selection.rows), steps), math.nan)
     if known_steps:
-        end_ms = selection.cutoff_ms + known_steps * history.resolution_ms
+        end_ms = grid.start_ms(first + known_steps)
         known_NK = history.target(selection.rows, end_ms, known_steps)
         actual_NH[:, :known_steps] = torch.from_numpy(known_NK)
     return actual_NH

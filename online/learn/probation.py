@@ -11,9 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from freshet.online.learn.evaluation import Comparison
-from freshet.online.learn.gate import Report, relative_gain
+from freshet.online.learn.gain import relative_gain
+from freshet.online.learn.gate import Report
+from freshet.online.learn.windows import first_whole
 from freshet.stream.config import LearnSettings
 from freshet.stream.schemas import ModelEvent
+from freshet.stream.store.grid import Grid
 
 MAX_WAIT_FACTOR = 2
 
@@ -44,10 +47,10 @@ class ProbationVerdict:
     report: Report
 
 
-def probation_of(promotion: ModelEvent, *, num_buckets: int, resolution_ms: int) -> Probation:
+def probation_of(promotion: ModelEvent, *, num_buckets: int, grid: Grid) -> Probation:
     """The probation of a promoted version."""
-    start_ms = -(-promotion.at_ms // resolution_ms) * resolution_ms
-    return Probation(start_ms, start_ms + num_buckets * resolution_ms)
+    start = first_whole(grid, promotion.at_ms)
+    return Probation(grid.start_ms(start), grid.start_ms(start + num_buckets))
 
 
 def judge_probation(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from freshet.online.learn.announcer import Announcer
+from freshet.online.learn.guard import open_guards
 from freshet.online.learn.history import open_history
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
@@ -93,11 +94,13 @@ def _run(settings: Settings, stop: Stop) -> None:
         for record in reader.read_to_end():
             inbox.take(record)
         delivery = Delivery(publisher, health, registry)
+        history = open_history(settings, client, shop)
         learner = Learner(
             settings.learn,
-            open_history(settings, client, shop),
+            history,
             VersionedNetworks(versions, settings.learn.device),
             Announcer(publisher_of(delivery, settings.kafka.topics.models), clock.now_ms, ledger),
+            guards=partial(open_guards, settings, client, shop, history),
             stopped=stopper(health),
         )
         health.started()

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from freshet.stream.arrays import Ints, Reals
+from freshet.stream.store.grid import Grid
 
 # Of a drift's first hours alone the network learns the transition and not what came to stay.
 MIN_RECENT_BUCKETS = 12
@@ -37,9 +38,9 @@ NUM_STRATA = 4
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Ends of the parts in milliseconds since 1970, all of them bucket ends."""
+    """Ends of the parts in milliseconds since 1970, all of them bucket ends of the grid."""
 
-    resolution_ms: int
+    grid: Grid
     replay_start_ms: int
     recent_start_ms: int
     train_end_ms: int
@@ -49,7 +50,7 @@ class Split:
     @property
     def holdout_buckets(self) -> int:
         """Buckets of the gate."""
-        return (self.final_ms - self.holdout_start_ms) // self.resolution_ms
+        return self.grid.bucket(self.final_ms) - self.grid.bucket(self.holdout_start_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def split_time(
     *,
     first_ms: int,
     onset_ms: int | None,
-    resolution_ms: int,
+    grid: Grid,
     recent_buckets: int,
     holdout_buckets: int,
 ) -> Split:
@@ -76,43 +77,70 @@ def split_time(
         first_ms: Start of what is retained.
         onset_ms: Start of the drift; recent windows begin with it, unless that leaves fewer than
             MIN_RECENT_BUCKETS.
-        resolution_ms: Length of a bucket.
+        grid: Which bucket a time is in; days may be uneven.
         recent_buckets: The most buckets that count as recent.
         holdout_buckets: Newest final buckets, for the gate alone.
 
-    >>> split = split_time(100, first_ms=0, onset_ms=70, resolution_ms=1, recent_buckets=48,
+    >>> split = split_time(100, first_ms=0, onset_ms=70, grid=Grid(1), recent_buckets=48,
     ...     holdout_buckets=8)
     >>> split.recent_start_ms, split.train_end_ms, split.holdout_start_ms, split.final_ms
     (70, 88, 92, 100)
     """
-    final_ms = final_ms // resolution_ms * resolution_ms
-    holdout_start_ms = final_ms - holdout_buckets * resolution_ms
-    train_end_ms = holdout_start_ms - _validation_buckets(holdout_buckets) * resolution_ms
-    recent_start_ms = train_end_ms - recent_buckets * resolution_ms
+    final = grid.bucket(final_ms)
+    holdout = final - holdout_buckets
+    train_end = holdout - _validation_buckets(holdout_buckets)
+    recent = train_end - recent_buckets
     if onset_ms is not None:
         # Buckets from before the drift would teach what is to be unlearnt.
-        recent_start_ms = max(recent_start_ms, _bucket_end(onset_ms, resolution_ms))
+        recent = max(recent, first_whole(grid, onset_ms))
     # A drift that is too young to fill the shortest recent part borrows from before its onset.
-    recent_start_ms = min(recent_start_ms, train_end_ms - MIN_RECENT_BUCKETS * resolution_ms)
+    recent = min(recent, train_end - MIN_RECENT_BUCKETS)
     return Split(
-        resolution_ms=resolution_ms,
-        replay_start_ms=min(_bucket_end(first_ms, resolution_ms), recent_start_ms),
-        recent_start_ms=recent_start_ms,
-        train_end_ms=train_end_ms,
-        holdout_start_ms=holdout_start_ms,
-        final_ms=final_ms,
+        grid=grid,
+        replay_start_ms=grid.start_ms(min(first_whole(grid, first_ms), recent)),
+        recent_start_ms=grid.start_ms(recent),
+        train_end_ms=grid.start_ms(train_end),
+        holdout_start_ms=grid.start_ms(holdout),
+        final_ms=grid.start_ms(final),
     )
 
 
-def ready_ms(onset_ms: int, *, resolution_ms: int, holdout_buckets: int) -> int:
-    """From which `final_ms` on a drift leaves enough buckets for training, validation and hold-out.
+def buckets_needed(holdout_buckets: int) -> int:
+    """How many final buckets since its onset a drift needs: for training, validation and hold-out.
 
-    >>> ready_ms(100, resolution_ms=1, holdout_buckets=12)
-    130
+    >>> buckets_needed(12)
+    30
     """
-    validation_buckets = _validation_buckets(holdout_buckets)
-    num_buckets = MIN_RECENT_BUCKETS + validation_buckets + holdout_buckets
-    return onset_ms + num_buckets * resolution_ms
+    return MIN_RECENT_BUCKETS + _validation_buckets(holdout_buckets) + holdout_buckets
+
+
+def final_since(grid: Grid, start_ms: int, final_ms: int) -> int:
+    """How many whole buckets of those since `start_ms` are final; below 0 where that lies ahead.
+
+    >>> final_since(Grid(10), 5, 39), final_since(Grid(10), 50, 39)
+    (2, -2)
+    """
+    return grid.bucket(final_ms) - first_whole(grid, start_ms)
+
+
+def first_whole(grid: Grid, time_ms: int) -> int:
+    """The first bucket that begins at or after a time.
+
+    >>> first_whole(Grid(10), 20), first_whole(Grid(10), 21)
+    (2, 3)
+    """
+    bucket = grid.bucket(time_ms)
+    return bucket if grid.start_ms(bucket) == time_ms else bucket + 1
+
+
+def starts_within(grid: Grid, start_ms: int, end_ms: int) -> list[int]:
+    """When the buckets from one bucket end to another begin.
+
+    >>> starts_within(Grid(10), 20, 50)
+    [20, 30, 40]
+    """
+    buckets = range(grid.bucket(start_ms), grid.bucket(end_ms))
+    return [grid.start_ms(bucket) for bucket in buckets]
 
 
 def select_recent(
@@ -123,7 +151,7 @@ def select_recent(
     Where a drift named items (`affected`, rising rows), half of the windows are theirs, as far as
     there are enough.
     """
-    every = range(split.recent_start_ms, split.train_end_ms, split.resolution_ms)
+    every = starts_within(split.grid, split.recent_start_ms, split.train_end_ms)
     cutoffs = _evenly(every, RECENT_CUTOFFS)
     rows = np.arange(num_items)
     strata = [rows] if affected is None else [affected, np.setdiff1d(rows, affected)]
@@ -165,7 +193,7 @@ def select_anchors(
 
 def select_held_out(
     rng: np.random.Generator,
-    every: range,
+    every: Sequence[int],
     *,
     num_items: int,
     maximum: int = MAX_GATE_WINDOWS,
@@ -215,11 +243,10 @@ def _selected(
     return selections
 
 
-def _older_cutoffs(split: Split, steps: int) -> range:
+def _older_cutoffs(split: Split, steps: int) -> list[int]:
     """Cutoffs from before the recent part that leave room for a whole label."""
-    latest_ms = split.recent_start_ms - steps * split.resolution_ms
-    end_ms = max(split.replay_start_ms, latest_ms)
-    return range(split.replay_start_ms, end_ms, split.resolution_ms)
+    latest_ms = split.grid.start_ms(split.grid.bucket(split.recent_start_ms) - steps)
+    return starts_within(split.grid, split.replay_start_ms, latest_ms)
 
 
 def _evenly(values: Sequence[int], maximum: int) -> list[int]:
@@ -231,8 +258,3 @@ def _evenly(values: Sequence[int], maximum: int) -> list[int]:
 
 def _validation_buckets(holdout_buckets: int) -> int:
     return max(1, holdout_buckets // 2)
-
-
-def _bucket_end(time_ms: int, resolution_ms: int) -> int:
-    """The first bucket end at or after a time."""
-    return -(-time_ms // resolution_ms) * resolution_ms

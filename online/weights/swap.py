@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import torch
 
+from freshet.model.beyond import HORIZON_MAX
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.online.weights.announced import Announcements, Check, Refused, checker, within
@@ -53,19 +54,15 @@ Raises WeightsError or RegistryError.
 """
 
 
-def loader(registry: Registry, device: str, dtype: str, *, reach: int = 1) -> Load:
-    """Loads versions by name from the registry; they must forecast at least `reach` steps."""
+def loader(registry: Registry, device: str, dtype: str) -> Load:
+    """Loads versions by name from the registry."""
 
     def load(version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
         folder = BASE_WEIGHTS
         if version != BASE:
             registry.verify(version, manifest_sha256)
             folder = registry.path(version)
-        found = load_weights(version, folder, sha256, device=device, dtype=dtype)
-        if found.forecaster.prediction_length_max < reach:
-            longest = found.forecaster.prediction_length_max
-            raise WeightsError(f"{version} reaches {longest} steps, {reach} are published")
-        return found
+        return load_weights(version, folder, sha256, device=device, dtype=dtype)
 
     return load
 
@@ -121,22 +118,24 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
 
     Raises:
         WeightsError: There is nothing to serve.
-        ConfigError: What there is does not reach as far as forecasts are to be published.
+        ConfigError: Forecasts are asked for that reach further than any weights do.
     """
     wanted = settings.worker
+    furthest = max(settings.served, key=lambda served: served.prediction_length)
+    if furthest.prediction_length > HORIZON_MAX:
+        raise ConfigError(
+            f"forecasts by {furthest.resolution_ms} ms are to reach {furthest.prediction_length} "
+            f"steps; the most is {HORIZON_MAX}"
+        )
     registry = open_registry(settings.learn)
     load = loader(registry, wanted.device, wanted.dtype)
     weights = first_weights(
         load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype
     )
-    reach = weights.forecaster.prediction_length_max
-    if reach < wanted.prediction_length:
-        asked = f"worker.prediction_length is {wanted.prediction_length}"
-        raise ConfigError(f"{asked}, the weights reach {reach} steps")
     # The first weights have probed which type is fastest on this device; the next need not.
     dtype = str(weights.forecaster.dtype).removeprefix("torch.")
     device = str(weights.forecaster.device)
-    later = loader(registry, device, dtype, reach=wanted.prediction_length)
+    later = loader(registry, device, dtype)
     return WeightsSwitch(weights, later, worker, check=within(checker(registry), CHECK_WITHIN_S))
 
 

@@ -80,9 +80,10 @@ def test_a_row_without_history_gets_a_forecast_and_its_price_moves_it(forecaster
     assert not torch.allclose(quantiles[0], quantiles[1])
 
 
-def test_a_horizon_beyond_the_trained_one_is_refused_with_a_way_out(forecaster) -> None:
-    with pytest.raises(InvalidInputError, match="reach 32; ask for fewer steps"):
-        forecaster.forecast(hours(1, 64, 33))
+def test_more_steps_than_a_forecast_reaches_are_refused_with_a_way_out(forecaster) -> None:
+    with pytest.raises(InvalidInputError, match="reaches 1024; ask for fewer steps"):
+        forecaster.forecast(hours(1, 64, 1_025))
+    assert forecaster.forecast(hours(1, 64, 1_024)).shape == (1, 1_024, 21)
 
 
 def test_static_features_of_another_width_are_refused(forecaster) -> None:

@@ -1,4 +1,4 @@
-"""Forecasts of dressed windows: sane on odd ones, at any levels and over any horizon."""
+"""Forecasts of dressed windows: sane on odd ones, at any levels, beyond the network's reach."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_odd_windows_get_sane_forecasts(target: Floats, forecaster: BatchForecas
         assert sane(forecast(forecaster, dress(changed), HORIZON, LEVELS), changed)
 
 
-def test_a_horizon_beyond_the_networks_reach_comes_piece_by_piece(
+def test_a_horizon_beyond_the_networks_reach_goes_on_where_a_shorter_one_ends(
     forecaster: BatchForecaster,
 ) -> None:
     window = window_of(counts(), horizon=100)
     long_NHQ = forecast(forecaster, dress(window), 100, LEVELS)
     assert sane(long_NHQ, window)
     first_NHQ = forecast(forecaster, dress(window), 32, LEVELS)
-    assert np.array_equal(long_NHQ[:, :32], first_NHQ)
+    assert np.allclose(long_NHQ[:, :32], first_NHQ, rtol=1e-5)
 
 
 def test_a_rows_forecast_does_not_hang_on_the_others(forecaster: BatchForecaster) -> None:

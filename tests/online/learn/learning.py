@@ -15,19 +15,28 @@ from freshet.model.training.train import FineTuneSettings, fine_tune
 from freshet.online.learn.pools import Pool, build_pool
 from freshet.online.learn.windows import Selection
 from freshet.stream.arrays import Floats, Ints
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 CONTEXT, STEPS, ITEMS = 64, 16, 12
 START_MS = 20_000 * DAY_MS
+BY_HOUR = Grid(HOUR_MS)
 
 
 class PastInMemory:
     """A `History` over an array of units, newest bucket last: four segments, a day of 24 hours."""
 
-    resolution_ms, steps = HOUR_MS, STEPS
+    steps = STEPS
 
-    def __init__(self, num_buckets: int, onset: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        num_buckets: int,
+        onset: int | None = None,
+        seed: int = 0,
+        grid: Grid = BY_HOUR,
+    ) -> None:
         rng = np.random.default_rng(seed)
+        self.grid, self.first = grid, grid.bucket(START_MS)
         hours = np.arange(num_buckets)
         level_I1 = np.exp(rng.normal(2.0, 0.6, (ITEMS, 1)))
         rate_IN = level_I1 * (1.0 + 0.8 * np.sin(2 * np.pi * (hours % 24) / 24.0))
@@ -43,10 +52,10 @@ class PastInMemory:
         self.refreshes += 1
 
     def final_ms(self) -> int | None:
-        return START_MS + self.known_buckets * HOUR_MS
+        return self.grid.start_ms(self.first + self.known_buckets)
 
     def first_ms(self) -> int | None:
-        return START_MS
+        return self.grid.start_ms(self.first)
 
     def segments(self) -> list[str]:
         return [f"s{row % 4}" for row in range(ITEMS)]
@@ -59,18 +68,18 @@ class PastInMemory:
         return {"orders:0": self.known_buckets}
 
     def batch(self, rows: Ints, cutoff_ms: int) -> Batch:
-        B = len(rows)
+        B, start = len(rows), self.grid.bucket(cutoff_ms) - CONTEXT
         return Batch(
             torch.from_numpy(self.target(rows, cutoff_ms, CONTEXT)).float(),
             torch.full((B, CONTEXT, len(PAST_SLOTS)), math.nan),
             torch.full((B, CONTEXT + STEPS, len(KNOWN_SLOTS)), math.nan),
             torch.full((B, NUM_STATIC), math.nan),
-            torch.full((B,), cutoff_ms - CONTEXT * HOUR_MS, dtype=torch.int64),
-            HOUR_MS,
+            torch.full((B,), self.grid.start_ms(start), dtype=torch.int64),
+            self.grid.resolution_ms,
         )
 
     def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
-        stop = (end_ms - START_MS) // HOUR_MS
+        stop = self.grid.bucket(end_ms) - self.first
         found = np.full((len(rows), steps), np.nan)
         for step, bucket in enumerate(range(stop - steps, stop)):
             if 0 <= bucket < self.known_buckets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
@@ -16,6 +17,7 @@ from freshet.model.weights import save_weights
 from freshet.online.learn import adopt as module
 from freshet.online.learn import evaluation
 from freshet.online.learn.adopt import Adopted, adopt, judged, shop_tables
+from freshet.online.learn.guard import Guard
 from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.weights.registry import BASE, CHALLENGER, Registry
 from freshet.stream.catalog.tables import ShopTables
@@ -24,6 +26,8 @@ from freshet.stream.config import LearnSettings, Settings, WorkerSettings
 from freshet.stream.errors import InvalidInputError, WeightsError
 from freshet.stream.kafka import TableRecord
 from freshet.stream.schemas import SHOP_TABLES, CatalogEntry
+from freshet.stream.store.grid import Grid
+from freshet.stream.units import DAY_MS
 from tests.online.learn.learning import STEPS, PastInMemory, network_that_says, said_by
 
 # Every item sells 30 an hour; a network's loss is the distance of what it says from that.
@@ -59,8 +63,8 @@ class World:
         save_weights(network_that_says(units), folder, card=f"# says {units:g}\n")
         return folder
 
-    def judge(self, folder: Path, reach: int = STEPS) -> Adopted:
-        return judged(folder, self.past, self.networks, self.settings, reach=reach)
+    def judge(self, folder: Path, guards: Sequence[Guard] = ()) -> Adopted:
+        return judged(folder, self.past, self.networks, self.settings, guards)
 
 
 @pytest.fixture
@@ -91,11 +95,13 @@ def test_the_champion_is_whoever_serves(world: World) -> None:
     assert (found.parent, found.gate["gain"]) == (version, 0.5)
 
 
-def test_weights_that_reach_less_far_than_forecasts_are_published_are_not_judged(
-    world: World,
-) -> None:
-    with pytest.raises(WeightsError, match=f"reaches {STEPS} steps, {STEPS + 1} are published"):
-        world.judge(world.trained(29.0), reach=STEPS + 1)
+def test_weights_that_are_worse_at_another_resolution_are_not_added(world: World) -> None:
+    """On days of 23 the champion is off by 1, and the other one by 6."""
+    days = PastInMemory(60, grid=Grid(DAY_MS))
+    days.units_IN[:] = BASE_SAYS - 1.0
+    found = world.judge(world.trained(29.0), [Guard(days, season_length=7)])
+    assert found.reason == "guard_86400000 5 against 0.2083"
+    assert (found.gate["verdict"], found.gate["gain"]) == ("reject", 0.833333)
 
 
 def test_damaged_weights_and_a_short_past_are_not_judged(world: World) -> None:

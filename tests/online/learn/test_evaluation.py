@@ -24,56 +24,20 @@ from freshet.online.learn.evaluation import (
     try_on_holdout,
 )
 from freshet.online.learn.gate import Trial
-from freshet.online.learn.pools import split_history
+from freshet.online.learn.pools import Pool, split_history
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import ITEMS, START_MS, PastInMemory, pool_at, small_network
+from tests.online.learn.oracles import SteadyForecaster, loss_of, oracle
 
-LEVELS = (0.1, 0.5, 0.9)
 # The last 12 of 126 hours are held out.
 NUM_BUCKETS, HOLDOUT = 126, 114
-
-
-class Oracle(torch.nn.Module):
-    """Forecasts the same three quantiles for every item and step."""
-
-    def __init__(self, *quantiles: float) -> None:
-        super().__init__()
-        self.quantiles_Q = torch.nn.Parameter(torch.tensor(quantiles))
-
-
-class SteadyForecaster:
-    """What an oracle says, as `BatchForecaster` would; a patch longer than was asked for."""
-
-    quantile_levels = LEVELS
-
-    def __init__(self, network: Oracle, device: str, dtype: str) -> None:
-        self.network = network
-
-    def forecast(self, batch: Batch, max_rows: int = 0) -> Tensor:
-        told = self.network.quantiles_Q.detach()
-        told_BHQ = told.expand(len(batch.target_BT), batch.prediction_length + 8, 3).clone()
-        told_BHQ[:, batch.prediction_length :] = 1e9
-        return told_BHQ
 
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "BatchForecaster", SteadyForecaster)
-
-
-def oracle(*quantiles: float) -> Any:
-    return Oracle(*quantiles)
-
-
-def loss_of(actual: float, quantiles: tuple[float, ...]) -> float:
-    """Twice the mean pinball loss of the three levels."""
-    losses = [
-        level * (actual - value) if actual > value else (1.0 - level) * (value - actual)
-        for level, value in zip(LEVELS, quantiles, strict=True)
-    ]
-    return 2.0 * sum(losses) / 3.0
 
 
 def flat_past(units: float) -> PastInMemory:
@@ -149,11 +113,16 @@ def test_one_forecast_that_is_not_finite_is_enough() -> None:
     assert not evaluation.Evaluation(loss_NH, np.ones((2, 3))).finite
 
 
+def buckets(pool: Pool, first_hour: int) -> np.ndarray:
+    """The first bucket of each window in a table that begins with this hour."""
+    return (pool.cutoffs_N - START_MS) // HOUR_MS - first_hour
+
+
 def test_losses_are_put_to_their_item_and_bucket() -> None:
     past = PastInMemory(200)
     pool = pool_at(past, range(100, 108, 4), end=112)
     values = pool.actual_NH.double().numpy()
-    rows, table = by_item_and_bucket(values, pool, START_MS + 100 * HOUR_MS, 12)
+    rows, table = by_item_and_bucket(values, pool.rows_N, buckets(pool, 100), 12)
     assert rows.tolist() == list(range(ITEMS))
     assert np.array_equal(table, past.units_IN[:, 100:112])
 
@@ -162,14 +131,14 @@ def test_a_bucket_has_the_mean_of_its_windows_and_none_outside_of_the_table_coun
     pool = pool_at(PastInMemory(200), range(100, 104, 2), end=200)
     values = np.repeat([[1.0], [4.0]], ITEMS, axis=0) * np.ones((1, 16))
     # Cutoffs 100 and 102; the table begins at 101 and ends before 104.
-    _, table = by_item_and_bucket(values, pool, START_MS + 101 * HOUR_MS, 3)
+    _, table = by_item_and_bucket(values, pool.rows_N, buckets(pool, 101), 3)
     assert table.tolist() == [[1.0, 2.5, 2.5]] * ITEMS
     # Nor does one that is not finite: who forecast it is not finite, which is told apart.
     values[:ITEMS, 2] = np.inf
-    _, table = by_item_and_bucket(values, pool, START_MS + 101 * HOUR_MS, 3)
+    _, table = by_item_and_bucket(values, pool.rows_N, buckets(pool, 101), 3)
     assert table.tolist() == [[1.0, 4.0, 2.5]] * ITEMS
     # A table that begins before the first cutoff has no value there.
-    _, earlier = by_item_and_bucket(values, pool, START_MS + 98 * HOUR_MS, 3)
+    _, earlier = by_item_and_bucket(values, pool.rows_N, buckets(pool, 98), 3)
     assert np.array_equal(earlier, [[np.nan, np.nan, 1.0]] * ITEMS, equal_nan=True)
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.online.learn.gate import Trial, Verdict, judge, relative_gain
-from freshet.stream.units import DAY_MS, HOUR_MS
+from freshet.online.learn.gain import relative_gain
+from freshet.online.learn.gate import GuardTrial, Trial, Verdict, judge
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 ITEMS, BUCKETS, SEGMENTS = 60, 18, 6
 
@@ -138,6 +139,80 @@ def test_more_may_be_forgotten_the_more_is_gained() -> None:
     champion = better().champion_IT
     little = replace(better(), challenger_IT=champion * 0.9, challenger_anchor_A=forgets)
     assert failed(little) == ["anchor_loss"]
+
+
+def guard(factor: float, items: int = 20, days: int = 12, noise: float = 0.0) -> GuardTrial:
+    """Days on which the challenger loses so many times what the champion does."""
+    rng = np.random.default_rng(9)
+    champion = rng.gamma(20.0, 0.05, (items, days))
+    challenger = champion * (factor + noise * rng.normal(size=(1, days)))
+    return GuardTrial(DAY_MS, champion, challenger, finite=True)
+
+
+# A gain of 30 % pays for a loss of a quarter of that, of 10 % for 5 % all the same.
+@pytest.mark.parametrize(
+    ("factor", "share", "holds"),
+    [
+        (0.5, 0.7, True),
+        (1.074, 0.7, True),
+        (1.076, 0.7, False),
+        (1.049, 0.9, True),
+        (1.051, 0.9, False),
+    ],
+)
+def test_another_resolution_may_lose_as_much_as_may_be_forgotten(
+    factor: float, share: float, holds: bool
+) -> None:
+    champion = better().champion_IT
+    case = replace(better(), challenger_IT=champion * share, guards=(guard(factor),))
+    assert failed(case) == ([] if holds else ["guard_86400000"])
+
+
+def test_a_loss_at_another_resolution_that_may_be_chance_is_no_loss() -> None:
+    noisy = guard(1.10, noise=0.5)
+    assert failed(replace(better(), guards=(noisy,))) == []
+    sure = guard(1.10, noise=0.01)
+    assert failed(replace(better(), guards=(sure,))) == ["guard_86400000"]
+
+
+@pytest.mark.parametrize(("items", "days", "few"), [(20, 5, True), (4, 12, True), (5, 6, False)])
+def test_of_few_windows_the_loss_itself_decides_at_twice_of_that_and_it_is_said(
+    items: int, days: int, few: bool
+) -> None:
+    for factor, holds in ((1.14, few), (1.16, False)):
+        judged = verdict(replace(better(), guards=(guard(factor, items, days),)))
+        report = judged.report()
+        assert judged.promote is holds
+        assert report["guard_86400000.few"] is few
+        assert report["guard_86400000.ok"] is holds
+        assert report["guard_86400000"] == pytest.approx(factor - 1.0, rel=1e-5)
+        assert report["guard_86400000.threshold"] == pytest.approx(0.15 if few else 0.075)
+        assert (report["guard_86400000.blocks"], report["guard_86400000.items"]) == (days, items)
+
+
+def test_without_windows_of_another_resolution_nothing_is_known_against_it() -> None:
+    empty = GuardTrial(MINUTE_MS, np.zeros((0, 0)), np.zeros((0, 0)), finite=True)
+    unsold = GuardTrial(DAY_MS, np.zeros((9, 9)), np.zeros((9, 9)), finite=True)
+    judged = verdict(replace(better(), guards=(empty, unsold)))
+    assert judged.promote
+    assert judged.report()["guard_60000.few"] is judged.report()["guard_86400000.few"] is True
+    assert judged.report()["guard_60000.items"] == judged.report()["guard_86400000.items"] == 0.0
+
+
+def test_a_forecast_that_is_not_finite_at_another_resolution_is_none() -> None:
+    broken = replace(guard(0.5), finite=False)
+    assert failed(replace(better(), guards=(broken,))) == ["guard_86400000"]
+
+
+def test_cells_that_one_version_has_no_loss_for_guard_nothing() -> None:
+    case = guard(1.0)
+    challenger = case.challenger_IT.copy()
+    challenger[3] = np.nan
+    assert failed(replace(better(), guards=(replace(case, challenger_IT=challenger),))) == []
+    poisoned = case.champion_IT.copy()
+    poisoned[3] = 1e6
+    both = replace(case, champion_IT=poisoned, challenger_IT=challenger * 1.2)
+    assert failed(replace(better(), guards=(both,))) == ["guard_86400000"]
 
 
 def test_a_drifted_segment_alone_makes_the_test_and_the_others_guard() -> None:

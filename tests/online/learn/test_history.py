@@ -13,8 +13,9 @@ from redis import Redis
 from freshet.online.learn.history import WindowHistory, open_history
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import Settings
-from freshet.stream.read.progress import InputState
+from freshet.stream.read.progress import InputState, ReadRules
 from freshet.stream.schemas import CatalogEntry, InventoryLevel
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.windows import FIRST, UNITS, FakeReader, contexts_of, tell
 
@@ -29,6 +30,10 @@ class Reader(FakeReader):
     @property
     def inputs(self) -> dict[tuple[str, int], InputState]:
         return self.states
+
+    @property
+    def rules(self) -> ReadRules:
+        return ReadRules(HOUR_MS, self.num_buckets)
 
     def final_ms(self) -> int | None:
         return self.final
@@ -77,7 +82,7 @@ def week() -> Reader:
 
 def test_it_says_what_the_reader_and_the_contexts_say(week: Reader) -> None:
     history = history_of(week)
-    assert (history.resolution_ms, history.steps) == (HOUR_MS, 4)
+    assert (history.grid, history.steps) == (Grid(HOUR_MS), 4)
     assert history.final_ms() == week.final
     assert history.offsets() == {"orders:0": 17}
     assert history.segments() == ["segment of a|n", "segment of b|n"]

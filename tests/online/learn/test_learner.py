@@ -20,6 +20,7 @@ from freshet.online.learn import learner as learner_module
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.finetune import Challenger
 from freshet.online.learn.gate import Trial
+from freshet.online.learn.guard import Guard
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import VersionedNetworks
@@ -30,7 +31,8 @@ from freshet.online.weights.registry import BASE, CHALLENGER, CHAMPION, PREVIOUS
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import FreshetError, RegistryError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
-from freshet.stream.units import HOUR_MS
+from freshet.stream.store.grid import Grid
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.online.learn.learning import (
     START_MS,
     STEPS,
@@ -95,6 +97,8 @@ class World:
         # What the next training arrives at, and what was trained from what.
         self.taught = TAUGHT_SAYS
         self.trained: list[tuple[FreshetNetwork, Pools, LearnSettings]] = []
+        # The other resolutions that are served.
+        self.guards: list[Guard] = []
         # Hours that become final while it trains.
         self.training_takes = 0
         self.learner = self.restarted()
@@ -113,6 +117,7 @@ class World:
             self.past,
             VersionedNetworks(self.registry, SETTINGS.device, self.base),
             Announcer(self.events.append, lambda: self.now_ms, ledger),
+            guards=lambda: self.guards,
             stopped=lambda: self.stopped(),
         )
         return self.learner
@@ -257,6 +262,52 @@ def test_the_gate_judges_the_challenger_by_what_the_champion_lost(drifted: World
     assert float(gate["total_s"]) >= 0.0
     # Of 12 items 16 cutoffs before and after the onset each.
     assert gate["windows"] == 2 * 16 * 12
+
+
+def selling(units: float, resolution_ms: int) -> Guard:
+    """Another resolution of the shop, at which every bucket sells as much."""
+    past = PastInMemory(200, grid=Grid(resolution_ms))
+    past.units_IN[:] = units
+    return Guard(past, season_length=7)
+
+
+def test_what_is_better_by_the_hour_and_worse_by_the_day_is_not_promoted(drifted: World) -> None:
+    """Days of 24 the champion foresees to 1, minutes of 60 neither does."""
+    drifted.guards = [selling(60.0, MINUTE_MS), selling(BASE_SAYS + 1.0, DAY_MS)]
+    drifted.learner.step()
+    answer = drifted.events[-1]
+    assert (answer.kind, answer.gate["verdict"]) == ("rejected", "reject")
+    # Off by 4 instead of 1, where a fifth more might have been lost.
+    assert answer.reason == "guard_86400000 3 against 0.2083"
+    assert answer.gate["guard_60000.ok"] is True
+    # Off by 31 instead of 36.
+    assert answer.gate["guard_60000"] == pytest.approx(31 / 36 - 1, rel=1e-5)
+    assert drifted.registry.list() == ()
+
+
+def test_what_is_worse_at_no_resolution_is_promoted(drifted: World) -> None:
+    drifted.guards = [selling(60.0, MINUTE_MS), selling(HIGH, DAY_MS)]
+    drifted.learner.step()
+    assert drifted.kinds() == ["training", "promoted"]
+    manifest = drifted.registry.manifest(drifted.events[-1].version)
+    assert manifest.gate["guard_86400000.ok"] is manifest.gate["guard_60000.ok"] is True
+
+
+def test_between_two_resolutions_it_may_be_told_to_end(drifted: World) -> None:
+    drifted.guards = [selling(60.0, MINUTE_MS), selling(HIGH, DAY_MS)]
+    calls = iter([None, None, Stopped()])
+
+    def stop() -> None:
+        error = next(calls)
+        if error is not None:
+            raise error
+
+    drifted.stopped = stop
+    with pytest.raises(Stopped):
+        drifted.learner.step()
+    minutes, days = (guard.history for guard in drifted.guards)
+    assert (minutes.refreshes, days.refreshes) == (1, 0)  # type: ignore[attr-defined]
+    assert drifted.kinds() == ["training"]
 
 
 def test_training_is_of_the_champion_on_what_the_gate_does_not_see(

@@ -14,6 +14,7 @@ from freshet.online.learn.probation import (
 )
 from freshet.stream.config import LearnSettings
 from freshet.stream.schemas import ModelEvent
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import PastInMemory, pool_at
 
@@ -25,7 +26,7 @@ def test_a_probation_begins_with_the_first_whole_bucket_after_the_promotion(
     at_ms: int, start: int
 ) -> None:
     promotion = ModelEvent(kind="promoted", version="v1", at_ms=at_ms)
-    found = probation_of(promotion, num_buckets=24, resolution_ms=HOUR_MS)
+    found = probation_of(promotion, num_buckets=24, grid=Grid(HOUR_MS))
     assert found == Probation(start * HOUR_MS, (start + 24) * HOUR_MS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from freshet.online.learn.windows import (
     MIN_RECENT_BUCKETS,
     Selection,
     Split,
-    ready_ms,
+    buckets_needed,
+    final_since,
     select_anchors,
     select_held_out,
     select_recent,
@@ -21,14 +23,17 @@ from freshet.online.learn.windows import (
     split_time,
     strata_of,
 )
-from freshet.stream.units import HOUR_MS
+from freshet.stream.store.grid import Grid
+from freshet.stream.units import DAY_MS, HOUR_MS
+
+BY_HOUR = Grid(HOUR_MS)
 
 splits = st.builds(
     lambda final, first, onset, recent, holdout: split_time(
         final * HOUR_MS + 7,
         first_ms=first * HOUR_MS,
         onset_ms=None if onset is None else onset * HOUR_MS - 5,
-        resolution_ms=HOUR_MS,
+        grid=BY_HOUR,
         recent_buckets=recent,
         holdout_buckets=holdout,
     ),
@@ -44,14 +49,14 @@ PLAIN = split_time(
     900 * HOUR_MS,
     first_ms=0,
     onset_ms=None,
-    resolution_ms=HOUR_MS,
+    grid=BY_HOUR,
     recent_buckets=48,
     holdout_buckets=12,
 )
 
 
 def recent_buckets(split: Split) -> int:
-    return (split.train_end_ms - split.recent_start_ms) // split.resolution_ms
+    return (split.train_end_ms - split.recent_start_ms) // split.grid.resolution_ms
 
 
 def windows(selections: list[Selection]) -> int:
@@ -118,13 +123,13 @@ def test_a_split_has_these_borders() -> None:
         1_007,
         first_ms=3,
         onset_ms=701,
-        resolution_ms=10,
+        grid=Grid(10),
         recent_buckets=48,
         holdout_buckets=8,
     )
     # 100 final buckets: 8 held out, 4 validate; the first whole one of the drift begins at 710.
     assert split == Split(
-        resolution_ms=10,
+        grid=Grid(10),
         replay_start_ms=10,
         recent_start_ms=710,
         train_end_ms=880,
@@ -134,39 +139,70 @@ def test_a_split_has_these_borders() -> None:
     assert split.holdout_buckets == 8
 
 
+def test_local_days_are_counted_and_not_their_hours() -> None:
+    """In Berlin the 27th of October 2024, day 20,023, has 25 hours."""
+    berlin = Grid(DAY_MS, "Europe/Berlin")
+    split = split_time(
+        berlin.start_ms(20_030) + 7,
+        first_ms=berlin.start_ms(20_000) + 1,
+        onset_ms=berlin.start_ms(20_012),
+        grid=berlin,
+        recent_buckets=48,
+        holdout_buckets=5,
+    )
+    assert [berlin.bucket(end_ms) for end_ms in astuple(split)[1:]] == [
+        *(20_001, 20_011, 20_023, 20_025, 20_030)
+    ]
+    assert split.recent_start_ms == berlin.start_ms(20_011)
+    assert split.holdout_buckets == 5
+    recent = select_recent(rng(), split, num_items=1)
+    assert [one.cutoff_ms for one in recent] == [
+        berlin.start_ms(day) for day in range(20_011, 20_023)
+    ]
+    older = select_replay(rng(), split, mean_units_I=np.ones(1), steps=4)
+    assert [one.cutoff_ms for one in older] == [
+        berlin.start_ms(day) for day in range(20_001, 20_007)
+    ]
+    # Ten days of 24 hours and one of 25 are eleven days, and an hour less is ten.
+    start_ms = berlin.start_ms(20_013)
+    assert final_since(berlin, start_ms, start_ms + 11 * DAY_MS + HOUR_MS) == 11
+    assert final_since(berlin, start_ms, start_ms + 11 * DAY_MS) == 10
+
+
 def test_one_bucket_that_is_held_out_has_one_of_validation() -> None:
-    asked = {"first_ms": 0, "onset_ms": None, "resolution_ms": 1, "recent_buckets": 20}
+    asked = {"first_ms": 0, "onset_ms": None, "grid": Grid(1), "recent_buckets": 20}
     split = split_time(100, holdout_buckets=1, **asked)
     assert (split.recent_start_ms, split.train_end_ms, split.holdout_start_ms) == (78, 98, 99)
 
 
 def test_a_past_that_begins_within_the_recent_part_has_no_older_one() -> None:
-    asked = {"onset_ms": None, "resolution_ms": 1, "recent_buckets": 48, "holdout_buckets": 12}
+    asked = {"onset_ms": None, "grid": Grid(1), "recent_buckets": 48, "holdout_buckets": 12}
     split = split_time(100, first_ms=70, **asked)
     assert split.replay_start_ms == split.recent_start_ms == 34
     assert select_replay(rng(), split, mean_units_I=np.ones(5), steps=1) == []
 
 
 def test_recent_windows_begin_with_the_drift() -> None:
-    asked = {"first_ms": 0, "resolution_ms": 1, "recent_buckets": 48, "holdout_buckets": 12}
+    asked = {"first_ms": 0, "grid": Grid(1), "recent_buckets": 48, "holdout_buckets": 12}
     assert split_time(500, onset_ms=460, **asked).recent_start_ms == 460
     assert split_time(500, onset_ms=100, **asked).recent_start_ms == 500 - 18 - 48
     assert split_time(500, onset_ms=499, **asked).recent_start_ms == 500 - 18 - 12
 
 
 def test_training_is_ready_with_half_a_day_the_hold_out_and_half_of_it_again() -> None:
-    assert ready_ms(1_000, resolution_ms=10, holdout_buckets=8) == 1_000 + (12 + 4 + 8) * 10
-    assert ready_ms(1_000, resolution_ms=10, holdout_buckets=1) == 1_000 + (12 + 1 + 1) * 10
+    assert buckets_needed(8) == 12 + 4 + 8
+    assert buckets_needed(1) == 12 + 1 + 1
 
 
 @given(st.integers(0, 1_000), st.integers(1, 48))
 def test_once_ready_all_of_the_recent_part_is_after_the_onset(onset: int, holdout: int) -> None:
-    final = ready_ms(onset, resolution_ms=1, holdout_buckets=holdout)
+    final = onset + buckets_needed(holdout)
+    assert final_since(Grid(1), onset, final) == buckets_needed(holdout)
     split = split_time(
         final,
         first_ms=0,
         onset_ms=onset,
-        resolution_ms=1,
+        grid=Grid(1),
         recent_buckets=48,
         holdout_buckets=holdout,
     )
@@ -260,7 +296,7 @@ def test_strata_are_quarters_of_rising_sales_and_none_is_empty() -> None:
 
 def test_an_older_label_ends_before_the_recent_part() -> None:
     """Of 20 older buckets, 15 leave room for a label of five; a label of 20 has none."""
-    asked = {"onset_ms": None, "resolution_ms": 1, "recent_buckets": 12, "holdout_buckets": 8}
+    asked = {"onset_ms": None, "grid": Grid(1), "recent_buckets": 12, "holdout_buckets": 8}
     split = split_time(100, first_ms=56, **asked)
     older = select_replay(rng(), split, mean_units_I=np.ones(2), steps=5)
     assert [selection.cutoff_ms for selection in older] == list(range(56, 71))

@@ -33,6 +33,7 @@ from freshet.online.weights.swap import (
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, FreshetError, RegistryError, WeightsError
 from freshet.stream.schemas import ModelEvent
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 
 def save(folder: Path, seed: int = 0) -> str:
@@ -526,47 +527,50 @@ def test_weights_are_loaded_from_the_registry_alone_by_what_was_announced(tmp_pa
         load(str(registry.path(added.version)), "", announced)
 
 
-def test_weights_that_reach_less_far_than_forecasts_are_published_are_refused(
-    tmp_path: Path,
-) -> None:
-    registry = Registry(tmp_path / "registry")
-    added = registry.add(lambda folder: save(folder) and None, parent=BASE, created_at_ms=1)
-    assert loader(registry, "cpu", "float32", reach=16)(added.version, "", "")
-    with pytest.raises(WeightsError, match="reaches 16 steps, 17 are published"):
-        loader(registry, "cpu", "float32", reach=17)(added.version, "", "")
-
-
-def pinned(folder: Path, prediction_length: int) -> Settings:
+def pinned(folder: Path) -> Settings:
     settings = Settings()
-    worker = settings.worker.model_copy(
-        update={
-            "weights": str(folder),
-            "device": "cpu",
-            "dtype": "float32",
-            "prediction_length": prediction_length,
-        }
-    )
+    pin = {"weights": str(folder), "device": "cpu", "dtype": "float32"}
+    worker = settings.worker.model_copy(update=pin)
     learn = settings.learn.model_copy(update={"registry": folder.parent / "registry"})
     return settings.model_copy(update={"worker": worker, "learn": learn})
 
 
-def test_weights_that_reach_as_far_as_asked_serve_and_shorter_ones_do_not(tmp_path: Path) -> None:
+def test_a_folder_that_is_pinned_serves_whatever_it_was_trained_to_reach(tmp_path: Path) -> None:
+    """Sixteen steps here: a forecast goes on from there."""
     save(tmp_path / "mine")
-    switch = open_switch(pinned(tmp_path / "mine", 16), "w1")
+    switch = open_switch(pinned(tmp_path / "mine"), "w1")
     assert switch.current.version == "mine"
-    with pytest.raises(ConfigError, match=r"prediction_length is 17, the weights reach 16 steps"):
-        open_switch(pinned(tmp_path / "mine", 17), "w1")
+
+
+@pytest.mark.parametrize("resolution_ms", [MINUTE_MS, DAY_MS])
+def test_a_horizon_beyond_any_weights_at_any_resolution_is_a_mistake(
+    tmp_path: Path, resolution_ms: int
+) -> None:
+    save(tmp_path / "mine")
+    asked = [
+        {
+            "resolution_ms": width_ms,
+            "prediction_length": 1_025 if width_ms == resolution_ms else 1_024,
+            "season_length": 7,
+            "score_steps": [1],
+        }
+        for width_ms in (MINUTE_MS, HOUR_MS, DAY_MS)
+    ]
+    worker = {"weights": str(tmp_path / "mine"), "device": "cpu", "resolutions": asked}
+    told = f"by {resolution_ms} ms are to reach 1025 steps; the most is 1024"
+    with pytest.raises(ConfigError, match=told):
+        open_switch(Settings.model_validate({"worker": worker}), "w1")
 
 
 def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "mine", 1)
-    asked: list[tuple[str, str, int]] = []
+    asked: list[tuple[str, str]] = []
 
-    def watched(registry: Registry, device: str, dtype: str, *, reach: int = 1) -> Load:
-        asked.append((device, dtype, reach))
-        return loader(registry, device, dtype, reach=reach)
+    def watched(registry: Registry, device: str, dtype: str) -> Load:
+        asked.append((device, dtype))
+        return loader(registry, device, dtype)
 
     def first(*_: object, device: str, dtype: str) -> LoadedWeights:
         assert (device, dtype) == ("auto", "auto")
@@ -574,7 +578,7 @@ def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
 
     monkeypatch.setattr(swap, "loader", watched)
     monkeypatch.setattr(swap, "first_weights", first)
-    settings = pinned(tmp_path / "mine", 16)
+    settings = pinned(tmp_path / "mine")
     worker = settings.worker.model_copy(update={"device": "auto", "dtype": "auto"})
     switch = open_switch(settings.model_copy(update={"worker": worker}), "w1")
     registry = Registry(tmp_path / "registry")
@@ -582,7 +586,7 @@ def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
     switch.offer(announcement(registry, "promoted", added.version, 5))
     assert [event.kind for event in settle(switch)] == ["swapped"]
     assert switch.current.forecaster.dtype == torch.float32
-    assert asked == [("auto", "auto", 1), ("cpu", "float32", 16)], "what was found serves again"
+    assert asked == [("auto", "auto"), ("cpu", "float32")], "what was found serves again"
 
 
 def test_an_altered_champion_is_replaced_by_the_base_which_says_why() -> None:
