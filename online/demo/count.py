@@ -7,24 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from freshet.stream.arrays import Floats
-from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, RetrainRequest, Score
-
-MAX_LATENCIES = 200_000
-
-
-class ForecastHead(msgspec.Struct):
-    """The fields of a forecast that are counted; the quantiles are not even decoded."""
-
-    forecast_id: str
-    item_id: str
-    resolution_ms: int
-    cutoff_ms: int
-    issued_at_ms: int
-    weights_version: str
-    status: str
+from freshet.online.demo.resolution import ForecastHead, ResolutionTally
+from freshet.stream.schemas import (
+    Alert,
+    DriftAlert,
+    ForecastRound,
+    ModelEvent,
+    RetrainRequest,
+    Score,
+)
+from freshet.stream.units import HOUR_MS
 
 
 @dataclass(slots=True)
@@ -32,19 +25,17 @@ class Tally:
     """Running counts over the output topics; feed it every record with `count`.
 
     Args:
+        main_ms: The resolution that is learnt from, whose figures stand for the whole.
         speed: Clock milliseconds per wall millisecond, to turn clock differences into waiting time.
     """
 
+    main_ms: int = HOUR_MS
     speed: float = 1.0
     forecast_items: set[str] = field(default_factory=set)
-    cutoffs: set[tuple[int, int]] = field(default_factory=set)
+    resolutions: dict[int, ResolutionTally] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
-    latencies_ms: list[float] = field(default_factory=list)
     scored: set[tuple[str, int]] = field(default_factory=set)
-    losses: Floats = field(default_factory=lambda: np.zeros(3))
-    covered: int = 0
-    recent: dict[int, Floats] = field(default_factory=dict)
     drift: dict[str, DriftAlert] = field(default_factory=dict)
     requests: dict[str, RetrainRequest] = field(default_factory=dict)
     events: dict[tuple[str, str, str], ModelEvent] = field(default_factory=dict)
@@ -66,26 +57,33 @@ class Tally:
         add(self, record)
         return record
 
+    def of(self, resolution_ms: int) -> ResolutionTally:
+        """The counts of one resolution."""
+        if resolution_ms not in self.resolutions:
+            self.resolutions[resolution_ms] = ResolutionTally(resolution_ms)
+        return self.resolutions[resolution_ms]
+
+    @property
+    def published(self) -> int:
+        """Forecasts of every resolution."""
+        return sum(found.published for found in self.resolutions.values())
+
     def _forecast(self, head: ForecastHead) -> None:
         self.forecast_items.add(head.item_id)
-        self.cutoffs.add((head.resolution_ms, head.cutoff_ms))
         self.versions[head.weights_version] = self.versions.get(head.weights_version, 0) + 1
         self.statuses[head.status] = self.statuses.get(head.status, 0) + 1
-        if len(self.latencies_ms) < MAX_LATENCIES:
-            self.latencies_ms.append((head.issued_at_ms - head.cutoff_ms) / self.speed)
+        self.of(head.resolution_ms).forecast(head, self.speed)
+
+    def _round(self, told: ForecastRound) -> None:
+        self.of(told.resolution_ms).round(told)
 
     def _score(self, score: Score) -> None:
+        found = self.of(score.resolution_ms)
         for step in score.steps:
             if not score.in_stock or (step.forecast_id, step.step) in self.scored:
                 continue
             self.scored.add((step.forecast_id, step.step))
-            self.covered += step.covered_80
-            # Seasonal naive needs a season of history; only steps that have both compare the two.
-            if step.seasonal_naive_pinball is not None:
-                row = np.array([step.pinball, step.seasonal_naive_pinball, score.actual])
-                self.losses += row
-                bucket = self.recent.setdefault(score.bucket_start_ms, np.zeros(3))
-                bucket += row
+            found.step(score.bucket_start_ms, score.actual, step)
 
     def _drift(self, alert: DriftAlert) -> None:
         self.drift[f"{alert.alert_id}:{alert.state}"] = alert
@@ -100,18 +98,11 @@ class Tally:
         seen = self.resolved if alert.data.state == "resolved" else self.fired
         seen.add(alert.subject)
 
-    def wql(self, newest_buckets: int | None = None) -> tuple[float, float] | None:
-        """(served, seasonal naive) weighted quantile loss, over the steps that both could forecast.
-
-        Args:
-            newest_buckets: Only the newest so many scored buckets; None is all of them.
-        """
-        losses = self.losses
-        if newest_buckets is not None:
-            newest = sorted(self.recent)[-newest_buckets:]
-            losses = sum((self.recent[start_ms] for start_ms in newest), np.zeros(3))
-        served, naive, actual = losses
-        return (float(served / actual), float(naive / actual)) if actual else None
+    def wql(self, newest_buckets: int) -> dict[int, tuple[float, float]]:
+        """(served, seasonal naive) of the newest scored buckets, by resolution, finest first."""
+        known = sorted(self.resolutions.items())
+        found = {resolution_ms: tally.wql(newest_buckets) for resolution_ms, tally in known}
+        return {resolution_ms: pair for resolution_ms, pair in found.items() if pair is not None}
 
     def of_kind(self, *kinds: str) -> list[ModelEvent]:
         """Model events of these kinds in time order."""
@@ -120,16 +111,14 @@ class Tally:
 
     def sections(self) -> dict[str, Any]:
         """The parts of the summary that come from the output topics."""
-        served, naive = self.wql() or (None, None)
         drift = [alert for alert in self.drift.values() if alert.state == "drift"]
         drift.sort(key=lambda alert: alert.detected_at_ms)
         swaps = self.of_kind("swapped")
         return {
             "scores": {
-                "matured": len(self.scored),
-                "wql": served,
-                "seasonal_naive_wql": naive,
-                "coverage_80": self.covered / len(self.scored) if self.scored else None,
+                "resolution_ms": self.main_ms,
+                **self.of(self.main_ms).score_section(),
+                "by_resolution": self._by_resolution(ResolutionTally.score_section),
             },
             "drift": {"alerts": [msgspec.to_builtins(alert) for alert in drift]},
             "retrain": {
@@ -142,34 +131,31 @@ class Tally:
             "alerts": {"firing": len(self.fired), "resolved": len(self.resolved)},
         }
 
-    def forecast_section(self, published: int) -> dict[str, Any]:
-        """`coalesced` counts the cutoffs between the first and the last that nobody forecast."""
-        p50 = p99 = None
-        if self.latencies_ms:
-            p50, p99 = np.percentile(self.latencies_ms, (50, 99)).tolist()
+    def forecast_section(self) -> dict[str, Any]:
+        """`coalesced` counts the cutoffs between the first and the last that nobody forecast.
+
+        It and the latency are of the main resolution.
+        """
+        main = self.of(self.main_ms)
         return {
-            "published": published,
+            "published": self.published,
+            "repeated": sum(found.repeated for found in self.resolutions.values()),
             "items": len(self.forecast_items),
-            "coalesced": _missing_cutoffs(self.cutoffs),
-            "latency_ms": {"p50": p50, "p99": p99},
+            "statuses": self.statuses,
+            "resolution_ms": self.main_ms,
+            "coalesced": main.missing_cutoffs(),
+            "latency_ms": main.forecast_section()["latency_ms"],
+            "by_resolution": self._by_resolution(ResolutionTally.forecast_section),
         }
 
-
-def _missing_cutoffs(cutoffs: set[tuple[int, int]]) -> int:
-    """Cutoffs skipped, per resolution.
-
-    >>> _missing_cutoffs({(10, 100), (10, 130)})
-    2
-    """
-    skipped = 0
-    for resolution_ms in {resolution for resolution, _ in cutoffs}:
-        seen = [cutoff for resolution, cutoff in cutoffs if resolution == resolution_ms]
-        skipped += (max(seen) - min(seen)) // resolution_ms + 1 - len(seen)
-    return skipped
+    def _by_resolution(self, section: Callable[[ResolutionTally], Any]) -> dict[str, Any]:
+        known = sorted(self.resolutions.items())
+        return {str(resolution_ms): section(tally) for resolution_ms, tally in known}
 
 
 _KINDS: dict[str, tuple[msgspec.json.Decoder[Any], Callable[[Tally, Any], None]]] = {
     "forecasts": (msgspec.json.Decoder(ForecastHead), Tally._forecast),
+    "rounds": (msgspec.json.Decoder(ForecastRound), Tally._round),
     "scores": (msgspec.json.Decoder(Score), Tally._score),
     "drift": (msgspec.json.Decoder(DriftAlert), Tally._drift),
     "retrain": (msgspec.json.Decoder(RetrainRequest), Tally._request),

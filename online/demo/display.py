@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -13,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from freshet.online.demo.resolution import plural
 from freshet.stream.clock import when
 
 MAX_LINES = 14
@@ -21,7 +23,10 @@ PLAIN_STATUS_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The numbers of one moment; None is not known yet."""
+    """The numbers of one moment; None is not known yet.
+
+    `wql` is of what is served and of seasonal naive, for the newest buckets of each resolution.
+    """
 
     phase: str
     clock_ms: int | None = None
@@ -29,7 +34,7 @@ class Status:
     events_per_s: float = 0.0
     items: int = 0
     forecasts: int = 0
-    wql: tuple[float, float] | None = None
+    wql: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     weights_version: str = ""
     page: str = ""
 
@@ -40,9 +45,9 @@ class Status:
             rows.append(("clock", when(self.clock_ms)))
         rows.append(("events", f"{self.events:,} applied ({self.events_per_s:,.0f}/s)"))
         rows.append(("forecasts", f"{self.forecasts:,} for {self.items:,} items"))
-        if self.wql:
-            served, naive = self.wql
-            rows.append(("error, newest hours", f"{served:.3f} WQL, seasonal naive {naive:.3f}"))
+        for resolution_ms, (served, naive) in self.wql.items():
+            label = f"error, newest {plural(resolution_ms)}"
+            rows.append((label, f"{served:.3f} WQL, seasonal naive {naive:.3f}"))
         if self.weights_version:
             rows.append(("weights", self.weights_version))
         return rows + ([("page", self.page)] if self.page else [])

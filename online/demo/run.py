@@ -19,6 +19,7 @@ from rich.console import Console
 from freshet.online.demo.display import Display, Status, open_display
 from freshet.online.demo.options import DemoOptions, claim_environ
 from freshet.online.demo.processes import SOURCE, open_servers, services
+from freshet.online.demo.story import of_resolutions
 from freshet.online.demo.supervise import Supervisor
 from freshet.online.demo.watch import DemoWatcher, read_plan
 from freshet.stream.config import Settings, load
@@ -164,7 +165,8 @@ class Demo:
     def _verdict(self, summary: dict[str, Any]) -> int:
         conserved, published = summary["conserved"], summary["forecasts"]["published"]
         self.display.say(f"events: {orjson.dumps(summary['events']).decode()}")
-        self.display.say(f"scores: {orjson.dumps(summary['scores']).decode()}")
+        for sentence in of_resolutions(summary):
+            self.display.say(sentence)
         if not conserved:
             self.display.say("FAILED: the books do not balance")
         if not published:
@@ -194,7 +196,7 @@ class Demo:
             events=read,
             events_per_s=events_per_s,
             items=len(tally.forecast_items),
-            forecasts=sum(tally.versions.values()),
+            forecasts=tally.published,
             wql=tally.wql(RECENT_BUCKETS),
             weights_version=swaps[-1].version if swaps else ", ".join(tally.versions),
             page=self.page,

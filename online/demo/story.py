@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from freshet.online.demo.resolution import plural
 from freshet.stream.clock import when
 from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
 
@@ -48,3 +52,19 @@ def of_promotion(promotion: Promotion, started: bool) -> str:
     kind = promotion.kind.replace("_", " ")
     news = f"starts, {promotion.discount:.0%} off" if started else "is over"
     return f"a {kind} on {about} {news}"
+
+
+def of_resolutions(summary: dict[str, Any]) -> Iterator[str]:
+    """What was forecast of minutes, hours and days, and what it was worth: a sentence each."""
+    scores = summary["scores"]["by_resolution"]
+    for resolution_ms, made in summary["forecasts"]["by_resolution"].items():
+        sentence = (
+            f"{plural(int(resolution_ms))}: {made['published']:,} forecasts at "
+            f"{made['cutoffs']:,} cutoffs, {made['repeated']:,} of them repeated, "
+            f"{made['skipped']:,} cutoffs skipped"
+        )
+        found = scores.get(resolution_ms, {})
+        if found.get("wql") is not None:
+            naive = found["seasonal_naive_wql"]
+            sentence += f"; WQL {found['wql']:.3f}, seasonal naive {naive:.3f}"
+        yield sentence

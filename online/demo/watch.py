@@ -22,6 +22,8 @@ from freshet.stream.store.connection import connect
 from freshet.stream.store.redis import WindowStore
 
 MAX_POLLS_PER_LOOK = 20
+MAX_LAST_READS = 1_000
+LAST_WAIT_MS = 1_000
 LEADERS_TIMEOUT_S = 30.0
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 1.0
@@ -46,10 +48,10 @@ class DemoWatcher:
         self._redis = connect(settings.redis)
         self._store = WindowStore(self._redis, settings.redis.generation)
         self.clock = open_clock(self._redis)
-        self.tally = Tally(speed)
+        self.tally = Tally(settings.main.resolution_ms, speed)
         self._sales: dict[str, Promotion] = {}
         self._running: set[str] = set()
-        watched = self._partitions(names.orders, names.clicks, names.forecasts, names.windows)
+        watched = self._partitions(names.orders, names.clicks, names.windows)
         ranges = self._ranges_of_new_topics(watched)
         self._starts = {partition: start for partition, (start, _) in ranges.items()}
 
@@ -70,12 +72,16 @@ class DemoWatcher:
     def look(self) -> None:
         """Count what has come since the last look; bounded, never waits long."""
         for _ in range(MAX_POLLS_PER_LOOK):
-            records = self._reader.poll(max_wait_ms=10)
-            if not records:
+            if not self._read(max_wait_ms=10):
                 break
-            for record in records:
-                self._take(self._kinds[record.topic], record.value)
         self._tell_sales()
+
+    def _read(self, max_wait_ms: int) -> bool:
+        """Count what comes next; False where nothing did in time."""
+        records = self._reader.poll(max_wait_ms)
+        for record in records:
+            self._take(self._kinds[record.topic], record.value)
+        return bool(records)
 
     def _take(self, kind: str, value: bytes | None) -> None:
         if kind == "promotions":
@@ -123,10 +129,6 @@ class DemoWatcher:
         names = self._settings.kafka.topics
         return self._taken(names.orders, names.clicks)
 
-    def published(self) -> int:
-        """How many forecasts the topic has taken."""
-        return self._taken(self._settings.kafka.topics.forecasts)
-
     def updates(self) -> int:
         """How many notices the windows topic has taken."""
         return self._taken(self._settings.kafka.topics.windows)
@@ -151,14 +153,17 @@ class DemoWatcher:
 
     def summary(self) -> dict[str, Any]:
         """Everything that `--summary` promises; call when nothing moves any more."""
-        self.look()
+        for _ in range(MAX_LAST_READS):
+            if not self._read(max_wait_ms=LAST_WAIT_MS):
+                break
+        self._tell_sales()
         produced, books = self.produced(), self.books()
         read = books.pop("read")
         return {
             "events": {"produced": produced, **books},
             "conserved": produced == read == sum(books.values()),
             "windows": {"items": self.items(), "updates": self.updates()},
-            "forecasts": self.tally.forecast_section(self.published()),
+            "forecasts": self.tally.forecast_section(),
             **self.tally.sections(),
         }
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from freshet.online.demo import resolution
 from freshet.online.demo.count import Tally
-from freshet.stream.schemas import ModelEvent, Score, ScoredStep
+from freshet.online.demo.display import Status
+from freshet.stream.schemas import ForecastRound, ModelEvent, Score, ScoredStep
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
-def forecast(item: str, cutoff_ms: int, version: str = "base") -> bytes:
+def forecast(item: str, cutoff_ms: int, version: str = "base", *, resolution_ms: int = 10) -> bytes:
     return msgspec.json.encode(
         {
             "forecast_id": f"{item}@{cutoff_ms}@{version}",
             "item_id": item,
-            "resolution_ms": 10,
+            "resolution_ms": resolution_ms,
             "cutoff_ms": cutoff_ms,
             "issued_at_ms": cutoff_ms + 60,
             "weights_version": version,
@@ -25,7 +28,13 @@ def forecast(item: str, cutoff_ms: int, version: str = "base") -> bytes:
 
 
 def score(
-    actual: float, pinball: float, naive: float | None, *, in_stock: bool = True, step: int = 1
+    actual: float,
+    pinball: float,
+    naive: float | None,
+    *,
+    in_stock: bool = True,
+    step: int = 1,
+    resolution_ms: int = 10,
 ) -> bytes:
     line = ScoredStep(
         forecast_id="f",
@@ -41,7 +50,7 @@ def score(
         Score(
             item_id="a",
             segment="all",
-            resolution_ms=10,
+            resolution_ms=resolution_ms,
             bucket_start_ms=100,
             scored_at_ms=200,
             actual=actual,
@@ -51,38 +60,131 @@ def score(
     )
 
 
+def told(
+    shard: int, cutoff_ms: int, *, complete: bool = True, skipped: int = 0, resolution_ms: int = 10
+) -> bytes:
+    return msgspec.json.encode(
+        ForecastRound(
+            shard=shard,
+            num_shards=2,
+            resolution_ms=resolution_ms,
+            cutoff_ms=cutoff_ms,
+            issued_at_ms=cutoff_ms + 60,
+            complete=complete,
+            expected=1,
+            published=1,
+            weights_version="base",
+            skipped=skipped,
+        )
+    )
+
+
 def test_coalesced_cutoffs_are_those_nobody_forecast() -> None:
-    tally = Tally(speed=2.0)
+    tally = Tally(main_ms=10, speed=2.0)
     for cutoff_ms in (100, 110, 140):
         tally.count("forecasts", forecast("a", cutoff_ms))
-    section = tally.forecast_section(published=3)
-    assert section == {
-        "published": 3,
-        "items": 1,
-        "coalesced": 2,
-        "latency_ms": {"p50": 30.0, "p99": 30.0},
-    }
+    section = tally.forecast_section()
+    assert section["coalesced"] == 2
+    assert section["latency_ms"] == {"p50": 30.0, "p99": 30.0}
+
+
+def test_forecasts_are_counted_by_resolution_and_a_second_one_of_a_cutoff_is_a_repeat() -> None:
+    tally = Tally(main_ms=10)
+    for item, cutoff_ms, version in (
+        ("a", 100, "base"),
+        ("b", 100, "base"),
+        ("a", 110, "base"),
+        # Whatever the weights.
+        ("a", 100, "v1"),
+    ):
+        tally.count("forecasts", forecast(item, cutoff_ms, version))
+    tally.count("forecasts", forecast("a", 100, resolution_ms=50))
+    section = tally.forecast_section()
+    assert (section["published"], section["repeated"], section["items"]) == (5, 1, 2)
+    assert (section["resolution_ms"], section["statuses"]) == (10, {"ok": 5})
+    found = section["by_resolution"]
+    assert list(found) == ["10", "50"]
+    assert [(one["published"], one["repeated"], one["cutoffs"]) for one in found.values()] == [
+        *((4, 1, 2), (1, 0, 1)),
+    ]
+
+
+def test_rounds_are_complete_once_a_record_says_so_and_skipped_cutoffs_are_added_up() -> None:
+    tally = Tally(main_ms=10)
+    for record in (
+        told(0, 100, complete=False, skipped=2),
+        told(0, 100, skipped=2),
+        told(0, 100, complete=False, skipped=2),
+        told(0, 110, complete=False),
+        told(1, 100, skipped=3),
+        told(1, 140, skipped=4),
+        told(0, 100, resolution_ms=50),
+    ):
+        tally.count("rounds", record)
+    hours, days = tally.forecast_section()["by_resolution"].values()
+    assert (hours["rounds"], hours["skipped"]) == ({"complete": 3, "incomplete": 1}, 7)
+    assert (days["rounds"], days["skipped"]) == ({"complete": 1, "incomplete": 0}, 0)
+
+
+def test_a_demo_that_never_ends_remembers_the_newest_cutoffs_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resolution, "MAX_KNOWN", 3)
+    tally = Tally(main_ms=10)
+    for cutoff_ms in range(100, 200, 10):
+        tally.count("forecasts", forecast("a", cutoff_ms))
+        tally.count("rounds", told(0, cutoff_ms, skipped=1))
+    known = tally.of(10)
+    assert len(known._items) == len(known._rounds) == 3
+    section = known.forecast_section()
+    assert (section["cutoffs"], section["skipped"]) == (10, 10)
+    assert section["rounds"] == {"complete": 10, "incomplete": 0}
+    assert known.missing_cutoffs() == 0
 
 
 def test_a_redelivered_score_is_counted_once_and_a_stock_out_not_at_all() -> None:
-    tally = Tally()
+    tally = Tally(main_ms=10)
     for record in (score(10, 2, 4), score(10, 2, 4), score(10, 9, 9, in_stock=False, step=3)):
         tally.count("scores", record)
-    assert tally.wql() == pytest.approx((0.2, 0.4))
-    assert tally.sections()["scores"]["matured"] == 1
+    scores = tally.sections()["scores"]
+    assert (scores["wql"], scores["seasonal_naive_wql"]) == pytest.approx((0.2, 0.4))
+    assert (scores["matured"], scores["coverage_80"]) == (1, 1.0)
+
+
+def test_scores_are_of_their_resolution_and_those_of_the_main_one_stand_for_all() -> None:
+    tally = Tally(main_ms=10)
+    tally.count("scores", score(10, 2, 4))
+    tally.count("scores", score(10, 5, 6, step=2, resolution_ms=50))
+    scores = tally.sections()["scores"]
+    assert (scores["resolution_ms"], scores["wql"]) == (10, pytest.approx(0.2))
+    found = scores["by_resolution"]
+    assert {name: (one["matured"], one["wql"]) for name, one in found.items()} == {
+        "10": (1, pytest.approx(0.2)),
+        "50": (1, pytest.approx(0.5)),
+    }
+    assert list(tally.wql(1)) == [10, 50]
 
 
 def test_the_comparison_leaves_out_steps_without_a_yardstick() -> None:
-    tally = Tally()
+    tally = Tally(main_ms=10)
     tally.count("scores", score(10, 2, 4))
     tally.count("scores", score(10, 9, None, step=3))
-    assert tally.wql(newest_buckets=1) == pytest.approx((0.2, 0.4))
+    assert tally.wql(newest_buckets=1) == {10: pytest.approx((0.2, 0.4))}
 
 
 def test_nothing_counted_is_none_rather_than_zero() -> None:
     tally = Tally()
-    assert tally.wql() is None
-    assert tally.forecast_section(0)["latency_ms"] == {"p50": None, "p99": None}
+    assert tally.wql(12) == {}
+    assert tally.forecast_section()["latency_ms"] == {"p50": None, "p99": None}
+    assert tally.sections()["scores"]["wql"] is None
+
+
+def test_the_error_is_shown_by_the_name_of_its_buckets() -> None:
+    rows = Status("live", wql={HOUR_MS: (0.1, 0.2), DAY_MS: (0.3, 0.45)}).as_rows()
+    assert rows[-2:] == [
+        ("error, newest hours", "0.100 WQL, seasonal naive 0.200"),
+        ("error, newest days", "0.300 WQL, seasonal naive 0.450"),
+    ]
 
 
 def test_an_unreadable_record_is_counted_as_such() -> None:

@@ -26,3 +26,17 @@ def test_a_sale_begins_and_ends() -> None:
     )
     assert story.of_promotion(sale, started=True) == "a flash sale on all of toys starts, 30% off"
     assert story.of_promotion(sale, started=False) == "a flash sale on all of toys is over"
+
+
+def test_each_resolution_has_a_sentence_with_what_it_was_worth_where_that_is_known() -> None:
+    hours = {"published": 1_200, "cutoffs": 12, "repeated": 0, "skipped": 3}
+    minutes = {"published": 7, "cutoffs": 7, "repeated": 1, "skipped": 0}
+    summary = {
+        "forecasts": {"by_resolution": {"60000": minutes, "3600000": hours}},
+        "scores": {"by_resolution": {"3600000": {"wql": 0.25, "seasonal_naive_wql": 0.5}}},
+    }
+    assert list(story.of_resolutions(summary)) == [
+        "minutes: 7 forecasts at 7 cutoffs, 1 of them repeated, 0 cutoffs skipped",
+        "hours: 1,200 forecasts at 12 cutoffs, 0 of them repeated, 3 cutoffs skipped; "
+        "WQL 0.250, seasonal naive 0.500",
+    ]
