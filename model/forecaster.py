@@ -22,6 +22,7 @@ from freshet.model.batch import Batch
 from freshet.model.beyond import HORIZON_MAX
 from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
+from freshet.model.threads import fitting_threads
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.stream.errors import InvalidInputError
 
@@ -124,7 +125,7 @@ class BatchForecaster:
         quantiles_BHQ = torch.empty(shape, device=self.device)
         if max_rows is None:
             max_rows = CPU_ROWS if self.device.type == "cpu" else GPU_ROWS
-        with torch.inference_mode():
+        with torch.inference_mode(), fitting_threads(len(batch)):
             for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
                 quantiles_BHQ[index.to(self.device)] = self._compute(batch, index, max_rows)
         if place_BH is None:

@@ -275,7 +275,9 @@ class WorkerSettings(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: NotNegative = Field(
-        0, description="CPU threads of the network; 0 leaves it to PyTorch."
+        0,
+        description="CPU threads of the network; 0 leaves it to PyTorch. Never more than the whole "
+        "cores that the process may use, by its affinity and its container's quota.",
     )
     micro_batch: Positive = 256
     poll_ms: Positive = Field(
@@ -394,7 +396,7 @@ class LearnSettings(Section):
         0.10, description="Relative loss against the parent at which a promotion is rolled back."
     )
     device: str = "auto"
-    threads: NotNegative = 0
+    threads: NotNegative = Field(0, description="As worker.threads, for training.")
     seed: NotNegative = 0
     http_port: NotNegative = 0
 

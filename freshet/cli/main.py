@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -44,8 +45,11 @@ app.add_typer(tables.data, name="data")
 
 def main() -> None:
     """Run a command; a known error is one clear line and exit status 1."""
+    from freshet.stream.cores import sleep_where_threads_wait
     from freshet.stream.errors import FreshetError
 
+    # Before any command imports torch, which would load OpenMP as it is set by then.
+    sleep_where_threads_wait(os.environ)
     try:
         app()
     except FreshetError as error:

@@ -122,7 +122,9 @@ def backtest(
     from freshet.model.backtest.run import Outputs, run
     from freshet.model.tables.panel import Rolling
     from freshet.model.tables.table import read_panel
+    from freshet.model.threads import use_threads
 
+    use_threads()
     panel = read_panel(data, table_of(context.params))
     rolling = Rolling(prediction_length, windows, window_step)
     chosen = joined([models]) if models else names()

@@ -80,6 +80,7 @@ def train(
 
     Take them with backtest --models freshet:FOLDER or explain --weights FOLDER.
     """
+    from freshet.model.threads import use_threads
     from freshet.model.training.table import train as run
     from freshet.model.training.train import FineTuneSettings
 
@@ -95,6 +96,7 @@ def train(
         patience=patience,
         num_seeds=seeds,
     )
+    use_threads()
     table = table_of(context.params)
     found = run(data, table, prediction_length, settings=settings, output=output, base=base)
     put(found.as_dict(), json, "\n".join(found.sentences()))
@@ -115,13 +117,15 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default torch's own choice.")
-    ] = None,
+        int, typer.Option(min=0, help="CPU threads at most; 0 is as many as it may use.")
+    ] = 0,
 ) -> None:
     """Train base weights on synthetic series; resumes from the folder's checkpoint."""
+    from freshet.model.threads import use_threads
     from freshet.model.training.pretrain import pretrain as run
     from freshet.model.training.run import PretrainSettings
 
+    use_threads(threads)
     run(
         PretrainSettings(
             output=output,
@@ -131,6 +135,5 @@ def pretrain(
             minutes=minutes,
             seed=seed,
             device=device,
-            threads=threads,
         )
     )

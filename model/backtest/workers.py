@@ -20,6 +20,7 @@ import numpy as np
 from freshet.model.baselines import Model
 from freshet.model.tables.panel import Panel, Rolling, Window
 from freshet.stream.arrays import Floats
+from freshet.stream.cores import usable_threads
 from freshet.stream.errors import FreshetError
 
 FineTune = Literal["none", "once", "each"]
@@ -126,7 +127,7 @@ def _threads_shared_by(jobs: int) -> Iterator[None]:
     if name in os.environ:
         yield
         return
-    os.environ[name] = str(max((os.cpu_count() or 1) // jobs, 1))
+    os.environ[name] = str(max(usable_threads() // jobs, 1))
     try:
         yield
     finally:

@@ -28,8 +28,6 @@ def reports(
         advanced: called after every step with the steps made so far and the step's loss; asking for
             its number makes a GPU wait.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     run = Pretraining(settings)
     run.restore()
     batches = held_out(run.config, seed=settings.seed, device=run.device)

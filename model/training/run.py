@@ -48,7 +48,6 @@ class PretrainSettings:
         minutes: stop (resumable) after so many minutes; None runs to the end.
         device: "auto", "cpu", "cuda", ...; the data are made there too.
         mixed_precision: compute in bfloat16 where that is safe: twice as fast on CPUs that know it.
-        threads: CPU threads, or None for torch's own choice.
     """
 
     output: Path
@@ -63,7 +62,6 @@ class PretrainSettings:
     seed: int = 0
     device: str = "auto"
     mixed_precision: bool = False
-    threads: int | None = None
     checkpoint_every_s: float = 180.0
     report_every_steps: int = 250
     minutes: float | None = None

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-
+from freshet.model.threads import use_threads
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.guard import open_guards
 from freshet.online.learn.history import open_history
@@ -62,8 +61,7 @@ def run(settings: Settings) -> None:
 
 def _run(settings: Settings, stop: Stop) -> None:
     os.nice(NICENESS)
-    if settings.learn.threads:
-        torch.set_num_threads(settings.learn.threads)
+    use_threads(settings.learn.threads)
     ensure_topics(settings, live=True)
     client = connect(settings.redis)
     clock = open_clock(client)

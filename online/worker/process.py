@@ -8,8 +8,7 @@ import socket
 from functools import partial
 from uuid import uuid4
 
-import torch
-
+from freshet.model.threads import use_threads
 from freshet.online.weights.swap import open_switch
 from freshet.online.worker.group import Membership
 from freshet.online.worker.loop import Parts, Worker
@@ -61,8 +60,7 @@ def open_worker(settings: Settings) -> Worker:
     partitions_of(settings, [topics.forecasts, topics.rounds, topics.scores, topics.drift])
     client = connect(settings.redis)
     check_fit(client)
-    if settings.worker.threads:
-        torch.set_num_threads(settings.worker.threads)
+    threads = use_threads(settings.worker.threads)
     switch = open_switch(settings, f"{socket.gethostname()}:{os.getpid()}")
     registry = new_registry()
     metrics = WorkerMetrics(registry)
@@ -96,7 +94,7 @@ def open_worker(settings: Settings) -> Worker:
     port = serve_http(wanted_port, health.live, health.ready, registry=registry, host=host)
     serving = switch.current
     device = str(serving.forecaster.device)
-    log.info("started", version=serving.version, device=device, http_port=port)
+    log.info("started", version=serving.version, device=device, threads=threads, http_port=port)
     return worker
 
 

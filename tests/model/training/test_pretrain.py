@@ -137,7 +137,9 @@ def test_every_step_is_told_to_whoever_watches(run_settings) -> None:
 
 def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
     asked: list[PretrainSettings] = []
+    threads: list[int] = []
     monkeypatch.setattr(pretrain, "pretrain", asked.append)
+    monkeypatch.setattr("freshet.model.threads.use_threads", threads.append)
     options = (
         "--size edge --steps 7 --batch-size 16 --threads 2 --minutes 0.5 --seed 3 --device cpu"
     )
@@ -149,12 +151,11 @@ def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
         "size": "edge",
         "steps": 7,
         "batch_size": 16,
-        "threads": 2,
         "minutes": 0.5,
         "seed": 3,
         "device": "cpu",
     }
-    assert asked == [PretrainSettings(tmp_path, **wanted)]
+    assert asked == [PretrainSettings(tmp_path, **wanted)] and threads == [2]
     assert (
         CliRunner().invoke(app, ["pretrain", "-o", str(tmp_path), "--size", "huge"]).exit_code == 2
     )

@@ -268,7 +268,7 @@ def test_all_that_was_said_before_is_read_before_the_first_step(
     for name, fake in fakes.items():
         monkeypatch.setattr(process, name, fake)
     monkeypatch.setattr(process.os, "nice", lambda by: done.append(by > 0))
-    monkeypatch.setattr(process.torch, "set_num_threads", done.append)
+    monkeypatch.setattr(process, "use_threads", done.append)
     process._run(settings, Stop())
     questions = ["kafka", "registry", "store"]
     assert done == [True, 3, ("topics", True), questions, "read", "loop"]
