@@ -106,7 +106,7 @@ class PendingForecasts:
     ) -> None:
         self.score_steps = tuple(sorted(set(score_steps)))
         self.resolution_ms = resolution_ms
-        self._grid = Grid(resolution_ms, time_zone)
+        self.grid = Grid(resolution_ms, time_zone)
         self.max_cutoffs = max_cutoffs
         self._blocks: dict[int, list[_Block]] = {}
         # Where a forecast id stands: its block and the row in it.
@@ -150,10 +150,10 @@ class PendingForecasts:
         due = set()
         for cutoff_ms, blocks in self._blocks.items():
             for column, step in enumerate(self.score_steps):
-                bucket = self._grid.bucket(cutoff_ms) + step - 1
-                final = self._grid.end_ms(bucket) <= final_ms
+                bucket = self.grid.bucket(cutoff_ms) + step - 1
+                final = self.grid.end_ms(bucket) <= final_ms
                 if final and any(block.open_IK[:, column].any() for block in blocks):
-                    due.add(self._grid.start_ms(bucket))
+                    due.add(self.grid.start_ms(bucket))
         return sorted(due)
 
     def due(self, bucket_ms: int) -> list[Due]:
@@ -177,7 +177,7 @@ class PendingForecasts:
 
     def _cutoff_ms(self, bucket_ms: int, step: int) -> int:
         """The cutoff whose step this bucket is."""
-        return self._grid.start_ms(self._grid.bucket(bucket_ms) - (step - 1))
+        return self.grid.start_ms(self.grid.bucket(bucket_ms) - (step - 1))
 
     def _new_rows(self, issued: Issued) -> list[int]:
         """Rows whose item has no forecast of this cutoff yet; they count as made."""

@@ -20,6 +20,7 @@ from freshet.stream import slots
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import BucketSpan
+from freshet.stream.config import UTC
 from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import CHANNELS
 
@@ -76,6 +77,8 @@ class Contexts:
         self.context_length = context_length
         self.prediction_length = prediction_length
         self.device = torch.device(device)
+        self.grid = reader.rules.grid
+        self._shown_S: dict[tuple[int, int], Tensor] = {}
         self._ring = DeviceRing(reader, self.device)
         self._static = StaticFeatures(shop)
 
@@ -83,6 +86,10 @@ class Contexts:
     def item_ids(self) -> list[str]:
         """Item of each row."""
         return self.reader.item_ids
+
+    def before(self, cutoff_ms: int, steps: int) -> int:
+        """The cutoff that lies so many steps before another."""
+        return self.grid.start_ms(self.grid.bucket(cutoff_ms) - steps)
 
     def refresh(self) -> Delta:
         """Read what changed in Redis and copy it to the device.
@@ -127,7 +134,7 @@ class Contexts:
         Units are NaN where not observed. An item without a row sold nothing. Stock that is unknown
         counts as in stock.
         """
-        first = start_ms // self.reader.resolution_ms
+        first = self.grid.bucket(start_ms)
         found = [self.reader.row(item_id) for item_id in item_ids]
         has_row_B = np.array([row is not None for row in found], bool)
         rows = np.array([row for row in found if row is not None], np.int64)
@@ -135,8 +142,7 @@ class Contexts:
         if len(rows):
             units_BS[has_row_B] = self._ring.units(rows, first, steps).double().cpu().numpy()
         units_BS[:, ~self._observed(first, steps)[UNITS]] = np.nan
-        end_ms = start_ms + steps * self.reader.resolution_ms
-        in_stock_BS = self._in_stock(item_ids, first, steps, end_ms)
+        in_stock_BS = self._in_stock(item_ids, first, steps, self.grid.start_ms(first + steps))
         return units_BS, ~(in_stock_BS < 1.0)
 
     # What the windows say -------------------------------------------------------------------------
@@ -145,7 +151,7 @@ class Contexts:
         """The steps that end at `end_ms`, with stock as it was known then."""
         rows = np.asarray(rows, np.int64)
         item_ids = [self.item_ids[row] for row in rows]
-        first = end_ms // self.reader.resolution_ms - steps
+        first = self.grid.bucket(end_ms) - steps
         in_stock_BT = self._in_stock(item_ids, first, steps, end_ms)
         return _Past(rows, first, steps, self._begin(item_ids, rows), in_stock_BT)
 
@@ -183,7 +189,7 @@ class Contexts:
         """Which channels were observed in which buckets: bool[channels, steps], of every item."""
         if not self.reader.num_items:
             return np.zeros((len(CHANNELS), steps), bool)
-        end_ms = (first + steps) * self.reader.resolution_ms
+        end_ms = self.grid.start_ms(first + steps)
         # Whole partitions are observed or not, so one row tells it for all.
         one_row = np.zeros(1, np.int64)
         return np.asarray(self.reader.window(end_ms, steps, one_row).observed_ICB[0])
@@ -194,10 +200,9 @@ class Contexts:
         self, item_ids: list[str], target_BT: Tensor, past_BTP: Tensor, cutoff_ms: int
     ) -> Batch:
         """With what is known in advance of all S steps, and of the items themselves."""
-        resolution_ms = self.reader.resolution_ms
         B, steps = len(item_ids), self.context_length + self.prediction_length
-        start_ms = cutoff_ms - self.context_length * resolution_ms
-        span = BucketSpan(start_ms, steps, resolution_ms)
+        first = self.grid.bucket(cutoff_ms) - self.context_length
+        span = self._span(first, steps)
         known_BSK = torch.from_numpy(self.shop.known(item_ids, span, as_of_ms=cutoff_ms))
         static_BF = torch.from_numpy(self._static.of(item_ids, cutoff_ms))
         return Batch(
@@ -205,9 +210,27 @@ class Contexts:
             past_BTP=past_BTP,
             known_BSK=known_BSK.to(self.device),
             static_BF=static_BF.to(self.device),
-            start_ms_B=torch.full((B,), start_ms, dtype=torch.int64, device=self.device),
-            resolution_ms=resolution_ms,
+            start_ms_B=torch.full((B,), span.start_ms, dtype=torch.int64, device=self.device),
+            resolution_ms=self.reader.resolution_ms,
+            local_ms_BS=self._shown(first, steps, B),
         )
+
+    def _shown(self, first: int, steps: int, num_rows: int) -> Tensor | None:
+        """What the shop's clock shows at each step: int64[B, S]; None where it shows UTC."""
+        if self.grid.time_zone == UTC:
+            return None
+        key = (first, steps)
+        if key not in self._shown_S:
+            starts_S = self.grid.span_edges(first, steps)[:-1]
+            # All batches of a round ask for the same steps.
+            self._shown_S = {key: torch.from_numpy(self.grid.shown_ms(starts_S)).to(self.device)}
+        return self._shown_S[key].expand(num_rows, -1)
+
+    def _span(self, first: int, steps: int) -> BucketSpan:
+        if self.grid.even:
+            resolution_ms = self.reader.resolution_ms
+            return BucketSpan(first * resolution_ms, steps, resolution_ms)
+        return BucketSpan.between(self.grid.span_edges(first, steps))
 
     def _begin(self, item_ids: list[str], rows: Ints) -> Ints:
         """The bucket from which on an item was there: [B].
@@ -216,14 +239,12 @@ class Contexts:
         """
         launched_ms_B = self.shop.launched_ms(item_ids)
         launched_ms_B = np.where(np.isfinite(launched_ms_B), launched_ms_B, NEVER)
-        launch_B = (launched_ms_B // self.reader.resolution_ms).astype(np.int64)
+        launch_B = self.grid.buckets(launched_ms_B.astype(np.int64))
         return np.minimum(launch_B, self._ring.first_buckets(rows))
 
     def _in_stock(self, item_ids: list[str], first: int, steps: int, as_of_ms: int) -> Singles:
         """The share of each bucket in stock: float32[B, steps], NaN where unknown."""
-        resolution_ms = self.reader.resolution_ms
-        span = BucketSpan(first * resolution_ms, steps, resolution_ms)
-        return self.shop.in_stock(item_ids, span, as_of_ms=as_of_ms)
+        return self.shop.in_stock(item_ids, self._span(first, steps), as_of_ms=as_of_ms)
 
 
 def cold_rows(batch: Batch) -> Bools:

@@ -45,7 +45,7 @@ class DeviceRing:
         """Take over the cells that the reader's last refresh changed."""
         self._grow(self._reader.capacity)
         self._move(self._reader.span)
-        buckets = delta.changed_buckets_ms // self._reader.resolution_ms
+        buckets = self._reader.rules.grid.buckets(delta.changed_buckets_ms)
         for first in range(0, len(delta.changed_rows), COPY_ROWS):
             rows = delta.changed_rows[first : first + COPY_ROWS]
             for start, stop in _runs(buckets):
@@ -93,7 +93,7 @@ class DeviceRing:
     def _copy(self, rows: Ints, start: int, stop: int) -> None:
         """Copy buckets [start, stop) of some rows from the reader to the device."""
         reader = self._reader
-        values_RCS = reader.sums(stop * reader.resolution_ms, stop - start, rows)
+        values_RCS = reader.sums(reader.rules.grid.start_ms(stop), stop - start, rows)
         # The reader counts thousandths of units, the network units.
         units_RS = (values_RCS[:, UNITS] / UNIT_SCALES["units"]).astype(np.float32)
         clicks_RSC = values_RCS[:, CLICKS].transpose(0, 2, 1).astype(np.float32)

@@ -210,7 +210,8 @@ def _close_untold(pending: PendingForecasts, told_from_ms: Sequence[int | None])
     """Leave unscored what partitions of a cut log tell nothing of any more."""
     told_ms = [at_ms for at_ms in told_from_ms if at_ms is not None]
     if told_ms:
-        for bucket_ms in pending.due_buckets(max(told_ms) + pending.resolution_ms):
+        grid = pending.grid
+        for bucket_ms in pending.due_buckets(grid.end_ms(grid.bucket(max(told_ms)))):
             pending.close_bucket(bucket_ms)
 
 

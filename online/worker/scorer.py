@@ -143,7 +143,8 @@ class Scorer:
     def _promoted(self, item_ids: list[str], bucket_ms: int) -> set[str]:
         if not item_ids:
             return set()
-        span = BucketSpan(bucket_ms, 1, self.contexts.reader.resolution_ms)
+        grid = self.contexts.grid
+        span = BucketSpan.between([bucket_ms, grid.end_ms(grid.bucket(bucket_ms))])
         known_I1K = self.contexts.shop.known(item_ids, span)
         promoted = known_I1K[:, 0, PROMOTION] > 0
         return {item_id for item_id, hit in zip(item_ids, promoted.tolist(), strict=True) if hit}

@@ -77,7 +77,10 @@ class Served:
         self._settings, self._source = settings, source
         steps = tuple(step for step in served.score_steps if 1 <= step <= served.prediction_length)
         self.pending = PendingForecasts(
-            steps, served.resolution_ms, settings.worker.max_pending_cutoffs
+            steps,
+            served.resolution_ms,
+            settings.worker.max_pending_cutoffs,
+            time_zone=settings.calendar.time_zone,
         )
         self.sums = StepSums(served.resolution_ms, served.prediction_length)
         self.cold = ColdStart(settings.events.series_by, source.membership.owns)
@@ -170,9 +173,8 @@ class Served:
         grid = self.reader.rules.grid
         if grid.even:
             return None
-        first = grid.bucket(cutoff_ms)
-        steps = range(first, first + self.served.prediction_length + 1)
-        return tuple(grid.starts_ms(steps).tolist())
+        edges_ms = grid.span_edges(grid.bucket(cutoff_ms), self.served.prediction_length)
+        return tuple(edges_ms.tolist())
 
     # Rounds ---------------------------------------------------------------------------------------
 

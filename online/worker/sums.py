@@ -92,7 +92,7 @@ class StepSums:
         # Rows evenly spread over all items; fewer where there are fewer.
         spread = np.linspace(0, len(contexts.item_ids) - 1, LEARN_ROWS)
         rows = np.unique(spread.round().astype(np.int64))
-        batch = contexts.batch(rows, cutoff_ms - H * contexts.reader.resolution_ms)
+        batch = contexts.batch(rows, contexts.before(cutoff_ms, H))
         quantiles_BHQ = weights.forecaster.forecast(batch).cpu()
         actual_BH = torch.from_numpy(contexts.target(rows, cutoff_ms, H)).float()
         # Rows without history would teach how unsure everybody is, not how steps move together.

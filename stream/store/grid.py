@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC as UTC_ZONE
 from datetime import datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from freshet.stream.config import UTC
 from freshet.stream.units import DAY_MS
 
 _EPOCH_DAY = datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC_ZONE)
 _MILLISECOND = timedelta(milliseconds=1)
 _FIRST_DAY, _LAST_DAY = -700_000, 2_932_895
 _MAX_TABLE_DAYS = 1_000
@@ -77,6 +79,26 @@ class Grid:
         """When each of these buckets begins."""
         return np.array([self.start_ms(bucket) for bucket in buckets], np.int64)
 
+    def span_edges(self, first: int, steps: int) -> Ints:
+        """Start of each of `steps` buckets from `first` on, and the end of the last."""
+        if self.even:
+            return np.arange(first, first + steps + 1, dtype=np.int64) * self.resolution_ms
+        return self.starts_ms(range(first, first + steps + 1))
+
+    def shown_ms(self, times_ms: Ints) -> Ints:
+        """What the shop's clock shows at these times, as milliseconds since 1970 on that clock.
+
+        >>> # Noon in UTC, in summer.
+        >>> noon = np.array([200 * DAY_MS + DAY_MS // 2])
+        >>> (Grid(DAY_MS, "Europe/Berlin").shown_ms(noon) - noon) // 3_600_000
+        array([1])
+        """
+        if self.time_zone == UTC:
+            return times_ms
+        zone = ZoneInfo(self.time_zone)
+        ahead_ms = [_ahead_ms(zone, at_ms) for at_ms in times_ms.tolist()]
+        return times_ms + np.array(ahead_ms, np.int64)
+
     def first_retained(self, watermark_ms: int, count: int) -> int:
         """The oldest bucket whose end plus `count` widths is after the watermark.
 
@@ -88,6 +110,13 @@ class Grid:
     def expiry_ms(self, bucket: int, count: int) -> int:
         """The watermark at which a bucket of which `count` are kept leaves."""
         return self.end_ms(bucket) + count * self.resolution_ms
+
+
+def _ahead_ms(zone: ZoneInfo, time_ms: int) -> int:
+    """How far a zone's clock is ahead of UTC at a time."""
+    ahead = (_EPOCH + timedelta(milliseconds=time_ms)).astimezone(zone).utcoffset()
+    assert ahead is not None
+    return ahead // _MILLISECOND
 
 
 @lru_cache(maxsize=20_000)
