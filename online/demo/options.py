@@ -103,8 +103,18 @@ def dashboard_port(asked: int | None, settings: Settings) -> int:
     return asked
 
 
-def config_text(bootstrap_servers: str, redis_url: str, port: int, data_dir: Path) -> str:
-    """The settings of all processes of a demo, as TOML that any `freshet` command takes."""
+def config_text(
+    bootstrap_servers: str, redis_url: str, port: int, data_dir: Path, *, transactions: bool
+) -> str:
+    """The settings of all processes of a demo, as TOML that any `freshet` command takes.
+
+    Args:
+        bootstrap_servers: Of the broker.
+        redis_url: Of the window store.
+        port: Of the page.
+        data_dir: Where versions of weights go.
+        transactions: Whether the broker has them; the embedded one shows what is not committed.
+    """
     return "\n".join(
         [
             "# Written by `freshet demo`; pass it as --config to look into the running demo.",
@@ -115,6 +125,7 @@ def config_text(bootstrap_servers: str, redis_url: str, port: int, data_dir: Pat
             f'url = "{redis_url}"',
             "[worker]",
             "threads = 1",
+            f"exactly_once = {str(transactions).lower()}",
             "[learn]",
             f'registry = "{data_dir / "registry"}"',
             "threads = 1",

@@ -44,7 +44,8 @@ def open_servers(
         broker = EmbeddedBroker()
     stack.callback(broker.stop)
     config_file = folder / "freshet.toml"
-    text = config_text(broker.bootstrap_servers, redis.url, port, folder)
+    transactions = options.broker == "kafka"
+    text = config_text(broker.bootstrap_servers, redis.url, port, folder, transactions=transactions)
     config_file.write_text(text, "utf-8")
     return load(config_file).settings, config_file
 

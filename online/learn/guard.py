@@ -19,8 +19,10 @@ from freshet.online.learn.gate import GuardTrial
 from freshet.online.learn.history import WindowHistory, open_part
 from freshet.online.learn.pools import History
 from freshet.online.learn.windows import first_whole
+from freshet.online.worker.sales import sale_spans
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import ServedResolution, Settings
+from freshet.stream.schemas import item_id_parts
 
 # Half of the gate's: what is asked is whether something broke, not by how much it got better.
 MAX_GUARD_WINDOWS = 256
@@ -53,30 +55,43 @@ def open_guards(
         main: Whose items are chosen from.
     """
     for served in settings.served:
-        if served.resolution_ms != settings.main.resolution_ms:
-            chosen = frozenset(sample(main.item_ids, settings.learn.seed))
-            yield open_guard(settings, client, shop, served, chosen)
+        if served.resolution_ms == settings.main.resolution_ms:
+            continue
+        num_buckets = _buckets_of(settings, served)
+        item_ids = main.item_ids
+        if served.flash_sales_only:
+            since_ms = (main.final_ms() or 0) - num_buckets * served.resolution_ms
+            # Where nothing was on sale, the minutes of all items say what can be said.
+            item_ids = on_sale(settings, shop, item_ids, since_ms) or item_ids
+        chosen = frozenset(sample(item_ids, settings.learn.seed))
+        history = open_part(
+            settings,
+            client,
+            shop,
+            served,
+            num_buckets=num_buckets,
+            owns=chosen.__contains__,
+        )
+        yield Guard(history, served.season_length)
 
 
-def open_guard(
-    settings: Settings,
-    client: Redis,
-    shop: ShopTables,
-    served: ServedResolution,
-    item_ids: frozenset[str],
-) -> Guard:
-    """The guard of one resolution: as many buckets as contexts and labels need."""
+def _buckets_of(settings: Settings, served: ServedResolution) -> int:
+    """As many as contexts and labels need, where they are retained."""
     retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}
     needed = served.context_length + served.prediction_length + SPARE_BUCKETS
-    history = open_part(
-        settings,
-        client,
-        shop,
-        served,
-        num_buckets=min(needed, retained[served.resolution_ms]),
-        owns=item_ids.__contains__,
-    )
-    return Guard(history, served.season_length)
+    return min(needed, retained[served.resolution_ms])
+
+
+def on_sale(
+    settings: Settings, shop: ShopTables, item_ids: Sequence[str], since_ms: int
+) -> list[str]:
+    """Items whose flash sale is announced, runs, or was not over at a time."""
+    spans = [span for span in sale_spans(shop) if span.until_ms > since_ms]
+    skus = {sku for span in spans for sku in span.skus}
+    place = settings.events.series_by.index("sku") if "sku" in settings.events.series_by else None
+    if place is None or not skus:
+        return []
+    return [item_id for item_id in item_ids if item_id_parts(item_id)[place] in skus]
 
 
 def sample(item_ids: Sequence[str], seed: int) -> list[str]:

@@ -44,10 +44,15 @@ def test_a_taken_port_that_was_asked_for_is_an_error_and_one_that_was_not_is_avo
         assert dashboard_port(None, settings) != port
 
 
-def test_the_written_config_can_be_read_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transactions", [True, False])
+def test_the_written_config_can_be_read_back(tmp_path: Path, transactions: bool) -> None:
     path = tmp_path / "freshet.toml"
-    path.write_text(config_text("127.0.0.1:1", "redis://127.0.0.1:2/0", 3, tmp_path))
+    text = config_text(
+        "127.0.0.1:1", "redis://127.0.0.1:2/0", 3, tmp_path, transactions=transactions
+    )
+    path.write_text(text)
     settings = load(path, {}).settings
     assert settings.kafka.bootstrap_servers == "127.0.0.1:1"
     assert settings.dashboard.port == 3
+    assert settings.worker.exactly_once is transactions
     assert settings.learn.registry == tmp_path / "registry"

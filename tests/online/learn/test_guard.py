@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 from redis import Redis
@@ -21,10 +22,12 @@ from freshet.online.learn.guard import (
 )
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import Settings
+from freshet.stream.schemas import Promotion
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.online.learn.learning import ITEMS, STEPS, PastInMemory
 from tests.online.learn.oracles import SteadyForecaster, loss_of, oracle
+from tests.online.worker.windows import tell
 
 CHAMPION, CHALLENGER = (2.0, 6.0, 11.0), (1.0, 7.0, 20.0)
 BERLIN = Grid(DAY_MS, "Europe/Berlin")
@@ -149,11 +152,50 @@ class Main:
     def __init__(self, num_items: int) -> None:
         self.item_ids = [f"i{number}|n" for number in range(num_items)]
 
+    def final_ms(self) -> int:
+        return 100 * DAY_MS
 
-def opened(settings: Settings, num_items: int = 3) -> dict[int, Any]:
-    """The readers of each resolution that guards. Nothing is asked of Redis."""
-    guards = open_guards(settings, cast("Redis", None), ShopTables(), cast("Any", Main(num_items)))
+
+def opened(settings: Settings, num_items: int = 3, shop: ShopTables | None = None) -> Any:
+    """The guard of each resolution. Nothing is asked of Redis."""
+    main = cast("Any", Main(num_items))
+    guards = open_guards(settings, cast("Redis", None), shop or ShopTables(), main)
     return {one.history.grid.resolution_ms: one for one in guards}
+
+
+def held_by(guarded: Any) -> set[str]:
+    """Which of the first five items its reader takes in."""
+    owns = guarded.history._contexts.reader._rows._owns
+    return {item_id for item_id in Main(5).item_ids if owns(item_id)}
+
+
+# Minutes are kept from 704 before the 100th day's end on.
+@pytest.mark.parametrize(
+    ("sold_until_ms", "held"),
+    [
+        (101 * DAY_MS, {"i1|n"}),
+        (100 * DAY_MS - 703 * MINUTE_MS, {"i1|n"}),
+        (100 * DAY_MS - 704 * MINUTE_MS, {f"i{number}|n" for number in range(5)}),
+    ],
+)
+def test_minutes_are_guarded_of_items_that_are_or_were_on_sale_and_else_of_all(
+    sold_until_ms: int, held: set[str]
+) -> None:
+    shop = ShopTables()
+    sale = Promotion(
+        promotion_id="p",
+        starts_at=98 * DAY_MS,
+        ends_at=sold_until_ms,
+        discount=0.3,
+        kind="flash_sale",
+        sku="i1",
+    )
+    other = msgspec.structs.replace(sale, promotion_id="q", kind="promotion", sku="i2")
+    tell(shop, "promotions", sale)
+    tell(shop, "promotions", other)
+    found = opened(Settings(), num_items=5, shop=shop)
+    assert held_by(found[MINUTE_MS]) == held
+    assert held_by(found[DAY_MS]) == set(Main(5).item_ids)
 
 
 def test_every_other_served_resolution_guards_with_its_own_lengths() -> None:
