@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
 from freshet.model.batch import Batch
-from freshet.online.worker.provenance import context_sha256
+from freshet.online.worker.provenance import BLOCK, context_sha256
 
 NAN = math.nan
 
@@ -59,3 +59,37 @@ def test_another_start_or_resolution_is_another_context() -> None:
     later = context_sha256(replace(batch(), start_ms_B=batch().start_ms_B + 1))
     wider = context_sha256(replace(batch(), resolution_ms=60_001))
     assert len({*usual, *later, *wider}) == 6
+
+
+def whole() -> Batch:
+    """The batch with every optional field too."""
+    return replace(
+        batch(), group_B=torch.tensor([0, 1]), local_ms_BS=torch.tensor([[0, 60, 120]] * 2) * 1_000
+    )
+
+
+def test_optional_fields_count_where_they_are_given_and_their_names_tell_them_apart() -> None:
+    first = (1.5, NAN, 3.0, 4.0, 6.0, 7.0, 8.0, 0.25, NAN)
+    data = b"group_B local_ms_BS" + struct.pack("<9f", *first)
+    data += struct.pack("<6q", 3_600_000, 60_000, 0, 0, 60_000, 120_000)
+    assert context_sha256(whole())[0] == hashlib.sha256(data).hexdigest()
+    assert {field.name for field in fields(Batch) if getattr(whole(), field.name) is None} == set()
+
+
+def test_no_field_of_a_batch_can_change_and_leave_the_checksum_as_it_was() -> None:
+    usual = context_sha256(whole())
+    for field in fields(Batch):
+        value = getattr(whole(), field.name)
+        if isinstance(value, int):
+            assert context_sha256(replace(whole(), **{field.name: value + 1}))[1] != usual[1]
+            continue
+        # The last number of the second row.
+        changed = value.clone()
+        changed.view(-1)[-1] += 1
+        found = context_sha256(replace(whole(), **{field.name: changed}))
+        assert found[0] == usual[0] and found[1] != usual[1], field.name
+
+
+def test_rows_of_a_large_batch_are_those_of_small_ones() -> None:
+    rows = torch.arange(BLOCK + 3) % 2
+    assert context_sha256(batch().rows(rows)) == [context_sha256(batch())[row] for row in rows]
