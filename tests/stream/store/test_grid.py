@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.stream.config import CalendarSettings, Settings, WorkerSettings
+from freshet.stream.config import CalendarSettings
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS, HOUR_MS
 
@@ -73,11 +73,34 @@ def test_times_far_apart_and_at_the_ends_of_the_calendar_have_buckets() -> None:
     assert grid.bucket(-(2**61)) < 0
 
 
-def test_an_unknown_zone_and_a_daily_forecast_of_uneven_days_are_refused() -> None:
+def test_an_unknown_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="not a time zone"):
         CalendarSettings(time_zone="Mars/Olympus")
-    with pytest.raises(ValueError, match="23 to 25 hours"):
-        Settings(
-            calendar=CalendarSettings(time_zone="Europe/Berlin"),
-            worker=WorkerSettings(resolution_ms=DAY_MS),
-        )
+
+
+def test_edges_of_a_span_of_days_lie_at_local_midnights() -> None:
+    # Clocks go forward on 29 March 2026 and back on 25 October.
+    spring, autumn = (
+        at_ms(f"2026-{date}T00:00+0{ahead}:00") // DAY_MS + 1
+        for date, ahead in (("03-28", 1), ("10-24", 2))
+    )
+    grid = Grid(DAY_MS, "Europe/Berlin")
+    hours = [np.diff(grid.span_edges(first, 3)) // HOUR_MS for first in (spring, autumn)]
+    assert [list(one) for one in hours] == [[24, 23, 24], [24, 25, 24]]
+    assert grid.span_edges(spring, 1)[0] == at_ms("2026-03-28T00:00+01:00")
+    assert Grid(HOUR_MS, "Europe/Berlin").span_edges(5, 2).tolist() == [
+        5 * HOUR_MS,
+        6 * HOUR_MS,
+        7 * HOUR_MS,
+    ]
+
+
+def test_a_shop_clock_shows_local_time_and_jumps_where_clocks_do() -> None:
+    utc_ms = np.array([at_ms(f"2026-03-29T0{hour}:30+00:00") for hour in (0, 1, 2)])
+    shown_ms = Grid(HOUR_MS, "Europe/Berlin").shown_ms(utc_ms)
+    assert ((shown_ms % DAY_MS) / HOUR_MS).tolist() == [1.5, 3.5, 4.5]
+    assert Grid(HOUR_MS).shown_ms(utc_ms).tolist() == utc_ms.tolist()
+
+
+def at_ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1_000)
