@@ -85,7 +85,7 @@ def test_no_field_of_a_batch_can_change_and_leave_the_checksum_as_it_was() -> No
             continue
         # The last number of the second row.
         changed = value.clone()
-        changed.view(-1)[-1] += 1
+        changed.view(-1)[-1] = 77
         found = context_sha256(replace(whole(), **{field.name: changed}))
         assert found[0] == usual[0] and found[1] != usual[1], field.name
 
