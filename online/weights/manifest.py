@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from freshet.online.weights.signatures import SIGNATURE_FILE, check_signature
+from freshet.online.weights.signatures import SIGNATURE_FILE, check_signature, sign
 from freshet.stream.errors import RegistryError
 
 BASE = "base"
@@ -133,3 +135,24 @@ def _read(path: Path) -> bytes:
     if len(data) > MAX_MANIFEST_BYTES:
         raise OSError(f"it is longer than {MAX_MANIFEST_BYTES} bytes")
     return data
+
+
+def next_version(names: Iterable[str], created_at_ms: int, sha256: str) -> str:
+    """The name of the version after those that are there.
+
+    >>> next_version(["v0007-20261231T235959Z-abababab", "notes"], 0, "0123456789")
+    'v0008-19700101T000000Z-01234567'
+    """
+    # Of all names: a version that cannot be read has its number still.
+    taken = [number_of(name) for name in names if VERSION_PATTERN.fullmatch(name)]
+    number = max(taken, default=0) + 1
+    created_at = datetime.fromtimestamp(created_at_ms / 1000, UTC)
+    return f"v{number:04d}-{created_at:%Y%m%dT%H%M%SZ}-{sha256[:8]}"
+
+
+def seal(folder: Path, manifest: Manifest, signing_key: Path | None) -> None:
+    """Write the manifest into a version's directory, and its signature where there is a key."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    (folder / MANIFEST_FILE).write_bytes(text)
+    if signing_key is not None:
+        (folder / SIGNATURE_FILE).write_bytes(sign(text, signing_key))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-
-import msgspec
 
 from freshet.online.weights.aliases import (
     ALIASES,
@@ -18,6 +14,13 @@ from freshet.online.weights.aliases import (
     PREVIOUS,
     alias_path,
     read_alias,
+)
+from freshet.online.weights.files import (
+    REMOVED_PREFIX,
+    empty_directory,
+    names_in,
+    sync,
+    write_whole,
 )
 from freshet.online.weights.lock import only_writer
 from freshet.online.weights.manifest import (
@@ -28,8 +31,10 @@ from freshet.online.weights.manifest import (
     Manifest,
     Sealed,
     check_files,
+    next_version,
     number_of,
     read_manifest,
+    seal,
     sha256_of,
 )
 from freshet.online.weights.signatures import SIGNATURE_FILE, check_keys, sign
@@ -38,20 +43,15 @@ from freshet.stream.errors import RegistryError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.telemetry import get_logger
 
-BUILDING_PREFIX = ".building-"
-REMOVED_PREFIX = ".removed-"
-
 __all__ = [
     "ALIASES",
     "BASE",
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
-    "Flaw",
     "Manifest",
     "Registry",
     "open_registry",
-    "sha256_of",
 ]
 
 log = get_logger(__name__)
@@ -101,8 +101,7 @@ class Registry:
         offsets: dict[str, int] | None = None,
         gate: dict[str, float | str | bool] | None = None,
     ) -> Manifest:
-        """Make a version of the files that `build` writes into an empty directory, and return its
-        manifest.
+        """Make a version of the files that `build` writes into an empty directory; its manifest.
 
         Order of durable effects: 1. files, 2. manifest, 3. the rename that makes the version exist,
         4. the folder's own entry. A crash before 3 leaves only a hidden directory, which the next
@@ -113,14 +112,15 @@ class Registry:
         """
         try:
             with only_writer(self.folder):
-                building = self._empty_directory()
+                building = empty_directory(self._versions)
                 build(building)
                 failpoint("registry_files_written")
                 sums = {path.name: sha256_of(path) for path in sorted(building.iterdir())}
                 if WEIGHTS_FILE not in sums:
                     raise RegistryError(f"{building} holds no {WEIGHTS_FILE}: found {sorted(sums)}")
+                names = names_in(self._versions)
                 manifest = Manifest(
-                    version=self._next_version(created_at_ms, sums[WEIGHTS_FILE]),
+                    version=next_version(names, created_at_ms, sums[WEIGHTS_FILE]),
                     parent=parent,
                     created_at_ms=created_at_ms,
                     request_id=request_id,
@@ -128,13 +128,13 @@ class Registry:
                     gate=gate or {},
                     sha256=sums,
                 )
-                self._seal(building, manifest)
+                seal(building, manifest, self._signing_key)
                 for path in (*building.iterdir(), building):
-                    _sync(path)
+                    sync(path)
                 failpoint("registry_before_rename")
                 building.rename(self._versions / manifest.version)
                 failpoint("registry_after_rename")
-                _sync(self._versions)
+                sync(self._versions)
         except OSError as error:
             raise RegistryError(f"a version cannot be added to {self.folder}: {error}") from error
         return manifest
@@ -151,7 +151,7 @@ class Registry:
         signature = sign((folder / MANIFEST_FILE).read_bytes(), key)
         try:
             with only_writer(self.folder):
-                _write_whole(folder / SIGNATURE_FILE, signature)
+                write_whole(folder / SIGNATURE_FILE, signature)
         except OSError as error:
             raise RegistryError(f"{folder} cannot be signed: {error}") from error
 
@@ -169,7 +169,7 @@ class Registry:
                     raise RegistryError(f"{version} is the {names[0]}")
                 doomed = self._versions / f"{REMOVED_PREFIX}{version}"
                 folder.rename(doomed)
-                _sync(self._versions)
+                sync(self._versions)
                 shutil.rmtree(doomed)
         except OSError as error:
             raise RegistryError(f"{folder} cannot be removed: {error}") from error
@@ -192,7 +192,7 @@ class Registry:
             RegistryError: The folder cannot be read.
         """
         manifests, flaws = [], []
-        for name in self._names():
+        for name in names_in(self._versions):
             if not VERSION_PATTERN.fullmatch(name):
                 flaws.append(Flaw(name, "it is not the name of a version"))
                 continue
@@ -333,43 +333,9 @@ class Registry:
             hint = f"`{BASE}` is the shipped weights, not a directory"
         return RegistryError(f"{self.folder} has no version {version[:80]!r}", hint=hint)
 
-    def _names(self) -> tuple[str, ...]:
-        """What lies in the folder of versions, without what a writer is at."""
-        try:
-            names = [path.name for path in self._versions.iterdir()]
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise RegistryError(f"{self._versions} cannot be read: {error}") from None
-        unfinished = BUILDING_PREFIX, REMOVED_PREFIX
-        return tuple(name for name in names if not name.startswith(unfinished))
-
-    def _empty_directory(self) -> Path:
-        """Where a version is built; what crashed writers left behind goes."""
-        self._versions.mkdir(parents=True, exist_ok=True)
-        for prefix in (BUILDING_PREFIX, REMOVED_PREFIX):
-            for stale in self._versions.glob(f"{prefix}*"):
-                _discard(stale)
-        building = self._versions / f"{BUILDING_PREFIX}{os.getpid()}"
-        building.mkdir()
-        return building
-
-    def _seal(self, building: Path, manifest: Manifest) -> None:
-        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        (building / MANIFEST_FILE).write_bytes(text)
-        if self._signing_key is not None:
-            (building / SIGNATURE_FILE).write_bytes(sign(text, self._signing_key))
-
-    def _next_version(self, created_at_ms: int, sha256: str) -> str:
-        # Of all names: a version that cannot be read has its number still.
-        taken = [number_of(name) for name in self._names() if VERSION_PATTERN.fullmatch(name)]
-        number = max(taken, default=0) + 1
-        created_at = datetime.fromtimestamp(created_at_ms / 1000, UTC)
-        return f"v{number:04d}-{created_at:%Y%m%dT%H%M%SZ}-{sha256[:8]}"
-
     def _point(self, path: Path, version: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, version.encode("ascii"), lambda: failpoint("registry_before_alias"))
+        write_whole(path, version.encode("ascii"), lambda: failpoint("registry_before_alias"))
 
 
 def open_registry(settings: LearnSettings) -> Registry:
@@ -382,28 +348,3 @@ def open_registry(settings: LearnSettings) -> Registry:
     signing_key = Path(settings.signing_key) if settings.signing_key else None
     check_keys(trusted_keys, signing_key)
     return Registry(settings.registry, trusted_keys, signing_key)
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _write_whole(path: Path, data: bytes, written: Callable[[], None] = lambda: None) -> None:
-    """Replace a file by one rename, once its new contents are on disk and `written` was called."""
-    moved = path.with_name(f".{path.name}.{os.getpid()}")
-    moved.write_bytes(data)
-    _sync(moved)
-    written()
-    moved.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

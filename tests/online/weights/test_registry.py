@@ -12,7 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from freshet.online.weights import files
 from freshet.online.weights import registry as module
+from freshet.online.weights.manifest import sha256_of
 from freshet.online.weights.registry import (
     BASE,
     CHAMPION,
@@ -128,7 +130,7 @@ def test_a_manifest_says_all_that_the_version_was_made_of(registry: Registry) ->
 def test_a_checksum_is_of_the_whole_file_however_long(tmp_path: Path) -> None:
     data = bytes(range(256)) * 10_000
     (tmp_path / "file").write_bytes(data)
-    assert module.sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
 
 
 def test_the_newest_version_answers_a_request_and_none_answers_no_request(
@@ -146,7 +148,7 @@ def test_all_files_are_on_disk_before_the_version_exists_and_its_name_after(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    monkeypatch.setattr(module, "_sync", lambda path: steps.append(path.name))
+    monkeypatch.setattr(module, "sync", lambda path: steps.append(path.name))
     monkeypatch.setattr(module, "failpoint", steps.append)
     add(registry)
     written, renamed = steps.index("registry_before_rename"), steps.index("registry_after_rename")
@@ -162,7 +164,7 @@ def test_an_alias_moves_by_a_rename_and_is_on_disk_before_it(
     first, second = add(registry).version, add(registry, "other").version
     registry.move_alias(CHAMPION, first)
     steps: list[str] = []
-    monkeypatch.setattr(module, "_sync", lambda path: steps.append(path.name))
+    monkeypatch.setattr(files, "sync", lambda path: steps.append(path.name))
     monkeypatch.setattr(module, "failpoint", steps.append)
     with (registry.folder / "aliases" / CHAMPION).open() as opened:
         registry.move_alias(CHAMPION, second)
