@@ -57,6 +57,8 @@ class Pass:
         for part in portions(len(self.work), size):
             moved |= moved_marks(self.work, part, self.marks)
             yield part, moved
+            # The next portion counts on from here.
+            self.marks |= moved
             moved = {}
         if moved:
             yield range(0), moved

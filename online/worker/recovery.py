@@ -148,19 +148,22 @@ def read_forecasts(
         latest_ms: What has come.
     """
     groups: dict[Common, list[PublishedForecast]] = {}
+    taken: set[tuple[int, int, str]] = set()
     for _, found in _decoded(PublishedForecast, values):
         waiting = pending.get(found.resolution_ms)
         if waiting is None or len(found.quantiles) < max(waiting.score_steps, default=0):
             continue
         in_time = oldest_cutoff_ms[found.resolution_ms] <= found.cutoff_ms <= latest_ms
-        if in_time and found.quantiles and owns(found.item_id):
+        identity = (found.resolution_ms, found.cutoff_ms, found.item_id)
+        if in_time and found.quantiles and owns(found.item_id) and identity not in taken:
+            taken.add(identity)
             levels = found.quantile_levels
             key = (found.resolution_ms, found.cutoff_ms, found.weights_version, levels)
             groups.setdefault(key, []).append(found)
     for key, group in groups.items():
         waiting = pending[key[0]]
         waiting.add(_issued(key, group, waiting.score_steps))
-    return sum(len(group) for group in groups.values())
+    return len(taken)
 
 
 def _issued(common: Common, group: list[PublishedForecast], steps: tuple[int, ...]) -> Issued:

@@ -22,12 +22,16 @@ class Client:
 
     def __init__(self, settings: Settings, group: str, **over: Any) -> None:
         self.made, self.closed = (group, over), False
+        self.assigned: list[tuple[str, int, int]] = []
 
     def subscribe(self, topics: list[str], **calls: Any) -> None:
         self.topics, self.calls = topics, calls
 
     def tell(self, what: str, *shards: int) -> None:
         self.calls[f"on_{what}"](self, [TopicPartition(WINDOWS, shard) for shard in shards])
+
+    def incremental_assign(self, places: list[TopicPartition]) -> None:
+        self.assigned += [(place.topic, place.partition, place.offset) for place in places]
 
     def close(self) -> None:
         self.closed = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,8 +13,11 @@ import pytest
 
 from freshet.online.drift.pending import Issued
 from freshet.online.worker import loop, publish, shard
+from freshet.online.worker.marks import LAST, Mark, Marks, place_of
+from freshet.online.worker.outgoing import outgoing_forecasts
 from freshet.online.worker.publish import issued_of
-from freshet.online.worker.shard import SPARE_BUCKETS, OwnedShards
+from freshet.online.worker.served import SPARE_BUCKETS
+from freshet.online.worker.shard import OwnedShards
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.config import Settings
@@ -27,7 +31,18 @@ from freshet.stream.schemas import (
     Score,
 )
 from freshet.stream.units import HOUR_MS
-from tests.online.worker.turns import CUTOFF_MS, SETTINGS, Turns, owned_of, reader_of
+from tests.online.worker.turns import (
+    CUTOFF_MS,
+    SETTINGS,
+    FakeMembership,
+    Sent,
+    Turns,
+    done_at,
+    left_at,
+    notice_of,
+    owned_of,
+    reader_of,
+)
 from tests.online.worker.windows import FIRST, UNITS, tell
 
 
@@ -78,11 +93,12 @@ def test_items_with_a_forecast_of_the_cutoff_are_not_forecast_again(
     tell(shop, "catalog", CatalogEntry(sku="new"))
     made = forecasts_of(monkeypatch, owned_of(reader_of(), shop))
     owned = owned_of(reader_of(), shop)
-    assert owned.unforecast(CUTOFF_MS) == ([0, 1], ["new|n"])
-    assert owned.pending.score_steps == (1, 4), "24 lies beyond the horizon"
-    owned.pending.add(issued_of([made["a|n"], made["new|n"]], (1, 4)))
-    assert owned.unforecast(CUTOFF_MS) == ([1], [])
-    assert owned.unforecast(CUTOFF_MS + HOUR_MS) == ([0, 1], ["new|n"])
+    assert left_at(owned, CUTOFF_MS) == {"a|n", "young|n", "new|n"}
+    assert owned.main.pending.score_steps == (1, 4), "24 lies beyond the horizon"
+    # A worker that knew of no marks published them.
+    owned.main.pending.add(issued_of([made["a|n"], made["new|n"]], (1, 4)))
+    assert left_at(owned, CUTOFF_MS) == {"young|n"}
+    assert left_at(owned, CUTOFF_MS + HOUR_MS) == {"a|n", "young|n", "new|n"}
 
 
 def recovered_of(
@@ -90,6 +106,7 @@ def recovered_of(
     forecasts: list[Forecast],
     scores: list[Score],
     latest_ms: int = MAX_TIME_MS,
+    said: Mapping[int, Marks] = MappingProxyType({}),
 ) -> OwnedShards:
     topics = SETTINGS.kafka.topics
     values: dict[str, list[Any]] = {topics.forecasts: forecasts, topics.scores: scores}
@@ -102,32 +119,49 @@ def recovered_of(
 
     monkeypatch.setattr(shard, "Tail", FakeTail)
     owned = owned_of(reader_of())
-    membership: Any = SimpleNamespace(owns=lambda item_id: item_id != "young|n")
+    membership: Any = FakeMembership(said=dict(said))
     owned.recover(SETTINGS, membership, 0, latest_ms)
     return owned
 
 
-def test_after_a_restart_the_last_round_is_looked_at_once_more(
+def test_after_a_restart_a_round_goes_on_behind_the_last_commit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = list(forecasts_of(monkeypatch, owned_of(reader_of())).values())
-    owned = recovered_of(monkeypatch, made, [])
-    assert owned.previous_ms == CUTOFF_MS - HOUR_MS
-    assert owned.unforecast(CUTOFF_MS) == ([1], []), "young belongs to others"
-    assert recovered_of(monkeypatch, [], []).previous_ms is None
+    # `a|n` stands before `young|n`.
+    begun: dict[int, Marks] = {0: {HOUR_MS: Mark(CUTOFF_MS, place_of("a|n"), 1, 2)}}
+    owned = recovered_of(monkeypatch, [], [], said=begun)
+    assert left_at(owned, CUTOFF_MS) == {"young|n"}
+    turns = Turns(monkeypatch, owned)
+    turns.turn()
+    assert [made.item_id for made in turns.forecasts()] == ["young|n"]
+    (over,) = turns.rounds()
+    assert (over.complete, over.expected, over.published) == (True, 2, 2)
+
+
+def test_after_a_restart_from_before_there_were_marks_the_last_round_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = forecasts_of(monkeypatch, owned_of(reader_of()))
+    turns = Turns(monkeypatch, recovered_of(monkeypatch, [made["young|n"]], []))
+    turns.turn()
+    assert [forecast.item_id for forecast in turns.forecasts()] == ["a|n"]
+    (over,) = turns.rounds()
+    assert (over.complete, over.expected, over.published) == (True, 1, 1)
 
 
 @pytest.mark.parametrize("hours_ahead", [1, 24 * 365])
 def test_a_foreign_forecast_of_a_cutoff_to_come_holds_up_no_round(
     monkeypatch: pytest.MonkeyPatch, hours_ahead: int
 ) -> None:
-    (made, *_) = forecasts_of(monkeypatch, owned_of(reader_of())).values()
+    made = forecasts_of(monkeypatch, owned_of(reader_of()))["a|n"]
     foreign = msgspec.structs.replace(
         made, item_id="other|n", cutoff_ms=CUTOFF_MS + hours_ahead * HOUR_MS
     )
     owned = recovered_of(monkeypatch, [made, foreign], [], latest_ms=CUTOFF_MS + 2 * HOUR_MS)
-    assert owned.previous_ms == CUTOFF_MS - HOUR_MS
-    assert len(owned.pending.cutoffs) == (2 if hours_ahead == 1 else 1)
+    assert len(owned.main.pending.cutoffs) == (2 if hours_ahead == 1 else 1)
+    turns = Turns(monkeypatch, owned)
+    turns.turn()
+    assert {(f.item_id, f.cutoff_ms) for f in turns.forecasts()} == {("young|n", CUTOFF_MS)}
 
 
 def test_forecasts_whose_buckets_are_no_longer_held_do_not_wait_after_a_restart(
@@ -142,7 +176,7 @@ def test_forecasts_whose_buckets_are_no_longer_held_do_not_wait_after_a_restart(
         )
         for hours in (-1, 0)
     ]
-    assert recovered_of(monkeypatch, aged, []).pending.cutoffs == [oldest_ms]
+    assert recovered_of(monkeypatch, aged, []).main.pending.cutoffs == [oldest_ms]
 
 
 # Turns --------------------------------------------------------------------------------------------
@@ -164,114 +198,158 @@ def wait_for_scores(owned: OwnedShards, *hours: int) -> None:
         quantiles_IKQ = np.full((1, 2, len(WIRE_LEVELS)), 2.0, np.float32)
         cutoff_ms = (FIRST + hour) * HOUR_MS
         made = Issued(cutoff_ms, "v2", WIRE_LEVELS, ["a|n"], [f"f{hour}"], quantiles_IKQ)
-        owned.pending.add(made)
+        owned.main.pending.add(made)
 
 
-def test_a_turn_reads_publishes_scores_and_looks_back_in_that_order(
+def test_a_turn_reads_publishes_looks_back_and_scores_in_that_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = turns_of(monkeypatch)
     wait_for_scores(turns.owned, 20)
     monkeypatch.setattr(
-        turns.owned.sums, "learn", lambda *asked: turns.journal.append(f"learn {asked[2]}")
+        turns.main.sums, "learn", lambda *asked: turns.journal.append(f"learn {asked[2]}")
     )
     assert turns.turn() == [
-        "group 200",
+        "group",
         "inputs 0",
         "settle 5",
-        "deliver forecasts",
-        "group 0",
-        "deliver scores",
-        "group 0",
-        "deliver scores",
-        "group 0",
+        "group",
+        "commit forecasts+rounds",
         f"learn {CUTOFF_MS}",
+        "deliver scores",
+        "group",
+        "deliver scores",
+        "group",
     ]
     # Steps 1 and 4 of the forecast of hour 20 are its hours 20 and 23; today's wait.
     assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [20, 23]
-    assert turns.owned.pending.cutoffs == [CUTOFF_MS]
-    assert turns.owned.previous_ms == turns.worker.published_ms == CUTOFF_MS
-    assert turns.turn() == ["group 200", "inputs 0", "settle 5"], "nothing new: no round, no look"
+    assert turns.main.pending.cutoffs == [CUTOFF_MS]
+    assert turns.worker.published_ms == CUTOFF_MS
+    assert turns.owned.marks == {0: {HOUR_MS: Mark(CUTOFF_MS, LAST, 2, 2)}}
+    assert turns.turn() == ["group", "inputs 0", "settle 5"], "nothing new: no round, no look"
 
 
-def test_each_forecast_goes_to_the_log_and_to_the_table_of_the_newest_under_its_item(
+def test_each_forecast_goes_to_the_log_and_to_the_table_of_the_newest_of_its_width(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = turns_of(monkeypatch)
     turns.turn()
-    log, latest = SETTINGS.kafka.topics.forecasts, SETTINGS.kafka.topics.forecasts_latest
-    (lot,) = turns.delivery.lots
-    assert lot == [(log, "a|n"), (latest, "a|n"), (log, "young|n"), (latest, "young|n")]
-    values = [value for _, _, value in turns.delivery.sent]
+    topics = SETTINGS.kafka.topics
+    log, latest = topics.forecasts, topics.forecasts_latest
+    (lot,) = turns.commits.lots
+    assert lot == [
+        (log, "a|n"),
+        (latest, "a|n@3600000"),
+        (log, "young|n"),
+        (latest, "young|n@3600000"),
+        (topics.rounds, "0@3600000"),
+    ]
+    values = [value for _, _, value in turns.commits.sent]
     assert values[0] == values[1] != values[2] == values[3]
-    monkeypatch.setattr(
-        turns.worker, "_topics", turns.worker._topics.model_copy(update={"forecasts_latest": ""})
-    )
-    outgoing = turns.worker._outgoing(turns.forecasts())
+    without = topics.model_copy(update={"forecasts_latest": ""})
+    outgoing = outgoing_forecasts(without, turns.forecasts())
     assert [record.topic for record in outgoing] == [log, log]
 
 
+def test_a_round_that_is_over_is_said_of_each_shard_with_its_last_forecasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    membership = FakeMembership(shards=frozenset({0, 1, 2}), num_shards=4)
+    # Of the five items shard 0 has `a|n`, `c1|n` and `c2|n`, 1 has `young|n`, 2 has `c0|n`.
+    shop = ShopTables()
+    for number in range(3):
+        tell(shop, "catalog", CatalogEntry(sku=f"c{number}"))
+    owned = owned_of(reader_of(), shop, membership=membership)
+    turns = Turns(monkeypatch, owned, membership=membership)
+    turns.turn()
+    found = {over.shard: over for over in turns.rounds()}
+    assert {shard: (one.expected, one.published) for shard, one in found.items()} == {
+        0: (3, 3),
+        1: (1, 1),
+        2: (1, 1),
+    }
+    for over in found.values():
+        assert (over.num_shards, over.resolution_ms, over.cutoff_ms) == (4, HOUR_MS, CUTOFF_MS)
+        assert (over.issued_at_ms, over.weights_version) == (CUTOFF_MS + 5, "v3")
+        assert over.complete and (over.skipped, over.skipped_from_ms) == (0, None)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 5, 256])
-def test_however_a_round_is_cut_each_item_is_forecast_once_rows_first(
+def test_however_a_round_is_cut_each_item_is_forecast_once_in_the_order_of_places(
     monkeypatch: pytest.MonkeyPatch, micro_batch: int
 ) -> None:
     turns = turns_of(monkeypatch, micro_batch=micro_batch, cold=3)
     done = turns.turn()
-    assert [forecast.item_id for forecast in turns.forecasts()] == [
-        "a|n",
-        "young|n",
-        "c0|n",
-        "c1|n",
-        "c2|n",
-    ]
-    assert done.count("deliver forecasts") == 1, "few forecasts go out together"
-    assert done.count("group 0") == math.ceil(5 / micro_batch), "the group hears of each batch"
+    ordered = ["c2|n", "a|n", "young|n", "c0|n", "c1|n"]
+    assert ordered == sorted(ordered, key=place_of)
+    expected = []
+    for start in range(0, 5, micro_batch):
+        few = ordered[start : start + micro_batch]
+        # Those with windows come first in each batch.
+        expected += sorted(few, key=lambda item_id: item_id.startswith("c"))
+    assert [forecast.item_id for forecast in turns.forecasts()] == expected
+    assert done.count("commit forecasts+rounds") == 1, "few forecasts go out together"
+    assert done.count("group") == 1 + math.ceil(5 / micro_batch), "the group hears of each batch"
     assert turns.measured("items") == 5
     assert turns.measured("forecasts_total", status="ok") == 1
     assert turns.measured("forecasts_total", status="cold_start") == 4
 
 
-def test_forecasts_wait_to_be_scored_only_once_they_are_acknowledged(
+def test_forecasts_wait_to_be_scored_and_marks_move_only_once_they_are_committed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "PUBLISH_ROWS", 2)
+    monkeypatch.setattr(loop, "PORTION", 2)
     turns = turns_of(monkeypatch, micro_batch=1, cold=3)
     waiting: list[set[str]] = []
+    marks: list[Mark | None] = []
 
-    def acknowledge(outgoing: list[tuple[str, str, bytes]]) -> bool:
-        waiting.append(turns.owned.pending.items_at(CUTOFF_MS))
+    def acknowledge(_: Sent) -> bool:
+        waiting.append(turns.main.pending.items_at(CUTOFF_MS))
+        marks.append(turns.owned.marks[0].get(HOUR_MS))
         return len(waiting) < 3
 
-    turns.delivery.before = acknowledge
+    turns.commits.before = acknowledge
     turns.turn()
-    assert waiting == [set(), {"a|n", "young|n"}, {"a|n", "young|n", "c0|n", "c1|n"}]
-    assert turns.owned.unforecast(CUTOFF_MS) == ([], ["c2|n"])
-    assert turns.owned.previous_ms is None, "the round is not complete"
-    turns.delivery.before = lambda _: True
+    assert waiting == [set(), {"c2|n", "a|n"}, {"c2|n", "a|n", "young|n", "c0|n"}]
+    assert marks == [
+        None,
+        Mark(CUTOFF_MS, place_of("a|n"), 2, 5),
+        Mark(CUTOFF_MS, place_of("c0|n"), 4, 5),
+    ]
+    assert left_at(turns.owned, CUTOFF_MS) == {"c1|n"}
+    assert turns.worker.published_ms is None, "the round is not complete"
+    turns.commits.before = lambda _: True
     turns.turn()
-    assert [forecast.item_id for forecast in turns.forecasts()][4:] == ["c2|n"]
-    assert turns.owned.previous_ms == CUTOFF_MS
+    assert [forecast.item_id for forecast in turns.forecasts()][4:] == ["c1|n"]
+    assert turns.owned.marks[0][HOUR_MS] == Mark(CUTOFF_MS, LAST, 5, 5)
+    (over,) = turns.rounds()
+    assert (over.expected, over.published, over.complete) == (5, 5, True)
 
 
 def test_a_round_that_was_stopped_is_not_noted_and_the_next_worker_ends_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "PUBLISH_ROWS", 1)
+    monkeypatch.setattr(loop, "PORTION", 1)
     turns = turns_of(monkeypatch, micro_batch=1)
     looked: list[int] = []
-    monkeypatch.setattr(turns.owned.sums, "learn", lambda *asked: looked.append(asked[2]))
+    monkeypatch.setattr(turns.main.sums, "learn", lambda *asked: looked.append(asked[2]))
 
-    def stop(_: object) -> bool:
+    def stop(_: Sent) -> bool:
         turns.worker.stop()
         return True
 
-    turns.delivery.before = stop
+    turns.commits.before = stop
     turns.turn()
     assert [forecast.item_id for forecast in turns.forecasts()] == ["a|n"]
-    assert turns.owned.previous_ms is None and turns.worker.published_ms is None
+    begun: dict[int, Marks] = {0: {HOUR_MS: Mark(CUTOFF_MS, place_of("a|n"), 1, 2)}}
+    assert turns.commits.moved == [begun] and turns.owned.marks == begun
+    assert turns.rounds() == [] and turns.worker.published_ms is None
     assert looked == []
     turns.worker.run()
-    assert turns.delivery.closed is False and len(turns.forecasts()) == 1, "it turns no more"
+    assert turns.commits.closed is False and len(turns.forecasts()) == 1, "it turns no more"
+    successor = Turns(monkeypatch, recovered_of(monkeypatch, [], [], said=begun))
+    successor.turn()
+    assert [forecast.item_id for forecast in successor.forecasts()] == ["young|n"]
 
 
 def test_a_bucket_is_closed_only_once_its_scores_are_acknowledged(
@@ -279,11 +357,11 @@ def test_a_bucket_is_closed_only_once_its_scores_are_acknowledged(
 ) -> None:
     turns = turns_of(monkeypatch)
     wait_for_scores(turns.owned, 10, 20)
-    turns.owned.previous_ms = CUTOFF_MS
+    done_at(turns.owned, CUTOFF_MS)
     open_before: list[list[int]] = []
 
     def acknowledge(_: object) -> bool:
-        due = turns.owned.pending.due_buckets((FIRST + 28) * HOUR_MS)
+        due = turns.main.pending.due_buckets((FIRST + 28) * HOUR_MS)
         open_before.append([bucket_ms // HOUR_MS - FIRST for bucket_ms in due])
         return len(open_before) != 2
 
@@ -292,7 +370,7 @@ def test_a_bucket_is_closed_only_once_its_scores_are_acknowledged(
     assert open_before == [[10, 13, 20, 23], [13, 20, 23]]
     turns.turn()
     assert open_before[2:] == [[13, 20, 23], [20, 23], [23]], "oldest first, one after another"
-    assert turns.owned.pending.cutoffs == []
+    assert turns.main.pending.cutoffs == []
     assert turns.measured("scores_total") == 4 and turns.measured("unscored_steps_total") == 0
     (step,) = turns.scores()[0].steps
     assert (step.forecast_id, step.step, turns.scores()[0].actual) == ("f10", 1, 3.0)
@@ -302,7 +380,7 @@ def test_a_bucket_is_closed_only_once_its_scores_are_acknowledged(
 def test_what_is_not_final_yet_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = turns_of(monkeypatch)
     wait_for_scores(turns.owned, 24, 25)
-    turns.owned.previous_ms = CUTOFF_MS
+    done_at(turns.owned, CUTOFF_MS)
     turns.turn()
     # Final is what ended two hours before the head: hours 24, 25 and 27, not 28.
     assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [24, 25, 27]
@@ -314,7 +392,7 @@ def test_a_long_backlog_of_buckets_is_scored_in_several_turns(
     monkeypatch.setattr(loop, "MAX_BUCKETS_A_TURN", 3)
     turns = turns_of(monkeypatch)
     wait_for_scores(turns.owned, 2, 11)
-    turns.owned.previous_ms = CUTOFF_MS
+    done_at(turns.owned, CUTOFF_MS)
     turns.turn()
     assert len(turns.scores()) == 3
     turns.turn()
@@ -342,8 +420,8 @@ def test_scores_and_alerts_of_a_bucket_go_out_together_each_on_its_topic(
     )
     turns = turns_of(monkeypatch)
     wait_for_scores(turns.owned, 20)
-    turns.owned.previous_ms = CUTOFF_MS
-    monkeypatch.setattr(turns.owned.scorer, "watch", lambda *_: [alert])
+    done_at(turns.owned, CUTOFF_MS)
+    monkeypatch.setattr(turns.main.scorer, "watch", lambda *_: [alert])
     monkeypatch.setattr(turns.owned.monitor, "tensions", lambda: {"shoes": 0.75})
     turns.turn()
     topics = SETTINGS.kafka.topics
@@ -357,13 +435,13 @@ def test_steps_whose_sales_are_not_known_are_counted_and_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = turns_of(monkeypatch)
-    turns.owned.reader.reached = FIRST + 12  # type: ignore[attr-defined]
+    turns.main.reader.reached = FIRST + 12  # type: ignore[attr-defined]
     wait_for_scores(turns.owned, 11)
-    turns.owned.previous_ms = CUTOFF_MS
+    done_at(turns.owned, CUTOFF_MS)
     turns.turn()
     assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [11]
     assert turns.measured("unscored_steps_total") == 1
-    assert turns.owned.pending.cutoffs == []
+    assert turns.main.pending.cutoffs == []
 
 
 def test_a_round_that_is_out_is_said_with_what_it_forecast(
@@ -373,11 +451,15 @@ def test_a_round_that_is_out_is_said_with_what_it_forecast(
     log = SimpleNamespace(info=lambda name, **fields: said.append((name, fields)))
     monkeypatch.setattr(loop, "log", log)
     turns = turns_of(monkeypatch, cold=3)
-    turns.owned.previous_ms = CUTOFF_MS - 4 * HOUR_MS
-    monkeypatch.setattr(turns.owned.sums, "learn", lambda *_: False)
+    done_at(turns.owned, CUTOFF_MS - 4 * HOUR_MS)
+    monkeypatch.setattr(turns.main.sums, "learn", lambda *_: False)
     turns.turn()
     fields = {"cutoff_ms": CUTOFF_MS, "items": 5, "skipped": 3, "s": 0.0, "version": "v3"}
-    assert said == [("forecast", fields)]
+    assert said == [("forecast", {"resolution_ms": HOUR_MS, **fields})]
+    assert (turns.rounds()[0].skipped, turns.rounds()[0].skipped_from_ms) == (
+        3,
+        CUTOFF_MS - 3 * HOUR_MS,
+    )
 
 
 def test_skipped_cutoffs_and_ages_are_measured_from_the_cutoff_that_is_out(
@@ -388,7 +470,7 @@ def test_skipped_cutoffs_and_ages_are_measured_from_the_cutoff_that_is_out(
     assert turns.measured("degraded") == 1
     turns.turn()
     assert turns.measured("coalesced_cutoffs_total") == 0
-    turns.owned.reader.head += 3  # type: ignore[attr-defined]
+    turns.main.reader.head += 3  # type: ignore[attr-defined]
     turns.now_ms = CUTOFF_MS + 4 * HOUR_MS
     turns.turn()
     assert turns.measured("coalesced_cutoffs_total") == 2
@@ -406,11 +488,12 @@ def test_nothing_is_forecast_before_the_catalogue_is_read_and_shards_are_assigne
 ) -> None:
     turns = turns_of(monkeypatch)
     turns.side_inputs.caught_up = False
-    assert turns.turn() == ["group 200", "inputs 200"]
-    turns.side_inputs.caught_up, turns.membership.shards = True, set()
-    assert turns.turn() == ["group 200", "inputs 0", "settle 5"]
+    assert turns.turn() == ["group", "inputs 200"]
+    turns.side_inputs.caught_up, turns.membership.shards = True, frozenset()
+    assert turns.turn() == ["group", "inputs 0", "settle 5"]
+    assert turns.membership.waits_ms == [200, 200]
     assert turns.taken == [] and turns.worker.ready() is not None
-    turns.membership.shards = {0}
+    turns.membership.shards = frozenset({0})
     turns.turn()
     assert len(turns.taken) == 1 and turns.worker.ready() is None
 
@@ -429,24 +512,40 @@ def test_shards_are_taken_over_anew_exactly_when_they_change(
     device = turns.weights.forecaster.device
     assert named == {"device": device, "now_ms": now_ms, "latest_ms": latest_ms}
     assert settings.worker.micro_batch == 256 and len(turns.taken) == 1
-    turns.membership.version, turns.noticed = 2, False
+    turns.membership.version = 2
     turns.turn()
     assert len(turns.taken) == 2
 
 
 @pytest.mark.parametrize(
-    ("noticed", "later_s", "looks"), [(True, 0.0, 1), (False, 0.99, 0), (False, 1.0, 1)]
+    ("notice", "later_s", "looks"),
+    [
+        # The hour before the head is final once all have come 905 s further.
+        (notice_of(CUTOFF_MS + 905_000, 2), 0.2, 1),
+        (notice_of(CUTOFF_MS + 905_000 - 1, 2), 0.2, 0),
+        (b"?", 0.2, 0),
+        (None, 0.99, 0),
+        (None, 1.0, 1),
+    ],
 )
-def test_redis_is_looked_at_after_a_notice_or_a_second(
-    monkeypatch: pytest.MonkeyPatch, noticed: bool, later_s: float, looks: int
+def test_redis_is_looked_at_when_a_bucket_may_have_ended_and_every_second(
+    monkeypatch: pytest.MonkeyPatch, notice: bytes | None, later_s: float, looks: int
 ) -> None:
     turns = turns_of(monkeypatch)
     turns.turn()
-    turns.noticed = noticed
-    turns.monotonic_s += later_s
-    turns.owned.reader.head += 1  # type: ignore[attr-defined]
-    turns.turn()
+    turns.membership.notices = [notice]
+    turns.main.reader.head += 1  # type: ignore[attr-defined]
+    turns.turn(later_s)
     assert len(turns.forecasts()) == 2 + 2 * looks
+
+
+def test_a_look_is_waited_for_no_longer_than_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    turns.turn(0.98)
+    turns.turn(0.02)
+    # Nothing is held before the first turn; at the third, 20 ms were left until the next look.
+    assert [ms for ms in turns.membership.waits_ms if ms] == [200, 20]
 
 
 def test_a_swap_is_told_on_the_models_topic_under_its_kind_version_and_worker(
@@ -472,14 +571,14 @@ def test_a_round_is_made_by_the_weights_that_served_when_it_began(
     turns = turns_of(monkeypatch, micro_batch=1)
     other = SimpleNamespace(**{**vars(turns.weights), "version": "v4", "sha256": "cd"})
 
-    def swap(max_wait_ms: int) -> bool:
+    def swap(max_wait_ms: int) -> None:
         turns.switch.current = other if max_wait_ms == 0 else turns.switch.current
-        return True
 
-    turns.membership.poll = swap
+    turns.membership.polled = swap
     turns.turn()
     made = [(f.weights_version, f.weights_sha256) for f in turns.forecasts()]
     assert made == [("v3", "ab"), ("v3", "ab")]
+    assert [over.weights_version for over in turns.rounds()] == ["v3"]
 
 
 # Servers that are away ----------------------------------------------------------------------------
@@ -499,14 +598,14 @@ def test_a_server_that_is_away_is_waited_for_and_what_is_amiss_is_told_until_a_w
         monkeypatch.undo()
         raise error
 
-    def deliver(_: object) -> bool:
+    def commit(_: object) -> bool:
         told.append(turns.worker.ready())
         turns.worker.stop()
         return True
 
     turns.worker._owned = turns.owned
-    monkeypatch.setattr(turns.owned.contexts, "refresh", refresh)
-    turns.delivery.before = deliver
+    monkeypatch.setattr(turns.main.contexts, "refresh", refresh)
+    turns.commits.before = commit
     turns.worker.run()
     assert told == [f"reading the catalogue and joining the worker group; {error}"]
     assert turns.measured("troubles_total", what=what) == 1 and turns.waits_s == [0.1]
@@ -517,16 +616,16 @@ def test_probes_and_back_off_are_told_of_each_turn(monkeypatch: pytest.MonkeyPat
     turns = turns_of(monkeypatch)
     for name in ("beat", "answered", "turned"):
         monkeypatch.setattr(turns.health, name, lambda name=name: turns.journal.append(name))
-    monkeypatch.setattr(turns.owned.sums, "learn", lambda *_: turns.worker.stop())
+    monkeypatch.setattr(turns.main.sums, "learn", lambda *_: turns.worker.stop())
     turns.worker.run()
     assert turns.journal == [
         "beat",
-        "group 200",
+        "group",
         "inputs 0",
         "settle 5",
-        "deliver forecasts",
-        "group 0",
+        "group",
         "beat",
+        "commit forecasts+rounds",
         "turned",
         "answered",
     ]
@@ -549,8 +648,8 @@ def test_a_cold_item_that_begins_to_sell_is_forecast_once_from_its_window(
 ) -> None:
     turns = turns_of(monkeypatch, cold=1)
     turns.turn()
-    turns.owned.reader.add("c0|n", FIRST + 30, UNITS, 1_000)  # type: ignore[attr-defined]
-    turns.owned.reader.head += 1  # type: ignore[attr-defined]
+    turns.main.reader.add("c0|n", FIRST + 30, UNITS, 1_000)  # type: ignore[attr-defined]
+    turns.main.reader.head += 1  # type: ignore[attr-defined]
     turns.turn()
     made = [forecast.item_id for forecast in turns.forecasts()]
     assert made == ["a|n", "young|n", "c0|n"] * 2
@@ -576,10 +675,12 @@ def test_a_worker_dies_where_it_is_told_on_either_side_of_each_acknowledgement(
     turns = turns_of(monkeypatch)
     monkeypatch.setattr(loop, "failpoint", turns.journal.append)
     wait_for_scores(turns.owned, 25)
-    done = [step for step in turns.turn() if step.startswith(("deliver", "before", "after"))]
+    done = [
+        step for step in turns.turn() if step.startswith(("commit", "deliver", "before", "after"))
+    ]
     assert done == [
         "before_forecasts",
-        "deliver forecasts",
+        "commit forecasts+rounds",
         "after_forecasts",
         "before_scores",
         "deliver scores",
@@ -591,11 +692,11 @@ def test_a_worker_that_ends_sends_what_is_queued_before_it_leaves_the_group(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns, closed = turns_of(monkeypatch), list[str]()
-    for name in ("delivery", "side_inputs", "membership"):
+    for name in ("commits", "delivery", "side_inputs", "membership"):
         part = getattr(turns, name)
         monkeypatch.setattr(part, "close", lambda name=name: closed.append(name), raising=False)
     turns.worker.close()
-    assert closed == ["delivery", "side_inputs", "membership"]
+    assert closed == ["commits", "delivery", "side_inputs", "membership"]
 
 
 def test_what_cannot_be_waited_out_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -604,6 +705,6 @@ def test_what_cannot_be_waited_out_ends_the_worker(monkeypatch: pytest.MonkeyPat
     def refresh() -> None:
         raise StoreError("another layout")
 
-    monkeypatch.setattr(turns.owned.contexts, "refresh", refresh)
+    monkeypatch.setattr(turns.main.contexts, "refresh", refresh)
     with pytest.raises(StoreError, match="another layout"):
         turns.worker.run()

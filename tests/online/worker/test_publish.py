@@ -50,12 +50,12 @@ def test_a_record_survives_the_wire_and_says_what_it_is() -> None:
     assert cold.cumulative.quantiles[0] == cold.quantiles[0]
 
 
-def test_an_id_names_item_cutoff_offsets_weights_and_adjustments_but_not_the_time_of_issue() -> (
+def test_an_id_names_item_context_cutoff_offsets_weights_and_adjustments_but_no_time_of_issue() -> (
     None
 ):
-    (same,) = forecast_ids(["a|n"], origin())
-    assert forecast_ids(["b|n", "a|n"], origin(issued_at_ms=99))[1] == same
-    assert forecast_ids(["a|n"], origin(offsets={"clicks:1": 9, "orders:0": 7})) == [same]
+    (same,) = forecast_ids(["a|n"], ["c"], origin())
+    assert forecast_ids(["b|n", "a|n"], ["d", "c"], origin(issued_at_ms=99))[1] == same
+    assert forecast_ids(["a|n"], ["c"], origin(offsets={"clicks:1": 9, "orders:0": 7})) == [same]
     others = [
         origin(cutoff_ms=0),
         origin(offsets={"orders:0": 8, "clicks:1": 9}),
@@ -64,8 +64,9 @@ def test_an_id_names_item_cutoff_offsets_weights_and_adjustments_but_not_the_tim
         origin(adjustments=Adjustments(level_factor=1.5)),
         origin(resolution_ms=1),
     ]
-    ids = [forecast_ids(["a|n"], other)[0] for other in others]
-    assert len({same, *ids}) == 1 + len(others) and len(same) == 32
+    ids = [forecast_ids(["a|n"], ["c"], other)[0] for other in others]
+    ids += forecast_ids(["a|n"], ["other context"], origin())
+    assert len({same, *ids}) == 2 + len(others) and len(same) == 32
 
 
 def test_weights_that_lack_a_wire_level_are_refused() -> None:
@@ -125,10 +126,10 @@ def test_each_record_says_its_own_numbers_and_what_all_have_in_common() -> None:
 
 def test_an_id_is_the_hash_of_what_the_forecast_came_from() -> None:
     adjusted = origin(adjustments=Adjustments(level_factor=1.5))
-    (found,) = forecast_ids(["a|n"], adjusted)
+    (found,) = forecast_ids(["a|n"], ["c0ffee"], adjusted)
     text = (
         '[3600000,36000000,[["clicks:1",9],["orders:0",7]],["v1","ab"],'
-        '{"level_factor":1.5,"calibration_id":null}]a|n'
+        '{"level_factor":1.5,"calibration_id":null}]c0ffeea|n'
     )
     assert found == xxhash.xxh3_128_hexdigest(text.encode())
 
@@ -188,7 +189,7 @@ def test_each_record_of_a_micro_batch_is_made_of_the_context_of_its_own_item(
         *context_sha256(contexts.cold_batch(["new|w"], CUTOFF_MS)),
     ]
     assert len(set(hashes)) == 3
-    ids = forecast_ids(["a|n", "b|s", "new|w"], common)
+    ids = forecast_ids(["a|n", "b|s", "new|w"], hashes, common)
     # What each sold: 5 units, 3, and nothing that anybody knows of. Wire level q is the network's
     # column q + 1.
     for row, (record, sold) in enumerate(zip(made, (5, 3, 0), strict=True)):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -60,10 +60,22 @@ def score(forecast: Forecast, step: int, item: str | None = None) -> Score:
 def recovered(forecasts: list[bytes], scores: FakeTail) -> PendingForecasts:
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
     read_forecasts(
-        [(0, value) for value in forecasts], pending, oldest_cutoff_ms=0, owns=lambda _: True
+        [(0, value) for value in forecasts],
+        {HOUR_MS: pending},
+        oldest_cutoff_ms={HOUR_MS: 0},
+        owns=lambda _: True,
     )
-    read_scores(scores, pending, owns=lambda _: True)  # type: ignore[arg-type]
+    scores_of(scores, pending)
     return pending
+
+
+def scores_of(
+    scores: FakeTail, pending: PendingForecasts, owns: Callable[[str], bool] = lambda _: True
+) -> dict[int, list[Score]]:
+    """Those of hours, by bucket."""
+    found = read_scores(cast("Tail", scores), {HOUR_MS: pending}, owns=owns)
+    assert list(found) == [HOUR_MS]
+    return found[HOUR_MS]
 
 
 def test_what_waited_before_a_restart_waits_after_it_with_the_same_numbers() -> None:
@@ -76,18 +88,18 @@ def test_what_waited_before_a_restart_waits_after_it_with_the_same_numbers() -> 
     np.testing.assert_array_equal(old.quantiles_IQ, new.quantiles_IQ)
 
 
-def test_forecasts_of_one_cutoff_by_several_versions_each_wait_under_their_own() -> None:
+def test_of_several_forecasts_of_an_item_and_cutoff_the_first_waits_whatever_the_weights() -> None:
     first, second = records(["a|n", "b|n"])
-    other = msgspec.structs.replace(second, weights_version="v2", cutoff_ms=first.cutoff_ms)
-    again = msgspec.structs.replace(first, weights_version="v2", forecast_id="again")
-    repeat = msgspec.structs.replace(again, forecast_id="repeat")
-    after = recovered([encode(found) for found in (other, first, again, repeat)], FakeTail([]))
+    # `a|n` was forecast by v2 before v1 was, `b|n` by v1 alone; v1 began the topic.
+    by_other = msgspec.structs.replace(first, weights_version="v2", forecast_id="other")
+    repeat = msgspec.structs.replace(by_other, forecast_id="repeat")
+    after = recovered([encode(found) for found in (second, by_other, first, repeat)], FakeTail([]))
     due = {found.weights_version: found for found in after.due(10 * HOUR_MS)}
     assert {version: found.forecast_ids for version, found in due.items()} == {
-        "v1": [first.forecast_id],
-        "v2": [second.forecast_id, "again"],
+        "v1": [second.forecast_id],
+        "v2": ["other"],
     }
-    expected = np.array([second.quantiles[0], first.quantiles[0]], np.float32)
+    expected = np.array([first.quantiles[0]], np.float32)
     np.testing.assert_array_equal(due["v2"].quantiles_IQ, expected)
     assert (due["v2"].step, due["v2"].cutoff_ms) == (1, 10 * HOUR_MS)
     assert due["v2"].quantile_levels == WIRE_LEVELS
@@ -132,7 +144,7 @@ def test_repeated_scores_count_once_and_items_of_others_are_left() -> None:
         [encode(score(made[0], 1)), encode(score(made[0], 1)), encode(score(made[1], 1))]
     )
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
-    found = read_scores(tail, pending, owns=lambda item: item == "a|n")  # type: ignore[arg-type]
+    found = scores_of(tail, pending, owns=lambda item: item == "a|n")
     assert {bucket: [s.item_id for s in scores] for bucket, scores in found.items()} == {
         10 * HOUR_MS: ["a|n"]
     }
@@ -162,8 +174,8 @@ def test_forecasts_of_another_resolution_too_old_too_short_or_of_others_do_not_w
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
     taken = read_forecasts(
         [(0, encode(record)) for record in (*others, good, oldest)],
-        pending,
-        oldest_cutoff_ms=9 * HOUR_MS,
+        {HOUR_MS: pending},
+        oldest_cutoff_ms={HOUR_MS: 9 * HOUR_MS},
         owns=lambda item: item == "a|n",
     )
     assert taken == 2 and pending.cutoffs == [9 * HOUR_MS, 10 * HOUR_MS]
@@ -184,7 +196,7 @@ def test_scores_come_back_by_bucket_oldest_first_and_the_first_of_an_item_wins()
     values = [score(made[0], 2), late, score(made[1], 1), score(made[0], 1)]
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
     tail = FakeTail([encode(value) for value in values])
-    found = read_scores(tail, pending, owns=lambda _: True)  # type: ignore[arg-type]
+    found = scores_of(tail, pending)
     assert list(found) == [10 * HOUR_MS, 11 * HOUR_MS]
     assert [s.item_id for s in found[10 * HOUR_MS]] == ["b|n", "a|n"]
     assert [s.actual for s in found[11 * HOUR_MS]] == [1.0]
@@ -202,7 +214,7 @@ def test_of_several_cut_partitions_the_one_that_tells_least_counts() -> None:
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
     pending.add(issued_of(made, STEPS))
     tail = Partitions([], cut=(0, 1, 3))
-    read_scores(tail, pending, owns=lambda _: True)  # type: ignore[arg-type]
+    scores_of(tail, pending)
     assert pending.due(10 * HOUR_MS) == [] == pending.due(11 * HOUR_MS)
     assert [due.item_ids for due in pending.due(13 * HOUR_MS)] == [["a|n"]]
 

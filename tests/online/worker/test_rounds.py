@@ -6,15 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.online.worker.rounds import Round, plan_round, portions
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import HOUR_MS
+
+HOURS = Grid(HOUR_MS)
 
 
 def test_nothing_is_due_before_the_windows_have_a_cutoff() -> None:
-    assert plan_round(None, None, HOUR_MS) is None
+    assert plan_round(None, None, HOURS) is None
 
 
 def test_a_frontier_inside_a_bucket_counts_for_the_bucket_before() -> None:
-    assert plan_round(HOUR_MS, 2 * HOUR_MS + 5, HOUR_MS) == Round(2 * HOUR_MS, 0)
+    assert plan_round(HOUR_MS, 2 * HOUR_MS + 5, HOURS) == Round(2 * HOUR_MS, 0)
 
 
 def test_rounds_are_cut_into_portions_of_the_size_and_what_is_left() -> None:
@@ -24,14 +27,14 @@ def test_rounds_are_cut_into_portions_of_the_size_and_what_is_left() -> None:
 
 
 def test_the_first_round_skips_nothing_and_later_ones_count_what_is_between() -> None:
-    assert plan_round(None, 9 * HOUR_MS + 1, HOUR_MS) == Round(9 * HOUR_MS, 0)
-    assert plan_round(4 * HOUR_MS, 5 * HOUR_MS, HOUR_MS) == Round(5 * HOUR_MS, 0)
-    assert plan_round(4 * HOUR_MS, 9 * HOUR_MS, HOUR_MS) == Round(9 * HOUR_MS, 4)
-    assert plan_round(5 * HOUR_MS, 6 * HOUR_MS - 1, HOUR_MS) is None
+    assert plan_round(None, 9 * HOUR_MS + 1, HOURS) == Round(9 * HOUR_MS, 0)
+    assert plan_round(4 * HOUR_MS, 5 * HOUR_MS, HOURS) == Round(5 * HOUR_MS, 0)
+    assert plan_round(4 * HOUR_MS, 9 * HOUR_MS, HOURS) == Round(9 * HOUR_MS, 4)
+    assert plan_round(5 * HOUR_MS, 6 * HOUR_MS - 1, HOURS) is None
 
 
 def test_a_cutoff_that_falls_back_is_not_forecast_again() -> None:
-    assert plan_round(5 * HOUR_MS, 3 * HOUR_MS, HOUR_MS) is None
+    assert plan_round(5 * HOUR_MS, 3 * HOUR_MS, HOURS) is None
 
 
 @given(
@@ -42,7 +45,7 @@ def test_rounds_rise_and_account_for_every_cutoff(resolution_ms: int, looks: lis
     rounds: list[Round] = []
     previous_ms: int | None = None
     for newest_ms in looks:
-        due = plan_round(previous_ms, newest_ms, resolution_ms)
+        due = plan_round(previous_ms, newest_ms, Grid(resolution_ms))
         if due is not None:
             rounds.append(due)
             previous_ms = due.cutoff_ms

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -11,7 +10,10 @@ import torch
 
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.worker import shard
-from freshet.online.worker.shard import SPARE_BUCKETS, take_over
+from freshet.online.worker.marks import LAST, Mark, Marks
+from freshet.online.worker.scorer import Scorer
+from freshet.online.worker.served import SPARE_BUCKETS
+from freshet.online.worker.shard import take_over
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
@@ -21,7 +23,7 @@ from freshet.stream.read.reader import Delta
 from freshet.stream.schemas import CatalogEntry, DriftAlert, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.records import records
-from tests.online.worker.turns import LiveReader, owned_of, reader_of
+from tests.online.worker.turns import FakeMembership, LiveReader, left_at, owned_of, reader_of
 from tests.online.worker.windows import FIRST, FakeReader, tell
 
 SETTINGS = Settings.model_validate(
@@ -117,7 +119,7 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     watched: list[tuple[int, list[str], int]] = []
     monkeypatch.setattr(shard, "WindowReader", open_reader)
     monkeypatch.setattr(
-        shard.Scorer,
+        Scorer,
         "watch",
         lambda _, bucket_ms, scores, now_ms: watched.append(
             (bucket_ms, [score.item_id for score in scores], now_ms)
@@ -126,19 +128,19 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     shop = ShopTables()
     tell(shop, "catalog", CatalogEntry(sku="new"))
     tell(shop, "catalog", CatalogEntry(sku="x"))
-    membership: Any = SimpleNamespace(version=9, owns=lambda item_id: not item_id.startswith("x"))
+    membership: Any = FakeMembership(version=9)
     client: Any = "redis"
     owned = take_over(SETTINGS, client, shop, membership, device=torch.device("cpu"), now_ms=77)
     (((given, generation, resolution_ms, num_buckets), named),) = asked
     assert (given, generation, resolution_ms) == ("redis", 6, HOUR_MS)
     assert num_buckets == 30 + 4 + SPARE_BUCKETS == 106
     assert named == {"owns": membership.owns, "rules": ReadRules.of(SETTINGS, HOUR_MS)}
-    assert owned.membership_version == 9 and owned.reader is reader and owned.shop is shop
+    assert owned.membership_version == 9 and owned.main.reader is reader and owned.shop is shop
     # Of the last round nothing is repeated; what nobody has forecast yet is.
-    assert owned.previous_ms == HEAD_MS - 5 * HOUR_MS
-    assert owned.unforecast(HEAD_MS - 4 * HOUR_MS) == ([], ["new|n"]), "x belongs to others"
-    assert owned.pending.score_steps == (1, 4), "0 is no step, 5 lies beyond the horizon"
-    assert [(due.step, due.item_ids) for due in owned.pending.due(HEAD_MS - 4 * HOUR_MS)] == [
+    assert left_at(owned, HEAD_MS - 4 * HOUR_MS) == {"new|n"}, "x belongs to others"
+    pending = owned.main.pending
+    assert pending.score_steps == (1, 4), "0 is no step, 5 lies beyond the horizon"
+    assert [(due.step, due.item_ids) for due in pending.due(HEAD_MS - 4 * HOUR_MS)] == [
         (1, ["young|n"])
     ]
     assert watched == [(HEAD_MS - 4 * HOUR_MS, ["a|n"], 77)]
@@ -156,10 +158,10 @@ def test_shards_are_not_taken_over_while_a_topic_cannot_be_read(
     Topics(monkeypatch, **held)
     owned = owned_of(reader_of())
     with pytest.raises(BrokerError, match="cannot be read"):
-        owned.recover(SETTINGS, SimpleNamespace(owns=lambda _: True), 0)  # type: ignore[arg-type]
+        owned.recover(SETTINGS, cast("Any", FakeMembership()), 0)
 
 
-def test_the_last_round_is_the_newest_cutoff_that_was_published(
+def test_how_far_shards_are_say_the_groups_offsets_and_not_the_topics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (made,) = records(["a|n"])
@@ -169,24 +171,53 @@ def test_the_last_round_is_the_newest_cutoff_that_was_published(
         for cutoff_ms in cutoffs_ms
     ]
     Topics(monkeypatch, forecasts=replaced, scores=[], drift=[])
+    said = {0: {HOUR_MS: Mark(HEAD_MS - 4 * HOUR_MS, LAST, 2, 2), 60_000: Mark(60_000, 7, 1, 3)}}
     owned = owned_of(reader_of())
-    owned.recover(SETTINGS, SimpleNamespace(owns=lambda _: True), 0)  # type: ignore[arg-type]
-    assert owned.previous_ms == HEAD_MS - 3 * HOUR_MS
-    assert owned.pending.cutoffs == sorted(cutoffs_ms)
+    owned.recover(SETTINGS, cast("Any", FakeMembership(said=said)), 0)
+    assert owned.marks == said
+    assert owned.main.pending.cutoffs == sorted(cutoffs_ms)
+    # A round moves the mark of its own width and keeps the others.
+    mark = Mark(HEAD_MS, LAST, 2, 2)
+    moved = owned.marks_with(owned.main, {0: mark})
+    assert moved == {0: {HOUR_MS: mark, 60_000: Mark(60_000, 7, 1, 3)}}
+    assert owned.marks == said, "nothing has moved yet"
+
+
+def test_how_far_shards_are_is_asked_before_the_topics_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits until what the last owner began is over, so that its end is read too."""
+    order: list[str] = []
+
+    class Group(FakeMembership):
+        def marks(self) -> dict[int, Marks]:
+            order.append("marks")
+            return super().marks()
+
+    class FakeTail(list[tuple[int, bytes]]):
+        cut: frozenset[int] = frozenset()
+
+        def __init__(self, settings: Settings, topic: str) -> None:
+            order.append(topic)
+
+    monkeypatch.setattr(shard, "Tail", FakeTail)
+    owned_of(reader_of()).recover(SETTINGS, cast("Any", Group()), 0)
+    assert order == ["marks", TOPICS.forecasts, TOPICS.scores, TOPICS.drift]
 
 
 def test_the_parts_of_shards_are_made_by_the_workers_settings() -> None:
-    shop = ShopTables()
-    owned = owned_of(reader_of(), shop, SETTINGS)
-    assert (owned.contexts.context_length, owned.contexts.prediction_length) == (30, 4)
-    assert owned.sums.steps == [1, 2, 3, 4]
-    assert owned.pending.max_cutoffs == 3 and owned.pending.resolution_ms == HOUR_MS
+    owned = owned_of(reader_of(), ShopTables(), SETTINGS)
+    (main,) = owned.served
+    assert owned.main is main
+    assert (main.contexts.context_length, main.contexts.prediction_length) == (30, 4)
+    assert main.sums.steps == [1, 2, 3, 4]
+    assert main.pending.max_cutoffs == 3 and main.pending.resolution_ms == HOUR_MS
     assert isinstance(owned.monitor, DriftMonitor)
-    assert (owned.scorer.contexts, owned.scorer.pending) == (owned.contexts, owned.pending)
-    assert owned.scorer.monitor is owned.monitor
-    assert owned.scorer._segments(["a|north", "b|south"]) == ["north", "south"]
-    assert owned.scorer._season_length == 12
-    assert owned.previous_ms is None
+    assert (main.scorer.contexts, main.scorer.pending) == (main.contexts, main.pending)
+    assert main.scorer.monitor is owned.monitor
+    assert main.scorer._segments(["a|north", "b|south"]) == ["north", "south"]
+    assert main.scorer._season_length == 12
+    assert owned.marks == {0: {}} and owned.marks_of(main) == {0: None}
 
 
 @pytest.mark.parametrize(("launched", "named"), [(33, ["new|n"]), (34, [])])
@@ -196,4 +227,4 @@ def test_cold_items_are_those_on_sale_before_the_horizon_ends(
     shop = ShopTables()
     tell(shop, "catalog", CatalogEntry(sku="new", launched_at=(FIRST + launched) * HOUR_MS))
     owned = owned_of(reader_of(), shop, SETTINGS)
-    assert owned.unforecast(HEAD_MS) == ([0, 1], named)
+    assert left_at(owned, HEAD_MS) == {"a|n", "young|n", *named}

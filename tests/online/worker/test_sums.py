@@ -50,13 +50,15 @@ class FakeContexts:
     asked: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.reader = SimpleNamespace(resolution_ms=HOUR_MS)
         self.item_ids = [f"i{row}" for row in range(self.num_items)]
         rng = np.random.default_rng(0)
         level = rng.normal(0, 1, (self.num_items, 1))
         self.units = 100.0 + 10.0 * (
             math.sqrt(0.8) * level + math.sqrt(0.2) * rng.normal(0, 1, (self.num_items, STEPS))
         )
+
+    def before(self, cutoff_ms: int, steps: int) -> int:
+        return cutoff_ms - steps * HOUR_MS
 
     def batch(self, rows: Any, cutoff_ms: int) -> Batch:
         self.asked.append(cutoff_ms)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,18 +13,21 @@ from prometheus_client import CollectorRegistry
 
 from freshet.model.batch import Batch
 from freshet.model.network import QUANTILE_LEVELS
-from freshet.online.worker import loop
+from freshet.online.worker import loop, served
 from freshet.online.worker.loop import Worker
+from freshet.online.worker.marks import LAST, Mark, Marks
 from freshet.online.worker.metrics import WorkerMetrics
+from freshet.online.worker.pace import Pace
+from freshet.online.worker.served import Served, Source
 from freshet.online.worker.shard import OwnedShards
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import decode
+from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings
 from freshet.stream.health import Health, Watch
-from freshet.stream.kafka import Outgoing
+from freshet.stream.kafka import Outgoing, shard_of
 from freshet.stream.process import Stop
 from freshet.stream.read.reader import Delta
-from freshet.stream.schemas import Forecast, ModelEvent, Score
+from freshet.stream.schemas import Forecast, ForecastRound, ModelEvent, Score, WindowsAdvanced
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.windows import FIRST, UNITS, FakeReader
 
@@ -47,16 +50,19 @@ class FakeForecaster:
 
 @dataclass
 class LiveReader(FakeReader):
-    """A reader whose newest cutoff is its head, and whose `lost` inputs are behind."""
+    """A reader whose newest cutoff is the head that it was refreshed to, and whose `lost` inputs
+    are behind.
+    """
 
     lost: tuple[Any, ...] = ()
     told: int = 0
+    shown: int | None = None
 
-    def live_cutoff_ms(self) -> int:
-        return self.head * HOUR_MS
+    def live_cutoff_ms(self) -> int | None:
+        return None if self.shown is None else self.shown * self.resolution_ms
 
-    def final_ms(self) -> int:
-        return (self.head - 2) * HOUR_MS
+    def final_ms(self) -> int | None:
+        return None if self.shown is None else (self.shown - 2) * self.resolution_ms
 
     def offsets(self) -> dict[str, int]:
         return {"orders:0": 7}
@@ -64,6 +70,7 @@ class LiveReader(FakeReader):
     def refresh(self) -> Delta:
         changed = super().refresh()
         new, self.told = self.item_ids[self.told :], self.num_items
+        self.shown = self.head
         return Delta(changed.changed_rows, changed.changed_buckets_ms, new, True, self.lost)
 
 
@@ -76,32 +83,105 @@ def reader_of(*, lost: tuple[Any, ...] = ()) -> LiveReader:
     return reader
 
 
+@dataclass
+class FakeMembership:
+    """A member of the worker group, which owns no item that begins with `x`.
+
+    `said` is what the group's offsets tell; committed marks go there. `polled` is called inside
+    each poll, where a real group changes the shards.
+    """
+
+    version: int = 1
+    shards: frozenset[int] = frozenset({0})
+    num_shards: int = 1
+    said: dict[int, Marks] = field(default_factory=dict)
+    notices: list[bytes | None] = field(default_factory=list)
+    waits_ms: list[int] = field(default_factory=list)
+    polled: Callable[[int], None] = lambda _: None
+    closed: bool = False
+
+    def poll(self, max_wait_ms: int) -> list[bytes | None]:
+        self.waits_ms.append(max_wait_ms)
+        self.polled(max_wait_ms)
+        notices, self.notices = self.notices, []
+        return notices
+
+    def owns(self, item_id: str) -> bool:
+        return shard_of(item_id, self.num_shards) in self.shards and not item_id.startswith("x")
+
+    def marks(self) -> dict[int, Marks]:
+        return {shard: self.said.get(shard, {}) for shard in self.shards}
+
+    def offsets(self, marks: Mapping[int, Marks]) -> list[Any]:
+        return [(shard, dict(of_shard)) for shard, of_shard in marks.items()]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def source_of(
+    reader: LiveReader, shop: ShopTables | None = None, membership: FakeMembership | None = None
+) -> Source:
+    member = cast("Any", membership or FakeMembership())
+    opened = cast("Any", lambda *_: reader)
+    return Source(opened, shop or ShopTables(), member, torch.device("cpu"))
+
+
 def owned_of(
-    reader: LiveReader, shop: ShopTables | None = None, settings: Settings = SETTINGS
+    reader: LiveReader,
+    shop: ShopTables | None = None,
+    settings: Settings = SETTINGS,
+    membership: FakeMembership | None = None,
 ) -> OwnedShards:
-    membership: Any = SimpleNamespace(version=1, owns=lambda item_id: not item_id.startswith("x"))
-    owned = OwnedShards(settings, reader, shop or ShopTables(), membership, torch.device("cpu"))  # type: ignore[arg-type]
-    owned.contexts.refresh()
-    owned.cold.saw(reader.item_ids)
+    """Shards whose windows have been read, and which are due to be read again."""
+    owned = OwnedShards(settings, source_of(reader, shop, membership))
+    for one in owned.served:
+        one.refresh(CUTOFF_MS)
+        one.pace = Pace(one.reader.rules)
     return owned
 
 
-@dataclass
-class FakeDelivery:
+def done_at(owned: OwnedShards, cutoff_ms: int, num_items: int = 2) -> None:
+    """Say that all shards have come so far."""
+    for marks in owned.marks.values():
+        marks[owned.main.resolution_ms] = Mark(cutoff_ms, LAST, num_items, num_items)
+
+
+def left_at(owned: OwnedShards, cutoff_ms: int, served: Served | None = None) -> set[str]:
+    """The items that a round at this cutoff would still forecast."""
+    one = served or owned.main
+    work, _ = one.begin(cutoff_ms, owned.marks_of(one))
+    rows, cold = work.items(range(len(work)))
+    return {one.reader.item_ids[row] for row in rows} | set(cold)
+
+
+def notice_of(reached_ms: int, offset: int) -> bytes:
+    """What ingest says: the partition of orders has come so far."""
+    return encode(
+        WindowsAdvanced(topic="orders", partition=0, epoch=1, offset=offset, frontier_ms=reached_ms)
+    )
+
+
+Sent = list[tuple[str, str, bytes]]
+"""Topic, key and value of each record."""
+
+
+class FakeSending:
     """Keeps what was acknowledged; `before` is called with each lot and may refuse it."""
 
-    journal: list[str]
-    sent: list[tuple[str, str, bytes]] = field(default_factory=list)
-    lots: list[list[tuple[str, str]]] = field(default_factory=list)
-    before: Callable[[list[tuple[str, str, bytes]]], bool] = lambda _: True
-    closed: bool = False
+    def __init__(self, journal: list[str], verb: str) -> None:
+        self.journal, self.verb = journal, verb
+        self.sent: Sent = []
+        self.lots: list[list[tuple[str, str]]] = []
+        self.before: Callable[[Sent], bool] = lambda _: True
+        self.closed = False
 
-    def deliver(self, records: list[Outgoing]) -> bool:
+    def send(self, records: Iterable[Outgoing]) -> bool:
         outgoing = [
             (record.topic, (record.key or b"").decode(), record.value or b"") for record in records
         ]
         topics = "+".join(dict.fromkeys(topic.split(".")[1] for topic, _, _ in outgoing))
-        self.journal.append(f"deliver {topics}")
+        self.journal.append(f"{self.verb} {topics}")
         if not self.before(outgoing):
             return False
         self.sent += outgoing
@@ -112,12 +192,34 @@ class FakeDelivery:
         self.closed = True
 
 
+class FakeDelivery(FakeSending):
+    """Scores, alerts and swaps."""
+
+    def deliver(self, records: Iterable[Outgoing]) -> bool:
+        return self.send(records)
+
+
+class FakeCommits(FakeSending):
+    """Forecasts and rounds, and the marks that moved with them."""
+
+    def __init__(self, journal: list[str], membership: FakeMembership) -> None:
+        super().__init__(journal, "commit")
+        self.membership = membership
+        self.moved: list[dict[int, Marks]] = []
+
+    def commit(self, records: Iterable[Outgoing], offsets: Iterable[Any]) -> bool:
+        if not self.send(records):
+            return False
+        self.moved.append(dict(offsets))
+        self.membership.said |= self.moved[-1]
+        return True
+
+
 class Turns:
     """A worker of some shards whose turns are taken one by one.
 
     Attributes:
         journal: What was asked of the servers, in order.
-        noticed: Whether the group brings a notice.
         swap: What the switch reports next.
     """
 
@@ -128,21 +230,25 @@ class Turns:
         *,
         settings: Settings = SETTINGS,
         fallback: str = "",
+        membership: FakeMembership | None = None,
     ) -> None:
         self.owned, self.stop, self.registry = owned, Stop(), CollectorRegistry()
+        self.settings = settings
         self.journal: list[str] = []
-        self.noticed, self.now_ms, self.monotonic_s = True, CUTOFF_MS + 5, 1_000.0
+        self.now_ms, self.monotonic_s = CUTOFF_MS + 5, 1_000.0
         self.swap: ModelEvent | None = None
         metrics = WorkerMetrics(self.registry)
         self.weights = SimpleNamespace(
             version="v3", sha256="ab", forecaster=FakeForecaster(), fallback=fallback
         )
-        self.delivery = FakeDelivery(self.journal)
+        self.membership = membership or FakeMembership()
+        self.membership.polled = self._polled
+        self.delivery = FakeDelivery(self.journal, "deliver")
+        self.commits = FakeCommits(self.journal, self.membership)
         self.switch = SimpleNamespace(current=self.weights, settle=self._settle)
         self.side_inputs = SimpleNamespace(
             shop=owned.shop, caught_up=True, poll=lambda ms: self.journal.append(f"inputs {ms}")
         )
-        self.membership = SimpleNamespace(version=1, shards={0}, poll=self._poll)
         self.waits_s: list[float] = []
         waits: Any = SimpleNamespace(wait=self.waits_s.append)
         self.health = Health(
@@ -157,24 +263,38 @@ class Turns:
             switch=self.switch,
             side_inputs=self.side_inputs,
             membership=self.membership,
+            commits=self.commits,
             delivery=self.delivery,
             health=self.health,
             watch=Watch(self.health, {}),
         )
+        time = SimpleNamespace(monotonic=lambda: self.monotonic_s)
         monkeypatch.setattr(loop, "take_over", self._take_over)
-        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.monotonic_s))
+        monkeypatch.setattr(loop, "time", time)
+        monkeypatch.setattr(served, "time", time)
         self.taken: list[tuple[Any, ...]] = []
         self.worker = Worker(settings, parts, metrics, self.stop)
 
-    def turn(self) -> list[str]:
-        """One turn; what it did."""
+    @property
+    def main(self) -> Served:
+        return self.owned.main
+
+    def turn(self, later_s: float = 1.0) -> list[str]:
+        """One turn, so long after the last one; what it did."""
         self.journal.clear()
+        self.monotonic_s += later_s
         self.worker._turn()
         return list(self.journal)
 
     def forecasts(self) -> list[Forecast]:
         topic = SETTINGS.kafka.topics.forecasts
-        return [decode(Forecast, value) for name, _, value in self.delivery.sent if name == topic]
+        return [decode(Forecast, value) for name, _, value in self.commits.sent if name == topic]
+
+    def rounds(self) -> list[ForecastRound]:
+        topic = SETTINGS.kafka.topics.rounds
+        return [
+            decode(ForecastRound, value) for name, _, value in self.commits.sent if name == topic
+        ]
 
     def scores(self) -> list[Score]:
         topic = SETTINGS.kafka.topics.scores
@@ -183,9 +303,8 @@ class Turns:
     def measured(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"freshet_worker_{name}", labels)
 
-    def _poll(self, max_wait_ms: int) -> bool:
-        self.journal.append(f"group {max_wait_ms}")
-        return self.noticed
+    def _polled(self, _: int) -> None:
+        self.journal.append("group")
 
     def _settle(self, now_ms: int) -> ModelEvent | None:
         self.journal.append(f"settle {now_ms - CUTOFF_MS}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Ints
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.read.progress import InputState
+from freshet.stream.read.progress import InputState, ReadRules
 from freshet.stream.read.reader import Delta, WindowCells
 from freshet.stream.read.ring import Span
 from freshet.stream.schemas import CHANNELS
@@ -22,7 +23,7 @@ UNITS, VIEWS = CHANNELS.index("units"), CHANNELS.index("views")
 
 @dataclass
 class FakeReader:
-    """A reader over a dictionary of cells; orders are observed from `FIRST` up to `reached`, clicks
+    """A reader over a dictionary of cells; orders are observed from `first` up to `reached`, clicks
     up to `clicked`.
     """
 
@@ -35,6 +36,13 @@ class FakeReader:
     reached: int = FIRST
     clicked: int = FIRST
     head: int = FIRST
+    first: int = FIRST
+
+    @property
+    def rules(self) -> ReadRules:
+        return ReadRules(
+            self.resolution_ms, self.num_buckets, orders_topic="orders", clicks_topic="clicks"
+        )
 
     @property
     def num_items(self) -> int:
@@ -50,7 +58,9 @@ class FakeReader:
 
     @property
     def inputs(self) -> dict[tuple[str, int], InputState]:
-        return {("orders", 0): InputState(1, 0, self.head * HOUR_MS + 5, None, FIRST * HOUR_MS)}
+        return {
+            ("orders", 0): InputState(1, 0, self._ms(self.head) + 5, None, self._ms(self.first))
+        }
 
     def row(self, item_id: str) -> int | None:
         return self.rows.get(item_id)
@@ -68,11 +78,11 @@ class FakeReader:
         rows = np.array(sorted({row for row, _ in self.changed}), np.int64)
         buckets = np.array(sorted({bucket for _, bucket in self.changed}), np.int64)
         self.changed.clear()
-        return Delta(rows, buckets * HOUR_MS, [], True, ())
+        return Delta(rows, self._ms(buckets), [], True, ())
 
     def sums(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> Ints:
         rows = np.arange(self.num_items) if rows is None else rows
-        first = end_ms // HOUR_MS - num_buckets
+        first = end_ms // self.resolution_ms - num_buckets
         values = np.zeros((len(rows), len(CHANNELS), num_buckets), np.int64)
         place_of = {int(row): place for place, row in enumerate(rows)}
         oldest = max(first, self.head - self.num_buckets + 1)
@@ -83,14 +93,19 @@ class FakeReader:
 
     def window(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> WindowCells:
         values = self.sums(end_ms, num_buckets, rows)
-        buckets = np.arange(end_ms // HOUR_MS - num_buckets, end_ms // HOUR_MS)
+        buckets = np.arange(
+            end_ms // self.resolution_ms - num_buckets, end_ms // self.resolution_ms
+        )
         observed = np.zeros((len(CHANNELS), num_buckets), bool)
-        held = (buckets >= FIRST) & (buckets > self.head - self.num_buckets)
+        held = (buckets >= self.first) & (buckets > self.head - self.num_buckets)
         observed[:VIEWS] = held & (buckets < self.reached)
         observed[VIEWS:] = held & (buckets < self.clicked)
         return WindowCells(
-            values, np.broadcast_to(observed, values.shape), int(buckets[0]) * HOUR_MS
+            values, np.broadcast_to(observed, values.shape), self._ms(int(buckets[0]))
         )
+
+    def _ms(self, bucket: Any) -> Any:
+        return bucket * self.resolution_ms
 
 
 def contexts_of(
