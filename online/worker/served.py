@@ -131,9 +131,11 @@ class Served:
         Raises:
             StoreUnavailableError: Redis does not answer.
         """
-        if self.served.flash_sales_only and not self._follow_sales(now_ms):
-            return None
         self.looked_s = time.monotonic()
+        if self.served.flash_sales_only and not self._follow_sales(now_ms):
+            # Otherwise the loop would ask again at once, and turn as fast as it can.
+            self.pace.read({}, started_s=self.looked_s, ended_s=self.looked_s)
+            return None
         delta = self.contexts.refresh()
         self.pace.read(self.reader.inputs, started_s=self.looked_s, ended_s=time.monotonic())
         self.has_news = True
