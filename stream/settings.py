@@ -163,16 +163,18 @@ class CalendarSettings(Section):
     )
     country: CountryCode | Literal[""] = Field(
         "",
-        description="Whose public holidays are events, such as DE, or DE-BY of a part of it; "
-        "empty: nobody's.",
+        description="Not acted on yet. Whose public holidays are events, such as DE, or DE-BY of a "
+        "part of it; empty: nobody's.",
     )
     country_of_region: dict[str, CountryCode] = Field(
-        {}, description="Region = whose public holidays are events there instead."
+        {},
+        description="Not acted on yet. Region = whose public holidays are events there instead.",
     )
     opening_hours: dict[Weekday, OpenHours] = Field(
         {},
-        description='Weekday = local hours, such as mon = "09:00-12:30, 14:00-18:00"; a day that '
-        "is not named is closed, and where none is named nothing is known.",
+        description="Not acted on yet. Weekday = local hours, such as "
+        'mon = "09:00-12:30, 14:00-18:00"; a day that is not named is closed, and where none is '
+        "named nothing is known.",
     )
 
     @field_validator("time_zone")
@@ -187,7 +189,10 @@ class CalendarSettings(Section):
 
 
 class CovariateSettings(Section):
-    """Names of covariates besides those of the slots: event, holiday, closed, free_1 to free_6."""
+    """Names of covariates besides those of the slots: event, holiday, closed, free_1 to free_6.
+
+    Records are checked by them; forecasts do not use covariates yet.
+    """
 
     flags: dict[str, FlagSlot] = Field(
         {}, description="Name = slot, for shares from 0 to 1 that are 0 where nothing is said."
