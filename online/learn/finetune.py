@@ -14,6 +14,7 @@ from torch import Tensor
 
 from freshet.model.batch import Batch
 from freshet.model.forecaster import newest, padded
+from freshet.model.local_clock import even
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.training.train import (
     FineTuneSettings,
@@ -115,10 +116,11 @@ def _mixed(
     num_replay = 0
     if pools.replay is not None:
         num_replay = round(settings.replay_share * settings.batch_size)
-    parts = [(_fitted(pools.recent, config), settings.batch_size - num_replay)]
-    if pools.replay is not None:
-        parts.append((_fitted(pools.replay, config), num_replay))
-    parts = [(pool, num_rows) for pool, num_rows in parts if num_rows]
+    shares = [(pools.recent, settings.batch_size - num_replay), (pools.replay, num_replay)]
+    drawn = [(by_clock(pool), num_rows) for pool, num_rows in shares if pool and num_rows]
+    # Where clocks change one of them may be a step longer.
+    steps = max(pool.batch.prediction_length for pool, _ in drawn)
+    parts = [(_fitted(pool, config, steps), num_rows) for pool, num_rows in drawn]
 
     def draw(generator: torch.Generator) -> tuple[Batch, Tensor]:
         stopped()
@@ -132,11 +134,27 @@ def _mixed(
     return draw
 
 
-def _fitted(pool: Pool, config: FreshetConfig) -> Pool:
-    """The pool with context and horizon as long as the network's patches need."""
+def by_clock(pool: Pool) -> Pool:
+    """The pool in even steps of the shop's clock, as forecasts are made, labels at their steps.
+
+    Where a clock leaves out an hour its label is missing; of one that it shows twice the later one
+    is learnt.
+    """
+    batch, place_NH = even(pool.batch)
+    if place_NH is None:
+        return replace(pool, batch=batch)
+    actual_NE = torch.full((len(pool), batch.prediction_length), math.nan)
+    for step in range(place_NH.shape[1]):
+        here = slice(step, step + 1)
+        actual_NE.scatter_(1, place_NH[:, here], pool.actual_NH[:, here])
+    return replace(pool, batch=batch, actual_NH=actual_NE)
+
+
+def _fitted(pool: Pool, config: FreshetConfig, steps: int) -> Pool:
+    """The pool with a context, and a horizon of `steps`, as long as the network's patches need."""
     batch = newest(pool.batch, config.context_length)
     left = -batch.context_length % config.patch_length
-    right = -batch.prediction_length % config.patch_length
+    right = steps + -steps % config.patch_length - batch.prediction_length
     batch = padded(batch, left=left, right=right)
     missing = batch.prediction_length - pool.actual_NH.shape[1]
     return replace(pool, batch=batch, actual_NH=F.pad(pool.actual_NH, (0, missing), value=math.nan))

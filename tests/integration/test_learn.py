@@ -30,12 +30,23 @@ from freshet.stream.schemas import CatalogEntry, ModelEvent, RetrainRequest
 from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.online.learn.learning import CONTEXT, STEPS, small_network
 
 DEADLINE_S = 90.0
 HOURS, SKUS = 220, 12
 NOW_MS = time.time_ns() // 1_000_000
+# Hours are learnt from; days, which in Berlin are not UTC's, and minutes guard.
+SERVED = [
+    {
+        "resolution_ms": width_ms,
+        "prediction_length": steps,
+        "season_length": 2,
+        "score_steps": [1],
+        "flash_sales_only": width_ms == MINUTE_MS,
+    }
+    for width_ms, steps in ((MINUTE_MS, 120), (HOUR_MS, STEPS), (DAY_MS, 5))
+]
 RUN = (
     "from freshet.stream.config import load; from freshet.online.learn.process import run; "
     "run(load().settings)"
@@ -77,7 +88,8 @@ class Process:
             "FRESHET_KAFKA__GROUP_PREFIX": tag,
             "FRESHET_REDIS__URL": redis,
             "FRESHET_WORKER__CONTEXT_LENGTH": str(CONTEXT),
-            "FRESHET_WORKER__PREDICTION_LENGTH": str(STEPS),
+            "FRESHET_WORKER__RESOLUTIONS": json.dumps(SERVED),
+            "FRESHET_CALENDAR__TIME_ZONE": "Europe/Berlin",
             "FRESHET_LEARN__REGISTRY": str(folder / "registry"),
             "FRESHET_LEARN__STEPS": "60",
             "FRESHET_LEARN__LEARNING_RATE": "0.003",
@@ -164,6 +176,12 @@ def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_regist
     )
     assert learn.registry.verify(promoted.version).weights_sha256 == promoted.sha256
     checker(learn.registry)(promoted)
+    # Five local days and two hours of minutes, of twelve items, were read for the guards.
+    gate = promoted.gate
+    assert (gate["guard_86400000.blocks"], gate["guard_86400000.few"]) == (5, True)
+    assert (gate["guard_60000.blocks"], gate["guard_60000.few"]) == (6, False)
+    for guard in ("guard_86400000", "guard_60000"):
+        assert (gate[f"{guard}.ok"], gate[f"{guard}.items"]) == (True, SKUS)
     assert learn.registry.champion() == promoted.version
     assert [manifest.version for manifest in learn.registry.list()] == [champion, promoted.version]
     process.send_signal(signal.SIGTERM)

@@ -265,6 +265,51 @@ def test_a_context_is_the_newest_that_the_network_takes_in_whole_patches(
     assert bool(torch.isfinite(actual_NH).all())
 
 
+def clock_of(pool: Pool, hours_S: list[int]) -> Pool:
+    """The pool where the shop's clock shows these hours at the context's last 64 and the steps."""
+    shown_BS = torch.tensor(hours_S, dtype=torch.int64).expand(len(pool), -1) * HOUR_MS
+    return replace(pool, batch=replace(pool.batch, local_ms_BS=shown_BS))
+
+
+# At step 3 an hour is left out; steps 2 and 3 show the same one.
+SPRING = [*range(CONTEXT + 3), *range(CONTEXT + 4, CONTEXT + 17)]
+AUTUMN = [*range(CONTEXT + 3), *range(CONTEXT + 2, CONTEXT + 15)]
+
+
+@pytest.mark.parametrize(
+    ("hours_S", "sold"),
+    [
+        (list(range(CONTEXT + 16)), [*range(16)]),
+        (SPRING, [0, 1, 2, None, *range(3, 16)]),
+        (AUTUMN, [0, 1, *range(3, 16)]),
+    ],
+)
+def test_labels_go_where_the_shops_clock_has_their_hour(
+    hours_S: list[int], sold: list[int | None]
+) -> None:
+    past = PastInMemory(200)
+    past.units_IN[:, 100:] = np.arange(100.0)
+    found = finetune.by_clock(clock_of(pool_at(past, range(100, 101), 200), hours_S))
+    assert found.batch.local_ms_BS is None
+    assert found.batch.prediction_length == found.actual_NH.shape[1] == len(sold)
+    expected = np.array([math.nan if units is None else units for units in sold])
+    assert np.array_equal(found.actual_NH.numpy(), np.tile(expected, (12, 1)), equal_nan=True)
+
+
+def test_windows_over_a_change_of_clocks_are_learnt_beside_those_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replay = clock_of(pool_at(Levels(500.0), range(80, 83), 200), SPRING)
+    batch, actual_NH = drawn(monkeypatch, replay, 0.5)
+    # Seventeen steps are more than a patch of eight times two.
+    assert (batch.prediction_length, actual_NH.shape[1]) == (24, 24)
+    old_N = actual_NH[:, 0] >= 500.0
+    assert int(old_N.sum()) == 200
+    assert torch.isfinite(actual_NH[old_N]).sum(1).unique().tolist() == [16]
+    assert bool(torch.isnan(actual_NH[old_N, 3]).all())
+    assert torch.isfinite(actual_NH[~old_N, :16]).all() and torch.isnan(actual_NH[:, 17:]).all()
+
+
 def test_training_asks_whether_to_stop_before_each_step_and_each_look_at_validation() -> None:
     calls: list[int] = []
     pool = pool_at(PastInMemory(200), range(100, 101), 140)
