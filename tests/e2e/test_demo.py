@@ -18,7 +18,7 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 DEMO_TIMEOUT_S = 420.0
 
@@ -115,6 +115,10 @@ def test_a_drift_is_found_and_answered_by_new_weights_or_by_the_gates_no(tmp_pat
     assert events["produced"] > 1_000_000
     assert min(events["duplicate"], events["late_dropped"], events["dead_letter"]) > 0
     assert forecasts["items"] > 100
+    assert forecasts["repeated"] == 0
+    hours, days = (forecasts["by_resolution"][str(width_ms)] for width_ms in (HOUR_MS, DAY_MS))
+    assert hours["rounds"]["complete"] > 0 and days["rounds"]["complete"] > 0
+    assert (forecasts["resolution_ms"], scores["resolution_ms"]) == (HOUR_MS, HOUR_MS)
     assert scores["wql"] < scores["seasonal_naive_wql"]
     assert summary["drift"]["alerts"]
     promoted, rejected = (summary["retrain"][answer] for answer in ("promoted", "rejected"))
@@ -189,6 +193,7 @@ def test_killed_processes_cost_nothing_on_a_real_kafka(tmp_path: Path) -> None:
         demo.stop()
     assert summary["conserved"]
     assert summary["forecasts"]["items"] >= 40
+    assert summary["forecasts"]["repeated"] == 0
 
 
 def bootstrap(demo: RunningDemo) -> str:
