@@ -80,12 +80,14 @@ class GuardTrial:
         resolution_ms: Length of a bucket, as forecasts name it.
         champion_IT, challenger_IT: As in a trial; without items where there are no windows.
         finite: The challenger's forecasts are all finite.
+        seconds: Wall time that reading and forecasting took.
     """
 
     resolution_ms: int
     champion_IT: Floats
     challenger_IT: Floats
     finite: bool
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,7 @@ def _guard(guard: GuardTrial, gain: Gain, confidence: float) -> Condition:
         "blocks": float(harm.num_blocks),
         "items": float(harm.num_items),
         "finite": guard.finite,
+        "s": round(guard.seconds, 3),
     }
     ok = guard.finite and not worse
     return Condition(f"guard_{guard.resolution_ms}", loss, allowed, ok, facts)

@@ -7,6 +7,7 @@ read when it is needed, of some items alone, and let go before the next one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -117,6 +118,7 @@ def try_guard(
     guard: Guard, champion: FreshetNetwork, challenger: FreshetNetwork, *, seed: int
 ) -> GuardTrial:
     """Both versions on the newest final buckets; on nothing where the past is too short."""
+    started = time.perf_counter()
     history = guard.history
     resolution_ms = history.grid.resolution_ms
     history.refresh()
@@ -134,7 +136,8 @@ def try_guard(
         seed=seed,
         maximum=MAX_GUARD_WINDOWS,
     )
-    return GuardTrial(resolution_ms, both.first_IT, both.second_IT, both.finite)
+    seconds = time.perf_counter() - started
+    return GuardTrial(resolution_ms, both.first_IT, both.second_IT, both.finite, seconds)
 
 
 def guarded_span(guard: Guard) -> tuple[int, int] | None:

@@ -199,6 +199,11 @@ def test_without_windows_of_another_resolution_nothing_is_known_against_it() -> 
     assert judged.report()["guard_60000.items"] == judged.report()["guard_86400000.items"] == 0.0
 
 
+def test_what_a_guard_cost_is_told() -> None:
+    report = verdict(replace(better(), guards=(replace(guard(1.0), seconds=1.23456),))).report()
+    assert report["guard_86400000.s"] == 1.235
+
+
 def test_a_forecast_that_is_not_finite_at_another_resolution_is_none() -> None:
     broken = replace(guard(0.5), finite=False)
     assert failed(replace(better(), guards=(broken,))) == ["guard_86400000"]

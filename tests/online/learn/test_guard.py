@@ -61,6 +61,7 @@ def test_the_newest_horizon_is_judged_by_what_both_lose_on_it(grid: Grid) -> Non
         by_hand = [[loss_of(units, quantiles) for units in row] for row in units_IT]
         assert losses_IT == pytest.approx(np.array(by_hand), rel=1e-5)
     assert past_of(guarded).refreshes == 1
+    assert found.seconds > 0.0
 
 
 @pytest.mark.parametrize(
