@@ -148,7 +148,7 @@ class WindowSettings(Section):
 
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-_HOURS = r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-4]):[0-5]\d"
+_HOURS = r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)"
 OpenHours = Annotated[str, Field(pattern=rf"^({_HOURS}(, *{_HOURS})*)?$")]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2,3}(-[A-Z0-9]{1,4})?$")]
 
@@ -163,18 +163,16 @@ class CalendarSettings(Section):
     )
     country: CountryCode | Literal[""] = Field(
         "",
-        description="Not acted on yet. Whose public holidays are events, such as DE, or DE-BY of a "
-        "part of it; empty: nobody's.",
+        description="Whose public holidays are events, such as DE, or DE-BY of a part of it; "
+        "empty: nobody's.",
     )
     country_of_region: dict[str, CountryCode] = Field(
-        {},
-        description="Not acted on yet. Region = whose public holidays are events there instead.",
+        {}, description="Region = whose public holidays are events there instead."
     )
     opening_hours: dict[Weekday, OpenHours] = Field(
         {},
-        description="Not acted on yet. Weekday = local hours, such as "
-        'mon = "09:00-12:30, 14:00-18:00"; a day that is not named is closed, and where none is '
-        "named nothing is known.",
+        description='Weekday = local hours, such as mon = "09:00-12:30, 14:00-18:00"; a day that '
+        "is not named is closed, and where none is named nothing is known.",
     )
 
     @field_validator("time_zone")
@@ -189,10 +187,7 @@ class CalendarSettings(Section):
 
 
 class CovariateSettings(Section):
-    """Names of covariates besides those of the slots: event, holiday, closed, free_1 to free_6.
-
-    Records are checked by them; forecasts do not use covariates yet.
-    """
+    """Names of covariates besides those of the slots: event, holiday, closed, free_1 to free_6."""
 
     flags: dict[str, FlagSlot] = Field(
         {}, description="Name = slot, for shares from 0 to 1 that are 0 where nothing is said."

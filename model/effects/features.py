@@ -15,8 +15,8 @@ import numpy as np
 from dateutil.easter import easter  # type: ignore[import-untyped]
 
 from freshet.model.effects.days import Days
-from freshet.model.tables.holidays import public_holidays
 from freshet.stream.arrays import Bools, Floats, Ints
+from freshet.stream.catalog.holidays import public_holidays
 
 EPOCH = date(1970, 1, 1)
 FAR = 10_000  # days: further than any effect reaches

@@ -14,9 +14,9 @@ import numpy as np
 
 from freshet.model.tables import encode
 from freshet.model.tables.calendar import Calendar, resolution_ms, season_length
-from freshet.model.tables.holidays import public_holidays
 from freshet.model.tables.panel import Panel, Window
 from freshet.stream.arrays import Floats, Ints
+from freshet.stream.catalog.holidays import public_holidays
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -128,7 +128,7 @@ def restored(settings: Settings, clock: Clock) -> tuple[Controller, list[Output]
         topics,
         RetrainRules(control.cooldown_ms, control.min_new_data_ms, control.schedule_ms),
         settings.main.resolution_ms,
-        shop=ShopTables(settings.events.series_by, latest_ms=latest),
+        shop=ShopTables.of(settings, latest_ms=latest),
         latest_ms=latest,
     )
     with TableReader(settings, list(input_topics(topics))) as reader:

@@ -123,9 +123,11 @@ def judged(
 
 def shop_tables(settings: Settings, latest: Callable[[], int]) -> ShopTables:
     """The shop's tables as the topics hold them now."""
-    shop = ShopTables(settings.events.series_by, latest_ms=latest)
+    shop = ShopTables.of(settings, latest_ms=latest)
     tables: dict[str, Any] = settings.kafka.topics.of(*SHOP_TABLES)
     with TableReader(settings, list(tables)) as reader:
         for record in reader.read_to_end():
-            shop.apply(tables[record.topic], record.key, record.value, record.timestamp_ms)
+            place = {"offset": record.offset, "partition": record.partition}
+            table = tables[record.topic]
+            shop.apply(table, record.key, record.value, record.timestamp_ms, **place)
     return shop

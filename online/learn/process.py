@@ -68,7 +68,7 @@ def _run(settings: Settings, stop: Stop) -> None:
 
     latest = partial(latest_ms, clock)
     versions = open_registry(settings.learn)
-    shop = ShopTables(settings.events.series_by, latest_ms=latest)
+    shop = ShopTables.of(settings, latest_ms=latest)
     ledger = Ledger(checker(versions))
     inbox = Inbox(settings.kafka.topics, ledger, shop, latest)
     registry = new_registry()
@@ -176,7 +176,14 @@ class Inbox:
         """Take in one record."""
         table = self._tables.get(record.topic)
         if table is not None:
-            self._shop.apply(table, record.key, record.value, record.timestamp_ms)
+            self._shop.apply(
+                table,
+                record.key,
+                record.value,
+                record.timestamp_ms,
+                offset=record.offset,
+                partition=record.partition,
+            )
         elif record.value is not None:
             try:
                 self._take(record.topic, record.value)

@@ -33,7 +33,7 @@ class SideInputs:
     ) -> None:
         topics = settings.kafka.topics
         self._latest_ms = latest_ms
-        self.shop = ShopTables(settings.events.series_by, latest_ms=latest_ms)
+        self.shop = ShopTables.of(settings, latest_ms=latest_ms)
         self._tables = topics.of(*SHOP_TABLES)
         self._offer = offer
         self._reader = TableReader(settings, [*self._tables, topics.models])
@@ -49,7 +49,14 @@ class SideInputs:
         for record in records:
             table = self._tables.get(record.topic)
             if table is not None:
-                self.shop.apply(table, record.key, record.value, record.timestamp_ms)
+                self.shop.apply(
+                    table,
+                    record.key,
+                    record.value,
+                    record.timestamp_ms,
+                    offset=record.offset,
+                    partition=record.partition,
+                )
             elif record.value is not None and self._offer is not None:
                 self._hand_over(record, record.value, self._offer)
         return len(records)

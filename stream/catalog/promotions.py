@@ -1,133 +1,101 @@
-"""Promotions by id: which run at a time, and how much of each bucket they cover for a sku."""
+"""Promotions by id: which run at a time, and how much of each bucket they cover for an item."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from freshet.stream.arrays import Floats, Ints
+from freshet.stream.catalog.fill import Filling
+from freshet.stream.catalog.intervals import Interval, IntervalTable
+from freshet.stream.catalog.scopes import Items, Scope, spread
 from freshet.stream.catalog.timeline import BucketSpan, overlaps
+from freshet.stream.catalog.versions import Known
 from freshet.stream.codec import time_ms
-from freshet.stream.errors import EventError
 from freshet.stream.schemas import Promotion
+from freshet.stream.slots import DISCOUNT, PROMOTION
 
-MAX_PROMOTIONS = 100_000
+MAX_PROMOTIONS = 1_000_000
 
 
 class Announced(NamedTuple):
-    """A promotion with its times in epoch ms, [starts_ms, ends_ms).
-
-    `announced_ms` is the timestamp of the first record that named it: at an earlier cutoff nobody
-    could know of it, whatever later records say.
-    """
+    """A promotion with its times in epoch ms, [starts_ms, ends_ms), and since when it is known."""
 
     promotion: Promotion
     starts_ms: int
     ends_ms: int
     announced_ms: int
 
-    @property
-    def covered(self) -> tuple[str, str]:
-        """What it is for: ("sku", its sku), or ("category", its category)."""
-        if self.promotion.sku is not None:
-            return "sku", self.promotion.sku
-        return "category", self.promotion.category or ""
-
 
 class Promotions:
-    """The newest record of each; beyond `MAX_PROMOTIONS` the one that ends first is forgotten."""
+    """Every version of each promotion; beyond `MAX_PROMOTIONS` those that end first are dropped."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Announced] = {}
-        self._names_for: dict[tuple[str, str], set[str]] = {}
+        self._table: IntervalTable[Promotion] = IntervalTable()
 
     def __iter__(self) -> Iterator[Announced]:
-        return iter(self._known.values())
+        """Those that stand by the newest records, in no order."""
+        return (Announced(*standing) for standing in self._table.standing())
 
     def __getitem__(self, promotion_id: str) -> Announced:
-        return self._known[promotion_id]
+        return Announced(*self._table.standing_of(promotion_id))
 
-    def take(self, promotion: Promotion, timestamp_ms: int) -> str:
-        """Take in a record; its id.
+    def take(self, promotion: Promotion, known: Known) -> int:
+        """Take in a version; how many old ones were dropped for want of room."""
+        # One that names a sku is for that sku alone, whatever its category.
+        category = promotion.category if promotion.sku is None else None
+        scope = Scope(promotion.sku, category, None)
+        times = time_ms(promotion.starts_at), time_ms(promotion.ends_at)
+        interval = Interval(*times, scope, promotion.discount, promotion, PROMOTION)
+        self._table.put(promotion.promotion_id, known, interval)
+        return self._table.drop_oldest() if len(self._table) > MAX_PROMOTIONS else 0
 
-        Raises:
-            EventError: It ends before it starts, its discount is no share, or it covers nothing.
-        """
-        name = promotion.promotion_id
-        announced = _checked(promotion, timestamp_ms)
-        before = self._known.get(name)
-        if before is not None:
-            first_ms = min(before.announced_ms, timestamp_ms)
-            announced = announced._replace(announced_ms=first_ms)
-        self.drop(name)
-        self._known[name] = announced
-        self._names_for.setdefault(announced.covered, set()).add(name)
-        if len(self._known) > MAX_PROMOTIONS:
-            self.drop(min(self._known, key=lambda other: self._known[other].ends_ms))
-        return name
+    def delete(self, promotion_id: str, known: Known) -> None:
+        """It ends when its tombstone was sent, if it did not before."""
+        self._table.delete(promotion_id, known)
 
-    def drop(self, promotion_id: str) -> None:
-        """Forget one, if it is known."""
-        known = self._known.pop(promotion_id, None)
-        if known is not None:
-            self._names_for[known.covered].discard(promotion_id)
+    def forget_before(self, before_ms: int) -> int:
+        """Drop what no question about later times needs; how many versions."""
+        return self._table.forget_before(before_ms, ended_too=True)
 
     def running(self, now_ms: int) -> list[Promotion]:
-        """Those that run at a time, by start and id."""
-        found = [known for known in self if known.starts_ms <= now_ms < known.ends_ms]
-        found.sort(key=lambda known: (known.starts_ms, known.promotion.promotion_id))
-        return [known.promotion for known in found]
+        """Those that run at a time by the newest records, by start and id."""
+        standing = self._table.standing(touching=(now_ms, now_ms + 1))
+        return [known.promotion for known in _in_order(standing)]
 
-    def covering(self, sku: str, category: str) -> list[Announced]:
-        """Those for a sku or its category (empty: none), in no order."""
-        of_sku = self._names_for.get(("sku", sku), set())
-        of_category = self._names_for.get(("category", category), set())
-        names = of_sku | of_category
-        return [self._known[name] for name in names]
+    def covering(self, sku: str, category: str, from_ms: int, to_ms: int) -> list[Announced]:
+        """Those for a sku or its category (empty: none) that touch [from, to), the same way."""
+        scopes = [Scope(sku, None, None), Scope(None, category, None)]
+        return _in_order(self._table.standing(touching=(from_ms, to_ms), scopes=scopes))
 
-    def cover(
-        self, skus: list[str], categories: list[str], span: BucketSpan, as_of_ms: int
-    ) -> tuple[Floats, Floats]:
-        """How far promotions that were announced by `as_of_ms` cover each bucket, float64[R, S].
+    def cover(self, items: Items, span: BucketSpan, as_of_ms: int) -> list[Filling]:
+        """How far promotions, as they were known at `as_of_ms`, cover each bucket.
 
-        Returns:
-            The share of the bucket under a promotion, and the deepest discount times the share
-            that it covers. Where several meet, the one that covers most and the one that is worth
-            most count; they are not added, for a customer gets one discount.
+        The share of the bucket under a promotion, and the deepest discount times the share that it
+        covers. Where several meet, the one that covers most and the one that is worth most count;
+        they are not added, for a customer gets one discount.
         """
-        rows: list[int] = []
-        announced: list[Announced] = []
-        for row, (sku, category) in enumerate(zip(skus, categories, strict=True)):
-            for known in self.covering(sku, category):
-                meets = known.starts_ms < span.end_ms and known.ends_ms > span.start_ms
-                if meets and known.announced_ms <= as_of_ms:
-                    rows.append(row)
-                    announced.append(known)
-        row_N: Ints = np.array(rows, np.int64)
-        starts_N: Ints = np.array([known.starts_ms for known in announced], np.int64)
-        ends_N: Ints = np.array([known.ends_ms for known in announced], np.int64)
-        depth_N = np.array([known.promotion.discount for known in announced], np.float64)
-        number_M, step_M, share_M = overlaps(starts_N, ends_N, span)
-        cell_M = (row_N[number_M], step_M)
-        promoted_RS, discount_RS = np.zeros((2, len(skus), span.steps))
-        np.maximum.at(promoted_RS, cell_M, share_M)
-        np.maximum.at(discount_RS, cell_M, share_M * depth_N[number_M])
-        return promoted_RS, discount_RS
+        during = self._table.during(span.start_ms, span.end_ms, as_of_ms)
+        found = during.by_slot.get(PROMOTION)
+        if found is None:
+            nobody_R, zeros = np.zeros(len(items.skus), np.int64), np.zeros((1, span.steps))
+            return [Filling(place, nobody_R, zeros) for place in (PROMOTION, DISCOUNT)]
+        met = spread(found.by_scope, items)
+        starts_P, ends_P = found.starts_N[met.number_P], found.ends_N[met.number_P]
+        pair_M, step_M, share_M = overlaps(starts_P, ends_P, span)
+        cell_M = (met.group_P[pair_M], step_M)
+        promoted_US, discount_US = np.zeros((2, len(met.first_U), span.steps))
+        np.maximum.at(promoted_US, cell_M, share_M)
+        depth_M = found.values_N[met.number_P[pair_M]]
+        np.maximum.at(discount_US, cell_M, share_M * depth_M)
+        return [
+            Filling(PROMOTION, met.group_R, promoted_US),
+            Filling(DISCOUNT, met.group_R, discount_US),
+        ]
 
 
-def _checked(promotion: Promotion, timestamp_ms: int) -> Announced:
-    name = promotion.promotion_id
-    starts_ms = time_ms(promotion.starts_at)
-    ends_ms = time_ms(promotion.ends_at)
-    if not starts_ms < ends_ms:
-        raise EventError(f"promotion {name!r} ends at {ends_ms}, not after its start {starts_ms}")
-    if not 0 <= promotion.discount <= 1:
-        raise EventError(
-            f"promotion {name!r} has discount {promotion.discount}; expected a share, 0 to 1"
-        )
-    # Items without a category have the empty one.
-    if promotion.sku is None and not promotion.category:
-        raise EventError(f"promotion {name!r} names neither a sku nor a category")
-    return Announced(promotion, starts_ms, ends_ms, timestamp_ms)
+def _in_order(standing: Iterable[tuple[Promotion, int, int, int]]) -> list[Announced]:
+    """By start and id."""
+    found = [Announced(*one) for one in standing]
+    return sorted(found, key=lambda known: (known.starts_ms, known.promotion.promotion_id))

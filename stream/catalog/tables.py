@@ -1,6 +1,6 @@
-"""What the catalogue, promotions and inventory topics say about items, now and through time.
+"""What the shop's tables say about items, now and as it was known at any time.
 
-Dimensions: I items, R distinct skus, S buckets (steps), K known slots.
+Dimensions: I items, S buckets (steps), K known slots.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from freshet.stream.arrays import Floats, Singles
+from freshet.stream.catalog.covariates import Covariates
+from freshet.stream.catalog.entries import Entries
+from freshet.stream.catalog.fill import filled
+from freshet.stream.catalog.hours import ShopCalendar
 from freshet.stream.catalog.promotions import Announced, Promotions
-from freshet.stream.catalog.records import usable
+from freshet.stream.catalog.records import announced_ms, usable
+from freshet.stream.catalog.scopes import Items
 from freshet.stream.catalog.stock import RegionStock, Series, StockTable
-from freshet.stream.catalog.timeline import (
-    BucketSpan,
-    Changes,
-    columns_of,
-    share_of_buckets,
-    value_at_starts,
-)
-from freshet.stream.codec import MAX_TIME_MS, decode, time_ms
+from freshet.stream.catalog.timeline import BucketSpan
+from freshet.stream.catalog.versions import NEWEST_MS, Keys, Known, order_of
+from freshet.stream.codec import MAX_TIME_MS, time_ms
+from freshet.stream.config import CalendarSettings, CovariateSettings, Settings
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import (
     SHOP_TABLES,
@@ -29,28 +30,39 @@ from freshet.stream.schemas import (
     Covariate,
     InventoryLevel,
     Promotion,
+    Record,
     ShopTable,
     item_id_parts,
 )
-from freshet.stream.slots import DISCOUNT, KNOWN_SLOTS, PRICE_RATIO, PROMOTION
+from freshet.stream.slots import PRICE_RATIO, covariate_slots
 from freshet.stream.telemetry import get_logger
 
-MAX_PRICE_CHANGES = 512
-FOREVER_MS = 2**62
+MAX_DELETED_KEYS = 1_000_000
+NOWHERE = 2**31
 
 log = get_logger(__name__)
 
 
 class ShopTables:
-    """State of the three shop topics, fed record by record in the order of the log.
+    """Every version of the shop's records, fed one by one.
 
-    Unknown is NaN or empty, never 0. Methods that take `as_of_ms` answer with what was known then:
-    prices in force later are the price in force at that time, promotions announced later are left
-    out, and stock is unknown past it.
+    Unknown is NaN or empty, never 0. Methods that take `as_of_ms` answer with what was known then,
+    the others with the newest records. A record is known from its `announced_at` on, else from its
+    Kafka timestamp; of two of one millisecond the one of the higher offset holds. So an answer
+    depends on the records that were known by then alone, not on what came later, nor in which order
+    records are taken in.
+
+    Nothing is forgotten but what `forget_before` is told to, and what goes beyond a limit: that is
+    logged once a table and counted in `forgotten`.
 
     Args:
         series_by: The fields that an item id is made of.
         latest_ms: When a record may say that something happened at the latest.
+        covariates: Names of covariates.
+        calendar: Public holidays and opening hours.
+
+    Raises:
+        ConfigError: A country of the calendar is not known.
     """
 
     def __init__(
@@ -58,18 +70,36 @@ class ShopTables:
         series_by: Sequence[str] = ("sku", "region"),
         *,
         latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
+        covariates: CovariateSettings | None = None,
+        calendar: CalendarSettings | None = None,
     ) -> None:
-        self._series_by = tuple(series_by)
+        places = {name: place for place, name in enumerate(series_by)}
+        self._sku_place = places.get("sku", NOWHERE)
+        self._region_place = places.get("region", NOWHERE)
         self._latest_ms = latest_ms
-        self._catalog: dict[str, CatalogEntry] = {}
-        self._prices: dict[str, Changes] = {}
+        names = covariates or CovariateSettings()
+        self._slots = covariate_slots(names.flags, names.numbers)
+        self._entries = Entries()
         self._promotions = Promotions()
-        self._stock = StockTable(by_region="region" in self._series_by)
-        # A tombstone has a key only; this says what the records under that key were about.
-        self._identity_of: dict[tuple[str, bytes], Any] = {}
+        self._stock = StockTable(by_region="region" in places)
+        self._covariates = Covariates(self._slots, ShopCalendar(calendar or CalendarSettings()))
+        self._keys: dict[ShopTable, Keys[Any]] = {table: Keys() for table in SHOP_TABLES}
         self.malformed: dict[str, int] = dict.fromkeys(SHOP_TABLES, 0)
+        self.forgotten: dict[str, int] = dict.fromkeys(SHOP_TABLES, 0)
         self.version = 0
         self.newest_ms = 0
+
+    @classmethod
+    def of(
+        cls, settings: Settings, *, latest_ms: Callable[[], int] = lambda: MAX_TIME_MS
+    ) -> ShopTables:
+        """Empty tables of the shop that the settings describe."""
+        return cls(
+            settings.events.series_by,
+            latest_ms=latest_ms,
+            covariates=settings.covariates,
+            calendar=settings.calendar,
+        )
 
     # Records in -----------------------------------------------------------------------------------
 
@@ -111,7 +141,7 @@ class ShopTables:
         offset: int | None = None,
         partition: int = 0,
     ) -> None:
-        """Take in one record, or raise; it may come again, and in any order of its time.
+        """Take in one record, or raise; it may come again, and in any order.
 
         Args:
             table: Whose record it is.
@@ -125,84 +155,72 @@ class ShopTables:
         Raises:
             EventError: It cannot be used, and changed nothing.
         """
-        if value is None:
-            self._forget(table, key)
+        order = order_of(self.version if offset is None else offset, partition)
+        if value is not None:
+            latest_ms = self._latest_ms()
+            record = usable(table, value, latest_ms=latest_ms, slots=self._slots)
+            self._take(table, key, record, Known(announced_ms(record, timestamp_ms), order))
+        elif key is None:
+            raise EventError("a tombstone without a key says nothing")
         else:
-            self._take(table, key, value, timestamp_ms)
+            self._delete(table, key, Known(timestamp_ms, order))
         self.version += 1
         self.newest_ms = max(self.newest_ms, timestamp_ms)
 
-    def _take(self, table: ShopTable, key: bytes | None, value: bytes, timestamp_ms: int) -> None:
-        take: Callable[[bytes, int], Any] = {
-            "catalog": self._take_entry,
-            "promotions": self._take_promotion,
-            "inventory": self._take_stock,
-            "covariates": self._take_covariate,
-        }[table]
-        identity = take(value, timestamp_ms)
+    def _take(self, table: ShopTable, key: bytes | None, record: Record, known: Known) -> None:
+        identity: Any
+        match record:
+            case CatalogEntry():
+                identity, forgotten = record.sku, self._entries.take(record, known)
+            case Promotion():
+                identity, forgotten = record.promotion_id, self._promotions.take(record, known)
+            case InventoryLevel():
+                identity, forgotten = (record.sku, record.region), self._stock.take(record, known)
+            case Covariate():
+                identity, forgotten = record.covariate_id, self._covariates.take(record, known)
+        self._forgot(table, forgotten)
         if key is not None:
-            self._identity_of[table, key] = identity
+            for deleted in self._keys[table].name(key, identity, known):
+                self._table(table).delete(identity, deleted)
 
-    def _take_entry(self, value: bytes, timestamp_ms: int) -> str:
-        entry = usable("catalog", value, latest_ms=self._latest_ms())
-        assert isinstance(entry, CatalogEntry)
-        price = entry.unit_price
-        self._catalog[entry.sku] = entry
-        if price is not None:
-            prices = self._prices.setdefault(entry.sku, Changes(MAX_PRICE_CHANGES))
-            prices.set_from(timestamp_ms, price)
-        return entry.sku
+    def _delete(self, table: ShopTable, key: bytes, known: Known) -> None:
+        keys = self._keys[table]
+        for identity in keys.delete(key, known):
+            self._table(table).delete(identity, known)
+        if keys.num_deleted > MAX_DELETED_KEYS:
+            self._forgot(table, keys.forget_before(known.ms))
 
-    def _take_promotion(self, value: bytes, timestamp_ms: int) -> str:
-        promotion = decode(Promotion, value, latest_ms=self._latest_ms())
-        return self._promotions.take(promotion, timestamp_ms)
+    def _table(self, table: ShopTable) -> Any:
+        return {
+            "catalog": self._entries,
+            "promotions": self._promotions,
+            "inventory": self._stock,
+            "covariates": self._covariates,
+        }[table]
 
-    def _take_stock(self, value: bytes, _: int) -> tuple[Series, str | None]:
-        return self._stock.take(decode(InventoryLevel, value, latest_ms=self._latest_ms()))
+    def forget_before(self, before_ms: int) -> int:
+        """Drop versions that no question needs of which neither span nor as-of lies before.
 
-    def _take_covariate(self, value: bytes, _: int) -> str:
-        covariate = usable("covariates", value, latest_ms=self._latest_ms())
-        assert isinstance(covariate, Covariate)
-        return covariate.covariate_id
+        What is in force at that time stays.
 
-    def _forget(self, table: ShopTable, key: bytes | None) -> None:
-        if key is None:
-            raise EventError("a tombstone without a key says nothing")
-        identity = self._identity_of.pop((table, key), None)
-        if identity is None:
-            return
-        if table == "catalog":
-            self._catalog.pop(identity, None)
-            self._prices.pop(identity, None)
-        elif table == "promotions":
-            self._promotions.drop(identity)
-        elif table == "inventory":
-            self._stock.drop(*identity)
+        Returns:
+            How many versions went.
+        """
+        dropped: int = sum(self._table(table).forget_before(before_ms) for table in SHOP_TABLES)
+        for keys in self._keys.values():
+            keys.forget_before(before_ms)
+        return dropped
+
+    def _forgot(self, table: ShopTable, count: int) -> None:
+        if count and not self.forgotten[table]:
+            log.warning("shop_versions_forgotten", table=table, count=count)
+        self.forgotten[table] += count
 
     # What is known now ----------------------------------------------------------------------------
 
     def entry(self, sku: str) -> CatalogEntry | None:
         """The newest catalogue entry of a sku."""
-        return self._catalog.get(sku)
-
-    def skus(self) -> list[str]:
-        """Every sku of the catalogue, in the order in which they were first named."""
-        return list(self._catalog)
-
-    def texts(self, item_ids: Sequence[str]) -> list[str]:
-        """Title, category, brand and attributes of each item as one text; empty where unknown."""
-        return [_text(self._entry_of(item_id)) for item_id in item_ids]
-
-    def categories(self, item_ids: Sequence[str]) -> list[str]:
-        """The category of each item; empty where unknown."""
-        entries = [self._entry_of(item_id) for item_id in item_ids]
-        return [entry.category if entry else "" for entry in entries]
-
-    def launched_ms(self, item_ids: Sequence[str]) -> Floats:
-        """When each item was launched, epoch ms as float64[I]; NaN where unknown."""
-        entries = [self._entry_of(item_id) for item_id in item_ids]
-        times = [entry.launched_at if entry else None for entry in entries]
-        return np.array([np.nan if time is None else time_ms(time) for time in times], np.float64)
+        return self._entries.whole(sku)
 
     def on_hand(self, item_ids: Sequence[str]) -> Floats:
         """Units on hand by the newest records, float64[I]; NaN where unknown."""
@@ -214,15 +232,13 @@ class ShopTables:
         return self._stock.levels(self._series(item_id))
 
     def promotions(self) -> Iterable[Announced]:
-        """Every known promotion with its times, in no order."""
+        """Every promotion that stands, with its times, in no order."""
         return self._promotions
 
     def promotions_of(self, sku: str, from_ms: int, to_ms: int) -> list[Announced]:
         """Promotions of a sku or its category that touch [from_ms, to_ms), by start and id."""
-        entry = self._catalog.get(sku)
-        covering = self._promotions.covering(sku, entry.category if entry else "")
-        found = [known for known in covering if known.starts_ms < to_ms and known.ends_ms > from_ms]
-        return sorted(found, key=lambda known: (known.starts_ms, known.promotion.promotion_id))
+        entry = self._entries.at(sku)
+        return self._promotions.covering(sku, entry.category if entry else "", from_ms, to_ms)
 
     def active_promotions(self, now_ms: int) -> list[Promotion]:
         """Promotions running at a time, by start and id."""
@@ -237,24 +253,37 @@ class ShopTables:
         """The skus that a promotion is for, sorted."""
         if promotion.sku is not None:
             return [promotion.sku]
-        entries = self._catalog.items()
-        return sorted(sku for sku, entry in entries if entry.category == promotion.category)
+        skus = self._entries.skus()
+        return [sku for sku in sorted(skus) if self._category(sku) == promotion.category]
 
     # What was known then --------------------------------------------------------------------------
 
+    def skus(self, *, as_of_ms: int = NEWEST_MS) -> list[str]:
+        """Every sku of the catalogue, in the order in which they were first heard of."""
+        return self._entries.skus(as_of_ms)
+
+    def texts(self, item_ids: Sequence[str], *, as_of_ms: int = NEWEST_MS) -> list[str]:
+        """Title, category, brand and attributes of each item as one text; empty where unknown."""
+        return [_text(self._entries.at(self._sku(item_id), as_of_ms)) for item_id in item_ids]
+
+    def categories(self, item_ids: Sequence[str], *, as_of_ms: int = NEWEST_MS) -> list[str]:
+        """The category of each item; empty where unknown."""
+        return [self._category(self._sku(item_id), as_of_ms) for item_id in item_ids]
+
+    def launched_ms(self, item_ids: Sequence[str], *, as_of_ms: int = NEWEST_MS) -> Floats:
+        """When each item was launched, epoch ms as float64[I]; NaN where unknown."""
+        entries = [self._entries.at(self._sku(item_id), as_of_ms) for item_id in item_ids]
+        times = [entry.launched_at if entry else None for entry in entries]
+        return np.array([np.nan if time is None else time_ms(time) for time in times], np.float64)
+
     def unit_prices(self, item_ids: Sequence[str], *, as_of_ms: int | None = None) -> Singles:
         """The price of each item, float32[I]; NaN where unknown."""
-        at_ms = FOREVER_MS if as_of_ms is None else as_of_ms
-        histories = [self._prices.get(self._sku(item_id)) for item_id in item_ids]
-        prices = [history.at(at_ms) if history else np.nan for history in histories]
+        at_ms = NEWEST_MS if as_of_ms is None else as_of_ms
+        prices = [self._entries.price(self._sku(item_id), at_ms) for item_id in item_ids]
         return np.array(prices, np.float32)
 
     def known(
-        self,
-        item_ids: Sequence[str],
-        span: BucketSpan,
-        *,
-        as_of_ms: int | None = None,
+        self, item_ids: Sequence[str], span: BucketSpan, *, as_of_ms: int | None = None
     ) -> Singles:
         """What is known in advance of each item and bucket, float32[I, S, K] by `KNOWN_SLOTS`.
 
@@ -263,61 +292,35 @@ class ShopTables:
         * promotion: the share of the bucket under a promotion of the sku or its category, 0 to 1.
         * discount: the deepest discount, as a share of the price, times the share of the bucket
           that it covers.
-        * event, closed, free_1 to free_6: covariates and the calendar.
+        * event, closed, free_1 to free_6: covariates, and where none holds the calendar.
         * effect: NaN.
 
         A future price is the current one; promotions are not in it.
         """
-        at_ms = FOREVER_MS if as_of_ms is None else as_of_ms
-        # Prices and promotions belong to skus, and many items share one: each is worked out once.
-        sku_of_item = [self._sku(item_id) for item_id in item_ids]
-        skus, row_I = np.unique(sku_of_item, return_inverse=True)
-        known_RSK = self._known_of_skus(list(skus), span, at_ms)
-        one_item_each = len(skus) == len(item_ids)
-        if one_item_each and (row_I[:-1] < row_I[1:]).all():
-            return known_RSK  # The rows are the items already; no copy.
-        return known_RSK[row_I]
-
-    def _known_of_skus(self, skus: list[str], span: BucketSpan, as_of_ms: int) -> Singles:
-        entries = [self._catalog.get(sku) for sku in skus]
-        categories = [entry.category if entry else "" for entry in entries]
-        promoted_RS, discount_RS = self._promotions.cover(skus, categories, span, as_of_ms)
-        known_RSK = np.full((len(skus), span.steps, len(KNOWN_SLOTS)), np.nan, np.float32)
-        known_RSK[..., PRICE_RATIO] = self._price_ratios(skus, span, as_of_ms)
-        known_RSK[..., PROMOTION] = promoted_RS
-        known_RSK[..., DISCOUNT] = discount_RS
-        return known_RSK
-
-    def _price_ratios(self, skus: list[str], span: BucketSpan, as_of_ms: int) -> Floats:
-        """The price at each bucket's start over the price at `as_of_ms`, float64[R, S].
-
-        Changes after `as_of_ms` are cut off, so that every later bucket has the price of then.
-        """
-        histories = [self._prices.get(sku) for sku in skus]
-        until_ms = min(span.end_ms, as_of_ms + 1)
-        changes = columns_of(histories, span.start_ms, until_ms)
-        price_RS = value_at_starts(*changes, num_rows=len(skus), span=span)
-        now_R = np.array([history.at(as_of_ms) if history else np.nan for history in histories])
-        ratio_RS: Floats = price_RS / now_R[:, None]
-        return ratio_RS
+        at_ms = NEWEST_MS if as_of_ms is None else as_of_ms
+        series = [self._series(item_id) for item_id in item_ids]
+        skus = [sku or "" for sku, _ in series]
+        categories = [self._category(sku, at_ms) for sku in skus]
+        items = Items(skus, categories, [region for _, region in series])
+        fillings = self._promotions.cover(items, span, at_ms)
+        fillings += self._covariates.cover(items, span, at_ms)
+        known_ISK = filled(fillings, num_items=len(item_ids), steps=span.steps)
+        known_ISK[..., PRICE_RATIO] = self._entries.price_ratios(skus, span, at_ms)
+        return known_ISK
 
     def in_stock(
-        self,
-        item_ids: Sequence[str],
-        span: BucketSpan,
-        *,
-        as_of_ms: int | None = None,
+        self, item_ids: Sequence[str], span: BucketSpan, *, as_of_ms: int | None = None
     ) -> Singles:
         """The share of each bucket for which the item was in stock, float32[I, S], 0 to 1.
 
-        NaN where no stock was known at the bucket's start, and for buckets that end after
-        `as_of_ms` (default: the newest record of the shop topics).
+        NaN where that was not known throughout the bucket, and for buckets that end after
+        `as_of_ms` (default: the newest record of the shop's tables).
         """
-        histories = [self._stock.changes(self._series(item_id)) for item_id in item_ids]
-        changes = columns_of(histories, span.start_ms, span.end_ms)
-        share_IS = share_of_buckets(*changes, num_rows=len(item_ids), span=span)
-        known_until_ms = self.newest_ms if as_of_ms is None else as_of_ms
-        share_IS[:, span.edges()[1:] > known_until_ms] = np.nan
+        series = [self._series(item_id) for item_id in item_ids]
+        at_ms = NEWEST_MS if as_of_ms is None else as_of_ms
+        share_IS = self._stock.in_stock(series, span, at_ms)
+        until_ms = self.newest_ms if as_of_ms is None else as_of_ms
+        share_IS[:, span.edges()[1:] > until_ms] = np.nan
         return share_IS.astype(np.float32)
 
     # Items ----------------------------------------------------------------------------------------
@@ -325,14 +328,16 @@ class ShopTables:
     def _series(self, item_id: str) -> Series:
         # Hardly any id holds an escaped bar, and splitting is many times faster than parsing.
         parts = item_id_parts(item_id) if "\\" in item_id else item_id.split("|")
-        values = dict(zip(self._series_by, parts, strict=False))
-        return values.get("sku"), values.get("region")
+        count = len(parts)
+        sku = parts[self._sku_place] if self._sku_place < count else None
+        return sku, parts[self._region_place] if self._region_place < count else None
 
     def _sku(self, item_id: str) -> str:
         return self._series(item_id)[0] or ""
 
-    def _entry_of(self, item_id: str) -> CatalogEntry | None:
-        return self._catalog.get(self._sku(item_id))
+    def _category(self, sku: str, as_of_ms: int = NEWEST_MS) -> str:
+        entry = self._entries.at(sku, as_of_ms)
+        return entry.category if entry else ""
 
 
 def _text(entry: CatalogEntry | None) -> str:

@@ -5,13 +5,17 @@ Dimensions: R rows, N changes or intervals, M pairs of an interval and a bucket,
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from freshet.stream.arrays import Floats, Ints
+from freshet.stream.arrays import Floats, Ints, Singles
+from freshet.stream.catalog.versions import NEWEST_MS, History
+
+Values = TypeVar("Values", Floats, Singles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,87 +83,50 @@ class BucketSpan:
         return _up(times_N - self.start_ms, self.resolution_ms)
 
 
-@dataclass(slots=True)
-class Changes:
-    """A value that changes in time; the oldest changes beyond `maximum` are forgotten."""
-
-    maximum: int
-    times_ms: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-
-    def set_from(self, time_ms: int, value: float) -> None:
-        """From `time_ms` on the value is this one, whatever was said of later times before.
-
-        >>> price = Changes(maximum=9)
-        >>> for time_ms, value in ((10, 5.0), (20, 5.0), (30, 4.0), (25, 3.0)):
-        ...     price.set_from(time_ms, value)
-        >>> price.times_ms, price.values
-        ([10, 25], [5.0, 3.0])
-        """
-        cut = bisect_left(self.times_ms, time_ms)
-        del self.times_ms[cut:], self.values[cut:]
-        if self.values and self.values[-1] == value:
-            return
-        self.times_ms.append(time_ms)
-        self.values.append(value)
-        if len(self.times_ms) > self.maximum:
-            del self.times_ms[0], self.values[0]
-
-    def slice(self, start_ms: int, end_ms: int) -> slice:
-        """The changes that decide the value inside [start, end): the one in force, those within."""
-        in_force = bisect_right(self.times_ms, start_ms) - 1
-        later = bisect_left(self.times_ms, end_ms)
-        return slice(max(in_force, 0), later)
-
-    def at(self, time_ms: int) -> float:
-        """The value in force at a time; NaN before the first change."""
-        index = bisect_right(self.times_ms, time_ms) - 1
-        if index < 0:
-            return float("nan")
-        return self.values[index]
-
-
 def columns_of(
-    histories: Sequence[Changes | None], start_ms: int, end_ms: int
+    histories: Sequence[History | None], start_ms: int, end_ms: int, as_of_ms: int = NEWEST_MS
 ) -> tuple[Ints, Ints, Floats]:
-    """The changes that decide the values of many rows inside [start, end), as three columns.
+    """What decides the values of many rows inside [start, end), by what was known at a time.
 
     Returns:
         Row, time and value of each change, [N]; those of a row are together, in order of time.
 
-    >>> rows, times, values = columns_of([Changes(9, [1, 5], [0.0, 1.0]), None], 0, 10)
+    >>> from freshet.stream.catalog.versions import Known
+    >>> stock = History()
+    >>> _ = stock.put(1, Known(1, 0), 0.0), stock.put(5, Known(9, 1), 1.0)
+    >>> rows, times, values = columns_of([stock, None], 0, 10)
     >>> rows.tolist(), times.tolist(), values.tolist()
     ([0, 0], [1, 5], [0.0, 1.0])
+    >>> columns_of([stock], 0, 10, as_of_ms=8)[1].tolist()
+    [1]
     """
-    rows: list[int] = []
-    times_ms: list[int] = []
-    values: list[float] = []
-    for row, changes in enumerate(histories):
-        if changes is None:
+    counts_R = np.zeros(len(histories), np.int64)
+    times_ms = array("q")
+    values = array("d")
+    for row, history in enumerate(histories):
+        if history is None:
             continue
-        part = changes.slice(start_ms, end_ms)
-        part_ms = changes.times_ms[part]
-        times_ms += part_ms
-        values += changes.values[part]
-        rows += [row] * len(part_ms)
-    rows_N = np.array(rows, np.int64)
-    times_N = np.array(times_ms, np.int64)
-    values_N = np.array(values, np.float64)
-    return rows_N, times_N, values_N
+        known = history if history.newest_ms <= as_of_ms else history.known_by(as_of_ms)
+        part = known.slice(start_ms, end_ms)
+        times_ms += known.times_ms[part]
+        values += known.values[part]
+        counts_R[row] = part.stop - part.start
+    rows_N = np.repeat(np.arange(len(histories)), counts_R)
+    return rows_N, np.array(times_ms, np.int64), np.array(values, np.float64)
 
 
 def value_at_starts(
     rows_N: Ints,
     times_N: Ints,
-    values_N: Floats,
+    values_N: Values,
     *,
     num_rows: int,
     span: BucketSpan,
-) -> Floats:
-    """The value in force at each bucket's start, float64[R, S]; NaN before a row's first change.
+) -> Values:
+    """The value in force at each bucket's start, [R, S]; NaN before a row's first change.
 
     Args:
-        rows_N: the row of each change; the changes of one row are in the order of their times.
+        rows_N: the row of each change, rising; the changes of one row in the order of their times.
         times_N: when it took effect.
         values_N: what the value became.
         num_rows: R.
@@ -170,23 +137,21 @@ def value_at_starts(
     ...     span=span)
     array([[nan,  1.,  2.,  2.]])
     """
-    # The first bucket that starts at or after the change; what was in force before counts for 0.
-    step_N = span.steps_from(times_N)
-    step_N = np.maximum(step_N, 0)
-    inside_N = step_N < span.steps
-    inside_rows_N = rows_N[inside_N]
-    inside_step_N = step_N[inside_N]
-
-    # Changes are numbered, since a larger number is a newer value and a larger value is not. Where
-    # they share a step the last one assigned stands, which is the newest one.
-    change_RS = np.full((num_rows, span.steps), -1, dtype=np.int64)
-    change_RS[inside_rows_N, inside_step_N] = np.flatnonzero(inside_N)
-    # A bucket without a change of its own keeps the last one before it.
-    np.maximum.accumulate(change_RS, axis=1, out=change_RS)
-    if not len(values_N):
-        return np.full((num_rows, span.steps), np.nan)
-    known_RS = change_RS >= 0
-    return np.where(known_RS, values_N[change_RS], np.nan)
+    # A row is a run of NaN, then one run for each change: from the first bucket that starts at or
+    # after it, to that of the next one.
+    places_N = np.arange(len(rows_N)) + rows_N + 1
+    runs = num_rows + len(rows_N)
+    value_M = np.full(runs, np.nan, values_N.dtype)
+    value_M[places_N] = values_N
+    begin_M = np.zeros(runs + 1, np.int64)
+    step_N = np.clip(span.steps_from(times_N), 0, span.steps)
+    begin_M[places_N] = step_N + rows_N * span.steps
+    first_M = np.ones(runs, bool)
+    first_M[places_N] = False
+    begin_M[:-1][first_M] = np.arange(num_rows) * span.steps
+    begin_M[-1] = num_rows * span.steps
+    flat = np.repeat(value_M, np.diff(begin_M))
+    return flat.reshape(num_rows, span.steps)
 
 
 def _up(numerator_N: Ints, denominator: int) -> Ints:
@@ -253,17 +218,22 @@ def share_of_buckets(
     return share_RS
 
 
-def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints, Floats]:
-    """Which buckets each interval [start, end) touches, and the share of the bucket that it covers.
+class Meetings(NamedTuple):
+    """Pairs of an interval and a bucket that have [from_M, until_M) in common."""
 
-    Returns:
-        Number of the interval int64[M], step int64[M] and share float64[M] in (0, 1], one entry
-        for each pair that meets.
+    number_M: Ints
+    step_M: Ints
+    from_M: Ints
+    until_M: Ints
+
+
+def meetings(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> Meetings:
+    """Which buckets each interval [start, end) touches, and when.
 
     >>> span = BucketSpan(start_ms=0, steps=3, resolution_ms=10)
-    >>> number, step, share = overlaps(np.array([15]), np.array([40]), span)
-    >>> step.tolist(), share.tolist()
-    ([1, 2], [0.5, 1.0])
+    >>> met = meetings(np.array([15]), np.array([40]), span)
+    >>> met.step_M.tolist(), met.from_M.tolist(), met.until_M.tolist()
+    ([1, 2], [15, 20], [20, 30])
     """
     starts_N = np.clip(starts_N, span.start_ms, span.end_ms)
     ends_N = np.clip(ends_N, span.start_ms, span.end_ms)
@@ -283,6 +253,22 @@ def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints
     edges = span.edges()
     from_M = np.maximum(starts_N[number_M], edges[step_M])
     until_M = np.minimum(ends_N[number_M], edges[step_M + 1])
+    return Meetings(number_M, step_M, from_M, until_M)
+
+
+def overlaps(starts_N: Ints, ends_N: Ints, span: BucketSpan) -> tuple[Ints, Ints, Floats]:
+    """Which buckets each interval [start, end) touches, and the share of the bucket that it covers.
+
+    Returns:
+        Number of the interval int64[M], step int64[M] and share float64[M] in (0, 1], one entry
+        for each pair that meets.
+
+    >>> span = BucketSpan(start_ms=0, steps=3, resolution_ms=10)
+    >>> number, step, share = overlaps(np.array([15]), np.array([40]), span)
+    >>> step.tolist(), share.tolist()
+    ([1, 2], [0.5, 1.0])
+    """
+    number_M, step_M, from_M, until_M = meetings(starts_N, ends_N, span)
     # A day that a zone skipped has no width, and nothing covers it.
     share_M = (until_M - from_M) / np.maximum(span.widths()[step_M], 1)
     return number_M, step_M, share_M

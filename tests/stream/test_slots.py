@@ -64,6 +64,7 @@ def test_a_config_file_names_covariates_holidays_and_opening_hours(tmp_path: Pat
     "line",
     [
         'opening_hours = { mon = "9-12" }',
+        'opening_hours = { mon = "09:00-24:30" }',
         'opening_hours = { monday = "" }',
         'country = "Germany"',
         'country_of_region = { n = "de" }',

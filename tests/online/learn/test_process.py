@@ -86,8 +86,8 @@ class Told:
         return lambda record: self.said.append((name, record))
 
 
-def row(topic: str, value: bytes | None, key: bytes = b"k") -> TableRecord:
-    return TableRecord(topic, key, value, 7, 0, 5)
+def row(topic: str, value: bytes | None, key: bytes = b"k", offset: int = 5) -> TableRecord:
+    return TableRecord(topic, key, value, 7, 0, offset)
 
 
 REQUEST = RetrainRequest(request_id="r", requested_at_ms=50, reason="manual")
@@ -127,7 +127,7 @@ def test_each_topic_goes_where_it_belongs_and_what_cannot_be_read_is_passed_over
     box.take(row(TOPICS.catalog, encode(CatalogEntry(sku="s", title="T", unit_price=2.0))))
     assert shop.texts(["s|n"]) == ["T"] and shop.newest_ms == 7
     box.take(row(TOPICS.catalog, b"{"))
-    box.take(row(TOPICS.catalog, None))
+    box.take(row(TOPICS.catalog, None, offset=6))
     assert shop.texts(["s|n"]) == [""] and shop.malformed["catalog"] == 1
 
 

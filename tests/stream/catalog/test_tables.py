@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freshet.stream.catalog import promotions, stock
+from freshet.stream.catalog import covariates, entries, promotions, stock
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.codec import time_ms
@@ -34,6 +34,13 @@ def promotion(
         **fields,
     }
     return put(shop, "promotions", at_ms, key=name, **values)
+
+
+def covariate(
+    shop: ShopTables, at_ms: int, name: str, starts: int, ends: int, **fields: Any
+) -> bool:
+    values = {"covariate_id": name, "name": "closed", "starts_at": starts, "ends_at": ends}
+    return put(shop, "covariates", at_ms, key=name, **values | fields)
 
 
 def level(
@@ -135,9 +142,9 @@ def test_a_promotion_announced_after_the_cutoff_is_not_known_at_it() -> None:
     promotion(shop, 5 * HOUR_MS, "p", 6 * HOUR_MS, 7 * HOUR_MS, 0.4, sku="a")
     promotion(shop, 8 * HOUR_MS, "p", 6 * HOUR_MS, 7 * HOUR_MS, 0.5, sku="a")
     assert not shop.known(["a|n"], hours(0, 8), as_of_ms=4 * HOUR_MS)[0, :, 1].any()
-    np.testing.assert_allclose(
-        shop.known(["a|n"], hours(0, 8), as_of_ms=5 * HOUR_MS)[0, 6, :3], [np.nan, 1, 0.5]
-    )
+    for as_of_h, discount in ((5, 0.4), (7, 0.4), (8, 0.5)):
+        known = shop.known(["a|n"], hours(0, 8), as_of_ms=as_of_h * HOUR_MS)
+        np.testing.assert_allclose(known[0, 6, :3], [np.nan, 1, discount])
 
 
 def test_an_updated_promotion_replaces_the_old_one_and_a_tombstone_deletes_it() -> None:
@@ -264,6 +271,87 @@ def test_texts_categories_and_launches() -> None:
     assert launched[1] == 1_000 and np.isnan(launched[[0, 2]]).all()
 
 
+def test_an_entry_holds_from_when_it_is_known_on_until_the_next_one_or_its_tombstone() -> None:
+    shop = ShopTables()
+    red = {"title": "Red", "category": "shoes", "launched_at": 5}
+    entry(shop, 90, **red, announced_at=10)
+    entry(shop, 20, title="Blue", unit_price=3.0)
+    entry(shop, 30, title="Blue", unit_price=4.0)
+    shop.apply("catalog", b"a", None, 40)
+    texts = [shop.texts(["a|n"], as_of_ms=at_ms)[0] for at_ms in (9, 10, 20, 30, 39, 40)]
+    assert texts == ["", "Red shoes", "Blue", "Blue", "Blue", ""]
+    assert [shop.categories(["a|n"], as_of_ms=at_ms) for at_ms in (9, 10, 20)] == [
+        [""],
+        ["shoes"],
+        [""],
+    ]
+    launched = [shop.launched_ms(["a|n"], as_of_ms=at_ms)[0] for at_ms in (9, 10, 20)]
+    np.testing.assert_equal(launched, [np.nan, 5.0, np.nan])
+    prices = [shop.unit_prices(["a|n"], as_of_ms=at_ms)[0] for at_ms in (19, 20, 30, 40)]
+    np.testing.assert_equal(prices, np.array([np.nan, 3.0, 4.0, np.nan], np.float32))
+    assert [shop.skus(as_of_ms=at_ms) for at_ms in (9, 10, 39, 40)] == [[], ["a"], ["a"], []]
+    assert shop.skus() == [] and shop.entry("a") is None
+    entry(shop, 50, title="Green", unit_price=7.0)
+    found = shop.entry("a")
+    assert found is not None and (found.title, found.unit_price) == ("Green", 7.0)
+    entry(shop, 51, title="Green")
+    assert shop.entry("a") is not None and np.isnan(shop.unit_prices(["a|n"])[0])
+
+
+def test_a_promotion_of_a_category_is_for_what_was_in_it_at_the_time() -> None:
+    shop = ShopTables()
+    promotion(shop, 0, "p", 0, 9 * HOUR_MS, 0.5, category="x")
+    entry(shop, 10, category="x")
+    entry(shop, 20, category="y")
+    found = [shop.known(["a|n"], hours(0, 1), as_of_ms=at_ms)[0, 0, 1] for at_ms in (9, 10, 20)]
+    assert found == [0, 1, 0]
+
+
+def test_what_a_later_offset_says_of_one_millisecond_holds_in_whichever_order_they_come() -> None:
+    told = ShopTables()
+    for offset in (8, 7, 9, 8):
+        value = json.dumps({"sku": "a", "title": f"title {offset}"}).encode()
+        told.take("catalog", b"a", value, 50, offset=offset, partition=3)
+    assert told.texts(["a|n"]) == ["title 9"]
+    told.take("catalog", b"a", None, 50, offset=10, partition=3)
+    assert told.texts(["a|n"]) == [""] and told.skus(as_of_ms=50) == []
+
+
+def test_a_tombstone_that_comes_before_what_it_deletes_deletes_it_all_the_same() -> None:
+    shop = ShopTables()
+    shop.take("catalog", b"key", None, 50, offset=9)
+    shop.take("catalog", b"key", b'{"sku": "a", "title": "T"}', 40, offset=8)
+    shop.take("catalog", b"key", b'{"sku": "b", "title": "U"}', 60, offset=10)
+    assert [shop.texts(["a|n", "b|n"], as_of_ms=at_ms) for at_ms in (49, 50, 60)] == [
+        ["T", ""],
+        ["", ""],
+        ["", "U"],
+    ]
+
+
+def test_what_no_later_question_needs_is_dropped_and_counted() -> None:
+    shop = ShopTables()
+    for at_ms, price in ((10, 1.0), (20, 2.0), (30, 3.0)):
+        entry(shop, at_ms, unit_price=price)
+    entry(shop, 5, sku="b", title="gone")
+    shop.apply("catalog", b"b", None, 15)
+    promotion(shop, 0, "p", 0, 9, 0.1, sku="a")
+    level(shop, 3, 5)
+    level(shop, 4, 0)
+    covariate(shop, 0, "c", 0, 9)
+    covariate(shop, 1, "c", 0, 8)
+    span = BucketSpan(25, 4, 5)
+    before = shop.known(["a|n"], span, as_of_ms=40)
+    # Two prices are older than the one in force, the promotion ended, and so on.
+    assert shop.forget_before(25) == 1 + 2 + 1 + 1 + 1
+    np.testing.assert_array_equal(shop.known(["a|n"], span, as_of_ms=40), before)
+    assert shop.unit_prices(["a|n"], as_of_ms=25)[0] == 2.0
+    assert shop.in_stock(["a|n"], BucketSpan(25, 1, 5), as_of_ms=40).tolist() == [[0.0]]
+    assert shop.forgotten == dict.fromkeys(shop.forgotten, 0)
+    entry(shop, 40, sku="b", title="back")
+    assert shop.texts(["b|n"]) == ["back"]
+
+
 def test_an_item_id_with_escaped_bars_finds_its_sku() -> None:
     shop = ShopTables()
     entry(shop, 0, sku="x|y", title="Odd")
@@ -299,6 +387,8 @@ def test_an_item_id_with_escaped_bars_finds_its_sku() -> None:
             b'"a"}',
         ),
         ("inventory", b'{"sku": "a", "on_hand": "many", "as_of": 5}'),
+        ("covariates", b'{"covariate_id": "c", "name": "effect", "starts_at": 1, "ends_at": 2}'),
+        ("covariates", b'{"covariate_id": "c", "name": "rain", "starts_at": 1, "ends_at": 2}'),
         ("inventory", b'{"sku": "a", "on_hand": 1, "as_of": -1}'),
     ],
 )
@@ -319,18 +409,39 @@ def test_a_tombstone_without_a_key_is_malformed() -> None:
     assert shop.malformed["catalog"] == 1
 
 
-def test_history_and_promotions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_beyond_a_limit_is_counted_and_logged_once_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(promotions, "MAX_PROMOTIONS", 2)
-    monkeypatch.setattr(stock, "MAX_STOCK_CHANGES", 3)
+    monkeypatch.setattr(covariates, "MAX_COVARIATES", 2)
+    monkeypatch.setattr(stock, "MAX_STOCK_CHANGES", 4)
+    monkeypatch.setattr(entries, "MAX_PRICE_CHANGES", 4)
     shop = ShopTables()
     for n in range(4):
         promotion(shop, n, f"p{n}", n, n + 10, 0.1, sku="a")
-    assert [p.promotion_id for p in shop.active_promotions(9)] == ["p2", "p3"]
+        covariate(shop, n, f"c{n}", n, n + 10)
     for n in range(10):
         level(shop, n * HOUR_MS, n % 2)
+        entry(shop, n * HOUR_MS, unit_price=n + 1)
+    assert [p.promotion_id for p in shop.active_promotions(9)] == ["p2", "p3"]
     shares = shop.in_stock(["a|n"], hours(0, 10), as_of_ms=99 * HOUR_MS)[0]
-    assert np.isnan(shares).tolist() == [True] * 7 + [False] * 3
-    assert shares[7:].tolist() == [1.0, 0.0, 1.0]
+    assert np.isnan(shares).tolist() == [True] * 6 + [False] * 4
+    assert shares[6:].tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert shop.forgotten == {"catalog": 6, "promotions": 2, "inventory": 6, "covariates": 2}
+    logged = capsys.readouterr().out + capsys.readouterr().err
+    assert logged.count("shop_versions_forgotten") == 4
+
+
+def test_a_price_said_again_makes_room_before_one_that_changed_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(entries, "MAX_PRICE_CHANGES", 4)
+    shop = ShopTables()
+    for n, price in enumerate([3.0, 3.0, 3.0, 4.0, 4.0]):
+        entry(shop, n * HOUR_MS, unit_price=price)
+    assert shop.forgotten["catalog"] == 0
+    known = shop.known(["a|n"], hours(0, 5))[0, :, 0]
+    assert known.tolist() == [0.75, 0.75, 0.75, 1, 1]
 
 
 def test_times_are_milliseconds_or_rfc_3339() -> None:

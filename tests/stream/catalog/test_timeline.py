@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from freshet.stream.catalog.timeline import (
     BucketSpan,
-    Changes,
     columns_of,
     overlaps,
     share_of_buckets,
     value_at_starts,
 )
+from freshet.stream.catalog.versions import History, Known
 
 CHANGES = st.lists(st.tuples(st.integers(-30, 90), st.sampled_from([0.0, 1.0])), max_size=8)
 
@@ -29,11 +29,11 @@ CHANGES = st.lists(st.tuples(st.integers(-30, 90), st.sampled_from([0.0, 1.0])),
 def test_shares_and_values_equal_a_walk_over_every_millisecond(
     rows: list[list[tuple[int, float]]], start: int, steps: int, width: int
 ) -> None:
-    histories = [Changes(maximum=99) for _ in rows]
+    histories = [History() for _ in rows]
     flat: list[tuple[int, int, float]] = []
     for row, (history, changes) in enumerate(zip(histories, rows, strict=True)):
         for at_ms, value in changes:
-            history.set_from(at_ms, value)
+            history.put(at_ms, Known(0, 0), value)
         flat += [(row, *pair) for pair in zip(history.times_ms, history.values, strict=True)]
     columns = list(zip(*flat, strict=True)) or [(), (), ()]
     arrays = (
@@ -78,10 +78,12 @@ def test_overlaps_equal_a_count_of_milliseconds(
 
 
 def test_a_slice_holds_what_decides_inside_and_nothing_else() -> None:
-    history = Changes(9, [10, 20, 30], [1.0, 2.0, 3.0])
+    history = History()
+    for at_ms, value in ((10, 1.0), (20, 2.0), (30, 3.0)):
+        history.put(at_ms, Known(0, 0), value)
     # The one in force at the start, inclusive, and those before the end, exclusive.
-    slices = {span: history.values[history.slice(*span)] for span in ((5, 10), (5, 11), (10, 20),
-              (19, 21), (20, 30), (20, 31), (31, 99))}  # fmt: skip
+    spans = ((5, 10), (5, 11), (10, 20), (19, 21), (20, 30), (20, 31), (31, 99))
+    slices = {span: history.values[history.slice(*span)].tolist() for span in spans}
     assert slices == {
         (5, 10): [],
         (5, 11): [1.0],
@@ -93,20 +95,12 @@ def test_a_slice_holds_what_decides_inside_and_nothing_else() -> None:
     }
     assert [history.at(time_ms) for time_ms in (10, 19, 20)] == [1.0, 1.0, 2.0]
     assert np.isnan(history.at(9))
-    rows, times, values = columns_of([history, None, Changes(9, [25], [7.0])], 20, 31)
+    other = History()
+    other.put(25, Known(60, 0), 7.0)
+    rows, times, values = columns_of([history, None, other], 20, 31)
     assert (rows.tolist(), times.tolist(), values.tolist()) == ([0, 0, 2], [20, 30, 25], [2, 3, 7])
-
-
-def test_beyond_the_maximum_the_oldest_change_is_forgotten() -> None:
-    history = Changes(maximum=2)
-    for time_ms, value in ((10, 1.0), (20, 2.0), (30, 3.0)):
-        history.set_from(time_ms, value)
-    assert (history.times_ms, history.values) == ([20, 30], [2.0, 3.0])
-    # What is said of a time takes the place of what was said of it and of later ones.
-    history.set_from(20, 5.0)
-    assert (history.times_ms, history.values) == ([20], [5.0])
-    history.set_from(25, 5.0)
-    assert (history.times_ms, history.values) == ([20], [5.0])
+    assert columns_of([history, None, other], 20, 31, as_of_ms=59)[0].tolist() == [0, 0]
+    assert columns_of([history, None, other], 20, 31, as_of_ms=60)[0].tolist() == [0, 0, 2]
 
 
 def test_an_interval_that_meets_no_bucket_makes_no_pair() -> None:
