@@ -13,6 +13,8 @@ Failpoint = Literal[
     "after_dead_letters",
     "before_apply",
     "after_apply",
+    "before_append",
+    "after_append",
     "before_notice",
     "before_forecasts",
     "after_forecasts",

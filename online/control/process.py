@@ -12,8 +12,8 @@ Killed before 2, the next process reads it again. What is known is rebuilt from 
 start, outputs among them, so a record read twice changes nothing. One process is enough; a second
 one would see part of the partitions only.
 
-It alone writes the dead letters of the topics that it reads, the shop's tables too: other readers
-of them keep no place, and would write each letter again at every start.
+It alone writes the dead letters of alerts, drift, requests and models: other readers of them keep
+no place, and would write each letter again at every start. Those of the shop's tables are ingest's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import Clock, latest_ms
 from freshet.stream.codec import encode
 from freshet.stream.config import KafkaSettings, Settings, Topics
-from freshet.stream.errors import BrokerError, ConfigError
+from freshet.stream.errors import BrokerError, ConfigError, EventError
 from freshet.stream.events.dead_letter import Source
 from freshet.stream.events.letters import Letters
 from freshet.stream.health import Health, Watch
@@ -178,6 +178,7 @@ class Agents:
         health: Health,
     ) -> None:
         self._kafka = kafka
+        self._told_by_ingest = kafka.topics.of(*SHOP_TABLES)
         self._controller = controller
         self._clock = clock
         self._delivery = delivery
@@ -213,8 +214,11 @@ class Agents:
                 )
                 await self._publish(outputs)
         except Exception as error:
-            # Whatever a record makes the code raise, those behind it have their turn. The lock is
-            # free: alerts do not wait for a letter.
+            # Whatever a record makes the code raise, those behind it have their turn.
+            if source.topic in self._told_by_ingest and isinstance(error, EventError):
+                log.debug("record_unusable", topic=source.topic, offset=source.offset)
+                return
+            # The lock is free: alerts do not wait for a letter.
             await asyncio.to_thread(self._letters.send, source, "control", error)
 
     async def _tick(self) -> None:

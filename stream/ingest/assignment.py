@@ -1,7 +1,7 @@
 """Which partitions this process owns: joins the group, claims each in Redis, reads from there.
 
 A partition that the group assigns is not read until it is claimed: the callback only notes it, the
-loop claims it and only then starts to fetch, at the offset stored beside the windows.
+loop claims it and only then starts to fetch, at the offset stored beside the windows or versions.
 """
 
 from __future__ import annotations
@@ -12,34 +12,48 @@ from dataclasses import dataclass
 
 from freshet.stream.errors import BrokerError
 from freshet.stream.fold.partition import PartitionWindows
-from freshet.stream.ingest.claims import check_inside
+from freshet.stream.ingest import claims, versions
+from freshet.stream.ingest.versions import PartitionVersions
 from freshet.stream.kafka import Consumer, Key, TopicPartition, broker_errors, take
 from freshet.stream.store.layout import Header
+from freshet.stream.store.versions import VersionHeader
 from freshet.stream.telemetry import get_logger
 
 REJOIN_S = 30.0
 SETTLE_SLICE_MS = 100
+
+Kept = PartitionWindows | PartitionVersions
 
 log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Owned:
-    """A claimed partition.
+    """A claimed partition: of events, which has windows, or of a shop's table, which has versions.
 
     Attributes:
-        windows: Its windows, as they are in Redis.
+        kept: Its windows or versions, as they are in Redis.
         position: The next offset to read.
         committed: The position last told to the group.
         at_end_since_s: Since when `position` has been the log's end; None where it is not.
         newest_timestamp_ms: Kafka's timestamp of the last record applied.
     """
 
-    windows: PartitionWindows
+    kept: Kept
     position: int
     committed: int = -1
     at_end_since_s: float | None = None
     newest_timestamp_ms: int | None = None
+
+    @property
+    def windows(self) -> PartitionWindows | None:
+        """What is kept of events."""
+        return None if isinstance(self.kept, PartitionVersions) else self.kept
+
+    @property
+    def versions(self) -> PartitionVersions | None:
+        """What is kept of a table."""
+        return self.kept if isinstance(self.kept, PartitionVersions) else None
 
     def at_end_for_s(self, end: int, now_s: float) -> float:
         """For how long it has stood at its log's end, which is `end` now; 0 where it does not."""
@@ -63,7 +77,7 @@ class Assignment:
     def __init__(
         self,
         client: Consumer,
-        claim: Callable[[str, int], PartitionWindows],
+        claim: Callable[[str, int], Kept],
         log_ranges: Callable[[list[Key]], dict[Key, tuple[int, int]]],
     ) -> None:
         self._client = client
@@ -163,12 +177,12 @@ class Assignment:
             StoreUnavailableError, BrokerError: Try again; nothing is lost.
             LogLostError: The windows cannot be continued from the log.
         """
-        windows = {key: self._claim(*key) for key in self._waiting}
-        ranges = self._log_ranges(list(windows))
-        for key in windows:
-            self._take_over(key, windows[key], *ranges[key])
+        claimed = {key: self._claim(*key) for key in self._waiting}
+        ranges = self._log_ranges(list(claimed))
+        for key in claimed:
+            self._take_over(key, claimed[key], *ranges[key])
             self._waiting.remove(key)
-        return list(windows)
+        return list(claimed)
 
     def claim_again(self, key: Key) -> None:
         """After Redis went back: wait to be claimed at the offset that it holds now."""
@@ -180,22 +194,24 @@ class Assignment:
         self._stop_reading(key)
         self._fenced_at_s = time.monotonic()
 
-    def _take_over(self, key: Key, windows: PartitionWindows, first: int, end: int) -> None:
+    def _take_over(self, key: Key, kept: Kept, first: int, end: int) -> None:
         topic, partition = key
-        position = windows.header.next_offset
+        of_table = isinstance(kept, PartitionVersions)
+        position = kept.header.next_offset
         if position is None:
-            windows.start_at(first)
+            kept.start_at(first)
             position = first
-            if first > 0:
+            if first > 0 and not of_table:
                 hint = (
                     "the log has lost its first records: "
                     "buckets before its first event are missing, not half-filled"
                 )
                 log.warning("begun_late", topic=topic, partition=partition, offset=first, hint=hint)
+        check_inside = versions.check_inside if of_table else claims.check_inside
         check_inside(key, position, first, end)
-        self.owned[key] = Owned(windows, position)
+        self.owned[key] = Owned(kept, position)
         self._read([key], [])
-        epoch = windows.header.epoch
+        epoch = kept.header.epoch
         log.info("claimed", topic=topic, partition=partition, offset=position, epoch=epoch)
 
     # Reading --------------------------------------------------------------------------------------
@@ -217,12 +233,14 @@ class Assignment:
         """Read on after the last record applied."""
         self._suspended = False
         for owned in self.owned.values():
-            owned.position = owned.windows.next_offset
+            owned.position = owned.kept.next_offset
             owned.at_end_since_s = None
         self._read(list(self.owned), [])
 
     def positions(
-        self, keys: Collection[Key], stored: Callable[[str, int], Header | None]
+        self,
+        keys: Collection[Key],
+        stored: Callable[[str, int], Header | VersionHeader | None],
     ) -> dict[Key, int]:
         """The next offset of partitions: ours, or what another process of the group has stored.
 
@@ -246,7 +264,7 @@ class Assignment:
     def _read(self, begin: list[Key], cease: list[Key]) -> None:
         if self._suspended:
             return
-        starts = [TopicPartition(*key, self.owned[key].windows.next_offset) for key in begin]
+        starts = [TopicPartition(*key, self.owned[key].kept.next_offset) for key in begin]
         with broker_errors("choosing what to read"):
             self._client.incremental_unassign([TopicPartition(*key) for key in cease])
             self._client.incremental_assign(starts)

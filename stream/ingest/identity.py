@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import LogLostError
@@ -13,11 +13,23 @@ CHECK_S = 10.0
 
 
 class TopicIdentity:
-    """The ids of the event topics; a broker that has none (the embedded one) is not asked again."""
+    """The ids of topics; a broker that has none (the embedded one) is not asked again.
 
-    def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
+    Args:
+        settings: Where to connect.
+        topics: Which topics.
+        hint_of: What a person can do where a topic is another one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Sequence[str],
+        hint_of: Callable[[str], str] = lambda topic: NEW_GENERATION_HINT,
+    ) -> None:
         self._settings = settings
         self._topics = topics
+        self._hint_of = hint_of
         self._ids = topic_ids(settings, topics)
         self._checked_s = 0.0
 
@@ -42,5 +54,5 @@ class TopicIdentity:
                 raise LogLostError(
                     f"{topic} was deleted and made again (topic id {known}, now {found[topic]}): "
                     "offsets no longer mean the same records",
-                    hint=NEW_GENERATION_HINT,
+                    hint=self._hint_of(topic),
                 )

@@ -39,6 +39,9 @@ class IngestMetrics:
         )
         self.owned = gauge("freshet_ingest_partitions", "Partitions owned by this process.")
         self.items = gauge("freshet_ingest_items", "Items in the dictionaries of owned partitions.")
+        self.versions = gauge(
+            "freshet_ingest_versions", "Versions of the shop's tables in Redis, whoever keeps them."
+        )
         self.redis_bytes = gauge(
             "freshet_ingest_redis_bytes", "Memory that Redis uses, whoever's keys it holds."
         )
@@ -72,6 +75,10 @@ class IngestMetrics:
         self.replayed = counter(
             "freshet_ingest_replayed_records", "Records read again because Redis was behind."
         )
+        self.dropped_versions = counter(
+            "freshet_ingest_versions_dropped",
+            "Versions that had to leave before their time, since there were too many.",
+        )
         self.paused = gauge(
             "freshet_ingest_paused", "1 while too many dead letters pause ingest until SIGHUP."
         )
@@ -90,10 +97,16 @@ class IngestMetrics:
         for outcome in ("applied", "duplicate", "late_dropped", "dead_letter"):
             self.records.labels(topic, outcome).inc(getattr(counts, outcome))
 
+    def kept(self, topic: str, *, applied: int, dead: int) -> None:
+        """Count one batch of a table, now that its versions are stored."""
+        self.records.labels(topic, "applied").inc(applied)
+        self.records.labels(topic, "dead_letter").inc(dead)
+
     def holds(self, owned: Collection[Owned]) -> None:
         """What this process owns."""
         self.owned.set(len(owned))
-        self.items.set(sum(one.windows.header.items for one in owned))
+        windows = [one.windows for one in owned if one.windows is not None]
+        self.items.set(sum(one.header.items for one in windows))
 
     def stands(self, key: Key, owned: Owned, end: int, now_ms: int, out_of_order_ms: int) -> None:
         """Where an owned partition stands at this clock time, when its log ends at `end`."""
@@ -105,6 +118,6 @@ class IngestMetrics:
         lag_ms = max(0, now_ms - newest_ms) if lag and newest_ms is not None else 0
         self.lag_seconds.labels(*place).set(lag_ms / 1_000)
 
-        if owned.windows.frontier_ms is not None:
+        if owned.windows is not None and owned.windows.frontier_ms is not None:
             watermark_ms = owned.windows.frontier_ms - out_of_order_ms
             self.watermark_age_seconds.labels(*place).set((now_ms - watermark_ms) / 1_000)

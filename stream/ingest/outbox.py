@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
-from freshet.stream.errors import BrokerError
+from freshet.stream.errors import BrokerError, EventError
 from freshet.stream.events.dead_letter import (
     dead_letter,
     late_record,
     limit_of,
     source_of,
 )
+from freshet.stream.events.letters import MAX_ERROR_CHARACTERS
 from freshet.stream.fold.batches import Fold
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.metrics import IngestMetrics
@@ -31,6 +32,8 @@ from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)
+
+Dead = Sequence[tuple[int, EventError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,29 @@ class Outbox:
         Raises:
             BrokerError: At least one was not; publish all of them again.
         """
-        unfit = [record for batch in batches for record in self._unfit(batch)]
-        if not unfit:
+        self._publish([record for batch in batches for record in self._unfit(batch)])
+
+    def publish_unusable(self, messages: Sequence[Message], dead: Dead) -> None:
+        """Send the dead letters of a table's batch; returns when all are acknowledged.
+
+        Raises:
+            BrokerError: At least one was not; publish all of them again.
+        """
+        letters = []
+        for place, error in dead:
+            source = source_of(messages[place])
+            name, text = type(error).__name__, str(error)[:MAX_ERROR_CHARACTERS]
+            letters.append(dead_letter(source, "table", name, text, self._limit_bytes))
+            self._metrics.dead_letters.labels("table", name).inc()
+            where = {"topic": source.topic, "partition": source.partition, "offset": source.offset}
+            log.warning("record_unusable", error=text, **where)
+        self._publish(letters)
+
+    def _publish(self, records: list[Outgoing]) -> None:
+        if not records:
             return
         try:
-            send(self._letters, unfit)
+            send(self._letters, records)
         except RecordsRefusedError as error:
             if not all(refusal.unfit for refusal in error.refusals):
                 raise

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from freshet.stream.clock import Clock
+from freshet.stream.clock import Clock, latest_ms
 from freshet.stream.config import Settings
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.health import Health
-from freshet.stream.ingest.assignment import Assignment
+from freshet.stream.ingest.assignment import Assignment, Kept
 from freshet.stream.ingest.claims import Claims
 from freshet.stream.ingest.generations import Generations
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.ingest.outbox import Outbox
 from freshet.stream.ingest.pause import DeadLetterGuard, Pause
+from freshet.stream.ingest.tables import Tables
 from freshet.stream.ingest.waiting import Waiting
-from freshet.stream.kafka import Consumer, LogOffsets, consumer, partitions_of
+from freshet.stream.kafka import Consumer, Key, LogOffsets, consumer, partitions_of
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.process import Stop
+from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import check_fit, connect
+from freshet.stream.store.generation import NEW_GENERATION_HINT
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.store.versions import VersionStore, forget_hint
 from freshet.stream.telemetry import new_registry
 
 
@@ -39,7 +44,8 @@ class Parts:
         store: The generation of windows that is written.
         generations: Which generation that is, and whether readers read it yet.
         identity: Whether the topics are still the same ones.
-        claims: How a partition is claimed in Redis.
+        claims: How a partition of events is claimed in Redis.
+        tables: How a partition of the shop's tables is.
         assignment: Which partitions are ours, and how far each is.
         outbox: Dead letters, late records, notices and alerts.
         pause: What happens when there are too many dead letters.
@@ -56,6 +62,7 @@ class Parts:
     generations: Generations
     identity: TopicIdentity
     claims: Claims
+    tables: Tables
     assignment: Assignment
     outbox: Outbox
     pause: Pause
@@ -64,6 +71,18 @@ class Parts:
     clock: Clock
     registry: CollectorRegistry
     metrics: IngestMetrics
+
+    @property
+    def topics(self) -> list[str]:
+        """What is read: whoever builds another generation leaves the tables alone."""
+        tables = [] if self.generations.building else self.tables.topics
+        return [*self.claims.topics, *tables]
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every partition of them, whoever owns it."""
+        tables = [] if self.generations.building else self.tables.keys
+        return [*self.claims.keys, *tables]
 
 
 def build(settings: Settings, into: int | None = None) -> Parts:
@@ -88,11 +107,28 @@ def build(settings: Settings, into: int | None = None) -> Parts:
     clock = open_clock(client)
 
     stop = Stop()
-    identity = TopicIdentity(settings, list(kinds))
+    tables_of_shop = topics.of(*SHOP_TABLES)
+    identity = TopicIdentity(
+        settings,
+        [*kinds, *tables_of_shop],
+        lambda topic: forget_hint(topic) if topic in tables_of_shop else NEW_GENERATION_HINT,
+    )
     claims = Claims(settings, store, kinds=kinds, num_partitions=num_partitions, identity=identity)
     group_consumer = _group_consumer(settings, generations.written)
     logs = LogOffsets(settings, stop.wait)
-    assignment = Assignment(group_consumer, claims.claim, logs.ranges)
+    tables = Tables(
+        settings,
+        VersionStore(client),
+        num_partitions=num_partitions,
+        identity=identity,
+        latest_ms=partial(latest_ms, clock),
+    )
+
+    def claim(topic: str, partition: int) -> Kept:
+        owner = tables if topic in tables_of_shop else claims
+        return owner.claim(topic, partition)
+
+    assignment = Assignment(group_consumer, claim, logs.ranges)
 
     registry = new_registry()
     metrics = IngestMetrics(registry)
@@ -126,6 +162,7 @@ def build(settings: Settings, into: int | None = None) -> Parts:
         generations=generations,
         identity=identity,
         claims=claims,
+        tables=tables,
         assignment=assignment,
         outbox=outbox,
         pause=pause,
@@ -144,8 +181,8 @@ def _guard(settings: Settings) -> DeadLetterGuard:
 
 def _topics_needed(settings: Settings) -> list[str]:
     topics = settings.kafka.topics
-    letters = [dead_letter_topic(topics.orders), dead_letter_topic(topics.clicks)]
-    return [topics.orders, topics.clicks, *letters, topics.late, topics.windows, topics.alerts]
+    read = [topics.orders, topics.clicks, *topics.of(*SHOP_TABLES)]
+    return [*read, *map(dead_letter_topic, read), topics.late, topics.windows, topics.alerts]
 
 
 def _group_consumer(settings: Settings, generation: int) -> Consumer:

@@ -1,5 +1,8 @@
 """The ingest process: orders and clicks from Kafka into the windows in Redis, exactly once.
 
+The shop's tables go beside them, each record as a version: after their dead letters are sent, one
+atomic call per partition appends versions and offset.
+
 A turn of its loop polls records, folds them, sends what is unfit, applies what is left, and gives
 notice. Durable effects, in this order:
 
@@ -23,16 +26,17 @@ from freshet.stream.errors import BrokerError, LogLostError, StoreUnavailableErr
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.health import Watch
-from freshet.stream.ingest.assignment import Owned
 from freshet.stream.ingest.generations import caught_up
+from freshet.stream.ingest.keep import Keeper
 from freshet.stream.ingest.outbox import FoldedBatch
 from freshet.stream.ingest.parts import Parts, build
 from freshet.stream.ingest.poll import Decode, Polled, poll
-from freshet.stream.kafka import Key, broker_question, take
+from freshet.stream.kafka import Key, Taken, broker_question, take
 from freshet.stream.process import on_signals
 from freshet.stream.store.connection import redis_question
 from freshet.stream.store.generation import NEW_GENERATION_HINT
-from freshet.stream.store.layout import Answer
+from freshet.stream.store.layout import Answer, Header
+from freshet.stream.store.versions import VersionHeader, forget_hint
 from freshet.stream.telemetry import get_logger, serve_http
 
 SURVEY_S = 1.0
@@ -48,9 +52,9 @@ def run(settings: Settings, *, until_end: bool = False, into: int | None = None)
 
     Args:
         settings: All of them.
-        until_end: Return when everything that was in the logs at the start is in the windows.
+        until_end: Return when everything that was in the logs at the start is in Redis.
         into: Build this generation from the log's beginning, and make it current once it has caught
-            up.
+            up; until then the tables are left to the ingest that is current.
 
     Raises:
         BrokerError, StoreError: At the start something is missing or unfit.
@@ -80,6 +84,7 @@ class Ingest:
     def __init__(self, settings: Settings, into: int | None = None) -> None:
         self._settings = settings
         self.parts: Parts = build(settings, into)
+        self._keeper = Keeper(self.parts, self._lost)
         # Where a partition was when Redis was found behind it: up to there records are replayed.
         self._behind: dict[Key, int] = {}
         # Where all logs ended at the last survey, while another generation is built.
@@ -115,14 +120,21 @@ class Ingest:
         parts = self.parts
         # Before joining the group, so that a lost log is said at once and by whoever is started.
         parts.claims.check(parts.logs)
-        goal = parts.logs.ends(parts.claims.keys) if until_end else None
-        topics = parts.claims.topics
-        parts.assignment.join(topics)
-        log.info("started", topics=topics, http_port=self.http_port, until_end=until_end)
+        goal = parts.logs.ends(parts.keys) if until_end else None
+        self._join()
+        log.info("started", topics=parts.topics, http_port=self.http_port, until_end=until_end)
         with self._watch:
             self._turns(goal)
         stopped = parts.health.stop.is_set()
         log.info("ended", reason="stopped" if stopped else "reached the end")
+
+    def _join(self) -> None:
+        """Ask the group for our share of what is read."""
+        parts = self.parts
+        if not parts.generations.building:
+            parts.tables.check(parts.logs)
+            parts.tables.store.name(parts.tables.keys)
+        parts.assignment.join(parts.topics)
 
     def _turns(self, goal: dict[Key, int] | None) -> None:
         """Until told to stop, or until all positions are at the goal."""
@@ -162,6 +174,7 @@ class Ingest:
         """
         self._claim()
         polled, ends = self._poll()
+        self._keeper.keep()
         batches = self._fold(polled)
         if batches:
             if not self._send(batches):
@@ -180,7 +193,8 @@ class Ingest:
         for key in parts.assignment.claim_waiting():
             owned = parts.assignment.owned[key]
             parts.metrics.replayed.inc(max(0, self._behind.pop(key, 0) - owned.position))
-            self._notify(owned.windows)
+            if owned.windows is not None:
+                self._notify(owned.windows)
 
     def _poll(self) -> tuple[dict[Key, Polled], dict[Key, int]]:
         """The next records of each partition, decoded, and the log ends that were met."""
@@ -188,32 +202,44 @@ class Ingest:
         try:
             with parts.metrics.timed("read"):
                 return poll(
-                    lambda max_records, max_wait_ms: take(parts.consumer, max_records, max_wait_ms),
+                    self._take_events,
                     self._decoder_of,
                     max_records=limits.batch_max_records,
                     max_wait_ms=limits.batch_max_wait_ms,
                     now_ms=lambda: time.monotonic() * 1_000,
                 )
         except LogLostError as error:
-            raise LogLostError(error.message, hint=NEW_GENERATION_HINT) from None
+            topic, _, _ = error.message.partition(":")
+            of_table = topic in parts.tables.topics
+            hint = forget_hint(topic) if of_table else NEW_GENERATION_HINT
+            raise LogLostError(error.message, hint=hint) from None
+
+    def _take_events(self, max_records: int, max_wait_ms: int) -> Taken:
+        """The next events; what is of the shop's tables is set aside."""
+        parts = self.parts
+        return parts.tables.sift(take(parts.consumer, max_records, max_wait_ms))
 
     def _decoder_of(self, key: Key) -> Decode | None:
+        windows = self._windows_of(key)
+        return None if windows is None else windows.decode
+
+    def _windows_of(self, key: Key) -> PartitionWindows | None:
         owned = self.parts.assignment.owned.get(key)
-        return None if owned is None else owned.windows.decode
+        return None if owned is None else owned.windows
 
     def _fold(self, polled: Mapping[Key, Polled]) -> list[FoldedBatch]:
         """Judge and add up; pure, but that partitions remember the items they have named."""
         batches = []
         for key, records in polled.items():
-            owned = self.parts.assignment.owned.get(key)
-            if owned is None:
+            windows = self._windows_of(key)
+            if windows is None:
                 # It may have gone to another process while later slices were read.
                 continue
             with self.parts.metrics.timed("fold"):
-                fold = owned.windows.fold_decoded(records.batch())
+                fold = windows.fold_decoded(records.batch())
             unfit = bool(fold.dead or fold.too_late)
             told_before = self.parts.generations.told_before(key) if unfit else 0
-            batches.append(FoldedBatch(key, owned.windows, records.messages, fold, told_before))
+            batches.append(FoldedBatch(key, windows, records.messages, fold, told_before))
         return batches
 
     def _send(self, batches: list[FoldedBatch]) -> bool:
@@ -275,15 +301,17 @@ class Ingest:
         for key, end in ends.items():
             owned = parts.assignment.owned[key]
             parts.metrics.stands(key, owned, end, now_ms, windows.out_of_order_ms)
-            if owned.at_end_for_s(end, now_s) >= windows.idle_ms / 1_000:
-                self._declare_idle(key, owned, now_ms)
+            idle = owned.at_end_for_s(end, now_s) >= windows.idle_ms / 1_000
+            if idle and owned.windows is not None:
+                self._declare_idle(key, owned.windows, now_ms)
         parts.metrics.holds(parts.assignment.owned.values())
         parts.metrics.redis_bytes.set(parts.store.memory_bytes())
+        self._keeper.survey(ends)
 
-    def _declare_idle(self, key: Key, owned: Owned, now_ms: int) -> None:
-        answer = owned.windows.declare_idle(now_ms)
+    def _declare_idle(self, key: Key, windows: PartitionWindows, now_ms: int) -> None:
+        answer = windows.declare_idle(now_ms)
         if not self._lost(key, answer):
-            self._notify(owned.windows)
+            self._notify(windows)
 
     def _follow_generations(self) -> None:
         """Switch readers to what was built once it has caught up; end where we are superseded.
@@ -295,8 +323,11 @@ class Ingest:
             if caught_up(self._positions(self._ends_before), self._ends_before):
                 parts.generations.switch()
                 for owned in parts.assignment.owned.values():
-                    self._notify(owned.windows)
-            self._ends_before = parts.logs.ends(parts.claims.keys)
+                    if owned.windows is not None:
+                        self._notify(owned.windows)
+                # From now on the tables are ours too.
+                self._join()
+            self._ends_before = parts.logs.ends(parts.keys)
             return
         current = parts.generations.superseded_by()
         if current is not None:
@@ -304,4 +335,9 @@ class Ingest:
             self.stop()
 
     def _positions(self, keys: Collection[Key]) -> dict[Key, int]:
-        return self.parts.assignment.positions(keys, self.parts.store.header)
+        return self.parts.assignment.positions(keys, self._stored_header)
+
+    def _stored_header(self, topic: str, partition: int) -> Header | VersionHeader | None:
+        parts = self.parts
+        store = parts.tables.store if topic in parts.tables.topics else parts.store
+        return store.header(topic, partition)

@@ -212,6 +212,14 @@ class VersionStore:
             fields: dict[Any, Any] = self._client.hgetall(VersionKeys(topic, partition).header)
         return VersionHeader.parse(fields) if fields else None
 
+    def headers(self, partitions: Sequence[tuple[str, int]]) -> list[VersionHeader]:
+        """The headers of many, in one round trip; an empty one of what was never claimed."""
+        with translated(self._client):
+            pipe = self._client.pipeline(transaction=False)
+            for key in partitions:
+                pipe.hgetall(VersionKeys(*key).header)
+            return list(map(VersionHeader.parse, pipe.execute()))
+
     def partitions(self) -> list[tuple[str, int]]:
         """Every partition whose versions are kept, sorted."""
         with translated(self._client):
@@ -221,7 +229,7 @@ class VersionStore:
     def forget(self, topic: str) -> int:
         """Delete all versions of a topic; how many there were."""
         mine = [key for key in self.partitions() if key[0] == topic]
-        headers = [self.header(*key) or VersionHeader() for key in mine]
+        headers = self.headers(mine)
         with translated(self._client):
             for key in mine:
                 # The header goes with the rest: whoever owned the partition is behind now.

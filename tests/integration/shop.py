@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from freshet.stream.config import Settings, load
 from freshet.stream.ingest.process import Ingest
 from freshet.stream.kafka import Publisher, TableReader, TableRecord
+from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.connection import connect
 from freshet.stream.store.redis import WindowStore
 
@@ -34,7 +35,7 @@ def environ_for(bootstrap_servers: str, redis_url: str, name: str, **over: str) 
         "FRESHET_REDIS__TIMEOUT_MS": "1000",
         "FRESHET_WINDOWS__IDLE_MS": "600",
     }
-    for topic in ("orders", "clicks", "late", "windows", "alerts"):
+    for topic in ("orders", "clicks", "late", "windows", "alerts", *SHOP_TABLES):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     return environ | over
 

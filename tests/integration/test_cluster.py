@@ -31,10 +31,10 @@ from tests.stream.fold.test_partition import order as small_order
 from tests.stream.fold.windows_checks import Driver, small_settings
 
 ACL = (
-    "on >secret ~freshet:* ~{freshet:* -@all +ping +info +time +get +set +mget +hget +hset "
+    "on >secret ~freshet:* ~{freshet:* -@all +ping +info +time +get +set +mget +hget +hset +hdel "
     "+hmget +hgetall +sadd "
     "+smembers +smismember +zadd +zcard +zrange +zrangebyscore +zrem +zremrangebyrank +strlen "
-    "+setrange +type +unlink "
+    "+xadd +xdel +xlen +xrange +xrevrange +setrange +type +unlink "
     "+scan +multi +exec +eval +evalsha +script|load"
 )
 

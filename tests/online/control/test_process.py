@@ -111,6 +111,13 @@ def test_a_record_that_cannot_be_used_has_its_letter_and_those_behind_it_their_t
     assert len(control.sent) == 1
 
 
+def test_a_record_of_a_shop_table_that_cannot_be_used_has_its_letter_from_ingest_alone() -> None:
+    control = Control()
+    control.handle(told(TOPICS.promotions, b"{"), told(TOPICS.drift, encode(drift("a", HOUR_MS))))
+    assert control.letters == []
+    assert len(control.sent) == 1
+
+
 def test_a_turn_of_the_clock_asks_for_training_that_is_due_once() -> None:
     control = Control()
     control.handle(told(TOPICS.drift, encode(drift("a", HOUR_MS))))
