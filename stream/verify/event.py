@@ -76,7 +76,7 @@ def read_event(kind: Kind, key: bytes | None, value: bytes | None, settings: Set
         lines = [Line(_item_id(fields, events.series_by), {CLICKS[fields["kind"]]: 1})]
     else:
         lines = _order_lines(record, fields, settings)
-    return Event(event_id, _time_ms(event_time, events.time_unit), lines)
+    return Event(event_id, time_ms(event_time, events.time_unit), lines)
 
 
 def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
@@ -226,7 +226,12 @@ def _item_id(fields: dict[str, Any], series_by: tuple[str, ...]) -> str:
     return item_id
 
 
-def _time_ms(value: int | str, unit: str) -> int:
+def time_ms(value: int | str, unit: str) -> int:
+    """Epoch milliseconds of a time.
+
+    Raises:
+        BadRecordError: It is none, or before 1970, or after 9999.
+    """
     if isinstance(value, str):
         value = _rfc_3339_ms(value)
     elif unit == "s":

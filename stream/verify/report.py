@@ -34,9 +34,10 @@ class Difference:
 
 @dataclass(slots=True)
 class PartitionReport:
-    """What was found of one partition.
+    """What was found of one partition, of events or of a shop's table.
 
-    `log_missing` says why it could not be recounted, or is None.
+    `cells` are those of windows, or versions. `log_missing` says why it could not be recounted, or
+    is None.
     """
 
     topic: str
@@ -55,17 +56,18 @@ class Report:
 
     generation: int
     partitions: list[PartitionReport] = field(default_factory=list)
+    tables: list[PartitionReport] = field(default_factory=list)
     shown: list[Difference] = field(default_factory=list)
 
     @property
     def differences(self) -> int:
-        """How many cells and header fields differ."""
-        return sum(part.differences for part in self.partitions)
+        """How many cells, versions and header fields differ."""
+        return sum(part.differences for part in (*self.partitions, *self.tables))
 
     @property
     def log_missing(self) -> list[str]:
         """Why partitions could not be recounted."""
-        missing = [(part, part.log_missing) for part in self.partitions]
+        missing = [(part, part.log_missing) for part in (*self.partitions, *self.tables)]
         return [f"{part.topic}:{part.partition}: {why}" for part, why in missing if why is not None]
 
     @property
@@ -83,6 +85,7 @@ class Report:
             "differences": self.differences,
             "log_missing": self.log_missing,
             "partitions": [asdict(part) for part in self.partitions],
+            "tables": [asdict(part) for part in self.tables],
             "shown": [asdict(difference) for difference in self.shown],
         }
 
@@ -107,13 +110,20 @@ class Report:
         totals = self.as_dict()
         compared = (
             f"{totals['cells']} cells from {totals['records']} records of "
-            f"{len(self.partitions)} partitions"
+            f"{len(self.partitions)} partitions{self._tables_text()}"
         )
         if self.agrees:
             return f"windows and log agree: {compared}"
         if self.differences:
             return f"{self.differences} differences; recounted {compared}"
         return f"not everything could be compared; no differences in {compared}"
+
+    def _tables_text(self) -> str:
+        if not self.tables:
+            return ""
+        versions = sum(part.cells for part in self.tables)
+        records = sum(part.records for part in self.tables)
+        return f", {versions} versions of {len(self.tables)} table partitions from {records}"
 
 
 def _late_begin(part: PartitionReport) -> str:

@@ -1,4 +1,4 @@
-"""`freshet verify`: count the log again, independently, and compare with the stored windows.
+"""`freshet verify`: count the log again, independently, and compare with what is stored.
 
 Each partition's stored windows are read first, each resolution as it was at one offset; then the
 log is read from the state's first offset, and compared whenever such an offset is reached. So it
@@ -7,40 +7,29 @@ can run while ingest does.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import BrokerError, LogLostError
-from freshet.stream.kafka import (
-    Consumer,
-    Message,
-    TopicPartition,
-    broker_errors,
-    consumer,
-    headers_of,
-    log_range,
-    take,
-)
+from freshet.stream.errors import LogLostError
+from freshet.stream.kafka import Message, consumer, headers_of, log_range
 from freshet.stream.store.connection import connect
 from freshet.stream.store.generation import current_generation
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.telemetry import get_logger
 from freshet.stream.verify.compare import compare
 from freshet.stream.verify.event import Kind
+from freshet.stream.verify.messages import messages
 from freshet.stream.verify.recount import Recount
 from freshet.stream.verify.report import PartitionReport, Report
 from freshet.stream.verify.snapshot import Snapshot, read_snapshots
-
-MAX_RECORDS_A_READ = 10_000
-MAX_SILENCE_S = 30.0
+from freshet.stream.verify.versions import verify_tables
 
 log = get_logger(__name__)
 
 
 def verify(settings: Settings) -> Report:
-    """Recount every partition that has windows, and compare all that is stored of it.
+    """Recount every partition that has windows or versions, and compare all that is stored of it.
 
     Blocks for as long as it takes to read the log: about half a minute a million records.
 
@@ -63,6 +52,7 @@ def verify(settings: Settings) -> Report:
             report.partitions.append(part)
             _verify_partition(part, Recount(kinds[topic], settings), snapshots, report)
             log.info("partition_recounted", **asdict(part))
+    verify_tables(client, settings, report)
     return report
 
 
@@ -82,7 +72,9 @@ def _verify_partition(
     try:
         part.log_missing = _missing(log_range(reader, part.topic, part.partition), part)
         if part.log_missing is None:
-            _recount(_messages(reader, part), part, recount, snapshots, report)
+            place = (part.topic, part.partition)
+            log_of_part = messages(reader, *place, part.first_offset, part.next_offset)
+            _recount(log_of_part, part, recount, snapshots, report)
     except LogLostError as error:
         part.log_missing = error.message
     finally:
@@ -116,27 +108,6 @@ def _missing(found: tuple[int, int], part: PartitionReport) -> str | None:
     if end < part.next_offset:
         return f"the log ends at {end}, the state needs {part.next_offset}"
     return None
-
-
-def _messages(reader: Consumer, part: PartitionReport) -> Iterator[Message]:
-    """The records in [first_offset, next_offset), in order."""
-    topic, partition = part.topic, part.partition
-    with broker_errors(f"starting to read {topic}:{partition}"):
-        reader.assign([TopicPartition(topic, partition, part.first_offset)])
-    position, heard = part.first_offset, time.monotonic()
-    while position < part.next_offset:
-        taken = take(reader, MAX_RECORDS_A_READ, max_wait_ms=200)
-        for message in taken.messages:
-            position = (message.offset() or 0) + 1
-            if position <= part.next_offset:
-                yield message
-        position = max(position, taken.ends.get((topic, partition), 0))
-        if taken.messages:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > MAX_SILENCE_S:
-            raise BrokerError(
-                f"{topic}:{partition} sent nothing after offset {position} for {MAX_SILENCE_S:g} s"
-            )
 
 
 def _redrive_of(message: Message) -> bytes | None:

@@ -23,9 +23,10 @@ from freshet.stream.ingest.process import run
 from freshet.stream.kafka import Publisher, ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.read.versions import SideRecord, VersionReader
-from freshet.stream.schemas import CatalogEntry
+from freshet.stream.schemas import SHOP_TABLES, CatalogEntry
 from freshet.stream.store.connection import connect
 from freshet.stream.store.versions import VersionKeys, VersionStore
+from freshet.stream.verify.verify import verify
 from tests.integration.shop import environ_for, read, running, settings_for, wait_for
 from tests.integration.test_ingest_kill import ingest
 
@@ -123,6 +124,21 @@ def test_tables_flow_beside_events_and_metrics_count_them(settings: Settings) ->
         assert live.ready() is None
 
 
+def test_verify_agrees_and_finds_what_is_planted(settings: Settings) -> None:
+    ensure_topics(settings, live=False)
+    tell(settings, [price(1), b"{", price(2), None, price(3)])
+    run(settings, until_end=True)
+    report = verify(settings)
+    assert [part.cells for part in report.tables if part.records] == [5]
+    assert len(report.tables) == 4 * len(SHOP_TABLES) and not report.differences
+    client, keys = connect(settings.redis), VersionKeys(settings.kafka.topics.catalog, 0)
+    entries: Any = client.xrange(keys.log)
+    client.xdel(keys.log, entries[2][0])
+    client.hset(keys.newest, "a", "9:9")
+    shown = {difference.what for difference in verify(settings).shown}
+    assert shown == {"the record at offset 2", "the newest of b'a' (time:offset)", "versions"}
+
+
 def test_a_redis_that_was_emptied_is_filled_again_from_the_log(settings: Settings) -> None:
     ensure_topics(settings, live=False)
     tell(settings, [price(n) for n in range(5)])
@@ -194,7 +210,13 @@ def test_too_many_versions_leave_early_and_that_is_said_loudly(
     with Publisher(settings) as publisher:
         for number in range(100):
             key = b"%d" % (number % 25)
-            publisher.produce(settings.kafka.topics.catalog, price(number), key=key, partition=1)
+            publisher.produce(
+                settings.kafka.topics.catalog,
+                price(number),
+                key=key,
+                partition=1,
+                timestamp_ms=FIRST_MS + number,
+            )
         publisher.flush()
     with running(settings) as live:
         wait_for(lambda: live.parts.metrics.dropped_versions._value.get() == 70)
@@ -235,6 +257,9 @@ def test_killed_at_every_point_and_compacted_no_version_is_lost_or_doubled(
     assert prices(settings) == [*good, 200]
     with redis.Redis.from_url(redis_server) as client:
         assert client.xlen(VersionKeys(topic, 0).log) == 201
+    report = verify(settings)
+    assert report.tables and not report.differences, report.as_text()
+    assert sum(part.cells for part in report.tables) == 201
     letters = read(settings, dead_letter_topic(topic))
     offsets = {dict(letter.headers)["freshet.error.offset"] for letter in letters}
     assert offsets == {b"%d" % n for n in range(200) if n % 9 == 4}

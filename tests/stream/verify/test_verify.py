@@ -313,7 +313,7 @@ def test_a_broker_that_says_nothing_for_half_a_minute_is_not_waited_for(
         looks.append(next(clock_s))
         return looks[-1]
 
-    monkeypatch.setattr("freshet.stream.verify.verify.time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr("freshet.stream.verify.messages.time", SimpleNamespace(monotonic=monotonic))
     with pytest.raises(BrokerError, match="orders:0 sent nothing after offset 8 for 30 s"):
         verify(SETTINGS)
     # At the start, after each of two reads, and after silences of 10, 20, 30 and 40 seconds.
