@@ -96,13 +96,14 @@ def verify(config: Config = None, json: Json = False, summary: Summary = None) -
 def forecasts_tail(
     config: Config = None,
     item: Annotated[str | None, typer.Option(help="Only this item_id.")] = None,
+    resolution_ms: Annotated[int | None, typer.Option(min=1, help="Only steps so long.")] = None,
     max: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     json: Json = False,
 ) -> None:
     """Print forecasts as they come."""
     from freshet.online.tail import tail
 
-    tail(settings_of(config), item_id=item, most=max, as_json=json)
+    tail(settings_of(config), item_id=item, resolution_ms=resolution_ms, most=max, as_json=json)
 
 
 def doctor(config: Config = None, json: Json = False) -> None:

@@ -167,6 +167,7 @@ class Worker:
         self._parts.delivery.deliver([Outgoing(self._topics.models, key.encode(), encode(event))])
 
     def _take_over(self) -> OwnedShards:
+        self._parts.commits.renew()
         return take_over(
             self._settings,
             self._parts.redis,
@@ -268,7 +269,13 @@ class Worker:
         rounds: list[ForecastRound],
         moved: Mapping[int, Mark],
     ) -> bool:
-        """Commit forecasts, then have them wait for scores; False when told to stop."""
+        """Commit forecasts, then have them wait for scores; False when told to stop.
+
+        Kafka refuses a member that is gone, not one whose shards went to another: that is seen
+        here, and nobody has them before the next poll.
+        """
+        if self._parts.membership.version != owned.membership_version:
+            raise NotTheOwnerError("the shards changed in the middle of a round")
         marks = owned.marks_with(served, moved)
         failpoint("before_forecasts")
         with self.metrics.stage_seconds.labels("publish").time():

@@ -73,6 +73,9 @@ class Commits(Protocol):
             NotTheOwnerError: Somebody else goes on from what was committed before.
         """
 
+    def renew(self) -> None:
+        """Begin anew, as after a broker was away for long."""
+
     def close(self) -> None:
         """Leave nothing open."""
 
@@ -123,6 +126,12 @@ class ExactlyOnce:
             self._health.over("broker")
             self._send_one_by_one(False)
             return True
+
+    def renew(self) -> None:
+        """Write by a new producer: one that saw its broker restart may wait for ever for the
+        group's coordinator, whatever timeout it is given.
+        """
+        self._drop()
 
     def close(self) -> None:
         """End an open transaction, which would hold up readers until it times out."""
@@ -249,6 +258,9 @@ class AtLeastOnce:
             return False
         self._group.commit(offsets)
         return True
+
+    def renew(self) -> None:
+        """Deliveries need no session."""
 
     def close(self) -> None:
         """Nothing is left open."""

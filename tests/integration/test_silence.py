@@ -25,8 +25,10 @@ from freshet.stream.schemas import (
     CatalogEntry,
     ClickEvent,
     Compute,
+    Covariate,
     DriftAlert,
     Forecast,
+    ForecastRound,
     InventoryLevel,
     ModelEvent,
     OrderEvent,
@@ -42,6 +44,8 @@ from freshet.stream.store.connection import connect
 from freshet.stream.units import HOUR_MS, MINUTE_MS
 from tests.integration.poison import poisons
 from tests.integration.whole_shop import STEP_MS, WholeShop
+
+SKIPPED = 300
 
 AWAY_S = 25.0
 NAMED_WITHIN_S = 5.0
@@ -112,6 +116,9 @@ def good_records(at_ms: int, tag: str) -> dict[str, Record]:
             sku="a",
         ),
         "inventory": InventoryLevel(sku="a", region="n", on_hand=int(tag, 36) % 9_973, as_of=at_ms),
+        "covariates": Covariate(
+            covariate_id=f"c-{tag}", name="event", starts_at=at_ms, ends_at=at_ms + HOUR_MS
+        ),
         "windows": WindowsAdvanced(topic="t", partition=0, epoch=1, offset=1, frontier_ms=at_ms),
         "forecasts": Forecast(
             forecast_id=f"f-{tag}",
@@ -129,6 +136,19 @@ def good_records(at_ms: int, tag: str) -> dict[str, Record]:
             context_sha256="0",
             compute=Compute(device="cpu", dtype="float32", batch_shape=[1, 64]),
             status="ok",
+        ),
+        "rounds": ForecastRound(
+            shard=0,
+            num_shards=4,
+            resolution_ms=STEP_MS,
+            cutoff_ms=at_ms // STEP_MS * STEP_MS,
+            issued_at_ms=at_ms,
+            complete=True,
+            expected=1,
+            published=1,
+            weights_version="base",
+            skipped=SKIPPED,
+            skipped_from_ms=(at_ms // STEP_MS - SKIPPED) * STEP_MS,
         ),
         "scores": Score(
             item_id=f"score-{tag}|n",
@@ -195,7 +215,7 @@ def answers_to(shop: WholeShop, request_id: str) -> list[str]:
 def newest_cutoff_ms(shop: WholeShop, item_id: str = "a|n") -> int:
     found = 0
     for record in shop.records(shop.settings.kafka.topics.forecasts_latest):
-        if record.key == item_id.encode() and record.value is not None:
+        if record.key == f"{item_id}@{STEP_MS}".encode() and record.value is not None:
             found = max(found, decode(Forecast, record.value).cutoff_ms)
     return found
 
@@ -243,7 +263,8 @@ def poisoned(shop: WholeShop) -> WholeShop:
     return shop
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+# Nothing acts on covariates yet, and of a round the page keeps what the worker says of the newest.
+@pytest.mark.parametrize("kind", [kind for kind in RECORDS if kind not in ("covariates", "rounds")])
 def test_a_good_record_behind_thirty_poisoned_ones_has_its_effect(
     poisoned: WholeShop, kind: str
 ) -> None:

@@ -308,19 +308,17 @@ def lose_the_claim(client: redis.Redis, owner: Owner) -> None:
 
 
 def lose_the_last_second(client: redis.Redis, owner: Owner) -> None:
+    """Header and stream are as they were one version ago."""
     client.hset(KEYS.header, "next_offset", 1)
-    client.xdel(KEYS.log, f"1-{owner.header.written_by}")
+    kept: Any = client.xrange(KEYS.log, "-", 0)
+    client.delete(KEYS.log)
+    for entry_id, fields in kept:
+        client.xadd(KEYS.log, fields, id=entry_id)
 
 
 def lose_the_last_second_unseen(client: redis.Redis, owner: Owner) -> None:
     """Another owner has written it again before anybody looked."""
-    client.hset(KEYS.header, "next_offset", 1)
-    client.xdel(KEYS.log, f"1-{owner.header.written_by}")
-    client.copy(KEYS.log, "kept")
-    client.delete(KEYS.log)
-    kept: Any = client.xrange("kept")
-    for entry_id, fields in kept:
-        client.xadd(KEYS.log, fields, id=entry_id)
+    lose_the_last_second(client, owner)
     successor = Owner(client)
     successor.append(told(1), told(2, value=b"new"))
     Owner(client).append(told(3))

@@ -22,6 +22,7 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, FreshetError, StoreError, StoreUnavailableError
+from freshet.stream.kafka import NotTheOwnerError
 from freshet.stream.schemas import (
     WIRE_LEVELS,
     CatalogEntry,
@@ -708,3 +709,23 @@ def test_what_cannot_be_waited_out_ends_the_worker(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(turns.main.contexts, "refresh", refresh)
     with pytest.raises(StoreError, match="another layout"):
         turns.worker.run()
+
+
+def test_a_portion_made_for_shards_that_were_given_up_meanwhile_is_not_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = Turns(monkeypatch, owned_of(reader_of()))
+    turns.turn()
+    before = len(turns.forecasts())
+    turns.owned.main.reader.head += 1
+    made = loop.forecast_items
+
+    def revoked(*args: Any, **named: Any) -> Any:
+        turns.membership.version += 1
+        return made(*args, **named)
+
+    monkeypatch.setattr(loop, "forecast_items", revoked)
+    turns.monotonic_s += 10.0
+    with pytest.raises(NotTheOwnerError, match="shards changed"):
+        turns.turn()
+    assert len(turns.forecasts()) == before

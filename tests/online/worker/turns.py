@@ -214,6 +214,9 @@ class FakeCommits(FakeSending):
         self.membership.said |= self.moved[-1]
         return True
 
+    def renew(self) -> None:
+        """Nothing here is kept from one commit to the next."""
+
 
 class Turns:
     """A worker of some shards whose turns are taken one by one.
