@@ -1,4 +1,4 @@
-"""Named places where a test makes the process die by SIGKILL: recovery is tried, not argued."""
+"""Named places where a test kills the process, or stops it: recovery is tried, not argued."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ Failpoint = Literal[
     "before_notice",
     "before_forecasts",
     "after_forecasts",
+    "transaction_produced",
+    "transaction_offsets_sent",
     "before_scores",
     "after_scores",
     "registry_files_written",
@@ -35,18 +37,18 @@ _passes: Counter[str] = Counter()
 
 
 def failpoint(name: Failpoint) -> None:
-    """Kill this process if the environment names this point, at the n-th pass.
+    """Signal this process if the environment names this point, once, at the n-th pass.
 
-    `FRESHET_FAILPOINT=<name>[:n]`; without that variable it does nothing, and production never
-    sets it.
+    `FRESHET_FAILPOINT=<name>[:n[:signal]]`, SIGKILL where it names no signal; without that variable
+    it does nothing, and production never sets it.
     """
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
-    chosen, _, count = wanted.partition(":")
+    chosen, count, name_of_signal = [*wanted.split(":"), "", ""][:3]
     assert chosen in get_args(Failpoint), f"{VARIABLE} names {chosen}, which is no failpoint"
     if chosen != name:
         return
     _passes[name] += 1
-    if _passes[name] >= int(count or 1):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if _passes[name] == int(count or 1):
+        os.kill(os.getpid(), signal.Signals[name_of_signal or "SIGKILL"])

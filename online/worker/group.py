@@ -87,13 +87,7 @@ class Membership:
             BrokerError: It stays open, or the broker does not answer.
         """
         asked = [TopicPartition(self._topic, shard) for shard in sorted(self.shards)]
-        with broker_errors("asking how far the forecasts have come"):
-            # Reads committed offsets only, as the client's isolation level says.
-            found = self._client.committed(asked, timeout=self._timeout_s)
-            for at in found:
-                if at.error is not None:
-                    raise KafkaException(at.error)
-        return {at.partition: decode_marks(at.metadata or "") for at in found}
+        return {at.partition: decode_marks(at.metadata or "") for at in self.committed(asked)}
 
     def offsets(self, marks: Mapping[int, Marks]) -> list[TopicPartition]:
         """What is to be committed, so that `marks` says it later."""
@@ -112,6 +106,20 @@ class Membership:
         """
         found = self._client.consumer_group_metadata()
         return found if self._client.memberid() else None
+
+    def committed(self, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """What was committed last of some partitions, with what stands beside it.
+
+        Raises:
+            BrokerError: A transaction stays open, or the broker does not answer.
+        """
+        with broker_errors("asking how far the forecasts have come"):
+            # Stable offsets alone, as the client's isolation level says.
+            found = self._client.committed(list(asked), timeout=self._timeout_s)
+            for at in found:
+                if at.error is not None:
+                    raise KafkaException(at.error)
+        return found
 
     def commit(self, offsets: Sequence[TopicPartition]) -> None:
         """Commit outside a transaction.

@@ -106,7 +106,10 @@ def _kafka_scripts(kafka_home: Path) -> dict[str, str]:
 
 
 def _kafka_properties(folder: Path, port: int, controller_port: int) -> str:
-    """Settings of a single node: a group joins at once, a killed broker is back within seconds."""
+    """Settings of a single node: a group joins at once, a killed broker is back within seconds.
+
+    A transaction whose producer died ends within a second of its time.
+    """
     values = {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -122,6 +125,7 @@ def _kafka_properties(folder: Path, port: int, controller_port: int) -> str:
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "4",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",

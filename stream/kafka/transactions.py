@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
+from freshet.stream.failpoints import failpoint
 from freshet.stream.health import Health
 from freshet.stream.kafka.client import broker_error, producer
 from freshet.stream.kafka.delivery import Delivery, give_up
@@ -58,6 +59,9 @@ class Group(Protocol):
 
     def metadata(self) -> Any:
         """Generation and member, as the broker is told; None while this is no member."""
+
+    def committed(self, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """The newest offsets that are not part of an open transaction, and what stands beside."""
 
     def commit(self, offsets: Sequence[TopicPartition]) -> None:
         """Move offsets without a transaction."""
@@ -108,13 +112,17 @@ class ExactlyOnce:
         self._refused: list[Refusal] = []
         # Kafka refuses a batch as a whole: one record in each says which it was.
         self._one_by_one = False
+        # The broker was told to commit and never answered: it may have done so.
+        self._in_doubt = False
 
     def commit(self, records: Sequence[Outgoing], offsets: Sequence[TopicPartition]) -> bool:
         """See `Commits`."""
         left = list(records)
+        self._in_doubt = False
         while True:
             try:
-                self._attempt(left, offsets)
+                if not self._is_out(offsets):
+                    self._attempt(left, offsets)
             except NotTheOwnerError:
                 raise
             except BrokerError as error:
@@ -143,17 +151,41 @@ class ExactlyOnce:
             client.begin_transaction()
             for record in records:
                 self._produce(client, record)
+            failpoint("transaction_produced")
             metadata = self._group.metadata()
             if metadata is None:
                 raise NotTheOwnerError("this worker is no member of its group any more")
             _repeated(partial(client.send_offsets_to_transaction, list(offsets), metadata))
-            _repeated(client.commit_transaction)
+            failpoint("transaction_offsets_sent")
+            self._end(client)
         except KafkaException as error:
             self._after(error.args[0])
             raise self._as_ours(error) from None
         except BrokerError:
             self._abort()
             raise
+
+    def _end(self, client: Producer) -> None:
+        try:
+            _repeated(client.commit_transaction)
+        except KafkaException as error:
+            cause = error.args[0]
+            self._in_doubt = not (cause.txn_requires_abort() or _is_fenced(cause))
+            raise
+
+    def _is_out(self, offsets: Sequence[TopicPartition]) -> bool:
+        """Whether a commit that nobody answered happened: the offsets that it moved tell.
+
+        Raises:
+            BrokerError: Nobody answers this either.
+        """
+        if not self._in_doubt:
+            return False
+        # A new producer of this name has the broker end what the last one began.
+        self._ready()
+        found = self._group.committed(offsets)
+        self._in_doubt = False
+        return _moves(found) == _moves(offsets)
 
     def _ready(self) -> Producer:
         if self._producer is None:
@@ -212,7 +244,7 @@ class ExactlyOnce:
 
     def _after(self, error: KafkaError) -> None:
         """Leave the producer as the next attempt needs it."""
-        if error.fatal() or error.code() in _FENCED:
+        if self._in_doubt or _is_fenced(error):
             self._drop()
         else:
             self._abort()
@@ -264,6 +296,14 @@ class AtLeastOnce:
 
     def close(self) -> None:
         """Nothing is left open."""
+
+
+def _is_fenced(error: KafkaError) -> bool:
+    return error.fatal() or error.code() in _FENCED
+
+
+def _moves(offsets: Sequence[TopicPartition]) -> dict[tuple[str, int], tuple[int, str]]:
+    return {(at.topic, at.partition): (at.offset, at.metadata or "") for at in offsets}
 
 
 def _repeated(call: Callable[[float], Any]) -> None:

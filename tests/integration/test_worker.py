@@ -128,11 +128,9 @@ class Shop:
                 quantity = 1 + (hour + number) % 5
                 item = f"s{number}|north"
                 self.sold[item, START_MS + hour * HOUR_MS] = quantity
-                values.append(
-                    self._order(
-                        f"s{number}", START_MS + hour * HOUR_MS + 60_000 * (number + 1), quantity
-                    )
-                )
+                within_ms = HOUR_MS * (number + 1) // (self.items + 1)
+                at_ms = START_MS + hour * HOUR_MS + within_ms
+                values.append(self._order(f"s{number}", at_ms, quantity))
         self.hour += hours
         values.append(self._order("clock", START_MS + self.hour * HOUR_MS, 1))
         self._fold(values)

@@ -10,6 +10,7 @@ import xxhash
 
 from freshet.online.worker import group as module
 from freshet.online.worker.group import MAX_NOTICES, Membership
+from freshet.online.worker.marks import Mark, decode_marks
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Taken, TopicPartition
 
@@ -32,6 +33,12 @@ class Client:
 
     def incremental_assign(self, places: list[TopicPartition]) -> None:
         self.assigned += [(place.topic, place.partition, place.offset) for place in places]
+
+    def committed(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return asked
+
+    def position(self, asked: list[TopicPartition]) -> list[TopicPartition]:
+        return [TopicPartition(at.topic, at.partition, 40 + at.partition) for at in asked]
 
     def close(self) -> None:
         self.closed = True
@@ -107,6 +114,18 @@ def test_all_notices_of_a_wait_come_together_as_they_were_sent(
     assert membership.poll(0) == []
     client = client_of(membership)
     assert asked == [(client, MAX_NOTICES, 200), (client, MAX_NOTICES, 0)]
+
+
+def test_what_is_committed_of_a_shard_is_its_place_among_the_notices_and_its_marks(
+    membership: Membership,
+) -> None:
+    client = client_of(membership)
+    client.tell("assign", 0, 2)
+    assert membership.marks() == {0: {}, 2: {}}
+    marks = {2: {60_000: Mark(120_000, 7, 1, 3)}}
+    (at,) = membership.offsets(marks)
+    assert (at.topic, at.partition, at.offset) == (WINDOWS, 2, 42)
+    assert decode_marks(at.metadata) == marks[2]
 
 
 def test_closing_leaves_the_group(membership: Membership) -> None:
