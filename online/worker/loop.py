@@ -246,7 +246,7 @@ class Worker:
                 records += forecast_items(
                     served.contexts, weights, origin, served.sums, rows=rows, cold=cold
                 )
-            self._stay_alive()
+            self._stay_alive(owned)
             if self._stop.is_set():
                 return None
             self._let_finer_steps_go_first(owned, served)
@@ -269,13 +269,7 @@ class Worker:
         rounds: list[ForecastRound],
         moved: Mapping[int, Mark],
     ) -> bool:
-        """Commit forecasts, then have them wait for scores; False when told to stop.
-
-        Kafka refuses a member that is gone, not one whose shards went to another: that is seen
-        here, and nobody has them before the next poll.
-        """
-        if self._parts.membership.version != owned.membership_version:
-            raise NotTheOwnerError("the shards changed in the middle of a round")
+        """Commit forecasts, then have them wait for scores; False when told to stop."""
         marks = owned.marks_with(served, moved)
         failpoint("before_forecasts")
         with self.metrics.stage_seconds.labels("publish").time():
@@ -323,7 +317,7 @@ class Worker:
                 found = served.scorer.score(bucket_ms, self._parts.clock.now_ms())
             if not self._publish_scores(served, found):
                 return
-            self._stay_alive()
+            self._stay_alive(owned)
         served.has_news = len(buckets_ms) > MAX_BUCKETS_A_TURN
         if served is owned.main:
             for segment, tension in owned.monitor.tensions().items():
@@ -351,10 +345,20 @@ class Worker:
             log.warning("drift", segment=alert.segment, state=alert.state, text=alert.description)
         return True
 
-    def _stay_alive(self) -> None:
-        """In a long turn: tell the group and the probes that the loop still turns."""
-        self._parts.membership.poll(0)
+    def _stay_alive(self, owned: OwnedShards) -> None:
+        """In a long turn: tell the group and the probes that the loop still turns.
+
+        Raises:
+            NotTheOwnerError: Other shards are ours now. Kafka refuses a member that is gone, not
+                one whose shards went to another; nobody has them before the poll that tells us.
+        """
+        membership = self._parts.membership
+        notices = newest(membership.poll(0))
         self._parts.health.beat()
+        if membership.version != owned.membership_version:
+            raise NotTheOwnerError("the shards changed in the middle of a round")
+        for served in owned.served:
+            served.pace.take(notices)
 
     def _age_s(self) -> float:
         newest_ms = self.published_ms

@@ -22,7 +22,7 @@ from freshet.online.worker.served import Served, Source
 from freshet.online.worker.shard import OwnedShards
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode, encode
-from freshet.stream.config import Settings
+from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import Outgoing, shard_of
 from freshet.stream.process import Stop
@@ -43,7 +43,11 @@ class FakeForecaster:
 
     quantile_levels, device, dtype = tuple(QUANTILE_LEVELS), torch.device("cpu"), torch.float32
 
+    def __init__(self) -> None:
+        self.before: Callable[[Batch], None] = lambda _: None
+
     def forecast(self, batch: Batch) -> torch.Tensor:
+        self.before(batch)
         row_Q = 100.0 + 10.0 * torch.special.ndtri(torch.tensor(QUANTILE_LEVELS))
         return row_Q.expand(len(batch), batch.prediction_length, -1).clone()
 
@@ -120,15 +124,21 @@ class FakeMembership:
 
 
 def source_of(
-    reader: LiveReader, shop: ShopTables | None = None, membership: FakeMembership | None = None
+    reader: LiveReader | Mapping[int, LiveReader],
+    shop: ShopTables | None = None,
+    membership: FakeMembership | None = None,
 ) -> Source:
+    """Windows of one reader, or of one for each width."""
     member = cast("Any", membership or FakeMembership())
-    opened = cast("Any", lambda *_: reader)
-    return Source(opened, shop or ShopTables(), member, torch.device("cpu"))
+
+    def open_reader(served: ServedResolution, *_: Any) -> Any:
+        return reader if isinstance(reader, LiveReader) else reader[served.resolution_ms]
+
+    return Source(open_reader, shop or ShopTables(), member, torch.device("cpu"))
 
 
 def owned_of(
-    reader: LiveReader,
+    reader: LiveReader | Mapping[int, LiveReader],
     shop: ShopTables | None = None,
     settings: Settings = SETTINGS,
     membership: FakeMembership | None = None,
