@@ -39,7 +39,7 @@ class History:
     Of two that hold from one time on, the one that was known later counts.
     """
 
-    __slots__ = ("known_ms", "newest_ms", "orders", "times_ms", "values")
+    __slots__ = ("_in_order", "known_ms", "newest_ms", "orders", "times_ms", "values")
 
     def __init__(self) -> None:
         self.times_ms = array("q")
@@ -47,6 +47,8 @@ class History:
         self.orders = array("q")
         self.values = array("d")
         self.newest_ms = -1
+        # Whether each was known no earlier than the one before it, as nearly always.
+        self._in_order = True
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -60,13 +62,14 @@ class History:
         >>> price.times_ms.tolist(), price.values.tolist()
         ([10, 20, 30], [5.0, 3.0, 4.0])
         """
-        self.newest_ms = max(self.newest_ms, known.ms)
         place = bisect_right(self.times_ms, time_ms)
         while place and self._stands_behind(place - 1, time_ms, known):
             place -= 1
         if place and self._is(place - 1, time_ms, known):
             self.values[place - 1] = value
             return place - 1, False
+        self._in_order &= place == len(self) and known.ms >= self.newest_ms
+        self.newest_ms = max(self.newest_ms, known.ms)
         self.times_ms.insert(place, time_ms)
         self.known_ms.insert(place, known.ms)
         self.orders.insert(place, known.order)
@@ -99,14 +102,22 @@ class History:
         """What of it was known at a time: itself where that is all."""
         if self.newest_ms <= as_of_ms:
             return self
-        places = [place for place, ms in enumerate(self.known_ms) if ms <= as_of_ms]
-        return self._of(places)
+        if self._in_order:
+            return self._first(bisect_right(self.known_ms, as_of_ms))
+        return self._of([place for place, ms in enumerate(self.known_ms) if ms <= as_of_ms])
 
     def keep(self, places: list[int]) -> None:
         """Forget all but these, in rising order."""
         kept = self._of(places)
         self.times_ms, self.known_ms = kept.times_ms, kept.known_ms
         self.orders, self.values = kept.orders, kept.values
+
+    def _first(self, count: int) -> History:
+        some = History()
+        some.times_ms, some.known_ms = self.times_ms[:count], self.known_ms[:count]
+        some.orders, some.values = self.orders[:count], self.values[:count]
+        some.newest_ms = some.known_ms[-1] if count else -1
+        return some
 
     def _of(self, places: list[int]) -> History:
         some = History()
@@ -115,6 +126,7 @@ class History:
         some.orders = array("q", [self.orders[place] for place in places])
         some.values = array("d", [self.values[place] for place in places])
         some.newest_ms = max(some.known_ms, default=-1)
+        some._in_order = self._in_order
         return some
 
     def first_needed(self, before_ms: int) -> int:
