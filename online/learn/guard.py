@@ -87,7 +87,7 @@ def on_sale(
     settings: Settings, shop: ShopTables, item_ids: Sequence[str], since_ms: int
 ) -> list[str]:
     """Items whose flash sale is announced, runs, or was not over at a time."""
-    spans = [span for span in sale_spans(shop) if span.until_ms > since_ms]
+    spans = [span for span in sale_spans(shop, since_ms) if span.until_ms > since_ms]
     skus = {sku for span in spans for sku in span.skus}
     place = settings.events.series_by.index("sku") if "sku" in settings.events.series_by else None
     if place is None or not skus:

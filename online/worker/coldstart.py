@@ -23,16 +23,21 @@ class ColdStart:
             advance.
         owns: Which items are this worker's.
         max_items: Beyond it the newest launches come first.
+        regions: Of the shop, as far as anybody saw them; shared with others who see items.
     """
 
     def __init__(
-        self, series_by: Sequence[str], owns: Callable[[str], bool], max_items: int = MAX_COLD_ITEMS
+        self,
+        series_by: Sequence[str],
+        owns: Callable[[str], bool],
+        max_items: int = MAX_COLD_ITEMS,
+        regions: set[str] | None = None,
     ) -> None:
         self._series_by = tuple(series_by)
         self._owns = owns
         self._max_items = max_items
         self._skus: set[str] = set()
-        self._regions: set[str] = set()
+        self._regions = set() if regions is None else regions
         self._possible = "sku" in self._series_by and set(self._series_by) <= COLD_FIELDS
 
     def saw(self, item_ids: Sequence[str]) -> None:

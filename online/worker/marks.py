@@ -12,6 +12,8 @@ from dataclasses import astuple, dataclass
 import msgspec
 import xxhash
 
+NONE_YET = -1
+"""Before every place."""
 LAST = 2**64 - 1
 
 
@@ -70,4 +72,6 @@ def decode_marks(text: str) -> Marks:
         rows = msgspec.json.decode(text.encode(), type=dict[int, tuple[int, int, int, int, int]])
     except msgspec.DecodeError:
         return {}
-    return {resolution_ms: Mark(*row) for resolution_ms, row in rows.items()}
+    marks = {resolution_ms: Mark(*row) for resolution_ms, row in rows.items()}
+    foreign = any(not NONE_YET <= mark.upto <= LAST for mark in marks.values())
+    return {} if foreign else marks

@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.online.worker.marks import LAST, Mark, place_of
+from freshet.online.worker.marks import LAST, NONE_YET, Mark, place_of
 from freshet.stream.arrays import Ints
 from freshet.stream.store.grid import Grid
 
 Places = NDArray[np.uint64]
-NONE_YET = -1
-"""Before every place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Scorer:
         monitor: Takes the scores; None where another resolution is watched for drift.
         segments: The segment of each of some items.
         season_length: Steps of the seasonal naive yardstick.
+        holds: Whether an item's windows are held; of others nothing is known.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class Scorer:
         *,
         segments: Callable[[Sequence[str]], list[str]],
         season_length: int,
+        holds: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.contexts = contexts
         self.pending = pending
         self.monitor = monitor
         self._segments = segments
         self._season_length = season_length
+        self._holds = holds
 
     def score(self, bucket_ms: int, now_ms: int) -> ScoredBucket:
         """Score every open step about a final bucket.
@@ -116,6 +119,8 @@ class Scorer:
         return bool(begun) and bucket_ms >= min(begun) + seasons_ms
 
     def _actuals(self, item_ids: list[str], bucket_ms: int) -> dict[str, Actual]:
+        # Without a row, an item that is held sold nothing.
+        item_ids = [item_id for item_id in item_ids if self._holds(item_id)]
         if not item_ids:
             return {}
         units_I1, in_stock_I1 = self.contexts.actuals(item_ids, bucket_ms, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,10 +18,9 @@ from freshet.online.drift.pending import PendingForecasts
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.group import Membership
-from freshet.online.worker.marks import Mark
+from freshet.online.worker.marks import NONE_YET, Mark
 from freshet.online.worker.pace import Pace
 from freshet.online.worker.rounds import (
-    NONE_YET,
     Places,
     Round,
     Work,
@@ -37,9 +36,11 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import item_id_parts
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 WARM_BUCKETS = 3  # of which the first is seen in part
 SPARE_BUCKETS = 72  # beyond context and horizon, for forecasts that wait long to be scored
+SALES_KNOWN_MS = 2 * DAY_MS  # how far back ended sales tell which cutoffs nobody forecast
 
 OpenReader = Callable[[ServedResolution, int, Callable[[str], bool]], WindowReader]
 """Opens the windows of a resolution: how many buckets of which items."""
@@ -53,6 +54,8 @@ class Source:
     shop: ShopTables
     membership: Membership
     device: torch.device
+    regions: set[str] = field(default_factory=set)
+    """That items of any resolution were seen in."""
 
 
 class Served:
@@ -83,7 +86,9 @@ class Served:
             time_zone=settings.calendar.time_zone,
         )
         self.sums = StepSums(served.resolution_ms, served.prediction_length)
-        self.cold = ColdStart(settings.events.series_by, source.membership.owns)
+        self.cold = ColdStart(
+            settings.events.series_by, source.membership.owns, regions=source.regions
+        )
         self.monitor = monitor
         self.looked_s = 0.0
         """When the windows were read last, on the monotonic clock."""
@@ -93,9 +98,10 @@ class Served:
         """Whether Redis holds less than it did."""
         self._rests_until_s = 0.0
         self._series_by = settings.events.series_by
-        # Of flash sales: what the shop's tables said, at which version, and whose windows are held.
+        # Of flash sales: what the shop's tables said, at which version and hour, and whose windows
+        # are held.
         self._spans: list[SaleSpan] = []
-        self._spans_version = -1
+        self._spans_of = (-1, -1)
         self._held_skus: frozenset[str] = frozenset()
         self._open()
 
@@ -120,6 +126,7 @@ class Served:
             self.monitor,
             segments=lambda item_ids: segments_of(item_ids, drift, shop, series_by),
             season_length=served.season_length,
+            holds=self._holds if served.flash_sales_only else lambda _: True,
         )
         self._place_I: Places = places_of([])
 
@@ -145,16 +152,31 @@ class Served:
         return delta
 
     def _follow_sales(self, now_ms: int) -> bool:
-        """Hold the windows of all items that are on sale now; whether there are any."""
-        shop = self._source.shop
-        if shop.version != self._spans_version:
-            self._spans, self._spans_version = sale_spans(shop), shop.version
+        """Hold the windows of all items that are on sale now, or wait for scores; whether any."""
+        rules = self.reader.rules
         linger_ms = (self.served.prediction_length + SPARE_BUCKETS) * self.resolution_ms
+        linger_ms += rules.out_of_order_ms + rules.allowed_lateness_ms
+        self._look_up_sales(now_ms, linger_ms)
         wanted = skus_at(self._spans, now_ms, linger_ms)
         if not wanted <= self._held_skus:
-            self._held_skus = wanted
+            self._held_skus = wanted | self._waiting_skus()
             self._open()
-        return bool(wanted)
+        return bool(wanted or self.pending.cutoffs)
+
+    def _look_up_sales(self, now_ms: int, linger_ms: int) -> None:
+        shop, hour = self._source.shop, now_ms // HOUR_MS
+        if (shop.version, hour) != self._spans_of:
+            from_ms = now_ms - linger_ms - SALES_KNOWN_MS
+            self._spans = sale_spans(shop, from_ms, now_ms + HOUR_MS)
+            self._spans_of = (shop.version, hour)
+
+    def _waiting_skus(self) -> frozenset[str]:
+        waiting = self.pending
+        return frozenset(
+            self._sku(item_id)
+            for cutoff_ms in waiting.cutoffs
+            for item_id in waiting.items_at(cutoff_ms)
+        )
 
     def _holds(self, item_id: str) -> bool:
         return self._sku(item_id) in self._held_skus and self._source.membership.owns(item_id)
@@ -197,16 +219,16 @@ class Served:
         begin_ms = begun_ms(self._spans, newest_ms)
         if begin_ms is None:
             return None
-        # Nobody waits for forecasts from before a sale is known.
-        known_ms = previous_ms if previous_ms is None else max(previous_ms, begin_ms)
+        # Nobody waits for forecasts from before a sale is known; the first is at that moment.
+        known_ms = previous_ms if previous_ms is None else max(previous_ms, begin_ms - 1)
         return plan_round(known_ms, newest_ms, self.reader.rules.grid)
 
     def _since_ms(self, cutoff_ms: int) -> int:
-        """From when on, without a break, forecasts are expected at every cutoff."""
+        """After when, without a break, forecasts are expected at every cutoff."""
         if not self.served.flash_sales_only:
             return 0
         begin_ms = begun_ms(self._spans, cutoff_ms)
-        return cutoff_ms if begin_ms is None else begin_ms
+        return cutoff_ms if begin_ms is None else begin_ms - 1
 
     def work(self, cutoff_ms: int, marks: Mapping[int, Mark]) -> Work:
         """The items left to forecast at a cutoff, of the shards that are marked at it.

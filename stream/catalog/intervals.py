@@ -207,6 +207,16 @@ class IntervalTable(Generic[Entry]):
             raise KeyError(name)
         return self._standing(row)
 
+    def versions(self, start_ms: int, end_ms: int) -> Iterator[tuple[Entry, int, int, int, int]]:
+        """Each version that is about some of [start, end): entry, start, end, and from when to when
+        it was the newest word.
+        """
+        fields = self._fields[:, : len(self._entries)]
+        until = np.minimum(fields[UNTIL], fields[DELETED])
+        about = (fields[STARTS] < end_ms) & (fields[ENDS] > start_ms)
+        for row in np.flatnonzero(about).tolist():
+            yield *self._standing(row), int(until[row])
+
     def _standing(self, row: int) -> tuple[Entry, int, int, int]:
         starts_ms, ends_ms, from_ms = self._fields[:3, row].tolist()
         return self._entries[row], starts_ms, ends_ms, from_ms

@@ -28,6 +28,16 @@ class Announced(NamedTuple):
     announced_ms: int
 
 
+class Version(NamedTuple):
+    """What was announced of a promotion at some time, and held until `until_ms` at the latest."""
+
+    promotion: Promotion
+    starts_ms: int
+    ends_ms: int
+    announced_ms: int
+    until_ms: int
+
+
 class Promotions:
     """Every version of each promotion; beyond `MAX_PROMOTIONS` those that end first are dropped."""
 
@@ -58,6 +68,10 @@ class Promotions:
     def forget_before(self, before_ms: int) -> int:
         """Drop what no question about later times needs; how many versions."""
         return self._table.forget_before(before_ms, ended_too=True)
+
+    def versions(self, from_ms: int, to_ms: int) -> Iterator[Version]:
+        """All that was ever announced of some of [from, to), in no order."""
+        return (Version(*known) for known in self._table.versions(from_ms, to_ms))
 
     def running(self, now_ms: int) -> list[Promotion]:
         """Those that run at a time by the newest records, by start and id."""

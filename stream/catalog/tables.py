@@ -5,7 +5,7 @@ Dimensions: I items, S buckets (steps), K known slots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -231,7 +231,7 @@ class ShopTables:
         """Units on hand of an item and as of when, by the newest record of each of its regions."""
         return self._stock.levels(self._series(item_id))
 
-    def promotions(self) -> Iterable[Announced]:
+    def promotions(self) -> Promotions:
         """Every promotion that stands, with its times, in no order."""
         return self._promotions
 

@@ -189,3 +189,22 @@ def test_what_no_later_question_needs_is_dropped_and_the_rest_stays() -> None:
     assert known.forget_before(99) == 5 and names(known) == []
     known.tell(promotion("new", 100, 120), 99)
     assert covered(known, BucketSpan(100, 1, 10))[0] == [1]
+
+
+def test_every_version_is_told_with_the_time_in_which_it_was_the_newest_word() -> None:
+    known = Told()
+    known.tell(promotion("p", 50, 80), 7)
+    known.tell(promotion("p", 50, 60), 55)
+    known.tell(promotion("q", 70, 90), 9)
+    known.withdraw("q", 75)
+    known.tell(promotion("later", 95, 99), 9)
+    forever = 2**62
+
+    def told(from_ms: int, to_ms: int) -> list[tuple[str, int, int, int, int]]:
+        return sorted(
+            (one.promotion.promotion_id, *one[1:]) for one in known.versions(from_ms, to_ms)
+        )
+
+    assert told(60, 95) == [("p", 50, 80, 7, 55), ("q", 70, 90, 9, 75)]
+    assert told(59, 60) == [("p", 50, 60, 55, forever), ("p", 50, 80, 7, 55)]
+    assert told(95, 96) == [("later", 95, 99, 9, forever)]
