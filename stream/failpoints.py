@@ -13,6 +13,7 @@ Failpoint = Literal[
     "after_dead_letters",
     "before_apply",
     "after_apply",
+    "after_table_letters",
     "before_append",
     "after_append",
     "before_notice",

@@ -43,7 +43,7 @@ class Keeper:
         assert versions is not None, f"{key} is of events"
         batch = versions.judge(messages)
         parts.outbox.publish_unusable(messages, batch.dead)
-        failpoint("after_dead_letters")
+        failpoint("after_table_letters")
         if self._lost(key, versions.append(batch)):
             return
         owned.position = batch.next_offset

@@ -230,7 +230,7 @@ def test_too_many_versions_leave_early_and_that_is_said_loudly(
 
 # Real Kafka ---------------------------------------------------------------------------------------
 
-KILLS = ("after_dead_letters:2", "before_append:3", "after_append:2", "after_append:1")
+KILLS = ("after_table_letters:1", "before_append:3", "after_append:2", "after_append:1")
 
 
 def test_killed_at_every_point_and_compacted_no_version_is_lost_or_doubled(

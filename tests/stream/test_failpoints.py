@@ -48,7 +48,8 @@ def test_every_failpoint_is_one_place_in_the_source() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_some_test_dies_at_every_failpoint(name: str) -> None:
-    assert f'"{name}"' in texts("tests")
+    # At its first pass, or at the one that is named behind a colon.
+    assert re.search(f'"{name}[":]', texts("tests"))
 
 
 @pytest.mark.parametrize(("wanted", "passed"), [("before_scores", 1), ("before_scores:2", 3)])
