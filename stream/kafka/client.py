@@ -324,7 +324,14 @@ def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 0.8
 MAX_ATTEMPTS = 12  # six seconds: a broker that restarts on a busy machine elects leaders that late
-_LEADERLESS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_LEADERLESS = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        # A client that has just begun knows no partitions yet.
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
 
 
 def log_range(

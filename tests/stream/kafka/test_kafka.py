@@ -203,6 +203,13 @@ def test_a_partition_without_a_leader_yet_is_asked_again_a_few_times() -> None:
         log_range(cast("Consumer", Leaderless(12)), "orders", 0, wait=waited_s.append)
 
 
+def test_a_client_that_has_just_begun_is_asked_again_for_a_partition_that_it_does_not_know() -> (
+    None
+):
+    new = cast("Consumer", Leaderless(2, KafkaError._UNKNOWN_PARTITION))
+    assert log_range(new, "orders", 0, wait=lambda _: None) == (3, 8)
+
+
 def test_told_to_stop_it_asks_for_no_leader_again() -> None:
     leaderless = Leaderless(5)
     with pytest.raises(BrokerError, match="offsets of orders:0"):
