@@ -7,9 +7,11 @@ import { byId, el, empty, options, say, table, tableBehind } from "./dom.js";
 import * as format from "./format.js";
 import { ItemPanel } from "./item.js";
 import { ItemList } from "./items.js";
+import { widthNamed, widthOf } from "./widths.js";
 
 const CLOCK_TICK_MS = 500;
-const ADDRESS = "#item=";
+// What sold in a sale is counted anew so often, for its end comes without any record.
+const SALES_TICK_MS = 5_000;
 // A number that is older than so many buckets is shown as old.
 const LATE_BUCKETS = 3;
 const STATES = { live: "live", lost: "reconnecting", paused: "paused", waiting: "connecting", partial: "waiting for data" };
@@ -54,10 +56,22 @@ function showTotals(overview) {
     figure("Events", format.rate(events.per_s), "a second", `${format.compact(events.read)} read${lost.length ? `, ${lost[0]}` : ""}`, age("sales", asOf.sales_ms, lateMs)),
     figure("Forecasts", format.rate(forecasts.per_s), "a second", `${format.compact(forecasts.seen)} for ${format.count(forecasts.items)} series`, age("forecasts", asOf.forecasts_ms, lateMs)),
     figure("Sold in 24 h", format.compact(overview.units_day), "units", `${format.compact(overview.revenue_day)} in sales`, age("sales", asOf.sales_ms, lateMs)),
-    figure("Error", format.error(scores.wql), "WQL", gained, age("scores", asOf.scores_ms, lateMs), tone),
+    figure(`Error ${widthOf(overview.resolution_ms).each}`, format.error(scores.wql), "WQL", gained, age("scores", asOf.scores_ms, lateMs), tone),
     figure("Within the 80 % interval", format.percent(scores.coverage_80, 1), "", scores.matured ? `${format.compact(scores.matured)} scored` : "waiting for scores", age("scores", asOf.scores_ms, lateMs)),
     figure("Weights", el("span", { title: overview.weights_version }, format.version(overview.weights_version)), "", drifting(overview.drift), age("last alert", asOf.alerts_ms), overview.drift.active ? "bad" : ""),
   );
+}
+
+/** What workers said of their rounds: those that are not whole, and the cutoffs they skipped. */
+function showRounds(resolutions) {
+  const said = resolutions.filter((one) => one.round).flatMap(({ resolution_ms: ms, round }) => {
+    const { name } = widthOf(ms);
+    const partial = round.complete ? [] : [`of the newest ${name}, ${format.count(round.published)} of ${format.count(round.expected)} forecasts are out`];
+    const skipped = round.skipped_day ? [`${format.count(round.skipped_day)} ${round.skipped_day === 1 ? `${name} was` : `${name}s were`} skipped in a day`] : [];
+    return [...partial, ...skipped];
+  });
+  byId("rounds").hidden = !said.length;
+  say(byId("rounds"), `Rounds: ${said.join("; ")}.`);
 }
 
 function drifting(drift) {
@@ -92,7 +106,7 @@ function showUnusable({ counts, newest }) {
 
 // Sections ------------------------------------------------------------------------------------------------------
 
-const panel = new ItemPanel();
+const panel = new ItemPanel({ onWidth: (ms) => choose(ms) });
 const refreshList = new Refresher(() => list.load(), 2_000);
 const refreshItem = new Refresher(() => panel.load(), 1_000);
 const list = new ItemList({ onPick: (itemId) => pick(itemId), refresh: () => refreshList.want({ now: true }) });
@@ -107,9 +121,10 @@ const sections = {
 const refreshErrorTable = tableBehind(byId("error-data"), errorTable);
 
 async function loadErrors() {
-  const segment = byId("segment").value;
-  const errors = await ask(`/api/errors?${new URLSearchParams({ segment })}`);
+  const [segment, width] = [byId("segment").value, byId("error-width").value];
+  const errors = await ask(`/api/errors?${new URLSearchParams(width ? { segment, resolution_ms: width } : { segment })}`);
   known.errors = errors;
+  showErrorWidths(errors);
   options(byId("segment"), "All items", errors.segments);
   const chart = byId("error");
   if (!errors.at_ms.length) {
@@ -121,6 +136,19 @@ async function loadErrors() {
   chart.setAttribute("aria-label", `Error over time: now ${format.error(model)}, seasonal naive ${format.error(naive)}; the table below has every point`);
   refreshErrorTable();
   await drawError(chart, errors);
+}
+
+/** The choice of steps where more than one length is scored, and which one is shown. */
+function showErrorWidths({ scored, resolution_ms: shown }) {
+  const { name, each } = widthOf(shown);
+  say(byId("error-note"), `Weighted quantile loss of forecasts ${each}${name === "day" ? "" : ", over the past day"}; lower is better.`);
+  const select = byId("error-width");
+  const widths = [...new Set([...scored, shown])].sort((a, b) => a - b);
+  select.hidden = widths.length < 2;
+  if (String([...select.options].map((option) => Number(option.value))) !== String(widths)) {
+    select.replaceChildren(...widths.map((ms) => el("option", { value: ms }, widthOf(ms).plural)));
+  }
+  select.value = shown;
 }
 
 function errorTable() {
@@ -136,7 +164,35 @@ function errorTable() {
     format.isoTime(ms), format.error(errors.wql[i]), format.error(errors.seasonal_naive_wql[i]), format.error(errors.bucket_wql[i]),
     format.percent(errors.coverage_80[i], 1), (marks.get(i) ?? []).join(", "),
   ]);
-  return table(["Up to, UTC", "past day", "seasonal naive", "that hour", "in 80 %", "events"], rows.reverse());
+  return table(["Up to, UTC", "past day", "seasonal naive", `that ${widthOf(errors.resolution_ms).name}`, "in 80 %", "events"], rows.reverse());
+}
+
+/** The item and the length of steps that an address names. */
+function address() {
+  const found = { item: null, width: null };
+  for (const part of location.hash.slice(1).split("&")) {
+    const [key, value = ""] = part.split("=", 2);
+    try {
+      if (key === "item") found.item = decodeURIComponent(value);
+      if (key === "by") found.width = widthNamed(decodeURIComponent(value));
+    } catch {
+      // Not an address of ours.
+    }
+  }
+  return found;
+}
+
+/** Show steps of another length, and keep that in the address. */
+function choose(ms) {
+  panel.width = ms === known.mainMs ? null : ms;
+  keepAddress();
+  refreshItem.want({ now: true });
+}
+
+function keepAddress() {
+  if (panel.itemId === null) return;
+  const by = panel.width === null ? "" : `&by=${widthOf(panel.width).name}`;
+  history.replaceState(null, "", `#item=${encodeURIComponent(panel.itemId)}${by}`);
 }
 
 function pick(itemId, { show = false } = {}) {
@@ -153,10 +209,12 @@ function pick(itemId, { show = false } = {}) {
 
 function update(overview) {
   known.clock = { ...overview.clock, at: performance.now() };
+  known.mainMs = overview.resolution_ms;
   list.resolutionMs = overview.resolution_ms;
   showTotals(overview);
   showProblem(overview.problems, overview.read_s_ago);
   showUnusable(overview.unusable);
+  showRounds(overview.resolutions);
   showAges();
   for (const [section, refreshers] of Object.entries(sections)) {
     if (known.revisions[section] === overview.revisions[section]) continue;
@@ -189,15 +247,16 @@ function switchTheme() {
 }
 
 function fromAddress() {
-  if (!location.hash.startsWith(ADDRESS)) return;
-  try {
-    pick(decodeURIComponent(location.hash.slice(ADDRESS.length)), { show: true });
-  } catch {
-    // Not an item's address.
-  }
+  const { item, width } = address();
+  if (item === null) return;
+  // A link to an item keeps the length of steps that was chosen.
+  if (width !== null) panel.width = width === known.mainMs ? null : width;
+  pick(item, { show: true });
+  if (panel.width !== null) keepAddress();
 }
 
 byId("theme").addEventListener("click", switchTheme);
+byId("error-width").addEventListener("change", () => refreshErrors.want({ now: true }));
 byId("segment").addEventListener("change", () => refreshErrors.want({ now: true }));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 window.addEventListener("hashchange", fromAddress);
@@ -217,6 +276,7 @@ document.addEventListener("keydown", (event) => {
 setInterval(() => {
   if (!document.hidden) showClock();
 }, CLOCK_TICK_MS);
+setInterval(() => sections.flash.forEach((refresher) => refresher.want()), SALES_TICK_MS);
 
 fromAddress();
 ask("/api/overview").then(update, () => {});

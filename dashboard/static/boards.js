@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { byId, el, empty, say } from "./dom.js";
 import * as format from "./format.js";
 import { errorSpark } from "./spark.js";
+import { widthOf } from "./widths.js";
 
 const HIGH_CHANCE = 0.5;
 
@@ -25,8 +26,9 @@ function when(sale, now) {
 }
 
 function saleCard(sale, now) {
-  const total = sale.sell_through === null ? null
-    : `${format.units(sale.sold)} sold, ${format.percent(sale.sell_through)} of what there was`;
+  const since = sale.by_minute_from_ms === null ? "" : `, by the minute since ${format.shortTime(sale.by_minute_from_ms)}`;
+  const share = sale.sell_through === null ? "" : `, ${format.percent(sale.sell_through)} of what there was`;
+  const total = sale.sold === null ? null : `${format.units(sale.sold)} sold${share}${since}`;
   return el("article", { class: "card" },
     el("div", { class: "line" },
       el("h3", {}, sale.title), el("span", { class: "discount" }, `−${Math.round(100 * sale.discount)} %`),
@@ -80,7 +82,7 @@ function driftCard(card, now) {
   return el("article", { class: "card" },
     el("div", { class: "line" }, el("h3", {}, card.segment || "all items"), el("span", { class: `chip ${card.state}` }, card.state),
       el("span", { class: "right" }, format.ago(card.detected_at_ms, now))),
-    spark ? el("div", { class: "drift-grid" }, body, el("div", {}, spark, el("p", { class: "spark-note" }, "error, and seasonal naive's"))) : body);
+    spark ? el("div", { class: "drift-grid" }, body, el("div", {}, spark, el("p", { class: "spark-note" }, `error ${widthOf(card.error.resolution_ms).each}, and seasonal naive's`))) : body);
 }
 
 const alertCard = (alert, now) => el("article", { class: "card" },

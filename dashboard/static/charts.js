@@ -1,10 +1,13 @@
 // The two large charts, drawn by plotly, which is loaded once when the first chart needs it.
 
 import * as format from "./format.js";
+import { DAY_MS, HOUR_MS } from "./widths.js";
 
-const DAY_MS = 86_400_000;
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
 const MAX_LABELS = 8;
+const MIN_STEPS = 12;
+// Days with 25 hours follow each other too.
+const NEXT = 1.05;
 
 let loading = null;
 
@@ -53,14 +56,19 @@ const upright = (x, color, dash, width = 1) => ({
 
 // The fan ---------------------------------------------------------------------------------------------------
 
+/** When each bucket of what was sold begins. */
+export const startsOf = ({ actuals, resolution_ms: width }) =>
+  actuals.starts_ms ?? actuals.units.map((_, i) => actuals.start_ms + i * width);
+
 /** Steps' start times and quantiles, led in by the last bucket that was sold so that the fan grows out of it. */
 function fanPoints(item) {
   const { forecast, actuals, resolution_ms: width } = item;
-  const x = forecast.quantiles[0].map((_, i) => forecast.cutoff_ms + i * width);
-  const index = (forecast.cutoff_ms - width - actuals.start_ms) / width;
-  const last = actuals.units[index];
+  const x = forecast.starts_ms;
+  const starts = startsOf(item);
+  const index = starts.findLastIndex((ms) => ms < forecast.cutoff_ms);
+  const last = index >= 0 && forecast.cutoff_ms - starts[index] <= NEXT * width ? actuals.units[index] : null;
   if (last === null || last === undefined) return { x, rows: forecast.quantiles };
-  return { x: [forecast.cutoff_ms - width, ...x], rows: forecast.quantiles.map((row) => [last, ...row]) };
+  return { x: [starts[index], ...x], rows: forecast.quantiles.map((row) => [last, ...row]) };
 }
 
 function bands(x, rows, colors) {
@@ -76,7 +84,7 @@ function bands(x, rows, colors) {
 function unbroken(startMs, width) {
   const runs = [];
   startMs.forEach((ms, i) => {
-    if (i && ms - startMs[i - 1] === width) runs.at(-1).push(i);
+    if (i && ms - startMs[i - 1] <= NEXT * width) runs.at(-1).push(i);
     else runs.push([i]);
   });
   return runs;
@@ -111,12 +119,11 @@ function fanTraces(item, lead, colors) {
       hovertemplate: "%{y:.3~g}, 80 %: %{customdata[0]:.3~g} to %{customdata[1]:.3~g}<extra>forecast then</extra>",
     });
   }
-  const soldX = item.actuals.units.map((_, i) => item.actuals.start_ms + i * item.resolution_ms);
   traces.push({
-    x: soldX, y: item.actuals.units, mode: "lines", connectgaps: false, line: { color: colors.ink, width: 1.6 },
+    x: startsOf(item), y: item.actuals.units, mode: "lines", connectgaps: false, line: { color: colors.ink, width: 1.6 },
     hovertemplate: "%{y:.4~g}<extra>sold</extra>",
   });
-  if (item.forecast) {
+  if (item.forecast?.steps) {
     const { x, rows } = fanPoints(item);
     traces.push(...bands(x, rows, colors));
     const lead_in = x.length - item.forecast.quantiles[0].length;
@@ -132,34 +139,90 @@ function fanTraces(item, lead, colors) {
 function fanTop(item, lead, fromMs) {
   const recent = (values, start, step) => values.filter((value, i) => value !== null && start(i) >= fromMs && step);
   const past = item.past[lead];
-  const tops = recent(item.actuals.units, (i) => item.actuals.start_ms + i * item.resolution_ms, true);
+  const starts = startsOf(item);
+  const tops = recent(item.actuals.units, (i) => starts[i], true);
   if (past) tops.push(...recent(past.p90, (i) => past.start_ms[i], true));
-  if (item.forecast) tops.push(...item.forecast.quantiles[6]);
+  if (item.forecast?.steps) tops.push(...item.forecast.quantiles[6]);
   return Math.max(1, ...tops) * 1.08;
 }
 
-/** Draw (or update) one item's fan chart. */
-export async function drawFan(node, item, { days, lead }) {
+/**
+ * An item's days, all moved by as much, so that plotly, which knows no zone, names each by its own date. Their lengths
+ * stay: a day of 25 hours is drawn as one.
+ */
+function byLocalDate(item) {
+  if (item.resolution_ms !== DAY_MS) return item;
+  const starts = [...startsOf(item), ...(item.forecast?.starts_ms ?? [])];
+  const shift = Math.max(0, ...starts.map((ms) => DAY_MS + format.zoneOffset(ms, item.time_zone))) - DAY_MS;
+  if (!starts.length || !shift) return item;
+  const move = (ms) => ms + shift;
+  const past = Object.fromEntries(Object.entries(item.past).map(([lead, one]) => [lead, { ...one, start_ms: one.start_ms.map(move) }]));
+  return {
+    ...item, past, time_zone: "UTC",
+    actuals: { ...item.actuals, start_ms: move(item.actuals.start_ms), starts_ms: startsOf(item).map(move) },
+    forecast: item.forecast && {
+      ...item.forecast, cutoff_ms: move(item.forecast.cutoff_ms), starts_ms: item.forecast.starts_ms.map(move), ends_at_ms: move(item.forecast.ends_at_ms),
+    },
+    promotions: item.promotions.map((one) => ({ ...one, starts_ms: move(one.starts_ms), ends_ms: move(one.ends_ms) })),
+  };
+}
+
+/** Ticks of days: the shop's own dates, at the midnights where they begin. */
+function dayTicks(item, from, end, most) {
+  const starts = [...startsOf(item), ...(item.forecast?.starts_ms ?? [])].filter((ms) => ms >= from && ms <= end);
+  const days = [...new Set(starts)].sort((a, b) => a - b);
+  const every = Math.max(1, Math.ceil(days.length / most));
+  const tickvals = days.filter((_, i) => i % every === 0);
+  return { tickmode: "array", tickvals, ticktext: tickvals.map((ms) => format.localDay(ms, item.time_zone)) };
+}
+
+function fanAxis(item, from, end, narrow) {
+  const most = narrow ? 4 : 8;
+  if (item.resolution_ms === DAY_MS) {
+    return { range: [from, end], ...dayTicks(item, from, end, most), hoverformat: "%a %e %b" };
+  }
+  const long = end - from > 4 * DAY_MS;
+  const short = item.resolution_ms < HOUR_MS ? "%H:%M" : "%H:%M\n%a %e %b";
+  return { range: [from, end], nticks: narrow ? 5 : 9, tickformat: long ? "%a %e %b" : short };
+}
+
+/** Draw (or update) one item's fan chart; a `note` says why there is no fan. */
+export async function drawFan(node, shown, { steps, lead, note }) {
+  const item = byLocalDate(shown);
   const Plotly = await plotly();
   const colors = palette();
-  const soldEnd = item.actuals.start_ms + item.actuals.units.length * item.resolution_ms;
+  const width = item.resolution_ms;
+  const last = startsOf(item).at(-1);
+  const soldEnd = last === undefined ? item.actuals.start_ms : last + width;
   const cutoff = item.forecast ? item.forecast.cutoff_ms : soldEnd;
-  const end = item.forecast ? cutoff + item.forecast.steps * item.resolution_ms : soldEnd;
-  const from = cutoff - days * DAY_MS;
+  const end = item.forecast?.steps ? item.forecast.ends_at_ms : Math.max(cutoff, soldEnd);
+  // A young shop's history begins where it does.
+  const first = item.actuals.units.findIndex((units) => units !== null);
+  const known = first < 0 ? cutoff : startsOf(item)[first];
+  const from = Math.max(cutoff - steps * width, Math.min(known, cutoff - MIN_STEPS * width));
   const promotions = item.promotions.filter((promotion) => promotion.ends_ms > from && promotion.starts_ms < end);
   const shapes = promotions.map((promotion) => ({
     type: "rect", x0: Math.max(from, promotion.starts_ms), x1: Math.min(end, promotion.ends_ms), yref: "paper", y0: 0, y1: 1,
     fillcolor: colors.promo, line: { width: 0 }, layer: "below",
   }));
-  const annotations = promotions.map((promotion) => ({
+  const apart = (end - from) * (node.clientWidth < 500 ? 0.16 : 0.08);
+  const named = promotions.filter((promotion, i) => i === 0 || promotion.starts_ms - Math.max(from, promotions[i - 1].starts_ms) > apart);
+  const annotations = named.map((promotion) => ({
     x: Math.max(from, promotion.starts_ms), y: 1, yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false, xshift: -3,
     text: `−${Math.round(100 * promotion.discount)} %`, font: { size: 11, color: colors.soft },
   }));
   shapes.push(upright(cutoff, colors.soft, "dot"));
+  if (note) {
+    annotations.push({
+      x: 0.5, xref: "paper", y: 0.96, yref: "paper", xanchor: "center", yanchor: "top", showarrow: false,
+      text: note, font: { size: 13, color: colors.soft }, bgcolor: colors.panel, borderpad: 4,
+    });
+  }
   const more = {
     shapes, annotations,
-    xaxis: { range: [from, end], nticks: node.clientWidth < 500 ? 5 : 9, tickformat: days > 3 ? "%a %e %b" : "%H:%M\n%a %e %b" },
-    yaxis: { range: [0, fanTop(item, lead, from)] },
+    xaxis: fanAxis(item, from, end, node.clientWidth < 500),
+    // A note has room above what was sold.
+    yaxis: { range: [0, fanTop(item, lead, from) * (note ? 1.25 : 1)] },
   };
   await Plotly.react(node, fanTraces(item, lead, colors), layout(colors, more), CONFIG);
 }

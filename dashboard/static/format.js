@@ -1,4 +1,4 @@
-// Numbers and times as people read them. All times are UTC: the shop's clock has no other zone.
+// Numbers and times as people read them. All times are UTC but for days, which are the shop's own.
 
 const DASH = "–";
 const HOUR_MS = 3_600_000;
@@ -35,6 +35,21 @@ export const rate = (value) => (known(value) ? (value >= 10 ? whole.format(value
 export const clock = (ms) => (known(ms) ? clockFormat.format(ms).replace(",", "") : DASH);
 export const shortTime = (ms) => (known(ms) ? timeFormat.format(ms) : DASH);
 export const dayTime = (ms) => (known(ms) ? dayFormat.format(ms) : DASH);
+
+/** How far a zone's clocks are ahead of UTC at a time, in ms. */
+export function zoneOffset(ms, timeZone) {
+  const wall = new Intl.DateTimeFormat("en-CA", {
+    timeZone, hourCycle: "h23", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  }).formatToParts(ms);
+  const at = (type) => Number(wall.find((part) => part.type === type).value);
+  return Date.UTC(at("year"), at("month") - 1, at("day"), at("hour"), at("minute"), at("second")) - Math.floor(ms / 1_000) * 1_000;
+}
+
+/** A day of the shop, by its own zone. */
+export function localDay(ms, timeZone) {
+  return known(ms) ? new Intl.DateTimeFormat("en-GB", { timeZone, weekday: "short", day: "numeric", month: "short" }).format(ms) : DASH;
+}
+
 export const isoTime = (ms) => (known(ms) ? new Date(ms).toISOString().slice(0, 16).replace("T", " ") : DASH);
 
 /** A stretch of time in its largest two units. */

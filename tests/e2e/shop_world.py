@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from confluent_kafka import Producer
 
@@ -21,6 +22,7 @@ from freshet.stream.schemas import (
     Compute,
     DriftAlert,
     Forecast,
+    ForecastRound,
     InventoryLevel,
     ModelEvent,
     Promotion,
@@ -32,13 +34,18 @@ from freshet.stream.schemas import (
 from freshet.stream.store.clock import set_anchor
 from freshet.stream.store.connection import connect
 from freshet.stream.store.redis import WindowStore
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 NOW_MS = 1_773_238_800_000 + 20 * 60_000  # Wednesday 11 March 2026, 14:20 UTC
 FIRST_HOUR = 14
 HOURS = 24 * 22
 SCORED_HOURS = 24 * 7
 STEPS = 24
+DAYS_AHEAD = 21
+SALE_HOURS = 3
+"""Since when the sale of MUGS-11 runs, and its orders come one by one."""
+MINUTE_CUTOFFS = 61
+MINUTES_AHEAD = 120
 DRIFT_AGE = 110
 SWAP_AGE = 78
 GOODS = (
@@ -51,6 +58,7 @@ GOODS = (
     ("LAMP-09", "Head torch 400 lm", "Electronics", "Ember", 45.0, 7.0),
     ("GLOV-05", "Merino glove liner", "Clothing", "Kestrel", 24.0, 0.6),
 )
+Z = np.array([-2.326, -1.645, -1.282, -0.674, 0, 0.674, 1.282, 1.645, 2.326])
 REGIONS = {"north": 1.0, "south": 0.62, "west": 0.34}
 
 
@@ -104,7 +112,6 @@ class World:
         return Series(item_id_of([sku, region]), sku, region, category, rate, believed, sold)
 
     def quantiles(self, series: Series, hour: int, steps: int = STEPS) -> np.ndarray[Any, Any]:
-        z = np.array([-2.326, -1.645, -1.282, -0.674, 0, 0.674, 1.282, 1.645, 2.326])
         knows = series.believed[hour : hour + steps, None]
         if hour < HOURS - SWAP_AGE and series.category == "Footwear":
             knows = (
@@ -112,7 +119,7 @@ class World:
                 / np.where(np.arange(hour, hour + steps) >= HOURS - SWAP_AGE, 2.05, 1.0)[:, None]
             )
         spread = np.sqrt(0.25 + knows / 48)
-        table: np.ndarray[Any, Any] = np.maximum(0.0, np.sqrt(knows) + z * spread) ** 2
+        table: np.ndarray[Any, Any] = np.maximum(0.0, np.sqrt(knows) + Z * spread) ** 2
         return table
 
     def version_at(self, hour: int) -> str:
@@ -138,6 +145,86 @@ class World:
             compute=Compute(device="cpu", dtype="float32", batch_shape=[24, 512]),
             status="cold_start" if series.sku == "GLOV-05" and series.region == "west" else "ok",
         )
+
+    def day_forecast(self, series: Series) -> Forecast:
+        """Days from the last midnight on; of gloves the shop is too young to say any."""
+        midnight_ms = NOW_MS // DAY_MS * DAY_MS
+        hour = (midnight_ms - self.start_ms) // HOUR_MS
+        # Beyond the hours that are known, the last day again.
+        known = series.believed[hour:]
+        hourly = np.resize(known[: 24 * (len(known) // 24)], 24 * DAYS_AHEAD)
+        mean = hourly.reshape(DAYS_AHEAD, 24).sum(1)
+        table = self._around(mean, spread=0.5 + mean / 90)
+        young = series.sku == "GLOV-05"
+        return msgspec.structs.replace(
+            self.forecast(series, HOURS),
+            forecast_id=f"{series.item_id}@day",
+            resolution_ms=DAY_MS,
+            cutoff_ms=midnight_ms,
+            issued_at_ms=midnight_ms + 2_000,
+            quantiles=[] if young else table,
+            status="warming_up" if young else "ok",
+        )
+
+    def minute_forecasts(self, series: Series) -> list[Forecast]:
+        """Of the item on sale, one each minute of the past hour."""
+        found = []
+        for age in range(MINUTE_CUTOFFS):
+            cutoff_ms = NOW_MS - (MINUTE_CUTOFFS - 1 - age) * MINUTE_MS
+            starts_ms = cutoff_ms + MINUTE_MS * np.arange(MINUTES_AHEAD)
+            mean = series.believed[(starts_ms - self.start_ms) // HOUR_MS] / 60
+            forecast = msgspec.structs.replace(
+                self.forecast(series, HOURS),
+                forecast_id=f"{series.item_id}@minute{age}",
+                resolution_ms=MINUTE_MS,
+                cutoff_ms=cutoff_ms,
+                issued_at_ms=cutoff_ms + 500,
+                quantiles=self._around(mean, spread=0.35 + 0 * mean),
+            )
+            found.append(forecast)
+        return found
+
+    def _around(self, mean: np.ndarray[Any, Any], spread: Any) -> list[list[float]]:
+        table = np.maximum(0.0, np.sqrt(mean)[:, None] + Z * np.sqrt(spread)[:, None] / 2) ** 2
+        return [[float(f"{value:.4g}") for value in row] for row in table]
+
+    def on_sale(self) -> list[Series]:
+        return [series for series in self.series if series.sku == "MUGS-11"]
+
+    def other_forecasts(self) -> list[Forecast]:
+        """Those by the day and by the minute."""
+        by_day = [self.day_forecast(series) for series in self.series]
+        return by_day + [one for series in self.on_sale() for one in self.minute_forecasts(series)]
+
+    @property
+    def num_forecasts(self) -> int:
+        by_hour = len(self.series) * (SCORED_HOURS + 1)
+        return by_hour + len(self.other_forecasts())
+
+    def rounds(self) -> list[ForecastRound]:
+        """By the minute three were skipped and the newest is not whole; the hours are fine."""
+        common: dict[str, Any] = {"shard": 0, "num_shards": 1, "weights_version": "v0003-9f2c1a"}
+        whole = ForecastRound(
+            resolution_ms=HOUR_MS,
+            cutoff_ms=self.cutoff_ms,
+            issued_at_ms=self.cutoff_ms + 900,
+            complete=True,
+            expected=24,
+            published=24,
+            **common,
+        )
+        partial = ForecastRound(
+            resolution_ms=MINUTE_MS,
+            cutoff_ms=NOW_MS,
+            issued_at_ms=NOW_MS + 900,
+            complete=False,
+            expected=3,
+            published=2,
+            skipped=3,
+            skipped_from_ms=NOW_MS - 3 * MINUTE_MS,
+            **common,
+        )
+        return [whole, partial]
 
     def score(self, series: Series, hour: int) -> Score:
         steps = []
@@ -174,19 +261,31 @@ class World:
         )
 
     def orders(self) -> list[tuple[int, bytes]]:
-        """(event time, value), in time order: one order a series and hour."""
+        """(event time, value), in time order: one a series and hour, in a sale some each minute."""
         found = []
         for hour in range(HOURS + 1):
-            at_ms = self.start_ms + hour * HOUR_MS + (15 if hour == HOURS else 30) * 60_000
-            share = 0.3 if hour == HOURS else 1.0
+            start_ms = self.start_ms + hour * HOUR_MS
             for series in self.series:
-                if quantity := round(series.sold[hour] * share):
-                    name = f"{series.item_id}@{hour}"
-                    found.append((at_ms, name, series, quantity))
-        return [
-            (at_ms, self._order(name, series, quantity, at_ms))
-            for at_ms, name, series, quantity in found
-        ]
+                selling = series.sku == "MUGS-11" and hour >= HOURS - SALE_HOURS
+                sold = self.sold_by_minute(series, hour) if selling else self._at_once(series, hour)
+                for minute, quantity in sold.items():
+                    at_ms = start_ms + minute * MINUTE_MS + 17_000
+                    name = f"{series.item_id}@{hour}:{minute}"
+                    found.append((at_ms, self._order(name, series, quantity, at_ms)))
+        found.sort(key=lambda order: order[0])
+        return found
+
+    def _at_once(self, series: Series, hour: int) -> dict[int, int]:
+        minute, share = (15, 0.3) if hour == HOURS else (30, 1.0)
+        quantity = round(series.sold[hour] * share)
+        return {minute: quantity} if quantity else {}
+
+    def sold_by_minute(self, series: Series, hour: int) -> dict[int, int]:
+        """An hour's sales spread over its minutes; of the open hour those so far."""
+        until, share = (19, 0.3) if hour == HOURS else (60, 1.0)
+        random = np.random.default_rng([self.seed, hour, len(series.region)])
+        spread = random.multinomial(round(series.sold[hour] * share), np.full(until, 1 / until))
+        return {minute: int(units) for minute, units in enumerate(spread) if units}
 
     def _order(self, name: str, series: Series, quantity: int, at_ms: int) -> bytes:
         price = next(good[4] for good in GOODS if good[0] == series.sku)
@@ -383,6 +482,12 @@ def fill_topics(world: World, settings: Settings) -> None:
             send("forecasts", series.item_id, encode(world.forecast(series, hour)))
             if hour < HOURS - 1:
                 send("scores", series.item_id, encode(world.score(series, hour)))
+    for forecast in world.other_forecasts():
+        send("forecasts", forecast.item_id, encode(forecast))
+        key = f"{forecast.item_id}@{forecast.resolution_ms}"
+        send("forecasts_latest", key, encode(forecast))
+    for done in world.rounds():
+        send("rounds", f"{done.shard}@{done.resolution_ms}", encode(done))
     for kind in ("forecasts", "scores", "drift"):
         send(kind, "broken", b"\xff{not json")
     assert producer.flush(30) == 0 and not refused, refused

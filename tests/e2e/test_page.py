@@ -22,9 +22,9 @@ from playwright.sync_api import Browser, Page, expect
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.schemas import Adjustments, ModelEvent
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.e2e.conftest import RUN, environment
-from tests.e2e.shop_world import HOURS, World
+from tests.e2e.shop_world import HOURS, SALE_HOURS, World
 
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -89,7 +89,7 @@ def test_the_numbers_on_the_page_are_those_of_the_topics_and_windows(
     with visit(browser, page_url) as page:
         figures = page.locator("#figures")
         expect(figures).to_contain_text(f"{sold:,}")
-        expect(figures).to_contain_text("4,056 for 24 series")
+        expect(figures).to_contain_text(f"{world.num_forecasts:,} for 24 series")
         expect(figures).to_contain_text("below seasonal naive")
         expect(page.locator("#models")).to_contain_text("v0003")
         expect(page.locator(".version.rejected")).to_contain_text("gain_low -0.031 against 0.01")
@@ -137,6 +137,92 @@ def test_search_sort_keyboard_and_theme_work_without_a_mouse(
         assert page.evaluate(paper) != before
         page.reload()
         assert page.evaluate(paper) != before
+
+
+def test_hours_days_and_a_sale_s_minutes_are_a_choice_that_the_address_keeps(
+    page_url: str, browser: Browser
+) -> None:
+    with visit(browser, f"{page_url}#item=MUGS-11%7Cnorth") as page:
+        wait_for_chart(page, "MUGS-11|north")
+        choices = page.locator("#width label")
+        expect(choices).to_have_text(["Hours", "Days", "Minutes"])
+        expect(page.get_by_role("radio", name="Hours")).to_be_checked()
+        assert "by=" not in page.url
+        page.get_by_role("radio", name="Hours").focus()
+        for name, ms, span, rows in (
+            ("day", DAY_MS, "4 w", 21),
+            ("minute", MINUTE_MS, "30 min", 120),
+        ):
+            page.keyboard.press("ArrowRight")
+            expect(page.locator("#fan")).to_have_attribute("data-width", str(ms))
+            expect(page.locator("#span label").first).to_have_text(span)
+            assert page.url.endswith(f"#item=MUGS-11%7Cnorth&by={name}")
+            page.locator("#fan-data").evaluate("details => { details.open = true; }")
+            expect(page.locator("#fan-data tbody tr")).to_have_count(rows)
+        # What sold by the minute is there too, in ink.
+        points = (
+            "document.querySelector('#fan').data.flatMap((t) => t.y).filter((y) => y > 0).length"
+        )
+        assert page.evaluate(points) > 120
+        page.reload()
+        expect(page.get_by_role("radio", name="Minutes")).to_be_checked()
+        # Another item keeps the choice where it can; boots have no sale.
+        page.get_by_role("radio", name="Days").click()
+        page.locator('.row[data-item="BOOT-01|north"]').click()
+        expect(page.locator("#item-title")).to_have_text("Trail boot, waterproof")
+        expect(choices).to_have_text(["Hours", "Days"])
+        expect(page.get_by_role("radio", name="Days")).to_be_checked()
+        assert page.url.endswith("#item=BOOT-01%7Cnorth&by=day")
+
+
+def test_while_a_shop_warms_up_the_page_says_so_and_draws_no_line(
+    page_url: str, browser: Browser
+) -> None:
+    with visit(browser, f"{page_url}#item=GLOV-05%7Cnorth&by=day") as page:
+        wait_for_chart(page, "GLOV-05|north")
+        expect(page.locator("#facts")).to_contain_text("warming up")
+        expect(page.locator("#fan")).to_contain_text("warming up: the shop is too young")
+        expect(page.locator("#fan")).to_have_attribute("aria-label", re.compile("warming up"))
+        # What was sold, and neither bands nor a median.
+        assert page.locator("#fan .scatterlayer .trace").count() == 1
+
+
+def test_the_board_counts_a_sale_by_the_minute(
+    page_url: str, browser: Browser, world: World
+) -> None:
+    sold = {
+        series.region: sum(
+            sum(world.sold_by_minute(series, hour).values())
+            for hour in range(HOURS - SALE_HOURS, HOURS + 1)
+        )
+        for series in world.on_sale()
+    }
+    with visit(browser, page_url) as page:
+        expect(page.locator("#flash")).to_contain_text(f"{sum(sold.values()):,} sold")
+        answer = httpx.get(f"{page_url}api/flash-sales").json()
+        [sale] = [one for one in answer["sales"] if one["state"] == "running"]
+        assert {row["region"]: row["sold"] for row in sale["items"]} == sold
+        assert list(answer["offsets"].values()) == [len(world.orders())]
+        expect(page.locator("#flash .bar-row").nth(1)).to_contain_text("±")
+
+
+def test_rounds_that_are_not_whole_are_told_quietly(page_url: str, browser: Browser) -> None:
+    with visit(browser, page_url) as page:
+        expect(page.locator("#rounds")).to_have_text(
+            "Rounds: of the newest minute, 2 of 3 forecasts are out; "
+            "3 minutes were skipped in a day."
+        )
+
+
+def test_the_totals_are_told_whole_on_a_small_screen(page_url: str, browser: Browser) -> None:
+    with visit(browser, page_url, size={"width": 1280, "height": 800}) as page:
+        expect(page.locator("#figures")).to_contain_text("below seasonal naive")
+        cut = (
+            "[...document.querySelectorAll('#figures dd')]"
+            ".filter((node) => node.scrollWidth > node.clientWidth + 1)"
+            ".map((node) => node.textContent)"
+        )
+        assert page.evaluate(cut) == []
 
 
 def test_every_chart_has_a_table_behind_it(page_url: str, browser: Browser) -> None:
@@ -372,11 +458,12 @@ def test_with_a_token_the_page_opens_by_one_address_and_stays_open_without_it(
         assert stop(process) < STOP_TIMEOUT_S
 
 
-def test_broken_records_are_counted_and_skipped(page_url: str) -> None:
+def test_broken_records_are_counted_and_skipped(page_url: str, world: World) -> None:
     def metrics() -> str:
         return httpx.get(f"{page_url}metrics").text
 
-    wait_until(lambda: 'records_total{kind="forecasts",usable="yes"} 4056.0' in metrics())
+    told = f'records_total{{kind="forecasts",usable="yes"}} {world.num_forecasts}.0'
+    wait_until(lambda: told in metrics())
     for kind in ("forecasts", "scores", "drift"):
         assert f'records_total{{kind="{kind}",usable="no"}} 1.0' in metrics()
 
