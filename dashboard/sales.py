@@ -17,6 +17,7 @@ from freshet.dashboard.sold import SalesLog, Sold
 from freshet.dashboard.state import TopicState
 from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.catalog.promotions import Announced
+from freshet.stream.catalog.tables import FOREVER_MS
 from freshet.stream.read.few import FewCells
 from freshet.stream.schemas import Cumulative, item_id_parts
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -164,7 +165,8 @@ def _stock(item_id: str, topics: TopicState, log: SalesLog, now_ms: int) -> Stoc
     on_hand = sum(level.on_hand for level in levels)
     # Sales of a series are not told apart by the regions that its stock may lie in.
     as_of_ms = max(level.as_of_ms for level in levels)
-    since = log.sold(item_id, as_of_ms, now_ms).units or 0.0
+    # Without an end: of the open minute all that is counted has been sold already.
+    since = log.sold(item_id, as_of_ms, FOREVER_MS).units or 0.0
     counted_ms = min(now_ms, max(as_of_ms, log.counted_to_ms or as_of_ms))
     return Stock(on_hand, as_of_ms, max(0.0, round(on_hand - since, 1)), counted_ms)
 

@@ -356,6 +356,15 @@ def test_what_is_left_is_what_was_there_less_what_sold_since(make: Any) -> None:
     assert gone["on_hand"] == 0.0
 
 
+def test_all_that_is_counted_of_the_minute_that_runs_is_gone(make: Any) -> None:
+    cells = minutes([0.0] * 30 + [8.0], to_hour=100.5 + 1 / 60)
+    topics = make.topics(sale(first=100), stock(400, hour=100.1))
+    now_ms = round(100.5 * HOUR_MS) + 30_000
+    shown = sales.flash_sales(topics, make.actuals({"A|north": [4.0]}), now_ms, cells)
+    [row] = shown["sales"][0]["items"]
+    assert (row["sold"], row["on_hand"]) == (8.0, 392.0)
+
+
 def test_an_item_that_has_not_sold_yet_sold_nothing(make: Any) -> None:
     cells = minutes([5.0] * 30, item_id="B|north")
     assert board_by_minute(make, sale(first=100.25), cells=cells)["sold"] == 0.0
