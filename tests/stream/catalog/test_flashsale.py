@@ -14,7 +14,7 @@ from freshet.stream.catalog import flashsale
 from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import Cumulative
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import HOUR_MS, MINUTE_MS
 
 LEVELS = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
 
@@ -197,6 +197,15 @@ def test_sums_that_do_not_fit_are_refused(wrong: Cumulative) -> None:
 THREE = [0.1, 0.5, 0.9]
 
 
+@pytest.fixture(autouse=True)
+def _steps_of_a_moment_count_whole(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps are 100 ms here, so that numbers are round."""
+    if "by_the_minute" not in request.node.name:
+        monkeypatch.setattr(flashsale, "SHORT_STEP_MS", 0)
+
+
 def by_hand(
     quantiles: list[list[float]], cumulative: Cumulative | None = None, **over: Any
 ) -> SellOut:
@@ -303,3 +312,15 @@ def test_an_implied_correlation_lies_between_none_and_full() -> None:
     ]
     assert found == pytest.approx([0.0, 1.0, 0.5, 0.0, 1.0])
     assert flashsale._implied_correlation(3.0, np.array([3.0, 0.0])) == 1.0
+
+
+def test_sums_told_by_the_minute_count_by_four_fifths_of_their_width() -> None:
+    sums = Cumulative(steps=[1, 2], quantiles=[[10.0, 20.0, 30.0], [20.0, 40.0, 60.0]])
+    two = [[10.0, 20.0, 30.0]] * 2
+    for minutes, upper in ((1, 56.0), (29, 56.0), (30, 60.0), (60, 60.0)):
+        edges_ms = [step * minutes * MINUTE_MS for step in range(3)]
+        outlook = Outlook(THREE, two, edges_ms, sums)
+        asked = {"now_ms": 0, "ends_at_ms": edges_ms[-1]}
+        found = estimate_sell_out(outlook, on_hand=upper, **asked)
+        assert found.chance == pytest.approx(0.1), minutes
+        assert estimate_sell_out(outlook, on_hand=upper + 0.1, **asked).chance == 0.0
