@@ -17,7 +17,7 @@ from freshet.dashboard.sold import SalesLog, Sold
 from freshet.dashboard.state import TopicState
 from freshet.stream.catalog.flashsale import Outlook, SellOut, estimate_sell_out
 from freshet.stream.catalog.promotions import Announced
-from freshet.stream.catalog.tables import FOREVER_MS
+from freshet.stream.catalog.versions import FOREVER_MS
 from freshet.stream.read.few import FewCells
 from freshet.stream.schemas import Cumulative, item_id_parts
 from freshet.stream.units import DAY_MS, HOUR_MS
