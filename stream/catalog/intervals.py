@@ -233,7 +233,8 @@ class IntervalTable(Generic[Entry]):
         fields = self._fields[:, : len(self._entries)]
         dropped = (fields[UNTIL] <= before_ms) | (fields[DELETED] <= before_ms)
         if ended_too:
-            dropped |= fields[ENDS] <= before_ms
+            # Not one that was known later: the version before it may still be needed until then.
+            dropped |= (fields[ENDS] <= before_ms) & (fields[FROM] <= before_ms)
         return self._drop(dropped)
 
     def drop_oldest(self) -> int:

@@ -168,6 +168,16 @@ def test_beyond_the_maximum_those_that_end_first_go_wholly_and_are_counted(
     assert covered(known, BucketSpan(0, 3, 10), 1)[0] == [1, 1, 1], "late alone"
 
 
+def test_one_that_ended_stays_while_the_version_before_it_may_be_asked_for() -> None:
+    known = Told()
+    known.tell(promotion("p", 0, 90), 5)
+    known.tell(promotion("p", 0, 20), 40)
+    assert known.forget_before(30) == 0
+    known.withdraw("p", 60)
+    span = BucketSpan(30, 1, 10)
+    assert [covered(known, span, as_of_ms)[0] for as_of_ms in (39, 40, 60)] == [[1], [0], [0]]
+
+
 def test_what_no_later_question_needs_is_dropped_and_the_rest_stays() -> None:
     known = Told()
     known.tell(promotion("ended", 10, 20), 5)
