@@ -281,7 +281,7 @@ class WorkerSettings(Section):
     )
     micro_batch: Positive = 256
     poll_ms: Positive = Field(
-        200, description="Longest wait for a notice before Redis is looked at anyway."
+        200, description="Longest wait at a time for notices of windows, and for side inputs."
     )
     score_steps: tuple[int, ...] = Field(
         (1, 3, 6, 12, 24), description="Steps ahead that are scored."
