@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from freshet.online.weights.registry import CHALLENGER, open_registry
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import LearnSettings, Settings
-from freshet.stream.kafka import TableReader
-from freshet.stream.schemas import SHOP_TABLES
+from freshet.stream.read.shop import ShopFeed
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
 
@@ -68,7 +67,8 @@ def adopt(settings: Settings, folder: Path) -> Adopted:
     """
     client = connect(settings.redis)
     clock = open_clock(client)
-    shop = shop_tables(settings, lambda: latest_ms(clock))
+    shop = ShopTables.of(settings, latest_ms=lambda: latest_ms(clock))
+    ShopFeed(client, settings, shop).read_to_end()
     history = open_history(settings, client, shop)
     history.refresh()
     networks = VersionedNetworks(open_registry(settings.learn), settings.learn.device)
@@ -119,15 +119,3 @@ def judged(
     trial = replace(trial, guards=guarded)
     verdict = judge(trial, margin=settings.gate_margin, confidence=settings.gate_confidence)
     return Adopted("", parent, verdict.reason, verdict.report())
-
-
-def shop_tables(settings: Settings, latest: Callable[[], int]) -> ShopTables:
-    """The shop's tables as the topics hold them now."""
-    shop = ShopTables.of(settings, latest_ms=latest)
-    tables: dict[str, Any] = settings.kafka.topics.of(*SHOP_TABLES)
-    with TableReader(settings, list(tables)) as reader:
-        for record in reader.read_to_end():
-            place = {"offset": record.offset, "partition": record.partition}
-            table = tables[record.topic]
-            shop.apply(table, record.key, record.value, record.timestamp_ms, **place)
-    return shop

@@ -33,7 +33,8 @@ from freshet.stream.kafka import (
     ensure_topics,
 )
 from freshet.stream.process import Stop, stop_on_signals
-from freshet.stream.schemas import SHOP_TABLES, DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.read.shop import ShopFeed
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect, redis_question
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
@@ -70,7 +71,8 @@ def _run(settings: Settings, stop: Stop) -> None:
     versions = open_registry(settings.learn)
     shop = ShopTables.of(settings, latest_ms=latest)
     ledger = Ledger(checker(versions))
-    inbox = Inbox(settings.kafka.topics, ledger, shop, latest)
+    feed = ShopFeed(client, settings, shop)
+    inbox = Inbox(settings.kafka.topics, ledger, latest)
     registry = new_registry()
     metrics = LearnMetrics(registry, ledger)
     health = Health(stop, "reading the topics", counted=metrics.trouble)
@@ -103,17 +105,27 @@ def _run(settings: Settings, stop: Stop) -> None:
         )
         health.started()
         log.info("started", http_port=port)
-        _loop(reader, inbox, learner, health, metrics)
+        _loop(reader, feed, inbox, learner, health, metrics)
 
 
 def _loop(
-    reader: TableReader, inbox: Inbox, learner: Learner, health: Health, metrics: LearnMetrics
+    reader: TableReader,
+    feed: ShopFeed,
+    inbox: Inbox,
+    learner: Learner,
+    health: Health,
+    metrics: LearnMetrics,
 ) -> None:
     while not health.stop.is_set():
         health.beat()
         try:
             for record in reader.poll(POLL_MS):
                 inbox.take(record)
+            feed.poll()
+            if not feed.caught_up:
+                health.say("tables", feed.waits_for)
+                continue
+            health.over("tables")
             with metrics.step_seconds.time():
                 learner.step()
         except Stopped:
@@ -151,46 +163,34 @@ def check_writable(folder: Path) -> None:
 
 
 class Inbox:
-    """Feeds ledger and shop from the topics; what cannot be read is logged and passed over."""
+    """Feeds the ledger from the topics; what cannot be read is logged and passed over."""
 
     def __init__(
         self,
         topics: Topics,
         ledger: Ledger,
-        shop: ShopTables,
         latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
     ) -> None:
         self._topics = topics
         self._latest_ms = latest_ms
         self._ledger = ledger
-        self._shop = shop
-        self._tables = topics.of(*SHOP_TABLES)
 
     @property
     def topics(self) -> list[str]:
         """What must be read."""
         topics = self._topics
-        return [topics.retrain, topics.models, topics.drift, *self._tables]
+        return [topics.retrain, topics.models, topics.drift]
 
     def take(self, record: TableRecord) -> None:
         """Take in one record."""
-        table = self._tables.get(record.topic)
-        if table is not None:
-            self._shop.apply(
-                table,
-                record.key,
-                record.value,
-                record.timestamp_ms,
-                offset=record.offset,
-                partition=record.partition,
-            )
-        elif record.value is not None:
-            try:
-                self._take(record.topic, record.value)
-            except Exception as error:
-                # Control writes its dead letter.
-                told = str(error)[:MAX_ERROR_CHARACTERS]
-                log.warning("record_unusable", topic=record.topic, offset=record.offset, error=told)
+        if record.value is None:
+            return
+        try:
+            self._take(record.topic, record.value)
+        except Exception as error:
+            # Control writes its dead letter.
+            told = str(error)[:MAX_ERROR_CHARACTERS]
+            log.warning("record_unusable", topic=record.topic, offset=record.offset, error=told)
 
     def _take(self, topic: str, value: bytes) -> None:
         latest_ms = self._latest_ms()

@@ -137,7 +137,10 @@ class Worker:
         notices = newest(membership.poll(self._wait_ms()))
         side_inputs.poll(0 if side_inputs.caught_up else poll_ms)
         if not side_inputs.caught_up:
+            if side_inputs.waits_for:
+                self._parts.health.say("tables", side_inputs.waits_for)
             return None
+        self._parts.health.over("tables")
         self._swap()
         if not membership.shards:
             return None
@@ -217,7 +220,14 @@ class Worker:
         )
         weights = self._parts.switch.current
         now_ms = self._parts.clock.now_ms()
-        origin = origin_of(self._settings, served, weights, cutoff_ms=due.cutoff_ms, now_ms=now_ms)
+        origin = origin_of(
+            self._settings,
+            served,
+            weights,
+            cutoff_ms=due.cutoff_ms,
+            now_ms=now_ms,
+            side_offsets=self._parts.side_inputs.offsets(),
+        )
         for part, moved in one_pass.steps(PORTION):
             forecasts = self._forecast(owned, served, one_pass, part, origin, weights)
             if forecasts is None:

@@ -14,16 +14,25 @@ from freshet.stream.schemas import Forecast, ForecastRound
 
 
 def origin_of(
-    settings: Settings, served: Served, weights: LoadedWeights, *, cutoff_ms: int, now_ms: int
+    settings: Settings,
+    served: Served,
+    weights: LoadedWeights,
+    *,
+    cutoff_ms: int,
+    now_ms: int,
+    side_offsets: dict[str, int],
 ) -> Origin:
-    """What all forecasts of a round that begins now have in common."""
+    """What all forecasts of a round that begins now have in common.
+
+    `side_offsets` say how far the shop's tables are told; they do not move within a round.
+    """
     return Origin(
         resolution_ms=served.resolution_ms,
         cutoff_ms=cutoff_ms,
         issued_at_ms=now_ms,
         weights_version=weights.version,
         weights_sha256=weights.sha256,
-        offsets=served.reader.offsets(),
+        offsets=served.reader.offsets() | side_offsets,
         series_by=settings.events.series_by,
         degraded=bool(weights.fallback) or served.rolled_back,
         warming_up=served.warming_up(cutoff_ms),

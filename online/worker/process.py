@@ -74,6 +74,8 @@ def open_worker(settings: Settings) -> Worker:
     clock = open_clock(client)
 
     latest = partial(latest_ms, clock)
+    # Pinned weights serve whatever is announced.
+    offer = None if settings.worker.weights else switch.offer
     questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
     membership = Membership(settings)
     delivery = Delivery(Publisher(settings), health, registry)
@@ -81,8 +83,7 @@ def open_worker(settings: Settings) -> Worker:
         redis=client,
         clock=clock,
         switch=switch,
-        # Pinned weights serve whatever is announced.
-        side_inputs=SideInputs(settings, None if settings.worker.weights else switch.offer, latest),
+        side_inputs=SideInputs(settings, client, offer, latest),
         membership=membership,
         commits=_commits(settings, membership, delivery, health),
         delivery=delivery,

@@ -1,69 +1,91 @@
-"""Compacted topics kept in memory: the shop's three, and the announcements of weights."""
+"""What a worker is told beside windows: the shop's tables, and the announcements of weights."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+
+import redis
 
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.kafka import TableReader, TableRecord
-from freshet.stream.schemas import SHOP_TABLES, ModelEvent
+from freshet.stream.read.shop import ShopFeed
+from freshet.stream.schemas import ModelEvent
 from freshet.stream.telemetry import get_logger
+
+LOOK_S = 0.2
 
 log = get_logger(__name__)
 
 
 class SideInputs:
-    """Feeds a `ShopTables`, and hands over each model event as it comes.
+    """Keeps `ShopTables` as Redis says, and hands over each model event as it comes.
 
     Args:
         settings: Where to connect, and the topics' names.
+        client: The Redis that ingest writes.
         offer: Called with every readable model event, oldest first within a partition; None for
             a worker that serves what it was given.
         latest_ms: When a record may say that something happened at the latest.
+        now_s: A clock that never goes back.
     """
 
     def __init__(
         self,
         settings: Settings,
+        client: redis.Redis,
         offer: Callable[[ModelEvent], None] | None,
         latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        topics = settings.kafka.topics
         self._latest_ms = latest_ms
         self.shop = ShopTables.of(settings, latest_ms=latest_ms)
-        self._tables = topics.of(*SHOP_TABLES)
+        self._feed = ShopFeed(client, settings, self.shop)
         self._offer = offer
-        self._reader = TableReader(settings, [*self._tables, topics.models])
+        self._models = TableReader(settings, [settings.kafka.topics.models])
+        self._now_s = now_s
+        self._looked_s = -LOOK_S
 
     @property
     def caught_up(self) -> bool:
-        """True once the end of every partition has been seen."""
-        return self._reader.caught_up
+        """True once all announcements and all of the tables are known, for as long as they are."""
+        return self._models.caught_up and self._feed.caught_up
+
+    @property
+    def waits_for(self) -> str:
+        """What is missing until then, for a person; empty where nothing but time is."""
+        return self._feed.waits_for
+
+    def offsets(self) -> dict[str, int]:
+        """Up to which offset the tables are told, as `topic:partition`: a forecast's inputs."""
+        return self._feed.offsets()
 
     def poll(self, max_wait_ms: int) -> int:
-        """Take in what has come; returns how many records that was."""
-        records = self._reader.poll(max_wait_ms)
-        for record in records:
-            table = self._tables.get(record.topic)
-            if table is not None:
-                self.shop.apply(
-                    table,
-                    record.key,
-                    record.value,
-                    record.timestamp_ms,
-                    offset=record.offset,
-                    partition=record.partition,
-                )
-            elif record.value is not None and self._offer is not None:
-                self._hand_over(record, record.value, self._offer)
-        return len(records)
+        """Take in what has come; returns how many records that was.
+
+        Redis is looked at five times a second at most, but without a pause until all is known.
+
+        Raises:
+            StoreUnavailableError, BrokerError: A server is away; nothing is lost.
+        """
+        found = self._models.poll(max_wait_ms)
+        if self._offer is not None:
+            for record in found:
+                if record.value is not None:
+                    self._hand_over(record, record.value, self._offer)
+        now_s = self._now_s()
+        if self._feed.caught_up and now_s - self._looked_s < LOOK_S:
+            return len(found)
+        self._looked_s = now_s
+        return len(found) + self._feed.poll()
 
     def close(self) -> None:
         """Stop reading."""
-        self._reader.close()
+        self._models.close()
 
     def _hand_over(
         self, record: TableRecord, value: bytes, offer: Callable[[ModelEvent], None]

@@ -79,15 +79,12 @@ class ShopTables:
         self._latest_ms = latest_ms
         names = covariates or CovariateSettings()
         self._slots = covariate_slots(names.flags, names.numbers)
-        self._entries = Entries()
-        self._promotions = Promotions()
-        self._stock = StockTable(by_region="region" in places)
-        self._covariates = Covariates(self._slots, ShopCalendar(calendar or CalendarSettings()))
-        self._keys: dict[ShopTable, Keys[Any]] = {table: Keys() for table in SHOP_TABLES}
+        self._by_region = "region" in places
+        self._calendar = ShopCalendar(calendar or CalendarSettings())
         self.malformed: dict[str, int] = dict.fromkeys(SHOP_TABLES, 0)
         self.forgotten: dict[str, int] = dict.fromkeys(SHOP_TABLES, 0)
         self.version = 0
-        self.newest_ms = 0
+        self._begin()
 
     @classmethod
     def of(
@@ -100,6 +97,19 @@ class ShopTables:
             covariates=settings.covariates,
             calendar=settings.calendar,
         )
+
+    def start_over(self) -> None:
+        """Forget every record: all of them come again."""
+        self._begin()
+        self.version += 1
+
+    def _begin(self) -> None:
+        self._entries = Entries()
+        self._promotions = Promotions()
+        self._stock = StockTable(by_region=self._by_region)
+        self._covariates = Covariates(self._slots, self._calendar)
+        self._keys: dict[ShopTable, Keys[Any]] = {table: Keys() for table in SHOP_TABLES}
+        self.newest_ms = 0
 
     # Records in -----------------------------------------------------------------------------------
 

@@ -18,7 +18,14 @@ from freshet.stream.kafka import Key, Message
 from freshet.stream.schemas import InventoryLevel, Record, ShopTable
 from freshet.stream.slots import covariate_slots
 from freshet.stream.store.layout import Answer
-from freshet.stream.store.versions import Append, Version, VersionHeader, VersionStore, forget_hint
+from freshet.stream.store.versions import (
+    Append,
+    Version,
+    VersionHeader,
+    VersionStore,
+    forget_hint,
+    kept_ms,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +181,6 @@ def in_force_ms(record: Record, timestamp_ms: int) -> int:
     if isinstance(record, InventoryLevel):
         return time_ms(record.as_of)
     return announced_ms(record, timestamp_ms)
-
-
-def kept_ms(settings: Settings) -> int:
-    """For how long what is superseded may still be asked for: the longest context, and lateness."""
-    contexts_ms = [one.context_length * one.resolution_ms for one in settings.served]
-    windows = settings.windows
-    return max(contexts_ms) + windows.out_of_order_ms + windows.allowed_lateness_ms
 
 
 def check_inside(key: Key, position: int, first: int, end: int) -> None:

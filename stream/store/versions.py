@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import redis
 
+from freshet.stream.config import Settings
 from freshet.stream.errors import LogLostError
 from freshet.stream.store.connection import translated
 from freshet.stream.store.layout import Answer
@@ -235,6 +236,13 @@ class VersionStore:
                 # The header goes with the rest: whoever owned the partition is behind now.
                 self._client.unlink(*VersionKeys(*key).all)
         return sum(header.versions for header in headers)
+
+
+def kept_ms(settings: Settings) -> int:
+    """For how long what is superseded may still be asked for: the longest context, and lateness."""
+    contexts_ms = [one.context_length * one.resolution_ms for one in settings.served]
+    windows = settings.windows
+    return max(contexts_ms) + windows.out_of_order_ms + windows.allowed_lateness_ms
 
 
 def partition_of(member: bytes) -> tuple[str, int]:

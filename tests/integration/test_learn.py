@@ -31,6 +31,7 @@ from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
+from tests.integration.side import keep_tables
 from tests.online.learn.learning import CONTEXT, STEPS, small_network
 
 DEADLINE_S = 90.0
@@ -116,6 +117,7 @@ class Process:
                     sku=f"s{sku}", title=f"thing {sku}", category="things", unit_price=2.0
                 )
                 publisher.produce(topics.catalog, encode(entry), key=entry.sku)
+        keep_tables(self.settings)
         untaught = self.registry.add(
             lambda folder: save_weights(small_network(), folder, card="# untaught\n") and None,  # type: ignore[arg-type]
             parent=BASE,

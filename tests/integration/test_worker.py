@@ -42,6 +42,7 @@ from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import HOUR_MS
 from tests.integration.shop import SESSION_MS
+from tests.integration.side import keep_tables
 
 START_MS = 480_000 * HOUR_MS
 TIMEOUT_S = 40.0
@@ -83,6 +84,7 @@ def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict
         "catalog",
         "promotions",
         "inventory",
+        "covariates",
         "late",
         "windows",
         "forecasts",
@@ -151,6 +153,7 @@ class Shop:
 
     def _fold(self, values: list[bytes]) -> None:
         if self.writer is None:
+            keep_tables(self.settings)
             store = WindowStore(connect(self.settings.redis), 0)
             topic = self.settings.kafka.topics.orders
             self.writer = PartitionWindows.claim(store, "orders", topic, 0, self.settings)
@@ -228,6 +231,7 @@ def test_every_item_is_forecast_at_the_newest_cutoff_and_cold_items_say_so(
         publisher.produce(
             settings.kafka.topics.catalog, encode(new), key="new", timestamp_ms=START_MS
         )
+    keep_tables(settings)
     with running(settings) as worker:
         found = eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 8)
         assert worker.ready() is None
@@ -240,7 +244,10 @@ def test_every_item_is_forecast_at_the_newest_cutoff_and_cold_items_say_so(
     assert by_item["new|north"].status == "cold_start" and by_item["s0|north"].status == "ok"
     one = by_item["s3|north"]
     assert one.quantile_levels == list(WIRE_LEVELS) and np.shape(one.quantiles) == (8, 9)
-    assert one.offsets == {f"{settings.kafka.topics.orders}:0": shop.offset}
+    topics = settings.kafka.topics
+    assert one.offsets[f"{topics.orders}:0"] == shop.offset
+    told = {name: at for name, at in one.offsets.items() if name.startswith(f"{topics.catalog}:")}
+    assert sum(told.values()) == 1, "one record of the catalogue, in whichever partition"
     assert (np.diff(one.quantiles, axis=1) >= 0).all() and np.min(one.quantiles) >= 0
     assert len({forecast.forecast_id for forecast in found}) == len(found)
     latest = read(settings, settings.kafka.topics.forecasts_latest, Forecast)

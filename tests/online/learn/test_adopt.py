@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
 
 import pytest
 import torch
@@ -16,16 +15,12 @@ from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.learn import adopt as module
 from freshet.online.learn import evaluation
-from freshet.online.learn.adopt import Adopted, adopt, judged, shop_tables
+from freshet.online.learn.adopt import Adopted, adopt, judged
 from freshet.online.learn.guard import Guard
 from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.weights.registry import BASE, CHALLENGER, Registry
-from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import decode, encode
 from freshet.stream.config import LearnSettings, Settings, WorkerSettings
 from freshet.stream.errors import InvalidInputError, WeightsError
-from freshet.stream.kafka import TableRecord
-from freshet.stream.schemas import SHOP_TABLES, CatalogEntry
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS
 from tests.online.learn.learning import STEPS, PastInMemory, network_that_says, said_by
@@ -120,7 +115,8 @@ def adopting(world: World, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Ado
     monkeypatch.setattr(module, "connect", lambda redis: None)
     monkeypatch.setattr(module, "open_clock", lambda client: SimpleNamespace(now_ms=lambda: 7_000))
     monkeypatch.setattr(module, "open_history", lambda *given: world.past)
-    monkeypatch.setattr(module, "shop_tables", lambda *given: ShopTables(("sku",)))
+    done = SimpleNamespace(read_to_end=lambda: None)
+    monkeypatch.setattr(module, "ShopFeed", lambda *given: done)
     monkeypatch.setattr(module, "VersionedNetworks", lambda *given: world.networks)
     return adopt(settings, folder)
 
@@ -158,29 +154,3 @@ def test_what_does_not_pass_becomes_nothing(world: World, monkeypatch: pytest.Mo
     assert (found.version, world.registry.list()) == ("", ())
     assert world.registry.alias(CHALLENGER) is None
     assert found.as_text() == "not added, base stays: gain_low 0 against 0.01"
-
-
-def test_the_gate_knows_the_shops_tables_as_learn_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings()
-    topic = settings.kafka.topics.catalog
-    entry = encode(CatalogEntry(sku="a", category="shoes"))
-    read = []
-
-    class Reader:
-        def __init__(self, given: Settings, topics: list[str]) -> None:
-            assert given is settings
-            read.append(sorted(topics))
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def read_to_end(self) -> list[TableRecord]:
-            return [TableRecord(topic, b"a", entry, 5, 0, 0)]
-
-    monkeypatch.setattr(module, "TableReader", Reader)
-    shop = shop_tables(settings, lambda: 10)
-    topics = settings.kafka.topics
-    assert read == [sorted(topics.of(*SHOP_TABLES))]
-    assert shop.entry("a") == decode(CatalogEntry, entry)

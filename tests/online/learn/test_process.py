@@ -11,10 +11,9 @@ from typing import Any, cast
 import pytest
 
 from freshet.online.learn import process
-from freshet.online.learn.learner import Learner, Stopped
+from freshet.online.learn.learner import Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.process import Inbox, check_writable, publisher_of, stopper
-from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.errors import (
@@ -26,7 +25,7 @@ from freshet.stream.errors import (
 from freshet.stream.health import Health
 from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableRecord
 from freshet.stream.process import Stop
-from freshet.stream.schemas import CatalogEntry, DriftAlert, ModelEvent, Record, RetrainRequest
+from freshet.stream.schemas import DriftAlert, ModelEvent, Record, RetrainRequest
 
 
 class AwayBroker:
@@ -107,15 +106,14 @@ DRIFT = DriftAlert(
 )
 
 
-def inbox(ledger: Told, shop: ShopTables, *, latest: int = 50) -> Inbox:
-    return Inbox(TOPICS, cast("Ledger", ledger), shop, lambda: latest)
+def inbox(ledger: Told, *, latest: int = 50) -> Inbox:
+    return Inbox(TOPICS, cast("Ledger", ledger), lambda: latest)
 
 
 def test_each_topic_goes_where_it_belongs_and_what_cannot_be_read_is_passed_over() -> None:
-    ledger, shop = Told(), ShopTables()
-    box = inbox(ledger, shop)
-    tables = [TOPICS.catalog, TOPICS.promotions, TOPICS.inventory, TOPICS.covariates]
-    assert sorted(box.topics) == sorted([TOPICS.retrain, TOPICS.models, TOPICS.drift, *tables])
+    ledger = Told()
+    box = inbox(ledger)
+    assert sorted(box.topics) == sorted([TOPICS.retrain, TOPICS.models, TOPICS.drift])
     for topic, record in (
         (TOPICS.retrain, REQUEST),
         (TOPICS.models, EVENT),
@@ -124,11 +122,6 @@ def test_each_topic_goes_where_it_belongs_and_what_cannot_be_read_is_passed_over
         for value in (b"{", None, encode(record)):
             box.take(row(topic, value))
     assert ledger.said == [("take_request", REQUEST), ("take_event", EVENT), ("take_drift", DRIFT)]
-    box.take(row(TOPICS.catalog, encode(CatalogEntry(sku="s", title="T", unit_price=2.0))))
-    assert shop.texts(["s|n"]) == ["T"] and shop.newest_ms == 7
-    box.take(row(TOPICS.catalog, b"{"))
-    box.take(row(TOPICS.catalog, None, offset=6))
-    assert shop.texts(["s|n"]) == [""] and shop.malformed["catalog"] == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +130,7 @@ def test_each_topic_goes_where_it_belongs_and_what_cannot_be_read_is_passed_over
 )
 def test_what_the_clock_has_not_reached_is_not_believed(topic: str, record: Record) -> None:
     ledger = Told()
-    inbox(ledger, ShopTables(), latest=49).take(row(topic, encode(record)))
+    inbox(ledger, latest=49).take(row(topic, encode(record)))
     assert ledger.said == []
 
 
@@ -154,10 +147,18 @@ class Turns:
         self.waited: list[str] = []
         monkeypatch.setattr(self.health, "wait_out", lambda error: self.waited.append(str(error)))
         self.polled: list[int] = []
+        self.missing: list[str] = []
 
-    def poll(self, max_wait_ms: int) -> list[TableRecord]:
+    def poll(self, max_wait_ms: int | None = None) -> list[TableRecord]:
+        if max_wait_ms is None:  # As the feed of the shop's tables.
+            self.waits_for = self.missing.pop(0) if self.missing else ""
+            return []
         self.polled.append(max_wait_ms)
         return [row(TOPICS.models, encode(EVENT))]
+
+    @property
+    def caught_up(self) -> bool:
+        return not self.waits_for
 
     def step(self) -> None:
         error = self.steps.pop(0)
@@ -169,7 +170,7 @@ class Turns:
     def run(self) -> None:
         me: Any = self
         metrics: Any = SimpleNamespace(step_seconds=SimpleNamespace(time=contextlib.nullcontext))
-        process._loop(me, inbox(self.ledger, ShopTables()), me, self.health, metrics)
+        process._loop(me, me, inbox(self.ledger), me, self.health, metrics)
 
 
 def test_it_reads_and_steps_until_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +179,18 @@ def test_it_reads_and_steps_until_told_to_stop(monkeypatch: pytest.MonkeyPatch) 
     assert turns.ledger.said == [("take_event", EVENT)] * 3
     assert turns.polled == [200] * 3 and turns.waited == []
     assert turns.health.ready() is None
+
+
+def test_nothing_is_learnt_before_the_shops_tables_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = Turns(monkeypatch, None)
+    turns.missing = ["catalog", "catalog"]
+    said: list[str | None] = []
+    monkeypatch.setattr(turns.health, "say", lambda what, text: said.append(f"{what}: {text}"))
+    turns.run()
+    assert said == ["tables: catalog"] * 2
+    assert len(turns.polled) == 3 and turns.health.ready() is None
 
 
 def test_what_may_come_back_is_waited_for_and_anything_else_ends_it(
@@ -233,7 +246,8 @@ def test_all_that_was_said_before_is_read_before_the_first_step(
             done.append("read")
             return [row(TOPICS.retrain, encode(REQUEST))]
 
-    def loop(reader: object, inbox: Inbox, learner: Learner, health: Health, _: object) -> None:
+    def loop(reader: object, feed: object, inbox: Inbox, *rest: Any) -> None:
+        learner, health, _ = rest
         assert learner.ledger.requests.open_training() == REQUEST
         assert learner.settings is settings.learn and learner.registry.folder == tmp_path
         assert health.ready() is None

@@ -84,7 +84,7 @@ def test_a_round_forecasts_windows_and_cold_items_at_one_cutoff_by_the_weights_i
     for forecast in found.values():
         assert (forecast.cutoff_ms, forecast.issued_at_ms) == (CUTOFF_MS, CUTOFF_MS + 5)
         assert (forecast.weights_version, forecast.weights_sha256) == ("v3", "ab")
-        assert forecast.offsets == {"orders:0": 7} and len(forecast.quantiles) == 4
+        assert forecast.offsets == {"orders:0": 7, "catalog:0": 4} and len(forecast.quantiles) == 4
 
 
 def test_items_with_a_forecast_of_the_cutoff_are_not_forecast_again(
@@ -489,7 +489,9 @@ def test_nothing_is_forecast_before_the_catalogue_is_read_and_shards_are_assigne
 ) -> None:
     turns = turns_of(monkeypatch)
     turns.side_inputs.caught_up = False
+    turns.side_inputs.waits_for = "no catalogue yet"
     assert turns.turn() == ["group", "inputs 200"]
+    assert "no catalogue yet" in (turns.worker.ready() or "")
     turns.side_inputs.caught_up, turns.membership.shards = True, frozenset()
     assert turns.turn() == ["group", "inputs 0", "settle 5"]
     assert turns.membership.waits_ms == [200, 200]

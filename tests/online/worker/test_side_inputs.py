@@ -1,4 +1,4 @@
-"""Catalogue, promotions and stock go to the shop, announcements to the switch; bad ones nowhere."""
+"""The shop's tables come from Redis, announcements go to the switch; bad ones nowhere."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Any
 import pytest
 
 from freshet.online.worker import side_inputs as module
-from freshet.online.worker.side_inputs import SideInputs
-from freshet.stream.catalog.timeline import BucketSpan
+from freshet.online.worker.side_inputs import LOOK_S, SideInputs
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import TableRecord
-from freshet.stream.schemas import CatalogEntry, InventoryLevel, ModelEvent, Promotion
+from freshet.stream.schemas import ModelEvent
 
-TOPICS = Settings().kafka.topics
+TOPIC = Settings().kafka.topics.models
 
 
 class Reader:
     """Hands over what the test lays out."""
 
     def __init__(self, _: Settings, topics: list[str]) -> None:
-        self.topics, self.records, self.caught_up = topics, list[TableRecord](), False
+        assert topics == [TOPIC]
+        self.records, self.caught_up = list[TableRecord](), True
         self.waited_ms: list[int] = []
         self.closed = False
 
@@ -34,80 +35,77 @@ class Reader:
         self.closed = True
 
 
-@pytest.fixture
-def offered(monkeypatch: pytest.MonkeyPatch) -> list[ModelEvent]:
+class Feed:
+    """Counts looks at Redis; each brings two records."""
+
+    def __init__(self, client: object, settings: Settings, shop: ShopTables) -> None:
+        self.shop, self.caught_up, self.waits_for, self.looks = shop, True, "", 0
+
+    def poll(self) -> int:
+        self.looks += 1
+        return 2
+
+    def offsets(self) -> dict[str, int]:
+        return {"catalog:0": 7}
+
+
+class Rig:
+    """Side inputs on fakes, and a clock that stands until it is set."""
+
+    def __init__(self, *, pinned: bool = False) -> None:
+        self.offered: list[ModelEvent] = []
+        self.at_s = 0.0
+        offer = None if pinned else self.offered.append
+        client: Any = object()
+        self.inputs = SideInputs(Settings(), client, offer, now_s=lambda: self.at_s)
+        self.models: Any = self.inputs._models
+        self.feed: Any = self.inputs._feed
+
+    def announce(self, *values: bytes | None) -> None:
+        self.models.records = [TableRecord(TOPIC, b"k", value, 50, 0, 0) for value in values]
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TableReader", Reader)
-    return []
+    monkeypatch.setattr(module, "ShopFeed", Feed)
 
 
-def record(topic: str, value: bytes | None, at_ms: int = 50, key: bytes = b"k") -> TableRecord:
-    return TableRecord(topic, key, value, at_ms, 0, 0)
+def test_redis_is_looked_at_at_once_and_then_at_its_own_pace() -> None:
+    rig = Rig()
+    assert rig.inputs.poll(17) == 2 and rig.models.waited_ms == [17]
+    assert rig.inputs.poll(0) == 0
+    rig.at_s = LOOK_S
+    assert rig.inputs.poll(0) == 2 and rig.feed.looks == 2
+    rig.feed.caught_up = False
+    assert rig.inputs.poll(0) == 2 and rig.feed.looks == 3
 
 
-def lay_out(inputs: SideInputs, *records: TableRecord) -> Reader:
-    reader: Any = inputs._reader
-    reader.records = list(records)
-    assert isinstance(reader, Reader)
-    return reader
+def test_the_tables_and_their_offsets_are_those_of_the_feed() -> None:
+    rig = Rig()
+    assert rig.inputs.shop is rig.feed.shop
+    assert rig.inputs.offsets() == {"catalog:0": 7}
+    rig.feed.waits_for = "Redis does not hold all"
+    assert rig.inputs.waits_for == "Redis does not hold all"
 
 
-def test_each_table_of_the_shop_is_fed_from_its_topic_as_of_the_records_time(
-    offered: list[ModelEvent],
-) -> None:
-    inputs = SideInputs(Settings(), offered.append)
-    reader = lay_out(
-        inputs,
-        record(TOPICS.catalog, encode(CatalogEntry(sku="a", title="Red", unit_price=8.0)), 50),
-        record(TOPICS.catalog, encode(CatalogEntry(sku="a", title="Red", unit_price=9.0)), 70),
-        record(
-            TOPICS.promotions,
-            encode(Promotion(promotion_id="p", sku="a", starts_at=0, ends_at=99, discount=0.5)),
-            50,
-        ),
-        record(
-            TOPICS.inventory, encode(InventoryLevel(sku="a", region="n", on_hand=0, as_of=0)), 50
-        ),
-    )
-    assert set(reader.topics) == {
-        TOPICS.catalog,
-        TOPICS.promotions,
-        TOPICS.inventory,
-        TOPICS.covariates,
-        TOPICS.models,
-    }
-    assert inputs.poll(17) == 4 and reader.waited_ms == [17]
-    assert inputs.shop.texts(["a|n"]) == ["Red"] and inputs.shop.skus() == ["a"]
-    prices = [inputs.shop.unit_prices(["a|n"], as_of_ms=at_ms).tolist() for at_ms in (60, 80)]
-    assert prices == [[8.0], [9.0]]
-    assert inputs.shop.in_stock(["a|n"], BucketSpan(50, 1, 10), as_of_ms=60).tolist() == [[0.0]]
-    assert inputs.shop.known(["a|n"], BucketSpan(50, 1, 10))[0, 0, 1] > 0, "promoted"
-    assert offered == []
-
-
-def test_every_readable_announcement_is_handed_over_in_order_and_others_are_passed_over(
-    offered: list[ModelEvent],
-) -> None:
+def test_every_readable_announcement_is_handed_over_in_order_and_others_are_passed_over() -> None:
     events = [ModelEvent(kind="promoted", version=f"v{n}", at_ms=n) for n in (1, 2)]
-    inputs = SideInputs(Settings(), offered.append)
-    values = [b"{", encode(events[0]), None, encode(events[1])]
-    lay_out(inputs, *(record(TOPICS.models, value) for value in values))
-    assert inputs.poll(0) == 4 and offered == events
+    rig = Rig()
+    rig.announce(b"{", encode(events[0]), None, encode(events[1]))
+    assert rig.inputs.poll(0) == 4 + 2 and rig.offered == events
 
 
-def test_a_worker_that_serves_what_it_was_given_hears_no_announcement(
-    offered: list[ModelEvent],
-) -> None:
-    inputs = SideInputs(Settings(), None)
-    event = ModelEvent(kind="promoted", version="v1", at_ms=1)
-    lay_out(inputs, record(TOPICS.models, encode(event)))
-    assert inputs.poll(0) == 1
+def test_a_worker_that_serves_what_it_was_given_hears_no_announcement() -> None:
+    rig = Rig(pinned=True)
+    rig.announce(encode(ModelEvent(kind="promoted", version="v1", at_ms=1)))
+    assert rig.inputs.poll(0) == 1 + 2 and rig.offered == []
 
 
-def test_it_has_caught_up_when_its_reader_has_and_closes_it(offered: list[ModelEvent]) -> None:
-    inputs = SideInputs(Settings(), None)
-    reader = lay_out(inputs)
-    assert not inputs.caught_up
-    reader.caught_up = True
-    assert inputs.caught_up
-    inputs.close()
-    assert reader.closed
+@pytest.mark.parametrize(("models", "tables"), [(True, False), (False, True), (True, True)])
+def test_it_has_caught_up_when_both_have_and_closes(models: bool, tables: bool) -> None:
+    rig = Rig()
+    rig.models.caught_up, rig.feed.caught_up = models, tables
+    assert rig.inputs.caught_up is (models and tables)
+    rig.inputs.close()
+    assert rig.models.closed

@@ -260,7 +260,11 @@ class Turns:
         self.commits = FakeCommits(self.journal, self.membership)
         self.switch = SimpleNamespace(current=self.weights, settle=self._settle)
         self.side_inputs = SimpleNamespace(
-            shop=owned.shop, caught_up=True, poll=lambda ms: self.journal.append(f"inputs {ms}")
+            shop=owned.shop,
+            caught_up=True,
+            waits_for="",
+            offsets=lambda: {"catalog:0": 4},
+            poll=lambda ms: self.journal.append(f"inputs {ms}"),
         )
         self.waits_s: list[float] = []
         waits: Any = SimpleNamespace(wait=self.waits_s.append)

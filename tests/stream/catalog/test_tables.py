@@ -93,6 +93,17 @@ def test_the_tables_are_as_new_as_their_newest_record_and_each_makes_a_version()
     assert (shop.version, shop.newest_ms) == (3, 9)
 
 
+def test_tables_that_start_over_know_nothing_and_that_is_a_new_version() -> None:
+    shop = ShopTables()
+    entry(shop, 7)
+    level(shop, 5, 1)
+    shop.start_over()
+    assert (shop.version, shop.newest_ms, shop.skus()) == (3, 0, [])
+    assert np.isnan(shop.on_hand(["a|n"])).all()
+    entry(shop, 7)
+    assert shop.skus() == ["a"]
+
+
 def test_a_price_as_of_a_time_is_that_of_then() -> None:
     shop = ShopTables()
     entry(shop, 3, unit_price=4.0)

@@ -10,7 +10,7 @@ import pytest
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import LogLostError
-from freshet.stream.ingest.versions import PartitionVersions, check_inside, kept_ms
+from freshet.stream.ingest.versions import PartitionVersions, check_inside
 from freshet.stream.kafka import Message
 from freshet.stream.schemas import (
     CatalogEntry,
@@ -28,7 +28,7 @@ from freshet.stream.settings import (
     WorkerSettings,
 )
 from freshet.stream.store.layout import Answer
-from freshet.stream.store.versions import Append, Version, VersionHeader, VersionStore
+from freshet.stream.store.versions import Append, Version, VersionHeader, VersionStore, kept_ms
 from freshet.stream.units import DAY_MS, HOUR_MS
 from tests.integration.side import Told
 
