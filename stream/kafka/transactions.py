@@ -1,12 +1,14 @@
 """Records and offsets that become visible together, once, and only to the group's present owner.
 
-A transaction names the group's metadata (KIP-447): Kafka refuses it when the partitions whose
-offsets it moves belong to another member by now. So whoever slept past its session writes nothing,
-however late it wakes.
+A transaction names the group's metadata (KIP-447): Kafka refuses it from whoever is no member of
+the group's present generation. So whoever slept past its session writes nothing, however late it
+wakes.
+Whose the partitions are Kafka does not ask: a member looks itself, after each poll.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +29,7 @@ TRANSACTION_TIMEOUT_MS = 10_000
 QUEUE_FULL_WAIT_S = 0.1
 # A call that may be repeated is repeated for as long as a transaction may last, then given up.
 CALL_TIMEOUT_S = TRANSACTION_TIMEOUT_MS / 1_000
+LATE_S = 2.0
 
 _NOT_THE_OWNER = frozenset(
     {
@@ -52,6 +55,10 @@ log = get_logger(__name__)
 
 class NotTheOwnerError(BrokerError):
     """The partitions belong to another member of the group by now; nothing was written."""
+
+
+class _NoAnswerError(BrokerError):
+    """A call has not returned, and its producer is of no more use."""
 
 
 class Group(Protocol):
@@ -136,8 +143,8 @@ class ExactlyOnce:
             return True
 
     def renew(self) -> None:
-        """Write by a new producer: one that saw its broker restart may wait for ever for the
-        group's coordinator, whatever timeout it is given.
+        """Write by a new producer: one that saw its broker restart may not find the group's
+        coordinator again.
         """
         self._drop()
 
@@ -155,12 +162,16 @@ class ExactlyOnce:
             metadata = self._group.metadata()
             if metadata is None:
                 raise NotTheOwnerError("this worker is no member of its group any more")
-            _repeated(partial(client.send_offsets_to_transaction, list(offsets), metadata))
+            send = partial(client.send_offsets_to_transaction, list(offsets), metadata)
+            _within(CALL_TIMEOUT_S + LATE_S, partial(_repeated, send))
             failpoint("transaction_offsets_sent")
             self._end(client)
         except KafkaException as error:
             self._after(error.args[0])
             raise self._as_ours(error) from None
+        except _NoAnswerError:
+            self._drop()
+            raise
         except BrokerError:
             self._abort()
             raise
@@ -304,6 +315,35 @@ def _is_fenced(error: KafkaError) -> bool:
 
 def _moves(offsets: Sequence[TopicPartition]) -> dict[tuple[str, int], tuple[int, str]]:
     return {(at.topic, at.partition): (at.offset, at.metadata or "") for at in offsets}
+
+
+def _within(wait_s: float, call: Callable[[], None]) -> None:
+    """Make a call that may never return, whatever timeout it is given.
+
+    librdkafka's `send_offsets_to_transaction` is one where the broker was restarted since the last
+    transaction: 78 s were seen, with a timeout of 10.
+
+    Raises:
+        _NoAnswerError: It has not returned by then. Its thread goes on waiting, and holds the
+            producer, which must not be used any more.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(wait_s)
+    if thread.is_alive():
+        raise _NoAnswerError(
+            f"the broker has not taken the offsets of a transaction in {wait_s:g} s"
+        )
+    if failed:
+        raise failed[0]
 
 
 def _repeated(call: Callable[[float], Any]) -> None:

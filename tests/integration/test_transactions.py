@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from freshet.stream.kafka import (
     Outgoing,
     TableReader,
     ensure_topics,
+    transactions,
 )
+from freshet.stream.kafka.servers import RealKafka
 from freshet.stream.process import Stop
 from freshet.stream.units import HOUR_MS
 from tests.integration.shop import wait_for
@@ -145,3 +148,28 @@ def test_whoever_is_no_member_any_more_writes_nothing(desk: Desk) -> None:
         assert desk.values() == [b"1", b"2"]
     finally:
         other.close()
+
+
+def test_after_a_restart_of_the_broker_forecasts_are_committed_again(
+    redis_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Path(os.environ.get("KAFKA_HOME", "/nowhere"))
+    if not (home / "bin").is_dir():
+        pytest.skip("KAFKA_HOME does not name an unpacked Kafka 4.x")
+    monkeypatch.setattr(transactions, "CALL_TIMEOUT_S", 2.0)
+    broker = RealKafka(home, tmp_path / "kafka")
+    # Longer than the restart, so that the shards stay where they are.
+    at = {"FRESHET_KAFKA__SESSION_TIMEOUT_MS": "45000"}
+    settings = settings_for(broker.bootstrap_servers, redis_server, tmp_path, tmp_path.name, **at)
+    ensure_topics(settings, live=True)
+    desk = Desk(settings)
+    try:
+        assert desk.commit(b"1")
+        broker.stop()
+        broker = RealKafka(home, tmp_path / "kafka", broker.port)
+        wait_for(lambda: desk._joined() and desk.values() == [b"1"])
+        assert desk.commit(b"2", cutoff_ms=2 * HOUR_MS)
+        assert desk.values() == [b"1", b"2"]
+    finally:
+        desk.close()
+        broker.stop()
