@@ -7,6 +7,7 @@ static features.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,8 @@ NAMES = {
     "checkouts": r"checkout",
     "in_stock": r"stock|on_?hand|inventory|avail",
 }
+# Columns that bear a slot's own name, as windows of the stream do; shares of a step count too.
+OWN_SLOTS = ("promotion", "event", *(name for name in KNOWN_SLOTS if name.startswith("free_")))
 # "StateHoliday=0" and "promo=none" say that there is none.
 NOTHING = r"=(0|none|no|n|false|nan|normal|regular)?$"
 
@@ -39,41 +42,60 @@ NOTHING = r"=(0|none|no|n|false|nan|normal|regular)?$"
 # Known covariates ---------------------------------------------------------------------------------
 
 
-def known_in_slots(window: Window, closed_NS: Bools) -> Singles:
-    """Known covariates in their slots: [N, S, K]; the strongest of the others in free ones."""
-    known_NSK = np.full((*window.time_ms_NS.shape, len(KNOWN_SLOTS)), np.nan, np.float32)
-    if closed_NS.any():
-        known_NSK[..., CLOSED] = closed_NS
+class Place(NamedTuple):
+    """The slot that a known column goes to; a discount in percent becomes a share."""
+
+    column: int
+    slot: int
+    percent: bool = False
+
+
+def find_places(window: Window, closed_NS: Bools) -> tuple[Place, ...]:
+    """Which known column goes to which slot; the strongest of the others to free ones."""
+    places: list[Place] = []
     free: list[int] = []
     for column, name in enumerate(window.known_names):
         values_NS = window.known_NSK[..., column]
-        if _told_by_calendar(values_NS, window.time_ms_NS, window.resolution_ms):
+        if _told_by_calendar(values_NS, window.shown_ms_NS, window.resolution_ms):
             continue
         if _tells_closed(values_NS, closed_NS):
             continue
         slot = _known_slot(name, values_NS)
-        if slot == PRICE and np.isfinite(known_NSK[..., PRICE]).any():
+        if slot == PRICE and any(place.slot == PRICE for place in places):
             slot = None  # The first price is the price; a second one may be a competitor's.
         if slot is None:
             free.append(column)
-        elif slot == PRICE:
-            known_NSK[..., slot] = _ratio(values_NS, window.context_length)
         else:
-            percent = slot == DISCOUNT and np.nanmax(values_NS) > 1.0
-            share_NS = values_NS / 100.0 if percent else values_NS
-            # Several flags of one kind are up when one of them is.
-            known_NSK[..., slot] = np.fmax(known_NSK[..., slot], share_NS)
+            percent = slot == DISCOUNT and float(np.nanmax(values_NS)) > 1.0
+            places.append(Place(column, slot, percent))
     # There are fewer free slots than columns that may ask for one: the weakest stay out.
-    free_slots = range(FIRST_FREE, len(KNOWN_SLOTS))
+    taken = {place.slot for place in places}
+    open_slots = [slot for slot in range(FIRST_FREE, len(KNOWN_SLOTS)) if slot not in taken]
     strongest = _strongest(window, free)
-    for slot, column in zip(free_slots, strongest, strict=False):
-        known_NSK[..., slot] = window.known_NSK[..., column]
+    return (*places, *map(Place, strongest, open_slots))
+
+
+def known_in_slots(window: Window, closed_NS: Bools, places: tuple[Place, ...]) -> Singles:
+    """Known covariates in their slots, each series on its own: [N, S, K]."""
+    known_NSK = np.full((*window.time_ms_NS.shape, len(KNOWN_SLOTS)), np.nan, np.float32)
+    # A series that is never closed may say so: nothing depends on whether another one is.
+    known_NSK[..., CLOSED] = np.where(closed_NS.any(1, keepdims=True), closed_NS, np.nan)
+    for column, slot, percent in places:
+        values_NS = window.known_NSK[..., column]
+        if slot == PRICE:
+            values_NS = _ratio(values_NS, window.context_length)
+        elif percent:
+            values_NS = values_NS / 100.0
+        # Several flags of one kind are up when one of them is.
+        known_NSK[..., slot] = np.fmax(known_NSK[..., slot], values_NS)
     return known_NSK
 
 
 def _known_slot(name: str, values_NS: Floats) -> int | None:
     """The slot that a column's name and values ask for; None for a free one."""
     column = name.lower()
+    if name in OWN_SLOTS:
+        return KNOWN_SLOTS.index(name)
     seen = values_NS[np.isfinite(values_NS)]
     if not len(seen) or seen.min() < 0:
         return None
@@ -222,8 +244,13 @@ def _past_slots(name: str) -> list[str]:
     return wanted + free
 
 
-def static_numbers(window: Window) -> Singles:
-    """Texts and categories as one hashed text, a price if there is one, other numbers by rank."""
+def static_numbers(window: Window, scales: dict[str, Floats]) -> Singles:
+    """Texts and categories as one hashed text, a price if there is one, other numbers by rank.
+
+    Args:
+        window: static columns of each series.
+        scales: as `find_scales` found them, perhaps in other series.
+    """
     N = len(window)
     texts = [""] * N
     prices = np.full(N, np.nan)
@@ -235,7 +262,7 @@ def static_numbers(window: Window) -> Singles:
         elif re.search(NAMES["price"], name.lower()):
             prices = np.asarray(values, np.float64)
         else:
-            ranks_N = _ranks(np.asarray(values, np.float64))
+            ranks_N = _ranks(np.asarray(values, np.float64), scales[name])
             numbers.append(ranks_N)
     static_NF = static_features(texts, prices, ages_ms)
     # Two of the numbers are price and age; the rest is free.
@@ -243,6 +270,16 @@ def static_numbers(window: Window) -> Singles:
     for place, ranks_N in enumerate(numbers[: NUM_NUMBERS - 2]):
         static_NF[:, first_free + place] = ranks_N
     return static_NF
+
+
+def find_scales(window: Window) -> dict[str, Floats]:
+    """The different values of each static number, rising: what its ranks are told by."""
+    scales: dict[str, Floats] = {}
+    for name, values in window.static.items():
+        if values.dtype != object and not re.search(NAMES["price"], name.lower()):
+            numbers_N = np.asarray(values, np.float64)
+            scales[name] = np.unique(numbers_N[np.isfinite(numbers_N)])
+    return scales
 
 
 def _told(name: str, value: object) -> str:
@@ -260,18 +297,21 @@ def _told(name: str, value: object) -> str:
     return f" {text}"
 
 
-def _ranks(values_N: Floats) -> Floats:
-    """Ranks spread evenly over [-1.7, 1.7], which is a spread of one; NaN stays.
+def _ranks(values_N: Floats, scale: Floats) -> Floats:
+    """Places among known values, spread evenly over [-1.7, 1.7]; NaN stays.
 
-    All are 0 where all values are the same.
+    That is a spread of one. A value between two known ones is between their ranks. All are 0 where
+    no two values differ.
 
-    >>> _ranks(np.array([5.0, 9.0, np.nan])).tolist(), _ranks(np.array([2.0, 2.0])).tolist()
-    ([-1.7, 1.7, nan], [0.0, 0.0])
+    >>> _ranks(np.array([5.0, 9.0, np.nan, 6.0]), np.array([5.0, 9.0])).tolist()
+    [-1.7, 1.7, nan, -0.85]
+    >>> _ranks(np.array([2.0, 3.0]), np.array([2.0])).tolist()
+    [0.0, 0.0]
     """
     seen_N = np.isfinite(values_N)
-    found, place = np.unique(values_N[seen_N], return_inverse=True)
-    highest = len(found) - 1
-    # Evenly spread over [-1.7, 1.7], numbers have a standard deviation of nearly one.
+    highest = len(scale) - 1
     ranks_N = np.full(len(values_N), np.nan)
-    ranks_N[seen_N] = 1.7 * (2 * place - highest) / max(highest, 1)
+    if seen_N.any() and len(scale):
+        place = np.interp(values_N[seen_N], scale, np.arange(len(scale)))
+        ranks_N[seen_N] = 1.7 * (2 * place - highest) / max(highest, 1)
     return ranks_N

@@ -5,6 +5,7 @@ Dimensions: N series, S context and horizon steps, D days or weeks, F flags.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,14 +81,14 @@ class Days:
         )
 
 
-def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days | None:
+def days_of(window: Window, closed_NS: Bools, flags: Sequence[int]) -> Days | None:
     """The window by days or weeks; None where its steps are longer than a day and no week."""
     by_week = window.resolution_ms == WEEK_MS
     fits = by_week or window.resolution_ms <= DAY_MS
     if not fits or window.time_ms_NS.size == 0:
         return None
     length_days = 7 if by_week else 1
-    day_NS = window.time_ms_NS // DAY_MS
+    day_NS = window.shown_ms_NS // DAY_MS
     # A week is labelled by its last day.
     if window.frequency.startswith("W"):
         day_NS = day_NS - 6
@@ -103,12 +104,12 @@ def days_of(window: Window, closed_NS: Bools, flag_columns: list[int]) -> Days |
     # A day of which some hours are missing has no sum that could be compared with other days'.
     steps_ND = summed(np.ones_like(column_NS))
     seen_ND = summed(np.isfinite(window.target_NT))
-    full_day = max(1.0, float(seen_ND.max(initial=0)))
-    whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * full_day)
+    full_day_N1 = seen_ND.max(1, keepdims=True, initial=1.0)
+    whole_ND = (seen_ND > 0) & (seen_ND >= FULL_DAY * full_day_N1)
     sum_ND = summed(np.nan_to_num(window.target_NT))
 
-    flags_NDF = np.zeros((*steps_ND.shape, len(flag_columns)))
-    for place, column in enumerate(flag_columns):
+    flags_NDF = np.zeros((*steps_ND.shape, len(flags)))
+    for place, column in enumerate(flags):
         flag_NS = window.known_NSK[:, :, column]
         up_ND = summed(np.nan_to_num(flag_NS))
         known_ND = summed(np.isfinite(flag_NS))

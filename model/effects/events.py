@@ -49,6 +49,7 @@ class Events:
             nothing was fitted.
         weights_BK: the same without the half-year b.
         half_years_B: number of each half-year.
+        end_day: number of the first day, or week, that taught nothing since it came too late.
     """
 
     flags: tuple[int, ...]
@@ -56,6 +57,7 @@ class Events:
     weights_K: Floats
     weights_BK: Floats
     half_years_B: Ints
+    end_day: int = 0
 
     def effects(self, window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
         """What events add at every step of the window, in log units: [N, S] twice.
@@ -64,32 +66,42 @@ class Events:
         trained on, context steps see only what other half-years taught; these start in February and
         August, so that no Christmas and no Easter is cut in two.
         """
-        days = days_of(window, closed_NS, list(self.flags)) if len(self.weights_K) else None
+        days = days_of(window, closed_NS, self.flags) if len(self.weights_K) else None
         if days is None:
             nothing_NS = np.zeros(window.time_ms_NS.shape)
             return nothing_NS, nothing_NS.copy()
-        calendar_DK = calendar_features(days.day_D, days.length_days, window.country)
+        calendar_DC = calendar_features(days.day_D, days.length_days, window.country)
+        C = calendar_DC.shape[1]
+        weights_DK = np.broadcast_to(self.weights_K, (len(days.day_D), len(self.weights_K)))
         others_DK = self._weights_of_others(days)
+        # `einsum` adds up each row by itself, so that a row is the same to the last bit in any
+        # company; a product of matrices would not be.
+        known_D = np.einsum("dc,dc->d", calendar_DC, weights_DK[:, :C])
+        taught_D = np.einsum("dc,dc->d", calendar_DC, others_DK[:, :C])
         known_ND = np.empty(days.target_ND.shape)
         taught_ND = np.empty(days.target_ND.shape)
-        for rows, features_NDK in _chunks(days, self.flag_in_cells, calendar_DK):
-            known_ND[rows] = features_NDK @ self.weights_K
-            taught_ND[rows] = np.einsum("ndk,dk->nd", features_NDK, others_DK)
+        for rows in _slices(len(days.target_ND)):
+            own_NDF = series_features(days.rows(rows), self.flag_in_cells)
+            known_ND[rows] = known_D + np.einsum("ndf,df->nd", own_NDF, weights_DK[:, C:])
+            taught_ND[rows] = taught_D + np.einsum("ndf,df->nd", own_NDF, others_DK[:, C:])
         # Every step of a day has the day's effect: in logarithms it needs no share of it.
         known_NS = np.take_along_axis(known_ND, days.column_NS, 1)
         taught_NS = np.take_along_axis(taught_ND, days.column_NS, 1)
         return known_NS, taught_NS
 
     def _weights_of_others(self, days: Days) -> Floats:
-        """For each day before the cutoff what other half-years taught, after it all: [D, K]."""
+        """For each day that taught what other half-years did, for the others all did: [D, K]."""
         shape = (len(days.day_D), len(self.weights_K))
         others_DK = np.broadcast_to(self.weights_K, shape).copy()
-        past_D = np.isfinite(days.target_ND).any(0)
+        past_D = days.day_D < self.end_day
         half_years_D = half_years(days.day_D)
         for half_year, weights_K in zip(self.half_years_B, self.weights_BK, strict=True):
             within_D = past_D & (half_years_D == half_year)
             others_DK[within_D] = weights_K
         return others_DK
+
+
+NO_EVENTS = Events((), (), np.zeros(0), np.zeros((0, 0)), np.zeros(0, np.int64))
 
 
 def fit_events(window: Window, closed_NS: Bools) -> Events:
@@ -105,13 +117,7 @@ def fit_events(window: Window, closed_NS: Bools) -> Events:
         InvalidInputError: the window's country is not known.
     """
     flags = flag_columns(window, closed_NS)
-    nothing = Events(
-        flags=tuple(flags),
-        flag_in_cells=(),
-        weights_K=np.zeros(0),
-        weights_BK=np.zeros((0, 0)),
-        half_years_B=np.zeros(0, np.int64),
-    )
+    nothing = replace(NO_EVENTS, flags=tuple(flags))
     days = days_of(window, closed_NS, flags)
     if days is None:
         return nothing
@@ -161,6 +167,7 @@ def _solved(events: Events, days: Days, left_ND: Floats, country: str | None) ->
         weights_K=weights_K,
         weights_BK=weights_BK1[..., 0],
         half_years_B=half_years_B,
+        end_day=int(days.day_D[seen_D][-1]) + days.length_days,
     )
 
 
@@ -274,12 +281,16 @@ def _chunks(
     Those of all series need not fit into memory.
     """
     singles_DK = calendar_DK.astype(np.float32)
-    for start in range(0, len(days.target_ND), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for rows in _slices(len(days.target_ND)):
         own_NDK = series_features(days.rows(rows), flag_in_cells)
         shape = (len(own_NDK), *singles_DK.shape)
         shared_NDK = np.broadcast_to(singles_DK, shape)
         yield rows, np.concatenate([shared_NDK, own_NDK], -1)
+
+
+def _slices(num_series: int) -> Iterator[slice]:
+    for start in range(0, num_series, CHUNK):
+        yield slice(start, start + CHUNK)
 
 
 def _sparse(days: Days) -> bool:

@@ -77,6 +77,9 @@ class Slopes:
         return place_NS, log_NS
 
 
+NO_SLOPES = Slopes((), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((2, 0)))
+
+
 def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
     """Slopes learnt from the open steps before the cutoff, within each series and slot of the week.
 
@@ -91,10 +94,9 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
     seen_NT = np.isfinite(log_NT)
     low_C, high_C, mean_C = _ranges(window.known_NSK[:, :T, columns], seen_NT)
     kept_C = high_C > low_C
-    nothing = Slopes((), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((2, 0)))
     group_NT = _groups(window)
     if seen_NT.sum() < FEWEST_STEPS or not kept_C.any() or group_NT is None:
-        return nothing
+        return NO_SLOPES
     chosen = tuple(column for column, kept in zip(columns, kept_C, strict=True) if kept)
     slopes = Slopes(
         columns=chosen,
@@ -156,7 +158,7 @@ def _groups(window: Window) -> Ints | None:
     None where steps are too short to fill the slots.
     """
     row_N1 = np.arange(len(window))[:, None]
-    time_NT = window.time_ms_NS[:, : window.context_length]
+    time_NT = window.shown_ms_NS[:, : window.context_length]
     if window.resolution_ms > DAY_MS:
         return np.broadcast_to(row_N1, time_NT.shape)
     slots = WEEK_MS // max(window.resolution_ms, 1)

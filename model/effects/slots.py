@@ -6,24 +6,18 @@ static features, B rows of a batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.columns import known_in_slots, past_in_slots, static_numbers
-from freshet.model.effects.shared import shared_effects
+from freshet.model.effects.shared import SharedEffects, find_shared, sized
 from freshet.model.features import EFFECT
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats, Ints, Singles
-
-# Amounts that are no counts are brought to this mean, far above the unit of a count; a table holds
-# amounts where more than this share of its values is broken.
-CONTINUOUS_MEAN = 100.0
-CONTINUOUS_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +82,32 @@ class Dressed:
         return batch, torch.from_numpy(actual_BH)
 
 
-def dress(window: Window) -> Dressed:
-    """A window in the network's slots; only data before the cutoff decide what goes where."""
+def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
+    """A window in the network's slots; only data before the cutoff decide what goes where.
+
+    Each series is dressed alone: what it gets depends on itself and on `shared`, to the last bit.
+
+    Args:
+        window: what is known at the cutoff.
+        shared: what all series do alike, found in any window of the same columns; None: in this.
+
+    Raises:
+        InvalidInputError: the columns are others than those that `shared` was found in, or the
+            window's country is not known.
+    """
+    shared = find_shared(window) if shared is None else shared
     # Everything that takes logarithms of sales needs them in their final size.
-    factor_N = _factors(window.target_NT)
-    sized_NT = window.target_NT * factor_N[:, None]
-    window = replace(window, target_NT=sized_NT)
-    closed_NS = closed_steps(window)
-    effect_NS, taught_NS = shared_effects(window, closed_NS)
-    known_NSK = known_in_slots(window, closed_NS)
+    window, factor_N = sized(window, continuous=shared.continuous)
+    closed_NS = shared.closing.steps(window)
+    effect_NS, taught_NS = shared.effects(window, closed_NS)
+    known_NSK = known_in_slots(window, closed_NS, shared.places)
     known_NSK[..., EFFECT] = _some(effect_NS)
     return Dressed(
         target_NT=window.target_NT.astype(np.float32),
         past_NTP=past_in_slots(window),
         known_NSK=known_NSK,
         taught_NS=_some(taught_NS),
-        static_NF=static_numbers(window),
+        static_NF=static_numbers(window, shared.scales),
         time_ms_NS=window.time_ms_NS,
         resolution_ms=window.resolution_ms,
         factor_N=factor_N,
@@ -122,26 +126,7 @@ def _cut(values: Singles, rows: Ints, first: Ints, steps: int) -> Singles:
 
 
 def _some(effect_NS: Floats) -> Singles:
-    """Effects as float32; all missing where nothing was found, so that the slot counts as empty."""
-    found = np.any(effect_NS != 0.0)
-    some_NS = np.where(found, effect_NS, np.nan)
+    """Effects as float32; missing in a series that has none, so that the slot counts as empty."""
+    found_N1 = np.any(effect_NS != 0.0, axis=1, keepdims=True)
+    some_NS = np.where(found_N1, effect_NS, np.nan)
     return some_NS.astype(np.float32)
-
-
-def _factors(target_NT: Floats) -> Floats:
-    """What brings amounts that are no counts to a common size: [N].
-
-    1 for counts and for large amounts.
-    """
-    N = len(target_NT)
-    seen_NT = np.isfinite(target_NT)
-    fraction_NT = np.abs(target_NT - np.rint(target_NT))
-    broken_NT = fraction_NT > 1e-6
-    # All series of a table are of one kind: a few broken values among counts are errors.
-    if broken_NT.sum() <= CONTINUOUS_SHARE * max(seen_NT.sum(), 1):
-        return np.ones(N)
-    sum_N = np.where(seen_NT, target_NT, 0.0).sum(1)
-    mean_N = sum_N / np.maximum(seen_NT.sum(1), 1)
-    wanted_N = CONTINUOUS_MEAN / np.maximum(mean_N, 1e-12)
-    factor_N = np.maximum(wanted_N, 1.0)
-    return np.where(mean_N > 0, factor_N, 1.0)

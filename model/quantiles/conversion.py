@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import PAST_SLOTS, Batch
-from freshet.model.effects.slots import CONTINUOUS_MEAN
+from freshet.model.effects.shared import CONTINUOUS_MEAN
 from freshet.model.forecaster import BatchForecaster
 
 VIEWS = PAST_SLOTS.index("views")

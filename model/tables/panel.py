@@ -41,6 +41,8 @@ class Window:
             it began with its first value.
         country: ISO code whose public holidays are known, besides Christmas and Easter; None: no
             other.
+        local_ms_NS: what the clock of the series' place shows at each step, as milliseconds since
+            1970-01-01 00:00 on it; None: it shows UTC.
     """
 
     item_ids: tuple[str, ...]
@@ -56,9 +58,15 @@ class Window:
     static: dict[str, Floats | NDArray[np.object_]]
     length_N: Ints | None = None
     country: str | None = None
+    local_ms_NS: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def shown_ms_NS(self) -> Ints:
+        """The time of each step by the clock of the series' place: calendars follow it."""
+        return self.time_ms_NS if self.local_ms_NS is None else self.local_ms_NS
 
     @property
     def context_length(self) -> int:
@@ -82,6 +90,7 @@ class Window:
             past_NTP=self.past_NTP[chosen],
             static={name: values[chosen] for name, values in self.static.items()},
             length_N=None if self.length_N is None else self.length_N[chosen],
+            local_ms_NS=None if self.local_ms_NS is None else self.local_ms_NS[chosen],
         )
 
 

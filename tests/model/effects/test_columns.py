@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
-from freshet.model.effects.columns import PRICE, known_in_slots, past_in_slots, static_numbers
+from freshet.model.effects.columns import (
+    PRICE,
+    find_places,
+    find_scales,
+    known_in_slots,
+    past_in_slots,
+    static_numbers,
+)
 from freshet.model.features import CLOSED, DISCOUNT, EVENT, FIRST_FREE, PROMOTION
 from freshet.model.tables.panel import Window
 from freshet.model.text import NUM_TEXT, static_features
@@ -33,7 +40,7 @@ def shop(columns: dict[str, Floats], target: Floats | None = None) -> Window:
 
 def slots(window: Window, closed_NS: Bools = OPEN_NS) -> dict[str, Singles]:
     """What the filled known slots hold."""
-    known_NSK = known_in_slots(window, closed_NS)
+    known_NSK = known_in_slots(window, closed_NS, find_places(window, closed_NS))
     return {
         name: known_NSK[..., slot]
         for slot, name in enumerate(KNOWN_SLOTS)
@@ -212,7 +219,8 @@ def test_all_texts_of_a_series_are_told_and_numbers_by_rank() -> None:
         "area": np.array([30.0, 10.0, 20.0]),
         "rooms": np.array([4.0, 4.0, NAN]),
     }
-    found_NF = static_numbers(replace(shop({}), static=static))
+    told = replace(shop({}), static=static)
+    found_NF = static_numbers(told, find_scales(told))
     texts = [" brand_acme red shoe", " blue hat", " brand_zeta"]
     prices, unknown = np.array([2.0, NAN, 5.0]), np.full(3, NAN)
     expected_NF = static_features(texts, prices, unknown)

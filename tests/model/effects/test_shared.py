@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -11,11 +11,14 @@ import pytest
 
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.events import fit_events
-from freshet.model.effects.shared import shared_effects
+from freshet.model.effects.shared import SharedEffects, find_shared, shared_effects
 from freshet.model.effects.slopes import STRONGEST, fit_slopes
+from freshet.model.effects.slots import Dressed, dress
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
-from freshet.stream.units import DAY_MS, WEEK_MS
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
+from tests.model.tables.windows import window_of
 
 MONDAY_MS = 19_723 * DAY_MS  # 1 January 2024
 
@@ -203,3 +206,60 @@ def test_flags_are_numbers_of_weeks_and_events_of_days() -> None:
         found_NS, fit_slopes(weekly, closed_NS, [0]).apply(weekly), atol=1e-9
     )
     assert np.abs(found_NS).max() > 0.2
+
+
+def _of(dressed: Dressed, rows: list[int]) -> Dressed:
+    values = {field.name: getattr(dressed, field.name) for field in fields(dressed)}
+    arrays = {name: value[rows] for name, value in values.items() if np.ndim(value)}
+    return replace(dressed, **arrays)
+
+
+def _equal(one: Dressed, other: Dressed) -> None:
+    """To the last bit, missing values too."""
+    for field in fields(one):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(left, np.ndarray):
+            assert left.dtype == right.dtype
+            assert left.tobytes() == right.tobytes(), field.name
+        else:
+            assert left == right
+
+
+@pytest.mark.parametrize("resolution_ms", [DAY_MS, HOUR_MS, WEEK_MS])
+def test_a_part_of_the_series_is_dressed_as_all_of_them_are(resolution_ms: int) -> None:
+    random = np.random.default_rng(11)
+    N, T, H = 40, 240, 24
+    S = T + H
+    known_NSK = np.stack(
+        [
+            random.random((N, S)) < 0.1,
+            (np.arange(S) % 30 == 3) * np.ones((N, 1)),
+            random.random((N, S)) * 9.0 + 1.0,
+            (random.random((N, S)) < 0.08) * 0.2,
+        ],
+        -1,
+    ).astype(float)
+    target_NT = random.poisson(8.0, (N, T)) * (1.0 - known_NSK[:, :T, 1])
+    target_NT[3, :90], target_NT[5, 40:60] = np.nan, 0.0
+    plain = window_of(target_NT, horizon=H)
+    whole = replace(
+        plain,
+        resolution_ms=resolution_ms,
+        time_ms_NS=plain.time_ms_NS // DAY_MS * resolution_ms + MONDAY_MS,
+        known_NSK=known_NSK,
+        known_names=("promo", "holiday", "price", "discount"),
+        static={"area": random.random(N), "brand": np.array(["a", "b"] * 20, object)},
+        country="DE",
+    )
+    shared = find_shared(whole)
+    assert shared.closing.states
+    assert len(shared.slopes.columns)
+    everyone = dress(whole)
+    for rows in ([3], [5, 39], [7]):
+        _equal(dress(whole.rows(np.array(rows)), shared), _of(everyone, rows))
+
+
+def test_effects_of_other_columns_are_refused() -> None:
+    window = window_of(np.ones((2, 30)), horizon=3)
+    with pytest.raises(InvalidInputError, match="promo"):
+        dress(window, SharedEffects(("promo",)))
