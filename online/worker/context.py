@@ -33,21 +33,25 @@ MIN_OBSERVED = 24  # with less history than this a forecast rests on the catalog
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """Some rows over some buckets of the past, and what was known of them.
+    """Some items over some buckets of the past, and what was known of them.
 
     Attributes:
-        rows: B rows of the ring.
+        units_BT: Units sold, 0 where nothing is held.
+        clicks_BTC: Clicks likewise.
         first: The first bucket.
-        steps: How many buckets.
         begin_B: The bucket from which on each item was there.
         in_stock_BT: The share of each bucket in stock, NaN where unknown.
     """
 
-    rows: Ints
+    units_BT: Tensor
+    clicks_BTC: Tensor
     first: int
-    steps: int
     begin_B: Ints
     in_stock_BT: Singles
+
+    @property
+    def steps(self) -> int:
+        return self.units_BT.shape[1]
 
 
 class Contexts:
@@ -109,16 +113,16 @@ class Contexts:
 
         That holds for what is known by now of buckets, stock, prices and promotions alike.
         """
+        item_ids = [self.item_ids[row] for row in rows]
         past = self._past_of(rows, cutoff_ms, self.context_length)
-        item_ids = [self.item_ids[row] for row in past.rows]
-        return self._dressed(item_ids, self._target(past), self._covariates(past), cutoff_ms)
+        return self._dressed(item_ids, past, cutoff_ms)
 
     def cold_batch(self, item_ids: list[str], cutoff_ms: int) -> Batch:
-        """The same for items of which no window has anything yet: all history is missing."""
-        B, T = len(item_ids), self.context_length
-        target_BT = torch.full((B, T), torch.nan, device=self.device)
-        past_BTP = torch.full((B, T, len(PAST_SLOTS)), torch.nan, device=self.device)
-        return self._dressed(item_ids, target_BT, past_BTP, cutoff_ms)
+        """The same for items of which no window has anything yet.
+
+        They sold nothing since their launch, as one does whose row came after the cutoff.
+        """
+        return self._dressed(item_ids, self._empty_past(item_ids, cutoff_ms), cutoff_ms)
 
     def target(self, rows: Sequence[int] | Ints, end_ms: int, steps: int) -> Floats:
         """Units of the steps that end at `end_ms`, as a context sees them.
@@ -152,8 +156,25 @@ class Contexts:
         rows = np.asarray(rows, np.int64)
         item_ids = [self.item_ids[row] for row in rows]
         first = self.grid.bucket(end_ms) - steps
-        in_stock_BT = self._in_stock(item_ids, first, steps, end_ms)
-        return _Past(rows, first, steps, self._begin(item_ids, rows), in_stock_BT)
+        return _Past(
+            self._ring.units(rows, first, steps),
+            self._ring.clicks(rows, first, steps),
+            first,
+            np.minimum(self._launch(item_ids, end_ms), self._ring.first_buckets(rows)),
+            self._in_stock(item_ids, first, steps, end_ms),
+        )
+
+    def _empty_past(self, item_ids: list[str], cutoff_ms: int) -> _Past:
+        """The context of items without a row."""
+        B, T = len(item_ids), self.context_length
+        first = self.grid.bucket(cutoff_ms) - T
+        return _Past(
+            torch.zeros(B, T, device=self.device),
+            torch.zeros(B, T, NUM_CLICKS, device=self.device),
+            first,
+            self._launch(item_ids, cutoff_ms),
+            self._in_stock(item_ids, first, T, cutoff_ms),
+        )
 
     def _target(self, past: _Past) -> Tensor:
         """Units sold: float32[B, T], NaN where nothing can be said of the demand.
@@ -161,20 +182,18 @@ class Contexts:
         That is what was not observed, what was before the launch, and buckets without stock and
         sales: there nobody could buy. A sale in a bucket out of stock is one all the same.
         """
-        units_BT = self._ring.units(past.rows, past.first, past.steps)
         seen_BT = self._seen(past, UNITS)
         sold_out_BT = torch.from_numpy(past.in_stock_BT == 0.0).to(self.device)
-        empty_BT = sold_out_BT & (units_BT == 0.0)
-        return torch.where(seen_BT & ~empty_BT, units_BT, torch.nan)
+        empty_BT = sold_out_BT & (past.units_BT == 0.0)
+        return torch.where(seen_BT & ~empty_BT, past.units_BT, torch.nan)
 
     def _covariates(self, past: _Past) -> Tensor:
         """Clicks and stock beside the target: float32[B, T, P], NaN where not observed."""
-        shape = (len(past.rows), past.steps, len(PAST_SLOTS))
+        shape = (*past.units_BT.shape, len(PAST_SLOTS))
         past_BTP = torch.full(shape, torch.nan, device=self.device)
-        clicks_BTC = self._ring.clicks(past.rows, past.first, past.steps)
         # Clicks come on a topic of their own, which may lag behind the orders.
         seen_BT1 = self._seen(past, CLICKS.start)[..., None]
-        past_BTP[..., :NUM_CLICKS] = torch.where(seen_BT1, clicks_BTC, torch.nan)
+        past_BTP[..., :NUM_CLICKS] = torch.where(seen_BT1, past.clicks_BTC, torch.nan)
         past_BTP[..., IN_STOCK] = torch.from_numpy(past.in_stock_BT).to(self.device)
         return past_BTP
 
@@ -187,18 +206,11 @@ class Contexts:
 
     def _observed(self, first: int, steps: int) -> Bools:
         """Which channels were observed in which buckets: bool[channels, steps], of every item."""
-        if not self.reader.num_items:
-            return np.zeros((len(CHANNELS), steps), bool)
-        end_ms = self.grid.start_ms(first + steps)
-        # Whole partitions are observed or not, so one row tells it for all.
-        one_row = np.zeros(1, np.int64)
-        return np.asarray(self.reader.window(end_ms, steps, one_row).observed_ICB[0])
+        return self.reader.observed(self.grid.start_ms(first + steps), steps)
 
     # What the shop says ---------------------------------------------------------------------------
 
-    def _dressed(
-        self, item_ids: list[str], target_BT: Tensor, past_BTP: Tensor, cutoff_ms: int
-    ) -> Batch:
+    def _dressed(self, item_ids: list[str], past: _Past, cutoff_ms: int) -> Batch:
         """With what is known in advance of all S steps, and of the items themselves."""
         B, steps = len(item_ids), self.context_length + self.prediction_length
         first = self.grid.bucket(cutoff_ms) - self.context_length
@@ -206,8 +218,8 @@ class Contexts:
         known_BSK = torch.from_numpy(self.shop.known(item_ids, span, as_of_ms=cutoff_ms))
         static_BF = torch.from_numpy(self._static.of(item_ids, cutoff_ms))
         return Batch(
-            target_BT=target_BT,
-            past_BTP=past_BTP,
+            target_BT=self._target(past),
+            past_BTP=self._covariates(past),
             known_BSK=known_BSK.to(self.device),
             static_BF=static_BF.to(self.device),
             start_ms_B=torch.full((B,), span.start_ms, dtype=torch.int64, device=self.device),
@@ -232,15 +244,14 @@ class Contexts:
             return BucketSpan(first * resolution_ms, steps, resolution_ms)
         return BucketSpan.between(self.grid.span_edges(first, steps))
 
-    def _begin(self, item_ids: list[str], rows: Ints) -> Ints:
-        """The bucket from which on an item was there: [B].
+    def _launch(self, item_ids: list[str], as_of_ms: int) -> Ints:
+        """The bucket of each item's launch, as it was known then: [B].
 
-        Its launch, or its first event where that is earlier: catalogues are filled in late.
+        An item was there earlier where something happened to it: catalogues are filled in late.
         """
-        launched_ms_B = self.shop.launched_ms(item_ids)
+        launched_ms_B = self.shop.launched_ms(item_ids, as_of_ms=as_of_ms)
         launched_ms_B = np.where(np.isfinite(launched_ms_B), launched_ms_B, NEVER)
-        launch_B = self.grid.buckets(launched_ms_B.astype(np.int64))
-        return np.minimum(launch_B, self._ring.first_buckets(rows))
+        return self.grid.buckets(launched_ms_B.astype(np.int64))
 
     def _in_stock(self, item_ids: list[str], first: int, steps: int, as_of_ms: int) -> Singles:
         """The share of each bucket in stock: float32[B, steps], NaN where unknown."""

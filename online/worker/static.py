@@ -21,10 +21,10 @@ class StaticFeatures:
         self._encoded: dict[str, Singles] = {}
 
     def of(self, item_ids: list[str], as_of_ms: int) -> Singles:
-        """float32[B, F], the text's features first; price and age as of a time."""
-        texts = self._shop.texts(item_ids)
+        """float32[B, F], the text's features first, as of a time."""
+        texts = self._shop.texts(item_ids, as_of_ms=as_of_ms)
         prices_B = self._shop.unit_prices(item_ids, as_of_ms=as_of_ms)
-        age_ms_B = as_of_ms - self._shop.launched_ms(item_ids)
+        age_ms_B = as_of_ms - self._shop.launched_ms(item_ids, as_of_ms=as_of_ms)
         # Without texts here: theirs are filled in from those that were encoded before.
         static_BF = static_features([""] * len(texts), prices_B, age_ms_B)
         self._encode(texts)

@@ -196,23 +196,23 @@ class WindowReader:
             InvalidInputError: `end_ms` is not the end of a bucket.
         """
         values_ICB = self.sums(end_ms, num_buckets, rows)
-        first = self.rules.grid.bucket(end_ms) - num_buckets
-        bucket_B = np.arange(first, first + num_buckets, dtype=np.int64)
-        observed_CB = np.zeros((NUM_CHANNELS, num_buckets), dtype=bool)
-        # Orders and clicks come on topics of their own, and either may lag.
-        channels_of = {
-            self.rules.orders_topic: ORDER_CHANNELS,
-            self.rules.clicks_topic: CLICK_CHANNELS,
-        }
-        for topic, channels in channels_of.items():
-            observed_B = self._observed(topic, bucket_B)
-            observed_CB[channels] = observed_B
-            values_ICB[:, channels, ~observed_B] = 0
+        observed_CB = self.observed(end_ms, num_buckets)
+        values_ICB[:, ~observed_CB] = 0
         return WindowCells(
             values_ICB,
             np.broadcast_to(observed_CB, values_ICB.shape),
-            start_ms=self.rules.grid.start_ms(first),
+            start_ms=self.rules.grid.start_ms(self.rules.grid.bucket(end_ms) - num_buckets),
         )
+
+    def observed(self, end_ms: int, num_buckets: int) -> Bools:
+        """Which of the buckets that end at `end_ms` are observed: bool[C, B], of every item."""
+        end = self.rules.grid.bucket(end_ms)
+        bucket_B = np.arange(end - num_buckets, end, dtype=np.int64)
+        observed_CB = np.zeros((NUM_CHANNELS, num_buckets), dtype=bool)
+        # Orders and clicks come on topics of their own, and either may lag.
+        observed_CB[ORDER_CHANNELS] = self._observed(self.rules.orders_topic, bucket_B)
+        observed_CB[CLICK_CHANNELS] = self._observed(self.rules.clicks_topic, bucket_B)
+        return observed_CB
 
     def sums(
         self,

@@ -137,6 +137,23 @@ def test_items_without_windows_get_a_batch_of_missing_history_with_text_and_pric
     assert cold_rows(batch).tolist() == [True]
 
 
+def test_an_item_whose_row_comes_after_the_cutoff_has_the_context_that_it_had_without() -> None:
+    shop, cutoff_ms = ShopTables(), (FIRST + 6) * HOUR_MS
+    tell(shop, "catalog", CatalogEntry(sku="b", launched_at=(FIRST + 1) * HOUR_MS))
+    level = InventoryLevel(sku="b", region="n", on_hand=5, as_of=(FIRST + 2) * HOUR_MS)
+    tell(shop, "inventory", level)
+    reader = FakeReader(reached=FIRST + 9)
+    reader.add("a|n", FIRST, UNITS, 3_000)
+    cold = contexts_of(reader, shop).cold_batch(["b|n"], cutoff_ms)
+    # It was there since its launch, and nobody bought it; its stock was known from FIRST + 2 on.
+    np.testing.assert_array_equal(cold.target_BT[0], [np.nan] * 3 + [0.0] * 5)
+    in_stock = cold.past_BTP[0, :, PAST_SLOTS.index("in_stock")]
+    np.testing.assert_array_equal(in_stock, [np.nan] * 4 + [1.0] * 4)
+    reader.add("b|n", FIRST + 7, UNITS, 1_000)
+    with_row = contexts_of(reader, shop).batch([1], cutoff_ms)
+    assert context_sha256(with_row) == context_sha256(cold)
+
+
 def test_a_short_or_saleless_history_is_a_cold_start() -> None:
     reader = FakeReader(reached=FIRST + 40, num_buckets=64)
     reader.add("old|n", FIRST, UNITS, 1_000)
@@ -217,7 +234,8 @@ def test_what_the_shop_tells_after_the_cutoff_changes_no_context_that_ends_there
         tell(shop, "catalog", msgspec.structs.replace(entry, unit_price=10.0), cutoff_ms - HOUR_MS)
         level = InventoryLevel(sku="a", region="n", on_hand=5, as_of=(FIRST - 5) * HOUR_MS)
         tell(shop, "inventory", level, (FIRST - 5) * HOUR_MS)
-    tell(later, "catalog", msgspec.structs.replace(entry, unit_price=99.0), cutoff_ms + 1)
+    renamed = CatalogEntry(sku="a", title="Shoe", unit_price=99.0, launched_at=cutoff_ms - HOUR_MS)
+    tell(later, "catalog", renamed, cutoff_ms + 1)
     promotion = Promotion(promotion_id="p", sku="a", discount=0.5, **times)  # type: ignore[arg-type]
     tell(later, "promotions", promotion, cutoff_ms + 1)
     gone = InventoryLevel(sku="a", region="n", on_hand=0, as_of=cutoff_ms + 1)
@@ -232,6 +250,8 @@ def test_what_the_shop_tells_after_the_cutoff_changes_no_context_that_ends_there
         assert batch.known_BSK[0, :, KNOWN_SLOTS.index("promotion")].tolist() == [0.0] * 12
         assert batch.past_BTP[0, :, PAST_SLOTS.index("in_stock")].tolist() == [1.0] * 8
         assert batch.static_BF[0, NUM_TEXT].item() == pytest.approx(math.log(10.0))
+        texts = encode_texts(["Red shoe"])
+        np.testing.assert_array_equal(batch.static_BF[:, :NUM_TEXT].numpy(), texts)
     assert context_sha256(seen_later) == context_sha256(as_it_was)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from freshet.online.worker.context import Contexts
-from freshet.stream.arrays import Ints
+from freshet.stream.arrays import Bools, Ints
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.read.progress import InputState, ReadRules
 from freshet.stream.read.reader import Delta, WindowCells
@@ -93,16 +93,17 @@ class FakeReader:
 
     def window(self, end_ms: int, num_buckets: int, rows: Ints | None = None) -> WindowCells:
         values = self.sums(end_ms, num_buckets, rows)
-        buckets = np.arange(
-            end_ms // self.resolution_ms - num_buckets, end_ms // self.resolution_ms
-        )
+        observed = np.broadcast_to(self.observed(end_ms, num_buckets), values.shape)
+        return WindowCells(values, observed, end_ms - num_buckets * self.resolution_ms)
+
+    def observed(self, end_ms: int, num_buckets: int) -> Bools:
+        end = end_ms // self.resolution_ms
+        buckets = np.arange(end - num_buckets, end)
         observed = np.zeros((len(CHANNELS), num_buckets), bool)
         held = (buckets >= self.first) & (buckets > self.head - self.num_buckets)
         observed[:VIEWS] = held & (buckets < self.reached)
         observed[VIEWS:] = held & (buckets < self.clicked)
-        return WindowCells(
-            values, np.broadcast_to(observed, values.shape), self._ms(int(buckets[0]))
-        )
+        return observed
 
     def _ms(self, bucket: Any) -> Any:
         return bucket * self.resolution_ms
