@@ -18,12 +18,15 @@ from freshet.stream.errors import LogLostError
 from freshet.stream.store.connection import translated
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.script import Script
+from freshet.stream.units import DAY_MS
 
 PARTITIONS_KEY: Final = "freshet:side:partitions"
 """Set of "<topic>:<partition>" whose versions an ingest keeps, or is about to."""
 
 FORMAT: Final = "versions:1"
 MAX_REMOVED: Final = 1_000
+DRESSED_AGAIN_MS: Final = 7 * DAY_MS
+"""For how long a forecast's batch can be dressed again as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +242,14 @@ class VersionStore:
 
 
 def kept_ms(settings: Settings) -> int:
-    """For how long what is superseded may still be asked for: the longest context, and lateness."""
+    """For how long what is superseded may still be asked for.
+
+    That is the longest context, by forecasts of the last week.
+    """
     contexts_ms = [one.context_length * one.resolution_ms for one in settings.served]
     windows = settings.windows
-    return max(contexts_ms) + windows.out_of_order_ms + windows.allowed_lateness_ms
+    late_ms = windows.out_of_order_ms + windows.allowed_lateness_ms
+    return max(contexts_ms) + DRESSED_AGAIN_MS + late_ms
 
 
 def partition_of(member: bytes) -> tuple[str, int]:

@@ -70,6 +70,7 @@ class TableRecount:
     kept_ms: int
     _by_key: dict[bytes, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     _last: dict[bytes, int] = field(default_factory=dict)
+    _came_ms: dict[int, int] = field(default_factory=dict)
 
     def compare(
         self, stored: StoredTable, log: Mapping[int, Told], part: PartitionReport, report: Report
@@ -85,6 +86,7 @@ class TableRecount:
         """Of every key: when its records came into force, and the last of them in the log."""
         for offset, told in sorted({**stored.versions, **log}.items()):
             self._last[told.key] = offset
+            self._came_ms[offset] = told.timestamp_ms
             mine = stored.versions.get(offset)
             if mine is not None and mine.dead:
                 continue
@@ -141,7 +143,11 @@ class TableRecount:
             return True
         later = self._by_key[told.key]
         place = bisect_right(later, (at_ms, offset))
-        return place < len(later) and later[place][0] <= asked_from_ms
+        if place == len(later):
+            return False
+        later_ms, later_offset = later[place]
+        # What was before it held until it came, if that was later.
+        return max(later_ms, self._came_ms[later_offset]) <= asked_from_ms
 
     def _was_compacted(self, offset: int, mine: Told) -> bool:
         """Whether a record may be missing from the log: a later one came, or it was a tombstone."""

@@ -60,10 +60,11 @@ def verify_tables(client: redis.Redis, settings: Settings, report: Report) -> No
 
 
 def kept_ms(settings: Settings) -> int:
-    """How far back the longest context reaches, and how much later its last record may come."""
+    """How far back the longest context of a forecast of the last week reaches, and lateness."""
     longest_ms = 0
     for one in settings.served:
         longest_ms = max(longest_ms, one.context_length * one.resolution_ms)
+    longest_ms += 7 * 24 * 3_600_000
     return longest_ms + settings.windows.out_of_order_ms + settings.windows.allowed_lateness_ms
 
 

@@ -211,6 +211,14 @@ def test_one_announced_for_an_earlier_time_is_superseded_by_the_later_one(
     assert offsets_stored(client) == [3]
 
 
+def test_what_a_late_record_supersedes_was_in_force_until_that_came(client: redis.Redis) -> None:
+    owner = Owner(client)
+    owner.append(told(0, at=100), told(1, at=700, as_of=200), horizon_ms=699)
+    assert offsets_stored(client) == [0, 1]
+    owner.append(horizon_ms=700)
+    assert offsets_stored(client) == [1]
+
+
 def test_too_many_leave_early_soonest_first_and_that_is_written_down(client: redis.Redis) -> None:
     owner = Owner(client)
     owner.append(*(told(n, "ab"[n % 2], at=100 + n) for n in range(8)))

@@ -2,7 +2,8 @@
 -- nobody asks for any more.
 --
 -- The newest of a key is the one with the latest `as of`, ties by offset. It stays. Another one may leave once the horizon
--- has passed the time from which it was superseded; a tombstone leaves too, after all that it supersedes.
+-- has passed the time from which it was superseded; a tombstone leaves too, after all that it supersedes. One that is
+-- superseded by a record from before its own time was in force until that record came.
 --
 -- All checks come before the first write, which is one that Redis refuses when it is out of memory.
 --
@@ -77,14 +78,14 @@ local function leaves(offset, from_ms)
   redis.call('ZADD', leaving, from_ms, offset)
 end
 
-local function supersede(kind, offset, as_of_ms, key)
+local function supersede(kind, offset, as_of_ms, timestamp_ms, key)
   local known_ms, known = string.match(redis.call('HGET', newest, key) or '', '^(%d+):(%d+)$')
   if known and tonumber(known_ms) > tonumber(as_of_ms) then
     leaves(offset, known_ms)
     return
   end
   if known then
-    leaves(known, as_of_ms)
+    leaves(known, string.format('%.0f', math.max(as_of_ms, timestamp_ms)))
   end
   if kind == 't' then
     leaves(offset, string.format('%.0f', as_of_ms + 1))
@@ -105,7 +106,7 @@ for i = first, num_args, 6 do
   if kind == 'd' then
     leaves(offset, as_of_ms)
   else
-    supersede(kind, offset, as_of_ms, key)
+    supersede(kind, offset, as_of_ms, timestamp_ms, key)
   end
 end
 

@@ -210,17 +210,17 @@ def small_settings() -> Settings:
     )
 
 
-def test_versions_are_kept_for_the_longest_context_and_lateness() -> None:
-    assert kept_ms(small_settings()) == 100 * HOUR_MS + 15
-    assert kept_ms(Settings()) == 512 * DAY_MS + 905_000
+def test_versions_are_kept_for_the_longest_context_a_week_and_lateness() -> None:
+    assert kept_ms(small_settings()) == 268 * HOUR_MS + 15
+    assert kept_ms(Settings()) == 519 * DAY_MS + 905_000
 
 
 def test_the_horizon_lies_behind_the_newest_record_but_never_behind_the_clock() -> None:
     rig = Rig(settings=small_settings())
     rig.append(told(5, None, at_ms=NOW_MS - DAY_MS))
-    assert rig.store.appends[-1].horizon_ms == NOW_MS - DAY_MS - 100 * HOUR_MS - 15
+    assert rig.store.appends[-1].horizon_ms == NOW_MS - DAY_MS - 268 * HOUR_MS - 15
     rig.append(told(6, None, at_ms=NOW_MS + 9_999 * DAY_MS))
-    assert rig.store.appends[-1].horizon_ms == NOW_MS - 100 * HOUR_MS - 15
+    assert rig.store.appends[-1].horizon_ms == NOW_MS - 268 * HOUR_MS - 15
     # A dead letter's timestamp moves nothing.
     rig = Rig(settings=small_settings())
     rig.append(told(5, b"{", at_ms=NOW_MS))

@@ -126,6 +126,17 @@ def test_what_was_superseded_before_anybody_may_ask_may_have_left(
     assert differences(stored((5,), frontier_ms=10**9)) == ["the record at offset 5"]
 
 
+@pytest.mark.parametrize(("frontier_ms", "missed"), [(149, True), (150, False)])
+def test_what_a_late_record_superseded_may_leave_when_that_came_long_ago(
+    frontier_ms: int, missed: bool
+) -> None:
+    log = {0: entry(1, 10), 5: entry(2, 50, announced_at=20)}
+    numbers = {"frontier_ms": str(frontier_ms), "versions": "1", "read": "2", "applied": "2"}
+    header = {**STORED.header, **numbers, "dead_letter": "0"}
+    found = differences(StoredTable(header, {5: log[5]}, {b"a": b"20:5"}), log)
+    assert found == ["the record at offset 0"] * missed
+
+
 def test_what_left_early_since_there_were_too_many_is_not_missed() -> None:
     assert differences(stored((0,), dropped_until_ms=39)) == ["the record at offset 0"]
     assert differences(stored((0,), dropped_until_ms=40)) == []
