@@ -112,9 +112,15 @@ class StockTable:
             if as_of_ms is not None and only.newest_ms <= as_of_ms and only.values[-1] >= 0:
                 return [only]  # So it is with nearly all, and they are many.
         own = _known(regions, as_of_ms)
-        if series[1] is None or any(one.values[-1] == one.values[-1] for one in own):
+        if series[1] is None or _any_stands(own):
             return own
-        return _known(self._regions.get((series[0], None)), as_of_ms) or own
+        of_all = _known(self._regions.get((series[0], None)), as_of_ms)
+        return of_all if _any_stands(of_all) else own
+
+
+def _any_stands(histories: list[History]) -> bool:
+    """Whether any was not deleted."""
+    return any(one.values[-1] == one.values[-1] for one in histories)
 
 
 def _known(regions: dict[str | None, History] | None, as_of_ms: int | None) -> list[History]:

@@ -76,7 +76,7 @@ class ShopTables:
         places = {name: place for place, name in enumerate(series_by)}
         self._sku_place = places.get("sku", NOWHERE)
         self._region_place = places.get("region", NOWHERE)
-        self._latest_ms = latest_ms
+        self.latest_ms = latest_ms
         names = covariates or CovariateSettings()
         self._slots = covariate_slots(names.flags, names.numbers)
         self._by_region = "region" in places
@@ -167,7 +167,7 @@ class ShopTables:
         """
         order = order_of(self.version if offset is None else offset, partition)
         if value is not None:
-            latest_ms = self._latest_ms()
+            latest_ms = self.latest_ms()
             record = usable(table, value, latest_ms=latest_ms, slots=self._slots)
             self._take(table, key, record, Known(announced_ms(record, timestamp_ms), order))
         elif key is None:

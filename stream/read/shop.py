@@ -112,7 +112,7 @@ class ShopFeed:
 
     def _tidy(self) -> None:
         """Free what nobody asks for any more, once an hour of the records' time."""
-        newest_ms = self._shop.newest_ms
+        newest_ms = min(self._shop.newest_ms, self._shop.latest_ms())
         if newest_ms - self._tidied_ms >= HOUR_MS and self.caught_up:
             self._tidied_ms = newest_ms
             self._shop.forget_before(newest_ms - self._kept_ms)

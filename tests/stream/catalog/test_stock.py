@@ -130,6 +130,17 @@ def test_without_its_own_records_a_region_has_those_that_named_none_again() -> N
     assert told.shares(N, [0, 5], 8) == [0]
 
 
+def test_records_of_no_region_that_were_deleted_stand_for_nobody() -> None:
+    told = table(by_region=True)
+    told.tell(0, 4, None)
+    told.drop(None, 5)
+    told.tell(0, 0, "n")
+    told.drop("n", 9)
+    assert told.shares(N, [0, 5]) == [0]
+    told.forget_before(6)
+    assert told.shares(N, [6, 8]) == [0], "with and without what was forgotten"
+
+
 LEVELS = st.lists(
     st.tuples(
         st.integers(0, 20),  # as of

@@ -111,6 +111,17 @@ def test_versions_that_nobody_asks_for_leave_memory_once_an_hour(rig: Rig) -> No
     assert rig.feed._tidied_ms == far_ms
 
 
+def test_a_record_stamped_far_ahead_of_the_clock_has_nothing_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(monkeypatch)
+    rig.shop.latest_ms = lambda: 100
+    far_ms = 9 * kept_ms(Settings())
+    rig.reader.parts = [[told(1, 4.0), told(2, 5.0), told(3, 6.0, far_ms)]]
+    rig.feed.poll()
+    assert rig.shop.unit_prices(["a"], as_of_ms=15).tolist() == [4.0]
+
+
 def test_reading_to_the_end_ends_there_or_says_that_ingest_is_missing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
