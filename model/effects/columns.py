@@ -7,6 +7,7 @@ static features.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -229,10 +230,27 @@ def past_in_slots(window: Window) -> Singles:
         taken.add(slot)
         values_NT = window.past_NTP[..., column]
         in_slot_NT = past_NTP[..., PAST_SLOTS.index(slot)]
-        # The slot says whether there was any stock, whatever the column counts.
-        in_slot_NT[:] = (values_NT > 0) if slot == "in_stock" else values_NT
-        in_slot_NT[~np.isfinite(values_NT)] = np.nan
+        in_slot_NT[:] = _stocked(values_NT) if slot == "in_stock" else values_NT
     return past_NTP
+
+
+def without_stockouts(window: Window) -> Window:
+    """The window with its empty shelves as missing: there nobody could buy.
+
+    A sale out of stock is one all the same.
+    """
+    in_stock_NT = past_in_slots(window)[..., PAST_SLOTS.index("in_stock")]
+    empty_NT = (in_stock_NT == 0.0) & (window.target_NT == 0.0)
+    if not empty_NT.any():
+        return window
+    return replace(window, target_NT=np.where(empty_NT, np.nan, window.target_NT))
+
+
+def _stocked(values_NT: Floats) -> Floats:
+    """The share of each step in stock: as it is where it is one, else whether there was any."""
+    share_N1 = np.nanmax(values_NT, axis=1, keepdims=True, initial=0.0) <= 1.0
+    any_NT = np.where(np.isfinite(values_NT), values_NT > 0, np.nan)
+    return np.where(share_N1, values_NT, any_NT)
 
 
 def _past_slots(name: str) -> list[str]:

@@ -6,14 +6,19 @@ static features, B rows of a batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.effects.columns import known_in_slots, past_in_slots, static_numbers
+from freshet.model.effects.columns import (
+    known_in_slots,
+    past_in_slots,
+    static_numbers,
+    without_stockouts,
+)
 from freshet.model.effects.shared import SharedEffects, find_shared, sized
 from freshet.model.features import EFFECT
 from freshet.model.tables.panel import Window
@@ -33,6 +38,7 @@ class Dressed:
         time_ms_NS: int64 start of each step.
         resolution_ms: nominal length of a step.
         factor_N: what amounts were multiplied by; forecasts are divided by it.
+        local_ms_NS: what the clock of the series' place shows at each step; None: UTC.
     """
 
     target_NT: Singles
@@ -43,6 +49,13 @@ class Dressed:
     time_ms_NS: Ints
     resolution_ms: int
     factor_N: Floats
+    local_ms_NS: Ints | None = None
+
+    def rows(self, index: Ints) -> Dressed:
+        """Some of the series."""
+        each = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen = {name: values[index] for name, values in each.items() if np.ndim(values)}
+        return replace(self, **chosen)
 
     def batch(
         self, rows: Ints, ends: Ints, *, context: int, horizon: int, train: bool = False
@@ -77,9 +90,19 @@ class Dressed:
             static_BF=torch.from_numpy(self.static_NF[rows]),
             start_ms_B=torch.from_numpy(start_ms_B),
             resolution_ms=self.resolution_ms,
+            local_ms_BS=self._local(rows, first_B, steps),
         )
         actual_BH = target_BS[:, context:]
         return batch, torch.from_numpy(actual_BH)
+
+    def _local(self, rows: Ints, first: Ints, steps: int) -> Tensor | None:
+        """What the clock shows: [B, steps]; on even steps beyond the window's own."""
+        if self.local_ms_NS is None:
+            return None
+        index_BS = first[:, None] + np.arange(steps)
+        inside_BS = index_BS.clip(0, self.local_ms_NS.shape[1] - 1)
+        beyond_ms_BS = (index_BS - inside_BS) * self.resolution_ms
+        return torch.from_numpy(self.local_ms_NS[rows[:, None], inside_BS] + beyond_ms_BS)
 
 
 def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
@@ -95,6 +118,7 @@ def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
         InvalidInputError: the columns are others than those that `shared` was found in, or the
             window's country is not known.
     """
+    window = without_stockouts(window)
     shared = find_shared(window) if shared is None else shared
     # Everything that takes logarithms of sales needs them in their final size.
     window, factor_N = sized(window, continuous=shared.continuous)
@@ -111,7 +135,23 @@ def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
         time_ms_NS=window.time_ms_NS,
         resolution_ms=window.resolution_ms,
         factor_N=factor_N,
+        local_ms_NS=window.local_ms_NS,
     )
+
+
+def dressed_for(
+    window: Window, context_length: int, shared: SharedEffects | None = None
+) -> Dressed:
+    """The newest steps of a window, dressed by what all of it taught.
+
+    As many steps as a network reads, so that a series is the same whoever dresses it, and from
+    however long a history.
+
+    Raises:
+        InvalidInputError: as `dress`.
+    """
+    shared = find_shared(window) if shared is None else shared
+    return dress(window.newest(context_length), shared)
 
 
 def _cut(values: Singles, rows: Ints, first: Ints, steps: int) -> Singles:

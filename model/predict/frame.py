@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.effects.slots import dress
+from freshet.model.effects.slots import dressed_for
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.predict.windows import at_levels, forecast
 from freshet.model.tables.panel import Window
@@ -112,7 +112,8 @@ def _predict(forecaster: BatchForecaster, frame: pd.DataFrame, request: _Request
     panel = read_panel(frame, request.table)
     window = window_ahead(panel, request.prediction_length, columns, request.future)
     own_levels = forecaster.quantile_levels
-    own_NHQ = forecast(forecaster, dress(window), window.horizon, own_levels)
+    dressed = dressed_for(window, forecaster.context_length)
+    own_NHQ = forecast(forecaster, dressed, window.horizon, own_levels)
     found = {
         columns.item_id: _items(window, frame[columns.item_id]),
         columns.time: _times(window, frame[columns.time]),

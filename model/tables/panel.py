@@ -78,6 +78,22 @@ class Window:
         """H, steps after the cutoff."""
         return int(self.known_NSK.shape[1]) - self.context_length
 
+    def newest(self, steps: int) -> Window:
+        """The window with exactly so many context steps, missing ones before its first."""
+        cut = max(self.context_length - steps, 0)
+        missing = max(steps - self.context_length, 0)
+        return replace(
+            self,
+            time_ms_NS=_longer(self.time_ms_NS[:, cut:], missing, self.resolution_ms),
+            target_NT=_padded(self.target_NT[:, cut:], missing),
+            known_NSK=_padded(self.known_NSK[:, cut:], missing),
+            past_NTP=_padded(self.past_NTP[:, cut:], missing),
+            length_N=None if self.length_N is None else np.minimum(self.length_N, steps),
+            local_ms_NS=None
+            if self.local_ms_NS is None
+            else _longer(self.local_ms_NS[:, cut:], missing, self.resolution_ms),
+        )
+
     def rows(self, index: Ints | slice) -> Window:
         """Some of the series, in the order of `index`."""
         chosen = np.arange(len(self))[index]
@@ -217,6 +233,22 @@ class Rolling:
     def actual(self, panel: Panel, index: int) -> Floats:
         """What came after that cutoff: [N, H], rows as in `window`."""
         return panel.actual(self.steps_back(index), self.horizon)
+
+
+def _padded(values_NX: Floats, missing: int) -> Floats:
+    """NaN before the first step."""
+    if not missing:
+        return values_NX
+    shape = (len(values_NX), missing, *values_NX.shape[2:])
+    return np.concatenate([np.full(shape, np.nan), values_NX], 1)
+
+
+def _longer(time_ms_NS: Ints, missing: int, resolution_ms: int) -> Ints:
+    """Even steps before the first one."""
+    if not missing:
+        return time_ms_NS
+    before_X = np.arange(-missing, 0) * resolution_ms
+    return np.concatenate([time_ms_NS[:, :1] + before_X, time_ms_NS], 1)
 
 
 def _require(condition: bool, message: str, hint: str = "") -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.effects.slots import Dressed, dress
+from freshet.model.effects.slots import Dressed, dress, dressed_for
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
 from freshet.model.predict.windows import forecast
@@ -62,7 +62,8 @@ class FreshetModel:
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles in units at `levels`, sorted and >= 0: [N, H, Q]."""
-        return forecast(self.forecaster, dress(window), window.horizon, levels)
+        dressed = dressed_for(window, self.forecaster.context_length)
+        return forecast(self.forecaster, dressed, window.horizon, levels)
 
 
 def make(weights: Path | None, fine_tune: str) -> FreshetModel:

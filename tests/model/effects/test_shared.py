@@ -9,11 +9,12 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
+from freshet.model.batch import PAST_SLOTS
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.events import fit_events
 from freshet.model.effects.shared import SharedEffects, find_shared, shared_effects
 from freshet.model.effects.slopes import STRONGEST, fit_slopes
-from freshet.model.effects.slots import Dressed, dress
+from freshet.model.effects.slots import Dressed, dress, dressed_for
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
@@ -208,12 +209,6 @@ def test_flags_are_numbers_of_weeks_and_events_of_days() -> None:
     assert np.abs(found_NS).max() > 0.2
 
 
-def _of(dressed: Dressed, rows: list[int]) -> Dressed:
-    values = {field.name: getattr(dressed, field.name) for field in fields(dressed)}
-    arrays = {name: value[rows] for name, value in values.items() if np.ndim(value)}
-    return replace(dressed, **arrays)
-
-
 def _equal(one: Dressed, other: Dressed) -> None:
     """To the last bit, missing values too."""
     for field in fields(one):
@@ -256,10 +251,63 @@ def test_a_part_of_the_series_is_dressed_as_all_of_them_are(resolution_ms: int) 
     assert len(shared.slopes.columns)
     everyone = dress(whole)
     for rows in ([3], [5, 39], [7]):
-        _equal(dress(whole.rows(np.array(rows)), shared), _of(everyone, rows))
+        _equal(dress(whole.rows(np.array(rows)), shared), everyone.rows(np.array(rows)))
 
 
 def test_effects_of_other_columns_are_refused() -> None:
     window = window_of(np.ones((2, 30)), horizon=3)
     with pytest.raises(InvalidInputError, match="promo"):
         dress(window, SharedEffects(("promo",)))
+
+
+def test_how_long_a_history_is_read_makes_no_difference_to_its_newest_steps() -> None:
+    random = np.random.default_rng(5)
+    long = window_of(random.poisson(5.0, (6, 300)).astype(float), horizon=10)
+    long = replace(long, known_NSK=(random.random((6, 310, 1)) < 0.1) * 1.0, known_names=("promo",))
+    shared = find_shared(long)
+    _equal(dressed_for(long, 64, shared), dressed_for(long.newest(100), 64, shared))
+    short = long.newest(40)
+    padded = dressed_for(short, 64, shared)
+    assert np.isnan(padded.target_NT[:, :24]).all()
+    assert np.array_equal(padded.target_NT[:, 24:], long.target_NT[:, -40:])
+    assert (np.diff(padded.time_ms_NS) == DAY_MS).all()
+    assert np.array_equal(padded.time_ms_NS[:, -50:], long.time_ms_NS[:, -50:])
+
+
+def test_an_empty_shelf_is_no_demand() -> None:
+    target_NT = np.array([[3.0, 0.0, 0.0, 2.0]])
+    on_hand_NT = np.array([[9.0, 0.0, 4.0, 0.0]])
+    window = replace(
+        window_of(target_NT, horizon=1), past_NTP=on_hand_NT[..., None], past_names=("on_hand",)
+    )
+    # Nothing sold on the second day since there was nothing; on the third nobody came.
+    expected = np.array([[3.0, math.nan, 0.0, 2.0]], np.float32)
+    np.testing.assert_array_equal(dress(window).target_NT, expected)
+    stock_T = dress(window).past_NTP[0, :, PAST_SLOTS.index("in_stock")]
+    assert stock_T.tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_a_share_of_a_step_in_stock_stays_one() -> None:
+    share_NT = np.array([[1.0, 0.5, 0.0, 0.25]])
+    window = replace(
+        window_of(np.ones((1, 4)), horizon=1), past_NTP=share_NT[..., None], past_names=("stock",)
+    )
+    stock_T = dress(window).past_NTP[0, :, PAST_SLOTS.index("in_stock")]
+    assert stock_T.tolist() == [1.0, 0.5, 0.0, 0.25]
+
+
+def test_calendars_follow_the_clock_of_the_place() -> None:
+    # Open from 9 to 17 by a clock that is six hours behind UTC.
+    shown_ms = MONDAY_MS + np.arange(70 * 24) * HOUR_MS
+    sold = 4.0 * ((shown_ms // HOUR_MS % 24 >= 9) & (shown_ms // HOUR_MS % 24 < 17))
+    long = replace(
+        window_of(np.tile(sold[: 69 * 24], (8, 1)), horizon=24),
+        resolution_ms=HOUR_MS,
+        time_ms_NS=np.tile(shown_ms + 6 * HOUR_MS, (8, 1)),
+        local_ms_NS=np.tile(shown_ms, (8, 1)),
+    )
+    found = {slot % 24 for slot in find_shared(long).closing.slots}
+    assert found == set(range(9)) | set(range(17, 24))
+    batch, _ = dress(long).batch(np.array([1]), np.array([69 * 24]), context=48, horizon=24)
+    assert batch.local_ms_BS is not None
+    assert batch.local_ms_BS[0].tolist() == shown_ms[-72:].tolist()

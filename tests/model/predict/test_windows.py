@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from freshet.model.effects.slots import Dressed, dress
+from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.predict.windows import at_levels, forecast
 from freshet.model.tables.panel import Window
@@ -80,11 +80,8 @@ def test_a_horizon_beyond_the_networks_reach_goes_on_where_a_shorter_one_ends(
 def test_a_rows_forecast_does_not_hang_on_the_others(forecaster: BatchForecaster) -> None:
     dressed = dress(window_of(counts(), horizon=HORIZON))
     together_NHQ = forecast(forecaster, dressed, HORIZON, LEVELS)
-    alone = {
-        name: getattr(dressed, name)[2:3] for name in Dressed.__slots__ if name != "resolution_ms"
-    }
     assert np.allclose(
-        forecast(forecaster, replace(dressed, **alone), HORIZON, LEVELS)[0],
+        forecast(forecaster, dressed.rows(np.array([2])), HORIZON, LEVELS)[0],
         together_NHQ[2],
         rtol=1e-4,
     )
