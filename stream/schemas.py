@@ -287,6 +287,62 @@ class ForecastRound(Record, frozen=True, kw_only=True):
     skipped_from_ms: Ms | None = None
 
 
+Numbers = Annotated[list[Amount], Meta(max_length=10_000)]
+Columns = Annotated[list[Count], Meta(max_length=1_024)]
+
+
+class EffectsClosing(Record, frozen=True, kw_only=True):
+    """What closes steps: `[column, value]` of known covariates, and slots of the week."""
+
+    states: Annotated[list[tuple[Count, Amount]], Meta(max_length=1_024)] = []
+    slots: Annotated[list[Count], Meta(max_length=10_080)] = []
+    by_calendar: bool = False
+
+
+class EffectsSlopes(Record, frozen=True, kw_only=True):
+    """Effects of numbers; `weights` are per place between low and high, and per its logarithm."""
+
+    columns: Columns
+    low: Numbers
+    high: Numbers
+    mean: Numbers
+    weights: Annotated[list[Numbers], Meta(max_length=2)]
+
+
+class EffectsEvents(Record, frozen=True, kw_only=True):
+    """Effects of days, from all of the past and without each half-year of it."""
+
+    flags: Columns
+    flag_in_cells: Annotated[list[bool], Meta(max_length=1_024)]
+    weights: Numbers
+    weights_by_half_year: Annotated[list[Numbers], Meta(max_length=256)]
+    half_years: Annotated[list[Int], Meta(max_length=256)]
+    end_day: Int
+
+
+class EffectsRecord(Record, frozen=True, kw_only=True):
+    """`freshet.effects.v1`, compacted: what all items of a shop do alike, as of a local midnight.
+
+    The key is the sha256 of the value in hexadecimal digits; under `current@resolution_ms` the
+    newest record of a resolution lies once more. Nothing that happened after `as_of_ms` was looked
+    at. Columns are places in `known_names`; `places` are `[column, slot, percent]`.
+    """
+
+    happened = ("as_of_ms",)
+
+    resolution_ms: Ms
+    as_of_ms: Ms
+    num_items: Count
+    offsets: Annotated[dict[Name, Int], Meta(max_length=100_000)]
+    known_names: Annotated[list[Name], Meta(max_length=1_024)]
+    continuous: bool
+    closing: EffectsClosing
+    places: Annotated[list[tuple[Count, Count, bool]], Meta(max_length=1_024)]
+    slopes: EffectsSlopes
+    events: EffectsEvents
+    country: Name | None = None
+
+
 class ScoredStep(Record, frozen=True, kw_only=True):
     """One step of one forecast held against its final bucket."""
 
@@ -466,6 +522,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "drift": DriftAlert,
     "retrain": RetrainRequest,
     "models": ModelEvent,
+    "effects": EffectsRecord,
     "alerts": Alert,
 }
 ShopTable = Literal["catalog", "promotions", "inventory", "covariates"]

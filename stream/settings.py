@@ -54,6 +54,7 @@ class Topics(Section):
     drift: str = "freshet.drift.v1"
     retrain: str = "freshet.retrain.v1"
     models: str = "freshet.models.v1"
+    effects: str = "freshet.effects.v1"
     alerts: str = "freshet.alerts.v1"
 
     def of(self, *kinds: Kind) -> dict[str, Kind]:

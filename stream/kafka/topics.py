@@ -16,7 +16,7 @@ LARGEST_MS = str(2**63 - 1)
 BATCH_OVERHEAD_BYTES = 1_024
 DEAD_LETTER_ROOM_BYTES = 64 * 1_024
 
-TABLES = (*SHOP_TABLES, "models")
+TABLES = (*SHOP_TABLES, "models", "effects")
 """What lies on compacted topics: the newest record of a key is what holds."""
 
 TopicState = Literal["created", "exists", "mismatch", "automatic"]

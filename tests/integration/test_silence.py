@@ -27,6 +27,10 @@ from freshet.stream.schemas import (
     Compute,
     Covariate,
     DriftAlert,
+    EffectsClosing,
+    EffectsEvents,
+    EffectsRecord,
+    EffectsSlopes,
     Forecast,
     ForecastRound,
     InventoryLevel,
@@ -177,6 +181,25 @@ def good_records(at_ms: int, tag: str) -> dict[str, Record]:
             request_id=f"r-{tag}", requested_at_ms=at_ms - HOUR_MS, reason="manual"
         ),
         "models": ModelEvent(kind="rejected", version=f"v-{tag}", at_ms=at_ms, reason=f"why-{tag}"),
+        "effects": EffectsRecord(
+            resolution_ms=STEP_MS,
+            as_of_ms=at_ms,
+            num_items=1,
+            offsets={},
+            known_names=[],
+            continuous=False,
+            closing=EffectsClosing(),
+            places=[],
+            slopes=EffectsSlopes(columns=[], low=[], high=[], mean=[], weights=[[], []]),
+            events=EffectsEvents(
+                flags=[],
+                flag_in_cells=[],
+                weights=[],
+                weights_by_half_year=[],
+                half_years=[],
+                end_day=0,
+            ),
+        ),
         "alerts": Alert(
             id=f"a-{tag}",
             source="s",
@@ -263,8 +286,12 @@ def poisoned(shop: WholeShop) -> WholeShop:
     return shop
 
 
-# Nothing acts on covariates yet, and of a round the page keeps what the worker says of the newest.
-@pytest.mark.parametrize("kind", [kind for kind in RECORDS if kind not in ("covariates", "rounds")])
+# Covariates and effects move numbers alone, and of a round the page keeps what the worker says of
+# the newest.
+NO_EFFECT = ("covariates", "effects", "rounds")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in RECORDS if kind not in NO_EFFECT])
 def test_a_good_record_behind_thirty_poisoned_ones_has_its_effect(
     poisoned: WholeShop, kind: str
 ) -> None:
