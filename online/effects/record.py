@@ -55,7 +55,7 @@ def record_of(
             slots=list(shared.closing.slots),
             by_calendar=shared.closing.by_calendar,
         ),
-        places=[tuple(place) for place in shared.places],
+        places=[(one.column, one.slot, one.percent) for one in shared.places],
         slopes=EffectsSlopes(
             columns=list(slopes.columns),
             low=slopes.low_C.tolist(),

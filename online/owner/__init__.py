@@ -1,0 +1,1 @@
+"""One process of a shop estimates what all items do alike; the others read it."""
