@@ -43,7 +43,12 @@ DOUBT = 2.0
 PHASE_DOUBT = 0.5
 CELL_DOUBT = 2.0
 WEEKDAY_DOUBT = 4.0
-RIDGE = 2.0  # the same for slopes: two neutral observations of size one
+# The same for slopes: two neutral observations, of size one or, where a covariate has been larger
+# than usual, as much larger.
+RIDGE = 2.0
+USUAL_SIZE = 1.5
+# How far beyond what they ever did a series' covariates may take it, in shares of that range.
+FURTHER = 0.5
 
 
 class Expectation(NamedTuple):
@@ -91,7 +96,7 @@ def expect(
     quiet_BT = torch.where(loud_BS[:, :T], LOUD_WEIGHT * seen_BT, seen_BT)
     plain_BMS, _ = _season(z_BT, quiet_BT, period, S, HALF_LIVES[USUAL : USUAL + 1])
     slope_BK = slopes(z_BT - plain_BMS[:, 0, :T], seen_BT, known_BSK)
-    effect_BS = (known_BSK @ slope_BK[..., None])[..., 0]
+    effect_BS = _effects(known_BSK, slope_BK, seen_BT)
 
     # Without the effects every step may say what the season is, loud ones as well.
     season_BMS, season_count_BS = _season(z_BT - effect_BS[:, :T], seen_BT, period, S, HALF_LIVES)
@@ -114,6 +119,21 @@ def expect(
     )
 
 
+def _effects(known_BSK: Tensor, slope_BK: Tensor, seen_BT: Tensor) -> Tensor:
+    """What the known covariates do together at each step, no more than they ever did: [B, S].
+
+    The slot `effect` is believed beyond that: it speaks of other series as well.
+    """
+    T = seen_BT.shape[1]
+    believed_BS = known_BSK[..., EFFECT]
+    own_BS = (known_BSK @ slope_BK[..., None])[..., 0] - believed_BS
+    # Steps that were not seen count as none, where nothing is done.
+    own_BT = own_BS[:, :T] * seen_BT
+    low_B1, high_B1 = own_BT.aminmax(dim=1, keepdim=True)
+    further_B1 = FURTHER * (high_B1 - low_B1)
+    return believed_BS + own_BS.clamp(low_B1 - further_B1, high_B1 + further_B1)
+
+
 def slopes(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
     """What a unit of each known covariate does to this series: [B, K].
 
@@ -131,9 +151,12 @@ def slopes(left_BT: Tensor, seen_BT: Tensor, known_BSK: Tensor) -> Tensor:
     weighted_BXT = design_BXT[:, :-1] * seen_BT[:, None]
     moments_BXX = weighted_BXT @ design_BXT.mT  # [B, K + 1, K + 2]
     squares_BXX, products_BX1 = moments_BXX[..., :-1], moments_BXX[..., -1:]
-    ridge_XX = RIDGE * torch.eye(K + 1, device=left_BT.device)
+    # A number that stood out once was seen once, however far out it lies on its scale.
+    largest_BX = weighted_BXT.abs().amax(2) / USUAL_SIZE
+    largest_BX[:, EFFECT] = 1.0
+    ridge_BXX = torch.diag_embed(RIDGE * largest_BX.clamp(min=1.0).square())
     # Without the check that makes a GPU wait: the ridge keeps the matrix regular.
-    solved_BX1 = torch.linalg.solve_ex(squares_BXX + ridge_XX, products_BX1).result
+    solved_BX1 = torch.linalg.solve_ex(squares_BXX + ridge_BXX, products_BX1).result
     believed_K = (torch.arange(K, device=left_BT.device) == EFFECT).to(left_BT.dtype)
     slope_BK: Tensor = solved_BX1[:, :K, 0] + believed_K
     return slope_BK

@@ -29,6 +29,8 @@ NOTHING = 0.1
 ROUNDING = 1e-5  # of the unit: what arithmetic leaves of nothing
 # sinh(18) is 3e7 units, each at least a quarter of the mean: only infinity would meet this cap.
 ARC_MAX = 18.0
+# Training knew prices between a third and twice the usual one.
+PRICE_RATIO_MAX = 4.0
 
 PROMOTION = KNOWN_SLOTS.index("promotion")
 DISCOUNT = KNOWN_SLOTS.index("discount")
@@ -144,34 +146,49 @@ def log_standardise(values_BTK: Tensor) -> tuple[Tensor, Tensor]:
     return values_BKT.mT, mask_BKT.mT
 
 
-def known_channels(known_BSK: Tensor, scale_B: Tensor) -> tuple[Tensor, Tensor]:
+def known_channels(known_BSK: Tensor, scaled: Scaled) -> tuple[Tensor, Tensor]:
     """Known covariates on a common scale, and their mask: [B, S, K] each.
 
     The price ratio becomes its logarithm, flags and depths stay as they are, the effect is brought
     to the target's own scale, the free slots are standardised over context and horizon together:
-    all of it is known in advance.
+    all of it is known in advance. Nothing is larger than what the network was trained on.
     """
     known_BKS = _slot_by_slot(known_BSK)
 
     # Ratios multiply sales, so their logarithm adds to z; doubled, it lies on a scale like that of
     # flags: a fifth off is -.45.
-    price_B1S = known_BKS[:, :1].clamp(0.01, 100.0)
+    price_B1S = known_BKS[:, :1].clamp(1.0 / PRICE_RATIO_MAX, PRICE_RATIO_MAX)
     log_price_B1S = price_B1S.log() * 2.0
-    flags_BXS = known_BKS[:, 1:EFFECT].clamp(-10.0, 10.0)
+    # Of a discount of ten the network makes a million times the sales.
+    flags_BXS = known_BKS[:, 1:EFFECT].clamp(0.0, 1.0)
     # The effect comes in log units, as the target did before it was divided by its scale.
     log_effect_B1S = known_BKS[:, EFFECT:FIRST_FREE].clamp(-5.0, 5.0)
-    effect_B1S = log_effect_B1S / scale_B[:, None, None]
+    effect_B1S = log_effect_B1S / scaled.scaling.scale_B[:, None, None]
     named_BXS = torch.cat([log_price_B1S, flags_BXS, effect_B1S], 1)
     named_mask_BXS = _finite(named_BXS)
 
     # Free slots hold anything; arcsinh keeps a single huge value from drowning the others.
-    given_BXS = known_BKS[:, FIRST_FREE:]
+    given_BXS = _within_seen(known_BKS[:, FIRST_FREE:], scaled.observed_BT)
     free_BXS, free_mask_BXS = _standardise(given_BXS, floor=1e-3)
     tamed_BXS = free_BXS.sign() * arcsinh(free_BXS.abs())
 
     values_BKS = torch.cat([torch.nan_to_num(named_BXS), tamed_BXS], 1)
     mask_BKS = torch.cat([named_mask_BXS, free_mask_BXS], 1)
     return values_BKS.mT, mask_BKS.mT
+
+
+def _within_seen(values_BKS: Tensor, observed_BT: Tensor) -> Tensor:
+    """Values no further than the range in which sales were seen; what never was stays as it is.
+
+    What a value beyond it does nobody has seen, and a straight line may lead anywhere.
+    """
+    past_BKT = values_BKS[..., : observed_BT.shape[1]]
+    seen_BKT = (past_BKT.abs() < torch.inf) & (observed_BT[:, None] > 0)
+    low_BK1 = torch.where(seen_BKT, past_BKT, torch.inf).amin(2, keepdim=True)
+    high_BK1 = torch.where(seen_BKT, past_BKT, -torch.inf).amax(2, keepdim=True)
+    within_BKS = values_BKS.clamp(low_BK1, high_BK1)
+    bounded_BKS = (low_BK1 <= high_BK1) & (values_BKS.abs() < torch.inf)
+    return torch.where(bounded_BKS, within_BKS, values_BKS)
 
 
 def _finite(values: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from transformers import PretrainedConfig
 
 from freshet.model import beyond, features, phases, profiles
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.ceiling import ceiling
 from freshet.model.expectation import short_season
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
@@ -101,15 +102,18 @@ class FreshetOutput(NamedTuple):
         z_BHQ: quantiles on the network's scale, not yet sorted.
         scaling: each row's way back to units.
         expected_BH: what the profiles expected, on the network's scale.
+        ceiling_BH: the most that `units` says, on the network's scale.
     """
 
     z_BHQ: Tensor
     scaling: features.Scaling
     expected_BH: Tensor
+    ceiling_BH: Tensor
 
     def units(self) -> Tensor:
-        """Sorted quantiles in units, never below zero: [B, H, Q]."""
-        return features.to_units(self.z_BHQ, self.scaling)
+        """Sorted quantiles in units, never below zero nor above the ceiling: [B, H, Q]."""
+        z_BHQ = torch.minimum(self.z_BHQ, self.ceiling_BH[..., None])
+        return features.to_units(z_BHQ, self.scaling)
 
 
 class Inputs(NamedTuple):
@@ -121,6 +125,7 @@ class Inputs(NamedTuple):
     observed_BT: Tensor
     expected_BH: Tensor
     noise_B: Tensor
+    ceiling_BH: Tensor
     closed_BH: Tensor
     scaling: features.Scaling
 
@@ -353,7 +358,7 @@ class FreshetNetwork(nn.Module):
         # Where nothing can be sold, every quantile is the z of zero units.
         nothing_B = -inputs.scaling.loc_B / inputs.scaling.scale_B
         z_BHQ = torch.where(inputs.closed_BH[..., None], nothing_B[:, None, None], z_BHQ)
-        return FreshetOutput(z_BHQ, inputs.scaling, inputs.expected_BH)
+        return FreshetOutput(z_BHQ, inputs.scaling, inputs.expected_BH, inputs.ceiling_BH)
 
     def _inputs(
         self,
@@ -368,7 +373,7 @@ class FreshetNetwork(nn.Module):
         (B, T), S = target_BT.shape, known_BSK.shape[1]
         closed_BS = known_BSK[..., features.CLOSED] > 0.5
         scaled = features.scale_target(target_BT, closed_BS[:, :T])
-        known_BSK, mask_BSK = features.known_channels(known_BSK, scaled.scaling.scale_B)
+        known_BSK, mask_BSK = features.known_channels(known_BSK, scaled)
         runs_BSX = features.run_channels(known_BSK)
         own = profiles.profiles(scaled, known_BSK, start_ms_B, resolution_ms)
 
@@ -399,6 +404,7 @@ class FreshetNetwork(nn.Module):
             observed_BT=scaled.observed_BT,
             expected_BH=own.expected_BS[:, T:],
             noise_B=own.noise_B,
+            ceiling_BH=ceiling(scaled, known_BSK, own.noise_B),
             closed_BH=closed_BS[:, T:],
             scaling=scaled.scaling,
         )

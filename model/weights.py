@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.features import EFFECT
+from freshet.model.features import EFFECT, to_units
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.stream.errors import InvalidInputError, WeightsError
 from freshet.stream.units import HOUR_MS
@@ -155,10 +155,12 @@ def read_config(directory: Path) -> FreshetConfig:
 
 @torch.no_grad()
 def golden_forecast(network: FreshetNetwork) -> Tensor:
-    """The quantiles, in units, that a network gives for the golden batch."""
+    """The quantiles, in units, that a network gives for the golden batch, without a ceiling.
+
+    Its covariates are wild, and where a ceiling hides what they do, it hides faults as well.
+    """
     output = network(*golden_batch(network.config).arguments())
-    units: Tensor = output.units()
-    return units
+    return to_units(output.z_BHQ, output.scaling)
 
 
 def _build(config: FreshetConfig, state: dict[str, Tensor]) -> FreshetNetwork:

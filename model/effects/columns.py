@@ -23,6 +23,7 @@ from freshet.stream.units import DAY_MS, WEEK_MS
 # Whether a column never changes is told by so many series.
 SERIES_LOOKED_AT = 64
 PRICE = KNOWN_SLOTS.index("price_ratio")
+PERCENT = 100.0
 NAMES = {
     "price": r"price|preis|cost",
     "discount": r"discount|depth|rabatt|markdown|pct_off|off_pct",
@@ -86,7 +87,7 @@ def known_in_slots(window: Window, closed_NS: Bools, places: tuple[Place, ...]) 
         if slot == PRICE:
             values_NS = _ratio(values_NS, window.context_length)
         elif percent:
-            values_NS = values_NS / 100.0
+            values_NS = values_NS / PERCENT
         # Several flags of one kind are up when one of them is.
         known_NSK[..., slot] = np.fmax(known_NSK[..., slot], values_NS)
     return known_NSK
@@ -103,7 +104,8 @@ def _known_slot(name: str, values_NS: Floats) -> int | None:
     if re.search(NOTHING, column):
         return None
     if re.search(NAMES["discount"], column):
-        return DISCOUNT
+        # Beyond a hundred per cent it is no depth but an amount, which may mean anything.
+        return DISCOUNT if seen.max() <= PERCENT else None
     if re.search(NAMES["price"], column) and seen.min() > 0:
         return PRICE
     flag = bool(np.isin(seen, (0.0, 1.0)).all())

@@ -21,6 +21,7 @@ MAX_SLOTS = 168  # of the week; shorter steps have too few values in each
 FEWEST_STEPS = 200  # of all series together
 LEAST_SPREAD = 1e-3
 RIDGE = 10.0  # observations of a spread of one
+DATES_DOUBT = 2.0  # dates on which nothing happened that stand beside those seen
 STRONGEST = 2.0  # an effect beyond this, in log units, was hardly ever seen
 
 
@@ -35,6 +36,9 @@ class Slopes:
         mean_C: what stands for a missing value.
         weights_2C: log units per unit of each covariate's place between the two, and per unit of
             its logarithm.
+        least: the lowest effect of all together that any series was seen with, in log units;
+            covariates that each are where they were seen may together be where they never were.
+        most: the highest.
     """
 
     columns: tuple[int, ...]
@@ -42,6 +46,8 @@ class Slopes:
     high_C: Floats
     mean_C: Floats
     weights_2C: Floats
+    least: float = -STRONGEST
+    most: float = STRONGEST
 
     def apply(self, window: Window) -> Floats:
         """The effect at every step in log units, zero on average before the cutoff: [N, S]."""
@@ -59,7 +65,7 @@ class Slopes:
         total_N1 = past_NT.sum(1, keepdims=True)
         mean_N1 = total_N1 / np.maximum(count_N1, 1)
         centred_NS = effect_NS - mean_N1
-        bounded_NS: Floats = np.clip(centred_NS, -STRONGEST, STRONGEST)
+        bounded_NS: Floats = np.clip(centred_NS, self.least, self.most)
         return bounded_NS
 
     def _features(self, window: Window, column: int, place: int) -> tuple[Floats, Floats]:
@@ -121,7 +127,27 @@ def fit_slopes(window: Window, closed_NS: Bools, columns: list[int]) -> Slopes:
     per_spread_K = _ridge_regression(features_XK, log_X)
     weights_K = per_spread_K / spread_K
     weights_C2 = weights_K.reshape(len(chosen), 2)
-    return replace(slopes, weights_2C=weights_C2.T)
+    dates_C = np.array([_dates(window.known_NSK[:, :T, column], seen_NT) for column in chosen])
+    trusted_C = dates_C / (dates_C + DATES_DOUBT)
+    slopes = replace(slopes, weights_2C=weights_C2.T * trusted_C)
+    seen_effects = slopes.apply(window)[:, :T][np.isfinite(window.target_NT)]
+    return replace(slopes, least=float(seen_effects.min()), most=float(seen_effects.max()))
+
+
+def _dates(values_NT: Floats, seen_NT: Bools) -> int:
+    """On how many dates a covariate was seen off its lowest, or off its highest, whichever is less.
+
+    A thousand series that share one date have still seen only that date.
+
+    >>> _dates(np.array([[0.0, 1.0, 0.0], [5.0, 6.0, 5.0]]), np.ones((2, 3), bool))
+    1
+    """
+    known_NT = np.where(seen_NT, values_NT, np.nan)
+    low_N1 = np.fmin.reduce(known_NT, 1, keepdims=True)
+    high_N1 = np.fmax.reduce(known_NT, 1, keepdims=True)
+    above_T = (known_NT > low_N1).any(0)
+    below_T = (known_NT < high_N1).any(0)
+    return int(min(above_T.sum(), below_T.sum()))
 
 
 def _ridge_regression(features_XK: Floats, log_X: Floats) -> Floats:

@@ -190,7 +190,7 @@ def _left_over(dressed: Dressed, rows_B: Ints, end: int) -> Tensor:
     closed_BT = batch.known_BSK[:, :end, CLOSED] > 0.5
     scaled = scale_target(batch.target_BT, closed_BT)
     scale_B = scaled.scaling.scale_B
-    values_BSK, _ = known_channels(batch.known_BSK, scale_B)
+    values_BSK, _ = known_channels(batch.known_BSK, scaled)
     own = profiles(scaled, values_BSK, batch.start_ms_B, batch.resolution_ms)
     # On the network's scale a step of z is `scale_B` log units.
     left_z_BT = scaled.z_BT - own.expected_BS[:, :end]

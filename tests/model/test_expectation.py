@@ -117,10 +117,27 @@ def test_slopes_are_one_ridge_regression_beside_what_the_effect_says() -> None:
         design_XK = known_BSK[row, :100].numpy()[seen_T].astype(float)
         y_X = scaled.z_BT[row].numpy()[seen_T] - design_XK[:, EFFECT]
         design_XK = np.column_stack([design_XK, np.ones(len(y_X))])
-        squares = design_XK.T @ design_XK + 2.0 * np.eye(K + 1)
+        # A number that is larger than 1.5 is held back as if it were so much closer to none.
+        large_K = np.maximum(np.abs(design_XK).max(0) / 1.5, 1.0)
+        large_K[EFFECT] = 1.0
+        squares = design_XK.T @ design_XK + 2.0 * np.diag(large_K**2)
         expected = np.linalg.solve(squares, design_XK.T @ y_X)[:K]
         expected[EFFECT] += 1.0
         np.testing.assert_allclose(found_BK[row], expected, atol=1e-4)
+
+
+def test_own_slopes_do_half_as_much_again_as_they_ever_did_and_the_effect_all_it_says() -> None:
+    z_BT = torch.zeros(1, 80)
+    z_BT[0, 1::2] = 2.0
+    known_BSK = torch.zeros(1, 84, K)
+    known_BSK[0, 1:80:2, FIRST_FREE] = 1.0
+    known_BSK[0, 80:, FIRST_FREE] = torch.tensor([1.0, 9.0, -9.0, 0.0])
+    known_BSK[0, 83, EFFECT] = 3.0
+    found = expect(scaled_of(z_BT), known_BSK, torch.zeros(1).long(), WEEK_MS)
+    ahead_H = found.total_BS[0, 80:] - found.season_BMS[0, 1, 80:] - found.cell_BS[0, 80:]
+    does = float(found.slope_BK[0, FIRST_FREE])
+    assert does > 1.0
+    assert ahead_H.tolist() == pytest.approx([does, 1.5 * does, -0.5 * does, 3.0], abs=1e-4)
 
 
 def test_slopes_are_learnt_from_what_the_profile_of_plain_days_leaves_over() -> None:
@@ -328,13 +345,15 @@ def test_a_wild_slope_and_a_wild_surprise_are_bounded() -> None:
 def test_every_known_slot_has_its_own_scale() -> None:
     known_BSK = torch.full((1, 4, K), math.nan)
     known_BSK[0, :, 0] = torch.tensor([0.8, 1.0, 1e-9, 1e9])
-    known_BSK[0, :, PROMOTION] = torch.tensor([1.0, 0.0, 99.0, -99.0])
+    known_BSK[0, :, PROMOTION] = torch.tensor([1.0, 0.25, 99.0, -99.0])
     known_BSK[0, :, EFFECT] = torch.tensor([0.4, -0.4, 99.0, math.nan])
     known_BSK[0, :, FIRST_FREE] = torch.tensor([1.0, 2.0, 3.0, 1e6])
-    values, mask = features.known_channels(known_BSK, torch.tensor([0.5]))
-    price = [2 * math.log(0.8), 0.0, 2 * math.log(0.01), 2 * math.log(100.0)]
+    scaled = scaled_of(torch.zeros(1, 4))
+    scaled = scaled._replace(scaling=scaled.scaling._replace(scale_B=torch.tensor([0.5])))
+    values, mask = features.known_channels(known_BSK, scaled)
+    price = [2 * math.log(0.8), 0.0, 2 * math.log(0.25), 2 * math.log(4.0)]
     assert values[0, :, 0].tolist() == pytest.approx(price, rel=1e-5)
-    assert values[0, :, PROMOTION].tolist() == [1.0, 0.0, 10.0, -10.0]
+    assert values[0, :, PROMOTION].tolist() == [1.0, 0.25, 1.0, 0.0]
     assert values[0, :, EFFECT].tolist() == pytest.approx([0.8, -0.8, 10.0, 0.0])
     assert mask[0].sum(0)[[0, PROMOTION, EFFECT, FIRST_FREE, CLOSED]].tolist() == [4, 4, 3, 4, 0]
     free = np.array([1.0, 2.0, 3.0, 1e6])

@@ -96,10 +96,29 @@ def test_each_step_has_its_levels_sorted_and_keeps_its_place() -> None:
     assert there_BX[0].tolist() == pytest.approx([0.1, 0.2, 0.4], abs=1e-5)
 
 
+def row_of(scale: list[float], observed_BT: torch.Tensor) -> features.Scaled:
+    ones = torch.ones(len(scale))
+    scaling = features.Scaling(ones, 0 * ones, torch.tensor(scale))
+    return features.Scaled(0 * observed_BT, observed_BT, scaling)
+
+
+def test_a_free_number_stays_where_sales_were_seen_and_one_never_seen_is_left_alone() -> None:
+    known = torch.zeros(2, 6, len(KNOWN_SLOTS))
+    known[:, :, features.FIRST_FREE] = torch.tensor([-7.0, 2.0, math.nan, 4.0, 9.0, 3.0])
+    observed = torch.tensor([[0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
+    values, mask = features.known_channels(known, row_of([1.0, 1.0], observed))
+    assert mask[:, :, features.FIRST_FREE].tolist() == [[1.0, 1.0, 0.0, 1.0, 1.0, 1.0]] * 2
+    for row, told in ((0, [2.0, 2.0, 4.0, 4.0, 3.0]), (1, [-7.0, 2.0, 4.0, 9.0, 3.0])):
+        away = np.array(told) - np.mean(told)
+        expected = np.arcsinh(away / np.sqrt(np.mean(away**2)))
+        found = values[row, [0, 1, 3, 4, 5], features.FIRST_FREE]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_an_effect_counts_up_to_a_factor_of_e_to_the_fifth_on_the_targets_own_scale() -> None:
     known = torch.zeros(2, 5, len(KNOWN_SLOTS))
     known[:, :, features.EFFECT] = torch.tensor([-9.0, -5.0, -4.5, 4.5, 9.0])
-    values, mask = features.known_channels(known, torch.tensor([1.0, 2.0]))
+    values, mask = features.known_channels(known, row_of([1.0, 2.0], torch.ones(2, 4)))
     expected = [-5.0, -5.0, -4.5, 4.5, 5.0]
     assert values[0, :, features.EFFECT].tolist() == expected
     assert values[1, :, features.EFFECT].tolist() == [value / 2.0 for value in expected]
@@ -210,7 +229,7 @@ def test_infinite_and_missing_numbers_count_as_missing_wherever_they_stand() -> 
     known = torch.zeros(1, 4, len(KNOWN_SLOTS))
     known[0, :, features.FIRST_FREE] = torch.tensor([1.0, math.nan, math.inf, 3.0])
     known[0, :, 0] = torch.tensor([1.0, math.nan, 1.0, 1.0])
-    values, mask = features.known_channels(known, torch.ones(1))
+    values, mask = features.known_channels(known, row_of([1.0], torch.ones(1, 4)))
     assert mask[0, :, features.FIRST_FREE].tolist() == [1.0, 0.0, 0.0, 1.0]
     assert mask[0, :, 0].tolist() == [1.0, 0.0, 1.0, 1.0]
     one = math.asinh(1.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from freshet.model import features, phases, profiles
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.ceiling import ceiling
 from freshet.model.features import CLOSED
 from freshet.model.network import (
     QUANTILE_LEVELS,
@@ -78,7 +79,7 @@ def test_every_input_lies_in_its_channel(tiny_network: FreshetNetwork, shop: Bat
     found = inputs_of(tiny_network, shop)
     closed_BT = shop.known_BSK[:, :CONTEXT, CLOSED] == 1.0
     scaled = features.scale_target(shop.target_BT, closed_BT)
-    known_BSK, mask_BSK = features.known_channels(shop.known_BSK, scaled.scaling.scale_B)
+    known_BSK, mask_BSK = features.known_channels(shop.known_BSK, scaled)
     runs_BSX = features.run_channels(known_BSK)
     own = profiles.profiles(scaled, known_BSK, shop.start_ms_B, HOUR_MS)
     past_BTP, past_mask_BTP = features.log_standardise(shop.past_BTP)
@@ -107,6 +108,7 @@ def test_every_input_lies_in_its_channel(tiny_network: FreshetNetwork, shop: Bat
     assert torch.equal(found.expected_BH, own.expected_BS[:, CONTEXT:])
     assert torch.equal(found.noise_B, own.noise_B)
     assert torch.equal(found.observed_BT, scaled.observed_BT)
+    assert torch.equal(found.ceiling_BH, ceiling(scaled, known_BSK, own.noise_B))
     assert found.closed_BH.nonzero()[:, 1].tolist() == [5] * ROWS
 
 

@@ -60,6 +60,7 @@ def random(seed: int) -> Floats:
         ("price", (random(0) > 0.5) * 2.0, FIRST_FREE),  # a price of nothing is none
         ("price", random(0) - 0.5, FIRST_FREE),
         ("discount", random(0) - 0.9, FIRST_FREE),
+        ("MarkDown1", 100.0 + random(0), FIRST_FREE),
         ("promo", np.where(random(0) > 0.5, 1.0, np.where(random(1) > 0.5, 0.0, -1.0)), FIRST_FREE),
         ("price_pct_off", random(0), DISCOUNT),  # a depth before a price
         ("promo_price", random(0) + 1.0, PRICE),  # a price before a promotion

@@ -131,7 +131,9 @@ def test_slopes_are_a_ridge_regression_within_series_and_their_ends_are_the_past
     log_X = (log_NT - log_NT.mean(1, keepdims=True)).ravel()
     features = features / spread_K
     weights_K = np.linalg.solve(features.T @ features + 10.0 * np.eye(4), features.T @ log_X)
-    np.testing.assert_allclose(slopes.weights_2C.T.ravel(), weights_K / spread_K, rtol=1e-6)
+    # Twenty dates taught them, beside which stand two on which nothing happened.
+    trusted_K = weights_K / spread_K * 20 / 22
+    np.testing.assert_allclose(slopes.weights_2C.T.ravel(), trusted_K, rtol=1e-6)
     # The effect is zero on average before the cutoff, whatever comes after it.
     effect_NS = slopes.apply(other)
     np.testing.assert_allclose(effect_NS[:, :20].mean(1), 0.0, atol=1e-9)

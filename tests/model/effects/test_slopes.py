@@ -62,16 +62,31 @@ def centred(values_NT: Floats, cells: dict[tuple[int, int], list[tuple[int, int]
     return np.array(found)
 
 
+def lowest(values_NS: Floats, steps: list[tuple[int, int]]) -> dict[int, float]:
+    """The least value of each series over the steps that teach."""
+    found: dict[int, float] = {}
+    for row, step in steps:
+        value = values_NS[row, step]
+        if math.isfinite(value):
+            found[row] = min(value, found.get(row, value))
+    return found
+
+
 def test_slopes_by_day_are_a_ridge_regression_within_series_and_weekday(shop: Shop) -> None:
     window, closed_NS, cells = shop
     steps = [step for some in cells.values() for step in some]
-    features_KNS, columns_KX = [], []
+    features_KNS, columns_KX, trusted_K = [], [], []
     for column in (2, 0):
         values_NS = window.known_NSK[..., column]
         seen = [values_NS[step] for step in steps if math.isfinite(values_NS[step])]
         low, high, mean = min(seen), max(seen), sum(seen) / len(seen)
         filled_NS = np.where(np.isnan(values_NS), mean, values_NS)
         place_NS = (np.minimum(np.maximum(filled_NS, low), high) - low) / (high - low)
+        # Beside the dates that taught stand two on which nothing happened.
+        dates = {
+            step for row, step in steps if values_NS[row, step] > lowest(values_NS, steps)[row]
+        }
+        trusted_K += [len(dates) / (len(dates) + 2)] * 2
         for feature_NS in (place_NS, np.log(0.1 + place_NS)):
             features_KNS.append(feature_NS)
             columns_KX.append(centred(feature_NS, cells))
@@ -80,13 +95,17 @@ def test_slopes_by_day_are_a_ridge_regression_within_series_and_weekday(shop: Sh
     sold_X = centred(np.log1p(window.target_NT), cells)
     per_spread_K = np.linalg.solve(design_XK.T @ design_XK + 10.0 * np.eye(4), design_XK.T @ sold_X)
     effect_NS = sum(
-        weight / spread * feature_NS
-        for weight, spread, feature_NS in zip(per_spread_K, spread_K, features_KNS, strict=True)
+        trust * weight / spread * feature_NS
+        for trust, weight, spread, feature_NS in zip(
+            trusted_K, per_spread_K, spread_K, features_KNS, strict=True
+        )
     )
     # Zero on average over the steps with sales, closed ones too: those are what is told apart.
     for row in range(SERIES):
         seen_T = np.isfinite(window.target_NT[row])
         effect_NS[row] -= effect_NS[row, :CONTEXT][seen_T].mean()
+    taught = [effect_NS[row, :CONTEXT][np.isfinite(window.target_NT[row])] for row in range(SERIES)]
+    effect_NS = effect_NS.clip(np.concatenate(taught).min(), np.concatenate(taught).max())
     assert 0.3 < np.abs(effect_NS).max() < 2.0
     found = fit_slopes(window, closed_NS, [2, 0])
     assert found.columns == (2, 0)
@@ -99,6 +118,28 @@ def test_no_effect_goes_beyond_a_factor_of_seven(shop: Shop) -> None:
     strong = replace(window, target_NT=np.exp(40.0 - 6.0 * price_NT))
     found_NS = fit_slopes(strong, closed_NS, [0]).apply(strong)
     assert (found_NS.min(), found_NS.max()) == (-2.0, 2.0)
+
+
+def test_a_thousand_series_that_share_a_date_have_seen_one_date() -> None:
+    flag_NS = np.zeros((1_000, 14, 1))
+    flag_NS[:, 4] = 1.0
+    target_NT = np.where(np.arange(10) == 4, np.exp(3.0), np.exp(2.0)) - 1.0
+    window = window_of(np.tile(target_NT, (1_000, 1)), horizon=4)
+    window = replace(window, known_NSK=flag_NS, resolution_ms=7 * DAY_MS)
+    found = fit_slopes(window, np.zeros((1_000, 14), bool), [0])
+    effect_S = found.apply(window)[0]
+    # What it did is one log unit; beside the one date stand two on which nothing happened.
+    assert effect_S[4] - effect_S[3] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_covariates_together_do_no_more_than_they_did_together(shop: Shop) -> None:
+    window, closed_NS, _ = shop
+    turn_S = np.arange(STEPS) % 4
+    both_NS = np.stack([turn_S == 1, turn_S == 2], -1)[None].repeat(SERIES, 0) * 1.0
+    both_NS[:, CONTEXT:] = 1.0
+    apart = replace(window, known_NSK=both_NS, target_NT=np.exp(3.0 + both_NS.sum(-1))[:, :CONTEXT])
+    effect_NS = fit_slopes(apart, closed_NS, [0, 1]).apply(apart)
+    assert effect_NS[:, CONTEXT:].max() == effect_NS[:, :CONTEXT].max() > 0.3
 
 
 def test_steps_of_less_than_an_hour_fill_no_slots_and_teach_no_slope(shop: Shop) -> None:
