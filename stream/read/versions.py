@@ -85,7 +85,8 @@ class VersionReader:
         settings: Names of the topics.
         tables: Which tables to read.
         until: Read only what lies before these offsets, by `topic:partition`, and nothing of other
-            partitions: what `offsets` said then is read as it was known then. None reads on.
+            partitions: what `offsets` said then, or a forecast's, is read as it was known then.
+            Those of other topics are passed over. None reads on.
     """
 
     def __init__(
@@ -98,12 +99,17 @@ class VersionReader:
     ) -> None:
         self._client = client
         self._table_of: dict[str, ShopTable] = settings.kafka.topics.of(*tables)
+        if until is not None:
+            until = {at: end for at, end in until.items() if self._is_ours(at)}
         self._until = until
         self._places: dict[tuple[str, int], _Place] = {}
         self._caught_up = False
         self.restarts = 0
         """How often Redis was found to have lost what was read. Whenever it rises, forget all that
         was handed over before: everything comes again from the beginning."""
+
+    def _is_ours(self, place: str) -> bool:
+        return place.rpartition(":")[0] in self._table_of
 
     @property
     def caught_up(self) -> bool:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import redis
+from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from freshet.stream.config import RedisSettings
+from freshet.online.worker.context import Contexts
+from freshet.online.worker.provenance import context_sha256
+from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.config import RedisSettings, Settings
+from freshet.stream.kafka import Publisher, ensure_topics
+from freshet.stream.read.progress import ReadRules
+from freshet.stream.read.reader import WindowReader
+from freshet.stream.read.shop import ShopFeed
+from freshet.stream.schemas import SHOP_TABLES, Forecast
 from freshet.stream.store.connection import connect
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.integration.dressed_world import ITEMS, SKUS, Dresser, Row, ShopLog, SideTold
+from tests.integration.side import keep_tables
+from tests.integration.test_worker import (
+    Shop,
+    at_cutoff,
+    eventually,
+    forecasts,
+    running,
+    save_random_weights,
+    settings_for,
+)
 from tests.integration.windows_world import START_MS
 
 HOURS = 14
@@ -195,3 +216,82 @@ def test_whatever_came_since_and_left_contexts_of_past_cutoffs_are_those_of_then
         assert restarted.dress(then.cutoff_ms) == then.rows, "after a restart"
         of_others = [other.dress(then.cutoff_ms) for other in others]
         assert of_others[0] | of_others[1] == then.rows, "with other shards"
+
+
+# On a real Kafka ----------------------------------------------------------------------------------
+
+SHORTLY_MS = 10 * MINUTE_MS
+
+
+def tell_all(settings: Settings, at_ms: int, number: int) -> None:
+    """Each table is told something else of the items, known from a time on."""
+    interval = {"starts_at": at_ms - HOUR_MS, "ends_at": at_ms + (3 + number) * HOUR_MS}
+    said: dict[str, dict[bytes, dict[str, Any] | None]] = {
+        "catalog": {
+            b"s0": {"sku": "s0", "title": f"Hat {number}", "unit_price": 2.0 + number},
+            b"s1": None if number % 2 else {"sku": "s1", "title": "Cup", "unit_price": 4.0},
+        },
+        "promotions": {
+            b"p": {"promotion_id": "p", "sku": "s0", "discount": 0.1 * (number + 1), **interval},
+            b"q": None if number % 2 else {"promotion_id": "q", "sku": "s1", **interval},
+        },
+        "inventory": {
+            b"s0": {"sku": "s0", "region": "north", "on_hand": number % 2, "as_of": at_ms},
+        },
+        "covariates": {
+            b"c": {"covariate_id": "c", "name": "free_1", "value": 0.5 + number, **interval},
+        },
+    }
+    with Publisher(settings) as publisher:
+        for table, records in said.items():
+            topic = settings.kafka.topics.model_dump()[table]
+            for key, fields in records.items():
+                value = None if fields is None else json.dumps(fields).encode()
+                publisher.produce(topic, value, key=key, timestamp_ms=at_ms)
+        publisher.flush()
+    keep_tables(settings)
+
+
+def audited(settings: Settings, forecast: Forecast, until: dict[str, int] | None) -> str:
+    """What the sha256 of a forecast's context is by what Redis holds now, up to some offsets."""
+    client, (served,) = connect(settings.redis), settings.served
+    tables = ShopTables.of(settings)
+    ShopFeed(client, settings, tables, until=until).read_to_end()
+    rules = ReadRules.of(settings, served.resolution_ms)
+    reader = WindowReader(client, 0, served.resolution_ms, 200, rules=rules)
+    contexts = Contexts(
+        reader,
+        tables,
+        context_length=served.context_length,
+        prediction_length=served.prediction_length,
+    )
+    contexts.refresh()
+    row = reader.row(forecast.item_id)
+    assert row is not None
+    return context_sha256(contexts.batch([row], forecast.cutoff_ms))[0]
+
+
+def test_an_audit_finds_the_contexts_of_published_forecasts_when_the_topics_are_gone(
+    kafka_broker: str, redis_server: str, tmp_path: Path
+) -> None:
+    settings = settings_for(kafka_broker, redis_server, tmp_path, "audited")
+    save_random_weights(Path(settings.worker.weights), seed=0)
+    ensure_topics(settings, live=False)
+    shop = Shop(settings, items=2)
+    shop.sell(40)
+    for number in range(2):
+        tell_all(settings, shop.now_ms - SHORTLY_MS, 2 * number)
+        with running(settings):
+            eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 3)
+        tell_all(settings, shop.now_ms + SHORTLY_MS, 2 * number + 1)
+        shop.sell(2)
+    tell_all(settings, shop.now_ms, 4)
+    topics = settings.kafka.topics.model_dump()
+    admin = AdminClient({"bootstrap.servers": kafka_broker})
+    for gone in admin.delete_topics([topics[table] for table in SHOP_TABLES]).values():
+        gone.result(10)
+    published = forecasts(settings)
+    assert len(published) == 6 and len({one.context_sha256 for one in published}) == 6
+    for one in published:
+        assert audited(settings, one, one.offsets) == one.context_sha256
+        assert audited(settings, one, None) == one.context_sha256, "whatever was told since"
