@@ -1,0 +1,1 @@
+"""A client of freshet that knows its topics and commands alone."""
