@@ -40,6 +40,8 @@ class Batch:
         local_ms_BS: int64 what the shop's clock shows at the start of each step of context and
             horizon, as milliseconds since 1970-01-01 00:00 on that clock; None: it shows UTC, and
             steps are even. `freshet.model.local_clock` says what becomes of it.
+        factor_B: float32 what the targets were multiplied by, so that amounts such as kilograms
+            have the size of counts; forecasts are divided by it. None: by nothing.
     """
 
     target_BT: Tensor
@@ -50,6 +52,7 @@ class Batch:
     resolution_ms: int
     group_B: Tensor | None = None
     local_ms_BS: Tensor | None = None
+    factor_B: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.target_BT.shape[0])
@@ -75,7 +78,7 @@ class Batch:
     def arguments(self) -> tuple[Tensor | int | None, ...]:
         """The fields in the order in which the network takes them."""
         assert self.local_ms_BS is None, "the network knows even steps alone: local_clock.even"
-        return tuple(getattr(self, field.name) for field in fields(self)[:-1])
+        return tuple(getattr(self, field.name) for field in fields(self)[:-2])
 
     def validate(self) -> Batch:
         """Return self when shapes and values fit together, else raise InvalidInputError."""
@@ -117,6 +120,8 @@ class Batch:
             expected["group_B"] = (B,)
         if self.local_ms_BS is not None:
             expected["local_ms_BS"] = (B, S)
+        if self.factor_B is not None:
+            expected["factor_B"] = (B,)
         for name, shape in expected.items():
             _check_shape(name, tuple(getattr(self, name).shape), shape)
 

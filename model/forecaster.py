@@ -128,6 +128,8 @@ class BatchForecaster:
         with torch.inference_mode(), fitting_threads(len(batch)):
             for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
                 quantiles_BHQ[index.to(self.device)] = self._compute(batch, index, max_rows)
+        if batch.factor_B is not None:
+            quantiles_BHQ /= batch.factor_B.to(self.device)[:, None, None]
         if place_BH is None:
             return quantiles_BHQ[:, : asked.prediction_length]
         index_BHQ = place_BH.to(self.device)[..., None].expand(-1, -1, shape[2])

@@ -20,6 +20,8 @@ DISCOUNT = KNOWN_SLOTS.index("discount")
 EVENT = KNOWN_SLOTS.index("event")
 CLOSED = KNOWN_SLOTS.index("closed")
 FREE = KNOWN_SLOTS[KNOWN_SLOTS.index("free_1") :]
+NAMED_SLOTS = tuple(name for name in KNOWN_SLOTS if name != "effect")
+"""Those that the shop says something of."""
 ALIASES = {"holiday": "event"}
 TOLD_OTHERWISE = ("price_ratio", "promotion", "discount", "effect")
 """Prices and promotions have topics of their own; effects are estimated."""

@@ -175,8 +175,15 @@ def build_pool(
     batches, actuals, cutoffs = [], [], []
     for selection in selections:
         rows, cutoff_ms = selection.rows, selection.cutoff_ms
-        batches.append(history.batch(rows, cutoff_ms).to("cpu"))
-        actuals.append(_labels(history, selection, label_end_ms))
+        batch, actual_NH = (
+            history.batch(rows, cutoff_ms).to("cpu"),
+            _labels(history, selection, label_end_ms),
+        )
+        if batch.factor_B is not None:
+            # Networks learn amounts in the size in which they see them.
+            actual_NH *= batch.factor_B[:, None]
+        batches.append(replace(batch, factor_B=None))
+        actuals.append(actual_NH)
         cutoffs.append(np.full(len(rows), cutoff_ms, np.int64))
     return Pool(
         batch=concatenated(batches),

@@ -6,14 +6,20 @@ channels, K known slots, F static features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.effects.closed import Closing
+from freshet.model.effects.columns import Place
+from freshet.model.effects.shared import SharedEffects
+from freshet.model.effects.slots import dress
+from freshet.model.tables.panel import Window
 from freshet.online.worker.device_ring import CLICKS, NEVER, NUM_CLICKS, UNITS, DeviceRing
 from freshet.online.worker.static import StaticFeatures
 from freshet.stream import slots
@@ -23,11 +29,24 @@ from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.config import UTC
 from freshet.stream.read.reader import Delta, WindowReader
 from freshet.stream.schemas import CHANNELS
+from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 IN_STOCK = PAST_SLOTS.index("in_stock")
 # Clicks are copied side by side: a kind without a slot of its name would land in another's.
 assert PAST_SLOTS[:NUM_CLICKS] == CHANNELS[CLICKS.start :]
 assert slots.KNOWN_SLOTS == KNOWN_SLOTS
+NAMED_PLACES = [KNOWN_SLOTS.index(name) for name in slots.NAMED_SLOTS]
+FREQUENCIES = {MINUTE_MS: "min", HOUR_MS: "h", DAY_MS: "D"}
+UNTAUGHT = SharedEffects(
+    slots.NAMED_SLOTS,
+    closing=Closing(states=((slots.NAMED_SLOTS.index("closed"), 1.0),)),
+    places=tuple(
+        Place(column, KNOWN_SLOTS.index(name))
+        for column, name in enumerate(slots.NAMED_SLOTS)
+        if name != "closed"
+    ),
+)
+"""Each slot is what it is called, and nothing is known to be alike."""
 MIN_OBSERVED = 24  # with less history than this a forecast rests on the catalogue
 
 
@@ -54,6 +73,18 @@ class _Past:
         return self.units_BT.shape[1]
 
 
+class Taught(Protocol):
+    """What all items do alike, and when that was learnt."""
+
+    @property
+    def as_of_ms(self) -> int:
+        """Nothing of what came later was looked at."""
+
+    @property
+    def shared(self) -> SharedEffects:
+        """What they do."""
+
+
 class Contexts:
     """Batches of any items as of any cutoff that the newest buckets cover.
 
@@ -65,6 +96,8 @@ class Contexts:
         context_length: Steps before the cutoff.
         prediction_length: Steps after it.
         device: Where the windows live and batches come out.
+        taught: What all items do alike, as it is to be used for a cutoff; None where nobody knows.
+        country: Whose public holidays are known; empty: nobody's.
     """
 
     def __init__(
@@ -75,14 +108,18 @@ class Contexts:
         context_length: int,
         prediction_length: int,
         device: torch.device | str = "cpu",
+        taught: Callable[[int], Taught | None] = lambda cutoff_ms: None,
+        country: str = "",
     ) -> None:
+        self._taught = taught
+        self._country = country or None
         self.reader = reader
         self.shop = shop
         self.context_length = context_length
         self.prediction_length = prediction_length
         self.device = torch.device(device)
         self.grid = reader.rules.grid
-        self._shown_S: dict[tuple[int, int], Tensor] = {}
+        self._shown_S: dict[tuple[int, int], Ints] = {}
         self._ring = DeviceRing(reader, self.device)
         self._static = StaticFeatures(shop)
 
@@ -105,6 +142,13 @@ class Contexts:
         delta = self.reader.refresh()
         self._ring.copy(delta)
         return delta
+
+    def windowed(self, rows: Sequence[int] | Ints, cutoff_ms: int) -> Window:
+        """What batches are dressed from: the same rows as a table has them."""
+        item_ids = [self.item_ids[row] for row in rows]
+        return self._window(
+            item_ids, self._past_of(rows, cutoff_ms, self.context_length), cutoff_ms
+        )
 
     # Batches --------------------------------------------------------------------------------------
 
@@ -211,32 +255,58 @@ class Contexts:
     # What the shop says ---------------------------------------------------------------------------
 
     def _dressed(self, item_ids: list[str], past: _Past, cutoff_ms: int) -> Batch:
-        """With what is known in advance of all S steps, and of the items themselves."""
-        B, steps = len(item_ids), self.context_length + self.prediction_length
-        first = self.grid.bucket(cutoff_ms) - self.context_length
-        span = self._span(first, steps)
-        known_BSK = torch.from_numpy(self.shop.known(item_ids, span, as_of_ms=cutoff_ms))
+        """With what is known in advance, what all items share, and what each of them is."""
+        window = self._window(item_ids, past, cutoff_ms)
+        taught = self._taught(cutoff_ms)
+        dressed = dress(window, UNTAUGHT if taught is None else taught.shared)
+        rows, T = np.arange(len(item_ids)), self.context_length
+        batch, _ = dressed.batch(
+            rows,
+            np.full(len(rows), T),
+            context=T,
+            horizon=self.prediction_length,
+            # Effects that were learnt later know how this very horizon went.
+            train=taught is not None and taught.as_of_ms > cutoff_ms,
+        )
+        factor_B = torch.from_numpy(dressed.factor_N.astype(np.float32))
         static_BF = torch.from_numpy(self._static.of(item_ids, cutoff_ms))
-        return Batch(
-            target_BT=self._target(past),
-            past_BTP=self._covariates(past),
-            known_BSK=known_BSK.to(self.device),
-            static_BF=static_BF.to(self.device),
-            start_ms_B=torch.full((B,), span.start_ms, dtype=torch.int64, device=self.device),
+        scaled = bool((factor_B != 1.0).any())
+        batch = replace(batch, static_BF=static_BF, factor_B=factor_B if scaled else None)
+        return batch.to(self.device)
+
+    def _window(self, item_ids: list[str], past: _Past, cutoff_ms: int) -> Window:
+        """The same as a table has it, with what is known in advance of all S steps."""
+        N = len(item_ids)
+        steps = past.steps + self.prediction_length
+        span = self._span(past.first, steps)
+        starts_S = span.edges()[:-1]
+        known_NSK = self.shop.known(item_ids, span, as_of_ms=cutoff_ms)
+        local_ms_S = self._shown(past.first, steps)
+        return Window(
+            item_ids=tuple(item_ids),
+            frequency=FREQUENCIES.get(self.reader.resolution_ms, "s"),
             resolution_ms=self.reader.resolution_ms,
-            local_ms_BS=self._shown(first, steps, B),
+            season_length=1,
+            time_ms_NS=np.broadcast_to(starts_S, (N, steps)),
+            target_NT=self._target(past).cpu().numpy().astype(np.float64),
+            known_NSK=known_NSK[..., NAMED_PLACES].astype(np.float64),
+            past_NTP=self._covariates(past).cpu().numpy().astype(np.float64),
+            known_names=slots.NAMED_SLOTS,
+            past_names=PAST_SLOTS,
+            static={},
+            country=self._country,
+            local_ms_NS=None if local_ms_S is None else np.broadcast_to(local_ms_S, (N, steps)),
         )
 
-    def _shown(self, first: int, steps: int, num_rows: int) -> Tensor | None:
-        """What the shop's clock shows at each step: int64[B, S]; None where it shows UTC."""
+    def _shown(self, first: int, steps: int) -> Ints | None:
+        """What the shop's clock shows at each step: [S]; None where it shows UTC."""
         if self.grid.time_zone == UTC:
             return None
         key = (first, steps)
         if key not in self._shown_S:
-            starts_S = self.grid.span_edges(first, steps)[:-1]
             # All batches of a round ask for the same steps.
-            self._shown_S = {key: torch.from_numpy(self.grid.shown_ms(starts_S)).to(self.device)}
-        return self._shown_S[key].expand(num_rows, -1)
+            self._shown_S = {key: self.grid.shown_ms(self.grid.span_edges(first, steps)[:-1])}
+        return self._shown_S[key]
 
     def _span(self, first: int, steps: int) -> BucketSpan:
         if self.grid.even:

@@ -151,3 +151,12 @@ def test_compiled_rows_are_padded_to_one_size_and_forecast_the_same(
         fast.forecast(batch.rows(slice(0, 1))), expected[:1], rtol=1e-4, atol=1e-4
     )
     assert sizes == [4, 4, 1]
+
+
+def test_what_amounts_were_multiplied_by_is_divided_out(forecaster) -> None:
+    batch = hours(rows=3, context=40, horizon=8)
+    plain_BHQ = forecaster.forecast(batch)
+    factor_B = torch.tensor([1.0, 4.0, 100.0])
+    divided_BHQ = forecaster.forecast(replace(batch, factor_B=factor_B), max_rows=2)
+    expected_BHQ = plain_BHQ / torch.tensor([1.0, 4.0, 100.0])[:, None, None]
+    torch.testing.assert_close(divided_BHQ, expected_BHQ)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -233,3 +233,21 @@ def test_contexts_hold_nothing_after_their_cutoff() -> None:
     past.units_IN[:, 100:] = 1e6
     assert torch.equal(pool_at(past, range(100, 101), end=200).batch.target_BT, before)
     assert before.shape == (ITEMS, CONTEXT)
+
+
+def test_labels_have_the_size_in_which_networks_see_amounts() -> None:
+    past = PastInMemory(NUM_BUCKETS)
+    kilos = PastInMemory(NUM_BUCKETS)
+
+    def scaled(rows: np.ndarray, cutoff_ms: int) -> Batch:
+        batch = past.batch(rows, cutoff_ms)
+        factor_B = torch.full((len(batch),), 50.0)
+        return replace(batch, target_BT=50.0 * batch.target_BT, factor_B=factor_B)
+
+    kilos.batch = scaled  # type: ignore[method-assign]
+    plain, amounts = (
+        build_pools(each, split_history(each, SETTINGS, None), (), 3).recent
+        for each in (past, kilos)
+    )
+    assert amounts.batch.factor_B is None
+    torch.testing.assert_close(amounts.actual_NH, 50.0 * plain.actual_NH, equal_nan=True)

@@ -244,9 +244,9 @@ def test_what_the_shop_tells_after_the_cutoff_changes_no_context_that_ends_there
     reader.changed = {(0, bucket) for _, _, bucket in reader.cells}
     seen_later = contexts_of(reader, later).batch([0], cutoff_ms)
     for batch in (as_it_was, seen_later):
-        # The price rose from 8 to 10 an hour before the cutoff; known steps go beyond it.
+        # The price rose from its usual 8 to 10 an hour before the cutoff; known steps go on.
         ratio = batch.known_BSK[0, :, KNOWN_SLOTS.index("price_ratio")]
-        np.testing.assert_allclose(ratio, [0.8] * 7 + [1.0] * 5, rtol=1e-6)
+        np.testing.assert_allclose(ratio, [1.0] * 7 + [1.25] * 5, rtol=1e-6)
         assert batch.known_BSK[0, :, KNOWN_SLOTS.index("promotion")].tolist() == [0.0] * 12
         assert batch.past_BTP[0, :, PAST_SLOTS.index("in_stock")].tolist() == [1.0] * 8
         assert batch.static_BF[0, NUM_TEXT].item() == pytest.approx(math.log(10.0))
