@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import os
 import random
@@ -71,6 +72,10 @@ TIMEOUT_FACTOR = 4.0  # a fault that makes its tests so much slower has been not
 TIMEOUT_ROOM_S = 20.0
 
 
+Place = tuple[str, int]
+"""An operator and how many of its places in a module come before this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """One fault: where, what, and the line before and after."""
@@ -83,21 +88,32 @@ class Mutant:
     after: str
 
 
-def mutants_of(path: str) -> list[Mutant]:
-    """Every fault that the operators can make in a module."""
+def places_of(path: str) -> list[Place]:
+    """Every operator and occurrence in a module, whether or not that changes behaviour."""
+    from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator
 
-    code = (ROOT / path).read_text("utf-8")
+    nodes = list(ast_nodes(get_ast((ROOT / path).read_text("utf-8"))))
     found = []
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()
-        occurrence = 0
-        while (mutated := _mutated(code, operator, occurrence)) is not None:
-            changed = _changed_line(code, mutated)
-            if changed is not None and _behaviour(changed[1], changed[2]):
-                found.append(Mutant(path, name, occurrence, *changed))
-            occurrence += 1
+        occurrences = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+        found += [(name, occurrence) for occurrence in range(occurrences)]
     return found
+
+
+def mutant_at(path: str, place: Place) -> Mutant | None:
+    """The fault at a place of a module; None for what is no behaviour."""
+    from cosmic_ray.plugins import get_operator
+
+    name, occurrence = place
+    code = (ROOT / path).read_text("utf-8")
+    mutated = _mutated(code, get_operator(f"core/{name}")(), occurrence)
+    assert mutated is not None, (path, place)
+    changed = _changed_line(code, mutated)
+    if changed is None or not _behaviour(changed[1], changed[2]):
+        return None
+    return Mutant(path, name, occurrence, *changed)
 
 
 def _behaviour(before: str, after: str) -> bool:
@@ -128,12 +144,15 @@ def _changed_line(code: str, mutated: str) -> tuple[int, str, str] | None:
 def sample(modules: Sequence[dict[str, Any]], total: int, seed: int) -> list[Mutant]:
     """So many faults, spread over the modules by their size, at least five of each."""
     rng = random.Random(seed)
-    faults = {module["path"]: mutants_of(module["path"]) for module in modules}
-    everything = sum(len(found) for found in faults.values())
+    places = {module["path"]: places_of(module["path"]) for module in modules}
+    everything = sum(len(found) for found in places.values())
     chosen = []
-    for found in faults.values():
+    for path, found in places.items():
         wanted = max(5, round(total * len(found) / everything))
-        chosen += rng.sample(found, min(wanted, len(found)))
+        rng.shuffle(found)
+        # A fault takes a tenth of a second to make, so no more are made than are wanted.
+        made = (mutant_at(path, place) for place in found)
+        chosen += itertools.islice((mutant for mutant in made if mutant is not None), wanted)
     return chosen
 
 
