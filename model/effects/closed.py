@@ -210,14 +210,15 @@ def _slots(window: Window) -> tuple[Ints, slice]:
 
 
 def _idle_weekday(weekday_NT: Bools, sold_NT: Bools, seen_NT: Bools) -> Bools:
-    """Which series sell next to nothing on a weekday and something on most other days: [N]."""
+    """Which series sell nothing on a weekday and something on most other days: [N]."""
     there_NT = weekday_NT & seen_NT
     count_N = there_NT.sum(1)
     sold_N = (there_NT & sold_NT).sum(1)
     other_N = seen_NT.sum(1) - count_N
     other_sold_N = sold_NT.sum(1) - sold_N
     often_seen_N = count_N >= WEEKDAY_SEEN
-    idle_N = sold_N <= 2 * NEVER * count_N
+    # A year has too few of one weekday for a sale to be a rare one.
+    idle_N = sold_N == 0
     sells_otherwise_N = other_sold_N > 0.5 * other_N
     return np.asarray(often_seen_N & idle_N & sells_otherwise_N)
 

@@ -187,7 +187,7 @@ def _groups(window: Window) -> Ints | None:
     time_NT = window.shown_ms_NS[:, : window.context_length]
     if window.resolution_ms > DAY_MS:
         return np.broadcast_to(row_N1, time_NT.shape)
-    slots = WEEK_MS // max(window.resolution_ms, 1)
+    slots = WEEK_MS // window.resolution_ms
     if slots > MAX_SLOTS:
         return None
     slot_NT = time_NT % WEEK_MS // window.resolution_ms

@@ -203,6 +203,17 @@ def test_a_weekday_of_one_series_needs_twenty_of_them() -> None:
         assert found_NS[1].any() == closed and not found_NS[0].any()
 
 
+def test_a_series_that_sells_on_half_of_its_days_may_rest_by_chance() -> None:
+    days = 7 * 20
+    weekday_T = np.arange(days) % 7
+    others_X = np.flatnonzero(weekday_T != 3)  # six a week
+    for selling, closed in ((60, False), (61, True)):
+        target_NT = np.zeros((2, days))
+        target_NT[0, others_X[::2]] = 4.0
+        target_NT[1, others_X[:selling]] = 4.0
+        assert closed_steps(window(target_NT))[1].any() == closed, selling
+
+
 def test_a_weekday_that_sold_more_than_a_year_ago_counts_as_closed() -> None:
     days = 7 * 60
     sunday_T = np.arange(days) % 7 == 3

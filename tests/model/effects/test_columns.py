@@ -73,6 +73,14 @@ def test_the_values_of_a_column_decide_with_its_name(name: str, values: Floats, 
     assert list(found) == [KNOWN_SLOTS[slot]]
 
 
+def test_what_the_calendar_tells_is_left_out_and_what_comes_after_it_is_not() -> None:
+    weekday, rain, closed_S = np.arange(STEPS) % 7, random(2), np.arange(STEPS) % 5 == 1
+    assert list(slots(shop({"weekday": weekday, "rain": rain}))) == ["free_1"]
+    closed_NS = np.tile(closed_S, (SERIES, 1))
+    shut = shop({"shut": closed_S * 1.0, "rain": rain}, np.where(closed_NS[:, :CONTEXT], 0.0, 5.0))
+    assert list(slots(shut, closed_NS)) == ["closed", "free_1"]
+
+
 def test_flags_of_one_kind_are_up_when_one_is_also_where_another_is_unknown() -> None:
     mail = np.where(np.arange(STEPS) % 11 == 0, NAN, random(0) > 0.7)
     flyer = np.where(np.arange(STEPS) % 13 == 0, NAN, random(1) > 0.7)

@@ -80,7 +80,7 @@ def test_a_week_begins_six_days_before_its_label_and_other_steps_are_no_days() -
 
 
 def test_flags_are_columns_of_noughts_and_ones_that_change_on_open_days_before_the_cutoff() -> None:
-    steps = 1_000
+    steps = 1_100
     columns = {
         "up on two in a thousand": np.arange(steps) < 2,
         "up on one in a thousand": np.arange(steps) < 1,
@@ -98,7 +98,7 @@ def test_flags_are_columns_of_noughts_and_ones_that_change_on_open_days_before_t
         known_names=tuple(columns),
     )
     closed_NS = np.zeros((1, steps + 10), bool)
-    # 900 open days: two of them are .22 %, one is .11 %.
+    # 1,000 open days: two of them are .2 %, which is just enough.
     closed_NS[:, steps - 100 : steps] = True
     assert flag_columns(window, closed_NS) == [0, 2]
     assert flag_columns(replace(window, resolution_ms=WEEK_MS), closed_NS) == []

@@ -12,7 +12,7 @@ import pytest
 from freshet.model.effects.slopes import fit_slopes
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats
-from freshet.stream.units import DAY_MS, MINUTE_MS
+from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 from tests.model.tables.windows import window_of
 
 SERIES, CONTEXT, STEPS = 4, 84, 98
@@ -144,8 +144,9 @@ def test_covariates_together_do_no_more_than_they_did_together(shop: Shop) -> No
 
 def test_steps_of_less_than_an_hour_fill_no_slots_and_teach_no_slope(shop: Shop) -> None:
     window, closed_NS, _ = shop
-    for minutes, columns in ((60, (0,)), (59, ())):
-        shorter = replace(window, resolution_ms=minutes * MINUTE_MS)
+    # Of a little less than an hour a week holds one step more than 168.
+    for resolution_ms, columns in ((HOUR_MS, (0,)), (WEEK_MS // 169, ())):
+        shorter = replace(window, resolution_ms=resolution_ms)
         assert fit_slopes(shorter, closed_NS, [0]).columns == columns
     longer = replace(window, resolution_ms=DAY_MS + 1)
     assert fit_slopes(longer, closed_NS, [0]).columns == (0,)

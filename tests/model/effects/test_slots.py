@@ -283,7 +283,7 @@ def test_a_column_that_only_tells_the_series_apart_is_not_strong() -> None:
 @pytest.mark.parametrize("kind", ["weekday", "month", "hour"])
 def test_what_repeats_the_calendar_is_dropped_only_after_two_cycles(kind: str) -> None:
     cycle_days = {"weekday": 7, "month": 366, "hour": 1}[kind]
-    resolution_ms = DAY_MS // 4 if kind == "hour" else DAY_MS
+    resolution_ms = DAY_MS if kind == "month" else DAY_MS // 4
     a_day = DAY_MS // resolution_ms
     for steps, dropped in ((2 * cycle_days * a_day + 1, True), (2 * cycle_days * a_day - 2, False)):
         time_S = np.arange(steps + 1) * resolution_ms
