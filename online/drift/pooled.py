@@ -18,7 +18,6 @@ from freshet.stream.arrays import Floats
 from freshet.stream.schemas import Score, ScoredStep
 
 CLIP = 2.5  # one flash sale or one bulk order may not move a segment
-SMALLEST_PIT = 1e-6  # normal scores of 0 and 1 are infinite
 STEP_CORRELATION = 0.8  # of the normal scores of older and newer forecasts of the same bucket
 LEAST_WEIGHT = 0.1  # sparse items tell little each, but there are many
 SMALLEST_RESIDUAL = 1e-6  # the last digit of a published residual
@@ -128,7 +127,7 @@ def normal_scores(steps: list[list[ScoredStep]]) -> Floats:
     count_I = np.array([len(of_item) for of_item in steps])
     first_I = np.cumsum(count_I) - count_I
     pit = np.array([step.pit for of_item in steps for step in of_item])
-    z = ndtri(pit.clip(SMALLEST_PIT, 1 - SMALLEST_PIT)).clip(-CLIP, CLIP)
+    z = ndtri(pit).clip(-CLIP, CLIP)  # normal scores of 0 and 1 are infinite
     mean_I = np.add.reduceat(z, first_I) / count_I
     # The variance of a mean of scores that correlate; of independent ones it would be 1 / count.
     variance_I = (1 + (count_I - 1) * STEP_CORRELATION) / count_I

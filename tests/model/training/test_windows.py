@@ -130,30 +130,41 @@ def test_the_hold_out_is_the_newest_horizon_of_some_series_in_order(
 # Shocks that all series share ---------------------------------------------------------------------
 
 
-def test_each_label_has_its_own_shock_exchanged_for_that_of_the_same_weekdays_in_the_past(
-    shop: Dressed,
-) -> None:
-    sampler = PastWindows(shop, HORIZON, CONFIG)
-    assert sampler.shocks_T is None, "four series tell no shock"
+def weeks_of_others(sampler: PastWindows) -> set[int]:
+    """The weeks from which other shocks are taken, once these are seen to be the same weekdays'."""
     plain = sampler(torch.Generator().manual_seed(3), 500)
-    sampler.shocks_T = 0.001 * np.arange(LAST)  # every shock tells its step
+    sampler.shocks_T = 0.001 * np.arange(sampler.last)  # every shock tells its step
     batch, actual_BH = sampler(torch.Generator().manual_seed(3), 500)
     assert torch.equal(batch.target_BT.nan_to_num(), plain[0].target_BT.nan_to_num())
     steps_BH = torch.log(actual_BH.double() / plain[1].double()) / 0.001
     weeks = set()
     for row, (_, end) in enumerate(ends_of(batch, actual_BH)):
         first = None
-        for step in range(16):
+        for step in range(sampler.horizon):
             if plain[1][row, step].isnan():
                 continue
             other = float(steps_BH[row, step]) + end + step
             assert other == pytest.approx(round(other), abs=0.05)
-            first = round(other) if first is None else first
-            assert round(other) == min(first + step, LAST - 1)
+            first = round(other) - step if first is None else first
+            assert round(other) == min(first + step, sampler.last - 1)
             assert first % 7 == end % 7
+        assert first is not None
         weeks.add(first // 7)
+    return weeks
+
+
+def test_each_label_has_its_own_shock_exchanged_for_that_of_the_same_weekdays_in_the_past(
+    shop: Dressed,
+) -> None:
+    sampler = PastWindows(shop, HORIZON, CONFIG)
+    assert sampler.shocks_T is None, "four series tell no shock"
+    weeks = weeks_of_others(sampler)
     # Whole horizons of 16 days before the newest one: the first of 12 weeks and 6 days.
     assert weeks == set(range(12))
+    # Before a horizon of 64 days there is but one week, and its stretch ends with the past.
+    short = PastWindows(shop, 56, CONFIG)
+    assert (short.horizon, short.last) == (64, 64)
+    assert weeks_of_others(short) == {0}
 
 
 def shocked(series: int = 40) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -255,6 +256,21 @@ def test_a_second_alarm_has_a_quiet_spell_and_a_week_of_its_own() -> None:
         (160, "level", True),
         (199 + 12, "level", False),
     ]
+
+
+class Turning(Scripted):
+    """One that finds more and less by turns, and little of either."""
+
+    def update(
+        self, bucket_ms: int, value: float, *, leverage: float = 0.0, learn: bool
+    ) -> Finding | None:
+        found = super().update(bucket_ms, value, leverage=leverage, learn=learn)
+        return found and replace(found, size=0.6 * (-1) ** self.restarts)
+
+
+def test_a_little_up_and_down_in_one_alarm_is_timing_too() -> None:
+    found = scripted(Turning(3, 5), Scripted(), 8)
+    assert found == [(3, "level", True), (5, "timing", True)]
 
 
 def test_the_percentage_looks_back_two_weeks_of_hours() -> None:

@@ -313,6 +313,15 @@ def test_a_twentieth_may_be_forgotten_however_little_is_gained() -> None:
         assert failed(changed) == stops
 
 
+def test_just_as_much_may_be_forgotten_as_is_allowed() -> None:
+    case = better()
+    half = replace(case, challenger_IT=case.champion_IT * 0.5)
+    assert value_of(half, "anchor_loss")[1] == 0.125, "a quarter of the gain"
+    for factor, stops in ((1.125, []), (1.126, ["anchor_loss"])):
+        changed = replace(half, challenger_anchor_A=case.champion_anchor_A * factor)
+        assert failed(changed) == stops
+
+
 def test_what_may_be_forgotten_hangs_on_the_sure_end_of_the_gain() -> None:
     """Items gain between nothing and 60 %: 30 % on average, and surely much less."""
     case = better()

@@ -121,14 +121,19 @@ def test_mean_units_are_of_the_buckets_that_were_observed(week: Reader) -> None:
     assert history_of(week).mean_units().tolist() == [0.0, 0.0]
 
 
-def test_mean_units_leave_out_what_was_out_of_stock(week: Reader) -> None:
+@pytest.mark.parametrize(
+    ("levels", "mean"), [([(0, 5), (6, 0), (8, 5)], 1.0), ([(0, 5), (4, 0)], 5.0)]
+)
+def test_mean_units_leave_out_what_was_out_of_stock(
+    week: Reader, levels: list[tuple[int, int]], mean: float
+) -> None:
     shop = ShopTables()
-    for hour, on_hand in ((0, 5), (6, 0), (8, 5)):
+    for hour, on_hand in levels:
         at_ms = (FIRST + hour) * HOUR_MS
         level = InventoryLevel(sku="b", region="n", on_hand=on_hand, as_of=at_ms)
         tell(shop, "inventory", level, at_ms)
     week.final = (FIRST + 10) * HOUR_MS
-    assert history_of(week, shop).mean_units() == pytest.approx([1.2, 1.0])
+    assert history_of(week, shop).mean_units() == pytest.approx([1.2, mean])
 
 
 def test_without_final_buckets_or_items_mean_units_are_nothing(week: Reader) -> None:

@@ -116,7 +116,7 @@ def answers(shop: ShopTables, cutoff_ms: int, spans: Sequence[BucketSpan] = SPAN
     return found
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(logs(), st.integers(0, 31), st.sampled_from([("sku", "region"), ("sku",)]))
 def test_the_whole_log_answers_bit_for_bit_as_what_was_known_by_then(
     log: list[Told], cutoff_ms: int, series_by: Sequence[str]
@@ -125,7 +125,7 @@ def test_the_whole_log_answers_bit_for_bit_as_what_was_known_by_then(
     assert answers(fed(log, series_by), cutoff_ms) == answers(fed(by_then, series_by), cutoff_ms)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=100)
 @given(
     logs().flatmap(lambda log: st.tuples(st.just(log), st.permutations(log))), st.integers(0, 31)
 )
@@ -139,7 +139,7 @@ def test_the_order_in_which_records_are_taken_in_changes_no_bit(
     assert answers(fed([*by_partition, *log[:3]]), cutoff_ms) == expected, "and some came again"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(logs(), st.integers(0, 31), st.integers(0, 20), st.integers(0, 20))
 def test_what_is_dropped_before_a_time_changes_no_answer_about_later_ones(
     log: list[Told], before_ms: int, start_ms: int, wait_ms: int

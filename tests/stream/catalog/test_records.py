@@ -76,5 +76,14 @@ def test_a_covariate_that_cannot_be_used_is_refused(changed: Any, message: str) 
         read("covariates", COVARIATE | changed)
 
 
+@pytest.mark.parametrize("discount", [-0.01, 0, 1, 1.01])
+def test_a_discount_is_a_share_and_may_be_nothing_or_all(discount: float) -> None:
+    if 0 <= discount <= 1:
+        assert read("promotions", SALE | {"discount": discount})
+    else:
+        with pytest.raises(EventError, match="a share, 0 to 1"):
+            read("promotions", SALE | {"discount": discount})
+
+
 def test_a_number_may_be_any() -> None:
     assert read("covariates", COVARIATE | {"name": "free_1", "value": -273.15})

@@ -10,7 +10,7 @@ from freshet.stream.catalog.scopes import Items, Scope, ScopeIndex, spread
 
 ANY = st.none() | st.sampled_from(["a", "b"])
 SCOPES = st.lists(st.builds(Scope, ANY, ANY, ANY), max_size=8)
-ITEMS = st.lists(st.tuples(*[st.sampled_from(["a", "b", "c"])] * 3, st.integers(0, 1)), max_size=6)
+ITEMS = st.lists(st.tuples(*[st.sampled_from(["a", "b", "c"])] * 3, st.integers(0, 9)), max_size=6)
 
 
 @given(SCOPES, ITEMS)

@@ -102,6 +102,8 @@ def test_the_record_without_region_stands_for_those_that_have_none_of_their_own(
     assert told.shares(("a", "s"), [1, 9]) == [1]
     assert told.shares(N, [1, 9]) == [0]
     assert told.shares(N, [1, 9], 6) == [1], "its own was not known yet"
+    told.tell(8, 3, "n")
+    assert told.shares(N, [1, 8, 9], 8) == [0, 1], "its own, whatever that was at first"
     assert math.isnan(told.on_hand(("b", "n"))) and told.levels(("b", "n")) == []
     assert told.shares(("b", "n"), [1, 9]) == pytest.approx([NAN], nan_ok=True)
 
@@ -197,8 +199,10 @@ def test_beyond_the_maximum_those_that_change_nothing_go_first_then_the_oldest(
     after = [told.shares(N, edges, as_of_ms) for as_of_ms in range(8)]
     np.testing.assert_array_equal(after, before)
     assert told.on_hand(N) == 3
-    dropped = sum(told.tell(9 + at, at % 2) for at in range(11))
-    assert dropped > 0
+    # Levels at 0, 3, 5 and 8, and from 9 on one each millisecond, make nine with that of 13. That
+    # of 8 changed nothing; of the others the newest six stay, and from then on all are changes.
+    dropped = [told.tell(9 + at, at % 2) for at in range(11)]
+    assert dropped == [0, 0, 0, 0, 2, 0, 0, 3, 0, 0, 3]
     assert np.isnan(told.shares(N, edges)).tolist()[0]
     assert told.shares(N, [15, 16, 17, 18, 19, 20]) == [0, 1, 0, 1, 0]
 

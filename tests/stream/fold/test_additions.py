@@ -15,6 +15,7 @@ from freshet.stream.fold.additions import (
     Additions,
     TileCache,
     TileSums,
+    _TileNumbers,
     add_to,
     click_additions,
     order_additions,
@@ -237,3 +238,21 @@ def test_the_cache_is_bounded_in_tiles_and_in_cells_and_the_oldest_leave(
     cache.put((1, 4, 0), tile(50))
     assert cache.get((1, 4, 0)) is not None
     assert len(cache) == 1
+
+
+def test_tiles_have_numbers_of_their_own_also_where_a_resolution_has_none() -> None:
+    tiles = _TileNumbers(num_chunks=2)
+    nothing, buckets, chunks = np.zeros(0, np.int64), np.array([70, 72]), np.array([1, 0])
+    # Three buckets of two chunks each take the numbers 0 to 5, the next ones 6 and 7.
+    given = [
+        tiles.give(*some)
+        for some in [
+            (nothing, nothing),
+            (buckets, chunks),
+            (nothing, nothing),
+            (buckets[:1], chunks[:1]),
+        ]
+    ]
+    assert [numbers.tolist() for numbers in given] == [[], [1, 4], [], [7]]
+    named = tiles.named(np.array([1, 4, 7]))
+    assert [of.tolist() for of in named] == [[1, 1, 3], [70, 72, 70], [1, 0, 1]]

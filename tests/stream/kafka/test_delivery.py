@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from freshet.stream.errors import BrokerError, StoreUnavailableError
 from freshet.stream.kafka import Delivery, Outgoing, Publisher
@@ -45,7 +48,13 @@ class Broker:
             raise BrokerError(f"no {step}")
 
 
-def delivery_of(broker: Broker, stop: Stop | None = None, *, stops: bool = False) -> Delivery:
+def delivery_of(
+    broker: Broker,
+    stop: Stop | None = None,
+    *,
+    stops: bool = False,
+    registry: CollectorRegistry | None = None,
+) -> Delivery:
     stop = stop or Stop()
 
     def wait_out(error: BrokerError) -> bool:
@@ -58,7 +67,7 @@ def delivery_of(broker: Broker, stop: Stop | None = None, *, stops: bool = False
         over=lambda what: broker.told.append(f"{what} is over"),
         stop=stop,
     )
-    return Delivery(broker, health, CollectorRegistry())  # type: ignore[arg-type]
+    return Delivery(broker, health, registry or CollectorRegistry())  # type: ignore[arg-type]
 
 
 def test_all_records_are_acknowledged_under_their_topic_and_key() -> None:
@@ -119,7 +128,8 @@ class Batches:
     def produce(self, topic: str, value: bytes, *, key: bytes, **_: Any) -> None:
         self.batch.append(Refusal(topic, key, value, "too large", unfit=True))
 
-    def flush(self, **_: Any) -> None:
+    def flush(self, *, stopped: Callable[[], bool]) -> None:
+        assert not stopped(), "nobody told it to stop"
         batch, self.batch = self.batch, []
         self.sizes.append(len(batch))
         if any(record.value == b"large" for record in batch):
@@ -144,3 +154,77 @@ def test_no_record_is_refused_for_the_one_beside_it_and_none_is_asked_twice_alon
     assert [refusal.value for refusal in caught.value.refusals] == [b"large"]
     assert broker.taken == [value for value in values if value != b"large"]
     assert broker.sizes == sizes
+
+
+class Refuser(Broker):
+    """Never takes what is too large, and for a while nothing of a missing topic."""
+
+    def __init__(self, missing_for: int = 0) -> None:
+        super().__init__()
+        self.missing_for = missing_for
+        self.attempts: list[list[bytes]] = []
+
+    def flush(self, **_: Any) -> None:
+        queued, self.queued = self.queued, []
+        self.attempts.append([record.value for record in queued])
+        large = [record for record in queued if record.value == b"large"]
+        homeless = [record for record in queued if record.topic == "gone" and self.missing_for > 0]
+        self.missing_for -= len(homeless)
+        self.acknowledged.append([one for one in queued if one not in large + homeless])
+        refusals = [Refusal("log", one.key, one.value, "too large", unfit=True) for one in large]
+        refusals += [Refusal("gone", one.key, one.value, "none", unfit=False) for one in homeless]
+        if refusals:
+            raise RecordsRefusedError(refusals)
+
+
+def refused(registry: CollectorRegistry, topic: str) -> float | None:
+    return registry.get_sample_value("freshet_records_refused_total", {"topic": topic})
+
+
+LARGE = Outgoing("log", b"\xff1", b"large")
+GONE = Outgoing("gone", None, b"2")
+FINE = Outgoing("log", b"k", b"3")
+
+
+def test_what_is_unfit_is_logged_with_its_bytes_and_what_lacks_a_topic_alone_waits_for_it() -> None:
+    broker, registry = Refuser(missing_for=3), CollectorRegistry()
+    with capture_logs() as logs:
+        assert delivery_of(broker, registry=registry).deliver([LARGE, GONE, FINE]) is True
+    assert broker.attempts == [
+        *([b"large", b"2", b"3"], [b"large"], [b"2"]),  # together, then the refused alone
+        *([b"2"], [b"2"]),  # and again until its topic is there
+    ]
+    assert [len(sent) for sent in broker.acknowledged] == [1, 0, 0, 0, 1]
+    assert [line.pop("reason") for line in logs] == ["too large"]
+    assert logs == [
+        {
+            "event": "record_refused",
+            "log_level": "error",
+            "topic": "log",
+            "key": "/zE=",
+            "value": "bGFyZ2U=",
+            "value_bytes": 5,
+            "value_sha256": hashlib.sha256(b"large").hexdigest(),
+        }
+    ]
+    assert (refused(registry, "log"), refused(registry, "gone")) == (1.0, None)
+    assert registry.get_sample_value("freshet_delivery_retries_total") == 2.0
+
+
+def test_what_may_be_lost_waits_for_no_topic_and_is_logged_instead() -> None:
+    broker, registry = Refuser(missing_for=99), CollectorRegistry()
+    with capture_logs() as logs:
+        delivery = delivery_of(broker, registry=registry)
+        assert delivery.deliver([LARGE, GONE, FINE], may_lose=True) is True
+    assert len(broker.attempts) == 3 and broker.told == []
+    assert [(line["topic"], line["key"], line["value"]) for line in logs] == [
+        ("log", "/zE=", "bGFyZ2U="),
+        ("gone", "", "Mg=="),
+    ]
+    assert (refused(registry, "log"), refused(registry, "gone")) == (1.0, 1.0)
+
+
+def test_a_tombstone_that_is_refused_is_logged_as_nothing() -> None:
+    with capture_logs() as logs:
+        module.give_up(Refusal("log", b"k", None, "no", unfit=True))
+    assert (logs[0]["key"], logs[0]["value"], logs[0]["value_bytes"]) == ("aw==", "", 0)

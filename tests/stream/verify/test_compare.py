@@ -175,6 +175,11 @@ def test_the_first_item_in_a_wrong_slot_is_named_and_its_cells_are_no_ones() -> 
     assert sum(found.item_id is not None for found in report.shown) == 12
 
 
+def test_an_item_too_many_is_told_by_the_number_of_items() -> None:
+    report, _ = compared(replace(stored(items=3), item_ids=["a|n", "b|n", "c|n"]))
+    assert report.shown == [Difference("orders", 3, "items", 3, 2)]
+
+
 def test_cells_are_named_by_their_chunk_and_slot_and_one_without_an_item_says_so() -> None:
     values_CN = np.zeros((len(CHANNELS), 3), np.int64)
     values_CN[CHANNELS.index("views"), 1] = 6
