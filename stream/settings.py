@@ -297,7 +297,9 @@ class WorkerSettings(Section):
         "and a crash may then repeat up to 2,048 forecasts.",
     )
     max_pending_cutoffs: Positive = Field(
-        64, description="Cutoffs kept while they wait for final buckets."
+        96,
+        description="Cutoffs of a resolution kept while they wait for final buckets: those within "
+        "the longest scored step, and what events may be late.",
     )
     http_port: NotNegative = 0
 

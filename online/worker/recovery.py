@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 
 from freshet.online.drift.pending import Issued, PendingForecasts
+from freshet.stream.arrays import Singles
 from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, EventError
@@ -45,8 +46,16 @@ class PublishedForecast(msgspec.Struct, frozen=True):
     resolution_ms: int
     cutoff_ms: int
     quantile_levels: tuple[float, ...]
-    quantiles: list[list[float]]
+    quantiles: list[msgspec.Raw]
     weights_version: str
+
+
+class _Scored(NamedTuple):
+    """What waits of a forecast: its scored steps."""
+
+    item_id: str
+    forecast_id: str
+    quantiles_KQ: Singles
 
 
 class Tail:
@@ -61,6 +70,7 @@ class Tail:
 
     Attributes:
         cut: Partitions of which older records exist, or existed, that are not read.
+        starts: Where reading began in each partition.
 
     Iterating raises BrokerError when the broker does not answer, or the ends are not reached in
     time.
@@ -71,6 +81,7 @@ class Tail:
         self._topic = topic
         self._max_records = max_records
         self.cut: set[int] = set()
+        self.starts: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Partition and value of each record."""
@@ -93,6 +104,7 @@ class Tail:
         for partition in range(number):
             first, end = log_range(client, topic, partition)
             start = max(first, end - max(self._max_records // number, 1))
+            self.starts[partition] = start
             if start > 0:
                 self.cut.add(partition)
             if end > start:
@@ -147,7 +159,7 @@ def read_forecasts(
         owns: Whether an item is mine.
         latest_ms: What has come.
     """
-    groups: dict[Common, list[PublishedForecast]] = {}
+    groups: dict[Common, list[_Scored]] = {}
     taken: set[tuple[int, int, str]] = set()
     for _, found in _decoded(PublishedForecast, values):
         waiting = pending.get(found.resolution_ms)
@@ -156,24 +168,36 @@ def read_forecasts(
         in_time = oldest_cutoff_ms[found.resolution_ms] <= found.cutoff_ms <= latest_ms
         identity = (found.resolution_ms, found.cutoff_ms, found.item_id)
         if in_time and found.quantiles and owns(found.item_id) and identity not in taken:
-            taken.add(identity)
-            levels = found.quantile_levels
-            key = (found.resolution_ms, found.cutoff_ms, found.weights_version, levels)
-            groups.setdefault(key, []).append(found)
+            scored = _scored(found, waiting.score_steps)
+            if scored is not None:
+                taken.add(identity)
+                levels = found.quantile_levels
+                key = (found.resolution_ms, found.cutoff_ms, found.weights_version, levels)
+                groups.setdefault(key, []).append(scored)
     for key, group in groups.items():
-        waiting = pending[key[0]]
-        waiting.add(_issued(key, group, waiting.score_steps))
+        pending[key[0]].add(_issued(key, group))
     return len(taken)
 
 
-def _issued(common: Common, group: list[PublishedForecast], steps: tuple[int, ...]) -> Issued:
-    """The scored steps of forecasts that have these in common."""
-    quantiles_IKQ = [[found.quantiles[step - 1] for step in steps] for found in group]
+def _scored(found: PublishedForecast, steps: tuple[int, ...]) -> _Scored | None:
+    """Only the steps that are scored, which are a tenth of them; None where they are no numbers."""
+    rows = b",".join(bytes(found.quantiles[step - 1]) for step in steps)
+    try:
+        values = msgspec.json.decode(b"[" + rows + b"]", type=list[list[float]])
+        quantiles_KQ = np.array(values, np.float32).reshape(len(steps), len(found.quantile_levels))
+    except (msgspec.DecodeError, ValueError) as error:
+        log.warning("record_not_read", error=str(error))
+        return None
+    return _Scored(found.item_id, found.forecast_id, quantiles_KQ)
+
+
+def _issued(common: Common, group: list[_Scored]) -> Issued:
+    """Forecasts that have these in common."""
     return Issued(
         *common[1:],
-        [found.item_id for found in group],
-        [found.forecast_id for found in group],
-        np.array(quantiles_IKQ, np.float32),
+        [scored.item_id for scored in group],
+        [scored.forecast_id for scored in group],
+        np.stack([scored.quantiles_KQ for scored in group]),
     )
 
 
@@ -191,8 +215,10 @@ def read_scores(
     """
     buckets: dict[int, dict[int, dict[str, Score]]] = {width: {} for width in pending}
     oldest_ms: dict[int, dict[int, int]] = {width: {} for width in pending}
+    scored_ms: dict[int, int] = {}
     for partition, score in _decoded(Score, scores, latest_ms):
         width, bucket_ms = score.resolution_ms, score.bucket_start_ms
+        scored_ms[partition] = min(score.scored_at_ms, scored_ms.get(partition, MAX_TIME_MS))
         if width not in pending:
             continue
         oldest_ms[width].setdefault(partition, bucket_ms)
@@ -201,21 +227,28 @@ def read_scores(
             for step in score.steps:
                 pending[width].close(step.forecast_id, step.step)
             buckets[width].setdefault(bucket_ms, {}).setdefault(score.item_id, score)
+    cut_ms = max((scored_ms.get(partition, 0) for partition in scores.cut), default=0)
     for width, waiting in pending.items():
-        _close_untold(waiting, [oldest_ms[width].get(partition) for partition in scores.cut])
+        told_ms = [oldest_ms[width].get(partition) for partition in scores.cut]
+        _close_untold(waiting, told_ms, cut_ms)
     return {
         width: {bucket_ms: list(found[bucket_ms].values()) for bucket_ms in sorted(found)}
         for width, found in buckets.items()
     }
 
 
-def _close_untold(pending: PendingForecasts, told_from_ms: Sequence[int | None]) -> None:
-    """Leave unscored what partitions of a cut log tell nothing of any more."""
+def _close_untold(
+    pending: PendingForecasts, told_from_ms: Sequence[int | None], cut_ms: int
+) -> None:
+    """Leave unscored what partitions of a cut log tell nothing of any more.
+
+    Where they tell nothing at all of a resolution, that is what was over when they begin to tell.
+    """
     told_ms = [at_ms for at_ms in told_from_ms if at_ms is not None]
-    if told_ms:
-        grid = pending.grid
-        for bucket_ms in pending.due_buckets(grid.end_ms(grid.bucket(max(told_ms)))):
-            pending.close_bucket(bucket_ms)
+    grid = pending.grid
+    until_ms = grid.end_ms(grid.bucket(max(told_ms))) if told_ms else cut_ms
+    for bucket_ms in pending.due_buckets(until_ms):
+        pending.close_bucket(bucket_ms)
 
 
 def read_alarms(

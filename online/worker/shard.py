@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import redis
 import torch
 
 from freshet.online.drift.monitor import DriftMonitor
+from freshet.online.worker.earlier import Earlier, waiting_cutoffs_ms
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import Mark, Marks
 from freshet.online.worker.recovery import Tail, read_alarms, read_forecasts, read_scores
@@ -82,8 +84,10 @@ class OwnedShards:
         self.marks |= membership.marks()
         topics = settings.kafka.topics
         pending = {one.resolution_ms: one.pending for one in self.served}
+        tail = Tail(settings, topics.forecasts)
+        earlier = Earlier(settings, topics.forecasts, self._waiting_cutoffs_ms(), tail)
         forecasts = read_forecasts(
-            Tail(settings, topics.forecasts),
+            chain(tail, earlier),
             pending,
             oldest_cutoff_ms={one.resolution_ms: _oldest_cutoff_ms(one) for one in self.served},
             owns=membership.owns,
@@ -103,6 +107,13 @@ class OwnedShards:
             scored_buckets=sum(map(len, scores.values())),
             cutoffs=sum(len(one.pending.cutoffs) for one in self.served),
         )
+
+    def _waiting_cutoffs_ms(self) -> list[int]:
+        return [
+            cutoff_ms
+            for one in self.served
+            for cutoff_ms in waiting_cutoffs_ms(one.pending, one.reader.final_ms())
+        ]
 
 
 def _oldest_cutoff_ms(served: Served) -> int:

@@ -138,6 +138,33 @@ def test_of_buckets_that_a_cut_log_no_longer_tells_nothing_is_scored_again() -> 
     assert kept.due_buckets(99 * HOUR_MS) == [10 * HOUR_MS, 11 * HOUR_MS, 13 * HOUR_MS]
 
 
+def test_where_a_cut_log_tells_nothing_of_a_resolution_what_was_over_when_it_begins_is_left() -> (
+    None
+):
+    """An hour of scores by the minute fills a tail in which yesterday's scores of days are not."""
+    made = records(["a|n", "b|n"])
+    values = [encode(record) for record in made]
+    minute = msgspec.structs.replace(
+        score(made[0], 1, item="z|n"), resolution_ms=60_000, scored_at_ms=12 * HOUR_MS
+    )
+    later = msgspec.structs.replace(minute, scored_at_ms=99 * HOUR_MS)
+    # The buckets of hours 10 and 11 were over at 12, that of 13 was not.
+    tail = FakeTail([encode(minute), encode(later)], cut=(0,))
+    assert recovered(values, tail).due_buckets(99 * HOUR_MS) == [13 * HOUR_MS]
+    whole = FakeTail([encode(minute), encode(later)])
+    assert len(recovered(values, whole).due_buckets(99 * HOUR_MS)) == 3
+
+
+@pytest.mark.parametrize("bad", [b'["x",', b"[null,", b"[1,", b"[[1],"])
+def test_a_forecast_whose_numbers_are_none_is_passed_over(bad: bytes) -> None:
+    made = records(["a|n", "b|n"])
+    first = encode(made[0])
+    broken = first.replace(b'"quantiles":[[', b'"quantiles":[' + bad, 1)
+    assert broken != first
+    after = recovered([broken, encode(made[1])], FakeTail([]))
+    assert after.items_at(10 * HOUR_MS) == {"b|n"}
+
+
 def test_repeated_scores_count_once_and_items_of_others_are_left() -> None:
     made = records(["a|n", "b|n"])
     tail = FakeTail(

@@ -228,3 +228,13 @@ def test_cold_items_are_those_on_sale_before_the_horizon_ends(
     tell(shop, "catalog", CatalogEntry(sku="new", launched_at=(FIRST + launched) * HOUR_MS))
     owned = owned_of(reader_of(), shop, SETTINGS)
     assert left_at(owned, HEAD_MS) == {"a|n", "young|n", *named}
+
+
+def test_no_forecast_is_dropped_before_its_last_scored_step_is_final() -> None:
+    """Minutes wait for an hour, and then for what may still come late."""
+    settings = Settings()
+    slack_ms = settings.windows.out_of_order_ms + settings.windows.allowed_lateness_ms
+    for served in settings.served:
+        late = -(-slack_ms // served.resolution_ms)
+        waiting = max(served.score_steps) + late + 1
+        assert waiting <= settings.worker.max_pending_cutoffs, served.resolution_ms
