@@ -300,13 +300,18 @@ class EffectsClosing(Record, frozen=True, kw_only=True):
 
 
 class EffectsSlopes(Record, frozen=True, kw_only=True):
-    """Effects of numbers; `weights` are per place between low and high, and per its logarithm."""
+    """Effects of numbers; `weights` are per place between low and high, and per its logarithm.
+
+    All together are between `least` and `most`.
+    """
 
     columns: Columns
     low: Numbers
     high: Numbers
     mean: Numbers
     weights: Annotated[list[Numbers], Meta(max_length=2)]
+    least: float
+    most: float
 
 
 class EffectsEvents(Record, frozen=True, kw_only=True):

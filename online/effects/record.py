@@ -62,6 +62,8 @@ def record_of(
             high=slopes.high_C.tolist(),
             mean=slopes.mean_C.tolist(),
             weights=slopes.weights_2C.tolist(),
+            least=slopes.least,
+            most=slopes.most,
         ),
         events=EffectsEvents(
             flags=list(events.flags),
@@ -105,6 +107,8 @@ def _effects(record: EffectsRecord) -> SharedEffects:
             high_C=np.array(slopes.high, np.float64),
             mean_C=np.array(slopes.mean, np.float64),
             weights_2C=np.array(slopes.weights, np.float64).reshape(2, len(slopes.columns)),
+            least=slopes.least,
+            most=slopes.most,
         ),
         events=Events(
             flags=tuple(events.flags),

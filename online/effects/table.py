@@ -71,9 +71,10 @@ class EffectsTable:
         known = [one for one in self._usable(resolution_ms) if one.as_of_ms <= cutoff_ms]
         return max(known, key=_age, default=None)
 
-    def oldest(self, resolution_ms: int) -> Known | None:
-        """The one that looked at least; None where there is none at all."""
-        return min(self._usable(resolution_ms), key=_age, default=None)
+    def at_or_after(self, resolution_ms: int, cutoff_ms: int) -> Known | None:
+        """The same; from before the first that there is, that one."""
+        known = self._usable(resolution_ms)
+        return self.at(resolution_ms, cutoff_ms) or min(known, key=_age, default=None)
 
     def keys(self) -> dict[str, EffectsRecord]:
         """The record under every key, usable or not."""

@@ -11,6 +11,7 @@ import torch
 
 from freshet.model.forecaster import pick_device
 from freshet.model.weights import verify_weights
+from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.evaluation import try_on_holdout
 from freshet.online.learn.gate import judge
 from freshet.online.learn.guard import Guard, open_guards, try_guards
@@ -21,6 +22,7 @@ from freshet.online.weights.registry import CHALLENGER, open_registry
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import LearnSettings, Settings
+from freshet.stream.kafka import TableReader
 from freshet.stream.read.shop import ShopFeed
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
@@ -69,7 +71,11 @@ def adopt(settings: Settings, folder: Path) -> Adopted:
     clock = open_clock(client)
     shop = ShopTables.of(settings, latest_ms=lambda: latest_ms(clock))
     ShopFeed(client, settings, shop).read_to_end()
-    history = open_history(settings, client, shop)
+    effects = EffectsTable(settings.calendar.country or None)
+    with TableReader(settings, [settings.kafka.topics.effects]) as reader:
+        for record in reader.read_to_end():
+            effects.take(record.key, record.value)
+    history = open_history(settings, client, shop, effects)
     history.refresh()
     networks = VersionedNetworks(open_registry(settings.learn), settings.learn.device)
     found = judged(
@@ -77,7 +83,7 @@ def adopt(settings: Settings, folder: Path) -> Adopted:
         history,
         networks,
         settings.learn,
-        open_guards(settings, client, shop, history),
+        open_guards(settings, client, shop, effects, history),
     )
     if found.reason:
         return found

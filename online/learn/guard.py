@@ -15,6 +15,7 @@ import numpy as np
 from redis import Redis
 
 from freshet.model.network import FreshetNetwork
+from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.evaluation import compare
 from freshet.online.learn.gate import GuardTrial
 from freshet.online.learn.history import WindowHistory, open_part
@@ -45,7 +46,11 @@ class Guard:
 
 
 def open_guards(
-    settings: Settings, client: Redis, shop: ShopTables, main: WindowHistory
+    settings: Settings,
+    client: Redis,
+    shop: ShopTables,
+    effects: EffectsTable,
+    main: WindowHistory,
 ) -> Iterator[Guard]:
     """One for every served resolution but the main one.
 
@@ -53,6 +58,7 @@ def open_guards(
         settings: Which are served, and what is retained of them.
         client: Of the window store.
         shop: The shop's tables.
+        effects: What all items do alike.
         main: Whose items are chosen from.
     """
     for served in settings.served:
@@ -69,6 +75,7 @@ def open_guards(
             settings,
             client,
             shop,
+            effects,
             served,
             num_buckets=num_buckets,
             owns=chosen.__contains__,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from redis import Redis
 
 from freshet.model.batch import Batch
+from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.scorer import segments_of
 from freshet.stream.arrays import Floats, Ints
@@ -93,17 +95,20 @@ class WindowHistory:
         return self._contexts.reader.offsets()
 
 
-def open_history(settings: Settings, client: Redis, shop: ShopTables) -> WindowHistory:
+def open_history(
+    settings: Settings, client: Redis, shop: ShopTables, effects: EffectsTable
+) -> WindowHistory:
     """The history of every window that Redis retains at the resolution that is learnt from."""
     retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}
     num_buckets = retained[settings.main.resolution_ms]
-    return open_part(settings, client, shop, settings.main, num_buckets=num_buckets)
+    return open_part(settings, client, shop, effects, settings.main, num_buckets=num_buckets)
 
 
 def open_part(
     settings: Settings,
     client: Redis,
     shop: ShopTables,
+    effects: EffectsTable,
     served: ServedResolution,
     *,
     num_buckets: int,
@@ -111,7 +116,9 @@ def open_part(
 ) -> WindowHistory:
     """The newest buckets of one resolution, of the items that `owns` says or of all.
 
-    Nothing is read before the first refresh.
+    Nothing is read before the first refresh. A context has the effects that were known at its
+    cutoff, as it was served; one from before all effects has the first, as far as others taught
+    them.
     """
     reader = WindowReader(
         client,
@@ -126,6 +133,8 @@ def open_part(
         shop,
         context_length=served.context_length,
         prediction_length=served.prediction_length,
+        taught=partial(effects.at_or_after, served.resolution_ms),
+        country=settings.calendar.country,
     )
 
     def segments(item_ids: Sequence[str]) -> list[str]:

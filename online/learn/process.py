@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from freshet.model.threads import use_threads
+from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.guard import open_guards
 from freshet.online.learn.history import open_history
@@ -72,7 +73,8 @@ def _run(settings: Settings, stop: Stop) -> None:
     shop = ShopTables.of(settings, latest_ms=latest)
     ledger = Ledger(checker(versions))
     feed = ShopFeed(client, settings, shop)
-    inbox = Inbox(settings.kafka.topics, ledger, latest)
+    effects = EffectsTable(settings.calendar.country or None, latest_ms=latest)
+    inbox = Inbox(settings.kafka.topics, ledger, effects, latest)
     registry = new_registry()
     metrics = LearnMetrics(registry, ledger)
     health = Health(stop, "reading the topics", counted=metrics.trouble)
@@ -94,13 +96,13 @@ def _run(settings: Settings, stop: Stop) -> None:
         for record in reader.read_to_end():
             inbox.take(record)
         delivery = Delivery(publisher, health, registry)
-        history = open_history(settings, client, shop)
+        history = open_history(settings, client, shop, effects)
         learner = Learner(
             settings.learn,
             history,
             VersionedNetworks(versions, settings.learn.device),
             Announcer(publisher_of(delivery, settings.kafka.topics.models), clock.now_ms, ledger),
-            guards=partial(open_guards, settings, client, shop, history),
+            guards=partial(open_guards, settings, client, shop, effects, history),
             stopped=stopper(health),
         )
         health.started()
@@ -163,34 +165,40 @@ def check_writable(folder: Path) -> None:
 
 
 class Inbox:
-    """Feeds the ledger from the topics; what cannot be read is logged and passed over."""
+    """Feeds ledger and effects from the topics; what cannot be read is logged and passed over."""
 
     def __init__(
         self,
         topics: Topics,
         ledger: Ledger,
+        effects: EffectsTable,
         latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
     ) -> None:
         self._topics = topics
         self._latest_ms = latest_ms
         self._ledger = ledger
+        self._effects = effects
 
     @property
     def topics(self) -> list[str]:
         """What must be read."""
         topics = self._topics
-        return [topics.retrain, topics.models, topics.drift]
+        return [topics.retrain, topics.models, topics.drift, topics.effects]
 
     def take(self, record: TableRecord) -> None:
         """Take in one record."""
-        if record.value is None:
-            return
+        if record.topic == self._topics.effects:
+            self._effects.take(record.key, record.value)
+        elif record.value is not None:
+            self._take_or_pass(record.topic, record.value, record.offset)
+
+    def _take_or_pass(self, topic: str, value: bytes, offset: int) -> None:
         try:
-            self._take(record.topic, record.value)
+            self._take(topic, value)
         except Exception as error:
             # Control writes its dead letter.
             told = str(error)[:MAX_ERROR_CHARACTERS]
-            log.warning("record_unusable", topic=record.topic, offset=record.offset, error=told)
+            log.warning("record_unusable", topic=topic, offset=offset, error=told)
 
     def _take(self, topic: str, value: bytes) -> None:
         latest_ms = self._latest_ms()

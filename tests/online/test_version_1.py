@@ -9,6 +9,7 @@ from freshet.online.control.controller import Controller
 from freshet.online.control.rules import RetrainRules
 from freshet.online.demo.count import Tally
 from freshet.online.drift.monitor import DriftMonitor
+from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.process import Inbox
 from freshet.online.worker.recovery import read_alarms
@@ -84,7 +85,7 @@ def test_an_old_alert_that_fires_is_resolved_by_a_new_worker_and_the_other_way_r
 
 def test_learn_takes_old_alerts_requests_and_promotions() -> None:
     ledger = Ledger(lambda event: None)
-    inbox = Inbox(TOPICS, ledger)
+    inbox = Inbox(TOPICS, ledger, EffectsTable())
     for topic, value in ((TOPICS.drift, ALERT), (TOPICS.models, PROMOTED)):
         inbox.take(TableRecord(topic, b"k", value, 0, 0, 0))
     request = RetrainRequest(request_id="r2", requested_at_ms=0, reason="drift", alert_ids=["a1"])

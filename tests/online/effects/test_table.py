@@ -44,8 +44,9 @@ def test_a_cutoff_sees_the_newest_that_looked_at_nothing_after_it() -> None:
     assert table.at(DAY_MS, A - 1) is None
     assert [table.at(DAY_MS, at).sha256 for at in (A, B - 1, B)] == [old, old, new]  # type: ignore[union-attr]
     assert table.at(HOUR_MS, B).sha256 == hours  # type: ignore[union-attr]
-    assert table.oldest(DAY_MS).as_of_ms == A  # type: ignore[union-attr]
-    assert table.oldest(60_000) is None
+    assert table.at_or_after(DAY_MS, A - 1).as_of_ms == A  # type: ignore[union-attr]
+    assert table.at_or_after(DAY_MS, A) == table.at(DAY_MS, A)
+    assert table.at_or_after(60_000, A) is None
 
 
 def test_the_pointer_alone_is_enough_and_a_tombstone_forgets() -> None:

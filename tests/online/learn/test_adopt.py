@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +116,8 @@ def adopting(world: World, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Ado
     monkeypatch.setattr(module, "connect", lambda redis: None)
     monkeypatch.setattr(module, "open_clock", lambda client: SimpleNamespace(now_ms=lambda: 7_000))
     monkeypatch.setattr(module, "open_history", lambda *given: world.past)
+    nothing = contextlib.nullcontext(SimpleNamespace(read_to_end=list))
+    monkeypatch.setattr(module, "TableReader", lambda *given: nothing)
     done = SimpleNamespace(read_to_end=lambda: None)
     monkeypatch.setattr(module, "ShopFeed", lambda *given: done)
     monkeypatch.setattr(module, "VersionedNetworks", lambda *given: world.networks)

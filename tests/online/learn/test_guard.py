@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from freshet.online.effects.table import EffectsTable
 from freshet.online.learn import evaluation
 from freshet.online.learn.guard import (
     MAX_GUARD_WINDOWS,
@@ -160,7 +161,7 @@ class Main:
 def opened(settings: Settings, num_items: int = 3, shop: ShopTables | None = None) -> Any:
     """The guard of each resolution. Nothing is asked of Redis."""
     main = cast("Any", Main(num_items))
-    guards = open_guards(settings, cast("Redis", None), shop or ShopTables(), main)
+    guards = open_guards(settings, cast("Redis", None), shop or ShopTables(), EffectsTable(), main)
     return {one.history.grid.resolution_ms: one for one in guards}
 
 

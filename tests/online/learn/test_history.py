@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.history import WindowHistory, open_history
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import Settings
@@ -196,7 +197,7 @@ def test_it_holds_all_that_is_retained_at_the_workers_resolution(
             "redis": {"generation": 3},
         }
     )
-    history = open_history(settings, cast("Redis", None), shop)
+    history = open_history(settings, cast("Redis", None), shop, EffectsTable())
     reader = history._contexts.reader
     assert (reader.resolution_ms, reader.num_buckets, reader.generation) == (HOUR_MS, 700, 3)
     assert (reader.rules.retained_buckets, reader.rules.out_of_order_ms) == (700, 7_000)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from freshet.online.effects.table import EffectsTable
 from freshet.online.learn import process
 from freshet.online.learn.learner import Stopped
 from freshet.online.learn.ledger import Ledger
@@ -107,13 +108,14 @@ DRIFT = DriftAlert(
 
 
 def inbox(ledger: Told, *, latest: int = 50) -> Inbox:
-    return Inbox(TOPICS, cast("Ledger", ledger), lambda: latest)
+    return Inbox(TOPICS, cast("Ledger", ledger), EffectsTable(), lambda: latest)
 
 
 def test_each_topic_goes_where_it_belongs_and_what_cannot_be_read_is_passed_over() -> None:
     ledger = Told()
     box = inbox(ledger)
-    assert sorted(box.topics) == sorted([TOPICS.retrain, TOPICS.models, TOPICS.drift])
+    wanted = [TOPICS.retrain, TOPICS.models, TOPICS.drift, TOPICS.effects]
+    assert sorted(box.topics) == sorted(wanted)
     for topic, record in (
         (TOPICS.retrain, REQUEST),
         (TOPICS.models, EVENT),
