@@ -81,7 +81,7 @@ def serve(case: Case, frame: pd.DataFrame, folder: Path) -> tuple[Forecasts, dic
         "FRESHET_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{kafka_port}",
         "FRESHET_REDIS__URL": f"redis://127.0.0.1:{redis_port}/0",
         "FRESHET_LEARN__REGISTRY": str(folder / "registry"),
-        # Else a log quiet for 30 s counts as having reached today, and the past is too late.
+        # Else a log quiet for 30 s counts as having reached today: past cutoffs are passed over.
         "FRESHET_WINDOWS__IDLE_MS": str(10**11),
         "FRESHET_WORKER__RESOLUTIONS": json.dumps([resolution]),
         **case.settings,
