@@ -17,6 +17,7 @@ from bench.foreign.cases import Case
 
 LEVELS = tuple(round(tenth / 10, 1) for tenth in range(1, 10))
 LONGEST_S, SILENT_S = 300.0, 25.0
+TILL = "till"
 
 
 def place(name: str) -> dict[str, str]:
@@ -120,15 +121,25 @@ class Shop:
             self._send("orders", line.id, {**ids, **what, **place(line.id)})
         self.flush()
 
+    def open_till(self, at: pd.Timestamp) -> None:
+        """An order in every partition a minute after a cutoff, which shows that it has passed."""
+        topic = self._producer.list_topics("freshet.orders.v1", 30).topics["freshet.orders.v1"]
+        for partition in topic.partitions:
+            ids = {"event_id": f"{TILL}-{ms(at)}-{partition}", "order_id": TILL}
+            what = {"event_time": ms(at) + 60_000, "quantity": 1.0, "unit_price": 1.0}
+            record = {**ids, **what, "sku": TILL, "region": "-"}
+            self._send("orders", TILL, record, partition)
+        self.flush()
+
     def flush(self) -> None:
         """Wait until the broker has everything."""
         assert self._producer.flush(120) == 0
 
-    def _send(self, topic: str, key: str, record: dict[str, Any]) -> None:
+    def _send(self, topic: str, key: str, record: dict[str, Any], partition: int = -1) -> None:
         value = json.dumps(record).encode()
         while True:
             try:
-                self._producer.produce(f"freshet.{topic}.v1", value, key)
+                self._producer.produce(f"freshet.{topic}.v1", value, key, partition)
                 break
             except BufferError:
                 self._producer.poll(0.2)
@@ -176,6 +187,8 @@ class Reader:
             self._num_shards = record["num_shards"]
             if record["complete"]:
                 self._shards.setdefault(cutoff_ms, set()).add(record["shard"])
+            return
+        if record["sku"] == TILL:
             return
         self.status.setdefault(cutoff_ms, Counter())[record["status"]] += 1
         if record["quantiles"]:
