@@ -263,7 +263,7 @@ class Worker:
         return records
 
     def _let_finer_steps_go_first(self, owned: OwnedShards, served: Served) -> None:
-        """In a long round: what is due by finer steps, for at most half of the time."""
+        """In a long round or scoring: what is due by finer steps, for at most half of the time."""
         for finer in owned.served[: owned.served.index(served)]:
             if finer.rested():
                 self._read(owned, finer)
@@ -328,6 +328,7 @@ class Worker:
             if not self._publish_scores(served, found):
                 return
             self._stay_alive(owned)
+            self._let_finer_steps_go_first(owned, served)
         served.has_news = len(buckets_ms) > MAX_BUCKETS_A_TURN
         if served is owned.main:
             for segment, tension in owned.monitor.tensions().items():

@@ -11,6 +11,7 @@ import pytest
 from freshet.model.batch import Batch
 from freshet.online.worker import loop
 from freshet.online.worker.marks import LAST, Mark
+from freshet.online.worker.scorer import ScoredBucket
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import Settings
 from freshet.stream.kafka import NotTheOwnerError
@@ -135,6 +136,25 @@ def test_a_notice_that_comes_within_a_round_lets_a_minute_break_into_it(
     monkeypatch.setattr(minutes, "rests_after", lambda _: None)
     turns.turn()
     assert "".join(asked) == order
+
+
+def test_a_minute_need_not_wait_until_all_hours_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = two_of(monkeypatch)
+    minutes, hours = turns.owned.served
+    monkeypatch.setattr(minutes.sums, "learn", lambda *_: False)
+    monkeypatch.setattr(hours.sums, "learn", lambda *_: False)
+    monkeypatch.setattr(hours.pending, "due_buckets", lambda _: [1, 2])
+    asked = batches_of(turns, 1.0)
+
+    def score(bucket_ms: int, now_ms: int) -> ScoredBucket:
+        asked.append("s")
+        turns.monotonic_s += 5.0
+        minutes.reader.head += 1  # type: ignore[attr-defined]
+        return ScoredBucket(bucket_ms, [], [], 0)
+
+    monkeypatch.setattr(hours.scorer, "score", score)
+    turns.turn()
+    assert "".join(asked) == "mm" + "h" * 7 + "smm" * 2
 
 
 def test_a_round_that_breaks_into_another_breaks_into_none_of_its_own_width_or_coarser(
