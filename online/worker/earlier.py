@@ -24,7 +24,7 @@ from freshet.stream.telemetry import get_logger
 from freshet.stream.units import MINUTE_MS
 
 ROUND_MS = 15 * MINUTE_MS  # after its cutoff a round's forecasts are looked for so long
-BUDGET_S = 20.0  # what is not read by then waits unscored
+BUDGET_S = 30.0  # what is not read by then waits unscored
 TAKE_RECORDS = 1_000
 PREFETCHED_KIB = 16_384  # beyond the end of a span it is thrown away
 

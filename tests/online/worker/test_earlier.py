@@ -125,12 +125,12 @@ def test_where_the_tail_holds_all_or_nothing_waits_nobody_is_asked(
 def test_newer_rounds_come_first_and_what_takes_too_long_is_left_and_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # The later round takes fifteen takes of 1.5 seconds; after 20 seconds nothing more is begun.
+    # The later round takes fifteen takes of 2.2 seconds; after 30 seconds nothing more is begun.
     said: list[dict[str, Any]] = []
     monkeypatch.setattr(
         earlier, "log", SimpleNamespace(warning=lambda _, **more: said.append(more))
     )
-    world = World(monkeypatch, take_s=1.5)
+    world = World(monkeypatch, take_s=2.2)
     found = read([0, 60 * MINUTE_MS], tail_of({0: 39, 1: 99}, {0, 1}))
     assert found == [(1, n) for n in range(60, 74)]
     assert said == [{"before_ms": 75 * MINUTE_MS, "spans_left": 1}]
