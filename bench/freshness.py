@@ -50,7 +50,7 @@ TICK_S = 0.01
 BUSY_LOOPS = 2
 LONGEST_S = 400.0
 # What libgomp takes where nobody says anything: 3 ms of looking before a thread sleeps.
-SPINNING = {"GOMP_SPINCOUNT": "300000"}
+WORKERS: dict[str, dict[str, str]] = {"spinning": {"GOMP_SPINCOUNT": "300000"}, "as_shipped": {}}
 PLACE = b'"sku":"sku-%04d","region":"north"'
 CLICK = b'{"event_id":"c-%x","session_id":"s-%x","event_time":%d,' + PLACE + b',"kind":"view"}'
 ORDER = b'{"event_id":"o-%x","event_time":%d,' + PLACE + b',"quantity":1,"unit_price":9.5}'
@@ -232,8 +232,8 @@ def phase(
     }
 
 
-def measure(folder: Path, cutoffs: int, speed: float) -> dict[str, Any]:
-    """Both workers, each quiet and beside busy loops."""
+def measure(folder: Path, cutoffs: int, speed: float, workers: list[str]) -> dict[str, Any]:
+    """These workers, each quiet and beside busy loops."""
     with ExitStack() as stack:
         kafka = stack.enter_context(RealKafka(Path(os.environ["KAFKA_HOME"]), folder / "kafka"))
         redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
@@ -255,7 +255,8 @@ def measure(folder: Path, cutoffs: int, speed: float) -> dict[str, Any]:
         stack.callback(reader.stopping.set)
         stack.enter_context(process("ingest", environ, folder / "ingest.log"))
         found: dict[str, Any] = {}
-        for name, threads in (("spinning", SPINNING), ("as_shipped", {})):
+        for name in workers:
+            threads = WORKERS[name]
             with process("worker", {**environ, **threads}, folder / f"{name}.log") as worker:
                 # The first rounds read everything and learn how steps move together.
                 reader.wait_for(2, line.shop(time.time() * 1_000))
@@ -281,11 +282,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cutoffs", type=int, default=6, help="Minutes of each phase.")
     parser.add_argument("--speed", type=float, default=2.0, help="Of the shop's clock.")
+    parser.add_argument("--workers", nargs="+", choices=WORKERS, default=list(WORKERS))
     arguments = parser.parse_args()
     if not os.environ.get("KAFKA_HOME"):
         parser.error("set KAFKA_HOME to the folder of an unpacked Kafka")
     with TemporaryDirectory() as folder:
-        found = measure(Path(folder), arguments.cutoffs, arguments.speed)
+        found = measure(Path(folder), arguments.cutoffs, arguments.speed, arguments.workers)
     setting = {"items": ITEMS, "events_a_second": RATE, "usable_cores": usable_threads()}
     numbers = {**setting, **vars(arguments), **found}
     print(write_result("freshness", numbers, ["torch", "confluent-kafka", "redis", "numpy"]))
