@@ -212,10 +212,17 @@ class Cumulative(Record, frozen=True, kw_only=True):
 
 
 class Adjustments(Record, frozen=True, kw_only=True):
-    """What was done to the network's quantiles before publishing."""
+    """What was done to the network's quantiles before publishing.
+
+    Hours say which forecast by the day (`sums_from`) their sums over whole days are taken from. A
+    young item's days say which context of hours (`mixed_with`, its sha256) their first days are
+    mixed with.
+    """
 
     level_factor: float = 1.0
     calibration_id: Name | None = None
+    sums_from: Name | None = None
+    mixed_with: Name | None = None
 
 
 class Compute(Record, frozen=True, kw_only=True):

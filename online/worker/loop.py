@@ -196,8 +196,16 @@ class Worker:
 
     # Serve ----------------------------------------------------------------------------------------
 
-    def _serve_due(self, owned: OwnedShards, served: Served) -> None:
-        """Forecast where a round is due; look back when its forecasts are out."""
+    def _serve_due(self, owned: OwnedShards, served: Served, within: Served | None = None) -> None:
+        """Forecast where a round is due; look back when its forecasts are out.
+
+        Days go before the hours of the same midnight, which do not break into them.
+        """
+        days = owned.days_before(served)
+        if days is not None:
+            if days is within:
+                return
+            self._let_days_go_first(owned, days)
         due = served.due(owned.marks_of(served).values())
         if due is None or not self._serve(owned, served, due):
             return
@@ -205,6 +213,12 @@ class Worker:
         if not self._stop.is_set() and served.sums.learn(served.contexts, weights, due.cutoff_ms):
             dependence = asdict(served.sums.dependence)
             log.info("learnt_how_steps_move", resolution_ms=served.resolution_ms, **dependence)
+
+    def _let_days_go_first(self, owned: OwnedShards, days: Served) -> None:
+        with self.metrics.stage_seconds.labels("read").time():
+            # No notice may have asked for this look, or none has come yet.
+            days.refresh(self._parts.clock.now_ms())
+        self._serve_due(owned, days)
 
     def _serve(self, owned: OwnedShards, served: Served, due: Round) -> bool:
         """One round; False when told to stop before its end."""
@@ -219,6 +233,7 @@ class Worker:
             num_shards=self._parts.membership.num_shards,
         )
         weights = self._parts.switch.current
+        owned.tie(served, due.cutoff_ms, weights.forecaster)
         now_ms = self._parts.clock.now_ms()
         origin = origin_of(
             self._settings,
@@ -254,7 +269,13 @@ class Worker:
             rows, cold = one_pass.work.items(part[few.start : few.stop])
             with self.metrics.stage_seconds.labels("forecast").time():
                 records += forecast_items(
-                    served.contexts, weights, origin, served.sums, rows=rows, cold=cold
+                    served.contexts,
+                    weights,
+                    origin,
+                    served.sums,
+                    rows=rows,
+                    cold=cold,
+                    whole_days=served.whole_days,
                 )
             self._stay_alive(owned)
             if self._stop.is_set():
@@ -267,7 +288,7 @@ class Worker:
         for finer in owned.served[: owned.served.index(served)]:
             if finer.rested():
                 self._read(owned, finer)
-                self._serve_due(owned, finer)
+                self._serve_due(owned, finer, within=served)
 
     # Publish --------------------------------------------------------------------------------------
 
@@ -291,6 +312,7 @@ class Worker:
                 return False
         failpoint("after_forecasts")
         owned.marks |= marks
+        owned.published(served, forecasts)
         said = [record for record in forecasts if record.quantiles]
         if said and served.pending.score_steps:
             served.pending.add(issued_of(said, served.pending.score_steps))
@@ -305,6 +327,9 @@ class Worker:
             self.metrics.items.set(num_items)
         self.metrics.coalesced.inc(due.skipped)
         self.metrics.latency_seconds.observe(took_s)
+        gaps = served.whole_days.gaps() if served.whole_days else {}
+        for name, gap in gaps.items():
+            self.metrics.day_gap.labels(name).set(gap)
         log.info(
             "forecast",
             resolution_ms=served.resolution_ms,
@@ -313,6 +338,7 @@ class Worker:
             skipped=due.skipped,
             s=took_s,
             version=self._parts.switch.current.version,
+            **{f"day_gap_{name}": gap for name, gap in gaps.items()},
         )
 
     # Score ----------------------------------------------------------------------------------------

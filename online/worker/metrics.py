@@ -48,6 +48,13 @@ class WorkerMetrics:
         self.items = Gauge(
             "freshet_worker_items", "Items owned, with and without history.", registry=registry
         )
+        self.day_gap = Gauge(
+            "freshet_worker_day_gap",
+            "How far medians of whole days and of the sums over their hours lie apart, as a share "
+            "of the days', at the newest cutoff of both: as published, and as forecast.",
+            ("of",),
+            registry=registry,
+        )
         self.scores = Counter(
             "freshet_worker_scores", "Score records acknowledged by the broker.", registry=registry
         )

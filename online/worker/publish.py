@@ -5,13 +5,14 @@ Dimensions: B rows, H steps, K sums over first steps, Q levels of the network, W
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import xxhash
+from msgspec.structs import replace
 from torch import Tensor
 
 from freshet.model.batch import Batch
@@ -69,12 +70,27 @@ class Numbers(NamedTuple):
     """What the records of a micro-batch say: quantiles of steps, and of sums over `sum_steps`.
 
     And of the conversion at each step, where it is asked for; NaN in rows without views.
+    `adjustments` are those of rows that were moved by themselves.
     """
 
     steps_BHW: Floats
     sums_BKW: Floats
     sum_steps: list[int]
     conversion_BHW: Floats | None = None
+    adjustments: Mapping[int, Adjustments] = {}
+
+
+class WholeDays(Protocol):
+    """What a round has to agree with: see `online/worker/wholedays.py`."""
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """After which steps sums are needed beside the usual ones."""
+        ...
+
+    def agreed(self, item_ids: Sequence[str], batch: Batch, numbers: Numbers) -> Numbers:
+        """The numbers of a micro-batch, moved."""
+        ...
 
 
 def wire_columns(quantile_levels: Sequence[float]) -> list[int]:
@@ -113,12 +129,16 @@ def significant(values: Reals, digits: int = SIGNIFICANT_DIGITS) -> Floats:
 
 
 def forecast_ids(
-    item_ids: Sequence[str], context_sha256: Sequence[str], origin: Origin
+    item_ids: Sequence[str],
+    context_sha256: Sequence[str],
+    origin: Origin,
+    adjustments: Mapping[int, Adjustments] = {},
 ) -> list[str]:
     """The same forecast has the same id wherever it is made: 32 hexadecimal digits.
 
     They are xxh3-128 of cutoff, resolution, offsets, weights, adjustments, and then the item and
-    what it was forecast from: two contexts never share an id.
+    what it was forecast from: two contexts never share an id. `adjustments` of single rows go in
+    between.
     """
     adjusted = msgspec.to_builtins(origin.adjustments)
     weights = (origin.weights_version, origin.weights_sha256)
@@ -131,8 +151,10 @@ def forecast_ids(
     ]
     start = xxhash.xxh3_128(msgspec.json.encode(common))
     ids = []
-    for item_id, context in zip(item_ids, context_sha256, strict=True):
+    for row, (item_id, context) in enumerate(zip(item_ids, context_sha256, strict=True)):
         digest = start.copy()
+        if row in adjustments:
+            digest.update(msgspec.json.encode(adjustments[row]))
         digest.update(f"{context}{item_id}".encode())
         ids.append(digest.hexdigest())
     return ids
@@ -148,7 +170,7 @@ def forecast_records(
     compute: Compute,
 ) -> list[Forecast]:
     """The records of one micro-batch, in the order of its rows."""
-    ids = forecast_ids(item_ids, context_sha256, origin)
+    ids = forecast_ids(item_ids, context_sha256, origin, numbers.adjustments)
     edges_ms = list(origin.edges_ms) if origin.edges_ms else None
     quantile_levels = list(WIRE_LEVELS)
     quantiles = numbers.steps_BHW.tolist()
@@ -173,7 +195,7 @@ def forecast_records(
             context_sha256=context_sha256[row],
             compute=compute,
             status=_status(origin, cold=bool(cold_B[row])),
-            adjustments=origin.adjustments,
+            adjustments=_adjusted(origin.adjustments, numbers.adjustments.get(row)),
             cumulative=_cumulative(numbers.sum_steps, sums[row]),
             conversion=conversions[row],
             step_starts_ms=edges_ms[:-1] if edges_ms else None,
@@ -181,6 +203,12 @@ def forecast_records(
         )
         records.append(record)
     return records
+
+
+def _adjusted(all_rows: Adjustments, own: Adjustments | None) -> Adjustments:
+    if own is None:
+        return all_rows
+    return replace(all_rows, sums_from=own.sums_from, mixed_with=own.mixed_with)
 
 
 def _cumulative(steps: list[int], quantiles: list[list[float]]) -> Cumulative | None:
@@ -209,24 +237,36 @@ def forecast_items(
     *,
     rows: Sequence[int],
     cold: Sequence[str],
+    whole_days: WholeDays | None = None,
 ) -> list[Forecast]:
     """Forecast one micro-batch: items with a row, then cold ones without; records in that order."""
     records: list[Forecast] = []
     if rows:
         item_ids = [contexts.item_ids[row] for row in rows]
         batch = contexts.batch(rows, origin.cutoff_ms)
-        records += _forecast_batch(weights, origin, sums, item_ids, batch)
+        records += _forecast_batch(weights, origin, sums, item_ids, batch, whole_days)
     if cold:
         batch = contexts.cold_batch(list(cold), origin.cutoff_ms)
-        records += _forecast_batch(weights, origin, sums, cold, batch)
+        records += _forecast_batch(weights, origin, sums, cold, batch, whole_days)
     return records
 
 
 def _forecast_batch(
-    weights: LoadedWeights, origin: Origin, sums: StepSums, item_ids: Sequence[str], batch: Batch
+    weights: LoadedWeights,
+    origin: Origin,
+    sums: StepSums,
+    item_ids: Sequence[str],
+    batch: Batch,
+    whole_days: WholeDays | None,
 ) -> list[Forecast]:
     forecaster = weights.forecaster
-    numbers = _nothing(batch) if origin.warming_up else _numbers(forecaster, origin, sums, batch)
+    if origin.warming_up:
+        numbers = _nothing(batch)
+    elif whole_days is None:
+        numbers = _numbers(forecaster, origin, sums, batch)
+    else:
+        numbers = _numbers(forecaster, origin, sums, batch, whole_days.ends)
+        numbers = whole_days.agreed(item_ids, batch, numbers)
     compute = Compute(
         device=str(forecaster.device),
         dtype=str(forecaster.dtype).removeprefix("torch."),
@@ -242,15 +282,24 @@ def _forecast_batch(
     )
 
 
-def _numbers(forecaster: BatchForecaster, origin: Origin, sums: StepSums, batch: Batch) -> Numbers:
+def _numbers(
+    forecaster: BatchForecaster,
+    origin: Origin,
+    sums: StepSums,
+    batch: Batch,
+    ends: Sequence[int] = (),
+) -> Numbers:
     columns = wire_columns(forecaster.quantile_levels)
     steps_BHQ = forecaster.forecast(batch)
-    sums_BKQ = sums.quantiles(batch.target_BT, steps_BHQ, forecaster.quantile_levels)
+    sum_steps = sorted({*sums.steps, *ends})
+    sums_BKQ = sums.quantiles(
+        batch.target_BT, steps_BHQ, forecaster.quantile_levels, steps=sum_steps
+    )
     conversion_BHW = None
     if origin.conversion:
-        conversion_BHW = _published(conversion(forecaster, batch), columns)
+        conversion_BHW = published(conversion(forecaster, batch), columns)
     return Numbers(
-        _published(steps_BHQ, columns), _published(sums_BKQ, columns), sums.steps, conversion_BHW
+        published(steps_BHQ, columns), published(sums_BKQ, columns), sum_steps, conversion_BHW
     )
 
 
@@ -260,7 +309,7 @@ def _nothing(batch: Batch) -> Numbers:
     return Numbers(none_BHW, none_BHW, [])
 
 
-def _published(values: Tensor, columns: list[int]) -> Floats:
+def published(values: Tensor, columns: list[int]) -> Floats:
     """The wire levels out of the last dimension, rounded."""
     return significant(values[..., columns].double().cpu().numpy())
 

@@ -23,7 +23,7 @@ from freshet.stream.kafka import (
     partitions_of,
     take,
 )
-from freshet.stream.schemas import DriftAlert, Score
+from freshet.stream.schemas import Cumulative, DriftAlert, Score
 from freshet.stream.telemetry import get_logger
 
 MAX_TAIL_RECORDS = 60_000
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 
 
 class PublishedForecast(msgspec.Struct, frozen=True):
-    """The fields of a published forecast that scoring needs."""
+    """The fields of a published forecast that scoring and later rounds need."""
 
     forecast_id: str
     item_id: str
@@ -48,6 +48,7 @@ class PublishedForecast(msgspec.Struct, frozen=True):
     quantile_levels: tuple[float, ...]
     quantiles: list[msgspec.Raw]
     weights_version: str
+    cumulative: Cumulative | None = None
 
 
 class _Scored(NamedTuple):
@@ -146,6 +147,7 @@ def read_forecasts(
     oldest_cutoff_ms: Mapping[int, int],
     owns: Callable[[str], bool],
     latest_ms: int = MAX_TIME_MS,
+    also: Callable[[PublishedForecast], None] = lambda _: None,
 ) -> int:
     """Put published forecasts of my items back into `pending`; returns how many were taken.
 
@@ -158,10 +160,13 @@ def read_forecasts(
         oldest_cutoff_ms: By resolution: older ones have nothing left to score.
         owns: Whether an item is mine.
         latest_ms: What has come.
+        also: Told each one that is mine and has come, in order.
     """
     groups: dict[Common, list[_Scored]] = {}
     taken: set[tuple[int, int, str]] = set()
     for _, found in _decoded(PublishedForecast, values):
+        if found.cutoff_ms <= latest_ms and owns(found.item_id):
+            also(found)
         waiting = pending.get(found.resolution_ms)
         if waiting is None or len(found.quantiles) < max(waiting.score_steps, default=0):
             continue

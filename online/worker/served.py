@@ -32,6 +32,7 @@ from freshet.online.worker.rounds import (
 from freshet.online.worker.sales import SaleSpan, begun_ms, sale_spans, skus_at
 from freshet.online.worker.scorer import Scorer, segments_of
 from freshet.online.worker.sums import StepSums
+from freshet.online.worker.wholedays import FollowsDays, LeadsHours
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.reader import Delta, WindowReader
@@ -90,6 +91,8 @@ class Served:
             settings.events.series_by, source.membership.owns, regions=source.regions
         )
         self.monitor = monitor
+        self.whole_days: FollowsDays | LeadsHours | None = None
+        """What the round in hand has to agree with."""
         self.looked_s = 0.0
         """When the windows were read last, on the monotonic clock."""
         self.has_news = False

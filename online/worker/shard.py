@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
 import redis
 import torch
 
+from freshet.model.forecaster import BatchForecaster
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.worker.earlier import Earlier, waiting_cutoffs_ms
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import Mark, Marks
-from freshet.online.worker.recovery import Tail, read_alarms, read_forecasts, read_scores
+from freshet.online.worker.recovery import (
+    PublishedForecast,
+    Tail,
+    read_alarms,
+    read_forecasts,
+    read_scores,
+)
 from freshet.online.worker.served import SPARE_BUCKETS, OpenReader, Served, Source
+from freshet.online.worker.wholedays import (
+    DaySums,
+    FollowsDays,
+    Hours,
+    LeadsHours,
+    whole_day_ends,
+)
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
+from freshet.stream.schemas import Forecast
 from freshet.stream.telemetry import get_logger
+from freshet.stream.units import DAY_MS
 
 log = get_logger(__name__)
 
@@ -36,6 +52,8 @@ class OwnedShards:
     Attributes:
         marks: How far each shard's forecasts have come.
         served: By resolution, finest steps first.
+        days: Those by the day, if any.
+        day_sums: What the newest forecasts by the day say.
     """
 
     def __init__(self, settings: Settings, source: Source) -> None:
@@ -54,6 +72,8 @@ class OwnedShards:
             for one in settings.served
         )
         self.main = next(one for one in self.served if one.resolution_ms == main_ms)
+        self.days = next((one for one in self.served if one.resolution_ms == DAY_MS), None)
+        self.day_sums = DaySums()
 
     def marks_of(self, served: Served) -> dict[int, Mark | None]:
         """How far each shard has come with one resolution."""
@@ -65,6 +85,48 @@ class OwnedShards:
             shard: {**self.marks[shard], served.resolution_ms: mark}
             for shard, mark in moved.items()
         }
+
+    def whole_days(self, served: Served, cutoff_ms: int) -> list[int]:
+        """After how many of its steps whole days end, where it shares a cutoff with days."""
+        days = self.days
+        if days is None or days is served or served.served.flash_sales_only:
+            return []
+        most = days.served.prediction_length
+        return whole_day_ends(cutoff_ms, days.reader.rules.grid, served.served, most)
+
+    def days_before(self, served: Served) -> Served | None:
+        """The days that begin at the cutoff which is due by other steps."""
+        due = served.due(self.marks_of(served).values())
+        return self.days if due is not None and self.whole_days(served, due.cutoff_ms) else None
+
+    def tie(self, served: Served, cutoff_ms: int, forecaster: BatchForecaster) -> None:
+        """Before a round: what it has to agree with."""
+        if served is self.days:
+            hours = self._hours(cutoff_ms)
+            served.whole_days = LeadsHours(cutoff_ms, forecaster, hours)
+            return
+        ends = self.whole_days(served, cutoff_ms)
+        served.whole_days = FollowsDays(self.day_sums, cutoff_ms, ends) if ends else None
+
+    def published(self, served: Served, forecasts: Iterable[Forecast]) -> None:
+        """Keep what days say, and hold hours against it."""
+        if served is self.days:
+            for record in forecasts:
+                self.day_sums.take(record)
+        elif isinstance(served.whole_days, FollowsDays):
+            served.whole_days.count(forecasts)
+
+    def _hours(self, cutoff_ms: int) -> Hours | None:
+        """The coarsest steps that share a cutoff with days, if they have come so far."""
+        for one in reversed(self.served):
+            ends = self.whole_days(one, cutoff_ms)
+            if ends and (one.reader.live_cutoff_ms() or 0) >= cutoff_ms:
+                return Hours(one.contexts, one.sums, ends)
+        return None
+
+    def _said_of_days(self, found: PublishedForecast) -> None:
+        if found.resolution_ms == DAY_MS:
+            self.day_sums.take(found)
 
     def recover(
         self,
@@ -92,6 +154,7 @@ class OwnedShards:
             oldest_cutoff_ms={one.resolution_ms: _oldest_cutoff_ms(one) for one in self.served},
             owns=membership.owns,
             latest_ms=latest_ms,
+            also=self._said_of_days,
         )
         scores = read_scores(
             Tail(settings, topics.scores), pending, owns=membership.owns, latest_ms=latest_ms

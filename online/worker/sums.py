@@ -48,26 +48,31 @@ class StepSums:
         self._rounds = 0
 
     def quantiles(
-        self, target_BT: Tensor, quantiles_BHQ: Tensor, quantile_levels: tuple[float, ...]
+        self,
+        target_BT: Tensor,
+        quantiles_BHQ: Tensor,
+        quantile_levels: tuple[float, ...],
+        *,
+        steps: list[int] | None = None,
     ) -> Tensor:
-        """Quantiles of the sums over the first `steps`, at the same levels: [B, K, Q].
+        """Quantiles of the sums over the first steps, at the same levels: [B, K, Q].
 
         Args:
             target_BT: The contexts: rows that sold whole units only will do so, and those without
                 any are all unsure.
             quantiles_BHQ: Their forecasts.
             quantile_levels: Q rising probabilities.
+            steps: Over how many; None for the usual ones.
         """
+        steps = self.steps if steps is None else steps
         whole_B = whole_rows(target_BT)
         begun_B = torch.isfinite(target_BT).any(1)
         B, _, Q = quantiles_BHQ.shape
-        found_BKQ = quantiles_BHQ.new_empty(B, len(self.steps), Q)
+        found_BKQ = quantiles_BHQ.new_empty(B, len(steps), Q)
         for dependence, rows_B in ((self.dependence, begun_B), (WITHOUT_HISTORY, ~begun_B)):
             if bool(rows_B.any()):
                 paths = self._paths(dependence, quantile_levels)
-                found_BKQ[rows_B] = paths.cumulative(
-                    quantiles_BHQ[rows_B], self.steps, whole_B[rows_B]
-                )
+                found_BKQ[rows_B] = paths.cumulative(quantiles_BHQ[rows_B], steps, whole_B[rows_B])
         return found_BKQ
 
     def learn(self, contexts: Contexts, weights: LoadedWeights, cutoff_ms: int) -> bool:

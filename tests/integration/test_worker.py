@@ -40,13 +40,17 @@ from freshet.stream.schemas import WIRE_LEVELS, CatalogEntry, Forecast, ModelEve
 from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 from tests.integration.shop import SESSION_MS
 from tests.integration.side import keep_tables
 
 START_MS = 480_000 * HOUR_MS
 TIMEOUT_S = 40.0
 T = TypeVar("T")
+ONE_RESOLUTION = {
+    f"FRESHET_WORKER__{name}"
+    for name in ("CONTEXT_LENGTH", "PREDICTION_LENGTH", "SCORE_STEPS", "SEASON_LENGTH")
+}
 R = TypeVar("R")
 
 
@@ -254,6 +258,44 @@ def test_every_item_is_forecast_at_the_newest_cutoff_and_cold_items_say_so(
     assert {forecast.forecast_id for forecast in latest} == {
         forecast.forecast_id for forecast in found
     }
+
+
+def test_hours_end_in_the_days_of_their_midnight_also_where_a_worker_died_in_between(
+    mock_broker: str, redis_server: str, tmp_path: Path
+) -> None:
+    hours = {"resolution_ms": HOUR_MS, "prediction_length": 48}
+    days = {"resolution_ms": DAY_MS, "prediction_length": 3}
+    common = {"context_length": 64, "season_length": 7, "score_steps": [1]}
+    both = json.dumps([common | hours, common | days])
+    environ = environ_for(mock_broker, redis_server, tmp_path, "midnight")
+    environ = {name: value for name, value in environ.items() if name not in ONE_RESOLUTION}
+    environ |= {"FRESHET_WORKER__RESOLUTIONS": both}
+    settings = load(environ=environ).settings
+    save_random_weights(Path(settings.worker.weights), seed=0)
+    ensure_topics(settings, live=False)
+    shop = Shop(settings)
+    midnight_ms = START_MS // DAY_MS * DAY_MS + 5 * DAY_MS
+    shop.sell((midnight_ms - START_MS) // HOUR_MS)
+    die_at("after_forecasts", environ)
+    assert {made.resolution_ms for made in forecasts(settings)} == {DAY_MS}
+
+    with running(settings):
+        found = eventually(
+            lambda: at_cutoff(settings, midnight_ms), lambda made: len(made) >= 2 * shop.items
+        )
+    said = {made.item_id: made for made in found if made.resolution_ms == DAY_MS}
+    apart = units = 0.0
+    for made in found:
+        if made.resolution_ms == HOUR_MS:
+            day = said.pop(made.item_id)
+            assert made.adjustments.sums_from == day.forecast_id
+            assert made.cumulative is not None and day.cumulative is not None
+            middle = made.quantile_levels.index(0.5)
+            of_hours = dict(zip(made.cumulative.steps, made.cumulative.quantiles, strict=True))
+            for step, expected in ((24, day.quantiles[0]), (48, day.cumulative.quantiles[1])):
+                apart += abs(of_hours[step][middle] - expected[middle])
+                units += expected[middle]
+    assert not said and apart <= 0.03 * units
 
 
 def test_a_worker_that_falls_behind_forecasts_the_newest_cutoff_only_and_counts_the_rest(

@@ -124,14 +124,34 @@ def test_each_record_says_its_own_numbers_and_what_all_have_in_common() -> None:
     assert first.conversion == rates[0].tolist() and second.conversion is None
 
 
+def test_a_row_that_was_moved_by_itself_says_that_beside_what_the_round_did() -> None:
+    steps = np.ones((2, 3, 9))
+    own = {1: Adjustments(sums_from="f00d")}
+    plain, moved = forecast_records(
+        ["a|n", "b|s"],
+        Numbers(steps, steps[:, :2], [1, 3], adjustments=own),
+        origin(adjustments=Adjustments(level_factor=1.5)),
+        cold_B=np.array([False, False]),
+        context_sha256=["c0", "c1"],
+        compute=Compute(device="cpu", dtype="float32", batch_shape=[2, 8]),
+    )
+    assert plain.adjustments == Adjustments(level_factor=1.5)
+    assert moved.adjustments == Adjustments(level_factor=1.5, sums_from="f00d")
+
+
 def test_an_id_is_the_hash_of_what_the_forecast_came_from() -> None:
     adjusted = origin(adjustments=Adjustments(level_factor=1.5))
     (found,) = forecast_ids(["a|n"], ["c0ffee"], adjusted)
     text = (
         '[3600000,36000000,[["clicks:1",9],["orders:0",7]],["v1","ab"],'
-        '{"level_factor":1.5,"calibration_id":null}]c0ffeea|n'
+        '{"level_factor":1.5,"calibration_id":null,"sums_from":null,"mixed_with":null}]'
     )
-    assert found == xxhash.xxh3_128_hexdigest(text.encode())
+    assert found == xxhash.xxh3_128_hexdigest(f"{text}c0ffeea|n".encode())
+    # Where a row was moved by itself, what moved it stands in between.
+    one = Adjustments(sums_from="f00d")
+    _, moved = forecast_ids(["b|n", "a|n"], ["", "c0ffee"], adjusted, {1: one})
+    own = '{"level_factor":1.0,"calibration_id":null,"sums_from":"f00d","mixed_with":null}'
+    assert moved == xxhash.xxh3_128_hexdigest(f"{text}{own}c0ffeea|n".encode())
 
 
 # A micro-batch ------------------------------------------------------------------------------------
@@ -159,8 +179,14 @@ class HalfSums:
         self.steps = [1, 3]
 
     def quantiles(
-        self, target_BT: torch.Tensor, steps_BHQ: torch.Tensor, levels: tuple[float, ...]
+        self,
+        target_BT: torch.Tensor,
+        steps_BHQ: torch.Tensor,
+        levels: tuple[float, ...],
+        *,
+        steps: list[int],
     ) -> torch.Tensor:
+        assert steps == self.steps
         assert levels == LEVELS and len(target_BT) == len(steps_BHQ)
         self.sold = torch.nansum(target_BT, 1).tolist()
         return steps_BHQ[:, [0, 2]] / 2.0
