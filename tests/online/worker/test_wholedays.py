@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from freshet.model.batch import Batch
+from freshet.online.worker import shard
 from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.publish import Numbers
 from freshet.online.worker.recovery import PublishedForecast
@@ -339,9 +340,19 @@ def test_a_worker_that_takes_over_between_days_and_hours_goes_on_from_what_was_p
     monkeypatch.setattr(
         second.weights.forecaster, "forecast", lambda batch: torch.full((len(batch), 48, 21), 9.0)
     )
-    second.owned.marks = first.owned.marks
-    for record in published:
-        second.owned._said_of_days(decode(PublishedForecast, encode(record)))
+    (of_another,) = records(["x|n"], resolution_ms=DAY_MS, cutoff_ms=MIDNIGHT_MS + DAY_MS)
+    to_come = msgspec.structs.replace(of_another, item_id="old|n")
+
+    class Tail(list[tuple[int, bytes]]):
+        cut: frozenset[int] = frozenset()
+
+        def __init__(self, _: Settings, topic: str) -> None:
+            told = [*published, of_another, to_come] if topic.endswith("forecasts.v1") else []
+            super().__init__((0, encode(record)) for record in told)
+
+    monkeypatch.setattr(shard, "Tail", Tail)
+    second.membership.said = first.membership.said
+    second.owned.recover(BOTH, cast("Any", second.membership), 0, latest_ms=MIDNIGHT_MS + HOUR_MS)
     second.turn()
     hours = second.forecasts()
     assert {record.resolution_ms for record in hours} == {HOUR_MS}
