@@ -118,10 +118,8 @@ def agreed(
             item_id=item_id,
             cutoff_ms=cutoff_ms,
             quantile_levels=WIRE_LEVELS,
-            quantiles=of_days.steps_BHW[row].tolist(),
-            cumulative=sums,
         )
-        day_sums.take(said)
+        day_sums.take(said, of_days.steps_BHW[row, 0].tolist(), sums)
     follows = FollowsDays(day_sums, cutoff_ms, ENDS)
     return follows.agreed(item_ids, hours.batch, hours.numbers), of_days
 

@@ -23,7 +23,7 @@ from freshet.stream.kafka import (
     partitions_of,
     take,
 )
-from freshet.stream.schemas import Cumulative, DriftAlert, Score
+from freshet.stream.schemas import DriftAlert, Score
 from freshet.stream.telemetry import get_logger
 
 MAX_TAIL_RECORDS = 60_000
@@ -48,7 +48,7 @@ class PublishedForecast(msgspec.Struct, frozen=True):
     quantile_levels: tuple[float, ...]
     quantiles: list[msgspec.Raw]
     weights_version: str
-    cumulative: Cumulative | None = None
+    cumulative: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Scored(NamedTuple):

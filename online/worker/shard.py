@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
+import msgspec
 import redis
 import torch
 
@@ -33,7 +34,7 @@ from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
-from freshet.stream.schemas import Forecast
+from freshet.stream.schemas import Cumulative, Forecast
 from freshet.stream.telemetry import get_logger
 from freshet.stream.units import DAY_MS
 
@@ -112,7 +113,8 @@ class OwnedShards:
         """Keep what days say, and hold hours against it."""
         if served is self.days:
             for record in forecasts:
-                self.day_sums.take(record)
+                if record.quantiles:
+                    self.day_sums.take(record, record.quantiles[0], record.cumulative)
         elif isinstance(served.whole_days, FollowsDays):
             served.whole_days.count(forecasts)
 
@@ -125,8 +127,14 @@ class OwnedShards:
         return None
 
     def _said_of_days(self, found: PublishedForecast) -> None:
-        if found.resolution_ms == DAY_MS:
-            self.day_sums.take(found)
+        if found.resolution_ms == DAY_MS and found.quantiles:
+            try:
+                first = msgspec.json.decode(found.quantiles[0], type=list[float])
+                sums = msgspec.json.decode(found.cumulative, type=Cumulative | None)
+            except msgspec.DecodeError as error:
+                log.warning("record_not_read", error=str(error))
+                return
+            self.day_sums.take(found, first, sums)
 
     def recover(
         self,

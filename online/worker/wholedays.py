@@ -31,8 +31,8 @@ MAX_DAYS = 4  # whose sums are all among those that are published
 MEDIAN = WIRE_LEVELS.index(0.5)
 
 
-class SaysSums(Protocol):
-    """A forecast by the day, as far as it is needed here."""
+class OfDays(Protocol):
+    """What names a forecast by the day."""
 
     @property
     def forecast_id(self) -> str: ...
@@ -42,10 +42,6 @@ class SaysSums(Protocol):
     def cutoff_ms(self) -> int: ...
     @property
     def quantile_levels(self) -> Sequence[float]: ...
-    @property
-    def quantiles(self) -> list[list[float]]: ...
-    @property
-    def cumulative(self) -> Cumulative | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +59,15 @@ class DaySums:
         self._cutoff_ms = -1
         self._said: dict[str, Said] = {}
 
-    def take(self, record: SaysSums) -> None:
-        """Keep what a record says; of several for one item and cutoff the first counts."""
-        sums = record.cumulative
-        if not record.quantiles or sums is None or record.cutoff_ms < self._cutoff_ms:
+    def take(self, record: OfDays, first: list[float], sums: Cumulative | None) -> None:
+        """Keep what a record says; of several for one item and cutoff the first counts.
+
+        Args:
+            record: Which forecast it is.
+            first: Its quantiles of the first day.
+            sums: Those of the first days together.
+        """
+        if sums is None or record.cutoff_ms < self._cutoff_ms:
             return
         if tuple(record.quantile_levels) != WIRE_LEVELS:
             return
@@ -76,7 +77,7 @@ class DaySums:
         if record.item_id in self._said:
             return
         days = [number for number, step in enumerate(sums.steps[:MAX_DAYS], 1) if step == number]
-        sums_DW = np.array([record.quantiles[0], *sums.quantiles[1 : len(days)]])
+        sums_DW = np.array([first, *sums.quantiles[1 : len(days)]])
         self._said[record.item_id] = Said(record.forecast_id, sums_DW)
 
     def of(self, item_id: str, cutoff_ms: int) -> Said | None:
@@ -247,10 +248,11 @@ def whole_day_ends(cutoff_ms: int, days: Grid, hours: ServedResolution, most: in
     first = days.bucket(cutoff_ms)
     if days.start_ms(first) != cutoff_ms:
         return []
-    ends = []
+    ends: list[int] = []
     for edge_ms in days.span_edges(first, min(most, MAX_DAYS)).tolist()[1:]:
         step, rest_ms = divmod(edge_ms - cutoff_ms, hours.resolution_ms)
-        if rest_ms or step > hours.prediction_length:
+        # A day that the zone skipped has no hours, and one of 23 1/2 no whole number of them.
+        if rest_ms or step > hours.prediction_length or step == (ends or [0])[-1]:
             break
         ends.append(step)
     return ends
