@@ -185,7 +185,7 @@ def naive(told: list[Any], item: dict[str, str], slot: str, at: int, as_of_ms: i
     return best[1] if best else None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(TOLD, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 10))
 def test_covariates_equal_a_walk_over_every_millisecond(
     told: list[Any], widths: list[int], as_of_ms: int

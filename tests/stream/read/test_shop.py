@@ -105,7 +105,9 @@ def test_versions_that_nobody_asks_for_leave_memory_once_an_hour(rig: Rig) -> No
     rig.reader.parts = [[told(1, 4.0), told(2, 5.0), told(3, 6.0, far_ms)]]
     rig.feed.poll()
     # Neither span nor as-of lies before the horizon any more, so the first is gone.
-    assert rig.shop.forget_before(far_ms - kept_ms(Settings())) == 0
+    horizon_ms = far_ms - kept_ms(Settings())
+    assert rig.shop.forget_before(horizon_ms) == 0
+    assert rig.shop.unit_prices(["a"], as_of_ms=horizon_ms).tolist() == [5.0]
     rig.reader.parts = [[told(4, 7.0, far_ms + HOUR_MS - 1)], []]
     rig.feed.poll()
     assert rig.feed._tidied_ms == far_ms
