@@ -5,7 +5,9 @@ nothing, each with a reason. Each fault is written into a copy of the tree, and 
 module run there in a fork of a process that has the large libraries loaded already.
 
 Run: python -m bench.mutants [--mutants N] [--only PART_OF_A_PATH ...] [--seed S]
-Writes bench/results/mutants.json; exit status 1 where too few were noticed.
+Writes bench/results/mutants.json; exit status 1 where too few were noticed. What was tried before
+of the same module and tests is in build/mutants.jsonl and is not tried again: remove it after
+changes elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import hashlib
 import importlib
 import itertools
 import json
@@ -141,19 +144,49 @@ def _changed_line(code: str, mutated: str) -> tuple[int, str, str] | None:
     return None
 
 
-def sample(modules: Sequence[dict[str, Any]], total: int, seed: int) -> list[Mutant]:
-    """So many faults, spread over the modules by their size, at least five of each."""
-    rng = random.Random(seed)
+def sample(
+    modules: Sequence[dict[str, Any]], total: int, seed: int, only: Sequence[str]
+) -> list[Mutant]:
+    """So many faults, spread over the modules by their size, at least five of each.
+
+    Those of a module are the same whether or not the others are tried too.
+    """
     places = {module["path"]: places_of(module["path"]) for module in modules}
     everything = sum(len(found) for found in places.values())
-    chosen = []
+    chosen: list[Mutant] = []
     for path, found in places.items():
+        if only and not any(part in path for part in only):
+            continue
         wanted = max(5, round(total * len(found) / everything))
-        rng.shuffle(found)
+        random.Random(f"{seed} {path}").shuffle(found)
         # A fault takes a tenth of a second to make, so no more are made than are wanted.
         made = (mutant_at(path, place) for place in found)
         chosen += itertools.islice((mutant for mutant in made if mutant is not None), wanted)
     return chosen
+
+
+class Tried:
+    """What was found before of the same fault, module and tests; a run may be cut into parts."""
+
+    def __init__(self, tests_of: dict[str, list[str]]) -> None:
+        self._tests_of = tests_of
+        self._file = ROOT / "build" / "mutants.jsonl"
+        lines = self._file.read_text("utf-8").splitlines() if self._file.exists() else []
+        self._outcomes: dict[str, str] = dict(json.loads(line) for line in lines)
+
+    def outcome(self, mutant: Mutant) -> str | None:
+        return self._outcomes.get(self._key(mutant))
+
+    def note(self, mutant: Mutant, outcome: str) -> None:
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([self._key(mutant), outcome]) + "\n")
+
+    def _key(self, mutant: Mutant) -> str:
+        digest = hashlib.sha256(f"{mutant.operator} {mutant.occurrence}".encode())
+        for path in (mutant.path, *self._tests_of[mutant.path]):
+            for file in sorted((ROOT / path).rglob("*.py")) or [ROOT / path]:
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
 
 
 # One copy of the tree ----------------------------------------------------------------------------
@@ -298,22 +331,24 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     plan = tomllib.loads(LIST.read_text("utf-8"))
-    modules = [
-        module
-        for module in plan["module"]
-        if not asked.only or any(part in module["path"] for part in asked.only)
-    ]
+    modules = plan["module"]
     tests_of = {module["path"]: module["tests"] for module in modules}
     seed = plan["seed"] if asked.seed is None else asked.seed
-    chosen = sample(modules, asked.mutants, seed)
-    print(f"{len(chosen)} faults in {len(modules)} modules", flush=True)
+    chosen = sample(modules, asked.mutants, seed, asked.only)
+    before = Tried(tests_of)
+    known = [(mutant, before.outcome(mutant)) for mutant in chosen]
+    left = [mutant for mutant, outcome in known if outcome is None]
+    print(f"{len(chosen)} faults, {len(left)} of them not tried before", flush=True)
     tried: dict[str, list[bool]] = defaultdict(list)
     survivors = []
     excused = []
     started_s = time.monotonic()
-    for mutant, outcome in try_all(chosen, tests_of, asked.processes):
+    found = [(mutant, outcome) for mutant, outcome in known if outcome is not None]
+    for mutant, outcome in itertools.chain(found, try_all(left, tests_of, asked.processes)):
         if outcome == "broken":
             sys.exit(f"{tests_of[mutant.path]} fail without any fault")
+        if mutant in left:
+            before.note(mutant, outcome)
         reason = equivalent(mutant, plan.get("equivalent", [])) if outcome == "passed" else None
         if reason is not None:
             excused.append({**asdict(mutant), "reason": reason})
