@@ -53,6 +53,11 @@ def test_what_somebody_else_wrote_says_nothing(text: str) -> None:
     assert decode_marks(text) == {}
 
 
+def test_the_last_place_is_that_of_the_largest_hash() -> None:
+    (whole,) = decode_marks('{"60000":[1,18446744073709551615,3,4,5]}').values()
+    assert whole.upto == LAST
+
+
 def test_of_an_older_record_with_one_width_the_others_are_simply_not_known() -> None:
     only = {HOUR_MS: Mark(HOUR_MS, 7, 1, 3)}
     assert decode_marks('{"3600000":[3600000,7,1,3,0]}') == only
