@@ -620,9 +620,10 @@ def test_before_is_the_day_up_to_a_promotion_and_after_two_days_of_its_own_forec
     assert version["rolled_back_at_ms"] == 147 * HOUR_MS
 
 
-def test_a_roll_back_ends_the_promotion_before_it_and_none_after_it(make: Any) -> None:
+@pytest.mark.parametrize("hour", [1, 2])
+def test_a_roll_back_ends_the_promotion_before_it_and_none_after_it(make: Any, hour: int) -> None:
     topics = make.topics(
-        ("models", make.model("rolled_back", "base", 1, parent="v2", reason="an older one")),
+        ("models", make.model("rolled_back", "base", hour, parent="v2", reason="an older one")),
         ("models", make.model("promoted", "v2", 2, parent="base")),
         ("models", make.model("rolled_back", "base", 3, parent="v9", reason="another's")),
     )
@@ -833,3 +834,7 @@ def test_gate_lines_put_the_failed_first() -> None:
         ("b", False),
         ("a", True),
     ]
+
+
+def test_of_a_single_unit_that_was_sold_all_is_sold() -> None:
+    assert (sales._share(1.0, 0.0), sales._share(0.0, 1.0), sales._share(0.0, 0.0)) == (1, 0, None)
