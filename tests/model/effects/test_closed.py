@@ -138,16 +138,19 @@ def test_nothing_is_closed_in_empty_zero_or_monthly_series() -> None:
     assert not closed_steps(window(np.eye(5, 60), resolution_ms=30 * DAY_MS)).any()
 
 
-def flagged(flagged_days: int, *, days: int = 400, sold_on: int = 0) -> np.ndarray:
+def flagged(
+    flagged_days: int, *, days: int = 400, sold_on: int = 0, units: float = 5.0
+) -> np.ndarray:
     """Closed steps of one shop that sells 5 a day, with a flag up on every other of its first days.
 
-    It sells on `sold_on` of the flagged days, and the flag is up in the horizon's second half.
+    It sells some units on `sold_on` of the flagged days. The flag is up in the horizon's second
+    half.
     """
     up_S = np.zeros(days + 14)
     up_S[np.arange(flagged_days) * 2] = 1.0
     up_S[days + 7 :] = 1.0
     target_T = np.where(up_S[:days] > 0, 0.0, 5.0)
-    target_T[np.arange(sold_on) * 2] = 5.0
+    target_T[np.arange(sold_on) * 2] = units
     found: np.ndarray = closed_steps(window(target_T[None], up_S[None, :, None]))[0]
     return found
 
@@ -159,9 +162,10 @@ def test_a_dozen_days_without_a_sale_close_a_flag_and_eleven_do_not() -> None:
 
 
 def test_of_many_days_one_in_two_hundred_may_have_sold() -> None:
-    found = flagged(200, sold_on=1)
-    assert found[400:].tolist() == [False] * 7 + [True] * 7
-    assert not found[0] and found[2], "the day with sales is open"
+    for units in (5.0, 0.5):
+        found = flagged(200, sold_on=1, units=units)
+        assert found[400:].tolist() == [False] * 7 + [True] * 7
+        assert not found[0] and found[2], "the day with sales is open"
     assert not flagged(200, sold_on=2).any()
     # Of fewer than fifty days not one, of fifty or more half a percent: with 199 that is none.
     assert not flagged(199, sold_on=1).any()

@@ -15,6 +15,7 @@ from freshet.model.effects.columns import (
     known_in_slots,
     past_in_slots,
     static_numbers,
+    without_stockouts,
 )
 from freshet.model.features import CLOSED, DISCOUNT, EVENT, FIRST_FREE, PROMOTION
 from freshet.model.tables.panel import Window
@@ -163,6 +164,7 @@ def test_a_column_is_not_strong_for_being_unknown_on_most_days() -> None:
     weather_NS = rng.normal(size=(SERIES, STEPS))
     noise_NS = np.where(np.arange(STEPS) % 3 == 0, rng.normal(size=(SERIES, STEPS)), NAN)
     target = np.rint(30.0 * np.exp(0.6 * weather_NS[:, :CONTEXT]))
+    target[2] = NAN  # one series has sold nothing yet
     mixed_NS = weather_NS + rng.normal(size=weather_NS.shape)
     found = slots(shop({"noise": noise_NS, "mixed": mixed_NS}, target))
     np.testing.assert_allclose(found["free_1"], mixed_NS, rtol=1e-5)
@@ -218,6 +220,16 @@ def test_past_columns_take_the_slot_of_their_name_or_the_next_free_one() -> None
     assert stock_NT[1, 3] == 0.0 and np.isnan(stock_NT[2, 5])
     assert np.nansum(stock_NT) == SERIES * CONTEXT - 2
     assert np.isnan(found_NTP[..., PAST_SLOTS.index("free_3")]).all()
+
+
+def test_only_a_step_without_stock_and_sales_counts_as_missing() -> None:
+    target = np.array([[0.0, 0.0, 2.0, 0.0], [1.0, 0.0, 0.0, NAN]])
+    plain = window_of(target, horizon=1)
+    assert without_stockouts(plain) is plain
+    stock_NT = np.array([[0.0, 9.0, 0.0, 9.0], [9.0, 9.0, NAN, 0.0]])
+    window = replace(plain, past_NTP=stock_NT[..., None], past_names=("on_hand",))
+    expected_NT = [[NAN, 0.0, 2.0, 0.0], [1.0, 0.0, 0.0, NAN]]
+    np.testing.assert_equal(without_stockouts(window).target_NT, expected_NT)
 
 
 def test_all_texts_of_a_series_are_told_and_numbers_by_rank() -> None:

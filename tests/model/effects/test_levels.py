@@ -52,10 +52,20 @@ def test_the_last_steps_stand_beside_one_of_the_whole_history_moved_by_the_chang
     np.testing.assert_allclose(usual(values_NT, cell_NS, recent=8), whole)
 
 
+def test_a_single_value_is_the_mean_of_its_kind_and_of_its_series() -> None:
+    values_NT = np.array([[4.0, 1.0, 2.0], [np.nan, 6.0, np.nan]])
+    cell_NS = np.array([[0, 1, 1, 0, 1, 2]] * 2)
+    found_NS = usual(values_NT, cell_NS)
+    np.testing.assert_allclose(found_NS[:, 3:], [[4.0, 1.5, 7.0 / 3.0], [6.0, 6.0, 6.0]])
+    # The last step lies .5 above its kind, 2 beside 1.5 + .5; the others are moved by as much.
+    np.testing.assert_allclose(usual(values_NT, cell_NS, recent=1)[0, 3:], [4.5, 2.0, 7 / 3 + 0.5])
+
+
 def test_what_never_varies_is_split_by_no_flag() -> None:
     flags_NSF = np.tile(np.arange(40)[:, None] % 2 == 0, (2, 1, 1))
     cell_NS, chosen = cells(np.full((2, 40), 3.0), np.zeros((2, 40), int), flags_NSF)
     assert chosen == [] and not cell_NS.any()
+    assert cells(np.full((2, 40), np.nan), np.zeros((2, 40), int), flags_NSF)[1] == []
 
 
 def test_flags_of_the_days_ahead_split_nothing() -> None:

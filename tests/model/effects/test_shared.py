@@ -12,7 +12,13 @@ import pytest
 from freshet.model.batch import PAST_SLOTS
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.events import fit_events
-from freshet.model.effects.shared import SharedEffects, find_shared, shared_effects
+from freshet.model.effects.shared import (
+    SharedEffects,
+    _holds_amounts,
+    find_shared,
+    shared_effects,
+    sized,
+)
 from freshet.model.effects.slopes import STRONGEST, fit_slopes
 from freshet.model.effects.slots import Dressed, dress, dressed_for
 from freshet.model.tables.panel import Window
@@ -274,6 +280,26 @@ def test_how_long_a_history_is_read_makes_no_difference_to_its_newest_steps() ->
     assert np.array_equal(padded.target_NT[:, 24:], long.target_NT[:, -40:])
     assert (np.diff(padded.time_ms_NS) == DAY_MS).all()
     assert np.array_equal(padded.time_ms_NS[:, -50:], long.time_ms_NS[:, -50:])
+
+
+def test_small_amounts_are_brought_to_a_mean_of_a_hundred_and_all_else_stays() -> None:
+    gap = np.nan
+    target_NT = np.array([[gap, 20.0, 30.0], [0.0, 0.0, 0.0], [150.0, 250.5, gap], [gap] * 3])
+    window, factor_N = sized(window_of(target_NT, horizon=1), continuous=True)
+    assert factor_N.tolist() == [4.0, 1.0, 1.0, 1.0]
+    np.testing.assert_equal(window.target_NT, [[gap, 80.0, 120.0], *target_NT[1:].tolist()])
+    counts, factor_N = sized(window_of(target_NT, horizon=1), continuous=False)
+    np.testing.assert_equal(counts.target_NT, target_NT)
+    assert factor_N.tolist() == [1.0] * 4
+
+
+def test_one_broken_value_of_a_hundred_is_an_error_among_counts_and_two_are_amounts() -> None:
+    target_NT = np.tile(np.arange(60.0), (2, 1))
+    target_NT[:, 50:] = np.nan
+    for row, amounts in ((0, False), (1, True)):
+        target_NT[row, 3] += 0.25
+        assert _holds_amounts(target_NT) == amounts
+    assert not _holds_amounts(np.full((2, 3), np.nan))
 
 
 def test_an_empty_shelf_is_no_demand() -> None:
