@@ -316,6 +316,23 @@ def test_padding_and_cut_steps_of_a_batch_are_those_asked_for() -> None:
     np.testing.assert_equal(promo_BS[0], [gap, gap, *rare(4)[:8]])
 
 
+def test_the_clock_of_a_batch_is_the_windows_and_goes_on_evenly_beyond_it() -> None:
+    hour_ms = DAY_MS // 24
+    # Clocks go on by an hour on day 50, and each series has a minute of its own.
+    clock_NS = np.array(
+        [[day * DAY_MS + (day >= 50) * hour_ms + row for day in DAYS] for row in range(ITEMS)]
+    )
+    dressed = replace(dress(shop()), local_ms_NS=clock_NS)
+    rows, ends = np.array([2, 0]), np.array([2, STEPS + HORIZON - 1])
+    batch, _ = dressed.batch(rows, ends, context=4, horizon=3)
+    assert batch.local_ms_BS is not None
+    assert batch.local_ms_BS.tolist() == [
+        [day * DAY_MS + 2 for day in range(-2, 5)],
+        [day * DAY_MS + hour_ms for day in range(99, 106)],
+    ]
+    assert dress(shop()).batch(rows, ends, context=4, horizon=3)[0].local_ms_BS is None
+
+
 def test_a_forecast_and_training_get_their_own_effects() -> None:
     days = np.arange(430)
     target = np.rint(40.0 * np.exp(0.5 * (days % 365 > 345) + 0.2 * np.sin(days)))
