@@ -124,7 +124,7 @@ def test_between_the_two_equal_hours_the_one_behind_is_left_out() -> None:
     assert place_BH is not None and place_BH.tolist() == [[0, 1]]
 
 
-def test_minutes_have_a_gap_of_sixty_and_buckets_of_six_hours_none() -> None:
+def test_minutes_have_a_gap_of_sixty_and_buckets_of_two_or_six_hours_none() -> None:
     first = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
     shown = clock(BERLIN, first, 130, MINUTE_MS)
     found, _ = even(batch_of([1.0] * 100, shown, first, MINUTE_MS))
@@ -135,6 +135,11 @@ def test_minutes_have_a_gap_of_sixty_and_buckets_of_six_hours_none() -> None:
     found, place_BH = even(batch_of([1.0, 2.0, 3.0], shown, first, 6 * HOUR_MS))
     assert place_BH is None or place_BH.tolist() == [[0, 1, 2]]
     assert listed(found.target_BT) == [1.0, 2.0, 3.0]
+    # 23, 1 and then 4 o'clock: five hours and three before the cutoff are two steps and one.
+    first = datetime(2026, 3, 28, 22, tzinfo=UTC)
+    shown = clock(BERLIN, first, 4, 2 * HOUR_MS)
+    found, _ = even(batch_of([1.0, 2.0], shown, first, 2 * HOUR_MS))
+    assert listed(found.target_BT) == [1.0, 2.0]
 
 
 def test_days_of_uneven_hours_are_even_days() -> None:
