@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -35,6 +36,8 @@ class Child:
         log_file: Where its output goes; None drops it.
         environ: Added to our own environment.
         pipe_output: Give its standard output to `process.stdout` instead.
+        share_output: Let it write where we write.
+        given: Bytes for its standard input, fewer than a pipe holds (64 KB).
     """
 
     def __init__(
@@ -44,22 +47,28 @@ class Child:
         log_file: Path | None = None,
         environ: Mapping[str, str] | None = None,
         pipe_output: bool = False,
+        share_output: bool = False,
+        given: bytes | None = None,
     ) -> None:
         tied = [sys.executable, "-m", "freshet.stream.child", str(os.getpid()), *command]
         env = {**os.environ, **(environ or {})}
         log: IO[bytes] | None = log_file.open("ab") if log_file else None
+        elsewhere = None if share_output else subprocess.DEVNULL
         try:
             self.process = subprocess.Popen(
                 tied,
                 env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if pipe_output else (log or subprocess.DEVNULL),
-                stderr=log or subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+                stdout=subprocess.PIPE if pipe_output else (log or elsewhere),
+                stderr=log or elsewhere,
                 start_new_session=True,
             )
         finally:
             if log:
                 log.close()
+        if self.process.stdin and given is not None:
+            with suppress(BrokenPipeError), self.process.stdin as pipe:
+                pipe.write(given)
 
     @property
     def alive(self) -> bool:

@@ -296,6 +296,11 @@ class WorkerSettings(Section):
         description="Forecasts are committed in transactions; false is for brokers without them, "
         "and a crash may then repeat up to 2,048 forecasts.",
     )
+    effects: bool = Field(
+        True,
+        description="Learn in one process of the shop what all items do alike, and dress forecasts "
+        "with it; false: each by what its own windows say.",
+    )
     max_pending_cutoffs: Positive = Field(
         96,
         description="Cutoffs of a resolution kept while they wait for final buckets: those within "

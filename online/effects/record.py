@@ -25,10 +25,10 @@ from freshet.stream.schemas import (
     EffectsRecord,
     EffectsSlopes,
 )
-from freshet.stream.slots import KNOWN_SLOTS
 
-KNOWN_NAMES = tuple(name for name in KNOWN_SLOTS if name != "effect")
-"""The known columns of the worker's windows, in their order."""
+CURRENT = b"current@"
+SECONDS_HEADER = "freshet-seconds"
+"""The header that says how long the estimate took."""
 TRIED_STEPS = 14  # of the made-up window on which effects from outside are tried
 
 
@@ -148,4 +148,4 @@ def encoded(record: EffectsRecord) -> tuple[str, bytes]:
 
 def current_key(resolution_ms: int) -> str:
     """Under which the newest record of a resolution lies once more."""
-    return f"current@{resolution_ms}"
+    return f"{CURRENT.decode()}{resolution_ms}"

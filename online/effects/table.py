@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from freshet.model.effects.shared import SharedEffects
-from freshet.online.effects.record import KNOWN_NAMES, current_key, effects_of
+from freshet.online.effects.record import current_key, effects_of
 from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import EffectsRecord
+from freshet.stream.slots import NAMED_SLOTS
 from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -39,7 +40,7 @@ class EffectsTable:
     def __init__(
         self,
         country: str | None = None,
-        known_names: tuple[str, ...] = KNOWN_NAMES,
+        known_names: tuple[str, ...] = NAMED_SLOTS,
         *,
         latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
         refused: Callable[[], None] = lambda: None,
@@ -75,6 +76,11 @@ class EffectsTable:
         """The same; from before the first that there is, that one."""
         known = self._usable(resolution_ms)
         return self.at(resolution_ms, cutoff_ms) or min(known, key=_age, default=None)
+
+    def named(self, sha256: str) -> Known | None:
+        """The one that a forecast names; None where it was forgotten."""
+        found = [known for _, known in self._kept.values() if known.sha256 == sha256]
+        return found[0] if found else None
 
     def keys(self) -> dict[str, EffectsRecord]:
         """The record under every key, usable or not."""

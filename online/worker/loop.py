@@ -28,6 +28,7 @@ from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import Mark
 from freshet.online.worker.metrics import WorkerMetrics
 from freshet.online.worker.outgoing import origin_of, outgoing_forecasts, outgoing_rounds
+from freshet.online.worker.owner import OwnerKeeper
 from freshet.online.worker.pace import newest
 from freshet.online.worker.passing import Pass
 from freshet.online.worker.publish import Origin, forecast_items, issued_of
@@ -66,6 +67,8 @@ class Parts:
     delivery: Delivery
     health: Health
     watch: Watch
+    owner: OwnerKeeper | None = None
+    """Starts the estimates of shared effects where nobody makes them."""
 
 
 class Worker:
@@ -112,12 +115,15 @@ class Worker:
 
     def close(self) -> None:
         """Send what is queued and leave the group."""
+        if self._parts.owner is not None:
+            self._parts.owner.close()
         self._parts.commits.close()
         self._parts.delivery.close()
         self._parts.side_inputs.close()
         self._parts.membership.close()
 
     def _turn(self) -> None:
+        self._look_after_owner()
         owned = self._receive()
         if owned is None:
             return
@@ -179,7 +185,12 @@ class Worker:
             device=self._parts.switch.current.forecaster.device,
             now_ms=self._parts.clock.now_ms(),
             latest_ms=latest_ms(self._parts.clock),
+            effects=self._parts.side_inputs.effects,
         )
+
+    def _look_after_owner(self) -> None:
+        if self._parts.owner is not None:
+            self._parts.owner.look()
 
     # Read -----------------------------------------------------------------------------------------
 
@@ -251,6 +262,9 @@ class Worker:
             if not self._publish(owned, served, forecasts, rounds, moved):
                 return False
         served.rests_after(time.monotonic() - began_s)
+        if not origin.warming_up:
+            served.effects.note(due.cutoff_ms)
+            self._note_effects(owned)
         self._note_round(owned, served, due, len(work))
         return True
 
@@ -319,6 +333,13 @@ class Worker:
         for record in forecasts:
             self.metrics.forecasts.labels(record.status).inc()
         return True
+
+    def _note_effects(self, owned: OwnedShards) -> None:
+        amiss = list(filter(None, (served.effects.amiss for served in owned.served)))
+        if amiss:
+            self._parts.health.say("effects", "; ".join(amiss))
+        else:
+            self._parts.health.over("effects")
 
     def _note_round(self, owned: OwnedShards, served: Served, due: Round, num_items: int) -> None:
         took_s = time.monotonic() - served.looked_s
@@ -392,6 +413,7 @@ class Worker:
         membership = self._parts.membership
         notices = newest(membership.poll(0))
         self._parts.health.beat()
+        self._look_after_owner()
         if membership.version != owned.membership_version:
             raise NotTheOwnerError("the shards changed in the middle of a round")
         for served in owned.served:

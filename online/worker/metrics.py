@@ -84,6 +84,16 @@ class WorkerMetrics:
             ("what",),
             registry=registry,
         )
+        self.effects_seconds = Counter(
+            "freshet_worker_effects_seconds",
+            "How long estimates of shared effects took, whichever worker's child made them.",
+            registry=registry,
+        )
+        self.effects_refused = Counter(
+            "freshet_worker_effects_refused",
+            "Records of shared effects that cannot be used.",
+            registry=registry,
+        )
         self.degraded = Gauge(
             "freshet_worker_degraded", "1 while something is amiss.", registry=registry
         )

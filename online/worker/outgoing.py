@@ -26,6 +26,8 @@ def origin_of(
 
     `side_offsets` say how far the shop's tables are told; they do not move within a round.
     """
+    effects = served.effects.of(cutoff_ms)
+    amiss = bool(weights.fallback) or served.rolled_back or served.effects.missing(cutoff_ms)
     return Origin(
         resolution_ms=served.resolution_ms,
         cutoff_ms=cutoff_ms,
@@ -34,10 +36,11 @@ def origin_of(
         weights_sha256=weights.sha256,
         offsets=served.reader.offsets() | side_offsets,
         series_by=settings.events.series_by,
-        degraded=bool(weights.fallback) or served.rolled_back,
+        degraded=amiss,
         warming_up=served.warming_up(cutoff_ms),
         conversion=settings.worker.conversion,
         edges_ms=served.edges_ms(cutoff_ms),
+        effects_sha256="" if effects is None else effects.sha256,
     )
 
 

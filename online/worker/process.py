@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
 from functools import partial
 from uuid import uuid4
 
 from freshet.model.threads import use_threads
+from freshet.online.effects.table import EffectsTable
 from freshet.online.weights.swap import open_switch
 from freshet.online.worker.group import Membership
 from freshet.online.worker.loop import Parts, Worker
 from freshet.online.worker.metrics import WorkerMetrics
+from freshet.online.worker.owner import open_keeper
 from freshet.online.worker.side_inputs import SideInputs
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import Settings
@@ -83,12 +86,20 @@ def open_worker(settings: Settings) -> Worker:
         redis=client,
         clock=clock,
         switch=switch,
-        side_inputs=SideInputs(settings, client, offer, latest),
+        side_inputs=SideInputs(
+            settings,
+            client,
+            offer,
+            latest,
+            effects=_effects_table(settings, metrics, latest),
+            estimated=metrics.effects_seconds.inc,
+        ),
         membership=membership,
         commits=_commits(settings, membership, delivery, health),
         delivery=delivery,
         health=health,
         watch=Watch(health, questions),
+        owner=open_keeper(settings, client, health) if settings.worker.effects else None,
     )
     worker = Worker(settings, parts, metrics, stop)
     wanted_port, host = settings.worker.http_port, settings.telemetry.http_host
@@ -97,6 +108,15 @@ def open_worker(settings: Settings) -> Worker:
     device = str(serving.forecaster.device)
     log.info("started", version=serving.version, device=device, threads=threads, http_port=port)
     return worker
+
+
+def _effects_table(
+    settings: Settings, metrics: WorkerMetrics, latest_ms: Callable[[], int]
+) -> EffectsTable | None:
+    if not settings.worker.effects:
+        return None
+    country = settings.calendar.country or None
+    return EffectsTable(country, latest_ms=latest_ms, refused=metrics.effects_refused.inc)
 
 
 def _commits(

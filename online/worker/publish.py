@@ -49,6 +49,7 @@ class Origin:
         degraded: Something is amiss, so no forecast of the round is called `ok`.
         warming_up: The shop is too young to say anything, so no numbers are invented.
         conversion: Whether units per view are forecast too.
+        effects_sha256: Of the shared effects that contexts are dressed with; empty: without.
         edges_ms: Starts of the steps, and the end of the last, where not all are equally long.
     """
 
@@ -64,6 +65,7 @@ class Origin:
     adjustments: Adjustments = field(default_factory=Adjustments)
     conversion: bool = False
     edges_ms: tuple[int, ...] | None = None
+    effects_sha256: str = ""
 
 
 class Numbers(NamedTuple):
@@ -148,6 +150,7 @@ def forecast_ids(
         sorted(origin.offsets.items()),
         weights,
         adjusted,
+        origin.effects_sha256,
     ]
     start = xxhash.xxh3_128(msgspec.json.encode(common))
     ids = []
@@ -200,6 +203,7 @@ def forecast_records(
             conversion=conversions[row],
             step_starts_ms=edges_ms[:-1] if edges_ms else None,
             ends_at_ms=edges_ms[-1] if edges_ms else None,
+            effects_sha256=origin.effects_sha256,
         )
         records.append(record)
     return records

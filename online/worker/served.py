@@ -15,8 +15,10 @@ import torch
 
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import PendingForecasts
+from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts
+from freshet.online.worker.effects import RoundEffects, has_owner
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import NONE_YET, Mark
 from freshet.online.worker.pace import Pace
@@ -55,6 +57,8 @@ class Source:
     shop: ShopTables
     membership: Membership
     device: torch.device
+    effects: EffectsTable | None = None
+    """What all items do alike; None where nobody estimates it."""
     regions: set[str] = field(default_factory=set)
     """That items of any resolution were seen in."""
 
@@ -85,6 +89,9 @@ class Served:
             served.resolution_ms,
             settings.worker.max_pending_cutoffs,
             time_zone=settings.calendar.time_zone,
+        )
+        self.effects = RoundEffects(
+            source.effects if has_owner(served) else None, served.resolution_ms
         )
         self.sums = StepSums(served.resolution_ms, served.prediction_length)
         self.cold = ColdStart(
@@ -121,6 +128,8 @@ class Served:
             context_length=served.context_length,
             prediction_length=served.prediction_length,
             device=source.device,
+            taught=self.effects.of,
+            country=self._settings.calendar.country,
         )
         drift, shop, series_by = self._settings.drift, source.shop, self._series_by
         self.scorer = Scorer(
@@ -214,7 +223,16 @@ class Served:
         return time.monotonic() >= self._rests_until_s
 
     def due(self, marks: Iterable[Mark | None]) -> Round | None:
-        """The round that is due by what is held, if any; `marks` are those of the owned shards."""
+        """The round that is due by what is held, if any; `marks` are those of the owned shards.
+
+        None, too, while it waits for shared effects.
+        """
+        found = self._planned(marks)
+        if found is None or self.warming_up(found.cutoff_ms):
+            return found
+        return found if self.effects.ready(found.cutoff_ms) else None
+
+    def _planned(self, marks: Iterable[Mark | None]) -> Round | None:
         newest_ms = self.reader.live_cutoff_ms()
         previous_ms = previous_cutoff_ms(marks)
         if newest_ms is None or not self.served.flash_sales_only:

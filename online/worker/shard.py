@@ -11,6 +11,7 @@ import torch
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.online.drift.monitor import DriftMonitor
+from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.earlier import Earlier, waiting_cutoffs_ms
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import Mark, Marks
@@ -203,6 +204,7 @@ def take_over(
     device: torch.device,
     now_ms: int,
     latest_ms: int = MAX_TIME_MS,
+    effects: EffectsTable | None = None,
 ) -> OwnedShards:
     """The shards that are this worker's now, as the worker before left them.
 
@@ -210,7 +212,7 @@ def take_over(
         BrokerError: What it left could not be read.
         StoreUnavailableError: Redis does not answer.
     """
-    source = Source(opener(settings, client), shop, membership, device)
+    source = Source(opener(settings, client), shop, membership, device, effects)
     owned = OwnedShards(settings, source)
     for one in owned.served:
         one.refresh(now_ms)

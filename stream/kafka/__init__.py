@@ -26,6 +26,7 @@ from freshet.stream.kafka.client import (
     take,
 )
 from freshet.stream.kafka.delivery import Delivery, give_up, send
+from freshet.stream.kafka.fenced import Acknowledged, Fenced, FencedError, Writes
 from freshet.stream.kafka.publisher import (
     Headers,
     Outgoing,
@@ -42,12 +43,15 @@ from freshet.stream.kafka.transactions import (
 
 __all__ = [
     "OFFSET_END",
+    "Acknowledged",
     "AtLeastOnce",
     "Cluster",
     "Commits",
     "Consumer",
     "Delivery",
     "ExactlyOnce",
+    "Fenced",
+    "FencedError",
     "Headers",
     "KafkaException",
     "Key",
@@ -63,6 +67,7 @@ __all__ = [
     "TableRecord",
     "Taken",
     "TopicPartition",
+    "Writes",
     "admin",
     "broker_errors",
     "broker_question",

@@ -163,7 +163,7 @@ class ExactlyOnce:
             if metadata is None:
                 raise NotTheOwnerError("this worker is no member of its group any more")
             send = partial(client.send_offsets_to_transaction, list(offsets), metadata)
-            _within(CALL_TIMEOUT_S + LATE_S, partial(_repeated, send))
+            _within(CALL_TIMEOUT_S + LATE_S, partial(repeated, send))
             failpoint("transaction_offsets_sent")
             self._end(client)
         except KafkaException as error:
@@ -178,10 +178,10 @@ class ExactlyOnce:
 
     def _end(self, client: Producer) -> None:
         try:
-            _repeated(client.commit_transaction)
+            repeated(client.commit_transaction)
         except KafkaException as error:
             cause = error.args[0]
-            self._in_doubt = not (cause.txn_requires_abort() or _is_fenced(cause))
+            self._in_doubt = not (cause.txn_requires_abort() or is_fenced(cause))
             raise
 
     def _is_out(self, offsets: Sequence[TopicPartition]) -> bool:
@@ -202,7 +202,7 @@ class ExactlyOnce:
         if self._producer is None:
             client = self._open(**({"batch_num_messages": 1} if self._one_by_one else {}))
             try:
-                _repeated(client.init_transactions)
+                repeated(client.init_transactions)
             except KafkaException as error:
                 raise broker_error("beginning to write in transactions", error) from None
             self._producer = client
@@ -255,7 +255,7 @@ class ExactlyOnce:
 
     def _after(self, error: KafkaError) -> None:
         """Leave the producer as the next attempt needs it."""
-        if self._in_doubt or _is_fenced(error):
+        if self._in_doubt or is_fenced(error):
             self._drop()
         else:
             self._abort()
@@ -264,7 +264,7 @@ class ExactlyOnce:
         if self._producer is None:
             return
         try:
-            _repeated(self._producer.abort_transaction)
+            repeated(self._producer.abort_transaction)
         except KafkaException as error:
             # With nothing begun there is nothing to end; else a new producer ends it.
             if error.args[0].code() != KafkaError._STATE:
@@ -309,7 +309,7 @@ class AtLeastOnce:
         """Nothing is left open."""
 
 
-def _is_fenced(error: KafkaError) -> bool:
+def is_fenced(error: KafkaError) -> bool:
     return error.fatal() or error.code() in _FENCED
 
 
@@ -346,7 +346,7 @@ def _within(wait_s: float, call: Callable[[], None]) -> None:
         raise failed[0]
 
 
-def _repeated(call: Callable[[float], Any]) -> None:
+def repeated(call: Callable[[float], Any]) -> None:
     """Make a call of a transaction until it does not ask to be repeated, or time is up."""
     deadline_s = time.monotonic() + CALL_TIMEOUT_S
     while True:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+EFFECTS_OWNER_KEY: Final = "freshet:effects-owner"
+"""The lease of the process that estimates what all items do alike."""
 MAX_INDEX_TILES: Final = 50_000
 MAX_REMOVED_KEYS: Final = 1_000
 

@@ -190,7 +190,9 @@ def good_records(at_ms: int, tag: str) -> dict[str, Record]:
             continuous=False,
             closing=EffectsClosing(),
             places=[],
-            slopes=EffectsSlopes(columns=[], low=[], high=[], mean=[], weights=[[], []]),
+            slopes=EffectsSlopes(
+                columns=[], low=[], high=[], mean=[], weights=[[], []], least=0.0, most=0.0
+            ),
             events=EffectsEvents(
                 flags=[],
                 flag_in_cells=[],

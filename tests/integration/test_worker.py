@@ -77,6 +77,7 @@ def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict
         "FRESHET_WORKER__SEASON_LENGTH": "24",
         "FRESHET_WORKER__MICRO_BATCH": "4",
         "FRESHET_WORKER__DEVICE": "cpu",
+        "FRESHET_WORKER__EFFECTS": "false",
         "FRESHET_WORKER__DTYPE": "float32",
         "FRESHET_WORKER__POLL_MS": "20",
         "FRESHET_WORKER__WEIGHTS": str(folder / "weights"),

@@ -68,6 +68,7 @@ class WholeShop:
             "FRESHET_WORKER__PREDICTION_LENGTH": "4",
             "FRESHET_WORKER__SEASON_LENGTH": "2",
             "FRESHET_WORKER__SCORE_STEPS": "[1]",
+            "FRESHET_WORKER__EFFECTS": "false",
             "FRESHET_CONTROL__MIN_NEW_DATA_MS": "0",
             "FRESHET_CONTROL__COOLDOWN_MS": "1",
             "FRESHET_LEARN__REGISTRY": str(self.folder / "registry"),

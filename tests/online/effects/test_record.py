@@ -12,10 +12,11 @@ import pytest
 from freshet.model.effects.shared import SharedEffects, find_shared
 from freshet.model.effects.slots import dress
 from freshet.model.tables.panel import Window
-from freshet.online.effects.record import KNOWN_NAMES, effects_of, encoded, record_of
+from freshet.online.effects.record import effects_of, encoded, record_of
 from freshet.stream.codec import decode
 from freshet.stream.errors import EventError
 from freshet.stream.schemas import EffectsRecord
+from freshet.stream.slots import NAMED_SLOTS
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 DAYS = 300
@@ -28,11 +29,11 @@ def window_of(resolution_ms: int = DAY_MS, days: int = DAYS, country: str | None
     steps_a_day = DAY_MS // resolution_ms
     steps = (days + AHEAD) * steps_a_day
     time_S = 18_993 * DAY_MS + np.arange(steps) * resolution_ms
-    known_NSK = np.full((6, steps, len(KNOWN_NAMES)), np.nan)
+    known_NSK = np.full((6, steps, len(NAMED_SLOTS)), np.nan)
     cut_NS = rng.random((6, steps)) < 0.1
-    known_NSK[..., KNOWN_NAMES.index("promotion")] = cut_NS
-    known_NSK[..., KNOWN_NAMES.index("discount")] = 0.3 * cut_NS
-    known_NSK[..., KNOWN_NAMES.index("free_1")] = rng.normal(size=(6, steps))
+    known_NSK[..., NAMED_SLOTS.index("promotion")] = cut_NS
+    known_NSK[..., NAMED_SLOTS.index("discount")] = 0.3 * cut_NS
+    known_NSK[..., NAMED_SLOTS.index("free_1")] = rng.normal(size=(6, steps))
     open_S = (time_S // DAY_MS % 7 != 3) & (time_S % DAY_MS < 20 * HOUR_MS)
     mean_NS = open_S * np.exp(1 + 0.4 * cut_NS + 0.2 * known_NSK[..., -6])
     T = days * steps_a_day
@@ -45,7 +46,7 @@ def window_of(resolution_ms: int = DAY_MS, days: int = DAYS, country: str | None
         target_NT=rng.poisson(mean_NS[:, :T]).astype(np.float64),
         known_NSK=known_NSK,
         past_NTP=np.zeros((6, T, 0)),
-        known_names=KNOWN_NAMES,
+        known_names=NAMED_SLOTS,
         past_names=(),
         static={},
         country=country,

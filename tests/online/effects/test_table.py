@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from freshet.model.effects.shared import SharedEffects
-from freshet.online.effects.record import KNOWN_NAMES, current_key, encoded, record_of
+from freshet.online.effects.record import current_key, encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.stream.schemas import EffectsRecord
+from freshet.stream.slots import NAMED_SLOTS
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 A, B = ((100 + day) * DAY_MS for day in (0, 1))
@@ -18,7 +19,7 @@ A, B = ((100 + day) * DAY_MS for day in (0, 1))
 
 def record(as_of_ms: int, resolution_ms: int = DAY_MS, country: str | None = None) -> EffectsRecord:
     return record_of(
-        SharedEffects(KNOWN_NAMES),
+        SharedEffects(NAMED_SLOTS),
         resolution_ms=resolution_ms,
         as_of_ms=as_of_ms,
         num_items=1,

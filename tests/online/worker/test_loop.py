@@ -513,7 +513,12 @@ def test_shards_are_taken_over_anew_exactly_when_they_change(
     # An hour of margin, and half a minute of a clock that may not have been read.
     latest_ms = now_ms + HOUR_MS + 30_000
     device = turns.weights.forecaster.device
-    assert named == {"device": device, "now_ms": now_ms, "latest_ms": latest_ms}
+    assert named == {
+        "device": device,
+        "now_ms": now_ms,
+        "latest_ms": latest_ms,
+        "effects": None,
+    }
     assert settings.worker.micro_batch == 256 and len(turns.taken) == 1
     turns.membership.version = 2
     turns.turn()

@@ -63,6 +63,7 @@ def test_an_id_names_item_context_cutoff_offsets_weights_and_adjustments_but_no_
         origin(weights_sha256="cd"),
         origin(adjustments=Adjustments(level_factor=1.5)),
         origin(resolution_ms=1),
+        origin(effects_sha256="beef"),
     ]
     ids = [forecast_ids(["a|n"], ["c"], other)[0] for other in others]
     ids += forecast_ids(["a|n"], ["other context"], origin())
@@ -140,11 +141,11 @@ def test_a_row_that_was_moved_by_itself_says_that_beside_what_the_round_did() ->
 
 
 def test_an_id_is_the_hash_of_what_the_forecast_came_from() -> None:
-    adjusted = origin(adjustments=Adjustments(level_factor=1.5))
+    adjusted = origin(adjustments=Adjustments(level_factor=1.5), effects_sha256="beef")
     (found,) = forecast_ids(["a|n"], ["c0ffee"], adjusted)
     text = (
         '[3600000,36000000,[["clicks:1",9],["orders:0",7]],["v1","ab"],'
-        '{"level_factor":1.5,"calibration_id":null,"sums_from":null,"mixed_with":null}]'
+        '{"level_factor":1.5,"calibration_id":null,"sums_from":null,"mixed_with":null},"beef"]'
     )
     assert found == xxhash.xxh3_128_hexdigest(f"{text}c0ffeea|n".encode())
     # Where a row was moved by itself, what moved it stands in between.

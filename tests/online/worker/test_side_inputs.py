@@ -1,4 +1,4 @@
-"""The shop's tables come from Redis, announcements go to the switch; bad ones nowhere."""
+"""The shop's tables come from Redis, announcements go to the switch, effects to their table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from freshet.model.effects.shared import SharedEffects
+from freshet.online.effects.record import current_key, encoded, record_of
+from freshet.online.effects.table import EffectsTable
 from freshet.online.worker import side_inputs as module
 from freshet.online.worker.side_inputs import LOOK_S, SideInputs
 from freshet.stream.catalog.tables import ShopTables
@@ -13,15 +16,18 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import TableRecord
 from freshet.stream.schemas import ModelEvent
+from freshet.stream.slots import NAMED_SLOTS
+from freshet.stream.units import DAY_MS
 
 TOPIC = Settings().kafka.topics.models
+EFFECTS = Settings().kafka.topics.effects
 
 
 class Reader:
     """Hands over what the test lays out."""
 
     def __init__(self, _: Settings, topics: list[str]) -> None:
-        assert topics == [TOPIC]
+        self.topics = topics
         self.records, self.caught_up = list[TableRecord](), True
         self.waited_ms: list[int] = []
         self.closed = False
@@ -52,13 +58,21 @@ class Feed:
 class Rig:
     """Side inputs on fakes, and a clock that stands until it is set."""
 
-    def __init__(self, *, pinned: bool = False) -> None:
+    def __init__(self, *, pinned: bool = False, effects: EffectsTable | None = None) -> None:
         self.offered: list[ModelEvent] = []
         self.at_s = 0.0
         offer = None if pinned else self.offered.append
         client: Any = object()
-        self.inputs = SideInputs(Settings(), client, offer, now_s=lambda: self.at_s)
-        self.models: Any = self.inputs._models
+        self.estimated_s: list[float] = []
+        self.inputs = SideInputs(
+            Settings(),
+            client,
+            offer,
+            now_s=lambda: self.at_s,
+            effects=effects,
+            estimated=self.estimated_s.append,
+        )
+        self.models: Any = self.inputs._topics
         self.feed: Any = self.inputs._feed
 
     def announce(self, *values: bytes | None) -> None:
@@ -109,3 +123,40 @@ def test_it_has_caught_up_when_both_have_and_closes(models: bool, tables: bool) 
     assert rig.inputs.caught_up is (models and tables)
     rig.inputs.close()
     assert rig.models.closed
+
+
+def effects_records(as_of_ms: int, took: bytes) -> list[TableRecord]:
+    made = record_of(
+        SharedEffects(NAMED_SLOTS),
+        resolution_ms=DAY_MS,
+        as_of_ms=as_of_ms,
+        num_items=1,
+        offsets={},
+        country=None,
+    )
+    key, value = encoded(made)
+    headers = (("freshet-seconds", took),)
+    return [
+        TableRecord(EFFECTS, name.encode(), value, 50, 0, 0, headers)
+        for name in (key, current_key(DAY_MS))
+    ]
+
+
+def test_effects_go_to_their_table_and_what_new_estimates_cost_is_told_once_each() -> None:
+    rig = Rig(effects=EffectsTable())
+    assert rig.models.topics == [TOPIC, EFFECTS]
+    rig.models.caught_up = False
+    rig.models.records = effects_records(DAY_MS, b"1.5")
+    rig.inputs.poll(0)
+    rig.models.caught_up = True
+    rig.models.records = effects_records(2 * DAY_MS, b"2.5") + effects_records(3 * DAY_MS, b"?")
+    rig.inputs.poll(0)
+    assert rig.inputs.effects is not None
+    found = [rig.inputs.effects.at(DAY_MS, day * DAY_MS) for day in range(5)]
+    assert [one and one.as_of_ms // DAY_MS for one in found] == [None, 1, 2, 3, 3]
+    assert rig.estimated_s == [2.5] and rig.offered == []
+
+
+def test_a_worker_that_wants_no_effects_does_not_read_them() -> None:
+    rig = Rig()
+    assert rig.inputs.effects is None and rig.models.topics == [TOPIC]

@@ -264,6 +264,7 @@ class Turns:
             caught_up=True,
             waits_for="",
             offsets=lambda: {"catalog:0": 4},
+            effects=None,
             poll=lambda ms: self.journal.append(f"inputs {ms}"),
         )
         self.waits_s: list[float] = []
@@ -284,6 +285,7 @@ class Turns:
             delivery=self.delivery,
             health=self.health,
             watch=Watch(self.health, {}),
+            owner=None,
         )
         time = SimpleNamespace(monotonic=lambda: self.monotonic_s)
         monkeypatch.setattr(loop, "take_over", self._take_over)
