@@ -239,6 +239,9 @@ def compare(case: Case, folder: Path, items: int) -> dict[str, Any]:
     if items:
         largest = frame.groupby("id").target.sum().nlargest(items).index
         frame = frame[frame.id.isin(largest)]
+    if case.retained:
+        begin = case.cuts(frame)[0] - case.step * case.retained
+        frame = frame[frame.timestamp >= begin]
     served, took = serve_once(case, frame, folder)
     every = {"served": served}
     told = measured(case, frame, folder, ",".join(MODELS), told=True)
