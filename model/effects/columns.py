@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.effects.outages import outages
 from freshet.model.features import CLOSED, DISCOUNT, EVENT, FIRST_FREE, PROMOTION
 from freshet.model.phases import YEAR_MS
 from freshet.model.tables.panel import Window
@@ -236,13 +237,14 @@ def past_in_slots(window: Window) -> Singles:
     return past_NTP
 
 
-def without_stockouts(window: Window) -> Window:
-    """The window with its empty shelves as missing: there nobody could buy.
+def buyable(window: Window) -> Window:
+    """The window with missing for zero where nobody could buy: no stock, or an outage.
 
     A sale out of stock is one all the same.
     """
     in_stock_NT = past_in_slots(window)[..., PAST_SLOTS.index("in_stock")]
     empty_NT = (in_stock_NT == 0.0) & (window.target_NT == 0.0)
+    empty_NT |= outages(window.target_NT, window.resolution_ms)
     if not empty_NT.any():
         return window
     return replace(window, target_NT=np.where(empty_NT, np.nan, window.target_NT))

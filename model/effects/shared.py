@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from freshet.model.effects.closed import NO_CLOSING, Closing, find_closing
-from freshet.model.effects.columns import Place, find_places, find_scales, without_stockouts
+from freshet.model.effects.columns import Place, buyable, find_places, find_scales
 from freshet.model.effects.events import NO_EVENTS, Events, fit_events
 from freshet.model.effects.slopes import NO_SLOPES, Slopes, fit_slopes
 from freshet.model.tables.panel import Window
@@ -75,7 +75,7 @@ def find_shared(window: Window) -> SharedEffects:
     Raises:
         InvalidInputError: the window's country is not known.
     """
-    window = without_stockouts(window)
+    window = buyable(window)
     continuous = _holds_amounts(window.target_NT)
     window, _ = sized(window, continuous=continuous)
     closing = find_closing(window)

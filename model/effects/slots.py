@@ -14,10 +14,10 @@ from torch import Tensor
 
 from freshet.model.batch import Batch
 from freshet.model.effects.columns import (
+    buyable,
     known_in_slots,
     past_in_slots,
     static_numbers,
-    without_stockouts,
 )
 from freshet.model.effects.shared import SharedEffects, find_shared, sized
 from freshet.model.features import EFFECT
@@ -118,7 +118,7 @@ def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
         InvalidInputError: the columns are others than those that `shared` was found in, or the
             window's country is not known.
     """
-    window = without_stockouts(window)
+    window = buyable(window)
     shared = find_shared(window) if shared is None else shared
     # Everything that takes logarithms of sales needs them in their final size.
     window, factor_N = sized(window, continuous=shared.continuous)
