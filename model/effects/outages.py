@@ -17,9 +17,10 @@ from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 UNLIKELY = np.log(1e-4)
 LONGER = 1.5
 FEWEST_CYCLES = 4
-# What was sold before must have lasted as long as the silence, and what came after it a quarter of
-# that: goods of one season are silent for the rest of the year, and will be again.
-BACK_FOR = 0.25
+# What was sold before must have lasted half as long as the silence: goods of one season are silent
+# for the rest of the year, and will be again. And it must be back.
+LASTED = 0.5
+BACK_FOR = 2
 
 
 def outages(target_NT: Floats, resolution_ms: int) -> Bools:
@@ -53,8 +54,8 @@ def outages(target_NT: Floats, resolution_ms: int) -> Bools:
     outage_N = (
         (length_N >= FEWEST_CYCLES)
         & (length_N > LONGER * next_N)
-        & (before_N >= length_N)
-        & (after_N >= BACK_FOR * length_N)
+        & (before_N >= LASTED * length_N)
+        & (after_N >= BACK_FOR)
         & unlikely_N
     )
     return _between_sales(target_NT, outage_N, first + P * begin_N)

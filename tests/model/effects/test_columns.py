@@ -15,7 +15,6 @@ from freshet.model.effects.columns import (
     known_in_slots,
     past_in_slots,
     static_numbers,
-    without_stockouts,
 )
 from freshet.model.features import CLOSED, DISCOUNT, EVENT, FIRST_FREE, PROMOTION
 from freshet.model.tables.panel import Window
@@ -225,11 +224,11 @@ def test_past_columns_take_the_slot_of_their_name_or_the_next_free_one() -> None
 def test_only_a_step_without_stock_and_sales_counts_as_missing() -> None:
     target = np.array([[0.0, 0.0, 2.0, 0.0], [1.0, 0.0, 0.0, NAN]])
     plain = window_of(target, horizon=1)
-    assert without_stockouts(plain) is plain
+    assert buyable(plain) is plain
     stock_NT = np.array([[0.0, 9.0, 0.0, 9.0], [9.0, 9.0, NAN, 0.0]])
     window = replace(plain, past_NTP=stock_NT[..., None], past_names=("on_hand",))
     expected_NT = [[NAN, 0.0, 2.0, 0.0], [1.0, 0.0, 0.0, NAN]]
-    np.testing.assert_equal(without_stockouts(window).target_NT, expected_NT)
+    np.testing.assert_equal(buyable(window).target_NT, expected_NT)
 
 
 def test_all_texts_of_a_series_are_told_and_numbers_by_rank() -> None:

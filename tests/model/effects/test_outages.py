@@ -37,7 +37,7 @@ def test_a_shop_that_was_rebuilt_for_half_a_year_has_no_demand_of_zero() -> None
 @pytest.mark.parametrize(
     ("why", "series"),
     [
-        ("back for too short a time to say", days((280, 5.0), (182, 0.0), (35, 5.0))),
+        ("back for a week, which is too short to say", days((280, 5.0), (182, 0.0), (7, 5.0))),
         ("goods of one season", days((60, 5.0), (182, 0.0), (60, 5.0))),
         ("closed each winter", days((200, 5.0), (140, 0.0), (200, 5.0), (140, 0.0), (70, 5.0))),
         ("not back", days((280, 5.0), (182, 0.0))),
