@@ -10,6 +10,7 @@ import pytest
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.effects.columns import (
     PRICE,
+    buyable,
     find_places,
     find_scales,
     known_in_slots,
