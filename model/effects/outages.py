@@ -40,7 +40,7 @@ def outages(target_NT: Floats, resolution_ms: int) -> Bools:
     # Whole cycles, the newest one complete.
     first = T - C * P
     cycles_NCP = target_NT[:, first:].reshape(N, C, P)
-    sold_NC = (cycles_NCP > 0).any(2)
+    sold_NC: Bools = np.any(cycles_NCP > 0, axis=2)
     begin_N, length_N, next_N = _longest_silences(sold_NC)
 
     cycle_C = np.arange(C)
@@ -93,4 +93,4 @@ def _between_sales(target_NT: Floats, outage_N: Bools, inside_N: Ints) -> Bools:
     last_N = T - 1 - earlier_NT[:, ::-1].argmax(1)
     next_N = later_NT.argmax(1)
     between_NT = (step_T > last_N[:, None]) & (step_T < next_N[:, None])
-    return between_NT & outage_N[:, None]
+    return np.asarray(between_NT & outage_N[:, None])
