@@ -102,3 +102,29 @@ def test_effects_of_other_columns_or_another_country_are_kept_and_given_to_nobod
     assert table.at(DAY_MS, B).sha256 == ours  # type: ignore[union-attr]
     assert len(table.keys()) == 4
     assert EffectsTable("DE").at(DAY_MS, B) is None
+
+
+def test_a_newest_record_that_fits_no_window_is_refused_once_and_the_one_before_it_used() -> None:
+    refused: list[int] = []
+    table = EffectsTable(refused=lambda: refused.append(1))
+    (ours,) = put(table, record(A))
+    broken = msgspec.structs.replace(record(B), places=[(0, 77, False)])
+    put(table, broken)
+    found = [table.at(DAY_MS, B) for _ in range(3)]
+    assert [one and one.sha256 for one in found] == [ours] * 3 and len(refused) == 1
+    assert table.named(encoded(broken)[0]) is None and len(refused) == 1
+    named = table.named(ours)
+    assert named is not None and named.as_of_ms == A and table.named("0" * 64) is None
+
+
+def test_no_more_than_so_many_are_kept_and_the_pointer_still_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("freshet.online.effects.table.MAX_KEPT", 3)
+    refused: list[int] = []
+    table = EffectsTable(refused=lambda: refused.append(1))
+    put(table, record(A), record(B))
+    assert not refused
+    (newest,) = put(table, record(B + DAY_MS))
+    found = table.at(DAY_MS, B + DAY_MS)
+    assert len(refused) == 1 and found is not None and found.sha256 == newest
