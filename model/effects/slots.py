@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
+from freshet.model.effects.beginnings import begun
 from freshet.model.effects.columns import (
     buyable,
     known_in_slots,
@@ -20,9 +21,10 @@ from freshet.model.effects.columns import (
     static_numbers,
 )
 from freshet.model.effects.shared import SharedEffects, find_shared, sized
+from freshet.model.expectation import short_season
 from freshet.model.features import EFFECT
 from freshet.model.tables.panel import Window
-from freshet.stream.arrays import Floats, Ints, Singles
+from freshet.stream.arrays import Bools, Floats, Ints, Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,9 @@ class Dressed:
         return torch.from_numpy(self.local_ms_NS[rows[:, None], inside_BS] + beyond_ms_BS)
 
 
-def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
+def dress(
+    window: Window, shared: SharedEffects | None = None, *, begin_N: Ints | None = None
+) -> Dressed:
     """A window in the network's slots; only data before the cutoff decide what goes where.
 
     Each series is dressed alone: what it gets depends on itself and on `shared`, to the last bit.
@@ -113,6 +117,8 @@ def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
     Args:
         window: what is known at the cutoff.
         shared: what all series do alike, found in any window of the same columns; None: in this.
+        begin_N: the step from which on each series is what it now is; 0: it always was, -1 or None:
+            look for it.
 
     Raises:
         InvalidInputError: the columns are others than those that `shared` was found in, or the
@@ -126,8 +132,11 @@ def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
     effect_NS, taught_NS = shared.effects(window, closed_NS)
     known_NSK = known_in_slots(window, closed_NS, shared.places)
     known_NSK[..., EFFECT] = _some(effect_NS)
+    plain_NT = _plain(window.target_NT, effect_NS, closed_NS)
+    period = short_season(window.resolution_ms)
+    begun_NT = begun(window.target_NT, plain_NT, period, begin_N)
     return Dressed(
-        target_NT=window.target_NT.astype(np.float32),
+        target_NT=begun_NT.astype(np.float32),
         past_NTP=past_in_slots(window),
         known_NSK=known_NSK,
         taught_NS=_some(taught_NS),
@@ -137,6 +146,13 @@ def dress(window: Window, shared: SharedEffects | None = None) -> Dressed:
         factor_N=factor_N,
         local_ms_NS=window.local_ms_NS,
     )
+
+
+def _plain(target_NT: Floats, effect_NS: Floats, closed_NS: Bools) -> Floats:
+    """Targets without what is shared; missing where nothing can sell."""
+    T = target_NT.shape[1]
+    plain_NT = target_NT * np.exp(-effect_NS[:, :T])
+    return np.where(closed_NS[:, :T], np.nan, plain_NT)
 
 
 def dressed_for(

@@ -97,7 +97,8 @@ def train(
         WeightsError: the base is missing or does not compute what it should.
     """
     forecaster = BatchForecaster.from_pretrained(base, dtype="float32")
-    dressed = dress(_sold(read_panel(source, table), prediction_length, table))
+    window = _sold(read_panel(source, table), prediction_length, table)
+    dressed = dress(window, begin_N=np.zeros(len(window), np.int64))
     horizon = min(prediction_length, forecaster.prediction_length_max)
     windows = PastWindows(dressed, horizon, forecaster.network.config)
     hold_out = _hold_out(windows, settings.seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from freshet.model.batch import Batch
@@ -55,7 +56,9 @@ class FreshetModel:
     def fit(self, window: Window) -> None:
         """Fine-tune a copy of the base weights on the window's past; always starts at the base."""
         if self.needs_fit:
-            tuned = tune(self.base.network, dress(window), window.horizon, settings=self.settings)
+            # What a break taught of itself must not be its own label.
+            dressed = dress(window, begin_N=np.zeros(len(window), np.int64))
+            tuned = tune(self.base.network, dressed, window.horizon, settings=self.settings)
             self.forecaster = BatchForecaster(
                 tuned.network, device=str(self.base.device), dtype="float32"
             )
