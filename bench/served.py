@@ -256,6 +256,7 @@ def compare(case: Case, folder: Path, items: int) -> dict[str, Any]:
         "cutoffs": case.cutoffs,
         "scored": len(common),
         "measured": len(every["backtest"]),
+        "code": code(),
         "backtest_command": " ".join(command_of(case, Path("TABLE"), "freshet", told=True)),
     }
     for part, some in {"all": cuts, "last_3": cuts[-3:]}.items():
@@ -267,6 +268,12 @@ def compare(case: Case, folder: Path, items: int) -> dict[str, Any]:
         ratio = round(rows["served"]["wql"] / rows["backtest"]["wql"], 3)
         found[part] = {**rows, "ratio": ratio}
     return {**found, **took}
+
+
+def code() -> str:
+    """The commit that was measured, as far as there is one."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:
@@ -301,8 +308,8 @@ def keep(name: str, found: dict[str, Any]) -> None:
     path = RESULTS / "served.json"
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
     floors = before.get("floors", {})
-    floor = {part: found[part]["backtest"] for part in ("all", "last_3")}
-    floor["command"] = found["backtest_command"]
+    floor: dict[str, Any] = {part: found[part]["backtest"] for part in ("all", "last_3")}
+    floor |= {"command": found["backtest_command"], "code": found["code"]}
     floors.setdefault(name, floor)
     sets = {**before.get("sets", {}), name: found}
     print(write_result("served", {"floors": floors, "sets": sets}, ["torch", "lightgbm", "numpy"]))
