@@ -19,7 +19,7 @@ FRESHET = [sys.executable, "-m", "freshet"]
 class Case:
     """A table with columns id (sku, or sku|region), timestamp and target, and what goes with it.
 
-    `flags` and `numbers` name the covariate that a column is announced as, `settings` the shop's.
+    `flags` and `numbers` name the covariate as which a column is announced.
     """
 
     make: Callable[[Path], pd.DataFrame]
@@ -30,6 +30,7 @@ class Case:
     known: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
+    category: str = ""
     promotion: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
@@ -151,6 +152,7 @@ CASES = {
         known=("Open", "Promo", "StateHoliday", "SchoolHoliday", "DayOfWeek"),
         past=("Customers",),
         static=(*SHOP, "PromoInterval"),
+        category="StoreType",
         promotion="Promo",
         flags={
             "closed": "closed",
@@ -173,6 +175,7 @@ CASES = {
         cutoffs=4,
         known=("coupons", "closed"),
         static=("department",),
+        category="department",
         flags={"closed": "closed"},
         numbers={"coupons": "coupons"},
         settings={
@@ -197,6 +200,7 @@ CASES = {
         cutoffs=10,
         known=("promotion", "closed"),
         static=("brand",),
+        category="brand",
         promotion="promotion",
         flags={"closed": "closed"},
         settings={"FRESHET_CALENDAR__COUNTRY": "IT"},
@@ -207,6 +211,7 @@ CASES = {
         cutoffs=4,
         known=("closed",),
         static=("department",),
+        category="department",
         flags={"closed": "closed"},
         settings={"FRESHET_CALENDAR__COUNTRY": "US"},
     ),

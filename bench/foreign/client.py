@@ -56,12 +56,14 @@ def spans(case: Case, wide: pd.DataFrame) -> Iterator[tuple[str | None, dict[str
 def tables(case: Case, frame: pd.DataFrame) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Topic, key and record of all that is announced, before the first sale."""
     told = {"announced_at": ms(frame.timestamp.min())}
-    for name, row in frame.groupby("id", observed=True).first().iterrows():
+    # An article is listed from its first row on, not before it is thought of.
+    listed = frame.groupby("id").timestamp.min()
+    for name, row in frame.groupby("id").first().iterrows():
         sku = place(str(name))["sku"]
         about = {column: str(row[column]) for column in case.static if pd.notna(row[column])}
-        category = about.get(case.static[0], "") if case.static else ""
-        entry = {"sku": sku, "title": " ".join([sku, *about.values()]), "category": category}
-        yield "catalog", sku, {**entry, "attributes": about, **told}
+        entry = {"sku": sku, "title": " ".join([sku, *about.values()]), "attributes": about}
+        entry |= {"category": about.get(case.category, ""), "announced_at": ms(listed[name])}
+        yield "catalog", sku, entry
     if case.promotion:
         yield from promotions(case, frame, told)
     for column, covariate in {**case.flags, **case.numbers}.items():
@@ -77,7 +79,7 @@ def promotions(
     case: Case, frame: pd.DataFrame, told: Mapping[str, int]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Each run of promoted days; those of all items, by category, since no promotion is of all."""
-    categories = sorted(frame[case.static[0]].dropna().unique())
+    categories = sorted(frame[case.category].dropna().unique())
     for name, span in spans(case, wide_of(case, frame, case.promotion)):
         if not span.pop("value"):
             continue

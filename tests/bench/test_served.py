@@ -29,7 +29,14 @@ def shop(columns: dict[str, list[float]], ids: tuple[str, ...] = ("a", "b")) -> 
 def case(**changes: Any) -> Case:
     """A case of two days ahead with one cutoff."""
     return replace(
-        Case(lambda folder: pd.DataFrame(), horizon=2, cutoffs=1, season=1, static=("kind",)),
+        Case(
+            lambda folder: pd.DataFrame(),
+            horizon=2,
+            cutoffs=1,
+            season=1,
+            static=("kind",),
+            category="kind",
+        ),
         **changes,
     )
 
@@ -70,6 +77,16 @@ def test_a_promotion_of_all_is_told_by_category_and_a_number_also_where_it_is_0(
     assert (promotion["starts_at"], promotion["ends_at"]) == tuple(days(1, 2).values())
     found = [(record["scope"]["sku"], record["value"]) for record in told(one, frame, "covariates")]
     assert found == [("a", 0.0), ("a", 3.5), ("b", 0.0)]
+
+
+def test_an_article_is_listed_from_its_first_row_on() -> None:
+    frame = shop({"target": [1, 2, 3, 4]})[1:]
+    found = {key: record for topic, key, record in tables(case(), frame) if topic == "catalog"}
+    assert {key: record["announced_at"] for key, record in found.items()} == {
+        "a": FIRST_MS + DAY_MS,
+        "b": FIRST_MS,
+    }
+    assert found["a"]["category"] == "x" and found["a"]["attributes"] == {"kind": "x"}
 
 
 def test_an_order_lies_within_its_day_and_days_without_sales_have_none() -> None:
