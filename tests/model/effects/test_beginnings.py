@@ -66,16 +66,20 @@ def silence(gaps: list[int], trailing: int) -> Floats:
     ],
 )
 def test_a_silence_counts_by_the_rate_and_by_the_longest_one_before(gaps, trailing, begin) -> None:
-    assert silences(silence(gaps, trailing)).tolist() == [begin]
+    assert silences(silence(gaps, trailing), 1).tolist() == [begin]
 
 
 def test_missing_and_closed_steps_are_no_silence() -> None:
     target_NT = np.ones((1, 60))
     target_NT[0, 20:] = np.nan
-    assert silences(target_NT).tolist() == [0]
-    assert (
-        silences(np.full((1, 60), np.nan)).tolist() == silences(np.zeros((1, 60))).tolist() == [0]
-    )
+    nothing_NT = np.stack([np.full(60, np.nan), np.zeros(60)])
+    assert silences(target_NT, 7).tolist() == [0]
+    assert silences(nothing_NT, 7).tolist() == [0, 0]
+
+
+def test_an_empty_shelf_of_two_weeks_is_no_end() -> None:
+    daily = np.r_[np.ones(60), np.zeros(15)]
+    assert silences(np.stack([daily, np.r_[1.0, daily[:-1]]]), 7).tolist() == [60, 0]
 
 
 def test_a_level_that_doubled_for_good_lifts_the_past() -> None:
