@@ -12,7 +12,7 @@ from freshet.model.tables.panel import Panel, Rolling, Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
-from tests.model.tables.windows import long_table
+from tests.model.tables.windows import long_table, window_of
 
 COLUMNS = Columns(
     "sku", "day", "sold", known=("promo", "colour"), past=("visits",), static=("price", "name")
@@ -166,6 +166,35 @@ def test_rows_of_a_window_are_whole_rows_in_the_order_asked_for() -> None:
         assert turned.length_N is not None and turned.length_N.tolist() == [5, 3]
         assert (np.diff(turned.time_ms_NS[:, -1]) == -2 * DAY_MS).all()
     assert window.rows(slice(1, 2)).item_ids == ("b",)
+
+
+def test_the_newest_steps_are_cut_off_or_padded_in_front() -> None:
+    gap, hour_ms = np.nan, DAY_MS // 24
+    plain = window_of(np.array([[1.0, 2.0, 3.0], [gap, 5.0, 6.0]]), horizon=1)
+    window = replace(
+        plain,
+        known_NSK=np.arange(8.0).reshape(2, 4, 1),
+        past_NTP=np.arange(6.0).reshape(2, 3, 1),
+        length_N=np.array([3, 2]),
+        local_ms_NS=plain.time_ms_NS + hour_ms,
+    )
+    short, long = window.newest(2), window.newest(5)
+    assert short.target_NT.tolist() == [[2.0, 3.0], [5.0, 6.0]]
+    assert short.known_NSK[..., 0].tolist() == [[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]]
+    assert short.past_NTP[..., 0].tolist() == [[1.0, 2.0], [4.0, 5.0]]
+    assert short.length_N is not None and short.length_N.tolist() == [2, 2]
+    np.testing.assert_equal(long.target_NT, [[gap, gap, 1, 2, 3], [gap, gap, gap, 5, 6]])
+    np.testing.assert_equal(long.known_NSK[0, :, 0], [gap, gap, 0, 1, 2, 3])
+    np.testing.assert_equal(long.past_NTP[1, :, 0], [gap, gap, 3, 4, 5])
+    assert long.length_N is not None and long.length_N.tolist() == [3, 2]
+    for found, first_day in ((short, 1), (long, -2)):
+        days = [day * DAY_MS for day in range(first_day, 4)]
+        assert found.time_ms_NS.tolist() == [days] * 2
+        assert found.local_ms_NS is not None
+        assert found.local_ms_NS.tolist() == [[day_ms + hour_ms for day_ms in days]] * 2
+    same = plain.newest(3)
+    assert same.length_N is None and same.local_ms_NS is None
+    np.testing.assert_equal(same.target_NT, plain.target_NT)
 
 
 def test_windows_roll_a_horizon_apart_unless_told_and_none_lies_outside() -> None:
