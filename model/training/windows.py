@@ -104,7 +104,8 @@ class PastWindows:
 
         The other stretch lies in the past too and has the same weekdays.
         """
-        week_steps = max(round(WEEK_MS / self.dressed.resolution_ms), 1)
+        # Steps longer than a week have no shocks.
+        week_steps = round(WEEK_MS / self.dressed.resolution_ms)
         num_weeks = max((self.last - self.horizon) // week_steps, 1)
         drawn_B = torch.randint(2**31, ends_B.shape, generator=generator)
         # The same place in the week as the own labels, in some week of the past.
