@@ -54,6 +54,11 @@ def test_the_peak_the_noise_up_to_a_spread_and_what_few_steps_leave_open(noise, 
     assert found.tolist() == [[expected, expected]]
 
 
+def test_a_single_step_leaves_twice_as_much_open_as_four() -> None:
+    # The peak is 3, four noises are 1, and 2 / sqrt(1 step) log units are 4 on a scale of .5.
+    assert ceiling(row_of([3.0]), known(), torch.tensor([0.25])).tolist() == [[8.0, 8.0]]
+
+
 def test_a_peak_below_the_mean_is_one_and_without_history_there_is_no_ceiling() -> None:
     low = ceiling(row_of([-2.0] * 4), known(), torch.zeros(1))
     assert low.tolist() == [[0.0, 0.0]]

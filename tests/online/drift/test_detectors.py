@@ -229,9 +229,15 @@ def test_a_doubt_that_noise_wandering_or_the_least_effect_explain_is_no_alarm(
     assert shifted(1.05, **over)[1] == []
 
 
-def test_a_spread_is_doubted_upwards_only(adwin: type[FakeAdwin]) -> None:
+def test_a_spread_is_doubted_upwards_only_and_there_however_little(
+    adwin: type[FakeAdwin], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len(shifted(1.05, two_sided=False)[1]) == 1
     assert shifted(-1.05, two_sided=False)[1] == []
+    # Three of nine buckets: .95, which is more than 2.5 times the noise of a mean of nine.
+    monkeypatch.setattr(FakeAdwin, "width", 9.0)
+    (found,) = shifted(2.0, two_sided=False)[1]
+    assert found.size == pytest.approx(2.0 / 0.7 / 3.0)
 
 
 def test_for_two_days_nothing_is_learnt_of_what_adwin_doubts(adwin: type[FakeAdwin]) -> None:
