@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from freshet.model.batch import Batch
 from freshet.model.network import QUANTILE_LEVELS
+from freshet.online.effects.table import EffectsTable
 from freshet.online.worker import loop, served
 from freshet.online.worker.loop import Worker
 from freshet.online.worker.marks import LAST, Mark, Marks
@@ -127,6 +128,7 @@ def source_of(
     reader: LiveReader | Mapping[int, LiveReader],
     shop: ShopTables | None = None,
     membership: FakeMembership | None = None,
+    effects: EffectsTable | None = None,
 ) -> Source:
     """Windows of one reader, or of one for each width."""
     member = cast("Any", membership or FakeMembership())
@@ -134,7 +136,7 @@ def source_of(
     def open_reader(served: ServedResolution, *_: Any) -> Any:
         return reader if isinstance(reader, LiveReader) else reader[served.resolution_ms]
 
-    return Source(open_reader, shop or ShopTables(), member, torch.device("cpu"))
+    return Source(open_reader, shop or ShopTables(), member, torch.device("cpu"), effects)
 
 
 def owned_of(
@@ -142,9 +144,10 @@ def owned_of(
     shop: ShopTables | None = None,
     settings: Settings = SETTINGS,
     membership: FakeMembership | None = None,
+    effects: EffectsTable | None = None,
 ) -> OwnedShards:
     """Shards whose windows have been read, and which are due to be read again."""
-    owned = OwnedShards(settings, source_of(reader, shop, membership))
+    owned = OwnedShards(settings, source_of(reader, shop, membership, effects))
     for one in owned.served:
         one.refresh(CUTOFF_MS)
         one.pace = Pace(one.reader.rules)
