@@ -210,13 +210,16 @@ class Worker:
     def _serve_due(self, owned: OwnedShards, served: Served, within: Served | None = None) -> None:
         """Forecast where a round is due; look back when its forecasts are out.
 
-        Days go before the hours of the same midnight, which do not break into them.
+        Days go before the hours of the same midnight, which do not break into them, and wait with
+        them for shared effects.
         """
         days = owned.days_before(served)
         if days is not None:
             if days is within:
                 return
             self._let_days_go_first(owned, days)
+            if days.waits(owned.marks_of(days).values()):
+                return
         due = served.due(owned.marks_of(served).values())
         if due is None or not self._serve(owned, served, due):
             return

@@ -232,6 +232,11 @@ class Served:
             return found
         return found if self.effects.ready(found.cutoff_ms) else None
 
+    def waits(self, marks: Iterable[Mark | None]) -> bool:
+        """Whether a round waits for shared effects."""
+        marks = list(marks)
+        return self.due(marks) is None and self._planned(marks) is not None
+
     def _planned(self, marks: Iterable[Mark | None]) -> Round | None:
         newest_ms = self.reader.live_cutoff_ms()
         previous_ms = previous_cutoff_ms(marks)

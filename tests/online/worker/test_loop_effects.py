@@ -9,9 +9,11 @@ from freshet.model.effects.shared import SharedEffects
 from freshet.online.effects.record import encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.context import UNTAUGHT
+from freshet.online.worker.shard import OwnedShards
 from freshet.stream.schemas import Forecast
 from freshet.stream.slots import NAMED_SLOTS
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
+from tests.online.worker.test_wholedays import BOTH, DAY, MIDNIGHT_MS, readers
 from tests.online.worker.turns import CUTOFF_MS, Turns, owned_of, reader_of
 
 
@@ -20,14 +22,21 @@ class Rig:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.table = EffectsTable()
-        owned = owned_of(reader_of(), effects=self.table)
+        owned = self._owned()
         self.turns = Turns(monkeypatch, owned)
-        monkeypatch.setattr(owned.main.effects, "_now_s", lambda: self.turns.monotonic_s)
+        for one in owned.served:
+            monkeypatch.setattr(one.effects, "_now_s", lambda: self.turns.monotonic_s)
+            monkeypatch.setattr(one.sums, "learn", lambda *_: False)
 
-    def publish(self, as_of_ms: int, shared: SharedEffects = UNTAUGHT) -> str:
+    def _owned(self) -> OwnedShards:
+        return owned_of(reader_of(), effects=self.table)
+
+    def publish(
+        self, as_of_ms: int, shared: SharedEffects = UNTAUGHT, resolution_ms: int = HOUR_MS
+    ) -> str:
         made = record_of(
             shared,
-            resolution_ms=HOUR_MS,
+            resolution_ms=resolution_ms,
             as_of_ms=as_of_ms,
             num_items=1,
             offsets={},
@@ -83,3 +92,53 @@ def test_a_shop_that_warms_up_waits_for_nothing(monkeypatch: pytest.MonkeyPatch)
     found = rig.turn()
     assert {one.status for one in found.values()} == {"warming_up"}
     assert rig.turns.health.trouble("effects") is None
+
+
+class Midnight(Rig):
+    """A worker of days and hours at a midnight, with effects of hours and of the day before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.readers = readers()
+        super().__init__(monkeypatch)
+        self.turns.now_ms = MIDNIGHT_MS + 5
+        self.publish(MIDNIGHT_MS)
+        self.publish(MIDNIGHT_MS - DAY_MS, resolution_ms=DAY_MS)
+
+    def _owned(self) -> OwnedShards:
+        return owned_of(self.readers, settings=BOTH, effects=self.table)
+
+    def widths(self, later_s: float = 1.0) -> list[int]:
+        """Of the forecasts of two items that are out after one turn more, in hours."""
+        self.turns.turn(later_s)
+        return [one.resolution_ms // HOUR_MS for one in self.turns.forecasts()]
+
+
+def test_at_midnight_days_wait_for_their_effects_and_the_same_hours_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Midnight(monkeypatch)
+    assert rig.widths() == rig.widths() == []
+    key = rig.publish(MIDNIGHT_MS, resolution_ms=DAY_MS)
+    assert rig.widths() == [24, 24, 1, 1]
+    assert [one.effects_sha256 == key for one in rig.turns.forecasts()] == [True] * 2 + [False] * 2
+    assert rig.turns.measured("day_gap", of="published") == 0.0
+
+
+def test_after_twenty_seconds_a_midnight_goes_on_with_the_effects_of_the_day_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Midnight(monkeypatch)
+    assert rig.widths() == rig.widths(19.9) == []
+    assert rig.widths(0.1) == [24, 24, 1, 1]
+    assert {one.status for one in rig.turns.forecasts()} <= {"ok", "cold_start"}
+
+
+def test_hours_after_a_midnight_do_not_wait_for_days_that_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Midnight(monkeypatch)
+    assert rig.widths() == []
+    rig.readers[HOUR_MS].head += 1
+    rig.readers[HOUR_MS].reached += 1
+    assert rig.widths() == [1, 1]
+    assert rig.turns.forecasts()[0].cutoff_ms == (DAY * 24 + 1) * HOUR_MS
