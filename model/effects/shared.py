@@ -24,6 +24,9 @@ from freshet.stream.units import DAY_MS
 # amounts where more than this share of its values is broken.
 CONTINUOUS_MEAN = 100.0
 CONTINUOUS_SHARE = 0.01
+# A series holds amounts where more than this share of its own sales is broken.
+BROKEN_SHARE = 0.1
+TELLING_SALES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +124,21 @@ def _applied(
 def sized(window: Window, *, continuous: bool) -> tuple[Window, Floats]:
     """The window with its targets in their final size, and by what each series was multiplied: [N].
 
-    Amounts are brought to a common size; counts and large amounts stay.
+    Amounts are brought to a common size; counts and large amounts stay. Each series tells by its
+    own sales which of both it is, and goes with the table while they are few.
     """
-    if not continuous:
-        return window, np.ones(len(window))
     target_NT = window.target_NT
     seen_NT = np.isfinite(target_NT)
+    sold_N = (target_NT > 0).sum(1)
+    broken_N = (np.abs(target_NT - np.rint(target_NT)) > 1e-6).sum(1)
+    amounts_N = broken_N > BROKEN_SHARE * sold_N
+    amounts_N |= continuous & (sold_N < TELLING_SALES)
+    if not amounts_N.any():
+        return window, np.ones(len(window))
     sum_N = np.where(seen_NT, target_NT, 0.0).sum(1)
     mean_N = sum_N / np.maximum(seen_NT.sum(1), 1)
     wanted_N = CONTINUOUS_MEAN / np.maximum(mean_N, 1e-12)
-    factor_N = np.where(mean_N > 0, np.maximum(wanted_N, 1.0), 1.0)
+    factor_N = np.where(amounts_N & (mean_N > 0), np.maximum(wanted_N, 1.0), 1.0)
     return replace(window, target_NT=target_NT * factor_N[:, None]), factor_N
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freshet.model.batch import Batch
+from freshet.model.batch import PAST_SLOTS, Batch
 from freshet.model.effects.beginnings import begun
 from freshet.model.effects.columns import (
     buyable,
@@ -20,11 +20,15 @@ from freshet.model.effects.columns import (
     past_in_slots,
     static_numbers,
 )
+from freshet.model.effects.outliers import bought_clicks, without_spikes
 from freshet.model.effects.shared import SharedEffects, find_shared, sized
 from freshet.model.expectation import short_season
-from freshet.model.features import EFFECT
+from freshet.model.features import DISCOUNT, EFFECT, EVENT, PROMOTION
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
+
+CLICKS = tuple(range(PAST_SLOTS.index("in_stock")))
+LOUD = [PROMOTION, DISCOUNT, EVENT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +136,14 @@ def dress(
     effect_NS, taught_NS = shared.effects(window, closed_NS)
     known_NSK = known_in_slots(window, closed_NS, shared.places)
     known_NSK[..., EFFECT] = _some(effect_NS)
-    plain_NT = _plain(window.target_NT, effect_NS, closed_NS)
+    told_NT = np.asarray((known_NSK[:, : window.context_length, LOUD] > 0).any(-1))
+    tamed_NT = without_spikes(window.target_NT, told_NT)
+    plain_NT = _plain(tamed_NT, effect_NS, closed_NS)
     period = short_season(window.resolution_ms)
-    begun_NT = begun(window.target_NT, plain_NT, period, begin_N)
+    begun_NT = begun(tamed_NT, plain_NT, period, begin_N)
     return Dressed(
         target_NT=begun_NT.astype(np.float32),
-        past_NTP=past_in_slots(window),
+        past_NTP=bought_clicks(past_in_slots(window), window.target_NT, CLICKS, period),
         known_NSK=known_NSK,
         taught_NS=_some(taught_NS),
         static_NF=static_numbers(window, shared.scales),
