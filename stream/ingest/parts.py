@@ -25,6 +25,7 @@ from freshet.stream.ingest.waiting import Waiting
 from freshet.stream.kafka import Consumer, Key, LogOffsets, consumer, partitions_of
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.process import Stop
+from freshet.stream.read.heads import EventsReached
 from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import check_fit, connect
@@ -122,6 +123,7 @@ def build(settings: Settings, into: int | None = None) -> Parts:
         num_partitions=num_partitions,
         identity=identity,
         latest_ms=partial(latest_ms, clock),
+        reached_ms=EventsReached(client, settings).ms,
     )
 
     def claim(topic: str, partition: int) -> Kept:

@@ -40,6 +40,7 @@ class Tables:
         num_partitions: How many partitions each topic has.
         identity: The topics' ids; versions of another topic of that name are refused.
         latest_ms: When a record may say that something happened at the latest.
+        reached_ms: Up to when events have come.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Tables:
         num_partitions: Mapping[str, int],
         identity: TopicIdentity,
         latest_ms: Callable[[], int],
+        reached_ms: Callable[[], int],
     ) -> None:
+        self._reached_ms = reached_ms
         self._settings = settings
         self.store = store
         self._table_of = settings.kafka.topics.of(*SHOP_TABLES)
@@ -77,7 +80,15 @@ class Tables:
         header = self.store.claim(topic, partition, self._identity.of(topic))
         table = self._table_of[topic]
         place = (topic, partition)
-        return PartitionVersions(self.store, table, place, self._settings, self._latest_ms, header)
+        return PartitionVersions(
+            self.store,
+            table,
+            place,
+            self._settings,
+            self._latest_ms,
+            header,
+            self._reached_ms,
+        )
 
     def check(self, logs: LogOffsets) -> None:
         """Whether every partition's versions can be continued from its log; claims nothing.

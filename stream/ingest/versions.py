@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from freshet.stream.catalog.records import announced_ms, usable
-from freshet.stream.codec import time_ms
+from freshet.stream.codec import MAX_TIME_MS, time_ms
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError, LogLostError
 from freshet.stream.failpoints import failpoint
@@ -50,6 +50,7 @@ class PartitionVersions:
         settings: What decides what is usable, and how long versions are kept.
         latest_ms: When a record may say that something happened at the latest.
         header: As it was claimed.
+        reached_ms: Up to when events have come; contexts end no earlier.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class PartitionVersions:
         settings: Settings,
         latest_ms: Callable[[], int],
         header: VersionHeader,
+        reached_ms: Callable[[], int] = lambda: MAX_TIME_MS,
     ) -> None:
+        self._reached_ms = reached_ms
         self.table = table
         self.topic, self.partition = place
         self.header = header
@@ -154,8 +157,9 @@ class PartitionVersions:
     def _append(
         self, header: VersionHeader, versions: Sequence[Version] = (), drop: int = 0
     ) -> Answer:
-        # A record that is stamped far ahead of the clock makes nothing old.
-        now_ms = min(header.frontier_ms, self._latest_ms())
+        # Neither a record that is stamped ahead of the clock makes anything old, nor one of today
+        # while events of years ago are still to come.
+        now_ms = min(header.frontier_ms, self._latest_ms(), self._reached_ms())
         append = Append(
             header=header,
             expected_offset=self.header.next_offset,

@@ -11,6 +11,7 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError
 from freshet.stream.process import BackOff
+from freshet.stream.read.heads import EventsReached
 from freshet.stream.read.versions import VersionReader
 from freshet.stream.store.versions import kept_ms
 from freshet.stream.units import HOUR_MS
@@ -46,6 +47,7 @@ class ShopFeed:
         self._reader = VersionReader(client, settings, until=until)
         self._restarts = 0
         self._kept_ms = kept_ms(settings)
+        self._reached = EventsReached(client, settings)
         self._tidied_ms = 0
 
     @property
@@ -111,8 +113,11 @@ class ShopFeed:
                 back_off.pause()
 
     def _tidy(self) -> None:
-        """Free what nobody asks for any more, once an hour of the records' time."""
+        """Free what nobody asks for any more, once an hour of the events' time."""
         newest_ms = min(self._shop.newest_ms, self._shop.latest_ms())
-        if newest_ms - self._tidied_ms >= HOUR_MS and self.caught_up:
-            self._tidied_ms = newest_ms
-            self._shop.forget_before(newest_ms - self._kept_ms)
+        if newest_ms - self._tidied_ms < HOUR_MS or not self.caught_up:
+            return
+        reached_ms = min(newest_ms, self._reached.ms())
+        if reached_ms - self._tidied_ms >= HOUR_MS:
+            self._tidied_ms = reached_ms
+            self._shop.forget_before(reached_ms - self._kept_ms)

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from freshet.stream.codec import encode
+from freshet.stream.codec import MAX_TIME_MS, encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import LogLostError
 from freshet.stream.ingest.versions import PartitionVersions, check_inside
@@ -56,6 +56,7 @@ class Rig:
     settings: Settings = field(default_factory=Settings)
     store: Remembers = field(default_factory=Remembers)
     now_ms: int = NOW_MS
+    reached_ms: int = MAX_TIME_MS
 
     def __post_init__(self) -> None:
         self.versions = PartitionVersions(
@@ -65,6 +66,7 @@ class Rig:
             self.settings,
             lambda: self.now_ms,
             VersionHeader(epoch=1, owner="0a"),
+            lambda: self.reached_ms,
         )
         self.versions.start_at(3)
 
@@ -213,6 +215,13 @@ def small_settings() -> Settings:
 def test_versions_are_kept_for_the_longest_context_a_week_and_lateness() -> None:
     assert kept_ms(small_settings()) == 268 * HOUR_MS + 15
     assert kept_ms(Settings()) == 519 * DAY_MS + 905_000
+
+
+def test_the_horizon_lies_behind_the_events_too_while_history_is_loaded() -> None:
+    rig = Rig(settings=small_settings())
+    rig.reached_ms = NOW_MS - 400 * DAY_MS
+    rig.append(told(5, None, at_ms=NOW_MS))
+    assert rig.store.appends[-1].horizon_ms == NOW_MS - 400 * DAY_MS - 268 * HOUR_MS - 15
 
 
 def test_the_horizon_lies_behind_the_newest_record_but_never_behind_the_clock() -> None:

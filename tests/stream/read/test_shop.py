@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.codec import encode
+from freshet.stream.codec import MAX_TIME_MS, encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError
 from freshet.stream.read import shop as module
@@ -48,6 +49,9 @@ class Rig:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "VersionReader", Reader)
+        self.reached_ms = MAX_TIME_MS
+        reached = SimpleNamespace(ms=lambda: self.reached_ms)
+        monkeypatch.setattr(module, "EventsReached", lambda client, settings: reached)
         self.shop = ShopTables(("sku",))
         client: Any = object()
         self.feed = ShopFeed(client, Settings(), self.shop)
@@ -140,3 +144,13 @@ def test_reading_to_the_end_ends_there_or_says_that_ingest_is_missing(
     with pytest.raises(StoreError, match="is `freshet ingest` running"):
         silent.feed.read_to_end(wait=wait)
     assert NO_INGEST_S < now_s[0] < NO_INGEST_S + 2
+
+
+def test_while_events_of_years_ago_are_still_to_come_nothing_of_then_is_forgotten(
+    rig: Rig,
+) -> None:
+    rig.reached_ms = 30
+    far_ms = 2 * kept_ms(Settings())
+    rig.reader.parts = [[told(1, 4.0), told(2, 5.0), told(3, 6.0, far_ms)]]
+    rig.feed.poll()
+    assert rig.shop.unit_prices(["a"], as_of_ms=10).tolist() == [4.0]
