@@ -201,6 +201,7 @@ def good_records(at_ms: int, tag: str) -> dict[str, Record]:
                 half_years=[],
                 end_day=0,
             ),
+            country="DE",
         ),
         "alerts": Alert(
             id=f"a-{tag}",
