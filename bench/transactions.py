@@ -23,6 +23,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from bench.report import write_result
+from freshet.online.worker.context import Age
 from freshet.online.worker.group import Membership
 from freshet.online.worker.loop import PORTION
 from freshet.online.worker.marks import Mark
@@ -72,7 +73,7 @@ def forecasts(num_items: int) -> list[Forecast]:
         [f"sku-{number:06d}|north" for number in range(num_items)],
         Numbers(significant(levels), significant(sums), SUM_STEPS),
         origin,
-        cold_B=np.zeros(num_items, bool),
+        age=Age(np.zeros(num_items, bool), np.zeros(num_items, bool)),
         context_sha256=["cd" * 32] * num_items,
         compute=Compute(device="cpu", dtype="float32", batch_shape=[256, 512]),
     )

@@ -22,6 +22,8 @@ KNOWN_SLOTS = (
     "effect",  # expected change of log sales, estimated outside from what many series share
     *(f"free_{number}" for number in range(1, 7)),
 )
+QUANTILE_LEVELS = (0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
+"""At which networks forecast unless told otherwise, and at which siblings are told."""
 PAST_SLOTS = ("views", "carts", "favourites", "checkouts", "in_stock", "free_1", "free_2", "free_3")
 
 
@@ -42,6 +44,9 @@ class Batch:
             steps are even. `freshet.model.local_clock` says what becomes of it.
         factor_B: float32 what the targets were multiplied by, so that amounts such as kilograms
             have the size of counts; forecasts are divided by it. None: by nothing.
+        own_B: float32 how much of a row's forecast is its own, from 0 to 1; the rest is what its
+            siblings sell. None: all of it.
+        pooled_BHQ: float32 what siblings sell, in the size of the targets, at QUANTILE_LEVELS.
     """
 
     target_BT: Tensor
@@ -53,6 +58,8 @@ class Batch:
     group_B: Tensor | None = None
     local_ms_BS: Tensor | None = None
     factor_B: Tensor | None = None
+    own_B: Tensor | None = None
+    pooled_BHQ: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.target_BT.shape[0])
@@ -78,7 +85,7 @@ class Batch:
     def arguments(self) -> tuple[Tensor | int | None, ...]:
         """The fields in the order in which the network takes them."""
         assert self.local_ms_BS is None, "the network knows even steps alone: local_clock.even"
-        return tuple(getattr(self, field.name) for field in fields(self)[:-2])
+        return tuple(getattr(self, field.name) for field in fields(self)[:-4])
 
     def validate(self) -> Batch:
         """Return self when shapes and values fit together, else raise InvalidInputError."""
@@ -122,6 +129,9 @@ class Batch:
             expected["local_ms_BS"] = (B, S)
         if self.factor_B is not None:
             expected["factor_B"] = (B,)
+        if self.own_B is not None and self.pooled_BHQ is not None:
+            expected["own_B"] = (B,)
+            expected["pooled_BHQ"] = (B, S - T, len(QUANTILE_LEVELS))
         for name, shape in expected.items():
             _check_shape(name, tuple(getattr(self, name).shape), shape)
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freshet.model.batch import Batch
+from freshet.model.batch import QUANTILE_LEVELS, Batch
 from freshet.model.beyond import HORIZON_MAX
 from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
@@ -128,12 +128,15 @@ class BatchForecaster:
         with torch.inference_mode(), fitting_threads(len(batch)):
             for index in micro_batches(batch, max_rows, self.network.config.max_group_rows):
                 quantiles_BHQ[index.to(self.device)] = self._compute(batch, index, max_rows)
-        if batch.factor_B is not None:
-            quantiles_BHQ /= batch.factor_B.to(self.device)[:, None, None]
         if place_BH is None:
-            return quantiles_BHQ[:, : asked.prediction_length]
-        index_BHQ = place_BH.to(self.device)[..., None].expand(-1, -1, shape[2])
-        return quantiles_BHQ.gather(1, index_BHQ)
+            quantiles_BHQ = quantiles_BHQ[:, : asked.prediction_length]
+        else:
+            index_BHQ = place_BH.to(self.device)[..., None].expand(-1, -1, shape[2])
+            quantiles_BHQ = quantiles_BHQ.gather(1, index_BHQ)
+        quantiles_BHQ = with_siblings(quantiles_BHQ, asked, self.quantile_levels)
+        if asked.factor_B is None:
+            return quantiles_BHQ
+        return quantiles_BHQ / asked.factor_B.to(self.device)[:, None, None]
 
     def _compute(self, batch: Batch, index: Tensor, max_rows: int) -> Tensor:
         """Quantiles of some rows; what was compiled knows two sizes, one row and `max_rows`."""
@@ -167,6 +170,31 @@ class BatchForecaster:
             left=-batch.context_length % config.patch_length,
             right=-horizon % config.patch_length,
         )
+
+
+def with_siblings(own_BHQ: Tensor, batch: Batch, quantile_levels: tuple[float, ...]) -> Tensor:
+    """Quantiles between a row's own and those of its siblings, where the batch has them.
+
+    Quantiles are averaged, not chances (Vincent), so that what both agree on stays.
+    """
+    if batch.own_B is None or batch.pooled_BHQ is None:
+        return own_BHQ
+    pooled_BHQ = batch.pooled_BHQ.to(own_BHQ)
+    if quantile_levels != QUANTILE_LEVELS:
+        pooled_BHQ = _at_levels(pooled_BHQ, quantile_levels)
+    own_B11 = batch.own_B.to(own_BHQ)[:, None, None]
+    mixed_BHQ = own_B11 * own_BHQ + (1.0 - own_B11) * pooled_BHQ
+    # A network that was told nothing may say anything.
+    mixed_BHQ = torch.where(own_B11 == 0.0, pooled_BHQ, mixed_BHQ)
+    return torch.where(own_B11 == 1.0, own_BHQ, mixed_BHQ)
+
+
+def _at_levels(pooled_BHQ: Tensor, quantile_levels: tuple[float, ...]) -> Tensor:
+    """Of siblings, quantiles at other levels: on straight lines between the nearest two."""
+    place_Q = np.interp(quantile_levels, QUANTILE_LEVELS, np.arange(len(QUANTILE_LEVELS)))
+    below_Q = np.minimum(place_Q.astype(np.int64), len(QUANTILE_LEVELS) - 2)
+    share_Q = torch.from_numpy(place_Q - below_Q).to(pooled_BHQ)
+    return pooled_BHQ[..., below_Q] * (1.0 - share_Q) + pooled_BHQ[..., below_Q + 1] * share_Q
 
 
 def newest(batch: Batch, context_length: int) -> Batch:

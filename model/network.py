@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from freshet.model import beyond, features, phases, profiles
-from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, QUANTILE_LEVELS
 from freshet.model.ceiling import ceiling
 from freshet.model.expectation import short_season
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 
-QUANTILE_LEVELS = (0.01, *(round(0.05 * i, 2) for i in range(1, 20)), 0.99)
 NUM_KNOWN = len(KNOWN_SLOTS)
 NUM_PAST = len(PAST_SLOTS)
 # Of a row: what the scaling took away, the profiles' facts, and which known slots the shop fills.

@@ -233,8 +233,10 @@ class Compute(Record, frozen=True, kw_only=True):
     batch_shape: Annotated[list[Count], Meta(max_length=8)]
 
 
-ForecastStatus = Literal["ok", "degraded", "cold_start", "warming_up"]
-"""`warming_up`: the shop is too young for any forecast, so `quantiles` is empty."""
+ForecastStatus = Literal["ok", "degraded", "short_history", "cold_start", "warming_up"]
+"""`cold_start`: the item has sold nothing that is known of; `short_history`: too little to be
+forecast by it alone; `warming_up`: the shop is too young for any forecast, so `quantiles` is empty.
+"""
 
 
 class Forecast(Record, frozen=True, kw_only=True):
@@ -332,6 +334,36 @@ class EffectsEvents(Record, frozen=True, kw_only=True):
     end_day: Int
 
 
+class EffectsKind(Record, frozen=True, kw_only=True):
+    """What siblings are told apart by: a static column; of numbers, the edges of its bands."""
+
+    name: Name
+    edges: Annotated[list[Amount], Meta(max_length=64)] = []
+
+
+class EffectsPool(Record, frozen=True, kw_only=True):
+    """What the items of one kind sell in a step.
+
+    `path` is what they have in common, `profile` by slot of the week, `levels` what equally many of
+    them sell in a step on average, `shapes` what these are worth (of gamma distributions), `size`
+    that of the negative binomial around a level.
+    """
+
+    path: Annotated[list[str], Meta(max_length=16)]
+    profile: Annotated[list[Amount], Meta(min_length=1, max_length=168)]
+    levels: Annotated[list[Amount], Meta(min_length=1, max_length=64)]
+    shapes: Annotated[list[Amount], Meta(min_length=1, max_length=64)]
+    size: Amount
+
+
+class EffectsPools(Record, frozen=True, kw_only=True):
+    """What siblings sell; of amounts, in `unit`. The first pool is of all items."""
+
+    kinds: Annotated[list[EffectsKind], Meta(max_length=16)] = []
+    pools: Annotated[list[EffectsPool], Meta(max_length=64)] = []
+    unit: Amount = 1.0
+
+
 class EffectsRecord(Record, frozen=True, kw_only=True):
     """`freshet.effects.v1`, compacted: what all items of a shop do alike, as of a local midnight.
 
@@ -353,6 +385,7 @@ class EffectsRecord(Record, frozen=True, kw_only=True):
     slopes: EffectsSlopes
     events: EffectsEvents
     country: Name | None = None
+    pools: EffectsPools = EffectsPools()
 
 
 class ScoredStep(Record, frozen=True, kw_only=True):

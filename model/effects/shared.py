@@ -14,6 +14,7 @@ import numpy as np
 from freshet.model.effects.closed import NO_CLOSING, Closing, find_closing
 from freshet.model.effects.columns import Place, buyable, find_places, find_scales
 from freshet.model.effects.events import NO_EVENTS, Events, fit_events
+from freshet.model.effects.pools import NO_POOLS, Pools, find_pools
 from freshet.model.effects.slopes import NO_SLOPES, Slopes, fit_slopes
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats
@@ -41,6 +42,7 @@ class SharedEffects:
         scales: the different values of each static number.
         slopes: effects of numbers.
         events: effects of days.
+        pools: what siblings sell, for series without much of a past.
     """
 
     known_names: tuple[str, ...]
@@ -50,6 +52,7 @@ class SharedEffects:
     scales: dict[str, Floats] = field(default_factory=dict)
     slopes: Slopes = NO_SLOPES
     events: Events = NO_EVENTS
+    pools: Pools = NO_POOLS
 
     def effects(self, window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
         """What slopes and events add at each step, in log units: [N, S] twice.
@@ -80,10 +83,13 @@ def find_shared(window: Window) -> SharedEffects:
     """
     window = buyable(window)
     continuous = _holds_amounts(window.target_NT)
+    sold_NT = window.target_NT
     window, _ = sized(window, continuous=continuous)
     closing = find_closing(window)
     closed_NS = closing.steps(window)
     slopes, events = _fitted(window, closed_NS)
+    effect_NS, _ = _applied(slopes, events, window, closed_NS)
+    as_sold = replace(window, target_NT=sold_NT)
     return SharedEffects(
         known_names=window.known_names,
         continuous=continuous,
@@ -92,6 +98,7 @@ def find_shared(window: Window) -> SharedEffects:
         scales=find_scales(window),
         slopes=slopes,
         events=events,
+        pools=find_pools(as_sold, closed_NS, effect_NS, continuous=continuous),
     )
 
 

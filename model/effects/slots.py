@@ -20,6 +20,7 @@ from freshet.model.effects.columns import (
     past_in_slots,
     static_numbers,
 )
+from freshet.model.effects.newcomers import newcomers
 from freshet.model.effects.outliers import bought_clicks, without_spikes
 from freshet.model.effects.shared import SharedEffects, find_shared, sized
 from freshet.model.expectation import short_season
@@ -45,6 +46,8 @@ class Dressed:
         resolution_ms: nominal length of a step.
         factor_N: what amounts were multiplied by; forecasts are divided by it.
         local_ms_NS: what the clock of the series' place shows at each step; None: UTC.
+        own_N: float32 how much of each series' forecast at the window's end is its own; None: all.
+        pooled_NHQ: float32 what its siblings sell then, in the size of the targets.
     """
 
     target_NT: Singles
@@ -56,6 +59,8 @@ class Dressed:
     resolution_ms: int
     factor_N: Floats
     local_ms_NS: Ints | None = None
+    own_N: Singles | None = None
+    pooled_NHQ: Singles | None = None
 
     def rows(self, index: Ints) -> Dressed:
         """Some of the series."""
@@ -98,8 +103,20 @@ class Dressed:
             resolution_ms=self.resolution_ms,
             local_ms_BS=self._local(rows, first_B, steps),
         )
+        if (ends == self.target_NT.shape[1]).all():
+            batch = self._pooled(batch, rows, horizon)
         actual_BH = target_BS[:, context:]
         return batch, torch.from_numpy(actual_BH)
+
+    def _pooled(self, batch: Batch, rows: Ints, horizon: int) -> Batch:
+        """The batch with what siblings sell, where they are known."""
+        if self.own_N is None or self.pooled_NHQ is None or self.pooled_NHQ.shape[1] != horizon:
+            return batch
+        return replace(
+            batch,
+            own_B=torch.from_numpy(self.own_N[rows]),
+            pooled_BHQ=torch.from_numpy(self.pooled_NHQ[rows]),
+        )
 
     def _local(self, rows: Ints, first: Ints, steps: int) -> Tensor | None:
         """What the clock shows: [B, steps]; on even steps beyond the window's own."""
@@ -141,6 +158,8 @@ def dress(
     plain_NT = _plain(tamed_NT, effect_NS, closed_NS)
     period = short_season(window.resolution_ms)
     begun_NT = begun(tamed_NT, plain_NT, period, begin_N)
+    begun_window = replace(window, target_NT=begun_NT)
+    siblings = newcomers(begun_window, factor_N, closed_NS, effect_NS, shared.pools)
     return Dressed(
         target_NT=begun_NT.astype(np.float32),
         past_NTP=bought_clicks(past_in_slots(window), window.target_NT, CLICKS, period),
@@ -151,6 +170,8 @@ def dress(
         resolution_ms=window.resolution_ms,
         factor_N=factor_N,
         local_ms_NS=window.local_ms_NS,
+        own_N=None if siblings is None else siblings.own_N,
+        pooled_NHQ=None if siblings is None else siblings.pooled_NHQ,
     )
 
 

@@ -49,7 +49,7 @@ def conversion(forecaster: BatchForecaster, batch: Batch) -> Tensor:
     # What clicks have to say is in the rates.
     past_BTP = torch.full_like(batch.past_BTP, torch.nan)
     past_BTP[..., IN_STOCK] = batch.past_BTP[..., IN_STOCK]
-    asked = replace(batch, target_BT=target_BT, past_BTP=past_BTP)
+    asked = replace(batch, target_BT=target_BT, past_BTP=past_BTP, own_B=None, pooled_BHQ=None)
     quantiles_BHQ = forecaster.forecast(asked)
 
     any_view_B = torch.isfinite(rates_BT).any(1)

@@ -13,6 +13,8 @@ import numpy as np
 from freshet.model.effects.closed import Closing
 from freshet.model.effects.columns import Place
 from freshet.model.effects.events import Events
+from freshet.model.effects.kinds import Column
+from freshet.model.effects.pools import Pool, Pools
 from freshet.model.effects.shared import SharedEffects
 from freshet.model.effects.slopes import Slopes
 from freshet.model.effects.slots import dress
@@ -22,6 +24,9 @@ from freshet.stream.errors import EventError, InvalidInputError
 from freshet.stream.schemas import (
     EffectsClosing,
     EffectsEvents,
+    EffectsKind,
+    EffectsPool,
+    EffectsPools,
     EffectsRecord,
     EffectsSlopes,
 )
@@ -74,6 +79,24 @@ def record_of(
             end_day=events.end_day,
         ),
         country=country,
+        pools=_pools_record(shared.pools),
+    )
+
+
+def _pools_record(pools: Pools) -> EffectsPools:
+    return EffectsPools(
+        kinds=[EffectsKind(name=one.name, edges=list(one.edges)) for one in pools.columns],
+        pools=[
+            EffectsPool(
+                path=list(pool.path),
+                profile=pool.profile_W.tolist(),
+                levels=pool.level_K.tolist(),
+                shapes=pool.shape_K.tolist(),
+                size=pool.size,
+            )
+            for pool in pools.pools
+        ],
+        unit=pools.unit,
     )
 
 
@@ -118,7 +141,23 @@ def _effects(record: EffectsRecord) -> SharedEffects:
             half_years_B=np.array(events.half_years, np.int64),
             end_day=events.end_day,
         ),
+        pools=_pools(record.pools, record.resolution_ms),
     )
+
+
+def _pools(record: EffectsPools, resolution_ms: int) -> Pools:
+    columns = tuple(Column(kind.name, tuple(kind.edges)) for kind in record.kinds)
+    pools = tuple(
+        Pool(
+            path=tuple(pool.path),
+            profile_W=np.array(pool.profile, np.float64),
+            level_K=np.array(pool.levels, np.float64),
+            shape_K=np.array(pool.shapes, np.float64),
+            size=pool.size,
+        )
+        for pool in record.pools
+    )
+    return Pools(columns, pools, record.unit).validate(resolution_ms)
 
 
 def _made_up(record: EffectsRecord) -> Window:

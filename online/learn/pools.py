@@ -182,7 +182,7 @@ def build_pool(
         if batch.factor_B is not None:
             # Networks learn amounts in the size in which they see them.
             actual_NH *= batch.factor_B[:, None]
-        batches.append(replace(batch, factor_B=None))
+        batches.append(replace(batch, factor_B=None, own_B=None, pooled_BHQ=None))
         actuals.append(actual_NH)
         cutoffs.append(np.full(len(rows), cutoff_ms, np.int64))
     return Pool(

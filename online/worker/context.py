@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.effects.closed import Closing
 from freshet.model.effects.columns import Place
+from freshet.model.effects.newcomers import own_share
 from freshet.model.effects.shared import SharedEffects
 from freshet.model.effects.slots import dress
 from freshet.model.tables.panel import Window
@@ -47,7 +49,7 @@ UNTAUGHT = SharedEffects(
     ),
 )
 """Each slot is what it is called, and nothing is known to be alike."""
-MIN_OBSERVED = 24  # with less history than this a forecast rests on the catalogue
+CLOSED = KNOWN_SLOTS.index("closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,10 +295,20 @@ class Contexts:
             past_NTP=self._covariates(past).cpu().numpy().astype(np.float64),
             known_names=slots.NAMED_SLOTS,
             past_names=PAST_SLOTS,
-            static={},
+            static=self._kinds(item_ids, cutoff_ms),
             country=self._country,
             local_ms_NS=None if local_ms_S is None else np.broadcast_to(local_ms_S, (N, steps)),
         )
+
+    def _kinds(self, item_ids: list[str], as_of_ms: int) -> dict[str, Floats | NDArray[np.object_]]:
+        """By what siblings are told apart, as it was known then: [N] each."""
+        categories = self.shop.categories(item_ids, as_of_ms=as_of_ms)
+        regions = self.shop.regions(item_ids)
+        return {
+            "category": np.array([text or None for text in categories], object),
+            "region": np.array([text or None for text in regions], object),
+            "unit_price": self.shop.unit_prices(item_ids, as_of_ms=as_of_ms).astype(np.float64),
+        }
 
     def _shown(self, first: int, steps: int) -> Ints | None:
         """What the shop's clock shows at each step: [S]; None where it shows UTC."""
@@ -328,8 +340,23 @@ class Contexts:
         return self.shop.in_stock(item_ids, self._span(first, steps), as_of_ms=as_of_ms)
 
 
-def cold_rows(batch: Batch) -> Bools:
-    """Rows whose forecast is a cold start: too little history, or not a single sale in it."""
-    observed_BT = torch.isfinite(batch.target_BT)
-    sold_B = torch.where(observed_BT, batch.target_BT, 0.0).sum(1)
-    return np.asarray(((observed_BT.sum(1) < MIN_OBSERVED) | (sold_B <= 0)).cpu().numpy())
+class Age(NamedTuple):
+    """How much of a past the rows of a batch have: bool[B] each, at most one is true.
+
+    Attributes:
+        cold: they have sold nothing that is known of.
+        short: they have sold, but for too short a time to be forecast by it alone.
+    """
+
+    cold: Bools
+    short: Bools
+
+
+def age_of(batch: Batch) -> Age:
+    """How much of a past each row has."""
+    closed_BT = batch.known_BSK[:, : batch.context_length, CLOSED] == 1.0
+    share_B = own_share(
+        batch.target_BT.double().cpu().numpy(), closed_BT.cpu().numpy(), batch.resolution_ms
+    )
+    sold_B = (batch.target_BT > 0).any(1).cpu().numpy()
+    return Age(~sold_B, sold_B & (share_B < 1.0))

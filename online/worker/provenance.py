@@ -21,9 +21,9 @@ def context_sha256(batch: Batch) -> list[str]:
     """The sha256 of every number that each row's forecast is made from, whatever device it is on.
 
     Each row's bytes in order: all that is measured, as float32, little-endian, with one spelling of
-    NaN and of 0 (target, past, known, static, and `factor_B` where it is given); then what is
-    counted, as int64 (start, resolution, and `group_B` and `local_ms_BS` where they are given). The
-    names of the optional ones that are given go before everything.
+    NaN and of 0 (target, past, known, static, and `factor_B`, `own_B` and `pooled_BHQ` where they
+    are given); then what is counted, as int64 (start, resolution, and `group_B` and `local_ms_BS`
+    where they are given). The names of the optional ones that are given go before everything.
     """
     singles_BW, ints_BW, given = _numbers(batch)
     begun = hashlib.sha256(" ".join(given).encode())

@@ -20,10 +20,10 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import conversion
 from freshet.online.drift.pending import Issued
 from freshet.online.weights.swap import LoadedWeights
-from freshet.online.worker.context import Contexts, cold_rows
+from freshet.online.worker.context import Age, Contexts, age_of
 from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.sums import StepSums
-from freshet.stream.arrays import Bools, Floats, Reals
+from freshet.stream.arrays import Floats, Reals
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import (
     WIRE_LEVELS,
@@ -168,7 +168,7 @@ def forecast_records(
     numbers: Numbers,
     origin: Origin,
     *,
-    cold_B: Bools,
+    age: Age,
     context_sha256: Sequence[str],
     compute: Compute,
 ) -> list[Forecast]:
@@ -197,7 +197,7 @@ def forecast_records(
             offsets=origin.offsets,
             context_sha256=context_sha256[row],
             compute=compute,
-            status=_status(origin, cold=bool(cold_B[row])),
+            status=_status(origin, cold=bool(age.cold[row]), short=bool(age.short[row])),
             adjustments=_adjusted(origin.adjustments, numbers.adjustments.get(row)),
             cumulative=_cumulative(numbers.sum_steps, sums[row]),
             conversion=conversions[row],
@@ -219,11 +219,13 @@ def _cumulative(steps: list[int], quantiles: list[list[float]]) -> Cumulative | 
     return Cumulative(steps=steps, quantiles=quantiles) if steps else None
 
 
-def _status(origin: Origin, *, cold: bool) -> ForecastStatus:
+def _status(origin: Origin, *, cold: bool, short: bool) -> ForecastStatus:
     if origin.warming_up:
         return "warming_up"
     if cold:
         return "cold_start"
+    if short:
+        return "short_history"
     return "degraded" if origin.degraded else "ok"
 
 
@@ -280,7 +282,7 @@ def _forecast_batch(
         item_ids,
         numbers,
         origin,
-        cold_B=cold_rows(batch),
+        age=age_of(batch),
         context_sha256=context_sha256(batch),
         compute=compute,
     )

@@ -280,6 +280,10 @@ class ShopTables:
         """The category of each item; empty where unknown."""
         return [self._category(self._sku(item_id), as_of_ms) for item_id in item_ids]
 
+    def regions(self, item_ids: Sequence[str]) -> list[str]:
+        """The region of each item; empty where ids name none."""
+        return [self._series(item_id)[1] or "" for item_id in item_ids]
+
     def launched_ms(self, item_ids: Sequence[str], *, as_of_ms: int = NEWEST_MS) -> Floats:
         """When each item was launched, epoch ms as float64[I]; NaN where unknown."""
         entries = [self._entries.at(self._sku(item_id), as_of_ms) for item_id in item_ids]

@@ -16,6 +16,7 @@ import torch
 
 from freshet.model.batch import KNOWN_SLOTS
 from freshet.online.drift.pending import Issued
+from freshet.online.worker.context import Age
 from freshet.online.worker.publish import Numbers, Origin, forecast_records
 from freshet.online.worker.served import Served, Source
 from freshet.stream.catalog.tables import ShopTables
@@ -186,7 +187,12 @@ def published(served: Served, cutoff_ms: int) -> Forecast:
     compute = Compute(device="cpu", dtype="float32", batch_shape=[1, 5])
     numbers = Numbers(none_BHW, none_BHW, [])
     (record,) = forecast_records(
-        ["a|n"], numbers, origin, cold_B=np.zeros(1, bool), context_sha256=[""], compute=compute
+        ["a|n"],
+        numbers,
+        origin,
+        age=Age(np.zeros(1, bool), np.zeros(1, bool)),
+        context_sha256=[""],
+        compute=compute,
     )
     return decode(Forecast, encode(record))
 

@@ -29,26 +29,27 @@ def window_of(resolution_ms: int = DAY_MS, days: int = DAYS, country: str | None
     steps_a_day = DAY_MS // resolution_ms
     steps = (days + AHEAD) * steps_a_day
     time_S = 18_993 * DAY_MS + np.arange(steps) * resolution_ms
-    known_NSK = np.full((6, steps, len(NAMED_SLOTS)), np.nan)
-    cut_NS = rng.random((6, steps)) < 0.1
+    known_NSK = np.full((8, steps, len(NAMED_SLOTS)), np.nan)
+    cut_NS = rng.random((8, steps)) < 0.1
     known_NSK[..., NAMED_SLOTS.index("promotion")] = cut_NS
     known_NSK[..., NAMED_SLOTS.index("discount")] = 0.3 * cut_NS
-    known_NSK[..., NAMED_SLOTS.index("free_1")] = rng.normal(size=(6, steps))
+    known_NSK[..., NAMED_SLOTS.index("free_1")] = rng.normal(size=(8, steps))
     open_S = (time_S // DAY_MS % 7 != 3) & (time_S % DAY_MS < 20 * HOUR_MS)
     mean_NS = open_S * np.exp(1 + 0.4 * cut_NS + 0.2 * known_NSK[..., -6])
+    mean_NS[1::2] *= 3.0
     T = days * steps_a_day
     return Window(
-        item_ids=tuple(f"i{row}|n" for row in range(6)),
+        item_ids=tuple(f"i{row}|n" for row in range(8)),
         frequency="",
         resolution_ms=resolution_ms,
         season_length=7,
-        time_ms_NS=np.broadcast_to(time_S, (6, steps)).copy(),
+        time_ms_NS=np.broadcast_to(time_S, (8, steps)).copy(),
         target_NT=rng.poisson(mean_NS[:, :T]).astype(np.float64),
         known_NSK=known_NSK,
-        past_NTP=np.zeros((6, T, 0)),
+        past_NTP=np.zeros((8, T, 0)),
         known_names=NAMED_SLOTS,
         past_names=(),
-        static={},
+        static={"category": np.array(["a", "b"] * 4, object)},
         country=country,
     )
 
@@ -70,6 +71,8 @@ def bits(value: Any) -> Any:
         return value.dtype.str, value.shape, value.tobytes()
     if hasattr(value, "__dataclass_fields__"):
         return {name: bits(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, tuple):
+        return tuple(bits(one) for one in value)
     return value
 
 
@@ -85,6 +88,7 @@ def test_effects_come_back_from_their_bytes_to_the_last_bit(resolution_ms: int, 
         # There was something of each kind to lose.
         assert shared.closing.slots and shared.places and shared.slopes.columns
         assert len(shared.events.weights_K) and len(shared.events.half_years_B) > 1
+        assert shared.pools.columns and len(shared.pools.pools) > 1
 
 
 def test_the_same_input_has_the_same_key_which_is_the_values_sha256() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from freshet.online.worker.context import Age
 from freshet.online.worker.publish import Numbers, Origin, forecast_records, significant
 from freshet.stream.schemas import Compute, Forecast
 from freshet.stream.units import HOUR_MS
@@ -30,7 +31,7 @@ def records(items: list[str], **over: object) -> list[Forecast]:
         items,
         Numbers(quantiles, quantiles[:, :2].cumsum(1), [1, 2]),
         origin(**over),
-        cold_B=np.array([item.startswith("cold") for item in items]),
+        age=Age(np.array([item.startswith("cold") for item in items]), np.zeros(len(items), bool)),
         context_sha256=["c"] * len(items),
         compute=Compute(device="cpu", dtype="float32", batch_shape=[len(items), 8]),
     )

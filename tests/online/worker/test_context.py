@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS
 from freshet.model.text import NUM_TEXT, encode_texts
-from freshet.online.worker.context import cold_rows
+from freshet.online.worker.context import age_of
 from freshet.online.worker.provenance import context_sha256
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
@@ -134,7 +134,7 @@ def test_items_without_windows_get_a_batch_of_missing_history_with_text_and_pric
     contexts = contexts_of(FakeReader(), shop)
     batch = contexts.cold_batch(["new|n"], (FIRST + 8) * HOUR_MS).validate()
     assert batch.target_BT.isnan().all() and bool(batch.static_BF[0, :256].any())
-    assert cold_rows(batch).tolist() == [True]
+    assert age_of(batch).cold.tolist() == [True]
 
 
 def test_an_item_whose_row_comes_after_the_cutoff_has_the_context_that_it_had_without() -> None:
@@ -154,14 +154,16 @@ def test_an_item_whose_row_comes_after_the_cutoff_has_the_context_that_it_had_wi
     assert context_sha256(with_row) == context_sha256(cold)
 
 
-def test_a_short_or_saleless_history_is_a_cold_start() -> None:
+def test_who_never_sold_is_a_cold_start_and_who_sold_shortly_has_a_short_history() -> None:
     reader = FakeReader(reached=FIRST + 40, num_buckets=64)
     reader.add("old|n", FIRST, UNITS, 1_000)
     reader.add("young|n", FIRST + 35, UNITS, 1_000)
     reader.add("seen|n", FIRST, VIEWS, 1)
     reader.head = FIRST + 40
     batch = contexts_of(reader, context_length=40).batch([0, 1, 2], (FIRST + 40) * HOUR_MS)
-    assert cold_rows(batch).tolist() == [False, True, True]
+    cold, short = age_of(batch)
+    assert cold.tolist() == [False, False, True]
+    assert short.tolist() == [False, True, False]
 
 
 def test_a_cell_that_was_copied_while_its_bucket_was_open_is_right_once_it_is_observed() -> None:
@@ -287,12 +289,13 @@ def test_actuals_are_in_the_order_that_was_asked_for_with_zero_for_items_without
     np.testing.assert_array_equal(contexts.target([1, 0], (FIRST + 5) * HOUR_MS, 1), [[8], [3]])
 
 
-@pytest.mark.parametrize(("hours", "cold"), [(23, True), (24, False)])
-def test_a_day_of_observed_hours_is_enough_history_and_an_hour_less_is_not(
-    hours: int, cold: bool
+@pytest.mark.parametrize(("hours", "short"), [(95, True), (96, False)])
+def test_four_days_of_observed_hours_are_enough_history_and_an_hour_less_is_not(
+    hours: int, short: bool
 ) -> None:
-    reader = FakeReader(num_buckets=64, reached=FIRST + hours)
+    reader = FakeReader(num_buckets=256, reached=FIRST + hours)
     reader.add("a|n", FIRST, UNITS, 1_000)
     reader.head = FIRST + hours
-    batch = contexts_of(reader, context_length=30).batch([0], (FIRST + hours) * HOUR_MS)
-    assert cold_rows(batch).tolist() == [cold]
+    batch = contexts_of(reader, context_length=200).batch([0], (FIRST + hours) * HOUR_MS)
+    cold_B, short_B = age_of(batch)
+    assert (cold_B.tolist(), short_B.tolist()) == ([False], [short])

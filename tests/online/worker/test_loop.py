@@ -70,7 +70,7 @@ def test_forecasts_of_fallback_weights_or_of_windows_that_lost_something_are_not
     owned = owned_of(reader_of(lost=lost))
     found = forecasts_of(monkeypatch, owned, fallback=fallback)
     statuses = {item_id: forecast.status for item_id, forecast in found.items()}
-    assert statuses == {"a|n": status, "young|n": "cold_start"}
+    assert statuses == {"a|n": status, "young|n": "short_history"}
 
 
 def test_a_round_forecasts_windows_and_cold_items_at_one_cutoff_by_the_weights_in_service(
@@ -293,7 +293,8 @@ def test_however_a_round_is_cut_each_item_is_forecast_once_in_the_order_of_place
     assert done.count("group") == 1 + math.ceil(5 / micro_batch), "the group hears of each batch"
     assert turns.measured("items") == 5
     assert turns.measured("forecasts_total", status="ok") == 1
-    assert turns.measured("forecasts_total", status="cold_start") == 4
+    assert turns.measured("forecasts_total", status="cold_start") == 3
+    assert turns.measured("forecasts_total", status="short_history") == 1
 
 
 def test_forecasts_wait_to_be_scored_and_marks_move_only_once_they_are_committed(

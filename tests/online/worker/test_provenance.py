@@ -68,12 +68,14 @@ def whole() -> Batch:
         group_B=torch.tensor([0, 1]),
         local_ms_BS=torch.tensor([[0, 60, 120]] * 2) * 1_000,
         factor_B=torch.tensor([20.0, 1.0]),
+        own_B=torch.tensor([0.5, 1.0]),
+        pooled_BHQ=torch.tensor([[[2.0]], [[0.0]]]),
     )
 
 
 def test_optional_fields_count_where_they_are_given_and_their_names_tell_them_apart() -> None:
-    first = (1.5, NAN, 3.0, 4.0, 6.0, 7.0, 8.0, 0.25, NAN, 20.0)
-    data = b"group_B local_ms_BS factor_B" + struct.pack("<10f", *first)
+    first = (1.5, NAN, 3.0, 4.0, 6.0, 7.0, 8.0, 0.25, NAN, 20.0, 0.5, 2.0)
+    data = b"group_B local_ms_BS factor_B own_B pooled_BHQ" + struct.pack("<12f", *first)
     data += struct.pack("<6q", 3_600_000, 60_000, 0, 0, 60_000, 120_000)
     assert context_sha256(whole())[0] == hashlib.sha256(data).hexdigest()
     assert {field.name for field in fields(Batch) if getattr(whole(), field.name) is None} == set()

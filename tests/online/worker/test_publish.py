@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from freshet.model.batch import Batch
 from freshet.online.worker import publish
+from freshet.online.worker.context import Age
 from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.publish import (
     Numbers,
@@ -111,7 +112,7 @@ def test_each_record_says_its_own_numbers_and_what_all_have_in_common() -> None:
         ["a|n", "b|s"],
         Numbers(steps, sums, [1, 3], rates),
         origin(degraded=True),
-        cold_B=np.array([False, True]),
+        age=Age(np.array([False, True]), np.array([False, False])),
         context_sha256=["c0", "c1"],
         compute=Compute(device="cpu", dtype="float32", batch_shape=[2, 8]),
     )
@@ -132,7 +133,7 @@ def test_a_row_that_was_moved_by_itself_says_that_beside_what_the_round_did() ->
         ["a|n", "b|s"],
         Numbers(steps, steps[:, :2], [1, 3], adjustments=own),
         origin(adjustments=Adjustments(level_factor=1.5)),
-        cold_B=np.array([False, False]),
+        age=Age(np.array([False, False]), np.array([False, False])),
         context_sha256=["c0", "c1"],
         compute=Compute(device="cpu", dtype="float32", batch_shape=[2, 8]),
     )
