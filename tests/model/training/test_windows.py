@@ -11,7 +11,7 @@ import torch
 
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import Dressed, dress
-from freshet.model.features import EFFECT, PROMOTION
+from freshet.model.features import CLOSED, EFFECT, PROMOTION
 from freshet.model.network import FreshetConfig
 from freshet.model.training import windows
 from freshet.model.training.windows import PastWindows, shared_shocks
@@ -212,6 +212,15 @@ def test_a_shock_is_in_log_units_less_the_mean_of_four_weeks_on_either_side() ->
         around = median_T[max(0, day - 28) : day + 29]
         expected = median_T[day] - sum(around) / len(around)
         assert shocks_T[day] == pytest.approx(expected, abs=0.002), day
+
+
+def test_a_shop_that_is_closed_on_a_weekday_has_shocks_on_other_days() -> None:
+    target = shocked()
+    target[:, np.arange(220) % 7 == 5] = 0.0
+    dressed = dress(window_of(target, horizon=HORIZON))
+    assert (dressed.known_NSK[..., CLOSED] == (np.arange(234) % 7 == 5)).all()
+    shocks_T = shared_shocks(dressed, 206)
+    assert shocks_T is not None and shocks_T[[100, 150]].tolist() == [-1.0, 1.0]
 
 
 def test_series_that_are_missing_on_a_date_have_no_part_in_its_shock() -> None:

@@ -42,6 +42,17 @@ class SaidForecaster:
         return torch.full((len(batch.target_BT), STEPS, 3), self.said)
 
 
+class HeldEffects:
+    """What the effects' table is told."""
+
+    def __init__(self, country: str | None) -> None:
+        self.country = country
+        self.taken: list[tuple[bytes, bytes]] = []
+
+    def take(self, key: bytes, value: bytes) -> None:
+        self.taken.append((key, value))
+
+
 class World:
     """A registry whose champion is learn's, a past, and folders of weights beside them."""
 
@@ -52,12 +63,17 @@ class World:
         self.past.units_IN[:] = SELLS
         self.networks = VersionedNetworks(self.registry, "cpu", self.trained(BASE_SAYS))
         self.settings = LearnSettings(registry=self.registry.folder, device="cpu", seed=5)
+        self.effects: HeldEffects | None = None
 
     def trained(self, units: float) -> Path:
         """What `freshet train` leaves."""
         folder = self.folder / f"trained{units:g}"
         save_weights(network_that_says(units), folder, card=f"# says {units:g}\n")
         return folder
+
+    def open_past(self, effects: HeldEffects) -> PastInMemory:
+        self.effects = effects
+        return self.past
 
     def judge(self, folder: Path, guards: Sequence[Guard] = ()) -> Adopted:
         return judged(folder, self.past, self.networks, self.settings, guards)
@@ -110,18 +126,36 @@ def test_damaged_weights_and_a_short_past_are_not_judged(world: World) -> None:
         world.judge(folder)
 
 
-def adopting(world: World, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Adopted:
+def adopting(
+    world: World, monkeypatch: pytest.MonkeyPatch, folder: Path, country: str = ""
+) -> Adopted:
     """The command, over the world's past in place of servers."""
-    settings = Settings(learn=world.settings, worker=WorkerSettings(prediction_length=STEPS))
+    settings = Settings(
+        learn=world.settings,
+        worker=WorkerSettings(prediction_length=STEPS),
+        calendar={"country": country},
+    )
+    effects = [SimpleNamespace(key=b"one", value=b"1"), SimpleNamespace(key=b"two", value=b"2")]
     monkeypatch.setattr(module, "connect", lambda redis: None)
     monkeypatch.setattr(module, "open_clock", lambda client: SimpleNamespace(now_ms=lambda: 7_000))
-    monkeypatch.setattr(module, "open_history", lambda *given: world.past)
-    nothing = contextlib.nullcontext(SimpleNamespace(read_to_end=list))
-    monkeypatch.setattr(module, "TableReader", lambda *given: nothing)
+    monkeypatch.setattr(module, "EffectsTable", HeldEffects)
+    monkeypatch.setattr(module, "open_history", lambda *given: world.open_past(given[-1]))
+    reader = contextlib.nullcontext(SimpleNamespace(read_to_end=lambda: effects))
+    monkeypatch.setattr(module, "TableReader", lambda *given: reader)
     done = SimpleNamespace(read_to_end=lambda: None)
     monkeypatch.setattr(module, "ShopFeed", lambda *given: done)
     monkeypatch.setattr(module, "VersionedNetworks", lambda *given: world.networks)
     return adopt(settings, folder)
+
+
+@pytest.mark.parametrize("country", ["", "DE"])
+def test_it_is_judged_with_the_effects_that_were_published(
+    world: World, monkeypatch: pytest.MonkeyPatch, country: str
+) -> None:
+    adopting(world, monkeypatch, world.trained(24.0), country)
+    assert world.effects is not None
+    assert world.effects.country == (country or None)
+    assert world.effects.taken == [(b"one", b"1"), (b"two", b"2")]
 
 
 def test_what_passes_becomes_the_challenger_and_does_not_serve(
