@@ -96,9 +96,10 @@ def on_sale(
     """Items whose flash sale is announced, runs, or was not over at a time."""
     spans = [span for span in sale_spans(shop, since_ms) if span.until_ms > since_ms]
     skus = {sku for span in spans for sku in span.skus}
-    place = settings.events.series_by.index("sku") if "sku" in settings.events.series_by else None
-    if place is None or not skus:
+    series_by = settings.events.series_by
+    if "sku" not in series_by:
         return []
+    place = series_by.index("sku")
     return [item_id for item_id in item_ids if item_id_parts(item_id)[place] in skus]
 
 

@@ -16,6 +16,7 @@ from freshet.online.learn.guard import (
     MAX_GUARD_WINDOWS,
     Guard,
     guarded_span,
+    on_sale,
     open_guards,
     sample,
     try_guard,
@@ -198,6 +199,8 @@ def test_minutes_are_guarded_of_items_that_are_or_were_on_sale_and_else_of_all(
     found = opened(Settings(), num_items=5, shop=shop)
     assert held_by(found[MINUTE_MS]) == held
     assert held_by(found[DAY_MS]) == set(Main(5).item_ids)
+    regions = Settings.model_validate({"events": {"series_by": ["region"]}})
+    assert on_sale(regions, shop, Main(5).item_ids, 0) == [], "no item tells its sku"
 
 
 def test_every_other_served_resolution_guards_with_its_own_lengths() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from freshet.model.weights import save_weights
 from freshet.online.learn.finetune import Challenger
-from freshet.online.learn.networks import Candidate, VersionedNetworks
+from freshet.online.learn.networks import Candidate, VersionedNetworks, report_of
 from freshet.online.weights.registry import BASE, Manifest, Registry
 from freshet.stream.errors import RegistryError
 from freshet.stream.schemas import RetrainRequest
@@ -115,3 +117,16 @@ def test_an_altered_version_does_not_come_back(networks: VersionedNetworks) -> N
         networks.load(version)
     with pytest.raises(RegistryError):
         networks.load("v0009-nowhere")
+
+
+def test_a_report_holds_the_verdict_and_how_long_it_took_to_the_millisecond() -> None:
+    verdict: Any = SimpleNamespace(report=lambda: {"verdict": "promote"})
+    challenger: Any = SimpleNamespace(factor=0.5, seconds=1.23451)
+    pools: Any = SimpleNamespace(num_training_windows=12)
+    assert report_of(verdict, challenger, pools, total_s=6.78949) == {
+        "verdict": "promote",
+        "factor": 0.5,
+        "tune_s": 1.235,
+        "total_s": 6.789,
+        "windows": 12.0,
+    }
