@@ -24,7 +24,10 @@ from freshet.stream.schemas import EffectsRecord
 from freshet.stream.store.layout import Header
 from freshet.stream.telemetry import get_logger
 
-REST = 10.0  # times as long as an estimate took: at most a tenth of one core
+# Of the time that passes, estimates may take a tenth; what they left of a while may be taken at
+# once, so that a shop that loads history need not wait for each of a few midnights.
+SHARE = 0.1
+SAVED_S = 20.0
 
 log = get_logger(__name__)
 
@@ -86,7 +89,7 @@ class Owner:
         self._rules = {
             one.resolution_ms: ReadRules.of(settings, one.resolution_ms) for one in self._served
         }
-        self._rests_until_s = -float("inf")
+        self._saved_s, self._saved_at_s = SAVED_S, parts.now_s()
 
     def turn(self) -> bool:
         """Estimate what is most urgently due, if anything; whether something was published.
@@ -107,10 +110,16 @@ class Owner:
 
     def _due(self, served: ServedResolution, inputs: Mapping[Input, InputState]) -> int | None:
         newest_ms = self._newest_ms(served.resolution_ms)
-        rested = self._parts.now_s() >= self._rests_until_s
-        if newest_ms is not None and not rested:
+        if newest_ms is not None and self._may_take_s() <= 0.0:
             return None
         return due_ms(inputs, self._rules[served.resolution_ms], newest_ms)
+
+    def _may_take_s(self) -> float:
+        """Seconds that estimates have left of their share of the time that passed."""
+        now_s = self._parts.now_s()
+        self._saved_s = min(self._saved_s + SHARE * (now_s - self._saved_at_s), SAVED_S)
+        self._saved_at_s = now_s
+        return self._saved_s
 
     def _newest_ms(self, resolution_ms: int) -> int | None:
         newest = self._parts.table.at(resolution_ms, 2**63)
@@ -132,7 +141,7 @@ class Owner:
             side_offsets=self._parts.side.offsets(),
         )
         took_s = self._parts.now_s() - began_s
-        self._rests_until_s = self._parts.now_s() + REST * took_s
+        self._saved_s = self._may_take_s() - took_s
         if self._parts.holds():
             self._publish(record, took_s, rules.retained_buckets)
 

@@ -11,7 +11,7 @@ from freshet.model.effects.shared import SharedEffects
 from freshet.online.effects.record import current_key, encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.online.owner.estimate import Span
-from freshet.online.owner.loop import REST, Owner, Parts
+from freshet.online.owner.loop import Owner, Parts
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import Outgoing
@@ -130,20 +130,31 @@ def test_a_shop_of_some_hours_has_its_first_cutoff_estimated_and_then_midnights(
     assert rig.turns(4) == 2 and rig.estimated()[1:] == [(DAY_MS, 1), (HOUR_MS, 1)]
 
 
-def test_after_an_estimate_the_owner_rests_ten_times_as_long() -> None:
+def test_estimates_take_a_tenth_of_the_time_and_what_they_had_saved() -> None:
     rig = Rig(days=2.4)
-    rig.cost_s = 3.0
-    # What was never published does not wait.
-    assert rig.turns(2) == 2 and rig.at_s == 6 and REST == 10
+    rig.cost_s = 15.0
+    # What was never published does not wait: 20 saved, + 3 for half a minute at most, - 30.
+    assert rig.turns(2) == 2 and rig.at_s == 30
     rig.days = 9.0
-    rig.at_s = 35.9
+    # It owes 8.5 s, which are back after 85.
+    rig.at_s = 114.0
     assert rig.turns(3) == 0
-    rig.at_s = 36.0
-    assert rig.turns(3) == 1 and rig.at_s == 39
-    rig.at_s = 68.9
+    rig.at_s = 116.0
+    assert rig.turns(3) == 1 and rig.at_s == 131
+    # It owes 13.4 s.
+    rig.at_s = 264.0
     assert rig.turns(1) == 0
-    rig.at_s = 69.0
+    rig.at_s = 266.0
     assert rig.turns(3) == 1 and rig.estimated()[2:] == [(DAY_MS, 9), (HOUR_MS, 9)]
+
+
+def test_a_few_midnights_in_a_row_do_not_wait() -> None:
+    rig = Rig(days=2.0)
+    rig.cost_s = 2.0
+    for day in range(2, 6):
+        rig.days = day
+        assert rig.turns(3) == 2
+    assert rig.at_s == 16
 
 
 def test_a_fast_clock_costs_a_tenth_of_a_core_at_most() -> None:
@@ -156,8 +167,8 @@ def test_a_fast_clock_costs_a_tenth_of_a_core_at_most() -> None:
         rig.owner.turn()
         worked_s += rig.at_s - before_s
         rig.at_s += 1.0
-    # The two that never rest are a thousandth more.
-    assert 0.05 < worked_s / rig.at_s < 0.092
+    # A tenth of 2,000 s, and the 20 that were saved.
+    assert 0.05 < worked_s / rig.at_s < 0.111
 
 
 def test_a_record_its_pointer_and_tombstones_go_out_together() -> None:
