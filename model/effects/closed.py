@@ -25,7 +25,7 @@ MANY = 50
 FEW = 12
 CALENDAR_WEEKS = 52  # a weekday that sold more than a year ago says nothing
 WEEKDAY_SEEN = 20  # steps of a single series before one of its weekdays counts as closed
-SLOT_WEEKS = 8  # different weeks in which a slot of the week must have been seen
+SLOT_WEEKS = 7  # different weeks in which a slot of the week must have been seen
 SLOT_RATIO = 0.05  # of what slots sell on average: a closed one sells less
 
 

@@ -26,7 +26,7 @@ CHUNK = 256
 # Below this share of days with sales the days' totals over all series are looked at instead.
 DENSE = 0.6
 LEVEL_WEEKS = 27  # span of the running median that stands for the level
-FEWEST_DAYS = {1: 56, 7: 20}  # by the length of a step in days
+FEWEST_DAYS = {1: 49, 7: 20}  # by the length of a step in days
 EFFECT_SPREAD = 0.15  # how far effects are expected from 0, in log units
 STRONGEST = 1.5  # a residual beyond this counts as this
 RIDGES = (0.1, 50.0)  # least and most of the ridge that the noise asks for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -27,6 +28,7 @@ from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import WIRE_LEVELS, Compute, Forecast
+from freshet.stream.slots import NAMED_SLOTS
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -310,4 +312,8 @@ def test_what_crosses_the_change_covers_its_share_of_the_day(
     assert of("event") == pytest.approx([0, 1 - half, 0.25, 0])
     # Open from one to four by the clock, which is changed in between: closed for 21 hours.
     closed = 21 * HOUR_MS / length_ms
-    assert of("closed") == pytest.approx([21 / 24, closed, 21 / 24, 21 / 24])
+    told = days.contexts.windowed([0], change.begins_ms - DAY_MS).known_NSK[0, -4:]
+    shares = told[:, NAMED_SLOTS.index("closed")].tolist()
+    assert shares == pytest.approx([21 / 24, closed, 21 / 24, 21 / 24])
+    # On a day that is open for three hours something can be sold: it is not forecast as nothing.
+    assert all(map(math.isnan, of("closed")))
