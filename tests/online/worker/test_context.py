@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -15,6 +16,7 @@ from freshet.model.text import NUM_TEXT, encode_texts
 from freshet.online.worker.context import age_of
 from freshet.online.worker.provenance import context_sha256
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.read.progress import ReadRules
 from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.windows import FIRST, UNITS, VIEWS, FakeReader, contexts_of, tell
@@ -299,3 +301,18 @@ def test_four_days_of_observed_hours_are_enough_history_and_an_hour_less_is_not(
     batch = contexts_of(reader, context_length=200).batch([0], (FIRST + hours) * HOUR_MS)
     cold_B, short_B = age_of(batch)
     assert (cold_B.tolist(), short_B.tolist()) == ([False], [short])
+
+
+class BerlinReader(FakeReader):
+    """A reader of a shop in Berlin, two hours ahead in summer."""
+
+    @property
+    def rules(self) -> ReadRules:
+        return replace(super().rules, time_zone="Europe/Berlin")
+
+
+def test_a_shop_in_berlin_sees_its_own_clock_and_one_in_greenwich_needs_none() -> None:
+    shown_S = contexts_of(BerlinReader())._shown(FIRST, 3)
+    assert shown_S is not None
+    assert shown_S.tolist() == [(FIRST + 2 + hour) * HOUR_MS for hour in range(3)]
+    assert contexts_of(FakeReader())._shown(FIRST, 3) is None

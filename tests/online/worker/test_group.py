@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import xxhash
+from confluent_kafka import OFFSET_INVALID
 
 from freshet.online.worker import group as module
 from freshet.online.worker.group import MAX_NOTICES, Membership
@@ -24,6 +25,8 @@ class Client:
     def __init__(self, settings: Settings, group: str, **over: Any) -> None:
         self.made, self.closed = (group, over), False
         self.assigned: list[tuple[str, int, int]] = []
+        self.before_first = 40
+        self.commits: list[tuple[list[TopicPartition], bool]] = []
 
     def subscribe(self, topics: list[str], **calls: Any) -> None:
         self.topics, self.calls = topics, calls
@@ -38,7 +41,12 @@ class Client:
         return asked
 
     def position(self, asked: list[TopicPartition]) -> list[TopicPartition]:
-        return [TopicPartition(at.topic, at.partition, 40 + at.partition) for at in asked]
+        return [
+            TopicPartition(at.topic, at.partition, self.before_first + at.partition) for at in asked
+        ]
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        self.commits.append((offsets, asynchronous))
 
     def close(self) -> None:
         self.closed = True
@@ -126,6 +134,20 @@ def test_what_is_committed_of_a_shard_is_its_place_among_the_notices_and_its_mar
     (at,) = membership.offsets(marks)
     assert (at.topic, at.partition, at.offset) == (WINDOWS, 2, 42)
     assert decode_marks(at.metadata) == marks[2]
+
+
+def test_before_its_first_notice_a_shard_is_committed_at_the_beginning(
+    membership: Membership,
+) -> None:
+    client_of(membership).before_first = OFFSET_INVALID
+    (at,) = membership.offsets({0: {}})
+    assert (at.partition, at.offset) == (0, 0)
+
+
+def test_without_a_transaction_a_commit_is_waited_for(membership: Membership) -> None:
+    at = TopicPartition(WINDOWS, 2, 42)
+    membership.commit((at,))
+    assert client_of(membership).commits == [([at], False)]
 
 
 def test_closing_leaves_the_group(membership: Membership) -> None:
