@@ -26,18 +26,18 @@ def filled(fillings: Sequence[Filling], *, num_items: int, steps: int) -> Single
     >>> filled([one], num_items=2, steps=2)[:, :, 1].tolist()
     [[0.0, 0.5], [1.0, 1.0]]
     """
+    if not num_items:
+        return np.empty((0, steps, len(KNOWN_SLOTS)), np.float32)
     # What most items have in common is written in one sweep, which is what takes the time.
     common_SK = np.full((steps, len(KNOWN_SLOTS)), np.nan, np.float32)
     others = []
     for place, group_R, values_US in fillings:
-        if not len(group_R):
-            continue
         usual = int(np.bincount(group_R).argmax())
         common_SK[:, place] = values_US[usual]
         others.append(np.flatnonzero(group_R != usual))
     known_RSK = np.empty((num_items, *common_SK.shape), np.float32)
     known_RSK[:] = common_SK
-    for (place, group_R, values_US), rows in zip(fillings, others, strict=False):
+    for (place, group_R, values_US), rows in zip(fillings, others, strict=True):
         if len(rows):
             known_RSK[rows, :, place] = values_US[group_R[rows]]
     return known_RSK

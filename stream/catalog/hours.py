@@ -106,10 +106,10 @@ class ShopCalendar:
             for day in days
             for minutes in self._open.get(day.weekday(), ())
         )
-        ends = [self._between(days[0], 0, 0)[0]]
+        ends = [self._moment(days[0], 0)]
         ends += np.maximum.accumulate([end for _, end in opens]).tolist() if opens else []
         starts = [start for start, _ in opens]
-        starts.append(self._between(days[-1], 0, DAY_MINUTES)[1])
+        starts.append(self._moment(days[-1], DAY_MINUTES))
         return [(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
 
     def _between(self, day: date, first: int, last: int) -> tuple[int, int]:
