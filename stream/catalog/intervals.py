@@ -33,7 +33,7 @@ class Interval(NamedTuple, Generic[Entry]):
     scope: Scope
     value: float
     entry: Entry
-    slot: int = 0
+    slot: int
 
 
 @dataclass(slots=True)
