@@ -7,7 +7,12 @@ import os
 import pytest
 
 from freshet.stream import cores
-from freshet.stream.cores import quota_cores, threads_of, usable_threads
+from freshet.stream.cores import (
+    quota_cores,
+    sleep_where_threads_wait,
+    threads_of,
+    usable_threads,
+)
 
 V1_PATH = "4:cpu,cpuacct:/docker/0a"
 HYBRID = "3:cpuset:/\n2:cpuacct:/\n1:cpu:/box\n0::/box\n"
@@ -91,3 +96,13 @@ def test_affinity_and_quota_are_those_of_this_process(monkeypatch: pytest.Monkey
 def test_a_file_that_is_not_there_is_none(tmp_path: object) -> None:
     assert cores._read(f"{tmp_path}/nothing") is None
     assert cores._read("/proc/self/cgroup") is None or cores._read("/proc/self/cgroup")
+
+
+def test_threads_that_wait_sleep_unless_a_person_said_otherwise() -> None:
+    environ = {"KMP_BLOCKTIME": "7"}
+    sleep_where_threads_wait(environ)
+    assert environ == {
+        "KMP_BLOCKTIME": "7",
+        "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "0",
+    }

@@ -57,7 +57,7 @@ def test_what_is_dropped_before_a_time_is_asked_for_by_no_later_question(
 
 
 def test_of_one_millisecond_the_later_offset_counts_then_the_partition() -> None:
-    assert order_of(7, 4_095) < order_of(8, 0) < order_of(8, 1)
+    assert order_of(7, 4_094) < order_of(7, 4_095) < order_of(8, 0) < order_of(8, 1)
     assert order_of(2**60, 1) < 2**63
 
 
