@@ -39,11 +39,29 @@ def paths(window: Window, columns: tuple[Column, ...]) -> list[tuple[str, ...]]:
     return [tuple(values[row] for values in told) for row in range(len(window))]
 
 
+def articles(window: Window) -> Ints:
+    """Which series are of one article as far as one can see, numbered: [N].
+
+    Those whose static numbers are all alike: one price in four regions is one article, and four
+    regions that sell alike say no more than one of them.
+    """
+    told = [
+        np.nan_to_num(np.asarray(values, np.float64), nan=-1.0)
+        for values in window.static.values()
+        if values.dtype != object
+    ]
+    if not told:
+        return np.arange(len(window))
+    _, article_N = np.unique(np.stack(told, 1), axis=0, return_inverse=True)
+    return article_N.reshape(-1).astype(np.int64)
+
+
 def find_columns(window: Window, log_level_N: Floats) -> tuple[Column, ...]:
     """The columns that best tell who sells much and who little, the best first.
 
     One counts by what it explains beyond what as many drawn at random would.
     """
+    num_articles = len(np.unique(articles(window)))
     open_columns = [
         column
         for name, values in window.static.items()
@@ -53,7 +71,8 @@ def find_columns(window: Window, log_level_N: Floats) -> tuple[Column, ...]:
     explained = 0.0
     while open_columns and len(chosen) < MAX_COLUMNS:
         gains = [
-            _explained(paths(window, (*chosen, column)), log_level_N) for column in open_columns
+            _explained(paths(window, (*chosen, column)), log_level_N, num_articles)
+            for column in open_columns
         ]
         best = int(np.argmax(gains))
         if gains[best] < explained + LEAST_GAIN:
@@ -89,15 +108,18 @@ def _told(
     return [str(band) if known else "" for band, known in zip(band_N, known_N, strict=True)]
 
 
-def _explained(path_N: list[tuple[str, ...]], values_N: Floats) -> float:
-    """The share of the variance that kinds explain, less what chance would: adjusted R squared."""
+def _explained(path_N: list[tuple[str, ...]], values_N: Floats, num_articles: int) -> float:
+    """The share of the variance that kinds explain, less what chance would: adjusted R squared.
+
+    Chance is that of as many articles, not of their series.
+    """
     number = {path: place for place, path in enumerate(dict.fromkeys(path_N))}
     kind_N = np.array([number[path] for path in path_N])
     count_G = np.bincount(kind_N)
     mean_G = np.bincount(kind_N, values_N) / count_G
-    free = len(values_N) - len(count_G)
+    free = num_articles - len(count_G)
     total = float(((values_N - values_N.mean()) ** 2).sum())
     if free < 1 or not total > 0:
         return 0.0
     left = float(((values_N - mean_G[kind_N]) ** 2).sum())
-    return 1.0 - left / free * (len(values_N) - 1) / total
+    return 1.0 - left / free * (num_articles - 1) / total

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freshet.model.effects.kinds import Column, find_columns, paths
+from freshet.model.effects.kinds import Column, articles, find_columns, paths
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -31,6 +31,7 @@ SIZE_RANGE = (0.05, 1_000.0)
 SHAPE_RANGE = (0.5, 20.0)
 # A level is never quite nothing.
 LEAST_SHARE = 1e-3
+LEAST_APART = 0.05  # of the variance between siblings, that between pools
 DIGITS = 5
 FINE_UNITS = 100.0  # by which amounts are counted: so many in what a sibling usually sells
 
@@ -202,29 +203,41 @@ def _fine_unit(units_NT: Floats, seen_NT: Bools) -> float:
 
 def _tree(window: Window, sales: _Sales, unit: float) -> Pools:
     slots = num_slots(window.resolution_ms)
-    root = _pool((), sales, None, _daily(sales, slots))
+    root = _pool((), sales, None, _daily(sales, slots), len(window))
     level_N, _ = _levels(sales, root.profile_W)
     columns = find_columns(window, np.log(level_N + LEAST_SHARE * level_N.mean() + 1e-12))
     pools: dict[tuple[str, ...], Pool] = {(): root}
-    for path, rows in _kinds(paths(window, columns)):
+    article_N = articles(window)
+    for path, rows in _kinds(paths(window, columns), article_N):
         parent = pools[path[:-1]]
-        pools[path] = _pool(path, sales.rows(rows), parent, parent.profile_W)
+        kin = sales.rows(rows)
+        pools[path] = _pool(path, kin, parent, parent.profile_W, len(set(article_N[rows])))
     return Pools(columns, tuple(pools.values()), float(_rounded(unit)))
 
 
-def _kinds(path_N: Sequence[tuple[str, ...]]) -> list[tuple[tuple[str, ...], Ints]]:
+def _kinds(
+    path_N: Sequence[tuple[str, ...]], article_N: Ints
+) -> list[tuple[tuple[str, ...], Ints]]:
     """The largest kinds of series besides all of them, parents first, and the rows of each."""
     rows_of: dict[tuple[str, ...], list[int]] = {}
     for row, path in enumerate(path_N):
         for depth in range(1, len(path) + 1):
             rows_of.setdefault(path[:depth], []).append(row)
-    enough = [kind for kind in rows_of.items() if len(kind[1]) >= MIN_SIBLINGS]
+    enough = [
+        (path, rows) for path, rows in rows_of.items() if len(set(article_N[rows])) >= MIN_SIBLINGS
+    ]
     # No child is larger than its parent, so that a parent is always there.
     largest = sorted(enough, key=lambda kind: (-len(kind[1]), len(kind[0]), kind[0]))
     return [(path, np.array(rows, np.int64)) for path, rows in largest[: MAX_POOLS - 1]]
 
 
-def _pool(path: tuple[str, ...], sales: _Sales, parent: Pool | None, prior_W: Floats) -> Pool:
+def _pool(
+    path: tuple[str, ...],
+    sales: _Sales,
+    parent: Pool | None,
+    prior_W: Floats,
+    num_articles: int,
+) -> Pool:
     """The pool of some series, leaning on the one above it."""
     profile_W, size = prior_W, 1.0
     # What a series is worth hangs on chance, and chance is told from the profile.
@@ -236,7 +249,7 @@ def _pool(path: tuple[str, ...], sales: _Sales, parent: Pool | None, prior_W: Fl
     order = np.argsort(level_N, kind="stable")
     level_K, shape_K = _parts(level_N[order]), _parts(shape_N[order])
     if parent is not None:
-        share = _own_share(level_N, parent)
+        share = _own_share(level_N, parent, num_articles)
         level_K = np.exp(share * np.log(level_K) + (1 - share) * np.log(parent.level_K))
         shape_K = share * shape_K + (1 - share) * parent.shape_K
     return Pool(
@@ -259,7 +272,10 @@ def _levels(sales: _Sales, profile_W: Floats) -> tuple[Floats, Floats]:
     spread = beyond / (mean * usual) ** 2 if beyond > 0 else 0.0
     shape = 1.0 / min(max(spread, 1 / 50), 20.0)
     level_N = (sold_N + shape) / (expected_N + shape / mean)
-    return np.maximum(level_N, LEAST_SHARE * mean), np.clip(sold_N + shape, *SHAPE_RANGE)
+    # Siblings of few kinds shall leave room between them, unless they are all alike.
+    least, most = SHAPE_RANGE
+    shape_N = np.clip(sold_N + shape, least, max(most, shape))
+    return np.maximum(level_N, LEAST_SHARE * mean), shape_N
 
 
 def _size(sales: _Sales, profile_W: Floats, level_N: Floats, parent: Pool | None) -> float:
@@ -313,7 +329,7 @@ def _parts(rising_N: Floats) -> Floats:
     return np.asarray(np.diff(sums) * LEVELS / len(rising_N))
 
 
-def _own_share(level_N: Floats, parent: Pool) -> float:
+def _own_share(level_N: Floats, parent: Pool, num_articles: int) -> float:
     """How much a pool's own levels count: by how far apart siblings are, and pools.
 
     The square of a mean's distance is that of its pool and a chance that falls with the siblings.
@@ -322,8 +338,8 @@ def _own_share(level_N: Floats, parent: Pool) -> float:
     parent_K = np.log(parent.level_K)
     within = float(log_N.var()) + 1e-6
     apart = float((log_N.mean() - parent_K.mean()) ** 2)
-    between = max(apart - within / len(log_N), 0.05 * within)
-    return len(log_N) / (len(log_N) + within / between)
+    between = max(apart - within / num_articles, LEAST_APART * within)
+    return num_articles / (num_articles + within / between)
 
 
 def _rounded(values: Floats | float) -> Floats:

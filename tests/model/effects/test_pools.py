@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freshet.model.effects.kinds import Column, find_columns, paths
+from freshet.model.effects.kinds import Column, articles, find_columns, paths
 from freshet.model.effects.pools import MAX_POOLS, NO_POOLS, Pools, find_pools, slots_of
 from freshet.model.tables.panel import Window
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -142,6 +142,19 @@ def test_kinds_are_told_by_what_explains_levels_the_best_first() -> None:
     price_N = np.array([lower / 2, np.nan, 2 * upper])
     few = window_of(np.ones((3, 3)), price=price_N, region=texts("n", "s", None))
     assert paths(few, columns) == [("0", "n"), ("", "s"), ("2", "")]
+
+
+def test_regions_of_one_article_are_one_witness_of_what_a_price_does() -> None:
+    rng = np.random.default_rng(6)
+    # Twelve articles in ten regions; what they cost says nothing of what they sell.
+    level_N = np.repeat(rng.lognormal(2.0, 1.5, 12), 10)
+    window = window_of(
+        np.ones((120, 3)),
+        price=np.repeat(rng.lognormal(2.0, 1.0, 12), 10),
+        region=texts(*[f"r{row % 10}" for row in range(120)]),
+    )
+    assert articles(window).max() == 11
+    assert find_columns(window, np.log(level_N)) == ()
 
 
 def test_there_are_never_more_pools_than_a_record_holds() -> None:
