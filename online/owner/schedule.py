@@ -1,4 +1,4 @@
-"""As of when shared effects are due: once for each local midnight of event time. Pure."""
+"""As of when shared effects are due: each local midnight of event time, at first sooner. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def due_ms(
 ) -> int | None:
     """As of when effects are due now, or None.
 
-    That is the newest midnight that all orders have reached; where none has passed since the first
-    event, the newest cutoff, but once.
+    That is the newest midnight that all orders have reached; in a shop's first days also the newest
+    cutoff, where the shop is twice as old as the newest effects have seen it.
 
     Args:
         inputs: How far each partition is.
@@ -45,9 +45,12 @@ def due_ms(
     as_of_ms = grid.start_ms(grid.bucket(midnight_ms))
     begun_ms = [state.first_event_ms for state in inputs.values()]
     first_ms = min(at_ms for at_ms in begun_ms if at_ms is not None)
-    if as_of_ms <= first_ms:
-        return cutoff_ms if newest_ms is None and cutoff_ms > first_ms else None
-    return as_of_ms if newest_ms is None or as_of_ms > newest_ms else None
+    if as_of_ms > first_ms and (newest_ms is None or as_of_ms > newest_ms):
+        return as_of_ms
+    # On a shop's first day each hour tells much of what its items sell: what was known of half of
+    # its life is old.
+    known_ms = 0 if newest_ms is None else newest_ms - first_ms
+    return cutoff_ms if cutoff_ms - first_ms >= max(2 * known_ms, 1) else None
 
 
 def stale_ms(resolution_ms: int, retained_buckets: int, as_of_ms: int, spare: int = 64) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from freshet.model.batch import KNOWN_SLOTS, Batch
+from freshet.model.batch import KNOWN_SLOTS, QUANTILE_LEVELS, Batch
 from freshet.model.forecaster import BatchForecaster, micro_batches
 from freshet.model.text import NUM_STATIC, NUM_TEXT
 from freshet.model.weights import save_weights
@@ -160,3 +161,28 @@ def test_what_amounts_were_multiplied_by_is_divided_out(forecaster) -> None:
     divided_BHQ = forecaster.forecast(replace(batch, factor_B=factor_B), max_rows=2)
     expected_BHQ = plain_BHQ / torch.tensor([1.0, 4.0, 100.0])[:, None, None]
     torch.testing.assert_close(divided_BHQ, expected_BHQ)
+
+
+def test_siblings_count_for_what_a_row_is_not_told_by_itself(forecaster) -> None:
+    batch = hours(rows=3, context=40, horizon=8)
+    own_BHQ = forecaster.forecast(batch)
+    levels = forecaster.quantile_levels
+    pooled_BHQ = torch.arange(len(QUANTILE_LEVELS)).float().expand(3, 8, -1)
+    mixed = replace(batch, own_B=torch.tensor([0.0, 0.25, 1.0]), pooled_BHQ=pooled_BHQ)
+    found_BHQ = forecaster.forecast(mixed, max_rows=2)
+    expected_Q = torch.from_numpy(np.interp(levels, QUANTILE_LEVELS, np.arange(21.0))).float()
+    torch.testing.assert_close(found_BHQ[0], expected_Q.expand(8, -1))
+    torch.testing.assert_close(found_BHQ[1], 0.25 * own_BHQ[1] + 0.75 * expected_Q)
+    torch.testing.assert_close(found_BHQ[2], own_BHQ[2])
+    # What targets were multiplied by, siblings were too.
+    halved_BHQ = forecaster.forecast(replace(mixed, factor_B=torch.full((3,), 2.0)))
+    torch.testing.assert_close(halved_BHQ, found_BHQ / 2.0)
+
+
+def test_a_network_that_says_nothing_of_a_new_row_is_not_asked(forecaster, monkeypatch) -> None:
+    batch = hours(rows=2, context=40, horizon=8)
+    nothing = torch.full((2, 16, len(forecaster.quantile_levels)), torch.nan)
+    monkeypatch.setattr(forecaster, "_compute", lambda *_: nothing)
+    pooled_BHQ = torch.ones(2, 8, len(QUANTILE_LEVELS))
+    found = forecaster.forecast(replace(batch, own_B=torch.zeros(2), pooled_BHQ=pooled_BHQ))
+    assert (found == 1.0).all()

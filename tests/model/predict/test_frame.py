@@ -130,3 +130,28 @@ def test_frames_that_cannot_be_used_are_refused(forecaster) -> None:
         forecaster.predict(two_items(), 7, country="Atlantis")
     with pytest.raises(InvalidInputError, match="more than one row"):
         forecaster.predict(pd.concat([two_items(), two_items()]), 7)
+
+
+def test_a_new_item_is_forecast_by_its_siblings_and_others_as_without_it(forecaster) -> None:
+    rng = np.random.default_rng(1)
+    days = pd.date_range(end="2024-06-30", periods=60)
+    rows = [
+        {
+            "item_id": f"i{item:02d}",
+            "timestamp": day,
+            "target": float(rng.poisson(mean)),
+            "kind": kind,
+        }
+        for item, (kind, mean) in enumerate([("tea", 10.0)] * 12 + [("salt", 200.0)] * 12)
+        for day in days
+    ]
+    known = pd.DataFrame(rows)
+    new = pd.DataFrame(
+        {"item_id": ["new"], "timestamp": days[-1:], "target": [np.nan], "kind": ["tea"]}
+    )
+    found = forecaster.predict(pd.concat([known, new]), 7, static=["kind"])
+    of_new = found[found.item_id == "new"]
+    assert of_new["0.5"].between(8.0, 12.0).all() and of_new["mean"].between(8.0, 12.0).all()
+    assert of_new["0.9"].max() <= known[known.kind == "tea"].target.max()
+    without = forecaster.predict(known, 7, static=["kind"])
+    pd.testing.assert_frame_equal(found[found.item_id != "new"], without)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from freshet.model.effects.kinds import Column
+from freshet.model.effects.pools import MAX_POOLS, Pool, Pools
 from freshet.model.effects.shared import SharedEffects, find_shared
 from freshet.model.effects.slots import dress
 from freshet.model.tables.panel import Window
@@ -129,3 +132,34 @@ def test_an_unknown_slot_or_country_and_a_range_without_width_are_refused() -> N
     record["slopes"]["low"] = record["slopes"]["high"]
     with pytest.raises(EventError, match="applied to no window"):
         effects_of(msgspec.convert(record, EffectsRecord))
+
+
+def test_a_record_of_as_many_pools_as_there_may_be_is_small() -> None:
+    window = window_of(HOUR_MS, 30)
+    levels_K = np.full(8, 123.45)
+    path = ("category 12", "north", "2")
+    pool = Pool(path, np.full(168, 1.2345), levels_K, levels_K, 1.25)
+    full = Pools((Column("category"),), (replace(pool, path=()), *[pool] * (MAX_POOLS - 1)))
+    _, value = encoded(made(replace(find_shared(window), pools=full), window))
+    assert len(value) < 200_000
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"profile": [1.0] * 7},
+        {"levels": [1.0] * 7},
+        {"levels": [0.0] * 8},
+        {"size": 0.0},
+        {"shapes": [-1.0] * 8},
+        {"path": ["a"]},
+        {"profile": [-1.0] * 168},
+    ],
+)
+def test_pools_that_no_series_can_be_told_by_are_refused(wrong: dict[str, Any]) -> None:
+    window = window_of(HOUR_MS, 30)
+    record = made(find_shared(window), window)
+    first = msgspec.structs.replace(record.pools.pools[0], **wrong)
+    pools = msgspec.structs.replace(record.pools, pools=[first])
+    with pytest.raises(EventError, match="no window"):
+        effects_of(msgspec.structs.replace(record, pools=pools))

@@ -125,10 +125,17 @@ def test_days_and_hours_are_estimated_once_for_each_midnight() -> None:
 def test_a_shop_of_some_hours_has_its_first_cutoff_estimated_and_then_midnights() -> None:
     rig = Rig(days=5 / 24)
     assert rig.turns(4) == 1 and rig.asked == [(HOUR_MS, Span(FIRST_MS + 5 * HOUR_MS, 5, 6), 10)]
-    rig.days = 0.9
+    rig.days = 9 / 24
+    assert rig.turns(2) == 0
+    # Twice as old, it has much more to tell.
+    rig.days = 10 / 24
+    assert rig.turns(4) == 1 and rig.asked[1:] == [
+        (HOUR_MS, Span(FIRST_MS + 10 * HOUR_MS, 10, 11), 10)
+    ]
+    rig.days = 0.8
     assert rig.turns(2) == 0
     rig.days = 1.1
-    assert rig.turns(4) == 2 and rig.estimated()[1:] == [(DAY_MS, 1), (HOUR_MS, 1)]
+    assert rig.turns(4) == 2 and rig.estimated()[2:] == [(DAY_MS, 1), (HOUR_MS, 1)]
 
 
 def test_estimates_take_a_tenth_of_the_time_and_what_they_had_saved() -> None:

@@ -45,16 +45,22 @@ def test_the_newest_midnight_that_all_orders_have_reached_is_due_once(rules: Rea
     assert due_ms(behind, rules, None) == at("2026-03-03")
 
 
-def test_before_the_first_midnight_the_first_cutoff_is_due_and_no_other() -> None:
+def test_in_the_first_days_effects_are_due_whenever_the_shop_is_twice_as_old() -> None:
     young = inputs("2026-03-01T10:20", "2026-03-01T13:10")
     assert due_ms(young, HOURS, None) == at("2026-03-01T13:00")
-    assert due_ms(young, HOURS, at("2026-03-01T11:00")) is None
+    assert due_ms(young, HOURS, at("2026-03-01T11:40")) == at("2026-03-01T13:00")
+    assert due_ms(young, HOURS, at("2026-03-01T11:41")) is None
     assert due_ms(young, DAYS, None) is None
     assert due_ms(inputs("2026-03-01T10:20", "2026-03-01T10:50"), HOURS, None) is None
     assert due_ms({}, HOURS, None) is None
     grown = inputs("2026-03-01T10:20", "2026-03-02T00:10")
     assert due_ms(grown, HOURS, at("2026-03-01T11:00")) == at("2026-03-02")
     assert due_ms(grown, DAYS, None) == at("2026-03-02")
+    # A first midnight came too soon to tell much.
+    night = inputs("2026-03-01T23:40", "2026-03-02T01:10")
+    assert due_ms(night, HOURS, at("2026-03-02")) == at("2026-03-02T01:00")
+    assert due_ms(night, HOURS, at("2026-03-02T01:00")) is None
+    assert due_ms(night, DAYS, at("2026-03-02")) is None
 
 
 @pytest.mark.parametrize(

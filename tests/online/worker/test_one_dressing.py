@@ -100,11 +100,15 @@ class Log:
     def _events(self, sku: str) -> None:
         rate = self.random.gamma(2.0, 3.0)
         begin = int(self.random.integers(0, 40))
+        if sku == "s0":
+            begin = self.steps - 6  # a new one
         for step in range(begin, self.steps):
             if step % 7 == 6:
                 continue
             units = int(self.random.poisson(rate))
-            self.reader.add(sku, self.first + step, UNITS, 1_000 * units + (step == begin))
+            # A first sale in whatever was drawn; a broken one is beyond every context.
+            first = 1_000 * (units == 0) if sku == "s0" else 1
+            self.reader.add(sku, self.first + step, UNITS, 1_000 * units + (step == begin) * first)
             self.reader.add(sku, self.first + step, VIEWS, units + 3)
         self.reader.head = self.first + self.steps
 
@@ -139,11 +143,18 @@ class Log:
         for channel, name in enumerate(CLICKS, VIEWS):
             told[name] = float(cells.get((row, channel, bucket), 0)) if seen else np.nan
         named = {name: known[KNOWN_SLOTS.index(name)] for name in NAMED_SLOTS}
-        return told | named
+        return told | named | self._kind(sku)
+
+    def _kind(self, sku: str) -> dict[str, Any]:
+        """By what siblings are told apart, as it is known at the cutoff."""
+        (category,) = self.shop.categories([sku], as_of_ms=self.cutoff_ms)
+        (price,) = self.shop.unit_prices([sku], as_of_ms=self.cutoff_ms)
+        return {"category": category, "region": None, "unit_price": float(price)}
 
     def window(self) -> Window:
         past, ahead = self.frame()
-        columns = Columns("item", "time", "units", NAMED_SLOTS, (*CLICKS, "in_stock"))
+        kinds = ("category", "region", "unit_price")
+        columns = Columns("item", "time", "units", NAMED_SLOTS, (*CLICKS, "in_stock"), kinds)
         table = TableSettings(columns, FREQUENCIES[self.resolution_ms])
         return window_ahead(read_panel(past, table), AHEAD, columns, ahead)
 
@@ -181,6 +192,9 @@ def test_a_worker_dresses_what_predict_dresses(seed: int, resolution_ms: int) ->
     item_ids, expected = _predicted(log, shared)
     # It is no agreement about nothing.
     by_minute = resolution_ms == MINUTE_MS  # nothing is shared: each is of a sale of its own
+    if not by_minute:
+        assert expected.own_B is not None and 0 < expected.own_B[0] < 1 and expected.own_B[1] == 1
+        assert expected.pooled_BHQ is not None and expected.pooled_BHQ[0].any()
     for name in (
         "closed",
         "promotion",
