@@ -9,7 +9,7 @@ of an earlier version of freshet: nothing but `predict` is asked.
 
 WQL is over the levels .1 to .9, of all held-out items, launches and steps together.
 
-Run: FRESHET_DATA=... python -m bench.first_day [--before FILE] [--quick]
+Run: FRESHET_DATA=... python -m bench.first_day [--before FILE] [--shops N]
 """
 
 from __future__ import annotations
@@ -180,13 +180,13 @@ def pinball(quantiles_NHQ: np.ndarray, actual_NH: np.ndarray) -> float:
     return float((2 * np.maximum(LEVELS * error, (LEVELS - 1) * error)).sum() / len(LEVELS))
 
 
-def new_items(forecaster: Forecaster, sales: Sales, folds: int) -> dict[str, Any]:
+def new_items(forecaster: Forecaster, sales: Sales) -> dict[str, Any]:
     """WQL after so many own steps, and what is said of the held-out item of middle size."""
     rows: list[dict[str, Any]] = []
     middle: list[dict[str, Any]] = []
     for own in sales.own:
         lost, lost_siblings, sold = 0.0, 0.0, 0.0
-        for part in range(folds):
+        for part in range(FOLDS):
             new, old = np.flatnonzero(sales.parts == part), np.flatnonzero(sales.parts != part)
             for launch in sales.launches:
                 cut = launch + own
@@ -267,16 +267,15 @@ def main() -> None:
     """Measure and write bench/results/first_day.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path, help="figures of an earlier run")
-    parser.add_argument("--quick", action="store_true", help="one fold of one shop")
+    parser.add_argument("--shops", type=int, default=3, help="seeds of the simulator from 1 on")
     options = parser.parse_args()
     forecaster = Forecaster.from_pretrained(device="cpu", dtype="float32")
-    folds, seeds = (1, (1,)) if options.quick else (FOLDS, (1, 2, 3))
     found: dict[str, Any] = {"one_among_equals": one_among_equals(forecaster)}
-    for seed in seeds:
+    for seed in range(1, options.shops + 1):
         sales = shop(seed)
         found[f"shop_{seed}_begins"] = a_shop_begins(forecaster, sales)
-        found[f"shop_{seed}"] = new_items(forecaster, sales, folds)
-    found["dunnhumby"] = new_items(forecaster, groceries(), folds)
+        found[f"shop_{seed}"] = new_items(forecaster, sales)
+    found["dunnhumby"] = new_items(forecaster, groceries())
     if options.before:
         before = json.loads(options.before.read_text("utf-8"))
         found["before"] = {name: before[name] for name in found if name in before}

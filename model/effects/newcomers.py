@@ -20,7 +20,7 @@ from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
 from freshet.stream.units import DAY_MS, HOUR_MS
 
-FULL_STEPS = ((HOUR_MS - 1, 24), (HOUR_MS, 96), (DAY_MS, 28), (7 * DAY_MS, 12))
+FULL_STEPS = ((HOUR_MS - 1, 24), (HOUR_MS, 48), (DAY_MS, 28), (7 * DAY_MS, 12))
 """From so many own steps of a width on, a series is forecast by them alone."""
 FULL_MONTHS = 6
 SIZES = 5  # of a step, from the smallest to the largest, at which quantiles are computed
@@ -47,7 +47,7 @@ def full_steps(resolution_ms: int) -> int:
     """From how many own steps on a series is forecast by them alone.
 
     >>> full_steps(HOUR_MS), full_steps(DAY_MS), full_steps(30 * DAY_MS)
-    (96, 28, 6)
+    (48, 28, 6)
     """
     for width_ms, steps in FULL_STEPS:
         if resolution_ms <= width_ms:

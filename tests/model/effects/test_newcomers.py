@@ -117,7 +117,7 @@ def test_amounts_come_in_their_own_size_times_their_factor() -> None:
 
 @pytest.mark.parametrize(
     ("resolution_ms", "seen", "share"),
-    [(HOUR_MS, 24, 0.25), (HOUR_MS, 96, 1.0), (DAY_MS, 14, 0.5), (DAY_MS, 40, 1.0)],
+    [(HOUR_MS, 12, 0.25), (HOUR_MS, 48, 1.0), (DAY_MS, 14, 0.5), (DAY_MS, 40, 1.0)],
 )
 def test_its_own_forecast_counts_the_more_the_more_steps_were_seen(
     resolution_ms: int, seen: int, share: float

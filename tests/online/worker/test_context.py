@@ -291,8 +291,8 @@ def test_actuals_are_in_the_order_that_was_asked_for_with_zero_for_items_without
     np.testing.assert_array_equal(contexts.target([1, 0], (FIRST + 5) * HOUR_MS, 1), [[8], [3]])
 
 
-@pytest.mark.parametrize(("hours", "short"), [(95, True), (96, False)])
-def test_four_days_of_observed_hours_are_enough_history_and_an_hour_less_is_not(
+@pytest.mark.parametrize(("hours", "short"), [(47, True), (48, False)])
+def test_two_days_of_observed_hours_are_enough_history_and_an_hour_less_is_not(
     hours: int, short: bool
 ) -> None:
     reader = FakeReader(num_buckets=256, reached=FIRST + hours)
