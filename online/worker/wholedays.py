@@ -241,6 +241,8 @@ class LeadsHours:
 def whole_day_ends(cutoff_ms: int, days: Grid, hours: ServedResolution, most: int) -> list[int]:
     """After how many steps of a forecast the first whole days end; none where no day begins.
 
+    >>> from freshet.stream.settings import BY_HOUR
+    >>> from freshet.stream.units import DAY_MS
     >>> midnight = 1_774_738_800_000  # in Berlin, on the day on which clocks go forward
     >>> whole_day_ends(midnight, Grid(DAY_MS, "Europe/Berlin"), BY_HOUR, 35)
     [23, 47]
