@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -14,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import BrokerError
+from freshet.stream.errors import BrokerError, RefusedError
 from freshet.stream.kafka.client import (
     Key,
     broker_errors,
@@ -27,6 +28,9 @@ from freshet.stream.kafka.client import (
 from freshet.stream.kafka.topics import TopicPlan, TopicReport, TopicState, mismatches, plan
 from freshet.stream.process import BackOff, wait_until
 
+Answer = TypeVar("Answer")
+
+ATTEMPTS = 3
 FIRST_LOOK_S = 0.02
 LONGEST_LOOK_S = 0.5
 
@@ -108,10 +112,10 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
         ]
     missing = [topic for topic in wanted if topic.name not in partitions]
     present = [topic for topic in wanted if topic.name in partitions]
-    client = admin(settings)
-    _create(client, settings, missing)
+    _asked(settings, lambda client: _create(client, settings, missing))
     _wait_for(settings, [topic.name for topic in missing])
-    configs = topic_configs(client, settings, [topic.name for topic in present])
+    names = [topic.name for topic in present]
+    configs = _asked(settings, lambda client: topic_configs(client, settings, names))
     reports = {
         topic.name: TopicReport(topic.name, "created", topic.partitions) for topic in missing
     }
@@ -121,6 +125,22 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
         state: TopicState = "mismatch" if problems else "exists"
         reports[topic.name] = TopicReport(topic.name, state, count, problems)
     return [reports[topic.name] for topic in wanted]
+
+
+def _asked(settings: Settings, ask: Callable[[AdminClient], Answer]) -> Answer:
+    """What a broker answers that was there a moment ago.
+
+    A client that was made while a broker starts may never hear who its controller is: the next one
+    does.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return ask(admin(settings))
+        except RefusedError:
+            raise
+        except BrokerError:
+            continue
+    return ask(admin(settings))
 
 
 def _create(client: AdminClient, settings: Settings, topics: list[TopicPlan]) -> None:
