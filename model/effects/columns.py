@@ -173,11 +173,11 @@ def _tells_closed(values_NS: Floats, closed_NS: Bools) -> bool:
 
 def _ratio(values_NS: Floats, context: int) -> Floats:
     """Prices relative to each series' usual one, the median before the cutoff."""
-    usual_N = np.full(len(values_NS), np.nan)
-    for row, values_T in enumerate(values_NS[:, :context]):
-        seen = values_T[np.isfinite(values_T)]
-        if len(seen):
-            usual_N[row] = np.median(seen)
+    past_NT = np.sort(values_NS[:, :context], axis=1)  # missing ones last
+    count_N = np.isfinite(past_NT).sum(1)
+    row_N = np.arange(len(past_NT))
+    below_N, above_N = (count_N - 1).clip(0) // 2, count_N // 2
+    usual_N = (past_NT[row_N, below_N] + past_NT[row_N, above_N.clip(0, context - 1)]) / 2
     with np.errstate(all="ignore"):
         ratio_NS = values_NS / usual_N[:, None]
     return np.asarray(ratio_NS)
