@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from freshet.model.effects.newcomers import own_share
 from freshet.model.effects.shared import SharedEffects
 from freshet.model.effects.slots import dress
 from freshet.model.tables.panel import Window
+from freshet.online.effects.table import Known
 from freshet.online.worker.device_ring import CLICKS, NEVER, NUM_CLICKS, UNITS, DeviceRing
 from freshet.online.worker.static import StaticFeatures
 from freshet.stream import slots
@@ -75,18 +76,6 @@ class _Past:
         return self.units_BT.shape[1]
 
 
-class Taught(Protocol):
-    """What all items do alike, and when that was learnt."""
-
-    @property
-    def as_of_ms(self) -> int:
-        """Nothing of what came later was looked at."""
-
-    @property
-    def shared(self) -> SharedEffects:
-        """What they do."""
-
-
 class Contexts:
     """Batches of any items as of any cutoff that the newest buckets cover.
 
@@ -110,7 +99,7 @@ class Contexts:
         context_length: int,
         prediction_length: int,
         device: torch.device | str = "cpu",
-        taught: Callable[[int], Taught | None] = lambda cutoff_ms: None,
+        taught: Callable[[int], Known | None] = lambda cutoff_ms: None,
         country: str = "",
     ) -> None:
         self._taught = taught
