@@ -124,11 +124,11 @@ def test_a_drift_is_found_and_answered_by_new_weights_or_by_the_gates_no(tmp_pat
     promoted, rejected = (summary["retrain"][answer] for answer in ("promoted", "rejected"))
     assert promoted + rejected >= 1
     # Every promotion is served, and nothing else is: the base weights first, then one version more
-    # for each swap.
+    # for each swap. One of the last moment acts from a cutoff that the demo has not lived to see.
     assert bool(summary["swaps"]) == (promoted >= 1)
-    assert len(summary["weights_versions"]) == 1 + len(
-        {swap["version"] for swap in summary["swaps"]}
-    )
+    swapped = ["base", *(swap["version"] for swap in summary["swaps"])]
+    served = set(summary["weights_versions"])
+    assert set(swapped[:-1]) <= served <= set(swapped)
 
 
 def consumed(bootstrap_servers: str, topic: str, ends: dict[int, int]) -> list[dict[str, Any]]:
