@@ -235,7 +235,8 @@ class Compute(Record, frozen=True, kw_only=True):
 
 ForecastStatus = Literal["ok", "degraded", "short_history", "cold_start", "warming_up"]
 """`cold_start`: the item has sold nothing that is known of; `short_history`: too little to be
-forecast by it alone; `warming_up`: the shop is too young for any forecast, so `quantiles` is empty.
+forecast by it alone; `warming_up`: the shop is too young for any forecast, or nobody knows yet what
+siblings of an item that never sold sell, so `quantiles` is empty.
 """
 
 

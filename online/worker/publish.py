@@ -5,6 +5,7 @@ Dimensions: B rows, H steps, K sums over first steps, Q levels of the network, W
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -245,7 +246,11 @@ def forecast_items(
     cold: Sequence[str],
     whole_days: WholeDays | None = None,
 ) -> list[Forecast]:
-    """Forecast one micro-batch: items with a row, then cold ones without; records in that order."""
+    """Forecast one micro-batch: items with a row, then cold ones without; records in that order.
+
+    All that is known of a cold item is what its siblings sell. So without shared effects nothing is
+    said of it.
+    """
     records: list[Forecast] = []
     if rows:
         item_ids = [contexts.item_ids[row] for row in rows]
@@ -253,7 +258,10 @@ def forecast_items(
         records += _forecast_batch(weights, origin, sums, item_ids, batch, whole_days)
     if cold:
         batch = contexts.cold_batch(list(cold), origin.cutoff_ms)
-        records += _forecast_batch(weights, origin, sums, cold, batch, whole_days)
+        of_siblings = origin
+        if not origin.effects_sha256:
+            of_siblings = dataclasses.replace(origin, warming_up=True)
+        records += _forecast_batch(weights, of_siblings, sums, cold, batch, whole_days)
     return records
 
 

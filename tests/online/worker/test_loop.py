@@ -39,6 +39,7 @@ from tests.online.worker.turns import (
     Sent,
     Turns,
     done_at,
+    effects_known,
     left_at,
     notice_of,
     owned_of,
@@ -79,7 +80,7 @@ def test_a_round_forecasts_windows_and_cold_items_at_one_cutoff_by_the_weights_i
     shop = ShopTables()
     for sku in ("new", "x"):
         tell(shop, "catalog", CatalogEntry(sku=sku, title="Lamp"))
-    found = forecasts_of(monkeypatch, owned_of(reader_of(), shop))
+    found = forecasts_of(monkeypatch, owned_of(reader_of(), shop, effects=effects_known()))
     assert set(found) == {"a|n", "young|n", "new|n"}, "x belongs to others"
     for forecast in found.values():
         assert (forecast.cutoff_ms, forecast.issued_at_ms) == (CUTOFF_MS, CUTOFF_MS + 5)
@@ -92,7 +93,7 @@ def test_items_with_a_forecast_of_the_cutoff_are_not_forecast_again(
 ) -> None:
     shop = ShopTables()
     tell(shop, "catalog", CatalogEntry(sku="new"))
-    made = forecasts_of(monkeypatch, owned_of(reader_of(), shop))
+    made = forecasts_of(monkeypatch, owned_of(reader_of(), shop, effects=effects_known()))
     owned = owned_of(reader_of(), shop)
     assert left_at(owned, CUTOFF_MS) == {"a|n", "young|n", "new|n"}
     assert owned.main.pending.score_steps == (1, 4), "24 lies beyond the horizon"
@@ -190,7 +191,11 @@ def turns_of(monkeypatch: pytest.MonkeyPatch, *, micro_batch: int = 256, cold: i
         tell(shop, "catalog", CatalogEntry(sku=f"c{number}"))
     worker = SETTINGS.worker.model_copy(update={"micro_batch": micro_batch})
     settings = SETTINGS.model_copy(update={"worker": worker})
-    return Turns(monkeypatch, owned_of(reader_of(), shop, settings), settings=settings)
+    return Turns(
+        monkeypatch,
+        owned_of(reader_of(), shop, settings, effects=effects_known()),
+        settings=settings,
+    )
 
 
 def wait_for_scores(owned: OwnedShards, *hours: int) -> None:

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from freshet.model.effects.shared import SharedEffects
-from freshet.online.effects.record import encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.context import UNTAUGHT
 from freshet.online.worker.shard import OwnedShards
@@ -14,7 +13,7 @@ from freshet.stream.schemas import Forecast
 from freshet.stream.slots import NAMED_SLOTS
 from freshet.stream.units import DAY_MS, HOUR_MS
 from tests.online.worker.test_wholedays import BOTH, DAY, MIDNIGHT_MS, readers
-from tests.online.worker.turns import CUTOFF_MS, Turns, owned_of, reader_of
+from tests.online.worker.turns import CUTOFF_MS, Turns, owned_of, publish_effects, reader_of
 
 
 class Rig:
@@ -34,17 +33,7 @@ class Rig:
     def publish(
         self, as_of_ms: int, shared: SharedEffects = UNTAUGHT, resolution_ms: int = HOUR_MS
     ) -> str:
-        made = record_of(
-            shared,
-            resolution_ms=resolution_ms,
-            as_of_ms=as_of_ms,
-            num_items=1,
-            offsets={},
-            country=None,
-        )
-        key, value = encoded(made)
-        self.table.take(key.encode(), value)
-        return key
+        return publish_effects(self.table, as_of_ms, shared, resolution_ms)
 
     def turn(self, later_s: float = 1.0) -> dict[str, Forecast]:
         """What has been forecast after one turn more."""

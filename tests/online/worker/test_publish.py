@@ -209,7 +209,10 @@ def test_each_record_of_a_micro_batch_is_made_of_the_context_of_its_own_item(
     sums = HalfSums()
     weights: Any = SimpleNamespace(forecaster=LevelForecaster())
     common = origin(
-        cutoff_ms=CUTOFF_MS, conversion=converted, adjustments=Adjustments(level_factor=1.5)
+        cutoff_ms=CUTOFF_MS,
+        conversion=converted,
+        adjustments=Adjustments(level_factor=1.5),
+        effects_sha256="ef",
     )
     made = forecast_items(contexts, weights, common, sums, rows=[1, 0], cold=["new|w"])  # type: ignore[arg-type]
     hashes = [
@@ -247,6 +250,15 @@ def test_each_record_of_a_micro_batch_is_made_of_the_context_of_its_own_item(
                 quantiles=significant(np.array(step)[[0, 2]] / 2).tolist(),
             ),
             conversion=(np.array(step) / 1e5).tolist() if converted else None,
+            effects_sha256="ef",
         )
     assert sums.sold == [0.0], "the cold batch came last"
     assert forecast_items(contexts, weights, common, sums, rows=[], cold=[]) == []  # type: ignore[arg-type]
+
+
+def test_of_an_item_that_never_sold_nothing_is_said_without_what_siblings_sell() -> None:
+    contexts = contexts_of(FakeReader(num_buckets=64, reached=FIRST), context_length=HOURS)
+    weights: Any = SimpleNamespace(forecaster=LevelForecaster())
+    asked = origin(cutoff_ms=CUTOFF_MS, effects_sha256="")
+    (made,) = forecast_items(contexts, weights, asked, HalfSums(), rows=[], cold=["new|w"])  # type: ignore[arg-type]
+    assert (made.status, made.quantiles, made.cumulative) == ("warming_up", [], None)

@@ -249,6 +249,7 @@ def test_records_carry_units_per_view_where_they_are_asked_for_and_views_are_kno
 
 def test_records_carry_the_sums_of_their_own_row_at_the_wire_levels() -> None:
     origin = Origin(HOUR_MS, 100 * HOUR_MS, 0, "v1", "ab", {"orders:0": 1}, ("sku",), False)
+    origin = replace(origin, effects_sha256="ef")
     sums, contexts = StepSums(HOUR_MS, STEPS), FakeContexts(3)
     warm, *_, cold = forecast_items(contexts, weights(), origin, sums, rows=[0, 1], cold=["new"])  # type: ignore[arg-type]
     for record in (warm, cold):

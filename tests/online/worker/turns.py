@@ -12,9 +12,12 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from freshet.model.batch import Batch
+from freshet.model.effects.shared import SharedEffects
 from freshet.model.network import QUANTILE_LEVELS
+from freshet.online.effects.record import encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker import loop, served
+from freshet.online.worker.context import UNTAUGHT
 from freshet.online.worker.loop import Worker
 from freshet.online.worker.marks import LAST, Mark, Marks
 from freshet.online.worker.metrics import WorkerMetrics
@@ -152,6 +155,33 @@ def owned_of(
         one.refresh(CUTOFF_MS)
         one.pace = Pace(one.reader.rules)
     return owned
+
+
+def publish_effects(
+    table: EffectsTable,
+    as_of_ms: int,
+    shared: SharedEffects = UNTAUGHT,
+    resolution_ms: int = HOUR_MS,
+) -> str:
+    """Put effects on the topic; the sha256 that names them."""
+    made = record_of(
+        shared,
+        resolution_ms=resolution_ms,
+        as_of_ms=as_of_ms,
+        num_items=1,
+        offsets={},
+        country=None,
+    )
+    key, value = encoded(made)
+    table.take(key.encode(), value)
+    return key
+
+
+def effects_known() -> EffectsTable:
+    """Effects of hours that change nothing."""
+    table = EffectsTable()
+    publish_effects(table, CUTOFF_MS - HOUR_MS)
+    return table
 
 
 def done_at(owned: OwnedShards, cutoff_ms: int, num_items: int = 2) -> None:
