@@ -18,13 +18,37 @@ AnyColumn = TypeVar("AnyColumn", Ints, Floats)
 
 
 @dataclass(frozen=True, slots=True)
+class StateColumns:
+    """What a record that says what an order *is* says of the order, one entry a good record.
+
+    `order_hash` is the xxh3-64 of the order's id, `created_ms` when the order was made, `cancelled`
+    whether all of it is given back.
+    """
+
+    order_hash: Hashes
+    version: Ints
+    created_ms: Ints
+    cancelled: Bools
+
+    def of(self, records: Bools) -> StateColumns:
+        """Some of the records."""
+        return StateColumns(
+            order_hash=self.order_hash[records],
+            version=self.version[records],
+            created_ms=self.created_ms[records],
+            cancelled=self.cancelled[records],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """The good records of a batch as columns, in log order, and a refusal for each other one.
 
     `index` is the record's place in the batch of `num_records`. Lines are flat: `line_record` is
     the line's record (a position in `index`, rising), `line_name` the place of its item_id in
     `item_ids`, a table that only grows and that later batches share. Orders fill `quantity` and
-    `unit_price`, clicks fill `channel`.
+    `unit_price`, clicks fill `channel`. Where orders are states, `states` is filled, and
+    `event_time_ms` is when the order changed.
     """
 
     num_records: int
@@ -38,6 +62,7 @@ class Decoded:
     channel: Ints
     refusals: list[Refusal]
     item_ids: list[str]
+    states: StateColumns | None = None
 
     def item_of(self, line: int) -> str:
         """The item_id of one line."""
@@ -71,6 +96,20 @@ def concatenate(parts: Sequence[Decoded]) -> Decoded:
         channel=np.concatenate([part.channel for part in parts]),
         refusals=refusals,
         item_ids=item_ids,
+        states=_joined_states([part.states for part in parts]),
+    )
+
+
+def _joined_states(parts: Sequence[StateColumns | None]) -> StateColumns | None:
+    """All parts have them or none."""
+    states = [part for part in parts if part is not None]
+    if not states:
+        return None
+    return StateColumns(
+        order_hash=np.concatenate([part.order_hash for part in states]),
+        version=np.concatenate([part.version for part in states]),
+        created_ms=np.concatenate([part.created_ms for part in states]),
+        cancelled=np.concatenate([part.cancelled for part in states]),
     )
 
 
@@ -109,6 +148,7 @@ def without(columns: Decoded, refusals: Sequence[Refusal]) -> Decoded:
         unit_price=_chosen(columns.unit_price, ~bad_line),
         channel=_chosen(columns.channel, ~bad_line),
         refusals=list(refusals),
+        states=None if columns.states is None else columns.states.of(~bad),
     )
 
 
