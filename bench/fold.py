@@ -26,7 +26,7 @@ from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.batches import RawBatch
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.store.connection import connect
-from freshet.stream.store.layout import Answer
+from freshet.stream.store.layout import OUTCOMES, Answer
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
@@ -144,7 +144,7 @@ def measure(run: Run, url: RedisSettings) -> dict[str, Any]:
         assert windows.apply(windows.fold(batch)) is Answer.APPLIED
     cpu_s, wall_s = time.process_time() - started, time.perf_counter() - wall
     header = windows.header
-    books = (header.applied, header.duplicate, header.late_dropped, header.dead_letter)
+    books = [getattr(header, name) for name in OUTCOMES]
     assert sum(books) == header.read == run.events, books
     stages.cpu_s["judge_and_rest"] = cpu_s - sum(stages.cpu_s.values())
     memory: dict[str, Any] = client.info("memory")

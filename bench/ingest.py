@@ -37,6 +37,7 @@ from freshet.stream.kafka import ensure_topics
 from freshet.stream.kafka.servers import EmbeddedBroker, RealKafka
 from freshet.stream.schemas import ClickEvent, OrderEvent
 from freshet.stream.store.connection import connect
+from freshet.stream.store.layout import OUTCOMES
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import EmbeddedRedis
 
@@ -45,7 +46,6 @@ MOCK_EVENTS = 120_000  # The broker inside librdkafka keeps 5 MB a partition.
 LONGEST_S = 600.0
 LOOK_S = 0.02
 DECODED_EVENTS = 200_000
-OUTCOMES = ("applied", "duplicate", "late_dropped", "dead_letter")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
 from freshet.stream.store.grid import Grid
+from freshet.stream.store.layout import OUTCOMES
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import HOUR_MS
 
@@ -43,6 +44,7 @@ class Books:
     duplicate: int = 0
     late_dropped: int = 0
     dead_letter: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ class RedisSource:
         headers = [
             self._store.header(topic, partition) for topic, partition in self._store.partitions()
         ]
-        names = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
+        names = ("read", *OUTCOMES)
         return Books(
             **{name: sum(getattr(header, name) for header in headers if header) for name in names}
         )

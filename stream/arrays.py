@@ -12,4 +12,5 @@ Singles = NDArray[np.float32]
 Reals = NDArray[np.floating]
 """Single or double precision."""
 Hashes = NDArray[np.uint64]
+Digests = NDArray[np.uint32]
 Bytes = NDArray[np.uint8]

@@ -49,7 +49,7 @@ function gain(scores) {
 function showTotals(overview) {
   const { events, forecasts, scores, as_of: asOf } = overview;
   const lateMs = LATE_BUCKETS * overview.resolution_ms;
-  const lost = [["duplicate", events.duplicate], ["late", events.late_dropped], ["broken", events.dead_letter]]
+  const lost = [["duplicate", events.duplicate], ["late", events.late_dropped], ["broken", events.dead_letter], ["skipped", events.skipped]]
     .filter(([, count]) => count > 0).map(([name, count]) => `${format.compact(count)} ${name}`);
   const [gained, tone] = gain(scores);
   byId("figures").replaceChildren(

@@ -42,7 +42,8 @@ class DecodedBatch:
 class Counts:
     """What became of a batch's records.
 
-    They add up: read = applied + duplicate + late_dropped + dead_letter.
+    They add up: read = applied + duplicate + late_dropped + dead_letter + skipped. Beside them,
+    `lines_dead` are dead lines of applied records, and `conflicting` duplicates that say otherwise.
     """
 
     read: int
@@ -50,6 +51,9 @@ class Counts:
     duplicate: int
     late_dropped: int
     dead_letter: int
+    skipped: int = 0
+    lines_dead: int = 0
+    conflicting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

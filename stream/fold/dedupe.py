@@ -2,18 +2,20 @@
 
 A record is a duplicate when an applied record has the same hash and the end of that record's minute
 plus the allowed lateness is still after the watermark. When an entry's memory is freed never
-changes a verdict.
+changes a verdict. Beside each hash lies a digest of what the event said (`content.py`), so that
+duplicates which say otherwise are counted apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from freshet.stream.arrays import Bools, Hashes, Ints
+from freshet.stream.arrays import Bools, Digests, Hashes, Ints
 from freshet.stream.units import MINUTE_MS
 
 UNSEEN: Final = -1
@@ -38,14 +40,31 @@ def first_live_minute(watermark_ms: int, allowed_lateness_ms: int) -> int:
     return (watermark_ms - allowed_lateness_ms) // MINUTE_MS
 
 
-class SeenHashes:
-    """An open-addressing table from hash to newest minute.
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Applied events: the hash of each one's id, its minute, and the digest of what it said."""
 
-    It is two flat arrays, without a Python object an entry.
+    hashes: Hashes
+    minutes: Ints
+    contents: Digests
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def chosen(self, which: Bools | npt.NDArray[np.intp]) -> Entries:
+        """Some of them."""
+        return Entries(self.hashes[which], self.minutes[which], self.contents[which])
+
+
+class SeenHashes:
+    """An open-addressing table from hash to newest minute, and what was said then.
+
+    It is three flat arrays, without a Python object an entry.
 
     >>> seen = SeenHashes()
-    >>> seen.add(np.array([7, 8], np.uint64), np.array([3, 4]), oldest_minute=0)
-    >>> seen.minutes(np.array([8, 9, 7], np.uint64)).tolist()
+    >>> new = Entries(np.array([7, 8], np.uint64), np.array([3, 4]), np.array([1, 2], np.uint32))
+    >>> seen.add(new, oldest_minute=0)
+    >>> seen.known(np.array([8, 9, 7], np.uint64)).minutes.tolist()
     [4, -1, 3]
     """
 
@@ -59,11 +78,13 @@ class SeenHashes:
     def _allocate(self, capacity: int) -> None:
         self._hashes = np.zeros(capacity, np.uint64)
         self._minutes = np.full(capacity, UNSEEN, np.int64)
+        self._contents = np.zeros(capacity, np.uint32)
         self._used = 0
 
-    def minutes(self, hashes: Hashes) -> Ints:
-        """The newest minute of each hash, or UNSEEN; expired entries may still be reported."""
-        return self._minutes[self._slots(hashes)]
+    def known(self, hashes: Hashes) -> Entries:
+        """What is known of each hash, minute UNSEEN if nothing; expired ones may be reported."""
+        slots = self._slots(hashes)
+        return Entries(hashes, self._minutes[slots], self._contents[slots])
 
     def _slots(self, hashes: Hashes) -> npt.NDArray[np.intp]:
         """For each hash its slot, or the free slot where its search ended."""
@@ -76,77 +97,95 @@ class SeenHashes:
             pending = pending[(self._hashes[at] != hashes[pending]) & (self._minutes[at] != UNSEEN)]
         return slots
 
-    def add(self, hashes: Hashes, minutes: Ints, *, oldest_minute: int) -> None:
-        """Remember applied hashes, the newest minute of each.
+    def add(self, new: Entries, *, oldest_minute: int) -> None:
+        """Remember applied events, the newest minute of each hash.
 
         Entries before `oldest_minute` may be dropped.
         """
-        if (self._used + len(hashes)) * 2 > len(self._hashes):
-            self._rebuild(len(hashes), oldest_minute)
-        while len(hashes):
-            slots = self._slots(hashes)
+        if (self._used + len(new)) * 2 > len(self._hashes):
+            self._rebuild(len(new), oldest_minute)
+        while len(new):
+            slots = self._slots(new.hashes)
             free = self._minutes[slots] == UNSEEN
-            self._hashes[slots[free]] = hashes[free]
+            self._hashes[slots[free]] = new.hashes[free]
             # Two new hashes may have met in one free slot: the last written holds it, and the other
             # searches on.
-            held = self._hashes[slots] == hashes
+            held = self._hashes[slots] == new.hashes
             taken = np.sort(slots[held & free])  # np.unique takes ten times as long.
             again = int(np.count_nonzero(taken[1:] == taken[:-1]))
             self._used += len(taken) - again
-            if again or len(taken) < np.count_nonzero(held):
-                np.maximum.at(self._minutes, slots[held], minutes[held])
-            else:
-                self._minutes[slots[held]] = minutes[held]
-            hashes, minutes = hashes[~held], minutes[~held]
+            repeated = again > 0 or len(taken) < int(np.count_nonzero(held))
+            self._write(slots[held], new.chosen(held), repeated=repeated)
+            new = new.chosen(~held)
+
+    def _write(self, slots: npt.NDArray[np.intp], new: Entries, *, repeated: bool) -> None:
+        """Fill slots; `repeated` says that one may come twice or be filled already."""
+        if repeated:
+            # The newest of a hash is written last, and stays.
+            order = np.argsort(new.minutes, kind="stable")
+            order = order[new.minutes[order] >= self._minutes[slots[order]]]
+            slots, new = slots[order], new.chosen(order)
+        self._minutes[slots] = new.minutes
+        self._contents[slots] = new.contents
 
     def _rebuild(self, extra: int, oldest_minute: int) -> None:
         live = self._minutes >= max(oldest_minute, 0)
-        hashes, minutes = self._hashes[live], self._minutes[live]
+        kept = Entries(self._hashes[live], self._minutes[live], self._contents[live])
         capacity = _SMALLEST_CAPACITY
-        while capacity < 4 * (len(hashes) + extra):
+        while capacity < 4 * (len(kept) + extra):
             capacity *= 2
         self._allocate(capacity)
-        if len(hashes):
-            self.add(hashes, minutes, oldest_minute=oldest_minute)
+        if len(kept):
+            self.add(kept, oldest_minute=oldest_minute)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Columns of verdicts; `conflicting` are those duplicates that say otherwise."""
+
+    duplicate: Bools
+    refused: Bools
+    conflicting: Bools
 
 
 def find_duplicates(
-    hashes: Hashes,
-    minutes: Ints,
+    events: Entries,
     watermark_ms: Ints,
-    seen_minutes: Ints,
+    known: Entries,
     *,
     allowed_lateness_ms: int,
     admit: Callable[[int], bool] | None = None,
-) -> tuple[Bools, Bools]:
-    """Judge records in log order: (duplicate, refused).
+) -> Repeats:
+    """Judge records in log order.
 
     Args:
-        hashes: Of the records' event ids.
-        minutes: Of the records' event times.
+        events: The records.
         watermark_ms: Before each record.
-        seen_minutes: What `SeenHashes.minutes` says of each hash, as of the first record.
+        known: What `SeenHashes.known` says of their hashes, as of the first record.
         allowed_lateness_ms: How long after its minute's end a hash still makes duplicates, in
             watermark time.
         admit: Asked for each record that is no duplicate, in order; False refuses it and it does
             not count as applied. None admits all, and is fast: only hashes that repeat are then
             looked at one by one.
     """
-    duplicate = _still_counts(seen_minutes, watermark_ms, allowed_lateness_ms)
+    hashes = events.hashes
+    duplicate = _still_counts(known.minutes, watermark_ms, allowed_lateness_ms)
+    conflicting = duplicate & (events.contents != known.contents)
     refused = np.zeros(len(hashes), np.bool_)
-    newest: dict[int, int] = {}
+    newest: dict[int, tuple[int, int]] = {}
     for i in range(len(hashes)) if admit is not None else _repeated(hashes).tolist():
-        name = int(hashes[i])
-        minute = newest.get(name, int(seen_minutes[i]))
+        name, content = int(hashes[i]), int(events.contents[i])
+        minute, said = newest.get(name, (int(known.minutes[i]), int(known.contents[i])))
         expiry_ms = minute_expiry_ms(minute, allowed_lateness_ms)
         duplicate[i] = minute != UNSEEN and expiry_ms > watermark_ms[i]
+        conflicting[i] = duplicate[i] and said != content
         if duplicate[i]:
             continue
         if admit is not None and not admit(i):
             refused[i] = True
-        else:
-            newest[name] = max(minute, int(minutes[i]))
-    return duplicate, refused
+        elif int(events.minutes[i]) >= minute:
+            newest[name] = (int(events.minutes[i]), content)
+    return Repeats(duplicate, refused, conflicting)
 
 
 def _still_counts(minutes: Ints, watermark_ms: Ints, allowed_lateness_ms: int) -> Bools:

@@ -13,7 +13,7 @@ from freshet.stream.fold.verdicts import Verdicts
 from freshet.stream.fold.watermark import NEVER_MS
 from freshet.stream.store.layout import Header
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 def fingerprint(kind: EventKind, settings: Settings) -> str:
@@ -51,6 +51,9 @@ def header_after(before: Header, next_offset: int, counts: Counts, verdicts: Ver
         duplicate=before.duplicate + counts.duplicate,
         late_dropped=before.late_dropped + counts.late_dropped,
         dead_letter=before.dead_letter + counts.dead_letter,
+        skipped=before.skipped + counts.skipped,
+        lines_dead=before.lines_dead + counts.lines_dead,
+        conflicting=before.conflicting + counts.conflicting,
         items=before.items + len(verdicts.new_items),
     )
 

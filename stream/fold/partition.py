@@ -8,7 +8,7 @@ records into the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.additions import Additions, click_additions, order_additions
 from freshet.stream.fold.batches import Counts, DecodedBatch, Fold, RawBatch
+from freshet.stream.fold.content import ContentDigests
 from freshet.stream.fold.dictionary import ItemDictionary
 from freshet.stream.fold.headers import fingerprint, header_after
 from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
@@ -25,7 +26,15 @@ from freshet.stream.fold.watermark import NEVER_MS, TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
 from freshet.stream.store.layout import Answer, Header, Update
 from freshet.stream.store.redis import WindowStore
-from freshet.stream.units import MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What the broker says of a topic; a state keeps what it said when the state began."""
+
+    topic_id: str = ""
+    num_partitions: int = 0
+    timestamp_type: str = ""
 
 
 class PartitionWindows:
@@ -42,18 +51,21 @@ class PartitionWindows:
         partition: int,
         settings: Settings,
         header: Header,
+        facts: TopicFacts,
     ) -> None:
         keys = store.keys(topic, partition)
         self.kind: EventKind = kind
         self.topic = topic
         self.partition = partition
         self.header = header
+        self._facts = facts
         self._store = store
         self._rules = TimeRules.of(settings.windows)
         self._max_items = settings.windows.max_items_per_partition
         self._decoder = EventDecoder(kind, settings.events, settings.kafka.max_record_bytes)
         self._tiles = TileFolder(store.read, keys, settings)
         self._minutes = MinuteLog(store.read, keys, self._rules.allowed_lateness_ms)
+        self._contents = ContentDigests()
         self._dictionary: ItemDictionary | None = None
         self._stale = False
 
@@ -66,7 +78,7 @@ class PartitionWindows:
         partition: int,
         settings: Settings,
         *,
-        topic_id: str = "",
+        facts: TopicFacts | None = None,
     ) -> PartitionWindows:
         """Own a partition: its epoch rises, all earlier owners are fenced.
 
@@ -79,15 +91,21 @@ class PartitionWindows:
             LogLostError: They were folded from a topic with another id (empty is unknown); nothing
                 was changed.
         """
-        header = store.claim(topic, partition, fingerprint(kind, settings), topic_id)
-        return cls(store, kind, topic, partition, settings, header)
+        facts = facts or TopicFacts()
+        header = store.claim(topic, partition, fingerprint(kind, settings), facts.topic_id)
+        return cls(store, kind, topic, partition, settings, header, facts)
 
     def start_at(self, log_start_offset: int) -> None:
         """Begin a partition that has no windows yet; nothing is written before the first apply."""
         assert self.header.next_offset is None, (
             f"{self.topic}:{self.partition} continues at {self.header.next_offset}"
         )
-        self.header = replace(self.header, first_offset=log_start_offset)
+        self.header = replace(
+            self.header,
+            first_offset=log_start_offset,
+            num_partitions=self._facts.num_partitions,
+            timestamp_type=self._facts.timestamp_type,
+        )
 
     @property
     def next_offset(self) -> int:
@@ -232,6 +250,7 @@ class PartitionWindows:
             batch.decoded,
             batch.timestamps_ms[index],
             names if asked else (),
+            contents=self._contents.of(batch.decoded),
             known=known,
             rules=self._rules,
         )
@@ -244,8 +263,6 @@ class PartitionWindows:
             newest_ms=_or_never(self.header.newest_ms),
             watermark_ms=watermark_ms,
         )
-        hashes = verdicts.decoded.event_hash[verdicts.applied]
-        minutes = verdicts.applied_times_ms // MINUTE_MS
         update = Update(
             topic=self.topic,
             partition=self.partition,
@@ -258,7 +275,7 @@ class PartitionWindows:
             items_before=self.header.items,
             new_items=verdicts.new_items,
             redrives=verdicts.new_redrives,
-            minutes=self._minutes.appends(hashes, minutes, watermark_ms),
+            minutes=self._minutes.appends(verdicts.applied_entries, watermark_ms),
             tiles=tiles,
         )
         return update, changed
@@ -277,12 +294,15 @@ def _or_never(time_ms: int | None) -> int:
 
 
 def _counts(verdicts: Verdicts, *, num_dead: int) -> Counts:
+    decoded = verdicts.decoded
     return Counts(
-        read=verdicts.decoded.num_records,
+        read=decoded.num_records,
         applied=int(verdicts.applied.sum()),
         duplicate=int(verdicts.duplicate.sum()),
         late_dropped=int(verdicts.times.too_late.sum()),
         dead_letter=num_dead,
+        skipped=decoded.num_records - len(decoded.index) - len(decoded.refusals),
+        conflicting=int(verdicts.conflicting.sum()),
     )
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freshet.stream.arrays import Bools, Ints
+from freshet.stream.arrays import Bools, Digests, Ints
 from freshet.stream.events.columns import Decoded
 from freshet.stream.events.redrive import repeats
-from freshet.stream.fold.dedupe import SeenHashes, find_duplicates
+from freshet.stream.fold.dedupe import Entries, SeenHashes, find_duplicates
 from freshet.stream.fold.dictionary import Admission, ItemDictionary
 from freshet.stream.fold.watermark import TimeRules, TimeVerdicts, time_verdicts
 from freshet.stream.units import MINUTE_MS
@@ -54,13 +54,16 @@ class Verdicts:
     """The good records of a batch, what becomes of each, and what is new to the dictionary.
 
     `times` says which are from the future and which are too late. `line_slot` is each line's slot
-    once `new_items` have theirs; -1 on lines that are not applied. `new_redrives` are the headers
-    of records sent again that were judged for the first time.
+    once `new_items` have theirs; -1 on lines that are not applied. `contents` are digests of what
+    each record says; `conflicting` are the duplicates that say otherwise. `new_redrives` are the
+    headers of records sent again that were judged for the first time.
     """
 
     decoded: Decoded
     times: TimeVerdicts
+    contents: Digests
     duplicate: Bools
+    conflicting: Bools
     refused: Bools
     applied: Bools
     line_slot: Ints
@@ -74,6 +77,12 @@ class Verdicts:
         return lines
 
     @property
+    def applied_entries(self) -> Entries:
+        """What the applied records leave behind for their duplicates."""
+        hashes, contents = self.decoded.event_hash[self.applied], self.contents[self.applied]
+        return Entries(hashes, self.applied_times_ms // MINUTE_MS, contents)
+
+    @property
     def applied_times_ms(self) -> Ints:
         """Event times of the applied records."""
         times_ms: Ints = self.decoded.event_time_ms[self.applied]
@@ -85,6 +94,7 @@ def reach_verdicts(
     timestamps_ms: Ints,
     redrives: Sequence[bytes | None],
     *,
+    contents: Digests,
     known: Known,
     rules: TimeRules,
 ) -> Verdicts:
@@ -94,6 +104,7 @@ def reach_verdicts(
         decoded: The good records, in log order.
         timestamps_ms: Their Kafka timestamps.
         redrives: Their redrive headers, None for most; empty when no record has one.
+        contents: Digests of what they say.
         known: What was known before the batch.
         rules: Limits of time.
     """
@@ -106,22 +117,26 @@ def reach_verdicts(
     on_time = np.flatnonzero(~(times.future | times.too_late | duplicate))
     slot = known.dictionary.slots(decoded.line_name, decoded.item_ids)
     admission = Admission(decoded, on_time, slot, known.dictionary)
-    hashes = decoded.event_hash[on_time]
-    refused, applied = np.zeros((2, len(decoded.index)), np.bool_)
-    duplicate[on_time], refused[on_time] = find_duplicates(
-        hashes,
-        decoded.event_time_ms[on_time] // MINUTE_MS,
+    minutes = decoded.event_time_ms[on_time] // MINUTE_MS
+    events = Entries(decoded.event_hash[on_time], minutes, contents[on_time])
+    found = find_duplicates(
+        events,
         times.watermark_ms[on_time],
-        known.seen.minutes(hashes),
+        known.seen.known(events.hashes),
         allowed_lateness_ms=rules.allowed_lateness_ms,
         admit=admission.admit if admission.needed() else None,
     )
+    refused, applied, conflicting = np.zeros((3, len(decoded.index)), np.bool_)
+    duplicate[on_time], refused[on_time] = found.duplicate, found.refused
+    conflicting[on_time] = found.conflicting
     applied[on_time] = ~(duplicate | refused)[on_time]
     new_items = _give_slots(slot, decoded, applied, len(known.dictionary))
     return Verdicts(
         decoded=decoded,
         times=times,
+        contents=contents,
         duplicate=duplicate,
+        conflicting=conflicting,
         refused=refused,
         applied=applied,
         line_slot=slot,

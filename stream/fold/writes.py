@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from freshet.stream.arrays import Hashes, Ints
 from freshet.stream.config import Settings
 from freshet.stream.fold.additions import (
     NO_CELLS,
@@ -22,7 +21,7 @@ from freshet.stream.fold.additions import (
     split_tiles,
     sum_by_tile,
 )
-from freshet.stream.fold.dedupe import SeenHashes, first_live_minute, minute_expiry_ms
+from freshet.stream.fold.dedupe import Entries, SeenHashes, first_live_minute, minute_expiry_ms
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Keys, MinuteAppend, TileWrites
 from freshet.stream.store.tiles import decode_cells, encode_cells
@@ -32,7 +31,7 @@ Read = Callable[[Sequence[str]], list[bytes | None]]
 """Values of string keys in Redis."""
 
 ChangedTiles = list[tuple[TileName, Cells]]
-_HASH_BYTES = 8
+_ENTRY = np.dtype([("hash", "<u8"), ("content", "<u4")])
 
 
 class TileFolder:
@@ -100,7 +99,7 @@ class TileFolder:
 
 
 class MinuteLog:
-    """Hashes of applied events: all in `seen`, and the size of each live minute in Redis."""
+    """Applied events: all in `seen`, and the size of each live minute in Redis."""
 
     def __init__(self, read: Read, keys: Keys, allowed_lateness_ms: int) -> None:
         self.seen = SeenHashes()
@@ -117,31 +116,33 @@ class MinuteLog:
         stored = self._read([self._keys.minute(minute) for minute in minutes])
         for minute, data in zip(minutes, stored, strict=True):
             if data:
-                hashes = np.frombuffer(data, "<u8").astype(np.uint64)
-                self.seen.add(hashes, np.full(len(hashes), minute), oldest_minute=oldest)
+                self.seen.add(_entries(data, [minute], [len(data)]), oldest_minute=oldest)
                 self._num_bytes[minute] = len(data)
 
-    def appends(self, hashes: Hashes, minutes: Ints, watermark_ms: int) -> list[MinuteAppend]:
+    def appends(self, applied: Entries, watermark_ms: int) -> list[MinuteAppend]:
         """What a batch's applied records add to the minutes that are still live after it.
 
         In log order, at absolute places.
         """
-        live = minutes >= first_live_minute(watermark_ms, self._allowed_lateness_ms)
-        hashes, minutes = hashes[live], minutes[live]
-        if not len(minutes):
+        first_live = first_live_minute(watermark_ms, self._allowed_lateness_ms)
+        live = applied.chosen(applied.minutes >= first_live)
+        if not len(live):
             return []
+        minutes = live.minutes
+        entries = np.empty(len(live), _ENTRY)
+        entries["hash"], entries["content"] = live.hashes, live.contents
         order = np.argsort(minutes, kind="stable")
         appends = []
         for group in np.split(order, np.flatnonzero(np.diff(minutes[order])) + 1):
             minute = int(minutes[group[0]])
             expiry_ms = minute_expiry_ms(minute, self._allowed_lateness_ms)
             num_bytes_before = self._num_bytes.get(minute, 0)
-            data = hashes[group].astype("<u8").tobytes()
+            data = entries[group].tobytes()
             appends.append(MinuteAppend(minute, expiry_ms, num_bytes_before, data))
         return appends
 
     def remember(self, appends: Sequence[MinuteAppend], watermark_ms: int) -> None:
-        """These hashes were written; forget the minutes that the watermark left behind."""
+        """These entries were written; forget the minutes that the watermark left behind."""
         oldest = first_live_minute(watermark_ms, self._allowed_lateness_ms)
         for append in appends:
             self._num_bytes[append.minute] = append.num_bytes_before + len(append.data)
@@ -149,7 +150,14 @@ class MinuteLog:
         self._num_bytes = live
         if appends:
             data = b"".join(append.data for append in appends)
-            hashes = np.frombuffer(data, "<u8").astype(np.uint64)
-            sizes = [len(append.data) // _HASH_BYTES for append in appends]
-            minutes = np.repeat(np.array([append.minute for append in appends]), sizes)
-            self.seen.add(hashes, minutes, oldest_minute=oldest)
+            sizes = [len(append.data) for append in appends]
+            new = _entries(data, [append.minute for append in appends], sizes)
+            self.seen.add(new, oldest_minute=oldest)
+
+
+def _entries(data: bytes, minutes: list[int], num_bytes: list[int]) -> Entries:
+    """The entries of some minutes, one after the other, of so many bytes each."""
+    entries = np.frombuffer(data, _ENTRY)
+    counts = np.array(num_bytes) // _ENTRY.itemsize
+    hashes, contents = entries["hash"].astype(np.uint64), entries["content"].astype(np.uint32)
+    return Entries(hashes, np.repeat(np.array(minutes, np.int64), counts), contents)

@@ -8,7 +8,7 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import LogLostError
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.headers import fingerprint
-from freshet.stream.fold.partition import PartitionWindows
+from freshet.stream.fold.partition import PartitionWindows, TopicFacts
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.kafka import Key, LogOffsets
 from freshet.stream.store.generation import NEW_GENERATION_HINT
@@ -24,6 +24,7 @@ class Claims:
         store: The generation to write.
         kinds: What each event topic holds.
         num_partitions: How many partitions each topic has.
+        timestamp_types: Whose clock each topic's timestamps are of, where that is known.
         identity: The topics' ids; stored windows of another topic of that name are refused.
     """
 
@@ -34,12 +35,14 @@ class Claims:
         *,
         kinds: Mapping[str, EventKind],
         num_partitions: Mapping[str, int],
+        timestamp_types: Mapping[str, str],
         identity: TopicIdentity,
     ) -> None:
         self._settings = settings
         self._store = store
         self._kinds = kinds
         self._num_partitions = {topic: num_partitions[topic] for topic in kinds}
+        self._timestamp_types = timestamp_types
         self._identity = identity
 
     @property
@@ -61,7 +64,11 @@ class Claims:
             topic,
             partition,
             self._settings,
-            topic_id=self._identity.of(topic),
+            facts=TopicFacts(
+                self._identity.of(topic),
+                self._num_partitions[topic],
+                self._timestamp_types.get(topic, ""),
+            ),
         )
 
     def check(self, logs: LogOffsets) -> None:

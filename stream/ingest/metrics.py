@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from freshet.stream.fold.batches import Counts
 from freshet.stream.ingest.assignment import Owned
 from freshet.stream.kafka import Key
+from freshet.stream.store.layout import OUTCOMES
 
 PLACE = ("topic", "partition")
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -54,6 +55,12 @@ class IngestMetrics:
         )
         self._troubles = counter("freshet_ingest_troubles", "Waits, by what for.", ("what",))
         self.refused = counter("freshet_records_refused", "Never taken by Kafka.", ("topic",))
+        self.lines_dead = counter(
+            "freshet_ingest_lines_dead", "Dead lines of orders that were applied.", ("topic",)
+        )
+        self.conflicting = counter(
+            "freshet_ingest_conflicting", "Duplicates that say otherwise than before.", ("topic",)
+        )
         self.dead_letters = counter(
             "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error")
         )
@@ -94,8 +101,10 @@ class IngestMetrics:
     def batch_applied(self, topic: str, counts: Counts) -> None:
         """Count one batch, now that it is in the windows."""
         self.batch_records.observe(counts.read)
-        for outcome in ("applied", "duplicate", "late_dropped", "dead_letter"):
+        for outcome in OUTCOMES:
             self.records.labels(topic, outcome).inc(getattr(counts, outcome))
+        self.lines_dead.labels(topic).inc(counts.lines_dead)
+        self.conflicting.labels(topic).inc(counts.conflicting)
 
     def kept(self, topic: str, *, applied: int, dead: int) -> None:
         """Count one batch of a table, now that its versions are stored."""

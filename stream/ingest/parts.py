@@ -22,7 +22,7 @@ from freshet.stream.ingest.outbox import Outbox
 from freshet.stream.ingest.pause import DeadLetterGuard, Pause
 from freshet.stream.ingest.tables import Tables
 from freshet.stream.ingest.waiting import Waiting
-from freshet.stream.kafka import Consumer, Key, LogOffsets, consumer, partitions_of
+from freshet.stream.kafka import Consumer, Key, LogOffsets, consumer, partitions_of, timestamp_types
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.process import Stop
 from freshet.stream.read.heads import EventsReached
@@ -114,7 +114,14 @@ def build(settings: Settings, into: int | None = None) -> Parts:
         [*kinds, *tables_of_shop],
         lambda topic: forget_hint(topic) if topic in tables_of_shop else NEW_GENERATION_HINT,
     )
-    claims = Claims(settings, store, kinds=kinds, num_partitions=num_partitions, identity=identity)
+    claims = Claims(
+        settings,
+        store,
+        kinds=kinds,
+        num_partitions=num_partitions,
+        timestamp_types=timestamp_types(settings, list(kinds)),
+        identity=identity,
+    )
     group_consumer = _group_consumer(settings, generations.written)
     logs = LogOffsets(settings, stop.wait)
     tables = Tables(

@@ -9,7 +9,14 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from freshet.stream.kafka.admin import LogOffsets, admin, ensure_topics, topic_configs, topic_ids
+from freshet.stream.kafka.admin import (
+    LogOffsets,
+    admin,
+    ensure_topics,
+    timestamp_types,
+    topic_configs,
+    topic_ids,
+)
 from freshet.stream.kafka.client import (
     Cluster,
     Key,
@@ -82,6 +89,7 @@ __all__ = [
     "send",
     "shard_of",
     "take",
+    "timestamp_types",
     "topic_configs",
     "topic_ids",
 ]

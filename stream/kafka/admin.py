@@ -191,6 +191,23 @@ def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
         }
 
 
+def timestamp_types(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
+    """Whose clock each topic's timestamps are of: `CreateTime` or `LogAppendTime`.
+
+    Empty on a broker without a controller, or where we may not see settings.
+
+    Raises:
+        BrokerError: The broker does not answer.
+    """
+    if not cluster(settings).has_controller:
+        return {}
+    try:
+        configs = _asked(settings, lambda client: topic_configs(client, settings, topics))
+    except RefusedError:
+        return {}
+    return {name: config.get("message.timestamp.type", "") for name, config in configs.items()}
+
+
 def topic_configs(
     client: AdminClient, settings: Settings, names: Sequence[str]
 ) -> dict[str, dict[str, str]]:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 EFFECTS_OWNER_KEY: Final = "freshet:effects-owner"
 """The lease of the process that estimates what all items do alike."""
+OUTCOMES: Final = ("applied", "duplicate", "late_dropped", "dead_letter", "skipped")
+"""What becomes of a record: the books balance when these add up to those read."""
 MAX_INDEX_TILES: Final = 50_000
 MAX_REMOVED_KEYS: Final = 1_000
 
@@ -58,7 +60,10 @@ class Keys:
         return f"{self.prefix}:d:{chunk}"
 
     def minute(self, minute: int) -> str:
-        """String: xxh3-64 of the event ids applied in that minute, 8 bytes each, in log order."""
+        """String: the events applied in that minute, 12 bytes each, in log order.
+
+        xxh3-64 of the event id, and 32 bits of what the event said (`stream/fold/content.py`).
+        """
         return f"{self.prefix}:u:{minute}"
 
     @property
@@ -81,7 +86,9 @@ class Header:
 
     `origin_ms` is the event time of the first record that counted for the frontier,
     `last_event_ms` the largest of an applied one. Redriven records leave the frontier alone, so
-    that one may be ahead of it.
+    that one may be ahead of it. Of the books, `read` is the sum of `OUTCOMES`; `lines_dead` are
+    dead lines of applied records, `conflicting` those duplicates that say otherwise than what was
+    applied. `num_partitions` and `timestamp_type` are the topic's as the state began.
     """
 
     epoch: int = 0
@@ -98,7 +105,12 @@ class Header:
     duplicate: int = 0
     late_dropped: int = 0
     dead_letter: int = 0
+    skipped: int = 0
+    lines_dead: int = 0
+    conflicting: int = 0
     items: int = 0
+    num_partitions: int = 0
+    timestamp_type: str = ""
     fingerprint: str = ""
     topic_id: str = ""
     index_floor: int = 0
@@ -106,12 +118,11 @@ class Header:
     @classmethod
     def parse(cls, fields: Mapping[bytes, bytes]) -> Header:
         """From the hash as Redis gives it; unknown fields are ignored."""
-        texts = {"owner", "fingerprint", "topic_id"}
         values: dict[str, Any] = {}
         for raw_name, raw in fields.items():
             name = raw_name.decode()
             if name in cls.__slots__:
-                values[name] = raw.decode() if name in texts else int(raw)
+                values[name] = raw.decode() if name in _TEXTS else int(raw)
         return cls(**values)
 
     @property
@@ -120,12 +131,13 @@ class Header:
         known_ms = [at for at in (self.frontier_ms, self.last_event_ms) if at is not None]
         return max(known_ms, default=None)
 
-    def written_fields(self) -> dict[str, int]:
+    def written_fields(self) -> dict[str, int | str]:
         """What `apply` is given to write; its script, claims and idling own the other fields."""
         values = {name: getattr(self, name) for name in _WRITTEN}
         return {name: value for name, value in values.items() if value is not None}
 
 
+_TEXTS: Final = frozenset({"owner", "fingerprint", "topic_id", "timestamp_type"})
 _WRITTEN: Final = (
     "first_offset",
     "frontier_ms",
@@ -137,13 +149,18 @@ _WRITTEN: Final = (
     "duplicate",
     "late_dropped",
     "dead_letter",
+    "skipped",
+    "lines_dead",
+    "conflicting",
     "items",
+    "num_partitions",
+    "timestamp_type",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class MinuteAppend:
-    """Hashes to append to one dedupe minute, at the absolute position that replaying would give."""
+    """Entries of one dedupe minute, appended at the absolute position that replaying would give."""
 
     minute: int
     expiry_ms: int
@@ -176,7 +193,7 @@ class Update:
     expected_offset: int
     next_offset: int
     watermark_ms: int | None
-    header: Mapping[str, int]
+    header: Mapping[str, int | str]
     items_before: int
     new_items: Sequence[str] = ()
     redrives: Sequence[bytes] = ()

@@ -10,7 +10,10 @@ from freshet.stream.verify.report import Difference, PartitionReport, Report
 from freshet.stream.verify.snapshot import Snapshot
 
 TIMES = ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms")
-BOOKS = ("read", "applied", "duplicate", "late_dropped", "dead_letter")
+BOOKS = (
+    *("read", "applied", "duplicate", "late_dropped", "dead_letter"),
+    *("skipped", "lines_dead", "conflicting"),
+)
 
 
 def compare(snapshot: Snapshot, recount: Recount, part: PartitionReport, report: Report) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
@@ -39,10 +39,14 @@ class BadRecordError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one line of an event adds: amounts by channel, in stored integers."""
+    """What one line of an event adds: amounts by channel, in stored integers.
+
+    `said` is quantity and price in these integers, or the kind of click.
+    """
 
     item_id: str
     amounts: dict[str, int]
+    said: tuple[int | str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,11 @@ class Event:
     event_id: str
     event_time_ms: int
     lines: list[Line]
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What it says, whatever the order of its lines."""
+        return self.event_time_ms, *sorted((line.item_id, line.said) for line in self.lines)
 
 
 def read_event(kind: Kind, key: bytes | None, value: bytes | None, settings: Settings) -> Event:
@@ -73,7 +82,8 @@ def read_event(kind: Kind, key: bytes | None, value: bytes | None, settings: Set
     if kind == "clicks":
         if fields["kind"] not in CLICKS:
             raise BadRecordError("unknown kind of click")
-        lines = [Line(_item_id(fields, events.series_by), {CLICKS[fields["kind"]]: 1})]
+        channel = CLICKS[fields["kind"]]
+        lines = [Line(_item_id(fields, events.series_by), {channel: 1}, (channel,))]
     else:
         lines = _order_lines(record, fields, settings)
     return Event(event_id, time_ms(event_time, events.time_unit), lines)
@@ -213,7 +223,7 @@ def _order_line(fields: dict[str, Any], series_by: tuple[str, ...]) -> Line:
     else:
         amounts = {"units": thousandths, "revenue": revenue, "orders": 1}
     stored = {name: amount for name, amount in amounts.items() if amount}
-    return Line(_item_id(fields, series_by), stored)
+    return Line(_item_id(fields, series_by), stored, (thousandths, price))
 
 
 def _item_id(fields: dict[str, Any], series_by: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from freshet.stream.config import Settings
 from freshet.stream.units import DAY_MS, MINUTE_MS
 from freshet.stream.verify.event import BadRecordError, Event, Kind, read_event
 
-Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter"]
+Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter", "skipped"]
 
 CLEAN_UP_EVERY = 50_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,7 +41,7 @@ class Recount:
     last_event_ms: int | None = None
     item_ids: dict[str, None] = field(default_factory=dict)
     _redrives: set[bytes] = field(default_factory=set)
-    _newest_minute: dict[int, int] = field(default_factory=dict)
+    _applied: dict[int, tuple[int, int]] = field(default_factory=dict)
     _sums: dict[int, dict[int, dict[tuple[str, str], int]]] = field(default_factory=dict)
 
     def take(
@@ -110,13 +110,16 @@ class Recount:
             if self._too_late(event, watermark_ms):
                 return "late_dropped"
         name = xxhash.xxh3_64_intdigest(event.event_id.encode())
-        known = self._newest_minute.get(name)
-        if known is not None and self._counts_still(known, watermark_ms):
+        known = self._applied.get(name)
+        if known is not None and self._counts_still(known[0], watermark_ms):
+            if known[1] != hash(event.content):
+                self.books["conflicting"] += 1
             return "duplicate"
         if not self._give_slots(event):
             return "dead_letter"
         minute = event.event_time_ms // MINUTE_MS
-        self._newest_minute[name] = minute if known is None else max(minute, known)
+        if known is None or minute >= known[0]:
+            self._applied[name] = (minute, hash(event.content))
         self._apply(event, watermark_ms)
         return "applied"
 
@@ -187,6 +190,6 @@ class Recount:
             for bucket in gone:
                 del buckets[bucket]
         watermark_ms = self._watermark_ms
-        minutes = self._newest_minute.items()
-        live = {name: at for name, at in minutes if self._counts_still(at, watermark_ms)}
-        self._newest_minute = live
+        applied = self._applied.items()
+        live = {name: one for name, one in applied if self._counts_still(one[0], watermark_ms)}
+        self._applied = live

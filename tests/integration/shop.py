@@ -13,11 +13,11 @@ from freshet.stream.ingest.process import Ingest
 from freshet.stream.kafka import Publisher, TableReader, TableRecord
 from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.connection import connect
+from freshet.stream.store.layout import OUTCOMES
 from freshet.stream.store.redis import WindowStore
 
 START_MS = 1_767_225_600_000
 TIMEOUT_S = 90.0
-OUTCOMES = ("applied", "duplicate", "late_dropped", "dead_letter")
 # As short as a busy machine bears: after a kill a group waits so long for the dead member, and a
 # mock cluster waits a second less before it answers a second join.
 SESSION_MS = "2000"

@@ -10,6 +10,7 @@ import pytest
 from freshet.stream.config import EventSettings, Settings
 from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.fold.batches import Counts
+from freshet.stream.fold.content import ContentDigests
 from freshet.stream.fold.dedupe import SeenHashes
 from freshet.stream.fold.dictionary import ItemDictionary
 from freshet.stream.fold.headers import fingerprint, header_after
@@ -28,10 +29,12 @@ def judged(*events: tuple[int, str], frontier_ms: int = NEVER_MS) -> Verdicts:
         values.append(json.dumps(event | {"quantity": 1, "unit_price": 1}).encode())
     decoded = EventDecoder("orders", EventSettings()).decode(values, [None] * len(values))
     known = Known(frontier_ms, SeenHashes(), ItemDictionary(9), frozenset())
-    return reach_verdicts(decoded, np.full(len(values), 200_000), [], known=known, rules=RULES)
+    contents = ContentDigests().of(decoded)
+    stamps = np.full(len(values), 200_000)
+    return reach_verdicts(decoded, stamps, [], contents=contents, known=known, rules=RULES)
 
 
-COUNTS = Counts(read=50, applied=20, duplicate=15, late_dropped=10, dead_letter=5)
+COUNTS = Counts(50, 20, 15, 10, 5, skipped=7, lines_dead=3, conflicting=2)
 
 
 def test_a_first_batch_sets_where_the_windows_began_and_how_far_they_came() -> None:
@@ -51,6 +54,9 @@ def test_a_first_batch_sets_where_the_windows_began_and_how_far_they_came() -> N
         duplicate=15,
         late_dropped=10,
         dead_letter=5,
+        skipped=7,
+        lines_dead=3,
+        conflicting=2,
         items=2,
     )
 
@@ -68,6 +74,9 @@ def test_a_later_batch_adds_to_the_books_and_leaves_the_beginning_alone() -> Non
         duplicate=300,
         late_dropped=400,
         dead_letter=100,
+        skipped=10,
+        lines_dead=20,
+        conflicting=30,
         items=7,
     )
     after = header_after(before, 95, COUNTS, judged((149_000, "x"), frontier_ms=150_000))
@@ -83,6 +92,9 @@ def test_a_later_batch_adds_to_the_books_and_leaves_the_beginning_alone() -> Non
         duplicate=315,
         late_dropped=410,
         dead_letter=105,
+        skipped=17,
+        lines_dead=23,
+        conflicting=32,
         items=8,
     )
     wider = header_after(before, 95, COUNTS, judged((160_000, "x"), (98_000, "y")))
@@ -111,7 +123,7 @@ def test_a_batch_in_which_nothing_counts_has_no_times() -> None:
 
 def test_the_fingerprint_of_the_defaults_is_byte_for_byte_what_windows_were_folded_under() -> None:
     assert fingerprint("orders", Settings()) == (
-        '{"events.orders_fields":{},"events.series_by":["sku","region"],"format":2,'
+        '{"events.orders_fields":{},"events.series_by":["sku","region"],"format":3,'
         '"kind":"orders","windows.allowed_lateness_ms":900000,"windows.max_future_ms":600000,'
         '"windows.max_items_per_partition":1000000,"windows.out_of_order_ms":5000,'
         '"windows.resolutions":[{"buckets":900,"resolution_ms":1000},'

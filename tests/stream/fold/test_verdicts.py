@@ -10,7 +10,8 @@ import xxhash
 
 from freshet.stream.config import EventSettings
 from freshet.stream.events.decoder import EventDecoder
-from freshet.stream.fold.dedupe import SeenHashes
+from freshet.stream.fold.content import ContentDigests
+from freshet.stream.fold.dedupe import Entries, SeenHashes
 from freshet.stream.fold.dictionary import NO_SLOT, ItemDictionary
 from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
 from freshet.stream.fold.watermark import NEVER_MS, TimeRules
@@ -44,12 +45,14 @@ def judged(
     before = SeenHashes()
     for event_id, minute in (seen or {}).items():
         name = xxhash.xxh3_64_intdigest(event_id.encode())
-        before.add(np.array([name], np.uint64), np.array([minute]), oldest_minute=0)
+        said = Entries(np.array([name], np.uint64), np.array([minute]), np.zeros(1, np.uint32))
+        before.add(said, oldest_minute=0)
     known = Known(frontier_ms, before, ItemDictionary(max_items, items), known_redrives)
     return reach_verdicts(
         decoded,
         np.array([(stamps or {}).get(place, 300_000) for place in good], np.int64),
         [redrives.get(place) for place in good] if redrives else [],
+        contents=ContentDigests().of(decoded),
         known=known,
         rules=RULES,
     )
@@ -92,6 +95,7 @@ def test_each_record_of_a_batch_gets_its_own_verdict() -> None:
     assert places(verdicts, verdicts.times.future) == [3, 11]
     assert places(verdicts, verdicts.times.too_late) == [5]
     assert places(verdicts, verdicts.duplicate) == [2, 8, 9, 10]
+    assert places(verdicts, verdicts.conflicting) == [10], "it lacks the line that came first"
     assert places(verdicts, verdicts.refused) == [7]
     assert places(verdicts, verdicts.applied) == [1, 4, 6]
     assert verdicts.applied_times_ms.tolist() == [100_000, 200_000, 90_000]

@@ -9,7 +9,7 @@ import numpy as np
 
 from freshet.stream.config import Resolution, Settings, WindowSettings
 from freshet.stream.fold.additions import Additions
-from freshet.stream.fold.dedupe import UNSEEN
+from freshet.stream.fold.dedupe import UNSEEN, Entries
 from freshet.stream.fold.writes import MinuteLog, TileFolder
 from freshet.stream.store.layout import Keys, MinuteAppend, TileWrites
 from freshet.stream.store.tiles import encode
@@ -133,7 +133,16 @@ def hashes(*numbers: int) -> np.ndarray:
 
 
 def data(*numbers: int) -> bytes:
-    return b"".join(number.to_bytes(8, "little") for number in numbers)
+    """Entries of hashes that said 5 more than each hash."""
+    parts = [
+        number.to_bytes(8, "little") + (number + 5).to_bytes(4, "little") for number in numbers
+    ]
+    return b"".join(parts)
+
+
+def entries(numbers: list[int], minutes: list[int]) -> Entries:
+    names = hashes(*numbers)
+    return Entries(names, np.array(minutes, np.int64), (names + np.uint64(5)).astype(np.uint32))
 
 
 def loaded(first_ms: int = 3 * MINUTE_MS) -> tuple[MinuteLog, Stored]:
@@ -147,36 +156,40 @@ def loaded(first_ms: int = 3 * MINUTE_MS) -> tuple[MinuteLog, Stored]:
 def test_the_minutes_that_make_duplicates_still_are_loaded_from_the_first_event_on() -> None:
     log, stored = loaded()
     assert stored.asked == [KEYS.minute(n) for n in (4, 5, 6)]
-    found = log.seen.minutes(hashes(30, 40, 41, 60, 61, 62)).tolist()
-    assert found == [UNSEEN, 4, 4, 6, 6, UNSEEN]
+    found = log.seen.known(hashes(30, 40, 41, 60, 61, 62))
+    assert found.minutes.tolist() == [UNSEEN, 4, 4, 6, 6, UNSEEN]
+    assert found.contents[[1, 2, 3, 4]].tolist() == [45, 46, 65, 66]
     _, young = loaded(first_ms=5 * MINUTE_MS + 7)
     assert young.asked == [KEYS.minute(n) for n in (5, 6)]
 
 
 def test_applied_records_are_appended_to_their_minutes_in_log_order_where_replaying_would() -> None:
     log, _ = loaded()
-    minutes = np.array([6, 3, 4, 6, 7, 4, 6])
-    appends = log.appends(hashes(1, 2, 3, 4, 5, 6, 7), minutes, watermark_ms=300_000)
+    applied = entries([1, 2, 3, 4, 5, 6, 7], [6, 3, 4, 6, 7, 4, 6])
+    appends = log.appends(applied, watermark_ms=300_000)
     assert appends == [
-        MinuteAppend(4, 360_000, 16, data(3, 6)),
-        MinuteAppend(6, 480_000, 16, data(1, 4, 7)),
+        MinuteAppend(4, 360_000, 24, data(3, 6)),
+        MinuteAppend(6, 480_000, 24, data(1, 4, 7)),
         MinuteAppend(7, 540_000, 0, data(5)),
     ]
-    assert log.seen.minutes(hashes(1, 3)).tolist() == [UNSEEN, UNSEEN], "not before it is written"
+    before = log.seen.known(hashes(1, 3)).minutes.tolist()
+    assert before == [UNSEEN, UNSEEN], "not before it is written"
     log.remember(appends, watermark_ms=360_000)
-    assert log.seen.minutes(hashes(1, 3, 4, 5, 2)).tolist() == [6, 4, 6, 7, UNSEEN]
+    found = log.seen.known(hashes(1, 3, 4, 5, 2))
+    assert found.minutes.tolist() == [6, 4, 6, 7, UNSEEN]
+    assert found.contents[:4].tolist() == [6, 8, 9, 10]
     # Minute 4 has left with that watermark, and minute 5 is the oldest.
-    more = log.appends(hashes(8, 9, 10), np.array([4, 6, 5]), watermark_ms=360_000)
-    assert more == [MinuteAppend(5, 420_000, 0, data(10)), MinuteAppend(6, 480_000, 40, data(9))]
-    assert log.appends(hashes(), np.zeros(0, np.int64), watermark_ms=360_000) == []
+    more = log.appends(entries([8, 9, 10], [4, 6, 5]), watermark_ms=360_000)
+    assert more == [MinuteAppend(5, 420_000, 0, data(10)), MinuteAppend(6, 480_000, 60, data(9))]
+    assert log.appends(entries([], []), watermark_ms=360_000) == []
 
 
 def test_a_minute_that_left_is_forgotten_and_one_that_stays_keeps_its_size() -> None:
     log, _ = loaded()
     log.remember([], watermark_ms=420_000)
     # Going back cannot happen; it shows what is still known of minutes 5 and 6.
-    again = log.appends(hashes(1, 2), np.array([4, 6]), watermark_ms=300_000)
-    assert [append.num_bytes_before for append in again] == [0, 16]
+    again = log.appends(entries([1, 2], [4, 6]), watermark_ms=300_000)
+    assert [append.num_bytes_before for append in again] == [0, 24]
     log.remember([], watermark_ms=480_000)
-    again = log.appends(hashes(2), np.array([6]), watermark_ms=420_000)
+    again = log.appends(entries([2], [6]), watermark_ms=420_000)
     assert [append.num_bytes_before for append in again] == [0]

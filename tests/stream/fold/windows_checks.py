@@ -29,6 +29,11 @@ from freshet.stream.units import DAY_MS
 
 START_MS = 1_700_000_000_000
 LONG_AGO_MS = -(10**18)
+ENTRY = np.dtype([("hash", "<u8"), ("content", "<u4")])
+BOOKS = (
+    *("read", "applied", "duplicate", "late_dropped", "dead_letter"),
+    *("skipped", "lines_dead", "conflicting"),
+)
 TIMES = ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms")
 REDRIVES = [b"orders-0-1", b"orders-0-2", b"orders-1-7"]
 TOPICS = {"orders": "freshet.orders.v1", "clicks": "freshet.clicks.v1"}
@@ -66,9 +71,9 @@ class NaiveWindows:
         self.frontier_ms: int | None = None
         self.first_event_ms: int | None = None
         self.items: list[str] = []
-        self.applied: list[tuple[str, int]] = []
+        self.applied: list[tuple[str, int, object]] = []
         self.sums: dict[tuple[int, int, str, str], int] = {}
-        self.books = {"read": 0, "applied": 0, "duplicate": 0, "late_dropped": 0, "dead_letter": 0}
+        self.books = dict.fromkeys(BOOKS, 0)
         self.verdicts: list[str] = []
         self.origin_ms: int | None = None
         self.last_event_ms: int | None = None
@@ -110,18 +115,20 @@ class NaiveWindows:
             self.origin_ms = time_ms if self.origin_ms is None else self.origin_ms
             if before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms:
                 return "late_dropped"
-        for other_id, other_ms in self.applied:
+        said = (time_ms, sorted(self._said(event, line) for line in event.get("lines", [event])))
+        for other_id, other_ms, other_said in self.applied:
             minute_end_ms = (other_ms // 60_000 + 1) * 60_000
             expired = (
                 before_ms is not None and minute_end_ms + windows.allowed_lateness_ms <= before_ms
             )
             if other_id == event_id and not expired:
+                self.books["conflicting"] += other_said != said
                 return "duplicate"
         fresh = dict.fromkeys(item for item, _ in lines if item not in self.items)
         if len(self.items) + len(fresh) > windows.max_items_per_partition:
             return "dead_letter"
         self.items += fresh
-        self.applied.append((event_id, time_ms))
+        self.applied.append((event_id, time_ms, said))
         self.first_event_ms = min(time_ms, self.first_event_ms or time_ms)
         self.last_event_ms = max(time_ms, self.last_event_ms or time_ms)
         for item, additions in lines:
@@ -159,6 +166,13 @@ class NaiveWindows:
             return item, {"returns": -q}
         return item, {"units": q, "revenue": (q * p + 500) // 1_000, "orders": 1}
 
+    def _said(self, event: dict[str, Any], line: dict[str, Any]) -> tuple[object, ...]:
+        """What a duplicate must say as well."""
+        item, _ = self._line(event, line)
+        if self.kind == "clicks":
+            return item, event["kind"]
+        return item, round(line["quantity"] * 1_000), round(line["unit_price"] * 10_000)
+
     def bucket(self, width: int, time_ms: int) -> int:
         zone = self.settings.calendar.time_zone
         if width != DAY_MS or zone == "UTC":
@@ -181,7 +195,7 @@ class NaiveWindows:
         lateness_ms = self.settings.windows.allowed_lateness_ms
         buckets = {r.resolution_ms: r.buckets for r in self.settings.windows.resolutions}
         minutes: dict[int, list[int]] = {}
-        for event_id, time_ms in self.applied:
+        for event_id, time_ms, _ in self.applied:
             minute = time_ms // 60_000
             if (minute + 1) * 60_000 + lateness_ms > watermark_ms:
                 minutes.setdefault(minute, []).append(xxhash.xxh3_64_intdigest(event_id.encode()))
@@ -340,7 +354,7 @@ def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dic
         if kind == "u":
             minute = int(numbers[0])
             if (minute + 1) * 60_000 + settings.windows.allowed_lateness_ms > watermark_ms:
-                minutes[minute] = np.frombuffer(data, "<u8").tolist()
+                minutes[minute] = np.frombuffer(data, ENTRY)["hash"].tolist()
             continue
         width, bucket, chunk = map(int, numbers)
         if (
@@ -351,7 +365,7 @@ def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dic
             for channel, slot in zip(*np.nonzero(values_CN), strict=True):
                 cell = (width, bucket, items[chunk * CHUNK_ITEMS + slot], CHANNELS[channel])
                 sums[cell] = int(values_CN[channel, slot])
-    names = [*TIMES, "items", "read", "applied", "duplicate", "late_dropped", "dead_letter"]
+    names = [*TIMES, "items", *BOOKS]
     head = {name: getattr(header, name) for name in names}
     state = {"header": head, "items": items, "minutes": minutes, "sums": sums}
     return state | {"redrives": store.redriven(topic, 0, REDRIVES)}

@@ -45,6 +45,7 @@ def check(stored: Stored) -> None:
         cast("WindowStore", stored),
         kinds={"orders": "orders", "clicks": "clicks"},
         num_partitions={"orders": 2, "clicks": 1, "other": 9},
+        timestamp_types={},
         identity=cast("TopicIdentity", stored),
     )
     assert claims.keys == [("orders", 0), ("orders", 1), ("clicks", 0)]

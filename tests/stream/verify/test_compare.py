@@ -45,6 +45,7 @@ HEADER = Header(
     duplicate=2,
     late_dropped=5,
     dead_letter=3,
+    conflicting=1,
     items=2,
 )
 CELLS = {
@@ -109,6 +110,9 @@ def test_equal_windows_have_no_differences() -> None:
         ("duplicate", 2),
         ("late_dropped", 5),
         ("dead_letter", 3),
+        ("skipped", 0),
+        ("lines_dead", 0),
+        ("conflicting", 1),
         ("origin_ms", T0 + 500),
         ("first_event_ms", T0 + 100),
         ("frontier_ms", T0 + 900),

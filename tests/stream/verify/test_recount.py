@@ -157,6 +157,18 @@ def test_a_record_is_a_duplicate_by_the_watermark_before_it_however_far_it_moves
     assert (recount.frontier_ms, recount.last_event_ms) == (far_ms, far_ms)
 
 
+def test_a_duplicate_that_says_otherwise_is_counted_apart() -> None:
+    recount = Recount("orders", SETTINGS)
+    said = [
+        order("e1", T0),
+        order("e1", T0),
+        order("e1", T0 + 1),
+        order("e1", T0).replace(b'"a"', b'"b"'),
+    ]
+    assert [recount.take(None, value, T0) for value in said] == ["applied", *["duplicate"] * 3]
+    assert (recount.books["duplicate"], recount.books["conflicting"]) == (3, 2)
+
+
 def test_a_redriven_record_is_never_late_moves_no_frontier_and_counts_once_for_its_header() -> None:
     recount = Recount("orders", SETTINGS)
     old_ms = T0 - HOUR_MS
@@ -259,7 +271,7 @@ def test_what_is_freed_now_and_then_can_no_longer_matter(monkeypatch: pytest.Mon
     # Freed are T0's second and minute; those of e2 and of all after it are still there.
     seconds = sorted(recount._sums[1_000])
     assert seconds == [far_ms // 1_000, later_ms // 1_000]
-    assert len(recount._newest_minute) == 4
+    assert len(recount._applied) == 4
     assert recount.take(None, order("e2", later_ms), later_ms) == "duplicate"
     assert recount.take(None, order("e1", later_ms), later_ms) == "applied"
     units = {at: n for (at, _, name), n in recount.cells(HOUR_MS).items() if name == "units"}
