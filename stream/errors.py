@@ -5,6 +5,7 @@ FreshetError
 ├── InvalidInputError           a caller's arrays or files do not have the promised shape
 ├── EventError                  one record cannot be used: it becomes a dead letter
 ├── BrokerError                 Kafka is missing, refuses us, or lacks a topic        (retriable)
+│   ├── SchemaRegistryAwayError  the Schema Registry does not answer, or refuses us   (retriable)
 │   └── RefusedError            Kafka will never take these records: too large, a strange timestamp
 ├── StoreError
 │   ├── StoreUnavailableError   Redis does not answer                                 (retriable)
@@ -54,6 +55,10 @@ class BrokerError(FreshetError):
     """Kafka is missing, refuses us, or lacks a topic."""
 
     retriable = True
+
+
+class SchemaRegistryAwayError(BrokerError):
+    """The Schema Registry does not answer, or refuses us: records wait for it."""
 
 
 class RefusedError(BrokerError):

@@ -66,6 +66,16 @@ class Topics(Section):
         return {getattr(self, kind): kind for kind in kinds}
 
 
+class RegistrySettings(Section):
+    """How to reach a Schema Registry: Confluent's, or one that answers as it does."""
+
+    url: str = Field("", description="Such as http://registry:8081; empty: there is none.")
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    ca_location: str = ""
+    timeout_ms: Positive = 5_000
+
+
 class KafkaSettings(Section):
     """How to reach Kafka."""
 
@@ -92,6 +102,41 @@ class KafkaSettings(Section):
         14 * DAY_MS, description="How long dead letters and late records, raw as they came, stay."
     )
     topics: Topics = Topics()
+    registry: RegistrySettings = RegistrySettings()
+
+
+class FormatSettings(Section):
+    """In which bytes a shop's records come; gzip and a byte order mark need no setting."""
+
+    format: Literal["json", "avro", "protobuf", "json_schema"] = Field(
+        "json", description="json, avro, protobuf, json_schema."
+    )
+    envelope: Literal["none", "debezium", "cloudevents"] = Field(
+        "none", description="What a record is wrapped in: none, debezium, cloudevents."
+    )
+    schema_file: str = Field(
+        "",
+        description="An Avro schema (.avsc), a JSON Schema, or a Protobuf descriptor set; empty: "
+        "kafka.registry has it.",
+    )
+    message: str = Field("", description="Protobuf: the message's full name in schema_file.")
+    registry: bool | None = Field(
+        None,
+        description="Whether records begin with a registry's schema id; default: where there is no "
+        "schema_file.",
+    )
+    decimals: dict[str, int] = Field(
+        {},
+        description="Debezium: column = scale of a decimal that comes as base64 bytes and without "
+        "a schema.",
+    )
+
+    @property
+    def framed(self) -> bool:
+        """Whether records begin with a schema id."""
+        if self.format == "json":
+            return False
+        return not self.schema_file if self.registry is None else self.registry
 
 
 class RedisSettings(Section):
