@@ -71,6 +71,10 @@ class Keys:
         """Set: the `freshet-redrive` headers of all records that were judged; never shrinks."""
         return f"{self.prefix}:v"
 
+    def orders(self, day: int) -> str:
+        """Hash: xxh3-64 of an order's id -> its state, of the orders made on a day since 1970."""
+        return f"{self.prefix}:o:{day}"
+
     def tile(self, resolution_ms: int, bucket: int, chunk: int) -> str:
         """String: one tile; `bucket` is the number that `freshet.stream.store.grid` gives it."""
         return f"{self.prefix}:w:{resolution_ms}:{bucket}:{chunk}"
@@ -183,6 +187,16 @@ class TileWrites:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderWrites:
+    """New states of orders made on one day, and the watermark at which the last of them leaves."""
+
+    day: int
+    expiry_ms: int
+    names: Sequence[bytes]
+    data: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """One batch of one partition, in absolute values."""
 
@@ -199,6 +213,7 @@ class Update:
     redrives: Sequence[bytes] = ()
     minutes: Sequence[MinuteAppend] = ()
     tiles: Sequence[TileWrites] = ()
+    orders: Sequence[OrderWrites] = ()
 
     def arguments(self, prefix: str) -> list[Any]:
         """The script's ARGV, as apply.lua describes them."""
@@ -217,4 +232,9 @@ class Update:
             args += (writes.resolution_ms, len(writes.names))
             for tile in zip(writes.names, writes.data, writes.expiries_ms, strict=True):
                 args += tile
+        args.append(len(self.orders))
+        for orders in self.orders:
+            args += (orders.day, orders.expiry_ms, len(orders.names))
+            for state in zip(orders.names, orders.data, strict=True):
+                args += state
         return args

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 import redis
@@ -17,6 +18,7 @@ from freshet.stream.store.script import Script
 from freshet.stream.store.tiles import CHUNK_ITEMS
 
 MAX_KEYS_A_READ: Final = 512
+MAX_FIELDS_A_CALL: Final = 5_000
 
 
 class WindowStore:
@@ -152,6 +154,21 @@ class WindowStore:
             with translated(self._client):
                 values += self._client.mget(keys[start : start + MAX_KEYS_A_READ])  # type: ignore[arg-type]
         return values
+
+    def read_fields(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        """Values of fields of hashes, None where there is none, in one round trip."""
+        if not asked:
+            return []
+        calls = self._client.pipeline(transaction=False)
+        sizes = []
+        for key, fields in asked:
+            starts = range(0, len(fields), MAX_FIELDS_A_CALL)
+            sizes.append(len(starts))
+            for start in starts:
+                calls.hmget(key, list(fields[start : start + MAX_FIELDS_A_CALL]))
+        with translated(self._client):
+            replies = iter(calls.execute())
+        return [list(chain.from_iterable(islice(replies, size))) for size in sizes]
 
 
 def _other_settings(

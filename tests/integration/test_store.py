@@ -16,8 +16,16 @@ from freshet.stream.errors import (
     StoreUnfitError,
 )
 from freshet.stream.store import layout
+from freshet.stream.store import redis as redis_module
 from freshet.stream.store.connection import check_fit, connect
-from freshet.stream.store.layout import Answer, Header, MinuteAppend, TileWrites, Update
+from freshet.stream.store.layout import (
+    Answer,
+    Header,
+    MinuteAppend,
+    OrderWrites,
+    TileWrites,
+    Update,
+)
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.script import Script
 
@@ -233,6 +241,43 @@ def test_minutes_grow_and_leave_at_their_expiry_and_redrive_headers_never_do(
     assert client.smembers(keys.redrives) == {b"r0", b"r8", b"again"}
 
 
+def test_states_of_orders_are_written_whole_and_leave_when_the_last_of_their_day_does(
+    client: redis.Redis, store: WindowStore
+) -> None:
+    header = store.claim(TOPIC, 3, "{}")
+    keys = store.keys(TOPIC, 3)
+    names = [b"%08d" % n for n in range(2_500)]
+    many = OrderWrites(20, 600_000, names, [b"s%d" % n for n in range(2_500)])
+    other = OrderWrites(21, 540_000, [b"\0" * 8], [b"x"])
+    assert store.apply(update(header, 0, 1, orders=[many, other])) is Answer.APPLIED
+    asked = [(keys.orders(20), [names[0], b"unknown", names[2_499]]), (keys.orders(21), [b"no"])]
+    assert store.read_fields(asked) == [[b"s0", None, b"s2499"], [None]]
+    # An earlier expiry moves nothing; a later one does.
+    changed = [OrderWrites(20, 500_000, names[:1], [b"t"]), OrderWrites(21, 541_000, [b"y"], [b""])]
+    assert store.apply(update(header, 1, 2, orders=changed)) is Answer.APPLIED
+    assert dict(client.zrange(keys.retained, 0, -1, withscores=True)) == {
+        b"o:20": 600_000.0,
+        b"o:21": 541_000.0,
+    }
+    assert store.read_fields([(keys.orders(20), names[:2])]) == [[b"t", b"s1"]]
+    assert store.apply(update(header, 2, 3, watermark_ms=541_000)) is Answer.APPLIED
+    assert (client.hlen(keys.orders(20)), client.hlen(keys.orders(21))) == (2_500, 0)
+    assert store.apply(update(header, 3, 4, watermark_ms=600_000)) is Answer.APPLIED
+    assert client.hlen(keys.orders(20)) == 0
+
+
+def test_many_fields_are_read_in_calls_of_a_bounded_size(
+    store: WindowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "MAX_FIELDS_A_CALL", 2)
+    header = store.claim(TOPIC, 3, "{}")
+    names = [b"%d" % n for n in range(5)]
+    store.apply(update(header, 0, 1, orders=[OrderWrites(20, 1, names, names)]))
+    key = store.keys(TOPIC, 3).orders(20)
+    assert store.read_fields([(key, names), (key, []), (key, names[3:])]) == [names, [], names[3:]]
+    assert store.read_fields([]) == []
+
+
 @pytest.mark.parametrize(("at_once", "expected"), [(300, [588, 76, 0]), (256, [844, 588, 332])])
 def test_a_bucket_of_many_chunks_is_indexed_whole_and_leaves_group_by_group(
     client: redis.Redis,
@@ -282,6 +327,7 @@ def test_a_bucket_of_many_chunks_is_indexed_whole_and_leaves_group_by_group(
         (lambda client, keys: client.set(keys.retained, b"x"), "r is not a sorted set"),
         (lambda client, keys: client.set(keys.redrives, b"x"), "v is not a set"),
         (lambda client, keys: client.set(keys.dictionary(0), b"x"), "is not a hash"),
+        (lambda client, keys: client.set(keys.orders(20), b"x"), "o:20 is not a hash"),
         (lambda client, keys: client.hset(keys.header, "items", 5), "has 5 items, expected 0"),
     ],
 )
@@ -302,6 +348,7 @@ def test_damage_is_found_before_anything_is_written(
         new_items=["s"],
         tiles=[tiles],
         minutes=[MinuteAppend(7, 10**9, 8, b"12345678")],
+        orders=[OrderWrites(20, 10**9, [b"n"], [b"s"])],
     )
     with pytest.raises(StoreError, match=text):
         store.apply(wanted)
@@ -335,7 +382,7 @@ def test_new_items_get_the_slots_after_those_there_are_over_the_edge_of_a_chunk(
         ("4-0", 13_000, [], "no tile is named 4-0"),
         ("4:0:1", 13_000, [], "no tile is named 4:0:1"),
         ("4:0", "soon", [], "no tile is named 4:0"),
-        ("4:0", 13_000, ["more"], "the call has 32 arguments, expected 31"),
+        ("4:0", 13_000, ["more"], "the call has 33 arguments, expected 32"),
     ],
 )
 def test_a_call_that_is_not_understood_writes_nothing(

@@ -11,6 +11,7 @@
 --          then n, n x redrive header
 --          then n, n x (minute, its expiry in ms, its length in bytes so far, bytes to append)
 --          then n, n x (resolution_ms, m, m x ('bucket:chunk', tile, its expiry in ms))
+--          then n, n x (day, when the last of its orders expires in ms, m, m x (hash of an order's id, its state))
 -- Returns  'APPLIED', 'ALREADY', 'FENCED' or 'GAP'.
 
 local CHUNK_ITEMS, GROUP_CHUNKS, MAX_UNPACK = 1024, 256, 2000
@@ -88,6 +89,17 @@ for _ = 1, num_resolutions do
   end
   place = place + 2 + 3 * tonumber(ARGV[place + 1])
 end
+local days = place
+place = days + 1
+for _ = 1, tonumber(ARGV[days]) do
+  if other_type(prefix .. ':o:' .. ARGV[place], 'hash') then
+    return damaged(prefix .. ':o:' .. ARGV[place] .. ' is not a hash')
+  end
+  if not tonumber(ARGV[place + 1]) then
+    return damaged('no watermark is ' .. ARGV[place + 1])
+  end
+  place = place + 3 + 2 * tonumber(ARGV[place + 2])
+end
 if place ~= #ARGV + 1 then
   return damaged('the call has ' .. #ARGV .. ' arguments, expected ' .. (place - 1))
 end
@@ -147,6 +159,15 @@ for _ = 1, num_resolutions do
   place = place + 2 + 3 * count
 end
 redis.call('HSET', header, 'index_floor', string.format('%.0f', floor))
+place = days + 1
+for _ = 1, tonumber(ARGV[days]) do
+  local last = place + 2 + 2 * tonumber(ARGV[place + 2])
+  for i = place + 3, last, MAX_UNPACK do
+    redis.call('HSET', prefix .. ':o:' .. ARGV[place], unpack(ARGV, i, math.min(i + MAX_UNPACK - 1, last)))
+  end
+  redis.call('ZADD', retained, 'GT', ARGV[place + 1], 'o:' .. ARGV[place])
+  place = last + 1
+end
 
 -- Last: free what has left retention, a bounded number of keys, in the order of its expiry.
 local budget = tonumber(ARGV[9])
