@@ -14,6 +14,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 
 from freshet.stream.errors import ConfigError
+from freshet.stream.event_settings import EventSettings, FormatSettings, TimeUnit
 from freshet.stream.settings import (
     UTC,
     CalendarSettings,
@@ -21,8 +22,6 @@ from freshet.stream.settings import (
     CovariateSettings,
     DashboardSettings,
     DriftSettings,
-    EventSettings,
-    FormatSettings,
     IngestSettings,
     KafkaSettings,
     LearnSettings,
@@ -32,7 +31,6 @@ from freshet.stream.settings import (
     ServedResolution,
     Settings,
     TelemetrySettings,
-    TimeUnit,
     Topics,
     WindowSettings,
     WorkerSettings,

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
     model_validator,
 )
 
+from freshet.stream.event_settings import EventSettings, known_zone
+from freshet.stream.section import Fraction, NotNegative, Positive, Section
 from freshet.stream.slots import ALIASES, KNOWN_SLOTS, FlagSlot, NumberSlot
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-
-TimeUnit = Literal["s", "ms", "us"]
 
 UTC = "UTC"
 
 
 Kind = TypeVar("Kind", bound=str)
-
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A group of settings; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Topics(Section):
@@ -105,40 +92,6 @@ class KafkaSettings(Section):
     registry: RegistrySettings = RegistrySettings()
 
 
-class FormatSettings(Section):
-    """In which bytes a shop's records come; gzip and a byte order mark need no setting."""
-
-    format: Literal["json", "avro", "protobuf", "json_schema"] = Field(
-        "json", description="json, avro, protobuf, json_schema."
-    )
-    envelope: Literal["none", "debezium", "cloudevents"] = Field(
-        "none", description="What a record is wrapped in: none, debezium, cloudevents."
-    )
-    schema_file: str = Field(
-        "",
-        description="An Avro schema (.avsc), a JSON Schema, or a Protobuf descriptor set; empty: "
-        "kafka.registry has it.",
-    )
-    message: str = Field("", description="Protobuf: the message's full name in schema_file.")
-    registry: bool | None = Field(
-        None,
-        description="Whether records begin with a registry's schema id; default: where there is no "
-        "schema_file.",
-    )
-    decimals: dict[str, int] = Field(
-        {},
-        description="Debezium: column = scale of a decimal that comes as base64 bytes and without "
-        "a schema.",
-    )
-
-    @property
-    def framed(self) -> bool:
-        """Whether records begin with a schema id."""
-        if self.format == "json":
-            return False
-        return not self.schema_file if self.registry is None else self.registry
-
-
 class RedisSettings(Section):
     """How to reach the window store."""
 
@@ -148,24 +101,6 @@ class RedisSettings(Section):
     )
     cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
     timeout_ms: Positive = 5_000
-
-
-class EventSettings(Section):
-    """What an event is: the fields that name a series, and where a shop keeps each field."""
-
-    series_by: tuple[str, ...] = Field(
-        ("sku", "region"), description="Fields joined into the item_id."
-    )
-    orders_fields: dict[str, str] = Field(
-        {}, description="Our field = the record's dotted path, for orders."
-    )
-    clicks_fields: dict[str, str] = Field(
-        {}, description="Our field = the record's dotted path, for clicks."
-    )
-    time_unit: TimeUnit = Field(
-        "ms", description="Of an event_time that is a whole number: s, ms, us since 1970."
-    )
-    max_depth: Positive = Field(64, description="Nesting beyond this is a dead letter.")
 
 
 class Resolution(Section):
@@ -224,12 +159,7 @@ class CalendarSettings(Section):
     @field_validator("time_zone")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            reason = "not a time zone of the IANA database, such as Europe/Berlin"
-            raise ValueError(reason) from None
-        return name
+        return known_zone(name)
 
 
 class CovariateSettings(Section):

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from freshet.stream.arrays import Bools, Floats, Hashes, Ints
-from freshet.stream.events.limits import Refusal
+from freshet.stream.events.limits import LineRefusal, Refusal, Skipped
 
 AnyPlaces = TypeVar("AnyPlaces", npt.NDArray[np.intp], npt.NDArray[np.int64])
+AnyNote = TypeVar("AnyNote", Refusal, LineRefusal, Skipped)
 AnyColumn = TypeVar("AnyColumn", Ints, Floats)
 
 
@@ -42,13 +43,13 @@ class StateColumns:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The good records of a batch as columns, in log order, and a refusal for each other one.
+    """The good records of a batch as columns, in log order, and why each other one is none.
 
     `index` is the record's place in the batch of `num_records`. Lines are flat: `line_record` is
     the line's record (a position in `index`, rising), `line_name` the place of its item_id in
     `item_ids`, a table that only grows and that later batches share. Orders fill `quantity` and
     `unit_price`, clicks fill `channel`. Where orders are states, `states` is filled, and
-    `event_time_ms` is when the order changed.
+    `event_time_ms` is when the order changed. `line_refusals` are lines that good records lack.
     """
 
     num_records: int
@@ -63,6 +64,8 @@ class Decoded:
     refusals: list[Refusal]
     item_ids: list[str]
     states: StateColumns | None = None
+    skipped: Sequence[Skipped] = ()
+    line_refusals: Sequence[LineRefusal] = ()
 
     def item_of(self, line: int) -> str:
         """The item_id of one line."""
@@ -81,9 +84,6 @@ def concatenate(parts: Sequence[Decoded]) -> Decoded:
     first_record = _starts(part.num_records for part in parts)
     first_good = _starts(len(part.index) for part in parts)
     first_name, item_ids = _one_table([part.item_ids for part in parts])
-    refusals = []
-    for part, first in zip(parts, first_record, strict=False):
-        refusals += [replace(bad, index=bad.index + first) for bad in part.refusals]
     return Decoded(
         num_records=first_record[-1],
         index=_joined([part.index for part in parts], first_record),
@@ -94,10 +94,18 @@ def concatenate(parts: Sequence[Decoded]) -> Decoded:
         quantity=np.concatenate([part.quantity for part in parts]),
         unit_price=np.concatenate([part.unit_price for part in parts]),
         channel=np.concatenate([part.channel for part in parts]),
-        refusals=refusals,
+        refusals=_moved([part.refusals for part in parts], first_record),
         item_ids=item_ids,
         states=_joined_states([part.states for part in parts]),
+        skipped=_moved([part.skipped for part in parts], first_record),
+        line_refusals=_moved([part.line_refusals for part in parts], first_record),
     )
+
+
+def _moved(parts: Sequence[Sequence[AnyNote]], starts: Sequence[int]) -> list[AnyNote]:
+    """Notes on records one after the other, each moved by where its part begins."""
+    pairs = zip(parts, starts, strict=False)
+    return [replace(note, index=note.index + at) for notes, at in pairs for note in notes]
 
 
 def _joined_states(parts: Sequence[StateColumns | None]) -> StateColumns | None:
@@ -134,7 +142,8 @@ def _one_table(tables: Sequence[list[str]]) -> tuple[list[int], list[str]]:
 
 def without(columns: Decoded, refusals: Sequence[Refusal]) -> Decoded:
     """Leave out every record that was refused, with all its lines."""
-    bad = np.isin(columns.index, [refusal.index for refusal in refusals])
+    refused = [refusal.index for refusal in refusals]
+    bad = np.isin(columns.index, refused)
     bad_line = bad[columns.line_record]
     new_place = np.cumsum(~bad) - 1
     return replace(
@@ -148,6 +157,7 @@ def without(columns: Decoded, refusals: Sequence[Refusal]) -> Decoded:
         unit_price=_chosen(columns.unit_price, ~bad_line),
         channel=_chosen(columns.channel, ~bad_line),
         refusals=list(refusals),
+        line_refusals=[bad for bad in columns.line_refusals if bad.index not in set(refused)],
         states=None if columns.states is None else columns.states.of(~bad),
     )
 

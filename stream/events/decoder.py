@@ -14,7 +14,7 @@ Every check is made once for a slice of records, and record by record only where
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final, Literal, cast
 
@@ -30,6 +30,7 @@ from freshet.stream.events.columns import Decoded, concatenate, without
 from freshet.stream.events.fieldmap import click_shape, order_shapes
 from freshet.stream.events.item_names import Fields, Index, ItemNames, Lines
 from freshet.stream.events.limits import ByteLimits, Refusals
+from freshet.stream.events.redrive import NO_HEADERS, Headers
 from freshet.stream.events.rfc3339 import NOT_PLAIN, plain_times_ms
 from freshet.stream.schemas import CHANNEL_OF_CLICK, CHANNELS
 
@@ -71,8 +72,21 @@ class EventDecoder:
         self._decode = msgspec.json.Decoder(self._shape.struct).decode
         self._items = ItemNames(events.series_by)
 
-    def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
-        """Columns of the good records; pure but for a bounded cache of item ids."""
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        timestamps_ms: Ints | None = None,
+        headers: Mapping[int, Headers] = NO_HEADERS,
+    ) -> Decoded:
+        """Columns of the good records; pure but for a bounded cache of item ids.
+
+        Args:
+            values: Of each record.
+            keys: Of each record.
+            timestamps_ms: Of each record, Kafka's; for maps that ask for them, and states.
+            headers: Those of the records that have any, by their place.
+        """
         self._items.forget_when_full()
         starts = range(0, max(len(values), 1), SLICE_RECORDS)
         slices = [slice(start, start + SLICE_RECORDS) for start in starts]

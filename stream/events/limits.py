@@ -16,6 +16,8 @@ from freshet.stream.arrays import Ints
 
 MAX_KEY_BYTES: Final = 256
 FEW_BRACKETS: Final = 8
+LINE_HEADER: Final = "freshet-line"
+"""Of a record that stands for one line of an order: which."""
 
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET_BIT = np.uint8(ord("[") ^ ord("{"))  # the one bit in which they differ
@@ -29,6 +31,24 @@ class Refusal:
     index: int
     error_class: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineRefusal:
+    """Why one line of a record that is used is a dead letter; lines count from 0."""
+
+    index: int
+    line: int
+    error_class: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Why one record of a batch is none of ours."""
+
+    index: int
+    reason: str
 
 
 class Refusals:

@@ -9,7 +9,7 @@ anyone's does. It is folded into the resolutions that still retain its bucket.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -21,6 +21,8 @@ REDRIVE_HEADER: Final = "freshet-redrive"
 MAX_NAME_BYTES: Final = 300
 
 Headers = Sequence[tuple[str, str | bytes | None]]
+NO_HEADERS: Final[Mapping[int, Headers]] = {}
+"""Of records none of which has any."""
 
 
 def redrive_name(headers: Headers) -> bytes | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from freshet.stream.arrays import Ints
 from freshet.stream.events.columns import Decoded
+from freshet.stream.events.redrive import Headers
 from freshet.stream.fold.verdicts import DeadLetter
 from freshet.stream.fold.writes import ChangedTiles
 from freshet.stream.store.layout import Header, Update
@@ -16,7 +17,8 @@ from freshet.stream.store.layout import Header, Update
 class RawBatch:
     """Records of one partition in log order; `next_offset` is where the next batch begins.
 
-    `redrives` are the redrive headers of the records that have one, by their place in the batch.
+    `redrives` are the redrive headers of the records that have one, by their place in the batch;
+    `headers` are all headers of the records that have any.
     """
 
     values: Sequence[bytes | None]
@@ -25,6 +27,7 @@ class RawBatch:
     offsets: Ints
     next_offset: int
     redrives: Mapping[int, bytes] = field(default_factory=dict)
+    headers: Mapping[int, Headers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ records into the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from freshet.stream.arrays import Ints
 from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
+from freshet.stream.events.redrive import NO_HEADERS, Headers
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.additions import Additions, click_additions, order_additions
 from freshet.stream.fold.batches import Counts, DecodedBatch, Fold, RawBatch
@@ -121,16 +123,22 @@ class PartitionWindows:
         """The largest event time so far, future events left out; None before the first."""
         return self.header.frontier_ms
 
-    def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        timestamps_ms: Ints,
+        headers: Mapping[int, Headers] = NO_HEADERS,
+    ) -> Decoded:
         """The next records of the log as columns.
 
         Parts that follow each other may be put together and folded once.
         """
-        return self._decoder.decode(values, keys)
+        return self._decoder.decode(values, keys, timestamps_ms, headers)
 
     def fold(self, batch: RawBatch) -> Fold:
         """Decode a batch and fold it as `fold_decoded` does."""
-        decoded = self.decode(batch.values, batch.keys)
+        decoded = self.decode(batch.values, batch.keys, batch.timestamps_ms, batch.headers)
         first_offset = int(batch.offsets[0]) if len(batch.offsets) else self.next_offset
         return self.fold_decoded(
             DecodedBatch(

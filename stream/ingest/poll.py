@@ -7,7 +7,7 @@ written as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, repeat
 from operator import eq, itemgetter
@@ -16,14 +16,16 @@ import numpy as np
 
 from freshet.stream.arrays import Ints
 from freshet.stream.events.columns import Decoded, concatenate
-from freshet.stream.events.redrive import redrive_name
+from freshet.stream.events.redrive import Headers, redrive_name
 from freshet.stream.fold.batches import DecodedBatch
 from freshet.stream.kafka import Key, Message, Taken, headers_of
 
 SLICE_RECORDS = 2_000
 _MILLISECONDS = itemgetter(1)
 
-Decode = Callable[[Sequence[bytes | None], Sequence[bytes | None]], Decoded]
+Values = Sequence[bytes | None]
+Decode = Callable[[Values, Values, Ints, Mapping[int, Headers]], Decoded]
+"""Values, keys, timestamps, and the headers of the records that have any, by their place."""
 
 
 @dataclass(slots=True)
@@ -39,19 +41,23 @@ class Polled:
         """Take the next messages of the partition; at least one."""
         values = list(map(Message.value, messages))
         keys = list(map(Message.key, messages))
-        self._parts.append(decode(values, keys))
         stamps = map(_MILLISECONDS, map(Message.timestamp, messages))
-        self._timestamps_ms.append(np.fromiter(stamps, np.int64, len(messages)))
+        timestamps_ms = np.fromiter(stamps, np.int64, len(messages))
+        headers: dict[int, Headers] = {}
         # Most messages have no headers, so all are asked at once before any is looked at.
         if any(map(Message.headers, messages)):
-            self._note_redrives(messages)
+            found = enumerate(map(headers_of, messages))
+            headers = {place: own for place, own in found if own}
+        self._note_redrives(headers)
+        self._parts.append(decode(values, keys, timestamps_ms, headers))
+        self._timestamps_ms.append(timestamps_ms)
         self.messages += messages
 
-    def _note_redrives(self, messages: Sequence[Message]) -> None:
-        for place, message in enumerate(messages, start=len(self.messages)):
-            name = redrive_name(headers_of(message))
+    def _note_redrives(self, headers: Mapping[int, Headers]) -> None:
+        for place, own in headers.items():
+            name = redrive_name(own)
             if name is not None:
-                self._redrives[place] = name
+                self._redrives[len(self.messages) + place] = name
 
     def batch(self) -> DecodedBatch:
         """All of it, ready to be folded."""

@@ -8,6 +8,7 @@ import pytest
 
 from freshet.stream.config import env_name, known_settings, load, shown
 from freshet.stream.errors import ConfigError
+from freshet.stream.event_settings import Rule
 
 
 def toml(tmp_path: Path, text: str) -> Path:
@@ -155,3 +156,41 @@ def test_a_table_of_resolutions_that_cannot_be_served_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=text):
         load(None, {f"FRESHET_WORKER__{name}": value for name, value in worker.items()})
+
+
+def test_maps_are_tables_of_rules(tmp_path: Path) -> None:
+    path = tmp_path / "freshet.toml"
+    path.write_text(
+        "[events.orders]\n"
+        'keep_when = {status = ["paid", 1, true]}\n'
+        "[events.orders.fields]\n"
+        'sku = "a.b"\n'
+        'quantity = {path = ["n", "m"], sign = {path = "kind", words = {refund = -1, "*" = 1}}}\n'
+    )
+    events = load(path, {}).settings.events
+    assert events.section("orders").keep_when == {"status": ("paid", 1, True)}
+    fields = events.fields_of("orders")
+    assert fields["sku"] == "a.b"
+    quantity = fields["quantity"]
+    assert isinstance(quantity, Rule)
+    assert quantity.path == ("n", "m")
+    assert quantity.sign == Rule(path="kind", words={"refund": -1, "*": 1})
+    said = {"FRESHET_EVENTS__ORDERS__SKIP_WHEN": '{"test": true}'}
+    assert load(path, said).settings.events.orders.skip_when == {"test": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("orders_fields = {sku = 'a'}\norders.fields = {sku = 'a'}", "older spelling"),
+        ("orders.fields = {sku = {path = 'a', header = 'b'}}", "a rule has one of path"),
+        ("orders.fields = {sku = {number = '1.0'}}", "a rule has one of path"),
+        ("time_zone = 'Berlin'", "not a time zone"),
+        ("rates = {USD = 0}", "greater than 0"),
+    ],
+)
+def test_maps_that_cannot_be_are_refused(tmp_path: Path, text: str, wrong: str) -> None:
+    path = tmp_path / "freshet.toml"
+    path.write_text(f"[events]\n{text}\n")
+    with pytest.raises(ConfigError, match=wrong):
+        load(path, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freshet.stream.arrays import Ints
 from freshet.stream.config import EventSettings
 from freshet.stream.events.columns import Decoded
 from freshet.stream.events.decoder import EventDecoder
-from freshet.stream.ingest.poll import Polled, by_partition, poll, runs
+from freshet.stream.events.redrive import Headers
+from freshet.stream.ingest.poll import Polled, Values, by_partition, poll, runs
 from freshet.stream.kafka import Message, Taken
 
 PLACES = st.tuples(st.sampled_from(["orders", "clicks"]), st.integers(0, 2))
@@ -63,7 +65,9 @@ class Tape:
         return Taken(found, ends)
 
 
-def nothing(values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
+def nothing(
+    values: Values, keys: Values, timestamps_ms: Ints, headers: Mapping[int, Headers]
+) -> Decoded:
     return EventDecoder("orders", EventSettings()).decode(values, keys)
 
 
@@ -112,9 +116,11 @@ def test_it_waits_no_longer_in_all_than_it_may_and_reads_no_more(
 def test_partitions_that_take_turns_are_decoded_once_each() -> None:
     calls: list[int] = []
 
-    def decode(values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> Decoded:
+    def decode(
+        values: Values, keys: Values, timestamps_ms: Ints, headers: Mapping[int, Headers]
+    ) -> Decoded:
         calls.append(len(values))
-        return nothing(values, keys)
+        return nothing(values, keys, timestamps_ms, headers)
 
     tape = Tape([message("orders", n % 2, n // 2) for n in range(10)])
     mine = {("orders", 0): decode, ("orders", 1): decode}
