@@ -31,7 +31,7 @@ class StateColumns:
     created_ms: Ints
     cancelled: Bools
 
-    def of(self, records: Bools) -> StateColumns:
+    def of(self, records: Bools | npt.NDArray[np.intp]) -> StateColumns:
         """Some of the records."""
         return StateColumns(
             order_hash=self.order_hash[records],

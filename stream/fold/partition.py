@@ -23,6 +23,7 @@ from freshet.stream.fold.batches import Counts, DecodedBatch, Fold, RawBatch
 from freshet.stream.fold.content import ContentDigests
 from freshet.stream.fold.dictionary import ItemDictionary
 from freshet.stream.fold.headers import fingerprint, header_after
+from freshet.stream.fold.state_log import StateLog
 from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
 from freshet.stream.fold.watermark import NEVER_MS, TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
@@ -68,6 +69,7 @@ class PartitionWindows:
         self._tiles = TileFolder(store.read, keys, settings)
         self._minutes = MinuteLog(store.read, keys, self._rules.allowed_lateness_ms)
         self._contents = ContentDigests()
+        self._orders: StateLog | None = None
         self._dictionary: ItemDictionary | None = None
         self._stale = False
 
@@ -163,12 +165,13 @@ class PartitionWindows:
         dead = dead_letters(verdicts, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms)
         counts = _counts(verdicts, num_dead=len(dead))
         header = header_after(self.header, batch.next_offset, counts, verdicts)
-        update, changed = self._update(verdicts, header)
+        additions = _additions(self.kind, verdicts)
+        update, changed = self._update(verdicts, additions, header)
         return Fold(
             update=update,
             dead=dead,
-            too_late=verdicts.decoded.index[verdicts.times.too_late].tolist(),
-            touched_item_ids=_touched(verdicts, dictionary),
+            too_late=verdicts.decoded.index[verdicts.too_late].tolist(),
+            touched_item_ids=_touched(additions, verdicts.new_items, dictionary),
             counts=counts,
             next_offset=batch.next_offset,
             frontier_ms=header.frontier_ms,
@@ -253,6 +256,7 @@ class PartitionWindows:
             seen=self._minutes.seen,
             dictionary=dictionary,
             redrives=self._store.redriven(self.topic, self.partition, asked),
+            orders=self._orders,
         )
         return reach_verdicts(
             batch.decoded,
@@ -263,11 +267,13 @@ class PartitionWindows:
             rules=self._rules,
         )
 
-    def _update(self, verdicts: Verdicts, header: Header) -> tuple[Update, ChangedTiles]:
+    def _update(
+        self, verdicts: Verdicts, additions: Additions, header: Header
+    ) -> tuple[Update, ChangedTiles]:
         """The batch's absolute writes, and the tiles to remember once they are in."""
         watermark_ms = verdicts.times.frontier_ms - self._rules.out_of_order_ms
         tiles, changed = self._tiles.fold(
-            _additions(self.kind, verdicts),
+            additions,
             newest_ms=_or_never(self.header.newest_ms),
             watermark_ms=watermark_ms,
         )
@@ -285,6 +291,7 @@ class PartitionWindows:
             redrives=verdicts.new_redrives,
             minutes=self._minutes.appends(verdicts.applied_entries, watermark_ms),
             tiles=tiles,
+            orders=verdicts.orders.writes if verdicts.orders is not None else (),
         )
         return update, changed
 
@@ -294,6 +301,8 @@ class PartitionWindows:
         self._load().extend(fold.update.new_items)
         self._tiles.remember(fold.changed)
         self._minutes.remember(fold.update.minutes, _or_never(fold.update.watermark_ms))
+        if self._orders is not None:
+            self._orders.remember(fold.update.orders)
 
 
 def _or_never(time_ms: int | None) -> int:
@@ -307,7 +316,7 @@ def _counts(verdicts: Verdicts, *, num_dead: int) -> Counts:
         read=decoded.num_records,
         applied=int(verdicts.applied.sum()),
         duplicate=int(verdicts.duplicate.sum()),
-        late_dropped=int(verdicts.times.too_late.sum()),
+        late_dropped=int(verdicts.too_late.sum()),
         dead_letter=num_dead,
         skipped=decoded.num_records - len(decoded.index) - len(decoded.refusals),
         conflicting=int(verdicts.conflicting.sum()),
@@ -315,7 +324,9 @@ def _counts(verdicts: Verdicts, *, num_dead: int) -> Counts:
 
 
 def _additions(kind: EventKind, verdicts: Verdicts) -> Additions:
-    """What the applied lines add."""
+    """What the applied records add."""
+    if verdicts.orders is not None:
+        return verdicts.orders.additions
     decoded, lines = verdicts.decoded, verdicts.applied_lines
     slot = verdicts.line_slot[lines]
     time_ms = decoded.event_time_ms[decoded.line_record[lines]]
@@ -324,12 +335,11 @@ def _additions(kind: EventKind, verdicts: Verdicts) -> Additions:
     return click_additions(slot, time_ms, decoded.channel[lines])
 
 
-def _touched(verdicts: Verdicts, dictionary: ItemDictionary) -> list[str]:
-    """The items of all applied lines."""
+def _touched(additions: Additions, new_items: list[str], dictionary: ItemDictionary) -> list[str]:
+    """The items that something was added to."""
     num_known = len(dictionary)
-    touched = np.zeros(num_known + len(verdicts.new_items), np.bool_)
-    touched[verdicts.line_slot[verdicts.applied_lines]] = True
+    touched = np.zeros(num_known + len(new_items), np.bool_)
+    touched[additions.item] = True
     slots = np.flatnonzero(touched)
     known = [dictionary.item_ids[slot] for slot in slots[slots < num_known].tolist()]
-    new = [verdicts.new_items[slot] for slot in (slots[slots >= num_known] - num_known).tolist()]
-    return known + new
+    return known + [new_items[slot] for slot in (slots[slots >= num_known] - num_known).tolist()]

@@ -18,6 +18,8 @@ from freshet.stream.events.columns import Decoded
 from freshet.stream.events.redrive import repeats
 from freshet.stream.fold.dedupe import Entries, SeenHashes, find_duplicates
 from freshet.stream.fold.dictionary import Admission, ItemDictionary
+from freshet.stream.fold.state_batch import ChangedOrders, StateBatch
+from freshet.stream.fold.state_log import StateLog
 from freshet.stream.fold.watermark import TimeRules, TimeVerdicts, time_verdicts
 from freshet.stream.units import MINUTE_MS
 
@@ -40,13 +42,14 @@ class Known:
     """What a partition knows before a batch.
 
     `frontier_ms` is NEVER_MS before the first event. `redrives` are those redrive headers of the
-    batch that were judged before it.
+    batch that were judged before it. `orders` are the states of orders, where records are states.
     """
 
     frontier_ms: int
     seen: SeenHashes
     dictionary: ItemDictionary
     redrives: AbstractSet[bytes]
+    orders: StateLog | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,9 @@ class Verdicts:
 
     `times` says which are from the future and which are too late. `line_slot` is each line's slot
     once `new_items` have theirs; -1 on lines that are not applied. `contents` are digests of what
-    each record says; `conflicting` are the duplicates that say otherwise. `new_redrives` are the
-    headers of records sent again that were judged for the first time.
+    each record says; `conflicting` are the duplicates that say otherwise. `forgotten` are of orders
+    that are no longer kept. `new_redrives` are the headers of records sent again that were judged
+    for the first time. Where records are states of orders, `orders` says what they change.
     """
 
     decoded: Decoded
@@ -65,10 +69,18 @@ class Verdicts:
     duplicate: Bools
     conflicting: Bools
     refused: Bools
+    forgotten: Bools
     applied: Bools
     line_slot: Ints
     new_items: list[str]
     new_redrives: list[bytes]
+    orders: ChangedOrders | None
+
+    @property
+    def too_late(self) -> Bools:
+        """What enters no window because of its time."""
+        late: Bools = self.times.too_late | self.forgotten
+        return late
 
     @property
     def applied_lines(self) -> Bools:
@@ -108,29 +120,43 @@ def reach_verdicts(
         known: What was known before the batch.
         rules: Limits of time.
     """
-    redriven = np.array([name is not None for name in redrives], np.bool_) if redrives else None
+    redriven = np.zeros(len(decoded.index), np.bool_)
+    if redrives:
+        redriven = np.array([name is not None for name in redrives], np.bool_)
     times = time_verdicts(decoded.event_time_ms, timestamps_ms, known.frontier_ms, rules, redriven)
     duplicate = np.zeros(len(decoded.index), np.bool_)
     new_redrives: list[bytes] = []
-    if redrives:
+    if redrives and known.orders is None:
         duplicate, new_redrives = repeats(redrives, times.future, known.redrives)
     on_time = np.flatnonzero(~(times.future | times.too_late | duplicate))
     slot = known.dictionary.slots(decoded.line_name, decoded.item_ids)
     admission = Admission(decoded, on_time, slot, known.dictionary)
-    minutes = decoded.event_time_ms[on_time] // MINUTE_MS
-    events = Entries(decoded.event_hash[on_time], minutes, contents[on_time])
-    found = find_duplicates(
-        events,
-        times.watermark_ms[on_time],
-        known.seen.known(events.hashes),
-        allowed_lateness_ms=rules.allowed_lateness_ms,
-        admit=admission.admit if admission.needed() else None,
-    )
-    refused, applied, conflicting = np.zeros((3, len(decoded.index)), np.bool_)
-    duplicate[on_time], refused[on_time] = found.duplicate, found.refused
-    conflicting[on_time] = found.conflicting
-    applied[on_time] = ~(duplicate | refused)[on_time]
+    admit = admission.admit if admission.needed() else None
+    refused, forgotten, conflicting = np.zeros((3, len(decoded.index)), np.bool_)
+    versions = None
+    if known.orders is None:
+        minutes = decoded.event_time_ms[on_time] // MINUTE_MS
+        events = Entries(decoded.event_hash[on_time], minutes, contents[on_time])
+        found = find_duplicates(
+            events,
+            times.watermark_ms[on_time],
+            known.seen.known(events.hashes),
+            allowed_lateness_ms=rules.allowed_lateness_ms,
+            admit=admit,
+        )
+        duplicate[on_time], refused[on_time] = found.duplicate, found.refused
+        conflicting[on_time] = found.conflicting
+    else:
+        versions = StateBatch(decoded, on_time, known.orders)
+        judged = versions.judge(times.watermark_ms, redriven, admit)
+        duplicate[on_time], refused[on_time] = judged.duplicate, judged.refused
+        forgotten[on_time] = judged.late
+    applied = ~(times.future | times.too_late | duplicate | refused | forgotten)
     new_items = _give_slots(slot, decoded, applied, len(known.dictionary))
+    orders = None
+    if versions is not None:
+        orders = versions.changes(slot, new_items, len(known.dictionary))
+        conflicting[on_time] = orders.conflicting
     return Verdicts(
         decoded=decoded,
         times=times,
@@ -138,10 +164,12 @@ def reach_verdicts(
         duplicate=duplicate,
         conflicting=conflicting,
         refused=refused,
+        forgotten=forgotten,
         applied=applied,
         line_slot=slot,
         new_items=new_items,
         new_redrives=new_redrives,
+        orders=orders,
     )
 
 
