@@ -7,6 +7,7 @@ after it changed; and its lines together fit what is stored.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -20,6 +21,7 @@ from freshet.stream.events.limits import Refusal
 MAX_SUM: Final = 2.0**61
 """Of an order's thousandths, and of these times ten-thousandths of money."""
 _SHOWN_BYTES: Final = 60
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")  # It is no text, and has no bytes.
 
 
 def settle(
@@ -119,6 +121,7 @@ def _said(key: bytes | None) -> str | None:
         value = next(iter(value.values()))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value)
-    return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    said = str(value)
+    return None if _HALF_PAIR.search(said) else said

@@ -51,6 +51,11 @@ class Entries:
     def __len__(self) -> int:
         return len(self.hashes)
 
+    @classmethod
+    def none(cls) -> Entries:
+        """Of no events."""
+        return cls(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint32))
+
     def chosen(self, which: Bools | npt.NDArray[np.intp]) -> Entries:
         """Some of them."""
         return Entries(self.hashes[which], self.minutes[which], self.contents[which])

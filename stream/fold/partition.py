@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from freshet.stream.arrays import Ints
+from freshet.stream.arrays import Digests, Ints
 from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
+from freshet.stream.events.order_states import settle
 from freshet.stream.events.redrive import NO_HEADERS, Headers
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.additions import Additions, click_additions, order_additions
@@ -27,7 +28,7 @@ from freshet.stream.fold.state_log import StateLog
 from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
 from freshet.stream.fold.watermark import NEVER_MS, TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
-from freshet.stream.store.layout import Answer, Header, Update
+from freshet.stream.store.layout import Answer, Header, Keys, Update
 from freshet.stream.store.redis import WindowStore
 
 
@@ -69,7 +70,8 @@ class PartitionWindows:
         self._tiles = TileFolder(store.read, keys, settings)
         self._minutes = MinuteLog(store.read, keys, self._rules.allowed_lateness_ms)
         self._contents = ContentDigests()
-        self._orders: StateLog | None = None
+        self._orders = _state_log(kind, store, keys, settings)
+        self._any_key = settings.events.orders.key == "any"
         self._dictionary: ItemDictionary | None = None
         self._stale = False
 
@@ -136,7 +138,11 @@ class PartitionWindows:
 
         Parts that follow each other may be put together and folded once.
         """
-        return self._decoder.decode(values, keys, timestamps_ms, headers)
+        decoded = self._decoder.decode(values, keys, timestamps_ms, headers)
+        if self._orders is None:
+            return decoded
+        future_ms = self._rules.max_future_ms
+        return settle(decoded, keys, any_key=self._any_key, max_future_ms=future_ms)
 
     def fold(self, batch: RawBatch) -> Fold:
         """Decode a batch and fold it as `fold_decoded` does."""
@@ -262,10 +268,16 @@ class PartitionWindows:
             batch.decoded,
             batch.timestamps_ms[index],
             names if asked else (),
-            contents=self._contents.of(batch.decoded),
+            contents=self._contents_of(batch.decoded),
             known=known,
             rules=self._rules,
         )
+
+    def _contents_of(self, decoded: Decoded) -> Digests:
+        """Digests of what records say, which states do without."""
+        if self._orders is None:
+            return self._contents.of(decoded)
+        return np.zeros(len(decoded.index), np.uint32)
 
     def _update(
         self, verdicts: Verdicts, additions: Additions, header: Header
@@ -303,6 +315,16 @@ class PartitionWindows:
         self._minutes.remember(fold.update.minutes, _or_never(fold.update.watermark_ms))
         if self._orders is not None:
             self._orders.remember(fold.update.orders)
+
+
+def _state_log(
+    kind: EventKind, store: WindowStore, keys: Keys, settings: Settings
+) -> StateLog | None:
+    """Where records say what orders are: what is known of them."""
+    orders = settings.events.orders
+    if kind != "orders" or orders.mode != "state":
+        return None
+    return StateLog(store.read_fields, keys, orders.keep_ms)
 
 
 def _or_never(time_ms: int | None) -> int:

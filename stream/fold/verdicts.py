@@ -90,7 +90,9 @@ class Verdicts:
 
     @property
     def applied_entries(self) -> Entries:
-        """What the applied records leave behind for their duplicates."""
+        """What the applied records leave for their duplicates; of a state it is the state."""
+        if self.orders is not None:
+            return Entries.none()
         hashes, contents = self.decoded.event_hash[self.applied], self.contents[self.applied]
         return Entries(hashes, self.applied_times_ms // MINUTE_MS, contents)
 

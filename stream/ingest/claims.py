@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import LogLostError
+from freshet.stream.errors import ConfigError, LogLostError
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.fold.partition import PartitionWindows, TopicFacts
@@ -57,7 +57,13 @@ class Claims:
         return [(topic, number) for topic, count in counts for number in range(count)]
 
     def claim(self, topic: str, partition: int) -> PartitionWindows:
-        """Become the owner of a partition; whoever was it before is fenced from now on."""
+        """Become the owner of a partition; whoever was it before is fenced from now on.
+
+        Raises:
+            ConfigError: Orders are states, and their topic has got more partitions.
+        """
+        header = self._store.header(topic, partition)
+        self._check_growth(topic, max(partition + 1, self._num_partitions[topic]), header)
         return PartitionWindows.claim(
             self._store,
             self._kinds[topic],
@@ -78,9 +84,12 @@ class Claims:
             FingerprintError: Windows were folded under other settings.
             LogLostError: A stored offset is outside its log, the log of some partition is gone, or
                 it is another one.
+            ConfigError: Orders are states, and their topic has got more partitions.
         """
         self._check_counts()
         headers = {key: self._header(*key) for key in self.keys}
+        for (topic, _), header in headers.items():
+            self._check_growth(topic, self._num_partitions[topic], header)
         stored = {key: header.next_offset for key, header in headers.items() if header is not None}
         for key, (first, end) in logs.ranges(stored).items():
             offset = stored[key]
@@ -90,6 +99,22 @@ class Claims:
     def _header(self, topic: str, partition: int) -> Header | None:
         ours = fingerprint(self._kinds[topic], self._settings)
         return self._store.check(topic, partition, ours, self._identity.of(topic))
+
+    def _check_growth(self, topic: str, count: int, header: Header | None) -> None:
+        """Where orders are states, versions of one order must stay on its partition."""
+        states = self._kinds[topic] == "orders" and self._settings.events.orders.mode == "state"
+        before = self._num_partitions[topic]
+        if header is not None and header.next_offset is not None and header.num_partitions:
+            before = header.num_partitions
+        if states and count != before:
+            raise ConfigError(
+                f"{topic} has {count} partitions and had {before} when its windows began: the keys "
+                'of orders have moved, and events.orders.mode is "state", where all versions of '
+                "an order must come on one partition",
+                hint="send the orders, each version again, to a new topic of as many partitions, "
+                "name it in kafka.topics.orders, and build its windows with "
+                "`freshet ingest --from-beginning --into` the next generation",
+            )
 
     def _check_counts(self) -> None:
         """Topics with fewer partitions than the windows know are refused; more are fine."""

@@ -62,7 +62,19 @@ def test_a_key_that_is_the_orders_id_fits_however_it_is_written(key: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "key", [None, b"", b"8", b"07", b'{"id":8}', b'{"id":7,"shop":1}', b"[7]", b"true", b"\xff"]
+    "key",
+    [
+        None,
+        b"",
+        b"8",
+        b"07",
+        b'{"id":8}',
+        b'{"id":7,"shop":1}',
+        b"[7]",
+        b"true",
+        b"\xff",
+        b'"\\ud800"',
+    ],
 )
 def test_a_key_that_is_not_is_refused_with_the_way_out(key: bytes | None) -> None:
     batch = settled(decoded(["7", "9"], [(0, 1, 1), (1, 2, 3)]), [key, b"9"])

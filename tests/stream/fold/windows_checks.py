@@ -7,7 +7,8 @@ The driver runs the same on the store in memory and on a real Redis.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -101,20 +102,14 @@ class NaiveWindows:
             assert lines and isinstance(event_id, str) and isinstance(time_ms, int)
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
             return "dead_letter"
-        if time_ms > record.timestamp_ms + windows.max_future_ms:
-            return "dead_letter"
         before_ms = self.watermark_ms()
+        out_of_time = self._out_of_time(record, time_ms)
+        if out_of_time is not None:
+            return out_of_time
         if record.redrive is not None:
             if record.redrive in self.redrives:
                 return "duplicate"
             self.redrives.add(record.redrive)
-        else:
-            self.frontier_ms = max(
-                time_ms, time_ms if self.frontier_ms is None else self.frontier_ms
-            )
-            self.origin_ms = time_ms if self.origin_ms is None else self.origin_ms
-            if before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms:
-                return "late_dropped"
         said = (time_ms, sorted(self._said(event, line) for line in event.get("lines", [event])))
         for other_id, other_ms, other_said in self.applied:
             minute_end_ms = (other_ms // 60_000 + 1) * 60_000
@@ -124,16 +119,43 @@ class NaiveWindows:
             if other_id == event_id and not expired:
                 self.books["conflicting"] += other_said != said
                 return "duplicate"
-        fresh = dict.fromkeys(item for item, _ in lines if item not in self.items)
-        if len(self.items) + len(fresh) > windows.max_items_per_partition:
+        if not self._take_in(item for item, _ in lines):
             return "dead_letter"
-        self.items += fresh
         self.applied.append((event_id, time_ms, said))
+        self._count(time_ms, lines, before_ms)
+        return "applied"
+
+    def _out_of_time(self, record: LogRecord, time_ms: int) -> str | None:
+        """Why a record's time keeps it out; one that is not from the future moves the frontier."""
+        windows, before_ms = self.settings.windows, self.watermark_ms()
+        if time_ms > record.timestamp_ms + windows.max_future_ms:
+            return "dead_letter"
+        if record.redrive is not None:
+            return None
+        self.frontier_ms = max(time_ms, time_ms if self.frontier_ms is None else self.frontier_ms)
+        self.origin_ms = time_ms if self.origin_ms is None else self.origin_ms
+        late = before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms
+        return "late_dropped" if late else None
+
+    def _take_in(self, items: Iterable[str]) -> bool:
+        """Whether the dictionary has room for new items; if so, they are in it."""
+        fresh = dict.fromkeys(item for item in items if item not in self.items)
+        if len(self.items) + len(fresh) > self.settings.windows.max_items_per_partition:
+            return False
+        self.items += fresh
+        return True
+
+    def _count(
+        self,
+        time_ms: int,
+        lines: Iterable[tuple[str, Mapping[str, int]]],
+        before_ms: int | None,
+    ) -> None:
+        """Add what an applied record adds, at its time."""
         self.first_event_ms = min(time_ms, self.first_event_ms or time_ms)
         self.last_event_ms = max(time_ms, self.last_event_ms or time_ms)
         for item, additions in lines:
             self._add(item, time_ms, additions, before_ms)
-        return "applied"
 
     def _add(
         self, item: str, time_ms: int, additions: Mapping[str, int], before_ms: int | None
@@ -207,8 +229,13 @@ class NaiveWindows:
             "items": self.items,
             "minutes": minutes,
             "sums": kept,
+            "orders": self.kept_orders(watermark_ms),
         }
         return state | {"redrives": self.redrives}
+
+    def kept_orders(self, watermark_ms: int) -> dict[tuple[int, int], Any]:
+        """States of orders, of which there are none where records are events."""
+        return {}
 
 
 class MemoryStore:
@@ -222,6 +249,7 @@ class MemoryStore:
         self.headers: dict[tuple[str, int], Header] = {}
         self.items: dict[tuple[str, int], list[str]] = {}
         self.strings: dict[str, bytes] = {}
+        self.orders: dict[str, dict[bytes, bytes]] = {}
         self.redrives: dict[tuple[str, int], frozenset[bytes]] = {}
         self.owners = 0
         self.writes = 0
@@ -265,6 +293,10 @@ class MemoryStore:
         for writes in update.tiles:
             for name, data in zip(writes.names, writes.data, strict=True):
                 self.strings[keys.tile(writes.resolution_ms, *map(int, name.split(":")))] = data
+        for writes in update.orders:
+            before = self.orders.get(keys.orders(writes.day), {})
+            states = dict(zip(writes.names, writes.data, strict=True))
+            self.orders[keys.orders(writes.day)] = before | states
         self.items[place] = [*items, *update.new_items]
         self.redrives[place] = self.redrives.get(place, frozenset()) | set(update.redrives)
         self.headers[place] = replace(header, **update.header, next_offset=update.next_offset)
@@ -299,13 +331,25 @@ class MemoryStore:
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         return [self.strings.get(key) for key in keys]
 
+    def read_fields(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        return [[self.orders.get(key, {}).get(name) for name in names] for key, names in asked]
+
     # What only tests need: copies of everything, and everything that is stored.
 
     def save(self) -> Any:
-        return dict(self.headers), dict(self.items), dict(self.strings), dict(self.redrives)
+        parts = self.headers, self.items, self.strings, self.redrives, self.orders
+        return tuple(map(dict, parts))
 
     def restore(self, saved: Any) -> None:
-        self.headers, self.items, self.strings, self.redrives = (dict(part) for part in saved)
+        parts = map(dict, saved)
+        self.headers, self.items, self.strings, self.redrives, self.orders = parts
+
+    def all_orders(self, keys: Keys) -> dict[str, dict[bytes, bytes]]:
+        return {
+            key.removeprefix(keys.prefix + ":"): dict(states)
+            for key, states in self.orders.items()
+            if key.startswith(keys.prefix)
+        }
 
     def all_strings(self, keys: Keys) -> dict[str, bytes]:
         return {
@@ -328,6 +372,11 @@ class RedisCopies:
         self.client.flushall()
         for key, data in saved.items():
             self.client.restore(key, 0, data)
+
+    def all_orders(self, keys: Keys) -> dict[str, dict[bytes, bytes]]:
+        names = [key.decode() for key in self.client.keys("*:o:*")]
+        own = [name for name in names if name.startswith(keys.prefix)]
+        return {name.removeprefix(keys.prefix + ":"): self.client.hgetall(name) for name in own}
 
     def all_strings(self, keys: Keys) -> dict[str, bytes]:
         names = [
@@ -368,7 +417,25 @@ def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dic
     names = [*TIMES, "items", *BOOKS]
     head = {name: getattr(header, name) for name in names}
     state = {"header": head, "items": items, "minutes": minutes, "sums": sums}
-    return state | {"redrives": store.redriven(topic, 0, REDRIVES)}
+    orders = stored_orders(copies.all_orders(store.keys(topic, 0)), items, settings, watermark_ms)
+    return state | {"orders": orders, "redrives": store.redriven(topic, 0, REDRIVES)}
+
+
+def stored_orders(
+    hashes: Mapping[str, Mapping[bytes, bytes]],
+    items: Sequence[str],
+    settings: Settings,
+    watermark_ms: int,
+) -> dict[tuple[int, int], Any]:
+    """Version, the day from which it is kept, and quantities of each order (day, hash)."""
+    found = {}
+    for key, entries in hashes.items():
+        for name, data in entries.items():
+            (version, day), *rows = struct.iter_unpack("<qI", data)
+            if (day + 1) * DAY_MS + settings.events.orders.keep_ms > watermark_ms:
+                place = int(key.removeprefix("o:")), int.from_bytes(name, "little")
+                found[place] = version, day, {items[slot]: amount for amount, slot in rows}
+    return found
 
 
 # Generated logs -----------------------------------------------------------------------------------

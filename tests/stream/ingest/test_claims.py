@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import LogLostError
+from freshet.stream.errors import ConfigError, LogLostError
 from freshet.stream.ingest.claims import Claims
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.kafka import Key, LogOffsets
@@ -39,15 +39,22 @@ class Stored:
         return ""
 
 
-def check(stored: Stored) -> None:
-    claims = Claims(
-        Settings(),
+STATES = Settings(events={"orders": {"mode": "state"}})
+
+
+def claims_of(stored: Stored, settings: Settings | None = None) -> Claims:
+    return Claims(
+        settings or Settings(),
         cast("WindowStore", stored),
         kinds={"orders": "orders", "clicks": "clicks"},
         num_partitions={"orders": 2, "clicks": 1, "other": 9},
         timestamp_types={},
         identity=cast("TopicIdentity", stored),
     )
+
+
+def check(stored: Stored, settings: Settings | None = None) -> None:
+    claims = claims_of(stored, settings)
     assert claims.keys == [("orders", 0), ("orders", 1), ("clicks", 0)]
     claims.check(cast("LogOffsets", stored))
 
@@ -72,3 +79,25 @@ def test_windows_of_a_partition_that_is_gone_are_refused_unless_nothing_was_writ
 
 def test_other_topics_windows_are_not_ours_to_judge() -> None:
     check(Stored({("another", 5): Header(next_offset=1)}, logs={}))
+
+
+def test_where_orders_are_states_their_topic_may_not_get_more_partitions() -> None:
+    logs = {("orders", 0): (3, 7), ("clicks", 0): (0, 9)}
+    grown = {("orders", 0): Header(next_offset=7, num_partitions=1)}
+    check(Stored(grown, logs))
+    with pytest.raises(
+        ConfigError, match=r"orders has 2 partitions and had 1 .*kafka.topics.order"
+    ):
+        check(Stored(grown, logs), STATES)
+    with pytest.raises(ConfigError, match="orders has 2 partitions and had 1"):
+        claims_of(Stored(grown, logs), STATES).claim("orders", 0)
+    # What has no windows yet, or was begun before this was noted, says nothing.
+    begun = {("orders", 0): Header(next_offset=7), ("orders", 1): Header(num_partitions=1)}
+    check(Stored(begun, logs | {("orders", 1): (0, 0)}), STATES)
+    clicks = {("clicks", 0): Header(next_offset=7, num_partitions=9)}
+    check(Stored(clicks, logs), STATES)
+
+
+def test_a_partition_that_came_while_ingest_ran_ends_it_where_orders_are_states() -> None:
+    with pytest.raises(ConfigError, match="orders has 3 partitions and had 2"):
+        claims_of(Stored({}, {}), STATES).claim("orders", 2)
