@@ -244,12 +244,17 @@ class VersionStore:
 def kept_ms(settings: Settings) -> int:
     """For how long what is superseded may still be asked for.
 
-    That is the longest context, by forecasts of the last week.
+    That is the longest context, or all of the windows that shared effects are learnt from, by
+    forecasts of the last week.
     """
-    contexts_ms = [one.context_length * one.resolution_ms for one in settings.served]
     windows = settings.windows
+    retained = {width.resolution_ms: width.buckets for width in windows.resolutions}
+    asked_ms = [
+        max(one.context_length, retained[one.resolution_ms]) * one.resolution_ms
+        for one in settings.served
+    ]
     late_ms = windows.out_of_order_ms + windows.allowed_lateness_ms
-    return max(contexts_ms) + DRESSED_AGAIN_MS + late_ms
+    return max(asked_ms) + DRESSED_AGAIN_MS + late_ms
 
 
 def partition_of(member: bytes) -> tuple[str, int]:

@@ -60,10 +60,13 @@ def verify_tables(client: redis.Redis, settings: Settings, report: Report) -> No
 
 
 def kept_ms(settings: Settings) -> int:
-    """How far back the longest context of a forecast of the last week reaches, and lateness."""
+    """How far back forecasts of the last week and what they learnt from reach, and lateness."""
     longest_ms = 0
     for one in settings.served:
         longest_ms = max(longest_ms, one.context_length * one.resolution_ms)
+        for width in settings.windows.resolutions:
+            if width.resolution_ms == one.resolution_ms:
+                longest_ms = max(longest_ms, width.buckets * width.resolution_ms)
     longest_ms += 7 * 24 * 3_600_000
     return longest_ms + settings.windows.out_of_order_ms + settings.windows.allowed_lateness_ms
 

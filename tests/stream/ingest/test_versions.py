@@ -24,6 +24,7 @@ from freshet.stream.settings import (
     BY_DAY,
     BY_HOUR,
     CovariateSettings,
+    Resolution,
     WindowSettings,
     WorkerSettings,
 )
@@ -200,9 +201,16 @@ def test_standing_at_the_logs_end_is_written_when_it_says_something_new() -> Non
 # What leaves --------------------------------------------------------------------------------------
 
 
-def small_settings() -> Settings:
+def small_settings(hours: int = 100) -> Settings:
     return Settings(
-        windows=WindowSettings(out_of_order_ms=10, allowed_lateness_ms=5),
+        windows=WindowSettings(
+            out_of_order_ms=10,
+            allowed_lateness_ms=5,
+            resolutions=(
+                Resolution(resolution_ms=HOUR_MS, buckets=hours),
+                Resolution(resolution_ms=DAY_MS, buckets=2),
+            ),
+        ),
         worker=WorkerSettings(
             resolutions=(
                 BY_HOUR.model_copy(update={"context_length": 100}),
@@ -214,7 +222,12 @@ def small_settings() -> Settings:
 
 def test_versions_are_kept_for_the_longest_context_a_week_and_lateness() -> None:
     assert kept_ms(small_settings()) == 268 * HOUR_MS + 15
-    assert kept_ms(Settings()) == 519 * DAY_MS + 905_000
+
+
+def test_versions_are_kept_for_all_of_the_windows_that_shared_effects_are_learnt_from() -> None:
+    assert kept_ms(small_settings(hours=200)) == 368 * HOUR_MS + 15
+    # Days are kept for 800 days, though a context holds 512 of them.
+    assert kept_ms(Settings()) == 807 * DAY_MS + 905_000
 
 
 def test_the_horizon_lies_behind_the_events_too_while_history_is_loaded() -> None:
