@@ -57,7 +57,7 @@ class StateLog:
     def load(self, created_ms: Ints, order_hash: Hashes) -> tuple[Ints, LoadedOrders]:
         """Which order each of some records is of, and what is known of these orders."""
         days = created_ms // DAY_MS
-        names = order_hash + days.astype(np.uint64) * _ODD
+        names = _names(order_hash, days)
         name, first, order = np.unique(names, return_index=True, return_inverse=True)
         day, hashes = days[first], order_hash[first]
         entries = self._cache.get(name)
@@ -99,7 +99,7 @@ class StateLog:
         """These were written."""
         for one in writes:
             hashes = np.frombuffer(b"".join(one.names), "<u8").astype(np.uint64)
-            self._cache.put(hashes + np.uint64(one.day) * _ODD, one.data)
+            self._cache.put(_names(hashes, np.full(len(hashes), one.day)), one.data)
 
 
 class _Recent:
@@ -119,6 +119,11 @@ class _Recent:
         self._young.update(zip(names.tolist(), entries, strict=True))
         if len(self._young) > self._max_young:
             self._old, self._young = self._young, {}
+
+
+def _names(order_hash: Hashes, day: Ints) -> Hashes:
+    """Tells a day's order from that of another day; multiplied modulo 2**64."""
+    return order_hash + day.astype(np.uint64) * _ODD
 
 
 def _fields(order_hash: Hashes) -> list[bytes]:

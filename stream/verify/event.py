@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 from freshet.stream.config import Settings
+from freshet.stream.verify.orders import OrderVersion
 
 Kind = Literal["orders", "clicks"]
 
@@ -51,11 +52,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A good record."""
+    """A good record; of an order that is a state, `version` says what it is, and no line is."""
 
     event_id: str
     event_time_ms: int
     lines: list[Line]
+    version: OrderVersion | None = None
 
     @property
     def content(self) -> tuple[object, ...]:

@@ -76,8 +76,11 @@ class Orders:
             change = quantity - before.get(item_id, 0)
             if change > 0:
                 amount = Fraction(change * worth, quantity * 1_000)
-                amounts[item_id] = {"units": change, "revenue": floor(amount + Fraction(1, 2))}
-                amounts[item_id]["orders"] = 0 if item_id in before else 1
+                amounts[item_id] = {"units": change}
+                if amount >= Fraction(1, 2):
+                    amounts[item_id]["revenue"] = floor(amount + Fraction(1, 2))
+                if item_id not in before:
+                    amounts[item_id]["orders"] = 1
             elif change < 0:
                 amounts[item_id] = {"returns": -change}
         days = [version.created_ms // DAY_MS]

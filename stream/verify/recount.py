@@ -8,7 +8,8 @@ Pure.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -17,7 +18,8 @@ import xxhash
 
 from freshet.stream.config import Settings
 from freshet.stream.units import DAY_MS, MINUTE_MS
-from freshet.stream.verify.event import BadRecordError, Event, Kind, read_event
+from freshet.stream.verify.event import BadRecordError, Event, Kind, Line, read_event
+from freshet.stream.verify.orders import Orders, OrderVersion
 
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter", "skipped"]
 
@@ -40,9 +42,13 @@ class Recount:
     first_event_ms: int | None = None
     last_event_ms: int | None = None
     item_ids: dict[str, None] = field(default_factory=dict)
+    orders: Orders = field(init=False)
     _redrives: set[bytes] = field(default_factory=set)
     _applied: dict[int, tuple[int, int]] = field(default_factory=dict)
     _sums: dict[int, dict[int, dict[tuple[str, str], int]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.orders = Orders(self.settings.events.orders.keep_ms)
 
     def take(
         self,
@@ -101,21 +107,23 @@ class Recount:
             return "dead_letter"
         if event.event_time_ms > timestamp_ms + self.settings.windows.max_future_ms:
             return "dead_letter"
+        if redrive is None:
+            self._move_frontier(event.event_time_ms)
+            if self._too_late(event, watermark_ms):
+                return "late_dropped"
+        if event.version is not None:
+            return self._judge_version(event, event.version, watermark_ms, redrive)
         if redrive is not None:
             if redrive in self._redrives:
                 return "duplicate"
             self._redrives.add(redrive)
-        else:
-            self._move_frontier(event.event_time_ms)
-            if self._too_late(event, watermark_ms):
-                return "late_dropped"
         name = xxhash.xxh3_64_intdigest(event.event_id.encode())
         known = self._applied.get(name)
         if known is not None and self._counts_still(known[0], watermark_ms):
             if known[1] != hash(event.content):
                 self.books["conflicting"] += 1
             return "duplicate"
-        if not self._give_slots(event):
+        if not self._give_slots(line.item_id for line in event.lines):
             return "dead_letter"
         minute = event.event_time_ms // MINUTE_MS
         if known is None or minute >= known[0]:
@@ -123,15 +131,37 @@ class Recount:
         self._apply(event, watermark_ms)
         return "applied"
 
+    def _judge_version(
+        self,
+        event: Event,
+        version: OrderVersion,
+        watermark_ms: int | None,
+        redrive: bytes | None,
+    ) -> Verdict:
+        """A record that says what an order is: whether it is newer, and what it then changes."""
+        patient = redrive is not None
+        outcome = self.orders.judge(version, watermark_ms, patient=patient)
+        if outcome == "forgotten":
+            return "late_dropped"
+        if outcome != "new":
+            self.books["conflicting"] += outcome == "conflicting"
+            return "duplicate"
+        if not self._give_slots(version.items):
+            return "dead_letter"
+        amounts = self.orders.change(version, watermark_ms, patient=patient)
+        lines = [Line(item_id, added) for item_id, added in amounts.items()]
+        self._apply(replace(event, lines=lines), watermark_ms)
+        return "applied"
+
     def _too_late(self, event: Event, watermark_ms: int | None) -> bool:
         if watermark_ms is None:
             return False
         return event.event_time_ms + self.settings.windows.allowed_lateness_ms < watermark_ms
 
-    def _give_slots(self, event: Event) -> bool:
-        """Whether the event's new items still find room; if so, they are in."""
-        item_ids = dict.fromkeys(line.item_id for line in event.lines)
-        new_items = [item_id for item_id in item_ids if item_id not in self.item_ids]
+    def _give_slots(self, item_ids: Iterable[str]) -> bool:
+        """Whether new items among these still find room; if so, they are in."""
+        told = dict.fromkeys(item_ids)
+        new_items = [item_id for item_id in told if item_id not in self.item_ids]
         num_items = len(self.item_ids) + len(new_items)
         if num_items > self.settings.windows.max_items_per_partition:
             return False
