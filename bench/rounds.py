@@ -52,12 +52,13 @@ from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 ON_SALE = 200
 HISTORY_DAYS, HISTORY_HOURS = 400, 24 * 28
 SOLD = 0.1  # of items in an hour of history
+SOLD_A_DAY, UNITS_A_DAY = 0.8, 3  # the same a day: nothing opened when the hours begin
 BEFORE_MINUTES = 66  # of midnight
 AFTER_MINUTES = 18  # of an hour: its bucket becomes final, and is scored
 LONGEST_S = 600.0
 PLACE = b'"sku":"sku-%06d","region":"north"'
 CLICK = b'{"event_id":"c-%x","session_id":"s-%x","event_time":%d,' + PLACE + b',"kind":"view"}'
-ORDER = b'{"event_id":"o-%x","event_time":%d,' + PLACE + b',"quantity":1,"unit_price":9.5}'
+ORDER = b'{"event_id":"o-%x","event_time":%d,' + PLACE + b',"quantity":%d,"unit_price":9.5}'
 PROFILED = """
 import cProfile, sys
 from freshet.online.worker.process import run
@@ -154,18 +155,19 @@ class Windows:
         self._sent = 0
         self._dice = np.random.default_rng(1)
 
-    def happen(self, at_ms: int, items: Any, *, ends: bool = False) -> None:
+    def happen(self, at_ms: int, items: Any, *, units: int = 1, ends: bool = False) -> None:
         """One order and one click of each; where a minute `ends` by it, in every partition."""
         chosen = {n: [i for i in items if i % len(self._shards) == n] for n in self._shards}
         for (kind, n), windows in self._parts.items():
             some = chosen[n] or ([n] if ends else [])
             if some:
-                values = [self._event(kind, at_ms, item) for item in some]
+                values = [self._event(kind, at_ms, item, units) for item in some]
                 assert windows.apply(windows.fold(_raw(values, windows, at_ms))) is Answer.APPLIED
 
-    def happen_by_chance(self, at_ms: int, share: float) -> None:
+    def happen_by_chance(self, at_ms: int, share: float, units: int = 1) -> None:
         """The same of so many, drawn evenly."""
-        self.happen(at_ms, np.flatnonzero(self._dice.random(self._items) < share).tolist())
+        chosen = np.flatnonzero(self._dice.random(self._items) < share).tolist()
+        self.happen(at_ms, chosen, units=units)
 
     def tell(self) -> None:
         """One notice of each partition to each shard."""
@@ -181,9 +183,11 @@ class Windows:
                 self._producer.produce(self._topics.windows, encode(notice), partition=shard)
         self._producer.flush(30)
 
-    def _event(self, kind: str, at_ms: int, item: int) -> bytes:
+    def _event(self, kind: str, at_ms: int, item: int, units: int) -> bytes:
         n = self._sent = self._sent + 1
-        return ORDER % (n, at_ms, item) if kind == "orders" else CLICK % (n, n, at_ms, item)
+        if kind == "orders":
+            return ORDER % (n, at_ms, item, units)
+        return CLICK % (n, n, at_ms, item)
 
 
 def _raw(values: list[bytes], windows: PartitionWindows, at_ms: int) -> RawBatch:
@@ -244,7 +248,7 @@ class Bench:
         for day in range(HISTORY_DAYS - 1, 0, -1):
             at_ms = shop.midnight_ms - day * DAY_MS
             if at_ms < hours_from_ms:
-                happen(at_ms, 0.05)
+                happen(at_ms, SOLD_A_DAY, UNITS_A_DAY)
         for hour in range(HISTORY_HOURS, 1, -1):
             happen(shop.begin_ms - hour * HOUR_MS, SOLD * min(1.0, 10_000 / shop.items))
         for minute in range(60, 0, -1):
