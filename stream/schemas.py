@@ -233,9 +233,9 @@ class Compute(Record, frozen=True, kw_only=True):
     batch_shape: Annotated[list[Count], Meta(max_length=8)]
 
 
-ForecastStatus = Literal["ok", "degraded", "short_history", "cold_start", "warming_up"]
-"""`cold_start`: the item has sold nothing that is known of; `short_history`: too little to be
-forecast by it alone; `warming_up`: the shop is too young for any forecast, or nobody knows yet what
+ForecastStatus = Literal["ok", "degraded", "short_history", "cold_start", "silent", "warming_up"]
+"""`cold_start`: the item is new and has sold nothing that is known of; `short_history`: too little to
+be forecast by it alone; `silent`: nothing for so long that nothing is what is expected; `warming_up`: the shop is too young for any forecast, or nobody knows yet what
 siblings of an item that never sold sell, so `quantiles` is empty.
 """
 

@@ -333,12 +333,14 @@ class Age(NamedTuple):
     """How much of a past the rows of a batch have: bool[B] each, at most one is true.
 
     Attributes:
-        cold: they have sold nothing that is known of.
+        cold: they have sold nothing that is known of, and were not there for long.
         short: they have sold, but for too short a time to be forecast by it alone.
+        silent: they have sold nothing for so long that this is what they are forecast by.
     """
 
     cold: Bools
     short: Bools
+    silent: Bools
 
 
 def age_of(batch: Batch) -> Age:
@@ -348,4 +350,5 @@ def age_of(batch: Batch) -> Age:
         batch.target_BT.double().cpu().numpy(), closed_BT.cpu().numpy(), batch.resolution_ms
     )
     sold_B = (batch.target_BT > 0).any(1).cpu().numpy()
-    return Age(~sold_B, sold_B & (share_B < 1.0))
+    enough_B = share_B >= 1.0
+    return Age(cold=~sold_B & ~enough_B, short=sold_B & ~enough_B, silent=~sold_B & enough_B)

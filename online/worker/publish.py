@@ -198,7 +198,7 @@ def forecast_records(
             offsets=origin.offsets,
             context_sha256=context_sha256[row],
             compute=compute,
-            status=_status(origin, cold=bool(age.cold[row]), short=bool(age.short[row])),
+            status=_status(origin, age, row),
             adjustments=_adjusted(origin.adjustments, numbers.adjustments.get(row)),
             cumulative=_cumulative(numbers.sum_steps, sums[row]),
             conversion=conversions[row],
@@ -220,13 +220,15 @@ def _cumulative(steps: list[int], quantiles: list[list[float]]) -> Cumulative | 
     return Cumulative(steps=steps, quantiles=quantiles) if steps else None
 
 
-def _status(origin: Origin, *, cold: bool, short: bool) -> ForecastStatus:
+def _status(origin: Origin, age: Age, row: int) -> ForecastStatus:
     if origin.warming_up:
         return "warming_up"
-    if cold:
+    if age.cold[row]:
         return "cold_start"
-    if short:
+    if age.short[row]:
         return "short_history"
+    if age.silent[row]:
+        return "silent"
     return "degraded" if origin.degraded else "ok"
 
 

@@ -192,7 +192,7 @@ def published(served: Served, cutoff_ms: int) -> Forecast:
         ["a|n"],
         numbers,
         origin,
-        age=Age(np.zeros(1, bool), np.zeros(1, bool)),
+        age=Age(np.zeros(1, bool), np.zeros(1, bool), np.zeros(1, bool)),
         context_sha256=[""],
         compute=compute,
     )

@@ -31,7 +31,11 @@ def records(items: list[str], **over: object) -> list[Forecast]:
         items,
         Numbers(quantiles, quantiles[:, :2].cumsum(1), [1, 2]),
         origin(**over),
-        age=Age(np.array([item.startswith("cold") for item in items]), np.zeros(len(items), bool)),
+        age=Age(
+            np.array([item.startswith("cold") for item in items]),
+            np.zeros(len(items), bool),
+            np.zeros(len(items), bool),
+        ),
         context_sha256=["c"] * len(items),
         compute=Compute(device="cpu", dtype="float32", batch_shape=[len(items), 8]),
     )

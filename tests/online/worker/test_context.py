@@ -161,11 +161,14 @@ def test_who_never_sold_is_a_cold_start_and_who_sold_shortly_has_a_short_history
     reader.add("old|n", FIRST, UNITS, 1_000)
     reader.add("young|n", FIRST + 35, UNITS, 1_000)
     reader.add("seen|n", FIRST, VIEWS, 1)
+    reader.add("new|n", FIRST + 35, VIEWS, 1)
     reader.head = FIRST + 40
-    batch = contexts_of(reader, context_length=40).batch([0, 1, 2], (FIRST + 40) * HOUR_MS)
-    cold, short = age_of(batch)
-    assert cold.tolist() == [False, False, True]
-    assert short.tolist() == [False, True, False]
+    # Half of a context of 40 hours is enough.
+    batch = contexts_of(reader, context_length=40).batch([0, 1, 2, 3], (FIRST + 40) * HOUR_MS)
+    cold, short, silent = age_of(batch)
+    assert cold.tolist() == [False, False, False, True]
+    assert short.tolist() == [False, True, False, False]
+    assert silent.tolist() == [False, False, True, False], "it was looked at for long"
 
 
 def test_a_cell_that_was_copied_while_its_bucket_was_open_is_right_once_it_is_observed() -> None:
@@ -299,8 +302,22 @@ def test_two_days_of_observed_hours_are_enough_history_and_an_hour_less_is_not(
     reader.add("a|n", FIRST, UNITS, 1_000)
     reader.head = FIRST + hours
     batch = contexts_of(reader, context_length=200).batch([0], (FIRST + hours) * HOUR_MS)
-    cold_B, short_B = age_of(batch)
-    assert (cold_B.tolist(), short_B.tolist()) == ([False], [short])
+    cold_B, short_B, silent_B = age_of(batch)
+    assert (cold_B.tolist(), short_B.tolist(), silent_B.tolist()) == ([False], [short], [False])
+
+
+@pytest.mark.parametrize(("sold_hours", "silent"), [(1, False), (30, True)])
+def test_who_sold_every_hour_and_then_nothing_for_days_is_silent_and_who_sold_once_is_not(
+    sold_hours: int, silent: bool
+) -> None:
+    hours = 100 + sold_hours
+    reader = FakeReader(num_buckets=256, reached=FIRST + hours)
+    for hour in range(sold_hours):
+        reader.add("a|n", FIRST + hour, UNITS, 5_000)
+    reader.add("a|n", FIRST + hours - 1, VIEWS, 1)
+    reader.head = FIRST + hours
+    batch = contexts_of(reader, context_length=200).batch([0], (FIRST + hours) * HOUR_MS)
+    assert age_of(batch).silent.tolist() == [silent]
 
 
 class BerlinReader(FakeReader):

@@ -112,7 +112,7 @@ def test_each_record_says_its_own_numbers_and_what_all_have_in_common() -> None:
         ["a|n", "b|s"],
         Numbers(steps, sums, [1, 3], rates),
         origin(degraded=True),
-        age=Age(np.array([False, True]), np.array([False, False])),
+        age=Age(np.array([False, True]), np.zeros(2, bool), np.zeros(2, bool)),
         context_sha256=["c0", "c1"],
         compute=Compute(device="cpu", dtype="float32", batch_shape=[2, 8]),
     )
@@ -133,7 +133,7 @@ def test_a_row_that_was_moved_by_itself_says_that_beside_what_the_round_did() ->
         ["a|n", "b|s"],
         Numbers(steps, steps[:, :2], [1, 3], adjustments=own),
         origin(adjustments=Adjustments(level_factor=1.5)),
-        age=Age(np.array([False, False]), np.array([False, False])),
+        age=Age(np.zeros(2, bool), np.zeros(2, bool), np.zeros(2, bool)),
         context_sha256=["c0", "c1"],
         compute=Compute(device="cpu", dtype="float32", batch_shape=[2, 8]),
     )
