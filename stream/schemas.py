@@ -234,9 +234,10 @@ class Compute(Record, frozen=True, kw_only=True):
 
 
 ForecastStatus = Literal["ok", "degraded", "short_history", "cold_start", "silent", "warming_up"]
-"""`cold_start`: the item is new and has sold nothing that is known of; `short_history`: too little to
-be forecast by it alone; `silent`: nothing for so long that nothing is what is expected; `warming_up`: the shop is too young for any forecast, or nobody knows yet what
-siblings of an item that never sold sell, so `quantiles` is empty.
+"""`cold_start`: the item is new and has sold nothing that is known of; `short_history`: too little
+to be forecast by it alone; `silent`: nothing for so long that nothing is what is expected;
+`warming_up`: the shop is too young for any forecast, or nobody knows yet what siblings of an item
+that never sold sell, so `quantiles` is empty.
 """
 
 

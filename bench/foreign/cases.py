@@ -19,7 +19,9 @@ FRESHET = [sys.executable, "-m", "freshet"]
 class Case:
     """A table with columns id (sku, or sku|region), timestamp and target, and what goes with it.
 
-    `flags` and `numbers` name the covariate as which a column is announced.
+    `flags` and `numbers` name the covariate as which a column is announced. `shut_where_missing`:
+    a series without rows for a while was shut, and its shop says so and until when; the backtest
+    sees that the rows are missing.
     """
 
     make: Callable[[Path], pd.DataFrame]
@@ -36,6 +38,7 @@ class Case:
     numbers: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     retained: int = 0
+    shut_where_missing: bool = False
 
     @property
     def step(self) -> pd.Timedelta:
@@ -160,6 +163,7 @@ CASES = {
             "SchoolHoliday": "school_holiday",
         },
         settings={"FRESHET_COVARIATES__FLAGS": '{"school_holiday": "free_1"}'},
+        shut_where_missing=True,
     ),
     "online_retail_daily": Case(
         prepared("online_retail_daily"),

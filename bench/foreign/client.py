@@ -67,7 +67,12 @@ def tables(case: Case, frame: pd.DataFrame) -> Iterator[tuple[str, str, dict[str
     if case.promotion:
         yield from promotions(case, frame, told)
     for column, covariate in {**case.flags, **case.numbers}.items():
-        for name, span in spans(case, wide_of(case, frame, column)):
+        wide = wide_of(case, frame, column)
+        if covariate == "closed" and case.shut_where_missing:
+            # Neither before the first row of a series nor after its last one.
+            between = wide.notna().cummax() & wide.notna()[::-1].cummax()
+            wide = wide.where(wide.notna() | ~between, 1.0)
+        for name, span in spans(case, wide):
             if span["value"] or column in case.numbers:
                 key = f"{covariate}-{name or 'all'}-{span['starts_at']}"
                 scope = place(name) if name else {}

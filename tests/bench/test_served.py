@@ -62,6 +62,15 @@ def test_a_flag_is_told_of_the_days_on_which_it_is_up_of_each_series_that_differ
     assert {(record["name"], record["value"]) for record in found} == {("closed", 1.0)}
 
 
+def test_where_rows_are_missing_between_others_a_shop_may_say_that_it_was_shut() -> None:
+    gap = [np.nan, 0, np.nan, np.nan, 0, 1, 0, 0, 0, np.nan]
+    found = told(
+        case(flags={"shut": "closed"}, shut_where_missing=True), shop({"shut": gap}), "covariates"
+    )
+    whom = [(record["scope"]["sku"], record["starts_at"], record["ends_at"]) for record in found]
+    assert whom == [("a", *days(2, 4).values()), ("b", *days(0, 1).values())]
+
+
 def test_what_is_alike_in_all_series_is_told_once() -> None:
     frame = shop({"shut": [0, 1, 1, 0, np.nan, 1, 1, 0]})
     (found,) = told(case(flags={"shut": "closed"}), frame, "covariates")
