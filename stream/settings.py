@@ -123,6 +123,19 @@ class WindowSettings(Section):
         Resolution(resolution_ms=DAY_MS, buckets=800),
     )
     max_items_per_partition: Positive = 1_000_000
+    frontier_rank: Annotated[int, Field(ge=1, le=16)] = Field(
+        3,
+        description="On topics with producers' own timestamps the frontier is the event time of "
+        "this rank, the largest being 1, so that one wrong clock does not carry it away.",
+    )
+    max_step_ms: Positive = Field(
+        HOUR_MS,
+        description="There, an event further than this beyond the frontier does not move it, "
+        "until nobody says otherwise for a sixth of that time.",
+    )
+    max_ahead_ms: Positive = Field(
+        7 * DAY_MS, description="There, an event further than this beyond it is a dead letter."
+    )
     idle_ms: Positive = Field(
         30_000, description="Wall time at the log's end before a partition is idle."
     )

@@ -6,14 +6,15 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
-from freshet.stream.config import UTC, Settings
+from freshet.stream.config import UTC, Settings, WindowSettings
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.batches import Counts
+from freshet.stream.fold.frontier import NEVER_MS, AheadRow, Reach
 from freshet.stream.fold.verdicts import Verdicts
-from freshet.stream.fold.watermark import NEVER_MS
 from freshet.stream.store.layout import Header
 
 FORMAT: Final = 3
+_YOUNGER: Final = frozenset({"frontier_rank", "max_step_ms", "max_ahead_ms"})
 
 
 def fingerprint(kind: EventKind, settings: Settings) -> str:
@@ -23,6 +24,9 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
     that windows folded then are still good.
     """
     windows = settings.windows.model_dump(mode="json", exclude={"idle_ms"})
+    for name in _YOUNGER & windows.keys():
+        if windows[name] == WindowSettings.model_fields[name].default:
+            del windows[name]
     fields = settings.events.orders_fields if kind == "orders" else settings.events.clicks_fields
     parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
     parts |= {"format": FORMAT, "kind": kind, "events.series_by": list(settings.events.series_by)}
@@ -36,13 +40,12 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
 
 def header_after(before: Header, next_offset: int, counts: Counts, verdicts: Verdicts) -> Header:
     """The header once a batch is in."""
-    frontier_ms = verdicts.times.frontier_ms
     first_event_ms, last_event_ms = _event_span(before, verdicts)
     return replace(
         before,
         first_offset=before.next_offset if before.first_offset is None else before.first_offset,
         next_offset=next_offset,
-        frontier_ms=None if frontier_ms == NEVER_MS else frontier_ms,
+        **reach_fields(verdicts.times.reach),
         origin_ms=verdicts.times.first_ms if before.origin_ms is None else before.origin_ms,
         first_event_ms=first_event_ms,
         last_event_ms=last_event_ms,
@@ -56,6 +59,27 @@ def header_after(before: Header, next_offset: int, counts: Counts, verdicts: Ver
         conflicting=before.conflicting + counts.conflicting,
         items=before.items + len(verdicts.new_items),
     )
+
+
+def reach_of(header: Header) -> Reach:
+    """What the frontier's rule goes on from."""
+    top_ms = tuple(map(int, header.top_ms.split(","))) if header.top_ms else ()
+    ahead = AheadRow(header.ahead_events, header.ahead_first_ms, header.ahead_last_ms)
+    frontier_ms = NEVER_MS if header.frontier_ms is None else header.frontier_ms
+    doubted_ms = NEVER_MS if header.doubted_ms is None else header.doubted_ms
+    return Reach(frontier_ms, top_ms, ahead, doubted_ms)
+
+
+def reach_fields(reach: Reach) -> dict[str, Any]:
+    """The same as fields of a header."""
+    return {
+        "frontier_ms": None if reach.frontier_ms == NEVER_MS else reach.frontier_ms,
+        "top_ms": ",".join(map(str, reach.top_ms)),
+        "ahead_events": reach.ahead.events,
+        "ahead_first_ms": reach.ahead.first_ms,
+        "ahead_last_ms": reach.ahead.last_ms,
+        "doubted_ms": None if reach.doubted_ms == NEVER_MS else reach.doubted_ms,
+    }
 
 
 def _event_span(before: Header, verdicts: Verdicts) -> tuple[int | None, int | None]:

@@ -23,10 +23,11 @@ from freshet.stream.fold.additions import Additions, click_additions, order_addi
 from freshet.stream.fold.batches import Counts, DecodedBatch, Fold, RawBatch
 from freshet.stream.fold.content import ContentDigests
 from freshet.stream.fold.dictionary import ItemDictionary
-from freshet.stream.fold.headers import fingerprint, header_after
+from freshet.stream.fold.frontier import NEVER_MS, rule_of
+from freshet.stream.fold.headers import fingerprint, header_after, reach_of
 from freshet.stream.fold.state_log import StateLog
 from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
-from freshet.stream.fold.watermark import NEVER_MS, TimeRules
+from freshet.stream.fold.watermark import TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
 from freshet.stream.store.layout import Answer, Header, Keys, Update
 from freshet.stream.store.redis import WindowStore
@@ -65,6 +66,8 @@ class PartitionWindows:
         self._facts = facts
         self._store = store
         self._rules = TimeRules.of(settings.windows)
+        self._windows = settings.windows
+        self._frontier_rule = rule_of(settings.windows, header.timestamp_type)
         self._max_items = settings.windows.max_items_per_partition
         self._decoder = EventDecoder(kind, settings.events, settings.kafka.max_record_bytes)
         self._tiles = TileFolder(store.read, keys, settings)
@@ -112,6 +115,7 @@ class PartitionWindows:
             num_partitions=self._facts.num_partitions,
             timestamp_type=self._facts.timestamp_type,
         )
+        self._frontier_rule = rule_of(self._windows, self._facts.timestamp_type)
 
     @property
     def next_offset(self) -> int:
@@ -168,7 +172,7 @@ class PartitionWindows:
         assert batch.first_offset >= self.next_offset, "the batch begins before the windows"
         dictionary = self._load()
         verdicts = self._verdicts(batch, dictionary)
-        dead = dead_letters(verdicts, batch.timestamps_ms, max_future_ms=self._rules.max_future_ms)
+        dead = dead_letters(verdicts, batch.timestamps_ms, self._rules)
         counts = _counts(verdicts, num_dead=len(dead))
         header = header_after(self.header, batch.next_offset, counts, verdicts)
         additions = _additions(self.kind, verdicts)
@@ -258,7 +262,8 @@ class PartitionWindows:
         names = list(map(batch.redrives.get, index.tolist())) if batch.redrives else []
         asked = [name for name in names if name is not None]
         known = Known(
-            frontier_ms=_or_never(self.header.frontier_ms),
+            reach=reach_of(self.header),
+            rule=self._frontier_rule,
             seen=self._minutes.seen,
             dictionary=dictionary,
             redrives=self._store.redriven(self.topic, self.partition, asked),

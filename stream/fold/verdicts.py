@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from freshet.stream.events.columns import Decoded
 from freshet.stream.events.redrive import repeats
 from freshet.stream.fold.dedupe import Entries, SeenHashes, find_duplicates
 from freshet.stream.fold.dictionary import Admission, ItemDictionary
+from freshet.stream.fold.frontier import FrontierRule, Reach
 from freshet.stream.fold.state_batch import ChangedOrders, StateBatch
 from freshet.stream.fold.state_log import StateLog
-from freshet.stream.fold.watermark import TimeRules, TimeVerdicts, time_verdicts
+from freshet.stream.fold.watermark import Aside, TimeRules, TimeVerdicts, time_verdicts
 from freshet.stream.units import MINUTE_MS
 
 
@@ -41,11 +42,12 @@ class DeadLetter:
 class Known:
     """What a partition knows before a batch.
 
-    `frontier_ms` is NEVER_MS before the first event. `redrives` are those redrive headers of the
+    `rule` moves its frontier on from `reach`. `redrives` are those redrive headers of the
     batch that were judged before it. `orders` are the states of orders, where records are states.
     """
 
-    frontier_ms: int
+    reach: Reach
+    rule: FrontierRule
     seen: SeenHashes
     dictionary: ItemDictionary
     redrives: AbstractSet[bytes]
@@ -122,10 +124,13 @@ def reach_verdicts(
         known: What was known before the batch.
         rules: Limits of time.
     """
-    redriven = np.zeros(len(decoded.index), np.bool_)
+    aside = Aside.none(len(decoded.index))
     if redrives:
         redriven = np.array([name is not None for name in redrives], np.bool_)
-    times = time_verdicts(decoded.event_time_ms, timestamps_ms, known.frontier_ms, rules, redriven)
+        aside = replace(aside, redriven=redriven)
+    times = time_verdicts(
+        decoded.event_time_ms, timestamps_ms, known.reach, rules, aside, known.rule
+    )
     duplicate = np.zeros(len(decoded.index), np.bool_)
     new_redrives: list[bytes] = []
     if redrives and known.orders is None:
@@ -150,7 +155,7 @@ def reach_verdicts(
         conflicting[on_time] = found.conflicting
     else:
         versions = StateBatch(decoded, on_time, known.orders)
-        judged = versions.judge(times.watermark_ms, redriven, admit)
+        judged = versions.judge(times.watermark_ms, aside.patient, admit)
         duplicate[on_time], refused[on_time] = judged.duplicate, judged.refused
         forgotten[on_time] = judged.late
     applied = ~(times.future | times.too_late | duplicate | refused | forgotten)
@@ -184,15 +189,13 @@ def _give_slots(slot: Ints, decoded: Decoded, applied: Bools, num_known: int) ->
     return list(new_items)
 
 
-def dead_letters(
-    verdicts: Verdicts, timestamps_ms: Ints, *, max_future_ms: int
-) -> list[DeadLetter]:
+def dead_letters(verdicts: Verdicts, timestamps_ms: Ints, rules: TimeRules) -> list[DeadLetter]:
     """Every record of the batch that cannot be used, in log order.
 
     Args:
         verdicts: On the good records of the batch.
         timestamps_ms: Kafka timestamps of all records of the batch.
-        max_future_ms: For the message.
+        rules: For the message.
     """
     decoded = verdicts.decoded
     dead = [
@@ -200,13 +203,26 @@ def dead_letters(
     ]
     for n in np.flatnonzero(verdicts.times.future).tolist():
         index = int(decoded.index[n])
-        ahead_ms = int(decoded.event_time_ms[n]) - int(timestamps_ms[index])
-        text = (
-            f"event_time is {ahead_ms} ms after the record's timestamp, expected at most "
-            f"{max_future_ms}"
-        )
-        dead.append(DeadLetter(index, "future", "FutureEvent", text))
+        dead.append(_future(verdicts, n, int(timestamps_ms[index]), rules))
     for index in decoded.index[verdicts.refused].tolist():
         text = "the partition's item dictionary is full (windows.max_items_per_partition)"
         dead.append(DeadLetter(index, "dictionary", "DictionaryFull", text))
     return sorted(dead, key=lambda letter: letter.index)
+
+
+def _future(verdicts: Verdicts, n: int, timestamp_ms: int, rules: TimeRules) -> DeadLetter:
+    """Of the n-th good record: how far ahead it is, and of what."""
+    event_time_ms = int(verdicts.decoded.event_time_ms[n])
+    index = int(verdicts.decoded.index[n])
+    ahead_ms = event_time_ms - timestamp_ms
+    text = (
+        f"event_time is {ahead_ms} ms after the record's timestamp, expected at most "
+        f"{rules.max_future_ms} (windows.max_future_ms)"
+    )
+    if ahead_ms <= rules.max_future_ms:
+        frontier_ms = int(verdicts.times.watermark_ms[n]) + rules.out_of_order_ms
+        text = (
+            f"event_time is {event_time_ms - frontier_ms} ms beyond all others of the partition, "
+            "which is more than windows.max_ahead_ms: its producer's clock may be wrong"
+        )
+    return DeadLetter(index, "future", "FutureEvent", text)

@@ -1,4 +1,4 @@
-"""How far a partition's events have come, and which of them are from the future or too late.
+"""Which of a partition's events are from the future or too late.
 
 Every judgement uses the watermark as it stood before the record, so it cannot depend on how the log
 was batched.
@@ -7,16 +7,12 @@ was batched.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.config import WindowSettings
-
-NEVER_MS: Final = -(2**61)
-"""A frontier before the first event: earlier than any event, and still an int64 after subtraction.
-"""
+from freshet.stream.fold.frontier import NEVER_MS, FrontierRule, LargestTime, Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,47 +31,76 @@ class TimeRules:
 
 @dataclass(frozen=True, slots=True)
 class TimeVerdicts:
-    """One verdict a record; `watermark_ms` is the one before it, `frontier_ms` the one after the
-    last.
+    """One verdict a record; `watermark_ms` is the one before it, `reach` the one after the last.
 
-    `first_ms` is the event time of the first record that counts for the frontier, None without one.
+    `first_ms` is the first frontier there was, None before it.
     """
 
     future: Bools
     too_late: Bools
     watermark_ms: Ints
-    frontier_ms: int
+    reach: Reach
     first_ms: int | None
+
+    @property
+    def frontier_ms(self) -> int:
+        """The one after the last record."""
+        return self.reach.frontier_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Which records go by other rules of time: both are never late and leave the frontier alone.
+
+    `redriven` are sent again by a person, `history` are old and loaded in whatever order; those are
+    never from the future either.
+    """
+
+    redriven: Bools
+    history: Bools
+
+    @property
+    def patient(self) -> Bools:
+        """Those that are never too late."""
+        return self.redriven | self.history
+
+    @classmethod
+    def none(cls, num_records: int) -> Aside:
+        """Of a batch in which no record is."""
+        nobody = np.zeros(num_records, np.bool_)
+        return cls(nobody, nobody)
 
 
 def time_verdicts(
     event_time_ms: Ints,
     timestamp_ms: Ints,
-    frontier_ms: int,
+    reach: Reach,
     rules: TimeRules,
-    redriven: Bools | None = None,
+    aside: Aside | None = None,
+    rule: FrontierRule | None = None,
 ) -> TimeVerdicts:
     """Judge records in log order.
 
     A record is *future* when its event time is past its own timestamp by more than
-    `max_future_ms`; it then leaves the frontier alone. It is *too late* when its event time plus
-    `allowed_lateness_ms` is before the watermark. The frontier is the running maximum of event
-    time over all records that are not future, and the watermark trails it by `out_of_order_ms`.
-    Records in `redriven` are never too late and leave the frontier alone.
+    `max_future_ms`, or too far ahead of the frontier; it is *too late* when its event time plus
+    `allowed_lateness_ms` is before the watermark, which trails the frontier by `out_of_order_ms`.
+    All others move the frontier as its rule says.
 
     >>> times = np.array([10_000, 2_000, 99_000_000])
-    >>> verdict = time_verdicts(times, np.array([10_000, 10_000, 10_000]), NEVER_MS,
+    >>> verdict = time_verdicts(times, np.array([10_000, 10_000, 10_000]), Reach(),
     ...     TimeRules(5_000, 1_000, 60_000))
     >>> verdict.too_late.tolist(), verdict.future.tolist(), verdict.frontier_ms
     ([False, True, False], [False, False, True], 10000)
     """
-    future = event_time_ms > timestamp_ms + rules.max_future_ms
-    aside = future if redriven is None else future | redriven
-    running = np.maximum.accumulate(
-        np.concatenate(([frontier_ms], np.where(aside, NEVER_MS, event_time_ms)))
-    )
-    watermark_ms = running[:-1] - rules.out_of_order_ms
-    too_late = ~aside & (event_time_ms + rules.allowed_lateness_ms < watermark_ms)
-    first = int(aside.argmin()) if len(aside) else 0
-    first_ms = None if aside[first : first + 1].all() else int(event_time_ms[first])
-    return TimeVerdicts(future, too_late, watermark_ms, int(running[-1]), first_ms)
+    aside = aside or Aside.none(len(event_time_ms))
+    unlike_its_record = event_time_ms > timestamp_ms + rules.max_future_ms
+    unmoving = unlike_its_record | aside.patient
+    moved = (rule or LargestTime()).follow(event_time_ms, ~unmoving, reach)
+    future = (unlike_its_record | moved.too_far) & ~aside.history
+    watermark_ms = moved.before_ms - rules.out_of_order_ms
+    behind = event_time_ms + rules.allowed_lateness_ms < watermark_ms
+    too_late = behind & ~(future | aside.patient)
+    frontiers_ms = np.append(moved.before_ms, moved.reach.frontier_ms)
+    known = np.flatnonzero(frontiers_ms != NEVER_MS)
+    first_ms = int(frontiers_ms[known[0]]) if len(known) else None
+    return TimeVerdicts(future, too_late, watermark_ms, moved.reach, first_ms)

@@ -92,7 +92,9 @@ class Header:
     `last_event_ms` the largest of an applied one. Redriven records leave the frontier alone, so
     that one may be ahead of it. Of the books, `read` is the sum of `OUTCOMES`; `lines_dead` are
     dead lines of applied records, `conflicting` those duplicates that say otherwise than what was
-    applied. `num_partitions` and `timestamp_type` are the topic's as the state began.
+    applied. `top_ms` (falling), `ahead_...` and `doubted_ms` are what the frontier's rule goes on
+    from where producers stamp records (`stream/fold/frontier.py`). `num_partitions` and
+    `timestamp_type` are the topic's as the state began.
     """
 
     epoch: int = 0
@@ -113,6 +115,11 @@ class Header:
     lines_dead: int = 0
     conflicting: int = 0
     items: int = 0
+    top_ms: str = ""
+    ahead_events: int = 0
+    ahead_first_ms: int = 0
+    ahead_last_ms: int = 0
+    doubted_ms: int | None = None
     num_partitions: int = 0
     timestamp_type: str = ""
     fingerprint: str = ""
@@ -141,7 +148,7 @@ class Header:
         return {name: value for name, value in values.items() if value is not None}
 
 
-_TEXTS: Final = frozenset({"owner", "fingerprint", "topic_id", "timestamp_type"})
+_TEXTS: Final = frozenset({"owner", "fingerprint", "topic_id", "timestamp_type", "top_ms"})
 _WRITTEN: Final = (
     "first_offset",
     "frontier_ms",
@@ -157,6 +164,11 @@ _WRITTEN: Final = (
     "lines_dead",
     "conflicting",
     "items",
+    "top_ms",
+    "ahead_events",
+    "ahead_first_ms",
+    "ahead_last_ms",
+    "doubted_ms",
     "num_partitions",
     "timestamp_type",
 )

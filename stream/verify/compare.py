@@ -50,6 +50,8 @@ def _header_pairs(snapshot: Snapshot, recount: Recount) -> Iterator[tuple[str, A
         yield book, getattr(header, book), recount.books[book]
     for time_ms in TIMES:
         yield time_ms, getattr(header, time_ms), getattr(recount, time_ms)
+    yield "top_ms", header.top_ms, ",".join(map(str, recount.frontier.largest))
+    yield "ahead_events", header.ahead_events, len(recount.frontier.row)
     yield "items", header.items, len(recount.item_ids)
     items = zip(snapshot.item_ids, recount.item_ids, strict=False)
     for slot, (stored, recounted) in enumerate(items):

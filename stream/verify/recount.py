@@ -19,6 +19,7 @@ import xxhash
 from freshet.stream.config import Settings
 from freshet.stream.units import DAY_MS, MINUTE_MS
 from freshet.stream.verify.event import BadRecordError, Event, Kind, Line, read_event
+from freshet.stream.verify.frontier import Frontier
 from freshet.stream.verify.orders import Orders, OrderVersion
 
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter", "skipped"]
@@ -36,8 +37,9 @@ class Recount:
 
     kind: Kind
     settings: Settings
+    timestamp_type: str = ""
     books: Counter[str] = field(default_factory=Counter)
-    frontier_ms: int | None = None
+    frontier: Frontier = field(init=False)
     origin_ms: int | None = None
     first_event_ms: int | None = None
     last_event_ms: int | None = None
@@ -48,7 +50,15 @@ class Recount:
     _sums: dict[int, dict[int, dict[tuple[str, str], int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        windows = self.settings.windows
+        by_producers = self.timestamp_type == "CreateTime" and windows.frontier_rank > 1
+        self.frontier = Frontier(windows, by_producers)
         self.orders = Orders(self.settings.events.orders.keep_ms)
+
+    @property
+    def frontier_ms(self) -> int | None:
+        """How far the log has come; None before any event counted for it."""
+        return self.frontier.time_ms
 
     def take(
         self,
@@ -107,10 +117,13 @@ class Recount:
             return "dead_letter"
         if event.event_time_ms > timestamp_ms + self.settings.windows.max_future_ms:
             return "dead_letter"
+        too_far = self.frontier.too_far(event.event_time_ms)
         if redrive is None:
             self._move_frontier(event.event_time_ms)
-            if self._too_late(event, watermark_ms):
-                return "late_dropped"
+        if too_far:
+            return "dead_letter"
+        if redrive is None and self._too_late(event, watermark_ms):
+            return "late_dropped"
         if event.version is not None:
             return self._judge_version(event, event.version, watermark_ms, redrive)
         if redrive is not None:
@@ -169,9 +182,8 @@ class Recount:
         return True
 
     def _move_frontier(self, event_time_ms: int) -> None:
-        if self.frontier_ms is None:
-            self.origin_ms = self.frontier_ms = event_time_ms
-        self.frontier_ms = max(self.frontier_ms, event_time_ms)
+        self.frontier.count(event_time_ms)
+        self.origin_ms = self.frontier_ms if self.origin_ms is None else self.origin_ms
 
     def _bucket(self, time_ms: int, resolution_ms: int) -> int:
         """Days by the local date, all else by division."""

@@ -50,7 +50,12 @@ def verify(settings: Settings) -> Report:
             snapshots = read_snapshots(client, store.keys(topic, partition), settings)
             part = _part(topic, partition, snapshots)
             report.partitions.append(part)
-            _verify_partition(part, Recount(kinds[topic], settings), snapshots, report)
+            _verify_partition(
+                part,
+                Recount(kinds[topic], settings, snapshots[-1].header.timestamp_type),
+                snapshots,
+                report,
+            )
             log.info("partition_recounted", **asdict(part))
     verify_tables(client, settings, report)
     return report

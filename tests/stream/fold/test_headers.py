@@ -13,9 +13,10 @@ from freshet.stream.fold.batches import Counts
 from freshet.stream.fold.content import ContentDigests
 from freshet.stream.fold.dedupe import SeenHashes
 from freshet.stream.fold.dictionary import ItemDictionary
+from freshet.stream.fold.frontier import NEVER_MS, LargestTime, Reach
 from freshet.stream.fold.headers import fingerprint, header_after
 from freshet.stream.fold.verdicts import Known, Verdicts, reach_verdicts
-from freshet.stream.fold.watermark import NEVER_MS, TimeRules
+from freshet.stream.fold.watermark import TimeRules
 from freshet.stream.store.layout import Header
 
 RULES = TimeRules(out_of_order_ms=1_000, allowed_lateness_ms=10_000, max_future_ms=50)
@@ -28,7 +29,7 @@ def judged(*events: tuple[int, str], frontier_ms: int = NEVER_MS) -> Verdicts:
         event = {"event_id": str(number), "event_time": time_ms, "sku": sku, "region": "n"}
         values.append(json.dumps(event | {"quantity": 1, "unit_price": 1}).encode())
     decoded = EventDecoder("orders", EventSettings()).decode(values, [None] * len(values))
-    known = Known(frontier_ms, SeenHashes(), ItemDictionary(9), frozenset())
+    known = Known(Reach(frontier_ms), LargestTime(), SeenHashes(), ItemDictionary(9), frozenset())
     contents = ContentDigests().of(decoded)
     stamps = np.full(len(values), 200_000)
     return reach_verdicts(decoded, stamps, [], contents=contents, known=known, rules=RULES)

@@ -35,6 +35,7 @@ from tests.stream.fold.windows_checks import (
 )
 
 KINDS = st.sampled_from(["orders", "clicks"])
+STAMPS = st.sampled_from(["LogAppendTime", "CreateTime"])
 
 
 def order(number: int, time_ms: int, sku: str = "a", **fields: object) -> LogRecord:
@@ -51,12 +52,12 @@ def order(number: int, time_ms: int, sku: str = "a", **fields: object) -> LogRec
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_split_into_batches_equals_judging_record_by_record(data: st.DataObject) -> None:
-    kind = data.draw(KINDS)
+    kind, stamps = data.draw(KINDS), data.draw(STAMPS)
     log = data.draw(log_records(kind))
     config = small_settings(max_items_per_partition=data.draw(st.sampled_from([1, 3, 100])))
-    reference = naive(kind, config, log)
+    reference = naive(kind, config, log, stamps)
     store = MemoryStore()
-    driver = Driver(store, kind, config, log)
+    driver = Driver(store, kind, config, log, stamps)
     verdicts = ["applied or duplicate"] * len(log)
     frontiers = []
     while driver.windows.next_offset < len(log):
@@ -168,13 +169,13 @@ ACTIONS = st.lists(
 
 
 @settings(deadline=None, max_examples=60)
-@given(log=log_records("orders"), actions=ACTIONS)
+@given(log=log_records("orders"), actions=ACTIONS, stamps=STAMPS)
 def test_crashes_zombies_and_rollbacks_leave_no_trace(
-    log: list[LogRecord], actions: list[tuple[str, int]]
+    log: list[LogRecord], actions: list[tuple[str, int]], stamps: str
 ) -> None:
     config = small_settings()
     store = MemoryStore()
-    driver = Driver(store, "orders", config, log)
+    driver = Driver(store, "orders", config, log, stamps)
     saved = store.save()
     for action, size in actions:
         if action == "step":
@@ -190,7 +191,7 @@ def test_crashes_zombies_and_rollbacks_leave_no_trace(
         else:
             driver.windows.declare_idle(START_MS + size)
     driver.drain()
-    reference = naive("orders", config, log)
+    reference = naive("orders", config, log, stamps)
     if reference.frontier_ms is not None:
         assert stored_state(store, store, driver.topic, config) == reference.state()
 
@@ -295,6 +296,8 @@ def test_the_fingerprint_names_every_setting_that_decides_what_tiles_hold() -> N
         "windows.max_future_ms",
         "windows.resolutions",
         "windows.max_items_per_partition",
+        "windows.max_step_ms",
+        "windows.max_ahead_ms",
     }
 
 

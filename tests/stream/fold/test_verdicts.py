@@ -13,8 +13,9 @@ from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.fold.content import ContentDigests
 from freshet.stream.fold.dedupe import Entries, SeenHashes
 from freshet.stream.fold.dictionary import NO_SLOT, ItemDictionary
+from freshet.stream.fold.frontier import NEVER_MS, LargestTime, Reach
 from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
-from freshet.stream.fold.watermark import NEVER_MS, TimeRules
+from freshet.stream.fold.watermark import TimeRules
 
 RULES = TimeRules(out_of_order_ms=2_000, allowed_lateness_ms=60_000, max_future_ms=30_000)
 
@@ -47,7 +48,9 @@ def judged(
         name = xxhash.xxh3_64_intdigest(event_id.encode())
         said = Entries(np.array([name], np.uint64), np.array([minute]), np.zeros(1, np.uint32))
         before.add(said, oldest_minute=0)
-    known = Known(frontier_ms, before, ItemDictionary(max_items, items), known_redrives)
+    known = Known(
+        Reach(frontier_ms), LargestTime(), before, ItemDictionary(max_items, items), known_redrives
+    )
     return reach_verdicts(
         decoded,
         np.array([(stamps or {}).get(place, 300_000) for place in good], np.int64),
@@ -113,7 +116,7 @@ def test_slots_are_given_in_log_order_by_applied_lines_only() -> None:
 def test_dead_letters_come_in_log_order_each_with_its_stage_and_how_far_ahead_it_was() -> None:
     stamps = np.full(len(BATCH), 300_000)
     stamps[3] = 100_000
-    dead = dead_letters(verdicts_of_the_batch(), stamps, max_future_ms=30_000)
+    dead = dead_letters(verdicts_of_the_batch(), stamps, RULES)
     assert [(letter.index, letter.stage) for letter in dead] == [
         (0, "decode"),
         (3, "future"),
@@ -121,8 +124,10 @@ def test_dead_letters_come_in_log_order_each_with_its_stage_and_how_far_ahead_it
         (11, "future"),
     ]
     assert [letter.message for letter in dead if letter.stage == "future"] == [
-        "event_time is 400000 ms after the record's timestamp, expected at most 30000",
-        "event_time is 600000 ms after the record's timestamp, expected at most 30000",
+        "event_time is 400000 ms after the record's timestamp, expected at most 30000 "
+        "(windows.max_future_ms)",
+        "event_time is 600000 ms after the record's timestamp, expected at most 30000 "
+        "(windows.max_future_ms)",
     ]
 
 

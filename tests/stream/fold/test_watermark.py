@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.stream.config import WindowSettings
-from freshet.stream.fold.watermark import NEVER_MS, TimeRules, time_verdicts
+from freshet.stream.fold.frontier import NEVER_MS, Reach
+from freshet.stream.fold.watermark import Aside, TimeRules, time_verdicts
 
 RULES = st.builds(TimeRules, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 RECORDS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=40)
@@ -15,7 +16,7 @@ RECORDS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=4
 
 def judge(records: list[tuple[int, int]], frontier_ms: int, rules: TimeRules):
     times, stamps = np.array(records, np.int64).reshape(-1, 2).T
-    return time_verdicts(times, stamps, frontier_ms, rules)
+    return time_verdicts(times, stamps, Reach(frontier_ms), rules)
 
 
 @given(RECORDS, RULES)
@@ -77,7 +78,9 @@ def test_each_record_is_judged_by_the_watermark_before_it() -> None:
     assert verdict.future.tolist() == [True, False, False, False, False, False]
     assert verdict.too_late.tolist() == [False, False, False, True, False, True]
     assert verdict.frontier_ms == 130
-    assert verdict.first_ms == 100, "the first in the log, neither the future one nor the smallest"
+    assert verdict.first_ms == 90, "there was one before them"
+    begun = judge(records, NEVER_MS, rules)
+    assert begun.first_ms == 100, "the first in the log, neither the future one nor the smallest"
 
 
 def test_an_event_at_the_beginning_of_time_is_one_and_moves_the_frontier() -> None:
@@ -89,14 +92,25 @@ def test_an_event_at_the_beginning_of_time_is_one_and_moves_the_frontier() -> No
 def test_a_redriven_record_is_never_late_leaves_the_frontier_and_is_not_the_first() -> None:
     rules = TimeRules(out_of_order_ms=5, allowed_lateness_ms=10, max_future_ms=20)
     times, stamps = np.array([300, 900, 100, 7, 120]), np.array([300, 300, 100, 100, 120])
-    redriven = np.array([True, False, False, True, False])
-    verdict = time_verdicts(times, stamps, NEVER_MS, rules, redriven)
+    redriven = Aside(np.array([True, False, False, True, False]), np.zeros(5, bool))
+    verdict = time_verdicts(times, stamps, Reach(), rules, redriven)
     assert verdict.too_late.tolist() == [False] * 5
     assert verdict.future.tolist() == [False, True, False, False, False]
     assert (verdict.first_ms, verdict.frontier_ms) == (100, 120)
-    aside = time_verdicts(times[:2], stamps[:2], 50, rules, redriven[:2])
-    assert (aside.first_ms, aside.frontier_ms) == (None, 50)
-    assert judge([], 50, rules).first_ms is None
+    one = Aside(redriven.redriven[:1], redriven.history[:1])
+    aside = time_verdicts(times[:1], stamps[:1], Reach(), rules, one)
+    assert (aside.first_ms, aside.frontier_ms) == (None, NEVER_MS)
+    assert judge([], NEVER_MS, rules).first_ms is None
+
+
+def test_a_record_of_history_is_never_late_nor_from_the_future_and_moves_nothing() -> None:
+    rules = TimeRules(out_of_order_ms=5, allowed_lateness_ms=10, max_future_ms=20)
+    times, stamps = np.array([100, 7, 900, 120]), np.array([100, 100, 100, 120])
+    history = Aside(np.zeros(4, bool), np.array([False, True, True, False]))
+    verdict = time_verdicts(times, stamps, Reach(), rules, history)
+    assert not verdict.too_late.any() and not verdict.future.any()
+    assert verdict.watermark_ms.tolist()[1:] == [95, 95, 95]
+    assert verdict.frontier_ms == 120
 
 
 def test_rules_are_taken_from_the_settings_each_from_its_own() -> None:

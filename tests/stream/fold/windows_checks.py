@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from freshet.stream.config import Settings
 from freshet.stream.errors import FingerprintError, StoreError
 from freshet.stream.fold.batches import Fold, RawBatch
-from freshet.stream.fold.partition import PartitionWindows
+from freshet.stream.fold.partition import PartitionWindows, TopicFacts
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Answer, Header, Keys, Update
 from freshet.stream.store.tiles import CHANNELS, CHUNK_ITEMS, decode
@@ -47,6 +47,8 @@ def small_settings(**windows: Any) -> Settings:
         "out_of_order_ms": 2_000,
         "allowed_lateness_ms": 5_000,
         "max_future_ms": 30_000,
+        "max_step_ms": 40_000,
+        "max_ahead_ms": 600_000,
         "resolutions": sizes,
     }
     return Settings(
@@ -62,13 +64,50 @@ class LogRecord:
     redrive: bytes | None = None
 
 
+class NaiveFrontier:
+    """The rule of topics whose producers stamp records, event by event, from all that counted."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.windows = settings.windows
+        self.counted: list[int] = []
+        self.row: list[int] = []
+        self.doubted_ms: int | None = None
+
+    @property
+    def frontier_ms(self) -> int | None:
+        rank = self.windows.frontier_rank
+        ranked = sorted(self.counted)[-rank:]
+        return ranked[0] if len(ranked) == rank else None
+
+    def too_far(self, time_ms: int) -> bool:
+        before_ms = self.frontier_ms
+        return before_ms is not None and time_ms > before_ms + self.windows.max_ahead_ms
+
+    def count(self, time_ms: int) -> None:
+        before_ms = self.frontier_ms
+        if before_ms is None or time_ms <= before_ms + self.windows.max_step_ms:
+            if self.row:
+                self.doubted_ms = before_ms
+            self.row = []
+            self.counted.append(time_ms)
+            return
+        self.row.append(time_ms)
+        span_ms = self.windows.max_step_ms
+        if self.doubted_ms is None or before_ms - self.doubted_ms >= self.windows.max_ahead_ms:
+            span_ms //= 6
+        if len(self.row) >= 20 and max(self.row) - min(self.row) >= span_ms:
+            self.counted = [min(self.row)] * self.windows.frontier_rank
+            self.row = []
+
+
 class NaiveWindows:
     """The rules, record by record, in plain Python; knows events only as `log_records` makes
     them.
     """
 
-    def __init__(self, kind: str, settings: Settings) -> None:
+    def __init__(self, kind: str, settings: Settings, timestamp_type: str = "") -> None:
         self.kind, self.settings = kind, settings
+        self.ranked = NaiveFrontier(settings) if timestamp_type == "CreateTime" else None
         self.frontier_ms: int | None = None
         self.first_event_ms: int | None = None
         self.items: list[str] = []
@@ -130,10 +169,13 @@ class NaiveWindows:
         windows, before_ms = self.settings.windows, self.watermark_ms()
         if time_ms > record.timestamp_ms + windows.max_future_ms:
             return "dead_letter"
+        too_far = self.ranked is not None and self.ranked.too_far(time_ms)
+        if record.redrive is None:
+            self._move(time_ms)
+        if too_far:
+            return "dead_letter"
         if record.redrive is not None:
             return None
-        self.frontier_ms = max(time_ms, time_ms if self.frontier_ms is None else self.frontier_ms)
-        self.origin_ms = time_ms if self.origin_ms is None else self.origin_ms
         late = before_ms is not None and time_ms + windows.allowed_lateness_ms < before_ms
         return "late_dropped" if late else None
 
@@ -156,6 +198,14 @@ class NaiveWindows:
         self.last_event_ms = max(time_ms, self.last_event_ms or time_ms)
         for item, additions in lines:
             self._add(item, time_ms, additions, before_ms)
+
+    def _move(self, time_ms: int) -> None:
+        if self.ranked is not None:
+            self.ranked.count(time_ms)
+            self.frontier_ms = self.ranked.frontier_ms
+        else:
+            self.frontier_ms = max(time_ms, self.frontier_ms or time_ms)
+        self.origin_ms = self.frontier_ms if self.origin_ms is None else self.origin_ms
 
     def _add(
         self, item: str, time_ms: int, additions: Mapping[str, int], before_ms: int | None
@@ -515,8 +565,10 @@ def batch_of(log: Sequence[LogRecord], start: int, end: int) -> RawBatch:
     )
 
 
-def naive(kind: str, settings: Settings, log: Sequence[LogRecord]) -> NaiveWindows:
-    reference = NaiveWindows(kind, settings)
+def naive(
+    kind: str, settings: Settings, log: Sequence[LogRecord], timestamp_type: str = ""
+) -> NaiveWindows:
+    reference = NaiveWindows(kind, settings, timestamp_type)
     for record in log:
         reference.feed(record)
     return reference
@@ -530,6 +582,7 @@ class Driver:
     kind: str
     settings: Settings
     log: Sequence[LogRecord]
+    timestamp_type: str = ""
     windows: PartitionWindows = field(init=False)
     old: list[tuple[PartitionWindows, Fold]] = field(default_factory=list)
 
@@ -541,7 +594,10 @@ class Driver:
         return TOPICS[self.kind]
 
     def claim(self) -> None:
-        self.windows = PartitionWindows.claim(self.store, self.kind, self.topic, 0, self.settings)
+        facts = TopicFacts(timestamp_type=self.timestamp_type)
+        self.windows = PartitionWindows.claim(
+            self.store, self.kind, self.topic, 0, self.settings, facts=facts
+        )
         if self.windows.header.next_offset is None:
             self.windows.start_at(0)
 

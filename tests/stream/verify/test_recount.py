@@ -292,3 +292,18 @@ def test_nothing_to_compare_and_a_lost_log_are_not_agreement() -> None:
     assert gone.as_text().startswith(
         "the log is gone: orders:0: the log starts at 5, the state needs 0"
     )
+
+
+# Producers' clocks --------------------------------------------------------------------------------
+
+
+def test_where_producers_stamp_records_the_third_largest_time_is_the_frontier() -> None:
+    recount = Recount("orders", SETTINGS, "CreateTime")
+    for n, ahead_ms in enumerate([0, 500, 300, DAY_MS, 700]):
+        at_ms = T0 + ahead_ms
+        assert recount.take(None, order(f"e{n}", at_ms), at_ms) == "applied"
+    assert (recount.origin_ms, recount.frontier_ms) == (T0, T0 + 300)
+    assert recount.frontier.largest == [T0 + 700, T0 + 500, T0 + 300]
+    year_ms = T0 + 365 * DAY_MS
+    assert recount.take(None, order("wild", year_ms), year_ms) == "dead_letter"
+    assert recount.frontier.row == [year_ms]
