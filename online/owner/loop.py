@@ -184,9 +184,9 @@ def _span(
 ) -> Span:
     """The buckets before a time that may hold anything, and those that came after it."""
     begun_ms = [state.first_event_ms for state in inputs.values()]
-    newest_ms = [header.newest_ms for header in heads.values()]
+    frontiers_ms = [header.frontier_ms for header in heads.values()]
     as_of = rules.grid.bucket(as_of_ms)
     first = rules.grid.bucket(min(at_ms for at_ms in begun_ms if at_ms is not None))
-    last = rules.grid.bucket(max(at_ms for at_ms in newest_ms if at_ms is not None))
+    last = rules.grid.bucket(max(at_ms for at_ms in frontiers_ms if at_ms is not None))
     steps = min(max(as_of - first, 1), rules.retained_buckets)
     return Span(as_of_ms, steps, min(steps + last + 1 - as_of, rules.retained_buckets))

@@ -192,15 +192,10 @@ def _oldest_bucket(reader: WindowReader) -> int | None:
         return None
     oldest = max(retained, rules.grid.bucket(min(part.first_event_ms for part in parts)))
     whole = progress.first_whole(reader.inputs, rules.topics, rules)
-    begins = {
-        "the log had lost its first records": oldest if whole is None else whole,
-        "events that were sent again are far ahead of all others": reader.span.buckets.start,
-    }
-    for reason, begin in begins.items():
-        if begin > oldest:
-            oldest = begin
-            oldest_ms = rules.grid.start_ms(oldest)
-            log.warning("export_starts_later", reason=reason, oldest_ms=oldest_ms)
+    if whole is not None and whole > oldest:
+        oldest = whole
+        reason = "what came before the log's first record is not known"
+        log.warning("export_starts_later", reason=reason, oldest_ms=rules.grid.start_ms(oldest))
     return oldest
 
 

@@ -176,8 +176,8 @@ class FewItems:
             self._items = both if len(both) <= MAX_KEPT_ITEMS else item_ids
 
     def _advance(self, headers: Any) -> None:
-        newest_ms = [header.newest_ms for header in headers if header is not None]
-        heads = [self._rules.grid.bucket(at_ms) for at_ms in newest_ms if at_ms is not None]
+        frontiers_ms = [header.frontier_ms for header in headers if header is not None]
+        heads = [self._rules.grid.bucket(at_ms) for at_ms in frontiers_ms if at_ms is not None]
         if heads:
             self._head = max([*heads, -1 if self._head is None else self._head])
         for part in self._parts.values():
@@ -205,12 +205,12 @@ class FewItems:
                 part.cells = {}
                 part.follower = self._follower(at, part.chunks)
                 part.follower.num_items = len(part.slots)
-            if part.follower.moved(look):
+            if part.follower.moved(look, self._span):
                 change = part.follower.read(look, self._span)
                 if change is None:
                     return
                 self._apply(part, change)
-                part.follower.accept(change)
+                part.follower.accept(change, self._span)
                 header = change.header
         self._inputs[at] = InputState.of(header)
 

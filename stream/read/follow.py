@@ -19,6 +19,7 @@ from freshet.stream.store.tiles import CHUNK_ITEMS
 
 MAX_ATOMIC_TILES = 256
 MAX_REREADS = 16
+MAX_AHEAD_BUCKETS = 4_096
 
 TileId = tuple[int, int]
 """Bucket number and chunk."""
@@ -71,7 +72,10 @@ class Change:
 
 
 class PartitionFollower:
-    """Reads one partition; remembers only up to which offset, and how many items it named.
+    """Reads one partition; remembers up to which offset, how many items it named, what is ahead.
+
+    Events may be ahead of the buckets that a reader holds, which end with the frontier. Which tiles
+    changed there is remembered, and they are read once their buckets are held.
 
     Args:
         client: From `freshet.stream.store.connection.connect`.
@@ -90,6 +94,7 @@ class PartitionFollower:
         self.offset = -1
         self.first_offset: int | None = None
         self.num_items = 0
+        self._ahead: set[TileId] = set()
 
     def ask(self, pipe: Any, since: int | None = None) -> None:
         """Queue a look, two commands: header, and what changed after an offset (None: ours)."""
@@ -97,12 +102,13 @@ class PartitionFollower:
         pipe.hgetall(self._keys.header)
         pipe.zrangebyscore(self._keys.index(self._grid.resolution_ms), f"({since}", "+inf")
 
-    def moved(self, look: Look) -> bool:
-        """Whether Redis holds more than is known here, or another log."""
+    def moved(self, look: Look, buckets: range = range(0)) -> bool:
+        """Whether Redis holds more than is known here of these buckets, or another log."""
         header = look.header
         if header is None:
             return False
-        return look.offset > self.offset or header.first_offset != self.first_offset
+        further = look.offset > self.offset or bool(self._arrived(buckets))
+        return further or header.first_offset != self.first_offset
 
     def moved_back(self, look: Look) -> bool:
         """Whether Redis holds less: it lost its newest writes and waits for a replay."""
@@ -125,7 +131,11 @@ class PartitionFollower:
         restarted = self.first_offset is not None and self.first_offset != seen.first_offset
         # Below its floor the index has forgotten what changed, so then everything is read.
         full = self.first_offset is None or restarted or self.offset < seen.index_floor
-        wanted = self._ours(_all_tiles(seen, self._grid, buckets) if full else look.changed)
+        wanted = self._ours(look.changed)
+        if full:
+            self._ahead = wanted | self._ours(self._in_index())
+            wanted = self._ours(_all_tiles(seen, self._grid, buckets))
+        wanted |= self._arrived(buckets)
         tiles: Tiles = {}
         since = self.offset
         if full or len(wanted) > MAX_ATOMIC_TILES:
@@ -138,12 +148,25 @@ class PartitionFollower:
         item_ids = self._read_items(0 if restarted else self.num_items, header.items)
         return None if item_ids is None else Change(header, restarted, full, item_ids, tiles)
 
-    def accept(self, change: Change) -> None:
-        """From now on, follow what changed after this."""
+    def accept(self, change: Change, buckets: range) -> None:
+        """From now on, follow what changed after this; of what it told, these buckets are held."""
         assert change.header.next_offset is not None
+        told = self._ahead | change.tiles.keys()
+        self._ahead = {tile for tile in told if tile[0] >= buckets.stop}
         self.offset = change.header.next_offset
         self.first_offset = change.header.first_offset
         self.num_items = change.header.items
+
+    def _arrived(self, buckets: range) -> set[TileId]:
+        """Tiles that were ahead when they changed, and are no more."""
+        return {tile for tile in self._ahead if tile[0] in buckets}
+
+    def _in_index(self) -> set[TileId]:
+        """All tiles that the index names; what changed longest ago may have left it."""
+        if self.offset < 0:
+            return set()  # The look has just told them.
+        index = self._keys.index(self._grid.resolution_ms)
+        return set(_tile_ids(self._client.zrangebyscore(index, "-inf", "+inf")))
 
     def _read_at_once(
         self, seen: Header, since: int, wanted: set[TileId], tiles: Tiles
@@ -213,10 +236,15 @@ def _tile_ids(members: Iterable[bytes]) -> frozenset[TileId]:
 
 
 def _all_tiles(header: Header, grid: Grid, buckets: range) -> set[TileId]:
-    """Every tile of these buckets that could be there: from the first event to the newest."""
+    """Every tile of these buckets that could be there: from the first event to the newest.
+
+    Of an event far ahead of the frontier the index says which tile it is in.
+    """
     newest_ms = header.newest_ms
     if newest_ms is None or header.first_event_ms is None:
         return set()
+    if header.frontier_ms is not None:
+        newest_ms = min(newest_ms, header.frontier_ms + MAX_AHEAD_BUCKETS * grid.resolution_ms)
     first = max(buckets.start, grid.bucket(header.first_event_ms))
     end = min(buckets.stop, grid.bucket(newest_ms) + 1)
     num_chunks = -(-header.items // CHUNK_ITEMS)

@@ -144,7 +144,7 @@ class MergedWindows:
             The partitions that moved back.
         """
         headers = [look.header for look in looks.values()]
-        self._advance(header.newest_ms for header in headers if header is not None)
+        self._advance(header.frontier_ms for header in headers if header is not None)
         behind = [at for at, look in looks.items() if self.parts[at].follower.moved_back(look)]
         for at, look in looks.items():
             if look.header is not None and at not in behind:
@@ -153,18 +153,21 @@ class MergedWindows:
 
     def _take(self, at: Input, look: Look, header: Header) -> None:
         part = self.parts[at]
-        if part.follower.moved(look):
+        if part.follower.moved(look, self.ring.span.buckets):
             change = part.follower.read(look, self.ring.span.buckets)
             if change is None:
                 return
             self._apply(part, change)
-            part.follower.accept(change)
+            part.follower.accept(change, self.ring.span.buckets)
             header = change.header
         self.inputs[at] = InputState.of(header)
 
-    def _advance(self, newest_ms: Iterable[int | None]) -> None:
-        """Move the ring on to the furthest frontier or event; forget the tiles that leave it."""
-        heads = [self._grid.bucket(at_ms) for at_ms in newest_ms if at_ms is not None]
+    def _advance(self, frontiers_ms: Iterable[int | None]) -> None:
+        """Move the ring on to the furthest frontier; forget the tiles that leave it.
+
+        Never to an event that is ahead of it: one wrong clock would empty the ring.
+        """
+        heads = [self._grid.bucket(at_ms) for at_ms in frontiers_ms if at_ms is not None]
         if not heads:
             return
         for bucket in self.ring.advance(max(heads)):
@@ -180,7 +183,7 @@ class MergedWindows:
         rows = [self._rows.give(item_id) for item_id in change.item_ids]
         part.row_of_slot = np.concatenate([part.row_of_slot, np.array(rows, dtype=np.int64)])
         self.ring.grow(len(self._rows.item_ids))
-        self._advance([change.header.newest_ms])
+        self._advance([change.header.frontier_ms])
         # Of a full read, what is held and was not found is gone.
         gone: Tiles = dict.fromkeys(part.tile_ids) if change.full else {}
         self._replace(part, gone | change.tiles)

@@ -208,10 +208,11 @@ def oldest_retained(parts: Iterable[Reached], rules: ReadRules) -> int | None:
 def first_whole(
     inputs: Mapping[Input, InputState], topics: Iterable[str], rules: ReadRules
 ) -> int | None:
-    """The oldest bucket of which nothing came before a partition's windows began; None: all.
+    """The oldest bucket of which nothing came before a topic's windows began; None: all.
 
-    Windows that were begun on a log whose first records were gone (its first offset is not 0) know
-    nothing of what came before their first event, out of order by at most `out_of_order_ms`.
+    A bucket that had begun before the topic's first record is half-known. Windows that were begun
+    on a log whose first records were gone (its first offset is not 0) know nothing of what came
+    before their first event, out of order by at most `out_of_order_ms`.
 
     >>> state = InputState(
     ...     9, first_offset=4, frontier_ms=99, idle_frontier_ms=None, first_event_ms=5, origin_ms=21
@@ -219,18 +220,19 @@ def first_whole(
     >>> first_whole({("o", 0): state}, ["o"], ReadRules(10, 5, out_of_order_ms=3))
     3
     """
-    wanted = set(topics)
-    begun_late = [
-        state.origin_ms
-        for (topic, _), state in inputs.items()
-        if topic in wanted and state.first_offset > 0 and state.origin_ms is not None
-    ]
-    if not begun_late:
-        return None
-    # A lost record came before the first one kept, and may still be younger than it by as much as
-    # records come out of order. The bucket of the last such moment is half-known, the next whole.
-    last_unknown_ms = max(begun_late) + rules.out_of_order_ms - 1
-    return rules.grid.bucket(last_unknown_ms) + 1
+    unknown_ms = []
+    for wanted in topics:
+        origins = [
+            (state.origin_ms, state.first_offset)
+            for (topic, _), state in inputs.items()
+            if topic == wanted and state.origin_ms is not None
+        ]
+        # A partition that was made later has lost nothing: the topic began with its first record.
+        unknown_ms += [min(origins)[0] - 1] if origins else []
+        # A lost record came before the first one kept, and may still be younger than it by as much
+        # as records come out of order. The bucket of the last such moment is half-known.
+        unknown_ms += [at_ms + rules.out_of_order_ms - 1 for at_ms, first in origins if first > 0]
+    return rules.grid.bucket(max(unknown_ms)) + 1 if unknown_ms else None
 
 
 def observed(

@@ -145,9 +145,9 @@ class WindowReader:
 
     @property
     def span(self) -> Span:
-        """The buckets held: they end with that of the furthest frontier, or of the newest event.
+        """The buckets held: they end with that of the furthest frontier.
 
-        An event sent again leaves the frontier alone and may be ahead of it.
+        Events may be ahead of it; they are read when it reaches them.
         """
         return self._windows.ring.span
 

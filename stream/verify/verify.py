@@ -50,12 +50,8 @@ def verify(settings: Settings) -> Report:
             snapshots = read_snapshots(client, store.keys(topic, partition), settings)
             part = _part(topic, partition, snapshots)
             report.partitions.append(part)
-            _verify_partition(
-                part,
-                Recount(kinds[topic], settings, snapshots[-1].header.timestamp_type),
-                snapshots,
-                report,
-            )
+            recount = Recount(kinds[topic], settings, header.timestamp_type)
+            _verify_partition(part, recount, snapshots, report)
             log.info("partition_recounted", **asdict(part))
     verify_tables(client, settings, report)
     return report

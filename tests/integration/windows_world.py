@@ -46,6 +46,7 @@ class World:
         frontiers: How far each partition has come; redriven events leave it alone.
         first_ms: The first event of each partition.
         newest_ms: The newest event of any, redriven ones too.
+        origin_ms: The first event of each topic that was not redriven.
     """
 
     client: redis.Redis
@@ -53,6 +54,7 @@ class World:
     frontiers: dict[tuple[str, int], int] = field(default_factory=dict)
     first_ms: dict[tuple[str, int], int] = field(default_factory=dict)
     newest_ms: int = 0
+    origin_ms: dict[str, int] = field(default_factory=dict)
     event_ids: Iterator[int] = field(default_factory=count)
     writers: dict[tuple[str, int], PartitionWindows] = field(default_factory=dict)
     whole_from_ms: int = 0
@@ -90,6 +92,7 @@ class World:
             if time_ms + SETTINGS.windows.allowed_lateness_ms < watermark_ms:
                 return
             self.frontiers[at] = max(self.frontiers.get(at, 0), time_ms)
+            self.origin_ms.setdefault(topic, time_ms)
         self.first_ms[at] = min(self.first_ms.get(at, time_ms), time_ms)
         self.newest_ms = max(self.newest_ms, time_ms)
         channel, amount = (UNITS, 2_000) if topic == ORDERS else (VIEWS, 1)
@@ -128,11 +131,10 @@ class World:
         fronts = {at: front for at, front in self.frontiers.items() if at[0] == topic}
         if not fronts:
             return False
-        begun_ms = min(self.first_ms[at] for at in fronts)
         return (
             (bucket + 1) * HOUR_MS <= min(fronts.values())
-            and bucket >= begun_ms // HOUR_MS
-            and bucket > self.newest_ms // HOUR_MS - reader.num_buckets
+            and bucket * HOUR_MS >= self.origin_ms[topic]
+            and bucket > max(self.frontiers.values()) // HOUR_MS - reader.num_buckets
             and (bucket + 1 + RETAINED) * HOUR_MS > max(fronts.values()) - SLACK_MS
             and (topic == CLICKS or bucket * HOUR_MS >= self.whole_from_ms)
         )

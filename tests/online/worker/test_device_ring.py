@@ -185,12 +185,12 @@ def test_what_was_sent_again_ahead_of_every_frontier_is_kept_when_they_pass_it()
     assert units(ring, 0, 8, 4) == [8.0, 9.0, 10.0, 11.0]
     part.write(6, {(13, 0): {0: 7_000}}, last_event_ms=139)
     ring.copy(reader.refresh())
-    # Bucket 13 lies where 9 lay.
-    assert units(ring, 0, 8, 7) == [0.0, 0.0, 10.0, 11.0, 0.0, 7.0, 0.0]
+    # Bucket 13 will lie where 9 lies.
+    assert units(ring, 0, 8, 7) == [8.0, 9.0, 10.0, 11.0, 0.0, 0.0, 0.0]
     for frontier in (12, 13, 14, 16, 17):
         part.write(frontier, {}, frontier_ms=10 * frontier + 5)
         ring.copy(reader.refresh())
-        assert units(ring, 0, 13, 1) == [7.0 if frontier < 17 else 0.0]
+        assert units(ring, 0, 13, 1) == [7.0 if 13 <= frontier < 17 else 0.0]
 
 
 def test_late_sales_of_a_bucket_that_has_left_go_nowhere_and_of_one_that_is_held_count() -> None:

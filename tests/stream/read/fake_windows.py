@@ -49,8 +49,10 @@ class FakeRedis:
         return self.mget(keys)
 
     def zrangebyscore(self, key: str, least: str, most: str) -> list[bytes]:
-        assert least.startswith("(") and most == "+inf"
         scores = self.values.get(key, {})
+        if least == "-inf":
+            return list(scores)
+        assert least.startswith("(") and most == "+inf"
         return [member for member, score in scores.items() if score > float(least[1:])]
 
     def pipeline(self, transaction: bool) -> FakePipeline:

@@ -39,7 +39,7 @@ def looked(follower: PartitionFollower, client: FakeRedis) -> Look:
 def read(part: Partition, follower: PartitionFollower, buckets: range = range(100)) -> Change:
     change = follower.read(looked(follower, part.client), buckets)
     assert change is not None
-    follower.accept(change)
+    follower.accept(change, buckets)
     return change
 
 

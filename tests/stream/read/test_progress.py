@@ -184,8 +184,14 @@ def test_a_bucket_is_whole_once_all_partitions_that_lost_their_beginning_know_al
     assert first_whole(both | {("c", 0): begun(9, 75)}, ["o", "c"], RULES) == 8
 
 
-def test_windows_that_began_with_their_log_are_whole_from_the_first() -> None:
-    assert first_whole({("o", 0): begun(0, 21)}, ["o"], RULES) is None
+def test_windows_that_began_with_their_log_are_whole_from_the_bucket_after_their_first_record() -> (
+    None
+):
+    assert first_whole({("o", 0): begun(0, 21)}, ["o"], RULES) == 3
+    assert first_whole({("o", 0): begun(0, 20)}, ["o"], RULES) == 2
+    later = {("o", 0): begun(0, 21), ("o", 1): begun(0, 78)}
+    assert first_whole(later, ["o"], RULES) == 3, "a partition that is new has lost nothing"
+    assert first_whole(later | {("c", 0): begun(0, 45)}, ["o", "c"], RULES) == 5
     assert first_whole({("o", 0): begun(4, None)}, ["o"], RULES) is None
     assert first_whole({}, ["o"], RULES) is None
 
@@ -195,9 +201,9 @@ def test_a_half_lost_bucket_is_missing_although_other_partitions_know_it() -> No
     patient = replace(RULES, retained_buckets=50)
     late = {("o", 0): begun(0, 1), ("o", 1): begun(4, 45, first=12)}
     assert observed(late, "o", buckets, patient).tolist() == flags(".....xxx..")
-    whole = {("o", 0): begun(0, 1), ("o", 1): begun(0, 45, first=12)}
+    whole = {("o", 0): begun(0, 0), ("o", 1): begun(0, 45, first=12)}
     assert observed(whole, "o", buckets, patient).tolist() == flags("xxxxxxxx..")
-    other = {("o", 0): begun(0, 1), ("c", 1): begun(4, 45, first=12)}
+    other = {("o", 0): begun(0, 0), ("c", 1): begun(4, 45, first=12)}
     assert observed(other, "o", buckets, patient).tolist() == flags("xxxxxxxx..")
     # What was lost so long ago that it is no longer retained says nothing: 77 - 50 is in bucket 2.
     assert observed({("o", 0): begun(4, 5)}, "o", buckets, RULES).tolist() == flags("..xxxxxx..")

@@ -24,7 +24,7 @@ def units(reader: WindowReader, start: int, num_buckets: int) -> list[int]:
     return values
 
 
-def test_the_newest_bucket_is_of_the_furthest_frontier_or_of_what_was_sent_again_after_it() -> None:
+def test_the_newest_bucket_is_of_the_furthest_frontier_and_what_is_ahead_is_read_in_time() -> None:
     client = FakeRedis()
     first, second = Partition(client, number=0), Partition(client, number=1)
     reader = reader_of(client)
@@ -35,11 +35,31 @@ def test_the_newest_bucket_is_of_the_furthest_frontier_or_of_what_was_sent_again
     assert list(reader.span.buckets) == [5, 6, 7, 8]
     first.write(6, {(10, 0): {0: 3}}, last_event_ms=109)
     reader.refresh()
-    assert list(reader.span.buckets) == [7, 8, 9, 10]
+    assert list(reader.span.buckets) == [5, 6, 7, 8], "one wrong clock would empty it"
+    second.write(6, {}, frontier_ms=99)
+    assert changed(reader.refresh()) == []
+    assert units(reader, 6, 4) == [0, 10, 0, 0]
+    second.write(7, {}, frontier_ms=105)
+    assert changed(reader.refresh()) == [10], "of a partition that did not move"
     assert units(reader, 7, 4) == [10, 0, 0, 3]
-    first.write(7, {(6, 0): {0: 2}, (8, 0): {0: 1}}, frontier_ms=99)
+    first.write(7, {(6, 0): {0: 2}, (8, 0): {0: 1}})
     assert changed(reader.refresh()) == [8], "what was sent again of bucket 6 came too late for us"
     assert units(reader, 6, 5) == [0, 10, 1, 0, 3]
+    later = reader_of(client)
+    later.refresh()
+    assert units(later, 6, 5) == [0, 10, 1, 0, 3]
+
+
+def test_what_was_ahead_at_the_first_look_is_read_when_the_frontier_comes() -> None:
+    client = FakeRedis()
+    part = Partition(client)
+    part.write(5, {(7, 0): {0: 10}, (9, 0): {0: 4}}, ["a"], frontier_ms=75, last_event_ms=95)
+    reader = reader_of(client)
+    reader.refresh()
+    assert units(reader, 6, 4) == [0, 10, 0, 0]
+    part.write(6, {}, frontier_ms=92)
+    assert changed(reader.refresh()) == [9]
+    assert units(reader, 6, 4) == [0, 10, 0, 4]
 
 
 def test_a_bucket_that_left_while_it_was_read_is_not_told_as_changed() -> None:
