@@ -51,11 +51,13 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What is in some versions: keys are `version * width + slot`, rising, each once.
+    """What is in some versions: keys are `version * width + slot + 1`, rising, each once.
 
-    `worth` is the sum of quantity times price over the version's lines of the item.
+    Those of version `n` are from `start[n]` to `start[n + 1]`. `worth` is the sum of quantity times
+    price over the version's lines of the item.
     """
 
+    start: Ints
     keys: Ints
     quantity: Ints
     worth: Ints
@@ -75,9 +77,9 @@ def find_changes(
     """
     num = len(versions.order)
     width = 2 + max(int(lines.slot.max(initial=-1)), int(known.slot.max(initial=-1)))
-    mine = _contents(lines, width)
+    mine = _contents(lines, width, num)
     keys, old_quantity = _stood_before(versions, judged, known, mine, width)
-    both = np.unique(np.concatenate((mine.keys, keys)))
+    both = _distinct(np.concatenate((mine.keys, keys)))
     new, old, worth = np.zeros((3, len(both)), np.int64)
     at = np.searchsorted(both, mine.keys)
     new[at] = mine.quantity
@@ -95,17 +97,35 @@ def find_changes(
     return Changes(additions, conflicting & judged.same, changed, states)
 
 
-def _contents(lines: StateLines, width: int) -> _Contents:
+def _distinct(keys: Ints) -> Ints:
+    """Each key once, rising; np.unique takes ten times as long."""
+    rising = np.sort(keys)
+    return rising[_begins(rising)]
+
+
+def _begins(rising: Ints) -> Bools:
+    """Where a number differs from the one before it; the first one always does."""
+    begins = np.ones(len(rising), np.bool_)
+    begins[1:] = rising[1:] != rising[:-1]
+    return begins
+
+
+def _contents(lines: StateLines, width: int, num_versions: int) -> _Contents:
     """Lines of one item in a version, added up."""
     key = lines.version * width + lines.slot + 1
     order = np.argsort(key, kind="stable")
     key = key[order]
     if not len(key):
-        return _Contents(key, key, key)
-    first = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+        return _Contents(np.zeros(num_versions + 1, np.int64), key, key, key)
+    first = np.flatnonzero(_begins(key))
     quantity = lines.quantity[order]
     worth = quantity * lines.price[order]
-    return _Contents(key[first], np.add.reduceat(quantity, first), np.add.reduceat(worth, first))
+    return _Contents(
+        start=np.searchsorted(key[first], np.arange(num_versions + 1) * width),
+        keys=key[first],
+        quantity=np.add.reduceat(quantity, first),
+        worth=np.add.reduceat(worth, first),
+    )
 
 
 def _stood_before(
@@ -118,9 +138,7 @@ def _stood_before(
     owner, place = _spread(stored, known.start[order], known.start[order + 1])
     chained = np.flatnonzero(held & (judged.before >= 0))
     before = judged.before[chained]
-    begin = np.searchsorted(mine.keys, before * width)
-    end = np.searchsorted(mine.keys, (before + 1) * width)
-    heir, inherited = _spread(chained, begin, end)
+    heir, inherited = _spread(chained, mine.start[before], mine.start[before + 1])
     keys = np.concatenate(
         (owner * width + known.slot[place] + 1, heir * width + mine.keys[inherited] % width)
     )
@@ -143,14 +161,20 @@ def _spread(owners: Ints, begin: Ints, end: Ints) -> tuple[Ints, Ints]:
 def _additions(slot: Ints, time_ms: Ints, *, old: Ints, new: Ints, worth: Ints) -> Additions:
     """Units, revenue and a count for what is more, returns for what is less."""
     more = new > old
-    increase = np.where(more, new - old, 0)
-    added_CL = np.zeros((RETURNS + 1, len(slot)), np.int64)
-    added_CL[UNITS] = increase
-    added_CL[REVENUE][more] = revenue(increase[more], new[more], worth[more])
-    added_CL[ORDERS] = more & (old == 0)
-    added_CL[RETURNS] = np.where(more, 0, old - new)
-    channel, row = np.nonzero(added_CL)
-    return Additions(slot[row], time_ms[row], channel, added_CL[channel, row])
+    sold = np.flatnonzero(more)
+    increase = new[sold] - old[sold]
+    amount = revenue(increase, new[sold], worth[sold])
+    paid = amount > 0
+    first = sold[old[sold] == 0]
+    back = np.flatnonzero(~more)
+    row = np.concatenate((sold, sold[paid], first, back))
+    channel = np.repeat(
+        (UNITS, REVENUE, ORDERS, RETURNS), (len(sold), int(paid.sum()), len(first), len(back))
+    )
+    value = np.concatenate(
+        (increase, amount[paid], np.ones(len(first), np.int64), old[back] - new[back])
+    )
+    return Additions(slot[row], time_ms[row], channel, value)
 
 
 def revenue(increase: Ints, quantity: Ints, worth: Ints) -> Ints:
@@ -179,8 +203,7 @@ def _states_after(
     np.maximum.at(last, versions.order[applied], applied)
     changed = np.flatnonzero(last >= 0)
     last = last[changed]
-    begin = np.searchsorted(mine.keys, last * width)
-    end = np.searchsorted(mine.keys, (last + 1) * width)
+    begin, end = mine.start[last], mine.start[last + 1]
     _, place = _spread(last, begin, end)
     states = OrderStates(
         known=np.ones(len(changed), np.bool_),

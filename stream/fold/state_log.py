@@ -111,8 +111,12 @@ class _Recent:
         self._old: dict[int, bytes] = {}
 
     def get(self, names: Hashes) -> list[bytes | None]:
-        young, old = self._young.get, self._old.get
-        return [young(name) or old(name) for name in names.tolist()]
+        asked = names.tolist()
+        found = list(map(self._young.get, asked))
+        if self._old:
+            older = map(self._old.get, asked)
+            found = [entry or old for entry, old in zip(found, older, strict=True)]
+        return found
 
     def put(self, names: Hashes, entries: Sequence[bytes]) -> None:
         """An entry that is larger than the cache leaves the next time."""

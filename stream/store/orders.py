@@ -72,16 +72,17 @@ def encode_orders(states: OrderStates) -> list[bytes]:
 
 
 def decode_orders(entries: Sequence[bytes | None]) -> OrderStates:
-    """What some entries say; None is an order that nothing is known of.
+    """What some entries say; None or nothing is an order that nothing is known of.
 
     Raises:
         StoreError: One is damaged.
     """
-    sizes = np.fromiter((len(entry) if entry is not None else 0 for entry in entries), np.int64)
-    known = np.fromiter((entry is not None for entry in entries), np.bool_, len(sizes))
-    if (sizes % ROW.itemsize).any() or (known & (sizes == 0)).any():
+    filled = [entry or b"" for entry in entries]
+    sizes = np.fromiter(map(len, filled), np.int64, len(filled))
+    if (sizes % ROW.itemsize).any():
         raise StoreError("the state of an order is damaged: it is not made of rows of 12 bytes")
-    rows = np.frombuffer(b"".join([entry for entry in entries if entry]), ROW)
+    known = sizes > 0
+    rows = np.frombuffer(b"".join(filled), ROW)
     num_rows = sizes // ROW.itemsize
     heads = (np.cumsum(num_rows) - num_rows)[known]
     is_item = np.ones(len(rows), np.bool_)

@@ -348,6 +348,5 @@ def test_entries_are_read_as_they_were_written_and_damage_is_said() -> None:
     assert read.kept_day.tolist() == [0, 0, 0, 20_000, 7]
     assert read.start.tolist() == [0, 0, 2, 2, 2, 3]
     assert (read.slot.tolist(), read.quantity.tolist()) == ([4, 2**31, 9], [1, 2**60, 3])
-    for damaged in (b"", b"1234567890123"):
-        with pytest.raises(StoreError, match="rows of 12 bytes"):
-            decode_orders([damaged])
+    with pytest.raises(StoreError, match="rows of 12 bytes"):
+        decode_orders([b"1234567890123"])
