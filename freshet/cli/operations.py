@@ -68,17 +68,23 @@ def windows_forget(
 
 
 @topics.command("create")
-def topics_create(config: Config = None, json: Json = False) -> None:
-    """Create or check all topics; safe to repeat."""
+def topics_create(
+    config: Config = None,
+    json: Json = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="For events of another time than now: simulate.")
+    ] = False,
+) -> None:
+    """Create or check all topics; safe to repeat; exit status 1 when one will not do."""
     from dataclasses import asdict
 
     from freshet.stream.kafka import ensure_topics
 
-    reports = ensure_topics(settings_of(config), live=True)
-    lines = [
-        f"{report.state:<9} {report.name}  {'; '.join(report.problems)}".rstrip()
-        for report in reports
-    ]
+    reports = ensure_topics(settings_of(config), live=not simulated)
+    lines = []
+    for report in reports:
+        said = [*report.problems, *(f"warning: {text}" for text in report.warnings)]
+        lines.append(f"{report.state:<9} {report.name}  {'; '.join(said)}".rstrip())
     put([asdict(report) for report in reports], json, "\n".join(lines))
     raise typer.Exit(1 if any(report.state == "mismatch" for report in reports) else 0)
 

@@ -64,6 +64,8 @@ class Claims:
         """
         header = self._store.header(topic, partition)
         self._check_growth(topic, max(partition + 1, self._num_partitions[topic]), header)
+        # One that came while we run: what is asked of all partitions is asked of it too.
+        self._num_partitions[topic] = max(partition + 1, self._num_partitions[topic])
         return PartitionWindows.claim(
             self._store,
             self._kinds[topic],

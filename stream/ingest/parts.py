@@ -34,6 +34,8 @@ from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.versions import VersionStore, forget_hint
 from freshet.stream.telemetry import new_registry
 
+NEW_PARTITIONS_MS = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -197,7 +199,11 @@ def _topics_needed(settings: Settings) -> list[str]:
 def _group_consumer(settings: Settings, generation: int) -> Consumer:
     # Two generations never share a group: each reads every partition.
     group = f"ingest.g{generation}" if generation else "ingest"
-    over: dict[str, Any] = {"enable_partition_eof": True}
+    over: dict[str, Any] = {
+        "enable_partition_eof": True,
+        # How long partitions that a topic gets later are not read: five minutes without this.
+        "topic_metadata_refresh_interval_ms": NEW_PARTITIONS_MS,
+    }
     if settings.kafka.group_instance_id:
         over["group_instance_id"] = settings.kafka.group_instance_id
     return consumer(settings, group, **over)

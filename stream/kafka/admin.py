@@ -25,7 +25,7 @@ from freshet.stream.kafka.client import (
     consumer,
     log_range,
 )
-from freshet.stream.kafka.topics import TopicPlan, TopicReport, TopicState, mismatches, plan
+from freshet.stream.kafka.topics import TopicPlan, TopicReport, TopicState, mismatches, plan, unfit
 from freshet.stream.process import BackOff, wait_until
 
 Answer = TypeVar("Answer")
@@ -103,7 +103,8 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
     Raises:
         BrokerError: The broker does not answer or refuses to create a topic.
     """
-    wanted = plan(settings.kafka, live=live)
+    states = settings.events.orders.mode == "state"
+    wanted = plan(settings.kafka, live=live, orders_are_states=states)
     found = cluster(settings, touch=[topic.name for topic in wanted])
     partitions = found.partitions
     if not found.has_controller:
@@ -121,9 +122,11 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
     }
     for topic in present:
         count = partitions[topic.name]
-        problems = mismatches(topic, count, configs[topic.name])
+        found_otherwise = mismatches(topic, count, configs[topic.name])
+        problems = tuple(text for text in found_otherwise if unfit(topic, text))
+        warnings = tuple(text for text in found_otherwise if not unfit(topic, text))
         state: TopicState = "mismatch" if problems else "exists"
-        reports[topic.name] = TopicReport(topic.name, state, count, problems)
+        reports[topic.name] = TopicReport(topic.name, state, count, problems, warnings)
     return [reports[topic.name] for topic in wanted]
 
 

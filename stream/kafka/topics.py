@@ -24,25 +24,31 @@ TopicState = Literal["created", "exists", "mismatch", "automatic"]
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """One topic: name, number of partitions, and the settings that differ from the broker's."""
+    """One topic: name, number of partitions, and the settings that differ from the broker's.
+
+    Without the settings in `needed` it does not do; any other may be a shop's own choice.
+    """
 
     name: str
     partitions: int
     config: dict[str, str]
+    needed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
     """What became of one topic.
 
-    `created`, `exists` (as planned), `mismatch` (with `problems`; nothing was altered), or
-    `automatic`: the broker has no controller and makes topics when they are first used.
+    `created`, `exists` (it will do; `warnings` say what is not as planned), `mismatch` (with
+    `problems`, for which it will not do; nothing was altered), or `automatic`: the broker has no
+    controller and makes topics when they are first used.
     """
 
     name: str
     state: TopicState
     partitions: int
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -63,14 +69,17 @@ def dead_letter_max_bytes(settings: KafkaSettings) -> int:
     return settings.max_record_bytes + DEAD_LETTER_ROOM_BYTES
 
 
-def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
+def plan(
+    settings: KafkaSettings, *, live: bool, orders_are_states: bool = False
+) -> list[TopicPlan]:
     """Every topic freshet reads or writes.
 
     Args:
         settings: Names, partitions and limits.
+        orders_are_states: Whether the topic of orders may be compacted: its last states do.
         live: True: all topics get LogAppendTime, so that "too far in the future" is judged by the
             broker's clock, and a producer whose clock is wrong is not refused. False (demo,
-            replay): producers' timestamps are kept for ever, however old or far ahead.
+            simulate): producers' timestamps are kept for ever, however old or far ahead.
     """
     names = settings.topics
     keep = {"message.timestamp.type": "LogAppendTime"} if live else _any_time()
@@ -85,6 +94,7 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
     events = {
         **keep,
         "max.message.bytes": str(settings.max_record_bytes + BATCH_OVERHEAD_BYTES),
+        "cleanup.policy": "delete",
     }
     tables = {**keep, "cleanup.policy": "compact"}
     configs: dict[str, dict[str, str]] = {}
@@ -100,7 +110,28 @@ def plan(settings: KafkaSettings, *, live: bool) -> list[TopicPlan]:
     for kind in RECORDS:
         configs[dead_letter_topic(getattr(names, kind))] = dead_letters
     configs[names.late] = dead_letters
-    return [TopicPlan(name, settings.partitions, config) for name, config in configs.items()]
+    needed = _needed(settings, orders_are_states)
+    return [
+        TopicPlan(name, settings.partitions, config, needed.get(name, frozenset()))
+        for name, config in configs.items()
+    ]
+
+
+def _needed(settings: KafkaSettings, orders_are_states: bool) -> dict[str, frozenset[str]]:
+    """The settings without which a topic does not do.
+
+    A dead letter that its topic refuses holds up its partition; an entry of our own tables that is
+    deleted is lost; of compacted events only the last of a key is left.
+    """
+    names = settings.topics
+    takes_all, cleaned = frozenset({"max.message.bytes"}), frozenset({"cleanup.policy"})
+    needed = {dead_letter_topic(getattr(names, kind)): takes_all for kind in RECORDS}
+    needed[names.late] = takes_all
+    needed |= dict.fromkeys((names.models, names.effects, names.forecasts_latest), cleaned)
+    needed[names.clicks] = cleaned
+    if not orders_are_states:
+        needed[names.orders] = cleaned
+    return needed
 
 
 def _any_time() -> dict[str, str]:
@@ -114,6 +145,16 @@ def _any_time() -> dict[str, str]:
         "message.timestamp.after.max.ms": LARGEST_MS,
         "retention.ms": FOREVER,
     }
+
+
+def unfit(wanted: TopicPlan, problem: str) -> bool:
+    """Whether the topic does not do because of what `mismatches` says, which else is a warning.
+
+    >>> wanted = TopicPlan("t", 4, {}, frozenset({"cleanup.policy"}))
+    >>> unfit(wanted, "cleanup.policy: ..."), unfit(wanted, "partitions: ...")
+    (True, False)
+    """
+    return problem.partition(":")[0] in wanted.needed
 
 
 def mismatches(wanted: TopicPlan, partitions: int, config: Mapping[str, str]) -> tuple[str, ...]:
@@ -136,5 +177,5 @@ def _satisfies(name: str, value: str, found: str) -> bool:
     if name == "max.message.bytes":
         return int(found) >= int(value)
     if name == "cleanup.policy":
-        return value in found.split(",")
+        return value in found.split(",") and (value == "compact" or "compact" not in found)
     return found == value

@@ -12,7 +12,7 @@ from freshet.stream.errors import FreshetError
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
-from freshet.stream.kafka.topics import TopicPlan, mismatches, plan
+from freshet.stream.kafka.topics import TopicPlan, mismatches, plan, unfit
 from freshet.stream.store.clock import open_clock, read_anchor
 from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.store.generation import current_generation
@@ -77,7 +77,8 @@ def check_topics(settings: Settings) -> list[Check]:
     found = cluster(settings)
     if not found.has_controller:
         return [Check("topics", "ok", "topics come into being when they are used")]
-    wanted = plan(settings.kafka, live=True)
+    states = settings.events.orders.mode == "state"
+    wanted = plan(settings.kafka, live=True, orders_are_states=states)
     checks = [*_missing(wanted, found), *_differing(settings, wanted, found)]
     return checks or [Check("topics", "ok", f"all {len(wanted)} topics are as planned")]
 
@@ -96,7 +97,8 @@ def _differing(settings: Settings, wanted: list[TopicPlan], found: Cluster) -> l
     checks = []
     for topic in present:
         for problem in mismatches(topic, found.partitions[topic.name], configs[topic.name]):
-            checks.append(Check("topics", "warn", f"{topic.name}: {problem}", _why(problem)))
+            state: State = "fail" if unfit(topic, problem) else "warn"
+            checks.append(Check("topics", state, f"{topic.name}: {problem}", _why(problem)))
     return checks
 
 
@@ -106,8 +108,8 @@ def _why(problem: str) -> str:
         "watermark ahead, and all true records after it are late; LogAppendTime protects from "
         "that (only a demo or a replay needs CreateTime)",
         "max.message.bytes": "a record that is larger than this stops its partition",
-        "cleanup.policy": "without compaction the topic loses its oldest entries, or grows "
-        "for ever",
+        "cleanup.policy": "without compaction a table loses its oldest entries, or grows for ever; "
+        "with it a topic of events loses all but the last of a key",
         "retention.ms": "raw orders may name a person: dead letters and late records stay for "
         "kafka.dead_letter_retention_ms; `kafka-configs.sh --alter --topic` sets it",
         "segment.ms": "a record stays until its whole segment is old enough: a day more than "

@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 
 import pytest
 import redis
+from confluent_kafka.admin import NewPartitions, NewTopic
 
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings, load
@@ -23,7 +24,7 @@ from freshet.stream.errors import BrokerError, FingerprintError, LogLostError, S
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.ingest import assignment
 from freshet.stream.ingest.process import run
-from freshet.stream.kafka import ensure_topics, shard_of
+from freshet.stream.kafka import admin, ensure_topics, shard_of
 from freshet.stream.kafka.servers import RealKafka
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters
@@ -266,6 +267,31 @@ def test_a_stored_offset_outside_the_log_stops_the_process_and_says_so(settings:
         LogLostError, match=r"end at offset 500, and the log holds 0 to 1.*--into GENERATION"
     ):
         run(settings, until_end=True)
+
+
+def test_a_shops_own_topic_will_do_and_its_new_partitions_are_read_soon(
+    kafka_broker: str, redis_server: str, request: pytest.FixtureRequest
+) -> None:
+    settings = settings_for(kafka_broker, redis_server, request.node.name)
+    topics = settings.kafka.topics
+    own = {"message.timestamp.type": "CreateTime", "retention.ms": "86400000000"}
+    client = admin(settings)
+    asked = client.create_topics([NewTopic(topics.orders, 3, 1, config=own)])
+    asked[topics.orders].result(30)
+    ensure_topics(settings, live=True)
+    report = {one.name: one for one in ensure_topics(settings, live=True)}[topics.orders]
+    assert (report.state, report.problems) == ("exists", ())
+    assert [text.partition(":")[0] for text in report.warnings] == [
+        "partitions",
+        "message.timestamp.type",
+    ]
+    with running(settings):
+        send(settings, [order(n) for n in range(3)])
+        wait_for(lambda: books(settings).get("applied") == 3)
+        client.create_partitions([NewPartitions(topics.orders, 4)])[topics.orders].result(30)
+        send(settings, [order(n) for n in range(3, 8)], partition=3)
+        wait_for(lambda: books(settings, 3).get("applied") == 5, timeout_s=15.0)
+    assert books(settings, 3) == booked(applied=5)
 
 
 def test_a_broker_that_dropped_unread_records_stops_the_process_and_says_so(

@@ -10,6 +10,7 @@ from freshet.stream.kafka.topics import (
     dead_letter_max_bytes,
     mismatches,
     plan,
+    unfit,
 )
 from freshet.stream.units import DAY_MS
 
@@ -85,3 +86,31 @@ def test_more_partitions_larger_limits_and_further_policies_are_no_mismatch() ->
         "max.message.bytes: expected 100, found 99",
         "cleanup.policy: expected compact, found delete",
     )
+
+
+def test_a_shops_own_choices_are_warnings_and_what_will_not_do_is_not() -> None:
+    plans = by_name(KafkaSettings(), live=True)
+    own = {
+        "message.timestamp.type": "CreateTime",
+        "retention.ms": "1000",
+        "max.message.bytes": "9",
+        "cleanup.policy": "delete",
+    }
+
+    def unfit_of(name: str, **config: str) -> list[str]:
+        wanted = plans[name]
+        found = mismatches(wanted, 3, {**own, **config})
+        assert found[0].startswith("partitions")
+        return [text for text in found if unfit(wanted, text)]
+
+    orders = "freshet.orders.v1"
+    assert unfit_of(orders) == []
+    assert unfit_of("freshet.catalog.v1") == []
+    assert unfit_of(f"{orders}.dlq")[0].startswith("max.message.bytes")
+    assert unfit_of("freshet.late.v1")[0].startswith("max.message.bytes")
+    assert unfit_of("freshet.models.v1") == ["cleanup.policy: expected compact, found delete"]
+    compacted = {"cleanup.policy": "compact,delete"}
+    assert unfit_of(orders, **compacted)[0].startswith("cleanup.policy: expected delete")
+    states = {one.name: one for one in plan(KafkaSettings(), live=True, orders_are_states=True)}
+    assert not unfit(states[orders], "cleanup.policy: expected delete, found compact")
+    assert unfit(states["freshet.clicks.v1"], "cleanup.policy: expected delete, found compact")
