@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from freshet.dashboard.state import TOUCHES, Kind, TopicState
 from freshet.stream.config import KafkaSettings
 from freshet.stream.errors import ConfigError, FreshetError
+from freshet.stream.kafka import SignIn, TokenProvider, sign_in
 from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
 
@@ -33,6 +33,10 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
 CLOSE_WITHIN_S = 2.0
 METADATA_MAX_AGE_MS = 5_000
+CLIENT = "freshet dashboard (aiokafka)"
+
+# aiokafka asks what class a provider is of, not what it can do.
+AbstractTokenProvider.register(TokenProvider)
 
 log = get_logger(__name__)
 
@@ -190,7 +194,7 @@ def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
         ConfigError: The certificate file cannot be read, or the mechanism needs what the page does
             not have.
     """
-    options: dict[str, Any] = {
+    return {
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": f"{settings.group_prefix}.dashboard",
         "group_id": None,
@@ -200,35 +204,22 @@ def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
         "request_timeout_ms": settings.request_timeout_ms,
         "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "max_partition_fetch_bytes": max(1 << 20, settings.max_record_bytes),
-        "security_protocol": settings.security_protocol,
+        **_signed_in(sign_in(settings, CLIENT)),
     }
-    if settings.security_protocol.startswith("SASL"):
-        options["sasl_mechanism"] = settings.sasl_mechanism or "PLAIN"
-        options["sasl_plain_username"] = settings.sasl_username
-        options["sasl_plain_password"] = settings.sasl_password.get_secret_value()
-        if settings.sasl_mechanism == "OAUTHBEARER":
-            options["sasl_oauth_token_provider"] = _GivenToken(
-                settings.sasl_password.get_secret_value()
-            )
-    if settings.security_protocol.endswith("SSL"):
-        options["ssl_context"] = _ssl_context(settings.ssl_ca_location)
+
+
+def _signed_in(found: SignIn) -> dict[str, Any]:
+    options: dict[str, Any] = {"security_protocol": found.protocol}
+    if found.context is not None:
+        options["ssl_context"] = found.context
+    if not found.mechanism:
+        return options
+    options["sasl_mechanism"] = found.mechanism
+    if found.tokens is not None:
+        options["sasl_oauth_token_provider"] = found.tokens
+    elif found.mechanism == "GSSAPI":
+        options["sasl_kerberos_service_name"] = found.service_name
+    else:
+        options["sasl_plain_username"] = found.username
+        options["sasl_plain_password"] = found.password
     return options
-
-
-def _ssl_context(ca_location: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_location or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"kafka.ssl_ca_location {ca_location!r} cannot be used: {error}"
-        ) from None
-
-
-class _GivenToken(AbstractTokenProvider):  # type: ignore[misc]
-    """OAUTHBEARER with a token that was handed to us as `kafka.sasl_password`."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    async def token(self) -> str:
-        return self._token

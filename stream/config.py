@@ -9,12 +9,13 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from freshet.stream.errors import ConfigError
 from freshet.stream.event_settings import EventSettings, FormatSettings, TimeUnit
+from freshet.stream.kafka_settings import KafkaSettings, RegistrySettings, Topics
 from freshet.stream.settings import (
     UTC,
     CalendarSettings,
@@ -23,15 +24,12 @@ from freshet.stream.settings import (
     DashboardSettings,
     DriftSettings,
     IngestSettings,
-    KafkaSettings,
     LearnSettings,
     RedisSettings,
-    RegistrySettings,
     Resolution,
     ServedResolution,
     Settings,
     TelemetrySettings,
-    Topics,
     WindowSettings,
     WorkerSettings,
 )
@@ -234,9 +232,12 @@ def _parsed(variable: str, text: str, setting: Known) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ConfigError(
-            f"environment: {variable} must be JSON, found {text!r}: {error}"
-        ) from None
+        found = "" if _secret_inside(setting.annotation) else f", found {text!r}"
+        raise ConfigError(f"environment: {variable} must be JSON{found}: {error}") from None
+
+
+def _secret_inside(annotation: Any) -> bool:
+    return annotation is SecretStr or SecretStr in get_args(annotation)
 
 
 # Names and errors ---------------------------------------------------------------------------------
@@ -302,5 +303,10 @@ def _config_error(error: ValidationError, sources: Mapping[str, str]) -> ConfigE
     text = first["msg"].removeprefix("Value error, ")
     if not name:
         return ConfigError(f"{source}: {text}")
-    found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
+    secret = any(
+        _secret_inside(known.annotation) and f"{name}.".startswith(f"{known.name}.")
+        for known in known_settings()
+    )
+    hidden = secret or isinstance(first["input"], dict)
+    found = "" if hidden else f", found {first['input']!r}"
     return ConfigError(f"{source}: {name}: {text}{found}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -13,83 +13,12 @@ from pydantic import (
 )
 
 from freshet.stream.event_settings import EventSettings, known_zone
+from freshet.stream.kafka_settings import KafkaSettings
 from freshet.stream.section import Fraction, NotNegative, Positive, Section
 from freshet.stream.slots import ALIASES, KNOWN_SLOTS, FlagSlot, NumberSlot
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
 UTC = "UTC"
-
-
-Kind = TypeVar("Kind", bound=str)
-
-
-class Topics(Section):
-    """Names of the topics, so that a shop can keep its own."""
-
-    orders: str = "freshet.orders.v1"
-    clicks: str = "freshet.clicks.v1"
-    catalog: str = "freshet.catalog.v1"
-    promotions: str = "freshet.promotions.v1"
-    inventory: str = "freshet.inventory.v1"
-    covariates: str = "freshet.covariates.v1"
-    late: str = "freshet.late.v1"
-    windows: str = "freshet.windows.v1"
-    forecasts: str = "freshet.forecasts.v1"
-    rounds: str = "freshet.rounds.v1"
-    forecasts_latest: str = Field("freshet.forecasts.latest.v1", description="Empty turns it off.")
-    scores: str = "freshet.scores.v1"
-    drift: str = "freshet.drift.v1"
-    retrain: str = "freshet.retrain.v1"
-    models: str = "freshet.models.v1"
-    effects: str = "freshet.effects.v1"
-    alerts: str = "freshet.alerts.v1"
-
-    def of(self, *kinds: Kind) -> dict[str, Kind]:
-        """What each of these topics holds, by the topic's name.
-
-        >>> Topics(catalog="shop.items").of("catalog", "models")
-        {'shop.items': 'catalog', 'freshet.models.v1': 'models'}
-        """
-        return {getattr(self, kind): kind for kind in kinds}
-
-
-class RegistrySettings(Section):
-    """How to reach a Schema Registry: Confluent's, or one that answers as it does."""
-
-    url: str = Field("", description="Such as http://registry:8081; empty: there is none.")
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    ca_location: str = ""
-    timeout_ms: Positive = 5_000
-
-
-class KafkaSettings(Section):
-    """How to reach Kafka."""
-
-    bootstrap_servers: str = "localhost:9092"
-    group_prefix: str = Field(
-        "freshet", description="Consumer groups are named <prefix>.<process>."
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
-    sasl_username: str = ""
-    sasl_password: SecretStr = SecretStr("")
-    ssl_ca_location: str = ""
-    partitions: Positive = Field(4, description="Partitions of the topics that freshet creates.")
-    replication_factor: Positive = 1
-    request_timeout_ms: Positive = 10_000
-    session_timeout_ms: Positive = 10_000
-    group_instance_id: str = Field(
-        "",
-        description="A name of this ingest process alone that survives its restart: it then has "
-        "its partitions back at once, not after session_timeout_ms.",
-    )
-    max_record_bytes: Positive = 1_000_000
-    dead_letter_retention_ms: Positive = Field(
-        14 * DAY_MS, description="How long dead letters and late records, raw as they came, stay."
-    )
-    topics: Topics = Topics()
-    registry: RegistrySettings = RegistrySettings()
 
 
 class RedisSettings(Section):

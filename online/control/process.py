@@ -20,13 +20,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import faust
+from faust.auth import (  # type: ignore[attr-defined]
+    AbstractTokenProvider,
+    OAuthCredentials,
+)
 
 from freshet.online.control.controller import Controller, Output
 from freshet.online.control.metrics import ControlMetrics
@@ -35,7 +38,7 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import Clock, latest_ms
 from freshet.stream.codec import encode
 from freshet.stream.config import KafkaSettings, Settings, Topics
-from freshet.stream.errors import BrokerError, ConfigError, EventError
+from freshet.stream.errors import BrokerError, EventError
 from freshet.stream.events.dead_letter import Source
 from freshet.stream.events.letters import Letters
 from freshet.stream.health import Health, Watch
@@ -44,8 +47,10 @@ from freshet.stream.kafka import (
     Outgoing,
     Publisher,
     TableReader,
+    TokenProvider,
     broker_question,
     ensure_topics,
+    sign_in,
 )
 from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.schemas import SHOP_TABLES
@@ -59,12 +64,16 @@ STOP_TIMEOUT_S = 4.0
 HEARTBEATS_A_SESSION = 3
 HEARTBEAT_MIN_S = 0.1
 HEARTBEAT_MAX_S = 3.0
+CLIENT = "freshet control (Faust)"
 RAW = {
     "key_type": bytes,
     "value_type": bytes,
     "key_serializer": "raw",
     "value_serializer": "raw",
 }
+
+# The client under Faust asks what class a provider is of, not what it can do.
+AbstractTokenProvider.register(TokenProvider)
 
 log = get_logger("control")
 
@@ -291,24 +300,23 @@ def credentials(kafka: KafkaSettings) -> Any:
     """How Faust signs in, or None for a plain connection.
 
     Raises:
-        ConfigError: The mechanism needs a token provider, which Faust cannot take from settings.
+        ConfigError: A file cannot be used, or Faust cannot do what a setting asks for.
     """
-    context = None
-    if kafka.security_protocol.endswith("SSL"):
-        context = ssl.create_default_context(cafile=kafka.ssl_ca_location or None)
-    if kafka.security_protocol.startswith("SASL"):
-        if kafka.sasl_mechanism == "OAUTHBEARER":
-            raise ConfigError(
-                "freshet control cannot sign in with OAUTHBEARER",
-                hint="use SCRAM-SHA-512 for its user",
-            )
-        return faust.SASLCredentials(
-            mechanism=kafka.sasl_mechanism or "PLAIN",
-            username=kafka.sasl_username,
-            password=kafka.sasl_password.get_secret_value(),
-            ssl_context=context,
+    found = sign_in(kafka, CLIENT)
+    if not found.mechanism:
+        return None if found.context is None else faust.SSLCredentials(found.context)
+    if found.tokens is not None:
+        return OAuthCredentials(oauth_cb=found.tokens, ssl_context=found.context)
+    if found.mechanism == "GSSAPI":
+        return faust.GSSAPICredentials(
+            kerberos_service_name=found.service_name, ssl_context=found.context
         )
-    return faust.SSLCredentials(context) if context is not None else None
+    return faust.SASLCredentials(
+        mechanism=found.mechanism,
+        username=found.username,
+        password=found.password,
+        ssl_context=found.context,
+    )
 
 
 async def _serve(agents: Agents, folder: str, stop: Stop) -> None:

@@ -40,7 +40,9 @@ from freshet.stream.kafka.publisher import (
     Publisher,
     RecordsRefusedError,
 )
+from freshet.stream.kafka.security import SignIn, sign_in
 from freshet.stream.kafka.table import Silence, TableReader, TableRecord
+from freshet.stream.kafka.tokens import TokenProvider
 from freshet.stream.kafka.transactions import (
     AtLeastOnce,
     Commits,
@@ -69,10 +71,12 @@ __all__ = [
     "Producer",
     "Publisher",
     "RecordsRefusedError",
+    "SignIn",
     "Silence",
     "TableReader",
     "TableRecord",
     "Taken",
+    "TokenProvider",
     "TopicPartition",
     "Writes",
     "admin",
@@ -88,6 +92,7 @@ __all__ = [
     "producer",
     "send",
     "shard_of",
+    "sign_in",
     "take",
     "timestamp_types",
     "topic_configs",

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError, ConfigError, LogLostError
 from freshet.stream.health import ANSWER_WITHIN_MS, Question
+from freshet.stream.kafka.security import librdkafka, mechanism_of, own_settings
 from freshet.stream.kafka.topics import dead_letter_max_bytes
 from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
@@ -70,9 +71,19 @@ def config_errors(kafka: KafkaSettings) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        hint = f"kafka.ssl_ca_location is {kafka.ssl_ca_location}" if kafka.ssl_ca_location else ""
         reason = f"the settings of Kafka cannot be used: {_reason(error)}"
-        raise ConfigError(reason, hint=hint) from None
+        raise ConfigError(reason, hint=_hint(kafka)) from None
+
+
+def _hint(kafka: KafkaSettings) -> str:
+    if mechanism_of(kafka) == "GSSAPI":
+        return (
+            "confluent-kafka's wheel has no Kerberos: build librdkafka with libsasl2, then "
+            "pip install --force-reinstall --no-binary confluent-kafka confluent-kafka"
+        )
+    names = ("ssl_ca_location", "ssl_certificate_location", "ssl_key_location")
+    files = [f"kafka.{name} is {getattr(kafka, name)}" for name in names if getattr(kafka, name)]
+    return ", ".join(files)
 
 
 def broker_error(doing: str, error: KafkaException) -> BrokerError:
@@ -91,24 +102,18 @@ def _reason(error: KafkaException) -> str:
 def common_config(settings: KafkaSettings) -> dict[str, Any]:
     """What every client is told: where, as whom, and that its log lines come to us."""
     said = _ClientLog()
-    config: dict[str, Any] = {
+    return {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": settings.group_prefix,
-        "security.protocol": settings.security_protocol,
         "socket.timeout.ms": settings.request_timeout_ms,
         "reconnect.backoff.max.ms": 2_000,
         "log_level": LIBRARY_LOG_LEVEL,
         "log.connection.close": False,
         "logger": said,
         "error_cb": said.error,
+        **librdkafka(settings),
+        **own_settings(settings),
     }
-    if settings.sasl_mechanism:
-        config["sasl.mechanism"] = settings.sasl_mechanism
-        config["sasl.username"] = settings.sasl_username
-        config["sasl.password"] = settings.sasl_password.get_secret_value()
-    if settings.ssl_ca_location:
-        config["ssl.ca.location"] = settings.ssl_ca_location
-    return config
 
 
 def _renamed(over: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +137,7 @@ def producer(settings: Settings, **over: Any) -> Producer:
         "linger.ms": 5,
         "message.max.bytes": dead_letter_max_bytes(kafka),
         "delivery.timeout.ms": 3 * kafka.request_timeout_ms,
+        **own_settings(kafka),
         **_renamed(over),
     }
     with config_errors(kafka):
@@ -160,6 +166,7 @@ def consumer(settings: Settings, group: str, **over: Any) -> Consumer:
         "auto.offset.reset": "error",
         "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 100,
+        **own_settings(kafka),
         **_renamed(over),
     }
     with config_errors(kafka):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.abc import AbstractTokenProvider
 
 from freshet.dashboard import feed as feed_module
 from freshet.dashboard.feed import Feed, consumer_options
@@ -137,7 +138,20 @@ def test_a_token_for_oauthbearer_is_handed_over() -> None:
             security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_password="token"
         )
     )
-    assert asyncio.run(options["sasl_oauth_token_provider"].token()) == "token"
+    provider = options["sasl_oauth_token_provider"]
+    assert isinstance(provider, AbstractTokenProvider)
+    assert asyncio.run(provider.token()) == "token"
+
+
+def test_kerberos_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    options = consumer_options(
+        KafkaSettings(
+            security_protocol="SASL_SSL", sasl_mechanism="GSSAPI", sasl_kerberos_service_name="bus"
+        )
+    )
+    assert (options["sasl_mechanism"], options["sasl_kerberos_service_name"]) == ("GSSAPI", "bus")
+    assert "sasl_plain_username" not in options and "ssl_context" in options
 
 
 def test_a_certificate_file_that_is_none_is_named() -> None:

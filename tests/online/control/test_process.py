@@ -369,10 +369,25 @@ def test_settings_become_credentials() -> None:
     assert credentials(KafkaSettings(security_protocol="SSL")).protocol.value == "SSL"
     both = KafkaSettings(security_protocol="SASL_SSL", sasl_username="u", sasl_password="p")
     assert credentials(both).ssl_context is not None
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ConfigError, match=r"ssl_ca_location '/nowhere/ca\.pem'"):
         credentials(KafkaSettings(security_protocol="SSL", ssl_ca_location="/nowhere/ca.pem"))
-    with pytest.raises(ConfigError, match="OAUTHBEARER"):
-        credentials(KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER"))
+
+
+def test_tokens_and_kerberos_become_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = KafkaSettings(
+        security_protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_password="token"
+    )
+    found = credentials(token)
+    assert found.mechanism.value == "OAUTHBEARER" and found.ssl_context is None
+    assert isinstance(found.oauth_cb, module.AbstractTokenProvider)
+    assert asyncio.run(found.oauth_cb.token()) == "token"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    kerberos = KafkaSettings(
+        security_protocol="SASL_SSL", sasl_mechanism="GSSAPI", sasl_kerberos_service_name="bus"
+    )
+    found = credentials(kerberos)
+    assert (found.mechanism.value, found.kerberos_service_name) == ("GSSAPI", "bus")
+    assert found.protocol.value == "SASL_SSL" and found.ssl_context is not None
 
 
 # Serving ------------------------------------------------------------------------------------------
