@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC as UTC_ZONE
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -65,9 +67,31 @@ class WindowSettings(Section):
     max_ahead_ms: Positive = Field(
         7 * DAY_MS, description="There, an event further than this beyond it is a dead letter."
     )
+    history_before: int | None = Field(
+        None,
+        description="Where history ends that `freshet history load` brings, and where the frontier "
+        "of a new partition begins: RFC 3339, a date (its midnight in UTC) or epoch milliseconds. "
+        "Until all of it is loaded nothing is forecast.",
+    )
     idle_ms: Positive = Field(
         30_000, description="Wall time at the log's end before a partition is idle."
     )
+
+    @field_validator("history_before", mode="before")
+    @classmethod
+    def _as_ms(cls, value: object) -> object:
+        if isinstance(value, date) and not isinstance(value, datetime):  # As TOML reads it.
+            value = value.isoformat()
+        moment = value
+        if isinstance(value, str) and not value.isdecimal():
+            moment = datetime.fromisoformat(value)
+            if len(value) == len("2026-01-31"):
+                moment = moment.replace(tzinfo=UTC_ZONE)
+        if not isinstance(moment, datetime):
+            return value
+        if moment.tzinfo is None:
+            raise ValueError("a time without a zone; write 2026-01-31T00:00:00Z, or a date")
+        return round(moment.timestamp() * 1_000)
 
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

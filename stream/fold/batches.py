@@ -18,7 +18,7 @@ class RawBatch:
     """Records of one partition in log order; `next_offset` is where the next batch begins.
 
     `redrives` are the redrive headers of the records that have one, by their place in the batch;
-    `headers` are all headers of the records that have any.
+    `history` are their history headers, and `headers` all headers of the records that have any.
     """
 
     values: Sequence[bytes | None]
@@ -27,18 +27,20 @@ class RawBatch:
     offsets: Ints
     next_offset: int
     redrives: Mapping[int, bytes] = field(default_factory=dict)
+    history: Mapping[int, bytes] = field(default_factory=dict)
     headers: Mapping[int, Headers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedBatch:
-    """Records of one partition in log order, decoded; `redrives` are as in `RawBatch`."""
+    """Records of one partition in log order, decoded; the headers are as in `RawBatch`."""
 
     decoded: Decoded
     timestamps_ms: Ints
     first_offset: int
     next_offset: int
     redrives: Mapping[int, bytes] = field(default_factory=dict)
+    history: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from freshet.stream.fold.verdicts import Verdicts
 from freshet.stream.store.layout import Header
 
 FORMAT: Final = 3
-_YOUNGER: Final = frozenset({"frontier_rank", "max_step_ms", "max_ahead_ms"})
+_YOUNGER: Final = frozenset({"frontier_rank", "max_step_ms", "max_ahead_ms", "history_before"})
 
 
 def fingerprint(kind: EventKind, settings: Settings) -> str:

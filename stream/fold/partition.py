@@ -24,7 +24,8 @@ from freshet.stream.fold.batches import Counts, DecodedBatch, Fold, RawBatch
 from freshet.stream.fold.content import ContentDigests
 from freshet.stream.fold.dictionary import ItemDictionary
 from freshet.stream.fold.frontier import NEVER_MS, rule_of
-from freshet.stream.fold.headers import fingerprint, header_after, reach_of
+from freshet.stream.fold.headers import fingerprint, header_after, reach_fields, reach_of
+from freshet.stream.fold.history import HistoryVerdicts, judge_history, loads_of
 from freshet.stream.fold.state_log import StateLog
 from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
 from freshet.stream.fold.watermark import TimeRules
@@ -116,6 +117,10 @@ class PartitionWindows:
             timestamp_type=self._facts.timestamp_type,
         )
         self._frontier_rule = rule_of(self._windows, self._facts.timestamp_type)
+        begin_ms = self._windows.history_before
+        if begin_ms is not None:
+            begun = reach_fields(self._frontier_rule.begin(begin_ms))
+            self.header = replace(self.header, origin_ms=begin_ms, **begun)
 
     @property
     def next_offset(self) -> int:
@@ -128,7 +133,7 @@ class PartitionWindows:
 
     @property
     def frontier_ms(self) -> int | None:
-        """The largest event time so far, future events left out; None before the first."""
+        """How far its events have come; None before any counted."""
         return self.header.frontier_ms
 
     def decode(
@@ -154,7 +159,12 @@ class PartitionWindows:
         first_offset = int(batch.offsets[0]) if len(batch.offsets) else self.next_offset
         return self.fold_decoded(
             DecodedBatch(
-                decoded, batch.timestamps_ms, first_offset, batch.next_offset, batch.redrives
+                decoded=decoded,
+                timestamps_ms=batch.timestamps_ms,
+                first_offset=first_offset,
+                next_offset=batch.next_offset,
+                redrives=batch.redrives,
+                history=batch.history,
             )
         )
 
@@ -171,12 +181,15 @@ class PartitionWindows:
         assert batch.next_offset >= self.next_offset, "the batch ends before the windows"
         assert batch.first_offset >= self.next_offset, "the batch begins before the windows"
         dictionary = self._load()
-        verdicts = self._verdicts(batch, dictionary)
+        history = self._history(batch)
+        verdicts = self._verdicts(batch, history, dictionary)
         dead = dead_letters(verdicts, batch.timestamps_ms, self._rules)
-        counts = _counts(verdicts, num_dead=len(dead))
+        counts = _counts(verdicts, num_dead=len(dead), repeated=history.repeated)
         header = header_after(self.header, batch.next_offset, counts, verdicts)
+        if history.complete:
+            header = replace(header, history_complete=1)
         additions = _additions(self.kind, verdicts)
-        update, changed = self._update(verdicts, additions, header)
+        update, changed = self._update(verdicts, additions, header, history.highest)
         return Fold(
             update=update,
             dead=dead,
@@ -257,8 +270,20 @@ class PartitionWindows:
         other = stored.epoch == mine.epoch and stored.owner != mine.owner
         return Answer.FENCED if newer or other else Answer.GAP
 
-    def _verdicts(self, batch: DecodedBatch, dictionary: ItemDictionary) -> Verdicts:
-        index = batch.decoded.index
+    def _history(self, batch: DecodedBatch) -> HistoryVerdicts:
+        """What the history headers of a batch settle, which hardly any batch has."""
+        if not batch.history:
+            nobody = np.zeros(len(batch.decoded.index), np.bool_)
+            return HistoryVerdicts(batch.decoded, nobody, 0, {}, complete=False)
+        loads = loads_of(batch.history)
+        known = self._store.loaded(self.topic, self.partition, loads)
+        return judge_history(batch.decoded, batch.history, batch.redrives, known)
+
+    def _verdicts(
+        self, batch: DecodedBatch, history: HistoryVerdicts, dictionary: ItemDictionary
+    ) -> Verdicts:
+        decoded = history.decoded
+        index = decoded.index
         names = list(map(batch.redrives.get, index.tolist())) if batch.redrives else []
         asked = [name for name in names if name is not None]
         known = Known(
@@ -270,10 +295,11 @@ class PartitionWindows:
             orders=self._orders,
         )
         return reach_verdicts(
-            batch.decoded,
+            decoded,
             batch.timestamps_ms[index],
             names if asked else (),
-            contents=self._contents_of(batch.decoded),
+            history=history.patient,
+            contents=self._contents_of(decoded),
             known=known,
             rules=self._rules,
         )
@@ -285,7 +311,11 @@ class PartitionWindows:
         return np.zeros(len(decoded.index), np.uint32)
 
     def _update(
-        self, verdicts: Verdicts, additions: Additions, header: Header
+        self,
+        verdicts: Verdicts,
+        additions: Additions,
+        header: Header,
+        loaded: Mapping[bytes, int],
     ) -> tuple[Update, ChangedTiles]:
         """The batch's absolute writes, and the tiles to remember once they are in."""
         watermark_ms = verdicts.times.frontier_ms - self._rules.out_of_order_ms
@@ -309,6 +339,7 @@ class PartitionWindows:
             minutes=self._minutes.appends(verdicts.applied_entries, watermark_ms),
             tiles=tiles,
             orders=verdicts.orders.writes if verdicts.orders is not None else (),
+            loaded=loaded,
         )
         return update, changed
 
@@ -337,15 +368,15 @@ def _or_never(time_ms: int | None) -> int:
     return NEVER_MS if time_ms is None else time_ms
 
 
-def _counts(verdicts: Verdicts, *, num_dead: int) -> Counts:
+def _counts(verdicts: Verdicts, *, num_dead: int, repeated: int) -> Counts:
     decoded = verdicts.decoded
     return Counts(
         read=decoded.num_records,
         applied=int(verdicts.applied.sum()),
-        duplicate=int(verdicts.duplicate.sum()),
+        duplicate=int(verdicts.duplicate.sum()) + repeated,
         late_dropped=int(verdicts.too_late.sum()),
         dead_letter=num_dead,
-        skipped=decoded.num_records - len(decoded.index) - len(decoded.refusals),
+        skipped=len(decoded.skipped),
         conflicting=int(verdicts.conflicting.sum()),
     )
 

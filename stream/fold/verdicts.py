@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -110,6 +110,7 @@ def reach_verdicts(
     timestamps_ms: Ints,
     redrives: Sequence[bytes | None],
     *,
+    history: Bools,
     contents: Digests,
     known: Known,
     rules: TimeRules,
@@ -120,14 +121,15 @@ def reach_verdicts(
         decoded: The good records, in log order.
         timestamps_ms: Their Kafka timestamps.
         redrives: Their redrive headers, None for most; empty when no record has one.
+        history: Which of them are history.
         contents: Digests of what they say.
         known: What was known before the batch.
         rules: Limits of time.
     """
-    aside = Aside.none(len(decoded.index))
+    redriven = np.zeros(len(decoded.index), np.bool_)
     if redrives:
         redriven = np.array([name is not None for name in redrives], np.bool_)
-        aside = replace(aside, redriven=redriven)
+    aside = Aside(redriven, history)
     times = time_verdicts(
         decoded.event_time_ms, timestamps_ms, known.reach, rules, aside, known.rule
     )

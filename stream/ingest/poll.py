@@ -18,6 +18,7 @@ from freshet.stream.arrays import Ints
 from freshet.stream.events.columns import Decoded, concatenate
 from freshet.stream.events.redrive import Headers, redrive_name
 from freshet.stream.fold.batches import DecodedBatch
+from freshet.stream.fold.history import history_mark
 from freshet.stream.kafka import Key, Message, Taken, headers_of
 
 SLICE_RECORDS = 2_000
@@ -36,6 +37,7 @@ class Polled:
     _parts: list[Decoded] = field(default_factory=list)
     _timestamps_ms: list[Ints] = field(default_factory=list)
     _redrives: dict[int, bytes] = field(default_factory=dict)
+    _history: dict[int, bytes] = field(default_factory=dict)
 
     def add(self, messages: Sequence[Message], decode: Decode) -> None:
         """Take the next messages of the partition; at least one."""
@@ -48,16 +50,18 @@ class Polled:
         if any(map(Message.headers, messages)):
             found = enumerate(map(headers_of, messages))
             headers = {place: own for place, own in found if own}
-        self._note_redrives(headers)
+        self._note(headers)
         self._parts.append(decode(values, keys, timestamps_ms, headers))
         self._timestamps_ms.append(timestamps_ms)
         self.messages += messages
 
-    def _note_redrives(self, headers: Mapping[int, Headers]) -> None:
+    def _note(self, headers: Mapping[int, Headers]) -> None:
         for place, own in headers.items():
-            name = redrive_name(own)
+            name, mark = redrive_name(own), history_mark(own)
             if name is not None:
                 self._redrives[len(self.messages) + place] = name
+            if mark is not None:
+                self._history[len(self.messages) + place] = mark
 
     def batch(self) -> DecodedBatch:
         """All of it, ready to be folded."""
@@ -67,6 +71,7 @@ class Polled:
             first_offset=self.messages[0].offset() or 0,
             next_offset=(self.messages[-1].offset() or 0) + 1,
             redrives=self._redrives,
+            history=self._history,
         )
 
 

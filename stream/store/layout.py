@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -75,6 +75,11 @@ class Keys:
         """Hash: xxh3-64 of an order's id -> its state, of the orders made on a day since 1970."""
         return f"{self.prefix}:o:{day}"
 
+    @property
+    def loads(self) -> str:
+        """Hash: name of a load of history -> its highest sequence that was judged."""
+        return f"{self.prefix}:l"
+
     def tile(self, resolution_ms: int, bucket: int, chunk: int) -> str:
         """String: one tile; `bucket` is the number that `freshet.stream.store.grid` gives it."""
         return f"{self.prefix}:w:{resolution_ms}:{bucket}:{chunk}"
@@ -120,6 +125,7 @@ class Header:
     ahead_first_ms: int = 0
     ahead_last_ms: int = 0
     doubted_ms: int | None = None
+    history_complete: int = 0
     num_partitions: int = 0
     timestamp_type: str = ""
     fingerprint: str = ""
@@ -169,6 +175,7 @@ _WRITTEN: Final = (
     "ahead_first_ms",
     "ahead_last_ms",
     "doubted_ms",
+    "history_complete",
     "num_partitions",
     "timestamp_type",
 )
@@ -226,6 +233,7 @@ class Update:
     minutes: Sequence[MinuteAppend] = ()
     tiles: Sequence[TileWrites] = ()
     orders: Sequence[OrderWrites] = ()
+    loaded: Mapping[bytes, int] = field(default_factory=dict)
 
     def arguments(self, prefix: str) -> list[Any]:
         """The script's ARGV, as apply.lua describes them."""
@@ -249,4 +257,7 @@ class Update:
             args += (orders.day, orders.expiry_ms, len(orders.names))
             for state in zip(orders.names, orders.data, strict=True):
                 args += state
+        args.append(len(self.loaded))
+        for load, sequence in self.loaded.items():
+            args += (load, sequence)
         return args

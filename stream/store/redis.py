@@ -141,6 +141,13 @@ class WindowStore:
             found = self._client.smismember(self.keys(topic, partition).redrives, list(names))
         return {name for name, known in zip(names, found, strict=True) if known}
 
+    def loaded(self, topic: str, partition: int, loads: Sequence[bytes]) -> dict[bytes, int]:
+        """The highest sequence judged of each of these loads of history, where there is one."""
+        key = self.keys(topic, partition).loads
+        (found,) = self.read_fields([(key, loads)]) if loads else ([],)
+        pairs = zip(loads, found, strict=True)
+        return {load: int(sequence) for load, sequence in pairs if sequence is not None}
+
     def memory_bytes(self) -> int:
         """What this Redis uses in all, by its own account; 0 where it does not say."""
         with translated(self._client):

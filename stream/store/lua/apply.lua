@@ -12,6 +12,7 @@
 --          then n, n x (minute, its expiry in ms, its length in bytes so far, bytes to append)
 --          then n, n x (resolution_ms, m, m x ('bucket:chunk', tile, its expiry in ms))
 --          then n, n x (day, when the last of its orders expires in ms, m, m x (hash of an order's id, its state))
+--          then n, n x (name of a load of history, its highest sequence judged)
 -- Returns  'APPLIED', 'ALREADY', 'FENCED' or 'GAP'.
 
 local CHUNK_ITEMS, GROUP_CHUNKS, MAX_UNPACK = 1024, 256, 2000
@@ -100,6 +101,11 @@ for _ = 1, tonumber(ARGV[days]) do
   end
   place = place + 3 + 2 * tonumber(ARGV[place + 2])
 end
+local loads = place
+if other_type(prefix .. ':l', 'hash') then
+  return damaged(prefix .. ':l is not a hash')
+end
+place = loads + 1 + 2 * tonumber(ARGV[loads])
 if place ~= #ARGV + 1 then
   return damaged('the call has ' .. #ARGV .. ' arguments, expected ' .. (place - 1))
 end
@@ -115,6 +121,9 @@ for i = 0, num_items - 1 do
 end
 for i = redrives + 1, redrives + num_redrives do
   redis.call('SADD', prefix .. ':v', ARGV[i])
+end
+for i = loads + 1, #ARGV - 1, 2 do
+  redis.call('HSET', prefix .. ':l', ARGV[i], ARGV[i + 1])
 end
 for i = minutes + 1, minutes + 4 * num_minutes, 4 do
   redis.call('SETRANGE', prefix .. ':u:' .. ARGV[i], ARGV[i + 2], ARGV[i + 3])

@@ -32,7 +32,10 @@ def judged(*events: tuple[int, str], frontier_ms: int = NEVER_MS) -> Verdicts:
     known = Known(Reach(frontier_ms), LargestTime(), SeenHashes(), ItemDictionary(9), frozenset())
     contents = ContentDigests().of(decoded)
     stamps = np.full(len(values), 200_000)
-    return reach_verdicts(decoded, stamps, [], contents=contents, known=known, rules=RULES)
+    nobody = np.zeros(len(values), bool)
+    return reach_verdicts(
+        decoded, stamps, [], history=nobody, contents=contents, known=known, rules=RULES
+    )
 
 
 COUNTS = Counts(50, 20, 15, 10, 5, skipped=7, lines_dead=3, conflicting=2)

@@ -24,6 +24,8 @@ from tests.stream.fold.windows_checks import (
 
 pytestmark = pytest.mark.slow  # many worlds; test_partition.py holds the cases
 
+# How history is judged depends on the order by intent.
+NO_MARKS = st.none()
 KINDS = st.sampled_from(["orders", "clicks"])
 SIZES = [{"resolution_ms": width, "buckets": 10**6} for width in (1_000, 60_000, HOUR_MS, DAY_MS)]
 PATIENT = small_settings(resolutions=SIZES, allowed_lateness_ms=3 * DAY_MS)
@@ -50,7 +52,7 @@ def with_repeats(draw: st.DrawFn, log: list[LogRecord]) -> list[LogRecord]:
 def test_duplicates_anywhere_within_the_horizon_change_nothing(
     data: st.DataObject, kind: str, size: int
 ) -> None:
-    log = data.draw(log_records(kind, max_size=40))
+    log = data.draw(log_records(kind, max_size=40, marks=NO_MARKS))
     repeated = data.draw(with_repeats(log))
     once, often = folded(kind, PATIENT, log, size), folded(kind, PATIENT, repeated, size)
     assert (often["sums"], often["items"], often["minutes"]) == (
@@ -71,7 +73,7 @@ def test_duplicates_anywhere_within_the_horizon_change_nothing(
 def test_order_within_the_allowed_lateness_changes_nothing_in_the_end(
     data: st.DataObject, kind: str, size: int
 ) -> None:
-    drawn = data.draw(log_records(kind, max_size=40))
+    drawn = data.draw(log_records(kind, max_size=40, marks=NO_MARKS))
     # Each event id once: of two events that share one, the first to come counts.
     log = list({record.value: record for record in drawn if record.redrive is None}.values())
     shuffled = data.draw(st.permutations(log))
@@ -106,7 +108,7 @@ def unique(log: list[LogRecord], order: Sequence[LogRecord] | None = None) -> li
 @settings(deadline=None, max_examples=80)
 @given(st.data(), KINDS, st.integers(1, 20))
 def test_fine_buckets_add_up_to_coarse_ones(data: st.DataObject, kind: str, size: int) -> None:
-    sums = folded(kind, PATIENT, data.draw(log_records(kind)), size)["sums"]
+    sums = folded(kind, PATIENT, data.draw(log_records(kind, marks=NO_MARKS)), size)["sums"]
     for fine, coarse in ((1_000, 60_000), (60_000, HOUR_MS), (HOUR_MS, DAY_MS)):
         rolled: Counter[tuple[int, str, str]] = Counter()
         for (width, bucket, item, channel), value in sums.items():

@@ -55,6 +55,7 @@ def judged(
         decoded,
         np.array([(stamps or {}).get(place, 300_000) for place in good], np.int64),
         [redrives.get(place) for place in good] if redrives else [],
+        history=np.zeros(len(good), bool),
         contents=ContentDigests().of(decoded),
         known=known,
         rules=RULES,

@@ -36,6 +36,7 @@ BOOKS = (
     *("skipped", "lines_dead", "conflicting"),
 )
 TIMES = ("frontier_ms", "origin_ms", "first_event_ms", "last_event_ms")
+LOADS = [b"2024", b"b"]
 REDRIVES = [b"orders-0-1", b"orders-0-2", b"orders-1-7"]
 TOPICS = {"orders": "freshet.orders.v1", "clicks": "freshet.clicks.v1"}
 
@@ -62,6 +63,7 @@ class LogRecord:
     timestamp_ms: int
     key: bytes | None = None
     redrive: bytes | None = None
+    history: bytes | None = None
 
 
 class NaiveFrontier:
@@ -118,12 +120,38 @@ class NaiveWindows:
         self.origin_ms: int | None = None
         self.last_event_ms: int | None = None
         self.redrives: set[bytes] = set()
+        self.loads: dict[bytes, int] = {}
+        self.history_complete = 0
+        if settings.windows.history_before is not None:
+            self._begin(settings.windows.history_before)
+
+    def _begin(self, time_ms: int) -> None:
+        self.frontier_ms = self.origin_ms = time_ms
+        if self.ranked is not None:
+            self.ranked.counted = [time_ms] * self.settings.windows.frontier_rank
 
     def feed(self, record: LogRecord) -> None:
-        verdict = self._judge(record)
+        verdict = self._settled(record) or self._judge(record)
         self.verdicts.append(verdict)
         self.books["read"] += 1
         self.books[verdict] += 1
+
+    def _settled(self, record: LogRecord) -> str | None:
+        """What a header of history alone decides, as far as `log_records` makes them."""
+        if record.history is None:
+            return None
+        load, _, said = record.history.partition(b":")
+        if not load or not (said.isdigit() or said == b"complete"):
+            return "dead_letter"
+        if said == b"complete":
+            self.history_complete = 1
+            return "skipped"
+        if record.redrive is not None:
+            return None
+        if int(said) <= self.loads.get(load, -1):
+            return "duplicate"
+        self.loads[load] = int(said)
+        return None
 
     def watermark_ms(self) -> int | None:
         return (
@@ -167,6 +195,8 @@ class NaiveWindows:
     def _out_of_time(self, record: LogRecord, time_ms: int) -> str | None:
         """Why a record's time keeps it out; one that is not from the future moves the frontier."""
         windows, before_ms = self.settings.windows, self.watermark_ms()
+        if record.history is not None:
+            return None
         if time_ms > record.timestamp_ms + windows.max_future_ms:
             return "dead_letter"
         too_far = self.ranked is not None and self.ranked.too_far(time_ms)
@@ -281,7 +311,8 @@ class NaiveWindows:
             "sums": kept,
             "orders": self.kept_orders(watermark_ms),
         }
-        return state | {"redrives": self.redrives}
+        state["header"]["history_complete"] = self.history_complete
+        return state | {"redrives": self.redrives, "loads": self.loads}
 
     def kept_orders(self, watermark_ms: int) -> dict[tuple[int, int], Any]:
         """States of orders, of which there are none where records are events."""
@@ -301,6 +332,7 @@ class MemoryStore:
         self.strings: dict[str, bytes] = {}
         self.orders: dict[str, dict[bytes, bytes]] = {}
         self.redrives: dict[tuple[str, int], frozenset[bytes]] = {}
+        self.loads: dict[tuple[str, int], dict[bytes, int]] = {}
         self.owners = 0
         self.writes = 0
 
@@ -320,6 +352,10 @@ class MemoryStore:
 
     def redriven(self, topic: str, partition: int, names: Sequence[bytes]) -> set[bytes]:
         return self.redrives.get((topic, partition), frozenset()) & set(names)
+
+    def loaded(self, topic: str, partition: int, loads: Sequence[bytes]) -> dict[bytes, int]:
+        known = self.loads.get((topic, partition), {})
+        return {load: known[load] for load in loads if load in known}
 
     def apply(self, update: Update) -> Answer:
         place = update.topic, update.partition
@@ -349,6 +385,7 @@ class MemoryStore:
             self.orders[keys.orders(writes.day)] = before | states
         self.items[place] = [*items, *update.new_items]
         self.redrives[place] = self.redrives.get(place, frozenset()) | set(update.redrives)
+        self.loads[place] = {**self.loads.get(place, {}), **update.loaded}
         self.headers[place] = replace(header, **update.header, next_offset=update.next_offset)
         self.writes += 1
         return Answer.APPLIED
@@ -387,12 +424,12 @@ class MemoryStore:
     # What only tests need: copies of everything, and everything that is stored.
 
     def save(self) -> Any:
-        parts = self.headers, self.items, self.strings, self.redrives, self.orders
+        parts = self.headers, self.items, self.strings, self.redrives, self.orders, self.loads
         return tuple(map(dict, parts))
 
     def restore(self, saved: Any) -> None:
         parts = map(dict, saved)
-        self.headers, self.items, self.strings, self.redrives, self.orders = parts
+        self.headers, self.items, self.strings, self.redrives, self.orders, self.loads = parts
 
     def all_orders(self, keys: Keys) -> dict[str, dict[bytes, bytes]]:
         return {
@@ -464,10 +501,11 @@ def stored_state(store: Any, copies: Any, topic: str, settings: Settings) -> dic
             for channel, slot in zip(*np.nonzero(values_CN), strict=True):
                 cell = (width, bucket, items[chunk * CHUNK_ITEMS + slot], CHANNELS[channel])
                 sums[cell] = int(values_CN[channel, slot])
-    names = [*TIMES, "items", *BOOKS]
+    names = [*TIMES, "items", "history_complete", *BOOKS]
     head = {name: getattr(header, name) for name in names}
     state = {"header": head, "items": items, "minutes": minutes, "sums": sums}
     orders = stored_orders(copies.all_orders(store.keys(topic, 0)), items, settings, watermark_ms)
+    state |= {"loads": store.loaded(topic, 0, LOADS)}
     return state | {"orders": orders, "redrives": store.redriven(topic, 0, REDRIVES)}
 
 
@@ -532,8 +570,17 @@ def _event(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+_marks = st.builds(b"%b:%d".__mod__, st.tuples(st.sampled_from(LOADS), st.integers(0, 20)))
+_marks |= st.sampled_from([b"2024:complete", b"2024:x", b"b", b":7"])
+
+
 @st.composite
-def log_records(draw: st.DrawFn, kind: str, max_size: int = 60) -> list[LogRecord]:
+def log_records(
+    draw: st.DrawFn,
+    kind: str,
+    max_size: int = 60,
+    marks: st.SearchStrategy[bytes | None] = _marks,
+) -> list[LogRecord]:
     """A log whose time moves on in jumps, with duplicates, late, future and broken records
     anywhere.
     """
@@ -547,7 +594,10 @@ def log_records(draw: st.DrawFn, kind: str, max_size: int = 60) -> list[LogRecor
         else:
             value = json.dumps(draw(_event(kind)) | {"event_time": now_ms - back_ms}).encode()
         redrive = draw(st.sampled_from(REDRIVES)) if draw(st.integers(0, 7)) == 0 else None
-        records.append(LogRecord(value, now_ms, redrive=redrive))
+        history = draw(marks) if draw(st.integers(0, 5)) == 0 else None
+        if history is not None and history.endswith(b"complete"):
+            value = b""
+        records.append(LogRecord(value, now_ms, redrive=redrive, history=history))
     return records
 
 
@@ -561,6 +611,9 @@ def batch_of(log: Sequence[LogRecord], start: int, end: int) -> RawBatch:
         next_offset=end,
         redrives={
             n: record.redrive for n, record in enumerate(records) if record.redrive is not None
+        },
+        history={
+            n: record.history for n, record in enumerate(records) if record.history is not None
         },
     )
 
