@@ -52,6 +52,7 @@ def _header_pairs(snapshot: Snapshot, recount: Recount) -> Iterator[tuple[str, A
         yield time_ms, getattr(header, time_ms), getattr(recount, time_ms)
     yield "top_ms", header.top_ms, ",".join(map(str, recount.frontier.largest))
     yield "ahead_events", header.ahead_events, len(recount.frontier.row)
+    yield "history_complete", header.history_complete, int(recount.loads.complete)
     yield "items", header.items, len(recount.item_ids)
     items = zip(snapshot.item_ids, recount.item_ids, strict=False)
     for slot, (stored, recounted) in enumerate(items):

@@ -49,7 +49,8 @@ class Frontier:
     def begin(self, time_ms: int) -> None:
         """As if all before a time had come."""
         self.time_ms = time_ms
-        self.largest = [time_ms] * self.windows.frontier_rank
+        if self.by_producers:
+            self.largest = [time_ms] * self.windows.frontier_rank
 
     def _rank(self) -> None:
         """Keep the largest times; the least of them is the frontier, once there are enough."""

@@ -20,6 +20,7 @@ from freshet.stream.config import Settings
 from freshet.stream.units import DAY_MS, MINUTE_MS
 from freshet.stream.verify.event import BadRecordError, Event, Kind, Line, read_event
 from freshet.stream.verify.frontier import Frontier
+from freshet.stream.verify.history import Loads, Settled
 from freshet.stream.verify.orders import Orders, OrderVersion
 
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter", "skipped"]
@@ -40,6 +41,7 @@ class Recount:
     timestamp_type: str = ""
     books: Counter[str] = field(default_factory=Counter)
     frontier: Frontier = field(init=False)
+    loads: Loads = field(default_factory=Loads)
     origin_ms: int | None = None
     first_event_ms: int | None = None
     last_event_ms: int | None = None
@@ -54,6 +56,9 @@ class Recount:
         by_producers = self.timestamp_type == "CreateTime" and windows.frontier_rank > 1
         self.frontier = Frontier(windows, by_producers)
         self.orders = Orders(self.settings.events.orders.keep_ms)
+        if windows.history_before is not None:
+            self.frontier.begin(windows.history_before)
+            self.origin_ms = windows.history_before
 
     @property
     def frontier_ms(self) -> int | None:
@@ -66,9 +71,19 @@ class Recount:
         value: bytes | None,
         timestamp_ms: int,
         redrive: bytes | None = None,
+        history: bytes | None = None,
     ) -> Verdict:
-        """Judge and count the next record of the log; `redrive` is its header `freshet-redrive`."""
-        verdict = self._judge(key, value, timestamp_ms, redrive)
+        """Judge and count the next record of the log.
+
+        `redrive` is its header `freshet-redrive`, `history` its header `freshet-history`.
+        """
+        said = None
+        if history is not None:
+            said = self.loads.take(history, redriven=redrive is not None)
+        if said == "duplicate":
+            verdict: Verdict = "duplicate"
+        else:
+            verdict = self._judge(key, value, timestamp_ms, redrive, said)
         self.books["read"] += 1
         self.books[verdict] += 1
         if self.books["read"] % CLEAN_UP_EVERY == 0:
@@ -108,24 +123,30 @@ class Recount:
         return self.frontier_ms - self.settings.windows.out_of_order_ms
 
     def _judge(
-        self, key: bytes | None, value: bytes | None, timestamp_ms: int, redrive: bytes | None
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        redrive: bytes | None,
+        history: Settled | None,
     ) -> Verdict:
         watermark_ms = self._watermark_ms  # As it stood before this record.
         try:
             event = read_event(self.kind, key, value, self.settings)
         except BadRecordError:
+            if history != "complete":
+                return "dead_letter"
+            self.loads.complete = True
+            return "skipped"
+        if history in ("malformed", "complete"):
             return "dead_letter"
-        if event.event_time_ms > timestamp_ms + self.settings.windows.max_future_ms:
+        patient = redrive is not None or history is not None
+        if history is None and self._from_the_future(event, timestamp_ms, patient=patient):
             return "dead_letter"
-        too_far = self.frontier.too_far(event.event_time_ms)
-        if redrive is None:
-            self._move_frontier(event.event_time_ms)
-        if too_far:
-            return "dead_letter"
-        if redrive is None and self._too_late(event, watermark_ms):
+        if not patient and self._too_late(event, watermark_ms):
             return "late_dropped"
         if event.version is not None:
-            return self._judge_version(event, event.version, watermark_ms, redrive)
+            return self._judge_version(event, event.version, watermark_ms, patient=patient)
         if redrive is not None:
             if redrive in self._redrives:
                 return "duplicate"
@@ -149,10 +170,10 @@ class Recount:
         event: Event,
         version: OrderVersion,
         watermark_ms: int | None,
-        redrive: bytes | None,
+        *,
+        patient: bool,
     ) -> Verdict:
         """A record that says what an order is: whether it is newer, and what it then changes."""
-        patient = redrive is not None
         outcome = self.orders.judge(version, watermark_ms, patient=patient)
         if outcome == "forgotten":
             return "late_dropped"
@@ -165,6 +186,15 @@ class Recount:
         lines = [Line(item_id, added) for item_id, added in amounts.items()]
         self._apply(replace(event, lines=lines), watermark_ms)
         return "applied"
+
+    def _from_the_future(self, event: Event, timestamp_ms: int, *, patient: bool) -> bool:
+        """Whether it is not to be believed; what may be moves the frontier, but for the patient."""
+        if event.event_time_ms > timestamp_ms + self.settings.windows.max_future_ms:
+            return True
+        too_far = self.frontier.too_far(event.event_time_ms)
+        if not patient:
+            self._move_frontier(event.event_time_ms)
+        return too_far
 
     def _too_late(self, event: Event, watermark_ms: int | None) -> bool:
         if watermark_ms is None:

@@ -96,7 +96,13 @@ def _recount(
         while waiting and waiting[0].offset <= offset:
             compare(waiting.pop(0), recount, part, report)
         _, timestamp_ms = message.timestamp()
-        recount.take(message.key(), message.value(), timestamp_ms, _redrive_of(message))
+        recount.take(
+            message.key(),
+            message.value(),
+            timestamp_ms,
+            _header_of(message, "freshet-redrive"),
+            _header_of(message, "freshet-history"),
+        )
         part.records += 1
     for snapshot in waiting:
         compare(snapshot, recount, part, report)
@@ -111,7 +117,7 @@ def _missing(found: tuple[int, int], part: PartitionReport) -> str | None:
     return None
 
 
-def _redrive_of(message: Message) -> bytes | None:
-    """The last `freshet-redrive` header that says anything."""
-    said = [value for name, value in headers_of(message) if name == "freshet-redrive" and value]
+def _header_of(message: Message, wanted: str) -> bytes | None:
+    """The last header of that name that says anything."""
+    said = [value for name, value in headers_of(message) if name == wanted and value]
     return said[-1] if said else None

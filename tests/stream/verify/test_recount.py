@@ -307,3 +307,38 @@ def test_where_producers_stamp_records_the_third_largest_time_is_the_frontier() 
     year_ms = T0 + 365 * DAY_MS
     assert recount.take(None, order("wild", year_ms), year_ms) == "dead_letter"
     assert recount.frontier.row == [year_ms]
+
+
+# History ------------------------------------------------------------------------------------------
+
+
+def test_history_is_never_late_moves_no_frontier_and_counts_each_sequence_once() -> None:
+    recount = Recount("orders", SETTINGS)
+    recount.take(None, order("e1", T0), T0)
+    old_ms = T0 - HOUR_MS
+
+    def load(event_id: str, mark: bytes, redrive: bytes | None = None) -> str:
+        return recount.take(None, order(event_id, old_ms), T0, redrive, mark)
+
+    assert [load("h1", b"a:1"), load("h3", b"a:3"), load("h2", b"a:2")] == [
+        *("applied", "applied", "duplicate")
+    ]
+    assert [load("h4", b"b:0"), load("h5", b"a"), load("h6", b"a:complete")] == [
+        *("applied", "dead_letter", "dead_letter")
+    ]
+    assert load("h2", b"a:2", b"orders-0-9") == "applied", "a person sends it again"
+    assert recount.take(None, order("h7", T0 + DAY_MS), T0, None, b"b:1") == "applied"
+    assert not recount.loads.complete
+    assert recount.take(None, b"", T0, None, b"a:complete") == "skipped"
+    assert recount.loads.complete and recount.loads.highest == {b"a": 3, b"b": 1}
+    assert (recount.frontier_ms, recount.origin_ms) == (T0, T0)
+
+
+@pytest.mark.parametrize("stamps", ["CreateTime", "LogAppendTime"])
+def test_a_log_that_begins_with_history_has_come_to_where_history_ends(stamps: str) -> None:
+    windows = SETTINGS.windows.model_copy(update={"history_before": T0})
+    recount = Recount("orders", SETTINGS.model_copy(update={"windows": windows}), stamps)
+    assert (recount.frontier_ms, recount.origin_ms) == (T0, T0)
+    late_ms = T0 - HOUR_MS
+    assert recount.take(None, order("e1", late_ms), T0) == "late_dropped"
+    assert recount.take(None, order("e1", late_ms), T0, None, b"a:0") == "applied"
