@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from freshet.stream.errors import ConfigError
 from freshet.stream.event_settings import EventSettings, FormatSettings, TimeUnit
 from freshet.stream.kafka_settings import KafkaSettings, RegistrySettings, Topics
+from freshet.stream.redis_settings import RedisSettings, SentinelSettings
 from freshet.stream.settings import (
     UTC,
     CalendarSettings,
@@ -25,7 +26,6 @@ from freshet.stream.settings import (
     DriftSettings,
     IngestSettings,
     LearnSettings,
-    RedisSettings,
     Resolution,
     ServedResolution,
     Settings,
@@ -51,6 +51,7 @@ __all__ = [
     "RedisSettings",
     "RegistrySettings",
     "Resolution",
+    "SentinelSettings",
     "ServedResolution",
     "Settings",
     "TelemetrySettings",

@@ -16,22 +16,12 @@ from pydantic import (
 
 from freshet.stream.event_settings import EventSettings, known_zone
 from freshet.stream.kafka_settings import KafkaSettings
+from freshet.stream.redis_settings import RedisSettings
 from freshet.stream.section import Fraction, NotNegative, Positive, Section
 from freshet.stream.slots import ALIASES, KNOWN_SLOTS, FlagSlot, NumberSlot
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
 UTC = "UTC"
-
-
-class RedisSettings(Section):
-    """How to reach the window store."""
-
-    url: SecretStr = SecretStr("redis://localhost:6379/0")
-    generation: NotNegative = Field(
-        0, description="Which generation of windows is written and read."
-    )
-    cluster: bool = Field(False, description="The address is one node of a Redis Cluster.")
-    timeout_ms: Positive = 5_000
 
 
 class Resolution(Section):

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
-from freshet.stream.config import RedisSettings
+from freshet.stream.config import RedisSettings, SentinelSettings
 from freshet.stream.errors import StoreError, StoreUnavailableError, StoreUnfitError
 from freshet.stream.health import ANSWER_WITHIN_MS, Question
 
@@ -29,15 +31,14 @@ def connect(settings: RedisSettings) -> redis.Redis:
         StoreUnavailableError: Redis does not answer; the message shows the address without its
             password.
     """
-    url = settings.url.get_secret_value()
-    timeout_s = settings.timeout_ms / 1_000
+    shown = _address(settings.url.get_secret_value())
     try:
-        client = _client(url, timeout_s, cluster=settings.cluster)
+        client = _client(settings)
     except ValueError as error:
-        raise StoreError(f"redis.url {_address(url)!r} is not a Redis address: {error}") from None
+        raise StoreError(f"redis.url {shown!r} is not a Redis address: {error}") from None
     except redis.exceptions.RedisClusterException as error:
         raise StoreUnavailableError(
-            f"the Redis Cluster at {_address(url)} does not answer: {error}",
+            f"the Redis Cluster at {shown} does not answer: {error}",
             hint="is it running, is redis.url one of its nodes, and is redis.cluster right?",
         ) from None
     with translated(client):
@@ -45,14 +46,58 @@ def connect(settings: RedisSettings) -> redis.Redis:
     return client
 
 
-def _client(url: str, timeout_s: float, *, cluster: bool) -> redis.Redis:
-    timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-    none = Retry(NoBackoff(), 0)
-    if cluster:
-        return cast(
-            redis.Redis, redis.RedisCluster.from_url(url, **timeouts, retry=none, protocol=2)
-        )
-    return redis.Redis.from_url(url, **timeouts, retry=none, retry_on_error=[], protocol=2)
+def _client(settings: RedisSettings) -> redis.Redis:
+    url, options = settings.url.get_secret_value(), _options(settings)
+    if settings.cluster:
+        return cast(redis.Redis, redis.RedisCluster.from_url(url, **options))
+    options["retry_on_error"] = []
+    if settings.sentinel.addresses:
+        return _master(settings.sentinel, url, options)
+    return redis.Redis.from_url(url, **options)
+
+
+def _options(settings: RedisSettings) -> dict[str, Any]:
+    """What each connection is told, whatever it leads to."""
+    timeout_s = settings.timeout_ms / 1_000
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    files = {
+        "ssl_ca_certs": settings.ssl_ca_location,
+        "ssl_certfile": settings.ssl_certificate_location,
+        "ssl_keyfile": settings.ssl_key_location,
+        "ssl_password": settings.ssl_key_password.get_secret_value(),
+    }
+    return options | {name: value for name, value in files.items() if value}
+
+
+def _master(sentinel: SentinelSettings, url: str, options: dict[str, Any]) -> redis.Redis:
+    """A client that asks the Sentinels for the master whenever it connects."""
+    given = parse_url(url)
+    where = {name: given.pop(name, None) for name in ("host", "port", "path", "connection_class")}
+    if where["path"]:
+        raise ValueError("Sentinels name no server on a socket")
+    if where["connection_class"] is redis.SSLConnection:
+        options = {**options, "ssl": True}
+    trust = {name: value for name, value in given.items() if name.startswith("ssl_")}
+    signed_in = {
+        "username": sentinel.username or None,
+        "password": sentinel.password.get_secret_value() or None,
+    }
+    asked = Sentinel(
+        [_host_and_port(address) for address in sentinel.addresses],
+        sentinel_kwargs={**options, **trust, **signed_in},
+        **{**options, **given},
+    )
+    return cast(redis.Redis, asked.master_for(sentinel.service))
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
 
 
 def redis_question(settings: RedisSettings) -> Question:
@@ -92,7 +137,9 @@ def _infos(client: redis.Redis) -> list[dict[str, Any]]:
     cluster = _cluster(client)
     if cluster is None:
         return [client.info()]
-    return list(cluster.info(target_nodes="all").values())
+    said = cluster.info(target_nodes="all")
+    # Of one node its own words come back, of several a table of them.
+    return [said] if "redis_version" in said else list(said.values())
 
 
 def _check_node(info: dict[str, Any]) -> None:
@@ -114,6 +161,11 @@ def translated(client: redis.Redis) -> Iterator[None]:
     """Redis' errors as ours."""
     try:
         yield
+    except MasterNotFoundError:
+        raise StoreUnavailableError(
+            f"no Sentinel names {_address_of(client)} as one that is up",
+            hint="do redis.sentinel.addresses answer, and do they watch redis.sentinel.service?",
+        ) from None
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreUnavailableError(
             f"Redis at {_address_of(client)} does not answer: {error}",
@@ -145,7 +197,10 @@ def _address_of(client: redis.Redis) -> str:
     cluster = _cluster(client)
     if cluster is not None:
         return "the cluster of " + ", ".join(sorted(node.name for node in cluster.get_nodes()))  # type: ignore[no-untyped-call]
-    options = client.connection_pool.connection_kwargs
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        return f"the master {pool.service_name!r}"
+    options = pool.connection_kwargs
     return str(
         options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
     )
@@ -156,10 +211,10 @@ def _cluster(client: Any) -> redis.RedisCluster | None:
 
 
 def _address(url: str) -> str:
-    """An address without user and password.
+    """An address without user, password and options, of which one opens a key.
 
-    >>> _address("redis://me:secret@shop:6379/0")
+    >>> _address("redis://me:secret@shop:6379/0?ssl_password=secret")
     'redis://shop:6379/0'
     """
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

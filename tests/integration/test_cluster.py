@@ -23,9 +23,11 @@ from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.store.layout import Answer, Keys
 from freshet.stream.store.redis import WindowStore
-from freshet.stream.store.server import EmbeddedRedis, redis_binary
+from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
+from tests.certificates import authority, server_certificate
+from tests.integration.redis_binary import cluster_port, redis_binary
 from tests.integration.shop import START_MS, books, order, send, settings_for, wait_for
 from tests.stream.fold.test_partition import order as small_order
 from tests.stream.fold.windows_checks import Driver, small_settings
@@ -41,18 +43,10 @@ ACL = (
 
 def redis_process(options: dict[str, object], users: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """A redis-server that keeps nothing on disk."""
-    arguments = [redis_binary(), *users, "--save", ""]
+    arguments = [redis_binary(tls="tls-port" in options), *users, "--save", ""]
     for name, value in options.items():
         arguments += [f"--{name}", str(value)]
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
-
-
-def cluster_port() -> int:
-    """A free port whose bus port, 10,000 higher, exists too."""
-    while True:
-        port = free_port()
-        if port < 55_000:
-            return port
 
 
 @pytest.fixture(scope="module")
@@ -174,39 +168,25 @@ def test_a_cluster_that_is_away_is_said_so() -> None:
 # TLS and ACL --------------------------------------------------------------------------------------
 
 
-def certificates(folder: Path) -> None:
-    """A certificate authority, and a certificate for 127.0.0.1 that it signed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("certificates need openssl on PATH")
-    for command in (
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca",
-        "req -newkey rsa:2048 -nodes -keyout redis.key -out redis.csr -subj /CN=r -addext "
-        "subjectAltName=IP:127.0.0.1",
-        "x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out redis.crt -days "
-        "2 -copy_extensions copy",
-    ):
-        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[str]:
     """The address of a Redis with TLS only, and one user with no more rights than windows need."""
-    certificates(tmp_path)
+    server_certificate(tmp_path, authority(tmp_path))
     port = free_port()
     options = {
         "port": 0,
         "tls-port": port,
         "tls-auth-clients": "no",
-        "tls-cert-file": tmp_path / "redis.crt",
-        "tls-key-file": tmp_path / "redis.key",
-        "tls-ca-cert-file": tmp_path / "ca.crt",
+        "tls-cert-file": tmp_path / "server.pem",
+        "tls-key-file": tmp_path / "server.key",
+        "tls-ca-cert-file": tmp_path / "ca.pem",
         "dir": tmp_path,
     }
     users = ["--user", "default", "off", "--user", "freshet", *ACL.split()]
     process = redis_process(options, users)
     try:
         wait_for(lambda: listens(port))
-        yield f"rediss://freshet:secret@127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.crt'}"
+        yield f"rediss://freshet:secret@127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
     finally:
         process.kill()
         process.wait()
