@@ -76,7 +76,7 @@ def _options(settings: RedisSettings) -> dict[str, Any]:
 
 def _master(sentinel: SentinelSettings, url: str, options: dict[str, Any]) -> redis.Redis:
     """A client that asks the Sentinels for the master whenever it connects."""
-    given = parse_url(url)
+    given = parse_url(url)  # type: ignore[no-untyped-call]
     where = {name: given.pop(name, None) for name in ("host", "port", "path", "connection_class")}
     if where["path"]:
         raise ValueError("Sentinels name no server on a socket")
@@ -87,12 +87,13 @@ def _master(sentinel: SentinelSettings, url: str, options: dict[str, Any]) -> re
         "username": sentinel.username or None,
         "password": sentinel.password.get_secret_value() or None,
     }
-    asked = Sentinel(
+    asked = Sentinel(  # type: ignore[no-untyped-call]
         [_host_and_port(address) for address in sentinel.addresses],
         sentinel_kwargs={**options, **trust, **signed_in},
         **{**options, **given},
     )
-    return cast(redis.Redis, asked.master_for(sentinel.service))
+    client = asked.master_for(sentinel.service)  # type: ignore[no-untyped-call]
+    return cast(redis.Redis, client)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -206,6 +206,8 @@ def test_a_redis_that_asks_for_a_certificate_lets_in_who_has_one(tmp_path: Path)
         wait_for(lambda: answers(known))
         check_fit(connect(known))
         trusting = RedisSettings(url=url, ssl_ca_location=str(tmp_path / "ca.pem"))
-        for unknown in (trusting, RedisSettings(url=url)):
-            with pytest.raises(StoreUnavailableError, match="certificate"):
-                connect(unknown)
+        # Over TLS 1.3 the client learns of it when it first reads, or finds the line cut.
+        with pytest.raises(StoreUnavailableError):
+            connect(trusting)
+        with pytest.raises(StoreUnavailableError, match="certificate"):
+            connect(RedisSettings(url=url))
