@@ -9,11 +9,25 @@ import json
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import floor
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import xxhash
 
 from freshet.stream.units import DAY_MS
 
 Outcome = Literal["new", "same", "conflicting", "older", "forgotten"]
+
+
+Place = tuple[int, int]
+"""The day on which an order was made, since 1970, and the xxh3-64 of its id."""
+
+
+class State(NamedTuple):
+    """What is known of an order: its version, the day from which it is kept, its thousandths."""
+
+    number: int
+    kept_day: int
+    quantities: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,16 @@ class Orders:
         """Free what no version can meet any more."""
         live = {name: known for name, known in self._known.items() if known.until_ms > watermark_ms}
         self._known = live
+
+    def states(self, watermark_ms: int) -> dict[Place, State]:
+        """What is known of each order, by the day on which it was made and the hash of its id."""
+        return {
+            (day, xxhash.xxh3_64_intdigest(order_id.encode())): State(
+                known.number, (known.until_ms - self.keep_ms) // DAY_MS - 1, known.quantities
+            )
+            for (order_id, day), known in self._known.items()
+            if known.until_ms > watermark_ms
+        }
 
     def _of(self, version: OrderVersion, watermark_ms: int | None) -> Known | None:
         known = self._known.get(self._name(version))

@@ -20,6 +20,7 @@ from freshet.stream.telemetry import get_logger
 from freshet.stream.verify.compare import compare
 from freshet.stream.verify.event import Kind
 from freshet.stream.verify.messages import messages
+from freshet.stream.verify.order_states import StoredOrders, compare_orders, read_orders
 from freshet.stream.verify.recount import Recount
 from freshet.stream.verify.report import PartitionReport, Report
 from freshet.stream.verify.snapshot import Snapshot, read_snapshots
@@ -51,7 +52,11 @@ def verify(settings: Settings) -> Report:
             part = _part(topic, partition, snapshots)
             report.partitions.append(part)
             recount = Recount(kinds[topic], settings, header.timestamp_type)
-            _verify_partition(part, recount, snapshots, report)
+            stored: list[Snapshot | StoredOrders] = [*snapshots]
+            if kinds[topic] == "orders" and settings.events.orders.mode == "state":
+                orders = read_orders(client, store, store.keys(topic, partition), settings)
+                stored += [] if orders is None else [orders]
+            _verify_partition(part, recount, stored, report)
             log.info("partition_recounted", **asdict(part))
     verify_tables(client, settings, report)
     return report
@@ -64,7 +69,10 @@ def _part(topic: str, partition: int, snapshots: list[Snapshot]) -> PartitionRep
 
 
 def _verify_partition(
-    part: PartitionReport, recount: Recount, snapshots: list[Snapshot], report: Report
+    part: PartitionReport,
+    recount: Recount,
+    stored: list[Snapshot | StoredOrders],
+    report: Report,
 ) -> None:
     """Recount one partition into the report."""
     reader = consumer(
@@ -74,8 +82,9 @@ def _verify_partition(
         part.log_missing = _missing(log_range(reader, part.topic, part.partition), part)
         if part.log_missing is None:
             place = (part.topic, part.partition)
-            log_of_part = messages(reader, *place, part.first_offset, part.next_offset)
-            _recount(log_of_part, part, recount, snapshots, report)
+            end = max(one.offset for one in stored)
+            log_of_part = messages(reader, *place, part.first_offset, end)
+            _recount(log_of_part, part, recount, stored, report)
     except LogLostError as error:
         part.log_missing = error.message
     finally:
@@ -86,15 +95,15 @@ def _recount(
     messages: Iterator[Message],
     part: PartitionReport,
     recount: Recount,
-    snapshots: list[Snapshot],
+    stored: list[Snapshot | StoredOrders],
     report: Report,
 ) -> None:
-    """Count record by record, and compare each snapshot when its offset is reached."""
-    waiting = list(snapshots)
+    """Count record by record, and compare what is stored when its offset is reached."""
+    waiting = sorted(stored, key=lambda one: one.offset)
     for message in messages:
         offset = message.offset() or 0
         while waiting and waiting[0].offset <= offset:
-            compare(waiting.pop(0), recount, part, report)
+            _compare(waiting.pop(0), recount, part, report)
         _, timestamp_ms = message.timestamp()
         recount.take(
             message.key(),
@@ -104,8 +113,17 @@ def _recount(
             _header_of(message, "freshet-history"),
         )
         part.records += 1
-    for snapshot in waiting:
-        compare(snapshot, recount, part, report)
+    for one in waiting:
+        _compare(one, recount, part, report)
+
+
+def _compare(
+    stored: Snapshot | StoredOrders, recount: Recount, part: PartitionReport, report: Report
+) -> None:
+    if isinstance(stored, Snapshot):
+        compare(stored, recount, part, report)
+    else:
+        compare_orders(stored, recount.orders.states(stored.watermark_ms), part, report)
 
 
 def _missing(found: tuple[int, int], part: PartitionReport) -> str | None:
