@@ -77,9 +77,10 @@ def plan(
     Args:
         settings: Names, partitions and limits.
         orders_are_states: Whether the topic of orders may be compacted: its last states do.
-        live: True: all topics get LogAppendTime, so that "too far in the future" is judged by the
-            broker's clock, and a producer whose clock is wrong is not refused. False (demo,
-            simulate): producers' timestamps are kept for ever, however old or far ahead.
+        live: True: topics get LogAppendTime, so that "too far in the future" is judged by the
+            broker's clock, and a producer whose clock is wrong is not refused; but the shop's
+            tables keep the producer's timestamps, which say since when something is known. False
+            (demo, simulate): all producers' timestamps are kept for ever, however old or far ahead.
     """
     names = settings.topics
     keep = {"message.timestamp.type": "LogAppendTime"} if live else _any_time()
@@ -97,11 +98,15 @@ def plan(
         "cleanup.policy": "delete",
     }
     tables = {**keep, "cleanup.policy": "compact"}
+    # Kafka refuses what is an hour ahead, so that nobody announces by a wrong clock in silence.
+    told = {**tables, "message.timestamp.type": "CreateTime"}
     configs: dict[str, dict[str, str]] = {}
     for name in (names.orders, names.clicks):
         configs[name] = events
     for name in names.of(*TABLES):
         configs[name] = tables
+    for name in names.of(*SHOP_TABLES):
+        configs[name] = told
     if names.forecasts_latest:
         configs[names.forecasts_latest] = tables
     others = [names.windows, names.forecasts, names.rounds, names.scores]

@@ -103,6 +103,11 @@ def _differing(settings: Settings, wanted: list[TopicPlan], found: Cluster) -> l
 
 
 def _why(problem: str) -> str:
+    if problem.startswith("message.timestamp.type: expected CreateTime"):
+        return (
+            "with LogAppendTime what is announced is known from when Kafka got it, whatever its "
+            "sender's timestamp says; `announced_at` in the record says it too"
+        )
     reasons = {
         "message.timestamp.type": "with CreateTime a producer's wrong clock can push the "
         "watermark ahead, and all true records after it are late; LogAppendTime protects from "

@@ -31,6 +31,16 @@ def test_live_events_carry_the_brokers_time_and_replayed_ones_their_own() -> Non
 
 
 @pytest.mark.parametrize("live", [True, False])
+def test_the_shops_tables_carry_the_time_at_which_their_sender_told_them(live: bool) -> None:
+    plans = by_name(KafkaSettings(), live=live)
+    stamps = {
+        table: plans[f"freshet.{table}.v1"].config["message.timestamp.type"]
+        for table in ("catalog", "promotions", "inventory", "covariates")
+    }
+    assert set(stamps.values()) == {"CreateTime"}
+
+
+@pytest.mark.parametrize("live", [True, False])
 def test_tables_are_compacted_and_streams_are_not(live: bool) -> None:
     plans = by_name(KafkaSettings(), live=live)
     compacted = {
