@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from typing import Any, Final, TypeVar, cast
 
@@ -17,13 +17,19 @@ from freshet.stream.units import DAY_MS
 
 MAX_TIME_MS: Final = LAST_MS
 PLAN_AHEAD_MS: Final = 10 * 366 * DAY_MS
-UNITS: Final[dict[TimeUnit, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000)}
+UNITS: Final[dict[TimeUnit, tuple[int, int]]] = {
+    "s": (1_000, 1),
+    "ms": (1, 1),
+    "us": (1, 1_000),
+    "ns": (1, 1_000_000),
+}
 """By what a whole number is multiplied, then divided, to become milliseconds."""
 
 _UNIT_NAMES: Final[dict[TimeUnit, str]] = {
     "s": "seconds",
     "ms": "milliseconds",
     "us": "microseconds",
+    "ns": "nanoseconds",
 }
 
 AnyRecord = TypeVar("AnyRecord")
@@ -98,12 +104,13 @@ def longest_time(unit: TimeUnit) -> int:
     return (MAX_TIME_MS * divisor + divisor - 1) // multiplier
 
 
-def time_ms(value: Time, unit: TimeUnit = "ms") -> int:
+def time_ms(value: Time, unit: TimeUnit = "ms", zone: tzinfo | None = None) -> int:
     """Epoch milliseconds of a time as events carry it; anything below a millisecond is cut off.
 
     Args:
         value: RFC 3339 text, or a whole number of units since 1970.
         unit: Of a whole number.
+        zone: Of a text that names no offset.
 
     Raises:
         EventError: It is before 1970, after 9999, or not RFC 3339 with an offset.
@@ -116,15 +123,26 @@ def time_ms(value: Time, unit: TimeUnit = "ms") -> int:
             moment = msgspec.convert(_BELOW_MS.sub(r"\1", value), datetime)
         except (msgspec.ValidationError, OverflowError, ValueError):
             raise EventError(f"{value[:40]!r} is not an RFC 3339 time") from None
-        if moment.tzinfo is None:
-            raise EventError(f"{value!r} has no offset from UTC")
-        value, unit = (moment - _EPOCH) // _MILLISECOND, "ms"
+        value, unit = moment_ms(moment, zone, value), "ms"
     if not 0 <= value <= longest_time(unit):
         raise EventError(
             f"time {_short(value)} is not within 1970 to 9999 in epoch {_UNIT_NAMES[unit]}"
         )
     multiplier, divisor = UNITS[unit]
     return value * multiplier // divisor
+
+
+def moment_ms(moment: datetime, zone: tzinfo | None, text: str) -> int:
+    """Epoch milliseconds of a moment, in a zone where it has none itself.
+
+    Raises:
+        EventError: There is no zone; `text` is how it was written.
+    """
+    if moment.tzinfo is None:
+        if zone is None:
+            raise EventError(f"{text!r} has no offset from UTC")
+        moment = moment.replace(tzinfo=zone)
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 def rfc3339(time_ms: int) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
 from freshet.stream.section import Positive, Section
 from freshet.stream.units import DAY_MS
 
-TimeUnit = Literal["s", "ms", "us"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
 MappedKind = Literal["orders", "clicks", "catalog", "promotions", "inventory"]
 Scalar = bool | int | float | str
 
@@ -165,6 +165,16 @@ class OrdersSection(EventsSection):
     )
 
 
+PRESETS: dict[str, dict[str, AnyRule]] = {
+    "debezium": {
+        "version": "debezium.version",
+        "deleted": "debezium.deleted",
+        "changed_at": Rule(path="debezium.ts_ms", time="ms"),
+    }
+}
+"""Of orders that are states: the rules that an envelope brings along."""
+
+
 class ClicksSection(EventsSection):
     """What a click is."""
 
@@ -194,7 +204,7 @@ class EventSettings(Section):
         {}, description="Older spelling of `events.clicks.fields`, paths alone."
     )
     time_unit: TimeUnit = Field(
-        "ms", description="Of an event_time that is a whole number: s, ms, us since 1970."
+        "ms", description="Of an event_time that is a whole number: s, ms, us, ns since 1970."
     )
     time_zone: ZoneName | Literal[""] = Field(
         "", description="Of times that name none; empty: such a time is a dead letter."
@@ -224,4 +234,7 @@ class EventSettings(Section):
     def fields_of(self, kind: MappedKind) -> dict[str, AnyRule]:
         """The rules of one topic, by our field."""
         older: dict[str, str] = getattr(self, f"{kind}_fields", {})
-        return {**older, **self.section(kind).fields}
+        preset: dict[str, AnyRule] = {}
+        if kind == "orders" and self.orders.mode == "state":
+            preset = PRESETS.get(self.orders.envelope, {})
+        return {**preset, **older, **self.section(kind).fields}

@@ -1,52 +1,57 @@
 """Bytes of the two event topics to columns; no Python object of an event outlives its slice.
 
-What a record must be to be an event, in the order it is checked; the first thing wrong makes it a
-dead letter: a key of at most 256 bytes and a value (not null) of at most `max_record_bytes`, nested
-at most `max_depth` deep, UTF-8 and JSON throughout; an object whose known fields have their types
-(null counts as missing); with `event_id`, `event_time` (epoch in `events.time_unit`, or RFC 3339
-with an offset; 1970 to 9999), and every `series_by` field, and an item_id of at most 256 bytes;
+What becomes of a record, in the order in which it is judged; the first thing wrong makes it a dead
+letter: a key of at most 256 bytes and a value (not null) of at most `max_record_bytes`, nested at
+most `max_depth` deep, UTF-8 and JSON throughout; an object. Then `skip_when` and `keep_when` say
+whether it is ours. Then its fields, as `events.orders` and `events.clicks` map them: `event_id`,
+`event_time` (from 1970 to 9999), and every `series_by` field, an item_id of at most 256 bytes;
 clicks with a known `kind`; orders either with `quantity` and `unit_price`, or with `lines`, at
-least one, each with its own (and its own sku; the other `series_by` fields may stand in the order);
-0 < |quantity| <= 1,000,000 and 0 <= unit_price <= 900,000.
+least one, each with its own (and its own sku; the other `series_by` fields may stand in the order).
+A line that cannot be used leaves the others (`bad_lines`), and one that a header names stands
+alone.
 
 Every check is made once for a slice of records, and record by record only where a slice fails it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import repeat
-from typing import Any, Final, Literal, cast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import and_
+from typing import Final, Literal, cast
 
-import msgspec
 import numpy as np
 import xxhash
 
-from freshet.stream.arrays import Floats, Hashes, Ints
-from freshet.stream.codec import UNITS, longest_time, time_ms
-from freshet.stream.config import EventSettings, TimeUnit
-from freshet.stream.errors import EventError
+from freshet.stream.arrays import Hashes, Ints
+from freshet.stream.config import EventSettings
+from freshet.stream.events.click_fields import ClickFields
 from freshet.stream.events.columns import Decoded, concatenate, without
-from freshet.stream.events.fieldmap import click_shape, order_shapes
-from freshet.stream.events.item_names import Fields, Index, ItemNames, Lines
-from freshet.stream.events.limits import ByteLimits, Refusals
+from freshet.stream.events.item_names import ItemNames
+from freshet.stream.events.judged import Judged
+from freshet.stream.events.limits import ByteLimits, LineRefusal, Refusals, Skipped
+from freshet.stream.events.lone_lines import lines_alone
+from freshet.stream.events.map.compiler import Compiler
+from freshet.stream.events.map.conditions import conditions
+from freshet.stream.events.map.levels import Envelopes, Level
+from freshet.stream.events.map.missing import NeverSeen, Watch, record_of
+from freshet.stream.events.map.shapes import Shape
+from freshet.stream.events.map.texts import TextField
+from freshet.stream.events.map.times import MISSING, TimeField
+from freshet.stream.events.order_lines import Index, Lines, OrderLines
 from freshet.stream.events.redrive import NO_HEADERS, Headers
-from freshet.stream.events.rfc3339 import NOT_PLAIN, plain_times_ms
-from freshet.stream.schemas import CHANNEL_OF_CLICK, CHANNELS
+from freshet.stream.events.rows import RowReader
+from freshet.stream.events.state_fields import StateFields
 
 __all__ = ["Decoded", "EventDecoder", "EventKind"]
 
 EventKind = Literal["orders", "clicks"]
-MAX_QUANTITY: Final = 1_000_000
-MAX_UNIT_PRICE: Final = 900_000
 # What a slice makes stays in a core's cache until it is columns: 20,000 records at once cost each
 # twice as much.
 SLICE_RECORDS: Final = 2_048
 
-_UNFIT: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_CHANNEL_NUMBER: Final = {
-    kind: CHANNELS.index(channel) for kind, channel in CHANNEL_OF_CLICK.items()
-}
+_NO_FLOATS: Final = np.empty(0)
+_NO_INTS: Final = np.empty(0, np.int64)
 
 
 class EventDecoder:
@@ -55,22 +60,36 @@ class EventDecoder:
     def __init__(
         self, kind: EventKind, events: EventSettings, max_record_bytes: int = 1_000_000
     ) -> None:
-        self._orders = kind == "orders"
-        self._series_by = events.series_by
-        self._unit: TimeUnit = events.time_unit
+        section = events.orders if kind == "orders" else events.clicks
         self._limits = ByteLimits(events.max_depth, max_record_bytes)
-        own: tuple[str, ...] = ("kind",)
-        if self._orders:
-            self._shape, self._line = order_shapes(events.orders_fields, events.series_by)
-            own = ("lines", "quantity", "unit_price")
-            self._line_names = ("quantity", "unit_price", *events.series_by)
-            self._get_line = self._line.getter(self._line_names)
-        else:
-            self._shape = click_shape(events.clicks_fields, events.series_by)
-        self._names = ("event_id", "event_time", *own, *events.series_by)
-        self._read, self._places = self._shape.reader(self._names)
-        self._decode = msgspec.json.Decoder(self._shape.struct).decode
+        state = kind == "orders" and events.orders.mode == "state"
+        self._skip_tombstones = state or section.tombstones == "skip"
+        self._whole = state or events.orders.bad_lines == "whole"
         self._items = ItemNames(events.series_by)
+        compiler = Compiler(kind, events)
+        self._compiler = compiler
+        self._id: TextField = compiler.text("order_id" if state else "event_id")
+        self._time: TimeField = compiler.time("event_time")
+        self._states = StateFields(compiler) if state else None
+        setting = f"events.{kind}"
+        self._skip_when = conditions(section.skip_when, compiler.slots, f"{setting}.skip_when")
+        self._keep_when = conditions(section.keep_when, compiler.slots, f"{setting}.keep_when")
+        self._orders: OrderLines | None = None
+        self._clicks: ClickFields | None = None
+        if kind == "orders":
+            self._orders = OrderLines(compiler, events, self._items)
+            self._shape: Shape = self._orders.shape
+        else:
+            self._clicks = ClickFields(compiler, events, self._items)
+            self._shape = self._clicks.shape
+        self._rows = RowReader(self._shape)
+        self._watch = Watch(compiler)
+
+    def never_seen(self) -> Iterator[NeverSeen]:
+        """Paths that no record has had although enough came, each told once."""
+        yield from self._watch.told()
+        if self._orders is not None:
+            yield from self._orders.watch.told()
 
     def decode(
         self,
@@ -88,193 +107,150 @@ class EventDecoder:
             headers: Those of the records that have any, by their place.
         """
         self._items.forget_when_full()
-        starts = range(0, max(len(values), 1), SLICE_RECORDS)
-        slices = [slice(start, start + SLICE_RECORDS) for start in starts]
-        return concatenate([self._decode_slice(values[own], keys[own]) for own in slices])
+        parts = []
+        for start in range(0, max(len(values), 1), SLICE_RECORDS):
+            own = slice(start, start + SLICE_RECORDS)
+            stamps = None if timestamps_ms is None else timestamps_ms[own]
+            places = range(start, start + SLICE_RECORDS)
+            some = {n - start: headers[n] for n in places if n in headers} if headers else headers
+            parts.append(self._decode_slice(values[own], keys[own], stamps, some))
+        return concatenate(parts)
 
     def _decode_slice(
-        self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        timestamps_ms: Ints | None,
+        headers: Mapping[int, Headers],
     ) -> Decoded:
         refused = Refusals()
+        skipped: dict[int, str] = {}
+        if self._skip_tombstones and None in values:
+            skipped = {n: "tombstone" for n, value in enumerate(values) if value is None}
         for refusal in self._limits.refusals(values, keys):
-            refused.by_index.setdefault(refusal.index, refusal)
-        index, rows = self._rows(values, refused)
-        fields = self._fields(rows)
-        # The first thing wrong stands, so the order of these checks is part of what is promised.
-        hashes = _hashes(fields[0], index, refused)
-        times_ms = _times(fields[1], self._unit, index, refused)
-        channel = np.empty(0, np.int64)
-        quantity = unit_price = np.empty(0)
-        if self._orders:
-            lines = self._order_lines(index, fields, refused)
-            names = self._items.places(lines, index, refused)
-            quantity, unit_price = _amounts(lines, index, refused)
-        else:
-            channel = _channels(fields[2], index, refused)
-            lines = Lines(np.arange(len(index)), fields[3:])
-            names = self._items.places(lines, index, refused)
-        columns = Decoded(
-            num_records=len(values),
-            index=index,
-            event_hash=hashes,
-            event_time_ms=times_ms,
-            line_record=lines.record,
-            line_name=names,
-            quantity=quantity,
-            unit_price=unit_price,
-            channel=channel,
-            refusals=[],
-            item_ids=self._items.item_ids,
-        )
+            if refusal.index not in skipped or refusal.error_class == "OversizedKey":
+                refused.by_index.setdefault(refusal.index, refusal)
+        skipped = {n: why for n, why in skipped.items() if n not in refused.by_index}
+        index, rows = self._rows.read(values, refused, skipped)
+        envelopes = Envelopes(index.tolist(), keys, timestamps_ms, headers)
+        level = Level(rows, self._shape, envelopes)
+        chosen = self._ours(level, index, skipped)
+        if chosen is not None:
+            index, level = index[chosen], level.where(chosen)
+        self._watch.see(level, lambda: record_of(values[index[0]]))
+        part = Judged(values, index, level, self._alone(headers, index, refused), refused)
+        columns = self._columns(part)
+        left_out = [Skipped(n, skipped[n]) for n in sorted(skipped)]
+        columns = replace(columns, skipped=left_out) if left_out else columns
         found = refused.by_index
         return without(columns, [found[n] for n in sorted(found)]) if found else columns
 
-    def _rows(
-        self, values: Sequence[bytes | None], refused: Refusals
-    ) -> tuple[Index, list[tuple[Any, ...]]]:
-        """The fields of each record that decodes as a tuple, and its place in the slice."""
-        index = np.arange(len(values))
-        if refused.by_index:
-            index = np.delete(index, list(refused.by_index))
-            values = [values[n] for n in index.tolist()]
-        rows: list[tuple[Any, ...] | None] = []
-        reading = map(self._read, map(self._decode, cast(Sequence[bytes], values)))
-        while True:
-            # The iterator goes on after the record that raised: a good one costs no try of its own.
-            try:
-                rows.extend(reading)
-                break
-            except AttributeError:  # An object on a nested path is null.
-                event = self._decode(cast(bytes, values[len(rows)]))
-                rows.append(tuple(self._shape.dig(event, name) for name in self._names))
-            except _UNFIT as error:
-                mistyped = isinstance(error, msgspec.ValidationError)
-                wrong = "InvalidField" if mistyped else "Undecodable"
-                refused.add(int(index[len(rows)]), wrong, str(error))
-                rows.append(None)
-        good = [row for row in rows if row is not None]
-        if len(good) < len(rows):
-            index = index[[row is not None for row in rows]]
-        return index, good
+    def _ours(self, level: Level, index: Index, skipped: dict[int, str]) -> list[bool] | None:
+        """Which records are ours by what they say; None where all are."""
+        chosen = None
+        if self._skip_when is not None and level.size:
+            chosen = [not skip for skip in self._skip_when.any(level)]
+            skipped |= {int(n): "skip_when" for n in index[~np.array(chosen)]}
+        if self._keep_when is not None and level.size:
+            keep = self._keep_when.all(level)
+            for n in index[~np.array(keep)].tolist():
+                skipped.setdefault(n, "keep_when")
+            chosen = keep if chosen is None else list(map(and_, chosen, keep))
+        return chosen
 
-    def _fields(self, rows: list[tuple[Any, ...]]) -> Fields:
-        """The rows as one sequence a field, in the order of `self._names`."""
-        if not rows:
-            return [()] * len(self._names)
-        columns = list(zip(*rows, strict=True))
-        return [columns[place] for place in self._places]
+    def _alone(
+        self, headers: Mapping[int, Headers], index: Index, refused: Refusals
+    ) -> dict[int, int]:
+        """Which records stand for one line, by their position among those judged."""
+        if not headers or self._orders is None or self._states is not None:
+            return {}
+        only, wrong = lines_alone(headers)
+        for n, why in wrong.items():
+            refused.add(n, *why)
+        return {n: only[place] for n, place in enumerate(index.tolist()) if place in only}
 
-    def _order_lines(self, index: Index, fields: Fields, refused: Refusals) -> Lines:
-        whole, quantity, unit_price, *series = fields[2:]
-        record = np.arange(len(index))
-        if whole.count(None) == len(whole):
-            return Lines(record, series, quantity, unit_price)
-        columns: Fields = (record.tolist(), quantity, unit_price, *series)
-        flat: list[list[Any]] = [[] for _ in columns]
-        done = 0
-        for n in [n for n, lines in enumerate(whole) if lines is not None]:
-            # Orders of one line are copied in stretches, up to the next whole order.
-            _extend(flat, columns, slice(done, n))
-            done = n + 1
-            if not whole[n]:
-                refused.add(int(index[n]), "MissingField", "the order has no lines")
-            above = [column[n] for column in series]
-            for line in whole[n]:
-                own_quantity, own_price, *own = self._line_values(line)
-                row = (n, own_quantity, own_price, *self._line_series(own, above))
-                for column, value in zip(flat, row, strict=True):
-                    column.append(value)
-        _extend(flat, columns, slice(done, None))
-        records, quantities, prices, *flat_series = flat
-        return Lines(np.array(records, np.intp), flat_series, quantities, prices)
+    def _columns(self, part: Judged) -> Decoded:
+        """Columns of the records of a slice; those of a refused one mean nothing."""
+        # The first thing wrong stands, so the order of these checks is part of what is promised.
+        columns = Decoded(
+            num_records=len(part.values),
+            index=part.index,
+            event_hash=self._hashes(part),
+            event_time_ms=self._times(part),
+            line_record=np.arange(len(part.index)),
+            line_name=_NO_INTS,
+            quantity=_NO_FLOATS,
+            unit_price=_NO_FLOATS,
+            channel=_NO_INTS,
+            refusals=[],
+            item_ids=self._items.item_ids,
+        )
+        if self._clicks is not None:
+            return self._clicks.add_to(columns, part)
+        if self._states is not None:
+            columns = self._states.add_to(columns, part)
+        assert self._orders is not None, "an event is an order or a click"
+        return self._with_lines(columns, part, self._orders)
 
-    def _line_values(self, line: Any) -> tuple[Any, ...]:
-        try:
-            return self._get_line(line)
-        except AttributeError:
-            return tuple(self._line.dig(line, name) for name in self._line_names)
+    def _hashes(self, part: Judged) -> Hashes:
+        found = self._id.read(part.level)
+        part.refuse(found.wrong)
+        ids = found.values
+        if found.lacking:
+            part.refuse_missing(self._compiler, self._id.name, found.lacking)
+            ids = ["" if text is None else text for text in ids]
+        if part.only:
+            ids = list(ids)
+            for n, line in part.only.items():
+                ids[n] = f"{ids[n]}#{line}"
+        digests = b"".join(map(xxhash.xxh3_64_digest, map(str.encode, cast(Sequence[str], ids))))
+        return np.frombuffer(digests, ">u8").astype(np.uint64)
 
-    def _line_series(self, own: list[Any], order: list[Any]) -> list[Any]:
-        """The line's series: what the line itself does not say, its order says, but for the sku."""
-        if None not in own:
-            return own
-        pairs = zip(self._series_by, own, order, strict=True)
-        return [above if mine is None and name != "sku" else mine for name, mine, above in pairs]
+    def _times(self, part: Judged) -> Ints:
+        found = self._time.read(part.level)
+        part.refuse(found.wrong)
+        missing_places = np.flatnonzero(found.values == MISSING)
+        if len(missing_places):
+            part.refuse_missing(self._compiler, "event_time", missing_places.tolist())
+        return found.values
 
+    def _with_lines(self, columns: Decoded, part: Judged, orders: OrderLines) -> Decoded:
+        level, index, record = part.level, part.index, None
+        if columns.states is not None and columns.states.cancelled.any():
+            # Nobody looks at the lines of what was given back.
+            standing = ~columns.states.cancelled
+            record = np.flatnonzero(standing)
+            level, index = level.where(standing.tolist()), index[standing]
+        values = [part.values[n] for n in index.tolist()]
+        lines, wrong = orders.read(level, values, part.only)
+        if record is not None:
+            lines = replace(lines, record=record[lines.record])
+            wrong = {int(record[n]): why for n, why in wrong.items()}
+        part.refuse(wrong)
+        bad_lines = self._bad_lines(lines, part) if lines.wrong else []
+        if lines.wrong:
+            good = np.ones(len(lines.record), np.bool_)
+            good[list(lines.wrong)] = False
+            lines = lines.where(good)
+        return replace(
+            columns,
+            line_record=lines.record,
+            line_name=lines.name,
+            quantity=lines.quantity,
+            unit_price=lines.unit_price,
+            line_refusals=bad_lines,
+        )
 
-def _extend(columns: Sequence[list[Any]], source: Fields, part: slice) -> None:
-    for column, values in zip(columns, source, strict=True):
-        column += values[part]
-
-
-def _hashes(event_ids: Sequence[Any], index: Index, refused: Refusals) -> Hashes:
-    if None in event_ids:
-        for i, event_id in zip(index.tolist(), event_ids, strict=True):
-            if event_id is None:
-                refused.add(i, "MissingField", "the field 'event_id' is missing")
-        event_ids = ["" if event_id is None else event_id for event_id in event_ids]
-    digests = b"".join(map(xxhash.xxh3_64_digest, map(str.encode, event_ids)))
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
-
-
-def _times(times: Sequence[Any], unit: TimeUnit, index: Index, refused: Refusals) -> Ints:
-    kinds = set(map(type, times))
-    if kinds == {int}:
-        times_ms = _whole_times_ms(times, unit)
-    elif kinds == {str}:
-        times_ms = plain_times_ms(times)
-    else:
-        times_ms = np.full(len(times), NOT_PLAIN, np.int64)
-    for n in np.flatnonzero(times_ms == NOT_PLAIN).tolist():
-        try:
-            if times[n] is None:
-                refused.add(int(index[n]), "MissingField", "the field 'event_time' is missing")
+    def _bad_lines(self, lines: Lines, part: Judged) -> list[LineRefusal]:
+        """The lines that orders go without; an order that has no other is refused."""
+        total = np.bincount(lines.record, minlength=len(part.index))
+        bad = np.bincount(lines.record[sorted(lines.wrong)], minlength=len(part.index))
+        found = []
+        for n in sorted(lines.wrong):
+            record = int(lines.record[n])
+            index = int(part.index[record])
+            if self._whole or bad[record] == total[record]:
+                part.refused.add(index, *lines.wrong[n])
             else:
-                times_ms[n] = time_ms(times[n], unit)
-        except EventError as error:
-            refused.add(int(index[n]), "InvalidTime", error.message)
-    return times_ms
-
-
-def _whole_times_ms(times: Sequence[int], unit: TimeUnit) -> Ints:
-    multiplier, divisor = UNITS[unit]
-    try:
-        values = np.fromiter(times, np.int64, len(times))
-    except OverflowError:
-        return np.full(len(times), NOT_PLAIN, np.int64)
-    good = (values >= 0) & (values <= longest_time(unit))
-    return np.where(good, np.where(good, values, 0) * multiplier // divisor, NOT_PLAIN)
-
-
-def _channels(kinds: Sequence[Any], index: Index, refused: Refusals) -> Ints:
-    channel = np.fromiter(map(_CHANNEL_NUMBER.get, kinds, repeat(0)), np.int64, len(kinds))
-    for n in np.flatnonzero(channel == 0).tolist():
-        refused.add(int(index[n]), "MissingField", "the field 'kind' is missing")
-    return channel
-
-
-def _amounts(lines: Lines, index: Index, refused: Refusals) -> tuple[Floats, Floats]:
-    quantity, unit_price = _numbers(lines.quantity), _numbers(lines.unit_price)
-    size = np.abs(quantity)
-    good = (size > 0) & (size <= MAX_QUANTITY) & (unit_price >= 0) & (unit_price <= MAX_UNIT_PRICE)
-    for n in np.flatnonzero(~good).tolist():
-        wrong = _wrong_amount(lines.quantity[n], lines.unit_price[n])
-        refused.add(int(index[lines.record[n]]), *wrong)
-    return quantity, unit_price
-
-
-def _numbers(column: Sequence[float | None]) -> Floats:
-    try:
-        return np.fromiter(cast(Sequence[float], column), np.float64, len(column))
-    except TypeError:
-        return np.array(column, np.float64)  # None becomes NaN, which JSON itself cannot say.
-
-
-def _wrong_amount(quantity: float | None, unit_price: float | None) -> tuple[str, str]:
-    if quantity is None:
-        return "MissingField", "the field 'quantity' is missing"
-    if unit_price is None:
-        return "MissingField", "the field 'unit_price' is missing"
-    if quantity == 0 or abs(quantity) > MAX_QUANTITY:
-        return "OutOfRange", f"quantity is {quantity}, expected not zero and at most {MAX_QUANTITY}"
-    return "OutOfRange", f"unit_price is {unit_price}, expected 0 to {MAX_UNIT_PRICE}"
+                found.append(LineRefusal(index, int(lines.number[n]), *lines.wrong[n]))
+        return found

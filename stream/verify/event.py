@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
@@ -14,23 +15,18 @@ from freshet.stream.verify.orders import OrderVersion
 Kind = Literal["orders", "clicks"]
 
 MAX_KEY_BYTES = 256
-MAX_QUANTITY = 1_000_000
-MAX_UNIT_PRICE = 900_000
+MAX_AMOUNT = 1e12
+MAX_WORTH = 2.0**62  # of thousandths times ten-thousandths
+MAX_FLOAT = float("inf")
 LAST_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 MAX_INTEGER_DIGITS = 300  # of numbers that still fit a float
 
 CLICKS = {"view": "views", "cart": "carts", "favourite": "favourites", "checkout": "checkouts"}
-NUMBERS = ("quantity", "unit_price")
-FIELDS = {
-    "orders": ("event_id", "order_id", "event_time", "sku", "region", "quantity", "unit_price"),
-    "clicks": ("event_id", "session_id", "event_time", "sku", "region", "kind"),
-}
-LINE_FIELDS = ("sku", "region", "quantity", "unit_price")
-
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
 )
+_NUMERAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -58,6 +54,7 @@ class Event:
     event_time_ms: int
     lines: list[Line]
     version: OrderVersion | None = None
+    bad_lines: tuple[int, ...] = ()
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -75,20 +72,20 @@ def read_event(kind: Kind, key: bytes | None, value: bytes | None, settings: Set
         raise BadRecordError("null value, or a key that is too long")
     record = _parse(value, settings)
     events = settings.events
-    mapping = events.orders_fields if kind == "orders" else events.clicks_fields
-    names = (*FIELDS[kind], *(name for name in events.series_by if name not in FIELDS[kind]))
-    fields = {name: _field(record, name, mapping.get(name, name)) for name in names}
-    event_id, event_time = fields["event_id"], fields["event_time"]
+    mapping = events.fields_of(kind)
+    event_id = _text(_value(record, "event_id", mapping))
+    event_time = _value(record, "event_time", mapping)
     if event_id is None or event_time is None:
         raise BadRecordError("no event_id or event_time")
+    event_time_ms = time_ms(event_time, events.time_unit)
     if kind == "clicks":
-        if fields["kind"] not in CLICKS:
+        channel = CLICKS.get(_text(_value(record, "kind", mapping)) or "")
+        if channel is None:
             raise BadRecordError("unknown kind of click")
-        channel = CLICKS[fields["kind"]]
-        lines = [Line(_item_id(fields, events.series_by), {channel: 1}, (channel,))]
-    else:
-        lines = _order_lines(record, fields, settings)
-    return Event(event_id, time_ms(event_time, events.time_unit), lines)
+        series = [_text(_value(record, name, mapping)) for name in events.series_by]
+        return Event(event_id, event_time_ms, [Line(_item_id(series), {channel: 1}, (channel,))])
+    lines, bad = _order_lines(record, settings)
+    return Event(event_id, event_time_ms, lines, bad_lines=bad)
 
 
 def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
@@ -97,9 +94,7 @@ def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
     try:
         text = value.decode("utf-8")
         _check_depth(text, settings.events.max_depth)
-        record = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer
-        )
+        record = json.loads(text, parse_constant=_no_constant, parse_int=_integer)
         if "\\u" in text:  # Half a surrogate pair is no text.
             json.dumps(record, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -127,21 +122,6 @@ def _check_depth(text: str, deepest: int) -> None:
             depth -= 1
 
 
-class _Repeating(dict[str, Any]):
-    """An object that names a field twice: the last one counts, but all must be well-typed."""
-
-    pairs: list[tuple[str, Any]]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) == len(pairs):
-        return record
-    repeating = _Repeating(record)
-    repeating.pairs = pairs
-    return repeating
-
-
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
@@ -150,109 +130,128 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float("inf")
 
 
-def _values(record: Any, path: list[str]) -> list[Any]:
-    """Every value given at a path, the one that counts last; None where there is none."""
-    if record is None:
-        return [None]
-    if not isinstance(record, dict):
-        raise BadRecordError("a value where an object was expected")
-    pairs = record.pairs if isinstance(record, _Repeating) else record.items()
-    found = [value for name, value in pairs if name == path[0]]
-    if len(path) == 1:
-        return found or [None]
-    return [value for inner in found for value in _values(inner, path[1:])] or [None]
+def _value(record: Any, name: str, mapping: Mapping[str, Any], prefix: str = "") -> Any:
+    """One of our fields as it stands there; None where a path leads to nothing."""
+    for part in str(mapping.get(prefix + name, name)).split("."):
+        record = record.get(part) if isinstance(record, dict) else None
+    return record
 
 
-def _field(record: Any, name: str, path: str) -> Any:
-    """One of our fields, typed; None where it is missing."""
-    values = _values(record, path.split("."))
-    for value in values:
-        if value is None:
-            continue
-        if not _well_typed(name, value):
-            raise BadRecordError(f"{name} is mistyped")
-    return values[-1]
+def _text(value: Any) -> str | None:
+    """An id: text, or a whole number."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRecordError("a field that should be text")
+    if isinstance(value, float) and (abs(value) >= 2**53 or value % 1):
+        raise BadRecordError("a number that is not whole, for text")
+    return str(int(value))
 
 
-def _well_typed(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    if name == "event_time":
-        return isinstance(value, str | int)
-    if name in NUMBERS:
-        return isinstance(value, int | float) and abs(value) < float("inf")
-    return isinstance(value, str) and (name != "kind" or value in CLICKS)
+def _number(value: Any) -> float | None:
+    """An amount: a number, or a plain numeral."""
+    if value is None:
+        return None
+    if isinstance(value, str) and _NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRecordError("a field that should be a number")
+    if abs(value) >= MAX_FLOAT:
+        raise BadRecordError("a number out of range")
+    return float(value)
 
 
-def _order_lines(record: Any, fields: dict[str, Any], settings: Settings) -> list[Line]:
-    mapping, series_by = settings.events.orders_fields, settings.events.series_by
-    whole: list[Any] | None = None
-    for given in _values(record, mapping.get("lines", "lines").split(".")):
-        if given is not None and not isinstance(given, list):
-            raise BadRecordError("lines is not a list")
-        whole = None
-        if given is not None:
-            whole = [_line_fields(line, mapping, series_by) for line in given]
+def _order_lines(record: Any, settings: Settings) -> tuple[list[Line], tuple[int, ...]]:
+    """The good lines of an order, and the places of its bad ones."""
+    events = settings.events
+    mapping = events.fields_of("orders")
+    whole = _value(record, "lines", mapping)
     if whole is None:
-        return [_order_line(fields, series_by)]
-    if not whole:
-        raise BadRecordError("an order without lines")
-    lines = []
-    for own in whole:
-        above = {name: fields[name] for name in series_by if name != "sku" and own[name] is None}
-        lines.append(_order_line({**own, **above}, series_by))
-    return lines
+        series = [_text(_value(record, name, mapping)) for name in events.series_by]
+        return [_order_line(record, series, mapping, "")], ()
+    if not isinstance(whole, list):
+        raise BadRecordError("lines is not a list")
+    lines, bad = [], []
+    for place, line in enumerate(whole):
+        try:
+            lines.append(_line_inside(line, record, settings))
+        except BadRecordError:
+            bad.append(place)
+    if not lines or (bad and events.orders.bad_lines == "whole"):
+        raise BadRecordError("an order without good lines")
+    return lines, tuple(bad)
 
 
-def _line_fields(line: Any, mapping: dict[str, str], series_by: tuple[str, ...]) -> dict[str, Any]:
+def _line_inside(line: Any, record: Any, settings: Settings) -> Line:
     if not isinstance(line, dict):
         raise BadRecordError("a line that is not an object")
-    names = (*LINE_FIELDS, *(name for name in series_by if name not in LINE_FIELDS))
-    return {name: _field(line, name, mapping.get(f"lines.{name}", name)) for name in names}
+    mapping = settings.events.fields_of("orders")
+    series = []
+    for name in settings.events.series_by:
+        value = _text(_value(line, name, mapping, "lines."))
+        if value is None and name != "sku":
+            value = _text(_value(record, name, mapping))
+        series.append(value)
+    return _order_line(line, series, mapping, "lines.")
 
 
-def _order_line(fields: dict[str, Any], series_by: tuple[str, ...]) -> Line:
-    quantity, unit_price = fields["quantity"], fields["unit_price"]
+def _order_line(
+    line: Any, series: list[str | None], mapping: Mapping[str, Any], prefix: str
+) -> Line:
+    item_id = _item_id(series)
+    quantity = _number(_value(line, "quantity", mapping, prefix))
+    unit_price = _number(_value(line, "unit_price", mapping, prefix))
     if quantity is None or unit_price is None:
         raise BadRecordError("no quantity or unit_price")
-    if not 0 < abs(quantity) <= MAX_QUANTITY or not 0 <= unit_price <= MAX_UNIT_PRICE:
+    if quantity == 0 or abs(quantity) >= MAX_AMOUNT or not 0 <= unit_price < MAX_AMOUNT:
         raise BadRecordError("quantity or unit_price out of range")
-    thousandths = round(float(quantity) * 1_000)
-    price = round(float(unit_price) * 10_000)
+    thousandths = round(quantity * 1_000)
+    price = round(unit_price * 10_000)
+    if float(abs(thousandths)) * float(price) >= MAX_WORTH:
+        raise BadRecordError("a line that is worth too much")
     revenue = (thousandths * price + 500) // 1_000
     if quantity < 0:
         amounts = {"returns": -thousandths}
     else:
         amounts = {"units": thousandths, "revenue": revenue, "orders": 1}
     stored = {name: amount for name, amount in amounts.items() if amount}
-    return Line(_item_id(fields, series_by), stored, (thousandths, price))
+    return Line(item_id, stored, (thousandths, price))
 
 
-def _item_id(fields: dict[str, Any], series_by: tuple[str, ...]) -> str:
-    parts = [fields[name] for name in series_by]
+def _item_id(parts: Sequence[str | None]) -> str:
     if None in parts:
         raise BadRecordError("a field of series_by is missing")
-    item_id = "|".join(part.replace("\\", "\\\\").replace("|", "\\|") for part in parts)
+    escaped = [(part or "").replace("\\", "\\\\").replace("|", "\\|") for part in parts]
+    item_id = "|".join(escaped)
     if len(item_id.encode()) > MAX_KEY_BYTES:
         raise BadRecordError("the item_id is too long")
     return item_id
 
 
-def time_ms(value: int | str, unit: str) -> int:
+def time_ms(value: Any, unit: str) -> int:
     """Epoch milliseconds of a time.
 
     Raises:
         BadRecordError: It is none, or before 1970, or after 9999.
     """
+    if isinstance(value, str) and _NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
+        bare = value.strip()
+        value = int(bare) if bare.lstrip("-").isdigit() else float(bare)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadRecordError("no time")
     if isinstance(value, str):
         value = _rfc_3339_ms(value)
+    elif isinstance(value, float):
+        if not abs(value) < 1e20:
+            raise BadRecordError("a time before 1970 or after 9999")
+        value = round(value * {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[unit]) // 1_000
     elif unit == "s":
         value = value * 1_000
-    elif unit == "us":
-        value = value // 1_000
+    else:
+        value = value // {"ms": 1, "us": 1_000, "ns": 1_000_000}[unit]
     if not 0 <= value <= LAST_TIME_MS:
         raise BadRecordError("a time before 1970 or after 9999")
-    return value
+    return int(value)
 
 
 def _rfc_3339_ms(text: str) -> int:

@@ -164,7 +164,8 @@ class NaiveWindows:
         windows = self.settings.windows
         try:
             event = json.loads(record.value.decode())
-            lines = [self._line(event, line) for line in event.get("lines", [event])]
+            good = [line for line in event.get("lines", [event]) if self._good(event, line)]
+            lines = [self._line(event, line) for line in good]
             time_ms, event_id = event["event_time"], event["event_id"]
             assert lines and isinstance(event_id, str) and isinstance(time_ms, int)
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
@@ -177,7 +178,7 @@ class NaiveWindows:
             if record.redrive in self.redrives:
                 return "duplicate"
             self.redrives.add(record.redrive)
-        said = (time_ms, sorted(self._said(event, line) for line in event.get("lines", [event])))
+        said = (time_ms, sorted(self._said(event, line) for line in good))
         for other_id, other_ms, other_said in self.applied:
             minute_end_ms = (other_ms // 60_000 + 1) * 60_000
             expired = (
@@ -251,6 +252,13 @@ class NaiveWindows:
                     cell = (width, bucket, item, channel)
                     self.sums[cell] = self.sums.get(cell, 0) + value
 
+    def _good(self, event: dict[str, Any], line: dict[str, Any]) -> bool:
+        try:
+            self._line(event, line)
+        except (KeyError, TypeError, AttributeError, AssertionError):
+            return False
+        return True
+
     def _line(self, event: dict[str, Any], line: dict[str, Any]) -> tuple[str, dict[str, int]]:
         region = line.get("region", event.get("region"))
         assert isinstance(line["sku"], str) and isinstance(region, str)
@@ -262,8 +270,8 @@ class NaiveWindows:
                 {"view": "views", "cart": "carts", "favourite": "favourites"}[event["kind"]]: 1
             }
         quantity, price = line["quantity"], line["unit_price"]
-        assert 0 < abs(quantity) <= 1_000_000 and 0 <= price <= 900_000
         q, p = round(quantity * 1_000), round(price * 10_000)
+        assert quantity and price >= 0 and abs(q) * p < 2**62
         if quantity < 0:
             return item, {"returns": -q}
         return item, {"units": q, "revenue": (q * p + 500) // 1_000, "orders": 1}

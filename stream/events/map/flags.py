@@ -1,0 +1,106 @@
+"""Raw columns to claims and versions: whether something is so, and which record is newer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from freshet.stream.arrays import Bools, Ints
+from freshet.stream.errors import EventError
+from freshet.stream.events.map.levels import Level, Source, Wrong
+from freshet.stream.events.map.texts import ANY_WORD, MAX_WHOLE, text_of_value
+from freshet.stream.events.map.times import (
+    MISSING,
+    TimeStyle,
+    numeral,
+    one_time_ms,
+)
+
+_WHOLE_UNITS: Final = ("us", "ns")
+_FALSE: Final = ("", "false")
+
+
+@dataclass(frozen=True, slots=True)
+class FlagField:
+    """A claim: true unless it is missing, null, false, 0, or one of the texts "" and "false"."""
+
+    name: str
+    source: Source
+    words: Mapping[str, Any] | None = None
+    default: Any = None
+
+    def read(self, level: Level) -> Bools:
+        """The claims of a level."""
+        column = [self._word(value) for value in self.source.column(level)]
+        column = [self.default if value is None else value for value in column]
+        return np.fromiter((not _false(value) for value in column), np.bool_, len(column))
+
+    def _word(self, value: Any) -> Any:
+        text = None if self.words is None else text_of_value(value, flags=True)
+        if self.words is None or text is None:
+            return value
+        return self.words.get(text, self.words.get(ANY_WORD, value))
+
+
+def _false(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in _FALSE
+    return value is None or (isinstance(value, bool | int | float) and value == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Versions, the times that they are (MISSING where they are none), and what is wrong."""
+
+    values: Ints
+    times_ms: Ints
+    given: Bools
+    wrong: Mapping[int, Wrong]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionField:
+    """A field that says which of two records is newer: a whole number, or a time."""
+
+    name: str
+    source: Source
+    style: TimeStyle
+
+    def read(self, level: Level) -> Versions:
+        """The versions of a level."""
+        column = self.source.column(level)
+        values = np.zeros(len(column), np.int64)
+        times_ms = np.full(len(column), MISSING, np.int64)
+        given = np.zeros(len(column), np.bool_)
+        wrong: dict[int, Wrong] = {}
+        for n, value in enumerate(column):
+            if value is None:
+                continue
+            try:
+                values[n], times_ms[n] = self._version(value)
+                given[n] = True
+            except EventError as error:
+                wrong[n] = ("InvalidField", error.message)
+        return Versions(values, times_ms, given, wrong)
+
+    def _version(self, value: Any) -> tuple[int, int]:
+        number: Any = numeral(value) if isinstance(value, str) else value
+        counts = isinstance(number, int | float) and not isinstance(number, bool)
+        if counts and self.style.form == "":
+            return self._whole(number), MISSING
+        time_ms = one_time_ms(value, self.style, self.name)
+        if counts and self.style.form in _WHOLE_UNITS:
+            return self._whole(number), time_ms
+        return time_ms, time_ms
+
+    def _whole(self, number: int | float) -> int:
+        if isinstance(number, float):
+            if abs(number) >= MAX_WHOLE or number != int(number):
+                raise EventError(f"the field {self.name!r} is {number}, expected a whole number")
+            number = int(number)
+        if not -(2**63) <= number < 2**63:
+            raise EventError(f"the field {self.name!r} is a number out of range")
+        return number

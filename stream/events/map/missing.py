@@ -1,0 +1,85 @@
+"""What to say of a field that is missing: where the map looks for it, and what is most like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from freshet.stream.events.map.compiler import Compiler
+from freshet.stream.events.map.levels import Level, Wrong
+from freshet.stream.events.map.paths import nearest
+from freshet.stream.events.map.shapes import plain_json
+
+ENOUGH_RECORDS: Final = 1_000
+"""After so many good records a path that none of them had is spelt wrongly."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeverSeen:
+    """A path that no record had."""
+
+    field: str
+    path: str
+    nearest: str | None
+
+
+def record_of(value: bytes | None) -> Any:
+    """A record as plain JSON; None where it is none."""
+    try:
+        return plain_json(value or b"null")
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
+def missing(compiler: Compiler, name: str, record: Any) -> Wrong:
+    """That a field is missing in a record, or in a line."""
+    written = compiler.written(name)
+    text = f"the field {name!r} is missing"
+    if written:
+        text += f" ({compiler.setting}: {written})"
+    paths = compiler.rule(name).path
+    near = nearest(paths if isinstance(paths, str) else paths[0], record) if paths else None
+    return "MissingField", text + (f"; nearest seen: {near!r}" if near else "")
+
+
+class Watch:
+    """Which paths of a map no record has had so far."""
+
+    def __init__(self, compiler: Compiler, prefix: str = "") -> None:
+        self._compiler = compiler
+        self._prefix = prefix
+        self._unseen: dict[str, Sequence[int]] = dict(compiler.mapped)
+        self._records = 0
+        self._told: list[NeverSeen] = []
+
+    def see(self, level: Level, sample: Any) -> None:
+        """Take in good records; `sample` makes one of them plain JSON."""
+        if not self._unseen or not level.size:
+            return
+        self._records += level.size
+        for name, slots in list(self._unseen.items()):
+            columns = map(level.column, slots)
+            if any(column.count(None) < len(column) for column in columns):
+                del self._unseen[name]
+        if self._records >= ENOUGH_RECORDS and self._unseen:
+            record = sample()
+            self._told += [self._note(name, record) for name in self._unseen]
+            self._unseen = {}
+
+    def _note(self, name: str, record: Any) -> NeverSeen:
+        paths = self._compiler.rule(name).path
+        first = paths if isinstance(paths, str) else paths[0]
+        return NeverSeen(self._prefix + name, self._compiler.written(name), nearest(first, record))
+
+    def told(self) -> Iterator[NeverSeen]:
+        """What was found since the last call."""
+        found, self._told = self._told, []
+        yield from found
+
+
+def lines_of(found: Mapping[str, Any] | Any) -> Any:
+    """The first line of several, as plain JSON; None where there is none."""
+    return found[0] if isinstance(found, list) and found else None
