@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from freshet.stream.config import UTC, Settings, WindowSettings
 from freshet.stream.events.decoder import EventKind
+from freshet.stream.events.map.canonical import canonical
 from freshet.stream.fold.batches import Counts
 from freshet.stream.fold.frontier import NEVER_MS, AheadRow, Reach
 from freshet.stream.fold.verdicts import Verdicts
@@ -27,10 +28,9 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
     for name in _YOUNGER & windows.keys():
         if windows[name] == WindowSettings.model_fields[name].default:
             del windows[name]
-    fields = settings.events.orders_fields if kind == "orders" else settings.events.clicks_fields
     parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
     parts |= {"format": FORMAT, "kind": kind, "events.series_by": list(settings.events.series_by)}
-    parts[f"events.{kind}_fields"] = dict(fields)
+    parts |= canonical(kind, settings.events)
     if settings.events.time_unit != "ms":
         parts["events.time_unit"] = settings.events.time_unit
     if settings.calendar.time_zone != UTC:

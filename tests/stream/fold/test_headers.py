@@ -127,7 +127,7 @@ def test_a_batch_in_which_nothing_counts_has_no_times() -> None:
 
 def test_the_fingerprint_of_the_defaults_is_byte_for_byte_what_windows_were_folded_under() -> None:
     assert fingerprint("orders", Settings()) == (
-        '{"events.orders_fields":{},"events.series_by":["sku","region"],"format":3,'
+        '{"events.series_by":["sku","region"],"format":3,'
         '"kind":"orders","windows.allowed_lateness_ms":900000,"windows.max_future_ms":600000,'
         '"windows.max_items_per_partition":1000000,"windows.out_of_order_ms":5000,'
         '"windows.resolutions":[{"buckets":900,"resolution_ms":1000},'
@@ -139,9 +139,11 @@ def test_the_fingerprint_of_the_defaults_is_byte_for_byte_what_windows_were_fold
 @pytest.mark.parametrize(
     ("events", "kind", "name", "value"),
     [
-        ({"orders_fields": {"sku": "p"}}, "orders", "events.orders_fields", {"sku": "p"}),
-        ({"orders_fields": {"sku": "p"}}, "clicks", "events.clicks_fields", {}),
-        ({"clicks_fields": {"kind": "k"}}, "clicks", "events.clicks_fields", {"kind": "k"}),
+        ({"orders_fields": {"sku": "p"}}, "orders", "events.orders.fields", {"sku": "p"}),
+        ({"orders_fields": {"sku": "p"}}, "clicks", "events.clicks.fields", None),
+        ({"clicks_fields": {"kind": "k"}}, "clicks", "events.clicks.fields", {"kind": "k"}),
+        ({"orders": {"mode": "state"}}, "orders", "events.orders.mode", "state"),
+        ({"orders": {"mode": "state"}}, "clicks", "events.orders.mode", None),
         ({"time_unit": "s"}, "orders", "events.time_unit", "s"),
         ({"time_unit": "ms"}, "orders", "events.time_unit", None),
         ({"series_by": ["sku"]}, "orders", "events.series_by", ["sku"]),

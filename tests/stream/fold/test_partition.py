@@ -292,7 +292,6 @@ def test_the_fingerprint_names_every_setting_that_decides_what_tiles_hold() -> N
         "format",
         "kind",
         "events.series_by",
-        "events.orders_fields",
         "windows.out_of_order_ms",
         "windows.allowed_lateness_ms",
         "windows.max_future_ms",
