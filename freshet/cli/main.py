@@ -8,7 +8,7 @@ import sys
 import typer
 
 from freshet import __version__
-from freshet.cli import explain, letters, operations, processes, tables, training, weights
+from freshet.cli import explain, history, letters, operations, processes, tables, training, weights
 
 app = typer.Typer(
     name="freshet",
@@ -38,6 +38,7 @@ app.add_typer(operations.topics, name="topics")
 app.add_typer(operations.windows, name="windows")
 app.add_typer(operations.forecasts, name="forecasts")
 app.add_typer(letters.dlq, name="dlq")
+app.add_typer(history.history, name="history")
 app.add_typer(operations.config, name="config")
 app.add_typer(weights.model, name="model")
 app.add_typer(tables.data, name="data")

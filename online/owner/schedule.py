@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from freshet.online.worker.effects import has_owner
 from freshet.stream.config import ServedResolution
-from freshet.stream.read.progress import Input, InputState, ReadRules, live_cutoff_ms
+from freshet.stream.read.progress import Input, InputState, ReadRules, live_cutoff_ms, loading
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS
 
@@ -36,6 +36,8 @@ def due_ms(
     [172800000, 172800000, None]
     """
     grid = rules.grid
+    if loading(inputs, rules.topics) is not None:
+        return None
     cutoff_ms = live_cutoff_ms(inputs, rules.orders_topic, grid)
     if cutoff_ms is None:
         return None

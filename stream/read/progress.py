@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -105,8 +106,9 @@ class ReadRules:
 class InputState:
     """Up to where one partition of an event topic has been folded.
 
-    `origin_ms` is the time of its first event; where the log began after offset 0, what came before
-    is not known.
+    `origin_ms` is the time of its first event: what came before is not known. `history_ends_ms` is
+    where history ends that is loaded besides, and `history_complete` whether all of it is judged;
+    `num_partitions` is how many partitions the topic had when the state began, 0 if unknown.
     """
 
     offset: int
@@ -115,6 +117,9 @@ class InputState:
     idle_frontier_ms: int | None
     first_event_ms: int | None
     origin_ms: int | None = None
+    history_ends_ms: int | None = None
+    history_complete: bool = False
+    num_partitions: int = 0
 
     @classmethod
     def of(cls, header: Header) -> InputState:
@@ -127,7 +132,44 @@ class InputState:
             idle_frontier_ms=header.idle_frontier_ms,
             first_event_ms=header.first_event_ms,
             origin_ms=header.origin_ms,
+            history_ends_ms=_history_ends_ms(header.fingerprint),
+            history_complete=bool(header.history_complete),
+            num_partitions=header.num_partitions,
         )
+
+
+@lru_cache(maxsize=64)
+def _history_ends_ms(fingerprint: str) -> int | None:
+    """The setting `windows.history_before` that windows were folded under."""
+    said = json.loads(fingerprint).get("windows.history_before") if fingerprint else None
+    return None if said is None else int(said)
+
+
+class Loading(NamedTuple):
+    """History that is not all there yet: of how many partitions it is, and of how many it must."""
+
+    complete: int
+    partitions: int
+
+    def __str__(self) -> str:
+        return f"history is being loaded: {self.complete} of {self.partitions} partitions have it"
+
+
+def loading(inputs: Mapping[Input, InputState], topics: Iterable[str]) -> Loading | None:
+    """How far history is, None where there is none or all is there.
+
+    Partitions that were made after a topic's first ones have no history.
+    """
+    if all(state.history_ends_ms is None for state in inputs.values()):
+        return None
+    complete = partitions = 0
+    for topic in {*topics, *(topic for topic, _ in inputs)}:
+        states = {number: state for (name, number), state in inputs.items() if name == topic}
+        known = [state.num_partitions for state in states.values() if state.num_partitions]
+        needed = range(min(known)) if known else states.keys()
+        complete += sum(number in states and states[number].history_complete for number in needed)
+        partitions += max(len(needed), 1)
+    return Loading(complete, partitions) if complete < partitions else None
 
 
 class Reached(NamedTuple):
@@ -141,9 +183,12 @@ class Reached(NamedTuple):
 def reached(inputs: Mapping[Input, InputState], topics: Iterable[str]) -> list[Reached]:
     """The partitions of these topics that ever applied a record.
 
-    The others have no say: a topic may have partitions that no producer ever writes to.
+    The others have no say: a topic may have partitions that no producer ever writes to. None has
+    while history is loaded: whatever is known then is half of it.
     """
     wanted = set(topics)
+    if loading(inputs, wanted) is not None:
+        return []
     found = []
     for (topic, _), state in inputs.items():
         if topic in wanted and state.frontier_ms is not None and state.first_event_ms is not None:
@@ -210,7 +255,8 @@ def first_whole(
 ) -> int | None:
     """The oldest bucket of which nothing came before a topic's windows began; None: all.
 
-    A bucket that had begun before the topic's first record is half-known. Windows that were begun
+    A bucket that had begun before the topic's first record is half-known, where no history is
+    loaded. Windows that were begun
     on a log whose first records were gone (its first offset is not 0) know nothing of what came
     before their first event, out of order by at most `out_of_order_ms`.
 
@@ -225,7 +271,7 @@ def first_whole(
         origins = [
             (state.origin_ms, state.first_offset)
             for (topic, _), state in inputs.items()
-            if topic == wanted and state.origin_ms is not None
+            if topic == wanted and state.origin_ms is not None and state.history_ends_ms is None
         ]
         # A partition that was made later has lost nothing: the topic began with its first record.
         unknown_ms += [min(origins)[0] - 1] if origins else []

@@ -172,7 +172,13 @@ class WindowReader:
 
         Partitions without data do not count; an idle one has reached what it is idle past.
         """
+        if self.loading() is not None:
+            return None
         return progress.live_cutoff_ms(self.inputs, self.rules.orders_topic, self.rules.grid)
+
+    def loading(self) -> progress.Loading | None:
+        """History that is not all there yet: until then nothing is live, closed or final."""
+        return progress.loading(self.inputs, self.rules.topics)
 
     def closed_ms(self) -> int | None:
         """Buckets that end at or before it are closed; None before data."""

@@ -20,6 +20,7 @@ from freshet.stream.read.progress import (
     final_ms,
     first_whole,
     live_cutoff_ms,
+    loading,
     observed,
     reached,
 )
@@ -28,6 +29,7 @@ from freshet.stream.store.layout import Header
 from freshet.stream.units import HOUR_MS
 
 GRID = Grid(10)
+SAID = '{"windows.history_before":50}'
 RULES = ReadRules(
     10,
     retained_buckets=5,
@@ -232,3 +234,52 @@ def test_a_partition_of_another_topic_has_no_say() -> None:
     assert reached(inputs, ["o", "c"]) == [Reached(60, 60, 0), Reached(90, 90, 0)]
     assert closed_ms(inputs, RULES) == 57
     assert final_ms(inputs, RULES) == 37
+
+
+# History that is loaded ---------------------------------------------------------------------------
+
+
+def part(complete: bool, num_partitions: int = 2, ends_ms: int | None = 50) -> InputState:
+    return replace(
+        state(80),
+        history_ends_ms=ends_ms,
+        history_complete=complete,
+        num_partitions=num_partitions,
+        origin_ms=50,
+    )
+
+
+def test_while_history_is_loaded_nothing_is_live_closed_final_or_observed() -> None:
+    half = {("o", 0): part(True), ("o", 1): part(False), ("c", 0): part(True, 1)}
+    assert loading(half, ["o", "c"]) == (2, 3)
+    assert str(loading(half, [])) == "history is being loaded: 2 of 3 partitions have it"
+    assert reached(half, ["o"]) == [] and live_cutoff_ms(half, "o", GRID) is None
+    assert closed_ms(half, RULES) is None and final_ms(half, RULES) is None
+    assert not observed(half, "o", np.arange(9), RULES).any()
+    whole = half | {("o", 1): part(True)}
+    assert loading(whole, ["o", "c"]) is None
+    assert live_cutoff_ms(whole, "o", GRID) == 80
+    assert first_whole(whole, ["o"], RULES) is None, "what came before the first record is there"
+
+
+def test_every_partition_of_every_topic_that_there_was_at_first_must_have_its_history() -> None:
+    known = {("o", 0): part(True, 3), ("o", 1): part(True, 3)}
+    assert loading(known, []) == (2, 3), "nothing came on the third yet"
+    assert loading(known, ["c"]) == (2, 4), "nor on clicks"
+    grown = {("o", 0): part(True, 1), ("o", 1): part(False, 2)}
+    assert loading(grown, []) is None, "the second one was made later, and history was not sent"
+
+
+def test_without_history_nobody_waits_for_it() -> None:
+    plain = {("o", 0): part(False, ends_ms=None)}
+    assert loading(plain, ["o", "c"]) is None
+    assert live_cutoff_ms(plain, "o", GRID) == 80
+
+
+@pytest.mark.parametrize(("fingerprint", "ends_ms"), [("", None), ("{}", None), (SAID, 50)])
+def test_where_history_ends_is_what_windows_were_folded_under(
+    fingerprint: str, ends_ms: int | None
+) -> None:
+    header = Header(first_offset=0, next_offset=1, fingerprint=fingerprint, history_complete=1)
+    found = InputState.of(header)
+    assert (found.history_ends_ms, found.history_complete) == (ends_ms, True)

@@ -1,0 +1,107 @@
+"""What is sent of history, to which partition, with which sequence, and what of it not again."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freshet.stream.config import Settings
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.source import history
+from freshet.stream.source.history import History, OldRecord, load, load_name, of_file
+
+ORDERS, CLICKS = "freshet.orders.v1", "freshet.clicks.v1"
+
+
+class Sent:
+    """A publisher that keeps what it is given; a flush marks what came before it."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bytes | None, bytes | None, int, dict[str, bytes]]] = []
+        self.flushed = 0
+
+    def produce(self, topic: str, value: bytes | None, **how: Any) -> None:
+        headers = dict(how.get("headers") or [])
+        self.records.append((topic, how.get("key"), value, how.get("partition", -1), headers))
+
+    def flush(self) -> None:
+        self.flushed = len(self.records)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    publisher = Sent()
+    monkeypatch.setattr(history, "Publisher", lambda settings: publisher)
+    monkeypatch.setattr(history, "partitions_of", lambda *_: {ORDERS: 2, CLICKS: 1})
+    monkeypatch.setattr(history, "_judged", lambda *_: {ORDERS: 4, CLICKS: -1})
+    return publisher
+
+
+def test_every_record_is_sent_with_its_sequence_and_then_every_partition_is_told(
+    sent: Sent,
+) -> None:
+    records = [
+        OldRecord(4, "orders", b"k", b"four"),
+        OldRecord(5, "orders", b"k", b"five", (("trace", b"t"),)),
+        OldRecord(6, "clicks", None, b"six"),
+        OldRecord(7, "orders", None, b"seven"),
+        OldRecord(8, "catalog", b"sku", b"eight"),
+    ]
+    done = load(Settings(), History("a file.csv", records, 5))
+    assert (done.load, done.sent, done.known) == ("a-file.csv", 4, 1)
+    mark = "freshet-history"
+    assert sent.records == [
+        (ORDERS, b"k", b"five", -1, {"trace": b"t", mark: b"a-file.csv:5"}),
+        (CLICKS, None, b"six", 0, {mark: b"a-file.csv:6"}),
+        (ORDERS, None, b"seven", 1, {mark: b"a-file.csv:7"}),
+        ("freshet.catalog.v1", b"sku", b"eight", -1, {}),
+        (ORDERS, None, b"", 0, {mark: b"a-file.csv:complete"}),
+        (ORDERS, None, b"", 1, {mark: b"a-file.csv:complete"}),
+        (CLICKS, None, b"", 0, {mark: b"a-file.csv:complete"}),
+    ]
+    assert sent.flushed == len(sent.records)
+
+
+def test_a_load_with_more_to_come_is_not_said_to_be_complete(sent: Sent) -> None:
+    records = [OldRecord(9, "orders", b"k", b"nine")]
+    load(Settings(), History("f", records, 1), name="2024", complete=False)
+    assert [one[2] for one in sent.records] == [b"nine"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".jsonl.gz"])
+def test_lines_are_sent_as_they_are_in_the_order_of_the_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"old{suffix}"
+    text = b'{"id": 7, "at": 2}\r\n\n{"id": "x", "at": 1}\nnot json\n[1]\n'
+    path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    found = of_file(path, kind="clicks", key="id")
+    assert (found.name, found.total) == (path.name, 5)
+    assert list(found.records) == [
+        OldRecord(0, "clicks", b"7", b'{"id": 7, "at": 2}'),
+        OldRecord(2, "clicks", b"x", b'{"id": "x", "at": 1}'),
+        OldRecord(3, "clicks", None, b"not json"),
+        OldRecord(4, "clicks", None, b"[1]"),
+    ]
+
+
+def test_a_table_is_read_as_a_replay_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "sales.csv"
+    path.write_text("t,item,n\n2026-01-02T00:00:00Z,a,2\n2026-01-01T00:00:00Z,b,3\n")
+    columns = {"event_time": "t", "sku": "item", "quantity": "n"}
+    records = list(of_file(path, mapping=columns).records)
+    assert [(one.sequence, one.kind, one.key) for one in records] == [
+        (0, "orders", b"b"),
+        (1, "orders", b"a"),
+    ]
+
+
+def test_a_name_that_says_nothing_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="cannot name a load"):
+        load_name("/ /")
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        of_file(tmp_path / "none.jsonl")
