@@ -92,7 +92,7 @@ def test_an_item_in_several_partitions_is_one_row_that_sums_them(
     reader = reader_of(client)
     for partition in range(3):
         world.write(
-            ORDERS, partition, [(item, at(1.5)) for item in "cab"[partition:]] + [("a", at(3))]
+            ORDERS, partition, [(item, at(1)) for item in "cab"[partition:]] + [("a", at(3))]
         )
         reader.refresh()
         world.check(reader)
@@ -218,7 +218,7 @@ def test_after_a_rollback_the_reader_keeps_what_it_has_until_the_replay_has_pass
     assert delta.rolled_back == ((ORDERS, 0),) and not delta.moved
     assert (reader.window(at(4), 4).values_ICB == known).all()
     replay = World(client, event_ids=count(2), truth=world.truth, frontiers=world.frontiers)
-    replay.first_ms = world.first_ms
+    replay.first_ms, replay.origin_ms = world.first_ms, world.origin_ms
     for key in list(world.truth):
         if key[0] == "c|-" or key[2] == at(3) // HOUR_MS:
             world.truth[key] = 0

@@ -91,7 +91,7 @@ class NaiveFrontier:
             if self.row:
                 self.doubted_ms = before_ms
             self.row = []
-            self.counted.append(time_ms)
+            self.counted = sorted([*self.counted, time_ms])[-self.windows.frontier_rank :]
             return
         self.row.append(time_ms)
         span_ms = self.windows.max_step_ms
