@@ -7,7 +7,7 @@ records into the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from freshet.stream.arrays import Digests, Ints
 from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
+from freshet.stream.events.map.missing import NeverSeen
 from freshet.stream.events.order_states import settle
 from freshet.stream.events.redrive import NO_HEADERS, Headers
 from freshet.stream.failpoints import failpoint
@@ -152,6 +153,10 @@ class PartitionWindows:
             return decoded
         future_ms = self._rules.max_future_ms
         return settle(decoded, keys, any_key=self._any_key, max_future_ms=future_ms)
+
+    def never_seen(self) -> Iterator[NeverSeen]:
+        """Paths of the map that no record has had although enough came, each told once."""
+        return self._decoder.never_seen()
 
     def fold(self, batch: RawBatch) -> Fold:
         """Decode a batch and fold it as `fold_decoded` does."""

@@ -61,6 +61,11 @@ class IngestMetrics:
         self.conflicting = counter(
             "freshet_ingest_conflicting", "Duplicates that say otherwise than before.", ("topic",)
         )
+        self.path_never_seen = gauge(
+            "freshet_ingest_path_never_seen",
+            "1 for a field whose path none of the first thousand records had.",
+            ("topic", "field"),
+        )
         self.dead_letters = counter(
             "freshet_ingest_dead_letters", "Dead letters by stage and error.", ("stage", "error")
         )

@@ -31,6 +31,7 @@ from freshet.stream.ingest.keep import Keeper
 from freshet.stream.ingest.outbox import FoldedBatch
 from freshet.stream.ingest.parts import Parts, build
 from freshet.stream.ingest.poll import Decode, Polled, poll
+from freshet.stream.ingest.unseen import tell
 from freshet.stream.kafka import Key, Taken, broker_question, take
 from freshet.stream.process import on_signals
 from freshet.stream.store.connection import redis_question
@@ -267,6 +268,7 @@ class Ingest:
         owned.at_end_since_s = None
         owned.newest_timestamp_ms = batch.messages[-1].timestamp()[1]
         parts.metrics.batch_applied(batch.key[0], batch.fold.counts)
+        tell(batch.key[0], batch.windows.never_seen(), parts.metrics)
         return True
 
     def _notify(self, windows: PartitionWindows, item_ids: list[str] | None = None) -> None:
