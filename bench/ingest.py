@@ -28,12 +28,12 @@ import msgspec
 import psutil
 
 from bench.report import write_result
-from bench.shop_log import Kind, ShopLog, publish
+from bench.shop_log import ChangingOrders, Kind, ShopLog, publish
 from freshet.stream.config import EventSettings, Settings, load
 from freshet.stream.events.decoder import EventDecoder
 from freshet.stream.ingest.poll import SLICE_RECORDS
 from freshet.stream.ingest.process import GC_THRESHOLDS
-from freshet.stream.kafka import ensure_topics
+from freshet.stream.kafka import Publisher, ensure_topics
 from freshet.stream.kafka.servers import EmbeddedBroker, RealKafka
 from freshet.stream.schemas import ClickEvent, OrderEvent
 from freshet.stream.store.connection import connect
@@ -46,6 +46,7 @@ MOCK_EVENTS = 120_000  # The broker inside librdkafka keeps 5 MB a partition.
 LONGEST_S = 600.0
 LOOK_S = 0.02
 DECODED_EVENTS = 200_000
+STATES_GENERATION = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,28 @@ def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, An
     }
 
 
+def run_states(servers: Servers) -> dict[str, Any]:
+    """The same of orders that say what they are, a third of them changes, on their own topic."""
+    environ = servers.environ | {
+        "FRESHET_KAFKA__TOPICS__ORDERS": "bench.states",
+        "FRESHET_KAFKA__TOPICS__CLICKS": "bench.none",
+        "FRESHET_EVENTS__ORDERS__MODE": "state",
+    }
+    settings = load(environ=environ).settings
+    ensure_topics(settings, live=False)
+    num_bytes = 0
+    with Publisher(settings) as publisher:
+        for key, value, at_ms in ChangingOrders(servers.events).records():
+            publisher.produce("bench.states", value, key=key, timestamp_ms=at_ms)
+            num_bytes += len(value)
+        publisher.flush()
+    own = Servers(settings, environ, servers.broker, servers.events)
+    row = run_freshet(own, servers.events // 5, STATES_GENERATION)
+    mean_bytes = num_bytes / servers.events
+    row |= {"name": "freshet, orders as states", "bytes_a_record": round(mean_bytes, 1)}
+    return row | {"mb_a_second": round(mean_bytes / row["wall_us_an_event"], 2)}
+
+
 def books(store: WindowStore) -> dict[str, int]:
     """The books of all partitions together."""
     names = ("read", *OUTCOMES)
@@ -307,6 +330,7 @@ def measure(servers: Servers, only: list[str], cache: Path, repeats: int) -> lis
     rows += [
         run_freshet(servers, warm_up, generation) for generation in range(repeats, 2 * repeats)
     ]
+    rows.append(run_states(servers))
     return rows
 
 

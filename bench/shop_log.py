@@ -124,6 +124,39 @@ def _order(salt: int, time: str, items: list[int], cents: int) -> tuple[bytes, b
     return key, f'{{{head},"lines":[{",".join(f"{{{line}}}" for line in lines)}]}}'.encode()
 
 
+@dataclass(frozen=True, slots=True)
+class ChangingOrders:
+    """A log of orders that say what they are: two new orders, then a change of an earlier one.
+
+    Attributes:
+        events: Records.
+        items: Different series.
+        rate: Records a second, in event time.
+    """
+
+    events: int
+    items: int = 10_000
+    rate: int = 5_000
+    seed: int = 1
+
+    def records(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """(key, value, timestamp_ms): every third one is a version of an order of the last hour."""
+        dice = np.random.default_rng(self.seed)
+        items = zipf(dice, self.items, 3 * self.events).reshape(-1, 3).tolist()
+        back = dice.integers(1, HOUR_MS * self.rate // 1_000, self.events).tolist()
+        for n in range(self.events):
+            number = max(0, n - back[n]) // 3 * 3 if n % 3 == 2 else n
+            made_ms, now_ms = (START_MS + each * 1_000 // self.rate for each in (number, n))
+            head = f'"order_id":"{number:012d}","version":{n},"event_time":{made_ms}'
+            lines = [
+                f'{_place(item)},"quantity":{1 + (n + item) % 3},"unit_price":{item % 90 + 0.99}'
+                for item in items[number][: 1 + number % 3]
+            ]
+            whole = ",".join(f"{{{line}}}" for line in lines)
+            value = f'{{{head},"changed_at":{now_ms},"lines":[{whole}]}}'
+            yield b"%012d" % number, value.encode(), now_ms
+
+
 def publish(log: ShopLog, settings: Settings, **over: Any) -> dict[Kind, int]:
     """Send the whole log to the event topics by key; how many records each got."""
     topics: dict[Kind, str] = {

@@ -26,7 +26,7 @@ _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
 )
-_NUMERAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMERAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -70,25 +70,25 @@ def read_event(kind: Kind, key: bytes | None, value: bytes | None, settings: Set
     """
     if value is None or (key is not None and len(key) > MAX_KEY_BYTES):
         raise BadRecordError("null value, or a key that is too long")
-    record = _parse(value, settings)
+    record = parse(value, settings)
     events = settings.events
     mapping = events.fields_of(kind)
-    event_id = _text(_value(record, "event_id", mapping))
-    event_time = _value(record, "event_time", mapping)
+    event_id = text_of(value_at(record, "event_id", mapping))
+    event_time = value_at(record, "event_time", mapping)
     if event_id is None or event_time is None:
         raise BadRecordError("no event_id or event_time")
     event_time_ms = time_ms(event_time, events.time_unit)
     if kind == "clicks":
-        channel = CLICKS.get(_text(_value(record, "kind", mapping)) or "")
+        channel = CLICKS.get(text_of(value_at(record, "kind", mapping)) or "")
         if channel is None:
             raise BadRecordError("unknown kind of click")
-        series = [_text(_value(record, name, mapping)) for name in events.series_by]
-        return Event(event_id, event_time_ms, [Line(_item_id(series), {channel: 1}, (channel,))])
+        series = [text_of(value_at(record, name, mapping)) for name in events.series_by]
+        return Event(event_id, event_time_ms, [Line(item_id_of(series), {channel: 1}, (channel,))])
     lines, bad = _order_lines(record, settings)
     return Event(event_id, event_time_ms, lines, bad_lines=bad)
 
 
-def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
+def parse(value: bytes, settings: Settings) -> dict[str, Any]:
     if len(value) > settings.kafka.max_record_bytes:
         raise BadRecordError("the value is too large")
     try:
@@ -130,14 +130,14 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float("inf")
 
 
-def _value(record: Any, name: str, mapping: Mapping[str, Any], prefix: str = "") -> Any:
+def value_at(record: Any, name: str, mapping: Mapping[str, Any], prefix: str = "") -> Any:
     """One of our fields as it stands there; None where a path leads to nothing."""
     for part in str(mapping.get(prefix + name, name)).split("."):
         record = record.get(part) if isinstance(record, dict) else None
     return record
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """An id: text, or a whole number."""
     if value is None or isinstance(value, str):
         return value
@@ -148,11 +148,11 @@ def _text(value: Any) -> str | None:
     return str(int(value))
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """An amount: a number, or a plain numeral."""
     if value is None:
         return None
-    if isinstance(value, str) and _NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
+    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRecordError("a field that should be a number")
@@ -165,9 +165,9 @@ def _order_lines(record: Any, settings: Settings) -> tuple[list[Line], tuple[int
     """The good lines of an order, and the places of its bad ones."""
     events = settings.events
     mapping = events.fields_of("orders")
-    whole = _value(record, "lines", mapping)
+    whole = value_at(record, "lines", mapping)
     if whole is None:
-        series = [_text(_value(record, name, mapping)) for name in events.series_by]
+        series = [text_of(value_at(record, name, mapping)) for name in events.series_by]
         return [_order_line(record, series, mapping, "")], ()
     if not isinstance(whole, list):
         raise BadRecordError("lines is not a list")
@@ -188,9 +188,9 @@ def _line_inside(line: Any, record: Any, settings: Settings) -> Line:
     mapping = settings.events.fields_of("orders")
     series = []
     for name in settings.events.series_by:
-        value = _text(_value(line, name, mapping, "lines."))
+        value = text_of(value_at(line, name, mapping, "lines."))
         if value is None and name != "sku":
-            value = _text(_value(record, name, mapping))
+            value = text_of(value_at(record, name, mapping))
         series.append(value)
     return _order_line(line, series, mapping, "lines.")
 
@@ -198,9 +198,9 @@ def _line_inside(line: Any, record: Any, settings: Settings) -> Line:
 def _order_line(
     line: Any, series: list[str | None], mapping: Mapping[str, Any], prefix: str
 ) -> Line:
-    item_id = _item_id(series)
-    quantity = _number(_value(line, "quantity", mapping, prefix))
-    unit_price = _number(_value(line, "unit_price", mapping, prefix))
+    item_id = item_id_of(series)
+    quantity = number_of(value_at(line, "quantity", mapping, prefix))
+    unit_price = number_of(value_at(line, "unit_price", mapping, prefix))
     if quantity is None or unit_price is None:
         raise BadRecordError("no quantity or unit_price")
     if quantity == 0 or abs(quantity) >= MAX_AMOUNT or not 0 <= unit_price < MAX_AMOUNT:
@@ -218,7 +218,7 @@ def _order_line(
     return Line(item_id, stored, (thousandths, price))
 
 
-def _item_id(parts: Sequence[str | None]) -> str:
+def item_id_of(parts: Sequence[str | None]) -> str:
     if None in parts:
         raise BadRecordError("a field of series_by is missing")
     escaped = [(part or "").replace("\\", "\\\\").replace("|", "\\|") for part in parts]
@@ -234,7 +234,7 @@ def time_ms(value: Any, unit: str) -> int:
     Raises:
         BadRecordError: It is none, or before 1970, or after 9999.
     """
-    if isinstance(value, str) and _NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
+    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
         bare = value.strip()
         value = int(bare) if bare.lstrip("-").isdigit() else float(bare)
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -22,6 +22,7 @@ from freshet.stream.verify.event import BadRecordError, Event, Kind, Line, read_
 from freshet.stream.verify.frontier import Frontier
 from freshet.stream.verify.history import Loads, Settled
 from freshet.stream.verify.orders import Orders, OrderVersion
+from freshet.stream.verify.state_event import SkippedRecordError, read_state
 
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter", "skipped"]
 
@@ -132,7 +133,9 @@ class Recount:
     ) -> Verdict:
         watermark_ms = self._watermark_ms  # As it stood before this record.
         try:
-            event = read_event(self.kind, key, value, self.settings)
+            event = self._read(key, value, timestamp_ms)
+        except SkippedRecordError:
+            return "skipped"
         except BadRecordError:
             if history != "complete":
                 return "dead_letter"
@@ -164,6 +167,11 @@ class Recount:
             self._applied[name] = (minute, hash(event.content))
         self._apply(event, watermark_ms)
         return "applied"
+
+    def _read(self, key: bytes | None, value: bytes | None, timestamp_ms: int) -> Event:
+        if self.kind == "orders" and self.settings.events.orders.mode == "state":
+            return read_state(key, value, self.settings, timestamp_ms)
+        return read_event(self.kind, key, value, self.settings)
 
     def _judge_version(
         self,

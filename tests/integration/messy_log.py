@@ -6,7 +6,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from freshet.stream.config import Settings
@@ -34,6 +34,21 @@ def order_value(rng: random.Random, number: int, event_time_ms: int) -> bytes:
         quantity = -rng.randint(1, 3) if rng.random() < 0.1 else rng.randint(1, 9)
         event |= {"sku": rng.choice(SKUS), "region": "south"}
         event |= {"quantity": quantity, "unit_price": 4.99}
+    return json.dumps(event).encode()
+
+
+def state_value(rng: random.Random, number: int, changed_ms: int) -> bytes:
+    """A version of one of the newest orders, which was made when its own number was drawn."""
+    order = max(0, number - rng.randrange(40))
+    event: dict[str, Any] = {
+        "order_id": f"r{order}",
+        "version": number,
+        "event_time": START_MS + order * STEP_MS - 3_600_000,
+        "changed_at": changed_ms,
+        "region": "south",
+        "lines": [_line(rng) for _ in range(rng.randrange(4))],
+        "cancelled": rng.random() < 0.1,
+    }
     return json.dumps(event).encode()
 
 
@@ -65,6 +80,7 @@ class MessyRecord:
     partition: int
     value: bytes | None
     timestamp_ms: int
+    key: bytes = b"k"
 
 
 def publish(settings: Settings, records: Iterable[MessyRecord]) -> None:
@@ -74,7 +90,7 @@ def publish(settings: Settings, records: Iterable[MessyRecord]) -> None:
             publisher.produce(
                 record.topic,
                 record.value,
-                key=b"k",
+                key=record.key,
                 partition=record.partition,
                 timestamp_ms=record.timestamp_ms,
             )
@@ -89,11 +105,13 @@ class MessyLog:
         settings: Names of the topics.
         rng: What is drawn.
         partitions: Each record goes to one of these; one named twice gets twice as many.
+        states: Whether orders say what they are, each on a partition of its own choice.
     """
 
     settings: Settings
     rng: random.Random
     partitions: Sequence[int]
+    states: bool = False
     _number: int = 0
     _sent: dict[tuple[str, int], list[bytes]] = field(default_factory=lambda: defaultdict(list))
 
@@ -103,10 +121,24 @@ class MessyLog:
         topic = self.rng.choice((topics.orders, topics.clicks))
         partition = self.rng.choice(self.partitions)
         now_ms = START_MS + self._number * STEP_MS
-        make = order_value if topic == topics.orders else click_value
-        value = self._value(make, self._sent[topic, partition], now_ms, odd)
+        if self.states and topic == topics.orders:
+            value = self._value(state_value, self._sent[topic, 0], now_ms, odd)
+            record = self._keyed(MessyRecord(topic, partition, value, now_ms))
+        else:
+            make = order_value if topic == topics.orders else click_value
+            value = self._value(make, self._sent[topic, partition], now_ms, odd)
+            record = MessyRecord(topic, partition, value, now_ms)
         self._number += 1
-        return MessyRecord(topic, partition, value, now_ms)
+        return record
+
+    def _keyed(self, record: MessyRecord) -> MessyRecord:
+        """Under its order's id, on the partition of that order; what is no order stays."""
+        try:
+            order_id = json.loads(record.value or b"")["order_id"]
+            partition = self.partitions[int(order_id[1:]) % len(self.partitions)]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return record
+        return replace(record, partition=partition, key=order_id.encode())
 
     def _value(
         self,

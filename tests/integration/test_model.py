@@ -1,7 +1,7 @@
 """A machine of random moves against a real Redis: whatever happens, what is stored is the log up to
 its offset.
 
-`MODEL_EXAMPLES=2000` runs the long set; without it, sixty examples. The moves are produce, deliver,
+`MODEL_EXAMPLES=2000` runs the long set; without it, forty examples. The moves are produce, deliver,
 crash at any of the failpoints between fold and notice, a zombie's write, a rebalance, Redis coming
 back older, FLUSHALL, and idling.
 """
@@ -30,16 +30,18 @@ from hypothesis.stateful import (
 )
 from pydantic import SecretStr
 
-from freshet.stream.config import RedisSettings
+from freshet.stream.config import RedisSettings, Settings
 from freshet.stream.fold import partition as partition_module
 from freshet.stream.fold.batches import Fold
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import OUTCOMES, Answer
 from freshet.stream.store.redis import WindowStore
+from tests.stream.fold.states_checks import naive_states, state_records, state_settings
 from tests.stream.fold.windows_checks import (
     START_MS,
     LogRecord,
+    NaiveWindows,
     RedisCopies,
     batch_of,
     log_records,
@@ -48,9 +50,9 @@ from tests.stream.fold.windows_checks import (
     stored_state,
 )
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "40"))
 TOPIC, KIND = "freshet.orders.v1", "orders"
-SETTINGS = small_settings()
+TIMES = ("event_time", "changed_at")
 FAILPOINTS = ("after_dead_letters", "before_apply", "after_apply", "before_notice")
 
 
@@ -72,6 +74,7 @@ class Shop(RuleBasedStateMachine):
     """One partition, any number of processes, one Redis."""
 
     client: ClassVar[redis.Redis]
+    settings: ClassVar[Settings] = small_settings()
     zombies = Bundle("zombies")
 
     @initialize()
@@ -83,10 +86,14 @@ class Shop(RuleBasedStateMachine):
         self.owner = self._claimed()
 
     def _claimed(self) -> Worker:
-        windows = PartitionWindows.claim(self.store, KIND, TOPIC, 0, SETTINGS)
+        windows = PartitionWindows.claim(self.store, KIND, TOPIC, 0, self.settings)
         if windows.header.next_offset is None:
             windows.start_at(0)
         return Worker(windows)
+
+    def _told(self, log: list[LogRecord]) -> NaiveWindows:
+        """By the rules, record by record."""
+        return naive(KIND, self.settings, log)
 
     def _fold(self, worker: Worker, size: int) -> Fold:
         start = worker.windows.next_offset
@@ -188,8 +195,8 @@ class Shop(RuleBasedStateMachine):
             return
         assert header.read == header.next_offset <= len(self.log)
         assert header.read == sum(getattr(header, name) for name in OUTCOMES)
-        expected = naive(KIND, SETTINGS, self.log[: header.next_offset]).state()
-        assert stored_state(self.store, self.copies, TOPIC, SETTINGS) == expected
+        expected = self._told(self.log[: header.next_offset]).state()
+        assert stored_state(self.store, self.copies, TOPIC, self.settings) == expected
 
     def teardown(self) -> None:
         """In peace, all of the log is folded."""
@@ -206,6 +213,21 @@ class Shop(RuleBasedStateMachine):
         self.what_is_stored_is_a_prefix_of_the_log_with_balanced_books()
 
 
+class ChangingShop(Shop):
+    """The same with orders that are states."""
+
+    settings: ClassVar[Settings] = state_settings()
+
+    @rule(records=state_records(max_size=12))
+    def produce(self, records: list[LogRecord]) -> None:
+        """The log goes on where its time stands."""
+        ahead_ms = max((record.timestamp_ms for record in self.log), default=START_MS) - START_MS
+        self.log += [_later(record, ahead_ms) for record in records]
+
+    def _told(self, log: list[LogRecord]) -> NaiveWindows:
+        return naive_states(self.settings, log)
+
+
 def _later(record: LogRecord, ahead_ms: int) -> LogRecord:
     """The same record as it would have been so much later; values that are no events stay as they
     are.
@@ -213,8 +235,9 @@ def _later(record: LogRecord, ahead_ms: int) -> LogRecord:
     value = record.value
     try:
         event = json.loads(value or b"")
-        value = json.dumps(event | {"event_time": event["event_time"] + ahead_ms}).encode()
-    except (ValueError, KeyError, TypeError):
+        moved = {name: event[name] + ahead_ms for name in TIMES if name in event}
+        value = json.dumps(event | moved).encode()
+    except (ValueError, TypeError):
         pass
     return replace(record, value=value, timestamp_ms=record.timestamp_ms + ahead_ms)
 
@@ -237,13 +260,14 @@ def _dying_at(name: str) -> Iterator[None]:
 
 
 @pytest.mark.timeout(max(180, EXAMPLES))
-def test_no_order_of_moves_leaves_a_trace(redis_server: str) -> None:
+@pytest.mark.parametrize("shop", [Shop, ChangingShop])
+def test_no_order_of_moves_leaves_a_trace(redis_server: str, shop: type[Shop]) -> None:
     Shop.client = connect(RedisSettings(url=SecretStr(redis_server)))
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     profile = settings(
         max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=checks
     )
     try:
-        run_state_machine_as_test(Shop, settings=profile)
+        run_state_machine_as_test(shop, settings=profile)
     finally:
         Shop.client.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from freshet.stream.errors import BrokerError
 from freshet.stream.kafka import Publisher
 from tests.integration.faults.world import RECORDS, Broker, HurtRedis, World
-from tests.integration.messy_log import START_MS, order_value
+from tests.integration.messy_log import START_MS, order_value, state_value
 from tests.integration.shop import wait_for
 
 Fault = Callable[[World], None]
@@ -181,7 +181,8 @@ def mutated(rng: random.Random) -> bytes:
     kind = rng.random()
     if kind < 0.3:
         return rng.randbytes(rng.randrange(200))
-    value = bytearray(order_value(rng, rng.randrange(10**6), START_MS + rng.randrange(10**7)))
+    make = rng.choice((order_value, state_value))
+    value = bytearray(make(rng, rng.randrange(10**6), START_MS + rng.randrange(10**7)))
     for _ in range(rng.randint(1, 4)):
         value[rng.randrange(len(value))] = rng.randrange(256)
     if kind < 0.5:

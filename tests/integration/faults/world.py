@@ -161,12 +161,13 @@ class Ingest:
 
 @dataclass
 class World:
-    """Everything that one fault needs."""
+    """Everything that one fault needs; with `states` orders say what they are."""
 
     name: str
     seed: int
     broker: Broker
     folder: Path
+    states: bool = False
     rng: random.Random = field(init=False)
     redis: HurtRedis = field(init=False)
     environ: dict[str, str] = field(init=False)
@@ -189,9 +190,10 @@ class World:
             FRESHET_INGEST__BATCH_MAX_RECORDS="300",
             FRESHET_INGEST__DEAD_LETTER_PAUSE_SHARE="0.99",
             FRESHET_WINDOWS__IDLE_MS="30000",
+            FRESHET_EVENTS__ORDERS__MODE="state" if self.states else "events",
         )
         self.settings = load(environ=self.environ).settings
-        self._log = MessyLog(self.settings, self.rng, range(PARTITIONS))
+        self._log = MessyLog(self.settings, self.rng, range(PARTITIONS), self.states)
         ensure_topics(self.settings, live=False)
 
     # What happens ---------------------------------------------------------------------------------
