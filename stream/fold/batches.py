@@ -66,6 +66,7 @@ class Fold:
     """A batch judged and added up, not yet written.
 
     `dead` and `too_late` name records by their place in the batch; publish them before `apply`.
+    `skip_reasons` counts those that were skipped.
     `touched_item_ids` are the items of all applied lines; `changed` and `header` are for `apply`.
     """
 
@@ -78,3 +79,4 @@ class Fold:
     frontier_ms: int | None
     header: Header
     changed: ChangedTiles
+    skip_reasons: Mapping[str, int] = field(default_factory=dict)

@@ -30,15 +30,21 @@ Marks = Mapping[int, bytes]
 """What the history headers of a batch say, by the place of their record."""
 
 
-def history_mark(headers: Headers) -> bytes | None:
+def history_mark(headers: Headers, value: bytes | None) -> bytes | None:
     """What a record's history header says, the last one of several; None without one.
 
-    >>> history_mark([("trace", b"1"), ("freshet-history", b"2024:17")])
+    Only a record without a value can say that a load is complete.
+
+    >>> history_mark([("trace", b"1"), ("freshet-history", b"2024:17")], b"{}")
     b'2024:17'
+    >>> history_mark([("freshet-history", b"2024:complete")], b"{}")
+    b'2024:complete with a value'
     """
-    for header, value in reversed(headers):
-        if header == HISTORY_HEADER and value:
-            return value.encode() if isinstance(value, str) else value
+    for header, said in reversed(headers):
+        if header == HISTORY_HEADER and said:
+            mark = said.encode() if isinstance(said, str) else said
+            ends = mark.endswith(b":" + COMPLETE) and value != b""
+            return mark + b" with a value" if ends else mark
     return None
 
 
@@ -78,11 +84,12 @@ def judge_history(
     highest: dict[bytes, int] = {}
     bad: dict[int, Refusal] = {}
     repeated, complete = set(), set()
-    good = set(decoded.index.tolist())
+    skipped = {one.index for one in decoded.skipped}
     for place in sorted(marks):
         match = _MARK.fullmatch(marks[place])
-        if match is None or (match[2] == COMPLETE and place in good):
-            bad[place] = _unfit(place, marks[place])
+        if match is None:
+            if place not in skipped:
+                bad[place] = _unfit(place, marks[place])
         elif match[2] == COMPLETE:
             complete.add(place)
         elif place not in redriven:
@@ -104,7 +111,7 @@ def _settled(
     refusals = {**bad, **{one.index: one for one in other}}
     gone = [Refusal(place, "", "") for place in repeated]
     left = without(decoded, [*gone, *refusals.values()])
-    skipped = [one for one in decoded.skipped if one.index not in repeated | complete | bad.keys()]
+    skipped = [one for one in decoded.skipped if one.index not in repeated | complete]
     return replace(
         left,
         refusals=[refusals[place] for place in sorted(refusals)],

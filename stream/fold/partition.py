@@ -7,6 +7,7 @@ records into the same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,7 @@ from freshet.stream.fold.frontier import NEVER_MS, rule_of
 from freshet.stream.fold.headers import fingerprint, header_after, reach_fields, reach_of
 from freshet.stream.fold.history import HistoryVerdicts, judge_history, loads_of
 from freshet.stream.fold.state_log import StateLog
-from freshet.stream.fold.verdicts import Known, Verdicts, dead_letters, reach_verdicts
+from freshet.stream.fold.verdicts import DeadLetter, Known, Verdicts, dead_letters, reach_verdicts
 from freshet.stream.fold.watermark import TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
 from freshet.stream.store.layout import Answer, Header, Keys, Update
@@ -189,7 +190,7 @@ class PartitionWindows:
         history = self._history(batch)
         verdicts = self._verdicts(batch, history, dictionary)
         dead = dead_letters(verdicts, batch.timestamps_ms, self._rules)
-        counts = _counts(verdicts, num_dead=len(dead), repeated=history.repeated)
+        counts = _counts(verdicts, dead, repeated=history.repeated)
         header = header_after(self.header, batch.next_offset, counts, verdicts)
         if history.complete:
             header = replace(header, history_complete=1)
@@ -205,6 +206,7 @@ class PartitionWindows:
             frontier_ms=header.frontier_ms,
             header=header,
             changed=changed,
+            skip_reasons=Counter(one.reason for one in verdicts.decoded.skipped),
         )
 
     def apply(self, fold: Fold) -> Answer:
@@ -373,15 +375,17 @@ def _or_never(time_ms: int | None) -> int:
     return NEVER_MS if time_ms is None else time_ms
 
 
-def _counts(verdicts: Verdicts, *, num_dead: int, repeated: int) -> Counts:
+def _counts(verdicts: Verdicts, dead: Sequence[DeadLetter], *, repeated: int) -> Counts:
     decoded = verdicts.decoded
+    lines_dead = sum(letter.line is not None for letter in dead)
     return Counts(
         read=decoded.num_records,
         applied=int(verdicts.applied.sum()),
         duplicate=int(verdicts.duplicate.sum()) + repeated,
         late_dropped=int(verdicts.too_late.sum()),
-        dead_letter=num_dead,
+        dead_letter=len(dead) - lines_dead,
         skipped=len(decoded.skipped),
+        lines_dead=lines_dead,
         conflicting=int(verdicts.conflicting.sum()),
     )
 

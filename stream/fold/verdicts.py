@@ -27,15 +27,16 @@ from freshet.stream.units import MINUTE_MS
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that cannot be used: its place in the batch, and why.
+    """A record that cannot be used, or one line of it: its place in the batch, and why.
 
-    Stages: decode, future, dictionary.
+    Stages: decode, future, dictionary. `line` counts from 0, None is the whole record.
     """
 
     index: int
     stage: str
     error_class: str
     message: str
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,9 @@ def _give_slots(slot: Ints, decoded: Decoded, applied: Bools, num_known: int) ->
 
 
 def dead_letters(verdicts: Verdicts, timestamps_ms: Ints, rules: TimeRules) -> list[DeadLetter]:
-    """Every record of the batch that cannot be used, in log order.
+    """Every record of the batch that cannot be used, and lines that applied ones lack.
+
+    In log order; a line of a record that is late or a duplicate is not told of.
 
     Args:
         verdicts: On the good records of the batch.
@@ -209,6 +212,13 @@ def dead_letters(verdicts: Verdicts, timestamps_ms: Ints, rules: TimeRules) -> l
     for index in decoded.index[verdicts.refused].tolist():
         text = "the partition's item dictionary is full (windows.max_items_per_partition)"
         dead.append(DeadLetter(index, "dictionary", "DictionaryFull", text))
+    if decoded.line_refusals:
+        counted = set(decoded.index[verdicts.applied].tolist())
+        dead += [
+            DeadLetter(bad.index, "decode", bad.error_class, bad.message, bad.line)
+            for bad in decoded.line_refusals
+            if bad.index in counted
+        ]
     return sorted(dead, key=lambda letter: letter.index)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -55,6 +55,9 @@ class IngestMetrics:
         )
         self._troubles = counter("freshet_ingest_troubles", "Waits, by what for.", ("what",))
         self.refused = counter("freshet_records_refused", "Never taken by Kafka.", ("topic",))
+        self.skipped = counter(
+            "freshet_ingest_skipped", "Records skipped, by why.", ("topic", "reason")
+        )
         self.lines_dead = counter(
             "freshet_ingest_lines_dead", "Dead lines of orders that were applied.", ("topic",)
         )
@@ -103,8 +106,12 @@ class IngestMetrics:
         """Something was waited for."""
         self._troubles.labels(what).inc()
 
-    def batch_applied(self, topic: str, counts: Counts) -> None:
+    def batch_applied(
+        self, topic: str, counts: Counts, skip_reasons: Mapping[str, int] | None = None
+    ) -> None:
         """Count one batch, now that it is in the windows."""
+        for reason, count in (skip_reasons or {}).items():
+            self.skipped.labels(topic, reason).inc(count)
         self.batch_records.observe(counts.read)
         for outcome in OUTCOMES:
             self.records.labels(topic, outcome).inc(getattr(counts, outcome))

@@ -15,6 +15,7 @@ from freshet.stream.events.dead_letter import (
     source_of,
 )
 from freshet.stream.events.letters import MAX_ERROR_CHARACTERS
+from freshet.stream.events.limits import LINE_HEADER
 from freshet.stream.fold.batches import Fold
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.ingest.metrics import IngestMetrics
@@ -51,8 +52,9 @@ class FoldedBatch:
 
     @property
     def num_dead(self) -> int:
-        """How many dead letters are to be sent."""
-        offsets = [self.messages[letter.index].offset() or 0 for letter in self.fold.dead]
+        """How many records are dead letters that are to be sent; of others, lines may be."""
+        whole = [letter for letter in self.fold.dead if letter.line is None]
+        offsets = [self.messages[letter.index].offset() or 0 for letter in whole]
         return sum(offset >= self.told_before for offset in offsets)
 
 
@@ -118,6 +120,9 @@ class Outbox:
             source = source_of(batch.messages[letter.index])
             if source.offset < batch.told_before:
                 continue
+            if letter.line is not None:
+                headers = [*source.headers, (LINE_HEADER, b"%d" % letter.line)]
+                source = source._replace(headers=headers)
             record = dead_letter(
                 source, letter.stage, letter.error_class, letter.message, self._limit_bytes
             )

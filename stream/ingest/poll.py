@@ -50,14 +50,14 @@ class Polled:
         if any(map(Message.headers, messages)):
             found = enumerate(map(headers_of, messages))
             headers = {place: own for place, own in found if own}
-        self._note(headers)
+        self._note(headers, values)
         self._parts.append(decode(values, keys, timestamps_ms, headers))
         self._timestamps_ms.append(timestamps_ms)
         self.messages += messages
 
-    def _note(self, headers: Mapping[int, Headers]) -> None:
+    def _note(self, headers: Mapping[int, Headers], values: Values) -> None:
         for place, own in headers.items():
-            name, mark = redrive_name(own), history_mark(own)
+            name, mark = redrive_name(own), history_mark(own, values[place])
             if name is not None:
                 self._redrives[len(self.messages) + place] = name
             if mark is not None:

@@ -267,7 +267,7 @@ class Ingest:
         owned.position = batch.fold.next_offset
         owned.at_end_since_s = None
         owned.newest_timestamp_ms = batch.messages[-1].timestamp()[1]
-        parts.metrics.batch_applied(batch.key[0], batch.fold.counts)
+        parts.metrics.batch_applied(batch.key[0], batch.fold.counts, batch.fold.skip_reasons)
         tell(batch.key[0], batch.windows.never_seen(), parts.metrics)
         return True
 

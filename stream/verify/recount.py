@@ -166,6 +166,7 @@ class Recount:
         if known is None or minute >= known[0]:
             self._applied[name] = (minute, hash(event.content))
         self._apply(event, watermark_ms)
+        self.books["lines_dead"] += len(event.bad_lines)
         return "applied"
 
     def _read(self, key: bytes | None, value: bytes | None, timestamp_ms: int) -> Event:

@@ -24,11 +24,12 @@ from freshet.stream.errors import BrokerError, FingerprintError, LogLostError, S
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.ingest import assignment
 from freshet.stream.ingest.process import run
-from freshet.stream.kafka import admin, ensure_topics, shard_of
+from freshet.stream.kafka import Publisher, admin, ensure_topics, shard_of
 from freshet.stream.kafka.servers import RealKafka
 from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters
 from freshet.stream.ops.redrive import redrive
+from freshet.stream.read.export import window_rows
 from freshet.stream.schemas import SHOP_TABLES, Alert, WindowsAdvanced
 from freshet.stream.store.connection import connect
 from freshet.stream.store.server import EmbeddedRedis
@@ -57,6 +58,37 @@ def settings(mock_broker: str, redis_server: str, request: pytest.FixtureRequest
 
 
 # What it writes and sends -------------------------------------------------------------------------
+
+
+def test_a_bad_line_is_a_letter_of_its_own_and_counts_once_when_it_is_sent_again(
+    settings: Settings,
+) -> None:
+    ensure_topics(settings, live=False)
+    orders = settings.kafka.topics.orders
+    good = {"sku": "a", "quantity": 2, "unit_price": 1.5}
+    event = {"event_id": "e1", "region": "north", "event_time": START_MS}
+    told = json.dumps(event | {"lines": [good, {"sku": "b", "quantity": 1}]}).encode()
+    send(settings, [told, told])
+    run(settings, until_end=True)
+    assert books(settings) == booked(applied=1, duplicate=1)
+    (letter,) = read(settings, dead_letter_topic(orders))
+    headers = dict(letter.headers)
+    assert letter.value == told and letter.key == b"key"
+    assert (headers["freshet-line"], headers["freshet.error.class"]) == (b"1", b"MissingField")
+    # A person mends the line and sends the letter again, by hand twice.
+    mended = json.dumps(event | {"lines": [good, good | {"sku": "b"}]}).encode()
+    again = [("freshet-line", b"1"), ("freshet-redrive", b"place")]
+    with Publisher(settings) as publisher:
+        for _ in range(2):
+            publisher.produce(orders, mended, partition=0, headers=again, timestamp_ms=START_MS)
+        publisher.flush()
+    run(settings, until_end=True)
+    assert books(settings) == booked(applied=2, duplicate=2)
+    header = store_of(settings).header(orders, 0)
+    assert header is not None and (header.lines_dead, header.conflicting) == (1, 0)
+    rows = next(iter(window_rows(settings, 86_400_000, include_open=True)))
+    units = dict(zip(rows.item_ids, rows.values_NC[:, 0].tolist(), strict=True))
+    assert units == {"a|north": 2_000, "b|north": 2_000}
 
 
 def test_until_end_ingests_what_is_there_and_a_second_run_changes_nothing(

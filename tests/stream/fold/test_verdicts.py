@@ -201,3 +201,15 @@ def test_a_dictionary_knows_its_items_and_those_that_were_added_in_any_table() -
     table += ["x", "d"]
     assert items.slots(np.array([4, 3, 1]), table).tolist() == [2, NO_SLOT, 3]
     assert items.slots(np.array([0, 1]), ["d", "a"]).tolist() == [2, 0]
+
+
+def test_a_line_that_cannot_be_used_is_a_letter_of_its_own_where_its_record_counts() -> None:
+    lines = [{"sku": "a", "quantity": 1, "unit_price": 1}, {"sku": "b", "quantity": 0}]
+    event = {"event_id": "e", "event_time": 200_000, "region": "n", "lines": lines}
+    value = json.dumps(event).encode()
+    late = json.dumps(event | {"event_id": "late", "event_time": 90_000}).encode()
+    verdicts = judged([order("o", 190_000, "a"), value, value, late])
+    assert places(verdicts, verdicts.applied) == [0, 1]
+    dead = dead_letters(verdicts, np.full(4, 300_000), RULES)
+    assert [(letter.index, letter.line, letter.stage) for letter in dead] == [(1, 1, "decode")]
+    assert verdicts.new_items == ["a|n"]

@@ -84,7 +84,7 @@ def test_clicks_count_by_kind() -> None:
         "checkouts": 1,
     }
     assert recount.cells(1_000)[at, "a|n", "views"] == 2
-    assert recount.books == {"read": 6, "applied": 5, "dead_letter": 1}
+    assert +recount.books == {"read": 6, "applied": 5, "dead_letter": 1}
 
 
 def test_future_late_and_duplicate_are_judged_in_order_with_the_watermark_before_the_record() -> (
@@ -186,7 +186,7 @@ def test_a_redriven_record_is_never_late_moves_no_frontier_and_counts_once_for_i
         *("applied", "late_dropped", "applied", "duplicate", "duplicate"),
         *("applied", "dead_letter", "applied"),
     ]
-    assert recount.books == {
+    assert +recount.books == {
         "read": 8,
         "applied": 4,
         "late_dropped": 1,
