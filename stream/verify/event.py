@@ -26,6 +26,7 @@ _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
 )
+BLANKS = " \t\r\n\u00a0\u202f"
 NUMERAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _EPOCH = datetime(1970, 1, 1)
 
@@ -134,6 +135,8 @@ def value_at(record: Any, name: str, mapping: Mapping[str, Any], prefix: str = "
     """One of our fields as it stands there; None where a path leads to nothing."""
     for part in str(mapping.get(prefix + name, name)).split("."):
         record = record.get(part) if isinstance(record, dict) else None
+    if isinstance(record, str) and not record.strip(BLANKS) and name != "lines":
+        return None  # So shops say that there is none.
     return record
 
 
@@ -152,7 +155,7 @@ def number_of(value: Any) -> float | None:
     """An amount: a number, or a plain numeral."""
     if value is None:
         return None
-    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
+    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(BLANKS)):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRecordError("a field that should be a number")
@@ -234,7 +237,7 @@ def time_ms(value: Any, unit: str) -> int:
     Raises:
         BadRecordError: It is none, or before 1970, or after 9999.
     """
-    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(" \t\r\n\u00a0\u202f")):
+    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(BLANKS)):
         bare = value.strip()
         value = int(bare) if bare.lstrip("-").isdigit() else float(bare)
     if isinstance(value, bool) or not isinstance(value, str | int | float):

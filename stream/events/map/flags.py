@@ -10,7 +10,7 @@ import numpy as np
 
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.errors import EventError
-from freshet.stream.events.map.levels import Level, Source, Wrong
+from freshet.stream.events.map.levels import Level, Source, Wrong, nothing
 from freshet.stream.events.map.texts import ANY_WORD, MAX_WHOLE, text_of_value
 from freshet.stream.events.map.times import (
     MISSING,
@@ -35,7 +35,7 @@ class FlagField:
     def read(self, level: Level) -> Bools:
         """The claims of a level."""
         column = [self._word(value) for value in self.source.column(level)]
-        column = [self.default if value is None else value for value in column]
+        column = [self.default if nothing(value) else value for value in column]
         return np.fromiter((not _false(value) for value in column), np.bool_, len(column))
 
     def _word(self, value: Any) -> Any:
@@ -77,7 +77,7 @@ class VersionField:
         given = np.zeros(len(column), np.bool_)
         wrong: dict[int, Wrong] = {}
         for n, value in enumerate(column):
-            if value is None:
+            if nothing(value):
                 continue
             try:
                 values[n], times_ms[n] = self._version(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,18 @@ Column = Sequence[Any]
 
 Wrong = tuple[str, str]
 """An error's class, and its text."""
+
+
+BLANKS: Final = " \t\r\n\u00a0\u202f"
+
+
+def nothing(value: Any) -> bool:
+    """Whether there is nothing: null, or the blank text with which shops say so.
+
+    >>> [nothing(value) for value in (None, "", " ", 0, "a")]
+    [True, True, True, False, False]
+    """
+    return value is None or (isinstance(value, str) and not value.strip(BLANKS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +182,7 @@ class Paths:
     def column(self, level: Level) -> Column:
         found = level.column(self.slots[0])
         for slot in self.slots[1:]:
-            if None in found:
-                found = _first(found, level.column(slot))
+            found = _first(found, level.column(slot))
         return found
 
 
@@ -185,8 +196,6 @@ class LineOrRecord:
     def column(self, level: Level) -> Column:
         assert isinstance(level, LineLevel)
         found = self.line.column(level)
-        if None not in found:
-            return found
         return _first(found, level.repeated(self.record.column(level.above)))
 
 
@@ -242,4 +251,4 @@ class Joined:
 
 
 def _first(column: Column, other: Column) -> Column:
-    return [b if a is None else a for a, b in zip(column, other, strict=True)]
+    return [b if nothing(a) else a for a, b in zip(column, other, strict=True)]

@@ -12,12 +12,11 @@ import numpy as np
 
 from freshet.stream.arrays import Floats
 from freshet.stream.errors import ConfigError
-from freshet.stream.events.map.levels import Column, Level, Source, Wrong
+from freshet.stream.events.map.levels import BLANKS, Column, Level, Source, Wrong, nothing
 from freshet.stream.events.map.texts import ANY_WORD, kind_name, text_of_value
 
 _PLAIN = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NUMERAL = re.compile(r"[0-9](?:.*[0-9])?", re.DOTALL)
-_BLANKS: Final = " \t\r\n"
 _GROUPS: Final = ".,' "
 _ALIKE: Final = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2019": "'"})
 _NUMBERS: Final = frozenset((int, float))
@@ -42,7 +41,7 @@ class Style:
         >>> Style.of("1.299,00", ""), Style.of("12,5", "")
         (Style(decimal=',', group='.', words=False), Style(decimal=',', group='', words=False))
         """
-        bare = example.translate(_ALIKE).strip(_BLANKS)
+        bare = example.translate(_ALIKE).strip(BLANKS)
         match = _NUMERAL.search(bare)
         signs = [] if match is None else [c for c in match[0] if not c.isdigit()]
         if match is None or not set(signs) <= set(_GROUPS):
@@ -66,7 +65,7 @@ class Style:
         >>> Style(",", ".").parse("1.299,50"), Style().parse(" -3 "), Style().parse("1,2")
         (1299.5, -3.0, nan)
         """
-        bare = text.translate(_ALIKE).strip(_BLANKS)
+        bare = text.translate(_ALIKE).strip(BLANKS)
         if self.words:
             bare = self._without_words(bare)
         if self.group:
@@ -92,7 +91,7 @@ class Style:
         if match is None:
             return text
         before = text[: match.start()]
-        sign = "-" if "-" in before or text[match.end() :].strip(_BLANKS) == "-" else ""
+        sign = "-" if "-" in before or text[match.end() :].strip(BLANKS) == "-" else ""
         return sign + match[0]
 
 
@@ -125,7 +124,7 @@ def numbers(column: Column, style: Style, name: str) -> Numbers:
     values = np.full(len(column), np.nan)
     wrong: dict[int, Wrong] = {}
     for n, value in enumerate(column):
-        if value is None:
+        if nothing(value):
             continue
         values[n] = _number(value, style)
         if np.isnan(values[n]):
@@ -166,10 +165,10 @@ class Currency:
     def factors(self, level: Level, name: str) -> Numbers:
         """A factor for each record or line."""
         codes = self.source.column(level)
-        found = [None if code is None else self._rate(code) for code in codes]
+        found = [None if nothing(code) else self._rate(code) for code in codes]
         wrong: dict[int, Wrong] = {}
         for n, rate in enumerate(found):
-            if codes[n] is None:
+            if nothing(codes[n]):
                 wrong[n] = ("MissingField", f"the currency of {name!r} is missing")
             elif rate is None:
                 code = str(codes[n])[:40]
@@ -248,7 +247,7 @@ class NumberField:
 
 
 def _word(value: Any, words: Mapping[str, Any]) -> Any:
-    if value is None:
+    if nothing(value):
         return None
     text = text_of_value(value, flags=True)
     return words.get(text, words.get(ANY_WORD, value)) if text is not None else value

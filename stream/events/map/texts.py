@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from freshet.stream.events.map.levels import Column, Level, Source, Wrong
+from freshet.stream.events.map.levels import BLANKS, Column, Level, Source, Wrong, nothing
 
 NOTHING_WRONG: Final[Mapping[int, Wrong]] = {}
 MAX_WHOLE: Final = 2.0**53
@@ -57,12 +57,12 @@ def text_of_value(value: Any, *, flags: bool = False) -> str | None:
 
 
 def all_texts(column: Column) -> bool:
-    """Whether a column holds texts alone; the cheapest way to ask."""
+    """Whether a column surely holds texts alone, none of them blank; the cheapest way to ask."""
     try:
-        "".join(column)
+        joined = "".join(column)
     except TypeError:
         return False
-    return True
+    return all(column) and not any(blank in joined for blank in BLANKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class TextField:
         if self.words is None and all_texts(column):
             return Texts(column, NOTHING_WRONG, complete=True)
         wrong: dict[int, Wrong] = {}
+        column = [None if nothing(value) else value for value in column]
         if self.words is not None or not set(map(type, column)) <= _TEXTS:
             column = [self._text(n, value, wrong) for n, value in enumerate(column)]
         if self.default is not None:

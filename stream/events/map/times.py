@@ -13,7 +13,7 @@ from freshet.stream.arrays import Ints
 from freshet.stream.codec import MAX_TIME_MS, UNITS, longest_time, moment_ms, time_ms
 from freshet.stream.config import TimeUnit
 from freshet.stream.errors import EventError
-from freshet.stream.events.map.levels import Column, Level, Source, Wrong
+from freshet.stream.events.map.levels import Column, Level, Source, Wrong, nothing
 from freshet.stream.events.map.numerals import PLAIN
 from freshet.stream.events.map.texts import kind_name
 from freshet.stream.events.rfc3339 import NOT_PLAIN, plain_times_ms
@@ -85,7 +85,7 @@ def times(column: Column, style: TimeStyle, name: str) -> Times:
         values = plain_times_ms(column)
     wrong: dict[int, Wrong] = {}
     for n in np.flatnonzero(values == MISSING).tolist():
-        if column[n] is None:
+        if nothing(column[n]):
             continue
         try:
             values[n] = one_time_ms(column[n], style, name)
