@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import pytest
 from confluent_kafka.admin import NewPartitions
 
-from freshet.stream.config import Settings
-from freshet.stream.errors import BrokerError, LogLostError
+from freshet.stream.config import EventSettings, Settings
+from freshet.stream.errors import BrokerError, ConfigError, LogLostError
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.ingest.process import run
-from freshet.stream.kafka import admin, cluster, ensure_topics, topic_ids
+from freshet.stream.kafka import Publisher, admin, cluster, ensure_topics, topic_ids
 from freshet.stream.verify.verify import verify
+from tests.integration.messy_log import START_MS, state_value
 from tests.integration.shop import (
     books,
     order,
@@ -80,6 +82,24 @@ def test_more_partitions_are_taken_up(settings: Settings) -> None:
     run(settings, until_end=True)
     assert books(settings, 5)["applied"] == 1
     assert verify(settings).agrees
+
+
+def test_more_partitions_are_refused_with_the_way_out_where_orders_are_states(
+    settings: Settings,
+) -> None:
+    states = settings.model_copy(update={"events": EventSettings(orders={"mode": "state"})})
+    topic = settings.kafka.topics.orders
+    with Publisher(settings) as publisher:
+        publisher.produce(topic, state_value(random.Random(1), 0, START_MS), key=b"r0")
+    run(states, until_end=True)
+    assert sum(books(settings, n).get("applied", 0) for n in range(4)) == 1
+    client = admin(settings)
+    client.create_partitions([NewPartitions(topic, 6)])[topic].result(20)
+    wait_for(lambda: cluster(settings).partitions.get(topic) == 6)
+    with pytest.raises(ConfigError, match=r"has 6 partitions and had 4 .*; send the orders"):
+        run(states, until_end=True)
+    run(states, until_end=True, into=1)
+    assert verify(states).agrees
 
 
 def test_a_topic_made_again_under_a_running_ingest_is_noticed(
