@@ -34,7 +34,7 @@ class Versions:
         version: Its number.
         created_ms: When the order was made.
         watermark_ms: Before the record.
-        patient: Whether it is never late: history, and what a person sends again.
+        patient: Whether it is never late, being history.
     """
 
     order: Ints

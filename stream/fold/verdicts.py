@@ -158,7 +158,8 @@ def reach_verdicts(
         conflicting[on_time] = found.conflicting
     else:
         versions = StateBatch(decoded, on_time, known.orders)
-        judged = versions.judge(times.watermark_ms, aside.patient, admit)
+        # An order that was forgotten may have counted: sent again it would count twice.
+        judged = versions.judge(times.watermark_ms, history, admit)
         duplicate[on_time], refused[on_time] = judged.duplicate, judged.refused
         forgotten[on_time] = judged.late
     applied = ~(times.future | times.too_late | duplicate | refused | forgotten)

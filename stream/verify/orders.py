@@ -64,7 +64,7 @@ class Orders:
     _known: dict[tuple[str, int], Known] = field(default_factory=dict)
 
     def judge(self, version: OrderVersion, watermark_ms: int | None, *, patient: bool) -> Outcome:
-        """What a version is; `patient` says that it is history, or sent again by a person."""
+        """What a version is; `patient` says that it is history."""
         known = self._of(version, watermark_ms)
         if known is None:
             made_long_ago = (

@@ -149,7 +149,8 @@ class Recount:
         if not patient and self._too_late(event, watermark_ms):
             return "late_dropped"
         if event.version is not None:
-            return self._judge_version(event, event.version, watermark_ms, patient=patient)
+            told_late = history is not None
+            return self._judge_version(event, event.version, watermark_ms, patient=told_late)
         if redrive is not None:
             if redrive in self._redrives:
                 return "duplicate"

@@ -55,7 +55,7 @@ class NaiveStates(NaiveWindows):
         out_of_time = self._out_of_time(record, changed_ms)
         if out_of_time is not None:
             return out_of_time
-        patient = record.redrive is not None or record.history is not None
+        patient = record.history is not None
         keep_ms = self.settings.events.orders.keep_ms
         day = created_ms // DAY_MS
         place = day, xxhash.xxh3_64_intdigest(order_id.encode())

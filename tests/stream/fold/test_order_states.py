@@ -267,10 +267,11 @@ def test_an_old_order_that_nobody_knows_is_late_and_not_new() -> None:
     later = at(0) + KEEP_MS + 1
     now = state_record("8", 1, later + 2_000, [line(1, "b")], created_ms=later)
     unknown = state_record("9", 5, later + 2_000, [line(1, "c")], created_ms=at(0))
+    again = replace(unknown, redrive=b"orders-0-2")
     known = state_record("7", 2, later + 2_000, [line(2, "a")], created_ms=at(0))
-    _, state = folded(FIRST, now, unknown, known)
+    _, state = folded(FIRST, now, unknown, again, known)
     books = state["header"]
-    assert (books["applied"], books["late_dropped"]) == (3, 1)
+    assert (books["applied"], books["late_dropped"]) == (3, 2)
     assert state["items"] == ["a|n", "b|n"]
 
 

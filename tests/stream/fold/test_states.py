@@ -305,7 +305,7 @@ def test_a_known_order_changes_until_its_day_has_left() -> None:
     assert in_turn(first, change, gone).outcomes == ["applied", "applied", "late"]
 
 
-def test_history_and_what_is_sent_again_are_never_late_and_keep_their_order() -> None:
+def test_history_is_never_late_and_keeps_its_order() -> None:
     """At 10 days an order of day 0 is told; it is kept as if made then, to the end of day 12."""
     old = Told(1, 1, ((0, 1_000, 1),), created_ms=5, watermark_ms=10 * DAY_MS, patient=True)
     change = Told(1, 2, ((0, 3_000, 1),), created_ms=5, watermark_ms=13 * DAY_MS - 1)
