@@ -17,40 +17,35 @@ import yaml
 
 from freshet.cli.main import app
 from freshet.stream.config import load
+from tests.compose import Service, image_environ, services
+from tests.compose import load as load_compose
 
 ROOT = Path(__file__).parent.parent
 SERVICE_KEYS = {
-    *(
-        "build",
-        "command",
-        "depends_on",
-        "deploy",
-        "environment",
-        "healthcheck",
-        "image",
-        "networks",
-        "ports",
-    ),
-    *("profiles", "restart", "volumes"),
+    *("build", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "ports"),
+    *("read_only", "restart", "stop_grace_period", "tmpfs", "volumes", "working_dir"),
 }
 TOP_KEYS = {"name", "services", "volumes", "networks", "configs", "secrets"}
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
 
 
+SHOP = "deploy/docker-compose.shop.yml"
+GPU = "deploy/docker-compose.gpu.yml"
+
+
 def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / name).read_text("utf-8"))
-    return loaded
+    return load_compose(name)
 
 
-def ours() -> dict[str, dict[str, Any]]:
-    return {
-        name: service
-        for name, service in compose()["services"].items()
-        if service["image"] == "freshet"
-    }
+def all_services() -> dict[str, Service]:
+    return services(load_compose("docker-compose.yml", SHOP))
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", "deploy/docker-compose.gpu.yml"])
+def ours() -> dict[str, Service]:
+    return {name: one for name, one in all_services().items() if one.image == "freshet"}
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", GPU, SHOP])
 def test_the_compose_file_has_only_keys_of_the_compose_specification(name: str) -> None:
     loaded = compose(name)
     assert {key for key in loaded if not key.startswith("x-")} <= TOP_KEYS
@@ -64,29 +59,83 @@ def test_the_docker_client_accepts_the_compose_files() -> None:
         or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
     ):
         pytest.skip("no docker compose client to parse the file with")
-    for overlay in ([], ["-f", "deploy/docker-compose.gpu.yml"]):
+    for overlay in ([], ["-f", GPU], ["-f", SHOP]):
         command = ["docker", "compose", "-f", "docker-compose.yml", *overlay, "config", "--quiet"]
         subprocess.run(command, check=True, cwd=ROOT, timeout=60)
 
 
 def test_every_dependency_and_volume_exists() -> None:
-    loaded = compose()
-    for service in loaded["services"].values():
-        needs = service.get("depends_on", {})
-        assert set(needs) <= loaded["services"].keys()
-        if isinstance(needs, dict):
-            assert {need["condition"] for need in needs.values()} <= CONDITIONS
-        for volume in service.get("volumes", []):
-            source = volume.split(":")[0]
-            assert source in loaded["volumes"] or (ROOT / source).exists(), source
+    found = all_services()
+    for service in found.values():
+        assert set(service.needs) <= found.keys()
+        assert set(service.needs.values()) <= CONDITIONS
+        for mount in service.mounts:
+            volumes = compose()["volumes"]
+            assert mount.source in volumes if mount.is_volume else (ROOT / mount.source).exists()
+
+
+def test_what_must_outlive_its_container_lies_on_a_volume() -> None:
+    kept = {
+        name: {mount.target for mount in one.mounts if mount.is_volume}
+        for name, one in all_services().items()
+    }
+    kafka = all_services()["kafka"].environ["KAFKA_LOG_DIRS"]
+    assert kept["kafka"] == {kafka} == {"/var/lib/kafka/data"}
+    assert kept["redis"] == {all_services()["redis"].working_dir} == {"/data"}
+    registry = all_services()["learn"].environ["FRESHET_LEARN__REGISTRY"]
+    assert kept["learn"] == kept["worker"] == {"/data"} and registry.startswith("/data/")
+    assert (kept["prometheus"], kept["grafana"]) == ({"/prometheus"}, {"/var/lib/grafana"})
+
+
+def test_no_container_but_kafkas_writes_anywhere_else() -> None:
+    writable = {name for name, one in all_services().items() if not one.read_only}
+    assert writable == {"kafka"}
+
+
+def test_what_people_and_their_programs_ask_is_published_to_this_machine_alone() -> None:
+    published = {name: one.published for name, one in all_services().items() if one.published}
+    assert published == {
+        "kafka": ("127.0.0.1:29092:29092",),
+        "dashboard": ("127.0.0.1:8321:8321",),
+        "prometheus": ("127.0.0.1:9090:9090",),
+        "alertmanager": ("127.0.0.1:9093:9093",),
+        "grafana": ("127.0.0.1:3000:3000",),
+    }
+    advertised = all_services()["kafka"].environ["KAFKA_ADVERTISED_LISTENERS"]
+    assert advertised == "PLAINTEXT://kafka:9092,HOST://localhost:29092"
+
+
+def test_every_image_has_an_exact_version_and_every_process_a_limit() -> None:
+    raw = compose()["services"]
+    for name, service in raw.items():
+        if service["image"] != "freshet":
+            assert re.search(r":v?\d+\.\d+\.\d+(-alpine)?$", service["image"]), service["image"]
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits.keys() == {"cpus", "memory"}, name
+        runs_once = service["restart"] == "no"
+        assert runs_once or service["restart"] == "unless-stopped"
+    bases = re.findall(r"^FROM (\S+)", (ROOT / "deploy/Dockerfile").read_text("utf-8"), re.M)
+    assert len(set(bases)) == 1 and re.search(r":\d+\.\d+\.\d+-slim", bases[0])
+
+
+def test_every_process_is_asked_whether_it_is_ready_where_it_listens() -> None:
+    for name in ("ingest", "worker", "control", "learn", "dashboard"):
+        service = ours()[name]
+        assert service.health is not None
+        port = service.environ.get("FRESHET_DASHBOARD__PORT", "9100")
+        assert f"http://127.0.0.1:{port}/readyz" in service.health[-1]
+
+
+def test_a_simulated_shop_has_volumes_and_topics_of_its_own() -> None:
+    assert load_compose("docker-compose.yml", SHOP)["name"] != compose()["name"]
+    assert ours()["topics"].command == ("topics", "create", "--simulated")
 
 
 def test_every_environment_name_is_a_known_setting_with_a_valid_value() -> None:
     for service in ours().values():
-        load(None, service["environment"])
-    image = dict(
-        re.findall(r"(FRESHET_\w+)=(\S+)", (ROOT / "deploy/Dockerfile").read_text("utf-8"))
-    )
+        load(None, service.environ)
+    load(ROOT / "deploy/freshet.toml", {})
+    image = {name: text for name, text in image_environ().items() if name.startswith("FRESHET_")}
     assert image
     load(None, image)
 
@@ -94,7 +143,7 @@ def test_every_environment_name_is_a_known_setting_with_a_valid_value() -> None:
 def test_every_command_is_one_of_the_command_line() -> None:
     group = typer.main.get_command(app)
     for service in ours().values():
-        command, args = group, list(service["command"])
+        command, args = group, list(service.command)
         while hasattr(command, "commands"):
             command = command.commands[args.pop(0)]
         command.make_context("freshet", args)
@@ -113,7 +162,7 @@ def test_prometheus_scrapes_the_ports_that_the_processes_open() -> None:
     }
     for name in ("ingest", "worker", "control", "learn"):
         assert f"{name}:9100" in scraped
-        assert ours()[name]["command"][-2:] == ["--http-port", "9100"]
+        assert ours()[name].command[-2:] == ("--http-port", "9100")
     assert "dashboard:8321" in scraped
 
 
