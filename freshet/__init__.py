@@ -9,17 +9,19 @@ from freshet.automodel import register_when_loaded
 
 if TYPE_CHECKING:
     from freshet.model.predict.frame import Forecaster
+    from freshet.model.tables.told import TableWarning
     from freshet.stream.config import Settings
     from freshet.stream.errors import FreshetError
     from freshet.stream.read.reader import WindowReader
 
 __version__ = "0.1.0"
-__all__ = ["Forecaster", "FreshetError", "Settings", "WindowReader", "__version__"]
+__all__ = ["Forecaster", "FreshetError", "Settings", "TableWarning", "WindowReader", "__version__"]
 
 _PUBLIC = {
     "Forecaster": "freshet.model.predict.frame",
     "FreshetError": "freshet.stream.errors",
     "Settings": "freshet.stream.config",
+    "TableWarning": "freshet.model.tables.told",
     "WindowReader": "freshet.stream.read.reader",
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from typing import Any
 
 import typer
 
@@ -44,6 +46,21 @@ app.add_typer(weights.model, name="model")
 app.add_typer(tables.data, name="data")
 
 
+def _told(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """What a table holds that was changed or left out, as a line; other warnings as ever."""
+    if category.__name__ == "TableWarning":
+        typer.echo(f"freshet: {message}", err=True)
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno), err=True, nl=False)
+
+
 def main() -> None:
     """Run a command; a known error is one clear line and exit status 1."""
     from freshet.stream.cores import sleep_where_threads_wait
@@ -51,6 +68,7 @@ def main() -> None:
 
     # Before any command imports torch, which would load OpenMP as it is set by then.
     sleep_where_threads_wait(os.environ)
+    warnings.showwarning = _told
     try:
         app()
     except FreshetError as error:

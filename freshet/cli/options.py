@@ -66,7 +66,10 @@ Target = Annotated[
         "ahead."
     ),
 ]
-Frequency = Annotated[str, typer.Option(help="A pandas alias: h, D, W-SUN, MS, 15min, ...")]
+Frequency = Annotated[
+    str | None,
+    typer.Option(help="A pandas alias: h, D, W-SUN, MS, 15min, ...; default: what the rows tell."),
+]
 PredictionLength = Annotated[int, typer.Option(min=1, help="Steps to forecast.")]
 Known = Annotated[
     list[str] | None,
@@ -90,6 +93,21 @@ Aggregate = Annotated[
     typer.Option(help="How several rows of one step are combined; default: refused."),
 ]
 
+End = Annotated[
+    Literal["own", "common"] | None,
+    typer.Option(
+        help="Series end at their own last row, or at that of all; default common with --missing "
+        "zero."
+    ),
+]
+DayFirst = Annotated[
+    bool | None,
+    typer.Option("--day-first/--month-first", help="How 03/04/2024 is read; default: as all say."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse odd rows and negative targets, however few.")
+]
+
 
 def settings_of(path: Path | None) -> Settings:
     """The settings of a file and the environment; from here on the process logs as they say."""
@@ -109,10 +127,13 @@ def table_of(options: Mapping[str, Any]) -> TableSettings:
     return TableSettings(
         Columns(options["item_id"], options["time"], options["target"], known, past, static),
         options["frequency"],
-        options.get("season_length"),
-        options["missing"],
-        options["aggregate"],
-        options["country"],
+        season_length=options.get("season_length"),
+        missing=options["missing"],
+        aggregate=options["aggregate"],
+        country=options["country"],
+        end=options["end"],
+        dayfirst=options["day_first"],
+        strict=options["strict"],
     )
 
 

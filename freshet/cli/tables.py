@@ -12,6 +12,8 @@ from freshet.cli.options import (
     Aggregate,
     Country,
     Data,
+    DayFirst,
+    End,
     Frequency,
     ItemId,
     Known,
@@ -19,6 +21,7 @@ from freshet.cli.options import (
     Past,
     PredictionLength,
     Static,
+    Strict,
     Target,
     Time,
     group,
@@ -66,11 +69,11 @@ def backtest(
     item_id: ItemId,
     time: Time,
     target: Target,
-    frequency: Frequency,
     prediction_length: PredictionLength,
     windows: Annotated[
         int, typer.Option(min=1, help="Rolling cutoffs, counted back from the end of a series.")
     ] = 1,
+    frequency: Frequency = None,
     known: Known = None,
     past: Past = None,
     static: Static = None,
@@ -87,6 +90,9 @@ def backtest(
     missing: Missing = "keep",
     aggregate: Aggregate = None,
     country: Country = None,
+    end: End = None,
+    day_first: DayFirst = None,
+    strict: Strict = False,
     models: Annotated[
         str | None,
         typer.Option(

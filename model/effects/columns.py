@@ -36,6 +36,8 @@ NAMES = {
     "checkouts": r"checkout",
     "in_stock": r"stock|on_?hand|inventory|avail",
 }
+# Flags that say the opposite of "in stock".
+SOLD_OUT = r"stock_?outs?|out_?of_?stock|no_?stock|oos\b|sold_?out|un_?avail"
 # Columns that bear a slot's own name, as windows of the stream do; shares of a step count too.
 OWN_SLOTS = ("promotion", "event", *(name for name in KNOWN_SLOTS if name.startswith("free_")))
 # "StateHoliday=0" and "promo=none" say that there is none.
@@ -233,7 +235,7 @@ def past_in_slots(window: Window) -> Singles:
         taken.add(slot)
         values_NT = window.past_NTP[..., column]
         in_slot_NT = past_NTP[..., PAST_SLOTS.index(slot)]
-        in_slot_NT[:] = _stocked(values_NT) if slot == "in_stock" else values_NT
+        in_slot_NT[:] = _stocked(values_NT, name) if slot == "in_stock" else values_NT
     return past_NTP
 
 
@@ -244,14 +246,20 @@ def buyable(window: Window) -> Window:
     """
     in_stock_NT = past_in_slots(window)[..., PAST_SLOTS.index("in_stock")]
     empty_NT = (in_stock_NT == 0.0) & (window.target_NT == 0.0)
+    for column, name in enumerate(window.known_names):
+        if re.search(NAMES["in_stock"], name.lower()) or re.search(SOLD_OUT, name.lower()):
+            values_NT = window.known_NSK[:, : window.context_length, column]
+            empty_NT |= (_stocked(values_NT, name) == 0.0) & (window.target_NT == 0.0)
     empty_NT |= outages(window.target_NT, window.resolution_ms)
     if not empty_NT.any():
         return window
     return replace(window, target_NT=np.where(empty_NT, np.nan, window.target_NT))
 
 
-def _stocked(values_NT: Floats) -> Floats:
+def _stocked(values_NT: Floats, name: str) -> Floats:
     """The share of each step in stock: as it is where it is one, else whether there was any."""
+    if re.search(SOLD_OUT, name.lower()):
+        return np.where(np.isfinite(values_NT), values_NT == 0.0, np.nan)
     share_N1 = np.nanmax(values_NT, axis=1, keepdims=True, initial=0.0) <= 1.0
     any_NT = np.where(np.isfinite(values_NT), values_NT > 0, np.nan)
     return np.where(share_N1, values_NT, any_NT)
@@ -262,6 +270,8 @@ def _past_slots(name: str) -> list[str]:
     column = name.lower()
     named = [slot for slot in PAST_SLOTS if slot in NAMES]
     wanted = [slot for slot in named if re.search(NAMES[slot], column)]
+    if re.search(SOLD_OUT, column):
+        wanted = ["in_stock"]
     free = [slot for slot in PAST_SLOTS if slot not in NAMES]
     return wanted + free
 

@@ -19,8 +19,9 @@ from freshet.model.explain.plan import ever_promoted, planned_window
 from freshet.model.explain.whatif import WhatIf, compare
 from freshet.model.explain.words import Explanation, explain
 from freshet.model.forecaster import BatchForecaster
+from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Panel, Window
-from freshet.model.tables.table import TableSettings, read_panel, window_ahead
+from freshet.model.tables.table import TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def _from_the_end_of_target(ahead: Window, place: int) -> tuple[Window, int]:
         known_NSK=ahead.known_NSK[kept, : T - back + H],
         past_NTP=ahead.past_NTP[kept, : T - back],
         length_N=length_N[kept] - back,
+        local_ms_NS=None if ahead.local_ms_NS is None else ahead.local_ms_NS[kept, : T - back + H],
     )
     return cut, int(np.searchsorted(kept, place))
 

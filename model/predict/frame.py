@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from freshet.model.effects.slots import dressed_for
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.predict.windows import at_levels, forecast
-from freshet.model.tables.panel import Window
-from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
+from freshet.model.tables.ahead import read_past, window_ahead
+from freshet.model.tables.panel import Panel, Window
+from freshet.model.tables.table import Columns, TableSettings
+from freshet.model.tables.times import utc_of
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
@@ -34,7 +35,7 @@ class Forecaster(BatchForecaster):
         frame: pd.DataFrame,
         prediction_length: int,
         *,
-        frequency: str = "D",
+        frequency: str | None = None,
         item_id: str = "item_id",
         timestamp: str = "timestamp",
         target: str = "target",
@@ -44,6 +45,12 @@ class Forecaster(BatchForecaster):
         country: str | None = None,
         future: pd.DataFrame | None = None,
         quantile_levels: Sequence[float] = LEVELS,
+        missing: Literal["keep", "zero"] = "keep",
+        aggregate: Literal["sum", "mean"] | None = None,
+        season_length: int | None = None,
+        end: Literal["own", "common"] | None = None,
+        dayfirst: bool | None = None,
+        strict: bool = False,
     ) -> pd.DataFrame:
         """Forecast a long frame, with the argument names of other libraries.
 
@@ -66,6 +73,12 @@ class Forecaster(BatchForecaster):
                 give is unknown.
             quantile_levels: between 0 and 1, rising; what lies beyond the network's own outermost
                 level is given as that one.
+            missing: what follows is as in `TableSettings`, and on the command line.
+            aggregate: likewise.
+            season_length: likewise.
+            end: likewise.
+            dayfirst: likewise.
+            strict: likewise.
 
         Returns:
             One row an item and step, sorted by both: `item_id`, `timestamp`, a column a level
@@ -77,7 +90,17 @@ class Forecaster(BatchForecaster):
                 levels and length make no sense, or the country is not known.
         """
         columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
-        table = TableSettings(columns, frequency, country=country)
+        table = TableSettings(
+            columns,
+            frequency,
+            season_length=season_length,
+            missing=missing,
+            aggregate=aggregate,
+            country=country,
+            end=end,
+            dayfirst=dayfirst,
+            strict=strict,
+        )
         request = _Request(table, prediction_length, tuple(quantile_levels), future)
         return _predict(self, frame, request)
 
@@ -109,14 +132,15 @@ def _predict(forecaster: BatchForecaster, frame: pd.DataFrame, request: _Request
     import pandas as pd
 
     columns = request.table.columns
-    panel = read_panel(frame, request.table)
-    window = window_ahead(panel, request.prediction_length, columns, request.future)
+    panel, rest = read_past(frame, request.table, request.future)
+    future = rest if request.future is None else request.future
+    window = window_ahead(panel, request.prediction_length, columns, future)
     own_levels = forecaster.quantile_levels
     dressed = dressed_for(window, forecaster.context_length)
     own_NHQ = forecast(forecaster, dressed, window.horizon, own_levels)
     found = {
-        columns.item_id: _items(window, frame[columns.item_id]),
-        columns.time: _times(window, frame[columns.time]),
+        columns.item_id: _items(panel, window.horizon),
+        columns.time: _times(panel, window),
     }
     # All levels come from the network's own, and the mean from all of those.
     own_Q = np.array(own_levels)
@@ -140,19 +164,23 @@ def mean_weights(levels_Q: Floats) -> Floats:
     return np.diff(middles, prepend=0.0, append=1.0)
 
 
-def _items(window: Window, like: pd.Series) -> NDArray[Any]:
+def _items(panel: Panel, horizon: int) -> pd.Series:
     """The item of each row, as it was given rather than as text: [R]."""
-    given = like.drop_duplicates()
-    given_as = dict(zip(given.astype(str), given, strict=True))
-    return np.repeat(np.array([given_as[item] for item in window.item_ids]), window.horizon)
+    import pandas as pd
+
+    given = pd.Series(panel.keys or panel.item_ids)
+    return given.repeat(horizon).reset_index(drop=True)
 
 
-def _times(window: Window, like: pd.Series) -> pd.Series:
+def _times(panel: Panel, window: Window) -> pd.Series:
     """The time of each row, in the zone of the given ones: [R]."""
     import pandas as pd
 
     ahead_ms_R: Ints = window.time_ms_NS[:, window.context_length :].ravel()
+    if panel.zone is not None and panel.clock_ms_NL is None:
+        # Steps of the zone's own clock.
+        ahead_ms_R = utc_of(ahead_ms_R, panel.zone)
     times = pd.Series(pd.to_datetime(ahead_ms_R, unit="ms"))
-    stamps = pd.api.types.is_datetime64_any_dtype(like.dtype)
-    zone = getattr(like.dt, "tz", None) if stamps else None
-    return times if zone is None else times.dt.tz_localize("UTC").dt.tz_convert(zone)
+    if panel.zone is None:
+        return times
+    return times.dt.tz_localize("UTC").dt.tz_convert(panel.zone)

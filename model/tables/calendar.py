@@ -1,9 +1,9 @@
 """The regular steps of a pandas frequency: which step a time lies in, and when a step starts.
 
-A frequency of fixed length (hours, days, weeks) keeps each series' own phase where all its times
-share one, so that daily sales stamped at noon stay at noon. Any other frequency (months, quarters,
-business days) follows the calendar. Times of day before a label at the end of a period ("W-SUN",
-"ME") belong to that period.
+A frequency of fixed length (hours, days, weeks) keeps each series' own phase where its times share
+one, all but a few, so that daily sales stamped at noon stay at noon. Any other frequency (months,
+quarters, business days) follows the calendar. Times of day before a label at the end of a period
+("W-SUN", "ME") belong to that period.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from freshet.stream.arrays import Ints
+from freshet.stream.arrays import Bools, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 
@@ -23,6 +23,9 @@ from freshet.stream.units import DAY_MS
 _OF_DAYS = {"s": 3_600, "min": 1_440, "h": 24, "D": 7, "B": 5, "W": 1}
 _OF_MONTHS = {"SM": 24, "M": 12, "Q": 4, "Y": 1}
 _SEASONS = _OF_DAYS | _OF_MONTHS
+# One time in ten may be off the steps, of a series that is long enough to tell.
+_NEARLY_ALL = 0.9
+_FEW = 5
 _SUNDAY_MS = 3 * DAY_MS  # 1970-01-04
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 
@@ -52,7 +55,7 @@ class Calendar:
         """
         import pandas as pd
 
-        offset = _offset(frequency)
+        offset = offset_of(frequency)
         at_end = _base(offset) in {"W"} or offset.name.split("-")[0].endswith("E")
         if isinstance(offset, pd.offsets.Tick):
             return cls(frequency, offset.nanos // 1_000_000, 0, at_end)
@@ -66,7 +69,7 @@ class Calendar:
     def phases(self, time_ms_R: Ints, code_R: Ints, num: int) -> Ints:
         """The phase of each of `num` series, in ms.
 
-        Its own where all its times share one, else the calendar's.
+        Its own where its times share one, all but a few, else the calendar's.
         """
         phase_N = np.full(num, self.anchor_ms % self.step_ms if self.step_ms else 0)
         if self.step_ms:
@@ -76,7 +79,23 @@ class Calendar:
             np.minimum.at(low_N, code_R, rest_R)
             np.maximum.at(high_N, code_R, rest_R)
             phase_N = np.where(low_N == high_N, low_N, phase_N)
+            if (low_N < high_N).any():
+                phase_N = _of_most(rest_R, code_R, phase_N)
         return phase_N
+
+    def off_grid(self, time_ms_R: Ints, phase_R: Ints) -> Bools:
+        """Which times are no start (or label) of a step."""
+        if self.step_ms:
+            return np.asarray(time_ms_R % self.step_ms != phase_R)
+        return np.asarray(self.times(self.steps(time_ms_R, phase_R), phase_R) != time_ms_R)
+
+    def nearest(self, time_ms_R: Ints, phase_R: Ints) -> Ints:
+        """The number of the step whose start (or label) is nearest."""
+        step_R = self.steps(time_ms_R, phase_R)
+        around_XR = np.stack([step_R - 1, step_R, step_R + 1])
+        distance_XR = np.abs(self.times(around_XR, phase_R[None, :]) - time_ms_R)
+        found_R: Ints = step_R - 1 + distance_XR.argmin(0)
+        return found_R
 
     def steps(self, time_ms_R: Ints, phase_R: Ints) -> Ints:
         """The number of the step that each time lies in."""
@@ -108,7 +127,7 @@ class Calendar:
     def _labels(self, until_ms: int, periods: int = 0) -> Ints:
         import pandas as pd
 
-        offset = _offset(self.frequency)
+        offset = offset_of(self.frequency)
         start = pd.Timestamp(self.anchor_ms, unit="ms")
         if periods:
             labels = pd.date_range(start, periods=periods, freq=offset)
@@ -119,6 +138,16 @@ class Calendar:
         return stamps
 
 
+def _of_most(rest_R: Ints, code_R: Ints, phase_N: Ints) -> Ints:
+    """The phase that nearly all times of a series share; where they do not, as it was."""
+    pairs, count_X = np.unique(np.stack([code_R, rest_R], 1), axis=0, return_counts=True)
+    total_N = np.bincount(code_R, minlength=len(phase_N))
+    steady_X = (count_X >= _NEARLY_ALL * total_N[pairs[:, 0]]) & (total_N[pairs[:, 0]] >= _FEW)
+    found_N = phase_N.copy()
+    found_N[pairs[steady_X, 0]] = pairs[steady_X, 1]
+    return found_N
+
+
 def season_length(frequency: str) -> int:
     """Steps of the season that a frequency suggests.
 
@@ -127,7 +156,7 @@ def season_length(frequency: str) -> int:
     >>> [season_length(name) for name in ("h", "15min", "D", "W-SUN", "MS", "QS", "B", "5h")]
     [24, 96, 7, 1, 12, 4, 5, 1]
     """
-    offset = _offset(frequency)
+    offset = offset_of(frequency)
     cycle = _SEASONS.get(_base(offset), 1)
     return cycle // offset.n if cycle % offset.n == 0 else 1
 
@@ -140,7 +169,7 @@ def resolution_ms(frequency: str) -> int:
     """
     import pandas as pd
 
-    offset = _offset(frequency)
+    offset = offset_of(frequency)
     # Enough steps to hold whole leap cycles and weeks, few enough to end before the year 2262.
     count = 4 if _base(offset) == "Y" else 240
     labels = pd.date_range("2000-01-01", periods=count + 1, freq=offset).as_unit("ms").asi8
@@ -155,7 +184,12 @@ def _base(offset: Any) -> str:
     return name.removeprefix("C").removeprefix("B").removesuffix("S").removesuffix("E")
 
 
-def _offset(frequency: str) -> Any:
+def offset_of(frequency: str) -> Any:
+    """The pandas offset of an alias.
+
+    Raises:
+        InvalidInputError: pandas does not know the frequency, or it runs backwards.
+    """
     import pandas as pd
 
     try:

@@ -1,15 +1,15 @@
-"""Columns of a table as numbers: times, flags, categories, and one static value a series."""
+"""Columns of a table as numbers: flags, categories, and one static value a series."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.stream.arrays import Floats, Ints
+from freshet.model.tables.told import Oddities
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -18,91 +18,22 @@ if TYPE_CHECKING:
 Categories = dict[str, tuple[str, ...]]
 
 MAX_CATEGORIES = 12
-# A whole number below this would be a time before 1973: a year, a day number or seconds, rather.
-_LEAST_EPOCH_MS = 100_000_000_000
 _NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
-_ZONED = re.compile(r"\d:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$")
 
 
-def times_ms(column: pd.Series) -> Ints:
-    """A column of times as UTC milliseconds: [R].
-
-    Times without a zone are UTC, whole numbers epoch milliseconds.
-
-    Raises:
-        InvalidInputError: a time is missing or unreadable, or only some have a time zone.
-    """
-    import pandas as pd
-
-    missing = int(column.isna().sum())
-    if missing:
-        raise InvalidInputError(
-            f"{missing} of {len(column)} rows have no time in column {column.name!r}",
-            hint="fill or drop them",
-        )
-    if pd.api.types.is_numeric_dtype(column):
-        return _epoch_ms(column)
-    if not pd.api.types.is_datetime64_any_dtype(column):
-        column = _parsed(column)
-    if column.dt.tz is not None:
-        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-    stamps: Ints = column.dt.as_unit("ms").to_numpy().astype(np.int64)
-    return stamps
-
-
-def _epoch_ms(column: pd.Series) -> Ints:
-    values = column.to_numpy(np.float64)
-    if not (np.isfinite(values).all() and (values >= _LEAST_EPOCH_MS).all()):
-        raise InvalidInputError(
-            f"the time {column.iloc[int(np.argmin(values))]} in column {column.name!r} is no "
-            "time in milliseconds since 1970",
-            hint="write dates as 2024-05-31 or 2024-05-31T13:00:00Z",
-        )
-    stamps: Ints = column.to_numpy(np.int64)
-    return stamps
-
-
-def _parsed(column: pd.Series) -> pd.Series:
-    import pandas as pd
-
-    texts = column.astype(str)
-    zoned = texts.str.contains(_ZONED)
-    if zoned.any() and not zoned.all():
-        raise InvalidInputError(
-            f"some times in column {column.name!r} have a time zone ({texts[zoned].iloc[0]}) "
-            f"and some have none ({texts[~zoned].iloc[0]})",
-            hint="write all of them in UTC, or all with their zone",
-        )
-    stamps = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
-    if stamps.isna().any():
-        stamps = pd.to_datetime(texts, utc=True, errors="coerce", format=_guessed(texts))
-    if stamps.isna().any():
-        wrong = texts[stamps.isna()].iloc[0]
-        raise InvalidInputError(
-            f"{wrong!r} in column {column.name!r} is no time",
-            hint="write dates as 2024-05-31 or 2024-05-31T13:00:00Z",
-        )
-    return stamps
-
-
-def _guessed(texts: pd.Series) -> str:
-    """The format of the first time, which all others must follow.
-
-    Mixed formats would swap days and months.
-    """
-    from pandas.tseries.api import guess_datetime_format
-
-    return guess_datetime_format(texts.iloc[0]) or "ISO8601"
-
-
-def numbers(column: pd.Series) -> Floats:
+def numbers(column: pd.Series, odd: Oddities | None = None) -> Floats:
     """A column of numbers or flags as float64 with NaN where missing: [R].
 
+    Args:
+        column: of any kind.
+        odd: how many values that cannot be used are taken for missing; None: none.
+
     Raises:
-        InvalidInputError: a value is text that is no number, a date, or infinite.
+        InvalidInputError: it holds dates, or more text that is no number, or more infinite values.
     """
     import pandas as pd
 
+    odd = Oddities(strict=True) if odd is None else odd
     if pd.api.types.is_datetime64_any_dtype(column):
         raise InvalidInputError(
             f"column {column.name!r} holds dates", hint="give numbers, flags or text"
@@ -111,17 +42,22 @@ def numbers(column: pd.Series) -> Floats:
         found: Floats = column.to_numpy(np.float64, na_value=np.nan)
     else:
         values = pd.to_numeric(column, errors="coerce")
-        wrong = values.isna() & column.notna() & (column.astype(str).str.lower() != "nan")
-        if wrong.any():
-            raise InvalidInputError(
-                f"{column[wrong].iloc[0]!r} in column {column.name!r} is no number"
-            )
+        wrong_R = values.isna() & column.notna() & (column.astype(str).str.lower() != "nan")
+        if wrong_R.any():
+            message = f"{column[wrong_R].iloc[0]!r} in column {column.name!r} is no number"
+            _tolerate(odd, wrong_R.to_numpy(bool), message, "leave unknown values empty")
         found = values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
-    if np.isinf(found).any():
-        raise InvalidInputError(
-            f"column {column.name!r} holds an infinite value", hint="leave unknown values empty"
-        )
+    infinite_R = np.isinf(found)
+    if infinite_R.any():
+        message = f"column {column.name!r} holds an infinite value"
+        _tolerate(odd, infinite_R, message, "leave unknown values empty")
+        found = np.where(infinite_R, np.nan, found)
     return found
+
+
+def _tolerate(odd: Oddities, odd_R: Bools, message: str, hint: str) -> None:
+    done = f"{int(odd_R.sum())} such of {len(odd_R)} taken for missing"
+    odd.tolerate(odd_R, message, done=done, hint=hint)
 
 
 def categories(frame: pd.DataFrame, columns: Iterable[str]) -> Categories:
@@ -135,7 +71,12 @@ def categories(frame: pd.DataFrame, columns: Iterable[str]) -> Categories:
     return found
 
 
-def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -> dict[str, Floats]:
+def covariates(
+    frame: pd.DataFrame,
+    columns: Iterable[str],
+    known: Categories,
+    odd: Oddities | None = None,
+) -> dict[str, Floats]:
     """Named number columns: [R] each; of a text column one for each category, "column=value".
 
     A value that is not in `known` is 0 in all of them.
@@ -146,7 +87,7 @@ def covariates(frame: pd.DataFrame, columns: Iterable[str], known: Categories) -
     found: dict[str, Floats] = {}
     for name in columns:
         if name not in known:
-            found[name] = numbers(frame[name])
+            found[name] = numbers(frame[name], odd)
             continue
         missing = frame[name].isna().to_numpy()
         texts = frame[name].astype(str).to_numpy()

@@ -7,6 +7,7 @@ past covariates.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ class Panel:
         season_length: steps of the season that yardsticks use.
         length_N: steps from the first to the last row of each series; what lies left of them is
             padding.
-        time_ms_NL: int64 start of every step, UTC milliseconds.
+        time_ms_NL: int64 start of every step, UTC milliseconds (see `clock_ms_NL`).
         target_NL: float64 >= 0, NaN where missing.
         known_NLK: known covariates, see `Window`.
         past_NLP: past covariates, see `Window`.
@@ -130,6 +131,10 @@ class Panel:
         static: per column N values, see `Window`.
         categories: the values that became one-hot columns, per text column.
         country: see `Window`.
+        keys: what each series is called in the table: a number, a text; none: by its name.
+        zone: that of the table's times; None: they name none.
+        clock_ms_NL: what the clock of the zone shows at every step; None: what `time_ms_NL` says,
+            which for days and longer steps is the clock's time rather than UTC.
     """
 
     item_ids: tuple[str, ...]
@@ -146,6 +151,9 @@ class Panel:
     static: dict[str, Floats | NDArray[np.object_]]
     categories: dict[str, tuple[str, ...]]
     country: str | None = None
+    keys: tuple[object, ...] = ()
+    zone: tzinfo | None = None
+    clock_ms_NL: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -192,6 +200,7 @@ class Panel:
             static={name: values[rows] for name, values in self.static.items()},
             length_N=self.length_N[rows] - steps,
             country=self.country,
+            local_ms_NS=None if self.clock_ms_NL is None else self.clock_ms_NL[rows, known],
         )
 
     def actual(self, steps: int, horizon: int) -> Floats:

@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from freshet.model.tables import encode
-from freshet.model.tables.calendar import Calendar, resolution_ms, season_length
-from freshet.model.tables.panel import Panel, Window
-from freshet.stream.arrays import Floats, Ints
+from freshet.model.tables.calendar import resolution_ms, season_length
+from freshet.model.tables.frequency import frequency_of
+from freshet.model.tables.grid import Grid
+from freshet.model.tables.items import Items, items_of
+from freshet.model.tables.panel import Panel
+from freshet.model.tables.sold import tell_if_only_sold
+from freshet.model.tables.times import WRITE_TIMES, Times, times_of, unreadable
+from freshet.model.tables.told import NEGATIVE_SHARE, ODD_ROWS_OFF, Oddities
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.catalog.holidays import public_holidays
 from freshet.stream.errors import InvalidInputError
 
@@ -56,22 +62,34 @@ class TableSettings:
 
     Attributes:
         columns: which column is what.
-        frequency: pandas offset alias of a step.
+        frequency: pandas offset alias of a step; None: what the rows tell.
         season_length: steps of the season that yardsticks use; None: what the frequency suggests.
-        missing: what a step without a value means between the first and the last row of a series:
+        missing: what a step without a value means between the first and the last step of a series:
             "keep" unknown, or "zero" nothing sold.
         aggregate: how several rows of one item and step are combined; None: that is an error.
             Covariates are averaged.
         country: ISO code whose public holidays are known, besides Christmas and Easter; None: no
             other.
+        end: where a series ends: at its "own" last row, or at the "common" last one of all; None:
+            "common" where missing steps are zero, since what sells nothing has no rows then.
+        dayfirst: whether 03.04.2024 is in April; None: what all times together say.
+        strict: refuse negative targets and odd rows instead of clipping or leaving out a few.
     """
 
     columns: Columns
-    frequency: str
+    frequency: str | None = None
     season_length: int | None = None
     missing: Literal["keep", "zero"] = "keep"
     aggregate: Literal["sum", "mean"] | None = None
     country: str | None = None
+    end: Literal["own", "common"] | None = None
+    dayfirst: bool | None = None
+    strict: bool = False
+
+    @property
+    def one_end(self) -> bool:
+        """Whether all series end together."""
+        return (self.end or ("common" if self.missing == "zero" else "own")) == "common"
 
 
 class _Cells(NamedTuple):
@@ -82,8 +100,10 @@ class _Cells(NamedTuple):
     aggregate: str | None
 
 
-def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFrame:
-    """The named columns of a parquet or CSV file.
+def read_table(
+    path: Path, columns: Iterable[str], names: str = "", optional: Iterable[str] = ()
+) -> pd.DataFrame:
+    """The named columns of a parquet or CSV file, and those `optional` ones that it has.
 
     The column `names` is read as text, so that "007" stays "007".
 
@@ -97,10 +117,12 @@ def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFr
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
             found = list(pq.read_schema(path).names)
-            _need(wanted, found, str(path))
+            need(wanted, found, str(path))
+            wanted += [name for name in optional if name in found]
             return pd.read_parquet(path, columns=wanted)
         found = list(pd.read_csv(path, nrows=0).columns)
-        _need(wanted, found, str(path))
+        need(wanted, found, str(path))
+        wanted += [name for name in optional if name in found]
         return pd.read_csv(path, usecols=wanted, dtype={names: str}, low_memory=False)
     except pd.errors.EmptyDataError:
         raise InvalidInputError(
@@ -112,60 +134,108 @@ def read_table(path: Path, columns: Iterable[str], names: str = "") -> pd.DataFr
         ) from error
 
 
+class Rows(NamedTuple):
+    """A table's rows, each with its series, its target and the step that it lies in."""
+
+    frame: pd.DataFrame
+    items: Items
+    times: Times
+    grid: Grid
+    step_R: Ints
+    target_R: Floats
+
+    def only(self, kept_R: Bools) -> Rows:
+        """Some of the rows; series that lose all of theirs keep their place."""
+        return self._replace(
+            frame=self.frame[kept_R],
+            items=self.items._replace(code_R=self.items.code_R[kept_R]),
+            times=self.times.rows(kept_R),
+            step_R=self.step_R[kept_R],
+            target_R=self.target_R[kept_R],
+        )
+
+
 def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
     """The series of a table, each on a regular grid from its first to its last row.
 
-    Times are UTC; those with a time zone are converted, whole numbers are epoch milliseconds. A
-    time between two steps belongs to the step it lies in. Text covariates become "column=value"
-    columns of their 12 most frequent values. A static column takes the value of a series' first row
-    that has one.
+    Days, weeks and months are those of the column's own zone; times without one are taken as they
+    are, whole numbers are epoch milliseconds. A time between two steps belongs to the step it lies
+    in. Text covariates become "column=value" columns of their 12 most frequent values. A static
+    column takes the value of a series' first row that has one. What is left out or changed, a few
+    odd rows or negative targets, is said in a `TableWarning`.
 
     Raises:
         InvalidInputError: columns are missing, the table is empty, times or numbers cannot be read,
-            a target is negative or infinite, an item has two rows for one step without `aggregate`,
-            or the country is not known.
+            many targets are negative, an item has two rows for one step without `aggregate`, the
+            rows do not bear out the frequency, or the country is not known.
     """
-    columns = settings.columns
+    return panel_of(read_rows(source, settings), settings)
+
+
+def read_rows(source: Path | pd.DataFrame, settings: TableSettings) -> Rows:
+    """Every row that can be used; raises as `read_panel`."""
+    columns, odd = settings.columns, Oddities(settings.strict)
     if settings.country is not None:
         # An unknown one is refused at once and not first where events are learnt.
         public_holidays(settings.country, range(2024, 2025))
     frame = _frame_of(source, columns)
-    item_ids, code_R = _items(frame[columns.item_id])
-    time_ms_R = encode.times_ms(frame[columns.time])
-    target_R = _targets(frame, columns)
-    calendar = Calendar.of(settings.frequency, int(time_ms_R.min()))
-    phase_N = calendar.phases(time_ms_R, code_R, len(item_ids))
-    step_R = calendar.steps(time_ms_R, phase_N[code_R])
-    first_N, last_N = _spans(step_R, code_R, len(item_ids))
+    for name, what in ((columns.item_id, "item"), (columns.time, "time")):
+        empty_R = frame[name].isna().to_numpy(bool)
+        message = f"{int(empty_R.sum())} of {len(frame)} rows have no {what} in column {name!r}"
+        frame = odd.without(frame, empty_R, message, "fill or drop them")
+    frame, times = _timed(frame, settings, odd)
+    items = items_of(frame[columns.item_id])
+    target_R = _targets(frame, columns, odd)
+    frequency = frequency_of(
+        times, items.code_R, settings.frequency, gaps_are_zero=settings.missing == "zero"
+    )
+    grid = Grid.of(times, items, frequency)
+    rows = Rows(frame, items, times, grid, grid.steps_of(times, items.code_R), target_R)
+    return _on_grid(rows, settings, odd)
+
+
+def panel_of(rows: Rows, settings: TableSettings) -> Panel:
+    """The series of rows; raises as `read_panel`."""
+    columns, odd = settings.columns, Oddities(settings.strict)
+    frame, items, grid = rows.frame, rows.items, rows.grid
+    first_N, last_N = _spans(rows.step_R, items.code_R, len(items.names))
+    if settings.one_end:
+        last_N = np.full_like(last_N, last_N.max())
     length_N = last_N - first_N + 1
-    cells = _cells(step_R, code_R, last_N, length_N, settings.aggregate)
+    cells = _cells(rows.step_R, items.code_R, last_N, length_N, settings.aggregate)
     if settings.aggregate is None:
         _refuse_duplicates(cells, frame, columns)
-    target_NL = _scatter(target_R, cells, settings.aggregate)
+    target_NL = _scatter(rows.target_R, cells, settings.aggregate)
     # Counted from each series' own end: 0 is its last step, and before its first lies padding.
     L = target_NL.shape[1]
     place_L = np.arange(1 - L, 1)
+    inside_NL = place_L > -length_N[:, None]
     if settings.missing == "zero":
-        inside_NL = place_L > -length_N[:, None]
         target_NL[inside_NL & np.isnan(target_NL)] = 0.0
     categories = encode.categories(frame, (*columns.known, *columns.past))
-    known_names, known_NLK = _covariates(frame, columns.known, categories, cells)
-    past_names, past_NLP = _covariates(frame, columns.past, categories, cells)
+    known_names, known_NLK = _covariates(frame, columns.known, categories, cells, odd)
+    past_names, past_NLP = _covariates(frame, columns.past, categories, cells, odd)
+    time_ms_NL, clock_ms_NL = grid.times(last_N[:, None] + place_L)
+    if settings.missing == "keep":
+        tell_if_only_sold(target_NL, inside_NL, time_ms_NL)
     return Panel(
-        item_ids=item_ids,
-        frequency=settings.frequency,
-        resolution_ms=resolution_ms(settings.frequency),
-        season_length=settings.season_length or season_length(settings.frequency),
+        item_ids=items.names,
+        frequency=grid.frequency,
+        resolution_ms=resolution_ms(grid.frequency),
+        season_length=settings.season_length or season_length(grid.frequency),
         length_N=length_N,
-        time_ms_NL=calendar.times(last_N[:, None] + place_L, phase_N[:, None]),
+        time_ms_NL=time_ms_NL,
         target_NL=target_NL,
         known_NLK=known_NLK,
         past_NLP=past_NLP,
         known_names=known_names,
         past_names=past_names,
-        static=encode.statics(frame, columns.static, code_R, step_R),
+        static=encode.statics(frame, columns.static, items.code_R, rows.step_R),
         categories=categories,
         country=settings.country,
+        keys=items.keys,
+        zone=rows.times.zone,
+        clock_ms_NL=clock_ms_NL,
     )
 
 
@@ -174,7 +244,7 @@ def _frame_of(source: Path | pd.DataFrame, columns: Columns) -> pd.DataFrame:
     frame = source
     if isinstance(frame, Path):
         frame = read_table(frame, columns.all(), columns.item_id)
-    _need(columns.all(), list(frame.columns), "the table")
+    need(columns.all(), list(frame.columns), "the table")
     if not len(frame):
         raise InvalidInputError(
             "the table has no rows", hint="check the file, or the filter that made it"
@@ -182,88 +252,45 @@ def _frame_of(source: Path | pd.DataFrame, columns: Columns) -> pd.DataFrame:
     return frame
 
 
-def window_ahead(
-    panel: Panel, horizon: int, columns: Columns, future: Path | pd.DataFrame | None = None
-) -> Window:
-    """What a forecast is made from: all up to each series' own end, and the steps after it.
+def _timed(
+    frame: pd.DataFrame, settings: TableSettings, odd: Oddities
+) -> tuple[pd.DataFrame, Times]:
+    """The rows whose time can be read, and their times."""
+    column = frame[settings.columns.time]
+    unread_R = unreadable(column)
+    if unread_R.any() and not unread_R.all():
+        message = f"{column[unread_R].iloc[0]!r} in column {column.name!r} is no time"
+        frame = odd.without(frame, unread_R, message, WRITE_TIMES)
+    return frame, times_of(frame[settings.columns.time], dayfirst=settings.dayfirst)
 
-    Args:
-        panel: the past.
-        horizon: H, steps to forecast.
-        columns: which column of `future` is what; of its roles only item, time and known are looked
-            at.
-        future: a table of the known covariates of these steps. What it does not give is missing:
-            all of them when it is None, columns or rows that it lacks; rows of unknown items or
-            other times are left out. A category that the panel has not seen is 0 in each of its
-            columns.
-    """
-    ahead_NH = times_ahead(panel, horizon)
-    ahead_NHK = known_ahead(panel, future, columns, horizon)
-    return Window(
-        item_ids=panel.item_ids,
-        frequency=panel.frequency,
-        resolution_ms=panel.resolution_ms,
-        season_length=panel.season_length,
-        time_ms_NS=np.hstack([panel.time_ms_NL, ahead_NH]),
-        target_NT=panel.target_NL,
-        known_NSK=np.concatenate([panel.known_NLK, ahead_NHK], axis=1),
-        past_NTP=panel.past_NLP,
-        known_names=panel.known_names,
-        past_names=panel.past_names,
-        static=panel.static,
-        length_N=panel.length_N,
-        country=panel.country,
+
+def _on_grid(rows: Rows, settings: TableSettings, odd: Oddities) -> Rows:
+    """Where nearly all rows lie on the steps, the others at the nearest one that is free."""
+    off_R = rows.grid.off(rows.times, rows.items.code_R)
+    if not off_R.any() or float(off_R.mean()) > ODD_ROWS_OFF:
+        return rows
+    taken = set(zip(rows.items.code_R[~off_R], rows.step_R[~off_R], strict=True))
+    step_R = rows.step_R.copy()
+    step_R[off_R] = rows.grid.nearest(rows.times.rows(off_R), rows.items.code_R[off_R])
+    first = int(np.argmax(off_R))
+    clock = rows.times.clock_ms_R[first].astype("datetime64[ms]").item()
+    message = (
+        f"{int(off_R.sum())} of {len(off_R)} rows lie off the steps of {rows.grid.frequency!r}, "
+        f"first item {rows.items.keys[rows.items.code_R[first]]!r} on {clock:%A %Y-%m-%d %H:%M}"
     )
+    done = "each taken for the nearest step, or left out where that has a row"
+    odd.tolerate(off_R, message, done=done, hint="correct them", share=ODD_ROWS_OFF)
+    kept_R = np.ones(len(off_R), bool)
+    if settings.aggregate is None:
+        for row in np.flatnonzero(off_R):
+            cell = (rows.items.code_R[row], step_R[row])
+            kept_R[row] = cell not in taken
+            taken.add(cell)
+    return rows._replace(step_R=step_R).only(kept_R)
 
 
-def known_ahead(
-    panel: Panel, future: Path | pd.DataFrame | None, columns: Columns, horizon: int
-) -> Floats:
-    """The known covariates of the steps after each series' end: [N, H, K], see `window_ahead`."""
-    ahead_NHK = np.full((len(panel), horizon, len(panel.known_names)), np.nan)
-    if future is None:
-        return ahead_NHK
-    named = (columns.item_id, columns.time)
-    frame: pd.DataFrame = (
-        read_table(future, (*named, *columns.known), columns.item_id)
-        if isinstance(future, Path)
-        else future
-    )
-    _need(named, list(frame.columns), "the table of known covariates")
-    rows = {item_id: row for row, item_id in enumerate(panel.item_ids)}
-    row_R = np.array([rows.get(str(value), -1) for value in frame[columns.item_id]], np.int64)
-    frame = frame[row_R >= 0]
-    row_R = row_R[row_R >= 0]
-    if not len(frame):
-        return ahead_NHK
-    calendar, phase_N, last_N = _calendar_of(panel)
-    step_R = (
-        calendar.steps(encode.times_ms(frame[columns.time]), phase_N[row_R]) - last_N[row_R] - 1
-    )
-    used = np.flatnonzero((step_R >= 0) & (step_R < horizon))
-    given = [name for name in columns.known if name in frame.columns]
-    values = encode.covariates(frame, given, panel.categories)
-    for index, name in enumerate(panel.known_names):
-        if name in values:
-            ahead_NHK[row_R[used], step_R[used], index] = values[name][used]
-    return ahead_NHK
-
-
-def times_ahead(panel: Panel, horizon: int) -> Ints:
-    """The starts of the `horizon` steps after each series' end, UTC milliseconds: [N, H]."""
-    calendar, phase_N, last_N = _calendar_of(panel)
-    return calendar.times(last_N[:, None] + np.arange(1, horizon + 1), phase_N[:, None])
-
-
-def _calendar_of(panel: Panel) -> tuple[Calendar, Ints, Ints]:
-    """The calendar of a panel's series, their phases and the numbers of their last steps."""
-    last_ms_N = panel.time_ms_NL[:, -1]
-    calendar = Calendar.of(panel.frequency, int(last_ms_N.min()))
-    phase_N = last_ms_N % calendar.step_ms if calendar.step_ms else np.zeros_like(last_ms_N)
-    return calendar, phase_N, calendar.steps(last_ms_N, phase_N)
-
-
-def _need(wanted: Iterable[str], found: list[str], place: str) -> None:
+def need(wanted: Iterable[str], found: list[str], place: str) -> None:
+    """Raise InvalidInputError where a column is missing."""
     missing = [name for name in wanted if name not in found]
     if missing:
         raise InvalidInputError(
@@ -272,31 +299,20 @@ def _need(wanted: Iterable[str], found: list[str], place: str) -> None:
         )
 
 
-def _items(column: pd.Series) -> tuple[tuple[str, ...], Ints]:
-    """The sorted names of the series, and the number of each row's series."""
-    import pandas as pd
-
-    missing = int(column.isna().sum())
-    if missing:
-        raise InvalidInputError(
-            f"{missing} rows have no item in column {column.name!r}", hint="fill or drop them"
-        )
-    coarse = column.astype("category")
-    name_of, names = pd.factorize(coarse.cat.categories.astype(str), sort=True)
-    code_R = name_of[coarse.cat.codes.to_numpy()].astype(np.int64)
-    used, dense_R = np.unique(code_R, return_inverse=True)
-    return tuple(names[used]), dense_R.astype(np.int64)
-
-
-def _targets(frame: pd.DataFrame, columns: Columns) -> Floats:
-    target_R = encode.numbers(frame[columns.target])
-    if (target_R < 0).any():
-        row = frame.iloc[int(np.argmax(target_R < 0))]
-        raise InvalidInputError(
+def _targets(frame: pd.DataFrame, columns: Columns, odd: Oddities) -> Floats:
+    """Targets of at least 0: a few negative ones, weeks in which more came back, count as 0."""
+    target_R = encode.numbers(frame[columns.target], odd)
+    negative_R = target_R < 0
+    if negative_R.any():
+        row = frame.iloc[int(np.argmax(negative_R))]
+        message = (
             f"the target {row[columns.target]} of item {row[columns.item_id]!r} at "
-            f"{row[columns.time]} is negative",
-            hint="sales are at least 0: take returns out of the table, or clip them to 0",
+            f"{row[columns.time]} is negative"
         )
+        done = f"{int(negative_R.sum())} such of {len(target_R)} clipped to 0"
+        hint = "sales are at least 0: take returns out of the table, or clip them to 0"
+        odd.tolerate(negative_R, message, done=done, hint=hint, share=NEGATIVE_SHARE)
+        target_R = np.where(negative_R, 0.0, target_R)
     return target_R
 
 
@@ -357,10 +373,14 @@ def _scatter(values_R: Floats, cells: _Cells, how: str | None) -> Floats:
 
 
 def _covariates(
-    frame: pd.DataFrame, columns: tuple[str, ...], categories: encode.Categories, cells: _Cells
+    frame: pd.DataFrame,
+    columns: tuple[str, ...],
+    categories: encode.Categories,
+    cells: _Cells,
+    odd: Oddities,
 ) -> tuple[tuple[str, ...], Floats]:
     """Names and values [N, L, K] of covariate columns; several rows of a step are averaged."""
-    values = encode.covariates(frame, columns, categories)
+    values = encode.covariates(frame, columns, categories, odd)
     found_NLK = np.full((*cells.shape, len(values)), np.nan)
     for index, values_R in enumerate(values.values()):
         found_NLK[:, :, index] = _scatter(values_R, cells, cells.aggregate and "mean")

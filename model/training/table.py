@@ -16,8 +16,9 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
+from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Panel, Window
-from freshet.model.tables.table import TableSettings, read_panel, window_ahead
+from freshet.model.tables.table import TableSettings, read_panel
 from freshet.model.training.train import FineTuneSettings, held_out_loss
 from freshet.model.training.tuned import Tuned, tune_on
 from freshet.model.training.windows import PastWindows
@@ -154,7 +155,9 @@ def _columns(table: TableSettings) -> dict[str, str]:
     named = {
         role: name if isinstance(name, str) else ", ".join(name) for role, name in columns.items()
     }
-    return {role: names for role, names in named.items() if names} | {"frequency": table.frequency}
+    return {role: names for role, names in named.items() if names} | {
+        "frequency": str(table.frequency)
+    }
 
 
 def _sold(panel: Panel, horizon: int, table: TableSettings) -> Window:
@@ -179,6 +182,8 @@ def _without_end(panel: Panel, steps: int) -> Panel:
         target_NL=panel.target_NL[kept, :end],
         known_NLK=panel.known_NLK[kept, :end],
         past_NLP=panel.past_NLP[kept, :end],
+        keys=tuple(key for key, keep in zip(panel.keys, kept, strict=bool(panel.keys)) if keep),
+        clock_ms_NL=None if panel.clock_ms_NL is None else panel.clock_ms_NL[kept, :end],
         static={name: values[kept] for name, values in panel.static.items()},
     )
 

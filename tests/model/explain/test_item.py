@@ -15,8 +15,9 @@ from freshet.cli.explain import explain
 from freshet.model.explain.item import NEVER_PROMOTED, Question, answer
 from freshet.model.explain.options import parse_promotion, parse_steps
 from freshet.model.explain.plan import PlannedPromotion, planned_window
+from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Window
-from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
+from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.model.weights import save_weights
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS, HOUR_MS

@@ -13,8 +13,9 @@ import torch
 from freshet.model.batch import KNOWN_SLOTS, Batch
 from freshet.model.effects.shared import SharedEffects, find_shared
 from freshet.model.effects.slots import dressed_for
+from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Window
-from freshet.model.tables.table import Columns, TableSettings, read_panel, window_ahead
+from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.online.effects.table import Known
 from freshet.online.worker.context import Contexts
 from freshet.stream.catalog.tables import ShopTables
