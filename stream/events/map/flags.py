@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.errors import EventError
-from freshet.stream.events.map.levels import Level, Source, Wrong, nothing
+from freshet.stream.events.map.levels import Column, Level, Source, Wrong, nothing
 from freshet.stream.events.map.texts import ANY_WORD, MAX_WHOLE, text_of_value
 from freshet.stream.events.map.times import (
     MISSING,
@@ -18,9 +19,11 @@ from freshet.stream.events.map.times import (
     numeral,
     one_time_ms,
 )
+from freshet.stream.events.rfc3339 import plain_times_ms
 
 _WHOLE_UNITS: Final = ("us", "ns")
 _FALSE: Final = ("", "false")
+_PLAIN: Final = frozenset((bool, type(None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,10 @@ class FlagField:
 
     def read(self, level: Level) -> Bools:
         """The claims of a level."""
-        column = [self._word(value) for value in self.source.column(level)]
+        column = self.source.column(level)
+        if self.words is None and self.default is None and set(map(type, column)) <= _PLAIN:
+            return np.fromiter(map(bool, column), np.bool_, len(column))
+        column = [self._word(value) for value in column]
         column = [self.default if nothing(value) else value for value in column]
         return np.fromiter((not _false(value) for value in column), np.bool_, len(column))
 
@@ -70,21 +76,32 @@ class VersionField:
     style: TimeStyle
 
     def read(self, level: Level) -> Versions:
-        """The versions of a level."""
+        """The versions of a level; columns of whole numbers or of plain times are read at once."""
         column = self.source.column(level)
-        values = np.zeros(len(column), np.int64)
-        times_ms = np.full(len(column), MISSING, np.int64)
-        given = np.zeros(len(column), np.bool_)
+        values, times_ms, given = self._plain(column)
         wrong: dict[int, Wrong] = {}
-        for n, value in enumerate(column):
-            if nothing(value):
+        for n in np.flatnonzero(~given).tolist():
+            if nothing(column[n]):
                 continue
             try:
-                values[n], times_ms[n] = self._version(value)
+                values[n], times_ms[n] = self._version(column[n])
                 given[n] = True
             except EventError as error:
                 wrong[n] = ("InvalidField", error.message)
         return Versions(values, times_ms, given, wrong)
+
+    def _plain(self, column: Column) -> tuple[Ints, Ints, Bools]:
+        """Versions, times and which are known so far."""
+        unknown_ms = np.full(len(column), MISSING, np.int64)
+        kinds = set(map(type, column))
+        if kinds == {int} and self.style.form == "":
+            with suppress(OverflowError):
+                values = np.fromiter(column, np.int64, len(column))
+                return values, unknown_ms, np.ones(len(column), np.bool_)
+        if kinds == {str} and self.style.plain_texts:
+            times_ms = plain_times_ms(column)
+            return times_ms.copy(), times_ms, times_ms != MISSING
+        return unknown_ms.copy(), unknown_ms, np.zeros(len(column), np.bool_)
 
     def _version(self, value: Any) -> tuple[int, int]:
         number: Any = numeral(value) if isinstance(value, str) else value
