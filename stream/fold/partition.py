@@ -16,7 +16,8 @@ import numpy as np
 from freshet.stream.arrays import Digests, Ints
 from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
-from freshet.stream.events.decoder import Decoded, EventDecoder, EventKind
+from freshet.stream.events.decoder import Decoded, EventKind
+from freshet.stream.events.formats.decoding import FormatDecoder
 from freshet.stream.events.map.missing import NeverSeen
 from freshet.stream.events.order_states import settle
 from freshet.stream.events.redrive import NO_HEADERS, Headers
@@ -72,7 +73,7 @@ class PartitionWindows:
         self._windows = settings.windows
         self._frontier_rule = rule_of(settings.windows, header.timestamp_type)
         self._max_items = settings.windows.max_items_per_partition
-        self._decoder = EventDecoder(kind, settings.events, settings.kafka.max_record_bytes)
+        self._decoder = FormatDecoder(kind, settings)
         self._tiles = TileFolder(store.read, keys, settings)
         self._minutes = MinuteLog(store.read, keys, self._rules.allowed_lateness_ms)
         self._contents = ContentDigests()
@@ -149,7 +150,7 @@ class PartitionWindows:
 
         Parts that follow each other may be put together and folded once.
         """
-        decoded = self._decoder.decode(values, keys, timestamps_ms, headers)
+        decoded, keys = self._decoder.decode(values, keys, timestamps_ms, headers)
         if self._orders is None:
             return decoded
         future_ms = self._rules.max_future_ms
@@ -157,7 +158,7 @@ class PartitionWindows:
 
     def never_seen(self) -> Iterator[NeverSeen]:
         """Paths of the map that no record has had although enough came, each told once."""
-        return self._decoder.never_seen()
+        return self._decoder.decoder.never_seen()
 
     def fold(self, batch: RawBatch) -> Fold:
         """Decode a batch and fold it as `fold_decoded` does."""

@@ -1,38 +1,36 @@
-"""One record of an event topic as the recount reads it: plain JSON, then the rules. Pure."""
+"""One record of an event topic as the recount reads it: plain JSON, then the map, then the rules.
+
+It shares no code with those who decode. Pure, but where a registry is asked for a schema.
+"""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 from freshet.stream.config import Settings
-from freshet.stream.verify.orders import OrderVersion
+from freshet.stream.verify.formats import NothingToSayError, opened
+from freshet.stream.verify.map import Headers, Map, Place, header, ours
+from freshet.stream.verify.orders import OrderVersion, key_is
+from freshet.stream.verify.values import BadRecordError, time_ms
+
+__all__ = ["BadRecordError", "Event", "Kind", "Line", "SkippedRecordError", "read_event", "time_ms"]
 
 Kind = Literal["orders", "clicks"]
 
 MAX_KEY_BYTES = 256
 MAX_AMOUNT = 1e12
 MAX_WORTH = 2.0**62  # of thousandths times ten-thousandths
-MAX_FLOAT = float("inf")
-LAST_TIME_MS = 253_402_300_799_999  # the end of the year 9999
+MAX_ORDER = 2.0**61  # of all lines of an order that is a state
 MAX_INTEGER_DIGITS = 300  # of numbers that still fit a float
 
 CLICKS = {"view": "views", "cart": "carts", "favourite": "favourites", "checkout": "checkouts"}
-_RFC_3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
-    r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
-)
-BLANKS = " \t\r\n\u00a0\u202f"
-NUMERAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_EPOCH = datetime(1970, 1, 1)
 
 
-class BadRecordError(Exception):
-    """This record is a dead letter."""
+class SkippedRecordError(Exception):
+    """This record is none of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A good record; of an order that is a state, `version` says what it is, and no line is."""
+    """A good record; of an order that is a state, `version` says what it is, and no line is.
+
+    `bad_lines` are the places of lines that it has to do without.
+    """
 
     event_id: str
     event_time_ms: int
@@ -63,33 +64,61 @@ class Event:
         return self.event_time_ms, *sorted((line.item_id, line.said) for line in self.lines)
 
 
-def read_event(kind: Kind, key: bytes | None, value: bytes | None, settings: Settings) -> Event:
+def read_event(
+    kind: Kind,
+    key: bytes | None,
+    value: bytes | None,
+    settings: Settings,
+    timestamp_ms: int = 0,
+    headers: Headers = (),
+) -> Event:
     """A record as an event.
 
     Raises:
         BadRecordError: It is a dead letter, whatever the clock says.
+        SkippedRecordError: It is none of ours.
     """
-    if value is None or (key is not None and len(key) > MAX_KEY_BYTES):
-        raise BadRecordError("null value, or a key that is too long")
-    record = parse(value, settings)
-    events = settings.events
-    mapping = events.fields_of(kind)
-    event_id = text_of(value_at(record, "event_id", mapping))
-    event_time = value_at(record, "event_time", mapping)
-    if event_id is None or event_time is None:
-        raise BadRecordError("no event_id or event_time")
-    event_time_ms = time_ms(event_time, events.time_unit)
+    place = _place(kind, key, value, settings, timestamp_ms, headers)
+    section = settings.events.section(kind)
+    if section.skip_when and ours(section.skip_when, place.record, every=False):
+        raise SkippedRecordError("skip_when")
+    if section.keep_when and not ours(section.keep_when, place.record, every=True):
+        raise SkippedRecordError("keep_when")
+    reader = _Reader(kind, settings, place)
     if kind == "clicks":
-        channel = CLICKS.get(text_of(value_at(record, "kind", mapping)) or "")
-        if channel is None:
-            raise BadRecordError("unknown kind of click")
-        series = [text_of(value_at(record, name, mapping)) for name in events.series_by]
-        return Event(event_id, event_time_ms, [Line(item_id_of(series), {channel: 1}, (channel,))])
-    lines, bad = _order_lines(record, settings)
-    return Event(event_id, event_time_ms, lines, bad_lines=bad)
+        return reader.click()
+    return reader.state() if settings.events.orders.mode == "state" else reader.order()
 
 
-def parse(value: bytes, settings: Settings) -> dict[str, Any]:
+def _place(
+    kind: Kind,
+    key: bytes | None,
+    value: bytes | None,
+    settings: Settings,
+    timestamp_ms: int,
+    headers: Headers,
+) -> Place:
+    """The record as JSON, with what it came with."""
+    section = settings.events.section(kind)
+    complete = (header(headers, "freshet-history") or "").endswith(":complete")
+    told_complete = value == b"" and complete
+    skips_tombstones = settings.events.orders.mode == "state" and kind == "orders"
+    skips_tombstones |= getattr(section, "tombstones", "dead") == "skip"
+    if not told_complete:
+        try:
+            key, value = opened(section, settings, key, value, headers)
+        except NothingToSayError as why:
+            raise SkippedRecordError(str(why)) from None
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        raise BadRecordError("a key that is too long")
+    if told_complete or (value is None and skips_tombstones):
+        raise SkippedRecordError("nothing is said")
+    if value is None:
+        raise BadRecordError("a null value")
+    return Place(_parse(value, settings), key, headers, timestamp_ms)
+
+
+def _parse(value: bytes, settings: Settings) -> dict[str, Any]:
     if len(value) > settings.kafka.max_record_bytes:
         raise BadRecordError("the value is too large")
     try:
@@ -131,145 +160,183 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float("inf")
 
 
-def value_at(record: Any, name: str, mapping: Mapping[str, Any], prefix: str = "") -> Any:
-    """One of our fields as it stands there; None where a path leads to nothing."""
-    for part in str(mapping.get(prefix + name, name)).split("."):
-        record = record.get(part) if isinstance(record, dict) else None
-    if isinstance(record, str) and not record.strip(BLANKS) and name != "lines":
-        return None  # So shops say that there is none.
-    return record
+# What a record says -------------------------------------------------------------------------------
 
 
-def text_of(value: Any) -> str | None:
-    """An id: text, or a whole number."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRecordError("a field that should be text")
-    if isinstance(value, float) and (abs(value) >= 2**53 or value % 1):
-        raise BadRecordError("a number that is not whole, for text")
-    return str(int(value))
+@dataclass(frozen=True, slots=True)
+class _Amounts:
+    """One line: its item, thousandths and ten-thousandths of money, and these before rounding."""
+
+    item_id: str
+    thousandths: int
+    price: int
+    size: float
+    worth: float
 
 
-def number_of(value: Any) -> float | None:
-    """An amount: a number, or a plain numeral."""
-    if value is None:
-        return None
-    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(BLANKS)):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadRecordError("a field that should be a number")
-    if abs(value) >= MAX_FLOAT:
-        raise BadRecordError("a number out of range")
-    return float(value)
+class _Reader:
+    """Reads the event that one record is."""
+
+    def __init__(self, kind: Kind, settings: Settings, place: Place) -> None:
+        self._settings = settings
+        self._events = settings.events
+        self._place = place
+        self._map = Map(kind, settings.events)
+        self._lines_map = Map(kind, settings.events, "lines.")
+
+    def click(self) -> Event:
+        event_id, at_ms = self._needed_text("event_id"), self._event_time_ms()
+        channel = CLICKS.get(self._needed_text("kind"))
+        if channel is None:
+            raise BadRecordError("unknown kind of click")
+        series = [self._needed_text(name) for name in self._events.series_by]
+        return Event(event_id, at_ms, [Line(_item_id(series), {channel: 1}, (channel,))])
+
+    def order(self) -> Event:
+        event_id, at_ms = self._needed_text("event_id"), self._event_time_ms()
+        alone = header(self._place.headers, "freshet-line")
+        bad: list[int] = []
+        if alone is None:
+            good = []
+            for number, line in enumerate(self._lines()):
+                if isinstance(line, BadRecordError):
+                    bad.append(number)
+                else:
+                    good.append(line)
+            if not good or (bad and self._events.orders.bad_lines == "whole"):
+                raise BadRecordError("no line is good, or one is not")
+        else:
+            line = self._line_alone(alone)
+            event_id, good = f"{event_id}#{int(alone)}", [line]
+        return Event(event_id, at_ms, [_added(line) for line in good], bad_lines=tuple(bad))
+
+    def state(self) -> Event:
+        order_id, created_ms = self._needed_text("order_id"), self._event_time_ms()
+        version = self._map.version("version", self._place)
+        if version is None:
+            raise BadRecordError("no version")
+        number, version_ms = version
+        changed_ms = self._map.time_ms("changed_at", self._place)
+        if changed_ms is None:
+            changed_ms = self._place.timestamp_ms if version_ms is None else version_ms
+        lines: list[_Amounts] = []
+        given_back = [self._map.flag(name, self._place) for name in ("cancelled", "deleted")]
+        if not any(given_back):
+            for line in self._lines():
+                if isinstance(line, BadRecordError):
+                    raise line
+                lines.append(line)
+        lines = [line for line in lines if line.thousandths > 0]
+        self._check_state(order_id, created_ms, changed_ms, lines)
+        items: dict[str, tuple[int, int]] = {}
+        for line in lines:
+            quantity, worth = items.get(line.item_id, (0, 0))
+            worth += line.thousandths * line.price
+            items[line.item_id] = quantity + line.thousandths, worth
+        return Event(order_id, changed_ms, [], OrderVersion(order_id, number, created_ms, items))
+
+    def _check_state(
+        self, order_id: str, created_ms: int, changed_ms: int, lines: list[_Amounts]
+    ) -> None:
+        if created_ms - changed_ms > self._settings.windows.max_future_ms:
+            raise BadRecordError("an order that was made after it changed")
+        if sum(line.worth for line in lines) >= MAX_ORDER:
+            raise BadRecordError("an order that is worth too much")
+        if sum(line.size for line in lines) >= MAX_ORDER:
+            raise BadRecordError("an order of too many")
+        if self._events.orders.key != "any" and not key_is(order_id, self._place.key):
+            raise BadRecordError("a key that is not the order's id")
+
+    # Fields ---------------------------------------------------------------------------------------
+
+    def _needed_text(self, name: str) -> str:
+        found = self._map.text(name, self._place)
+        if found is None:
+            raise BadRecordError(f"no {name}")
+        return found
+
+    def _event_time_ms(self) -> int:
+        found = self._map.time_ms("event_time", self._place)
+        if found is None:
+            raise BadRecordError("no event_time")
+        return found
+
+    def _lines(self) -> Iterator[_Amounts | BadRecordError]:
+        """Each line, or what is wrong with it.
+
+        Raises:
+            BadRecordError: The order has no lines to look at.
+        """
+        whole = self._map.value("lines", self._place)
+        if whole is None:
+            yield self._flat()
+            return
+        if not isinstance(whole, list):
+            raise BadRecordError("lines is no list")
+        if not whole and self._events.orders.mode != "state":
+            raise BadRecordError("an order without lines")
+        for line in whole:
+            try:
+                yield self._line(line)
+            except BadRecordError as error:
+                yield error
+
+    def _line_alone(self, said: str) -> _Amounts:
+        whole = self._map.value("lines", self._place)
+        if not (said.isascii() and said.isdigit() and len(said) < MAX_KEY_BYTES):
+            raise BadRecordError("a header that names no line")
+        if not isinstance(whole, list) or int(said) >= len(whole):
+            raise BadRecordError("an order without that line")
+        return self._line(whole[int(said)])
+
+    def _flat(self) -> _Amounts:
+        series = [self._needed_text(name) for name in self._events.series_by]
+        return self._amounts(self._map, self._place, series)
+
+    def _line(self, line: Any) -> _Amounts:
+        if not isinstance(line, dict):
+            raise BadRecordError("a line that is no object")
+        place = self._place.line(line)
+        series = []
+        for name in self._events.series_by:
+            said = self._lines_map.text(name, place)
+            if said is None and name != "sku":
+                said = self._map.text(name, self._place)
+            if said is None:
+                raise BadRecordError(f"no {name}")
+            series.append(said)
+        return self._amounts(self._lines_map, place, series)
+
+    def _amounts(self, of: Map, place: Place, series: list[str]) -> _Amounts:
+        item_id = _item_id(series)
+        quantity, price = of.number("quantity", place), of.number("unit_price", place)
+        if quantity is None or price is None:
+            raise BadRecordError("no quantity or unit_price")
+        state = self._events.orders.mode == "state"
+        if not (quantity >= 0 if state else quantity != 0) or not abs(quantity) < MAX_AMOUNT:
+            raise BadRecordError("quantity out of range")
+        if not 0 <= price < MAX_AMOUNT:
+            raise BadRecordError("unit_price out of range")
+        thousandths, ten_thousandths = round(quantity * 1_000), round(price * 10_000)
+        if float(abs(thousandths)) * float(ten_thousandths) >= MAX_WORTH:
+            raise BadRecordError("a line that is worth too much")
+        size = quantity * 1_000
+        return _Amounts(item_id, thousandths, ten_thousandths, size, size * price * 10_000)
 
 
-def _order_lines(record: Any, settings: Settings) -> tuple[list[Line], tuple[int, ...]]:
-    """The good lines of an order, and the places of its bad ones."""
-    events = settings.events
-    mapping = events.fields_of("orders")
-    whole = value_at(record, "lines", mapping)
-    if whole is None:
-        series = [text_of(value_at(record, name, mapping)) for name in events.series_by]
-        return [_order_line(record, series, mapping, "")], ()
-    if not isinstance(whole, list):
-        raise BadRecordError("lines is not a list")
-    lines, bad = [], []
-    for place, line in enumerate(whole):
-        try:
-            lines.append(_line_inside(line, record, settings))
-        except BadRecordError:
-            bad.append(place)
-    if not lines or (bad and events.orders.bad_lines == "whole"):
-        raise BadRecordError("an order without good lines")
-    return lines, tuple(bad)
-
-
-def _line_inside(line: Any, record: Any, settings: Settings) -> Line:
-    if not isinstance(line, dict):
-        raise BadRecordError("a line that is not an object")
-    mapping = settings.events.fields_of("orders")
-    series = []
-    for name in settings.events.series_by:
-        value = text_of(value_at(line, name, mapping, "lines."))
-        if value is None and name != "sku":
-            value = text_of(value_at(record, name, mapping))
-        series.append(value)
-    return _order_line(line, series, mapping, "lines.")
-
-
-def _order_line(
-    line: Any, series: list[str | None], mapping: Mapping[str, Any], prefix: str
-) -> Line:
-    item_id = item_id_of(series)
-    quantity = number_of(value_at(line, "quantity", mapping, prefix))
-    unit_price = number_of(value_at(line, "unit_price", mapping, prefix))
-    if quantity is None or unit_price is None:
-        raise BadRecordError("no quantity or unit_price")
-    if quantity == 0 or abs(quantity) >= MAX_AMOUNT or not 0 <= unit_price < MAX_AMOUNT:
-        raise BadRecordError("quantity or unit_price out of range")
-    thousandths = round(quantity * 1_000)
-    price = round(unit_price * 10_000)
-    if float(abs(thousandths)) * float(price) >= MAX_WORTH:
-        raise BadRecordError("a line that is worth too much")
-    revenue = (thousandths * price + 500) // 1_000
-    if quantity < 0:
-        amounts = {"returns": -thousandths}
+def _added(line: _Amounts) -> Line:
+    """What a line of an order adds, without what is 0."""
+    if line.size < 0:
+        amounts = {"returns": -line.thousandths}
     else:
-        amounts = {"units": thousandths, "revenue": revenue, "orders": 1}
+        revenue = (line.thousandths * line.price + 500) // 1_000
+        amounts = {"units": line.thousandths, "revenue": revenue, "orders": 1}
     stored = {name: amount for name, amount in amounts.items() if amount}
-    return Line(item_id, stored, (thousandths, price))
+    return Line(line.item_id, stored, (line.thousandths, line.price))
 
 
-def item_id_of(parts: Sequence[str | None]) -> str:
-    if None in parts:
-        raise BadRecordError("a field of series_by is missing")
-    escaped = [(part or "").replace("\\", "\\\\").replace("|", "\\|") for part in parts]
-    item_id = "|".join(escaped)
+def _item_id(series: list[str]) -> str:
+    item_id = "|".join(part.replace("\\", "\\\\").replace("|", "\\|") for part in series)
     if len(item_id.encode()) > MAX_KEY_BYTES:
         raise BadRecordError("the item_id is too long")
     return item_id
-
-
-def time_ms(value: Any, unit: str) -> int:
-    """Epoch milliseconds of a time.
-
-    Raises:
-        BadRecordError: It is none, or before 1970, or after 9999.
-    """
-    if isinstance(value, str) and NUMERAL.fullmatch(value.strip(BLANKS)):
-        bare = value.strip()
-        value = int(bare) if bare.lstrip("-").isdigit() else float(bare)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise BadRecordError("no time")
-    if isinstance(value, str):
-        value = _rfc_3339_ms(value)
-    elif isinstance(value, float):
-        if not abs(value) < 1e20:
-            raise BadRecordError("a time before 1970 or after 9999")
-        value = round(value * {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[unit]) // 1_000
-    elif unit == "s":
-        value = value * 1_000
-    else:
-        value = value // {"ms": 1, "us": 1_000, "ns": 1_000_000}[unit]
-    if not 0 <= value <= LAST_TIME_MS:
-        raise BadRecordError("a time before 1970 or after 9999")
-    return int(value)
-
-
-def _rfc_3339_ms(text: str) -> int:
-    match = _RFC_3339.fullmatch(text)
-    if match is None:
-        raise BadRecordError("not an RFC 3339 time")
-    day, time, fraction, sign, hours, minutes = match.groups()
-    try:
-        moment = datetime.strptime(f"{day} {time}", "%Y-%m-%d %H:%M:%S")
-        ahead = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-        timezone(ahead)  # raises where the offset is a day or more
-    except ValueError:
-        raise BadRecordError("no such time") from None
-    if int(minutes or 0) > 59:
-        raise BadRecordError("no such offset")
-    local_ms = (moment - _EPOCH) // timedelta(milliseconds=1) + int(f"{fraction or ''}000"[:3])
-    ahead_ms = ahead // timedelta(milliseconds=1)
-    return local_ms + ahead_ms if sign == "-" else local_ms - ahead_ms

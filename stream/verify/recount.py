@@ -18,11 +18,18 @@ import xxhash
 
 from freshet.stream.config import Settings
 from freshet.stream.units import DAY_MS, MINUTE_MS
-from freshet.stream.verify.event import BadRecordError, Event, Kind, Line, read_event
+from freshet.stream.verify.event import (
+    BadRecordError,
+    Event,
+    Kind,
+    Line,
+    SkippedRecordError,
+    read_event,
+)
 from freshet.stream.verify.frontier import Frontier
 from freshet.stream.verify.history import Loads, Settled
+from freshet.stream.verify.map import Headers
 from freshet.stream.verify.orders import Orders, OrderVersion
-from freshet.stream.verify.state_event import SkippedRecordError, read_state
 
 Verdict = Literal["applied", "duplicate", "late_dropped", "dead_letter", "skipped"]
 
@@ -73,18 +80,21 @@ class Recount:
         timestamp_ms: int,
         redrive: bytes | None = None,
         history: bytes | None = None,
+        headers: Headers = (),
     ) -> Verdict:
         """Judge and count the next record of the log.
 
-        `redrive` is its header `freshet-redrive`, `history` its header `freshet-history`.
+        `redrive` is its header `freshet-redrive`, `history` its header `freshet-history`;
+        `headers` are all that it has.
         """
         said = None
         if history is not None:
+            headers = headers or [("freshet-history", history)]
             said = self.loads.take(history, redriven=redrive is not None)
         if said == "duplicate":
             verdict: Verdict = "duplicate"
         else:
-            verdict = self._judge(key, value, timestamp_ms, redrive, said)
+            verdict = self._read(key, value, timestamp_ms, redrive, said, headers)
         self.books["read"] += 1
         self.books[verdict] += 1
         if self.books["read"] % CLEAN_UP_EVERY == 0:
@@ -123,24 +133,28 @@ class Recount:
             return None
         return self.frontier_ms - self.settings.windows.out_of_order_ms
 
-    def _judge(
+    def _read(
         self,
         key: bytes | None,
         value: bytes | None,
         timestamp_ms: int,
         redrive: bytes | None,
         history: Settled | None,
+        headers: Headers,
     ) -> Verdict:
-        watermark_ms = self._watermark_ms  # As it stood before this record.
         try:
-            event = self._read(key, value, timestamp_ms)
+            event = read_event(self.kind, key, value, self.settings, timestamp_ms, headers)
         except SkippedRecordError:
+            self.loads.complete |= history == "complete" and value == b""
             return "skipped"
         except BadRecordError:
-            if history != "complete":
-                return "dead_letter"
-            self.loads.complete = True
-            return "skipped"
+            return "dead_letter"
+        return self._judge(event, timestamp_ms, redrive, history)
+
+    def _judge(
+        self, event: Event, timestamp_ms: int, redrive: bytes | None, history: Settled | None
+    ) -> Verdict:
+        watermark_ms = self._watermark_ms  # As it stood before this record.
         if history in ("malformed", "complete"):
             return "dead_letter"
         patient = redrive is not None or history is not None
@@ -167,13 +181,9 @@ class Recount:
         if known is None or minute >= known[0]:
             self._applied[name] = (minute, hash(event.content))
         self._apply(event, watermark_ms)
-        self.books["lines_dead"] += len(event.bad_lines)
+        if event.bad_lines:
+            self.books["lines_dead"] += len(event.bad_lines)
         return "applied"
-
-    def _read(self, key: bytes | None, value: bytes | None, timestamp_ms: int) -> Event:
-        if self.kind == "orders" and self.settings.events.orders.mode == "state":
-            return read_state(key, value, self.settings, timestamp_ms)
-        return read_event(self.kind, key, value, self.settings)
 
     def _judge_version(
         self,

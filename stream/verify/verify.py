@@ -19,6 +19,7 @@ from freshet.stream.store.redis import WindowStore
 from freshet.stream.telemetry import get_logger
 from freshet.stream.verify.compare import compare
 from freshet.stream.verify.event import Kind
+from freshet.stream.verify.map import Headers
 from freshet.stream.verify.messages import messages
 from freshet.stream.verify.order_states import StoredOrders, compare_orders, read_orders
 from freshet.stream.verify.recount import Recount
@@ -105,12 +106,14 @@ def _recount(
         while waiting and waiting[0].offset <= offset:
             _compare(waiting.pop(0), recount, part, report)
         _, timestamp_ms = message.timestamp()
+        headers = headers_of(message)
         recount.take(
             message.key(),
             message.value(),
             timestamp_ms,
-            _header_of(message, "freshet-redrive"),
-            _header_of(message, "freshet-history"),
+            _header_of(headers, "freshet-redrive"),
+            _header_of(headers, "freshet-history"),
+            headers,
         )
         part.records += 1
     for one in waiting:
@@ -135,7 +138,7 @@ def _missing(found: tuple[int, int], part: PartitionReport) -> str | None:
     return None
 
 
-def _header_of(message: Message, wanted: str) -> bytes | None:
+def _header_of(headers: Headers, wanted: str) -> bytes | None:
     """The last header of that name that says anything."""
-    said = [value for name, value in headers_of(message) if name == wanted and value]
+    said = [value for name, value in headers if name == wanted and value]
     return said[-1] if said else None

@@ -14,8 +14,8 @@ from freshet.stream.events.formats import cloudevents, debezium, local
 from freshet.stream.events.formats.compressed import unpacked
 from freshet.stream.kafka.registry import Deserialise, Headers, deserialiser
 
-NOTHING: Final = b"{}"
-"""Stands where a record was refused or skipped."""
+NOTHING: Final = b"!"
+"""Stands where a record was refused or skipped: no JSON, so that no map makes an event of it."""
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode = msgspec.json.decode
@@ -69,7 +69,8 @@ class Opener:
         opened = Opened([], [self._key(key) for key in keys], {}, {})
         for place, (value, said) in enumerate(zip(values, headers, strict=True)):
             try:
-                opened.values.append(None if value is None else self._open(value, said))
+                # An empty value is nothing in any format; the end of a history looks so.
+                opened.values.append(self._open(value, said) if value else value)
             except debezium.SkippedError as why:
                 opened.skipped[place] = str(why)
                 opened.values.append(NOTHING)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from freshet.stream.config import EventSettings, Settings
-from freshet.stream.events.decoder import EventDecoder
+from freshet.stream.events.formats.decoding import FormatDecoder
 from freshet.stream.schemas import CHANNELS
 from freshet.stream.units import MINUTE_MS
 from freshet.stream.verify.event import BadRecordError, Kind, read_event
@@ -169,7 +169,7 @@ DROPPED = st.tuples(TEXTS, st.integers(0, 400), st.integers(0, 3), st.binary(max
 def test_the_recount_and_the_decoder_read_every_record_alike(
     kind: Kind, events: EventSettings, value: bytes
 ) -> None:
-    decoded = EventDecoder(kind, events).decode([value], [None])
+    decoded, _ = FormatDecoder(kind, Settings(events=events)).decode([value], [None])
     try:
         event = read_event(kind, None, value, Settings(events=events))
     except BadRecordError as error:
