@@ -77,12 +77,12 @@ class Map:
             BadRecordError: It is there, and no number.
         """
         rule = self.rule(name)
-        value = _worded(self._raw(rule, place), rule.words)
+        value = _worded(_there(self._raw(rule, place)), rule.words)
         if value is None:
             return None if rule.default is None else values.number(str(rule.default))
         amount = values.number(value, rule.number)
         for path in _several(rule.minus):
-            part = found_at(place.record, path)
+            part = _there(found_at(place.record, path))
             amount -= 0.0 if part is None else values.number(part, rule.number)
         if rule.scale != 1.0:
             amount *= rule.scale
@@ -98,7 +98,7 @@ class Map:
             BadRecordError: It is there, and no time.
         """
         rule = self.rule(name)
-        value = self._raw(rule, place)
+        value = _there(self._raw(rule, place))
         zone = rule.zone or self.events.time_zone
         if value is None:
             if rule.default is None:
@@ -109,7 +109,7 @@ class Map:
     def flag(self, name: str, place: Place) -> bool:
         """A field that is a claim: anything but null, false, 0, "" and "false"."""
         rule = self.rule(name)
-        value = _worded(self._raw(rule, place), rule.words)
+        value = _there(_worded(self._raw(rule, place), rule.words))
         value = rule.default if value is None else value
         return value is not None and value not in (0, "", "false")
 
@@ -120,7 +120,7 @@ class Map:
             BadRecordError: It is there, and neither a whole number nor a time.
         """
         rule = self.rule(name)
-        value = self._raw(rule, place)
+        value = _there(self._raw(rule, place))
         if value is None:
             return None
         counted = values.counted(value) if isinstance(value, str) else value
@@ -137,7 +137,7 @@ class Map:
         return "ms" if rule.timestamp else self.events.time_unit
 
     def _text(self, rule: Rule, place: Place) -> str | None:
-        value = self._raw(rule, place)
+        value = _there(self._raw(rule, place))
         if value is None:
             return None if rule.default is None else values.text(rule.default, flags=True)
         if not rule.words:
@@ -162,8 +162,8 @@ class Map:
             return searched(rule.jmespath, place.record)
         if rule.join:
             return self._joined(rule, place)
-        found = (found_at(place.record, path) for path in _several(rule.path))
-        return next((value for value in found if value is not None), None)
+        found = [found_at(place.record, path) for path in _several(rule.path)]
+        return next((value for value in found if _there(value) is not None), found[-1])
 
     def _joined(self, rule: Rule, place: Place) -> str | None:
         try:
@@ -176,7 +176,7 @@ class Map:
     def _either(self, rule: Rule, place: Place) -> Any:
         """What the line says, or else its record."""
         own = self._raw(rule, place)
-        if own is None and place.above is not None:
+        if _there(own) is None and place.above is not None:
             return self._raw(rule, replace(place, record=place.above))
         return own
 
@@ -191,7 +191,7 @@ class Map:
         if isinstance(rule.sign, int):
             return float(rule.sign)
         of = _whole(rule.sign)
-        value = _worded(self._either(of, place), of.words)
+        value = _worded(_there(self._either(of, place)), of.words)
         sign = of.default if value is None else values.number(value)
         if sign is None or abs(float(sign)) != 1.0:
             raise BadRecordError("a sign that is neither 1 nor -1")
@@ -289,6 +289,11 @@ def _whole(said: Any) -> Rule:
 
 def _several(said: str | Sequence[str]) -> Sequence[str]:
     return (said,) if isinstance(said, str) else said
+
+
+def _there(value: Any) -> Any:
+    """A value, or None where it is a blank text: so shops say that there is none."""
+    return None if isinstance(value, str) and not value.strip(values.BLANKS) else value
 
 
 def _worded(value: Any, words: Mapping[str, Any]) -> Any:

@@ -12,6 +12,8 @@ UNITS = ("s", "ms", "us", "ns")
 WHOLE_BELOW = 2**53
 """Below it a float says one whole number."""
 
+BLANKS = " \t\r\n\u00a0\u202f"
+
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
     r"([Zz]|([+-])([0-9]{2}):?([0-9]{2}))?"
@@ -74,10 +76,10 @@ def number(value: Any, example: str = "") -> float:
 def numeral(said: str, example: str = "") -> float | None:
     """The number that a text says in the style of an example; None where it says none."""
     decimal, group, decorated = style(example)
-    bare = said.translate(_SPACES).strip(" \t\r\n")
+    bare = said.translate(_SPACES).strip(BLANKS)
     core = _CORE.search(bare) if decorated else None
     if core is not None:
-        minus = "-" in bare[: core.start()] or bare[core.end() :].strip() == "-"
+        minus = "-" in bare[: core.start()] or bare[core.end() :].strip(BLANKS) == "-"
         bare = "-" * minus + core[0]
     point, three = re.escape(decimal), "[0-9]{3}"
     whole = "[0-9]+"
@@ -97,7 +99,7 @@ def style(example: str) -> tuple[str, str, bool]:
     >>> style("1.299,00"), style("1,299"), style("12.50 EUR"), style("")
     ((',', '.', False), ('.', ',', False), ('.', '', True), ('.', '', False))
     """
-    bare = example.translate(_SPACES).strip(" \t\r\n")
+    bare = example.translate(_SPACES).strip(BLANKS)
     core = _CORE.search(bare)
     if core is None:
         return ".", "", False
