@@ -20,6 +20,7 @@ from torch import Tensor
 
 from freshet.model.batch import QUANTILE_LEVELS, Batch
 from freshet.model.beyond import HORIZON_MAX
+from freshet.model.levels import at_levels
 from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
 from freshet.model.threads import fitting_threads
@@ -190,11 +191,10 @@ def with_siblings(own_BHQ: Tensor, batch: Batch, quantile_levels: tuple[float, .
 
 
 def _at_levels(pooled_BHQ: Tensor, quantile_levels: tuple[float, ...]) -> Tensor:
-    """Of siblings, quantiles at other levels: on straight lines between the nearest two."""
-    place_Q = np.interp(quantile_levels, QUANTILE_LEVELS, np.arange(len(QUANTILE_LEVELS)))
-    below_Q = np.minimum(place_Q.astype(np.int64), len(QUANTILE_LEVELS) - 2)
-    share_Q = torch.from_numpy(place_Q - below_Q).to(pooled_BHQ)
-    return pooled_BHQ[..., below_Q] * (1.0 - share_Q) + pooled_BHQ[..., below_Q + 1] * share_Q
+    """Of siblings, quantiles at other levels."""
+    given_BHQ = pooled_BHQ.cpu().double().numpy()
+    found_BHQ = at_levels(given_BHQ, np.array(QUANTILE_LEVELS), np.array(quantile_levels))
+    return torch.from_numpy(found_BHQ).to(pooled_BHQ)
 
 
 def newest(batch: Batch, context_length: int) -> Batch:

@@ -13,7 +13,8 @@ import numpy as np
 
 from freshet.model.effects.slots import dressed_for
 from freshet.model.forecaster import BatchForecaster
-from freshet.model.predict.windows import at_levels, forecast
+from freshet.model.levels import at_levels
+from freshet.model.predict.windows import forecast
 from freshet.model.tables.ahead import read_past, window_ahead
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import Columns, TableSettings
@@ -71,8 +72,8 @@ class Forecaster(BatchForecaster):
                 always are.
             future: `item_id`, `timestamp` and known columns of the steps ahead; what it does not
                 give is unknown.
-            quantile_levels: between 0 and 1, rising; what lies beyond the network's own outermost
-                level is given as that one.
+            quantile_levels: between 0 and 1, rising; beyond the network's own outermost levels the
+                tails are exponential, through its last two quantiles (`model/levels.py`).
             missing: what follows is as in `TableSettings`, and on the command line.
             aggregate: likewise.
             season_length: likewise.

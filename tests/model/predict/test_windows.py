@@ -9,7 +9,7 @@ import pytest
 
 from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
-from freshet.model.predict.windows import at_levels, forecast
+from freshet.model.predict.windows import forecast
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 from tests.model.tables.windows import window_of
@@ -107,14 +107,6 @@ def test_closed_steps_are_forecast_as_nothing(forecaster: BatchForecaster) -> No
     closed = np.arange(140, 154) % 7 == 3
     assert quantiles_NHQ[:, closed].max() < 1e-5
     assert quantiles_NHQ[:, ~closed, -1].min() > 0.01
-
-
-def test_levels_between_the_networks_own_lie_between_its_quantiles() -> None:
-    quantiles = np.array([[[1.0, 3.0, 11.0]]])
-    own, asked = np.array([0.1, 0.5, 0.9]), np.array([0.01, 0.1, 0.4, 0.6, 0.9, 0.99])
-    assert at_levels(quantiles, own, asked)[0, 0].tolist() == pytest.approx(
-        [1.0, 1.0, 2.5, 5.0, 11.0, 11.0]
-    )
 
 
 def test_the_networks_own_levels_come_through_unchanged(forecaster: BatchForecaster) -> None:
