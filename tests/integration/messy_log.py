@@ -11,6 +11,7 @@ from typing import Any
 
 from freshet.stream.config import Settings
 from freshet.stream.kafka import Publisher
+from freshet.stream.units import DAY_MS
 
 START_MS = 1_767_225_600_000
 STEP_MS = 4_000
@@ -81,6 +82,7 @@ class MessyRecord:
     value: bytes | None
     timestamp_ms: int
     key: bytes = b"k"
+    history: bytes | None = None
 
 
 def publish(settings: Settings, records: Iterable[MessyRecord]) -> None:
@@ -93,6 +95,7 @@ def publish(settings: Settings, records: Iterable[MessyRecord]) -> None:
                 key=record.key,
                 partition=record.partition,
                 timestamp_ms=record.timestamp_ms,
+                headers=[("freshet-history", record.history)] if record.history else None,
             )
         publisher.flush()
 
@@ -106,17 +109,52 @@ class MessyLog:
         rng: What is drawn.
         partitions: Each record goes to one of these; one named twice gets twice as many.
         states: Whether orders say what they are, each on a partition of its own choice.
+        history: Whether old records are loaded among the others, some of them twice.
     """
 
     settings: Settings
     rng: random.Random
     partitions: Sequence[int]
     states: bool = False
+    history: bool = False
     _number: int = 0
+    _loaded: list[MessyRecord] = field(default_factory=list)
     _sent: dict[tuple[str, int], list[bytes]] = field(default_factory=lambda: defaultdict(list))
 
     def record(self, odd: Odd | None = None) -> MessyRecord:
         """The next record; half of them are what `odd` draws, where it is given."""
+        if self.history and self.rng.random() < 0.2:
+            return self._old()
+        return self._live(odd)
+
+    def completes(self) -> list[MessyRecord]:
+        """What says to every partition that history is all there."""
+        topics = self.settings.kafka.topics
+        return [
+            MessyRecord(topic, partition, b"", START_MS, history=b"old:complete")
+            for topic in (topics.orders, topics.clicks)
+            for partition in sorted(set(self.partitions))
+        ]
+
+    def _old(self) -> MessyRecord:
+        """An old record, or one that was sent before: its load was cut off and run again."""
+        if self._loaded and self.rng.random() < 0.3:
+            return self.rng.choice(self._loaded[-50:])
+        record = self._live(None)
+        topics, old_ms = self.settings.kafka.topics, START_MS - self.rng.randrange(20 * DAY_MS)
+        value = record.value
+        if self.rng.random() < 0.95:
+            make = order_value if record.topic == topics.orders else click_value
+            if self.states and record.topic == topics.orders:
+                make = state_value
+            value = make(self.rng, self._number, old_ms)
+        record = replace(record, value=value, history=b"old:%d" % self._number)
+        if self.states and record.topic == topics.orders:
+            record = self._keyed(record)
+        self._loaded.append(record)
+        return record
+
+    def _live(self, odd: Odd | None) -> MessyRecord:
         topics = self.settings.kafka.topics
         topic = self.rng.choice((topics.orders, topics.clicks))
         partition = self.rng.choice(self.partitions)

@@ -33,7 +33,7 @@ from pydantic import SecretStr
 from freshet.stream.config import RedisSettings, Settings
 from freshet.stream.fold import partition as partition_module
 from freshet.stream.fold.batches import Fold
-from freshet.stream.fold.partition import PartitionWindows
+from freshet.stream.fold.partition import PartitionWindows, TopicFacts
 from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import OUTCOMES, Answer
 from freshet.stream.store.redis import WindowStore
@@ -77,8 +77,9 @@ class Shop(RuleBasedStateMachine):
     settings: ClassVar[Settings] = small_settings()
     zombies = Bundle("zombies")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(stamps=st.sampled_from(["CreateTime", "LogAppendTime"]))
+    def begin(self, stamps: str) -> None:
+        self.stamps = stamps
         self.client.flushall()
         self.store, self.copies = WindowStore(self.client, 0), RedisCopies(self.client)
         self.log: list[LogRecord] = []
@@ -86,14 +87,16 @@ class Shop(RuleBasedStateMachine):
         self.owner = self._claimed()
 
     def _claimed(self) -> Worker:
-        windows = PartitionWindows.claim(self.store, KIND, TOPIC, 0, self.settings)
+        windows = PartitionWindows.claim(
+            self.store, KIND, TOPIC, 0, self.settings, facts=TopicFacts(timestamp_type=self.stamps)
+        )
         if windows.header.next_offset is None:
             windows.start_at(0)
         return Worker(windows)
 
     def _told(self, log: list[LogRecord]) -> NaiveWindows:
         """By the rules, record by record."""
-        return naive(KIND, self.settings, log)
+        return naive(KIND, self.settings, log, self.stamps)
 
     def _fold(self, worker: Worker, size: int) -> Fold:
         start = worker.windows.next_offset
@@ -225,7 +228,7 @@ class ChangingShop(Shop):
         self.log += [_later(record, ahead_ms) for record in records]
 
     def _told(self, log: list[LogRecord]) -> NaiveWindows:
-        return naive_states(self.settings, log)
+        return naive_states(self.settings, log, self.stamps)
 
 
 def _later(record: LogRecord, ahead_ms: int) -> LogRecord:

@@ -67,7 +67,7 @@ def outcomes() -> Iterator[list[dict[str, Any]]]:
 def run(world: World, fault: Fault, outcomes: list[dict[str, Any]]) -> None:
     begun_s = time.monotonic()
     outcome: dict[str, Any] = {"fault": world.name, "seed": world.seed, "states": world.states}
-    outcome["proved"] = False
+    outcome |= {"history": world.history, "proved": False}
     outcomes.append(outcome)
     try:
         fault(world)
@@ -82,9 +82,10 @@ def run(world: World, fault: Fault, outcomes: list[dict[str, Any]]) -> None:
 def test_windows_are_what_the_log_says_after(
     fault: Fault, seed: int, broker: Broker, tmp_path: Path, outcomes: list[dict[str, Any]]
 ) -> None:
-    # Every other one with orders that are states, in turn with the seeds.
-    states = (FAULTS.index(fault) + seed) % 2 == 0
-    run(World(fault.__name__, seed, broker, tmp_path, states), fault, outcomes)
+    # Every other one with orders that are states, and two of four with history, in turn.
+    turn = FAULTS.index(fault) + seed
+    world = World(fault.__name__, seed, broker, tmp_path, turn % 2 == 0, turn // 2 % 2 == 0)
+    run(world, fault, outcomes)
 
 
 @pytest.mark.skipif(not LONG, reason="takes a minute: with CHAOS_SEEDS only")

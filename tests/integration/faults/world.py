@@ -33,7 +33,7 @@ from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import redis_binary
 from freshet.stream.verify.verify import verify
 from tests.integration.faults.proxy import TcpProxy
-from tests.integration.messy_log import MessyLog, Odd, publish
+from tests.integration.messy_log import START_MS, MessyLog, Odd, publish
 from tests.integration.shop import OUTCOMES, environ_for, wait_for
 
 RUN = """
@@ -161,13 +161,17 @@ class Ingest:
 
 @dataclass
 class World:
-    """Everything that one fault needs; with `states` orders say what they are."""
+    """Everything that one fault needs; with `states` orders say what they are.
+
+    With `history` old records are loaded while live ones come in.
+    """
 
     name: str
     seed: int
     broker: Broker
     folder: Path
     states: bool = False
+    history: bool = False
     rng: random.Random = field(init=False)
     redis: HurtRedis = field(init=False)
     environ: dict[str, str] = field(init=False)
@@ -192,8 +196,10 @@ class World:
             FRESHET_WINDOWS__IDLE_MS="30000",
             FRESHET_EVENTS__ORDERS__MODE="state" if self.states else "events",
         )
+        if self.history:
+            self.environ["FRESHET_WINDOWS__HISTORY_BEFORE"] = str(START_MS)
         self.settings = load(environ=self.environ).settings
-        self._log = MessyLog(self.settings, self.rng, range(PARTITIONS), self.states)
+        self._log = MessyLog(self.settings, self.rng, range(PARTITIONS), self.states, self.history)
         ensure_topics(self.settings, live=False)
 
     # What happens ---------------------------------------------------------------------------------
@@ -248,6 +254,8 @@ class World:
         for child in self._children:
             child.signal(signal.SIGCONT)
             child.kill()
+        if self.history:
+            publish(self.settings, self._log.completes())
         last = Ingest(self.environ, self.folder / "ingest.log", until_end=True)
         assert last.process.wait(TIMEOUT_S) == 0, self.tail()
         keys = [(topic, n) for topic in self._events() for n in range(PARTITIONS)]
@@ -255,6 +263,7 @@ class World:
         produced = sum(end - start for start, end in logs.ranges(keys).values())
         logs.close()
         headers = self.headers()
+        assert all(header.history_complete == self.history for header in headers)
         books = {name: sum(getattr(header, name) for header in headers) for name in OUTCOMES}
         assert produced == sum(books.values()), (produced, books)
         report = verify(self.settings)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from freshet.stream.config import Settings
 from freshet.stream.units import DAY_MS
 from tests.stream.fold.windows_checks import (
+    MARKS,
     REDRIVES,
     START_MS,
     LogRecord,
@@ -35,8 +36,8 @@ def state_settings(keep_ms: int = KEEP_MS, **windows: Any) -> Settings:
 class NaiveStates(NaiveWindows):
     """The rules of orders that are states; knows records only as `state_records` makes them."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__("orders", settings)
+    def __init__(self, settings: Settings, timestamp_type: str = "") -> None:
+        super().__init__("orders", settings, timestamp_type)
         self.known: dict[tuple[int, int], tuple[int, int, dict[str, int]]] = {}
 
     def _judge(self, record: LogRecord) -> str:
@@ -118,8 +119,10 @@ class NaiveStates(NaiveWindows):
         }
 
 
-def naive_states(settings: Settings, log: Sequence[LogRecord]) -> NaiveStates:
-    reference = NaiveStates(settings)
+def naive_states(
+    settings: Settings, log: Sequence[LogRecord], timestamp_type: str = ""
+) -> NaiveStates:
+    reference = NaiveStates(settings, timestamp_type)
     for record in log:
         reference.feed(record)
     return reference
@@ -193,6 +196,8 @@ def state_records(draw: st.DrawFn, max_size: int = 60) -> list[LogRecord]:
             record = replace(record, key=draw(st.sampled_from([None, b"o9"])))
         if draw(st.integers(0, 7)) == 0:
             record = replace(record, redrive=draw(st.sampled_from(REDRIVES)))
+        if draw(st.integers(0, 5)) == 0:
+            record = replace(record, history=draw(MARKS))
         if draw(st.integers(0, 5)) == 0:
             record = replace(record, history=b"2024:%d" % draw(st.integers(0, 20)))
         records.append(record)
