@@ -17,13 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from operator import and_
 from typing import Final, Literal, cast
 
 import numpy as np
 import xxhash
 
-from freshet.stream.arrays import Hashes, Ints
+from freshet.stream.arrays import Bools, Hashes, Ints
 from freshet.stream.config import EventSettings
 from freshet.stream.events.click_fields import ClickFields
 from freshet.stream.events.columns import Decoded, concatenate, without
@@ -145,17 +144,18 @@ class EventDecoder:
         found = refused.by_index
         return without(columns, [found[n] for n in sorted(found)]) if found else columns
 
-    def _ours(self, level: Level, index: Index, skipped: dict[int, str]) -> list[bool] | None:
+    def _ours(self, level: Level, index: Index, skipped: dict[int, str]) -> Bools | None:
         """Which records are ours by what they say; None where all are."""
-        chosen = None
-        if self._skip_when is not None and level.size:
-            chosen = [not skip for skip in self._skip_when.any(level)]
-            skipped |= {int(n): "skip_when" for n in index[~np.array(chosen)]}
-        if self._keep_when is not None and level.size:
-            keep = self._keep_when.all(level)
-            for n in index[~np.array(keep)].tolist():
-                skipped.setdefault(n, "keep_when")
-            chosen = keep if chosen is None else list(map(and_, chosen, keep))
+        if not level.size or (self._skip_when is None and self._keep_when is None):
+            return None
+        chosen = np.ones(level.size, np.bool_)
+        if self._skip_when is not None:
+            chosen &= ~np.array(self._skip_when.any(level))
+            skipped |= dict.fromkeys(index[~chosen].tolist(), "skip_when")
+        if self._keep_when is not None:
+            left_out = chosen & ~np.array(self._keep_when.all(level))
+            skipped |= dict.fromkeys(index[left_out].tolist(), "keep_when")
+            chosen &= ~left_out
         return chosen
 
     def _alone(
@@ -220,7 +220,7 @@ class EventDecoder:
             # Nobody looks at the lines of what was given back.
             standing = ~columns.states.cancelled
             record = np.flatnonzero(standing)
-            level, index = level.where(standing.tolist()), index[standing]
+            level, index = level.where(standing), index[standing]
         values = [part.values[n] for n in index.tolist()]
         lines, wrong = orders.read(level, values, part.only)
         if record is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -108,12 +107,12 @@ class OrderLines:
         if not only and whole.count(None) == len(whole):
             return self._settled([self._flat(level, np.arange(level.size), values)]), {}
         wrong: dict[int, Wrong] = {}
-        nested = self._inside(level, whole, values, only, wrong)
-        flat = [lines is None for lines in whole]
-        for n in wrong:
-            flat[n] = False
-        places = np.flatnonzero(flat)
-        return self._settled([self._flat(level.where(flat), places, values), nested]), wrong
+        asked = [n for n, lines in enumerate(whole) if lines is not None or n in only]
+        nested = self._inside(level, asked, whole, values, only, wrong)
+        flat = np.ones(level.size, np.bool_)
+        flat[asked] = False
+        own = self._flat(level.where(flat), np.flatnonzero(flat), values)
+        return self._settled([own, nested]), wrong
 
     # Orders of one line ---------------------------------------------------------------------------
 
@@ -139,6 +138,7 @@ class OrderLines:
     def _inside(
         self,
         level: Level,
+        asked: Sequence[int],
         whole: Column,
         values: Sequence[bytes | None],
         only: Mapping[int, int],
@@ -147,7 +147,7 @@ class OrderLines:
         record: list[int] = []
         number: list[int] = []
         given: list[Any] = []
-        for n in [n for n, lines in enumerate(whole) if lines is not None or n in only]:
+        for n in asked:
             lines = whole[n]
             why = self._no_lines(lines, only.get(n))
             if why is not None:
@@ -178,7 +178,7 @@ class OrderLines:
         """Why a record has no lines to look at, if so."""
         if only is not None and not (isinstance(lines, list) and 0 <= only < len(lines)):
             return "InvalidHeader", f"the order has no line {only}"
-        if lines is None or (isinstance(lines, list) and (lines or self._state)):
+        if isinstance(lines, list) and (lines or self._state):
             return None
         if isinstance(lines, list):
             return "MissingField", "the order has no lines"
@@ -245,7 +245,7 @@ class OrderLines:
         series = parts[0].series
         if len(parts) > 1:
             columns = zip(*(part.series for part in parts), strict=True)
-            series = [list(chain.from_iterable(column)) for column in columns]
+            series = [[*flat, *nested] for flat, nested in columns]
         name = self._names.places(series, wrong)
         quantity = np.concatenate([part.quantity for part in parts])
         unit_price = np.concatenate([part.unit_price for part in parts])

@@ -8,8 +8,9 @@ from itertools import compress
 from typing import Any, Final, Protocol
 
 import msgspec
+import numpy as np
 
-from freshet.stream.arrays import Ints
+from freshet.stream.arrays import Bools, Ints
 from freshet.stream.events.map.paths import Steps, dig
 from freshet.stream.events.map.shapes import Row, Shape
 from freshet.stream.events.redrive import Headers
@@ -80,7 +81,7 @@ class Level:
         assert stamps is not None, "this map needs the records' timestamps"
         return [int(stamps[place]) for place in self._envelopes.places]
 
-    def where(self, chosen: Sequence[bool]) -> Level:
+    def where(self, chosen: Bools) -> Level:
         """Some of the records alone."""
         return _Chosen(self, chosen)
 
@@ -88,10 +89,10 @@ class Level:
 class _Chosen(Level):
     """Some records of a level; a column is cut when it is asked for."""
 
-    def __init__(self, whole: Level, chosen: Sequence[bool]) -> None:
-        self.size = sum(chosen)
+    def __init__(self, whole: Level, chosen: Bools) -> None:
+        self.size = int(np.count_nonzero(chosen))
         self._whole = whole
-        self._chosen = chosen
+        self._chosen = chosen.tobytes()  # A byte a record, which is cheaper to go through.
         self._dug = {}
 
     def column(self, slot: int) -> Column:
