@@ -84,6 +84,8 @@ def times(column: Column, style: TimeStyle, name: str) -> Times:
     elif kinds == {str} and style.plain_texts:
         values = plain_times_ms(column)
     wrong: dict[int, Wrong] = {}
+    if kinds == {type(None)}:
+        return Times(values, wrong)
     for n in np.flatnonzero(values == MISSING).tolist():
         if nothing(column[n]):
             continue
