@@ -146,7 +146,8 @@ class Feed:
         for record in records:
             if record.offset < self._next.get(partition, 0):
                 continue
-            if not self._topics.apply(kind, record.key, record.value, record.timestamp):
+            at_ms, headers = record.timestamp, record.headers
+            if not self._topics.apply(kind, record.key, record.value, at_ms, headers):
                 place = f"{partition.topic}:{partition.partition} at offset {record.offset}"
                 self._topics.newest_malformed = f"{place}: {self._topics.newest_malformed}"
                 log.debug("record_skipped", where=place)

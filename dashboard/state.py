@@ -11,6 +11,7 @@ from freshet.dashboard.accuracy import Accuracy
 from freshet.dashboard.forecasts import ForecastBook
 from freshet.dashboard.rounds import Rounds
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.catalog.translate import Headers
 from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
@@ -130,14 +131,25 @@ class TopicState:
         for section in sections:
             self.revisions[section] += 1
 
-    def apply(self, kind: Kind, key: bytes | None, value: bytes | None, timestamp_ms: int) -> bool:
+    def apply(
+        self,
+        kind: Kind,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Headers = (),
+    ) -> bool:
         """Take in one record.
 
         Returns:
             Whether it was usable. What was not is counted in `malformed` and changes nothing.
         """
         try:
-            changed = self._take(kind, key, value, timestamp_ms)
+            if kind in SHOP_TABLES:
+                self.shop.tell(kind, key, value, timestamp_ms, headers)
+                changed = True
+            else:
+                changed = self._take(kind, key, value)
         except Exception as error:
             # Whatever a record makes the code raise, those behind it have their turn.
             self.malformed[kind] += 1
@@ -148,10 +160,7 @@ class TopicState:
             self.touch(*TOUCHES[kind])
         return True
 
-    def _take(self, kind: Kind, key: bytes | None, value: bytes | None, timestamp_ms: int) -> bool:
-        if kind in SHOP_TABLES:
-            self.shop.take(kind, key, value, timestamp_ms)
-            return True
+    def _take(self, kind: Kind, key: bytes | None, value: bytes | None) -> bool:
         if value is None:
             return self._forget(kind, key)
         named = RECORDS["forecasts" if kind == "forecasts_latest" else kind]

@@ -15,6 +15,7 @@ from freshet.online.control.alerts import (
 )
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.catalog.tables import ShopTables
+from freshet.stream.catalog.translate import Headers
 from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Topics
 from freshet.stream.schemas import SHOP_TABLES, Alert, DriftAlert, ModelEvent, RetrainRequest
@@ -50,7 +51,12 @@ class Controller:
     latest_ms: Callable[[], int] = lambda: MAX_TIME_MS
 
     def take(
-        self, topic: str, key: bytes | None, value: bytes | None, timestamp_ms: int
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Headers = (),
     ) -> list[Output]:
         """Take in one record of an input topic and return what to publish.
 
@@ -60,7 +66,7 @@ class Controller:
         table = self.topics.of(*SHOP_TABLES).get(topic)
         if table is not None:
             # A sale begins and ends by the clock: `tick` looks at it.
-            self.shop.take(table, key, value, timestamp_ms)
+            self.shop.tell(table, key, value, timestamp_ms, headers)
             return []
         if value is None:
             return []

@@ -148,7 +148,9 @@ def restored(settings: Settings, clock: Clock) -> tuple[Controller, list[Output]
     missed: list[Output] = []
     for record in records:
         try:
-            outputs = controller.take(record.topic, record.key, record.value, record.timestamp_ms)
+            outputs = controller.take(
+                record.topic, record.key, record.value, record.timestamp_ms, record.headers
+            )
         except Exception:
             # The process that read it first made a dead letter of it.
             log.debug("record_unusable", topic=record.topic, offset=record.offset)
@@ -219,7 +221,11 @@ class Agents:
         try:
             async with self._one_at_a_time:
                 outputs = self._controller.take(
-                    source.topic, source.key, source.value, source.timestamp_ms
+                    source.topic,
+                    source.key,
+                    source.value,
+                    source.timestamp_ms,
+                    source.headers,
                 )
                 await self._publish(outputs)
         except Exception as error:

@@ -20,6 +20,7 @@ from freshet.stream.catalog.records import announced_ms, usable
 from freshet.stream.catalog.scopes import Items
 from freshet.stream.catalog.stock import RegionStock, Series, StockTable
 from freshet.stream.catalog.timeline import BucketSpan
+from freshet.stream.catalog.translate import Headers, Told, Translator
 from freshet.stream.catalog.versions import NEWEST_MS, Keys, Known, order_of
 from freshet.stream.codec import MAX_TIME_MS, time_ms
 from freshet.stream.config import CalendarSettings, CovariateSettings, Settings
@@ -60,6 +61,7 @@ class ShopTables:
         latest_ms: When a record may say that something happened at the latest.
         covariates: Names of covariates.
         calendar: Public holidays and opening hours.
+        translator: Of records as the shop sends them; without it they are ours already.
 
     Raises:
         ConfigError: A country of the calendar is not known.
@@ -72,7 +74,9 @@ class ShopTables:
         latest_ms: Callable[[], int] = lambda: MAX_TIME_MS,
         covariates: CovariateSettings | None = None,
         calendar: CalendarSettings | None = None,
+        translator: Translator | None = None,
     ) -> None:
+        self._translator = translator
         places = {name: place for place, name in enumerate(series_by)}
         self._sku_place = places.get("sku", NOWHERE)
         self._region_place = places.get("region", NOWHERE)
@@ -96,6 +100,7 @@ class ShopTables:
             latest_ms=latest_ms,
             covariates=settings.covariates,
             calendar=settings.calendar,
+            translator=Translator(settings),
         )
 
     def start_over(self) -> None:
@@ -176,6 +181,25 @@ class ShopTables:
             self._delete(table, key, Known(timestamp_ms, order))
         self.version += 1
         self.newest_ms = max(self.newest_ms, timestamp_ms)
+
+    def tell(
+        self,
+        table: ShopTable,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Headers = (),
+    ) -> None:
+        """Take in one record of the shop's own topic, as the shop sends it; see `take`.
+
+        Raises:
+            EventError: It cannot be used, and changed nothing.
+        """
+        told: Told | None = Told(key, value)
+        if self._translator is not None:
+            told = self._translator.read(table, key, value, timestamp_ms, headers)
+        if told is not None:
+            self.take(table, told.key, told.value, timestamp_ms)
 
     def _take(self, table: ShopTable, key: bytes | None, record: Record, known: Known) -> None:
         identity: Any

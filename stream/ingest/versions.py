@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from freshet.stream.catalog.records import announced_ms, usable
+from freshet.stream.catalog.translate import Translator
 from freshet.stream.codec import MAX_TIME_MS, time_ms
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError, LogLostError
 from freshet.stream.failpoints import failpoint
-from freshet.stream.kafka import Key, Message
+from freshet.stream.kafka import Key, Message, headers_of
 from freshet.stream.schemas import InventoryLevel, Record, ShopTable
 from freshet.stream.slots import covariate_slots
 from freshet.stream.store.layout import Answer
@@ -69,6 +70,7 @@ class PartitionVersions:
         self.header = header
         self._store = store
         self._slots = covariate_slots(settings.covariates.flags, settings.covariates.numbers)
+        self._translator = Translator(settings)
         self._kept_ms = kept_ms(settings)
         self._latest_ms = latest_ms
 
@@ -86,20 +88,32 @@ class PartitionVersions:
         return offset
 
     def judge(self, messages: Sequence[Message]) -> JudgedBatch:
-        """Which records can be used, by the code that readers use them with; at least one."""
+        """Which records can be used, by the code that readers use them with; at least one.
+
+        Raises:
+            SchemaRegistryAwayError: A schema is not known yet, and nobody answers.
+        """
         versions = []
         dead = []
         for place, message in enumerate(messages):
             try:
-                versions.append(self._judged(message))
+                version = self._judged(message)
             except EventError as error:
                 dead.append((place, error))
-                versions.append(_unusable(message))
-        return JudgedBatch(versions, dead, versions[-1].offset + 1)
+                version = _unusable(message)
+            if version is not None:
+                versions.append(version)
+        return JudgedBatch(versions, dead, (messages[-1].offset() or 0) + 1)
 
-    def _judged(self, message: Message) -> Version:
-        key, value = message.key(), message.value()
+    def _judged(self, message: Message) -> Version | None:
+        """The version that a record is, in our own words; None where it is none of ours."""
         offset, timestamp_ms = message.offset() or 0, message.timestamp()[1]
+        told = self._translator.read(
+            self.table, message.key(), message.value(), timestamp_ms, headers_of(message)
+        )
+        if told is None:
+            return None
+        key, value = told
         if key is None:
             raise EventError(f"a record of {self.topic} without a key: nothing could supersede it")
         as_of_ms = timestamp_ms

@@ -40,8 +40,10 @@ def opened(
     key: bytes | None,
     value: bytes | None,
     headers: Headers,
+    *,
+    of_table: bool = False,
 ) -> tuple[bytes | None, bytes | None]:
-    """Key and value as JSON; a value that says nothing is null.
+    """Key and value as JSON; of a table a row that was deleted is null.
 
     Raises:
         BadRecordError: It is not what its format says.
@@ -58,12 +60,14 @@ def opened(
     read = _reader(_Form.of(form), settings.kafka.registry, limit)
     key = _key(form, key, read)
     if value is None:
-        if form.envelope == "debezium":
+        if form.envelope == "debezium" and not of_table:
             raise NothingToSayError("tombstone")
         return key, None
     record = read(value, headers)
     if form.envelope == "debezium":
         record = _change(record, form.decimals)
+        if of_table and record["debezium"]["deleted"]:
+            return key, None
     elif form.envelope == "cloudevents":
         record = _cloudevent(record, headers)
     return key, _encoded(record)

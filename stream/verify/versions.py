@@ -13,7 +13,7 @@ import redis
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import StoreError
-from freshet.stream.kafka import Consumer, Message, consumer, log_range
+from freshet.stream.kafka import Consumer, consumer, headers_of, log_range
 from freshet.stream.schemas import SHOP_TABLES
 from freshet.stream.store.connection import translated
 from freshet.stream.store.versions import PARTITIONS_KEY, VersionKeys
@@ -21,6 +21,7 @@ from freshet.stream.telemetry import get_logger
 from freshet.stream.verify.messages import messages
 from freshet.stream.verify.report import PartitionReport, Report
 from freshet.stream.verify.table import StoredTable, TableRecount, Told
+from freshet.stream.verify.tables_map import TableReading
 
 MAX_ENTRIES_A_READ = 5_000
 MAX_RETRIES = 20
@@ -51,10 +52,11 @@ def verify_tables(client: redis.Redis, settings: Settings, report: Report) -> No
         report.tables.append(part)
         reader = consumer(settings, "verify", enable_partition_eof=True)
         try:
-            found = _log_of(reader, part)
+            found = _log_of(reader, part, TableReading(tables[topic], settings))
         finally:
             reader.close()
         if found is not None:
+            stored = TableReading(tables[topic], settings).stored(stored)
             TableRecount(tables[topic], kept_ms(settings)).compare(stored, found, part, report)
         log.info("table_recounted", **asdict(part))
 
@@ -71,21 +73,23 @@ def kept_ms(settings: Settings) -> int:
     return longest_ms + settings.windows.out_of_order_ms + settings.windows.allowed_lateness_ms
 
 
-def _log_of(reader: Consumer, part: PartitionReport) -> dict[int, Told] | None:
+def _log_of(
+    reader: Consumer, part: PartitionReport, reading: TableReading
+) -> dict[int, Told] | None:
     """What the log holds of what was read from it; None where it ends before that."""
     first, end = log_range(reader, part.topic, part.partition)
     if end < part.next_offset:
         part.log_missing = f"the log ends at {end}, the versions need {part.next_offset}"
         return None
     place = (part.topic, part.partition)
-    return {
-        message.offset() or 0: _told(message)
-        for message in messages(reader, *place, first, part.next_offset)
-    }
-
-
-def _told(message: Message) -> Told:
-    return Told(message.key() or b"", message.value(), message.timestamp()[1])
+    found = {}
+    for message in messages(reader, *place, first, part.next_offset):
+        told = reading.told(
+            message.key(), message.value(), message.timestamp()[1], headers_of(message)
+        )
+        if told is not None:
+            found[message.offset() or 0] = told
+    return found
 
 
 def read_stored(client: Any, keys: VersionKeys) -> StoredTable:

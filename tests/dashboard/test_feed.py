@@ -54,7 +54,7 @@ def place(feed: Feed, ranges: dict[TopicPartition, tuple[int, int]]) -> dict[Top
 
 def records(*pairs: tuple[int, bytes | None]) -> list[Any]:
     return [
-        SimpleNamespace(offset=offset, key=b"k", value=value, timestamp=0)
+        SimpleNamespace(offset=offset, key=b"k", value=value, timestamp=0, headers=())
         for offset, value in pairs
     ]
 

@@ -33,6 +33,9 @@ class Told:
     def offset(self) -> int:
         return self.at
 
+    def headers(self) -> None:
+        """None has any."""
+
     def timestamp(self) -> tuple[int, int]:
         return 1, self.at_ms
 

@@ -284,3 +284,15 @@ def test_a_look_at_the_stored_header_says_what_an_append_would(
     rig = Rig()
     rig.append(told(5, None))
     assert rig.versions.compared(replace(rig.versions.header, **stored)) is answer  # type: ignore[arg-type]
+
+
+def test_a_record_that_is_none_of_ours_is_passed_over_and_a_mapped_one_kept_in_our_words() -> None:
+    said = {"events": {"catalog": {"fields": {"sku": "id"}, "skip_when": {"draft": True}}}}
+    rig = Rig(settings=Settings.model_validate(said))
+    messages = [told(3, b'{"id": 7}'), told(4, b'{"id": 8, "draft": true}')]
+    versions, dead = rig.judge(*messages)
+    assert [(one.offset, one.value) for one in versions] == [(3, b'{"sku":"7"}')]
+    assert not dead
+    rig.append(*messages)
+    header = rig.store.appends[-1].header
+    assert (header.next_offset, header.read, header.applied) == (5, 1, 1)
