@@ -28,6 +28,9 @@ CONTINUOUS_SHARE = 0.01
 # A series holds amounts where more than this share of its own sales is broken.
 BROKEN_SHARE = 0.1
 TELLING_SALES = 20
+# Evenly chosen ones of a larger table: more say nothing new of what all do, and would not fit into
+# memory four times over.
+MAX_SERIES = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ def find_shared(window: Window) -> SharedEffects:
     Raises:
         InvalidInputError: the window's country is not known.
     """
-    window = buyable(window)
+    scales = find_scales(window)
+    window = buyable(window.rows(slice(None, None, -(-len(window) // MAX_SERIES))))
     continuous = _holds_amounts(window.target_NT)
     sold_NT = window.target_NT
     window, _ = sized(window, continuous=continuous)
@@ -95,7 +99,7 @@ def find_shared(window: Window) -> SharedEffects:
         continuous=continuous,
         closing=closing,
         places=find_places(window, closed_NS),
-        scales=find_scales(window),
+        scales=scales,
         slopes=slopes,
         events=events,
         pools=find_pools(as_sold, closed_NS, effect_NS, continuous=continuous),

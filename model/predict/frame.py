@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from freshet.model.effects.slots import dressed_for
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.levels import at_levels
-from freshet.model.predict.windows import forecast
+from freshet.model.predict.windows import forecast_window
 from freshet.model.tables.ahead import read_past, window_ahead
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import Columns, TableSettings
@@ -137,8 +136,7 @@ def _predict(forecaster: BatchForecaster, frame: pd.DataFrame, request: _Request
     future = rest if request.future is None else request.future
     window = window_ahead(panel, request.prediction_length, columns, future)
     own_levels = forecaster.quantile_levels
-    dressed = dressed_for(window, forecaster.context_length)
-    own_NHQ = forecast(forecaster, dressed, window.horizon, own_levels)
+    own_NHQ = forecast_window(forecaster, window, own_levels)
     found = {
         columns.item_id: _items(panel, window.horizon),
         columns.time: _times(panel, window),

@@ -1,16 +1,42 @@
-"""Forecasts of windows that are dressed for the network, at any levels.
+"""Forecasts of windows, dressed or yet to be dressed for the network, at any levels.
 
 Dimensions: N series, T context steps, H horizon steps, Q quantile levels.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-from freshet.model.effects.slots import Dressed
+from freshet.model.effects.shared import find_shared
+from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.levels import at_levels
+from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
+
+ROWS: Final = 2_048
+"""Series that are dressed and forecast at a time: what a table takes beside itself is bounded."""
+
+
+def forecast_window(
+    forecaster: BatchForecaster, window: Window, levels: tuple[float, ...]
+) -> Floats:
+    """Quantiles of a window's horizon: [N, H, Q], sorted and >= 0, in its own units.
+
+    What all series do alike is learnt from the whole window; then each is dressed alone.
+
+    Raises:
+        InvalidInputError: as `dress`.
+    """
+    shared = find_shared(window)
+    made_NHQ = np.empty((len(window), window.horizon, len(levels)))
+    for first in range(0, len(window), ROWS):
+        rows = slice(first, first + ROWS)
+        dressed = dress(window.rows(rows).newest(forecaster.context_length), shared)
+        made_NHQ[rows] = forecast(forecaster, dressed, window.horizon, levels)
+    return made_NHQ
 
 
 def forecast(

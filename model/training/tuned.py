@@ -12,10 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.effects.slots import Dressed, dress, dressed_for
+from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
-from freshet.model.predict.windows import forecast
+from freshet.model.predict.windows import forecast_window
 from freshet.model.tables.panel import Window
 from freshet.model.training.train import (
     FineTuneSettings,
@@ -65,8 +65,7 @@ class FreshetModel:
 
     def predict(self, window: Window, levels: tuple[float, ...]) -> Floats:
         """Quantiles in units at `levels`, sorted and >= 0: [N, H, Q]."""
-        dressed = dressed_for(window, self.forecaster.context_length)
-        return forecast(self.forecaster, dressed, window.horizon, levels)
+        return forecast_window(self.forecaster, window, levels)
 
 
 def make(weights: Path | None, fine_tune: str) -> FreshetModel:

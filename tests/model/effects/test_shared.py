@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from freshet.model.batch import PAST_SLOTS
+from freshet.model.effects import shared as shared_module
 from freshet.model.effects.closed import closed_steps
 from freshet.model.effects.events import fit_events
 from freshet.model.effects.shared import (
@@ -65,6 +66,15 @@ def test_twenty_weeks_of_eighty_shops_tell_what_open_days_and_prices_do() -> Non
     wanted_NS = effect_NS - effect_NS[:, :20].mean(1, keepdims=True)
     error_NH = (found_NS - wanted_NS)[:, 20:]
     assert np.abs(error_NH).mean() < 0.25 * np.abs(wanted_NS[:, 20:]).mean()
+
+
+def test_of_too_many_series_evenly_chosen_ones_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    window, _ = shops()
+    few = find_shared(window.rows(np.arange(0, 80, 3)))
+    monkeypatch.setattr(shared_module, "MAX_SERIES", 30)
+    sampled = find_shared(window)
+    np.testing.assert_array_equal(sampled.slopes.weights_2C, few.slopes.weights_2C)
+    np.testing.assert_array_equal(sampled.events.weights_K, few.events.weights_K)
 
 
 def test_what_is_known_of_the_horizon_counts_and_its_sales_do_not_exist() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
-from freshet.model.predict.windows import forecast
+from freshet.model.predict import windows
+from freshet.model.predict.windows import forecast, forecast_window
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 from tests.model.tables.windows import window_of
@@ -114,3 +115,15 @@ def test_the_networks_own_levels_come_through_unchanged(forecaster: BatchForecas
     batch, _ = dressed.batch(np.zeros(1, np.int64), np.array([120]), context=128, horizon=16)
     own_NHQ = forecast(forecaster, dressed, 16, forecaster.quantile_levels)
     assert np.allclose(own_NHQ, forecaster.forecast(batch).numpy(), rtol=1e-6)
+
+
+def test_a_table_is_forecast_in_portions_as_in_one(
+    monkeypatch: pytest.MonkeyPatch, forecaster: BatchForecaster
+) -> None:
+    flag = np.arange(120 + HORIZON) % 9 == 0
+    window = with_flag(window_of(counts(items=70), horizon=HORIZON), flag.astype(float))
+    whole_NHQ = forecast_window(forecaster, window, LEVELS)
+    assert sane(whole_NHQ, window)
+    # The network computes 32 rows of a CPU at a time, whatever it is given.
+    monkeypatch.setattr(windows, "ROWS", 32)
+    np.testing.assert_array_equal(forecast_window(forecaster, window, LEVELS), whole_NHQ)
