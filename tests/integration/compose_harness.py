@@ -3,7 +3,8 @@
 Each has exactly the environment, command, entry point, health command and mounts of its service.
 Of a container remains what would differ: a port of a service becomes a free one of this machine, a
 service's name 127.0.0.1, and a path that is mounted or may be written lies in a folder of its own.
-The folder goes with `down`, volumes stay. Limits, users and read-only disks are not imposed.
+The folder goes with `down`, volumes stay. Read-only containers are so where we may mount, as root
+may; limits and users are not imposed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from freshet.stream.child import Child, free_port
@@ -26,6 +28,7 @@ HEALTH_TIMEOUT_S = 30.0
 LOOK_S = 0.2
 KAFKA_IN_IMAGE = "/opt/kafka"
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*):(?P<port>\d{4,5})\b")
+LOCK = "mount -o remount,bind,ro /"
 OUTSIDE = ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "JAVA_HOME", "OMP_NUM_THREADS")
 _OWN_HOSTS = ("", "localhost", "127.0.0.1", "0.0.0.0")
 
@@ -123,8 +126,17 @@ class Compose:
         words = self._words(service, (*_entry_point(service), *service.command))
         command = ["env", "-i", *(f"{name}={value}" for name, value in environ.items()), *words]
         at = f"cd '{container}{service.working_dir}' && exec \"$@\""
-        log = self._folder / f"{service.name}.log"
-        return Child(["sh", "-c", at, "sh", *command], log_file=log)
+        command = ["sh", "-c", at, "sh", *command]
+        if service.read_only and _may_mount():
+            command = self._read_only(container, command)
+        return Child(command, log_file=self._folder / f"{service.name}.log")
+
+    def _read_only(self, container: Path, command: list[str]) -> list[str]:
+        """The same with nothing to write to but its volumes and /tmp."""
+        kept = (self._folder / "volumes", container / "tmp")
+        binds = [f"mount --bind '{path}' '{path}'" for path in kept if path.exists()]
+        script = " && ".join(["mount --make-rprivate /", *binds, LOCK, 'exec "$@"'])
+        return ["unshare", "--mount", "sh", "-c", script, "sh", *command]
 
     def _call(
         self, service: Service, words: list[str], timeout_s: float
@@ -192,6 +204,14 @@ class Compose:
         if host in _OWN_HOSTS:
             return f"{host}:{self.port(service.name, port)}"
         return found[0]
+
+
+@cache
+def _may_mount() -> bool:
+    command = ["unshare", "--mount", "sh", "-c", f"mount --make-rprivate / && {LOCK}"]
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _entry_point(service: Service) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ class Provider(BaseHTTPRequestHandler):
 def provider() -> Iterator[str]:
     """The address of a token endpoint."""
     with HTTPServer(("127.0.0.1", 0), Provider) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/token"
         server.shutdown()

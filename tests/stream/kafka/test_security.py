@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from freshet.stream.config import KafkaSettings, Settings, load, shown
 from freshet.stream.errors import BrokerError, ConfigError
@@ -192,7 +193,7 @@ class Provider(BaseHTTPRequestHandler):
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), Provider) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/token"
         server.shutdown()
@@ -299,6 +300,28 @@ def test_trust_that_a_client_cannot_follow_is_an_error_that_names_both() -> None
     kafka = sasl("GSSAPI", sasl_kerberos_keytab="/etc/freshet.keytab")
     with pytest.raises(ConfigError, match=r"page cannot follow kafka.sasl_kerberos_keytab.*KRB5"):
         sign_in(kafka, PAGE)
+
+
+def test_what_only_tunes_librdkafka_is_said_by_name_and_not_by_value() -> None:
+    kafka = KafkaSettings(client={"linger.ms": 31337, "debug": "31337"})
+    with capture_logs() as said:
+        assert sign_in(kafka, PAGE).protocol == "PLAINTEXT"
+    (line,) = said
+    assert line["event"] == "kafka_client_settings_unused" and line["log_level"] == "warning"
+    assert (line["client"], line["settings"]) == (PAGE, ["debug", "linger.ms"])
+    assert "31337" not in repr(said)
+
+
+@pytest.mark.parametrize(
+    ("oidc", "said"),
+    [
+        ({**OIDC, "ca_location": "/nowhere.pem"}, r"kafka.oidc.ca_location '/nowhere.pem'"),
+        ({**OIDC, "token_endpoint_url": "file:///etc/passwd"}, "begin with https://"),
+    ],
+)
+def test_a_provider_that_cannot_be_asked_is_refused_at_the_start(oidc: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        sign_in(sasl("OAUTHBEARER", oidc=oidc), PAGE)
 
 
 def test_kerberos_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
