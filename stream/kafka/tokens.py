@@ -44,7 +44,7 @@ class Tokens:
         self._ask = ask
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._token = Token("", 0.0)
+        self._token: Token | None = None
         self._renew_s = 0.0
 
     def current(self) -> Token:
@@ -55,7 +55,7 @@ class Tokens:
         """
         with self._lock:
             now_s = self._now_s()
-            if now_s >= self._renew_s:
+            if self._token is None or now_s >= self._renew_s:
                 self._token = self._ask()
                 self._renew_s = now_s + USED_SHARE * (self._token.expires_s - now_s)
             return self._token

@@ -7,6 +7,7 @@ import json
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,7 +23,7 @@ from freshet.stream.config import KafkaSettings, Settings, load, shown
 from freshet.stream.errors import BrokerError, ConfigError
 from freshet.stream.kafka import consumer, producer
 from freshet.stream.kafka.security import librdkafka, sign_in
-from freshet.stream.kafka.tokens import Token, Tokens
+from freshet.stream.kafka.tokens import Token, Tokens, ask_of
 from tests.certificates import authority, client_certificate
 
 PAGE = "the page"
@@ -219,7 +220,13 @@ def test_a_python_client_gets_its_token_by_client_credentials(provider: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"), [(None, "401"), ({"error": "no"}, "access_token"), ([1], "access_token")]
+    ("answer", "said"),
+    [
+        (None, "401"),
+        ({"error": "no"}, "access_token"),
+        ([1], "access_token"),
+        ({"access_token": "a" * 1_100_000}, "gives no token"),  # over a mebibyte
+    ],
 )
 def test_a_provider_that_gives_no_token_is_named_and_no_secret_is(
     provider: str, monkeypatch: pytest.MonkeyPatch, answer: Any, said: str
@@ -228,6 +235,19 @@ def test_a_provider_that_gives_no_token_is_named_and_no_secret_is(
     with pytest.raises(BrokerError, match=rf"token endpoint {provider}.*{said}") as caught:
         asyncio.run(from_provider(provider).token())
     assert "pw" not in str(caught.value)
+
+
+def test_a_token_lives_as_long_as_its_provider_says_or_five_minutes(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oidc = {"token_endpoint_url": provider, "client_id": "me", "client_secret": "pw"}
+    ask = ask_of(KafkaSettings(**PLAIN_OAUTH, oidc=oidc))
+    before_s = time.time()
+    assert 600 <= ask().expires_s - before_s < 660
+    monkeypatch.setattr(Provider, "answer", {"access_token": "abc"})
+    before_s = time.time()
+    assert 300 <= ask().expires_s - before_s < 360
+    assert "scope" not in Provider.asked[1]
 
 
 def test_a_provider_that_is_away_is_a_broker_error() -> None:
