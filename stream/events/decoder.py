@@ -29,7 +29,7 @@ from freshet.stream.events.columns import Decoded, concatenate, without
 from freshet.stream.events.item_names import ItemNames
 from freshet.stream.events.judged import Judged
 from freshet.stream.events.limits import ByteLimits, LineRefusal, Refusals, Skipped
-from freshet.stream.events.lone_lines import lines_alone
+from freshet.stream.events.lone_lines import lines_alone, told_complete
 from freshet.stream.events.map.compiler import Compiler
 from freshet.stream.events.map.conditions import conditions
 from freshet.stream.events.map.levels import Envelopes, Level
@@ -123,9 +123,10 @@ class EventDecoder:
         headers: Mapping[int, Headers],
     ) -> Decoded:
         refused = Refusals()
-        skipped: dict[int, str] = {}
+        complete = (n for n, own in headers.items() if told_complete(values[n], own))
+        skipped = dict.fromkeys(complete, "history_complete")
         if self._skip_tombstones and None in values:
-            skipped = {n: "tombstone" for n, value in enumerate(values) if value is None}
+            skipped |= {n: "tombstone" for n, value in enumerate(values) if value is None}
         for refusal in self._limits.refusals(values, keys):
             if refusal.index not in skipped or refusal.error_class == "OversizedKey":
                 refused.by_index.setdefault(refusal.index, refusal)

@@ -1,12 +1,17 @@
-"""Records that stand for one line of an order: their header."""
+"""Records that stand for one line of an order, or for the end of a history, by their header."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 from freshet.stream.events.limits import LINE_HEADER, MAX_KEY_BYTES
 from freshet.stream.events.map.levels import Wrong
 from freshet.stream.events.redrive import Headers
+
+HISTORY_HEADER: Final = "freshet-history"
+_COMPLETE: Final = re.compile(rb"[A-Za-z0-9._-]{1,100}:complete")
 
 
 def header_of(headers: Headers, name: str) -> bytes | None:
@@ -19,6 +24,16 @@ def header_of(headers: Headers, name: str) -> bytes | None:
         if header == name and value is not None:
             return value.encode() if isinstance(value, str) else value
     return None
+
+
+def told_complete(value: bytes | None, headers: Headers) -> bool:
+    """Whether a record says that a history is complete.
+
+    >>> told_complete(b"", [("freshet-history", b"load-1:complete")])
+    True
+    """
+    said = header_of(headers, HISTORY_HEADER) if value == b"" else None
+    return said is not None and _COMPLETE.fullmatch(said) is not None
 
 
 def line_alone(headers: Headers) -> int | Wrong | None:

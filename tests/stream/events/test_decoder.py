@@ -307,6 +307,16 @@ def test_a_record_that_names_a_bad_line_is_refused(
     assert flat.refusals[0].message == "the order has no line 0"
 
 
+def test_a_record_that_ends_a_history_is_skipped() -> None:
+    mark = [("freshet-history", b"load:complete")]
+    headers = {0: mark, 1: mark, 2: [("freshet-history", b"load:7")]}
+    values = [b"", json.dumps(ORDER).encode(), b"", b""]
+    found = EventDecoder("orders", EventSettings()).decode(values, [None] * 4, None, headers)
+    assert [(one.index, one.reason) for one in found.skipped] == [(0, "history_complete")]
+    assert found.index.tolist() == [1]
+    assert [bad.index for bad in found.refusals] == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [(None, "'kind' is missing"), ("sniff", "'sniff', expected one of view"), (3, "'3'")],
