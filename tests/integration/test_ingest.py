@@ -50,6 +50,7 @@ from tests.integration.shop import (
     store_of,
     wait_for,
 )
+from tests.stream.events.formats.fake_registry import FakeRegistry, serving
 
 
 @pytest.fixture
@@ -324,6 +325,35 @@ def test_a_shops_own_topic_will_do_and_its_new_partitions_are_read_soon(
         send(settings, [order(n) for n in range(3, 8)], partition=3)
         wait_for(lambda: books(settings, 3).get("applied") == 5, timeout_s=15.0)
     assert books(settings, 3) == booked(applied=5)
+
+
+def test_a_schema_registry_that_is_away_is_waited_for_and_nothing_is_refused(
+    mock_broker: str, redis_server: str, request: pytest.FixtureRequest
+) -> None:
+    fields = [{"name": name, "type": "string"} for name in ("event_id", "sku", "region")]
+    fields += [{"name": name, "type": "long"} for name in ("event_time", "quantity", "unit_price")]
+    schema = {"type": "record", "name": "Order", "fields": fields}
+    # "e1", "a", "n", 1,000 ms, 2 pieces, at 3.
+    value = b"\0\0\0\0\x07" + bytes.fromhex("04 6531 02 61 02 6e d00f 04 06")
+    with serving(FakeRegistry()) as registry:
+        registry.add(7, "AVRO", json.dumps(schema))
+        registry.status = 503
+        over = {
+            "FRESHET_EVENTS__ORDERS__FORMAT": "avro",
+            "FRESHET_KAFKA__REGISTRY__URL": registry.url,
+        }
+        settings = settings_for(mock_broker, redis_server, request.node.name, **over)
+        ensure_topics(settings, live=False)
+        send(settings, [value])
+        with running(settings) as ingest:
+            wait_for(lambda: "Schema Registry" in (ingest.ready() or ""))
+            wait_for(lambda: len(registry.asked) > 1)
+            assert not books(settings).get("read")
+            registry.status = 200
+            wait_for(lambda: books(settings).get("applied") == 1)
+            wait_for(lambda: ingest.ready() is None)
+        assert books(settings) == booked(applied=1)
+        assert verify(settings).agrees
 
 
 def test_a_broker_that_dropped_unread_records_stops_the_process_and_says_so(
