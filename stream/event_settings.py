@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -40,7 +41,8 @@ def _json_or_text(value: Any) -> Any:
     return value
 
 
-ZoneName = Annotated[str, AfterValidator(known_zone)]
+ZoneName = Annotated[str, AfterValidator(lambda name: name and known_zone(name))]
+"""Empty: none is named."""
 Wanted = Scalar | tuple[Scalar, ...]
 Condition = Annotated[dict[str, Wanted] | str, BeforeValidator(_json_or_text)]
 
@@ -64,7 +66,17 @@ class Rule(Section):
     minus: str | tuple[str, ...] = ()
     currency: str | tuple[str, ...] = ()
     time: str = ""
-    zone: ZoneName | Literal[""] = ""
+    zone: ZoneName = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, said: Any) -> Any:
+        for name in said if isinstance(said, dict) else ():
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(name, cls.model_fields, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "see docs/mapping.md"
+                raise ValueError(f"a rule has no {name!r}; {hint}")
+        return said
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> Self:
@@ -78,9 +90,9 @@ class Rule(Section):
 
 def _spelling(rule: Any) -> str:
     """Which spelling of a rule this is, so that what is wrong with it is told of that one alone."""
-    if isinstance(rule, str):
-        return "path"
-    return "paths" if isinstance(rule, list | tuple) else "rule"
+    if isinstance(rule, dict | Rule):
+        return "rule"
+    return "paths" if isinstance(rule, list | tuple) else "path"
 
 
 AnyRule = Annotated[
@@ -206,7 +218,7 @@ class EventSettings(Section):
     time_unit: TimeUnit = Field(
         "ms", description="Of an event_time that is a whole number: s, ms, us, ns since 1970."
     )
-    time_zone: ZoneName | Literal[""] = Field(
+    time_zone: ZoneName = Field(
         "", description="Of times that name none; empty: such a time is a dead letter."
     )
     rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
