@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -247,6 +247,35 @@ def micro_batches(batch: Batch, max_rows: int, max_group_rows: int) -> Iterator[
             start = end
         end += size
     yield order[start:end]
+
+
+def device_of(device_map: Any) -> str:
+    """A device by what transformers calls one: its name, torch's own, or a map of all modules.
+
+    Raises:
+        InvalidInputError: it is none, or several.
+    """
+    if isinstance(device_map, dict):
+        devices = {str(device) for device in device_map.values()}
+        if len(devices) != 1:
+            raise InvalidInputError(
+                f"device_map names {len(devices)} devices; expected one", hint='such as "cuda"'
+            )
+        device_map = devices.pop()
+    name = f"cuda:{device_map}" if isinstance(device_map, int) else str(device_map)
+    if name != "auto":
+        try:
+            torch.device(name)
+        except RuntimeError:
+            raise InvalidInputError(
+                f"there is no device {name!r}", hint="say auto, cpu, cuda or mps"
+            ) from None
+    return name
+
+
+def dtype_of(dtype: Any) -> str:
+    """The name of a type of numbers, also of torch's own: torch.bfloat16 is "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def pick_device(device: str) -> str:

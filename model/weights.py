@@ -122,6 +122,24 @@ def verify_weights(directory: Path, expected_sha256: str | None = None) -> Verif
             expected one; names or shapes do not fit the config; a value is not finite; the golden
             forecast differs by more than GOLDEN_TOLERANCE.
     """
+    verified = _loaded(directory, expected_sha256)
+    _check_golden(directory, verified.network)
+    return verified
+
+
+def load_weights(directory: Path) -> Verified:
+    """Load weights that may have no golden forecast, as transformers saves them.
+
+    Raises:
+        WeightsError: as `verify_weights`, where there is one.
+    """
+    if (directory / GOLDEN_FILE).exists():
+        return verify_weights(directory)
+    return _loaded(directory, None)
+
+
+def _loaded(directory: Path, expected_sha256: str | None) -> Verified:
+    """Weights that fit their config."""
     found = sha256_of(directory)
     if expected_sha256 is not None and found != expected_sha256:
         raise WeightsError(
@@ -132,7 +150,6 @@ def verify_weights(directory: Path, expected_sha256: str | None = None) -> Verif
     state = _read_tensors(directory / WEIGHTS_FILE)
     _check_state(directory, config, state)
     network = _build(config, state)
-    _check_golden(directory, network)
     return Verified(found, sum(p.numel() for p in network.parameters()), network)
 
 

@@ -1,4 +1,4 @@
-"""The public `Forecaster`: a long pandas frame in, a frame of quantiles and means out.
+"""The public `Forecaster`: a frame in, a long frame of forecasts out.
 
 Dimensions: N series, H horizon steps, S context and horizon steps, Q quantile levels, R rows.
 """
@@ -6,23 +6,20 @@ Dimensions: N series, H horizon steps, S context and horizon steps, Q quantile l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-import numpy as np
-
-from freshet.model.forecaster import BatchForecaster
-from freshet.model.levels import at_levels
-from freshet.model.predict.windows import forecast_window
+from freshet.model.forecaster import BatchForecaster, device_of, dtype_of
+from freshet.model.predict.given import clear_errors, like
+from freshet.model.predict.out import forecast_frame, future_frame
+from freshet.model.predict.reading import Reading, check_length, check_levels, length_told, read
 from freshet.model.tables.ahead import read_past, window_ahead
-from freshet.model.tables.panel import Panel, Window
-from freshet.model.tables.table import Columns, TableSettings
-from freshet.model.tables.times import utc_of
-from freshet.stream.arrays import Floats, Ints
-from freshet.stream.errors import InvalidInputError
+from freshet.model.tables.panel import Rolling
+from freshet.model.tables.table import read_panel
+from freshet.model.weights import BASE_WEIGHTS, load_weights, save_weights
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.figure import Figure
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -30,156 +27,178 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 class Forecaster(BatchForecaster):
     """A network ready to forecast batches on one device, and whole frames."""
 
-    def predict(
-        self,
-        frame: pd.DataFrame,
-        prediction_length: int,
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: Path | str | None = None,
+        device: str = "auto",
+        dtype: Any = "auto",
         *,
-        frequency: str | None = None,
-        item_id: str = "item_id",
-        timestamp: str = "timestamp",
-        target: str = "target",
-        known: Sequence[str] = (),
-        past: Sequence[str] = (),
-        static: Sequence[str] = (),
-        country: str | None = None,
-        future: pd.DataFrame | None = None,
-        quantile_levels: Sequence[float] = LEVELS,
-        missing: Literal["keep", "zero"] = "keep",
-        aggregate: Literal["sum", "mean"] | None = None,
-        season_length: int | None = None,
-        end: Literal["own", "common"] | None = None,
-        dayfirst: bool | None = None,
-        strict: bool = False,
-    ) -> pd.DataFrame:
-        """Forecast a long frame, with the argument names of other libraries.
+        compiled: bool = False,
+        device_map: Any = None,
+        torch_dtype: Any = None,
+    ) -> Self:
+        """Load a directory of weights; without a path the ones that ship with freshet.
 
-        Times are UTC without a zone; where the given ones have a zone, they have it too.
+        What it forecasts is checked where the directory says what it should; one that
+        `save_pretrained` of transformers wrote does not.
 
         Args:
-            frame: the past, rows in any order; each item's forecast starts one step after its own
-                last row.
-            prediction_length: steps to forecast, at most 1,024.
-            frequency: pandas offset alias of a step, such as "h", "D", "W-SUN", "MS".
-            item_id: column with the name of a series.
-            timestamp: column with the time, UTC unless it names a zone.
-            target: column with what is forecast; at least 0, NaN where unknown.
-            known: columns known in advance, such as promotions and prices.
-            past: columns known up to the last row only.
-            static: columns that do not change within a series.
-            country: ISO code whose public holidays are known, such as "DE"; Christmas and Easter
-                always are.
-            future: `item_id`, `timestamp` and known columns of the steps ahead; what it does not
-                give is unknown.
-            quantile_levels: between 0 and 1, rising; beyond the network's own outermost levels the
-                tails are exponential, through its last two quantiles (`model/levels.py`).
-            missing: what follows is as in `TableSettings`, and on the command line.
-            aggregate: likewise.
-            season_length: likewise.
-            end: likewise.
-            dayfirst: likewise.
-            strict: likewise.
-
-        Returns:
-            One row an item and step, sorted by both: `item_id`, `timestamp`, a column a level
-            ("0.1", ...) and "mean", in units and >= 0. The mean is that of the whole quantile
-            function, flat beyond the outermost levels.
+            path: a directory that `save` or `save_pretrained` wrote.
+            device: "auto", "cpu", "cuda", ...
+            dtype: "auto", "float32" or "bfloat16", or torch's own.
+            compiled: as for the class.
+            device_map: what transformers calls the device.
+            torch_dtype: what transformers called the dtype.
 
         Raises:
-            InvalidInputError: columns are missing, cannot be read or have two rows for one step, or
-                levels and length make no sense, or the country is not known.
+            WeightsError: the weights are missing, corrupt or do not compute what they should.
+            InvalidInputError: there is no such device or dtype.
         """
-        columns = Columns(item_id, timestamp, target, tuple(known), tuple(past), tuple(static))
-        table = TableSettings(
-            columns,
-            frequency,
-            season_length=season_length,
-            missing=missing,
-            aggregate=aggregate,
-            country=country,
-            end=end,
-            dayfirst=dayfirst,
-            strict=strict,
+        verified = load_weights(BASE_WEIGHTS if path is None else Path(path))
+        return cls(
+            verified.network,
+            device=device_of(device if device_map is None else device_map),
+            dtype=dtype_of(dtype if torch_dtype is None else torch_dtype),
+            sha256=verified.sha256,
+            compiled=compiled,
         )
-        request = _Request(table, prediction_length, tuple(quantile_levels), future)
-        return _predict(self, frame, request)
 
+    def save(self, directory: Path | str) -> None:
+        """Write the weights, in bfloat16, with what they forecast beside them."""
+        save_weights(self.network, Path(directory), card="# Weights of freshet\n")
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What is asked of a frame: its columns, H steps, Q levels, and what is known ahead."""
+    def save_pretrained(self, directory: Path | str) -> None:
+        """`save`, by the name that it has in transformers."""
+        self.save(directory)
 
-    table: TableSettings
-    prediction_length: int
-    quantile_levels: tuple[float, ...]
-    future: pd.DataFrame | None
+    def predict(
+        self,
+        df: Any,
+        prediction_length: int | None = None,
+        *,
+        future_df: Any = None,
+        quantile_levels: Sequence[float] = LEVELS,
+        **reading: Unpack[Reading],
+    ) -> Any:
+        """Forecast every series of a frame, from where its target ends.
 
-    def __post_init__(self) -> None:
-        if self.prediction_length < 1:
-            raise InvalidInputError(
-                f"prediction_length is {self.prediction_length}; expected at least 1 step"
+        Args:
+            df: pandas, polars, pyarrow or another frame that narwhals knows; long (an item, a time
+                and a target a row, in any order) or with an index of times and a column a series.
+                Rows after the last target of all lie ahead: what they say is known in advance.
+            prediction_length: steps to forecast, at most 1,024; None: as many as are told ahead.
+            future_df: items, times and known columns of the steps ahead; what it does not give is
+                unknown.
+            quantile_levels: between 0 and 1, rising; beyond the network's own outermost levels the
+                tails are exponential (`model/levels.py`).
+            **reading: which column is what, and how the frame is read: see `Reading`.
+
+        Returns:
+            A frame of the same kind: one row an item and step, sorted by both, with the columns of
+            item and time as they were given; "predictions", the median; a column a level ("0.1",
+            ...); "mean"; and "status": "ok", or the first that is true of "cold_start" (no target
+            of its own: its siblings' sales), "short_history" (fewer than two seasons of it),
+            "future_unknown" (known columns that nobody told for this step) and "beyond_horizon"
+            (farther ahead than the network was trained for). Amounts are in units and >= 0. The
+            mean is that of the quantile function, flat beyond the network's outermost levels.
+
+        Raises:
+            InvalidInputError: frames or arguments cannot be used, or do not fit together.
+        """
+        check_length(prediction_length)
+        levels = check_levels(quantile_levels)
+        with clear_errors():
+            found, settings = read(df, future_df, reading)
+            panel, rest = read_past(found.frame, settings, found.future)
+            future = rest if found.future is None else found.future
+            length = prediction_length or length_told(future, settings.columns)
+            window = window_ahead(panel, length, settings.columns, future)
+        return like(forecast_frame(self, panel, window, levels, settings.columns), df)
+
+    def cross_validation(
+        self,
+        df: Any,
+        prediction_length: int,
+        *,
+        n_windows: int = 1,
+        step_size: int | None = None,
+        quantile_levels: Sequence[float] = LEVELS,
+        **reading: Unpack[Reading],
+    ) -> Any:
+        """What would have been forecast at earlier cutoffs, beside what came.
+
+        Args:
+            df: as for `predict`; known columns must be named.
+            prediction_length: steps to forecast at each cutoff.
+            n_windows: cutoffs, the last one a horizon before each series' end.
+            step_size: steps between them; None: a horizon.
+            quantile_levels: as for `predict`.
+            **reading: see `Reading`.
+
+        Returns:
+            As `predict`, with "cutoff", the last time that was seen, and the target.
+
+        Raises:
+            InvalidInputError: as `predict`, or no series is long enough.
+        """
+        import pandas as pd
+
+        check_length(prediction_length)
+        levels = check_levels(quantile_levels)
+        with clear_errors():
+            found, settings = read(df, None, reading)
+            panel = read_panel(found.frame, settings)
+        rolling = Rolling(prediction_length, n_windows, step_size)
+        parts = []
+        for index in range(n_windows):
+            window = rolling.window(panel, index)
+            actual_NH = rolling.actual(panel, index)
+            parts.append(
+                forecast_frame(self, panel, window, levels, settings.columns, actual_NH=actual_NH)
             )
-        levels = list(self.quantile_levels)
-        rising = sorted(set(levels)) == levels
-        if not levels or not rising or not 0.0 < levels[0] <= levels[-1] < 1.0:
-            raise InvalidInputError(
-                f"quantile_levels are {levels}; expected numbers between 0 and 1, rising",
-                hint="such as 0.1, 0.5, 0.9",
+        columns = [settings.columns.item_id, "cutoff", settings.columns.time]
+        whole = pd.concat(parts, ignore_index=True)
+        return like(whole.sort_values(columns, ignore_index=True), df)
+
+    def make_future_frame(self, df: Any, prediction_length: int, **reading: Unpack[Reading]) -> Any:
+        """Items and times of the steps ahead, to be filled with known columns.
+
+        Raises:
+            InvalidInputError: as `predict`.
+        """
+        check_length(prediction_length)
+        with clear_errors():
+            found, settings = read(df, None, reading)
+            panel, _ = read_past(found.frame, settings)
+            ahead = future_frame(panel, prediction_length, settings.columns)
+        return like(ahead, df)
+
+    def plot(
+        self,
+        df: Any,
+        forecasts: Any,
+        *,
+        items: Sequence[object] | None = None,
+        path: Path | str | None = None,
+        **reading: Unpack[Reading],
+    ) -> Figure:
+        """What sold, and what `predict` gave: a panel a series.
+
+        Args:
+            df: the frame that was forecast.
+            forecasts: what `predict` gave for it.
+            items: which series; None: the first six.
+            path: a picture to write: .png, .svg or .pdf.
+            **reading: see `Reading`.
+
+        Raises:
+            InvalidInputError: the frames cannot be used.
+        """
+        from freshet.model.predict.plot import draw
+
+        with clear_errors():
+            found, settings = read(df, None, reading)
+            return draw(
+                found.frame, forecasts, settings.columns, items, Path(path) if path else None
             )
-
-
-def _predict(forecaster: BatchForecaster, frame: pd.DataFrame, request: _Request) -> pd.DataFrame:
-    import pandas as pd
-
-    columns = request.table.columns
-    panel, rest = read_past(frame, request.table, request.future)
-    future = rest if request.future is None else request.future
-    window = window_ahead(panel, request.prediction_length, columns, future)
-    own_levels = forecaster.quantile_levels
-    own_NHQ = forecast_window(forecaster, window, own_levels)
-    found = {
-        columns.item_id: _items(panel, window.horizon),
-        columns.time: _times(panel, window),
-    }
-    # All levels come from the network's own, and the mean from all of those.
-    own_Q = np.array(own_levels)
-    quantiles_NHQ = at_levels(own_NHQ, own_Q, np.array(request.quantile_levels))
-    for place, level in enumerate(request.quantile_levels):
-        found[str(float(level))] = quantiles_NHQ[..., place].ravel()
-    found["mean"] = (own_NHQ @ mean_weights(own_Q)).ravel()
-    return pd.DataFrame(found).sort_values([columns.item_id, columns.time], ignore_index=True)
-
-
-def mean_weights(levels_Q: Floats) -> Floats:
-    """How much each value of a quantile function counts in its mean.
-
-    The function is straight between two levels and flat beyond the outermost, so that its integral
-    is a weighted sum.
-
-    >>> mean_weights(np.array([0.1, 0.5, 0.7])).tolist()
-    [0.3, 0.3, 0.4]
-    """
-    middles = (levels_Q[1:] + levels_Q[:-1]) / 2
-    return np.diff(middles, prepend=0.0, append=1.0)
-
-
-def _items(panel: Panel, horizon: int) -> pd.Series:
-    """The item of each row, as it was given rather than as text: [R]."""
-    import pandas as pd
-
-    given = pd.Series(panel.keys or panel.item_ids)
-    return given.repeat(horizon).reset_index(drop=True)
-
-
-def _times(panel: Panel, window: Window) -> pd.Series:
-    """The time of each row, in the zone of the given ones: [R]."""
-    import pandas as pd
-
-    ahead_ms_R: Ints = window.time_ms_NS[:, window.context_length :].ravel()
-    if panel.zone is not None and panel.clock_ms_NL is None:
-        # Steps of the zone's own clock.
-        ahead_ms_R = utc_of(ahead_ms_R, panel.zone)
-    times = pd.Series(pd.to_datetime(ahead_ms_R, unit="ms"))
-    if panel.zone is None:
-        return times
-    return times.dt.tz_localize("UTC").dt.tz_convert(panel.zone)

@@ -11,7 +11,7 @@ import pytest
 from freshet.model.effects.outliers import bought_clicks, without_spikes
 from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
-from freshet.model.predict.frame import mean_weights
+from freshet.model.predict.out import mean_weights
 from freshet.model.predict.windows import forecast
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freshet.model.predict.frame import LEVELS, Forecaster, mean_weights
+from freshet.model.predict.frame import LEVELS, Forecaster
+from freshet.model.predict.out import mean_weights
 from freshet.stream.errors import InvalidInputError
 
 
@@ -38,7 +39,8 @@ def test_two_items_of_different_length_in_no_order_give_a_tidy_frame(forecaster)
     frame = two_items()
     before = frame.copy()
     found = forecaster.predict(frame, 7)
-    assert list(found.columns) == ["item_id", "timestamp", *map(str, LEVELS), "mean"]
+    names = [*map(str, LEVELS), "mean", "status"]
+    assert list(found.columns) == ["item_id", "timestamp", "predictions", *names]
     assert found.item_id.tolist() == ["hat"] * 7 + ["shoe"] * 7
     for item, first in (("hat", "2024-06-24"), ("shoe", "2024-07-01")):
         assert (
@@ -96,7 +98,8 @@ def test_columns_keep_their_names_items_their_kind_and_times_their_zone(forecast
     found = forecaster.predict(
         named, 3, item_id="sku", timestamp="day", target="sold", quantile_levels=(0.05, 0.5, 0.975)
     )
-    assert list(found.columns) == ["sku", "day", "0.05", "0.5", "0.975", "mean"]
+    levels = ["0.05", "0.5", "0.975"]
+    assert list(found.columns) == ["sku", "day", "predictions", *levels, "mean", "status"]
     assert found.sku.tolist() == [1, 1, 1, 2, 2, 2]
     assert str(found.day.dt.tz) == "Europe/Berlin"
     assert found.day.iloc[0] == pd.Timestamp("2024-07-01", tz="UTC")

@@ -1,0 +1,148 @@
+"""How the frames of a call are read: the caller's words, in one place for all calls."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from freshet.model.predict.given import Given, Named, given
+from freshet.model.tables.table import Columns, TableSettings
+from freshet.stream.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What the first version called them.
+OLD_NAMES = {"item_id": "id_column", "timestamp": "timestamp_column"}
+
+
+class Reading(TypedDict, total=False):
+    """Which column of a frame is what, and how rows become steps.
+
+    Attributes:
+        id_column: the name of a series; default "item_id" or "unique_id". A frame without one holds
+            a single series.
+        timestamp_column: the time; default "timestamp" or "ds".
+        target: what is forecast, at least 0, missing where unknown; default "target" or "y".
+        known: columns known in advance, such as promotions and prices; default those that the frame
+            of the steps ahead, or rows ahead, share with the past.
+        past: columns known up to the last row only.
+        static: columns that do not change within a series.
+        frequency: pandas offset alias of a step; default what the rows tell.
+        country: ISO code whose public holidays are known; Christmas and Easter always are.
+        missing: what a step without a row is: "keep" unknown, or "zero" nothing sold.
+        aggregate: "sum" or "mean" of several rows of a step; default refused.
+        season_length: steps of a season; default by frequency.
+        end: series end at their "own" last row, or at the "common" one, as with `missing="zero"`.
+        dayfirst: whether 03.04.2024 is in April; default what all times together say.
+        strict: refuse odd rows and negative targets, however few.
+        item_id: an older name of `id_column`.
+        timestamp: an older name of `timestamp_column`.
+        future: an older name of `future_df`.
+    """
+
+    id_column: str | None
+    timestamp_column: str | None
+    target: str | None
+    known: Sequence[str] | None
+    past: Sequence[str]
+    static: Sequence[str]
+    frequency: str | None
+    country: str | None
+    missing: Literal["keep", "zero"]
+    aggregate: Literal["sum", "mean"] | None
+    season_length: int | None
+    end: Literal["own", "common"] | None
+    dayfirst: bool | None
+    strict: bool
+    item_id: str
+    timestamp: str
+    future: Any
+
+
+def read(df: Any, future_df: Any, reading: Reading) -> tuple[Given, TableSettings]:
+    """The frames, and how they become series.
+
+    Raises:
+        InvalidInputError: an argument is unknown, or the frames cannot be used.
+    """
+    options: dict[str, Any] = dict(reading)
+    for old, new in OLD_NAMES.items():
+        if old in options:
+            options[new] = options.pop(old)
+    future = options.pop("future", None) if future_df is None else future_df
+    _check_names(options)
+    named = Named(
+        options.pop("id_column", None),
+        options.pop("timestamp_column", None),
+        options.pop("target", None),
+        known=options.pop("known", None),
+        past=options.pop("past", ()),
+        static=options.pop("static", ()),
+    )
+    found = given(df, named, future)
+    return found, TableSettings(found.columns, options.pop("frequency", None), **options)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    known = Reading.__annotations__.keys()
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise InvalidInputError(
+                f"there is no argument {name!r}", hint=f"did you mean {near[0]}?" if near else ""
+            )
+    choices = {
+        "missing": ("keep", "zero"),
+        "aggregate": ("sum", "mean", None),
+        "end": ("own", "common", None),
+    }
+    for name, allowed in choices.items():
+        if options.get(name, allowed[0]) not in allowed:
+            raise InvalidInputError(
+                f"{name} is {options[name]!r}; expected {' or '.join(map(repr, allowed))}"
+            )
+    for name in ("known", "past", "static"):
+        if isinstance(options.get(name), str):
+            options[name] = [options[name]]
+
+
+def check_length(prediction_length: Any) -> None:
+    """Raise InvalidInputError where it is no number of steps."""
+    if prediction_length is None:
+        return
+    if not isinstance(prediction_length, numbers.Integral) or prediction_length < 1:
+        raise InvalidInputError(
+            f"prediction_length is {prediction_length!r}; expected at least 1 step",
+            hint="what is known ahead goes to future_df=",
+        )
+
+
+def check_levels(quantile_levels: Any) -> tuple[float, ...]:
+    """The levels, or InvalidInputError where they are none."""
+    try:
+        levels = [float(level) for level in quantile_levels]
+    except (TypeError, ValueError):
+        levels = []
+    rising = sorted(set(levels)) == levels
+    if not levels or not rising or not 0.0 < levels[0] <= levels[-1] < 1.0:
+        raise InvalidInputError(
+            f"quantile_levels are {quantile_levels}; expected numbers between 0 and 1, rising",
+            hint="such as 0.1, 0.5, 0.9",
+        )
+    return tuple(levels)
+
+
+def length_told(future: pd.DataFrame | None, columns: Columns) -> int:
+    """The most steps that are told of one series.
+
+    Raises:
+        InvalidInputError: nothing is told ahead.
+    """
+    if future is None or not len(future):
+        raise InvalidInputError(
+            "prediction_length is missing", hint="say how many steps to forecast"
+        )
+    return int(future.groupby(columns.item_id, observed=True)[columns.time].nunique().max())
