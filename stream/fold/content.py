@@ -29,7 +29,7 @@ class ContentDigests:
         self._of_name: Hashes = np.empty(0, np.uint64)
 
     def of(self, decoded: Decoded) -> Digests:
-        """One digest a good record."""
+        """One digest a good record; each has a line."""
         self._follow(decoded.item_ids)
         line = self._of_name[decoded.line_name]
         if len(decoded.quantity):
@@ -38,9 +38,12 @@ class ContentDigests:
             line = _mixed(line + thousandths * _FIRST) + price * _SECOND
         elif len(decoded.channel):
             line = line + decoded.channel.astype(np.int64).view(np.uint64) * _FIRST
-        sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(_mixed(line), dtype=np.uint64)))
-        edges = np.searchsorted(decoded.line_record, np.arange(len(decoded.index) + 1))
-        lines = sums[edges[1:]] - sums[edges[:-1]]
+        lines = _mixed(line)
+        if len(lines) != len(decoded.index):
+            # Wrapped around, sums of unsigned numbers are still right.
+            sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(lines, dtype=np.uint64)))
+            edges = np.searchsorted(decoded.line_record, np.arange(len(decoded.index) + 1))
+            lines = sums[edges[1:]] - sums[edges[:-1]]
         time_ms = decoded.event_time_ms.view(np.uint64)
         return (_mixed(lines + time_ms * _THIRD) >> np.uint64(32)).astype(np.uint32)
 

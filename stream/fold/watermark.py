@@ -100,7 +100,8 @@ def time_verdicts(
     watermark_ms = moved.before_ms - rules.out_of_order_ms
     behind = event_time_ms + rules.allowed_lateness_ms < watermark_ms
     too_late = behind & ~(future | aside.patient)
-    frontiers_ms = np.append(moved.before_ms, moved.reach.frontier_ms)
-    known = np.flatnonzero(frontiers_ms != NEVER_MS)
-    first_ms = int(frontiers_ms[known[0]]) if len(known) else None
+    first_ms = None
+    if moved.reach.frontier_ms != NEVER_MS:
+        known = moved.before_ms[moved.before_ms != NEVER_MS]
+        first_ms = int(known[0]) if len(known) else moved.reach.frontier_ms
     return TimeVerdicts(future, too_late, watermark_ms, moved.reach, first_ms)

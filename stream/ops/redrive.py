@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from freshet.stream.config import Settings
-from freshet.stream.events.dead_letter import Source, notes_of, source_of, without_notes
+from freshet.stream.events.dead_letter import (
+    HeaderList,
+    Source,
+    notes_of,
+    source_of,
+    without_notes,
+)
+from freshet.stream.events.limits import LINE_HEADER
 from freshet.stream.events.redrive import REDRIVE_HEADER
 from freshet.stream.kafka import (
     Consumer,
@@ -248,8 +255,18 @@ def original_of(dead_letter: Source, partitions: dict[str, int]) -> Outgoing | N
     if notes.cut or notes.topic not in partitions or not notes.partition.isdecimal():
         return None
     first_place = notes.redriven_from or notes.place
+    line = _line_of(dead_letter.headers)
+    if line is not None and not first_place.endswith(line):
+        # Each bad line of an order is a letter of its own, of the same place.
+        first_place += line
     headers = [pair for pair in without_notes(dead_letter.headers) if pair[0] != REDRIVE_HEADER]
     headers.append((REDRIVE_HEADER, first_place.encode()))
     # A partition that is no more: the key decides.
     partition = int(notes.partition) if int(notes.partition) < partitions[notes.topic] else -1
     return Outgoing(notes.topic, dead_letter.key, dead_letter.value, headers, partition)
+
+
+def _line_of(headers: HeaderList) -> str | None:
+    """`#N` of a letter that holds line N alone; None of one that holds a whole record."""
+    said = [value for name, value in headers if name == LINE_HEADER and value]
+    return "#" + said[-1].decode("utf-8", "replace") if said else None

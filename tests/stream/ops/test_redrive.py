@@ -500,6 +500,20 @@ def test_redriving_gives_back_the_original_and_names_it() -> None:
     assert back.headers == [("trace", b"1"), ("freshet-redrive", b"orders-3-17")]
 
 
+def test_each_line_of_a_record_goes_back_under_a_name_of_its_own() -> None:
+    partitions = {"orders": 9}
+    history = ("freshet-history", b"2024:7")
+    for came in ([], [("freshet-redrive", b"orders-0-1")], [("freshet-redrive", b"orders-0-1#2")]):
+        first = came[0][1].removesuffix(b"#2") if came else b"orders-3-17"
+        headers = [history, *came, ("freshet-line", b"2")]
+        letter = dead_letter(source(headers=headers), "decode", "Bad", "x", LIMIT)
+        back = original_of(received(letter), partitions)
+        assert back is not None
+        assert dict(back.headers)["freshet-redrive"] == first + b"#2"
+        assert history in back.headers, "it is history again, whatever a person sends"
+        assert dict(back.headers)["freshet-line"] == b"2"
+
+
 def test_a_cut_dead_letter_is_not_sent_again() -> None:
     letter = dead_letter(source(b"v" * 200_000), "decode", "Bad", "x", LIMIT)
     assert original_of(received(letter), {"orders": 4}) is None
