@@ -35,7 +35,7 @@ class ContentDigests:
         if len(decoded.quantity):
             thousandths = np.rint(decoded.quantity * 1_000).astype(np.int64).view(np.uint64)
             price = np.rint(decoded.unit_price * 10_000).astype(np.int64).view(np.uint64)
-            line = _mixed(line + thousandths * _FIRST) + price * _SECOND
+            line = line + thousandths * _FIRST + price * _SECOND
         elif len(decoded.channel):
             line = line + decoded.channel.astype(np.int64).view(np.uint64) * _FIRST
         lines = _mixed(line)
