@@ -51,22 +51,23 @@ def opened(
         BrokerError: The registry is away.
     """
     limit = settings.kafka.max_record_bytes
-    if value == b"":
-        return key, value
     if value is not None and len(value) > limit:
         raise BadRecordError("the value is too large")
     if form.format == "json" and form.envelope == "none":
-        return key, None if value is None else unpacked(value, limit)
+        return key, unpacked(value, limit) if value else value
     read = _reader(_Form.of(form), settings.kafka.registry, limit)
     key = _key(form, key, read)
     if value is None:
         if form.envelope == "debezium" and not of_table:
             raise NothingToSayError("tombstone")
         return key, None
+    if not value:  # Nothing in any format: the end of a history.
+        return key, value
     record = read(value, headers)
     if form.envelope == "debezium":
+        change = _payload(record)
         record = _change(record, form.decimals)
-        if of_table and record["debezium"]["deleted"]:
+        if of_table and change["op"] == "d":
             return key, None
     elif form.envelope == "cloudevents":
         record = _cloudevent(record, headers)

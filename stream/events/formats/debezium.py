@@ -62,6 +62,16 @@ def opened(record: Any, decimals: Mapping[str, int]) -> dict[str, Any]:
     return {BESIDE: _beside(change, operation, deleted), **columns}
 
 
+def deletes(record: Any) -> bool:
+    """Whether an envelope says that its row was deleted.
+
+    >>> deletes({"op": "d", "before": {"id": 1}}), deletes({"schema": {}, "payload": {"op": "c"}})
+    (True, False)
+    """
+    change = without_schema(record)[1]
+    return isinstance(change, dict) and change.get("op") == "d"
+
+
 def without_schema(record: Any) -> tuple[Any, Any]:
     """The Connect schema around a key or value and what it is around; None where there is none.
 

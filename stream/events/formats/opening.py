@@ -93,9 +93,10 @@ class Opener:
             )
         record = self._read(value, headers)
         if self._form.envelope == "debezium":
-            record = debezium.opened(record, self._form.decimals)
-            if self._of_table and record[debezium.BESIDE]["deleted"]:
+            row = debezium.opened(record, self._form.decimals)
+            if self._of_table and debezium.deletes(record):
                 return None
+            record = row
         elif self._form.envelope == "cloudevents":
             record = cloudevents.opened(record, headers)
         return _encoded(record)
