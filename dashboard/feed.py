@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from freshet.dashboard.state import TOUCHES, Kind, TopicState
 from freshet.stream.config import KafkaSettings
 from freshet.stream.errors import ConfigError, FreshetError
-from freshet.stream.kafka import SignIn, TokenProvider, sign_in
+from freshet.stream.kafka import AIOKAFKA, SignIn, TokenProvider, sign_in
 from freshet.stream.process import BackOff
 from freshet.stream.telemetry import get_logger
 
@@ -33,7 +33,6 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
 CLOSE_WITHIN_S = 2.0
 METADATA_MAX_AGE_MS = 5_000
-CLIENT = "freshet dashboard (aiokafka)"
 
 # aiokafka asks what class a provider is of, not what it can do.
 AbstractTokenProvider.register(TokenProvider)
@@ -205,7 +204,7 @@ def consumer_options(settings: KafkaSettings) -> dict[str, Any]:
         "request_timeout_ms": settings.request_timeout_ms,
         "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "max_partition_fetch_bytes": max(1 << 20, settings.max_record_bytes),
-        **_signed_in(sign_in(settings, CLIENT)),
+        **_signed_in(sign_in(settings, AIOKAFKA)),
     }
 
 

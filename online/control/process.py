@@ -43,6 +43,7 @@ from freshet.stream.events.dead_letter import Source
 from freshet.stream.events.letters import Letters
 from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import (
+    FAUST,
     Delivery,
     Outgoing,
     Publisher,
@@ -64,7 +65,6 @@ STOP_TIMEOUT_S = 4.0
 HEARTBEATS_A_SESSION = 3
 HEARTBEAT_MIN_S = 0.1
 HEARTBEAT_MAX_S = 3.0
-CLIENT = "freshet control (Faust)"
 RAW = {
     "key_type": bytes,
     "value_type": bytes,
@@ -308,7 +308,7 @@ def credentials(kafka: KafkaSettings) -> Any:
     Raises:
         ConfigError: A file cannot be used, or Faust cannot do what a setting asks for.
     """
-    found = sign_in(kafka, CLIENT)
+    found = sign_in(kafka, FAUST)
     if not found.mechanism:
         return None if found.context is None else faust.SSLCredentials(found.context)
     if found.tokens is not None:

@@ -40,7 +40,7 @@ from freshet.stream.kafka.publisher import (
     Publisher,
     RecordsRefusedError,
 )
-from freshet.stream.kafka.security import SignIn, sign_in
+from freshet.stream.kafka.security import AIOKAFKA, FAUST, SignIn, sign_in
 from freshet.stream.kafka.table import Silence, TableReader, TableRecord
 from freshet.stream.kafka.tokens import TokenProvider
 from freshet.stream.kafka.transactions import (
@@ -51,6 +51,8 @@ from freshet.stream.kafka.transactions import (
 )
 
 __all__ = [
+    "AIOKAFKA",
+    "FAUST",
     "OFFSET_END",
     "Acknowledged",
     "AtLeastOnce",

@@ -17,6 +17,10 @@ from freshet.stream.telemetry import get_logger
 OF_TRUST: Final = ("enable.sasl.", "enable.ssl.", "https.", "sasl.", "security.", "ssl.")
 """How names of librdkafka begin that say who one is and whom one trusts."""
 
+AIOKAFKA: Final = "freshet dashboard (aiokafka)"
+FAUST: Final = "freshet control (Faust)"
+"""What errors call the Python clients."""
+
 CHECKS_NAMES: Final = "ssl.endpoint.identification.algorithm"
 CHECKS_CERTIFICATES: Final = "enable.ssl.certificate.verification"
 CA_TEXT: Final = "ssl.ca.pem"
@@ -130,7 +134,7 @@ def sign_in(kafka: KafkaSettings, client: str) -> SignIn:
 
     Args:
         kafka: As whom.
-        client: What errors call it, such as "the page (aiokafka)".
+        client: What errors call it: `AIOKAFKA` or `FAUST`.
 
     Raises:
         ConfigError: A file cannot be used, or the client cannot do what a setting asks for.

@@ -11,7 +11,16 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import FreshetError
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.fold.headers import fingerprint
-from freshet.stream.kafka import Cluster, LogOffsets, admin, cluster, topic_configs
+from freshet.stream.kafka import (
+    AIOKAFKA,
+    FAUST,
+    Cluster,
+    LogOffsets,
+    admin,
+    cluster,
+    sign_in,
+    topic_configs,
+)
 from freshet.stream.kafka.topics import TopicPlan, mismatches, plan, unfit
 from freshet.stream.store.clock import open_clock, read_anchor
 from freshet.stream.store.connection import check_fit, connect
@@ -45,6 +54,7 @@ def run_checks(settings: Settings, extra: Iterable[tuple[str, Probe]] = ()) -> l
     """
     probes: list[tuple[str, Probe]] = [
         ("broker", lambda: check_broker(settings)),
+        ("sign-in", lambda: check_sign_in(settings)),
         ("topics", lambda: check_topics(settings)),
         ("redis", lambda: check_redis(settings)),
         ("clock", lambda: check_clock(settings)),
@@ -70,6 +80,17 @@ def check_broker(settings: Settings) -> list[Check]:
         else "an embedded broker, for demos and tests only"
     )
     return [Check("broker", "ok", f"{settings.kafka.bootstrap_servers} answers: {kind}")]
+
+
+def check_sign_in(settings: Settings) -> list[Check]:
+    """Whether the clients of the page and of control can follow what librdkafka follows."""
+    kafka = settings.kafka
+    if kafka.security_protocol == "PLAINTEXT" and not kafka.client:
+        return []
+    for client in (AIOKAFKA, FAUST):
+        sign_in(kafka, client)
+    how = kafka.sasl_mechanism or kafka.security_protocol
+    return [Check("sign-in", "ok", f"every process can sign in by {how}")]
 
 
 def check_topics(settings: Settings) -> list[Check]:

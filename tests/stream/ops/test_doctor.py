@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
-from freshet.stream.errors import WeightsError
+from freshet.stream.errors import ConfigError, WeightsError
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Publisher, ensure_topics
-from freshet.stream.ops.doctor import Check, run_checks
+from freshet.stream.ops.doctor import Check, check_sign_in, run_checks
 from freshet.stream.store.clock import set_anchor
 from freshet.stream.store.connection import connect
 from freshet.stream.store.redis import WindowStore
@@ -87,3 +88,13 @@ def test_a_callers_own_checks_come_last_and_may_fail(settings: Settings) -> None
 
     checks = run_checks(settings, extra=[("weights", weights)])
     assert checks[-1] == Check("weights", "fail", "sha256 differs", "download them again")
+
+
+def test_every_client_is_asked_whether_it_can_sign_in() -> None:
+    secured = KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="SCRAM-SHA-512")
+    assert check_sign_in(Settings()) == []
+    (found,) = check_sign_in(Settings(kafka=secured))
+    assert (found.state, found.message) == ("ok", "every process can sign in by SCRAM-SHA-512")
+    keystore = secured.model_copy(update={"client": {"ssl.keystore.location": SecretStr("x")}})
+    with pytest.raises(ConfigError, match=r"dashboard .* cannot follow .* ssl\.keystore\.location"):
+        check_sign_in(Settings(kafka=keystore))
