@@ -33,7 +33,7 @@ from tests.stream.fold.windows_checks import (
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_any_split_into_batches_equals_judging_record_by_record(data: st.DataObject) -> None:
     log = data.draw(state_records())
@@ -57,7 +57,7 @@ def test_any_split_into_batches_equals_judging_record_by_record(data: st.DataObj
     assert stored_state(store, store, driver.topic, config) == reference.state()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(log=state_records(), sizes=st.lists(st.integers(1, 25), min_size=60, max_size=60))
 def test_any_split_into_batches_leaves_the_same_bytes(
     log: list[LogRecord], sizes: list[int]
@@ -88,7 +88,7 @@ def retained(store: MemoryStore) -> dict[str, bytes]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(log=state_records(), actions=ACTIONS)
 def test_crashes_zombies_and_rollbacks_leave_no_trace(
     log: list[LogRecord], actions: list[tuple[str, int]]
@@ -115,7 +115,7 @@ def test_crashes_zombies_and_rollbacks_leave_no_trace(
         assert stored_state(store, store, driver.topic, config) == reference.state()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(log=state_records(), max_items=st.sampled_from([1, 3, 100]))
 def test_the_recount_of_verify_tells_the_same_of_any_log(
     log: list[LogRecord], max_items: int

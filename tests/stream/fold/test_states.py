@@ -174,7 +174,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(RECORDS, st.lists(st.integers(1, 9), min_size=30, max_size=30), st.sampled_from([None, 3]))
 def test_any_split_into_batches_gives_what_the_rules_give_record_by_record(
     steps: list[Told], sizes: list[int], room: int | None
