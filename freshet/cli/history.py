@@ -38,6 +38,7 @@ def load(
     from rich.progress import Progress
 
     from freshet.stream.source import history as source
+    from freshet.stream.source.first_records import checked
 
     settings = settings_of(config)
     if (file is None) == (topic is None):
@@ -48,6 +49,7 @@ def load(
         assert file is not None
         columns = columns_of(map) or None
         found = source.of_file(file, kind=kind, key=key, preset=preset, mapping=columns)
+    found = checked(settings, found)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(found.name, total=found.total)
         done = source.load(
