@@ -10,7 +10,17 @@ from typing import Any
 import typer
 
 from freshet import __version__
-from freshet.cli import explain, history, letters, operations, processes, tables, training, weights
+from freshet.cli import (
+    explain,
+    history,
+    letters,
+    operations,
+    predict,
+    processes,
+    tables,
+    training,
+    weights,
+)
 
 app = typer.Typer(
     name="freshet",
@@ -31,7 +41,7 @@ def version() -> None:
 COMMANDS = (
     *(processes.demo, processes.ingest, processes.worker, processes.control, processes.learn),
     *(processes.dashboard, processes.simulate, processes.replay),
-    *(tables.backtest, explain.explain, training.train, training.pretrain),
+    *(predict.predict, tables.backtest, explain.explain, training.train, training.pretrain),
     *(operations.verify, operations.doctor),
 )
 for command in COMMANDS:

@@ -93,6 +93,12 @@ Aggregate = Annotated[
     typer.Option(help="How several rows of one step are combined; default: refused."),
 ]
 
+SeasonLength = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Steps of a season; default by frequency: 24 for h, 7 for D, 12 for MS."
+    ),
+]
 End = Annotated[
     Literal["own", "common"] | None,
     typer.Option(

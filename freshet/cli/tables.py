@@ -20,6 +20,7 @@ from freshet.cli.options import (
     Missing,
     Past,
     PredictionLength,
+    SeasonLength,
     Static,
     Strict,
     Target,
@@ -81,12 +82,7 @@ def backtest(
         int | None,
         typer.Option(min=1, help="Steps between cutoffs; default the prediction length."),
     ] = None,
-    season_length: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Steps of a season; default by frequency: 24 for h, 7 for D, 12 for MS."
-        ),
-    ] = None,
+    season_length: SeasonLength = None,
     missing: Missing = "keep",
     aggregate: Aggregate = None,
     country: Country = None,

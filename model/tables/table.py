@@ -5,7 +5,8 @@ Dimensions: R rows of the table, N series, L steps, H horizon steps, K covariate
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -100,6 +101,21 @@ class _Cells(NamedTuple):
     aggregate: str | None
 
 
+def columns_in(path: Path) -> list[str]:
+    """The names of the columns of a parquet or CSV file.
+
+    Raises:
+        InvalidInputError: the file cannot be read.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    with _readable(path):
+        if _parquet(path):
+            return list(pq.read_schema(path).names)
+        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
+
+
 def read_table(
     path: Path, columns: Iterable[str], names: str = "", optional: Iterable[str] = ()
 ) -> pd.DataFrame:
@@ -111,19 +127,28 @@ def read_table(
         InvalidInputError: the file cannot be read or lacks a column.
     """
     import pandas as pd
-    import pyarrow.parquet as pq
 
+    found = columns_in(path)
     wanted = list(columns)
-    try:
-        if path.suffix.lower() in {".parquet", ".pq"}:
-            found = list(pq.read_schema(path).names)
-            need(wanted, found, str(path))
-            wanted += [name for name in optional if name in found]
+    need(wanted, found, str(path))
+    wanted += [name for name in optional if name in found]
+    with _readable(path):
+        if _parquet(path):
             return pd.read_parquet(path, columns=wanted)
-        found = list(pd.read_csv(path, nrows=0).columns)
-        need(wanted, found, str(path))
-        wanted += [name for name in optional if name in found]
         return pd.read_csv(path, usecols=wanted, dtype={names: str}, low_memory=False)
+
+
+def _parquet(path: Path) -> bool:
+    return path.suffix.lower() in {".parquet", ".pq"}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What pandas and pyarrow say of a file that is no table, as an error of our own."""
+    import pandas as pd
+
+    try:
+        yield
     except pd.errors.EmptyDataError:
         raise InvalidInputError(
             f"{path} is empty", hint="give a table with a header and rows"

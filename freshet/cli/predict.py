@@ -1,0 +1,108 @@
+"""`freshet predict`: forecasts of a file, as a table or a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freshet.cli.options import (
+    Aggregate,
+    Country,
+    DayFirst,
+    End,
+    Frequency,
+    Known,
+    Missing,
+    Past,
+    SeasonLength,
+    Static,
+    Strict,
+    joined,
+)
+
+
+def predict(
+    data: Annotated[
+        Path, typer.Argument(help="A long table: parquet or CSV, one row an item and time.")
+    ],
+    prediction_length: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps to forecast; default as many as are told ahead."),
+    ] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help=".parquet, .csv, .png, .svg or .pdf, repeated for several; default CSV to stdout.",
+        ),
+    ] = None,
+    item_id: Annotated[
+        str | None, typer.Option(help="Column of a series' name; default item_id or unique_id.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column with the time; default timestamp or ds.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column with what is forecast; default target or y.")
+    ] = None,
+    future: Annotated[
+        Path | None,
+        typer.Option(help="A table of the known columns of the steps ahead, or rows of DATA."),
+    ] = None,
+    known: Known = None,
+    past: Past = None,
+    static: Static = None,
+    frequency: Frequency = None,
+    quantile_levels: Annotated[
+        str, typer.Option(metavar="P,Q", help="Between 0 and 1, rising.")
+    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    season_length: SeasonLength = None,
+    missing: Missing = "keep",
+    aggregate: Aggregate = None,
+    country: Country = None,
+    end: End = None,
+    day_first: DayFirst = None,
+    strict: Strict = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of weights; default those that ship.")
+    ] = None,
+) -> None:
+    """Forecast every series of a table."""
+    from freshet.model.predict.files import predict_file
+    from freshet.model.predict.frame import Forecaster
+    from freshet.model.threads import use_threads
+
+    use_threads()
+    reading = {
+        "id_column": item_id,
+        "timestamp_column": time,
+        "target": target,
+        "known": joined(known) if known else None,
+        "past": joined(past),
+        "static": joined(static),
+        "frequency": frequency,
+        "season_length": season_length,
+        "missing": missing,
+        "aggregate": aggregate,
+        "country": country,
+        "end": end,
+        "dayfirst": day_first,
+        "strict": strict,
+    }
+    found = predict_file(
+        Forecaster.from_pretrained(weights),
+        data,
+        prediction_length,
+        future=future,
+        levels=quantile_levels.split(","),
+        outputs=output or [],
+        reading=reading,
+    )
+    if output:
+        series = found.iloc[:, 0].nunique()
+        typer.echo(f"{len(found)} rows of {series} series in {', '.join(map(str, output))}")
+    else:
+        typer.echo(found.to_csv(index=False), nl=False)
