@@ -18,6 +18,7 @@ import pytest
 import redis
 from confluent_kafka.admin import NewPartitions, NewTopic
 
+from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import BrokerError, FingerprintError, LogLostError, StoreUnfitError
@@ -30,7 +31,8 @@ from freshet.stream.kafka.topics import dead_letter_topic
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters
 from freshet.stream.ops.redrive import redrive
 from freshet.stream.read.export import window_rows
-from freshet.stream.schemas import SHOP_TABLES, Alert, WindowsAdvanced
+from freshet.stream.read.shop import ShopFeed
+from freshet.stream.schemas import SHOP_TABLES, Alert, CatalogEntry, WindowsAdvanced
 from freshet.stream.store.connection import connect
 from freshet.stream.store.server import EmbeddedRedis
 from freshet.stream.verify.verify import verify
@@ -354,6 +356,38 @@ def test_a_schema_registry_that_is_away_is_waited_for_and_nothing_is_refused(
             wait_for(lambda: ingest.ready() is None)
         assert books(settings) == booked(applied=1)
         assert verify(settings).agrees
+
+
+def test_a_catalogue_of_the_shops_own_is_kept_in_our_words_and_verify_reads_it_alike(
+    mock_broker: str, redis_server: str, request: pytest.FixtureRequest
+) -> None:
+    over = {
+        "FRESHET_EVENTS__CATALOG__FIELDS": '{"sku": "id", "unit_price": "price"}',
+        "FRESHET_EVENTS__CATALOG__SKIP_WHEN": '{"draft": true}',
+    }
+    settings = settings_for(mock_broker, redis_server, request.node.name, **over)
+    ensure_topics(settings, live=False)
+    send(settings, [order(1)])
+    items: list[dict[str, object]] = [
+        {"id": 7, "price": "12.50"},
+        {"id": 8, "draft": True},
+        {"id": 9, "price": "dear"},
+    ]
+    with Publisher(settings) as publisher:
+        for item in items:
+            key, value = str(item["id"]).encode(), json.dumps(item).encode()
+            publisher.produce(settings.kafka.topics.catalog, value, key=key, partition=0)
+        publisher.flush()
+    run(settings, until_end=True)
+    shop = ShopTables.of(settings)
+    ShopFeed(connect(settings.redis), settings, shop).read_to_end()
+    assert shop.entry("7") == CatalogEntry(sku="7", unit_price=12.5)
+    assert shop.skus() == ["7"]
+    (letter,) = read(settings, dead_letter_topic(settings.kafka.topics.catalog))
+    assert letter.key == b"9"
+    report = verify(settings)
+    assert report.agrees, report.as_text()
+    assert sum(part.records for part in report.tables) == 2, "what is skipped is not compared"
 
 
 def test_a_broker_that_dropped_unread_records_stops_the_process_and_says_so(
