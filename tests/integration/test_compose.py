@@ -14,12 +14,14 @@ import pytest
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.kafka import Publisher, TableReader
+from freshet.stream.process import BackOff, wait_until
 from freshet.stream.schemas import Forecast, OrderEvent
 from freshet.stream.units import HOUR_MS
 from tests.integration.compose_harness import Compose
-from tests.integration.shop import wait_for
+from tests.integration.shop import TIMEOUT_S
 
 pytestmark = pytest.mark.slow
+LOOK_S = 0.5
 PAST_MS = 6_000
 """More than records may be out of order: the order closes the hour before it."""
 
@@ -86,13 +88,20 @@ def forecasts(settings: Settings) -> set[tuple[str, int]]:
     return {(one.item_id, one.cutoff_ms) for one in found}
 
 
+def wait_for_all(compose: Compose, settings: Settings, wanted: set[tuple[str, int]]) -> None:
+    """Until these forecasts are there; a look is a client of its own, so not at once again."""
+    look = BackOff(LOOK_S, LOOK_S)
+    assert wait_until(lambda: ran(compose) and wanted <= forecasts(settings), TIMEOUT_S, look)
+
+
+@pytest.mark.timeout(400)  # A dozen processes start, which two busy cores take minutes for.
 def test_what_came_before_down_is_there_after_up(compose: Compose) -> None:
     hour_ms = int(time.time() * 1_000) // HOUR_MS * HOUR_MS
     compose.up("ingest", "worker", "control", "learn", "dashboard")
     settings = from_outside(compose)
     sell(settings, range(6, 1, -1), hour_ms)
     early = {(f"{sku}|north", hour_ms - 2 * HOUR_MS) for sku in "ab"}
-    wait_for(lambda: ran(compose) and early <= forecasts(settings))
+    wait_for_all(compose, settings, early)
     for name in ("ingest", "worker", "control", "learn", "dashboard"):
         compose.wait_healthy(name)
 
@@ -101,7 +110,7 @@ def test_what_came_before_down_is_there_after_up(compose: Compose) -> None:
     assert early <= forecasts(settings)
     sell(settings, range(1, -1, -1), hour_ms)
     late = {(f"{sku}|north", hour_ms) for sku in "ab"}
-    wait_for(lambda: ran(compose) and late <= forecasts(settings))
+    wait_for_all(compose, settings, late)
     said = compose.run("ingest", "verify", "--json")
     assert said.returncode == 0, said.stdout + said.stderr
     report = json.loads(said.stdout)
