@@ -107,11 +107,11 @@ class Map:
         return values.time_ms(value, self._unit(rule), rule.time, zone)
 
     def flag(self, name: str, place: Place) -> bool:
-        """A field that is a claim: anything but null, false, 0, "" and "false"."""
+        """A field that is a claim: anything but null, "", and false and 0, also as texts."""
         rule = self.rule(name)
         value = _there(_worded(self._raw(rule, place), rule.words))
         value = rule.default if value is None else value
-        return value is not None and value not in (0, "", "false")
+        return value is not None and value not in (0, "", "0", "false", "False")
 
     def version(self, name: str, place: Place) -> tuple[int, int | None] | None:
         """A field that is a version, and the time that it is, if it is one.

@@ -22,7 +22,7 @@ _EPOCH = datetime(1970, 1, 1)
 _MS = timedelta(milliseconds=1)
 _TO_MICROSECONDS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _CORE = re.compile(r"[0-9](?:.*[0-9])?", re.DOTALL)
-_SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2019": "'"})
+_SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2019": "'", "\u2212": "-"})
 
 
 class BadRecordError(Exception):
@@ -78,6 +78,8 @@ def numeral(said: str, example: str = "") -> float | None:
     decimal, group, decorated = style(example)
     bare = said.translate(_SPACES).strip(BLANKS)
     core = _CORE.search(bare) if decorated else None
+    if core is not None and "(" in bare[: core.start()]:
+        return None
     if core is not None:
         minus = "-" in bare[: core.start()] or bare[core.end() :].strip(BLANKS) == "-"
         bare = "-" * minus + core[0]

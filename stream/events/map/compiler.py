@@ -171,6 +171,9 @@ class Compiler:
         if not known and "%" not in form:
             hint = "known are s, ms, us, ns, rfc3339, date, or a format such as %d.%m.%Y %H:%M"
             raise ConfigError(f"{self._named(name)}.time is {form!r}", hint=hint)
+        if "%Z" in form:
+            hint = "use %z for offsets; or write the name out, as in '... UTC', and set the zone"
+            raise ConfigError(f"{self._named(name)}.time has zones by names (%Z)", hint=hint)
         if not zone and (form == DATE or (not known and "%z" not in form)):
             hint = "set its zone, or events.time_zone"
             raise ConfigError(

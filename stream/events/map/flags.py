@@ -22,13 +22,13 @@ from freshet.stream.events.map.times import (
 from freshet.stream.events.rfc3339 import plain_times_ms
 
 _WHOLE_UNITS: Final = ("us", "ns")
-_FALSE: Final = ("", "false")
+_FALSE: Final = ("", "0", "false", "False")
 _PLAIN: Final = frozenset((bool, type(None)))
 
 
 @dataclass(frozen=True, slots=True)
 class FlagField:
-    """A claim: true unless it is missing, null, false, 0, or one of the texts "" and "false"."""
+    """A claim: true unless it is missing, null, false or 0, also as a text, or an empty one."""
 
     name: str
     source: Source

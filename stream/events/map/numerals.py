@@ -18,7 +18,7 @@ from freshet.stream.events.map.texts import ANY_WORD, kind_name, text_of_value
 _PLAIN = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NUMERAL = re.compile(r"[0-9](?:.*[0-9])?", re.DOTALL)
 _GROUPS: Final = ".,' "
-_ALIKE: Final = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2019": "'"})
+_ALIKE: Final = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2019": "'", "\u2212": "-"})
 _NUMBERS: Final = frozenset((int, float))
 _MAYBE_NUMBERS: Final = frozenset((int, float, type(None)))
 
@@ -88,7 +88,7 @@ class Style:
 
     def _without_words(self, text: str) -> str:
         match = _NUMERAL.search(text)
-        if match is None:
+        if match is None or "(" in text[: match.start()]:  # Perhaps a minus: nobody can say.
             return text
         before = text[: match.start()]
         sign = "-" if "-" in before or text[match.end() :].strip(BLANKS) == "-" else ""

@@ -17,7 +17,7 @@ T0 = 1_700_000_000_000  # 2023-11-14T22:13:20Z
 EVENTS = EventSettings(orders={"mode": "state"}, time_zone="Europe/Berlin")
 VERSIONS = [3, -1, 2**63 - 1, 2**63, 7.0, 7.5, "12", "x", "", None, True]
 VERSIONS += ["2023-11-14T22:13:20Z", "2023-11-14T23:13:20+01:00", "2023-11-14 22:13:20"]
-FLAGS = [True, False, None, 0, 1, "", "false", "2023-11-14T22:13:20Z", [], 0.0]
+FLAGS = [True, False, None, 0, 1, "", "false", "2023-11-14T22:13:20Z", [], 0.0, "0", "1", "False"]
 
 
 def record(version: Any, **fields: Any) -> bytes:
@@ -68,7 +68,8 @@ def test_versions_are_whole_numbers_or_times(versions: list[Any], expected: list
 def test_what_is_there_is_so_but_for_null_false_nothing_and_zero() -> None:
     found = told([record(1, cancelled=flag) for flag in FLAGS])
     assert [one[2] for one in found] == [
-        *(True, False, False, False, True, False, False, True, True, False)
+        *(True, False, False, False, True, False, False, True, True, False),
+        *(False, True, False),
     ]
     plain = told([record(1, deleted=flag) for flag in (True, False, None)])
     assert [one[2] for one in plain] == [True, False, False]
