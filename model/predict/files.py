@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from freshet.model.predict.frame import Forecaster
 from freshet.model.predict.given import ITEM_NAMES
 from freshet.model.predict.plot import SUFFIXES as PICTURES
-from freshet.model.tables.table import columns_in, read_table
+from freshet.model.tables.files import columns_in, read_table
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:

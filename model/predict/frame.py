@@ -145,6 +145,8 @@ class Forecaster(BatchForecaster):
         import pandas as pd
 
         check_length(prediction_length)
+        check_length(n_windows, "n_windows")
+        check_length(step_size, "step_size")
         levels = check_levels(quantile_levels)
         with clear_errors():
             found, settings = read(df, None, reading)

@@ -83,7 +83,10 @@ def read(df: Any, future_df: Any, reading: Reading) -> tuple[Given, TableSetting
         static=options.pop("static", ()),
     )
     found = given(df, named, future)
-    return found, TableSettings(found.columns, options.pop("frequency", None), **options)
+    frequency = options.pop("frequency", None)
+    # An offset of pandas says its alias.
+    frequency = getattr(frequency, "freqstr", frequency)
+    return found, TableSettings(found.columns, frequency, **options)
 
 
 def _check_names(options: dict[str, Any]) -> None:
@@ -109,13 +112,11 @@ def _check_names(options: dict[str, Any]) -> None:
             options[name] = [options[name]]
 
 
-def check_length(prediction_length: Any) -> None:
-    """Raise InvalidInputError where it is no number of steps."""
-    if prediction_length is None:
-        return
-    if not isinstance(prediction_length, numbers.Integral) or prediction_length < 1:
+def check_length(steps: Any, name: str = "prediction_length") -> None:
+    """Raise InvalidInputError where it is no number of steps; None is another way to say so."""
+    if steps is not None and (not isinstance(steps, numbers.Integral) or steps < 1):
         raise InvalidInputError(
-            f"prediction_length is {prediction_length!r}; expected at least 1 step",
+            f"{name} is {steps!r}; expected at least 1 step",
             hint="what is known ahead goes to future_df=",
         )
 

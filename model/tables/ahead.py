@@ -13,9 +13,10 @@ import numpy as np
 
 from freshet.model.tables import encode
 from freshet.model.tables.calendar import Calendar
+from freshet.model.tables.files import need, read_table
 from freshet.model.tables.items import rows_of
 from freshet.model.tables.panel import Panel, Window
-from freshet.model.tables.table import Columns, TableSettings, need, panel_of, read_rows, read_table
+from freshet.model.tables.table import Columns, TableSettings, panel_of, read_rows
 from freshet.model.tables.times import Times, clock_of, times_of
 from freshet.model.tables.told import tell
 from freshet.stream.arrays import Bools, Floats, Ints

@@ -34,9 +34,10 @@ def numbers(column: pd.Series, odd: Oddities | None = None) -> Floats:
     import pandas as pd
 
     odd = Oddities(strict=True) if odd is None else odd
-    if pd.api.types.is_datetime64_any_dtype(column):
+    if column.dtype.kind in "Mmc":
+        what = {"M": "dates", "m": "durations", "c": "complex numbers"}[column.dtype.kind]
         raise InvalidInputError(
-            f"column {column.name!r} holds dates", hint="give numbers, flags or text"
+            f"column {column.name!r} holds {what}", hint="give numbers, flags or text"
         )
     if pd.api.types.is_numeric_dtype(column):
         found: Floats = column.to_numpy(np.float64, na_value=np.nan)

@@ -50,6 +50,11 @@ class Grid:
         """The pandas alias of a step."""
         return self.calendar.frequency
 
+    @property
+    def uneven(self) -> bool:
+        """Whether steps differ in length, as months do: they begin where the calendar says."""
+        return self.calendar.step_ms == 0
+
     def steps_of(self, times: Times, code_R: Ints) -> Ints:
         """The number of the step that each row lies in."""
         return self.calendar.steps(self._time(times), self.phase_N[code_R])

@@ -5,8 +5,6 @@ Dimensions: R rows of the table, N series, L steps, H horizon steps, K covariate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -15,13 +13,14 @@ import numpy as np
 
 from freshet.model.tables import encode
 from freshet.model.tables.calendar import resolution_ms, season_length
+from freshet.model.tables.files import need, read_table
 from freshet.model.tables.frequency import frequency_of
 from freshet.model.tables.grid import Grid
 from freshet.model.tables.items import Items, items_of
 from freshet.model.tables.panel import Panel
 from freshet.model.tables.sold import tell_if_only_sold
 from freshet.model.tables.times import WRITE_TIMES, Times, times_of, unreadable
-from freshet.model.tables.told import NEGATIVE_SHARE, ODD_ROWS_OFF, Oddities
+from freshet.model.tables.told import NEGATIVE_SHARE, ODD_ROWS_OFF, Oddities, tell
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.catalog.holidays import public_holidays
 from freshet.stream.errors import InvalidInputError
@@ -99,64 +98,6 @@ class _Cells(NamedTuple):
     flat_R: Ints
     shape: tuple[int, int]
     aggregate: str | None
-
-
-def columns_in(path: Path) -> list[str]:
-    """The names of the columns of a parquet or CSV file.
-
-    Raises:
-        InvalidInputError: the file cannot be read.
-    """
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    with _readable(path):
-        if _parquet(path):
-            return list(pq.read_schema(path).names)
-        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
-
-
-def read_table(
-    path: Path, columns: Iterable[str], names: str = "", optional: Iterable[str] = ()
-) -> pd.DataFrame:
-    """The named columns of a parquet or CSV file, and those `optional` ones that it has.
-
-    The column `names` is read as text, so that "007" stays "007".
-
-    Raises:
-        InvalidInputError: the file cannot be read or lacks a column.
-    """
-    import pandas as pd
-
-    found = columns_in(path)
-    wanted = list(columns)
-    need(wanted, found, str(path))
-    wanted += [name for name in optional if name in found]
-    with _readable(path):
-        if _parquet(path):
-            return pd.read_parquet(path, columns=wanted)
-        return pd.read_csv(path, usecols=wanted, dtype={names: str}, low_memory=False)
-
-
-def _parquet(path: Path) -> bool:
-    return path.suffix.lower() in {".parquet", ".pq"}
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """What pandas and pyarrow say of a file that is no table, as an error of our own."""
-    import pandas as pd
-
-    try:
-        yield
-    except pd.errors.EmptyDataError:
-        raise InvalidInputError(
-            f"{path} is empty", hint="give a table with a header and rows"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(
-            f"{path} cannot be read as a table: {error}", hint="give parquet or CSV"
-        ) from error
 
 
 class Rows(NamedTuple):
@@ -292,7 +233,13 @@ def _timed(
 def _on_grid(rows: Rows, settings: TableSettings, odd: Oddities) -> Rows:
     """Where nearly all rows lie on the steps, the others at the nearest one that is free."""
     off_R = rows.grid.off(rows.times, rows.items.code_R)
-    if not off_R.any() or float(off_R.mean()) > ODD_ROWS_OFF:
+    share = float(off_R.mean())
+    if not off_R.any() or share > ODD_ROWS_OFF:
+        if share > 1.0 - ODD_ROWS_OFF and rows.grid.uneven and settings.aggregate is None:
+            tell(
+                f"steps of {rows.grid.frequency!r} are named by their own first or last day, which "
+                "is not that of the rows"
+            )
         return rows
     taken = set(zip(rows.items.code_R[~off_R], rows.step_R[~off_R], strict=True))
     step_R = rows.step_R.copy()
@@ -312,16 +259,6 @@ def _on_grid(rows: Rows, settings: TableSettings, odd: Oddities) -> Rows:
             kept_R[row] = cell not in taken
             taken.add(cell)
     return rows._replace(step_R=step_R).only(kept_R)
-
-
-def need(wanted: Iterable[str], found: list[str], place: str) -> None:
-    """Raise InvalidInputError where a column is missing."""
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise InvalidInputError(
-            f"{place} has no column {', '.join(map(repr, missing))}",
-            hint=f"it has {', '.join(map(str, found))}",
-        )
 
 
 def _targets(frame: pd.DataFrame, columns: Columns, odd: Oddities) -> Floats:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A whole number below this would be a time before 1973: a year, a day number or seconds, rather.
 _LEAST_EPOCH_MS = 100_000_000_000
+# Above it would be microseconds or nanoseconds.
+_MOST_EPOCH_MS = 100_000_000_000_000
 _ZONED = re.compile(r"\d:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$")
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})$")
 _NUMBERED = re.compile(r"^\s*(\d{1,2})([./-])(\d{1,2})\2\d{4}")
@@ -127,9 +129,10 @@ def _ms(column: pd.Series) -> Ints:
 
 def _epoch_ms(column: pd.Series) -> Ints:
     values = column.to_numpy(np.float64, na_value=np.nan)
-    if not (np.isfinite(values).all() and (values >= _LEAST_EPOCH_MS).all()):
+    likely_R = (values >= _LEAST_EPOCH_MS) & (values < _MOST_EPOCH_MS)
+    if not likely_R.all():
         raise InvalidInputError(
-            f"the time {column.iloc[int(np.argmin(values))]} in column {column.name!r} is no "
+            f"the time {column.iloc[int(np.argmin(likely_R))]} in column {column.name!r} is no "
             "time in milliseconds since 1970",
             hint=WRITE_TIMES,
         )

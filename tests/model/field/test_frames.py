@@ -113,6 +113,11 @@ def test_the_length_is_that_of_what_is_told_ahead(forecaster) -> None:
         forecaster.predict(frame)
 
 
+def test_a_frequency_may_be_an_offset_of_pandas(forecaster) -> None:
+    found = forecaster.predict(two(), 7, frequency=pd.offsets.Day())
+    pd.testing.assert_frame_equal(found, forecaster.predict(two(), 7, frequency="D"))
+
+
 def test_a_column_that_only_the_future_has_is_said(forecaster) -> None:
     frame = promoted()
     ahead = ahead_of(frame)
@@ -215,6 +220,9 @@ def test_devices_and_types_that_there_are_none_of_are_said(given: dict, said: st
         (lambda f: f.predict(two().assign(y=1), 7), "has both 'target' or 'y'; name it with"),
         (lambda f: f.predict(two().assign(target=[[1]] * 180), 7), "is no number|cannot be used"),
         (lambda f: f.predict(two()[["item_id", "target"]], 7), "'timestamp' or 'ds'"),
+        (lambda f: f.predict(two().assign(target=pd.Timedelta("1D")), 7), "holds durations"),
+        (lambda f: f.predict(two().assign(target=1j), 7), "holds complex numbers"),
+        (lambda f: f.cross_validation(two(), 7, n_windows="x"), "n_windows is 'x'; expected"),
         (lambda f: f.predict(two(), 7, id_column="sku"), "no column 'sku'; name it with id_col"),
     ],
 )

@@ -166,3 +166,19 @@ def test_a_tuesday_among_mondays_is_named_and_taken_for_its_week() -> None:
         assert found.time_ms_NL[0].tolist() == monday.as_unit("ms").asi8.tolist()
         with pytest.raises(InvalidInputError, match="Tuesday"):
             panel(frame, frequency, strict=True)
+
+
+def test_months_that_are_stamped_in_their_middle_are_said_to_be_named_by_their_first() -> None:
+    time = pd.date_range("2023-01-01", periods=24, freq="MS") + pd.Timedelta("14D")
+    with pytest.warns(TableWarning, match="named by their own first or last day"):
+        found = panel(pd.DataFrame({"item_id": "a", "timestamp": time, "target": 1.0}))
+    assert (found.frequency, found.target_NL.shape) == ("MS", (1, 24))
+
+
+@pytest.mark.parametrize("unit", [10**9, 10**3, 1])
+def test_whole_numbers_are_milliseconds_or_refused(unit: int) -> None:
+    nanoseconds = pd.date_range("2024-01-01", periods=20).astype("int64")
+    frame = pd.DataFrame({"item_id": "a", "timestamp": nanoseconds // unit, "target": 1.0})
+    with pytest.raises(InvalidInputError, match="is no time in milliseconds"):
+        panel(frame)
+    assert panel(frame.assign(timestamp=nanoseconds // 10**6)).frequency == "D"

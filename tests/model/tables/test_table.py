@@ -13,12 +13,12 @@ import pytest
 from freshet.model.backtest.compare import LEVELS, BacktestSettings, backtest, make
 from freshet.model.tables import table as table_module
 from freshet.model.tables.ahead import known_ahead, times_ahead, window_ahead
+from freshet.model.tables.files import read_table
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.table import (
     Columns,
     TableSettings,
     read_panel,
-    read_table,
 )
 from freshet.model.tables.told import TableWarning
 from freshet.stream.errors import InvalidInputError
