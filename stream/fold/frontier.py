@@ -107,7 +107,8 @@ class RankedTime:
     An event more than `max_step_ms` beyond it is *ahead*: it moves nothing, until `AHEAD_EVENTS`
     came in a row that span a sixth of `max_step_ms`; then the frontier is the smallest of them.
     They must span all of it where a row ended otherwise within the last `max_ahead_ms`: then some
-    clock is wrong. An event more than `max_ahead_ms` beyond the frontier is not to be believed.
+    clock is wrong. An event more than `max_ahead_ms` beyond the frontier is not to be believed,
+    unless it stands at `begin_ms`, where history ends: that may be long before the first event.
 
     >>> rule = RankedTime(rank=2, max_step_ms=100, max_ahead_ms=1_000)
     >>> times = np.array([5, 9, 8, 109, 300, 2_000])
@@ -119,6 +120,7 @@ class RankedTime:
     rank: int
     max_step_ms: int
     max_ahead_ms: int
+    begin_ms: int = NEVER_MS
 
     def begin(self, time_ms: int) -> Reach:
         return Reach(time_ms, (time_ms,) * self.rank)
@@ -129,7 +131,8 @@ class RankedTime:
         if not reach.ahead.events:
             followed = self._if_none_is_ahead(event_time_ms, counts, reach)
         before_ms, after = followed or self._one_by_one(event_time_ms, counts, reach)
-        too_far = (before_ms != NEVER_MS) & (event_time_ms > before_ms + self.max_ahead_ms)
+        settled = (before_ms != NEVER_MS) & (before_ms != self.begin_ms)
+        too_far = settled & (event_time_ms > before_ms + self.max_ahead_ms)
         return Followed(before_ms, too_far, after)
 
     def _if_none_is_ahead(
@@ -185,4 +188,5 @@ def rule_of(windows: WindowSettings, timestamp_type: str) -> FrontierRule:
     """The rule of a topic; one whose timestamps nobody knows is taken for one that Kafka stamps."""
     if timestamp_type != "CreateTime" or windows.frontier_rank == 1:
         return LargestTime()
-    return RankedTime(windows.frontier_rank, windows.max_step_ms, windows.max_ahead_ms)
+    begin_ms = NEVER_MS if windows.history_before is None else windows.history_before
+    return RankedTime(windows.frontier_rank, windows.max_step_ms, windows.max_ahead_ms, begin_ms)

@@ -27,8 +27,9 @@ class Frontier:
 
     def too_far(self, event_time_ms: int) -> bool:
         """Whether an event is not to be believed, as of what was counted before it."""
-        if not self.by_producers or self.time_ms is None:
+        if not self.by_producers or self.time_ms in (None, self.windows.history_before):
             return False
+        assert self.time_ms is not None
         return event_time_ms > self.time_ms + self.windows.max_ahead_ms
 
     def count(self, event_time_ms: int) -> None:

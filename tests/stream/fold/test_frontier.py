@@ -102,6 +102,17 @@ def test_a_frontier_that_begins_at_a_time_follows_from_there() -> None:
     assert found.reach.ahead.events == 1
 
 
+def test_nothing_is_too_far_from_where_history_ends_before_live_events_have_moved_it() -> None:
+    windows = SMALL.windows.model_copy(update={"history_before": 500})
+    rule = rule_of(windows, "CreateTime")
+    times = np.array([9_000, *range(3_000, 3_025), 9_000])
+    found = rule.follow(times, np.ones(len(times), np.bool_), rule.begin(500))
+    assert found.reach.top_ms == (3_024, 3_023, 3_022), "twenty in a row, and the six after them"
+    assert found.too_far.tolist() == [False] * 26 + [True]
+    moved = follow(times.tolist(), RULE.begin(500))
+    assert moved.too_far.tolist() == [True] * 20 + [False] * 6 + [True], "elsewhere it is"
+
+
 @pytest.mark.parametrize("stamps", ["LogAppendTime", ""])
 def test_where_kafka_stamps_records_the_largest_time_is_followed(stamps: str) -> None:
     assert isinstance(rule_of(WindowSettings(), stamps), LargestTime)

@@ -83,7 +83,9 @@ class NaiveFrontier:
 
     def too_far(self, time_ms: int) -> bool:
         before_ms = self.frontier_ms
-        return before_ms is not None and time_ms > before_ms + self.windows.max_ahead_ms
+        if before_ms is None or before_ms == self.windows.history_before:
+            return False
+        return time_ms > before_ms + self.windows.max_ahead_ms
 
     def count(self, time_ms: int) -> None:
         before_ms = self.frontier_ms

@@ -342,3 +342,5 @@ def test_a_log_that_begins_with_history_has_come_to_where_history_ends(stamps: s
     late_ms = T0 - HOUR_MS
     assert recount.take(None, order("e1", late_ms), T0) == "late_dropped"
     assert recount.take(None, order("e1", late_ms), T0, None, b"a:0") == "applied"
+    first_ms = T0 + 8 * DAY_MS
+    assert recount.take(None, order("e2", first_ms), first_ms) == "applied", "live began a week on"
