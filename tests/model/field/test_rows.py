@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from freshet.model.effects.columns import buyable
+from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.model.tables.told import TableWarning
 from freshet.stream.errors import InvalidInputError
@@ -28,7 +32,8 @@ def test_the_number_one_and_the_text_one_are_two_items(forecaster) -> None:
 
 def test_numbers_that_became_broken_ones_are_the_same_items(forecaster) -> None:
     found = forecaster.predict(flat(10.0, item=7.0), 3)
-    assert found.item_id.tolist() == [7, 7, 7]
+    assert [str(item) for item in found.item_id] == ["7"] * 3
+    assert read_panel(flat(10.0, item=7.0), TableSettings(COLUMNS)).item_ids == ("7",)
 
 
 def sold_only(seed: int = 0) -> pd.DataFrame:
@@ -76,12 +81,24 @@ def test_a_stock_out_says_nothing_of_demand_whatever_its_column_is(
     forecaster, role: str, name: str, sold_out: float
 ) -> None:
     frame = flat(20.0, 100)
-    empty = np.arange(100) >= 80
-    empty &= np.arange(100) < 97
+    empty = np.random.default_rng(0).random(100) < 0.6
     frame["target"] = np.where(empty, 0.0, 20.0)
     frame[name] = np.where(empty, sold_out, 1.0 - sold_out)
     found = forecaster.predict(frame, 7, **{role: [name]})
     np.testing.assert_allclose(found["0.5"], 20.0, rtol=0.1)
+
+
+@pytest.mark.parametrize("role", ["past", "known"])
+@pytest.mark.parametrize(("name", "sold_out"), [("on_hand", 0.0), ("out_of_stock", 1.0)])
+def test_zeros_without_stock_are_missing_and_sales_without_it_are_sales(
+    role: str, name: str, sold_out: float
+) -> None:
+    frame = flat(20.0, 6).assign(target=[5.0, 0.0, 0.0, 4.0, 0.0, 3.0])
+    frame[name] = np.where([0, 0, 1, 1, 1, 0], sold_out, 1.0 - sold_out)
+    columns = replace(COLUMNS, **{role: (name,)})
+    window = window_ahead(read_panel(frame, TableSettings(columns, "D")), 1, columns)
+    expected = [5.0, 0.0, np.nan, 4.0, np.nan, 3.0]
+    np.testing.assert_array_equal(buyable(window).target_NT[0], expected)
 
 
 def test_two_weeks_of_returns_do_not_refuse_a_table(forecaster) -> None:

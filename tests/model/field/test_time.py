@@ -182,3 +182,12 @@ def test_whole_numbers_are_milliseconds_or_refused(unit: int) -> None:
     with pytest.raises(InvalidInputError, match="is no time in milliseconds"):
         panel(frame)
     assert panel(frame.assign(timestamp=nanoseconds // 10**6)).frequency == "D"
+
+
+def test_days_stamped_at_six_stay_at_six_though_one_of_them_came_late() -> None:
+    time = pd.date_range("2024-01-01 06:00", periods=30).to_series().reset_index(drop=True)
+    time[12] += pd.Timedelta("50min")
+    frame = pd.DataFrame({"item_id": "a", "timestamp": time, "target": 1.0})
+    with pytest.warns(TableWarning, match="1 of 30 rows .* 06:50"):
+        found = panel(frame, "D")
+    assert str(pd.Timestamp(found.time_ms_NL[0, -1], unit="ms")) == "2024-01-30 06:00:00"
