@@ -15,6 +15,7 @@ from freshet.online.drift.pending import Issued
 from freshet.online.worker import loop, publish, shard
 from freshet.online.worker.marks import LAST, Mark, Marks, place_of
 from freshet.online.worker.outgoing import outgoing_forecasts
+from freshet.online.worker.pace import Pace
 from freshet.online.worker.publish import issued_of
 from freshet.online.worker.served import SPARE_BUCKETS
 from freshet.online.worker.shard import OwnedShards
@@ -23,6 +24,7 @@ from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, FreshetError, StoreError, StoreUnavailableError
 from freshet.stream.kafka import NotTheOwnerError
+from freshet.stream.read.progress import Loading
 from freshet.stream.schemas import (
     WIRE_LEVELS,
     CatalogEntry,
@@ -643,6 +645,21 @@ def test_probes_and_back_off_are_told_of_each_turn(monkeypatch: pytest.MonkeyPat
         "turned",
         "answered",
     ]
+
+
+def test_probes_say_that_history_is_being_loaded_until_all_of_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = reader_of()
+    turns = Turns(monkeypatch, owned_of(reader))
+    reader.of_history = Loading(complete=1, partitions=8)
+    turns.turn()
+    text = "history is being loaded: 1 of 8 partitions have it"
+    assert turns.health.trouble("history") == text
+    reader.of_history = None
+    turns.owned.main.pace = Pace(reader.rules)
+    turns.turn()
+    assert turns.health.trouble("history") is None
 
 
 def test_windows_that_are_whole_again_make_forecasts_that_are_ok_again(

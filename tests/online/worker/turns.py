@@ -30,6 +30,7 @@ from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import Outgoing, shard_of
 from freshet.stream.process import Stop
+from freshet.stream.read.progress import Loading
 from freshet.stream.read.reader import Delta
 from freshet.stream.schemas import Forecast, ForecastRound, ModelEvent, Score, WindowsAdvanced
 from freshet.stream.units import HOUR_MS
@@ -65,6 +66,10 @@ class LiveReader(FakeReader):
     lost: tuple[Any, ...] = ()
     told: int = 0
     shown: int | None = None
+    of_history: Loading | None = None
+
+    def loading(self) -> Loading | None:
+        return self.of_history
 
     def live_cutoff_ms(self) -> int | None:
         return None if self.shown is None else self.shown * self.resolution_ms
