@@ -9,6 +9,7 @@ Dimension: R rows.
 from __future__ import annotations
 
 import re
+import warnings
 from datetime import timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -171,7 +172,10 @@ def _by_format(texts: pd.Series, dayfirst: bool | None) -> pd.Series:
         # Only where days come first are they written with dots.
         orders = (True,)
     likeliest = _telling(texts)
-    formats = [guess_datetime_format(likeliest, dayfirst=order) for order in orders]
+    with warnings.catch_warnings():
+        # That a date is of the other order is what is asked here.
+        warnings.simplefilter("ignore", UserWarning)
+        formats = [guess_datetime_format(likeliest, dayfirst=order) for order in orders]
     read = []
     for written in dict.fromkeys(format for format in formats if format):
         stamps = pd.to_datetime(texts, utc=True, errors="coerce", format=written)
