@@ -40,6 +40,7 @@ def test_a_gzip_that_would_burst_is_refused_before_it_is_unpacked() -> None:
         (gzip.compress(b"{}") + b"xx", "cannot be read"),
         (b"\x1f\x8bxx", "cannot be read"),
     ],
+    ids=["cut", "longer", "no gzip"],
 )
 def test_a_broken_gzip_is_refused(value: bytes, said: str) -> None:
     with pytest.raises(EventError, match=said):
