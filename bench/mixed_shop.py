@@ -24,8 +24,15 @@ from tests.integration.test_ingest_kill import places, stored
 
 PARTITIONS: Final = 3
 BOOKS: Final = ("read", *OUTCOMES, "lines_dead", "conflicting")
-# Small batches, so that there are many moments between two effects.
-BATCH: Final = "250"
+OVER: Final = {
+    "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
+    # Small batches, so that there are many moments between two effects.
+    "FRESHET_INGEST__BATCH_MAX_RECORDS": "250",
+    # A busy machine is no fault.
+    "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "20000",
+    "FRESHET_REDIS__TIMEOUT_MS": "20000",
+    "OMP_NUM_THREADS": "1",
+}
 WIDTHS: Final = [
     {"resolution_ms": HOUR_MS, "buckets": 1_344},
     {"resolution_ms": DAY_MS, "buckets": 800},
@@ -57,9 +64,7 @@ class Shop:
         sections.setdefault("windows", {})["resolutions"] = WIDTHS
         text = "".join(f"{name} = {toml(section)}\n" for name, section in sections.items())
         self.config.write_text(text, "utf-8")
-        over = {"FRESHET_KAFKA__PARTITIONS": str(PARTITIONS)}
-        self.environ = environ_for(*servers, folder.name, **over)
-        self.environ |= {"FRESHET_INGEST__BATCH_MAX_RECORDS": BATCH, "OMP_NUM_THREADS": "1"}
+        self.environ = environ_for(*servers, folder.name, **OVER)
         self.settings = load(self.config, self.environ).settings
         ensure_topics(self.settings, live=False)
         self._store, self._reader = store_of(self.settings), consumer(self.settings, "count")
