@@ -45,7 +45,6 @@ from freshet.stream.failpoints import failpoint
 from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import Commits, Delivery, NotTheOwnerError, Outgoing
 from freshet.stream.process import Stop
-from freshet.stream.read.progress import Loading
 from freshet.stream.schemas import Forecast, ForecastRound
 from freshet.stream.telemetry import get_logger
 
@@ -203,16 +202,21 @@ class Worker:
         with self.metrics.stage_seconds.labels("read").time():
             served.refresh(now_ms)
         newest_ms = served.reader.live_cutoff_ms()
-        self._tell_of_history(served.reader.loading())
+        self._tell_of_history(owned)
         if newest_ms is not None and served is owned.main:
             self.metrics.lag_seconds.set((now_ms - newest_ms) / 1_000)
 
-    def _tell_of_history(self, loading: Loading | None) -> None:
-        """While history is loaded nothing is forecast, which probes and the log say."""
-        if loading is None:
+    def _tell_of_history(self, owned: OwnedShards) -> None:
+        """While history is loaded nothing is forecast, which probes and the log say.
+
+        One reader may not have looked yet when another one has.
+        """
+        loading = [one.reader.loading() for one in owned.served]
+        of_some = next(filter(None, loading), None)
+        if of_some is None:
             self._parts.health.over("history")
         else:
-            self._parts.health.say("history", str(loading))
+            self._parts.health.say("history", str(of_some))
 
     # Serve ----------------------------------------------------------------------------------------
 

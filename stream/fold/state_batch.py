@@ -44,7 +44,8 @@ class StateBatch:
         self._decoded = decoded
         self._on_time = on_time
         self._log = log
-        self._version = states.version
+        # A deleted row still says when it was last changed: at one number a cancellation is newer.
+        self._version = 2 * states.version + states.cancelled
         self._created_ms = states.created_ms
         self._order, self._loaded = log.load(states.created_ms, states.order_hash)
         self._versions: Versions | None = None

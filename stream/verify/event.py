@@ -233,6 +233,8 @@ class _Reader:
             quantity, worth = items.get(line.item_id, (0, 0))
             worth += line.thousandths * line.price
             items[line.item_id] = quantity + line.thousandths, worth
+        # Of one number, what is given back comes after what was there.
+        number = 2 * number + any(given_back)
         return Event(order_id, changed_ms, [], OrderVersion(order_id, number, created_ms, items))
 
     def _check_state(

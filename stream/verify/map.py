@@ -312,6 +312,6 @@ def _whole_number(value: Any) -> int:
         if not (abs(value) < values.WHOLE_BELOW and value.is_integer()):
             raise BadRecordError("a version that is no whole number")
         value = int(value)
-    if not -(2**63) <= value < 2**63:
+    if not -(2**62) <= value < 2**62:
         raise BadRecordError("a version that is out of range")
     return int(value)

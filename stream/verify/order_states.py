@@ -96,4 +96,5 @@ def _text(state: State | None) -> str | None:
     if state is None:
         return None
     held = ", ".join(f"{n} {item}" for item, n in sorted(state.quantities.items()))
-    return f"version {state.number} of {held or 'nothing'}, kept from day {state.kept_day}"
+    number = f"{state.number // 2}{', given back,' if state.number % 2 else ''}"
+    return f"version {number} of {held or 'nothing'}, kept from day {state.kept_day}"

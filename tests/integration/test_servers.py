@@ -131,12 +131,8 @@ def test_a_real_kafka_starts_stops_and_continues_with_its_log(tmp_path: Path) ->
         settings = settings_for(kafka.bootstrap_servers)
         assert {report.state for report in ensure_topics(settings, live=False)} == {"created"}
         assert {report.state for report in ensure_topics(settings, live=False)} == {"exists"}
-        problems = {
-            report.name: report.problems
-            for report in ensure_topics(settings, live=True)
-            if report.problems
-        }
-        assert problems["freshet.orders.v1"] == (
+        warnings = {report.name: report.warnings for report in ensure_topics(settings, live=True)}
+        assert warnings["freshet.orders.v1"] == (
             "message.timestamp.type: expected LogAppendTime, found CreateTime",
         )
         assert send_and_read_back(settings) == [b"value"]

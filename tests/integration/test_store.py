@@ -382,7 +382,7 @@ def test_new_items_get_the_slots_after_those_there_are_over_the_edge_of_a_chunk(
         ("4-0", 13_000, [], "no tile is named 4-0"),
         ("4:0:1", 13_000, [], "no tile is named 4:0:1"),
         ("4:0", "soon", [], "no tile is named 4:0"),
-        ("4:0", 13_000, ["more"], "the call has 33 arguments, expected 32"),
+        ("4:0", 13_000, ["more"], "the call has 34 arguments, expected 33"),
     ],
 )
 def test_a_call_that_is_not_understood_writes_nothing(

@@ -21,6 +21,8 @@ from freshet.stream.events.map.times import (
 )
 from freshet.stream.events.rfc3339 import plain_times_ms
 
+MOST: Final = 2**62
+"""Twice a version must fit int64: cancelled is one step above it, see `fold/state_batch.py`."""
 _WHOLE_UNITS: Final = ("us", "ns")
 _FALSE: Final = ("", "0", "false", "False")
 _PLAIN: Final = frozenset((bool, type(None)))
@@ -97,7 +99,7 @@ class VersionField:
         if kinds == {int} and self.style.form == "":
             with suppress(OverflowError):
                 values = np.fromiter(column, np.int64, len(column))
-                return values, unknown_ms, np.ones(len(column), np.bool_)
+                return values, unknown_ms, (values >= -MOST) & (values < MOST)
         if kinds == {str} and self.style.plain_texts:
             times_ms = plain_times_ms(column)
             return times_ms.copy(), times_ms, times_ms != MISSING
@@ -118,6 +120,6 @@ class VersionField:
             if abs(number) >= MAX_WHOLE or number != int(number):
                 raise EventError(f"the field {self.name!r} is {number}, expected a whole number")
             number = int(number)
-        if not -(2**63) <= number < 2**63:
+        if not -MOST <= number < MOST:
             raise EventError(f"the field {self.name!r} is a number out of range")
         return number

@@ -12,6 +12,7 @@ import torch
 
 from freshet.model.batch import Batch
 from freshet.online.worker import shard
+from freshet.online.worker.pace import Pace
 from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.publish import Numbers
 from freshet.online.worker.sums import StepSums
@@ -25,6 +26,7 @@ from freshet.online.worker.wholedays import (
 )
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
+from freshet.stream.read.progress import Loading
 from freshet.stream.schemas import WIRE_LEVELS, Adjustments, Cumulative, Forecast
 from freshet.stream.settings import BY_HOUR
 from freshet.stream.store.grid import Grid
@@ -377,3 +379,19 @@ def test_one_resolution_alone_is_moved_by_nothing(
     turns.turn()
     assert len(turns.forecasts()) == 2
     assert all(one.adjustments == Adjustments() for one in turns.forecasts())
+
+
+@pytest.mark.parametrize("width_ms", [HOUR_MS, DAY_MS])
+def test_history_is_said_to_be_loaded_until_no_reader_says_so(
+    monkeypatch: pytest.MonkeyPatch, width_ms: int
+) -> None:
+    by_width = readers()
+    by_width[width_ms].of_history = Loading(complete=1, partitions=8)
+    turns = both_of(monkeypatch, by_width)
+    turns.turn()
+    assert turns.health.trouble("history") is not None
+    by_width[width_ms].of_history = None
+    for one in turns.owned.served:
+        one.pace = Pace(one.reader.rules)
+    turns.turn()
+    assert turns.health.trouble("history") is None

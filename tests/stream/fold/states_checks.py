@@ -45,7 +45,9 @@ class NaiveStates(NaiveWindows):
             event = json.loads(record.value.decode())
             order_id, version = event["order_id"], event["version"]
             created_ms, changed_ms = event["event_time"], event["changed_at"]
-            given_back = event.get("cancelled") or event.get("deleted")
+            given_back = bool(event.get("cancelled") or event.get("deleted"))
+            # Of one number, what is given back comes after what was there.
+            version = 2 * version + given_back
             lines = [] if given_back else event.get("lines", [event])
             items = self._items(event, lines)
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError):

@@ -209,6 +209,15 @@ def test_a_newer_version_adds_what_is_more_and_returns_what_is_less_when_it_chan
     assert state["header"]["applied"] == 2
 
 
+def test_of_one_number_what_is_given_back_comes_after_what_was_there() -> None:
+    """A deleted row still says when it was last changed."""
+    gone = state_record("7", 1, at(3), [], deleted=True)
+    sums, state = folded(FIRST, gone, gone, FIRST)
+    assert sums[3, "a", "returns"] == 3_000
+    assert (state["header"]["applied"], state["header"]["duplicate"]) == (2, 2)
+    assert [order for _, _, order in state["orders"].values()] == [{}]
+
+
 def test_what_was_cancelled_may_come_back() -> None:
     cancelled = state_record("7", 2, at(2), [line(3, "a", 2.0)], cancelled=True)
     back = state_record("7", 3, at(4), [line(3, "a", 2.0)])
@@ -310,4 +319,4 @@ def test_a_full_dictionary_refuses_the_version_and_leaves_the_state() -> None:
     assert [(letter.index, letter.stage) for letter in fold.dead] == [(1, "dictionary")]
     assert driver.windows.apply(fold) is Answer.APPLIED
     [order] = stored_state(store, store, driver.topic, config)["orders"].values()
-    assert order == (2, START_MS // DAY_MS, {"a|n": 4_000})
+    assert order == (4, START_MS // DAY_MS, {"a|n": 4_000}), "twice the number"

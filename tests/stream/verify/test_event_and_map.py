@@ -309,7 +309,8 @@ def found(decoded: Decoded, place: int) -> Any:
     for item_id, quantity, price in said:
         before = items.get(item_id, (0, 0))
         items[item_id] = before[0] + quantity, before[1] + quantity * price
-    what = (int(decoded.states.version[n]), int(decoded.states.created_ms[n]), items)
+    number = 2 * int(decoded.states.version[n]) + bool(decoded.states.cancelled[n])
+    what = (number, int(decoded.states.created_ms[n]), items)
     return int(decoded.states.order_hash[n]), at_ms, what
 
 
