@@ -85,6 +85,8 @@ def test_history_is_all_there_once_whatever_order_it_comes_in_and_whoever_dies(
     lines = [json.dumps(event) for event in ARRIVALS[arrival](OLD)]
     path.write_text("\n".join(lines) + "\n")
     over = {"FRESHET_WINDOWS__HISTORY_BEFORE": "2026-01-01", "FRESHET_KAFKA__PARTITIONS": "2"}
+    # Nobody is idle, or the live cutoff would be today's, months after these events.
+    over["FRESHET_WINDOWS__IDLE_MS"] = str(10**9)
     settings = settings_for(kafka_broker, redis_server, f"history {arrival}", **over)
     ensure_topics(settings, live=False)
     reader = reader_of(settings)
