@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import random
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -157,7 +158,7 @@ Make = Callable[[int, int], tuple[bytes | None, str]]
 
 
 @dataclass
-class Topic:
+class Topic(ABC):
     """The live records of one topic, in log order."""
 
     rng: random.Random
@@ -177,8 +178,9 @@ class Topic:
         self.expected.books[outcome] += 1
         return MessyRecord(self.name, self._partition, value, now_ms)
 
+    @abstractmethod
     def _kinds(self) -> dict[Make, float]:
-        raise NotImplementedError
+        """What makes each kind of record, and how often it comes."""
 
     def _remember(self, now_ms: int, what: Any) -> None:
         self._sent[self._partition].append((now_ms, what))

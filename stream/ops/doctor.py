@@ -130,9 +130,10 @@ def _why(problem: str) -> str:
             "sender's timestamp says; `announced_at` in the record says it too"
         )
     reasons = {
-        "message.timestamp.type": "with CreateTime a producer's wrong clock can push the "
-        "watermark ahead, and all true records after it are late; LogAppendTime protects from "
-        "that (only a demo or a replay needs CreateTime)",
+        "message.timestamp.type": "with CreateTime windows follow the third largest time, so that "
+        "one wrong clock cannot carry them away; after more than an hour without events they wait "
+        "for 20 of a partition, which a small shop notices; LogAppendTime needs neither (only a "
+        "demo or a replay needs CreateTime)",
         "max.message.bytes": "a record that is larger than this stops its partition",
         "cleanup.policy": "without compaction a table loses its oldest entries, or grows for ever; "
         "with it a topic of events loses all but the last of a key",
