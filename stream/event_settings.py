@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from freshet.stream.presets import section_of
 from freshet.stream.section import Positive, Section
 from freshet.stream.units import DAY_MS
 
@@ -141,6 +142,13 @@ class FormatSettings(Section):
 class MappedSection(FormatSettings):
     """What the records of one topic are."""
 
+    kind: ClassVar[MappedKind]
+
+    preset: str = Field(
+        "",
+        description="A map that comes with freshet (`freshet map show` lists them); what is set "
+        "beside it wins, of `fields` each field.",
+    )
     fields: dict[str, AnyRule] = Field(
         {}, description="Our field = a path, several paths, or a rule; see docs/mapping.md."
     )
@@ -153,6 +161,15 @@ class MappedSection(FormatSettings):
         description="Path = value or values, or JMESPath; where any holds a record is skipped.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _begins_with_its_preset(cls, said: Any) -> Any:
+        if not isinstance(said, dict) or not said.get("preset"):
+            return said
+        preset = section_of(said["preset"], cls.kind)
+        fields = {**preset.get("fields", {}), **said.get("fields", {})}
+        return {**preset, **said, "fields": fields}
+
 
 class EventsSection(MappedSection):
     """What the records of an event topic are."""
@@ -162,6 +179,8 @@ class EventsSection(MappedSection):
 
 class OrdersSection(EventsSection):
     """What an order is."""
+
+    kind: ClassVar[MappedKind] = "orders"
 
     mode: Literal["events", "state"] = Field(
         "events", description="Whether a record adds to what was sold, or says what the order is."
@@ -190,17 +209,25 @@ PRESETS: dict[str, dict[str, AnyRule]] = {
 class ClicksSection(EventsSection):
     """What a click is."""
 
+    kind: ClassVar[MappedKind] = "clicks"
+
 
 class CatalogSection(MappedSection):
     """What an entry of the catalogue is."""
+
+    kind: ClassVar[MappedKind] = "catalog"
 
 
 class PromotionsSection(MappedSection):
     """What a promotion is."""
 
+    kind: ClassVar[MappedKind] = "promotions"
+
 
 class InventorySection(MappedSection):
     """What a level of stock is."""
+
+    kind: ClassVar[MappedKind] = "inventory"
 
 
 class EventSettings(Section):

@@ -14,6 +14,7 @@ from freshet.cli import (
     explain,
     history,
     letters,
+    maps,
     operations,
     predict,
     processes,
@@ -51,6 +52,7 @@ app.add_typer(operations.windows, name="windows")
 app.add_typer(operations.forecasts, name="forecasts")
 app.add_typer(letters.dlq, name="dlq")
 app.add_typer(history.history, name="history")
+app.add_typer(maps.map_, name="map")
 app.add_typer(operations.config, name="config")
 app.add_typer(weights.model, name="model")
 app.add_typer(tables.data, name="data")

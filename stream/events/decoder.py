@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import xxhash
@@ -89,6 +89,30 @@ class EventDecoder:
         yield from self._watch.told()
         if self._orders is not None:
             yield from self._orders.watch.told()
+
+    def unseen(self, records: Sequence[Any]) -> list[NeverSeen]:
+        """Paths that no record has had so far, the nearest by some of them as plain JSON."""
+        found = self._watch.unseen(records)
+        if self._orders is not None:
+            found += self._orders.watch.unseen(self._orders.some_lines(records))
+        return found
+
+    def ids(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        timestamps_ms: Ints,
+        headers: Mapping[int, Headers] = NO_HEADERS,
+    ) -> list[str | None]:
+        """The id of each record, an order's where records are states; None where it has none."""
+        found: list[str | None] = [None] * len(values)
+        nothing = {n: "" for n, value in enumerate(values) if value is None}
+        index, rows = self._rows.read(values, Refusals(), nothing)
+        envelopes = Envelopes(index.tolist(), keys, timestamps_ms, headers)
+        texts = self._id.read(Level(rows, self._shape, envelopes)).values
+        for n, text in zip(index.tolist(), texts, strict=True):
+            found[n] = text
+        return found
 
     def decode(
         self,

@@ -114,6 +114,12 @@ class OrderLines:
         own = self._flat(level.where(flat), np.flatnonzero(flat), values)
         return self._settled([own, nested]), wrong
 
+    def some_lines(self, records: Sequence[Any]) -> list[Any]:
+        """The first line of each of some records that are plain JSON and have lines."""
+        steps = self._records.paths(LINES)
+        found = (dig(record, path) for record in records for path in steps)
+        return [line for line in map(lines_of, found) if line is not None]
+
     # Orders of one line ---------------------------------------------------------------------------
 
     def _flat(self, level: Level, record: Index, values: Sequence[bytes | None]) -> _Raw:

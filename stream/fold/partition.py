@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -160,6 +161,10 @@ class PartitionWindows:
         """Paths of the map that no record has had although enough came, each told once."""
         return self._decoder.decoder.never_seen()
 
+    def unseen(self, records: Sequence[Any]) -> list[NeverSeen]:
+        """Paths that no record has had so far, however few came; some of them as plain JSON."""
+        return self._decoder.decoder.unseen(records)
+
     def fold(self, batch: RawBatch) -> Fold:
         """Decode a batch and fold it as `fold_decoded` does."""
         decoded = self.decode(batch.values, batch.keys, batch.timestamps_ms, batch.headers)
@@ -174,6 +179,11 @@ class PartitionWindows:
                 history=batch.history,
             )
         )
+
+    def judge(self, batch: DecodedBatch) -> tuple[Verdicts, list[DeadLetter]]:
+        """What would become of a batch's records; reads what a fold reads, and writes nothing."""
+        verdicts = self._verdicts(batch, self._history(batch), self._load())
+        return verdicts, dead_letters(verdicts, batch.timestamps_ms, self._rules)
 
     def fold_decoded(self, batch: DecodedBatch) -> Fold:
         """Judge and add up a batch.

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 PROMISED = (
     *("demo", "ingest", "worker", "control", "learn", "dashboard", "simulate", "replay"),
     *("data", "backtest", "train", "explain", "pretrain"),
-    *("verify", "doctor", "topics", "windows", "forecasts", "dlq", "model", "config"),
+    *("verify", "doctor", "topics", "windows", "forecasts", "dlq", "map", "model", "config"),
 )
 
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from freshet.stream.arrays import Ints
 from freshet.stream.config import Settings
+from freshet.stream.errors import EventError
 from freshet.stream.events.columns import Decoded
 from freshet.stream.events.decoder import EventDecoder, EventKind
-from freshet.stream.events.formats.compressed import second_look
+from freshet.stream.events.formats.compressed import second_look, unpacked
 from freshet.stream.events.formats.opening import Opened, opener_of
 from freshet.stream.events.limits import Refusal, Skipped
 from freshet.stream.events.redrive import NO_HEADERS, Headers
@@ -56,6 +57,26 @@ class FormatDecoder:
         opened = self._opener.open(values, keys, every)
         decoded = self.decoder.decode(opened.values, opened.keys, timestamps_ms, headers)
         return DecodedRecords(_corrected(decoded, opened), opened.keys)
+
+    def as_json(
+        self, values: Values, keys: Values, headers: Mapping[int, Headers] = NO_HEADERS
+    ) -> tuple[Values, Values]:
+        """Values and keys as the map sees them, for people; what cannot be opened is no JSON.
+
+        Raises:
+            SchemaRegistryAwayError: A schema is not known yet, and nobody answers.
+        """
+        if self._opener is None:
+            return [self._unpacked(value) for value in values], keys
+        every = [_as_bytes(headers.get(n, ())) for n in range(len(values))]
+        opened = self._opener.open(values, keys, every)
+        return opened.values, opened.keys
+
+    def _unpacked(self, value: bytes | None) -> bytes | None:
+        try:
+            return unpacked(value, self._max_bytes) or value if value else value
+        except EventError:
+            return value
 
     def _plain(
         self,

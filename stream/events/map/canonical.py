@@ -10,7 +10,7 @@ from freshet.stream.events.map.names import AMOUNTS, LINE_PREFIX, LINES, STATE_O
 from freshet.stream.events.map.numerals import Style, style_name
 
 _OF_STATES: Final = ("keep_ms", "key")
-_ELSEWHERE: Final = frozenset(("fields", "schema_file", "message", "registry"))
+_ELSEWHERE: Final = frozenset(("preset", "fields", "schema_file", "message", "registry"))
 
 
 def canonical(kind: Literal["orders", "clicks"], events: EventSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import msgspec
 
 from freshet.stream.events.map.compiler import Compiler
 from freshet.stream.events.map.levels import Level, Wrong
-from freshet.stream.events.map.paths import nearest
+from freshet.stream.events.map.paths import nearest, paths_in
 from freshet.stream.events.map.shapes import plain_json
 
 ENOUGH_RECORDS: Final = 1_000
@@ -69,9 +69,22 @@ class Watch:
             self._told += [self._note(name, record) for name in self._unseen]
             self._unseen = {}
 
+    def unseen(self, records: Sequence[Any]) -> list[NeverSeen]:
+        """Those that no record has had so far, however few came; a null at a path is one."""
+        found = []
+        for name in self._unseen if self._records else ():
+            paths = self._compiler.rule(name).path
+            several = {paths} if isinstance(paths, str) else set(paths)
+            seen = any(several & set(paths_in(record)) for record in records)
+            if not seen:
+                found.append(self._note(name, records[0] if records else None))
+        return found
+
     def _note(self, name: str, record: Any) -> NeverSeen:
-        paths = self._compiler.rule(name).path
-        first = paths if isinstance(paths, str) else paths[0]
+        rule = self._compiler.rule(name)
+        if rule.jmespath:
+            return NeverSeen(self._prefix + name, rule.jmespath, None)
+        first = rule.path if isinstance(rule.path, str) else rule.path[0]
         return NeverSeen(self._prefix + name, self._compiler.written(name), nearest(first, record))
 
     def told(self) -> Iterator[NeverSeen]:

@@ -83,3 +83,8 @@ def test_ingest_logs_and_counts_it() -> None:
         "did you mean 'code'?",
     )
     assert metrics.path_never_seen.labels("orders", "sku")._value.get() == 1
+
+
+def test_an_expression_that_finds_nothing_in_a_thousand_records_is_told_too() -> None:
+    one = decoder(FIELDS | {"lines.unit_price": "price.net", "quantity": {"jmespath": "a.b"}})
+    assert feed(one, 1_000) == [NeverSeen("quantity", "a.b", None)]
