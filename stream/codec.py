@@ -38,6 +38,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 # msgspec rounds below a microsecond, and so could reach the next millisecond.
 _BELOW_MS = re.compile(r"(\.[0-9]{3})[0-9]+")
+# Databases write +00 and +0000 where RFC 3339 has +00:00.
+_SHORT_OFFSET = re.compile(r"(:[0-9.]+[+-][0-9]{2})([0-9]{2})?$")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -108,7 +110,8 @@ def time_ms(value: Time, unit: TimeUnit = "ms", zone: tzinfo | None = None) -> i
     """Epoch milliseconds of a time as events carry it; anything below a millisecond is cut off.
 
     Args:
-        value: RFC 3339 text, or a whole number of units since 1970.
+        value: RFC 3339 text, also with +00 or +0000 for +00:00, or a whole number of units since
+            1970.
         unit: Of a whole number.
         zone: Of a text that names no offset.
 
@@ -120,7 +123,8 @@ def time_ms(value: Time, unit: TimeUnit = "ms", zone: tzinfo | None = None) -> i
     """
     if isinstance(value, str):
         try:
-            moment = msgspec.convert(_BELOW_MS.sub(r"\1", value), datetime)
+            text = _SHORT_OFFSET.sub(_whole_offset, _BELOW_MS.sub(r"\1", value))
+            moment = msgspec.convert(text, datetime)
         except (msgspec.ValidationError, OverflowError, ValueError):
             raise EventError(f"{value[:40]!r} is not an RFC 3339 time") from None
         value, unit = moment_ms(moment, zone, value), "ms"
@@ -130,6 +134,10 @@ def time_ms(value: Time, unit: TimeUnit = "ms", zone: tzinfo | None = None) -> i
         )
     multiplier, divisor = UNITS[unit]
     return value * multiplier // divisor
+
+
+def _whole_offset(match: re.Match[str]) -> str:
+    return f"{match[1]}:{match[2] or '00'}"
 
 
 def moment_ms(moment: datetime, zone: tzinfo | None, text: str) -> int:

@@ -65,6 +65,8 @@ class Rule(Section):
     sign: Literal[1, -1] | AnyRule = 1
     scale: float = 1.0
     minus: str | tuple[str, ...] = ()
+    per: str | tuple[str, ...] = ()
+    otherwise: AnyRule | None = None
     currency: str | tuple[str, ...] = ()
     time: str = ""
     zone: ZoneName = ""

@@ -154,7 +154,7 @@ class OrderLines:
         number: list[int] = []
         given: list[Any] = []
         for n in asked:
-            lines = whole[n]
+            lines = whole[n] if not isinstance(whole[n], str) else _of_text(whole[n])
             why = self._no_lines(lines, only.get(n))
             if why is not None:
                 wrong[n] = why
@@ -211,7 +211,8 @@ class OrderLines:
     def _plain_lines(self, value: bytes | None) -> Any:
         record = record_of(value)
         found = (dig(record, steps) for steps in self._records.paths(LINES))
-        return next((lines for lines in found if lines is not None), None)
+        lines = next((lines for lines in found if lines is not None), None)
+        return _of_text(lines) if isinstance(lines, str) else lines
 
     def _series(
         self, field: TextField, own: TextField, inside: LineLevel, bad: dict[int, Wrong], seen: Any
@@ -315,6 +316,12 @@ def _why_unfit(quantity: float, unit_price: float, *, state: bool) -> str:
     if not 0 <= unit_price < MAX_AMOUNT:
         return f"unit_price is {unit_price:g}, expected 0 or more and below {MAX_AMOUNT:.0f}"
     return f"{quantity:g} at {unit_price:g} is more than an order line can be worth"
+
+
+def _of_text(text: str) -> Any:
+    """An array that came as JSON inside a text, as of a column of a database; else the text."""
+    lines = record_of(text.encode("utf-8", "surrogatepass"))
+    return lines if isinstance(lines, list) else text
 
 
 def _note(wrong: dict[int, Wrong], more: Mapping[int, Wrong]) -> None:

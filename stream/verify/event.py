@@ -269,7 +269,7 @@ class _Reader:
         Raises:
             BadRecordError: The order has no lines to look at.
         """
-        whole = self._map.value("lines", self._place)
+        whole = self._whole_lines()
         if whole is None:
             yield self._flat()
             return
@@ -283,8 +283,20 @@ class _Reader:
             except BadRecordError as error:
                 yield error
 
-    def _line_alone(self, said: str) -> _Amounts:
+    def _whole_lines(self) -> Any:
+        """The lines as they are; where they are JSON inside a text, what that says."""
         whole = self._map.value("lines", self._place)
+        if isinstance(whole, str):
+            try:
+                found = json.loads(whole, parse_constant=_no_constant, parse_int=_integer)
+                json.dumps(found, ensure_ascii=False).encode("utf-8")
+                return found
+            except (ValueError, RecursionError):
+                return whole
+        return whole
+
+    def _line_alone(self, said: str) -> _Amounts:
+        whole = self._whole_lines()
         if not (said.isascii() and said.isdigit() and len(said) < MAX_KEY_BYTES):
             raise BadRecordError("a header that names no line")
         if not isinstance(whole, list) or int(said) >= len(whole):

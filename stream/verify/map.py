@@ -71,19 +71,35 @@ class Map:
         return self._text(self.rule(name), place)
 
     def number(self, name: str, place: Place) -> float | None:
-        """A field that is a number: (value - all of minus) x scale x rate x sign.
+        """A field that is a number: (value - all of minus) / per x scale x rate x sign.
 
         Raises:
             BadRecordError: It is there, and no number.
         """
-        rule = self.rule(name)
+        return self._amount(self.rule(name), place)
+
+    def _amount(self, rule: Rule, place: Place) -> float | None:
+        found = self._worked_out(rule, place)
+        if found is None and rule.otherwise is not None:
+            found = self._amount(_whole(rule.otherwise), place)
+        if found is None and rule.default is not None:
+            return values.number(str(rule.default))
+        return found
+
+    def _worked_out(self, rule: Rule, place: Place) -> float | None:
         value = _worded(_there(self._raw(rule, place)), rule.words)
         if value is None:
-            return None if rule.default is None else values.number(str(rule.default))
+            return None
         amount = values.number(value, rule.number)
         for path in _several(rule.minus):
             part = _there(found_at(place.record, path))
             amount -= 0.0 if part is None else values.number(part, rule.number)
+        if rule.per:
+            parts = _there(self._raw(Rule(path=rule.per), place))
+            parts = None if parts is None else values.number(parts, rule.number)
+            if not parts:
+                return None
+            amount /= parts
         if rule.scale != 1.0:
             amount *= rule.scale
         if rule.currency:

@@ -16,8 +16,9 @@ BLANKS = " \t\r\n\u00a0\u202f"
 
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?"
-    r"([Zz]|([+-])([0-9]{2}):?([0-9]{2}))?"
+    r"([Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)?"
 )
+_SLASH_DATE = re.compile(r"/Date\((-?[0-9]{1,16})([+-][0-9]{4})?\)/")
 _EPOCH = datetime(1970, 1, 1)
 _MS = timedelta(milliseconds=1)
 _TO_MICROSECONDS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
@@ -136,6 +137,10 @@ def time_ms(value: Any, unit: str, form: str = "", zone: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadRecordError(f"{value!r:.40} is no time")
     numbers = form in ("", *UNITS)
+    slash = _SLASH_DATE.fullmatch(value) if isinstance(value, str) else None
+    if slash is not None and form in ("", "rfc3339"):
+        value, unit, form = int(slash[1]), "ms", "ms"
+        numbers = True
     if isinstance(value, str) and numbers:
         value = counted(value)
     if not isinstance(value, str):

@@ -157,6 +157,21 @@ NUMBERS: list[tuple[Any, Any, Any]] = [
     ({"path": "x", "words": {"two": 2, "*": "9"}}, "many", 9.0),
     ({"path": "x", "words": {"two": 2}}, "3", 3.0),
     ({"value": 6}, None, 6.0),
+    ({"path": "x.sum", "per": "x.n"}, {"sum": "25.50", "n": 3}, 8.5),
+    ({"path": "x.sum", "per": ["x.m", "x.n"], "scale": 2}, {"sum": 9, "n": "3"}, 6.0),
+    ({"path": "x.sum", "per": "x.n", "minus": "x.off"}, {"sum": 9, "off": 3, "n": 3}, 2.0),
+    ({"path": "x.sum", "per": "x.n"}, {"sum": 9, "n": 0}, "MissingField"),
+    ({"path": "x.sum", "per": "x.n"}, {"sum": 9}, "MissingField"),
+    ({"path": "x.sum", "per": "x.n", "default": 4}, {"sum": 9}, 4.0),
+    ({"path": "x.sum", "per": "x.n"}, {"sum": 9, "n": "few"}, "InvalidField"),
+    ({"path": "x.a", "otherwise": "x.b"}, {"a": 1, "b": 2}, 1.0),
+    ({"path": "x.a", "otherwise": "x.b"}, {"a": "", "b": 2}, 2.0),
+    ({"path": "x.a", "otherwise": "x.b"}, {"a": "one", "b": 2}, "InvalidField"),
+    ({"path": "x.a", "otherwise": "x.b"}, {"a": 1, "b": "two"}, 1.0),
+    ({"path": "x.a", "otherwise": "x.b"}, {"b": "two"}, "InvalidField"),
+    ({"path": "x.a", "otherwise": "x.b"}, {"c": 1}, "MissingField"),
+    ({"path": "x.a", "otherwise": "x.b", "default": 4}, {"c": 1}, 4.0),
+    ({"path": "x.a", "otherwise": {"path": "x.sum", "per": "x.n"}}, {"sum": 9, "n": 2}, 4.5),
 ]
 SIGN = {"path": "x.type", "words": {"refund": -1, "*": 1}}
 SIGNED: list[tuple[Any, Any, Any]] = [
@@ -177,6 +192,15 @@ TIMES: list[tuple[Any, Any, Any]] = [
     ("x", "2023-11-14T22:13:20Z", T),
     ("x", "2023-11-14T23:13:20.123456+01:00", T + 123),
     ("x", "2023-11-14 22:13:20+0000", T),
+    ("x", "2023-11-14 22:13:20+00", T),
+    ("x", "2023-11-14 23:43:20.5+01:30", T + 500),
+    ("x", "2023-11-14T23:43:20.5+0130", T + 500),
+    ("x", "2023-11-14", "InvalidTime"),
+    ("x", f"/Date({T})/", T),
+    ("x", f"/Date({T}+0100)/", T),
+    ("x", "/Date(-5)/", "InvalidTime"),
+    ({"path": "x", "time": "rfc3339"}, f"/Date({T})/", T),
+    ({"path": "x", "time": "s"}, f"/Date({T})/", "InvalidTime"),
     ("x", "2023-11-14T22:13:20", "InvalidTime"),
     ("x", "yesterday", "InvalidTime"),
     ("x", -1, "InvalidTime"),
@@ -273,6 +297,30 @@ def test_amounts_of_other_currencies_become_the_shop_s_own(
         assert columns.refusals[0].error_class == expected
     else:
         assert columns.unit_price.tolist() == [expected] * 2
+
+
+def test_lines_may_be_json_inside_a_text() -> None:
+    line = {"sku": "a", "quantity": 2, "unit_price": 3}
+    for lines, names in (([line], ["a"]), ([line, {"sku": "b"}], ["a"])):
+        columns = decoded({"event_id": "e", "event_time": T, "lines": json.dumps(lines)}, {})
+        assert columns.line_item == names * 2
+        assert len(columns.line_refusals) == 2 * (len(lines) - 1)
+    for text in ("none", '{"sku": "a"}', "7", ""):
+        refused = decoded({"event_id": "e", "event_time": T, "lines": text}, {}).refusals
+        assert refused[0].message == "the field 'lines' is text, expected an array"
+
+
+def test_a_region_that_nobody_maps_is_told_with_the_way_out() -> None:
+    events = EventSettings(orders={"fields": {}})
+    record = {"event_id": "e", "event_time": T, "sku": "a", "quantity": 1, "unit_price": 1}
+    (bad,) = EventDecoder("orders", events).decode([json.dumps(record).encode()], [None]).refusals
+    assert bad.message.endswith('; a shop without regions sets events.series_by = ["sku"]')
+
+
+def test_an_option_of_what_stands_otherwise_is_checked_too() -> None:
+    rule = {"path": "a", "otherwise": {"path": "b", "time": "s"}}
+    with pytest.raises(ConfigError, match=r"lines\.unit_price has the option 'time'"):
+        decoded(ORDER, {"lines.unit_price": rule})
 
 
 def test_currency_and_sign_of_a_line_may_stand_in_its_order() -> None:

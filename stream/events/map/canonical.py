@@ -34,7 +34,7 @@ def canonical(kind: Literal["orders", "clicks"], events: EventSettings) -> dict[
             found[f"events.{kind}.{name}"] = section.model_dump(mode="json")[name]
     if events.time_zone:
         found["events.time_zone"] = events.time_zone
-    if any("currency" in rule for rule in fields.values() if isinstance(rule, dict)):
+    if any(map(_converts, fields.values())):
         found["events.rates"] = {code.upper(): rate for code, rate in events.rates.items()}
     return found
 
@@ -52,6 +52,11 @@ def _used(kind: str, events: EventSettings) -> set[str]:
     return own | ({"order_id", *STATE_ONLY} if events.orders.mode == "state" else {"event_id"})
 
 
+def _converts(rule: Any) -> bool:
+    """Whether a rule asks for a currency's rate, itself or where it finds nothing."""
+    return isinstance(rule, dict) and ("currency" in rule or _converts(rule.get("otherwise")))
+
+
 def _rule(said: AnyRule | int) -> Any:
     """A rule as a path where it is one, else what it says besides its defaults."""
     rule = as_rule(said)
@@ -60,7 +65,7 @@ def _rule(said: AnyRule | int) -> Any:
         value = getattr(rule, name)
         if value != setting.get_default(call_default_factory=True):
             plain[name] = value
-    for name in ("path", "minus", "currency"):
+    for name in ("path", "minus", "per", "currency"):
         if isinstance(plain.get(name), tuple):
             paths = list(plain[name])
             plain[name] = paths[0] if len(paths) == 1 else paths
@@ -68,6 +73,8 @@ def _rule(said: AnyRule | int) -> Any:
         plain["join"] = [_rule(part) for part in plain["join"]]
     if isinstance(plain.get("sign"), str | tuple | Rule):
         plain["sign"] = _rule(plain["sign"])
+    if "otherwise" in plain:
+        plain["otherwise"] = _rule(plain["otherwise"])
     if "number" in plain:
         plain["number"] = style_name(Style.of(plain["number"], name))
     return plain["path"] if plain.keys() == {"path"} else plain

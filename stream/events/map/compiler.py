@@ -81,7 +81,9 @@ class Compiler:
 
     def number(self, name: str) -> NumberField:
         """A field that is a number."""
-        rule = self.rule(name)
+        return self._number(name, self.rule(name))
+
+    def _number(self, name: str, rule: Rule) -> NumberField:
         style = Style.of(rule.number, f"{self._named(name)}.number") if rule.number else PLAIN
         default = rule.default
         if default is not None:
@@ -98,6 +100,8 @@ class Compiler:
             self._sign(name, rule),
             dict(rule.words) or None,
             default,
+            Paths(tuple(self._slot(path, name) for path in _paths(rule.per))) if rule.per else None,
+            None if rule.otherwise is None else self._number(name, as_rule(rule.otherwise)),
         )
 
     def time(self, name: str) -> TimeField:

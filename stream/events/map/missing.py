@@ -42,7 +42,10 @@ def missing(compiler: Compiler, name: str, record: Any) -> Wrong:
         text += f" ({compiler.setting}: {written})"
     paths = compiler.rule(name).path
     near = nearest(paths if isinstance(paths, str) else paths[0], record) if paths else None
-    return "MissingField", text + (f"; nearest seen: {near!r}" if near else "")
+    text += f"; nearest seen: {near!r}" if near else ""
+    if name == "region" and not written:
+        text += '; a shop without regions sets events.series_by = ["sku"]'
+    return "MissingField", text
 
 
 class Watch:

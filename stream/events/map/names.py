@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from freshet.stream.errors import ConfigError
-from freshet.stream.event_settings import EventSettings, MappedKind, Rule
+from freshet.stream.event_settings import AnyRule, EventSettings, MappedKind, Rule
 
 Sort = Literal["text", "number", "time", "flag", "version", "lines", "object"]
 
@@ -58,7 +58,10 @@ _FIELDS: Final[dict[MappedKind, dict[str, Sort]]] = {
 
 _OPTIONS: Final[dict[Sort, tuple[str, ...]]] = {
     "text": ("words", "default"),
-    "number": ("words", "default", "number", "sign", "scale", "minus", "currency"),
+    "number": (
+        *("words", "default", "number", "sign", "scale", "minus", "currency"),
+        *("per", "otherwise"),
+    ),
     "time": ("default", "time", "zone"),
     "flag": ("words", "default"),
     "version": ("time", "zone"),
@@ -93,13 +96,19 @@ def check_names(kind: MappedKind, events: EventSettings, setting: str) -> None:
             sort = "text"
         if sort is None:
             raise _unknown(name, fields, setting)
-        given = rule.model_fields_set if isinstance(rule, Rule) else set()
-        extra = sorted(given - _PLACES - set(_OPTIONS[sort]))
+        extra = sorted(_given(rule) - _PLACES - set(_OPTIONS[sort]))
         if extra:
             known = ", ".join(_OPTIONS[sort]) or "none"
             raise ConfigError(
                 f"{setting}.{name} has the option {extra[0]!r}", hint=f"of this field: {known}"
             )
+
+
+def _given(rule: AnyRule | None) -> set[str]:
+    """The options of a rule, and of what stands where it finds nothing."""
+    if not isinstance(rule, Rule):
+        return set()
+    return rule.model_fields_set | _given(rule.otherwise)
 
 
 def _unknown(name: str, known: Mapping[str, Any], setting: str) -> ConfigError:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from freshet.stream.arrays import Floats
+from freshet.stream.arrays import Bools, Floats
 from freshet.stream.errors import ConfigError
 from freshet.stream.events.map.levels import BLANKS, Column, Level, Source, Wrong, nothing
 from freshet.stream.events.map.texts import ANY_WORD, kind_name, text_of_value
@@ -182,7 +182,10 @@ class Currency:
 
 @dataclass(frozen=True, slots=True)
 class NumberField:
-    """A field that is a number: (value - all of minus) x scale x rate x sign."""
+    """A field that is a number: (value - all of minus) / per x scale x rate x sign.
+
+    What `per` has nothing for, or 0, is missing; `otherwise` stands where it is.
+    """
 
     name: str
     source: Source
@@ -193,6 +196,8 @@ class NumberField:
     sign: float | Any = 1.0  # Or a number field, which reads 1 or -1.
     words: Mapping[str, Any] | None = None
     default: float | None = None
+    per: Source | None = None
+    otherwise: NumberField | None = None
 
     def read(self, level: Level) -> Numbers:
         """The numbers of a level."""
@@ -203,16 +208,17 @@ class NumberField:
         if not self._plain:
             with np.errstate(over="ignore", invalid="ignore"):  # What is too large is refused.
                 found = self._worked_out(found, level)
+        if self.otherwise is not None:
+            found = _or_else(found, self.otherwise, level)
         if self.default is not None:
-            missing = np.isnan(found.values)
-            missing[list(found.wrong)] = False
+            missing = _missing(found)
             found = Numbers(np.where(missing, self.default, found.values), found.wrong)
         return found
 
     @property
     def _plain(self) -> bool:
         factors = self.scale == 1.0 and self.currency is None and self.sign == 1.0
-        return factors and not self.minus
+        return factors and not self.minus and self.per is None
 
     def _worked_out(self, found: Numbers, level: Level) -> Numbers:
         values, wrong = found.values, dict(found.wrong)
@@ -227,6 +233,11 @@ class NumberField:
             part = numbers(source.column(level), self.style, self.name)
             note(part.wrong)
             values = values - np.where(np.isnan(part.values), 0.0, part.values)
+        if self.per is not None:
+            parts = numbers(self.per.column(level), self.style, self.name)
+            note(parts.wrong)
+            values = values / np.where(parts.values == 0, np.nan, parts.values)
+            given &= ~np.isnan(values)
         if self.scale != 1.0:
             values = values * self.scale
         if self.currency is not None:
@@ -244,6 +255,24 @@ class NumberField:
             values = values * self.sign
         values[list(wrong)] = np.nan
         return Numbers(values, wrong)
+
+
+def _missing(found: Numbers) -> Bools:
+    """Where there is nothing, and nothing wrong either."""
+    missing: Bools = np.isnan(found.values)
+    missing[list(found.wrong)] = False
+    return missing
+
+
+def _or_else(found: Numbers, otherwise: NumberField, level: Level) -> Numbers:
+    """The same numbers, those that are missing as another rule has them."""
+    missing = _missing(found)
+    if not missing.any():
+        return found
+    other = otherwise.read(level)
+    wrong = {n: why for n, why in other.wrong.items() if missing[n]}
+    values = np.where(missing, other.values, found.values)
+    return Numbers(values, {**found.wrong, **wrong})
 
 
 def _word(value: Any, words: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -22,6 +23,8 @@ MISSING: Final = NOT_PLAIN
 UNIT_NAMES: Final[tuple[str, ...]] = get_args(TimeUnit)
 RFC_3339: Final = "rfc3339"
 DATE: Final = "date"
+# What .NET's older serialisers write; the offset says where, not when.
+_SLASH_DATE: Final = re.compile(r"/Date\((-?[0-9]{1,16})([+-][0-9]{4})?\)/")
 MICROSECONDS: Final[dict[TimeUnit, float]] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """By what a number of units is multiplied."""
 
@@ -121,6 +124,10 @@ def one_time_ms(value: Any, style: TimeStyle, name: str) -> int:
     """
     if isinstance(value, bool | dict | list):
         raise EventError(f"the field {name!r} is {kind_name(value)}, expected a time")
+    if isinstance(value, str) and style.plain_texts:
+        match = _SLASH_DATE.fullmatch(value)
+        if match is not None:
+            return _in_range(int(match[1]))
     if isinstance(value, str) and style.takes_numbers:
         value = numeral(value)
     if not isinstance(value, str):

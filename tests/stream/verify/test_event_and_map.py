@@ -38,6 +38,14 @@ TEXTS = st.sampled_from(
         *("", "x", "view", "true", "false", "12", " 7 ", "12.50", "1.299,00", "1,299.00"),
         *("12.50 EUR", "-3", "+3", ".5", "1e3", "EUR", "USD ", "2026-03-29T02:30:00", "nan", "٣"),
         *("2026-03-29", "2026-03-01T10:00:00Z", "2026-03-01 10:00:00.5+01:00", "1 299,5"),
+        *(f"/Date({T0})/", f"/Date({T0}+0100)/", "/Date(-1)/", "2026-03-01 10:00:00.25+00"),
+        *(
+            '[{"sku": "a", "quantity": 1, "unit_price": 2}]',
+            '[{"a": 2}]',
+            "[]",
+            '{"a": 1}',
+            "[1e999]",
+        ),
         *(str(T0), "99999999999999999999", "0", "-0.0004", "1,5", "1.299.000", "a\\b", "|"),
     )
 )
@@ -95,6 +103,11 @@ TEXT_RULES = st.one_of(
         st.fixed_dictionaries({}, optional={"words": WORDS, "default": st.just("view")}),
     ),
 )
+OTHERWISE: list[Any] = [
+    "b",
+    {"path": "a", "per": "b", "currency": "b"},
+    {"path": "b[0]", "default": 3, "otherwise": "a"},
+]
 NUMBER_RULES = st.one_of(
     PATHS,
     st.builds(
@@ -103,6 +116,8 @@ NUMBER_RULES = st.one_of(
         st.fixed_dictionaries(
             {},
             optional={
+                "per": PATHS,
+                "otherwise": st.sampled_from(OTHERWISE),
                 "number": st.sampled_from(
                     ["12.50", "1,299.00", "1.299,00", "1 299,00", "12,5", "12.50 EUR", "1.299.000"]
                 ),
