@@ -20,7 +20,7 @@ from freshet.stream.schemas import CHANNELS, UNIT_SCALES
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
 from freshet.stream.store.grid import Grid
-from freshet.stream.store.layout import OUTCOMES
+from freshet.stream.store.layout import BESIDE, OUTCOMES
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.units import HOUR_MS
 
@@ -37,7 +37,11 @@ EMPTY: Singles = np.zeros((0, 0), np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Ingest's own counts over all partitions; `read` is the sum of the others."""
+    """Ingest's own counts over all partitions.
+
+    `read` is the sum of the outcomes; beside them are dead lines of applied orders, and duplicates
+    that say otherwise than what was applied.
+    """
 
     read: int = 0
     applied: int = 0
@@ -45,6 +49,8 @@ class Books:
     late_dropped: int = 0
     dead_letter: int = 0
     skipped: int = 0
+    lines_dead: int = 0
+    conflicting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +197,7 @@ class RedisSource:
         headers = [
             self._store.header(topic, partition) for topic, partition in self._store.partitions()
         ]
-        names = ("read", *OUTCOMES)
+        names = ("read", *OUTCOMES, *BESIDE)
         return Books(
             **{name: sum(getattr(header, name) for header in headers if header) for name in names}
         )

@@ -155,6 +155,11 @@ class IngestSettings(Section):
         description="Share of dead records at which ingest pauses, once a thousand were read "
         "in 10 s.",
     )
+    max_lost_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05,
+        description="Share of a topic's records, those skipped left out, above which lost ones are "
+        "warned of, and `--until-end` ends with status 1.",
+    )
     http_port: NotNegative = Field(
         0, description="Port of /livez, /readyz and /metrics; 0 picks a free one."
     )

@@ -49,11 +49,12 @@ function gain(scores) {
 function showTotals(overview) {
   const { events, forecasts, scores, as_of: asOf } = overview;
   const lateMs = LATE_BUCKETS * overview.resolution_ms;
-  const lost = [["duplicate", events.duplicate], ["late", events.late_dropped], ["broken", events.dead_letter], ["skipped", events.skipped]]
+  const lost = [["duplicate", events.duplicate], ["late", events.late_dropped], ["broken", events.dead_letter], ["skipped", events.skipped],
+    ["dead lines", events.lines_dead], ["conflicting", events.conflicting]]
     .filter(([, count]) => count > 0).map(([name, count]) => `${format.compact(count)} ${name}`);
   const [gained, tone] = gain(scores);
   byId("figures").replaceChildren(
-    figure("Events", format.rate(events.per_s), "a second", `${format.compact(events.read)} read${lost.length ? `, ${lost[0]}` : ""}`, age("sales", asOf.sales_ms, lateMs)),
+    figure("Events", format.rate(events.per_s), "a second", el("span", { title: lost.join(", ") }, `${format.compact(events.read)} read${lost.length ? `, ${lost[0]}` : ""}`), age("sales", asOf.sales_ms, lateMs)),
     figure("Forecasts", format.rate(forecasts.per_s), "a second", `${format.compact(forecasts.seen)} for ${format.count(forecasts.items)} series`, age("forecasts", asOf.forecasts_ms, lateMs)),
     figure("Sold in 24 h", format.compact(overview.units_day), "units", `${format.compact(overview.revenue_day)} in sales`, age("sales", asOf.sales_ms, lateMs)),
     figure(`Error ${widthOf(overview.resolution_ms).each}`, format.error(scores.wql), "WQL", gained, age("scores", asOf.scores_ms, lateMs), tone),

@@ -87,14 +87,20 @@ def ingest(
     ] = None,
     http_port: HttpPort = None,
 ) -> None:
-    """Fold orders and clicks into windows in Redis, exactly once."""
+    """Fold orders and clicks into windows in Redis, exactly once; at the end print the books.
+
+    With --until-end the exit status is 1 when more is lost than ingest.max_lost_share.
+    """
     from freshet.stream.ingest.process import run
 
     if from_beginning != (into is not None):
         raise typer.BadParameter(
             "--from-beginning and --into go together: live windows are never overwritten"
         )
-    run(with_http_port(settings_of(config), "ingest", http_port), until_end=until_end, into=into)
+    settings = with_http_port(settings_of(config), "ingest", http_port)
+    report = run(settings, until_end=until_end, into=into)
+    typer.echo(report.as_text())
+    raise typer.Exit(1 if until_end and report.too_much else 0)
 
 
 def worker(

@@ -19,7 +19,7 @@ from freshet.stream.process import BackOff
 from freshet.stream.schemas import DriftAlert, ModelEvent, Promotion, RetrainRequest
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
-from freshet.stream.store.layout import OUTCOMES
+from freshet.stream.store.layout import BESIDE, OUTCOMES
 from freshet.stream.store.redis import WindowStore
 
 MAX_POLLS_PER_LOOK = 20
@@ -117,7 +117,7 @@ class DemoWatcher:
 
     def books(self) -> dict[str, int]:
         """The books of all partitions added up, as Redis holds them."""
-        total = dict.fromkeys(("read", *OUTCOMES), 0)
+        total = dict.fromkeys(("read", *OUTCOMES, *BESIDE), 0)
         for topic, partition in self._store.partitions():
             header = self._store.header(topic, partition)
             if header is not None:
@@ -162,7 +162,7 @@ class DemoWatcher:
         read = books.pop("read")
         return {
             "events": {"produced": produced, **books},
-            "conserved": produced == read == sum(books.values()),
+            "conserved": produced == read == sum(books[name] for name in OUTCOMES),
             "windows": {"items": self.items(), "updates": self.updates()},
             "forecasts": self.tally.forecast_section(),
             **self.tally.sections(),

@@ -66,7 +66,8 @@ class Fold:
     """A batch judged and added up, not yet written.
 
     `dead` and `too_late` name records by their place in the batch; publish them before `apply`.
-    `skip_reasons` counts those that were skipped.
+    `skip_reasons` counts those that were skipped; `old` are those that were applied although their
+    event time is over a year before their timestamp, history left out.
     `touched_item_ids` are the items of all applied lines; `changed` and `header` are for `apply`.
     """
 
@@ -80,3 +81,4 @@ class Fold:
     header: Header
     changed: ChangedTiles
     skip_reasons: Mapping[str, int] = field(default_factory=dict)
+    old: Sequence[int] = ()

@@ -31,7 +31,14 @@ from freshet.stream.fold.frontier import NEVER_MS, rule_of
 from freshet.stream.fold.headers import fingerprint, header_after, reach_fields, reach_of
 from freshet.stream.fold.history import HistoryVerdicts, judge_history, loads_of
 from freshet.stream.fold.state_log import StateLog
-from freshet.stream.fold.verdicts import DeadLetter, Known, Verdicts, dead_letters, reach_verdicts
+from freshet.stream.fold.verdicts import (
+    DeadLetter,
+    Known,
+    Verdicts,
+    applied_though_old,
+    dead_letters,
+    reach_verdicts,
+)
 from freshet.stream.fold.watermark import TimeRules
 from freshet.stream.fold.writes import ChangedTiles, MinuteLog, TileFolder
 from freshet.stream.store.layout import Answer, Header, Keys, Update
@@ -218,6 +225,7 @@ class PartitionWindows:
             header=header,
             changed=changed,
             skip_reasons=Counter(one.reason for one in verdicts.decoded.skipped),
+            old=applied_though_old(verdicts, batch.timestamps_ms, history.patient),
         )
 
     def apply(self, fold: Fold) -> Answer:

@@ -15,6 +15,7 @@ import numpy as np
 
 from freshet.stream.arrays import Bools, Digests, Ints
 from freshet.stream.events.columns import Decoded
+from freshet.stream.events.hints import YEAR_MS
 from freshet.stream.events.redrive import repeats
 from freshet.stream.fold.dedupe import Entries, SeenHashes, find_duplicates
 from freshet.stream.fold.dictionary import Admission, ItemDictionary
@@ -191,6 +192,22 @@ def _give_slots(slot: Ints, decoded: Decoded, applied: Bools, num_known: int) ->
         next_slot = num_known + len(new_items)
         slot[line] = new_items.setdefault(decoded.item_of(line), next_slot)
     return list(new_items)
+
+
+def applied_though_old(verdicts: Verdicts, timestamps_ms: Ints, history: Bools) -> list[int]:
+    """Places of applied records that say that they happened over a year before they were sent.
+
+    Args:
+        verdicts: On the good records of the batch.
+        timestamps_ms: Kafka timestamps of all records of the batch.
+        history: Which of the good records are history, which may be old.
+    """
+    decoded = verdicts.decoded
+    old = timestamps_ms[decoded.index] - decoded.event_time_ms > YEAR_MS
+    if not old.any():
+        return []
+    places: list[int] = decoded.index[old & verdicts.applied & ~history].tolist()
+    return places
 
 
 def dead_letters(verdicts: Verdicts, timestamps_ms: Ints, rules: TimeRules) -> list[DeadLetter]:

@@ -49,8 +49,7 @@ class Keeper:
         owned.position = batch.next_offset
         owned.at_end_since_s = None
         owned.newest_timestamp_ms = messages[-1].timestamp()[1]
-        dead = len(batch.dead)
-        parts.metrics.kept(key[0], applied=len(messages) - dead, dead=dead)
+        parts.losses.kept(key, messages, batch)
 
     def survey(self, ends: Mapping[Key, int]) -> None:
         """See whether Redis still holds it all, and how much; say which logs are read to their end.

@@ -64,6 +64,12 @@ class IngestMetrics:
         self.conflicting = counter(
             "freshet_ingest_conflicting", "Duplicates that say otherwise than before.", ("topic",)
         )
+        self.recent_share = gauge(
+            "freshet_ingest_recent_share",
+            "Share of a topic's records of the last minute (of the newest 20 where those are "
+            "more) that came late, are dead, say that they are over a year old, or were skipped.",
+            ("topic", "of"),
+        )
         self.path_never_seen = gauge(
             "freshet_ingest_path_never_seen",
             "1 for a field whose path none of the first thousand records had.",
@@ -118,10 +124,10 @@ class IngestMetrics:
         self.lines_dead.labels(topic).inc(counts.lines_dead)
         self.conflicting.labels(topic).inc(counts.conflicting)
 
-    def kept(self, topic: str, *, applied: int, dead: int) -> None:
+    def kept(self, topic: str, counts: Mapping[str, int]) -> None:
         """Count one batch of a table, now that its versions are stored."""
-        self.records.labels(topic, "applied").inc(applied)
-        self.records.labels(topic, "dead_letter").inc(dead)
+        for outcome in ("applied", "dead_letter", "skipped"):
+            self.records.labels(topic, outcome).inc(counts[outcome])
 
     def holds(self, owned: Collection[Owned]) -> None:
         """What this process owns."""

@@ -17,6 +17,8 @@ from freshet.stream.ingest.assignment import Assignment, Kept
 from freshet.stream.ingest.claims import Claims
 from freshet.stream.ingest.generations import Generations
 from freshet.stream.ingest.identity import TopicIdentity
+from freshet.stream.ingest.losing import Losses
+from freshet.stream.ingest.losses import Ledger
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.ingest.outbox import Outbox
 from freshet.stream.ingest.pause import DeadLetterGuard, Pause
@@ -57,6 +59,7 @@ class Parts:
         clock: The shop's time.
         registry: What /metrics shows.
         metrics: Ingest's own part of it.
+        losses: The books of this run, and who tells people of what is lost.
     """
 
     consumer: Consumer
@@ -74,6 +77,7 @@ class Parts:
     clock: Clock
     registry: CollectorRegistry
     metrics: IngestMetrics
+    losses: Losses
 
     @property
     def topics(self) -> list[str]:
@@ -182,6 +186,23 @@ def build(settings: Settings, into: int | None = None) -> Parts:
         clock=clock,
         registry=registry,
         metrics=metrics,
+        losses=_losses(settings, metrics, clock, outbox, building=generations.building),
+    )
+
+
+def _losses(
+    settings: Settings, metrics: IngestMetrics, clock: Clock, outbox: Outbox, *, building: bool
+) -> Losses:
+    """Nobody is told of a generation that is only being built."""
+    topics, max_lost_share = settings.kafka.topics, settings.ingest.max_lost_share
+    mapped = topics.of("orders", "clicks", *SHOP_TABLES).items()
+    return Losses(
+        Ledger({topic: f"events.{kind}" for topic, kind in mapped}, max_lost_share),
+        metrics,
+        clock,
+        alert=(lambda alert: None) if building else outbox.alert,
+        subject=settings.kafka.group_prefix,
+        max_lost_share=max_lost_share,
     )
 
 

@@ -11,22 +11,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal
 
-import xxhash
-
 from freshet.stream.clock import Clock
-from freshet.stream.codec import rfc3339
 from freshet.stream.health import Health
+from freshet.stream.ingest.alerts import ingest_alert
 from freshet.stream.ingest.metrics import IngestMetrics
 from freshet.stream.ingest.outbox import Outbox
-from freshet.stream.schemas import Alert, AlertData
+from freshet.stream.schemas import Alert
 from freshet.stream.telemetry import get_logger
 
 WINDOW_S = 10.0
 MIN_READ = 1_000
 TROUBLE = "dead_letters"
 
-INGEST_TYPE: Final = "io.freshet.ingest"
-SOURCE: Final = "/freshet/ingest"
 PAUSED: Final = "paused"
 
 log = get_logger(__name__)
@@ -172,26 +168,13 @@ def paused_alert(
     >>> paused_alert("firing", "freshet", "why", starts_at_ms=0, at_ms=0).time
     '1970-01-01T00:00:00.000Z'
     """
-    fingerprint = _hash(INGEST_TYPE, subject, PAUSED)
-    data = AlertData(
-        state=state,
+    return ingest_alert(
+        state,
+        subject,
+        kind=PAUSED,
         severity="critical",
         title="Ingest is paused by too many dead letters",
         description=description,
         starts_at_ms=starts_at_ms,
-        updated_at_ms=at_ms,
-        labels={"type": INGEST_TYPE, "subject": subject, "kind": PAUSED},
-        ends_at_ms=at_ms if state == "resolved" else None,
+        at_ms=at_ms,
     )
-    return Alert(
-        id=_hash(fingerprint, state, str(at_ms)),
-        source=SOURCE,
-        type=INGEST_TYPE,
-        subject=fingerprint,
-        time=rfc3339(at_ms),
-        data=data,
-    )
-
-
-def _hash(*parts: str) -> str:
-    return xxhash.xxh3_64_hexdigest("\x1f".join(parts).encode())

@@ -28,6 +28,7 @@ from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.health import Watch
 from freshet.stream.ingest.generations import caught_up
 from freshet.stream.ingest.keep import Keeper
+from freshet.stream.ingest.losses import Report
 from freshet.stream.ingest.outbox import FoldedBatch
 from freshet.stream.ingest.parts import Parts, build
 from freshet.stream.ingest.poll import Decode, Polled, poll
@@ -46,8 +47,8 @@ GC_THRESHOLDS = (100_000, 20, 100)
 log = get_logger(__name__)
 
 
-def run(settings: Settings, *, until_end: bool = False, into: int | None = None) -> None:
-    """Ingest until SIGTERM or SIGINT, or until the log ends seen at the start.
+def run(settings: Settings, *, until_end: bool = False, into: int | None = None) -> Report:
+    """Ingest until SIGTERM or SIGINT, or the log ends seen at the start; the books of this run.
 
     SIGHUP lets records pass again after too many dead letters made it pause.
 
@@ -77,6 +78,7 @@ def run(settings: Settings, *, until_end: bool = False, into: int | None = None)
             ingest.run(until_end=until_end)
     finally:
         ingest.close()
+    return ingest.parts.losses.report()
 
 
 class Ingest:
@@ -165,6 +167,7 @@ class Ingest:
             parts.assignment.commit(wait=True)
             parts.assignment.settle(2 * self._settings.kafka.session_timeout_ms)
         finally:
+            parts.losses.close()
             parts.outbox.close()
             parts.consumer.close()
 
@@ -267,7 +270,7 @@ class Ingest:
         owned.position = batch.fold.next_offset
         owned.at_end_since_s = None
         owned.newest_timestamp_ms = batch.messages[-1].timestamp()[1]
-        parts.metrics.batch_applied(batch.key[0], batch.fold.counts, batch.fold.skip_reasons)
+        parts.losses.applied(batch)
         tell(batch.key[0], batch.windows.never_seen(), parts.metrics)
         return True
 
@@ -306,6 +309,7 @@ class Ingest:
             idle = owned.at_end_for_s(end, now_s) >= windows.idle_ms / 1_000
             if idle and owned.windows is not None:
                 self._declare_idle(key, owned.windows, now_ms)
+        parts.losses.look()
         parts.metrics.holds(parts.assignment.owned.values())
         parts.metrics.redis_bytes.set(parts.store.memory_bytes())
         self._keeper.survey(ends)

@@ -33,12 +33,14 @@ from freshet.stream.store.versions import (
 class JudgedBatch:
     """Records of a partition in log order, as they are to be stored, and why some are unusable.
 
-    `dead` names records by their place in the batch.
+    `dead` names records by their place in the batch; `skipped` counts those that are none of ours,
+    which have no version.
     """
 
     versions: Sequence[Version]
     dead: Sequence[tuple[int, EventError]]
     next_offset: int
+    skipped: int = 0
 
 
 class PartitionVersions:
@@ -103,7 +105,8 @@ class PartitionVersions:
                 version = _unusable(message)
             if version is not None:
                 versions.append(version)
-        return JudgedBatch(versions, dead, (messages[-1].offset() or 0) + 1)
+        next_offset = (messages[-1].offset() or 0) + 1
+        return JudgedBatch(versions, dead, next_offset, len(messages) - len(versions))
 
     def _judged(self, message: Message) -> Version | None:
         """The version that a record is, in our own words; None where it is none of ours."""
@@ -138,9 +141,10 @@ class PartitionVersions:
             self.header,
             next_offset=batch.next_offset,
             frontier_ms=max([self.header.frontier_ms, *usable_ms]),
-            read=self.header.read + len(batch.versions),
+            read=self.header.read + len(batch.versions) + batch.skipped,
             applied=self.header.applied + len(usable_ms),
             dead_letter=self.header.dead_letter + len(batch.dead),
+            skipped=self.header.skipped + batch.skipped,
         )
         failpoint("before_append")
         answer = self._append(header, batch.versions)

@@ -10,6 +10,8 @@ from typing import Any, Final
 EFFECTS_OWNER_KEY: Final = "freshet:effects-owner"
 """The lease of the process that estimates what all items do alike."""
 OUTCOMES: Final = ("applied", "duplicate", "late_dropped", "dead_letter", "skipped")
+BESIDE: Final = ("lines_dead", "conflicting")
+"""What the books count beside the outcomes of records."""
 """What becomes of a record: the books balance when these add up to those read."""
 MAX_INDEX_TILES: Final = 50_000
 MAX_REMOVED_KEYS: Final = 1_000

@@ -74,6 +74,17 @@ class VersionKeys:
         return [self.header, self.log, self.newest, self.leaving]
 
 
+_WRITTEN: Final = (
+    "first_offset",
+    "frontier_ms",
+    "reached_end",
+    "read",
+    "applied",
+    "dead_letter",
+    "skipped",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class VersionHeader:
     """What a partition's versions say about themselves.
@@ -93,6 +104,7 @@ class VersionHeader:
     read: int = 0
     applied: int = 0
     dead_letter: int = 0
+    skipped: int = 0
     versions: int = 0
     dropped: int = 0
     dropped_until_ms: int = 0
@@ -153,9 +165,8 @@ class Append:
         header, expected = self.header, self.expected_offset
         args: list[Any] = [header.epoch, header.owner, "" if expected is None else expected]
         args += [header.next_offset, header.written_by, self.horizon_ms, MAX_REMOVED, self.drop]
-        fields = ("first_offset", "frontier_ms", "reached_end", "read", "applied", "dead_letter")
-        args.append(len(fields))
-        for name in fields:
+        args.append(len(_WRITTEN))
+        for name in _WRITTEN:
             args += (name, getattr(header, name))
         for version in self.versions:
             args += version.arguments()

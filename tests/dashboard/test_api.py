@@ -57,7 +57,7 @@ def test_the_overview_counts_and_compares(topics: Any, make: Any) -> None:
     assert found["clock"] == {"now_ms": NOW.now_ms, "speed": 900.0}
     assert found["events"] == {
         "read": 9, "applied": 8, "duplicate": 1, "late_dropped": 0, "dead_letter": 0, "skipped": 0,
-        "per_s": 12.3,
+        "lines_dead": 0, "conflicting": 0, "per_s": 12.3,
     }  # fmt: skip
     assert found["forecasts"]["items"] == 2 and found["items"] == 2
     assert (found["units_day"], found["revenue_day"]) == (7.0, 70.0)

@@ -295,4 +295,4 @@ def test_a_record_that_is_none_of_ours_is_passed_over_and_a_mapped_one_kept_in_o
     assert not dead
     rig.append(*messages)
     header = rig.store.appends[-1].header
-    assert (header.next_offset, header.read, header.applied) == (5, 1, 1)
+    assert (header.next_offset, header.read, header.applied, header.skipped) == (5, 2, 1, 1)
