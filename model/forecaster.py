@@ -20,6 +20,7 @@ from torch import Tensor
 
 from freshet.model.batch import QUANTILE_LEVELS, Batch
 from freshet.model.beyond import HORIZON_MAX
+from freshet.model.devices import pick_device
 from freshet.model.levels import at_levels
 from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
@@ -276,13 +277,6 @@ def device_of(device_map: Any) -> str:
 def dtype_of(dtype: Any) -> str:
     """The name of a type of numbers, also of torch's own: torch.bfloat16 is "bfloat16"."""
     return str(dtype).removeprefix("torch.")
-
-
-def pick_device(device: str) -> str:
-    """ "auto" as a GPU where there is one, else the CPU; any other name as it is."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def pick_dtype(network: FreshetNetwork, dtype: str) -> torch.dtype:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.forecaster import pick_device
+from freshet.model.devices import pick_device
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.synthetic.mixture import sample
 from freshet.model.training.loss import network_loss

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from freshet.model.forecaster import pick_device
+from freshet.model.devices import pick_device
 from freshet.model.weights import verify_weights
 from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.evaluation import try_on_holdout

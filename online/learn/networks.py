@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from freshet.model.forecaster import pick_device
+from freshet.model.devices import pick_device
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import (
     BASE_WEIGHTS,

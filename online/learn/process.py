@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from freshet.model.devices import pick_device
 from freshet.model.threads import use_threads
 from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.announcer import Announcer
@@ -54,7 +55,7 @@ def run(settings: Settings) -> None:
     A training that runs then is given up, and done again by the next process.
 
     Raises:
-        FreshetError: Broker, Redis or the base weights are missing at start.
+        FreshetError: Broker, Redis, the device or the base weights are missing at start.
     """
     with stop_on_signals() as stop:
         _run(settings, stop)
@@ -64,6 +65,7 @@ def run(settings: Settings) -> None:
 def _run(settings: Settings, stop: Stop) -> None:
     os.nice(NICENESS)
     use_threads(settings.learn.threads)
+    pick_device(settings.learn.device)
     ensure_topics(settings, live=True)
     client = connect(settings.redis)
     clock = open_clock(client)

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 import torch
 
 from freshet.model.beyond import HORIZON_MAX
+from freshet.model.devices import pick_device
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
 from freshet.online.weights.announced import Announcements, Check, Refused, checker, within
@@ -118,7 +119,8 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
 
     Raises:
         WeightsError: There is nothing to serve.
-        ConfigError: Forecasts are asked for that reach further than any weights do.
+        ConfigError: Forecasts are asked for that reach further than any weights do, or a device
+            that is not there.
     """
     wanted = settings.worker
     furthest = max(settings.served, key=lambda served: served.prediction_length)
@@ -128,6 +130,8 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
             f"steps; the most is {HORIZON_MAX}"
         )
     registry = open_registry(settings.learn)
+    # Before any weights are blamed for a device that is not there.
+    pick_device(wanted.device)
     load = loader(registry, wanted.device, wanted.dtype)
     weights = first_weights(
         load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError, ConfigError, LogLostError
 from freshet.stream.health import ANSWER_WITHIN_MS, Question
+from freshet.stream.kafka.away import away
 from freshet.stream.kafka.security import librdkafka, mechanism_of, own_settings
 from freshet.stream.kafka.topics import dead_letter_max_bytes
 from freshet.stream.process import BackOff
@@ -184,11 +185,15 @@ def shard_of(item_id: str, num_shards: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the broker says of itself; without a controller it makes topics when first used."""
+    """What the broker says of itself; without a controller it makes topics when first used.
+
+    `addresses` are host and port of each, as they say that clients reach them.
+    """
 
     num_brokers: int
     has_controller: bool
     partitions: dict[str, int]
+    addresses: tuple[tuple[str, int], ...] = ()
 
 
 def cluster(settings: Settings, touch: Sequence[str] = ()) -> Cluster:
@@ -202,7 +207,8 @@ def cluster(settings: Settings, touch: Sequence[str] = ()) -> Cluster:
     Raises:
         BrokerError: No broker answers in time.
     """
-    client, timeout_s = producer(settings), settings.kafka.request_timeout_ms / 1_000
+    heard: list[KafkaError] = []
+    client, timeout_s = _asking(settings.kafka, heard), settings.kafka.request_timeout_ms / 1_000
     try:
         found = client.list_topics(timeout=timeout_s)
         missing = [topic for topic in touch if topic not in found.topics]
@@ -212,13 +218,24 @@ def cluster(settings: Settings, touch: Sequence[str] = ()) -> Cluster:
                 client.list_topics(topic, timeout=timeout_s)
             found = client.list_topics(timeout=timeout_s)
     except KafkaException as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {settings.kafka.bootstrap_servers} within "
-            f"{timeout_s:g} s ({_reason(error)})",
-            hint="start one, or set kafka.bootstrap_servers (FRESHET_KAFKA__BOOTSTRAP_SERVERS)",
-        ) from None
+        client.poll(0)  # What was heard is told only to whoever polls.
+        raise away(settings.kafka, _reason(error), heard) from None
     partitions = {name: len(topic.partitions) for name, topic in found.topics.items()}
-    return Cluster(len(found.brokers), has_controller, partitions)
+    addresses = tuple((str(one.host), int(one.port)) for one in found.brokers.values())
+    return Cluster(len(found.brokers), has_controller, partitions, addresses)
+
+
+def _asking(kafka: KafkaSettings, heard: list[KafkaError]) -> Producer:
+    """A client that only asks, and keeps what it hears of its connections."""
+    config = common_config(kafka)
+    log_error = config["error_cb"]
+
+    def hear(error: KafkaError) -> None:
+        heard.append(error)
+        log_error(error)
+
+    with config_errors(kafka):
+        return Producer({**config, "error_cb": hear})
 
 
 def broker_question(settings: Settings) -> Question:

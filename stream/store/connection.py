@@ -167,6 +167,11 @@ def translated(client: redis.Redis) -> Iterator[None]:
             f"no Sentinel names {_address_of(client)} as one that is up",
             hint="do redis.sentinel.addresses answer, and do they watch redis.sentinel.service?",
         ) from None
+    except redis.AuthenticationError as error:
+        raise StoreUnavailableError(
+            f"Redis at {_address_of(client)} does not let us in: {error}",
+            hint="redis.url says as whom: redis://USER:PASSWORD@HOST:PORT/DATABASE",
+        ) from None
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreUnavailableError(
             f"Redis at {_address_of(client)} does not answer: {error}",
@@ -191,6 +196,16 @@ def _refusal(address: str, error: redis.RedisError) -> StoreError:
         )
     if replica:
         return StoreUnavailableError(f"Redis at {address} is a replica now: {error}")
+    if "DB index" in str(error):
+        return StoreError(
+            f"Redis at {address} has no such database: {error}",
+            hint="redis.url ends with its number, such as /0; a Redis Cluster has 0 alone",
+        )
+    if str(error).startswith(("MOVED", "CROSSSLOT", "CLUSTERDOWN")):
+        return StoreError(
+            f"Redis at {address} is a node of a Redis Cluster: {error}",
+            hint="set redis.cluster = true",
+        )
     return StoreError(f"Redis at {address} refused a call: {error}")
 
 

@@ -1,0 +1,71 @@
+"""Why no broker answers, by what its client heard while it waited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError
+
+from freshet.stream.config import KafkaSettings
+from freshet.stream.errors import BrokerError
+
+START_HINT = "start one, or set kafka.bootstrap_servers (FRESHET_KAFKA__BOOTSTRAP_SERVERS)"
+
+
+def away(kafka: KafkaSettings, reason: str, heard: Sequence[KafkaError]) -> BrokerError:
+    """What to say of brokers that gave no answer in time.
+
+    Args:
+        kafka: Where they should be.
+        reason: What the call said, which is never more than that it took too long.
+        heard: What the client said of its connections meanwhile.
+    """
+    servers = kafka.bootstrap_servers
+    for code, say in _KNOWN.items():
+        for error in heard:
+            if error.code() == code:
+                return say(servers, error.str())
+    for error in heard:
+        if "security.protocol" in error.str():
+            return _other_protocol(servers, error.str())
+    why = next((error.str() for error in heard), reason)
+    timeout_s = kafka.request_timeout_ms / 1_000
+    text = f"no Kafka broker answers at {servers} within {timeout_s:g} s ({why})"
+    return BrokerError(text, hint=START_HINT)
+
+
+def _refused(servers: str, said: str) -> BrokerError:
+    return BrokerError(
+        f"Kafka at {servers} does not let us in: {said}",
+        hint="are kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password its own?",
+    )
+
+
+def _untrusted(servers: str, said: str) -> BrokerError:
+    return BrokerError(
+        f"no TLS with Kafka at {servers}: {said}",
+        hint="is kafka.ssl_ca_location what signed its certificate, does it ask for ours, and does "
+        "this port speak TLS (kafka.security_protocol)?",
+    )
+
+
+def _nameless(servers: str, said: str) -> BrokerError:
+    return BrokerError(
+        f"the address of Kafka, {servers}, leads nowhere: {said}",
+        hint="is the name in kafka.bootstrap_servers right, seen from this machine?",
+    )
+
+
+def _other_protocol(servers: str, said: str) -> BrokerError:
+    return BrokerError(
+        f"what listens at {servers} does not speak as we do: {said}",
+        hint="is kafka.security_protocol this listener's, and is it Kafka at all?",
+    )
+
+
+_KNOWN = {
+    KafkaError._AUTHENTICATION: _refused,
+    KafkaError.SASL_AUTHENTICATION_FAILED: _refused,
+    KafkaError._SSL: _untrusted,
+    KafkaError._RESOLVE: _nameless,
+}
