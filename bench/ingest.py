@@ -4,9 +4,10 @@ freshet runs as it ships (`freshet ingest`): exactly once into Redis, duplicates
 records, four widths of window. The others do the nearest thing each can, with their own windows and
 state, each in its own process. What each did not do stands in the result. A real Kafka where
 KAFKA_HOME names one, else the broker inside librdkafka. CPU is the process's own, all its threads,
-as the OS counts it, after a warm-up.
+as the OS counts it, after a warm-up. Beside them: orders by a shop's own names, nested as Shopify
+sends them, and as states; and another checkout's ingest over the same topics, in turns with ours.
 
-Run: python -m bench.ingest [--events N] [--only freshet,quix] [--cache FOLDER] [--json]
+Run: python -m bench.ingest [--events N] [--only freshet,quix] [--cache FOLDER] [--against CHECKOUT]
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import argparse
 import gc
 import json
 import os
+import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from bench.maps import MAPPED, SHOPIFY, START_MS, Record, default, flat, shopify
 from bench.report import write_result
 from bench.shop_log import ChangingOrders, Kind, ShopLog, publish
 from freshet.stream.config import EventSettings, Settings, load
@@ -46,7 +50,9 @@ MOCK_EVENTS = 120_000  # The broker inside librdkafka keeps 5 MB a partition.
 LONGEST_S = 600.0
 LOOK_S = 0.02
 DECODED_EVENTS = 200_000
-STATES_GENERATION = 90
+SHAPES_GENERATION, AGAINST_GENERATION = 90, 100
+SHAPED_EVENTS = 200_000
+TURNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,26 +229,95 @@ def run_freshet(servers: Servers, warm_up: int, generation: int) -> dict[str, An
     }
 
 
-def run_states(servers: Servers) -> dict[str, Any]:
-    """The same of orders that say what they are, a third of them changes, on their own topic."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Orders of one form on a topic of their own, and what ingest must be told of it."""
+
+    name: str
+    topic: str
+    orders: dict[str, Any]
+    make: Callable[[int], Iterator[Keyed]]
+
+
+Keyed = tuple[bytes, bytes, int]
+"""Key, value, timestamp in ms."""
+
+
+def made_by(form: Callable[[int, random.Random], Record]) -> Callable[[int], Iterator[Keyed]]:
+    """Records of one of bench/maps' forms, keyed by their number."""
+
+    def records(events: int) -> Iterator[Keyed]:
+        draw = random.Random(1)
+        for number in range(events):
+            at_ms = START_MS + number
+            yield b"%012d" % number, json.dumps(form(number, draw)).encode(), at_ms
+
+    return records
+
+
+def changing(events: int) -> Iterator[Keyed]:
+    """Orders that say what they are, a third of them changes."""
+    return ChangingOrders(events).records()
+
+
+SHAPES = (
+    Shape("orders of default fields", "bench.default", {}, made_by(default)),
+    Shape("orders by a flat map", "bench.flat", {"fields": MAPPED}, made_by(flat)),
+    Shape(
+        "orders as Shopify nests them",
+        "bench.shopify",
+        {"fields": SHOPIFY, "skip_when": {"test": True}},
+        made_by(shopify),
+    ),
+    Shape("orders as states", "bench.states", {"mode": "state"}, changing),
+)
+
+
+def run_shape(servers: Servers, shape: Shape, generation: int) -> dict[str, Any]:
+    """What the real command spends on orders of this shape; no clicks."""
     environ = servers.environ | {
-        "FRESHET_KAFKA__TOPICS__ORDERS": "bench.states",
+        "FRESHET_KAFKA__TOPICS__ORDERS": shape.topic,
         "FRESHET_KAFKA__TOPICS__CLICKS": "bench.none",
-        "FRESHET_EVENTS__ORDERS__MODE": "state",
     }
+    for name, value in shape.orders.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        environ[f"FRESHET_EVENTS__ORDERS__{name.upper()}"] = text
     settings = load(environ=environ).settings
     ensure_topics(settings, live=False)
-    num_bytes = 0
+    events, num_bytes = min(servers.events, SHAPED_EVENTS), 0
     with Publisher(settings) as publisher:
-        for key, value, at_ms in ChangingOrders(servers.events).records():
-            publisher.produce("bench.states", value, key=key, timestamp_ms=at_ms)
+        for key, value, at_ms in shape.make(events):
+            publisher.produce(shape.topic, value, key=key, timestamp_ms=at_ms)
             num_bytes += len(value)
         publisher.flush()
-    own = Servers(settings, environ, servers.broker, servers.events)
-    row = run_freshet(own, servers.events // 5, STATES_GENERATION)
-    mean_bytes = num_bytes / servers.events
-    row |= {"name": "freshet, orders as states", "bytes_a_record": round(mean_bytes, 1)}
+    own = Servers(settings, environ, servers.broker, events)
+    row = run_freshet(own, events // 5, generation)
+    mean_bytes = num_bytes / events
+    row |= {"name": shape.name, "bytes_a_record": round(mean_bytes, 1)}
     return row | {"mb_a_second": round(mean_bytes / row["wall_us_an_event"], 2)}
+
+
+def run_against(servers: Servers, checkout: Path) -> dict[str, Any]:
+    """CPU of whole runs over the same topics, start and all, in turns with another checkout's."""
+    spent: dict[str, list[float]] = {"here": [], "there": []}
+    for turn in range(TURNS):
+        for place, folder in (("here", HERE.parent), ("there", checkout)):
+            generation = AGAINST_GENERATION + 2 * turn + (place == "there")
+            spent[place].append(_whole_run_s(servers, folder, generation))
+    rounded = {place: [round(each, 2) for each in times] for place, times in spent.items()}
+    ratio = round(min(spent["here"]) / min(spent["there"]), 3)
+    return {"cpu_s": rounded, "here_over_there": ratio, "events": servers.events}
+
+
+def _whole_run_s(servers: Servers, folder: Path, generation: int) -> float:
+    environ = {**os.environ, **servers.environ, "PYTHONPATH": f"{folder}/build/links:{folder}"}
+    environ["FRESHET_REDIS__GENERATION"] = str(generation)
+    environ["FRESHET_KAFKA__GROUP_PREFIX"] = f"against{generation}"
+    command = [sys.executable, "-P", "-m", "freshet", "ingest", "--until-end"]
+    child = subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    assert status == 0, f"freshet ingest of {folder} ended with {status}"
+    return used.ru_utime + used.ru_stime
 
 
 def books(store: WindowStore) -> dict[str, int]:
@@ -330,7 +405,7 @@ def measure(servers: Servers, only: list[str], cache: Path, repeats: int) -> lis
     rows += [
         run_freshet(servers, warm_up, generation) for generation in range(repeats, 2 * repeats)
     ]
-    rows.append(run_states(servers))
+    rows += [run_shape(servers, shape, SHAPES_GENERATION + n) for n, shape in enumerate(SHAPES)]
     return rows
 
 
@@ -367,6 +442,7 @@ def options() -> argparse.Namespace:
         "--repeats", type=int, default=2, help="runs of freshet before, and again after the others"
     )
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "freshet-bench")
+    parser.add_argument("--against", type=Path, help="a checkout whose links are made")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -377,6 +453,7 @@ def main() -> None:
     with ExitStack() as stack, TemporaryDirectory() as folder:
         servers = start(stack, Path(folder), arguments.events)
         rows = measure(servers, arguments.only, arguments.cache, arguments.repeats)
+        against = run_against(servers, arguments.against) if arguments.against else None
     found = ratios(rows)
     numbers = {
         "broker": servers.broker,
@@ -385,6 +462,7 @@ def main() -> None:
         "4 partitions a topic",
         "rows": rows,
         "freshet_is_times": found,
+        "against_another_checkout": against,
     }
     libraries = ["confluent-kafka", "msgspec", "numpy", "redis", "faust-streaming"]
     path = write_result("ingest", numbers, libraries)
