@@ -44,6 +44,11 @@ class Additions:
     channel: Ints
     value: Ints
 
+    def where(self, chosen: Bools) -> Additions:
+        """Some of them."""
+        columns = (self.item, self.time_ms, self.channel, self.value)
+        return Additions(*(column[chosen] for column in columns))
+
 
 def order_additions(item: Ints, time_ms: Ints, quantity: Floats, unit_price: Floats) -> Additions:
     """What order lines add: units, revenue and a count for sales, returned units for returns.

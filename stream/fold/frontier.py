@@ -27,6 +27,10 @@ AHEAD_EVENTS: Final = 20
 # A batch of one producer is a row of its events, and may follow another one. Ten minutes (of the
 # hour that max_step_ms is) are longer than most, and short for a shop that slept.
 _ROWS_A_STEP: Final = 6
+# Twenty orders are half a day of a small shop. Where no row ended otherwise, five that span half a
+# step will do: one clock that a quarter of all events has makes such a row once in 256.
+FEW_EVENTS: Final = 5
+_FEW_A_STEP: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,11 @@ class RankedTime:
     """The frontier is the k-th largest event time; there is none before k events.
 
     An event more than `max_step_ms` beyond it is *ahead*: it moves nothing, until `AHEAD_EVENTS`
-    came in a row that span a sixth of `max_step_ms`; then the frontier is the smallest of them.
-    They must span all of it where a row ended otherwise within the last `max_ahead_ms`: then some
-    clock is wrong. An event more than `max_ahead_ms` beyond the frontier is not to be believed,
-    unless it stands at `begin_ms`, where history ends: that may be long before the first event.
+    came in a row that span a sixth of `max_step_ms`, or `FEW_EVENTS` that span half of it; then the
+    frontier is the smallest of them. Where a row ended otherwise within the last `max_ahead_ms`
+    a clock is wrong, and `AHEAD_EVENTS` must span a whole step. An event more than `max_ahead_ms`
+    beyond the frontier is not to be believed, unless it stands at `begin_ms`, where history ends:
+    that may be long before the first event.
 
     >>> rule = RankedTime(rank=2, max_step_ms=100, max_ahead_ms=1_000)
     >>> times = np.array([5, 9, 8, 109, 300, 2_000])
@@ -180,8 +185,12 @@ class RankedTime:
 
     def _has_woken(self, ahead: AheadRow, *, doubted: bool) -> bool:
         """Whether a row is so long that the shop slept and nobody's clock is wrong."""
-        span_ms = self.max_step_ms if doubted else self.max_step_ms // _ROWS_A_STEP
-        return ahead.events >= AHEAD_EVENTS and ahead.last_ms - ahead.first_ms >= span_ms
+        span_ms = ahead.last_ms - ahead.first_ms
+        if doubted:
+            return ahead.events >= AHEAD_EVENTS and span_ms >= self.max_step_ms
+        if ahead.events >= AHEAD_EVENTS:
+            return span_ms >= self.max_step_ms // _ROWS_A_STEP
+        return ahead.events >= FEW_EVENTS and span_ms >= self.max_step_ms // _FEW_A_STEP
 
 
 def rule_of(windows: WindowSettings, timestamp_type: str) -> FrontierRule:

@@ -212,7 +212,8 @@ class PartitionWindows:
         header = header_after(self.header, batch.next_offset, counts, verdicts)
         if history.complete:
             header = replace(header, history_complete=1)
-        additions = _additions(self.kind, verdicts)
+        num_items = len(dictionary) + len(verdicts.new_items)
+        additions = self._of_known_items(_additions(self.kind, verdicts), num_items)
         update, changed = self._update(verdicts, additions, header, history.highest)
         return Fold(
             update=update,
@@ -280,6 +281,20 @@ class PartitionWindows:
             # writing it.
             self._stale = True
             return []
+
+    def _of_known_items(self, additions: Additions, num_items: int) -> Additions:
+        """Those whose item has a slot, which is all unless Redis changed since the claim.
+
+        A stored order names its lines by slot: one of a later time than the dictionary may name a
+        slot that is not there yet.
+        """
+        known = additions.item < num_items
+        if known.all():
+            return additions
+        if not self._moved():
+            raise StoreError(f"the orders of {self.topic}-{self.partition} are damaged")
+        self._stale = True
+        return additions.where(known)
 
     def _stored_header(self) -> Header:
         return self._store.header(self.topic, self.partition) or Header()

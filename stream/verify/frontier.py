@@ -2,7 +2,7 @@
 
 Where Kafka stamps records, the frontier is the largest event time that counted. Where producers do,
 it is the k-th largest (`windows.frontier_rank`), and events beyond it by more than
-`windows.max_step_ms` are held back until twenty came in a row: see docs/guarantees.md.
+`windows.max_step_ms` are held back until enough came in a row: see docs/guarantees.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from freshet.stream.config import WindowSettings
 
-ROW = 20
+ROW, SHORT_ROW = 20, 5
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Frontier:
             self._rank()
         else:
             self.row.append(event_time_ms)
-            if len(self.row) >= ROW and max(self.row) - min(self.row) >= self._wanted_span_ms():
+            if self._has_woken():
                 self.largest = [min(self.row)] * self.windows.frontier_rank
                 self.row = []
                 self._rank()
@@ -64,10 +64,16 @@ class Frontier:
             self.doubted_ms = self.time_ms
             self.row = []
 
-    def _wanted_span_ms(self) -> int:
+    def _has_woken(self) -> bool:
+        events, span_ms = len(self.row), max(self.row) - min(self.row)
+        hour_ms = self.windows.max_step_ms
+        if self._is_doubted():
+            return events >= ROW and span_ms >= hour_ms
+        many = events >= ROW and span_ms >= hour_ms // 6
+        return many or (events >= SHORT_ROW and span_ms >= hour_ms // 2)
+
+    def _is_doubted(self) -> bool:
         assert self.time_ms is not None
-        windows = self.windows
-        doubted = self.doubted_ms is not None
-        if doubted and self.time_ms - (self.doubted_ms or 0) < windows.max_ahead_ms:
-            return windows.max_step_ms
-        return windows.max_step_ms // 6
+        if self.doubted_ms is None:
+            return False
+        return self.time_ms - self.doubted_ms < self.windows.max_ahead_ms

@@ -27,7 +27,7 @@ SMALL = Settings(windows=WindowSettings(frontier_rank=3, max_step_ms=60, max_ahe
 RULE = rule_of(SMALL.windows, "CreateTime")
 # Runs of times near one place: gaps, returns, and one that runs away.
 RUNS = st.lists(
-    st.tuples(st.sampled_from([0, 50, 200, 900]), st.lists(st.integers(0, 30), max_size=30)),
+    st.tuples(st.sampled_from([0, 50, 200, 900]), st.lists(st.integers(0, 70), max_size=30)),
     max_size=8,
 )
 EVENTS = RUNS.map(lambda runs: [at + time for at, times in runs for time in times])
@@ -84,6 +84,16 @@ def test_a_row_of_twenty_that_spans_a_sixth_of_a_step_is_a_shop_that_woke_up() -
     assert brief.reach.frontier_ms == 0, "fifty within nine milliseconds are one producer's batch"
 
 
+def test_five_that_span_half_a_step_are_a_small_shop_that_woke_up() -> None:
+    found = follow([0, 1, 2, 100, 130, 110, 120], Reach())
+    assert (found.reach.frontier_ms, found.reach.ahead.events) == (0, 4), "four that span thirty"
+    assert follow([129], found.reach).reach == Reach(100, (100, 100, 100))
+    brief = follow([0, 1, 2, 100, 105, 110, 120, 129], Reach())
+    assert brief.reach.frontier_ms == 0, "they span 29"
+    doubted = follow([0, 1, 2, 100, 3, 110, 120, 130, 140, 150], Reach())
+    assert doubted.reach.frontier_ms == 1, "somebody's clock is wrong: five are too few"
+
+
 def test_one_that_says_otherwise_breaks_the_row_and_the_next_must_be_six_times_as_long() -> None:
     broken = follow([0, 1, 2, *range(100, 119), 3, *range(119, 150)], Reach())
     assert (broken.reach.frontier_ms, broken.reach.ahead.events) == (1, 31)
@@ -107,10 +117,10 @@ def test_nothing_is_too_far_from_where_history_ends_before_live_events_have_move
     rule = rule_of(windows, "CreateTime")
     times = np.array([9_000, *range(3_000, 3_025), 9_000])
     found = rule.follow(times, np.ones(len(times), np.bool_), rule.begin(500))
-    assert found.reach.top_ms == (3_024, 3_023, 3_022), "twenty in a row, and the six after them"
+    assert found.reach.top_ms == (3_024, 3_023, 3_022), "five in a row, and those after them"
     assert found.too_far.tolist() == [False] * 26 + [True]
     moved = follow(times.tolist(), RULE.begin(500))
-    assert moved.too_far.tolist() == [True] * 20 + [False] * 6 + [True], "elsewhere it is"
+    assert moved.too_far.tolist() == [True] * 5 + [False] * 21 + [True], "elsewhere it is"
 
 
 @pytest.mark.parametrize("stamps", ["LogAppendTime", ""])
@@ -181,6 +191,18 @@ def test_one_clock_that_runs_wild_costs_the_others_nothing(
     assert header["dead_letter"] == (wild if ahead_ms > 7 * DAY_MS else 0)
     newest_ms = max(one["event_time"] for one in honest)
     assert newest_ms - 5 * MINUTE_MS < header["frontier_ms"] <= newest_ms
+
+
+def test_a_small_shop_goes_on_at_the_fifth_order_after_its_night() -> None:
+    """Three orders an hour; the first four of a morning wait for the fifth, and none is lost."""
+    evening = [START_MS + n * 20 * MINUTE_MS for n in range(9)]
+    morning = [evening[-1] + 9 * HOUR_MS + n * 20 * MINUTE_MS for n in range(5)]
+    times = evening + morning
+    woken = folded([order(n, "a", at) for n, at in enumerate(times)])["header"]
+    assert woken["frontier_ms"] == morning[0]
+    asleep = folded([order(n, "a", at) for n, at in enumerate(times[:-1])])["header"]
+    assert asleep["frontier_ms"] == evening[-3]
+    assert (woken["applied"], woken["late_dropped"], woken["dead_letter"]) == (14, 0, 0)
 
 
 @pytest.mark.parametrize("gap_ms", [9 * HOUR_MS, 62 * HOUR_MS, 6 * DAY_MS, 14 * DAY_MS])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from freshet.stream.errors import StoreError
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Answer
 from freshet.stream.units import DAY_MS
@@ -113,6 +114,37 @@ def test_crashes_zombies_and_rollbacks_leave_no_trace(
     reference = naive_states(config, log)
     if reference.frontier_ms is not None:
         assert stored_state(store, store, driver.topic, config) == reference.state()
+
+
+TAKEN_BACK = [
+    state_record("o1", 0, START_MS, [line(2)]),
+    state_record("o1", 1, START_MS + 100, []),
+]
+
+
+def test_an_owner_that_slept_while_another_wrote_is_fenced_and_does_not_fail() -> None:
+    """It reads the other's order, whose line is an item that it has not heard of."""
+    config, store = state_settings(), MemoryStore()
+    asleep = Driver(store, "orders", config, TAKEN_BACK)
+    other = Driver(store, "orders", config, TAKEN_BACK)
+    other.step(1)
+    assert asleep.step(2) is Answer.FENCED
+    asleep.drain()
+    assert (
+        stored_state(store, store, other.topic, config) == naive_states(config, TAKEN_BACK).state()
+    )
+
+
+def test_an_order_of_items_that_nobody_has_while_nothing_moved_is_damage() -> None:
+    config, store, third = state_settings(), MemoryStore(), MemoryStore()
+    longer = [state_record("o0", 0, START_MS, [line(1, "x"), line(1, "y")]), *TAKEN_BACK]
+    Driver(third, "orders", config, longer).step(2)
+    driver = Driver(store, "orders", config, TAKEN_BACK)
+    driver.step(1)
+    store.orders = third.orders
+    driver.claim()
+    with pytest.raises(StoreError, match=r"the orders of .*-0 are damaged"):
+        driver.windows.fold(batch_of(TAKEN_BACK, 1, 2))
 
 
 @settings(deadline=None, max_examples=20)

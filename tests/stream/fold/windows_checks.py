@@ -96,10 +96,12 @@ class NaiveFrontier:
             self.counted = sorted([*self.counted, time_ms])[-self.windows.frontier_rank :]
             return
         self.row.append(time_ms)
-        span_ms = self.windows.max_step_ms
+        # (events, share of a step that they span): either wakes the shop up.
+        enough = [(20, 1)]
         if self.doubted_ms is None or before_ms - self.doubted_ms >= self.windows.max_ahead_ms:
-            span_ms //= 6
-        if len(self.row) >= 20 and max(self.row) - min(self.row) >= span_ms:
+            enough = [(20, 6), (5, 2)]
+        span_ms, step_ms = max(self.row) - min(self.row), self.windows.max_step_ms
+        if any(len(self.row) >= least and span_ms >= step_ms // part for least, part in enough):
             self.counted = [min(self.row)] * self.windows.frontier_rank
             self.row = []
 
