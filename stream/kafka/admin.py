@@ -114,7 +114,7 @@ def ensure_topics(settings: Settings, *, live: bool) -> list[TopicReport]:
     missing = [topic for topic in wanted if topic.name not in partitions]
     present = [topic for topic in wanted if topic.name in partitions]
     _asked(settings, lambda client: _create(client, settings, missing))
-    _wait_for(settings, [topic.name for topic in missing])
+    _wait_for(settings, missing)
     names = [topic.name for topic in present]
     configs = _asked(settings, lambda client: topic_configs(client, settings, names))
     reports = {
@@ -168,11 +168,24 @@ def _create(client: AdminClient, settings: Settings, topics: list[TopicPlan]) ->
                 raise
 
 
-def _wait_for(settings: Settings, names: list[str]) -> None:
-    """Until the broker lists them: for a moment it does not know what its controller has made."""
+def _wait_for(settings: Settings, topics: Sequence[TopicPlan]) -> None:
+    """Until the broker lists them, and each partition's leader answers.
+
+    For a moment the broker does not know what its controller has made. Whoever sends in that moment
+    may lose its first records although they are acknowledged: a first batch is refused, a second
+    one in flight is taken, and what is sent again counts as a repetition (KAFKA-15591).
+    """
+    if not topics:
+        return
+    names = {topic.name for topic in topics}
     back_off = BackOff(FIRST_LOOK_S, LONGEST_LOOK_S)
     timeout_s = settings.kafka.request_timeout_ms / 1_000
-    wait_until(lambda: set(names) <= cluster(settings).partitions.keys(), timeout_s, back_off)
+    wait_until(lambda: names <= cluster(settings).partitions.keys(), timeout_s, back_off)
+    offsets = LogOffsets(settings)
+    try:
+        offsets.ends((topic.name, n) for topic in topics for n in range(topic.partitions))
+    finally:
+        offsets.close()
 
 
 def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:

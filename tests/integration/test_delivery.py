@@ -9,13 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from prometheus_client import CollectorRegistry
 
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.health import Health
-from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableReader, admin
+from freshet.stream.kafka import Delivery, Outgoing, Publisher, TableReader, admin, ensure_topics
 from freshet.stream.kafka import delivery as module
+from freshet.stream.kafka.client import consumer
 from freshet.stream.kafka.publisher import RecordsRefusedError
 from freshet.stream.process import Stop
 from freshet.stream.units import HOUR_MS
@@ -55,6 +57,21 @@ def place(kafka_broker: str) -> Iterator[Place]:
     place = Place(kafka_broker)
     yield place
     place.publisher.close()
+
+
+def test_new_topics_have_leaders_once_they_are_said_to_be_there(kafka_broker: str) -> None:
+    """Else the first batch to a partition may be refused and lost behind the second one."""
+    for _ in range(5):
+        run = uuid.uuid4().hex[:8]
+        names = {"orders": f"orders-{run}", "clicks": f"clicks-{run}"}
+        kafka = KafkaSettings(bootstrap_servers=kafka_broker, topics=names)
+        settings = Settings(kafka=kafka)
+        ensure_topics(settings, live=False)
+        client = consumer(settings, "leaders")
+        for name in names.values():
+            for number in range(kafka.partitions):
+                assert client.get_watermark_offsets(TopicPartition(name, number), 5) == (0, 0)
+        client.close()
 
 
 @pytest.fixture
