@@ -20,6 +20,7 @@ COMMANDS = (
     "stream/ops/",
     "stream/verify/",
     "stream/read/export.py",
+    "stream/files/",
     "stream/source/replay/",
     "stream/kafka/servers.py",  # servers of the demo and of tests
     "stream/store/server.py",

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from freshet.model.tables.table import TableSettings
     from freshet.stream.config import Settings
+    from freshet.stream.files.read import FileStyle
 
 # Of all ------------------------------------------------------------------------------------------
 
@@ -56,9 +57,12 @@ Late = Annotated[
 
 # Of tables ---------------------------------------------------------------------------------------
 
-Data = Annotated[Path, typer.Option(help="A long table: parquet or CSV, one row an item and time.")]
+Data = Annotated[
+    Path,
+    typer.Option(help="A long table, one row an item and time: CSV, parquet, .jsonl."),
+]
 ItemId = Annotated[str, typer.Option(help="Column with the name of a series.")]
-Time = Annotated[str, typer.Option(help="Column with the time; UTC unless it names a zone.")]
+Time = Annotated[str, typer.Option(help="Column with the time; its zone or --time-zone, else UTC.")]
 Target = Annotated[
     str,
     typer.Option(
@@ -110,6 +114,16 @@ DayFirst = Annotated[
     bool | None,
     typer.Option("--day-first/--month-first", help="How 03/04/2024 is read; default: as all say."),
 ]
+Separator = Annotated[
+    str | None, typer.Option(help="Between fields: a character, or tab; default: found.")
+]
+Decimal = Annotated[
+    str | None, typer.Option(metavar="SIGN", help="Of numbers, . or a comma; default: found.")
+]
+Encoding = Annotated[str | None, typer.Option(help="Of texts: utf-8, cp1252, ...; default: found.")]
+TimeZone = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Whose clock shows times that name no zone.")
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse odd rows and negative targets, however few.")
 ]
@@ -140,6 +154,27 @@ def table_of(options: Mapping[str, Any]) -> TableSettings:
         end=options["end"],
         dayfirst=options["day_first"],
         strict=options["strict"],
+        file=style_of(options),
+    )
+
+
+def style_of(options: Mapping[str, Any]) -> FileStyle:
+    """How a command's files are written, from all of its options."""
+    from freshet.stream.files.read import FileStyle
+    from freshet.stream.files.separated import separator_of
+    from freshet.stream.files.times import zone_named
+
+    decimal, zone = options["decimal"], options["time_zone"]
+    if decimal not in (None, ".", ","):
+        raise typer.BadParameter(f"--decimal is . or , and not {decimal!r}")
+    if zone is not None:
+        zone_named(zone)
+    return FileStyle(
+        separator=separator_of(options["separator"]),
+        decimal=decimal,
+        encoding=options["encoding"],
+        zone=zone,
+        dayfirst=options["day_first"],
     )
 
 

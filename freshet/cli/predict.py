@@ -11,21 +11,28 @@ from freshet.cli.options import (
     Aggregate,
     Country,
     DayFirst,
+    Decimal,
+    Encoding,
     End,
     Frequency,
     Known,
     Missing,
     Past,
     SeasonLength,
+    Separator,
     Static,
     Strict,
+    TimeZone,
     joined,
+    style_of,
 )
 
 
 def predict(
+    context: typer.Context,
     data: Annotated[
-        Path, typer.Argument(help="A long table: parquet or CSV, one row an item and time.")
+        Path,
+        typer.Argument(help="A long table, one row an item and time: CSV, parquet, .jsonl."),
     ],
     prediction_length: Annotated[
         int | None,
@@ -65,6 +72,10 @@ def predict(
     country: Country = None,
     end: End = None,
     day_first: DayFirst = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    time_zone: TimeZone = None,
     strict: Strict = False,
     weights: Annotated[
         Path | None, typer.Option(help="Folder of weights; default those that ship.")
@@ -100,6 +111,7 @@ def predict(
         levels=quantile_levels.split(","),
         outputs=output or [],
         reading=reading,
+        style=style_of(context.params),
     )
     if output:
         series = found.iloc[:, 0].nunique()

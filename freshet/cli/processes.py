@@ -9,6 +9,9 @@ import typer
 
 from freshet.cli.options import (
     Config,
+    DayFirst,
+    Decimal,
+    Encoding,
     HistoryDays,
     HttpPort,
     Items,
@@ -18,9 +21,12 @@ from freshet.cli.options import (
     Scenario,
     Seconds,
     Seed,
+    Separator,
     Summary,
+    TimeZone,
     columns_of,
     settings_of,
+    style_of,
     with_http_port,
 )
 
@@ -175,10 +181,16 @@ def simulate(
 
 
 def replay(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A data file (or folder, for olist).")],
     config: Config = None,
     preset: Preset = None,
     map: Map = None,
+    day_first: DayFirst = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    time_zone: TimeZone = None,
     speed: Annotated[
         float, typer.Option(min=0.001, help="Times as fast as it happened.")
     ] = 3_600.0,
@@ -198,4 +210,5 @@ def replay(
         seconds=seconds,
         history_days=history_days,
         plan=plan,
+        style=style_of(context.params),
     )

@@ -86,7 +86,9 @@ def answer(
     """
     panel = read_panel(source, table)
     place = _place(panel, question.item)
-    ahead = window_ahead(panel, question.prediction_length, table.columns, question.future)
+    ahead = window_ahead(
+        panel, question.prediction_length, table.columns, question.future, table.file
+    )
     window, row = _from_the_end_of_target(ahead, place)
     # Gradients want all their digits, and one item is fast enough anywhere.
     forecaster = BatchForecaster.from_pretrained(weights, dtype="float32")

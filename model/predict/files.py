@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freshet.model.predict.frame import Forecaster
-from freshet.model.predict.given import ITEM_NAMES
+from freshet.model.predict.given import ITEM_NAMES, TIME_NAMES
 from freshet.model.predict.plot import SUFFIXES as PICTURES
-from freshet.model.tables.files import columns_in, read_table
+from freshet.model.tables.files import PLAIN, frame_of, opened
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.read import FileStyle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ def predict_file(
     levels: Sequence[Any],
     outputs: Sequence[Path],
     reading: dict[str, Any],
+    style: FileStyle = PLAIN,
 ) -> pd.DataFrame:
     """The forecasts of a file, written to each of `outputs`.
 
@@ -36,9 +38,8 @@ def predict_file(
     """
     for path in outputs:
         _check(path)
-    item_id = reading.get("id_column")
-    frame = _read(source, item_id)
-    ahead = None if future is None else _read(future, item_id)
+    frame = _read(source, reading, style)
+    ahead = None if future is None else _read(future, reading, style)
     found: pd.DataFrame = forecaster.predict(
         frame, prediction_length, future_df=ahead, quantile_levels=levels, **reading
     )
@@ -62,8 +63,14 @@ def _check(path: Path) -> None:
         raise InvalidInputError(f"{path.parent} is no folder, so {path.name} cannot be written")
 
 
-def _read(path: Path, item_id: str | None) -> pd.DataFrame:
+def _read(path: Path, reading: dict[str, Any], style: FileStyle) -> pd.DataFrame:
     """All columns; names of items stay text."""
-    columns = columns_in(path)
-    names = [item_id] if item_id else [name for name in ITEM_NAMES if name in columns]
-    return read_table(path, columns, names[0] if names else "")
+    file = opened(path, style)
+    file.need(file.names)
+
+    def named(option: str, usual: Sequence[str]) -> str:
+        found = reading.get(option)
+        return found or next((name for name in usual if name in file.names), "")
+
+    names = named("id_column", ITEM_NAMES)
+    return frame_of(file, file.names, names, named("timestamp_column", TIME_NAMES))

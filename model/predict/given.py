@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freshet.model.tables.table import Columns
-from freshet.model.tables.times import times_of, unreadable
 from freshet.model.tables.told import tell
 from freshet.stream.errors import FreshetError, InvalidInputError
+from freshet.stream.files.times import times_of, unreadable
 
 if TYPE_CHECKING:
     import pandas as pd

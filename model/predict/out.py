@@ -16,8 +16,8 @@ from freshet.model.predict.windows import forecast_window
 from freshet.model.tables.ahead import times_ahead
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import Columns
-from freshet.model.tables.times import utc_of
 from freshet.stream.arrays import Floats, Ints
+from freshet.stream.files.times import utc_of
 
 if TYPE_CHECKING:
     import pandas as pd

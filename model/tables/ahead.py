@@ -13,14 +13,15 @@ import numpy as np
 
 from freshet.model.tables import encode
 from freshet.model.tables.calendar import Calendar
-from freshet.model.tables.files import need, read_table
+from freshet.model.tables.files import PLAIN, need, read_table
 from freshet.model.tables.items import rows_of
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import Columns, TableSettings, panel_of, read_rows
-from freshet.model.tables.times import Times, clock_of, times_of
 from freshet.model.tables.told import tell
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.read import FileStyle
+from freshet.stream.files.times import Times, clock_of, times_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,11 @@ def _begins_after(future: pd.DataFrame | None, settings: TableSettings, times: T
 
 
 def window_ahead(
-    panel: Panel, horizon: int, columns: Columns, future: Path | pd.DataFrame | None = None
+    panel: Panel,
+    horizon: int,
+    columns: Columns,
+    future: Path | pd.DataFrame | None = None,
+    style: FileStyle = PLAIN,
 ) -> Window:
     """What a forecast is made from: all up to each series' own end, and the steps after it.
 
@@ -82,13 +87,14 @@ def window_ahead(
         future: a table of the known covariates of these steps. What it does not give is missing; a
             category that the panel has not seen is 0 in each of its columns. Rows that mean none of
             these steps are counted in a `TableWarning`.
+        style: how a file of them is written, where it does not tell.
 
     Raises:
         InvalidInputError: no row of `future` means any of these steps, its columns or times are
             named otherwise than the panel's, or two rows say different things of one step.
     """
     ahead_NH, clock_NH = _ahead(panel, horizon)
-    ahead_NHK = known_ahead(panel, future, columns, horizon)
+    ahead_NHK = known_ahead(panel, future, columns, horizon, style)
     local_ms_NS = None
     if panel.clock_ms_NL is not None and clock_NH is not None:
         local_ms_NS = np.hstack([panel.clock_ms_NL, clock_NH])
@@ -111,14 +117,25 @@ def window_ahead(
 
 
 def known_ahead(
-    panel: Panel, future: Path | pd.DataFrame | None, columns: Columns, horizon: int
+    panel: Panel,
+    future: Path | pd.DataFrame | None,
+    columns: Columns,
+    horizon: int,
+    style: FileStyle = PLAIN,
 ) -> Floats:
     """The known covariates of the steps after each series' end: [N, H, K], see `window_ahead`."""
     ahead_NHK = np.full((len(panel), horizon, len(panel.known_names)), np.nan)
     if future is None or not columns.known:
         return ahead_NHK
     frame: pd.DataFrame = (
-        read_table(future, (columns.item_id, columns.time), columns.item_id, optional=columns.known)
+        read_table(
+            future,
+            (columns.item_id, columns.time),
+            columns.item_id,
+            optional=columns.known,
+            time=columns.time,
+            style=style,
+        )
         if isinstance(future, Path)
         else future
     )

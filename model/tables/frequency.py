@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from freshet.model.tables.calendar import offset_of, resolution_ms
-from freshet.model.tables.times import Times
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.times import Times
 from freshet.stream.units import DAY_MS
 
 # One row in ten may lie off the steps: what all others do is the frequency.

@@ -15,8 +15,8 @@ import numpy as np
 
 from freshet.model.tables.calendar import Calendar
 from freshet.model.tables.items import Items
-from freshet.model.tables.times import Times, clock_of
 from freshet.stream.arrays import Bools, Ints
+from freshet.stream.files.times import Times, clock_of
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 

@@ -13,17 +13,18 @@ import numpy as np
 
 from freshet.model.tables import encode
 from freshet.model.tables.calendar import resolution_ms, season_length
-from freshet.model.tables.files import need, read_table
+from freshet.model.tables.files import PLAIN, need, read_table
 from freshet.model.tables.frequency import frequency_of
 from freshet.model.tables.grid import Grid
 from freshet.model.tables.items import Items, items_of
 from freshet.model.tables.panel import Panel
 from freshet.model.tables.sold import tell_if_only_sold
-from freshet.model.tables.times import WRITE_TIMES, Times, times_of, unreadable
 from freshet.model.tables.told import NEGATIVE_SHARE, ODD_ROWS_OFF, Oddities, tell
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.catalog.holidays import public_holidays
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.read import FileStyle
+from freshet.stream.files.times import WRITE_TIMES, Times, times_of, unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +75,7 @@ class TableSettings:
             "common" where missing steps are zero, since what sells nothing has no rows then.
         dayfirst: whether 03.04.2024 is in April; None: what all times together say.
         strict: refuse negative targets and odd rows instead of clipping or leaving out a few.
+        file: how a file is written, where it does not tell.
     """
 
     columns: Columns
@@ -85,6 +87,7 @@ class TableSettings:
     end: Literal["own", "common"] | None = None
     dayfirst: bool | None = None
     strict: bool = False
+    file: FileStyle = PLAIN
 
     @property
     def one_end(self) -> bool:
@@ -144,7 +147,7 @@ def read_rows(source: Path | pd.DataFrame, settings: TableSettings) -> Rows:
     if settings.country is not None:
         # An unknown one is refused at once and not first where events are learnt.
         public_holidays(settings.country, range(2024, 2025))
-    frame = _frame_of(source, columns)
+    frame = _frame_of(source, settings)
     for name, what in ((columns.item_id, "item"), (columns.time, "time")):
         empty_R = frame[name].isna().to_numpy(bool)
         message = f"{int(empty_R.sum())} of {len(frame)} rows have no {what} in column {name!r}"
@@ -205,11 +208,13 @@ def panel_of(rows: Rows, settings: TableSettings) -> Panel:
     )
 
 
-def _frame_of(source: Path | pd.DataFrame, columns: Columns) -> pd.DataFrame:
+def _frame_of(source: Path | pd.DataFrame, settings: TableSettings) -> pd.DataFrame:
     """A table that has every column and at least one row."""
-    frame = source
+    frame, columns = source, settings.columns
     if isinstance(frame, Path):
-        frame = read_table(frame, columns.all(), columns.item_id)
+        frame = read_table(
+            frame, columns.all(), columns.item_id, time=columns.time, style=settings.file
+        )
     need(columns.all(), list(frame.columns), "the table")
     if not len(frame):
         raise InvalidInputError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.read import FileStyle
 from freshet.stream.kafka import ensure_topics
 from freshet.stream.process import Stop, stop_on_signals
 from freshet.stream.source.batches import SourceBatch
@@ -172,6 +173,7 @@ def replay(
     seconds: float | None = None,
     history_days: float = 0,
     plan: Path | None = None,
+    style: FileStyle | None = None,
 ) -> None:
     """Send a file's events, oldest first, until it ends, time is over, SIGTERM or Ctrl-C.
 
@@ -184,10 +186,11 @@ def replay(
         seconds: Wall seconds of live time; None goes on to the file's end.
         history_days: Days of the file sent at once before live begins.
         plan: A file that says what is planned and how far it is.
+        style: How the file is written, where it does not tell.
     """
     from freshet.stream.source.replay import open_replay
 
-    source = open_replay(file, preset=preset, mapping=columns or None)
+    source = open_replay(file, preset=preset, mapping=columns or None, style=style)
     for reason, count in source.skipped.items():
         log.info("rows_skipped", reason=reason, rows=count)
     live_from_ms = source.start_ms + round(history_days * DAY_MS)

@@ -75,7 +75,7 @@ def test_a_failed_model_is_said_and_the_exit_status_is_1(table: Path) -> None:
     [
         (["--models", "typo"], "no model 'typo'"),
         (["--windows", "9"], "no series is longer than the 45 steps"),
-        (["--static", "brand"], "no column 'brand'; it has sku, day, promo"),
+        (["--static", "brand"], "no column 'brand'; its columns are sku, day, promo"),
         (["--frequency", "fortnight"], "'fortnight' is no frequency"),
         (["--plot", "p.gif"], "no kind of picture"),
         (["--json", "nowhere/r.json"], "nowhere is no folder"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.read import FileStyle
 from freshet.stream.source.replay.presets import dunnhumby, olist, online_retail, taobao
 from freshet.stream.source.replay.rows import (
     CART,
@@ -52,7 +53,11 @@ def parse_map(text: str) -> dict[str, str]:
 
 
 def open_replay(
-    path: Path, *, preset: str | None = None, mapping: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    preset: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    style: FileStyle | None = None,
 ) -> ReplayFile:
     """Read a whole file and bring its rows into time order.
 
@@ -62,6 +67,7 @@ def open_replay(
         mapping: Our field -> the file's column; `event_time` and `sku` are needed. Without `kind`
             every row is an order; without `quantity` it is of one unit; without `unit_price` it is
             free; without `region` it is in "-".
+        style: How a mapped file is written, where it does not tell.
 
     Raises:
         InvalidInputError: Neither or both ways are given, the file cannot be read, or it lacks a
@@ -73,14 +79,14 @@ def open_replay(
             hint=f"--preset {', '.join(PRESETS)}, or --map field=column,...",
         )
     if preset is None:
-        return _mapped(path, mapping or {})
+        return _mapped(path, mapping or {}, style)
     if preset not in PRESETS:
         raise InvalidInputError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
     return PRESETS[preset](path)
 
 
-def _mapped(path: Path, mapping: Mapping[str, str]) -> ReplayFile:
-    table = Table(path)
+def _mapped(path: Path, mapping: Mapping[str, str], style: FileStyle | None) -> ReplayFile:
+    table = Table(path, style)
     missing = [name for name in NEEDED if name not in mapping]
     if missing:
         raise InvalidInputError(

@@ -175,13 +175,20 @@ def test_months_that_are_stamped_in_their_middle_are_said_to_be_named_by_their_f
     assert (found.frequency, found.target_NL.shape) == ("MS", (1, 24))
 
 
-@pytest.mark.parametrize("unit", [10**9, 10**3, 1])
-def test_whole_numbers_are_milliseconds_or_refused(unit: int) -> None:
+@pytest.mark.parametrize("unit", [10**9, 10**6, 10**3, 1])
+def test_whole_numbers_count_any_usual_unit_since_1970_which_their_size_tells(unit: int) -> None:
     nanoseconds = pd.date_range("2024-01-01", periods=20).astype("int64")
     frame = pd.DataFrame({"item_id": "a", "timestamp": nanoseconds // unit, "target": 1.0})
-    with pytest.raises(InvalidInputError, match="is no time in milliseconds"):
-        panel(frame)
-    assert panel(frame.assign(timestamp=nanoseconds // 10**6)).frequency == "D"
+    found = panel(frame)
+    assert found.frequency == "D" and found.time_ms_NL[0, 0] == 1_704_067_200_000
+
+
+def test_whole_numbers_of_two_units_or_of_none_are_refused() -> None:
+    frame = pd.DataFrame({"item_id": "a", "timestamp": [1_704_067_200, 1_704_067_200_000]})
+    with pytest.raises(InvalidInputError, match=r"the time 1704067200000 .* nor in another unit"):
+        panel(frame.assign(target=1.0))
+    with pytest.raises(InvalidInputError, match=r"the time 19722 .* is no time in milliseconds"):
+        panel(frame.assign(target=1.0, timestamp=[19_722, 19_723]))
 
 
 def test_days_stamped_at_six_stay_at_six_though_one_of_them_came_late() -> None:

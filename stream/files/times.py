@@ -12,20 +12,27 @@ import re
 import warnings
 from datetime import timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
-from freshet.stream.arrays import Bools, Ints
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# A whole number below this would be a time before 1973: a year, a day number or seconds, rather.
-_LEAST_EPOCH_MS = 100_000_000_000
-# Above it would be microseconds or nanoseconds.
-_MOST_EPOCH_MS = 100_000_000_000_000
+# Numbers from here on, to a thousand times as much, count these since 1970: from 1973 to 5138.
+_EPOCHS = {
+    "seconds": (1e8, 1_000.0),
+    "milliseconds": (1e11, 1.0),
+    "microseconds": (1e14, 1e-3),
+    "nanoseconds": (1e17, 1e-6),
+}
+# 20240531 and 20240531130000.
+_DIGITS = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+_UTC_WORDS = re.compile(r"\s*(?:UTC|GMT)$")
 _ZONED = re.compile(r"\d:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$")
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})$")
 _NUMBERED = re.compile(r"^\s*(\d{1,2})([./-])(\d{1,2})\2\d{4}")
@@ -40,34 +47,68 @@ class Times(NamedTuple):
         clock_ms_R: what the clock of the column's zone shows then, as milliseconds since
             1970-01-01 00:00 on it.
         zone: the zone; None: the column names none.
+        counted: whether they are numbers since 1970, which no clock's zone moves.
     """
 
     utc_ms_R: Ints
     clock_ms_R: Ints
     zone: tzinfo | None
+    counted: bool = False
 
     def rows(self, kept_R: Bools) -> Times:
         """Some of them."""
-        return Times(self.utc_ms_R[kept_R], self.clock_ms_R[kept_R], self.zone)
+        return self._replace(utc_ms_R=self.utc_ms_R[kept_R], clock_ms_R=self.clock_ms_R[kept_R])
 
 
-def times_of(column: pd.Series, *, dayfirst: bool | None = None) -> Times:
-    """A column of times; those without a zone are what a clock shows, whole numbers epoch ms.
+def times_of(column: pd.Series, *, dayfirst: bool | None = None, zone: str | None = None) -> Times:
+    """A column of times; those without a zone are what a clock shows.
+
+    Numbers count seconds, milliseconds, microseconds or nanoseconds since 1970, all the same, or
+    are dates without signs: 20240531.
 
     Args:
         column: no time in it is missing.
         dayfirst: whether 03.04.2024 is in April; None: what all of them together say.
+        zone: IANA name of the clock that shows them; None: the one that they name, if any.
 
     Raises:
         InvalidInputError: a time is unreadable or may be read in two ways, or only some have a
             zone.
     """
+    times = _times(column, dayfirst)
+    return times if zone is None else _shown_by(times, zone_named(zone))
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """A time zone.
+
+    Raises:
+        InvalidInputError: the IANA database lacks it.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidInputError(
+            f"{name!r} is no time zone", hint="name one of the IANA database: Europe/Berlin, UTC"
+        ) from None
+
+
+def _shown_by(times: Times, zone: ZoneInfo) -> Times:
+    """The same times by the clock of a zone, or times without a zone as that clock's."""
+    if times.zone is None and not times.counted:
+        return Times(utc_of(times.clock_ms_R, zone), times.clock_ms_R, zone)
+    return Times(times.utc_ms_R, clock_of(times.utc_ms_R, zone), zone)
+
+
+def _times(column: pd.Series, dayfirst: bool | None) -> Times:
     import pandas as pd
 
+    if not len(column):
+        return _alone(np.zeros(0, np.int64))
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
     if pd.api.types.is_numeric_dtype(column):
-        return _alone(_epoch_ms(column))
+        return _counted(column)
     if not pd.api.types.is_datetime64_any_dtype(column):
         return _parsed(column, dayfirst)
     return _stamped(column)
@@ -128,23 +169,54 @@ def _ms(column: pd.Series) -> Ints:
     return stamps
 
 
-def _epoch_ms(column: pd.Series) -> Ints:
+def _counted(column: pd.Series) -> Times:
+    """Numbers as times."""
     values = column.to_numpy(np.float64, na_value=np.nan)
-    likely_R = (values >= _LEAST_EPOCH_MS) & (values < _MOST_EPOCH_MS)
-    if not likely_R.all():
-        raise InvalidInputError(
-            f"the time {column.iloc[int(np.argmin(likely_R))]} in column {column.name!r} is no "
-            "time in milliseconds since 1970",
-            hint=WRITE_TIMES,
-        )
-    stamps: Ints = column.to_numpy(np.int64)
-    return stamps
+    dates = _digits(column, values)
+    if dates is not None:
+        return _alone(dates)
+    likely = dict.fromkeys(_EPOCHS, values)
+    for unit, (least, ms) in _EPOCHS.items():
+        own_R = (values >= least) & (values < 1_000 * least)
+        likely[unit] = own_R
+        if own_R.all():
+            whole = column.to_numpy(np.int64) if ms == 1.0 else values * ms
+            return _alone(np.rint(whole).astype(np.int64))._replace(counted=True)
+    best_R = max(likely.values(), key=lambda own_R: int(own_R.sum()))
+    raise InvalidInputError(
+        f"the time {column.iloc[int(np.argmin(best_R))]} in column {column.name!r}"
+        f"{_row(column, ~best_R)} is no time in milliseconds since 1970, nor in another unit that "
+        "the column has",
+        hint=WRITE_TIMES,
+    )
+
+
+def _digits(column: pd.Series, values: Floats) -> Ints | None:
+    """Times of numbers that are dates written without signs; None: they are none."""
+    import pandas as pd
+
+    for width, written in _DIGITS.items():
+        one = 10.0 ** (width - 4)
+        if len(values) and ((values >= 1900 * one) & (values < 2101 * one)).all():
+            texts = column.astype(np.int64).astype(str)
+            stamps = pd.to_datetime(texts, errors="coerce", format=written)
+            if not stamps.isna().any():
+                return _ms(stamps)
+    return None
+
+
+def _row(column: pd.Series, which_R: Bools) -> str:
+    """The first of some rows, where the index numbers them."""
+    import pandas as pd
+
+    labels = column.index[np.asarray(which_R, bool)]
+    return f" (row {labels[0]})" if pd.api.types.is_integer_dtype(labels) else ""
 
 
 def _parsed(column: pd.Series, dayfirst: bool | None) -> Times:
     import pandas as pd
 
-    texts = column.astype(str)
+    texts = column.astype(str).str.replace(_UTC_WORDS, "Z", regex=True)
     zoned = texts.str.contains(_ZONED)
     if zoned.any() and not zoned.all():
         raise InvalidInputError(
@@ -185,7 +257,10 @@ def _by_format(texts: pd.Series, dayfirst: bool | None) -> pd.Series:
         iso = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
         best = min([*read, iso], key=lambda stamps: int(stamps.isna().sum()))
         wrong = texts[best.isna()].iloc[0]
-        raise InvalidInputError(f"{wrong!r} in column {texts.name!r} is no time", hint=WRITE_TIMES)
+        row = _row(texts, best.isna().to_numpy(bool))
+        raise InvalidInputError(
+            f"{wrong!r} in column {texts.name!r}{row} is no time", hint=WRITE_TIMES
+        )
     if len(whole) == 1 or whole[0].equals(whole[1]):
         return whole[0]
     regular = [stamps for stamps in whole if _regular(stamps)]
@@ -195,7 +270,7 @@ def _by_format(texts: pd.Series, dayfirst: bool | None) -> pd.Series:
     text = texts[whole[0] != whole[1]].iloc[0]
     raise InvalidInputError(
         f"{text!r} in column {texts.name!r} may be {first:%-d %B} or {second:%-d %B}",
-        hint=f"{WRITE_TIMES}, or say dayfirst",
+        hint=f"{WRITE_TIMES}, or say dayfirst (--day-first or --month-first)",
     )
 
 
@@ -224,10 +299,12 @@ def _regular(stamps: pd.Series) -> bool:
 
 def _with_offsets(texts: pd.Series, utc_ms_R: Ints) -> Times:
     """Times written with their distance from UTC."""
+    import pandas as pd
+
     parts = texts.str.extract(_OFFSET)
     sign_R = np.where(parts[0] == "-", -1, 1)
-    minutes_R = parts[1].fillna(0).astype(int) * 60 + parts[2].fillna(0).astype(int)
-    offset_R = sign_R * minutes_R.to_numpy()
+    hours, minutes = (pd.to_numeric(parts[place]).fillna(0).astype(int) for place in (1, 2))
+    offset_R = sign_R * (hours * 60 + minutes).to_numpy()
     clock_ms_R = utc_ms_R + offset_R * 60_000
     if (offset_R == offset_R[0]).all():
         return Times(utc_ms_R, clock_ms_R, timezone(timedelta(minutes=int(offset_R[0]))))
