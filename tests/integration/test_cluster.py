@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -13,10 +14,10 @@ import redis
 from pydantic import SecretStr
 
 from freshet.stream.child import free_port
-from freshet.stream.config import RedisSettings
+from freshet.stream.config import RedisSettings, Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.ingest.process import run
-from freshet.stream.kafka import ensure_topics
+from freshet.stream.kafka import Publisher, ensure_topics
 from freshet.stream.ops.doctor import check_clock, check_redis
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
@@ -24,6 +25,7 @@ from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.store.layout import Answer, Keys
 from freshet.stream.store.redis import WindowStore
 from freshet.stream.store.server import EmbeddedRedis
+from freshet.stream.store.tiles import CHANNELS
 from freshet.stream.units import HOUR_MS
 from freshet.stream.verify.verify import verify
 from tests.certificates import authority, server_certificate
@@ -138,6 +140,54 @@ def test_ingest_verify_and_readers_work_on_a_cluster(
     ]
 
 
+UNITS, RETURNS = CHANNELS.index("units"), CHANNELS.index("returns")
+STATES = {"FRESHET_EVENTS__ORDERS__MODE": "state"}
+
+
+def thirty_orders_of_which_ten_shrink(settings: Settings) -> None:
+    """Three units each on four partitions; then of every third order one unit is left."""
+    with Publisher(settings) as publisher:
+        for version, left in ((1, 3), (2, 1)):
+            for number in range(0, 30, 3 if version == 2 else 1):
+                value = {
+                    "order_id": f"o{number}",
+                    "version": version,
+                    "event_time": START_MS,
+                    "changed_at": START_MS + version * 1_000,
+                    "region": "north",
+                    "lines": [{"sku": f"s{number % 5}", "quantity": left, "unit_price": 2}],
+                }
+                publisher.produce(
+                    settings.kafka.topics.orders,
+                    json.dumps(value).encode(),
+                    key=f"o{number}",
+                    partition=number % 4,
+                    timestamp_ms=START_MS + version * 1_000,
+                )
+        publisher.flush()
+
+
+def what_states_came_to(settings: Settings) -> tuple[int, int]:
+    """Units and returned units of all items together, after verify has agreed."""
+    run(settings, until_end=True)
+    report = verify(settings)
+    assert report.agrees, report.as_text()
+    rules, generation = ReadRules.of(settings, HOUR_MS), settings.redis.generation
+    reader = WindowReader(connect(settings.redis), generation, HOUR_MS, 24, rules=rules)
+    reader.refresh()
+    sums = reader.sums(START_MS // HOUR_MS * HOUR_MS + HOUR_MS, 1).sum(axis=(0, 2))
+    return int(sums[UNITS]) // 1_000, int(sums[RETURNS]) // 1_000
+
+
+def test_orders_that_change_are_kept_on_a_cluster(cluster: RedisSettings, mock_broker: str) -> None:
+    over = {"FRESHET_REDIS__CLUSTER": "true", **STATES}
+    settings = settings_for(mock_broker, cluster.url.get_secret_value(), "states", **over)
+    ensure_topics(settings, live=False)
+    thirty_orders_of_which_ten_shrink(settings)
+    connect(settings.redis).flushall(target_nodes=redis.RedisCluster.PRIMARIES)
+    assert what_states_came_to(settings) == (90, 20)
+
+
 def test_fences_and_gaps_hold_on_a_cluster(cluster: RedisSettings) -> None:
     client = connect(cluster)
     store = WindowStore(client, 7)
@@ -207,6 +257,12 @@ def test_ingest_needs_no_more_than_the_documented_rights_over_tls(
         connect(settings.redis), 0, HOUR_MS, 24, rules=ReadRules.of(settings, HOUR_MS)
     )
     assert reader.refresh().moved and reader.generation == 1
+    states = settings_for(
+        mock_broker, guarded, "guarded states", FRESHET_REDIS__GENERATION="5", **STATES
+    )
+    ensure_topics(states, live=False)
+    thirty_orders_of_which_ten_shrink(states)
+    assert what_states_came_to(states) == (90, 20)
     client = connect(settings.redis)
     check_fit(client)
     with pytest.raises(redis.exceptions.NoPermissionError):
