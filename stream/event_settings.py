@@ -267,6 +267,22 @@ class EventSettings(Section):
                 raise ValueError(f"{kind}_fields is the older spelling of {kind}.fields; keep one")
         return self
 
+    def in_own_fields(self) -> EventSettings:
+        """The same for records that have our own fields, whatever the map says.
+
+        Mode, keys, series and what becomes of bad lines stay.
+        """
+        own = {"fields": {}, "skip_when": {}, "keep_when": {}, "format": "json", "envelope": "none"}
+        return self.model_copy(
+            update={
+                "orders_fields": {},
+                "clicks_fields": {},
+                "time_unit": "ms",
+                "orders": self.orders.model_copy(update=own),
+                "clicks": self.clicks.model_copy(update=own),
+            }
+        )
+
     def section(self, kind: MappedKind) -> MappedSection:
         """The section of one topic."""
         found: MappedSection = getattr(self, kind)

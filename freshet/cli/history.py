@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.options import Config, Map, Preset, columns_of, group, settings_of
+from freshet.cli.options import (
+    Config,
+    DayFirst,
+    Decimal,
+    Encoding,
+    Map,
+    Preset,
+    Separator,
+    TimeZone,
+    columns_of,
+    group,
+    settings_of,
+    style_of,
+)
 
 history = group("What the shop sold before.")
 
@@ -16,6 +29,7 @@ Kind = Literal["orders", "clicks"]
 
 @history.command("load")
 def load(
+    context: typer.Context,
     file: Annotated[
         Path | None, typer.Argument(help="Lines of JSON (.jsonl, also .gz), parquet or CSV.")
     ] = None,
@@ -27,6 +41,11 @@ def load(
     ] = None,
     preset: Preset = None,
     map: Map = None,
+    day_first: DayFirst = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    time_zone: TimeZone = None,
     name: Annotated[
         str | None,
         typer.Option("--load", help="The load's name; one name is one load, however often run."),
@@ -48,7 +67,15 @@ def load(
     else:
         assert file is not None
         columns = columns_of(map) or None
-        found = source.of_file(file, kind=kind, key=key, preset=preset, mapping=columns)
+        found = source.of_file(
+            file,
+            kind=kind,
+            key=key,
+            preset=preset,
+            mapping=columns,
+            style=style_of(context.params),
+            events=settings.events,
+        )
     found = checked(settings, found)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(found.name, total=found.total)

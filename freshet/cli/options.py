@@ -34,7 +34,9 @@ Items = Annotated[int | None, typer.Option(min=1, help="Series in the simulated 
 Scenario = Annotated[str, typer.Option(help="calm, flash_sale or drift.")]
 HistoryDays = Annotated[int, typer.Option(min=0, help="Days sent at once before live begins.")]
 Plan = Annotated[Path | None, typer.Option(help="Write progress and plan to this JSON file.")]
-Preset = Annotated[str | None, typer.Option(help="online_retail, taobao, olist or dunnhumby.")]
+Preset = Annotated[
+    str | None, typer.Option(help="shopify_csv, online_retail, taobao, olist or dunnhumby.")
+]
 Map = Annotated[
     list[str] | None, typer.Option("--map", help="field=column, repeated or joined by commas.")
 ]

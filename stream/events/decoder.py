@@ -8,7 +8,7 @@ whether it is ours. Then its fields, as `events.orders` and `events.clicks` map 
 clicks with a known `kind`; orders either with `quantity` and `unit_price`, or with `lines`, at
 least one, each with its own (and its own sku; the other `series_by` fields may stand in the order).
 A line that cannot be used leaves the others (`bad_lines`), and one that a header names stands
-alone.
+alone. Of a record whose header says that it has our own fields the map is not asked.
 
 Every check is made once for a slice of records, and record by record only where a slice fails it.
 """
@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, cast
+from itertools import groupby
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 import xxhash
@@ -29,7 +30,7 @@ from freshet.stream.events.columns import Decoded, concatenate, without
 from freshet.stream.events.item_names import ItemNames
 from freshet.stream.events.judged import Judged
 from freshet.stream.events.limits import ByteLimits, LineRefusal, Refusals, Skipped
-from freshet.stream.events.lone_lines import lines_alone, told_complete
+from freshet.stream.events.lone_lines import in_own_fields, lines_alone, told_complete
 from freshet.stream.events.map.compiler import Compiler
 from freshet.stream.events.map.conditions import conditions
 from freshet.stream.events.map.levels import Envelopes, Level
@@ -53,18 +54,43 @@ _NO_FLOATS: Final = np.empty(0)
 _NO_INTS: Final = np.empty(0, np.int64)
 
 
+class _Slice(NamedTuple):
+    """Records that are decoded together, as `decode` takes them."""
+
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None]
+    timestamps_ms: Ints | None
+    headers: Mapping[int, Headers]
+
+    def cut(self, start: int, stop: int) -> _Slice:
+        """Some that follow each other."""
+        stamps = None if self.timestamps_ms is None else self.timestamps_ms[start:stop]
+        places = range(start, stop)
+        some = {n - start: self.headers[n] for n in places if n in self.headers}
+        return _Slice(self.values[start:stop], self.keys[start:stop], stamps, some)
+
+
 class EventDecoder:
     """Decodes and validates one kind of event; a bad record never fails its batch."""
 
     def __init__(
-        self, kind: EventKind, events: EventSettings, max_record_bytes: int = 1_000_000
+        self,
+        kind: EventKind,
+        events: EventSettings,
+        max_record_bytes: int = 1_000_000,
+        *,
+        items: ItemNames | None = None,
     ) -> None:
+        self._kind = kind
+        self._events = events
+        self._max_record_bytes = max_record_bytes
+        self._own: EventDecoder | None = None
         section = events.orders if kind == "orders" else events.clicks
         self._limits = ByteLimits(events.max_depth, max_record_bytes)
         state = kind == "orders" and events.orders.mode == "state"
         self._skip_tombstones = state or section.tombstones == "skip"
         self._whole = state or events.orders.bad_lines == "whole"
-        self._items = ItemNames(events.series_by)
+        self._items = items or ItemNames(events.series_by)
         compiler = Compiler(kind, events)
         self._compiler = compiler
         self._id: TextField = compiler.text("order_id" if state else "event_id")
@@ -130,14 +156,32 @@ class EventDecoder:
             headers: Those of the records that have any, by their place.
         """
         self._items.forget_when_full()
-        parts = []
+        parts: list[Decoded] = []
         for start in range(0, max(len(values), 1), SLICE_RECORDS):
             own = slice(start, start + SLICE_RECORDS)
             stamps = None if timestamps_ms is None else timestamps_ms[own]
             places = range(start, start + SLICE_RECORDS)
             some = {n - start: headers[n] for n in places if n in headers} if headers else headers
-            parts.append(self._decode_slice(values[own], keys[own], stamps, some))
+            part = _Slice(values[own], keys[own], stamps, some)
+            if some and any(map(in_own_fields, some.values())):
+                parts += self._by_map_and_own(part)
+            else:
+                parts.append(self._decode_slice(*part))
         return concatenate(parts)
+
+    def _by_map_and_own(self, part: _Slice) -> Iterator[Decoded]:
+        """A slice some of whose records have our own fields: run by run."""
+        if self._own is None:
+            events = self._events.in_own_fields()
+            size = self._max_record_bytes
+            self._own = EventDecoder(self._kind, events, size, items=self._items)
+        own = [in_own_fields(part.headers.get(n, ())) for n in range(len(part.values))]
+        start = 0
+        for by_own, run in groupby(own):
+            stop = start + sum(1 for _ in run)
+            decoder = self._own if by_own else self
+            yield decoder._decode_slice(*part.cut(start, stop))
+            start = stop
 
     def _decode_slice(
         self,

@@ -1,4 +1,7 @@
-"""Records that stand for one line of an order, or for the end of a history, by their header."""
+"""Records that are more, or other, than the map says, by their headers.
+
+One line of an order, the end of a history, and records that have our own fields.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from freshet.stream.events.map.levels import Wrong
 from freshet.stream.events.redrive import Headers
 
 HISTORY_HEADER: Final = "freshet-history"
+FIELDS_HEADER: Final = "freshet-fields"
 _COMPLETE: Final = re.compile(rb"[A-Za-z0-9._-]{1,100}:complete")
 
 
@@ -34,6 +38,15 @@ def told_complete(value: bytes | None, headers: Headers) -> bool:
     """
     said = header_of(headers, HISTORY_HEADER) if value == b"" else None
     return said is not None and _COMPLETE.fullmatch(said) is not None
+
+
+def in_own_fields(headers: Headers) -> bool:
+    """Whether a record has our own fields, so that no map is for it.
+
+    >>> in_own_fields([("freshet-fields", b"own")]), in_own_fields([("freshet-fields", b"x")])
+    (True, False)
+    """
+    return header_of(headers, FIELDS_HEADER) == b"own"
 
 
 def line_alone(headers: Headers) -> int | Wrong | None:

@@ -1,7 +1,7 @@
 """A look at the first records of history before any is sent: whether ingest could use them.
 
-A table goes out in freshet's own field names, which a shop's map does not read; orders that change
-need keys. Either would be dead letters to the last record, and counted as loaded.
+Records that the topic's map does not fit, or orders that change without their keys, would be dead
+letters to the last one, and counted as loaded.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def _refuse_useless(decoded: Decoded, name: str, kind: EventKind) -> None:
     (why, count), *_ = what.most_common(1)
     raise InvalidInputError(
         f"{name}: none of its first {decoded.num_records} {kind} can be used; {count} times {why}",
-        hint=f"nothing was sent. History is read by the map events.{kind} like live records: "
-        "give lines of JSON as your topic has them, with --key where orders are states; a table "
-        "is sent in freshet's own names and fits only topics that have no map",
+        hint=f"nothing was sent. Lines of JSON are read by the map events.{kind} like live ones: "
+        "give them as your topic has them, with --key where orders are states; of a table say with "
+        "--map which column is what",
     )
 
 

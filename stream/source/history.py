@@ -20,6 +20,8 @@ import msgspec
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.event_settings import EventSettings
+from freshet.stream.files.read import FileStyle
 from freshet.stream.kafka import (
     Publisher,
     RecordsRefusedError,
@@ -33,6 +35,7 @@ from freshet.stream.kafka import (
     take,
 )
 from freshet.stream.source.batches import TopicKind
+from freshet.stream.source.old_orders import OWN_FIELDS, holds_whole_orders, whole_orders
 from freshet.stream.store.connection import connect
 from freshet.stream.store.generation import current_generation
 from freshet.stream.store.redis import WindowStore
@@ -196,35 +199,49 @@ def of_file(
     key: str | None = None,
     preset: str | None = None,
     mapping: Mapping[str, str] | None = None,
+    style: FileStyle | None = None,
+    events: EventSettings | None = None,
 ) -> History:
     """A file's events: lines of JSON as they are, or a table as `freshet replay` reads it.
 
+    Rows of a table are records in our own fields, and say so, so that no map is asked for them.
+
     Args:
         path: `.jsonl` or `.ndjson`, also gzipped: the shop's own records, one a line, in any order;
-            or parquet, CSV or a preset's folder.
+            or parquet, CSV or a preset's folder. With a map or preset such lines are a table too.
         kind: Which topic lines of JSON belong on.
         key: The field of a line that is its record's key, such as the order's id.
         preset: See `freshet.stream.source.replay.PRESETS`.
         mapping: Instead of a preset, our field -> the table's column.
+        style: How a table is written, where it does not tell.
+        events: What a record of the topic is; whether it is a whole order. None: it is not.
 
     Raises:
         InvalidInputError: It cannot be read.
     """
-    if path.name.removesuffix(".gz").endswith(LINE_FILES):
+    table = preset is not None or mapping is not None
+    if not table and path.name.removesuffix(".gz").endswith(LINE_FILES):
         with _opened(path) as lines:
             total = sum(1 for _ in lines)
         return History(path.name, _of_lines(path, kind, key), total)
     from freshet.stream.source.replay import open_replay
 
-    source = open_replay(path, preset=preset, mapping=mapping)
+    whole = events is not None and holds_whole_orders(events)
+    source = open_replay(path, preset=preset, mapping=mapping, style=style, whole_orders=whole)
     for reason, count in source.skipped.items():
         log.info("rows_skipped", reason=reason, rows=count)
+    if events is not None and whole:
+        orders = list(whole_orders(source.rows, events, path.name))
+        numbered = enumerate(orders)
+        told = (OldRecord(n, "orders", key, value, OWN_FIELDS) for n, (key, value) in numbered)
+        return History(path.name, told, len(orders))
 
     def records() -> Iterator[OldRecord]:
         sequence = 0
         for batch in source.batches():
-            for told in zip(batch.kinds, batch.keys, batch.values, strict=True):
-                yield OldRecord(sequence, *told)
+            for kind, key, value in zip(batch.kinds, batch.keys, batch.values, strict=True):
+                own = OWN_FIELDS if kind in ("orders", "clicks") else ()
+                yield OldRecord(sequence, kind, key, value, own)
                 sequence += 1
 
     return History(path.name, records(), len(source.rows))

@@ -78,6 +78,8 @@ def read_event(
         BadRecordError: It is a dead letter, whatever the clock says.
         SkippedRecordError: It is none of ours.
     """
+    if header(headers, "freshet-fields") == "own":
+        settings = settings.model_copy(update={"events": settings.events.in_own_fields()})
     place = _place(kind, key, value, settings, timestamp_ms, headers)
     section = settings.events.section(kind)
     if section.skip_when and ours(section.skip_when, place.record, every=False):

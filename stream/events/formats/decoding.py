@@ -12,8 +12,9 @@ from freshet.stream.errors import EventError
 from freshet.stream.events.columns import Decoded
 from freshet.stream.events.decoder import EventDecoder, EventKind
 from freshet.stream.events.formats.compressed import second_look, unpacked
-from freshet.stream.events.formats.opening import Opened, opener_of
+from freshet.stream.events.formats.opening import Opened, Opener, opener_of
 from freshet.stream.events.limits import Refusal, Skipped
+from freshet.stream.events.lone_lines import in_own_fields
 from freshet.stream.events.redrive import NO_HEADERS, Headers
 
 Values = Sequence[bytes | None]
@@ -53,8 +54,7 @@ class FormatDecoder:
         """
         if self._opener is None:
             return DecodedRecords(self._plain(values, keys, timestamps_ms, headers), keys)
-        every = [_as_bytes(headers.get(n, ())) for n in range(len(values))]
-        opened = self._opener.open(values, keys, every)
+        opened = self._open(self._opener, values, keys, headers)
         decoded = self.decoder.decode(opened.values, opened.keys, timestamps_ms, headers)
         return DecodedRecords(_corrected(decoded, opened), opened.keys)
 
@@ -77,6 +77,28 @@ class FormatDecoder:
             return unpacked(value, self._max_bytes) or value if value else value
         except EventError:
             return value
+
+    def _open(
+        self, opener: Opener, values: Values, keys: Values, headers: Mapping[int, Headers]
+    ) -> Opened:
+        """All that came in the topic's format; what has our own fields is JSON as it is."""
+        places = [n for n in range(len(values)) if not in_own_fields(headers.get(n, ()))]
+        found = opener.open(
+            [values[n] for n in places],
+            [keys[n] for n in places],
+            [_as_bytes(headers.get(n, ())) for n in places],
+        )
+        if len(places) == len(values):
+            return found
+        opened = Opened(list(values), list(keys), {}, {})
+        for place, n in enumerate(places):
+            opened.values[n], opened.keys[n] = found.values[place], found.keys[place]
+        refused = {places[n]: why for n, why in found.refused.items()}
+        return replace(
+            opened,
+            refused=refused,
+            skipped={places[n]: why for n, why in found.skipped.items()},
+        )
 
     def _plain(
         self,

@@ -25,7 +25,21 @@ from freshet.stream.source.replay.rows import (
 from freshet.stream.source.replay.table import Table
 
 PRESETS = {"online_retail": online_retail, "taobao": taobao, "olist": olist, "dunnhumby": dunnhumby}
-FIELDS = ("event_time", "sku", "quantity", "unit_price", "region", "order_id", "event_id", "kind")
+# What each shop system's own export of orders calls its columns.
+EXPORTS = {
+    "shopify_csv": {
+        "event_time": "Created at",
+        "order_id": "Id",
+        "sku": "Lineitem sku",
+        "quantity": "Lineitem quantity",
+        "unit_price": "Lineitem price",
+        "cancelled": "Cancelled at",
+    }
+}
+FIELDS = (
+    *("event_time", "sku", "quantity", "unit_price", "region"),
+    *("order_id", "event_id", "kind", "cancelled"),
+)
 NEEDED = ("event_time", "sku")
 ORDER_WORDS = ("order", "buy", "purchase", "sale", "transaction")
 CLICK_WORDS = {name: number for number, name in enumerate(CLICK_NAMES) if name}
@@ -58,34 +72,49 @@ def open_replay(
     preset: str | None = None,
     mapping: Mapping[str, str] | None = None,
     style: FileStyle | None = None,
+    whole_orders: bool = False,
 ) -> ReplayFile:
     """Read a whole file and bring its rows into time order.
 
     Args:
         path: A parquet or CSV file; a preset also takes the folder.
-        preset: One of `PRESETS`.
+        preset: One of `PRESETS`, or of `EXPORTS`, whose columns a map may add to.
         mapping: Our field -> the file's column; `event_time` and `sku` are needed. Without `kind`
             every row is an order; without `quantity` it is of one unit; without `unit_price` it is
             free; without `region` it is in "-".
         style: How a mapped file is written, where it does not tell.
+        whole_orders: Whether rows of one `order_id` are one order; rows without one then belong to
+            the order above them, whose time, region and cancellation they share.
 
     Raises:
         InvalidInputError: Neither or both ways are given, the file cannot be read, or it lacks a
             column.
     """
+    if preset in EXPORTS:
+        return _mapped(path, {**EXPORTS[preset], **(mapping or {})}, style, whole_orders)
     if (preset is None) == (mapping is None):
         raise InvalidInputError(
             "a replay needs either a preset or a map",
-            hint=f"--preset {', '.join(PRESETS)}, or --map field=column,...",
+            hint=f"--preset {', '.join((*EXPORTS, *PRESETS))}, or --map field=column,...",
         )
     if preset is None:
-        return _mapped(path, mapping or {}, style)
+        return _mapped(path, mapping or {}, style, whole_orders)
     if preset not in PRESETS:
-        raise InvalidInputError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+        raise InvalidInputError(
+            f"unknown preset {preset!r}; expected one of {', '.join((*EXPORTS, *PRESETS))}"
+        )
     return PRESETS[preset](path)
 
 
-def _mapped(path: Path, mapping: Mapping[str, str], style: FileStyle | None) -> ReplayFile:
+def _mapped(
+    path: Path, mapping: Mapping[str, str], style: FileStyle | None, whole_orders: bool
+) -> ReplayFile:
+    unknown_fields = [name for name in mapping if name not in FIELDS]
+    if unknown_fields:
+        raise InvalidInputError(
+            f"--map: there is no field {unknown_fields[0]!r}",
+            hint=f"the fields are {', '.join(FIELDS)}",
+        )
     table = Table(path, style)
     missing = [name for name in NEEDED if name not in mapping]
     if missing:
@@ -107,6 +136,15 @@ def _mapped(path: Path, mapping: Mapping[str, str], style: FileStyle | None) -> 
     region = TextColumn.constant("-", num)
     if "region" in mapping:
         region = table.texts(mapping["region"], "-")
+    orders = texts("order_id")
+    cancelled = None
+    if "cancelled" in mapping:
+        cancelled = _claims(table, mapping["cancelled"])
+    if whole_orders and orders is not None:
+        owner = _owners(orders)
+        orders, region = orders.take(owner), region.take(owner)
+        time_ms, no_time = time_ms[owner], no_time[owner]
+        cancelled = None if cancelled is None else cancelled[owner]
     rows = FileEvents(
         time_ms=time_ms,
         row=np.arange(num),
@@ -115,7 +153,7 @@ def _mapped(path: Path, mapping: Mapping[str, str], style: FileStyle | None) -> 
         region=region,
         quantity=numbers("quantity", otherwise=1.0),
         unit_price=numbers("unit_price", otherwise=0.0),
-        order_id=texts("order_id"),
+        order_id=orders,
         event_id=texts("event_id"),
     )
     blank = np.array([name == "" for name in rows.sku.names])
@@ -128,9 +166,29 @@ def _mapped(path: Path, mapping: Mapping[str, str], style: FileStyle | None) -> 
             "unknown kind": unknown,
             "no quantity": order & ~(np.abs(rows.quantity) > 0),
             "no price": order & ~(rows.unit_price >= 0),
+            "cancelled": np.zeros(num, bool) if cancelled is None else order & cancelled,
+            **({"no order": ~_named(orders)} if whole_orders and orders is not None else {}),
         },
     )
     return ReplayFile(path.stem, kept.by_time(), {}, skipped)
+
+
+def _owners(orders: TextColumn) -> Ints:
+    """The row of each row's order: itself, or the one above where it names no order."""
+    named = _named(orders)
+    rows = np.where(named, np.arange(len(named)), 0)
+    return np.maximum.accumulate(rows) if len(rows) else rows
+
+
+def _named(column: TextColumn) -> Bools:
+    return np.array([name != "" for name in column.names], bool)[column.codes]
+
+
+def _claims(table: Table, column: str) -> Bools:
+    """Where a column says something other than no."""
+    texts = table.texts(column)
+    said = [name.strip().lower() not in ("", "0", "false", "no", "n") for name in texts.names]
+    return np.array(said, bool)[texts.codes]
 
 
 def _kinds(table: Table, column: str | None) -> tuple[Ints, Bools]:

@@ -41,14 +41,20 @@ def lines(path: Path, *records: Any) -> Path:
     return path
 
 
-def test_a_table_does_not_fit_a_map_and_nothing_of_it_is_given_out(tmp_path: Path) -> None:
+def test_a_table_fits_any_map_but_states_need_to_know_which_rows_are_an_order(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "sales.csv"
-    path.write_text("t,item\n2026-01-02T00:00:00Z,a\n2026-01-01T00:00:00Z,b\n")
+    path.write_text("t,item,o\n2026-01-02T00:00:00Z,a,7\n2026-01-01T00:00:00Z,b,8\n")
     columns = {"event_time": "t", "sku": "item"}
-    with pytest.raises(InvalidInputError, match=r"first 2 orders .* 2 times .* 'order_id'") as told:
-        checked(shop(**SHOPIFY), of_file(path, mapping=columns))
-    assert "own names" in str(told.value.hint)
-    assert len(list(checked(Settings(), of_file(path, mapping=columns)).records)) == 2
+    settings = shop(fields={"sku": "product.code", "event_id": "nr"}, keep_when={"type": "sale"})
+    assert len(list(checked(settings, of_file(path, mapping=columns)).records)) == 2
+    states = shop(**SHOPIFY)
+    with pytest.raises(InvalidInputError, match=r"no column says which rows are one") as told:
+        of_file(path, mapping=columns, events=states.events)
+    assert "--map order_id=COLUMN" in str(told.value.hint)
+    whole = of_file(path, mapping={**columns, "order_id": "o"}, events=states.events)
+    assert [record.key for record in checked(states, whole).records] == [b"8", b"7"]
 
 
 def test_orders_that_are_states_need_keys(tmp_path: Path) -> None:

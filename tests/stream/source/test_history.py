@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.event_settings import EventSettings
 from freshet.stream.source import history
 from freshet.stream.source.history import History, OldRecord, load, load_name, of_file
 
@@ -98,6 +101,65 @@ def test_a_table_is_read_as_a_replay_reads_it(tmp_path: Path) -> None:
         (0, "orders", b"b"),
         (1, "orders", b"a"),
     ]
+
+
+SHOPIFY_CSV = """\
+Name,Email,Created at,Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku,Cancelled at,Id
+#1002,b@shop.example,2025-10-07 09:50:26 +0200,3,Masque,34.90,M-1,,7411
+#1002,b@shop.example,,1,"Savon, 2 x 100 g",9.50,00123,,
+#1001,a@shop.example,2025-10-06 23:00:00 +0200,2,Masque,34.90,M-1,,7410
+#1003,c@shop.example,2025-10-08 10:00:00 +0200,1,Masque,34.90,M-1,2025-10-09 10:00:00 +0200,7412
+#1003,c@shop.example,,1,Savon,9.50,00123,,
+#1004,d@shop.example,2025-10-08 11:00:00 +0200,1,Carte,5.00,,,7413
+"""
+STATES = EventSettings.model_validate(
+    {"series_by": ["sku"], "orders": {"mode": "state", "fields": {"order_id": "id"}}}
+)
+WITH_LINES = EventSettings.model_validate({"orders": {"fields": {"lines": "line_items"}}})
+
+
+@pytest.mark.parametrize(
+    ("events", "own"),
+    [
+        (STATES, lambda order_id, ms: {"order_id": order_id, "version": 0, "changed_at": ms}),
+        (WITH_LINES, lambda order_id, ms: {"order_id": order_id, "event_id": order_id}),
+    ],
+    ids=["states", "whole orders"],
+)
+def test_rows_of_one_order_are_one_record_where_the_topic_has_whole_orders(
+    tmp_path: Path, events: EventSettings, own: Callable[[str, int], dict[str, Any]]
+) -> None:
+    path = tmp_path / "orders_export.csv"
+    path.write_text(SHOPIFY_CSV)
+    found = of_file(path, preset="shopify_csv", events=events)
+    records = list(found.records)
+    assert [(one.sequence, one.key) for one in records] == [(0, b"7410"), (1, b"7411")]
+    assert {one.headers for one in records} == {(("freshet-fields", b"own"),)}
+    # 23:00 and 09:50:26 on a clock two hours ahead.
+    at_ms = [1_759_784_400_000, 1_759_823_426_000]
+    masque = {"sku": "M-1", "unit_price": 34.9}
+    lines = [
+        [masque | {"quantity": 2}],
+        [masque | {"quantity": 3}, {"sku": "00123", "quantity": 1, "unit_price": 9.5}],
+    ]
+    for record, order_id, ms, own_lines in zip(
+        records, ["7410", "7411"], at_ms, lines, strict=True
+    ):
+        assert record.value is not None
+        expected = {**own(order_id, ms), "event_time": ms, "region": "-", "lines": own_lines}
+        assert json.loads(record.value) == expected
+
+
+def test_a_preset_s_columns_may_be_added_to_and_fields_that_are_none_are_named(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "orders_export.csv"
+    path.write_text(SHOPIFY_CSV)
+    found = of_file(path, preset="shopify_csv", mapping={"region": "Email"}, events=STATES)
+    regions = [json.loads(one.value or b"")["region"] for one in found.records]
+    assert regions == ["a@shop.example", "b@shop.example"]
+    with pytest.raises(InvalidInputError, match="no field 'colour'"):
+        of_file(path, mapping={"colour": "Name"})
 
 
 def test_a_name_that_says_nothing_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
