@@ -55,6 +55,10 @@ MONTH = Feast(
     (-16, -11, -7, -4, -3, -2, -1, 0, 1, 2, 4, 7, 11, 16),
     (-8, -3, 0, 3, 8),
 )
+FEASTS = (CHRISTMAS, EASTER, MONTH)
+NUM_FEASTS = len(FEASTS)  # of the calendar features of any table; public holidays follow them
+AROUND_CLOSED = 4  # features of unusual closures
+EDGES = 4  # features of a flag's runs beside the flag itself
 HOLIDAY_TENTS = (-3, -2, -1, 0, 1, 2, 3)
 HOLIDAY_SPANS = (-3, 0, 1, 4)
 
@@ -116,7 +120,7 @@ def feast_lengths(length_days: int, country: str | None = None) -> list[int]:
 
 
 def _feasts(country: str | None) -> list[Feast]:
-    feasts = [CHRISTMAS, EASTER, MONTH]
+    feasts = [*FEASTS]
     if country is not None:
         dates = partial(public_holidays, country)
         feasts.append(Feast(dates, HOLIDAY_TENTS, HOLIDAY_SPANS))

@@ -51,22 +51,31 @@ class Slopes:
 
     def apply(self, window: Window) -> Floats:
         """The effect at every step in log units, zero on average before the cutoff: [N, S]."""
-        T = window.context_length
         effect_NS = np.zeros(window.time_ms_NS.shape)
-        for place, column in enumerate(self.columns):
-            place_NS, log_NS = self._features(window, column, place)
-            per_place, per_log = self.weights_2C[:, place]
-            effect_NS += per_place * place_NS
-            effect_NS += per_log * log_NS
-        # What matters is how a series differs from itself, not who has high prices.
-        seen_NT = np.isfinite(window.target_NT)
-        count_N1 = seen_NT.sum(1, keepdims=True)
-        past_NT = effect_NS[:, :T] * seen_NT
-        total_N1 = past_NT.sum(1, keepdims=True)
-        mean_N1 = total_N1 / np.maximum(count_N1, 1)
-        centred_NS = effect_NS - mean_N1
-        bounded_NS: Floats = np.clip(centred_NS, self.least, self.most)
+        for place in range(len(self.columns)):
+            effect_NS += self._effect(window, place)
+        bounded_NS: Floats = np.clip(_centred(effect_NS, window), self.least, self.most)
         return bounded_NS
+
+    def parts(self, window: Window) -> list[tuple[int, Floats]]:
+        """What `apply` gives taken apart by known columns: [N, S] each.
+
+        Where all together are cut, each is by the same share.
+        """
+        alone = [
+            _centred(self._effect(window, place), window) for place in range(len(self.columns))
+        ]
+        whole_NS = sum(alone, np.zeros(window.time_ms_NS.shape))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            kept_NS = np.where(whole_NS == 0.0, 1.0, self.apply(window) / whole_NS)
+        return [(column, part * kept_NS) for column, part in zip(self.columns, alone, strict=True)]
+
+    def _effect(self, window: Window, place: int) -> Floats:
+        """What one covariate adds at every step, from wherever: [N, S]."""
+        place_NS, log_NS = self._features(window, self.columns[place], place)
+        per_place, per_log = self.weights_2C[:, place]
+        effect_NS: Floats = per_place * place_NS + per_log * log_NS
+        return effect_NS
 
     def _features(self, window: Window, column: int, place: int) -> tuple[Floats, Floats]:
         """A covariate's place between its least and greatest value, and the logarithm of that."""
@@ -81,6 +90,20 @@ class Slopes:
         # it is high.
         log_NS = np.log(0.1 + place_NS)
         return place_NS, log_NS
+
+
+def _centred(effect_NS: Floats, window: Window) -> Floats:
+    """Effects less their mean where something was seen before the cutoff.
+
+    What matters is how a series differs from itself, not who has high prices.
+    """
+    seen_NT = np.isfinite(window.target_NT)
+    count_N1 = seen_NT.sum(1, keepdims=True)
+    past_NT = effect_NS[:, : window.context_length] * seen_NT
+    total_N1 = past_NT.sum(1, keepdims=True)
+    mean_N1 = total_N1 / np.maximum(count_N1, 1)
+    centred_NS: Floats = effect_NS - mean_N1
+    return centred_NS
 
 
 NO_SLOPES = Slopes((), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((2, 0)))

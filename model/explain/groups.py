@@ -8,13 +8,15 @@ Dimensions: B rows, T context steps, S context and horizon steps, K known slots,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.explain.season import seasonal, without_season
+from freshet.model.features import EFFECT
 from freshet.model.text import NUM_TEXT
 from freshet.stream.units import DAY_MS, HOUR_MS, WEEK_MS
 
@@ -25,8 +27,9 @@ SLOT_GROUPS = {
     "promotion": "promotion",
     "event": "event",
     "closed": "event",
-    "effect": "event",
 }
+KNOWN_GROUPS = ("price", "promotion", "event", "own", "shared")
+NO_EFFECT = 1e-6  # log units; an effect that is nowhere larger is none
 STEP_NAMES = ((HOUR_MS, "hour"), (DAY_MS, "day"), (WEEK_MS, "week"), (30 * DAY_MS, "month"))
 
 
@@ -35,7 +38,8 @@ class Group:
     """Inputs that are present or missing together.
 
     Attributes:
-        key: one of recent, older, signals, price, promotion, event, own, item.
+        key: one of recent, older, calendar, signals, price, promotion, event, own, shared,
+            siblings, item.
         words: how a merchant calls it, at the start of a sentence.
         many: whether the words are plural.
     """
@@ -45,13 +49,36 @@ class Group:
     many: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a table says that its columns mean, where a batch has only slots.
+
+    Attributes:
+        slots: the group of a slot, where it is another than SLOT_GROUPS says.
+        effects: the part of the slot `effect` that belongs to each group, in log units over all
+            steps of the row: [S] each. What they leave is shared by all items.
+    """
+
+    slots: Mapping[str, str] = field(default_factory=dict)
+    effects: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+SLOTS_ALONE = Meaning()
+
 Hide = Callable[[Batch, Tensor], None]
 """Makes a group missing in some rows (a boolean mask) of a batch that may be written to."""
 
 
-def groups_of(one: Batch) -> list[tuple[Group, Hide]]:
+def groups_of(one: Batch, meaning: Meaning = SLOTS_ALONE) -> list[tuple[Group, Hide]]:
     """The groups of a single row that have something in them, and how to take each away."""
-    return [*_sales_groups(one), *_signal_groups(one), *_known_groups(one), *_item_groups(one)]
+    return [
+        *_sales_groups(one),
+        *_calendar_groups(one),
+        *_signal_groups(one),
+        *_known_groups(one, meaning),
+        *_item_groups(one),
+        *_sibling_groups(one),
+    ]
 
 
 def _sales_groups(one: Batch) -> list[tuple[Group, Hide]]:
@@ -72,15 +99,47 @@ def _signal_groups(one: Batch) -> list[tuple[Group, Hide]]:
     return [(Group("signals", _signals(one.past_BTP), many=True), _hide_signals)]
 
 
-def _known_groups(one: Batch) -> list[tuple[Group, Hide]]:
+def _calendar_groups(one: Batch) -> list[tuple[Group, Hide]]:
+    """The usual course of the week, the day or the year, where it was seen twice."""
+    season = seasonal(one)
+    if season is None:
+        return []
+    plain_T = without_season(one, season)
+    if bool(torch.isclose(plain_T, one.target_BT[0], equal_nan=True).all()):
+        return []
+
+    def hide(batch: Batch, rows: Tensor) -> None:
+        # What another group took away stays away.
+        hidden_RT = batch.target_BT[rows].isnan()
+        batch.target_BT[rows] = torch.where(hidden_RT, math.nan, plain_T)
+
+    return [(Group("calendar", season.words), hide)]
+
+
+def _known_groups(one: Batch, meaning: Meaning) -> list[tuple[Group, Hide]]:
     """What is known in advance, by what a merchant would call it."""
+    slot_groups = SLOT_GROUPS | dict(meaning.slots)
+    effects = _effects(one, meaning)
     found = []
-    for key in ("price", "promotion", "event", "own"):
-        slots = [s for s, name in enumerate(KNOWN_SLOTS) if SLOT_GROUPS.get(name, "own") == key]
+    for key in KNOWN_GROUPS:
+        names = [name for name in KNOWN_SLOTS if slot_groups.get(name, "own") == key]
+        slots = [KNOWN_SLOTS.index(name) for name in names if name != "effect"]
         used = [KNOWN_SLOTS[slot] for slot in slots if _any(one.known_BSK[..., slot])]
-        if used:
-            found.append((_known_group(key, used), _hide_known(slots)))
+        if used or key in effects:
+            found.append((_known_group(key, used), _hide_known(slots, effects.get(key))))
     return found
+
+
+def _effects(one: Batch, meaning: Meaning) -> dict[str, Tensor]:
+    """What each group adds to the slot `effect`: [S]; together they are all of it."""
+    left_S = torch.nan_to_num(one.known_BSK[0, :, EFFECT])
+    if not bool((left_S.abs() > NO_EFFECT).any()):
+        return {}
+    parts = {key: part_S.to(left_S) for key, part_S in meaning.effects.items()}
+    for part_S in parts.values():
+        left_S = left_S - part_S
+    parts["shared"] = parts.get("shared", torch.zeros_like(left_S)) + left_S
+    return {key: part_S for key, part_S in parts.items() if bool((part_S.abs() > NO_EFFECT).any())}
 
 
 def _item_groups(one: Batch) -> list[tuple[Group, Hide]]:
@@ -88,6 +147,13 @@ def _item_groups(one: Batch) -> list[tuple[Group, Hide]]:
     if not bool((torch.nan_to_num(one.static_BF) != 0).any()):
         return []
     return [(Group("item", "What the item is (text, price, age)"), _hide_static)]
+
+
+def _sibling_groups(one: Batch) -> list[tuple[Group, Hide]]:
+    """What siblings sell, where the item has too little of a past to be believed alone."""
+    if one.own_B is None or one.pooled_BHQ is None or bool((one.own_B >= 1.0).all()):
+        return []
+    return [(Group("siblings", "What similar items sell"), _hide_siblings)]
 
 
 def recent_steps(resolution_ms: int) -> tuple[int, str]:
@@ -122,6 +188,8 @@ def _known_group(key: str, used: list[str]) -> Group:
     if key == "event":
         words = "Closing days" if used == ["closed"] else "Holidays and events"
         return Group(key, words, many=True)
+    if key == "shared":
+        return Group(key, "What the calendar does to all items (feasts, turn of the month)")
     return Group(key, "Your own covariates", many=True)
 
 
@@ -146,18 +214,32 @@ def _hide_signals(batch: Batch, rows: Tensor) -> None:
     _blank(batch.past_BTP, rows)
 
 
-def _hide_known(slots: list[int]) -> Hide:
+def _hide_known(slots: list[int], effect_S: Tensor | None) -> Hide:
     def hide(batch: Batch, rows: Tensor) -> None:
         for slot in slots:
             _blank(batch.known_BSK[..., slot], rows)
+        if effect_S is not None:
+            _subtract(batch.known_BSK[..., EFFECT], rows, effect_S)
 
     return hide
+
+
+def _subtract(effect_BS: Tensor, rows: Tensor, part_S: Tensor) -> None:
+    """Take a part of the effect away; where none is left the slot is missing, as without one."""
+    left_RS = effect_BS[rows] - part_S
+    none_R1 = ~(left_RS.abs() > NO_EFFECT).any(1, keepdim=True)
+    effect_BS[rows] = torch.where(none_R1, math.nan, left_RS)
 
 
 def _hide_static(batch: Batch, rows: Tensor) -> None:
     # An item without text has a zero vector there; a number that nobody knows is missing.
     batch.static_BF[rows, :NUM_TEXT] = 0.0
     batch.static_BF[rows, NUM_TEXT:] = math.nan
+
+
+def _hide_siblings(batch: Batch, rows: Tensor) -> None:
+    assert batch.own_B is not None
+    batch.own_B[rows] = 1.0
 
 
 def _blank(values: Tensor, rows: Tensor) -> None:

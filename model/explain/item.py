@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freshet.model.batch import Batch
+from freshet.model.effects.shared import find_shared
 from freshet.model.effects.slots import Dressed, dress
+from freshet.model.explain.meaning import meaning_of
 from freshet.model.explain.options import parse_promotion, parse_steps
 from freshet.model.explain.plan import ever_promoted, planned_window
 from freshet.model.explain.whatif import WhatIf, compare
@@ -92,11 +94,16 @@ def answer(
     window, row = _from_the_end_of_target(ahead, place)
     # Gradients want all their digits, and one item is fast enough anywhere.
     forecaster = BatchForecaster.from_pretrained(weights, dtype="float32")
-    dressed = dress(window)
+    shared = find_shared(window)
+    dressed = dress(window, shared)
     batch = _batch(dressed, window, row, forecaster)
     steps = parse_steps(question.steps, window.horizon)
     factor = float(dressed.factor_N[row])
-    found = explain(forecaster, batch, 0, name=question.item, steps=steps, factor=factor)
+    seen = slice(window.context_length - batch.context_length, None)
+    meaning = meaning_of(window, shared, row, seen)
+    found = explain(
+        forecaster, batch, 0, name=question.item, steps=steps, factor=factor, meaning=meaning
+    )
     if question.promotion is None:
         return Answer(found)
     times_H = window.time_ms_NS[row, window.context_length :]

@@ -1,6 +1,7 @@
 """A forecast taken apart: exact Shapley values over groups of what the network was told.
 
-With at most eight groups every combination is forecast: 256 rows, one batch.
+Every combination of groups is forecast, in one batch: 256 rows for eight of them, and there are at
+most eleven.
 Dimensions: B rows (one for each combination), H horizon steps, G groups, L levels.
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from freshet.model.batch import Batch
-from freshet.model.explain.groups import Group, Hide, groups_of
+from freshet.model.explain.groups import SLOTS_ALONE, Group, Hide, Meaning, groups_of
 from freshet.model.explain.row import Forecasts, chosen_steps, level_columns, one_row
 from freshet.stream.arrays import Floats
 
@@ -70,6 +71,7 @@ def shapley(
     *,
     steps: range | None = None,
     factor: float = 1.0,
+    meaning: Meaning = SLOTS_ALONE,
 ) -> Shapley:
     """Take the forecast of one row apart, exactly: every combination of its groups is forecast.
 
@@ -84,6 +86,7 @@ def shapley(
         row: which one.
         steps: of the horizon, from 0; default all.
         factor: units of the batch that make one unit of the reader.
+        meaning: what the row's slots hold, where a table tells.
 
     Raises:
         InvalidInputError: the steps are not within the horizon, or a level is not forecast.
@@ -91,7 +94,7 @@ def shapley(
     one = one_row(batch, row)
     steps = chosen_steps(steps, one.prediction_length)
     columns = level_columns(forecaster.quantile_levels, LEVELS)
-    groups = groups_of(one)
+    groups = groups_of(one, meaning)
     coalitions = all_coalitions(one, [hide for _, hide in groups])
     value_BHL = forecaster.forecast(coalitions)[..., columns].double().cpu().numpy() / factor
     here = slice(steps.start, steps.stop)

@@ -15,7 +15,7 @@ import torch
 from freshet.model.batch import Batch
 from freshet.model.explain.attention import Looked, looked_at
 from freshet.model.explain.gradients import Gradients, integrated_gradients
-from freshet.model.explain.groups import step_name
+from freshet.model.explain.groups import SLOTS_ALONE, Meaning, step_name
 from freshet.model.explain.row import chosen_steps, one_row
 from freshet.model.explain.shapley import Contribution, Shapley, shapley
 from freshet.model.forecaster import BatchForecaster
@@ -109,6 +109,7 @@ def explain(
     name: str = "",
     steps: range | None = None,
     factor: float = 1.0,
+    meaning: Meaning = SLOTS_ALONE,
 ) -> Explanation:
     """Explain the forecast of one row of a batch; the same row always gives the same explanation.
 
@@ -119,6 +120,7 @@ def explain(
         name: of the item, for the words.
         steps: of the horizon, from 0; default all.
         factor: units of the batch that make one unit of the reader.
+        meaning: what the row's slots hold, where a table tells.
 
     Raises:
         InvalidInputError: there is no such row, or the steps are not within the horizon.
@@ -137,7 +139,7 @@ def explain(
         levels=levels,
         quantiles_HQ=quantiles_1HQ[0].double().numpy(),
         total=_total(one, quantiles_1HQ[:, steps.start : steps.stop], levels, factor),
-        shapley=shapley(forecaster, one, 0, steps=steps, factor=factor),
+        shapley=shapley(forecaster, one, 0, steps=steps, factor=factor, meaning=meaning),
         gradients=integrated_gradients(forecaster, one, 0, steps=steps, factor=factor),
         looked=looked_at(forecaster, one, 0, steps=steps),
     )

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
-from freshet.model.explain.groups import groups_of
+from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, QUANTILE_LEVELS, Batch
+from freshet.model.explain.groups import Meaning, groups_of
 from freshet.model.explain.row import level_columns, one_row
 from freshet.model.explain.shapley import shapley, shapley_values
 from freshet.model.forecaster import BatchForecaster
@@ -163,11 +163,11 @@ def full_row() -> Batch:
     return row(known_BSK=known, past_BTP=torch.ones(1, CONTEXT, len(PAST_SLOTS)), static_BF=static)
 
 
-def test_every_slot_belongs_to_one_group_and_there_are_at_most_eight() -> None:
+def test_every_slot_belongs_to_one_group() -> None:
     one = full_row()
     groups = groups_of(one)
     assert [group.key for group, _ in groups] == [
-        *("recent", "older", "signals", "price", "promotion", "event", "own", "item")
+        *("recent", "older", "signals", "price", "promotion", "event", "own", "shared", "item")
     ]
     gone = {}
     for group, hide in groups:
@@ -197,6 +197,38 @@ def test_a_group_with_nothing_in_it_is_left_out() -> None:
         30.0,
         60.0,
     ]
+
+
+def test_parts_of_the_shared_effect_leave_with_the_group_that_a_table_names() -> None:
+    effect = torch.linspace(-0.5, 0.5, CONTEXT + HORIZON)
+    known = row().known_BSK.clone()
+    known[0, :, KNOWN_SLOTS.index("effect")] = effect
+    one = row(known_BSK=known)
+    prices = Meaning(effects={"price": 0.25 * effect})
+    hides = {group.key: hide for group, hide in groups_of(one, prices)}
+    left = {}
+    for keys in (("price",), ("shared",), ("price", "shared")):
+        copy = one.rows(torch.tensor([0, 0]))
+        for key in keys:
+            hides[key](copy, torch.tensor([False, True]))
+        kept = copy.known_BSK[0]
+        torch.testing.assert_close(kept, known[0], rtol=0, atol=0, equal_nan=True)
+        left[keys] = copy.known_BSK[1, :, KNOWN_SLOTS.index("effect")]
+    torch.testing.assert_close(left["price",], 0.75 * effect)
+    torch.testing.assert_close(left["shared",], 0.25 * effect)
+    assert left["price", "shared"].isnan().all()
+
+
+def test_what_siblings_sell_is_a_group_of_an_item_that_needs_them() -> None:
+    pooled = torch.zeros(1, HORIZON, len(QUANTILE_LEVELS))
+    alone, helped = (
+        replace(row(), own_B=torch.tensor([share]), pooled_BHQ=pooled) for share in (1.0, 0.25)
+    )
+    assert "siblings" not in [group.key for group, _ in groups_of(alone)]
+    hides = {group.key: hide for group, hide in groups_of(helped)}
+    copy = helped.rows(torch.tensor([0, 0]))
+    hides["siblings"](copy, torch.tensor([False, True]))
+    assert copy.own_B is not None and copy.own_B.tolist() == [0.25, 1.0]
 
 
 def test_words_name_what_is_there() -> None:
