@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from freshet import __version__
 from freshet.cli.options import Config, Json, Summary, group, put, settings_of
 
 topics = group("Kafka topics.")
@@ -76,8 +80,6 @@ def topics_create(
     ] = False,
 ) -> None:
     """Create or check all topics; safe to repeat; exit status 1 when one will not do."""
-    from dataclasses import asdict
-
     from freshet.stream.kafka import ensure_topics
 
     reports = ensure_topics(settings_of(config), live=not simulated)
@@ -113,12 +115,26 @@ def forecasts_tail(
 
 
 def doctor(config: Config = None, json: Json = False) -> None:
-    """Check broker, topics, Redis, weights, device; exit status 1 when something must be mended."""
-    from freshet.online.doctor import examine
+    """Look at everything freshet depends on; exit status 1 when something must be mended."""
+    settings = settings_of(config)
+    if not json:
+        typer.echo(f"freshet {__version__} looks at Kafka, Redis, records, weights and ports ...")
+    from freshet.online.doctor import examine, line_of
+    from freshet.stream.telemetry import configure_logging
 
-    report = examine(settings_of(config))
-    put(report.as_dict(), json, report.as_text())
-    raise typer.Exit(0 if report.healthy else 1)
+    # What clients say while they are refused, the findings say better.
+    configure_logging(settings.telemetry.model_copy(update={"log_level": "error"}))
+    found = []
+    for check in examine(settings):
+        found.append(check)
+        if not json:
+            typer.echo(line_of(check))
+    healthy = all(check.state != "problem" for check in found)
+    if json:
+        put({"healthy": healthy, "checks": [asdict(check) for check in found]}, json, "")
+    # Threads of checks that hang would be waited for.
+    sys.stdout.flush()
+    os._exit(0 if healthy else 1)
 
 
 @config.command("show")

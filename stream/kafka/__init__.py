@@ -40,6 +40,7 @@ from freshet.stream.kafka.publisher import (
     Publisher,
     RecordsRefusedError,
 )
+from freshet.stream.kafka.questions import append_time_ms, group_members
 from freshet.stream.kafka.security import AIOKAFKA, FAUST, SignIn, sign_in
 from freshet.stream.kafka.table import Silence, TableReader, TableRecord
 from freshet.stream.kafka.tokens import TokenProvider
@@ -82,12 +83,14 @@ __all__ = [
     "TopicPartition",
     "Writes",
     "admin",
+    "append_time_ms",
     "broker_errors",
     "broker_question",
     "cluster",
     "consumer",
     "ensure_topics",
     "give_up",
+    "group_members",
     "headers_of",
     "log_range",
     "partitions_of",

@@ -28,6 +28,9 @@ def away(kafka: KafkaSettings, reason: str, heard: Sequence[KafkaError]) -> Brok
     for error in heard:
         if "security.protocol" in error.str():
             return _other_protocol(servers, error.str())
+    if heard and all(error.code() == KafkaError._ALL_BROKERS_DOWN for error in heard):
+        # A connection that is refused would have been named: this one was taken, and closed.
+        return _other_protocol(servers, "it closes the connection")
     why = next((error.str() for error in heard), reason)
     timeout_s = kafka.request_timeout_ms / 1_000
     text = f"no Kafka broker answers at {servers} within {timeout_s:g} s ({why})"

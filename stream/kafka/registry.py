@@ -13,6 +13,7 @@ from freshet.stream.errors import ConfigError, EventError, SchemaRegistryAwayErr
 
 UNKNOWN_FOR_S = 30.0
 MAX_UNKNOWN = 1_000
+NOT_FOUND = 404
 NOT_THERE = frozenset({40401, 40402, 40403})
 """What a registry says of a subject, version or schema that it does not have."""
 
@@ -78,6 +79,41 @@ def _client(registry: RegistrySettings) -> Any:
     if registry.ca_location:
         config["ssl.ca.location"] = registry.ca_location
     return SchemaRegistryClient(config)
+
+
+def ask_registry(registry: RegistrySettings) -> None:
+    """Ask for a schema, whichever: one that is not there is an answer too.
+
+    Raises:
+        SchemaRegistryAwayError: It does not answer, or refuses us.
+        ConfigError: The libraries that speak with it are not there, or its settings are unfit.
+    """
+    try:
+        client = _client(registry)
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+    except ImportError as error:
+        raise missing_extra(error) from None
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"kafka.registry cannot be used: {error}") from None
+    try:
+        client.get_schema(1)
+    except SchemaRegistryError as error:
+        if error.http_status_code in (401, 403):
+            raise SchemaRegistryAwayError(
+                f"the Schema Registry at {registry.url} does not let us in: {error}",
+                hint="are kafka.registry.username and password right?",
+            ) from None
+        if error.http_status_code != NOT_FOUND:
+            raise _away(registry.url, str(error)) from None
+    except Exception as error:  # Its HTTP library is the library's own choice.
+        raise _away(registry.url, f"{type(error).__name__}: {error}") from None
+
+
+def _away(url: str, reason: str) -> SchemaRegistryAwayError:
+    return SchemaRegistryAwayError(
+        f"the Schema Registry at {url} does not answer ({reason})",
+        hint="records wait for it; is kafka.registry right?",
+    )
 
 
 # Without a subject the library asks for nothing but schemas, and runs no rules on records.
@@ -169,10 +205,10 @@ class _Guarded:
         try:
             return self._read(value, headers)
         except self._unreached as error:
-            raise self._away(f"{type(error).__name__}: {error}") from None
+            raise _away(self._url, f"{type(error).__name__}: {error}") from None
         except self._refused as error:
             if error.error_code not in NOT_THERE:
-                raise self._away(str(error)) from None
+                raise _away(self._url, str(error)) from None
             raise EventError(self._note_unknown(name, error)) from None
         except Exception as error:  # Of a record's bytes the libraries raise whatever they like.
             raise EventError(f"{type(error).__name__}: {error}") from None
@@ -184,12 +220,6 @@ class _Guarded:
             self._unknown.clear()
         self._unknown[name] = time.monotonic() + UNKNOWN_FOR_S
         return _unknown(name)
-
-    def _away(self, reason: str) -> SchemaRegistryAwayError:
-        return SchemaRegistryAwayError(
-            f"the Schema Registry at {self._url} does not answer ({reason})",
-            hint="records wait for it; is kafka.registry right?",
-        )
 
 
 def _unknown(name: bytes) -> str:

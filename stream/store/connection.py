@@ -122,7 +122,7 @@ def check_fit(client: redis.Redis) -> None:
         StoreUnavailableError: It does not answer.
     """
     with translated(client):
-        for info in _infos(client):
+        for info in node_infos(client):
             _check_node(info)
         try:
             client.eval("return 1", 0)
@@ -133,7 +133,7 @@ def check_fit(client: redis.Redis) -> None:
             ) from None
 
 
-def _infos(client: redis.Redis) -> list[dict[str, Any]]:
+def node_infos(client: redis.Redis) -> list[dict[str, Any]]:
     """What each node says of itself."""
     cluster = _cluster(client)
     if cluster is None:

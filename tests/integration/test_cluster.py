@@ -18,7 +18,7 @@ from freshet.stream.config import RedisSettings, Settings
 from freshet.stream.errors import StoreError, StoreUnavailableError
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import Publisher, ensure_topics
-from freshet.stream.ops.doctor import check_clock, check_redis
+from freshet.stream.ops.redis_checks import check_clock, check_redis
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
 from freshet.stream.store.connection import check_fit, connect

@@ -15,7 +15,7 @@ from freshet.stream.events.dead_letter import Source, dead_letter, limit_of
 from freshet.stream.kafka import Publisher, TableReader, admin, ensure_topics
 from freshet.stream.kafka.topics import dead_letter_topic, plan
 from freshet.stream.ops.dead_letters import DeadLetterFilter, list_dead_letters, show_dead_letter
-from freshet.stream.ops.doctor import check_topics
+from freshet.stream.ops.kafka_checks import check_topics
 from freshet.stream.ops.redrive import Redriven, redrive
 from freshet.stream.process import BackOff, wait_until
 from freshet.stream.schemas import RECORDS, Alert, DriftAlert, Promotion
@@ -122,7 +122,7 @@ def test_the_doctor_names_a_topic_that_keeps_raw_records_for_longer_than_was_ask
     for answer in client.incremental_alter_configs([asked]).values():
         answer.result(30)
     # The broker takes a change over from the controller's log a moment later.
-    wait_until(lambda: check_topics(settings)[0].state == "warn", 20.0, BackOff(0.05, 0.5))
+    wait_until(lambda: check_topics(settings)[0].state == "warning", 20.0, BackOff(0.05, 0.5))
     (check,) = check_topics(settings)
     assert check.message == f"{topic}: retention.ms: expected 1209600000, found -1"
     assert "kafka.dead_letter_retention_ms" in check.hint

@@ -16,7 +16,7 @@ from freshet.stream.config import RedisSettings, SentinelSettings, Settings
 from freshet.stream.errors import StoreUnavailableError
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import ensure_topics
-from freshet.stream.ops.doctor import check_clock, check_redis
+from freshet.stream.ops.redis_checks import check_clock, check_redis
 from freshet.stream.store.connection import check_fit, connect
 from freshet.stream.verify.verify import verify
 from tests.certificates import authority, client_certificate, server_certificate

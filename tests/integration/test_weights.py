@@ -1,4 +1,4 @@
-"""Weights versions by hand, the doctor and the tail, over a real Redis and the mock broker."""
+"""Weights versions by hand, and the tail, over a real Redis and the mock broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from freshet.model.weights import BASE_WEIGHTS
-from freshet.online.doctor import examine
 from freshet.online.tail import tail
 from freshet.online.weights import versions
 from freshet.online.weights.registry import BASE, Registry
@@ -83,30 +82,6 @@ def test_what_is_not_there_or_was_altered_is_not_promoted(settings: Settings) ->
     with pytest.raises(RegistryError, match="altered"):
         versions.promote(settings, version)
     assert Registry(settings.learn.registry).champion() == BASE
-
-
-def test_the_doctor_finds_a_fit_deployment_healthy(settings: Settings) -> None:
-    report = examine(settings)
-    assert report.healthy, report.as_text()
-    names = [check["name"] for check in report.as_dict()["checks"]]
-    assert {"broker", "weights", "device"} <= set(names)
-
-
-def test_the_doctor_names_an_altered_champion(settings: Settings) -> None:
-    version = registered(settings)
-    Registry(settings.learn.registry).serve(version)
-    (Registry(settings.learn.registry).path(version) / "config.json").write_text("{}")
-    report = examine(settings)
-    assert not report.healthy
-    assert "FAIL  weights" in report.as_text()
-
-
-def test_the_doctor_warns_of_what_is_no_version_and_goes_on(settings: Settings) -> None:
-    half = "v0007-20260101T000000Z-00000000"
-    (settings.learn.registry / "versions" / half).mkdir(parents=True)
-    report = examine(settings)
-    assert report.healthy, report.as_text()
-    assert f"warn  registry: {half} is passed over: " in report.as_text()
 
 
 def forecast(item_id: str) -> Forecast:

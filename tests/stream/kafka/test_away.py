@@ -33,6 +33,11 @@ DOWN = KafkaError(KafkaError._TRANSPORT, "Connection refused")
             "kafka.bootstrap_servers",
         ),
         (
+            [KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")],
+            "what listens at shop:9092 does not speak as we do: it closes the connection",
+            "kafka.security_protocol",
+        ),
+        (
             [DOWN, KafkaError(KafkaError._TRANSPORT, "incorrect security.protocol?")],
             "what listens at shop:9092 does not speak as we do: incorrect security.protocol?",
             "kafka.security_protocol",
