@@ -83,7 +83,12 @@ class PartitionWindows:
         self._max_items = settings.windows.max_items_per_partition
         self._decoder = FormatDecoder(kind, settings)
         self._tiles = TileFolder(store.read, keys, settings)
-        self._minutes = MinuteLog(store.read, keys, self._rules.allowed_lateness_ms)
+        self._minutes = MinuteLog(
+            store.read,
+            keys,
+            self._rules.allowed_lateness_ms,
+            lambda: store.minutes(topic, partition),
+        )
         self._contents = ContentDigests()
         self._orders = _state_log(kind, store, keys, settings)
         self._any_key = settings.events.orders.key == "any"

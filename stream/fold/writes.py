@@ -7,6 +7,7 @@ is in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -26,6 +27,10 @@ from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Keys, MinuteAppend, TileWrites
 from freshet.stream.store.tiles import decode_cells, encode_cells
 from freshet.stream.units import MINUTE_MS
+
+MANY_MINUTES: Final = 50_000
+"""More than five weeks: one event decades ahead, of history or of a wrong clock, makes millions,
+nearly all empty. Then it is asked first which there are, in one answer."""
 
 Read = Callable[[Sequence[str]], list[bytes | None]]
 """Values of string keys in Redis."""
@@ -101,9 +106,12 @@ class TileFolder:
 class MinuteLog:
     """Applied events: all in `seen`, and the size of each live minute in Redis."""
 
-    def __init__(self, read: Read, keys: Keys, allowed_lateness_ms: int) -> None:
+    def __init__(
+        self, read: Read, keys: Keys, allowed_lateness_ms: int, listed: Callable[[], Sequence[int]]
+    ) -> None:
         self.seen = SeenHashes()
         self._read = read
+        self._listed = listed
         self._keys = keys
         self._allowed_lateness_ms = allowed_lateness_ms
         self._num_bytes: dict[int, int] = {}
@@ -112,7 +120,9 @@ class MinuteLog:
         """Read the minutes that still make duplicates, of events from `first_ms` to `newest_ms`."""
         oldest_live = first_live_minute(watermark_ms, self._allowed_lateness_ms)
         oldest = max(oldest_live, first_ms // MINUTE_MS)
-        minutes = range(oldest, newest_ms // MINUTE_MS + 1)
+        minutes: Sequence[int] = range(oldest, newest_ms // MINUTE_MS + 1)
+        if len(minutes) > MANY_MINUTES:
+            minutes = [minute for minute in self._listed() if minute in minutes]
         stored = self._read([self._keys.minute(minute) for minute in minutes])
         for minute, data in zip(minutes, stored, strict=True):
             if data:

@@ -148,6 +148,12 @@ class WindowStore:
         pairs = zip(loads, found, strict=True)
         return {load: int(sequence) for load, sequence in pairs if sequence is not None}
 
+    def minutes(self, topic: str, partition: int) -> list[int]:
+        """The dedupe minutes that are stored, sorted."""
+        with translated(self._client):
+            members: Any = self._client.zrange(self.keys(topic, partition).retained, 0, -1)
+        return sorted(int(member[2:]) for member in members if member.startswith(b"u:"))
+
     def memory_bytes(self) -> int:
         """What this Redis uses in all, by its own account; 0 where it does not say."""
         with translated(self._client):

@@ -235,8 +235,10 @@ def test_minutes_grow_and_leave_at_their_expiry_and_redrive_headers_never_do(
         assert store.apply(batch) is Answer.APPLIED
     whole = b"12345678abcdefgh"
     assert store.read([keys.minute(7), keys.minute(8)]) == [whole, whole]
+    assert store.minutes(TOPIC, 3) == [7, 8] and store.minutes(TOPIC, 4) == []
     assert store.apply(update(header, 16, 17, watermark_ms=540_000)) is Answer.APPLIED
     assert store.read([keys.minute(7), keys.minute(8)]) == [None, whole]
+    assert store.minutes(TOPIC, 3) == [8]
     assert client.zrange(keys.retained, 0, -1) == [b"u:8"]
     assert client.smembers(keys.redrives) == {b"r0", b"r8", b"again"}
 

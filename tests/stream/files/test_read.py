@@ -82,6 +82,11 @@ def test_one_table_in_many_spellings(tmp_path: Path, name: str) -> None:
     assert list(frame.itertuples(index=False, name=None)) == PLAIN
 
 
+def test_the_separator_is_the_one_that_header_and_rows_agree_on(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "sku;price, net, in EUR, each\nA;3\nB;4\n")
+    assert read_file(path).names == ["sku", "price, net, in EUR, each"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_wide_encodings_are_seen_with_a_mark_and_without(tmp_path: Path, encoding: str) -> None:
     path = written(tmp_path / "wide.csv", "sku\tqty\nKäse\t2\n", encoding)

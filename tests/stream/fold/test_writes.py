@@ -148,7 +148,7 @@ def entries(numbers: list[int], minutes: list[int]) -> Entries:
 def loaded(first_ms: int = 3 * MINUTE_MS) -> tuple[MinuteLog, Stored]:
     """Minutes 3 to 6, of which 3 is over when the watermark is 300,000."""
     stored = Stored({KEYS.minute(n): data(10 * n, 10 * n + 1) for n in (3, 4, 6)})
-    log = MinuteLog(stored.read, KEYS, LATENESS_MS)
+    log = MinuteLog(stored.read, KEYS, LATENESS_MS, lambda: [])
     log.load(first_ms, newest_ms=6 * MINUTE_MS + 10, watermark_ms=300_000)
     return log, stored
 
@@ -161,6 +161,16 @@ def test_the_minutes_that_make_duplicates_still_are_loaded_from_the_first_event_
     assert found.contents[[1, 2, 3, 4]].tolist() == [45, 46, 65, 66]
     _, young = loaded(first_ms=5 * MINUTE_MS + 7)
     assert young.asked == [KEYS.minute(n) for n in (5, 6)]
+
+
+def test_of_an_event_decades_ahead_only_the_minutes_that_there_are_are_asked_for() -> None:
+    far = 60 * 365 * 24 * 60
+    kept = (3, 4, 6, far, far + 7)
+    stored = Stored({KEYS.minute(n): data(10 * n) for n in kept})
+    log = MinuteLog(stored.read, KEYS, LATENESS_MS, lambda: kept)
+    log.load(3 * MINUTE_MS, newest_ms=far * MINUTE_MS, watermark_ms=300_000)
+    assert stored.asked == [KEYS.minute(n) for n in (4, 6, far)]
+    assert log.seen.known(hashes(40, 10 * far, 10 * far + 70)).minutes.tolist() == [4, far, UNSEEN]
 
 
 def test_applied_records_are_appended_to_their_minutes_in_log_order_where_replaying_would() -> None:

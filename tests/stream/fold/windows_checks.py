@@ -431,6 +431,10 @@ class MemoryStore:
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         return [self.strings.get(key) for key in keys]
 
+    def minutes(self, topic: str, partition: int) -> list[int]:
+        prefix = self.keys(topic, partition).minute(0)[:-1]
+        return sorted(int(k.removeprefix(prefix)) for k in self.strings if k.startswith(prefix))
+
     def read_fields(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
         return [[self.orders.get(key, {}).get(name) for name in names] for key, names in asked]
 
