@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_ORDER_LINES = 100
+DAYS_A_WEEK = 7
 # Stores of one state have the same school holidays: pairs that agree on nearly all common days are
 # taken as one state.
 _SAME_STATE = 0.995
@@ -127,12 +128,36 @@ def online_retail_hourly(folder: Path) -> pd.DataFrame:
     return _retail_table(lines, hours.sort_values())
 
 
+def hierarchical_sales_daily(folder: Path) -> pd.DataFrame:
+    """Units of 118 pasta products of four brands a day, 2014 to 2018; shut days are missing."""
+    raw = _read(folder, "hierarchical_sales", "daily").rename(columns={"item_id": "id"})
+    return raw[["id", "timestamp", "target", "promotion", "brand"]]
+
+
+def hierarchical_sales_weekly(folder: Path) -> pd.DataFrame:
+    """The same a week that ends on a Sunday: units, days of promotion; whole weeks alone."""
+    import pandas as pd
+
+    days = hierarchical_sales_daily(folder)
+    days["timestamp"] = days.timestamp.dt.to_period("W-SUN").dt.end_time.dt.normalize()
+    size = days.groupby(["id", "timestamp"]).size()
+    weeks = days.groupby(["id", "timestamp", "brand"], as_index=False).agg(
+        target=("target", lambda units: units.sum(min_count=1)), promotion=("promotion", "sum")
+    )
+    whole = size[size == DAYS_A_WEEK].index
+    return weeks[pd.MultiIndex.from_frame(weeks[["id", "timestamp"]]).isin(whole)].reset_index(
+        drop=True
+    )
+
+
 PRESETS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "rossmann_1D": rossmann_daily,
     "rossmann_1W": rossmann_weekly,
     "car_parts": car_parts,
     "online_retail_daily": online_retail_daily,
     "online_retail_hourly": online_retail_hourly,
+    "hierarchical_sales_1D": hierarchical_sales_daily,
+    "hierarchical_sales_1W": hierarchical_sales_weekly,
 }
 
 

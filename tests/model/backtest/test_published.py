@@ -78,3 +78,14 @@ def test_seasonal_naive_on_car_parts_without_a_spread() -> None:
     # The published figure is that of a point forecast, for which the quantile loss is the absolute
     # error.
     assert found[2] == pytest.approx(1.5999522, rel=1e-6)
+
+
+def test_seasonal_naive_on_car_parts_with_gaps_that_stay_gaps() -> None:
+    found = scored(PRESETS["car_parts"](FOLDER), settings("MS"), Rolling(12), SeasonalNaive())
+    assert found[1] == pytest.approx(1.2015, abs=5e-5)
+
+
+def test_seasonal_naive_on_daily_pasta() -> None:
+    table = PRESETS["hierarchical_sales_1D"](FOLDER)
+    found = scored(table, settings("D"), Rolling(28, 10), SeasonalNaive())
+    assert found[1:3] == pytest.approx([0.9949475154, 1.0205005959], rel=1e-6)
