@@ -115,7 +115,9 @@ class HurtRedis:
 
     def truncate(self, rng: random.Random) -> int:
         """Cut the append-only file at a random byte; how many bytes were lost."""
-        file = max(self.folder.glob("appendonlydir/*.incr.aof"))
+        # Redis 7 keeps a folder of them, Redis 6 one.
+        files = [*self.folder.glob("appendonlydir/*.incr.aof"), *self.folder.glob("appendonly.aof")]
+        file = max(files)
         size = file.stat().st_size
         kept = rng.randrange(size // 2, size)
         os.truncate(file, kept)
