@@ -24,6 +24,7 @@ REVENUE: Final = CHANNELS.index("revenue")
 ORDERS: Final = CHANNELS.index("orders")
 RETURNS: Final = CHANNELS.index("returns")
 MAX_CACHED_CELLS: Final = 4_000_000
+MAX_SUM: Final = 2**62
 # Items, cells and tiles are taken apart by shifts: numpy's remainder costs ten times as much.
 _ITEM_BITS: Final = CHUNK_ITEMS.bit_length() - 1
 _CELL_BITS: Final = CELLS.bit_length() - 1
@@ -108,6 +109,9 @@ def sum_by_tile(
         additions: Lines in any order.
         resolutions: Each grid with how many of its buckets are kept; at least one.
         watermark_ms: After the batch.
+
+    Raises:
+        OverflowError: A sum does not fit a tile.
     """
     chunk = additions.item >> _ITEM_BITS
     cell = additions.channel << _ITEM_BITS | additions.item & (CHUNK_ITEMS - 1)
@@ -160,7 +164,21 @@ def _sum_by_key(key: Ints, value: Ints) -> tuple[Ints, Ints]:
         return key, value
     key, order = _sorted(key)
     first = np.flatnonzero(_changes(key))
-    return key[first], np.add.reduceat(value[order], first)
+    value = value[order]
+    # Hardly any batch could leave the limit whatever its lines add up to.
+    if int(value.max()) * len(value) >= MAX_SUM:
+        _within(np.add.reduceat(value.astype(np.float64), first))
+    return key[first], np.add.reduceat(value, first)
+
+
+def _within(sums: Ints | Floats) -> None:
+    """Refuse sums that do not fit a tile; two that do are together less than an int64.
+
+    Raises:
+        OverflowError: One does not.
+    """
+    if len(sums) and not sums.max() < MAX_SUM:
+        raise OverflowError("the sum of a cell leaves 62 bits")
 
 
 def _changes(rising: Ints) -> Bools:
@@ -184,7 +202,11 @@ def _sorted(key: Ints) -> tuple[Ints, Ints]:
 
 
 def add_to(old: list[Cells], sums: TileSums) -> tuple[Ints, Ints]:
-    """The tiles' new absolute keys and values: `old[t]` plus the sums of tile `t`."""
+    """The tiles' new absolute keys and values: `old[t]` plus the sums of tile `t`.
+
+    Raises:
+        OverflowError: A sum does not fit a tile.
+    """
     sizes = np.array([len(cells) for cells, _ in old], np.int64)
     if not sizes.any():
         return sums.keys, sums.values
@@ -194,6 +216,7 @@ def add_to(old: list[Cells], sums: TileSums) -> tuple[Ints, Ints]:
     place = np.searchsorted(keys, sums.keys)
     hit = keys[np.minimum(place, len(keys) - 1)] == sums.keys
     values[place[hit]] += sums.values[hit]
+    _within(values[place[hit]])
     if hit.all():
         return keys, values
     keys = np.insert(keys, place[~hit], sums.keys[~hit])

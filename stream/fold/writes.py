@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from freshet.stream.config import Settings
+from freshet.stream.errors import StoreError
 from freshet.stream.fold.additions import (
     NO_CELLS,
     Additions,
@@ -23,6 +24,7 @@ from freshet.stream.fold.additions import (
     sum_by_tile,
 )
 from freshet.stream.fold.dedupe import Entries, SeenHashes, first_live_minute, minute_expiry_ms
+from freshet.stream.store.generation import NEW_GENERATION_HINT
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Keys, MinuteAppend, TileWrites
 from freshet.stream.store.tiles import decode_cells, encode_cells
@@ -63,7 +65,23 @@ class TileFolder:
             additions: What its applied lines add.
             newest_ms: Before the batch: no bucket that begins after it has a tile yet.
             watermark_ms: After the batch: decides which buckets are still retained.
+
+        Raises:
+            StoreError: A sum would leave a tile's integers; nothing was changed.
         """
+        try:
+            return self._fold(additions, newest_ms, watermark_ms)
+        except OverflowError:
+            raise StoreError(
+                f"{self._keys.topic}:{self._keys.partition}: what is sold of one item in one "
+                "bucket is more than a tile holds",
+                hint="is a price or a quantity mapped in too small a unit? Mend the map, then "
+                + NEW_GENERATION_HINT,
+            ) from None
+
+    def _fold(
+        self, additions: Additions, newest_ms: int, watermark_ms: int
+    ) -> tuple[list[TileWrites], ChangedTiles]:
         sums = sum_by_tile(additions, self._grids, watermark_ms)
         widths = [self._grids[place][0].resolution_ms for place in sums.place.tolist()]
         names = list(zip(widths, sums.bucket.tolist(), sums.chunk.tolist(), strict=True))

@@ -66,9 +66,9 @@ def opened(
     record = read(value, headers)
     if form.envelope == "debezium":
         change = _payload(record)
-        record = _change(record, form.decimals)
-        if of_table and change["op"] == "d":
+        if of_table and isinstance(change, dict) and change.get("op") == "d":
             return key, None
+        record = _change(record, form.decimals)
     elif form.envelope == "cloudevents":
         record = _cloudevent(record, headers)
     return key, _encoded(record)

@@ -13,6 +13,10 @@ import msgspec
 from freshet.stream.errors import EventError
 
 BESIDE: Final = "debezium"
+ONLY_KEY: Final = (
+    "the row was deleted, and the record has its key alone: ALTER TABLE ... REPLICA IDENTITY FULL "
+    "has Postgres tell the whole row"
+)
 UNCHANGING: Final = {"t": "truncate", "m": "message"}
 """Operations that say nothing of a row, and why they are skipped."""
 
@@ -60,6 +64,26 @@ def opened(record: Any, decimals: Mapping[str, int]) -> dict[str, Any]:
         name: _converted(name, value, types.get(name), decimals) for name, value in row.items()
     }
     return {BESIDE: _beside(change, operation, deleted), **columns}
+
+
+def only_key(value: bytes | None, key: bytes | None) -> bool:
+    """Whether a delete says nothing but its key, as Postgres tells it unless it is told otherwise.
+
+    Args:
+        value: The record as `opened` gives it, in JSON.
+        key: The record's key, in JSON where it is a row.
+
+    >>> only_key(b'{"debezium": {"deleted": true}, "id": 7, "price": null}', b'{"id": 7}')
+    True
+    """
+    try:
+        row, names = msgspec.json.decode(value or b"null"), msgspec.json.decode(key or b"null")
+    except msgspec.DecodeError:
+        return False
+    if not isinstance(row, dict) or not (row.pop(BESIDE, None) or {}).get("deleted"):
+        return False
+    said = {name for name, column in row.items() if column is not None}
+    return said <= names.keys() if isinstance(names, dict) else len(said) <= 1
 
 
 def deletes(record: Any) -> bool:

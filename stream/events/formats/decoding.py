@@ -11,6 +11,7 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.events.columns import Decoded
 from freshet.stream.events.decoder import EventDecoder, EventKind
+from freshet.stream.events.formats import debezium
 from freshet.stream.events.formats.compressed import second_look, unpacked
 from freshet.stream.events.formats.opening import Opened, Opener, opener_of
 from freshet.stream.events.limits import Refusal, Skipped
@@ -127,14 +128,22 @@ def _as_bytes(headers: Headers) -> list[tuple[str, bytes | None]]:
 
 def _corrected(decoded: Decoded, opened: Opened) -> Decoded:
     """With what the format says of records that the decoder was not shown."""
-    if not opened.refused and not opened.skipped:
+    if not opened.refused and not opened.skipped and not decoded.refusals:
         return decoded
     refusals = []
     for bad in decoded.refusals:
         if bad.index in opened.refused:
             refusals.append(Refusal(bad.index, *opened.refused[bad.index]))
         elif bad.index not in opened.skipped:
-            refusals.append(bad)
+            refusals.append(_explained(bad, opened))
     skipped = [*decoded.skipped, *(Skipped(n, why) for n, why in opened.skipped.items())]
     skipped.sort(key=lambda one: one.index)
     return replace(decoded, refusals=refusals, skipped=skipped)
+
+
+def _explained(bad: Refusal, opened: Opened) -> Refusal:
+    """With the reason why a deleted row lacks a field, which the map cannot know."""
+    value, key = opened.values[bad.index], opened.keys[bad.index]
+    if bad.error_class != "MissingField" or not debezium.only_key(value, key):
+        return bad
+    return replace(bad, message=f"{bad.message}; {debezium.ONLY_KEY}")

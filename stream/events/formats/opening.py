@@ -93,10 +93,10 @@ class Opener:
             )
         record = self._read(value, headers)
         if self._form.envelope == "debezium":
-            row = debezium.opened(record, self._form.decimals)
+            # Of a table's row the key is enough.
             if self._of_table and debezium.deletes(record):
                 return None
-            record = row
+            record = debezium.opened(record, self._form.decimals)
         elif self._form.envelope == "cloudevents":
             record = cloudevents.opened(record, headers)
         return _encoded(record)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 
 from freshet.stream.config import Resolution, Settings, WindowSettings
+from freshet.stream.errors import StoreError
 from freshet.stream.fold.additions import Additions
 from freshet.stream.fold.dedupe import UNSEEN, Entries
 from freshet.stream.fold.writes import MinuteLog, TileFolder
@@ -57,6 +59,38 @@ def tile(*cells: tuple[int, int, int]) -> bytes:
 
 BY_SECOND_AND_MINUTE = configured((1_000, 4), (MINUTE_MS, 2))
 # The second 4 leaves when the watermark is 9,000, the minute 0 at 180,000.
+HALF = 2**61
+
+
+@pytest.mark.parametrize(
+    ("stored", "values"),
+    [
+        (None, (HALF, HALF)),
+        (None, (2**61, 2**61, 2**61, 2**61, 2**61, 2**61, 2**61, 2**61, 5)),
+        (HALF, (HALF,)),
+        (2**62 - 1, (1,)),
+    ],
+    ids=["in one batch", "around the corner to 5", "with what was stored", "by one"],
+)
+def test_a_sum_that_leaves_its_integers_is_refused_and_does_not_wrap(
+    stored: int | None, values: tuple[int, ...]
+) -> None:
+    redis = Stored()
+    if stored is not None:
+        redis.strings[KEYS.tile(1_000, 12, 0)] = tile((0, 0, stored))
+    folder = TileFolder(redis.read, KEYS, configured((1_000, 4)))
+    lines = additions(*((0, 12_000, 0, value) for value in values))
+    with pytest.raises(StoreError, match="o:3: what is sold of one item in one bucket is more"):
+        folder.fold(lines, newest_ms=12_999, watermark_ms=0)
+
+
+def test_the_largest_sum_that_fits_is_kept() -> None:
+    redis = Stored({KEYS.tile(1_000, 12, 0): tile((0, 0, HALF))})
+    folder = TileFolder(redis.read, KEYS, configured((1_000, 4)))
+    writes, _ = folder.fold(additions((0, 12_000, 0, HALF - 1)), newest_ms=12_999, watermark_ms=0)
+    assert writes[0].data == [tile((0, 0, 2**62 - 1))]
+
+
 LINES = additions((0, 12_000, 0, 5), (1, 13_500, 2, 1), (0, 4_500, 0, 9))
 WRITES = [
     TileWrites(1_000, ["12:0", "13:0"], [tile((0, 0, 105)), tile((2, 1, 1))], [17_000, 18_000]),

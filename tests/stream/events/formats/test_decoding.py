@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 
 from freshet.stream.config import Settings
 from freshet.stream.events.formats.decoding import FormatDecoder
@@ -69,3 +70,30 @@ def test_headers_of_a_binary_cloudevent_are_fields() -> None:
     made = decoder(envelope="cloudevents", fields={"event_id": "cloudevent.id"})
     decoded, _ = made.decode([b"{}", GOOD], [None, None], STAMPS[:2], headers)
     assert decoded.index.tolist() == [1]
+
+
+ALONE = [("null beside it", {"id": "7", "price": None}), ("nothing beside it", {"id": "7"})]
+
+
+@pytest.mark.parametrize("before", [row for _, row in ALONE], ids=[name for name, _ in ALONE])
+@pytest.mark.parametrize("key", [b'{"id": "7"}', b"7", None])
+def test_a_delete_that_has_its_key_alone_says_what_to_set(
+    before: dict[str, Any], key: bytes | None
+) -> None:
+    fields = {"order_id": "id", "event_time": "created_at"}
+    states = decoder(envelope="debezium", mode="state", fields=fields)
+    change = {"op": "d", "ts_ms": 5_000, "before": before, "after": None, "source": {"lsn": 9}}
+    decoded, _ = states.decode([json.dumps(change).encode()], [key], STAMPS[:1])
+    (bad,) = decoded.refusals
+    assert bad.message.startswith("the field 'event_time' is missing")
+    assert "REPLICA IDENTITY FULL" in bad.message
+
+
+def test_a_whole_row_that_lacks_a_field_is_no_fault_of_postgres() -> None:
+    fields = {"order_id": "id", "event_time": "created_at"}
+    states = decoder(envelope="debezium", mode="state", fields=fields)
+    row = {"id": "7", "price": 2.5}
+    for change in ({"op": "d", "before": row}, {"op": "u", "after": {"id": "7"}}):
+        value = json.dumps({"ts_ms": 5_000, "source": {"lsn": 9}, **change}).encode()
+        decoded, _ = states.decode([value], [b'{"id": "7"}'], STAMPS[:1])
+        assert "REPLICA" not in decoded.refusals[0].message

@@ -272,10 +272,11 @@ def test_debezium_is_opened_and_tombstones_are_skipped() -> None:
 
 def test_a_deleted_row_of_a_table_is_a_tombstone() -> None:
     made = opener(envelope="debezium", of_table=True)
-    found = opened(made, change("d", sku="a"), None, change("u", sku="a"))
-    assert found.values[:2] == [None, None]
-    assert records(found)[2]["sku"] == "a"
-    assert not found.skipped
+    by_key = json.dumps({"op": "d", "ts_ms": 1_000, "before": None, "after": None}).encode()
+    found = opened(made, change("d", sku="a"), None, by_key, change("u", sku="a"))
+    assert found.values[:3] == [None, None, None]
+    assert records(found)[3]["sku"] == "a"
+    assert not found.skipped and not found.refused
 
 
 def test_debezium_in_avro_of_a_registry(registry: Any) -> None:
