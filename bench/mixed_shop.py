@@ -28,6 +28,8 @@ OVER: Final = {
     "FRESHET_KAFKA__PARTITIONS": str(PARTITIONS),
     # Small batches, so that there are many moments between two effects.
     "FRESHET_INGEST__BATCH_MAX_RECORDS": "250",
+    # Much of these logs is meant to be lost.
+    "FRESHET_INGEST__MAX_LOST_SHARE": "1",
     # A busy machine is no fault.
     "FRESHET_KAFKA__REQUEST_TIMEOUT_MS": "20000",
     "FRESHET_REDIS__TIMEOUT_MS": "20000",
