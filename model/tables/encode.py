@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from freshet.model.tables.told import Oddities
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.times import row_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,8 @@ def numbers(column: pd.Series, odd: Oddities | None = None) -> Floats:
         values = pd.to_numeric(column, errors="coerce")
         wrong_R = values.isna() & column.notna() & (column.astype(str).str.lower() != "nan")
         if wrong_R.any():
-            message = f"{column[wrong_R].iloc[0]!r} in column {column.name!r} is no number"
+            first = f"{column[wrong_R].iloc[0]!r} in column {column.name!r}"
+            message = f"{first} is no number{row_of(column, wrong_R.to_numpy(bool))}"
             _tolerate(odd, wrong_R.to_numpy(bool), message, "leave unknown values empty")
         found = values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
     infinite_R = np.isinf(found)

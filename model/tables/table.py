@@ -142,7 +142,16 @@ def read_panel(source: Path | pd.DataFrame, settings: TableSettings) -> Panel:
 
 
 def read_rows(source: Path | pd.DataFrame, settings: TableSettings) -> Rows:
-    """Every row that can be used; raises as `read_panel`."""
+    """Every row that can be used; raises as `read_panel`, and names a file."""
+    try:
+        return _rows_of(source, settings)
+    except InvalidInputError as error:
+        if isinstance(source, Path) and str(source) not in error.message:
+            raise InvalidInputError(f"{source}: {error.message}", hint=error.hint) from None
+        raise
+
+
+def _rows_of(source: Path | pd.DataFrame, settings: TableSettings) -> Rows:
     columns, odd = settings.columns, Oddities(settings.strict)
     if settings.country is not None:
         # An unknown one is refused at once and not first where events are learnt.

@@ -23,7 +23,7 @@ _DOT_SURE: Final = re.compile(
     r"[+-]?(\d{1,3}(,\d{3})+\.\d+|(0|\d{4,})?\.\d+|\d+\.(\d{1,2}|\d{4,})?|\d{1,3}(,\d{3}){2,})"
 )
 _EITHER: Final = re.compile(r"[+-]?\d{1,3}[.,]\d{3}")
-_PLAIN: Final = re.compile(r"[+-]?\d+")
+ZERO_AHEAD: Final = r"^[+-]?0\d+$"
 _SHAPES: Final = {
     ".": re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?"),
     ",": re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?([eE][+-]?\d+)?"),
@@ -106,13 +106,16 @@ def number_of(text: str, decimal: Decimal) -> float | None:
         return None
 
 
-def like_number(text: str) -> bool:
-    """Whether a text may be a number; one with a zero in front is rather a name: `00123`.
+def led_by_zero(text: str) -> bool:
+    """Whether a text is rather a name than a number: `00123`, and not `0.5`."""
+    return re.match(ZERO_AHEAD, text) is not None
 
-    >>> [like_number(text) for text in ("7", "1,5", "-0.5", "00123", "2024-01-01", "a")]
-    [True, True, True, False, False, False]
+
+def like_number(text: str) -> bool:
+    """Whether a text may be a number.
+
+    >>> [like_number(text) for text in ("7", "1,5", "-0.5", "2024-01-01", "a")]
+    [True, True, True, False, False]
     """
     bare = _DRESS.sub("", text)
-    if re.match(r"[+-]?0\d", bare):
-        return False
     return bare in NOTHING or any(shape.fullmatch(bare) for shape in _SHAPES.values())

@@ -20,10 +20,12 @@ import numpy as np
 from freshet.stream.arrays import Bools, Floats
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.files.numerals import (
+    ZERO_AHEAD,
     Decimal,
     Evidence,
     decimal_of,
     evidence_of,
+    led_by_zero,
     like_number,
     number_of,
 )
@@ -177,12 +179,13 @@ class FileTable:
     def series(self, name: str) -> pd.Series:
         """One column as pandas would have it: numbers where it holds numbers, else what it is."""
         import pandas as pd
+        import pyarrow.compute as pc
 
         column = self.raw(name)
         if not _is_text(column.type):
             return pd.Series(column.to_pandas(), name=name)
         plain = self._plain_numbers(column)
-        if plain is not None and not _led_by_zero(column):
+        if plain is not None and not pc.any(pc.match_substring_regex(column, ZERO_AHEAD)).as_py():
             return _whole(pd.Series(plain.to_numpy(zero_copy_only=False), name=name))
         distinct = self.texts(name)
         counts = np.bincount(distinct.codes[distinct.codes >= 0], minlength=len(distinct.texts))
@@ -191,7 +194,8 @@ class FileTable:
             values = distinct.map(lambda text: _FLAGS[text.lower()], None)
             return pd.Series(values, name=name, dtype="boolean" if None in values else bool)
         like = np.array([like_number(text) for text in distinct.texts], bool)
-        if not counts.sum() or counts[like].sum() <= counts.sum() / 2:
+        names = any(map(led_by_zero, distinct.texts))
+        if names or not counts.sum() or counts[like].sum() < counts.sum() / 2:
             return pd.Series(distinct.map(str, None), name=name, dtype=object)
         decimal = self._decimal(name, distinct.texts)
         read = {text: number_of(text, decimal) for text in distinct.texts}
@@ -382,12 +386,6 @@ def _is_text(kind: Any) -> bool:
         or pa.types.is_string_view(kind)
         or pa.types.is_null(kind)
     )
-
-
-def _led_by_zero(column: Any) -> bool:
-    import pyarrow.compute as pc
-
-    return bool(pc.any(pc.match_substring_regex(column, r"^[+-]?0\d")).as_py())
 
 
 def _whole(column: pd.Series) -> pd.Series:

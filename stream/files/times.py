@@ -185,8 +185,8 @@ def _counted(column: pd.Series) -> Times:
     best_R = max(likely.values(), key=lambda own_R: int(own_R.sum()))
     raise InvalidInputError(
         f"the time {column.iloc[int(np.argmin(best_R))]} in column {column.name!r}"
-        f"{_row(column, ~best_R)} is no time in milliseconds since 1970, nor in another unit that "
-        "the column has",
+        f"{row_of(column, ~best_R)} is no time in milliseconds since 1970, nor in another unit "
+        "that the column has",
         hint=WRITE_TIMES,
     )
 
@@ -205,7 +205,7 @@ def _digits(column: pd.Series, values: Floats) -> Ints | None:
     return None
 
 
-def _row(column: pd.Series, which_R: Bools) -> str:
+def row_of(column: pd.Series, which_R: Bools) -> str:
     """The first of some rows, where the index numbers them."""
     import pandas as pd
 
@@ -257,7 +257,7 @@ def _by_format(texts: pd.Series, dayfirst: bool | None) -> pd.Series:
         iso = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
         best = min([*read, iso], key=lambda stamps: int(stamps.isna().sum()))
         wrong = texts[best.isna()].iloc[0]
-        row = _row(texts, best.isna().to_numpy(bool))
+        row = row_of(texts, best.isna().to_numpy(bool))
         raise InvalidInputError(
             f"{wrong!r} in column {texts.name!r}{row} is no time", hint=WRITE_TIMES
         )

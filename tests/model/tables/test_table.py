@@ -22,6 +22,7 @@ from freshet.model.tables.table import (
 )
 from freshet.model.tables.told import TableWarning
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.files.read import FileStyle
 from freshet.stream.units import DAY_MS
 from tests.model.tables.windows import long_table
 
@@ -433,3 +434,18 @@ def test_the_country_goes_from_the_table_into_every_window() -> None:
     assert panel.window(10, 5).rows(slice(0, 1)).country == "US"
     assert panel.window(10, 5).country == "US"
     assert window_ahead(panel, 5, settings.columns).country == "US"
+
+
+def test_what_is_wrong_in_a_file_names_file_row_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "sales.csv"
+    good = "007;2024-01-01;1,5\n007;2024-01-02;2\n"
+    path.write_text(f"sku;day;sold\n{good}007;2024-01-03;many\n007;2024-01-04;?\n")
+    with pytest.raises(InvalidInputError, match=r"sales\.csv: 'many' in column 'sold' .*\(row 4\)"):
+        read_panel(path, PLAIN)
+    path.write_text("sku;day;sold\n007;02/01/2024;1,5\n007;03/01/2024;2,5\n")
+    with pytest.raises(InvalidInputError, match=r"'02/01/2024' in column 'day' may be"):
+        read_panel(path, PLAIN)
+    style = FileStyle(dayfirst=True, zone="Europe/Berlin")
+    panel = read_panel(path, replace(PLAIN, file=style))
+    assert panel.item_ids == ("007",) and panel.target_NL.tolist() == [[1.5, 2.5]]
+    assert str(panel.zone) == "Europe/Berlin"

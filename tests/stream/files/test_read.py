@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from freshet.model.tables.files import read_table
 from freshet.model.tables.told import TableWarning
@@ -138,11 +141,11 @@ def test_a_number_that_may_be_two_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_names_keep_their_zeros_as_a_category_too(tmp_path: Path) -> None:
-    path = written(tmp_path / "n.csv", "code,flag,mixed\n007,TRUE,1\n7,false,x\n")
+    path = written(tmp_path / "n.csv", "code,flag,mixed\n007,TRUE,1\n7,false,x\n8,,y\n")
     file = read_file(path)
-    assert file.series("code").tolist() == ["007", "7"]
-    assert file.series("flag").tolist() == [True, False]
-    assert file.series("mixed").tolist() == ["1", "x"]
+    assert file.series("code").tolist() == ["007", "7", "8"]
+    assert file.series("flag").tolist() == [True, False, pd.NA]
+    assert file.series("mixed").tolist() == ["1", "x", "y"]
 
 
 def test_parquet_keeps_texts_and_shows_whole_numbers_without_a_fraction(tmp_path: Path) -> None:
@@ -322,6 +325,45 @@ def test_nested_json_is_named_by_its_path(tmp_path: Path) -> None:
     assert file.texts("item.sku").map(str, None) == ["00123", None]
     assert file.texts("item.tags").map(str, None) == ['["a"]', None]
     assert file.texts("qty").map(str, None) == ["12345678901234567890", "x"]
+
+
+WORDS = ["sku", "at", "-", "NULL", "NaT", "inf", "true", "é"]
+NUMERALS_AND_TIMES = ["1", "1,5", "1.299", "1e999", "0x1F", "99999", "20249999", "1714561200"]
+OTHERS = ["2024-01-01", "03/04/2024", '"', '"a', "{", "[1]", "\0", "\ufeff"]
+CELLS = st.sampled_from([*WORDS, *NUMERALS_AND_TIMES, *OTHERS])
+GRIDS = st.lists(st.lists(CELLS, max_size=4), max_size=6)
+
+
+@given(
+    content=st.one_of(
+        st.binary(max_size=200),
+        st.builds(
+            lambda rows, by, end, code: end.join(map(by.join, rows)).encode(code, "replace"),
+            *(GRIDS, st.sampled_from([",", ";", "\t", "|"]), st.sampled_from(["\n", "\r\n", "\r"])),
+            st.sampled_from(["utf-8", "utf-16", "cp1252"]),
+        ),
+    ),
+    suffix=st.sampled_from([".csv", ".jsonl", ".parquet", ".json", ".csv.gz", ""]),
+    magic=st.sampled_from([b"", b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh9", b"{", b"["]),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_file_is_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str, magic: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    path.write_bytes(magic + content)
+    for zone in (None, "Europe/Berlin"):
+        try:
+            file = read_file(path, FileStyle(zone=zone))
+        except InvalidInputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            continue
+        for name in dict.fromkeys(file.names):
+            for ask in (file.texts, file.numbers, file.series, file.times):
+                try:
+                    ask(name)  # type: ignore[operator]
+                except InvalidInputError as error:
+                    assert str(path) in str(error)
 
 
 def replayed(path: Path, **how: Any) -> list[bytes | None]:
