@@ -1,4 +1,4 @@
-"""What a click says besides when it was: what was done, to which item."""
+"""What a click says besides when it was: what was done, to which item or items."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from freshet.stream.events.item_names import ItemNames
 from freshet.stream.events.judged import Judged
 from freshet.stream.events.map.compiler import Compiler
 from freshet.stream.events.map.levels import Paths, Wrong
+from freshet.stream.events.map.names import LINES
 from freshet.stream.events.map.shapes import Shape
+from freshet.stream.events.order_lines import OrderLines
 from freshet.stream.schemas import CHANNEL_OF_CLICK, CHANNELS, ClickKind
 
 _CHANNEL_NUMBER: Final[dict[str | None, int]] = {
@@ -30,7 +32,13 @@ class ClickFields:
         self._names = names
         self._series = [compiler.text(name) for name in events.series_by]
         self._kind = compiler.text("kind")
-        self.shape: Shape = compiler.slots.shape("Click", self._known_kinds(events))
+        self.lines: OrderLines | None = None
+        """Where the map says that clicks have several items."""
+        if LINES in events.fields_of("clicks"):
+            self.lines = OrderLines("clicks", compiler, events, names)
+            self.shape: Shape = self.lines.shape
+        else:
+            self.shape = compiler.slots.shape("Click", self._known_kinds(events))
 
     def _known_kinds(self, events: EventSettings) -> dict[int, Any]:
         """The kinds of clicks as a type, where none of them stands for another.
@@ -45,7 +53,7 @@ class ClickFields:
         return {source.slots[0]: ClickKind | None}
 
     def add_to(self, columns: Decoded, part: Judged) -> Decoded:
-        """Columns with what was done to which items."""
+        """Columns with what was done to which items; of clicks with lines to each record."""
         level = part.level
         kinds = self._kind.read(level)
         part.refuse(kinds.wrong)
@@ -54,6 +62,8 @@ class ClickFields:
         unknown = np.flatnonzero(channel == 0).tolist()
         part.refuse_missing(self._compiler, "kind", [n for n in unknown if kinds.values[n] is None])
         part.refuse({n: _unknown_kind(kinds.values[n]) for n in unknown})
+        if self.lines is not None:
+            return replace(columns, channel=channel)
         series = []
         for field in self._series:
             texts = field.read(level)

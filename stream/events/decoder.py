@@ -7,8 +7,9 @@ whether it is ours. Then its fields, as `events.orders` and `events.clicks` map 
 `event_time` (from 1970 to 9999), and every `series_by` field, an item_id of at most 256 bytes;
 clicks with a known `kind`; orders either with `quantity` and `unit_price`, or with `lines`, at
 least one, each with its own (and its own sku; the other `series_by` fields may stand in the order).
-A line that cannot be used leaves the others (`bad_lines`), and one that a header names stands
-alone. Of a record whose header says that it has our own fields the map is not asked.
+Clicks have lines where the map says so. A line that cannot be used leaves the others
+(`bad_lines`), and one that a header names stands alone. Of a record whose header says that it has
+our own fields the map is not asked.
 
 Every check is made once for a slice of records, and record by record only where a slice fails it.
 """
@@ -89,7 +90,7 @@ class EventDecoder:
         self._limits = ByteLimits(events.max_depth, max_record_bytes)
         state = kind == "orders" and events.orders.mode == "state"
         self._skip_tombstones = state or section.tombstones == "skip"
-        self._whole = state or events.orders.bad_lines == "whole"
+        self._whole = state or (kind == "orders" and events.orders.bad_lines == "whole")
         self._items = items or ItemNames(events.series_by)
         compiler = Compiler(kind, events)
         self._compiler = compiler
@@ -99,13 +100,14 @@ class EventDecoder:
         setting = f"events.{kind}"
         self._skip_when = conditions(section.skip_when, compiler.slots, f"{setting}.skip_when")
         self._keep_when = conditions(section.keep_when, compiler.slots, f"{setting}.keep_when")
-        self._orders: OrderLines | None = None
+        self._lines: OrderLines | None = None
         self._clicks: ClickFields | None = None
         if kind == "orders":
-            self._orders = OrderLines(compiler, events, self._items)
-            self._shape: Shape = self._orders.shape
+            self._lines = OrderLines(kind, compiler, events, self._items)
+            self._shape: Shape = self._lines.shape
         else:
             self._clicks = ClickFields(compiler, events, self._items)
+            self._lines = self._clicks.lines
             self._shape = self._clicks.shape
         self._rows = RowReader(self._shape)
         self._watch = Watch(compiler)
@@ -113,14 +115,14 @@ class EventDecoder:
     def never_seen(self) -> Iterator[NeverSeen]:
         """Paths that no record has had although enough came, each told once."""
         yield from self._watch.told()
-        if self._orders is not None:
-            yield from self._orders.watch.told()
+        if self._lines is not None:
+            yield from self._lines.watch.told()
 
     def unseen(self, records: Sequence[Any]) -> list[NeverSeen]:
         """Paths that no record has had so far, the nearest by some of them as plain JSON."""
         found = self._watch.unseen(records)
-        if self._orders is not None:
-            found += self._orders.watch.unseen(self._orders.some_lines(records))
+        if self._lines is not None:
+            found += self._lines.watch.unseen(self._lines.some_lines(records))
         return found
 
     def ids(
@@ -231,7 +233,7 @@ class EventDecoder:
         self, headers: Mapping[int, Headers], index: Index, refused: Refusals
     ) -> dict[int, int]:
         """Which records stand for one line, by their position among those judged."""
-        if not headers or self._orders is None or self._states is not None:
+        if not headers or self._lines is None or self._states is not None:
             return {}
         only, wrong = lines_alone(headers)
         for n, why in wrong.items():
@@ -255,11 +257,10 @@ class EventDecoder:
             item_ids=self._items.item_ids,
         )
         if self._clicks is not None:
-            return self._clicks.add_to(columns, part)
+            columns = self._clicks.add_to(columns, part)
         if self._states is not None:
             columns = self._states.add_to(columns, part)
-        assert self._orders is not None, "an event is an order or a click"
-        return self._with_lines(columns, part, self._orders)
+        return columns if self._lines is None else self._with_lines(columns, part, self._lines)
 
     def _hashes(self, part: Judged) -> Hashes:
         found = self._id.read(part.level)
@@ -283,7 +284,7 @@ class EventDecoder:
             part.refuse_missing(self._compiler, "event_time", missing_places.tolist())
         return found.values
 
-    def _with_lines(self, columns: Decoded, part: Judged, orders: OrderLines) -> Decoded:
+    def _with_lines(self, columns: Decoded, part: Judged, reader: OrderLines) -> Decoded:
         level, index, record = part.level, part.index, None
         if columns.states is not None and columns.states.cancelled.any():
             # Nobody looks at the lines of what was given back.
@@ -291,7 +292,7 @@ class EventDecoder:
             record = np.flatnonzero(standing)
             level, index = level.where(standing), index[standing]
         values = [part.values[n] for n in index.tolist()]
-        lines, wrong = orders.read(level, values, part.only)
+        lines, wrong = reader.read(level, values, part.only)
         if record is not None:
             lines = replace(lines, record=record[lines.record])
             wrong = {int(record[n]): why for n, why in wrong.items()}
@@ -307,11 +308,12 @@ class EventDecoder:
             line_name=lines.name,
             quantity=lines.quantity,
             unit_price=lines.unit_price,
+            channel=columns.channel[lines.record] if self._clicks else columns.channel,
             line_refusals=bad_lines,
         )
 
     def _bad_lines(self, lines: Lines, part: Judged) -> list[LineRefusal]:
-        """The lines that orders go without; an order that has no other is refused."""
+        """The lines that records go without; a record that has no other is refused."""
         total = np.bincount(lines.record, minlength=len(part.index))
         bad = np.bincount(lines.record[sorted(lines.wrong)], minlength=len(part.index))
         found = []

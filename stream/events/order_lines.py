@@ -1,10 +1,10 @@
-"""The lines of orders: of whole ones each line, and orders of one line that are their own."""
+"""The lines of orders, and of clicks on several items; records of one line are their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from freshet.stream.events.item_names import ItemNames
 from freshet.stream.events.map.compiler import Compiler
 from freshet.stream.events.map.levels import Column, Level, LineLevel, Wrong
 from freshet.stream.events.map.missing import Watch, lines_of, missing, record_of
-from freshet.stream.events.map.names import LINE_PREFIX, LINES
+from freshet.stream.events.map.names import AMOUNTS, LINE_PREFIX, LINES
 from freshet.stream.events.map.numerals import NumberField
 from freshet.stream.events.map.paths import dig
 from freshet.stream.events.map.shapes import Row, Shape
@@ -51,38 +51,48 @@ class Lines:
             record=self.record[chosen],
             number=self.number[chosen],
             name=self.name[chosen],
-            quantity=self.quantity[chosen],
-            unit_price=self.unit_price[chosen],
+            quantity=self.quantity[chosen] if len(self.quantity) else self.quantity,
+            unit_price=self.unit_price[chosen] if len(self.unit_price) else self.unit_price,
             wrong={},
         )
 
 
 class _Part:
-    """The fields of lines at one level: the orders themselves, or the lines in them."""
+    """The fields of lines at one level: the records themselves, or the lines in them."""
 
-    def __init__(self, compiler: Compiler, series_by: Sequence[str]) -> None:
+    def __init__(
+        self, compiler: Compiler, series_by: Sequence[str], amounts: Sequence[str]
+    ) -> None:
         self.compiler = compiler
-        self.quantity: NumberField = compiler.number("quantity")
-        self.unit_price: NumberField = compiler.number("unit_price")
+        self.amounts: list[NumberField] = [compiler.number(name) for name in amounts]
         self.series: list[TextField] = [compiler.text(name) for name in series_by]
 
 
 class OrderLines:
-    """Reads the lines of orders.
+    """Reads the lines of orders, or of clicks, whose lines have no amounts.
 
     Args:
-        records: Of the orders' own fields.
+        kind: Which of them.
+        records: Of the records' own fields.
         events: What a shop's records are.
         names: Gives each line its item.
     """
 
-    def __init__(self, records: Compiler, events: EventSettings, names: ItemNames) -> None:
+    def __init__(
+        self,
+        kind: Literal["orders", "clicks"],
+        records: Compiler,
+        events: EventSettings,
+        names: ItemNames,
+    ) -> None:
         self._names = names
-        self._state = events.orders.mode == "state"
+        self._state = kind == "orders" and events.orders.mode == "state"
+        self._noun = "order" if kind == "orders" else "click"
+        self._amounts = tuple(AMOUNTS) if kind == "orders" else ()
         self._records = records
-        self._own = _Part(records, events.series_by)
-        compiler = Compiler("orders", events, LINE_PREFIX, records.slots)
-        self._nested = _Part(compiler, events.series_by)
+        self._own = _Part(records, events.series_by, self._amounts)
+        compiler = Compiler(kind, events, LINE_PREFIX, records.slots)
+        self._nested = _Part(compiler, events.series_by, self._amounts)
         self._source, slot = records.lines(LINES)
         self.line_shape: Shape = compiler.slots.shape("Line")
         kinds: dict[int, Any] = {}
@@ -96,7 +106,7 @@ class OrderLines:
     def read(
         self, level: Level, values: Sequence[bytes | None], only: Mapping[int, int]
     ) -> tuple[Lines, dict[int, Wrong]]:
-        """The lines of some orders, and what is wrong with orders as a whole.
+        """The lines of some records, and what is wrong with records as a whole.
 
         Args:
             level: The orders.
@@ -183,11 +193,11 @@ class OrderLines:
     def _no_lines(self, lines: Any, only: int | None) -> Wrong | None:
         """Why a record has no lines to look at, if so."""
         if only is not None and not (isinstance(lines, list) and 0 <= only < len(lines)):
-            return "InvalidHeader", f"the order has no line {only}"
+            return "InvalidHeader", f"the {self._noun} has no line {only}"
         if isinstance(lines, list) and (lines or self._state):
             return None
         if isinstance(lines, list):
-            return "MissingField", "the order has no lines"
+            return "MissingField", f"the {self._noun} has no lines"
         return "InvalidField", f"the field 'lines' is {kind_name(lines)}, expected an array"
 
     def _rows(self, given: Sequence[Any], bad: dict[int, Wrong]) -> list[Row]:
@@ -256,16 +266,17 @@ class OrderLines:
         name = self._names.places(series, wrong)
         quantity = np.concatenate([part.quantity for part in parts])
         unit_price = np.concatenate([part.unit_price for part in parts])
-        self._check(quantity, unit_price, wrong)
+        if self._amounts:
+            self._check(quantity, unit_price, wrong)
         if len(parts) == 1:
             return Lines(record, number, name, quantity, unit_price, wrong)
         order = np.argsort(record, kind="stable")
         place = np.empty(len(order), np.intp)
         place[order] = np.arange(len(order))
         moved = {int(place[n]): why for n, why in wrong.items()}
-        return Lines(
-            record[order], number[order], name[order], quantity[order], unit_price[order], moved
-        )
+        if self._amounts:
+            quantity, unit_price = quantity[order], unit_price[order]
+        return Lines(record[order], number[order], name[order], quantity, unit_price, moved)
 
     def _check(self, quantity: Floats, unit_price: Floats, wrong: dict[int, Wrong]) -> None:
         for n in np.flatnonzero(~fitting(quantity, unit_price, state=self._state)).tolist():
@@ -287,10 +298,11 @@ class _Raw:
         self.unit_price: Floats = np.empty(0)
 
     def amounts(self, part: _Part, level: Level, seen: Any) -> None:
-        """Read what each line adds; `seen` gives a line as plain JSON."""
-        quantity, unit_price = part.quantity.read(level), part.unit_price.read(level)
-        self.quantity, self.unit_price = quantity.values, unit_price.values
-        for field, found in ((part.quantity, quantity), (part.unit_price, unit_price)):
+        """Read what each line adds, if it has amounts; `seen` gives a line as plain JSON."""
+        read = [field.read(level) for field in part.amounts]
+        if read:
+            self.quantity, self.unit_price = (found.values for found in read)
+        for field, found in zip(part.amounts, read, strict=True):
             _note(self.wrong, found.wrong)
             for n in np.flatnonzero(np.isnan(found.values)).tolist():
                 if n not in self.wrong:

@@ -180,6 +180,7 @@ class _Reader:
     """Reads the event that one record is."""
 
     def __init__(self, kind: Kind, settings: Settings, place: Place) -> None:
+        self._kind = kind
         self._settings = settings
         self._events = settings.events
         self._place = place
@@ -191,11 +192,22 @@ class _Reader:
         channel = CLICKS.get(self._needed_text("kind"))
         if channel is None:
             raise BadRecordError("unknown kind of click")
-        series = [self._needed_text(name) for name in self._events.series_by]
-        return Event(event_id, at_ms, [Line(_item_id(series), {channel: 1}, (channel,))])
+        said = (channel,)
+        if "lines" not in self._events.fields_of("clicks"):
+            return Event(event_id, at_ms, [Line(self._item(), {channel: 1}, said)])
+        event_id, good, bad = self._some_lines(event_id)
+        lines = [Line(line.item_id, {channel: 1}, said) for line in good]
+        return Event(event_id, at_ms, lines, bad_lines=bad)
 
     def order(self) -> Event:
         event_id, at_ms = self._needed_text("event_id"), self._event_time_ms()
+        event_id, good, bad = self._some_lines(event_id)
+        if bad and self._events.orders.bad_lines == "whole":
+            raise BadRecordError("a line is not good")
+        return Event(event_id, at_ms, [_added(line) for line in good], bad_lines=bad)
+
+    def _some_lines(self, event_id: str) -> tuple[str, list[_Amounts], tuple[int, ...]]:
+        """The id, the good lines and the places of the others; or the one line that is meant."""
         alone = header(self._place.headers, "freshet-line")
         bad: list[int] = []
         if alone is None:
@@ -205,12 +217,12 @@ class _Reader:
                     bad.append(number)
                 else:
                     good.append(line)
-            if not good or (bad and self._events.orders.bad_lines == "whole"):
-                raise BadRecordError("no line is good, or one is not")
+            if not good:
+                raise BadRecordError("no line is good")
         else:
             line = self._line_alone(alone)
             event_id, good = f"{event_id}#{int(alone)}", [line]
-        return Event(event_id, at_ms, [_added(line) for line in good], bad_lines=tuple(bad))
+        return event_id, good, tuple(bad)
 
     def state(self) -> Event:
         order_id, created_ms = self._needed_text("order_id"), self._event_time_ms()
@@ -277,7 +289,7 @@ class _Reader:
             return
         if not isinstance(whole, list):
             raise BadRecordError("lines is no list")
-        if not whole and self._events.orders.mode != "state":
+        if not whole and (self._kind == "clicks" or self._events.orders.mode != "state"):
             raise BadRecordError("an order without lines")
         for line in whole:
             try:
@@ -306,8 +318,10 @@ class _Reader:
         return self._line(whole[int(said)])
 
     def _flat(self) -> _Amounts:
-        series = [self._needed_text(name) for name in self._events.series_by]
-        return self._amounts(self._map, self._place, series)
+        return self._amounts(self._map, self._place, self._item())
+
+    def _item(self) -> str:
+        return _item_id([self._needed_text(name) for name in self._events.series_by])
 
     def _line(self, line: Any) -> _Amounts:
         if not isinstance(line, dict):
@@ -321,10 +335,11 @@ class _Reader:
             if said is None:
                 raise BadRecordError(f"no {name}")
             series.append(said)
-        return self._amounts(self._lines_map, place, series)
+        return self._amounts(self._lines_map, place, _item_id(series))
 
-    def _amounts(self, of: Map, place: Place, series: list[str]) -> _Amounts:
-        item_id = _item_id(series)
+    def _amounts(self, of: Map, place: Place, item_id: str) -> _Amounts:
+        if self._kind == "clicks":
+            return _Amounts(item_id, 0, 0, 0.0, 0.0)
         quantity, price = of.number("quantity", place), of.number("unit_price", place)
         if quantity is None or price is None:
             raise BadRecordError("no quantity or unit_price")

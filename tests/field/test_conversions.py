@@ -13,6 +13,7 @@ from freshet.stream.config import EventSettings
 from freshet.stream.errors import ConfigError
 from freshet.stream.events.columns import Decoded
 from freshet.stream.events.decoder import EventDecoder
+from freshet.stream.schemas import CHANNELS
 
 T = 1_700_000_000_000  # 2023-11-14T22:13:20Z
 ORDER = {"event_id": "e", "event_time": T, "sku": "a", "quantity": 1, "unit_price": 2}
@@ -308,6 +309,36 @@ def test_lines_may_be_json_inside_a_text() -> None:
     for text in ("none", '{"sku": "a"}', "7", ""):
         refused = decoded({"event_id": "e", "event_time": T, "lines": text}, {}).refusals
         assert refused[0].message == "the field 'lines' is text, expected an array"
+
+
+def clicked(*records: Any, **fields: Any) -> Decoded:
+    events = EventSettings(clicks={"fields": fields})
+    usual = {"event_id": "e", "event_time": T, "kind": "cart", "region": "n"}
+    values = [json.dumps(usual | record).encode() for record in records]
+    return EventDecoder("clicks", events).decode(values, [None] * len(values))
+
+
+def test_a_click_counts_for_each_of_its_items_where_the_map_names_them() -> None:
+    two = {"sku": "z", "kind": "view", "items": [{"id": "a"}, {"id": 7, "region": "s"}]}
+    columns = clicked({"sku": "x"}, two, lines="items", **{"lines.sku": "id"})
+    assert columns.line_item == ["x|n", "a|n", "7|s"]
+    assert columns.line_record.tolist() == [0, 1, 1]
+    assert [CHANNELS[channel] for channel in columns.channel] == ["carts", "views", "views"]
+    assert clicked(two).line_item == ["z|n"]
+
+
+def test_a_bad_item_of_a_click_is_one_dead_line() -> None:
+    items = [{"id": "a"}, {"id": None}, 5]
+    columns = clicked({"items": items}, lines="items", **{"lines.sku": "id"})
+    assert columns.line_item == ["a|n"]
+    assert [(bad.line, bad.error_class) for bad in columns.line_refusals] == [
+        (1, "MissingField"),
+        (2, "InvalidField"),
+    ]
+    for none in ([], [{"id": None}], "a", {}):
+        assert len(clicked({"items": none}, lines="items", **{"lines.sku": "id"}).refusals) == 1
+    told = clicked({"items": []}, lines="items").refusals[0].message
+    assert told == "the click has no lines"
 
 
 def test_a_region_that_nobody_maps_is_told_with_the_way_out() -> None:

@@ -24,7 +24,12 @@ def canonical(kind: Literal["orders", "clicks"], events: EventSettings) -> dict[
     assert isinstance(section, EventsSection)
     rules = {name: _rule(said) for name, said in events.fields_of(kind).items()}
     used = _used(kind, events)
-    fields = {name: rule for name, rule in rules.items() if name in used and rule != _usual(name)}
+    fields = {
+        name: rule
+        for name, rule in rules.items()
+        # That clicks have lines is said by their name alone.
+        if name in used and (rule != _usual(name) or (kind, name) == ("clicks", LINES))
+    }
     found: dict[str, Any] = {f"events.{kind}.fields": fields} if fields else {}
     state = kind == "orders" and events.orders.mode == "state"
     for name, setting in type(section).model_fields.items():
@@ -46,7 +51,9 @@ def _usual(name: str) -> str:
 def _used(kind: str, events: EventSettings) -> set[str]:
     """The fields that are read at all."""
     if kind == "clicks":
-        return {"event_id", "event_time", "kind", *events.series_by}
+        own = {"event_id", "event_time", "kind", *events.series_by}
+        inside = {LINE_PREFIX + name for name in events.series_by}
+        return own | {LINES, *inside} if LINES in events.fields_of("clicks") else own
     inside = {*AMOUNTS, *events.series_by}
     own = {"event_time", LINES, *inside, *(LINE_PREFIX + name for name in inside)}
     return own | ({"order_id", *STATE_ONLY} if events.orders.mode == "state" else {"event_id"})

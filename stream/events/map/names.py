@@ -25,7 +25,11 @@ _EVENT: Final[dict[str, Sort]] = {"event_id": "text", "event_time": "time"}
 _ORDER: Final[dict[str, Sort]] = {**_EVENT, "order_id": "text", "sku": "text", "region": "text"}
 _FIELDS: Final[dict[MappedKind, dict[str, Sort]]] = {
     "orders": {**_ORDER, **AMOUNTS, LINES: "lines"},
-    "clicks": {**_EVENT, "session_id": "text", "sku": "text", "region": "text", "kind": "text"},
+    "clicks": {
+        **_EVENT,
+        **{"session_id": "text", "sku": "text", "region": "text", "kind": "text"},
+        LINES: "lines",
+    },
     "catalog": {
         "sku": "text",
         "title": "text",
@@ -76,11 +80,11 @@ def fields_of(kind: MappedKind, events: EventSettings) -> dict[str, Sort]:
     fields = dict(_FIELDS[kind])
     if kind in ("orders", "clicks"):
         fields |= {name: "text" for name in events.series_by if name not in fields}
-    if kind == "orders":
-        lines = {**AMOUNTS, **dict.fromkeys(("sku", "region", *events.series_by), "text")}
-        fields |= {LINE_PREFIX + name: sort for name, sort in lines.items()}  # type: ignore[misc]
-        if events.orders.mode == "state":
-            fields |= STATE_ONLY
+        lines: dict[str, Sort] = dict.fromkeys(("sku", "region", *events.series_by), "text")
+        lines |= AMOUNTS if kind == "orders" else {}
+        fields |= {LINE_PREFIX + name: sort for name, sort in lines.items()}
+    if kind == "orders" and events.orders.mode == "state":
+        fields |= STATE_ONLY
     return fields
 
 

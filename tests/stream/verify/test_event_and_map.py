@@ -173,6 +173,11 @@ ORDER_FIELDS = {
     "lines.quantity": NUMBER_RULES,
     "lines.unit_price": NUMBER_RULES,
 }
+CLICK_FIELDS = {
+    **COMMON,
+    "kind": TEXT_RULES,
+    **{name: ORDER_FIELDS[name] for name in ("lines", "lines.sku", "lines.region")},
+}
 STATE_FIELDS = {
     "order_id": TEXT_RULES,
     "version": st.one_of(PATHS, st.builds(lambda p, t: {"path": p, "time": t}, PATHS, TIME_FORMS)),
@@ -182,7 +187,7 @@ STATE_FIELDS = {
 
 
 def events_of(kind: str) -> st.SearchStrategy[dict[str, Any]]:
-    fields: dict[str, Any] = {**COMMON, "kind": TEXT_RULES} if kind == "clicks" else ORDER_FIELDS
+    fields: dict[str, Any] = CLICK_FIELDS if kind == "clicks" else ORDER_FIELDS
     options: dict[str, Any] = dict(SECTION)
     if kind == "orders":
         options |= {"bad_lines": st.sampled_from(["whole", "one_by_one"])}

@@ -82,3 +82,31 @@ def test_rates_count_where_a_rule_asks_for_them() -> None:
     )
     assert canonical("orders", asked)["events.rates"] == {"USD": 0.9}
     assert canonical("orders", EventSettings(time_zone="UTC")) == {"events.time_zone": "UTC"}
+
+
+def test_that_clicks_have_lines_is_part_of_their_map() -> None:
+    def clicks(**fields: Any) -> Any:
+        return canonical("clicks", EventSettings(clicks={"fields": fields}))
+
+    assert clicks(lines="lines") == {"events.clicks.fields": {"lines": "lines"}}
+    assert clicks(lines="items", **{"lines.sku": "id"})["events.clicks.fields"] == {
+        "lines": "items",
+        "lines.sku": "id",
+    }
+    assert clicks(**{"lines.sku": "id"}) == {}
+
+
+def test_what_stands_otherwise_is_part_of_a_map_and_so_are_its_rates() -> None:
+    other = {"path": "b", "per": ["n"], "currency": "c"}
+    found = canonical(
+        "orders",
+        EventSettings(
+            rates={"eur": 2}, orders={"fields": {"unit_price": {"path": "a", "otherwise": other}}}
+        ),
+    )
+    assert found == {
+        "events.orders.fields": {
+            "unit_price": {"path": "a", "otherwise": {"path": "b", "per": "n", "currency": "c"}}
+        },
+        "events.rates": {"EUR": 2.0},
+    }
