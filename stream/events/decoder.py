@@ -133,6 +133,12 @@ class EventDecoder:
         headers: Mapping[int, Headers] = NO_HEADERS,
     ) -> list[str | None]:
         """The id of each record, an order's where records are states; None where it has none."""
+        own = {n: said for n, said in headers.items() if in_own_fields(said)}
+        if own:
+            rest = {n: said for n, said in headers.items() if n not in own}
+            by_map = self.ids(values, keys, timestamps_ms, rest)
+            by_own = self._own_decoder().ids(values, keys, timestamps_ms)
+            return [by_own[n] if n in own else text for n, text in enumerate(by_map)]
         found: list[str | None] = [None] * len(values)
         nothing = {n: "" for n, value in enumerate(values) if value is None}
         index, rows = self._rows.read(values, Refusals(), nothing)
@@ -173,17 +179,21 @@ class EventDecoder:
 
     def _by_map_and_own(self, part: _Slice) -> Iterator[Decoded]:
         """A slice some of whose records have our own fields: run by run."""
-        if self._own is None:
-            events = self._events.in_own_fields()
-            size = self._max_record_bytes
-            self._own = EventDecoder(self._kind, events, size, items=self._items)
+        by_own_fields = self._own_decoder()
         own = [in_own_fields(part.headers.get(n, ())) for n in range(len(part.values))]
         start = 0
         for by_own, run in groupby(own):
             stop = start + sum(1 for _ in run)
-            decoder = self._own if by_own else self
+            decoder = by_own_fields if by_own else self
             yield decoder._decode_slice(*part.cut(start, stop))
             start = stop
+
+    def _own_decoder(self) -> EventDecoder:
+        if self._own is None:
+            events = self._events.in_own_fields()
+            size = self._max_record_bytes
+            self._own = EventDecoder(self._kind, events, size, items=self._items)
+        return self._own
 
     def _decode_slice(
         self,

@@ -69,8 +69,7 @@ class FormatDecoder:
         """
         if self._opener is None:
             return [self._unpacked(value) for value in values], keys
-        every = [_as_bytes(headers.get(n, ())) for n in range(len(values))]
-        opened = self._opener.open(values, keys, every)
+        opened = self._open(self._opener, values, keys, headers)
         return opened.values, opened.keys
 
     def _unpacked(self, value: bytes | None) -> bytes | None:

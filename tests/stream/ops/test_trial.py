@@ -79,6 +79,16 @@ def test_a_record_is_told_with_its_id_time_and_lines() -> None:
     assert one.lines == (TriedLine("a|x", 2.5, 9.5),)
 
 
+def test_a_record_in_our_own_fields_is_told_by_those() -> None:
+    settings = settings_of(fields={"event_id": "id"})
+    own = RawRecord(json.dumps(order()).encode(), None, [("freshet-fields", b"own")], NOW_MS)
+    found = trial(settings, "orders", [own, *raw(order(id=5))])
+    assert [(one.event_id, one.became) for one in found.tried] == [
+        ("e1", "applied"),
+        ("5", "applied"),
+    ]
+
+
 def test_a_state_is_told_with_its_version_and_whether_it_is_given_back() -> None:
     version = {"order_id": "7", "version": 3, "cancelled": True}
     (one,) = tried(order(**version), mode="state", key="any").tried
