@@ -140,8 +140,9 @@ def _is_free(host: str, port: int) -> bool:
 
 def _is_ours(host: str, port: int) -> bool:
     """Whether what listens there has our probes."""
+    at = f"[{host}]" if ":" in host else host
     try:
-        with urlopen(f"http://{host}:{port}/livez", timeout=ASK_PORT_S) as answer:
+        with urlopen(f"http://{at}:{port}/livez", timeout=ASK_PORT_S) as answer:
             return bool(answer.read(3) == b"ok\n")
     except HTTPError as error:
         return error.code == 503

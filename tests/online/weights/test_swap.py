@@ -562,6 +562,16 @@ def test_a_horizon_beyond_any_weights_at_any_resolution_is_a_mistake(
         open_switch(Settings.model_validate({"worker": worker}), "w1")
 
 
+def test_a_worker_on_a_gpu_that_is_not_there_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    learn = {"registry": str(tmp_path / "registry")}
+    settings = Settings.model_validate({"worker": {"device": "cuda"}, "learn": learn})
+    with pytest.raises(ConfigError, match="'cuda' was asked for, and PyTorch finds no GPU"):
+        open_switch(settings, "w1")
+
+
 def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
