@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from freshet.stream.errors import FreshetError
 
-LIMIT_S: Final = 8.0
+LIMIT_S: Final = 7.0
 """Of all checks together: with the start of a process none takes ten."""
 
 State = Literal["ok", "warning", "problem"]

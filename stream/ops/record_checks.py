@@ -28,6 +28,7 @@ from freshet.stream.store.connection import connect
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 NUM_RECORDS: Final = 100
+STOPPED: Final = "does whoever sends them still run?"
 ASTRAY: Final = ("are in 1970", "are over a year old", "are in the future")
 """Warnings of a trial after which forecasts would be of nothing."""
 
@@ -52,8 +53,10 @@ def check_events(settings: Settings, kind: EventKind) -> Iterator[Check]:
         yield Check(kind, "problem" if astray else "warning", said, hint)
     times_ms = [one.time_ms for one in found.tried if one.became == "applied" and one.time_ms]
     if times_ms:
-        age = _age(now_ms - max(times_ms))
-        yield Check(kind, "ok", f"the newest of {topic} happened {age} ago")
+        age_ms = now_ms - max(times_ms)
+        text = f"the newest of {topic} happened {_age(age_ms)} ago"
+        still = age_ms < DAY_MS
+        yield Check(kind, "ok" if still else "warning", text, "" if still else STOPPED)
 
 
 def _judged(settings: Settings, kind: EventKind, found: Trial) -> Check:

@@ -419,6 +419,11 @@ BROKEN: dict[str, Broken] = {
         ("orders",),
         *("orders", "problem", "over a year old", ""),
     ),
+    "orders_that_stopped_two_days_ago": Broken(
+        lambda w: w.settings(w.orders("stopped", event_time=int(NOW_S * 1_000) - 2 * DAY_MS)),
+        ("orders",),
+        *("orders", "warning", "the newest of stopped happened 48 hours ago", "still run"),
+    ),
     "a_zone_that_is_hours_ahead": Broken(
         lambda w: w.settings(w.orders("zone", event_time=int(NOW_S * 1_000) + 5 * HOUR_MS)),
         ("orders",),
