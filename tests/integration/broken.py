@@ -254,7 +254,14 @@ def gone(world: World) -> Settings:
 
 
 def mostly_dead(world: World) -> Settings:
-    return world.settings(world.folded("mostly_dead", applied=10, dead_letter=30))
+    found = world.folded("mostly_dead", applied=10, dead_letter=30)
+    said = {"class": b"MissingField", "message": b"the field 'sku' is missing"}
+    notes = [(f"freshet.error.{name}", text) for name, text in said.items()]
+    with Publisher(world.settings()) as publisher:
+        for _ in range(3):
+            publisher.produce(dead_letter_topic("mostly_dead"), b"{}", headers=notes)
+        publisher.flush()
+    return world.settings(found)
 
 
 def other_database(world: World) -> Settings:
@@ -472,7 +479,12 @@ BROKEN: dict[str, Broken] = {
     "books_of_dead_letters": Broken(
         mostly_dead,
         ("books",),
-        *("books", "warning", "40 read = 10 applied + 0 duplicate + 0 late_dropped + 30", ""),
+        *(
+            "books",
+            "warning",
+            "40 read = 10 applied + 0 duplicate",
+            "3 x MissingField: events.orders",
+        ),
     ),
     # Redis
     "no_redis": Broken(
