@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from freshet.automodel import register_when_loaded
 
 if TYPE_CHECKING:
-    from freshet.model.predict.frame import Forecaster
     from freshet.model.tables.told import TableWarning
+    from freshet.model.training.forecaster import Forecaster
     from freshet.stream.config import Settings
     from freshet.stream.errors import FreshetError
     from freshet.stream.read.reader import WindowReader
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = ["Forecaster", "FreshetError", "Settings", "TableWarning", "WindowReader", "__version__"]
 
 _PUBLIC = {
-    "Forecaster": "freshet.model.predict.frame",
+    "Forecaster": "freshet.model.training.forecaster",
     "FreshetError": "freshet.stream.errors",
     "Settings": "freshet.stream.config",
     "TableWarning": "freshet.model.tables.told",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from freshet.model import adapter
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.features import EFFECT, to_units
 from freshet.model.network import FreshetConfig, FreshetNetwork
@@ -128,11 +129,17 @@ def verify_weights(directory: Path, expected_sha256: str | None = None) -> Verif
 
 
 def load_weights(directory: Path) -> Verified:
-    """Load weights that may have no golden forecast, as transformers saves them.
+    """Load weights that may have no golden forecast, as transformers saves them, or an adapter.
 
     Raises:
-        WeightsError: as `verify_weights`, where there is one.
+        WeightsError: as `verify_weights`, where there is one; an adapter's base is missing or is
+            another one.
     """
+    if adapter.holds_adapter(directory):
+        base, sha256 = adapter.base_of(directory)
+        verified = verify_weights(BASE_WEIGHTS if base == adapter.SHIPPED else Path(base), sha256)
+        adapter.add(verified.network, directory)
+        return replace(verified, sha256=sha256_of(directory / adapter.TENSORS_FILE))
     if (directory / GOLDEN_FILE).exists():
         return verify_weights(directory)
     return _loaded(directory, None)

@@ -7,32 +7,19 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.options import (
-    Aggregate,
-    Country,
+from freshet.cli.options import Json, put
+from freshet.cli.table_options import (
     Data,
-    DayFirst,
-    Decimal,
-    Encoding,
-    End,
-    Frequency,
     ItemId,
-    Json,
-    Known,
-    Missing,
-    Past,
     PredictionLength,
-    Separator,
-    Static,
-    Strict,
     Target,
     Time,
-    TimeZone,
-    put,
+    reads_table,
     table_of,
 )
 
 
+@reads_table
 def explain(
     context: typer.Context,
     data: Data,
@@ -41,26 +28,12 @@ def explain(
     target: Target,
     prediction_length: PredictionLength,
     item: Annotated[str, typer.Option(help="The series to explain, as the item column names it.")],
-    frequency: Frequency = None,
-    known: Known = None,
-    past: Past = None,
-    static: Static = None,
     future: Annotated[
         Path | None,
         typer.Option(
             help="A table of the known columns of the steps ahead, where --data ends before."
         ),
     ] = None,
-    missing: Missing = "keep",
-    aggregate: Aggregate = None,
-    country: Country = None,
-    end: End = None,
-    day_first: DayFirst = None,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    time_zone: TimeZone = None,
-    strict: Strict = False,
     steps: Annotated[
         str | None,
         typer.Option(metavar="START:END", help="Explain these steps only, from 1, both included."),

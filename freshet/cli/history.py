@@ -7,20 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.options import (
-    Config,
-    DayFirst,
-    Decimal,
-    Encoding,
-    Map,
-    Preset,
-    Separator,
-    TimeZone,
-    columns_of,
-    group,
-    settings_of,
-    style_of,
-)
+from freshet.cli.options import Config, Map, Preset, columns_of, group, settings_of
+from freshet.cli.table_options import reads_files, style_of
 
 history = group("What the shop sold before.")
 
@@ -28,6 +16,7 @@ Kind = Literal["orders", "clicks"]
 
 
 @history.command("load")
+@reads_files
 def load(
     context: typer.Context,
     file: Annotated[
@@ -41,11 +30,6 @@ def load(
     ] = None,
     preset: Preset = None,
     map: Map = None,
-    day_first: DayFirst = None,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    time_zone: TimeZone = None,
     name: Annotated[
         str | None,
         typer.Option("--load", help="The load's name; one name is one load, however often run."),
@@ -53,9 +37,7 @@ def load(
     more: Annotated[bool, typer.Option("--more", help="More history comes after this.")] = False,
 ) -> None:
     """Send old events, in whatever order; run again after a crash, it goes on where it was."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from freshet.stream.bars import progress_bar
     from freshet.stream.source import history as source
     from freshet.stream.source.first_records import checked
 
@@ -77,14 +59,13 @@ def load(
             events=settings.events,
         )
     found = checked(settings, found)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(found.name, total=found.total)
+    with progress_bar(found.total, found.name) as bar:
         done = source.load(
             settings,
             found,
             name=name,
             complete=not more,
-            on_progress=lambda count: bar.update(task, completed=count),
+            on_progress=bar.done,
         )
     text = f"load {done.load}: {done.sent} records sent"
     typer.echo(f"{text}, {done.known} were in the windows already" if done.known else text)

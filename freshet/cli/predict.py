@@ -7,27 +7,10 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.options import (
-    Aggregate,
-    Country,
-    DayFirst,
-    Decimal,
-    Encoding,
-    End,
-    Frequency,
-    Known,
-    Missing,
-    Past,
-    SeasonLength,
-    Separator,
-    Static,
-    Strict,
-    TimeZone,
-    joined,
-    style_of,
-)
+from freshet.cli.table_options import reading_of, reads_table, style_of
 
 
+@reads_table
 def predict(
     context: typer.Context,
     data: Annotated[
@@ -59,24 +42,9 @@ def predict(
         Path | None,
         typer.Option(help="A table of the known columns of the steps ahead, or rows of DATA."),
     ] = None,
-    known: Known = None,
-    past: Past = None,
-    static: Static = None,
-    frequency: Frequency = None,
     quantile_levels: Annotated[
         str, typer.Option(metavar="P,Q", help="Between 0 and 1, rising.")
     ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
-    season_length: SeasonLength = None,
-    missing: Missing = "keep",
-    aggregate: Aggregate = None,
-    country: Country = None,
-    end: End = None,
-    day_first: DayFirst = None,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    time_zone: TimeZone = None,
-    strict: Strict = False,
     weights: Annotated[
         Path | None, typer.Option(help="Folder of weights; default those that ship.")
     ] = None,
@@ -87,22 +55,6 @@ def predict(
     from freshet.model.threads import use_threads
 
     use_threads()
-    reading = {
-        "id_column": item_id,
-        "timestamp_column": time,
-        "target": target,
-        "known": joined(known) if known else None,
-        "past": joined(past),
-        "static": joined(static),
-        "frequency": frequency,
-        "season_length": season_length,
-        "missing": missing,
-        "aggregate": aggregate,
-        "country": country,
-        "end": end,
-        "dayfirst": day_first,
-        "strict": strict,
-    }
     found = predict_file(
         Forecaster.from_pretrained(weights),
         data,
@@ -110,7 +62,7 @@ def predict(
         future=future,
         levels=quantile_levels.split(","),
         outputs=output or [],
-        reading=reading,
+        reading=reading_of(context.params),
         style=style_of(context.params),
     )
     if output:

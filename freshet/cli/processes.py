@@ -9,9 +9,6 @@ import typer
 
 from freshet.cli.options import (
     Config,
-    DayFirst,
-    Decimal,
-    Encoding,
     HistoryDays,
     HttpPort,
     Items,
@@ -21,14 +18,12 @@ from freshet.cli.options import (
     Scenario,
     Seconds,
     Seed,
-    Separator,
     Summary,
-    TimeZone,
     columns_of,
     settings_of,
-    style_of,
     with_http_port,
 )
+from freshet.cli.table_options import reads_files, style_of
 
 
 def demo(
@@ -180,17 +175,13 @@ def simulate(
     )
 
 
+@reads_files
 def replay(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A data file (or folder, for olist).")],
     config: Config = None,
     preset: Preset = None,
     map: Map = None,
-    day_first: DayFirst = None,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    time_zone: TimeZone = None,
     speed: Annotated[
         float, typer.Option(min=0.001, help="Times as fast as it happened.")
     ] = 3_600.0,

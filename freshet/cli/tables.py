@@ -8,29 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.options import (
-    Aggregate,
-    Country,
+from freshet.cli.options import group, joined
+from freshet.cli.table_options import (
     Data,
-    DayFirst,
-    Decimal,
-    Encoding,
-    End,
-    Frequency,
     ItemId,
-    Known,
-    Missing,
-    Past,
     PredictionLength,
-    SeasonLength,
-    Separator,
-    Static,
-    Strict,
     Target,
     Time,
-    TimeZone,
-    group,
-    joined,
+    reads_table,
     table_of,
 )
 
@@ -68,6 +53,7 @@ def _raw_folder() -> Path:
     return next((place for place in places if place.is_dir()), places[0])
 
 
+@reads_table
 def backtest(
     context: typer.Context,
     data: Data,
@@ -78,30 +64,18 @@ def backtest(
     windows: Annotated[
         int, typer.Option(min=1, help="Rolling cutoffs, counted back from the end of a series.")
     ] = 1,
-    frequency: Frequency = None,
-    known: Known = None,
-    past: Past = None,
-    static: Static = None,
     window_step: Annotated[
         int | None,
         typer.Option(min=1, help="Steps between cutoffs; default the prediction length."),
     ] = None,
-    season_length: SeasonLength = None,
-    missing: Missing = "keep",
-    aggregate: Aggregate = None,
-    country: Country = None,
-    end: End = None,
-    day_first: DayFirst = None,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    time_zone: TimeZone = None,
-    strict: Strict = False,
     models: Annotated[
         str | None,
         typer.Option(
             help="Names joined by commas, freshet:FOLDER too, A+B is the mean of two; default all."
         ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of the weights of freshet; default those that ship.")
     ] = None,
     fine_tune: Annotated[
         Literal["none", "once", "each"],
@@ -128,7 +102,7 @@ def backtest(
     ] = None,
 ) -> None:
     """Compare models on rolling cutoffs of your own table; exit status 1 when a model failed."""
-    from freshet.model.backtest.compare import BacktestSettings, make, names
+    from freshet.model.backtest.compare import BacktestSettings, make, names, with_weights
     from freshet.model.backtest.run import Outputs, run
     from freshet.model.tables.panel import Rolling
     from freshet.model.tables.table import read_panel
@@ -137,7 +111,7 @@ def backtest(
     use_threads()
     panel = read_panel(data, table_of(context.params))
     rolling = Rolling(prediction_length, windows, window_step)
-    chosen = joined([models]) if models else names()
+    chosen = with_weights(joined([models]) if models else names(), weights)
     settings = BacktestSettings(rolling, chosen, fine_tune, jobs)
     beside_json = json.with_name(json.name + ".cache") if json else None
     outputs = Outputs(str(data), cache or beside_json, json, forecasts, plot)

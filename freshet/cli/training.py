@@ -7,35 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from freshet.cli.options import (
-    Aggregate,
-    Country,
+from freshet.cli.options import Json, joined, put
+from freshet.cli.table_options import (
     Data,
-    DayFirst,
-    Decimal,
-    Encoding,
-    End,
-    Frequency,
     ItemId,
-    Json,
-    Known,
-    Missing,
-    Past,
     PredictionLength,
-    Separator,
-    Static,
-    Strict,
     Target,
     Time,
-    TimeZone,
-    put,
+    reads_table,
     table_of,
 )
 
-# Low-rank additions start at zero and are few: they want larger steps than the weights themselves.
-LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
 
-
+@reads_table
 def train(
     context: typer.Context,
     data: Data,
@@ -44,20 +28,6 @@ def train(
     target: Target,
     prediction_length: PredictionLength,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the weights.")],
-    frequency: Frequency = None,
-    known: Known = None,
-    past: Past = None,
-    static: Static = None,
-    missing: Missing = "keep",
-    aggregate: Aggregate = None,
-    country: Country = None,
-    end: End = None,
-    day_first: DayFirst = None,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
-    time_zone: TimeZone = None,
-    strict: Strict = False,
     tune: Annotated[
         Literal["full", "top", "lora"],
         typer.Option(
@@ -88,6 +58,12 @@ def train(
     base: Annotated[
         Path | None, typer.Option(help="Folder of weights to start from; default those that ship.")
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="mlflow, wandb: told of it too (pip install freshet[tracking])."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fine-tune weights on your own table, of which the newest steps are held out.
@@ -96,7 +72,7 @@ def train(
     """
     from freshet.model.threads import use_threads
     from freshet.model.training.table import train as run
-    from freshet.model.training.train import FineTuneSettings
+    from freshet.model.training.train import LEARNING_RATES, FineTuneSettings
 
     settings = FineTuneSettings(
         steps=steps,
@@ -112,7 +88,15 @@ def train(
     )
     use_threads()
     table = table_of(context.params)
-    found = run(data, table, prediction_length, settings=settings, output=output, base=base)
+    found = run(
+        data,
+        table,
+        prediction_length,
+        settings=settings,
+        output=output,
+        base=base,
+        trackers=joined(track),
+    )
     put(found.as_dict(), json, "\n".join(found.sentences()))
 
 
@@ -133,6 +117,12 @@ def pretrain(
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads at most; 0 is as many as it may use.")
     ] = 0,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="mlflow, wandb: told of it too (pip install freshet[tracking])."
+        ),
+    ] = None,
 ) -> None:
     """Train base weights on synthetic series; resumes from the folder's checkpoint."""
     from freshet.model.threads import use_threads
@@ -149,5 +139,6 @@ def pretrain(
             minutes=minutes,
             seed=seed,
             device=device,
-        )
+        ),
+        joined(track),
     )

@@ -72,6 +72,19 @@ def names() -> tuple[str, ...]:
     return ("freshet", *baselines.NAMES)
 
 
+def with_weights(names: tuple[str, ...], weights: Path | None) -> tuple[str, ...]:
+    """The names of models, where "freshet" without a folder takes these weights.
+
+    >>> with_weights(("freshet", "freshet+ets", "freshet:b"), Path("a"))
+    ('freshet:a', 'freshet:a+ets', 'freshet:b')
+    """
+    if weights is None:
+        return names
+    parts = [name.split("+") for name in names]
+    told = f"freshet:{weights}"
+    return tuple("+".join(told if one == "freshet" else one for one in some) for some in parts)
+
+
 def make(name: str, fine_tune: FineTune) -> baselines.Model:
     """The model of a name, or the mean of those joined by "+".
 

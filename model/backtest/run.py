@@ -85,15 +85,18 @@ def _say_dropped(panel: Panel, settings: BacktestSettings) -> None:
 def _progress(settings: BacktestSettings) -> Iterator[Callable[[WindowForecast], None]]:
     """A bar on stderr, or a line a forecast where that is no terminal; failures as they come."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
+
+    from freshet.stream.bars import progress_bar
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("forecasts", total=len(settings.models) * settings.rolling.num_windows)
+    made = 0
+    total = len(settings.models) * settings.rolling.num_windows
+    with progress_bar(total, "forecasts", console=console) as bar:
 
         def done(forecast: WindowForecast) -> None:
-            bar.update(task, advance=1, description=escape(forecast.model))
+            nonlocal made
+            made += 1
+            bar.done(made, forecast.model)
             name = f"{forecast.model} window {forecast.index + 1} of {settings.rolling.num_windows}"
             if forecast.error:
                 console.print(

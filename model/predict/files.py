@@ -41,7 +41,12 @@ def predict_file(
     frame = _read(source, reading, style)
     ahead = None if future is None else _read(future, reading, style)
     found: pd.DataFrame = forecaster.predict(
-        frame, prediction_length, future_df=ahead, quantile_levels=levels, **reading
+        frame,
+        prediction_length,
+        future_df=ahead,
+        quantile_levels=levels,
+        progress_bar=True,
+        **reading,
     )
     for path in outputs:
         if path.suffix.lower() == ".parquet":

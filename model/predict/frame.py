@@ -17,6 +17,7 @@ from freshet.model.tables.ahead import read_past, window_ahead
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.table import read_panel
 from freshet.model.weights import BASE_WEIGHTS, load_weights, save_weights
+from freshet.stream import bars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,6 +80,7 @@ class Forecaster(BatchForecaster):
         *,
         future_df: Any = None,
         quantile_levels: Sequence[float] = LEVELS,
+        progress_bar: bool = False,
         **reading: Unpack[Reading],
     ) -> Any:
         """Forecast every series of a frame, from where its target ends.
@@ -92,6 +94,7 @@ class Forecaster(BatchForecaster):
                 unknown.
             quantile_levels: between 0 and 1, rising; beyond the network's own outermost levels the
                 tails are exponential (`model/levels.py`).
+            progress_bar: show on standard error, where that is a terminal, how far it is.
             **reading: which column is what, and how the frame is read: see `Reading`.
 
         Returns:
@@ -114,7 +117,9 @@ class Forecaster(BatchForecaster):
             future = rest if found.future is None else found.future
             length = prediction_length or length_told(future, settings.columns)
             window = window_ahead(panel, length, settings.columns, future)
-        return like(forecast_frame(self, panel, window, levels, settings.columns), df)
+        with bars.progress_bar(len(window), "series", shown=progress_bar) as bar:
+            made = forecast_frame(self, panel, window, levels, settings.columns, done=bar.done)
+        return like(made, df)
 
     def cross_validation(
         self,

@@ -5,6 +5,7 @@ Dimensions: N series, H horizon steps, S context and horizon steps, Q quantile l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,7 @@ def forecast_frame(
     columns: Columns,
     *,
     actual_NH: Floats | None = None,
+    done: Callable[[int], None] = lambda series: None,
 ) -> pd.DataFrame:
     """The forecast of a window: one row an item and step, sorted by both.
 
@@ -45,11 +47,12 @@ def forecast_frame(
         levels: of the quantiles.
         columns: what item and time are called.
         actual_NH: what came; then the cutoff is given too.
+        done: hears how many series are forecast.
     """
     import pandas as pd
 
     own_Q = np.array(forecaster.quantile_levels)
-    own_NHQ = forecast_window(forecaster, window, forecaster.quantile_levels)
+    own_NHQ = forecast_window(forecaster, window, forecaster.quantile_levels, done=done)
     # All levels come from the network's own, and the mean from all of those.
     quantiles_NHQ = at_levels(own_NHQ, own_Q, np.array(levels))
     median_NH = at_levels(own_NHQ, own_Q, np.array([0.5]))[..., 0]

@@ -5,6 +5,7 @@ Dimensions: N series, T context steps, H horizon steps, Q quantile levels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -16,16 +17,21 @@ from freshet.model.levels import at_levels
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 
-ROWS: Final = 2_048
+ROWS: Final = 512
 """Series that are dressed and forecast at a time: what a table takes beside itself is bounded."""
 
 
 def forecast_window(
-    forecaster: BatchForecaster, window: Window, levels: tuple[float, ...]
+    forecaster: BatchForecaster,
+    window: Window,
+    levels: tuple[float, ...],
+    *,
+    done: Callable[[int], None] = lambda series: None,
 ) -> Floats:
     """Quantiles of a window's horizon: [N, H, Q], sorted and >= 0, in its own units.
 
-    What all series do alike is learnt from the whole window; then each is dressed alone.
+    What all series do alike is learnt from the whole window; then each is dressed alone. `done`
+    hears how many are.
 
     Raises:
         InvalidInputError: as `dress`.
@@ -36,6 +42,7 @@ def forecast_window(
         rows = slice(first, first + ROWS)
         dressed = dress(window.rows(rows).newest(forecaster.context_length), shared)
         made_NHQ[rows] = forecast(forecaster, dressed, window.horizon, levels)
+        done(min(first + ROWS, len(window)))
     return made_NHQ
 
 

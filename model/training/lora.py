@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from freshet.model.adapter import PREFIX, Adapter
 from freshet.model.network import FreshetNetwork
 from freshet.stream.errors import InvalidInputError
 
@@ -13,14 +14,14 @@ SCALE = 16  # an addition counts SCALE / RANK times
 MATRICES = ("qkv", "out", "up", "down")
 
 
-def attach(network: FreshetNetwork) -> Callable[[], FreshetNetwork]:
+def attach(network: FreshetNetwork) -> Callable[[], tuple[FreshetNetwork, Adapter]]:
     """Give the attention's and the MLPs' matrices additions of rank 8; nothing else can learn then.
 
     They start at zero. Changes the network in place and draws from torch's global generator.
 
     Returns:
         What to call after training: it makes the additions part of the matrices and returns a
-            plain network.
+            plain network, and the additions.
 
     Raises:
         InvalidInputError: peft is not installed.
@@ -34,4 +35,14 @@ def attach(network: FreshetNetwork) -> Callable[[], FreshetNetwork]:
         ) from None
     config = LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=list(MATRICES))
     adapted = get_peft_model(network, config)
-    return lambda: cast(FreshetNetwork, adapted.merge_and_unload())
+
+    def finish() -> tuple[FreshetNetwork, Adapter]:
+        # "base_model.model.layers.0.up.lora_A.default.weight", without the adapter's own name.
+        tensors = {
+            name.removeprefix(PREFIX).replace(".default.", "."): parameter.detach().clone()
+            for name, parameter in adapted.named_parameters()
+            if ".lora_" in name
+        }
+        return cast(FreshetNetwork, adapted.merge_and_unload()), Adapter(RANK, SCALE, tensors)
+
+    return finish

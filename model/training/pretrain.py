@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -77,24 +77,26 @@ def _card(run: Pretraining) -> str:
     return "\n".join(lines)
 
 
-def pretrain(settings: PretrainSettings) -> None:
+def pretrain(settings: PretrainSettings, trackers: Sequence[str] = ()) -> None:
     """Train, resuming from the folder's checkpoint; print each report and append it to `log.jsonl`.
 
     A terminal gets a progress bar on standard error, and TensorBoard its scalars in the folder,
-    where it is installed.
+    where it is installed; so do the trackers of `freshet.model.training.watch` that are named.
     """
-    from freshet.model.training.watch import board, progress_bar
+    from freshet.model.training.watch import Watch, board
+    from freshet.stream.bars import progress_bar
 
     settings.output.mkdir(parents=True, exist_ok=True)
     with (
         (settings.output / "log.jsonl").open("a") as log,
-        board(settings.output) as scalars,
-        progress_bar(settings.steps) as bar,
+        board(settings.output, trackers, settings.as_dict()) as scalars,
+        progress_bar(settings.steps, "steps") as bar,
     ):
-        for report in reports(settings, bar.advanced):
+        watch = Watch(bar)
+        for report in reports(settings, watch.advanced):
             line = json.dumps({name: round(value, 6) for name, value in report.items()})
             log.write(line + "\n")
             log.flush()
             scalars(report)
-            bar.reported(report)
+            watch.reported(int(report["step"]), f"skill {report['held_out_skill']:.3f}")
             print(line, flush=True)

@@ -5,6 +5,8 @@ Dimensions: N series, T context steps, H horizon steps, B rows of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from freshet.model.adapter import SHIPPED, write_adapter
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import dress
 from freshet.model.forecaster import BatchForecaster
+from freshet.model.network import FreshetNetwork
 from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel
-from freshet.model.training.train import FineTuneSettings, held_out_loss
+from freshet.model.training.train import Advanced, FineTuneSettings, held_out_loss
 from freshet.model.training.tuned import Tuned, tune_on
+from freshet.model.training.watch import Report, Watch, board
 from freshet.model.training.windows import PastWindows
 from freshet.model.weights import save_weights, verify_weights
+from freshet.stream.bars import progress_bar
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -85,6 +91,7 @@ def train(
     settings: FineTuneSettings,
     output: Path,
     base: Path | None = None,
+    trackers: Sequence[str] = (),
 ) -> Trained:
     """Fine-tune on a table's past, verify the weights written, and tell how much they gained.
 
@@ -92,39 +99,113 @@ def train(
     to go from the base, so that their loss flatters a little: a backtest on other steps is the fair
     judge. Rows at the table's end where no series has a target are left out.
 
+    A terminal gets a progress bar on standard error, and TensorBoard its scalars in `runs` below
+    `output`, where it is installed; so do the trackers of `freshet.model.training.watch` that are
+    named. Low-rank tuning also leaves what it added in `adapter` below `output`
+    (`freshet.model.adapter`).
+
     Raises:
         InvalidInputError: the table or the settings cannot be used, no series is long enough, or
-            peft is missing.
+            peft or a tracker is missing.
         WeightsError: the base is missing or does not compute what it should.
     """
     forecaster = BatchForecaster.from_pretrained(base, dtype="float32")
-    window = _sold(read_panel(source, table), prediction_length, table)
-    dressed = dress(window, begin_N=np.zeros(len(window), np.int64))
-    horizon = min(prediction_length, forecaster.prediction_length_max)
-    windows = PastWindows(dressed, horizon, forecaster.network.config)
-    hold_out = _hold_out(windows, settings.seed)
-    tuned = tune_on(forecaster.network, windows, hold_out, settings=settings, stop_early=True)
-
+    learning = prepare(
+        forecaster.network, read_panel(source, table), table, prediction_length, settings.seed
+    )
     facts = {
         "data": source.name if isinstance(source, Path) else "a frame",
-        "series": len(windows.rows),
+        "series": len(learning.windows.rows),
         "horizon": prediction_length,
         "base": forecaster.sha256,
     }
     facts |= _columns(table) | asdict(settings)
+    with watched(settings, board(output / "runs", trackers, facts)) as (advanced, looked):
+        tuned = learning.tune(forecaster.network, settings, advanced, looked)
+    if tuned.adapter is not None:
+        place = SHIPPED if base is None else str(base.absolute())
+        folder = output / "adapter"
+        write_adapter(tuned.adapter, folder, base=place, base_sha256=forecaster.sha256)
     save_weights(tuned.network, output, card=card(facts, tuned))
     written = verify_weights(output)
     return Trained(
         output,
         written.sha256,
-        num_series=len(windows.rows),
+        num_series=len(learning.windows.rows),
         num_parameters=written.num_parameters,
         steps_made=tuned.steps_made,
         factor=tuned.factor,
         before=tuned.held_out[0.0],
-        after=held_out_loss(written.network, *hold_out),
+        after=held_out_loss(written.network, *learning.hold_out),
         held_out=tuned.held_out,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What there is to learn from, and the newest horizon that no step learns from."""
+
+    windows: PastWindows
+    hold_out: tuple[Batch, Tensor]
+
+    def tune(
+        self,
+        network: FreshetNetwork,
+        settings: FineTuneSettings,
+        advanced: Advanced,
+        looked: Callable[[float], None],
+    ) -> Tuned:
+        """A tuned copy; the hold-out says when to stop and how far to go."""
+        return tune_on(
+            network,
+            self.windows,
+            self.hold_out,
+            settings=settings,
+            stop_early=True,
+            advanced=advanced,
+            looked=looked,
+        )
+
+
+def prepare(
+    network: FreshetNetwork, panel: Panel, table: TableSettings, prediction_length: int, seed: int
+) -> Learning:
+    """The windows of a table's past.
+
+    Raises:
+        InvalidInputError: no series is long enough.
+    """
+    window = _sold(panel, prediction_length, table)
+    dressed = dress(window, begin_N=np.zeros(len(window), np.int64))
+    horizon = min(prediction_length, int(network.config.prediction_length))
+    windows = PastWindows(dressed, horizon, network.config)
+    return Learning(windows, _hold_out(windows, seed))
+
+
+@contextmanager
+def watched(
+    settings: FineTuneSettings,
+    board: AbstractContextManager[Callable[[Report], None]],
+    *,
+    shown: bool = True,
+) -> Iterator[tuple[Advanced, Callable[[float], None]]]:
+    """What hears of every step and of every look at the hold-out, and shows and writes both."""
+    made = 0
+    steps = settings.steps * settings.num_seeds
+    with board as scalars, progress_bar(steps, "steps", shown=shown) as bar:
+        watch = Watch(bar)
+
+        def advanced(step: int, loss: float) -> None:
+            nonlocal made
+            made = step
+            scalars({"step": step, "loss": loss})
+            watch.advanced(step, loss)
+
+        def looked(loss: float) -> None:
+            scalars({"step": made, "held_out_loss": loss})
+            watch.reported(made, f"loss {loss:.4f}")
+
+        yield advanced, looked
 
 
 def card(facts: dict[str, Any], tuned: Tuned) -> str:

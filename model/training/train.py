@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from freshet.model.adapter import Adapter, mean_adapter
 from freshet.model.batch import Batch
 from freshet.model.network import FreshetNetwork
 from freshet.model.training import lora
@@ -21,6 +22,11 @@ Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
 Evaluate = Callable[[FreshetNetwork], float]
 """The loss of a network, in evaluation mode, on windows that no step learns from."""
 
+Advanced = Callable[[int, float], None]
+"""Hears of every step of all runs: how many were made, and the loss of the last one."""
+
+# Low-rank additions start at zero and are few: they want larger steps than the weights themselves.
+LEARNING_RATES = {"full": 5e-4, "top": 5e-4, "lora": 2e-3}
 HELD_OUT_ROWS = 128  # that pass through the network at once
 
 
@@ -61,10 +67,17 @@ class FineTuneSettings:
 
 @dataclass(frozen=True, slots=True)
 class FineTuneResult:
-    """The tuned copy, and the training loss of each step of one run after the other."""
+    """What came of it.
+
+    Attributes:
+        network: the tuned copy.
+        losses: the training loss of each step of one run after the other.
+        adapter: what low-rank tuning added to the matrices; None for the other kinds.
+    """
 
     network: FreshetNetwork
     losses: tuple[float, ...]
+    adapter: Adapter | None = None
 
 
 def fine_tune(
@@ -73,6 +86,7 @@ def fine_tune(
     *,
     settings: FineTuneSettings,
     evaluate: Evaluate | None = None,
+    advanced: Advanced = lambda steps, loss: None,
 ) -> FineTuneResult:
     """Return a tuned float32 copy of `network`, in evaluation mode; the given one is not touched.
 
@@ -82,23 +96,35 @@ def fine_tune(
     Args:
         evaluate: a hold-out to stop early at: the weights of each run's best look are kept. None:
             all steps are made.
+        advanced: called after every step.
 
     Raises:
         InvalidInputError: the settings make no sense, the loss is no longer finite, or peft is
             missing.
     """
     _check(settings)
+    losses: list[float] = []
+
+    def noted(loss: float) -> None:
+        losses.append(loss)
+        advanced(len(losses), loss)
+
     runs = [
-        _run(network, sampler, replace(settings, seed=settings.seed + number), evaluate)
+        _run(network, sampler, replace(settings, seed=settings.seed + number), evaluate, noted)
         for number in range(settings.num_seeds)
     ]
-    losses = tuple(loss for run in runs for loss in run.losses)
-    return FineTuneResult(average([run.network for run in runs]), losses)
+    adapters = [adapter for _, adapter in runs if adapter is not None]
+    adapter = mean_adapter(adapters) if adapters else None
+    return FineTuneResult(average([tuned for tuned, _ in runs]), tuple(losses), adapter)
 
 
 def _run(
-    network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
-) -> FineTuneResult:
+    network: FreshetNetwork,
+    sampler: Sampler,
+    settings: FineTuneSettings,
+    evaluate: Evaluate | None,
+    noted: Callable[[float], None],
+) -> tuple[FreshetNetwork, Adapter | None]:
     """One run with one seed."""
     tuned = copy.deepcopy(network)
     tuned.train()
@@ -108,33 +134,35 @@ def _run(
         torch.manual_seed(settings.seed)
         finish = _choose(tuned, settings.tune)
         _set_dropout(tuned, settings.dropout)
-        losses = _optimise(tuned, sampler, settings, evaluate)
+        _optimise(tuned, sampler, settings, evaluate, noted)
     _set_dropout(tuned, tuned.config.dropout)
-    tuned = finish()
+    tuned, adapter = finish()
     tuned.requires_grad_(True)
     tuned.train(mode=False)
-    return FineTuneResult(tuned, tuple(losses))
+    return tuned, adapter
 
 
 def _optimise(
-    network: FreshetNetwork, sampler: Sampler, settings: FineTuneSettings, evaluate: Evaluate | None
-) -> list[float]:
+    network: FreshetNetwork,
+    sampler: Sampler,
+    settings: FineTuneSettings,
+    evaluate: Evaluate | None,
+    noted: Callable[[float], None],
+) -> None:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     generator = torch.Generator().manual_seed(settings.seed)
     best = None if evaluate is None else _Best(network, evaluate, settings.patience)
-    losses = []
     for step in range(settings.steps):
         optimiser.param_groups[0]["lr"] = learning_rate_at(step, settings)
-        losses.append(_step(network, sampler(generator), optimiser, settings))
+        noted(_step(network, sampler(generator), optimiser, settings))
         due = (step + 1) % settings.check_every_steps == 0 or step + 1 == settings.steps
         if best is not None and due and best.enough():
             break
     if best is not None:
         best.restore()
-    return losses
 
 
 class _Best:
@@ -258,7 +286,9 @@ def _check(settings: FineTuneSettings) -> None:
         )
 
 
-def _choose(network: FreshetNetwork, tune: str) -> Callable[[], FreshetNetwork]:
+def _choose(
+    network: FreshetNetwork, tune: str
+) -> Callable[[], tuple[FreshetNetwork, Adapter | None]]:
     """Let only the chosen weights learn; what to call afterwards to get a plain network."""
     if tune == "lora":
         return lora.attach(network)
@@ -266,7 +296,7 @@ def _choose(network: FreshetNetwork, tune: str) -> Callable[[], FreshetNetwork]:
         network.requires_grad_(False)
         for part in (network.layers[-1], network.final_norm, network.head):
             part.requires_grad_(True)
-    return lambda: network
+    return lambda: (network, None)
 
 
 def _set_dropout(network: FreshetNetwork, share: float) -> None:

@@ -5,12 +5,14 @@ Dimensions: N series, H horizon steps, Q quantile levels, B rows of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from freshet.model.adapter import Adapter
 from freshet.model.batch import Batch
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
@@ -18,6 +20,7 @@ from freshet.model.network import FreshetNetwork
 from freshet.model.predict.windows import forecast_window
 from freshet.model.tables.panel import Window
 from freshet.model.training.train import (
+    Advanced,
     FineTuneSettings,
     choose_factor,
     fine_tune,
@@ -25,7 +28,7 @@ from freshet.model.training.train import (
     interpolate,
 )
 from freshet.model.training.windows import PastWindows
-from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.weights import BASE_WEIGHTS, load_weights
 from freshet.stream.arrays import Floats
 
 # How far to go from base to tuned; no way at all is among them, since no gate looks at the result.
@@ -74,7 +77,7 @@ def make(weights: Path | None, fine_tune: str) -> FreshetModel:
     Raises:
         WeightsError: the weights are missing, corrupt or do not compute what they should.
     """
-    verified = verify_weights(BASE_WEIGHTS if weights is None else weights)
+    verified = load_weights(BASE_WEIGHTS if weights is None else weights)
     network = BatchForecaster(verified.network, dtype="float32", sha256=verified.sha256)
     return FreshetModel(network, tune=fine_tune != "none")
 
@@ -88,12 +91,14 @@ class Tuned:
         factor: how far it went from the base (0) to the tuned weights (1).
         held_out: hold-out loss of each factor that was tried.
         steps_made: optimiser steps of all runs.
+        adapter: what low-rank tuning added, as far as it went; None for the other kinds.
     """
 
     network: FreshetNetwork
     factor: float
     held_out: dict[float, float]
     steps_made: int
+    adapter: Adapter | None = None
 
 
 def tune(
@@ -117,6 +122,8 @@ def tune_on(
     *,
     settings: FineTuneSettings,
     stop_early: bool = False,
+    advanced: Advanced = lambda steps, loss: None,
+    looked: Callable[[float], None] = lambda loss: None,
 ) -> Tuned:
     """Fine-tune on some windows, and go as far from the base as does best on others.
 
@@ -126,17 +133,25 @@ def tune_on(
         hold_out: windows whose labels no step learns from, and their actuals.
         settings: how.
         stop_early: whether the hold-out also ends the training once it gains no more.
+        advanced: called after every step.
+        looked: called after every look at the hold-out while training, with its loss.
     """
 
     def loss_of(network: FreshetNetwork) -> float:
         return held_out_loss(network, *hold_out)
 
-    evaluate = loss_of if stop_early else None
-    tuned = fine_tune(base, windows, settings=settings, evaluate=evaluate)
+    def look(network: FreshetNetwork) -> float:
+        loss = loss_of(network)
+        looked(loss)
+        return loss
+
+    evaluate = look if stop_early else None
+    tuned = fine_tune(base, windows, settings=settings, evaluate=evaluate, advanced=advanced)
     factor, held_out = choose_factor(
         FACTORS,
         lambda factor: loss_of(interpolate(base, tuned.network, factor)),
         prudence=PRUDENCE,
     )
     network = interpolate(base, tuned.network, factor)
-    return Tuned(network, factor, held_out, len(tuned.losses))
+    adapter = None if tuned.adapter is None else tuned.adapter.times(factor)
+    return Tuned(network, factor, held_out, len(tuned.losses), adapter)

@@ -1,72 +1,118 @@
-"""Ways to watch a pre-training run: a progress bar for people, scalars for TensorBoard."""
+"""Ways to watch training: a bar for people, scalars for TensorBoard, MLflow and W&B."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
+
+from freshet.stream.bars import Bar
+from freshet.stream.errors import InvalidInputError
 
 Report = dict[str, float]
 SCALARS = ("loss", "held_out_loss", "held_out_skill", "learning_rate")
+TRACKERS = ("mlflow", "wandb")
+PROJECT = "freshet"
 
 
-class Bar:
-    """Steps made of all, the loss of the last one and the newest skill on held-out windows."""
+class Watch:
+    """Shows the loss of the last step, and the newest word on what no step learns from."""
 
-    def __init__(self, progress: Progress, steps: int) -> None:
-        self.progress = progress
-        self.task = progress.add_task("", total=steps, loss="", skill="")
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+        self.loss = ""
+        self.held_out = ""
 
-    def advanced(self, step: int, loss: Tensor) -> None:
+    def advanced(self, step: int, loss: Tensor | float) -> None:
         """Show the steps made so far and, every tenth time, that step's loss."""
         # A number that is asked for makes the GPU wait.
-        if step % 10 == 0 and not self.progress.disable:
-            self.progress.update(self.task, loss=f"loss {float(loss):.4f}")
-        self.progress.update(self.task, completed=step)
+        if step % 10 == 0 and self.bar.shown:
+            self.loss = f"loss {float(loss):.4f}"
+        self._show(step)
 
-    def reported(self, report: Report) -> None:
-        """Show a report's skill."""
-        self.progress.update(self.task, skill=f"held-out skill {report['held_out_skill']:.3f}")
+    def reported(self, step: int, held_out: str) -> None:
+        """Show what is said of the hold-out."""
+        self.held_out = f"held-out {held_out}"
+        self._show(step)
 
-
-@contextmanager
-def progress_bar(steps: int, console: Console | None = None) -> Iterator[Bar]:
-    """A bar on standard error, silent where that is no terminal; printed lines stand above it."""
-    console = Console(stderr=True) if console is None else console
-    facts = TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[skill]}")
-    times = TimeElapsedColumn(), TimeRemainingColumn()
-    columns = (BarColumn(), MofNCompleteColumn(), *facts, *times)
-    # Standard output stays what it is: it may go to a file while the bar is looked at.
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, redirect_stdout=False
-    ) as progress:
-        yield Bar(progress, steps)
+    def _show(self, step: int) -> None:
+        self.bar.done(step, "  ".join(filter(None, [self.loss, self.held_out])))
 
 
 @contextmanager
-def board(folder: Path) -> Iterator[Callable[[Report], None]]:
-    """Writes a report's scalars for TensorBoard; does nothing where that is not installed."""
+def board(
+    folder: Path, trackers: Sequence[str] = (), facts: Mapping[str, Any] | None = None
+) -> Iterator[Callable[[Report], None]]:
+    """Writes a report's scalars, those of SCALARS that it has.
+
+    Args:
+        folder: for TensorBoard, where that is installed.
+        trackers: of TRACKERS, where else they go; their servers are named by their own environment
+            (MLFLOW_TRACKING_URI, WANDB_MODE, ...).
+        facts: settings of the run, for them.
+
+    Raises:
+        InvalidInputError: there is no such tracker, or it is not installed.
+    """
+    with ExitStack() as stack:
+        writers = [stack.enter_context(_tracker(name, facts or {})) for name in trackers]
+        writers += stack.enter_context(_tensorboard(folder))
+
+        def write(report: Report) -> None:
+            scalars = {name: report[name] for name in SCALARS if name in report}
+            for writer in writers:
+                writer(scalars, int(report["step"]))
+
+        yield write
+
+
+Writer = Callable[[dict[str, float], int], None]
+
+
+@contextmanager
+def _tensorboard(folder: Path) -> Iterator[list[Writer]]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        yield lambda report: None
+        yield []
         return
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder)) as board:
 
-        def write(report: Report) -> None:
-            for name in SCALARS:
-                writer.add_scalar(name, report[name], int(report["step"]))
-            writer.flush()
+        def write(scalars: dict[str, float], step: int) -> None:
+            for name, value in scalars.items():
+                board.add_scalar(name, value, step)
+            board.flush()
 
-        yield write
+        yield [write]
+
+
+@contextmanager
+def _tracker(name: str, facts: Mapping[str, Any]) -> Iterator[Writer]:
+    """One of accelerate's trackers, which are kept where the trackers' own doors change."""
+    if name not in TRACKERS:
+        raise InvalidInputError(
+            f"there is no tracker {name!r}", hint=f"choose from {', '.join(TRACKERS)}"
+        )
+    try:
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        tracker = LOGGER_TYPE_TO_CLASS[name](PROJECT)
+        tracker.start()
+    except ImportError as error:
+        raise InvalidInputError(
+            f"{name} cannot be told of the training: {error}",
+            hint="pip install 'freshet[train,tracking]'",
+        ) from None
+    tracker.store_init_configuration({key: _plain(value) for key, value in facts.items()})
+    try:
+        yield lambda scalars, step: tracker.log(scalars, step=step)
+    finally:
+        tracker.finish()
+
+
+def _plain(value: Any) -> Any:
+    """What every tracker takes as a setting."""
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

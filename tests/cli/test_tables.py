@@ -38,6 +38,13 @@ def arguments(table: Path, *others: str) -> list[str]:
     return [*f"backtest {columns} --frequency D --prediction-length 5 --windows 2".split(), *others]
 
 
+def test_weights_of_a_folder_are_those_of_the_network(table: Path, tmp_path: Path) -> None:
+    others = ("--models", "freshet,seasonal_naive", "--weights", str(tmp_path / "none"))
+    # The test's own models know nothing of freshet, and so say what they were asked for.
+    with pytest.raises(InvalidInputError, match=f"no model 'freshet:{tmp_path / 'none'}'"):
+        RUN.invoke(app, arguments(table, *others), catch_exceptions=False)
+
+
 def test_a_comparison_prints_a_table_and_writes_what_is_asked_for(table: Path) -> None:
     folder = table.parent
     files = [

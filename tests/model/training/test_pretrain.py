@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 from freshet.cli.main import app
 from freshet.model.training import pretrain
 from freshet.model.training.run import SIZES, Pretraining, PretrainSettings
-from freshet.model.training.watch import SCALARS, board, progress_bar
+from freshet.model.training.watch import SCALARS, Watch, board
 from freshet.model.weights import verify_weights
+from freshet.stream.bars import progress_bar
+from freshet.stream.errors import InvalidInputError
 
 
 @pytest.fixture
@@ -108,6 +110,35 @@ def test_tensorboard_gets_the_scalars_of_each_report(run_settings) -> None:
     ]
 
 
+def test_another_tracker_is_told_settings_and_scalars(run_settings, monkeypatch) -> None:
+    tracking = pytest.importorskip("accelerate.tracking", reason="it comes with freshet[train]")
+    told: list[object] = []
+
+    class Tracker:
+        def __init__(self, project: str) -> None:
+            told.append(project)
+
+        def start(self) -> None:
+            told.append("start")
+
+        def store_init_configuration(self, values: dict[str, object]) -> None:
+            told.append(values)
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            told.append((step, values))
+
+        def finish(self) -> None:
+            told.append("finish")
+
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Tracker)
+    with board(run_settings.output, ["mlflow"], {"steps": 8, "columns": ("a",)}) as write:
+        write({"step": 4.0, "loss": 0.5, "wall_s": 3.0})
+    facts = {"steps": 8, "columns": "('a',)"}
+    assert told == ["freshet", "start", facts, (4, {"loss": 0.5}), "finish"]
+    with pytest.raises(InvalidInputError, match="no tracker 'excel'; choose from mlflow, wandb"):
+        board(run_settings.output, ["excel"]).__enter__()
+
+
 def test_without_tensorboard_nothing_is_written(run_settings, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with board(run_settings.output) as write:
@@ -118,9 +149,11 @@ def test_without_tensorboard_nothing_is_written(run_settings, monkeypatch) -> No
 def test_a_terminal_sees_steps_loss_and_skill_and_a_file_nothing() -> None:
     for terminal in (True, False):
         screen = io.StringIO()
-        with progress_bar(10, Console(file=screen, force_terminal=terminal, width=120)) as bar:
-            bar.advanced(10, torch.tensor(0.1234))
-            bar.reported({"held_out_skill": 0.25})
+        console = Console(file=screen, force_terminal=terminal, width=120)
+        with progress_bar(10, "steps", console=console) as bar:
+            watch = Watch(bar)
+            watch.advanced(10, torch.tensor(0.1234))
+            watch.reported(10, "skill 0.250")
         shown = screen.getvalue()
         assert [word in shown for word in ("10/10", "loss 0.1234", "held-out skill 0.250")] == [
             terminal
