@@ -278,16 +278,16 @@ class WorkerSettings(Section):
 
 
 class DriftSettings(Section):
-    """When forecasts are said to have drifted; see docs/staying-right.md for the detectors."""
+    """When forecasts are said to have drifted; see docs/drift.md for the detectors."""
 
     segment_by: Literal["category", "region", "sku"] = "category"
-    adwin_delta: Fraction = 0.002
-    min_buckets: Positive = Field(
-        12, description="Final buckets of a segment seen before it may alarm."
+    false_alerts: Fraction = Field(
+        0.0125,
+        description="Chance of any false alert of a calm shop within ten days, all segments "
+        "together.",
     )
-    min_effect: Annotated[float, Field(gt=0)] = Field(
-        0.35,
-        description="Smallest shift, in standard deviations of the baseline, that is an alarm.",
+    min_buckets: Positive = Field(
+        3, description="Final buckets of a segment seen before it may alarm."
     )
     clear_buckets: Positive = Field(
         12, description="Quiet buckets after which a segment is stable again."

@@ -3,70 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
-from freshet.online.drift.pooled import Item, items_by_segment, pool, serving_version
-from freshet.online.drift.segment import SILENT_BUCKETS, Alarm, SegmentDetector
+import numpy as np
+
+from freshet.online.drift.alarms import Alarm
+from freshet.online.drift.plain import State
+from freshet.online.drift.pooled import ScoreBatch, batch_of, pool, serving_version
+from freshet.online.drift.scan import height
+from freshet.online.drift.segments import Change, Segments
+from freshet.online.drift.words import ACTIONS, ALL, describe
 from freshet.stream.config import DriftSettings
-from freshet.stream.schemas import DriftAlert, DriftKind, Score
+from freshet.stream.schemas import DriftAlert, Score
 
-ALL = "all"
-ACTIONS: dict[DriftKind, str] = {
-    "level": (
-        "fine-tune on the newest data; "
-        "if a price, promotion or assortment change explains it, announce it"
-    ),
-    "spread": (
-        "fine-tune on the newest data; until then trust the wide quantiles, not the narrow ones"
-    ),
-    "timing": "fine-tune on the newest data: the shape of the day has changed",
-    "data": "check the order feed of this segment before anything else; do not train on it",
-}
-
-Change = tuple[SegmentDetector, Alarm, bool]
-"""Whose alarm, which, and whether it begins or ends."""
+# Level and spread.
+STREAMS_PER_SEGMENT = 2
 
 
 class DriftMonitor:
     """All segments of a shop, fed with the scores of one final bucket after the other.
 
-    Its state follows from the scores alone, so a restarted worker rebuilds it from the scores
-    topic.
+    Its state follows from the scores alone, in whatever order those of a bucket come, so a
+    restarted worker rebuilds it from the scores topic; `state` and `restore` carry it elsewhere.
     """
 
     def __init__(self, settings: DriftSettings, resolution_ms: int) -> None:
         self.settings = settings
         self.resolution_ms = resolution_ms
-        self.segments: dict[str, SegmentDetector] = {}
         self.version = ""
+        self.segments = Segments(settings)
+        self.shop = Segments(settings, [ALL])
         self._newest_ms = -1
+
+    @property
+    def height(self) -> float:
+        """What a score must pass: all streams share one budget."""
+        num_streams = STREAMS_PER_SEGMENT * (len(self.segments.names) + 1)
+        return height(self.settings.false_alerts, num_streams)
 
     def tensions(self) -> dict[str, float]:
         """Segment to how near an alarm is: 0 calm to 1 in alarm."""
-        return {segment: detector.tension for segment, detector in self.segments.items()}
+        return self.segments.tensions() | self.shop.tensions()
+
+    def active(self) -> dict[str, list[str]]:
+        """Segments in alarm, and of which kinds."""
+        both = self.segments.active | self.shop.active
+        return {segment: sorted(alarms) for segment, alarms in both.items()}
 
     def update(
         self, bucket_ms: int, scores: list[Score], *, now_ms: int, left_out: Collection[str] = ()
     ) -> list[DriftAlert]:
         """Take the scores of one bucket, of its own resolution alone, and return what changed.
 
-        Buckets come in rising order, others are ignored. Segments in alarm are left out of `all`,
-        which would only repeat them. When other weights begin to serve, what is usual is learnt
-        anew.
+        Buckets come in rising order, others are ignored. When other weights begin to serve, what is
+        usual is held less firmly.
         """
         scores = [score for score in scores if score.resolution_ms == self.resolution_ms]
         if bucket_ms <= self._newest_ms or not scores:
             return []
-        self._newest_ms = bucket_ms
         self._follow(serving_version(scores))
-        items = items_by_segment(scores, self.version, left_out=left_out)
+        batch = batch_of(scores, self.version, left_out=left_out)
+        return self.take(bucket_ms, batch, now_ms=now_ms)
+
+    def take(self, bucket_ms: int, batch: ScoreBatch, *, now_ms: int) -> list[DriftAlert]:
+        """Take a bucket in columns; segments in alarm are left out of `all`, which would repeat
+        them.
+        """
+        if bucket_ms <= self._newest_ms:
+            return []
+        self._newest_ms = bucket_ms
         changes: list[Change] = []
-        calm: list[Item] = []
-        for segment in sorted(items):
-            changes += self._feed(segment, bucket_ms, items[segment])
-            if not self.segments[segment].active:
-                calm += items[segment]
-        if len(items) > 1 and calm:
-            changes += self._feed(ALL, bucket_ms, calm)
+        if len(batch.segment_I):
+            pooled = pool(batch)
+            changes = self.segments.update(bucket_ms, batch.segments, pooled, self.height)
+        if len(batch.segments) > 1:
+            whole = pool(_as_one(batch, self.segments.active))
+            changes += self.shop.update(bucket_ms, [ALL], whole, self.height)
         return [self._alert(*change, now_ms) for change in changes]
 
     def adopt(self, alert: DriftAlert) -> None:
@@ -74,38 +86,43 @@ class DriftMonitor:
 
         One of another resolution is another monitor's.
         """
-        if not alert.concerns(self.resolution_ms):
+        if not alert.concerns(self.resolution_ms) or alert.state != "drift":
             return
-        detector = self._detector(alert.segment)
-        if alert.state == "drift" and alert.kind not in detector.active:
-            detector.active[alert.kind] = Alarm(
-                alert.alert_id, alert.kind, alert.onset_ms, alert.size, alert.detector
-            )
+        alarm = Alarm(alert.alert_id, alert.kind, alert.onset_ms, alert.size, alert.detector)
+        self._home(alert.segment).adopt(alert.segment, alarm)
+
+    def state(self) -> State:
+        """Everything it knows, as numbers and arrays."""
+        return {
+            "version": self.version,
+            "newest_ms": self._newest_ms,
+            "segments": self.segments.state(),
+            "shop": self.shop.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from the state of another monitor with the same settings."""
+        self.version, self._newest_ms = state["version"], state["newest_ms"]
+        self.segments.restore(state["segments"])
+        self.shop.restore(state["shop"])
+
+    def _home(self, segment: str) -> Segments:
+        return self.shop if segment == ALL else self.segments
 
     def _follow(self, version: str) -> None:
         if not version or version == self.version:
             return
-        for detector in self.segments.values():
-            detector.forget()
+        if self.version:
+            self.segments.loosen()
+            self.shop.loosen()
         self.version = version
 
-    def _detector(self, segment: str) -> SegmentDetector:
-        if segment not in self.segments:
-            self.segments[segment] = SegmentDetector(segment, self.settings, self.resolution_ms)
-        return self.segments[segment]
-
-    def _feed(self, segment: str, bucket_ms: int, items: list[Item]) -> list[Change]:
-        detector = self._detector(segment)
-        found = detector.update(pool(bucket_ms, items))
-        return [(detector, alarm, begins) for alarm, begins in found]
-
-    def _alert(
-        self, detector: SegmentDetector, alarm: Alarm, begins: bool, now_ms: int
-    ) -> DriftAlert:
-        over = f"{detector.segment}: forecasts are right again"
+    def _alert(self, segment: str, alarm: Alarm, begins: bool, now_ms: int) -> DriftAlert:
+        over = f"{segment}: forecasts are right again"
+        said = describe(segment, alarm.kind, alarm.size, alarm.share)
         return DriftAlert(
             alert_id=alarm.alert_id,
-            segment=detector.segment,
+            segment=segment,
             state="drift" if begins else "stable",
             kind=alarm.kind,
             detector=alarm.detector,
@@ -113,26 +130,18 @@ class DriftMonitor:
             onset_ms=alarm.onset_ms,
             size=round(alarm.size, 3),
             weights_version=self.version,
-            description=_describe(detector, alarm) if begins else over,
+            description=said if begins else over,
             action=ACTIONS[alarm.kind] if begins else "nothing",
             resolution_ms=self.resolution_ms,
         )
 
 
-def _describe(detector: SegmentDetector, alarm: Alarm) -> str:
-    """One sentence for a person."""
-    name = "the whole shop" if detector.segment == ALL else detector.segment
-    deviations = f"by {abs(alarm.size):.1f} standard deviations"
-    if alarm.kind == "data":
-        silence = f"nothing was sold in the last {SILENT_BUCKETS} buckets"
-        return f"{name}: {silence}, though sales were forecast"
-    if alarm.kind == "spread":
-        return f"{name}: errors are larger than forecast, {deviations}"
-    if alarm.kind == "timing":
-        return f"{name}: sales fall at other times of the day than forecast"
-    side = "above" if alarm.size > 0 else "below"
-    percent = detector.percent(alarm.onset_ms)
-    # The mean of normal scores and the sum of units may disagree on the sign: then say one only.
-    agrees = percent is not None and (percent > 0) == (alarm.size > 0)
-    share = f" ({percent:+.0f} %)" if agrees else ""
-    return f"{name}: sales run {side} the forecasts{share}, {deviations}"
+def _as_one(batch: ScoreBatch, in_alarm: Collection[str]) -> ScoreBatch:
+    """The whole shop as one segment, without the segments in alarm."""
+    silent_S = np.array([segment in in_alarm for segment in batch.segments])
+    return replace(
+        batch,
+        segments=[ALL],
+        segment_I=np.zeros_like(batch.segment_I),
+        left_out_I=batch.left_out_I | silent_S[batch.segment_I],
+    )

@@ -1,66 +1,82 @@
-"""What the scores of one final bucket say of each segment: many items in two numbers at rest.
+"""What the scores of one final bucket say of each segment: many items in few numbers at rest.
 
 Sales themselves change with the hour, the season and every promotion, and a detector on them never
 rests. Where each actual fell in its own forecast distribution (PIT), as a normal score, is stable
 while the forecasts are right.
+
+Dimensions: I items, R scored steps of these items, S segments.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtri
 
-from freshet.stream.arrays import Floats
-from freshet.stream.schemas import Score, ScoredStep
+from freshet.stream.arrays import Bools, Floats, Ints
+from freshet.stream.schemas import Score
 
 CLIP = 2.5  # one flash sale or one bulk order may not move a segment
 STEP_CORRELATION = 0.8  # of the normal scores of older and newer forecasts of the same bucket
 LEAST_WEIGHT = 0.1  # sparse items tell little each, but there are many
 SMALLEST_RESIDUAL = 1e-6  # the last digit of a published residual
+# Within an hour all items of a segment move together by about this share of a doubling; that much
+# is taken for theirs before the spread of the items about each other is measured.
+HOURLY_WANDER = 0.3
+# Where many items are on promotion or sold out the rest may move too: their buyers go elsewhere.
+# A segment of which half is left out counts as so much noisier (in variance: 1 + 3 / 2).
+LEFT_OUT_NOISE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One item in one bucket.
+class ScoreBatch:
+    """The scores of one final bucket in columns, of any number of segments.
 
     Attributes:
-        z: Its normal score.
-        leverage: How far a doubling of its sales would move that.
-        actual: Units sold.
-        expected: Units forecast (median).
+        segments: S names, in order.
+        segment_I: Of each item its segment.
+        actual_I: Units sold.
+        left_out_I: Sold out or on promotion: such an item says nothing.
+        item_R: Of each scored step its item, in order.
+        pit_R: Where the actual fell in the forecast.
+        median_R: Of the forecast.
+        residual_R: Distance of actual and median, in the forecast's standard deviations.
     """
 
-    z: float
-    leverage: float
-    actual: float
-    expected: float
+    segments: Sequence[str]
+    segment_I: Ints
+    actual_I: Floats
+    left_out_I: Bools
+    item_R: Ints
+    pit_R: Floats
+    median_R: Floats
+    residual_R: Floats
 
 
 @dataclass(frozen=True, slots=True)
-class PooledStatistics:
-    """One segment in one final bucket.
+class Pooled:
+    """S segments in one final bucket.
 
     Attributes:
-        bucket_ms: Start of the bucket.
-        level: Pooled normal score, about standard normal while forecasts are right, above 0 when
+        level_S: Pooled normal score, about standard normal while forecasts are right, above 0 when
             more is sold.
-        spread: Pooled squares of the normal scores, less what is usual; above 0 when forecasts are
-            too sure.
-        leverage: How much a doubling of all sales would add to `level`.
-        actual: Units sold.
-        expected: Units forecast (sum of medians).
+        leverage_S: How much a doubling of all sales would add to it.
+        spread_S: How much the items stray beyond what their forecasts and a shared level say, about
+            standard normal too.
+        actual_S: Units sold.
+        expected_S: Units forecast (sum of medians).
+        heard_S: Whether any item said something.
     """
 
-    bucket_ms: int
-    level: float
-    spread: float
-    leverage: float
-    actual: float
-    expected: float
+    level_S: Floats
+    leverage_S: Floats
+    spread_S: Floats
+    actual_S: Floats
+    expected_S: Floats
+    heard_S: Bools
 
 
 def serving_version(scores: Iterable[Score]) -> str:
@@ -72,86 +88,114 @@ def serving_version(scores: Iterable[Score]) -> str:
     if not count:
         return ""
     # The fewest steps ahead is the newest cutoff; of several versions there, the most frequent.
-    _, version = min(count, key=lambda pair: (pair[0], -count[pair]))
+    _, version = min(count, key=lambda pair: (pair[0], -count[pair], pair[1]))
     return version
 
 
-def items_by_segment(
+def batch_of(
     scores: Iterable[Score], version: str, *, left_out: Collection[str] = ()
-) -> dict[str, list[Item]]:
-    """The items of a bucket that can be held against the version in service.
+) -> ScoreBatch:
+    """Columns of what can be held against the version in service, by segment and item.
 
-    Stocked-out items say nothing, nor do those in `left_out` (on promotion), nor forecasts of other
-    versions.
+    Forecasts of other versions say nothing. The order of the scores changes nothing.
     """
-    kept: list[tuple[Score, list[ScoredStep]]] = []
-    for score in scores:
-        steps = [step for step in score.steps if step.weights_version == version]
-        if steps and score.in_stock and score.item_id not in left_out:
-            kept.append((score, steps))
-    z_of_kept = normal_scores([steps for _, steps in kept]).tolist()
-    items: dict[str, list[Item]] = {}
-    for (score, steps), z in zip(kept, z_of_kept, strict=True):
-        items.setdefault(score.segment, []).append(_item(score, steps, z))
-    return items
-
-
-def _item(score: Score, steps: list[ScoredStep], z: float) -> Item:
-    """The mean over the steps that were due."""
-    medians = [step.median or 0.0 for step in steps]
-    leverages = [
-        leverage_of(score.actual, median, step.residual)
-        for median, step in zip(medians, steps, strict=True)
+    kept = [
+        (score, [step for step in score.steps if step.weights_version == version])
+        for score in sorted(scores, key=lambda score: (score.segment, score.item_id))
     ]
-    return Item(z, sum(leverages) / len(steps), score.actual, sum(medians) / len(steps))
+    kept = [(score, steps) for score, steps in kept if steps]
+    segments = sorted({score.segment for score, _ in kept})
+    place = {segment: number for number, segment in enumerate(segments)}
+    every = [step for _, steps in kept for step in steps]
+    count_I = np.array([len(steps) for _, steps in kept], np.int64)
+    return ScoreBatch(
+        segments=segments,
+        segment_I=np.array([place[score.segment] for score, _ in kept], np.int64),
+        actual_I=np.array([score.actual for score, _ in kept], np.float64),
+        left_out_I=np.array(
+            [not score.in_stock or score.item_id in left_out for score, _ in kept], bool
+        ),
+        item_R=np.repeat(np.arange(len(kept)), count_I),
+        pit_R=np.array([step.pit for step in every], np.float64),
+        median_R=np.array([step.median or 0.0 for step in every], np.float64),
+        residual_R=np.array([step.residual for step in every], np.float64),
+    )
 
 
-def leverage_of(actual: float, median: float, residual: float) -> float:
+def leverage_of(actual_R: Floats, median_R: Floats, residual_R: Floats) -> Floats:
     """How far a doubling would lift an actual, in standard deviations of its forecast.
 
     The record names no standard deviation, but `residual` is the distance of actual and median in
     it. Where the two are equal, counts are taken for Poisson: the root of the median.
 
-    >>> leverage_of(actual=14.0, median=10.0, residual=0.8)
-    2.0
+    >>> leverage_of(np.array([14.0]), np.array([10.0]), np.array([0.8])).tolist()
+    [2.0]
     """
-    if abs(residual) < SMALLEST_RESIDUAL or actual == median:
-        return float(min(median / max(median, 1.0) ** 0.5, CLIP))
-    return float(min(median * residual / (actual - median), CLIP))
+    distance_R = actual_R - median_R
+    told_R = (np.abs(residual_R) >= SMALLEST_RESIDUAL) & (distance_R != 0)
+    by_residual_R = median_R * residual_R / np.where(told_R, distance_R, 1.0)
+    of_count_R = median_R / np.sqrt(np.maximum(median_R, 1.0))
+    return np.minimum(np.where(told_R, by_residual_R, of_count_R), CLIP)
 
 
-def normal_scores(steps: list[list[ScoredStep]]) -> Floats:
-    """One clipped normal score an item, of about unit variance however many steps were due."""
-    if not steps:
-        return np.zeros(0)
-    count_I = np.array([len(of_item) for of_item in steps])
-    first_I = np.cumsum(count_I) - count_I
-    pit = np.array([step.pit for of_item in steps for step in of_item])
-    z = ndtri(pit).clip(-CLIP, CLIP)  # normal scores of 0 and 1 are infinite
-    mean_I = np.add.reduceat(z, first_I) / count_I
+def pool(batch: ScoreBatch) -> Pooled:
+    """Every segment's numbers.
+
+    Items are weighed by what a shift would move them, and told apart: what all of them do alike is
+    level, what is left of their squares is spread.
+    """
+    num_items, num_segments = len(batch.segment_I), len(batch.segments)
+    z_I, leverage_I, expected_I = _items(batch)
+    kept_I = ~batch.left_out_I
+    weight_I = np.where(kept_I, np.maximum(leverage_I, LEAST_WEIGHT), 0.0)
+    segment_I = batch.segment_I
+
+    def sums(value_I: Floats) -> Floats:
+        return np.asarray(np.bincount(segment_I, value_I, minlength=num_segments), np.float64)
+
+    squares_S = sums(weight_I**2)
+    norm_S = np.sqrt(np.maximum(squares_S, LEAST_WEIGHT**2))
+    common_S = sums(weight_I * z_I)
+    # What is shared this hour, drawn towards nothing; the rest of each item is its own.
+    total_S = squares_S + HOURLY_WANDER**-2
+    own_I = z_I - (common_S / total_S)[segment_I] * weight_I
+    share_I = weight_I**2 / total_S[segment_I]
+    usual_I = 1.0 - 2 * share_I + share_I * (squares_S / total_S)[segment_I]
+    ratio_S = sums(weight_I * own_I**2) / np.maximum(sums(weight_I * usual_I), LEAST_WEIGHT**2)
+    items_S = sums(weight_I) ** 2 / np.maximum(squares_S, LEAST_WEIGHT**2)
+
+    heard_S = squares_S > 0
+    left_S = sums(batch.left_out_I.astype(float)) / np.maximum(sums(np.ones(num_items)), 1.0)
+    calmer_S = 1.0 / np.sqrt(1.0 + LEFT_OUT_NOISE * left_S)
+    return Pooled(
+        level_S=calmer_S * common_S / norm_S,
+        leverage_S=calmer_S * sums(weight_I * leverage_I) / norm_S,
+        spread_S=np.where(heard_S, calmer_S * _normal(ratio_S, np.maximum(items_S, 1.0)), 0.0),
+        actual_S=sums(np.where(kept_I, batch.actual_I, 0.0)),
+        expected_S=sums(np.where(kept_I, expected_I, 0.0)),
+        heard_S=heard_S,
+    )
+
+
+def _items(batch: ScoreBatch) -> tuple[Floats, Floats, Floats]:
+    """One clipped normal score an item, its leverage and what was forecast, over the steps due."""
+    num_items = len(batch.segment_I)
+    item_R = batch.item_R
+    count_I = np.maximum(np.bincount(item_R, minlength=num_items), 1)
+
+    def means(value_R: Floats) -> Floats:
+        return np.bincount(item_R, value_R, minlength=num_items) / count_I
+
+    # Normal scores of 0 and 1 are infinite.
+    mean_I = means(ndtri(batch.pit_R).clip(-CLIP, CLIP))
     # The variance of a mean of scores that correlate; of independent ones it would be 1 / count.
     variance_I = (1 + (count_I - 1) * STEP_CORRELATION) / count_I
-    return np.asarray(mean_I / np.sqrt(variance_I))
+    actual_R = batch.actual_I[item_R]
+    leverage_I = means(leverage_of(actual_R, batch.median_R, batch.residual_R))
+    return mean_I / np.sqrt(variance_I), leverage_I, means(batch.median_R)
 
 
-def pool(bucket_ms: int, items: list[Item]) -> PooledStatistics:
-    """Sum of the items' normal scores, each weighed by what it can tell, scaled to unit variance.
-
-    >>> pooled = pool(0, [Item(1.0, 2.0, 8.0, 4.0), Item(1.0, 2.0, 7.0, 4.0)])
-    >>> round(pooled.level, 3), pooled.actual
-    (1.414, 15.0)
-    """
-    z_I = np.array([item.z for item in items])
-    leverage_I = np.array([item.leverage for item in items])
-    # A shift of all sales moves each item by its leverage, so this weighing finds it soonest.
-    weight_I = np.maximum(leverage_I, LEAST_WEIGHT)
-    norm = float(np.sqrt((weight_I**2).sum()))
-    return PooledStatistics(
-        bucket_ms=bucket_ms,
-        level=float((weight_I * z_I).sum()) / norm,
-        # The square of a standard normal has mean 1 and variance 2.
-        spread=float((weight_I * (z_I**2 - 1.0)).sum()) / norm / 2**0.5,
-        leverage=float((weight_I * leverage_I).sum()) / norm,
-        actual=sum(item.actual for item in items),
-        expected=sum(item.expected for item in items),
-    )
+def _normal(ratio_S: Floats, items_S: Floats) -> Floats:
+    """A mean of so many squares as a normal score (Wilson and Hilferty 1931)."""
+    noise_S = 2.0 / (9.0 * items_S)
+    return np.asarray((np.cbrt(ratio_S) - (1.0 - noise_S)) / np.sqrt(noise_S))

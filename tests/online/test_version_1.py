@@ -97,7 +97,7 @@ def test_a_new_workers_monitor_takes_over_an_old_alarm_and_an_old_reader_knows_a
     monitor = DriftMonitor(DriftSettings(), HOUR_MS)
     (alarm,) = read_alarms([(0, ALERT)])
     monitor.adopt(alarm)
-    assert list(monitor.segments["shoes"].active) == ["level"]
+    assert monitor.active() == {"shoes": ["level"]}
     told = msgspec.json.decode(
         encode(msgspec.structs.replace(alarm, resolution_ms=HOUR_MS)), type=AlertOfVersion1
     )

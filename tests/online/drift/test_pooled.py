@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import msgspec
+import numpy as np
 import pytest
 
-from freshet.online.drift.pooled import Item, items_by_segment, leverage_of, pool, serving_version
+from freshet.online.drift.pooled import (
+    Pooled,
+    ScoreBatch,
+    batch_of,
+    leverage_of,
+    pool,
+    serving_version,
+)
 from freshet.stream.schemas import Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 
@@ -36,22 +46,63 @@ def score(
     )
 
 
+def pooled_of(*scores: Score, left_out: frozenset[str] = frozenset()) -> Pooled:
+    return pool(batch_of(scores, "base", left_out=left_out))
+
+
+def columns(z: list[float], leverage: list[float]) -> ScoreBatch:
+    """Items of one segment with a normal score and a leverage each, one step ahead."""
+    num = len(z)
+    pit_R = np.array([NormalDist().cdf(each) for each in z])
+    return ScoreBatch(
+        segments=["c"],
+        segment_I=np.zeros(num, np.int64),
+        actual_I=np.full(num, 3.0),
+        left_out_I=np.zeros(num, bool),
+        item_R=np.arange(num),
+        pit_R=pit_R,
+        # An actual of 3 and a median of 2 that lie `leverage / 2` deviations apart.
+        median_R=np.full(num, 2.0),
+        residual_R=np.array(leverage) / 2.0,
+    )
+
+
 def test_stocked_out_and_promoted_items_and_other_versions_say_nothing() -> None:
     scores = [
-        score("a"),
+        score("a", pit=0.9),
         score("b", in_stock=False),
         score("c"),
         score("d", version="old", step=24),
     ]
-    assert serving_version(scores) == "base"
-    (items,) = items_by_segment(scores, "base", left_out={"c"}).values()
-    assert len(items) == 1
+    found = pooled_of(*scores, left_out=frozenset({"c"}))
+    assert (found.actual_S.tolist(), found.expected_S.tolist()) == ([5.0], [4.0])
+    # Two of three are left out: what the third says counts as much noisier, by 1 + 3 * 2 / 3.
+    alone = pooled_of(score("a", pit=0.9))
+    assert found.level_S[0] == pytest.approx(alone.level_S[0] / 3**0.5)
+    assert found.leverage_S[0] == pytest.approx(alone.leverage_S[0] / 3**0.5)
 
 
-@pytest.mark.parametrize("residual", [0.0, 1e-6])
+def test_of_items_that_are_all_left_out_nothing_is_heard() -> None:
+    found = pooled_of(score("a", in_stock=False, pit=0.99))
+    assert (found.heard_S.tolist(), found.level_S.tolist(), found.spread_S.tolist()) == (
+        *([False], [0.0], [0.0]),
+    )
+    assert found.actual_S.tolist() == [0.0]
+
+
+def test_the_order_in_which_scores_come_changes_nothing() -> None:
+    scores = [score(f"i{number}", pit=0.03 + 0.11 * number) for number in range(9)]
+    there, back = pooled_of(*scores), pooled_of(*reversed(scores))
+    assert [getattr(there, name).tolist() for name in there.__slots__] == [
+        getattr(back, name).tolist() for name in back.__slots__
+    ]
+
+
+@pytest.mark.parametrize("residual", [0.0, 1e-7])
 def test_an_actual_on_its_median_has_the_leverage_of_a_count(residual: float) -> None:
     # A residual may be published as 1e-6 though actual and median are equal to six digits.
-    assert leverage_of(actual=4.0, median=4.0, residual=residual) == 2.0
+    four, told = np.array([4.0]), np.array([residual])
+    assert leverage_of(four, four, told).tolist() == [2.0]
 
 
 def test_the_serving_version_is_the_most_frequent_one_behind_the_newest_forecasts() -> None:
@@ -61,37 +112,55 @@ def test_the_serving_version_is_the_most_frequent_one_behind_the_newest_forecast
     assert serving_version([]) == ""
 
 
+def test_of_versions_that_are_as_frequent_one_is_chosen_whatever_comes_first() -> None:
+    two = [score("a", version="v3"), score("b", version="v2")]
+    assert serving_version(two) == serving_version(two[::-1]) == "v2"
+
+
 def test_an_item_speaks_for_its_own_segment_by_the_steps_of_the_version_alone() -> None:
     # Steps of normal scores 1 and 2 correlate by 0.8; one of other weights says nothing.
     (one,), (two,) = (score("a", pit=pit).steps for pit in (0.841344746, 0.977249868))
     two = msgspec.structs.replace(two, median=3.0)
     (other,) = score("a", pit=0.001, version="old").steps
     both = msgspec.structs.replace(score("a"), segment="s", steps=[one, two, other])
-    items = items_by_segment([score("z", pit=0.158655254), both], "base")
-    assert set(items) == {"c", "s"}
-    assert items["c"][0].z == pytest.approx(-1.0)
-    assert items["s"][0].z == pytest.approx(1.5 / ((1 + 0.8) / 2) ** 0.5)
+    batch = batch_of([score("z", pit=0.158655254), both], "base")
+    found = pool(batch)
+    assert list(batch.segments) == ["c", "s"]
+    # One item alone is worth its own normal score, whatever it weighs.
+    assert found.level_S == pytest.approx([-1.0, 1.5 / ((1 + 0.8) / 2) ** 0.5])
     # A doubling of the median of 4 moves an actual of 5 and a residual of 0.5 by 2, of 3 by 0.75.
-    assert (items["s"][0].leverage, items["s"][0].actual) == ((2.0 + 0.75) / 2, 5.0)
-    assert items["s"][0].expected == (4.0 + 3.0) / 2
+    assert found.leverage_S == pytest.approx([2.0, (2.0 + 0.75) / 2])
+    assert found.expected_S.tolist() == [4.0, (4.0 + 3.0) / 2]
 
 
 @pytest.mark.parametrize(("pit", "z"), [(0.0, -2.5), (1.0, 2.5), (0.999, 2.5), (0.5, 0.0)])
 def test_one_odd_item_moves_its_segment_by_two_and_a_half_deviations_at_most(
     pit: float, z: float
 ) -> None:
-    (items,) = items_by_segment([score("a", pit=pit)], "base").values()
-    assert [item.z for item in items] == pytest.approx([z])
+    assert pooled_of(score("a", pit=pit)).level_S == pytest.approx([z])
 
 
 def test_items_are_weighed_by_what_they_can_tell_and_sparse_ones_a_little() -> None:
-    items = [Item(2.0, 3.0, 7.0, 4.0), Item(-1.0, 0.02, 1.0, 2.0)]
-    pooled = pool(9, items)
-    norm = (3.0**2 + 0.1**2) ** 0.5
-    assert pooled.level == pytest.approx((3.0 * 2.0 - 0.1) / norm)
-    assert pooled.spread == pytest.approx((3.0 * (4.0 - 1.0) + 0.1 * 0.0) / norm / 2**0.5)
-    assert pooled.leverage == pytest.approx((3.0 * 3.0 + 0.1 * 0.02) / norm)
-    assert (pooled.bucket_ms, pooled.actual, pooled.expected) == (9, 8.0, 6.0)
+    found = pool(columns([2.0, -1.0], [2.4, 0.02]))
+    norm = (2.4**2 + 0.1**2) ** 0.5
+    assert found.level_S == pytest.approx([(2.4 * 2.0 - 0.1) / norm])
+    assert found.leverage_S == pytest.approx([(2.4 * 2.4 + 0.1 * 0.02) / norm])
+
+
+def test_what_all_items_do_alike_is_level_and_not_spread() -> None:
+    # Each item moved by its leverage: that is a shift, and none strays from it.
+    leverage = [1.0, 1.5, 2.0, 0.5, 1.0, 1.5]
+    together = pool(columns([1.2 * each for each in leverage], leverage))
+    apart = pool(columns([2.0, -2.0, 2.0, -2.0, 2.0, -2.0], leverage))
+    assert together.level_S[0] > 3 and abs(together.spread_S[0]) < 0.5
+    assert apart.spread_S[0] > 2
+
+
+def test_spread_is_about_standard_normal_of_items_that_are_as_they_should() -> None:
+    rng = np.random.default_rng(0)
+    found = [pool(columns(rng.normal(size=12).tolist(), [1.5] * 12)) for _ in range(2_000)]
+    spread = np.concatenate([one.spread_S for one in found])
+    assert abs(spread.mean()) < 0.1 and abs(spread.std() - 1.0) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -101,12 +170,8 @@ def test_items_are_weighed_by_what_they_can_tell_and_sparse_ones_a_little() -> N
 def test_leverage_is_the_median_in_deviations_and_capped(
     actual: float, median: float, residual: float, leverage: float
 ) -> None:
-    assert leverage_of(actual, median, residual) == pytest.approx(leverage)
-
-
-def test_an_actual_next_to_its_median_has_the_leverage_of_a_count_too() -> None:
-    # So near that the published residual has no digit left.
-    assert leverage_of(4.0000001, 4.0, 0.0) == leverage_of(4.0000001, 4.0, -9e-7) == 2.0
+    found = leverage_of(np.array([actual]), np.array([median]), np.array([residual]))
+    assert found == pytest.approx([leverage])
 
 
 @pytest.mark.parametrize("median", [0.0, None])
@@ -117,9 +182,5 @@ def test_an_item_of_which_nothing_was_forecast_adds_nothing_to_what_was(
     bare = msgspec.structs.replace(
         bare, steps=[msgspec.structs.replace(bare.steps[0], median=median)]
     )
-    (items,) = items_by_segment([bare], "base").values()
-    assert (items[0].expected, items[0].leverage) == (0.0, 0.0)
-
-
-def test_below_one_unit_a_count_on_its_median_has_that_for_leverage() -> None:
-    assert leverage_of(0.25, 0.25, 0.0) == 0.25 and leverage_of(0.0, 0.0, 0.0) == 0.0
+    found = pooled_of(bare)
+    assert (found.expected_S.tolist(), found.leverage_S.tolist()) == ([0.0], [0.0])

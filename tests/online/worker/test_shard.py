@@ -144,9 +144,7 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
         (1, ["young|n"])
     ]
     assert watched == [(HEAD_MS - 4 * HOUR_MS, ["a|n"], 77)]
-    assert {name: list(found.active) for name, found in owned.monitor.segments.items()} == {
-        "n": ["level"]
-    }
+    assert owned.monitor.active() == {"n": ["level"]}
 
 
 @pytest.mark.parametrize("missing", ["forecasts", "scores", "drift"])

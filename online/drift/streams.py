@@ -1,0 +1,67 @@
+"""Many streams of one pooled number: what is usual is learnt, what departs from it is scored.
+
+Dimensions: N streams, T buckets that wait.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from freshet.online.drift.scan import LEARNT_AFTER, Scan
+from freshet.online.drift.usual import Usual
+from freshet.stream.arrays import Bools, Floats
+
+# What is usual is not learnt while a stream is this near an alarm.
+SUSPICIOUS = 0.6
+# One bucket departs by so many standard deviations at most, and teaches by fewer.
+ODDEST_BUCKET, ODDEST_LEARNT = 4.0, 3.0
+
+
+class Streams:
+    """N streams; a plain value of arrays.
+
+    Args:
+        num_streams: N.
+        prior_K: As of `Scan`.
+    """
+
+    def __init__(self, num_streams: int, prior_K: Floats) -> None:
+        self.usual = Usual(num_streams)
+        self.scan = Scan(num_streams, prior_K)
+        self.turn = 0
+        self.waiting_ms_T = np.full(LEARNT_AFTER, -1, np.int64)
+        self.waiting_TN = np.zeros((LEARNT_AFTER, num_streams))
+        self.waiting_heard_TN = np.zeros((LEARNT_AFTER, num_streams), bool)
+
+    def take(self, bucket_ms: int, value_N: Floats, weight_N: Floats, heard_N: Bools) -> Floats:
+        """Add a bucket; returns how far each is from what is usual, 0 where nothing was heard."""
+        most_N = ODDEST_BUCKET * np.sqrt(self.scan.variance_KN[0])
+        odd_N = np.clip(value_N - self.usual.expected(bucket_ms), -most_N, most_N)
+        odd_N = np.where(heard_N, odd_N, 0.0)
+        self.scan.push(np.where(heard_N, weight_N, 0.0), odd_N)
+        return odd_N
+
+    def learn(
+        self, bucket_ms: int, value_N: Floats, heard_N: Bools, calm_N: Bools, tension_N: Floats
+    ) -> None:
+        """Measure the noise of calm streams, and take in what has waited long enough.
+
+        A bucket becomes usual once LEARNT_AFTER others followed without alarm.
+        """
+        self.scan.learn(calm_N)
+        place = self.turn
+        self.turn = (place + 1) % LEARNT_AFTER
+        at_ms = int(self.waiting_ms_T[place])
+        if at_ms >= 0:
+            learnt_N = self.waiting_heard_TN[place] & calm_N & (tension_N < SUSPICIOUS)
+            learnt_N &= self.scan.age_N > LEARNT_AFTER
+            limit_N = ODDEST_LEARNT * np.sqrt(self.scan.variance_KN[0])
+            self.usual.learn(at_ms, self.waiting_TN[place], limit_N, learnt_N)
+        self.waiting_ms_T[place] = bucket_ms
+        self.waiting_TN[place] = value_N
+        self.waiting_heard_TN[place] = heard_N
+
+    def loosen(self) -> None:
+        """Other weights serve."""
+        self.usual.loosen()
+        self.scan.loosen()
