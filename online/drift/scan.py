@@ -33,8 +33,9 @@ SPREAD_VARIANCE = np.array([1.0, 1.05, 1.1, 1.13, 1.2, 1.3, 1.4, 1.6, 1.75, 1.95
 PRIOR_FREEDOM, SHOP_FREEDOM = 10.0, 60.0
 # Other streams have their own ways: of what all of them have shown together half counts.
 SHOP_SHARE = 0.5
-# Overlapping sums of L values tell of their variance what 1.5 a length of independent ones do.
-FREEDOM_PER_LENGTH = 1.5
+# Overlapping sums of L values tell of their variance what 1.5 a length of independent ones do; each
+# is looked at in every other bucket.
+FREEDOM_K1 = np.minimum(3.0 / LENGTHS_K1, 1.0).astype(np.float32)
 MEMORY = 672.0  # buckets: four weeks of hours
 # An odder sum than this, in standard deviations, counts as this odd for the variance.
 ODDEST = 4.0
@@ -68,8 +69,8 @@ class Scan:
     def __init__(self, num_streams: int, prior_K: Floats) -> None:
         self.prior_K = prior_K
         # Running sums: a sum of L is a difference.
-        self.sum_TN = np.zeros((KEPT, num_streams))
-        self.square_TN = np.zeros((KEPT, num_streams))
+        self.sum_TN = np.zeros((KEPT, num_streams), np.float32)
+        self.square_TN = np.zeros((KEPT, num_streams), np.float32)
         self.newest = 0
         self.age_N = np.zeros(num_streams, np.int64)
         self.own_KN = np.zeros((len(LENGTHS), num_streams), np.float32)
@@ -81,6 +82,10 @@ class Scan:
         """Add a bucket; one of weight 0 says nothing."""
         before = self.newest
         self.newest = (before + 1) % KEPT
+        if not self.newest:
+            # Sums stay small, so that single precision will do for ever.
+            self.sum_TN -= self.sum_TN[before].copy()
+            self.square_TN -= self.square_TN[before].copy()
         self.sum_TN[self.newest] = self.sum_TN[before] + weight_N * value_N
         self.square_TN[self.newest] = self.square_TN[before] + weight_N**2
         self.age_N += 1
@@ -104,14 +109,15 @@ class Scan:
 
     def learn(self, learnt_N: Bools) -> None:
         """Measure the variances of sums that ended a while ago, of streams that are calm."""
-        told_K1 = (FREEDOM_PER_LENGTH / LENGTHS_K1).astype(np.float32)
+        # Every other length in turn: neighbouring sums tell nearly the same.
+        turn = slice(self.newest % 2, None, 2)
         for part in self._parts():
-            sum_KN, whole_KN = self._sums(part, LEARNT_AFTER)
-            own_KN, freedom_KN = self.own_KN[:, part], self.freedom_KN[:, part]
-            squared_KN = np.minimum(sum_KN**2, ODDEST**2 * self.variance_KN[:, part])
-            told_KN = told_K1 * (whole_KN & learnt_N[part])
+            sum_KN, whole_KN = self._sums(part, ago=LEARNT_AFTER, which=turn)
+            own_KN, freedom_KN = self.own_KN[turn, part], self.freedom_KN[turn, part]
+            squared_KN = np.minimum(sum_KN**2, ODDEST**2 * self.variance_KN[turn, part])
+            told_KN = FREEDOM_K1[turn] * (whole_KN & learnt_N[part])
             freedom_KN += told_KN
-            np.minimum(freedom_KN, told_K1 * MEMORY, out=freedom_KN)
+            np.minimum(freedom_KN, FREEDOM_K1[turn] * MEMORY / 2, out=freedom_KN)
             own_KN += (squared_KN - own_KN) * told_KN / np.maximum(freedom_KN, 1e-9)
         self._settle()
 
@@ -152,14 +158,16 @@ class Scan:
         for begin in range(0, num_streams, STREAMS_AT_A_TIME):
             yield slice(begin, begin + STREAMS_AT_A_TIME)
 
-    def _sums(self, part: slice, ago: int = 0) -> tuple[Singles, Bools]:
+    def _sums(
+        self, part: slice, *, ago: int = 0, which: slice = slice(None)
+    ) -> tuple[Singles, Bools]:
         """The sums that ended some buckets ago, each scaled to the variance of one value if values
         were independent; and whether all of it is there.
         """
-        last = (self.newest - ago) % KEPT
-        before_K = (self.newest - ago - LENGTHS_K1[:, 0]) % KEPT
-        square_KN = (self.square_TN[last, part] - self.square_TN[before_K, part]).astype(np.float32)
-        whole_KN = (self.age_N[part] >= LENGTHS_K1 + ago) & (square_KN > 1e-6)
-        sum_KN = (self.sum_TN[last, part] - self.sum_TN[before_K, part]).astype(np.float32)
+        lengths_K1 = LENGTHS_K1[which]
+        last, before_K = (self.newest - ago) % KEPT, (self.newest - ago - lengths_K1[:, 0]) % KEPT
+        square_KN = self.square_TN[last, part] - self.square_TN[before_K, part]
+        whole_KN = (self.age_N[part] >= lengths_K1 + ago) & (square_KN > 1e-3)
+        sum_KN = self.sum_TN[last, part] - self.sum_TN[before_K, part]
         norm_KN = np.sqrt(np.where(whole_KN, square_KN, np.float32(1.0)))
         return np.asarray(sum_KN / norm_KN, np.float32), whole_KN
