@@ -45,7 +45,7 @@ from freshet.stream.units import HOUR_MS
 
 CALM_HOURS, DRIFT_HOURS = 240, 72
 CHOSEN, REPORTED = 1_000, 10_000
-CALM_A_NATURE, CALM_DRAWN = 17, 98
+CALM_A_NATURE, CALM_DRAWN, RIVER_CALM = 17, 98, 24
 HISTORY_HOURS = 336
 
 
@@ -288,7 +288,7 @@ def main() -> None:
     drawn = every(calm_drawn, range(first, first + CALM_DRAWN), given.processes)
     numbers["calm"] = calm_table(made + drawn)
     print(numbers["calm"], flush=True)
-    noisy = every(rivers_calm, seeds, given.processes)
+    noisy = every(rivers_calm, seeds[:RIVER_CALM], given.processes)
     numbers["calm_river"] = {
         name: share(sum(one[name] for one in noisy), len(noisy)) for name in RIVER
     }

@@ -24,7 +24,7 @@ from freshet.stream.units import HOUR_MS
 
 KINDS = ("gra", "gsg", "lea")
 BUCKET, TRAINED, CALM, DRIFTING = 20, 2_000, 8_000, 6_000
-SEEDS = 20
+SEEDS = 10
 
 
 def errors(kind: str, seed: int, *, drifts: bool) -> Floats:
