@@ -145,6 +145,13 @@ class Outbox:
         except BrokerError as error:
             log.error("alert_not_sent", title=alert.data.title, error=str(error))
 
+    def mention(self, alert: Alert) -> None:
+        """Tell people without waiting for the broker: the log says the same."""
+        try:
+            self._notices.produce(self._topics.alerts, encode(alert), key=alert.subject)
+        except BrokerError as error:
+            log.error("alert_not_sent", title=alert.data.title, error=str(error))
+
     def notify(self, windows: PartitionWindows, item_ids: Iterable[str] | None = None) -> None:
         """Tell the shards of these items (None: all shards) how far a partition's windows are.
 

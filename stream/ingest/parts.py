@@ -200,7 +200,7 @@ def _losses(
         Ledger({topic: f"events.{kind}" for topic, kind in mapped}, max_lost_share),
         metrics,
         clock,
-        alert=(lambda alert: None) if building else outbox.alert,
+        alert=(lambda alert: None) if building else outbox.mention,
         subject=settings.kafka.group_prefix,
         max_lost_share=max_lost_share,
     )
