@@ -384,6 +384,8 @@ RAW: list[Any] = [
     *("1,29,999.00", "12,34", "1.2.3", "12.50 EUR", "EUR 1.299,00", "$-3.00", "5-", "-", "1e400"),
     *("nan", "inf", "0x10", "٣", "1_000", "--3", "EUR", "usd", "99999999999999999999", str(T0)),
     *("2026-03-01T10:00:00Z", "2026-03-01T10:00:00", "2026-03-01 10:00:00.1239+01:00"),
+    *("2026-03-01 10:00:00.5+01", "2026-03-01T10:00:00-0130", "2026-03-01+01", "10:00+01"),
+    *(f"/Date({T0})/", f"/Date({T0}-0800)/", "/Date(-1)/", "/Date(1e3)/", "/Date()/"),
     *("2026-03-29T02:30:00", "2026-10-25T02:30:00", "2026-03-29", "2026-02-30", "2026-3-1"),
     *("01.03.2026 10:00", "31.02.2026 10:00", "0001-01-01T00:00:00", "9999-12-31T23:59:59.9999Z"),
     *(
@@ -401,6 +403,8 @@ NUMBER_OPTIONS: list[dict[str, Any]] = [
     *({"scale": 0.01}, {"scale": 1e6}, {"sign": -1}, {"default": 2}, {"minus": "b"}),
     *({"words": {"x": 1, "true": 2}}, {"words": {"x": 1, "*": 3}}, {"currency": "c"}),
     {"sign": {"path": "c", "words": {"EUR": -1, "*": 1}}},
+    *({"per": "b"}, {"per": "a", "scale": 3.0}, {"per": "c"}, {"per": "d", "default": 2}),
+    *({"otherwise": "b"}, {"otherwise": {"path": "b", "per": "b", "currency": "c"}}),
     {"scale": 0.1, "minus": ["b", "b"], "currency": ["d", "c"], "sign": -1, "number": "1.299,00"},
 ]
 TIME_OPTIONS: list[dict[str, Any]] = [
@@ -448,3 +452,29 @@ def test_every_value_under_a_conversion_is_read_alike(kind: Any, name: str, opti
     # A column of one type goes another way.
     for types in ((int,), (str,), (int, float)):
         readers.compare([one for one, raw in zip(records, RAW, strict=True) if type(raw) in types])
+
+
+SELDOM: list[tuple[Kind, dict[str, Any], dict[str, Any]]] = [
+    (
+        "orders",
+        {"unit_price": {"path": "a", "otherwise": {"path": "b", "per": "n"}}},
+        {"b": 9, "n": 2},
+    ),
+    ("orders", {"unit_price": {"path": "b", "per": "n", "scale": 3}}, {"b": "9", "n": "2"}),
+    ("orders", {"unit_price": {"path": "b", "per": "n", "default": 7}}, {"b": 9, "n": 0}),
+    ("orders", {}, {"event_time": "2026-03-01 10:00:00.25+00"}),
+    ("orders", {}, {"event_time": f"/Date({T0 + 7}+0100)/"}),
+    ("orders", {}, {"lines": json.dumps([LINE, {"sku": "m"}])}),
+    ("clicks", {"lines": "items", "lines.sku": "id"}, {"items": [{"id": 1}, {"id": 2}, {}]}),
+    ("clicks", {"lines": "items", "lines.sku": "id"}, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "over"), SELDOM)
+def test_what_generated_maps_seldom_meet_is_read_alike(
+    kind: Kind, fields: dict[str, Any], over: dict[str, Any]
+) -> None:
+    readers = Readers.of(kind, {kind: {"fields": fields}})
+    record = Record(b"o", json.dumps(GOOD | over).encode())
+    assert isinstance(readers.told(record), tuple), "it is good"
+    readers.compare([record])
