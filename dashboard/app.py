@@ -19,7 +19,7 @@ from freshet.dashboard.actuals import RedisSource, SnapshotSource
 from freshet.dashboard.connections import SEND_BUFFER_BYTES, Connections
 from freshet.dashboard.page import Page
 from freshet.stream.config import DashboardSettings, Settings
-from freshet.stream.errors import ConfigError, FreshetError
+from freshet.stream.errors import ConfigError, FreshetError, OtherFormatError
 from freshet.stream.health import Watch
 from freshet.stream.kafka import broker_question
 from freshet.stream.process import BackOff, on_signals
@@ -216,12 +216,13 @@ async def _look(page: Page, settings: Settings, source: SnapshotSource | None) -
         except ConfigError:
             raise
         except Exception as error:
-            page.redis_problem = str(error) or type(error).__name__
+            before, page.redis_problem = page.redis_problem, str(error) or type(error).__name__
             expected = isinstance(error, FreshetError)
-            log.warning(
-                "redis_away",
-                error=page.redis_problem,
-                retry_s=back_off.next_s,
-                exc_info=not expected,
-            )
+            if not isinstance(error, OtherFormatError) or page.redis_problem != before:
+                log.warning(
+                    "redis_away",
+                    error=page.redis_problem,
+                    retry_s=back_off.next_s,
+                    exc_info=not expected,
+                )
             await asyncio.sleep(back_off.grow())

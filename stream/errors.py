@@ -9,6 +9,7 @@ FreshetError
 │   └── RefusedError            Kafka will never take these records: too large, a strange timestamp
 ├── StoreError
 │   ├── StoreUnavailableError   Redis does not answer                                 (retriable)
+│   │   └── OtherFormatError    another version of freshet wrote what Redis holds     (retriable)
 │   ├── StoreUnfitError         Redis answers but may not be used (eviction, no EVAL)
 │   ├── FingerprintError        the stored windows were folded under other settings
 │   └── LogLostError            the log is not, or no longer, the one that the windows go on from
@@ -75,6 +76,10 @@ class StoreUnavailableError(StoreError):
     """Redis does not answer."""
 
     retriable = True
+
+
+class OtherFormatError(StoreUnavailableError):
+    """Another version of freshet wrote what Redis holds: it is waited for one that we read."""
 
 
 class StoreUnfitError(StoreError):

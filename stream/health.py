@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Self
 
-from freshet.stream.errors import BrokerError, FreshetError, RegistryError
+from freshet.stream.errors import BrokerError, FreshetError, OtherFormatError, RegistryError
 from freshet.stream.process import BackOff, Stop
 from freshet.stream.telemetry import get_logger
 
@@ -94,7 +94,7 @@ class Health:
 
     def turned(self) -> None:
         """A whole turn went well: everything answered."""
-        for what in ("start", "broker", "redis", "weights"):
+        for what in ("start", "broker", "redis", "weights", "format"):
             self.over(what)
 
     def wait_out(self, error: FreshetError) -> bool:
@@ -148,4 +148,6 @@ class Watch:
 def _what_is_away(error: FreshetError) -> str:
     if isinstance(error, RegistryError):
         return "weights"
+    if isinstance(error, OtherFormatError):
+        return "format"
     return "broker" if isinstance(error, BrokerError) else "redis"

@@ -12,9 +12,8 @@ from freshet.stream.events.map.canonical import canonical
 from freshet.stream.fold.batches import Counts
 from freshet.stream.fold.frontier import NEVER_MS, AheadRow, Reach
 from freshet.stream.fold.verdicts import Verdicts
-from freshet.stream.store.layout import Header
+from freshet.stream.store.layout import WINDOWS_FORMAT, Header
 
-FORMAT: Final = 3
 _YOUNGER: Final = frozenset({"frontier_rank", "max_step_ms", "max_ahead_ms", "history_before"})
 
 
@@ -29,7 +28,11 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
         if windows[name] == WindowSettings.model_fields[name].default:
             del windows[name]
     parts: dict[str, Any] = {f"windows.{name}": value for name, value in windows.items()}
-    parts |= {"format": FORMAT, "kind": kind, "events.series_by": list(settings.events.series_by)}
+    parts |= {
+        "format": WINDOWS_FORMAT,
+        "kind": kind,
+        "events.series_by": list(settings.events.series_by),
+    }
     parts |= canonical(kind, settings.events)
     if settings.events.time_unit != "ms":
         parts["events.time_unit"] = settings.events.time_unit

@@ -22,7 +22,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import BrokerError, LogLostError, StoreUnavailableError
+from freshet.stream.errors import BrokerError, LogLostError, OtherFormatError, StoreUnavailableError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.health import Watch
@@ -122,7 +122,8 @@ class Ingest:
         """See the function `run`."""
         parts = self.parts
         # Before joining the group, so that a lost log is said at once and by whoever is started.
-        parts.claims.check(parts.logs)
+        if not self._check(wait=not until_end and not parts.generations.building):
+            return
         goal = parts.logs.ends(parts.keys) if until_end else None
         self._join()
         log.info("started", topics=parts.topics, http_port=self.http_port, until_end=until_end)
@@ -131,11 +132,33 @@ class Ingest:
         stopped = parts.health.stop.is_set()
         log.info("ended", reason="stopped" if stopped else "reached the end")
 
+    def _check(self, *, wait: bool) -> bool:
+        """Whether what is stored can be gone on with; False where we were told to stop before.
+
+        What another version wrote is waited for, until readers go over to windows of this one.
+
+        Raises:
+            OtherFormatError: Another version wrote it, and nobody waits.
+        """
+        parts, health = self.parts, self.parts.health
+        while not health.stop.is_set():
+            try:
+                parts.claims.check(parts.logs)
+                if not parts.generations.building:
+                    parts.tables.check(parts.logs)
+                health.over("format")
+                return True
+            except OtherFormatError as error:
+                if not wait:
+                    raise
+                health.wait_out(error)
+                self._end_where_superseded()
+        return False
+
     def _join(self) -> None:
         """Ask the group for our share of what is read."""
         parts = self.parts
         if not parts.generations.building:
-            parts.tables.check(parts.logs)
             parts.tables.store.name(parts.tables.keys)
         parts.assignment.join(parts.topics)
 
@@ -332,9 +355,15 @@ class Ingest:
                     if owned.windows is not None:
                         self._notify(owned.windows)
                 # From now on the tables are ours too.
+                parts.tables.check(parts.logs)
                 self._join()
             self._ends_before = parts.logs.ends(parts.keys)
             return
+        self._end_where_superseded()
+
+    def _end_where_superseded(self) -> None:
+        """Readers have gone over to a later generation: what we would write nobody reads."""
+        parts = self.parts
         current = parts.generations.superseded_by()
         if current is not None:
             log.warning("superseded", generation=parts.store.generation, current=current)

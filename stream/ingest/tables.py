@@ -21,6 +21,7 @@ from freshet.stream.store.versions import (
     MAX_REMOVED,
     VersionHeader,
     VersionStore,
+    check_format,
     other_topic,
 )
 
@@ -95,8 +96,11 @@ class Tables:
 
         Raises:
             LogLostError: A stored offset is outside its log, or the log is another one.
+            OtherFormatError: Another version of freshet wrote the versions.
         """
         headers = self.headers().items()
+        for (topic, _), header in headers:
+            check_format(topic, header)
         begun = {key: header for key, header in headers if header.next_offset is not None}
         for (topic, partition), header in begun.items():
             ours = self._identity.of(topic)

@@ -162,6 +162,7 @@ class FewItems:
     def _follow_rules(self, looks: dict[Input, Look]) -> None:
         """Buckets are those under which the windows were folded, whatever our settings say."""
         for look in looks.values():
+            look.check(self.generation)
             if look.header is not None and look.header.fingerprint:
                 self._rules = self._rules.as_folded(look.header.fingerprint)
                 return

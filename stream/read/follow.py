@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from freshet.stream.errors import StoreError
+from freshet.stream.store.format import check_format
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header, Keys
 from freshet.stream.store.tiles import CHUNK_ITEMS
@@ -44,6 +45,11 @@ class Look:
         if header is None or header.next_offset is None:
             return cls(None, frozenset())
         return cls(header, _tile_ids(members))
+
+    def check(self, generation: int) -> None:
+        """Whether it may be read; raises OtherFormatError."""
+        if self.header is not None:
+            check_format(self.header.fingerprint, generation)
 
     @property
     def offset(self) -> int:

@@ -12,6 +12,7 @@ from freshet.stream.config import Settings
 from freshet.stream.read.merge import input_of
 from freshet.stream.read.progress import Input, InputState, reached
 from freshet.stream.store.connection import translated
+from freshet.stream.store.format import check_format
 from freshet.stream.store.generation import current_generation
 from freshet.stream.store.layout import Header, Keys, partitions_key
 
@@ -26,7 +27,7 @@ def read_heads(client: redis.Redis, generation: int) -> dict[Input, Header]:
         generation: Which windows at least.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis does not answer, or another version's windows are in it.
     """
     current = current_generation(client, generation)
     with translated(client):
@@ -37,6 +38,8 @@ def read_heads(client: redis.Redis, generation: int) -> dict[Input, Header]:
             pipe.hgetall(Keys(current, *at).header)
         answers = pipe.execute()
     headers = {at: Header.parse(fields) for at, fields in zip(inputs, answers, strict=True)}
+    for header in headers.values():
+        check_format(header.fingerprint, current)
     return {at: header for at, header in headers.items() if header.next_offset is not None}
 
 

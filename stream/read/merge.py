@@ -142,7 +142,12 @@ class MergedWindows:
 
         Returns:
             The partitions that moved back.
+
+        Raises:
+            OtherFormatError: Another version wrote them; nothing was taken in.
         """
+        for look in looks.values():
+            look.check(self.generation)
         headers = [look.header for look in looks.values()]
         self._advance(header.frontier_ms for header in headers if header is not None)
         behind = [at for at, look in looks.items() if self.parts[at].follower.moved_back(look)]

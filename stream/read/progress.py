@@ -20,6 +20,7 @@ import numpy as np
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.config import UTC, Settings, WindowSettings
 from freshet.stream.errors import FingerprintError, InvalidInputError
+from freshet.stream.store.format import check_format
 from freshet.stream.store.grid import Grid
 from freshet.stream.store.layout import Header
 
@@ -65,15 +66,18 @@ class ReadRules:
             time_zone=settings.calendar.time_zone,
         )
 
-    def as_folded(self, fingerprint: str) -> ReadRules:
+    def as_folded(self, fingerprint: str, generation: int = 0) -> ReadRules:
         """The rules of a generation folded under other settings than ours.
 
         Args:
             fingerprint: What a header of that generation says.
+            generation: Its number, for the message.
 
         Raises:
+            OtherFormatError: Another version folded it.
             FingerprintError: That generation has no windows of this resolution.
         """
+        check_format(fingerprint, generation)
         said = json.loads(fingerprint)
         widths = said.get("windows.resolutions", ())
         kept = {width["resolution_ms"]: width["buckets"] for width in widths}

@@ -298,7 +298,7 @@ class WindowReader:
             keys = Keys(generation, *input_of(member))
             fingerprint: Any = self._client.hget(keys.header, "fingerprint")
             if fingerprint:
-                return self.rules.as_folded(fingerprint.decode())
+                return self.rules.as_folded(fingerprint.decode(), generation)
         return self.rules
 
     def _note_rolled_back(self, behind: tuple[Input, ...]) -> None:

@@ -19,6 +19,7 @@ from freshet.stream.store.versions import (
     PARTITIONS_KEY,
     VersionHeader,
     VersionKeys,
+    check_format,
     partition_of,
 )
 from freshet.stream.telemetry import get_logger
@@ -162,7 +163,7 @@ class VersionReader:
         for place in known:
             pipe.hgetall(place.keys.header)
         members, *answers = pipe.execute()
-        found = [VersionHeader.parse(fields) for fields in answers]
+        found = [_header_of(place, fields) for place, fields in zip(known, answers, strict=True)]
         back = [
             place for place, header in zip(known, found, strict=True) if place.went_back(header)
         ]
@@ -183,9 +184,10 @@ class VersionReader:
                 continue
             if self._until is not None and member.decode() not in self._until:
                 continue
-            place = self._places[key] = _Place(table, VersionKeys(*key))
+            place = _Place(table, VersionKeys(*key))
             fields: Any = self._client.hgetall(place.keys.header)
-            place.header = VersionHeader.parse(fields)
+            place.header = _header_of(place, fields)
+            self._places[key] = place
 
     def _start_over(self, place: _Place) -> None:
         log.warning("versions_went_back", partition=place.name, read_to=place.position)
@@ -243,6 +245,12 @@ class VersionReader:
         if self._until is None:
             return stored
         return min(stored, self._until[place.name])
+
+
+def _header_of(place: _Place, fields: Mapping[bytes, bytes]) -> VersionHeader:
+    found = VersionHeader.parse(fields)
+    check_format(place.keys.topic, found)
+    return found
 
 
 def _at_end(place: _Place) -> bool:

@@ -22,6 +22,10 @@ def partitions_key(generation: int) -> str:
     return f"freshet:g{generation}:partitions"
 
 
+WINDOWS_FORMAT: Final = 3
+"""Of what headers and tiles mean. A fingerprint names it, and whoever reads another one waits."""
+
+
 class Answer(Enum):
     """What became of a write."""
 

@@ -12,6 +12,7 @@ import redis
 
 from freshet.stream.errors import FingerprintError, LogLostError, StoreError
 from freshet.stream.store.connection import translated
+from freshet.stream.store.format import check_format
 from freshet.stream.store.generation import NEW_GENERATION_HINT
 from freshet.stream.store.layout import Answer, Header, Keys, Update, partitions_key
 from freshet.stream.store.script import Script
@@ -186,7 +187,8 @@ class WindowStore:
 
 def _other_settings(
     topic: str, partition: int, stored: str, ours: str, generation: int
-) -> FingerprintError:
+) -> StoreError:
+    check_format(stored, generation)
     return FingerprintError(
         f"the windows of {topic} partition {partition} were folded under other settings: "
         f"{_difference(stored, ours)}",

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import redis
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import LogLostError
+from freshet.stream.errors import LogLostError, OtherFormatError
 from freshet.stream.store.connection import translated
 from freshet.stream.store.layout import Answer
 from freshet.stream.store.script import Script
@@ -85,9 +85,12 @@ _WRITTEN: Final = (
 )
 
 
+_TEXTS: Final = ("owner", "topic_id", "fingerprint")
+
+
 @dataclass(frozen=True, slots=True)
 class VersionHeader:
-    """What a partition's versions say about themselves.
+    """What a partition's versions say about themselves; `fingerprint` is their format.
 
     `reached_end` says that an owner once stood at the log's end; `versions` how many are stored;
     `dropped` how many had to leave early since there were too many, all of them superseded by
@@ -96,6 +99,7 @@ class VersionHeader:
 
     epoch: int = 0
     owner: str = ""
+    fingerprint: str = ""
     topic_id: str = ""
     first_offset: int | None = None
     next_offset: int | None = None
@@ -117,7 +121,7 @@ class VersionHeader:
             name = raw_name.decode()
             if name in cls.__slots__:
                 text = raw.decode()
-                values[name] = text if name in ("owner", "topic_id") else int(text)
+                values[name] = text if name in _TEXTS else int(text)
         return cls(**values)
 
     @property
@@ -194,6 +198,7 @@ class VersionStore:
         Raises:
             LogLostError: The versions are of another topic of that name, deleted since; nothing
                 was claimed.
+            OtherFormatError: Another version of freshet wrote them; nothing was claimed.
         """
         self.name([(topic, partition)])
         keys = VersionKeys(topic, partition)
@@ -201,7 +206,8 @@ class VersionStore:
             reply = self._claim([keys.header], [FORMAT, secrets.token_hex(8), topic_id])
         if reply[0] == b"RECREATED":
             raise other_topic(topic, partition, reply[1].decode(), topic_id)
-        assert reply[0] == b"CLAIMED", f"{keys.header} has format {reply[1]!r}, expected {FORMAT}"
+        if reply[0] == b"REFUSED":
+            raise other_versions(topic, reply[1].decode())
         return VersionHeader.parse(dict(zip(reply[1::2], reply[2::2], strict=True)))
 
     def append(self, topic: str, partition: int, append: Append) -> tuple[Answer, VersionHeader]:
@@ -266,6 +272,26 @@ def kept_ms(settings: Settings) -> int:
     ]
     late_ms = windows.out_of_order_ms + windows.allowed_lateness_ms
     return max(asked_ms) + DRESSED_AGAIN_MS + late_ms
+
+
+def check_format(topic: str, header: VersionHeader) -> None:
+    """Whether versions may be read, and written on.
+
+    Raises:
+        OtherFormatError: Another version of freshet wrote them.
+    """
+    if header.fingerprint not in ("", FORMAT):
+        raise other_versions(topic, header.fingerprint)
+
+
+def other_versions(topic: str, found: str) -> OtherFormatError:
+    """The error of whoever meets versions of another format."""
+    return OtherFormatError(
+        f"the versions of {topic} in Redis have format {found}, and this version of freshet reads "
+        f"{FORMAT}",
+        hint=f"it waits: run the version that wrote them, or `freshet windows forget {topic}`, and "
+        "ingest of this version reads what the log has once more",
+    )
 
 
 def partition_of(member: bytes) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from freshet.stream import health as module
-from freshet.stream.errors import BrokerError, StoreUnavailableError
+from freshet.stream.errors import BrokerError, OtherFormatError, StoreUnavailableError
 from freshet.stream.health import Health, Watch
 from freshet.stream.process import Stop
 
@@ -94,6 +94,20 @@ def test_each_failure_is_counted_under_its_server_and_said_once(
     assert said[2:] == [("broker", "over"), ("redis", "over"), ("broker", "four")], (
         "after it was well, a failure is news"
     )
+
+
+def test_another_version_s_format_is_a_trouble_of_its_own(
+    well: Well,
+) -> None:
+    error = OtherFormatError("the windows have format 4", hint="it waits")
+    for _ in range(3):
+        well.health.wait_out(error)
+    assert well.counted == ["format"] * 3 and well.health.trouble("format") == str(error)
+    # That Redis answers is no news, and ends nothing.
+    well.health.over("redis")
+    assert "have format 4" in (well.health.ready() or "")
+    well.health.turned()
+    assert well.health.ready() is None
 
 
 def test_what_others_say_is_amiss_stays_until_they_say_that_it_is_over(well: Well) -> None:
