@@ -148,8 +148,19 @@ def shown(settings: BaseModel, sources: Mapping[str, str]) -> list[tuple[str, st
         value: Any = settings
         for part in setting.name.split("."):
             value = getattr(value, part)
-        rows.append((setting.name, _as_text(value), sources.get(setting.name, "default")))
+        rows.append((setting.name, _as_text(value), _source(setting, value, sources)))
     return rows
+
+
+def _source(setting: Known, value: Any, sources: Mapping[str, str]) -> str:
+    """Where a value comes from: a file, the environment, a preset, or for fields both."""
+    section, _, leaf = setting.name.rpartition(".")
+    own = sources.get(setting.name)
+    if f"{section}.preset" not in sources or value == setting.default:
+        return own or "default"
+    if leaf == "fields" and own is not None:
+        return f"its preset, and {own}"
+    return own or "its preset"
 
 
 def _as_text(value: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from freshet.stream import presets
-from freshet.stream.config import Settings, load
+from freshet.stream.config import Settings, load, shown
 from freshet.stream.errors import ConfigError
 from freshet.stream.event_settings import EventSettings
 from freshet.stream.events.decoder import EventDecoder
@@ -49,6 +50,19 @@ def test_what_is_set_beside_a_preset_wins_field_by_field() -> None:
 def test_a_preset_can_be_set_by_the_environment() -> None:
     environ = {"FRESHET_EVENTS__ORDERS__PRESET": "shopify"}
     assert load(environ=environ).settings.events.orders.mode == "state"
+
+
+def test_config_show_tells_what_came_from_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "freshet.toml"
+    section = '[events.orders]\npreset = "shopify"\nkey = "any"\n'
+    path.write_text(f'{section}[events.orders.fields]\nregion = "shop"\n')
+    loaded = load(path, environ={})
+    found = {name: source for name, _, source in shown(loaded.settings, loaded.sources)}
+    assert found["events.orders.preset"] == str(path)
+    assert found["events.orders.mode"] == "its preset"
+    assert found["events.orders.key"] == str(path)
+    assert found["events.orders.fields"] == f"its preset, and {path}"
+    assert found["events.orders.keep_ms"] == found["events.clicks.fields"] == "default"
 
 
 @pytest.mark.parametrize(
