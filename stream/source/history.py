@@ -227,7 +227,14 @@ def of_file(
     from freshet.stream.source.replay import open_replay
 
     whole = events is not None and holds_whole_orders(events)
-    source = open_replay(path, preset=preset, mapping=mapping, style=style, whole_orders=whole)
+    source = open_replay(
+        path,
+        preset=preset,
+        mapping=mapping,
+        style=style,
+        whole_orders=whole,
+        series=() if events is None else events.series_by,
+    )
     for reason, count in source.skipped.items():
         log.info("rows_skipped", reason=reason, rows=count)
     if events is not None and whole:

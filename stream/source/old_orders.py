@@ -56,6 +56,7 @@ def whole_orders(rows: FileEvents, events: EventSettings, name: str) -> Iterator
         lines = [
             {
                 "sku": rows.sku.names[rows.sku.codes[row]],
+                **{name: one.names[one.codes[row]] for name, one in rows.series.items()},
                 "quantity": float(rows.quantity[row]),
                 "unit_price": float(rows.unit_price[row]),
             }

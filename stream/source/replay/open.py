@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,7 @@ def open_replay(
     mapping: Mapping[str, str] | None = None,
     style: FileStyle | None = None,
     whole_orders: bool = False,
+    series: Sequence[str] = (),
 ) -> ReplayFile:
     """Read a whole file and bring its rows into time order.
 
@@ -85,20 +86,21 @@ def open_replay(
         style: How a mapped file is written, where it does not tell.
         whole_orders: Whether rows of one `order_id` are one order; rows without one then belong to
             the order above them, whose time, region and cancellation they share.
+        series: Fields besides ours that a map must name too: what a series is.
 
     Raises:
         InvalidInputError: Neither or both ways are given, the file cannot be read, or it lacks a
             column.
     """
     if preset in EXPORTS:
-        return _mapped(path, {**EXPORTS[preset], **(mapping or {})}, style, whole_orders)
+        return _mapped(path, {**EXPORTS[preset], **(mapping or {})}, style, whole_orders, series)
     if (preset is None) == (mapping is None):
         raise InvalidInputError(
             "a replay needs either a preset or a map",
             hint=f"--preset {', '.join((*EXPORTS, *PRESETS))}, or --map field=column,...",
         )
     if preset is None:
-        return _mapped(path, mapping or {}, style, whole_orders)
+        return _mapped(path, mapping or {}, style, whole_orders, series)
     if preset not in PRESETS:
         raise InvalidInputError(
             f"unknown preset {preset!r}; expected one of {', '.join((*EXPORTS, *PRESETS))}"
@@ -107,16 +109,22 @@ def open_replay(
 
 
 def _mapped(
-    path: Path, mapping: Mapping[str, str], style: FileStyle | None, whole_orders: bool
+    path: Path,
+    mapping: Mapping[str, str],
+    style: FileStyle | None,
+    whole_orders: bool,
+    series: Sequence[str],
 ) -> ReplayFile:
-    unknown_fields = [name for name in mapping if name not in FIELDS]
+    extra = [name for name in series if name not in FIELDS]
+    fields = (*FIELDS, *extra)
+    unknown_fields = [name for name in mapping if name not in fields]
     if unknown_fields:
         raise InvalidInputError(
             f"--map: there is no field {unknown_fields[0]!r}",
-            hint=f"the fields are {', '.join(FIELDS)}",
+            hint=f"the fields are {', '.join(fields)}",
         )
     table = Table(path, style)
-    missing = [name for name in NEEDED if name not in mapping]
+    missing = [name for name in (*NEEDED, *extra) if name not in mapping]
     if missing:
         raise InvalidInputError(
             f"--map does not say which column of {path.name} is {missing[0]!r}; "
@@ -155,6 +163,7 @@ def _mapped(
         unit_price=numbers("unit_price", otherwise=0.0),
         order_id=orders,
         event_id=texts("event_id"),
+        series={name: table.texts(mapping[name]) for name in extra},
     )
     blank = np.array([name == "" for name in rows.sku.names])
     order = rows.kind == ORDER

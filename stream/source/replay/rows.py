@@ -45,6 +45,7 @@ class FileEvents:
         row: Its number in the file.
         kind: ORDER, or the number of a kind of click.
         event_id: None makes ids from the row numbers.
+        series: Fields of a series besides sku and region, by their names.
     """
 
     time_ms: Ints
@@ -56,6 +57,7 @@ class FileEvents:
     unit_price: Floats
     order_id: TextColumn | None = None
     event_id: TextColumn | None = None
+    series: Mapping[str, TextColumn] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.time_ms)
@@ -72,6 +74,7 @@ class FileEvents:
             unit_price=self.unit_price[which],
             order_id=self.order_id.take(which) if self.order_id else None,
             event_id=self.event_id.take(which) if self.event_id else None,
+            series={name: column.take(which) for name, column in self.series.items()},
         )
 
     def keep(self, which: Bools) -> FileEvents:
@@ -156,6 +159,10 @@ class ReplayFile:
 
     def _render(self, part: FileEvents) -> Iterator[bytes]:
         skus, regions = _quoted(part.sku), _quoted(part.region)
+        series = [
+            (f",{msgspec.json.encode(name).decode()}:", _quoted(column))
+            for name, column in part.series.items()
+        ]
         orders = _quoted(part.order_id) if part.order_id else None
         if part.event_id:
             ids = _quoted(part.event_id)
@@ -166,6 +173,7 @@ class ReplayFile:
         columns = zip(part.kind.tolist(), part.time_ms.tolist(), strict=True)
         for i, (kind, time_ms) in enumerate(columns):
             item = f'"sku":{skus[i]},"region":{regions[i]}'
+            item += "".join(name + texts[i] for name, texts in series)
             head = f'{{"event_id":{ids[i]},{item},"event_time":{time_ms}'
             if kind != ORDER:
                 yield f'{head},"kind":"{CLICK_NAMES[kind]}"}}'.encode()

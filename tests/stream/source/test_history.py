@@ -150,6 +150,21 @@ def test_rows_of_one_order_are_one_record_where_the_topic_has_whole_orders(
         assert json.loads(record.value) == expected
 
 
+def test_a_series_of_other_fields_is_mapped_too(tmp_path: Path) -> None:
+    path = tmp_path / "sales.csv"
+    path.write_text("t,item,shop,o\n2026-01-02T00:00:00Z,a,north,7\n")
+    columns = {"event_time": "t", "sku": "item", "order_id": "o"}
+    flat = EventSettings(series_by=("sku", "store"))
+    with pytest.raises(InvalidInputError, match=r"which column of sales.csv is 'store'"):
+        of_file(path, mapping=columns, events=flat)
+    whole = STATES.model_copy(update={"series_by": ("sku", "store")})
+    for events in (flat, whole):
+        found = of_file(path, mapping={**columns, "store": "shop"}, events=events)
+        (record,) = found.records
+        said = json.loads(record.value or b"")
+        assert (said["lines"][0] if events is whole else said)["store"] == "north"
+
+
 def test_a_preset_s_columns_may_be_added_to_and_fields_that_are_none_are_named(
     tmp_path: Path,
 ) -> None:
