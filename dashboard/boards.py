@@ -94,7 +94,7 @@ def models(topics: TopicState) -> Json:
     for event in events:
         if event.kind != "rolled_back":
             name = event.version
-            if event.kind == "training":
+            if event.kind in ("training", "trial"):
                 name = named.get(event.request_id, name)
             by_version.setdefault(name, []).append(event)
     # What forecasts name is what serves; a promotion says what will, once it is swapped in.
@@ -183,7 +183,7 @@ def _status(
         return "serving"
     if "promoted" in kinds:
         return "promoted" if served[-1].version == version else "retired"
-    return next((kind for kind in ("rejected", "training") if kind in kinds), "retired")
+    return next((kind for kind in ("rejected", "trial", "training") if kind in kinds), "retired")
 
 
 def _before_and_after(topics: TopicState, promoted: ModelEvent, undone: ModelEvent | None) -> Json:

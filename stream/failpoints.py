@@ -29,6 +29,7 @@ Failpoint = Literal[
     "registry_before_alias",
     "registry_between_aliases",
     "learn_trained",
+    "learn_trial_told",
     "learn_registered",
     "learn_served",
     "learn_announced",

@@ -464,7 +464,14 @@ class RetrainRequest(Record, frozen=True, kw_only=True):
 
 
 ModelEventKind = Literal[
-    "training", "rejected", "promoted", "swapped", "swap_failed", "confirmed", "rolled_back"
+    "training",
+    "trial",
+    "rejected",
+    "promoted",
+    "swapped",
+    "swap_failed",
+    "confirmed",
+    "rolled_back",
 ]
 
 

@@ -329,10 +329,16 @@ class LearnSettings(Section):
     holdout_buckets: Positive = Field(
         12, description="Newest matured buckets kept from training, for the gate."
     )
+    trial_days: NotNegative = Field(
+        7, description="Days for which a challenger is watched after the hold-out, if need be."
+    )
     gate_margin: Annotated[float, Field(ge=0)] = Field(
         0.01, description="Relative gain in pinball loss that a challenger must show."
     )
-    gate_confidence: Fraction = 0.95
+    gate_confidence: Fraction = Field(
+        0.95,
+        description="That no equal challenger is promoted, over all attempts for one alert.",
+    )
     probation_buckets: Positive = Field(
         24, description="Final buckets before a promotion is confirmed."
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from freshet.stream.schemas import ModelEvent, RetrainRequest
 
 ANSWERS = frozenset({"promoted", "rejected", "rolled_back"})
+SUPERSEDED = "superseded by a newer request"
 
 
 @dataclass(slots=True)
@@ -19,6 +20,10 @@ class RequestLedger:
 
     _requests: dict[str, RetrainRequest] = field(default_factory=dict, init=False)
     _answers: dict[str, str] = field(default_factory=dict, init=False)
+    _superseded: set[str] = field(default_factory=set, init=False)
+    _judged: set[str] = field(default_factory=set, init=False)
+    _on_trial_ms: dict[str, int] = field(default_factory=dict, init=False)
+    _trial_days: dict[str, float] = field(default_factory=dict, init=False)
 
     def take_request(self, request: RetrainRequest) -> None:
         """Somebody asks for training or a rollback."""
@@ -26,12 +31,56 @@ class RequestLedger:
 
     def take_event(self, event: ModelEvent) -> None:
         """Learn says something; some of that answers a request."""
-        if event.kind in ANSWERS and event.request_id:
-            self._answers.setdefault(event.request_id, event.kind)
+        request_id = event.request_id
+        if event.kind == "trial":
+            first_ms = self._on_trial_ms.get(request_id, event.at_ms)
+            self._on_trial_ms[request_id] = min(first_ms, event.at_ms)
+            days = float(event.gate.get("days", 0.0))
+            self._trial_days[request_id] = max(days, self.trial_days(request_id))
+        if event.kind not in ANSWERS or not request_id:
+            return
+        self._answers.setdefault(request_id, event.kind)
+        if event.kind == "rejected" and event.reason == SUPERSEDED:
+            self._superseded.add(request_id)
+        elif event.gate:
+            self._judged.add(request_id)
 
     def answer(self, request: RetrainRequest) -> str | None:
         """The kind of event that answered it; None while it is open."""
         return self._answers.get(request.request_id)
+
+    def attempts(self, alert_id: str) -> list[RetrainRequest]:
+        """What was tried for a drift alert, or will be: a superseded request was no attempt."""
+        made = self.of_alert(alert_id)
+        return [request for request in made if request.request_id not in self._superseded]
+
+    def judged_before(self, request: RetrainRequest) -> int:
+        """How many challengers were judged for an alert of this request, the most of any."""
+        others = self._judged - {request.request_id}
+        return max(
+            (
+                sum(other.request_id in others for other in self.of_alert(alert_id))
+                for alert_id in request.alert_ids
+            ),
+            default=0,
+        )
+
+    def on_trial_ms(self, request: RetrainRequest) -> int | None:
+        """Since when its challenger is watched; None where there is none, or it is answered."""
+        return self._on_trial_ms.get(request.request_id) if self.answer(request) is None else None
+
+    def trial_days(self, request_id: str) -> float:
+        """How many days of a challenger's trial were told."""
+        return self._trial_days.get(request_id, 0.0)
+
+    def scheduled_before(self, request: RetrainRequest) -> RetrainRequest | None:
+        """The scheduled request before this one."""
+        earlier = [
+            other
+            for other in self._requests.values()
+            if other.reason == "schedule" and _age(other) < _age(request)
+        ]
+        return max(earlier, key=_age, default=None)
 
     def trainings(self) -> list[RetrainRequest]:
         """Every request for training, answered or not, as they came."""

@@ -13,11 +13,14 @@ import xxhash
 
 from freshet.online.control.requests import RequestLedger
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.units import DAY_MS
 
 MAX_ATTEMPTS = 3
 MAX_NAMED = 10_000  # what a record may name; the others drift on, and are named next time
 # A request that nobody answered for so many cool-downs no longer stops the next one.
 MAX_OUTSTANDING_COOLDOWNS = 4
+# A challenger may be watched for a week; what is not over after two is forgotten.
+MAX_TRIAL_MS = 14 * DAY_MS
 
 
 @dataclass(slots=True)
@@ -74,8 +77,14 @@ class RetrainRules:
     def _outstanding(self, now_ms: int) -> bool:
         oldest_ms = now_ms - MAX_OUTSTANDING_COOLDOWNS * self.cooldown_ms
         return any(
-            request.requested_at_ms > oldest_ms for request in self._requests.open_trainings()
+            request.requested_at_ms > oldest_ms or self._on_trial(request, now_ms)
+            for request in self._requests.open_trainings()
         )
+
+    def _on_trial(self, request: RetrainRequest, now_ms: int) -> bool:
+        """Its challenger is still watched: one at a time."""
+        since_ms = self._requests.on_trial_ms(request)
+        return since_ms is not None and now_ms < since_ms + MAX_TRIAL_MS
 
     def _drift_request(self, now_ms: int) -> RetrainRequest | None:
         alerts = [alert for alert in self._drifting.values() if self._wants_training(alert)]
@@ -94,7 +103,7 @@ class RetrainRules:
 
     def _wants_training(self, alert: DriftAlert) -> bool:
         """Not of data that are broken, never trained for with success, nor in vain too often."""
-        made = self._requests.of_alert(alert.alert_id)
+        made = self._requests.attempts(alert.alert_id)
         promoted = any(self._requests.answer(request) == "promoted" for request in made)
         return alert.kind != "data" and not promoted and len(made) < MAX_ATTEMPTS
 

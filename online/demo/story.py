@@ -35,6 +35,7 @@ def of_model(event: ModelEvent) -> str:
     pause_us = (event.pause_ms or 0) * 1_000
     sentences = {
         "training": f"fine-tuning starts from {event.parent or 'base'}{reason}",
+        "trial": f"the gate waits for another day{reason}",
         "rejected": f"the gate keeps the old weights{reason}",
         "promoted": f"the gate promotes {event.version} over {event.parent or 'base'}{reason}",
         "swapped": f"the worker now serves {event.version}; the swap paused it for "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import torch
 from freshet.model.devices import pick_device
 from freshet.model.weights import verify_weights
 from freshet.online.effects.table import EffectsTable
-from freshet.online.learn.evaluation import try_on_holdout
-from freshet.online.learn.gate import judge
+from freshet.online.learn.contest import Contest, Terms, chosen_items, measured
 from freshet.online.learn.guard import Guard, open_guards, try_guards
 from freshet.online.learn.history import open_history
 from freshet.online.learn.networks import VersionedNetworks
 from freshet.online.learn.pools import History, build_pools, split_history
+from freshet.online.learn.shadow import Shadow
 from freshet.online.weights.registry import CHALLENGER, open_registry
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import latest_ms
@@ -112,16 +112,26 @@ def judged(
     champion = networks.load(parent)
     split = split_history(history, settings, onset_ms=None)
     pools = build_pools(history, split, (), settings.seed)
-    trial = try_on_holdout(
-        history,
-        split,
-        pools.anchors,
-        champion,
-        challenger,
-        affected=(),
-        seed=settings.seed,
+    terms = Terms(
+        request_id="",
+        parent=parent,
+        segments=(),
+        onset_ms=None,
+        holdout_start_ms=split.holdout_start_ms,
+        holdout_end_ms=split.final_ms,
+        # A person waits: one look.
+        num_days=0,
+        error=1.0 - settings.gate_confidence,
+        item_ids=chosen_items(history, (), settings.seed),
+        standing=measured(
+            champion,
+            challenger,
+            anchors=pools.anchors,
+            pool=pools.validation,
+            guards=try_guards(guards, champion, challenger, seed=settings.seed),
+        ),
     )
-    guarded = try_guards(guards, champion, challenger, seed=settings.seed)
-    trial = replace(trial, guards=guarded)
-    verdict = judge(trial, margin=settings.gate_margin, confidence=settings.gate_confidence)
+    shadow = Shadow(history, terms.item_ids, champion, challenger)
+    verdict = Contest(terms, shadow, settings.gate_margin).proceed()
+    assert verdict is not None, "the hold-out is final"
     return Adopted("", parent, verdict.reason, verdict.report())

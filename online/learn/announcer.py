@@ -48,6 +48,20 @@ class Announcer:
             )
         )
 
+    def on_trial(self, request: RetrainRequest, *, reason: str, parent: str, gate: Report) -> None:
+        """A challenger was looked at, and it is neither yes nor no."""
+        self.say(
+            ModelEvent(
+                kind="trial",
+                version=_candidate(request),
+                at_ms=self.now_ms(),
+                parent=parent,
+                request_id=request.request_id,
+                reason=reason,
+                gate=gate,
+            )
+        )
+
     def rejected(
         self,
         request: RetrainRequest,

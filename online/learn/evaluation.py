@@ -1,4 +1,4 @@
-"""What networks do on windows that neither learnt from: losses, coverage, latency, and the trial.
+"""What networks do on windows that neither learnt from: losses, coverage, latency.
 
 Dimensions: N windows, H steps, Q quantile levels, I items, T buckets, A anchor windows.
 """
@@ -11,27 +11,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
 from freshet.model.quantiles.metrics import pinball
-from freshet.online.learn.gate import Trial
 from freshet.online.learn.pools import History, Pool, build_pool
 from freshet.online.learn.windows import (
     MAX_GATE_WINDOWS,
-    Split,
     select_held_out,
+    select_items,
     starts_within,
 )
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
-ALL_SEGMENTS = "all"
 FORECAST_ROWS = 256
-# What became final while the challenger was trained belongs to the hold-out, up to this many times
-# its length: how long a training took must not decide what it is judged on.
-MAX_HOLDOUT_FACTOR = 2
 LATENCY_PASSES_MIN = 3
 LATENCY_PASSES_MAX = 40
 LATENCY_ROWS = 32
@@ -70,17 +64,22 @@ class Comparison:
         pool: The windows.
         rows_I: Row of each item.
         first_IT, second_IT: Loss in units per item and bucket, NaN without a label.
+        first_covered_IT, second_covered_IT: Share of forecasts whose 80 % interval held the label.
         first_coverage, second_coverage: Share of labels within the 80 % interval.
         finite: No forecast of the second network is NaN or infinite.
+        num_labels: How many there are.
     """
 
     pool: Pool
     rows_I: Ints
     first_IT: Floats
     second_IT: Floats
+    first_covered_IT: Floats
+    second_covered_IT: Floats
     first_coverage: float
     second_coverage: float
     finite: bool
+    num_labels: int = 0
 
 
 def evaluate(network: FreshetNetwork, pool: Pool) -> Evaluation:
@@ -117,85 +116,62 @@ def compare(
     *,
     start_ms: int,
     end_ms: int,
-    seed: int,
+    seed: int = 0,
+    rows: Ints | None = None,
     maximum: int = MAX_GATE_WINDOWS,
 ) -> Comparison:
-    """Both networks on the same windows, `maximum` at most, with labels in [start, end).
+    """Both networks on the same windows, about `maximum`, with labels in [start, end).
+
+    Args:
+        history: The past.
+        first, second: The networks.
+        start_ms, end_ms: Where labels lie.
+        seed: Of the choice of items, where there are more than may be.
+        rows: The items, where they are chosen already.
+        maximum: More windows are built only where every item or bucket would not be seen else.
 
     Raises:
         InvalidInputError: There is no window.
     """
     every = starts_within(history.grid, start_ms, end_ms)
-    # Another stream of chance than the pools': the windows held out do not hang on how many those
-    # are.
-    rng = np.random.default_rng(seed + 1)
-    num_items = len(history.segments())
-    selections = select_held_out(rng, every, num_items=num_items, maximum=maximum)
+    if rows is None:
+        rows = items_for(history, seed=seed, maximum=maximum)
+    # A forecast that ends before the part does leaves labels unseen.
+    maximum = max(maximum, len(rows) * math.ceil(len(every) / history.steps))
+    selections = select_held_out(rows, every, maximum=maximum)
     pool = build_pool(history, selections, label_end_ms=end_ms)
     if pool is None:
         raise InvalidInputError("there are no held-out windows to compare on")
     one, other = evaluate(first, pool), evaluate(second, pool)
     num_buckets = len(every)
     bucket_N = history.grid.buckets(pool.cutoffs_N) - history.grid.bucket(start_ms)
-    rows_I, first_IT = by_item_and_bucket(one.loss_NH, pool.rows_N, bucket_N, num_buckets)
-    _, second_IT = by_item_and_bucket(other.loss_NH, pool.rows_N, bucket_N, num_buckets)
+    values = (one.loss_NH, other.loss_NH, one.covered_NH, other.covered_NH)
+    first_IT, second_IT, first_covered_IT, second_covered_IT = (
+        by_item_and_bucket(value_NH, pool.rows_N, bucket_N, num_buckets)[1] for value_NH in values
+    )
     return Comparison(
         pool=pool,
-        rows_I=rows_I,
+        rows_I=np.unique(pool.rows_N),
         first_IT=first_IT,
         second_IT=second_IT,
+        first_covered_IT=first_covered_IT,
+        second_covered_IT=second_covered_IT,
         first_coverage=one.coverage,
         second_coverage=other.coverage,
         finite=other.finite,
+        num_labels=int(np.isfinite(other.covered_NH).sum()),
     )
 
 
-def try_on_holdout(
-    history: History,
-    split: Split,
-    anchors: Pool | None,
-    champion: FreshetNetwork,
-    challenger: FreshetNetwork,
-    *,
-    affected: Collection[str],
-    seed: int,
-) -> Trial:
-    """Champion and challenger on the hold-out, for the gate to judge; blocks for seconds.
+def items_for(history: History, *, seed: int, maximum: int, affected: Collection[str] = ()) -> Ints:
+    """The rows on which versions are compared: all of them, or a draw, affected segments first.
 
-    Args:
-        history: The past, perhaps further than when it was split.
-        split: Where the hold-out begins.
-        anchors: Windows from before the recent part.
-        champion: The network that serves.
-        challenger: The network that would replace it.
-        affected: Segments that the drift named; "all" is every one.
-        seed: Of the choice of windows.
+    Another stream of chance than the pools': what is held out does not hang on how many those are.
     """
-    both = compare(
-        history,
-        champion,
-        challenger,
-        start_ms=split.holdout_start_ms,
-        end_ms=_holdout_end_ms(history, split),
-        seed=seed,
-    )
+    rng = np.random.default_rng(seed + 1)
     segments = history.segments()
-    champion_ms, challenger_ms = forecast_ms([champion, challenger], both.pool)
-    parameters_finite = all(bool(torch.isfinite(one).all()) for one in challenger.parameters())
-    return Trial(
-        champion_IT=both.first_IT,
-        challenger_IT=both.second_IT,
-        segments=[segments[row] for row in both.rows_I],
-        affected=frozenset(segments if ALL_SEGMENTS in affected else affected),
-        resolution_ms=split.grid.resolution_ms,
-        champion_coverage=both.first_coverage,
-        challenger_coverage=both.second_coverage,
-        champion_anchor_A=_losses(champion, anchors),
-        challenger_anchor_A=_losses(challenger, anchors),
-        champion_ms=champion_ms,
-        challenger_ms=challenger_ms,
-        finite=both.finite and parameters_finite,
-    )
+    named = np.flatnonzero([segment in affected for segment in segments])
+    return select_items(rng, len(segments), maximum, first=named)
 
 
 def forecast_ms(networks: Sequence[FreshetNetwork], pool: Pool) -> list[float]:
@@ -249,14 +225,8 @@ def by_item_and_bucket(
     return rows_I, np.where(counts_IT > 0, sums_IT / np.maximum(counts_IT, 1.0), np.nan)
 
 
-def _holdout_end_ms(history: History, split: Split) -> int:
-    """Where the hold-out ends by now."""
-    grid, start = split.grid, split.grid.bucket(split.holdout_start_ms)
-    newest = grid.bucket(max(history.final_ms() or 0, split.final_ms))
-    return grid.start_ms(min(newest, start + MAX_HOLDOUT_FACTOR * split.holdout_buckets))
-
-
-def _losses(network: FreshetNetwork, pool: Pool | None) -> Floats:
+def losses_on(network: FreshetNetwork, pool: Pool | None) -> Floats:
+    """What a network loses on a pool; nothing where there is none."""
     return np.zeros(0) if pool is None else evaluate(network, pool).loss_NH
 
 

@@ -17,9 +17,9 @@ from redis import Redis
 from freshet.model.network import FreshetNetwork
 from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.evaluation import compare
-from freshet.online.learn.gate import GuardTrial
 from freshet.online.learn.history import WindowHistory, open_part
 from freshet.online.learn.pools import History
+from freshet.online.learn.standing import Guarded, guarded
 from freshet.online.learn.windows import first_whole
 from freshet.online.worker.sales import sale_spans
 from freshet.stream.catalog.tables import ShopTables
@@ -113,7 +113,7 @@ def sample(item_ids: Sequence[str], seed: int) -> list[str]:
 
 def try_guards(
     guards: Iterable[Guard], champion: FreshetNetwork, challenger: FreshetNetwork, *, seed: int
-) -> tuple[GuardTrial, ...]:
+) -> tuple[Guarded, ...]:
     """Both versions at every other resolution; blocks for seconds.
 
     Raises:
@@ -124,7 +124,7 @@ def try_guards(
 
 def try_guard(
     guard: Guard, champion: FreshetNetwork, challenger: FreshetNetwork, *, seed: int
-) -> GuardTrial:
+) -> Guarded:
     """Both versions on the newest final buckets; on nothing where the past is too short."""
     started = time.perf_counter()
     history = guard.history
@@ -133,7 +133,7 @@ def try_guard(
     span = guarded_span(guard)
     if span is None or not history.segments():
         nothing_IT = np.zeros((0, 0))
-        return GuardTrial(resolution_ms, nothing_IT, nothing_IT, finite=True)
+        return guarded(nothing_IT, nothing_IT, resolution_ms=resolution_ms, finite=True)
     start_ms, end_ms = span
     both = compare(
         history,
@@ -144,8 +144,13 @@ def try_guard(
         seed=seed,
         maximum=MAX_GUARD_WINDOWS,
     )
-    seconds = time.perf_counter() - started
-    return GuardTrial(resolution_ms, both.first_IT, both.second_IT, both.finite, seconds)
+    return guarded(
+        both.first_IT,
+        both.second_IT,
+        resolution_ms=resolution_ms,
+        finite=both.finite,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def guarded_span(guard: Guard) -> tuple[int, int] | None:

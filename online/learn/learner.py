@@ -1,18 +1,18 @@
 """A request for new weights, from the question to its answer and to the end of the probation.
 
-    request -> fine-tune -> gate -> registry -> announcement -> probation
+    request -> fine-tune -> gate [-> trial, day by day] -> registry -> announcement -> probation
 
 One request at a time, and its answer is in the models topic before the next one is looked at. The
 durable effects of a promotion, in this order:
 
 1. the version's directory (`VersionedNetworks.register`);
 2. the alias `challenger`;
-3. the aliases `previous` and `champion` (`Registry.serve`);
-4. the `promoted` event.
+3. and 4. what serves and the word of it (`online/learn/service.py`).
 
-Killed before 1, the request is done again. Killed between 1 and 4, the version that answers it is
-found in the registry by the request's id, and the rest is made up for. A rollback is 3 and 4 with
-the parent of the version that the last event names, so that doing 3 twice goes back no further.
+Where the gate can say neither yes nor no, 1 and 2 are done with the terms of the trial beside the
+weights, and 3 and 4 follow when a later look says yes. Killed before 1, the request is done again.
+Killed later, the version that answers it is found in the registry by the request's id; with terms
+it goes on with the trial, through the same looks, without them the rest is made up for.
 
 Without the version that serves, nothing of this is done: the registry is lost, and what the workers
 have loaded serves on until it is back.
@@ -22,22 +22,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import msgspec
-
+from freshet.model.network import FreshetNetwork
+from freshet.online.control.requests import SUPERSEDED
 from freshet.online.learn.announcer import Announcer
-from freshet.online.learn.evaluation import compare, try_on_holdout
+from freshet.online.learn.contest import Contest, Terms, chosen_items, measured
 from freshet.online.learn.finetune import make_challenger
-from freshet.online.learn.gate import Report, judge
 from freshet.online.learn.guard import Guard, try_guards
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import Candidate, VersionedNetworks, report_of
 from freshet.online.learn.pools import History, build_pools, split_history
-from freshet.online.learn.probation import Probation, judge_probation, probation_of
+from freshet.online.learn.probation import Probation, Watch, probation_of
+from freshet.online.learn.service import Service
+from freshet.online.learn.shadow import Shadow
 from freshet.online.learn.windows import buckets_needed, final_since
-from freshet.online.weights.announced import MAX_SHOWN, announcement
-from freshet.online.weights.lineage import serve_parent_of
+from freshet.online.weights.announced import MAX_SHOWN
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings
 from freshet.stream.errors import FreshetError, RegistryError, WeightsError
@@ -53,6 +53,15 @@ log = get_logger(__name__)
 
 class Stopped(Exception):
     """The process was asked to end while it trained; the next one does the request again."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTrial:
+    """A challenger that is watched, and the request that it would answer."""
+
+    request: RetrainRequest
+    manifest: Manifest
+    contest: Contest
 
 
 @dataclass(slots=True)
@@ -76,6 +85,13 @@ class Learner:
     guards: Callable[[], Iterable[Guard]] = tuple
     stopped: Callable[[], None] = lambda: None
     phase: str = "idle"
+    _trial: OpenTrial | None = field(default=None, init=False)
+    _watch: Watch | None = field(default=None, init=False)
+
+    @property
+    def service(self) -> Service:
+        """What serves."""
+        return Service(self.registry, self.announcer)
 
     @property
     def ledger(self) -> Ledger:
@@ -97,21 +113,29 @@ class Learner:
             FreshetError: Redis, the broker or the registry failed; call again later.
         """
         self._hear()
-        for old in self.ledger.requests.superseded():
-            self.announcer.rejected(old, reason="superseded by a newer request")
         rollback = self.ledger.requests.open_rollback()
         promotion = self.ledger.on_probation()
         request = self.ledger.requests.open_training()
         if rollback is not None or promotion is not None or request is not None:
-            self._check_registry()
+            self.service.check()
+        trial = self._open_trial()
+        self._tell_superseded(trial)
         if rollback is not None:
-            self._roll_back("asked for", request_id=rollback.request_id)
-        elif promotion is not None and self._probation(promotion).keeps_waiting(self._now_ms()):
+            self.service.roll_back("asked for", request_id=rollback.request_id)
+        elif promotion is not None:
             self._end_probation(promotion)
+        elif trial is not None:
+            self._look(trial)
         elif request is not None:
             self._answer(request)
         else:
             self.phase = "idle"
+
+    def _tell_superseded(self, trial: OpenTrial | None) -> None:
+        """Answer what another request makes needless; a challenger that is watched is not."""
+        for old in self.ledger.requests.superseded():
+            if trial is None or old.request_id != trial.request.request_id:
+                self.announcer.rejected(old, reason=SUPERSEDED)
 
     def _hear(self) -> None:
         """Say which announcements do not count, and see whether one does by now."""
@@ -120,22 +144,6 @@ class Learner:
             log.error("announcement_refused", version=version, reason=reason)
         self.ledger.reconsider()
 
-    def _check_registry(self) -> None:
-        """See that the version that serves is there.
-
-        Raises:
-            RegistryError: It is not: the registry is lost, or another one.
-        """
-        serving = self.ledger.serving
-        if serving is not None and serving.version != BASE:
-            try:
-                self.registry.manifest(serving.version)
-            except RegistryError as error:
-                hint = "it serves on; bring learn.registry back"
-                raise RegistryError(
-                    f"the version that serves is lost: {error.message}", hint=hint
-                ) from None
-
     # From the request to the gate -----------------------------------------------------------------
 
     def _answer(self, request: RetrainRequest) -> None:
@@ -143,7 +151,7 @@ class Learner:
         done = self._made_for(request)
         if done is not None:
             log.info("promotion_resumed", version=done.version, request_id=request.request_id)
-            self._promote(done)
+            self.service.promote(done, done.gate)
             return
         self.history.refresh()
         if not self._ready(request):
@@ -188,51 +196,72 @@ class Learner:
         return final_since(grid, start_ms, final_ms) >= needed
 
     def _train(self, request: RetrainRequest) -> None:
-        """Fine-tune the champion, judge the result once, and promote or reject it."""
+        """Fine-tune the champion and judge the result: promote, reject, or open a trial."""
         self.phase = f"training for {request.request_id}"
         # Raises where there is too little, before anybody is told that training begins.
-        split = split_history(self.history, self.settings, self.ledger.onset_ms(request))
+        onset_ms = self.ledger.onset_ms(request)
+        split = split_history(self.history, self.settings, onset_ms)
         parent = self.registry.champion()
         self.announcer.training(request, parent)
 
         started = time.perf_counter()
         champion = self.networks.load(parent)
-        pools = build_pools(self.history, split, request.segments, self.settings.seed)
+        seed = self.settings.seed
+        pools = build_pools(self.history, split, request.segments, seed)
         challenger = make_challenger(champion, pools, settings=self.settings, stopped=self.stopped)
         failpoint("learn_trained")
 
-        # What became final meanwhile is seen by neither, and makes the hold-out longer.
+        # What became final meanwhile is seen by neither: the first days of the shadow.
         self.history.refresh()
-        seed = self.settings.seed
-        trial = try_on_holdout(
-            self.history,
-            split,
-            pools.anchors,
-            champion,
-            challenger.network,
-            affected=request.segments,
-            seed=seed,
-        )
         guards = try_guards(self._guards(), champion, challenger.network, seed=seed)
-        trial = replace(trial, guards=guards)
-        verdict = judge(
-            trial, margin=self.settings.gate_margin, confidence=self.settings.gate_confidence
+        segments = tuple(request.segments)
+        terms = Terms(
+            request_id=request.request_id,
+            parent=parent,
+            segments=segments,
+            onset_ms=onset_ms,
+            holdout_start_ms=split.holdout_start_ms,
+            holdout_end_ms=split.final_ms,
+            num_days=self.settings.trial_days,
+            error=self.ledger.error_of(request, 1.0 - self.settings.gate_confidence),
+            item_ids=chosen_items(self.history, segments, seed),
+            standing=measured(
+                champion,
+                challenger.network,
+                anchors=pools.anchors,
+                pool=pools.validation,
+                guards=guards,
+            ),
         )
+        contest = self._contest(terms, champion, challenger.network)
+        verdict = contest.proceed()
+        assert verdict is not None, "the hold-out is final"
         report = report_of(verdict, challenger, pools, total_s=time.perf_counter() - started)
         log.info("gate", request_id=request.request_id, reason=verdict.reason, **report)
-        if not verdict.promote:
+        if verdict.decision == "reject":
             self.announcer.rejected(request, reason=verdict.reason, parent=parent, gate=report)
             return
-        candidate = Candidate(request, parent, challenger, report, self.history.offsets())
-        self._promote(self._register(candidate))
+        offsets = self.history.offsets()
+        candidate = Candidate(request, parent, challenger, report, offsets)
+        if verdict.promote:
+            self.service.promote(self._register(candidate), report)
+            return
+        manifest = self._register(replace(candidate, terms=terms))
+        self._trial = OpenTrial(request, manifest, contest)
+        self.announcer.on_trial(request, reason=verdict.reason, parent=parent, gate=report)
+        failpoint("learn_trial_told")
+
+    def _contest(
+        self, terms: Terms, champion: FreshetNetwork, challenger: FreshetNetwork
+    ) -> Contest:
+        shadow = Shadow(self.history, terms.item_ids, champion, challenger, self.stopped)
+        return Contest(terms, shadow, self.settings.gate_margin)
 
     def _guards(self) -> Iterator[Guard]:
         """The other resolutions one by one; raises between two when the process is to end."""
         for guard in self.guards():
             self.stopped()
             yield guard
-
-    # Versions: registered, served, announced ------------------------------------------------------
 
     def _register(self, candidate: Candidate) -> Manifest:
         """Effects 1 and 2."""
@@ -241,105 +270,93 @@ class Learner:
         failpoint("learn_registered")
         return manifest
 
-    def _promote(self, manifest: Manifest) -> None:
-        """Effects 3 and 4; doing them twice is doing them once."""
-        self.registry.serve(manifest.version)
-        failpoint("learn_served")
-        told = announcement(self.registry, "promoted", manifest.version, self._now_ms())
-        self.announcer.say(
-            msgspec.structs.replace(
-                told,
-                parent=manifest.parent,
-                request_id=manifest.request_id,
-                gate=manifest.gate,
-            )
-        )
-        failpoint("learn_announced")
+    # A trial, day by day --------------------------------------------------------------------------
 
-    def _roll_back(self, reason: str, *, request_id: str = "", gate: Report | None = None) -> None:
-        """Serve the parent of what was last announced; doing it twice is doing it once."""
-        # Not the champion: a crash after effect 3 has moved that already.
-        serving = self.ledger.serving
-        current = serving.version if serving is not None else self.registry.champion()
-        if current == BASE:
-            self.announcer.say(
-                ModelEvent(
-                    kind="rejected",
-                    version=BASE,
-                    at_ms=self._now_ms(),
-                    request_id=request_id,
-                    reason="there is nothing to roll back to: the shipped weights are served",
-                )
-            )
+    def _open_trial(self) -> OpenTrial | None:
+        """The challenger that is watched, found in the registry after a restart."""
+        open_requests = self.ledger.requests.open_trainings()
+        if self._trial is not None and self._trial.request in open_requests:
+            return self._trial
+        self._trial = next(filter(None, map(self._resumed, open_requests)), None)
+        return self._trial
+
+    def _resumed(self, request: RetrainRequest) -> OpenTrial | None:
+        """The trial of a process before this one; None where the request has none."""
+        manifest = self._made_for(request)
+        if manifest is None or (terms := self.networks.terms(manifest.version)) is None:
+            return None
+        champion, challenger = map(self.networks.load, (terms.parent, manifest.version))
+        log.info("trial_resumed", version=manifest.version, request_id=request.request_id)
+        return OpenTrial(request, manifest, self._contest(terms, champion, challenger))
+
+    def _look(self, trial: OpenTrial) -> None:
+        """Take the looks that are due; the first that decides ends the trial."""
+        contest, request, parent = trial.contest, trial.request, trial.manifest.parent
+        self.phase = f"trial of {trial.manifest.version}"
+        if self.service.current != parent and self.registry.champion() != trial.manifest.version:
+            reason = f"{parent} is the champion no longer"
+            self.announcer.rejected(request, reason=reason, parent=parent)
             return
-        target = serve_parent_of(self.registry, current)
-        log.warning("rolled_back", version=target, instead_of=current, reason=reason)
-        told = announcement(self.registry, "rolled_back", target, self._now_ms())
-        self.announcer.say(
-            msgspec.structs.replace(
-                told, parent=current, request_id=request_id, reason=reason, gate=gate or {}
-            )
-        )
+        self.history.refresh()
+        verdict = contest.proceed()
+        report = verdict.report() if verdict is not None else {}
+        told = self.ledger.requests.trial_days(request.request_id)
+        if verdict is not None and verdict.promote:
+            self.service.promote(trial.manifest, report)
+        elif verdict is not None and verdict.decision == "reject":
+            self.announcer.rejected(request, reason=verdict.reason, parent=parent, gate=report)
+        elif self._now_ms() >= contest.terms.expires_ms:
+            days = contest.terms.num_days
+            reason = f"no verdict, and {days} days did not become final in twice their time"
+            self.announcer.rejected(request, reason=reason, parent=parent, gate=report)
+        elif verdict is not None and verdict.gain.days > told:
+            self.announcer.on_trial(request, reason=verdict.reason, parent=parent, gate=report)
 
     # Probation ------------------------------------------------------------------------------------
 
-    def _probation(self, promotion: ModelEvent) -> Probation:
-        return probation_of(
-            promotion,
-            num_buckets=self.settings.probation_buckets,
-            grid=self.history.grid,
-        )
-
     def _end_probation(self, promotion: ModelEvent) -> None:
-        """Confirm or roll back once all of its buckets are final."""
+        """Take the looks that are due; the first that decides confirms or rolls back."""
         version, parent = promotion.version, promotion.parent or BASE
         self.phase = f"probation of {version}"
-        probation = self._probation(promotion)
         self.history.refresh()
-        if (self.history.final_ms() or 0) < probation.end_ms:
+        probation = probation_of(
+            promotion, num_buckets=self.settings.probation_buckets, grid=self.history.grid
+        )
+        if not probation.due(self.history.final_ms() or 0, self._now_ms()):
             return
         try:
             after = self.networks.load(version)
         except (WeightsError, RegistryError) as error:
-            self._roll_back(f"the version on probation cannot be used: {error}")
+            self.service.roll_back(f"the version on probation cannot be used: {error}")
             return
         try:
             before = self.networks.load(parent)
         except (WeightsError, RegistryError) as error:
             # It has passed the gate, and what it should be held against is gone.
-            self._confirm(promotion, {}, f"there is no parent to compare with: {error}")
+            self.service.confirm(promotion, {}, f"there is no parent to compare with: {error}")
             return
-        both = compare(
-            self.history,
-            before,
-            after,
-            start_ms=probation.start_ms,
-            end_ms=probation.end_ms,
-            seed=self.settings.seed,
-        )
-        verdict = judge_probation(both, self.history.grid.resolution_ms, self.settings)
-        log.info("probation", version=version, **verdict.report)
-        if not verdict.holds:
-            buckets = self.settings.probation_buckets
-            reason = f"{-verdict.gain:.1%} worse than {parent} on {buckets} buckets"
-            self._roll_back(reason, gate=verdict.report)
-            return
-        self._confirm(promotion, verdict.report)
+        self._judge_probation(promotion, probation, before, after)
 
-    def _confirm(self, promotion: ModelEvent, report: Report, reason: str = "") -> None:
-        """The version stays."""
-        self.announcer.say(
-            ModelEvent(
-                kind="confirmed",
-                version=promotion.version,
-                at_ms=self._now_ms(),
-                sha256=promotion.sha256,
-                manifest_sha256=promotion.manifest_sha256,
-                parent=promotion.parent,
-                reason=reason,
-                gate=report,
-            )
-        )
+    def _judge_probation(
+        self,
+        promotion: ModelEvent,
+        probation: Probation,
+        before: FreshetNetwork,
+        after: FreshetNetwork,
+    ) -> None:
+        if self._watch is None or self._watch.probation != probation:
+            items = chosen_items(self.history, (), self.settings.seed)
+            shadow = Shadow(self.history, items, before, after, self.stopped)
+            self._watch = Watch(probation, shadow, self.settings.probation_margin)
+        verdict = self._watch.proceed(self._now_ms())
+        if verdict is None:
+            return
+        log.info("probation", version=promotion.version, **verdict.report)
+        if verdict.decision == "goes":
+            reason = f"worse than {promotion.parent or BASE}: {verdict.reason}"
+            self.service.roll_back(reason, gate=verdict.report)
+            return
+        self.service.confirm(promotion, verdict.report, verdict.reason)
 
     def _now_ms(self) -> int:
         return self.announcer.now_ms()

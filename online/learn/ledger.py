@@ -6,9 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from freshet.online.control.requests import RequestLedger
+from freshet.online.learn.sequential import error_of_attempt
 from freshet.online.weights.announced import Announcements, Check, Refused
 from freshet.stream.errors import FreshetError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.units import DAY_MS
+
+WEEK_MS, YEAR_MS = 7 * DAY_MS, 365 * DAY_MS
 
 
 @dataclass(slots=True)
@@ -64,6 +68,20 @@ class Ledger:
         """Since when all of the request's drifts are there; None where none is known."""
         found = [self._onsets_ms.get(alert_id) for alert_id in request.alert_ids]
         return max((onset_ms for onset_ms in found if onset_ms is not None), default=None)
+
+    def error_of(self, request: RetrainRequest, error: float) -> float:
+        """The chance that the request's challenger may have to pass though it is no better.
+
+        For a drift the error is that of all attempts of its alert. What the schedule asks for may
+        promote one equal challenger in a year, however often it asks.
+        """
+        if request.reason == "drift":
+            return error_of_attempt(error, self.requests.judged_before(request))
+        if request.reason != "schedule":
+            return error
+        before = self.requests.scheduled_before(request)
+        since_ms = WEEK_MS if before is None else request.requested_at_ms - before.requested_at_ms
+        return min(error, since_ms / YEAR_MS)
 
     def on_probation(self) -> ModelEvent | None:
         """The promotion of the serving version, until it is confirmed or rolled back."""

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 
 from freshet.model.devices import pick_device
@@ -20,12 +21,15 @@ from freshet.model.weights import (
     save_weights,
     verify_weights,
 )
+from freshet.online.learn.contest import Terms
 from freshet.online.learn.finetune import Challenger
 from freshet.online.learn.gate import Report, Verdict
 from freshet.online.learn.pools import Pools
 from freshet.online.weights.registry import BASE, Manifest, Registry
+from freshet.stream.errors import RegistryError
 from freshet.stream.schemas import RetrainRequest
 
+TERMS_FILE = "trial.json"
 CARD = """---
 library_name: transformers
 pipeline_tag: time-series-forecasting
@@ -47,13 +51,18 @@ chosen on validation windows.
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A challenger that passed, and all that its version keeps of how it came about."""
+    """A challenger that passed or is on trial, and all that its version keeps of how it came about.
+
+    Attributes:
+        terms: Of the trial that goes on; None where it is over.
+    """
 
     request: RetrainRequest
     parent: str
     challenger: Challenger
     report: Report
     offsets: dict[str, int]
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,8 @@ class VersionedNetworks:
         def build(folder: Path) -> None:
             save_weights(candidate.challenger.network.cpu(), folder, card=_card(candidate))
             _write_verdict(folder, candidate.report)
+            if candidate.terms is not None:
+                (folder / TERMS_FILE).write_bytes(msgspec.json.encode(candidate.terms))
 
         return self.registry.add(
             build,
@@ -101,6 +112,18 @@ class VersionedNetworks:
             offsets=candidate.offsets,
             gate=candidate.report,
         )
+
+    def terms(self, version: str) -> Terms | None:
+        """What was declared of a version's trial; None where it has passed the gate.
+
+        Raises:
+            RegistryError: There is no such version, or its terms cannot be read.
+        """
+        path = self.registry.path(version) / TERMS_FILE
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Terms) if path.exists() else None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise RegistryError(f"{path} cannot be read: {error}") from None
 
     def adopt(
         self,

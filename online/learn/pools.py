@@ -24,6 +24,7 @@ from freshet.online.learn.windows import (
     first_whole,
     select_anchors,
     select_held_out,
+    select_items,
     select_recent,
     select_replay,
     split_time,
@@ -64,6 +65,10 @@ class History(Protocol):
 
     def first_ms(self) -> int | None:
         """Start of the oldest bucket that was observed and is held."""
+
+    @property
+    def item_ids(self) -> list[str]:
+        """The item of each row."""
 
     def segments(self) -> list[str]:
         """The segment of each row."""
@@ -152,9 +157,8 @@ def build_pools(history: History, split: Split, affected: Collection[str], seed:
     replay = select_replay(rng, split, mean_units_I=mean_units_I, steps=steps)
     anchors = select_anchors(rng, split, mean_units_I=mean_units_I, steps=steps, taken=replay)
     validation = select_held_out(
-        rng,
+        select_items(rng, num_items, MAX_VALIDATION_WINDOWS),
         starts_within(split.grid, split.train_end_ms, split.holdout_start_ms),
-        num_items=num_items,
         maximum=MAX_VALIDATION_WINDOWS,
     )
     # A label that crossed the end of its part would be learnt here and judged there.

@@ -191,28 +191,37 @@ def select_anchors(
     return _selected(rng, cutoffs, strata_of(mean_units_I), MAX_ANCHOR_WINDOWS)
 
 
-def select_held_out(
-    rng: np.random.Generator,
-    every: Sequence[int],
-    *,
-    num_items: int,
-    maximum: int = MAX_GATE_WINDOWS,
-) -> list[Selection]:
-    """The same items at every cutoff, one cutoff at the start of the part.
-
-    As many cutoffs as fit `maximum` windows; of more items than that, a sample at one cutoff. The
-    items are the same at each so that the gate can tell an item's own error from that of an hour.
+def select_items(
+    rng: np.random.Generator, num_items: int, maximum: int, *, first: Ints | None = None
+) -> Ints:
+    """All rows, or as many as may be drawn, rising; of `first` as many as fit three quarters.
 
     Args:
         rng: Where chance comes from.
-        every: Starts of the buckets in which the labels lie.
         num_items: Rows there are.
+        maximum: The most rows.
+        first: Rows that the test is about; the others see to it that nothing else breaks.
+    """
+    if num_items <= maximum:
+        return np.arange(num_items)
+    first = np.zeros(0, np.int64) if first is None else first
+    named = rng.permutation(first)[: maximum * 3 // 4]
+    others = rng.permutation(np.setdiff1d(np.arange(num_items), first))
+    return np.sort(np.concatenate([named, others[: maximum - len(named)]]))
+
+
+def select_held_out(rows: Ints, every: Sequence[int], *, maximum: int) -> list[Selection]:
+    """The same items at every cutoff, one cutoff at the start of the part.
+
+    As many cutoffs as fit `maximum` windows, one at least. The items are the same at each so that
+    the gate can tell an item's own error from that of an hour.
+
+    Args:
+        rows: The items.
+        every: Starts of the buckets in which the labels lie.
         maximum: The most windows.
     """
-    rows = np.arange(num_items)
-    if num_items > maximum:
-        rows = np.sort(rng.choice(num_items, maximum, replace=False))
-    num_cutoffs = maximum // len(rows) if num_items else 0
+    num_cutoffs = max(1, maximum // len(rows)) if len(rows) else 0
     return [Selection(cutoff_ms, rows) for cutoff_ms in _evenly(every, num_cutoffs)]
 
 

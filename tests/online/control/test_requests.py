@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshet.online.control.requests import RequestLedger
+from freshet.online.control.requests import SUPERSEDED, RequestLedger
 from freshet.stream.schemas import ModelEvent, RetrainRequest
 
 
@@ -115,3 +115,55 @@ def test_every_reason_but_a_rollback_asks_for_training() -> None:
     book = ledger(*asked, request(4, "rollback"))
     assert book.trainings() == book.open_trainings() == asked
     assert book.superseded() == asked[:2]
+
+
+def superseded(request_id: str) -> ModelEvent:
+    return ModelEvent(
+        kind="rejected", version="v", at_ms=9, request_id=request_id, reason=SUPERSEDED
+    )
+
+
+def judged(request_id: str, kind: Any = "rejected") -> ModelEvent:
+    return ModelEvent(
+        kind=kind, version="v", at_ms=9, request_id=request_id, reason=SUPERSEDED[:3], gate={"x": 1}
+    )
+
+
+def test_a_superseded_request_was_no_attempt_and_one_that_failed_was() -> None:
+    asked = [request(number, alert_ids=("a",)) for number in range(4)]
+    book = ledger(*asked, superseded("r0"), event("rejected", "r1"), judged("r2"))
+    assert book.attempts("a") == asked[1:]
+    assert book.answer(asked[0]) == "rejected"
+
+
+def test_judged_are_those_before_a_verdict_rests_on_for_the_alert_that_has_most() -> None:
+    one = request(1, alert_ids=("a",))
+    two = request(2, alert_ids=("a", "b"))
+    three = request(3, alert_ids=("b", "c"))
+    # Training that failed has judged nobody, and who asks for no alert has no attempts.
+    book = ledger(one, two, three, request(4), judged("r1"), judged("r2"), event("rejected", "r3"))
+    assert [book.judged_before(each) for each in (one, two, three, request(4))] == [1, 1, 1, 0]
+    assert book.judged_before(request(9, alert_ids=("a",))) == 2
+
+
+def trial(request_id: str, at_ms: int, days: float) -> ModelEvent:
+    return ModelEvent(
+        kind="trial", version="v", at_ms=at_ms, request_id=request_id, gate={"days": days}
+    )
+
+
+@given(st.permutations([trial("r1", 7, 0.5), trial("r1", 9, 1.5), request(1), request(2)]))
+def test_a_trial_is_no_answer_and_says_since_when_and_how_far_it_is(records: list[Any]) -> None:
+    book = ledger(*records)
+    assert book.answer(request(1)) is None
+    assert (book.on_trial_ms(request(1)), book.trial_days("r1")) == (7, 1.5)
+    assert (book.on_trial_ms(request(2)), book.trial_days("r2")) == (None, 0.0)
+    book.take_event(event("promoted", "r1"))
+    assert book.on_trial_ms(request(1)) is None
+
+
+def test_the_scheduled_request_before_one_is_the_newest_of_its_kind() -> None:
+    asked = [request(1, "schedule"), request(3), request(2, "schedule"), request(5, "schedule")]
+    book = ledger(*asked)
+    assert book.scheduled_before(asked[3]) == asked[2]
+    assert book.scheduled_before(asked[0]) is None

@@ -10,6 +10,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freshet.online.control.requests import SUPERSEDED
 from freshet.online.control.rules import MAX_ATTEMPTS, MAX_OUTSTANDING_COOLDOWNS, RetrainRules
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -251,6 +252,27 @@ def test_a_drift_is_trained_for_in_vain_three_times() -> None:
     for number in range(3):
         state.take_event(answer(asked(state, 12 + 12 * number), "rejected"))
     assert state.due(500 * HOUR_MS) is None
+
+
+def test_a_superseded_request_is_no_attempt() -> None:
+    state = rules()
+    state.take_drift(alert())
+    for number in range(3):
+        told = answer(asked(state, 12 + 12 * number), "rejected")
+        state.take_event(msgspec.structs.replace(told, reason=SUPERSEDED))
+    assert state.due(500 * HOUR_MS) is not None
+
+
+def test_while_a_challenger_is_watched_nothing_more_is_asked_for_two_weeks_at_most() -> None:
+    state = rules()
+    state.take_drift(alert())
+    request = asked(state, 12)
+    told = msgspec.structs.replace(answer(request, "trial"), at_ms=20 * HOUR_MS)
+    state.take_event(told)
+    assert state.due((20 + 14 * 24) * HOUR_MS - 1) is None
+    assert state.due((20 + 14 * 24) * HOUR_MS) is not None
+    state.take_event(answer(request, "rejected"))
+    assert state.due(100 * HOUR_MS) is not None
 
 
 def test_a_drift_comes_before_the_schedule_and_the_schedule_counts_from_it() -> None:

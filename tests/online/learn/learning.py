@@ -57,6 +57,10 @@ class PastInMemory:
     def first_ms(self) -> int | None:
         return self.grid.start_ms(self.first)
 
+    @property
+    def item_ids(self) -> list[str]:
+        return [f"item{row}" for row in range(ITEMS)]
+
     def segments(self) -> list[str]:
         return [f"s{row % 4}" for row in range(ITEMS)]
 
@@ -80,11 +84,10 @@ class PastInMemory:
 
     def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
         stop = self.grid.bucket(end_ms) - self.first
-        found = np.full((len(rows), steps), np.nan)
-        for step, bucket in enumerate(range(stop - steps, stop)):
-            if 0 <= bucket < self.known_buckets:
-                found[:, step] = self.units_IN[rows, bucket]
-        return found
+        bucket_H = np.arange(stop - steps, stop)
+        held_H = (bucket_H >= 0) & (bucket_H < self.known_buckets)
+        units_IH: Floats = self.units_IN[:, np.where(held_H, bucket_H, 0)][rows]
+        return np.where(held_H, units_IH, np.nan)
 
 
 def pool_at(past: PastInMemory, hours: range, end: int) -> Pool:

@@ -1,9 +1,8 @@
-"""Losses, coverage and the trial of two versions, against numbers worked out by hand."""
+"""Losses, coverage and the comparison of two networks, against numbers worked out by hand."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +13,15 @@ import torch
 from torch import Tensor
 
 from freshet.model.batch import Batch
-from freshet.model.network import FreshetNetwork
 from freshet.online.learn import evaluation
 from freshet.online.learn.evaluation import (
+    Comparison,
     by_item_and_bucket,
     compare,
     evaluate,
     forecast_ms,
-    try_on_holdout,
 )
-from freshet.online.learn.gate import Trial
-from freshet.online.learn.pools import Pool, split_history
-from freshet.stream.config import LearnSettings
+from freshet.online.learn.pools import Pool
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import ITEMS, START_MS, PastInMemory, pool_at, small_network
@@ -142,24 +138,17 @@ def test_a_bucket_has_the_mean_of_its_windows_and_none_outside_of_the_table_coun
     assert np.array_equal(earlier, [[np.nan, np.nan, 1.0]] * ITEMS, equal_nan=True)
 
 
-# The trial ----------------------------------------------------------------------------------------
-
 CHAMPION, CHALLENGER = (2.0, 6.0, 11.0), (1.0, 7.0, 20.0)
 
 
-def tried(past: PastInMemory, known: int = NUM_BUCKETS, **over: Any) -> Trial:
-    """A trial after training, during which the past may have grown."""
-    split = split_history(past, LearnSettings(recent_buckets=48, holdout_buckets=12), None)
-    past.known_buckets = known
-    settings: dict[str, Any] = {
-        "anchors": pool_at(past, range(30, 40, 3), end=60),
-        "champion": oracle(*CHAMPION),
-        "challenger": oracle(*CHALLENGER),
-        "affected": (),
-        "seed": 0,
-    } | over
-    arguments = [settings.pop(name) for name in ("anchors", "champion", "challenger")]
-    return try_on_holdout(past, split, *arguments, **settings)
+def hour(number: int) -> int:
+    return START_MS + number * HOUR_MS
+
+
+def compared(past: PastInMemory, **over: Any) -> Comparison:
+    """Both on the last 12 hours."""
+    given: dict[str, Any] = {"start_ms": hour(HOLDOUT), "end_ms": hour(NUM_BUCKETS)} | over
+    return compare(past, oracle(*CHAMPION), oracle(*CHALLENGER), **given)
 
 
 def expected(past: PastInMemory, hours: range, quantiles: tuple[float, ...]) -> np.ndarray:
@@ -168,13 +157,12 @@ def expected(past: PastInMemory, hours: range, quantiles: tuple[float, ...]) -> 
     )
 
 
-def test_a_trial_holds_each_ones_losses_on_the_held_out_buckets(steady: None) -> None:
+def test_a_comparison_holds_each_ones_losses_on_its_buckets(steady: None) -> None:
     past = PastInMemory(NUM_BUCKETS)
-    found = tried(past)
-    held_out = range(HOLDOUT, NUM_BUCKETS)
-    assert found.champion_IT == pytest.approx(expected(past, held_out, CHAMPION), rel=1e-5)
-    assert found.challenger_IT == pytest.approx(expected(past, held_out, CHALLENGER), rel=1e-5)
-    assert found.resolution_ms == HOUR_MS
+    found = compared(past)
+    hours = range(HOLDOUT, NUM_BUCKETS)
+    assert found.first_IT == pytest.approx(expected(past, hours, CHAMPION), rel=1e-5)
+    assert found.second_IT == pytest.approx(expected(past, hours, CHALLENGER), rel=1e-5)
     assert found.finite
 
 
@@ -182,124 +170,58 @@ def test_a_trial_holds_each_ones_losses_on_the_held_out_buckets(steady: None) ->
     ("bucket", "column"),
     [(HOLDOUT - 1, None), (HOLDOUT, 0), (HOLDOUT + 1, 1), (NUM_BUCKETS - 1, 11)],
 )
-def test_a_poisoned_bucket_changes_its_own_column_of_a_trial(
+def test_a_poisoned_bucket_changes_its_own_column_of_a_comparison(
     steady: None, bucket: int, column: int | None
 ) -> None:
     past = PastInMemory(NUM_BUCKETS)
-    before = tried(past, anchors=None)
+    before = compared(past)
     past.units_IN[:, bucket] += 1_000.0
-    after = tried(past, anchors=None)
-    for name in ("champion_IT", "challenger_IT"):
+    after = compared(past)
+    for name in ("first_IT", "second_IT"):
         changed_T = (getattr(after, name) != getattr(before, name)).any(0)
         assert np.flatnonzero(changed_T).tolist() == ([] if column is None else [column])
 
 
-def test_a_trial_holds_each_ones_losses_on_the_anchors(steady: None) -> None:
+def test_a_comparison_holds_each_ones_coverage(steady: None) -> None:
+    """A bucket is forecast from its own start and from every cutoff before it."""
     past = PastInMemory(NUM_BUCKETS)
-    found = tried(past)
-    windows = [(hour, row) for hour in (30, 33, 36, 39) for row in range(ITEMS)]
-    for losses_A, quantiles in (
-        (found.champion_anchor_A, CHAMPION),
-        (found.challenger_anchor_A, CHALLENGER),
+    found = compared(past)
+    for coverage, covered_IT, (low, _, high) in (
+        (found.first_coverage, found.first_covered_IT, CHAMPION),
+        (found.second_coverage, found.second_covered_IT, CHALLENGER),
     ):
-        by_hand = [
-            [loss_of(past.units_IN[row, hour + step], quantiles) for step in range(16)]
-            for hour, row in windows
-        ]
-        assert losses_A == pytest.approx(np.array(by_hand), rel=1e-5)
-    assert tried(past, anchors=None).champion_anchor_A.size == 0
+        units_IT = past.units_IN[:, HOLDOUT:]
+        inside_IT = (low <= units_IT) & (units_IT <= high)
+        assert np.array_equal(covered_IT, inside_IT)
+        assert coverage == pytest.approx((inside_IT * np.arange(1, 13)).sum() / (ITEMS * 78))
+    assert found.first_coverage < found.second_coverage
+    assert found.num_labels == ITEMS * 78
 
 
-def test_a_trial_holds_each_ones_coverage(steady: None) -> None:
-    """A bucket is forecast from its own start and from every cutoff before it in the hold-out."""
-    past = PastInMemory(NUM_BUCKETS)
-    found = tried(past)
-    for coverage, (low, _, high) in (
-        (found.champion_coverage, CHAMPION),
-        (found.challenger_coverage, CHALLENGER),
-    ):
-        inside = total = 0
-        for step, row in itertools.product(range(12), range(ITEMS)):
-            inside += (step + 1) * (low <= past.units_IN[row, HOLDOUT + step] <= high)
-            total += step + 1
-        assert coverage == pytest.approx(inside / total)
-    assert found.champion_coverage < found.challenger_coverage
-
-
-@pytest.mark.parametrize(
-    ("known", "buckets"), [(126, 12), (130, 16), (138, 24), (139, 24), (200, 24), (100, 12)]
-)
-def test_what_became_final_meanwhile_is_held_out_too_up_to_twice_its_length(
-    steady: None, known: int, buckets: int
-) -> None:
-    past = PastInMemory(250)
-    past.known_buckets = NUM_BUCKETS
-    assert tried(past, known=known).champion_IT.shape == (ITEMS, buckets)
-
-
-def test_half_a_bucket_that_became_final_is_not_held_out(steady: None) -> None:
-    past = PastInMemory(250)
-    past.known_buckets = NUM_BUCKETS
-    past.final_ms = lambda: START_MS + past.known_buckets * HOUR_MS + 7  # type: ignore[method-assign]
-    assert tried(past, known=130).champion_IT.shape == (ITEMS, 16)
-
-
-def test_a_challenger_that_is_not_finite_is_seen_and_a_champion_does_not_matter(
+def test_a_second_network_that_is_not_finite_is_seen_and_a_first_does_not_matter(
     steady: None,
 ) -> None:
+    past, at = PastInMemory(NUM_BUCKETS), {"start_ms": hour(114), "end_ms": hour(126)}
+    wrong, right = oracle(1.0, math.nan, 20.0), oracle(*CHALLENGER)
+    assert not compare(past, right, wrong, **at).finite
+    assert compare(past, wrong, right, **at).finite
+
+
+def test_where_labels_reach_further_than_a_forecast_there_are_cutoffs_enough(
+    steady: None,
+) -> None:
+    """A forecast has 16 hours, a day 24; room for one window of an item is no reason to skip 8."""
+    found = compared(PastInMemory(NUM_BUCKETS), start_ms=hour(100), end_ms=hour(124), maximum=1)
+    assert np.isfinite(found.first_IT).all()
+    assert sorted(set(found.pool.cutoffs_N)) == [hour(100), hour(112)]
+
+
+def test_of_given_rows_only_these_are_compared(steady: None) -> None:
     past = PastInMemory(NUM_BUCKETS)
-    wrong = oracle(1.0, math.nan, 20.0)
-    assert not tried(past, challenger=wrong).finite
-    assert tried(past, champion=wrong).finite
-    # A number that no forecast used is seen all the same.
-    idle = oracle(*CHALLENGER)
-    idle.spare = torch.nn.Parameter(torch.tensor([1.0, math.inf]))
-    assert not tried(past, challenger=idle).finite
-
-
-def test_forecasts_that_are_not_finite_are_seen_where_all_parameters_are(
-    steady: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forecast(self: SteadyForecaster, batch: Batch, max_rows: int = 0) -> Tensor:
-        told_BHQ = torch.ones(len(batch.target_BT), 16, 3)
-        told_BHQ[0, 0] = math.nan if self.network.quantiles_Q[0] == CHALLENGER[0] else 1.0
-        return told_BHQ
-
-    monkeypatch.setattr(SteadyForecaster, "forecast", forecast)
-    assert not tried(PastInMemory(NUM_BUCKETS)).finite
-
-
-@pytest.mark.parametrize(
-    ("affected", "tested"),
-    [((), set()), (("s1",), {"s1"}), (("s2", "all"), {"s0", "s1", "s2", "s3"})],
-)
-def test_the_affected_segments_are_those_named_and_all_is_every_one(
-    steady: None, affected: tuple[str, ...], tested: set[str]
-) -> None:
-    assert tried(PastInMemory(NUM_BUCKETS), affected=affected).affected == tested
-
-
-class Crowd(PastInMemory):
-    """More items than a trial takes; each sells its own number, and is a segment."""
-
-    def __init__(self) -> None:
-        super().__init__(NUM_BUCKETS)
-        self.units_IN = np.repeat(np.arange(600.0)[:, None], NUM_BUCKETS, axis=1)
-
-    def segments(self) -> list[str]:
-        return [f"s{row}" for row in range(600)]
-
-
-def test_of_many_items_a_sample_is_tried_under_their_own_segments(steady: None) -> None:
-    found = tried(Crowd(), anchors=None, champion=oracle(0.0, 0.0, 0.0))
-    # Of a forecast of nothing the loss is what was sold.
-    rows = [int(name[1:]) for name in found.segments]
-    assert found.champion_IT[:, 0] == pytest.approx(np.array(rows, float), rel=1e-6)
-    # Drawn by a generator of their own, the seed's next one: not that of the pools.
-    drawn = np.random.default_rng(1).choice(600, 512, replace=False)
-    assert rows == sorted(drawn.tolist())
-    other = tried(Crowd(), anchors=None, champion=oracle(0.0, 0.0, 0.0), seed=1)
-    assert other.segments != found.segments
+    found = compared(past, rows=np.array([2, 5]))
+    hours = range(HOLDOUT, NUM_BUCKETS)
+    assert found.rows_I.tolist() == [2, 5]
+    assert found.first_IT == pytest.approx(expected(past, hours, CHAMPION)[[2, 5]], rel=1e-5)
 
 
 def test_a_comparison_of_nothing_is_refused(steady: None) -> None:
@@ -353,17 +275,3 @@ def test_a_busy_machine_is_measured_until_both_are_alike_or_patience_ends(
     assert timed(monkeypatch, [5.0], late) == pytest.approx([5.0, 5.0])
     never = [50.0] * 40 + [5.0]
     assert timed(monkeypatch, [5.0], never) == pytest.approx([5.0, 50.0])
-
-
-def test_champion_and_challenger_have_their_own_latency(
-    steady: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    champion, challenger = oracle(*CHAMPION), oracle(*CHALLENGER)
-
-    def times(networks: list[FreshetNetwork], pool: object) -> list[float]:
-        assert networks == [champion, challenger]
-        return [3.0, 4.0]
-
-    monkeypatch.setattr(evaluation, "forecast_ms", times)
-    found = tried(PastInMemory(126), champion=champion, challenger=challenger)
-    assert (found.champion_ms, found.challenger_ms) == (3.0, 4.0)

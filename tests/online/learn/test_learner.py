@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,11 +17,13 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
+from freshet.online.learn import contest as contest_module
 from freshet.online.learn import evaluation
 from freshet.online.learn import learner as learner_module
+from freshet.online.learn import service as service_module
 from freshet.online.learn.announcer import Announcer
+from freshet.online.learn.contest import Contest, Terms
 from freshet.online.learn.finetune import Challenger
-from freshet.online.learn.gate import Trial
 from freshet.online.learn.guard import Guard
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
@@ -189,7 +192,7 @@ class World:
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forecasts are known, and take a known time."""
     monkeypatch.setattr(evaluation, "BatchForecaster", SaidForecaster)
-    monkeypatch.setattr(evaluation, "forecast_ms", lambda networks, pool: [2.0, 3.0])
+    monkeypatch.setattr(contest_module, "forecast_ms", lambda networks, pool: [2.0, 3.0])
 
 
 @pytest.fixture
@@ -199,6 +202,17 @@ def drifted(tmp_path: Path, base: Path, steady: None, monkeypatch: pytest.Monkey
     world.alert(ONSET)
     world.ask(alert_ids=["a1"], segments=["all"])
     return world
+
+
+def wavering(world: World, spread: float = 3.0) -> None:
+    """From the onset on each half day sells another number around 30, so that days differ.
+
+    What says 25 is better than the champion's 24 by a sixth on average, and nobody can be sure of
+    that within half a day.
+    """
+    rng = np.random.default_rng(3)
+    half_days = np.clip(rng.normal(HIGH, spread, 100), 26.0, 40.0)
+    world.past.units_IN[:, ONSET:] = half_days.repeat(12)[: world.past.units_IN.shape[1] - ONSET]
 
 
 @pytest.fixture
@@ -254,11 +268,13 @@ def test_the_gate_judges_the_challenger_by_what_the_champion_lost(drifted: World
     drifted.learner.step()
     took_s = time.perf_counter() - began_s
     gate = drifted.events[-1].gate
-    # 6 an hour before and 1 after, of every item, in 12 hours that make six blocks.
+    # 6 an hour before and 1 after, of every item, in half a day.
     assert (gate["verdict"], gate["gain"], gate["gain_low"]) == ("promote", 0.833333, 0.833333)
-    assert (gate["gain_low.threshold"], gate["blocks"]) == (SETTINGS.gate_margin, 6.0)
-    # The drift named all four segments: each is a test of its own.
-    assert gate["items"] == 12.0
+    assert (gate["gain_low.threshold"], gate["days"]) == (SETTINGS.gate_margin, 0.5)
+    # The drift named all four segments, of three items each: the test is of the shop.
+    assert (gate["items"], gate["gain_of"]) == (12.0, "all")
+    # Of the seven days before one has the onset in it; three are from before that, three since.
+    assert gate["freedom"] == 4.0
     assert gate["anchor_loss"] == 0.0
     assert (gate["latency_ratio"], gate["finite"]) == (1.5, 1.0)
     assert (gate["factor"], gate["tune_s"]) == (0.5, 1.234)
@@ -316,29 +332,32 @@ def test_between_two_resolutions_it_may_be_told_to_end(drifted: World) -> None:
 def test_training_is_of_the_champion_on_what_the_gate_does_not_see(
     drifted: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[tuple[Any, ...]] = []
-    attempt = learner_module.try_on_holdout
+    declared: list[Terms] = []
 
-    def recorded_attempt(*given: Any, **named: Any) -> Trial:
-        tried.append((*given, named))
-        return attempt(*given, **named)
+    def recorded(terms: Terms, *given: Any) -> Contest:
+        declared.append(terms)
+        return Contest(terms, *given)
 
-    monkeypatch.setattr(learner_module, "try_on_holdout", recorded_attempt)
+    monkeypatch.setattr(learner_module, "Contest", recorded)
     drifted.learner.step()
     ((trained_from, pools, settings),) = drifted.trained
-    ((history, split, anchors, champion, challenger, named),) = tried
-    assert settings is SETTINGS and history is drifted.past
+    (terms,) = declared
+    assert settings is SETTINGS
     # 400 hours are final: 12 are held out, 6 validate, and 48 before them are recent.
-    assert (split.recent_start_ms, split.train_end_ms, split.holdout_start_ms, split.final_ms) == (
-        *(START_MS + hour * HOUR_MS for hour in (334, 382, 388, 400)),
+    assert (pools.recent.cutoffs_N.min(), pools.validation.cutoffs_N.min()) == (
+        *(START_MS + hour * HOUR_MS for hour in (334, 382)),
     )
-    assert anchors is pools.anchors
-    assert anchors is not None and pools.replay is not None
-    assert not set(anchors.cutoffs_N) & set(pools.replay.cutoffs_N)
-    assert max(pools.recent.cutoffs_N) < split.train_end_ms
-    assert champion is trained_from
-    assert (said_by(champion), said_by(challenger)) == (BASE_SAYS, TAUGHT_SAYS)
-    assert named == {"affected": ["all"], "seed": 5}
+    assert (terms.holdout_start_ms, terms.holdout_end_ms, terms.onset_ms) == (
+        *(START_MS + hour * HOUR_MS for hour in (388, 400, ONSET)),
+    )
+    assert (terms.request_id, terms.parent, terms.segments) == ("r1", BASE, ("all",))
+    assert (terms.num_days, terms.item_ids) == (7, tuple(drifted.past.item_ids))
+    # Half of the error of an alert is for its first attempt.
+    assert terms.error == pytest.approx(0.025)
+    assert pools.anchors is not None and pools.replay is not None
+    assert not set(pools.anchors.cutoffs_N) & set(pools.replay.cutoffs_N)
+    assert max(pools.recent.cutoffs_N) < START_MS + 382 * HOUR_MS
+    assert said_by(trained_from) == BASE_SAYS
 
 
 def test_a_young_drift_is_learnt_from_its_onset_on(
@@ -363,14 +382,18 @@ def test_a_young_drift_is_learnt_from_its_onset_on(
     assert [given[2:] for given in asked] == [(["s1"], 5)]
 
 
-def test_what_became_final_during_training_is_held_out_too(drifted: World) -> None:
-    drifted.training_takes = 6
+@pytest.mark.parametrize(("hours", "days"), [(23, 0.5), (24, 1.5)])
+def test_days_that_became_final_during_training_are_looked_at_in_their_turn(
+    drifted: World, hours: int, days: float
+) -> None:
+    wavering(drifted, 10.0)
+    drifted.taught = 25.0
+    drifted.training_takes = hours
     drifted.learner.step()
     assert drifted.past.refreshes == 2
-    # 18 hours make six blocks of three.
-    assert drifted.events[-1].gate["block_ms"] == 3 * HOUR_MS
-    manifest = drifted.registry.manifest(drifted.events[-1].version)
-    assert manifest.offsets == {"orders:0": 406}
+    assert drifted.kinds() == ["training", "trial"]
+    assert drifted.events[-1].gate["days"] == days
+    assert drifted.registry.list()[0].offsets == {"orders:0": 400 + hours}
 
 
 def test_the_next_training_starts_from_the_version_that_serves(drifted: World) -> None:
@@ -432,6 +455,7 @@ def test_a_crash_at_any_step_ends_in_one_version_announced_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(learner_module, "failpoint", fail)
+        patch.setattr(service_module, "failpoint", fail)
         patch.setattr(registry_module, "failpoint", fail)
         with pytest.raises(Crash):
             drifted.learner.step()
@@ -532,7 +556,7 @@ def test_a_rollback_serves_the_parent_and_redelivery_does_not_go_further(drifted
     )
     # Training that was asked for before comes after.
     drifted.restarted().step()
-    assert drifted.kinds()[4:] == ["training", "promoted"]
+    assert drifted.kinds()[4] == "training"
     assert drifted.events[-1].request_id == "r2"
 
 
@@ -606,9 +630,14 @@ def test_probation_ends_in_a_confirmation_when_the_version_holds(drifted: World)
         sha256=promoted.sha256,
         manifest_sha256=promoted.manifest_sha256,
         parent=BASE,
-        # 1 an hour, where its parent would have lost 6.
-        gate={"gain": 0.833333, "loss_margin": 0.1, "blocks": 6.0, "items": 12.0},
+        gate=drifted.events[-1].gate,
     )
+    gate = drifted.events[-1].gate
+    # 1 an hour, where its parent would have lost 6, in every segment.
+    assert (gate["gain"], gate["days"], gate["items"]) == (0.833333, 0.5, 12.0)
+    for row in ("all", "s0", "s1", "s2", "s3"):
+        assert (gate[f"loss:{row}"], gate[f"loss:{row}.ok"]) == (-0.833333, True)
+        assert gate[f"loss:{row}.threshold"] == SETTINGS.probation_margin
     drifted.learner.step()
     assert drifted.kinds().count("confirmed") == 1
     assert drifted.learner.phase == "idle"
@@ -638,9 +667,11 @@ def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: World) -> 
         at_ms=calm.now_ms,
         parent=version,
         # 9 an hour against 6.
-        reason="50.0% worse than base on 12 buckets",
-        gate={"gain": -0.5, "loss_margin": 0.1, "blocks": 6.0, "items": 12.0},
+        reason="worse than base: "
+        + "; ".join(f"loss:{row} 0.5 against 0.1" for row in ("all", "s0", "s1", "s2", "s3")),
+        gate=calm.events[-1].gate,
     )
+    assert calm.events[-1].gate["gain"] == -0.5
     assert calm.registry.champion() == BASE
     calm.learner.step()
     assert calm.kinds()[-2:] == ["training", "rejected"]
@@ -676,7 +707,10 @@ def test_a_request_waits_for_a_probation_no_longer_than_twice_its_length(calm: W
     assert calm.kinds() == ["promoted"]
     calm.pass_hours(1)
     calm.learner.step()
-    assert calm.kinds() == ["promoted", "training", "promoted"]
+    assert calm.kinds() == ["promoted", "confirmed"], "what cannot be judged is not forgotten"
+    assert calm.events[-1].reason == "not all of its buckets became final in twice their time"
+    calm.learner.step()
+    assert calm.kinds()[2] == "training"
     # What is trained then is what serves.
     assert said_by(calm.trained[0][0]) == 39.0
 
@@ -905,3 +939,200 @@ def test_a_half_restored_folder_stops_no_learning(drifted: World) -> None:
     drifted.learner.step()
     assert drifted.kinds() == ["training", "promoted"]
     assert drifted.registry.champion().startswith("v0002-")
+
+
+# Challengers that are watched day by day ----------------------------------------------------------
+
+
+@pytest.fixture
+def unsure(drifted: World) -> World:
+    """The request of `drifted`, whose challenger's gain half a day cannot show."""
+    wavering(drifted)
+    drifted.taught = 25.0
+    return drifted
+
+
+def days_until_verdict(world: World, *, restart: bool = False) -> int:
+    """Let days pass, a look each six hours, until the first request is answered."""
+    request = world.requests[0]
+    for day in range(1, 15):
+        for _ in range(4):
+            world.pass_hours(6)
+            (world.restarted() if restart else world.learner).step()
+        if world.learner.ledger.requests.answer(request) is not None:
+            return day
+    raise AssertionError("no verdict in two weeks")
+
+
+def test_what_half_a_day_cannot_show_is_watched_and_then_promoted(unsure: World) -> None:
+    unsure.learner.step()
+    training, trial = unsure.events
+    (manifest,) = unsure.registry.list()
+    assert (trial.kind, trial.version, trial.parent) == ("trial", training.version, BASE)
+    assert trial.reason.startswith("gain_low ") and trial.gate["verdict"] == "not yet"
+    assert manifest.gate == trial.gate and "trial.json" in manifest.sha256
+    assert unsure.registry.alias(CHALLENGER) == manifest.version
+    assert unsure.served() == BASE_SAYS, "it serves nobody yet"
+    days = days_until_verdict(unsure)
+    promoted = unsure.events[-1]
+    assert (promoted.kind, promoted.version) == ("promoted", manifest.version)
+    assert 1 <= days < 7 and promoted.gate["days"] == 0.5 + days
+    assert promoted.gate["gain"] == pytest.approx(1 / 6, abs=0.05)
+    # Each day is told once, however often it is looked at.
+    assert unsure.kinds() == ["training", *["trial"] * days, "promoted"]
+    assert unsure.served() == 25.0
+    # Its probation begins now.
+    unsure.learner.step()
+    assert unsure.learner.phase == f"probation of {promoted.version}"
+
+
+def test_a_restart_at_any_time_goes_on_with_the_trial_to_the_same_verdict(
+    unsure: World, tmp_path: Path, base: Path
+) -> None:
+    unsure.learner.step()
+    days = days_until_verdict(unsure, restart=True)
+    told = [(event.kind, event.gate.get("days")) for event in unsure.events]
+    assert len(unsure.trained) == 1, "what is on trial is not trained again"
+    assert told[-1] == ("promoted", 0.5 + days)
+    again = World(tmp_path / "again", base, onset=ONSET, known=400)
+    wavering(again)
+    again.taught = 25.0
+    again.alert(ONSET)
+    again.ask(alert_ids=["a1"], segments=["all"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner_module, "make_challenger", again.make_challenger)
+        again.learner.step()
+    assert days_until_verdict(again) == days
+    assert again.events[-1].gate == unsure.events[-1].gate
+
+
+def test_one_that_slept_through_the_days_comes_to_the_same_verdict(unsure: World) -> None:
+    """The look that decides is the first that can, not the one at which somebody asks."""
+    unsure.learner.step()
+    unsure.pass_hours(24 * 6)
+    unsure.restarted().step()
+    promoted = unsure.events[-1]
+    assert promoted.kind == "promoted"
+    assert float(promoted.gate["days"]) < 6.5
+
+
+@pytest.mark.parametrize("step", [*MOMENTS, "learn_trial_told"])
+def test_a_crash_at_any_step_of_a_trial_ends_in_one_version_announced_once(
+    unsure: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    reached = []
+
+    def fail(name: str) -> None:
+        if name == step and not reached:
+            reached.append(name)
+            raise Crash
+
+    for module in (learner_module, service_module, registry_module):
+        monkeypatch.setattr(module, "failpoint", fail)
+    for _ in range(8):
+        try:
+            unsure.restarted().step()
+        except Crash:
+            unsure.restarted().step()
+        unsure.pass_hours(24)
+        if "confirmed" in unsure.kinds():
+            break
+    assert reached == [step]
+    assert unsure.kinds().count("promoted") == unsure.kinds().count("confirmed") == 1
+    (manifest,) = unsure.registry.list()
+    assert manifest.version == unsure.registry.champion()
+    assert unsure.learner.ledger.requests.open_training() is None
+
+
+def test_what_turns_out_no_better_is_rejected_before_the_week_is_over(unsure: World) -> None:
+    unsure.taught = 24.03
+    unsure.learner.step()
+    if unsure.kinds()[-1] == "trial":
+        assert days_until_verdict(unsure) < 7
+    rejected = unsure.events[-1]
+    assert (rejected.kind, rejected.gate["verdict"]) == ("rejected", "reject")
+    assert unsure.served() == BASE_SAYS
+
+
+def test_other_requests_wait_for_the_end_of_a_trial(unsure: World) -> None:
+    unsure.learner.step()
+    for name in ("r2", "r3"):
+        unsure.pass_hours(1)
+        unsure.ask(name, reason="schedule")
+    unsure.restarted().step()
+    assert [(event.kind, event.request_id) for event in unsure.events] == [
+        ("training", "r1"),
+        ("trial", "r1"),
+        ("rejected", "r2"),
+    ]
+    assert unsure.events[-1].reason == "superseded by a newer request"
+    assert unsure.learner.phase.startswith("trial of v0001-")
+    days_until_verdict(unsure)
+    assert len(unsure.trained) == 1
+    unsure.pass_hours(SETTINGS.probation_buckets)
+    unsure.learner.step()
+    unsure.learner.step()
+    (again,) = [event for event in unsure.events[1:] if event.kind == "training"]
+    assert again.request_id == "r3"
+
+
+def test_a_trial_against_a_champion_that_serves_no_more_is_over(unsure: World) -> None:
+    unsure.learner.step()
+    promote(unsure, 26.0)
+    unsure.pass_hours(SETTINGS.probation_buckets)
+    unsure.learner.step()
+    assert unsure.kinds()[-1] == "confirmed"
+    unsure.learner.step()
+    answer = unsure.events[-1]
+    assert (answer.kind, answer.request_id) == ("rejected", "r1")
+    assert answer.reason == "base is the champion no longer"
+
+
+def test_a_trial_whose_days_do_not_become_final_ends_after_twice_its_time(unsure: World) -> None:
+    unsure.learner.step()
+    unsure.past.final_ms = lambda: START_MS + 400 * HOUR_MS  # type: ignore[method-assign]
+    unsure.pass_hours(14 * 24 - 1)
+    unsure.learner.step()
+    assert unsure.kinds() == ["training", "trial"]
+    unsure.pass_hours(1)
+    unsure.learner.step()
+    assert unsure.kinds()[-1] == "rejected"
+    assert unsure.events[-1].reason.startswith("no verdict, and 7 days did not become final")
+
+
+def test_a_challenger_that_was_altered_on_trial_is_trained_anew(unsure: World) -> None:
+    unsure.learner.step()
+    (first,) = unsure.registry.list()
+    damage(unsure, first.version)
+    unsure.restarted().step()
+    assert unsure.kinds() == ["training", "trial", "training", "trial"]
+    assert len(unsure.trained) == 2
+
+
+def test_each_attempt_for_an_alert_has_half_of_the_error_that_is_left(drifted: World) -> None:
+    drifted.taught = 20.0
+    drifted.learner.step()
+    drifted.ask("gone", alert_ids=["a1"])
+    drifted.pass_hours(1)
+    drifted.ask("r2", alert_ids=["a1"])
+    drifted.learner.step()
+    requests = drifted.learner.ledger.requests
+    assert [requests.judged_before(request) for request in drifted.requests] == [1, 2, 1]
+    drifted.ask("r3", alert_ids=["a1"])
+    # Two were judged; the one that another one made needless was no attempt.
+    error = drifted.learner.ledger.error_of(drifted.requests[-1], 0.05)
+    assert error == pytest.approx(0.05 / 8)
+
+
+@pytest.mark.parametrize(("days", "error"), [(1, 1 / 365), (7, 7 / 365), (60, 0.05)])
+def test_what_the_schedule_asks_for_promotes_one_equal_challenger_in_a_year(
+    calm: World, days: int, error: float
+) -> None:
+    calm.ask("s1", reason="schedule")
+    calm.pass_hours(24 * days)
+    calm.ask("s2", reason="schedule")
+    first, second = calm.requests
+    assert calm.learner.ledger.error_of(first, 0.05) == pytest.approx(7 / 365)
+    assert calm.learner.ledger.error_of(second, 0.05) == pytest.approx(error)
+    calm.ask("m", reason="manual")
+    assert calm.learner.ledger.error_of(calm.requests[-1], 0.05) == 0.05

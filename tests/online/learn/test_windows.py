@@ -18,6 +18,7 @@ from freshet.online.learn.windows import (
     final_since,
     select_anchors,
     select_held_out,
+    select_items,
     select_recent,
     select_replay,
     split_time,
@@ -92,7 +93,7 @@ def test_every_draw_lies_in_its_part_and_within_its_limit(
     older = select_replay(rng, split, **older_windows)
     spared = select_anchors(rng, split, **older_windows, taken=older)
     holdout = range(split.holdout_start_ms, split.final_ms, HOUR_MS)
-    held = select_held_out(rng, holdout, num_items=num_items)
+    held = select_held_out(select_items(rng, num_items, 512), holdout, maximum=512)
     assert recent and held
     assert all(
         split.recent_start_ms <= selection.cutoff_ms < split.train_end_ms for selection in recent
@@ -320,17 +321,25 @@ def test_an_older_label_ends_before_the_recent_part() -> None:
 def test_as_many_cutoffs_are_held_out_as_fit_and_every_item_at_each(
     num_items: int, maximum: int, cutoffs_ms: list[int]
 ) -> None:
-    held = select_held_out(rng(), range(0, 80, 10), num_items=num_items, maximum=maximum)
+    held = select_held_out(np.arange(num_items), range(0, 80, 10), maximum=maximum)
     assert [selection.cutoff_ms for selection in held] == cutoffs_ms
     assert all(selection.rows.tolist() == list(range(num_items)) for selection in held)
 
 
 def test_of_more_items_than_fit_a_sample_is_held_out_at_the_first_cutoff() -> None:
-    (held,) = select_held_out(rng(), range(30, 80, 10), num_items=600)
+    (held,) = select_held_out(select_items(rng(), 600, 512), range(30, 80, 10), maximum=512)
     assert held.cutoff_ms == 30
     rows = held.rows.tolist()
     assert len(set(rows)) == 512 and rows == sorted(rows)
     assert rows[0] >= 0 and 512 < rows[-1] < 600, "not the first ones"
+
+
+def test_named_items_are_drawn_first_up_to_three_quarters() -> None:
+    few = select_items(rng(), 600, 100, first=np.arange(10, 30))
+    assert len(few) == 100 and set(range(10, 30)) <= set(few.tolist())
+    many = select_items(rng(), 600, 100, first=np.arange(300, 600))
+    assert len(many) == 100 and (many >= 300).sum() == 75
+    assert select_items(rng(), 50, 100, first=np.arange(3)).tolist() == list(range(50))
 
 
 def test_the_same_seed_draws_the_same_windows_and_another_one_others() -> None:

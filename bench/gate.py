@@ -1,0 +1,222 @@
+"""How often the gate and the probation err, and how soon they see what is there.
+
+Simulated trials of eight segments with eighteen items, hour by hour; "noise" is the sd of a
+segment's paired daily relative difference. Constants were chosen on other seeds than are reported.
+Run: python -m bench.gate [--quick] [--chosen]; --chosen: the seeds that constants were chosen on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from bench.report import write_result
+from freshet.online.learn.gate import Trial, judge
+from freshet.online.learn.probation import MAX_LOOKS, Probation, judge_probation
+from freshet.online.learn.rows import Before
+from freshet.online.learn.sequential import Plan, error_of_attempt
+from freshet.online.learn.shadow import SoFar
+from freshet.online.learn.standing import Standing
+from freshet.stream.units import HOUR_MS
+
+SEGMENTS, ITEMS, NAMED = 8, 18, 2
+DAYS_BEFORE, HOLDOUT_HOURS, DAYS = 7, 12, 7
+MARGIN, ERROR, ATTEMPTS = 0.01, 0.05, 3
+PROBATION_MARGIN = 0.10
+# Of each cell's ratio; it makes the daily difference of a segment differ by CELL_DAY_SD.
+CELL_SD, CELL_DAY_SD = 0.12, 0.008
+CHOSEN_SEED, REPORTED_SEED = 1_000_000, 0
+NAMES = [f"s{row // ITEMS}" for row in range(SEGMENTS * ITEMS)]
+
+
+@dataclass(frozen=True)
+class World:
+    """Losses of both versions, hour by hour from the first day before the trial."""
+
+    champion_IT: np.ndarray
+    challenger_IT: np.ndarray
+
+    @classmethod
+    def drawn(cls, seed: int, gains_S: np.ndarray, noise: float) -> World:
+        """Heavy-tailed items, hours that differ, days that all items of a segment share."""
+        rng = np.random.default_rng(seed)
+        num_days = DAYS_BEFORE + 1 + DAYS
+        shape = SEGMENTS * ITEMS, num_days * 24
+        item_I1 = rng.lognormal(0.0, 1.0, (shape[0], 1))
+        hour_T = 1.0 + 0.8 * np.sin(2.0 * np.pi * np.arange(shape[1]) / 24.0)
+        champion_IT = item_I1 * hour_T * rng.gamma(2.0, 0.5, shape)
+        shared = np.sqrt(max(noise**2 - CELL_DAY_SD**2, 0.0)) if noise else 0.0
+        day_SD = shared * rng.normal(size=(SEGMENTS, num_days))
+        ratio_SD = 1.0 - gains_S[:, None] + day_SD
+        ratio_IT = ratio_SD.repeat(ITEMS, 0).repeat(24, 1)
+        ratio_IT *= 1.0 + CELL_SD * rng.normal(size=shape)
+        return cls(champion_IT, champion_IT * ratio_IT)
+
+    def trial(self, look: int, named: int = NAMED) -> Trial:
+        """What the gate has at a look."""
+        begin = DAYS_BEFORE * 24
+        end = begin + HOLDOUT_HOURS + look * 24
+        return Trial(
+            champion_IT=self.champion_IT[:, begin:end],
+            challenger_IT=self.challenger_IT[:, begin:end],
+            segments=NAMES,
+            affected=frozenset(f"s{number}" for number in range(named)),
+            resolution_ms=HOUR_MS,
+            champion_coverage=0.8,
+            challenger_coverage=0.8,
+            finite=True,
+            standing=Standing(),
+            before=self.before,
+        )
+
+    @property
+    def before(self) -> Before:
+        days = [x[:, : DAYS_BEFORE * 24].reshape(len(x), -1, 24).sum(2) for x in self.both]
+        return Before(*days, np.zeros(DAYS_BEFORE, np.int64))
+
+    @property
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.champion_IT, self.challenger_IT
+
+    def daily_differences_SD(self) -> np.ndarray:
+        first, second = (x.reshape(SEGMENTS, ITEMS, -1, 24).sum((1, 3)) for x in self.both)
+        return 1.0 - second / first
+
+
+def outcome(world: World, attempt: int) -> tuple[str, int]:
+    """The verdict of a trial, and the look that ended it."""
+    plan = Plan.of_days(
+        error_of_attempt(ERROR, attempt), holdout_days=HOLDOUT_HOURS / 24, num_days=DAYS
+    )
+    for look in range(len(plan.shares)):
+        verdict = judge(world.trial(look), margin=MARGIN, plan=plan, look=look)
+        if verdict.decision != "not yet":
+            return verdict.decision, look
+    raise AssertionError("the last look decides")
+
+
+def equal(noise: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """How often an alert promotes a challenger that is no better, over all attempts and looks."""
+    promoted, ended, spread = 0, [], []
+    for seed in seeds:
+        for attempt in range(ATTEMPTS):
+            world = World.drawn(seed * ATTEMPTS + attempt, np.zeros(SEGMENTS), noise)
+            spread.append(world.daily_differences_SD().std(1, ddof=1).mean())
+            decision, look = outcome(world, attempt)
+            ended.append(look)
+            if decision == "promote":
+                promoted += 1
+                break
+    return {
+        "noise": noise,
+        "realised_daily_sd": round(float(np.mean(spread)), 4),
+        **share(promoted, len(seeds)),
+        "mean_days_of_a_trial": round(float(np.mean(ended)) + HOLDOUT_HOURS / 24, 2),
+    }
+
+
+def better(gain: float, noise: float, days: int, seeds: Sequence[int]) -> dict[str, Any]:
+    """How often the first challenger is promoted within so many days when it is better."""
+    gains_S = np.where(np.arange(SEGMENTS) < NAMED, gain, 0.0)
+    ends = [outcome(World.drawn(seed + 500_000, gains_S, noise), 0) for seed in seeds]
+    within = [look for decision, look in ends if decision == "promote" and look <= days]
+    return {
+        "gain": gain,
+        "noise": noise,
+        "within_days": days,
+        **share(len(within), len(seeds)),
+        "given_up_early": sum(x == "reject" and look < DAYS for x, look in ends) / len(seeds),
+        "median_days": float(np.median(within)) + HOLDOUT_HOURS / 24 if within else None,
+    }
+
+
+def taken_back(loss: float, noise: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """How often a version that is worse in one segment is rolled back within its four looks."""
+    gains_S = np.where(np.arange(SEGMENTS) == 0, -loss, 0.0)
+    ends = [probation_ends(World.drawn(seed + 700_000, gains_S, noise)) for seed in seeds]
+    gone = [days for decision, days in ends if decision == "goes"]
+    return {
+        "worse": loss,
+        "noise": noise,
+        **share(len(gone), len(seeds)),
+        "median_days": float(np.median(gone)) if gone else None,
+    }
+
+
+def probation_ends(world: World) -> tuple[str, int]:
+    """The verdict of a probation and the days it took."""
+    begin = DAYS_BEFORE * 24
+    plan = Probation(0, (0,) * MAX_LOOKS).plan
+    for look in range(MAX_LOOKS):
+        here = slice(begin, begin + (look + 1) * 24)
+        first, second = (x[:, here] for x in world.both)
+        held = np.full_like(first, 0.8)
+        both = SoFar(
+            segments=NAMES,
+            first_IT=first,
+            second_IT=second,
+            first_covered_IT=held,
+            second_covered_IT=held,
+            first_coverage=0.8,
+            second_coverage=0.8,
+            finite=True,
+            unseen=0.0,
+        )
+        verdict = judge_probation(
+            both,
+            world.before,
+            resolution_ms=HOUR_MS,
+            margin=PROBATION_MARGIN,
+            plan=plan,
+            look=look,
+        )
+        if verdict.decision != "not yet":
+            break
+    return verdict.decision, look + 1
+
+
+def share(count: int, number: int) -> dict[str, Any]:
+    """A share with its 95 % interval (Clopper & Pearson)."""
+    interval = binomtest(count, number).proportion_ci(0.95)
+    ends = [round(interval.low, 4), round(interval.high, 4)]
+    return {"share": round(count / number, 4), "interval": ends, "n": number}
+
+
+def main() -> None:
+    """Print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--chosen", action="store_true")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    first = CHOSEN_SEED if arguments.chosen else REPORTED_SEED
+    seeds = range(first, first + (60 if arguments.quick else 600))
+    result: dict[str, Any] = {
+        "equal_promoted_per_alert": [equal(noise, seeds) for noise in (0.0, 0.02, 0.04)],
+        "better": [
+            better(0.10, 0.02, 5, seeds[: len(seeds) // 2]),
+            better(0.05, 0.02, 7, seeds[: len(seeds) // 2]),
+            better(0.05, 0.04, 7, seeds),
+        ],
+        "rolled_back": [
+            taken_back(loss, noise, seeds)
+            for loss, noise in ((0.25, 0.02), (0.25, 0.04), (0.25, 0.08))
+        ],
+        "rolled_back_though_equal": [taken_back(0.0, noise, seeds) for noise in (0.02, 0.04, 0.08)],
+    }
+    for name, rows in result.items():
+        for row in rows:
+            print(name, row)
+    print(f"{time.monotonic() - started:.0f} s")
+    if not arguments.quick and not arguments.chosen:
+        write_result("gate", result, ["numpy", "scipy"])
+
+
+if __name__ == "__main__":
+    main()

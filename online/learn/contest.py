@@ -1,0 +1,163 @@
+"""A champion and a challenger on a hold-out and on the days after it, look by look.
+
+Whatever a look says depends on the buckets up to it alone, never on when it was asked: a process
+that starts anew goes through the same looks to the same verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import torch
+
+from freshet.model.network import FreshetNetwork
+from freshet.online.learn.evaluation import forecast_ms, items_for, losses_on
+from freshet.online.learn.gate import Trial, Verdict, judge
+from freshet.online.learn.pools import History, Pool
+from freshet.online.learn.sequential import Plan
+from freshet.online.learn.shadow import Shadow, days_from
+from freshet.online.learn.standing import Guarded, Standing, relative_loss
+from freshet.online.learn.windows import MAX_GATE_WINDOWS
+from freshet.stream.units import DAY_MS
+
+ALL_SEGMENTS = "all"
+# A day of the shadow needs no more windows than one for each item.
+MAX_DAY_WINDOWS = 256
+# A trial whose days do not become final ends at last, by the clock.
+MAX_WAIT_FACTOR = 2
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What was declared before the first look; kept beside the challenger's weights.
+
+    Attributes:
+        request_id: The request that the verdict answers.
+        parent: The champion that the challenger is held against.
+        segments: Which the drift named.
+        onset_ms: Since when it drifts; None where nothing does.
+        holdout_start_ms, holdout_end_ms: The first look's buckets.
+        num_days: Looks after that, a day each.
+        error: Chance that may be spent on an equal challenger.
+        item_ids: On which items.
+        standing: What was measured of the challenger when it was new.
+    """
+
+    request_id: str
+    parent: str
+    segments: tuple[str, ...]
+    onset_ms: int | None
+    holdout_start_ms: int
+    holdout_end_ms: int
+    num_days: int
+    error: float
+    item_ids: tuple[str, ...]
+    standing: Standing = Standing()
+
+    @property
+    def plan(self) -> Plan:
+        """The looks."""
+        holdout_days = (self.holdout_end_ms - self.holdout_start_ms) / DAY_MS
+        return Plan.of_days(self.error, holdout_days=holdout_days, num_days=self.num_days)
+
+    @property
+    def expires_ms(self) -> int:
+        """The clock at which the trial ends, whatever is final by then."""
+        return self.holdout_end_ms + MAX_WAIT_FACTOR * self.num_days * DAY_MS
+
+
+@dataclass(slots=True)
+class Contest:
+    """A trial: both networks, and what they did so far.
+
+    Args:
+        terms: What was declared.
+        shadow: Both networks on the same windows.
+        margin: Relative gain that must be exceeded.
+    """
+
+    terms: Terms
+    shadow: Shadow
+    margin: float
+    look: int = field(default=-1, init=False)
+    verdict: Verdict | None = field(default=None, init=False)
+
+    def proceed(self) -> Verdict | None:
+        """Take every look that is due, until one decides; the newest verdict.
+
+        Raises:
+            InvalidInputError: There is no window to compare on.
+        """
+        while self._due():
+            self._take()
+        return self.verdict
+
+    def _due(self) -> bool:
+        """Whether the next look's buckets are final and nothing is decided."""
+        decided = self.verdict is not None and self.verdict.decision != "not yet"
+        if decided or self.look >= self.terms.num_days:
+            return False
+        return self.shadow.final_until(self._part(self.look + 1)[1])
+
+    def _part(self, look: int) -> tuple[int, int]:
+        """[start, end) of what a look adds: the hold-out, then whole days."""
+        terms, grid = self.terms, self.shadow.history.grid
+        if look == 0:
+            return terms.holdout_start_ms, terms.holdout_end_ms
+        end_ms = terms.holdout_end_ms
+        return days_from(grid, end_ms, look - 1), days_from(grid, end_ms, look)
+
+    def _take(self) -> None:
+        self.look += 1
+        maximum = MAX_DAY_WINDOWS if self.look else MAX_GATE_WINDOWS
+        self.shadow.extend(*self._part(self.look), maximum=maximum)
+        trial = self._trial()
+        self.verdict = judge(trial, margin=self.margin, plan=self.terms.plan, look=self.look)
+
+    def _trial(self) -> Trial:
+        both, terms = self.shadow.so_far(), self.terms
+        every = set(self.shadow.history.segments())
+        return Trial(
+            champion_IT=both.first_IT,
+            challenger_IT=both.second_IT,
+            segments=both.segments,
+            affected=frozenset(every if ALL_SEGMENTS in terms.segments else terms.segments),
+            resolution_ms=self.shadow.history.grid.resolution_ms,
+            champion_coverage=both.first_coverage,
+            challenger_coverage=both.second_coverage,
+            finite=both.finite,
+            standing=terms.standing,
+            before=self.shadow.before(terms.holdout_start_ms, terms.onset_ms),
+            unseen=both.unseen,
+        )
+
+
+def measured(
+    champion: FreshetNetwork,
+    challenger: FreshetNetwork,
+    *,
+    anchors: Pool | None,
+    pool: Pool,
+    guards: tuple[Guarded, ...] = (),
+) -> Standing:
+    """What is measured once; blocks for seconds.
+
+    Args:
+        champion, challenger: The networks.
+        anchors: Windows from before the recent part.
+        pool: Windows on which they are timed.
+        guards: What they did at other resolutions.
+    """
+    champion_ms, challenger_ms = forecast_ms([champion, challenger], pool)
+    return Standing(
+        finite=all(bool(torch.isfinite(one).all()) for one in challenger.parameters()),
+        anchor_loss=relative_loss(losses_on(champion, anchors), losses_on(challenger, anchors)),
+        latency_ratio=challenger_ms / max(champion_ms, 1e-6),
+        guards=guards,
+    )
+
+
+def chosen_items(history: History, segments: tuple[str, ...], seed: int) -> tuple[str, ...]:
+    """The items of a trial, those of the named segments first."""
+    rows = items_for(history, seed=seed, maximum=MAX_GATE_WINDOWS, affected=segments)
+    return tuple(history.item_ids[row] for row in rows)
