@@ -23,6 +23,8 @@ class RequestLedger:
     _superseded: set[str] = field(default_factory=set, init=False)
     _judged: set[str] = field(default_factory=set, init=False)
     _on_trial_ms: dict[str, int] = field(default_factory=dict, init=False)
+    _promoted: dict[str, str] = field(default_factory=dict, init=False)
+    _undone: set[str] = field(default_factory=set, init=False)
     _trial_days: dict[str, float] = field(default_factory=dict, init=False)
 
     def take_request(self, request: RetrainRequest) -> None:
@@ -37,8 +39,13 @@ class RequestLedger:
             self._on_trial_ms[request_id] = min(first_ms, event.at_ms)
             days = float(event.gate.get("days", 0.0))
             self._trial_days[request_id] = max(days, self.trial_days(request_id))
+        if event.kind == "rolled_back" and event.gate:
+            # By its probation; what a person takes back is the person's affair.
+            self._undone.add(event.parent)
         if event.kind not in ANSWERS or not request_id:
             return
+        if event.kind == "promoted":
+            self._promoted[request_id] = event.version
         self._answers.setdefault(request_id, event.kind)
         if event.kind == "rejected" and event.reason == SUPERSEDED:
             self._superseded.add(request_id)
@@ -68,6 +75,10 @@ class RequestLedger:
     def on_trial_ms(self, request: RetrainRequest) -> int | None:
         """Since when its challenger is watched; None where there is none, or it is answered."""
         return self._on_trial_ms.get(request.request_id) if self.answer(request) is None else None
+
+    def undone(self, request: RetrainRequest) -> bool:
+        """Whether what was promoted for it failed its probation."""
+        return self._promoted.get(request.request_id) in self._undone
 
     def trial_days(self, request_id: str) -> float:
         """How many days of a challenger's trial were told."""

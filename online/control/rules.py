@@ -104,7 +104,10 @@ class RetrainRules:
     def _wants_training(self, alert: DriftAlert) -> bool:
         """Not of data that are broken, never trained for with success, nor in vain too often."""
         made = self._requests.attempts(alert.alert_id)
-        promoted = any(self._requests.answer(request) == "promoted" for request in made)
+        promoted = any(
+            self._requests.answer(request) == "promoted" and not self._requests.undone(request)
+            for request in made
+        )
         return alert.kind != "data" and not promoted and len(made) < MAX_ATTEMPTS
 
     def _attempts(self, alert_id: str) -> int:

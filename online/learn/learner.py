@@ -40,7 +40,7 @@ from freshet.online.learn.windows import buckets_needed, final_since
 from freshet.online.weights.announced import MAX_SHOWN
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings
-from freshet.stream.errors import FreshetError, RegistryError, WeightsError
+from freshet.stream.errors import FreshetError, InvalidInputError, RegistryError, WeightsError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.schemas import ModelEvent, RetrainRequest
 from freshet.stream.telemetry import get_logger
@@ -193,6 +193,9 @@ class Learner:
             return False
         onset_ms = self.ledger.onset_ms(request)
         start_ms = first_ms if onset_ms is None else max(first_ms, onset_ms)
+        lesson_ms, holdout = self.ledger.lesson_ms, self.settings.holdout_buckets
+        if lesson_ms is not None and final_since(grid, lesson_ms, final_ms) < holdout:
+            return False
         return final_since(grid, start_ms, final_ms) >= needed
 
     def _train(self, request: RetrainRequest) -> None:
@@ -201,6 +204,8 @@ class Learner:
         # Raises where there is too little, before anybody is told that training begins.
         onset_ms = self.ledger.onset_ms(request)
         split = split_history(self.history, self.settings, onset_ms)
+        if split.holdout_start_ms < (self.ledger.lesson_ms or 0):
+            raise InvalidInputError("no hold-out is final since the last version was rolled back")
         parent = self.registry.champion()
         self.announcer.training(request, parent)
 

@@ -29,6 +29,7 @@ class Ledger:
     requests: RequestLedger = field(default_factory=RequestLedger, init=False)
     said: Counter[str] = field(default_factory=Counter, init=False)
     _onsets_ms: dict[str, int] = field(default_factory=dict, init=False)
+    _failed_ms: int | None = field(default=None, init=False)
     _confirmed: set[str] = field(default_factory=set, init=False)
     _announced: Announcements = field(init=False)
 
@@ -55,6 +56,17 @@ class Ledger:
         self._announced.take(event)
         if event.kind == "confirmed" and self._holds(event):
             self._confirmed.add(event.version)
+        if event.kind == "rolled_back" and event.gate and self._holds(event):
+            self._failed_ms = max(event.at_ms, self._failed_ms or 0)
+
+    @property
+    def lesson_ms(self) -> int | None:
+        """When a version last failed its probation; None where none has.
+
+        What a challenger is judged on must be newer: the buckets before have promoted one that
+        failed, and would again.
+        """
+        return self._failed_ms
 
     def reconsider(self) -> None:
         """Look again at announcements that were refused: the registry may have been away."""

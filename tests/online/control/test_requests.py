@@ -167,3 +167,23 @@ def test_the_scheduled_request_before_one_is_the_newest_of_its_kind() -> None:
     book = ledger(*asked)
     assert book.scheduled_before(asked[3]) == asked[2]
     assert book.scheduled_before(asked[0]) is None
+
+
+@given(st.permutations([0, 1, 2, 3]))
+def test_what_its_probation_took_back_is_undone_and_what_a_person_took_back_is_not(
+    order: list[int],
+) -> None:
+    def promoted(request_id: str, version: str) -> ModelEvent:
+        return ModelEvent(kind="promoted", version=version, at_ms=1, request_id=request_id)
+
+    def taken_back(version: str, gate: dict[str, Any]) -> ModelEvent:
+        return ModelEvent(kind="rolled_back", version="base", at_ms=2, parent=version, gate=gate)
+
+    events = [
+        promoted("r1", "v1"),
+        promoted("r2", "v2"),
+        taken_back("v1", {"gain": -0.5}),
+        taken_back("v2", {}),
+    ]
+    book = ledger(request(1), request(2), request(3), *(events[place] for place in order))
+    assert [book.undone(request(number)) for number in (1, 2, 3)] == [True, False, False]

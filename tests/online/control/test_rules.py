@@ -263,6 +263,18 @@ def test_a_superseded_request_is_no_attempt() -> None:
     assert state.due(500 * HOUR_MS) is not None
 
 
+def test_a_drift_whose_version_failed_its_probation_is_trained_for_again() -> None:
+    state = rules()
+    state.take_drift(alert())
+    request = asked(state, 12)
+    state.take_event(msgspec.structs.replace(answer(request, "promoted"), version="v7"))
+    assert state.due(100 * HOUR_MS) is None
+    failed = ModelEvent(kind="rolled_back", version="base", at_ms=0, parent="v7", gate={"x": 1.0})
+    state.take_event(failed)
+    again = state.due(100 * HOUR_MS)
+    assert again is not None and again.request_id != request.request_id
+
+
 def test_while_a_challenger_is_watched_nothing_more_is_asked_for_two_weeks_at_most() -> None:
     state = rules()
     state.take_drift(alert())

@@ -673,6 +673,11 @@ def test_probation_ends_in_a_rollback_when_the_version_is_worse(calm: World) -> 
     )
     assert calm.events[-1].gate["gain"] == -0.5
     assert calm.registry.champion() == BASE
+    # What it is judged on next is newer than its failure.
+    calm.pass_hours(SETTINGS.holdout_buckets - 1)
+    calm.restarted().step()
+    assert calm.learner.phase == "waiting for final buckets for r1"
+    calm.pass_hours(1)
     calm.learner.step()
     assert calm.kinds()[-2:] == ["training", "rejected"]
 
@@ -1136,3 +1141,19 @@ def test_what_the_schedule_asks_for_promotes_one_equal_challenger_in_a_year(
     assert calm.learner.ledger.error_of(second, 0.05) == pytest.approx(error)
     calm.ask("m", reason="manual")
     assert calm.learner.ledger.error_of(calm.requests[-1], 0.05) == 0.05
+
+
+def test_where_nothing_becomes_final_after_a_rollback_training_is_refused(calm: World) -> None:
+    promote(calm, 39.0)
+    calm.pass_hours(SETTINGS.probation_buckets)
+    calm.learner.step()
+    assert calm.kinds()[-1] == "rolled_back"
+    known = calm.past.known_buckets
+    calm.past.final_ms = lambda: START_MS + known * HOUR_MS  # type: ignore[method-assign]
+    calm.ask("r1", reason="manual")
+    calm.pass_hours(60)
+    calm.learner.step()
+    assert calm.events[-1].reason == (
+        "training failed: no hold-out is final since the last version was rolled back"
+    )
+    assert calm.trained == []
