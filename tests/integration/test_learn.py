@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ RUN = (
 )
 
 
-def orders() -> RawBatch:
+def orders(hours: range = range(HOURS)) -> RawBatch:
     """Twelve items with a strong day, a line for each item and hour with sales, up to now."""
     rng = np.random.default_rng(0)
     start_ms = (NOW_MS // HOUR_MS - HOURS) * HOUR_MS
@@ -64,7 +65,7 @@ def orders() -> RawBatch:
         at_ms = start_ms + hour * HOUR_MS
         rate = 8.0 * (1.0 + 0.9 * np.sin(2 * np.pi * hour / 24.0))
         for sku, units in enumerate(rng.poisson(rate * (1 + np.arange(SKUS) / SKUS))):
-            if units:
+            if units and hour in hours:
                 line = {
                     "sku": f"s{sku}",
                     "region": "north",
@@ -104,13 +105,13 @@ class Process:
         self.registry = Registry(folder / "registry")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def prepare(self) -> str:
+    def prepare(self, hours: range = range(HOURS)) -> str:
         """Windows in Redis and a champion in the registry; returns the champion."""
         store = WindowStore(connect(self.settings.redis), self.settings.redis.generation)
         topics = self.settings.kafka.topics
-        windows = PartitionWindows.claim(store, "orders", topics.orders, 0, self.settings)
-        windows.start_at(0)
-        assert windows.apply(windows.fold(orders())) is Answer.APPLIED
+        self.windows = PartitionWindows.claim(store, "orders", topics.orders, 0, self.settings)
+        self.windows.start_at(0)
+        self.sell(orders(hours))
         with Publisher(self.settings) as publisher:
             for sku in range(SKUS):
                 entry = CatalogEntry(
@@ -124,6 +125,9 @@ class Process:
             created_at_ms=NOW_MS,
         )
         return self.registry.serve(untaught.version)
+
+    def sell(self, lines: RawBatch) -> None:
+        assert self.windows.apply(self.windows.fold(lines)) is Answer.APPLIED
 
     def ask(self, request_id: str) -> None:
         request = RetrainRequest(request_id=request_id, requested_at_ms=NOW_MS, reason="manual")
@@ -160,27 +164,33 @@ def learn(mock_broker: str, redis_server: str, tmp_path: Path) -> Iterator[Proce
         process.process.wait()
 
 
-def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_registered(
+def test_a_request_becomes_a_version_through_kills_in_its_trial_and_before_it_is_announced(
     learn: Process,
 ) -> None:
-    champion = learn.prepare()
+    """Half a day cannot show the gain; three more days that became final can."""
+    champion = learn.prepare(range(HOURS - 72))
     learn.ask("r1")
-    for failpoint in ("registry_before_rename", "learn_served"):
-        assert learn.start(failpoint).wait(DEADLINE_S) == -signal.SIGKILL
+    assert learn.start("learn_trial_told").wait(DEADLINE_S) == -signal.SIGKILL
+    first = orders(range(HOURS - 72))
+    rest = orders(range(HOURS - 72, HOURS))
+    after = len(first.values)
+    learn.sell(replace(rest, offsets=rest.offsets + after, next_offset=after + len(rest.values)))
+    assert learn.start("learn_served").wait(DEADLINE_S) == -signal.SIGKILL
     process = learn.start()
     events = learn.events_until("promoted")
-    assert [event.kind for event in events] == ["training", "training", "promoted"]
+    assert [event.kind for event in events] == ["training", "trial", "promoted"]
     promoted = events[-1]
     assert (promoted.request_id, promoted.parent, promoted.gate["verdict"]) == (
         "r1",
         champion,
         "promote",
     )
+    assert promoted.gate["days"] in (1.5, 2.5, 3.5)
     assert learn.registry.verify(promoted.version).weights_sha256 == promoted.sha256
     checker(learn.registry)(promoted)
-    # Five local days and two hours of minutes, of twelve items, were read for the guards.
+    # Four local days and two hours of minutes, of twelve items, were read for the guards.
     gate = promoted.gate
-    assert (gate["guard_86400000.blocks"], gate["guard_86400000.few"]) == (5, True)
+    assert (gate["guard_86400000.blocks"], gate["guard_86400000.few"]) == (4, True)
     assert (gate["guard_60000.blocks"], gate["guard_60000.few"]) == (6, False)
     for guard in ("guard_86400000", "guard_60000"):
         assert (gate[f"{guard}.ok"], gate[f"{guard}.items"]) == (True, SKUS)
@@ -192,6 +202,7 @@ def test_a_request_becomes_a_version_through_kills_before_and_after_it_is_regist
 
 def test_sigterm_during_training_ends_at_once_and_the_next_process_answers(learn: Process) -> None:
     learn.prepare()
+    learn.environ["FRESHET_LEARN__TRIAL_DAYS"] = "0"
     learn.environ["FRESHET_LEARN__STEPS"] = "2000"
     process = learn.start()
     learn.ask("r1")
