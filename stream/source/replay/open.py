@@ -34,8 +34,10 @@ EXPORTS = {
         "quantity": "Lineitem quantity",
         "unit_price": "Lineitem price",
         "cancelled": "Cancelled at",
+        "region": "Shipping Country|Billing Country",
     }
 }
+OPTIONAL = ("cancelled", "region")
 FIELDS = (
     *("event_time", "sku", "quantity", "unit_price", "region"),
     *("order_id", "event_id", "kind", "cancelled"),
@@ -80,7 +82,8 @@ def open_replay(
     Args:
         path: A parquet or CSV file; a preset also takes the folder.
         preset: One of `PRESETS`, or of `EXPORTS`, whose columns a map may add to.
-        mapping: Our field -> the file's column; `event_time` and `sku` are needed. Without `kind`
+        mapping: Our field -> the file's column, `A|B` for the first of two that says something
+            (of texts); `event_time` and `sku` are needed. Without `kind`
             every row is an order; without `quantity` it is of one unit; without `unit_price` it is
             free; without `region` it is in "-".
         style: How a mapped file is written, where it does not tell.
@@ -93,10 +96,16 @@ def open_replay(
             column.
     """
     if preset in EXPORTS:
-        return _mapped(path, {**EXPORTS[preset], **(mapping or {})}, style, whole_orders, series)
+        names = Table(path, style).columns
+        usual = {
+            field: column
+            for field, column in EXPORTS[preset].items()
+            if field not in OPTIONAL or set(column.split("|")) & set(names)
+        }
+        return _mapped(path, {**usual, **(mapping or {})}, style, whole_orders, series)
     if (preset is None) == (mapping is None):
         raise InvalidInputError(
-            "a replay needs either a preset or a map",
+            "a table of events needs either a preset or a map",
             hint=f"--preset {', '.join((*EXPORTS, *PRESETS))}, or --map field=column,...",
         )
     if preset is None:
@@ -130,20 +139,20 @@ def _mapped(
             f"--map does not say which column of {path.name} is {missing[0]!r}; "
             f"its columns are {', '.join(table.columns)}"
         )
-    table.need(list(mapping.values()), "--map")
+    table.need([name for said in mapping.values() for name in _either(table, said)], "--map")
     num = len(table)
     time_ms, no_time = table.times_ms(mapping["event_time"])
     kind, unknown = _kinds(table, mapping.get("kind"))
 
     def texts(field: str) -> TextColumn | None:
-        return table.texts(mapping[field]) if field in mapping else None
+        return _first(table, mapping[field]) if field in mapping else None
 
     def numbers(field: str, otherwise: float) -> Floats:
         return table.numbers(mapping[field]) if field in mapping else np.full(num, otherwise)
 
     region = TextColumn.constant("-", num)
     if "region" in mapping:
-        region = table.texts(mapping["region"], "-")
+        region = _first(table, mapping["region"], "-")
     orders = texts("order_id")
     cancelled = None
     if "cancelled" in mapping:
@@ -180,6 +189,24 @@ def _mapped(
         },
     )
     return ReplayFile(path.stem, kept.by_time(), {}, skipped)
+
+
+def _either(table: Table, said: str) -> list[str]:
+    """The columns that a map names: one, or those of `A|B` that are there."""
+    names = [said] if said in table.columns else said.split("|")
+    return [name for name in names if name in table.columns] or [said]
+
+
+def _first(table: Table, said: str, missing: str = "") -> TextColumn:
+    """Of several columns what the first says that says something."""
+    names = _either(table, said)
+    found = table.texts(names[0])
+    for name in names[1:]:
+        other = table.texts(name)
+        codes = np.where(_named(found), found.codes, other.codes + len(found.names))
+        found = TextColumn(codes, [*found.names, *other.names])
+    codes = np.where(_named(found), found.codes, len(found.names))
+    return TextColumn(codes, [*found.names, missing])
 
 
 def _owners(orders: TextColumn) -> Ints:

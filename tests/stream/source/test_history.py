@@ -150,6 +150,20 @@ def test_rows_of_one_order_are_one_record_where_the_topic_has_whole_orders(
         assert json.loads(record.value) == expected
 
 
+def test_the_region_of_a_shopify_export_is_that_of_the_preset_for_webhooks(tmp_path: Path) -> None:
+    path = tmp_path / "orders_export.csv"
+    path.write_text(
+        "Id,Created at,Lineitem quantity,Lineitem price,Lineitem sku,Billing Country,"
+        "Shipping Country\n"
+        "1,2025-10-07 09:00:00 +0200,1,2,a,DE,FR\n,,1,2,b,,\n"
+        "2,2025-10-07 10:00:00 +0200,1,2,a,DE,\n"
+        "3,2025-10-07 11:00:00 +0200,1,2,a,,\n"
+    )
+    found = of_file(path, preset="shopify_csv", events=STATES)
+    said = [json.loads(one.value or b"") for one in found.records]
+    assert [(one["region"], len(one["lines"])) for one in said] == [("FR", 2), ("DE", 1), ("-", 1)]
+
+
 def test_a_series_of_other_fields_is_mapped_too(tmp_path: Path) -> None:
     path = tmp_path / "sales.csv"
     path.write_text("t,item,shop,o\n2026-01-02T00:00:00Z,a,north,7\n")
