@@ -15,6 +15,7 @@ import pytest
 import typer.main
 
 from docs.generate import pages, schema
+from docs.notebook import FOLDER, notebook
 from freshet.cli.main import app
 from freshet.stream.config import Topics, known_settings
 from freshet.stream.schemas import RECORDS
@@ -28,6 +29,15 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 )
 def test_a_generated_page_is_current(path: Path, text: str) -> None:
     assert path.read_text("utf-8") == text, "run `make docs`"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
+def test_a_notebook_has_the_cells_of_its_file_with_their_outputs(path: Path) -> None:
+    kept = json.loads(path.with_suffix(".ipynb").read_text("utf-8"))
+    outputs = [cell["outputs"] for cell in kept["cells"] if cell["cell_type"] == "code"]
+    assert kept == notebook(path, outputs), "run `python -m docs.notebook`"
+    shown = [output for some in outputs for output in some]
+    assert sum("image/png" in output.get("data", ()) for output in shown) >= 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

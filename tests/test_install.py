@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,30 @@ def test_a_wheel_holds_everything_that_the_checkout_holds(installed: Path, tmp_p
     names = {path.relative_to(ROOT).as_posix() for path in wanted if path.suffix != ".pyc"}
     missing = [name for name in names if not (package / name.removeprefix("freshet/")).is_file()]
     assert not missing
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_run_as_they_stand(installed: Path, tmp_path: Path) -> None:
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    said = "\nassert list(forecasts['status'].unique()) == ['ok'] and len(forecasts) == 14"
+    run(installed, "-W", "error", "-c", lines + said, cwd=tmp_path)
+    assert (tmp_path / "forecasts.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_outside_the_checkout_and_finds_what_was_planted(
+    installed: Path, tmp_path: Path
+) -> None:
+    # A promotion was made to sell three for one, and a week ago knows nothing of it.
+    said = """
+assert scores["forecasts"] < 0.5 * scores["the week before"]
+assert 0.72 < inside < 0.88
+assert set(first.status) == {"cold_start"} and (first["0.1"] < first["predictions"]).all()
+parts = found.explanation.shapley.contributions
+assert {part.group.key for part in parts[:2]} == {"price", "promotion"}
+"""
+    cells = (ROOT / "docs" / "notebooks" / "shop.py").read_text("utf-8")
+    run(installed, "-W", "error", "-c", cells + said, cwd=tmp_path)
 
 
 @pytest.mark.slow

@@ -76,7 +76,8 @@ def _draw_item(
             axes.fill_between(when, low_R, high_R, **style)
     axes.plot(when, rows["predictions"], color=FAN, linewidth=1.8, label="median")
     axes.set_title(str(item), loc="left", fontsize=10)
-    axes.set_ylim(bottom=0.0)
+    # Room for the legend above the highest sale.
+    axes.set_ylim(0.0, 1.2 * axes.get_ylim()[1])
     axes.legend(loc="upper left", frameon=False, fontsize=8, ncols=3)
     date_axis(axes, fewest=3, most=9)
 
