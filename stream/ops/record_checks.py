@@ -51,7 +51,7 @@ def check_events(settings: Settings, kind: EventKind) -> Iterator[Check]:
         astray = any(words in text for words in ASTRAY)
         said, _, hint = text.partition("; ")
         yield Check(kind, "problem" if astray else "warning", said, hint)
-    times_ms = [one.time_ms for one in found.tried if one.became == "applied" and one.time_ms]
+    times_ms = [one.time_ms for one in of_now.tried if one.became == "applied" and one.time_ms]
     if times_ms:
         age_ms = now_ms - max(times_ms)
         text = f"the newest of {topic} happened {_age(age_ms)} ago"
