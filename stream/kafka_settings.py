@@ -28,6 +28,7 @@ class Topics(Section):
     forecasts: str = "freshet.forecasts.v1"
     rounds: str = "freshet.rounds.v1"
     forecasts_latest: str = Field("freshet.forecasts.latest.v1", description="Empty turns it off.")
+    shadow: str = "freshet.shadow.v1"
     scores: str = "freshet.scores.v1"
     drift: str = "freshet.drift.v1"
     retrain: str = "freshet.retrain.v1"

@@ -217,12 +217,18 @@ class Adjustments(Record, frozen=True, kw_only=True):
     Hours say which forecast by the day (`sums_from`) their sums over whole days are taken from. A
     young item's days say which context of hours (`mixed_with`, its sha256) their first days are
     mixed with.
+
+    While a segment drifts, its contexts may begin at `begins_at_ms`: with `moved`, what was sold
+    before it was multiplied by `exp(moved[bucket number modulo their count])`, without it was
+    hidden.
     """
 
     level_factor: float = 1.0
     calibration_id: Name | None = None
     sums_from: Name | None = None
     mixed_with: Name | None = None
+    begins_at_ms: Ms | None = None
+    moved: Annotated[list[float], Meta(max_length=366)] = []
 
 
 class Compute(Record, frozen=True, kw_only=True):
@@ -402,6 +408,8 @@ class ScoredStep(Record, frozen=True, kw_only=True):
     residual: float
     covered_80: bool
     median: float | None = None
+    adjusted: bool = False
+    """Whether the forecast was served differently because its segment drifts."""
 
 
 class Score(Record, frozen=True, kw_only=True):
@@ -409,7 +417,8 @@ class Score(Record, frozen=True, kw_only=True):
 
     `pinball` is the mean over `quantile_levels` of twice the pinball loss, in units, so that the
     sum over records divided by the sum of `actual` is WQL. `pit` is randomised for counts;
-    `residual` is (actual - median) / scale.
+    `residual` is (actual - median) / scale. `steps` judge what was served; `unadjusted` what would
+    have been served of it without adjustments for a drift, where that was forecast besides.
     """
 
     happened = ("bucket_start_ms", "scored_at_ms")
@@ -422,6 +431,7 @@ class Score(Record, frozen=True, kw_only=True):
     actual: float
     steps: Annotated[list[ScoredStep], Meta(max_length=4_096)]
     in_stock: bool = True
+    unadjusted: Annotated[list[ScoredStep], Meta(max_length=4_096)] = []
 
 
 DriftKind = Literal["level", "spread", "timing", "data"]
@@ -572,6 +582,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "windows": WindowsAdvanced,
     "forecasts": Forecast,
     "rounds": ForecastRound,
+    "shadow": Forecast,
     "scores": Score,
     "drift": DriftAlert,
     "retrain": RetrainRequest,

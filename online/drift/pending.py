@@ -28,6 +28,7 @@ class Issued:
         item_ids: I items.
         forecast_ids: I ids, as published.
         quantiles_IKQ: The published, rounded values for the steps that are scored.
+        adjusted_I: Which were served differently because their segment drifts; None: none of them.
     """
 
     cutoff_ms: int
@@ -36,6 +37,7 @@ class Issued:
     item_ids: list[str]
     forecast_ids: list[str]
     quantiles_IKQ: Singles
+    adjusted_I: Bools | None = None
 
     def rows(self, rows: list[int]) -> Issued:
         """The same of some items."""
@@ -46,6 +48,7 @@ class Issued:
             [self.item_ids[row] for row in rows],
             [self.forecast_ids[row] for row in rows],
             self.quantiles_IKQ[rows],
+            None if self.adjusted_I is None else self.adjusted_I[rows],
         )
 
 
@@ -60,6 +63,7 @@ class Due:
     item_ids: list[str]
     forecast_ids: list[str]
     quantiles_IQ: Singles
+    adjusted_I: Bools | None = None
 
 
 @dataclass(slots=True)
@@ -83,6 +87,7 @@ class _Block:
             part.item_ids,
             part.forecast_ids,
             part.quantiles_IKQ[:, column],
+            part.adjusted_I,
         )
 
 

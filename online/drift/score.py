@@ -5,12 +5,13 @@ Dimensions: I items, Q quantile levels. `levels_Q` are probabilities, `quantiles
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
 import xxhash
+from msgspec.structs import replace
 
 from freshet.online.drift.pending import Due
 from freshet.stream.arrays import Bools, Floats, Ints
@@ -177,13 +178,14 @@ def score_records(
     bucket_start_ms: int,
     resolution_ms: int,
     scored_at_ms: int,
+    unadjusted: list[tuple[Due, StepScores]] | None = None,
 ) -> list[Score]:
-    """One record an item, with every step that was due in order; none without an actual."""
-    steps: dict[str, list[ScoredStep]] = {}
-    for due, scores in sorted(judged, key=lambda pair: pair[0].step):
-        for item_id, step in zip(due.item_ids, _scored_steps(due, scores), strict=True):
-            if item_id in actuals:
-                steps.setdefault(item_id, []).append(step)
+    """One record an item, with every step that was due in order; none without an actual.
+
+    `unadjusted` are steps of forecasts that were made without adjustments besides.
+    """
+    steps = _by_item(judged, actuals)
+    besides = _by_item(unadjusted or [], actuals)
     return [
         Score(
             item_id=item_id,
@@ -194,9 +196,39 @@ def score_records(
             actual=actuals[item_id].units,
             steps=scored,
             in_stock=actuals[item_id].in_stock,
+            unadjusted=besides.get(item_id, []),
         )
         for item_id, scored in steps.items()
     ]
+
+
+def without_adjustments(scores: Iterable[Score]) -> list[Score]:
+    """What the scores say of forecasts as they would have been without adjustments.
+
+    Else the cure would end the alarm that called for it. A step that was adjusted, and not forecast
+    without besides, says nothing.
+    """
+    plain = []
+    for score in scores:
+        steps = [step for step in score.steps if not step.adjusted] + score.unadjusted
+        if len(steps) == len(score.steps) and not score.unadjusted:
+            plain.append(score)
+        elif steps:
+            steps.sort(key=lambda step: step.step)
+            plain.append(replace(score, steps=steps, unadjusted=[]))
+    return plain
+
+
+def _by_item(
+    judged: list[tuple[Due, StepScores]], actuals: Collection[str]
+) -> dict[str, list[ScoredStep]]:
+    """Steps of each item whose actual is known, in order."""
+    steps: dict[str, list[ScoredStep]] = {}
+    for due, scores in sorted(judged, key=lambda pair: pair[0].step):
+        for item_id, step in zip(due.item_ids, _scored_steps(due, scores), strict=True):
+            if item_id in actuals:
+                steps.setdefault(item_id, []).append(step)
+    return steps
 
 
 def _scored_steps(due: Due, scores: StepScores) -> Iterator[ScoredStep]:
@@ -213,6 +245,7 @@ def _scored_steps(due: Due, scores: StepScores) -> Iterator[ScoredStep]:
             residual=_short(scores.residual_I[row]),
             covered_80=bool(scores.covered_I[row]),
             median=_short(scores.median_I[row]),
+            adjusted=due.adjusted_I is not None and bool(due.adjusted_I[row]),
         )
 
 

@@ -22,6 +22,7 @@ from freshet.model.effects.newcomers import own_share
 from freshet.model.effects.shared import SharedEffects
 from freshet.model.effects.slots import dress
 from freshet.model.tables.panel import Window
+from freshet.online.adjust.beginning import Beginning, begun
 from freshet.online.effects.table import Known
 from freshet.online.worker.device_ring import CLICKS, NEVER, NUM_CLICKS, UNITS, DeviceRing
 from freshet.online.worker.static import StaticFeatures
@@ -143,14 +144,20 @@ class Contexts:
 
     # Batches --------------------------------------------------------------------------------------
 
-    def batch(self, rows: Sequence[int] | Ints, cutoff_ms: int) -> Batch:
+    def batch(
+        self,
+        rows: Sequence[int] | Ints,
+        cutoff_ms: int,
+        beginnings: Sequence[Beginning | None] = (),
+    ) -> Batch:
         """Contexts of some rows that end at the cutoff; nothing after it is used.
 
         That holds for what is known by now of buckets, stock, prices and promotions alike.
+        `beginnings` say which contexts begin at a drift, of all rows or of none.
         """
         item_ids = [self.item_ids[row] for row in rows]
         past = self._past_of(rows, cutoff_ms, self.context_length)
-        return self._dressed(item_ids, past, cutoff_ms)
+        return self._dressed(item_ids, past, cutoff_ms, beginnings)
 
     def cold_batch(self, item_ids: list[str], cutoff_ms: int) -> Batch:
         """The same for items of which no window has anything yet.
@@ -245,11 +252,23 @@ class Contexts:
 
     # What the shop says ---------------------------------------------------------------------------
 
-    def _dressed(self, item_ids: list[str], past: _Past, cutoff_ms: int) -> Batch:
+    def _dressed(
+        self,
+        item_ids: list[str],
+        past: _Past,
+        cutoff_ms: int,
+        beginnings: Sequence[Beginning | None] = (),
+    ) -> Batch:
         """With what is known in advance, what all items share, and what each of them is."""
         window = self._window(item_ids, past, cutoff_ms)
+        begin_B = None
+        if any(beginnings):
+            window = begun(window, beginnings)
+            # Nobody looks for another beginning than the one that is known.
+            begin_B = np.array([-1 if beginning is None else 0 for beginning in beginnings])
         taught = self._taught(cutoff_ms)
-        dressed = dress(window, UNTAUGHT if taught is None else taught.shared)
+        shared = UNTAUGHT if taught is None else taught.shared
+        dressed = dress(window, shared, begin_N=begin_B)
         rows, T = np.arange(len(item_ids)), self.context_length
         batch, _ = dressed.batch(
             rows,

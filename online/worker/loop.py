@@ -20,6 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import redis
 
@@ -27,7 +28,12 @@ from freshet.online.weights.swap import LoadedWeights, WeightsSwitch
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import Mark
 from freshet.online.worker.metrics import WorkerMetrics
-from freshet.online.worker.outgoing import origin_of, outgoing_forecasts, outgoing_rounds
+from freshet.online.worker.outgoing import (
+    origin_of,
+    outgoing_forecasts,
+    outgoing_rounds,
+    outgoing_shadow,
+)
 from freshet.online.worker.owner import OwnerKeeper
 from freshet.online.worker.pace import newest
 from freshet.online.worker.passing import Pass
@@ -69,6 +75,13 @@ class Parts:
     watch: Watch
     owner: OwnerKeeper | None = None
     """Starts the estimates of shared effects where nobody makes them."""
+
+
+class Made(NamedTuple):
+    """A portion of a round: what is served, and what some of it would be without adjustments."""
+
+    served: list[Forecast]
+    shadow: list[Forecast]
 
 
 class Worker:
@@ -261,6 +274,7 @@ class Worker:
         )
         weights = self._parts.switch.current
         owned.tie(served, due.cutoff_ms, weights.forecaster)
+        self._adjust(owned, served, due.cutoff_ms, weights)
         now_ms = self._parts.clock.now_ms()
         origin = origin_of(
             self._settings,
@@ -271,11 +285,11 @@ class Worker:
             side_offsets=self._parts.side_inputs.offsets(),
         )
         for part, moved in one_pass.steps(PORTION):
-            forecasts = self._forecast(owned, served, one_pass, part, origin, weights)
-            if forecasts is None:
+            made = self._forecast(owned, served, one_pass, part, origin, weights)
+            if made is None:
                 return False
             rounds = one_pass.records(moved, origin.issued_at_ms, weights.version)
-            if not self._publish(owned, served, forecasts, rounds, moved):
+            if not self._publish(owned, served, made, rounds, moved):
                 return False
         served.rests_after(time.monotonic() - began_s)
         if not origin.warming_up:
@@ -283,6 +297,23 @@ class Worker:
             self._note_effects(owned)
         self._note_round(owned, served, due, len(work))
         return True
+
+    def _adjust(
+        self, owned: OwnedShards, served: Served, cutoff_ms: int, weights: LoadedWeights
+    ) -> None:
+        """Decide how segments in alarm are served from this cutoff on."""
+        if served.adjuster is None:
+            return
+        with self.metrics.stage_seconds.labels("adjust").time():
+            served.adjuster.decide(
+                served.contexts,
+                weights.forecaster,
+                weights.version,
+                cutoff_ms,
+                lambda: self._stay_alive(owned),
+            )
+        for name, segments in served.adjuster.counts().items():
+            self.metrics.adjusted.labels(name).set(segments)
 
     def _forecast(
         self,
@@ -292,26 +323,35 @@ class Worker:
         part: range,
         origin: Origin,
         weights: LoadedWeights,
-    ) -> list[Forecast] | None:
+    ) -> Made | None:
         """A portion of a round, in micro-batches; None when told to stop."""
-        records: list[Forecast] = []
+        made = Made([], [])
         for few in portions(len(part), self._settings.worker.micro_batch):
             rows, cold = one_pass.work.items(part[few.start : few.stop])
             with self.metrics.stage_seconds.labels("forecast").time():
-                records += forecast_items(
-                    served.contexts,
-                    weights,
-                    origin,
-                    served.sums,
-                    rows=rows,
-                    cold=cold,
-                    whole_days=served.whole_days,
+                made.served.extend(
+                    forecast_items(
+                        served.contexts,
+                        weights,
+                        origin,
+                        served.sums,
+                        rows=rows,
+                        cold=cold,
+                        whole_days=served.whole_days,
+                        beginnings=served.beginnings,
+                    )
+                )
+                besides = served.besides(rows)
+                made.shadow.extend(
+                    forecast_items(
+                        served.contexts, weights, origin, served.sums, rows=besides, cold=[]
+                    )
                 )
             self._stay_alive(owned)
             if self._stop.is_set():
                 return None
             self._let_finer_steps_go_first(owned, served)
-        return records
+        return made
 
     def _let_finer_steps_go_first(self, owned: OwnedShards, served: Served) -> None:
         """In a long round or scoring: what is due by finer steps, for at most half of the time."""
@@ -326,17 +366,18 @@ class Worker:
         self,
         owned: OwnedShards,
         served: Served,
-        forecasts: list[Forecast],
+        made: Made,
         rounds: list[ForecastRound],
         moved: Mapping[int, Mark],
     ) -> bool:
         """Commit forecasts, then have them wait for scores; False when told to stop."""
         marks = owned.marks_with(served, moved)
+        forecasts = made.served
         failpoint("before_forecasts")
         with self.metrics.stage_seconds.labels("publish").time():
-            outgoing = outgoing_forecasts(self._topics, forecasts) + outgoing_rounds(
-                self._topics, rounds
-            )
+            outgoing = outgoing_forecasts(self._topics, forecasts)
+            outgoing += outgoing_shadow(self._topics, made.shadow)
+            outgoing += outgoing_rounds(self._topics, rounds)
             offsets = self._parts.membership.offsets(marks)
             if not self._parts.commits.commit(outgoing, offsets):
                 return False
@@ -346,6 +387,9 @@ class Worker:
         said = [record for record in forecasts if record.quantiles]
         if said and served.pending.score_steps:
             served.pending.add(issued_of(said, served.pending.score_steps))
+        if made.shadow and served.shadow.score_steps:
+            served.shadow.add(issued_of(made.shadow, served.shadow.score_steps))
+            self.metrics.shadow.inc(len(made.shadow))
         for record in forecasts:
             self.metrics.forecasts.labels(record.status).inc()
         return True
@@ -412,10 +456,13 @@ class Worker:
             return False
         failpoint("after_scores")
         served.pending.close_bucket(found.bucket_ms)
+        served.shadow.close_bucket(found.bucket_ms)
         self.metrics.scores.inc(len(found.scores))
         self.metrics.unscored.inc(found.unknown)
         for alert in found.alerts:
             self.metrics.alerts.labels(alert.state, alert.kind).inc()
+            if served.adjuster is not None:
+                served.adjuster.take(alert)
             log.warning("drift", segment=alert.segment, state=alert.state, text=alert.description)
         return True
 

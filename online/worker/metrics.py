@@ -55,6 +55,17 @@ class WorkerMetrics:
             ("of",),
             registry=registry,
         )
+        self.adjusted = Gauge(
+            "freshet_worker_adjusted_segments",
+            "Segments in alarm whose contexts begin at the onset, by what becomes of the past.",
+            ("how",),
+            registry=registry,
+        )
+        self.shadow = Counter(
+            "freshet_worker_shadow_forecasts",
+            "Forecasts without adjustments, beside those that were served.",
+            registry=registry,
+        )
         self.scores = Counter(
             "freshet_worker_scores", "Score records acknowledged by the broker.", registry=registry
         )

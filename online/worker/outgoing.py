@@ -56,6 +56,13 @@ def outgoing_forecasts(topics: Topics, forecasts: Sequence[Forecast]) -> list[Ou
     return outgoing
 
 
+def outgoing_shadow(topics: Topics, forecasts: Sequence[Forecast]) -> list[Outgoing]:
+    """Forecasts as they would be without adjustments; nobody is served them."""
+    return [
+        Outgoing(topics.shadow, record.item_id.encode(), encode(record)) for record in forecasts
+    ]
+
+
 def outgoing_rounds(topics: Topics, rounds: Sequence[ForecastRound]) -> list[Outgoing]:
     """What is said of rounds that are over."""
     return [

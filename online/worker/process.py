@@ -60,7 +60,8 @@ def open_worker(settings: Settings) -> Worker:
         WeightsError: There are no weights to forecast with.
     """
     topics = settings.kafka.topics
-    partitions_of(settings, [topics.forecasts, topics.rounds, topics.scores, topics.drift])
+    written = [topics.forecasts, topics.rounds, topics.shadow, topics.scores, topics.drift]
+    partitions_of(settings, written)
     client = connect(settings.redis)
     check_fit(client)
     threads = use_threads(settings.worker.threads)

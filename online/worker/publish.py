@@ -6,7 +6,7 @@ Dimensions: B rows, H steps, K sums over first steps, Q levels of the network, W
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import conversion
+from freshet.online.adjust.beginning import Beginning
+from freshet.online.adjust.record import hashed, with_beginnings
 from freshet.online.drift.pending import Issued
 from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.context import Age, Contexts, age_of
@@ -143,7 +145,7 @@ def forecast_ids(
     what it was forecast from: two contexts never share an id. `adjustments` of single rows go in
     between.
     """
-    adjusted = msgspec.to_builtins(origin.adjustments)
+    adjusted = hashed(origin.adjustments)
     weights = (origin.weights_version, origin.weights_sha256)
     common = [
         origin.resolution_ms,
@@ -158,7 +160,7 @@ def forecast_ids(
     for row, (item_id, context) in enumerate(zip(item_ids, context_sha256, strict=True)):
         digest = start.copy()
         if row in adjustments:
-            digest.update(msgspec.json.encode(adjustments[row]))
+            digest.update(msgspec.json.encode(hashed(adjustments[row])))
         digest.update(f"{context}{item_id}".encode())
         ids.append(digest.hexdigest())
     return ids
@@ -213,7 +215,13 @@ def forecast_records(
 def _adjusted(all_rows: Adjustments, own: Adjustments | None) -> Adjustments:
     if own is None:
         return all_rows
-    return replace(all_rows, sums_from=own.sums_from, mixed_with=own.mixed_with)
+    return replace(
+        all_rows,
+        sums_from=own.sums_from,
+        mixed_with=own.mixed_with,
+        begins_at_ms=own.begins_at_ms,
+        moved=own.moved,
+    )
 
 
 def _cumulative(steps: list[int], quantiles: list[list[float]]) -> Cumulative | None:
@@ -247,17 +255,23 @@ def forecast_items(
     rows: Sequence[int],
     cold: Sequence[str],
     whole_days: WholeDays | None = None,
+    beginnings: Callable[[Sequence[str]], Sequence[Beginning | None]] = lambda item_ids: (),
 ) -> list[Forecast]:
     """Forecast one micro-batch: items with a row, then cold ones without; records in that order.
 
     All that is known of a cold item is what its siblings sell. So without shared effects nothing is
-    said of it.
+    said of it. `beginnings` say from where contexts of items begin whose segment drifts.
     """
     records: list[Forecast] = []
     if rows:
         item_ids = [contexts.item_ids[row] for row in rows]
-        batch = contexts.batch(rows, origin.cutoff_ms)
-        records += _forecast_batch(weights, origin, sums, item_ids, batch, whole_days)
+        begin = beginnings(item_ids)
+        batch = plain = contexts.batch(rows, origin.cutoff_ms)
+        if any(begin):
+            batch = contexts.batch(rows, origin.cutoff_ms, begin)
+        records += _forecast_batch(
+            weights, origin, sums, item_ids, batch, whole_days, begin=begin, plain=plain
+        )
     if cold:
         batch = contexts.cold_batch(list(cold), origin.cutoff_ms)
         of_siblings = origin
@@ -274,15 +288,24 @@ def _forecast_batch(
     item_ids: Sequence[str],
     batch: Batch,
     whole_days: WholeDays | None,
+    *,
+    begin: Sequence[Beginning | None] = (),
+    plain: Batch | None = None,
 ) -> list[Forecast]:
+    """The records of one batch; `plain` is the one without beginnings.
+
+    What an item is, and whether it sells whole units, does not depend on what is hidden of it.
+    """
     forecaster = weights.forecaster
+    plain = batch if plain is None else plain
     if origin.warming_up:
         numbers = _nothing(batch)
     elif whole_days is None:
-        numbers = _numbers(forecaster, origin, sums, batch)
+        numbers = _numbers(forecaster, origin, sums, batch, plain)
     else:
-        numbers = _numbers(forecaster, origin, sums, batch, whole_days.ends)
-        numbers = whole_days.agreed(item_ids, batch, numbers)
+        numbers = _numbers(forecaster, origin, sums, batch, plain, whole_days.ends)
+        numbers = whole_days.agreed(item_ids, plain, numbers)
+    numbers = numbers._replace(adjustments=with_beginnings(numbers.adjustments, begin))
     compute = Compute(
         device=str(forecaster.device),
         dtype=str(forecaster.dtype).removeprefix("torch."),
@@ -292,7 +315,7 @@ def _forecast_batch(
         item_ids,
         numbers,
         origin,
-        age=age_of(batch),
+        age=age_of(plain),
         context_sha256=context_sha256(batch),
         compute=compute,
     )
@@ -303,13 +326,14 @@ def _numbers(
     origin: Origin,
     sums: StepSums,
     batch: Batch,
+    plain: Batch,
     ends: Sequence[int] = (),
 ) -> Numbers:
     columns = wire_columns(forecaster.quantile_levels)
     steps_BHQ = forecaster.forecast(batch)
     sum_steps = sorted({*sums.steps, *ends})
     sums_BKQ = sums.quantiles(
-        batch.target_BT, steps_BHQ, forecaster.quantile_levels, steps=sum_steps
+        plain.target_BT, steps_BHQ, forecaster.quantile_levels, steps=sum_steps
     )
     conversion_BHW = None
     if origin.conversion:
@@ -340,4 +364,5 @@ def issued_of(records: Sequence[Forecast], steps: Sequence[int]) -> Issued:
         [record.item_id for record in records],
         [record.forecast_id for record in records],
         np.array(quantiles_IKQ, np.float32),
+        np.array([record.adjustments.begins_at_ms is not None for record in records], bool),
     )

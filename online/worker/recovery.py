@@ -23,7 +23,7 @@ from freshet.stream.kafka import (
     partitions_of,
     take,
 )
-from freshet.stream.schemas import DriftAlert, Score
+from freshet.stream.schemas import Adjustments, DriftAlert, Score
 from freshet.stream.telemetry import get_logger
 
 MAX_TAIL_RECORDS = 60_000
@@ -49,6 +49,7 @@ class PublishedForecast(msgspec.Struct, frozen=True):
     quantiles: list[msgspec.Raw]
     weights_version: str
     cumulative: msgspec.Raw = msgspec.Raw(b"null")
+    adjustments: Adjustments = Adjustments()
 
 
 class _Scored(NamedTuple):
@@ -57,6 +58,7 @@ class _Scored(NamedTuple):
     item_id: str
     forecast_id: str
     quantiles_KQ: Singles
+    adjusted: bool
 
 
 class Tail:
@@ -193,7 +195,8 @@ def _scored(found: PublishedForecast, steps: tuple[int, ...]) -> _Scored | None:
     except (msgspec.DecodeError, ValueError) as error:
         log.warning("record_not_read", error=str(error))
         return None
-    return _Scored(found.item_id, found.forecast_id, quantiles_KQ)
+    adjusted = found.adjustments.begins_at_ms is not None
+    return _Scored(found.item_id, found.forecast_id, quantiles_KQ, adjusted)
 
 
 def _issued(common: Common, group: list[_Scored]) -> Issued:
@@ -203,6 +206,7 @@ def _issued(common: Common, group: list[_Scored]) -> Issued:
         [scored.item_id for scored in group],
         [scored.forecast_id for scored in group],
         np.stack([scored.quantiles_KQ for scored in group]),
+        np.array([scored.adjusted for scored in group], bool),
     )
 
 
@@ -212,11 +216,12 @@ def read_scores(
     *,
     owns: Callable[[str], bool],
     latest_ms: int = MAX_TIME_MS,
+    shadows: Mapping[int, PendingForecasts] = {},
 ) -> dict[int, dict[int, list[Score]]]:
     """Close what was scored already; the scores of my items by resolution and bucket, oldest first.
 
     Repeats are left out. Of buckets older than what a cut log still tells, nothing is scored: it
-    may have been.
+    may have been. `shadows` wait by resolution likewise, for scores of what was not adjusted.
     """
     buckets: dict[int, dict[int, dict[str, Score]]] = {width: {} for width in pending}
     oldest_ms: dict[int, dict[int, int]] = {width: {} for width in pending}
@@ -231,11 +236,16 @@ def read_scores(
         if owns(score.item_id):
             for step in score.steps:
                 pending[width].close(step.forecast_id, step.step)
+            for step in score.unadjusted:
+                if width in shadows:
+                    shadows[width].close(step.forecast_id, step.step)
             buckets[width].setdefault(bucket_ms, {}).setdefault(score.item_id, score)
     cut_ms = max((scored_ms.get(partition, 0) for partition in scores.cut), default=0)
     for width, waiting in pending.items():
         told_ms = [oldest_ms[width].get(partition) for partition in scores.cut]
         _close_untold(waiting, told_ms, cut_ms)
+        if width in shadows:
+            _close_untold(shadows[width], told_ms, cut_ms)
     return {
         width: {bucket_ms: list(found[bucket_ms].values()) for bucket_ms in sorted(found)}
         for width, found in buckets.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -12,7 +12,13 @@ from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.model.batch import KNOWN_SLOTS
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Due, PendingForecasts
-from freshet.online.drift.score import Actual, judge, score_records
+from freshet.online.drift.score import (
+    Actual,
+    StepScores,
+    judge,
+    score_records,
+    without_adjustments,
+)
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats
 from freshet.stream.catalog.tables import ShopTables
@@ -57,6 +63,7 @@ class Scorer:
         segments: The segment of each of some items.
         season_length: Steps of the seasonal naive yardstick.
         holds: Whether an item's windows are held; of others nothing is known.
+        unadjusted: What waits of forecasts that were made without adjustments besides.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class Scorer:
         segments: Callable[[Sequence[str]], list[str]],
         season_length: int,
         holds: Callable[[str], bool] = lambda _: True,
+        unadjusted: PendingForecasts | None = None,
     ) -> None:
         self.contexts = contexts
         self.pending = pending
@@ -75,6 +83,7 @@ class Scorer:
         self._segments = segments
         self._season_length = season_length
         self._holds = holds
+        self._unadjusted = unadjusted
 
     def score(self, bucket_ms: int, now_ms: int) -> ScoredBucket:
         """Score every open step about a final bucket.
@@ -84,30 +93,40 @@ class Scorer:
         due = self.pending.due(bucket_ms)
         all_ids = [item_id for step in due for item_id in step.item_ids]
         actuals = self._actuals(sorted(set(all_ids)), bucket_ms)
+        besides = self._unadjusted.due(bucket_ms) if self._unadjusted else []
+        resolution_ms = self.contexts.reader.resolution_ms
+        scores = score_records(
+            self._judged(due, actuals),
+            actuals,
+            bucket_start_ms=bucket_ms,
+            resolution_ms=resolution_ms,
+            scored_at_ms=now_ms,
+            unadjusted=self._judged(besides, actuals),
+        )
+        unknown = sum(item_id not in actuals for item_id in all_ids)
+        return ScoredBucket(bucket_ms, scores, self.watch(bucket_ms, scores, now_ms), unknown)
+
+    def _judged(
+        self, due: list[Due], actuals: Mapping[str, Actual]
+    ) -> list[tuple[Due, StepScores]]:
         judged = []
         for step in due:
             # An unknown actual is judged as 0 here and then left out by `score_records`.
             units_I = np.array([actuals[i].units if i in actuals else 0.0 for i in step.item_ids])
             judged.append((step, judge(step, units_I, self._naive(step))))
-        resolution_ms = self.contexts.reader.resolution_ms
-        scores = score_records(
-            judged,
-            actuals,
-            bucket_start_ms=bucket_ms,
-            resolution_ms=resolution_ms,
-            scored_at_ms=now_ms,
-        )
-        unknown = sum(item_id not in actuals for item_id in all_ids)
-        return ScoredBucket(bucket_ms, scores, self.watch(bucket_ms, scores, now_ms), unknown)
+        return judged
 
     def watch(self, bucket_ms: int, scores: list[Score], now_ms: int) -> list[DriftAlert]:
         """Feed the drift detectors; a bucket that they know already changes nothing.
+
+        They see forecasts as they would have been without adjustments.
 
         Before the state holds two seasons, forecasts are wrong for want of history, not because the
         shop changed.
         """
         if self.monitor is None or not self._seasoned(bucket_ms):
             return []
+        scores = without_adjustments(scores)
         left_out = self._promoted([score.item_id for score in scores], bucket_ms)
         return self.monitor.update(bucket_ms, scores, now_ms=now_ms, left_out=left_out)
 

@@ -7,15 +7,17 @@ forecasts that wait to be scored.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from freshet.online.adjust.beginning import Beginning
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import PendingForecasts
 from freshet.online.effects.table import EffectsTable
+from freshet.online.worker.adjuster import Adjuster
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.effects import RoundEffects, has_owner
@@ -90,6 +92,14 @@ class Served:
             settings.worker.max_pending_cutoffs,
             time_zone=settings.calendar.time_zone,
         )
+        # Forecasts without adjustments, of items that are served differently.
+        self.shadow = PendingForecasts(
+            steps,
+            served.resolution_ms,
+            settings.worker.max_pending_cutoffs,
+            time_zone=settings.calendar.time_zone,
+        )
+        self.adjuster = None if monitor is None else Adjuster(self._segments_of)
         self.effects = RoundEffects(
             source.effects if has_owner(served) else None, served.resolution_ms
         )
@@ -131,16 +141,31 @@ class Served:
             taught=self.effects.of,
             country=self._settings.calendar.country,
         )
-        drift, shop, series_by = self._settings.drift, source.shop, self._series_by
         self.scorer = Scorer(
             self.contexts,
             self.pending,
             self.monitor,
-            segments=lambda item_ids: segments_of(item_ids, drift, shop, series_by),
+            segments=self._segments_of,
             season_length=served.season_length,
             holds=self._holds if served.flash_sales_only else lambda _: True,
+            unadjusted=self.shadow,
         )
         self._place_I: Places = places_of([])
+
+    def _segments_of(self, item_ids: Sequence[str]) -> list[str]:
+        drift, shop = self._settings.drift, self._source.shop
+        return segments_of(item_ids, drift, shop, self._series_by)
+
+    def beginnings(self, item_ids: Sequence[str]) -> list[Beginning | None]:
+        """From where contexts of items begin whose segment drifts."""
+        return [None] * len(item_ids) if self.adjuster is None else self.adjuster.of(item_ids)
+
+    def besides(self, rows: Sequence[int]) -> list[int]:
+        """Those of some rows that are forecast without adjustments besides."""
+        if self.adjuster is None:
+            return []
+        row_of = {self.reader.item_ids[row]: row for row in rows}
+        return [row_of[item_id] for item_id in self.adjuster.besides(list(row_of))]
 
     # Windows --------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
-from freshet.stream.schemas import Cumulative, Forecast
+from freshet.stream.schemas import Adjustments, Cumulative, Forecast
 from freshet.stream.telemetry import get_logger
 from freshet.stream.units import DAY_MS
 
@@ -76,6 +76,7 @@ class OwnedShards:
         self.main = next(one for one in self.served if one.resolution_ms == main_ms)
         self.days = next((one for one in self.served if one.resolution_ms == DAY_MS), None)
         self.day_sums = DaySums()
+        self._last_said: dict[str, tuple[int, Adjustments]] = {}
 
     def marks_of(self, served: Served) -> dict[int, Mark | None]:
         """How far each shard has come with one resolution."""
@@ -127,6 +128,13 @@ class OwnedShards:
                 return Hours(one.contexts, one.sums, ends)
         return None
 
+    def _said(self, found: PublishedForecast) -> None:
+        if found.resolution_ms == self.main.resolution_ms:
+            known_ms, _ = self._last_said.get(found.item_id, (-1, None))
+            if found.cutoff_ms > known_ms:
+                self._last_said[found.item_id] = (found.cutoff_ms, found.adjustments)
+        self._said_of_days(found)
+
     def _said_of_days(self, found: PublishedForecast) -> None:
         if found.resolution_ms == DAY_MS and found.quantiles:
             try:
@@ -163,16 +171,33 @@ class OwnedShards:
             oldest_cutoff_ms={one.resolution_ms: _oldest_cutoff_ms(one) for one in self.served},
             owns=membership.owns,
             latest_ms=latest_ms,
-            also=self._said_of_days,
+            also=self._said,
+        )
+        shadows = {one.resolution_ms: one.shadow for one in self.served}
+        read_forecasts(
+            Tail(settings, topics.shadow),
+            shadows,
+            oldest_cutoff_ms={one.resolution_ms: _oldest_cutoff_ms(one) for one in self.served},
+            owns=membership.owns,
+            latest_ms=latest_ms,
         )
         scores = read_scores(
-            Tail(settings, topics.scores), pending, owns=membership.owns, latest_ms=latest_ms
+            Tail(settings, topics.scores),
+            pending,
+            owns=membership.owns,
+            latest_ms=latest_ms,
+            shadows=shadows,
         )
         for bucket_ms, found in scores[self.main.resolution_ms].items():
             self.main.scorer.watch(bucket_ms, found, now_ms)
         for alert in read_alarms(Tail(settings, topics.drift), latest_ms):
             if alert.concerns(self.main.resolution_ms):
                 self.monitor.adopt(alert)
+                if self.main.adjuster is not None:
+                    self.main.adjuster.take(alert)
+        if self.main.adjuster is not None:
+            self.main.adjuster.resume(self._last_said)
+        self._last_said = {}
         log.info(
             "recovered",
             forecasts=forecasts,

@@ -109,7 +109,7 @@ def plan(
         configs[name] = told
     if names.forecasts_latest:
         configs[names.forecasts_latest] = tables
-    others = [names.windows, names.forecasts, names.rounds, names.scores]
+    others = [names.windows, names.forecasts, names.rounds, names.shadow, names.scores]
     others += [names.drift, names.retrain, names.alerts]
     configs |= dict.fromkeys(others, keep)
     for kind in RECORDS:

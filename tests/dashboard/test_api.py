@@ -17,7 +17,7 @@ from freshet.dashboard.state import TopicState
 from freshet.stream.config import CalendarSettings, Settings
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.read.few import FewCells
-from freshet.stream.schemas import CatalogEntry, InventoryLevel, Promotion
+from freshet.stream.schemas import Adjustments, CatalogEntry, InventoryLevel, Promotion
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
@@ -127,6 +127,22 @@ def test_a_row_holds_two_days_of_sales_and_a_day_of_forecast(topics: Any, make: 
         "p50": [2.0] * 24,
         "p90": [3.0] * 24,
     }
+
+
+@pytest.mark.parametrize(
+    ("adjustments", "served"),
+    [
+        (Adjustments(), None),
+        (Adjustments(begins_at_ms=7), {"begins_at_ms": 7, "before": "hidden"}),
+        (Adjustments(begins_at_ms=7, moved=[0.1]), {"begins_at_ms": 7, "before": "moved"}),
+    ],
+)
+def test_the_item_says_from_when_on_the_past_counts(
+    make: Any, adjustments: Adjustments, served: dict[str, Any] | None
+) -> None:
+    topics = make.topics(("forecasts", make.forecast("A|north", 100, adjustments=adjustments)))
+    found = items.show_item(topics, make.actuals({}), NOW, "A|north")
+    assert found is not None and found["forecast"]["served"] == served
 
 
 def test_the_item_has_fan_history_past_forecasts_and_promotions(topics: Any, make: Any) -> None:

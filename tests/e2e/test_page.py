@@ -242,13 +242,17 @@ def test_a_new_forecast_reaches_an_open_page(
 ) -> None:
     series = world.series[0]
     newer = replace_version(world.forecast(series, HOURS), "v9999-live")
+    # Monday, 2026-01-05 08:00 UTC.
+    newer = msgspec.structs.replace(newer, adjustments=Adjustments(begins_at_ms=1_767_600_000_000))
     with visit(browser, f"{page_url}#item=BOOT-01%7Cnorth") as page:
         wait_for_chart(page, series.item_id)
         expect(page.locator("#facts")).to_contain_text("v0003")
+        expect(page.locator("#facts")).not_to_contain_text("hidden")
         producer = Producer({"bootstrap.servers": shop_settings.kafka.bootstrap_servers})
         producer.produce(shop_settings.kafka.topics.forecasts, encode(newer), series.item_id)
         assert producer.flush(10) == 0
         expect(page.locator("#facts")).to_contain_text("v9999")
+        expect(page.locator("#facts")).to_contain_text("days before Mon 08:00 hidden")
 
 
 def test_text_from_topics_is_shown_as_text(

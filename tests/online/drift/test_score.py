@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 
 from freshet.model.quantiles.metrics import wql
 from freshet.online.drift.pending import Due
-from freshet.online.drift.score import Actual, StepScores, judge, score_records, uniform
-from freshet.stream.schemas import WIRE_LEVELS
+from freshet.online.drift.score import (
+    Actual,
+    StepScores,
+    judge,
+    score_records,
+    uniform,
+    without_adjustments,
+)
+from freshet.stream.schemas import WIRE_LEVELS, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 
 
@@ -224,3 +231,68 @@ def test_a_record_says_of_each_step_what_was_found_of_it_to_six_digits() -> None
     assert (first.covered_80, first.median, first.seasonal_naive_pinball) == (True, 7.0, 4.0)
     assert (first.forecast_id, first.weights_version) == ("f1", "v1")
     assert (second.step, second.covered_80, second.seasonal_naive_pinball) == (5, False, None)
+
+
+# Without adjustments ------------------------------------------------------------------------------
+
+
+def scored_step(step: int, *, adjusted: bool = False, pit: float = 0.5) -> ScoredStep:
+    return ScoredStep(
+        forecast_id=f"{step}{pit}",
+        weights_version="v",
+        step=step,
+        pinball=1.0,
+        seasonal_naive_pinball=None,
+        pit=pit,
+        residual=0.0,
+        covered_80=True,
+        adjusted=adjusted,
+    )
+
+
+def test_detectors_see_what_would_have_been_served_without_adjustments() -> None:
+    def score_of(item_id: str, steps: list[ScoredStep], unadjusted: list[ScoredStep]) -> Score:
+        return Score(
+            item_id=item_id,
+            segment="x",
+            resolution_ms=HOUR_MS,
+            bucket_start_ms=0,
+            scored_at_ms=0,
+            actual=1.0,
+            steps=steps,
+            unadjusted=unadjusted,
+        )
+
+    one, three = scored_step(1, adjusted=True), scored_step(3)
+    besides = scored_step(1, pit=0.9)
+    plain = score_of("plain", [three], [])
+    sampled = score_of("sampled", [one, three], [besides])
+    unsampled = score_of("unsampled", [one, three], [])
+    silent = score_of("silent", [one], [])
+    found = without_adjustments([plain, sampled, unsampled, silent])
+    assert found == [
+        plain,
+        score_of("sampled", [besides, three], []),
+        score_of("unsampled", [three], []),
+    ]
+    assert sampled.steps == [one, three], "nothing is changed in place"
+
+
+def test_scores_say_which_steps_were_adjusted_and_what_the_others_would_have_been() -> None:
+    def due_of(forecast_id: str, adjusted: bool | None) -> Due:
+        quantiles = np.full((1, 9), 2.0, np.float32)
+        marks = None if adjusted is None else np.array([adjusted])
+        return Due(1, 0, "v", WIRE_LEVELS, ["a|n"], [forecast_id], quantiles, marks)
+
+    served, besides = due_of("served", True), due_of("besides", None)
+    actual = np.array([2.0])
+    (score,) = score_records(
+        [(served, judge(served, actual))],
+        {"a|n": Actual(2.0, True, "x")},
+        bucket_start_ms=0,
+        resolution_ms=HOUR_MS,
+        scored_at_ms=0,
+        unadjusted=[(besides, judge(besides, actual))],
+    )
+    assert [(step.forecast_id, step.adjusted) for step in score.steps] == [("served", True)]
+    assert [(step.forecast_id, step.adjusted) for step in score.unadjusted] == [("besides", False)]

@@ -100,6 +100,7 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     Topics(
         monkeypatch,
         forecasts=made,
+        shadow=[],
         scores=[score("a|n", made[0].forecast_id, 26), score("x|n", made[2].forecast_id, 26)],
         drift=[alert("held", "drift", 5), alert("over", "stable", 6, "s")],
     )
@@ -147,11 +148,11 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     assert owned.monitor.active() == {"n": ["level"]}
 
 
-@pytest.mark.parametrize("missing", ["forecasts", "scores", "drift"])
+@pytest.mark.parametrize("missing", ["forecasts", "shadow", "scores", "drift"])
 def test_shards_are_not_taken_over_while_a_topic_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    held: dict[str, list[Any]] = {"forecasts": [], "scores": [], "drift": []}
+    held: dict[str, list[Any]] = {"forecasts": [], "shadow": [], "scores": [], "drift": []}
     del held[missing]
     Topics(monkeypatch, **held)
     owned = owned_of(reader_of())
@@ -168,7 +169,7 @@ def test_how_far_shards_are_say_the_groups_offsets_and_not_the_topics(
         msgspec.structs.replace(made, cutoff_ms=cutoff_ms, forecast_id=str(cutoff_ms))
         for cutoff_ms in cutoffs_ms
     ]
-    Topics(monkeypatch, forecasts=replaced, scores=[], drift=[])
+    Topics(monkeypatch, forecasts=replaced, shadow=[], scores=[], drift=[])
     said = {0: {HOUR_MS: Mark(HEAD_MS - 4 * HOUR_MS, LAST, 2, 2), 60_000: Mark(60_000, 7, 1, 3)}}
     owned = owned_of(reader_of())
     owned.recover(SETTINGS, cast("Any", FakeMembership(said=said)), 0)
@@ -200,7 +201,7 @@ def test_how_far_shards_are_is_asked_before_the_topics_are_read(
 
     monkeypatch.setattr(shard, "Tail", FakeTail)
     owned_of(reader_of()).recover(SETTINGS, cast("Any", Group()), 0)
-    assert order == ["marks", TOPICS.forecasts, TOPICS.scores, TOPICS.drift]
+    assert order == ["marks", TOPICS.forecasts, TOPICS.shadow, TOPICS.scores, TOPICS.drift]
 
 
 def test_the_parts_of_shards_are_made_by_the_workers_settings() -> None:

@@ -1,0 +1,319 @@
+"""Decides, for each segment in alarm, how it is served: by what would have been best lately.
+
+Every candidate is forecast as of the newest cutoffs since the onset, for a sample of the segment's
+items, and held against the buckets that are final. A context of a past cutoff is the one of then,
+so a worker that begins anew finds what the one before it found; only which adjustment serves it
+reads from the forecasts (`resume`).
+
+Dimensions: X sampled items, H steps, Q quantile levels, B buckets since the onset, P phases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from freshet.model.expectation import short_season
+from freshet.model.forecaster import BatchForecaster
+from freshet.model.quantiles.marginal import MARGINAL_POINTS, quantile_weights
+from freshet.online.adjust.beginning import Beginning, by_phase, level_moved, profile_moved
+from freshet.online.adjust.choice import CANDIDATES, NEWEST_BUCKETS, Candidate, Trial, choose
+from freshet.online.adjust.record import AS_IT_IS, Served, served_by
+from freshet.online.drift.monitor import ALL
+from freshet.online.drift.score import mean_pinball
+from freshet.online.worker.context import Contexts
+from freshet.stream.arrays import Floats, Ints, Singles
+from freshet.stream.schemas import Adjustments, DriftAlert
+from freshet.stream.telemetry import get_logger
+
+SAMPLE = 64  # items of a segment that are tried, and forecast without adjustments besides
+MAX_SEGMENTS = 16  # served differently at a time, those of the oldest alarms first
+MAX_STEPS = 24  # ahead that a candidate is tried by
+LAST_FINAL = 1  # buckets before a cutoff whose orders may still come
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Tried:
+    """A segment in alarm: what was expected of it at the onset, and what was tried since.
+
+    Attributes:
+        rows: The sample.
+        begins: The bucket of the onset.
+        expected_H: Units of the sample in the steps from the onset on, as forecast then.
+        forecasts: By cutoff bucket, of each candidate: [X, H, Q].
+    """
+
+    rows: tuple[int, ...]
+    begins: int
+    version: str
+    expected_H: Floats
+    forecasts: dict[int, dict[Candidate, Singles]] = field(default_factory=dict)
+
+
+class Adjuster:
+    """The adjustments of one resolution.
+
+    Args:
+        segments: The segment of each of some items.
+
+    Attributes:
+        serving: How each segment in alarm is served.
+    """
+
+    def __init__(self, segments: Callable[[Sequence[str]], list[str]]) -> None:
+        self._segments = segments
+        self._onsets: dict[str, dict[str, int]] = {}
+        self._tried: dict[str, _Tried] = {}
+        self.serving: dict[str, Served] = {}
+        self.sample: frozenset[str] = frozenset()
+        """Items of segments in alarm that are forecast without adjustments besides."""
+
+    # What is known --------------------------------------------------------------------------------
+
+    def take(self, alert: DriftAlert) -> None:
+        """An alarm begins or ends. One of a feed that stopped is none of ours."""
+        of_segment = self._onsets.setdefault(alert.segment, {})
+        if alert.state == "drift" and alert.kind != "data":
+            of_segment[alert.kind] = alert.onset_ms
+        else:
+            of_segment.pop(alert.kind, None)
+        if not of_segment:
+            del self._onsets[alert.segment]
+
+    def resume(self, published: Mapping[str, tuple[int, Adjustments]]) -> None:
+        """How segments were served last, by what was published last of each item, and when."""
+        if not self._onsets:
+            return
+        item_ids = sorted(published, key=lambda item_id: published[item_id][0])
+        for item_id, segment in zip(item_ids, self._segments(item_ids), strict=True):
+            self.serving[self._key(segment)] = served_by(published[item_id][1])
+
+    def of(self, item_ids: Sequence[str]) -> list[Beginning | None]:
+        """How each item is served."""
+        if not any(beginning for _, beginning in self.serving.values()):
+            return [None] * len(item_ids)
+        return [self.serving.get(self._key(one), AS_IT_IS)[1] for one in self._segments(item_ids)]
+
+    def besides(self, item_ids: Sequence[str]) -> list[str]:
+        """Those of some items that are forecast without adjustments besides."""
+        beginnings = zip(item_ids, self.of(item_ids), strict=True)
+        return [one for one, beginning in beginnings if beginning and one in self.sample]
+
+    def counts(self) -> dict[Candidate, int]:
+        """How many segments each adjustment serves."""
+        names = [name for name, _ in self.serving.values()]
+        return {name: names.count(name) for name in CANDIDATES if name != AS_IT_IS[0]}
+
+    def _key(self, segment: str) -> str:
+        """The segment by whose alarm one is served: the whole shop's for those without one."""
+        return ALL if ALL in self._onsets and segment not in self._onsets else segment
+
+    # Decide ---------------------------------------------------------------------------------------
+
+    def decide(
+        self,
+        contexts: Contexts,
+        forecaster: BatchForecaster,
+        version: str,
+        cutoff_ms: int,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Before a round: how each segment in alarm is served from this cutoff on.
+
+        Args:
+            contexts: Of the resolution; they cover the cutoff.
+            forecaster: The round's.
+            version: Its name: by another one all is tried anew.
+            cutoff_ms: The round's.
+            alive: Called between two forecasts; whatever it raises ends the decision.
+        """
+        groups = self._groups(contexts.item_ids)
+        self._tried = {segment: one for segment, one in self._tried.items() if segment in groups}
+        serving: dict[str, Served] = {}
+        sample: set[str] = set()
+        for segment, rows in groups.items():
+            tried = self._begun(contexts, forecaster, version, segment, rows)
+            now = contexts.grid.bucket(cutoff_ms)
+            trials = self._trials(contexts, forecaster, tried, now, alive)
+            before = self.serving.get(segment, AS_IT_IS)[0]
+            name = choose(trials, before)
+            beginning = _beginnings(contexts, tried, now).get(name)
+            serving[segment] = (name, beginning) if beginning else AS_IT_IS
+            sample |= {contexts.item_ids[row] for row in tried.rows}
+            if serving[segment][0] != before:
+                _tell(segment, before, name, tried, trials)
+        for segment in set(self.serving) - set(serving):
+            if self.serving[segment] != AS_IT_IS:
+                log.info("served_as_before", segment=segment, reason="the alarm is over")
+        self.serving, self.sample = serving, frozenset(sample)
+
+    def _groups(self, item_ids: Sequence[str]) -> dict[str, list[int]]:
+        """Rows of each segment in alarm, of as many as are served differently at a time."""
+        if not self._onsets:
+            return {}
+        oldest = sorted(self._onsets, key=lambda segment: (self._onset_ms(segment), segment))
+        groups: dict[str, list[int]] = {segment: [] for segment in oldest[:MAX_SEGMENTS]}
+        for row, segment in enumerate(self._segments(item_ids)):
+            key = self._key(segment)
+            if key in groups:
+                groups[key].append(row)
+        return {segment: rows for segment, rows in groups.items() if rows}
+
+    def _onset_ms(self, segment: str) -> int:
+        return min(self._onsets[segment].values())
+
+    def _begun(
+        self,
+        contexts: Contexts,
+        forecaster: BatchForecaster,
+        version: str,
+        segment: str,
+        rows: Sequence[int],
+    ) -> _Tried:
+        """What was tried of a segment; anew where its onset, its items or the weights changed."""
+        begins = contexts.grid.bucket(self._onset_ms(segment))
+        sample = sampled(rows, contexts.item_ids)
+        known = self._tried.get(segment)
+        if known is not None and (known.rows, known.begins, known.version) == (
+            sample,
+            begins,
+            version,
+        ):
+            return known
+        onset_ms = contexts.grid.start_ms(begins)
+        quantiles_XHQ = forecaster.forecast(contexts.batch(sample, onset_ms))
+        expected_H = _expected(quantiles_XHQ, forecaster.quantile_levels)
+        self._tried[segment] = _Tried(sample, begins, version, expected_H)
+        return self._tried[segment]
+
+    def _trials(
+        self,
+        contexts: Contexts,
+        forecaster: BatchForecaster,
+        tried: _Tried,
+        now: int,
+        alive: Callable[[], None],
+    ) -> list[Trial]:
+        """What each candidate would have lost on the newest final buckets."""
+        final = now - LAST_FINAL
+        first = max(tried.begins + 1, final - NEWEST_BUCKETS)
+        if final <= first:
+            return []
+        for cutoff in range(first, final):
+            if cutoff not in tried.forecasts:
+                tried.forecasts[cutoff] = _forecasts(contexts, forecaster, tried, cutoff)
+                alive()
+        tried.forecasts = {at: one for at, one in tried.forecasts.items() if at >= first}
+        final_ms = contexts.grid.start_ms(final)
+        units_XB = contexts.target(tried.rows, final_ms, final - first)
+        levels_Q = np.array(forecaster.quantile_levels)
+        return [
+            Trial(
+                contexts.grid.start_ms(bucket),
+                _lost(tried, units_XB[:, bucket - first], bucket, first, levels_Q),
+            )
+            for bucket in range(first, final)
+        ]
+
+
+def sampled(rows: Sequence[int], item_ids: Sequence[str]) -> tuple[int, ...]:
+    """At most SAMPLE rows, the same ones whoever looks: those of the least hashes."""
+    by_hash = sorted(rows, key=lambda row: xxhash.xxh3_64_intdigest(item_ids[row].encode()))
+    return tuple(sorted(by_hash[:SAMPLE]))
+
+
+def _expected(quantiles_XHQ: Tensor, quantile_levels: Sequence[float]) -> Floats:
+    """Units that all rows together are expected to sell at each step: [H]."""
+    probability_N = (torch.arange(MARGINAL_POINTS) + 0.5) / MARGINAL_POINTS
+    weights_QN = quantile_weights(quantile_levels, probability_N)
+    values_XHN = quantiles_XHQ.float().cpu() @ weights_QN
+    return np.asarray(values_XHN.mean(-1).double().sum(0).numpy())
+
+
+def _forecasts(
+    contexts: Contexts, forecaster: BatchForecaster, tried: _Tried, cutoff: int
+) -> dict[Candidate, Singles]:
+    """What each candidate would have said at a cutoff, by what was known then."""
+    beginnings = _beginnings(contexts, tried, cutoff)
+    X = len(tried.rows)
+    of_rows = [beginnings[name] for name in CANDIDATES for _ in range(X)]
+    rows = list(tried.rows) * len(CANDIDATES)
+    batch = contexts.batch(rows, contexts.grid.start_ms(cutoff), of_rows)
+    quantiles_NHQ = forecaster.forecast(batch)[:, :MAX_STEPS].float().cpu().numpy()
+    parts = np.split(quantiles_NHQ, len(CANDIDATES))
+    return dict(zip(CANDIDATES, parts, strict=True))
+
+
+def _beginnings(
+    contexts: Contexts, tried: _Tried, cutoff: int
+) -> Mapping[Candidate, Beginning | None]:
+    """What each candidate takes the past for at a cutoff, by what was sold since the onset."""
+    onset_ms = contexts.grid.start_ms(tried.begins)
+    bucket_B = np.arange(tried.begins, cutoff)
+    units_XB = contexts.target(tried.rows, contexts.grid.start_ms(cutoff), len(bucket_B))
+    period = short_season(contexts.reader.resolution_ms)
+    expected_B = tried.expected_H[_places(len(bucket_B), len(tried.expected_H), period)]
+    # What nobody could buy is not expected either.
+    expected_B = expected_B * np.isfinite(units_XB).mean(0)
+    sold_P = by_phase(bucket_B, np.nansum(units_XB, 0), period)
+    expected_P = by_phase(bucket_B, expected_B, period)
+    return {
+        "as_it_is": None,
+        "hidden": Beginning(onset_ms),
+        "level": Beginning(onset_ms, level_moved(sold_P, expected_P)),
+        "profile": Beginning(onset_ms, profile_moved(sold_P, expected_P)),
+    }
+
+
+def _places(steps: int, horizon: int, period: int) -> Ints:
+    """Which step of a forecast says what is expected of each step: beyond it, its last cycle.
+
+    >>> _places(6, 4, 2).tolist()
+    [0, 1, 2, 3, 2, 3]
+    """
+    step_B = np.arange(steps)
+    cycle = min(period, horizon)
+    return np.where(step_B < horizon, step_B, horizon - cycle + (step_B - horizon) % cycle)
+
+
+def _lost(
+    tried: _Tried, units_X: Floats, bucket: int, first: int, levels_Q: Floats
+) -> dict[Candidate, float]:
+    """What each candidate lost on one bucket, over all cutoffs that were tried before it."""
+    seen_X = np.isfinite(units_X)
+    losses: dict[Candidate, float] = {}
+    for name in CANDIDATES:
+        loss = 0.0
+        for cutoff in range(max(first, bucket - MAX_STEPS + 1), bucket + 1):
+            quantiles_XHQ = tried.forecasts[cutoff][name]
+            if bucket - cutoff < quantiles_XHQ.shape[1]:
+                quantiles_XQ = quantiles_XHQ[seen_X, bucket - cutoff].astype(np.float64)
+                loss += float(mean_pinball(units_X[seen_X], quantiles_XQ, levels_Q).sum())
+        losses[name] = loss
+    return losses
+
+
+def _tell(
+    segment: str, before: Candidate, name: Candidate, tried: _Tried, trials: Sequence[Trial]
+) -> None:
+    gain = None
+    if trials:
+        as_it_is = sum(trial.losses["as_it_is"] for trial in trials)
+        chosen = sum(trial.losses[name] for trial in trials)
+        gain = round(1.0 - chosen / as_it_is, 3) if as_it_is else None
+    log.info(
+        "served_differently",
+        segment=segment,
+        before=before,
+        now=name,
+        since_bucket=tried.begins,
+        buckets=len(trials),
+        gain=gain,
+    )

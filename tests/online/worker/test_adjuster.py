@@ -1,0 +1,220 @@
+"""How a worker decides for its segments in alarm: what it tries, serves and forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from freshet.model.batch import Batch
+from freshet.model.network import QUANTILE_LEVELS
+from freshet.online.adjust.beginning import Beginning
+from freshet.online.worker import adjuster as module
+from freshet.online.worker.adjuster import SAMPLE, Adjuster, sampled
+from freshet.online.worker.context import Contexts
+from freshet.online.worker.provenance import context_sha256
+from freshet.stream.schemas import Adjustments, DriftAlert
+from freshet.stream.units import HOUR_MS
+from tests.online.worker.windows import FIRST, UNITS, FakeReader, contexts_of
+
+HOURS, ONSET = 60, 48
+ITEMS = ("a|n", "b|n", "c|s")
+
+
+def alert(segment: str, kind: str = "level", state: str = "drift", hour: int = ONSET) -> DriftAlert:
+    fields = {"alert_id": f"{segment}{kind}", "segment": segment, "kind": kind, "state": state}
+    fields |= {"detector": "cusum", "weights_version": "v", "description": "", "action": ""}
+    at = {"detected_at_ms": 0, "onset_ms": (FIRST + hour) * HOUR_MS, "size": 1.0}
+    return msgspec.convert(fields | at, DriftAlert)
+
+
+def segments(item_ids: Sequence[str]) -> list[str]:
+    """`a|n` is of segment `n`."""
+    return [item_id.split("|")[1] for item_id in item_ids]
+
+
+def windows() -> Contexts:
+    """100 units an hour of each item; from the onset on 300 of those in `n`."""
+    reader = FakeReader(num_buckets=100, reached=FIRST + HOURS, clicked=FIRST + HOURS)
+    for item_id in ITEMS:
+        for hour in range(HOURS):
+            moved = hour >= ONSET and item_id.endswith("n")
+            reader.add(item_id, FIRST + hour, UNITS, 300_000 if moved else 100_000)
+    return contexts_of(reader, context_length=48)
+
+
+class LastWeekForecaster:
+    """Says what the context sold one day before each step, nearly surely; counts its rows."""
+
+    quantile_levels = tuple(QUANTILE_LEVELS)
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def forecast(self, batch: Batch) -> torch.Tensor:
+        self.rows += len(batch)
+        H = batch.prediction_length
+        day_ago_BH = torch.nan_to_num(batch.target_BT[:, -24 : -24 + H], nan=0.0)
+        spread_Q = torch.linspace(0.99, 1.01, len(QUANTILE_LEVELS))
+        return day_ago_BH[..., None] * spread_Q
+
+
+def decided(hour: int, made: Adjuster, contexts: Contexts | None = None) -> LastWeekForecaster:
+    forecaster: Any = LastWeekForecaster()
+    made.decide(contexts or windows(), forecaster, "v", (FIRST + hour) * HOUR_MS)
+    return forecaster
+
+
+def test_a_segment_in_alarm_is_served_by_what_would_have_been_best_and_others_as_they_were() -> (
+    None
+):
+    made = Adjuster(segments)
+    made.take(alert("n"))
+    decided(ONSET + 6, made)
+    name, beginning = made.serving["n"]
+    # Six hours of 600 where 200 were expected: half of the logarithm of (3600 + 20) / (1200 + 20).
+    level = round(float(np.log(3_620 / 1_220)) / 2, 3)
+    assert (name, beginning) == (
+        "level",
+        Beginning((FIRST + ONSET) * HOUR_MS, (level,) * 24),
+    )
+    assert made.of(["a|n", "c|s"]) == [beginning, None]
+    assert made.besides(["c|s", "b|n"]) == ["b|n"] and made.sample == {"a|n", "b|n"}
+    assert made.counts() == {"hidden": 0, "level": 1, "profile": 0}
+
+
+def test_before_two_buckets_are_final_since_the_onset_nothing_is_served_differently() -> None:
+    made = Adjuster(segments)
+    made.take(alert("n"))
+    # The bucket before the cutoff is not final, and one since the onset is what is learnt from.
+    decided(ONSET + 3, made)
+    assert made.serving == {"n": ("as_it_is", None)}
+    assert made.of(["a|n"]) == [None] and made.besides(["a|n"]) == []
+    decided(ONSET + 4, made)
+    assert made.serving["n"][0] == "level"
+
+
+def test_what_was_tried_is_not_tried_again_and_a_new_worker_finds_the_same() -> None:
+    made, contexts = Adjuster(segments), windows()
+    made.take(alert("n"))
+    first = decided(ONSET + 5, made, contexts)
+    # Two items at the onset; then four candidates each at the three cutoffs that are tried.
+    assert first.rows == 2 + 3 * 4 * 2
+    assert decided(ONSET + 6, made, contexts).rows == 4 * 2
+    again = Adjuster(segments)
+    again.take(alert("n"))
+    decided(ONSET + 6, again)
+    assert again.serving == made.serving
+
+
+def test_other_weights_or_another_onset_are_tried_anew() -> None:
+    made, contexts, forecaster = Adjuster(segments), windows(), LastWeekForecaster()
+    made.take(alert("n"))
+    given: Any = forecaster
+    made.decide(contexts, given, "v", (FIRST + ONSET + 6) * HOUR_MS)
+    once = forecaster.rows
+    made.decide(contexts, given, "w", (FIRST + ONSET + 6) * HOUR_MS)
+    assert forecaster.rows == 2 * once
+    made.take(alert("n", "timing", hour=ONSET - 1))
+    made.decide(contexts, given, "w", (FIRST + ONSET + 6) * HOUR_MS)
+    assert forecaster.rows > 2 * once
+
+
+def test_when_its_last_alarm_ends_a_segment_is_as_it_was() -> None:
+    made = Adjuster(segments)
+    made.take(alert("n"))
+    made.take(alert("n", "timing"))
+    made.take(alert("n", state="stable"))
+    decided(ONSET + 6, made)
+    assert made.serving["n"][0] == "level", "one of its alarms holds on"
+    made.take(alert("n", "timing", state="stable"))
+    decided(ONSET + 7, made)
+    assert made.serving == {} and made.sample == frozenset()
+
+
+def test_a_feed_that_stopped_is_not_forecast_away() -> None:
+    made = Adjuster(segments)
+    made.take(alert("n", "data"))
+    assert decided(ONSET + 6, made).rows == 0 and made.serving == {}
+
+
+def test_an_alarm_of_the_whole_shop_is_that_of_segments_without_one() -> None:
+    made = Adjuster(segments)
+    made.take(alert("all"))
+    decided(ONSET + 6, made)
+    assert set(made.serving) == {"all"} and made.sample == set(ITEMS)
+    made.take(alert("n"))
+    decided(ONSET + 6, made)
+    assert set(made.serving) == {"all", "n"} and made.sample == set(ITEMS)
+    assert made.serving["n"][0] == "level" and made.of(["c|s"]) == [None]
+
+
+def test_after_a_restart_the_newest_forecasts_say_who_served() -> None:
+    held = Adjustments(begins_at_ms=7, moved=[0.5, 0.1])
+    made = Adjuster(segments)
+    made.resume({"a|n": (5, held)})
+    assert made.serving == {}, "no alarm holds"
+    made.take(alert("n"))
+    made.resume({"b|n": (6, held), "a|n": (5, Adjustments()), "c|s": (6, Adjustments())})
+    assert made.serving["n"] == ("profile", Beginning(7, (0.5, 0.1)))
+    assert made.serving["s"] == ("as_it_is", None)
+
+
+def test_what_is_between_forecasts_may_end_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, calls = Adjuster(segments), []
+
+    def alive() -> None:
+        calls.append(1)
+        raise KeyError
+
+    made.take(alert("n"))
+    forecaster: Any = LastWeekForecaster()
+    with pytest.raises(KeyError):
+        made.decide(windows(), forecaster, "v", (FIRST + ONSET + 6) * HOUR_MS, alive)
+    assert calls == [1] and made.serving == {}
+
+
+def test_of_many_segments_those_of_the_oldest_alarms_are_served_differently(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_SEGMENTS", 1)
+    made = Adjuster(segments)
+    made.take(alert("n"))
+    made.take(alert("s", hour=ONSET - 1))
+    decided(ONSET + 6, made)
+    assert set(made.serving) == {"s"}
+
+
+def test_the_sample_of_a_segment_depends_on_its_items_alone() -> None:
+    item_ids = [f"{number}|n" for number in range(3 * SAMPLE)]
+    rows = sampled(range(len(item_ids)), item_ids)
+    assert len(rows) == SAMPLE and list(rows) == sorted(rows)
+    turned = item_ids[::-1]
+    others = sampled(range(len(turned)), turned)
+    assert {item_ids[row] for row in rows} == {turned[row] for row in others}
+
+
+def test_an_adjusted_context_is_dressed_again_from_what_its_record_says() -> None:
+    contexts, cutoff_ms = windows(), (FIRST + ONSET + 6) * HOUR_MS
+    made = Adjuster(segments)
+    made.take(alert("n"))
+    decided(ONSET + 6, made, contexts)
+    served = contexts.batch([0, 1, 2], cutoff_ms, made.of(ITEMS))
+    said = Adjustments(begins_at_ms=served_ms(made), moved=list(made.serving["n"][1].moved_P))  # type: ignore[union-attr]
+    told = msgspec.json.decode(msgspec.json.encode(said), type=Adjustments)
+    begins = Beginning(told.begins_at_ms or 0, tuple(told.moved))
+    again = windows().batch([0, 1, 2], cutoff_ms, [begins, begins, None])
+    plain = context_sha256(contexts.batch([0, 1, 2], cutoff_ms))
+    found = context_sha256(served)
+    assert found == context_sha256(again)
+    assert found[2] == plain[2] and found[0] != plain[0] and found[1] != plain[1]
+
+
+def served_ms(made: Adjuster) -> int:
+    beginning = made.serving["n"][1]
+    assert beginning is not None
+    return beginning.begins_ms

@@ -1,0 +1,185 @@
+"""The loop while a segment is in alarm: what goes out, what waits, what a next worker finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from freshet.online.worker import adjuster, shard
+from freshet.online.worker.shard import OwnedShards
+from freshet.stream.codec import decode, encode
+from freshet.stream.config import Settings
+from freshet.stream.schemas import Adjustments, DriftAlert, Forecast, Score
+from freshet.stream.units import HOUR_MS
+from tests.online.worker.turns import (
+    CUTOFF_MS,
+    HOURS,
+    SETTINGS,
+    FakeMembership,
+    LiveReader,
+    Turns,
+    owned_of,
+    reader_of,
+)
+from tests.online.worker.windows import FIRST, UNITS
+
+TOPICS = SETTINGS.kafka.topics
+ONSET_MS = CUTOFF_MS - 10 * HOUR_MS
+HIDDEN = Adjustments(begins_at_ms=ONSET_MS)
+
+
+def alert(state: str = "drift") -> DriftAlert:
+    """Of the segment of items without a category."""
+    fields = {"alert_id": "i", "segment": "-", "state": state, "kind": "level"}
+    fields |= {"detector": "cusum", "weights_version": "v3", "description": "", "action": ""}
+    at = {"detected_at_ms": CUTOFF_MS, "onset_ms": ONSET_MS, "size": 1.0}
+    return msgspec.convert(fields | at, DriftAlert)
+
+
+def turns_of(monkeypatch: pytest.MonkeyPatch, reader: LiveReader | None = None) -> Turns:
+    """A worker that hides the past of what is in alarm, as soon as it looks."""
+    monkeypatch.setattr(adjuster, "choose", lambda trials, serving: "hidden")
+    turns = Turns(monkeypatch, owned_of(reader or reader_of()))
+    assert turns.main.adjuster is not None
+    turns.main.adjuster.take(alert())
+    return turns
+
+
+def shadow_of(turns: Turns) -> list[Forecast]:
+    sent = turns.commits.sent
+    return [decode(Forecast, value) for name, _, value in sent if name == TOPICS.shadow]
+
+
+def test_what_is_served_differently_goes_out_with_what_would_be_without_in_one_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    (lot,) = turns.commits.lots
+    shadows = [place for place in lot if place[0] == TOPICS.shadow]
+    assert shadows == [(TOPICS.shadow, "a|n"), (TOPICS.shadow, "young|n")]
+    served, besides = turns.forecasts(), shadow_of(turns)
+    assert [one.adjustments for one in served] == [HIDDEN, HIDDEN]
+    assert [one.adjustments for one in besides] == [Adjustments(), Adjustments()]
+    for one, other in zip(served, besides, strict=True):
+        assert one.item_id == other.item_id and one.cutoff_ms == other.cutoff_ms == CUTOFF_MS
+        assert one.forecast_id != other.forecast_id
+        assert one.status == other.status, "what an item is does not hang on what is hidden of it"
+    # Of `a|n` something was hidden; `young|n` had sold nothing before.
+    alike = [
+        one.context_sha256 == other.context_sha256
+        for one, other in zip(served, besides, strict=True)
+    ]
+    assert alike == [False, True]
+    assert turns.measured("adjusted_segments", how="hidden") == 1
+    assert turns.measured("shadow_forecasts_total") == 2
+
+
+def test_a_commit_that_was_refused_leaves_nothing_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.commits.before = lambda _: False
+    turns.turn()
+    assert turns.main.pending.cutoffs == turns.main.shadow.cutoffs == []
+
+
+def test_without_an_alarm_nothing_is_forecast_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = turns_of(monkeypatch)
+    assert turns.main.adjuster is not None
+    turns.main.adjuster.take(alert("stable"))
+    turns.turn()
+    assert shadow_of(turns) == [] and turns.main.shadow.cutoffs == []
+    assert [one.adjustments for one in turns.forecasts()] == [Adjustments()] * 2
+    assert turns.measured("adjusted_segments", how="hidden") == 0
+
+
+def scored(turns: Turns) -> list[Score]:
+    """The hour after the round becomes final."""
+    reader: Any = turns.main.reader
+    reader.add("a|n", FIRST + HOURS, UNITS, 5_000)
+    reader.reached = reader.clicked = FIRST + HOURS + 3
+    reader.head = FIRST + HOURS + 3
+    turns.turn(later_s=9.0)
+    return [one for one in turns.scores() if one.bucket_start_ms == CUTOFF_MS]
+
+
+def test_a_final_bucket_scores_both_once_and_detectors_see_what_would_have_been(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    served = {one.item_id: one.forecast_id for one in turns.forecasts()}
+    besides = {one.item_id: one.forecast_id for one in shadow_of(turns)}
+    seen: list[Score] = []
+    monitor: Any = turns.owned.monitor
+    monkeypatch.setattr(monitor, "update", lambda _, scores, **named: seen.extend(scores) or [])
+    monkeypatch.setattr(turns.main.scorer, "_seasoned", lambda _: True)
+    found = {one.item_id: one for one in scored(turns)}
+    assert set(found) == {"a|n", "young|n"}
+    for item_id, one in found.items():
+        assert [(step.forecast_id, step.adjusted) for step in one.steps] == [
+            (served[item_id], True)
+        ]
+        assert [step.forecast_id for step in one.unadjusted] == [besides[item_id]]
+    assert {one.item_id: [step.forecast_id for step in one.steps] for one in seen} == {
+        item_id: [forecast_id] for item_id, forecast_id in besides.items()
+    }
+    assert not turns.main.shadow.due(CUTOFF_MS), "scored once"
+
+
+def recovered(monkeypatch: pytest.MonkeyPatch, turns: Turns, *, drift: list[Any]) -> OwnedShards:
+    """What a next worker reads of the topics."""
+    sent = turns.commits.sent + turns.delivery.sent
+    alerts = [(TOPICS.drift, "-", encode(one)) for one in drift]
+
+    class FakeTail(list[tuple[int, bytes]]):
+        cut: frozenset[int] = frozenset()
+
+        def __init__(self, _: Settings, topic: str) -> None:
+            super().__init__((0, value) for name, _, value in sent + alerts if name == topic)
+
+    monkeypatch.setattr(shard, "Tail", FakeTail)
+    owned = owned_of(reader_of())
+    membership: Any = FakeMembership()
+    owned.recover(SETTINGS, membership, 0)
+    return owned
+
+
+def test_a_next_worker_serves_as_the_last_one_did_and_scores_what_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    owned = recovered(monkeypatch, turns, drift=[alert()])
+    assert owned.main.adjuster is not None
+    assert owned.main.adjuster.serving == turns.main.adjuster.serving  # type: ignore[union-attr]
+    for one in (owned.main, turns.main):
+        (waits,) = one.shadow.due(CUTOFF_MS)
+        (serves,) = one.pending.due(CUTOFF_MS)
+        assert waits.forecast_ids == [made.forecast_id for made in shadow_of(turns)]
+        assert serves.adjusted_I is not None and serves.adjusted_I.tolist() == [True, True]
+        assert waits.adjusted_I is not None and not np.any(waits.adjusted_I)
+
+
+def test_what_was_scored_without_adjustments_is_not_scored_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    assert len(scored(turns)) == 2
+    owned = recovered(monkeypatch, turns, drift=[alert()])
+    assert owned.main.shadow.due(CUTOFF_MS) == owned.main.pending.due(CUTOFF_MS) == []
+
+
+def test_after_an_alarm_that_ended_a_next_worker_serves_all_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    over = msgspec.structs.replace(alert("stable"), detected_at_ms=CUTOFF_MS + 1)
+    owned = recovered(monkeypatch, turns, drift=[alert(), over])
+    assert owned.main.adjuster is not None and owned.main.adjuster.serving == {}
