@@ -21,6 +21,26 @@ from freshet.stream.units import HOUR_MS
 
 
 @dataclass(slots=True)
+class AdjustedTally:
+    """What was served differently, against what would have been served without."""
+
+    steps: int = 0
+    served: float = 0.0
+    shadow: float = 0.0
+
+    def add(self, served: float, shadow: float) -> None:
+        """Losses of one step of both."""
+        self.steps += 1
+        self.served += served
+        self.shadow += shadow
+
+    def section(self) -> dict[str, Any]:
+        """Scored steps, and by which share their loss was less."""
+        gain = round(1.0 - self.served / self.shadow, 4) if self.shadow else None
+        return {"steps": self.steps, "gain_over_shadow": gain}
+
+
+@dataclass(slots=True)
 class Tally:
     """Running counts over the output topics; feed it every record with `count`.
 
@@ -36,6 +56,7 @@ class Tally:
     versions: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
     scored: set[tuple[str, int]] = field(default_factory=set)
+    adjusted: AdjustedTally = field(default_factory=AdjustedTally)
     drift: dict[str, DriftAlert] = field(default_factory=dict)
     requests: dict[str, RetrainRequest] = field(default_factory=dict)
     events: dict[tuple[str, str, str], ModelEvent] = field(default_factory=dict)
@@ -79,11 +100,14 @@ class Tally:
 
     def _score(self, score: Score) -> None:
         found = self.of(score.resolution_ms)
+        besides = {step.step: step.pinball for step in score.unadjusted}
         for step in score.steps:
             if not score.in_stock or (step.forecast_id, step.step) in self.scored:
                 continue
             self.scored.add((step.forecast_id, step.step))
             found.step(score.bucket_start_ms, score.actual, step)
+            if step.adjusted and step.step in besides:
+                self.adjusted.add(step.pinball, besides[step.step])
 
     def _drift(self, alert: DriftAlert) -> None:
         self.drift[f"{alert.alert_id}:{alert.state}"] = alert
@@ -121,6 +145,7 @@ class Tally:
                 "by_resolution": self._by_resolution(ResolutionTally.score_section),
             },
             "drift": {"alerts": [msgspec.to_builtins(alert) for alert in drift]},
+            "adjustments": self.adjusted.section(),
             "retrain": {
                 "requested": len(self.requests),
                 "promoted": len(self.of_kind("promoted")),

@@ -172,8 +172,30 @@ def test_the_comparison_leaves_out_steps_without_a_yardstick() -> None:
     assert tally.wql(newest_buckets=1) == {10: pytest.approx((0.2, 0.4))}
 
 
+def test_adjusted_steps_are_held_against_what_would_have_been_served() -> None:
+    tally = Tally(main_ms=10)
+    record = msgspec.json.decode(score(10, 3, 4), type=Score)
+    (line,) = record.steps
+    served = [
+        msgspec.structs.replace(line, adjusted=True),
+        msgspec.structs.replace(line, step=6, pinball=1.0, adjusted=True),
+        # Without a shadow, and without an adjustment.
+        msgspec.structs.replace(line, step=12, pinball=9.0, adjusted=True),
+        msgspec.structs.replace(line, step=24, pinball=9.0),
+    ]
+    besides = [
+        msgspec.structs.replace(line, forecast_id="s", step=step, pinball=4.0) for step in (1, 6)
+    ]
+    told = msgspec.structs.replace(record, steps=served, unadjusted=besides)
+    for _ in range(2):
+        tally.count("scores", msgspec.json.encode(told))
+    # 3 + 1 of 4 + 4, once.
+    assert tally.sections()["adjustments"] == {"steps": 2, "gain_over_shadow": 0.5}
+
+
 def test_nothing_counted_is_none_rather_than_zero() -> None:
     tally = Tally()
+    assert tally.sections()["adjustments"] == {"steps": 0, "gain_over_shadow": None}
     assert tally.wql(12) == {}
     assert tally.forecast_section()["latency_ms"] == {"p50": None, "p99": None}
     assert tally.sections()["scores"]["wql"] is None
