@@ -24,8 +24,8 @@ from freshet.model.quantiles.marginal import MARGINAL_POINTS, quantile_weights
 from freshet.online.adjust.beginning import Beginning, by_phase, level_moved, profile_moved
 from freshet.online.adjust.choice import CANDIDATES, NEWEST_BUCKETS, Candidate, Trial, choose
 from freshet.online.adjust.record import AS_IT_IS, Served, served_by
-from freshet.online.drift.monitor import ALL
 from freshet.online.drift.score import mean_pinball
+from freshet.online.drift.words import ALL
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.schemas import Adjustments, DriftAlert
