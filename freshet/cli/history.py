@@ -38,10 +38,12 @@ def load(
 ) -> None:
     """Send old events, in whatever order; run again after a crash, it goes on where it was."""
     from freshet.stream.bars import progress_bar
+    from freshet.stream.ops.agreement import held_against_topic
     from freshet.stream.source import history as source
     from freshet.stream.source.first_records import checked
 
     settings = settings_of(config)
+    source.need_history_before(settings)
     if (file is None) == (topic is None):
         raise typer.BadParameter("history comes from a file, or from --topic TOPIC")
     if topic is not None:
@@ -55,10 +57,12 @@ def load(
             key=key,
             preset=preset,
             mapping=columns,
-            style=style_of(context.params),
+            style=source.in_zone_of(settings, style_of(context.params)),
             events=settings.events,
         )
-    found = checked(settings, found)
+    found, odd = held_against_topic(settings, checked(settings, found))
+    for said in odd:
+        typer.echo(f"warning: {said}", err=True)
     with progress_bar(found.total, found.name) as bar:
         done = source.load(
             settings,

@@ -12,14 +12,14 @@ import gzip
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final, Literal
 
 import msgspec
 
 from freshet.stream.config import Settings
-from freshet.stream.errors import InvalidInputError
+from freshet.stream.errors import ConfigError, InvalidInputError
 from freshet.stream.event_settings import EventSettings
 from freshet.stream.files.read import FileStyle
 from freshet.stream.kafka import (
@@ -172,6 +172,27 @@ def _judged(settings: Settings, load: str, counts: Mapping[str, int]) -> dict[st
             topic: min(store.loaded(topic, n, [name]).get(name, -1) for n in range(count))
             for topic, count in counts.items()
         }
+
+
+def need_history_before(settings: Settings) -> None:
+    """Refuse history that nobody would see: windows begin with their first live record.
+
+    Raises:
+        ConfigError: `windows.history_before` is not set.
+    """
+    if settings.windows.history_before is None:
+        raise ConfigError(
+            "windows.history_before is not set, so windows begin with the first live record and "
+            "history before it would be counted and never shown",
+            hint="set it to a time after the last old record, such as today's date; windows that "
+            "were begun without it go on under a new redis.generation only",
+        )
+
+
+def in_zone_of(settings: Settings, style: FileStyle) -> FileStyle:
+    """A style whose times without a zone are the shop's own: of its events, else its calendar."""
+    zone = style.zone or settings.events.time_zone or settings.calendar.time_zone
+    return replace(style, zone=zone)
 
 
 def load_name(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +27,42 @@ from freshet.stream.source.replay.rows import (
 from freshet.stream.source.replay.table import Table
 
 PRESETS = {"online_retail": online_retail, "taobao": taobao, "olist": olist, "dunnhumby": dunnhumby}
-# What each shop system's own export of orders calls its columns.
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A shop system's own export of orders.
+
+    Attributes:
+        columns: Our field -> its column.
+        nameless: Our field -> what live records of that system are called where they say nothing.
+        optional: Fields whose column an export may lack.
+    """
+
+    columns: Mapping[str, str]
+    nameless: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+
+
+NO_EXPORT = Export({})
+# They agree with the maps of live records in stream/presets: one shop, one series.
 EXPORTS = {
-    "shopify_csv": {
-        "event_time": "Created at",
-        "order_id": "Id",
-        "sku": "Lineitem sku",
-        "quantity": "Lineitem quantity",
-        "unit_price": "Lineitem price",
-        "cancelled": "Cancelled at",
-        "region": "Shipping Country|Billing Country",
-    }
+    "shopify_csv": Export(
+        columns={
+            "event_time": "Created at",
+            "order_id": "Id",
+            "sku": "Lineitem sku",
+            "quantity": "Lineitem quantity",
+            "unit_price": "Lineitem price",
+            "cancelled": "Cancelled at",
+            "region": "Shipping Country|Billing Country",
+        },
+        nameless={"sku": "no-sku"},
+        optional=frozenset({"region", "cancelled"}),
+    )
 }
-OPTIONAL = ("cancelled", "region")
+# 5.80134E+12: what a spreadsheet makes of a long number, and many of one.
+_SHORTENED = re.compile(r"-?\d([.,]\d+)?[eE]\+\d+")
 FIELDS = (
     *("event_time", "sku", "quantity", "unit_price", "region"),
     *("order_id", "event_id", "kind", "cancelled"),
@@ -96,13 +121,7 @@ def open_replay(
             column.
     """
     if preset in EXPORTS:
-        names = Table(path, style).columns
-        usual = {
-            field: column
-            for field, column in EXPORTS[preset].items()
-            if field not in OPTIONAL or set(column.split("|")) & set(names)
-        }
-        return _mapped(path, {**usual, **(mapping or {})}, style, whole_orders, series)
+        return _mapped(path, mapping or {}, style, whole_orders, series, EXPORTS[preset])
     if (preset is None) == (mapping is None):
         raise InvalidInputError(
             "a table of events needs either a preset or a map",
@@ -123,6 +142,7 @@ def _mapped(
     style: FileStyle | None,
     whole_orders: bool,
     series: Sequence[str],
+    export: Export = NO_EXPORT,
 ) -> ReplayFile:
     extra = [name for name in series if name not in FIELDS]
     fields = (*FIELDS, *extra)
@@ -133,6 +153,12 @@ def _mapped(
             hint=f"the fields are {', '.join(fields)}",
         )
     table = Table(path, style)
+    own = {
+        name: column
+        for name, column in export.columns.items()
+        if name not in export.optional or set(column.split("|")) & set(table.columns)
+    }
+    mapping = {**own, **mapping}
     missing = [name for name in (*NEEDED, *extra) if name not in mapping]
     if missing:
         raise InvalidInputError(
@@ -144,8 +170,12 @@ def _mapped(
     time_ms, no_time = table.times_ms(mapping["event_time"])
     kind, unknown = _kinds(table, mapping.get("kind"))
 
-    def texts(field: str) -> TextColumn | None:
-        return _first(table, mapping[field]) if field in mapping else None
+    def texts(name: str) -> TextColumn | None:
+        if name not in mapping:
+            return None
+        found = _first(table, mapping[name], export.nameless.get(name, ""))
+        _refuse_shortened(found, mapping[name], path)
+        return found
 
     def numbers(field: str, otherwise: float) -> Floats:
         return table.numbers(mapping[field]) if field in mapping else np.full(num, otherwise)
@@ -153,7 +183,8 @@ def _mapped(
     region = TextColumn.constant("-", num)
     if "region" in mapping:
         region = _first(table, mapping["region"], "-")
-    orders = texts("order_id")
+    sku, orders = texts("sku"), texts("order_id")
+    assert sku is not None, "the map was looked at for what is needed"
     cancelled = None
     if "cancelled" in mapping:
         cancelled = _claims(table, mapping["cancelled"])
@@ -166,7 +197,7 @@ def _mapped(
         time_ms=time_ms,
         row=np.arange(num),
         kind=kind,
-        sku=table.texts(mapping["sku"]),
+        sku=sku,
         region=region,
         quantity=numbers("quantity", otherwise=1.0),
         unit_price=numbers("unit_price", otherwise=0.0),
@@ -207,6 +238,18 @@ def _first(table: Table, said: str, missing: str = "") -> TextColumn:
         found = TextColumn(codes, [*found.names, *other.names])
     codes = np.where(_named(found), found.codes, len(found.names))
     return TextColumn(codes, [*found.names, missing])
+
+
+def _refuse_shortened(column: TextColumn, name: str, path: Path) -> None:
+    """Refuse names that a spreadsheet has made numbers of: many have become one."""
+    for text in column.names:
+        if _SHORTENED.fullmatch(text):
+            raise InvalidInputError(
+                f"{path.name}: column {name!r} holds {text}: a spreadsheet has shortened long "
+                "names, and many are one now",
+                hint="export it again and do not save it from a spreadsheet, or name another "
+                "column, such as order_id=Name",
+            )
 
 
 def _owners(orders: TextColumn) -> Ints:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from freshet.stream.config import Settings
-from freshet.stream.errors import InvalidInputError
+from freshet.stream.config import Settings, WindowSettings
+from freshet.stream.errors import ConfigError, InvalidInputError
 from freshet.stream.event_settings import EventSettings
+from freshet.stream.files.read import FileStyle
 from freshet.stream.source import history
-from freshet.stream.source.history import History, OldRecord, load, load_name, of_file
+from freshet.stream.source.history import (
+    History,
+    OldRecord,
+    in_zone_of,
+    load,
+    load_name,
+    need_history_before,
+    of_file,
+)
 
 ORDERS, CLICKS = "freshet.orders.v1", "freshet.clicks.v1"
 
@@ -133,18 +143,20 @@ def test_rows_of_one_order_are_one_record_where_the_topic_has_whole_orders(
     path.write_text(SHOPIFY_CSV)
     found = of_file(path, preset="shopify_csv", events=events)
     records = list(found.records)
-    assert [(one.sequence, one.key) for one in records] == [(0, b"7410"), (1, b"7411")]
+    keys = [(one.sequence, one.key) for one in records]
+    assert keys == [(0, b"7410"), (1, b"7411"), (2, b"7413")]
     assert {one.headers for one in records} == {(("freshet-fields", b"own"),)}
     # 23:00 and 09:50:26 on a clock two hours ahead.
-    at_ms = [1_759_784_400_000, 1_759_823_426_000]
+    at_ms = [1_759_784_400_000, 1_759_823_426_000, 1_759_914_000_000]
     masque = {"sku": "M-1", "unit_price": 34.9}
     lines = [
         [masque | {"quantity": 2}],
         [masque | {"quantity": 3}, {"sku": "00123", "quantity": 1, "unit_price": 9.5}],
+        # What has no name is called as the map of live orders calls it.
+        [{"sku": "no-sku", "quantity": 1, "unit_price": 5.0}],
     ]
-    for record, order_id, ms, own_lines in zip(
-        records, ["7410", "7411"], at_ms, lines, strict=True
-    ):
+    ids = ["7410", "7411", "7413"]
+    for record, order_id, ms, own_lines in zip(records, ids, at_ms, lines, strict=True):
         assert record.value is not None
         expected = {**own(order_id, ms), "event_time": ms, "region": "-", "lines": own_lines}
         assert json.loads(record.value) == expected
@@ -186,9 +198,53 @@ def test_a_preset_s_columns_may_be_added_to_and_fields_that_are_none_are_named(
     path.write_text(SHOPIFY_CSV)
     found = of_file(path, preset="shopify_csv", mapping={"region": "Email"}, events=STATES)
     regions = [json.loads(one.value or b"")["region"] for one in found.records]
-    assert regions == ["a@shop.example", "b@shop.example"]
+    assert regions == ["a@shop.example", "b@shop.example", "d@shop.example"]
     with pytest.raises(InvalidInputError, match="no field 'colour'"):
         of_file(path, mapping={"colour": "Name"})
+
+
+def test_an_export_is_of_the_regions_that_live_orders_name(tmp_path: Path) -> None:
+    path = tmp_path / "orders_export.csv"
+    lines = SHOPIFY_CSV.splitlines()
+    countries = ["Shipping Country", "FR", "", "DE", "FR", "", ""]
+    path.write_text("\n".join(map(",".join, zip(lines, countries, strict=True))))
+    found = of_file(path, preset="shopify_csv", events=STATES)
+    regions = [json.loads(one.value or b"")["region"] for one in found.records]
+    assert regions == ["DE", "FR", "-"]
+
+
+@pytest.mark.parametrize(("column", "text"), [("Id", "7.41134E+12"), ("Lineitem sku", "5,8E+12")])
+def test_names_that_a_spreadsheet_shortened_are_refused(
+    tmp_path: Path, column: str, text: str
+) -> None:
+    path = tmp_path / "orders_export.csv"
+    path.write_text(SHOPIFY_CSV.replace("7411" if column == "Id" else "M-1", f'"{text}"'))
+    with pytest.raises(InvalidInputError, match=f"column '{column}' holds {re.escape(text)}"):
+        of_file(path, preset="shopify_csv", events=STATES)
+
+
+def test_history_without_a_time_before_which_it_lies_is_refused() -> None:
+    with pytest.raises(ConfigError, match="history_before is not set"):
+        need_history_before(Settings())
+    need_history_before(Settings(windows=WindowSettings(history_before=1_700_000_000_000)))
+
+
+@pytest.mark.parametrize(
+    ("events_zone", "calendar_zone", "own", "expected"),
+    [
+        ("", "UTC", None, "UTC"),
+        ("", "America/Toronto", None, "America/Toronto"),
+        ("Asia/Tokyo", "America/Toronto", None, "Asia/Tokyo"),
+        ("Asia/Tokyo", "America/Toronto", "Europe/Berlin", "Europe/Berlin"),
+    ],
+)
+def test_times_of_a_file_without_a_zone_are_the_shop_s_own(
+    events_zone: str, calendar_zone: str, own: str | None, expected: str
+) -> None:
+    settings = Settings(
+        events=EventSettings(time_zone=events_zone), calendar={"time_zone": calendar_zone}
+    )
+    assert in_zone_of(settings, FileStyle(zone=own)).zone == expected
 
 
 def test_a_name_that_says_nothing_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""History is not sent beside live records of another rule of placing, or of other regions."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from freshet.stream.config import Settings
+from freshet.stream.errors import InvalidInputError
+from freshet.stream.ops.agreement import held_against_topic, placed_otherwise
+from freshet.stream.ops.trial import RawRecord
+from freshet.stream.source.history import History, OldRecord
+
+module: Any = import_module("freshet.stream.ops.agreement")
+STATES = Settings(events={"orders": {"mode": "state"}})
+EVENTS = Settings()
+# By the hashes in Kafka's own tests, less their sign bit: all three are multiples of three.
+BY_KAFKA = {b"21": 0, b"foobar": 0, b"abc": 0}
+AT_MS = 1_700_000_000_000
+
+
+def order(region: str, order_id: str = "21") -> bytes:
+    line = {"sku": "a", "quantity": 1, "unit_price": 1}
+    value = {"event_id": order_id, "order_id": order_id, "event_time": AT_MS, "version": 1}
+    return json.dumps(value | {"region": region, "lines": [line], **line}).encode()
+
+
+def live(region: str, shift: int) -> list[RawRecord]:
+    """Eighteen records, each `shift` partitions from where its key belongs."""
+    return [
+        RawRecord(
+            order(region, key.decode()),
+            key,
+            timestamp_ms=AT_MS,
+            partition=(number + shift) % 3,
+        )
+        for key, number in BY_KAFKA.items()
+        for _ in range(6)
+    ]
+
+
+def history(region: str) -> History:
+    return History("old.csv", [OldRecord(0, "orders", b"21", order(region))], 1)
+
+
+@pytest.fixture
+def topic(monkeypatch: pytest.MonkeyPatch) -> list[RawRecord]:
+    """What lies on the topic of orders."""
+    records: list[RawRecord] = []
+    monkeypatch.setattr(module, "newest", lambda settings, name, most: records)
+    monkeypatch.setattr(module, "partitions_of", lambda settings, names: dict.fromkeys(names, 3))
+    return records
+
+
+def test_keys_where_kafka_puts_them_are_right_and_few_elsewhere_are_of_before() -> None:
+    assert placed_otherwise(live("n", 0), 3) == ""
+    assert placed_otherwise([*live("n", 0), live("n", 1)[0]], 3) == ""
+    assert placed_otherwise(live("n", 1)[:4], 3) == "", "four say nothing"
+    assert placed_otherwise([RawRecord(b"1", None)] * 20, 3) == ""
+    assert placed_otherwise(live("n", 1), 3).startswith("18 of 18 keys do not lie")
+
+
+def test_states_on_other_partitions_than_history_would_go_to_are_refused(
+    topic: list[RawRecord],
+) -> None:
+    topic += live("n", 1)
+    with pytest.raises(InvalidInputError, match=r"old\.csv that changes live would count twice"):
+        held_against_topic(STATES, history("n"))
+    found, said = held_against_topic(EVENTS, history("n"))
+    assert (len(list(found.records)), said) == (1, []), "events are no orders that change"
+
+
+def test_regions_that_history_and_live_records_do_not_share_are_told(
+    topic: list[RawRecord],
+) -> None:
+    assert held_against_topic(STATES, history("-"))[1] == [], "of an empty topic nothing is known"
+    topic += live("CA", 0)
+    found, said = held_against_topic(STATES, history("-"))
+    assert said[0].startswith("history is of the regions -, live records of CA: no series has both")
+    assert [one.sequence for one in found.records] == [0]
+    assert held_against_topic(STATES, history("CA"))[1] == []
