@@ -6,6 +6,7 @@ Dimensions: N series, T context steps, H horizon steps.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 from freshet.model.batch import Batch
 from freshet.model.effects.shared import find_shared
 from freshet.model.effects.slots import Dressed, dress
+from freshet.model.explain.beforehand import beforehand
 from freshet.model.explain.meaning import meaning_of
 from freshet.model.explain.options import parse_promotion, parse_steps
 from freshet.model.explain.plan import ever_promoted, planned_window
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
 
 NEVER_PROMOTED = (
     "It has no promotion in its past: what one does is taken from other series and other shops."
+)
+
+
+ASSOCIATION = (
+    "This is an association: it is what a promotion adds where those of the past were set on days "
+    "that weekdays, seasons and the other columns tell, and too much where they were set on days "
+    "that would have been good anyway."
 )
 
 
@@ -59,18 +68,18 @@ class Answer:
 
     explanation: Explanation
     what_if: WhatIf | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
         """All of it in words."""
         told = self.explanation.sentences()
         if self.what_if is not None:
-            told += ["", self.what_if.sentence(), *([self.note] if self.note else [])]
+            told += ["", self.what_if.sentence(), *self.notes]
         return told
 
     def as_dict(self) -> dict[str, Any]:
         """The same for machines."""
-        told = None if self.what_if is None else self.what_if.as_dict() | {"note": self.note}
+        told = None if self.what_if is None else self.what_if.as_dict() | {"notes": self.notes}
         return self.explanation.as_dict() | {"promotion": told}
 
 
@@ -113,7 +122,17 @@ def answer(
         changed = planned_window(window, row, promotion, on=on)
         worlds.append(_batch(dress(changed), changed, row, forecaster))
     tried = compare(forecaster, worlds[0], worlds[1], promotion, factor=factor)
-    return Answer(found, tried, "" if ever_promoted(window, row) else NEVER_PROMOTED)
+    return Answer(found, tried, tuple(_notes(window, row)))
+
+
+def _notes(window: Window, row: int) -> Iterator[str]:
+    """How far the two worlds may be believed."""
+    yield ASSOCIATION
+    before = beforehand(window)
+    if before.sure:
+        yield before.sentence()
+    if not ever_promoted(window, row):
+        yield NEVER_PROMOTED
 
 
 def _place(panel: Panel, item: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from freshet.model.effects.columns import NAMES
 from freshet.model.tables.panel import Window
-from freshet.stream.arrays import Floats
+from freshet.stream.arrays import Bools, Floats
 from freshet.stream.errors import InvalidInputError
 
 KINDS = ("discount", "price", "promotion")  # in the order in which a column's name is tried
@@ -92,13 +92,17 @@ def _kinds(window: Window) -> list[tuple[int, str]]:
 
 def ever_promoted(window: Window, row: int) -> bool:
     """Whether the series had a flag, a discount or a price well below its usual one before."""
-    past_TK = window.known_NSK[row, : window.context_length]
+    return bool(promoted_steps(window.rows(slice(row, row + 1))).any())
+
+
+def promoted_steps(window: Window) -> Bools:
+    """Steps before the cutoff with a flag, a discount or a price well below the usual: [N, T]."""
+    found_NT = np.zeros(window.target_NT.shape, bool)
     for column, kind in _kinds(window):
-        values_T = past_TK[:, column]
-        promoted_T = values_T < REDUCED * _median(values_T) if kind == "price" else values_T > 0
-        if bool(promoted_T.any()):
-            return True
-    return False
+        values_NT = window.known_NSK[:, : window.context_length, column]
+        usual_N1 = np.array([[_median(values_T)] for values_T in values_NT])
+        found_NT |= values_NT < REDUCED * usual_N1 if kind == "price" else values_NT > 0
+    return found_NT
 
 
 def _median(values_T: Floats) -> float:

@@ -70,7 +70,7 @@ def without_season(one: Batch, season: Season) -> Tensor:
     known_TK = torch.nan_to_num(one.known_BSK[0, : len(target_T)]).numpy()
     closed_T = known_TK[:, CLOSED] > 0
     quiet_T = np.isfinite(target_T) & ~closed_T & ~(known_TK[:, LOUD] > 0).any(1)
-    level_T = _moving_mean(np.where(quiet_T, target_T, np.nan), season.steps)
+    level_T = moving_mean(np.where(quiet_T, target_T, np.nan), season.steps)
     phase_T = np.arange(len(target_T)) % season.steps
     share_T = _shares(target_T, level_T, quiet_T, phase_T)[phase_T]
     divided_T = target_T / np.maximum(share_T, LEAST_SHARE)
@@ -98,10 +98,10 @@ def _shares(target_T: Floats, level_T: Floats, quiet_T: Bools, phase_T: Ints) ->
     return np.where(known_P & (mean > 0), share_P / max(mean, 1e-12), 1.0)
 
 
-def _moving_mean(values_T: Floats, steps: int) -> Floats:
+def moving_mean(values_T: Floats, steps: int) -> Floats:
     """The mean of the values that are known in one cycle around each step; NaN where none is.
 
-    >>> _moving_mean(np.array([1.0, 2.0, np.nan, 4.0]), 3).tolist()
+    >>> moving_mean(np.array([1.0, 2.0, np.nan, 4.0]), 3).tolist()
     [1.5, 1.5, 3.0, 4.0]
     """
     kernel = np.ones(steps)

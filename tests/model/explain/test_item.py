@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from freshet.cli.explain import explain
-from freshet.model.explain.item import NEVER_PROMOTED, Question, answer
+from freshet.model.explain.item import ASSOCIATION, NEVER_PROMOTED, Question, answer
 from freshet.model.explain.options import parse_promotion, parse_steps
 from freshet.model.explain.plan import PlannedPromotion, planned_window
 from freshet.model.tables.ahead import window_ahead
@@ -187,8 +187,8 @@ def test_what_was_never_promoted_is_said_and_a_table_without_promotions_refused(
         answer(frame(), TABLE, Question(item, AHEAD, promotion="1:2:0.2"), weights)
         for item in ("coat", "hat")
     )
-    assert coat.note == NEVER_PROMOTED and coat.sentences()[-1] == NEVER_PROMOTED
-    assert hat.note == "" and hat.what_if is not None
+    assert coat.notes == (ASSOCIATION, NEVER_PROMOTED) and coat.sentences()[-1] == NEVER_PROMOTED
+    assert hat.notes == (ASSOCIATION,) and hat.what_if is not None
     assert hat.as_dict()["promotion"]["steps"] == [1, 2]
     bare = TableSettings(Columns("sku", "day", "sold"), "D")
     with pytest.raises(InvalidInputError, match="name such a column with --known"):
