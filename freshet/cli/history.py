@@ -35,10 +35,14 @@ def load(
         typer.Option("--load", help="The load's name; one name is one load, however often run."),
     ] = None,
     more: Annotated[bool, typer.Option("--more", help="More history comes after this.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would be loaded, and send nothing.")
+    ] = False,
 ) -> None:
     """Send old events, in whatever order; run again after a crash, it goes on where it was."""
     from freshet.stream.bars import progress_bar
     from freshet.stream.ops.agreement import held_against_topic
+    from freshet.stream.ops.rehearsal import rehearse
     from freshet.stream.source import history as source
     from freshet.stream.source.first_records import checked
 
@@ -63,6 +67,9 @@ def load(
     found, odd = held_against_topic(settings, checked(settings, found))
     for said in odd:
         typer.echo(f"warning: {said}", err=True)
+    if dry_run:
+        typer.echo(f"{rehearse(settings, found).as_text()}\nnothing was sent")
+        return
     with progress_bar(found.total, found.name) as bar:
         done = source.load(
             settings,

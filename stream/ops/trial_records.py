@@ -29,6 +29,7 @@ from freshet.stream.ops.trial import RawRecord
 
 READ_WAIT_MS: Final = 500
 MAX_EMPTY_READS: Final = 20
+TABLES: Final = (".csv", ".tsv", ".txt", ".parquet", ".xlsx")
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -90,6 +91,12 @@ def of_file(path: Path, stdin: IO[bytes], key: str = "", timestamp_ms: int = 0) 
     Raises:
         InvalidInputError: It cannot be read, or holds nothing.
     """
+    if path.suffix.lower() in TABLES:
+        raise InvalidInputError(
+            f"{path.name} is a table, and records are JSON",
+            hint="freshet history load FILE --dry-run, with --preset or --map, says what its rows "
+            "become and sends nothing",
+        )
     if str(path) == "-":
         found = of_bytes(stdin.read(), "stdin", key, timestamp_ms)
     else:
