@@ -96,7 +96,8 @@ def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict
         "scores",
     ):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
-    for topic in ("drift", "retrain", "models", "effects", "alerts", "forecasts_latest", "rounds"):
+    others = ("drift", "retrain", "models", "effects", "alerts", "forecasts_latest", "rounds")
+    for topic in (*others, "shadow"):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     return environ
 
