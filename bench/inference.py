@@ -22,12 +22,13 @@ from transformers import T5Config, T5Model
 
 from bench.report import write_result
 from freshet.model.batch import Batch
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.forecaster import DTYPES, BatchForecaster
 from freshet.model.network import FreshetNetwork, ResidualMLP
 from freshet.model.synthetic.mixture import random_starts, to_batch
 from freshet.model.synthetic.retail import retail
 from freshet.model.synthetic.seeded import Seeded
-from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.weights import verify_weights
 from freshet.stream.units import HOUR_MS
 
 ROWS = 128

@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.report import write_result
 from freshet.model.backtest.score import measure
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
@@ -27,7 +28,7 @@ from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.model.training import lora
 from freshet.model.training.train import FineTuneSettings
 from freshet.model.training.tuned import SETTINGS, tune
-from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.weights import verify_weights
 
 LEVELS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 COLUMNS = Columns(

@@ -16,8 +16,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-HORIZON_MAX = 1_024
-"""The most steps of one forecast."""
 LOW, HIGH = 0.1, 0.9  # the levels whose distance says how unsure a forecast is
 # Growth below this share of a random walk's is what every fan shows whose level is not quite known;
 # it comes to an end.

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freshet.model.batch import QUANTILE_LEVELS, Batch
-from freshet.model.beyond import HORIZON_MAX
+from freshet.model.checkpoint import BASE_WEIGHTS, HORIZON_MAX
 from freshet.model.devices import pick_device
 from freshet.model.levels import at_levels
 from freshet.model.local_clock import even
 from freshet.model.network import FreshetNetwork, FreshetOutput
 from freshet.model.threads import fitting_threads
-from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
+from freshet.model.weights import golden_batch, verify_weights
 from freshet.stream.errors import InvalidInputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -6,7 +6,6 @@ these weights forecast for `golden_batch`) and `README.md` (the model card). Not
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
@@ -19,16 +18,21 @@ from torch import Tensor
 
 from freshet.model import adapter
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
+from freshet.model.checkpoint import (
+    BASE_WEIGHTS,
+    CARD_FILE,
+    CONFIG_FILE,
+    CORRUPT_HINT,
+    GOLDEN_FILE,
+    WEIGHTS_FILE,
+    fields_of,
+    sha256_of,
+)
 from freshet.model.features import EFFECT, to_units
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.stream.errors import InvalidInputError, WeightsError
 from freshet.stream.units import HOUR_MS
 
-BASE_WEIGHTS = Path(__file__).parent / "weights_base"
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-GOLDEN_FILE = "golden.safetensors"
-CARD_FILE = "README.md"
 # Two float32 machines differ by about 1e-5 of a forecast; one flipped weight bit differs by more
 # than this.
 GOLDEN_TOLERANCE = 1e-3
@@ -47,17 +51,6 @@ class Verified:
     sha256: str
     num_parameters: int
     network: FreshetNetwork
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, or of the weights inside a directory, in hexadecimal."""
-    file = path / WEIGHTS_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise WeightsError(
-            f"no weights at {file}", hint="name a directory that holds model.safetensors"
-        )
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def golden_batch(config: FreshetConfig) -> Batch:
@@ -162,18 +155,13 @@ def _loaded(directory: Path, expected_sha256: str | None) -> Verified:
 
 def read_config(directory: Path) -> FreshetConfig:
     """Read a weights directory's config, or raise WeightsError."""
-    path = directory / CONFIG_FILE
+    fields = fields_of(directory)
     try:
-        fields = json.loads(path.read_text())
-        if fields.get("model_type") != FreshetConfig.model_type:
-            kind = fields.get("model_type")
-            raise WeightsError(
-                f"{path} describes a {kind!r} model, expected {FreshetConfig.model_type!r}"
-            )
-        return FreshetConfig(**{k: v for k, v in fields.items() if k != "model_type"})
-    except (OSError, ValueError, TypeError, AttributeError, InvalidInputError) as error:
+        return FreshetConfig(**fields)
+    except (ValueError, TypeError, AttributeError, InvalidInputError) as error:
         raise WeightsError(
-            f"{path} is not a readable config: {error}", hint="restore it or save again"
+            f"{directory / CONFIG_FILE} is not a readable config: {error}",
+            hint="restore it or save again",
         ) from error
 
 
@@ -199,8 +187,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path} cannot be read as safetensors: {error}",
-            hint="it is truncated or corrupt; fetch it again",
+            f"{path} cannot be read as safetensors: {error}", hint=CORRUPT_HINT
         ) from error
 
 

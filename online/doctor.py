@@ -12,6 +12,7 @@ from typing import Final
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from freshet.model.checkpoint import BASE_WEIGHTS, HORIZON_MAX, check_whole
 from freshet.online.weights.registry import BASE, open_registry
 from freshet.stream.clock import wall_now_ms
 from freshet.stream.config import Settings
@@ -31,6 +32,8 @@ from freshet.stream.ops.redis_checks import check_books, check_clock, check_redi
 
 ANSWER_WITHIN_MS: Final = 3_000
 ASK_PORT_S: Final = 1.0
+AT_HAND: Final = {"auto": "auto: a GPU where there is one, else the CPU", "cpu": "cpu"}
+"""Devices that every machine has."""
 
 
 def line_of(check: Check) -> str:
@@ -101,9 +104,9 @@ def probes_of(settings: Settings, now_ms: Callable[[], int]) -> Sequence[Probe]:
         after(both, probe("ingest", check_ingest)),
         after(both, probe("worker", check_worker)),
         after(both, probe("broker's clock", check_broker_clock, now_ms)),
-        # Their library takes seconds to load on a busy machine, which is no fault of theirs.
+        probe("weights", check_weights),
+        # A GPU's library takes seconds to load on a busy machine, which is no fault of its.
         Probe("device", partial(check_device, settings), late="warning"),
-        Probe("weights", partial(check_weights, settings), late="warning"),
     ]
 
 
@@ -171,10 +174,7 @@ def check_folder(settings: Settings) -> Iterator[Check]:
 
 
 def check_weights(settings: Settings) -> Iterator[Check]:
-    """Whether the weights that would serve are whole and do what they did."""
-    from freshet.model.beyond import HORIZON_MAX
-    from freshet.model.weights import BASE_WEIGHTS, verify_weights
-
+    """Whether the weights that would serve are whole, by their files alone."""
     furthest = max(settings.served, key=lambda served: served.prediction_length)
     if furthest.prediction_length > HORIZON_MAX:
         text = f"{furthest.prediction_length} steps of {furthest.resolution_ms} ms are asked for"
@@ -186,23 +186,28 @@ def check_weights(settings: Settings) -> Iterator[Check]:
     if not pinned and champion != BASE:
         registry.verify(champion)
         folder = registry.path(champion)
-    verified = verify_weights(folder)
-    told = f"{champion} ({verified.sha256[:12]}) computes what it did when it was saved"
-    yield Check("weights", "ok", told)
+    yield Check("weights", "ok", f"{champion} ({check_whole(folder)[:12]}) is whole")
 
 
 def check_device(settings: Settings) -> Iterator[Check]:
     """Whether the devices that are asked for are there, and compute."""
+    names = {settings.worker.device, settings.learn.device}
+    # Only what may be missing is worth the seconds that its library takes to load.
+    for name in sorted(names & AT_HAND.keys()):
+        yield Check("device", "ok", AT_HAND[name])
+    for name in sorted(names - AT_HAND.keys()):
+        yield _computes(name)
+
+
+def _computes(name: str) -> Check:
     import torch
 
     from freshet.model.devices import OTHERS, pick_device
 
-    for name in sorted({settings.worker.device, settings.learn.device}):
-        device = pick_device(name)
-        try:
-            torch.ones(1, device=device).sum().item()
-        except RuntimeError as error:
-            text = f"{device} does not compute: {str(error).splitlines()[0]}"
-            yield Check("device", "problem", text, OTHERS)
-        else:
-            yield Check("device", "ok", f"{name} is {device}" if name == "auto" else device)
+    device = pick_device(name)
+    try:
+        torch.ones(1, device=device).sum().item()
+    except RuntimeError as error:
+        text = f"{device} does not compute: {str(error).splitlines()[0]}"
+        return Check("device", "problem", text, OTHERS)
+    return Check("device", "ok", device)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.forecaster import BatchForecaster, device_of, dtype_of
 from freshet.model.predict.given import clear_errors, like
 from freshet.model.predict.out import forecast_frame, future_frame
@@ -16,7 +17,7 @@ from freshet.model.predict.reading import Reading, check_length, check_levels, l
 from freshet.model.tables.ahead import read_past, window_ahead
 from freshet.model.tables.panel import Rolling
 from freshet.model.tables.table import read_panel
-from freshet.model.weights import BASE_WEIGHTS, load_weights, save_weights
+from freshet.model.weights import load_weights, save_weights
 from freshet.stream import bars
 
 if TYPE_CHECKING:

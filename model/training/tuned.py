@@ -14,6 +14,7 @@ from torch import Tensor
 
 from freshet.model.adapter import Adapter
 from freshet.model.batch import Batch
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.network import FreshetNetwork
@@ -28,7 +29,7 @@ from freshet.model.training.train import (
     interpolate,
 )
 from freshet.model.training.windows import PastWindows
-from freshet.model.weights import BASE_WEIGHTS, load_weights
+from freshet.model.weights import load_weights
 from freshet.stream.arrays import Floats
 
 # How far to go from base to tuned; no way at all is among them, since no gate looks at the result.

@@ -10,17 +10,10 @@ from pathlib import Path
 import msgspec
 import torch
 
+from freshet.model.checkpoint import BASE_WEIGHTS, CARD_FILE, CONFIG_FILE, GOLDEN_FILE, WEIGHTS_FILE
 from freshet.model.devices import pick_device
 from freshet.model.network import FreshetNetwork
-from freshet.model.weights import (
-    BASE_WEIGHTS,
-    CARD_FILE,
-    CONFIG_FILE,
-    GOLDEN_FILE,
-    WEIGHTS_FILE,
-    save_weights,
-    verify_weights,
-)
+from freshet.model.weights import save_weights, verify_weights
 from freshet.online.learn.contest import Terms
 from freshet.online.learn.finetune import Challenger
 from freshet.online.learn.gate import Report, Verdict

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.checkpoint import BASE_WEIGHTS
+from freshet.model.weights import verify_weights
 from freshet.online.weights.registry import BASE, Manifest, Registry, open_registry
 from freshet.online.weights.versions import named
 from freshet.stream.config import Settings

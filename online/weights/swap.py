@@ -11,10 +11,10 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from freshet.model.beyond import HORIZON_MAX
+from freshet.model.checkpoint import BASE_WEIGHTS, HORIZON_MAX
 from freshet.model.devices import pick_device
 from freshet.model.forecaster import BatchForecaster
-from freshet.model.weights import BASE_WEIGHTS, golden_batch, verify_weights
+from freshet.model.weights import golden_batch, verify_weights
 from freshet.online.weights.announced import Announcements, Check, Refused, checker, within
 from freshet.online.weights.registry import BASE, Registry, open_registry
 from freshet.stream.config import Settings

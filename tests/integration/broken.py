@@ -15,7 +15,7 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from freshet.model.weights import BASE_WEIGHTS
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.online.weights.registry import Registry
 from freshet.stream.child import Child
 from freshet.stream.config import Settings

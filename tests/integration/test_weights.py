@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from freshet.model.weights import BASE_WEIGHTS
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.online.tail import tail
 from freshet.online.weights import versions
 from freshet.online.weights.registry import BASE, Registry

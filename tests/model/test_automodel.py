@@ -10,8 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from freshet.model.automodel import FreshetModel
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.network import FreshetConfig
-from freshet.model.weights import BASE_WEIGHTS, golden_forecast, verify_weights
+from freshet.model.weights import golden_forecast, verify_weights
 
 LOAD = f"print(type(transformers.AutoModel.from_pretrained({str(BASE_WEIGHTS)!r})).__name__)"
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from freshet.model.automodel import FreshetModel
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.predict.frame import Forecaster
 from freshet.model.tables.told import TableWarning
-from freshet.model.weights import BASE_WEIGHTS
 from freshet.stream.errors import InvalidInputError, WeightsError
 from tests.model.field.conftest import ahead_of, promoted, weekly_peak
 

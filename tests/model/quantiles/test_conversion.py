@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from freshet.model.batch import PAST_SLOTS, Batch
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import TYPICAL, conversion, conversion_rates
-from freshet.model.weights import BASE_WEIGHTS, verify_weights
+from freshet.model.weights import verify_weights
 from freshet.stream.units import HOUR_MS
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -111,3 +113,20 @@ def test_nothing_there_shows_no_password() -> None:
 @pytest.mark.parametrize(("hint", "line"), [("", "ok       x: y"), ("z", "ok       x: y; z")])
 def test_a_line_says_state_name_message_and_hint(hint: str, line: str) -> None:
     assert line_of(Check("x", "ok", "y", hint)) == line
+
+
+def test_weights_and_horizon_are_looked_at_without_the_library_that_takes_seconds_to_load() -> None:
+    code = (
+        "import sys\n"
+        "from freshet.online.doctor import examine\n"
+        "from freshet.stream.config import Settings, WorkerSettings\n"
+        "far = WorkerSettings(resolution_ms=3_600_000, prediction_length=2_000)\n"
+        "for check in examine(Settings(worker=far), only={'weights', 'device'}):\n"
+        "    print(check.name, check.state, check.message)\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = sorted(done.stdout.splitlines())
+    assert said[:2] == ["False", "device ok auto: a GPU where there is one, else the CPU"]
+    assert said[2].startswith("weights ok base (") and said[2].endswith(") is whole")
+    assert said[3] == "weights problem 2000 steps of 3600000 ms are asked for"
