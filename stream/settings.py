@@ -237,6 +237,11 @@ class WorkerSettings(Section):
         description="Learn in one process of the shop what all items do alike, and dress forecasts "
         "with it; false: each by what its own windows say.",
     )
+    adjust: bool = Field(
+        True,
+        description="While a segment drifts, serve it by what would have been best lately; false: "
+        "always as it is.",
+    )
     max_pending_cutoffs: Positive = Field(
         96,
         description="Cutoffs of a resolution kept while they wait for final buckets: those within "

@@ -99,7 +99,8 @@ class Served:
             settings.worker.max_pending_cutoffs,
             time_zone=settings.calendar.time_zone,
         )
-        self.adjuster = None if monitor is None else Adjuster(self._segments_of)
+        adjusts = monitor is not None and settings.worker.adjust
+        self.adjuster = Adjuster(self._segments_of) if adjusts else None
         self.effects = RoundEffects(
             source.effects if has_owner(served) else None, served.resolution_ms
         )

@@ -97,6 +97,16 @@ def test_without_an_alarm_nothing_is_forecast_twice(monkeypatch: pytest.MonkeyPa
     assert turns.measured("adjusted_segments", how="hidden") == 0
 
 
+def test_adjustments_can_be_turned_off_and_are_of_the_main_resolution_alone() -> None:
+    def adjusting(settings: Settings) -> list[int]:
+        made = {one.resolution_ms: reader_of() for one in settings.served}
+        owned = owned_of(made, settings=settings)
+        return [one.resolution_ms for one in owned.served if one.adjuster is not None]
+
+    assert adjusting(Settings()) == [HOUR_MS]
+    assert adjusting(Settings.model_validate({"worker": {"adjust": False}})) == []
+
+
 def scored(turns: Turns) -> list[Score]:
     """The hour after the round becomes final."""
     reader: Any = turns.main.reader
