@@ -124,7 +124,7 @@ def test_a_target_that_is_often_negative_is_no_sale(forecaster) -> None:
         ("timestamp", None, "1 of 90 rows have no time in column 'timestamp': left out"),
         ("timestamp", "total", "'total' in column 'timestamp' is no time: left out"),
         ("item_id", None, "1 of 90 rows have no item in column 'item_id': left out"),
-        ("target", "n/a", "'n/a' in column 'target' is no number: 1 such of 90"),
+        ("target", "n/a", "'n/a' in column 'target' is no number .row 89.: 1 such of 90"),
         ("target", np.inf, "'target' holds an infinite value: 1 such of 90"),
     ],
 )
