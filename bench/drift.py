@@ -45,7 +45,7 @@ from freshet.stream.units import HOUR_MS
 
 CALM_HOURS, DRIFT_HOURS = 240, 72
 CHOSEN, REPORTED = 1_000, 10_000
-CALM_A_NATURE, CALM_DRAWN, RIVER_CALM = 17, 98, 24
+CALM_A_NATURE, CALM_DRAWN, RIVER_CALM = 17, 98, 12
 HISTORY_HOURS = 336
 
 
@@ -183,7 +183,7 @@ def planted_in_base(job: tuple[str, str, int]) -> Run:
     label, name, segment = job
     path = CACHE / f"{name}.npz"
     scored, onset = drifted(path, label, segment, of_base_weights(path, 0), 1)
-    return judged(scored, onset, segment, since=max(0, (onset - 2 * HISTORY_HOURS) // 24 * 24))
+    return judged(scored, onset, segment, since=max(0, (onset - HISTORY_HOURS) // 24 * 24))
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -280,6 +280,7 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true", help="The seeds to choose constants on.")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--runs", type=int, default=40, help="Made-up shops for each drift.")
+    parser.add_argument("--segments", type=int, default=8, help="Of each forecast shop.")
     given = parser.parse_args()
     first = CHOSEN if given.choose else REPORTED
     numbers: dict[str, Any] = {}
@@ -288,15 +289,11 @@ def main() -> None:
     drawn = every(calm_drawn, range(first, first + CALM_DRAWN), given.processes)
     numbers["calm"] = calm_table(made + drawn)
     print(numbers["calm"], flush=True)
-    noisy = every(rivers_calm, seeds[:RIVER_CALM], given.processes)
-    numbers["calm_river"] = {
-        name: share(sum(one[name] for one in noisy), len(noisy)) for name in RIVER
-    }
-    print(numbers["calm_river"], flush=True)
+    keep(numbers, given)
     names = [path.stem for path in sorted(CACHE.glob("*.npz"))]
     for label, (kind, _) in PLANTED.items():
         made_jobs = [(label, first + number) for number in range(given.runs)]
-        base_jobs = [(label, name, segment) for name in names for segment in range(CATEGORIES)]
+        base_jobs = [(label, name, segment) for name in names for segment in range(given.segments)]
         in_base = every(planted_in_base, base_jobs, given.processes)
         demo = [run for job, run in zip(base_jobs, in_base, strict=True) if "demo" in job[1]]
         others = [run for job, run in zip(base_jobs, in_base, strict=True) if "demo" not in job[1]]
@@ -306,12 +303,24 @@ def main() -> None:
             "base_weights_retail": table(others, kind),
         }
         print(label, numbers[label], flush=True)
-    # Last, so that its memory is not counted among that of others.
+        keep(numbers, given)
     numbers["cost"] = cost()
+    keep(numbers, given)
     numbers["friedman"] = friedman(first, given.processes)
     print(numbers["friedman"], flush=True)
+    keep(numbers, given)
+    noisy = every(rivers_calm, seeds[:RIVER_CALM], given.processes)
+    numbers["calm_river"] = {
+        name: share(sum(one[name] for one in noisy), len(noisy)) for name in RIVER
+    }
+    print(numbers["calm_river"], flush=True)
+    keep(numbers, given)
+
+
+def keep(numbers: dict[str, Any], given: argparse.Namespace) -> None:
+    """Write what is known so far, unless constants are chosen."""
     if not given.choose:
-        print(write_result("drift", numbers, ["numpy", "scipy", "river"]))
+        write_result("drift", numbers, ["numpy", "scipy", "river"])
 
 
 if __name__ == "__main__":

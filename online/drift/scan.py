@@ -36,6 +36,8 @@ SHOP_SHARE = 0.5
 # Overlapping sums of L values tell of their variance what 1.5 a length of independent ones do; each
 # is looked at in every other bucket.
 FREEDOM_K1 = np.minimum(3.0 / LENGTHS_K1, 1.0).astype(np.float32)
+# How fast the usual weight of a sum is followed, and how much heavier than that one may count.
+SQUARE_GAIN, HEAVIEST = np.float32(0.05), np.float32(3.0)
 MEMORY = 672.0  # buckets: four weeks of hours
 # An odder sum than this, in standard deviations, counts as this odd for the variance.
 ODDEST = 4.0
@@ -45,14 +47,14 @@ LEAST_VARIANCE = 0.7
 LOOSENED = 0.5
 # As many independent looks would pass such heights as often as the scores of a stream do in ten
 # days of hours, of the made-up shops that constants are chosen on (bench/drift.py --choose).
-LOOKS = 270.0
+LOOKS = 2_000.0
 
 
 def height(false_alerts: float, num_streams: int) -> float:
     """The score that `false_alerts` of all shops pass within ten days by chance.
 
     >>> round(height(0.0125, 18), 2)
-    4.7
+    5.1
     """
     per_look = false_alerts / max(num_streams, 1) / LOOKS
     return float(-ndtri(per_look / 2))
@@ -74,6 +76,7 @@ class Scan:
         self.newest = 0
         self.age_N = np.zeros(num_streams, np.int64)
         self.own_KN = np.zeros((len(LENGTHS), num_streams), np.float32)
+        self.usual_square_KN = np.zeros((len(LENGTHS), num_streams), np.float32)
         self.freedom_KN = np.zeros((len(LENGTHS), num_streams), np.float32)
         self.variance_KN = np.repeat(prior_K[:, None].astype(np.float32), num_streams, axis=1)
         self.shop_freedom_K = np.zeros(len(LENGTHS))
@@ -98,7 +101,7 @@ class Scan:
         score_KN = np.zeros_like(self.variance_KN)
         drawn_K1 = (PRIOR_FREEDOM + self.shop_freedom_K)[:, None].astype(np.float32)
         for part in self._parts():
-            sum_KN, whole_KN = self._sums(part)
+            sum_KN, _, whole_KN = self._sums(part)
             freedom_KN = self.freedom_KN[:, part] + drawn_K1
             inner_KN = freedom_KN * np.log1p(sum_KN**2 / (self.variance_KN[:, part] * freedom_KN))
             fit_KN = 1.0 - 2.0 / (8 * freedom_KN + 3)
@@ -112,10 +115,16 @@ class Scan:
         # Every other length in turn: neighbouring sums tell nearly the same.
         turn = slice(self.newest % 2, None, 2)
         for part in self._parts():
-            sum_KN, whole_KN = self._sums(part, ago=LEARNT_AFTER, which=turn)
+            sum_KN, square_KN, whole_KN = self._sums(part, ago=LEARNT_AFTER, which=turn)
             own_KN, freedom_KN = self.own_KN[turn, part], self.freedom_KN[turn, part]
             squared_KN = np.minimum(sum_KN**2, ODDEST**2 * self.variance_KN[turn, part])
-            told_KN = FREEDOM_K1[turn] * (whole_KN & learnt_N[part])
+            # A night or a closed day is calm in its own way: each sum counts by its weight, as it
+            # does where it would raise an alarm.
+            usual_KN = self.usual_square_KN[turn, part]
+            gain_KN = np.where(usual_KN > 0, SQUARE_GAIN, np.float32(1.0))
+            usual_KN += np.where(whole_KN, (square_KN - usual_KN) * gain_KN, 0.0)
+            heavy_KN = np.minimum(square_KN / np.maximum(usual_KN, 1e-3), HEAVIEST)
+            told_KN = FREEDOM_K1[turn] * heavy_KN * (whole_KN & learnt_N[part])
             freedom_KN += told_KN
             np.minimum(freedom_KN, FREEDOM_K1[turn] * MEMORY / 2, out=freedom_KN)
             own_KN += (squared_KN - own_KN) * told_KN / np.maximum(freedom_KN, 1e-9)
@@ -160,9 +169,9 @@ class Scan:
 
     def _sums(
         self, part: slice, *, ago: int = 0, which: slice = slice(None)
-    ) -> tuple[Singles, Bools]:
+    ) -> tuple[Singles, Singles, Bools]:
         """The sums that ended some buckets ago, each scaled to the variance of one value if values
-        were independent; and whether all of it is there.
+        were independent; the squares of their weights; and whether all of it is there.
         """
         lengths_K1 = LENGTHS_K1[which]
         last, before_K = (self.newest - ago) % KEPT, (self.newest - ago - lengths_K1[:, 0]) % KEPT
@@ -170,4 +179,4 @@ class Scan:
         whole_KN = (self.age_N[part] >= lengths_K1 + ago) & (square_KN > 1e-3)
         sum_KN = self.sum_TN[last, part] - self.sum_TN[before_K, part]
         norm_KN = np.sqrt(np.where(whole_KN, square_KN, np.float32(1.0)))
-        return np.asarray(sum_KN / norm_KN, np.float32), whole_KN
+        return np.asarray(sum_KN / norm_KN, np.float32), square_KN, whole_KN

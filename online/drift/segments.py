@@ -46,14 +46,18 @@ class Segments:
     Args:
         settings: Bounds on what is an alarm.
         names: Segments that are known from the beginning; others are added as they come.
+        noisier: How much more than of a segment is expected of their variance at first.
     """
 
-    def __init__(self, settings: DriftSettings, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, settings: DriftSettings, names: Sequence[str] = (), noisier: float = 1.0
+    ) -> None:
         self.settings = settings
+        self.noisier = noisier
         self.names = list(names)
         self.held: dict[int, Held] = {}
         self._rows = {name: row for row, name in enumerate(names)}
-        self._arrays = _Arrays(len(names))
+        self._arrays = _Arrays(len(names), noisier)
 
     @property
     def active(self) -> dict[str, dict[DriftKind, Alarm]]:
@@ -102,7 +106,7 @@ class Segments:
         state = dict(state)
         self.names, self.held = list(state.pop("names")), _copied(state.pop("held"))
         self._rows = {name: row for row, name in enumerate(self.names)}
-        self._arrays = _Arrays(len(self.names))
+        self._arrays = _Arrays(len(self.names), self.noisier)
         put_back(self._arrays, state)
 
     def _places(self, names: Sequence[str]) -> Ints:
@@ -163,9 +167,9 @@ class Segments:
 class _Arrays:
     """What is known of N segments; a plain value."""
 
-    def __init__(self, num_segments: int) -> None:
-        self.level = Streams(num_segments, LEVEL_VARIANCE)
-        self.spread = Streams(num_segments, SPREAD_VARIANCE)
+    def __init__(self, num_segments: int, noisier: float) -> None:
+        self.level = Streams(num_segments, noisier * LEVEL_VARIANCE)
+        self.spread = Streams(num_segments, noisier * SPREAD_VARIANCE)
         self.seen_N = np.zeros(num_segments, np.int64)
         self.tension_N = np.zeros(num_segments)
         # Of the length whose score is the highest.
@@ -202,14 +206,14 @@ class _Arrays:
         level_N = spread_out(pooled.level_S) * calmer_N
         weight_N = np.maximum(spread_out(pooled.leverage_S) * calmer_N, LEAST_WEIGHT)
         spread_N = spread_out(pooled.spread_S)
-        odd_level_N = self.level.take(bucket_ms, level_N, weight_N, heard_N)
-        odd_spread_N = self.spread.take(bucket_ms, spread_N, np.ones(num), heard_N)
+        odd_level_N, worth_N = self.level.take(bucket_ms, level_N, weight_N, heard_N)
+        odd_spread_N, _ = self.spread.take(bucket_ms, spread_N, np.ones(num), heard_N)
         self.seen_N += heard_N
         actual_N, expected_N = spread_out(pooled.actual_S), spread_out(pooled.expected_S)
         self.newest = (self.newest + 1) % REMEMBERED
         for remembered_TN, value_N in (
             (self.odd_level_TN, odd_level_N),
-            (self.weight_TN, weight_N * heard_N),
+            (self.weight_TN, worth_N),
             (self.odd_spread_TN, odd_spread_N),
             (self.actual_TN, actual_N),
             (self.expected_TN, expected_N),
@@ -297,6 +301,7 @@ class _Arrays:
         """Add segments of which nothing is known."""
         widen(self, more)
         for streams in (self.level, self.spread):
+            streams.usual.noise_HN[:, -more:] = 1.0
             scan = streams.scan
             scan.variance_KN[:, -more:] = scan.prior_K[:, None]
 

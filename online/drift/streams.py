@@ -13,6 +13,9 @@ from freshet.stream.arrays import Bools, Floats
 
 # What is usual is not learnt while a stream is this near an alarm.
 SUSPICIOUS = 0.6
+# What the middle one of so many streams does in a bucket, the shop does: a good hour, a holiday, a
+# forecast that all of them share. It is not held against each; the shop as a whole is watched too.
+FEWEST_ALIKE = 5
 # One bucket departs by so many standard deviations at most, and teaches by fewer.
 ODDEST_BUCKET, ODDEST_LEARNT = 4.0, 3.0
 
@@ -33,13 +36,21 @@ class Streams:
         self.waiting_TN = np.zeros((LEARNT_AFTER, num_streams))
         self.waiting_heard_TN = np.zeros((LEARNT_AFTER, num_streams), bool)
 
-    def take(self, bucket_ms: int, value_N: Floats, weight_N: Floats, heard_N: Bools) -> Floats:
-        """Add a bucket; returns how far each is from what is usual, 0 where nothing was heard."""
+    def take(
+        self, bucket_ms: int, value_N: Floats, weight_N: Floats, heard_N: Bools
+    ) -> tuple[Floats, Floats]:
+        """Add a bucket; returns how far each is from what is usual at this hour, and what a weight
+        of it is worth then: both in the noise of the hour, 0 where nothing was heard.
+        """
         most_N = ODDEST_BUCKET * np.sqrt(self.scan.variance_KN[0])
-        odd_N = np.clip(value_N - self.usual.expected(bucket_ms), -most_N, most_N)
-        odd_N = np.where(heard_N, odd_N, 0.0)
-        self.scan.push(np.where(heard_N, weight_N, 0.0), odd_N)
-        return odd_N
+        rough_N = self.usual.roughness(bucket_ms)
+        odd_N = (value_N - self.usual.expected(bucket_ms)) / rough_N
+        if int(heard_N.sum()) >= FEWEST_ALIKE:
+            odd_N = odd_N - np.median(odd_N[heard_N])
+        odd_N = np.where(heard_N, np.clip(odd_N, -most_N, most_N), 0.0)
+        weight_N = np.where(heard_N, weight_N / rough_N, 0.0)
+        self.scan.push(weight_N, odd_N)
+        return odd_N, weight_N
 
     def learn(
         self, bucket_ms: int, value_N: Floats, heard_N: Bools, calm_N: Bools, tension_N: Floats
@@ -56,6 +67,7 @@ class Streams:
             learnt_N = self.waiting_heard_TN[place] & calm_N & (tension_N < SUSPICIOUS)
             learnt_N &= self.scan.age_N > LEARNT_AFTER
             limit_N = ODDEST_LEARNT * np.sqrt(self.scan.variance_KN[0])
+            limit_N = limit_N * self.usual.roughness(at_ms)
             self.usual.learn(at_ms, self.waiting_TN[place], limit_N, learnt_N)
         self.waiting_ms_T[place] = bucket_ms
         self.waiting_TN[place] = value_N

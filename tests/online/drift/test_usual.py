@@ -69,3 +69,12 @@ def test_a_stream_that_changed_for_good_is_learnt_anew_and_others_are_not() -> N
     usual.forget(0)
     first, second = usual.expected(0)
     assert first == 0.0 and second > 0.5
+
+
+def test_an_hour_of_more_noise_counts_as_that() -> None:
+    rng = np.random.default_rng(0)
+    usual = learnt(
+        {hour: float(rng.normal(0, 3.0 if hour % 24 == 12 else 0.5)) for hour in range(2_400)}
+    )
+    noon, night = (float(usual.roughness(hour * HOUR_MS)[0]) for hour in (12, 3))
+    assert noon > 2 * night and night < 0.9
