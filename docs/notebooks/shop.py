@@ -3,8 +3,8 @@
 #
 # Twelve items of a small shop, two years by day: a level each, a week, a year, promotions at a
 # lower price. The data are made here, so that everything runs as it stands, and so that what the
-# forecasts should have found is known. `pip install freshet` brings all that is needed; no Kafka,
-# no Redis and no GPU are.
+# forecasts should have found is known. No Kafka, no Redis and no GPU are needed, only the
+# package: `pip install` with the path of a checkout, or of a wheel of it.
 
 # %%
 import numpy as np
