@@ -20,6 +20,7 @@ from freshet.stream.ops.doctor import Check, Examination, Probe
 from freshet.stream.ops.kafka_checks import (
     check_broker,
     check_broker_clock,
+    check_history,
     check_ingest,
     check_registry,
     check_retention,
@@ -102,6 +103,7 @@ def probes_of(settings: Settings, now_ms: Callable[[], int]) -> Sequence[Probe]:
         after(both, probe("windows", check_windows)),
         after(both, probe("books", check_books)),
         after(both, probe("ingest", check_ingest)),
+        after((redis,), probe("history", check_history)),
         after(both, probe("worker", check_worker)),
         after(both, probe("broker's clock", check_broker_clock, now_ms)),
         probe("weights", check_weights),

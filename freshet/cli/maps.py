@@ -61,6 +61,7 @@ def try_(
 ) -> None:
     """Print what each record becomes, or why not; exit status 1 when none counts."""
     from freshet.stream.clock import wall_now_ms
+    from freshet.stream.ops.agreement import placing_warnings
     from freshet.stream.ops.trial import trial
     from freshet.stream.ops.trial_records import newest as newest_of
     from freshet.stream.ops.trial_records import of_file
@@ -83,6 +84,8 @@ def try_(
         settings, notes = _without_keys(settings, known_kind, records)
     found = trial(settings, known_kind, records, old=topic is None)
     warnings = warnings_of(settings, known_kind, found, now_ms)
+    if topic is not None:
+        warnings += placing_warnings(settings, topic, known_kind, records)
     report = TrialReport(found, settings.events.series_by, warnings, notes)
     put(report.as_dict(), json, report.as_text(show))
     raise typer.Exit(0 if found.counts["applied"] else 1)

@@ -94,7 +94,11 @@ def broker_error(doing: str, error: KafkaException) -> BrokerError:
 
 def _reason(error: KafkaException) -> str:
     cause = error.args[0] if error.args else error
-    return str(cause.str()) if isinstance(cause, KafkaError) else str(cause)
+    if not isinstance(cause, KafkaError):
+        return str(cause)
+    # Some answers end where the broker's own words would stand, and it has none.
+    text = str(cause.str()).strip()
+    return text if text and not text.endswith(":") else f"{text} {KafkaError(cause.code()).str()}"
 
 
 # Clients ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Final
 from freshet.stream.clock import wall_now_ms
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.events.decoder import EventKind
 from freshet.stream.kafka import partitions_of
 from freshet.stream.kafka.placing import partition_of_key
 from freshet.stream.ops.trial import RawRecord, trial
@@ -42,6 +43,16 @@ def placed_otherwise(records: Sequence[RawRecord], num_partitions: int) -> str:
     if keyed < FEWEST or elsewhere <= MAX_SHARE * keyed:
         return ""
     return f"{elsewhere} of {keyed} keys do not lie on the partition that murmur2 gives them"
+
+
+def placing_warnings(
+    settings: Settings, topic: str, kind: EventKind, records: Sequence[RawRecord]
+) -> list[str]:
+    """What to say of live records whose versions of one order would lie on two partitions."""
+    if kind != "orders" or settings.events.orders.mode != "state":
+        return []
+    said = placed_otherwise(records, partitions_of(settings, [topic])[topic])
+    return [f"{said}; {PLACED_BY_MURMUR2}"] if said else []
 
 
 def held_against_topic(settings: Settings, history: History) -> tuple[History, list[str]]:

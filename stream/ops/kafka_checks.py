@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -13,6 +14,7 @@ from freshet.stream.kafka import (
     AIOKAFKA,
     FAUST,
     Cluster,
+    LogOffsets,
     admin,
     append_time_ms,
     cluster,
@@ -24,7 +26,8 @@ from freshet.stream.kafka.registry import ask_registry
 from freshet.stream.kafka.topics import TopicPlan, mismatches, plan, unfit
 from freshet.stream.ops.doctor import Check, State
 from freshet.stream.ops.redis_checks import MAX_SKEW_MS, Windows
-from freshet.stream.schemas import WindowsAdvanced
+from freshet.stream.read.progress import InputState, loading
+from freshet.stream.schemas import SHOP_TABLES, WindowsAdvanced
 from freshet.stream.units import DAY_MS
 
 REACH_S: Final = 2.0
@@ -70,16 +73,37 @@ def check_topics(settings: Settings) -> list[Check]:
         return [Check("topics", "ok", "topics come into being when they are used")]
     states = settings.events.orders.mode == "state"
     wanted = plan(settings.kafka, live=True, orders_are_states=states)
-    checks = [*_missing(wanted, found), *_differing(settings, wanted, found)]
+    checks = [*_missing(settings, wanted, found), *_differing(settings, wanted, found)]
     return checks or [Check("topics", "ok", f"all {len(wanted)} topics are as planned")]
 
 
-def _missing(wanted: list[TopicPlan], found: Cluster) -> list[Check]:
+def _missing(settings: Settings, wanted: list[TopicPlan], found: Cluster) -> Iterator[Check]:
+    """What `freshet topics create` would make, a slip of the pen before anything else."""
     missing = [topic.name for topic in wanted if topic.name not in found.partitions]
-    if not missing:
-        return []
-    hint = "`freshet topics create` makes them"
-    return [Check("topics", "problem", f"missing: {', '.join(missing)}", hint)]
+    others = found.partitions.keys() - {topic.name for topic in wanted}
+    meant = dict(_meant(settings, missing, {name: found.partitions[name] for name in others}))
+    for name, other in meant.items():
+        text = f"missing: {name}; did you mean {other}, which has records?"
+        hint = "name it in kafka.topics before `freshet topics create` makes the other"
+        yield Check("topics", "problem", text, hint)
+    left = [name for name in missing if name not in meant]
+    if left:
+        hint = "`freshet topics create` makes them"
+        yield Check("topics", "problem", f"missing: {', '.join(left)}", hint)
+
+
+def _meant(
+    settings: Settings, missing: list[str], others: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Topics of the shop's own that are missing, and one of nearly that name that has records."""
+    of_shop = settings.kafka.topics.of("orders", "clicks", *SHOP_TABLES)
+    for name in missing:
+        near = difflib.get_close_matches(name, others) if name in of_shop else []
+        for other in near:
+            keys = [(other, number) for number in range(others[other])]
+            if any(end > first for first, end in LogOffsets(settings).ranges(keys).values()):
+                yield name, other
+                break
 
 
 def _differing(settings: Settings, wanted: list[TopicPlan], found: Cluster) -> list[Check]:
@@ -154,12 +178,29 @@ def _kept(config: Mapping[str, str]) -> tuple[float, str] | None:
 def check_ingest(settings: Settings) -> Iterator[Check]:
     """Whether ingest runs, and how far it is behind."""
     windows = Windows(settings)
-    logs = windows.logs() if windows.headers else {}
-    behind = sum(
-        max(0, end - (windows.headers[key].next_offset or 0)) for key, (_, end) in logs.items()
-    )
+    waiting = windows.waiting()
+    text = f"{waiting} records behind" if windows.headers else f"not begun; {waiting} records wait"
     group = f"ingest.g{windows.generation}" if windows.generation else "ingest"
-    yield _of_group(settings, "ingest", group, f"{behind} records behind")
+    yield _of_group(settings, "ingest", group, text)
+
+
+def check_history(settings: Settings) -> Iterator[Check]:
+    """Whether the history that is announced is there."""
+    if settings.windows.history_before is None:
+        return
+    windows = Windows(settings)
+    inputs = {key: InputState.of(header) for key, header in windows.headers.items()}
+    found = loading(inputs, windows.kinds)
+    if inputs and found is None:
+        yield Check("history", "ok", "all of it is loaded")
+        return
+    begun = str(found) if found is not None and found.complete else "no history is loaded yet"
+    hint = (
+        "`freshet history load FILE` brings it, the last file without --more; a shop that has none "
+        "leaves windows.history_before out and folds anew"
+    )
+    text = f"{begun}: until all of it is there nothing is forecast"
+    yield Check("history", "warning", text, hint)
 
 
 def check_worker(settings: Settings) -> Iterator[Check]:

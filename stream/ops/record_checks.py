@@ -16,6 +16,7 @@ from freshet.stream.fold.history import HISTORY_HEADER
 from freshet.stream.ingest.losing import MAX_SKIPPED_SHARE
 from freshet.stream.ingest.losses import lost_share
 from freshet.stream.kafka import cluster, timestamp_types
+from freshet.stream.ops.agreement import placing_warnings
 from freshet.stream.ops.doctor import Check
 from freshet.stream.ops.redis_checks import bytes_of
 from freshet.stream.ops.trial import RawRecord, Trial, trial
@@ -47,6 +48,9 @@ def check_events(settings: Settings, kind: EventKind) -> Iterator[Check]:
     now_ms = _now_ms(settings)
     live = [n for n, one in enumerate(records) if not _of_history(one)]
     of_now = Trial([found.tried[n] for n in live], found.never_seen, found.records)
+    for text in placing_warnings(settings, topic, kind, [records[n] for n in live]):
+        said, _, hint = text.partition("; ")
+        yield Check(kind, "problem", said, hint)
     for text in warnings_of(settings, kind, of_now, now_ms):
         astray = any(words in text for words in ASTRAY)
         said, _, hint = text.partition("; ")

@@ -174,6 +174,14 @@ class Windows:
         known = [key for key in self.headers if key[1] < there.get(key[0], 0)]
         return LogOffsets(self._settings).ranges(known) if known else {}
 
+    def waiting(self) -> int:
+        """How many records of all logs are not in the windows yet."""
+        there = cluster(self._settings).partitions
+        keys = [(topic, number) for topic in self.kinds for number in range(there.get(topic, 0))]
+        folded = {key: header.next_offset or 0 for key, header in self.headers.items()}
+        logs = LogOffsets(self._settings).ranges(keys)
+        return sum(max(0, end - folded.get(key, first)) for key, (first, end) in logs.items())
+
     def books(self) -> dict[str, Counter[str]]:
         """What became of each topic's records."""
         books: dict[str, Counter[str]] = {}

@@ -293,6 +293,10 @@ def missing_topics(world: World) -> Settings:
     return world.settings({"kafka": {"topics": topics}})
 
 
+def misspelt(orders: str) -> dict[str, Any]:
+    return {"kafka": {"topics": {"orders": orders}}}
+
+
 NOW_S = time.time()
 BROKEN: dict[str, Broken] = {
     # Kafka
@@ -355,6 +359,11 @@ BROKEN: dict[str, Broken] = {
         ("topics", "orders"),
         *("topics", "problem", "missing: never.made", "freshet topics create"),
     ),
+    "a_topic_that_is_misspelt": Broken(
+        lambda w: w.settings(w.orders("misspelt.orders"), misspelt("misspelt.order")),
+        ("topics",),
+        *("topics", "problem", "did you mean misspelt.orders, which has", "name it in kafka.to"),
+    ),
     "compacted_orders": Broken(
         lambda w: w.settings(w.topic("compacted", **{"cleanup.policy": "compact"})),
         ("topics",),
@@ -381,6 +390,16 @@ BROKEN: dict[str, Broken] = {
         lambda w: w.settings(w.folded("nobody", next_offset=10)),
         ("ingest",),
         *("ingest", "warning", "has no members; 30 records behind", "start `freshet ingest`"),
+    ),
+    "nobody_has_begun": Broken(
+        lambda w: w.settings(w.orders("unread"), w.redis()),
+        ("ingest",),
+        *("ingest", "warning", "has no members; not begun; 40 records wait", "start `freshet in"),
+    ),
+    "history_that_was_never_loaded": Broken(
+        lambda w: w.settings(w.redis(), {"windows": {"history_before": "2026-01-01"}}),
+        ("history",),
+        *("history", "warning", "no history is loaded yet: until", "`freshet history load FILE`"),
     ),
     "nobody_forecasts": Broken(
         lambda w: w.settings(),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from freshet.cli.main import app
 from freshet.stream.config import Settings
 from freshet.stream.errors import InvalidInputError
+from freshet.stream.kafka import Cluster
 from freshet.stream.ops.agreement import held_against_topic, placed_otherwise
+from freshet.stream.ops.doctor import Check
 from freshet.stream.ops.trial import RawRecord
 from freshet.stream.source.history import History, OldRecord
 
@@ -82,3 +87,40 @@ def test_regions_that_history_and_live_records_do_not_share_are_told(
     assert said[0].startswith("history is of the regions -, live records of CA: no series has both")
     assert [one.sequence for one in found.records] == [0]
     assert held_against_topic(STATES, history("CA"))[1] == []
+
+
+SAID = "18 of 18 keys do not lie on the partition that murmur2 gives them"
+
+
+def looked_at(
+    monkeypatch: pytest.MonkeyPatch, records: list[RawRecord], settings: Settings = STATES
+) -> list[Check]:
+    """What the doctor says of the topic of orders."""
+    checks: Any = import_module("freshet.stream.ops.record_checks")
+    there = Cluster(1, True, {settings.kafka.topics.orders: 3}, ())
+    monkeypatch.setattr(checks, "newest", lambda settings, name, most: records)
+    monkeypatch.setattr(checks, "cluster", lambda settings: there)
+    monkeypatch.setattr(checks, "timestamp_types", lambda settings, names: {})
+    monkeypatch.setattr(checks, "_now_ms", lambda settings: AT_MS)
+    return list(checks.check_events(settings, "orders"))
+
+
+def test_the_doctor_says_that_live_keys_lie_elsewhere(
+    topic: list[RawRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = [one for one in looked_at(monkeypatch, live("n", 1)) if one.message == SAID]
+    assert [(one.state, one.hint) for one in problems] == [("problem", module.PLACED_BY_MURMUR2)]
+    assert SAID not in str(looked_at(monkeypatch, live("n", 0)))
+    assert SAID not in str(looked_at(monkeypatch, live("n", 1), EVENTS))
+
+
+def test_a_trial_of_a_topic_says_that_its_keys_lie_elsewhere(
+    topic: list[RawRecord], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records: Any = import_module("freshet.stream.ops.trial_records")
+    monkeypatch.setattr(records, "newest", lambda settings, name, most: live("n", 1))
+    (tmp_path / "freshet.toml").write_text('[events.orders]\nmode = "state"\n')
+    asked = ["map", "try", "--topic", "freshet.orders.v1", "--config"]
+    said = CliRunner().invoke(app, [*asked, str(tmp_path / "freshet.toml"), "--json"])
+    warnings = json.loads(said.stdout)["warnings"]
+    assert f"{SAID}; {module.PLACED_BY_MURMUR2}" in warnings

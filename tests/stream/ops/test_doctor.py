@@ -7,13 +7,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
 import pytest
 
 from freshet.online.doctor import examine, line_of
-from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics
+from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics, WindowSettings
 from freshet.stream.errors import WeightsError
+from freshet.stream.fold.headers import fingerprint
+from freshet.stream.kafka import Cluster
+from freshet.stream.kafka.topics import TopicPlan
 from freshet.stream.ops.doctor import Check, Examination, Probe
+from freshet.stream.store.connection import connect
+from freshet.stream.store.redis import WindowStore
 
 STREAM = {"kafka", "redis", "sign-in", "topics", "retention", "orders", "clicks", "clock"}
 WINDOWS = {"tables", "windows", "books", "ingest", "worker", "broker's clock"}
@@ -130,3 +137,53 @@ def test_weights_and_horizon_are_looked_at_without_the_library_that_takes_second
     assert said[:2] == ["False", "device ok auto: a GPU where there is one, else the CPU"]
     assert said[2].startswith("weights ok base (") and said[2].endswith(") is whole")
     assert said[3] == "weights problem 2000 steps of 3600000 ms are asked for"
+
+
+def test_history_that_is_announced_is_missed_until_every_partition_has_it(
+    mock_broker: str, redis_server: str
+) -> None:
+    settings = Settings(
+        kafka=KafkaSettings(bootstrap_servers=mock_broker),
+        redis=RedisSettings(url=redis_server),
+        windows=WindowSettings(history_before=1_700_000_000_000),
+    )
+    client = connect(settings.redis)
+    store = WindowStore(client, 0)
+
+    def said(**complete: int) -> list[tuple[str, str]]:
+        for name, number in complete.items():
+            topic = getattr(settings.kafka.topics, name)
+            store.claim(topic, 0, fingerprint("orders", settings))
+            fields = {"first_offset": 0, "next_offset": 1, "num_partitions": 1}
+            at = store.keys(topic, 0).header
+            client.hset(at, mapping={**fields, "history_complete": number})
+        checks = examine(settings, only={"history"})
+        return [(one.state, one.message) for one in checks if one.name == "history"]
+
+    waits = "until all of it is there nothing is forecast"
+    assert said() == [("warning", f"no history is loaded yet: {waits}")]
+    half = "history is being loaded: 1 of 2 partitions have it"
+    assert said(orders=1, clicks=0) == [("warning", f"{half}: {waits}")]
+    assert said(clicks=1) == [("ok", "all of it is loaded")]
+
+
+def test_a_topic_that_is_misspelt_is_not_to_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = import_module("freshet.stream.ops.kafka_checks")
+    topics = Topics(orders="shopify.order", clicks="shop.click", catalog="shop.catalogs")
+    settings = Settings(kafka=KafkaSettings(topics=topics))
+    there = {"shopify.orders": 2, "shop.clicks": 1, "bananas": 1}
+    ends = {("shopify.orders", 0): (5, 5), ("shopify.orders", 1): (5, 6)}
+
+    class Logs:
+        def __init__(self, settings: Settings) -> None: ...
+
+        def ranges(self, keys: list[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+            return {key: ends.get(key, (3, 3)) for key in keys}
+
+    monkeypatch.setattr(module, "LogOffsets", Logs)
+    wanted = [TopicPlan(name, 1, {}) for name in ("shopify.order", "shop.click", "freshet.late.v1")]
+    found = list(module._missing(settings, wanted, Cluster(1, True, there, ())))
+    assert [one.message for one in found] == [
+        "missing: shopify.order; did you mean shopify.orders, which has records?",
+        "missing: shop.click, freshet.late.v1",
+    ]
