@@ -8,14 +8,17 @@ Run: python -m bench.gate [--quick] [--chosen]; --chosen: the seeds that constan
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
+from bench.gate_pairs import daily_sd, real_pairs, resampled, segment_names
 from bench.report import write_result
 from freshet.online.learn.gate import Trial, judge
 from freshet.online.learn.probation import MAX_LOOKS, Probation, judge_probation
@@ -26,13 +29,12 @@ from freshet.online.learn.standing import Standing
 from freshet.stream.units import HOUR_MS
 
 SEGMENTS, ITEMS, NAMED = 8, 18, 2
-DAYS_BEFORE, HOLDOUT_HOURS, DAYS = 7, 12, 7
+DAYS_BEFORE, DAYS = 7, 7
 MARGIN, ERROR, ATTEMPTS = 0.01, 0.05, 3
 PROBATION_MARGIN = 0.10
 # Of each cell's ratio; it makes the daily difference of a segment differ by CELL_DAY_SD.
 CELL_SD, CELL_DAY_SD = 0.12, 0.008
 CHOSEN_SEED, REPORTED_SEED = 1_000_000, 0
-NAMES = [f"s{row // ITEMS}" for row in range(SEGMENTS * ITEMS)]
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,15 @@ class World:
     champion_IT: np.ndarray
     challenger_IT: np.ndarray
 
+    @property
+    def names(self) -> list[str]:
+        return segment_names(len(self.champion_IT))
+
     @classmethod
     def drawn(cls, seed: int, gains_S: np.ndarray, noise: float) -> World:
         """Heavy-tailed items, hours that differ, days that all items of a segment share."""
         rng = np.random.default_rng(seed)
-        num_days = DAYS_BEFORE + 1 + DAYS
+        num_days = DAYS_BEFORE + DAYS
         shape = SEGMENTS * ITEMS, num_days * 24
         item_I1 = rng.lognormal(0.0, 1.0, (shape[0], 1))
         hour_T = 1.0 + 0.8 * np.sin(2.0 * np.pi * np.arange(shape[1]) / 24.0)
@@ -61,11 +67,11 @@ class World:
     def trial(self, look: int, named: int = NAMED) -> Trial:
         """What the gate has at a look."""
         begin = DAYS_BEFORE * 24
-        end = begin + HOLDOUT_HOURS + look * 24
+        end = begin + (look + 1) * 24
         return Trial(
             champion_IT=self.champion_IT[:, begin:end],
             challenger_IT=self.challenger_IT[:, begin:end],
-            segments=NAMES,
+            segments=self.names,
             affected=frozenset(f"s{number}" for number in range(named)),
             resolution_ms=HOUR_MS,
             champion_coverage=0.8,
@@ -91,9 +97,7 @@ class World:
 
 def outcome(world: World, attempt: int) -> tuple[str, int]:
     """The verdict of a trial, and the look that ended it."""
-    plan = Plan.of_days(
-        error_of_attempt(ERROR, attempt), holdout_days=HOLDOUT_HOURS / 24, num_days=DAYS
-    )
+    plan = Plan.of_days(error_of_attempt(ERROR, attempt), first_days=1, num_looks=DAYS)
     for look in range(len(plan.shares)):
         verdict = judge(world.trial(look), margin=MARGIN, plan=plan, look=look)
         if verdict.decision != "not yet":
@@ -117,7 +121,7 @@ def equal(noise: float, seeds: Sequence[int]) -> dict[str, Any]:
         "noise": noise,
         "realised_daily_sd": round(float(np.mean(spread)), 4),
         **share(promoted, len(seeds)),
-        "mean_days_of_a_trial": round(float(np.mean(ended)) + HOLDOUT_HOURS / 24, 2),
+        "mean_days_of_a_trial": round(float(np.mean(ended)) + 1.0, 2),
     }
 
 
@@ -125,14 +129,14 @@ def better(gain: float, noise: float, days: int, seeds: Sequence[int]) -> dict[s
     """How often the first challenger is promoted within so many days when it is better."""
     gains_S = np.where(np.arange(SEGMENTS) < NAMED, gain, 0.0)
     ends = [outcome(World.drawn(seed + 500_000, gains_S, noise), 0) for seed in seeds]
-    within = [look for decision, look in ends if decision == "promote" and look <= days]
+    within = [look for decision, look in ends if decision == "promote" and look < days]
     return {
         "gain": gain,
         "noise": noise,
         "within_days": days,
         **share(len(within), len(seeds)),
-        "given_up_early": sum(x == "reject" and look < DAYS for x, look in ends) / len(seeds),
-        "median_days": float(np.median(within)) + HOLDOUT_HOURS / 24 if within else None,
+        "given_up_early": sum(x == "reject" and look < DAYS - 1 for x, look in ends) / len(seeds),
+        "median_days": float(np.median(within)) + 1.0 if within else None,
     }
 
 
@@ -158,7 +162,7 @@ def probation_ends(world: World) -> tuple[str, int]:
         first, second = (x[:, here] for x in world.both)
         held = np.full_like(first, 0.8)
         both = SoFar(
-            segments=NAMES,
+            segments=world.names,
             first_IT=first,
             second_IT=second,
             first_covered_IT=held,
@@ -181,6 +185,26 @@ def probation_ends(world: World) -> tuple[str, int]:
     return verdict.decision, look + 1
 
 
+def on_real_days(data: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The same of days that two versions had in real shops: equal, and better in two segments."""
+    rows = []
+    plan_days = DAYS_BEFORE + DAYS
+    for name, pair in real_pairs(data).items():
+        for gain in (0.0, 0.05, 0.10):
+            gains_S = np.where(np.arange(SEGMENTS) < NAMED, gain, 0.0)
+            promoted = 0
+            for seed in seeds:
+                # Of an equal challenger every attempt of an alert is one; else the first.
+                for attempt in range(1 if gain else ATTEMPTS):
+                    drawn = resampled(pair, gains_S, plan_days, seed * ATTEMPTS + attempt)
+                    if outcome(World(*drawn), attempt)[0] == "promote":
+                        promoted += 1
+                        break
+            sd = round(daily_sd(pair), 4)
+            rows.append({"shop": name, "daily_sd": sd, "gain": gain, **share(promoted, len(seeds))})
+    return rows
+
+
 def share(count: int, number: int) -> dict[str, Any]:
     """A share with its 95 % interval (Clopper & Pearson)."""
     interval = binomtest(count, number).proportion_ci(0.95)
@@ -196,7 +220,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     first = CHOSEN_SEED if arguments.chosen else REPORTED_SEED
-    seeds = range(first, first + (60 if arguments.quick else 600))
+    seeds = range(first, first + (60 if arguments.quick else 450))
     result: dict[str, Any] = {
         "equal_promoted_per_alert": [equal(noise, seeds) for noise in (0.0, 0.02, 0.04)],
         "better": [
@@ -210,6 +234,9 @@ def main() -> None:
         ],
         "rolled_back_though_equal": [taken_back(0.0, noise, seeds) for noise in (0.02, 0.04, 0.08)],
     }
+    if "FRESHET_DATA" in os.environ:
+        data = Path(os.environ["FRESHET_DATA"])
+        result["on_real_days"] = on_real_days(data, seeds[: len(seeds) // 3])
     for name, rows in result.items():
         for row in rows:
             print(name, row)

@@ -334,8 +334,8 @@ class LearnSettings(Section):
     holdout_buckets: Positive = Field(
         12, description="Newest matured buckets kept from training, for the gate."
     )
-    trial_days: NotNegative = Field(
-        7, description="Days for which a challenger is watched after the hold-out, if need be."
+    trial_days: Positive = Field(
+        7, description="Looks at a challenger, a day each; the first day begins with the hold-out."
     )
     gate_margin: Annotated[float, Field(ge=0)] = Field(
         0.01, description="Relative gain in pinball loss that a challenger must show."

@@ -12,7 +12,7 @@ import torch
 from freshet.model.devices import pick_device
 from freshet.model.weights import verify_weights
 from freshet.online.effects.table import EffectsTable
-from freshet.online.learn.contest import Contest, Terms, chosen_items, measured
+from freshet.online.learn.contest import Contest, Terms, chosen_items, measured, whole_days
 from freshet.online.learn.guard import Guard, open_guards, try_guards
 from freshet.online.learn.history import open_history
 from freshet.online.learn.networks import VersionedNetworks
@@ -26,6 +26,7 @@ from freshet.stream.kafka import TableReader
 from freshet.stream.read.shop import ShopFeed
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect
+from freshet.stream.units import DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def adopt(settings: Settings, folder: Path) -> Adopted:
     """Judge weights on the shop's newest final buckets, and register them where they pass.
 
     They serve when a person promotes them. The gate cannot know what they were trained on: it is
-    fair only where that ends before the hold-out, the newest `learn.holdout_buckets` buckets.
+    fair only where that ends before the hold-out, the newest `learn.holdout_buckets` buckets, made
+    up to whole days.
 
     Raises:
         BrokerError, StoreError: Kafka or Redis is away.
@@ -110,6 +112,10 @@ def judged(
     torch.nn.Module.to(challenger, pick_device(networks.device))
     parent = networks.registry.champion()
     champion = networks.load(parent)
+    # A person waits: one look, and so at whole days.
+    days = whole_days(history.grid, settings.holdout_buckets)
+    holdout_buckets = days * max(1, DAY_MS // history.grid.resolution_ms)
+    settings = settings.model_copy(update={"holdout_buckets": holdout_buckets})
     split = split_history(history, settings, onset_ms=None)
     pools = build_pools(history, split, (), settings.seed)
     terms = Terms(
@@ -117,15 +123,16 @@ def judged(
         parent=parent,
         segments=(),
         onset_ms=None,
-        holdout_start_ms=split.holdout_start_ms,
-        holdout_end_ms=split.final_ms,
-        # A person waits: one look.
-        num_days=0,
+        start_ms=split.holdout_start_ms,
+        first_days=days,
+        num_looks=1,
         error=1.0 - settings.gate_confidence,
         item_ids=chosen_items(history, (), settings.seed),
         standing=measured(
             champion,
             challenger,
+            # Where it comes from, it need not descend from the shipped weights.
+            base=champion,
             anchors=pools.anchors,
             pool=pools.validation,
             guards=try_guards(guards, champion, challenger, seed=settings.seed),

@@ -1,4 +1,4 @@
-"""A champion and a challenger on a hold-out and on the days after it, look by look.
+"""A champion and a challenger on the day that begins with the hold-out and those after it.
 
 Whatever a look says depends on the buckets up to it alone, never on when it was asked: a process
 that starts anew goes through the same looks to the same verdict.
@@ -6,6 +6,7 @@ that starts anew goes through the same looks to the same verdict.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,6 +20,7 @@ from freshet.online.learn.sequential import Plan
 from freshet.online.learn.shadow import Shadow, days_from
 from freshet.online.learn.standing import Guarded, Standing, relative_loss
 from freshet.online.learn.windows import MAX_GATE_WINDOWS
+from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS
 
 ALL_SEGMENTS = "all"
@@ -36,8 +38,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         parent: The champion that the challenger is held against.
         segments: Which the drift named.
         onset_ms: Since when it drifts; None where nothing does.
-        holdout_start_ms, holdout_end_ms: The first look's buckets.
-        num_days: Looks after that, a day each.
+        start_ms: Where the hold-out begins, and what is judged.
+        first_days: The first look has so many days: the hold-out, made up to whole days.
+        num_looks: Each but the first has a day more. Whole days: of half a day that a version is
+            better at night would be all there is to see.
         error: Chance that may be spent on an equal challenger.
         item_ids: On which items.
         standing: What was measured of the challenger when it was new.
@@ -47,9 +51,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     parent: str
     segments: tuple[str, ...]
     onset_ms: int | None
-    holdout_start_ms: int
-    holdout_end_ms: int
-    num_days: int
+    start_ms: int
+    first_days: int
+    num_looks: int
     error: float
     item_ids: tuple[str, ...]
     standing: Standing = Standing()
@@ -57,13 +61,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def plan(self) -> Plan:
         """The looks."""
-        holdout_days = (self.holdout_end_ms - self.holdout_start_ms) / DAY_MS
-        return Plan.of_days(self.error, holdout_days=holdout_days, num_days=self.num_days)
+        return Plan.of_days(self.error, first_days=self.first_days, num_looks=self.num_looks)
 
     @property
     def expires_ms(self) -> int:
         """The clock at which the trial ends, whatever is final by then."""
-        return self.holdout_end_ms + MAX_WAIT_FACTOR * self.num_days * DAY_MS
+        num_days = self.first_days + self.num_looks - 1
+        return self.start_ms + MAX_WAIT_FACTOR * num_days * DAY_MS
 
 
 @dataclass(slots=True)
@@ -95,17 +99,16 @@ class Contest:
     def _due(self) -> bool:
         """Whether the next look's buckets are final and nothing is decided."""
         decided = self.verdict is not None and self.verdict.decision != "not yet"
-        if decided or self.look >= self.terms.num_days:
+        if decided or self.look >= self.terms.plan.last:
             return False
         return self.shadow.final_until(self._part(self.look + 1)[1])
 
     def _part(self, look: int) -> tuple[int, int]:
-        """[start, end) of what a look adds: the hold-out, then whole days."""
+        """[start, end) of what a look adds."""
         terms, grid = self.terms, self.shadow.history.grid
-        if look == 0:
-            return terms.holdout_start_ms, terms.holdout_end_ms
-        end_ms = terms.holdout_end_ms
-        return days_from(grid, end_ms, look - 1), days_from(grid, end_ms, look)
+        end = terms.first_days + look
+        start = end - 1 if look else 0
+        return days_from(grid, terms.start_ms, start), days_from(grid, terms.start_ms, end)
 
     def _take(self) -> None:
         self.look += 1
@@ -127,15 +130,25 @@ class Contest:
             challenger_coverage=both.second_coverage,
             finite=both.finite,
             standing=terms.standing,
-            before=self.shadow.before(terms.holdout_start_ms, terms.onset_ms),
+            before=self.shadow.before(terms.start_ms, terms.onset_ms),
             unseen=both.unseen,
         )
+
+
+def whole_days(grid: Grid, num_buckets: int) -> int:
+    """As many days as hold so many buckets.
+
+    >>> whole_days(Grid(3_600_000), 12), whole_days(Grid(3_600_000), 25)
+    (1, 2)
+    """
+    return max(1, math.ceil(num_buckets * grid.resolution_ms / DAY_MS))
 
 
 def measured(
     champion: FreshetNetwork,
     challenger: FreshetNetwork,
     *,
+    base: FreshetNetwork,
     anchors: Pool | None,
     pool: Pool,
     guards: tuple[Guarded, ...] = (),
@@ -144,14 +157,17 @@ def measured(
 
     Args:
         champion, challenger: The networks.
+        base: The shipped weights: what a row of promotions forgets is forgotten of these.
         anchors: Windows from before the recent part.
         pool: Windows on which they are timed.
         guards: What they did at other resolutions.
     """
     champion_ms, challenger_ms = forecast_ms([champion, challenger], pool)
+    lost = losses_on(challenger, anchors)
     return Standing(
         finite=all(bool(torch.isfinite(one).all()) for one in challenger.parameters()),
-        anchor_loss=relative_loss(losses_on(champion, anchors), losses_on(challenger, anchors)),
+        anchor_loss=relative_loss(losses_on(champion, anchors), lost),
+        anchor_loss_to_base=relative_loss(losses_on(base, anchors), lost),
         latency_ratio=challenger_ms / max(champion_ms, 1e-6),
         guards=guards,
     )

@@ -2,12 +2,13 @@
 
 Dimensions: I items, T buckets in time order.
 
-The first look is at the hold-out. Then both versions forecast each day that becomes final, until
-the gain is sure, hopeless, or the last look of the plan is over. The test is of each segment that
-the drift named and of all these together, or of the whole shop where none was named: a challenger
-passes when the lower end of the gain of one of these rows lies above the margin, at the level that
-the plan (`online/learn/sequential.py`) has for this look, divided by the number of rows
-(Bonferroni). How much days differ is known from days before the trial (`online/learn/paired.py`).
+The first look is at the day that begins with the hold-out. Then both versions forecast each day
+that becomes final, until the gain is sure, hopeless, or the last look of the plan is over. The test
+is of each segment that the drift named and of all these together, or of the whole shop where none
+was named: a challenger passes when the lower end of the gain of one of these rows lies above the
+margin, at the level that the plan (`online/learn/sequential.py`) has for this look, divided by the
+number of rows (Bonferroni). How much days differ is known from days before the trial
+(`online/learn/paired.py`).
 
 What was tried on the way (factors of interpolation) is chosen on other buckets.
 """
@@ -35,9 +36,9 @@ Decision = Literal["promote", "reject", "not yet"]
 MIN_FREEDOM = 3.0
 # Waiting is in vain when the last look would not be passed even if all days to come were as good as
 # the upper end of the gain says, which is exceeded in so many of all cases. At a level of 10 % one
-# that is 5 % better is given up more often (at 4 % noise in 28 % of trials instead of 22 %); to
-# wait until the upper end lies below the margin takes six days for one that is no better, this two.
-FUTILE_LEVEL = 0.05
+# that is 5 % better is given up more often; to wait until the upper end lies below the margin takes
+# six days for one that is no better, this two.
+FUTILE_LEVEL = 0.03
 # Of the interval between the 10 % and the 90 % quantile.
 NOMINAL_COVERAGE = 0.8
 COVERAGE_BAND = 0.05
@@ -45,13 +46,12 @@ COVERAGE_BAND = 0.05
 OVERALL_MARGIN = 0.01
 SEGMENT_MARGIN = 0.05
 # A segment that is worse by more than its margin and, at this level, by more than chance, ends it.
-HARM_LEVEL = 0.01
+HARM_LEVEL = 0.001
 ANCHOR_MARGIN = 0.05
 # Of what is surely gained, so much may be forgotten.
 ANCHOR_SHARE = 0.25
 # What a row of champions may forget in all: promotions add up, and each alone looks harmless.
 BASE_ANCHOR_MARGIN = 0.10
-BASE_MARGIN = 0.02
 # Of a loss on few windows nobody can say whether it is chance; by so many times what may be lost it
 # is believed all the same.
 FEW_WINDOWS_FACTOR = 2.0
@@ -275,7 +275,6 @@ def _standing(standing: Standing, gain: Shown) -> list[Condition]:
     return [
         _capped("anchor_loss", lost, _allowed_loss(gain.low), _allowed_loss(gain.high)),
         _capped("anchor_loss_to_base", standing.anchor_loss_to_base, BASE_ANCHOR_MARGIN),
-        _capped("base_distance", standing.base_distance, BASE_MARGIN),
         *(_guard(guard, gain) for guard in standing.guards),
         _capped("latency_ratio", ratio, LATENCY_RATIO),
     ]

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from freshet.model.network import FreshetNetwork
 from freshet.online.control.requests import SUPERSEDED
 from freshet.online.learn.announcer import Announcer
-from freshet.online.learn.contest import Contest, Terms, chosen_items, measured
+from freshet.online.learn.contest import Contest, Terms, chosen_items, measured, whole_days
 from freshet.online.learn.finetune import make_challenger
 from freshet.online.learn.guard import Guard, try_guards
 from freshet.online.learn.ledger import Ledger
@@ -47,6 +47,7 @@ from freshet.stream.telemetry import get_logger
 
 # A request waits for final buckets no longer than so many times the clock time they take.
 MAX_WAIT_FACTOR = 2
+FIRST_DAY = "its first day is not over"
 
 log = get_logger(__name__)
 
@@ -225,14 +226,15 @@ class Learner:
             parent=parent,
             segments=segments,
             onset_ms=onset_ms,
-            holdout_start_ms=split.holdout_start_ms,
-            holdout_end_ms=split.final_ms,
-            num_days=self.settings.trial_days,
+            start_ms=split.holdout_start_ms,
+            first_days=whole_days(split.grid, split.holdout_buckets),
+            num_looks=self.settings.trial_days,
             error=self.ledger.error_of(request, 1.0 - self.settings.gate_confidence),
             item_ids=chosen_items(self.history, segments, seed),
             standing=measured(
                 champion,
                 challenger.network,
+                base=self.networks.load(BASE),
                 anchors=pools.anchors,
                 pool=pools.validation,
                 guards=guards,
@@ -240,20 +242,20 @@ class Learner:
         )
         contest = self._contest(terms, champion, challenger.network)
         verdict = contest.proceed()
-        assert verdict is not None, "the hold-out is final"
+        reason = FIRST_DAY if verdict is None else verdict.reason
         report = report_of(verdict, challenger, pools, total_s=time.perf_counter() - started)
-        log.info("gate", request_id=request.request_id, reason=verdict.reason, **report)
-        if verdict.decision == "reject":
-            self.announcer.rejected(request, reason=verdict.reason, parent=parent, gate=report)
+        log.info("gate", request_id=request.request_id, reason=reason, **report)
+        if verdict is not None and verdict.decision == "reject":
+            self.announcer.rejected(request, reason=reason, parent=parent, gate=report)
             return
         offsets = self.history.offsets()
         candidate = Candidate(request, parent, challenger, report, offsets)
-        if verdict.promote:
+        if verdict is not None and verdict.promote:
             self.service.promote(self._register(candidate), report)
             return
         manifest = self._register(replace(candidate, terms=terms))
         self._trial = OpenTrial(request, manifest, contest)
-        self.announcer.on_trial(request, reason=verdict.reason, parent=parent, gate=report)
+        self.announcer.on_trial(request, reason=reason, parent=parent, gate=report)
         failpoint("learn_trial_told")
 
     def _contest(
@@ -311,8 +313,7 @@ class Learner:
         elif verdict is not None and verdict.decision == "reject":
             self.announcer.rejected(request, reason=verdict.reason, parent=parent, gate=report)
         elif self._now_ms() >= contest.terms.expires_ms:
-            days = contest.terms.num_days
-            reason = f"no verdict, and {days} days did not become final in twice their time"
+            reason = "no verdict, and its days did not become final in twice their time"
             self.announcer.rejected(request, reason=reason, parent=parent, gate=report)
         elif verdict is not None and verdict.gain.days > told:
             self.announcer.on_trial(request, reason=verdict.reason, parent=parent, gate=report)

@@ -139,10 +139,12 @@ class VersionedNetworks:
         )
 
 
-def report_of(verdict: Verdict, challenger: Challenger, pools: Pools, *, total_s: float) -> Report:
+def report_of(
+    verdict: Verdict | None, challenger: Challenger, pools: Pools, *, total_s: float
+) -> Report:
     """What the gate saw and how the challenger came about, for events, manifest and card."""
     return {
-        **verdict.report(),
+        **({"verdict": "not yet"} if verdict is None else verdict.report()),
         "factor": challenger.factor,
         "tune_s": round(challenger.seconds, 3),
         "total_s": round(total_s, 3),

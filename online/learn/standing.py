@@ -48,7 +48,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
             challenger's is more.
         anchor_loss_to_base: The same, held against the shipped weights: what a row of champions
             forgot, each a little.
-        base_distance: The same on series that never change, which no shop teaches.
         latency_ratio: Time of one forecast of the same batch over the champion's, by turns.
         guards: What it did at every other resolution that is served.
     """
@@ -56,7 +55,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     finite: bool = True
     anchor_loss: float = 0.0
     anchor_loss_to_base: float = 0.0
-    base_distance: float = 0.0
     latency_ratio: float = 1.0
     guards: tuple[Guarded, ...] = ()
 

@@ -22,8 +22,8 @@ from tests.online.learn.learning import ITEMS, START_MS, PastInMemory, pool_at
 from tests.online.learn.oracles import SteadyForecaster, loss_of, oracle
 
 CHAMPION, CHALLENGER = (2.0, 6.0, 11.0), (1.0, 7.0, 20.0)
-# Half a day is held out; then come days.
-HOLDOUT, DAYS = 240, 252
+# Half a day is held out; what is judged begins with it.
+HOLDOUT = 240
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +41,9 @@ def terms_of(past: PastInMemory, **over: Any) -> Terms:
         "parent": "base",
         "segments": (),
         "onset_ms": None,
-        "holdout_start_ms": hour(HOLDOUT),
-        "holdout_end_ms": hour(DAYS),
-        "num_days": 7,
+        "start_ms": hour(HOLDOUT),
+        "first_days": 1,
+        "num_looks": 7,
         "error": 0.05,
         "item_ids": tuple(past.item_ids),
     } | over
@@ -67,8 +67,8 @@ def losses(past: PastInMemory, hours: range, quantiles: tuple[float, ...]) -> np
     return np.array([[loss_of(row[hour], quantiles) for hour in hours] for row in past.units_IN])
 
 
-@pytest.mark.parametrize(("looks", "end"), [(1, 252), (2, 276), (4, 324)])
-def test_a_look_has_the_hold_out_and_the_days_that_followed(looks: int, end: int) -> None:
+@pytest.mark.parametrize(("looks", "end"), [(1, 264), (2, 288), (4, 336)])
+def test_a_look_has_whole_days_from_the_hold_out_on(looks: int, end: int) -> None:
     past = PastInMemory(400)
     found = taken(contest_of(past), looks)
     hours = range(HOLDOUT, end)
@@ -77,9 +77,9 @@ def test_a_look_has_the_hold_out_and_the_days_that_followed(looks: int, end: int
     assert (found.resolution_ms, found.finite, found.unseen) == (HOUR_MS, True, 0.0)
 
 
-@pytest.mark.parametrize(("known", "looks"), [(251, 0), (252, 1), (275, 1), (276, 2), (400, 7)])
+@pytest.mark.parametrize(("known", "looks"), [(263, 0), (264, 1), (287, 1), (288, 2), (439, 7)])
 def test_a_look_is_due_when_all_of_its_buckets_are_final(known: int, looks: int) -> None:
-    past = PastInMemory(400)
+    past = PastInMemory(440)
     past.known_buckets = known
     contest = contest_of(past)
     count = 0
@@ -92,7 +92,7 @@ def test_a_look_is_due_when_all_of_its_buckets_are_final(known: int, looks: int)
 
 def test_no_bucket_after_a_look_and_none_of_the_future_changes_it() -> None:
     past, poisoned = PastInMemory(400), PastInMemory(400)
-    poisoned.units_IN[:, 276:] += 1_000.0
+    poisoned.units_IN[:, 288:] += 1_000.0
     one, other = (taken(contest_of(each), 2) for each in (past, poisoned))
     assert np.array_equal(one.champion_IT, other.champion_IT)
     assert one.before is not None and other.before is not None
@@ -117,7 +117,7 @@ def test_coverage_is_that_of_all_stretches_together() -> None:
     contest = contest_of(past)
     found = taken(contest, 3)
     parts = contest.shadow._parts
-    assert [part.num_labels for part in parts] == [ITEMS * 78, *[parts[1].num_labels] * 2]
+    assert len(parts) == 3 and parts[0].num_labels > parts[1].num_labels
     covered = sum(part.second_coverage * part.num_labels for part in parts)
     assert found.challenger_coverage == pytest.approx(
         covered / sum(part.num_labels for part in parts)
@@ -171,8 +171,8 @@ class Crowd(PastInMemory):
     """More items than a trial takes; each sells its own number, of ten segments."""
 
     def __init__(self) -> None:
-        super().__init__(260)
-        self.units_IN = np.repeat(np.arange(700.0)[:, None], 260, axis=1)
+        super().__init__(270)
+        self.units_IN = np.repeat(np.arange(700.0)[:, None], 270, axis=1)
 
     def segments(self) -> list[str]:
         return [f"s{row // 70}" for row in range(700)]
@@ -238,22 +238,33 @@ def test_what_is_measured_once_is_what_both_lose_on_the_anchors(
     monkeypatch.setattr(contest_module, "forecast_ms", times)
     anchors = pool_at(past, range(30, 40, 3), end=60)
     pool = pool_at(past, range(100, 101), end=126)
-    found = measured(champion, challenger, anchors=anchors, pool=pool)
-    before, after = (
+    base = oracle(4.0, 8.0, 12.0)
+    found = measured(champion, challenger, base=base, anchors=anchors, pool=pool)
+    before, after, shipped = (
         sum(losses(past, range(hour, hour + 16), quantiles).sum() for hour in (30, 33, 36, 39))
-        for quantiles in (CHAMPION, CHALLENGER)
+        for quantiles in (CHAMPION, CHALLENGER, (4.0, 8.0, 12.0))
     )
+    assert found.anchor_loss_to_base == pytest.approx(after / shipped - 1.0, rel=1e-5)
     assert found.anchor_loss == pytest.approx(after / before - 1.0, rel=1e-5)
     assert (found.latency_ratio, found.finite) == (1.5, True)
-    nothing = measured(champion, challenger, anchors=None, pool=pool)
+    nothing = measured(champion, challenger, base=base, anchors=None, pool=pool)
     assert nothing.anchor_loss == 0.0
     # A number that no forecast used is seen all the same.
     challenger.spare = torch.nn.Parameter(torch.tensor([1.0, math.inf]))
-    assert not measured(champion, challenger, anchors=None, pool=pool).finite
+    assert not measured(champion, challenger, base=base, anchors=None, pool=pool).finite
 
 
 def test_terms_are_read_back_as_they_were_written() -> None:
     terms = terms_of(PastInMemory(400), onset_ms=7, standing=Standing(anchor_loss=0.5))
     assert msgspec.json.decode(msgspec.json.encode(terms), type=Terms) == terms
-    assert terms.plan.shares == pytest.approx([(0.5 + day) / 7.5 for day in range(8)])
-    assert terms.expires_ms == hour(DAYS + 14 * 24)
+    assert terms.plan.shares == pytest.approx([day / 7 for day in range(1, 8)])
+    assert terms.expires_ms == hour(HOLDOUT + 14 * 24)
+
+
+def test_a_hold_out_of_more_than_a_day_is_the_first_look_made_up_to_whole_days() -> None:
+    past = PastInMemory(400)
+    terms = terms_of(past, first_days=2, num_looks=3)
+    assert terms.plan.shares == pytest.approx([0.5, 0.75, 1.0])
+    contest = contest_of(past, first_days=2, num_looks=3)
+    assert taken(contest, 1).champion_IT.shape == (ITEMS, 48)
+    assert taken(contest, 1).champion_IT.shape == (ITEMS, 72)

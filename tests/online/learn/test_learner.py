@@ -103,8 +103,8 @@ class World:
         self.trained: list[tuple[FreshetNetwork, Pools, LearnSettings]] = []
         # The other resolutions that are served.
         self.guards: list[Guard] = []
-        # Hours that become final while it trains.
-        self.training_takes = 0
+        # Hours that become final while it trains: the first day of a trial is over then.
+        self.training_takes = 12
         self.learner = self.restarted()
 
     def restarted(self) -> Learner:
@@ -208,7 +208,7 @@ def wavering(world: World, spread: float = 3.0) -> None:
     """From the onset on each half day sells another number around 30, so that days differ.
 
     What says 25 is better than the champion's 24 by a sixth on average, and nobody can be sure of
-    that within half a day.
+    that within a day.
     """
     rng = np.random.default_rng(3)
     half_days = np.clip(rng.normal(HIGH, spread, 100), 26.0, 40.0)
@@ -231,7 +231,7 @@ def test_a_drift_is_learnt_gated_registered_and_announced(drifted: World) -> Non
     assert training == ModelEvent(
         kind="training",
         version="candidate-r1",
-        at_ms=drifted.now_ms,
+        at_ms=drifted.now_ms - 12 * HOUR_MS,
         parent=BASE,
         request_id="r1",
         reason="drift",
@@ -249,7 +249,7 @@ def test_a_drift_is_learnt_gated_registered_and_announced(drifted: World) -> Non
         gate=manifest.gate,
     )
     assert (manifest.parent, manifest.request_id) == (BASE, "r1")
-    assert (manifest.created_at_ms, manifest.offsets) == (drifted.now_ms, {"orders:0": 400})
+    assert (manifest.created_at_ms, manifest.offsets) == (drifted.now_ms, {"orders:0": 412})
     aliases = [drifted.registry.alias(name) for name in (CHAMPION, PREVIOUS, CHALLENGER)]
     assert aliases == [promoted.version, BASE, promoted.version]
     assert set(manifest.sha256) == {
@@ -268,9 +268,9 @@ def test_the_gate_judges_the_challenger_by_what_the_champion_lost(drifted: World
     drifted.learner.step()
     took_s = time.perf_counter() - began_s
     gate = drifted.events[-1].gate
-    # 6 an hour before and 1 after, of every item, in half a day.
+    # 6 an hour before and 1 after, of every item, in a day.
     assert (gate["verdict"], gate["gain"], gate["gain_low"]) == ("promote", 0.833333, 0.833333)
-    assert (gate["gain_low.threshold"], gate["days"]) == (SETTINGS.gate_margin, 0.5)
+    assert (gate["gain_low.threshold"], gate["days"]) == (SETTINGS.gate_margin, 1.0)
     # The drift named all four segments, of three items each: the test is of the shop.
     assert (gate["items"], gate["gain_of"]) == (12.0, "all")
     # Of the seven days before one has the onset in it; three are from before that, three since.
@@ -347,11 +347,10 @@ def test_training_is_of_the_champion_on_what_the_gate_does_not_see(
     assert (pools.recent.cutoffs_N.min(), pools.validation.cutoffs_N.min()) == (
         *(START_MS + hour * HOUR_MS for hour in (334, 382)),
     )
-    assert (terms.holdout_start_ms, terms.holdout_end_ms, terms.onset_ms) == (
-        *(START_MS + hour * HOUR_MS for hour in (388, 400, ONSET)),
-    )
+    assert (terms.start_ms, terms.onset_ms) == (START_MS + 388 * HOUR_MS, START_MS + 300 * HOUR_MS)
     assert (terms.request_id, terms.parent, terms.segments) == ("r1", BASE, ("all",))
-    assert (terms.num_days, terms.item_ids) == (7, tuple(drifted.past.item_ids))
+    assert (terms.first_days, terms.num_looks) == (1, 7)
+    assert terms.item_ids == tuple(drifted.past.item_ids)
     # Half of the error of an alert is for its first attempt.
     assert terms.error == pytest.approx(0.025)
     assert pools.anchors is not None and pools.replay is not None
@@ -382,7 +381,7 @@ def test_a_young_drift_is_learnt_from_its_onset_on(
     assert [given[2:] for given in asked] == [(["s1"], 5)]
 
 
-@pytest.mark.parametrize(("hours", "days"), [(23, 0.5), (24, 1.5)])
+@pytest.mark.parametrize(("hours", "days"), [(11, None), (12, 1.0), (35, 1.0), (36, 2.0)])
 def test_days_that_became_final_during_training_are_looked_at_in_their_turn(
     drifted: World, hours: int, days: float
 ) -> None:
@@ -392,7 +391,9 @@ def test_days_that_became_final_during_training_are_looked_at_in_their_turn(
     drifted.learner.step()
     assert drifted.past.refreshes == 2
     assert drifted.kinds() == ["training", "trial"]
-    assert drifted.events[-1].gate["days"] == days
+    trial = drifted.events[-1]
+    assert (trial.gate["verdict"], trial.gate.get("days")) == ("not yet", days)
+    assert (trial.reason == "its first day is not over") is (days is None)
     assert drifted.registry.list()[0].offsets == {"orders:0": 400 + hours}
 
 
@@ -951,7 +952,7 @@ def test_a_half_restored_folder_stops_no_learning(drifted: World) -> None:
 
 @pytest.fixture
 def unsure(drifted: World) -> World:
-    """The request of `drifted`, whose challenger's gain half a day cannot show."""
+    """The request of `drifted`, whose challenger's gain a day cannot show."""
     wavering(drifted)
     drifted.taught = 25.0
     return drifted
@@ -969,7 +970,7 @@ def days_until_verdict(world: World, *, restart: bool = False) -> int:
     raise AssertionError("no verdict in two weeks")
 
 
-def test_what_half_a_day_cannot_show_is_watched_and_then_promoted(unsure: World) -> None:
+def test_what_a_day_cannot_show_is_watched_and_then_promoted(unsure: World) -> None:
     unsure.learner.step()
     training, trial = unsure.events
     (manifest,) = unsure.registry.list()
@@ -981,7 +982,7 @@ def test_what_half_a_day_cannot_show_is_watched_and_then_promoted(unsure: World)
     days = days_until_verdict(unsure)
     promoted = unsure.events[-1]
     assert (promoted.kind, promoted.version) == ("promoted", manifest.version)
-    assert 1 <= days < 7 and promoted.gate["days"] == 0.5 + days
+    assert 1 <= days < 7 and promoted.gate["days"] == 1.0 + days
     assert promoted.gate["gain"] == pytest.approx(1 / 6, abs=0.05)
     # Each day is told once, however often it is looked at.
     assert unsure.kinds() == ["training", *["trial"] * days, "promoted"]
@@ -998,7 +999,7 @@ def test_a_restart_at_any_time_goes_on_with_the_trial_to_the_same_verdict(
     days = days_until_verdict(unsure, restart=True)
     told = [(event.kind, event.gate.get("days")) for event in unsure.events]
     assert len(unsure.trained) == 1, "what is on trial is not trained again"
-    assert told[-1] == ("promoted", 0.5 + days)
+    assert told[-1] == ("promoted", 1.0 + days)
     again = World(tmp_path / "again", base, onset=ONSET, known=400)
     wavering(again)
     again.taught = 25.0
@@ -1018,7 +1019,7 @@ def test_one_that_slept_through_the_days_comes_to_the_same_verdict(unsure: World
     unsure.restarted().step()
     promoted = unsure.events[-1]
     assert promoted.kind == "promoted"
-    assert float(promoted.gate["days"]) < 6.5
+    assert float(promoted.gate["days"]) < 7.0
 
 
 @pytest.mark.parametrize("step", [*MOMENTS, "learn_trial_told"])
@@ -1095,14 +1096,15 @@ def test_a_trial_against_a_champion_that_serves_no_more_is_over(unsure: World) -
 
 def test_a_trial_whose_days_do_not_become_final_ends_after_twice_its_time(unsure: World) -> None:
     unsure.learner.step()
-    unsure.past.final_ms = lambda: START_MS + 400 * HOUR_MS  # type: ignore[method-assign]
-    unsure.pass_hours(14 * 24 - 1)
+    unsure.past.final_ms = lambda: START_MS + 412 * HOUR_MS  # type: ignore[method-assign]
+    # From hour 388 on, of which 24 have passed.
+    unsure.pass_hours(13 * 24 - 1)
     unsure.learner.step()
     assert unsure.kinds() == ["training", "trial"]
     unsure.pass_hours(1)
     unsure.learner.step()
     assert unsure.kinds()[-1] == "rejected"
-    assert unsure.events[-1].reason.startswith("no verdict, and 7 days did not become final")
+    assert unsure.events[-1].reason.startswith("no verdict, and its days did not become final")
 
 
 def test_a_challenger_that_was_altered_on_trial_is_trained_anew(unsure: World) -> None:

@@ -13,20 +13,20 @@ from freshet.online.learn.sequential import Plan, error_of_attempt, levels
 
 def test_two_looks_are_those_of_the_bivariate_normal() -> None:
     """Scores of a trial that is looked at after a third correlate by the square root of that."""
-    first, second = levels((1 / 3, 1.0), 0.06)
-    assert first == pytest.approx(0.02)
+    first, second = levels((1 / 3, 1.0), 0.09)
+    assert first == pytest.approx(0.01)
     correlation = (1 / 3) ** 0.5
     both = multivariate_normal(cov=[[1.0, correlation], [correlation, 1.0]])
     stays = both.cdf([norm.isf(first), norm.isf(second)])
-    assert 1.0 - stays == pytest.approx(0.06, abs=1e-5)
+    assert 1.0 - stays == pytest.approx(0.09, abs=1e-5)
 
 
 def test_a_walk_that_is_no_better_crosses_as_often_as_was_said() -> None:
-    plan = Plan.of_days(0.05, holdout_days=0.5, num_days=7)
+    plan = Plan.of_days(0.05, first_days=1, num_looks=7)
     steps = np.diff([0.0, *plan.shares])
-    walks = np.random.default_rng(0).normal(size=(400_000, 8)) * np.sqrt(steps)
+    walks = np.random.default_rng(0).normal(size=(400_000, 7)) * np.sqrt(steps)
     scores = walks.cumsum(1) / np.sqrt(plan.shares)
-    bounds = norm.isf([plan.level(look) for look in range(8)])
+    bounds = norm.isf([plan.level(look) for look in range(7)])
     assert (scores > bounds).any(1).mean() == pytest.approx(0.05, abs=0.001)
 
 
@@ -35,14 +35,15 @@ def test_a_walk_that_is_no_better_crosses_as_often_as_was_said() -> None:
 def test_no_look_has_more_than_all_of_the_error(days: list[float], error: float) -> None:
     shares = (*(np.cumsum(days) / np.sum(days))[:-1].tolist(), 1.0)
     found = levels(shares, error)
-    assert found[0] == pytest.approx(error * shares[0])
+    assert found[0] == pytest.approx(error * shares[0] ** 2)
     assert all(0.0 < level <= error * (1.0 + 1e-6) for level in found)
 
 
-def test_the_plan_of_a_week_after_half_a_day() -> None:
-    plan = Plan.of_days(0.03, holdout_days=0.5, num_days=7)
-    assert plan.shares == pytest.approx([(0.5 + day) / 7.5 for day in range(8)])
-    assert (plan.last, plan.level(0)) == (7, pytest.approx(0.03 / 15))
+def test_the_plan_of_a_week() -> None:
+    plan = Plan.of_days(0.049, first_days=1, num_looks=7)
+    assert plan.shares == pytest.approx([day / 7 for day in range(1, 8)])
+    # A forty-ninth of the error on the first day.
+    assert (plan.last, plan.level(0)) == (6, pytest.approx(0.001))
 
 
 def test_all_attempts_together_keep_the_error_of_an_alert() -> None:
