@@ -282,12 +282,20 @@ def _unknown(name: str, known: list[str], where: str, spelled: Callable[[str], s
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """The name that was meant: the one most alike, else one of which the last part is alike.
+    """The name that was meant: one as deep, else the most alike, else one whose last part is alike.
 
-    >>> known = ["kafka.group_prefix", "worker.threads"]
+    >>> known = ["kafka.group_prefix", "worker.threads", "events.rates", "events.orders.key"]
     >>> _nearest("kafak.group", known), _nearest("threds", known), _nearest("x", known)
     ('kafka.group_prefix', 'worker.threads', None)
+    >>> _nearest("event", known), _nearest("event.orders", known)
+    ('events', 'events.orders')
     """
+    parts = [setting.split(".") for setting in known]
+    depth = name.count(".") + 1
+    as_deep = {".".join(one[:depth]) for one in parts if len(one) >= depth}
+    alike = difflib.get_close_matches(name, sorted(as_deep), n=1, cutoff=0.75)
+    if alike:
+        return alike[0]
     alike = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if alike:
         return alike[0]

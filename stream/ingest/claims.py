@@ -14,6 +14,9 @@ from freshet.stream.kafka import Key, LogOffsets
 from freshet.stream.store.generation import NEW_GENERATION_HINT
 from freshet.stream.store.layout import Header
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.telemetry import get_logger
+
+log = get_logger(__name__)
 
 
 class Claims:
@@ -131,6 +134,15 @@ class Claims:
                     f"{partition}: the topic was made again with fewer",
                     hint=NEW_GENERATION_HINT,
                 )
+
+
+def say_gap(key: Key, header: Header, position: int, again: int) -> None:
+    """Where ingest goes on after Redis went back, and how many records it folds again."""
+    hint = "Redis holds another offset than expected; reading on from there"
+    if header.first_offset is None:
+        hint = "Redis came back without these windows; all is folded anew from the log's beginning"
+    at = {"topic": key[0], "partition": key[1], "offset": position}
+    log.warning("gap", **at, records=again, hint=hint)
 
 
 def check_inside(key: Key, position: int, first: int, end: int) -> None:

@@ -30,7 +30,8 @@ class Cause:
     count: int = 0
 
     def __str__(self) -> str:
-        return f"{self.count} x {self.error}, such as {self.example}: {self.text}; {self.hint}"
+        told = f"{self.count} x {self.error}, such as {self.example}: {self.text}"
+        return told if self.hint in self.text else f"{told}; {self.hint}"
 
 
 def lost_share(counts: Mapping[str, int]) -> float:
@@ -71,6 +72,9 @@ class Report:
                 yield f"  beside: {', '.join(beside)}"
         for cause in self.causes[:MOST_TOLD]:
             yield f"lost of {cause.topic}: {cause}"
+        more = self.causes[MOST_TOLD:]
+        if more:
+            yield f"and {len(more)} more reasons, of {sum(cause.count for cause in more)} records"
         for topic in self.too_much:
             share = lost_share(self.books[topic])
             limit = f"ingest.max_lost_share = {self.max_lost_share:g}"

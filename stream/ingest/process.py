@@ -26,6 +26,7 @@ from freshet.stream.errors import BrokerError, LogLostError, OtherFormatError, S
 from freshet.stream.failpoints import failpoint
 from freshet.stream.fold.partition import PartitionWindows
 from freshet.stream.health import Watch
+from freshet.stream.ingest.claims import say_gap
 from freshet.stream.ingest.generations import caught_up
 from freshet.stream.ingest.keep import Keeper
 from freshet.stream.ingest.losses import Report
@@ -219,9 +220,13 @@ class Ingest:
         parts.assignment.rejoin_when_fenced()
         for key in parts.assignment.claim_waiting():
             owned = parts.assignment.owned[key]
-            parts.metrics.replayed.inc(max(0, self._behind.pop(key, 0) - owned.position))
-            if owned.windows is not None:
-                self._notify(owned.windows)
+            if owned.windows is None:
+                continue
+            if key in self._behind:
+                again = max(0, self._behind.pop(key) - owned.position)
+                parts.metrics.replayed.inc(again)
+                say_gap(key, owned.windows.header, owned.position, again)
+            self._notify(owned.windows)
 
     def _poll(self) -> tuple[dict[Key, Polled], dict[Key, int]]:
         """The next records of each partition, decoded, and the log ends that were met."""
@@ -312,8 +317,6 @@ class Ingest:
             parts.assignment.drop(key)
         elif answer is Answer.GAP:
             parts.metrics.gaps.inc()
-            hint = "Redis holds another offset than expected; reading on from there"
-            log.warning("gap", topic=topic, partition=partition, hint=hint)
             self._behind[key] = parts.assignment.owned[key].position
             parts.assignment.claim_again(key)
         return answer in (Answer.FENCED, Answer.GAP)

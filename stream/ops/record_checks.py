@@ -73,7 +73,8 @@ def _judged(settings: Settings, kind: EventKind, found: Trial) -> Check:
         said = "; ".join(f"{count} x {reason}" for reason, count in reasons)
         outcome, _, why = reasons[0][0].partition(": ")
         error = "late" if outcome == "late_dropped" else why.partition(":")[0]
-        return Check(kind, "problem", f"{text}; {said}", hint_of(section, error, why))
+        hint = hint_of(section, error, why)
+        return Check(kind, "problem", f"{text}; {said}", "" if hint in said else hint)
     if found.counts["skipped"] > MAX_SKIPPED_SHARE * len(found.tried):
         reason, _ = found.reasons(1)[0]
         why = reason.partition(": ")[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -210,5 +210,16 @@ def _difference(stored: str, ours: str) -> str:
         then, now = json.loads(stored), json.loads(ours)
     except ValueError:
         return f"stored {stored!r}, ours {ours!r}"
-    changed = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
-    return ", ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in changed)
+    return ", ".join(_changes(then, now))
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """What differs, down to the fields of a map."""
+    for name in sorted({*then, *now}):
+        old, new = then.get(name), now.get(name)
+        tables = [one for one in (old, new) if isinstance(one, dict)]
+        if tables and all(one is None or isinstance(one, dict) for one in (old, new)):
+            yield from _changes(old or {}, new or {}, f"{prefix}{name}.")
+        elif old != new:
+            was, now_is = ("not set" if one is None else one for one in (old, new))
+            yield f"{prefix}{name} was {was}, is {now_is}"

@@ -67,6 +67,7 @@ def test_a_wrong_environment_says_which_variable_and_what_to_do(
     [
         ("[kafka]\nbootstrap_server = 'x'\n", "did you mean kafka.bootstrap_servers"),
         ("[kafak]\nx = 1\n", "unknown setting kafak"),
+        ("[event.orders]\nmode = 'state'\n", r"did you mean events\?"),
         ("kafka = 3\n", r"write \[kafka\]"),
         ("[kafka\n", "cannot be read"),
         ("[ingest]\nbatch_max_records = 0\n", "ingest.batch_max_records"),

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import pytest
+import structlog
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, LogLostError
-from freshet.stream.ingest.claims import Claims
+from freshet.stream.ingest.claims import Claims, say_gap
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.kafka import Key, LogOffsets
 from freshet.stream.store.layout import Header
@@ -101,3 +102,21 @@ def test_where_orders_are_states_their_topic_may_not_get_more_partitions() -> No
 def test_a_partition_that_came_while_ingest_ran_ends_it_where_orders_are_states() -> None:
     with pytest.raises(ConfigError, match="orders has 3 partitions and had 2"):
         claims_of(Stored({}, {}), STATES).claim("orders", 2)
+
+
+@pytest.mark.parametrize(
+    ("first_offset", "hint"),
+    [
+        (
+            None,
+            "Redis came back without these windows; all is folded anew from the log's",
+        ),
+        (3, "Redis holds another offset than expected; reading on from"),
+    ],
+)
+def test_after_a_gap_it_says_from_where_it_folds_again(first_offset: int | None, hint: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        say_gap(("orders", 2), Header(next_offset=7, first_offset=first_offset), 7, 40)
+    where = {"topic": "orders", "partition": 2, "offset": 7, "records": 40}
+    assert lines[0].pop("hint").startswith(hint)
+    assert lines == [{"event": "gap", "log_level": "warning", **where}]

@@ -227,3 +227,26 @@ def test_a_cause_of_each_kind_has_its_own_line() -> None:
     dead = [good.fold.dead[0], other]
     rig.losses.applied(replace(good, fold=replace(good.fold, dead=dead)))
     assert [cause.count for cause in rig.losses.report().causes] == [1, 1]
+
+
+def test_a_hint_that_the_reason_gives_already_is_not_given_again() -> None:
+    text = 'key the topic by order_id, or set events.orders.key = "any" if they may'
+    good = all_dead(1)
+    dead = [replace(good.fold.dead[0], error_class="KeyMismatch", message=text)]
+    rig = Rig()
+    rig.losses.applied(replace(good, fold=replace(good.fold, dead=dead)))
+    said = rig.losses.report().as_text()
+    assert f"1 x KeyMismatch, such as shop.orders-2-100: {text}\n" in said
+
+
+def test_of_more_than_three_reasons_the_rest_are_counted() -> None:
+    rig = Rig()
+    for count, name in enumerate(["a", "b", "c", "d", "e"], start=1):
+        good = all_dead(count)
+        dead = [replace(one, message=f"the field '{name}' is missing") for one in good.fold.dead]
+        rig.losses.applied(replace(good, fold=replace(good.fold, dead=dead)))
+    lines = rig.losses.report().as_text().splitlines()
+    assert [line[:30] for line in lines[1:4]] == [
+        f"lost of shop.orders: {n} x Missi" for n in (5, 4, 3)
+    ]
+    assert lines[4] == "and 2 more reasons, of 3 records"

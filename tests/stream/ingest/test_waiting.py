@@ -76,3 +76,13 @@ def test_a_person_is_waited_for_as_servers_are() -> None:
     answers = iter([False, False, True])
     rig.waiting.until(lambda: next(answers))
     assert rig.said == ["suspend", "resume"]
+
+
+def test_servers_are_asked_every_second_however_long_they_are_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(waiting, "FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(Waiting, "_stay", lambda self, wait_s: waited.append(wait_s))
+    Rig(failures=6).waiting.for_servers(StoreUnavailableError("gone"))
+    assert waited == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
