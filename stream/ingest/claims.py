@@ -139,7 +139,7 @@ class Claims:
 def say_gap(key: Key, header: Header, position: int, again: int) -> None:
     """Where ingest goes on after Redis went back, and how many records it folds again."""
     hint = "Redis holds another offset than expected; reading on from there"
-    if header.first_offset is None:
+    if header.next_offset is None:
         hint = "Redis came back without these windows; all is folded anew from the log's beginning"
     at = {"topic": key[0], "partition": key[1], "offset": position}
     log.warning("gap", **at, records=again, hint=hint)

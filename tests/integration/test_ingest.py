@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 
 import pytest
 import redis
+import structlog
 from confluent_kafka.admin import NewPartitions, NewTopic
 
 from freshet.stream.catalog.tables import ShopTables
@@ -261,7 +262,7 @@ def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None
     ensure_topics(settings, live=False)
     client = connect(settings.redis)
     send(settings, [order(n) for n in range(30)])
-    with running(settings) as ingest:
+    with structlog.testing.capture_logs() as lines, running(settings) as ingest:
         wait_for(lambda: books(settings).get("applied") == 30)
         before = snapshot(client)
         send(settings, [order(n) for n in range(30, 60)])
@@ -274,7 +275,14 @@ def test_a_redis_that_went_back_in_time_is_caught_up(settings: Settings) -> None
         text = (
             urllib.request.urlopen(f"http://127.0.0.1:{ingest.http_port}/metrics").read().decode()
         )
+        roll_back(client, {})
+        wait_for(lambda: books(settings).get("applied") == 70)
     assert books(settings)["read"] == 70
+    gaps = [line for line in lines if line["event"] == "gap" and line["records"]]
+    assert [(gap["offset"], gap["records"], gap["hint"].split("; ")[0]) for gap in gaps] == [
+        (30, 30, "Redis holds another offset than expected"),
+        (0, 70, "Redis came back without these windows"),
+    ]
     # Tables that stood at their ends have gone back too.
     assert float(text.split("\nfreshet_ingest_gaps_total ")[1].split()[0]) >= 1
     assert "freshet_ingest_replayed_records_total 30.0" in text

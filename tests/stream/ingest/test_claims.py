@@ -105,18 +105,18 @@ def test_a_partition_that_came_while_ingest_ran_ends_it_where_orders_are_states(
 
 
 @pytest.mark.parametrize(
-    ("first_offset", "hint"),
+    ("next_offset", "hint"),
     [
         (
             None,
             "Redis came back without these windows; all is folded anew from the log's",
         ),
-        (3, "Redis holds another offset than expected; reading on from"),
+        (7, "Redis holds another offset than expected; reading on from"),
     ],
 )
-def test_after_a_gap_it_says_from_where_it_folds_again(first_offset: int | None, hint: str) -> None:
+def test_after_a_gap_it_says_from_where_it_folds_again(next_offset: int | None, hint: str) -> None:
     with structlog.testing.capture_logs() as lines:
-        say_gap(("orders", 2), Header(next_offset=7, first_offset=first_offset), 7, 40)
+        say_gap(("orders", 2), Header(next_offset=next_offset, first_offset=3), 7, 40)
     where = {"topic": "orders", "partition": 2, "offset": 7, "records": 40}
     assert lines[0].pop("hint").startswith(hint)
     assert lines == [{"event": "gap", "log_level": "warning", **where}]
