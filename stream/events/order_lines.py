@@ -312,7 +312,7 @@ class _Raw:
 def fitting(quantity: Floats, unit_price: Floats, *, state: bool) -> Bools:
     """Which amounts fit what is stored: revenue is a product of integers in an int64."""
     size = np.minimum(np.abs(quantity), MAX_AMOUNT)
-    price = np.minimum(unit_price, MAX_AMOUNT)
+    price = np.clip(unit_price, -1.0, MAX_AMOUNT)
     signed = quantity >= 0 if state else size > 0
     within = (size < MAX_AMOUNT) & (price >= 0) & (price < MAX_AMOUNT)
     revenue = np.rint(size * 1_000) * np.rint(price * 10_000)

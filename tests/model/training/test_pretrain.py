@@ -171,7 +171,7 @@ def test_every_step_is_told_to_whoever_watches(run_settings) -> None:
 def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch) -> None:
     asked: list[PretrainSettings] = []
     threads: list[int] = []
-    monkeypatch.setattr(pretrain, "pretrain", asked.append)
+    monkeypatch.setattr(pretrain, "pretrain", lambda settings, _shown: asked.append(settings))
     monkeypatch.setattr("freshet.model.threads.use_threads", threads.append)
     options = (
         "--size edge --steps 7 --batch-size 16 --threads 2 --minutes 0.5 --seed 3 --device cpu"

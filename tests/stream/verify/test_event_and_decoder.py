@@ -150,6 +150,7 @@ DROPPED = st.tuples(TEXTS, st.integers(0, 400), st.integers(0, 3), st.binary(max
 @example("orders", EventSettings(), order()[:-1] + b', "x": NaN}')
 @example("orders", EventSettings(), order()[:-1] + b', "x": 1e999}')
 @example("orders", EventSettings(), order()[:-1] + b', "quantity": 1e999}')
+@example("orders", EventSettings(), order()[:-1] + b', "unit_price": -1e301}')
 @example("orders", EventSettings(), order()[:-1] + b', "x": "\\ud800"}')
 @example("orders", EventSettings(), order()[:-1] + b', "x": "\\ud83d\\ude00"}')
 @example("orders", EventSettings(), b"\xef\xbb\xbf" + order())
