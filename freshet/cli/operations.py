@@ -116,9 +116,10 @@ def forecasts_tail(
 
 def doctor(config: Config = None, json: Json = False) -> None:
     """Look at everything freshet depends on; exit status 1 when something must be mended."""
-    settings = settings_of(config)
+    # Before anything that takes time to load.
     if not json:
         typer.echo(f"freshet {__version__} looks at Kafka, Redis, records, weights and ports ...")
+    settings = settings_of(config)
     from freshet.online.doctor import examine, line_of
     from freshet.stream.telemetry import configure_logging
 

@@ -8,13 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from freshet.cli.main import app
 from freshet.online.doctor import examine, line_of
 from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics, WindowSettings
-from freshet.stream.errors import WeightsError
+from freshet.stream.errors import ConfigError, WeightsError
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Cluster
 from freshet.stream.kafka.topics import TopicPlan
@@ -187,3 +190,9 @@ def test_a_topic_that_is_misspelt_is_not_to_be_made(monkeypatch: pytest.MonkeyPa
         "missing: shopify.order; did you mean shopify.orders, which has records?",
         "missing: shop.click, freshet.late.v1",
     ]
+
+
+def test_the_first_line_comes_before_anything_is_loaded(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--config", str(tmp_path / "none.toml")])
+    assert done.stdout.startswith("freshet ") and "looks at Kafka, Redis" in done.stdout
+    assert isinstance(done.exception, ConfigError)
