@@ -79,12 +79,12 @@ def test_a_claim_lists_the_partition_raises_the_epoch_and_gives_the_header(
 
 
 def test_other_settings_are_refused_with_the_difference_and_the_way_out(store: WindowStore) -> None:
-    header = store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":900000,"format":1}')
+    header = store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":900000}')
     assert store.apply(update(header, 0, 5)) is Answer.APPLIED
     with pytest.raises(
         FingerprintError, match=r"allowed_lateness_ms was 900000, is 1; .*--from-beginning --into 1"
     ):
-        store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":1,"format":1}')
+        store.claim(TOPIC, 3, '{"windows.allowed_lateness_ms":1}')
     assert store.header(TOPIC, 3).epoch == header.epoch
 
 

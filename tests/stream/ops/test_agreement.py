@@ -117,6 +117,7 @@ def test_the_doctor_says_that_live_keys_lie_elsewhere(
 def test_a_trial_of_a_topic_says_that_its_keys_lie_elsewhere(
     topic: list[RawRecord], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr("freshet.stream.telemetry.configure_logging", lambda settings: None)
     records: Any = import_module("freshet.stream.ops.trial_records")
     monkeypatch.setattr(records, "newest", lambda settings, name, most: live("n", 1))
     (tmp_path / "freshet.toml").write_text('[events.orders]\nmode = "state"\n')
