@@ -32,6 +32,7 @@ from freshet.stream.kafka import (
 from freshet.stream.schemas import Alert, WindowsAdvanced
 from freshet.stream.telemetry import get_logger
 
+NOTICES_TIMEOUT_MS = 1_500
 log = get_logger(__name__)
 
 Dead = Sequence[tuple[int, EventError]]
@@ -174,7 +175,8 @@ class Outbox:
     def close(self) -> None:
         """Wait for what is queued; never raises."""
         self._letters.close()
-        self._notices.close()
+        # Whoever reads on says it anew.
+        self._notices.close(NOTICES_TIMEOUT_MS)
 
 
 def shards_of(item_ids: Iterable[str] | None, num_shards: int) -> list[int]:

@@ -198,10 +198,10 @@ class Publisher:
         if refused:
             raise RecordsRefusedError(refused)
 
-    def close(self) -> None:
+    def close(self, timeout_ms: int = CLOSE_TIMEOUT_MS) -> None:
         """Wait a moment for what is queued; a loss is said in the log, never raised."""
         try:
-            self.flush(CLOSE_TIMEOUT_MS)
+            self.flush(timeout_ms)
         except BrokerError as error:
             log.error("unacknowledged_at_close", error=str(error))
 

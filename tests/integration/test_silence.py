@@ -289,9 +289,9 @@ def poisoned(shop: WholeShop) -> WholeShop:
     return shop
 
 
-# Covariates and effects move numbers alone, and of a round the page keeps what the worker says of
-# the newest.
-NO_EFFECT = ("covariates", "effects", "rounds")
+# Covariates and effects move numbers alone, of a round the page keeps what the worker says of the
+# newest, and shadows are read by a worker that begins.
+NO_EFFECT = ("covariates", "effects", "rounds", "shadow")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in RECORDS if kind not in NO_EFFECT])
