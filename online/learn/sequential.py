@@ -80,7 +80,7 @@ def levels(shares: tuple[float, ...], error: float) -> tuple[float, ...]:
     >>> levels((1.0,), 0.05)
     (0.05,)
     >>> [round(level, 4) for level in levels((0.5, 1.0), 0.05)]
-    [0.0125, 0.0433]
+    [0.0125, 0.0446]
     """
     found = [error * shares[0] ** SPENT_LATE]
     bound = float(-ndtri(found[0])) * shares[0] ** 0.5
