@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from confluent_kafka import KafkaError
@@ -9,6 +10,8 @@ from confluent_kafka import KafkaError
 from freshet.stream.config import KafkaSettings
 from freshet.stream.errors import BrokerError
 
+# How librdkafka names a broker that Kafka told of: by its address and its number.
+_BROKER = re.compile(r"(?P<address>\S+:\d+)/\d+: (Connect to|Failed to resolve)")
 START_HINT = "start one, or set kafka.bootstrap_servers (FRESHET_KAFKA__BOOTSTRAP_SERVERS)"
 
 
@@ -21,6 +24,9 @@ def away(kafka: KafkaSettings, reason: str, heard: Sequence[KafkaError]) -> Brok
         heard: What the client said of its connections meanwhile.
     """
     servers = kafka.bootstrap_servers
+    named = _named_elsewhere(servers, [error.str() for error in heard])
+    if named is not None:
+        return named
     for code, say in _KNOWN.items():
         for error in heard:
             if error.code() == code:
@@ -35,6 +41,22 @@ def away(kafka: KafkaSettings, reason: str, heard: Sequence[KafkaError]) -> Brok
     timeout_s = kafka.request_timeout_ms / 1_000
     text = f"no Kafka broker answers at {servers} within {timeout_s:g} s ({why})"
     return BrokerError(text, hint=START_HINT)
+
+
+def _named_elsewhere(servers: str, heard: Sequence[str]) -> BrokerError | None:
+    """Where Kafka answered, and named an address of its own that does not."""
+    if any("/bootstrap: " in text for text in heard):
+        return None
+    own = {server.strip() for server in servers.split(",")}
+    for text in heard:
+        broker = _BROKER.match(text)
+        if broker is not None and broker["address"] not in own:
+            return BrokerError(
+                f"Kafka at {servers} answers, and says that a broker is at {broker['address']}: "
+                f"{text}",
+                hint="its advertised.listeners must name an address that this machine can reach",
+            )
+    return None
 
 
 def _refused(servers: str, said: str) -> BrokerError:

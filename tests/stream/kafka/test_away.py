@@ -16,6 +16,27 @@ DOWN = KafkaError(KafkaError._TRANSPORT, "Connection refused")
     ("heard", "message", "hint"),
     [
         ([], "no Kafka broker answers at shop:9092 within 4 s (timed out)", "start one"),
+        (
+            [KafkaError(KafkaError._RESOLVE, "kafka:29092/1: Failed to resolve 'kafka:29092'")],
+            "Kafka at shop:9092 answers, and says that a broker is at kafka:29092: "
+            "kafka:29092/1: Failed to resolve 'kafka:29092'",
+            "advertised.listeners",
+        ),
+        (
+            [KafkaError(KafkaError._TRANSPORT, "shop:9092/1: Connect to shop failed: refused")],
+            "no Kafka broker answers at shop:9092 within 4 s "
+            "(shop:9092/1: Connect to shop failed: refused)",
+            "start one",
+        ),
+        (
+            [
+                KafkaError(KafkaError._TRANSPORT, "kafka:29092/1: Connect to kafka failed"),
+                KafkaError(KafkaError._TRANSPORT, "shop:9092/bootstrap: Connect to shop failed"),
+            ],
+            "no Kafka broker answers at shop:9092 within 4 s "
+            "(kafka:29092/1: Connect to kafka failed)",
+            "start one",
+        ),
         ([DOWN], "no Kafka broker answers at shop:9092 within 4 s (Connection refused)", "start"),
         (
             [DOWN, KafkaError(KafkaError._AUTHENTICATION, "bad password")],
