@@ -262,23 +262,30 @@ def orders_by_hour(bootstrap_servers: str) -> dict[tuple[str, int], int]:
 class Frontier:
     """The third largest time of a topic that producers stamp.
 
-    One more than an hour beyond it moves nothing, until twenty in a row span ten minutes.
+    One more than an hour beyond it moves nothing, until twenty in a row span ten minutes or five
+    span half an hour; for a week after a row that ended otherwise twenty must span an hour.
     """
 
     def __init__(self) -> None:
-        self.ms, self.top, self.row = 0, [], []
+        self.ms, self.top, self.row, self.doubted = 0, [], [], -DAY_MS * 7
 
     def meet(self, at: int) -> None:
-        if self.ms and at > self.ms + 3_600_000:
+        if self.ms and at > self.ms + HOUR_MS:
             self.row.append(at)
-            if len(self.row) < 20 or max(self.row) - min(self.row) < 600_000:
+            if not self.woken(len(self.row), max(self.row) - min(self.row)):
                 return
             self.top = [min(self.row)] * 3
         else:
+            self.doubted = self.ms if self.row else self.doubted
             self.top = sorted([*self.top, at])[-3:]
         self.row = []
         if len(self.top) == 3:
             self.ms = self.top[0]
+
+    def woken(self, events: int, span: int) -> bool:
+        if self.ms - self.doubted < 7 * DAY_MS:
+            return events >= 20 and span >= HOUR_MS
+        return (events >= 20 and span >= HOUR_MS // 6) or (events >= 5 and span >= HOUR_MS // 2)
 
 
 def valid(line: dict[str, Any], order: dict[str, Any]) -> bool:
