@@ -145,27 +145,8 @@ def _mapped(
     export: Export = NO_EXPORT,
 ) -> ReplayFile:
     extra = [name for name in series if name not in FIELDS]
-    fields = (*FIELDS, *extra)
-    unknown_fields = [name for name in mapping if name not in fields]
-    if unknown_fields:
-        raise InvalidInputError(
-            f"--map: there is no field {unknown_fields[0]!r}",
-            hint=f"the fields are {', '.join(fields)}",
-        )
     table = Table(path, style)
-    own = {
-        name: column
-        for name, column in export.columns.items()
-        if name not in export.optional or set(column.split("|")) & set(table.columns)
-    }
-    mapping = {**own, **mapping}
-    missing = [name for name in (*NEEDED, *extra) if name not in mapping]
-    if missing:
-        raise InvalidInputError(
-            f"--map does not say which column of {path.name} is {missing[0]!r}; "
-            f"its columns are {', '.join(table.columns)}"
-        )
-    table.need([name for said in mapping.values() for name in _either(table, said)], "--map")
+    mapping = _columns(table, mapping, extra, export)
     num = len(table)
     time_ms, no_time = table.times_ms(mapping["event_time"])
     kind, unknown = _kinds(table, mapping.get("kind"))
@@ -220,6 +201,36 @@ def _mapped(
         },
     )
     return ReplayFile(path.stem, kept.by_time(), {}, skipped)
+
+
+def _columns(
+    table: Table, mapping: Mapping[str, str], extra: Sequence[str], export: Export
+) -> dict[str, str]:
+    """The column of each field: as the map says, else as the export has it.
+
+    Raises:
+        InvalidInputError: A field is none of ours, is needed and missing, or its column is.
+    """
+    fields = (*FIELDS, *extra)
+    unknown = [name for name in mapping if name not in fields]
+    if unknown:
+        raise InvalidInputError(
+            f"--map: there is no field {unknown[0]!r}", hint=f"the fields are {', '.join(fields)}"
+        )
+    own = {
+        name: column
+        for name, column in export.columns.items()
+        if name not in export.optional or set(column.split("|")) & set(table.columns)
+    }
+    found = {**own, **mapping}
+    missing = [name for name in (*NEEDED, *extra) if name not in found]
+    if missing:
+        raise InvalidInputError(
+            f"--map does not say which column of {table.path.name} is {missing[0]!r}; "
+            f"its columns are {', '.join(table.columns)}"
+        )
+    table.need([name for said in found.values() for name in _either(table, said)], "--map")
+    return found
 
 
 def _either(table: Table, said: str) -> list[str]:
