@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from freshet.online.learn.gate import Report
 from freshet.online.learn.ledger import Ledger
@@ -37,30 +38,11 @@ class Announcer:
 
     def training(self, request: RetrainRequest, parent: str) -> None:
         """Training for a request begins, which is no answer yet."""
-        self.say(
-            ModelEvent(
-                kind="training",
-                version=_candidate(request),
-                at_ms=self.now_ms(),
-                parent=parent,
-                request_id=request.request_id,
-                reason=request.reason,
-            )
-        )
+        self._of_request("training", request, reason=request.reason, parent=parent)
 
     def on_trial(self, request: RetrainRequest, *, reason: str, parent: str, gate: Report) -> None:
         """A challenger was looked at, and it is neither yes nor no."""
-        self.say(
-            ModelEvent(
-                kind="trial",
-                version=_candidate(request),
-                at_ms=self.now_ms(),
-                parent=parent,
-                request_id=request.request_id,
-                reason=reason,
-                gate=gate,
-            )
-        )
+        self._of_request("trial", request, reason=reason, parent=parent, gate=gate)
 
     def rejected(
         self,
@@ -71,9 +53,20 @@ class Announcer:
         gate: Report | None = None,
     ) -> None:
         """The answer to a request is no."""
+        self._of_request("rejected", request, reason=reason, parent=parent, gate=gate)
+
+    def _of_request(
+        self,
+        kind: Literal["training", "trial", "rejected"],
+        request: RetrainRequest,
+        *,
+        reason: str,
+        parent: str,
+        gate: Report | None = None,
+    ) -> None:
         self.say(
             ModelEvent(
-                kind="rejected",
+                kind=kind,
                 version=_candidate(request),
                 at_ms=self.now_ms(),
                 parent=parent,
