@@ -34,6 +34,9 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
         "events.series_by": list(settings.events.series_by),
     }
     parts |= canonical(kind, settings.events)
+    has_history = settings.windows.history_before is not None
+    if has_history and kind == "orders" and settings.events.orders.mode == "state":
+        parts["events.orders.history"] = "counts when made"
     if settings.events.time_unit != "ms":
         parts["events.time_unit"] = settings.events.time_unit
     if settings.calendar.time_zone != UTC:
@@ -86,7 +89,7 @@ def reach_fields(reach: Reach) -> dict[str, Any]:
 
 
 def _event_span(before: Header, verdicts: Verdicts) -> tuple[int | None, int | None]:
-    """The smallest and the largest event time of an applied record, this batch's included."""
+    """The first and the last moment at which an applied record counts, this batch's included."""
     span_ms = [at for at in (before.first_event_ms, before.last_event_ms) if at is not None]
     times_ms = verdicts.applied_times_ms
     if len(times_ms):

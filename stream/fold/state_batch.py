@@ -13,7 +13,7 @@ from freshet.stream.events.columns import Decoded
 from freshet.stream.fold.additions import Additions
 from freshet.stream.fold.state_changes import StateLines, find_changes
 from freshet.stream.fold.state_log import StateLog
-from freshet.stream.fold.states import Admit, Judged, Versions, judge
+from freshet.stream.fold.states import NOTHING, Admit, Judged, Versions, judge
 from freshet.stream.store.layout import OrderWrites
 
 
@@ -21,10 +21,12 @@ from freshet.stream.store.layout import OrderWrites
 class ChangedOrders:
     """What the versions of a batch add, and the states that they leave.
 
-    `conflicting` says of each version whether it repeats a number but not what is in it.
+    `conflicting` says of each version whether it repeats a number but not what is in it, `time_ms`
+    when it counts.
     """
 
     additions: Additions
+    time_ms: Ints
     conflicting: Bools
     writes: list[OrderWrites]
 
@@ -68,6 +70,9 @@ class StateBatch:
     def changes(self, line_slot: Ints, new_items: Sequence[str], num_known: int) -> ChangedOrders:
         """What they change, once judged.
 
+        An export of old orders has each as it is now, so what history tells of an order first
+        counts when the order was made, and only what it tells later when that changed.
+
         Args:
             line_slot: The slot of each line's item; of those that count all are known.
             new_items: The items that got a slot by this batch.
@@ -78,6 +83,9 @@ class StateBatch:
         held[self._on_time] = self._judged.applied | self._judged.same
         lines = np.flatnonzero(held[self._decoded.line_record])
         slot = line_slot[lines]
+        told_first = self._versions.patient & (self._judged.before == NOTHING)
+        changed_ms = self._decoded.event_time_ms[self._on_time]
+        time_ms = np.where(told_first, self._versions.created_ms, changed_ms)
         new = {item_id: num_known + n for n, item_id in enumerate(new_items)}
         for n in np.flatnonzero(slot < 0).tolist():
             slot[n] = new.get(self._decoded.item_of(int(lines[n])), -1)
@@ -86,10 +94,10 @@ class StateBatch:
             self._versions,
             self._judged,
             self._loaded.states,
-            self._decoded.event_time_ms[self._on_time],
+            time_ms,
         )
         writes = self._log.writes(self._loaded, found)
-        return ChangedOrders(found.additions, found.conflicting, writes)
+        return ChangedOrders(found.additions, time_ms, found.conflicting, writes)
 
     def _lines(self, lines: Ints, slot: Ints) -> StateLines:
         decoded = self._decoded

@@ -64,7 +64,7 @@ class _Contents:
 
 
 def find_changes(
-    lines: StateLines, versions: Versions, judged: Judged, known: OrderStates, changed_ms: Ints
+    lines: StateLines, versions: Versions, judged: Judged, known: OrderStates, time_ms: Ints
 ) -> Changes:
     """Hold each version that counts, or repeats one, against what stood before it.
 
@@ -73,7 +73,7 @@ def find_changes(
         versions: As judged.
         judged: Their verdicts.
         known: What was known of their orders before the batch.
-        changed_ms: When each version's change happened.
+        time_ms: When each version's change counts.
     """
     num = len(versions.order)
     width = 2 + max(int(lines.slot.max(initial=-1)), int(known.slot.max(initial=-1)))
@@ -91,7 +91,7 @@ def find_changes(
     conflicting[version[different]] = True
     own = different & judged.applied[version]
     additions = _additions(
-        slot[own], changed_ms[version[own]], old=old[own], new=new[own], worth=worth[own]
+        slot[own], time_ms[version[own]], old=old[own], new=new[own], worth=worth[own]
     )
     changed, states = _states_after(versions, judged, mine, width, len(known))
     return Changes(additions, conflicting & judged.same, changed, states)

@@ -60,14 +60,16 @@ class Known:
 class Verdicts:
     """The good records of a batch, what becomes of each, and what is new to the dictionary.
 
-    `times` says which are from the future and which are too late. `line_slot` is each line's slot
-    once `new_items` have theirs; -1 on lines that are not applied. `contents` are digests of what
-    each record says; `conflicting` are the duplicates that say otherwise. `forgotten` are of orders
-    that are no longer kept. `new_redrives` are the headers of records sent again that were judged
-    for the first time. Where records are states of orders, `orders` says what they change.
+    `counted_ms` is when each counts, `times` says which are from the future and which are too late.
+    `line_slot` is each line's slot once `new_items` have theirs; -1 on lines that are not applied.
+    `contents` are digests of what each record says; `conflicting` are the duplicates that say
+    otherwise. `forgotten` are of orders that are no longer kept. `new_redrives` are the headers of
+    records sent again that were judged for the first time. Where records are states of orders,
+    `orders` says what they change.
     """
 
     decoded: Decoded
+    counted_ms: Ints
     times: TimeVerdicts
     contents: Digests
     duplicate: Bools
@@ -102,8 +104,8 @@ class Verdicts:
 
     @property
     def applied_times_ms(self) -> Ints:
-        """Event times of the applied records."""
-        times_ms: Ints = self.decoded.event_time_ms[self.applied]
+        """When the applied records count."""
+        times_ms: Ints = self.counted_ms[self.applied]
         return times_ms
 
 
@@ -165,12 +167,15 @@ def reach_verdicts(
         forgotten[on_time] = judged.late
     applied = ~(times.future | times.too_late | duplicate | refused | forgotten)
     new_items = _give_slots(slot, decoded, applied, len(known.dictionary))
-    orders = None
+    orders, counted_ms = None, decoded.event_time_ms
     if versions is not None:
         orders = versions.changes(slot, new_items, len(known.dictionary))
         conflicting[on_time] = orders.conflicting
+        counted_ms = counted_ms.copy()
+        counted_ms[on_time] = orders.time_ms
     return Verdicts(
         decoded=decoded,
+        counted_ms=counted_ms,
         times=times,
         contents=contents,
         duplicate=duplicate,

@@ -78,6 +78,10 @@ class Orders:
         quantities = {item_id: quantity for item_id, (quantity, _) in version.items.items()}
         return "same" if quantities == known.quantities else "conflicting"
 
+    def knows(self, version: OrderVersion, watermark_ms: int | None) -> bool:
+        """Whether an earlier version of the order counted, and is kept."""
+        return self._of(version, watermark_ms) is not None
+
     def change(
         self, version: OrderVersion, watermark_ms: int | None, *, patient: bool
     ) -> dict[str, dict[str, int]]:

@@ -202,9 +202,12 @@ class Recount:
             return "duplicate"
         if not self._give_slots(version.items):
             return "dead_letter"
+        # The rule of exports: what history tells of an order first happened when it was made.
+        first_told = patient and not self.orders.knows(version, watermark_ms)
+        at_ms = version.created_ms if first_told else event.event_time_ms
         amounts = self.orders.change(version, watermark_ms, patient=patient)
         lines = [Line(item_id, added) for item_id, added in amounts.items()]
-        self._apply(replace(event, lines=lines), watermark_ms)
+        self._apply(replace(event, event_time_ms=at_ms, lines=lines), watermark_ms)
         return "applied"
 
     def _from_the_future(self, event: Event, timestamp_ms: int, *, patient: bool) -> bool:

@@ -79,7 +79,8 @@ class NaiveStates(NaiveWindows):
             days.append(before_ms // DAY_MS)
         self.known[place] = (version, max(days), quantities)
         before = {} if known is None else known[2]
-        self._count(changed_ms, self._changes(before, items), before_ms)
+        at_ms = created_ms if patient and known is None else changed_ms
+        self._count(at_ms, self._changes(before, items), before_ms)
         return "applied"
 
     def _items(self, event: dict[str, Any], lines: Sequence[Any]) -> dict[str, tuple[int, int]]:

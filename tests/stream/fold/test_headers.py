@@ -161,3 +161,18 @@ def test_how_events_are_read_is_part_of_the_fingerprint(
 def test_a_calendar_other_than_utc_is_part_of_the_fingerprint(zone: str, value: str | None) -> None:
     said = json.loads(fingerprint("orders", Settings(calendar={"time_zone": zone})))  # type: ignore[arg-type]
     assert said.get("calendar.time_zone") == value
+
+
+@pytest.mark.parametrize(
+    ("mode", "begin_ms", "said"),
+    [("state", 1_000, "counts when made"), ("state", None, None), ("events", 1_000, None)],
+)
+def test_windows_of_states_say_when_their_history_counted(
+    mode: str, begin_ms: int | None, said: str | None
+) -> None:
+    """Windows with a history that counted when it changed are not ours to go on with."""
+    settings = Settings(
+        events={"orders": {"mode": mode}},  # type: ignore[arg-type]
+        windows={"history_before": begin_ms},  # type: ignore[arg-type]
+    )
+    assert json.loads(fingerprint("orders", settings)).get("events.orders.history") == said

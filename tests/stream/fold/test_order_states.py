@@ -304,6 +304,24 @@ def test_an_old_order_of_a_load_counts_and_is_known_from_then_on() -> None:
     assert (state["header"]["applied"], state["header"]["duplicate"]) == (3, 2)
 
 
+def test_what_history_tells_of_an_order_first_counts_when_it_was_made() -> None:
+    """An export says what the order is now; a later version of the load says what changed when."""
+    export = replace(state_record("7", 5, at(9), [line(3, "a", 2.0)]), history=b"2024:1")
+    change = replace(state_record("7", 6, at(12), [line(1, "a", 2.0)]), history=b"2024:2")
+    live = state_record("7", 7, at(15), [line(4, "a", 2.0)])
+    sums, state = folded(export, change, live)
+    assert sums == {
+        (0, "a", "units"): 3_000,
+        (0, "a", "revenue"): 60_000,
+        (0, "a", "orders"): 1,
+        (12, "a", "returns"): 2_000,
+        (15, "a", "units"): 3_000,
+        (15, "a", "revenue"): 60_000,
+    }
+    times = state["header"]["first_event_ms"], state["header"]["last_event_ms"]
+    assert times == (START_MS, at(15))
+
+
 def test_an_old_order_that_nobody_knows_is_late_and_not_new() -> None:
     later = at(0) + KEEP_MS + 1
     now = state_record("8", 1, later + 2_000, [line(1, "b")], created_ms=later)
