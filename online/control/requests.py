@@ -80,16 +80,21 @@ class RequestLedger:
         """Whether what was promoted for it failed its probation."""
         return self._promoted.get(request.request_id) in self._undone
 
+    def _watched(self, request: RetrainRequest) -> bool:
+        return request.request_id in self._on_trial_ms
+
     def trial_days(self, request_id: str) -> float:
         """How many days of a challenger's trial were told."""
         return self._trial_days.get(request_id, 0.0)
 
     def scheduled_before(self, request: RetrainRequest) -> RetrainRequest | None:
-        """The scheduled request before this one."""
+        """The scheduled request before this one, without those that nobody looked at."""
         earlier = [
             other
             for other in self._requests.values()
-            if other.reason == "schedule" and _age(other) < _age(request)
+            if other.reason == "schedule"
+            and _age(other) < _age(request)
+            and not (other.request_id in self._superseded and not self._watched(other))
         ]
         return max(earlier, key=_age, default=None)
 
@@ -106,14 +111,19 @@ class RequestLedger:
         return [request for request in self.trainings() if self.answer(request) is None]
 
     def open_training(self) -> RetrainRequest | None:
-        """The newest request for training, unless it was answered."""
-        newest = self._newest_training()
-        return newest if newest is not None and self.answer(newest) is None else None
+        """What to train for: the newest drift or person without an answer, then the schedule."""
+        return next((one for one in self._newest() if self.answer(one) is None), None)
 
     def superseded(self) -> list[RetrainRequest]:
-        """Open requests for training that are older than another one, answered or not."""
-        newest = self._newest_training()
-        return [request for request in self.open_trainings() if request is not newest]
+        """Open requests for training that a newer one, answered or not, makes needless."""
+        newest = self._newest()
+        return [request for request in self.open_trainings() if request not in newest]
+
+    def yields(self, request: RetrainRequest) -> bool:
+        """Whether it is the schedule's, and makes way for a newer one that has no answer."""
+        return request.reason == "schedule" and any(
+            _hurried(other) and _age(other) > _age(request) for other in self.open_trainings()
+        )
 
     def open_rollback(self) -> RetrainRequest | None:
         """The oldest rollback that nobody answered."""
@@ -124,8 +134,15 @@ class RequestLedger:
         ]
         return min(rollbacks, key=_age, default=None)
 
-    def _newest_training(self) -> RetrainRequest | None:
-        return max(self.trainings(), key=_age, default=None)
+    def _newest(self) -> list[RetrainRequest]:
+        """The newest request of a drift or a person, which the schedule's leave alone; of all."""
+        every = self.trainings()
+        hurried = [request for request in every if _hurried(request)]
+        return [max(some, key=_age) for some in (hurried, every) if some]
+
+
+def _hurried(request: RetrainRequest) -> bool:
+    return request.reason != "schedule"
 
 
 def _age(request: RetrainRequest) -> tuple[int, str]:

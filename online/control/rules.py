@@ -66,20 +66,28 @@ class RetrainRules:
         return len(self._requests.open_trainings())
 
     def due(self, now_ms: int) -> RetrainRequest | None:
-        """What to ask for now, or None; the same again until the request was taken in."""
-        times_ms = [request.requested_at_ms for request in self._requests.trainings()]
-        asked_ms = max(times_ms, default=None)
-        cooling_down = asked_ms is not None and now_ms - asked_ms < self.cooldown_ms
-        if cooling_down or self._outstanding(now_ms):
-            return None
-        return self._drift_request(now_ms) or self._scheduled_request(now_ms, asked_ms)
+        """What to ask for now, or None; the same again until the request was taken in.
 
-    def _outstanding(self, now_ms: int) -> bool:
+        A drift waits for other drifts and for persons, and not for what the schedule asked for.
+        """
+        every = self._requests.trainings()
+        hurried = [request for request in every if request.reason != "schedule"]
+        drift = None if self._waits(hurried, now_ms) else self._drift_request(now_ms)
+        if drift is not None or self._waits(every, now_ms):
+            return drift
+        return self._scheduled_request(now_ms, _newest_ms(every))
+
+    def _waits(self, requests: list[RetrainRequest], now_ms: int) -> bool:
+        """One of these was made a short while ago, or is not done with."""
+        asked_ms = _newest_ms(requests)
+        cooling_down = asked_ms is not None and now_ms - asked_ms < self.cooldown_ms
+        return cooling_down or any(self._outstanding(request, now_ms) for request in requests)
+
+    def _outstanding(self, request: RetrainRequest, now_ms: int) -> bool:
+        if self._requests.answer(request) is not None:
+            return False
         oldest_ms = now_ms - MAX_OUTSTANDING_COOLDOWNS * self.cooldown_ms
-        return any(
-            request.requested_at_ms > oldest_ms or self._on_trial(request, now_ms)
-            for request in self._requests.open_trainings()
-        )
+        return request.requested_at_ms > oldest_ms or self._on_trial(request, now_ms)
 
     def _on_trial(self, request: RetrainRequest, now_ms: int) -> bool:
         """Its challenger is still watched: one at a time."""
@@ -128,6 +136,10 @@ class RetrainRules:
             requested_at_ms=now_ms,
             reason="schedule",
         )
+
+
+def _newest_ms(requests: list[RetrainRequest]) -> int | None:
+    return max((request.requested_at_ms for request in requests), default=None)
 
 
 def request_id_of(reason: str, *parts: str) -> str:

@@ -119,8 +119,8 @@ class Learner:
         request = self.ledger.requests.open_training()
         if rollback is not None or promotion is not None or request is not None:
             self.service.check()
+        self._tell_superseded(self._open_trial())
         trial = self._open_trial()
-        self._tell_superseded(trial)
         if rollback is not None:
             self.service.roll_back("asked for", request_id=rollback.request_id)
         elif promotion is not None:
@@ -133,9 +133,11 @@ class Learner:
             self.phase = "idle"
 
     def _tell_superseded(self, trial: OpenTrial | None) -> None:
-        """Answer what another request makes needless; a challenger that is watched is not."""
-        for old in self.ledger.requests.superseded():
-            if trial is None or old.request_id != trial.request.request_id:
+        """Answer what another request makes needless; who is watched yields to the hurried alone."""
+        requests = self.ledger.requests
+        watched = None if trial is None else trial.request
+        for old in requests.superseded():
+            if old != watched or requests.yields(old):
                 self.announcer.rejected(old, reason=SUPERSEDED)
 
     def _hear(self) -> None:

@@ -117,6 +117,30 @@ def test_every_reason_but_a_rollback_asks_for_training() -> None:
     assert book.superseded() == asked[:2]
 
 
+@given(st.permutations([request(1, "drift"), request(2, "manual"), request(3, "schedule")]))
+def test_the_schedule_makes_no_other_request_needless_and_comes_after_it(
+    records: list[Any],
+) -> None:
+    book = ledger(*records)
+    assert book.superseded() == [request(1)]
+    assert book.open_training() == request(2, "manual")
+    book.take_event(event("rejected", "r2"))
+    assert book.open_training() == request(3, "schedule")
+    book.take_request(request(4, "schedule"))
+    assert book.open_training() == request(4, "schedule")
+
+
+@given(st.permutations([request(1), request(2, "schedule"), request(3), request(4, "schedule")]))
+def test_the_schedule_yields_to_what_was_asked_for_since_and_has_no_answer(
+    records: list[Any],
+) -> None:
+    book = ledger(*records)
+    yielding = [book.yields(one) for one in sorted(records, key=lambda one: one.request_id)]
+    assert yielding == [False, True, False, False]
+    book.take_event(event("rejected", "r3"))
+    assert not book.yields(request(2, "schedule"))
+
+
 def superseded(request_id: str) -> ModelEvent:
     return ModelEvent(
         kind="rejected", version="v", at_ms=9, request_id=request_id, reason=SUPERSEDED
@@ -167,6 +191,11 @@ def test_the_scheduled_request_before_one_is_the_newest_of_its_kind() -> None:
     book = ledger(*asked)
     assert book.scheduled_before(asked[3]) == asked[2]
     assert book.scheduled_before(asked[0]) is None
+    # Nobody looked at a challenger for it, so that nothing of its year is spent.
+    book.take_event(superseded("r2"))
+    assert book.scheduled_before(asked[3]) == asked[0]
+    book.take_event(trial("r2", 4, 1.0))
+    assert book.scheduled_before(asked[3]) == asked[2]
 
 
 @given(st.permutations([0, 1, 2, 3]))

@@ -338,3 +338,40 @@ def test_a_warning_after_a_drift_does_not_end_it() -> None:
     state.take_drift(alert(at=10))
     state.take_drift(alert(state="warning", at=11))
     assert asked(state, 20).alert_ids == ["shoes-10"]
+
+
+def test_a_drift_waits_neither_for_the_schedules_cool_down_nor_for_its_challenger() -> None:
+    state = rules(schedule_ms=7 * DAY_MS, started_at_ms=0)
+    scheduled = asked(state, 7 * 24)
+    told = msgspec.structs.replace(answer(scheduled, "trial"), at_ms=7 * DAY_MS)
+    state.take_event(told)
+    state.take_drift(alert(at=7 * 24 - 2))
+    assert asked(state, 7 * 24 + 1).reason == "drift"
+
+
+def test_the_schedule_waits_for_a_drifts_cool_down_and_for_its_challenger() -> None:
+    state = rules(schedule_ms=DAY_MS, started_at_ms=0)
+    state.take_drift(alert(at=40))
+    request = asked(state, 47)
+    assert state.due(49 * HOUR_MS) is None, "it is outstanding"
+    state.take_event(msgspec.structs.replace(answer(request, "trial"), at_ms=48 * HOUR_MS))
+    assert state.due(8 * DAY_MS) is None, "its challenger is watched"
+    state.take_event(answer(request, "rejected"))
+    state.take_drift(alert(state="stable", at=60))
+    assert state.due(8 * DAY_MS).reason == "schedule"  # type: ignore[union-attr]
+
+
+@given(st.integers(1, 40), st.integers(0, 200))
+def test_two_controls_and_one_that_begins_anew_name_a_slots_request_alike(
+    days: int, later: int
+) -> None:
+    state, other = (rules(cooldown_ms=1, schedule_ms=7 * DAY_MS, started_at_ms=0) for _ in "ab")
+    once = state.due((7 + days) * DAY_MS)
+    again = other.due((7 + days) * DAY_MS + later)
+    assert once is not None and again is not None and once.request_id == again.request_id
+    reborn = rules(cooldown_ms=1, schedule_ms=7 * DAY_MS)
+    reborn.take_request(once)
+    reborn.take_request(again)
+    reborn.take_event(answer(once, "rejected"))
+    end_of_slot = ((7 + days) // 7 + 1) * 7 * DAY_MS
+    assert reborn.due(end_of_slot - 1) is None

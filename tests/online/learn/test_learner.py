@@ -17,6 +17,7 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
+from freshet.online.control.requests import SUPERSEDED
 from freshet.online.learn import contest as contest_module
 from freshet.online.learn import evaluation
 from freshet.online.learn import learner as learner_module
@@ -1080,6 +1081,27 @@ def test_other_requests_wait_for_the_end_of_a_trial(unsure: World) -> None:
     unsure.learner.step()
     (again,) = [event for event in unsure.events[1:] if event.kind == "training"]
     assert again.request_id == "r3"
+
+
+@pytest.mark.parametrize("reason", ["drift", "manual"])
+def test_what_the_schedule_has_on_trial_makes_way_for_who_is_in_a_hurry(
+    unsure: World, reason: str
+) -> None:
+    unsure.requests.clear()
+    unsure.ask("s1", reason="schedule")
+    unsure.restarted().step()
+    assert unsure.kinds() == ["training", "trial"]
+    unsure.pass_hours(1)
+    unsure.ask("s2", reason="schedule")
+    unsure.learner.step()
+    assert unsure.kinds() == ["training", "trial"], "a schedule waits for a schedule"
+    unsure.pass_hours(1)
+    unsure.ask("d", reason=reason)
+    unsure.restarted().step()
+    told = [(event.kind, event.request_id) for event in unsure.events[2:]]
+    assert told == [("rejected", "s1"), ("rejected", "s2"), ("training", "d"), ("trial", "d")]
+    assert {event.reason for event in unsure.events[2:4]} == {SUPERSEDED}
+    assert unsure.served() == BASE_SAYS
 
 
 def test_a_trial_against_a_champion_that_serves_no_more_is_over(unsure: World) -> None:
