@@ -67,7 +67,7 @@ class World:
 def world(name: str) -> World:
     """One of the shops."""
     if name.startswith("demo_"):
-        return _simulated(int(name[5:]))
+        return simulated(int(name[5:]))
     wanted = {"online_retail": "online_retail", "dunnhumby": "dunnhumby_product_category"}[name]
     shop = next(one for one in shops(Path(os.environ["FRESHET_DATA"])) if one.name == wanted)
     hours_NL = shop.hours_NL[:, -200 * 24 :]
@@ -79,8 +79,8 @@ def world(name: str) -> World:
     return World(hours_NL[rows], none, ~none, segment_N, first_ms, CALM_DAYS[name])
 
 
-def _simulated(seed: int) -> World:
-    days = SIMULATED_DAYS + 32
+def simulated(seed: int, days: int = SIMULATED_DAYS + 32) -> World:
+    """The demo's shop without a drift."""
     calm = Scenario("calm", promotions_go_on=True)
     shop = SimulatedShop(seed, 144, calm, start_ms=FIRST_MS, backfill_ms=days * DAY_MS)
     row_of = {item_id: row for row, item_id in enumerate(shop.item_ids)}

@@ -133,7 +133,7 @@ class Learner:
             self.phase = "idle"
 
     def _tell_superseded(self, trial: OpenTrial | None) -> None:
-        """Answer what another request makes needless; who is watched yields to the hurried alone."""
+        """Answer what another request makes needless; the watched yield to who is in a hurry."""
         requests = self.ledger.requests
         watched = None if trial is None else trial.request
         for old in requests.superseded():
