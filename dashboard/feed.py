@@ -105,11 +105,20 @@ class Feed:
                     self._apply(partition, records)
                 if not polled:
                     await self._check_reachable(consumer)
+                if not polled or await self._caught_up(consumer):
                     self.heard_s = time.monotonic()
                 self.problem = None
                 await asyncio.sleep(0)
         finally:
             await _let_go(consumer)
+
+    async def _caught_up(self, consumer: AIOKafkaConsumer) -> bool:
+        """Whether all that the newest answers spoke of was read; some topic never pauses."""
+        for partition in self._assigned:
+            stable = consumer.last_stable_offset(partition)
+            if stable is None or await consumer.position(partition) < stable:
+                return False
+        return True
 
     async def _check_reachable(self, consumer: AIOKafkaConsumer) -> None:
         """A quiet consumer hides a broker that is gone: aiokafka retries for ever, silently."""

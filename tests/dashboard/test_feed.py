@@ -211,3 +211,60 @@ def test_a_client_that_breaks_while_it_closes_is_replaced_and_its_connections_ar
     assert feed.problem is not None
     assert [one.closed for one in made[:2]] == [1, 1]
     assert beats[:3] == [0, 1, 2]
+
+
+# How old what is shown may be ---------------------------------------------------------------------
+
+
+class Trickle:
+    """A topic that never pauses: each poll brings a record, the log ends where `ends` says."""
+
+    def __init__(self, ends: list[int | None]) -> None:
+        self.ends, self.read = ends, 0
+        self._client = self
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def assignment(self) -> set[TopicPartition]:
+        return {MODELS}
+
+    async def beginning_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def end_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 1_000)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+
+    async def getmany(self, **_: int) -> dict[TopicPartition, list[Any]]:
+        if self.read == len(self.ends):
+            raise asyncio.CancelledError
+        self.read += 1
+        return {MODELS: records((self.read - 1, None))}
+
+    async def position(self, partition: TopicPartition) -> int:
+        return self.read
+
+    def last_stable_offset(self, partition: TopicPartition) -> int | None:
+        return self.ends[self.read - 1]
+
+
+@pytest.mark.parametrize(
+    ("ends", "heard_s"),
+    [([1, 2, 3], 3.0), ([1, 2, 500], 2.0), ([500, 500, 500], None), ([None, None, None], None)],
+)
+def test_a_topic_that_never_pauses_is_heard_whenever_all_of_it_was_read(
+    make: Any, monkeypatch: pytest.MonkeyPatch, ends: list[int | None], heard_s: float | None
+) -> None:
+    consumer = Trickle(ends)
+    monkeypatch.setattr(feed_module, "AIOKafkaConsumer", lambda *_, **__: consumer)
+    clock = SimpleNamespace(monotonic=lambda: float(consumer.read))
+    monkeypatch.setattr(feed_module, "time", clock)
+    feed = Feed(SETTINGS, make.topics())
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(feed._follow())
+    assert feed.heard_s == heard_s
