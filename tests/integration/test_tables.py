@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -220,12 +221,14 @@ def test_too_many_versions_leave_early_and_that_is_said_loudly(
         publisher.flush()
     with running(settings) as live:
         wait_for(lambda: live.parts.metrics.dropped_versions._value.get() == 70)
-        assert "versions of catalogue" in (live.ready() or "")
         wait_for(lambda: live.ready() is None)
     # The newest of each of the 25 keys, and the five superseded last.
     assert prices(settings) == list(range(70, 100))
+    # Once an episode; a slow machine may see a part of the log, and then the rest as another one.
     out = capsys.readouterr().out
-    assert out.count("100 versions of catalogue, promotions, stock and covariates") == 1
+    said = re.findall(r"(error|info) +\] (degraded|recovered) .*what=versions", out)
+    assert said == [("error", "degraded"), ("info", "recovered")] * (len(said) // 2 or 1)
+    assert "versions of catalogue, promotions, stock and covariates are kept, over 30" in out
 
 
 # Real Kafka ---------------------------------------------------------------------------------------
