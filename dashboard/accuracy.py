@@ -1,4 +1,4 @@
-"""How right the forecasts were: scores summed by bucket, for all, by segment and by version."""
+"""How right the forecasts were: scores summed by bucket, for all and by segment."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Buckets = dict[int, ErrorSums]
 
 
 class Accuracy:
-    """Sums by bucket start: the newest `MAX_BUCKETS`; `MAX_GROUPS` segments and versions.
+    """Sums by bucket start: the newest `MAX_BUCKETS`; `MAX_GROUPS` segments.
 
     Starts are those of real buckets and not ahead of the clock (whoever decodes sees to that), so
     no flood can push the newest ones out. Of items beyond `MAX_SCORED_ITEMS`, a new one takes the
@@ -67,7 +67,6 @@ class Accuracy:
         self.resolution_ms = grid.resolution_ms
         self.overall: Buckets = {}
         self.by_segment: dict[str, Buckets] = {}
-        self.by_version: dict[str, Buckets] = {}
         self.matured = 0
         self._rows: dict[str, int] = {}
         self._scored: dict[int, bytearray] = {}
@@ -87,9 +86,8 @@ class Accuracy:
         if not self._first(score):
             return False
         self.matured += len(score.steps)
-        by_version: dict[str, ErrorSums] = {}
+        sums = ErrorSums()
         for step in score.steps:
-            sums = by_version.setdefault(step.weights_version, ErrorSums())
             sums.pinball += step.pinball
             sums.actual += score.actual
             sums.covered += step.covered_80
@@ -98,11 +96,8 @@ class Accuracy:
                 sums.paired_pinball += step.pinball
                 sums.paired_naive += step.seasonal_naive_pinball
                 sums.paired_actual += score.actual
-        for version, sums in by_version.items():
-            of_segment = _group(self.by_segment, score.segment)
-            of_version = _group(self.by_version, version)
-            for buckets in (self.overall, of_segment, of_version):
-                buckets.setdefault(score.bucket_start_ms, ErrorSums()).add(sums)
+        for buckets in (self.overall, _group(self.by_segment, score.segment)):
+            buckets.setdefault(score.bucket_start_ms, ErrorSums()).add(sums)
         self._forget()
         return True
 
@@ -157,7 +152,7 @@ class Accuracy:
         while len(self._scored) > MAX_BUCKETS:
             oldest = min(self._scored)
             del self._scored[oldest]
-            for buckets in (self.overall, *self.by_segment.values(), *self.by_version.values()):
+            for buckets in (self.overall, *self.by_segment.values()):
                 buckets.pop(oldest, None)
 
 

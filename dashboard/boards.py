@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from freshet.dashboard.accuracy import total
 from freshet.dashboard.figures import Json, figure
+from freshet.dashboard.ladder import ladder
 from freshet.dashboard.state import TopicState
 from freshet.stream.schemas import DriftAlert, ModelEvent
 from freshet.stream.units import DAY_MS
@@ -12,7 +12,6 @@ MAX_CARDS = 24
 MAX_VERSIONS = 24
 MAX_PENDING = 3
 CARD_HISTORY_MS = 6 * DAY_MS
-AFTER_MS = 2 * DAY_MS
 STATE_ORDER = {"drift": 0, "warning": 1, "stable": 2}
 
 
@@ -63,6 +62,7 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
         "weights_version": trouble.weights_version,
         "description": newest.description,
         "action": newest.action,
+        "ladder": ladder(topics, trouble) if trouble.state != "stable" else None,
         "history": [
             {"state": a.state, "at_ms": a.detected_at_ms, "size": figure(a.size)}
             for a in alerts[-8:]
@@ -80,7 +80,7 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
 
 
 def models(topics: TopicState) -> Json:
-    """Weights versions, newest first: training, verdict, swaps, and error before and after."""
+    """Weights versions, newest first: training, verdict and its gain, swaps."""
     events = sorted(topics.models, key=lambda event: event.at_ms)
     served = [event for event in events if event.kind in ("promoted", "rolled_back")]
     # A candidate gets its version's name with the promotion; what happened before belongs to the
@@ -154,7 +154,7 @@ def _version(
         "reason": verdict.reason if verdict else events[-1].reason,
         "asked": {"reason": request.reason, "segments": request.segments} if request else None,
         "gate": gate_lines(verdict.gate) if verdict else [],
-        "error": _before_and_after(topics, promoted, undone) if promoted else None,
+        "gain": _gain(verdict),
         "confirmed_at_ms": by_kind["confirmed"].at_ms if "confirmed" in by_kind else None,
         "rolled_back_at_ms": undone.at_ms if undone else None,
         "rolled_back_because": undone.reason if undone else "",
@@ -186,23 +186,16 @@ def _status(
     return next((kind for kind in ("rejected", "trial", "training") if kind in kinds), "retired")
 
 
-def _before_and_after(topics: TopicState, promoted: ModelEvent, undone: ModelEvent | None) -> Json:
-    """The error over the day before a promotion, and the version's own since, two days at most.
+def _gain(verdict: ModelEvent | None) -> Json | None:
+    """How much less the new weights were wrong than their parent, where nobody had trained.
 
-    Before it counts every forecast. Those that the version before issued mature for a horizon
-    longer, so they are left out of what came after.
+    Not the error before a promotion and after it: a context heals most of a drift by itself.
     """
-    until_ms = promoted.at_ms + AFTER_MS
-    if undone is not None:
-        until_ms = min(until_ms, undone.at_ms)
-    before = total(topics.accuracy.overall, promoted.at_ms - DAY_MS, promoted.at_ms)
-    after = total(topics.accuracy.by_version.get(promoted.version, {}), promoted.at_ms, until_ms)
-    return {
-        "wql_before": _rounded(before.wql()),
-        "seasonal_naive_before": _rounded(before.naive_wql()),
-        "wql_after": _rounded(after.wql()),
-        "seasonal_naive_after": _rounded(after.naive_wql()),
-    }
+    found = verdict.gate.get("gain") if verdict else None
+    if verdict is None or not isinstance(found, float):
+        return None
+    days = verdict.gate.get("days")
+    return {"gain": figure(found), "days": figure(days) if isinstance(days, float) else None}
 
 
 def gate_lines(gate: dict[str, float | str | bool]) -> list[Json]:

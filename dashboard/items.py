@@ -16,10 +16,11 @@ from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.api import Moment
 from freshet.dashboard.figures import Json, figure, numbers
 from freshet.dashboard.forecasts import PAST_LEVELS, ForecastBook, ItemForecasts
+from freshet.dashboard.ladder import served_from
 from freshet.dashboard.state import TopicState
 from freshet.stream.arrays import Floats
 from freshet.stream.errors import InvalidInputError
-from freshet.stream.schemas import Adjustments, item_id_parts
+from freshet.stream.schemas import item_id_parts
 from freshet.stream.units import DAY_MS, WEEK_MS
 
 Sort = Literal["units", "expected", "change", "title", "category", "status"]
@@ -277,7 +278,7 @@ def _fan(forecasts: ItemForecasts) -> Json:
         "status": newest.status,
         "weights_version": newest.weights_version,
         "level_factor": newest.adjustments.level_factor,
-        "served": _served(newest.adjustments),
+        "served": served_from(newest.adjustments),
         "levels": list(FAN_LEVELS),
         "quantiles": [numbers(row) for row in rows],
         "expected": numbers(forecasts.expected_S),
@@ -285,14 +286,6 @@ def _fan(forecasts: ItemForecasts) -> Json:
         "starts_ms": forecasts.edges_ms[:-1].tolist(),
         "ends_at_ms": forecasts.end_ms,
     }
-
-
-def _served(adjustments: Adjustments) -> Json | None:
-    """From when on the past counts where a drift is answered, and whether it is hidden before."""
-    if adjustments.begins_at_ms is None:
-        return None
-    how = "moved" if adjustments.moved else "hidden"
-    return {"begins_at_ms": adjustments.begins_at_ms, "before": how}
 
 
 def _past(forecasts: ItemForecasts, lead: str, book: ForecastBook, from_ms: int) -> Json:

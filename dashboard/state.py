@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from freshet.dashboard.accuracy import Accuracy
+from freshet.dashboard.apart import ServedApart
 from freshet.dashboard.forecasts import ForecastBook
 from freshet.dashboard.rounds import Rounds
 from freshet.stream.catalog.tables import ShopTables
@@ -91,6 +92,7 @@ class TopicState:
         grids = [Grid(one.resolution_ms, self.time_zone) for one in settings.served]
         self.books = {grid.resolution_ms: ForecastBook(grid) for grid in grids}
         self.accuracies = {grid.resolution_ms: Accuracy(grid) for grid in grids}
+        self.apart = ServedApart()
         self.rounds = {grid.resolution_ms: Rounds(grid) for grid in grids}
         self.series_by = settings.events.series_by
         self.shop = ShopTables(self.series_by, latest_ms=latest_ms)
@@ -173,7 +175,7 @@ class TopicState:
             case Score(resolution_ms=width_ms):
                 _check_numbers(record)
                 self.scored_ms = max(self.scored_ms, record.scored_at_ms)
-                return width_ms in self.accuracies and self.accuracies[width_ms].apply(record)
+                return width_ms in self.accuracies and self._take_score(record)
             case DriftAlert():
                 self.alerted_ms = max(self.alerted_ms, record.detected_at_ms)
                 return _append(self.drift, record)
@@ -186,6 +188,12 @@ class TopicState:
                 _put(self.alerts, record.subject, record, MAX_ALERTS, over=_resolved)
         return True
 
+    def _take_score(self, score: Score) -> bool:
+        new = self.accuracies[score.resolution_ms].apply(score)
+        if new and score.resolution_ms == self.main_ms:
+            self.apart.take(score)
+        return new
+
     def _forget(self, kind: Kind, key: bytes | None) -> bool:
         """A tombstone: only alerts are kept by key; other history stays until it is pushed out."""
         if kind != "alerts" or key is None:
@@ -194,7 +202,7 @@ class TopicState:
 
 
 def _check_numbers(score: Score) -> None:
-    numbers = [score.actual, *(step.pinball for step in score.steps)]
+    numbers = [score.actual, *(step.pinball for step in [*score.steps, *score.unadjusted])]
     numbers += [step.seasonal_naive_pinball or 0.0 for step in score.steps]
     if not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers):
         raise EventError(f"the score of {score.item_id} has numbers that are no units")

@@ -78,12 +78,30 @@ function driftCard(card, now) {
   const body = el("div", {},
     el("p", { class: "say" }, card.description || facts[0]),
     el("p", { class: "note" }, facts.join(" · ")),
+    card.ladder && el("ol", { class: "ladder" }, rungs(card).map(([name, text]) => el("li", {}, el("b", {}, name), ` ${text}`))),
     card.action && card.state !== "stable" ? el("p", { class: "do" }, card.action) : null);
   return el("article", { class: "card" },
     el("div", { class: "line" }, el("h3", {}, card.segment || "all items"), el("span", { class: `chip ${card.state}` }, card.state),
       el("span", { class: "right" }, format.ago(card.detected_at_ms, now))),
     spark ? el("div", { class: "drift-grid" }, body, el("div", {}, spark, el("p", { class: "spark-note" }, `error ${widthOf(card.error.resolution_ms).each}, and seasonal naive's`))) : body);
 }
+
+/** What was done about a drift, in order: found, served differently, gained, trained. */
+function rungs(card) {
+  const { served, training } = card.ladder;
+  const found = [["Found", `${format.duration(card.ladder.found_after_ms)} after it began.`]];
+  if (!served) found.push(["Served", "as ever: nothing did better on the newest sales."]);
+  else {
+    const until = served.until_ms === null ? "" : ` until ${format.dayTime(served.until_ms)}`;
+    found.push(["Served", `differently from ${format.dayTime(served.since_ms)}${until}${served.how ? `, ${format.servedWith(served.how)}` : ""}.`]);
+    if (served.gain !== null) found.push([served.gain < 0 ? "Lost" : "Gained", `${format.percent(Math.abs(served.gain))} of the error that the same weights would have made without that, over ${served.steps} scored steps.`]);
+  }
+  for (const answer of training) found.push(["Training", `${ANSWER[answer.status] ?? answer.status}${answer.reason ? `: ${answer.reason}` : ""}${answer.gain === null ? "." : ` (error ${format.signedPercent(-answer.gain)} on days that it never saw).`}`]);
+  return found;
+}
+
+const ANSWER = { waiting: "asked for, waits for enough new sales", training: "is under way", trial: "no verdict yet, the new weights are watched",
+  rejected: "the new weights are not better", promoted: "new weights serve", confirmed: "new weights serve, and were confirmed" };
 
 const alertCard = (alert, now) => el("article", { class: "card" },
   el("div", { class: "line" }, el("h3", {}, alert.title), el("span", { class: `chip ${alert.severity === "info" ? "" : alert.severity === "critical" ? "drift" : "warning"}` }, alert.severity),
@@ -129,12 +147,11 @@ function story(version) {
   return parts.join(" ");
 }
 
-function effect(error) {
-  if (!error || error.wql_before === null || error.wql_after === null) return null;
-  const change = error.wql_after / error.wql_before - 1;
-  return el("p", { class: "story" }, `Error ${format.error(error.wql_before)} the day before, ${format.error(error.wql_after)} since `,
-    el("span", { class: `delta ${change < 0 ? "good" : "bad"}` }, format.signedPercent(change)),
-    error.seasonal_naive_after === null ? "" : `; seasonal naive ${format.error(error.seasonal_naive_before)}, then ${format.error(error.seasonal_naive_after)}`);
+function gained(version) {
+  if (!version.gain) return null;
+  const { gain, days } = version.gain;
+  return el("p", { class: "story" }, "Against its parent on ", days === null ? "days" : `${format.count(days)} ${days === 1 ? "day" : "days"}`,
+    " that it never saw: error ", el("span", { class: `delta ${gain > 0 ? "good" : "bad"}` }, format.signedPercent(-gain)));
 }
 
 const figure = (value) => (typeof value === "number" ? Number(value.toPrecision(4)).toString().replace("-", "−") : String(value ?? "–"));
@@ -158,7 +175,7 @@ function versionEntry(version, now, open) {
     el("div", { class: "line" }, el("h3", { title: version.version }, format.version(version.version)), el("span", { class: `chip ${version.status}` }, format.words(version.status)),
       el("span", { class: "right" }, format.ago(version.at_ms, now))),
     told ? el("p", { class: "story note" }, told) : null,
-    effect(version.error),
+    gained(version),
     version.status === "rejected" && version.reason ? el("p", { class: "story" }, `Rejected: ${version.reason}`) : null,
     version.status === "swap_failed" && version.reason ? el("p", { class: "story" }, `Not swapped in: ${version.reason}`) : null,
     gate);

@@ -69,6 +69,11 @@ export const old = (ms) => (!known(ms) ? DASH : ms < 60_000 ? "just now" : `${du
 /** Seconds of wall time, in minutes where they are many. */
 export const seconds = (s) => (s < 120 ? `${Math.round(s)} s` : duration(1_000 * s));
 export const hoursOf = (ms) => ms / HOUR_MS;
+/** How a forecast answers the drift of its segment. */
+export function servedWith({ begins_at_ms: since, before }) {
+  return before === "hidden" ? `with the days before ${shortTime(since)} hidden` : `with what sold before ${shortTime(since)} brought to what sells since`;
+}
+
 export const words = (name) => name.replaceAll("_", " ");
 
 /** How fast the shop's clock runs, in words a person can check against a watch. */

@@ -115,18 +115,11 @@ export class ItemPanel {
       ["Forecast from", forecast ? this.time(forecast.cutoff_ms) : null],
       ["Weights", format.version(forecast?.weights_version)],
       ["Status", forecast && forecast.status !== "ok" ? format.words(forecast.status) : null],
-      ["Served", forecast?.served ? this.servedWith(forecast.served) : null],
+      ["Served", forecast?.served ? format.servedWith(forecast.served) : null],
       ["Level factor", forecast && forecast.level_factor !== 1 ? `× ${forecast.level_factor.toFixed(2)}` : null],
       ["Within its 80 %", past],
     ].filter(([, value]) => value);
     byId("facts").replaceChildren(...rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
-  }
-
-  /** How a forecast answers the drift of its segment. */
-  servedWith(served) {
-    const since = format.shortTime(served.begins_at_ms);
-    if (served.before === "hidden") return `with the days before ${since} hidden`;
-    return `with what sold before ${since} brought to what sells since`;
   }
 
   /** How often what was sold lay between the 10 % and 90 % quantiles that had been forecast. */

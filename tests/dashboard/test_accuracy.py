@@ -67,7 +67,7 @@ def test_without_any_naive_the_model_stands_alone_and_nothing_sold_has_no_error(
     assert ErrorSums().wql() is None and ErrorSums().coverage() is None
 
 
-def test_segments_and_versions_have_sums_of_their_own(make: Any) -> None:
+def test_segments_have_sums_of_their_own(make: Any) -> None:
     known = Accuracy(Grid(HOUR_MS))
     known.apply(make.score("A|n", segment="Boots", weights_version="base"))
     known.apply(make.score("B|n", segment="Tents", weights_version="v2"))
@@ -75,7 +75,6 @@ def test_segments_and_versions_have_sums_of_their_own(make: Any) -> None:
         "Boots": {100 * HOUR_MS},
         "Tents": {100 * HOUR_MS},
     }
-    assert set(known.by_version) == {"base", "v2"}
 
 
 def test_only_the_newest_buckets_are_kept_and_older_scores_are_refused(
@@ -161,10 +160,7 @@ def test_every_sum_is_that_of_its_own_steps(make: Any) -> None:
     assert known.apply(score)
     assert known.matured == 3
     at = 100 * HOUR_MS
-    base = ErrorSums(3.0, 20.0, 1.0, 4.0, 10.0, covered=1, steps=2)
-    newer = ErrorSums(5.0, 10.0, 5.0, 7.0, 10.0, covered=1, steps=1)
     both = ErrorSums(8.0, 30.0, 6.0, 11.0, 20.0, covered=2, steps=3)
-    assert known.by_version == {"base": {at: base}, "v2": {at: newer}}
     assert known.overall == {at: both}
     assert known.by_segment == {"Boots": {at: both}}
 
@@ -172,7 +168,7 @@ def test_every_sum_is_that_of_its_own_steps(make: Any) -> None:
 def test_a_score_of_another_resolution_changes_nothing(make: Any) -> None:
     known = Accuracy(Grid(HOUR_MS))
     assert not known.apply(make.score(resolution_ms=DAY_MS))
-    assert (known.matured, known.overall, known.by_segment, known.by_version) == (0, {}, {}, {})
+    assert (known.matured, known.overall, known.by_segment) == (0, {}, {})
     assert known.apply(make.score()), "it has not taken the place of the right one"
 
 
@@ -185,7 +181,7 @@ def test_the_oldest_kept_bucket_still_takes_scores_of_other_items(
     assert known.apply(make.score(hour=9)), "there is room for an older one"
     assert known.apply(make.score("B|n", hour=9))
     known.apply(make.score(hour=11))
-    assert set(known.overall) == set(known.by_version["base"]) == {10 * HOUR_MS, 11 * HOUR_MS}
+    assert set(known.overall) == set(known.by_segment["Boots"]) == {10 * HOUR_MS, 11 * HOUR_MS}
     assert not known.apply(make.score("C|n", hour=9))
 
 

@@ -507,6 +507,8 @@ def test_a_card_tells_the_newest_state_of_a_segment_beside_the_last_trouble(make
             "wql": [0.1, 0.2],
             "seasonal_naive_wql": [0.3, 0.4],
         },
+        # It was found at 110, and began at 80.
+        "ladder": {"found_after_ms": 30, "served": None, "training": []},
     }
 
 
@@ -514,6 +516,7 @@ def test_a_segment_without_trouble_or_scores_has_a_card_too(make: Any) -> None:
     calm = make.drift(state="stable", kind="data", detected_at_ms=9)
     [card] = boards.drift(make.topics(("drift", calm)))["cards"]
     assert (card["state"], card["kind"], card["detected_at_ms"]) == ("stable", "data", 9)
+    assert card["ladder"] is None
     assert card["error"] == {
         "resolution_ms": HOUR_MS,
         "at_ms": [],
@@ -569,7 +572,7 @@ def test_two_dozen_cards_and_alerts_are_shown_the_newest(make: Any) -> None:
 # Weights ------------------------------------------------------------------------------------------
 
 
-def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: Any) -> None:
+def test_a_promoted_version_serves_and_shows_what_it_gained_over_its_parent(make: Any) -> None:
     topics = make.topics(
         (
             "retrain",
@@ -579,7 +582,11 @@ def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: An
         (
             "models",
             make.model(
-                "promoted", "v2", 100, parent="base", gate={"gain_low": 0.1, "gain_low.ok": True}
+                "promoted",
+                "v2",
+                100,
+                parent="base",
+                gate={"gain_low": 0.1, "gain_low.ok": True, "gain": 0.12, "days": 3.0},
             ),
         ),
         ("models", make.model("swapped", "v2", 100.1, worker="w0", pause_ms=0.2)),
@@ -591,33 +598,9 @@ def test_a_promoted_version_serves_and_shows_the_error_before_and_after(make: An
     [version] = found["versions"]
     assert (found["serving"], version["status"], version["parent"]) == ("v2", "serving", "base")
     assert version["asked"] == {"reason": "drift", "segments": ["Boots"]}
-    assert (version["error"]["wql_before"], version["error"]["wql_after"]) == (0.4, 0.1)
+    assert version["gain"] == {"gain": 0.12, "days": 3.0}
     assert version["swaps"] == [{"worker": "w0", "at_ms": round(100.1 * HOUR_MS), "pause_ms": 0.2}]
     assert version["gate"] == [{"name": "gain_low", "value": 0.1, "threshold": None, "ok": True}]
-
-
-def test_before_is_the_day_up_to_a_promotion_and_after_two_days_of_its_own_forecasts(
-    make: Any,
-) -> None:
-    at = {75: 100.0, 76: 1.0, 99: 2.0, 100: 4.0, 147: 8.0, 148: 100.0}
-    scores = [
-        ("scores", make.score(f"{version}|n", hour, weights_version=version, pinball=times * loss))
-        for hour, loss in at.items()
-        for version, times in (("base", 1.0), ("v2", 3.0))
-    ]
-    promoted = ("models", make.model("promoted", "v2", 100, parent="base"))
-    [version] = boards.models(make.topics(*scores, promoted))["versions"]
-    # Hours 76 and 99 of both versions, 12 over four times 10; hours 100 and 147 of the new one.
-    assert version["error"] == {
-        "wql_before": (1 + 3 + 2 + 6) / 40,
-        "seasonal_naive_before": 0.4,
-        "wql_after": (12 + 24) / 20,
-        "seasonal_naive_after": 0.4,
-    }
-    undone = ("models", make.model("rolled_back", "base", 147, parent="v2"))
-    [version] = boards.models(make.topics(*scores, promoted, undone))["versions"]
-    assert version["error"]["wql_after"] == 12 / 10, "until it was rolled back"
-    assert version["rolled_back_at_ms"] == 147 * HOUR_MS
 
 
 @pytest.mark.parametrize("hour", [1, 2])
@@ -758,12 +741,7 @@ def test_a_version_tells_its_whole_life(make: Any) -> None:
         "reason": "better",
         "asked": {"reason": "manual", "segments": ["of r1"]},
         "gate": [{"name": "gain", "value": 0.2, "threshold": 0.01, "ok": True}],
-        "error": {
-            "wql_before": None,
-            "seasonal_naive_before": None,
-            "wql_after": None,
-            "seasonal_naive_after": None,
-        },
+        "gain": {"gain": 0.2, "days": None},
         "confirmed_at_ms": 4 * HOUR_MS,
         "rolled_back_at_ms": 6 * HOUR_MS,
         "rolled_back_because": "worse",
@@ -784,7 +762,8 @@ def test_a_rejected_candidate_tells_why_and_who_asked(make: Any) -> None:
     assert (version["status"], version["reason"]) == ("rejected", "no gain")
     assert version["asked"] == {"reason": "drift", "segments": ["of r7"]}
     assert version["gate"] == [{"name": "gain", "value": -0.1, "threshold": None, "ok": False}]
-    assert (version["error"], version["confirmed_at_ms"], version["parent"]) == (None, None, "base")
+    assert (version["gain"]["gain"], version["confirmed_at_ms"]) == (-0.1, None)
+    assert version["parent"] == "base"
 
 
 def test_before_a_verdict_the_last_word_of_a_version_is_its_reason(make: Any) -> None:

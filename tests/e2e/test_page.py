@@ -93,7 +93,13 @@ def test_the_numbers_on_the_page_are_those_of_the_topics_and_windows(
         expect(figures).to_contain_text("below seasonal naive")
         expect(page.locator("#models")).to_contain_text("v0003")
         expect(page.locator(".version.rejected")).to_contain_text("gain_low -0.031 against 0.01")
-        expect(page.locator("#drift")).to_contain_text("Outcomes of Electronics scatter more")
+        drift = page.locator("#drift")
+        expect(drift).to_contain_text("Outcomes of Electronics scatter more")
+        # Of 1.25 pinball one is left. Its 19 hours of six series at two steps each.
+        expect(drift).to_contain_text("Gained 20 % of the error")
+        expect(drift).to_contain_text("over 228 scored steps")
+        expect(drift).to_contain_text("Training the new weights are not better: gain_low -0.031")
+        expect(page.locator("#models")).to_contain_text("error −26 %")
         expect(page.locator("#flash")).to_contain_text("Enamel mug, set of four")
         expect(page.locator("#error .main-svg").first).to_be_visible()
 
