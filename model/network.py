@@ -295,7 +295,9 @@ class FreshetNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.build(config)
-        self.apply(self._init_weights)
+        # Shapes alone need no numbers: drawing them would load torch's compiler, a second of work.
+        if not self.kind.is_meta:
+            self.apply(self._init_weights)
 
     def build(self, config: FreshetConfig) -> None:
         """Make the layers, in the order in which their weights are stored."""

@@ -42,6 +42,18 @@ def test_saving_verified_weights_again_gives_the_same_file(saved, tmp_path) -> N
     assert again == weights.sha256_of(saved)
 
 
+def test_looking_at_shapes_draws_no_numbers(saved, monkeypatch) -> None:
+    """On the meta device that loads torch's compiler: a second that every process would wait."""
+    drawn: set[str] = set()
+
+    def init(_: FreshetNetwork, module: torch.nn.Module) -> None:
+        drawn.update(parameter.device.type for parameter in module.parameters())
+
+    monkeypatch.setattr(FreshetNetwork, "_init_weights", init)
+    weights.verify_weights(saved)
+    assert drawn == {"cpu"}
+
+
 def test_another_sha256_than_expected_is_refused(saved) -> None:
     with pytest.raises(WeightsError, match="expected 0000"):
         weights.verify_weights(saved, "0000")
