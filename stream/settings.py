@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     Field,
     SecretStr,
     field_validator,
@@ -299,6 +300,15 @@ class DriftSettings(Section):
     )
 
 
+def _is_hard_to_guess(token: SecretStr) -> SecretStr:
+    if 0 < len(token.get_secret_value()) < 16:
+        raise ValueError("too short, a guess would find it; use 16 letters or more")
+    return token
+
+
+Token = Annotated[SecretStr, AfterValidator(_is_hard_to_guess)]
+
+
 class ControlSettings(Section):
     """When an alert leads to training."""
 
@@ -310,6 +320,11 @@ class ControlSettings(Section):
     )
     schedule_ms: NotNegative = Field(
         0, description="Clock time between scheduled retrains; 0 is never."
+    )
+    retrain_token: Token = Field(
+        SecretStr(""),
+        description="Who knows it may POST /v1/retrain at http_port, 16 letters or more; empty "
+        "lets nobody.",
     )
     http_port: NotNegative = 0
 
@@ -372,17 +387,10 @@ class DashboardSettings(Section):
         description="Names under which the page may be asked for, besides localhost and "
         "dashboard.host; * is any name.",
     )
-    read_token: SecretStr = Field(
+    read_token: Token = Field(
         SecretStr(""),
         description="Who knows it may read, 16 letters or more; empty lets everybody.",
     )
-
-    @field_validator("read_token")
-    @classmethod
-    def _is_hard_to_guess(cls, token: SecretStr) -> SecretStr:
-        if 0 < len(token.get_secret_value()) < 16:
-            raise ValueError("too short, a guess would find it; use 16 letters or more")
-        return token
 
 
 class TelemetrySettings(Section):

@@ -1,11 +1,14 @@
-"""What a process tells about itself: logs, metrics, and /livez, /readyz, /metrics over HTTP."""
+"""What a process tells about itself: logs, metrics, and /livez, /readyz, /metrics over HTTP.
+
+One that may be asked for something (control) answers POST at the same port.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,6 +22,10 @@ from freshet.stream.errors import ConfigError
 Probe = Callable[[], str | None]
 """None when all is well, else the reason why not, for a person."""
 
+Post = Callable[[str, bytes], tuple[int, bytes]]
+"""The `Authorization` header and the body in; status and JSON out."""
+
+MAX_BODY = 65_536
 NOISY_LOGGERS = ("aiokafka", "faust", "mode", "uvicorn.access", "asyncio")
 
 
@@ -92,6 +99,7 @@ def serve_http(
     *,
     registry: CollectorRegistry | None = None,
     host: str = "127.0.0.1",
+    posts: Mapping[str, Post] | None = None,
 ) -> int:
     """Answer /livez, /readyz and /metrics from a daemon thread, and return the port.
 
@@ -101,13 +109,15 @@ def serve_http(
         ready: None while it does its work, else what it waits for (503).
         registry: What /metrics shows; None: the process's own figures only.
         host: The address to listen on; "0.0.0.0" in a container.
+        posts: What answers POST at a path, each in a thread of its own.
 
     Raises:
         ConfigError: The port is taken.
     """
     shown = registry if registry is not None else new_registry()
     probes = {"/livez": live, "/readyz": ready}
-    handler = type("Handler", (_Handler,), {"probes": probes, "registry": shown})
+    answers = {"probes": probes, "registry": shown, "posts": posts or {}}
+    handler = type("Handler", (_Handler,), answers)
     try:
         server = _Server((host, port), handler)
     except OSError as error:
@@ -127,6 +137,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     probes: dict[str, Probe]
     registry: CollectorRegistry
+    posts: Mapping[str, Post]
     timeout = 5.0
 
     def do_GET(self) -> None:
@@ -138,6 +149,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(200 if reason is None else 503, reason or "ok")
         else:
             self._say(404, "there are /livez, /readyz and /metrics")
+
+    def do_POST(self) -> None:
+        """What this process may be asked for, else 404; a body says how long it is."""
+        post = self.posts.get(self.path)
+        length = self.headers.get("Content-Length", "0")
+        if post is None:
+            self._say(404, "nothing is asked for here")
+        elif not length.isdecimal():
+            self._say(400, "Content-Length is no number")
+        elif int(length) > MAX_BODY:
+            self._say(413, f"a body holds {MAX_BODY} bytes at most")
+        else:
+            body = self.rfile.read(int(length))
+            status, answer = post(self.headers.get("Authorization", ""), body)
+            self._answer(status, answer + b"\n", "application/json")
 
     def _say(self, status: int, text: str) -> None:
         self._answer(status, text.encode() + b"\n", "text/plain; charset=utf-8")

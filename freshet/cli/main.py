@@ -43,7 +43,7 @@ COMMANDS = (
     *(processes.demo, processes.ingest, processes.worker, processes.control, processes.learn),
     *(processes.dashboard, processes.simulate, processes.replay),
     *(predict.predict, tables.backtest, explain.explain, training.train, training.pretrain),
-    *(operations.verify, operations.doctor),
+    *(operations.verify, operations.doctor, operations.retrain),
 )
 for command in COMMANDS:
     app.command()(command)

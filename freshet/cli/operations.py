@@ -1,4 +1,4 @@
-"""Commands that look at what runs: topics, windows, forecasts, settings, doctor, verify."""
+"""Commands on what runs: topics, windows, forecasts, settings, doctor, verify, retrain."""
 
 from __future__ import annotations
 
@@ -17,6 +17,24 @@ topics = group("Kafka topics.")
 windows = group("The windows in Redis.")
 forecasts = group("The forecast topic.")
 config = group("Settings.")
+
+
+def retrain(
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose windows come first and whose gain is tested; default the shop."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Say what learn does, until it has answered.")] = True,
+    config: Config = None,
+) -> None:
+    """Ask learn for new weights; they serve if they pass the gate, within days."""
+    from freshet.online.control.ask import ask, progress
+
+    settings = settings_of(config)
+    request_id = ask(settings, segment or [])
+    typer.echo(request_id)
+    for line in progress(settings, request_id) if wait else ():
+        typer.echo(line)
 
 
 @windows.command("export")

@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import faust
@@ -32,12 +31,13 @@ from faust.auth import (  # type: ignore[attr-defined]
 )
 
 from freshet.online.control.controller import Controller, Output
+from freshet.online.control.door import PATH, Busy, Door
 from freshet.online.control.metrics import ControlMetrics
-from freshet.online.control.rules import RetrainRules
-from freshet.stream.catalog.tables import ShopTables
-from freshet.stream.clock import Clock, latest_ms
+from freshet.online.control.requests import by_hand, new_request_id
+from freshet.online.control.restored import input_topics, restored
+from freshet.stream.clock import Clock
 from freshet.stream.codec import encode
-from freshet.stream.config import KafkaSettings, Settings, Topics
+from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError, EventError
 from freshet.stream.events.dead_letter import Source
 from freshet.stream.events.letters import Letters
@@ -47,19 +47,19 @@ from freshet.stream.kafka import (
     Delivery,
     Outgoing,
     Publisher,
-    TableReader,
     TokenProvider,
     broker_question,
     ensure_topics,
     sign_in,
 )
 from freshet.stream.process import Stop, stop_on_signals
-from freshet.stream.schemas import SHOP_TABLES
+from freshet.stream.schemas import SHOP_TABLES, RetrainRequest
 from freshet.stream.store.clock import open_clock
 from freshet.stream.store.connection import connect, redis_question
 from freshet.stream.telemetry import get_logger, new_registry, serve_http
 
 TICK_S = 0.2
+ASK_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 4.0
 HEARTBEATS_A_SESSION = 3
@@ -111,59 +111,20 @@ def _run(settings: Settings, stop: Stop) -> None:
             letters=letters,
             health=health,
         )
+        door = Door(settings.control.retrain_token.get_secret_value(), agents.ask)
         port = serve_http(
-            settings.control.http_port, health.live, health.ready, registry=registry, host=host
+            settings.control.http_port,
+            health.live,
+            health.ready,
+            registry=registry,
+            host=host,
+            posts={PATH: door},
         )
         questions = {"kafka": broker_question(settings), "store": redis_question(settings.redis)}
         with Watch(health, questions):
             log.info("started", http_port=port)
             if delivery.deliver(outgoing_of(missed)):
                 asyncio.run(_serve(agents, folder, stop))
-
-
-def restored(settings: Settings, clock: Clock) -> tuple[Controller, list[Output]]:
-    """A controller that knows what the topics say so far, and what a crash left unsaid.
-
-    Alerts are read before what causes them, so that only outputs that are due and not in the topics
-    are left over.
-
-    Raises:
-        BrokerError: The broker does not answer.
-    """
-    topics, control = settings.kafka.topics, settings.control
-
-    latest = partial(latest_ms, clock)
-    controller = Controller(
-        topics,
-        RetrainRules(control.cooldown_ms, control.min_new_data_ms, control.schedule_ms),
-        settings.main.resolution_ms,
-        shop=ShopTables.of(settings, latest_ms=latest),
-        latest_ms=latest,
-    )
-    with TableReader(settings, list(input_topics(topics))) as reader:
-        records = reader.read_to_end()
-    records.sort(
-        key=lambda record: (record.topic != topics.alerts, record.timestamp_ms, record.offset)
-    )
-    missed: list[Output] = []
-    for record in records:
-        try:
-            outputs = controller.take(
-                record.topic, record.key, record.value, record.timestamp_ms, record.headers
-            )
-        except Exception:
-            # The process that read it first made a dead letter of it.
-            log.debug("record_unusable", topic=record.topic, offset=record.offset)
-            continue
-        controller.published(outputs)
-        missed += outputs
-    return controller, missed
-
-
-def input_topics(topics: Topics) -> tuple[str, ...]:
-    """Topics that agents read."""
-    decisive = (topics.drift, topics.retrain, topics.models, topics.alerts)
-    return (*decisive, *topics.of(*SHOP_TABLES))
 
 
 class Agents:
@@ -198,6 +159,7 @@ class Agents:
         # Between a decision and the word that it is published no other decision is made, or the
         # same thing would be said twice.
         self._one_at_a_time = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def app(self, data_folder: str) -> Any:
         """The Faust app: an agent for each topic and a timer; it starts nothing."""
@@ -210,7 +172,36 @@ class Agents:
 
     async def _assigned(self, app: Any, *_: Any, **__: Any) -> None:
         """Ready from here on, also where nothing ever drifts."""
+        self._loop = asyncio.get_running_loop()
         self._health.started()
+
+    def ask(self, segments: list[str]) -> RetrainRequest:
+        """Ask for training by hand, from any thread; blocks until the request is acknowledged.
+
+        Raises:
+            Busy: Another one has no answer yet.
+            BrokerError: It is not on the topic, or nobody knows whether it is: ask again.
+        """
+        if self._loop is None:
+            raise BrokerError("control has not read its topics yet", hint="ask again")
+        asked = asyncio.run_coroutine_threadsafe(self._ask(segments), self._loop)
+        try:
+            return asked.result(ASK_TIMEOUT_S)
+        except TimeoutError:
+            asked.cancel()
+            raise BrokerError("the request was not acknowledged", hint="ask again") from None
+
+    async def _ask(self, segments: list[str]) -> RetrainRequest:
+        async with self._one_at_a_time:
+            busy = self._controller.rules.hurried()
+            if busy is not None:
+                raise Busy(busy)
+            now_ms = await asyncio.to_thread(self._clock.now_ms)
+            request = by_hand(new_request_id(), now_ms, segments)
+            topic = self._controller.topics.retrain
+            if not await self._publish([Output(topic, request.request_id, request, now_ms)]):
+                raise BrokerError("control is told to stop", hint="ask again")
+            return request
 
     async def _agent(self, stream: Any) -> None:
         async for event in stream.events():
@@ -248,14 +239,15 @@ class Agents:
             self._health.over("tick")
             await self._publish(outputs)
 
-    async def _publish(self, outputs: list[Output]) -> None:
+    async def _publish(self, outputs: list[Output]) -> bool:
         """Send until acknowledged, then remember; a stop leaves it to the next process."""
         sent = outgoing_of(outputs)
         if not sent or not await asyncio.to_thread(self._delivery.deliver, sent):
-            return
+            return False
         self._controller.published(outputs)
         for output in outputs:
             log.info("published", topic=output.topic, key=output.key, at_ms=output.at_ms)
+        return True
 
 
 def outgoing_of(outputs: Sequence[Output]) -> list[Outgoing]:

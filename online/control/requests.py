@@ -6,6 +6,8 @@ the retrain and models topics, in any interleaving and as often as they come.
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from freshet.stream.schemas import ModelEvent, RetrainRequest
@@ -139,6 +141,21 @@ class RequestLedger:
         every = self.trainings()
         hurried = [request for request in every if _hurried(request)]
         return [max(some, key=_age) for some in (hurried, every) if some]
+
+
+def by_hand(request_id: str, now_ms: int, segments: Sequence[str]) -> RetrainRequest:
+    """What a person asks for, over HTTP or by the command; some segments may come first."""
+    return RetrainRequest(
+        request_id=request_id,
+        requested_at_ms=now_ms,
+        reason="manual",
+        segments=sorted(set(segments)),
+    )
+
+
+def new_request_id() -> str:
+    """The id of a request that a person makes: no two are alike."""
+    return f"manual-{uuid.uuid4().hex}"
 
 
 def _hurried(request: RetrainRequest) -> bool:

@@ -77,6 +77,11 @@ class RetrainRules:
             return drift
         return self._scheduled_request(now_ms, _newest_ms(every))
 
+    def hurried(self) -> RetrainRequest | None:
+        """What a drift or a person asked for and nobody answered; None where there is nothing."""
+        opened = self._requests.open_training()
+        return None if opened is None or opened.reason == "schedule" else opened
+
     def _waits(self, requests: list[RetrainRequest], now_ms: int) -> bool:
         """One of these was made a short while ago, or is not done with."""
         asked_ms = _newest_ms(requests)

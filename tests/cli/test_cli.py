@@ -19,6 +19,7 @@ PROMISED = (
     *("demo", "ingest", "worker", "control", "learn", "dashboard", "simulate", "replay"),
     *("data", "backtest", "train", "explain", "pretrain"),
     *("verify", "doctor", "topics", "windows", "forecasts", "dlq", "map", "model", "config"),
+    "retrain",
 )
 
 

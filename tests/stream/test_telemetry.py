@@ -6,6 +6,8 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 from urllib.error import HTTPError
 
@@ -96,6 +98,32 @@ def test_probes_say_why_and_metrics_are_served() -> None:
     status, text = fetch(port, "/metrics")
     assert status == 200 and "process_resident_memory_bytes" in text
     assert fetch(port, "/secrets")[0] == 404
+
+
+def test_what_is_asked_for_comes_with_its_authorization_and_its_body() -> None:
+    asked: list[tuple[str, bytes]] = []
+
+    def post(authorization: str, body: bytes) -> tuple[int, bytes]:
+        asked.append((authorization, body))
+        return 202, b"{}"
+
+    port = serve_http(0, lambda: None, lambda: None, posts={"/v1/some": post})
+    assert send(port, "/v1/some", b"body", Authorization="Bearer x") == (202, "{}\n")
+    assert send(port, "/v1/some", b"") == (202, "{}\n")
+    assert asked == [("Bearer x", b"body"), ("", b"")]
+    assert send(port, "/v1/other", b"body")[0] == 404
+    assert send(port, "/v1/some", b"", **{"Content-Length": "65537"})[0] == 413
+    assert send(port, "/v1/some", b"", **{"Content-Length": "-1"})[0] == 400
+    assert fetch(port, "/v1/some")[0] == 404
+    assert len(asked) == 2
+
+
+def send(port: int, path: str, body: bytes, **headers: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    with closing(connection):
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def test_a_taken_port_is_one_clear_error() -> None:

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from freshet.online.control import process as module
+from freshet.online.control import restored as restored_module
 from freshet.online.control.controller import Controller, Output
+from freshet.online.control.door import Busy
 from freshet.online.control.process import (
     Agents,
     credentials,
-    input_topics,
     outgoing_of,
-    restored,
 )
+from freshet.online.control.restored import input_topics, restored
 from freshet.online.control.rules import RetrainRules
 from freshet.stream.codec import encode
 from freshet.stream.config import ControlSettings, KafkaSettings, Settings, Topics
@@ -27,7 +28,7 @@ from freshet.stream.events.dead_letter import Source
 from freshet.stream.health import Health
 from freshet.stream.kafka import Outgoing, TableRecord
 from freshet.stream.process import Stop
-from freshet.stream.schemas import Alert, DriftAlert, Promotion
+from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, Promotion, RetrainRequest
 from freshet.stream.units import HOUR_MS
 
 TOPICS = Topics()
@@ -144,6 +145,54 @@ def test_a_turn_without_a_clock_says_so_until_there_is_one(monkeypatch: pytest.M
     assert control.health.trouble("tick") is None and beats == [True, True]
 
 
+def test_what_is_asked_for_by_hand_is_on_the_topic_and_one_thing_at_a_time() -> None:
+    control = Control()
+
+    async def asked(segments: list[str]) -> RetrainRequest:
+        await control.agents._assigned(None, [])
+        return await asyncio.to_thread(control.agents.ask, segments)
+
+    request = asyncio.run(asked(["shoes", "hats", "shoes"]))
+    assert (request.reason, request.segments) == ("manual", ["hats", "shoes"])
+    assert request.requested_at_ms == 10 * HOUR_MS
+    assert control.sent == [
+        Outgoing(TOPICS.retrain, request.request_id.encode(), encode(request)),
+    ]
+    with pytest.raises(Busy) as busy:
+        asyncio.run(asked([]))
+    assert busy.value.request == request
+    answered = ModelEvent(
+        kind="rejected", version="v", at_ms=1, request_id=request.request_id, reason="no"
+    )
+    control.handle(told(TOPICS.models, encode(answered)))
+    assert asyncio.run(asked([])).request_id != request.request_id
+
+
+def test_what_the_schedule_has_open_keeps_nobody_from_asking_by_hand() -> None:
+    control = Control()
+    scheduled = RetrainRequest(request_id="s", requested_at_ms=1, reason="schedule")
+    control.handle(told(TOPICS.retrain, encode(scheduled)))
+    assert control.controller.rules.hurried() is None
+    by_hand = RetrainRequest(request_id="m", requested_at_ms=1, reason="manual")
+    control.handle(told(TOPICS.retrain, encode(by_hand)))
+    assert control.controller.rules.hurried() == by_hand
+
+
+def test_what_is_asked_for_before_the_topics_are_read_or_while_it_stops_is_not_accepted() -> None:
+    control = Control()
+    with pytest.raises(BrokerError, match="not read its topics"):
+        control.agents.ask([])
+    control.acknowledges = False
+
+    async def asked() -> RetrainRequest:
+        await control.agents._assigned(None, [])
+        return await asyncio.to_thread(control.agents.ask, [])
+
+    with pytest.raises(BrokerError, match="told to stop"):
+        asyncio.run(asked())
+    assert control.controller.rules.hurried() is None
+
+
 def test_it_is_ready_once_it_was_given_its_topics() -> None:
     control = Control()
     assert control.health.ready() == "waiting"
@@ -200,7 +249,7 @@ def start(
         def read_to_end(self) -> list[TableRecord]:
             return list(records)
 
-    monkeypatch.setattr(module, "TableReader", Reader)
+    monkeypatch.setattr(restored_module, "TableReader", Reader)
     clock: Any = SimpleNamespace(now_ms=lambda: 10 * HOUR_MS, speed=2.0)
     return restored(settings, clock)
 
