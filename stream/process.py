@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import socket
@@ -38,6 +40,9 @@ def on_signals(
     def act(number: int, _: FrameType | None) -> None:
         actions[signal.Signals(number)]()
 
+    # At its end Python would look through all that is left for cycles, for a second where torch is
+    # loaded, and for ten of them where a machine is busy.
+    atexit.register(gc.freeze)
     before = {number: signal.signal(number, act) for number in actions}
     try:
         with nullcontext() if within_s is None else _ended_hard(within_s):

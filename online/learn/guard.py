@@ -79,6 +79,7 @@ def open_guards(
             served,
             num_buckets=num_buckets,
             owns=chosen.__contains__,
+            stopped=main.stopped,
         )
         yield Guard(history, served.season_length)
 

@@ -29,11 +29,18 @@ class WindowHistory:
     Args:
         contexts: Over a reader that holds all retained buckets.
         segments: The segment of each of some items, as the drift detectors name them.
+        stopped: Called before whatever takes long; raises when the process is to end.
     """
 
-    def __init__(self, contexts: Contexts, segments: Callable[[Sequence[str]], list[str]]) -> None:
+    def __init__(
+        self,
+        contexts: Contexts,
+        segments: Callable[[Sequence[str]], list[str]],
+        stopped: Callable[[], None] = lambda: None,
+    ) -> None:
         self._contexts = contexts
         self._segments = segments
+        self.stopped = stopped
         self.steps = contexts.prediction_length
 
     @property
@@ -48,14 +55,17 @@ class WindowHistory:
 
     def refresh(self) -> None:
         """Take in what is new in Redis."""
+        self.stopped()
         self._contexts.refresh()
 
     def batch(self, rows: Ints, cutoff_ms: int) -> Batch:
         """Contexts that end at the cutoff, and what was known then of the steps after it."""
+        self.stopped()
         return self._contexts.batch(rows, cutoff_ms)
 
     def target(self, rows: Ints, end_ms: int, steps: int) -> Floats:
         """Units of the steps that end at `end_ms`; NaN where not observed or out of stock."""
+        self.stopped()
         units: Floats = self._contexts.target(rows, end_ms, steps)
         return units
 
@@ -96,12 +106,24 @@ class WindowHistory:
 
 
 def open_history(
-    settings: Settings, client: Redis, shop: ShopTables, effects: EffectsTable
+    settings: Settings,
+    client: Redis,
+    shop: ShopTables,
+    effects: EffectsTable,
+    stopped: Callable[[], None] = lambda: None,
 ) -> WindowHistory:
     """The history of every window that Redis retains at the resolution that is learnt from."""
     retained = {width.resolution_ms: width.buckets for width in settings.windows.resolutions}
     num_buckets = retained[settings.main.resolution_ms]
-    return open_part(settings, client, shop, effects, settings.main, num_buckets=num_buckets)
+    return open_part(
+        settings,
+        client,
+        shop,
+        effects,
+        settings.main,
+        num_buckets=num_buckets,
+        stopped=stopped,
+    )
 
 
 def open_part(
@@ -113,6 +135,7 @@ def open_part(
     *,
     num_buckets: int,
     owns: Callable[[str], bool] | None = None,
+    stopped: Callable[[], None] = lambda: None,
 ) -> WindowHistory:
     """The newest buckets of one resolution, of the items that `owns` says or of all.
 
@@ -140,4 +163,4 @@ def open_part(
     def segments(item_ids: Sequence[str]) -> list[str]:
         return segments_of(item_ids, settings.drift, shop, settings.events.series_by)
 
-    return WindowHistory(contexts, segments)
+    return WindowHistory(contexts, segments, stopped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +67,14 @@ class VersionedNetworks:
         registry: Where versions are kept.
         device: Where networks are to be; "auto" is a GPU if there is one.
         base: Folder of the shipped weights.
+        stopped: Called before every pass of a network that was loaded, and of its copies; raises
+            when the process is to end.
     """
 
     registry: Registry
     device: str = "auto"
     base: Path = BASE_WEIGHTS
+    stopped: Callable[[], None] = lambda: None
 
     def load(self, version: str) -> FreshetNetwork:
         """The network of a version.
@@ -86,6 +90,7 @@ class VersionedNetworks:
             folder = self.registry.path(version)
         network = verify_weights(folder).network
         torch.nn.Module.to(network, pick_device(self.device))
+        network.register_forward_pre_hook(lambda *_: self.stopped())
         return network
 
     def register(self, candidate: Candidate, created_at_ms: int) -> Manifest:

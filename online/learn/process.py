@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from freshet.model.devices import pick_device
+from freshet.model.text import encode_texts
 from freshet.model.threads import use_threads
 from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.announcer import Announcer
@@ -45,6 +47,7 @@ POLL_MS = 200
 # Training takes seconds of every core it may have; forecasts on the same machine come first.
 NICENESS = 5
 MAX_ERROR_CHARACTERS = 500
+LOADED_BY_OPTIMISERS = "torch._dynamo"
 
 log = get_logger(__name__)
 
@@ -57,6 +60,9 @@ def run(settings: Settings) -> None:
     Raises:
         FreshetError: Broker, Redis, the device or the base weights are missing at start.
     """
+    # Before signals are heard: imports take seconds that nothing interrupts.
+    import_module(LOADED_BY_OPTIMISERS)
+    encode_texts([])
     with stop_on_signals() as stop:
         _run(settings, stop)
     log.info("stopped")
@@ -98,14 +104,15 @@ def _run(settings: Settings, stop: Stop) -> None:
         for record in reader.read_to_end():
             inbox.take(record)
         delivery = Delivery(publisher, health, registry)
-        history = open_history(settings, client, shop, effects)
+        stopped = stopper(health)
+        history = open_history(settings, client, shop, effects, stopped)
         learner = Learner(
             settings.learn,
             history,
-            VersionedNetworks(versions, settings.learn.device),
+            VersionedNetworks(versions, settings.learn.device, stopped=stopped),
             Announcer(publisher_of(delivery, settings.kafka.topics.models), clock.now_ms, ledger),
             guards=partial(open_guards, settings, client, shop, effects, history),
-            stopped=stopper(health),
+            stopped=stopped,
         )
         health.started()
         log.info("started", http_port=port)

@@ -87,6 +87,19 @@ def test_a_process_that_a_library_does_not_let_go_is_ended_after_its_time() -> N
         assert process.wait(20) == 1
 
 
+def test_at_the_end_nobody_looks_through_all_that_is_left() -> None:
+    """With torch loaded that takes a second, and ten on a machine that has no time."""
+    code = (
+        "from freshet.stream.process import stop_on_signals\n"
+        "class Ring:\n"
+        "    def __init__(self): self.me = self\n"
+        "    def __del__(self): print('found', flush=True)\n"
+        "with stop_on_signals(): Ring()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b""
+
+
 def test_whoever_leaves_in_time_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr("os._exit", ended.append)

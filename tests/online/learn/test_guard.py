@@ -157,6 +157,9 @@ class Main:
     def final_ms(self) -> int:
         return 100 * DAY_MS
 
+    def stopped(self) -> None:
+        raise StopIteration
+
 
 def opened(settings: Settings, num_items: int = 3, shop: ShopTables | None = None) -> Any:
     """The guard of each resolution. Nothing is asked of Redis."""
@@ -210,6 +213,8 @@ def test_every_other_served_resolution_guards_with_its_own_lengths() -> None:
         (35, 7),
     ]
     assert found[DAY_MS].history.grid == BERLIN
+    with pytest.raises(StopIteration):
+        found[DAY_MS].history.refresh()
     readers = [one.history._contexts.reader for one in found.values()]
     assert [reader.num_buckets for reader in readers] == [512 + 120 + 72, 512 + 35 + 72]
     assert opened(Settings.model_validate({"worker": {"resolution_ms": HOUR_MS}})) == {}

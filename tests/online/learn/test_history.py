@@ -197,7 +197,7 @@ def test_it_holds_all_that_is_retained_at_the_workers_resolution(
             "redis": {"generation": 3},
         }
     )
-    history = open_history(settings, cast("Redis", None), shop, EffectsTable())
+    history = open_history(settings, cast("Redis", None), shop, EffectsTable(), stopped)
     reader = history._contexts.reader
     assert (reader.resolution_ms, reader.num_buckets, reader.generation) == (HOUR_MS, 700, 3)
     assert (reader.rules.retained_buckets, reader.rules.out_of_order_ms) == (700, 7_000)
@@ -205,3 +205,15 @@ def test_it_holds_all_that_is_retained_at_the_workers_resolution(
     assert history._contexts.shop is shop
     assert history._segments(["a|n", "b|s"]) == segments
     assert history.final_ms() is None and history.first_ms() is None
+    rows = np.arange(1)
+    for long in (
+        history.refresh,
+        lambda: history.batch(rows, HOUR_MS),
+        lambda: history.target(rows, HOUR_MS, 1),
+    ):
+        with pytest.raises(StopIteration):
+            long()
+
+
+def stopped() -> None:
+    raise StopIteration

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from freshet.model.weights import save_weights
+from freshet.model.weights import golden_batch, save_weights
 from freshet.online.learn.finetune import Challenger
 from freshet.online.learn.networks import Candidate, VersionedNetworks, report_of
 from freshet.online.weights.registry import BASE, Manifest, Registry
@@ -62,6 +64,26 @@ def registered(networks: VersionedNetworks, segments: tuple[str, ...] = ()) -> M
     report: dict[str, float | str | bool] = {"verdict": "promote", "gain": 0.25}
     candidate = Candidate(request, BASE, challenger, report, {"orders:0": 17})
     return networks.register(candidate, created_at_ms=1_000)
+
+
+def test_before_each_pass_of_a_network_or_its_copy_it_may_be_told_to_stop(
+    networks: VersionedNetworks,
+) -> None:
+    told: list[bool] = []
+
+    def stopped() -> None:
+        if told:
+            raise StopIteration
+
+    asking = replace(networks, stopped=stopped).load(BASE)
+    batch = golden_batch(asking.config).arguments()
+    copied = copy.deepcopy(asking)
+    asking(*batch)
+    told.append(True)
+    for network in (asking, copied):
+        with pytest.raises(StopIteration):
+            network(*batch)
+    networks.load(BASE)(*batch)
 
 
 def test_a_version_keeps_where_it_comes_from_and_why_it_passed(

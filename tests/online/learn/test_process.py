@@ -230,10 +230,29 @@ def test_an_event_is_published_under_its_kind_and_version() -> None:
     assert sent == [Outgoing("models", b"promoted:v1", encode(EVENT))]
 
 
+def test_what_takes_long_to_import_is_imported_before_signals_are_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[object] = []
+
+    @contextlib.contextmanager
+    def heard() -> Iterator[Stop]:
+        done.append("hears")
+        yield Stop()
+
+    monkeypatch.setattr(process, "import_module", done.append)
+    monkeypatch.setattr(process, "encode_texts", done.append)
+    monkeypatch.setattr(process, "stop_on_signals", heard)
+    monkeypatch.setattr(process, "_run", lambda *_: done.append("runs"))
+    process.run(Settings())
+    assert done == ["torch._dynamo", [], "hears", "runs"]
+
+
 def test_all_that_was_said_before_is_read_before_the_first_step(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     done: list[object] = []
+    opened: list[Any] = []
     settings = Settings(learn={"threads": 3, "registry": tmp_path})
 
     class Topic:
@@ -254,8 +273,9 @@ def test_all_that_was_said_before_is_read_before_the_first_step(
         assert learner.settings is settings.learn and learner.registry.folder == tmp_path
         assert health.ready() is None
         health.stop.set()
-        with pytest.raises(Stopped):
-            learner.stopped()
+        for stopped in (learner.stopped, learner.networks.stopped, opened[-1]):
+            with pytest.raises(Stopped):
+                stopped()
         done.append("loop")
 
     def topics(given: Settings, *, live: bool) -> None:
@@ -272,7 +292,7 @@ def test_all_that_was_said_before_is_read_before_the_first_step(
         "ensure_topics": topics,
         "connect": lambda redis: None,
         "open_clock": lambda client: SimpleNamespace(now_ms=lambda: 50, speed=1.0),
-        "open_history": lambda *_: None,
+        "open_history": lambda *given: opened.extend(given),
         "serve_http": lambda *_, **__: 1,
         "broker_question": lambda settings: None,
         "redis_question": lambda redis: None,
