@@ -34,7 +34,7 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.online.adjust.beginning import Beginning
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Issued, PendingForecasts
-from freshet.online.drift.score import mean_pinball
+from freshet.online.drift.score import mean_pinball, without_adjustments
 from freshet.online.worker.adjuster import Adjuster
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.publish import wire_columns
@@ -102,11 +102,10 @@ class Shop:
         )
         self.segments = tables.categories
         self.pending = PendingForecasts(STEPS, HOUR_MS, 96)
-        monitor = DriftMonitor(DriftSettings(), HOUR_MS)
+        self.monitor = DriftMonitor(DriftSettings(), HOUR_MS)
         self.scorer = Scorer(
             self.contexts,
             self.pending,
-            monitor,
             segments=self.segments,
             season_length=SEASON,
         )
@@ -135,7 +134,9 @@ class Shop:
         for bucket_ms in self.pending.due_buckets(cutoff_ms - HOUR_MS):
             found = self.scorer.score(bucket_ms, cutoff_ms)
             self.pending.close_bucket(bucket_ms)
-            for alert in found.alerts:
+            left_out = {score.item_id for score in found.scores if score.promoted}
+            plain = without_adjustments(found.scores)
+            for alert in self.monitor.update(bucket_ms, plain, now_ms=cutoff_ms, left_out=left_out):
                 self.adjuster.take(alert)
                 for name, category in self.world.drifted.items():
                     if alert.segment == category and hour > self.onset:

@@ -30,10 +30,12 @@ class Topics(Section):
     forecasts_latest: str = Field("freshet.forecasts.latest.v1", description="Empty turns it off.")
     shadow: str = "freshet.shadow.v1"
     scores: str = "freshet.scores.v1"
+    scored: str = "freshet.scored.v1"
     drift: str = "freshet.drift.v1"
     retrain: str = "freshet.retrain.v1"
     models: str = "freshet.models.v1"
     effects: str = "freshet.effects.v1"
+    owner: str = "freshet.owner.v1"
     alerts: str = "freshet.alerts.v1"
 
     def of(self, *kinds: Kind) -> dict[str, Kind]:

@@ -431,7 +431,26 @@ class Score(Record, frozen=True, kw_only=True):
     actual: float
     steps: Annotated[list[ScoredStep], Meta(max_length=4_096)]
     in_stock: bool = True
+    promoted: bool = False
+    """On an announced promotion in this bucket, as far as was known when it was scored."""
     unadjusted: Annotated[list[ScoredStep], Meta(max_length=4_096)] = []
+
+
+class ShardScored(Record, frozen=True, kw_only=True):
+    """`freshet.scored.v1`, compacted, key `shard@resolution_ms`: how far a shard is scored.
+
+    Every score of a bucket that ends by `scored_until_ms` was acknowledged before this was sent;
+    none of such a bucket follows. `begun_ms` is the shop's first event.
+    """
+
+    happened = ("scored_until_ms", "scored_at_ms")
+
+    shard: Count
+    num_shards: Count
+    resolution_ms: Ms
+    scored_until_ms: Ms
+    scored_at_ms: Ms
+    begun_ms: Ms | None = None
 
 
 DriftKind = Literal["level", "spread", "timing", "data"]
@@ -459,6 +478,28 @@ class DriftAlert(Record, frozen=True, kw_only=True):
     def concerns(self, resolution_ms: int) -> bool:
         """Whether it is about forecasts of this resolution."""
         return self.resolution_ms in (None, resolution_ms)
+
+
+class OwnerState(Record, frozen=True, kw_only=True):
+    """`freshet.owner.v1`, compacted, key `drift@resolution_ms/part`: what drift's owner knows.
+
+    It is written in one transaction with the alerts that led to it. `state` is for the next owner
+    alone: its format is no promise.
+    """
+
+    happened = ("decided_until_ms",)
+
+    resolution_ms: Ms
+    decided_until_ms: Ms
+    """The end of the newest bucket that was looked at."""
+    offsets: Annotated[dict[Name, Count], Meta(max_length=100_000)]
+    """By partition of the scores topic: what comes from here on was not looked at."""
+    part: Count
+    parts: Count
+    """0: the state was too large to be kept."""
+    tensions: Annotated[dict[Name, Amount], Meta(max_length=100_000)] = {}
+    """By segment, in the first part: 0 calm to 1 in alarm."""
+    state: Annotated[str, Meta(max_length=1_000_000)] = ""
 
 
 class RetrainRequest(Record, frozen=True, kw_only=True):
@@ -584,10 +625,12 @@ RECORDS: Mapping[str, type[Record]] = {
     "rounds": ForecastRound,
     "shadow": Forecast,
     "scores": Score,
+    "scored": ShardScored,
     "drift": DriftAlert,
     "retrain": RetrainRequest,
     "models": ModelEvent,
     "effects": EffectsRecord,
+    "owner": OwnerState,
     "alerts": Alert,
 }
 ShopTable = Literal["catalog", "promotions", "inventory", "covariates"]

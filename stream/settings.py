@@ -286,6 +286,11 @@ class WorkerSettings(Section):
 class DriftSettings(Section):
     """When forecasts are said to have drifted; see docs/drift.md for the detectors."""
 
+    watch: bool = Field(
+        True,
+        description="One process of the shop looks for drift in the scores of all workers; false: "
+        "nobody does.",
+    )
     segment_by: Literal["category", "region", "sku"] = "category"
     false_alerts: Fraction = Field(
         0.0125,

@@ -169,6 +169,7 @@ class Actual:
     units: float
     in_stock: bool
     segment: str
+    promoted: bool = False
 
 
 def score_records(
@@ -196,6 +197,7 @@ def score_records(
             actual=actuals[item_id].units,
             steps=scored,
             in_stock=actuals[item_id].in_stock,
+            promoted=actuals[item_id].promoted,
             unadjusted=besides.get(item_id, []),
         )
         for item_id, scored in steps.items()

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 
 import redis
 
-from freshet.online.effects.table import EffectsTable
-from freshet.online.owner.estimate import Estimator
-from freshet.online.owner.loop import Owner, Parts
-from freshet.stream.catalog.tables import ShopTables
+from freshet.online.drift.monitor import DriftMonitor
+from freshet.online.owner.buckets import ScoredBuckets
+from freshet.online.owner.memory import newest_state, unpack
+from freshet.online.owner.watch import Beginning, DriftWatch, WatchParts
+from freshet.online.worker.alarms import Alarms
+from freshet.online.worker.recovery import MAX_TAIL_RECORDS
 from freshet.stream.clock import latest_ms
+from freshet.stream.codec import decode
 from freshet.stream.config import Settings
-from freshet.stream.errors import BrokerError, StoreUnavailableError
+from freshet.stream.errors import BrokerError, EventError, StoreUnavailableError
 from freshet.stream.health import Health
 from freshet.stream.kafka import Acknowledged, Fenced, FencedError, TableReader, Writes
 from freshet.stream.process import Stop
-from freshet.stream.read.heads import read_heads
-from freshet.stream.read.shop import ShopFeed
+from freshet.stream.schemas import DriftAlert, OwnerState
 from freshet.stream.store.clock import open_clock
+from freshet.stream.store.grid import Grid
 from freshet.stream.store.lease import Lease
 from freshet.stream.telemetry import get_logger
 
-LOOK_S = 1.0  # how much later than it came about a new midnight may be seen
+LOOK_S = 1.0  # how much later than it came about a midnight or a whole bucket may be seen
+
+Turn = Callable[[], bool]
+"""Does what is due, if anything; whether there may be more to do at once."""
 
 log = get_logger(__name__)
 
 
 def run(settings: Settings, client: redis.Redis, lease: Lease, stop: Stop, health: Health) -> None:
-    """Own the effects until told to stop, the lease is lost, or another process has taken over.
+    """Own what all share until told to stop, the lease is lost, or another has taken over.
 
     Raises:
         BrokerError, StoreError: At the start something is missing or unfit.
     """
-    with closing(_writes(settings)) as writes:
-        owner = _open(settings, client, lease, writes)
+    with ExitStack() as stack:
+        writes = stack.enter_context(closing(_writes(settings)))
+        turns = _open(settings, client, lease, writes, stack)
         log.info("owns_effects", pid=os.getpid())
         while not stop.is_set() and lease.held:
             health.beat()
             try:
-                busy = owner.turn()
+                busy = [turn() for turn in turns]
             except FencedError as error:
                 log.warning("effects_fenced", error=str(error))
                 return
@@ -50,7 +58,7 @@ def run(settings: Settings, client: redis.Redis, lease: Lease, stop: Stop, healt
                 continue
             health.answered()
             health.turned()
-            if not busy:
+            if not any(busy):
                 stop.wait(LOOK_S)
     log.info("effects_given_up", lease=lease.held)
 
@@ -62,8 +70,113 @@ def _writes(settings: Settings) -> Writes:
     return Fenced(settings, f"{settings.kafka.group_prefix}.owner")
 
 
-def _open(settings: Settings, client: redis.Redis, lease: Lease, writes: Writes) -> Owner:
+def _open(
+    settings: Settings, client: redis.Redis, lease: Lease, writes: Writes, stack: ExitStack
+) -> list[Turn]:
     latest = partial(latest_ms, open_clock(client))
+    turns: list[Turn] = []
+    if settings.drift.watch:
+        watch = open_watch(settings, writes, lambda: lease.held, latest, stack)
+        turns.append(watch.turn)
+    if settings.worker.effects:
+        turns.append(_open_effects(settings, client, lease, writes, latest))
+    return turns
+
+
+def open_watch(
+    settings: Settings,
+    writes: Writes,
+    holds: Callable[[], bool],
+    latest: Callable[[], int],
+    stack: ExitStack,
+) -> DriftWatch:
+    """A watch that goes on from what the owner before it wrote.
+
+    Args:
+        settings: All of them.
+        writes: Takes what it finds; nobody else writes any more.
+        holds: Whether the lease is ours.
+        latest: When a record may say that something happened at the latest.
+        stack: Closes what is opened.
+
+    Raises:
+        BrokerError: What is there cannot be read.
+    """
+    topics, main_ms = settings.kafka.topics, settings.main.resolution_ms
+    monitor, alarms = DriftMonitor(settings.drift, main_ms), Alarms(main_ms)
+    with TableReader(settings, [topics.owner]) as reader:
+        known, state = newest_state(reader.to_end(), main_ms, latest())
+    restored = known is not None and _restored(monitor, state)
+    if not restored:
+        _read_alarms(settings, alarms, latest)
+    decided_ms = known.decided_until_ms if known is not None else alarms.newest_ms
+    starts = _starts(settings, known if restored else None)
+    feed = stack.enter_context(TableReader(settings, [topics.scored, topics.scores], starts))
+    log.info("drift_watched", decided_until_ms=decided_ms, restored=restored)
+    parts = WatchParts(
+        feed=feed,
+        monitor=monitor,
+        buckets=ScoredBuckets(
+            Grid(main_ms, settings.calendar.time_zone), decided_ms if restored else -1
+        ),
+        writes=writes,
+        holds=holds,
+        beginning=Beginning(decided_ms, alarms.held()),
+        latest_ms=latest,
+    )
+    return DriftWatch(settings, parts)
+
+
+def _restored(monitor: DriftMonitor, state: bytes) -> bool:
+    try:
+        monitor.restore(unpack(state, monitor.state()))
+    except EventError as error:
+        log.warning("drift_learnt_anew", error=str(error))
+        return False
+    return True
+
+
+def _read_alarms(settings: Settings, alarms: Alarms, latest: Callable[[], int]) -> None:
+    topic = settings.kafka.topics.drift
+    with TableReader(settings, [topic]) as reader:
+        for record in reader.to_end():
+            try:
+                if record.value is not None:
+                    alarms.take(decode(DriftAlert, record.value, latest_ms=latest()))
+            except EventError as error:
+                place = {"partition": record.partition, "offset": record.offset}
+                log.warning("record_not_read", error=str(error), topic=topic, **place)
+
+
+def _starts(settings: Settings, known: OwnerState | None) -> dict[tuple[str, int], int]:
+    """Where to begin among the scores: behind what was decided, or at the newest."""
+    topic = settings.kafka.topics.scores
+    if known is None:
+        with TableReader(settings, [topic]) as reader:
+            ends = reader.ends(topic)
+        share = MAX_TAIL_RECORDS // max(len(ends), 1)
+        return {at: max(end - share, 0) for at, end in ends.items()}
+    at_of = [(*name.rpartition(":")[::2], offset) for name, offset in known.offsets.items()]
+    return {
+        (name, int(number)): offset for name, number, offset in at_of if name == topic and number
+    }
+
+
+def _open_effects(
+    settings: Settings,
+    client: redis.Redis,
+    lease: Lease,
+    writes: Writes,
+    latest: Callable[[], int],
+) -> Turn:
+    # They import the network's library, which a look for drift does without.
+    from freshet.online.effects.table import EffectsTable
+    from freshet.online.owner.estimate import Estimator
+    from freshet.online.owner.loop import Owner, Parts
+    from freshet.stream.catalog.tables import ShopTables
+    from freshet.stream.read.heads import read_heads
+    from freshet.stream.read.shop import ShopFeed
+
     table = EffectsTable(settings.calendar.country or None, latest_ms=latest)
     with TableReader(settings, [settings.kafka.topics.effects]) as reader:
         for record in reader.to_end():
@@ -77,4 +190,4 @@ def _open(settings: Settings, client: redis.Redis, lease: Lease, writes: Writes)
         writes=writes,
         holds=lambda: lease.held,
     )
-    return Owner(settings, parts)
+    return Owner(settings, parts).turn

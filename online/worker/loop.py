@@ -7,8 +7,9 @@ in this order:
 1. a portion of a round's forecasts becomes visible together with how far the round has come, in one
    transaction that Kafka takes only from the shards' present owner (`publish`);
 2. only then do they wait to be scored; 1 and 2 repeat until the round is complete;
-3. the scores and drift alerts of a final bucket are acknowledged (`score`);
-4. only then is the bucket closed; 3 and 4 repeat for each bucket.
+3. the scores of a final bucket are acknowledged (`score`);
+4. only then is the bucket closed; 3 and 4 repeat for each bucket;
+5. only then is it said how far they are scored, for the owner who looks for drift in them.
 
 A crash before 1 leaves nothing; after it the next worker goes on behind the portion. A crash before
 3 repeats what was not acknowledged; after it the next worker reads scores and alerts back from the
@@ -32,6 +33,7 @@ from freshet.online.worker.outgoing import (
     origin_of,
     outgoing_forecasts,
     outgoing_rounds,
+    outgoing_scored,
     outgoing_shadow,
 )
 from freshet.online.worker.owner import OwnerKeeper
@@ -161,6 +163,7 @@ class Worker:
             return None
         self._parts.health.over("tables")
         self._swap()
+        self._hear()
         if not membership.shards:
             return None
         if self._owned is None or self._owned.membership_version != membership.version:
@@ -188,6 +191,16 @@ class Worker:
         key = f"{event.kind}:{event.version}:{event.worker}"
         self._parts.delivery.deliver([Outgoing(self._topics.models, key.encode(), encode(event))])
 
+    def _hear(self) -> None:
+        """Between two rounds: what the owner says of drift. Whoever begins reads all of it."""
+        news = self._parts.side_inputs.alarms.news()
+        if self._owned is None:
+            return
+        for alert in news:
+            self.metrics.alerts.labels(alert.state, alert.kind).inc()
+            if self._owned.main.adjuster is not None:
+                self._owned.main.adjuster.take(alert)
+
     def _take_over(self) -> OwnedShards:
         self._parts.commits.renew()
         return take_over(
@@ -199,6 +212,7 @@ class Worker:
             now_ms=self._parts.clock.now_ms(),
             latest_ms=latest_ms(self._parts.clock),
             effects=self._parts.side_inputs.effects,
+            alarms=self._parts.side_inputs.alarms.held(),
         )
 
     def _look_after_owner(self) -> None:
@@ -428,7 +442,8 @@ class Worker:
         """Score buckets that have become final, oldest first; the rest waits for the next turn."""
         if not served.has_news:
             return
-        buckets_ms = served.pending.due_buckets(served.reader.final_ms())
+        final_ms = served.reader.final_ms()
+        buckets_ms = served.pending.due_buckets(final_ms)
         for bucket_ms in buckets_ms[:MAX_BUCKETS_A_TURN]:
             with self.metrics.stage_seconds.labels("score").time():
                 found = served.scorer.score(bucket_ms, self._parts.clock.now_ms())
@@ -437,19 +452,30 @@ class Worker:
             self._stay_alive(owned)
             self._let_finer_steps_go_first(owned, served)
         served.has_news = len(buckets_ms) > MAX_BUCKETS_A_TURN
-        if served is owned.main:
-            for segment, tension in owned.monitor.tensions().items():
-                self.metrics.drift_score.labels(segment).set(tension)
+        if served is owned.main and final_ms is not None:
+            grid = served.reader.rules.grid
+            left_ms = buckets_ms[MAX_BUCKETS_A_TURN:] or [grid.start_ms(grid.bucket(final_ms))]
+            self._say_scored(owned, left_ms[0])
+
+    def _say_scored(self, owned: OwnedShards, until_ms: int) -> None:
+        """Tell the owner of drift that no score follows of a bucket that ends by then."""
+        if until_ms <= owned.scored_until_ms:
+            return
+        said = outgoing_scored(
+            self._topics,
+            owned,
+            until_ms=until_ms,
+            num_shards=self._parts.membership.num_shards,
+            now_ms=self._parts.clock.now_ms(),
+        )
+        if self._parts.delivery.deliver(said):
+            owned.scored_until_ms = until_ms
 
     def _publish_scores(self, served: Served, found: ScoredBucket) -> bool:
-        """Send scores and alerts until acknowledged, then close the bucket; False when stopped."""
+        """Send scores until acknowledged, then close the bucket; False when stopped."""
         outgoing = [
             Outgoing(self._topics.scores, score.item_id.encode(), encode(score))
             for score in found.scores
-        ]
-        outgoing += [
-            Outgoing(self._topics.drift, alert.segment.encode(), encode(alert))
-            for alert in found.alerts
         ]
         failpoint("before_scores")
         if not self._parts.delivery.deliver(outgoing):
@@ -459,11 +485,6 @@ class Worker:
         served.shadow.close_bucket(found.bucket_ms)
         self.metrics.scores.inc(len(found.scores))
         self.metrics.unscored.inc(found.unknown)
-        for alert in found.alerts:
-            self.metrics.alerts.labels(alert.state, alert.kind).inc()
-            if served.adjuster is not None:
-                served.adjuster.take(alert)
-            log.warning("drift", segment=alert.segment, state=alert.state, text=alert.description)
         return True
 
     def _stay_alive(self, owned: OwnedShards) -> None:

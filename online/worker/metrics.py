@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 LATENCY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -78,7 +80,10 @@ class WorkerMetrics:
             "freshet_worker_drift_score", "0 calm to 1 in alarm.", ("segment",), registry=registry
         )
         self.alerts = Counter(
-            "freshet_worker_drift_alerts", "Drift alerts.", ("state", "kind"), registry=registry
+            "freshet_worker_drift_alerts",
+            "Drift alerts that were told; each worker counts all of them.",
+            ("state", "kind"),
+            registry=registry,
         )
         self.swaps = Counter(
             "freshet_worker_swaps", "Weights swapped or refused.", ("outcome",), registry=registry
@@ -108,3 +113,8 @@ class WorkerMetrics:
         self.degraded = Gauge(
             "freshet_worker_degraded", "1 while something is amiss.", registry=registry
         )
+
+    def show_tensions(self, tensions: Mapping[str, float]) -> None:
+        """How near an alarm each segment is, as the owner says."""
+        for segment, tension in tensions.items():
+            self.drift_score.labels(segment).set(tension)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.publish import Origin
 from freshet.online.worker.served import Served
+from freshet.online.worker.shard import OwnedShards
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings, Topics
 from freshet.stream.kafka import Outgoing
-from freshet.stream.schemas import Forecast, ForecastRound
+from freshet.stream.schemas import Forecast, ForecastRound, ShardScored
 
 
 def origin_of(
@@ -68,4 +69,29 @@ def outgoing_rounds(topics: Topics, rounds: Sequence[ForecastRound]) -> list[Out
     return [
         Outgoing(topics.rounds, f"{one.shard}@{one.resolution_ms}".encode(), encode(one))
         for one in rounds
+    ]
+
+
+def outgoing_scored(
+    topics: Topics, owned: OwnedShards, *, until_ms: int, num_shards: int, now_ms: int
+) -> list[Outgoing]:
+    """That all shards that are owned are scored so far, by the main resolution."""
+    begun_ms = [state.first_event_ms for state in owned.main.reader.inputs.values()]
+    first_ms = min((at_ms for at_ms in begun_ms if at_ms is not None), default=None)
+    return [
+        Outgoing(
+            topics.scored,
+            f"{shard}@{owned.main.resolution_ms}".encode(),
+            encode(
+                ShardScored(
+                    shard=shard,
+                    num_shards=num_shards,
+                    resolution_ms=owned.main.resolution_ms,
+                    scored_until_ms=until_ms,
+                    scored_at_ms=now_ms,
+                    begun_ms=first_ms,
+                )
+            ),
+        )
+        for shard in sorted(owned.marks)
     ]

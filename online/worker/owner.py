@@ -1,4 +1,4 @@
-"""Keeps one process of a shop busy with shared effects: a child of whichever worker is first.
+"""Keeps one process of a shop busy with what all share: a child of whichever worker is first.
 
 Each worker looks now and then whether anybody has the lease, and starts a child where nobody has.
 """
@@ -48,14 +48,14 @@ class Process(Protocol):
 
 
 class OwnerKeeper:
-    """Starts the owner of effects where there is none, and says where that lasts.
+    """Starts the owner of effects and drift where there is none, and says where that lasts.
 
     A child dies with the thread that called `look`.
 
     Args:
         free: Whether nobody has the lease; raises StoreError where Redis does not answer.
         start: Starts a child.
-        health: Told when nobody estimates effects.
+        health: Told when nobody does it.
         now_s: A clock that never goes back.
     """
 
@@ -98,7 +98,9 @@ class OwnerKeeper:
 
     def _without_owner(self, now_s: float, since_s: float) -> None:
         if since_s > MISSING_S:
-            text = f"nobody has owned the shared effects for {since_s:.0f} s; the log says why"
+            text = (
+                f"nobody has owned shared effects and drift for {since_s:.0f} s; the log says why"
+            )
             self._health.say(TROUBLE, text)
             if self._child is not None and self._child.alive:
                 # It has no lease and does not end: it hangs.
@@ -107,6 +109,11 @@ class OwnerKeeper:
         if now_s >= self._start_at_s and not (self._child is not None and self._child.alive):
             self._start_at_s = now_s + self._back_off.grow()
             self._child = self._start()
+
+
+def has_work(settings: Settings) -> bool:
+    """Whether a shop has anything that one process does for all."""
+    return settings.worker.effects or settings.drift.watch
 
 
 def open_keeper(settings: Settings, client: redis.Redis, health: Health) -> OwnerKeeper:

@@ -15,7 +15,7 @@ from freshet.online.weights.swap import open_switch
 from freshet.online.worker.group import Membership
 from freshet.online.worker.loop import Parts, Worker
 from freshet.online.worker.metrics import WorkerMetrics
-from freshet.online.worker.owner import open_keeper
+from freshet.online.worker.owner import has_work, open_keeper
 from freshet.online.worker.side_inputs import SideInputs
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import Settings
@@ -60,7 +60,7 @@ def open_worker(settings: Settings) -> Worker:
         WeightsError: There are no weights to forecast with.
     """
     topics = settings.kafka.topics
-    written = [topics.forecasts, topics.rounds, topics.shadow, topics.scores, topics.drift]
+    written = [topics.forecasts, topics.rounds, topics.shadow, topics.scores, topics.scored]
     partitions_of(settings, written)
     client = connect(settings.redis)
     check_fit(client)
@@ -94,13 +94,14 @@ def open_worker(settings: Settings) -> Worker:
             latest,
             effects=_effects_table(settings, metrics, latest),
             estimated=metrics.effects_seconds.inc,
+            tense=metrics.show_tensions,
         ),
         membership=membership,
         commits=_commits(settings, membership, delivery, health),
         delivery=delivery,
         health=health,
         watch=Watch(health, questions),
-        owner=open_keeper(settings, client, health) if settings.worker.effects else None,
+        owner=open_keeper(settings, client, health) if has_work(settings) else None,
     )
     worker = Worker(settings, parts, metrics, stop)
     wanted_port, host = settings.worker.http_port, settings.telemetry.http_host

@@ -1,4 +1,4 @@
-"""What a worker learns of the one before: forecasts that wait, what was scored, alarms."""
+"""What a worker learns of the one before: forecasts that wait, and what was scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from freshet.stream.kafka import (
     partitions_of,
     take,
 )
-from freshet.stream.schemas import Adjustments, DriftAlert, Score
+from freshet.stream.schemas import Adjustments, Score
 from freshet.stream.telemetry import get_logger
 
 MAX_TAIL_RECORDS = 60_000
@@ -217,13 +217,13 @@ def read_scores(
     owns: Callable[[str], bool],
     latest_ms: int = MAX_TIME_MS,
     shadows: Mapping[int, PendingForecasts] = {},
-) -> dict[int, dict[int, list[Score]]]:
-    """Close what was scored already; the scores of my items by resolution and bucket, oldest first.
+) -> int:
+    """Close what was scored already; how many buckets of my items those are.
 
-    Repeats are left out. Of buckets older than what a cut log still tells, nothing is scored: it
+    Of buckets older than what a cut log still tells, nothing is scored: it
     may have been. `shadows` wait by resolution likewise, for scores of what was not adjusted.
     """
-    buckets: dict[int, dict[int, dict[str, Score]]] = {width: {} for width in pending}
+    buckets: set[tuple[int, int]] = set()
     oldest_ms: dict[int, dict[int, int]] = {width: {} for width in pending}
     scored_ms: dict[int, int] = {}
     for partition, score in _decoded(Score, scores, latest_ms):
@@ -239,17 +239,14 @@ def read_scores(
             for step in score.unadjusted:
                 if width in shadows:
                     shadows[width].close(step.forecast_id, step.step)
-            buckets[width].setdefault(bucket_ms, {}).setdefault(score.item_id, score)
+            buckets.add((width, bucket_ms))
     cut_ms = max((scored_ms.get(partition, 0) for partition in scores.cut), default=0)
     for width, waiting in pending.items():
         told_ms = [oldest_ms[width].get(partition) for partition in scores.cut]
         _close_untold(waiting, told_ms, cut_ms)
         if width in shadows:
             _close_untold(shadows[width], told_ms, cut_ms)
-    return {
-        width: {bucket_ms: list(found[bucket_ms].values()) for bucket_ms in sorted(found)}
-        for width, found in buckets.items()
-    }
+    return len(buckets)
 
 
 def _close_untold(
@@ -264,18 +261,6 @@ def _close_untold(
     until_ms = grid.end_ms(grid.bucket(max(told_ms))) if told_ms else cut_ms
     for bucket_ms in pending.due_buckets(until_ms):
         pending.close_bucket(bucket_ms)
-
-
-def read_alarms(
-    values: Iterable[tuple[int, bytes]], latest_ms: int = MAX_TIME_MS
-) -> list[DriftAlert]:
-    """Alarms that were raised and not ended."""
-    newest: dict[str, DriftAlert] = {}
-    for _, alert in _decoded(DriftAlert, values, latest_ms):
-        known = newest.get(alert.alert_id)
-        if known is None or alert.detected_at_ms >= known.detected_at_ms:
-            newest[alert.alert_id] = alert
-    return [alert for alert in newest.values() if alert.state == "drift"]
 
 
 def _decoded(

@@ -1,4 +1,4 @@
-"""Scores what has become final, watches for drift: pending forecasts in, records out."""
+"""Scores what has become final: pending forecasts in, records out."""
 
 from __future__ import annotations
 
@@ -10,25 +10,17 @@ import numpy as np
 
 from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.model.batch import KNOWN_SLOTS
-from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Due, PendingForecasts
-from freshet.online.drift.score import (
-    Actual,
-    StepScores,
-    judge,
-    score_records,
-    without_adjustments,
-)
+from freshet.online.drift.score import Actual, StepScores, judge, score_records
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.config import DriftSettings
-from freshet.stream.schemas import DriftAlert, Score, item_id_parts
+from freshet.stream.schemas import Score, item_id_parts
 
 PROMOTION = KNOWN_SLOTS.index("promotion")
 NO_SEGMENT = "-"
-SEASONS_BEFORE_DRIFT = 2
 
 
 def segments_of(
@@ -49,7 +41,6 @@ class ScoredBucket:
 
     bucket_ms: int
     scores: list[Score]
-    alerts: list[DriftAlert]
     unknown: int
 
 
@@ -59,7 +50,6 @@ class Scorer:
     Args:
         contexts: Actuals, and the history for the yardstick.
         pending: What waits to be scored.
-        monitor: Takes the scores; None where another resolution is watched for drift.
         segments: The segment of each of some items.
         season_length: Steps of the seasonal naive yardstick.
         holds: Whether an item's windows are held; of others nothing is known.
@@ -70,7 +60,6 @@ class Scorer:
         self,
         contexts: Contexts,
         pending: PendingForecasts,
-        monitor: DriftMonitor | None,
         *,
         segments: Callable[[Sequence[str]], list[str]],
         season_length: int,
@@ -79,7 +68,6 @@ class Scorer:
     ) -> None:
         self.contexts = contexts
         self.pending = pending
-        self.monitor = monitor
         self._segments = segments
         self._season_length = season_length
         self._holds = holds
@@ -104,7 +92,7 @@ class Scorer:
             unadjusted=self._judged(besides, actuals),
         )
         unknown = sum(item_id not in actuals for item_id in all_ids)
-        return ScoredBucket(bucket_ms, scores, self.watch(bucket_ms, scores, now_ms), unknown)
+        return ScoredBucket(bucket_ms, scores, unknown)
 
     def _judged(
         self, due: list[Due], actuals: Mapping[str, Actual]
@@ -116,27 +104,6 @@ class Scorer:
             judged.append((step, judge(step, units_I, self._naive(step))))
         return judged
 
-    def watch(self, bucket_ms: int, scores: list[Score], now_ms: int) -> list[DriftAlert]:
-        """Feed the drift detectors; a bucket that they know already changes nothing.
-
-        They see forecasts as they would have been without adjustments.
-
-        Before the state holds two seasons, forecasts are wrong for want of history, not because the
-        shop changed.
-        """
-        if self.monitor is None or not self._seasoned(bucket_ms):
-            return []
-        scores = without_adjustments(scores)
-        left_out = self._promoted([score.item_id for score in scores], bucket_ms)
-        return self.monitor.update(bucket_ms, scores, now_ms=now_ms, left_out=left_out)
-
-    def _seasoned(self, bucket_ms: int) -> bool:
-        reader = self.contexts.reader
-        first_ms = [state.first_event_ms for state in reader.inputs.values()]
-        begun = [time_ms for time_ms in first_ms if time_ms is not None]
-        seasons_ms = SEASONS_BEFORE_DRIFT * self._season_length * reader.resolution_ms
-        return bool(begun) and bucket_ms >= min(begun) + seasons_ms
-
     def _actuals(self, item_ids: list[str], bucket_ms: int) -> dict[str, Actual]:
         # Without a row, an item that is held sold nothing.
         item_ids = [item_id for item_id in item_ids if self._holds(item_id)]
@@ -144,7 +111,8 @@ class Scorer:
             return {}
         units_I1, in_stock_I1 = self.contexts.actuals(item_ids, bucket_ms, 1)
         units, in_stock = units_I1[:, 0].tolist(), in_stock_I1[:, 0].tolist()
-        found = map(Actual, units, in_stock, self._segments(item_ids))
+        promoted = self._promoted(item_ids, bucket_ms)
+        found = map(Actual, units, in_stock, self._segments(item_ids), promoted)
         actuals = zip(item_ids, found, strict=True)
         return {item_id: actual for item_id, actual in actuals if isfinite(actual.units)}
 
@@ -164,11 +132,9 @@ class Scorer:
             naive_IQ[known_I] = naive_BHQ[:, due.step - 1]
         return naive_IQ
 
-    def _promoted(self, item_ids: list[str], bucket_ms: int) -> set[str]:
-        if not item_ids:
-            return set()
+    def _promoted(self, item_ids: list[str], bucket_ms: int) -> list[bool]:
         grid = self.contexts.grid
         span = BucketSpan.between([bucket_ms, grid.end_ms(grid.bucket(bucket_ms))])
         known_I1K = self.contexts.shop.known(item_ids, span)
-        promoted = known_I1K[:, 0, PROMOTION] > 0
-        return {item_id for item_id, hit in zip(item_ids, promoted.tolist(), strict=True) if hit}
+        promoted_I = known_I1K[:, 0, PROMOTION] > 0
+        return [bool(promoted) for promoted in promoted_I]

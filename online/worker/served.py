@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from freshet.online.adjust.beginning import Beginning
-from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import PendingForecasts
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.adjuster import Adjuster
@@ -72,7 +71,7 @@ class Served:
         settings: All of them.
         served: Which width, and how many steps.
         source: Windows and side inputs.
-        monitor: Watches the scores for drift; None where another resolution is watched.
+        watched: Whether this is the resolution that is watched for drift.
     """
 
     def __init__(
@@ -80,7 +79,8 @@ class Served:
         settings: Settings,
         served: ServedResolution,
         source: Source,
-        monitor: DriftMonitor | None = None,
+        *,
+        watched: bool = False,
     ) -> None:
         self.served = served
         self.resolution_ms = served.resolution_ms
@@ -99,7 +99,7 @@ class Served:
             settings.worker.max_pending_cutoffs,
             time_zone=settings.calendar.time_zone,
         )
-        adjusts = monitor is not None and settings.worker.adjust
+        adjusts = watched and settings.worker.adjust
         self.adjuster = Adjuster(self._segments_of) if adjusts else None
         self.effects = RoundEffects(
             source.effects if has_owner(served) else None, served.resolution_ms
@@ -108,7 +108,6 @@ class Served:
         self.cold = ColdStart(
             settings.events.series_by, source.membership.owns, regions=source.regions
         )
-        self.monitor = monitor
         self.whole_days: FollowsDays | LeadsHours | None = None
         """What the round in hand has to agree with."""
         self.looked_s = 0.0
@@ -145,7 +144,6 @@ class Served:
         self.scorer = Scorer(
             self.contexts,
             self.pending,
-            self.monitor,
             segments=self._segments_of,
             season_length=served.season_length,
             holds=self._holds if served.flash_sales_only else lambda _: True,

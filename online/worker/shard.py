@@ -10,7 +10,6 @@ import redis
 import torch
 
 from freshet.model.forecaster import BatchForecaster
-from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.earlier import Earlier, waiting_cutoffs_ms
 from freshet.online.worker.group import Membership
@@ -18,7 +17,6 @@ from freshet.online.worker.marks import Mark, Marks
 from freshet.online.worker.recovery import (
     PublishedForecast,
     Tail,
-    read_alarms,
     read_forecasts,
     read_scores,
 )
@@ -35,7 +33,7 @@ from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
-from freshet.stream.schemas import Adjustments, Cumulative, Forecast
+from freshet.stream.schemas import Adjustments, Cumulative, DriftAlert, Forecast
 from freshet.stream.telemetry import get_logger
 from freshet.stream.units import DAY_MS
 
@@ -56,6 +54,7 @@ class OwnedShards:
         served: By resolution, finest steps first.
         days: Those by the day, if any.
         day_sums: What the newest forecasts by the day say.
+        scored_until_ms: How far the main resolution is scored, as was said last; -1: nothing was.
     """
 
     def __init__(self, settings: Settings, source: Source) -> None:
@@ -63,19 +62,14 @@ class OwnedShards:
         self.shop = source.shop
         self.marks: dict[int, Marks] = {shard: {} for shard in source.membership.shards}
         main_ms = settings.main.resolution_ms
-        self.monitor = DriftMonitor(settings.drift, main_ms)
         self.served = tuple(
-            Served(
-                settings,
-                one,
-                source,
-                self.monitor if one.resolution_ms == main_ms else None,
-            )
+            Served(settings, one, source, watched=one.resolution_ms == main_ms)
             for one in settings.served
         )
         self.main = next(one for one in self.served if one.resolution_ms == main_ms)
         self.days = next((one for one in self.served if one.resolution_ms == DAY_MS), None)
         self.day_sums = DaySums()
+        self.scored_until_ms = -1
         self._last_said: dict[str, tuple[int, Adjustments]] = {}
 
     def marks_of(self, served: Served) -> dict[int, Mark | None]:
@@ -149,12 +143,12 @@ class OwnedShards:
         self,
         settings: Settings,
         membership: Membership,
-        now_ms: int,
+        alarms: Iterable[DriftAlert] = (),
         latest_ms: int = MAX_TIME_MS,
     ) -> None:
         """Learn from the group's offsets and the topics what the worker before me did.
 
-        What topics say of times after `latest_ms` is passed over.
+        `alarms` are those that hold. What topics say of times after `latest_ms` is passed over.
 
         Raises:
             BrokerError: Not all of it could be read; nothing here may be used then.
@@ -181,27 +175,22 @@ class OwnedShards:
             owns=membership.owns,
             latest_ms=latest_ms,
         )
-        scores = read_scores(
+        scored_buckets = read_scores(
             Tail(settings, topics.scores),
             pending,
             owns=membership.owns,
             latest_ms=latest_ms,
             shadows=shadows,
         )
-        for bucket_ms, found in scores[self.main.resolution_ms].items():
-            self.main.scorer.watch(bucket_ms, found, now_ms)
-        for alert in read_alarms(Tail(settings, topics.drift), latest_ms):
-            if alert.concerns(self.main.resolution_ms):
-                self.monitor.adopt(alert)
-                if self.main.adjuster is not None:
-                    self.main.adjuster.take(alert)
         if self.main.adjuster is not None:
+            for alert in alarms:
+                self.main.adjuster.take(alert)
             self.main.adjuster.resume(self._last_said)
         self._last_said = {}
         log.info(
             "recovered",
             forecasts=forecasts,
-            scored_buckets=sum(map(len, scores.values())),
+            scored_buckets=scored_buckets,
             cutoffs=sum(len(one.pending.cutoffs) for one in self.served),
         )
 
@@ -230,6 +219,7 @@ def take_over(
     now_ms: int,
     latest_ms: int = MAX_TIME_MS,
     effects: EffectsTable | None = None,
+    alarms: Iterable[DriftAlert] = (),
 ) -> OwnedShards:
     """The shards that are this worker's now, as the worker before left them.
 
@@ -241,7 +231,7 @@ def take_over(
     owned = OwnedShards(settings, source)
     for one in owned.served:
         one.refresh(now_ms)
-    owned.recover(settings, membership, now_ms, latest_ms)
+    owned.recover(settings, membership, alarms, latest_ms)
     return owned
 
 

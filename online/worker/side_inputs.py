@@ -1,27 +1,36 @@
-"""What a worker is told beside windows: the shop's tables, announced weights, shared effects."""
+"""What a worker is told beside windows: tables, announced weights, shared effects, drift."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+import msgspec
 import redis
 
 from freshet.online.effects.record import CURRENT, SECONDS_HEADER
 from freshet.online.effects.table import EffectsTable
+from freshet.online.worker.alarms import Alarms
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS, decode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.kafka import TableReader, TableRecord
 from freshet.stream.read.shop import ShopFeed
-from freshet.stream.schemas import ModelEvent
+from freshet.stream.schemas import DriftAlert, ModelEvent
 from freshet.stream.telemetry import get_logger
 
 LOOK_S = 0.2
 
 log = get_logger(__name__)
+
+
+class _Tensions(msgspec.Struct):
+    """The fields of drift's state that are for everybody."""
+
+    resolution_ms: int
+    tensions: dict[str, float] = {}
 
 
 class SideInputs:
@@ -36,6 +45,7 @@ class SideInputs:
         now_s: A clock that never goes back.
         effects: Where what all items do alike is kept; None for a worker that wants none.
         estimated: Told how many seconds each estimate took that comes from now on.
+        tense: Told how near an alarm each segment is.
     """
 
     def __init__(
@@ -48,24 +58,27 @@ class SideInputs:
         now_s: Callable[[], float] = time.monotonic,
         effects: EffectsTable | None = None,
         estimated: Callable[[float], None] = lambda seconds: None,
+        tense: Callable[[Mapping[str, float]], None] = lambda tensions: None,
     ) -> None:
         self._latest_ms = latest_ms
         self.shop = ShopTables.of(settings, latest_ms=latest_ms)
         self._feed = ShopFeed(client, settings, self.shop)
         self._offer = offer
         self.effects = effects
-        self._estimated = estimated
-        topics = settings.kafka.topics
-        self._effects_topic = topics.effects
+        self._estimated, self._tense = estimated, tense
+        self._main_ms = settings.main.resolution_ms
+        self.alarms = Alarms(self._main_ms)
+        self._names = names = settings.kafka.topics
+        topics = [names.models, names.drift, names.owner]
         self._topics = TableReader(
-            settings, [topics.models, *([topics.effects] if effects is not None else [])]
+            settings, topics if effects is None else [*topics, names.effects]
         )
         self._now_s = now_s
         self._looked_s = -LOOK_S
 
     @property
     def caught_up(self) -> bool:
-        """True once all announcements and all of the tables are known, for as long as they are."""
+        """True once all announcements, alarms and tables are known, for as long as they are."""
         return self._topics.caught_up and self._feed.caught_up
 
     @property
@@ -88,10 +101,10 @@ class SideInputs:
         live = self._topics.caught_up
         found = self._topics.poll(max_wait_ms)
         for record in found:
-            if record.topic == self._effects_topic:
+            if record.topic == self._names.effects:
                 self._keep(record, live=live)
-            elif self._offer is not None and record.value is not None:
-                self._hand_over(record, record.value, self._offer)
+            elif record.value is not None:
+                self._take(record, record.value)
         now_s = self._now_s()
         if self._feed.caught_up and now_s - self._looked_s < LOOK_S:
             return len(found)
@@ -112,11 +125,19 @@ class SideInputs:
             with suppress(ValueError):
                 self._estimated(float(took))
 
-    def _hand_over(
-        self, record: TableRecord, value: bytes, offer: Callable[[ModelEvent], None]
-    ) -> None:
+    def _take(self, record: TableRecord, value: bytes) -> None:
         try:
-            offer(decode(ModelEvent, value, latest_ms=self._latest_ms()))
+            self._told(record, value)
         except EventError as error:
             place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            log.warning("model_event_not_read", error=str(error), **place)
+            log.warning("record_not_read", error=str(error), **place)
+
+    def _told(self, record: TableRecord, value: bytes) -> None:
+        if record.topic == self._names.drift:
+            self.alarms.take(decode(DriftAlert, value, latest_ms=self._latest_ms()))
+        elif record.topic == self._names.owner:
+            told = decode(_Tensions, value)
+            if told.tensions and told.resolution_ms == self._main_ms:
+                self._tense(told.tensions)
+        elif self._offer is not None:
+            self._offer(decode(ModelEvent, value, latest_ms=self._latest_ms()))

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
+from freshet.stream.failpoints import failpoint
 from freshet.stream.kafka.client import broker_error, producer
 from freshet.stream.kafka.publisher import QUEUE_FULL_WAIT_S, Outgoing, Publisher
 from freshet.stream.kafka.transactions import (
@@ -75,6 +76,7 @@ class Fenced:
             self._client.begin_transaction()
             for record in records:
                 self._produce(record)
+            failpoint("fenced_produced")
             repeated(self._client.commit_transaction)
         except KafkaException as error:
             if is_fenced(error.args[0]):

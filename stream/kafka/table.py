@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,15 @@ from confluent_kafka import Message, TopicPartition
 
 from freshet.stream.config import KafkaSettings, Settings
 from freshet.stream.errors import BrokerError
-from freshet.stream.kafka.client import broker_errors, consumer, headers_of, partitions_of, take
+from freshet.stream.kafka.client import (
+    Key,
+    broker_errors,
+    consumer,
+    headers_of,
+    log_range,
+    partitions_of,
+    take,
+)
 
 MAX_RECORDS = 5_000
 BUFFER_KB = 8_192
@@ -67,12 +75,15 @@ class TableReader:
     Args:
         settings: Where to connect.
         topics: Topics to read; on a broker without a controller, missing ones come into being.
+        starts: Where to begin in some partitions, elsewhere at the start.
 
     Raises:
         BrokerError: The broker does not answer, or a topic does not exist.
     """
 
-    def __init__(self, settings: Settings, topics: list[str]) -> None:
+    def __init__(
+        self, settings: Settings, topics: list[str], starts: Mapping[Key, int] = {}
+    ) -> None:
         self._kafka = settings.kafka
         partitions = partitions_of(settings, topics)
         self._behind = {
@@ -87,9 +98,9 @@ class TableReader:
         )
         # Offset 0 needs no lookup, which takes half a second; where it is gone, the reset goes to
         # the first there is.
-        starts = [TopicPartition(topic, number, 0) for topic, number in sorted(self._behind)]
+        self._next = {at: starts.get(at, 0) for at in sorted(self._behind)}
         with broker_errors("starting to read topics"):
-            self._client.assign(starts)
+            self._client.assign([TopicPartition(*at, offset) for at, offset in self._next.items()])
 
     @property
     def caught_up(self) -> bool:
@@ -100,7 +111,27 @@ class TableReader:
         """The next records, in order within a partition; empty when none came in time."""
         taken = take(self._client, max_records, max_wait_ms)
         self._behind -= taken.ends.keys()
-        return [_table_record(message) for message in taken.messages]
+        records = [_table_record(message) for message in taken.messages]
+        self._next |= {(one.topic, one.partition): one.offset + 1 for one in records}
+        self._next |= {at: max(end, self._next[at]) for at, end in taken.ends.items()}
+        return records
+
+    def next_offsets(self, topic: str) -> dict[int, int]:
+        """By partition, the offset of the record that comes next."""
+        return {number: offset for (name, number), offset in self._next.items() if name == topic}
+
+    def ends(self, topic: str) -> dict[Key, int]:
+        """Where each partition of a topic ends at this moment.
+
+        Raises:
+            BrokerError: The broker does not answer in time.
+        """
+        of_topic = [at for at in self._next if at[0] == topic]
+        return {at: log_range(self._client, *at)[1] for at in of_topic}
+
+    def reached(self, ends: Mapping[Key, int]) -> bool:
+        """Whether everything before these offsets has been handed over."""
+        return all(self._next[at] >= end for at, end in ends.items())
 
     def to_end(self) -> Iterator[TableRecord]:
         """Each record up to the ends as they are met, however long that takes.

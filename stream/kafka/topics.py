@@ -16,7 +16,7 @@ LARGEST_MS = str(2**63 - 1)
 BATCH_OVERHEAD_BYTES = 1_024
 DEAD_LETTER_ROOM_BYTES = 64 * 1_024
 
-TABLES = (*SHOP_TABLES, "models", "effects")
+TABLES = (*SHOP_TABLES, "models", "effects", "scored", "owner")
 """What lies on compacted topics: the newest record of a key is what holds."""
 
 TopicState = Literal["created", "exists", "mismatch", "automatic"]
@@ -98,6 +98,8 @@ def plan(
         "cleanup.policy": "delete",
     }
     tables = {**keep, "cleanup.policy": "compact"}
+    # Its records are large and superseded within hours, and Kafka compacts no open segment.
+    states = {**tables, "segment.ms": str(DAY_MS)}
     # Kafka refuses what is an hour ahead, so that nobody announces by a wrong clock in silence.
     told = {**tables, "message.timestamp.type": "CreateTime"}
     configs: dict[str, dict[str, str]] = {}
@@ -105,6 +107,7 @@ def plan(
         configs[name] = events
     for name in names.of(*TABLES):
         configs[name] = tables
+    configs[names.owner] = states
     for name in names.of(*SHOP_TABLES):
         configs[name] = told
     if names.forecasts_latest:
@@ -132,7 +135,8 @@ def _needed(settings: KafkaSettings, orders_are_states: bool) -> dict[str, froze
     takes_all, cleaned = frozenset({"max.message.bytes"}), frozenset({"cleanup.policy"})
     needed = {dead_letter_topic(getattr(names, kind)): takes_all for kind in RECORDS}
     needed[names.late] = takes_all
-    needed |= dict.fromkeys((names.models, names.effects, names.forecasts_latest), cleaned)
+    ours = (names.models, names.effects, names.scored, names.owner, names.forecasts_latest)
+    needed |= dict.fromkeys(ours, cleaned)
     needed[names.clicks] = cleaned
     if not orders_are_states:
         needed[names.orders] = cleaned

@@ -12,8 +12,8 @@ from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.process import Inbox
-from freshet.online.worker.recovery import read_alarms
-from freshet.stream.codec import encode
+from freshet.online.worker.alarms import Alarms
+from freshet.stream.codec import decode, encode
 from freshet.stream.config import DriftSettings, Topics
 from freshet.stream.kafka import TableRecord
 from freshet.stream.schemas import DriftAlert, RetrainRequest
@@ -95,7 +95,9 @@ def test_learn_takes_old_alerts_requests_and_promotions() -> None:
 
 def test_a_new_workers_monitor_takes_over_an_old_alarm_and_an_old_reader_knows_a_new_one() -> None:
     monitor = DriftMonitor(DriftSettings(), HOUR_MS)
-    (alarm,) = read_alarms([(0, ALERT)])
+    alarms = Alarms(HOUR_MS)
+    alarms.take(decode(DriftAlert, ALERT))
+    (alarm,) = alarms.held()
     monitor.adopt(alarm)
     assert monitor.active() == {"shoes": ["level"]}
     told = msgspec.json.decode(

@@ -150,7 +150,7 @@ def test_a_minute_need_not_wait_until_all_hours_are_scored(monkeypatch: pytest.M
         asked.append("s")
         turns.monotonic_s += 5.0
         minutes.reader.head += 1  # type: ignore[attr-defined]
-        return ScoredBucket(bucket_ms, [], [], 0)
+        return ScoredBucket(bucket_ms, [], 0)
 
     monkeypatch.setattr(hours.scorer, "score", score)
     turns.turn()

@@ -32,6 +32,7 @@ from freshet.stream.schemas import (
     Forecast,
     ModelEvent,
     Score,
+    ShardScored,
 )
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.turns import (
@@ -124,7 +125,7 @@ def recovered_of(
     monkeypatch.setattr(shard, "Tail", FakeTail)
     owned = owned_of(reader_of())
     membership: Any = FakeMembership(said=dict(said))
-    owned.recover(SETTINGS, membership, 0, latest_ms)
+    owned.recover(SETTINGS, membership, (), latest_ms)
     return owned
 
 
@@ -228,6 +229,7 @@ def test_a_turn_reads_publishes_looks_back_and_scores_in_that_order(
         "group",
         "deliver scores",
         "group",
+        "deliver scored",
     ]
     # Steps 1 and 4 of the forecast of hour 20 are its hours 20 and 23; today's wait.
     assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [20, 23]
@@ -371,6 +373,8 @@ def test_a_bucket_is_closed_only_once_its_scores_are_acknowledged(
 
     def acknowledge(_: object) -> bool:
         due = turns.main.pending.due_buckets((FIRST + 28) * HOUR_MS)
+        if not due:
+            return True  # how far they are scored
         open_before.append([bucket_ms // HOUR_MS - FIRST for bucket_ms in due])
         return len(open_before) != 2
 
@@ -408,7 +412,70 @@ def test_a_long_backlog_of_buckets_is_scored_in_several_turns(
     assert [score.bucket_start_ms // HOUR_MS - FIRST for score in turns.scores()] == [2, 5, 11, 14]
 
 
-def test_scores_and_alerts_of_a_bucket_go_out_together_each_on_its_topic(
+def scored_until(turns: Turns) -> list[tuple[int, int]]:
+    """Shard and hour of each word on how far shards are scored, in order."""
+    topic = SETTINGS.kafka.topics.scored
+    told = [decode(ShardScored, value) for name, _, value in turns.delivery.sent if name == topic]
+    return [(one.shard, one.scored_until_ms // HOUR_MS - FIRST) for one in told]
+
+
+def test_how_far_shards_are_scored_is_said_of_each_behind_its_last_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    membership = FakeMembership(shards=frozenset({0, 2}), num_shards=3)
+    owned = owned_of(reader_of(), membership=membership)
+    turns = Turns(monkeypatch, owned, membership=membership)
+    wait_for_scores(turns.owned, 20)
+    turns.turn()
+    topic = SETTINGS.kafka.topics.scored
+    # All that ends by hour 28 is final, and scored where anything was forecast of it.
+    assert turns.delivery.lots[-1] == [(topic, "0@3600000"), (topic, "2@3600000")]
+    assert scored_until(turns) == [(0, 28), (2, 28)]
+    told = decode(ShardScored, turns.delivery.sent[-1][2])
+    assert (told.num_shards, told.resolution_ms, told.scored_at_ms) == (3, HOUR_MS, CUTOFF_MS + 5)
+    assert told.begun_ms == FIRST * HOUR_MS
+    turns.turn()
+    turns.main.reader.head += 1  # type: ignore[attr-defined]
+    turns.turn(later_s=9.0)
+    assert scored_until(turns)[2:] == [(0, 29), (2, 29)], "once for each hour"
+
+
+def test_where_scores_wait_for_the_next_turn_only_what_lies_before_them_is_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "MAX_BUCKETS_A_TURN", 3)
+    turns = turns_of(monkeypatch)
+    wait_for_scores(turns.owned, 2, 11)
+    done_at(turns.owned, CUTOFF_MS)
+    turns.turn()
+    assert scored_until(turns) == [(0, 14)]
+    turns.turn()
+    assert scored_until(turns) == [(0, 14), (0, 28)]
+
+
+def test_what_was_not_acknowledged_is_neither_scored_nor_said_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    wait_for_scores(turns.owned, 20)
+    done_at(turns.owned, CUTOFF_MS)
+    turns.delivery.before = lambda _: False
+    turns.turn()
+    assert scored_until(turns) == [] and turns.journal.count("deliver scored") == 0
+
+
+def test_of_other_resolutions_nobody_asks_how_far_they_are_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = {one.resolution_ms: reader_of() for one in Settings().served}
+    turns = Turns(monkeypatch, owned_of(made, settings=Settings()), settings=Settings())
+    for _ in range(3):
+        turns.turn()
+    sent = turns.delivery.sent
+    assert {key for name, key, _ in sent if name.endswith("scored.v1")} == {"0@3600000"}
+
+
+def test_what_the_owner_says_of_drift_is_counted_and_heard_by_who_adjusts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alert = msgspec.convert(
@@ -417,9 +484,9 @@ def test_scores_and_alerts_of_a_bucket_go_out_together_each_on_its_topic(
             "segment": "shoes",
             "state": "drift",
             "kind": "level",
-            "detector": "cusum",
+            "detector": "scan",
             "detected_at_ms": 0,
-            "onset_ms": 0,
+            "onset_ms": 7,
             "size": 1.0,
             "weights_version": "v2",
             "description": "",
@@ -428,16 +495,16 @@ def test_scores_and_alerts_of_a_bucket_go_out_together_each_on_its_topic(
         DriftAlert,
     )
     turns = turns_of(monkeypatch)
-    wait_for_scores(turns.owned, 20)
-    done_at(turns.owned, CUTOFF_MS)
-    monkeypatch.setattr(turns.main.scorer, "watch", lambda *_: [alert])
-    monkeypatch.setattr(turns.owned.monitor, "tensions", lambda: {"shoes": 0.75})
+    turns.side_inputs.alarms.take(alert)
+    # Whoever takes shards over is told what holds; it is no news to them.
     turns.turn()
-    topics = SETTINGS.kafka.topics
-    assert turns.delivery.lots[0] == [(topics.scores, "a|n"), (topics.drift, "shoes")]
-    assert decode(DriftAlert, turns.delivery.sent[1][2]) == alert
-    assert turns.measured("drift_alerts_total", state="drift", kind="level") == 2
-    assert turns.measured("drift_score", segment="shoes") == 0.75
+    assert turns.taken[0][-1]["alarms"] == [alert]
+    assert turns.measured("drift_alerts_total", state="drift", kind="level") is None
+    turns.side_inputs.alarms.take(msgspec.structs.replace(alert, alert_id="j"))
+    turns.turn()
+    assert turns.measured("drift_alerts_total", state="drift", kind="level") == 1
+    assert turns.main.adjuster is not None
+    assert turns.main.adjuster._onsets == {"shoes": {"level": 7}}
 
 
 def test_steps_whose_sales_are_not_known_are_counted_and_let_go(
@@ -526,6 +593,7 @@ def test_shards_are_taken_over_anew_exactly_when_they_change(
         "now_ms": now_ms,
         "latest_ms": latest_ms,
         "effects": None,
+        "alarms": [],
     }
     assert settings.worker.micro_batch == 256 and len(turns.taken) == 1
     turns.membership.version = 2
@@ -642,6 +710,7 @@ def test_probes_and_back_off_are_told_of_each_turn(monkeypatch: pytest.MonkeyPat
         "group",
         "beat",
         "commit forecasts+rounds",
+        "deliver scored",
         "turned",
         "answered",
     ]
@@ -716,6 +785,7 @@ def test_a_worker_dies_where_it_is_told_on_either_side_of_each_acknowledgement(
         "before_scores",
         "deliver scores",
         "after_scores",
+        "deliver scored",
     ]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from freshet.online.worker import adjuster, shard
+from freshet.online.worker.alarms import Alarms
 from freshet.online.worker.shard import OwnedShards
-from freshet.stream.codec import decode, encode
+from freshet.stream.codec import decode
 from freshet.stream.config import Settings
 from freshet.stream.schemas import Adjustments, DriftAlert, Forecast, Score
 from freshet.stream.units import HOUR_MS
@@ -117,17 +118,13 @@ def scored(turns: Turns) -> list[Score]:
     return [one for one in turns.scores() if one.bucket_start_ms == CUTOFF_MS]
 
 
-def test_a_final_bucket_scores_both_once_and_detectors_see_what_would_have_been(
+def test_a_final_bucket_scores_both_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = turns_of(monkeypatch)
     turns.turn()
     served = {one.item_id: one.forecast_id for one in turns.forecasts()}
     besides = {one.item_id: one.forecast_id for one in shadow_of(turns)}
-    seen: list[Score] = []
-    monitor: Any = turns.owned.monitor
-    monkeypatch.setattr(monitor, "update", lambda _, scores, **named: seen.extend(scores) or [])
-    monkeypatch.setattr(turns.main.scorer, "_seasoned", lambda _: True)
     found = {one.item_id: one for one in scored(turns)}
     assert set(found) == {"a|n", "young|n"}
     for item_id, one in found.items():
@@ -135,27 +132,26 @@ def test_a_final_bucket_scores_both_once_and_detectors_see_what_would_have_been(
             (served[item_id], True)
         ]
         assert [step.forecast_id for step in one.unadjusted] == [besides[item_id]]
-    assert {one.item_id: [step.forecast_id for step in one.steps] for one in seen} == {
-        item_id: [forecast_id] for item_id, forecast_id in besides.items()
-    }
     assert not turns.main.shadow.due(CUTOFF_MS), "scored once"
 
 
 def recovered(monkeypatch: pytest.MonkeyPatch, turns: Turns, *, drift: list[Any]) -> OwnedShards:
     """What a next worker reads of the topics."""
     sent = turns.commits.sent + turns.delivery.sent
-    alerts = [(TOPICS.drift, "-", encode(one)) for one in drift]
 
     class FakeTail(list[tuple[int, bytes]]):
         cut: frozenset[int] = frozenset()
 
         def __init__(self, _: Settings, topic: str) -> None:
-            super().__init__((0, value) for name, _, value in sent + alerts if name == topic)
+            super().__init__((0, value) for name, _, value in sent if name == topic)
 
     monkeypatch.setattr(shard, "Tail", FakeTail)
     owned = owned_of(reader_of())
+    alarms = Alarms(HOUR_MS)
+    for one in drift:
+        alarms.take(one)
     membership: Any = FakeMembership()
-    owned.recover(SETTINGS, membership, 0)
+    owned.recover(SETTINGS, membership, alarms.held())
     return owned
 
 

@@ -95,7 +95,9 @@ def test_a_minute_without_owner_is_said_until_there_is_one() -> None:
     rig.look(MISSING_S)
     assert rig.health.trouble("owner") is None and MISSING_S == 60
     rig.look()
-    assert "nobody has owned the shared effects for 62 s" in (rig.health.trouble("owner") or "")
+    assert "nobody has owned shared effects and drift for 62 s" in (
+        rig.health.trouble("owner") or ""
+    )
     rig.free = False
     rig.look()
     assert rig.health.trouble("owner") is None

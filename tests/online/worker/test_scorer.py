@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -14,11 +13,9 @@ from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.online.worker.scorer import Scorer, segments_of
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import DriftSettings
-from freshet.stream.read.progress import InputState
 from freshet.stream.schemas import (
     WIRE_LEVELS,
     CatalogEntry,
-    DriftAlert,
     InventoryLevel,
     Promotion,
     Score,
@@ -72,19 +69,6 @@ def naive_quantiles(item_id: str, step: int) -> list[float]:
     return [max(0.0, point + spread * NormalDist().inv_cdf(level)) for level in WIRE_LEVELS]
 
 
-@dataclass
-class WatchedMonitor:
-    """Remembers what the drift detectors were told."""
-
-    told: list[tuple[int, list[str], set[str]]] = field(default_factory=list)
-
-    def update(
-        self, bucket_ms: int, scores: list[Score], *, now_ms: int, left_out: Collection[str] = ()
-    ) -> list[DriftAlert]:
-        self.told.append((bucket_ms, [score.item_id for score in scores], set(left_out)))
-        return []
-
-
 def read_log(kind: type[FakeReader] = FakeReader) -> FakeReader:
     reader = kind(num_buckets=200, reached=BUCKET + 1, clicked=BUCKET + 1)
     for item_id in ("b|n", "a|n"):
@@ -96,7 +80,7 @@ def read_log(kind: type[FakeReader] = FakeReader) -> FakeReader:
 
 def scorer_of(
     reader: FakeReader, shop: ShopTables | None = None, *, season_length: int = DAY
-) -> tuple[Scorer, WatchedMonitor]:
+) -> Scorer:
     pending = PendingForecasts(STEPS, HOUR_MS, 99)
     for step in STEPS:
         quantiles_IKQ = [[quantiles_of(item_id, step)] * len(STEPS) for item_id in ITEMS]
@@ -104,15 +88,12 @@ def scorer_of(
         cutoff_ms = (BUCKET - step + 1) * HOUR_MS
         made = np.array(quantiles_IKQ, np.float32)
         pending.add(Issued(cutoff_ms, "v1", WIRE_LEVELS, list(ITEMS), ids, made))
-    monitor = WatchedMonitor()
-    scorer = Scorer(
+    return Scorer(
         contexts_of(reader, shop, context_length=CONTEXT),
         pending,
-        monitor,  # type: ignore[arg-type]
         segments=lambda item_ids: [f"segment of {item_id}" for item_id in item_ids],
         season_length=season_length,
     )
-    return scorer, monitor
 
 
 def scores_of(scorer: Scorer) -> dict[str, Score]:
@@ -121,7 +102,7 @@ def scores_of(scorer: Scorer) -> dict[str, Score]:
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, Score]:
-    return scores_of(scorer_of(read_log())[0])
+    return scores_of(scorer_of(read_log()))
 
 
 def steps_of(scores: dict[str, Score], item_id: str) -> list[ScoredStep]:
@@ -169,9 +150,9 @@ def test_the_naive_of_the_next_hour_sees_the_hour_before_its_cutoff_and_not_the_
 ) -> None:
     reader = read_log()
     reader.add("a|n", FIRST + hour, UNITS, 5_000_000)
-    scorer, _ = scorer_of(reader)
+    scorer = scorer_of(reader)
     (due,) = [due for due in scorer.pending.due(BUCKET * HOUR_MS) if due.step == 1]
-    before, _ = scorer_of(read_log())
+    before = scorer_of(read_log())
     seen, usual = scorer._naive(due), before._naive(due)
     assert (not np.array_equal(seen[0], usual[0])) == changes
     np.testing.assert_array_equal(seen[2], usual[2])
@@ -180,7 +161,7 @@ def test_the_naive_of_the_next_hour_sees_the_hour_before_its_cutoff_and_not_the_
 def test_an_actual_that_was_never_observed_is_counted_and_not_scored_as_zero() -> None:
     reader = read_log()
     reader.reached = BUCKET
-    scorer, _ = scorer_of(reader)
+    scorer = scorer_of(reader)
     found = scorer.score(BUCKET * HOUR_MS, 0)
     assert found.scores == [] and found.unknown == len(ITEMS) * len(STEPS)
 
@@ -191,7 +172,7 @@ def test_a_bucket_that_was_sold_out_for_a_part_is_marked_so_in_its_score_alone()
         at_ms = int((FIRST + hour) * HOUR_MS)
         level = InventoryLevel(sku="b", region="n", on_hand=on_hand, as_of=at_ms)
         tell(shop, "inventory", level, at_ms)
-    scores = scores_of(scorer_of(read_log(), shop)[0])
+    scores = scores_of(scorer_of(read_log(), shop))
     assert {item_id: score.in_stock for item_id, score in scores.items()} == {
         "a|n": True,
         "b|n": False,
@@ -200,39 +181,17 @@ def test_a_bucket_that_was_sold_out_for_a_part_is_marked_so_in_its_score_alone()
 
 
 @pytest.mark.parametrize(
-    ("starts", "ends", "left_out"), [(98, 100, set()), (100, 101, {"a|n"}), (101, 103, set())]
+    ("starts", "ends", "promoted"), [(98, 100, set()), (100, 101, {"a|n"}), (101, 103, set())]
 )
-def test_drift_leaves_out_what_was_promoted_in_the_bucket_and_scores_it_all_the_same(
-    starts: int, ends: int, left_out: set[str]
+def test_a_score_says_whether_its_item_was_promoted_in_the_bucket(
+    starts: int, ends: int, promoted: set[str]
 ) -> None:
     shop = ShopTables()
     times = {"starts_at": (FIRST + starts) * HOUR_MS, "ends_at": (FIRST + ends) * HOUR_MS}
     tell(shop, "promotions", Promotion(promotion_id="p", sku="a", discount=0.0, **times))  # type: ignore[arg-type]
-    scorer, monitor = scorer_of(read_log(), shop)
-    assert set(scores_of(scorer)) == set(ITEMS)
-    assert [(bucket, told) for bucket, _, told in monitor.told] == [(BUCKET * HOUR_MS, left_out)]
-
-
-def test_drift_is_watched_from_two_seasons_after_the_first_event_on() -> None:
-    for season_length, watched in ((50, 1), (51, 0)):
-        scorer, monitor = scorer_of(read_log(), season_length=season_length)
-        scorer.score(BUCKET * HOUR_MS, 0)
-        assert len(monitor.told) == watched
-
-
-def test_the_first_event_of_any_partition_begins_the_seasons() -> None:
-    @dataclass
-    class TwoPartitions(FakeReader):
-        @property
-        def inputs(self) -> dict[tuple[str, int], InputState]:
-            (first,) = super().inputs.values()
-            begun = replace(first, first_event_ms=(FIRST + 90) * HOUR_MS)
-            empty = replace(first, first_event_ms=None)
-            return {("orders", 0): begun, ("orders", 1): first, ("clicks", 0): empty}
-
-    scorer, monitor = scorer_of(read_log(TwoPartitions), season_length=50)
-    scorer.score(BUCKET * HOUR_MS, 0)
-    assert len(monitor.told) == 1
+    scores = scores_of(scorer_of(read_log(), shop))
+    assert set(scores) == set(ITEMS)
+    assert {item_id for item_id, score in scores.items() if score.promoted} == promoted
 
 
 def test_an_item_belongs_to_its_category_or_to_the_field_that_was_asked_for() -> None:

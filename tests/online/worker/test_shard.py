@@ -8,10 +8,8 @@ import msgspec
 import pytest
 import torch
 
-from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.worker import shard
 from freshet.online.worker.marks import LAST, Mark, Marks
-from freshet.online.worker.scorer import Scorer
 from freshet.online.worker.served import SPARE_BUCKETS
 from freshet.online.worker.shard import take_over
 from freshet.stream.catalog.tables import ShopTables
@@ -102,7 +100,6 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
         forecasts=made,
         shadow=[],
         scores=[score("a|n", made[0].forecast_id, 26), score("x|n", made[2].forecast_id, 26)],
-        drift=[alert("held", "drift", 5), alert("over", "stable", 6, "s")],
     )
     asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     reader = reader_of()
@@ -117,21 +114,21 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
         asked.append((args, named))
         return reader
 
-    watched: list[tuple[int, list[str], int]] = []
     monkeypatch.setattr(shard, "WindowReader", open_reader)
-    monkeypatch.setattr(
-        Scorer,
-        "watch",
-        lambda _, bucket_ms, scores, now_ms: watched.append(
-            (bucket_ms, [score.item_id for score in scores], now_ms)
-        ),
-    )
     shop = ShopTables()
     tell(shop, "catalog", CatalogEntry(sku="new"))
     tell(shop, "catalog", CatalogEntry(sku="x"))
     membership: Any = FakeMembership(version=9)
     client: Any = "redis"
-    owned = take_over(SETTINGS, client, shop, membership, device=torch.device("cpu"), now_ms=77)
+    owned = take_over(
+        SETTINGS,
+        client,
+        shop,
+        membership,
+        device=torch.device("cpu"),
+        now_ms=77,
+        alarms=[alert("held", "drift", 5)],
+    )
     (((given, generation, resolution_ms, num_buckets), named),) = asked
     assert (given, generation, resolution_ms) == ("redis", 6, HOUR_MS)
     assert num_buckets == 30 + 4 + SPARE_BUCKETS == 106
@@ -144,20 +141,19 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     assert [(due.step, due.item_ids) for due in pending.due(HEAD_MS - 4 * HOUR_MS)] == [
         (1, ["young|n"])
     ]
-    assert watched == [(HEAD_MS - 4 * HOUR_MS, ["a|n"], 77)]
-    assert owned.monitor.active() == {"n": ["level"]}
+    assert owned.main.adjuster is not None and owned.main.adjuster._onsets == {"n": {"level": 5}}
 
 
-@pytest.mark.parametrize("missing", ["forecasts", "shadow", "scores", "drift"])
+@pytest.mark.parametrize("missing", ["forecasts", "shadow", "scores"])
 def test_shards_are_not_taken_over_while_a_topic_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    held: dict[str, list[Any]] = {"forecasts": [], "shadow": [], "scores": [], "drift": []}
+    held: dict[str, list[Any]] = {"forecasts": [], "shadow": [], "scores": []}
     del held[missing]
     Topics(monkeypatch, **held)
     owned = owned_of(reader_of())
     with pytest.raises(BrokerError, match="cannot be read"):
-        owned.recover(SETTINGS, cast("Any", FakeMembership()), 0)
+        owned.recover(SETTINGS, cast("Any", FakeMembership()))
 
 
 def test_how_far_shards_are_say_the_groups_offsets_and_not_the_topics(
@@ -169,10 +165,10 @@ def test_how_far_shards_are_say_the_groups_offsets_and_not_the_topics(
         msgspec.structs.replace(made, cutoff_ms=cutoff_ms, forecast_id=str(cutoff_ms))
         for cutoff_ms in cutoffs_ms
     ]
-    Topics(monkeypatch, forecasts=replaced, shadow=[], scores=[], drift=[])
+    Topics(monkeypatch, forecasts=replaced, shadow=[], scores=[])
     said = {0: {HOUR_MS: Mark(HEAD_MS - 4 * HOUR_MS, LAST, 2, 2), 60_000: Mark(60_000, 7, 1, 3)}}
     owned = owned_of(reader_of())
-    owned.recover(SETTINGS, cast("Any", FakeMembership(said=said)), 0)
+    owned.recover(SETTINGS, cast("Any", FakeMembership(said=said)))
     assert owned.marks == said
     assert owned.main.pending.cutoffs == sorted(cutoffs_ms)
     # A round moves the mark of its own width and keeps the others.
@@ -200,8 +196,8 @@ def test_how_far_shards_are_is_asked_before_the_topics_are_read(
             order.append(topic)
 
     monkeypatch.setattr(shard, "Tail", FakeTail)
-    owned_of(reader_of()).recover(SETTINGS, cast("Any", Group()), 0)
-    assert order == ["marks", TOPICS.forecasts, TOPICS.shadow, TOPICS.scores, TOPICS.drift]
+    owned_of(reader_of()).recover(SETTINGS, cast("Any", Group()))
+    assert order == ["marks", TOPICS.forecasts, TOPICS.shadow, TOPICS.scores]
 
 
 def test_the_parts_of_shards_are_made_by_the_workers_settings() -> None:
@@ -211,9 +207,7 @@ def test_the_parts_of_shards_are_made_by_the_workers_settings() -> None:
     assert (main.contexts.context_length, main.contexts.prediction_length) == (30, 4)
     assert main.sums.steps == [1, 2, 3, 4]
     assert main.pending.max_cutoffs == 3 and main.pending.resolution_ms == HOUR_MS
-    assert isinstance(owned.monitor, DriftMonitor)
     assert (main.scorer.contexts, main.scorer.pending) == (main.contexts, main.pending)
-    assert main.scorer.monitor is owned.monitor
     assert main.scorer._segments(["a|north", "b|south"]) == ["north", "south"]
     assert main.scorer._season_length == 12
     assert owned.marks == {0: {}} and owned.marks_of(main) == {0: None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from freshet.model.effects.shared import SharedEffects
@@ -15,12 +16,13 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import TableRecord
-from freshet.stream.schemas import ModelEvent
+from freshet.stream.schemas import DriftAlert, ModelEvent, OwnerState
 from freshet.stream.slots import NAMED_SLOTS
-from freshet.stream.units import DAY_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 TOPIC = Settings().kafka.topics.models
 EFFECTS = Settings().kafka.topics.effects
+DRIFT, OWNER = Settings().kafka.topics.drift, Settings().kafka.topics.owner
 
 
 class Reader:
@@ -64,6 +66,7 @@ class Rig:
         offer = None if pinned else self.offered.append
         client: Any = object()
         self.estimated_s: list[float] = []
+        self.tensions: list[object] = []
         self.inputs = SideInputs(
             Settings(),
             client,
@@ -71,6 +74,7 @@ class Rig:
             now_s=lambda: self.at_s,
             effects=effects,
             estimated=self.estimated_s.append,
+            tense=self.tensions.append,
         )
         self.models: Any = self.inputs._topics
         self.feed: Any = self.inputs._feed
@@ -144,7 +148,7 @@ def effects_records(as_of_ms: int, took: bytes) -> list[TableRecord]:
 
 def test_effects_go_to_their_table_and_what_new_estimates_cost_is_told_once_each() -> None:
     rig = Rig(effects=EffectsTable())
-    assert rig.models.topics == [TOPIC, EFFECTS]
+    assert rig.models.topics == [TOPIC, DRIFT, OWNER, EFFECTS]
     rig.models.caught_up = False
     rig.models.records = effects_records(DAY_MS, b"1.5")
     rig.inputs.poll(0)
@@ -159,4 +163,29 @@ def test_effects_go_to_their_table_and_what_new_estimates_cost_is_told_once_each
 
 def test_a_worker_that_wants_no_effects_does_not_read_them() -> None:
     rig = Rig()
-    assert rig.inputs.effects is None and rig.models.topics == [TOPIC]
+    assert rig.inputs.effects is None and rig.models.topics == [TOPIC, DRIFT, OWNER]
+
+
+def test_alarms_and_how_near_one_each_segment_is_are_heard_of_the_main_resolution() -> None:
+    rig = Rig()
+    fields = {"segment": "c", "kind": "level", "detector": "scan", "onset_ms": 0, "size": 1.0}
+    texts = {"weights_version": "v1", "description": "", "action": "", "alert_id": "a"}
+    alert = msgspec.convert({**fields, **texts, "state": "drift", "detected_at_ms": 5}, DriftAlert)
+    state = OwnerState(
+        resolution_ms=HOUR_MS,
+        decided_until_ms=0,
+        offsets={},
+        part=0,
+        parts=2,
+        tensions={"shoes": 0.5},
+        state="xyz",
+    )
+    others = [
+        msgspec.structs.replace(state, resolution_ms=DAY_MS),
+        msgspec.structs.replace(state, tensions={}, part=1),
+    ]
+    told = [(DRIFT, encode(alert)), (DRIFT, b"{"), (OWNER, b"{")]
+    told += [(OWNER, encode(one)) for one in (*others, state)]
+    rig.models.records = [TableRecord(topic, b"k", value, 50, 0, 0) for topic, value in told]
+    rig.inputs.poll(0)
+    assert rig.inputs.alarms.held() == [alert] and rig.tensions == [{"shoes": 0.5}]

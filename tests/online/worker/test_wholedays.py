@@ -348,7 +348,7 @@ def test_a_worker_that_takes_over_between_days_and_hours_goes_on_from_what_was_p
 
     monkeypatch.setattr(shard, "Tail", Tail)
     second.membership.said = first.membership.said
-    second.owned.recover(BOTH, cast("Any", second.membership), 0, latest_ms=MIDNIGHT_MS + HOUR_MS)
+    second.owned.recover(BOTH, cast("Any", second.membership), latest_ms=MIDNIGHT_MS + HOUR_MS)
     second.turn()
     hours = second.forecasts()
     assert {record.resolution_ms for record in hours} == {HOUR_MS}

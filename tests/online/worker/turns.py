@@ -17,6 +17,7 @@ from freshet.model.network import QUANTILE_LEVELS
 from freshet.online.effects.record import encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker import loop, served
+from freshet.online.worker.alarms import Alarms
 from freshet.online.worker.context import UNTAUGHT
 from freshet.online.worker.loop import Worker
 from freshet.online.worker.marks import LAST, Mark, Marks
@@ -303,6 +304,7 @@ class Turns:
             waits_for="",
             offsets=lambda: {"catalog:0": 4},
             effects=None,
+            alarms=Alarms(settings.main.resolution_ms),
             poll=lambda ms: self.journal.append(f"inputs {ms}"),
         )
         self.waits_s: list[float] = []
