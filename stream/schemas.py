@@ -402,12 +402,12 @@ class ScoredStep(Record, frozen=True, kw_only=True):
     forecast_id: Name
     weights_version: Name
     step: Count
-    pinball: float
-    seasonal_naive_pinball: float | None
-    pit: float
-    residual: float
+    pinball: Amount
+    seasonal_naive_pinball: Amount | None
+    pit: Annotated[float, Meta(ge=0, le=1)]
+    residual: Amount
     covered_80: bool
-    median: float | None = None
+    median: Amount | None = None
     adjusted: bool = False
     """Whether the forecast was served differently because its segment drifts."""
 
@@ -428,7 +428,7 @@ class Score(Record, frozen=True, kw_only=True):
     resolution_ms: Ms
     bucket_start_ms: Ms
     scored_at_ms: Ms
-    actual: float
+    actual: Amount
     steps: Annotated[list[ScoredStep], Meta(max_length=4_096)]
     in_stock: bool = True
     promoted: bool = False

@@ -27,9 +27,8 @@ log = get_logger(__name__)
 
 
 class _Tensions(msgspec.Struct):
-    """The fields of drift's state that are for everybody."""
+    """The field of drift's state that is for everybody."""
 
-    resolution_ms: int
     tensions: dict[str, float] = {}
 
 
@@ -136,8 +135,7 @@ class SideInputs:
         if record.topic == self._names.drift:
             self.alarms.take(decode(DriftAlert, value, latest_ms=self._latest_ms()))
         elif record.topic == self._names.owner:
-            told = decode(_Tensions, value)
-            if told.tensions and told.resolution_ms == self._main_ms:
-                self._tense(told.tensions)
+            if record.key == f"drift@{self._main_ms}/0".encode():
+                self._tense(decode(_Tensions, value).tensions)
         elif self._offer is not None:
             self._offer(decode(ModelEvent, value, latest_ms=self._latest_ms()))

@@ -36,11 +36,13 @@ from freshet.stream.schemas import (
     InventoryLevel,
     ModelEvent,
     OrderEvent,
+    OwnerState,
     Promotion,
     Record,
     RetrainRequest,
     Score,
     ScoredStep,
+    ShardScored,
     WindowsAdvanced,
 )
 from freshet.stream.store.clock import set_anchor
@@ -181,6 +183,22 @@ def good_records(at_ms: int, tag: str) -> dict[str, Record]:
             request_id=f"r-{tag}", requested_at_ms=at_ms - HOUR_MS, reason="manual"
         ),
         "models": ModelEvent(kind="rejected", version=f"v-{tag}", at_ms=at_ms, reason=f"why-{tag}"),
+        "scored": ShardScored(
+            shard=0,
+            num_shards=1,
+            resolution_ms=STEP_MS,
+            scored_until_ms=at_ms // STEP_MS * STEP_MS,
+            scored_at_ms=at_ms,
+            begun_ms=at_ms,
+        ),
+        "owner": OwnerState(
+            resolution_ms=STEP_MS,
+            decided_until_ms=at_ms,
+            offsets={},
+            part=0,
+            parts=1,
+            tensions={"s": 0.5},
+        ),
         "effects": EffectsRecord(
             resolution_ms=STEP_MS,
             as_of_ms=at_ms,
@@ -290,8 +308,8 @@ def poisoned(shop: WholeShop) -> WholeShop:
 
 
 # Covariates and effects move numbers alone, of a round the page keeps what the worker says of the
-# newest, and shadows are read by a worker that begins.
-NO_EFFECT = ("covariates", "effects", "rounds", "shadow")
+# newest, shadows are read by a worker that begins, and the owner's two topics by the owner.
+NO_EFFECT = ("covariates", "effects", "rounds", "shadow", "scored", "owner")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in RECORDS if kind not in NO_EFFECT])

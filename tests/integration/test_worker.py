@@ -78,6 +78,7 @@ def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict
         "FRESHET_WORKER__MICRO_BATCH": "4",
         "FRESHET_WORKER__DEVICE": "cpu",
         "FRESHET_WORKER__EFFECTS": "false",
+        "FRESHET_DRIFT__WATCH": "false",
         "FRESHET_WORKER__DTYPE": "float32",
         "FRESHET_WORKER__POLL_MS": "20",
         "FRESHET_WORKER__WEIGHTS": str(folder / "weights"),
@@ -97,7 +98,7 @@ def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict
     ):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     others = ("drift", "retrain", "models", "effects", "alerts", "forecasts_latest", "rounds")
-    for topic in (*others, "shadow"):
+    for topic in (*others, "shadow", "scored", "owner"):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     return environ
 
@@ -125,6 +126,7 @@ class Shop:
     offset: int = 0
     hour: int = 0
     writer: PartitionWindows | None = None
+    factor: int = 1
 
     def sell(self, hours: int) -> None:
         """Go on for some hours; the last event is right at the start of the hour after, so that all
@@ -133,7 +135,7 @@ class Shop:
         values = []
         for hour in range(self.hour, self.hour + hours):
             for number in range(self.items):
-                quantity = 1 + (hour + number) % 5
+                quantity = self.factor * (1 + (hour + number) % 5)
                 item = f"s{number}|north"
                 self.sold[item, START_MS + hour * HOUR_MS] = quantity
                 within_ms = HOUR_MS * (number + 1) // (self.items + 1)

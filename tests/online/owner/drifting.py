@@ -52,7 +52,7 @@ def scores_of(hour: int) -> list[Score]:
             segment=segment,
             resolution_ms=HOUR_MS,
             bucket_start_ms=hour * HOUR_MS,
-            scored_at_ms=(hour + 2) * HOUR_MS + 7,
+            scored_at_ms=(hour + 2) * HOUR_MS + item,
             actual=5.0,
             steps=[
                 ScoredStep(
@@ -90,7 +90,7 @@ def expected() -> list[DriftAlert]:
     monitor = DriftMonitor(SETTINGS.drift, HOUR_MS)
     found = []
     for hour in range(FIRST, LAST):
-        now_ms = (hour + 2) * HOUR_MS + 7
+        now_ms = (hour + 2) * HOUR_MS + ITEMS - 1
         found += monitor.update(hour * HOUR_MS, scores_of(hour), now_ms=now_ms)
     return found
 

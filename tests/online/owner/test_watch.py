@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cache
 
@@ -12,7 +13,8 @@ from freshet.online.owner import watch as module
 from freshet.online.owner.watch import DriftWatch
 from freshet.stream.codec import decode, encode
 from freshet.stream.errors import BrokerError
-from freshet.stream.schemas import DriftAlert, OwnerState
+from freshet.stream.kafka import TableRecord
+from freshet.stream.schemas import DriftAlert, OwnerState, Score
 from freshet.stream.units import HOUR_MS
 from tests.online.owner.drifting import (
     BACK,
@@ -158,8 +160,9 @@ def test_repeated_scores_and_words_change_nothing(monkeypatch: pytest.MonkeyPatc
     assert log.alerts() == known()
 
 
-def test_a_state_of_other_code_is_learnt_anew_without_telling_old_alarms_again(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("kept_from", [FIRST, 71])
+def test_a_state_that_is_lost_is_learnt_anew_without_telling_old_alarms_again(
+    monkeypatch: pytest.MonkeyPatch, kept_from: int
 ) -> None:
     log = Log(9)
     watch = watch_of(monkeypatch, log)
@@ -169,7 +172,7 @@ def test_a_state_of_other_code_is_learnt_anew_without_telling_old_alarms_again(
     before = log.alerts()
     assert [alert.state for alert in before] == ["drift"]
     for held in log.records.values():
-        held[:] = [one for one in held if one.topic != TOPICS.owner]
+        held[:] = [lost(one, kept_from) for one in held if one.topic != TOPICS.owner]
     for _ in range(2):
         settle(watch_of(monkeypatch, log))
     assert log.alerts() == before
@@ -181,6 +184,14 @@ def test_a_state_of_other_code_is_learnt_anew_without_telling_old_alarms_again(
     assert [(one.alert_id, one.state) for one in log.alerts()] == [
         (before[0].alert_id, state) for state in ("drift", "stable")
     ]
+
+
+def lost(record: TableRecord, kept_from: int) -> TableRecord:
+    """A record of a log whose old scores are gone."""
+    if record.topic != TOPICS.scores or record.value is None:
+        return record
+    gone = decode(Score, record.value).bucket_start_ms < kept_from * HOUR_MS
+    return dataclasses.replace(record, value=None) if gone else record
 
 
 def test_a_shop_younger_than_two_seasons_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +218,7 @@ def test_what_was_promoted_says_nothing_and_adjusted_steps_are_seen_as_without(
     watch = watch_of(monkeypatch, log)
     seen: list[tuple[list[str], set[str]]] = []
 
-    def update(_: int, scores: list[module.Score], **told: object) -> list[DriftAlert]:
+    def update(_: int, scores: list[Score], **told: object) -> list[DriftAlert]:
         steps = [step.forecast_id for score in scores for step in score.steps]
         seen.append((steps, set(told["left_out"])))  # type: ignore[call-overload]
         return []

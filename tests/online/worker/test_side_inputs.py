@@ -180,12 +180,10 @@ def test_alarms_and_how_near_one_each_segment_is_are_heard_of_the_main_resolutio
         tensions={"shoes": 0.5},
         state="xyz",
     )
-    others = [
-        msgspec.structs.replace(state, resolution_ms=DAY_MS),
-        msgspec.structs.replace(state, tensions={}, part=1),
-    ]
-    told = [(DRIFT, encode(alert)), (DRIFT, b"{"), (OWNER, b"{")]
-    told += [(OWNER, encode(one)) for one in (*others, state)]
-    rig.models.records = [TableRecord(topic, b"k", value, 50, 0, 0) for topic, value in told]
+    key, value = b"drift@3600000/0", encode(state)
+    told = [(DRIFT, b"c", encode(alert)), (DRIFT, b"c", b"{"), (OWNER, key, b"{")]
+    told += [(OWNER, b"drift@86400000/0", value), (OWNER, b"drift@3600000/1", value)]
+    told.append((OWNER, key, value))
+    rig.models.records = [TableRecord(*record, 50, 0, 0) for record in told]
     rig.inputs.poll(0)
     assert rig.inputs.alarms.held() == [alert] and rig.tensions == [{"shoes": 0.5}]
