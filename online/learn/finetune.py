@@ -25,6 +25,7 @@ from freshet.model.training.train import (
 )
 from freshet.online.learn.evaluation import evaluate
 from freshet.online.learn.pools import Pool, Pools, concatenated
+from freshet.online.learn.tether import tethered
 from freshet.stream.config import LearnSettings
 
 # How far to go from the champion to the tuned weights; the further one where both do alike. Not 0:
@@ -44,6 +45,7 @@ class Challenger:
         validation: Summed loss in units of every factor that was tried.
         train_losses: Loss of each step.
         seconds: Wall time that it took.
+        kept: How much of the way from the shipped weights is left (`online/learn/tether.py`).
     """
 
     network: FreshetNetwork
@@ -51,6 +53,7 @@ class Challenger:
     validation: dict[float, float]
     train_losses: tuple[float, ...]
     seconds: float
+    kept: float = 1.0
 
 
 def make_challenger(
@@ -58,6 +61,7 @@ def make_challenger(
     pools: Pools,
     *,
     settings: LearnSettings,
+    base: FreshetNetwork | None = None,
     stopped: Callable[[], None] = lambda: None,
 ) -> Challenger:
     """Fine-tune a copy of the champion and choose on validation how far to go towards it.
@@ -68,6 +72,7 @@ def make_challenger(
         champion: Is not changed.
         pools: Windows to learn from and to choose on.
         settings: How many steps, how fast, how much of each step is replay.
+        base: The shipped weights, from which it may go only so far; None: as far as it likes.
         stopped: Called before every step; may raise to give up.
     """
     started = time.perf_counter()
@@ -88,12 +93,16 @@ def make_challenger(
         return float(np.nansum(evaluate(candidate(factor), pools.validation).loss_NH))
 
     factor, losses = choose_factor(FACTORS, validation_loss)
+    network, kept = candidate(factor), 1.0
+    if base is not None:
+        network, kept = tethered(network, champion, base)
     return Challenger(
-        network=candidate(factor),
+        network=network,
         factor=factor,
         validation=losses,
         train_losses=tuned.losses,
         seconds=time.perf_counter() - started,
+        kept=kept,
     )
 
 

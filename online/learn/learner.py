@@ -216,7 +216,10 @@ class Learner:
         champion = self.networks.load(parent)
         seed = self.settings.seed
         pools = build_pools(self.history, split, request.segments, seed)
-        challenger = make_challenger(champion, pools, settings=self.settings, stopped=self.stopped)
+        base = self.networks.load(BASE)
+        challenger = make_challenger(
+            champion, pools, settings=self.settings, base=base, stopped=self.stopped
+        )
         failpoint("learn_trained")
 
         # What became final meanwhile is seen by neither: the first days of the shadow.
@@ -236,7 +239,7 @@ class Learner:
             standing=measured(
                 champion,
                 challenger.network,
-                base=self.networks.load(BASE),
+                base=base,
                 anchors=pools.anchors,
                 pool=pools.validation,
                 guards=guards,

@@ -33,7 +33,7 @@ pipeline_tag: time-series-forecasting
 
 Asked for by `{request_id}` ({reason}; segments: {segments}).
 {steps} steps, then {factor:g} of the way from the parent to the tuned weights, \
-chosen on validation windows.
+chosen on validation windows, and {kept:g} of the way from the shipped weights to that.
 
 ## Gate
 
@@ -151,6 +151,7 @@ def report_of(
     return {
         **({"verdict": "not yet"} if verdict is None else verdict.report()),
         "factor": challenger.factor,
+        "kept": challenger.kept,
         "tune_s": round(challenger.seconds, 3),
         "total_s": round(total_s, 3),
         "windows": float(pools.num_training_windows),
@@ -171,5 +172,6 @@ def _card(candidate: Candidate) -> str:
         segments=", ".join(request.segments) or "all",
         steps=len(challenger.train_losses),
         factor=challenger.factor,
+        kept=challenger.kept,
         rows="\n".join(f"| {name} | {value} |" for name, value in candidate.report.items()),
     )

@@ -104,7 +104,9 @@ def number_of(network: FreshetNetwork) -> float:
 
 
 def chosen(
-    monkeypatch: pytest.MonkeyPatch, losses: dict[float, list[float]]
+    monkeypatch: pytest.MonkeyPatch,
+    losses: dict[float, list[float]],
+    base: FreshetNetwork | None = None,
 ) -> tuple[Challenger, list[FineTuneSettings]]:
     """The challenger between a champion of ones and tuned weights of twos, by their losses."""
     past = PastInMemory(200)
@@ -118,9 +120,9 @@ def chosen(
     asked: list[FineTuneSettings] = []
 
     def tune(
-        base: FreshetNetwork, sampler: object, *, settings: FineTuneSettings
+        network: FreshetNetwork, sampler: object, *, settings: FineTuneSettings
     ) -> SimpleNamespace:
-        assert base is champion
+        assert network is champion
         asked.append(settings)
         # A little more than bf16 can hold.
         return SimpleNamespace(network=filled(2.0 + 2.0**-8), losses=(3.0, 2.0))
@@ -133,7 +135,7 @@ def chosen(
     monkeypatch.setattr(finetune, "fine_tune", tune)
     monkeypatch.setattr(finetune, "evaluate", judged)
     settings = LearnSettings(steps=7, batch_size=5, learning_rate=0.25, seed=11)
-    return make_challenger(champion, pools, settings=settings), asked
+    return make_challenger(champion, pools, settings=settings, base=base), asked
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,24 @@ def test_the_factor_that_loses_least_on_validation_is_taken(
     assert challenger.validation == {1.0: np.nansum(whole), 0.5: np.nansum(half)}
     assert challenger.train_losses == (3.0, 2.0)
     assert challenger.seconds > 0.0
+
+
+def test_a_challenger_is_brought_back_towards_the_shipped_weights_as_far_as_it_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shipped = filled(0.5)
+
+    def tethered(
+        network: FreshetNetwork, champion: FreshetNetwork, base: FreshetNetwork
+    ) -> tuple[FreshetNetwork, float]:
+        assert (number_of(network), number_of(champion)) == (2.0, 1.0) and base is shipped
+        return filled(1.25), 0.75
+
+    monkeypatch.setattr(finetune, "tethered", tethered)
+    challenger, _ = chosen(monkeypatch, {2.0: [1.0], 1.5: [2.0]}, base=shipped)
+    assert (number_of(challenger.network), challenger.kept) == (1.25, 0.75)
+    free, _ = chosen(monkeypatch, {2.0: [1.0], 1.5: [2.0]})
+    assert (number_of(free.network), free.kept) == (2.0, 1.0)
 
 
 def test_tuning_is_as_it_was_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,10 +133,12 @@ class World:
         pools: Pools,
         *,
         settings: LearnSettings,
+        base: FreshetNetwork,
         stopped: Callable[[], None],
     ) -> Challenger:
         """Training, which arrives where this world wants it to."""
         stopped()
+        assert said_by(base) == BASE_SAYS, "whatever the champion is"
         self.trained.append((champion, pools, settings))
         self.pass_hours(self.training_takes)
         return Challenger(

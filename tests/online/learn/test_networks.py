@@ -27,7 +27,7 @@ pipeline_tag: time-series-forecasting
 # freshet weights fine-tuned from base
 
 Asked for by `r1` (drift; segments: shoes, lamps).
-3 steps, then 0.5 of the way from the parent to the tuned weights, chosen on validation windows.
+3 steps, then 0.5 of the way from the parent to the tuned weights, chosen on validation windows, and 0.25 of the way from the shipped weights to that.
 
 ## Gate
 
@@ -60,6 +60,7 @@ def registered(networks: VersionedNetworks, segments: tuple[str, ...] = ()) -> M
         validation={1.0: 3.0, 0.5: 2.0},
         train_losses=(3.0, 2.0, 1.0),
         seconds=7.0,
+        kept=0.25,
     )
     report: dict[str, float | str | bool] = {"verdict": "promote", "gain": 0.25}
     candidate = Candidate(request, BASE, challenger, report, {"orders:0": 17})
@@ -143,11 +144,12 @@ def test_an_altered_version_does_not_come_back(networks: VersionedNetworks) -> N
 
 def test_a_report_holds_the_verdict_and_how_long_it_took_to_the_millisecond() -> None:
     verdict: Any = SimpleNamespace(report=lambda: {"verdict": "promote"})
-    challenger: Any = SimpleNamespace(factor=0.5, seconds=1.23451)
+    challenger: Any = SimpleNamespace(factor=0.5, kept=0.75, seconds=1.23451)
     pools: Any = SimpleNamespace(num_training_windows=12)
     assert report_of(verdict, challenger, pools, total_s=6.78949) == {
         "verdict": "promote",
         "factor": 0.5,
+        "kept": 0.75,
         "tune_s": 1.235,
         "total_s": 6.789,
         "windows": 12.0,
