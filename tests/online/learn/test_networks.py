@@ -27,7 +27,8 @@ pipeline_tag: time-series-forecasting
 # freshet weights fine-tuned from base
 
 Asked for by `r1` (drift; segments: shoes, lamps).
-3 steps, then 0.5 of the way from the parent to the tuned weights, chosen on validation windows, and 0.25 of the way from the shipped weights to that.
+3 steps, then 0.5 of the way from the parent to the tuned weights, chosen on validation windows, \
+and 0.25 of the way from the shipped weights to that.
 
 ## Gate
 
