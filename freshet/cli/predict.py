@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from freshet.cli.table_options import reading_of, reads_table, style_of
+from freshet.cli.options import joined
+from freshet.cli.table_options import Levels, reading_of, reads_table, style_of
 
 
 @reads_table
@@ -45,6 +46,7 @@ def predict(
     quantile_levels: Annotated[
         str, typer.Option(metavar="P,Q", help="Between 0 and 1, rising.")
     ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    levels: Levels = None,
     weights: Annotated[
         Path | None, typer.Option(help="Folder of weights; default those that ship.")
     ] = None,
@@ -63,10 +65,12 @@ def predict(
         levels=quantile_levels.split(","),
         outputs=output or [],
         reading=reading_of(context.params),
+        hierarchy=joined(levels),
         style=style_of(context.params),
     )
     if output:
-        series = found.iloc[:, 0].nunique()
+        # With levels the first column is the level's name.
+        series = len(found.iloc[:, : 2 if levels else 1].drop_duplicates())
         typer.echo(f"{len(found)} rows of {series} series in {', '.join(map(str, output))}")
     else:
         typer.echo(found.to_csv(index=False), nl=False)

@@ -33,6 +33,15 @@ Target = Annotated[
 ]
 PredictionLength = Annotated[int, typer.Option(min=1, help="Steps to forecast.")]
 
+Levels = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="A,A/B",
+        help="Columns by which series add up, forecast too such that all adds up: store, "
+        "store/dept, or total.",
+    ),
+]
+
 
 def _file(
     day_first: Annotated[

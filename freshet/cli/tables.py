@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from freshet.cli.options import group, joined
 from freshet.cli.table_options import (
     Data,
     ItemId,
+    Levels,
     PredictionLength,
     Target,
     Time,
@@ -71,9 +73,11 @@ def backtest(
     models: Annotated[
         str | None,
         typer.Option(
-            help="Names joined by commas, freshet:FOLDER too, A+B is the mean of two; default all."
+            help="Names joined by commas, freshet:FOLDER too, A+B is the mean of two, coherent:A "
+            "adds up with --levels; default all."
         ),
     ] = None,
+    levels: Levels = None,
     weights: Annotated[
         Path | None, typer.Option(help="Folder of the weights of freshet; default those that ship.")
     ] = None,
@@ -102,17 +106,31 @@ def backtest(
     ] = None,
 ) -> None:
     """Compare models on rolling cutoffs of your own table; exit status 1 when a model failed."""
-    from freshet.model.backtest.compare import BacktestSettings, make, names, with_weights
+    from freshet.model.backtest.compare import (
+        BacktestSettings,
+        make,
+        make_by_level,
+        names,
+        with_weights,
+    )
+    from freshet.model.backtest.hierarchy import COHERENT, panel_with_groups
     from freshet.model.backtest.run import Outputs, run
+    from freshet.model.backtest.workers import Make
     from freshet.model.tables.panel import Rolling
     from freshet.model.tables.table import read_panel
     from freshet.model.threads import use_threads
 
     use_threads()
-    panel = read_panel(data, table_of(context.params))
+    table = table_of(context.params)
+    if levels:
+        panel, hierarchy = panel_with_groups(data, table, joined(levels))
+        usual = (f"{COHERENT}freshet", *names())
+        made_by: Make = partial(make_by_level, hierarchy=hierarchy)
+    else:
+        panel, usual, made_by = read_panel(data, table), names(), make
     rolling = Rolling(prediction_length, windows, window_step)
-    chosen = with_weights(joined([models]) if models else names(), weights)
+    chosen = with_weights(joined([models]) if models else usual, weights)
     settings = BacktestSettings(rolling, chosen, fine_tune, jobs)
     beside_json = json.with_name(json.name + ".cache") if json else None
     outputs = Outputs(str(data), cache or beside_json, json, forecasts, plot)
-    raise typer.Exit(run(panel, settings, outputs, make=make))
+    raise typer.Exit(run(panel, settings, outputs, make=made_by))

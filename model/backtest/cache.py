@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from freshet.model.backtest.hierarchy import COHERENT
 from freshet.model.backtest.workers import Job, WindowForecast
 
 
@@ -92,10 +93,10 @@ def _code_fingerprint() -> str:
 
 
 def _weights_fingerprint(model: str) -> str:
-    """The content of the folders in a name such as "freshet:FOLDER" or "naive+freshet:FOLDER"."""
+    """The content of the folders in a name such as "naive+freshet:FOLDER"."""
     digest = xxhash.xxh3_128()
     for part in model.split("+"):
-        _, _, place = part.partition(":")
+        _, _, place = part.removeprefix(COHERENT).partition(":")
         for path in sorted(Path(place).glob("*")) if place else []:
             if path.is_file():
                 digest.update(path.read_bytes())

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from freshet.model import baselines
 from freshet.model.backtest.averaged import Averaged
 from freshet.model.backtest.cache import Cache
+from freshet.model.backtest.hierarchy import COHERENT, ByLevel, Coherent, Hierarchy
 from freshet.model.backtest.score import Scores, score
 from freshet.model.backtest.workers import FineTune, Job, Make, WindowForecast, forecasts, plan
 from freshet.model.tables.panel import Panel, Rolling
@@ -81,8 +83,8 @@ def with_weights(names: tuple[str, ...], weights: Path | None) -> tuple[str, ...
     if weights is None:
         return names
     parts = [name.split("+") for name in names]
-    told = f"freshet:{weights}"
-    return tuple("+".join(told if one == "freshet" else one for one in some) for some in parts)
+    told = {kind: f"{kind}:{weights}" for kind in ("freshet", f"{COHERENT}freshet")}
+    return tuple("+".join(told.get(one, one) for one in some) for some in parts)
 
 
 def make(name: str, fine_tune: FineTune) -> baselines.Model:
@@ -104,6 +106,17 @@ def make(name: str, fine_tune: FineTune) -> baselines.Model:
             hint=f"choose from {', '.join(names())}, or freshet:FOLDER",
         )
     return baselines.make(name)
+
+
+def make_by_level(name: str, fine_tune: FineTune, *, hierarchy: Hierarchy) -> baselines.Model:
+    """The model of a name for a panel with groups: "coherent:NAME" makes its forecasts add up.
+
+    Raises:
+        InvalidInputError: as `make`.
+    """
+    if name.startswith(COHERENT):
+        return Coherent(partial(make, name.removeprefix(COHERENT), fine_tune), hierarchy)
+    return ByLevel(partial(make, name, fine_tune), hierarchy)
 
 
 def backtest(

@@ -91,6 +91,26 @@ def table(found: list[dict[str, Any]]) -> Table:
     return shown
 
 
+def level_table(found: list[dict[str, Any]]) -> Table | None:
+    """Scores at each level of a hierarchy, best SQL over all series first; None without levels."""
+    from rich.table import Table
+
+    levels = [row for row in ranked(found) if row["strata"].get("level")]
+    if not levels:
+        return None
+    shown = Table(title="By level", title_justify="left")
+    for name in ("level", "model"):
+        shown.add_column(name, no_wrap=True)
+    for name in _TITLES.values():
+        shown.add_column(name, justify="right")
+    for level in levels[0]["strata"]["level"]:
+        for row in levels:
+            scores = row["strata"]["level"][level]
+            numbers = [_number(name, scores[name]) for name in METRICS]
+            shown.add_row(level, row["model"], *numbers, end_section=row is levels[-1])
+    return shown
+
+
 def ranked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows by SQL, by WQL where no series has a seasonal error, and failures last."""
 

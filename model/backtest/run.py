@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freshet.model.backtest.compare import BacktestSettings, Results, backtest
-from freshet.model.backtest.report import rows, table, write_forecasts, write_json
+from freshet.model.backtest.report import level_table, rows, table, write_forecasts, write_json
 from freshet.model.backtest.workers import Make, WindowForecast
 from freshet.stream.errors import InvalidInputError
 
@@ -118,6 +118,9 @@ def _print_table(results: Results) -> None:
         console = Console(width=160)
     found = rows(results)
     console.print(table(found))
+    of_levels = level_table(found)
+    if of_levels is not None:
+        console.print(of_levels)
     for row in found:
         if row["error"]:
             console.print(f"{row['model']} failed {row['error']}", markup=False, style="red")

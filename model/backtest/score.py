@@ -91,7 +91,7 @@ def stratify(window: Window) -> dict[str, dict[str, Bools]]:
     """Which series are in which group by what is known at the cutoff: kind -> group -> [N].
 
     Kinds: the share of observed steps on which nothing sold; the mean sold a step, in thirds; and
-    whether a series is younger than two seasons and two horizons.
+    whether a series is younger than two seasons and two horizons; and of a hierarchy the level.
     """
     target_NT = window.target_NT
     seen_NT = np.isfinite(target_NT)
@@ -109,11 +109,15 @@ def stratify(window: Window) -> dict[str, dict[str, Bools]]:
     since_first_N = window.context_length - seen_NT.argmax(1)
     age_N = np.where(seen_NT.any(1), since_first_N, 0)
     young_N = age_N < 2 * max(window.season_length, window.horizon)
-    return {
+    found = {
         "zero_share": _named(tuple(_ZERO_SHARES), share_N),
         "volume": _named(_VOLUMES, third_N),
         "history": {"cold start": young_N, "established": ~young_N},
     }
+    if window.level_N is not None:
+        level_N = np.array(window.level_N)
+        found["level"] = {name: level_N == name for name in dict.fromkeys(window.level_N)}
+    return found
 
 
 def _named(names: tuple[str, ...], group_N: Ints) -> dict[str, Bools]:

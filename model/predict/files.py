@@ -28,6 +28,7 @@ def predict_file(
     levels: Sequence[Any],
     outputs: Sequence[Path],
     reading: dict[str, Any],
+    hierarchy: Sequence[str] = (),
     style: FileStyle = PLAIN,
 ) -> pd.DataFrame:
     """The forecasts of a file, written to each of `outputs`.
@@ -38,13 +39,14 @@ def predict_file(
     """
     for path in outputs:
         _check(path)
-    frame = _read(source, reading, style)
-    ahead = None if future is None else _read(future, reading, style)
+    frame = whole_frame(source, reading, style)
+    ahead = None if future is None else whole_frame(future, reading, style)
     found: pd.DataFrame = forecaster.predict(
         frame,
         prediction_length,
         future_df=ahead,
         quantile_levels=levels,
+        levels=hierarchy,
         progress_bar=True,
         **reading,
     )
@@ -68,8 +70,12 @@ def _check(path: Path) -> None:
         raise InvalidInputError(f"{path.parent} is no folder, so {path.name} cannot be written")
 
 
-def _read(path: Path, reading: dict[str, Any], style: FileStyle) -> pd.DataFrame:
-    """All columns; names of items stay text."""
+def whole_frame(path: Path, reading: dict[str, Any], style: FileStyle = PLAIN) -> pd.DataFrame:
+    """All columns of a file; names of items stay text.
+
+    Raises:
+        InvalidInputError: the file cannot be read.
+    """
     file = opened(path, style)
     file.need(file.names)
 

@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.forecaster import BatchForecaster, device_of, dtype_of
-from freshet.model.predict.given import clear_errors, like
-from freshet.model.predict.out import forecast_frame, future_frame
+from freshet.model.predict.coherent import forecasts_needed
+from freshet.model.predict.given import clear_errors, like, plain
+from freshet.model.predict.out import (
+    coherent_frame,
+    forecast_frame,
+    future_frame,
+    past_of_levels,
+)
 from freshet.model.predict.reading import Reading, check_length, check_levels, length_told, read
 from freshet.model.tables.ahead import read_past, window_ahead
+from freshet.model.tables.hierarchy import groupings_of
 from freshet.model.tables.panel import Rolling
-from freshet.model.tables.table import read_panel
+from freshet.model.tables.table import Columns, read_panel
 from freshet.model.weights import load_weights, save_weights
 from freshet.stream import bars
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -81,6 +89,7 @@ class Forecaster(BatchForecaster):
         *,
         future_df: Any = None,
         quantile_levels: Sequence[float] = LEVELS,
+        levels: Sequence[str] = (),
         progress_bar: bool = False,
         **reading: Unpack[Reading],
     ) -> Any:
@@ -95,6 +104,10 @@ class Forecaster(BatchForecaster):
                 unknown.
             quantile_levels: between 0 and 1, rising; beyond the network's own outermost levels the
                 tails are exponential (`model/levels.py`).
+            levels: columns by which series are added up, each series in one group: "store", or
+                "store/dept" for both; "total" is all together. Groups are forecast too, and all is
+                brought to one distribution in which items add up to groups: so do the means, not
+                the quantiles. Series end together; takes six times as long or so.
             progress_bar: show on standard error, where that is a terminal, how far it is.
             **reading: which column is what, and how the frame is read: see `Reading`.
 
@@ -105,21 +118,29 @@ class Forecaster(BatchForecaster):
             of its own: its siblings' sales), "short_history" (fewer than two seasons of it),
             "future_unknown" (known columns that nobody told for this step) and "beyond_horizon"
             (farther ahead than the network was trained for). Amounts are in units and >= 0. The
-            mean is that of the quantile function, flat beyond the network's outermost levels.
+            mean is that of the quantile function, flat beyond the network's outermost levels. With
+            `levels` there is "level" too, and rows of groups come before those of items.
 
         Raises:
             InvalidInputError: frames or arguments cannot be used, or do not fit together.
         """
         check_length(prediction_length)
-        levels = check_levels(quantile_levels)
+        at = check_levels(quantile_levels)
         with clear_errors():
-            found, settings = read(df, future_df, reading)
+            found, settings = read(df, future_df, reading, levels)
+            columns = settings.columns
             panel, rest = read_past(found.frame, settings, found.future)
             future = rest if found.future is None else found.future
-            length = prediction_length or length_told(future, settings.columns)
-            window = window_ahead(panel, length, settings.columns, future)
-        with bars.progress_bar(len(window), "series", shown=progress_bar) as bar:
-            made = forecast_frame(self, panel, window, levels, settings.columns, done=bar.done)
+            length = prediction_length or length_told(future, columns)
+            window = window_ahead(panel, length, columns, future)
+            keys = panel.keys or panel.item_ids
+            groupings = groupings_of(found.frame, columns.item_id, keys, levels)
+        series = forecasts_needed(window, groupings)
+        with bars.progress_bar(series, "series", shown=progress_bar) as bar:
+            if groupings:
+                made = coherent_frame(self, panel, window, groupings, at, columns, done=bar.done)
+            else:
+                made = forecast_frame(self, panel, window, at, columns, done=bar.done)
         return like(made, df)
 
     def cross_validation(
@@ -196,17 +217,35 @@ class Forecaster(BatchForecaster):
         Args:
             df: the frame that was forecast.
             forecasts: what `predict` gave for it.
-            items: which series; None: the first six.
+            items: which series, of groups as "store 7"; None: the first six.
             path: a picture to write: .png, .svg or .pdf.
             **reading: see `Reading`.
 
         Raises:
             InvalidInputError: the frames cannot be used.
         """
-        from freshet.model.predict.plot import draw
+        from freshet.model.predict.plot import by_level, draw
 
+        place = Path(path) if path else None
         with clear_errors():
+            ahead = plain(forecasts)
+            if "level" in ahead.columns:
+                past, columns = self._past_of_levels(df, ahead, reading)
+                past, ahead = by_level(past, columns), by_level(ahead, columns)
+                return draw(past, ahead, columns, items, place)
             found, settings = read(df, None, reading)
-            return draw(
-                found.frame, forecasts, settings.columns, items, Path(path) if path else None
-            )
+            return draw(found.frame, ahead, settings.columns, items, place)
+
+    def _past_of_levels(
+        self, df: Any, ahead: pd.DataFrame, reading: Reading
+    ) -> tuple[pd.DataFrame, Columns]:
+        """What sold at each level that was forecast, and what its columns are called."""
+        named = list(ahead["level"].drop_duplicates())
+        found, settings = read(df, None, reading, named)
+        columns = settings.columns
+        panel, _ = read_past(found.frame, settings)
+        window = window_ahead(panel, 1, columns)
+        levels = [name for name in named if name != columns.item_id]
+        keys = panel.keys or panel.item_ids
+        groupings = groupings_of(found.frame, columns.item_id, keys, levels)
+        return past_of_levels(panel, window, groupings, columns), columns

@@ -5,7 +5,7 @@ Dimensions: N series, H horizon steps, S context and horizon steps, Q quantile l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.levels import at_levels
+from freshet.model.predict.coherent import coherent_forecast, levels_of
 from freshet.model.predict.windows import forecast_window
 from freshet.model.tables.ahead import times_ahead
+from freshet.model.tables.hierarchy import Grouping, members_of
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import Columns
 from freshet.stream.arrays import Floats, Ints
@@ -53,9 +55,6 @@ def forecast_frame(
 
     own_Q = np.array(forecaster.quantile_levels)
     own_NHQ = forecast_window(forecaster, window, forecaster.quantile_levels, done=done)
-    # All levels come from the network's own, and the mean from all of those.
-    quantiles_NHQ = at_levels(own_NHQ, own_Q, np.array(levels))
-    median_NH = at_levels(own_NHQ, own_Q, np.array([0.5]))[..., 0]
     T, H = window.context_length, window.horizon
     found = {
         columns.item_id: _items(panel, window.item_ids, H),
@@ -65,13 +64,90 @@ def forecast_frame(
         cutoff_NH = np.repeat(window.time_ms_NS[:, T - 1 : T], H, axis=1)
         found["cutoff"] = _times(panel, cutoff_NH)
         found[columns.target] = pd.Series(actual_NH.ravel())
-    frame = pd.DataFrame(found)
-    frame["predictions"] = median_NH.ravel()
-    for place, level in enumerate(levels):
-        frame[str(level)] = quantiles_NHQ[..., place].ravel()
-    frame["mean"] = (own_NHQ @ mean_weights(own_Q)).ravel()
+    mean_NH = own_NHQ @ mean_weights(own_Q)
+    frame = pd.DataFrame(found | said(own_NHQ, mean_NH, own_Q, levels))
     frame["status"] = statuses(window, forecaster.prediction_length_max).ravel()
     return frame.sort_values([columns.item_id, columns.time], ignore_index=True)
+
+
+def coherent_frame(
+    forecaster: BatchForecaster,
+    panel: Panel,
+    window: Window,
+    groupings: Sequence[Grouping],
+    levels: tuple[float, ...],
+    columns: Columns,
+    *,
+    done: Callable[[int], None] = lambda series: None,
+) -> pd.DataFrame:
+    """The forecast of a window's items and groups, which add up: each level's rows, items last.
+
+    Args:
+        forecaster: whose forecast.
+        panel: what the window was cut from.
+        window: what is known of the items at the cutoff.
+        groupings: the levels above the items.
+        levels: of the quantiles.
+        columns: what item and time are called; beside them the frame has "level".
+        done: hears how many series are forecast.
+    """
+    import pandas as pd
+
+    parts = levels_of(window, groupings)
+    own_Q = np.array(forecaster.quantile_levels)
+    made = 0
+
+    def quantiles(_: int, part: Window, levels: tuple[float, ...]) -> Floats:
+        nonlocal made
+        before, made = made, made + len(part)
+        return forecast_window(forecaster, part, levels, done=lambda series: done(before + series))
+
+    found = coherent_forecast(quantiles, parts, members_of(groupings), tuple(own_Q))
+    names = [*(grouping.name for grouping in groupings), columns.item_id]
+    frames, first = [], 0
+    for name, part in zip(names, parts, strict=True):
+        rows = slice(first, first + len(part))
+        first += len(part)
+        frame = {
+            "level": name,
+            columns.item_id: np.repeat(np.array(part.item_ids, object), part.horizon),
+            columns.time: _times(panel, part.time_ms_NS[:, part.context_length :]),
+        }
+        frame |= said(found.quantiles_XHQ[rows], found.mean_XH[rows], own_Q, levels)
+        frame["status"] = statuses(part, forecaster.prediction_length_max).ravel()
+        frames.append(pd.DataFrame(frame))
+    return pd.concat(frames, ignore_index=True)
+
+
+def past_of_levels(
+    panel: Panel, window: Window, groupings: Sequence[Grouping], columns: Columns
+) -> pd.DataFrame:
+    """What items and groups sold: a row a series and step, with its level."""
+    import pandas as pd
+
+    names = [*(grouping.name for grouping in groupings), columns.item_id]
+    frames = []
+    for name, part in zip(names, levels_of(window, groupings), strict=True):
+        T = part.context_length
+        sold = {
+            "level": name,
+            columns.item_id: np.repeat(np.array(part.item_ids, object), T),
+            columns.time: _times(panel, part.time_ms_NS[:, :T]),
+            columns.target: part.target_NT.ravel(),
+        }
+        frames.append(pd.DataFrame(sold))
+    return pd.concat(frames, ignore_index=True)
+
+
+def said(
+    own_NHQ: Floats, mean_NH: Floats, own_Q: Floats, levels: tuple[float, ...]
+) -> dict[str, Floats]:
+    """The columns of a forecast; all levels come from the network's own."""
+    median_NH = at_levels(own_NHQ, own_Q, np.array([0.5]))[..., 0]
+    quantiles_NHQ = at_levels(own_NHQ, own_Q, np.array(levels))
+    of_level = {str(level): quantiles_NHQ[..., place] for place, level in enumerate(levels)}
+    found = {"predictions": median_NH, **of_level, "mean": mean_NH}
+    return {name: values_NH.ravel() for name, values_NH in found.items()}
 
 
 def future_frame(panel: Panel, horizon: int, columns: Columns) -> pd.DataFrame:

@@ -24,6 +24,14 @@ SOLD = "#4a5764"
 FAN = "#1f6f9f"
 
 
+def by_level(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """A frame of several levels, where groups are called by their level and name."""
+    names = frame[columns.item_id].astype(str)
+    plain = (frame["level"] == columns.item_id) | (frame["level"] == names)
+    called = names.where(plain, frame["level"] + " " + names)
+    return frame.assign(**{columns.item_id: called})
+
+
 def draw(
     frame: pd.DataFrame,
     forecasts: Any,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import numbers
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from freshet.model.predict.given import Given, Named, given
@@ -62,8 +63,10 @@ class Reading(TypedDict, total=False):
     future: Any
 
 
-def read(df: Any, future_df: Any, reading: Reading) -> tuple[Given, TableSettings]:
-    """The frames, and how they become series.
+def read(
+    df: Any, future_df: Any, reading: Reading, levels: Sequence[str] = ()
+) -> tuple[Given, TableSettings]:
+    """The frames, and how they become series; those of a hierarchy end together.
 
     Raises:
         InvalidInputError: an argument is unknown, or the frames cannot be used.
@@ -86,7 +89,26 @@ def read(df: Any, future_df: Any, reading: Reading) -> tuple[Given, TableSetting
     frequency = options.pop("frequency", None)
     # An offset of pandas says its alias.
     frequency = getattr(frequency, "freqstr", frequency)
+    if levels:
+        found = _without_levels(found, levels)
+        if options.get("end") == "own":
+            raise InvalidInputError(
+                "series that end each on its own do not add up", hint='leave end="own" out'
+            )
+        options["end"] = "common"
     return found, TableSettings(found.columns, frequency, **options)
+
+
+def _without_levels(found: Given, levels: Sequence[str]) -> Given:
+    """Columns that make groups are no covariates, though a frame of the steps ahead has them."""
+    columns = found.columns
+    if "level" in (columns.item_id, columns.time):
+        raise InvalidInputError(
+            "the column 'level' is where the answer names a row's level", hint="rename it"
+        )
+    parts = {part for level in levels for part in (level, *level.split("/"))}
+    known = tuple(name for name in columns.known if name not in parts)
+    return replace(found, columns=replace(columns, known=known))
 
 
 def _check_names(options: dict[str, Any]) -> None:

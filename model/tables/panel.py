@@ -44,6 +44,7 @@ class Window:
             other.
         local_ms_NS: what the clock of the series' place shows at each step, as milliseconds since
             1970-01-01 00:00 on it; None: it shows UTC.
+        level_N: what each series is of a hierarchy, by its level's name; None: all are items.
     """
 
     item_ids: tuple[str, ...]
@@ -60,6 +61,7 @@ class Window:
     length_N: Ints | None = None
     country: str | None = None
     local_ms_NS: Ints | None = None
+    level_N: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -95,6 +97,19 @@ class Window:
             else _longer(self.local_ms_NS[:, cut:], missing, self.resolution_ms),
         )
 
+    def earlier(self, steps: int) -> Window:
+        """What was known at a cutoff so many steps earlier, with the same horizon."""
+        T, S = self.context_length - steps, self.time_ms_NS.shape[1] - steps
+        return replace(
+            self,
+            time_ms_NS=self.time_ms_NS[:, :S],
+            target_NT=self.target_NT[:, :T],
+            known_NSK=self.known_NSK[:, :S],
+            past_NTP=self.past_NTP[:, :T],
+            length_N=None if self.length_N is None else np.maximum(self.length_N - steps, 0),
+            local_ms_NS=None if self.local_ms_NS is None else self.local_ms_NS[:, :S],
+        )
+
     def rows(self, index: Ints | slice) -> Window:
         """Some of the series, in the order of `index`."""
         chosen = np.arange(len(self))[index]
@@ -108,6 +123,7 @@ class Window:
             static={name: values[chosen] for name, values in self.static.items()},
             length_N=None if self.length_N is None else self.length_N[chosen],
             local_ms_NS=None if self.local_ms_NS is None else self.local_ms_NS[chosen],
+            level_N=_chosen(self.level_N, chosen),
         )
 
 
@@ -135,6 +151,7 @@ class Panel:
         zone: that of the table's times; None: they name none.
         clock_ms_NL: what the clock of the zone shows at every step; None: what `time_ms_NL` says,
             which for days and longer steps is the clock's time rather than UTC.
+        level_N: see `Window`.
     """
 
     item_ids: tuple[str, ...]
@@ -154,6 +171,7 @@ class Panel:
     keys: tuple[object, ...] = ()
     zone: tzinfo | None = None
     clock_ms_NL: Ints | None = None
+    level_N: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -201,6 +219,7 @@ class Panel:
             length_N=self.length_N[rows] - steps,
             country=self.country,
             local_ms_NS=None if self.clock_ms_NL is None else self.clock_ms_NL[rows, known],
+            level_N=_chosen(self.level_N, rows),
         )
 
     def actual(self, steps: int, horizon: int) -> Floats:
@@ -242,6 +261,10 @@ class Rolling:
     def actual(self, panel: Panel, index: int) -> Floats:
         """What came after that cutoff: [N, H], rows as in `window`."""
         return panel.actual(self.steps_back(index), self.horizon)
+
+
+def _chosen(names_N: tuple[str, ...] | None, rows: Ints) -> tuple[str, ...] | None:
+    return None if names_N is None else tuple(names_N[row] for row in rows)
 
 
 def _padded(values_NX: Floats, missing: int) -> Floats:
