@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -14,7 +16,18 @@ from freshet.stream.fold.batches import RawBatch
 from freshet.stream.units import HOUR_MS
 from tests.integration.test_learn import HOURS, NOW_MS, SKUS, Process, orders
 
-TRAINED_AT = HOURS - 72
+ZONE = ZoneInfo("Europe/Berlin")
+START_MS = (NOW_MS // HOUR_MS - HOURS) * HOUR_MS
+
+
+def ends_a_day(hour: int) -> bool:
+    """Whether the shop's day is over with the hour before this one."""
+    return datetime.fromtimestamp((START_MS + hour * HOUR_MS) / 1_000, ZONE).hour == 0
+
+
+# Only the last hour of the newest day is not final: a label too many would make the day whole.
+SOLD_UNTIL = max(filter(ends_a_day, range(HOURS + 1)))
+TRAINED_AT = SOLD_UNTIL - 48
 # What took how long.
 SECONDS = ("tune_s", "total_s", "guard_60000.s", "guard_86400000.s", "latency_ratio")
 
@@ -24,8 +37,7 @@ def wild(end: int) -> list[tuple[int, bytes]]:
 
     Neither that minute nor its hour nor its day has ended.
     """
-    start_ms = (NOW_MS // HOUR_MS - HOURS) * HOUR_MS
-    at_ms = start_ms + (end - 1) * HOUR_MS
+    at_ms = START_MS + (end - 1) * HOUR_MS
     found = []
     for sku in range(SKUS):
         line: dict[str, Any] = {"sku": f"s{sku}", "region": "north", "unit_price": 2.0}
@@ -51,7 +63,7 @@ class Shop:
         self.process.sell(batch)
 
     def sell_the_rest(self) -> None:
-        rest = orders(range(TRAINED_AT, HOURS))
+        rest = orders(range(TRAINED_AT, SOLD_UNTIL))
         end = self._offset + len(rest.values)
         self.process.sell(replace(rest, offsets=rest.offsets + self._offset, next_offset=end))
         self._offset = end
@@ -92,11 +104,12 @@ def test_sales_that_are_not_final_are_neither_learnt_nor_judged_on(
             shop.sell(wild(TRAINED_AT))
         shop.sell_the_rest()
         if name == "before":
-            shop.sell(wild(HOURS))
+            shop.sell(wild(SOLD_UNTIL))
         last = shop.told(2)
         shop.end()
         seen.append((first, last, weights))
     after, before = seen
-    assert after[1]["days"] == 3.0
+    # What was held out of the day of the training, and the day after it; the next one is not over.
+    assert after[1]["days"] == 2.0
     assert before[2] == after[2]
     assert before[:2] == after[:2]
