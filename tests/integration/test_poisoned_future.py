@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -16,34 +13,33 @@ from freshet.stream.fold.batches import RawBatch
 from freshet.stream.units import HOUR_MS
 from tests.integration.test_learn import HOURS, NOW_MS, SKUS, Process, orders
 
-ZONE = ZoneInfo("Europe/Berlin")
 START_MS = (NOW_MS // HOUR_MS - HOURS) * HOUR_MS
-
-
-def ends_a_day(hour: int) -> bool:
-    """Whether the shop's day is over with the hour before this one."""
-    return datetime.fromtimestamp((START_MS + hour * HOUR_MS) / 1_000, ZONE).hour == 0
-
-
-# Only the last hour of the newest day is not final: a label too many would make the day whole.
-SOLD_UNTIL = max(filter(ends_a_day, range(HOURS + 1)))
-TRAINED_AT = SOLD_UNTIL - 48
+# A look a day, the first twelve hours after what was final at the training: of the second one the
+# newest final hour is the last, and the next one would be seen if it were taken for final.
+TRAINED_AT = 160
+SOLD_UNTIL = TRAINED_AT + 12 + 24
 # What took how long.
 SECONDS = ("tune_s", "total_s", "guard_60000.s", "guard_86400000.s", "latency_ratio")
 
 
-def wild(end: int) -> list[tuple[int, bytes]]:
-    """Five hundred units of every item, where some ten are sold, in the log's newest minute.
+def wild(end: int) -> list[tuple[int, bytes | None]]:
+    """Five hundred units of every item, where some ten are sold, half an hour before the newest.
 
-    Neither that minute nor its hour nor its day has ended.
+    Its minute is over and its hour too, but neither is final: late sales still count.
     """
-    at_ms = START_MS + (end - 1) * HOUR_MS
-    found = []
+    at_ms = START_MS + (end - 1) * HOUR_MS - HOUR_MS // 2
+    found: list[tuple[int, bytes | None]] = []
     for sku in range(SKUS):
         line: dict[str, Any] = {"sku": f"s{sku}", "region": "north", "unit_price": 2.0}
         line |= {"event_id": f"wild-{end}-{sku}", "event_time": at_ms, "quantity": 500}
         found.append((at_ms, json.dumps(line).encode()))
     return found
+
+
+def usual() -> list[tuple[int, bytes | None]]:
+    """What is sold after the training."""
+    rest = orders(range(TRAINED_AT, SOLD_UNTIL))
+    return list(zip(rest.timestamps_ms.tolist(), rest.values, strict=True))
 
 
 class Shop:
@@ -54,19 +50,14 @@ class Shop:
         self._offset = len(orders(range(TRAINED_AT)).values)
         process.prepare(range(TRAINED_AT))
 
-    def sell(self, lines: Sequence[tuple[int, bytes]]) -> None:
+    def sell(self, lines: Sequence[tuple[int, bytes | None]]) -> None:
+        """All of it at once."""
         times, values = zip(*lines, strict=True)
         offsets = self._offset + np.arange(len(lines), dtype=np.int64)
         self._offset += len(lines)
         stamps = np.array(times, np.int64)
         batch = RawBatch(list(values), [None] * len(lines), stamps, offsets, self._offset)
         self.process.sell(batch)
-
-    def sell_the_rest(self) -> None:
-        rest = orders(range(TRAINED_AT, SOLD_UNTIL))
-        end = self._offset + len(rest.values)
-        self.process.sell(replace(rest, offsets=rest.offsets + self._offset, next_offset=end))
-        self._offset = end
 
     def weights(self) -> bytes:
         """Those that the request led to."""
@@ -102,14 +93,11 @@ def test_sales_that_are_not_final_are_neither_learnt_nor_judged_on(
         weights = shop.weights()
         if name == "after":
             shop.sell(wild(TRAINED_AT))
-        shop.sell_the_rest()
-        if name == "before":
-            shop.sell(wild(SOLD_UNTIL))
+        shop.sell([*usual(), *(wild(SOLD_UNTIL) if name == "before" else [])])
         last = shop.told(2)
         shop.end()
         seen.append((first, last, weights))
     after, before = seen
-    # What was held out of the day of the training, and the day after it; the next one is not over.
     assert after[1]["days"] == 2.0
     assert before[2] == after[2]
     assert before[:2] == after[:2]
