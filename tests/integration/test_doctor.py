@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +24,7 @@ from freshet.stream.process import BackOff, wait_until
 from tests.certificates import authority, server_certificate
 from tests.integration.broken import BROKEN, World
 from tests.integration.kafka_image import start_kafka
+from tests.starved import Stopwatch
 
 LISTENERS = {"PLAINTEXT": "PLAINTEXT", "FAR": "PLAINTEXT", "PLAIN": "SASL_PLAINTEXT", "TLS": "SSL"}
 LIMIT_S = 10.0
@@ -103,11 +103,11 @@ def world(broker: dict[str, int], redis_server: str, tmp_path: Path) -> Iterator
 def test_a_broken_set_up_is_named_with_the_way_out(case: str, world: World) -> None:
     broken = BROKEN[case]
     settings = broken.make(world)
-    began_s = time.monotonic()
+    watch = Stopwatch()
     found = list(
         examine(settings, lambda: wall_now_ms() + broken.ahead_ms, only=set(broken.probes))
     )
-    took_s = time.monotonic() - began_s
+    took_s = watch.seconds()
     said = [check for check in found if (check.name, check.state) == (broken.name, broken.state)]
     fitting = [one for one in said if broken.says in one.message and broken.hint in one.hint]
     assert fitting, "\n".join(map(str, found))
@@ -151,16 +151,16 @@ def test_a_shop_that_is_well_is_ok_line_by_line_and_the_first_comes_at_once(
         "FRESHET_DASHBOARD__PORT": "0",
     }
     command = [sys.executable, "-m", "freshet", "doctor"]
-    began_s = time.monotonic()
     process = subprocess.Popen(
         command, env={**os.environ, **environ}, cwd=world.folder, stdout=subprocess.PIPE, text=True
     )
+    watch = Stopwatch(process.pid)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("freshet")
-    first_s = time.monotonic() - began_s
+    first_s = watch.seconds()
     lines = process.stdout.read().splitlines()
-    whole_s = time.monotonic() - began_s
-    assert process.wait(10) == 0, "\n".join(lines)
+    whole_s = watch.until_end(process.pid)
+    assert process.wait() == 0, "\n".join(lines)
     assert first_s < 5.0 and whole_s < LIMIT_S + 5.0, "2 s and 10 s on a machine that is idle"
     said = {line[9:].partition(":")[0] for line in lines}
     assert said >= {"kafka", "redis", "topics", "orders", "catalog", "windows", "books", "ingest"}

@@ -23,6 +23,7 @@ from freshet.stream.config import Settings, load
 from freshet.stream.kafka import Publisher, TableReader, TableRecord, ensure_topics
 from freshet.stream.schemas import Record
 from tests.integration.faults.world import Broker, HurtRedis
+from tests.starved import Stopwatch, ended
 
 NAMES = ("ingest", "worker", "control", "learn", "dashboard")
 STEP_MS = 5_000
@@ -157,13 +158,14 @@ class WholeShop:
         """SIGTERM for every process: how long each took, and its exit status."""
         self._selling.set()
         told_s = time.monotonic()
+        watches = {name: Stopwatch(process.pid) for name, process in self.processes.items()}
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         took: dict[str, tuple[float, int | None]] = {}
-        while len(took) < len(self.processes) and time.monotonic() < told_s + 30:
+        while len(took) < len(self.processes) and time.monotonic() < told_s + TIMEOUT_S:
             for name, process in self.processes.items():
-                if name not in took and process.poll() is not None:
-                    took[name] = (round(time.monotonic() - told_s, 1), process.returncode)
+                if name not in took and ended(process.pid):
+                    took[name] = (round(watches[name].seconds(), 1), process.wait())
             time.sleep(0.05)
         return took
 
