@@ -66,7 +66,7 @@ def mock_cluster() -> Iterator[str]:
     """
     owner = Producer({"test.mock.num.brokers": 1, "log_level": 0})
     answer_joins_at_once(owner)
-    (broker,) = owner.list_topics(timeout=10).brokers.values()
+    (broker,) = owner.list_topics(timeout=60).brokers.values()
     yield f"{broker.host}:{broker.port}"
 
 
@@ -96,7 +96,7 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("Kafka needs Java, and there is none on PATH")
     broker = RealKafka(Path(home), tmp_path_factory.mktemp("kafka"))
     try:
-        AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=30)
+        AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=120)
         yield broker.bootstrap_servers
     finally:
         broker.stop()

@@ -39,7 +39,7 @@ def run(python: Path | str, *arguments: str, cwd: Path) -> str:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3_000:]
@@ -72,7 +72,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, source / name)
     pip = (sys.executable, "-m", "pip")
     build = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source))
-    subprocess.run([*pip, *build], check=True, timeout=120)
+    subprocess.run([*pip, *build], check=True, timeout=400)
     (wheel,) = folder.glob("freshet-*.whl")
 
     venv.create(folder / "venv", symlinks=True)

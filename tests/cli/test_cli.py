@@ -29,7 +29,7 @@ def run(
     environ = {**os.environ, **(env or {})}
     command = [sys.executable, "-m", "freshet", *args]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env=environ, cwd=cwd, check=False
+        command, capture_output=True, text=True, timeout=180, env=environ, cwd=cwd, check=False
     )
 
 
@@ -71,7 +71,7 @@ def test_help_takes_little_more_work_than_the_help_of_an_empty_program() -> None
 def cpu_s(arguments: list[str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
-        [sys.executable, *arguments], capture_output=True, timeout=60, cwd=ROOT, check=True
+        [sys.executable, *arguments], capture_output=True, timeout=180, cwd=ROOT, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

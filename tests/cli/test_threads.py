@@ -53,7 +53,7 @@ def test_the_library_that_pytorch_loads_takes_it_so() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=240,
     )
     said = {line.strip() for line in done.stderr.splitlines()}
     assert {"OMP_WAIT_POLICY = 'PASSIVE'", "GOMP_SPINCOUNT = '0'"} <= {

@@ -111,13 +111,13 @@ def on_a_page(scenario: Callable[[int], Awaitable[None]], **settings: Any) -> No
                 stop.set()
                 await serving
 
-    asyncio.run(asyncio.wait_for(both(), 20))
+    asyncio.run(asyncio.wait_for(both(), 60))
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
     """Waits for the other side to end the connection."""
     try:
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 60)
     except ConnectionResetError:
         return True
     return reader.at_eof()
@@ -202,7 +202,7 @@ def test_a_stream_that_is_read_is_left_alone() -> None:
         writer.write(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         events = 0
         while events < 3:  # More than a second: one each second, for the clock.
-            line = await asyncio.wait_for(reader.readline(), 5)
+            line = await asyncio.wait_for(reader.readline(), 60)
             events += line.startswith(b"event: update")
         writer.close()
 

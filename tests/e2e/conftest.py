@@ -109,4 +109,4 @@ def page_url(shop_settings: Settings, tmp_path: Path) -> Iterator[str]:
     assert address.startswith("http://"), (tmp_path / "dashboard.log").read_text()
     yield address
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0, (tmp_path / "dashboard.log").read_text()
+    assert process.wait(60) == 0, (tmp_path / "dashboard.log").read_text()

@@ -29,11 +29,11 @@ from tests.starved import Stopwatch
 
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
-ANSWER_TIMEOUT_MS = 30_000
+ANSWER_TIMEOUT_MS = 90_000
 # A stop takes 0.2 s where the machine is quiet.
 STOP_TIMEOUT_S = 2.0
 DEMO_SECONDS = 60
-DEMO_TIMEOUT_S = 170.0
+DEMO_TIMEOUT_S = 400.0
 
 expect.set_options(timeout=ANSWER_TIMEOUT_MS)
 
@@ -397,7 +397,7 @@ def running(
         yield process, process.stdout.readline().strip()
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def stop(process: subprocess.Popen[str]) -> float:
@@ -409,7 +409,7 @@ def stop(process: subprocess.Popen[str]) -> float:
     return took_s
 
 
-def wait_until(true: Any, timeout_s: float = 60.0) -> None:
+def wait_until(true: Any, timeout_s: float = 180.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -534,7 +534,7 @@ def test_without_broker_and_redis_the_page_opens_and_says_so(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_demo_shows_real_forecasts_and_an_item_s_chart(
     browser: Browser, tmp_path: Path, screenshots: Path
 ) -> None:
@@ -553,7 +553,7 @@ def test_the_demo_shows_real_forecasts_and_an_item_s_chart(
             page.screenshot(path=screenshots / "demo.png", full_page=True)
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) in (0, 1, 130), (tmp_path / "demo.log").read_text()
+        assert process.wait(120) in (0, 1, 130), (tmp_path / "demo.log").read_text()
 
 
 def demo_address(process: subprocess.Popen[Any], log: Path) -> str:
@@ -571,6 +571,6 @@ def demo_address(process: subprocess.Popen[Any], log: Path) -> str:
 
 def forecasts_of(url: str) -> int:
     try:
-        return int(httpx.get(f"{url}api/overview", timeout=5).json()["forecasts"]["seen"])
+        return int(httpx.get(f"{url}api/overview", timeout=30).json()["forecasts"]["seen"])
     except httpx.HTTPError:
         return 0

@@ -64,13 +64,13 @@ class World:
             NewTopic(name, 1, 1, config=stamped),
             NewTopic(dead_letter_topic(name), 1, 1, config=LETTERS),
         ]
-        for made in admin.create_topics(asked, operation_timeout=10).values():
-            made.result(10)
+        for made in admin.create_topics(asked, operation_timeout=60).values():
+            made.result(60)
         return {"kafka": {"topics": {kind: name}}}
 
     def delete(self, name: str) -> None:
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.ports['PLAINTEXT']}"})
-        admin.delete_topics([name], operation_timeout=10)[name].result(10)
+        admin.delete_topics([name], operation_timeout=60)[name].result(60)
 
     def send(self, name: str, values: Sequence[Any], **headers: bytes) -> None:
         own = [(header.replace("_", "-"), value) for header, value in headers.items()]
@@ -154,7 +154,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 
 def _wait_for(port: int) -> None:
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 120
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -23,8 +23,8 @@ from freshet.stream.child import Child, free_port
 from tests.compose import ROOT, Service, image_environ, load, services
 from tests.integration.kafka_image import start_kafka
 
-HEALTHY_WITHIN_S = 120.0
-HEALTH_TIMEOUT_S = 30.0
+HEALTHY_WITHIN_S = 300.0
+HEALTH_TIMEOUT_S = 120.0
 LOOK_S = 0.2
 KAFKA_IN_IMAGE = "/opt/kafka"
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*):(?P<port>\d{4,5})\b")

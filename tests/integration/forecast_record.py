@@ -51,7 +51,7 @@ class ForeignReader:
         self.found: dict[str, list[Json]] = {name: [] for name in self._names.values()}
         self.newest: dict[str, Json] = {}
         """Of the topic of the newest, by key."""
-        topics = self._client.list_topics(timeout=10).topics
+        topics = self._client.list_topics(timeout=60).topics
         self._at = {(topic, number) for topic in self._names for number in topics[topic].partitions}
         self._client.assign([TopicPartition(*at, 0) for at in self._at])
 
@@ -61,7 +61,7 @@ class ForeignReader:
         while (left_s := end_s - time.monotonic()) > 0:
             self._take(left_s)
 
-    def read_to_end(self, timeout_s: float = 60.0) -> None:
+    def read_to_end(self, timeout_s: float = 180.0) -> None:
         """Take everything that was written, once all of it is committed or given up."""
         end_s = time.monotonic() + timeout_s
         written = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from freshet.stream.child import Child
 
-SETUP_TIMEOUT_S = 90.0
+SETUP_TIMEOUT_S = 240.0
 CLUSTER_ID = "5L6g3nShT-eMCtK--X86sw"
 """What the image uses where no other is given."""
 

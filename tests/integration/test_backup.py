@@ -90,7 +90,7 @@ class Place:
         }
 
     def run(self, block: str) -> None:
-        subprocess.run(["bash", "-euc", block], env=self.environ, check=True, timeout=60)
+        subprocess.run(["bash", "-euc", block], env=self.environ, check=True, timeout=180)
 
     def start_kafka(self) -> None:
         self.kafka = RealKafka(self.home, self.folder / "kafka", self._ports[0])
@@ -101,7 +101,7 @@ class Place:
     def destroy(self) -> None:
         for server in (self.kafka, self.redis):
             server.process.kill()
-            server.process.wait(30)
+            server.process.wait(120)
         for name in ("kafka", "redis", "registry"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir()

@@ -67,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSettings]
         addresses = [f"127.0.0.1:{port}" for port in ports]
         create = ["redis-cli", "--cluster", "create", *addresses]
         create += ["--cluster-replicas", "0", "--cluster-yes"]
-        subprocess.run(create, check=True, capture_output=True, timeout=60)
+        subprocess.run(create, check=True, capture_output=True, timeout=180)
         for port in ports:
             wait_for(lambda port=port: cluster_state(port) == "ok")
         yield RedisSettings(url=SecretStr(f"redis://{addresses[0]}"), cluster=True)

@@ -94,7 +94,7 @@ def wait_for_all(compose: Compose, settings: Settings, wanted: set[tuple[str, in
     assert wait_until(lambda: ran(compose) and wanted <= forecasts(settings), TIMEOUT_S, look)
 
 
-@pytest.mark.timeout(400)  # A dozen processes start, which two busy cores take minutes for.
+@pytest.mark.timeout(900)  # A dozen processes start, which two busy cores take minutes for.
 def test_what_came_before_down_is_there_after_up(compose: Compose) -> None:
     hour_ms = int(time.time() * 1_000) // HOUR_MS * HOUR_MS
     compose.up("ingest", "worker", "control", "learn", "dashboard")

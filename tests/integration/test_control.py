@@ -25,7 +25,7 @@ from freshet.stream.kafka import Publisher, TableReader, TableRecord
 from freshet.stream.schemas import Alert, DriftAlert, ModelEvent, ModelEventKind, RetrainRequest
 from freshet.stream.units import HOUR_MS
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 RUN = (
     "from freshet.stream.config import load; from freshet.online.control.process import run; "
     "run(load().settings)"
@@ -80,7 +80,7 @@ class Process:
     def stop(self, how: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def send(self, topic: str, *values: bytes) -> None:
         with Publisher(self.settings) as publisher:
@@ -100,7 +100,7 @@ class Process:
 
     def post(self, authorization: str = f"Bearer {TOKEN}") -> tuple[int, Any]:
         """Ask for training over HTTP."""
-        connection = HTTPConnection("127.0.0.1", self.settings.control.http_port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.settings.control.http_port, timeout=60)
         with closing(connection):
             headers = {"Authorization": authorization}
             connection.request("POST", "/v1/retrain", b'{"segments": ["hats"]}', headers)

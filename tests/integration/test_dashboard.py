@@ -27,7 +27,7 @@ from tests.starved import Stopwatch
 
 NAMED_WITHIN_S = 5.0
 ENDED_WITHIN_S = 10.0
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 FRESH_S = 1.0
 # Far shorter than the page waits for a record.
 PAUSE_S = 0.05
@@ -79,12 +79,12 @@ def dashboard(settings: Settings, log: Path) -> Iterator[tuple[subprocess.Popen[
         yield process, url
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         print(log.read_text())
 
 
 def readiness(url: str) -> tuple[int, str]:
-    answer = httpx.get(f"{url}readyz", timeout=5)
+    answer = httpx.get(f"{url}readyz", timeout=30)
     return answer.status_code, answer.text
 
 
@@ -98,7 +98,7 @@ def seconds_until(so: Callable[[], bool]) -> float:
 
 def read_s_ago(url: str, what: str) -> float:
     """How old the page says that it is."""
-    return float(httpx.get(f"{url}api/overview", timeout=5).json()["read_s_ago"][what])
+    return float(httpx.get(f"{url}api/overview", timeout=30).json()["read_s_ago"][what])
 
 
 def drift(segment: str) -> DriftAlert:
@@ -124,7 +124,7 @@ def shows(url: str, settings: Settings, segment: str) -> float:
         publisher.flush()
 
     def shown() -> bool:
-        cards = httpx.get(f"{url}api/drift", timeout=5).json()["cards"]
+        cards = httpx.get(f"{url}api/drift", timeout=30).json()["cards"]
         return segment in [card["segment"] for card in cards]
 
     return seconds_until(shown)

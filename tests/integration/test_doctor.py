@@ -174,7 +174,7 @@ def test_a_shop_that_is_well_is_ok_line_by_line_and_the_first_comes_at_once(
         cwd=world.folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     report = json.loads(done.stdout)

@@ -26,7 +26,7 @@ POINTS = (
     ("after_forecasts", "after_forecasts"),
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def test_a_shops_own_topic_will_do_and_its_new_partitions_are_read_soon(
         wait_for(lambda: books(settings).get("applied") == 3)
         client.create_partitions([NewPartitions(topics.orders, 4)])[topics.orders].result(30)
         send(settings, [order(n) for n in range(3, 8)], partition=3)
-        wait_for(lambda: books(settings, 3).get("applied") == 5, timeout_s=15.0)
+        wait_for(lambda: books(settings, 3).get("applied") == 5, timeout_s=60.0)
     assert books(settings, 3) == booked(applied=5)
 
 

@@ -186,7 +186,7 @@ def ingest(environ: dict[str, str], failpoint: str = "") -> int:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stdout[-4_000:] + done.stderr[-4_000:]
     return done.returncode

@@ -262,7 +262,7 @@ def _dying_at(name: str) -> Iterator[None]:
         partition_module.failpoint = kept
 
 
-@pytest.mark.timeout(max(180, EXAMPLES))
+@pytest.mark.timeout(max(600, EXAMPLES))
 @pytest.mark.parametrize("shop", [Shop, ChangingShop])
 def test_no_order_of_moves_leaves_a_trace(redis_server: str, shop: type[Shop]) -> None:
     Shop.client = connect(RedisSettings(url=SecretStr(redis_server)))

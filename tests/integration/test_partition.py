@@ -136,7 +136,7 @@ def test_an_append_only_file_cut_at_a_random_byte_is_folded_on(tmp_path: Path, s
         while driver.windows.next_offset < 150:
             driver.step(10)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1"):
             driver.step(10)
         file = max(tmp_path.glob("appendonlydir/*.incr.aof"))
@@ -152,7 +152,7 @@ def test_an_append_only_file_cut_at_a_random_byte_is_folded_on(tmp_path: Path, s
     finally:
         client.close()
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def _start_redis(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], redis.Redis]:
@@ -162,7 +162,7 @@ def _start_redis(binary: str, folder: Path) -> tuple[subprocess.Popen[bytes], re
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     options += ["--appendonly", "yes", "--appendfsync", "no", "--aof-load-truncated", "yes"]
     process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         try:
             return process, connect(RedisSettings(url=SecretStr(f"redis://127.0.0.1:{port}/0")))

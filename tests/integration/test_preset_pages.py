@@ -52,7 +52,7 @@ def typed(statement: str, variables: str) -> str:
         assert not code, f"{statement} ended with {code}: {told.getvalue()}"
         return told.getvalue()
     command = ["bash", "-euo", "pipefail", "-c", f"{variables}{statement}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout
 
 
 def shown(text: str, found: str) -> bool:

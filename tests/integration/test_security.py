@@ -42,7 +42,7 @@ from tests.integration.kafka_image import start_kafka
 pytestmark = pytest.mark.slow
 TOPIC = "freshet.alerts.v1"
 NAMES = ("PLAINTEXT", "CONTROLLER", "MTLS", "SCRAM", "OAUTH")
-READ_WITHIN_S = 30.0
+READ_WITHIN_S = 120.0
 
 
 def environ_of(folder: Path, ports: Mapping[str, int]) -> dict[str, str]:

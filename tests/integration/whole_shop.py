@@ -27,7 +27,7 @@ from tests.starved import Stopwatch, ended
 
 NAMES = ("ingest", "worker", "control", "learn", "dashboard")
 STEP_MS = 5_000
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 class WholeShop:
@@ -115,7 +115,7 @@ class WholeShop:
         """Status and text of a probe; 0 where nobody answers."""
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.ports[name]}{path}", timeout=2
+                f"http://127.0.0.1:{self.ports[name]}{path}", timeout=10
             ) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:

@@ -26,7 +26,7 @@ from tests.integration.test_worker import Shop, environ_for, save_random_weights
 SESSION_S = 6
 PORTION = 5
 ITEMS = 40
-TIMEOUT_S = 90.0
+TIMEOUT_S = 240.0
 STEPS_MS = (HOUR_MS, 3 * HOUR_MS)
 RUN = """
 from freshet.online.worker import loop

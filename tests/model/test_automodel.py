@@ -20,7 +20,7 @@ LOAD = f"print(type(transformers.AutoModel.from_pretrained({str(BASE_WEIGHTS)!r}
 def run(code: str) -> str:
     command = [sys.executable, "-c", code]
     return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=120
+        command, check=True, capture_output=True, text=True, timeout=240
     ).stdout.strip()
 
 

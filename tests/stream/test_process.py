@@ -84,7 +84,7 @@ def test_a_process_that_a_library_does_not_let_go_is_ended_after_its_time() -> N
         assert process.stdout is not None
         assert process.stdout.readline() == b"in\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 1
+        assert process.wait(120) == 1
 
 
 def test_at_the_end_nobody_looks_through_all_that_is_left() -> None:

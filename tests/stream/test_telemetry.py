@@ -119,7 +119,7 @@ def test_what_is_asked_for_comes_with_its_authorization_and_its_body() -> None:
 
 
 def send(port: int, path: str, body: bytes, **headers: str) -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     with closing(connection):
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()

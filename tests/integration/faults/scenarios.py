@@ -166,7 +166,7 @@ def rebalance_storm(world: World) -> None:
             world.send(RECORDS)
             time.sleep(2)
             other.signal(signal.SIGTERM)
-            other.process.wait(60)
+            other.process.wait(180)
 
 
 def poison(world: World) -> None:

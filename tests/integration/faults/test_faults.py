@@ -37,7 +37,7 @@ SHORT_SET = (
 SEEDS = range(1, int(os.environ.get("CHAOS_SEEDS", "1")) + 1)
 REPORT = os.environ.get("CHAOS_REPORT")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def kafka_home() -> Path:
@@ -124,6 +124,6 @@ def test_a_process_with_nothing_to_read_ends_although_it_is_still_joining(
         wait_for(lambda: world.read() >= 200)
         first.kill()
         last = Ingest(world.environ, tmp_path / "ingest.log", until_end=True)
-        assert last.process.wait(30) == 0, world.tail()
+        assert last.process.wait(120) == 0, world.tail()
     finally:
         world.close()

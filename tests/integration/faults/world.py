@@ -43,7 +43,7 @@ run(load().settings, until_end={until_end})
 """
 PARTITIONS = 3
 RECORDS = 600
-TIMEOUT_S = 90.0
+TIMEOUT_S = 240.0
 
 
 class Broker:

@@ -13,8 +13,8 @@ import pytest
 from freshet.online.demo.supervise import MAX_FAILURES, Service, Supervisor
 from freshet.stream.errors import FreshetError
 
-SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
-DEADLINE_S = 20.0
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+DEADLINE_S = 120.0
 
 
 class FakeTime:

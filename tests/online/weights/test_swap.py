@@ -64,7 +64,7 @@ class Shelf:
         self.gate.set()
 
     def load(self, version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.loaded.append(version)
         if version in self.broken:
             raise self.broken[version]
@@ -88,7 +88,7 @@ def settle(switch: WeightsSwitch, now_ms: int = 99) -> list[ModelEvent]:
             events.append(event)
         if not switch.loading:
             break
-        assert switch.wait(10)
+        assert switch.wait(60)
     final = switch.settle(now_ms)
     return events + ([final] if final is not None else [])
 
@@ -97,7 +97,7 @@ def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> 
     shelf = Shelf()
     switch = switch_of(weights("base"), shelf.load, "w1")
     switch.offer(promoted("v1", 10))
-    assert switch.settle(5) is None and switch.wait(10)
+    assert switch.settle(60) is None and switch.wait(60)
     held = switch.current
     assert held.version == "base"
     (event,) = settle(switch)
@@ -208,7 +208,7 @@ def test_only_settling_moves_the_reference_through_many_swaps() -> None:
         switch.offer(promoted(f"v{number}", number))
         assert switch.current is before
         switch.begin()
-        assert switch.loading and switch.wait(10)
+        assert switch.loading and switch.wait(60)
         assert switch.current is before, "loaded, and not yet served"
         (event,) = settle(switch, now_ms=1_000 + number)
         assert (event.kind, event.version, event.sha256, event.parent, event.at_ms) == (

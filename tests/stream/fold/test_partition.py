@@ -401,7 +401,7 @@ Driver(Marking(), "orders", small_settings(), log).drain()
 """
     environment = os.environ | {"FRESHET_FAILPOINT": name}
     finished = subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=False, timeout=60
+        [sys.executable, "-c", code], env=environment, check=False, timeout=180
     )
     assert finished.returncode == -signal.SIGKILL
     assert mark.exists() == written

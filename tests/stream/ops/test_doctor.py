@@ -41,7 +41,7 @@ def test_each_finding_comes_as_its_check_ends() -> None:
     second = threading.Event()
 
     def wait_for_second() -> list[Check]:
-        assert second.wait(5)
+        assert second.wait(60)
         return [Check("first", "ok", "x")]
 
     found = Examination([Probe("first", wait_for_second), says("second", "ok")]).findings()
