@@ -128,15 +128,15 @@ class Replay:
     elsewhere: Others
     past: Past = field(init=False)
     champion: FreshetNetwork = field(init=False)
+    trainee: FreshetNetwork = field(init=False)
     weeks: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.past = Past(world(self.name), FIRST_DAY)
-        self.champion = self.base
         if self._path.exists():
             self.weeks = json.loads(self._path.read_text())
-        if (self._folder / "config.json").exists():
-            self.champion = load_weights(self._folder).network
+        self.champion = self._kept("champion") or self.base
+        self.trainee = self._kept("trainee") or self.champion
 
     @property
     def done(self) -> bool:
@@ -153,7 +153,7 @@ class Replay:
         split = split_history(self.past, SETTINGS, None)
         pools = build_pools(self.past, split, (), SETTINGS.seed)
         base = None if self.policy == "forced" else self.base
-        made = make_challenger(self.champion, pools, settings=SETTINGS, base=base)
+        made = make_challenger(self.trainee, pools, settings=SETTINGS, base=base)
         challenger, since = made.network, 0
         report |= {"kept": made.kept, "factor": made.factor}
         if self.policy == "gated":
@@ -161,9 +161,12 @@ class Replay:
         served = [self.champion if ahead < since else challenger for ahead in range(7)]
         self.past.known = (day + 7) * 24
         report["days"] = [self._day(day + ahead, one) for ahead, one in enumerate(served)]
-        if served[-1] is challenger:
+        if since <= len(served):
             self.champion = challenger
-            save_weights(challenger, self._folder, card="# replayed\n")
+        # Training goes on from what was better, if not surely so.
+        self.trainee = challenger if report.get("gate", 1.0) > 0.0 else self.champion
+        save_weights(self.champion, self._folder / "champion", card="# replayed\n")
+        save_weights(self.trainee, self._folder / "trainee", card="# replayed\n")
         report["others"] = self._lost_elsewhere()
         report["cpu_s"] = round(time.process_time() - started, 1)
         self.weeks.append(report)
@@ -222,6 +225,10 @@ class Replay:
             for name, windows in self.elsewhere.items()
             if not name.startswith(self.name)
         }
+
+    def _kept(self, role: str) -> FreshetNetwork | None:
+        folder = self._folder / role
+        return load_weights(folder).network if (folder / "config.json").exists() else None
 
     @property
     def _path(self) -> Path:

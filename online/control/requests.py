@@ -28,6 +28,7 @@ class RequestLedger:
     _promoted: dict[str, str] = field(default_factory=dict, init=False)
     _undone: set[str] = field(default_factory=set, init=False)
     _trial_days: dict[str, float] = field(default_factory=dict, init=False)
+    _gains: dict[str, float] = field(default_factory=dict, init=False)
 
     def take_request(self, request: RetrainRequest) -> None:
         """Somebody asks for training or a rollback."""
@@ -53,6 +54,7 @@ class RequestLedger:
             self._superseded.add(request_id)
         elif event.gate:
             self._judged.add(request_id)
+            self._gains[request_id] = float(event.gate.get("gain", 0.0))
 
     def answer(self, request: RetrainRequest) -> str | None:
         """The kind of event that answered it; None while it is open."""
@@ -88,6 +90,10 @@ class RequestLedger:
     def trial_days(self, request_id: str) -> float:
         """How many days of a challenger's trial were told."""
         return self._trial_days.get(request_id, 0.0)
+
+    def gain(self, request: RetrainRequest) -> float:
+        """What its challenger was better by when it was answered, sure or not; 0 where none was."""
+        return self._gains.get(request.request_id, 0.0)
 
     def scheduled_before(self, request: RetrainRequest) -> RetrainRequest | None:
         """The scheduled request before this one, without those that nobody looked at."""

@@ -213,12 +213,13 @@ class Learner:
         self.announcer.training(request, parent)
 
         started = time.perf_counter()
-        champion = self.networks.load(parent)
+        begun = self._begun(request, parent)
+        champion, start = map(self.networks.load, (parent, begun))
         seed = self.settings.seed
         pools = build_pools(self.history, split, request.segments, seed)
         base = self.networks.load(BASE)
         challenger = make_challenger(
-            champion, pools, settings=self.settings, base=base, stopped=self.stopped
+            start, pools, settings=self.settings, base=base, stopped=self.stopped
         )
         failpoint("learn_trained")
 
@@ -249,6 +250,7 @@ class Learner:
         verdict = contest.proceed()
         reason = FIRST_DAY if verdict is None else verdict.reason
         report = report_of(verdict, challenger, pools, total_s=time.perf_counter() - started)
+        report["begun"] = begun
         log.info("gate", request_id=request.request_id, reason=reason, **report)
         if verdict is not None and verdict.decision == "reject":
             self.announcer.rejected(request, reason=reason, parent=parent, gate=report)
@@ -262,6 +264,19 @@ class Learner:
         self._trial = OpenTrial(request, manifest, contest)
         self.announcer.on_trial(request, reason=reason, parent=parent, gate=report)
         failpoint("learn_trial_told")
+
+    def _begun(self, request: RetrainRequest, parent: str) -> str:
+        """The version that training goes on from: the champion, or where the schedule's last ended.
+
+        If that was better than the champion, though not surely: begun from the champion each week
+        would teach the same little anew, and never enough to be sure of.
+        """
+        before = self.ledger.requests.scheduled_before(request)
+        if request.reason != "schedule" or before is None:
+            return parent
+        made = self._made_for(before)
+        better = self.ledger.requests.gain(before) > 0.0
+        return made.version if made is not None and made.parent == parent and better else parent
 
     def _contest(
         self, terms: Terms, champion: FreshetNetwork, challenger: FreshetNetwork

@@ -1063,6 +1063,64 @@ def test_what_turns_out_no_better_is_rejected_before_the_week_is_over(unsure: Wo
     assert unsure.served() == BASE_SAYS
 
 
+def scheduled_in_vain(world: World, units: float) -> ModelEvent:
+    """The schedule's first challenger says so many units, and is rejected within its week."""
+    world.requests.clear()
+    world.ask("s1", reason="schedule")
+    world.taught = units
+    world.restarted().step()
+    if world.kinds()[-1] == "trial":
+        days_until_verdict(world)
+    assert world.kinds()[-1] == "rejected"
+    return world.events[-1]
+
+
+def started_from(world: World, request_id: str, reason: str) -> float:
+    """What the network says from which training for a new request begins."""
+    world.ask(request_id, reason=reason)
+    world.restarted().step()
+    assert world.events[-1].request_id == request_id
+    return said_by(world.trained[-1][0])
+
+
+def test_the_schedule_goes_on_from_what_was_better_though_not_surely(unsure: World) -> None:
+    first = scheduled_in_vain(unsure, 24.125)
+    assert float(first.gate["gain"]) > 0.0
+    assert unsure.events[1].gate["begun"] == BASE
+    (version,) = [manifest.version for manifest in unsure.registry.list()]
+    assert started_from(unsure, "s2", "schedule") == 24.125
+    told = unsure.events[-1]
+    assert (told.gate["begun"], told.parent) == (version, BASE)
+
+
+@pytest.mark.parametrize("reason", ["drift", "manual"])
+def test_who_is_in_a_hurry_begins_with_the_champion(unsure: World, reason: str) -> None:
+    scheduled_in_vain(unsure, 24.125)
+    assert started_from(unsure, "r2", reason) == BASE_SAYS
+
+
+def test_the_schedule_begins_with_the_champion_where_the_last_one_was_worse(unsure: World) -> None:
+    assert float(scheduled_in_vain(unsure, 23.875).gate["gain"]) < 0.0
+    assert started_from(unsure, "s2", "schedule") == BASE_SAYS
+
+
+def test_the_schedule_begins_with_a_champion_that_is_new(unsure: World) -> None:
+    scheduled_in_vain(unsure, 24.125)
+    promote(unsure, 26.0)
+    unsure.pass_hours(SETTINGS.probation_buckets)
+    unsure.learner.step()
+    assert unsure.kinds()[-1] == "confirmed"
+    assert started_from(unsure, "s2", "schedule") == 26.0
+
+
+def test_the_schedule_begins_with_the_champion_where_the_last_one_is_gone_or_altered(
+    unsure: World,
+) -> None:
+    scheduled_in_vain(unsure, 24.125)
+    damage(unsure, unsure.registry.list()[0].version)
+    assert started_from(unsure, "s2", "schedule") == BASE_SAYS
+
+
 def test_other_requests_wait_for_the_end_of_a_trial(unsure: World) -> None:
     unsure.learner.step()
     for name in ("r2", "r3"):
