@@ -32,10 +32,11 @@ from bench.recovery_shop import START_MS, World, WorldReader, play
 from bench.report import write_result
 from freshet.model.forecaster import BatchForecaster
 from freshet.online.adjust.beginning import Beginning
+from freshet.online.adjust.decision import Adjusted, Decisions, encoded
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.online.drift.score import mean_pinball, without_adjustments
-from freshet.online.worker.adjuster import Adjuster
+from freshet.online.owner.adjuster import Adjuster
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.publish import wire_columns
 from freshet.online.worker.scorer import Scorer
@@ -109,7 +110,8 @@ class Shop:
             segments=self.segments,
             season_length=SEASON,
         )
-        self.adjuster = Adjuster(self.segments)
+        self.adjuster, self.decisions = Adjuster(self.segments), Decisions()
+        self.adjusted = Adjusted(self.decisions, HOUR_MS, self.segments)
         planted = {category: name for name, category in world.drifted.items()}
         kinds = [planted.get(one, "calm") for one in self.segments(world.item_ids)]
         self.rows = {name: np.flatnonzero(np.array(kinds) == name) for name in set(kinds)}
@@ -125,7 +127,10 @@ class Shop:
         ids = [f"{hour}:{row}" for row in range(len(self.world.item_ids))]
         scored = plain_IHW[:, [step - 1 for step in STEPS]].astype(np.float32)
         self.pending.add(Issued(cutoff_ms, "base", WIRE_LEVELS, self.world.item_ids, ids, scored))
-        self.adjuster.decide(self.contexts, self.forecaster, "base", cutoff_ms)
+        self.adjusted.begin(cutoff_ms)
+        decided = self.adjuster.decide(self.contexts, self.forecaster, "base", cutoff_ms)
+        key, value = encoded(decided)
+        self.decisions.take(key.encode(), value)
         if hour >= self.onset:
             self._hold(hour, cutoff_ms, plain_IHW)
 
@@ -152,7 +157,7 @@ class Shop:
     def _hold(self, hour: int, cutoff_ms: int, plain_IHW: Floats) -> None:
         """Against what came, which nobody knows yet."""
         served_IHW = plain_IHW.copy()
-        beginnings = self.adjuster.of(self.world.item_ids)
+        beginnings = self.adjusted.of(self.world.item_ids)
         moved = np.flatnonzero([beginning is not None for beginning in beginnings])
         if len(moved):
             of_rows = [beginnings[row] for row in moved]

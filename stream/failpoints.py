@@ -26,6 +26,8 @@ Failpoint = Literal[
     "before_drift",
     "fenced_produced",
     "after_drift",
+    "before_decision",
+    "after_decision",
     "registry_files_written",
     "registry_before_rename",
     "registry_after_rename",

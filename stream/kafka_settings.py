@@ -36,6 +36,7 @@ class Topics(Section):
     models: str = "freshet.models.v1"
     effects: str = "freshet.effects.v1"
     owner: str = "freshet.owner.v1"
+    decisions: str = "freshet.decisions.v1"
     alerts: str = "freshet.alerts.v1"
 
     def of(self, *kinds: Kind) -> dict[str, Kind]:

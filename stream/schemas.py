@@ -229,6 +229,8 @@ class Adjustments(Record, frozen=True, kw_only=True):
     mixed_with: Name | None = None
     begins_at_ms: Ms | None = None
     moved: Annotated[list[float], Meta(max_length=366)] = []
+    decision_sha256: Name = ""
+    """The record on `freshet.decisions.v1` that says so; empty where `begins_at_ms` is null."""
 
 
 class Compute(Record, frozen=True, kw_only=True):
@@ -502,6 +504,39 @@ class OwnerState(Record, frozen=True, kw_only=True):
     state: Annotated[str, Meta(max_length=1_000_000)] = ""
 
 
+AdjustmentName = Literal["as_it_is", "hidden", "level", "profile"]
+
+
+class SegmentAdjustment(Record, frozen=True, kw_only=True):
+    """How one segment in alarm is served, and what that would have brought lately."""
+
+    segment: Name
+    how: AdjustmentName
+    begins_at_ms: Ms | None = None
+    """As in the forecasts' `adjustments`; null: as it is."""
+    moved: Annotated[list[Annotated[float, Meta(ge=-50, le=50)]], Meta(max_length=366)] = []
+    sample: Names = []
+    """Items that were tried, and are forecast without adjustments besides."""
+    buckets: Count = 0
+    """Final buckets on which all ways were tried."""
+    losses: dict[Name, Amount] = {}
+    """What each way would have lost on them, in units."""
+
+
+class AdjustmentDecision(Record, frozen=True, kw_only=True):
+    """`freshet.decisions.v1`, compacted, key the sha256 of the value: how segments are served.
+
+    It holds for cutoffs after `as_of_ms`, until a newer one; without segments all is as it was.
+    """
+
+    happened = ("as_of_ms",)
+
+    resolution_ms: Ms
+    as_of_ms: Ms
+    weights_version: Name
+    segments: Annotated[list[SegmentAdjustment], Meta(max_length=1_024)] = []
+
+
 class RetrainRequest(Record, frozen=True, kw_only=True):
     """`freshet.retrain.v1`, key request_id: ask `learn` for new weights (or to roll back)."""
 
@@ -631,6 +666,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "models": ModelEvent,
     "effects": EffectsRecord,
     "owner": OwnerState,
+    "decisions": AdjustmentDecision,
     "alerts": Alert,
 }
 ShopTable = Literal["catalog", "promotions", "inventory", "covariates"]

@@ -1,16 +1,17 @@
 """Which way of forecasting a drifting segment earns its place, by the newest final buckets.
 
 A function of the segment's losses by candidate and of what serves now, so that whoever holds the
-losses may decide: a worker for its own items, or one owner for all.
+losses may decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Candidate = Literal["as_it_is", "hidden", "level", "profile"]
+from freshet.stream.schemas import AdjustmentName
+
+Candidate = AdjustmentName
 """`hidden`: contexts begin at the onset. `level` and `profile`: what was sold before it is brought
 to the level, or to the profile of the day, that the segment has since."""
 CANDIDATES: tuple[Candidate, ...] = ("as_it_is", "hidden", "level", "profile")

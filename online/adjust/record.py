@@ -9,39 +9,39 @@ import msgspec
 from msgspec.structs import replace
 
 from freshet.online.adjust.beginning import Beginning
-from freshet.online.adjust.choice import Candidate
 from freshet.stream.schemas import Adjustments
 
-Served = tuple[Candidate, Beginning | None]
-"""Who serves a segment, and by which beginning."""
-AS_IT_IS: Served = ("as_it_is", None)
 
+def beginning_of(adjustments: Adjustments) -> Beginning | None:
+    """From which beginning a forecast was made.
 
-def served_by(adjustments: Adjustments) -> Served:
-    """Which candidate published a forecast.
-
-    >>> served_by(Adjustments(begins_at_ms=7))
-    ('hidden', Beginning(begins_ms=7, moved_P=()))
+    >>> beginning_of(Adjustments(begins_at_ms=7))
+    Beginning(begins_ms=7, moved_P=())
     """
     if adjustments.begins_at_ms is None:
-        return AS_IT_IS
-    moved_P = tuple(adjustments.moved)
-    beginning = Beginning(adjustments.begins_at_ms, moved_P)
-    if not moved_P:
-        return "hidden", beginning
-    return ("level" if len(set(moved_P)) == 1 else "profile"), beginning
+        return None
+    return Beginning(adjustments.begins_at_ms, tuple(adjustments.moved))
 
 
 def with_beginnings(
-    adjustments: Mapping[int, Adjustments], beginnings: Sequence[Beginning | None]
+    adjustments: Mapping[int, Adjustments],
+    beginnings: Sequence[Beginning | None],
+    decision_sha256: str = "",
 ) -> dict[int, Adjustments]:
-    """What was done to single rows of a batch, and from which beginnings they are forecast."""
+    """What was done to single rows of a batch, from which beginnings they are forecast, and by
+    which decision.
+    """
     found = dict(adjustments)
     for row, beginning in enumerate(beginnings):
         if beginning is not None:
             moved = list(beginning.moved_P)
             own = found.get(row, Adjustments())
-            found[row] = replace(own, begins_at_ms=beginning.begins_ms, moved=moved)
+            found[row] = replace(
+                own,
+                begins_at_ms=beginning.begins_ms,
+                moved=moved,
+                decision_sha256=decision_sha256,
+            )
     return found
 
 
@@ -49,5 +49,5 @@ def hashed(adjustments: Adjustments) -> dict[str, Any]:
     """What a forecast's id is made of: a beginning is named where there is one."""
     fields: dict[str, Any] = msgspec.to_builtins(adjustments)
     if adjustments.begins_at_ms is None:
-        del fields["begins_at_ms"], fields["moved"]
+        del fields["begins_at_ms"], fields["moved"], fields["decision_sha256"]
     return fields

@@ -44,7 +44,7 @@ def run(settings: Settings, client: redis.Redis, lease: Lease, stop: Stop, healt
     """
     with ExitStack() as stack:
         writes = stack.enter_context(closing(_writes(settings)))
-        turns = _open(settings, client, lease, writes, stack)
+        turns = _open(settings, client, lease, writes, health, stack)
         log.info("owns_effects", pid=os.getpid())
         while not stop.is_set() and lease.held:
             health.beat()
@@ -71,7 +71,12 @@ def _writes(settings: Settings) -> Writes:
 
 
 def _open(
-    settings: Settings, client: redis.Redis, lease: Lease, writes: Writes, stack: ExitStack
+    settings: Settings,
+    client: redis.Redis,
+    lease: Lease,
+    writes: Writes,
+    health: Health,
+    stack: ExitStack,
 ) -> list[Turn]:
     latest = partial(latest_ms, open_clock(client))
     turns: list[Turn] = []
@@ -80,6 +85,8 @@ def _open(
         turns.append(watch.turn)
     if settings.worker.effects:
         turns.append(_open_effects(settings, client, lease, writes, latest))
+    if settings.drift.watch and settings.worker.adjust:
+        turns.append(_open_adjusting(settings, client, lease, writes, latest, health.beat))
     return turns
 
 
@@ -191,3 +198,19 @@ def _open_effects(
         holds=lambda: lease.held,
     )
     return Owner(settings, parts).turn
+
+
+def _open_adjusting(
+    settings: Settings,
+    client: redis.Redis,
+    lease: Lease,
+    writes: Writes,
+    latest: Callable[[], int],
+    alive: Callable[[], None],
+) -> Turn:
+    from freshet.online.owner.adjuster import Adjuster
+    from freshet.online.owner.adjusting import Adjusting, Trials
+
+    trials = Trials(settings, client, latest, alive)
+    adjuster = Adjuster(trials.segments)
+    return Adjusting(settings, trials, adjuster, writes, lambda: lease.held).turn

@@ -198,8 +198,6 @@ class Worker:
             return
         for alert in news:
             self.metrics.alerts.labels(alert.state, alert.kind).inc()
-            if self._owned.main.adjuster is not None:
-                self._owned.main.adjuster.take(alert)
 
     def _take_over(self) -> OwnedShards:
         self._parts.commits.renew()
@@ -212,7 +210,7 @@ class Worker:
             now_ms=self._parts.clock.now_ms(),
             latest_ms=latest_ms(self._parts.clock),
             effects=self._parts.side_inputs.effects,
-            alarms=self._parts.side_inputs.alarms.held(),
+            decisions=self._parts.side_inputs.decisions,
         )
 
     def _look_after_owner(self) -> None:
@@ -288,7 +286,7 @@ class Worker:
         )
         weights = self._parts.switch.current
         owned.tie(served, due.cutoff_ms, weights.forecaster)
-        self._adjust(owned, served, due.cutoff_ms, weights)
+        self._adjust(served, due.cutoff_ms)
         now_ms = self._parts.clock.now_ms()
         origin = origin_of(
             self._settings,
@@ -312,21 +310,12 @@ class Worker:
         self._note_round(owned, served, due, len(work))
         return True
 
-    def _adjust(
-        self, owned: OwnedShards, served: Served, cutoff_ms: int, weights: LoadedWeights
-    ) -> None:
-        """Decide how segments in alarm are served from this cutoff on."""
-        if served.adjuster is None:
+    def _adjust(self, served: Served, cutoff_ms: int) -> None:
+        """How segments in alarm are served in this round: what comes during it changes nothing."""
+        if served.adjusted is None:
             return
-        with self.metrics.stage_seconds.labels("adjust").time():
-            served.adjuster.decide(
-                served.contexts,
-                weights.forecaster,
-                weights.version,
-                cutoff_ms,
-                lambda: self._stay_alive(owned),
-            )
-        for name, segments in served.adjuster.counts().items():
+        served.adjusted.begin(cutoff_ms)
+        for name, segments in served.adjusted.counts().items():
             self.metrics.adjusted.labels(name).set(segments)
 
     def _forecast(

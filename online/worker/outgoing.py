@@ -42,6 +42,7 @@ def origin_of(
         conversion=settings.worker.conversion,
         edges_ms=served.edges_ms(cutoff_ms),
         effects_sha256="" if effects is None else effects.sha256,
+        decision_sha256="" if served.adjusted is None else served.adjusted.sha256,
     )
 
 

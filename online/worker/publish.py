@@ -69,6 +69,7 @@ class Origin:
     conversion: bool = False
     edges_ms: tuple[int, ...] | None = None
     effects_sha256: str = ""
+    decision_sha256: str = ""
 
 
 class Numbers(NamedTuple):
@@ -221,6 +222,7 @@ def _adjusted(all_rows: Adjustments, own: Adjustments | None) -> Adjustments:
         mixed_with=own.mixed_with,
         begins_at_ms=own.begins_at_ms,
         moved=own.moved,
+        decision_sha256=own.decision_sha256,
     )
 
 
@@ -305,7 +307,8 @@ def _forecast_batch(
     else:
         numbers = _numbers(forecaster, origin, sums, batch, plain, whole_days.ends)
         numbers = whole_days.agreed(item_ids, plain, numbers)
-    numbers = numbers._replace(adjustments=with_beginnings(numbers.adjustments, begin))
+    adjustments = with_beginnings(numbers.adjustments, begin, origin.decision_sha256)
+    numbers = numbers._replace(adjustments=adjustments)
     compute = Compute(
         device=str(forecaster.device),
         dtype=str(forecaster.dtype).removeprefix("torch."),

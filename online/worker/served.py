@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from freshet.online.adjust.beginning import Beginning
+from freshet.online.adjust.decision import Adjusted, Decisions
 from freshet.online.drift.pending import PendingForecasts
 from freshet.online.effects.table import EffectsTable
-from freshet.online.worker.adjuster import Adjuster
 from freshet.online.worker.coldstart import ColdStart
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.effects import RoundEffects, has_owner
@@ -60,6 +60,8 @@ class Source:
     device: torch.device
     effects: EffectsTable | None = None
     """What all items do alike; None where nobody estimates it."""
+    decisions: Decisions = field(default_factory=Decisions)
+    """How segments in alarm are served."""
     regions: set[str] = field(default_factory=set)
     """That items of any resolution were seen in."""
 
@@ -100,7 +102,9 @@ class Served:
             time_zone=settings.calendar.time_zone,
         )
         adjusts = watched and settings.worker.adjust
-        self.adjuster = Adjuster(self._segments_of) if adjusts else None
+        self.adjusted = (
+            Adjusted(source.decisions, served.resolution_ms, self._segments_of) if adjusts else None
+        )
         self.effects = RoundEffects(
             source.effects if has_owner(served) else None, served.resolution_ms
         )
@@ -157,14 +161,14 @@ class Served:
 
     def beginnings(self, item_ids: Sequence[str]) -> list[Beginning | None]:
         """From where contexts of items begin whose segment drifts."""
-        return [None] * len(item_ids) if self.adjuster is None else self.adjuster.of(item_ids)
+        return [None] * len(item_ids) if self.adjusted is None else self.adjusted.of(item_ids)
 
     def besides(self, rows: Sequence[int]) -> list[int]:
         """Those of some rows that are forecast without adjustments besides."""
-        if self.adjuster is None:
+        if self.adjusted is None:
             return []
         row_of = {self.reader.item_ids[row]: row for row in rows}
-        return [row_of[item_id] for item_id in self.adjuster.besides(list(row_of))]
+        return [row_of[item_id] for item_id in self.adjusted.besides(list(row_of))]
 
     # Windows --------------------------------------------------------------------------------------
 

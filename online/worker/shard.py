@@ -10,6 +10,7 @@ import redis
 import torch
 
 from freshet.model.forecaster import BatchForecaster
+from freshet.online.adjust.decision import Decisions
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.earlier import Earlier, waiting_cutoffs_ms
 from freshet.online.worker.group import Membership
@@ -33,7 +34,7 @@ from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import WindowReader
-from freshet.stream.schemas import Adjustments, Cumulative, DriftAlert, Forecast
+from freshet.stream.schemas import Cumulative, Forecast
 from freshet.stream.telemetry import get_logger
 from freshet.stream.units import DAY_MS
 
@@ -70,7 +71,6 @@ class OwnedShards:
         self.days = next((one for one in self.served if one.resolution_ms == DAY_MS), None)
         self.day_sums = DaySums()
         self.scored_until_ms = -1
-        self._last_said: dict[str, tuple[int, Adjustments]] = {}
 
     def marks_of(self, served: Served) -> dict[int, Mark | None]:
         """How far each shard has come with one resolution."""
@@ -122,13 +122,6 @@ class OwnedShards:
                 return Hours(one.contexts, one.sums, ends)
         return None
 
-    def _said(self, found: PublishedForecast) -> None:
-        if found.resolution_ms == self.main.resolution_ms:
-            known_ms, _ = self._last_said.get(found.item_id, (-1, None))
-            if found.cutoff_ms > known_ms:
-                self._last_said[found.item_id] = (found.cutoff_ms, found.adjustments)
-        self._said_of_days(found)
-
     def _said_of_days(self, found: PublishedForecast) -> None:
         if found.resolution_ms == DAY_MS and found.quantiles:
             try:
@@ -143,12 +136,11 @@ class OwnedShards:
         self,
         settings: Settings,
         membership: Membership,
-        alarms: Iterable[DriftAlert] = (),
         latest_ms: int = MAX_TIME_MS,
     ) -> None:
         """Learn from the group's offsets and the topics what the worker before me did.
 
-        `alarms` are those that hold. What topics say of times after `latest_ms` is passed over.
+        What topics say of times after `latest_ms` is passed over.
 
         Raises:
             BrokerError: Not all of it could be read; nothing here may be used then.
@@ -165,7 +157,7 @@ class OwnedShards:
             oldest_cutoff_ms={one.resolution_ms: _oldest_cutoff_ms(one) for one in self.served},
             owns=membership.owns,
             latest_ms=latest_ms,
-            also=self._said,
+            also=self._said_of_days,
         )
         shadows = {one.resolution_ms: one.shadow for one in self.served}
         read_forecasts(
@@ -182,11 +174,6 @@ class OwnedShards:
             latest_ms=latest_ms,
             shadows=shadows,
         )
-        if self.main.adjuster is not None:
-            for alert in alarms:
-                self.main.adjuster.take(alert)
-            self.main.adjuster.resume(self._last_said)
-        self._last_said = {}
         log.info(
             "recovered",
             forecasts=forecasts,
@@ -219,7 +206,7 @@ def take_over(
     now_ms: int,
     latest_ms: int = MAX_TIME_MS,
     effects: EffectsTable | None = None,
-    alarms: Iterable[DriftAlert] = (),
+    decisions: Decisions,
 ) -> OwnedShards:
     """The shards that are this worker's now, as the worker before left them.
 
@@ -227,11 +214,11 @@ def take_over(
         BrokerError: What it left could not be read.
         StoreUnavailableError: Redis does not answer.
     """
-    source = Source(opener(settings, client), shop, membership, device, effects)
+    source = Source(opener(settings, client), shop, membership, device, effects, decisions)
     owned = OwnedShards(settings, source)
     for one in owned.served:
         one.refresh(now_ms)
-    owned.recover(settings, membership, alarms, latest_ms)
+    owned.recover(settings, membership, latest_ms)
     return owned
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 import msgspec
 import redis
 
+from freshet.online.adjust.decision import Decisions
 from freshet.online.effects.record import CURRENT, SECONDS_HEADER
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.alarms import Alarms
@@ -67,8 +68,9 @@ class SideInputs:
         self._estimated, self._tense = estimated, tense
         self._main_ms = settings.main.resolution_ms
         self.alarms = Alarms(self._main_ms)
+        self.decisions = Decisions(latest_ms)
         self._names = names = settings.kafka.topics
-        topics = [names.models, names.drift, names.owner]
+        topics = [names.models, names.drift, names.owner, names.decisions]
         self._topics = TableReader(
             settings, topics if effects is None else [*topics, names.effects]
         )
@@ -97,11 +99,14 @@ class SideInputs:
         Raises:
             StoreUnavailableError, BrokerError: A server is away; nothing is lost.
         """
-        live = self._topics.caught_up
+        names, live = self._names, self._topics.caught_up
         found = self._topics.poll(max_wait_ms)
         for record in found:
-            if record.topic == self._names.effects:
+            if record.topic == names.effects:
                 self._keep(record, live=live)
+            elif record.topic == names.decisions:
+                place = {"partition": record.partition, "offset": record.offset}
+                self.decisions.take(record.key, record.value, topic=record.topic, **place)
             elif record.value is not None:
                 self._take(record, record.value)
         now_s = self._now_s()

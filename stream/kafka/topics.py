@@ -16,7 +16,7 @@ LARGEST_MS = str(2**63 - 1)
 BATCH_OVERHEAD_BYTES = 1_024
 DEAD_LETTER_ROOM_BYTES = 64 * 1_024
 
-TABLES = (*SHOP_TABLES, "models", "effects", "scored", "owner")
+TABLES = (*SHOP_TABLES, "models", "effects", "scored", "owner", "decisions")
 """What lies on compacted topics: the newest record of a key is what holds."""
 
 TopicState = Literal["created", "exists", "mismatch", "automatic"]
@@ -107,7 +107,7 @@ def plan(
         configs[name] = events
     for name in names.of(*TABLES):
         configs[name] = tables
-    configs[names.owner] = states
+    configs |= {names.owner: states, names.decisions: states}
     for name in names.of(*SHOP_TABLES):
         configs[name] = told
     if names.forecasts_latest:
@@ -135,8 +135,8 @@ def _needed(settings: KafkaSettings, orders_are_states: bool) -> dict[str, froze
     takes_all, cleaned = frozenset({"max.message.bytes"}), frozenset({"cleanup.policy"})
     needed = {dead_letter_topic(getattr(names, kind)): takes_all for kind in RECORDS}
     needed[names.late] = takes_all
-    ours = (names.models, names.effects, names.scored, names.owner, names.forecasts_latest)
-    needed |= dict.fromkeys(ours, cleaned)
+    ours = names.of("models", "effects", "scored", "owner", "decisions")
+    needed |= dict.fromkeys((*ours, names.forecasts_latest), cleaned)
     needed[names.clicks] = cleaned
     if not orders_are_states:
         needed[names.orders] = cleaned

@@ -29,7 +29,12 @@ from tests.integration.worker_pair import RUN, WorkerPair
 from tests.online.owner.drifting import FIRST, LAST, SHARDS, expected, mark_of, scores_of, settle
 
 WATCHED = {"FRESHET_DRIFT__WATCH": "true", "FRESHET_DRIFT__FALSE_ALERTS": "0.5"}
-OVER = {**WATCHED, "FRESHET_DRIFT__CLEAR_BUCKETS": "3", "FRESHET_TELEMETRY__LOG_FORMAT": "json"}
+OVER = {
+    **WATCHED,
+    "FRESHET_DRIFT__CLEAR_BUCKETS": "3",
+    "FRESHET_WORKER__ADJUST": "false",
+    "FRESHET_TELEMETRY__LOG_FORMAT": "json",
+}
 LEASE_S = "5"
 ALERT_TOLD = 70
 """An hour by which the drift has been found, and is not over."""

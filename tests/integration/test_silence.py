@@ -20,6 +20,7 @@ from freshet.stream.schemas import (
     RECORDS,
     SHOP_TABLES,
     WIRE_LEVELS,
+    AdjustmentDecision,
     Alert,
     AlertData,
     CatalogEntry,
@@ -42,6 +43,7 @@ from freshet.stream.schemas import (
     RetrainRequest,
     Score,
     ScoredStep,
+    SegmentAdjustment,
     ShardScored,
     WindowsAdvanced,
 )
@@ -200,6 +202,12 @@ def good_records(at_ms: int, tag: str) -> dict[str, Record]:
             parts=1,
             tensions={"s": 0.5},
         ),
+        "decisions": AdjustmentDecision(
+            resolution_ms=STEP_MS,
+            as_of_ms=at_ms,
+            weights_version="base",
+            segments=[SegmentAdjustment(segment="s", how="hidden", begins_at_ms=at_ms)],
+        ),
         "effects": EffectsRecord(
             resolution_ms=STEP_MS,
             as_of_ms=at_ms,
@@ -309,8 +317,9 @@ def poisoned(shop: WholeShop) -> WholeShop:
 
 
 # Covariates and effects move numbers alone, of a round the page keeps what the worker says of the
-# newest, shadows are read by a worker that begins, and the owner's two topics by the owner.
-NO_EFFECT = ("covariates", "effects", "rounds", "shadow", "scored", "owner")
+# newest, shadows are read by a worker that begins, two topics by the owner, and a decision needs
+# its key.
+NO_EFFECT = ("covariates", "effects", "rounds", "shadow", "scored", "owner", "decisions")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in RECORDS if kind not in NO_EFFECT])

@@ -98,7 +98,7 @@ def environ_for(bootstrap: str, redis_url: str, folder: Path, name: str) -> dict
     ):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     others = ("drift", "retrain", "models", "effects", "alerts", "forecasts_latest", "rounds")
-    for topic in (*others, "shadow", "scored", "owner"):
+    for topic in (*others, "shadow", "scored", "owner", "decisions"):
         environ[f"FRESHET_KAFKA__TOPICS__{topic.upper()}"] = f"{name}.{topic}"
     return environ
 

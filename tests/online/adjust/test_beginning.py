@@ -6,7 +6,7 @@ import numpy as np
 
 from freshet.model.tables.panel import Window
 from freshet.online.adjust.beginning import Beginning, begun, level_moved, profile_moved
-from freshet.online.adjust.record import hashed, served_by, with_beginnings
+from freshet.online.adjust.record import beginning_of, hashed, with_beginnings
 from freshet.stream.schemas import Adjustments
 
 NAN = float("nan")
@@ -63,21 +63,16 @@ def test_each_phase_is_moved_by_its_own_sales_and_an_unseen_one_not() -> None:
     assert profile_moved(sold, expected) == (0.693, -0.916, 0.0, 2.079)
 
 
-def test_a_record_says_from_which_beginning_a_forecast_is_and_who_served_it() -> None:
+def test_a_record_says_from_which_beginning_a_forecast_is_and_who_decided_it() -> None:
     own = {1: Adjustments(sums_from="f00d")}
     beginnings = [Beginning(7), Beginning(8, (0.5, 0.5)), None, Beginning(9, (0.5, 0.1))]
-    found = with_beginnings(own, beginnings)
+    found = with_beginnings(own, beginnings, "d")
     assert found == {
-        0: Adjustments(begins_at_ms=7),
-        1: Adjustments(sums_from="f00d", begins_at_ms=8, moved=[0.5, 0.5]),
-        3: Adjustments(begins_at_ms=9, moved=[0.5, 0.1]),
+        0: Adjustments(begins_at_ms=7, decision_sha256="d"),
+        1: Adjustments(sums_from="f00d", begins_at_ms=8, moved=[0.5, 0.5], decision_sha256="d"),
+        3: Adjustments(begins_at_ms=9, moved=[0.5, 0.1], decision_sha256="d"),
     }
-    assert [served_by(found.get(row, Adjustments())) for row in range(4)] == [
-        ("hidden", beginnings[0]),
-        ("level", beginnings[1]),
-        ("as_it_is", None),
-        ("profile", beginnings[3]),
-    ]
+    assert [beginning_of(found.get(row, Adjustments())) for row in range(4)] == beginnings
 
 
 def test_ids_of_forecasts_without_a_beginning_are_made_of_what_they_always_were() -> None:
@@ -87,4 +82,5 @@ def test_ids_of_forecasts_without_a_beginning_are_made_of_what_they_always_were(
         "sums_from": "f00d",
         "mixed_with": None,
     }
-    assert hashed(Adjustments(begins_at_ms=7, moved=[0.5]))["moved"] == [0.5]
+    adjusted = hashed(Adjustments(begins_at_ms=7, moved=[0.5], decision_sha256="d"))
+    assert (adjusted["moved"], adjusted["decision_sha256"]) == ([0.5], "d")

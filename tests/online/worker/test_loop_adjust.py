@@ -1,26 +1,32 @@
-"""The loop while a segment is in alarm: what goes out, what waits, what a next worker finds."""
+"""The loop while a segment is served differently: what goes out, what waits, what a next worker
+finds.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
-from freshet.online.worker import adjuster, shard
-from freshet.online.worker.alarms import Alarms
+from freshet.online.adjust.decision import Decisions, encoded
+from freshet.online.worker import shard
 from freshet.online.worker.shard import OwnedShards
 from freshet.stream.codec import decode
 from freshet.stream.config import Settings
-from freshet.stream.schemas import Adjustments, DriftAlert, Forecast, Score
+from freshet.stream.schemas import (
+    AdjustmentDecision,
+    Adjustments,
+    Forecast,
+    Score,
+    SegmentAdjustment,
+)
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.turns import (
     CUTOFF_MS,
     HOURS,
     SETTINGS,
     FakeMembership,
-    LiveReader,
     Turns,
     owned_of,
     reader_of,
@@ -29,24 +35,35 @@ from tests.online.worker.windows import FIRST, UNITS
 
 TOPICS = SETTINGS.kafka.topics
 ONSET_MS = CUTOFF_MS - 10 * HOUR_MS
-HIDDEN = Adjustments(begins_at_ms=ONSET_MS)
+ITEMS = ["a|n", "young|n"]
 
 
-def alert(state: str = "drift") -> DriftAlert:
+def decision(
+    as_of_ms: int = CUTOFF_MS - HOUR_MS, *, hidden: bool = True, items: list[str] = ITEMS
+) -> AdjustmentDecision:
     """Of the segment of items without a category."""
-    fields = {"alert_id": "i", "segment": "-", "state": state, "kind": "level"}
-    fields |= {"detector": "cusum", "weights_version": "v3", "description": "", "action": ""}
-    at = {"detected_at_ms": CUTOFF_MS, "onset_ms": ONSET_MS, "size": 1.0}
-    return msgspec.convert(fields | at, DriftAlert)
+    one = SegmentAdjustment(segment="-", how="hidden", begins_at_ms=ONSET_MS, sample=items)
+    return AdjustmentDecision(
+        resolution_ms=HOUR_MS,
+        as_of_ms=as_of_ms,
+        weights_version="v3",
+        segments=[one] if hidden else [],
+    )
 
 
-def turns_of(monkeypatch: pytest.MonkeyPatch, reader: LiveReader | None = None) -> Turns:
-    """A worker that hides the past of what is in alarm, as soon as it looks."""
-    monkeypatch.setattr(adjuster, "choose", lambda trials, serving: "hidden")
-    turns = Turns(monkeypatch, owned_of(reader or reader_of()))
-    assert turns.main.adjuster is not None
-    turns.main.adjuster.take(alert())
-    return turns
+def decided(*made: AdjustmentDecision) -> Decisions:
+    decisions = Decisions()
+    for one in made:
+        key, value = encoded(one)
+        decisions.take(key.encode(), value)
+    return decisions
+
+
+HIDDEN = Adjustments(begins_at_ms=ONSET_MS, decision_sha256=encoded(decision())[0])
+
+
+def turns_of(monkeypatch: pytest.MonkeyPatch, *made: AdjustmentDecision) -> Turns:
+    return Turns(monkeypatch, owned_of(reader_of(), decisions=decided(*(made or (decision(),)))))
 
 
 def shadow_of(turns: Turns) -> list[Forecast]:
@@ -79,6 +96,13 @@ def test_what_is_served_differently_goes_out_with_what_would_be_without_in_one_c
     assert turns.measured("shadow_forecasts_total") == 2
 
 
+def test_besides_only_the_sample_is_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = turns_of(monkeypatch, decision(items=["young|n", "elsewhere|n"]))
+    turns.turn()
+    assert [one.item_id for one in shadow_of(turns)] == ["young|n"]
+    assert all(one.adjustments.begins_at_ms == ONSET_MS for one in turns.forecasts())
+
+
 def test_a_commit_that_was_refused_leaves_nothing_that_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -88,10 +112,20 @@ def test_a_commit_that_was_refused_leaves_nothing_that_waits(
     assert turns.main.pending.cutoffs == turns.main.shadow.cutoffs == []
 
 
-def test_without_an_alarm_nothing_is_forecast_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = turns_of(monkeypatch)
-    assert turns.main.adjuster is not None
-    turns.main.adjuster.take(alert("stable"))
+@pytest.mark.parametrize(
+    "made",
+    [
+        # The alarm is over.
+        [decision(CUTOFF_MS - 2 * HOUR_MS), decision(hidden=False)],
+        # What is decided at a cutoff holds for the next one, for every worker alike.
+        [decision(CUTOFF_MS)],
+        [],
+    ],
+)
+def test_without_an_earlier_decision_nothing_is_served_differently_or_forecast_twice(
+    monkeypatch: pytest.MonkeyPatch, made: list[AdjustmentDecision]
+) -> None:
+    turns = Turns(monkeypatch, owned_of(reader_of(), decisions=decided(*made)))
     turns.turn()
     assert shadow_of(turns) == [] and turns.main.shadow.cutoffs == []
     assert [one.adjustments for one in turns.forecasts()] == [Adjustments()] * 2
@@ -102,7 +136,7 @@ def test_adjustments_can_be_turned_off_and_are_of_the_main_resolution_alone() ->
     def adjusting(settings: Settings) -> list[int]:
         made = {one.resolution_ms: reader_of() for one in settings.served}
         owned = owned_of(made, settings=settings)
-        return [one.resolution_ms for one in owned.served if one.adjuster is not None]
+        return [one.resolution_ms for one in owned.served if one.adjusted is not None]
 
     assert adjusting(Settings()) == [HOUR_MS]
     assert adjusting(Settings.model_validate({"worker": {"adjust": False}})) == []
@@ -118,9 +152,7 @@ def scored(turns: Turns) -> list[Score]:
     return [one for one in turns.scores() if one.bucket_start_ms == CUTOFF_MS]
 
 
-def test_a_final_bucket_scores_both_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_final_bucket_scores_both_once(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = turns_of(monkeypatch)
     turns.turn()
     served = {one.item_id: one.forecast_id for one in turns.forecasts()}
@@ -135,7 +167,7 @@ def test_a_final_bucket_scores_both_once(
     assert not turns.main.shadow.due(CUTOFF_MS), "scored once"
 
 
-def recovered(monkeypatch: pytest.MonkeyPatch, turns: Turns, *, drift: list[Any]) -> OwnedShards:
+def recovered(monkeypatch: pytest.MonkeyPatch, turns: Turns) -> OwnedShards:
     """What a next worker reads of the topics."""
     sent = turns.commits.sent + turns.delivery.sent
 
@@ -147,22 +179,15 @@ def recovered(monkeypatch: pytest.MonkeyPatch, turns: Turns, *, drift: list[Any]
 
     monkeypatch.setattr(shard, "Tail", FakeTail)
     owned = owned_of(reader_of())
-    alarms = Alarms(HOUR_MS)
-    for one in drift:
-        alarms.take(one)
     membership: Any = FakeMembership()
-    owned.recover(SETTINGS, membership, alarms.held())
+    owned.recover(SETTINGS, membership)
     return owned
 
 
-def test_a_next_worker_serves_as_the_last_one_did_and_scores_what_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_next_worker_scores_what_waits_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = turns_of(monkeypatch)
     turns.turn()
-    owned = recovered(monkeypatch, turns, drift=[alert()])
-    assert owned.main.adjuster is not None
-    assert owned.main.adjuster.serving == turns.main.adjuster.serving  # type: ignore[union-attr]
+    owned = recovered(monkeypatch, turns)
     for one in (owned.main, turns.main):
         (waits,) = one.shadow.due(CUTOFF_MS)
         (serves,) = one.pending.due(CUTOFF_MS)
@@ -177,15 +202,5 @@ def test_what_was_scored_without_adjustments_is_not_scored_again(
     turns = turns_of(monkeypatch)
     turns.turn()
     assert len(scored(turns)) == 2
-    owned = recovered(monkeypatch, turns, drift=[alert()])
+    owned = recovered(monkeypatch, turns)
     assert owned.main.shadow.due(CUTOFF_MS) == owned.main.pending.due(CUTOFF_MS) == []
-
-
-def test_after_an_alarm_that_ended_a_next_worker_serves_all_as_it_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    turns = turns_of(monkeypatch)
-    turns.turn()
-    over = msgspec.structs.replace(alert("stable"), detected_at_ms=CUTOFF_MS + 1)
-    owned = recovered(monkeypatch, turns, drift=[alert(), over])
-    assert owned.main.adjuster is not None and owned.main.adjuster.serving == {}

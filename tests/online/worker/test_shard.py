@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import torch
 
+from freshet.online.adjust.decision import Decisions
 from freshet.online.worker import shard
 from freshet.online.worker.marks import LAST, Mark, Marks
 from freshet.online.worker.served import SPARE_BUCKETS
@@ -18,7 +19,7 @@ from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError
 from freshet.stream.read.progress import ReadRules
 from freshet.stream.read.reader import Delta
-from freshet.stream.schemas import CatalogEntry, DriftAlert, Score, ScoredStep
+from freshet.stream.schemas import CatalogEntry, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.records import records
 from tests.online.worker.turns import FakeMembership, LiveReader, left_at, owned_of, reader_of
@@ -62,13 +63,6 @@ def score(item_id: str, forecast_id: str, hour: int) -> Score:
         actual=1.0,
         steps=[step],
     )
-
-
-def alert(alert_id: str, state: str, at_ms: int, segment: str = "n") -> DriftAlert:
-    fields = {"kind": "level", "detector": "cusum", "onset_ms": 5, "size": 1.0}
-    texts = {"weights_version": "v1", "description": "", "action": "", "segment": segment}
-    made = {"alert_id": alert_id, "state": state, "detected_at_ms": at_ms, **fields, **texts}
-    return msgspec.convert(made, DriftAlert)
 
 
 class Topics:
@@ -120,6 +114,7 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     tell(shop, "catalog", CatalogEntry(sku="x"))
     membership: Any = FakeMembership(version=9)
     client: Any = "redis"
+    decisions = Decisions()
     owned = take_over(
         SETTINGS,
         client,
@@ -127,7 +122,7 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
         membership,
         device=torch.device("cpu"),
         now_ms=77,
-        alarms=[alert("held", "drift", 5)],
+        decisions=decisions,
     )
     (((given, generation, resolution_ms, num_buckets), named),) = asked
     assert (given, generation, resolution_ms) == ("redis", 6, HOUR_MS)
@@ -141,7 +136,7 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     assert [(due.step, due.item_ids) for due in pending.due(HEAD_MS - 4 * HOUR_MS)] == [
         (1, ["young|n"])
     ]
-    assert owned.main.adjuster is not None and owned.main.adjuster._onsets == {"n": {"level": 5}}
+    assert owned.main.adjusted is not None and owned.main.adjusted._decisions is decisions
 
 
 @pytest.mark.parametrize("missing", ["forecasts", "shadow", "scores"])

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from freshet.model.effects.shared import SharedEffects
+from freshet.online.adjust.decision import encoded as encoded_decision
 from freshet.online.effects.record import current_key, encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker import side_inputs as module
@@ -16,12 +17,13 @@ from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.kafka import TableRecord
-from freshet.stream.schemas import DriftAlert, ModelEvent, OwnerState
+from freshet.stream.schemas import AdjustmentDecision, DriftAlert, ModelEvent, OwnerState
 from freshet.stream.slots import NAMED_SLOTS
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 TOPIC = Settings().kafka.topics.models
 EFFECTS = Settings().kafka.topics.effects
+DECISIONS = Settings().kafka.topics.decisions
 DRIFT, OWNER = Settings().kafka.topics.drift, Settings().kafka.topics.owner
 
 
@@ -148,7 +150,7 @@ def effects_records(as_of_ms: int, took: bytes) -> list[TableRecord]:
 
 def test_effects_go_to_their_table_and_what_new_estimates_cost_is_told_once_each() -> None:
     rig = Rig(effects=EffectsTable())
-    assert rig.models.topics == [TOPIC, DRIFT, OWNER, EFFECTS]
+    assert rig.models.topics == [TOPIC, DRIFT, OWNER, DECISIONS, EFFECTS]
     rig.models.caught_up = False
     rig.models.records = effects_records(DAY_MS, b"1.5")
     rig.inputs.poll(0)
@@ -163,7 +165,7 @@ def test_effects_go_to_their_table_and_what_new_estimates_cost_is_told_once_each
 
 def test_a_worker_that_wants_no_effects_does_not_read_them() -> None:
     rig = Rig()
-    assert rig.inputs.effects is None and rig.models.topics == [TOPIC, DRIFT, OWNER]
+    assert rig.inputs.effects is None and rig.models.topics == [TOPIC, DRIFT, OWNER, DECISIONS]
 
 
 def test_alarms_and_how_near_one_each_segment_is_are_heard_of_the_main_resolution() -> None:
@@ -187,3 +189,13 @@ def test_alarms_and_how_near_one_each_segment_is_are_heard_of_the_main_resolutio
     rig.models.records = [TableRecord(*record, 50, 0, 0) for record in told]
     rig.inputs.poll(0)
     assert rig.inputs.alarms.held() == [alert] and rig.tensions == [{"shoes": 0.5}]
+
+
+def test_decisions_go_to_their_table() -> None:
+    rig = Rig()
+    made = AdjustmentDecision(resolution_ms=HOUR_MS, as_of_ms=7, weights_version="v")
+    key, value = encoded_decision(made)
+    rig.models.records = [TableRecord(DECISIONS, key.encode(), value, 50, 0, 0)]
+    rig.inputs.poll(0)
+    newest = rig.inputs.decisions.newest(HOUR_MS)
+    assert newest is not None and newest.record == made

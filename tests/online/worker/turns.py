@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from freshet.model.batch import Batch
 from freshet.model.effects.shared import SharedEffects
 from freshet.model.network import QUANTILE_LEVELS
+from freshet.online.adjust.decision import Decisions
 from freshet.online.effects.record import encoded, record_of
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker import loop, served
@@ -138,6 +139,7 @@ def source_of(
     shop: ShopTables | None = None,
     membership: FakeMembership | None = None,
     effects: EffectsTable | None = None,
+    decisions: Decisions | None = None,
 ) -> Source:
     """Windows of one reader, or of one for each width."""
     member = cast("Any", membership or FakeMembership())
@@ -145,7 +147,14 @@ def source_of(
     def open_reader(served: ServedResolution, *_: Any) -> Any:
         return reader if isinstance(reader, LiveReader) else reader[served.resolution_ms]
 
-    return Source(open_reader, shop or ShopTables(), member, torch.device("cpu"), effects)
+    return Source(
+        open_reader,
+        shop or ShopTables(),
+        member,
+        torch.device("cpu"),
+        effects,
+        decisions or Decisions(),
+    )
 
 
 def owned_of(
@@ -154,9 +163,10 @@ def owned_of(
     settings: Settings = SETTINGS,
     membership: FakeMembership | None = None,
     effects: EffectsTable | None = None,
+    decisions: Decisions | None = None,
 ) -> OwnedShards:
     """Shards whose windows have been read, and which are due to be read again."""
-    owned = OwnedShards(settings, source_of(reader, shop, membership, effects))
+    owned = OwnedShards(settings, source_of(reader, shop, membership, effects, decisions))
     for one in owned.served:
         one.refresh(CUTOFF_MS)
         one.pace = Pace(one.reader.rules)
@@ -305,6 +315,7 @@ class Turns:
             offsets=lambda: {"catalog:0": 4},
             effects=None,
             alarms=Alarms(settings.main.resolution_ms),
+            decisions=Decisions(),
             poll=lambda ms: self.journal.append(f"inputs {ms}"),
         )
         self.waits_s: list[float] = []

@@ -47,7 +47,7 @@ def test_tables_are_compacted_and_streams_are_not(live: bool) -> None:
         name for name, topic in plans.items() if topic.config.get("cleanup.policy") == "compact"
     }
     tables = ("catalog", "promotions", "inventory", "covariates", "models", "effects")
-    ours = ("forecasts.latest", "scored", "owner")
+    ours = ("forecasts.latest", "scored", "owner", "decisions")
     assert compacted == {f"freshet.{table}.v1" for table in (*tables, *ours)}
 
 
@@ -69,7 +69,7 @@ def test_what_could_name_a_person_stays_a_day_longer_than_its_retention_at_most(
     plans = by_name(settings, live=live)
     raw = {name: topic.config for name, topic in plans.items() if name.endswith(".dlq")}
     raw["freshet.late.v1"] = plans["freshet.late.v1"].config
-    assert len(raw) == 19
+    assert len(raw) == 20
     for config in raw.values():
         assert (config["retention.ms"], config["segment.ms"]) == ("1209600000", "86400000")
     hour = by_name(KafkaSettings(dead_letter_retention_ms=3_600_000), live=live)

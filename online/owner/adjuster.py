@@ -2,8 +2,8 @@
 
 Every candidate is forecast as of the newest cutoffs since the onset, for a sample of the segment's
 items, and held against the buckets that are final. A context of a past cutoff is the one of then,
-so a worker that begins anew finds what the one before it found; only which adjustment serves it
-reads from the forecasts (`resume`).
+so an owner that begins anew finds what the one before it found; only which adjustment serves it
+reads from the newest decision (`resume`).
 
 Dimensions: X sampled items, H steps, Q quantile levels, B buckets since the onset, P phases.
 """
@@ -23,16 +23,16 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.marginal import MARGINAL_POINTS, quantile_weights
 from freshet.online.adjust.beginning import Beginning, by_phase, level_moved, profile_moved
 from freshet.online.adjust.choice import CANDIDATES, NEWEST_BUCKETS, Candidate, Trial, choose
-from freshet.online.adjust.record import AS_IT_IS, Served, served_by
+from freshet.online.adjust.decision import ALL
 from freshet.online.drift.score import mean_pinball
-from freshet.online.drift.words import ALL
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats, Ints, Singles
-from freshet.stream.schemas import Adjustments, DriftAlert
+from freshet.stream.schemas import AdjustmentDecision, DriftAlert, SegmentAdjustment
 from freshet.stream.telemetry import get_logger
 
 SAMPLE = 64  # items of a segment that are tried, and forecast without adjustments besides
 MAX_SEGMENTS = 16  # served differently at a time, those of the oldest alarms first
+MAX_TOLD = 1_024  # segments of one decision
 MAX_STEPS = 24  # ahead that a candidate is tried by
 LAST_FINAL = 1  # buckets before a cutoff whose orders may still come
 
@@ -62,18 +62,13 @@ class Adjuster:
 
     Args:
         segments: The segment of each of some items.
-
-    Attributes:
-        serving: How each segment in alarm is served.
     """
 
     def __init__(self, segments: Callable[[Sequence[str]], list[str]]) -> None:
         self._segments = segments
         self._onsets: dict[str, dict[str, int]] = {}
         self._tried: dict[str, _Tried] = {}
-        self.serving: dict[str, Served] = {}
-        self.sample: frozenset[str] = frozenset()
-        """Items of segments in alarm that are forecast without adjustments besides."""
+        self._serving: dict[str, Candidate] = {}
 
     # What is known --------------------------------------------------------------------------------
 
@@ -87,29 +82,19 @@ class Adjuster:
         if not of_segment:
             del self._onsets[alert.segment]
 
-    def resume(self, published: Mapping[str, tuple[int, Adjustments]]) -> None:
-        """How segments were served last, by what was published last of each item, and when."""
-        if not self._onsets:
-            return
-        item_ids = sorted(published, key=lambda item_id: published[item_id][0])
-        for item_id, segment in zip(item_ids, self._segments(item_ids), strict=True):
-            self.serving[self._key(segment)] = served_by(published[item_id][1])
+    def resume(self, decision: AdjustmentDecision) -> None:
+        """How segments were served by the newest decision."""
+        self._serving = {one.segment: one.how for one in decision.segments}
 
-    def of(self, item_ids: Sequence[str]) -> list[Beginning | None]:
-        """How each item is served."""
-        if not any(beginning for _, beginning in self.serving.values()):
-            return [None] * len(item_ids)
-        return [self.serving.get(self._key(one), AS_IT_IS)[1] for one in self._segments(item_ids)]
+    @property
+    def idle(self) -> bool:
+        """Whether no alarm holds, and nothing is served differently."""
+        return not self._onsets and not self._serving
 
-    def besides(self, item_ids: Sequence[str]) -> list[str]:
-        """Those of some items that are forecast without adjustments besides."""
-        beginnings = zip(item_ids, self.of(item_ids), strict=True)
-        return [one for one, beginning in beginnings if beginning and one in self.sample]
-
-    def counts(self) -> dict[Candidate, int]:
-        """How many segments each adjustment serves."""
-        names = [name for name, _ in self.serving.values()]
-        return {name: names.count(name) for name in CANDIDATES if name != AS_IT_IS[0]}
+    def items(self, item_ids: Sequence[str]) -> set[str]:
+        """Those of a shop's items that are to be tried."""
+        groups = self._groups(item_ids).values()
+        return {item_ids[row] for rows in groups for row in sampled(rows, item_ids)}
 
     def _key(self, segment: str) -> str:
         """The segment by whose alarm one is served: the whole shop's for those without one."""
@@ -124,35 +109,56 @@ class Adjuster:
         version: str,
         cutoff_ms: int,
         alive: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Before a round: how each segment in alarm is served from this cutoff on.
+    ) -> AdjustmentDecision:
+        """How each segment in alarm is served from a cutoff on.
 
         Args:
-            contexts: Of the resolution; they cover the cutoff.
-            forecaster: The round's.
+            contexts: Of the resolution, and of the items that are tried; they cover the cutoff.
+            forecaster: The one that serves.
             version: Its name: by another one all is tried anew.
-            cutoff_ms: The round's.
+            cutoff_ms: The newest.
             alive: Called between two forecasts; whatever it raises ends the decision.
         """
         groups = self._groups(contexts.item_ids)
         self._tried = {segment: one for segment, one in self._tried.items() if segment in groups}
-        serving: dict[str, Served] = {}
-        sample: set[str] = set()
+        found = []
         for segment, rows in groups.items():
             tried = self._begun(contexts, forecaster, version, segment, rows)
             now = contexts.grid.bucket(cutoff_ms)
             trials = self._trials(contexts, forecaster, tried, now, alive)
-            before = self.serving.get(segment, AS_IT_IS)[0]
-            name = choose(trials, before)
-            beginning = _beginnings(contexts, tried, now).get(name)
-            serving[segment] = (name, beginning) if beginning else AS_IT_IS
-            sample |= {contexts.item_ids[row] for row in tried.rows}
-            if serving[segment][0] != before:
-                _tell(segment, before, name, tried, trials)
-        for segment in set(self.serving) - set(serving):
-            if self.serving[segment] != AS_IT_IS:
+            name = choose(trials, self._serving.get(segment, "as_it_is"))
+            beginning = _beginnings(contexts, tried, now)[name]
+            sample = [contexts.item_ids[row] for row in tried.rows]
+            found.append(_told(segment, name, beginning, sample, trials))
+        self._tell(found)
+        # Whoever is in alarm and not tried is served as it is, not by the alarm of the whole shop.
+        untried = sorted(set(self._onsets) - set(groups))[: MAX_TOLD - len(found)]
+        found += [SegmentAdjustment(segment=segment, how="as_it_is") for segment in untried]
+        self._serving = {one.segment: one.how for one in found}
+        return AdjustmentDecision(
+            resolution_ms=contexts.reader.resolution_ms,
+            as_of_ms=cutoff_ms,
+            weights_version=version,
+            segments=found,
+        )
+
+    def _tell(self, found: Sequence[SegmentAdjustment]) -> None:
+        for one in found:
+            before = self._serving.get(one.segment, "as_it_is")
+            if one.how != before:
+                gain = _gain(one)
+                log.info(
+                    "served_differently",
+                    segment=one.segment,
+                    before=before,
+                    now=one.how,
+                    since_ms=one.begins_at_ms,
+                    buckets=one.buckets,
+                    gain=gain,
+                )
+        for segment in set(self._serving) - {one.segment for one in found}:
+            if self._serving[segment] != "as_it_is":
                 log.info("served_as_before", segment=segment, reason="the alarm is over")
-        self.serving, self.sample = serving, frozenset(sample)
 
     def _groups(self, item_ids: Sequence[str]) -> dict[str, list[int]]:
         """Rows of each segment in alarm, of as many as are served differently at a time."""
@@ -300,20 +306,29 @@ def _lost(
     return losses
 
 
-def _tell(
-    segment: str, before: Candidate, name: Candidate, tried: _Tried, trials: Sequence[Trial]
-) -> None:
-    gain = None
-    if trials:
-        as_it_is = sum(trial.losses["as_it_is"] for trial in trials)
-        chosen = sum(trial.losses[name] for trial in trials)
-        gain = round(1.0 - chosen / as_it_is, 3) if as_it_is else None
-    log.info(
-        "served_differently",
+def _told(
+    segment: str,
+    name: Candidate,
+    beginning: Beginning | None,
+    sample: list[str],
+    trials: Sequence[Trial],
+) -> SegmentAdjustment:
+    losses: dict[str, float] = {
+        candidate: round(sum(trial.losses[candidate] for trial in trials), 3)
+        for candidate in CANDIDATES
+    }
+    return SegmentAdjustment(
         segment=segment,
-        before=before,
-        now=name,
-        since_bucket=tried.begins,
+        how=name,
+        begins_at_ms=None if beginning is None else beginning.begins_ms,
+        moved=[] if beginning is None else list(beginning.moved_P),
+        sample=sample,
         buckets=len(trials),
-        gain=gain,
+        losses=losses if trials else {},
     )
+
+
+def _gain(one: SegmentAdjustment) -> float | None:
+    """The share of the loss that it would have saved on the trials."""
+    as_it_is = one.losses.get("as_it_is")
+    return round(1.0 - one.losses[one.how] / as_it_is, 3) if as_it_is else None

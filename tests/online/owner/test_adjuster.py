@@ -1,4 +1,4 @@
-"""How a worker decides for its segments in alarm: what it tries, serves and forgets."""
+"""How segments in alarm are decided about: what is tried, chosen and forgotten."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ import torch
 from freshet.model.batch import Batch
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.online.adjust.beginning import Beginning
-from freshet.online.worker import adjuster as module
-from freshet.online.worker.adjuster import SAMPLE, Adjuster, sampled
+from freshet.online.adjust.record import beginning_of, with_beginnings
+from freshet.online.owner import adjuster as module
+from freshet.online.owner.adjuster import SAMPLE, Adjuster, sampled
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.provenance import context_sha256
-from freshet.stream.schemas import Adjustments, DriftAlert
+from freshet.stream.schemas import (
+    AdjustmentDecision,
+    Adjustments,
+    DriftAlert,
+    SegmentAdjustment,
+)
 from freshet.stream.units import HOUR_MS
 from tests.online.worker.windows import FIRST, UNITS, FakeReader, contexts_of
 
@@ -63,6 +69,27 @@ class LastWeekForecaster:
         return day_ago_BH[..., None] * spread_Q
 
 
+class Decider(Adjuster):
+    """An adjuster that keeps its last decision."""
+
+    def __init__(self) -> None:
+        super().__init__(segments)
+        self.decision: AdjustmentDecision | None = None
+        self.serving: dict[str, tuple[str, Beginning | None]] = {}
+        self.sample: set[str] = set()
+
+    def decide(self, *args: Any, **named: Any) -> AdjustmentDecision:
+        self.decision = super().decide(*args, **named)
+        told = self.decision.segments
+        self.serving = {one.segment: (one.how, beginning(one)) for one in told}
+        self.sample = {item_id for one in told for item_id in one.sample}
+        return self.decision
+
+
+def beginning(one: SegmentAdjustment) -> Beginning | None:
+    return None if one.begins_at_ms is None else Beginning(one.begins_at_ms, tuple(one.moved))
+
+
 def decided(hour: int, made: Adjuster, contexts: Contexts | None = None) -> LastWeekForecaster:
     forecaster: Any = LastWeekForecaster()
     made.decide(contexts or windows(), forecaster, "v", (FIRST + hour) * HOUR_MS)
@@ -72,7 +99,7 @@ def decided(hour: int, made: Adjuster, contexts: Contexts | None = None) -> Last
 def test_a_segment_in_alarm_is_served_by_what_would_have_been_best_and_others_as_they_were() -> (
     None
 ):
-    made = Adjuster(segments)
+    made = Decider()
     made.take(alert("n"))
     decided(ONSET + 6, made)
     name, beginning = made.serving["n"]
@@ -82,37 +109,41 @@ def test_a_segment_in_alarm_is_served_by_what_would_have_been_best_and_others_as
         "level",
         Beginning((FIRST + ONSET) * HOUR_MS, (level,) * 24),
     )
-    assert made.of(["a|n", "c|s"]) == [beginning, None]
-    assert made.besides(["c|s", "b|n"]) == ["b|n"] and made.sample == {"a|n", "b|n"}
-    assert made.counts() == {"hidden": 0, "level": 1, "profile": 0}
+    assert made.sample == {"a|n", "b|n"} == made.items(ITEMS)
+    assert made.decision is not None and made.decision.resolution_ms == HOUR_MS
+    assert made.decision.as_of_ms == (FIRST + ONSET + 6) * HOUR_MS
+    (told,) = made.decision.segments
+    # Tried at hours 1 to 4 since the onset, on the buckets of 1 to 4.
+    assert told.buckets == 4 and set(told.losses) == {"as_it_is", "hidden", "level", "profile"}
+    assert told.losses["level"] == min(told.losses.values())
 
 
 def test_before_two_buckets_are_final_since_the_onset_nothing_is_served_differently() -> None:
-    made = Adjuster(segments)
+    made = Decider()
     made.take(alert("n"))
     # The bucket before the cutoff is not final, and one since the onset is what is learnt from.
     decided(ONSET + 3, made)
     assert made.serving == {"n": ("as_it_is", None)}
-    assert made.of(["a|n"]) == [None] and made.besides(["a|n"]) == []
+    assert made.decision is not None and made.decision.segments[0].buckets == 1
     decided(ONSET + 4, made)
     assert made.serving["n"][0] == "level"
 
 
 def test_what_was_tried_is_not_tried_again_and_a_new_worker_finds_the_same() -> None:
-    made, contexts = Adjuster(segments), windows()
+    made, contexts = Decider(), windows()
     made.take(alert("n"))
     first = decided(ONSET + 5, made, contexts)
     # Two items at the onset; then four candidates each at the three cutoffs that are tried.
     assert first.rows == 2 + 3 * 4 * 2
     assert decided(ONSET + 6, made, contexts).rows == 4 * 2
-    again = Adjuster(segments)
+    again = Decider()
     again.take(alert("n"))
     decided(ONSET + 6, again)
     assert again.serving == made.serving
 
 
 def test_other_weights_or_another_onset_are_tried_anew() -> None:
-    made, contexts, forecaster = Adjuster(segments), windows(), LastWeekForecaster()
+    made, contexts, forecaster = Decider(), windows(), LastWeekForecaster()
     made.take(alert("n"))
     given: Any = forecaster
     made.decide(contexts, given, "v", (FIRST + ONSET + 6) * HOUR_MS)
@@ -125,7 +156,7 @@ def test_other_weights_or_another_onset_are_tried_anew() -> None:
 
 
 def test_when_its_last_alarm_ends_a_segment_is_as_it_was() -> None:
-    made = Adjuster(segments)
+    made = Decider()
     made.take(alert("n"))
     made.take(alert("n", "timing"))
     made.take(alert("n", state="stable"))
@@ -133,39 +164,46 @@ def test_when_its_last_alarm_ends_a_segment_is_as_it_was() -> None:
     assert made.serving["n"][0] == "level", "one of its alarms holds on"
     made.take(alert("n", "timing", state="stable"))
     decided(ONSET + 7, made)
-    assert made.serving == {} and made.sample == frozenset()
+    assert made.serving == {} and made.sample == set() and made.idle
 
 
 def test_a_feed_that_stopped_is_not_forecast_away() -> None:
-    made = Adjuster(segments)
+    made = Decider()
     made.take(alert("n", "data"))
     assert decided(ONSET + 6, made).rows == 0 and made.serving == {}
 
 
 def test_an_alarm_of_the_whole_shop_is_that_of_segments_without_one() -> None:
-    made = Adjuster(segments)
+    made = Decider()
     made.take(alert("all"))
     decided(ONSET + 6, made)
     assert set(made.serving) == {"all"} and made.sample == set(ITEMS)
     made.take(alert("n"))
     decided(ONSET + 6, made)
     assert set(made.serving) == {"all", "n"} and made.sample == set(ITEMS)
-    assert made.serving["n"][0] == "level" and made.of(["c|s"]) == [None]
+    assert made.serving["n"][0] == "level"
 
 
-def test_after_a_restart_the_newest_forecasts_say_who_served() -> None:
-    held = Adjustments(begins_at_ms=7, moved=[0.5, 0.1])
-    made = Adjuster(segments)
-    made.resume({"a|n": (5, held)})
-    assert made.serving == {}, "no alarm holds"
+def test_after_a_restart_the_newest_decision_says_who_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Decider()
     made.take(alert("n"))
-    made.resume({"b|n": (6, held), "a|n": (5, Adjustments()), "c|s": (6, Adjustments())})
-    assert made.serving["n"] == ("profile", Beginning(7, (0.5, 0.1)))
-    assert made.serving["s"] == ("as_it_is", None)
+    decided(ONSET + 6, made)
+    assert made.decision is not None
+    asked: list[str] = []
+    monkeypatch.setattr(module, "choose", lambda trials, serving: asked.append(serving) or serving)
+    again = Decider()
+    assert again.idle
+    again.resume(made.decision)
+    assert not again.idle, "what is served differently has to end"
+    again.take(alert("n"))
+    decided(ONSET + 7, again)
+    assert asked == ["level"]
 
 
 def test_what_is_between_forecasts_may_end_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, calls = Adjuster(segments), []
+    made, calls = Decider(), []
 
     def alive() -> None:
         calls.append(1)
@@ -182,11 +220,13 @@ def test_of_many_segments_those_of_the_oldest_alarms_are_served_differently(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_SEGMENTS", 1)
-    made = Adjuster(segments)
+    made = Decider()
     made.take(alert("n"))
     made.take(alert("s", hour=ONSET - 1))
     decided(ONSET + 6, made)
-    assert set(made.serving) == {"s"}
+    # The other one is not served by the alarm of the whole shop either.
+    assert made.serving["n"] == ("as_it_is", None) and made.sample == {"c|s"}
+    assert [one.segment for one in made.decision.segments] == ["s", "n"]  # type: ignore[union-attr]
 
 
 def test_the_sample_of_a_segment_depends_on_its_items_alone() -> None:
@@ -200,21 +240,16 @@ def test_the_sample_of_a_segment_depends_on_its_items_alone() -> None:
 
 def test_an_adjusted_context_is_dressed_again_from_what_its_record_says() -> None:
     contexts, cutoff_ms = windows(), (FIRST + ONSET + 6) * HOUR_MS
-    made = Adjuster(segments)
+    made = Decider()
     made.take(alert("n"))
     decided(ONSET + 6, made, contexts)
-    served = contexts.batch([0, 1, 2], cutoff_ms, made.of(ITEMS))
-    said = Adjustments(begins_at_ms=served_ms(made), moved=list(made.serving["n"][1].moved_P))  # type: ignore[union-attr]
+    begins = made.serving["n"][1]
+    served = contexts.batch([0, 1, 2], cutoff_ms, [begins, begins, None])
+    ((_, said), *_) = with_beginnings({}, [begins], "sha").items()
     told = msgspec.json.decode(msgspec.json.encode(said), type=Adjustments)
-    begins = Beginning(told.begins_at_ms or 0, tuple(told.moved))
+    begins = beginning_of(told)
     again = windows().batch([0, 1, 2], cutoff_ms, [begins, begins, None])
     plain = context_sha256(contexts.batch([0, 1, 2], cutoff_ms))
     found = context_sha256(served)
-    assert found == context_sha256(again)
+    assert found == context_sha256(again) and told.decision_sha256 == "sha"
     assert found[2] == plain[2] and found[0] != plain[0] and found[1] != plain[1]
-
-
-def served_ms(made: Adjuster) -> int:
-    beginning = made.serving["n"][1]
-    assert beginning is not None
-    return beginning.begins_ms

@@ -1,0 +1,137 @@
+"""The owner's decisions, as everybody reads them: how each segment in alarm is served, and since
+when.
+
+A decision is a record of its own, named by the sha256 of its value, and never changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from freshet.online.adjust.beginning import Beginning
+from freshet.online.adjust.choice import CANDIDATES, Candidate
+from freshet.stream.codec import MAX_TIME_MS, decode, encode
+from freshet.stream.errors import EventError
+from freshet.stream.schemas import AdjustmentDecision, SegmentAdjustment
+from freshet.stream.telemetry import get_logger
+from freshet.stream.units import DAY_MS
+
+ALL = "all"
+"""The alarm of the whole shop: whoever has none of their own is served by it."""
+HOLDS_BUCKETS = 24  # without a newer decision nobody decides any more, and all is as it was
+KEPT_MS = 35 * DAY_MS
+MAX_KEPT = 10_000
+
+log = get_logger(__name__)
+
+
+class Decided(NamedTuple):
+    """A decision and its name."""
+
+    sha256: str
+    record: AdjustmentDecision
+
+
+def encoded(record: AdjustmentDecision) -> tuple[str, bytes]:
+    """A decision's key, the sha256 of its value, and the value."""
+    value = encode(record)
+    return hashlib.sha256(value).hexdigest(), value
+
+
+class Decisions:
+    """What lies on the topic of decisions; one whose key is not its sha256 is none.
+
+    Args:
+        latest_ms: When a record may say that something happened at the latest.
+    """
+
+    def __init__(self, latest_ms: Callable[[], int] = lambda: MAX_TIME_MS) -> None:
+        self._latest_ms = latest_ms
+        self._kept: dict[str, AdjustmentDecision] = {}
+
+    def take(self, key: bytes | None, value: bytes | None, **place: object) -> None:
+        """Take in one record, or forget the one under its key; a bad one changes nothing."""
+        name = (key or b"").decode("utf-8", "replace")
+        if value is None:
+            self._kept.pop(name, None)
+            return
+        try:
+            record = decode(AdjustmentDecision, value, latest_ms=self._latest_ms())
+            if name != hashlib.sha256(value).hexdigest():
+                raise EventError("its key is not the sha256 of its value")
+            if name not in self._kept and len(self._kept) >= MAX_KEPT:
+                raise EventError(f"there are {MAX_KEPT} others")
+        except EventError as error:
+            log.warning("decision_not_read", error=str(error), key=name[:100], **place)
+        else:
+            self._kept[name] = record
+
+    def newest(self, resolution_ms: int, before_ms: int = MAX_TIME_MS + 1) -> Decided | None:
+        """The newest that was made before a cutoff, the same for whoever asks and when."""
+        found = [
+            Decided(name, record)
+            for name, record in self._kept.items()
+            if record.resolution_ms == resolution_ms and record.as_of_ms < before_ms
+        ]
+        return max(found, key=lambda one: (one.record.as_of_ms, one.sha256), default=None)
+
+    def stale(self, as_of_ms: int) -> list[str]:
+        """Names of those that no forecast younger than five weeks was served by."""
+        before_ms = as_of_ms - KEPT_MS
+        return [name for name, record in self._kept.items() if record.as_of_ms < before_ms]
+
+
+class Adjusted:
+    """How a worker's items are served by the decision that is newest before a round.
+
+    Args:
+        decisions: What was decided.
+        resolution_ms: Of the forecasts.
+        segments: The segment of each of some items.
+    """
+
+    def __init__(
+        self,
+        decisions: Decisions,
+        resolution_ms: int,
+        segments: Callable[[Sequence[str]], list[str]],
+    ) -> None:
+        self._decisions, self._resolution_ms, self._segments = decisions, resolution_ms, segments
+        self._by_segment: dict[str, SegmentAdjustment] = {}
+        self._sample: frozenset[str] = frozenset()
+        self.sha256 = ""
+        """The decision that holds; empty where none does."""
+
+    def begin(self, cutoff_ms: int) -> None:
+        """A round begins; what is decided from now on counts for the next one."""
+        decided = self._decisions.newest(self._resolution_ms, cutoff_ms)
+        holds_ms = HOLDS_BUCKETS * self._resolution_ms
+        holds = decided is not None and cutoff_ms - decided.record.as_of_ms <= holds_ms
+        segments = decided.record.segments if decided is not None and holds else []
+        self.sha256 = decided.sha256 if decided is not None and segments else ""
+        self._by_segment = {one.segment: one for one in segments}
+        self._sample = frozenset(item_id for one in segments for item_id in one.sample)
+
+    def of(self, item_ids: Sequence[str]) -> list[Beginning | None]:
+        """How each item is served."""
+        if all(one.begins_at_ms is None for one in self._by_segment.values()):
+            return [None] * len(item_ids)
+        return [self._beginning(segment) for segment in self._segments(item_ids)]
+
+    def besides(self, item_ids: Sequence[str]) -> list[str]:
+        """Those of some items that are forecast without adjustments besides."""
+        beginnings = zip(item_ids, self.of(item_ids), strict=True)
+        return [one for one, beginning in beginnings if beginning and one in self._sample]
+
+    def counts(self) -> dict[Candidate, int]:
+        """How many segments each adjustment serves."""
+        names = [one.how for one in self._by_segment.values()]
+        return {name: names.count(name) for name in CANDIDATES if name != "as_it_is"}
+
+    def _beginning(self, segment: str) -> Beginning | None:
+        told = self._by_segment.get(segment) or self._by_segment.get(ALL)
+        if told is None or told.begins_at_ms is None:
+            return None
+        return Beginning(told.begins_at_ms, tuple(told.moved))
