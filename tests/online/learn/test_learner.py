@@ -1099,11 +1099,18 @@ def test_who_is_in_a_hurry_begins_with_the_champion(unsure: World, reason: str) 
     assert started_from(unsure, "r2", reason) == BASE_SAYS
 
 
-def test_the_schedule_begins_with_the_champion_where_the_last_one_was_worse(unsure: World) -> None:
-    """It was on trial all the same: on its first day nobody could tell."""
-    assert float(scheduled_in_vain(unsure, 23.96).gate["gain"]) < 0.0
-    assert "trial" in unsure.kinds()
-    assert started_from(unsure, "s2", "schedule") == BASE_SAYS
+@pytest.mark.parametrize(("gain", "begins"), [(-0.01, BASE_SAYS), (0.0, BASE_SAYS), (0.01, 25.0)])
+def test_the_schedule_begins_with_the_champion_where_the_last_one_was_no_better(
+    calm: World, gain: float, begins: float
+) -> None:
+    calm.ask("s1", reason="schedule")
+    calm.registry.add(that_says(25.0), parent=BASE, created_at_ms=0, request_id="s1")
+    rejected = ModelEvent(
+        kind="rejected", version="v", at_ms=1, request_id="s1", reason="no", gate={"gain": gain}
+    )
+    calm.events.append(rejected)
+    calm.pass_hours(1)
+    assert started_from(calm, "s2", "schedule") == begins
 
 
 def test_the_schedule_begins_with_a_champion_that_is_new(unsure: World) -> None:
