@@ -44,6 +44,11 @@ def fingerprint(kind: EventKind, settings: Settings) -> str:
     return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
 
+def kind_of(header: Header) -> str:
+    """What the windows of a header hold: orders or clicks; empty where it does not say."""
+    return str(json.loads(header.fingerprint).get("kind", "")) if header.fingerprint else ""
+
+
 def header_after(before: Header, next_offset: int, counts: Counts, verdicts: Verdicts) -> Header:
     """The header once a batch is in."""
     first_event_ms, last_event_ms = _event_span(before, verdicts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, LogLostError
 from freshet.stream.events.decoder import EventKind
-from freshet.stream.fold.headers import fingerprint
+from freshet.stream.fold.headers import fingerprint, kind_of
 from freshet.stream.fold.partition import PartitionWindows, TopicFacts
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.kafka import Key, LogOffsets
@@ -89,8 +89,10 @@ class Claims:
             FingerprintError: Windows were folded under other settings.
             LogLostError: A stored offset is outside its log, the log of some partition is gone, or
                 it is another one.
-            ConfigError: Orders are states, and their topic has got more partitions.
+            ConfigError: Orders are states, and their topic has got more partitions; or another
+                topic's orders or clicks are in the same windows.
         """
+        self._check_topics()
         self._check_counts()
         headers = {key: self._header(*key) for key in self.keys}
         for (topic, _), header in headers.items():
@@ -121,6 +123,16 @@ class Claims:
                 "`freshet ingest --from-beginning --into` the next generation",
             )
 
+    def _check_topics(self) -> None:
+        """Readers add up all that a generation holds, so it is one shop's alone."""
+        for topic, partition in self._store.partitions():
+            header = None if topic in self._kinds else self._store.header(topic, partition)
+            if header is None or header.next_offset is None:
+                continue
+            kind = kind_of(header)
+            if kind in self._kinds.values():
+                raise another_shop(topic, kind, self._store.generation)
+
     def _check_counts(self) -> None:
         """Topics with fewer partitions than the windows know are refused; more are fine."""
         for topic, partition in self._store.partitions():
@@ -134,6 +146,17 @@ class Claims:
                     f"{partition}: the topic was made again with fewer",
                     hint=NEW_GENERATION_HINT,
                 )
+
+
+def another_shop(topic: str, kind: str, generation: int) -> ConfigError:
+    """What is wrong where windows of another topic would be added to ours."""
+    return ConfigError(
+        f"generation {generation} in Redis holds windows of {topic}, which is not "
+        f"kafka.topics.{kind}: another shop's, or this one's before its topic was renamed",
+        hint="give each shop a Redis of its own (redis.url may end in /1); where the topic was "
+        "renamed, build its windows with `freshet ingest --from-beginning --into` the next "
+        "generation",
+    )
 
 
 def say_gap(key: Key, header: Header, position: int, again: int) -> None:

@@ -13,7 +13,8 @@ from freshet.stream.config import Settings
 from freshet.stream.events.dead_letter import notes_of
 from freshet.stream.events.decoder import EventKind
 from freshet.stream.events.hints import LATE, hint_of
-from freshet.stream.fold.headers import fingerprint
+from freshet.stream.fold.headers import fingerprint, kind_of
+from freshet.stream.ingest.claims import another_shop
 from freshet.stream.ingest.losses import lost_share
 from freshet.stream.kafka import Key, LogOffsets, cluster, topic_ids
 from freshet.stream.kafka.topics import dead_letter_topic
@@ -116,6 +117,14 @@ def check_clock(settings: Settings, now_ms: Callable[[], int] = wall_now_ms) -> 
 def check_windows(settings: Settings) -> list[Check]:
     """Whether every stored partition can be continued from the log under these settings."""
     windows = Windows(settings)
+    strange = [
+        Check("windows", "problem", error.message, error.hint)
+        for error in (another_shop(*other, windows.generation) for other in windows.others)
+    ]
+    return strange or _check_ours(settings, windows)
+
+
+def _check_ours(settings: Settings, windows: Windows) -> list[Check]:
     if not windows.headers:
         return [Check("windows", "ok", f"generation {windows.generation} is empty")]
     logs = windows.logs()
@@ -161,12 +170,21 @@ class Windows:
         topics = settings.kafka.topics
         self.kinds: dict[str, EventKind] = {topics.orders: "orders", topics.clicks: "clicks"}
         store = WindowStore(client, self.generation)
-        found = {key: store.header(*key) for key in store.partitions() if key[0] in self.kinds}
-        self.headers = {
+        found = {key: store.header(*key) for key in sorted(store.partitions())}
+        begun = {
             key: header
-            for key, header in sorted(found.items())
+            for key, header in found.items()
             if header is not None and header.next_offset is not None
         }
+        self.headers = {key: header for key, header in begun.items() if key[0] in self.kinds}
+        self.others = sorted(
+            {
+                (topic, kind_of(header))
+                for (topic, _), header in begun.items()
+                if topic not in self.kinds and kind_of(header)
+            }
+        )
+        """Topics of orders or clicks that are not these settings', and which of both."""
 
     def logs(self) -> dict[Key, tuple[int, int]]:
         """Where their logs begin and end; of what is no more, nothing."""

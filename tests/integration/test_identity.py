@@ -13,6 +13,7 @@ from freshet.stream.errors import BrokerError, ConfigError, LogLostError
 from freshet.stream.ingest.identity import TopicIdentity
 from freshet.stream.ingest.process import run
 from freshet.stream.kafka import Publisher, admin, cluster, ensure_topics, topic_ids
+from freshet.stream.ops.redis_checks import check_windows
 from freshet.stream.verify.verify import verify
 from tests.integration.messy_log import START_MS, state_value
 from tests.integration.shop import (
@@ -69,6 +70,25 @@ def test_fewer_partitions_are_refused_with_the_way_out(settings: Settings) -> No
         LogLostError, match=r"has 2 partitions, and there are windows of partition 3.*--into"
     ):
         run(settings, until_end=True)
+
+
+def test_another_shops_windows_are_not_added_to(settings: Settings) -> None:
+    """Both read all that a generation holds, so each would forecast what both sell."""
+    send(settings, [order(1)])
+    run(settings, until_end=True)
+    topics = settings.kafka.topics.model_copy(update={"orders": "other.orders"})
+    kafka = settings.kafka.model_copy(update={"topics": topics})
+    other = settings.model_copy(update={"kafka": kafka})
+    ensure_topics(other, live=False)
+    send(other, [order(2)])
+    named = f"generation 0 in Redis holds windows of {settings.kafka.topics.orders}, which is not"
+    with pytest.raises(ConfigError, match=f"{named} kafka.topics.orders.*redis.url may end in /1"):
+        run(other, until_end=True)
+    [check] = check_windows(other)
+    assert (check.state, check.message.startswith(named)) == ("problem", True)
+    assert store_of(other).header("other.orders", 0) is None, "nothing was claimed"
+    run(other, until_end=True, into=1)
+    assert verify(other).agrees
 
 
 def test_more_partitions_are_taken_up(settings: Settings) -> None:
