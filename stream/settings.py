@@ -324,7 +324,7 @@ class ControlSettings(Section):
         6 * HOUR_MS, description="Time after a drift's onset before training is worth it."
     )
     schedule_ms: NotNegative = Field(
-        0, description="Clock time between scheduled retrains; 0 is never."
+        7 * DAY_MS, description="Clock time between scheduled retrains; 0 is never."
     )
     retrain_token: Token = Field(
         SecretStr(""),

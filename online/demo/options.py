@@ -126,6 +126,9 @@ def config_text(
             "[worker]",
             "threads = 1",
             f"exactly_once = {str(transactions).lower()}",
+            "[control]",
+            # A week is minutes here, and what trains then is in the way of the drift.
+            "schedule_ms = 0",
             "[learn]",
             f'registry = "{data_dir / "registry"}"',
             "threads = 1",

@@ -10,7 +10,7 @@ import pytest
 from freshet.online.demo.options import DemoOptions, config_text, dashboard_port
 from freshet.stream.config import Settings, load
 from freshet.stream.errors import ConfigError
-from freshet.stream.units import HOUR_MS
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,5 @@ def test_the_written_config_can_be_read_back(tmp_path: Path, transactions: bool)
     assert settings.kafka.bootstrap_servers == "127.0.0.1:1"
     assert settings.dashboard.port == 3
     assert settings.worker.exactly_once is transactions
+    assert (settings.control.schedule_ms, Settings().control.schedule_ms) == (0, 7 * DAY_MS)
     assert settings.learn.registry == tmp_path / "registry"
