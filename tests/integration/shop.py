@@ -92,9 +92,11 @@ def store_of(settings: Settings) -> WindowStore:
 
 
 @contextmanager
-def running(settings: Settings, into: int | None = None) -> Iterator[Ingest]:
+def running(
+    settings: Settings, into: int | None = None, made: Ingest | None = None
+) -> Iterator[Ingest]:
     """An ingest in a thread of this process; what it raised is raised here."""
-    ingest = Ingest(settings, into)
+    ingest = made or Ingest(settings, into)
     failures: list[Exception] = []
 
     def target() -> None:
