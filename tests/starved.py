@@ -29,9 +29,11 @@ class Stopwatch:
 
     def seconds(self) -> float:
         """So many until now; what a process waited is known until it is reaped."""
-        taken_s = time.monotonic() - self._started_s
-        starved_s = sum(self._starved_s(pid) for pid in self._pids)
-        return max(0.0, taken_s - starved_s - (stolen_s() - self._stolen_s))
+        return max(0.0, time.monotonic() - self._started_s - self.starved_s())
+
+    def starved_s(self) -> float:
+        """How long they could have run, and were not let."""
+        return sum(map(self._starved_s, self._pids)) + stolen_s() - self._stolen_s
 
     def until_end(self, pid: int) -> float:
         """So many until one of them has ended; blocks, and leaves it to be reaped."""

@@ -84,7 +84,8 @@ def test_a_worker_serves_no_folder_that_is_not_the_registrys(
         shop.sell(1)
         found = eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
         assert {forecast.weights_version for forecast in found} == {first.version}
-        assert worker.ready() is None, "forecasts flow from the weights that should serve"
+        # Forecasts flow from the weights that should serve.
+        eventually(worker.ready, lambda amiss: amiss is None)
         # What it said of its time outdates nothing.
         tell(settings, announcement(registry, "promoted", second.version, 10))
         (swapped,) = eventually(lambda: of_kind(settings, "swapped"), bool)

@@ -149,7 +149,7 @@ def test_a_partition_is_declared_idle_only_after_its_end_was_met_for_a_while(
         first_ms = idle_ms() or 0
         wait_for(lambda: (idle_ms() or 0) > first_ms)
         assert abs(first_ms - time.time() * 1_000) < 60_000
-        assert ingest.ready() is None
+        wait_for(lambda: ingest.ready() is None)
     stopped_ms = idle_ms()
     assert never(lambda: idle_ms() != stopped_ms, watched_s=1.0)
 

@@ -120,9 +120,9 @@ def test_tables_flow_beside_events_and_metrics_count_them(settings: Settings) ->
         tell(settings, [b"{", price(2)], first=1)
         wait_for(lambda: [record.offset for record in reader.poll()] == [2])
         records = live.parts.metrics.records.labels(settings.kafka.topics.catalog, "applied")
-        assert records._value.get() == 2
+        wait_for(lambda: records._value.get() == 2)
         wait_for(lambda: live.parts.metrics.versions._value.get() == 3)
-        assert live.ready() is None
+        wait_for(lambda: live.ready() is None)
 
 
 def test_verify_agrees_and_finds_what_is_planted(settings: Settings) -> None:
