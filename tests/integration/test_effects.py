@@ -23,7 +23,7 @@ owner.LEASE_S = {LEASE_S}
 owner.LOOK_S = 0.5
 """
 # A child needs some seconds to import the network's library on a busy machine.
-TAKE_OVER_S = 40.0
+TAKE_OVER_S = 180.0
 OWNS = re.compile(r"owns_effects.*?pid\W+(\d+)")
 
 

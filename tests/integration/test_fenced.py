@@ -23,6 +23,9 @@ from freshet.stream.store.lease import Lease, is_free
 from tests.integration.shop import wait_for
 from tests.integration.test_worker import settings_for
 
+# Time enough to renew it where a machine is busy.
+TTL_S = 2.0
+
 
 @pytest.fixture(scope="module")
 def settings(kafka_broker: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
@@ -104,16 +107,16 @@ class Holder:
 
 @pytest.fixture
 def client(redis_server: str) -> Iterator[redis.Redis]:
-    settings = Settings.model_validate({"redis": {"url": redis_server, "timeout_ms": 300}})
+    settings = Settings.model_validate({"redis": {"url": redis_server, "timeout_ms": 2_000}})
     made = connect(settings.redis)
     yield made
     made.close()
 
 
 def test_a_lease_has_one_holder_who_keeps_it_until_it_gives_it_back(client: redis.Redis) -> None:
-    one, two = Holder(client), Holder(client)
+    one, two = Holder(client, TTL_S), Holder(client, TTL_S)
     assert is_free(client, "test:lease") and one.lease.take() and not two.lease.take()
-    ends_s = time.monotonic() + 1.5
+    ends_s = time.monotonic() + 1.5 * TTL_S
     wait_for(lambda: time.monotonic() > ends_s)
     assert one.lease.held and not one.lost and not two.lease.take()
     one.lease.give_back()
