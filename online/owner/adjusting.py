@@ -128,7 +128,7 @@ class Trials:
         settings: All of them.
         client: The Redis that ingest writes.
         latest_ms: When a record may say that something happened at the latest.
-        alive: Told between two forecasts that all is well.
+        alive: Called between two forecasts; whatever it raises ends the decision.
     """
 
     def __init__(

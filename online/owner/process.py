@@ -80,13 +80,20 @@ def _open(
 ) -> list[Turn]:
     latest = partial(latest_ms, open_clock(client))
     turns: list[Turn] = []
-    if settings.drift.watch:
-        watch = open_watch(settings, writes, lambda: lease.held, latest, stack)
-        turns.append(watch.turn)
     if settings.worker.effects:
         turns.append(_open_effects(settings, client, lease, writes, latest))
-    if settings.drift.watch and settings.worker.adjust:
-        turns.append(_open_adjusting(settings, client, lease, writes, latest, health.beat))
+    if not settings.drift.watch:
+        return turns
+    watch = open_watch(settings, writes, lambda: lease.held, latest, stack)
+    turns.append(watch.turn)
+
+    def between() -> None:
+        """Between two forecasts: trials take a minute where many segments are in alarm."""
+        health.beat()
+        watch.turn()
+
+    if settings.worker.adjust:
+        turns.append(_open_adjusting(settings, client, lease, writes, latest, between))
     return turns
 
 
@@ -206,11 +213,11 @@ def _open_adjusting(
     lease: Lease,
     writes: Writes,
     latest: Callable[[], int],
-    alive: Callable[[], None],
+    between: Callable[[], None],
 ) -> Turn:
     from freshet.online.owner.adjuster import Adjuster
     from freshet.online.owner.adjusting import Adjusting, Trials
 
-    trials = Trials(settings, client, latest, alive)
+    trials = Trials(settings, client, latest, between)
     adjuster = Adjuster(trials.segments)
     return Adjusting(settings, trials, adjuster, writes, lambda: lease.held).turn

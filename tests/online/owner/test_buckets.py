@@ -105,8 +105,10 @@ def test_whole_buckets_are_handed_over_once_oldest_first_with_the_first_of_each_
     assert five[0] == 5 * HOUR_MS and six[0] == 6 * HOUR_MS
     assert [score.actual for score in six[1]] == [5.0, 5.0]
     assert rig.taken(7) == [] and rig.taken(8) == [(7, ["a0|n"])]
-    # What follows all the same is too late.
+    # What follows all the same is too late, also where a bucket had no scores.
     rig.add(6)
+    assert rig.taken(10) == []
+    rig.add(9)
     assert rig.taken(99) == []
 
 
