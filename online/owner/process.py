@@ -120,7 +120,7 @@ def open_watch(
     monitor, alarms = DriftMonitor(settings.drift, main_ms), Alarms(main_ms)
     with TableReader(settings, [topics.owner]) as reader:
         known, state = newest_state(reader.to_end(), main_ms, latest())
-    restored = known is not None and _restored(monitor, state)
+    restored = known is not None and _restored(monitor, state, settings.drift.segment_by)
     if not restored:
         _read_alarms(settings, alarms, latest)
     decided_ms = known.decided_until_ms if known is not None else alarms.newest_ms
@@ -141,9 +141,13 @@ def open_watch(
     return DriftWatch(settings, parts)
 
 
-def _restored(monitor: DriftMonitor, state: bytes) -> bool:
+def _restored(monitor: DriftMonitor, packed: bytes, segment_by: str) -> bool:
+    """Have a monitor go on from a state of segments of the same kind; False where there is none."""
     try:
-        monitor.restore(unpack(state, monitor.state()))
+        state = unpack(packed, monitor.state() | {"segment_by": segment_by})
+        if state["segment_by"] != segment_by:
+            raise EventError(f"a state of drift by {state['segment_by']}")
+        monitor.restore(state)
     except EventError as error:
         log.warning("drift_learnt_anew", error=str(error))
         return False

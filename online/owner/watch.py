@@ -86,7 +86,7 @@ class DriftWatch:
         self._parts, self._topics = parts, settings.kafka.topics
         self._beginning = parts.beginning
         main = settings.main
-        self._resolution_ms = main.resolution_ms
+        self._resolution_ms, self._segment_by = main.resolution_ms, settings.drift.segment_by
         self._seasons_ms = SEASONS_BEFORE_DRIFT * main.season_length * main.resolution_ms
         # Up to when buckets are whole once the scores are read up to these ends.
         self._until_ms, self._ends = -1, {("", 0): 0}
@@ -182,7 +182,7 @@ class DriftWatch:
         """The alerts, and the state behind them: whoever reads on reads them in this order."""
         buckets, scores = self._parts.buckets, self._topics.scores
         offsets = buckets.offsets(self._parts.feed.next_offsets(scores))
-        state = pack(self._parts.monitor.state())
+        state = pack(self._parts.monitor.state() | {"segment_by": self._segment_by})
         self._state_bytes, self._since_state = len(state), 0
         told = [
             Outgoing(self._topics.drift, alert.segment.encode(), encode(alert))

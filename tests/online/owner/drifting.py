@@ -216,8 +216,8 @@ def watch_of(
 
     monkeypatch.setattr(process, "TableReader", reader)
     watch = process.open_watch(settings, log.writer(), lambda: True, lambda: 2**60, ExitStack())
-    known = log.values(TOPICS.owner)
-    assert (watch._parts.monitor.state()["newest_ms"] >= 0) == bool(known), "it goes on from there"
+    goes_on = watch._parts.monitor.state()["newest_ms"] >= 0
+    assert goes_on == bool(log.values(TOPICS.owner) and settings is SETTINGS)
     return watch
 
 

@@ -21,6 +21,7 @@ from tests.online.owner.drifting import (
     DRIFT,
     FIRST,
     LAST,
+    SETTINGS,
     SHARDS,
     TOPICS,
     Log,
@@ -293,3 +294,15 @@ def test_who_lost_the_lease_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert log.alerts() == [] and states(log)[-1].decided_until_ms == DRIFT * HOUR_MS
     settle(watch_of(monkeypatch, log))
     assert log.alerts() == [one for one in known() if one.state == "drift"]
+
+
+def test_segments_of_another_kind_are_learnt_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(15)
+    for hour in range(FIRST, FIRST + 4):
+        log.pass_hour(hour, ONE)
+    settle(watch_of(monkeypatch, log))
+    by_region = SETTINGS.model_copy(
+        update={"drift": SETTINGS.drift.model_copy(update={"segment_by": "region"})}
+    )
+    assert watch_of(monkeypatch, log, by_region)._parts.monitor.segments.names == []
+    assert watch_of(monkeypatch, log)._parts.monitor.segments.names == ["a", "b", "c"]
