@@ -20,6 +20,7 @@ import os
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,7 +39,7 @@ STEPS = (1, 3, 6, 12, 24)
 CONTEXT = 512
 CALM_DAYS = {"online_retail": 56, "dunnhumby": 56}
 SIMULATED_DAYS = 24
-SEEDS = range(1, 3)
+SEEDS = range(1, 5)
 NAMES = ("online_retail", "dunnhumby", *(f"demo_{seed}" for seed in SEEDS))
 MOST_ITEMS = 120
 DRIFT_HOURS = 72
@@ -46,6 +47,7 @@ DRIFT_HOURS = 72
 PLANTED = {
     "level_60": ("level", 0.6),
     "level_25": ("level", 0.25),
+    "less_40": ("level", -0.4),
     "spread_4": ("spread", 4.0),
     "timing_6": ("timing", 6.0),
 }
@@ -123,7 +125,7 @@ def plant(calm: World, kind: str, size: float, onset_N: Ints, seed: int) -> Worl
     rng = np.random.default_rng(seed)
     whole_NL = np.rint(calm.units_NL).astype(np.int64)
     if kind == "level":
-        changed_NL = whole_NL + rng.binomial(whole_NL, size)
+        changed_NL = whole_NL + int(np.sign(size)) * rng.binomial(whole_NL, abs(size))
     elif kind == "spread":
         changed_NL = int(size) * rng.binomial(whole_NL, 1 / size)
     else:
@@ -164,36 +166,45 @@ def quantiles(one: World, forecaster: BatchForecaster, first_N: Ints, last_N: In
 
 
 def make(name: str) -> Path:
-    """Forecast a shop, calm and drifted, and keep it; nothing where that was done before."""
+    """Forecast a shop, calm and drifted, and keep it; only what is not there yet."""
     path = CACHE / f"{name}.npz"
-    if path.exists():
+    kept = dict(np.load(path)) if path.exists() else {}
+    missing = [label for label in PLANTED if f"{label}_quantiles" not in kept]
+    if kept and not missing:
         return path
     forecaster = BatchForecaster.from_pretrained(device="cpu")
     calm = world(name)
     num_items, length = calm.units_NL.shape
     first_N = np.full(num_items, length - calm.days * 24)
-    last_N = np.full(num_items, length)
-    seed = NAMES.index(name)
-    kept = {
-        "units": calm.units_NL[:, first_N[0] :],
-        "promoted": calm.promoted_NL[:, first_N[0] :],
-        "in_stock": calm.in_stock_NL[:, first_N[0] :],
+    if not kept:
+        kept = _calm(calm, forecaster, first_N)
+    for label in missing:
+        kind, size = PLANTED[label]
+        rng = np.random.default_rng([NAMES.index(name), *label.encode()])
+        onset_S = length - DRIFT_HOURS - rng.integers(0, 48, int(calm.segment_N.max()) + 1)
+        onset_N = onset_S[calm.segment_N]
+        drifted = plant(calm, kind, size, onset_N, NAMES.index(name))
+        kept[f"{label}_onset"] = onset_S - first_N[0]
+        kept[f"{label}_units"] = drifted.units_NL[:, first_N[0] :]
+        kept[f"{label}_quantiles"] = quantiles(
+            drifted, forecaster, onset_N, onset_N + DRIFT_HOURS
+        )
+    CACHE.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **kept)  # type: ignore[arg-type]
+    return path
+
+
+def _calm(calm: World, forecaster: BatchForecaster, first_N: Ints) -> dict[str, Any]:
+    part = slice(int(first_N[0]), None)
+    last_N = np.full_like(first_N, calm.units_NL.shape[1])
+    return {
+        "units": calm.units_NL[:, part],
+        "promoted": calm.promoted_NL[:, part],
+        "in_stock": calm.in_stock_NL[:, part],
         "segment": calm.segment_N,
         "first_ms": np.array(calm.first_ms + first_N[0] * HOUR_MS),
         "quantiles": quantiles(calm, forecaster, first_N, last_N),
     }
-    rng = np.random.default_rng(seed)
-    for label, (kind, size) in PLANTED.items():
-        onset_S = length - DRIFT_HOURS - rng.integers(0, 48, int(calm.segment_N.max()) + 1)
-        onset_N = onset_S[calm.segment_N]
-        drifted = plant(calm, kind, size, onset_N, seed)
-        made = quantiles(drifted, forecaster, onset_N, onset_N + DRIFT_HOURS)
-        kept[f"{label}_onset"] = onset_S - first_N[0]
-        kept[f"{label}_units"] = drifted.units_NL[:, first_N[0] :]
-        kept[f"{label}_quantiles"] = made
-    CACHE.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **kept)
-    return path
 
 
 def main() -> None:

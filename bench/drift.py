@@ -255,7 +255,7 @@ def cost(num_streams: int = 100_000, ticks: int = 40) -> dict[str, Any]:
     for hour in range(ticks):
         level, spread = rng.normal(size=num_streams), rng.normal(size=num_streams)
         ones = np.ones(num_streams)
-        pooled = Pooled(level, ones, spread, ones, ones, ones > 0)
+        pooled = Pooled(level, level, ones, spread, ones, ones, ones > 0)
         began = time.process_time()
         segments.update(hour * HOUR_MS, names, pooled, 9.0)
         took.append(time.process_time() - began)

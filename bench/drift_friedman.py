@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from lightgbm import LGBMRegressor
 from river.datasets import synth
+from scipy.special import ndtr
 
 from freshet.online.drift.detectors import RiverDetector, adwin
-from freshet.online.drift.pooled import Pooled
+from freshet.online.drift.monitor import STREAMS_PER_SEGMENT
+from freshet.online.drift.pooled import Pooled, rise_score
 from freshet.online.drift.scan import height
 from freshet.online.drift.segments import Segments
 from freshet.stream.arrays import Floats
@@ -47,7 +49,7 @@ def errors(kind: str, seed: int, *, drifts: bool) -> Floats:
 def ours(miss: Floats) -> list[int]:
     """Samples at which the monitor's streams raise an alarm."""
     segments = Segments(DriftSettings(), ["model"])
-    least = height(DriftSettings().false_alerts, 2)
+    least = height(DriftSettings().false_alerts, STREAMS_PER_SEGMENT)
     found = []
     for number, part in enumerate(miss.reshape(-1, BUCKET)):
         ratio = float((part**2).mean())
@@ -55,6 +57,7 @@ def ours(miss: Floats) -> list[int]:
         spread = (ratio ** (1 / 3) - (1.0 - noise)) / noise**0.5
         pooled = Pooled(
             np.array([part.mean() * BUCKET**0.5]),
+            np.array([rise_score(ndtr(part)).mean() * BUCKET**0.5]),
             np.ones(1),
             np.array([spread]),
             np.ones(1),

@@ -16,8 +16,8 @@ from freshet.online.drift.words import ACTIONS, ALL, describe
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert, Score
 
-# Level and spread.
-STREAMS_PER_SEGMENT = 2
+# Level, rise and spread.
+STREAMS_PER_SEGMENT = 3
 # Many items show small faults that they share: a wrong hour or a good day stands out more in all.
 SHOP_NOISIER = 2.0
 

@@ -19,6 +19,7 @@ from scipy.special import ndtri
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.schemas import Score
 
+HIGHEST_RISE = 6.0  # as Savage's scores go
 CLIP = 2.5  # one flash sale or one bulk order may not move a segment
 STEP_CORRELATION = 0.8  # of the normal scores of older and newer forecasts of the same bucket
 LEAST_WEIGHT = 0.1  # sparse items tell little each, but there are many
@@ -63,6 +64,7 @@ class Pooled:
     Attributes:
         level_S: Pooled normal score, about standard normal while forecasts are right, above 0 when
             more is sold.
+        rise_S: The same of rise scores, which see more sold sooner, and are skewed.
         leverage_S: How much a doubling of all sales would add to it.
         spread_S: How much the items stray beyond what their forecasts and a shared level say, about
             standard normal too.
@@ -72,6 +74,7 @@ class Pooled:
     """
 
     level_S: Floats
+    rise_S: Floats
     leverage_S: Floats
     spread_S: Floats
     actual_S: Floats
@@ -122,6 +125,19 @@ def batch_of(
     )
 
 
+def rise_score(pit_R: Floats) -> Floats:
+    """Savage's score (1956): of all that follow from a place alone, the one that sees best when
+    all is multiplied; of mean 0 and variance 1 while forecasts are right, and skewed.
+
+    Above the last quantile a PIT nears 1 exponentially, so there it goes on in a straight line.
+
+    >>> rise_score(np.array([0.0, 1 - np.exp(-1.0), 1.0])).tolist()
+    [-1.0, 0.0, 6.0]
+    """
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.minimum(-np.log1p(-pit_R) - 1.0, HIGHEST_RISE))
+
+
 def leverage_of(actual_R: Floats, median_R: Floats, residual_R: Floats) -> Floats:
     """How far a doubling would lift an actual, in standard deviations of its forecast.
 
@@ -145,7 +161,7 @@ def pool(batch: ScoreBatch) -> Pooled:
     level, what is left of their squares is spread.
     """
     num_items, num_segments = len(batch.segment_I), len(batch.segments)
-    z_I, leverage_I, expected_I = _items(batch)
+    z_I, rise_I, leverage_I, expected_I = _items(batch)
     kept_I = ~batch.left_out_I
     weight_I = np.where(kept_I, np.maximum(leverage_I, LEAST_WEIGHT), 0.0)
     segment_I = batch.segment_I
@@ -169,6 +185,7 @@ def pool(batch: ScoreBatch) -> Pooled:
     calmer_S = 1.0 / np.sqrt(1.0 + LEFT_OUT_NOISE * left_S)
     return Pooled(
         level_S=calmer_S * common_S / norm_S,
+        rise_S=calmer_S * sums(weight_I * rise_I) / norm_S,
         leverage_S=calmer_S * sums(weight_I * leverage_I) / norm_S,
         spread_S=np.where(heard_S, calmer_S * _normal(ratio_S, np.maximum(items_S, 1.0)), 0.0),
         actual_S=sums(np.where(kept_I, batch.actual_I, 0.0)),
@@ -177,8 +194,10 @@ def pool(batch: ScoreBatch) -> Pooled:
     )
 
 
-def _items(batch: ScoreBatch) -> tuple[Floats, Floats, Floats]:
-    """One clipped normal score an item, its leverage and what was forecast, over the steps due."""
+def _items(batch: ScoreBatch) -> tuple[Floats, Floats, Floats, Floats]:
+    """Of each item a clipped normal score, a rise score, its leverage and what was forecast, over
+    the steps due.
+    """
     num_items = len(batch.segment_I)
     item_R = batch.item_R
     count_I = np.maximum(np.bincount(item_R, minlength=num_items), 1)
@@ -188,11 +207,12 @@ def _items(batch: ScoreBatch) -> tuple[Floats, Floats, Floats]:
 
     # Normal scores of 0 and 1 are infinite.
     mean_I = means(ndtri(batch.pit_R).clip(-CLIP, CLIP))
+    rise_I = means(rise_score(batch.pit_R))
     # The variance of a mean of scores that correlate; of independent ones it would be 1 / count.
-    variance_I = (1 + (count_I - 1) * STEP_CORRELATION) / count_I
+    root_I = np.sqrt((1 + (count_I - 1) * STEP_CORRELATION) / count_I)
     actual_R = batch.actual_I[item_R]
     leverage_I = means(leverage_of(actual_R, batch.median_R, batch.residual_R))
-    return mean_I / np.sqrt(variance_I), leverage_I, means(batch.median_R)
+    return mean_I / root_I, rise_I / root_I, leverage_I, means(batch.median_R)
 
 
 def _normal(ratio_S: Floats, items_S: Floats) -> Floats:

@@ -60,16 +60,31 @@ def height(false_alerts: float, num_streams: int) -> float:
     return float(-ndtri(per_look / 2))
 
 
+def unskewed(sum_KN: Singles, variance_KN: Singles, shape: float) -> Singles:
+    """Skewed sums as normal ones of the same variance (Wilson and Hilferty 1931).
+
+    A sum of L buckets is taken for a gamma variable of the shape L * `shape`, centred and scaled;
+    of a higher one, and so nearer to normal, where what they have in common adds to its variance.
+    """
+    shape_KN = (shape * LENGTHS_K1 * variance_KN).astype(np.float32)
+    root_KN, deviation_KN = np.sqrt(shape_KN), np.sqrt(variance_KN)
+    ratio_KN = np.maximum(1.0 + sum_KN / (deviation_KN * root_KN), 0.0)
+    normal_KN = 3.0 * root_KN * (np.cbrt(ratio_KN) - 1.0 + 1.0 / (9.0 * shape_KN))
+    return np.asarray(normal_KN * deviation_KN, np.float32)
+
+
 class Scan:
     """Sums of the newest values of N streams over K lengths; a plain value of arrays.
 
     Args:
         num_streams: N.
         prior_K: The variances of sums that are expected of a stream nobody has seen.
+        shape: Of the gamma distribution that skewed values are like; 0 where they are not skewed.
     """
 
-    def __init__(self, num_streams: int, prior_K: Floats) -> None:
+    def __init__(self, num_streams: int, prior_K: Floats, shape: float = 0.0) -> None:
         self.prior_K = prior_K
+        self.shape = shape
         # Running sums: a sum of L is a difference.
         self.sum_TN = np.zeros((KEPT, num_streams), np.float32)
         self.square_TN = np.zeros((KEPT, num_streams), np.float32)
@@ -103,7 +118,10 @@ class Scan:
         for part in self._parts():
             sum_KN, _, whole_KN = self._sums(part)
             freedom_KN = self.freedom_KN[:, part] + drawn_K1
-            inner_KN = freedom_KN * np.log1p(sum_KN**2 / (self.variance_KN[:, part] * freedom_KN))
+            variance_KN = self.variance_KN[:, part]
+            if self.shape:
+                sum_KN = unskewed(sum_KN, variance_KN, self.shape)
+            inner_KN = freedom_KN * np.log1p(sum_KN**2 / (variance_KN * freedom_KN))
             fit_KN = 1.0 - 2.0 / (8 * freedom_KN + 3)
             # No single bucket is enough.
             whole_KN[0] = False

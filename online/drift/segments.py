@@ -28,6 +28,9 @@ SILENT_UNITS = 9.0
 # tells less of it than its counts alone would.
 HOURLY_WANDER = 0.12
 LEAST_WEIGHT = 0.1
+# Rise scores of a bucket add up to something like a gamma variable of this shape: that of made-up
+# shops, of real and of simulated ones passes heights no more often than a level does then.
+RISE_SHAPE = 16.0
 # Buckets that are remembered: a day tells a level from a moved profile.
 REMEMBERED = 30
 # The profile of the day is that of the last two weeks.
@@ -169,6 +172,7 @@ class _Arrays:
 
     def __init__(self, num_segments: int, noisier: float) -> None:
         self.level = Streams(num_segments, noisier * LEVEL_VARIANCE)
+        self.rise = Streams(num_segments, noisier * LEVEL_VARIANCE, RISE_SHAPE)
         self.spread = Streams(num_segments, noisier * SPREAD_VARIANCE)
         self.seen_N = np.zeros(num_segments, np.int64)
         self.tension_N = np.zeros(num_segments)
@@ -207,6 +211,8 @@ class _Arrays:
         weight_N = np.maximum(spread_out(pooled.leverage_S) * calmer_N, LEAST_WEIGHT)
         spread_N = spread_out(pooled.spread_S)
         odd_level_N, worth_N = self.level.take(bucket_ms, level_N, weight_N, heard_N)
+        rise_N = spread_out(pooled.rise_S) * calmer_N
+        self.rise.take(bucket_ms, rise_N, weight_N, heard_N)
         odd_spread_N, _ = self.spread.take(bucket_ms, spread_N, np.ones(num), heard_N)
         self.seen_N += heard_N
         actual_N, expected_N = spread_out(pooled.actual_S), spread_out(pooled.expected_S)
@@ -222,13 +228,14 @@ class _Arrays:
         self.bucket_ms_T[self.newest] = bucket_ms
         objecting_N = self._score(height) & (self.seen_N >= settings.min_buckets)
         self.level.learn(bucket_ms, level_N, heard_N, calm_N, self.tension_N)
+        self.rise.learn(bucket_ms, rise_N, heard_N, calm_N, self.tension_N)
         self.spread.learn(bucket_ms, spread_N, heard_N, calm_N, self.tension_N)
         profile_N = self.profile_HN[bucket_ms // HOUR_MS % 24]
         profile_N += np.where(heard_N & calm_N, (actual_N - profile_N) / PROFILE_MEMORY, 0.0)
         return objecting_N
 
     def _score(self, height: float) -> Bools:
-        level_KN = np.abs(self.level.scan.scores())
+        level_KN = np.maximum(np.abs(self.level.scan.scores()), self.rise.scan.scores())
         spread_KN = self.spread.scan.scores()
         level_N, spread_N = level_KN.max(0), spread_KN.max(0)
         self.tension_N = np.maximum(np.maximum(level_N, spread_N), 0.0) / height
@@ -283,24 +290,24 @@ class _Arrays:
 
     def restart(self, row: int) -> None:
         """Begin the sums of a segment anew."""
-        self.level.scan.restart(np.array([row]))
-        self.spread.scan.restart(np.array([row]))
+        for streams in (self.level, self.rise, self.spread):
+            streams.scan.restart(np.array([row]))
 
     def forget(self, row: int) -> None:
         """What held for a week is usual from now on."""
-        for streams in (self.level, self.spread):
+        for streams in (self.level, self.rise, self.spread):
             streams.usual.forget(row)
             streams.scan.forget(row)
 
     def loosen(self) -> None:
         """Other weights serve."""
-        self.level.loosen()
-        self.spread.loosen()
+        for streams in (self.level, self.rise, self.spread):
+            streams.loosen()
 
     def widen(self, more: int) -> None:
         """Add segments of which nothing is known."""
         widen(self, more)
-        for streams in (self.level, self.spread):
+        for streams in (self.level, self.rise, self.spread):
             streams.usual.noise_HN[:, -more:] = 1.0
             scan = streams.scan
             scan.variance_KN[:, -more:] = scan.prior_K[:, None]

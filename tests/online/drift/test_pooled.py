@@ -147,6 +147,14 @@ def test_items_are_weighed_by_what_they_can_tell_and_sparse_ones_a_little() -> N
     assert found.leverage_S == pytest.approx([(2.4 * 2.4 + 0.1 * 0.02) / norm])
 
 
+def test_a_rise_is_told_by_savages_scores_of_where_items_fell() -> None:
+    first, second = score("a", pit=1 - np.exp(-3.0)), score("b", pit=1 - np.exp(-0.5))
+    found = pooled_of(first, second)
+    # Exponential quantiles of 3 and of a half, each over its mean of 1; both items weigh alike.
+    assert found.rise_S == pytest.approx([(2.0 - 0.5) / 2**0.5])
+    assert pooled_of(score("a", pit=1.0)).rise_S.tolist() == [6.0]
+
+
 def test_what_all_items_do_alike_is_level_and_not_spread() -> None:
     # Each item moved by its leverage: that is a shift, and none strays from it.
     leverage = [1.0, 1.5, 2.0, 0.5, 1.0, 1.5]

@@ -18,6 +18,7 @@ from freshet.online.drift.scan import (
     PRIOR_FREEDOM,
     Scan,
     height,
+    unskewed,
 )
 
 ONE = np.array([True])
@@ -130,3 +131,26 @@ def test_many_streams_score_as_each_of_them_alone(monkeypatch: pytest.MonkeyPatc
         return found
 
     assert scored(2) == scored(100)
+
+
+@pytest.mark.parametrize("variance", [1.0, 2.0])
+def test_a_skewed_sum_scores_as_normal_as_its_chance_says(variance: float) -> None:
+    shape, lengths = 2.0, np.array(LENGTHS)
+    # Each sum is one that a gamma variable of its shape passes once in ten thousand times.
+    shape_K = shape * lengths * variance
+    sum_K = (stats.gamma.isf(1e-4, shape_K) - shape_K) / np.sqrt(shape_K) * variance**0.5
+    sum_KN = np.asarray(sum_K[:, None], np.float32)
+    found = unskewed(sum_KN, np.full_like(sum_KN, variance), shape)
+    expected = stats.norm.isf(1e-4) * variance**0.5
+    assert found[:, 0] == pytest.approx([expected] * len(LENGTHS), rel=0.02)
+    assert sum_K[1] > 1.3 * expected
+
+
+def test_a_skewed_stream_needs_more_above_and_less_below() -> None:
+    plain, skewed = Scan(1, LEVEL_VARIANCE), Scan(1, LEVEL_VARIANCE, 2.0)
+    for side in (1.0, -1.0):
+        scores = [
+            np.abs(fed(scan, [0.0] * 80 + [2.0 * side] * 4).scores()).max()
+            for scan in (plain, skewed)
+        ]
+        assert (scores[0] > scores[1]) == (side > 0)
