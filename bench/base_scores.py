@@ -186,9 +186,7 @@ def make(name: str) -> Path:
         drifted = plant(calm, kind, size, onset_N, NAMES.index(name))
         kept[f"{label}_onset"] = onset_S - first_N[0]
         kept[f"{label}_units"] = drifted.units_NL[:, first_N[0] :]
-        kept[f"{label}_quantiles"] = quantiles(
-            drifted, forecaster, onset_N, onset_N + DRIFT_HOURS
-        )
+        kept[f"{label}_quantiles"] = quantiles(drifted, forecaster, onset_N, onset_N + DRIFT_HOURS)
     CACHE.mkdir(parents=True, exist_ok=True)
     np.savez(path, **kept)  # type: ignore[arg-type]
     return path

@@ -4,27 +4,32 @@ Calm shops: made up, of six natures, watched from their first hour; and drawn in
 what base weights earn on real and simulated shops (`bench.base_scores`), their articles dealt out
 to eight segments anew. Counted are shops with any false alert in ten days. Drifts are planted in
 sales, and base weights forecast anew from these. Beside the monitor River's detectors watch the
-same pooled streams, one detector a segment, as they come.
+same pooled streams, each as strict as calm needs (`bench.drift_rivers`).
 
-Constants were chosen on shops with seeds below 10,000 (`--choose`), figures are of seeds above.
+Constants were chosen on shops with seeds below 10,000 and the simulator's first two (`--choose`),
+figures are of seeds above and of its others. What was watched is kept in `build/drift_runs`, by the
+code of the detectors: a run that was stopped goes on.
 
-Run: python -m bench.base_scores && python -m bench.drift   (about 8 minutes on two cores)
+Run: python -m bench.base_scores && python -m bench.drift   (about 12 minutes on one idle core)
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.base_scores import CACHE, PLANTED
 from bench.drift_friedman import friedman
+from bench.drift_rivers import STEPS, alarms, delay, streams_of, strict_enough
 from bench.drift_worlds import (
     CATEGORIES,
     NATURES,
@@ -35,9 +40,9 @@ from bench.drift_worlds import (
     of_base_weights,
 )
 from bench.report import write_result
-from freshet.online.drift.detectors import RIVER, RiverDetector
+from freshet.online import drift as detectors
 from freshet.online.drift.monitor import DriftMonitor
-from freshet.online.drift.pooled import Pooled, pool
+from freshet.online.drift.pooled import Pooled
 from freshet.online.drift.segments import Segments
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import DriftAlert
@@ -45,8 +50,12 @@ from freshet.stream.units import HOUR_MS
 
 CALM_HOURS, DRIFT_HOURS = 240, 72
 CHOSEN, REPORTED = 1_000, 10_000
-CALM_A_NATURE, CALM_DRAWN, RIVER_CALM = 17, 98, 12
+CALM_A_NATURE, CALM_DRAWN, RIVER_CALM = 17, 98, 24
 HISTORY_HOURS = 336
+DEMOS = {True: ("demo_1", "demo_2"), False: ("demo_3", "demo_4")}
+RETAIL = ("online_retail", "dunnhumby")
+RUNS = Path("build/drift_runs")
+CALM = ("calm", "made_up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +95,20 @@ def calm_alerts(scored: Scored) -> list[tuple[int, str, str]]:
     ]
 
 
-def calm_made_up(seed: int) -> tuple[str, list[tuple[int, str, str]]]:
+def calm_made_up(seed: int) -> Scored:
     """A made-up shop from its first hour on."""
-    name = list(NATURES)[seed % len(NATURES)]
-    return name, calm_alerts(made_up(seed, NATURES[name], CALM_HOURS))
+    return made_up(seed, NATURES[nature(seed)], CALM_HOURS)
 
 
-def calm_drawn(seed: int) -> tuple[str, list[tuple[int, str, str]]]:
+def nature(seed: int) -> str:
+    """Of a made-up shop."""
+    return list(NATURES)[seed % len(NATURES)]
+
+
+def calm_drawn(name: str, seed: int) -> Scored:
     """Ten days drawn from what base weights earned, by pairs of days of the same weekdays."""
-    paths = sorted(CACHE.glob("*.npz"))
-    path = paths[seed % len(paths)]
     rng = np.random.default_rng(seed)
-    scored = of_base_weights(path, seed)
+    scored = of_base_weights(CACHE / f"{name}.npz", seed)
     days = scored.hours // 24
     hours = []
     for day in range(0, CALM_HOURS // 24, 2):
@@ -105,12 +116,14 @@ def calm_drawn(seed: int) -> tuple[str, list[tuple[int, str, str]]]:
         first = 24 * int(rng.choice(alike))
         hours.append(np.arange(first, first + 48))
     drawn = scored.hours_drawn(np.concatenate(hours))
-    if not path.stem.startswith("demo"):
+    if name in RETAIL:
         drawn = replace(drawn, segment_N=rng.permutation(drawn.segment_N))
-    return path.stem.split("_")[0], calm_alerts(drawn)
+    return drawn
 
 
-def judged(scored: Scored, onset: int, segment: int, *, since: int) -> Run:
+def judged(
+    scored: Scored, onset: int, segment: int, *, since: int, steps: dict[str, float | None]
+) -> Run:
     """Watch a shop in which one segment drifts from its onset on."""
     scored = scored.rows(since, min(onset + DRIFT_HOURS, scored.hours))
     onset -= since
@@ -122,7 +135,8 @@ def judged(scored: Scored, onset: int, segment: int, *, since: int) -> Run:
         for alert in alerts
         if alert.segment == name and alert.detected_at_ms // HOUR_MS >= onset
     ]
-    early = [kind for delay, kind in after if delay <= 18]
+    early = [kind for hours, kind in after if hours <= 18]
+    values_LM = streams_of(scored)
     others = sum(alert.segment != name for alert in alerts)
     before = sum(
         alert.segment == name and alert.detected_at_ms // HOUR_MS < onset for alert in alerts
@@ -132,58 +146,92 @@ def judged(scored: Scored, onset: int, segment: int, *, since: int) -> Run:
         after[0][1] if after else "",
         early[-1] if early else "",
         others + before,
-        rivers(scored, onset, segment),
+        {
+            name: None if step is None else delay(name, step, values_LM, onset, segment)
+            for name, step in steps.items()
+        },
     )
 
 
-def rivers(scored: Scored, onset: int, segment: int) -> dict[str, int | None]:
-    """Delay by each of River's, on level and spread of the segment as they come."""
-    pooled = [pool(batch) for batch in scored.batches()]
-    found: dict[str, int | None] = {}
-    for name, make in RIVER.items():
-        level, spread = RiverDetector(make()), RiverDetector(make())
-        found[name] = None
-        for hour, one in enumerate(pooled):
-            both = [level.update(one.level_S[segment]), spread.update(one.spread_S[segment])]
-            if any(both) and hour >= onset:
-                found[name] = hour - onset + 1
-                break
-    return found
-
-
-def rivers_calm(seed: int) -> dict[str, bool]:
-    """Whether any of the shop's streams alarms by each of River's within ten calm days."""
-    name = list(NATURES)[seed % len(NATURES)]
-    pooled = [pool(batch) for batch in made_up(seed, NATURES[name], CALM_HOURS).batches()]
-    found = {}
-    for detector, make in RIVER.items():
-        streams = [RiverDetector(make()) for _ in range(2 * CATEGORIES)]
-        found[detector] = any(
-            stream.update(float(value))
-            for one in pooled
-            for stream, value in zip(
-                streams, np.concatenate([one.level_S, one.spread_S]), strict=True
-            )
-        )
-    return found
-
-
-def planted_made_up(job: tuple[str, int]) -> Run:
+def planted_made_up(label: str, seed: int, steps: dict[str, float | None]) -> Run:
     """A drift in a made-up shop of the plain nature, after two weeks."""
-    label, seed = job
     kind, size = PLANTED[label]
     onset, segment = HISTORY_HOURS + seed * 5 % 24, seed % CATEGORIES
     change = Change(onset, segment, kind, size)
     scored = made_up(seed, NATURES["plain"], onset + DRIFT_HOURS, change)
-    return judged(scored, onset, segment, since=0)
+    return judged(scored, onset, segment, since=0, steps=steps)
 
 
-def planted_in_base(job: tuple[str, str, int]) -> Run:
+def planted_in_base(label: str, name: str, segment: int, steps: dict[str, float | None]) -> Run:
     """A drift in a shop that base weights forecast."""
-    label, name, segment = job
     path = CACHE / f"{name}.npz"
     scored, onset = drifted(path, label, segment, of_base_weights(path, 0), 1)
-    return judged(scored, onset, segment, since=max(0, (onset - HISTORY_HOURS) // 24 * 24))
+    since = max(0, (onset - HISTORY_HOURS) // 24 * 24)
+    return judged(scored, onset, segment, since=since, steps=steps)
+
+
+# Jobs ---------------------------------------------------------------------------------------------
+
+Job = tuple[str, str, int]
+
+
+def done(job_and_steps: tuple[Job, dict[str, float | None]]) -> tuple[Job, Any]:
+    """One job: a calm shop's alerts, what River's do there, or what came of a drift."""
+    job, steps = job_and_steps
+    what, name, number = job
+    if what == "calm":
+        return job, calm_alerts(calm_drawn(name, number))
+    if what == "made_up":
+        return job, calm_alerts(calm_made_up(number))
+    if what == "river":
+        values_LM = streams_of(calm_made_up(number))
+        told = {each: step is None or alarms(each, step, values_LM) for each, step in steps.items()}
+        return job, told
+    if name == "plain":
+        return job, asdict(planted_made_up(what, number, steps))
+    return job, asdict(planted_in_base(what, name, number, steps))
+
+
+def jobs(*, choose: bool, runs: int, segments: int) -> list[Job]:
+    """All that is watched, mixed: whatever comes of a part tells something of all."""
+    first = CHOSEN if choose else REPORTED
+    demos = DEMOS[choose]
+    wanted: list[Job] = [
+        ("made_up", nature(seed), seed) for seed in range(first, first + CALM_A_NATURE * 6)
+    ]
+    for number in range(CALM_DRAWN):
+        wanted.append(("calm", (*demos, *RETAIL)[number % 4], first + number))
+    wanted += [("river", nature(seed), seed) for seed in range(first, first + RIVER_CALM)]
+    for label in PLANTED:
+        wanted += [(label, "plain", first + number) for number in range(runs)]
+        for name in (*demos, *RETAIL):
+            own = segments if name in demos else segments // 2
+            wanted += [(label, name, segment) for segment in range(own)]
+    order = np.random.default_rng(0).permutation(len(wanted))
+    return [wanted[place] for place in order]
+
+
+def watched(
+    wanted: list[Job], steps: dict[str, float | None], *, processes: int, minutes: float
+) -> dict[Job, Any]:
+    """What is known of each job, as many as get done in time; those of earlier runs are kept."""
+    source = b"".join(
+        path.read_bytes() for path in sorted(Path(detectors.__path__[0]).glob("*.py"))
+    )
+    path = RUNS / f"{hashlib.sha256(source).hexdigest()[:12]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = {tuple(job): found for job, found in map(json.loads, lines)}
+    left = [(job, steps) for job in wanted if job not in known]
+    until = time.monotonic() + 60 * minutes
+    with multiprocessing.Pool(processes) as pool_of, path.open("a") as file:
+        for job, found in pool_of.imap_unordered(done, left):
+            known[job] = json.loads(json.dumps(found))
+            file.write(json.dumps([job, found]) + "\n")
+            file.flush()
+            if time.monotonic() > until:
+                break
+    return {job: known[job] for job in wanted if job in known}
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -217,7 +265,7 @@ def table(runs: list[Run], kind: str) -> dict[str, Any]:
         "kind_at_first_alert": share(sum(run.first == kind for run in found), len(found)),
         "kind_by_18_h": share(sum(run.by_18 == kind for run in early), len(early)),
         "false_alerts": sum(run.false for run in runs),
-        "river": {name: _rivers(runs, name) for name in RIVER},
+        "river": {name: _rivers(runs, name) for name in STEPS},
     }
 
 
@@ -236,11 +284,11 @@ def calm_table(found: list[tuple[str, list[tuple[int, str, str]]]]) -> dict[str,
     natures = sorted({name for name, _ in found})
     return share(sum(bool(alerts) for _, alerts in found), len(found)) | {
         "by_nature": {
-            nature: share(
-                sum(bool(alerts) for name, alerts in found if name == nature),
-                sum(name == nature for name, _ in found),
+            each: share(
+                sum(bool(alerts) for name, alerts in found if name == each),
+                sum(name == each for name, _ in found),
             )
-            for nature in natures
+            for each in natures
         },
         "alerts": [[name, *alerts[0]] for name, alerts in found if alerts],
     }
@@ -268,59 +316,48 @@ def cost(num_streams: int = 100_000, ticks: int = 40) -> dict[str, Any]:
     }
 
 
-def every(work: Callable[[Any], Any], jobs: Iterable[Any], processes: int) -> list[Any]:
-    """All jobs, on some processes."""
-    with ProcessPoolExecutor(processes) as pool_of:
-        return list(pool_of.map(work, jobs, chunksize=2))
-
-
 def main() -> None:
     """Measure, print and, unless constants are chosen, write bench/results/drift.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--choose", action="store_true", help="The seeds to choose constants on.")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=40, help="Made-up shops for each drift.")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=24, help="Made-up shops for each drift.")
     parser.add_argument("--segments", type=int, default=8, help="Of each forecast shop.")
+    parser.add_argument("--minutes", type=float, default=60.0, help="Then what is known is told.")
     given = parser.parse_args()
-    first = CHOSEN if given.choose else REPORTED
-    numbers: dict[str, Any] = {}
-    seeds = range(first, first + CALM_A_NATURE * len(NATURES))
-    made = every(calm_made_up, seeds, given.processes)
-    drawn = every(calm_drawn, range(first, first + CALM_DRAWN), given.processes)
-    numbers["calm"] = calm_table(made + drawn)
-    print(numbers["calm"], flush=True)
-    keep(numbers, given)
-    names = [path.stem for path in sorted(CACHE.glob("*.npz"))]
-    for label, (kind, _) in PLANTED.items():
-        made_jobs = [(label, first + number) for number in range(given.runs)]
-        base_jobs = [(label, name, segment) for name in names for segment in range(given.segments)]
-        in_base = every(planted_in_base, base_jobs, given.processes)
-        demo = [run for job, run in zip(base_jobs, in_base, strict=True) if "demo" in job[1]]
-        others = [run for job, run in zip(base_jobs, in_base, strict=True) if "demo" not in job[1]]
-        numbers[label] = {
-            "made_up": table(every(planted_made_up, made_jobs, given.processes), kind),
-            "base_weights_demo": table(demo, kind),
-            "base_weights_retail": table(others, kind),
-        }
-        print(label, numbers[label], flush=True)
-        keep(numbers, given)
-    numbers["cost"] = cost()
-    keep(numbers, given)
-    numbers["friedman"] = friedman(first, given.processes)
-    print(numbers["friedman"], flush=True)
-    keep(numbers, given)
-    noisy = every(rivers_calm, seeds[:RIVER_CALM], given.processes)
-    numbers["calm_river"] = {
-        name: share(sum(one[name] for one in noisy), len(noisy)) for name in RIVER
-    }
-    print(numbers["calm_river"], flush=True)
-    keep(numbers, given)
-
-
-def keep(numbers: dict[str, Any], given: argparse.Namespace) -> None:
-    """Write what is known so far, unless constants are chosen."""
+    calm = [streams_of(calm_made_up(CHOSEN + number)) for number in range(RIVER_CALM)]
+    steps = {name: strict_enough(name, calm) for name in STEPS}
+    print(steps, flush=True)
+    wanted = jobs(choose=given.choose, runs=given.runs, segments=given.segments)
+    known = watched(wanted, steps, processes=given.processes, minutes=given.minutes)
+    numbers: dict[str, Any] = {"jobs": {"wanted": len(wanted), "done": len(known)}}
+    numbers |= tables(known) | {"river_steps": steps, "cost": cost()}
+    numbers["friedman"] = friedman(CHOSEN if given.choose else REPORTED, given.processes)
+    print(json.dumps(numbers, indent=1))
     if not given.choose:
         write_result("drift", numbers, ["numpy", "scipy", "river"])
+
+
+def tables(known: dict[Job, Any]) -> dict[str, Any]:
+    """Calm and each drift."""
+    calm = [(name, alerts) for (what, name, _), alerts in known.items() if what in CALM]
+    strict = [told for (what, _, _), told in known.items() if what == "river"]
+    found: dict[str, Any] = {
+        "calm": calm_table(calm),
+        "calm_river": {
+            name: share(sum(told[name] for told in strict), len(strict)) for name in STEPS
+        },
+    }
+    for label, (kind, _) in PLANTED.items():
+        found[label] = {
+            world: table([Run(**run) for job, run in known.items() if job[:2] in of], kind)
+            for world, of in (
+                ("made_up", {(label, "plain")}),
+                ("base_weights_demo", {(label, name) for name in sum(DEMOS.values(), ())}),
+                ("base_weights_retail", {(label, name) for name in RETAIL}),
+            )
+        }
+    return found
 
 
 if __name__ == "__main__":
