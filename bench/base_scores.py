@@ -188,7 +188,7 @@ def make(name: str) -> Path:
         kept[f"{label}_units"] = drifted.units_NL[:, first_N[0] :]
         kept[f"{label}_quantiles"] = quantiles(drifted, forecaster, onset_N, onset_N + DRIFT_HOURS)
     CACHE.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **kept)  # type: ignore[arg-type]
+    np.savez(path, **kept)
     return path
 
 

@@ -305,7 +305,7 @@ def cost(num_streams: int = 100_000, ticks: int = 40) -> dict[str, Any]:
         ones = np.ones(num_streams)
         pooled = Pooled(level, level, ones, spread, ones, ones, ones > 0)
         began = time.process_time()
-        segments.update(hour * HOUR_MS, names, pooled, 9.0)
+        segments.update((hour * HOUR_MS, hour * HOUR_MS), names, pooled, 9.0)
         took.append(time.process_time() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {

@@ -64,7 +64,8 @@ def ours(miss: Floats) -> list[int]:
             np.ones(1),
             np.ones(1, bool),
         )
-        changes = segments.update(number * HOUR_MS, ["model"], pooled, least)
+        at_ms = number * HOUR_MS
+        changes = segments.update((at_ms, at_ms), ["model"], pooled, least)
         found += [(number + 1) * BUCKET for _, _, begins in changes if begins]
     return found
 

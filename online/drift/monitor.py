@@ -13,8 +13,9 @@ from freshet.online.drift.pooled import ScoreBatch, batch_of, pool, serving_vers
 from freshet.online.drift.scan import height
 from freshet.online.drift.segments import Change, Segments
 from freshet.online.drift.words import ACTIONS, ALL, describe
-from freshet.stream.config import DriftSettings
+from freshet.stream.config import UTC, DriftSettings
 from freshet.stream.schemas import DriftAlert, Score
+from freshet.stream.store.grid import Grid
 
 # Level, rise and spread.
 STREAMS_PER_SEGMENT = 3
@@ -27,10 +28,18 @@ class DriftMonitor:
 
     Its state follows from the scores alone, in whatever order those of a bucket come, so a
     restarted worker rebuilds it from the scores topic; `state` and `restore` carry it elsewhere.
+
+    Args:
+        settings: Bounds on what is an alarm.
+        resolution_ms: Of the forecasts that are watched.
+        time_zone: Whose clock says which hour and weekday it is.
     """
 
-    def __init__(self, settings: DriftSettings, resolution_ms: int) -> None:
+    def __init__(
+        self, settings: DriftSettings, resolution_ms: int, *, time_zone: str = UTC
+    ) -> None:
         self.settings = settings
+        self.grid = Grid(resolution_ms, time_zone)
         self.resolution_ms = resolution_ms
         self.version = ""
         self.segments = Segments(settings)
@@ -74,13 +83,15 @@ class DriftMonitor:
         if bucket_ms <= self._newest_ms:
             return []
         self._newest_ms = bucket_ms
+        (shown_ms,) = self.grid.shown_ms(np.array([bucket_ms])).tolist()
+        times = (bucket_ms, shown_ms)
         changes: list[Change] = []
         if len(batch.segment_I):
             pooled = pool(batch)
-            changes = self.segments.update(bucket_ms, batch.segments, pooled, self.height)
+            changes = self.segments.update(times, batch.segments, pooled, self.height)
         if len(batch.segments) > 1:
             whole = pool(_as_one(batch, self.segments.active))
-            changes += self.shop.update(bucket_ms, [ALL], whole, self.height)
+            changes += self.shop.update(times, [ALL], whole, self.height)
         return [self._alert(*change, now_ms) for change in changes]
 
     def adopt(self, alert: DriftAlert) -> None:

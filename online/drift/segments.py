@@ -39,6 +39,9 @@ PROFILE_MEMORY = 14.0
 SURE = 0.9
 JUDGED_FOR = 24  # buckets
 
+Times = tuple[int, int]
+"""When a bucket begins, and what the shop's clock shows then, in milliseconds since 1970."""
+
 Change = tuple[str, Alarm, bool]
 """Whose alarm, which, and whether it begins or ends."""
 
@@ -73,15 +76,20 @@ class Segments:
         tension_N[[row for row, held in self.held.items() if held.alarms]] = 1.0
         return dict(zip(self.names, tension_N.tolist(), strict=True))
 
+    def usual_level(self, shown_ms: int) -> dict[str, float]:
+        """What each segment's pooled level usually is when the shop's clock shows this."""
+        expected_N = self._arrays.level.usual.expected(shown_ms)
+        return dict(zip(self.names, expected_N.tolist(), strict=True))
+
     def update(
-        self, bucket_ms: int, names: Sequence[str], pooled: Pooled, height: float
+        self, times: Times, names: Sequence[str], pooled: Pooled, height: float
     ) -> list[Change]:
         """Take one bucket of some segments; returns the alarms that begin or end with it."""
         seen = self._arrays
         rows_S = self._places(names)
         calm_N = np.ones(len(self.names), bool)
         calm_N[list(self.held)] = False
-        objecting_N = seen.take(bucket_ms, rows_S, pooled, height, calm_N, self.settings)
+        objecting_N = seen.take(times, rows_S, pooled, height, calm_N, self.settings)
         changes = []
         concerned = set(np.flatnonzero(objecting_N).tolist()) | set(self.held)
         heard = set(rows_S[pooled.heard_S].tolist()) if concerned else set()
@@ -180,6 +188,7 @@ class _Arrays:
         self.length_N = np.ones(num_segments, np.int64)
         self.newest = -1
         self.bucket_ms_T = np.full(REMEMBERED, -1, np.int64)
+        self.hour_T = np.zeros(REMEMBERED, np.int64)
         self.odd_level_TN = np.zeros((REMEMBERED, num_segments))
         self.weight_TN = np.zeros((REMEMBERED, num_segments))
         self.odd_spread_TN = np.zeros((REMEMBERED, num_segments))
@@ -189,7 +198,7 @@ class _Arrays:
 
     def take(
         self,
-        bucket_ms: int,
+        times: Times,
         rows_S: Ints,
         pooled: Pooled,
         height: float,
@@ -197,6 +206,7 @@ class _Arrays:
         settings: DriftSettings,
     ) -> Bools:
         """Add a bucket; returns which segments are past the height."""
+        bucket_ms, shown_ms = times
         num = len(self.seen_N)
 
         def spread_out(value_S: Floats) -> Floats:
@@ -210,10 +220,10 @@ class _Arrays:
         level_N = spread_out(pooled.level_S) * calmer_N
         weight_N = np.maximum(spread_out(pooled.leverage_S) * calmer_N, LEAST_WEIGHT)
         spread_N = spread_out(pooled.spread_S)
-        odd_level_N, worth_N = self.level.take(bucket_ms, level_N, weight_N, heard_N)
+        odd_level_N, worth_N = self.level.take(shown_ms, level_N, weight_N, heard_N)
         rise_N = spread_out(pooled.rise_S) * calmer_N
-        self.rise.take(bucket_ms, rise_N, weight_N, heard_N)
-        odd_spread_N, _ = self.spread.take(bucket_ms, spread_N, np.ones(num), heard_N)
+        self.rise.take(shown_ms, rise_N, weight_N, heard_N)
+        odd_spread_N, _ = self.spread.take(shown_ms, spread_N, np.ones(num), heard_N)
         self.seen_N += heard_N
         actual_N, expected_N = spread_out(pooled.actual_S), spread_out(pooled.expected_S)
         self.newest = (self.newest + 1) % REMEMBERED
@@ -226,11 +236,12 @@ class _Arrays:
         ):
             remembered_TN[self.newest] = value_N
         self.bucket_ms_T[self.newest] = bucket_ms
+        self.hour_T[self.newest] = shown_ms // HOUR_MS % 24
         objecting_N = self._score(height) & (self.seen_N >= settings.min_buckets)
-        self.level.learn(bucket_ms, level_N, heard_N, calm_N, self.tension_N)
-        self.rise.learn(bucket_ms, rise_N, heard_N, calm_N, self.tension_N)
-        self.spread.learn(bucket_ms, spread_N, heard_N, calm_N, self.tension_N)
-        profile_N = self.profile_HN[bucket_ms // HOUR_MS % 24]
+        self.level.learn(shown_ms, level_N, heard_N, calm_N, self.tension_N)
+        self.rise.learn(shown_ms, rise_N, heard_N, calm_N, self.tension_N)
+        self.spread.learn(shown_ms, spread_N, heard_N, calm_N, self.tension_N)
+        profile_N = self.profile_HN[shown_ms // HOUR_MS % 24]
         profile_N += np.where(heard_N & calm_N, (actual_N - profile_N) / PROFILE_MEMORY, 0.0)
         return objecting_N
 
@@ -269,7 +280,7 @@ class _Arrays:
             level_T=self.odd_level_TN[since_T, row],
             weight_T=self.weight_TN[since_T, row],
             spread_T=self.odd_spread_TN[since_T, row],
-            hour_T=self.bucket_ms_T[since_T] // HOUR_MS % 24,
+            hour_T=self.hour_T[since_T],
             profile_H=self.profile_HN[:, row],
             level_variance=float(self.level.scan.variance_KN[number, row]),
             spread_variance=float(self.spread.scan.variance_KN[number, row]),

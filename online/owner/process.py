@@ -117,7 +117,9 @@ def open_watch(
         BrokerError: What is there cannot be read.
     """
     topics, main_ms = settings.kafka.topics, settings.main.resolution_ms
-    monitor, alarms = DriftMonitor(settings.drift, main_ms), Alarms(main_ms)
+    time_zone = settings.calendar.time_zone
+    monitor = DriftMonitor(settings.drift, main_ms, time_zone=time_zone)
+    alarms = Alarms(main_ms)
     with TableReader(settings, [topics.owner]) as reader:
         known, state = newest_state(reader.to_end(), main_ms, latest())
     restored = known is not None and _restored(monitor, state, settings.drift.segment_by)

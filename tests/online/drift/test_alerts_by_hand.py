@@ -234,15 +234,27 @@ def test_other_weights_begin_with_clean_sums_and_what_is_usual_by_the_hour() -> 
     for hour in range(24 * 14):
         pit = 0.7 if hour % 24 == 5 else USUAL
         monitor.update(hour * HOUR_MS, scores_of("a", hour, pit), now_ms=0)
-    usual = monitor.segments._arrays.level.usual
-    at_5, at_6 = (float(usual.expected(hour * HOUR_MS)[0]) for hour in (5, 6))
+    at_5, at_6 = (monitor.segments.usual_level(hour * HOUR_MS)["a"] for hour in (5, 6))
     fed(monitor, range(24 * 14, 24 * 14 + 1), a=HIGH)
     hour = 24 * 14 + 1
     monitor.update(hour * HOUR_MS, scores_of("a", hour, USUAL, version="v2"), now_ms=0)
     assert monitor.version == "v2" and monitor.tensions()["a"] == 0.0
-    later = [float(usual.expected(hour * HOUR_MS)[0]) for hour in (5, 6)]
+    later = [monitor.segments.usual_level(hour * HOUR_MS)["a"] for hour in (5, 6)]
     assert at_5 - at_6 > 0.3
     assert later[0] - later[1] == pytest.approx(at_5 - at_6)
+
+
+def test_hours_are_those_of_the_shops_clock_in_summer_and_winter() -> None:
+    monitor = DriftMonitor(DriftSettings(), HOUR_MS, time_zone="Europe/Berlin")
+    # 2026-03-22T00:00 UTC: a week of Berlin's winter, then one of its summer.
+    first = 1_774_137_600_000 // HOUR_MS
+    summer = first + 24 * 7 + 1
+    for hour in range(first, first + 24 * 14):
+        at_nine = hour % 24 == (7 if hour >= summer else 8)
+        pit = 0.8 if at_nine else USUAL
+        monitor.update(hour * HOUR_MS, scores_of("a", hour, pit), now_ms=0)
+    by_hour = [monitor.segments.usual_level(hour * HOUR_MS)["a"] for hour in range(24)]
+    assert by_hour[9] > 3 * max(by_hour[:9] + by_hour[10:])
 
 
 def test_buckets_follow_each_other_by_their_own_time_whenever_they_are_scored() -> None:
