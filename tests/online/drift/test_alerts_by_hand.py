@@ -244,6 +244,19 @@ def test_other_weights_begin_with_clean_sums_and_what_is_usual_by_the_hour() -> 
     assert later[0] - later[1] == pytest.approx(at_5 - at_6)
 
 
+def test_what_sells_far_beyond_its_forecast_again_and_again_is_a_rise() -> None:
+    monitor = calm_monitor("a", "b", "c", "d")
+    found: list[DriftAlert] = []
+    for hour in range(CALM_HOURS, CALM_HOURS + 18):
+        # Another item each hour, and the others about usual: normal scores add up to 1 an hour,
+        # which 18 hours do not tell from chance. Savage's add up to 2.3.
+        places = [0.999 if item == hour % ITEMS else 0.45 for item in range(ITEMS)]
+        scores = [score("a", hour, place, item=item) for item, place in enumerate(places)]
+        scores += [each for other in "bcd" for each in scores_of(other, hour, None)]
+        found += monitor.update(hour * HOUR_MS, scores, now_ms=0)
+    assert [(alert.kind, alert.size > 0) for alert in found] == [("level", True)]
+
+
 def test_hours_are_those_of_the_shops_clock_in_summer_and_winter() -> None:
     monitor = DriftMonitor(DriftSettings(), HOUR_MS, time_zone="Europe/Berlin")
     # 2026-03-22T00:00 UTC: a week of Berlin's winter, then one of its summer.
