@@ -196,13 +196,17 @@ def test_a_stream_or_a_file_that_is_never_read_is_dropped_and_its_seat_is_free(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stream_that_is_read_is_left_alone() -> None:
+def test_a_stream_that_is_read_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SILENT_S", "UNREAD_S"):
+        monkeypatch.setattr(connections, name, 1.0)
+
     async def scenario(port: int) -> None:
         reader, writer = await connected(port)
         writer.write(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         events = 0
-        while events < 3:  # More than a second: one each second, for the clock.
+        while events < 4:  # Two seconds at least: one each second, for the clock.
             line = await asyncio.wait_for(reader.readline(), 60)
+            assert line, "it was dropped"
             events += line.startswith(b"event: update")
         writer.close()
 
