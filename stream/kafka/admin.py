@@ -17,6 +17,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from freshet.stream.config import Settings
 from freshet.stream.errors import BrokerError, RefusedError
 from freshet.stream.kafka.client import (
+    MAX_ATTEMPTS,
+    MAX_NEW_ATTEMPTS,
     Key,
     broker_errors,
     cluster,
@@ -33,6 +35,8 @@ Answer = TypeVar("Answer")
 ATTEMPTS = 3
 FIRST_LOOK_S = 0.02
 LONGEST_LOOK_S = 0.5
+# A broker that has just begun on a busy machine is that slow to say what it has made.
+NEW_WITHIN_S = 60.0
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -52,13 +56,18 @@ class LogOffsets:
     Args:
         settings: Where to connect.
         wait: Waits between attempts; see `BackOff`.
+        attempts: How often a partition without a leader is asked for.
     """
 
     def __init__(
-        self, settings: Settings, wait: Callable[[float], bool | None] = time.sleep
+        self,
+        settings: Settings,
+        wait: Callable[[float], bool | None] = time.sleep,
+        attempts: int = MAX_ATTEMPTS,
     ) -> None:
         self._settings = settings
         self._wait = wait
+        self._attempts = attempts
         self._client: Consumer | None = None
 
     def ranges(self, partitions: Iterable[Key]) -> dict[Key, tuple[int, int]]:
@@ -71,7 +80,9 @@ class LogOffsets:
         timeout_ms = self._settings.kafka.request_timeout_ms
         try:
             return {
-                key: log_range(self._client, *key, timeout_ms, wait=self._wait)
+                key: log_range(
+                    self._client, *key, timeout_ms, wait=self._wait, attempts=self._attempts
+                )
                 for key in partitions
             }
         except BrokerError:
@@ -179,9 +190,8 @@ def _wait_for(settings: Settings, topics: Sequence[TopicPlan]) -> None:
         return
     names = {topic.name for topic in topics}
     back_off = BackOff(FIRST_LOOK_S, LONGEST_LOOK_S)
-    timeout_s = settings.kafka.request_timeout_ms / 1_000
-    wait_until(lambda: names <= cluster(settings).partitions.keys(), timeout_s, back_off)
-    offsets = LogOffsets(settings)
+    wait_until(lambda: names <= cluster(settings).partitions.keys(), NEW_WITHIN_S, back_off)
+    offsets = LogOffsets(settings, attempts=MAX_NEW_ATTEMPTS)
     try:
         offsets.ends((topic.name, n) for topic in topics for n in range(topic.partitions))
     finally:

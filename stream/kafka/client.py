@@ -352,6 +352,7 @@ def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 0.8
 MAX_ATTEMPTS = 12  # six seconds: a broker that restarts on a busy machine elects leaders that late
+MAX_NEW_ATTEMPTS = 80  # a minute: one that has just begun, with all topics to make at once
 _LEADERLESS = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -369,6 +370,7 @@ def log_range(
     timeout_ms: int = 10_000,
     *,
     wait: Callable[[float], bool | None] = time.sleep,
+    attempts: int = MAX_ATTEMPTS,
 ) -> tuple[int, int]:
     """The first offset in the log and the one after the last record, asked of the broker now.
 
@@ -380,12 +382,12 @@ def log_range(
     """
     at = TopicPartition(topic, partition)
     back_off = BackOff(FIRST_WAIT_S, LONGEST_WAIT_S, wait)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
             return client.get_watermark_offsets(at, timeout_ms / 1_000)
         except KafkaException as error:
             leaderless = error.args[0].code() in _LEADERLESS
-            if not leaderless or attempt == MAX_ATTEMPTS or not back_off.pause():
+            if not leaderless or attempt == attempts or not back_off.pause():
                 doing = f"asking for the offsets of {topic}:{partition}"
                 raise broker_error(doing, error) from None
     raise AssertionError("every attempt returns or raises, the last one in any case")

@@ -20,9 +20,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from freshet.stream.units import DAY_MS, HOUR_MS
 
-DEMO_TIMEOUT_S = 420.0
+DEMO_TIMEOUT_S = 900.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 class RunningDemo:
@@ -108,16 +108,15 @@ def test_ctrl_c_stops_everything_and_leaves_nothing_behind(tmp_path: Path) -> No
 
 
 def test_a_drift_is_found_and_answered_by_new_weights_or_by_the_gates_no(tmp_path: Path) -> None:
-    demo = RunningDemo(
-        tmp_path, "--headless", "--seconds", "150", "--seed", "1", "--scenario", "drift"
-    )
+    demo = RunningDemo(tmp_path, "--headless", "--seed", "1", "--scenario", "drift")
     try:
-        summary = demo.summary()
+        demo.until(lambda: answered(demo.log.read_text()))
+        summary = demo.end()
     finally:
         demo.stop()
     events, forecasts, scores = summary["events"], summary["forecasts"], summary["scores"]
     assert summary["conserved"]
-    assert events["produced"] > 1_000_000
+    assert events["produced"] > 900_000
     assert min(events["duplicate"], events["late_dropped"], events["dead_letter"]) > 0
     assert forecasts["items"] > 100
     assert forecasts["repeated"] == 0
@@ -136,6 +135,13 @@ def test_a_drift_is_found_and_answered_by_new_weights_or_by_the_gates_no(tmp_pat
     assert set(swapped[:-1]) <= served <= set(swapped)
 
 
+def answered(said: str) -> bool:
+    """Whether the gate has said no, or yes and its weights serve."""
+    if "the gate promotes" in said:
+        return "the worker now serves" in said
+    return "the gate keeps the old weights" in said
+
+
 def consumed(bootstrap_servers: str, topic: str, ends: dict[int, int]) -> list[dict[str, Any]]:
     """Every decodable event of a topic up to the given offsets, with its record timestamp."""
     client = Consumer(
@@ -144,8 +150,8 @@ def consumed(bootstrap_servers: str, topic: str, ends: dict[int, int]) -> list[d
     client.assign([TopicPartition(topic, number, 0) for number in ends])
     events, left = [], sum(ends.values())
     while left > 0:
-        messages = client.consume(min(left, 10_000), 30)
-        assert messages, f"{left} records of {topic} did not come within 30 s"
+        messages = client.consume(min(left, 10_000), 120)
+        assert messages, f"{left} records of {topic} did not come within 120 s"
         for message in messages:
             left -= 1
             events.append({"value": message.value(), "at": message.timestamp()[1]})
@@ -174,7 +180,7 @@ def test_killed_processes_cost_nothing_on_a_real_kafka(tmp_path: Path) -> None:
             "--max-messages",
             "5",
             "--timeout-ms",
-            "60000",
+            "180000",
         ]
         reader = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=True)
         read = [json.loads(line) for line in reader.stdout.splitlines() if line.startswith("{")]
@@ -194,7 +200,7 @@ def test_killed_processes_cost_nothing_on_a_real_kafka(tmp_path: Path) -> None:
         ]
         assert not differing
         before = forecast_count(demo)
-        demo.until(lambda: forecast_count(demo) > before, 90)
+        demo.until(lambda: forecast_count(demo) > before)
         summary = demo.end()
     finally:
         demo.stop()

@@ -6,6 +6,8 @@ import itertools
 import time
 from collections import Counter
 from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -29,6 +31,7 @@ from freshet.stream.kafka import (
 )
 from freshet.stream.kafka.client import Taken
 from freshet.stream.kafka.servers import EmbeddedBroker
+from freshet.stream.kafka.topics import TopicPlan
 
 
 @pytest.fixture
@@ -181,6 +184,9 @@ def test_no_broker_is_one_clear_error_without_the_password() -> None:
     assert refused.value.retriable
 
 
+admin_module = import_module("freshet.stream.kafka.admin")
+
+
 class Leaderless:
     """A consumer of partitions that have no leader the first so many times."""
 
@@ -201,6 +207,22 @@ def test_a_partition_without_a_leader_yet_is_asked_again_a_few_times() -> None:
     assert waited_s == [0.05, 0.1, 0.2, 0.4] + 7 * [0.8]
     with pytest.raises(BrokerError, match="offsets of orders:0"):
         log_range(cast("Consumer", Leaderless(12)), "orders", 0, wait=waited_s.append)
+
+
+def test_the_leaders_of_new_topics_are_waited_for_a_minute(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that has just begun on a busy machine has dozens of partitions to give leaders."""
+    waited_s: list[float] = []
+    slow = cast("Consumer", Leaderless(60))
+    listed = SimpleNamespace(partitions={"new": 1})
+    monkeypatch.setattr(admin_module, "cluster", lambda _: listed)
+    monkeypatch.setattr(admin_module, "consumer", lambda *_: slow)
+    offsets = partial(admin_module.LogOffsets, wait=waited_s.append)
+    monkeypatch.setattr(admin_module, "LogOffsets", offsets)
+    monkeypatch.setattr(slow, "close", lambda: None, raising=False)
+    admin_module._wait_for(settings, [TopicPlan("new", 1, {})])
+    assert 40.0 < sum(waited_s) < 60.0
 
 
 def test_a_client_that_has_just_begun_is_asked_again_for_a_partition_that_it_does_not_know() -> (
