@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 NS_PER_S = 1_000_000_000
+PROBE_S = 0.3
 
 
 class Stopwatch:
@@ -49,6 +50,14 @@ class Stopwatch:
 def ended(pid: int) -> bool:
     """Whether a child has ended; it is left to be reaped."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def slowness() -> float:
+    """How many times longer than on a free CPU work takes now; 1 where nobody else works."""
+    began_s, worked_s = time.monotonic(), time.process_time()
+    while time.process_time() - worked_s < PROBE_S:
+        pass
+    return max(1.0, (time.monotonic() - began_s) / PROBE_S)
 
 
 def waited_ns(pid: int) -> dict[str, int]:

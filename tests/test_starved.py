@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.starved import Stopwatch
+from tests.starved import Stopwatch, slowness
 
 WORK_S = 0.3
 RIVALS = 3
@@ -56,6 +56,15 @@ def test_a_process_that_is_not_let_run_took_no_longer_than_it_worked(crowded: in
         assert worker.wait() == 0
     assert wall_s > 2 * WORK_S
     assert WORK_S / 2 < fair_s < 2 * WORK_S
+
+
+def test_work_beside_three_others_takes_about_four_times_as_long(crowded: int) -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {crowded})
+    try:
+        assert slowness() > 2.0
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_waiting_for_anything_else_counts() -> None:

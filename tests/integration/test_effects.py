@@ -15,11 +15,14 @@ from freshet.stream.kafka import TableReader
 from freshet.stream.units import HOUR_MS
 from tests.integration.test_worker import START_MS
 from tests.integration.worker_pair import RUN, WorkerPair, WorkerProcess
+from tests.starved import slowness
 
+# Where others have the CPU it takes so many times longer to renew one.
 LEASE_S = 5
-SHORT_LEASE = f"""
+LONGEST_LEASE_S = 40
+SHORT_LEASE = """
 from freshet.online.worker import owner
-owner.LEASE_S = {LEASE_S}
+owner.LEASE_S = {lease_s}
 owner.LOOK_S = 0.5
 """
 # A child needs some seconds to import the network's library on a busy machine.
@@ -32,9 +35,11 @@ class Owned:
 
     def __init__(self, world: WorkerPair) -> None:
         self.world = world
+        lease_s = min(LONGEST_LEASE_S, round(LEASE_S * slowness()))
+        self._code = SHORT_LEASE.format(lease_s=lease_s) + RUN
 
     def start(self) -> WorkerProcess:
-        return self.world.start(code=SHORT_LEASE + RUN)
+        return self.world.start(code=self._code)
 
     def owners(self, worker: WorkerProcess) -> list[int]:
         """Process ids of the owners that a worker had, oldest first."""
