@@ -25,6 +25,9 @@ from freshet.model.training.train import held_out_loss, interpolate
 MAX_FORGOTTEN = 0.008
 # How much of the way is kept, the most first.
 KEPT = (1.0, 0.75, 0.5, 0.25, 0.0)
+# A champion that was made here has forgotten `most`, and by other processors or releases a little
+# more; what has forgotten more than twice that was not.
+OURS = 2.0
 # No step of pre-training draws these.
 FIRST_SEED = 2**41
 BATCHES, ROWS = 16, 32  # each of one resolution
@@ -37,13 +40,9 @@ def fixed_anchors(config: FreshetConfig) -> tuple[Anchor, ...]:
     return _drawn(config.context_length, config.prediction_length)
 
 
-def forgotten(network: FreshetNetwork, base: FreshetNetwork) -> float:
-    """By how much of the base's loss on the fixed anchors a network's is more; blocks a second."""
-    anchors = fixed_anchors(base.config)
-    lost, before = (
-        sum(held_out_loss(one, *anchor) for anchor in anchors) for one in (network, base)
-    )
-    return lost / before - 1.0
+def lost(network: FreshetNetwork) -> float:
+    """What a network loses on the fixed anchors, each window on its own scale; blocks a second."""
+    return sum(held_out_loss(network, *anchor) for anchor in fixed_anchors(network.config))
 
 
 def tethered(
@@ -55,17 +54,18 @@ def tethered(
 ) -> tuple[FreshetNetwork, float]:
     """The network, brought back towards the base as far as it has forgotten more than `most`.
 
-    Where the champion has forgotten more than that (a person promoted it, and it need not descend
-    from the base), towards the champion, until it has forgotten no more than that.
+    Where the champion has forgotten far more than that (a person promoted it, and it need not
+    descend from the base), towards the champion, until it has forgotten no more than that.
 
     Returns:
         What may be served, and how much of the way from there it kept: 1 where nothing changed.
     """
-    spent = forgotten(champion, base)
-    start = base if spent <= most else champion
+    before = lost(base)
+    spent = lost(champion) / before - 1.0
+    start, most = (base, most) if spent <= OURS * most else (champion, spent)
     for kept in KEPT:
         candidate = network if kept == 1.0 else _between(start, network, kept)
-        if kept == 0.0 or forgotten(candidate, base) <= max(most, spent):
+        if kept == 0.0 or lost(candidate) / before - 1.0 <= most:
             return candidate, kept
     raise AssertionError("the last one is where it starts")
 

@@ -7,7 +7,7 @@ import torch
 
 from freshet.model.network import FreshetNetwork
 from freshet.online.learn import tether
-from freshet.online.learn.tether import fixed_anchors, forgotten, tethered
+from freshet.online.learn.tether import fixed_anchors, lost, tethered
 from tests.online.learn.learning import small_network
 
 
@@ -28,12 +28,8 @@ def number_of(network: FreshetNetwork) -> float:
 
 @pytest.fixture
 def by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a network has forgotten is what its numbers are more than the base's."""
-
-    def lost(network: FreshetNetwork, base: FreshetNetwork) -> float:
-        return number_of(network) - number_of(base)
-
-    monkeypatch.setattr(tether, "forgotten", lost)
+    """What a network loses is what its numbers are."""
+    monkeypatch.setattr(tether, "lost", number_of)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +41,14 @@ def test_what_has_forgotten_too_much_is_brought_back_towards_the_shipped_weights
 ) -> None:
     found = tethered(filled(challenger), filled(1.5), filled(1.0), most=1.0)
     assert (number_of(found[0]), found[1]) == (number, kept)
+
+
+def test_a_champion_that_is_a_little_over_the_border_keeps_nobody_from_learning(
+    by_number: None,
+) -> None:
+    """Its distance was counted by another processor, or another release."""
+    found = tethered(filled(3.0), filled(2.5), filled(1.0), most=1.0)
+    assert (number_of(found[0]), found[1]) == (2.0, 0.5)
 
 
 def test_what_loses_too_much_wherever_it_is_cut_is_the_shipped_weights(by_number: None) -> None:
@@ -80,10 +84,9 @@ def test_the_fixed_windows_are_the_same_for_ever_and_of_several_resolutions() ->
     assert {3_600_000, 86_400_000, 604_800_000} <= resolutions
 
 
-def test_a_network_has_forgotten_nothing_of_itself_and_a_spoilt_one_much() -> None:
-    base, other = small_network(), small_network()
-    assert forgotten(base, base) == 0.0
+def test_a_spoilt_network_loses_more_and_one_that_is_the_same_no_more() -> None:
+    base, same, spoilt = small_network(), small_network(), small_network()
     with torch.no_grad():
-        for parameter in other.head.parameters():
+        for parameter in spoilt.head.parameters():
             parameter.add_(3.0)
-    assert forgotten(other, base) > 0.1
+    assert lost(base) == lost(same) < 0.9 * lost(spoilt)
