@@ -109,27 +109,28 @@ class Adjuster:
         version: str,
         cutoff_ms: int,
         alive: Callable[[], None] = lambda: None,
+        newest_ms: Callable[[], int] = lambda: 0,
     ) -> AdjustmentDecision:
-        """How each segment in alarm is served from a cutoff on.
+        """How each segment in alarm is served from the newest cutoff on.
 
         Args:
             contexts: Of the resolution, and of the items that are tried; they cover the cutoff.
             forecaster: The one that serves.
             version: Its name: by another one all is tried anew.
-            cutoff_ms: The newest.
+            cutoff_ms: As of which is tried.
             alive: Called between two forecasts; whatever it raises ends the decision.
+            newest_ms: The cutoff that has come meanwhile, which the contexts cover then.
         """
         groups = self._groups(contexts.item_ids)
         self._tried = {segment: one for segment, one in self._tried.items() if segment in groups}
-        found = []
+        trials_of: dict[str, list[Trial]] = {}
         for segment, rows in groups.items():
             tried = self._begun(contexts, forecaster, version, segment, rows)
             now = contexts.grid.bucket(cutoff_ms)
-            trials = self._trials(contexts, forecaster, tried, now, alive)
-            name = choose(trials, self._serving.get(segment, "as_it_is"))
-            beginning = _beginnings(contexts, tried, now)[name]
-            sample = [contexts.item_ids[row] for row in tried.rows]
-            found.append(_told(segment, name, beginning, sample, trials))
+            trials_of[segment] = self._trials(contexts, forecaster, tried, now, alive)
+        # What was sold while it was tried is known now.
+        cutoff_ms = max(newest_ms(), cutoff_ms)
+        found = [self._chosen(contexts, *each, cutoff_ms) for each in trials_of.items()]
         self._tell(found)
         # Whoever is in alarm and not tried is served as it is, not by the alarm of the whole shop.
         untried = sorted(set(self._onsets) - set(groups))[: MAX_TOLD - len(found)]
@@ -141,6 +142,15 @@ class Adjuster:
             weights_version=version,
             segments=found,
         )
+
+    def _chosen(
+        self, contexts: Contexts, segment: str, trials: Sequence[Trial], cutoff_ms: int
+    ) -> SegmentAdjustment:
+        tried = self._tried[segment]
+        name = choose(trials, self._serving.get(segment, "as_it_is"))
+        beginning = _beginnings(contexts, tried, contexts.grid.bucket(cutoff_ms))[name]
+        sample = [contexts.item_ids[row] for row in tried.rows]
+        return _told(segment, name, beginning, sample, trials)
 
     def _tell(self, found: Sequence[SegmentAdjustment]) -> None:
         for one in found:

@@ -180,8 +180,13 @@ class Trials:
         contexts = self._opened(adjuster.items(self._all_items()))
         contexts.refresh()
         weights = self._served()
+
+        def newest_ms() -> int:
+            contexts.refresh()
+            return contexts.reader.live_cutoff_ms() or cutoff_ms
+
         return adjuster.decide(
-            contexts, weights.forecaster, weights.version, cutoff_ms, self._alive
+            contexts, weights.forecaster, weights.version, cutoff_ms, self._alive, newest_ms
         )
 
     def segments(self, item_ids: Sequence[str]) -> list[str]:

@@ -202,6 +202,18 @@ def test_after_a_restart_the_newest_decision_says_who_served(
     assert asked == ["level"]
 
 
+def test_a_decision_is_as_of_the_cutoff_that_has_come_when_trials_are_over() -> None:
+    made, contexts, forecaster = Decider(), windows(), LastWeekForecaster()
+    made.take(alert("n"))
+    given: Any = forecaster
+    hour_ms = [(FIRST + ONSET + hour) * HOUR_MS for hour in (6, 9)]
+    decision = made.decide(contexts, given, "v", hour_ms[0], newest_ms=lambda: hour_ms[1])
+    (told,) = decision.segments
+    # Tried as of hour 6, and by what was sold in nine hours: 600 each where 200 were expected.
+    assert decision.as_of_ms == hour_ms[1] and told.buckets == 4
+    assert told.moved == [round(float(np.log(5_420 / 1_820)) / 2, 3)] * 24
+
+
 def test_what_is_between_forecasts_may_end_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
     made, calls = Decider(), []
 
