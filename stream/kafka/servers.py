@@ -19,8 +19,8 @@ from confluent_kafka.admin import AdminClient
 from freshet.stream.child import Child, free_port
 from freshet.stream.errors import BrokerError, ConfigError
 
-FIRST_LINE_TIMEOUT_S = 20.0
-START_TIMEOUT_S = 90.0
+FIRST_LINE_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 MAX_ERROR_CHARACTERS = 500
 CLUSTER_ID = "ZnJlc2hldC1kZW1vLTAwMQ"
 

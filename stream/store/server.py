@@ -9,7 +9,7 @@ from pathlib import Path
 from freshet.stream.child import Child, free_port
 from freshet.stream.errors import ConfigError, StoreUnavailableError
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 
 
 class EmbeddedRedis(Child):
