@@ -57,7 +57,8 @@ def _every_number(good: dict[str, Any], number: str) -> bytes:
 
 
 def _first_text(good: dict[str, Any], text: str) -> bytes:
-    name = next(name for name, value in good.items() if isinstance(value, str))
+    texts = [name for name, value in good.items() if isinstance(value, str)]
+    name = next(iter(texts or good))
     return json.dumps(good | {name: text}).encode()
 
 
