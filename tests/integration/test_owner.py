@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from freshet.online.adjust.decision import Decided, Decisions
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.owner.process import open_watch
 from freshet.stream.codec import encode
@@ -25,7 +24,7 @@ from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import EFFECTS_OWNER_KEY
 from freshet.stream.units import HOUR_MS
 from tests.integration.shop import wait_for
-from tests.integration.test_worker import at_cutoff, read, scores, settings_for
+from tests.integration.test_worker import read, scores, settings_for
 from tests.integration.worker_pair import RUN, WorkerPair
 from tests.online.owner.drifting import FIRST, LAST, SHARDS, expected, mark_of, scores_of, settle
 
@@ -88,16 +87,6 @@ def test_two_workers_and_three_lead_to_the_alerts_of_one(
         watch = open_watch(settings, writes, lambda: True, lambda: 2**60, stack)
         settle(watch)
     assert alerts(settings) == expected() and decided(settings) == LAST
-
-
-def decided_at(settings: Settings, as_of_ms: int) -> Decided | None:
-    """What was decided then."""
-    decisions = Decisions()
-    with TableReader(settings, [settings.kafka.topics.decisions]) as reader:
-        for record in reader.read_to_end():
-            decisions.take(record.key, record.value)
-    newest = decisions.newest(HOUR_MS)
-    return newest if newest is not None and newest.record.as_of_ms == as_of_ms else None
 
 
 class Owners:
@@ -183,12 +172,11 @@ def test_owners_that_are_killed_or_sleep_at_any_step_tell_each_alert_once(owners
 
 
 @pytest.mark.slow
-def test_what_three_workers_score_their_owner_finds_and_answers_for_all_of_them(
+def test_three_workers_score_and_their_owner_finds_what_one_monitor_finds_in_all_scores(
     kafka_broker: str, redis_server: str, tmp_path: Path
 ) -> None:
-    over = {**OVER, "FRESHET_WORKER__ADJUST": "true"}
     pair = WorkerPair(
-        kafka_broker, redis_server, tmp_path, tmp_path.name, items=24, portion=2_048, **over
+        kafka_broker, redis_server, tmp_path, tmp_path.name, items=24, portion=2_048, **OVER
     )
     topics = pair.settings.kafka.topics
     try:
@@ -203,12 +191,6 @@ def test_what_three_workers_score_their_owner_finds_and_answers_for_all_of_them(
             if alerts(pair.settings):
                 break
         pair.wait(lambda: alerts(pair.settings), "an alert")
-        for _ in range(4):
-            pair.sell_and_wait()
-        wanted_ms = pair.shop.now_ms
-        pair.wait(lambda: decided_at(pair.settings, wanted_ms), "a decision as of the newest hour")
-        pair.sell_and_wait()
-        served = at_cutoff(pair.settings, pair.shop.now_ms)
     finally:
         pair.close()
     told = alerts(pair.settings)
@@ -221,14 +203,6 @@ def test_what_three_workers_score_their_owner_finds_and_answers_for_all_of_them(
         now_ms = max(score.scored_at_ms for score in of_items.values())
         found += monitor.update(bucket_ms, list(of_items.values()), now_ms=now_ms)
     assert told == found[: len(told)]
-    # All three serve by the decision that was made before their round.
-    decided = decided_at(pair.settings, wanted_ms)
-    assert decided is not None
-    by_hour = [one for one in served if one.resolution_ms == HOUR_MS]
-    differently = decided.record.segments[0].begins_at_ms is not None
-    names = {one.adjustments.decision_sha256 for one in by_hour}
-    assert len(by_hour) >= 24 and names == {decided.sha256 if differently else ""}
-    assert decided.record.segments[0].buckets > 0
     with TableReader(pair.settings, [topics.scored]) as reader:
         keys = {record.key for record in reader.read_to_end()}
     assert len(keys) == pair.num_shards and len(by_bucket) > 10
