@@ -103,7 +103,7 @@ def rossmann(folder: Path, third: int) -> Table:
     frame["StateHoliday"] = (frame.StateHoliday.astype(str) != "0").astype(float)
     known = ("Open", "Promo", "SchoolHoliday", "StateHoliday")
     levels = ("total", "StoreType", "StoreType/Assortment")
-    return Table(frame, Columns("Store", "Date", "Sales", known), "D", levels, 14, 6)
+    return Table(frame, Columns("Store", "Date", "Sales", known), "D", levels, 14, 4)
 
 
 TABLES: dict[str, Callable[[Path], Table]] = {
@@ -231,6 +231,7 @@ def measured(table: Table, forecaster: BatchForecaster) -> dict[str, Any]:
     """Scores by way and level, and over own forecasts' the geometric mean of all levels."""
     all_cutoffs, members_GN, level_X = cutoffs(table, forecaster)
     judged = all_cutoffs[: len(all_cutoffs) - CUTOFFS]
+    names = (*table.levels, "items")
     found: dict[str, Any] = {}
     for name, way in ways().items():
         made = [
@@ -238,12 +239,11 @@ def measured(table: Table, forecaster: BatchForecaster) -> dict[str, Any]:
             for place, one in enumerate(judged)
         ]
         found[name] = {
-            level: scores(judged, made, level_X == place)
-            for place, level in enumerate((*table.levels, "items"))
+            level: scores(judged, made, level_X == place) for place, level in enumerate(names)
         }
     for by_level in found.values():
         for metric in ("wql", "sql"):
-            ratios = [by_level[level][metric] / found["own"][level][metric] for level in by_level]
+            ratios = [by_level[name][metric] / found["own"][name][metric] for name in names]
             by_level[f"{metric}_over_own"] = round(float(np.exp(np.mean(np.log(ratios)))), 4)
     return {"items": members_GN.shape[1], "cutoffs": len(judged), "ways": found}
 
@@ -280,6 +280,10 @@ def main() -> None:
         found[name] = measured(TABLES[name](arguments.folder), forecaster)
         for way, by_level in found[name]["ways"].items():
             print(name, way, by_level, flush=True)
+        _write(found)
+
+
+def _write(found: dict[str, Any]) -> None:
     packages = ["numpy", "torch"]
     if importlib.util.find_spec("hierarchicalforecast"):
         packages.append("hierarchicalforecast")

@@ -31,6 +31,7 @@ DOORS = {
     "statsforecast": {"model/baselines/statistical.py"},
     "captum": {"model/explain/gradients.py"},
     "peft": {"model/training/lora.py"},
+    "fugue": {"model/predict/cluster.py"},
     "narwhals": {"model/predict/given.py"},
     "cryptography": {"online/weights/signatures.py"},
 }

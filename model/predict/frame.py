@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.forecaster import BatchForecaster, device_of, dtype_of
+from freshet.model.predict.cluster import Cluster, here, spread_like, spread_out
 from freshet.model.predict.coherent import forecasts_needed
 from freshet.model.predict.given import clear_errors, like, plain
 from freshet.model.predict.out import (
@@ -90,6 +91,7 @@ class Forecaster(BatchForecaster):
         future_df: Any = None,
         quantile_levels: Sequence[float] = LEVELS,
         levels: Sequence[str] = (),
+        engine: Any = None,
         progress_bar: bool = False,
         **reading: Unpack[Reading],
     ) -> Any:
@@ -108,6 +110,9 @@ class Forecaster(BatchForecaster):
                 "store/dept" for both; "total" is all together. Groups are forecast too, and all is
                 brought to one distribution in which items add up to groups: so do the means, not
                 the quantiles. Series end together; takes six times as long or so.
+            engine: where portions of series are computed: a Dask client, a Spark session, or
+                "dask", "ray", "spark"; None: where the frame is, if it is spread over one of them,
+                else here. Numbers are the same to the last digit of float32.
             progress_bar: show on standard error, where that is a terminal, how far it is.
             **reading: which column is what, and how the frame is read: see `Reading`.
 
@@ -126,8 +131,9 @@ class Forecaster(BatchForecaster):
         """
         check_length(prediction_length)
         at = check_levels(quantile_levels)
+        cluster = Cluster.of(engine, df)
         with clear_errors():
-            found, settings = read(df, future_df, reading, levels)
+            found, settings = read(here(df), here(future_df), reading, levels)
             columns = settings.columns
             panel, rest = read_past(found.frame, settings, found.future)
             future = rest if found.future is None else found.future
@@ -138,10 +144,14 @@ class Forecaster(BatchForecaster):
         series = forecasts_needed(window, groupings)
         with bars.progress_bar(series, "series", shown=progress_bar) as bar:
             if groupings:
-                made = coherent_frame(self, panel, window, groupings, at, columns, done=bar.done)
+                made = coherent_frame(
+                    self, panel, window, groupings, at, columns, done=bar.done, cluster=cluster
+                )
             else:
-                made = forecast_frame(self, panel, window, at, columns, done=bar.done)
-        return like(made, df)
+                made = forecast_frame(
+                    self, panel, window, at, columns, done=bar.done, cluster=cluster
+                )
+        return spread_like(made, df) if spread_out(df) else like(made, df)
 
     def cross_validation(
         self,
@@ -151,6 +161,7 @@ class Forecaster(BatchForecaster):
         n_windows: int = 1,
         step_size: int | None = None,
         quantile_levels: Sequence[float] = LEVELS,
+        engine: Any = None,
         **reading: Unpack[Reading],
     ) -> Any:
         """What would have been forecast at earlier cutoffs, beside what came.
@@ -161,6 +172,7 @@ class Forecaster(BatchForecaster):
             n_windows: cutoffs, the last one a horizon before each series' end.
             step_size: steps between them; None: a horizon.
             quantile_levels: as for `predict`.
+            engine: as for `predict`.
             **reading: see `Reading`.
 
         Returns:
@@ -175,8 +187,9 @@ class Forecaster(BatchForecaster):
         check_length(n_windows, "n_windows")
         check_length(step_size, "step_size")
         levels = check_levels(quantile_levels)
+        cluster = Cluster.of(engine, df)
         with clear_errors():
-            found, settings = read(df, None, reading)
+            found, settings = read(here(df), None, reading)
             panel = read_panel(found.frame, settings)
         rolling = Rolling(prediction_length, n_windows, step_size)
         parts = []
@@ -184,11 +197,20 @@ class Forecaster(BatchForecaster):
             window = rolling.window(panel, index)
             actual_NH = rolling.actual(panel, index)
             parts.append(
-                forecast_frame(self, panel, window, levels, settings.columns, actual_NH=actual_NH)
+                forecast_frame(
+                    self,
+                    panel,
+                    window,
+                    levels,
+                    settings.columns,
+                    actual_NH=actual_NH,
+                    cluster=cluster,
+                )
             )
         columns = [settings.columns.item_id, "cutoff", settings.columns.time]
         whole = pd.concat(parts, ignore_index=True)
-        return like(whole.sort_values(columns, ignore_index=True), df)
+        whole = whole.sort_values(columns, ignore_index=True)
+        return spread_like(whole, df) if spread_out(df) else like(whole, df)
 
     def make_future_frame(self, df: Any, prediction_length: int, **reading: Unpack[Reading]) -> Any:
         """Items and times of the steps ahead, to be filled with known columns.

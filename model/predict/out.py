@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.levels import at_levels
+from freshet.model.predict.cluster import Cluster
 from freshet.model.predict.coherent import coherent_forecast, levels_of
 from freshet.model.predict.windows import forecast_window
 from freshet.model.tables.ahead import times_ahead
@@ -39,6 +40,7 @@ def forecast_frame(
     *,
     actual_NH: Floats | None = None,
     done: Callable[[int], None] = lambda series: None,
+    cluster: Cluster | None = None,
 ) -> pd.DataFrame:
     """The forecast of a window: one row an item and step, sorted by both.
 
@@ -50,11 +52,14 @@ def forecast_frame(
         columns: what item and time are called.
         actual_NH: what came; then the cutoff is given too.
         done: hears how many series are forecast.
+        cluster: computes them; None: this process.
     """
     import pandas as pd
 
     own_Q = np.array(forecaster.quantile_levels)
-    own_NHQ = forecast_window(forecaster, window, forecaster.quantile_levels, done=done)
+    own_NHQ = forecast_window(
+        forecaster, window, forecaster.quantile_levels, done=done, cluster=cluster
+    )
     T, H = window.context_length, window.horizon
     found = {
         columns.item_id: _items(panel, window.item_ids, H),
@@ -79,6 +84,7 @@ def coherent_frame(
     columns: Columns,
     *,
     done: Callable[[int], None] = lambda series: None,
+    cluster: Cluster | None = None,
 ) -> pd.DataFrame:
     """The forecast of a window's items and groups, which add up: each level's rows, items last.
 
@@ -90,6 +96,7 @@ def coherent_frame(
         levels: of the quantiles.
         columns: what item and time are called; beside them the frame has "level".
         done: hears how many series are forecast.
+        cluster: computes them; None: this process.
     """
     import pandas as pd
 
@@ -100,7 +107,13 @@ def coherent_frame(
     def quantiles(_: int, part: Window, levels: tuple[float, ...]) -> Floats:
         nonlocal made
         before, made = made, made + len(part)
-        return forecast_window(forecaster, part, levels, done=lambda series: done(before + series))
+        return forecast_window(
+            forecaster,
+            part,
+            levels,
+            done=lambda series: done(before + series),
+            cluster=cluster,
+        )
 
     found = coherent_forecast(quantiles, parts, members_of(groupings), tuple(own_Q))
     names = [*(grouping.name for grouping in groupings), columns.item_id]

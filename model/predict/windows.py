@@ -6,19 +6,24 @@ Dimensions: N series, T context steps, H horizon steps, Q quantile levels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import numpy as np
 
-from freshet.model.effects.shared import find_shared
+from freshet.model.effects.shared import SharedEffects, find_shared
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.levels import at_levels
+from freshet.model.predict.cluster import Cluster
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Floats
 
 ROWS: Final = 512
 """Series that are dressed and forecast at a time: what a table takes beside itself is bounded."""
+SENT_ROWS: Final = 128
+"""Series that another process forecasts at a time; whole portions of what is computed at once, so
+that all of them are computed beside the same others wherever they are."""
 
 
 def forecast_window(
@@ -27,23 +32,35 @@ def forecast_window(
     levels: tuple[float, ...],
     *,
     done: Callable[[int], None] = lambda series: None,
+    cluster: Cluster | None = None,
 ) -> Floats:
     """Quantiles of a window's horizon: [N, H, Q], sorted and >= 0, in its own units.
 
-    What all series do alike is learnt from the whole window; then each is dressed alone. `done`
-    hears how many are.
+    What all series do alike is learnt from the whole window, here; then each is dressed alone, on
+    a cluster where there is one. `done` hears how many are.
 
     Raises:
         InvalidInputError: as `dress`.
     """
-    shared = find_shared(window)
+    work = partial(_portion, forecaster, find_shared(window), levels)
+    rows = ROWS if cluster is None else SENT_ROWS
+    firsts = range(0, len(window), rows)
+    portions = (
+        window.rows(slice(first, first + rows)).newest(forecaster.context_length)
+        for first in firsts
+    )
+    made = map(work, portions) if cluster is None else cluster.map(work, list(portions))
     made_NHQ = np.empty((len(window), window.horizon, len(levels)))
-    for first in range(0, len(window), ROWS):
-        rows = slice(first, first + ROWS)
-        dressed = dress(window.rows(rows).newest(forecaster.context_length), shared)
-        made_NHQ[rows] = forecast(forecaster, dressed, window.horizon, levels)
-        done(min(first + ROWS, len(window)))
+    for first, made_BHQ in zip(firsts, made, strict=True):
+        made_NHQ[first : first + rows] = made_BHQ
+        done(min(first + rows, len(window)))
     return made_NHQ
+
+
+def _portion(
+    forecaster: BatchForecaster, shared: SharedEffects, levels: tuple[float, ...], window: Window
+) -> Floats:
+    return forecast(forecaster, dress(window, shared), window.horizon, levels)
 
 
 def forecast(
