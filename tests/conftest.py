@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import shutil
 import threading
@@ -11,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import confluent_kafka.cimpl
+import hypothesis
 import pytest
 import redis
+import structlog
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
@@ -20,6 +23,24 @@ from freshet.stream.errors import ConfigError
 from freshet.stream.health import ANSWER_WITHIN_MS, ASK_S, WATCH
 from freshet.stream.kafka.servers import RealKafka
 from freshet.stream.store.server import EmbeddedRedis
+
+# How long an example takes says more of what else the machine does.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_where_they_went() -> Iterator[None]:
+    """A command that a test runs here sends logs to what is stderr then, and is closed later."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,12 @@ def world(broker: dict[str, int], redis_server: str, tmp_path: Path) -> Iterator
     }
     with ExitStack() as own:
         yield World(base, broker, tmp_path, tmp_path, own)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """What a check imports; a busy machine takes longer for that than all checks may."""
+    import_module("freshet.model.devices")
 
 
 @pytest.mark.parametrize("case", BROKEN)

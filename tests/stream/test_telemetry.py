@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-import structlog
 
 from freshet.stream.config import TelemetrySettings
 from freshet.stream.errors import ConfigError
 from freshet.stream.telemetry import configure_logging, get_logger, new_registry, serve_http
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def test_lines_are_json_events_with_fields_ours_and_the_libraries(
