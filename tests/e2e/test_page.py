@@ -280,6 +280,12 @@ def test_text_from_topics_is_shown_as_text(
         assert page.locator("main img, main b:has-text('bold')").count() == 0
 
 
+def minutes_in(age: str) -> int:
+    """How many minutes an age on the page is."""
+    hours, minutes = (re.search(rf"(\d+) {unit}\b", age) for unit in ("h", "min"))
+    return 60 * int(hours[1] if hours else 0) + int(minutes[1] if minutes else 0)
+
+
 def test_the_page_says_how_old_each_number_is_and_ages_grow_while_nothing_comes(
     page_url: str, browser: Browser
 ) -> None:
@@ -290,10 +296,11 @@ def test_the_page_says_how_old_each_number_is_and_ages_grow_while_nothing_comes(
         told = re.compile(r"^(sales|forecasts|scores|last alert) (\d+ h )?\d+ (min|h) old$")
         for place in range(6):
             expect(ages.nth(place)).to_have_text(told)
-        sales, forecasts, alert = ages.nth(0), ages.nth(1), ages.nth(5)
-        expect(sales).to_have_text(re.compile(r"^sales (2\d|3\d|4\d|5\d) min old$"))
-        expect(forecasts).to_have_text(re.compile(r"^forecasts \d+ min old$"))
-        expect(alert).to_have_text(re.compile(r"^last alert 5 h \d+ min old$"))
+        minutes = [minutes_in(text) for text in ages.all_text_contents()]
+        sold, forecast, alert = minutes[0], minutes[1], minutes[5]
+        assert sold >= 20 and 0 <= forecast <= sold
+        assert 299 <= alert - sold <= 301, "the alert came 5 hours before"
+        sales = ages.nth(0)
         first = sales.text_content()
         expect(sales).not_to_have_text(str(first))
         expect(sales).not_to_have_class(re.compile("late"))
