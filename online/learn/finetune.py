@@ -95,7 +95,7 @@ def make_challenger(
     factor, losses = choose_factor(FACTORS, validation_loss)
     network, kept = candidate(factor), 1.0
     if base is not None:
-        network, kept = tethered(network, champion, base)
+        network, kept = tethered(network, champion, base, stopped=stopped)
     return Challenger(
         network=network,
         factor=factor,

@@ -10,6 +10,7 @@ in between keep most of both (Wortsman et al. 2022, "Robust fine-tuning of zero-
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -40,9 +41,18 @@ def fixed_anchors(config: FreshetConfig) -> tuple[Anchor, ...]:
     return _drawn(config.context_length, config.prediction_length)
 
 
-def lost(network: FreshetNetwork) -> float:
-    """What a network loses on the fixed anchors, each window on its own scale; blocks a second."""
-    return sum(held_out_loss(network, *anchor) for anchor in fixed_anchors(network.config))
+def lost(network: FreshetNetwork, stopped: Callable[[], None] = lambda: None) -> float:
+    """What a network loses on the fixed anchors, each window on its own scale; blocks a second.
+
+    Args:
+        network: Wherever it is.
+        stopped: Called before every pass; may raise to give up.
+    """
+    total = 0.0
+    for anchor in fixed_anchors(network.config):
+        stopped()
+        total += held_out_loss(network, *anchor)
+    return total
 
 
 def tethered(
@@ -51,6 +61,7 @@ def tethered(
     base: FreshetNetwork,
     *,
     most: float = MAX_FORGOTTEN,
+    stopped: Callable[[], None] = lambda: None,
 ) -> tuple[FreshetNetwork, float]:
     """The network, brought back towards the base as far as it has forgotten more than `most`.
 
@@ -60,12 +71,12 @@ def tethered(
     Returns:
         What may be served, and how much of the way from there it kept: 1 where nothing changed.
     """
-    before = lost(base)
-    spent = lost(champion) / before - 1.0
+    before = lost(base, stopped)
+    spent = lost(champion, stopped) / before - 1.0
     start, most = (base, most) if spent <= OURS * most else (champion, spent)
     for kept in KEPT:
         candidate = network if kept == 1.0 else _between(start, network, kept)
-        if kept == 0.0 or lost(candidate) / before - 1.0 <= most:
+        if kept == 0.0 or lost(candidate, stopped) / before - 1.0 <= most:
             return candidate, kept
     raise AssertionError("the last one is where it starts")
 

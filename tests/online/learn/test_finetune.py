@@ -171,7 +171,7 @@ def test_a_challenger_is_brought_back_towards_the_shipped_weights_as_far_as_it_m
     shipped = filled(0.5)
 
     def tethered(
-        network: FreshetNetwork, champion: FreshetNetwork, base: FreshetNetwork
+        network: FreshetNetwork, champion: FreshetNetwork, base: FreshetNetwork, *, stopped: object
     ) -> tuple[FreshetNetwork, float]:
         assert (number_of(network), number_of(champion)) == (2.0, 1.0) and base is shipped
         return filled(1.25), 0.75

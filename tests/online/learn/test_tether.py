@@ -29,7 +29,7 @@ def number_of(network: FreshetNetwork) -> float:
 @pytest.fixture
 def by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a network loses is what its numbers are."""
-    monkeypatch.setattr(tether, "lost", number_of)
+    monkeypatch.setattr(tether, "lost", lambda network, stopped: number_of(network))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,22 @@ def test_the_fixed_windows_are_the_same_for_ever_and_of_several_resolutions() ->
         assert torch.allclose(actual, theirs, equal_nan=True)
     resolutions = {batch.resolution_ms for batch, _ in once}
     assert {3_600_000, 86_400_000, 604_800_000} <= resolutions
+
+
+def test_it_ends_between_two_passes_when_it_is_asked_to() -> None:
+    class Enough(Exception):
+        pass
+
+    calls = []
+
+    def stopped() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Enough
+
+    network = small_network()
+    with pytest.raises(Enough):
+        tethered(network, network, network, stopped=stopped)
 
 
 def test_a_spoilt_network_loses_more_and_one_that_is_the_same_no_more() -> None:
