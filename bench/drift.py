@@ -21,15 +21,17 @@ import json
 import multiprocessing
 import resource
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.base_scores import CACHE, PLANTED
-from bench.drift_friedman import friedman
+from bench.drift_friedman import KINDS, SEEDS, friedman
+from bench.drift_friedman import one as one_stream
 from bench.drift_rivers import STEPS, alarms, delay, streams_of, strict_enough
+from bench.drift_tables import Run, calm_table, share, table
 from bench.drift_worlds import (
     CATEGORIES,
     NATURES,
@@ -50,31 +52,12 @@ from freshet.stream.units import HOUR_MS
 
 CALM_HOURS, DRIFT_HOURS = 240, 72
 CHOSEN, REPORTED = 1_000, 10_000
-CALM_A_NATURE, CALM_DRAWN, RIVER_CALM = 17, 98, 24
+CALM_A_NATURE, CALM_DRAWN, RIVER_CALM = 17, 98, 12
 HISTORY_HOURS = 336
 DEMOS = {True: ("demo_1", "demo_2"), False: ("demo_3", "demo_4")}
 RETAIL = ("online_retail", "dunnhumby")
 RUNS = Path("build/drift_runs")
 CALM = ("calm", "made_up")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One planted drift, and what came of it.
-
-    Attributes:
-        delay: Hours until the first alert of that segment or of the shop, from 1; None: none.
-        first: Its kind.
-        by_18: The newest kind 18 hours after the onset.
-        false: Alerts before the onset, or of other segments.
-        river: Delay by each of River's.
-    """
-
-    delay: int | None
-    first: str
-    by_18: str
-    false: int
-    river: dict[str, int | None]
 
 
 def watch(scored: Scored) -> list[DriftAlert]:
@@ -176,9 +159,16 @@ Job = tuple[str, str, int]
 
 
 def done(job_and_steps: tuple[Job, dict[str, float | None]]) -> tuple[Job, Any]:
-    """One job: a calm shop's alerts, what River's do there, or what came of a drift."""
+    """One job: a calm shop's alerts, what River's do there, what came of a drift, and the rest."""
     job, steps = job_and_steps
     what, name, number = job
+    if what == "strict":
+        shops = (streams_of(calm_made_up(CHOSEN + place)) for place in range(RIVER_CALM))
+        return job, strict_enough(name, shops)
+    if what == "friedman":
+        return job, one_stream((name, number))
+    if what == "cost":
+        return job, cost()
     if what == "calm":
         return job, calm_alerts(calm_drawn(name, number))
     if what == "made_up":
@@ -205,15 +195,15 @@ def jobs(*, choose: bool, runs: int, segments: int) -> list[Job]:
     for label in PLANTED:
         wanted += [(label, "plain", first + number) for number in range(runs)]
         for name in (*demos, *RETAIL):
-            own = segments if name in demos else segments // 2
+            own = segments if name in demos else segments // 4
             wanted += [(label, name, segment) for segment in range(own)]
+    wanted += [("friedman", kind, first + seed) for kind in KINDS for seed in range(SEEDS)]
+    wanted.append(("cost", "items", 0))
     order = np.random.default_rng(0).permutation(len(wanted))
     return [wanted[place] for place in order]
 
 
-def watched(
-    wanted: list[Job], steps: dict[str, float | None], *, processes: int, minutes: float
-) -> dict[Job, Any]:
+def watched(wanted: list[Job], *, processes: int, minutes: float) -> dict[Job, Any]:
     """What is known of each job, as many as get done in time; those of earlier runs are kept."""
     source = b"".join(
         path.read_bytes() for path in sorted(Path(detectors.__path__[0]).glob("*.py"))
@@ -222,76 +212,24 @@ def watched(
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     known = {tuple(job): found for job, found in map(json.loads, lines)}
-    left = [(job, steps) for job in wanted if job not in known]
-    until = time.monotonic() + 60 * minutes
-    with multiprocessing.Pool(processes) as pool_of, path.open("a") as file:
-        for job, found in pool_of.imap_unordered(done, left):
-            known[job] = json.loads(json.dumps(found))
-            file.write(json.dumps([job, found]) + "\n")
-            file.flush()
-            if time.monotonic() > until:
-                break
-    return {job: known[job] for job in wanted if job in known}
+    strict: list[Job] = [("strict", name, 0) for name in STEPS]
+    for part in (strict, wanted):
+        if time.process_time() > 60 * minutes:
+            break
+        steps = {name: known.get(("strict", name, 0)) for name in STEPS}
+        left = [(job, steps) for job in part if job not in known]
+        with multiprocessing.Pool(processes) as pool_of, path.open("a") as file:
+            found_of = pool_of.imap_unordered(done, left) if processes > 1 else map(done, left)
+            for job, found in found_of:
+                known[job] = json.loads(json.dumps(found))
+                file.write(json.dumps([job, found]) + "\n")
+                file.flush()
+                if time.process_time() > 60 * minutes and processes == 1:
+                    break
+    return {job: known[job] for job in (*strict, *wanted) if job in known}
 
 
-# Tables -------------------------------------------------------------------------------------------
-
-
-def interval(hits: int, num: int) -> list[float]:
-    """Wilson's 95 % interval of a share."""
-    if not num:
-        return [0.0, 1.0]
-    share, z = hits / num, 1.96
-    middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
-    half = z * (share * (1 - share) / num + z**2 / (4 * num**2)) ** 0.5 / (1 + z**2 / num)
-    return [round(middle - half, 3), round(middle + half, 3)]
-
-
-def share(hits: int, num: int) -> dict[str, Any]:
-    """A share with its interval."""
-    return {"of": num, "share": round(hits / max(num, 1), 3), "interval": interval(hits, num)}
-
-
-def table(runs: list[Run], kind: str) -> dict[str, Any]:
-    """Delay, recall and kinds of one planted drift."""
-    delays = [run.delay if run.delay is not None else np.inf for run in runs]
-    found = [run for run in runs if run.delay is not None]
-    early = [run for run in runs if run.by_18]
-    median = float(np.median(delays))
-    return {
-        "runs": len(runs),
-        "median_delay_h": median if np.isfinite(median) else None,
-        "recall_3_days": share(len(found), len(runs)),
-        "kind_at_first_alert": share(sum(run.first == kind for run in found), len(found)),
-        "kind_by_18_h": share(sum(run.by_18 == kind for run in early), len(early)),
-        "false_alerts": sum(run.false for run in runs),
-        "river": {name: _rivers(runs, name) for name in STEPS},
-    }
-
-
-def _rivers(runs: list[Run], name: str) -> dict[str, Any]:
-    delays = [run.river[name] if run.river[name] is not None else np.inf for run in runs]
-    median = float(np.median(np.array(delays, float)))
-    found = int(np.isfinite(np.array(delays, float)).sum())
-    return {
-        "median_delay_h": median if np.isfinite(median) else None,
-        "recall_3_days": share(found, len(runs)),
-    }
-
-
-def calm_table(found: list[tuple[str, list[tuple[int, str, str]]]]) -> dict[str, Any]:
-    """Shops with any false alert, all together and by nature."""
-    natures = sorted({name for name, _ in found})
-    return share(sum(bool(alerts) for _, alerts in found), len(found)) | {
-        "by_nature": {
-            each: share(
-                sum(bool(alerts) for name, alerts in found if name == each),
-                sum(name == each for name, _ in found),
-            )
-            for each in natures
-        },
-        "alerts": [[name, *alerts[0]] for name, alerts in found if alerts],
-    }
+# All together -----------------------------------------------------------------------------------
 
 
 def cost(num_streams: int = 100_000, ticks: int = 40) -> dict[str, Any]:
@@ -323,16 +261,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--runs", type=int, default=24, help="Made-up shops for each drift.")
     parser.add_argument("--segments", type=int, default=8, help="Of each forecast shop.")
-    parser.add_argument("--minutes", type=float, default=60.0, help="Then what is known is told.")
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="Of CPU, then what is known is told."
+    )
     given = parser.parse_args()
-    calm = [streams_of(calm_made_up(CHOSEN + number)) for number in range(RIVER_CALM)]
-    steps = {name: strict_enough(name, calm) for name in STEPS}
-    print(steps, flush=True)
     wanted = jobs(choose=given.choose, runs=given.runs, segments=given.segments)
-    known = watched(wanted, steps, processes=given.processes, minutes=given.minutes)
-    numbers: dict[str, Any] = {"jobs": {"wanted": len(wanted), "done": len(known)}}
-    numbers |= tables(known) | {"river_steps": steps, "cost": cost()}
-    numbers["friedman"] = friedman(CHOSEN if given.choose else REPORTED, given.processes)
+    known = watched(wanted, processes=given.processes, minutes=given.minutes)
+    numbers: dict[str, Any] = {"jobs": {"wanted": len(STEPS) + len(wanted), "done": len(known)}}
+    numbers |= tables(known)
     print(json.dumps(numbers, indent=1))
     if not given.choose:
         write_result("drift", numbers, ["numpy", "scipy", "river"])
@@ -344,6 +280,9 @@ def tables(known: dict[Job, Any]) -> dict[str, Any]:
     strict = [told for (what, _, _), told in known.items() if what == "river"]
     found: dict[str, Any] = {
         "calm": calm_table(calm),
+        "river_steps": {name: known.get(("strict", name, 0)) for name in STEPS},
+        "cost": known.get(("cost", "items", 0)),
+        "friedman": friedman([run for (what, _, _), run in known.items() if what == "friedman"]),
         "calm_river": {
             name: share(sum(told[name] for told in strict), len(strict)) for name in STEPS
         },

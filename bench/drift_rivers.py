@@ -19,9 +19,9 @@ from freshet.stream.arrays import Floats
 
 # From lax to strict; the first of each is what is usual.
 STEPS: dict[str, list[float]] = {
+    "page_hinkley": [20.0, 30.0, 40.0, 50.0, 65.0, 85.0, 110.0, 150.0],
     "adwin": [2e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-13, 1e-16],
     "kswin": [1e-4, 1e-6, 1e-8, 1e-10],
-    "page_hinkley": [20.0, 30.0, 40.0, 50.0, 65.0, 85.0, 110.0, 150.0],
 }
 MAKE: dict[str, Callable[[float], Any]] = {
     "adwin": lambda step: adwin(delta=step),
