@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def usual() -> list[tuple[int, bytes | None]]:
     return list(zip(rest.timestamps_ms.tolist(), rest.values, strict=True))
 
 
+@contextmanager
+def opened(process: Process) -> Iterator[Shop]:
+    """A shop whose process ends with it."""
+    try:
+        yield Shop(process)
+    finally:
+        if process.process is not None:
+            process.process.kill()
+            process.process.wait()
+
+
 class Shop:
     """A shop that sells, and learns; its log goes on where it ended."""
 
@@ -71,11 +83,6 @@ class Shop:
         gate = self.process.events_until("trial", count=looks)[-1].gate
         return {name: value for name, value in gate.items() if name not in SECONDS}
 
-    def end(self) -> None:
-        assert self.process.process is not None
-        self.process.process.kill()
-        self.process.process.wait()
-
 
 def test_sales_that_are_not_final_are_neither_learnt_nor_judged_on(
     mock_broker: str, redis_server: str, tmp_path: Path
@@ -84,19 +91,17 @@ def test_sales_that_are_not_final_are_neither_learnt_nor_judged_on(
     seen = []
     for database, name in enumerate(("after", "before")):
         redis = f"{redis_server.rstrip('/')}/{database}"
-        shop = Shop(Process(mock_broker, redis, tmp_path / name))
-        if name == "before":
-            shop.sell(wild(TRAINED_AT))
-        shop.process.ask("r1")
-        shop.process.start()
-        first = shop.told(1)
-        weights = shop.weights()
-        if name == "after":
-            shop.sell(wild(TRAINED_AT))
-        shop.sell([*usual(), *(wild(SOLD_UNTIL) if name == "before" else [])])
-        last = shop.told(2)
-        shop.end()
-        seen.append((first, last, weights))
+        with opened(Process(mock_broker, redis, tmp_path / name)) as shop:
+            if name == "before":
+                shop.sell(wild(TRAINED_AT))
+            shop.process.ask("r1")
+            shop.process.start()
+            first = shop.told(1)
+            weights = shop.weights()
+            if name == "after":
+                shop.sell(wild(TRAINED_AT))
+            shop.sell([*usual(), *(wild(SOLD_UNTIL) if name == "before" else [])])
+            seen.append((first, shop.told(2), weights))
     after, before = seen
     assert after[1]["days"] == 2.0
     assert before[2] == after[2]
