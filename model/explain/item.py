@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freshet.model.batch import Batch
+from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.effects.shared import find_shared
 from freshet.model.effects.slots import Dressed, dress
 from freshet.model.explain.beforehand import beforehand
@@ -26,6 +27,7 @@ from freshet.model.forecaster import BatchForecaster
 from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel
+from freshet.model.weights import load_weights
 from freshet.stream.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -102,7 +104,8 @@ def answer(
     )
     window, row = _from_the_end_of_target(ahead, place)
     # Gradients want all their digits, and one item is fast enough anywhere.
-    forecaster = BatchForecaster.from_pretrained(weights, dtype="float32")
+    verified = load_weights(BASE_WEIGHTS if weights is None else weights)
+    forecaster = BatchForecaster(verified.network, dtype="float32", sha256=verified.sha256)
     shared = find_shared(window)
     dressed = dress(window, shared)
     batch = _batch(dressed, window, row, forecaster)

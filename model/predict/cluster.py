@@ -76,6 +76,9 @@ def here(df: Any) -> Any:
     """A frame that is spread over a cluster as a pandas frame; others as they are."""
     if not spread_out(df):
         return df
+    if hasattr(df, "toPandas"):
+        # Spark's own way, since names such as "0.1" are paths to others.
+        return df.toPandas()
     from fugue.dataframe.api import as_pandas
 
     return as_pandas(df)

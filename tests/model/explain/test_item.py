@@ -12,13 +12,15 @@ import typer
 from typer.testing import CliRunner
 
 from freshet.cli.explain import explain
+from freshet.model.adapter import write_adapter
 from freshet.model.explain.item import ASSOCIATION, NEVER_PROMOTED, Question, answer
 from freshet.model.explain.options import parse_promotion, parse_steps
 from freshet.model.explain.plan import PlannedPromotion, planned_window
 from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel
-from freshet.model.weights import save_weights
+from freshet.model.training.train import FineTuneSettings, fine_tune
+from freshet.model.weights import save_weights, verify_weights
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import DAY_MS, HOUR_MS
 
@@ -94,6 +96,21 @@ def test_it_prints_words_and_draws(tmp_path: Path, weights: Path) -> None:
     assert "over the next 7 days" in done.stdout
     assert "20 % off for days 2 to 4 would sell about" in done.stdout
     assert "<svg" in (tmp_path / "why.html").read_text("utf-8")
+
+
+def test_an_adapter_is_added_to_its_base(
+    tiny_network, drawn, tmp_path: Path, weights: Path
+) -> None:
+    pytest.importorskip("peft", reason="peft comes with freshet[train]")
+    settings = FineTuneSettings(steps=3, learning_rate=1e-2, warmup_steps=1, tune="lora")
+    tuned = fine_tune(tiny_network, lambda generator: drawn, settings=settings)
+    assert tuned.adapter is not None
+    added = tmp_path / "added"
+    sha256 = verify_weights(weights).sha256
+    write_adapter(tuned.adapter, added, base=str(weights), base_sha256=sha256)
+    question = Question("hat", AHEAD)
+    plain, adapted = (answer(frame(), TABLE, question, folder) for folder in (weights, added))
+    assert adapted.as_dict()["full"] != plain.as_dict()["full"]
 
 
 def test_json_holds_the_numbers(tmp_path: Path, weights: Path) -> None:
