@@ -118,27 +118,27 @@ def alerts(one: World, made_NhKQ: Singles, names: list[str]) -> Iterator[DriftAl
 class Counted:
     """A group's sales over those of the same hours of the four weeks before."""
 
-    that_evening: float
-    in_three_days: float
+    that_evening: float | None
+    in_three_days: float | None
 
 
 def counted(one: World, rows_N: Ints, onset_ms: int, found_ms: int) -> Counted:
     """What an operator would count: from the onset to the alert, and three days from the onset."""
     units_L: Floats = one.units_NL[rows_N].sum(0, dtype=np.float64)
 
-    def ratio(end_ms: int) -> float:
+    def ratio(end_ms: int) -> float | None:
         hours = np.arange((onset_ms - one.first_ms) // HOUR_MS, (end_ms - one.first_ms) // HOUR_MS)
         hours = hours[hours < len(units_L)]
         weeks = [units_L[hours - week * WEEK_MS // HOUR_MS].sum() for week in range(1, 5)]
         usual = float(np.mean(weeks))
-        return float(units_L[hours].sum()) / usual if usual else float("inf")
+        return round(float(units_L[hours].sum()) / usual, 2) if usual else None
 
     return Counted(ratio(found_ms + HOUR_MS), ratio(onset_ms + DEAL_MS))
 
 
 def agrees(alert: DriftAlert, seen: Counted) -> bool | None:
     """Whether the three days bear a level's alert out; None of other kinds."""
-    if alert.kind != "level":
+    if alert.kind != "level" or seen.in_three_days is None:
         return None
     return seen.in_three_days >= AGREES if alert.size > 0 else seen.in_three_days <= 1 / AGREES
 
@@ -154,8 +154,8 @@ def row(one: World, names: list[str], alert: DriftAlert) -> dict[str, Any]:
         "group": group or "all",
         "kind": alert.kind,
         "said": alert.description.replace(alert.segment, group) if group else alert.description,
-        "sold_that_evening": round(seen.that_evening, 2),
-        "sold_in_three_days": round(seen.in_three_days, 2),
+        "sold_that_evening": seen.that_evening,
+        "sold_in_three_days": seen.in_three_days,
         "agrees": agrees(alert, seen),
     }
 
