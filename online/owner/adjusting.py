@@ -24,6 +24,7 @@ from freshet.online.worker.scorer import segments_of
 from freshet.online.worker.served import SPARE_BUCKETS
 from freshet.online.worker.side_inputs import SideInputs
 from freshet.stream.config import Settings
+from freshet.stream.errors import RegistryError, WeightsError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.kafka import Outgoing, Writes
 from freshet.stream.read.heads import read_heads, states_of
@@ -32,8 +33,11 @@ from freshet.stream.read.reader import WindowReader
 from freshet.stream.schemas import AdjustmentDecision, DriftAlert, ModelEvent
 from freshet.stream.store.generation import current_generation
 from freshet.stream.store.redis import WindowStore
+from freshet.stream.telemetry import get_logger
 
 LOAD_S = 30.0  # for which a version that is announced is waited for
+
+log = get_logger(__name__)
 
 
 class Decides(Protocol):
@@ -80,6 +84,7 @@ class Adjusting:
         self._resolution_ms = settings.main.resolution_ms
         self._trials, self._adjuster, self._writes, self._holds = trials, adjuster, writes, holds
         self._resumed = False
+        self._said = ""
         self._untold: AdjustmentDecision | None = None
 
     def turn(self) -> bool:
@@ -102,8 +107,20 @@ class Adjusting:
             cutoff_ms = None if self._adjuster.idle else self._trials.cutoff_ms()
             if cutoff_ms is None or cutoff_ms <= decided_ms:
                 return False
-            self._untold = self._trials.decide(self._adjuster, cutoff_ms)
+            try:
+                self._untold = self._trials.decide(self._adjuster, cutoff_ms)
+            except (RegistryError, WeightsError) as error:
+                # Drift is looked for all the same; a day without a decision and all is as it is.
+                self._say(str(error))
+                return False
+            self._said = ""
         return self._tell(self._untold)
+
+    def _say(self, error: str) -> None:
+        """Once, until it is over or another."""
+        if error != self._said:
+            log.error("segments_not_tried", error=error)
+        self._said = error
 
     def _tell(self, record: AdjustmentDecision) -> bool:
         if not self._holds():

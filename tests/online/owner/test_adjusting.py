@@ -10,7 +10,7 @@ from freshet.online.adjust.decision import Decisions, encoded
 from freshet.online.owner.adjuster import Adjuster
 from freshet.online.owner.adjusting import Adjusting
 from freshet.stream.config import Settings
-from freshet.stream.errors import BrokerError
+from freshet.stream.errors import BrokerError, RegistryError, WeightsError
 from freshet.stream.kafka import Outgoing
 from freshet.stream.schemas import AdjustmentDecision, DriftAlert, SegmentAdjustment
 from freshet.stream.units import DAY_MS, HOUR_MS
@@ -39,6 +39,7 @@ class Rig:
         self.how = "hidden"
         self.tried: list[tuple[int, str]] = []
         self.fails: list[Exception] = []
+        self.lost: list[Exception] = []
         self.written: list[Outgoing] = [] if log is None else log
         self.decisions = Decisions()
         for one in self.written:
@@ -57,6 +58,8 @@ class Rig:
 
     def decide(self, adjuster: Adjuster, cutoff_ms: int) -> AdjustmentDecision:
         """What an adjuster does of which alarms it was told."""
+        if self.lost:
+            raise self.lost.pop()
         self.tried.append((self.hour, adjuster._serving.get("n", "-")))
         made = decision(cutoff_ms, self.how if adjuster._onsets else None)
         adjuster.resume(made)
@@ -99,6 +102,20 @@ def test_nothing_is_decided_before_all_is_known_or_a_cutoff_is_new() -> None:
     rig.caught_up = True
     rig.cutoff_ms = lambda: None  # type: ignore[method-assign,assignment,return-value]
     assert not rig.turn(3) and rig.written == []
+
+
+def test_without_weights_nothing_is_tried_and_the_owner_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It looks for drift too; what is wrong is said once, and again where it comes back."""
+    rig = Rig()
+    rig.lost = [WeightsError("b"), WeightsError("a"), RegistryError("a")]
+    assert not rig.turn(3, alert("n")) and not rig.turn(3) and not rig.turn(3)
+    assert capsys.readouterr().out.count("segments_not_tried") == 2
+    assert rig.turn(3) and rig.hours() == [(3, True)]
+    rig.lost = [RegistryError("b")]
+    assert not rig.turn(4)
+    assert capsys.readouterr().out.count("segments_not_tried") == 1
 
 
 def test_the_next_owner_goes_on_from_the_newest_decision_and_decides_no_cutoff_twice() -> None:
