@@ -17,6 +17,7 @@ from tests.integration.faults.world import Broker
 from tests.integration.worker_pair import POISED, RUN, SLOW, WorkerPair
 
 LONG = "CHAOS_SEEDS" in os.environ
+JOINS = 5
 Made = Callable[..., WorkerPair]
 # Where one worker falls asleep, and where the other dies.
 POINTS = (
@@ -76,14 +77,19 @@ def test_a_worker_that_joins_in_the_middle_of_a_round_makes_nothing_twice(world:
     over = {"FRESHET_WORKER__MICRO_BATCH": "1", "FRESHET_KAFKA__SESSION_TIMEOUT_MS": "2000"}
     pair = world(items=24, portion=2_048, **over)
     # All of its round is one transaction, which it makes in five seconds.
-    first = pair.start(code=SLOW)
-    joining = pair.start(code=POISED)
-    pair.wait(lambda: joining.asleep and pair.all_complete(), "the first round")
-    pair.shop.sell(1)
-    joining.signal(signal.SIGCONT)
-    pair.wait_complete()
-    pair.sell_and_wait()
-    assert first.said("shards_lost"), "nobody joined in the middle"
+    pair.start(code=SLOW)
+    for _ in range(JOINS):
+        joining = pair.start(code=POISED)
+        pair.wait(lambda one=joining: one.asleep and pair.all_complete(), "the round before")  # type: ignore[misc]
+        pair.shop.sell(1)
+        joining.signal(signal.SIGCONT)
+        pair.wait_complete()
+        pair.sell_and_wait()
+        if any(one.said("shards_lost") for one in pair.workers):
+            break
+        # On a busy machine it came when the round was over: the next one tries.
+    else:
+        pytest.fail("nobody joined in the middle")
     proved(pair)
 
 

@@ -19,12 +19,19 @@ from freshet.stream.codec import encode
 from freshet.stream.config import Settings
 from freshet.stream.failpoints import VARIABLE
 from freshet.stream.kafka import Fenced, Publisher, TableReader, ensure_topics, shard_of
-from freshet.stream.schemas import DriftAlert, OwnerState, Score
+from freshet.stream.schemas import AdjustmentDecision, DriftAlert, OwnerState, Score
 from freshet.stream.store.connection import connect
 from freshet.stream.store.layout import EFFECTS_OWNER_KEY
 from freshet.stream.units import HOUR_MS
 from tests.integration.shop import wait_for
-from tests.integration.test_worker import read, scores, settings_for
+from tests.integration.test_adjusted import raise_alarm
+from tests.integration.test_worker import (
+    Shop,
+    read,
+    save_random_weights,
+    scores,
+    settings_for,
+)
 from tests.integration.worker_pair import RUN, WorkerPair
 from tests.online.owner.drifting import FIRST, LAST, SHARDS, expected, mark_of, scores_of, settle
 
@@ -169,6 +176,38 @@ def test_owners_that_are_killed_or_sleep_at_any_step_tell_each_alert_once(owners
     wait_for(lambda: decided(settings) == LAST + 1)
     assert alerts(settings) == expected()
     assert owners.said(5, '"restored":true') or owners.said(5, '"restored": true')
+
+
+def decisions(settings: Settings) -> list[AdjustmentDecision]:
+    """How segments in alarm are served, as a reader of committed records finds it."""
+    found = read(settings, settings.kafka.topics.decisions, AdjustmentDecision)
+    return sorted(found, key=lambda one: one.as_of_ms)
+
+
+def test_owners_that_are_killed_around_a_decision_decide_each_cutoff_once(
+    kafka_broker: str, redis_server: str, tmp_path: Path
+) -> None:
+    name = f"{tmp_path.name}.decided"
+    settings = settings_for(kafka_broker, redis_server, tmp_path, name, **WATCHED)
+    save_random_weights(Path(settings.worker.weights), seed=0)
+    ensure_topics(settings, live=True)
+    shop = Shop(settings)
+    shop.sell(48)
+    raise_alarm(settings)
+    owners = Owners(settings, tmp_path)
+    try:
+        owners.killed("before_decision")
+        assert decisions(settings) == []
+        owners.killed("after_decision")
+        [first] = decisions(settings)
+        assert first.as_of_ms == shop.now_ms
+        assert [one.segment for one in first.segments] == ["-"]
+        owners.start()
+        shop.sell(1)
+        wait_for(lambda: len(decisions(settings)) > 1)
+        assert [one.as_of_ms for one in decisions(settings)] == [first.as_of_ms, shop.now_ms]
+    finally:
+        owners.close()
 
 
 @pytest.mark.slow

@@ -35,8 +35,6 @@ from freshet.stream.config import load
 loop.PORTION = {portion}
 run(load().settings)
 """
-# Everything is imported, and nothing connected, until it is woken.
-POISED = "import os, signal\n" + RUN.replace("run(", "os.kill(os.getpid(), signal.SIGSTOP)\nrun(")
 # A round of many micro-batches takes seconds.
 SLOW = (
     """
@@ -50,6 +48,8 @@ loop.forecast_items = slowly
 """
     + RUN
 )
+# As slow; everything is imported, and nothing connected, until it is woken.
+POISED = "import os, signal\n" + SLOW.replace("run(", "os.kill(os.getpid(), signal.SIGSTOP)\nrun(")
 ONE_RESOLUTION = ("PREDICTION_LENGTH", "SCORE_STEPS", "SEASON_LENGTH")
 
 
