@@ -220,7 +220,8 @@ def test_three_workers_score_and_their_owner_finds_what_one_monitor_finds_in_all
     topics = pair.settings.kafka.topics
     try:
         for _ in range(3):
-            pair.start(code=RUN)
+            one = pair.start(code=RUN)
+            pair.wait(lambda one=one: one.said("shards_changed"), "another one joined")  # type: ignore[misc]
         pair.wait_shared()
         for _ in range(14):
             pair.sell_and_wait()
