@@ -116,7 +116,7 @@ export async function loadModels(now, open) {
   byId("models").replaceChildren(...pending.map((request) => pendingEntry(request, now)), ...(versions.length || pending.length
     ? versions.slice(0, 8).map((version) => versionEntry(version, now, open))
     : [el("li", {}, empty(serving ? `Serving ${format.version(serving)}` : "Waiting for the first weights",
-      "New weights are trained when drift is found. Each one's verdict, swap and effect is told here."))]),
+      "New weights are trained when drift is found, and by the schedule if there is one. Each one's verdict, swap and effect is told here."))]),
   ...rollbacks.filter((event) => !versions.some((version) => version.rolled_back_at_ms === event.at_ms)).slice(0, 3)
     .map((event) => el("li", { class: "version" }, el("div", { class: "line" }, el("h3", {}, `Back to ${format.version(event.version)}`),
       el("span", { class: "right" }, format.ago(event.at_ms, now))), event.reason ? el("p", { class: "story" }, event.reason) : null)));

@@ -5,7 +5,6 @@ They are the yardstick of `bench/drift.py`, on the streams that `segments.py` wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from river.drift import ADWIN, KSWIN, PageHinkley
@@ -52,10 +51,3 @@ def page_hinkley(threshold: float = 20.0) -> Any:
     """A cumulative sum both ways."""
     make: Any = PageHinkley
     return make(min_instances=12, delta=0.25, threshold=threshold)
-
-
-RIVER: dict[str, Callable[[], Any]] = {
-    "adwin": adwin,
-    "kswin": kswin,
-    "page_hinkley": page_hinkley,
-}
