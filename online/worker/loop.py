@@ -58,6 +58,7 @@ from freshet.stream.telemetry import get_logger
 
 PORTION = 2_048  # forecasts of one transaction; with the table of the newest 4,096 records
 MAX_BUCKETS_A_TURN = 24  # scored before the next round may begin
+WITHOUT_SHARDS_S = 30.0  # joining takes three, and half a minute where the group shares anew
 
 log = get_logger(__name__)
 
@@ -97,6 +98,7 @@ class Worker:
         self._parts = parts
         self._stop = stop
         self._owned: OwnedShards | None = None
+        self._had_shards_s = time.monotonic()
         self.published_ms: int | None = None
         """The newest cutoff of the main resolution whose forecasts are out."""
         self.metrics = metrics
@@ -164,13 +166,26 @@ class Worker:
         self._parts.health.over("tables")
         self._swap()
         self._hear()
-        if not membership.shards:
+        if not self._has_shards():
             return None
         if self._owned is None or self._owned.membership_version != membership.version:
             self._owned = self._take_over()
         for served in self._owned.served:
             served.pace.take(notices)
         return self._owned
+
+    def _has_shards(self) -> bool:
+        """Whether there is work; a worker that is given none for long says so."""
+        now_s = time.monotonic()
+        if self._parts.membership.shards:
+            self._had_shards_s = now_s
+            self._parts.health.over("shards")
+            return True
+        if now_s - self._had_shards_s > WITHOUT_SHARDS_S:
+            number = self._parts.membership.num_shards
+            text = f"none of the {number} shards is this worker's: others have them, or it waits"
+            self._parts.health.say("shards", text)
+        return False
 
     def _wait_ms(self) -> int:
         """How long to wait for notices: until a read is due that no notice asks for."""

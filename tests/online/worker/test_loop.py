@@ -573,6 +573,25 @@ def test_nothing_is_forecast_before_the_catalogue_is_read_and_shards_are_assigne
     assert len(turns.taken) == 1 and turns.worker.ready() is None
 
 
+def test_a_worker_that_has_no_shards_for_half_a_minute_says_so_until_it_has_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = turns_of(monkeypatch)
+    turns.turn()
+    turns.membership.shards = frozenset()
+    turns.turn()
+    turns.monotonic_s += 20.0
+    turns.turn()
+    assert turns.worker.ready() is None
+    turns.monotonic_s += 15.0
+    turns.turn()
+    number = turns.membership.num_shards
+    assert (turns.worker.ready() or "").startswith(f"none of the {number} shards is this worker's")
+    turns.membership.shards = frozenset({0})
+    turns.turn()
+    assert turns.worker.ready() is None
+
+
 def test_shards_are_taken_over_anew_exactly_when_they_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
