@@ -39,4 +39,9 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
+def __dir__() -> list[str]:
+    """The public names, for completion in a shell or notebook."""
+    return list(__all__)
+
+
 register_when_loaded()

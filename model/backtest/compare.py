@@ -14,9 +14,10 @@ from pathlib import Path
 from freshet.model import baselines
 from freshet.model.backtest.averaged import Averaged
 from freshet.model.backtest.cache import Cache
-from freshet.model.backtest.hierarchy import COHERENT, ByLevel, Coherent, Hierarchy
+from freshet.model.backtest.hierarchy import COHERENT, ByLevel, Coherent
 from freshet.model.backtest.score import Scores, score
 from freshet.model.backtest.workers import FineTune, Job, Make, WindowForecast, forecasts, plan
+from freshet.model.predict.groups import Hierarchy
 from freshet.model.tables.panel import Panel, Rolling
 from freshet.stream.errors import InvalidInputError
 

@@ -5,31 +5,28 @@ Dimensions: N series, H horizon steps, S context and horizon steps, Q quantile l
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from freshet.model.checkpoint import BASE_WEIGHTS
+from freshet.model.devices import pick_device
 from freshet.model.forecaster import BatchForecaster, device_of, dtype_of
 from freshet.model.predict.cluster import Cluster, here, spread_like, spread_out
 from freshet.model.predict.coherent import forecasts_needed
-from freshet.model.predict.given import clear_errors, like, plain
-from freshet.model.predict.out import (
-    coherent_frame,
-    forecast_frame,
-    future_frame,
-    past_of_levels,
-)
+from freshet.model.predict.given import Given, clear_errors, like, plain
+from freshet.model.predict.out import Teller, future_frame
 from freshet.model.predict.reading import Reading, check_length, check_levels, length_told, read
 from freshet.model.tables.ahead import read_past, window_ahead
-from freshet.model.tables.hierarchy import groupings_of
-from freshet.model.tables.panel import Rolling
+from freshet.model.tables.hierarchy import Grouping, groupings_of
+from freshet.model.tables.panel import Panel, Rolling
 from freshet.model.tables.table import Columns, read_panel
+from freshet.model.tables.told import TableWarning
 from freshet.model.weights import load_weights, save_weights
 from freshet.stream import bars
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -57,7 +54,8 @@ class Forecaster(BatchForecaster):
         Args:
             path: a directory that `save` or `save_pretrained` wrote.
             device: "auto", "cpu", "cuda", ...
-            dtype: "auto", "float32" or "bfloat16", or torch's own.
+            dtype: "auto" (float32 on a CPU, elsewhere as for the class), "float32" or "bfloat16",
+                or torch's own.
             compiled: as for the class.
             device_map: what transformers calls the device.
             torch_dtype: what transformers called the dtype.
@@ -67,10 +65,16 @@ class Forecaster(BatchForecaster):
             InvalidInputError: there is no such device or dtype.
         """
         verified = load_weights(BASE_WEIGHTS if path is None else Path(path))
+        place = pick_device(device_of(device if device_map is None else device_map))
+        kind = dtype_of(dtype if torch_dtype is None else torch_dtype)
+        if (place, kind) == ("cpu", "auto"):
+            # Which is faster is no question for a table: how busy a CPU is would say whether its
+            # forecasts have three digits or seven.
+            kind = "float32"
         return cls(
             verified.network,
-            device=device_of(device if device_map is None else device_map),
-            dtype=dtype_of(dtype if torch_dtype is None else torch_dtype),
+            device=place,
+            dtype=kind,
             sha256=verified.sha256,
             compiled=compiled,
         )
@@ -139,18 +143,11 @@ class Forecaster(BatchForecaster):
             future = rest if found.future is None else found.future
             length = prediction_length or length_told(future, columns)
             window = window_ahead(panel, length, columns, future)
-            keys = panel.keys or panel.item_ids
-            groupings = groupings_of(found.frame, columns.item_id, keys, levels)
+            groupings = _groupings(found, panel, columns, levels)
+        teller = Teller(self, panel, columns, at, groupings, cluster)
         series = forecasts_needed(window, groupings)
         with bars.progress_bar(series, "series", shown=progress_bar) as bar:
-            if groupings:
-                made = coherent_frame(
-                    self, panel, window, groupings, at, columns, done=bar.done, cluster=cluster
-                )
-            else:
-                made = forecast_frame(
-                    self, panel, window, at, columns, done=bar.done, cluster=cluster
-                )
+            made = teller.ahead(window, bar.done)
         return spread_like(made, df) if spread_out(df) else like(made, df)
 
     def cross_validation(
@@ -161,6 +158,7 @@ class Forecaster(BatchForecaster):
         n_windows: int = 1,
         step_size: int | None = None,
         quantile_levels: Sequence[float] = LEVELS,
+        levels: Sequence[str] = (),
         engine: Any = None,
         **reading: Unpack[Reading],
     ) -> Any:
@@ -172,6 +170,8 @@ class Forecaster(BatchForecaster):
             n_windows: cutoffs, the last one a horizon before each series' end.
             step_size: steps between them; None: a horizon.
             quantile_levels: as for `predict`.
+            levels: as for `predict`; what came of a group is the sum of its items, where some are
+                missing that of the others and what these usually sell.
             engine: as for `predict`.
             **reading: see `Reading`.
 
@@ -181,36 +181,18 @@ class Forecaster(BatchForecaster):
         Raises:
             InvalidInputError: as `predict`, or no series is long enough.
         """
-        import pandas as pd
-
         check_length(prediction_length)
         check_length(n_windows, "n_windows")
         check_length(step_size, "step_size")
-        levels = check_levels(quantile_levels)
+        at = check_levels(quantile_levels)
         cluster = Cluster.of(engine, df)
         with clear_errors():
-            found, settings = read(here(df), None, reading)
+            found, settings = read(here(df), None, reading, levels)
             panel = read_panel(found.frame, settings)
-        rolling = Rolling(prediction_length, n_windows, step_size)
-        parts = []
-        for index in range(n_windows):
-            window = rolling.window(panel, index)
-            actual_NH = rolling.actual(panel, index)
-            parts.append(
-                forecast_frame(
-                    self,
-                    panel,
-                    window,
-                    levels,
-                    settings.columns,
-                    actual_NH=actual_NH,
-                    cluster=cluster,
-                )
-            )
-        columns = [settings.columns.item_id, "cutoff", settings.columns.time]
-        whole = pd.concat(parts, ignore_index=True)
-        whole = whole.sort_values(columns, ignore_index=True)
-        return spread_like(whole, df) if spread_out(df) else like(whole, df)
+            groupings = _groupings(found, panel, settings.columns, levels)
+        teller = Teller(self, panel, settings.columns, at, groupings, cluster)
+        made = teller.earlier(Rolling(prediction_length, n_windows, step_size))
+        return spread_like(made, df) if spread_out(df) else like(made, df)
 
     def make_future_frame(self, df: Any, prediction_length: int, **reading: Unpack[Reading]) -> Any:
         """Items and times of the steps ahead, to be filled with known columns.
@@ -249,25 +231,25 @@ class Forecaster(BatchForecaster):
         from freshet.model.predict.plot import by_level, draw
 
         place = Path(path) if path else None
-        with clear_errors():
+        with clear_errors(), warnings.catch_warnings():
+            # What is odd about the frame was said when it was forecast.
+            warnings.simplefilter("ignore", TableWarning)
             ahead = plain(forecasts)
-            if "level" in ahead.columns:
-                past, columns = self._past_of_levels(df, ahead, reading)
+            named = list(ahead["level"].drop_duplicates()) if "level" in ahead.columns else []
+            found, settings = read(df, None, reading, named)
+            columns = settings.columns
+            panel, _ = read_past(found.frame, settings)
+            levels = [name for name in named if name != columns.item_id]
+            groupings = _groupings(found, panel, columns, levels)
+            past = Teller(self, panel, columns, LEVELS, groupings).past()
+            if groupings:
                 past, ahead = by_level(past, columns), by_level(ahead, columns)
-                return draw(past, ahead, columns, items, place)
-            found, settings = read(df, None, reading)
-            return draw(found.frame, ahead, settings.columns, items, place)
+            return draw(past, ahead, columns, items, place)
 
-    def _past_of_levels(
-        self, df: Any, ahead: pd.DataFrame, reading: Reading
-    ) -> tuple[pd.DataFrame, Columns]:
-        """What sold at each level that was forecast, and what its columns are called."""
-        named = list(ahead["level"].drop_duplicates())
-        found, settings = read(df, None, reading, named)
-        columns = settings.columns
-        panel, _ = read_past(found.frame, settings)
-        window = window_ahead(panel, 1, columns)
-        levels = [name for name in named if name != columns.item_id]
-        keys = panel.keys or panel.item_ids
-        groupings = groupings_of(found.frame, columns.item_id, keys, levels)
-        return past_of_levels(panel, window, groupings, columns), columns
+
+def _groupings(
+    found: Given, panel: Panel, columns: Columns, levels: Sequence[str]
+) -> tuple[Grouping, ...]:
+    """How a frame's items are grouped."""
+    keys = panel.keys or panel.item_ids
+    return groupings_of(found.frame, columns.item_id, keys, levels)

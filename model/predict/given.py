@@ -24,6 +24,8 @@ ITEM_NAMES = ("item_id", "unique_id")
 TIME_NAMES = ("timestamp", "ds")
 TARGET_NAMES = ("target", "y")
 ONLY_SERIES = "series"
+# What the command line calls the arguments.
+OPTIONS = {"id_column": "--item-id", "timestamp_column": "--time", "target": "--target"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,12 @@ def given(frame: Any, named: Named, future: Any = None) -> Given:
     """
     long = _long(plain(frame), named)
     item_id = _column(long, named.item_id, ITEM_NAMES, "id_column", optional=True)
-    if item_id is None:
-        item_id = ITEM_NAMES[0]
-        long = long.assign(**{item_id: ONLY_SERIES})
     timestamp = _column(long, named.timestamp, TIME_NAMES, "timestamp_column")
     target = _column(long, named.target, TARGET_NAMES, "target")
     assert timestamp is not None and target is not None
+    if item_id is None:
+        item_id = ITEM_NAMES[0]
+        long = long.assign(**{item_id: ONLY_SERIES})
     told = _told(plain(future), item_id, timestamp, long) if future is not None else None
     known = tuple(named.known or ())
     roles = {item_id, timestamp, target, *named.past, *named.static}
@@ -216,11 +218,15 @@ def _column(
     if not there and optional:
         return None
     if len(there) != 1 or there[0] not in frame.columns:
-        wanted = " or ".join(repr(each) for each in ([name] if name is not None else usual))
-        what = "has both" if len(there) > 1 else "the table has no column"
-        message = f"the table {what} {wanted}" if len(there) > 1 else f"{what} {wanted}"
+        names = [repr(each) for each in ([name] if name is not None else usual)]
+        both = len(there) > 1
+        message = (
+            f"has both {' and '.join(names)}" if both else f"has no column {' or '.join(names)}"
+        )
+        has = ", ".join(map(str, frame.columns))
         raise InvalidInputError(
-            message, hint=f"name it with {argument}=; it has {', '.join(map(str, frame.columns))}"
+            f"the table {message}",
+            hint=f"name it with {argument}= ({OPTIONS[argument]}); it has {has}",
         )
     return there[0]
 

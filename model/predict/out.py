@@ -5,20 +5,23 @@ Dimensions: N series, H horizon steps, S context and horizon steps, Q quantile l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.levels import at_levels
 from freshet.model.predict.cluster import Cluster
 from freshet.model.predict.coherent import coherent_forecast, levels_of
+from freshet.model.predict.groups import with_groups
 from freshet.model.predict.windows import forecast_window
 from freshet.model.tables.ahead import times_ahead
 from freshet.model.tables.hierarchy import Grouping, members_of
-from freshet.model.tables.panel import Panel, Window
+from freshet.model.tables.panel import Panel, Rolling, Window
 from freshet.model.tables.table import Columns
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.files.times import utc_of
@@ -26,130 +29,150 @@ from freshet.stream.files.times import utc_of
 if TYPE_CHECKING:
     import pandas as pd
 
+Done = Callable[[int], None]
+
 # A history says something of its own from two seasons on, and from so many steps.
 SEASONS = 2
 FEW_STEPS = 8
 
 
-def forecast_frame(
-    forecaster: BatchForecaster,
-    panel: Panel,
-    window: Window,
-    levels: tuple[float, ...],
-    columns: Columns,
-    *,
-    actual_NH: Floats | None = None,
-    done: Callable[[int], None] = lambda series: None,
-    cluster: Cluster | None = None,
-) -> pd.DataFrame:
-    """The forecast of a window: one row an item and step, sorted by both.
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Tells forecasts of one panel's windows, and what sold before them, as long frames.
 
-    Args:
-        forecaster: whose forecast.
-        panel: what the window was cut from.
-        window: what is known at the cutoff.
-        levels: of the quantiles.
+    Attributes:
+        forecaster: whose forecasts.
+        panel: what windows are cut from.
         columns: what item and time are called.
-        actual_NH: what came; then the cutoff is given too.
-        done: hears how many series are forecast.
-        cluster: computes them; None: this process.
-    """
-    import pandas as pd
-
-    own_Q = np.array(forecaster.quantile_levels)
-    own_NHQ = forecast_window(
-        forecaster, window, forecaster.quantile_levels, done=done, cluster=cluster
-    )
-    T, H = window.context_length, window.horizon
-    found = {
-        columns.item_id: _items(panel, window.item_ids, H),
-        columns.time: _times(panel, window.time_ms_NS[:, T:]),
-    }
-    if actual_NH is not None:
-        cutoff_NH = np.repeat(window.time_ms_NS[:, T - 1 : T], H, axis=1)
-        found["cutoff"] = _times(panel, cutoff_NH)
-        found[columns.target] = pd.Series(actual_NH.ravel())
-    mean_NH = own_NHQ @ mean_weights(own_Q)
-    frame = pd.DataFrame(found | said(own_NHQ, mean_NH, own_Q, levels))
-    frame["status"] = statuses(window, forecaster.prediction_length_max).ravel()
-    return frame.sort_values([columns.item_id, columns.time], ignore_index=True)
-
-
-def coherent_frame(
-    forecaster: BatchForecaster,
-    panel: Panel,
-    window: Window,
-    groupings: Sequence[Grouping],
-    levels: tuple[float, ...],
-    columns: Columns,
-    *,
-    done: Callable[[int], None] = lambda series: None,
-    cluster: Cluster | None = None,
-) -> pd.DataFrame:
-    """The forecast of a window's items and groups, which add up: each level's rows, items last.
-
-    Args:
-        forecaster: whose forecast.
-        panel: what the window was cut from.
-        window: what is known of the items at the cutoff.
-        groupings: the levels above the items.
         levels: of the quantiles.
-        columns: what item and time are called; beside them the frame has "level".
-        done: hears how many series are forecast.
-        cluster: computes them; None: this process.
+        groupings: the levels above the items; where there are some, all series are brought to one
+            distribution in which items add up to groups, and frames have the column "level".
+        cluster: computes forecasts; None: this process.
     """
-    import pandas as pd
 
-    parts = levels_of(window, groupings)
-    own_Q = np.array(forecaster.quantile_levels)
-    made = 0
+    forecaster: BatchForecaster
+    panel: Panel
+    columns: Columns
+    levels: tuple[float, ...]
+    groupings: tuple[Grouping, ...] = ()
+    cluster: Cluster | None = None
 
-    def quantiles(_: int, part: Window, levels: tuple[float, ...]) -> Floats:
-        nonlocal made
-        before, made = made, made + len(part)
-        return forecast_window(
-            forecaster,
-            part,
-            levels,
-            done=lambda series: done(before + series),
-            cluster=cluster,
+    def ahead(self, window: Window, done: Done = lambda series: None) -> pd.DataFrame:
+        """The forecast of a window of items: a row a series and step, items after groups.
+
+        `done` hears how many series are forecast.
+        """
+        members_GN = members_of(self.groupings) if self.groupings else None
+        parts = levels_of(window, self.groupings)
+        return self._sorted([self._told(parts, members_GN, done=done)])
+
+    def earlier(self, rolling: Rolling) -> pd.DataFrame:
+        """The forecasts at earlier cutoffs, beside what came."""
+        whole, hierarchy = self.panel, None
+        if self.groupings:
+            whole, hierarchy = with_groups(self.panel, self.groupings, self.columns.item_id)
+        made = []
+        for index in range(rolling.num_windows):
+            window = rolling.window(whole, index)
+            came_XH = rolling.actual(whole, index)
+            if hierarchy is None:
+                made.append(self._told([window], None, came_XH))
+                continue
+            parts = hierarchy.parts(window)
+            made.append(self._told(parts.windows, parts.members_GN, came_XH[parts.row_X]))
+        return self._sorted(made)
+
+    def past(self) -> pd.DataFrame:
+        """What items and groups sold: a row a series and step."""
+        import pandas as pd
+
+        frames = []
+        for name, part in self._named(levels_of(self.panel.whole(), self.groupings)):
+            sold = self._keys(name, part, part.time_ms_NS)
+            sold[self.columns.target] = part.target_NT.ravel()
+            frames.append(pd.DataFrame(sold))
+        return pd.concat(frames, ignore_index=True)
+
+    def _told(
+        self,
+        parts: Sequence[Window],
+        members_GN: csr_array | None,
+        came_XH: Floats | None = None,
+        done: Done = lambda series: None,
+    ) -> pd.DataFrame:
+        """The forecast of windows of each level up to one cutoff, and what came, where that is."""
+        import pandas as pd
+
+        quantiles_XHQ, mean_XH = self._forecast(parts, members_GN, done)
+        own_Q = np.array(self.forecaster.quantile_levels)
+        trained_for = self.forecaster.prediction_length_max
+        frames, first = [], 0
+        for name, part in self._named(parts):
+            rows = slice(first, first + len(part))
+            first += len(part)
+            T = part.context_length
+            frame = self._keys(name, part, part.time_ms_NS[:, T:])
+            if came_XH is not None:
+                cutoff_NH = np.repeat(part.time_ms_NS[:, T - 1 : T], part.horizon, axis=1)
+                frame["cutoff"] = _times(self.panel, cutoff_NH)
+                frame[self.columns.target] = came_XH[rows].ravel()
+            frame |= said(quantiles_XHQ[rows], mean_XH[rows], own_Q, self.levels)
+            frame["status"] = statuses(part, trained_for).ravel()
+            frames.append(pd.DataFrame(frame))
+        return pd.concat(frames, ignore_index=True)
+
+    def _forecast(
+        self, parts: Sequence[Window], members_GN: csr_array | None, done: Done
+    ) -> tuple[Floats, Floats]:
+        """Quantiles at the network's own levels [X, H, Q], and means [X, H], of all levels."""
+        own_Q = self.forecaster.quantile_levels
+        made = 0
+
+        def quantiles(_: int, part: Window, levels: tuple[float, ...]) -> Floats:
+            nonlocal made
+            before, made = made, made + len(part)
+            return forecast_window(
+                self.forecaster,
+                part,
+                levels,
+                done=lambda series: done(before + series),
+                cluster=self.cluster,
+            )
+
+        if members_GN is None:
+            own_NHQ = quantiles(0, parts[0], own_Q)
+            return own_NHQ, own_NHQ @ mean_weights(np.array(own_Q))
+        found = coherent_forecast(quantiles, parts, members_GN, own_Q)
+        return found.quantiles_XHQ, found.mean_XH
+
+    def _named(self, parts: Sequence[Window]) -> Iterator[tuple[str, Window]]:
+        """The windows of all levels with their levels' names, that of items last."""
+        names = [*(grouping.name for grouping in self.groupings), self.columns.item_id]
+        return zip(names, parts, strict=True)
+
+    def _keys(self, level: str, part: Window, time_ms_NX: Ints) -> dict[str, Any]:
+        """The columns that say of which series and step each row is."""
+        steps = time_ms_NX.shape[1]
+        times = _times(self.panel, time_ms_NX)
+        if not self.groupings:
+            items = _items(self.panel, part.item_ids, steps)
+            return {self.columns.item_id: items, self.columns.time: times}
+        items_R = np.repeat(np.array(part.item_ids, object), steps)
+        return {"level": level, self.columns.item_id: items_R, self.columns.time: times}
+
+    def _sorted(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """All rows by level, series, cutoff and time."""
+        import pandas as pd
+
+        names = [*(grouping.name for grouping in self.groupings), self.columns.item_id]
+        place = {name: index for index, name in enumerate(names)}
+        frame = pd.concat(frames, ignore_index=True)
+        keys = ("level", self.columns.item_id, "cutoff", self.columns.time)
+        return frame.sort_values(
+            [key for key in keys if key in frame.columns],
+            ignore_index=True,
+            key=lambda column: column.map(place) if column.name == "level" else column,
         )
-
-    found = coherent_forecast(quantiles, parts, members_of(groupings), tuple(own_Q))
-    names = [*(grouping.name for grouping in groupings), columns.item_id]
-    frames, first = [], 0
-    for name, part in zip(names, parts, strict=True):
-        rows = slice(first, first + len(part))
-        first += len(part)
-        frame = {
-            "level": name,
-            columns.item_id: np.repeat(np.array(part.item_ids, object), part.horizon),
-            columns.time: _times(panel, part.time_ms_NS[:, part.context_length :]),
-        }
-        frame |= said(found.quantiles_XHQ[rows], found.mean_XH[rows], own_Q, levels)
-        frame["status"] = statuses(part, forecaster.prediction_length_max).ravel()
-        frames.append(pd.DataFrame(frame))
-    return pd.concat(frames, ignore_index=True)
-
-
-def past_of_levels(
-    panel: Panel, window: Window, groupings: Sequence[Grouping], columns: Columns
-) -> pd.DataFrame:
-    """What items and groups sold: a row a series and step, with its level."""
-    import pandas as pd
-
-    names = [*(grouping.name for grouping in groupings), columns.item_id]
-    frames = []
-    for name, part in zip(names, levels_of(window, groupings), strict=True):
-        T = part.context_length
-        sold = {
-            "level": name,
-            columns.item_id: np.repeat(np.array(part.item_ids, object), T),
-            columns.time: _times(panel, part.time_ms_NS[:, :T]),
-            columns.target: part.target_NT.ravel(),
-        }
-        frames.append(pd.DataFrame(sold))
-    return pd.concat(frames, ignore_index=True)
 
 
 def said(

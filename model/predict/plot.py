@@ -52,9 +52,11 @@ def draw(
         )
     ahead = plain(forecasts)
     there = list(ahead[columns.item_id].drop_duplicates())
-    chosen = there[:MOST_PANELS] if items is None else [item for item in items if item in there]
-    if not chosen:
-        raise InvalidInputError("none of these items is forecast", hint=f"there is {there[0]!r}")
+    chosen = there[:MOST_PANELS] if items is None else list(items)
+    strange = [item for item in chosen if item not in there]
+    if strange or not chosen:
+        which = repr(strange[0]) if strange else "none"
+        raise InvalidInputError(f"item {which} is not forecast", hint=f"there is {there[0]!r}")
     with drawing():
         figure = Figure(figsize=(10, 2.6 * len(chosen)), layout="constrained")
         panels = figure.subplots(len(chosen), 1, squeeze=False).ravel()
@@ -74,20 +76,28 @@ def _draw_item(
     past = past.assign(**{columns.time: times}).sort_values(columns.time)
     past = past.tail(max(SHOWN_HORIZONS * len(rows), FEWEST_SHOWN))
     axes.plot(past[columns.time], past[columns.target], color=SOLD, linewidth=1.1, label="sold")
-    levels = sorted(float(name) for name in rows.columns if _level(name) is not None)
-    when = _naive(rows[columns.time])
-    for low, high in zip(levels, reversed(levels), strict=True):
-        if low < 0.5:
-            label = f"{low:g} to {high:g}" if low == levels[0] else None
-            low_R, high_R = rows[str(low)], rows[str(high)]
-            style: dict[str, Any] = {"color": FAN, "alpha": 0.15, "linewidth": 0, "label": label}
-            axes.fill_between(when, low_R, high_R, **style)
-    axes.plot(when, rows["predictions"], color=FAN, linewidth=1.8, label="median")
+    fans = rows.groupby("cutoff") if "cutoff" in rows.columns else [(None, rows)]
+    for place, (_, fan) in enumerate(fans):
+        _draw_fan(axes, fan, columns, named=place == 0)
     axes.set_title(str(item), loc="left", fontsize=10)
     # Room for the legend above the highest sale.
     axes.set_ylim(0.0, 1.2 * axes.get_ylim()[1])
     axes.legend(loc="upper left", frameon=False, fontsize=8, ncols=3)
     date_axis(axes, fewest=3, most=9)
+
+
+def _draw_fan(axes: Axes, rows: pd.DataFrame, columns: Columns, *, named: bool) -> None:
+    """One forecast: its median, and a band between any two levels that lie as far from it."""
+    levels = sorted(float(name) for name in rows.columns if _level(name) is not None)
+    when = _naive(rows[columns.time])
+    for low, high in zip(levels, reversed(levels), strict=True):
+        if low < 0.5:
+            label = f"{low:g} to {high:g}" if named and low == levels[0] else None
+            low_R, high_R = rows[str(low)], rows[str(high)]
+            style: dict[str, Any] = {"color": FAN, "alpha": 0.15, "linewidth": 0, "label": label}
+            axes.fill_between(when, low_R, high_R, **style)
+    label = "median" if named else None
+    axes.plot(when, rows["predictions"], color=FAN, linewidth=1.8, label=label)
 
 
 def _naive(times: pd.Series) -> pd.Series:

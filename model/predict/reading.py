@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 
 # What the first version called them.
 OLD_NAMES = {"item_id": "id_column", "timestamp": "timestamp_column"}
+# What Nixtla's libraries and Chronos call what we have too.
+OTHER_NAMES = {
+    "h": "prediction_length",
+    "horizon": "prediction_length",
+    "freq": "frequency",
+    "level": "quantile_levels (a level of 80 is 0.1 and 0.9)",
+    "quantiles": "quantile_levels",
+    "id_col": "id_column",
+    "time_col": "timestamp_column",
+    "target_col": "target",
+    "target_column": "target",
+    "X_df": "future_df",
+    "X": "future_df",
+    "hist_exog_list": "past",
+    "futr_exog_list": "known",
+    "stat_exog_list": "static",
+}
 
 
 class Reading(TypedDict, total=False):
@@ -115,9 +132,10 @@ def _check_names(options: dict[str, Any]) -> None:
     known = Reading.__annotations__.keys()
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = [OTHER_NAMES.get(name), *difflib.get_close_matches(name, known, 1)]
+            meant = next((each for each in near if each is not None), None)
             raise InvalidInputError(
-                f"there is no argument {name!r}", hint=f"did you mean {near[0]}?" if near else ""
+                f"there is no argument {name!r}", hint=f"did you mean {meant}?" if meant else ""
             )
     choices = {
         "missing": ("keep", "zero"),

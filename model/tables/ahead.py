@@ -6,6 +6,7 @@ Dimensions: N series, S context and horizon steps, H horizon steps, K covariate 
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,20 +99,10 @@ def window_ahead(
     local_ms_NS = None
     if panel.clock_ms_NL is not None and clock_NH is not None:
         local_ms_NS = np.hstack([panel.clock_ms_NL, clock_NH])
-    return Window(
-        item_ids=panel.item_ids,
-        frequency=panel.frequency,
-        resolution_ms=panel.resolution_ms,
-        season_length=panel.season_length,
+    return replace(
+        panel.whole(),
         time_ms_NS=np.hstack([panel.time_ms_NL, ahead_NH]),
-        target_NT=panel.target_NL,
         known_NSK=np.concatenate([panel.known_NLK, ahead_NHK], axis=1),
-        past_NTP=panel.past_NLP,
-        known_names=panel.known_names,
-        past_names=panel.past_names,
-        static=panel.static,
-        length_N=panel.length_N,
-        country=panel.country,
         local_ms_NS=local_ms_NS,
     )
 
@@ -152,6 +143,7 @@ def known_ahead(
     _tell_unused(named_R, used_R, len(panel) * horizon - cells)
     frame, row_R, step_R = frame[used_R], row_R[used_R], step_R[used_R]
     values = encode.covariates(frame, given, panel.categories)
+    _tell_strange(frame, given, panel.categories)
     _refuse_two_stories(frame, row_R * horizon + step_R, values, columns)
     for index, name in enumerate(panel.known_names):
         if name in values:
@@ -269,6 +261,32 @@ def _tell_unused(named_R: Bools, used_R: Bools, uncovered: int) -> None:
             f"of {len(used_R)} rows of known covariates {strange + elsewhere} are not used "
             f"({', '.join(parts)}), and {uncovered} steps ahead have no row: unknown"
         )
+
+
+def _tell_strange(frame: pd.DataFrame, given: list[str], known: encode.Categories) -> None:
+    """Warn of texts that the past does not have; refuse those that are written otherwise there.
+
+    Where the past has more texts than are told apart, nobody knows.
+    """
+    for name in given:
+        seen = known.get(name, ())
+        texts = frame[name].dropna().astype(str)
+        strange = texts[~texts.isin(seen)]
+        if not len(strange) or not seen or len(seen) == encode.MAX_CATEGORIES:
+            continue
+        message = (
+            f"{strange.iloc[0]!r} in column {name!r} of the table of known covariates is none of "
+            f"the table's values ({', '.join(map(repr, seen))})"
+        )
+        alike = {_folded(text) for text in seen}
+        if any(_folded(text) in alike for text in strange.unique()):
+            raise InvalidInputError(message, hint="write values alike in both")
+        tell(f"{message}: {len(strange)} of {len(texts)} such count as none of them")
+
+
+def _folded(text: str) -> str:
+    """A text without capitals, blanks around it and the fraction of a whole number."""
+    return text.strip().casefold().removesuffix(".0")
 
 
 def _refuse_two_stories(

@@ -180,6 +180,26 @@ class Panel:
         """Which series have history before a cutoff `steps` steps before their own end: [N]."""
         return self.length_N > steps
 
+    def whole(self) -> Window:
+        """All of it as a past, without a horizon."""
+        return Window(
+            item_ids=self.item_ids,
+            frequency=self.frequency,
+            resolution_ms=self.resolution_ms,
+            season_length=self.season_length,
+            time_ms_NS=self.time_ms_NL,
+            target_NT=self.target_NL,
+            known_NSK=self.known_NLK,
+            past_NTP=self.past_NLP,
+            known_names=self.known_names,
+            past_names=self.past_names,
+            static=self.static,
+            length_N=self.length_N,
+            country=self.country,
+            local_ms_NS=self.clock_ms_NL,
+            level_N=self.level_N,
+        )
+
     def window(self, steps: int, horizon: int) -> Window:
         """What may be known at a cutoff `steps` steps before each series' own end.
 
@@ -204,21 +224,17 @@ class Panel:
         L = self.target_NL.shape[1]
         context = slice(L - longest, L - steps)
         known = slice(L - longest, L - steps + horizon)
-        return Window(
+        clock_ms_NL = self.clock_ms_NL
+        return replace(
+            self.whole(),
             item_ids=tuple(self.item_ids[row] for row in rows),
-            frequency=self.frequency,
-            resolution_ms=self.resolution_ms,
-            season_length=self.season_length,
             time_ms_NS=self.time_ms_NL[rows, known],
             target_NT=self.target_NL[rows, context],
             known_NSK=self.known_NLK[rows, known],
             past_NTP=self.past_NLP[rows, context],
-            known_names=self.known_names,
-            past_names=self.past_names,
             static={name: values[rows] for name, values in self.static.items()},
             length_N=self.length_N[rows] - steps,
-            country=self.country,
-            local_ms_NS=None if self.clock_ms_NL is None else self.clock_ms_NL[rows, known],
+            local_ms_NS=None if clock_ms_NL is None else clock_ms_NL[rows, known],
             level_N=_chosen(self.level_N, rows),
         )
 

@@ -1,4 +1,4 @@
-"""Tells a table that has rows only for steps that sold something from one that lacks values.
+"""Tells what a table's gaps may mean: rows only where something sold, days that nobody trades on.
 
 Dimensions: N series, L steps.
 """
@@ -9,9 +9,14 @@ import numpy as np
 
 from freshet.model.tables.told import tell
 from freshet.stream.arrays import Bools, Floats, Ints
+from freshet.stream.units import DAY_MS, HOUR_MS
 
 GAPS = 0.1
 FEW = 30
+# A weekday that passed so often without a row is one on which there is none.
+PASSED = 6
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+HOURS = tuple(f"{hour}:00" for hour in range(24))
 
 
 def tell_if_only_sold(target_NL: Floats, inside_NL: Bools, time_ms_NL: Ints) -> None:
@@ -32,4 +37,38 @@ def tell_if_only_sold(target_NL: Floats, inside_NL: Bools, time_ms_NL: Ints) -> 
             f"{100 * share:.0f} % of the steps of a series have no target while others sold, and "
             "no target is 0: these steps count as unknown; where rows exist only for steps that "
             "sold anything, say that missing ones are zero"
+        )
+
+
+def tell_if_never_sold(
+    target_NL: Floats, inside_NL: Bools, clock_ms_NL: Ints, frequency: str
+) -> None:
+    """Warn of weekdays, or hours of the day, on which no series ever has a target.
+
+    A shop that is closed on Sundays has no rows on them, but they are steps all the same, and a
+    forecast of theirs is that of a day like the others.
+    """
+    if frequency == "D":
+        # The first of January 1970 was a Thursday.
+        word, first, step_ms = "on", 3, DAY_MS
+    elif frequency == "h":
+        word, first, step_ms = "at", 0, HOUR_MS
+    else:
+        return
+    names = WEEKDAYS if frequency == "D" else HOURS
+
+    def passed(clock_ms: Ints) -> Ints:
+        return np.bincount((clock_ms // step_ms + first) % len(names), minlength=len(names))
+
+    sold = passed(clock_ms_NL[np.isfinite(target_NL)])
+    if sold.all() or not sold.any():
+        return
+    longest = int(np.argmax(inside_NL.sum(1)))
+    steps = passed(clock_ms_NL[longest, inside_NL[longest]])
+    never = [names[phase] for phase in np.flatnonzero((sold == 0) & (steps >= PASSED))]
+    if never:
+        tell(
+            f"no row has a target {word} {', '.join(never)}: a forecast of such a step is that of "
+            "the steps beside it; where nothing is sold then, leave these steps of the answer out, "
+            "or give rows of 0"
         )

@@ -18,7 +18,7 @@ from freshet.model.tables.frequency import frequency_of
 from freshet.model.tables.grid import Grid
 from freshet.model.tables.items import Items, items_of
 from freshet.model.tables.panel import Panel
-from freshet.model.tables.sold import tell_if_only_sold
+from freshet.model.tables.sold import tell_if_never_sold, tell_if_only_sold
 from freshet.model.tables.told import NEGATIVE_SHARE, ODD_ROWS_OFF, Oddities, tell
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.catalog.holidays import public_holidays
@@ -196,6 +196,8 @@ def panel_of(rows: Rows, settings: TableSettings) -> Panel:
     time_ms_NL, clock_ms_NL = grid.times(last_N[:, None] + place_L)
     if settings.missing == "keep":
         tell_if_only_sold(target_NL, inside_NL, time_ms_NL)
+        shown_ms_NL = time_ms_NL if clock_ms_NL is None else clock_ms_NL
+        tell_if_never_sold(target_NL, inside_NL, shown_ms_NL, grid.frequency)
     return Panel(
         item_ids=items.names,
         frequency=grid.frequency,
@@ -326,10 +328,17 @@ def _refuse_duplicates(cells: _Cells, frame: pd.DataFrame, columns: Columns) -> 
     _, first = np.unique(cells.flat_R, return_index=True)
     first_R = np.zeros(len(cells.flat_R), bool)
     first_R[first] = True
-    row = frame.iloc[int(np.argmin(first_R))]
+    second = int(np.argmin(first_R))
+    row = frame.iloc[second]
+    pair = frame[cells.flat_R == cells.flat_R[second]][:2]
+    others = [name for name in frame.columns if name not in columns.all()]
+    differ = [repr(name) for name in others if pair[name].astype(str).nunique() > 1]
+    apart = f" (rows differ in {', '.join(differ)})" if differ else ""
     raise InvalidInputError(
-        f"item {row[columns.item_id]!r} has more than one row for the step of {row[columns.time]}",
-        hint="combine them with --aggregate sum or mean, or choose a finer --frequency",
+        f"item {row[columns.item_id]!r} has more than one row for the step of "
+        f"{row[columns.time]}{apart}",
+        hint="combine them with aggregate= (--aggregate) sum or mean, choose a finer frequency, or "
+        "make an item's name of several columns",
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+import freshet
 from freshet.model.automodel import FreshetModel
 from freshet.model.checkpoint import BASE_WEIGHTS
 from freshet.model.predict.frame import Forecaster
@@ -177,6 +178,39 @@ def test_a_forecast_is_drawn(forecaster, tmp_path: Path) -> None:
         forecaster.plot(frame, found, path=tmp_path / "b.txt")
 
 
+def test_dates_with_the_day_first_are_drawn_where_they_are(forecaster) -> None:
+    # The first of each month: read with the month first they would be twelve days of January.
+    months = pd.date_range("2022-01-01", periods=36, freq="MS")
+    frame = pd.DataFrame({"timestamp": months.strftime("%d.%m.%Y"), "target": 5.0 + months.month})
+    found = forecaster.predict(frame, 3)
+    assert found.timestamp.tolist() == pd.date_range("2025-01-01", periods=3, freq="MS").tolist()
+    sold, median = forecaster.plot(frame, found).axes[0].lines
+    assert pd.DatetimeIndex(sold.get_xdata()).tolist() == months.tolist()
+    assert sold.get_ydata().tolist() == (5.0 + months.month).tolist()
+    assert pd.DatetimeIndex(median.get_xdata()).tolist() == found.timestamp.tolist()
+
+
+def test_each_cutoff_has_a_fan_of_its_own(forecaster) -> None:
+    frame = weekly_peak("2024-01-01", 90)
+    found = forecaster.cross_validation(frame, 7, n_windows=3, step_size=2)
+    _, *medians = forecaster.plot(frame, found).axes[0].lines
+    drawn = [line.get_ydata().tolist() for line in medians]
+    assert drawn == [part.predictions.tolist() for _, part in found.groupby("cutoff")]
+
+
+def test_an_item_that_was_not_forecast_is_not_drawn(forecaster) -> None:
+    with pytest.raises(InvalidInputError, match="item 'zz' is not forecast; there is 'a'"):
+        forecaster.plot(two(), forecaster.predict(two(), 7), items=["a", "zz"])
+
+
+def test_on_a_cpu_forecasts_do_not_depend_on_how_busy_it_is() -> None:
+    assert Forecaster.from_pretrained(device="cpu").dtype == torch.float32
+
+
+def test_completion_knows_the_public_names() -> None:
+    assert "Forecaster" in dir(freshet) and "importlib" not in dir(freshet)
+
+
 def test_weights_go_to_a_folder_and_back(forecaster, tmp_path: Path) -> None:
     forecaster.save_pretrained(tmp_path)
     again = Forecaster.from_pretrained(tmp_path, device_map="cpu", torch_dtype=torch.float32)
@@ -217,13 +251,20 @@ def test_devices_and_types_that_there_are_none_of_are_said(given: dict, said: st
         (lambda f: f.predict(two(), 7, frequenzy="D"), "did you mean frequency"),
         (lambda f: f.predict(two(), 7, missing="drop"), "missing is 'drop'; expected 'keep' or"),
         (lambda f: f.predict(two().rename(columns={"target": "sold"}), 7), "'target' or 'y'"),
-        (lambda f: f.predict(two().assign(y=1), 7), "has both 'target' or 'y'; name it with"),
+        (lambda f: f.predict(two().assign(y=1), 7), "has both 'target' and 'y'; name it with"),
         (lambda f: f.predict(two().assign(target=[[1]] * 180), 7), "is no number|cannot be used"),
         (lambda f: f.predict(two()[["item_id", "target"]], 7), "'timestamp' or 'ds'"),
         (lambda f: f.predict(two().assign(target=pd.Timedelta("1D")), 7), "holds durations"),
         (lambda f: f.predict(two().assign(target=1j), 7), "holds complex numbers"),
         (lambda f: f.cross_validation(two(), 7, n_windows="x"), "n_windows is 'x'; expected"),
         (lambda f: f.predict(two(), 7, id_column="sku"), "no column 'sku'; name it with id_col"),
+        (
+            lambda f: f.predict(two()[["timestamp"]].assign(sold=1.0), 7),
+            r"with target= \(--target\); it has timestamp, sold$",
+        ),
+        (lambda f: f.predict(two(), h=7), "no argument 'h'; did you mean prediction_length"),
+        (lambda f: f.predict(two(), 7, level=[80]), "did you mean quantile_levels"),
+        (lambda f: f.predict(two(), 7, X_df=two()), "did you mean future_df"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_words_of_our_own(forecaster, call, said: str) -> None:

@@ -102,3 +102,25 @@ def test_an_empty_target_before_a_table_of_the_steps_ahead_is_an_unknown_past(fo
     frame.loc[frame.index[-1], "target"] = np.nan
     found = forecaster.predict(frame, 7, known=["promo"], future=ahead_of(frame))
     assert found.timestamp.iloc[0] == pd.Timestamp("2024-04-30")
+
+
+def worded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Promotions as texts."""
+    return frame.assign(promo=np.where(frame.promo > 0, "yes", "no"))
+
+
+@pytest.mark.parametrize("written", ["Yes", " yes"])
+def test_a_text_that_is_written_otherwise_ahead_is_refused(forecaster, written: str) -> None:
+    frame = worded(promoted())
+    future = worded(ahead_of(promoted()))
+    assert (medians(forecaster, frame, future) > 70.0).all()
+    with pytest.raises(InvalidInputError, match=rf"'{written}' in column 'promo' .*'no', 'yes'"):
+        medians(forecaster, frame, future.assign(promo=written))
+
+
+def test_a_text_that_was_never_seen_is_none_of_those_that_were_and_is_told(forecaster) -> None:
+    frame = worded(promoted())
+    future = worded(ahead_of(promoted(), promo=0.0))
+    future.loc[2:, "promo"] = "perhaps"
+    with pytest.warns(TableWarning, match=r"'perhaps' .*: 5 of 7 such count as none of them"):
+        medians(forecaster, frame, future)

@@ -75,6 +75,33 @@ def test_order_lines_are_added_up_in_python_as_on_the_command_line(forecaster) -
     np.testing.assert_allclose(found["0.5"], 40.0, rtol=0.05)
 
 
+def test_rows_of_one_step_are_refused_with_the_columns_that_tell_them_apart(forecaster) -> None:
+    shops = pd.concat([flat(10.0).assign(shop="north"), flat(30.0).assign(shop="south")])
+    with pytest.raises(
+        InvalidInputError, match=r"of 2024-01-01 00:00:00 \(rows differ in 'shop'\)"
+    ):
+        forecaster.predict(shops, 3)
+
+
+def test_a_weekday_that_never_has_a_row_is_told(forecaster) -> None:
+    frame = flat(10.0, 90)
+    open_days = frame[frame.timestamp.dt.dayofweek < 5]
+    with pytest.warns(TableWarning, match="no row has a target on Saturday, Sunday: a forecast"):
+        forecaster.predict(open_days, 7, frequency="D")
+    rested = frame.assign(target=np.where(frame.timestamp.dt.dayofweek < 5, 10.0, 0.0))
+    found = forecaster.predict(rested, 7)
+    weekend = found.timestamp.dt.dayofweek >= 5
+    assert (found.predictions[weekend] < 1.0).all() and (found.predictions[~weekend] > 9.0).all()
+
+
+def test_an_hour_that_never_has_a_row_is_told_by_the_clock_of_the_shop() -> None:
+    hours = pd.date_range("2024-01-01", periods=24 * 20, freq="h", tz="America/New_York")
+    frame = pd.DataFrame({"item_id": "a", "timestamp": hours, "target": 5.0})
+    frame = frame[~frame.timestamp.dt.hour.isin([3, 4])]
+    with pytest.warns(TableWarning, match="no row has a target at 3:00, 4:00"):
+        read_panel(frame, TableSettings(COLUMNS, "h"))
+
+
 @pytest.mark.parametrize("role", ["past", "known"])
 @pytest.mark.parametrize(("name", "sold_out"), [("in_stock", 0.0), ("stockout", 1.0)])
 def test_a_stock_out_says_nothing_of_demand_whatever_its_column_is(

@@ -71,6 +71,31 @@ def test_every_level_has_its_rows_and_means_add_up(forecaster) -> None:
     assert (np.diff(quantiles, axis=1) >= 0).all() and (quantiles >= 0).all()
 
 
+def test_earlier_cutoffs_of_all_levels_are_what_was_forecast_then_beside_what_came(
+    forecaster, fewer_cutoffs
+) -> None:
+    frame = table()
+    found = forecaster.cross_validation(
+        frame, 5, n_windows=2, levels=["total", "store"], quantile_levels=[0.2], **READING
+    )
+    cutoffs = [pd.Timestamp("2024-04-19"), pd.Timestamp("2024-04-24")]
+    assert list(found.columns[:5]) == ["level", "sku", "day", "cutoff", "sold"]
+    for cutoff in cutoffs:
+        seen = forecaster.predict(
+            frame[frame.day <= cutoff], 5, levels=["total", "store"], quantile_levels=[0.2],
+            **READING,
+        )  # fmt: skip
+        then = found[found.cutoff == cutoff].reset_index(drop=True)
+        pd.testing.assert_frame_equal(then[list(seen.columns)], seen, rtol=1e-6)
+    came = frame.groupby("day").sold.sum()
+    totals = found[found.level == "total"]
+    assert totals.cutoff.tolist() == [cutoff for cutoff in cutoffs for _ in range(5)]
+    # Of the last three days, on which an item of the north is missing, it is as others tell.
+    whole = totals[totals.day <= came.index[-4]]
+    assert whole.sold.tolist() == came[whole.day].tolist()
+    assert (totals.sold[-3:].to_numpy() > came[-3:].to_numpy()).all()
+
+
 def test_the_order_of_rows_does_not_matter(forecaster, fewer_cutoffs) -> None:
     found, again = (
         forecaster.predict(frame, 5, levels=["store"], **READING)

@@ -406,8 +406,12 @@ def test_known_covariates_of_the_future_find_their_steps(frequency: str) -> None
             "promo": [1, 2, 5, 9],
         }
     )
-    with pytest.warns(TableWarning, match="of 4 rows of known covariates 1 are not used"):
-        ahead = known_ahead(panel, future.assign(colour=["red", "blue", None, "red"]), COLUMNS, 5)
+    coloured = future.assign(colour=["red", "blue", None, "red"])
+    with (
+        pytest.warns(TableWarning, match="of 4 rows of known covariates 1 are not used"),
+        pytest.warns(TableWarning, match="'blue' .* none of the table's values"),
+    ):
+        ahead = known_ahead(panel, coloured, COLUMNS, 5)
     np.testing.assert_equal(ahead[0, :, 0], [1.0, 2.0, np.nan, np.nan, 5.0])
     # blue was never seen: it is no red; the last one is unknown.
     np.testing.assert_equal(ahead[0, :, 1], [1.0, 0.0, np.nan, np.nan, np.nan])
