@@ -16,6 +16,7 @@ from freshet.dashboard.connections import Connections
 from freshet.dashboard.feed import Feed
 from freshet.dashboard.hub import Hub
 from freshet.dashboard.interest import Interest
+from freshet.dashboard.retrain import Retrain
 from freshet.dashboard.state import TopicState
 from freshet.stream.clock import latest_ms
 from freshet.stream.config import Settings
@@ -36,6 +37,7 @@ class Page:
         self.settings = settings.dashboard
         self.hub = Hub(self.settings.max_subscribers, self.settings.max_streams_per_address)
         self.connections = Connections(tuple)
+        self.retrain = Retrain(self.settings.control_url)
         self.feed = Feed(settings.kafka, self.topics, lambda: self.turned("feed"))
         self.max_points = self.settings.max_points
         self.actuals = Actuals(settings.main.resolution_ms)
@@ -113,7 +115,8 @@ class Page:
 
     def summary(self) -> dict[str, Any]:
         """The overview."""
-        return api.overview(self.topics, self.actuals, self.moment())
+        whole = api.overview(self.topics, self.actuals, self.moment())
+        return whole | {"may_retrain": self.retrain.offered}
 
     def revision(self) -> object:
         """Changes when a subscriber should hear of it; the clock alone counts once a second."""

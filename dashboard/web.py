@@ -41,8 +41,9 @@ MAX_ITEM_ID = 1_024
 
 
 def build(page: Page) -> ASGIApp:
-    """The application around a page. It has no action: every route only reads."""
-    app = Starlette(routes=[*_files(), *_questions(page), *_probes(page)])
+    """The application around a page. Every route only reads, but for one that passes on."""
+    retrain = Route("/api/retrain", page.retrain.answer, methods=["POST"])
+    app = Starlette(routes=[*_files(), *_questions(page), retrain, *_probes(page)])
     return Guard(app, page.settings)
 
 

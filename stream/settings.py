@@ -396,6 +396,12 @@ class DashboardSettings(Section):
         SecretStr(""),
         description="Who knows it may read, 16 letters or more; empty lets everybody.",
     )
+    control_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/]+.*)?$",
+        description="Where control's http_port answers, such as http://control:9103: visitors who "
+        "know control.retrain_token may ask for training on the page. Empty: not there.",
+    )
 
 
 class TelemetrySettings(Section):

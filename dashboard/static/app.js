@@ -7,6 +7,7 @@ import { byId, el, empty, options, say, table, tableBehind } from "./dom.js";
 import * as format from "./format.js";
 import { ItemPanel } from "./item.js";
 import { ItemList } from "./items.js";
+import { offerRetrain } from "./retrain.js";
 import { widthNamed, widthOf } from "./widths.js";
 
 const CLOCK_TICK_MS = 500;
@@ -127,6 +128,7 @@ async function loadErrors() {
   known.errors = errors;
   showErrorWidths(errors);
   options(byId("segment"), "All items", errors.segments);
+  options(byId("retrain-segment"), "The whole shop", errors.segments);
   const chart = byId("error");
   if (!errors.at_ms.length) {
     if (!chart.querySelector(".empty")) chart.append(empty("Waiting for the first scores", "A forecast is scored when the hours it was about are final."));
@@ -216,6 +218,7 @@ function update(overview) {
   showProblem(overview.problems, overview.read_s_ago);
   showUnusable(overview.unusable);
   showRounds(overview.resolutions);
+  offerRetrain(overview.may_retrain);
   showAges();
   for (const [section, refreshers] of Object.entries(sections)) {
     if (known.revisions[section] === overview.revisions[section]) continue;

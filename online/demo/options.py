@@ -15,6 +15,8 @@ LIVE_SPEED = 900.0
 HEADLESS_SPEED = 3_600.0
 HISTORY_DAYS = 28
 REPLAY_HISTORY_DAYS = 56
+RETRAIN_TOKEN = "this-is-only-a-demo"
+"""With it a visitor of the demo's page asks for training; control listens on this machine alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,13 @@ def dashboard_port(asked: int | None, settings: Settings) -> int:
 
 
 def config_text(
-    bootstrap_servers: str, redis_url: str, port: int, data_dir: Path, *, transactions: bool
+    bootstrap_servers: str,
+    redis_url: str,
+    port: int,
+    data_dir: Path,
+    *,
+    control_port: int,
+    transactions: bool,
 ) -> str:
     """The settings of all processes of a demo, as TOML that any `freshet` command takes.
 
@@ -113,6 +121,7 @@ def config_text(
         redis_url: Of the window store.
         port: Of the page.
         data_dir: Where versions of weights go.
+        control_port: Where control answers who asks for training.
         transactions: Whether the broker has them; the embedded one shows what is not committed.
     """
     return "\n".join(
@@ -129,11 +138,14 @@ def config_text(
             "[control]",
             # A week is minutes here, and what trains then is in the way of the drift.
             "schedule_ms = 0",
+            f"http_port = {control_port}",
+            f'retrain_token = "{RETRAIN_TOKEN}"',
             "[learn]",
             f'registry = "{data_dir / "registry"}"',
             "threads = 1",
             "[dashboard]",
             f"port = {port}",
+            f'control_url = "http://127.0.0.1:{control_port}"',
             "[telemetry]",
             'log_format = "text"',
             "",

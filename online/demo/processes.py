@@ -14,6 +14,7 @@ from freshet.online.demo.options import (
     DemoOptions,
     config_text,
     dashboard_port,
+    free_port,
 )
 from freshet.online.demo.supervise import Service
 from freshet.stream.config import Settings, load
@@ -45,7 +46,14 @@ def open_servers(
     stack.callback(broker.stop)
     config_file = folder / "freshet.toml"
     transactions = options.broker == "kafka"
-    text = config_text(broker.bootstrap_servers, redis.url, port, folder, transactions=transactions)
+    text = config_text(
+        broker.bootstrap_servers,
+        redis.url,
+        port,
+        folder,
+        control_port=free_port(),
+        transactions=transactions,
+    )
     config_file.write_text(text, "utf-8")
     return load(config_file).settings, config_file
 

@@ -17,7 +17,7 @@ import orjson
 from rich.console import Console
 
 from freshet.online.demo.display import Display, Status, open_display
-from freshet.online.demo.options import DemoOptions, claim_environ
+from freshet.online.demo.options import RETRAIN_TOKEN, DemoOptions, claim_environ
 from freshet.online.demo.processes import SOURCE, open_servers, services
 from freshet.online.demo.story import of_resolutions
 from freshet.online.demo.supervise import Supervisor
@@ -100,6 +100,7 @@ def _introduce(display: Display, settings: Settings, config_file: Path, page: st
     display.say(f"look inside with: freshet COMMAND --config {config_file}")
     if page:
         display.say(f"page {page}")
+        display.say(f"the token with which the page asks for training: {RETRAIN_TOKEN}")
 
 
 @dataclass(slots=True)

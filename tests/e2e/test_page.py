@@ -19,9 +19,11 @@ import pytest
 from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, expect
 
+from freshet.online.control.door import PATH, Door
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
-from freshet.stream.schemas import Adjustments, ModelEvent
+from freshet.stream.schemas import Adjustments, ModelEvent, RetrainRequest
+from freshet.stream.telemetry import serve_http
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.e2e.conftest import RUN, environment
 from tests.e2e.shop_world import HOURS, SALE_HOURS, World
@@ -474,6 +476,32 @@ def test_with_a_token_the_page_opens_by_one_address_and_stays_open_without_it(
             page.goto(url)
             expect(page.locator(".row")).to_have_count(24)
         assert stop(process) < STOP_TIMEOUT_S
+
+
+def test_who_knows_the_token_asks_for_training_on_the_page(
+    shop_settings: Settings, browser: Browser, tmp_path: Path, screenshots: Path
+) -> None:
+    asked: list[list[str]] = []
+
+    def ask(segments: list[str]) -> RetrainRequest:
+        asked.append(segments)
+        return RetrainRequest(request_id="manual-7", requested_at_ms=5, reason="manual")
+
+    door = Door("correct-horse-battery", ask)
+    port = serve_http(0, lambda: None, lambda: None, posts={PATH: door})
+    control = {"FRESHET_DASHBOARD__CONTROL_URL": f"http://127.0.0.1:{port}"}
+    with running(shop_settings, tmp_path, **control) as (_, url), visit(browser, url) as page:
+        wrong = {"authorization": "Bearer wrong-horse-battery"}
+        assert httpx.post(f"{url}api/retrain", headers=wrong).status_code == 403
+        page.locator("#retrain-open").click()
+        page.locator("#retrain-token").fill("correct-horse-battery")
+        page.locator("#retrain-segment").select_option(index=1)
+        segment = page.locator("#retrain-segment").input_value()
+        page.screenshot(path=screenshots / "retrain.png", full_page=True)
+        assert (segment != "", asked) == (True, [])
+        page.locator("#retrain button").click()
+        expect(page.locator("#retrain-answer")).to_contain_text("Asked for")
+        assert asked == [[segment]]
 
 
 def test_broken_records_are_counted_and_skipped(page_url: str, world: World) -> None:

@@ -48,7 +48,12 @@ def test_a_taken_port_that_was_asked_for_is_an_error_and_one_that_was_not_is_avo
 def test_the_written_config_can_be_read_back(tmp_path: Path, transactions: bool) -> None:
     path = tmp_path / "freshet.toml"
     text = config_text(
-        "127.0.0.1:1", "redis://127.0.0.1:2/0", 3, tmp_path, transactions=transactions
+        "127.0.0.1:1",
+        "redis://127.0.0.1:2/0",
+        3,
+        tmp_path,
+        control_port=4,
+        transactions=transactions,
     )
     path.write_text(text)
     settings = load(path, {}).settings
@@ -57,3 +62,5 @@ def test_the_written_config_can_be_read_back(tmp_path: Path, transactions: bool)
     assert settings.worker.exactly_once is transactions
     assert (settings.control.schedule_ms, Settings().control.schedule_ms) == (0, 7 * DAY_MS)
     assert settings.learn.registry == tmp_path / "registry"
+    assert settings.control.http_port == 4
+    assert settings.dashboard.control_url == "http://127.0.0.1:4"
