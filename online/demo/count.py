@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from freshet.online.demo.resolution import ForecastHead, ResolutionTally
+from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.schemas import (
     Alert,
     DriftAlert,
@@ -16,6 +17,7 @@ from freshet.stream.schemas import (
     ModelEvent,
     RetrainRequest,
     Score,
+    ScoredStep,
 )
 from freshet.stream.units import HOUR_MS
 
@@ -41,6 +43,29 @@ class AdjustedTally:
 
 
 @dataclass(slots=True)
+class SegmentTally:
+    """What each bucket of each segment lost, and what seasonal naive would have."""
+
+    _buckets: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
+
+    def step(self, score: Score, step: ScoredStep) -> None:
+        """Count a scored step that both could forecast."""
+        if step.seasonal_naive_pinball is None:
+            return
+        buckets = self._buckets.setdefault(score.segment, {})
+        served, naive = buckets.get(score.bucket_start_ms, (0.0, 0.0))
+        both = (served + step.pinball, naive + step.seasonal_naive_pinball)
+        buckets[score.bucket_start_ms] = both
+
+    def behind(self, segment: str, since_ms: int) -> int:
+        """Buckets from then on in which the segment's forecasts lost more than seasonal naive."""
+        buckets = self._buckets.get(segment, {})
+        return sum(
+            served > naive for start_ms, (served, naive) in buckets.items() if start_ms >= since_ms
+        )
+
+
+@dataclass(slots=True)
 class Tally:
     """Running counts over the output topics; feed it every record with `count`.
 
@@ -57,6 +82,7 @@ class Tally:
     statuses: dict[str, int] = field(default_factory=dict)
     scored: set[tuple[str, int]] = field(default_factory=set)
     adjusted: AdjustedTally = field(default_factory=AdjustedTally)
+    segments: SegmentTally = field(default_factory=SegmentTally)
     drift: dict[str, DriftAlert] = field(default_factory=dict)
     requests: dict[str, RetrainRequest] = field(default_factory=dict)
     events: dict[tuple[str, str, str], ModelEvent] = field(default_factory=dict)
@@ -106,6 +132,8 @@ class Tally:
                 continue
             self.scored.add((step.forecast_id, step.step))
             found.step(score.bucket_start_ms, score.actual, step)
+            if score.resolution_ms == self.main_ms:
+                self.segments.step(score, step)
             if step.adjusted and step.step in besides:
                 self.adjusted.add(step.pinball, besides[step.step])
 
@@ -144,7 +172,10 @@ class Tally:
                 **self.of(self.main_ms).score_section(),
                 "by_resolution": self._by_resolution(ResolutionTally.score_section),
             },
-            "drift": {"alerts": [msgspec.to_builtins(alert) for alert in drift]},
+            "drift": {
+                "alerts": [msgspec.to_builtins(alert) for alert in drift],
+                "buckets_behind_naive": self._behind(drift),
+            },
             "adjustments": self.adjusted.section(),
             "retrain": {
                 "requested": len(self.requests),
@@ -155,6 +186,13 @@ class Tally:
             "weights_versions": sorted(self.versions),
             "alerts": {"firing": len(self.fired), "resolved": len(self.resolved)},
         }
+
+    def _behind(self, drift: list[DriftAlert]) -> dict[str, int]:
+        """Of each segment in alarm, since its first onset: how long it was served badly."""
+        onset_ms: dict[str, int] = {}
+        for alert in drift:
+            onset_ms[alert.segment] = min(alert.onset_ms, onset_ms.get(alert.segment, MAX_TIME_MS))
+        return {name: self.segments.behind(name, since_ms) for name, since_ms in onset_ms.items()}
 
     def forecast_section(self) -> dict[str, Any]:
         """`coalesced` counts the cutoffs between the first and the last that nobody forecast.

@@ -8,7 +8,7 @@ import pytest
 from freshet.online.demo import resolution
 from freshet.online.demo.count import Tally
 from freshet.online.demo.display import Status
-from freshet.stream.schemas import ForecastRound, ModelEvent, Score, ScoredStep
+from freshet.stream.schemas import DriftAlert, ForecastRound, ModelEvent, Score, ScoredStep
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 
@@ -225,3 +225,45 @@ def test_model_events_are_counted_by_kind_and_version() -> None:
     sections = tally.sections()
     assert sections["retrain"] == {"requested": 0, "promoted": 1, "rejected": 0}
     assert sections["swaps"] == [{"version": "v1", "pause_ms": 0.1}]
+
+
+def test_buckets_that_seasonal_naive_would_have_served_better_are_counted_since_the_onset() -> None:
+    tally = Tally(main_ms=10)
+    alert = DriftAlert(
+        alert_id="a",
+        segment="pets",
+        state="drift",
+        kind="level",
+        detector="scan",
+        detected_at_ms=150,
+        onset_ms=110,
+        size=1.0,
+        weights_version="base",
+        description="",
+        action="",
+    )
+    tally.count("drift", msgspec.json.encode(alert))
+    record = msgspec.json.decode(score(10, 3, 2), type=Score)
+    # By bucket and segment: what was lost, and what seasonal naive would have lost.
+    losses = [
+        (100, "pets", 3.0, 2.0),  # before the onset
+        (110, "pets", 3.0, 2.0),
+        (120, "pets", 1.0, 2.0),
+        (130, "pets", 2.5, 2.0),
+        (130, "pets", 1.0, 2.0),  # with the line before: 3.5 of 4
+        (140, "pets", 2.1, 2.0),
+        (150, "pets", 9.0, None),
+        (110, "toys", 9.0, 2.0),
+    ]
+    for number, (bucket_ms, segment, served, naive) in enumerate(losses):
+        line = msgspec.structs.replace(
+            record.steps[0],
+            forecast_id=f"f{number}",
+            pinball=served,
+            seasonal_naive_pinball=naive,
+        )
+        told = msgspec.structs.replace(
+            record, segment=segment, bucket_start_ms=bucket_ms, steps=[line]
+        )
+        tally.count("scores", msgspec.json.encode(told))
+    assert tally.sections()["drift"]["buckets_behind_naive"] == {"pets": 2}
