@@ -70,8 +70,9 @@ def pasta(folder: Path, known: tuple[str, ...] = ()) -> Table:
 def pasta_weekly(folder: Path) -> Table:
     frame = pd.read_parquet(folder / "hierarchical_sales/daily.parquet")
     by_item = frame.assign(timestamp=pd.to_datetime(frame.timestamp)).set_index("timestamp")
-    weeks = by_item.groupby(["item_id", "brand"]).target
-    frame = weeks.resample("W-MON", label="left", closed="left").sum().reset_index()
+    sold = by_item.groupby(["item_id", "brand"]).target
+    weeks = sold.resample("W-MON", label="left", closed="left").sum()
+    frame = weeks.reset_index()
     columns = Columns("item_id", "timestamp", "target")
     return Table(frame, columns, "W-MON", ("total", "brand"), 8, 10)
 
@@ -81,13 +82,15 @@ def dunnhumby(folder: Path) -> Table:
     raw = folder / "dunnhumby_complete_journey_sample"
     sold = pd.read_parquet(raw / "transactions_sample.parquet")
     products = pd.read_parquet(raw / "products.parquet")
-    sold = sold.merge(products, on="product_id").query("quantity <= 50 and week <= 52")
-    sold = sold[sold.product_category.notna() & (sold.department != "FUEL")]
+    sold = sold.merge(products, on="product_id")
+    sold = sold.query("quantity <= 50 and week <= 52 and department != 'FUEL'")
+    sold = sold[sold.product_category.notna()]
     sold["item_id"] = sold.department + "|" + sold.product_category
     weeks = sold.pivot_table(index="item_id", columns="week", values="quantity", aggfunc="sum")
     weeks = weeks[weeks.sum(1) >= 52].fillna(0.0)
     frame = weeks.stack().rename("target").reset_index()
-    frame["timestamp"] = pd.Timestamp("2017-01-02") + pd.to_timedelta(frame.week * 7 - 7, unit="D")
+    days = pd.to_timedelta((frame.week - 1) * 7, unit="D")
+    frame["timestamp"] = pd.Timestamp("2017-01-02") + days
     frame["department"] = frame.item_id.str.split("|").str[0]
     columns = Columns("item_id", "timestamp", "target")
     return Table(frame, columns, "W-MON", ("total", "department"), 4, 6)
@@ -96,9 +99,8 @@ def dunnhumby(folder: Path) -> Table:
 def rossmann(folder: Path, third: int) -> Table:
     stores = pd.read_parquet(folder / "rossmann/store.parquet")
     frame = pd.read_parquet(folder / "rossmann/train.parquet")
-    frame = frame[frame.Store % 3 == third].merge(
-        stores[["Store", "StoreType", "Assortment"]], on="Store"
-    )
+    frame = frame[frame.Store % 3 == third]
+    frame = frame.merge(stores[["Store", "StoreType", "Assortment"]], on="Store")
     frame["Date"] = pd.to_datetime(frame.Date)
     frame["StateHoliday"] = (frame.StateHoliday.astype(str) != "0").astype(float)
     known = ("Open", "Promo", "SchoolHoliday", "StateHoliday")
@@ -150,6 +152,7 @@ def of_library(method: str, intervals: str) -> Way:
 
         weight_Q = mean_weights(np.array(levels))
         mean_XH = own_XHQ @ weight_Q
+        variance_XH = (own_XHQ - mean_XH[..., None]) ** 2 @ weight_Q
         came_XE = np.concatenate([one.came_XH for one in past], 1)
         said_XE = np.concatenate([one.own_XHQ @ weight_Q for one in past], 1)
         whole_E = np.isfinite(came_XE).all(0)
@@ -160,7 +163,7 @@ def of_library(method: str, intervals: str) -> Way:
             y_hat=mean_XH,
             y_insample=came_XE[:, whole_E],
             y_hat_insample=said_XE[:, whole_E],
-            sigmah=np.sqrt((own_XHQ - mean_XH[..., None]) ** 2 @ weight_Q),
+            sigmah=np.sqrt(variance_XH),
             intervals_method=intervals,
             num_samples=512,
             seed=0,
@@ -203,9 +206,11 @@ def cutoffs(table: Table, forecaster: BatchForecaster) -> tuple[list[Cutoff], cs
         own_XHQ = np.concatenate([forecast_window(forecaster, part, levels) for part in parts])
         came_NH = panel.actual(steps, table.horizon)
         came = _as_past(window, came_NH)
-        came_XH = np.concatenate([*(summed(came, each).target_NT for each in groupings), came_NH])
-        error_X = [metrics.seasonal_error(part.target_NT, panel.season_length) for part in parts]
-        found.append(Cutoff(own_XHQ, came_XH, np.concatenate(error_X).astype(float)))
+        of_groups = [summed(came, grouping).target_NT for grouping in groupings]
+        came_XH = np.concatenate([*of_groups, came_NH])
+        errors = [metrics.seasonal_error(part.target_NT, panel.season_length) for part in parts]
+        error_X = np.concatenate(errors).astype(float)
+        found.append(Cutoff(own_XHQ, came_XH, error_X))
         print(f"cutoff {place}", flush=True)
     sizes = [*(len(each.groups) for each in groupings), len(panel)]
     return found, members_of(groupings), np.repeat(np.arange(len(sizes)), sizes)

@@ -1,3 +1,5 @@
+"""The cells of the notebook that goes from a shop's frame to forecasts and their reasons."""
+
 # %% [markdown]
 # # A shop's forecasts, from a data frame to the reasons
 #

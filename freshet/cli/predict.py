@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from freshet.cli.options import joined
-from freshet.cli.table_options import Levels, reading_of, reads_table, style_of
+from freshet.cli.table_options import Engine, Levels, reading_of, reads_table, style_of
 
 
 @reads_table
@@ -50,6 +50,7 @@ def predict(
     weights: Annotated[
         Path | None, typer.Option(help="Folder of weights; default those that ship.")
     ] = None,
+    engine: Engine = None,
 ) -> None:
     """Forecast every series of a table."""
     from freshet.model.predict.files import predict_file
@@ -62,11 +63,12 @@ def predict(
         data,
         prediction_length,
         future=future,
-        levels=quantile_levels.split(","),
         outputs=output or [],
         reading=reading_of(context.params),
-        hierarchy=joined(levels),
         style=style_of(context.params),
+        quantile_levels=quantile_levels.split(","),
+        levels=joined(levels),
+        engine=engine,
     )
     if output:
         # With levels the first column is the level's name.

@@ -42,6 +42,14 @@ Levels = Annotated[
     ),
 ]
 
+Engine = Annotated[
+    Literal["dask", "ray", "spark"] | None,
+    typer.Option(
+        help="Compute on its machines, as its own environment names them, and with the same "
+        "numbers; default this machine."
+    ),
+]
+
 
 def _file(
     day_first: Annotated[

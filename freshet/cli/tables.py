@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ import typer
 from freshet.cli.options import group, joined
 from freshet.cli.table_options import (
     Data,
+    Engine,
     ItemId,
     Levels,
     PredictionLength,
@@ -89,6 +89,7 @@ def backtest(
         ),
     ] = "none",
     jobs: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
+    engine: Engine = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -106,31 +107,16 @@ def backtest(
     ] = None,
 ) -> None:
     """Compare models on rolling cutoffs of your own table; exit status 1 when a model failed."""
-    from freshet.model.backtest.compare import (
-        BacktestSettings,
-        make,
-        make_by_level,
-        names,
-        with_weights,
-    )
-    from freshet.model.backtest.hierarchy import COHERENT, panel_with_groups
+    from freshet.model.backtest.compare import BacktestSettings, contest_of, with_weights
     from freshet.model.backtest.run import Outputs, run
-    from freshet.model.backtest.workers import Make
     from freshet.model.tables.panel import Rolling
-    from freshet.model.tables.table import read_panel
     from freshet.model.threads import use_threads
 
     use_threads()
-    table = table_of(context.params)
-    if levels:
-        panel, hierarchy = panel_with_groups(data, table, joined(levels))
-        usual = (f"{COHERENT}freshet", *names())
-        made_by: Make = partial(make_by_level, hierarchy=hierarchy)
-    else:
-        panel, usual, made_by = read_panel(data, table), names(), make
+    contest = contest_of(data, table_of(context.params), joined(levels))
     rolling = Rolling(prediction_length, windows, window_step)
-    chosen = with_weights(joined([models]) if models else usual, weights)
-    settings = BacktestSettings(rolling, chosen, fine_tune, jobs)
+    chosen = with_weights(joined([models]) if models else contest.models, weights)
+    settings = BacktestSettings(rolling, chosen, fine_tune, jobs, engine=engine)
     beside_json = json.with_name(json.name + ".cache") if json else None
     outputs = Outputs(str(data), cache or beside_json, json, forecasts, plot)
-    raise typer.Exit(run(panel, settings, outputs, make=made_by))
+    raise typer.Exit(run(contest.panel, settings, outputs, make=contest.make))

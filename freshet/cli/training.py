@@ -18,6 +18,13 @@ from freshet.cli.table_options import (
     table_of,
 )
 
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="mlflow, wandb: told of it too (pip install freshet[tracking])."
+    ),
+]
+
 
 @reads_table
 def train(
@@ -58,12 +65,7 @@ def train(
     base: Annotated[
         Path | None, typer.Option(help="Folder of weights to start from; default those that ship.")
     ] = None,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="mlflow, wandb: told of it too (pip install freshet[tracking])."
-        ),
-    ] = None,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Fine-tune weights on your own table, of which the newest steps are held out.
@@ -72,25 +74,23 @@ def train(
     """
     from freshet.model.threads import use_threads
     from freshet.model.training.table import train as run
-    from freshet.model.training.train import LEARNING_RATES, FineTuneSettings
+    from freshet.model.training.train import FineTuneSettings
 
-    settings = FineTuneSettings(
-        steps=steps,
+    settings = FineTuneSettings.of(
+        tune,
+        steps,
+        learning_rate,
         batch_size=batch_size,
-        learning_rate=LEARNING_RATES[tune] if learning_rate is None else learning_rate,
-        warmup_steps=min(10, steps),
         seed=seed,
-        tune=tune,
         dropout=dropout,
         mixed_precision=bf16,
         patience=patience,
         num_seeds=seeds,
     )
     use_threads()
-    table = table_of(context.params)
     found = run(
         data,
-        table,
+        table_of(context.params),
         prediction_length,
         settings=settings,
         output=output,
@@ -117,12 +117,7 @@ def pretrain(
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads at most; 0 is as many as it may use.")
     ] = 0,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="mlflow, wandb: told of it too (pip install freshet[tracking])."
-        ),
-    ] = None,
+    track: Track = None,
 ) -> None:
     """Train base weights on synthetic series; resumes from the folder's checkpoint."""
     from freshet.model.threads import use_threads

@@ -6,19 +6,22 @@ what came. Dimensions: N series, H horizon steps, Q quantile levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from freshet.model import baselines
 from freshet.model.backtest.averaged import Averaged
 from freshet.model.backtest.cache import Cache
-from freshet.model.backtest.hierarchy import COHERENT, ByLevel, Coherent
+from freshet.model.backtest.hierarchy import COHERENT, ByLevel, Coherent, panel_with_groups
 from freshet.model.backtest.score import Scores, score
 from freshet.model.backtest.workers import FineTune, Job, Make, WindowForecast, forecasts, plan
+from freshet.model.predict.cluster import Cluster
 from freshet.model.predict.groups import Hierarchy
 from freshet.model.tables.panel import Panel, Rolling
+from freshet.model.tables.table import TableSettings, read_panel
 from freshet.stream.errors import InvalidInputError
 
 LEVELS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
@@ -35,6 +38,7 @@ class BacktestSettings:
         fine_tune: "each": all models learn at every cutoff; "once": at the first only; "none": so
             do the baselines, while freshet's network is used as it is.
         jobs: processes that work at once.
+        engine: whose machines work, as `Cluster` takes it; None: this one's processes.
         levels: quantile levels, the median among them.
     """
 
@@ -43,6 +47,7 @@ class BacktestSettings:
     fine_tune: FineTune = "none"
     jobs: int = 1
     levels: tuple[float, ...] = LEVELS
+    engine: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,27 @@ def make_by_level(name: str, fine_tune: FineTune, *, hierarchy: Hierarchy) -> ba
     return ByLevel(partial(make, name, fine_tune), hierarchy)
 
 
+class Contest(NamedTuple):
+    """What is compared on a file: its series, the models unless some are named, and their maker."""
+
+    panel: Panel
+    models: tuple[str, ...]
+    make: Make
+
+
+def contest_of(source: Path, table: TableSettings, levels: Sequence[str] = ()) -> Contest:
+    """A comparison on a file; with levels, groups are series of it too.
+
+    Raises:
+        InvalidInputError: the table or its levels cannot be used.
+    """
+    if not levels:
+        return Contest(read_panel(source, table), names(), make)
+    panel, hierarchy = panel_with_groups(source, table, levels)
+    models = (f"{COHERENT}freshet", *names())
+    return Contest(panel, models, partial(make_by_level, hierarchy=hierarchy))
+
+
 def backtest(
     panel: Panel,
     settings: BacktestSettings,
@@ -134,8 +160,10 @@ def backtest(
     finished forecasts are kept there and are not made again. `on_done` hears of each new forecast.
 
     Raises:
-        InvalidInputError: a model's name is unknown, or no series is long enough for a window.
+        InvalidInputError: a model's name is unknown, no series is long enough for a window, or
+            there is no such engine.
     """
+    cluster = None if settings.engine is None else Cluster(settings.engine)
     rolling = settings.rolling
     rolling.window(panel, 0)
     job = Job(panel, rolling, settings.levels, settings.fine_tune, make)
@@ -143,7 +171,7 @@ def backtest(
     kept = cache.load(settings.models, rolling.num_windows) if cache else []
     tasks = plan(job, settings.models, {(forecast.model, forecast.index) for forecast in kept})
     found = list(kept)
-    for forecast in forecasts(job, tasks, settings.jobs):
+    for forecast in forecasts(job, tasks, settings.jobs, cluster):
         if cache and not forecast.error:
             cache.save(forecast)
         found.append(forecast)

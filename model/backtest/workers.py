@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from freshet.model.baselines import Model
+from freshet.model.predict.cluster import Cluster
 from freshet.model.tables.panel import Panel, Rolling, Window
 from freshet.stream.arrays import Floats
 from freshet.stream.cores import usable_threads
@@ -92,9 +94,14 @@ def _learns(job: Job, name: str) -> bool:
         return False
 
 
-def forecasts(job: Job, tasks: list[Task], jobs: int) -> Iterator[WindowForecast]:
-    """The answers to all tasks, as they come."""
-    if jobs == 1 or len(tasks) == 1:
+def forecasts(
+    job: Job, tasks: list[Task], jobs: int, cluster: Cluster | None = None
+) -> Iterator[WindowForecast]:
+    """The answers to all tasks, as they come; from a cluster all at once."""
+    if cluster is not None:
+        for answers in cluster.map(partial(_all_answers, job), tasks):
+            yield from answers
+    elif jobs == 1 or len(tasks) == 1:
         for task in tasks:
             yield from _answers(job, task)
     else:
@@ -144,7 +151,11 @@ def _begin(job: Job) -> None:
 
 def _in_worker(task: Task) -> list[WindowForecast]:
     assert _job is not None, "the pool's initializer runs before any task"
-    return list(_answers(_job, task))
+    return _all_answers(_job, task)
+
+
+def _all_answers(job: Job, task: Task) -> list[WindowForecast]:
+    return list(_answers(job, task))
 
 
 def _answers(job: Job, task: Task) -> Iterator[WindowForecast]:

@@ -59,7 +59,8 @@ class Cluster:
             pd.DataFrame({"place": range(len(sent)), "sent": sent}),
             work,
             schema="place:long,made:str",
-            partition={"by": "place"},
+            # A part without a row has columns of no type, which Ray does not take.
+            partition={"by": "place", "num": len(sent)},
             engine=self._engine,
             as_local=True,
         )

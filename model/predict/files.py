@@ -25,13 +25,12 @@ def predict_file(
     prediction_length: int | None,
     *,
     future: Path | None,
-    levels: Sequence[Any],
     outputs: Sequence[Path],
     reading: dict[str, Any],
-    hierarchy: Sequence[str] = (),
     style: FileStyle = PLAIN,
+    **asked: Any,
 ) -> pd.DataFrame:
-    """The forecasts of a file, written to each of `outputs`.
+    """The forecasts of a file, written to each of `outputs`; `asked` are words of `predict`.
 
     Raises:
         InvalidInputError: a file cannot be read, or written as it is named, or the table cannot be
@@ -45,9 +44,8 @@ def predict_file(
         frame,
         prediction_length,
         future_df=ahead,
-        quantile_levels=levels,
-        levels=hierarchy,
         progress_bar=True,
+        **asked,
         **reading,
     )
     for path in outputs:

@@ -48,8 +48,10 @@ def normal_places(actual_XE: Reals, quantiles_XEQ: Reals, levels: Sequence[float
         torch.from_numpy(np.asarray(quantiles_XEQ, np.float32)),
         levels,
     )
-    inside_XE = np.clip(place_XE.double().numpy() + 0.5, 0.005, 0.995)
-    return np.asarray(np.nan_to_num(ndtri(inside_XE)))
+    # Places go from -1/2 to 1/2; outside all forecasts they would be infinitely far away.
+    probability_XE = place_XE.double().numpy() + 0.5
+    normal_XE = ndtri(np.clip(probability_XE, 0.005, 0.995))
+    return np.asarray(np.nan_to_num(normal_XE))
 
 
 def reconcile(
@@ -69,10 +71,15 @@ def reconcile(
     G = items_of_GN.shape[0]
     spread_XH = _spread(quantiles_XHQ, levels)
     rank_XM = _joint_ranks(places_XE, items_of_GN, spread_XH[G:].mean(1))
-    sorted_QM = quantile_weights(levels, (torch.arange(NUM_PATHS) + 0.5) / NUM_PATHS).numpy()
-    found = Coherent(np.empty(quantiles_XHQ.shape), np.empty(spread_XH.shape))
+    # Paths take the values of a distribution in even steps of probability.
+    even_M = (torch.arange(NUM_PATHS) + 0.5) / NUM_PATHS
+    weight_QM = quantile_weights(levels, even_M).numpy()
+    found = Coherent(
+        quantiles_XHQ=np.empty(quantiles_XHQ.shape),
+        mean_XH=np.empty(spread_XH.shape),
+    )
     for step in range(quantiles_XHQ.shape[1]):
-        sorted_XM = quantiles_XHQ[:, step] @ sorted_QM
+        sorted_XM = quantiles_XHQ[:, step] @ weight_QM
         path_XM = np.take_along_axis(sorted_XM, rank_XM, axis=1)
         items_NM = _adjusted(path_XM, items_of_GN, spread_XH[:, step] ** 2)
         coherent_XM = np.concatenate([items_of_GN @ items_NM, items_NM])
@@ -84,13 +91,18 @@ def reconcile(
 def _adjusted(path_XM: Floats, items_of_GN: csr_array, variance_X: Floats) -> Floats:
     """Items of each path, moved as far towards the groups' values as variances say: [N, M]."""
     G = items_of_GN.shape[0]
-    groups_G, items_N = GROUPS_VARIANCE * variance_X[:G], variance_X[G:]
-    weighted_GN = items_of_GN.multiply(items_N[None]).tocsr()
-    between_GG = (weighted_GN @ items_of_GN.T).toarray() + np.diag(groups_G)
+    groups_GM, items_NM = path_XM[:G], path_XM[G:]
+    # Of the difference between a group and the sum of its items: what the sum's errors and the
+    # group's own make it vary, and how the differences of groups that share items vary together.
+    weighted_GN = items_of_GN.multiply(variance_X[None, G:]).tocsr()
+    sums_GG = (weighted_GN @ items_of_GN.T).toarray()
+    between_GG = sums_GG + np.diag(GROUPS_VARIANCE * variance_X[:G])
     # Series that never sell have no variance, and nothing to share out.
-    between_GG += np.eye(G) * 1e-9 * max(float(between_GG.max()), 1e-9)
-    missing_GM = path_XM[:G] - items_of_GN @ path_XM[G:]
-    moved_NM = path_XM[G:] + weighted_GN.T @ np.linalg.solve(between_GG, missing_GM)
+    least = 1e-9 * max(float(between_GG.max()), 1e-9)
+    between_GG += least * np.eye(G)
+    missing_GM = groups_GM - items_of_GN @ items_NM
+    share_GM = np.linalg.solve(between_GG, missing_GM)
+    moved_NM = items_NM + weighted_GN.T @ share_GM
     return np.asarray(np.maximum(moved_NM, 0.0))
 
 
@@ -101,18 +113,20 @@ def _joint_ranks(places_XE: Floats, items_of_GN: csr_array, spread_N: Floats) ->
     believed of them is each item's own, and their sum at the groups.
     """
     rng = np.random.default_rng(SEED)
-    X, E = places_XE.shape
-    own_NM = rng.standard_normal((X - items_of_GN.shape[0], NUM_PATHS))
+    E = places_XE.shape[1]
+    N = items_of_GN.shape[1]
+    own_NM = rng.standard_normal((N, NUM_PATHS))
     group_GM = items_of_GN @ (spread_N[:, None] * own_NM)
-    own_XM = np.concatenate([_of_size_one(group_GM), own_NM])
-    if E == 0:
-        return np.asarray(ranks(torch.from_numpy(own_XM)))
-    mixed_XM = _of_size_one(places_XE) @ rng.standard_normal((E, NUM_PATHS)) / np.sqrt(E)
-    joint_XM = np.sqrt(BELIEVED) * mixed_XM + np.sqrt(1.0 - BELIEVED) * own_XM
+    joint_XM = np.concatenate([_of_size_one(group_GM), own_NM])
+    if E:
+        shock_EM = rng.standard_normal((E, NUM_PATHS))
+        mixed_XM = _of_size_one(places_XE) @ shock_EM / np.sqrt(E)
+        joint_XM = np.sqrt(BELIEVED) * mixed_XM + np.sqrt(1.0 - BELIEVED) * joint_XM
     return np.asarray(ranks(torch.from_numpy(joint_XM)))
 
 
 def _of_size_one(values_XM: Floats) -> Floats:
+    """The same, with a mean square of 1 a row."""
     size_X1 = np.sqrt((values_XM**2).mean(1, keepdims=True))
     return np.asarray(values_XM / np.maximum(size_X1, 1e-9))
 
@@ -120,6 +134,8 @@ def _of_size_one(values_XM: Floats) -> Floats:
 def _spread(quantiles_XHQ: Floats, levels: Sequence[float]) -> Floats:
     """Standard deviation of the quantile function, straight between levels, flat beyond: [X, H]."""
     level_Q = np.array(levels)
-    weight_Q = np.diff((level_Q[1:] + level_Q[:-1]) / 2, prepend=0.0, append=1.0)
-    mean_XH1 = (quantiles_XHQ @ weight_Q)[..., None]
-    return np.asarray(np.sqrt((quantiles_XHQ - mean_XH1) ** 2 @ weight_Q))
+    middles = (level_Q[1:] + level_Q[:-1]) / 2
+    weight_Q = np.diff(middles, prepend=0.0, append=1.0)
+    mean_XH = quantiles_XHQ @ weight_Q
+    square_XHQ = (quantiles_XHQ - mean_XH[..., None]) ** 2
+    return np.asarray(np.sqrt(square_XHQ @ weight_Q))

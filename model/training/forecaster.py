@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Self, Unpack
 
 from freshet.model.predict import frame
 from freshet.model.predict.given import clear_errors
 from freshet.model.predict.reading import Reading, check_length, read
 from freshet.model.tables.ahead import read_past
 from freshet.model.training.table import prepare, watched
-from freshet.model.training.train import LEARNING_RATES, FineTuneSettings
+from freshet.model.training.train import FineTuneSettings, Tune
 
 
 class Forecaster(frame.Forecaster):
@@ -21,7 +21,7 @@ class Forecaster(frame.Forecaster):
         df: Any,
         prediction_length: int,
         *,
-        tune: Literal["full", "top", "lora"] = "full",
+        tune: Tune = "full",
         steps: int = 100,
         batch_size: int = 128,
         learning_rate: float | None = None,
@@ -52,14 +52,8 @@ class Forecaster(frame.Forecaster):
             InvalidInputError: as `predict`, no series is long enough, or peft is missing.
         """
         check_length(prediction_length)
-        settings = FineTuneSettings(
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=LEARNING_RATES[tune] if learning_rate is None else learning_rate,
-            warmup_steps=min(10, steps),
-            seed=seed,
-            tune=tune,
-            num_seeds=seeds,
+        settings = FineTuneSettings.of(
+            tune, steps, learning_rate, batch_size=batch_size, seed=seed, num_seeds=seeds
         )
         with clear_errors():
             found, table = read(df, None, reading)

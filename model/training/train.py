@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
 Evaluate = Callable[[FreshetNetwork], float]
 """The loss of a network, in evaluation mode, on windows that no step learns from."""
 
+Tune = Literal["full", "top", "lora"]
 Advanced = Callable[[int, float], None]
 """Hears of every step of all runs: how many were made, and the loss of the last one."""
 
@@ -57,12 +58,27 @@ class FineTuneSettings:
     warmup_steps: int = 5
     seed: int = 0
     gradient_norm_max: float = 1.0
-    tune: Literal["full", "top", "lora"] = "full"
+    tune: Tune = "full"
     dropout: float = 0.0
     mixed_precision: bool = False
     check_every_steps: int = 10
     patience: int = 3
     num_seeds: int = 1
+
+    @classmethod
+    def of(cls, tune: Tune, steps: int, learning_rate: float | None, **others: Any) -> Self:
+        """Settings as people ask for them, with what suits the kind of tuning where they do not.
+
+        Args:
+            tune: what learns.
+            steps: at most; the first ten of them warm up.
+            learning_rate: None: the one of LEARNING_RATES.
+            **others: attributes.
+        """
+        rate = LEARNING_RATES[tune] if learning_rate is None else learning_rate
+        return cls(
+            steps=steps, learning_rate=rate, warmup_steps=min(10, steps), tune=tune, **others
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,36 @@ def test_the_command_line_forecasts_what_python_does(files: Path) -> None:
     np.testing.assert_allclose(printed, found.predictions)
 
 
+@pytest.mark.parametrize("command", ["predict", "backtest"])
+def test_an_engine_computes_and_changes_nothing(files: Path, monkeypatch, command: str) -> None:
+    from fugue import NativeExecutionEngine
+
+    asked = []
+
+    def engine_of(engine: object) -> NativeExecutionEngine:
+        asked.append(engine)
+        return NativeExecutionEngine()
+
+    monkeypatch.setattr("freshet.model.predict.cluster._engine_of", engine_of)
+    named = ["--item-id", "item_id", "--time", "timestamp", "--target", "target"]
+    words = {
+        "predict": ["predict", str(files / "sales.csv"), "-o"],
+        "backtest": ["backtest", "--data", str(files / "sales.csv"), *named, "--forecasts"],
+    }[command]
+    if command == "backtest":
+        words[1:1] = ["--models", "freshet"]
+    made = []
+    for name, others in (("here", []), ("there", ["--engine", "dask"])):
+        path = files / f"{name}.parquet"
+        done = RUN.invoke(
+            app, [*words, str(path), "--prediction-length", "3", *others], catch_exceptions=False
+        )
+        assert done.exit_code == 0
+        made.append(pd.read_parquet(path))
+    assert asked == ["dask"]
+    pd.testing.assert_frame_equal(made[1], made[0])
+
+
 @pytest.mark.parametrize(
     ("others", "said"),
     [

@@ -51,6 +51,21 @@ def test_a_learner_is_fitted_at_the_first_cutoff_or_at_each(
     assert (tmp_path / "diary").read_text().splitlines() == noted
 
 
+def test_on_a_cluster_forecasts_are_those_of_this_process(panel: Panel, tmp_path: Path) -> None:
+    from fugue import NativeExecutionEngine
+
+    models = ("seasonal_naive", f"constant:{tmp_path / 'diary'}", "raises")
+    here = compared(panel, *models)
+    there = compared(panel, *models, engine=NativeExecutionEngine())
+    assert there.failed == here.failed == ["raises"]
+    for name in models:
+        for own, other in zip(here.of_model[name], there.of_model[name], strict=True):
+            assert own.forecast.error == other.forecast.error
+            np.testing.assert_equal(other.forecast.quantiles_NHQ, own.forecast.quantiles_NHQ)
+    with pytest.raises(InvalidInputError, match="there is no engine 'sparc'"):
+        compared(panel, "seasonal_naive", engine="sparc")
+
+
 def test_a_failure_is_told_and_stops_no_other(panel: Panel) -> None:
     results = compared(panel, "raises", "seasonal_naive", "unbuildable")
     assert results.failed == ["raises", "unbuildable"]

@@ -1,4 +1,4 @@
-"""Forecasts on Dask, Spark and fugue's own engine are those of this process, to the last digit."""
+"""Forecasts on Dask, Ray and Spark are those of this process, to the last digit."""
 
 from __future__ import annotations
 
@@ -137,4 +137,25 @@ def test_two_threads_of_spark_give_the_same(forecaster, spark) -> None:
     same(forecaster.predict(table(), 5, known=["promo"], engine=spark), expected)
     found = forecaster.predict(spark.createDataFrame(table()), 5, known=["promo"])
     assert type(found).__module__.startswith("pyspark")
+    same(found, expected)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    library = pytest.importorskip("ray", reason="freshet[ray] is not installed")
+    library.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield library
+    library.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_of_ray_give_the_same(forecaster, ray) -> None:
+    expected = forecaster.predict(table(), 5, known=["promo"])
+    same(forecaster.predict(table(), 5, known=["promo"], engine="ray"), expected)
+    # One portion alone.
+    few = table()[lambda frame: frame.item_id < "i07"]
+    same(forecaster.predict(few, 5, engine="ray"), forecaster.predict(few, 5))
+    found = forecaster.predict(ray.data.from_pandas(table()), 5, known=["promo"])
+    assert type(found).__module__.startswith("ray.")
     same(found, expected)

@@ -199,10 +199,10 @@ def test_a_file_gives_a_table_and_a_picture_of_all_levels(
         source,
         3,
         future=None,
-        levels=["0.5"],
         outputs=[out, picture],
         reading=dict(READING),
-        hierarchy=["total", "store"],
+        quantile_levels=["0.5"],
+        levels=["total", "store"],
     )
     assert pd.read_csv(out).groupby("level").size().to_dict() == {"sku": 9, "store": 6, "total": 3}
     assert drawn == [
