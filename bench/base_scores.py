@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -135,15 +136,21 @@ def plant(calm: World, kind: str, size: float, onset_N: Ints, seed: int) -> Worl
     return replace(calm, units_NL=units_NL)
 
 
-def quantiles(one: World, forecaster: BatchForecaster, first_N: Ints, last_N: Ints) -> Singles:
+def quantiles(
+    one: World,
+    forecaster: BatchForecaster,
+    first_N: Ints,
+    last_N: Ints,
+    at_levels: Sequence[float] = WIRE_LEVELS,
+) -> Singles:
     """Forecasts of each item's buckets from its first to its last hour (exclusive): [N, h, K, Q].
 
     Cutoffs before the first hour are made too, 24 hours back.
     """
     span = int((last_N - first_N).max())
-    shape = (len(first_N), span, len(STEPS), len(WIRE_LEVELS))
+    shape = (len(first_N), span, len(STEPS), len(at_levels))
     found_NhKQ = np.full(shape, np.nan, np.float32)
-    levels = [forecaster.quantile_levels.index(level) for level in WIRE_LEVELS]
+    levels = [forecaster.quantile_levels.index(level) for level in at_levels]
     target_NL = np.where(one.in_stock_NL, one.units_NL, np.nan).astype(np.float32)
     for cutoff in range(int(first_N.min()) - STEPS[-1] + 1, int(last_N.max())):
         rows = np.flatnonzero((cutoff > first_N - STEPS[-1]) & (cutoff < last_N))

@@ -279,6 +279,7 @@ def _fan(forecasts: ItemForecasts) -> Json:
         "weights_version": newest.weights_version,
         "level_factor": newest.adjustments.level_factor,
         "served": served_from(newest.adjustments),
+        "calibrated": any(newest.adjustments.calibrated),
         "levels": list(FAN_LEVELS),
         "quantiles": [numbers(row) for row in rows],
         "expected": numbers(forecasts.expected_S),

@@ -221,6 +221,9 @@ class Adjustments(Record, frozen=True, kw_only=True):
     While a segment drifts, its contexts may begin at `begins_at_ms`: with `moved`, what was sold
     before it was multiplied by `exp(moved[bucket number modulo their count])`, without it was
     hidden.
+
+    `calibrated[step]` is 0 where the quantiles are the network's own; n where the n-th map of the
+    decision `calibration_id` says at which level of the network each of them was read.
     """
 
     level_factor: float = 1.0
@@ -231,6 +234,8 @@ class Adjustments(Record, frozen=True, kw_only=True):
     moved: Annotated[list[float], Meta(max_length=366)] = []
     decision_sha256: Name = ""
     """The record on `freshet.decisions.v1` that says so; empty where `begins_at_ms` is null."""
+    calibrated: Annotated[list[Count], Meta(max_length=4_096)] = []
+    """Empty: no step was."""
 
 
 class Compute(Record, frozen=True, kw_only=True):
@@ -398,6 +403,14 @@ class EffectsRecord(Record, frozen=True, kw_only=True):
     pools: EffectsPools = EffectsPools()
 
 
+class NetworkStep(Record, frozen=True, kw_only=True):
+    """The same fields of a step as the network forecast it."""
+
+    pit: Annotated[float, Meta(ge=0, le=1)]
+    residual: Amount
+    median: Amount
+
+
 class ScoredStep(Record, frozen=True, kw_only=True):
     """One step of one forecast held against its final bucket."""
 
@@ -412,6 +425,10 @@ class ScoredStep(Record, frozen=True, kw_only=True):
     median: Amount | None = None
     adjusted: bool = False
     """Whether the forecast was served differently because its segment drifts."""
+    high: Amount | None = None
+    """What the network forecast at the level .9."""
+    network: NetworkStep | None = None
+    """Where other levels were served than the network's own: how it would have been scored."""
 
 
 class Score(Record, frozen=True, kw_only=True):
@@ -535,6 +552,42 @@ class AdjustmentDecision(Record, frozen=True, kw_only=True):
     as_of_ms: Ms
     weights_version: Name
     segments: Annotated[list[SegmentAdjustment], Meta(max_length=1_024)] = []
+
+
+class QuantileMap(Record, frozen=True, kw_only=True):
+    """Steps of a segment whose quantiles are served at other levels of the network.
+
+    They are those from `first_step` to `last_step` (from 1 on; null: to the end) of which the
+    network's .9 quantile is at least `from_units` and below `below_units`.
+    """
+
+    segment: Name
+    """`all` means every item for which no map of its own segment says otherwise."""
+    first_step: Count
+    last_step: Count | None
+    from_units: Amount
+    below_units: Amount | None
+    levels: Annotated[list[Annotated[float, Meta(gt=0, lt=1)]], Meta(max_length=256)]
+    """The network's level behind each of `quantile_levels`; straight between them, to 0 and 1.
+    Empty: the network's own, though there is a map of `all`."""
+    certainty: Amount
+    """What it would have saved on days that it had not seen, in standard deviations of that."""
+
+
+class CalibrationDecision(Record, frozen=True, kw_only=True):
+    """`freshet.decisions.v1`, key `calibration:` and the sha256 of the value: at which levels of
+    the network quantiles are served.
+
+    It holds for cutoffs after `as_of_ms`, until a newer one; where no map says otherwise quantiles
+    are the network's own.
+    """
+
+    happened = ("as_of_ms",)
+
+    resolution_ms: Ms
+    as_of_ms: Ms
+    quantile_levels: Annotated[list[float], Meta(max_length=256)]
+    maps: Annotated[list[QuantileMap], Meta(max_length=4_096)] = []
 
 
 class RetrainRequest(Record, frozen=True, kw_only=True):
@@ -667,6 +720,7 @@ RECORDS: Mapping[str, type[Record]] = {
     "effects": EffectsRecord,
     "owner": OwnerState,
     "decisions": AdjustmentDecision,
+    "calibrations": CalibrationDecision,
     "alerts": Alert,
 }
 ShopTable = Literal["catalog", "promotions", "inventory", "covariates"]

@@ -243,6 +243,11 @@ class WorkerSettings(Section):
         description="While a segment drifts, serve it by what would have been best lately; false: "
         "always as it is.",
     )
+    calibrate: bool = Field(
+        True,
+        description="Serve quantiles at those levels of the network that would have held what they "
+        "say lately, where that is sure to help; false: at its own.",
+    )
     max_pending_cutoffs: Positive = Field(
         96,
         description="Cutoffs of a resolution kept while they wait for final buckets: those within "

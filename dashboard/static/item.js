@@ -116,6 +116,7 @@ export class ItemPanel {
       ["Weights", format.version(forecast?.weights_version)],
       ["Status", forecast && forecast.status !== "ok" ? format.words(forecast.status) : null],
       ["Served", forecast?.served ? format.servedWith(forecast.served) : null],
+      ["Quantiles", forecast?.calibrated ? "calibrated: at the levels that held lately" : null],
       ["Level factor", forecast && forecast.level_factor !== 1 ? `× ${forecast.level_factor.toFixed(2)}` : null],
       ["Within its 80 %", past],
     ].filter(([, value]) => value);

@@ -1,5 +1,5 @@
-"""The owner's decisions, as everybody reads them: how each segment in alarm is served, and since
-when.
+"""The owner's decisions, as everybody reads them: how segments in alarm are served and since when,
+and at which levels of the network quantiles are served.
 
 A decision is a record of its own, named by the sha256 of its value, and never changes.
 """
@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from freshet.online.adjust.beginning import Beginning
 from freshet.online.adjust.choice import CANDIDATES, Candidate
 from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.errors import EventError
-from freshet.stream.schemas import AdjustmentDecision, SegmentAdjustment
+from freshet.stream.schemas import (
+    AdjustmentDecision,
+    CalibrationDecision,
+    QuantileMap,
+    SegmentAdjustment,
+)
 from freshet.stream.telemetry import get_logger
 from freshet.stream.units import DAY_MS
 
@@ -23,25 +28,30 @@ ALL = "all"
 HOLDS_BUCKETS = 24  # without a newer decision nobody decides any more, and all is as it was
 KEPT_MS = 35 * DAY_MS
 MAX_KEPT = 10_000
+CALIBRATION = "calibration:"
+"""Begins the key of a decision on levels, so that nobody takes it for the other kind."""
+
+AnyDecision = TypeVar("AnyDecision", AdjustmentDecision, CalibrationDecision)
 
 log = get_logger(__name__)
 
 
-class Decided(NamedTuple):
+class Decided(NamedTuple, Generic[AnyDecision]):
     """A decision and its name."""
 
     sha256: str
-    record: AdjustmentDecision
+    record: AnyDecision
 
 
-def encoded(record: AdjustmentDecision) -> tuple[str, bytes]:
-    """A decision's key, the sha256 of its value, and the value."""
+def encoded(record: AdjustmentDecision | CalibrationDecision) -> tuple[str, bytes]:
+    """A decision's key, which ends in the sha256 of its value, and the value."""
     value = encode(record)
-    return hashlib.sha256(value).hexdigest(), value
+    name = hashlib.sha256(value).hexdigest()
+    return (CALIBRATION + name if isinstance(record, CalibrationDecision) else name), value
 
 
 class Decisions:
-    """What lies on the topic of decisions; one whose key is not its sha256 is none.
+    """What lies on the topic of decisions; one whose key does not name its sha256 is none.
 
     Args:
         latest_ms: When a record may say that something happened at the latest.
@@ -49,7 +59,7 @@ class Decisions:
 
     def __init__(self, latest_ms: Callable[[], int] = lambda: MAX_TIME_MS) -> None:
         self._latest_ms = latest_ms
-        self._kept: dict[str, AdjustmentDecision] = {}
+        self._kept: dict[str, AdjustmentDecision | CalibrationDecision] = {}
 
     def take(self, key: bytes | None, value: bytes | None, **place: object) -> None:
         """Take in one record, or forget the one under its key; a bad one changes nothing."""
@@ -58,8 +68,8 @@ class Decisions:
             self._kept.pop(name, None)
             return
         try:
-            record = decode(AdjustmentDecision, value, latest_ms=self._latest_ms())
-            if name != hashlib.sha256(value).hexdigest():
+            record = self._decoded(name, value)
+            if name.removeprefix(CALIBRATION) != hashlib.sha256(value).hexdigest():
                 raise EventError("its key is not the sha256 of its value")
             if name not in self._kept and len(self._kept) >= MAX_KEPT:
                 raise EventError(f"there are {MAX_KEPT} others")
@@ -68,12 +78,38 @@ class Decisions:
         else:
             self._kept[name] = record
 
-    def newest(self, resolution_ms: int, before_ms: int = MAX_TIME_MS + 1) -> Decided | None:
-        """The newest that was made before a cutoff, the same for whoever asks and when."""
+    def _decoded(self, name: str, value: bytes) -> AdjustmentDecision | CalibrationDecision:
+        latest_ms = self._latest_ms()
+        if name.startswith(CALIBRATION):
+            return decode(CalibrationDecision, value, latest_ms=latest_ms)
+        return decode(AdjustmentDecision, value, latest_ms=latest_ms)
+
+    def newest(
+        self, resolution_ms: int, before_ms: int = MAX_TIME_MS + 1
+    ) -> Decided[AdjustmentDecision] | None:
+        """The newest on segments that was made before a cutoff, the same for whoever asks when."""
+        return self._newest(AdjustmentDecision, resolution_ms, before_ms)
+
+    def newest_maps(
+        self, resolution_ms: int, before_ms: int = MAX_TIME_MS + 1
+    ) -> Decided[CalibrationDecision] | None:
+        """The newest on levels likewise."""
+        return self._newest(CalibrationDecision, resolution_ms, before_ms)
+
+    def maps(self, name: str) -> list[QuantileMap]:
+        """The maps of a decision on levels; none where it is not known."""
+        record = self._kept.get(name)
+        return record.maps if isinstance(record, CalibrationDecision) else []
+
+    def _newest(
+        self, kind: type[AnyDecision], resolution_ms: int, before_ms: int
+    ) -> Decided[AnyDecision] | None:
         found = [
             Decided(name, record)
             for name, record in self._kept.items()
-            if record.resolution_ms == resolution_ms and record.as_of_ms < before_ms
+            if isinstance(record, kind)
+            and record.resolution_ms == resolution_ms
+            and record.as_of_ms < before_ms
         ]
         return max(found, key=lambda one: (one.record.as_of_ms, one.sha256), default=None)
 

@@ -12,6 +12,7 @@ from freshet.stream.arrays import Floats
 from freshet.stream.schemas import ForecastRound, ScoredStep
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
+LOW, HIGH = 0.1, 0.9
 MAX_LATENCIES = 200_000
 MAX_KNOWN = 20_000  # cutoffs, rounds, buckets that are remembered; a week of minutes is 10,080
 PLURALS = {SECOND_MS: "seconds", MINUTE_MS: "minutes", HOUR_MS: "hours", DAY_MS: "days"}
@@ -47,6 +48,8 @@ class ResolutionTally:
         repeated: Of them those of an item and cutoff that had one already.
         begun, complete: Rounds of a shard at a cutoff, and of them those that were finished.
         covered: Scored steps whose 80 % interval held the actual.
+        inside: Of the PITs, which chance spreads over a count's probability, those from .1 to .9:
+            as served, and as the network forecast.
         matured: Scored steps.
     """
 
@@ -56,6 +59,7 @@ class ResolutionTally:
     begun: int = 0
     complete: int = 0
     covered: int = 0
+    inside: list[int] = field(default_factory=lambda: [0, 0])
     matured: int = 0
     _first_ms: int | None = None
     _num_cutoffs: int = 0
@@ -101,6 +105,9 @@ class ResolutionTally:
         """Count a scored step."""
         self.matured += 1
         self.covered += step.covered_80
+        network = step if step.network is None else step.network
+        for place, pit in enumerate((step.pit, network.pit)):
+            self.inside[place] += LOW <= pit <= HIGH
         # Seasonal naive needs a season of history; only steps that have both compare the two.
         if step.seasonal_naive_pinball is not None:
             row = np.array([step.pinball, step.seasonal_naive_pinball, actual])
@@ -147,6 +154,8 @@ class ResolutionTally:
             "wql": served,
             "seasonal_naive_wql": naive,
             "coverage_80": self.covered / self.matured if self.matured else None,
+            "randomised_80": self.inside[0] / self.matured if self.matured else None,
+            "randomised_80_of_network": self.inside[1] / self.matured if self.matured else None,
         }
 
     def missing_cutoffs(self) -> int:

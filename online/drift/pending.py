@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freshet.stream.arrays import Bools, Singles
+from freshet.stream.arrays import Bools, Ints, Singles
 from freshet.stream.config import UTC
 from freshet.stream.store.grid import Grid
 from freshet.stream.telemetry import get_logger
@@ -29,6 +29,8 @@ class Issued:
         forecast_ids: I ids, as published.
         quantiles_IKQ: The published, rounded values for the steps that are scored.
         adjusted_I: Which were served differently because their segment drifts; None: none of them.
+        calibration_id: The decision by whose maps steps were served at other levels of the network.
+        maps_IK: Which of its maps, from 1 on; 0 is none. None: none of them.
     """
 
     cutoff_ms: int
@@ -38,6 +40,8 @@ class Issued:
     forecast_ids: list[str]
     quantiles_IKQ: Singles
     adjusted_I: Bools | None = None
+    calibration_id: str = ""
+    maps_IK: Ints | None = None
 
     def rows(self, rows: list[int]) -> Issued:
         """The same of some items."""
@@ -49,6 +53,8 @@ class Issued:
             [self.forecast_ids[row] for row in rows],
             self.quantiles_IKQ[rows],
             None if self.adjusted_I is None else self.adjusted_I[rows],
+            self.calibration_id,
+            None if self.maps_IK is None else self.maps_IK[rows],
         )
 
 
@@ -64,6 +70,8 @@ class Due:
     forecast_ids: list[str]
     quantiles_IQ: Singles
     adjusted_I: Bools | None = None
+    calibration_id: str = ""
+    maps_I: Ints | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +96,8 @@ class _Block:
             part.forecast_ids,
             part.quantiles_IKQ[:, column],
             part.adjusted_I,
+            part.calibration_id,
+            None if part.maps_IK is None else part.maps_IK[:, column],
         )
 
 

@@ -109,7 +109,8 @@ def batch_of(
     kept = [(score, steps) for score, steps in kept if steps]
     segments = sorted({score.segment for score, _ in kept})
     place = {segment: number for number, segment in enumerate(segments)}
-    every = [step for _, steps in kept for step in steps]
+    # As the network forecast it: served at levels that were right lately, it would hide the drift.
+    told = [step.network or step for _, steps in kept for step in steps]
     count_I = np.array([len(steps) for _, steps in kept], np.int64)
     return ScoreBatch(
         segments=segments,
@@ -119,9 +120,9 @@ def batch_of(
             [not score.in_stock or score.item_id in left_out for score, _ in kept], bool
         ),
         item_R=np.repeat(np.arange(len(kept)), count_I),
-        pit_R=np.array([step.pit for step in every], np.float64),
-        median_R=np.array([step.median or 0.0 for step in every], np.float64),
-        residual_R=np.array([step.residual for step in every], np.float64),
+        pit_R=np.array([step.pit for step in told], np.float64),
+        median_R=np.array([step.median or 0.0 for step in told], np.float64),
+        residual_R=np.array([step.residual for step in told], np.float64),
     )
 
 

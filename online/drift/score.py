@@ -5,8 +5,8 @@ Dimensions: I items, Q quantile levels. `levels_Q` are probabilities, `quantiles
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from math import isnan
 
 import numpy as np
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from freshet.online.drift.pending import Due
 from freshet.stream.arrays import Bools, Floats, Ints
-from freshet.stream.schemas import Score, ScoredStep
+from freshet.stream.schemas import NetworkStep, Score, ScoredStep
 
 # Standard deviations between the 10 % and the 90 % quantile of a normal distribution.
 NORMAL_SPREAD_80 = 2.5631031310892007
@@ -36,36 +36,92 @@ class StepScores:
     covered_I: Bools
     median_I: Floats
     naive_pinball_I: Floats
+    network: Placed
+    """As the network forecast it."""
 
 
-def judge(due: Due, actual_I: Floats, naive_IQ: Floats | None = None) -> StepScores:
-    """Score one step of many forecasts.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where actuals fell in distributions; arrays over their rows."""
+
+    pit_I: Floats
+    residual_I: Floats
+    median_I: Floats
+    low_I: Floats
+    high_I: Floats
+
+
+def judge(
+    due: Due,
+    actual_I: Floats,
+    naive_IQ: Floats | None = None,
+    levels_of: Mapping[int, Sequence[float]] = {},
+) -> StepScores:
+    """Score one step of many forecasts, as served and as the network forecast it.
 
     Args:
         due: The step with its published quantiles.
         actual_I: Units sold in the bucket.
         naive_IQ: Quantiles of the seasonal naive yardstick at the same levels; NaN or None where
             there is none.
+        levels_of: By the number of a map, the network's level behind each published quantile.
     """
     levels_Q = np.asarray(due.quantile_levels)
     quantiles_IQ = np.asarray(due.quantiles_IQ, np.float64)
-    low_I = _quantile_at(0.1, levels_Q, quantiles_IQ)
-    median_I = _quantile_at(0.5, levels_Q, quantiles_IQ)
-    high_I = _quantile_at(0.9, levels_Q, quantiles_IQ)
-    scale_I = np.maximum((high_I - low_I) / NORMAL_SPREAD_80, SMALLEST_SCALE)
     uniform_I = uniform(due.forecast_ids, due.step)
+    placed = place(actual_I, quantiles_IQ, levels_Q, uniform_I)
     if naive_IQ is None:
         naive_pinball_I = np.full(len(actual_I), np.nan)
     else:
         naive_pinball_I = mean_pinball(actual_I, naive_IQ, levels_Q)
     return StepScores(
         pinball_I=mean_pinball(actual_I, quantiles_IQ, levels_Q),
+        pit_I=placed.pit_I,
+        residual_I=placed.residual_I,
+        covered_I=(placed.low_I <= actual_I) & (actual_I <= placed.high_I),
+        median_I=placed.median_I,
+        naive_pinball_I=naive_pinball_I,
+        network=_by_network(due, actual_I, uniform_I, placed, levels_of),
+    )
+
+
+def place(actual_I: Floats, quantiles_IQ: Floats, levels_Q: Floats, uniform_I: Floats) -> Placed:
+    """Where actuals fell, given quantiles at rising levels."""
+    low_I = _quantile_at(0.1, levels_Q, quantiles_IQ)
+    median_I = _quantile_at(0.5, levels_Q, quantiles_IQ)
+    high_I = _quantile_at(0.9, levels_Q, quantiles_IQ)
+    scale_I = np.maximum((high_I - low_I) / NORMAL_SPREAD_80, SMALLEST_SCALE)
+    return Placed(
         pit_I=randomised_pit(actual_I, quantiles_IQ, levels_Q, scale_I, uniform_I),
         residual_I=(actual_I - median_I) / scale_I,
-        covered_I=(low_I <= actual_I) & (actual_I <= high_I),
         median_I=median_I,
-        naive_pinball_I=naive_pinball_I,
+        low_I=low_I,
+        high_I=high_I,
     )
+
+
+def _by_network(
+    due: Due,
+    actual_I: Floats,
+    uniform_I: Floats,
+    served: Placed,
+    levels_of: Mapping[int, Sequence[float]],
+) -> Placed:
+    """The same numbers, each at the level at which the network forecast it.
+
+    What a map moved are levels, never the quantiles that belong to them.
+    """
+    if due.maps_I is None or not due.maps_I.any():
+        return served
+    found = {field.name: getattr(served, field.name).copy() for field in fields(Placed)}
+    for number, levels in levels_of.items():
+        rows = np.flatnonzero(due.maps_I == number)
+        if len(rows):
+            quantiles_IQ = np.asarray(due.quantiles_IQ[rows], np.float64)
+            own = place(actual_I[rows], quantiles_IQ, np.asarray(levels), uniform_I[rows])
+            for name, value_I in found.items():
+                value_I[rows] = getattr(own, name)
+    return Placed(**found)
 
 
 def mean_pinball(actual_I: Floats, quantiles_IQ: Floats, levels_Q: Floats) -> Floats:
@@ -235,6 +291,8 @@ def _by_item(
 
 def _scored_steps(due: Due, scores: StepScores) -> Iterator[ScoredStep]:
     """One for each row, rounded to what is published."""
+    network = scores.network
+    moved_I = np.zeros(len(due.forecast_ids), bool) if due.maps_I is None else due.maps_I > 0
     for row, forecast_id in enumerate(due.forecast_ids):
         naive = float(scores.naive_pinball_I[row])
         yield ScoredStep(
@@ -248,7 +306,17 @@ def _scored_steps(due: Due, scores: StepScores) -> Iterator[ScoredStep]:
             covered_80=bool(scores.covered_I[row]),
             median=_short(scores.median_I[row]),
             adjusted=due.adjusted_I is not None and bool(due.adjusted_I[row]),
+            high=_short(network.high_I[row]),
+            network=_network_step(network, row) if moved_I[row] else None,
         )
+
+
+def _network_step(network: Placed, row: int) -> NetworkStep:
+    return NetworkStep(
+        pit=_short(network.pit_I[row]),
+        residual=_short(network.residual_I[row]),
+        median=_short(network.median_I[row]),
+    )
 
 
 def _short(value: float) -> float:

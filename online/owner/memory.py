@@ -1,4 +1,4 @@
-"""What drift's owner knows, as records for the next one: plain numbers and arrays, no code in it.
+"""What the owner knows of scores, as records for the next one: numbers and arrays, no code in it.
 
 A state that other code wrote, or that is not whole, is not read: the next owner then learns from
 the newest scores what is usual.
@@ -16,7 +16,9 @@ import msgspec
 import numpy as np
 
 from freshet.online.drift.alarms import Held
+from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.plain import State
+from freshet.online.owner.calibrating import Calibrator
 from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.errors import EventError
 from freshet.stream.kafka import Outgoing, TableRecord
@@ -28,6 +30,8 @@ MAX_BYTES = 32 * 1_024 * 1_024  # beyond it a state is not kept
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_TENSIONS = 1_000
 ARRAY = 1  # number of the extension
+LEVELS = "levels"
+UNREADABLE = (zlib.error, msgspec.MsgspecError, ValueError, TypeError, KeyError, EOFError)
 
 log = get_logger(__name__)
 
@@ -35,6 +39,35 @@ log = get_logger(__name__)
 def pack(state: State) -> bytes:
     """A monitor's state as bytes."""
     return zlib.compress(msgspec.msgpack.encode(state, enc_hook=_as_bytes), 1)
+
+
+def packed(monitor: DriftMonitor, segment_by: str, calibrator: Calibrator | None) -> bytes:
+    """All that the owner knows of scores: of drift, and beside it of levels."""
+    levels = b"" if calibrator is None else pack(calibrator.state())
+    return pack(monitor.state() | {"segment_by": segment_by, LEVELS: levels})
+
+
+def restored(
+    monitor: DriftMonitor, segment_by: str, calibrator: Calibrator | None, data: bytes
+) -> bool:
+    """Have both go on from what `packed` made; whether there was a state of drift.
+
+    One of levels that is of other bands, or not there, is begun anew.
+    """
+    try:
+        state = unpack(data, monitor.state() | {"segment_by": segment_by, LEVELS: b""})
+        if state["segment_by"] != segment_by:
+            raise EventError(f"a state of drift by {state['segment_by']}")
+        monitor.restore(state)
+    except EventError as error:
+        log.warning("drift_learnt_anew", error=str(error))
+        return False
+    if calibrator is not None and state[LEVELS]:
+        try:
+            calibrator.restore(_unpacked(state[LEVELS]))
+        except UNREADABLE as error:
+            log.warning("levels_learnt_anew", error=str(error))
+    return True
 
 
 def unpack(data: bytes, like: State) -> State:
@@ -48,14 +81,22 @@ def unpack(data: bytes, like: State) -> State:
         EventError: It is no such state.
     """
     try:
-        whole = zlib.decompressobj().decompress(data, MAX_UNPACKED_BYTES)
-        state: State = msgspec.msgpack.decode(whole, ext_hook=_as_array)
+        state = _unpacked(data)
+        if LEVELS in like:
+            # Owners of version 1 knew nothing of them.
+            state.setdefault(LEVELS, b"")
         for part in ("segments", "shop"):
             state[part]["held"] = msgspec.convert(state[part]["held"], dict[int, Held])
-    except (zlib.error, msgspec.MsgspecError, ValueError, TypeError, KeyError, EOFError) as error:
+    except UNREADABLE as error:
         raise EventError(f"not a state of drift: {error}") from None
     if _form(state) != _form(like):
         raise EventError("a state of drift that other code wrote")
+    return state
+
+
+def _unpacked(data: bytes) -> State:
+    whole = zlib.decompressobj().decompress(data, MAX_UNPACKED_BYTES)
+    state: State = msgspec.msgpack.decode(whole, ext_hook=_as_array)
     return state
 
 

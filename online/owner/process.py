@@ -11,7 +11,8 @@ import redis
 
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.owner.buckets import ScoredBuckets
-from freshet.online.owner.memory import newest_state, unpack
+from freshet.online.owner.calibrating import Calibrator
+from freshet.online.owner.memory import newest_state, restored
 from freshet.online.owner.watch import Beginning, DriftWatch, WatchParts
 from freshet.online.worker.alarms import Alarms
 from freshet.online.worker.recovery import MAX_TAIL_RECORDS
@@ -122,38 +123,29 @@ def open_watch(
     alarms = Alarms(main_ms)
     with TableReader(settings, [topics.owner]) as reader:
         known, state = newest_state(reader.to_end(), main_ms, latest())
-    restored = known is not None and _restored(monitor, state, settings.drift.segment_by)
-    if not restored:
+    calibrates = settings.worker.calibrate
+    calibrator = Calibrator(settings.main.score_steps, main_ms) if calibrates else None
+    by = settings.drift.segment_by
+    goes_on = known is not None and restored(monitor, by, calibrator, state)
+    if not goes_on:
         _read_alarms(settings, alarms, latest)
     decided_ms = known.decided_until_ms if known is not None else alarms.newest_ms
-    starts = _starts(settings, known if restored else None)
+    starts = _starts(settings, known if goes_on else None)
     feed = stack.enter_context(TableReader(settings, [topics.scored, topics.scores], starts))
-    log.info("drift_watched", decided_until_ms=decided_ms, restored=restored)
+    log.info("drift_watched", decided_until_ms=decided_ms, restored=goes_on)
     parts = WatchParts(
         feed=feed,
         monitor=monitor,
         buckets=ScoredBuckets(
-            Grid(main_ms, settings.calendar.time_zone), decided_ms if restored else -1
+            Grid(main_ms, settings.calendar.time_zone), decided_ms if goes_on else -1
         ),
         writes=writes,
         holds=holds,
         beginning=Beginning(decided_ms, alarms.held()),
         latest_ms=latest,
+        calibrator=calibrator,
     )
     return DriftWatch(settings, parts)
-
-
-def _restored(monitor: DriftMonitor, packed: bytes, segment_by: str) -> bool:
-    """Have a monitor go on from a state of segments of the same kind; False where there is none."""
-    try:
-        state = unpack(packed, monitor.state() | {"segment_by": segment_by})
-        if state["segment_by"] != segment_by:
-            raise EventError(f"a state of drift by {state['segment_by']}")
-        monitor.restore(state)
-    except EventError as error:
-        log.warning("drift_learnt_anew", error=str(error))
-        return False
-    return True
 
 
 def _read_alarms(settings: Settings, alarms: Alarms, latest: Callable[[], int]) -> None:

@@ -1,8 +1,10 @@
-"""Drift of a whole shop, looked for in one place: the scores of all workers in, alerts out.
+"""The scores of all workers in, what follows from them out: alerts of drift, and at which levels of
+the network quantiles are served.
 
-Durable effects of a turn, together: the alerts of all buckets that became whole, and the state
-that led to them. A crash before leaves neither, and the next owner finds the same again, since what
-it finds depends on the scores alone; after it the next one goes on behind them.
+Durable effects of a turn, together: the alerts of all buckets that became whole, the newest
+decision on levels where a day is over, and the state that led to them. A crash before leaves none
+of them, and the next owner finds the same again, since what it finds depends on the scores alone;
+after it the next one goes on behind them.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from freshet.online.adjust.decision import ALL, encoded
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.score import without_adjustments
 from freshet.online.owner.buckets import ScoredBuckets
-from freshet.online.owner.memory import pack, state_records
+from freshet.online.owner.calibrating import Calibrator
+from freshet.online.owner.memory import packed, state_records
 from freshet.stream.codec import MAX_TIME_MS, decode, encode
 from freshet.stream.config import Settings
 from freshet.stream.errors import EventError
 from freshet.stream.failpoints import failpoint
 from freshet.stream.kafka import Outgoing, TableRecord, Writes
-from freshet.stream.schemas import DriftAlert, Score, ShardScored
+from freshet.stream.schemas import CalibrationDecision, DriftAlert, Score, ShardScored
 from freshet.stream.telemetry import get_logger
 
 SEASONS_BEFORE_DRIFT = 2
@@ -72,6 +76,8 @@ class WatchParts:
     """Whether the lease is ours at this moment."""
     beginning: Beginning = field(default_factory=Beginning)
     latest_ms: Callable[[], int] = lambda: MAX_TIME_MS
+    calibrator: Calibrator | None = None
+    """None where quantiles are served at the network's own levels."""
 
 
 class DriftWatch:
@@ -92,6 +98,7 @@ class DriftWatch:
         self._until_ms, self._ends = -1, {("", 0): 0}
         # What is not told yet, and what its records are.
         self._alerts: list[DriftAlert] = []
+        self._levels: CalibrationDecision | None = None
         self._untold: list[Outgoing] = []
         self._since_state, self._state_bytes = 0, 0
 
@@ -149,7 +156,7 @@ class DriftWatch:
             self._alerts += self._look(bucket_ms, scores)
             self._since_state += 1
         due = self._since_state * BYTES_A_BUCKET > self._state_bytes
-        if self._alerts or (due and self._since_state > before):
+        if self._alerts or self._levels or (due and self._since_state > before):
             self._untold = self._records()
             self._tell()
 
@@ -170,7 +177,21 @@ class DriftWatch:
         now_ms = max(score.scored_at_ms for score in scores)
         plain = without_adjustments(scores)
         alerts = monitor.update(bucket_ms, plain, now_ms=now_ms, left_out=left_out)
-        return [] if told_before else alerts
+        levels = self._calibrated(bucket_ms, plain, now_ms)
+        if told_before:
+            return []
+        self._levels = levels or self._levels
+        return alerts
+
+    def _calibrated(
+        self, bucket_ms: int, plain: list[Score], now_ms: int
+    ) -> CalibrationDecision | None:
+        """What a segment in alarm sells differently is no fault of its levels."""
+        calibrator, in_alarm = self._parts.calibrator, self._parts.monitor.active()
+        if calibrator is None:
+            return None
+        heard = [] if ALL in in_alarm else plain
+        return calibrator.take(bucket_ms, heard, left_out=in_alarm, now_ms=now_ms)
 
     def _adopt(self) -> None:
         """What was told before is over: alarms that held then go on."""
@@ -180,11 +201,12 @@ class DriftWatch:
 
     def _records(self) -> list[Outgoing]:
         """The alerts, and the state behind them: whoever reads on reads them in this order."""
+        told = self._levels_told()
         buckets, scores = self._parts.buckets, self._topics.scores
         offsets = buckets.offsets(self._parts.feed.next_offsets(scores))
-        state = pack(self._parts.monitor.state() | {"segment_by": self._segment_by})
+        state = packed(self._parts.monitor, self._segment_by, self._parts.calibrator)
         self._state_bytes, self._since_state = len(state), 0
-        told = [
+        told += [
             Outgoing(self._topics.drift, alert.segment.encode(), encode(alert))
             for alert in self._alerts
         ]
@@ -197,6 +219,18 @@ class DriftWatch:
             tensions=self._parts.monitor.tensions(),
         )
 
+    def _levels_told(self) -> list[Outgoing]:
+        calibrator, record = self._parts.calibrator, self._levels
+        if calibrator is None or record is None:
+            return []
+        key, value = encoded(record)
+        stale = calibrator.told(key, record.as_of_ms)
+        topic = self._topics.decisions
+        return [
+            Outgoing(topic, key.encode(), value),
+            *(Outgoing(topic, name.encode(), None) for name in stale),
+        ]
+
     def _tell(self) -> None:
         if not self._parts.holds():
             return
@@ -205,4 +239,6 @@ class DriftWatch:
         failpoint("after_drift")
         for alert in self._alerts:
             log.warning("drift", segment=alert.segment, state=alert.state, text=alert.description)
-        self._alerts, self._untold = [], []
+        if self._levels is not None:
+            log.info("levels_decided", maps=len(self._levels.maps), as_of_ms=self._levels.as_of_ms)
+        self._alerts, self._levels, self._untold = [], None, []

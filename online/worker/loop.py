@@ -326,7 +326,9 @@ class Worker:
         return True
 
     def _adjust(self, served: Served, cutoff_ms: int) -> None:
-        """How segments in alarm are served in this round: what comes during it changes nothing."""
+        """How this round is served differently: what is decided during it changes nothing."""
+        if served.calibrated is not None:
+            served.calibrated.begin(cutoff_ms)
         if served.adjusted is None:
             return
         served.adjusted.begin(cutoff_ms)
@@ -357,6 +359,7 @@ class Worker:
                         cold=cold,
                         whole_days=served.whole_days,
                         beginnings=served.beginnings,
+                        calibrated=served.calibrated,
                     )
                 )
                 besides = served.besides(rows)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
+import torch
 import xxhash
 from msgspec.structs import replace
 from torch import Tensor
@@ -20,13 +21,14 @@ from freshet.model.batch import Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.conversion import conversion
 from freshet.online.adjust.beginning import Beginning
-from freshet.online.adjust.record import hashed, with_beginnings
+from freshet.online.adjust.calibrated import Calibrated
+from freshet.online.adjust.record import hashed, maps_of, with_beginnings, with_maps
 from freshet.online.drift.pending import Issued
 from freshet.online.weights.swap import LoadedWeights
 from freshet.online.worker.context import Age, Contexts, age_of
 from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.sums import StepSums
-from freshet.stream.arrays import Floats, Reals
+from freshet.stream.arrays import Floats, Ints, Reals
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.schemas import (
     WIRE_LEVELS,
@@ -84,6 +86,17 @@ class Numbers(NamedTuple):
     sum_steps: list[int]
     conversion_BHW: Floats | None = None
     adjustments: Mapping[int, Adjustments] = {}
+
+
+class Steps(NamedTuple):
+    """Quantiles of steps, at levels of the network, as they are served.
+
+    `maps_BH` says by which map of the decision each step is served, 0 by none; None: all by none.
+    """
+
+    quantiles_BHQ: Tensor
+    maps_BH: Ints | None = None
+    calibration_id: str = ""
 
 
 class WholeDays(Protocol):
@@ -223,6 +236,8 @@ def _adjusted(all_rows: Adjustments, own: Adjustments | None) -> Adjustments:
         begins_at_ms=own.begins_at_ms,
         moved=own.moved,
         decision_sha256=own.decision_sha256,
+        calibration_id=own.calibration_id,
+        calibrated=own.calibrated,
     )
 
 
@@ -258,11 +273,13 @@ def forecast_items(
     cold: Sequence[str],
     whole_days: WholeDays | None = None,
     beginnings: Callable[[Sequence[str]], Sequence[Beginning | None]] = lambda item_ids: (),
+    calibrated: Calibrated | None = None,
 ) -> list[Forecast]:
     """Forecast one micro-batch: items with a row, then cold ones without; records in that order.
 
     All that is known of a cold item is what its siblings sell. So without shared effects nothing is
-    said of it. `beginnings` say from where contexts of items begin whose segment drifts.
+    said of it. `beginnings` say from where contexts of items begin whose segment drifts, and
+    `calibrated` at which levels of the network quantiles are served.
     """
     records: list[Forecast] = []
     if rows:
@@ -272,14 +289,24 @@ def forecast_items(
         if any(begin):
             batch = contexts.batch(rows, origin.cutoff_ms, begin)
         records += _forecast_batch(
-            weights, origin, sums, item_ids, batch, whole_days, begin=begin, plain=plain
+            weights,
+            origin,
+            sums,
+            item_ids,
+            batch,
+            whole_days,
+            begin=begin,
+            plain=plain,
+            calibrated=calibrated,
         )
     if cold:
         batch = contexts.cold_batch(list(cold), origin.cutoff_ms)
         of_siblings = origin
         if not origin.effects_sha256:
             of_siblings = dataclasses.replace(origin, warming_up=True)
-        records += _forecast_batch(weights, of_siblings, sums, cold, batch, whole_days)
+        records += _forecast_batch(
+            weights, of_siblings, sums, cold, batch, whole_days, calibrated=calibrated
+        )
     return records
 
 
@@ -293,6 +320,7 @@ def _forecast_batch(
     *,
     begin: Sequence[Beginning | None] = (),
     plain: Batch | None = None,
+    calibrated: Calibrated | None = None,
 ) -> list[Forecast]:
     """The records of one batch; `plain` is the one without beginnings.
 
@@ -302,11 +330,16 @@ def _forecast_batch(
     plain = batch if plain is None else plain
     if origin.warming_up:
         numbers = _nothing(batch)
-    elif whole_days is None:
-        numbers = _numbers(forecaster, origin, sums, batch, plain)
     else:
-        numbers = _numbers(forecaster, origin, sums, batch, plain, whole_days.ends)
-        numbers = whole_days.agreed(item_ids, plain, numbers)
+        steps = _steps(forecaster, batch, item_ids, calibrated)
+        ends = () if whole_days is None else whole_days.ends
+        numbers = _numbers(forecaster, sums, plain, steps.quantiles_BHQ, ends)
+        if origin.conversion:
+            numbers = numbers._replace(conversion_BHW=_conversion(forecaster, batch))
+        if whole_days is not None:
+            numbers = whole_days.agreed(item_ids, plain, numbers)
+        mapped = with_maps(numbers.adjustments, steps.maps_BH, steps.calibration_id)
+        numbers = numbers._replace(adjustments=mapped)
     adjustments = with_beginnings(numbers.adjustments, begin, origin.decision_sha256)
     numbers = numbers._replace(adjustments=adjustments)
     compute = Compute(
@@ -324,26 +357,41 @@ def _forecast_batch(
     )
 
 
+def _steps(
+    forecaster: BatchForecaster,
+    batch: Batch,
+    item_ids: Sequence[str],
+    calibrated: Calibrated | None,
+) -> Steps:
+    """What is served of the steps: the network's own, but where a map says otherwise."""
+    own_BHQ = forecaster.forecast(batch)
+    if calibrated is None or not calibrated.name:
+        return Steps(own_BHQ)
+    levels = forecaster.quantile_levels
+    quantiles_BHQ = own_BHQ.double().cpu().numpy()
+    maps_BH = calibrated.places(item_ids, quantiles_BHQ, levels)
+    if maps_BH is None:
+        return Steps(own_BHQ)
+    moved_BHQ = torch.from_numpy(calibrated.moved(quantiles_BHQ, levels, maps_BH))
+    return Steps(moved_BHQ.to(own_BHQ), maps_BH, calibrated.name)
+
+
 def _numbers(
     forecaster: BatchForecaster,
-    origin: Origin,
     sums: StepSums,
-    batch: Batch,
     plain: Batch,
-    ends: Sequence[int] = (),
+    steps_BHQ: Tensor,
+    ends: Sequence[int],
 ) -> Numbers:
-    columns = wire_columns(forecaster.quantile_levels)
-    steps_BHQ = forecaster.forecast(batch)
+    levels = forecaster.quantile_levels
+    columns = wire_columns(levels)
     sum_steps = sorted({*sums.steps, *ends})
-    sums_BKQ = sums.quantiles(
-        plain.target_BT, steps_BHQ, forecaster.quantile_levels, steps=sum_steps
-    )
-    conversion_BHW = None
-    if origin.conversion:
-        conversion_BHW = published(conversion(forecaster, batch), columns)
-    return Numbers(
-        published(steps_BHQ, columns), published(sums_BKQ, columns), sum_steps, conversion_BHW
-    )
+    sums_BKQ = sums.quantiles(plain.target_BT, steps_BHQ, levels, steps=sum_steps)
+    return Numbers(published(steps_BHQ, columns), published(sums_BKQ, columns), sum_steps)
+
+
+def _conversion(forecaster: BatchForecaster, batch: Batch) -> Floats:
+    return published(conversion(forecaster, batch), wire_columns(forecaster.quantile_levels))
 
 
 def _nothing(batch: Batch) -> Numbers:
@@ -368,4 +416,7 @@ def issued_of(records: Sequence[Forecast], steps: Sequence[int]) -> Issued:
         [record.forecast_id for record in records],
         np.array(quantiles_IKQ, np.float32),
         np.array([record.adjustments.begins_at_ms is not None for record in records], bool),
+        # Those of a round are by one decision.
+        max(record.adjustments.calibration_id or "" for record in records),
+        np.array([maps_of(record.adjustments, steps) for record in records], np.int64),
     )

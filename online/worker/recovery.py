@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from freshet.online.adjust.record import maps_of
 from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.stream.arrays import Singles
 from freshet.stream.codec import MAX_TIME_MS, decode
@@ -30,8 +31,8 @@ MAX_TAIL_RECORDS = 60_000
 TAIL_TIMEOUT_S = 60.0
 TAKE_RECORDS = 5_000
 
-Common = tuple[int, int, str, tuple[float, ...]]
-"""Resolution, cutoff, version of the weights and quantile levels."""
+Common = tuple[int, int, str, tuple[float, ...], str]
+"""Resolution, cutoff, version of the weights, quantile levels, and by which decision on levels."""
 
 AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
@@ -59,6 +60,7 @@ class _Scored(NamedTuple):
     forecast_id: str
     quantiles_KQ: Singles
     adjusted: bool
+    maps_K: list[int]
 
 
 class Tail:
@@ -179,7 +181,8 @@ def read_forecasts(
             if scored is not None:
                 taken.add(identity)
                 levels = found.quantile_levels
-                key = (found.resolution_ms, found.cutoff_ms, found.weights_version, levels)
+                decided = found.adjustments.calibration_id or ""
+                key = (found.resolution_ms, found.cutoff_ms, found.weights_version, levels, decided)
                 groups.setdefault(key, []).append(scored)
     for key, group in groups.items():
         pending[key[0]].add(_issued(key, group))
@@ -196,17 +199,23 @@ def _scored(found: PublishedForecast, steps: tuple[int, ...]) -> _Scored | None:
         log.warning("record_not_read", error=str(error))
         return None
     adjusted = found.adjustments.begins_at_ms is not None
-    return _Scored(found.item_id, found.forecast_id, quantiles_KQ, adjusted)
+    maps_K = maps_of(found.adjustments, steps)
+    return _Scored(found.item_id, found.forecast_id, quantiles_KQ, adjusted, maps_K)
 
 
 def _issued(common: Common, group: list[_Scored]) -> Issued:
     """Forecasts that have these in common."""
+    _, cutoff_ms, version, levels, decided = common
     return Issued(
-        *common[1:],
+        cutoff_ms,
+        version,
+        levels,
         [scored.item_id for scored in group],
         [scored.forecast_id for scored in group],
         np.stack([scored.quantiles_KQ for scored in group]),
         np.array([scored.adjusted for scored in group], bool),
+        decided,
+        np.array([scored.maps_K for scored in group], np.int64) if decided else None,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from freshet.model.baselines.yardsticks import seasonal_naive
 from freshet.model.batch import KNOWN_SLOTS
+from freshet.online.adjust.decision import Decisions
 from freshet.online.drift.pending import Due, PendingForecasts
 from freshet.online.drift.score import Actual, StepScores, judge, score_records
 from freshet.online.worker.context import Contexts
@@ -54,6 +55,7 @@ class Scorer:
         season_length: Steps of the seasonal naive yardstick.
         holds: Whether an item's windows are held; of others nothing is known.
         unadjusted: What waits of forecasts that were made without adjustments besides.
+        decisions: Which maps of levels forecasts were served by.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Scorer:
         season_length: int,
         holds: Callable[[str], bool] = lambda _: True,
         unadjusted: PendingForecasts | None = None,
+        decisions: Decisions | None = None,
     ) -> None:
         self.contexts = contexts
         self.pending = pending
@@ -72,6 +75,7 @@ class Scorer:
         self._season_length = season_length
         self._holds = holds
         self._unadjusted = unadjusted
+        self._decisions = decisions
 
     def score(self, bucket_ms: int, now_ms: int) -> ScoredBucket:
         """Score every open step about a final bucket.
@@ -101,8 +105,16 @@ class Scorer:
         for step in due:
             # An unknown actual is judged as 0 here and then left out by `score_records`.
             units_I = np.array([actuals[i].units if i in actuals else 0.0 for i in step.item_ids])
-            judged.append((step, judge(step, units_I, self._naive(step))))
+            naive_IQ = self._naive(step)
+            judged.append((step, judge(step, units_I, naive_IQ, self._levels_of(step))))
         return judged
+
+    def _levels_of(self, due: Due) -> dict[int, list[float]]:
+        """By map, the network's level behind each published quantile."""
+        if not due.calibration_id or self._decisions is None:
+            return {}
+        maps = self._decisions.maps(due.calibration_id)
+        return {number: one.levels for number, one in enumerate(maps, 1) if one.levels}
 
     def _actuals(self, item_ids: list[str], bucket_ms: int) -> dict[str, Actual]:
         # Without a row, an item that is held sold nothing.

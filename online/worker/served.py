@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from freshet.online.adjust.beginning import Beginning
+from freshet.online.adjust.calibrated import Calibrated
 from freshet.online.adjust.decision import Adjusted, Decisions
 from freshet.online.drift.pending import PendingForecasts
 from freshet.online.effects.table import EffectsTable
@@ -105,6 +106,12 @@ class Served:
         self.adjusted = (
             Adjusted(source.decisions, served.resolution_ms, self._segments_of) if adjusts else None
         )
+        calibrates = watched and settings.worker.calibrate
+        self.calibrated = (
+            Calibrated(source.decisions, served.resolution_ms, self._segments_of)
+            if calibrates
+            else None
+        )
         self.effects = RoundEffects(
             source.effects if has_owner(served) else None, served.resolution_ms
         )
@@ -152,6 +159,7 @@ class Served:
             season_length=served.season_length,
             holds=self._holds if served.flash_sales_only else lambda _: True,
             unadjusted=self.shadow,
+            decisions=source.decisions,
         )
         self._place_I: Places = places_of([])
 

@@ -143,6 +143,14 @@ def test_the_item_says_from_when_on_the_past_counts(
     topics = make.topics(("forecasts", make.forecast("A|north", 100, adjustments=adjustments)))
     found = items.show_item(topics, make.actuals({}), NOW, "A|north")
     assert found is not None and found["forecast"]["served"] == served
+    assert not found["forecast"]["calibrated"]
+
+
+def test_the_item_says_whether_quantiles_are_served_at_other_levels(make: Any) -> None:
+    calibrated = Adjustments(calibration_id="calibration:d", calibrated=[0, 2])
+    topics = make.topics(("forecasts", make.forecast("A|north", 100, adjustments=calibrated)))
+    found = items.show_item(topics, make.actuals({}), NOW, "A|north")
+    assert found is not None and found["forecast"]["calibrated"]
 
 
 def test_the_item_has_fan_history_past_forecasts_and_promotions(topics: Any, make: Any) -> None:

@@ -151,6 +151,22 @@ def test_a_redelivered_score_is_counted_once_and_a_stock_out_not_at_all() -> Non
     assert (scores["matured"], scores["coverage_80"]) == (1, 1.0)
 
 
+def test_coverage_without_the_luck_of_counts_is_told_as_served_and_as_the_network_forecast() -> (
+    None
+):
+    tally = Tally(main_ms=10)
+    for number, (served, network) in enumerate(
+        ((0.95, 0.5), (0.5, None), (0.2, 0.05), (0.89, 0.91))
+    ):
+        one = msgspec.json.decode(score(10, 2, 4, step=number + 1))
+        one["steps"][0]["pit"] = served
+        if network is not None:
+            one["steps"][0]["network"] = {"pit": network, "residual": 0.0, "median": 1.0}
+        tally.count("scores", msgspec.json.encode(one))
+    scores = tally.sections()["scores"]
+    assert (scores["randomised_80"], scores["randomised_80_of_network"]) == (0.75, 0.5)
+
+
 def test_scores_are_of_their_resolution_and_those_of_the_main_one_stand_for_all() -> None:
     tally = Tally(main_ms=10)
     tally.count("scores", score(10, 2, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -11,19 +12,23 @@ import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import gamma
 
 from freshet.model.quantiles.metrics import wql
 from freshet.online.drift.pending import Due
 from freshet.online.drift.score import (
     Actual,
+    Placed,
     StepScores,
     judge,
     score_records,
     uniform,
     without_adjustments,
 )
-from freshet.stream.schemas import WIRE_LEVELS, Score, ScoredStep
+from freshet.stream.schemas import WIRE_LEVELS, NetworkStep, Score, ScoredStep
 from freshet.stream.units import HOUR_MS
+
+FINE = sorted({*WIRE_LEVELS, 0.005, 0.02, 0.06, 0.2, 0.8, 0.94, 0.98, 0.995})
 
 
 def due_of(
@@ -206,15 +211,18 @@ def test_levels_all_above_the_10_percent_stand_for_it_by_their_lowest() -> None:
 
 def test_a_record_says_of_each_step_what_was_found_of_it_to_six_digits() -> None:
     # The first row is of another item.
+    network = Placed(*(np.array([9.0, value]) for value in (0.125, -1 / 3, 6.5, 5.0, 8 + 1 / 3)))
     naive = StepScores(
         *(np.array(pair) for pair in ((9, 1 / 3), (9, 0.25), (9, -2 / 3), (False, True))),
         *(np.array(pair) for pair in ((9.0, 7.0), (np.nan, 4.0))),
+        network=network,
     )
     without = StepScores(
         *(np.array(pair) for pair in ((9, 2.0), (9, 0.5), (9, 0.0), (True, False))),
         *(np.array(pair) for pair in ((9.0, 8.0), (9.0, np.nan))),
+        network=network,
     )
-    due = due_of(np.zeros((2, 9)), step=2)
+    due = replace(due_of(np.zeros((2, 9)), step=2), maps_I=np.array([0, 3]))
     later = due_of(np.zeros((2, 9)), step=5)
     (record,) = score_records(
         [(later, without), (due, naive)],
@@ -231,6 +239,46 @@ def test_a_record_says_of_each_step_what_was_found_of_it_to_six_digits() -> None
     assert (first.covered_80, first.median, first.seasonal_naive_pinball) == (True, 7.0, 4.0)
     assert (first.forecast_id, first.weights_version) == ("f1", "v1")
     assert (second.step, second.covered_80, second.seasonal_naive_pinball) == (5, False, None)
+    # Only where a map said at which level it was served there is anything else to say.
+    assert first.network == NetworkStep(pit=0.125, residual=-0.333333, median=6.5)
+    assert second.network is None and first.high == second.high == 8.333333
+
+
+# At other levels than the network's ---------------------------------------------------------------
+
+
+def test_what_was_served_at_other_levels_is_judged_as_the_network_forecast_it_too() -> None:
+    rng = np.random.default_rng(5)
+    own = gamma.ppf(FINE, 3.0) * rng.uniform(2.0, 6.0, 400)[:, None]
+    actual = rng.poisson(12.0, 400).astype(float)
+    wider = (0.005, 0.02, 0.06, 0.2, 0.5, 0.8, 0.94, 0.98, 0.995)
+    served_W = [FINE.index(level) for level in wider]
+    plain_W = [FINE.index(level) for level in WIRE_LEVELS]
+    maps_I = np.arange(400) % 2
+    mixed = np.where(maps_I[:, None] > 0, own[:, served_W], own[:, plain_W])
+    found = judge(replace(due_of(mixed), maps_I=maps_I), actual, None, {1: wider})
+    plain = judge(due_of(own[:, plain_W]), actual)
+    # Straight between nine other points of the same distribution.
+    assert np.abs(found.network.pit_I - plain.pit_I).max() < 0.06
+    assert found.network.pit_I[::2].tolist() == plain.pit_I[::2].tolist()
+    assert found.network.median_I.tolist() == plain.median_I.tolist()
+    assert np.abs(found.network.high_I / plain.network.high_I - 1).max() < 0.05
+    # What is published is of what was served.
+    assert found.pit_I.tolist() == judge(due_of(mixed), actual).pit_I.tolist()
+    assert found.covered_I[1::2].sum() > plain.covered_I[1::2].sum()
+
+
+def test_the_place_of_an_actual_in_the_network_by_hand() -> None:
+    # Served as the .9 quantile are the network's 10 units at .95, as the median its 4 at .5.
+    wire = np.array([[1.0, 2.0, 3.0, 3.5, 4.0, 5.0, 10.0, 11.0, 12.0]])
+    behind = (0.005, 0.02, 0.05, 0.2, 0.5, 0.8, 0.95, 0.98, 0.995)
+    due = replace(due_of(wire), maps_I=np.array([2]))
+    found = judge(due, np.array([10.25]), None, {2: behind})
+    assert found.pit_I[0] == pytest.approx(0.9125)
+    assert found.network.pit_I[0] == pytest.approx(0.95 + 0.03 * 0.25)
+    # From .8 to .95 the network went from 5 to 10.
+    assert found.network.high_I[0] == pytest.approx(5.0 + 5.0 * 2 / 3)
+    assert judge(due, np.array([10.25])).network.pit_I[0] == pytest.approx(0.9125), "unknown map"
 
 
 # Without adjustments ------------------------------------------------------------------------------
